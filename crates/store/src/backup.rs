@@ -1,4 +1,4 @@
-//! A copy of the database, made while a server writes to it. docs/decisions/0035-a-backup-is-one-snapshot.md
+//! Copies the database while a server writes to it. docs/decisions/0035-a-backup-is-one-snapshot.md
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -17,26 +17,26 @@ use super::sqlite::{DATABASE, LOCK_FILE};
 /// The suffixes of the database file and of the files that SQLite makes beside it.
 const DATABASE_FILE_SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
 
-/// Pages that are copied between two syncs: 8 MiB.
+/// How many pages are copied between two syncs of the copy: 8 MiB.
 const PAGES_PER_SYNC: i32 = 4_096;
 
-/// How a backup is made.
+/// The options of a backup.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// A file of this name is replaced.
+    /// Whether to replace an existing file of the same name.
     pub force: bool,
-    /// The copy is not checked.
+    /// Whether to skip the check of the copy.
     pub unchecked: bool,
 }
 
-/// A backup.
+/// A finished backup.
 #[derive(Debug, Clone, Serialize)]
 pub struct Written {
-    /// Its path.
+    /// The path of the copy.
     pub file: PathBuf,
-    /// Its size.
+    /// The size of the copy.
     pub bytes: u64,
-    /// What is in it; of one that was not checked, what it says of itself.
+    /// What the copy contains. If it was not checked, the counts are those that its rows give.
     #[serde(flatten)]
     pub report: Report,
 }
@@ -44,7 +44,7 @@ pub struct Written {
 /// The result of a backup.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is on stable storage under its name.
+    /// The copy is on stable storage under its name.
     Written(Written),
     /// The copy failed its check and was deleted.
     Unsound(Report),
@@ -55,19 +55,19 @@ pub enum Outcome {
 pub enum Step {
     /// Pages are copied.
     Copying {
-        /// So many are done.
+        /// How many pages are copied.
         pages: u64,
-        /// Of so many.
+        /// How many pages there are.
         of: u64,
     },
     /// The copy is checked.
     Checking(Progress),
 }
 
-/// Copies the database of the directory `data` to the file `to`: everything that was acknowledged before the call is in it.
-///
-/// # Errors
-/// There is no database, or a newer version made it; there is such a file already; the file cannot be written.
+/// Copies the database in the directory `data` to the file `to`. The copy contains everything that was acknowledged before
+/// the call.
+/// | # Errors
+/// There is no database, a newer version made it, the file exists already, or it cannot be written.
 pub fn backup(
     data: &Path,
     to: &Path,
@@ -80,7 +80,7 @@ pub fn backup(
     let mut prefix = OsString::from(".");
     prefix.push(name);
     prefix.push(".");
-    // Of mode 600, and gone if what follows fails.
+    // The file has mode 600, and is deleted if a later step fails.
     let copy = tempfile::Builder::new()
         .prefix(&prefix)
         .suffix(".part")
@@ -103,7 +103,7 @@ pub fn backup(
     Ok(Outcome::Written(Written { file: to.to_owned(), bytes, report }))
 }
 
-/// The directory and the name of what is to be written, which is not what is to be copied.
+/// The directory and the file name to write to. Refuses a destination that is a file of the live database.
 fn check_destination<'a>(source: &Path, to: &'a Path, force: bool) -> anyhow::Result<(&'a Path, &'a OsStr)> {
     let name = to.file_name().with_context(|| format!("{} is no file's name", to.display()))?;
     let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -124,11 +124,11 @@ fn check_destination<'a>(source: &Path, to: &'a Path, force: bool) -> anyhow::Re
     Ok((directory, name))
 }
 
-/// A copy in the place of a file that the server uses, or that SQLite would take for one at the next start, loses messages,
-/// and without the lock a second server comes in. A backup elsewhere in the data directory is harmless.
+/// Refuses a destination that the server uses, or that SQLite would use at the next start. A copy there would lose
+/// messages; over the lock file it would let a second server start. A backup elsewhere in the data directory is harmless.
 fn check_not_live(source: &Path, directory: &Path, name: &OsStr, to: &Path) -> anyhow::Result<()> {
     let Ok(directory) = directory.canonicalize() else { return Ok(()) };
-    // The database may be a link: the files beside it are where that leads to.
+    // The database may be a symbolic link; SQLite puts its other files beside the link's target.
     for database in [source.to_owned(), source.canonicalize()?] {
         let Some(own_name) = database.file_name() else { continue };
         let there = database.parent().and_then(|parent| parent.canonicalize().ok());
@@ -146,16 +146,16 @@ fn check_not_live(source: &Path, directory: &Path, name: &OsStr, to: &Path) -> a
 
 /// Copies every page as one read transaction sees it.
 fn copy_to(db: &Connection, file: &NamedTempFile, watch: &mut dyn FnMut(Step)) -> anyhow::Result<()> {
-    // A backup starts again whenever another process has written, unless its source is in a transaction already.
+    // SQLite restarts a backup when another process writes, unless the source is already in a transaction.
     let transaction = db.unchecked_transaction()?;
     db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     let mut copy = Connection::open(file.path())?;
-    // The file is nothing until it has its name, and it is synced before that.
+    // The copy needs no journal, because it has no name yet and is synced before it gets one.
     copy.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")?;
     let backup = Backup::new(db, &mut copy)?;
     loop {
         let result = backup.step(PAGES_PER_SYNC)?;
-        // In one go at the end it would hold up the server's own syncs for as long as the disk takes for everything.
+        // One sync at the end would delay the server's own syncs for as long as the disk takes for the whole copy.
         file.as_file().sync_data()?;
         let progress = backup.progress();
         let done = u64::try_from(progress.pagecount - progress.remaining).unwrap_or_default();
@@ -163,14 +163,14 @@ fn copy_to(db: &Connection, file: &NamedTempFile, watch: &mut dyn FnMut(Step)) -
         match result {
             StepResult::Done => break,
             StepResult::More => {}
-            // Nobody else has the copy, and no writer locks a reader out.
+            // No other process has the copy open, and no writer locks out a reader, so SQLite must not be busy.
             other => bail!("SQLite says {other:?}"),
         }
     }
     drop(backup);
     drop(transaction);
-    // The source's header says that there is a write-ahead log. A backup is one file, and is to be read where nothing
-    // can be written.
+    // The copied header says that there is a write-ahead log. A backup must be a single file that can be read where nothing
+    // can be written, so the journal mode is changed.
     copy.execute_batch("PRAGMA journal_mode = DELETE;")?;
     copy.close().map_err(|(_, error)| error)?;
     Ok(())

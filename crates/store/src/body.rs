@@ -1,8 +1,8 @@
-//! The two forms of an event's body. On the wire it names users by their ids, in the store by their numbers, so that an
+//! The two forms of an event's body. On the wire it names users by their ids, and in the store by their keys, so that an
 //! event does not change when a user gets another id. docs/decisions/0052-events-name-users-by-number.md
 //!
-//! Earlier versions stored ids. Their bodies are read as they are until they are rewritten; the JSON type says which of the
-//! two a value is.
+//! Earlier versions stored ids. Such a body is read as it is until it is rewritten; a key is a JSON number and an id is a
+//! JSON string.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -17,11 +17,11 @@ use crate::record::{Kind, UserKey};
 
 #[cfg(test)]
 thread_local! {
-    /// Bodies that this thread has decoded.
+    /// How many bodies this thread has decoded.
     pub(crate) static DECODED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
-/// A user as a body names them.
+/// A user as a body names them: by key or by id.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum User {
@@ -38,7 +38,7 @@ enum Users {
     None(()),
 }
 
-/// The fields of a body in their order, each with its JSON.
+/// The fields of a body, in the order of the body, each with its JSON.
 struct Fields<'a>(Vec<(&'a str, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
@@ -65,7 +65,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
     }
 }
 
-/// The stored form of a body; `None` if one of its users has no number, or if it cannot be read.
+/// The stored form of a body; `None` if a user in it has no key, or if the body cannot be read.
 pub(crate) fn to_stored<E>(
     kind: &Kind,
     body: &str,
@@ -77,7 +77,7 @@ pub(crate) fn to_stored<E>(
     })
 }
 
-/// The wire form of a stored body; `None` if one of its users is not there, or if it cannot be read.
+/// The wire form of a stored body; `None` if a user in it does not exist, or if the body cannot be read.
 pub(crate) fn to_wire(
     kind: &Kind,
     body: &str,
@@ -90,7 +90,7 @@ pub(crate) fn to_wire(
     wire.unwrap_or_default().map(String::into_boxed_str)
 }
 
-/// Adds the numbers of the users that a stored body names. One that cannot be read has none.
+/// Adds the keys of the users that a stored body names to `keys`; none for a body that cannot be read.
 pub(crate) fn collect_users(kind: &Kind, body: &str, keys: &mut Vec<UserKey>) {
     let collected = replace(kind, body, |user| {
         if let User::Number(number) = user {
@@ -101,7 +101,7 @@ pub(crate) fn collect_users(kind: &Kind, body: &str, keys: &mut Vec<UserKey>) {
     drop(collected);
 }
 
-/// Adds the ids of the users that a body names as earlier versions stored it.
+/// Adds the ids of the users that a body names in the form of earlier versions.
 pub(crate) fn collect_ids(kind: &Kind, body: &str, ids: &mut Vec<UserId>) {
     let collected = replace(kind, body, |user| {
         if let User::Id(id) = &user {
@@ -112,7 +112,7 @@ pub(crate) fn collect_ids(kind: &Kind, body: &str, ids: &mut Vec<UserId>) {
     drop(collected);
 }
 
-/// A body with other users in the place of those that it names, and everything else as it is.
+/// Replaces the users that a body names and leaves everything else as it is.
 fn replace<E>(
     kind: &Kind,
     body: &str,
@@ -152,7 +152,7 @@ fn replace<E>(
     Ok(Some(replaced))
 }
 
-/// Whether two bodies of one kind are equal, for any order of their fields and of the users in one field.
+/// Whether two bodies of one kind are equal, regardless of the order of their fields and of the users in one field.
 pub(crate) fn is_same(kind: &Kind, stored: &str, body: &str) -> bool {
     let fields = |body| {
         let mut fields = serde_json::from_str::<Map<String, Value>>(body).ok()?;

@@ -1,7 +1,7 @@
 //! Token buckets that can go into debt: the generic cell rate algorithm (GCRA).
 //!
-//! A bucket is one instant, at which it is full again. Taking tokens puts that instant off; a bucket whose instant has
-//! passed is full. The time is tokio's, which tests can pause.
+//! A bucket is stored as the instant at which it will be full again. Taking tokens moves that instant into the future; a
+//! bucket whose instant has passed is full. The time is tokio's, which tests can pause.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -11,31 +11,31 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Locks that the buckets of many keys are spread over, so that a sweep holds up few of them.
+/// How many locks the buckets of all keys are spread over. A sweep holds one of them at a time, so it blocks few keys.
 const SHARD_COUNT: usize = 16;
 
-/// How fast tokens come back, and how many a full bucket has.
+/// How fast a bucket refills, and how many tokens a full bucket has.
 #[derive(Debug, Clone, Copy)]
 pub struct Rate {
-    /// Time until one token comes back.
+    /// The time in which one token is refilled.
     interval: Duration,
     burst: u32,
 }
 
 impl Rate {
-    /// One token each `interval`, and `burst` in a full bucket.
+    /// A rate of one token each `interval`, with `burst` tokens in a full bucket.
     pub const fn new(interval: Duration, burst: u32) -> Self {
         Self { interval, burst }
     }
 
-    /// So many tokens a second, and so many seconds' worth in a full bucket; `None` for a rate of 0.
+    /// A rate of `rate` tokens a second, with `seconds` seconds' worth in a full bucket; `None` for a rate of 0.
     pub fn per_second(rate: u32, seconds: u32) -> Option<Self> {
         let interval = Duration::from_secs(1).checked_div(rate)?;
         Some(Self::new(interval, rate.saturating_mul(seconds)))
     }
 
-    /// Takes `price` tokens, or says how long to wait. A price above the burst takes a full bucket and leaves a debt: the
-    /// bucket is empty for as long as the rest takes to come back.
+    /// Takes `price` tokens, or returns how long to wait. A price above the burst takes a full bucket and leaves a debt:
+    /// the bucket stays empty until the rest is refilled as well.
     fn take(self, full_at: &mut Instant, price: u32, now: Instant) -> Result<(), Duration> {
         let missing = full_at.saturating_duration_since(now);
         let needed = self.interval * price.min(self.burst);
@@ -48,7 +48,7 @@ impl Rate {
     }
 }
 
-/// A bucket whose rate its owner keeps, because many buckets have the same one.
+/// A bucket without its rate, which the owner keeps, because many buckets have the same one.
 #[derive(Debug)]
 pub struct Bucket {
     full_at: Instant,
@@ -60,7 +60,7 @@ impl Bucket {
         Self { full_at: now }
     }
 
-    /// Takes `price` tokens, or says how long to wait.
+    /// Takes `price` tokens, or returns how long to wait.
     pub fn take(&mut self, rate: Rate, price: u32) -> Result<(), Duration> {
         rate.take(&mut self.full_at, price, Instant::now())
     }
@@ -68,7 +68,7 @@ impl Bucket {
 
 type Shard<K> = Mutex<HashMap<K, Instant>>;
 
-/// A bucket for each key, all of one rate. A key without an entry has a full bucket.
+/// Buckets by key, all of one rate. A key without an entry has a full bucket.
 #[derive(Debug)]
 pub struct Buckets<K> {
     rate: Rate,
@@ -77,12 +77,12 @@ pub struct Buckets<K> {
 }
 
 impl<K: Hash + Eq + Clone> Buckets<K> {
-    /// Full buckets.
+    /// Buckets of this rate, all full.
     pub fn new(rate: Rate) -> Self {
         Self { rate, shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
     }
 
-    /// Takes `price` tokens of `key`'s bucket, or says how long to wait.
+    /// Takes `price` tokens from the bucket of `key`, or returns how long to wait.
     pub fn take(&self, key: &K, price: u32) -> Result<(), Duration> {
         let now = Instant::now();
         let mut shard = self.shard(key);
@@ -117,7 +117,7 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing panics while it holds this lock.
+    // A poisoned lock is safe to use, because no code panics while it holds the lock.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -128,7 +128,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const MS: Duration = Duration::from_millis(1);
 
-    /// A full bucket of five seconds' worth, and how to take from it.
+    /// A function that takes tokens from a bucket, which begins with five seconds' worth.
     fn bucket(rate: u32) -> impl FnMut(u32) -> Result<(), Duration> {
         let (mut bucket, rate) = (Bucket::full(Instant::now()), Rate::per_second(rate, 5).expect("a rate"));
         move |price| bucket.take(rate, price)

@@ -1,10 +1,11 @@
-//! The wall clock, injected: tests set it back, and nothing else in the server may ask the system.
+//! The wall clock, injected so that tests can set it. Nothing else in the server may ask the system for the time.
 
 use std::sync::Arc;
 
 use switchboard_protocol::Timestamp;
 
-/// The wall clock. It may jump, so callers that need ordered times take the later of its time and the last one that they used.
+/// The wall clock. It may jump, so callers that need ordered times take the later of its time and the last time that they
+/// used.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 
@@ -14,7 +15,7 @@ impl Clock {
         Self::from_fn(|| Timestamp::from_millis(jiff::Timestamp::now().as_millisecond()))
     }
 
-    /// A clock that tells what `now` returns.
+    /// A clock that calls `now` for each time.
     pub fn from_fn(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self(Arc::new(now))
     }

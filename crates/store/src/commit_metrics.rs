@@ -1,4 +1,4 @@
-//! What the store measures of its commits.
+//! Metrics of the store's commits.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ pub struct CommitMetrics {
 }
 
 impl CommitMetrics {
-    /// The time from taking a batch of writes to its being on stable storage.
+    /// The seconds from taking a batch of writes from the queue until it is on stable storage.
     pub fn seconds(&self) -> Histogram {
         self.seconds.clone()
     }
 
-    /// Writes in a transaction.
+    /// The number of writes in a transaction.
     pub fn writes(&self) -> Histogram {
         self.writes.clone()
     }
 
-    /// A transaction of `writes` writes took so long.
+    /// Records the duration of a transaction that contained `writes` writes.
     pub(crate) fn commit(&self, took: Duration, writes: usize) {
         self.seconds.observe(took.as_secs_f64());
         self.writes.observe(f64::from(u32::try_from(writes).unwrap_or(u32::MAX)));
@@ -32,7 +32,7 @@ impl CommitMetrics {
 impl Default for CommitMetrics {
     fn default() -> Self {
         Self {
-            // 0.1 ms to 3.3 s: an fsync takes 0.2 ms on a good disk and seconds on a dying one.
+            // The buckets are 0.1 ms to 3.3 s: an fsync takes 0.2 ms on a good disk and seconds on a failing one.
             seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
             writes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
         }

@@ -1,8 +1,8 @@
-//! Faults of the server's own tasks, for tests: builds without debug assertions have them only with the feature
+//! Injects faults into the server's own tasks, for tests. Builds without debug assertions have this only with the feature
 //! `fault-injection`, which no release has.
 //!
-//! `FAULTS_TASK=router=panic@/tmp/now` makes the task "router" panic once the file `/tmp/now` is there; with `return` in place of
-//! `panic` it ends without an error.
+//! `FAULTS_TASK=router=panic@/tmp/now` makes the task "router" panic once the file `/tmp/now` exists. With `return` in
+//! place of `panic` the task ends without an error.
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -11,7 +11,7 @@ use std::time::Duration;
 /// How often a task checks whether the file exists.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What the environment asks for.
+/// The fault that the environment variable asks for, if any.
 static FAULT: LazyLock<Option<Fault>> = LazyLock::new(|| {
     let value = std::env::var("FAULTS_TASK").ok()?;
     let (task, rest) = value.split_once('=')?;
@@ -35,7 +35,7 @@ impl Fault {
     }
 }
 
-/// Ends, or panics, when the task is to end; pending for ever if it is not.
+/// Panics or returns once the fault for this task is due; never returns if there is none.
 pub async fn strike(task: &str) {
     let Some(fault) = Fault::of(task) else { return std::future::pending().await };
     while !fault.file.exists() {
@@ -44,7 +44,7 @@ pub async fn strike(task: &str) {
     fault.strike();
 }
 
-/// Panics if this thread is to panic now.
+/// Panics if the fault for this thread is due.
 pub fn strike_now(thread: &str) {
     if let Some(fault) = Fault::of(thread)
         && fault.file.exists()

@@ -1,17 +1,17 @@
-//! An installation of the first schema, for the tests of what later versions make of it. Its bodies name users by id.
+//! An installation of the first schema, to test how later versions read and migrate it. Its bodies name users by id.
 
 use crate::record::{Kind, LogEvent};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
-/// In the order of their numbers. The id of one looks like the number of another.
+/// The users, in the order of their keys. The id "2" looks like the key of another user.
 const USERS: [&str; 5] = ["alice", "bob", "carol", "2", "erin"];
 
 pub(crate) const CONVERSATIONS: [&str; 3] = ["#old", "@alice:bob", "#late"];
 
-/// An event: conversation, kind, sender, messages up to here, key, body.
+/// An event: index of the conversation, kind, index of the sender, messages up to here, key, body.
 type Row = (usize, EventKind, usize, u64, Option<&'static str>, &'static str);
 
-/// Every kind of event, in the order of the log.
+/// The events, of every kind, in the order of the log.
 const EVENTS: [Row; 17] = [
     (1, EventKind::Create, 1, 0, None, r#"{"title":"Old","public":true,"members":["2","bob","carol"]}"#),
     (1, EventKind::Message, 1, 1, Some("a1"), r#"{"text":"first"}"#),
@@ -32,7 +32,7 @@ const EVENTS: [Row; 17] = [
     (3, EventKind::Create, 2, 0, None, r#"{"public":false,"members":["alice"]}"#),
 ];
 
-/// The bodies that name users, in the form of later versions.
+/// The bodies that name users, as a later version rewrites them.
 pub(crate) const REWRITTEN: [&str; 7] = [
     r#"{"title":"Old","public":true,"members":[4,2,3]}"#,
     r#"{"user":3}"#,
@@ -43,7 +43,7 @@ pub(crate) const REWRITTEN: [&str; 7] = [
     r#"{"public":false,"members":[1]}"#,
 ];
 
-/// The rows beside the events.
+/// The rows of conversations and members that result from the events.
 const FOLDED: &str = r#"
     INSERT INTO conversations (name, title, public, head, messages, last_message, members, admins, at) VALUES
         ('#old', 'Older', true, 15, 3, 6, 4, 2, 1015), ('@alice:bob', NULL, false, 1, 1, 1, 2, 0, 1001),
@@ -56,7 +56,7 @@ const FOLDED: &str = r#"
     INSERT INTO reactions (conversation, target, emoji, "user", since, until) VALUES (1, 2, 'x', 2, 5, NULL);
 "#;
 
-/// The rows of both first schemas. Both databases number users and conversations from 1 on.
+/// The SQL for all rows; both databases number users and conversations from 1.
 pub(crate) fn rows() -> String {
     let users = USERS.map(|name| format!("('{name}')")).join(", ");
     let mut sql = format!("INSERT INTO users (name) VALUES {users}; {FOLDED}");
@@ -72,7 +72,7 @@ pub(crate) fn rows() -> String {
     sql
 }
 
-/// The frames of the events, which no version changes.
+/// The events' frames on the wire, which are the same in every version.
 pub(crate) fn frames() -> Vec<String> {
     let events = numbered().map(|(seq, (conversation, kind, sender, _, key, body))| LogEvent {
         conversation: ConversationId::parse(CONVERSATIONS[conversation - 1]).expect("an id"),

@@ -1,5 +1,5 @@
-//! The store's rules on a database in memory, one call at a time: no threads, no files, no fsync. Tests
-//! use it to run thousands of sequences; all other behaviour is that of the SQLite store.
+//! The store's rules on a database in memory, one call at a time, without threads, files or fsync. Tests use it to run
+//! thousands of sequences. Everything else is as in the SQLite store.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,14 +30,14 @@ use crate::{Change, Committed, Query, Snapshot};
 #[cfg(test)]
 use crate::{CountedRead, Counts, Submission};
 
-/// Steps that SQLite's virtual machine executes at least for each row that it reads and counts.
+/// The fewest steps that SQLite's virtual machine executes for each row that it reads and counts.
 #[cfg(test)]
 const MIN_STEPS_PER_ROW: i32 = 5;
 
 /// Gives each database a unique name, which its two connections share.
 static NAMES: AtomicU64 = AtomicU64::new(0);
 
-/// The writer's connection and a reader's.
+/// A database in memory, with the writer's connection and a reader's.
 pub struct InMemory {
     rows: SqliteRows,
     rules: Rules,
@@ -45,7 +45,7 @@ pub struct InMemory {
     state: State,
 }
 
-/// Errors of a database in memory are bugs.
+/// Panics on an error of the store, because for a database in memory it is a bug.
 fn works<T>(done: Result<T, Failed>) -> Result<T, Refusal> {
     match done {
         Ok(done) => Ok(done),
@@ -75,7 +75,7 @@ impl InMemory {
         Self { rows: SqliteRows::new(writer), rules, db, state: State::default() }
     }
 
-    /// Begins a batch. No read may happen before its end.
+    /// Begins a batch. The caller must not read before the batch ends.
     pub fn begin(&mut self) {
         self.rows.begin().expect("a transaction");
     }
@@ -94,13 +94,13 @@ impl InMemory {
         works(change::apply(&mut self.rows, &self.rules, Actor::without_allowances(actor), change, now))
     }
 
-    /// Sets how many events the writer reads at most to count up to a cursor; readers count over more.
+    /// Sets how many events the writer reads at most to count messages up to a cursor; over more events, readers count.
     #[cfg(test)]
     pub fn counts_near(&mut self, near: u64) {
         self.rules.near = near;
     }
 
-    /// Counts for a `read` as readers do.
+    /// Counts for a `read` command as the readers do.
     #[cfg(test)]
     pub fn count(&self, actor: &UserId, read: &Read) -> Result<Counts, Refusal> {
         let name = read.conversation.resolve(actor);
@@ -113,7 +113,7 @@ impl InMemory {
         }
     }
 
-    /// Makes a change in a batch of its own.
+    /// Applies a change in its own batch.
     #[cfg(test)]
     pub fn makes(&mut self, actor: &UserId, change: Change, now: Timestamp) -> Result<Committed, Refusal> {
         self.begin();
@@ -129,7 +129,7 @@ impl InMemory {
         }
     }
 
-    /// Makes changes in one batch, in which the writer counts everything.
+    /// Applies changes in one batch, in which the writer counts everything itself.
     #[cfg(test)]
     pub fn makes_all(
         &mut self,
@@ -148,15 +148,15 @@ impl InMemory {
         outcomes.into_iter().map(|outcome| outcome.result).collect()
     }
 
-    /// Changes the database without the writer, to damage it in a test.
+    /// Runs SQL without the writer, to damage the database in a test.
     #[cfg(test)]
     pub fn runs(&mut self, sql: &str) {
         self.rows.database().execute_batch(sql).expect("done");
         self.rows.roll_back();
     }
 
-    /// How many events the writer reads, at most, before it has moved a cursor of reading or left the count to readers:
-    /// a row takes SQLite's machine five steps or more.
+    /// The most events that the writer can have read for a `read` command, until it moved the cursor or left the count to
+    /// readers. It is computed from SQLite's steps: a row takes five or more.
     #[cfg(test)]
     pub fn rows_read_to_write(&mut self, actor: &UserId, fields: &serde_json::Value) -> u64 {
         let command =

@@ -1,5 +1,5 @@
-//! The API keys of back ends: made, listed and revoked beside a running server or without one. The server may be of an older
-//! version, so its tables stay as they are; the one of keys has been there from the first version on.
+//! Creates, lists and revokes the API keys of back ends, with or without a running server. The server may be of an older
+//! version, so this does not migrate its tables; every version has the table of keys.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use super::sqlite::open_beside;
 use crate::clock::Clock;
 pub use crate::record::KeyInfo;
 
-/// Where the keys are: in the database of the server that they are for.
+/// Where the keys are stored: in the database of the server.
 #[derive(Debug, Clone)]
 pub enum KeyStore {
     /// The SQLite database in this directory.
@@ -21,7 +21,7 @@ pub enum KeyStore {
     Shared {
         /// Its URL.
         url: String,
-        /// A file with the certificates that its own is verified with.
+        /// A file with the root certificates that verify the database's certificate.
         ca: Option<PathBuf>,
     },
 }
@@ -41,7 +41,7 @@ pub fn create(store: &KeyStore, name: &str, hash: &[u8; 32]) -> anyhow::Result<(
     Ok(())
 }
 
-/// `false` if the name is taken.
+/// Stores a key in SQLite; `false` if the name is taken.
 fn create_in(data: &Path, name: &str, hash: &[u8; 32]) -> anyhow::Result<bool> {
     let db = open_beside(data)?;
     let inserted = db.execute(
@@ -55,7 +55,7 @@ fn create_in(data: &Path, name: &str, hash: &[u8; 32]) -> anyhow::Result<bool> {
     }
 }
 
-/// Every key, revoked ones too, by name.
+/// All keys, including revoked ones, by name.
 pub fn list(store: &KeyStore) -> anyhow::Result<Vec<KeyInfo>> {
     let data = match store {
         KeyStore::Directory(data) => data,
@@ -69,7 +69,7 @@ pub fn list(store: &KeyStore) -> anyhow::Result<Vec<KeyInfo>> {
     Ok(keys.collect::<Result<_, _>>()?)
 }
 
-/// Makes a key good no more; `false` if there is no such key, or it was revoked before.
+/// Revokes a key; `false` if there is no such key, or if it is already revoked.
 pub fn revoke(store: &KeyStore, name: &str) -> anyhow::Result<bool> {
     let data = match store {
         KeyStore::Directory(data) => data,

@@ -1,34 +1,34 @@
-//! The columns of each table, once. The records, both stores' statements, `migrate-store` and the check of members are made
-//! of these lists; only the migrations repeat them.
+//! The columns of each table, defined once. The record types, both stores' statements, `migrate-store` and the check of
+//! members are generated from these lists. Only the migrations repeat them.
 
 use switchboard_protocol::{ConversationId, Role, Seq};
 
 use crate::key::{ConversationKey, UserKey};
 
-/// Hands the columns of `conversations` to a macro: field, type, column, and when it is written.
+/// Passes the columns of `conversations` to a macro: field, type, column, and when the column is written.
 macro_rules! conversations {
     ($each:ident) => {
         $each! {
-            /// A conversation as its row says.
+            /// A row of the table of conversations.
             #[derive(Debug, Clone)]
             Conversation of "conversations" as "c", beside {} {
-                /// Its number.
+                /// The conversation's key.
                 key: ConversationKey = "id", Key;
-                /// Its id.
+                /// The conversation's id.
                 name: ConversationId = "name", Once;
                 /// A room's title.
                 title: Option<String> = "title", Always;
-                /// Whether anyone may join.
+                /// Whether any user may join.
                 public: bool = "public", Once;
-                /// The last event.
+                /// The number of the last event.
                 head: Seq = "head", Always;
-                /// How many of the events are messages.
+                /// How many of the events are messages, deleted ones included.
                 messages: u64 = "messages", Always;
-                /// The last message.
+                /// The number of the last message.
                 last_message: Seq = "last_message", Always;
                 /// How many members there are.
                 members: u64 = "members", Always;
-                /// How many of them are admins.
+                /// How many of the members are admins.
                 admins: u64 = "admins", Always;
                 /// The time of the last event, in milliseconds since the Unix epoch.
                 at: i64 = "at", Always;
@@ -37,36 +37,36 @@ macro_rules! conversations {
     };
 }
 
-/// Hands the columns of `members` to a macro. A member is known by the two numbers beside the record.
+/// Passes the columns of `members` to a macro. The primary key is the two numbers beside the record: conversation and user.
 macro_rules! members {
     ($each:ident) => {
         $each! {
-            /// A membership as its row says, present or past.
+            /// A row of the table of members: a membership, present or past.
             #[derive(Debug, Clone, Copy)]
             Membership of "members" as "m",
             beside { conversation: ConversationKey = "conversation", Key; user: UserKey = "user", Key; } {
-                /// What the member may do.
+                /// The member's role.
                 role: Role = "role", Always;
                 /// The event of joining.
                 since: Seq = "since", Seldom;
                 /// The event of leaving, for a former member.
                 until: Option<Seq> = "until", Seldom;
-                /// The cursor of reading.
+                /// The read cursor.
                 read: Seq = "read", Always;
-                /// The cursor of delivery.
+                /// The received cursor.
                 received: Seq = "received", Always;
-                /// Own messages in the conversation.
+                /// How many messages of the conversation the member has sent.
                 sent: u64 = "sent", Always;
-                /// Messages up to `read`.
+                /// How many messages there are up to `read`.
                 read_messages: u64 = "read_messages", Always;
-                /// Own messages up to `read`.
+                /// How many messages up to `read` the member has sent.
                 read_sent: u64 = "read_sent", Always;
             }
         }
     };
 }
 
-/// The record of a table.
+/// Defines the record type of a table.
 macro_rules! record {
     ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, beside { $($beside:tt)* } {
         $($(#[$doc:meta])* $field:ident: $type:ty = $column:literal, $written:ident;)*
@@ -77,13 +77,13 @@ macro_rules! record {
         }
 
         impl $record {
-            /// How many columns its row has.
+            /// The number of columns of a row.
             pub(crate) const COLUMNS: usize = [$($column),*].len();
         }
     };
 }
 
-/// The columns of a record as a literal text, each with the table's alias.
+/// The columns of a record as a literal for SQL, each with the table's alias.
 macro_rules! columns {
     ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, beside { $($beside:tt)* } {
         $(#[$first_doc:meta])* $first:ident: $first_type:ty = $first_column:literal, $first_written:ident;
@@ -93,7 +93,7 @@ macro_rules! columns {
     };
 }
 
-/// The [`Table`] of a record.
+/// Defines the [`Table`] of a record.
 macro_rules! table {
     ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, beside {
         $($beside:ident: $beside_type:ty = $beside_column:literal, $beside_written:ident;)*
@@ -118,7 +118,7 @@ pub(crate) struct Table {
     pub(crate) columns: &'static [Column],
 }
 
-/// A column.
+/// A column of a table.
 #[derive(Clone, Copy)]
 pub(crate) struct Column {
     pub(crate) name: &'static str,
@@ -129,13 +129,13 @@ pub(crate) struct Column {
 /// When a column is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// It is of the primary key. Both databases sort by the key in the same order, names by their bytes.
+    /// The column is part of the primary key. Both databases sort by the key in the same order, names by their bytes.
     Key,
-    /// When the row is made.
+    /// The column is written only when the row is inserted.
     Once,
-    /// It is in an index: a row that changes otherwise leaves it alone.
+    /// The column is in an index. It is written only if it changes, so that other changes of the row leave the index alone.
     Seldom,
-    /// With each change of the row.
+    /// The column is written with each change of the row.
     Always,
 }
 
@@ -152,7 +152,7 @@ pub(crate) enum ColumnType {
 use ColumnType::{Bool, Bytes, Number, Small, Text};
 use Written::{Always, Key, Once};
 
-/// A type that a column keeps.
+/// A Rust type that can be the type of a column.
 trait Kept {
     const TYPE: ColumnType;
 }
@@ -180,7 +180,7 @@ impl Column {
     }
 }
 
-/// A table of which there is no record.
+/// Defines a table that has no record type.
 macro_rules! plain {
     ($table:literal: $($column:literal $kind:ident $written:ident),*) => {
         Table { name: $table, columns: &[$(Column::new($column, $kind, $written)),*] }
@@ -202,11 +202,11 @@ pub(crate) const ROOMS_BY_CHOICE: Table =
 pub(crate) const API_KEYS: Table =
     plain!("api_keys": "name" Text Key, "hash" Bytes Once, "created" Number Once, "revoked" Number Always);
 
-/// All tables that `migrate-store` copies, in its order.
+/// All tables that `migrate-store` copies, in the order of copying.
 pub(crate) const TABLES: [Table; 8] =
     [USERS, CONVERSATIONS, MEMBERS, EVENTS, AMENDMENTS, REACTIONS, ROOMS_BY_CHOICE, API_KEYS];
 
-/// Names of columns, as both databases quote them.
+/// The names of columns, quoted as both databases accept them.
 pub(crate) fn quoted<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
     columns.into_iter().map(|column| format!("\"{}\"", column.name)).collect::<Vec<_>>().join(", ")
 }

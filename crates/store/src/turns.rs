@@ -1,5 +1,5 @@
-//! A fair queue of reads: round robin over lanes, with one read of a lane at a time. A user with many reads waits for their
-//! own, and delays another user by at most one.
+//! A fair queue of reads: round robin over lanes, with at most one running read for each lane. A user with many reads waits
+//! for their own earlier ones, and delays another user by at most one read.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,34 +11,35 @@ use switchboard_protocol::UserId;
 use crate::record::{ConversationKey, UserKey};
 use crate::refusal::Refusal;
 
-/// Reads that may be queued: one for each connection when all clients reconnect at once. A queued read takes some 300 bytes.
-/// Further reads are refused with `unavailable`.
+/// The most reads that may be queued: one for each connection when all clients reconnect at once. A queued read takes some
+/// 300 bytes. Further reads are refused with `unavailable`.
 const MAX_QUEUED_READS: usize = 65_536;
 
-/// Reads of one lane that may be queued. A connection sends one after the other, so this is more than `connections_per_user`,
-/// and as many as one address may send over HTTP. Further reads are refused with `rate_limited`.
+/// The most reads of one lane that may be queued: more than `connections_per_user`, because a connection sends its reads
+/// one after the other, and as many as one address may send over HTTP. Further reads are refused with `rate_limited`.
 const MAX_QUEUED_READS_PER_LANE: usize = 1_024;
 
-/// The owner of a lane.
+/// The owner of a lane of the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Who {
-    /// A user who asks for something.
+    /// A user's own queries.
     User(UserId),
-    /// The check of a user's token, so that what a request is to write does not wait for what its user reads.
+    /// The check of a user's token. It has its own lane, so that a request that writes does not wait for the user's reads.
     Token(UserId),
-    /// Replays for the connections of a user; the user's own queries do not wait for them.
+    /// Replays for a user's connections that lag. They have their own lane, so that the user's own queries do not wait for
+    /// them.
     Behind(UserKey),
-    /// A health probe of the server. It goes first and is never refused; at most two wait at a time.
+    /// A health probe of the server. It is served first and is never refused. At most two wait at a time.
     Probe,
     /// A request with an API key. The key is not verified yet, so a wrong key delays only its own requests.
     Key([u8; 32]),
-    /// The router, for the log of a conversation that other nodes write to as well.
+    /// The router's reads of the log of a conversation to which other nodes also write.
     Log(ConversationKey),
-    /// The router, which compares the heads of many conversations.
+    /// The router's comparison of the heads of many conversations.
     Heads,
-    /// The router, which compares the memberships of many users.
+    /// The router's comparison of the memberships of many users.
     People,
-    /// The router, which looks for users who joined conversations.
+    /// The router's search for users who joined conversations.
     Newcomers,
 }
 
@@ -52,7 +53,7 @@ pub(super) struct FairQueue<J> {
 #[derive(Debug)]
 struct Queue<J> {
     lanes: FxHashMap<Who, Lane<J>>,
-    /// The lanes in order that have queued reads and none running.
+    /// The lanes that have queued reads and no running one, in the order in which they are served.
     next: VecDeque<Who>,
     waiting: usize,
     closed: bool,
@@ -61,7 +62,7 @@ struct Queue<J> {
 #[derive(Debug)]
 struct Lane<J> {
     jobs: VecDeque<J>,
-    /// Whether one of its reads runs.
+    /// Whether a read of this lane is running.
     busy: bool,
 }
 
@@ -74,7 +75,7 @@ impl<J> Queue<J> {
     }
 }
 
-/// What a thread does next.
+/// What a reader thread does next.
 pub(super) enum Turn<J> {
     /// Run this job, then call [`FairQueue::done`].
     Work(Who, J),
@@ -91,7 +92,7 @@ impl<J> FairQueue<J> {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue<J>> {
-        // No job runs under the lock, so a panic cannot leave it inconsistent.
+        // No job runs while the lock is held, so a panic cannot leave the queue inconsistent.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -117,7 +118,7 @@ impl<J> FairQueue<J> {
         Ok(())
     }
 
-    /// Waits for something to do, for so long at most.
+    /// Waits for a job, at most for `timeout`.
     pub(super) fn take(&self, timeout: Option<Duration>) -> Turn<J> {
         let mut queue = self.queue();
         loop {
@@ -145,14 +146,15 @@ impl<J> FairQueue<J> {
         }
     }
 
-    /// Says that what was taken for `who` is done. The thread that says so takes the next itself.
+    /// Marks the running job of a lane as finished, so that the lane's next job can run. No thread is woken, because the
+    /// calling thread takes the next job itself.
     pub(super) fn done(&self, who: Who) {
         let mut queue = self.queue();
         let Some(lane) = queue.lanes.get_mut(&who) else { return };
         lane.busy = false;
         if lane.jobs.is_empty() {
             queue.lanes.remove(&who);
-            // What a crowd needed that came at once.
+            // Frees the memory that a burst of many lanes needed.
             if queue.lanes.is_empty() {
                 (queue.lanes, queue.next) = (FxHashMap::default(), VecDeque::new());
             }
@@ -161,7 +163,7 @@ impl<J> FairQueue<J> {
         }
     }
 
-    /// Ends the threads once nothing waits.
+    /// Closes the queue: the threads end once no job is queued.
     pub(super) fn close(&self) {
         self.queue().closed = true;
         self.ready.notify_all();

@@ -1,17 +1,17 @@
-//! Why a store takes no writes for now, or takes none any more.
+//! The reasons why a store refuses writes, for now or for good.
 
 use rusqlite::ffi;
 
-/// Why every write is refused. Reads go on.
+/// Why every write is refused. Reads continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WriteFault {
-    /// There was no room for the last write.
+    /// The disk had no room for the last write.
     #[error("the disk is full; writes come back by themselves once there is room")]
     DiskFull,
-    /// The last write met an error of the disk.
+    /// The disk reported an error for the last write.
     #[error("writes to the disk fail; they come back by themselves once one works")]
     WriteFailed,
-    /// Another program holds the database.
+    /// Another program has locked the database.
     #[error("another program locks the database; writes come back by themselves once it lets go")]
     Locked,
     /// The database refused the last write.
@@ -20,19 +20,19 @@ pub enum WriteFault {
     /// PostgreSQL cannot be reached.
     #[error("the database cannot be reached; writes come back by themselves once it is there")]
     Unreachable,
-    /// The installation has a version that this one does not know.
+    /// The installation has a version that this node does not know.
     #[error("this version is too old for the installation; start a newer one")]
     Outdated,
-    /// What was dropped cannot be known.
+    /// An fsync failed. It cannot be known which data the kernel dropped.
     #[error("an fsync has failed; check the disk, then restart the server")]
     SyncFailed,
-    /// It has panicked.
+    /// The writer thread has panicked.
     #[error("the writer has ended; restart the server")]
     WriterEnded,
 }
 
 impl WriteFault {
-    /// Whether only a restart ends it.
+    /// Whether the store refuses writes until a restart.
     pub(super) fn is_final(self) -> bool {
         matches!(self, Self::Outdated | Self::SyncFailed | Self::WriterEnded)
     }

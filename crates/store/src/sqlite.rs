@@ -1,5 +1,5 @@
-//! The log in an embedded SQLite database: one writer thread with group commit, reader threads beside
-//! it, write-ahead log, `synchronous=FULL`.
+//! The log in an embedded SQLite database: one writer thread with group commit, some reader threads, a write-ahead log, and
+//! `synchronous=FULL`.
 
 pub(super) mod checksum;
 #[cfg(feature = "simulation")]
@@ -44,13 +44,14 @@ use crate::clock::Clock;
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
-/// Names the files of the schema once, for both forms of it.
+/// Defines the schema in two forms from one list of files.
 macro_rules! schema {
     ($($file:literal),*) => {
         /// The current tables, for the benchmarks of SQLite alone.
         pub const SCHEMA: &str = concat!($(include_str!($file)),*);
 
-        /// The schema, append-only: a file here never changes once released, new ones follow.
+        /// The schema as migrations. It is append-only: a released file never changes, and a change of the schema is a new
+        /// file.
         pub(crate) const MIGRATIONS: &[M<'_>] = &[$(M::up(include_str!($file))),*];
     };
 }
@@ -66,13 +67,13 @@ schema!(
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
 ///
-/// - `page_size`: 2 KiB, for a new database. A message changes a page of each of four trees, and each is written to the log
-///   whole: docs/decisions/0023-small-pages.md.
-/// - `journal_mode`: readers beside the writer.
-/// - `synchronous`: FULL syncs the log at every commit, and `ok` rests on that.
-/// - `secure_delete`: a deleted message is overwritten, not only forgotten.
-/// - `cache_size`: 32 MiB, in KiB and negative. A batch touches the last pages of as many conversations as have news; in
-///   the default of 2 MiB those of 512 do not fit, and each is read again for the next batch.
+/// - `page_size`: 2 KiB, for a new database. A message changes one page in each of four B-trees, and a changed page is
+///   written to the log as a whole: docs/decisions/0023-small-pages.md.
+/// - `journal_mode`: a write-ahead log, so that readers and the writer do not block each other.
+/// - `synchronous`: FULL syncs the log at every commit; `ok` promises that.
+/// - `secure_delete`: the bytes of a deleted message are overwritten.
+/// - `cache_size`: 32 MiB (negative values are in KiB). A batch touches the last pages of each conversation that it writes
+///   to. In the default of 2 MiB the pages of 512 conversations do not fit, and each is read again for the next batch.
 /// - `wal_autocheckpoint`: at 32 MiB, in pages. At the default of 1,000 such a batch is copied into the database at
 ///   once, and the next one copies the same pages again. This one is for the benchmarks; in the store the writer
 ///   itself does it, at the same [`CHECKPOINT_PAGES`].
@@ -89,52 +90,52 @@ pub(super) const DATABASE: &str = "switchboard.db";
 /// The lock file that keeps a second server out of the directory.
 pub(super) const LOCK_FILE: &str = "lock";
 
-/// Prepared statements that a connection caches: more than the store has.
+/// How many prepared statements a connection caches: more than the store has.
 const STATEMENT_CACHE_CAPACITY: usize = 64;
 
-/// Reader threads. Pages come from the page cache, so more threads than cores would not read faster; the second one lets short
-/// reads pass a long one.
+/// How many threads read. Pages come from the page cache, so more threads than cores would not read faster; with two, short
+/// reads need not wait for a long one.
 const READER_THREADS: usize = 2;
 
-/// How long a write waits for another process's write, such as that of `switchboard key` beside a running server.
+/// How long a write waits for another process that writes, such as `switchboard key` beside a running server.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an idle thread keeps its page cache. The caches of a writer and two readers take 36 MB, and the pages stay in the
-/// system's cache.
+/// How long an idle thread keeps its page cache. The caches of a writer and two readers take 36 MB. After they are freed,
+/// the pages are still in the system's cache.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What opening a store needs.
+/// The settings for opening a store.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The directory of the database; made if it is not there.
+    /// The directory of the database; it is created if it does not exist.
     pub data: PathBuf,
-    /// The limits of pages and changes.
+    /// The limits on pages and on changes.
     pub limits: Limits,
     /// Whether users may write to ids that the server has not seen before.
     pub strangers: bool,
-    /// The time of events.
+    /// The clock for the times of events.
     pub clock: Clock,
     /// The metrics of commits.
     pub metrics: CommitMetrics,
 }
 
-/// The store.
+/// The store in SQLite.
 #[derive(Debug)]
 pub struct SqliteStore {
     queue: crossbeam_channel::Sender<Submission>,
     readers: Readers,
-    /// Keeps the writer running.
+    /// Keeps the writer's handle to it valid, because the writer holds only a weak reference.
     _counter: Arc<Counter<Reads>>,
     state: Arc<State>,
 }
 
 impl SqliteStore {
-    /// Opens the database in `settings.data`, takes its lock, brings its schema up to date. The outcomes
-    /// of submissions come out of the receiver; the writer ends when the store and the receiver are dropped.
-    ///
-    /// # Errors
-    /// The directory cannot be used, another server uses it, its installation was moved to PostgreSQL, the database is
-    /// another program's, or a newer version made it. A full disk is no error: the store reads, and writes once there is room.
+    /// Opens the database in `settings.data`: takes its lock and migrates its schema. The receiver gets the outcomes of
+    /// submissions. The writer ends when the store and the receiver are dropped.
+    /// | # Errors
+    /// The directory cannot be used, another server uses it, its installation was moved to PostgreSQL, the database belongs
+    /// to another program, or a newer version made it. A full disk is no error: the store serves reads, and writes once
+    /// there is room.
     pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let lock = lock(&settings.data)?;
         check_not_moved(&settings.data)?;
@@ -169,8 +170,8 @@ impl SqliteStore {
     }
 }
 
-/// Moves what the write-ahead log has into the database. A backup may read for long, and what it needs of the log may as well
-/// stay. `false` if there is no room.
+/// Moves the contents of the write-ahead log into the database, and returns `false` if the disk has no room for that. If a
+/// backup is reading, the log stays as it is.
 fn has_room(rows: &SqliteRows, settings: &Settings) -> anyhow::Result<bool> {
     match rows.truncate_wal().context("cannot move the write-ahead log into the database") {
         Ok(true) => {}
@@ -186,14 +187,14 @@ fn has_room(rows: &SqliteRows, settings: &Settings) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// Applies changes to a database that no server uses, in one transaction; all or none of them.
-/// Nothing happens, and `false` is returned, if anybody has ever been seen there.
+/// Applies changes to a database that no server uses, in one transaction: all or none of them. Does nothing and returns
+/// `false` if the database already has a user.
 pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyhow::Result<bool> {
     let _lock = lock(&settings.data)?;
     check_not_moved(&settings.data)?;
     let db = match open_database(&settings.data) {
         Ok(db) => db,
-        // A new database cannot be made there, and one that is there can be read.
+        // The disk is full, so a new database cannot be made; an existing one can still be read.
         Err(error) if is_full(&error) => return Ok(false),
         Err(error) => return Err(error),
     };

@@ -1,8 +1,8 @@
-//! A checksum of each event's row, so that `switchboard check` finds a byte that flipped in a text.
+//! The checksum of an event's row, by which `switchboard check` finds flipped bits.
 
 use crc32fast::Hasher;
 
-/// The columns of an event that nobody changes but by erasing it.
+/// The columns of an event that change only when the event is erased.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Columns<'a> {
     pub(crate) conversation: i64,
@@ -15,7 +15,7 @@ pub(crate) struct Columns<'a> {
 }
 
 impl Columns<'_> {
-    /// CRC-32 as a signed number, which takes SQLite 4 bytes in place of 6.
+    /// The CRC-32 as a signed number, because SQLite then stores it in 4 bytes instead of 6.
     pub(crate) fn checksum(&self) -> i32 {
         let mut hasher = Hasher::new();
         hasher.update(&self.conversation.to_be_bytes());

@@ -1,8 +1,8 @@
-//! The store of a simulation: the same statements on a database in memory, by tasks in place of threads. Reads
-//! and writes are those of the real store; [`Pace`] decides when they happen.
+//! The store of a simulation: the SQL statements of the real store on a database in memory, with tasks instead of threads.
+//! Reads and writes are those of the real store; [`Pace`] decides when they happen.
 //!
-//! One store has a disk for itself, as a server with SQLite does, or several join on it, as nodes do on a database server:
-//! then each has its own queue, batches and pace, and all see what any of them has committed.
+//! A store can have a disk alone, as a server with SQLite does. Or several stores can share a disk, as nodes share a
+//! database server: each has its own queue, batches and pace, and sees what any of them has committed.
 
 mod reads;
 
@@ -38,49 +38,51 @@ use crate::{
     Standing, Store, Submission, Summaries,
 };
 
-/// The outcome that the simulated disk gives a batch.
+/// What the simulated disk does with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It is durable.
+    /// The batch becomes durable.
     Kept,
-    /// Its first row cannot be written.
+    /// The first row of the batch cannot be written.
     Refused,
-    /// All of it can be written, but not committed.
+    /// All rows can be written, but the commit fails.
     Undone,
-    /// The fsync fails: the batch is lost, and the store writes no more. On a shared disk it is the same as [`Fate::Undone`].
+    /// The fsync fails: the batch is lost, and the store writes no more. On a shared disk this is the same as
+    /// [`Fate::Undone`].
     Lost,
-    /// It is durable, but the store does not learn that: it refuses the batch and resolves the outcome later. Only on a shared disk.
+    /// The batch becomes durable, but the store does not learn of it. It refuses the batch and resolves the outcome later.
+    /// Only on a shared disk.
     Doubtful,
 }
 
 /// Decides when a store reads and writes, and observes what it commits.
 pub trait Pace: Send + Sync + 'static {
-    /// The duration of the next step: each write and each read asks before it runs, and before its outcome is sent.
+    /// How long the next step takes. Called before each write and read, and before its outcome is sent.
     fn pause(&self) -> Duration;
 
-    /// The fate of the next batch.
+    /// What the disk does with the next batch.
     fn fate(&self) -> Fate;
 
     /// Called when a batch is durable, before its outcomes are sent.
     fn kept(&self, outcomes: &[Outcome]);
 }
 
-/// A database in memory. It outlives the stores that are opened on it, as a disk does.
+/// A database in memory. Like a disk, it outlives the stores that are opened on it.
 #[derive(Clone)]
 pub struct Disk(Arc<Mutex<Held>>);
 
-/// The owner of the database.
+/// Which stores use the database.
 enum Held {
-    /// Nobody.
+    /// No store uses it.
     Free(Connection),
-    /// One store.
+    /// One store has the database for itself.
     Alone,
-    /// The disk that all stores which join share.
+    /// All stores that join share the database.
     Shared(Arc<Mutex<Committer>>),
 }
 
 impl Disk {
-    /// An empty one.
+    /// Makes an empty database.
     ///
     /// # Errors
     /// SQLite does not work.
@@ -94,7 +96,7 @@ impl Disk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the database, if nobody has it.
+    /// Takes the database for one store; `None` if it is in use.
     fn take(&self) -> Option<Connection> {
         let mut held = self.lock();
         match std::mem::replace(&mut *held, Held::Alone) {
@@ -113,7 +115,7 @@ impl std::fmt::Debug for Disk {
     }
 }
 
-/// The store.
+/// The store in memory.
 #[derive(Debug)]
 pub struct MemoryStore {
     queue: mpsc::Sender<Submission>,
@@ -128,17 +130,17 @@ pub struct Plug {
 }
 
 impl Plug {
-    /// What is not committed is lost, what is committed stays, and no more outcomes are sent.
+    /// Ends the store: what is not committed is lost, what is committed stays, and no more outcomes are sent.
     pub fn pull(&self) {
         self.pulled.cancel();
         self.database.close();
     }
 }
 
-/// The state that writes and reads share.
+/// The state that the writer and the readers share.
 #[derive(Clone)]
 struct Database {
-    /// Gone once the plug is pulled.
+    /// `None` once the plug is pulled.
     share: Arc<Mutex<Option<Share>>>,
     disk: Disk,
     limits: Arc<Limits>,
@@ -155,13 +157,13 @@ impl std::fmt::Debug for Database {
 /// The result of a batch.
 struct Written {
     outcomes: Vec<Outcome>,
-    /// Where something was stored though that was not to be known at once.
+    /// Conversations with events that were stored although their outcomes say `unavailable`.
     check: Vec<ConversationKey>,
-    /// Reads that need a count first.
+    /// `read` commands for which readers have to count messages first.
     uncounted: Vec<Submission>,
 }
 
-/// A store's part in its database.
+/// A store's access to its database.
 enum Share {
     All(Box<Committer>),
     Some(Arc<Mutex<Committer>>),
@@ -172,7 +174,7 @@ impl Database {
         self.share.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Uses the database, if it is not closed here.
+    /// Runs `what` on the database, unless the store is closed.
     fn with<T>(&self, what: impl FnOnce(&mut Committer) -> T) -> Option<T> {
         match self.lock().as_mut()? {
             Share::All(committer) => Some(what(committer)),
@@ -182,7 +184,7 @@ impl Database {
         }
     }
 
-    /// Gives back what nobody else has.
+    /// Closes the store, and returns the database to the disk if no other store shares it.
     fn close(&self) {
         if let Some(Share::All(committer)) = self.lock().take() {
             *self.disk.lock() = Held::Free(committer.rows.into_database());
@@ -196,7 +198,7 @@ impl Database {
         }
     }
 
-    /// Writes a batch, or what of it can be.
+    /// Writes a batch with the fate that [`Pace`] chose for it.
     fn write(&self, batch: Vec<Submission>) -> Option<Written> {
         let shared = matches!(*self.lock(), Some(Share::Some(_)));
         self.with(|committer| {
@@ -223,7 +225,7 @@ impl Database {
         })
     }
 
-    /// Counts up to a cursor, a read at a time.
+    /// Counts the messages up to a cursor, in several reads.
     async fn count(&self, user: &UserId, command: &Read) -> Result<Counts, Refusal> {
         let name = command.conversation.resolve(user);
         let mut so_far = None;
@@ -238,16 +240,18 @@ impl Database {
 
     fn read<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, Failed>) -> Result<T, Refusal> {
         self.with(|committer| {
-            // Nobody writes meanwhile, so this needs no transaction.
+            // No transaction is needed, because the lock is held and so no other task writes meanwhile.
             let reader = reader(committer.rows.database(), &self.limits, &self.state);
-            // So few that it takes several pages to come in, as it does for those who are in very many.
+            // Memberships per read are few, so that attaching takes several pages, as it does for users in very many
+            // conversations.
             told(read(&Reader { step: self.limits.page as usize, ..reader }))
         })
         .unwrap_or_else(|| Err(Refusal::unavailable()))
     }
 }
 
-/// Makes a batch that was kept one whose store does not know that: `numbers` are those of its connections before it.
+/// Makes a committed batch look like one with an unknown outcome. `numbers` are the numbers that its connections had
+/// before.
 fn forget(
     outcomes: Vec<Outcome>,
     numbers: Vec<(Arc<dyn origin::Connection>, Numbers)>,
@@ -266,14 +270,14 @@ fn forget(
     (refused.collect(), stored)
 }
 
-/// The writer of a simulation leaves every count to readers, so that there are some.
+/// The writer of a simulation leaves all counts to readers, so that the simulation covers that path.
 fn committer(db: Connection, settings: &Settings, state: Arc<State>) -> Committer {
     let mut committer = Committer::new(SqliteRows::new(db), settings, state);
     committer.leave_counts_to_readers();
     committer
 }
 
-/// Counts for reads, and queues them again.
+/// Counts for `read` commands, and queues them for the writer again.
 struct Counting {
     database: Database,
     queue: mpsc::WeakSender<Submission>,
@@ -299,10 +303,10 @@ impl Counting {
 }
 
 impl MemoryStore {
-    /// Opens a disk that nobody else has open. Ends as the real store does, when it and the receiver are dropped.
-    ///
-    /// # Errors
-    /// Another store is open on the disk.
+    /// Opens a disk that no other store uses. The writer ends as the real one does, when the store and the receiver are
+    /// dropped.
+    /// | # Errors
+    /// Another store uses the disk.
     pub fn open(
         disk: &Disk,
         settings: &Settings,
@@ -314,17 +318,16 @@ impl MemoryStore {
         Ok(Self::start(disk, Share::All(Box::new(committer)), state, settings, pace))
     }
 
-    /// Opens a disk that others may have open in the same way. The settings of the first of all decide what writes mean.
-    ///
-    /// # Errors
-    /// A store has opened the disk for itself.
+    /// Opens a disk that other stores may join as well. The settings of the first store decide how changes are applied.
+    /// | # Errors
+    /// A store uses the disk alone.
     pub fn join(
         disk: &Disk,
         settings: &Settings,
         pace: Arc<dyn Pace>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         if let Some(db) = disk.take() {
-            // What fails for good here fails for all, and does not happen.
+            // A final fault here would affect all stores that joined, but none occurs on a shared disk.
             let committer = committer(db, settings, Arc::default());
             *disk.lock() = Held::Shared(Arc::new(Mutex::new(committer)));
         }
@@ -380,8 +383,8 @@ impl MemoryStore {
     }
 }
 
-/// The writer: what comes while one batch is made durable is the next one. Returns when the receiver is dropped, or
-/// the plug is pulled.
+/// The writer. The writes that arrive while one batch is made durable form the next batch. Returns when the receiver is
+/// dropped or the plug is pulled.
 async fn write(
     database: Database,
     mut queue: mpsc::Receiver<Submission>,
@@ -389,7 +392,7 @@ async fn write(
     counting: Counting,
 ) {
     let mut numbers = 1..;
-    // Before the commit, so that a reader that sees any row of a batch also sees its number.
+    // The number is set before the commit, so that a reader that sees any row of a batch also sees its number.
     let mut begin = || {
         let number = numbers.next().unwrap_or_default();
         database.state.mark.store(number, Ordering::SeqCst);

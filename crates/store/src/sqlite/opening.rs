@@ -1,4 +1,5 @@
-//! Opening the database in a directory: its lock, whether it is one of ours, its write-ahead log, its schema.
+//! Opens the database in a directory: its lock, the check that it is a database of this program, its write-ahead log, and
+//! its schema.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -19,10 +20,10 @@ use crate::write_fault::WriteFault;
 /// The first bytes of an SQLite database.
 const MAGIC: &[u8] = b"SQLite format 3\0";
 
-/// The `application_id` of our databases, "swbd". A migration writes it.
+/// The `application_id` of this program's databases, "swbd". A migration writes it.
 const OWN_APPLICATION_ID: i32 = 0x7377_6264;
 
-/// Queries that succeed in each of our databases.
+/// Queries that succeed in every database of this program.
 const OWN_TABLES: [&str; 3] = [
     "SELECT id, name, last_seen FROM users",
     "SELECT conversation, user, role, since, until, read, received FROM members",
@@ -38,21 +39,20 @@ const MOVED_FILE: &str = "MOVED";
 /// The name of the write-ahead log.
 const WAL_FILE: &str = "switchboard.db-wal";
 
-/// Attempts to lock the directory, and the delay between two of them: a second in all.
+/// How often locking the directory is attempted. With the delay between attempts, that is a second in all.
 const MAX_LOCK_ATTEMPTS: u32 = 20;
 const LOCK_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Bytes of the write-ahead log that one write copies.
+/// How many bytes of the write-ahead log are rewritten at a time.
 const SYNC_CHUNK_BYTES: usize = 1024 * 1024;
 
-/// Makes every byte of the write-ahead log durable before any session receives it, and before it is appended to or checkpointed.
-///
-/// After a failed fsync the log may have, in the system's cache, a commit that is not on the disk, and no later fsync puts it there
-/// (Rebello et al., USENIX ATC 2020). A process that starts reads it all the same. After a power cut the log would end before
-/// that commit, even if later commits were synced, and a database into which half of it was moved would be damaged. What
-/// is written again is on the disk after the next fsync.
-///
-/// Until that is done, closing the database leaves the log where it is.
+/// Makes every byte of the write-ahead log durable, before any session receives its contents and before it is appended to
+/// or checkpointed.
+/// | After a failed fsync, the system's cache may have a commit of the log that is not on the disk, and no later fsync puts
+/// it there (Rebello et al., USENIX ATC 2020). A new process would still read that commit. After a power cut the log would
+/// end before it, even if later commits were synced, and a half-finished checkpoint would leave the database damaged. So
+/// this writes every byte of the log again; then the next fsync puts it on the disk.
+/// | Until that is done, closing the database leaves the log as it is.
 pub(super) fn sync_log(db: &Connection, path: &Path) -> rusqlite::Result<()> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     write_log_anew(db, path)?;
@@ -64,7 +64,8 @@ fn write_log_anew(db: &Connection, path: &Path) -> rusqlite::Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         file => file.map_err(|error| failure(ffi::SQLITE_CANTOPEN, &error))?,
     };
-    // Nobody appends to it or begins it anew meanwhile. Readers find the bytes that they would have found.
+    // The write lock keeps other processes from appending to the log or restarting it. Readers are not affected, because
+    // each byte is overwritten with the same value.
     let _alone = Transaction::new_unchecked(db, TransactionBehavior::Immediate)?;
     let mut chunk = vec![0; SYNC_CHUNK_BYTES];
     let mut offset = 0;
@@ -81,14 +82,14 @@ fn write_log_anew(db: &Connection, path: &Path) -> rusqlite::Result<()> {
     file.sync_all().map_err(|error| failure(ffi::SQLITE_IOERR_FSYNC, &error))
 }
 
-/// An error of the disk as SQLite says it.
+/// Converts an I/O error to the error of SQLite with this code.
 fn failure(code: i32, error: &std::io::Error) -> rusqlite::Error {
     let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
     let code = if full { ffi::SQLITE_FULL } else { code };
     rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string()))
 }
 
-/// Whether it failed because there is no room.
+/// Whether the error was caused by a full disk.
 pub(super) fn is_full(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let fault = cause.downcast_ref::<rusqlite::Error>().and_then(WriteFault::of);
@@ -98,12 +99,13 @@ pub(super) fn is_full(error: &anyhow::Error) -> bool {
     })
 }
 
-/// How connections of this process share the database.
+/// How the connections of this process access the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// With other processes, over shared memory beside the database.
+    /// Together with other processes, through shared memory in a file beside the database.
     Shared,
-    /// With nobody else, for lack of room for the shared memory: it is on the heap (sqlite.org/vfs.html, "unix-excl").
+    /// Alone, because the disk has no room for that file. The shared memory is on the heap (sqlite.org/vfs.html,
+    /// "unix-excl").
     Exclusive,
 }
 
@@ -116,17 +118,17 @@ impl Access {
     }
 }
 
-/// A database that is opened for a server.
+/// A database that was opened for a server.
 pub(super) struct Opened {
     pub(super) db: Connection,
-    /// How the readers open it.
+    /// How the readers have to open the database.
     pub(super) access: Access,
-    /// The write-ahead log, if it must be written anew before anything is written behind it.
+    /// The write-ahead log, if it must be written again before the first commit, because the disk was too full to do it.
     pub(super) unsynced_log: Option<PathBuf>,
 }
 
-/// Opens the database in a directory for a server that holds its lock. Where there is no room to do so, it is opened for
-/// reading, if its schema is up to date.
+/// Opens the database in a directory for a server that holds its lock. If the disk is full, opens it for reading only,
+/// provided that its schema is up to date.
 pub(super) fn open_to_serve(data: &Path) -> anyhow::Result<Opened> {
     match open_database(data) {
         Ok(db) => Ok(Opened { db, access: Access::Shared, unsynced_log: None }),
@@ -155,8 +157,8 @@ fn open_on_full_disk(data: &Path) -> anyhow::Result<Opened> {
     }
 }
 
-/// Opens the database in a directory for reading and writing, its schema up to date. The caller holds the
-/// directory's lock, because a running server must not have its tables changed.
+/// Opens the database in a directory for reading and writing, and migrates its schema. The caller holds the directory's
+/// lock, because a migration must not change the tables of a running server.
 pub(crate) fn open_database(data: &Path) -> anyhow::Result<Connection> {
     let mut db = connect(data)?;
     sync_log(&db, &data.join(WAL_FILE))
@@ -166,15 +168,15 @@ pub(crate) fn open_database(data: &Path) -> anyhow::Result<Connection> {
     Ok(db)
 }
 
-/// Opens the database in a directory while another process may use it, without migrating its tables. It creates them, under
-/// the directory's lock, only if there are none yet.
+/// Opens the database in a directory while another process may use it. Does not migrate the tables. Creates them, under the
+/// directory's lock, if there are none yet.
 pub(crate) fn open_beside(data: &Path) -> anyhow::Result<Connection> {
     check_not_moved(data)?;
     let mut db = connect(data)?;
     if is_new(&db, data)? {
         match lock(data) {
             Ok(_lock) => migrate(&mut db).with_context(|| cannot_open(data))?,
-            // A server that has just started has made them meanwhile.
+            // If there are tables now, a server that has just started has created them.
             Err(error) if is_new(&db, data)? => return Err(error),
             Err(_) => {}
         }
@@ -182,12 +184,12 @@ pub(crate) fn open_beside(data: &Path) -> anyhow::Result<Connection> {
     Ok(db)
 }
 
-/// Opens the database in a directory for reading and writing, without looking at its tables.
+/// Opens the database in a directory for reading and writing, without checking its tables.
 fn connect(data: &Path) -> anyhow::Result<Connection> {
     let path = data.join(DATABASE);
     let open = || -> anyhow::Result<Connection> {
         make_directory(data)?;
-        // SQLite gives its other files the mode of this one.
+        // SQLite gives its other files the same mode as this one.
         OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
         check_header(&path)?;
         let db = Access::Shared.open(&path, OpenFlags::default())?;
@@ -206,14 +208,14 @@ fn set_up(db: &Connection) -> rusqlite::Result<()> {
     keep_statements(db)
 }
 
-/// Refuses another program's database by the number that its program wrote into its first page, without opening it.
+/// Refuses another program's database by the `application_id` in its first page, without opening it.
 fn check_header(path: &Path) -> anyhow::Result<()> {
-    /// Where the number is (sqlite.org/fileformat.html section 1.3).
+    /// The offset of that number (sqlite.org/fileformat.html section 1.3).
     const APPLICATION_ID: usize = 68;
     let mut header = [0; APPLICATION_ID + 4];
     match File::open(path)?.read_exact(&mut header) {
         Ok(()) => {}
-        // A new one.
+        // The file is new and empty.
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
         Err(error) => return Err(error.into()),
     }
@@ -222,8 +224,8 @@ fn check_header(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses another program's database by its tables. Those that this program made before it wrote its number into them are
-/// known by theirs.
+/// Refuses another program's database by its tables. Early databases of this program have no `application_id`; they are
+/// recognised by their tables.
 fn check_ours(db: &Connection) -> anyhow::Result<()> {
     db.busy_timeout(BUSY_TIMEOUT)?;
     let version = Migrations::from_slice(MIGRATIONS).current_version(db)?;
@@ -236,7 +238,7 @@ fn check_ours(db: &Connection) -> anyhow::Result<()> {
     check_version(db).map(drop)
 }
 
-/// Refuses a directory whose installation was moved to PostgreSQL: what is written here would be lost there.
+/// Refuses a directory whose installation was moved to PostgreSQL, because writes here would be missing there.
 pub(super) fn check_not_moved(data: &Path) -> anyhow::Result<()> {
     let marker = data.join(MOVED_FILE);
     match std::fs::read_to_string(&marker) {
@@ -246,7 +248,7 @@ pub(super) fn check_not_moved(data: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Notes that the installation in a directory was moved `to` somewhere, so that no server writes to it by mistake.
+/// Records that the installation in a directory was moved to `to`, so that no server writes to it by mistake.
 pub(crate) fn mark_moved(data: &Path, to: &str) -> anyhow::Result<()> {
     let marker = data.join(MOVED_FILE);
     let write = || {
@@ -270,7 +272,7 @@ fn migrate(db: &mut Connection) -> anyhow::Result<()> {
     Ok(enter_kinds(db)?)
 }
 
-/// Enters the kinds of this version in the table of kinds. Nothing is written if they are all there.
+/// Adds the kinds of this version to the table of kinds. Writes nothing if all are there.
 fn enter_kinds(db: &mut Connection) -> rusqlite::Result<()> {
     let known: u64 = db.query_row("SELECT count(*) FROM kinds", [], |row| row.get(0))?;
     if known >= EventKind::ALL.len() as u64 {
@@ -292,12 +294,12 @@ fn cannot_open(data: &Path) -> String {
     format!("cannot open the database {}", data.join(DATABASE).display())
 }
 
-/// Makes the directory, for its owner only: it holds what people write to each other.
+/// Creates the directory with access only for its owner, because it will contain private messages.
 fn make_directory(data: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data)
 }
 
-/// A database that a newer version made is left as it is: what its tables mean is not known here.
+/// Refuses a database that a newer version made, because this version does not know what its tables mean.
 pub(crate) fn check_version(db: &Connection) -> anyhow::Result<SchemaVersion> {
     let version = Migrations::from_slice(MIGRATIONS).current_version(db)?;
     if let SchemaVersion::Outside(version) = version {
@@ -309,14 +311,14 @@ pub(crate) fn check_version(db: &Connection) -> anyhow::Result<SchemaVersion> {
     Ok(version)
 }
 
-/// A database in memory that has nothing but the tables of a version.
+/// An empty database in memory, with the tables of a version.
 pub(crate) fn empty_database(version: usize) -> anyhow::Result<Connection> {
     let mut db = Connection::open_in_memory()?;
     Migrations::from_slice(MIGRATIONS).to_version(&mut db, version)?;
     Ok(db)
 }
 
-/// The same with the tables of this version.
+/// An empty database in memory, with the tables of this version.
 pub(crate) fn latest_database() -> anyhow::Result<Connection> {
     empty_database(MIGRATIONS.len())
 }
@@ -337,25 +339,25 @@ fn open_to_read_by(access: Access, path: &Path) -> anyhow::Result<Connection> {
     Ok(db)
 }
 
-/// Keeps statements that were prepared, each with one plan for all values that are bound to it. SQLite otherwise plans a query with
-/// a `LIMIT ?` anew for each other value (sqlite.org/c3ref/c_dbconfig_defensive.html, `SQLITE_DBCONFIG_ENABLE_QPSG`); decision
-/// 47 has what that cost.
+/// Caches prepared statements, each with one plan for all values bound to it. By default SQLite plans a query with `LIMIT
+/// ?` again for each other value (sqlite.org/c3ref/c_dbconfig_defensive.html, `SQLITE_DBCONFIG_ENABLE_QPSG`); decision 47
+/// has the cost of that.
 pub(crate) fn keep_statements(db: &Connection) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
-/// Gives back the memory of a connection's page cache (sqlite.org/pragma.html#pragma_shrink_memory).
+/// Frees the memory of a connection's page cache (sqlite.org/pragma.html#pragma_shrink_memory).
 pub(super) fn shrink(db: &Connection) {
     if let Err(error) = db.execute_batch("PRAGMA shrink_memory") {
         tracing::warn!(%error, "the database's page cache cannot be emptied");
     }
 }
 
-/// Takes the directory for this process; the system gives it free when the file is closed, however the
-/// process ends. Two writers would each believe their cached rows. A process that was just killed holds it
-/// until the system has cleared it away, and one that is being started until it has closed what it
-/// inherited (flock(2): a lock belongs to the open file); so this waits a moment.
+/// Locks the directory for this process, because two writers would each trust their cached rows. The system releases the
+/// lock when the file is closed, however the process ends. This function retries for a moment, because the lock can outlive
+/// its owner: a process that was just killed holds it until the system has cleaned up, and a child process holds it until
+/// it closes the inherited file (flock(2): a lock belongs to the open file).
 pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join(LOCK_FILE);
     let open = || {

@@ -1,4 +1,5 @@
-//! What readers look up in an SQLite database: at hand, so row by row, and no further than what is taken.
+//! The lookups in an SQLite database. The data is local, so rows are read one by one, and only as many as the caller
+//! consumes.
 
 mod history;
 mod message;
@@ -22,7 +23,7 @@ use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, Kind, LogEvent, NewerKind, UserKey};
 use crate::table::{columns, conversations, members};
 
-/// One read transaction.
+/// A read transaction in SQLite.
 pub(crate) type Reader<'a> = read::Reader<'a, Connection>;
 
 type Result<T> = std::result::Result<T, Failed>;

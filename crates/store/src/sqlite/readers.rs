@@ -1,4 +1,4 @@
-//! What an SQLite database is read by: connections that only read, each with a thread.
+//! The reader threads of an SQLite database, each with a connection that only reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(super) use crate::readers::Closed;
 use crate::readers::{self, ReaderConnection, told};
 use crate::refusal::Refusal;
 
-/// The threads that read.
+/// The reader threads.
 pub(super) type Readers = readers::Readers<Reads>;
 
 /// A connection that only reads.
@@ -45,8 +45,8 @@ impl ReaderConnection for Reads {
     }
 }
 
-/// A read transaction, until it is dropped. `rusqlite::Transaction` is the same and parses its statements anew each time,
-/// which takes as long as a short read.
+/// A read transaction that ends when this is dropped. `rusqlite::Transaction` does the same, but parses its statements each
+/// time, which takes as long as a short read.
 struct ReadTransaction<'a>(&'a Connection);
 
 impl<'a> ReadTransaction<'a> {
@@ -58,7 +58,7 @@ impl<'a> ReadTransaction<'a> {
 
 impl Drop for ReadTransaction<'_> {
     fn drop(&mut self) {
-        // If this fails, SQLite has already rolled back, and a read wrote nothing.
+        // The rollback can be ignored: if it fails, SQLite has already rolled back, and a read has written nothing.
         let _ = self.0.prepare_cached("ROLLBACK").and_then(|mut end| end.execute([]));
     }
 }
@@ -99,7 +99,7 @@ mod tests {
         let more: Vec<_> = (0..100).map(|n| readers.read(user("alice"), move |_| Ok(n))).collect();
         let other = tokio::time::timeout(Duration::from_secs(10), readers.read(user("bob"), |_| Ok("bob's")));
         assert_eq!(other.await.expect("in time"), Ok("bob's"));
-        // A write over HTTP checks its token first.
+        // A write over HTTP checks its token before it is queued.
         let alice = UserId::parse("alice").expect("a user id");
         let token = tokio::time::timeout(Duration::from_secs(10), readers.not_before(&alice));
         assert_eq!(token.await.expect("in time"), Ok(None), "a token is checked beside its user's reads");

@@ -1,4 +1,4 @@
-//! A portion of [`crate::rewrite`] in SQLite.
+//! Rewrites one portion of old bodies in SQLite; see [`crate::rewrite`].
 
 use rusqlite::{OptionalExtension as _, Result, params};
 
@@ -19,9 +19,8 @@ impl SqliteRows {
         Ok(self.position()?.is_some())
     }
 
-    /// Rewrites a portion of at most so many events, in a transaction of its own; `false` if that was the last.
-    ///
-    /// # Errors
+    /// Rewrites a portion of at most `events` events in one transaction. Returns `false` if it was the last portion.
+    /// | # Errors
     /// The transaction failed, and nothing has changed.
     pub(super) fn rewrite(&mut self, events: u64) -> Result<bool> {
         self.begin()?;
@@ -45,7 +44,7 @@ impl SqliteRows {
                 self.rewrite_event(section.conversation, seq)?;
             }
         }
-        // At the end the last position comes again.
+        // At the end of the log, the position no longer advances.
         Ok(next.filter(|next| *next != from))
     }
 
@@ -84,7 +83,7 @@ impl SqliteRows {
         select.query_map(params![conversation, after, upto, a, b, c, d], |row| row.get(0))?.collect()
     }
 
-    /// Rewrites the body of an event, with its checksum. What is damaged stays as it is, for `check` to find.
+    /// Rewrites the body of an event and its checksum. A damaged event stays as it is, so that `check` still finds it.
     fn rewrite_event(&mut self, conversation: i64, seq: u64) -> Result<()> {
         let mut select = self.database().prepare_cached(
             "SELECT kind, sender, at, key, body, checksum FROM events WHERE conversation = ?1 AND seq = ?2",

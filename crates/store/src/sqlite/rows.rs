@@ -1,7 +1,7 @@
-//! The writer's rows: read once, kept for the batches that follow, written back once a batch.
+//! The rows that the writer uses. A row is read once, cached for the batches that follow, and written once in each batch.
 //!
-//! The process is the database's only writer, so what it wrote last is what stands there. A batch of
-//! a hundred messages to one room updates the room's row once.
+//! The cache is valid because this process is the database's only writer. A batch of a hundred messages to one room updates
+//! the room's row once.
 
 mod change;
 mod log;
@@ -17,7 +17,7 @@ use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, UserKey};
 use crate::table::{CONVERSATIONS, MEMBERS, Written, columns, conversations, members};
 
-/// Rows of each kind that the cache keeps between batches: about 200 bytes each.
+/// How many rows of each kind the cache keeps between batches: about 200 bytes each.
 const MAX_CACHED_ROWS: usize = 50_000;
 
 /// The rows of one transaction.
@@ -26,7 +26,7 @@ pub(crate) struct SqliteRows {
     conversations: FxHashMap<ConversationId, Conversation>,
     members: FxHashMap<(ConversationKey, UserKey), Membership>,
     dirty_conversations: FxHashSet<ConversationId>,
-    /// The members whose rows changed. `true` if they joined or left, because only then an index changes.
+    /// The members whose rows changed. The value is `true` if they joined or left, because only then an index changes.
     dirty_members: FxHashMap<(ConversationKey, UserKey), bool>,
     erased: bool,
     db: Connection,
@@ -77,19 +77,19 @@ impl SqliteRows {
         self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
     }
 
-    /// Undoes the transaction; what was kept of it is no longer true.
+    /// Rolls the transaction back and drops the cached rows that it changed.
     pub(crate) fn roll_back(&mut self) {
         self.forget();
-        // It fails only where SQLite has rolled back already (sqlite.org/lang_transaction.html section 3).
+        // It fails only if SQLite has already rolled back (sqlite.org/lang_transaction.html section 3).
         let _ = self.db.execute_batch("ROLLBACK");
     }
 
-    /// Whether content was erased since the last call: its bytes are still in the write-ahead log.
+    /// Whether content was erased since the last call. Its bytes are then still in the write-ahead log.
     pub(crate) fn take_erased(&mut self) -> bool {
         std::mem::take(&mut self.erased)
     }
 
-    /// Gives the page cache's memory back.
+    /// Frees the memory of the page cache.
     pub(crate) fn shrink(&self) {
         super::shrink(&self.db);
     }
@@ -129,7 +129,7 @@ static UPDATE_CONVERSATION: LazyLock<String> = LazyLock::new(|| table::update(&C
 
 static PUT_MEMBER: LazyLock<String> = LazyLock::new(|| table::insert("INSERT OR REPLACE", &MEMBERS, is_any));
 
-/// It leaves `since` and `until` alone, and with them the indexes of who is where.
+/// Does not write `since` and `until`, so that their indexes need no update.
 static UPDATE_MEMBER: LazyLock<String> = LazyLock::new(|| table::update(&MEMBERS, is_changed));
 
 fn is_any(_: Written) -> bool {
@@ -164,14 +164,14 @@ pub(crate) fn find_member(
     select.query_row(params![conversation.0, user.0], |row| Membership::from_sqlite(row, 0)).optional()
 }
 
-/// Messages of anybody up to an event.
+/// How many messages of all senders there are up to an event.
 pub(crate) fn count_messages(db: &Connection, conversation: ConversationKey, upto: Seq) -> Result<u64> {
     let mut select = db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
     let count = select.query_row(params![conversation.0, upto.0], |row| row.get(0)).optional()?;
     Ok(count.unwrap_or(0))
 }
 
-/// Messages of one sender after an event, up to another. It reads every event between.
+/// How many messages of one sender there are after one event and up to another. It reads every event between.
 pub(crate) fn count_sent(
     db: &Connection,
     conversation: ConversationKey,

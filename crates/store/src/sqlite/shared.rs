@@ -1,4 +1,5 @@
-//! What a router asks of a log that others write to as well, on a database in memory: nodes of a real cluster have PostgreSQL.
+//! The router's queries about a shared log, for a database in memory. Only the simulation uses them, because nodes of a
+//! real cluster use PostgreSQL.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use rustc_hash::FxHashMap;

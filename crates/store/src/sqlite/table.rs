@@ -1,4 +1,4 @@
-//! The tables' columns in SQLite: what they hold, and the statements that write whole rows.
+//! How SQLite stores the columns of each table, and the statements that write whole rows.
 
 use rusqlite::types::ToSqlOutput;
 use rusqlite::{Result, Row, ToSql};
@@ -9,13 +9,13 @@ use crate::change::rows::{role, role_number};
 use crate::record::{Conversation, ConversationKey, Membership, UserKey};
 use crate::table::{Column, Table, Written, conversations, members, quoted};
 
-/// A type that a column keeps.
+/// A type that a column can have in SQLite.
 pub(super) trait SqliteColumn: Sized {
     fn stored(&self) -> Result<ToSqlOutput<'_>>;
     fn read(row: &Row<'_>, column: usize) -> Result<Self>;
 }
 
-/// Types that SQLite's library knows, by what is in them.
+/// Implements [`SqliteColumn`] for types that wrap a type of the SQLite library.
 macro_rules! known {
     ($($type:ty: |$value:ident| $stored:expr, $read:expr;)*) => {
         $(impl SqliteColumn for $type {
@@ -70,7 +70,7 @@ impl SqliteColumn for ConversationId {
     }
 }
 
-/// A column's value as a parameter of a statement.
+/// A column's value as the parameter of a statement.
 struct Stored<'a, T>(&'a T);
 
 impl<T: SqliteColumn> ToSql for Stored<'_, T> {
@@ -79,10 +79,10 @@ impl<T: SqliteColumn> ToSql for Stored<'_, T> {
     }
 }
 
-/// A column's value with when it is written.
+/// A column's value, and when the column is written.
 pub(super) type Value<'a> = (Written, &'a dyn ToSql);
 
-/// Reads and writes a record.
+/// Implements reading and writing of a record.
 macro_rules! sqlite_record {
     ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, beside {
         $($beside:ident: $beside_type:ty = $beside_column:literal, $beside_written:ident;)*
@@ -90,14 +90,14 @@ macro_rules! sqlite_record {
         $($(#[$doc:meta])* $field:ident: $type:ty = $column:literal, $written:ident;)*
     }) => {
         impl $record {
-            /// Reads its columns, the first of which is at `first`.
+            /// Reads the record from its columns, the first of which is at `first`.
             pub(crate) fn from_sqlite(row: &Row<'_>, first: usize) -> Result<Self> {
                 let mut columns = first..;
                 let mut next = || columns.next().unwrap_or_default();
                 Ok(Self { $($field: SqliteColumn::read(row, next())?,)* })
             }
 
-            /// Gives its values, in the order of the columns.
+            /// Passes the record's values to a function, in the order of the columns.
             pub(in crate::sqlite) fn with_sqlite<R>(
                 &self,
                 $($beside: $beside_type,)*
@@ -115,7 +115,7 @@ macro_rules! sqlite_record {
 conversations!(sqlite_record);
 members!(sqlite_record);
 
-/// The values of those columns.
+/// The values of the wanted columns.
 pub(super) fn of<'a>(
     values: &'a [Value<'a>],
     is_wanted: fn(Written) -> bool,
@@ -123,14 +123,14 @@ pub(super) fn of<'a>(
     rusqlite::params_from_iter(values.iter().filter(move |value| is_wanted(value.0)).map(|value| value.1))
 }
 
-/// Inserts a row with those columns.
+/// The statement that inserts a row with the wanted columns.
 pub(super) fn insert(verb: &str, table: &Table, is_wanted: fn(Written) -> bool) -> String {
     let columns: Vec<_> = wanted(table, is_wanted).collect();
     let places: Vec<_> = (1..=columns.len()).map(|place| format!("?{place}")).collect();
     format!("{verb} INTO {} ({}) VALUES ({})", table.name, quoted(columns), places.join(", "))
 }
 
-/// Updates those columns of a row, which is found by its key; the key is among them.
+/// The statement that updates the wanted columns of a row. The key, by which the row is found, is among them.
 pub(super) fn update(table: &Table, is_wanted: fn(Written) -> bool) -> String {
     let places = (1..).zip(wanted(table, is_wanted));
     let (key, set): (Vec<_>, Vec<_>) = places.partition(|(_, column)| column.written == Written::Key);

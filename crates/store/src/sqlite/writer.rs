@@ -1,4 +1,4 @@
-//! The one writer: while one batch is being made durable the next one gathers in the queue.
+//! The writer thread. While one batch is made durable, the next one gathers in the queue (group commit).
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use crate::{CommitMetrics, WRITER_THREAD};
 /// The delay before a failed or blocked checkpoint is retried.
 const CHECKPOINT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What the writer is made of.
+/// The parts that the writer is made of.
 pub(super) struct Parts {
     pub(super) rows: SqliteRows,
     pub(super) settings: Settings,
@@ -34,14 +34,14 @@ pub(super) struct Parts {
     pub(super) queue: Receiver<Submission>,
     pub(super) counter: CounterHandle<Reads>,
     pub(super) readers: Closed,
-    /// Held for as long as the thread writes.
+    /// The lock of the directory, held as long as the thread writes.
     pub(super) lock: File,
-    /// The write-ahead log, if it must be written anew first.
+    /// The write-ahead log, if it must be written again before the first commit.
     pub(super) unsynced_log: Option<PathBuf>,
 }
 
-/// Starts the thread; it ends when the queue's senders are dropped, the queue is empty and the readers have ended. The channel
-/// of batches closes after the database.
+/// Starts the thread. It ends when the queue's senders are dropped, the queue is empty and the readers have ended. The
+/// channel of batches closes after the database.
 pub(super) fn start(parts: Parts) -> std::io::Result<()> {
     let Parts { rows, settings, batches, state, queue, counter, readers, lock, unsynced_log } = parts;
     let mut committer = Committer::new(rows, &settings, state.clone());
@@ -61,36 +61,36 @@ struct Writer {
     lock: File,
 }
 
-/// Makes batches durable.
+/// Commits batches.
 pub(super) struct Committer {
     pub(super) rows: SqliteRows,
     rules: Rules,
     clock: Clock,
     metrics: CommitMetrics,
     state: Arc<State>,
-    /// Reads of the last batch that need a count first.
+    /// The `read` commands of the last batch for which readers have to count messages first.
     uncounted: Vec<Submission>,
-    /// Content was erased whose bytes are still in the write-ahead log.
+    /// Whether content was erased whose bytes are still in the write-ahead log.
     erased: bool,
-    /// The last batch failed, and the log has the error.
+    /// Whether the last batch failed and its error was logged.
     troubled: bool,
     /// The time of the last failed checkpoint.
     stuck: Option<Instant>,
     /// The time of the last attempt to empty the write-ahead log.
     scrubbed: Option<Instant>,
-    /// The write-ahead log, if it must be written anew before anything is written behind it.
+    /// The write-ahead log, if it must be written again before the next commit.
     unsynced_log: Option<PathBuf>,
-    /// There are bodies of an earlier version to rewrite; since the time of the last portion.
+    /// If there are old bodies to rewrite: the time of the last portion.
     rewrite: Option<Instant>,
 }
 
-/// The operation that failed.
+/// The operation that failed, with its error.
 enum Trouble {
-    /// One of a batch's changes met an error of the store.
+    /// One of the batch's changes.
     Change(rusqlite::Error),
     /// The transaction itself.
     Commit(rusqlite::Error),
-    /// Moving what is committed from the write-ahead log into the database.
+    /// A checkpoint: moving committed pages from the write-ahead log into the database.
     Checkpoint(rusqlite::Error),
 }
 
@@ -104,7 +104,7 @@ impl Trouble {
 impl Writer {
     fn run(mut self) {
         self.committer.rows.watch_log();
-        // Whether there is room is known before the first write.
+        // A probe finds out before the first write whether the disk has room.
         self.committer.try_writing();
         self.committer.begin_rewrite();
         while let Some(first) = self.next() {
@@ -125,10 +125,10 @@ impl Writer {
         self.end();
     }
 
-    /// Empties the write-ahead log, so that the database file alone is a complete copy and has no deleted messages.
+    /// Empties the write-ahead log, so that the database file alone is a complete copy without deleted messages.
     fn end(mut self) {
         self.channels.close();
-        // Connections that only read cannot empty the write-ahead log, so the writer's is closed last.
+        // The writer's connection is closed last, because connections that only read cannot empty the write-ahead log.
         let _ = self.readers.recv();
         if !self.committer.has_failed() {
             match self.committer.rows.truncate_wal() {
@@ -145,7 +145,8 @@ impl Writer {
         drop(channels);
     }
 
-    /// Waits for a write, and frees memory and retries checkpoints while idle; `None` when the queue is closed.
+    /// Waits for a write. While idle, rewrites old bodies, retries checkpoints and failed writes, and frees memory. Returns
+    /// `None` when the queue is closed.
     fn next(&mut self) -> Option<Submission> {
         while self.committer.may_rewrite() {
             match self.channels.queue.try_recv() {
@@ -174,7 +175,7 @@ impl Writer {
         self.channels.queue.recv().ok()
     }
 
-    /// Empties the write-ahead log of erased content, in a quiet moment.
+    /// Empties the write-ahead log of erased content, if no write waits.
     fn scrub(&mut self) {
         if self.channels.queue.is_empty() {
             self.committer.scrub();
@@ -202,24 +203,24 @@ impl Committer {
         }
     }
 
-    /// Whether writes are refused and may be stored again without a restart.
+    /// Whether writes are refused, but may succeed again without a restart.
     fn retries(&self) -> bool {
         self.state.fault().is_some_and(|fault| !fault.is_final())
     }
 
-    /// Tries whether writes are stored again, when nobody writes.
+    /// Probes whether writes succeed again. Called while no client writes.
     fn retry(&mut self) {
         if self.retries() {
             self.try_writing();
         }
     }
 
-    /// Whether something is to be tried again soon, when nobody writes.
+    /// Whether work remains that the idle writer has to retry soon.
     fn is_behind(&self) -> bool {
         self.erased || self.retries() || (self.rewrite.is_some() && !self.has_failed())
     }
 
-    /// Looks for bodies of an earlier version.
+    /// Checks whether there are old bodies to rewrite.
     fn begin_rewrite(&mut self) {
         match self.rows.has_rewrite() {
             Ok(found) => self.rewrite = found.then(Instant::now),
@@ -235,14 +236,14 @@ impl Committer {
             && !is_recent(self.stuck)
     }
 
-    /// Rewrites a portion while writes wait, if none was for a while.
+    /// Rewrites a portion even though writes wait, if the last one was long enough ago.
     fn rewrite_if_due(&mut self) {
         if self.rewrite.is_some_and(|last| last.elapsed() >= REWRITE_INTERVAL) && self.may_rewrite() {
             self.rewrite();
         }
     }
 
-    /// Rewrites a portion of old bodies. Where that fails, writes fail as well: the next one that succeeds ends the fault.
+    /// Rewrites a portion of old bodies. If that fails, the store refuses writes until one succeeds.
     fn rewrite(&mut self) {
         match self.rows.rewrite(MAX_EVENTS_PER_PORTION) {
             Ok(true) => self.rewrite = Some(Instant::now()),
@@ -261,18 +262,18 @@ impl Committer {
         }
     }
 
-    /// From now on it counts nothing up to a cursor: readers do, as they do for long logs.
+    /// Makes the writer leave all counts to readers. Outside the simulation, readers count only over long ranges.
     #[cfg(feature = "simulation")]
     pub(super) fn leave_counts_to_readers(&mut self) {
         self.rules.near = 0;
     }
 
-    /// Reads of the last batch that are to come again once readers have counted for them.
+    /// Takes the `read` commands of the last batch that are queued again after readers have counted for them.
     pub(super) fn take_uncounted(&mut self) -> Vec<Submission> {
         std::mem::take(&mut self.uncounted)
     }
 
-    /// Writes a batch in one transaction, or what of it can be.
+    /// Writes a batch in one transaction. If one change fails, writes each alone.
     pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
         let (started, writes) = (Instant::now(), batch::count_writes(&batch));
         let outcomes = match self.transact(&batch) {
@@ -283,7 +284,7 @@ impl Committer {
                 }
                 batch::told(batch, results, &mut self.uncounted)
             }
-            // One bad row must not fail the others' writes: each alone.
+            // A damaged row must not fail the other writes, so each write gets its own transaction.
             Err(Trouble::Change(error)) if batch.len() > 1 && !is_failed_sync(&error) => {
                 let mut uncounted = Vec::new();
                 let outcomes = batch::each_alone(batch, &mut uncounted, |one| {
@@ -310,7 +311,7 @@ impl Committer {
         let fault = WriteFault::of(error);
         if fault == Some(WriteFault::SyncFailed) {
             self.state.set_fault(WriteFault::SyncFailed);
-            // A restart reads it from its beginning.
+            // The log is left as it is, so that a restart can write it again from the beginning.
             self.rows.leave_log();
             self.troubled = true;
             tracing::error!(%error, "fsync failed on the write-ahead log; the database is read-only until the process is restarted");
@@ -320,7 +321,7 @@ impl Committer {
         } else {
             let fault = match trouble {
                 Trouble::Commit(_) => fault.or(Some(WriteFault::Refused)),
-                // One bad row says nothing of the others.
+                // An error of one row says nothing about other writes.
                 Trouble::Change(_) | Trouble::Checkpoint(_) => fault,
             };
             fault.into_iter().for_each(|fault| self.state.set_fault(fault));
@@ -353,7 +354,7 @@ impl Committer {
         written
     }
 
-    /// Moves the write-ahead log into the database when it has become long.
+    /// Moves the write-ahead log into the database if the log is long.
     fn checkpoint(&mut self) {
         let long = self.rows.take_logged() >= CHECKPOINT_PAGES;
         if long
@@ -365,7 +366,7 @@ impl Committer {
         }
     }
 
-    /// Empties the write-ahead log, if there is erased content in it. A backup may be in the way for long.
+    /// Empties the write-ahead log if it has erased content. A backup that reads can prevent that for long.
     fn scrub(&mut self) {
         if self.erased && !self.has_failed() && !is_recent(self.scrubbed) {
             self.scrubbed = Some(Instant::now());
@@ -382,13 +383,13 @@ impl Committer {
     }
 }
 
-/// Whether the last attempt is more recent than the retry delay.
+/// Whether less than the retry delay has passed since the last attempt.
 fn is_recent(tried: Option<Instant>) -> bool {
     tried.is_some_and(|tried| tried.elapsed() < CHECKPOINT_RETRY_DELAY)
 }
 
-/// Whether the error is of an fsync: what the kernel dropped is not known, and a later fsync that
-/// succeeds would not say so (Rebello et al., USENIX ATC 2020).
+/// Whether an fsync failed. Then it is unknown which data the kernel dropped, and a later fsync can succeed all the same
+/// (Rebello et al., USENIX ATC 2020).
 fn is_failed_sync(error: &rusqlite::Error) -> bool {
     WriteFault::of(error) == Some(WriteFault::SyncFailed)
 }

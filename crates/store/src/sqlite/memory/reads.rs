@@ -1,4 +1,4 @@
-//! Reads of a store in memory: each a task, at the store's pace.
+//! Reads of a store in memory. Each is a task that waits as [`Pace`](super::Pace) says.
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +10,7 @@ use crate::record::Answer;
 use crate::refusal::Refusal;
 use crate::sqlite::query::Reader;
 
-/// What reads, by tasks.
+/// Runs reads as tasks.
 #[derive(Debug, Clone)]
 pub(super) struct Reads {
     pub(super) database: Database,
@@ -32,7 +32,7 @@ impl Reads {
                 database.pause().await;
                 let read = database.read(read);
                 database.pause().await;
-                // The caller may be gone by now.
+                // The caller may have been dropped.
                 let _ = reply.send(read);
             };
             let _ = end.run_until_cancelled(told).await;

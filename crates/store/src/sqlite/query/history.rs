@@ -1,12 +1,12 @@
-//! The way to the messages of a page. The log has other events between them, and a page must not read all of those.
+//! Finds the messages of a page. The log has other events between them, and a page must not read all of those.
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use switchboard_protocol::{EventKind, Seq};
 
 use crate::record::ConversationKey;
 
-/// Events without a message that are read one by one before a search looks for the message before them. The search takes
-/// about twice as many lookups as the number of events has bits, and most runs are short.
+/// How many events other than messages are read one by one before a binary search looks for the previous message. The
+/// search takes about twice as many lookups as the number of events has bits, and most runs are shorter than this.
 const MAX_SCANNED_EVENTS: usize = 32;
 
 /// The last `most` messages before an event, the latest first.
@@ -19,14 +19,14 @@ pub(super) fn messages_before(
     let mut found = Vec::new();
     while let Some(run) = read_messages(db, conversation, before, most, &mut found)? {
         let last = first_that_counts(db, conversation, run)?;
-        // The message itself is read next. Where it cannot be read as one, what is before it is.
+        // The message itself is read in the next round. If its row is damaged, the search continues before it.
         before = last.next().min(run.at);
     }
     Ok(found)
 }
 
-/// The first `most` messages from an event on and up to another, the earliest first. The last of them is looked up by how
-/// many messages there are up to it, and the others are those before it.
+/// The first `most` messages from an event on and up to another, the earliest first. Finds the last of them by a binary
+/// search over the running count of messages; the others are the messages before it.
 pub(super) fn messages_from(
     db: &Connection,
     conversation: ConversationKey,
@@ -40,7 +40,7 @@ pub(super) fn messages_from(
     };
     let mut earlier = from.0.saturating_sub(1);
     let goal = count(earlier)?.unwrap_or(0).saturating_add(i64::try_from(most).unwrap_or(i64::MAX));
-    // The end, where there are not so many.
+    // If there are fewer than `most` messages, the last one is at or before `upto`.
     let mut last = upto.0;
     while last.saturating_sub(earlier) > 1 {
         let middle = earlier + (last - earlier) / 2;
@@ -56,7 +56,7 @@ pub(super) fn messages_from(
     Ok(found)
 }
 
-/// Reads backwards from an event until there are `most` messages, or none before it, or a run of other events.
+/// Reads backwards from an event until `most` messages are found, the log begins, or a long run of other events is found.
 fn read_messages(
     db: &Connection,
     conversation: ConversationKey,
@@ -78,8 +78,8 @@ fn read_messages(
             length = 0;
             continue;
         }
-        // What is no message has the count of what is before it. If not, one of the two is damaged, and is not
-        // to be believed about the way.
+        // All events of a run have the same message count. If this event's count differs from the run's, one of the two is
+        // damaged, so a new run begins here.
         let messages: i64 = row.get(2)?;
         length = if length > 0 && count == Some(messages) { length + 1 } else { 1 };
         count = Some(messages);
@@ -90,8 +90,8 @@ fn read_messages(
     Ok(None)
 }
 
-/// The first event that has a run's count of messages, which is the last message before it: looked for backwards in
-/// growing steps, then by halves. An event that is not there is taken for an earlier one, so that nothing is passed over.
+/// The first event that has a run's message count, which is the last message before the run. Searches backwards in growing
+/// steps, then by bisection. A missing event counts as one before the message, so that no message is skipped.
 fn first_that_counts(db: &Connection, conversation: ConversationKey, run: Run) -> Result<Seq> {
     let mut select = db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
     let mut counts = |seq: u64| -> Result<bool> {
@@ -118,11 +118,11 @@ fn first_that_counts(db: &Connection, conversation: ConversationKey, run: Run) -
     Ok(Seq(first))
 }
 
-/// Events that are no messages.
+/// A run of events that are not messages.
 #[derive(Clone, Copy)]
 struct Run {
-    /// The first of them that was read.
+    /// The earliest event of the run that was read.
     at: Seq,
-    /// How many messages there are before it.
+    /// The number of messages before that event.
     messages: i64,
 }

@@ -1,4 +1,4 @@
-//! A message with what followed it: its last edit and its reactions.
+//! Reads a message together with its last edit and its reactions.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use switchboard_protocol::reply::Edited;

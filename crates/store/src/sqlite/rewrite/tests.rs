@@ -1,4 +1,4 @@
-//! What becomes of a database of the first schema.
+//! How a database of the first schema is migrated and rewritten.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ fn database_of_the_first_schema() -> TempDir {
     data
 }
 
-/// Every event as a client gets it.
+/// The frames of all events, as a client gets them.
 fn read_frames(db: &Connection) -> Vec<String> {
     let (limits, state) = (Limits::default(), State::default());
     let reader = reader(db, &limits, &state);
@@ -64,7 +64,7 @@ fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
     assert_unchanged(&open_database(data.path()).expect("migrated"));
     let mut portions = 0;
     loop {
-        // One that ends before its commit leaves nothing.
+        // A rewrite that is interrupted before its commit changes nothing.
         let mut cut = SqliteRows::new(open_database(data.path()).expect("opened"));
         let before = bodies(cut.database());
         cut.begin().expect("a transaction");

@@ -1,4 +1,4 @@
-//! What changes ask of the rows.
+//! Implements the rows of changes for SQLite.
 
 use std::sync::LazyLock;
 
@@ -15,11 +15,11 @@ use crate::sqlite::checksum::Columns;
 use crate::sqlite::table;
 use crate::table::{CONVERSATIONS, EVENTS, Written, quoted};
 
-/// SQLite gives the number.
+/// SQLite assigns the key.
 static NEW_CONVERSATION: LazyLock<String> =
     LazyLock::new(|| table::insert("INSERT", &CONVERSATIONS, is_given));
 
-/// The checksum is SQLite's alone, and the last one.
+/// The checksum is the last column; only SQLite's table has it.
 static NEW_EVENT: LazyLock<String> = LazyLock::new(|| {
     let columns = EVENTS.columns.len();
     let places: String = (1..=columns).map(|place| format!("?{place}, ")).collect();
@@ -72,7 +72,7 @@ impl Rows for SqliteRows {
     }
 
     fn probe(&mut self) -> Result<()> {
-        // What does not differ from what is there would not be written.
+        // The bytes are random, because SQLite would not write a page whose contents do not change.
         let mut put =
             self.db.prepare_cached("INSERT OR REPLACE INTO probe (id, filler) VALUES (1, randomblob(?1))")?;
         put.execute([PROBE_BYTES]).map(drop)
@@ -158,7 +158,7 @@ impl Rows for SqliteRows {
             .optional()
     }
 
-    /// The one process that writes here is of a version that reads numbers.
+    /// Only this process writes to the database, and its version reads bodies with keys.
     fn stores_numbers(&self) -> bool {
         true
     }
@@ -192,7 +192,7 @@ impl Rows for SqliteRows {
             columns.checksum()
         ]);
         match inserted {
-            // The index of keys is the only one besides the primary key, which has a code of its own.
+            // Besides the primary key, which has its own error code, only the index of idempotency keys is unique.
             Err(error) if error.sqlite_extended_error_code() == Some(ffi::SQLITE_CONSTRAINT_UNIQUE) => {
                 Ok(false)
             }
@@ -313,7 +313,7 @@ impl Rows for SqliteRows {
     }
 
     fn count_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64> {
-        // By itself SQLite prefers the primary key, in which the past is too.
+        // Without this hint SQLite prefers the primary key, which also has the removed reactions.
         let mut select = self.db.prepare_cached(
             "SELECT count(*) FROM reactions INDEXED BY reactions_that_stand
              WHERE conversation = ?1 AND target = ?2 AND until IS NULL",
@@ -349,7 +349,8 @@ impl Rows for SqliteRows {
 }
 
 impl SqliteRows {
-    /// Keeps to [`PAST_REACTIONS`]. Half of them go at once, so that they need to be sorted only now and then.
+    /// Deletes the oldest removed reactions if there are more than [`PAST_REACTIONS`]. Half of them are deleted at once, so
+    /// that they are sorted only now and then.
     fn forget_past_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<()> {
         let most = self.count_reactions(conversation, target)? + PAST_REACTIONS + 1;
         let mut count = self.db.prepare_cached(

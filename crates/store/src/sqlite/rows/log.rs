@@ -1,4 +1,4 @@
-//! The write-ahead log behind the rows: how long it is, and moving it into the database.
+//! The write-ahead log: its length, and moving it into the database.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::SqliteRows;
 use crate::sqlite::BUSY_TIMEOUT;
 
 thread_local! {
-    /// How many pages the write-ahead log had after this thread's last commit. SQLite's hook is a bare function, and a writer's
-    /// thread has one connection that watches.
+    /// How many pages the write-ahead log had after this thread's last commit. It is a thread-local because SQLite's hook
+    /// is a plain function; the writer thread has only one connection with the hook.
     static LOGGED: Cell<u32> = const { Cell::new(0) };
 }
 
 impl SqliteRows {
-    /// From now on [`SqliteRows::take_logged`] tells about the commits of this thread.
+    /// Makes [`SqliteRows::take_logged`] count the commits of this connection from now on.
     pub(in crate::sqlite) fn watch_log(&self) {
         self.db.wal_hook(Some(|_, pages| {
             LOGGED.set(u32::try_from(pages).unwrap_or(0));
@@ -24,17 +24,18 @@ impl SqliteRows {
         }));
     }
 
-    /// How many pages the write-ahead log had after the last commit; 0 if there was none since the last call.
+    /// How many pages the write-ahead log had after the last commit; 0 if there was no commit since the last call.
     pub(in crate::sqlite) fn take_logged(&self) -> u32 {
         LOGGED.take()
     }
 
-    /// Moves of the write-ahead log into the database what no reader needs there.
+    /// Moves the part of the write-ahead log into the database that no reader needs.
     pub(in crate::sqlite) fn checkpoint(&self) -> Result<()> {
         self.db.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))
     }
 
-    /// Moves the write-ahead log into the database and empties it; `false`, at once, while a reader needs it.
+    /// Moves the write-ahead log into the database and empties it. Returns `false` without waiting if a reader still needs
+    /// it.
     pub(in crate::sqlite) fn truncate_wal(&self) -> Result<bool> {
         self.db.busy_timeout(Duration::ZERO)?;
         let emptied =
@@ -43,7 +44,7 @@ impl SqliteRows {
         emptied
     }
 
-    /// Lets the write-ahead log be what it is, also when the database is closed.
+    /// Leaves the write-ahead log as it is, even when the database is closed.
     pub(in crate::sqlite) fn leave_log(&self) {
         if let Err(error) = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
             tracing::error!(%error, "cannot disable the checkpoint on close");

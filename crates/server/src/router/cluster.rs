@@ -3,60 +3,63 @@
 //!
 //! There is no leader and no vote. The store makes the order: a write locks the row of its conversation, and gets the next number.
 //! A node only has to learn how far each log goes, and to apply the log without a gap.
-//! [Decision 44](../../../../docs/decisions/0044-nodes-keep-the-order.md) has what was rejected.
+//! [Decision 44](../../../../docs/decisions/0044-nodes-keep-the-order.md) lists the designs that were rejected.
 //!
 //! A single node has no [`Cluster`]: its router applies each event as its writer stores it, with [`LocalNode::apply_event`].
 //!
 //! # What a node knows
-//! - Of a conversation that it *hosts*, because a member is connected: the last event that it has **applied**
-//!   ([`Registry::applied`](super::registry::Registry::applied)), and in which *subscription epoch* it began to host it.
-//! - After a missing event: the later ones, and how far the log goes (`order.rs`).
-//! - Of a connected user: the conversations as of the applied events, and the leaves that were applied, for as long as an older
-//!   answer may come.
-//! - Of a session that is attaching: what its pages wait for (`entry.rs`).
-//! - Of the other nodes it knows only who is online there, which decides nothing here (`presence/remote.rs`).
+//! - A node *hosts* a conversation while a member is connected to it. It knows the last event of the conversation that it has
+//!   **applied** ([`Registry::applied`](super::registry::Registry::applied)), and the *subscription epoch* in which it began to
+//!   host the conversation.
+//! - If an event of a conversation is missing, it knows the later events, and how far the log goes (`order.rs`).
+//! - For each connected user, it knows the conversations as of the applied events. It also knows the applied leaves, for as long as
+//!   an answer of the store from before a leave may arrive.
+//! - For each session that is attaching, it knows what the pages of memberships wait for (`entry.rs`).
+//! - Of the other nodes, it knows only which users are online there. No delivery of events depends on that (`presence/remote.rs`).
 //!
-//! # What it asks the store
-//! | query | when | the answer |
+//! # What a node asks the store
+//! | query | when | use of the answer |
 //! |---|---|---|
-//! | `log` | an event is missing for 20 ms, or one with membership changes was announced | is applied (`order.rs`) |
-//! | `heads` | a subscription was confirmed, an own write is in doubt, a membership is missing in the store | shows which events are missing |
-//! | `places` | a sweep, a gap of the bus, a doubt about a user: pages of all memberships | shows missing events and unknown joins (`verify.rs`) |
+//! | `log` | an event is missing for 20 ms, or a notice announced one with membership changes | is applied (`order.rs`) |
+//! | `heads` | a subscription was confirmed, or a write's outcome or a membership is in doubt | shows missing events |
+//! | `places`: pages of all memberships | a sweep, or lost notices | shows missing events and unknown joins (`verify.rs`) |
 //! | `places_in` | a notice or a page names a membership that this node does not know | the same |
-//! | `log`, one event | a join is unknown here | the user becomes a member, if the join still holds |
-//! | `log`, to the end | a page has a membership that no longer holds | the event up to which the session receives it |
-//! | `revocations` | a sweep, a notice | closes the connections that are older |
+//! | `log`, one event | the store has a join that this node has not applied | the user becomes a member, if still one |
+//! | `log`, to the end | a page has a membership that has ended since | its leave is the last event that the session receives |
+//! | `revocations` | a sweep, or a notice | closes the connections that are older than the revocation |
 //!
-//! A query that fails is asked again.
+//! A query that fails is repeated.
 //!
-//! # What may be late, lost or doubled
-//! A **notice** of another node may be lost, late, doubled or forged by an old recording. So it never changes a membership. An event
-//! without membership changes is applied from it if it is the next one; everything else in it is only a reason to ask.
+//! # What may be late, lost or duplicated
+//! A **notice** of another node may be lost, late or duplicated, or an attacker may replay a recorded one. So a notice never
+//! changes a membership. If the notice contains the next event of a conversation, and that event changes no membership, the event
+//! is applied. Everything else in a notice is only a reason to query the store.
 //!
-//! An **answer** of the store is true for its moment, and this node may have applied later events since, or not have applied what
-//! it contains. It may also contain events that this node has stored itself and not published yet. A **subscription** begins later
-//! than the router asks for it.
+//! An **answer** of the store is true for the moment of the query. This node may have applied later events since, or may not have
+//! applied all events in the answer. The answer may also contain events that this node has stored itself and not published yet. A
+//! **subscription** becomes active some time after the router requests it.
 //!
-//! # What always holds
-//! 1. The events of a conversation are applied by number, without a gap, each once (`Cluster::arrive`).
-//! 2. Applying an event is what changes memberships. There are two beginnings from an answer: the page of a session
-//!    (`Cluster::enter_page`), and a join that this node has missed (`Cluster::add_member`). Both need to know that the membership
-//!    holds at the last applied event: nothing is applied beyond the answer, or all has been since the query
-//!    ([`Registry::covers`](super::registry::Registry::covers)).
-//! 3. An answer ends no membership. If the store does not have one, the log has a leave that is not applied yet.
-//! 4. An answer is dropped and asked again if its user has left any conversation since the query (`departures`), because it may have
-//!    that membership.
-//! 5. A node that hosts a conversation anew may read its log again from an earlier event. Joins up to a recorded leave are then
-//!    skipped (`gone`).
-//! 6. An answer waits until this node has published all of its own events in it, because the connection that wrote one gets `ok`
-//!    in its place.
-//! 7. A session is admitted once this node has applied all that its pages contain, and the store has confirmed, in a later query,
-//!    each membership that this node could not confirm itself, or the leave is found.
+//! # Invariants
+//! 1. The events of a conversation are applied in the order of their numbers, without a gap, each once (`Cluster::arrive`).
+//! 2. Only an applied event changes memberships, with two exceptions, in which an answer of the store adds a member: the page of an
+//!    attaching session (`Cluster::enter_page`), and a join that this node has missed (`Cluster::add_member`). Both must know that
+//!    the user is a member at the last applied event: either this node has applied nothing later than the answer, or it has applied
+//!    every event since the query ([`Registry::covers`](super::registry::Registry::covers)).
+//! 3. An answer never ends a membership. If a membership is missing in the store, the log has a leave that is not applied yet.
+//! 4. If a user has left any conversation since a query about them (`departures`), the answer is dropped and the query is repeated,
+//!    because the answer may contain the membership that has ended.
+//! 5. A node that hosts a conversation again may read its log again from an earlier event. It then skips joins up to a recorded
+//!    leave (`gone`).
+//! 6. An answer is applied only after this node has published all of its own events in it, because the connection that wrote one of
+//!    them receives `ok` instead of the event.
+//! 7. A session becomes live once this node has applied all events that its pages contain. For each membership on a page that this
+//!    node could not confirm itself, a later query must have confirmed it or found the leave.
 //!
-//! # Why the result is one order
-//! By 1, what a node has applied is a prefix of the log. By 2 to 5, the members that it knows are those of that prefix. So the log alone
-//! decides who receives an event, on whichever node they are. It does not stand still either: each event is found by its notice, by
-//! the next notice, by the query after a subscription, or by the next sweep, which needs no bus.
+//! # Why all nodes have the same order
+//! By 1, the events that a node has applied are a prefix of the log. By 2 to 5, the members that the node knows are the members at
+//! the end of that prefix. So the log alone decides which users receive an event, on every node. Every event is applied at some
+//! time: the node learns of it from its notice, from a later notice, from the query after a subscription, or from the next sweep,
+//! which does not need the bus.
 
 mod entry;
 #[cfg(test)]
@@ -90,13 +93,13 @@ use switchboard_store::SharedLog;
 use switchboard_store::record::{Answer, ConversationKey};
 use switchboard_store::refusal::Refusal;
 
-/// Notices that one turn of the router handles at most, before it handles commits and sessions again.
+/// The most notices that the router handles before it handles commits and sessions again.
 const MAX_NOTICES_PER_TURN: usize = 256;
 
-/// How long a query waits after the store has failed to answer it.
+/// How long the router waits before it repeats a query that the store has failed to answer.
 const STORE_RETRY_DELAY: Duration = Duration::from_millis(250);
 
-/// Heartbeats of a node within a lease: two of them may be lost.
+/// How many heartbeats a node sends within a lease. Two of them may be lost before other nodes count it as dead.
 const HEARTBEATS_PER_LEASE: u32 = 3;
 
 /// What connects a node with the other nodes.
@@ -105,36 +108,37 @@ pub(crate) struct ClusterParts {
     pub(crate) store: Arc<dyn SharedLog>,
     /// The bus to the other nodes.
     pub(crate) bus: Arc<dyn Bus>,
-    /// What the bus delivers.
+    /// The notices and state changes that the bus delivers.
     pub(crate) events: mpsc::Receiver<BusEvent>,
     /// How often this node compares its users with the store.
     pub(crate) sweep: Duration,
-    /// How long a node without a heartbeat counts as alive.
+    /// How long a node counts as alive after its last heartbeat.
     pub(crate) lease: Duration,
 }
 
-/// What a node knows of the others, and what it has asked. The module documents it.
+/// The state by which this node stays consistent with the others: missing events, pending queries and comparisons. The
+/// documentation of the module explains it.
 pub(super) struct Cluster {
     store: Arc<dyn SharedLog>,
     bus: Arc<dyn Bus>,
     events: mpsc::Receiver<BusEvent>,
-    /// Received, and not handled yet.
+    /// Events of the bus that were received and are not handled yet.
     notices: Vec<BusEvent>,
-    /// The bus has ended, because the server stops.
+    /// Whether the bus has ended, because the server stops.
     bus_closed: bool,
     replies: FuturesUnordered<PendingReply>,
-    /// Replies that may contain events which this node has stored and not published yet, by the batch to wait for.
+    /// Replies that may contain events which this node has stored and not published yet, by the number of the batch to wait for.
     unpublished: BTreeMap<u64, Vec<StoreReply>>,
     order: Order,
-    /// What the pages of the parked sessions wait for.
+    /// The pages of the parked sessions, with what each waits for.
     entries: FxHashMap<SessionSlot, Entry>,
-    /// What is to be compared with the store.
+    /// The users and memberships that are still to be compared with the store.
     comparisons: Comparisons,
-    /// Conversations of which events may have been missed.
+    /// Conversations whose heads are to be queried, because this node may have missed events.
     unchecked: BTreeSet<ConversationKey>,
-    /// Whether a query about the ends of conversations is pending.
+    /// Whether a query of heads is pending.
     checking: bool,
-    /// Whether a query about users whose presence has changed is pending.
+    /// Whether a query about the conversations of users whose presence has changed is pending.
     querying_presence: bool,
     sweeps: Interval,
     heartbeats: Interval,
@@ -143,7 +147,7 @@ pub(super) struct Cluster {
 
 type PendingReply = Pin<Box<dyn Future<Output = StoreReply> + Send>>;
 
-/// What the router handles next with [`Cluster::handle`].
+/// Work that [`Cluster::next`] has found, for [`Cluster::handle`].
 pub(super) struct Next(Work);
 
 enum Work {
@@ -178,7 +182,8 @@ impl Cluster {
         }
     }
 
-    /// Waits for an answer of the store in the background. A failure comes back after a delay.
+    /// Waits for an answer of the store in the background. A failure is returned only after [`STORE_RETRY_DELAY`], so that the
+    /// router can repeat the query at once.
     fn query<T: 'static>(
         &self,
         answer: Answer<T>,
@@ -200,7 +205,7 @@ impl Cluster {
         self.replies.is_empty() && self.unpublished.is_empty()
     }
 
-    /// Waits for what the router handles next with [`Self::handle`].
+    /// Waits for the next work for [`Self::handle`].
     pub(super) async fn next(&mut self) -> Next {
         loop {
             tokio::select! {
@@ -209,7 +214,7 @@ impl Cluster {
                 conversation = self.order.due() => return Next(Work::Due(conversation)),
                 _ = self.heartbeats.tick() => return Next(Work::Heartbeat),
                 _ = self.sweeps.tick() => return Next(Work::Sweep),
-                // Last: notices may arrive without a pause, and the others make up for lost notices.
+                // Notices come last: they may arrive without a pause, and the work above repairs what lost notices have caused.
                 count = self.events.recv_many(&mut self.notices, MAX_NOTICES_PER_TURN), if !self.bus_closed => match count {
                     0 => self.bus_closed = true,
                     _ => return Next(Work::Received),
@@ -254,8 +259,8 @@ impl Cluster {
         }
     }
 
-    /// Runs after every input of the router: updates the subscriptions, queries the store for what may have been missed, and admits
-    /// sessions that waited for an applied event.
+    /// Runs after every input of the router: updates the subscriptions, sends the queries that are due to the store, and admits
+    /// sessions whose obstacle is gone.
     pub(super) fn after_input(&mut self, node: &mut LocalNode) {
         self.apply_published(node);
         for interest in node.registry.take_interests() {

@@ -1,8 +1,9 @@
-//! Attaching sessions in a cluster: the memberships of a snapshot must fit the events that this node has applied.
+//! Attaching sessions in a cluster: the memberships of a snapshot must be consistent with the events that this node has applied.
 //!
-//! A snapshot, like every answer of the store, is of one moment. For a conversation that this node does not host, it is the
-//! beginning: the node reads the log from there. If the node has applied later events, the user may have been removed since. The
-//! node knows whether it has applied that removal only if it has applied all events since the snapshot was queried.
+//! A snapshot, like every answer of the store, shows one moment. If this node does not host a conversation of the snapshot, it
+//! begins to host it at the head in the snapshot, and reads the log from there. If the node already hosts the conversation and has
+//! applied later events, the user may have been removed since the snapshot. The node can exclude that only if it has applied all
+//! events since the snapshot was queried.
 
 use std::collections::hash_map;
 use std::mem::take;
@@ -23,29 +24,29 @@ use switchboard_store::{CommittedEvent, Excerpt, Memberships};
 /// A page of memberships that is being applied.
 pub(super) struct Entry {
     page: Memberships,
-    /// Further conversations that must be applied up to an event, if this node hosts them.
+    /// Further conversations that this node, if it hosts them, must have applied up to the given event.
     bounds: Vec<(ConversationKey, Seq)>,
-    /// The conversations of the summaries, which are read after all pages, or with the only one.
+    /// The conversations of the summaries. The session reads these after all pages, or together with its only page.
     listed: Vec<ConversationKey>,
-    /// Conversations on no page in which the user was a member at an event when the cursors were checked, before the page, or when the
-    /// summaries were read, after it.
+    /// Conversations that are on no page, although the user was a member at the given event. The session learned that when its
+    /// cursors were checked, before the page, or when the summaries were read, after the page.
     beside: FxHashMap<ConversationKey, Seq>,
-    /// What must be applied first: conversations up to an event,
+    /// Conversations that this node must first apply up to the given event.
     behind: Vec<(ConversationKey, Seq)>,
-    /// and the leaves from conversations in which this node still counts the user as a member.
+    /// Conversations that the user has left according to the page, while this node has not applied the leave yet.
     stays: Vec<ConversationKey>,
-    /// Memberships of which the store must answer whether they still hold. `None` until the page has been compared with the applied
-    /// events.
+    /// Memberships on the page that the store must confirm, because they may have ended. `None` until the page has been compared
+    /// with the applied events.
     open: Option<Open>,
-    /// Conversations that the user left after the page, and the event, once it is found.
+    /// Conversations that the user left after the page was read, with the event of the leave once it is found.
     leaves: FxHashMap<ConversationKey, Option<Seq>>,
 }
 
-/// Memberships of a query.
+/// Memberships that the store must confirm.
 struct Open {
-    /// Each with an event after which the user was a member.
+    /// Each conversation with an event at which the user was a member.
     memberships: Vec<(ConversationKey, Seq)>,
-    /// The number of the last query before.
+    /// The number of the last query that was sent before. Only the answer of a later query confirms the memberships.
     question: u64,
 }
 
@@ -67,7 +68,7 @@ impl Entry {
         entry
     }
 
-    /// Adds what a session has read at other moments than the pages.
+    /// Adds the cursors and summaries of a session, which it has read at other moments than the pages.
     fn add_other_reads(&mut self, subscribe: &Subscribe) {
         self.bounds = subscribe.gone.iter().chain(&subscribe.listed).copied().collect();
         self.listed = subscribe.listed.iter().map(|(conversation, _)| *conversation).collect();
@@ -79,13 +80,13 @@ impl Entry {
         }
     }
 
-    /// The conversations that the user left after the page.
+    /// The conversations that the user left after the page was read.
     fn into_leaves(self) -> Leaves {
         self.leaves.into_iter().filter_map(|(conversation, leave)| Some((conversation, leave?))).collect()
     }
 }
 
-/// Whether a user joined or left a conversation by a later event than the known one.
+/// Whether a user joined or left a conversation by a later event than the one in `known`.
 fn has_changed(
     changes: &[MembershipChange],
     known: &[(ConversationKey, Seq)],
@@ -96,7 +97,7 @@ fn has_changed(
 }
 
 impl Cluster {
-    /// Takes a page of memberships of an attaching session.
+    /// Applies a page of memberships of an attaching session, or parks the session until that is possible.
     pub(in crate::router) fn take_page(&mut self, node: &mut LocalNode, parked: Parked) {
         if let Then::Live(subscribe) = &parked.then {
             record_leaves(node, subscribe);
@@ -113,8 +114,8 @@ impl Cluster {
         self.entries.remove(&session);
     }
 
-    /// Compares what may differ since a batch was published, and admits the sessions that waited for it. Of the conversations
-    /// `check`, events were stored that could not be published.
+    /// Called after a batch was published: admits the sessions that waited for the batch. In the conversations `check`, events may
+    /// have been stored whose outcome this node did not learn, so their heads are queried.
     pub(in crate::router) fn batch_published(&mut self, node: &mut LocalNode, check: Vec<ConversationKey>) {
         self.check(node, check);
         self.unpark(node);
@@ -134,7 +135,7 @@ impl Cluster {
             if due.is_empty() {
                 return;
             }
-            // An admitted session may be what another one waits for.
+            // Admitting a session changes the registry, and another session may wait for that change.
             for parked in due {
                 let entry = self.entries.remove(&parked.session).unwrap_or_else(|| Entry::new(&parked));
                 self.admit(node, parked, entry);
@@ -161,7 +162,7 @@ impl Cluster {
     fn page_applied(&mut self, node: &mut LocalNode, parked: Parked, leaves: Leaves) {
         let session = parked.session;
         let Then::Live(subscribe) = &parked.then else {
-            // The next page will be newer than the beginning of every hosted conversation.
+            // The session reads its next page from now on, so that page is newer than every conversation that this node hosts now.
             let subscription_epoch = node.registry.subscription_epoch();
             if let Some(session) = node.registry.session_mut(session) {
                 session.subscription_epoch = subscription_epoch;
@@ -175,7 +176,7 @@ impl Cluster {
         if node.registry.user_mut(user).is_some_and(|local| take(&mut local.suspect)) {
             self.verify(user);
         }
-        // How far the session receives conversations that its user has left.
+        // The session receives conversations that its user has left up to these events.
         for (conversation, upto) in left {
             if !node.registry.is_member(user, conversation)
                 && let Some(session) = node.registry.session_mut(session)
@@ -185,7 +186,7 @@ impl Cluster {
         }
     }
 
-    /// What this node must apply or learn before it can apply a page. Starts the queries for that.
+    /// Returns what this node must apply or learn before it can finish with a page, and starts the queries for that.
     fn obstacle(&mut self, node: &mut LocalNode, slot: SessionSlot, entry: &mut Entry) -> Option<Obstacle> {
         let session = node.registry.session(slot)?;
         let (user, subscription_epoch) = (session.user, session.subscription_epoch);
@@ -199,14 +200,14 @@ impl Cluster {
             }
             self.enter_page(node, user, subscription_epoch, entry);
         }
-        // This node may have begun to host conversations at their heads on the page, and later events of them are known.
+        // This node may have just begun to host conversations at their heads on the page, while later events of them are known.
         if let Some((conversation, seq)) = self.not_applied(node, &entry.bounds) {
             return Some(Obstacle::Event(conversation, seq));
         }
         let Open { memberships, question } =
             entry.open.as_ref().filter(|open| !open.memberships.is_empty())?;
         let local = node.registry.user(user)?;
-        // An answer says nothing about conversations that are not in its query.
+        // The answer to a query about some conversations says nothing about others.
         let entries = &local.answered_entries;
         let answered = local.answered > *question
             || memberships.iter().all(|(conversation, _)| entries.get(conversation) > Some(question));
@@ -214,12 +215,13 @@ impl Cluster {
         if !known {
             return Some(Obstacle::User(user));
         }
-        // This node may have begun to host the conversation by an older answer than the page, at an earlier event.
+        // Because of an older answer, this node may have begun to host the conversation at an earlier event than the page shows.
         let (conversation, seq) = self.not_applied(node, memberships)?;
         Some(Obstacle::Event(conversation, seq))
     }
 
-    /// The first of these conversations that this node hosts and has not applied up to its event. Expects its events.
+    /// Returns the first conversation in `bounds` that this node hosts and has not applied up to the given event. Makes the node
+    /// read the missing events.
     fn not_applied(
         &mut self,
         node: &LocalNode,
@@ -230,7 +232,7 @@ impl Cluster {
         Some((conversation, seq))
     }
 
-    /// Finds what must be applied before a page, and queries it. Whether there is anything.
+    /// Finds the events that must be applied before a page, and queries them. Returns whether there are any.
     fn find_missing(&mut self, node: &LocalNode, user: UserSlot, entry: &mut Entry) -> bool {
         let joined = entry.page.joined.iter().map(|joined| (joined.conversation, joined.head));
         let bounds = joined.chain(entry.bounds.iter().copied());
@@ -240,14 +242,16 @@ impl Cluster {
             self.expect(node, *conversation, *seq);
         }
         if !entry.stays.is_empty() {
-            // Either the leave is queried, or the page of another session is newer, and the store says since when the user is a member.
+            // Either this node has not applied the leave, and reads it after the query of heads. Or the user has rejoined, and the
+            // page of another session is newer: then the store says by which event the user joined.
             self.verify_membership(node, user, &entry.stays);
             self.unchecked.extend(&entry.stays);
         }
         !entry.behind.is_empty() || !entry.stays.is_empty()
     }
 
-    /// Adds a user to the members of the conversations of a page, as far as this node knows that the memberships still hold.
+    /// Adds a user to the members of the conversations on a page whose memberships are known to hold still. The store is queried
+    /// for the others.
     fn enter_page(
         &mut self,
         node: &mut LocalNode,
@@ -257,14 +261,14 @@ impl Cluster {
     ) {
         let Some(local) = node.registry.user(user) else { return };
         let (first, changed) = (!local.loaded, local.changed());
-        // The waiting events were applied before.
+        // Coalesced events that still wait were applied before the page.
         node.release();
         let mut memberships = Vec::new();
         let page = entry.page.joined.iter().map(|joined| (joined.conversation, joined.head, first));
-        // The user may have left, joined or both between the reads of the session: the store knows.
+        // The user may have left, joined or both between the reads of the session, so the store is queried.
         let beside = entry.beside.iter().map(|(conversation, seq)| (*conversation, *seq, false));
         for (conversation, head, first) in page.chain(beside) {
-            // A later membership change has been applied here.
+            // This node has applied a membership change that is later than the page.
             if changed.get(&conversation).is_some_and(|seq| *seq > head) {
                 continue;
             }
@@ -284,7 +288,7 @@ impl Cluster {
         entry.open = Some(Open { memberships, question: self.comparisons.questions });
     }
 
-    /// Queries the leaves of a user that were not applied here. Whether all are known.
+    /// Queries the leaves of a user that this node has not applied. Returns whether all leaves are known.
     fn knows_leaves(
         &self,
         node: &LocalNode,
@@ -340,7 +344,7 @@ impl Cluster {
         let leave = events.iter().find(leaves).map(|event| event.seq);
         match (leave, events.last()) {
             (None, Some(last)) => self.look_up_leave(node, session, conversation, last.seq),
-            // Without a leave the user is still a member.
+            // If the log has no leave, the user is still a member.
             (leave, _) => {
                 if let Some(entry) = self.entries.get_mut(&session) {
                     entry.leaves.insert(conversation, Some(leave.unwrap_or(after)));
@@ -360,7 +364,7 @@ fn is_unapplied(node: &LocalNode, (conversation, seq): &(ConversationKey, Seq)) 
     node.registry.applied(*conversation).is_some_and(|applied| applied < *seq)
 }
 
-/// Records the leaves that a session knows, except those that are not applied here yet.
+/// Records the leaves that a session knows, except leaves that this node has not applied yet.
 fn record_leaves(node: &mut LocalNode, subscribe: &Subscribe) {
     let Some(user) = user_of(node, subscribe.session) else { return };
     for (conversation, until) in &subscribe.gone {
@@ -370,7 +374,7 @@ fn record_leaves(node: &mut LocalNode, subscribe: &Subscribe) {
     }
 }
 
-/// Whether something that `find_missing` has found is still missing.
+/// Whether events that `find_missing` has found to be missing are still not applied.
 fn is_behind(node: &LocalNode, user: UserSlot, entry: &mut Entry) -> bool {
     let registry = &node.registry;
     entry.behind.retain(|bound| is_unapplied(node, bound));
@@ -379,8 +383,8 @@ fn is_behind(node: &LocalNode, user: UserSlot, entry: &mut Entry) -> bool {
     !entry.behind.is_empty() || !entry.stays.is_empty()
 }
 
-/// Conversations in which this node counts the user as a member and the page does not: the leave is not applied yet. Except those
-/// which the user joined after the page was read, as another page or the summaries say.
+/// Conversations in which the user is a member on this node and not on the page, because this node has not applied the leave yet.
+/// Conversations that the user joined after the page was read, according to another page or to the summaries, are not among them.
 fn stays(node: &LocalNode, user: UserSlot, entry: &Entry) -> Vec<ConversationKey> {
     let Some(local) = node.registry.user(user) else { return Vec::new() };
     let here = &local.conversations;

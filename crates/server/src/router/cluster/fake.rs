@@ -1,4 +1,4 @@
-//! A router in a cluster whose store answers what a test wants.
+//! A router in a cluster for tests, with a fake store whose answers the test chooses.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,18 +21,18 @@ use switchboard_store::{
     SharedLog, Snapshot, Standing, Store, Submission, Summaries,
 };
 
-/// A store in which every user is a member of the first so many conversations, and which fails for some users.
+/// A store in which every user is a member of the conversations 1 to `conversations`, and in which queries about some users fail.
 #[derive(Debug, Default)]
 pub(in crate::router) struct Fake {
     conversations: i64,
     /// Queries about these users fail.
     poison: Vec<&'static str>,
-    /// Joins and leaves with their events. Without any, queries about single conversations fail.
+    /// Joins and leaves with their events. If there are none, queries about single conversations fail.
     passages: Vec<(ConversationKey, Seq, Effect)>,
     pub(super) seen: Mutex<Seen>,
     /// Whether writes are accepted.
     accepts: bool,
-    /// How many writes were accepted since they were last counted.
+    /// How many writes were accepted since the last [`Fake::take_submitted`].
     submitted: AtomicUsize,
 }
 
@@ -65,7 +65,7 @@ impl Fake {
         (last.passage != Passage::Out).then_some(Place { conversation, since, head })
     }
 
-    /// How many writes were accepted since the last call.
+    /// Returns how many writes were accepted since the last call.
     pub(in crate::router) fn take_submitted(&self) -> usize {
         self.submitted.swap(0, Ordering::Relaxed)
     }
@@ -77,7 +77,7 @@ pub(super) struct Seen {
     pub(super) pages: BTreeMap<String, usize>,
     /// Queries that failed.
     pub(super) failures: usize,
-    /// The memberships of the longest answer.
+    /// How many memberships the longest answer had.
     pub(super) longest: usize,
 }
 
@@ -216,13 +216,13 @@ pub(in crate::router) fn router(store: &Arc<Fake>, users: &[String]) -> (Router,
     (router, batch)
 }
 
-/// What a router does after each input.
+/// Does the work that a router does after each input.
 pub(super) fn after_input(router: &mut Router) {
     let cluster = router.cluster.as_mut().expect("a cluster");
     cluster.after_input(&mut router.node);
 }
 
-/// Handles what comes next from the cluster.
+/// Waits for the next work of the cluster, and handles it.
 pub(super) async fn handle_next(router: &mut Router) {
     let cluster = router.cluster.as_mut().expect("a cluster");
     let next = cluster.next().await;

@@ -1,4 +1,4 @@
-//! Notices between nodes: what this router publishes, and what it does with what it receives.
+//! Notices between nodes: publishes those of this router, and handles those of the others.
 
 use std::sync::LazyLock;
 
@@ -14,23 +14,25 @@ use crate::router::apply::Arrival;
 use crate::throttle::Throttle;
 use switchboard_store::record::{ConversationKey, Passage};
 
-/// Up to so many users who join by one event, their nodes receive it at the addresses of these users. With more, every node
-/// receives it.
+/// If at most this number of users join by an event, the event is published to the address of each of them. If more users join, it
+/// is published to all nodes.
 const MAX_ADDRESSED_USERS: usize = 64;
 
-/// How far the clock of another node may be ahead before the log warns. Members see times that far in the future, and NTP keeps
-/// clocks within milliseconds.
+/// How far the clock of another node may be ahead before the log has a warning. Members see times that far in the future. NTP keeps
+/// clocks within milliseconds of each other.
 const MAX_CLOCK_LEAD_MS: i64 = 2_000;
 
 static CLOCK_LOG: LazyLock<Throttle> = LazyLock::new(Throttle::default);
 
-/// How far the clock of another node is ahead, in milliseconds, if that is worth a warning: it has seen a user go offline just now.
+/// How far the clock of another node is ahead, in milliseconds, if that is worth a warning. `last_seen` is the time on that node at
+/// which a user went offline there just now.
 fn clock_lead(last_seen: Timestamp, now: Timestamp) -> Option<i64> {
     let lead = last_seen.as_millis().saturating_sub(now.as_millis());
     (lead > MAX_CLOCK_LEAD_MS).then_some(lead)
 }
 
-/// Logs that the clock of another node is ahead of this one's, once a minute. If it is behind, the other node logs it.
+/// Logs that the clock of another node is ahead of this node's clock, at most once a minute. If it is slow instead, the other node
+/// logs the difference.
 fn warn_of_clock_lead(node: NodeId, last_seen: Timestamp, now: Timestamp) {
     if let Some(ahead_ms) = clock_lead(last_seen, now)
         && let Some(count) = CLOCK_LOG.record()
@@ -40,14 +42,14 @@ fn warn_of_clock_lead(node: NodeId, last_seen: Timestamp, now: Timestamp) {
 }
 
 impl Cluster {
-    /// Publishes an event that this node stored to the nodes of the conversation's members and of the users who join by it.
+    /// Publishes an event that this node stored, to the nodes of the conversation's members and of the users who join by the event.
     pub(super) fn publish_event(&self, conversation: ConversationKey, arrival: &Arrival, json: String) {
         let Arrival { name, seq, effects, .. } = arrival;
         let Ok(frame) = RawValue::from_string(json) else { return };
         let notice =
             Notice::Event { conversation, name: name.clone(), seq: *seq, frame, effects: effects.clone() };
         self.bus.publish(&Address::Conversation(conversation), &notice);
-        // Their nodes may not have subscribed to the conversation yet.
+        // The nodes of users who join may not have subscribed to the conversation yet.
         let newcomers = || effects.iter().filter(|effect| effect.passage != Passage::Out);
         if newcomers().count() > MAX_ADDRESSED_USERS {
             self.bus.publish(&Address::Nodes, &notice);
@@ -58,7 +60,7 @@ impl Cluster {
         }
     }
 
-    /// Publishes a signal to the nodes of a conversation's members; with `own`, to those of the user's own devices.
+    /// Publishes a signal to the nodes of a conversation's members. If `own`, only to the nodes of the user's own devices.
     pub(in crate::router) fn publish_signal(
         &self,
         signal: &Signal,
@@ -95,7 +97,7 @@ impl Cluster {
             BusEvent::Gap => {
                 self.verify_all(node);
                 node.presence.mark_stale(None);
-                // Notices that this node published meanwhile may be lost as well.
+                // Notices that this node published during the gap may be lost as well.
                 self.bus.publish(&Address::Nodes, &Notice::Resync);
             }
         }
@@ -106,7 +108,7 @@ impl Cluster {
             Notice::Event { conversation, name, seq, frame, effects } => {
                 if node.registry.applied(conversation).is_some() {
                     if !effects.is_empty() {
-                        // Memberships decide who receives later events, so they come from the database only.
+                        // Memberships decide who receives later events, so membership changes are read from the database only.
                         return self.read_up_to(node, conversation, seq);
                     }
                     let frame = frame::text(frame.get());
@@ -122,7 +124,7 @@ impl Cluster {
             Notice::Signal { conversation, own, user, frame } => {
                 forward_signal(node, conversation, own.then_some(&user), &frame);
             }
-            // This may be an old notice, too, and the user may have a new token.
+            // This may be an old notice that arrives late, and the user may have a new token, so the store is queried.
             Notice::Revoke { user } => self.suspect_revoked(node, &user),
             Notice::Presence { user, last_seen, conversations, number } => {
                 if let Some(last_seen) = last_seen {
@@ -141,7 +143,7 @@ impl Cluster {
         }
     }
 
-    /// Handles that a subscription is active: notices that were published before may have been missed.
+    /// Called when a subscription has become active. Notices that were published before that may have been missed.
     fn on_subscribed(&mut self, node: &mut LocalNode, address: &Address) {
         match address {
             Address::Conversation(conversation) if node.registry.applied(*conversation).is_some() => {
@@ -150,8 +152,9 @@ impl Cluster {
             Address::Conversation(_) => {}
             Address::User(user) => {
                 self.suspect(node, user);
-                // A node whose query was published before this subscription, and which subscribed to the user only after this node
-                // had published, has received neither.
+                // Another node may have published a query before this subscription was active, and may have subscribed to the user
+                // only after this node published their presence. It has received neither an answer nor the presence, so this node
+                // publishes it again.
                 node.presence.answer_query(&node.registry, user);
             }
             Address::Watched(user) => node.presence.query(user),
@@ -159,7 +162,7 @@ impl Cluster {
         }
     }
 
-    /// Publishes a heartbeat, and removes the nodes that have sent none.
+    /// Publishes a heartbeat, and removes the nodes that have sent nothing for a lease.
     pub(super) fn heartbeat(&self, node: &mut LocalNode) {
         self.bus.publish(&Address::Nodes, &Notice::Heartbeat);
         node.presence.expire_nodes(&node.registry, self.lease, node.clock.now());
@@ -172,13 +175,13 @@ fn forward_signal(
     own: Option<&UserId>,
     frame: &RawValue,
 ) {
-    // It may refer to events that wait.
+    // The signal may refer to coalesced events that still wait, so they are delivered first.
     node.release();
     let frame = frame::text(frame.get());
     let Some(user) = own else {
         return node.registry.sessions_in(conversation).for_each(|outbox| outbox.push_signal(&frame));
     };
-    // The user may have left the conversation meanwhile.
+    // The user may have left the conversation since the signal was sent.
     let user = node.registry.find(user).filter(|user| node.registry.is_member(*user, conversation));
     for outbox in user.into_iter().flat_map(|user| node.registry.live_sessions(user)) {
         outbox.push_signal(&frame);

@@ -1,9 +1,9 @@
-//! The order of events where other nodes write to the same conversations.
+//! Keeps the events of a conversation in order although several nodes write to it.
 //!
 //! The events that this node stored and those of other nodes arrive here in any order, or not at all. The router applies the events
-//! of a conversation one after the other without a gap, and the membership changes of one before it queues the next. So no user
-//! receives what was written after their removal, also where the bus loses notices. An event that arrives too early waits a moment
-//! for the one before it; then the router reads the missing events from the store, once for all sessions.
+//! of a conversation one after the other without a gap, and makes the membership changes of each event before it queues the next.
+//! So no user receives an event that was written after their removal, even if the bus loses notices. An event that arrives too
+//! early waits a moment for the event before it. Then the router reads the missing events from the store, once for all sessions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,11 +20,11 @@ use crate::timers::expired;
 use switchboard_store::CommittedEvent;
 use switchboard_store::record::ConversationKey;
 
-/// How long an event waits for the notice of an event before it that another node has stored. The notice takes well under a
-/// millisecond, unless it is lost.
+/// How long an event waits for the notice of an earlier event that another node has stored. A notice that is not lost arrives in
+/// well under a millisecond.
 const GAP_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// Events of one conversation that wait at most. The router reads later ones from the store.
+/// The most events of one conversation that wait. The router reads later events from the store.
 const MAX_WAITING: usize = 1_024;
 
 /// The conversations on this node of which events are missing.
@@ -34,7 +34,7 @@ pub(super) struct Order {
     due: DelayQueue<ConversationKey>,
 }
 
-/// The events of a conversation after the first missing one.
+/// The events of a conversation that have arrived after a missing one.
 #[derive(Debug)]
 struct Waiting {
     /// The last event that is known to exist.
@@ -62,14 +62,14 @@ impl Order {
         self.waiting.get_mut(&conversation)?.events.remove(&seq)
     }
 
-    /// Ends the waiting of a conversation if the last applied event is the last known one.
+    /// Removes a conversation if its last known event has been applied, so that no event is missing any more.
     fn finish(&mut self, conversation: ConversationKey, applied: Seq) {
         if self.waiting.get(&conversation).is_some_and(|waiting| waiting.upto <= applied) {
             self.forget(conversation);
         }
     }
 
-    /// Removes a conversation.
+    /// Removes a conversation, and the events that wait in it.
     pub(super) fn forget(&mut self, conversation: ConversationKey) {
         let waiting = self.waiting.remove(&conversation);
         if let Some(due) = waiting.and_then(|waiting| waiting.due) {
@@ -84,7 +84,7 @@ impl Order {
 }
 
 impl Cluster {
-    /// Takes an event that this node has stored: publishes it to the other nodes, and applies it in its order.
+    /// Publishes an event that this node has stored to the other nodes, and applies the event in the order of its conversation.
     pub(in crate::router) fn stored(
         &mut self,
         node: &mut LocalNode,
@@ -99,7 +99,8 @@ impl Cluster {
         self.arrive(node, conversation, arrival);
     }
 
-    /// Applies an event if it is the next one of its conversation, and otherwise lets it wait.
+    /// Applies an event if it is the next one of its conversation. Otherwise drops a duplicate, and keeps a later event until the
+    /// missing ones are applied.
     pub(super) fn arrive(&mut self, node: &mut LocalNode, conversation: ConversationKey, arrival: Arrival) {
         let seq = arrival.seq;
         match node.registry.applied(conversation) {
@@ -124,14 +125,15 @@ impl Cluster {
         self.order.finish(conversation, applied);
     }
 
-    /// Records that a conversation has events up to this one. Missing ones arrive by the bus, or are read from the store.
+    /// Records that a conversation has events up to `head`. Missing events arrive by the bus, or are read from the store after a
+    /// while.
     pub(super) fn expect(&mut self, node: &LocalNode, conversation: ConversationKey, head: Seq) {
         if node.registry.applied(conversation).is_some_and(|applied| applied < head) {
             self.order.expect(conversation, head);
         }
     }
 
-    /// Reads the events of a conversation up to this one from the store at once, unless they have been applied.
+    /// Reads the events of a conversation up to `seq` from the store at once, unless they have been applied.
     pub(super) fn read_up_to(&mut self, node: &LocalNode, conversation: ConversationKey, seq: Seq) {
         self.expect(node, conversation, seq);
         // A pending query continues up to this event.
@@ -176,12 +178,12 @@ impl Cluster {
         for arrival in events.into_iter().filter_map(Arrival::from_store) {
             self.arrive(node, conversation, arrival);
         }
-        // No event is missing any more, or other ones are, for which a timer runs.
+        // Either no event is missing any more, or a timer runs for other missing events.
         if self.order.waiting.get(&conversation).is_none_or(|waiting| waiting.due.is_some()) {
             return;
         }
         if nothing {
-            // Only a database that has lost acknowledged writes answers so.
+            // The database has events up to here according to another query or a notice, so it must have lost acknowledged writes.
             tracing::error!(?conversation, "acknowledged events are missing from the database");
             self.order.forget(conversation);
         } else {
@@ -190,8 +192,8 @@ impl Cluster {
     }
 }
 
-/// Applies the next event of a conversation, except for the membership changes that are no later than the last leave recorded for
-/// their user. Such a change is met again when the log is read from an earlier event, for a session with an older snapshot.
+/// Applies the next event of a conversation, except membership changes that are no later than the recorded leave of their user. The
+/// node comes across such old changes when it reads the log again from an earlier event, for a session with an older snapshot.
 fn apply(node: &mut LocalNode, conversation: ConversationKey, mut arrival: Arrival) {
     let registry = &node.registry;
     arrival.effects.retain(|effect| {

@@ -15,9 +15,9 @@ use crate::router::registry::{SessionSlot, UserSlot};
 pub(super) enum StoreReply {
     /// Missing events.
     Log { conversation: ConversationKey, result: Result<Excerpt, Refusal> },
-    /// The last events of conversations of which events may have been missed.
+    /// The heads of conversations in which this node may have missed events.
     Heads { asked: Vec<ConversationKey>, result: Result<Seqs, Refusal> },
-    /// Up to when tokens of users have been revoked.
+    /// For each user, the time up to which issued tokens are revoked.
     Revocations { asked: Vec<UserSlot>, result: Result<Revocations, Refusal> },
     /// Pages of memberships of users.
     Places { asked: Vec<UserQuery>, result: Result<Vec<PlacesPage>, Refusal> },
@@ -27,12 +27,12 @@ pub(super) enum StoreReply {
     Entry { newcomer: Newcomer, result: Result<Excerpt, Refusal> },
     /// Pages of memberships of users whose presence has changed.
     Presence { asked: Vec<(UserId, Lookup)>, result: Result<Vec<PlacesPage>, Refusal> },
-    /// Events among which is the leave of a session's user.
+    /// A range of events in which to find the leave of a session's user.
     Leave { pending: PendingLeave, result: Result<Excerpt, Refusal> },
 }
 
 impl StoreReply {
-    /// The last batch of this node of which it may contain events.
+    /// The number of the last batch of this node from which the answer may contain events.
     pub(super) fn mark(&self) -> u64 {
         match self {
             Self::Log { result: Ok(excerpt), .. }
@@ -43,51 +43,52 @@ impl StoreReply {
     }
 }
 
-/// How much of a user's memberships is compared.
+/// Which memberships of a user are compared.
 #[derive(Debug, Clone)]
 pub(super) enum Scope {
-    /// All of them.
+    /// All memberships.
     All,
-    /// So many, from the end of the last sweep on.
+    /// At most this number of memberships, after the last one that the previous sweep has compared.
     Portion(usize),
-    /// These.
+    /// The memberships in these conversations.
     Some(Arc<[ConversationKey]>),
 }
 
-/// A query about a user.
+/// A query about the memberships of a user.
 #[derive(Debug, Clone)]
 pub(super) struct UserQuery {
     pub(super) user: UserSlot,
     pub(super) name: UserId,
     /// The number of the query with which the comparison began.
     pub(super) question: u64,
-    /// How many conversations the user had left by then.
+    /// The count of the user's departures when the query was sent. If it has changed, the answer is outdated.
     pub(super) departures: u64,
-    /// The subscription epoch at that time.
+    /// The subscription epoch when the query was sent.
     pub(super) subscription_epoch: u64,
     pub(super) scope: Scope,
     /// The page begins after this conversation.
     pub(super) after: ConversationKey,
-    /// Whether the comparison began with the first page.
+    /// Whether the comparison began with the first page, so that in the end it covers all memberships.
     pub(super) whole: bool,
-    /// Whether an earlier page left something open.
+    /// Whether an earlier page had a membership that this node did not know.
     pub(super) open: bool,
 }
 
-/// A membership in the store that this node has not applied.
+/// A membership that is in the store, and that this node does not know.
 #[derive(Debug)]
 pub(super) struct Newcomer {
     pub(super) asked: UserQuery,
     pub(super) place: Place,
 }
 
-/// A user with the conversations that they may have joined.
+/// A query about a user, and the conversations that the user may have joined.
 pub(super) type Entries = (UserQuery, Vec<ConversationKey>);
 
 /// A pending query for the first event after `after` by which the user of a session left a conversation.
 pub(super) struct PendingLeave {
     pub(super) session: SessionSlot,
-    /// The outbox of the session, because another session may have the slot by the time of the answer.
+    /// The outbox of the session. Slots are reused, so it tells whether the slot still belongs to that session when the answer
+    /// arrives.
     pub(super) outbox: Arc<Outbox>,
     pub(super) conversation: ConversationKey,
     pub(super) after: Seq,

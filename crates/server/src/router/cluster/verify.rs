@@ -1,11 +1,12 @@
-//! Comparing the memberships on this node with the store, because the bus may lose notices of other nodes.
+//! Compares the memberships on this node with the store, because the bus may lose notices of other nodes.
 //!
-//! Only the log changes memberships. The comparison finds how far the log of a conversation goes; the router then reads the log in
-//! its order from the last applied event on. So an outdated answer does no harm.
+//! The comparison only finds how far the log of a conversation goes. The router then reads the log in its order, from the last
+//! applied event on, and the events change the memberships. So an outdated answer does no harm.
 //!
-//! There are three queries, and each waits only for its own answer. *Revocations* reads one number for each user, and never waits
-//! for the others. *Places* reads a page of memberships for each of some users. *Newcomers* reads single memberships that users may
-//! have.
+//! There are three kinds of queries. At most one query of each kind is pending, and none waits for another kind. *Revocations*
+//! reads for each user the time up to which issued tokens are revoked. *Places* reads a page of memberships for each of some users.
+//! *Newcomers* looks up single memberships (user, conversation) that this node does not know, although a notice or a page of
+//! another session names them.
 
 mod answers;
 
@@ -21,43 +22,45 @@ use crate::router::LocalNode;
 use crate::router::registry::UserSlot;
 use switchboard_store::record::ConversationKey;
 
-/// Users of one query at most.
+/// The most users in one query.
 const MAX_USERS: usize = 500;
 
-/// Memberships of one user that one query reads at most: some 10 ms of the database.
+/// The most memberships of one user that one query reads. They take the database some 10 ms.
 const PAGE: u32 = 2_000;
 
-/// Memberships that one query reads, as far as this node knows them: the query ends with the user who reaches it.
+/// The number of memberships that one query is meant to read. No further user is added to a query once its users have this many
+/// memberships, as far as this node knows.
 const MAX_PLACES: usize = 20_000;
 
-/// Memberships of one user that one sweep compares at most. For a user with more, each sweep compares a portion, so that an idle
-/// connection does not cost the database all memberships of its user every few seconds. Lost notices of the others are found some
-/// sweeps later.
+/// The most memberships of one user that one sweep compares. For a user with more, each sweep compares a portion, so that the
+/// database does not have to read all memberships of an idle user every few seconds. Lost notices about the other memberships are
+/// found some sweeps later.
 const PORTION: usize = 10_000;
 
-/// Conversations of one query at most, and single memberships of one user that are queried: with more, all memberships of the user
-/// are compared.
+/// The most conversations in a query of heads, and the most single memberships of one user that are looked up. For a user with more
+/// of them, all memberships are compared instead.
 const CONVERSATIONS: usize = 2_000;
 
-/// What is to be compared with the store.
+/// The users and memberships that are still to be compared with the store.
 #[derive(Debug, Default)]
 pub(super) struct Comparisons {
     /// Users all of whose memberships are to be compared.
     all: FxHashSet<UserSlot>,
-    /// Conversations that users may have joined without this node having applied that.
+    /// Conversations that users may have joined by an event that this node has not applied.
     newcomers: FxHashMap<UserSlot, FxHashSet<ConversationKey>>,
     /// Users whose tokens may have been revoked.
     revoked: FxHashSet<UserSlot>,
-    /// The users whom this sweep is still to compare, and those whose revocations it is to query.
+    /// The users whose memberships the current sweep still has to compare.
     to_sweep: Vec<UserSlot>,
+    /// The users whose revocations the current sweep still has to query.
     to_ask: Vec<UserSlot>,
-    /// Whether another sweep follows this one.
+    /// Whether another sweep follows the current one at once.
     sweep_again: bool,
     /// Comparisons that continue with another page.
     pages: VecDeque<UserQuery>,
-    /// Halves of queries that failed.
+    /// Halves of queries that failed. Each half is sent alone, to find the user whose rows cause the failure.
     parts: Vec<Vec<UserQuery>>,
-    /// Users whose query failed even alone. The next sweep retries.
+    /// Users whose query failed even without other users. The next sweep retries.
     failed: FxHashSet<UserSlot>,
     /// The number of the last query.
     pub(super) questions: u64,
@@ -67,7 +70,7 @@ pub(super) struct Comparisons {
 }
 
 impl Cluster {
-    /// Compares all users of this node with the store, unless the last sweep is not done.
+    /// Begins to compare all users of this node with the store, unless the previous sweep is still running.
     pub(super) fn sweep(&mut self, node: &mut LocalNode) {
         if self.awaits_nothing() {
             node.registry.prune_gone(node.recent.oldest());
@@ -84,7 +87,7 @@ impl Cluster {
         }
     }
 
-    /// Begins a sweep; while one is running, another follows it, so that each user is compared once from now on.
+    /// Begins a sweep. If one is running, another follows it, so that every user is compared after this call.
     fn sweep_anew(&mut self, node: &LocalNode) {
         let comparisons = &mut self.comparisons;
         comparisons.sweep_again = !comparisons.to_sweep.is_empty();
@@ -98,7 +101,7 @@ impl Cluster {
         let users = node.registry.users();
         self.comparisons.to_ask.clone_from(&users);
         for user in users {
-            // A sweep compares all memberships of the others anyway.
+            // The sweep compares all memberships of users with fewer.
             if node.registry.user(user).is_some_and(|local| local.conversations.len() > PORTION) {
                 self.comparisons.all.insert(user);
             }
@@ -106,13 +109,15 @@ impl Cluster {
         self.sweep_anew(node);
     }
 
-    /// Compares the ends of hosted conversations with the store, because events were stored that could not be published.
+    /// Queries the heads of hosted conversations, because events may have been stored in them whose outcome this node did not
+    /// learn.
     pub(super) fn check(&mut self, node: &LocalNode, conversations: Vec<ConversationKey>) {
         let here = |conversation: &ConversationKey| node.registry.applied(*conversation).is_some();
         self.unchecked.extend(conversations.into_iter().filter(here));
     }
 
-    /// Compares a user with the store because notices may have been missed; for an attaching user, once a session is live.
+    /// Compares a user with the store, because notices may have been missed. For a user whose sessions are all attaching, this
+    /// waits until one of them is live.
     pub(super) fn suspect(&mut self, node: &mut LocalNode, user: &UserId) {
         let Some(slot) = node.registry.find(user) else { return };
         let Some(local) = node.registry.user_mut(slot) else { return };
@@ -122,7 +127,7 @@ impl Cluster {
         }
     }
 
-    /// Queries whether a user has joined a conversation that this node does not host.
+    /// Queries whether a user is a member of a conversation that this node does not host, because a notice says so.
     pub(super) fn suspect_membership(
         &mut self,
         node: &mut LocalNode,
@@ -160,7 +165,7 @@ impl Cluster {
     ) {
         let entries = self.comparisons.newcomers.entry(user).or_default();
         entries.extend(conversations);
-        // For an attaching user these are at most a page for each session.
+        // For an attaching user the number is bounded, too: at most a page for each session.
         let loaded = node.registry.user(user).is_some_and(|local| local.loaded);
         if entries.len() > CONVERSATIONS && loaded {
             self.comparisons.newcomers.remove(&user);
@@ -257,8 +262,8 @@ impl Cluster {
         self.comparisons.questions
     }
 
-    /// The users of the next query of memberships. Users with possibly missed notices, comparisons that continue and users of the sweep
-    /// take turns, so that no queue waits for all of another.
+    /// Chooses the users of the next query of memberships, in turn from three queues: users with possibly missed notices,
+    /// comparisons that continue with another page, and users of the sweep. So no queue has to wait until another is empty.
     fn next_users(&mut self, node: &mut LocalNode) -> Vec<UserQuery> {
         let comparisons = &mut self.comparisons;
         if let Some(part) = comparisons.parts.pop() {
@@ -287,7 +292,7 @@ impl Cluster {
         asked
     }
 
-    /// The next user of one of three queues, with the query, if the user is still connected.
+    /// Removes the next user from one of the three queues. Returns the user, and the query if the user is still connected.
     fn next_user(
         &mut self,
         node: &mut LocalNode,
@@ -318,7 +323,7 @@ impl Cluster {
     }
 }
 
-/// A query about a connected user whose conversations are loaded.
+/// A query about a user; `None` unless the user is connected and their conversations are loaded.
 fn connected(
     node: &LocalNode,
     user: UserSlot,
@@ -344,7 +349,7 @@ fn query_of(
     Some(UserQuery { user, name, question, departures, subscription_epoch, scope, after, whole, open: false })
 }
 
-/// The same query, sent now.
+/// The same query, updated to the current state of the user because it is sent again.
 fn renew(node: &LocalNode, asked: UserQuery) -> Option<UserQuery> {
     let local = node.registry.user(asked.user).filter(|local| local.name == asked.name && local.loaded)?;
     Some(UserQuery {

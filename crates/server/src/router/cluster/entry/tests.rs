@@ -1,5 +1,6 @@
-//! A session reads the memberships of its user at several moments: the cursors with the first page, each page, then the summaries. It
-//! receives what changes on another node between two of them.
+//! Tests of membership changes while a session attaches. The session reads the memberships of its user at several moments: the
+//! cursors with the first page, each further page, then the summaries. It must receive changes that another node makes between two
+//! reads.
 
 use switchboard_protocol::{ConversationId, Limits, UserId};
 use tokio::sync::oneshot;
@@ -29,13 +30,13 @@ fn came(seen: u64) -> Effect {
     passage(Passage::In { seen: Seq(seen) })
 }
 
-/// An event that has arrived.
+/// An event that makes one membership change.
 fn arrival(seq: Seq, effect: Effect) -> Arrival {
     let (name, frame) = (ConversationId::parse("#room").expect("a name"), frame::text("{}"));
     Arrival { name, seq, frame, own: None, effects: vec![effect], stored: Instant::now() }
 }
 
-/// An attaching session of alice's.
+/// Registers an attaching session of alice.
 async fn enters(router: &mut Router) -> (SessionSlot, Arc<Outbox>) {
     let outbox = Arc::new(Outbox::new(&Limits::default(), Arc::new(Metrics::new())));
     let (reply, session) = oneshot::channel();
@@ -43,7 +44,7 @@ async fn enters(router: &mut Router) -> (SessionSlot, Arc<Outbox>) {
     (session.await.expect("an answer").expect("a slot"), outbox)
 }
 
-/// A last page with these conversations.
+/// The request of a session to become live, whose last page contains these conversations with their heads.
 fn last_page(session: SessionSlot, joined: &[(ConversationKey, Seq)]) -> Subscribe {
     let joined =
         joined.iter().map(|(conversation, head)| Joined { conversation: *conversation, head: *head });
@@ -77,7 +78,8 @@ async fn becomes_live(router: &mut Router, session: SessionSlot) {
     panic!("the session never becomes live");
 }
 
-/// The lag of a session whose cursor, 8, was valid when its first page was read, and whose last page does not contain the room.
+/// Attaches a session whose cursor, 8, was valid when its first page was read, and whose last page does not contain the room,
+/// because of these joins and leaves. Returns the lag of the session, and whether this node has alice as a member.
 async fn lag_after(passages: &[(u64, Effect)]) -> (Option<Lag>, bool) {
     let passages = passages.iter().map(|(seq, effect)| (ROOM, Seq(*seq), effect.clone()));
     let store = Arc::new(Fake::of(passages.collect()));
@@ -112,8 +114,8 @@ async fn a_session_that_had_a_gap_up_to_a_leave_receives_what_follows_it_once_th
     assert_eq!(outbox.next_lag(), Some(Lag { conversation: ROOM, cursor: Seq(9), missed: Seq(12) }));
 }
 
-/// The lag of a session that had a gap up to the leave 3, while this node read the log again from event 1 on, with these joins and
-/// leaves.
+/// Attaches a session that knows the leave 3 because it received a `gap` up to it, while this node reads the log again from event 1
+/// on, with these joins and leaves. Returns the lag of the session.
 async fn lag_after_reading_again(effects: Vec<Effect>) -> Option<Lag> {
     let (mut router, _batches) = router(&Arc::new(Fake::default()), &[]);
     let (session, outbox) = enters(&mut router).await;

@@ -1,4 +1,4 @@
-//! What a node publishes because of what it receives.
+//! Tests which notices a node publishes in response to those that it receives.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

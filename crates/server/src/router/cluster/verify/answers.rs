@@ -1,4 +1,4 @@
-//! What the router does with the answers of the store.
+//! Applies the answers of the store to the registry.
 
 use rustc_hash::FxHashSet;
 use switchboard_protocol::{CloseCode, Seq, Timestamp};
@@ -98,7 +98,7 @@ impl Cluster {
         self.comparisons.querying_places = false;
         let Ok(pages) = result else {
             if asked.len() > 1 {
-                // One of the users may be the reason.
+                // The rows of one user may cause the failure, so each half is queried alone.
                 let second = asked.split_off(asked.len() / 2);
                 self.comparisons.parts.extend([second, asked]);
             } else {
@@ -115,7 +115,7 @@ impl Cluster {
         }
     }
 
-    /// Leaves a user whose query failed even alone to the next sweep.
+    /// Postpones users whose query failed even without other users to the next sweep.
     fn skip(&mut self, asked: Vec<UserQuery>) {
         for asked in asked {
             if self.comparisons.failed.is_empty() {
@@ -129,7 +129,7 @@ impl Cluster {
         self.comparisons.pages.push_back(asked);
     }
 
-    /// Compares a page, and continues with the next one.
+    /// Compares a page of memberships with the registry, and continues with the next page.
     fn apply_page(&mut self, node: &mut LocalNode, mut asked: UserQuery, page: &PlacesPage) {
         asked.open |= self.compare(node, &asked, &page.places);
         let here = node.registry.user(asked.user).map_or(&[][..], |local| &local.conversations);
@@ -157,7 +157,8 @@ impl Cluster {
         }
     }
 
-    /// Compares memberships in the store with those on this node. Whether some of them are still open.
+    /// Compares memberships in the store with those on this node. Returns whether this node does not know some of them, and looks
+    /// those up.
     fn compare(&mut self, node: &LocalNode, asked: &UserQuery, joined: &[Place]) -> bool {
         let mut open = false;
         for place in joined {
@@ -175,8 +176,8 @@ impl Cluster {
         open
     }
 
-    /// The user has left the conversations that are not among the places, by events that this node has not applied: queries how far
-    /// their logs go.
+    /// Queries the heads of conversations that are not in `places`, although the user is a member on this node: the user has left
+    /// them by events that this node has not applied.
     fn check_missing(
         &mut self,
         node: &LocalNode,
@@ -213,7 +214,7 @@ impl Cluster {
             tracing::error!(?place, "the event by which a member joined is missing from the database");
             return;
         }
-        // In each case, because a session may wait for an answer that leaves nothing open.
+        // The query is repeated in each case, because a session may wait for an answer in which this node knows all memberships.
         match &asked.scope {
             Scope::All => self.verify(asked.user),
             Scope::Portion(_) => self.verify_membership(node, asked.user, &[place.conversation]),
@@ -224,7 +225,8 @@ impl Cluster {
         }
     }
 
-    /// Adds a user to the members of a conversation who joined by an event that this node has not applied, or not for this user.
+    /// Adds a user to the members of a conversation, although this node has not applied the event by which the user joined, or
+    /// applied it before it knew the user.
     fn add_member(&mut self, node: &mut LocalNode, asked: &UserQuery, place: Place, entry: &CommittedEvent) {
         let conversation = place.conversation;
         let applied = node.registry.applied(conversation);
@@ -244,7 +246,7 @@ impl Cluster {
         let effect = entry.effects.iter().find(|effect| effect.user == asked.name);
         let seen = match effect.map(|effect| effect.passage) {
             Some(Passage::In { seen }) => seen,
-            // The event cannot be read.
+            // The event does not contain the join, because it could not be decoded.
             Some(Passage::Out) | None => before,
         };
         node.release();
@@ -273,7 +275,7 @@ fn close_revoked(node: &LocalNode, user: UserSlot, not_before: Timestamp) {
     }
 }
 
-/// Records for attaching sessions since when their user is a member: the page of a session may be older.
+/// Records for attaching sessions by which events their user joined, because the page of a session may be older than these events.
 fn record_joins(node: &mut LocalNode, asked: &UserQuery, places: &[Place]) {
     for place in places {
         let (conversation, since) = (place.conversation, place.since.max(Seq(1)));

@@ -4,7 +4,7 @@ use super::*;
 use crate::router::Router;
 use crate::router::cluster::fake::{Fake, after_input, handle_next, router};
 
-/// Sweeps once, until no query is pending.
+/// Runs one sweep, until no query of memberships is pending.
 async fn sweep(router: &mut Router) {
     router.cluster.as_mut().expect("a cluster").sweep(&mut router.node);
     after_input(router);
@@ -44,7 +44,7 @@ async fn a_sweep_reads_a_portion_of_many_memberships_and_the_next_one_continues(
         assert!(seen.longest <= PAGE as usize);
     }
     let user = router.node.registry.find(&UserId::parse("heavy").expect("a name")).expect("here");
-    // The last page was full: only the next query shows that none follows.
+    // The last page was full, so only the next query shows that there are no more pages.
     sweep(&mut router).await;
     assert_eq!(router.node.registry.user(user).expect("here").swept, ConversationKey::MIN);
 }

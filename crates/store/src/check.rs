@@ -1,8 +1,8 @@
-//! What must hold in a database, verified: that SQLite can read every page of it, that every log has no hole, and that
-//! everything folded from the logs is what they say. docs/decisions/0036-check-folds-the-log-again.md
+//! Verifies a database: that SQLite can read every page, that every log has all its events, and that the other rows are
+//! what results from the logs. docs/decisions/0036-check-folds-the-log-again.md
 //!
-//! It reads in one transaction, so it may run beside a server. Memory is bounded by the largest room: one entry for each
-//! of its members, past ones too.
+//! The check reads in one transaction, so it may run beside a server. Its memory is bounded by the largest room: one entry
+//! for each present or past member.
 
 mod log;
 mod rows;
@@ -17,22 +17,22 @@ use serde::Serialize;
 
 use super::sqlite::{DATABASE, check_version, empty_database, open_to_read};
 
-/// Problems that a report lists one by one. A damaged page causes thousands; the rest are only counted.
+/// The most problems that a report lists. A damaged page causes thousands of problems; the rest are only counted.
 pub const MAX_LISTED_PROBLEMS: usize = 100;
 
-/// Events that are read between two reports of progress.
+/// After how many events the check reports its progress.
 const EVENTS_PER_REPORT: u64 = 10_000;
 
-/// The first schema version that records which rooms a user made or joined themselves.
+/// The first schema version that records which rooms a user created or joined themselves.
 const FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE: usize = 2;
 
-/// Something that is wrong with a database.
+/// A fault in a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Where, if it is in one conversation.
+    /// The conversation, if the problem is in one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversation: Option<String>,
-    /// At which event, if it is at one.
+    /// The number of the event, if the problem is at one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
     /// A description of the problem. It never quotes a message or another text of a user.
@@ -49,25 +49,25 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What was found.
+/// The result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The version of the schema.
+    /// The version of the database's schema.
     pub schema: usize,
-    /// How many conversations there are.
+    /// The number of conversations.
     pub conversations: u64,
-    /// How many events.
+    /// The number of events.
     pub events: u64,
-    /// How many of them are messages.
+    /// How many of the events are messages.
     pub messages: u64,
     /// The first [`MAX_LISTED_PROBLEMS`] problems.
     pub problems: Vec<Problem>,
-    /// How many more there are.
+    /// How many problems were found beyond those listed.
     pub more: u64,
 }
 
 impl Report {
-    /// Whether everything is as it must be.
+    /// Whether no problem was found.
     pub fn is_clean(&self) -> bool {
         self.problems.is_empty()
     }
@@ -82,38 +82,36 @@ impl Report {
     }
 }
 
-/// How far a check is.
+/// The progress of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// SQLite reads its pages.
+    /// SQLite is reading its pages.
     Pages {
-        /// All pages together.
+        /// The size of all pages.
         bytes: u64,
     },
-    /// The logs are read.
+    /// The check is reading the logs.
     Events {
-        /// So many are done.
+        /// How many events have been read.
         done: u64,
-        /// Of about so many.
+        /// About how many events there are.
         of: u64,
     },
 }
 
-/// How thoroughly SQLite looks at its pages.
+/// How thoroughly SQLite checks its pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pages {
-    /// `integrity_check`: indexes are compared with their tables.
+    /// By `integrity_check`, which also compares indexes with their tables.
     Whole,
-    /// `quick_check`: they are not.
+    /// By `quick_check`, which does not compare indexes.
     Quick,
 }
 
 /// Verifies the database at a path: a file, or a data directory. Beside a running server it sees one state between two
-/// commits. Returns the first [`MAX_LISTED_PROBLEMS`] problems one by one and
-/// the number of the others in one more; an empty
-/// list says that all is well.
-///
-/// # Errors
+/// commits. Returns the first [`MAX_LISTED_PROBLEMS`] problems, and one more with the number of the others. The list is
+/// empty if the database is sound.
+/// | # Errors
 /// There is no database, it cannot be read at all, or a newer version made it.
 pub fn check_database(path: impl AsRef<Path>) -> anyhow::Result<Vec<Problem>> {
     let Report { mut problems, more, .. } = check(path.as_ref(), &mut |_| {})?;
@@ -123,9 +121,9 @@ pub fn check_database(path: impl AsRef<Path>) -> anyhow::Result<Vec<Problem>> {
     Ok(problems)
 }
 
-/// The same, with what was counted, and with `watch` told how far it is.
-///
-/// # Errors
+/// Verifies the database at a path like [`check_database`], but returns the whole report and calls `watch` with the
+/// progress.
+/// | # Errors
 /// There is no database, it cannot be read at all, or a newer version made it.
 pub fn check(path: &Path, watch: &mut dyn FnMut(Progress)) -> anyhow::Result<Report> {
     let path = database_at(path);
@@ -133,20 +131,21 @@ pub fn check(path: &Path, watch: &mut dyn FnMut(Progress)) -> anyhow::Result<Rep
     check_in(&db, Pages::Whole, watch).with_context(|| format!("cannot check {}", path.display()))
 }
 
-/// The database that is meant by a path.
+/// The database file for a path that may be a data directory.
 fn database_at(path: &Path) -> PathBuf {
     if path.is_dir() { path.join(DATABASE) } else { path.to_owned() }
 }
 
-/// Opens a database that is there, for reading.
+/// Opens an existing database for reading.
 pub(super) fn open(path: &Path) -> anyhow::Result<Connection> {
     let open = || -> anyhow::Result<Connection> {
         std::fs::metadata(path)?;
         let db = open_to_read(path)?;
         match db.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
             Ok(()) => Ok(db),
-            // In a directory that may not be written to, SQLite has no place for its `-shm`. Without a `-wal` nobody
-            // writes, and the file is all there is (sqlite.org/wal.html, "Read-Only Databases").
+            // In a read-only directory SQLite cannot create its `-shm` file. If there is no `-wal` file, no process writes
+            // and the database file is complete, so it is opened without `-shm` (sqlite.org/wal.html, "Read-Only
+            // Databases").
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && !has_wal(path) => {
                 open_alone(path)
             }
@@ -170,7 +169,7 @@ fn open_alone(path: &Path) -> anyhow::Result<Connection> {
     Ok(Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags)?)
 }
 
-/// Verifies what a connection sees, in one read transaction.
+/// Verifies the database of a connection, in one read transaction.
 pub(super) fn check_in(
     db: &Connection,
     pages: Pages,
@@ -182,7 +181,8 @@ pub(super) fn check_in(
         .and_then(|()| check_tables(db, &mut report))
         .and_then(|complete| if complete { check_rows(db, &mut report, watch) } else { Ok(()) });
     if let Err(error) = checked {
-        // A page that cannot be read ends the check; it is what the check is for.
+        // A page that cannot be read ends the check. It is reported as a problem instead of an error, because finding such
+        // pages is the purpose of the check.
         match error.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code) {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 report.tell(None, None, format!("the check ends here, at what SQLite cannot read: {error}"));
@@ -194,7 +194,7 @@ pub(super) fn check_in(
     Ok(report)
 }
 
-/// A report that believes the conversations' rows.
+/// A report with the counts that the conversations' rows give, without verifying them.
 pub(super) fn of_rows(db: &Connection) -> anyhow::Result<Report> {
     let counts = "SELECT count(*), coalesce(sum(head), 0), coalesce(sum(messages), 0) FROM conversations";
     let report = of_version(db)?;
@@ -203,7 +203,7 @@ pub(super) fn of_rows(db: &Connection) -> anyhow::Result<Report> {
     Ok(Report { conversations, events, messages, ..report })
 }
 
-/// A report that says the version, and nothing yet.
+/// An empty report with the version of the schema.
 fn of_version(db: &Connection) -> anyhow::Result<Report> {
     let SchemaVersion::Inside(version) = check_version(db)? else {
         anyhow::bail!("there are no tables of switchboard in it");
@@ -244,7 +244,7 @@ fn check_pages(
     Ok(())
 }
 
-/// Whether the tables are all there.
+/// Whether all tables of the schema exist; reports the differences.
 fn check_tables(db: &Connection, report: &mut Report) -> anyhow::Result<bool> {
     let (wanted, found) = (definitions(&empty_database(report.schema)?)?, definitions(db)?);
     let mut complete = true;
@@ -268,9 +268,9 @@ fn check_tables(db: &Connection, report: &mut Report) -> anyhow::Result<bool> {
     Ok(complete)
 }
 
-/// Every table, index and so on: kind, name and statement.
+/// The definitions of all tables, indexes and so on: kind, name and SQL statement.
 fn definitions(db: &Connection) -> rusqlite::Result<Vec<(String, String, String)>> {
-    // ANALYZE makes sqlite_stat1; it is SQLite's own.
+    // `sqlite_stat` tables are made by ANALYZE and belong to SQLite.
     let mut select = db.prepare(
         "SELECT type, name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name",
     )?;

@@ -1,4 +1,4 @@
-//! Reads every log once, folds its events again, and compares the result with the stored rows.
+//! Reads every log once, computes from its events what the other rows should be, and compares that with the stored rows.
 
 mod event;
 mod members;
@@ -15,15 +15,15 @@ use crate::sqlite::checksum::Columns;
 /// The first schema version whose events have checksums.
 const FIRST_SCHEMA_WITH_CHECKSUMS: usize = 5;
 
-/// The first schema version whose events name users by number, with a table of kinds.
+/// The first schema version whose events name users by key, with a table of kinds.
 const FIRST_SCHEMA_WITH_USER_NUMBERS: usize = 6;
 
-/// The name in a report of a conversation without a readable row.
+/// The name that a report uses for a conversation whose row cannot be read.
 pub(super) fn nameless(number: i64) -> String {
     format!("conversation number {number}")
 }
 
-/// Reads every log.
+/// Reads and checks every log.
 pub(super) fn check(
     db: &Connection,
     report: &mut Report,
@@ -58,13 +58,13 @@ pub(super) fn check(
     log.map_or(Ok(()), |log| log.ends(report)).map_err(Into::into)
 }
 
-/// How a database of some version is read.
+/// How the check reads a database of a certain version.
 struct Schema {
     /// The statement that selects members.
     members: String,
-    /// The kinds that any version has entered.
+    /// The kinds of events that any version has added to the table of kinds.
     kinds: Vec<NewerKind>,
-    /// Whether every event names users by number.
+    /// Whether every event names users by key.
     is_rewritten: bool,
 }
 
@@ -80,7 +80,7 @@ impl Schema {
     }
 }
 
-/// A conversation's row.
+/// The stored row of a conversation.
 struct Kept {
     title: Option<String>,
     public: bool,
@@ -92,7 +92,7 @@ struct Kept {
     at: i64,
 }
 
-/// One conversation, read up to some event.
+/// The state of one conversation, computed from its log up to some event.
 struct Log<'a> {
     db: &'a Connection,
     schema: &'a Schema,
@@ -101,19 +101,19 @@ struct Log<'a> {
     id: Option<ConversationId>,
     kept: Option<Kept>,
     members: Members,
-    /// The last event.
+    /// The number of the last event read.
     head: u64,
     messages: u64,
     last_message: u64,
     at: i64,
     title: Option<String>,
     public: bool,
-    /// Some event is missing, or says something that cannot be read: who is a member, and what is folded besides, is
-    /// not known from here on.
+    /// Whether an event is missing or cannot be read. If so, the members and other derived rows are unknown from here on,
+    /// and are not compared.
     doubtful: bool,
 }
 
-/// An event's row.
+/// A stored event, as read from its row.
 struct Read<'a> {
     seq: u64,
     kind: EventKind,
@@ -123,14 +123,14 @@ struct Read<'a> {
     at: i64,
     messages: u64,
     key: Option<&'a str>,
-    /// Nothing if it is not even text.
+    /// The body; `None` if it is not even text.
     body: Option<&'a str>,
-    /// What its columns gave when it was stored; events of older versions have none.
+    /// The checksum stored with the event; `None` for events of older versions.
     checksum: Option<i32>,
 }
 
 impl<'a> Read<'a> {
-    /// Whether its columns are those that were stored, as far as is known.
+    /// Whether the columns match the checksum. Without a checksum they are assumed to.
     fn is_as_stored(&self, conversation: i64) -> bool {
         let Self { seq, number: kind, sender, at, key, .. } = *self;
         let is_same = |body, checksum| {
@@ -199,7 +199,7 @@ impl<'a> Log<'a> {
             public: false,
             doubtful: false,
         };
-        // Its members are in its name, and there from the beginning.
+        // The members of a direct conversation are in its name, and are members from the beginning.
         if let Some((a, b)) = log.id.as_ref().and_then(ConversationId::peers) {
             for peer in if a == b { vec![a] } else { vec![a, b] } {
                 match log.user(peer.as_str())? {
@@ -242,7 +242,7 @@ impl<'a> Log<'a> {
             let what = format!("it counts {} messages up to here, and there are {expected}", event.messages);
             self.tell(report, Some(event.seq), what);
         }
-        // What follows counts on from here.
+        // The stored count is the base for the events after it, so that one wrong count is reported once.
         self.messages = event.messages;
         let known = event.from.is_some();
         if !known {
@@ -250,7 +250,7 @@ impl<'a> Log<'a> {
             self.tell(report, Some(event.seq), what);
         }
         if event.kind == EventKind::Unreadable {
-            // Whether it changes memberships is not known.
+            // The event may have changed memberships, so they are unknown from here on.
             self.doubtful = true;
             if let Some(kind) = self.schema.kinds.iter().find(|kind| kind.number() == event.number) {
                 return self.takes_newer(&event, kind, report);
@@ -261,12 +261,12 @@ impl<'a> Log<'a> {
         self.takes_body(&event, report)
     }
 
-    /// Its seq follows, and its time does not go back.
+    /// Checks that the event's number is the next one, and that its time is not before the previous event's.
     fn takes_its_place(&mut self, event: &Read<'_>, report: &mut Report) {
         let expected = self.head.saturating_add(1);
         if event.seq > expected {
             self.doubtful = true;
-            // How many of them were messages is not known.
+            // It is unknown how many of the missing events were messages, so the count restarts from this event's.
             self.messages = event.messages - u64::from(event.kind == EventKind::Message).min(event.messages);
             let missing = match event.seq - expected {
                 1 => "it is missing".to_owned(),
@@ -274,7 +274,7 @@ impl<'a> Log<'a> {
             };
             self.tell(report, Some(expected), missing);
         } else if event.seq < expected {
-            // The primary key leaves only a seq below 1.
+            // The primary key makes numbers unique and the rows are sorted, so only a number below 1 gets here.
             self.tell(report, Some(event.seq), "a log begins with 1");
         }
         self.head = event.seq.max(self.head);
@@ -286,7 +286,7 @@ impl<'a> Log<'a> {
         self.at = self.at.max(event.at);
     }
 
-    /// The last event was read: what is kept of the whole must be the same.
+    /// Called after the last event: compares the stored rows with the computed ones.
     fn ends(mut self, report: &mut Report) -> Result<()> {
         if let Some(kept) = self.kept.take() {
             self.compare(&kept, report);

@@ -1,17 +1,18 @@
-//! Finds rows that no event of a log explains: the other direction of [`super::log`].
+//! Finds rows that no event of a log explains. This is the opposite direction of [`super::log`].
 
 use rusqlite::{Connection, Result};
 use switchboard_protocol::{ConversationId, UserId, kind_number};
 
 use super::{FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report};
 
-/// Each finds rows that must not be: the conversation's name or number, a seq or NULL, and what to say of it.
+/// Queries for rows that must not exist. Each returns the conversation's name or key, the event's number or NULL, and the
+/// description of the problem.
 const STRAY_ROWS: &[&str] = &[
     "SELECT c.name, NULL, 'it has no events' FROM conversations c
      WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.conversation = c.id)",
     "SELECT m.conversation, NULL, 'it has members, and is not there' FROM members m
      WHERE NOT EXISTS (SELECT 1 FROM conversations c WHERE c.id = m.conversation) GROUP BY m.conversation",
-    // One sender's key twice, which the index would not allow.
+    // Two messages of one sender with the same idempotency key, which a sound index would have prevented.
     "SELECT min(c.name), min(e.seq), 'its key is another message''s of the same sender' FROM events e
      LEFT JOIN conversations c ON c.id = e.conversation
      WHERE e.key IS NOT NULL GROUP BY e.sender, e.key HAVING count(*) > 1",
@@ -40,7 +41,8 @@ const STRAY_ROWS: &[&str] = &[
      WHERE length(hash) <> 32",
 ];
 
-/// Of the schema from [`FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE`] on. Where there is a member's row, [`super::log`] compares.
+/// A query for rooms recorded as chosen by a user without a member row. For users with a member row, [`super::log`]
+/// compares. Only for schemas from [`FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE`] on.
 const STRAY_CHOICES: &str =
     "SELECT coalesce(c.name, r.conversation), NULL,
      'it is among the rooms of ' || coalesce(u.name, 'user number ' || r.user) || '''s choice, who was never a member'
@@ -61,7 +63,7 @@ pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
     check_names(db, report)
 }
 
-/// A conversation's name or, where it has no row, its number.
+/// A conversation's name, or its key if it has no row.
 fn name(row: &rusqlite::Row<'_>, column: usize) -> Result<Option<String>> {
     Ok(match row.get_ref(column)? {
         rusqlite::types::ValueRef::Null => None,
@@ -70,7 +72,7 @@ fn name(row: &rusqlite::Row<'_>, column: usize) -> Result<Option<String>> {
     })
 }
 
-/// Every name is one that the protocol allows.
+/// Checks that every name is one that the protocol allows.
 fn check_names(db: &Connection, report: &mut Report) -> Result<()> {
     let mut select = db.prepare("SELECT id, name FROM users")?;
     let mut users = select.query([])?;

@@ -1,4 +1,4 @@
-//! What one event says, held against what it refers to and what is kept of it.
+//! Checks an event's body, the events and users that it refers to, and the rows that result from it.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use crate::check::Report;
 use crate::read::row::is_readable;
 use crate::record::{Kind, LogEvent, NewerKind};
 
-/// A body as it is on the wire.
+/// The result of converting a stored body to its wire form.
 enum Wire {
     Body(Box<str>),
     Unreadable,
-    /// It names a user by a number that no user has. The report says so.
+    /// The body names a user by a key that no user has. That was reported already.
     NamesNobody,
 }
 
-/// What an event refers to.
+/// The message that an event refers to.
 struct Target {
     kind: EventKind,
     sender: i64,
@@ -28,14 +28,14 @@ struct Target {
 }
 
 impl Log<'_> {
-    /// The body is what its kind has, and everything that follows from it was done.
+    /// Checks that the body has the fields of its kind, and that the rows that result from it are stored.
     pub(super) fn takes_body(&mut self, event: &Read<'_>, report: &mut Report) -> Result<()> {
         let seq = event.seq;
         let kind = Kind::from(event.kind);
         let wire = self.wire_body(event, &kind, report)?;
         let is_told = matches!(wire, Wire::NamesNobody);
         let Some(body) = self.decode(event, kind, wire) else {
-            // A message or a reaction changes nobody's membership.
+            // A message or a reaction changes no membership, so the members stay known.
             self.doubtful |= !matches!(event.kind.about(), About::Message | About::Target);
             if !is_told {
                 let what = format!("it cannot be read as the event {:?}", event.kind.as_str());
@@ -81,7 +81,7 @@ impl Log<'_> {
                 }
             }
             EventBody::Join { role } => {
-                // Events of older versions do not say it.
+                // Events of older versions have no role.
                 let usual = if self.members.count().0 == 0 { Role::Admin } else { Role::Member };
                 let role = role.unwrap_or(usual);
                 self.members.chooses(event.sender, role, seq);
@@ -115,7 +115,7 @@ impl Log<'_> {
         }
     }
 
-    /// An event of a newer version: its body is an object that names users who are there.
+    /// Checks an event of a newer version's kind: its body must be an object, and the users that it names must exist.
     pub(super) fn takes_newer(&self, event: &Read<'_>, kind: &NewerKind, report: &mut Report) -> Result<()> {
         let kind = Kind::Newer(Arc::new(kind.clone()));
         let is_body = match self.wire_body(event, &kind, report)? {
@@ -129,7 +129,7 @@ impl Log<'_> {
         Ok(())
     }
 
-    /// The body as it is on the wire, with the ids of the users that it names by number.
+    /// The body in its wire form, with ids in place of the users' keys.
     fn wire_body(&self, event: &Read<'_>, kind: &Kind, report: &mut Report) -> Result<Wire> {
         let Some(body) = event.body.filter(|body| body.starts_with('{')) else { return Ok(Wire::Unreadable) };
         if !kind.names_users() {
@@ -158,14 +158,14 @@ impl Log<'_> {
         Ok(wire.map_or(Wire::Unreadable, Wire::Body))
     }
 
-    /// The body as what its kind says it is.
+    /// The body decoded as its kind says.
     fn decode(&self, event: &Read<'_>, kind: Kind, wire: Wire) -> Option<EventBody> {
         let Wire::Body(body) = wire else { return None };
         let frame = LogEvent {
             conversation: self.id.clone()?,
             seq: Seq(event.seq),
             kind,
-            // Whether there is such a sender was asked before.
+            // A missing sender was reported already.
             from: event
                 .from
                 .and_then(|from| UserId::parse(from).ok())
@@ -207,7 +207,7 @@ impl Log<'_> {
         Ok(())
     }
 
-    /// The message that an event is about, which must be one before it.
+    /// The message that an event refers to, which must come before the event.
     fn refers_to(&self, seq: u64, target: Seq, report: &mut Report) -> Result<Option<Target>> {
         let mut select = self
             .db
@@ -224,7 +224,7 @@ impl Log<'_> {
         Ok(found)
     }
 
-    /// An edit or a deletion is noted among the amendments of its target.
+    /// Checks that an edit or a deletion is stored among the amendments of its target.
     fn is_noted(&self, seq: u64, target: Seq, report: &mut Report) -> Result<()> {
         let mut select = self.db.prepare_cached(
             "SELECT 1 FROM amendments WHERE conversation = ?1 AND target = ?2 AND seq = ?3",
@@ -243,7 +243,7 @@ impl Log<'_> {
         select.exists(params![self.number, target, kind.number()])
     }
 
-    /// A reaction is kept from the event that set it to the one that took it back.
+    /// Whether the reaction is stored with this event as the one that set it, or as the one that removed it.
     fn is_set(&self, event: &Read<'_>, target: Seq, emoji: &str, on: bool) -> Result<bool> {
         let mut select = self.db.prepare_cached(if on {
             "SELECT 1 FROM reactions WHERE conversation = ?1 AND target = ?2 AND emoji = ?3 AND user = ?4 AND since = ?5"
@@ -253,7 +253,7 @@ impl Log<'_> {
         select.exists(params![self.number, target.0, emoji, event.sender, event.seq])
     }
 
-    /// Does something with a user that an event names.
+    /// Calls `act` with a user whom an event names; reports the user if they do not exist.
     fn with(
         &mut self,
         name: &UserId,

@@ -1,4 +1,4 @@
-//! Who is in a conversation by its log, and what each has read and said.
+//! The members of a conversation according to its log, with what each has read and sent.
 
 use std::collections::BTreeMap;
 
@@ -12,24 +12,25 @@ use crate::record::Membership;
 use crate::sqlite::latest_database;
 use crate::table::{MEMBERS, Written};
 
-/// A member's row.
+/// The stored row of a member.
 #[derive(Debug, Clone)]
 struct Kept {
     name: Option<String>,
-    /// The number of the role, which may be none.
+    /// The stored number of the role, which may be invalid.
     role: i64,
     row: Membership,
-    /// Whether this room is among those that the member is in by choice; the first schema did not note it.
+    /// Whether the room is recorded as one that the member created or joined themselves; `None` in the first schema, which
+    /// did not record that.
     by_choice: Option<bool>,
 }
 
-/// A user's membership according to the log.
+/// A user's membership, present or past, according to the log.
 #[derive(Debug, Clone, Copy)]
 struct Stay {
     role: Role,
     since: u64,
     until: Option<u64>,
-    /// By making or joining the room; others were brought in.
+    /// Whether the user created or joined the room themselves, instead of being added.
     by_choice: bool,
 }
 
@@ -39,11 +40,11 @@ struct Member {
     kept: Option<Kept>,
     stay: Option<Stay>,
     sent: u64,
-    /// Of these, up to the cursor of reading.
+    /// How many of the member's messages are up to the read cursor.
     read_sent: u64,
 }
 
-/// Everybody who is or was in a conversation, by the user's number.
+/// All present and past members of a conversation, by the user's key.
 #[derive(Debug, Default)]
 pub(super) struct Members {
     all: BTreeMap<i64, Member>,
@@ -51,8 +52,8 @@ pub(super) struct Members {
     admins: u64,
 }
 
-/// Selects the members of a conversation in a database of some version: what it has no column for is what the migration
-/// gives to the rows that are there.
+/// The statement that selects the members of a conversation in a database of some version. A column that this version lacks
+/// has the value that the migration would give it.
 pub(super) fn statement(db: &Connection, schema: usize) -> anyhow::Result<String> {
     let latest = latest_database()?;
     let mut find = db.prepare("SELECT 1 FROM pragma_table_info('members') WHERE name = ?1")?;
@@ -79,7 +80,7 @@ pub(super) fn statement(db: &Connection, schema: usize) -> anyhow::Result<String
 }
 
 impl Members {
-    /// The rows of a conversation.
+    /// Reads the stored rows of a conversation's members.
     pub(super) fn read(db: &Connection, statement: &str, conversation: i64) -> Result<Self> {
         let mut select = db.prepare_cached(statement)?;
         let rows = select.query_map([conversation], |row| {
@@ -94,7 +95,7 @@ impl Members {
         Ok(Self { all: rows.collect::<Result<_>>()?, ..Self::default() })
     }
 
-    /// How many are in, and how many of them are admins.
+    /// The number of present members, and how many of them are admins.
     pub(super) fn count(&self) -> (u64, u64) {
         (self.present, self.admins)
     }
@@ -108,7 +109,7 @@ impl Members {
         self.changes(user, Some(Stay { role, since, until: None, by_choice: false }));
     }
 
-    /// Applies an event by which the user makes or joins the room themselves.
+    /// Applies an event by which the user created or joined the room themselves.
     pub(super) fn chooses(&mut self, user: i64, role: Role, since: u64) {
         self.changes(user, Some(Stay { role, since, until: None, by_choice: true }));
     }
@@ -142,7 +143,7 @@ impl Members {
         member.read_sent += u64::from(member.kept.as_ref().is_some_and(|kept| seq <= kept.row.read.0));
     }
 
-    /// What is kept of each must be what the log says.
+    /// Compares the stored row of each member with the log.
     pub(super) fn compare(&mut self, log: &Log<'_>, report: &mut Report) -> Result<()> {
         for (user, member) in std::mem::take(&mut self.all) {
             let name = match member.kept.as_ref().and_then(|kept| kept.name.clone()) {
@@ -185,7 +186,7 @@ fn compare_counts(
     };
     differ("messages", sent, member.sent);
     differ("own messages up to the cursor of reading", read_sent, member.read_sent);
-    // With a hole there, nothing is known.
+    // If an event is missing there, the number of messages is unknown.
     if let Some(messages) = log.messages_upto(read.0)? {
         differ("messages up to the cursor of reading", read_messages, messages);
     }

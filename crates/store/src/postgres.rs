@@ -1,5 +1,5 @@
-//! The log in PostgreSQL, for several nodes: one writer thread with group commit, reader threads beside it, each with a
-//! connection of its own. It shares the rules of changes with the SQLite store; only the access to rows differs.
+//! The log in PostgreSQL, for several nodes: one writer thread with group commit and some reader threads, each with its own
+//! connection. It shares the rules of changes with the SQLite store; only the access to rows differs.
 
 mod commit;
 mod connect;
@@ -58,24 +58,24 @@ const SERVING_LOCK_ID: i64 = 0x73_65_72_76_69_6e_67;
 /// The advisory lock under which one node at a time migrates the schema: "switchb" in ASCII.
 const MIGRATING_LOCK_ID: i64 = 0x73_77_69_74_63_68_62;
 
-/// What opening a store needs.
+/// The settings for opening a store.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The URL of the database: `postgres://user:password@host,host/database?sslmode=…`.
     pub url: String,
     /// A file of root certificates that replaces the system's.
     pub ca: Option<PathBuf>,
-    /// Reader threads, each with a connection.
+    /// The number of reader threads. Each has its own connection.
     pub readers: usize,
     /// The limits of pages and changes.
     pub limits: Limits,
     /// Whether users may write to ids that the server has not seen before.
     pub strangers: bool,
-    /// The time of events.
+    /// The clock for the times of events.
     pub clock: Clock,
     /// The metrics of commits.
     pub metrics: CommitMetrics,
-    /// What this build knows.
+    /// The version and features that this build supports.
     pub abilities: Abilities,
 }
 
@@ -87,7 +87,7 @@ pub fn check_url(url: &str, ca: Option<&Path>) -> anyhow::Result<()> {
     Target::new(url, ca).map(drop)
 }
 
-/// The store.
+/// The store in PostgreSQL.
 pub struct PostgresStore {
     queue: crossbeam_channel::Sender<Submission>,
     readers: Readers,
@@ -114,7 +114,7 @@ impl PostgresStore {
         let target = Target::new(&settings.url, settings.ca.as_deref())?;
         let state = Arc::new(State::default());
         let (batches, outcomes) = mpsc::channel(MAX_QUEUED_BATCHES);
-        // Readers connect at their first read, after the writer has created the tables.
+        // A reader connects at its first read, so that the writer has created the tables by then.
         let readers = Readers::start(settings.readers, &target, &settings.limits, &state)?;
         let (queue, submissions) = crossbeam_channel::bounded(MAX_QUEUED_WRITES);
         let counter = Counter::new(readers.users.turns(), queue.clone());
@@ -131,7 +131,7 @@ impl PostgresStore {
         Ok((Self { queue, readers, _counter: counter, state, installation, notice_key }, outcomes))
     }
 
-    /// The key by which the nodes on this database recognise each other's notices.
+    /// The key that authenticates notices between the nodes on this database.
     pub fn notice_key(&self) -> &NoticeKey {
         &self.notice_key
     }
@@ -219,17 +219,16 @@ impl SharedLog for PostgresStore {
     }
 }
 
-/// Brings the schema up to date, one node at a time.
-///
-/// # Errors
+/// Migrates the schema. Only one node at a time does this.
+/// | # Errors
 /// A newer version made the database, or it cannot be changed.
 fn migrate(link: &mut BlockingConnection) -> anyhow::Result<()> {
     link.run_alone(async |client| {
-        // Nothing is changed that need not be: a role that may only read and write rows will do.
+        // If no migration is needed, nothing is written, so a database role that may only read and write rows is enough.
         if is_current(client).await? {
             return Ok(());
         }
-        // A second process waits without a time-out, and then finds the migrations applied.
+        // Without a time-out, a second process waits for the lock, and then finds the migrations applied.
         client.batch_execute("SET lock_timeout = 0; SET statement_timeout = 0").await?;
         client.execute("SELECT pg_advisory_lock($1)", &[&MIGRATING_LOCK_ID]).await?;
         if !is_current(client).await? {
@@ -243,10 +242,9 @@ fn migrate(link: &mut BlockingConnection) -> anyhow::Result<()> {
     })
 }
 
-/// Reads the key of the notices, which the schema's migration draws.
-///
-/// # Errors
-/// The database cannot be read, or the key is not there.
+/// Reads the key of notices, which the first migration generated.
+/// | # Errors
+/// The database cannot be read, or the key is missing.
 fn read_notice_key(link: &mut BlockingConnection) -> anyhow::Result<NoticeKey> {
     link.run_alone(async |client| {
         let row = client.query_one("SELECT value FROM secrets WHERE name = 'notices'", &[]).await;
@@ -258,8 +256,8 @@ fn read_notice_key(link: &mut BlockingConnection) -> anyhow::Result<NoticeKey> {
     })
 }
 
-/// Whether the tables are those that this version knows. A database that a newer version made is left as it is: what its
-/// tables mean is not known here.
+/// Whether the tables are those of this version. Refuses a database that a newer version made, because this version does
+/// not know what its tables mean.
 async fn is_current(client: &Client) -> anyhow::Result<bool> {
     let runner = schema::migrations::runner();
     let known = runner.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default();

@@ -27,7 +27,7 @@ use crate::record::ConversationKey;
 use crate::write_fault::WriteFault;
 use crate::{Outcome, Submission};
 
-/// How long a batch may wait for a connection. Later batches wait behind it.
+/// How long a batch may wait for a connection. Later batches wait for it in the queue.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time-out of resolving the unknown outcome of a commit. Long, because the database ends the transaction of a lost connection only
@@ -59,28 +59,28 @@ const DELETE_WRITER: &str = "DELETE FROM writers WHERE id = $1";
 
 const PING: &str = "SELECT 1";
 
-/// Makes batches durable.
+/// Commits batches.
 pub(super) struct Committer {
     link: Option<BlockingConnection>,
     target: Target,
     ids: Ids,
-    /// This writer's row, and what it does for the installation.
+    /// Maintains this writer's row and the installation.
     upkeep: Upkeep,
-    /// Number of the last transaction.
+    /// The number of the last transaction, by which an unknown outcome is resolved.
     attempt: i64,
     rules: Rules,
     clock: Clock,
     metrics: CommitMetrics,
     state: Arc<State>,
-    /// Reads of the last batch that need an unread count first.
+    /// The `read` commands of the last batch for which readers have to count messages first.
     uncounted: Vec<Submission>,
-    /// Writes are written one by one, each with a short time-out.
+    /// Whether each write gets its own transaction, with a short time-out.
     splitting: bool,
-    /// The log says that the database cannot be written to.
+    /// Whether it was logged that the database cannot be written to.
     logged_failure: bool,
     /// The database has been unreachable for so long that writes no longer wait for it.
     unreachable: bool,
-    /// When to try to connect again, and the current delay.
+    /// When to try to connect again, and the current delay of the backoff.
     retry: Option<(Instant, Duration)>,
     /// The attempt whose outcome is unknown, and the conversations of its events.
     unknown: Option<(i64, Vec<ConversationKey>)>,
@@ -129,7 +129,7 @@ impl Committer {
         let (started, writes) = (Instant::now(), batch::count_writes(&batch));
         let outcomes = match self.persist(&batch) {
             Ok(results) => batch::told(batch, results, &mut self.uncounted),
-            // One bad row must not fail the other writes.
+            // A damaged row must not fail the other writes.
             Err(Verdict::Alone) => self.write_alone(batch),
             Err(verdict) => batch.into_iter().map(|one| refuse(one, &verdict)).collect(),
         };
@@ -161,7 +161,7 @@ impl Committer {
         outcomes
     }
 
-    /// Writes a batch, with retries where the error is temporary.
+    /// Writes a batch, and retries temporary errors.
     fn persist(&mut self, batch: &[Submission]) -> Result<Results, Verdict> {
         let connect_deadline = Instant::now() + CONNECT_TIMEOUT;
         let (mut mode, mut attempts) = (Mode::Wait, 0);
@@ -187,14 +187,14 @@ impl Committer {
                         _ => error,
                     }
                 }
-                // One of the writes may have been too much work.
+                // The time-out may be due to one write that is too much work, so each is tried alone.
                 Trouble::Lost(Error::Silent) if batch.len() > 1 => {
                     self.link = None;
                     return Err(Verdict::Alone);
                 }
                 Trouble::Lost(error) => {
                     self.link = None;
-                    // After a statement time-out the write has waited long enough.
+                    // After the time-out of an answer, the write has waited long enough.
                     let gives_up = Instant::now() >= connect_deadline
                         && (attempts > 1 || matches!(error, Error::Silent));
                     if !gives_up {
@@ -247,11 +247,12 @@ impl Committer {
             .begin(&self.upkeep.node, self.attempt, mode, self.splitting, batch)
             .and_then(|()| batch::apply(&mut rows, &self.rules, batch, now));
         let results = match applied {
-            // Commit even if nothing changed, because the outcome of a duplicate rests on rows that were read, and this commit
+            // Commit even if nothing changed. The outcome of a duplicate depends on rows that were read, and only a commit
             // proves that those are durable.
             Ok(results) => results,
             Err(error) => {
-                // Skipped after a time-out. If the rollback fails, the next statement finds the connection lost.
+                // After a time-out the connection cannot be used, so there is no rollback. If the rollback fails, the next
+                // statement finds the connection lost.
                 if !link.is_closed() {
                     let _ = rows.roll_back();
                 }
@@ -279,8 +280,8 @@ impl Committer {
         done.is_ok()
     }
 
-    /// Connects and resolves an unknown outcome, with retries up to the deadline; without retries while the database is unreachable.
-    /// True if connected.
+    /// Connects and resolves an unknown outcome. Retries up to the deadline, but not while the database is known to be
+    /// unreachable. Returns whether it is connected.
     fn ensure_connected(&mut self, deadline: Instant) -> bool {
         loop {
             let error = match self.try_connect() {
@@ -325,7 +326,7 @@ impl Committer {
         if self.link.is_none() {
             let link = BlockingConnection::open(&self.target)?;
             prepare(&link)?;
-            // A promoted standby may hand out ids of the sequences once more, so reserved ones are dropped.
+            // A promoted standby may return the same ids of the sequences again, so reserved ids are dropped.
             self.ids = Ids::default();
             self.link = Some(link);
         }
@@ -381,7 +382,8 @@ impl Committer {
         }
     }
 
-    /// Nothing is written any more: the version of an installation never falls.
+    /// Refuses all writes from now on. This node can never write again, because the version of an installation never goes
+    /// down.
     fn report_outdated(&mut self, error: &Error) {
         self.state.set_fault(WriteFault::Outdated);
         if !std::mem::replace(&mut self.logged_failure, true) {
@@ -389,17 +391,17 @@ impl Committer {
         }
     }
 
-    /// Whether old bodies are rewritten while there is nothing to write.
+    /// Whether old bodies may be rewritten while no write waits.
     pub(super) fn may_rewrite(&self) -> bool {
         self.upkeep.may_rewrite() && self.is_connected() && self.state.fault().is_none()
     }
 
-    /// Whether there is a connection, and no outcome to be resolved.
+    /// Whether the node is connected and has no unknown outcome.
     fn is_connected(&self) -> bool {
         self.unknown.is_none() && self.link.as_ref().is_some_and(|link| !link.is_closed())
     }
 
-    /// Does what the node owes its installation between two batches.
+    /// Does the periodic work of the node between two batches: its heartbeat, and rewriting old bodies.
     pub(super) fn tend(&mut self, is_idle: bool) {
         let Some(link) = self.link.as_ref().filter(|_| self.is_connected()) else { return };
         if let Err(error) = self.upkeep.tend(link, is_idle) {
@@ -407,7 +409,7 @@ impl Committer {
                 self.report_outdated(&error);
             } else {
                 tracing::warn!(%error, "cannot do what is due between batches; retrying later");
-                // What was begun on it is not known.
+                // The failed work may have left a transaction open, so the connection is dropped.
                 self.link = None;
             }
         }
@@ -421,10 +423,10 @@ impl Committer {
         }
     }
 
-    /// Checks the connection while there is nothing to write, with a probe write after a failed one.
+    /// Checks the connection while no write waits. After a refused write, makes a probe write instead.
     pub(super) fn check_connection(&mut self) {
         if matches!(self.state.fault(), Some(WriteFault::DiskFull | WriteFault::Refused)) {
-            // A ping would not show whether writes work again.
+            // A ping would not show whether writes succeed again.
             self.write(batch::probe().into_iter().collect());
             return;
         }
@@ -461,7 +463,8 @@ impl Committer {
 
 fn prepare(link: &BlockingConnection) -> Result<(), Error> {
     link.run(link.client().batch_execute(SETUP))?;
-    // Held for the life of the connection, because `migrate-store` may write to the database only while no node serves from it.
+    // The lock is held as long as the connection, because `migrate-store` may write to the database only while no node
+    // serves from it.
     let serves =
         link.run(link.client().query_one("SELECT pg_try_advisory_lock_shared($1)", &[&SERVING_LOCK_ID]))?;
     if !serves.try_get::<_, bool>(0)? {

@@ -1,4 +1,4 @@
-//! A blocking connection, used by one thread that waits for each answer.
+//! A blocking connection to the database, used by one thread that waits for each answer.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -20,11 +20,11 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, Row, Statement};
 use super::target::Target;
 use crate::change::StoreError;
 
-/// Time-out of a host's handshake, from the first byte to a session that is set up.
+/// Time-out of the handshake with one host, from the first byte until the session is set up.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time-out of an answer. A database that is stalled or unreachable sends none, and the outcome of the statement is then unknown.
-/// Longer than the server's own time-outs in [`SESSION`].
+/// Time-out of an answer. A database that is stalled or unreachable sends no answer; the outcome of the statement is then
+/// unknown. It is longer than the server's own time-outs in [`SESSION`].
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a dropped connection may take to send its termination message.
@@ -34,13 +34,15 @@ const TERMINATE_TIMEOUT: Duration = Duration::from_millis(200);
 ///
 /// - `lock_timeout`: bounds the wait for a row that another node has locked.
 /// - `idle_in_transaction_session_timeout`: bounds how long a node that stalls in the middle of a batch blocks others.
-/// - `default_transaction_isolation`: order rests on row locks, and each statement must see what other nodes committed before it.
+/// - `default_transaction_isolation`: the order of writes depends on row locks, and each statement must see what other
+///   nodes committed before it.
 pub(super) const SESSION: &str = "SET statement_timeout = '8s'; SET lock_timeout = '5s';
                        SET idle_in_transaction_session_timeout = '5s';
                        SET default_transaction_isolation = 'read committed';
                        SET client_encoding = 'UTF8'; SET standard_conforming_strings = on;";
 
-/// The oldest supported PostgreSQL, as a `server_version_num`. It has all features used here; older versions receive no fixes.
+/// The oldest supported PostgreSQL, as a `server_version_num`. It has all features used here, and older versions get no
+/// fixes.
 const MIN_SERVER_VERSION: i32 = 130_000;
 
 /// An error of the database.
@@ -124,7 +126,7 @@ fn without_details(error: &tokio_postgres::Error) -> String {
     }
 }
 
-/// A statement with its parameters, to be pipelined with others.
+/// A statement with its parameters, which is sent together with others.
 pub(super) struct Ask<'a> {
     sql: &'static str,
     parameters: Vec<&'a (dyn ToSql + Sync)>,
@@ -139,7 +141,8 @@ impl<'a> Ask<'a> {
 /// The answers to pipelined statements.
 pub(super) type Answers = Vec<Result<Vec<Row>, Error>>;
 
-/// A connection with the runtime that drives it. It stays on one thread and makes progress only within [`BlockingConnection::run`].
+/// A connection with the runtime that drives it. It stays on one thread, and I/O happens only within
+/// [`BlockingConnection::run`].
 pub(super) struct BlockingConnection {
     client: Client,
     statements: RefCell<FxHashMap<&'static str, Statement>>,
@@ -179,10 +182,9 @@ impl BlockingConnection {
         Err(refused.context(format!("cannot use the database {target}")))
     }
 
-    /// Blocks until `work` is done with the client. Statements that are polled together are pipelined.
-    ///
-    /// # Errors
-    /// It failed or timed out. After a time-out the connection cannot be used any more.
+    /// Blocks until `work` with the client has ended. Statements that are polled together are pipelined.
+    /// | # Errors
+    /// The work failed or timed out. After a time-out the connection cannot be used any more.
     pub(super) fn run<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, Error>
     where
         Error: From<E>,
@@ -254,8 +256,8 @@ impl BlockingConnection {
         self.silent.get() || self.client.is_closed()
     }
 
-    /// Whether the server sent a warning since the last call. It does when it gives up waiting for a standby and reports "committed"
-    /// nevertheless.
+    /// Whether the server sent a warning since the last call. It sends one if it gives up waiting for a standby and reports
+    /// a commit all the same.
     pub(super) fn take_warning(&self) -> bool {
         self.warned.swap(false, Ordering::AcqRel)
     }

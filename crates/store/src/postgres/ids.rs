@@ -3,18 +3,18 @@
 use super::connect::{BlockingConnection, Error};
 use crate::record::{ConversationKey, UserKey};
 
-/// Ids reserved at once, because a round trip for each new name would delay every write.
+/// How many ids are reserved at once. A round trip for each new name would delay every write.
 const IDS_PER_RESERVATION: i64 = 64;
 
 const RESERVE_USER_IDS: &str = "SELECT nextval('users_id_seq') FROM generate_series(1, $1::bigint)";
 const RESERVE_CONVERSATION_IDS: &str =
     "SELECT nextval('conversations_id_seq') FROM generate_series(1, $1::bigint)";
 
-/// The statements to prepare.
+/// The statements to prepare on each connection.
 pub(super) const STATEMENTS: [&str; 2] = [RESERVE_USER_IDS, RESERVE_CONVERSATION_IDS];
 
-/// Reserved ids. A sequence never returns an id twice, even if the transaction rolls back. Unused ids are lost, which is no problem
-/// with 64 bits.
+/// Reserved ids. A sequence never returns an id twice, even if the transaction rolls back. Unused ids are lost, which does
+/// not matter with 64 bits.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     users: Vec<i64>,

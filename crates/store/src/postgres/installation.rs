@@ -1,11 +1,12 @@
-//! What the nodes of an installation know, and what they may write because of it.
+//! The versions and features of an installation's nodes, and what the nodes may write because of them.
 //!
-//! Each node writes its version and its features in its row of `writers`, and at least every [`BEAT_INTERVAL`] that it lives. It
-//! counts for a minute after that, by the database's clock. A node of an earlier version says nothing of itself; it counts
-//! while its session holds the lock of serving nodes without the one of nodes with such a row.
+//! Each node writes its version and features to its row of `writers` as a heartbeat, at least every [`BEAT_INTERVAL`]. A
+//! node counts as alive for a minute after its last heartbeat, by the database's clock. A node of an earlier version has no
+//! such row. It counts as alive while its session holds the lock of serving nodes without the lock of nodes with a row.
 //!
-//! A feature is on while every living node knows it. The version of the installation rises when every living node can read what
-//! is written from then on. It never falls: a trigger refuses each transaction of a node below it.
+//! A feature is on while every living node supports it. The version of the installation goes up once every living node can
+//! read what will be written from then on. It never goes down: a trigger refuses each transaction of a node with a lower
+//! version.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
@@ -22,30 +23,30 @@ use super::rewrite::{MAX_EVENTS_PER_PORTION, Portion, rewrite};
 use crate::record::NewerKind;
 use crate::rewrite::REWRITE_INTERVAL;
 
-/// The version from which the bodies of events name users by number.
+/// The version from which the bodies of events name users by key.
 pub(super) const USER_NUMBERS: i32 = 1;
 
-/// The advisory lock that keeps the version of the installation: "version" in ASCII.
+/// The advisory lock that keeps the version of the installation from changing: "version" in ASCII.
 const VERSION_LOCK_ID: i64 = 0x76_65_72_73_69_6f_6e;
 
-/// The advisory lock of sessions whose node has a row with its version: "writers" in ASCII.
+/// The advisory lock held by nodes that have a row with their version: "writers" in ASCII.
 pub(super) const DESCRIBED_LOCK_ID: i64 = 0x77_72_69_74_65_72_73;
 
-/// The SQLSTATE by which the trigger `check_writer` refuses a node below the version of the installation.
+/// The SQLSTATE with which the trigger `check_writer` refuses a node whose version is below the installation's.
 const OUTDATED: &str = "SB001";
 
-/// How often a node says that it lives, and looks at the other nodes.
+/// How often a node writes its heartbeat and reads the other nodes' rows.
 const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The same while the other nodes keep something from this one.
+/// The same interval while other nodes keep features off or the version down.
 const WAITING_BEAT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What a build knows. A test opens a store with that of an earlier one.
+/// What a build supports. A test opens a store with the abilities of an earlier build.
 #[derive(Debug, Clone)]
 pub struct Abilities {
-    /// The highest version of an installation that it can read and write.
+    /// The highest version of an installation that the build can read and write.
     pub version: i32,
-    /// Those of [`FEATURES`] that it knows.
+    /// The features of [`FEATURES`] that the build supports.
     pub features: Vec<&'static str>,
 }
 
@@ -60,11 +61,11 @@ impl Default for Abilities {
 #[error("this version of switchboard is too old for the installation: {0}. Start a newer version")]
 pub struct Outdated(String);
 
-/// What a node has found out about its installation.
+/// What a node knows about its installation.
 #[derive(Debug)]
 pub(super) struct Installation {
     version: AtomicI32,
-    /// The features of this node that all others know, by their place.
+    /// The features that all nodes support, as bits: bit n is the n-th feature of `known`.
     features: AtomicU64,
     known: Vec<&'static str>,
 }
@@ -75,7 +76,7 @@ impl Installation {
         Self { version: AtomicI32::new(0), features: AtomicU64::new(0), known }
     }
 
-    /// The features that every living node knows.
+    /// The features that every living node supports.
     pub(super) fn features(&self) -> Vec<&'static str> {
         let on = self.features.load(Ordering::Relaxed);
         let known = self.known.iter().enumerate();
@@ -87,7 +88,7 @@ impl Installation {
     }
 }
 
-/// A node as its row describes it.
+/// A node, as its row describes it.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) id: String,
@@ -95,23 +96,23 @@ pub(super) struct Node {
     pub(super) features: Vec<&'static str>,
 }
 
-/// What a node does for its installation between its batches.
+/// The work that a node does for its installation between batches.
 pub(super) struct Upkeep {
     pub(super) node: Node,
     installation: Arc<Installation>,
     beaten: Instant,
-    /// There are old bodies to rewrite; since the time of the last portion.
+    /// If there are old bodies to rewrite: the time of the last portion.
     rewriting: Option<Instant>,
 }
 
 const ENTER_KINDS: &str = "INSERT INTO kinds (number, name, users)
     SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[]) ON CONFLICT DO NOTHING";
 
-/// Says that the node lives. The trigger refuses it, too.
+/// Writes the node's heartbeat. The trigger `check_writer` refuses it if the node is too old.
 const BEAT: &str = "INSERT INTO writers (id, batch, version, features) VALUES ($1, 0, $2, $3)
     ON CONFLICT (id) DO UPDATE SET at = now(), version = excluded.version, features = excluded.features";
 
-/// A condition that is true while a node of a version lives that has no row with its version. Such a node asks something
+/// A condition: a living node has no row with its version. Such a node is recognised by its session, which runs a query
 /// every few seconds.
 macro_rules! undescribed {
     () => {
@@ -125,15 +126,15 @@ macro_rules! undescribed {
     };
 }
 
-/// A condition that is true while a node lives that is below a version.
+/// A condition: a living node has a version below `$2`.
 macro_rules! below {
     () => {
         "EXISTS (SELECT FROM writers w WHERE w.id <> $1 AND w.at > now() - interval '1 minute' AND w.version < $2)"
     };
 }
 
-/// The version of the installation, the features that every other living node knows, whether all of them know the version, and
-/// whether there are bodies to rewrite.
+/// Selects the version of the installation, the features that every other living node supports, whether all of them support
+/// this node's version, and whether there are bodies to rewrite.
 const LOOK: &str = concat!(
     "SELECT i.version, ARRAY(SELECT f.place FROM unnest($5::text[]) WITH ORDINALITY f (name, place)
         WHERE NOT earlier.lives AND NOT EXISTS (SELECT FROM writers w
@@ -146,7 +147,7 @@ const LOOK: &str = concat!(
     " AS lives) earlier"
 );
 
-/// Raises the version, under the exclusive lock of it. What was written before is rewritten from the start.
+/// Raises the version, under the exclusive lock of it. The rewriting of older bodies then starts from the beginning.
 const RAISE: &str = concat!(
     "WITH raised AS (UPDATE installation SET version = $2 WHERE version < $2 AND NOT ",
     below!(),
@@ -157,7 +158,7 @@ const RAISE: &str = concat!(
     ON CONFLICT (id) DO UPDATE SET conversation = 0, seq = 0"
 );
 
-/// The statements to prepare.
+/// The statements to prepare on each connection.
 pub(super) const STATEMENTS: [&str; 4] = [ENTER_KINDS, BEAT, LOOK, RAISE];
 
 impl Upkeep {
@@ -167,10 +168,9 @@ impl Upkeep {
         Self { node, installation, beaten: Instant::now(), rewriting: None }
     }
 
-    /// Joins the installation: the node may write from here on.
-    ///
-    /// # Errors
-    /// Its version is below the installation's, or the database cannot be used.
+    /// Joins the installation; from then on the node may write.
+    /// | # Errors
+    /// The node's version is below the installation's, or the database cannot be used.
     pub(super) fn join(&mut self, link: &BlockingConnection) -> anyhow::Result<()> {
         match self.enter_kinds(link).and_then(|()| self.beat(link)) {
             Err(Error::Database(error)) if is_outdated(error.code()) => {
@@ -192,14 +192,13 @@ impl Upkeep {
         link.run(link.rows(ENTER_KINDS, &[&numbers, &names, &users])).map(drop)
     }
 
-    /// Whether something is to be done while the node is idle.
+    /// Whether there are old bodies to rewrite while the node is idle.
     pub(super) fn may_rewrite(&self) -> bool {
         self.rewriting.is_some()
     }
 
-    /// Does what is due between two batches.
-    ///
-    /// # Errors
+    /// Does the work that is due between two batches.
+    /// | # Errors
     /// The connection or the database failed.
     pub(super) fn tend(&mut self, link: &BlockingConnection, is_idle: bool) -> Result<(), Error> {
         let interval = if self.installation.is_complete(self.node.version) {
@@ -217,14 +216,14 @@ impl Upkeep {
                     None
                 }
                 Portion::More => Some(Instant::now()),
-                // It is looked at again with the next beat.
+                // This node checks again at its next heartbeat whether bodies are left to rewrite.
                 Portion::OfAnotherNode => None,
             };
         }
         Ok(())
     }
 
-    /// Says that the node lives, looks at the others, and raises the version of the installation if they allow it.
+    /// Writes the heartbeat, reads the other nodes' rows, and raises the version of the installation if they allow it.
     fn beat(&mut self, link: &BlockingConnection) -> Result<(), Error> {
         let Node { id, version, features } = &self.node;
         self.beaten = Instant::now();
@@ -233,7 +232,7 @@ impl Upkeep {
         if found.may_rise && found.version < *version {
             match link.run(raise(link, &self.node)) {
                 Ok(()) => found = self.look(link)?,
-                // A long transaction of another node. It is tried again with the next beat.
+                // Another node has a long transaction. This node tries again at its next heartbeat.
                 Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {}
                 Err(error) => return Err(error),
             }
@@ -267,16 +266,16 @@ impl Upkeep {
     }
 }
 
-/// What a node finds out about the others.
+/// What a node reads about the others.
 struct Found {
     version: i32,
     features: u64,
-    /// Whether every other living node knows the version of this one.
+    /// Whether every other living node supports the version of this one.
     may_rise: bool,
     has_rewrite: bool,
 }
 
-/// Raises the version, if every living node knows it. Transactions that are open end first.
+/// Raises the version, if every living node supports it. Waits for open transactions to end.
 async fn raise(link: &BlockingConnection, node: &Node) -> Result<(), Error> {
     let client = link.client();
     let raised = try_raise(link, client, node).await;
@@ -293,7 +292,7 @@ async fn try_raise(link: &BlockingConnection, client: &Client, node: &Node) -> R
     Ok(client.batch_execute("COMMIT").await?)
 }
 
-/// Whether the error says that the node's version is below the installation's.
+/// Whether the error means that the node's version is below the installation's.
 pub(super) fn is_outdated(code: Option<&SqlState>) -> bool {
     code.is_some_and(|code| code.code() == OUTDATED)
 }

@@ -11,7 +11,7 @@ use super::{migrate, moving};
 use crate::clock::Clock;
 use crate::record::KeyInfo;
 
-/// Stores a key's hash under a name; `false` if the name is taken.
+/// Stores a key's hash under a name. Returns `false` if the name is taken.
 pub(crate) fn create(url: &str, ca: Option<&Path>, name: &str, hash: &[u8; 32]) -> anyhow::Result<bool> {
     let now = Clock::system().now().as_millis();
     with_connection(url, ca, async |client| {
@@ -21,7 +21,7 @@ pub(crate) fn create(url: &str, ca: Option<&Path>, name: &str, hash: &[u8; 32]) 
     })
 }
 
-/// Every key, by name.
+/// All keys, by name.
 pub(crate) fn list(url: &str, ca: Option<&Path>) -> anyhow::Result<Vec<KeyInfo>> {
     with_connection(url, ca, async |client| {
         let select = "SELECT name, created, revoked IS NOT NULL FROM api_keys ORDER BY name";
@@ -34,7 +34,7 @@ pub(crate) fn list(url: &str, ca: Option<&Path>) -> anyhow::Result<Vec<KeyInfo>>
     })
 }
 
-/// Revokes a key; `false` if no active key has this name.
+/// Revokes a key. Returns `false` if no active key has this name.
 pub(crate) fn revoke(url: &str, ca: Option<&Path>, name: &str) -> anyhow::Result<bool> {
     let now = Clock::system().now().as_millis();
     with_connection(url, ca, async |client| {
@@ -43,7 +43,7 @@ pub(crate) fn revoke(url: &str, ca: Option<&Path>, name: &str) -> anyhow::Result
     })
 }
 
-/// Runs `work` on a new connection in its own thread, because the caller's thread may be an async one.
+/// Runs `work` on a new connection in a new thread, because the caller's thread may be async and must not block.
 fn with_connection<T: Send>(
     url: &str,
     ca: Option<&Path>,
@@ -53,7 +53,7 @@ fn with_connection<T: Send>(
     std::thread::scope(|scope| {
         let done = scope.spawn(|| {
             let mut link = BlockingConnection::open(&target)?;
-            // Existing tables are not migrated, because running nodes may be of an older version.
+            // The tables are not migrated, because running nodes may be of an older version.
             let has_tables = link.run_alone(async |client| -> anyhow::Result<bool> {
                 let row = client.query_one("SELECT to_regclass('api_keys') IS NOT NULL", &[]).await?;
                 Ok(row.try_get(0)?)

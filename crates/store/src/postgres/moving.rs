@@ -1,7 +1,7 @@
 //! `migrate-store`: copies an installation from SQLite to PostgreSQL, then reads every row back and compares it.
 //!
-//! Rows are copied in key order, some thousand per transaction, which also stores the number copied. So an interrupted run is
-//! resumed by the next one. Until the migration is finished no node serves from that database.
+//! Rows are copied in key order, some thousand in each transaction. The transaction also stores the number of copied rows,
+//! so that the next run resumes an interrupted one. Until the migration is finished, no node serves from that database.
 
 mod table;
 
@@ -23,7 +23,7 @@ use super::{SERVING_LOCK_ID, migrate};
 use crate::sqlite;
 use crate::table::{TABLES, Table};
 
-/// Rows per transaction. They take at most a second, and an interruption repeats at most that.
+/// How many rows a transaction copies. They take at most a second, so an interruption repeats at most that.
 const CHUNK_ROWS: usize = 5_000;
 
 /// Session settings of the copy, which may take arbitrarily long.
@@ -31,43 +31,44 @@ const COPY_SESSION: &str =
     "SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0;
                        SET default_transaction_isolation = 'read committed'";
 
-/// The result for a table.
+/// The result of moving one table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Moved {
     /// The table.
     pub table: &'static str,
-    /// Rows in PostgreSQL, each compared with its original.
+    /// How many rows PostgreSQL has. Each was compared with its original.
     pub rows: u64,
-    /// Rows of them that an earlier run copied.
+    /// How many of these rows an earlier run had copied.
     pub before: u64,
 }
 
-/// The progress of a table.
+/// The progress of moving one table.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
     /// The table.
     pub table: &'static str,
-    /// True while rows are compared, false while they are copied.
+    /// True while the rows are compared, false while they are copied.
     pub compares: bool,
-    /// Rows so far.
+    /// How many rows are done.
     pub done: u64,
-    /// Total rows.
+    /// How many rows there are.
     pub of: u64,
 }
 
 /// The PostgreSQL database to copy to.
 #[derive(Debug, Clone, Copy)]
 pub struct Destination<'a> {
-    /// Its URL.
+    /// The URL of the database.
     pub url: &'a str,
     /// A file of root certificates that replaces the system's.
     pub ca: Option<&'a Path>,
-    /// Its URL without a password, for the marker file beside the source.
+    /// The URL without a password, for the marker file in the source's directory.
     pub name: &'a str,
 }
 
-/// Copies the database in the directory `from`, whose server must be stopped, to the PostgreSQL database at `to`, which must be empty
-/// or from an interrupted run. The database in `from` is not changed; a marker file beside it stops servers from using it.
+/// Copies the database in the directory `from` to the PostgreSQL database at `to`. The server of `from` must be stopped.
+/// The destination must be empty or from an interrupted run. The database in `from` is not changed; a marker file beside it
+/// stops servers from using it.
 ///
 /// # Errors
 /// A database cannot be used or is in use, or a copied row differs from its original.
@@ -145,14 +146,14 @@ fn fingerprint(source: &Connection) -> anyhow::Result<String> {
         |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)),
     )?;
     hash.update(format!("{last:?}"));
-    // Bodies that a server has rewritten since differ from those that were copied.
+    // Bodies that a server has rewritten meanwhile would differ from those that were copied.
     if let Some(position) = rewrite_position(source)? {
         hash.update(format!("{position:?}"));
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The event up to which bodies name users by number; none if all do.
+/// The event up to which bodies name users by key; `None` if all do.
 fn rewrite_position(source: &Connection) -> rusqlite::Result<Option<(i64, i64)>> {
     let select = "SELECT conversation, seq FROM rewrite";
     source.query_row(select, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()
@@ -184,7 +185,7 @@ async fn is_finished(client: &Client, source: &str) -> anyhow::Result<bool> {
     Ok(claim.is_some())
 }
 
-/// Copies the rows that have not been copied yet. Returns the number that had been.
+/// Copies the rows that have not been copied yet. Returns how many had been copied before.
 async fn copy(
     source: &Connection,
     client: &mut Client,
@@ -261,7 +262,8 @@ async fn compare(
     Ok(done)
 }
 
-/// Sets the id sequences after the copied rows, takes over the version of what was copied, and allows nodes to serve.
+/// Finishes the migration: sets the id sequences after the copied rows, stores the version of the source, and allows nodes
+/// to serve.
 async fn finish(source: &Connection, client: &mut Client) -> anyhow::Result<()> {
     let transaction = client.transaction().await?;
     transaction.execute("UPDATE installation SET version = greatest(version, $1)", &[&USER_NUMBERS]).await?;
@@ -288,6 +290,6 @@ async fn finish(source: &Connection, client: &mut Client) -> anyhow::Result<()> 
     }
     transaction.execute("UPDATE moves SET finished = true", &[]).await?;
     transaction.commit().await?;
-    // Updates the planner's statistics, which are from when the tables were empty.
+    // The planner's statistics are from when the tables were empty.
     Ok(client.batch_execute("ANALYZE").await?)
 }

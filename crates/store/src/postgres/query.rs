@@ -1,5 +1,5 @@
-//! The queries in PostgreSQL, each in one or two round trips. A query about many users or messages takes arrays, and its rows
-//! have the index in the array.
+//! The lookups in PostgreSQL, each in one or two round trips. A lookup of many users or messages takes arrays, and each row
+//! of its result has the index in the array.
 
 mod event;
 mod message;
@@ -37,9 +37,9 @@ const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// A connection that only reads, one transaction after the other.
 pub(super) struct Session {
     pub(super) link: BlockingConnection,
-    /// Whether a transaction is open.
+    /// Whether a read transaction is open.
     begun: Cell<bool>,
-    /// The number of round trips.
+    /// How many round trips were made.
     #[cfg(test)]
     trips: Cell<u32>,
 }
@@ -54,7 +54,7 @@ impl Session {
         }
     }
 
-    /// Does something in the transaction. Its begin is sent together with what is done first in it.
+    /// Runs `work` in the transaction. If none is open, BEGIN is sent together with the first statement.
     fn run<T>(&self, work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>) -> Result<T> {
         #[cfg(test)]
         self.trips.update(|trips| trips + 1);
@@ -62,7 +62,7 @@ impl Session {
             return Ok(self.link.run(work)?);
         }
         Ok(self.link.run(async {
-            // In this order, and neither waits for the other.
+            // The two are sent in this order, without waiting for the answer to the first.
             let (begun, done) = join(self.link.client().batch_execute(BEGIN_READ), work).await;
             begun.and(done)
         })?)
@@ -72,17 +72,17 @@ impl Session {
         self.run(self.link.rows(sql, parameters))
     }
 
-    /// The one row that there is at most.
+    /// The first row of a result, if there is one.
     fn row(&self, sql: &'static str, parameters: &[&(dyn ToSql + std::marker::Sync)]) -> Result<Option<Row>> {
         Ok(self.rows(sql, parameters)?.pop())
     }
 
-    /// Ends the transaction. It is only sent: the answer comes before that of the next.
+    /// Ends the transaction. The ROLLBACK is only sent; its answer is read before that of the next statement.
     pub(super) fn end(&self) {
         if !self.begun.replace(false) || self.link.is_closed() {
             return;
         }
-        // Nobody needs to know whether it worked. Where it did not, there is no connection any more.
+        // The result is not needed: if the ROLLBACK fails, the connection is lost as well.
         let _ = self.link.run(async {
             let mut rollback = std::pin::pin!(self.link.client().batch_execute("ROLLBACK"));
             std::future::poll_fn(|cx| {
@@ -90,7 +90,7 @@ impl Session {
                 std::task::Poll::Ready(())
             })
             .await;
-            // What moves the bytes has its turn.
+            // Lets the task that drives the connection send the bytes.
             tokio::task::yield_now().await;
             Ok::<_, tokio_postgres::Error>(())
         });
@@ -381,7 +381,7 @@ fn view(row: &Row, first: usize) -> std::result::Result<View, Error> {
     Ok(View { conversation, membership: maybe_membership(row, first + Conversation::COLUMNS)? })
 }
 
-/// Which of so many places the rows have.
+/// For each place of an array, whether one of the rows has it.
 fn marked(places: usize, rows: &[Row]) -> Result<Vec<bool>> {
     let mut marked = vec![false; places];
     for row in rows {
@@ -392,7 +392,7 @@ fn marked(places: usize, rows: &[Row]) -> Result<Vec<bool>> {
     Ok(marked)
 }
 
-/// The name of a conversation in a report.
+/// The name of a conversation, for the log.
 fn conversation_name(row: &Row, column: usize) -> String {
     format!("conversation {}", row.try_get::<_, &str>(column).unwrap_or("without a name"))
 }

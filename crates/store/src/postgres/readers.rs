@@ -1,4 +1,4 @@
-//! Reader threads, each with a connection that only reads.
+//! The reader threads, each with a connection that only reads.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,21 +18,23 @@ use crate::refusal::Refusal;
 use crate::turns::Who;
 use crate::{Excerpt, Place, PlacesPage, Revocations, Seqs};
 
-/// The threads that read.
+/// The reader threads.
 pub(super) struct Readers {
-    /// Serve users and their connections.
+    /// The threads for users and their connections.
     pub(super) users: readers::Readers<Reads>,
-    /// Serve the router, so that delivery does not queue behind users' pages.
+    /// The threads for the router, so that delivery does not wait for users' pages.
     router: readers::Readers<Reads>,
-    /// Serve the router's query of revocations, so that it does not queue behind other reads.
+    /// The thread for the router's query of revocations, so that it does not wait for other reads.
     revocations: readers::Readers<Reads>,
 }
 
-/// Reader threads of the router. Its reads are short; with two threads, one conversation's log does not delay another's.
+/// How many threads read for the router. Its reads are short; with two threads, the log of one conversation does not delay
+/// that of another.
 const ROUTER_READERS: usize = 2;
 
 impl Readers {
-    /// Starts `count` threads for users, and those for the router. A thread connects at its first read and ends when this is dropped.
+    /// Starts `count` threads for users, and those for the router. A thread connects at its first read. The threads end
+    /// when this is dropped.
     pub(super) fn start(
         count: usize,
         target: &Target,
@@ -50,7 +52,7 @@ impl Readers {
         Ok(Self { users, router, revocations })
     }
 
-    /// Uses the router's threads, because all of the users' may be busy.
+    /// Probes on the router's threads, because all of the users' threads may be busy.
     pub(super) fn probe(&self) -> Answer<()> {
         self.router.probe()
     }
@@ -80,13 +82,12 @@ impl Readers {
 const MIN_READER_RECONNECT_DELAY: Duration = Duration::from_millis(100);
 const MAX_READER_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
-/// Settings of a reader's session. Every statement is written for look-ups by key, but the planner prefers sequential scans of tables
-/// that are small or that it estimates as small. A query about 500 users among a million memberships took 400 ms in three processes
-/// that way; by key it takes 50 ms in one. A bitmap of all rows is never right for
-/// the first of them.
-///
-/// The keys leave nothing to choose, so each statement is planned once: to plan two of them anew for every `hello` took the
-/// database twice as long as all of its reads.
+/// Settings of a reader's session. Every statement is written for index lookups, but the planner prefers sequential scans
+/// of tables that are small or that it estimates as small. That way a query about 500 users among a million memberships
+/// took 400 ms in three processes; with index lookups it takes 50 ms in one. Bitmap scans are off, because they read all
+/// matching rows even if only the first are needed.
+/// | With index lookups the plan does not depend on the parameters, so each statement is planned once. Planning two of them
+/// anew for every `hello` took the database twice as long as all of its reads.
 pub(super) const SETUP: &str = "SET jit = off; SET max_parallel_workers_per_gather = 0;
                      SET plan_cache_mode = force_generic_plan; SET enable_bitmapscan = off;
                      SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
@@ -97,7 +98,7 @@ pub(super) struct Reads {
     target: Target,
     limits: Arc<Limits>,
     state: Arc<State>,
-    /// Until when not to try to connect, and the current delay.
+    /// When to try to connect again, and the current delay of the backoff.
     backoff: Option<(Instant, Duration)>,
 }
 
@@ -106,7 +107,7 @@ impl Reads {
         Self { session: None, target, limits, state, backoff: None }
     }
 
-    /// The session, connected if it can be.
+    /// The session; connects if there is none and the backoff delay is over.
     fn session(&mut self) -> Option<&Session> {
         if self.session.as_ref().is_some_and(|session| session.link.is_closed()) {
             self.session = None;
@@ -187,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    /// A database of its own with its tables, and one reader of it.
+    /// A new database with its tables, and a reader of it.
     async fn reader(url: &str) -> Readers {
         let target = Target::new(url, None).expect("a target");
         let migrated = target.clone();
@@ -210,7 +211,7 @@ mod tests {
         let postgres = Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
         let readers = reader(&postgres.url()).await;
         assert_eq!(read(&readers).await, Ok(None));
-        // The answer comes before the transaction ends, and nothing else is read.
+        // The answer comes before the transaction ends, so the test waits for the end.
         let ended = async {
             let state = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query = 'ROLLBACK'";
             while postgres.psql(state).await.expect("a row") != "1" {

@@ -1,4 +1,5 @@
-//! A portion of [`crate::rewrite`] in PostgreSQL. One node at a time rewrites: it locks the row of the position.
+//! Rewrites one portion of old bodies in PostgreSQL; see [`crate::rewrite`]. Only one node at a time rewrites: it locks the
+//! row of the position.
 
 use rustc_hash::FxHashMap;
 use switchboard_protocol::UserId;
@@ -10,17 +11,18 @@ use crate::body;
 use crate::record::{Kind, UserKey};
 use crate::rewrite::{Candidate, KINDS, MAX_CONVERSATIONS_PER_PORTION, Position, Section, portion};
 
-/// Fewer than in SQLite, because the rows of a conversation are on as many pages, each perhaps on the disk.
+/// How many events a portion reads at most. Fewer than in SQLite, because each event may be on another page, and that page
+/// on the disk.
 pub(super) const MAX_EVENTS_PER_PORTION: u64 = 500;
 
-/// What a portion has come to.
+/// The result of a portion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Portion {
-    /// There is more to rewrite.
+    /// There are more bodies to rewrite.
     More,
-    /// That was the last.
+    /// This was the last portion.
     Done,
-    /// Another node rewrites.
+    /// Another node is rewriting.
     OfAnotherNode,
 }
 
@@ -29,7 +31,7 @@ const POSITION: &str = "SELECT conversation, seq FROM rewrite FOR UPDATE SKIP LO
 const CANDIDATES: &str =
     "SELECT id, name LIKE '#%', greatest(head, 0) FROM conversations WHERE id >= $1 ORDER BY id LIMIT $2";
 
-/// `OFFSET 0` keeps the planner from reading all events of a kind.
+/// `OFFSET 0` is an optimisation fence, because the planner would read all events of a kind.
 const EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.body
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) s (conversation, after, upto)
     CROSS JOIN LATERAL (SELECT * FROM events e
@@ -42,7 +44,7 @@ const UPDATE: &str = "UPDATE events e SET body = w.body
     FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS w (conversation, seq, body)
     WHERE e.conversation = w.conversation AND e.seq = w.seq";
 
-/// Rewrites a portion of at most so many events, in a transaction of its own.
+/// Rewrites a portion of at most `events` events in one transaction.
 pub(super) fn rewrite(link: &BlockingConnection, events: u64) -> Result<Portion, Error> {
     link.run(async {
         let client = link.client();
@@ -65,7 +67,7 @@ async fn rewrite_portion(client: &Client, events: u64) -> Result<Portion, Error>
     if !sections.is_empty() {
         rewrite_sections(client, &sections).await?;
     }
-    // At the end the last position comes again.
+    // At the end of the log, the position no longer advances.
     let next = next.filter(|next| *next != from);
     match next {
         Some(Position { conversation, seq }) => {
@@ -87,7 +89,7 @@ async fn candidates(client: &Client, from: Position) -> Result<Vec<Candidate>, E
     candidates.collect()
 }
 
-/// An event whose body is to be rewritten.
+/// An event whose body has to be rewritten.
 struct Found {
     conversation: i64,
     seq: i64,
@@ -110,7 +112,7 @@ async fn rewrite_sections(client: &Client, sections: &[Section]) -> Result<(), E
     for Found { conversation, seq, kind, body } in found {
         let stored =
             body::to_stored(&kind, &body, |user| Ok::<_, Error>(numbers.get(user.as_str()).copied()))?;
-        // What is damaged stays as it is.
+        // A damaged event stays as it is, so that `check` still finds it.
         if let Some(stored) = stored.filter(|stored| *stored != body) {
             conversations.push(conversation);
             seqs.push(seq);

@@ -1,7 +1,8 @@
-//! The rows of one transaction: prefetched by name before the changes, cached in memory, flushed with the commit in one round trip.
+//! The rows of one transaction. They are prefetched by name before the changes, cached in memory, and flushed with the
+//! commit in one round trip.
 //!
-//! Other nodes write to the same database, so no cached row outlives the transaction. Reading a conversation locks its row, and no
-//! other node writes to the conversation until the transaction ends, so the cached rows about it are current.
+//! Other nodes write to the same database, so no cached row outlives the transaction. Reading a conversation locks its row,
+//! so no other node writes to it until the transaction ends, and its cached rows are current.
 
 mod fetch;
 mod flush;
@@ -25,7 +26,7 @@ use crate::change::rows::{Keyed, PROBE_BYTES, Referred, Rows};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
 
-/// The statements to prepare.
+/// The statements to prepare on each connection.
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {
     fetch::STATEMENTS.into_iter().chain(flush::statements())
 }
@@ -57,12 +58,12 @@ pub(super) struct PostgresRows<'a> {
     ids: &'a mut Ids,
     most_rooms: u32,
     near: u64,
-    /// The writer whose transaction it is.
+    /// The id of the writer's own row.
     writer: String,
-    /// The version of the installation, which stays while the transaction is open.
+    /// The version of the installation. It cannot change while the transaction is open.
     installation: i32,
 
-    // Rows that were read, with this transaction's changes; `None` for absent ones.
+    // Rows that were read, with the changes of this transaction; `None` for rows that do not exist.
     users: FxHashMap<UserId, Option<UserKey>>,
     user_names: FxHashMap<UserKey, UserId>,
     conversations: FxHashMap<ConversationId, Option<Conversation>>,
@@ -72,10 +73,10 @@ pub(super) struct PostgresRows<'a> {
     events: FxHashMap<(ConversationKey, Seq), Option<Referred>>,
     amendments: FxHashMap<(ConversationKey, Seq), Vec<Seq>>,
     reactions: Reactions,
-    /// The number of rooms that a user has chosen, in the database.
+    /// The number of rooms that a user created or joined, as the database has it.
     choices: FxHashMap<UserKey, u32>,
 
-    /// Counts up to cursors, from the database.
+    /// Message counts up to cursors, as the database computed them.
     counts: FxHashMap<(ConversationKey, UserKey, Seq), Counts>,
 
     /// Users whose rows this transaction has locked.
@@ -89,16 +90,16 @@ pub(super) struct PostgresRows<'a> {
     not_before: BTreeMap<UserKey, (i64, bool)>,
     new_conversations: BTreeSet<ConversationId>,
     dirty_conversations: FxHashSet<ConversationId>,
-    /// The value says whether the row exists in the database.
+    /// The changed members; the value says whether the row exists in the database.
     dirty_members: BTreeMap<(ConversationKey, UserKey), bool>,
     appended: Vec<Appended>,
     places: FxHashMap<(ConversationKey, Seq), usize>,
     own_keys: FxHashMap<(UserKey, Box<str>), usize>,
     erased: BTreeMap<(ConversationKey, Seq), Box<str>>,
     new_amendments: Vec<(ConversationKey, Seq, Seq)>,
-    /// True if the user chose the room, false if the user left it.
+    /// `true` if the user created or joined the room, `false` if the user left it.
     chosen: BTreeMap<(UserKey, ConversationKey), bool>,
-    /// The bytes that a probe writes; empty without a probe.
+    /// The bytes that a probe writes; empty if there is no probe.
     probe: Vec<u8>,
 }
 
@@ -284,7 +285,8 @@ impl Rows for PostgresRows<'_> {
         self.installation >= USER_NUMBERS
     }
 
-    /// A duplicate key from a concurrent transaction of another node is found only by the database, at the flush.
+    /// A concurrent transaction of another node may insert the same idempotency key. Only the database finds that, at the
+    /// flush.
     fn insert_event(
         &mut self,
         event: &LogEvent,
@@ -341,7 +343,7 @@ impl Rows for PostgresRows<'_> {
         Ok(self.amendments_of(conversation, target)?.clone())
     }
 
-    /// Never queries the database: counts that were not prefetched are left to the readers.
+    /// Never queries the database. If a count was not prefetched, readers have to make it.
     fn counts(
         &mut self,
         conversation: &Conversation,
@@ -356,7 +358,7 @@ impl Rows for PostgresRows<'_> {
         if let Some(counts) = self.counts.get(&(conversation.key, user, upto)) {
             return Ok(Some(*counts));
         }
-        // Events of this transaction are the last of the log.
+        // An event of this transaction is at the end of the log, and has its message count.
         let Some(messages) = self.own((conversation.key, upto)).map(|event| event.messages) else {
             return Ok(None);
         };
@@ -406,8 +408,8 @@ impl Rows for PostgresRows<'_> {
         Ok(())
     }
 
-    /// The count is read together with each reaction, and a reaction is always read first. The reactions of a message to delete are
-    /// counted by the prefetch.
+    /// Never queries the database, because the count is read together with each reaction and a reaction is always read
+    /// first. The prefetch counts the reactions of a message to be deleted.
     fn count_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Error> {
         Ok(self.reactions.standing(conversation, target))
     }

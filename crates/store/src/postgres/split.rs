@@ -1,4 +1,4 @@
-//! Writing the writes of a batch one by one, after one of them failed it.
+//! Writes the writes of a batch one by one, after one of them made the batch fail.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use crate::Submission;
 
-/// Time limit for writing a batch's writes one by one, after one was too slow for the batch. The rest is refused as `unavailable`, so
-/// that the next batch need not wait longer.
+/// How long the writes of a batch may be written one by one, after one was too slow for the batch. The remaining writes are
+/// refused as `unavailable`, so that the next batch does not wait longer.
 const MAX_SPLIT_DURATION: Duration = Duration::from_secs(10);
 
 /// The state of writing a batch's writes one by one.

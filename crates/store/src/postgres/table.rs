@@ -1,4 +1,4 @@
-//! The tables' columns in PostgreSQL: what they hold, and the statements that write many whole rows from one array for each
+//! How PostgreSQL stores the columns of each table, and the statements that write many whole rows from one array for each
 //! column.
 
 use switchboard_protocol::{ConversationId, Role, Seq};
@@ -11,7 +11,7 @@ use crate::change::rows::{role, role_number};
 use crate::record::{Conversation, ConversationKey, Membership, UserKey};
 use crate::table::{Column, ColumnType, Table, Written, conversations, members, quoted};
 
-/// A type that a column keeps.
+/// A type that a column can have in PostgreSQL.
 pub(super) trait PostgresColumn: Sized {
     type Stored<'a>: ToSql + Sync
     where
@@ -53,7 +53,7 @@ pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// An array for each column of a record, and how a row is read.
+/// Defines the arrays for writing a record, and how to read it from a row.
 macro_rules! postgres_record {
     ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, beside {
         $($beside:ident: $beside_type:ty = $beside_column:literal, $beside_written:ident;)*
@@ -61,7 +61,7 @@ macro_rules! postgres_record {
         $($(#[$doc:meta])* $field:ident: $type:ty = $column:literal, $written:ident;)*
     }) => {
         impl $record {
-            /// Reads its columns, the first of which is at `first`.
+            /// Reads the record from its columns, the first of which is at `first`.
             pub(in crate::postgres) fn from_postgres(row: &Row, first: usize) -> Result<Self, Error> {
                 let mut columns = first..;
                 let mut next = || columns.next().unwrap_or_default();
@@ -69,7 +69,7 @@ macro_rules! postgres_record {
             }
         }
 
-        /// Rows by column.
+        /// Rows as one array per column, to pass to a statement with `unnest`.
         #[derive(Default)]
         pub(in crate::postgres) struct Arrays<'a> {
             rows: usize,
@@ -84,12 +84,12 @@ macro_rules! postgres_record {
                 $(self.$field.push(record.$field.stored());)*
             }
 
-            /// How many rows there are.
+            /// The number of rows in the arrays.
             pub(in crate::postgres) fn len(&self) -> usize {
                 self.rows
             }
 
-            /// The arrays of those columns, in their order.
+            /// The arrays of the wanted columns, in the order of the columns.
             pub(in crate::postgres) fn of(&self, is_wanted: fn(Written) -> bool) -> Vec<&(dyn ToSql + Sync)> {
                 let all: [(Written, &(dyn ToSql + Sync)); _] = [
                     $((Written::$beside_written, &self.$beside),)*
@@ -115,7 +115,8 @@ pub(super) mod member_rows {
     super::members!(postgres_record);
 }
 
-/// The same of a row that may have none, by an outer join: its first column is never NULL.
+/// Reads a membership from a row of an outer join, in which all columns are NULL if there is none. The first column of a
+/// membership is never NULL.
 pub(super) fn maybe_membership(row: &Row, first: usize) -> Result<Option<Membership>, Error> {
     match get::<Option<i16>>(row, first)? {
         Some(_) => Membership::from_postgres(row, first).map(Some),
@@ -123,23 +124,23 @@ pub(super) fn maybe_membership(row: &Row, first: usize) -> Result<Option<Members
     }
 }
 
-/// The columns of a new row.
+/// Selects the columns that are written for a new row.
 pub(super) fn is_any(_: Written) -> bool {
     true
 }
 
-/// The columns of a row that is there already, with its key.
+/// Selects the columns that are written for an existing row, and its key.
 pub(super) fn is_changed(written: Written) -> bool {
     written != Written::Once
 }
 
-/// Inserts rows from an array for each column.
+/// The statement that inserts rows from one array per column.
 pub(super) fn insert(table: &Table) -> String {
     let (columns, arrays) = (quoted(table.columns), arrays(table.columns.iter()));
     format!("INSERT INTO {} ({columns}) SELECT * FROM unnest({arrays})", table.name)
 }
 
-/// Updates rows from an array for each column that may change.
+/// The statement that updates rows, from one array for each column that may change.
 pub(super) fn update(table: &Table) -> String {
     let wanted: Vec<_> = table.columns.iter().filter(|column| is_changed(column.written)).copied().collect();
     let equal = |columns: Vec<&Column>, left: &str, with: &str| {

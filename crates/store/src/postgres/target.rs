@@ -54,7 +54,7 @@ impl std::fmt::Debug for Target {
 }
 
 impl std::fmt::Display for Target {
-    /// Without user and password.
+    /// Omits the user and the password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.display)
     }
@@ -100,7 +100,7 @@ impl Target {
     }
 }
 
-/// The parameters of a URL that the library does not handle.
+/// The parameters of a URL that the PostgreSQL library does not handle.
 struct Parameters {
     sslmode: Option<String>,
     sslrootcert: Option<PathBuf>,
@@ -109,7 +109,7 @@ struct Parameters {
 }
 
 impl Parameters {
-    /// Splits them off a URL.
+    /// Takes these parameters from a URL; returns the URL without them.
     fn take(url: &str) -> anyhow::Result<(String, Self)> {
         ensure!(
             url.starts_with("postgres://") || url.starts_with("postgresql://"),

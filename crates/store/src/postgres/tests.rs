@@ -28,7 +28,7 @@ use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 use crate::{Batch, Change, Committed, CommittedEvent, Request, Store as _, Submission};
 
-/// Time-out of an awaited event; reached only by a failing test.
+/// How long a test waits for an event. Only a failing test reaches it.
 const TEST_TIMEOUT: Duration = Duration::from_secs(40);
 
 fn settings(url: &str) -> Settings {
@@ -60,7 +60,7 @@ fn change(name: &str, fields: &Value) -> Change {
     }
 }
 
-/// The store of a node, with its outcomes.
+/// A node's store with the receiver of its outcomes.
 struct Node {
     store: PostgresStore,
     batches: mpsc::Receiver<Batch>,

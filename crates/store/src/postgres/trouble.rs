@@ -23,7 +23,7 @@ pub(super) enum Trouble {
     Unknown(Error, Results, Vec<ConversationKey>),
     /// A deadlock, or a row that another node inserted first. Nothing was stored, and a retry may succeed.
     Conflict(Error),
-    /// The lock time-out: another node holds a lock for long.
+    /// The lock time-out expired: another node has held a lock for long.
     Held(Error),
     /// A statement was cancelled or timed out: one of the changes may be too much work.
     Cancelled(Error),

@@ -22,7 +22,7 @@ use crate::{Batch, Submission};
 /// How often an idle writer checks its connection.
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What the writer needs.
+/// The parts that the writer is made of.
 pub(super) struct Parts {
     pub(super) target: Target,
     pub(super) settings: Settings,
@@ -41,7 +41,7 @@ pub(super) struct Parts {
 pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
     let (ready, opened) = crossbeam_channel::bounded(1);
     std::thread::Builder::new().name(WRITER_THREAD.to_owned()).spawn(move || {
-        // The connection is opened here because it stays on its thread.
+        // The connection is opened on this thread, because it cannot move to another.
         let Parts { target, settings, batches, state, queue, counter, installation } = parts;
         let link = BlockingConnection::open(&target).and_then(|mut link| {
             super::migrate(&mut link)?;
@@ -93,7 +93,7 @@ impl Writer {
         self.committer.end();
     }
 
-    /// Waits for a write, and does meanwhile what is to be done between batches; `None` when the queue is closed.
+    /// Waits for a write. Meanwhile does the work that is due between batches. Returns `None` when the queue is closed.
     fn next(&mut self) -> Option<Submission> {
         let mut checked = Instant::now();
         loop {

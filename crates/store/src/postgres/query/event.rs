@@ -1,4 +1,4 @@
-//! Events of the log.
+//! Reads events of the log.
 
 use switchboard_protocol::{ConversationId, Seq, Timestamp};
 use tokio_postgres::Row;
@@ -10,7 +10,7 @@ use crate::read::Range;
 use crate::read::row::{is_readable, unreadable};
 use crate::record::{ConversationKey, Kind, LogEvent};
 
-/// Those that fill the page, and no body more.
+/// Selects the events that fill a page, and not the bodies of any others.
 const SELECT_EVENT_PAGE: &str = "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM (
         SELECT page.*, sum(page.bytes) OVER (ORDER BY page.seq) AS so_far FROM (
             SELECT seq, kind, sender, at, key, body,

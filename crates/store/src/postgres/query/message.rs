@@ -1,4 +1,4 @@
-//! Messages: the way to those of a page, and each with its last edit and its reactions.
+//! Finds the messages of a page, and reads each with its last edit and its reactions.
 
 use std::ops::ControlFlow;
 
@@ -12,12 +12,13 @@ use crate::postgres::connect::Error;
 use crate::read::row::{Wanted, Whole, readable};
 use crate::record::ConversationKey;
 
-/// Goes back from one message to the one before. Each row of `way` is a step: it looks at the last event up to `probe`. At a
-/// message that is wanted the next probe is the event before it. Any other event has the count of the messages
-/// before it, and the first event with that count is the last of those messages: it is looked for backwards in
-/// growing steps, then by halves. So a run of other events costs twice as many steps as its length has bits.
+/// Walks back from one message to the previous one. Each row of `way` is a step that reads the last event up to `probe`. If
+/// that is a wanted message, the next probe is the event before it. Any other event has the count of the messages before
+/// it, and the first event with that count is the last of those messages. It is searched backwards in growing steps, then
+/// by bisection. So a run of other events costs twice as many steps as its length has bits.
 ///
-/// `goal` is the count that is looked for; `high` the first event known to have it, `low` the last known not to.
+/// `goal` is the count that is searched for, `high` the first event known to have it, and `low` the last event known not
+/// to.
 const BEFORE: &str = concat!(
     "WITH RECURSIVE way AS (
         SELECT NULL::bigint AS found, $2::bigint - 1 AS probe, $3::bigint AS wanted,
@@ -62,8 +63,8 @@ pub(super) fn before(
     Ok(rows.iter().map(|row| seq(row, 0)).collect::<std::result::Result<_, _>>()?)
 }
 
-/// Finds the first event up to which there are `$4` messages more than before `$2`, or `$3` where there are not so many: by
-/// halves, since the number of messages never falls. What is not there is passed over.
+/// Finds the first event up to which there are `$4` messages more than before `$2`, or `$3` if there are fewer. It is a
+/// bisection, because the message count never goes down. Missing events are skipped.
 const LAST: &str = "WITH RECURSIVE way AS (
         SELECT $2::bigint - 1 AS earlier, $3::bigint AS last, $4::bigint + coalesce(
             (SELECT messages FROM events WHERE conversation = $1 AND seq = $2::bigint - 1), 0) AS goal
@@ -92,12 +93,12 @@ pub(super) fn from(
     Ok(found)
 }
 
-/// Names two statements, which differ in the reactions that are seen.
+/// Defines two statements that differ in which reactions they read.
 macro_rules! for_reactions {
     ($all:ident, $standing:ident: [$($first:tt)*], [$($last:tt)*]) => {
-        /// For a user who sees the log up to an event.
+        /// For a user who sees the log up to an event: reads removed reactions, too.
         const $all: &str = concat!($($first)*, "(r.until IS NULL OR r.until > w.visible)", $($last)*);
-        /// For a user who sees the whole log: it does not read removed reactions.
+        /// For a user who sees the whole log: does not read removed reactions.
         const $standing: &str = concat!($($first)*, "r.until IS NULL", $($last)*);
     };
 }
@@ -130,7 +131,8 @@ for_reactions!(REACTIONS, STANDING_REACTIONS:
     JOIN reactions r ON r.conversation = w.conversation AND r.target = w.target AND r.since <= w.visible AND "#],
     [r#" JOIN users u ON u.id = r."user" ORDER BY w.place, r.since"#]);
 
-/// Hands on messages in their order. Those that fill so many bytes are looked up at once; few pages need more.
+/// Passes messages to `each`, in their order. Each round reads as many as fill about `bytes`; few pages need a second
+/// round.
 pub(super) fn find(
     session: &Session,
     mut wanted: &[Wanted<'_>],
@@ -139,7 +141,7 @@ pub(super) fn find(
 ) -> Result<()> {
     while !wanted.is_empty() {
         let found = portion(session, wanted, bytes)?;
-        // Bodies of this length fit nowhere, but nobody is to wait for ever.
+        // If one body is too long for any page, the loop would make no progress, so it ends with an error.
         if found.is_empty() {
             return Err(Error::Damaged("no message can be read".to_owned()).into());
         }
@@ -153,7 +155,7 @@ pub(super) fn find(
     Ok(())
 }
 
-/// The first of the messages: so many as come to about `bytes`.
+/// Reads the first of the wanted messages: as many as fill about `bytes`.
 fn portion(session: &Session, wanted: &[Wanted<'_>], bytes: usize) -> Result<Vec<Option<Whole>>> {
     let keys: Vec<_> = wanted.iter().map(|wanted| wanted.conversation.key.0).collect();
     let targets: Vec<_> = wanted.iter().map(|wanted| number(wanted.target)).collect();

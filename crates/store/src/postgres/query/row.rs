@@ -1,4 +1,5 @@
-//! Decodes the columns of a row. The database has signed numbers and we use unsigned ones, so a negative number is damage.
+//! Decodes the columns of a row. The database has signed numbers and the log's are unsigned, so a negative number means a
+//! damaged row.
 
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 use tokio_postgres::Row;
@@ -9,7 +10,7 @@ use crate::record::{ConversationKey, UserKey};
 
 type Result<T> = std::result::Result<T, Error>;
 
-/// How a seq is stored.
+/// An event's number in its stored form.
 pub(in crate::postgres) fn number(seq: Seq) -> i64 {
     i64::try_from(seq.0).unwrap_or(i64::MAX)
 }
@@ -43,7 +44,7 @@ pub(in crate::postgres) fn maybe_time(row: &Row, column: usize) -> Result<Option
     Ok(get::<Option<i64>>(row, column)?.map(Timestamp::from_millis))
 }
 
-/// A place that `WITH ORDINALITY` counts from 1 on, as an index.
+/// A place that `WITH ORDINALITY` counts from 1, as an index from 0.
 pub(in crate::postgres) fn place(row: &Row, column: usize) -> Result<usize> {
     let place = usize::try_from(count(row, column)?).unwrap_or(usize::MAX);
     Ok(place.wrapping_sub(1))
@@ -57,7 +58,7 @@ pub(in crate::postgres) fn conversation_key(row: &Row, column: usize) -> Result<
     get(row, column).map(ConversationKey)
 }
 
-/// A user's name; a missing name is damage.
+/// A user's name. A missing name means a damaged row.
 pub(in crate::postgres) fn user_id(row: &Row, column: usize) -> Result<UserId> {
     let name: Option<&str> = get(row, column)?;
     UserId::parse(name.unwrap_or_default()).map_err(|error| Error::Damaged(error.to_string()))

@@ -1,4 +1,4 @@
-//! Queries of a node about the log that other nodes also write to.
+//! Queries of a node about a log to which other nodes also write.
 
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, EventKind, MembershipEffect, Seq, UserId, kind_number};
@@ -12,7 +12,7 @@ use crate::read::shared::SharedLookups;
 use crate::record::ConversationKey;
 use crate::{Place, PlacesPage, Revocations, Seqs};
 
-/// The last event of each of the conversations that are there.
+/// The last event of each conversation that exists.
 pub(in crate::postgres) fn heads(
     reader: &Reader<'_, Session>,
     conversations: &[ConversationKey],
@@ -31,7 +31,7 @@ pub(in crate::postgres) fn heads(
 const REVOCATIONS: &str =
     "SELECT name, not_before FROM users WHERE name = ANY($1::text[]) AND not_before IS NOT NULL";
 
-/// Up to when the tokens of users have been revoked.
+/// The time up to which the tokens of each user are revoked.
 pub(in crate::postgres) fn revocations(
     reader: &Reader<'_, Session>,
     users: &[UserId],
@@ -41,14 +41,14 @@ pub(in crate::postgres) fn revocations(
     rows.iter().map(|row| Ok((user_id(row, 0)?, time(row, 1)?))).collect()
 }
 
-/// The rows of a page are looked up one by one: a user in a great many conversations costs what their page does.
+/// Reads only the rows of the page by index, so that the cost does not grow with the number of a user's conversations.
 const PLACES: &str = r#"SELECT n.place, m.conversation, m.since, c.head
     FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY n (name, after, place) JOIN users u ON u.name = n.name
     CROSS JOIN LATERAL (SELECT conversation, since FROM members
         WHERE "user" = u.id AND until IS NULL AND conversation > n.after ORDER BY conversation LIMIT $3) m
     JOIN conversations c ON c.id = m.conversation ORDER BY n.place, m.conversation"#;
 
-/// For each user a page of the conversations that they are a member of.
+/// For each user a page of memberships.
 pub(in crate::postgres) fn places(
     reader: &Reader<'_, Session>,
     users: &[(UserId, ConversationKey)],
@@ -70,7 +70,7 @@ const PLACES_IN: &str = r#"SELECT n.place, m.conversation, m.since, c.head
     JOIN members m ON m.conversation = n.conversation AND m."user" = u.id AND m.until IS NULL
     JOIN conversations c ON c.id = m.conversation"#;
 
-/// Where each user stands in the conversation beside them.
+/// For each pair the user's membership in the conversation.
 pub(in crate::postgres) fn places_in(
     reader: &Reader<'_, Session>,
     pairs: &[(UserId, ConversationKey)],
@@ -92,8 +92,8 @@ fn place(row: &Row, first: usize) -> Result<Option<Place>> {
     readable(read(), || format!("conversation {}", conversation.0))
 }
 
-/// The last event by which each of some users went, up to an event. Whom an event removes is in the field `user` of its body: a
-/// number, or an id as earlier versions stored it.
+/// The last event by which each user left or was removed, up to an event. The removed user is in the field `user` of the
+/// body: a key, or an id in the form of earlier versions.
 const GOING: &str = concat!(
     r#"SELECT went.name, max(went.seq) FROM (
         SELECT u.name, leaving.seq FROM (
@@ -114,7 +114,7 @@ const GOING: &str = concat!(
     GROUP BY went.name"#
 );
 
-// The index `events_of_going` and the statement above name every kind of event by which a user leaves. A new one needs a
+// The index `events_of_going` and the statement above name every kind of event by which a user leaves. A new kind needs a
 // migration for the index, a line above, and a line in `sqlite/shared.rs`.
 const _: () = {
     let mut at = 0;

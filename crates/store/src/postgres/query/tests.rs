@@ -1,4 +1,4 @@
-//! The two databases answer alike: what the rules make of a random past in SQLite is copied row by row, and asked for in both.
+//! Both databases give the same answers: a random history is made in SQLite and copied to PostgreSQL, and both are queried.
 
 mod pages;
 
@@ -26,12 +26,12 @@ use crate::{Change, Committed, CommittedEvent, Query, Request};
 
 const PEOPLE: [&str; 7] = ["alice", "bob", "carol", "Dave", "e~", "f.g", "zoe"];
 
-/// Some of them are in no conversation; `no` has never been seen.
+/// Some of these users are in no conversation; `no` has never been seen.
 const EVERYBODY: [&str; 9] = ["alice", "bob", "carol", "Dave", "e~", "f.g", "zoe", "newcomer", "no"];
 
 const ROOMS: [&str; 5] = ["#a", "#b", "#c", "#D", "#e"];
 
-/// Pages of few items and few bytes, so that both bounds count.
+/// Pages of few items and few bytes, so that tests reach both bounds.
 fn limits() -> Limits {
     Limits { page: 12, page_bytes: 4_000, queue: 6_000, edits: 1_000, ..Limits::default() }
 }
@@ -52,10 +52,10 @@ fn change(name: &str, fields: &Value) -> Change {
     }
 }
 
-/// A past in SQLite.
+/// A random history in SQLite.
 struct Past {
     store: InMemory,
-    /// What was told of each conversation's events when they were stored.
+    /// The outcomes of each conversation's events when they were stored.
     told: BTreeMap<ConversationKey, Vec<CommittedEvent>>,
 }
 
@@ -64,7 +64,7 @@ impl Past {
         Self { store: InMemory::new(limits()), told: BTreeMap::new() }
     }
 
-    /// Makes a change, if that is allowed.
+    /// Applies a change, if the rules allow it.
     fn makes(&mut self, n: i64, actor: &str, change: Change) {
         if let Ok(Committed::Event(event)) = self.store.makes(&user(actor), change, Timestamp::from_millis(n))
             && event.event.is_some()
@@ -91,7 +91,7 @@ impl Past {
         past
     }
 
-    /// Every row, as statements for the other database.
+    /// All rows, as statements that insert them into PostgreSQL.
     fn rows(&self) -> String {
         let db = self.store.reader().rows;
         let mut sql = String::new();
@@ -147,7 +147,7 @@ fn something(rng: &mut Rng) -> (&'static str, Value) {
     }
 }
 
-/// Reads in PostgreSQL what was copied there.
+/// Copies rows to PostgreSQL, and runs a read there.
 async fn in_postgres<T: Send + 'static>(
     rows: String,
     read: impl FnOnce(&Reader<'_, Session>) -> T + Send + 'static,
@@ -175,7 +175,7 @@ fn told<T: std::fmt::Debug, E: std::fmt::Display>(answer: Result<T, Failed<E>>) 
     }
 }
 
-/// Everything that may be asked for. Where the order is nobody's business, it is sorted.
+/// The answers to all queries. Those without a defined order are sorted.
 fn answers<L: Lookups>(reader: &Reader<'_, L>) -> Vec<String> {
     let mut names: Vec<_> = ROOMS.into_iter().chain(["#none", "@no:nobody"]).map(conversation).collect();
     names.extend(PEOPLE.iter().map(|other| ConversationId::direct(&user("bob"), &user(other))));
@@ -205,7 +205,7 @@ fn answers<L: Lookups>(reader: &Reader<'_, L>) -> Vec<String> {
     answers
 }
 
-/// The pages of a conversation.
+/// All pages of a conversation.
 fn pages<L: Lookups>(
     reader: &Reader<'_, L>,
     actor: &UserId,
@@ -248,7 +248,7 @@ async fn both_databases_answer_alike() {
     }
 }
 
-/// What was told of an event when it was stored, but for its body, which may have been erased since.
+/// The outcome of an event when it was stored, without its body, which may have been erased since.
 fn passages(event: &CommittedEvent) -> String {
     let stored = event.event.as_ref().expect("a new one");
     assert_eq!((stored.seq, &stored.conversation, stored.at), (event.seq, &event.name, event.at));
@@ -271,7 +271,7 @@ async fn the_log_tells_who_came_and_went_as_when_it_was_written() {
     let found = in_postgres(past.rows(), move |reader| {
         let mut found = BTreeMap::<_, Vec<_>>::new();
         for conversation in conversations {
-            // From everywhere on, so that what went before the page is looked up.
+            // Reads from each position, so that leaves before the page have to be looked up.
             let whole = found.entry(conversation).or_default();
             let mut after = Seq(0);
             loop {
@@ -371,7 +371,7 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
             }
         }
         let trips = in_postgres(past.rows(), |reader| {
-            // The statements are prepared.
+            // Runs all queries. The first run prepares the statements, which costs further round trips.
             let all = |reader: &Reader<'_, Session>| {
                 let (alice, trips) = (user("alice"), &reader.rows.trips);
                 let to = |name: &str| To::Conversation(conversation(name));
@@ -404,7 +404,8 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
             all(reader)
         });
         for (what, trips) in trips.await {
-            // The place that the list begins below, the memberships, and the rows of those on the page are queries of their own.
+            // `conversations` takes one more: it looks up the position of `before`, the memberships, and the rows of the
+            // page.
             let most = if what == "conversations" { 6 } else { 5 };
             match what {
                 "sync of messages" => assert_eq!(trips, 2, "the view and the page"),
@@ -440,14 +441,14 @@ async fn a_page_of_members_reads_no_more_rows_than_it_shows() {
     assert!(!plan.iter().any(|line| line.contains("Removed")), "{plan:#?}");
 }
 
-/// A later version may say more about a removal than whom it removes.
+/// An event of a later version may have more fields than the removed user.
 #[tokio::test]
 async fn a_removed_user_is_found_by_field_in_events_with_other_fields() {
     for body in [
         r#"{"user":"bob","reason":"spam"}"#,
         r#"{"reason":"he said \"user\":\"carol\", \u0000","user":"bob"}"#,
         r#"{ "by": 7, "user": "bob" }"#,
-        // By number, and beside a user whose id looks like it.
+        // Names the user by key, beside a user whose id looks like that key.
         r#"{"user":2,"reason":"\u0000"}"#,
     ] {
         let mut past = Past::new();
@@ -456,7 +457,7 @@ async fn a_removed_user_is_found_by_field_in_events_with_other_fields() {
         past.makes(3, "alice", change("remove", &json!({"conversation": "#r", "user": "bob"})));
         past.makes(4, "alice", change("send", &json!({"to": "#r", "text": "without bob"})));
         past.makes(5, "alice", change("invite", &json!({"conversation": "#r", "user": "bob"})));
-        // A damaged body hides no other.
+        // A damaged body does not hide other events.
         past.store.runs(&format!(
             "UPDATE events SET body = '{{' WHERE seq = 2; UPDATE events SET body = '{body}' WHERE seq = 3"
         ));
@@ -464,7 +465,7 @@ async fn a_removed_user_is_found_by_field_in_events_with_other_fields() {
         let conversation = *conversation;
         let effects = |events: &[CommittedEvent]| events.first().map(|event| event.effects.clone());
         let seen = Some(vec![Effect { user: user("bob"), passage: Passage::In { seen: Seq(3) } }]);
-        // SQLite has this query in the simulation only.
+        // SQLite has this query only in the simulation.
         #[cfg(feature = "simulation")]
         {
             let page = past.store.reader().log(conversation, Seq(4), Seq(5)).expect("a page");

@@ -18,13 +18,13 @@ use crate::{Counts, Submission};
 
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
-/// Short time-outs for a write that is written alone after its batch was too slow, because other writes wait for it. The lock's is
-/// shorter, so that a lock held by another node is reported as such.
+/// Short time-outs for a write that is written alone because its batch was too slow, since other writes wait for it. The
+/// time-out for locks is shorter, so that a lock held by another node is reported as such.
 const SHORT_TIMEOUTS: &str =
     "SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '1s', true)";
 
-/// Sets the attempt in the writer's own row, as the first statement. The row stays locked until the transaction ends. A trigger
-/// refuses a version below the installation's, and gives the row that of the installation.
+/// Records the attempt in the writer's own row, as the first statement. The row stays locked until the transaction ends. A
+/// trigger refuses a version below the installation's, and returns the installation's version.
 const SET_ATTEMPT: &str = "INSERT INTO writers (id, batch, version, features) VALUES ($1, $2, $3, $4)
     ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now(), version = excluded.version,
         features = excluded.features, installation = excluded.installation
@@ -56,8 +56,8 @@ const COUNT_ROOMS_BY_CHOICE: &str = r#"SELECT u.id, (
         SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice r WHERE r."user" = u.id LIMIT $2) AS few
     ) FROM users u WHERE u.name = ANY($1::text[])"#;
 
-// Below, `OFFSET 0` is an optimisation fence that forces a look-up by the whole key. Without statistics about a new table the planner
-// would read all members or all events of a room.
+// In the statements below, `OFFSET 0` is an optimisation fence that forces an index lookup by the whole key. Without
+// statistics about a new table, the planner would read all members or all events of a room.
 
 const SELECT_MEMBERS: &str = concat!(
     "SELECT c.id, u.id, ",
@@ -78,8 +78,8 @@ const SELECT_EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.sender, e.a
     JOIN conversations c ON c.name = w.conversation
     CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.conversation = c.id AND e.seq = w.seq OFFSET 0) AS e";
 
-/// Counts the messages up to a cursor and the member's own among them, from the end of the log that is nearer to the cursor, as
-/// `nearer_end` and `sent_upto` do. Returns no row if there are more than $5 events on that side.
+/// Counts the messages up to a cursor, and the member's own among them. Like `nearer_end` and `sent_upto`, it counts from
+/// the end of the range that is nearer to the cursor. Returns no row if more than $5 events would have to be read.
 const COUNT_TO_CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages,
         CASE WHEN s.from_head THEN greatest(m.sent - n.own, 0) ELSE m.read_sent + n.own END
     FROM unnest($1::text[], $2::text[], $3::bigint[]) AS w(conversation, name, upto)
@@ -106,7 +106,8 @@ const SELECT_AMENDMENTS: &str = "SELECT a.conversation, a.target, a.seq
         SELECT * FROM amendments a WHERE a.conversation = c.id AND a.target = w.target OFFSET 0
     ) AS a ORDER BY a.seq";
 
-/// The latest reaction, and the number of current reactions of the message. The compared text needs an explicit collation.
+/// Selects the latest state of a reaction, and the number of current reactions of its message. The comparison of texts
+/// needs an explicit collation.
 const SELECT_REACTIONS: &str = r#"SELECT c.id, w.target, w.emoji, u.id, l.since, l.until, (
         SELECT count(*) FROM reactions s WHERE s.conversation = c.id AND s.target = w.target AND s.until IS NULL
     ) FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[]) AS w(conversation, target, emoji, name)
@@ -132,7 +133,7 @@ pub(super) const STATEMENTS: [&str; 15] = [
     SELECT_REACTIONS,
 ];
 
-/// The statement that an answer belongs to.
+/// Which statement an answer belongs to.
 #[derive(Debug, Clone, Copy)]
 enum About {
     Attempt,
@@ -154,8 +155,8 @@ fn numbered(pairs: &FxHashSet<(ConversationId, Seq)>) -> (Vec<&str>, Vec<i64>) {
 }
 
 impl PostgresRows<'_> {
-    /// Begins the transaction, and locks and reads the rows that the batch will need. The row of `node` records the `attempt`, by
-    /// which an unknown outcome is resolved. A `brief` transaction has short time-outs.
+    /// Begins the transaction, locks and reads the rows that the batch will need, and records the `attempt` in the row of
+    /// `node`, by which an unknown outcome is resolved. A `brief` transaction has short time-outs.
     pub(in crate::postgres) fn begin(
         &mut self,
         node: &Node,
@@ -172,7 +173,7 @@ impl PostgresRows<'_> {
         self.read(begin, mode, &Prefetch::of(batch))
     }
 
-    /// Reads further rows that turn out to be needed.
+    /// Reads rows that were not prefetched but are needed.
     pub(super) fn fetch(&mut self, wanted: &Prefetch) -> Result<(), Error> {
         self.read(Vec::new(), Mode::Wait, wanted)
     }
@@ -350,7 +351,7 @@ impl PostgresRows<'_> {
         }
     }
 
-    /// The id of a conversation whose row has been read.
+    /// The key of a conversation whose row has been read.
     fn key_of(&self, name: &ConversationId) -> Option<ConversationKey> {
         self.conversations.get(name)?.as_ref().map(|conversation| conversation.key)
     }

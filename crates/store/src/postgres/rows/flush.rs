@@ -53,7 +53,8 @@ const ERASE_EVENTS: &str = "UPDATE events e SET body = w.body
     FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS w(conversation, seq, body)
     WHERE e.conversation = w.conversation AND e.seq = w.seq";
 
-/// Trims the past reactions of messages to [`PAST_REACTIONS`]. Deletes half of them at once, so that the sort is rarely needed.
+/// Trims the removed reactions of messages to [`PAST_REACTIONS`]. Deletes half of them at once, so that they are sorted
+/// only now and then.
 const DELETE_OLD_REACTIONS: &str = "DELETE FROM reactions r USING (
         SELECT w.conversation, w.target, (
             SELECT p.until FROM reactions p
@@ -102,7 +103,7 @@ pub(super) fn statements() -> [&'static str; 18] {
 pub(in crate::postgres) enum Unsaved {
     /// A statement before the commit failed, so nothing was saved.
     Undone(Error),
-    /// The outcome is unknown: the commit was sent without a reliable answer.
+    /// The commit was sent, but no reliable answer came, so the outcome is unknown.
     Unknown(Error),
 }
 
@@ -137,7 +138,7 @@ impl PostgresRows<'_> {
         let (kept, most) = (signed(PAST_REACTIONS / 2), signed(PAST_REACTIONS));
         let (choosers, chosen) = self.choices_to_write(true);
         let (leavers, left) = self.choices_to_write(false);
-        // All nodes write rows that are not locked in the same order, which prevents deadlocks.
+        // All nodes write unlocked rows in the same order, which prevents deadlocks.
         let parts = [
             (users.len(), Ask::new(NEW_USERS, &[&users, &user_names])),
             (seen.len(), Ask::new(SET_LAST_SEEN, &[&seen, &seen_at])),
@@ -201,7 +202,7 @@ impl PostgresRows<'_> {
         rows.map(|((user, conversation), _)| (user.0, conversation.0)).unzip()
     }
 
-    /// The number of rooms that a user has chosen, including this transaction's changes.
+    /// The number of rooms that a user created or joined, including this transaction's changes.
     pub(super) fn count_choices(&mut self, user: UserKey) -> Result<u32, Error> {
         if self.choices_of(user).any(|chosen| !chosen) {
             // Only the database knows whether the rows to delete exist.
@@ -216,7 +217,8 @@ impl PostgresRows<'_> {
         Ok(stored.saturating_add(new))
     }
 
-    /// This transaction's changes of a user: true for each room chosen, false for each room left.
+    /// The rooms of a user that this transaction changes: `true` for each room created or joined, `false` for each room
+    /// left.
     pub(super) fn choices_of(&self, user: UserKey) -> impl Iterator<Item = bool> {
         let all = (user, ConversationKey(i64::MIN))..=(user, ConversationKey(i64::MAX));
         self.chosen.range(all).map(|(_, chosen)| *chosen)
@@ -233,7 +235,7 @@ impl PostgresRows<'_> {
     }
 }
 
-/// Messages as two arrays.
+/// The conversations and numbers of messages as two arrays.
 fn messages<'a>(messages: impl IntoIterator<Item = &'a (ConversationKey, Seq)>) -> (Vec<i64>, Vec<i64>) {
     messages.into_iter().map(|(conversation, seq)| (conversation.0, number(*seq))).unzip()
 }
@@ -244,7 +246,7 @@ fn conversations<'a>(rows: impl Iterator<Item = &'a Conversation>) -> conversati
     all
 }
 
-/// Rows of events, by column.
+/// Rows of events as one array per column, to pass to a statement with `unnest`.
 #[derive(Default)]
 struct Events<'a> {
     conversation: Vec<i64>,
@@ -279,7 +281,7 @@ impl<'a> Events<'a> {
     }
 }
 
-/// Rows of reactions, by column.
+/// Rows of reactions as one array per column, to pass to a statement with `unnest`.
 #[derive(Default)]
 struct Reacted<'a> {
     conversation: Vec<i64>,

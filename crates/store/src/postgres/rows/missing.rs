@@ -1,4 +1,4 @@
-//! Reads rows that were not prefetched, when they are needed.
+//! Reads rows that were not prefetched, at the moment when they are needed.
 
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
@@ -17,7 +17,7 @@ impl PostgresRows<'_> {
         self.user_names.get(&user).is_some_and(|name| self.new_users.contains_key(name))
     }
 
-    /// The name of a conversation; known because all are read by name.
+    /// The name of a conversation. It is known, because conversations are always read by name.
     pub(super) fn name_of(&self, conversation: ConversationKey) -> Result<ConversationId, Error> {
         let name = self.names.get(&conversation).cloned();
         name.ok_or_else(|| Error::Damaged(format!("conversation {} has no name", conversation.0)))
@@ -37,7 +37,7 @@ impl PostgresRows<'_> {
         Ok(())
     }
 
-    /// The amendments of a message: its edits and its deletion.
+    /// The edits and the deletion of a message.
     pub(super) fn amendments_of(
         &mut self,
         conversation: ConversationKey,

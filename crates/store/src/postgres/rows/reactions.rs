@@ -7,7 +7,7 @@ use switchboard_protocol::Seq;
 
 use crate::record::{ConversationKey, UserKey};
 
-/// One user's emoji at one message.
+/// A possible reaction: a user, an emoji and a message.
 pub(super) type At = (ConversationKey, Seq, Box<str>, UserKey);
 
 /// A user's latest reaction with an emoji: the event that set it, and the event that removed it.
@@ -16,18 +16,18 @@ type Latest = Option<(Seq, Option<Seq>)>;
 #[derive(Debug, Default)]
 pub(super) struct Reactions {
     latest: FxHashMap<At, Latest>,
-    /// The number of current reactions of a message.
+    /// The number of current reactions of each message.
     standing: FxHashMap<(ConversationKey, Seq), u64>,
-    /// Rows to write: the event that set the reaction, and the event that removed it.
+    /// Rows to write: which event set the reaction, and which event removed it, if any.
     put: BTreeMap<(At, Seq), Option<Seq>>,
-    /// Messages with a removed reaction.
+    /// Messages of which this transaction removed a reaction.
     taken: BTreeSet<(ConversationKey, Seq)>,
-    /// Messages whose reactions are deleted.
+    /// Messages whose reactions this transaction deletes.
     deleted: BTreeSet<(ConversationKey, Seq)>,
 }
 
 impl Reactions {
-    /// Adds a reaction from the database.
+    /// Adds a reaction as the database has it.
     pub(super) fn add_stored(&mut self, at: At, latest: Latest, standing: u64) {
         self.standing.entry((at.0, at.1)).or_insert(standing);
         self.latest.entry(at).or_insert(latest);
@@ -44,7 +44,7 @@ impl Reactions {
             || self.latest.contains_key(&(conversation, target, emoji.into(), user))
     }
 
-    /// The event that last set or removed a reaction, and whether it is set.
+    /// The event that last set or removed a reaction, and whether the reaction is set.
     pub(super) fn latest(
         &self,
         conversation: ConversationKey,

@@ -32,7 +32,7 @@ fn limits() -> Limits {
     Limits { edits: 3, reactions: 2, rooms: 4, ..Limits::default() }
 }
 
-/// Queries of all stored rows, with names in place of ids, which may differ.
+/// Queries of all stored rows, with users' names in place of their keys, which may differ between the databases.
 const ROWS: [&str; 7] = [
     "SELECT name, last_seen, not_before FROM users ORDER BY 1",
     "SELECT name, title, CASE WHEN public THEN 1 ELSE 0 END, head, messages, last_message, members, admins, at
@@ -52,7 +52,7 @@ const ROWS: [&str; 7] = [
 
 const USERS: &str = "SELECT id, name FROM users";
 
-/// Puts names in place of the users' numbers in the bodies of events, all of which must have numbers.
+/// Replaces the users' keys in the bodies of events with their names. All bodies must have keys.
 fn name_users(events: &mut [Vec<String>], users: &[Vec<String>]) {
     let names: FxHashMap<_, _> = users
         .iter()
@@ -95,7 +95,7 @@ fn in_postgres(link: &BlockingConnection, sql: &str) -> Vec<Vec<String>> {
     rows.collect()
 }
 
-/// An outcome as text, without the ids that may differ.
+/// An outcome as text, without the keys that may differ.
 fn describe(result: &Result<Committed, Refusal>) -> String {
     match result {
         Ok(Committed::Event(event)) => {
@@ -111,7 +111,7 @@ fn describe(result: &Result<Committed, Refusal>) -> String {
     }
 }
 
-/// A random change by a user, mostly about the latest messages.
+/// A random change by a user. Most are about the latest messages.
 fn random_change(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<ConversationId, u64>) -> Change {
     let other = PEOPLE[random.usize(..PEOPLE.len())];
     let room = ["#a", "#b", "#c", "#d", "#E"][random.usize(..5)];
@@ -122,7 +122,7 @@ fn random_change(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<Conve
     };
     let head = heads.get(&name).copied().unwrap_or_default();
     let target = (head + 6).saturating_sub(random.u64(..12)).max(1);
-    // Some keys are repeated, with the same text or with another.
+    // Some idempotency keys are repeated, with the same text or with another.
     let key = if random.u8(..6) == 0 { random.usize(..n + 1) } else { n };
     let text = format!("{}", if random.bool() { key } else { n });
     let (name, fields) = match random.u8(..28) {
@@ -154,7 +154,7 @@ fn random_change(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<Conve
     change(name, &fields)
 }
 
-/// A random change that no client command makes.
+/// A random change that the server makes without a command of a client.
 fn random_internal_change(random: &mut Rng) -> Change {
     let at = Timestamp::from_millis(random.i64(..1_000));
     match random.u8(..4) {
@@ -199,7 +199,7 @@ impl Both {
             origin: Origin::Nobody,
         });
         let outcomes = self.postgres.write(submissions.collect());
-        // Reads that need a count follow the batch, with the readers' counts.
+        // Reads that need a count are applied after the batch, with the readers' counts.
         let mut uncounted = self.postgres.take_uncounted().into_iter().peekable();
         let (mut written, mut reads) = (Vec::new(), Vec::new());
         for (actor, change) in batch {
@@ -304,7 +304,8 @@ async fn a_batch_reads_its_own_changes() {
             ("alice", change("edit", &json!({"conversation": "@bob", "target": target, "text": "edited"})))
         };
         both.write(&[says("stored", "hi"), edits(1)]);
-        // Nothing is left to compare a late retry with, neither of what was stored before nor of what was not.
+        // The content is erased, so a late retry cannot be compared with it, whether the message was stored by an earlier
+        // batch or by this one.
         both.write(&[deletes(1), says("stored", "another"), edits(1)]);
         both.write(&[
             says("new", "hi"),

@@ -15,12 +15,12 @@ const IS_INVALID: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
     RETURN NEW; END $$ LANGUAGE plpgsql;
     CREATE TRIGGER refuses BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuses()";
 
-/// Also cancels the writer's own statements, as if the database were slow with everything.
+/// A trigger that cancels the writer's own statements as well, as if the database were slow with everything.
 const CANCELS_ALL: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
     RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END $$ LANGUAGE plpgsql;
     CREATE TRIGGER refuses BEFORE UPDATE ON writers FOR EACH ROW EXECUTE FUNCTION refuses()";
 
-/// Sends a write of mallory among those of others. Returns the outcomes.
+/// Sends a batch in which one of the writes is mallory's. Returns the outcomes.
 async fn codes_of_a_mixed_batch(node: &mut Node) -> Vec<(&'static str, Result<(), ErrorCode>)> {
     let people = ["alice", "bob", "mallory", "carol", "dan", "alice"];
     for person in people {
@@ -75,13 +75,13 @@ async fn writes_stay_retryable_while_the_database_is_slow_with_everything() {
     is_sound(&url).await;
 }
 
-/// After a slow write of a user, the user's other writes in the batch are not attempted.
+/// After one slow write of a user, the user's other writes in the batch are not tried.
 #[tokio::test]
 async fn the_slow_writes_of_one_user_delay_others_only_once() {
     let url = new_database().await;
     let mut node = Node::new(&url).await;
     node.says("mallory", "@zoe", "before").await;
-    // Sequences also count transactions that are rolled back.
+    // Sequences also count the transactions that are rolled back.
     asks(
         &url,
         "CREATE SEQUENCE tries; CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN

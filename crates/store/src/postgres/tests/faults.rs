@@ -33,7 +33,7 @@ async fn the_outcome_of_a_commit_without_an_answer_is_resolved() {
         assert_eq!(event.seq.0, n, "{cut:?}");
         assert!(event.event.is_some(), "{cut:?}: it is not a repetition");
     }
-    // The same for a write without an event.
+    // A cursor command has no event; its outcome is resolved the same way.
     proxy.cuts(Cut::AfterCommit);
     let moved = node.tries("bob", "read", json!({"conversation": "@alice", "upto": 41})).await;
     assert!(matches!(moved, Ok(Committed::Cursor(cursor)) if cursor.moved));
@@ -81,7 +81,7 @@ async fn a_commit_of_which_nothing_can_be_found_out_is_refused_and_looked_up_lat
     let refusal = node.outcome().await.expect_err("nobody knows");
     assert_eq!(refusal.code, ErrorCode::Unavailable);
     assert!(!node.store.is_writable());
-    // What follows does not wait as long.
+    // Later writes do not wait as long.
     assert_eq!(
         node.tries("bob", "send", json!({"to": "@alice", "text": "no"})).await.map(drop).map_err(|r| r.code),
         Err(ErrorCode::Unavailable)

@@ -1,4 +1,4 @@
-//! Query plans: look-ups by key, also in tables without statistics.
+//! Query plans use index lookups, also in tables without statistics.
 
 use serde_json::json;
 
@@ -34,7 +34,7 @@ async fn every_statement_uses_the_whole_key_even_in_empty_tables() {
                 .collect();
             let plan = plan.join("\n");
             assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
-            // The one index that is not a key.
+            // The one condition of a join that needs no index.
             let filters = plan.replace("Join Filter: (w.upto > m.read)", "");
             assert!(!filters.contains("Join Filter"), "{sql}\n{plan}");
         }

@@ -17,7 +17,7 @@ pub(super) enum Cut {
     BeforeReading,
     /// Before the commit reaches the database.
     BeforeCommit,
-    /// Right after the commit was forwarded, so that its outcome is open.
+    /// Right after the commit was forwarded, so that it is open whether it succeeds.
     AtCommit,
     /// After the commit, before its answer reaches the node.
     AfterCommit,

@@ -1,4 +1,4 @@
-//! From the first schema to the latest, and nodes of several versions on one database.
+//! Migrations from the first schema to the latest, and nodes of several versions on one database.
 
 use refinery::Target as Version;
 use serde_json::json;
@@ -18,7 +18,7 @@ use crate::read::{MEMBERSHIPS_PER_READ, Range, Reader};
 use crate::record::ConversationKey;
 use crate::write_fault::WriteFault;
 
-/// What nodes of before said when they put their row.
+/// The statement with which nodes of an earlier version wrote their row.
 const EARLIER_NODE_PUTS_ITS_ROW: &str = "INSERT INTO writers (id, batch) VALUES ('earlier', 1)
     ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()";
 
@@ -26,7 +26,7 @@ const VERSION: &str = "SELECT version FROM installation";
 
 const BODIES: &str = "SELECT body FROM events WHERE kind IN (5, 8, 9, 10) ORDER BY conversation, seq";
 
-/// Does something with a connection, on a blocking thread.
+/// Runs a function with a new connection, on a blocking thread.
 async fn with_link<T: Send + 'static>(
     url: &str,
     work: impl FnOnce(&mut BlockingConnection) -> T + Send + 'static,
@@ -51,7 +51,7 @@ async fn database_of_the_first_schema() -> String {
     url
 }
 
-/// Every event as a client gets it.
+/// The frames of all events, as a client gets them.
 fn read_frames(link: BlockingConnection) -> Vec<String> {
     let (limits, state, session) = (Limits::default(), State::default(), Session::new(link));
     let reader = Reader { rows: &session, limits: &limits, mark: &state.mark, step: MEMBERSHIPS_PER_READ };
@@ -73,7 +73,7 @@ async fn column(url: &str, sql: &'static str) -> Vec<String> {
     asks(url, sql).await.into_iter().map(|mut row| row.remove(0).unwrap_or_default()).collect()
 }
 
-/// Waits until a query answers so.
+/// Waits until a query returns the expected rows.
 async fn becomes(url: &str, sql: &'static str, expected: &[&str]) {
     let reached = async {
         while column(url, sql).await != expected {
@@ -83,7 +83,7 @@ async fn becomes(url: &str, sql: &'static str, expected: &[&str]) {
     timeout(TEST_TIMEOUT, reached).await.unwrap_or_else(|_| panic!("{sql} never gives {expected:?}"));
 }
 
-/// A store as an earlier version opens it, which has rows of nodes and knows no numbers.
+/// The settings of a store of an earlier version, which writes rows of nodes but cannot read bodies with keys.
 fn earlier(url: &str) -> Settings {
     Settings { abilities: Abilities { version: 0, features: Vec::new() }, ..settings(url) }
 }
@@ -98,7 +98,7 @@ async fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
     let mut portions = 0;
     loop {
         let before = column(&url, BODIES).await;
-        // A connection that is lost before the commit leaves nothing.
+        // A rewrite whose connection is lost before the commit changes nothing.
         with_link(&url, |link| {
             let cut = "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                 PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
@@ -212,7 +212,7 @@ async fn a_node_that_counts_as_dead_is_refused_in_its_transaction() {
     old.says("alice", "@bob", "hi").await;
     let raised = async {
         while column(&url, VERSION).await != ["1"] {
-            // As if it had said nothing for so long, by the database's clock.
+            // Makes the node's last heartbeat look 61 seconds old by the database's clock.
             asks(&url, "UPDATE writers SET at = now() - interval '61 seconds' WHERE version = 0").await;
         }
     };
@@ -236,7 +236,7 @@ async fn a_node_from_before_the_rows_of_nodes_is_counted_and_refused() {
         let lock = "SELECT pg_advisory_lock_shared($1)";
         link.run(link.client().execute(lock, &[&SERVING_LOCK_ID])).expect("locked");
         link.run(link.client().batch_execute(EARLIER_NODE_PUTS_ITS_ROW)).expect("it may write");
-        // An idle node of that version says nothing more in its row.
+        // A node of that version writes its row only with a batch, so an idle one may have none.
         link.run(link.client().batch_execute("DELETE FROM writers")).expect("deleted");
         connected.0.send(()).expect("awaited");
         proceed.1.recv().expect("told");

@@ -1,4 +1,4 @@
-//! A page never has more than `limits.page_bytes` and one item, for all contents.
+//! A page never exceeds `limits.page_bytes` by more than one item, for any contents.
 
 use serde::Serialize;
 use switchboard_protocol::reply::OkBody;
@@ -6,19 +6,19 @@ use switchboard_protocol::reply::OkBody;
 use super::*;
 use crate::read::Reader;
 
-/// Texts that JSON makes longer, and others.
+/// A random text; some of its characters take more bytes in JSON.
 fn text(rng: &mut Rng, most: usize) -> String {
     let one = ["\"", "\\", "x", "é", "👍"][rng.usize(..5)];
     one.repeat(1 + rng.usize(..most / one.len()))
 }
 
-/// A user with a long or a short name.
+/// A random user with a long or a short name.
 fn any_user(rng: &mut Rng) -> String {
     let n = rng.usize(..6);
     format!("user{n}{}", "x".repeat(n * 10))
 }
 
-/// Rooms and direct conversations with long names, keys, titles and reactions.
+/// A history of rooms and direct conversations with long names, keys, titles and reactions.
 fn heavy_past(seed: u64) -> Past {
     let mut past = Past::new();
     let mut rng = Rng::with_seed(seed);
@@ -52,12 +52,12 @@ fn heavy_past(seed: u64) -> Past {
     past
 }
 
-/// The lengths of a page's items.
+/// The lengths of a page's items as JSON.
 fn lengths<T: Serialize>(items: &[T]) -> Vec<usize> {
     items.iter().map(|item| serde_json::to_string(item).expect("json").len()).collect()
 }
 
-/// Pages and how many of them ended because of their bytes.
+/// How many pages were read, and how many of them ended because of their bytes.
 #[derive(Default)]
 struct Held {
     pages: usize,
@@ -77,7 +77,7 @@ impl Held {
         let Ok(page) = reader.answer(actor, query) else { return };
         let items = match &page {
             OkBody::Log { events, .. } => lengths(events),
-            // The latest were taken first.
+            // A page of history is filled from the latest message on, so its first item is the last one added.
             OkBody::History { messages, .. } => lengths(messages).into_iter().rev().collect(),
             OkBody::Conversations { conversations, .. } => lengths(conversations),
             OkBody::Members { members, .. } => lengths(members),
@@ -87,7 +87,7 @@ impl Held {
     }
 }
 
-/// Asks for pages of every kind.
+/// Reads pages of every kind, and checks their sizes.
 fn held<L: Lookups>(reader: &Reader<'_, L>) -> (usize, usize) {
     let mut held = Held::default();
     for n in 0..6 {

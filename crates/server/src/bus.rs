@@ -1,20 +1,21 @@
 //! The bus: publishes this node's notices to the other nodes of a cluster, and receives theirs.
 //!
 //! # Contract
-//! `contract.rs` has it as tests, which the bus over NATS and the simulated one pass.
-//! - **Correctness never depends on it.** A notice may be lost, duplicated, delayed or reordered. Receivers sort events by
-//!   `seq`, read gaps from the store, and compare their state with the store at an interval. While nothing is broken, the notices of
-//!   one node to one address arrive once, and in their order.
+//! The tests in `contract.rs` check the contract. The bus over NATS and the simulated bus both pass them.
+//! - **Correctness never depends on the bus.** A notice may be lost, duplicated, delayed or reordered. Receivers sort events by
+//!   `seq`, read gaps from the store, and compare their state with the store at an interval. While nothing is broken, the notices
+//!   of one node to one address arrive once, and in their order.
 //! - **No echo**: a node does not receive its own notices.
-//! - **By address**: a notice goes to the nodes that subscribed to its [`Address`], once per node, however many users
-//!   the node has. After the end of a subscription none arrives.
-//! - **Authenticated**: a notice whose sender does not have the installation's [`NoticeKey`](switchboard_store::record::NoticeKey) is dropped.
+//! - **By address**: a notice is sent to the nodes that subscribed to its [`Address`], once per node, however many users the node
+//!   has. After the end of a subscription no notice of that address arrives.
+//! - **Authenticated**: a notice whose sender does not have the installation's [`NoticeKey`](switchboard_store::record::NoticeKey)
+//!   is dropped.
 //! - [`Bus::publish`] never waits: a notice that cannot be sent at once is dropped, and the other nodes find the change in
-//!   the store. What was accepted before the bus is dropped is still sent.
-//! - [`BusEvent::Subscribed`] follows each request once the bus has confirmed it, if need be after an outage: this node receives
-//!   every notice published to the address from then on. A full queue does not lose it.
-//! - [`BusEvent::Gap`] follows whenever notices for this node may have been lost: after a reconnect, or when a queue was full. Notices
-//!   that were published in an outage do not arrive after it.
+//!   the store. When the value of the bus is dropped, the notices that it has accepted are still sent.
+//! - [`BusEvent::Subscribed`] follows each subscription once the bus has confirmed it, after an outage if there is one: from then
+//!   on this node receives every notice published to the address. The confirmation arrives even if the queue of bus events is full.
+//! - [`BusEvent::Gap`] follows whenever notices for this node may have been lost: after a reconnect, or when a queue was full.
+//!   Notices that were published during an outage do not arrive after the gap.
 
 #[cfg(test)]
 pub(crate) mod contract;
@@ -47,7 +48,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// What nodes subscribe and publish to.
+/// The address of a notice, to which nodes subscribe and publish.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
     /// Nodes with a connected member of this conversation.
@@ -104,8 +105,8 @@ pub(crate) enum Notice {
         last_seen: Option<Timestamp>,
         /// Some of the user's conversations: only watchers who share one of them receive the change.
         conversations: Vec<ConversationKey>,
-        /// Of two such notices of one node the later one has the higher number, in whichever order they come. 0 in those of
-        /// nodes of an earlier version, which have none.
+        /// Grows with each presence notice of a node, so that receivers recognize an older notice that arrives late. It is 0 in
+        /// notices of an earlier version, which have no number.
         #[serde(default)]
         number: u64,
     },
@@ -121,7 +122,7 @@ pub(crate) enum Notice {
     /// The sending node may have lost notices in both directions: receivers query the presence of its users again.
     #[serde(rename = "anew")]
     Resync,
-    /// The sending node stops: all its users are offline there.
+    /// The sending node stops: none of its users is online there any more.
     #[serde(rename = "gone")]
     Stopped,
 }
@@ -137,7 +138,7 @@ pub(crate) enum BusEvent {
     Gap,
 }
 
-/// The bus. The module documents its contract.
+/// The bus. The documentation of the module has its contract.
 pub(crate) trait Bus: Debug + Send + Sync + 'static {
     /// Publishes a notice to the nodes that subscribed to the address.
     fn publish(&self, address: &Address, notice: &Notice);
@@ -152,7 +153,7 @@ pub(crate) trait Bus: Debug + Send + Sync + 'static {
     fn probe(&self) -> Answer<()>;
 }
 
-/// The bus of a node that has no other nodes, or no way to reach them: other nodes' events are read from the store.
+/// The bus of a node that is alone, or that cannot reach the other nodes and so reads their events from the store.
 #[derive(Debug)]
 pub(crate) struct NoBus;
 

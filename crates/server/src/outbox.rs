@@ -1,11 +1,11 @@
 //! The bounded write queue of one connection.
 //!
-//! An event that does not fit creates a [`Lag`]: the session then reads the conversation from the log, and new live events of it
-//! only move the lag's end until the session has read up to it. No event is lost or duplicated, because each is either queued or
-//! within a lag, decided under one lock.
+//! An event that does not fit into the queue creates a [`Lag`]: the session then reads the conversation from the log, and new live
+//! events of the conversation only move the end of the lag, until the session has read up to that end. No event is lost or
+//! duplicated, because each is either queued or within a lag, and this is decided under one lock.
 //!
-//! `limits.lags` bounds the lags. A connection that needs more is a slow consumer: it is closed with 1013 and no further event is
-//! queued, so that the client's events have no hole and it can resume by its cursors.
+//! `limits.lags` bounds the number of lags. A connection that needs more is a slow consumer: it is closed with 1013. No further
+//! event is queued, so that no event is missing before those that the client has, and the client can resume by its cursors.
 
 mod lags;
 
@@ -31,12 +31,13 @@ use switchboard_store::refusal::Refusal;
 /// Capacity that the queue of an idle connection keeps, in frames.
 const MAX_IDLE_CAPACITY: usize = 4;
 
-/// Own events remembered until the order of their conversation reaches them. Beyond this many, the sender also receives the event
-/// itself, not only `ok`.
+/// The most own events that are remembered until the events before them are applied. Beyond this number, the sender also receives
+/// the event itself, not only `ok`.
 const MAX_PENDING_OWN_EVENTS: usize = 1_024;
 
-/// How long a connection's writes without a number are refused after one of them was. What its client had sent behind the refused
-/// one mostly arrives within this time, and must not be stored before it.
+/// How long the hold lasts: after a write without a number was refused, later writes of the connection without a number are
+/// refused, too. Most writes that the client had sent after the refused one arrive within this time. They must not be stored,
+/// because the client will send the refused one again, and it would then come after them.
 const HOLD: Duration = Duration::from_secs(1);
 
 /// A stored event, which may wait with others of its conversation before it is queued for the sessions.
@@ -44,16 +45,16 @@ const HOLD: Duration = Duration::from_secs(1);
 pub(crate) struct CoalescedEvent {
     pub(crate) seq: Seq,
     pub(crate) frame: Bytes,
-    /// The connection that sent it, which receives `ok` in place of the event.
+    /// The connection that sent the event. It receives `ok` instead of the event.
     pub(crate) own: Option<Arc<Outbox>>,
-    /// When it reached stable storage.
+    /// When this node learned that the event is in stable storage.
     pub(crate) stored: Instant,
 }
 
-/// Most bytes of frames that are joined. Beyond, copying them costs more than a write of several buffers.
+/// The most bytes of frames that are joined into one buffer. Copying more costs more than writing several buffers.
 const MAX_JOINED_BYTES: usize = 64 * 1024;
 
-/// The frames of several events one after another; `None` for a single event or too many bytes.
+/// Joins the frames of several events into one buffer; `None` for a single event, or if there are too many bytes.
 pub(crate) fn join(events: &[CoalescedEvent]) -> Option<Bytes> {
     let bytes: usize = events.iter().map(|event| event.frame.len()).sum();
     if events.len() < 2 || bytes > MAX_JOINED_BYTES {
@@ -78,18 +79,18 @@ pub(crate) struct Queued {
 /// The queue of one connection. The router fills it, the session empties it.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    /// Names the connection, to its client and in the log.
+    /// The connection's id, which its client receives and which is in the log lines.
     id: Uuid,
     inner: Mutex<Inner>,
     /// Counts the writes without a number that the store's writer has rejected. Only that thread changes it.
     rejected: AtomicU64,
-    /// The highest number of a write that is stored. Only the store's writer changes these two.
+    /// The highest number of a write that is stored. Only the store's writer changes it.
     stored_number: AtomicU64,
-    /// The highest number of a write that is settled.
+    /// The highest number of a write that is settled: stored, or refused for good. Only the store's writer changes it.
     settled_number: AtomicU64,
-    /// Most bytes in the queue before an event becomes a lag: `limits.queue`.
+    /// The most bytes in the queue: `limits.queue`. An event that does not fit becomes a lag.
     limit: u32,
-    /// Most lags: `limits.lags`.
+    /// The most lags: `limits.lags`.
     max_lags: u32,
     metrics: Arc<Metrics>,
 }
@@ -99,37 +100,37 @@ struct Inner {
     frames: VecDeque<Queued>,
     /// Bytes in `frames` and in the frames that the session has taken but not written.
     bytes: usize,
-    /// `None` on a connection without a lag, as nearly all are.
+    /// `None` on a connection without a lag, which is the usual case.
     lags: Option<Box<Lags>>,
-    /// The connection is being closed because it needs too many lags. No event is queued any more, because earlier ones are
-    /// missing.
+    /// Whether the connection is being closed because it needs too many lags. No event is queued any more, because earlier events
+    /// are missing.
     too_far_behind: bool,
-    /// The connection's own events that the order of their conversation has not reached yet.
+    /// The connection's own events that are stored and wait until earlier events of their conversation are applied.
     pending_own: Option<Box<BTreeSet<(ConversationKey, Seq)>>>,
     /// The pong for the last ping. One pong answers any number of pings (RFC 6455 section 5.5.3).
     pong: Option<Bytes>,
-    /// Writes whose outcome is not queued yet.
+    /// How many writes have no outcome in the queue yet.
     in_flight: u32,
     closing: Option<CloseCode>,
-    /// Writes without a number that the writer has rejected and whose refusal is queued.
+    /// How many writes without a number the store's writer has rejected whose refusal is queued.
     rejections_queued: u64,
-    /// Until when writes without a number are refused because an earlier one was not stored.
+    /// When the hold ends. Until then, writes without a number are refused, because an earlier one was not stored.
     hold_until: Option<Instant>,
-    /// The code of those refusals.
+    /// The error code with which the hold refuses writes.
     hold_code: Option<ErrorCode>,
     waker: Option<Waker>,
-    /// The waker was called since the session last registered it.
+    /// Whether the waker was called since the session last registered it.
     woken: bool,
     /// Why the router has queued the refusal of a write since the session last woke.
     refused: Option<ErrorCode>,
 }
 
-/// What a session needs to know when it wakes.
+/// The state of the outbox that a session checks when it wakes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct State {
     /// Bytes in the queue.
     pub(crate) bytes: usize,
-    /// Writes without an outcome.
+    /// How many writes have no outcome yet.
     pub(crate) in_flight: u32,
     /// Whether there is a lag to read from the log.
     pub(crate) behind: bool,
@@ -156,22 +157,22 @@ impl Outbox {
         }
     }
 
-    /// The connection's id. It contains the time of the connection's begin.
+    /// The connection's id, a UUID of version 7: it contains the time at which the connection began.
     pub(crate) fn id(&self) -> Uuid {
         self.id
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // No holder of the lock panics between two changes that belong together.
+        // A poisoned lock is no problem: no code panics between two changes of the state that belong together.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues live events of a conversation, oldest first, or leaves them to a lag. Skips the connection's own events, because it
-    /// receives their `ok`. Returns the number queued.
+    /// Queues live events of a conversation, oldest first. Events that do not fit, or that come after a lag, are added to the lag.
+    /// Skips the connection's own events, because it receives their `ok`. Returns how many events were queued.
     pub(crate) fn push_events(&self, conversation: ConversationKey, events: &[CoalescedEvent]) -> u64 {
         let mut inner = self.lock();
         let (mut queued, mut fell_behind) = (0, false);
-        // Growing step by step would cost more than all else here.
+        // Growing the queue event by event would cost more than the rest of this function.
         if inner.lags.is_none() && !inner.too_far_behind {
             inner.frames.reserve(events.len());
         }
@@ -233,8 +234,8 @@ impl Outbox {
         event.own.as_ref().is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), self))
     }
 
-    /// Records an own event before it is fanned out: this session may not be subscribed yet and would otherwise receive the event
-    /// on catch-up. Skip this when the session is already subscribed.
+    /// Records an event of this connection before it is applied. In a cluster the event may then come from the store, which does not
+    /// name the connection, and the connection must not receive it besides its `ok`.
     pub(crate) fn expect_own_event(&self, conversation: ConversationKey, seq: Seq) {
         let mut inner = self.lock();
         let pending = inner.pending_own.get_or_insert_default();
@@ -253,7 +254,7 @@ impl Outbox {
         }
     }
 
-    /// Queues a reply, regardless of the limit, because a session reads no more commands while its queue is over the limit.
+    /// Queues a reply, even if the queue is full. Replies are bounded, because a session reads no commands while its queue is full.
     pub(crate) fn push_reply(&self, frame: Bytes) {
         self.lock().push(Queued { frame, stored: None });
     }
@@ -265,7 +266,7 @@ impl Outbox {
         inner.wake();
     }
 
-    /// Leaves it to the session, which knows its user, to log the refusal that is queued next.
+    /// Makes the session log the refusal that is queued next. The outbox does not know the user, which the log line must name.
     pub(crate) fn record_refusal(&self, code: ErrorCode) {
         self.lock().refused = Some(code);
     }
@@ -277,7 +278,7 @@ impl Outbox {
         inner.push(Queued { frame, stored: None });
     }
 
-    /// Queues the refusal of a write without a number that the store's writer rejected, and holds those after it.
+    /// Queues the refusal of a write without a number that the store's writer rejected, and begins a hold.
     pub(crate) fn push_rejection(&self, frame: Bytes) {
         let mut inner = self.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
@@ -286,10 +287,10 @@ impl Outbox {
         inner.push(Queued { frame, stored: None });
     }
 
-    /// Returns the epoch for a write without a number that is submitted now. A later rejection makes it stale.
+    /// Returns the write epoch for a write without a number that is submitted now. A later rejection makes the epoch stale.
     ///
     /// # Errors
-    /// An earlier write was not stored and the client may not know yet.
+    /// There is a hold, or the refusal of an earlier write is not queued yet.
     pub(crate) fn begin_write(&self) -> Result<WriteEpoch, Refusal> {
         let inner = self.lock();
         if let Some((left, code)) = inner.held() {
@@ -306,8 +307,8 @@ impl Outbox {
         }
     }
 
-    /// Holds the writes without a number after one that is over a rate, whose next token comes after `wait`, and returns its
-    /// refusal. The bucket refills meanwhile, so that a later pipelined write could pass an earlier one.
+    /// Begins a hold after a write without a number that exceeds a rate, and returns the refusal of that write. The next token of
+    /// the rate comes after `wait`. Without the hold, a later pipelined write could take that token and overtake the refused one.
     pub(crate) fn hold_for_rate(&self, wait: Duration) -> Refusal {
         let mut inner = self.lock();
         inner.hold(ErrorCode::RateLimited);
@@ -315,7 +316,7 @@ impl Outbox {
         Refusal::too_fast(wait.max(left))
     }
 
-    /// Holds the writes without a number after one that the store's queue refused. Those in the queue are not affected.
+    /// Begins a hold after a write without a number that the store's queue refused. Writes that are in that queue are not affected.
     pub(crate) fn hold(&self) {
         self.lock().hold(ErrorCode::Unavailable);
     }
@@ -333,7 +334,7 @@ impl Outbox {
         inner.wake();
     }
 
-    /// Like [`Self::close`], but does not wait for the outcomes of writes, because none will come.
+    /// Like [`Self::close`], but does not wait for the outcomes of writes, because the store's writer or the router has ended.
     pub(crate) fn abandon(&self, code: CloseCode) {
         let mut inner = self.lock();
         inner.in_flight = 0;
@@ -358,8 +359,8 @@ impl Outbox {
         self.lock().state()
     }
 
-    /// Swaps the queue for an empty one, and accounts for `written` bytes of frames taken earlier. The taken frames' bytes count until
-    /// they are written.
+    /// Moves the queued frames to `empty`, and subtracts `written` bytes of frames taken earlier. The bytes of the taken frames
+    /// count until they are written.
     pub(crate) fn take(&self, written: usize, empty: &mut VecDeque<Queued>) {
         let mut inner = self.lock();
         inner.written(written);
@@ -368,7 +369,7 @@ impl Outbox {
             inner.bytes += frame.len();
             inner.frames.push_front(Queued { frame, stored: None });
         }
-        // A small buffer is swapped back and forth; an idle connection keeps it here.
+        // While the connection is busy, two small buffers are swapped. An idle connection keeps one of them, here.
         if !inner.frames.is_empty() || inner.frames.capacity() == 0 {
             std::mem::swap(&mut inner.frames, empty);
         } else {
@@ -379,7 +380,7 @@ impl Outbox {
         }
     }
 
-    /// Accounts for bytes that have been written to the socket.
+    /// Subtracts bytes that have been written to the socket from the bytes in the queue.
     pub(crate) fn written(&self, bytes: usize) {
         self.lock().written(bytes);
     }
@@ -414,14 +415,14 @@ impl Connection for Outbox {
 }
 
 impl Inner {
-    /// Begins a hold, unless there is one.
+    /// Begins a hold, unless one has begun and not ended.
     fn hold(&mut self, code: ErrorCode) {
         if self.held().is_none() {
             (self.hold_until, self.hold_code) = (Some(Instant::now() + HOLD), Some(code));
         }
     }
 
-    /// How much is left of the hold, and the code of its refusals; `None` without one.
+    /// If there is a hold: the time until it ends, and the error code with which it refuses writes.
     fn held(&self) -> Option<(Duration, ErrorCode)> {
         let (until, code) = self.hold_until.zip(self.hold_code)?;
         let left = until.saturating_duration_since(Instant::now());
@@ -448,7 +449,7 @@ impl Inner {
         }
     }
 
-    /// The conversation's order has reached an event: removes it from the pending own events. True if it was one.
+    /// Called when an event is applied: removes it from the pending own events. Returns `true` if it was among them.
     fn remove_pending_own(&mut self, conversation: ConversationKey, seq: Seq) -> bool {
         let Some(pending) = &mut self.pending_own else { return false };
         let found = pending.remove(&(conversation, seq));

@@ -1,7 +1,7 @@
-//! The laws of [`Bus`], which the bus over NATS and the simulated one both pass.
+//! Tests of the contract of [`Bus`], called laws. The bus over NATS and the simulated bus both pass them.
 //!
-//! A bus may lose, double or delay notices while something is broken. The laws say what it does while nothing is, and what it reports
-//! when something was.
+//! A bus may lose, duplicate or delay notices while something is broken. The laws say how it delivers while nothing is broken, and
+//! what it reports after something was.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -15,13 +15,13 @@ use tokio::time::timeout;
 use super::{Address, Bus, BusEvent, NodeId, Notice};
 use switchboard_store::record::{ConversationKey, Effect, Passage};
 
-/// Fails a law whose event does not come.
+/// How long a law waits for an event before it fails.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Notices that are published before the receivers are read: fewer than any bus queues.
+/// The number of notices that are published before a receiver is read. Every bus can queue this many.
 const BURST: u64 = 32;
 
-/// A bus with its network, as a law needs it.
+/// A network of buses that a law can start, cut and restore.
 pub(crate) trait Network: Sized {
     /// A network without nodes.
     async fn start() -> Self;
@@ -29,10 +29,10 @@ pub(crate) trait Network: Sized {
     /// Adds a node of an installation, which has the same key as its other nodes. Returns once it can publish.
     async fn join(&mut self, installation: u8) -> Node;
 
-    /// Cuts every node off. Returns once none can publish.
+    /// Cuts the connections of all nodes. Returns once no node can publish.
     async fn cut(&mut self);
 
-    /// Ends that. Returns once every node can publish.
+    /// Restores the connections of all nodes. Returns once every node can publish.
     async fn restore(&mut self);
 }
 
@@ -41,11 +41,11 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) events: mpsc::Receiver<BusEvent>,
-    /// What lives as long as the node.
+    /// A value, such as the tasks of the bus, that must not be dropped before the node.
     pub(crate) kept: Box<dyn Any>,
 }
 
-/// The laws as tests of one bus.
+/// Makes a test of each law for one bus.
 macro_rules! laws {
     ($network:ty: $($law:ident)*) => { $(
         #[tokio::test]
@@ -80,7 +80,7 @@ impl Node {
         event.expect("a bus event arrives").expect("the bus has not ended")
     }
 
-    /// The next event, which is a notice.
+    /// Returns the next bus event, which must be a notice.
     async fn notice(&mut self) -> (NodeId, Notice) {
         match self.next().await {
             BusEvent::Notice(from, notice) => (from, notice),
@@ -88,7 +88,7 @@ impl Node {
         }
     }
 
-    /// The number of the next event, which is a notice of one.
+    /// Returns the event number in the next bus event, which must be a notice of an event.
     async fn seq(&mut self) -> u64 {
         match self.notice().await.1 {
             Notice::Event { seq, .. } => seq.0,
@@ -101,7 +101,7 @@ impl Node {
         self.confirmed(address).await;
     }
 
-    /// Skips to the confirmation of a subscription.
+    /// Skips bus events up to the confirmation of a subscription.
     async fn confirmed(&mut self, address: &Address) {
         loop {
             if let BusEvent::Subscribed(addresses) = self.next().await
@@ -112,7 +112,7 @@ impl Node {
         }
     }
 
-    /// Skips to a gap.
+    /// Skips bus events up to a gap.
     async fn gap(&mut self) {
         while !matches!(self.next().await, BusEvent::Gap) {}
     }
@@ -121,7 +121,7 @@ impl Node {
         self.bus.publish(&conversation(key), &event(key, seq));
     }
 
-    /// Whether a probe arrives before `limit`.
+    /// Returns whether a probe arrives before `limit`.
     async fn probe(&self, limit: Duration) -> bool {
         matches!(timeout(limit, self.bus.probe()).await, Ok(Ok(())))
     }
@@ -157,7 +157,8 @@ async fn nodes<N: Network, const COUNT: usize>(network: &mut N) -> [Node; COUNT]
     nodes.try_into().unwrap_or_else(|_| unreachable!("so many were added"))
 }
 
-/// Fills the queue of a node that does not read, and publishes more. `reader` shows that nothing is in flight any more.
+/// Fills the queue of the node `full`, which does not read, and publishes more. Once `reader` has received every notice, none is in
+/// flight any more.
 async fn overflow(publisher: &Node, full: &Node, reader: &mut Node) {
     let many = u64::try_from(full.events.max_capacity()).expect("a number") + BURST;
     for burst in 0..=many / BURST {
@@ -185,7 +186,7 @@ pub(crate) async fn a_notice_arrives_once_at_every_other_subscriber_of_its_addre
     for (seq, address) in (1..).zip(addresses("bob")) {
         alice.bus.publish(&address, &event(1, seq));
     }
-    // None of these has a subscriber.
+    // None of these addresses has a subscriber.
     for address in &addresses("dave")[1..3] {
         alice.bus.publish(address, &event(1, 9));
     }
@@ -299,7 +300,7 @@ pub(crate) async fn an_outage_is_reported_to_every_node<N: Network>() {
     alice.publish(1, 1);
     bob.publish(1, 2);
     network.restore().await;
-    // No notice comes before the gap, which is the first event.
+    // The gap is the first event: no notice comes before it.
     for node in [&mut alice, &mut bob] {
         let first = node.next().await;
         assert!(matches!(first, BusEvent::Gap), "{first:?}");
@@ -363,7 +364,7 @@ pub(crate) async fn a_notice_with_another_key_does_not_arrive<N: Network>() {
     bob.subscribe(&conversation(1)).await;
     mallory.publish(1, 1);
     alice.publish(1, 2);
-    // A probe comes after what was published before on the same network.
+    // The probe arrives after every notice that was published before it on the same network.
     assert!(mallory.probe(TEST_TIMEOUT).await);
     mallory.publish(1, 3);
     alice.publish(1, 4);

@@ -1,9 +1,9 @@
 //! The bus over NATS: core messages, without storage in NATS.
 //!
-//! A node has two connections. It publishes and subscribes over the first. Over the second it receives its own barriers, which
-//! prove that the NATS server has processed everything sent before them on the first, and sends its health probes, which
-//! prove that the first receives. Three tasks use the first connection: one publishes, one manages subscriptions, one
-//! receives.
+//! A node has two connections. It publishes and subscribes over the first one. A *barrier* is a message that it sends over the
+//! first connection and receives over the second one: its arrival proves that the NATS server has processed everything sent before
+//! it. A *probe* is sent over the second connection and received over the first one: its arrival proves that the first connection
+//! receives. Three tasks use the first connection: one publishes, one manages subscriptions, one receives.
 
 mod connection;
 mod desired;
@@ -42,22 +42,22 @@ use switchboard_store::record::Answer;
 use switchboard_store::record::NoticeKey;
 use switchboard_store::refusal::Refusal;
 
-/// Bus events that may wait for the router. Beyond this many, notices are dropped and the router receives a gap.
+/// The most bus events that wait for the router. Beyond this number, notices are dropped and the router receives a gap.
 const MAX_QUEUED_EVENTS: usize = 4_096;
 
-/// New subscriptions that may wait for the receiving task.
+/// The most new subscriptions that wait for the receiving task.
 const MAX_QUEUED_SUBSCRIPTIONS: usize = 64;
 
 /// Where NATS is, and how this node authenticates.
 #[derive(Debug, Clone)]
 pub(crate) struct NatsSettings {
-    /// Comma-separated `nats://` or `tls://` URLs of its servers, with a user and password or a token.
+    /// Comma-separated `nats://` or `tls://` URLs of the NATS servers, with a user and password or a token.
     pub(crate) url: EngineUrl,
     /// Path of a credentials file with a JWT and an nkey.
     pub(crate) credentials: Option<PathBuf>,
-    /// Path of the CA certificates in PEM that verify the servers. With one, every server must use TLS.
+    /// Path of the CA certificates in PEM that verify the servers. If it is set, every server must use TLS.
     pub(crate) ca: Option<PathBuf>,
-    /// First tokens of every subject.
+    /// The first tokens of every subject, so that several installations can share a NATS server.
     pub(crate) prefix: String,
 }
 
@@ -85,7 +85,7 @@ struct Shared {
 pub(crate) struct NatsBus {
     shared: Arc<Shared>,
     client: Client,
-    /// The second connection.
+    /// The second connection to NATS, which receives this node's barriers and sends its probes.
     probe_client: Client,
     publisher: Publisher,
 }
@@ -135,13 +135,13 @@ pub(crate) async fn connect(
     };
     spawn_until_cut(tasks, "bus receiver", Box::pin(receiver.run()));
     spawn_until_cut(tasks, "bus subscriptions", Box::pin(manager.run()));
-    // This task outlives the router for a moment because the router's last notice says that the node has stopped.
+    // This task outlives the router for a moment, to send the router's last notice, which says that the node has stopped.
     tasks.spawn_critical("bus publisher", publish_task.run(out));
     Ok((NatsBus { shared, client, probe_client, publisher }, events))
 }
 
 impl NatsBus {
-    /// Whether the client last reported a connection.
+    /// Whether the NATS client reports that it is connected.
     pub(crate) fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
     }

@@ -1,7 +1,7 @@
-//! The lags of one connection: conversations that it reads from the log, in round robin and bounded in number.
+//! The lags of one connection: the conversations that the session reads from the log, in round robin.
 //!
-//! A lag is some 30 bytes in a hash map and 8 in a queue, however many events it spans. `limits.lags` bounds their number,
-//! because a client that stops reading gains one for each further conversation with an event.
+//! A lag takes some 30 bytes in a hash map and 8 in a queue, however many events it spans. `limits.lags` bounds the number of lags,
+//! because a client that stops reading gets one more for each further conversation with an event.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -13,8 +13,8 @@ use super::{Inner, Outbox, Queued};
 use crate::metrics::Drop;
 use switchboard_store::record::ConversationKey;
 
-/// Own events within lags that are remembered. Beyond this many, a replay also contains the event itself, not only its `ok`;
-/// clients drop duplicates.
+/// The most own events within lags that are remembered. Beyond this number, the client receives the replayed event as well as its
+/// `ok`. Clients drop duplicates.
 const MAX_OWN_IN_LAGS: usize = 16_384;
 
 /// A conversation that the connection reads from the log.
@@ -43,7 +43,8 @@ pub(super) struct Lags {
     queue: VecDeque<ConversationKey>,
     /// The connection's own events within lags, which the replay skips because the client receives their `ok`.
     own: BTreeSet<(ConversationKey, Seq)>,
-    /// Number of lags from the cursors of `hello`. They do not count against the limit, because the length of `hello` bounds them.
+    /// The number of lags from the cursors of `hello`. They do not count against the limit, because the length of `hello` bounds
+    /// them.
     resumed: usize,
 }
 
@@ -53,7 +54,7 @@ impl Lags {
         self.spans.len().saturating_sub(self.resumed)
     }
 
-    /// Moves the end of a conversation's lag. False if it has none.
+    /// Moves the end of a conversation's lag to `missed`. Returns `false` if the conversation has no lag.
     pub(super) fn extend(&mut self, conversation: ConversationKey, missed: Seq) -> bool {
         let span = self.spans.get_mut(&conversation);
         span.map(|span| span.missed = span.missed.max(missed)).is_some()
@@ -90,8 +91,8 @@ impl Lags {
         Some(Lag { conversation, cursor, missed })
     }
 
-    /// Advances a lag's cursor to an event read from the log. True if the event is to be queued: it is new and not the connection's
-    /// own.
+    /// Advances a lag's cursor to an event read from the log. Returns `true` if the event must be queued, because it is new and the
+    /// connection did not send it.
     fn advance(&mut self, conversation: ConversationKey, seq: Seq) -> bool {
         let Some(span) = self.spans.get_mut(&conversation).filter(|span| seq > span.cursor) else {
             return false;
@@ -100,8 +101,8 @@ impl Lags {
         !self.own.remove(&(conversation, seq))
     }
 
-    /// Ends a page of a lag; `found` is false if the page was empty, and then there is nothing more to read. Moves an unfinished lag
-    /// to the end of the queue and removes a finished one. True if it is finished.
+    /// Called after a page of a lag was read. `found` is false if the page was empty, and then the log has no more events. Moves an
+    /// unfinished lag to the end of the queue, and removes a finished one. Returns `true` if the lag is finished.
     fn finish_page(&mut self, conversation: ConversationKey, found: bool) -> bool {
         match self.queue.front() {
             Some(front) if *front == conversation => drop(self.queue.pop_front()),
@@ -135,7 +136,7 @@ impl Outbox {
     }
 
     /// Adds or extends a lag of the events after a cursor of `hello` up to `missed`. These lags do not count against the limit: the
-    /// length of `hello` bounds them, and a client that was closed as too far behind must be able to resume.
+    /// length of `hello` bounds them, and a client that was closed as a slow consumer must be able to resume.
     pub(crate) fn resume_from(&self, conversation: ConversationKey, cursor: Seq, missed: Seq) {
         if cursor < missed {
             let mut inner = self.lock();
@@ -162,8 +163,8 @@ impl Outbox {
         }
     }
 
-    /// Closes the connection of a slow consumer with 1013, because the server can no longer track what it misses. No further event
-    /// is queued, so that the client's cursors stay correct and it can resume.
+    /// Closes the connection of a slow consumer with 1013, because the server can no longer track which events it has missed. No
+    /// further event is queued, so that the client's cursors stay correct and it can resume.
     pub(crate) fn close_slow_consumer(&self) {
         let mut inner = self.lock();
         self.close_slow_locked(&mut inner);
@@ -201,7 +202,7 @@ impl Outbox {
         self.lock().lags.as_ref()?.next()
     }
 
-    /// Queues a page read for a lag: events with their seq, oldest first. An empty page ends the lag. Lags are read in round robin.
+    /// Queues a page of events that was read for a lag, oldest first, each with its seq. An empty page ends the lag.
     pub(crate) fn push_replayed(&self, conversation: ConversationKey, events: Vec<(Seq, Bytes)>) {
         let mut inner = self.lock();
         let Some(mut lags) = inner.lags.take_if(|lags| lags.missed(conversation).is_some()) else { return };
@@ -234,12 +235,12 @@ impl Inner {
         self.pending_own.take_if(|pending| pending.is_empty());
     }
 
-    /// The lags, if one of them is this conversation's.
+    /// The lags of the connection, if this conversation has one.
     pub(super) fn lag_of(&mut self, conversation: ConversationKey) -> Option<&mut Lags> {
         self.lags.as_deref_mut().filter(|lags| lags.missed(conversation).is_some())
     }
 
-    /// Moves the end of a conversation's lag. False if it has none.
+    /// Moves the end of a conversation's lag to `missed`. Returns `false` if the conversation has no lag.
     fn extend_lag(&mut self, conversation: ConversationKey, missed: Seq) -> bool {
         self.lags.as_mut().is_some_and(|lags| lags.extend(conversation, missed))
     }

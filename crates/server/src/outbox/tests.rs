@@ -1,5 +1,5 @@
-//! Property test of resuming and falling behind, against a model of the log: for every interleaving of live events, pages of the log
-//! and full queues, a connection receives every event of others once and in order.
+//! Property test of connections that resume or lag, against a model of the log: for every interleaving of live events, pages of the
+//! log and full queues, a connection receives every event that others sent once and in order.
 
 use proptest::prelude::*;
 
@@ -8,7 +8,7 @@ use super::*;
 /// The queue's limit in bytes: about ten events.
 const QUEUE_LIMIT: usize = 100;
 
-/// Most events of a page.
+/// The most events of a page of the log.
 const PAGE_EVENTS: usize = 4;
 
 const CONVERSATIONS: usize = 3;
@@ -17,10 +17,10 @@ fn limits(lags: u32) -> Limits {
     Limits { queue: 100, lags, ..Limits::default() }
 }
 
-/// What happens to a connection.
+/// A step of the test on a connection.
 #[derive(Debug, Clone)]
 enum Action {
-    /// Publish events to a conversation; `own` marks the connection's own.
+    /// Publish events to a conversation. `own` says for each event whether the connection itself sent it.
     Publish { conversation: usize, own: Vec<bool> },
     /// Queue a signal, which may be dropped, or a reply, which may not.
     Push { reply: bool },
@@ -49,7 +49,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// A log: which of its events are the connection's own, and the cursor of its `hello`.
+/// The log of a conversation: for each event, whether the connection sent it. `cursor` is the cursor in the connection's `hello`.
 #[derive(Debug, Clone, Default)]
 struct Log {
     own: Vec<bool>,
@@ -64,11 +64,11 @@ struct Connection {
     /// The events that the client received, by conversation.
     received: Vec<Vec<u64>>,
     replies: usize,
-    /// The lag of the pending page.
+    /// The lag for which a page was requested that has not arrived yet; `None` if no page is pending.
     pending_page: Option<Lag>,
 }
 
-/// An event's frame. Sizes differ, so that some fit into the queue where others do not.
+/// The frame of an event. The sizes differ, so that some frames still fit into a nearly full queue and others do not.
 fn frame(conversation: usize, seq: u64) -> Bytes {
     format!("{conversation} {seq}{}\n", " ".repeat(usize::try_from(seq % 5).unwrap_or(0) * 4)).into()
 }
@@ -127,7 +127,7 @@ impl Connection {
         assert!(self.outbox.state().bytes <= QUEUE_LIMIT.max(before), "events over the limit are queued");
     }
 
-    /// Writes this many frames. True if nothing is left.
+    /// Writes this many frames. Returns `true` if no frame is left.
     fn write(&mut self, frames: usize) -> bool {
         for _ in 0..frames {
             if self.writing.is_empty() {
@@ -154,15 +154,15 @@ impl Connection {
         }
     }
 
-    /// As `live.rs` does: only when everything is written, and one page at a time.
+    /// Requests a page as `live.rs` does: only when everything is written, and one page at a time.
     fn read_page(&mut self) {
         if self.pending_page.is_none() && self.write(usize::MAX) {
             self.pending_page = self.outbox.next_lag();
         }
     }
 
-    /// As the store does: a page of the events after the cursor, including the connection's own. It is short only at the end of the
-    /// log.
+    /// Delivers the page as the store does: the events after the cursor, including those that the connection sent. Only the last
+    /// page of the log may be short.
     fn page_arrives(&mut self) {
         let Some(Lag { conversation, cursor, missed }) = self.pending_page.take() else { return };
         let at = usize::try_from(conversation.0).expect("an index");
@@ -172,7 +172,8 @@ impl Connection {
         self.outbox.push_replayed(conversation, events);
     }
 
-    /// What the client must have received: all events of others after its cursor, and of its own those from before it connected.
+    /// The events that the client must have received: all events of others after its cursor, and its own events from before it
+    /// connected.
     fn expected(&self, before: &[usize]) -> Vec<Vec<u64>> {
         let of = |(log, before): (&Log, &usize)| {
             let seqs = (1..)
@@ -203,7 +204,7 @@ proptest! {
                 prop_assert!(received.is_sorted_by(|one, next| one < next), "{received:?}");
             }
         }
-        // Catches up; the number of pages is bounded.
+        // The connection reads the rest of the log, in a bounded number of pages.
         let mut pages = 2 * CONVERSATIONS + connection.logs.iter().map(|log| log.own.len()).sum::<usize>();
         while !connection.write(usize::MAX) || connection.outbox.state().behind {
             connection.read_page();
@@ -230,7 +231,7 @@ fn event(seq: u64) -> CoalescedEvent {
     }
 }
 
-/// An outbox with a full queue and this limit of lags.
+/// Makes an outbox with a full queue, which allows this many lags.
 fn full(lags: u32) -> (Outbox, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
     let outbox = Outbox::new(&limits(lags), metrics.clone());

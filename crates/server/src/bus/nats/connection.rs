@@ -20,17 +20,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often the client pings the server. After two unanswered pings the connection counts as lost.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Longest delay between two connection attempts. Short, so that the node soon uses a server that is back.
+/// The longest delay between two connection attempts. It is short, so that the node soon uses a server that has restarted.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
-/// Client commands that may wait for the connection. Notices queued here during an outage are sent late.
+/// The most client commands that wait for the connection. Notices among them are sent late, after the outage.
 const MAX_QUEUED_COMMANDS: usize = 1_024;
 
-/// Messages of one subscription that may wait for the receiving task: as many as one read of the socket may bring. Beyond, the
-/// client drops messages and reports a slow consumer, and the router receives a gap.
+/// The most messages of one subscription that wait for the receiving task: as many as one read of the socket may contain. Beyond
+/// this number, the client drops messages and reports a slow consumer, and the router receives a gap.
 const MAX_QUEUED_MESSAGES: usize = 16_384;
 
-/// Different warnings that are logged before the next successful connect.
+/// The most different warnings that are logged until the next successful connect.
 const MAX_WARNINGS: usize = 8;
 
 /// The state of a connection, from the client's events.

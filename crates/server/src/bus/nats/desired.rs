@@ -26,7 +26,7 @@ struct Table {
     unconfirmed: FxHashMap<SubjectKey, Address>,
 }
 
-/// The changes since the last look at the table.
+/// The changes of the table since they were last taken.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     pub(super) slots: Vec<(Slot, DesiredKeys)>,
@@ -36,9 +36,9 @@ pub(super) struct Changes {
 /// The desired keys of a slot.
 #[derive(Debug)]
 pub(super) enum DesiredKeys {
-    /// All of them; there are at most as many as the caller allowed.
+    /// All desired keys of the slot, because there are at most `few` of them.
     Few(Vec<u64>),
-    /// More than the caller allowed.
+    /// The slot has more than `few` desired keys, so it needs a wildcard.
     Many,
 }
 
@@ -47,7 +47,7 @@ impl DesiredSubscriptions {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a subject without a confirmation for the router.
+    /// Adds a subject of this node itself, whose subscription is not confirmed to the router.
     pub(super) fn add(&self, subject: SubjectKey) {
         let mut table = self.table();
         if table.slots.entry(subject.slot()).or_default().insert(subject.key) {
@@ -86,7 +86,7 @@ impl DesiredSubscriptions {
         self.changed.notified().await;
     }
 
-    /// Takes the changes since the last call, with the keys of slots that have at most `few`.
+    /// Takes the changes since the last call. For a changed slot with at most `few` desired keys, they contain the keys.
     pub(super) fn take_changes(&self, few: usize) -> Changes {
         let mut table = self.table();
         let table = &mut *table;

@@ -1,8 +1,8 @@
 //! Encodes notices: a MAC, the sending node, then the notice as JSON.
 //!
-//! The MAC is HMAC-SHA-256 (RFC 2104), truncated to 16 bytes, over the address, the node and the JSON. Its key is in the database, so
-//! a client of NATS that cannot read the database can neither forge a notice nor send one to another address. A notice can be
-//! sent again as it is: receivers sort events by `seq` and ask the database about memberships and revocations.
+//! The MAC is HMAC-SHA-256 (RFC 2104), truncated to 16 bytes, over the address, the node and the JSON. Its key is in the database,
+//! so a client of NATS that cannot read the database can neither forge a notice nor redirect one to another address. It can replay
+//! a recorded notice, which does no harm: receivers sort events by `seq` and ask the database about memberships and revocations.
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
@@ -13,17 +13,17 @@ use super::subject::SubjectKey;
 use crate::bus::{NodeId, Notice};
 use switchboard_store::record::NoticeKey;
 
-/// Initial buffer of an encoded notice; most events are shorter.
+/// The initial capacity of the buffer for an encoded notice. Most events need less.
 const INITIAL_CAPACITY_BYTES: usize = 512;
 
-/// Bytes of the MAC. Half of SHA-256's output is the least that RFC 2104 section 5 recommends.
+/// The length of the MAC. RFC 2104 section 5 recommends at least half of the hash's output, which is 32 bytes for SHA-256.
 const MAC_BYTES: usize = 16;
 
 const NODE_BYTES: usize = size_of::<u64>();
 
 /// Encodes, authenticates and decodes the notices of one installation.
 pub(crate) struct Codec {
-    /// Initialised with the key once, so that a notice does not hash the key again.
+    /// The HMAC state after the key, so that the key is not hashed again for each notice.
     keyed: Hmac<Sha256>,
 }
 

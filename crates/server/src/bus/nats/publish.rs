@@ -16,14 +16,14 @@ use crate::bus::{Address, BusEvent, Notice};
 
 use super::subject::SubjectKey;
 
-/// Most notices that wait for the client, and most bytes of them. Beyond, notices are dropped.
+/// The most notices that wait for the NATS client, and the most bytes of them. Beyond these bounds, notices are dropped.
 const MAX_QUEUED_NOTICES: usize = 16_384;
 const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
 
-/// Older notices are dropped because the other nodes have read the change from the store by then, or soon will.
+/// The longest time that a notice waits. Older notices are dropped, because the other nodes soon read the change from the store.
 const MAX_NOTICE_AGE: Duration = Duration::from_secs(1);
 
-/// Notices taken from the queue at once.
+/// The most notices that are taken from the queue at once.
 const MAX_NOTICES_PER_TURN: usize = 64;
 
 /// How long the last notices may take to reach NATS when the server stops.
@@ -62,7 +62,7 @@ pub(super) fn new(shared: Arc<Shared>, client: Client) -> (Publisher, PublishTas
 }
 
 impl Publisher {
-    /// Queues a notice. False if the queue is full.
+    /// Queues a notice. Returns `false` if the queue is full.
     pub(super) fn enqueue(&self, shared: &Shared, address: &Address, notice: &Notice) -> bool {
         let subject = SubjectKey::of(address);
         let Ok(payload) = shared.codec.encode(subject, shared.node, notice) else { return false };

@@ -18,10 +18,10 @@ use super::subscription::Subscription;
 use super::{Shared, payload};
 use crate::bus::BusEvent;
 
-/// Messages that one iteration takes before it looks at anything else.
+/// The most messages that are handled before new subscriptions and the end of the task are checked again.
 const MAX_MESSAGES_PER_TURN: usize = 256;
 
-/// How often a pending gap is offered to a router whose queue is full.
+/// How often this task tries to report a pending gap to a router whose queue is full.
 const GAP_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The task that receives messages.
@@ -30,9 +30,9 @@ pub(super) struct MessageReceiver {
     new: mpsc::Receiver<Subscription>,
     subscriptions: SelectAll<Subscription>,
     out: mpsc::Sender<BusEvent>,
-    /// Notices may have been lost, and the router does not know yet.
+    /// Whether notices may have been lost and the router has not received the gap yet.
     gap: bool,
-    /// A notice that cannot be decoded has been logged.
+    /// Whether a notice that cannot be decoded has been logged. Only the first one is.
     logged_unreadable: bool,
 }
 
@@ -77,8 +77,8 @@ impl MessageReceiver {
             return self.shared.round_trips.complete(&message.payload);
         }
         let Some(sender) = payload::sender(&message.payload) else { return };
-        // A wildcard subscription also brings subjects that this node does not want. NATS does not echo a node's own messages,
-        // so the first condition only guards against a mistake.
+        // A wildcard subscription also receives messages of subjects that this node does not want. NATS does not echo a node's own
+        // messages, so the first condition only guards against a mistake.
         if sender == self.shared.node || !self.shared.desired.contains(subject) {
             return;
         }

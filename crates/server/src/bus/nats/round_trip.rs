@@ -25,7 +25,7 @@ impl RoundTrips {
     pub(super) fn complete(&self, payload: &[u8]) {
         let number = payload.first_chunk().copied().map(u64::from_be_bytes);
         let pending = number.and_then(|number| self.remove(number));
-        // The caller may have given up.
+        // The caller may have stopped waiting.
         let _ = pending.map(|sender| sender.send(()));
     }
 

@@ -78,8 +78,8 @@ impl SubjectKey {
     }
 }
 
-/// 64 bits of SHA-256. On a collision both users' nodes receive each other's notices; receivers filter by the user named in the
-/// notice.
+/// The first 64 bits of SHA-256. If the hashes of two users collide, the nodes of each also receive notices about the other, and
+/// ignore them because a notice names its user.
 fn hash(text: &str) -> u64 {
     let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
     digest.first_chunk().copied().map(u64::from_be_bytes).unwrap_or_default()
@@ -95,7 +95,7 @@ pub(super) struct Slot {
 /// The subjects of one installation.
 #[derive(Debug)]
 pub(super) struct Subjects {
-    /// The prefix and the version.
+    /// The beginning of every subject: the prefix and the version.
     root: String,
 }
 

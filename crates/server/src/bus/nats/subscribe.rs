@@ -19,12 +19,12 @@ use super::subject::{self, Slot, SubjectKey};
 use super::subscription::{StopHandle, Subscription};
 use crate::bus::BusEvent;
 
-/// Most exact subscriptions of a slot; a slot with more desired keys gets a wildcard. A subscription takes 5.2 KB, so all
-/// slots full of exact ones take 64 MB.
+/// The most exact subscriptions of a slot. A slot with more desired keys gets a wildcard. A subscription takes 5.2 KB, so if every
+/// slot has this many, they take 64 MB.
 pub(super) const MAX_EXACT_PER_SLOT: usize = 8;
 
-/// A wildcard is replaced by exact subscriptions once its slot has at most this many desired keys. The distance to
-/// [`MAX_EXACT_PER_SLOT`] keeps a slot from switching with each key that comes and goes.
+/// A wildcard is replaced by exact subscriptions once its slot has at most this many desired keys. The difference from
+/// [`MAX_EXACT_PER_SLOT`] keeps a slot from switching each time a key is added or removed.
 pub(super) const MAX_EXACT_AFTER_WILDCARD: usize = 4;
 
 /// How often the connection count is polled, because async-nats can drop connection events.
@@ -33,10 +33,10 @@ const CONNECTION_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// First and longest time to wait for a round trip before its message is sent again, because a reconnect may have lost it.
 const ROUND_TRIP_TIMEOUTS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
-/// How long barriers may fail over a live connection before a warning is logged.
+/// How long barriers may fail to arrive, although the connection is up, before a warning is logged.
 const BARRIER_WARNING_DELAY: Duration = Duration::from_secs(10);
 
-/// The task that keeps the NATS subscriptions as the router wants them.
+/// The task that adds and removes NATS subscriptions, so that they match those that the router wants.
 pub(super) struct SubscriptionManager {
     shared: Arc<Shared>,
     client: Client,
@@ -46,7 +46,8 @@ pub(super) struct SubscriptionManager {
     out: mpsc::Sender<BusEvent>,
     slots: FxHashMap<Slot, SlotSubscriptions>,
     subscription_gauge: Gauge,
-    /// The client's connection count when all subscriptions were last confirmed.
+    /// How often the client had connected when all subscriptions were last confirmed. A higher count now means that it has
+    /// reconnected.
     confirmed_connections: u64,
 }
 
@@ -57,7 +58,7 @@ struct SlotSubscriptions {
     wildcard: Option<StopHandle>,
 }
 
-/// What remains to be done once NATS has confirmed the new subscriptions of a round of changes.
+/// The work that remains once NATS has confirmed the new subscriptions of one set of changes.
 #[derive(Debug, Default)]
 struct Round {
     /// Subscriptions to stop because new ones replace them.
@@ -116,21 +117,22 @@ impl SubscriptionManager {
             self.confirm().await?;
         }
         if !round.replaced.is_empty() {
-            // Messages that only the replaced subscriptions match may be in flight; they arrive before this round trip.
+            // Messages for the replaced subscriptions may still be in flight. They arrive before the message of this round trip.
             complete_round_trip(&self.shared, &self.probe_client, subject::probe(self.shared.node)).await?;
             round.replaced.into_iter().for_each(|handle| self.stop(handle));
         }
         if !changes.unconfirmed.is_empty() {
             self.out.send(BusEvent::Subscribed(changes.unconfirmed)).await?;
         }
-        // The first connection is no gap: until it is made, no subscription has been confirmed to the router.
+        // The first connect causes no gap, because no subscription has been confirmed to the router before it.
         if reconnected && std::mem::replace(&mut self.confirmed_connections, connections) > 0 {
             self.shared.connection.messages_lost.notify_one();
         }
         Ok(())
     }
 
-    /// Changes a slot's subscriptions to the desired ones. Replaced ones go on until NATS has confirmed the new ones.
+    /// Changes a slot's subscriptions to the desired ones. Replaced subscriptions stay active until NATS has confirmed the new
+    /// ones.
     async fn apply_to_slot(
         &mut self,
         slot: Slot,
@@ -180,8 +182,8 @@ impl SubscriptionManager {
         self.subscription_gauge.dec();
     }
 
-    /// Returns once NATS has processed everything that this node sent before. Logs a warning when that takes too long over a
-    /// live connection.
+    /// Returns once NATS has processed everything that this node sent before. Logs a warning if that takes too long although the
+    /// connection is up.
     async fn confirm(&self) -> anyhow::Result<()> {
         let passed = barrier(&self.shared, &self.client);
         tokio::pin!(passed);
@@ -197,13 +199,13 @@ impl SubscriptionManager {
     }
 }
 
-/// Returns once NATS has processed everything sent over `client` before: a message sent after it has arrived over the second
-/// connection. (The client's own `flush` covers only this machine's socket.)
+/// Sends a message over `client`, and returns once it has arrived over the second connection, because then NATS has processed
+/// everything that was sent over `client` before. (The client's own `flush` covers only this machine's socket.)
 pub(super) async fn barrier(shared: &Shared, client: &Client) -> anyhow::Result<()> {
     complete_round_trip(shared, client, subject::barrier(shared.node)).await
 }
 
-/// Sends a message over one connection to `destination`, until it arrives over the other.
+/// Sends a message over one connection to `destination`, again and again until one arrives over the other connection.
 async fn complete_round_trip(
     shared: &Shared,
     client: &Client,

@@ -45,7 +45,8 @@ impl Stream for Subscription {
     type Item = Message;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        // Without coop budget the subscriber returns `Pending` although messages may be ready; then it is too early to stop.
+        // If the task has used up tokio's cooperative budget, the subscriber returns `Pending` although messages may be ready. Then
+        // it is too early to stop.
         let has_budget = has_budget_remaining();
         if let Poll::Ready(message) = Pin::new(&mut self.messages).poll_next(cx) {
             return Poll::Ready(message);

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use switchboard_store::record::ConversationKey;
 
-/// Fails a test whose event does not come.
+/// How long a test waits for an event before it fails.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn settings(url: &str, prefix: &str) -> NatsSettings {
@@ -52,7 +52,7 @@ impl Node {
         Self { bus, events, metrics, tasks }
     }
 
-    /// A node on the nats-server that tests share.
+    /// Connects a node to the nats-server that all tests share.
     async fn on_shared(prefix: &str, id: u64) -> Self {
         let nats = shared_nats().await.expect("a nats-server");
         Self::connected(&settings(&nats.url(), prefix), id).await
@@ -69,7 +69,7 @@ impl Node {
         event.expect("a bus event arrives").expect("the bus has not ended")
     }
 
-    /// Skips to the next notice.
+    /// Skips bus events up to the next notice, and returns that notice with its node.
     async fn notice(&mut self) -> (u64, Notice) {
         loop {
             if let BusEvent::Notice(NodeId(node), notice) = self.next().await {
@@ -104,7 +104,7 @@ impl Node {
         self.bus.publish(&conversation(key), &event(key, seq));
     }
 
-    /// Whether a health probe arrives in time.
+    /// Returns whether a health probe arrives before `limit`.
     async fn probe_succeeds(&self, limit: Duration) -> bool {
         matches!(timeout(limit, self.bus.probe()).await, Ok(Ok(())))
     }
@@ -148,7 +148,7 @@ async fn until(mut condition: impl FnMut() -> bool) {
     timeout(TEST_TIMEOUT, wait).await.expect("the condition comes true");
 }
 
-/// The server's counters: messages in, messages out.
+/// How many messages the nats-server has received and sent.
 async fn traffic(nats: &Nats) -> (u64, u64) {
     let page = reqwest::get(format!("http://{}/varz", nats.monitor())).await.expect("an answer");
     let page: serde_json::Value = page.json().await.expect("JSON");

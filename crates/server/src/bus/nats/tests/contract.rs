@@ -1,4 +1,4 @@
-//! The laws of a bus, with a nats-server of their own.
+//! Runs the laws of a bus against NATS. Each law starts its own nats-server.
 
 use std::sync::Weak;
 

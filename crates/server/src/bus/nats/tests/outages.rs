@@ -1,4 +1,4 @@
-//! A node without NATS, with a stalled NATS, and as a slow consumer.
+//! Tests of a node that cannot reach NATS, whose NATS server is stalled, or that is a slow consumer.
 
 use async_nats::Event;
 
@@ -13,7 +13,7 @@ async fn two_nodes(scratch: &tempfile::TempDir) -> (Nats, Node, Node) {
     (nats, alice, bob)
 }
 
-/// Publishes until it arrives, because the publisher may not have reconnected yet.
+/// Publishes an event until bob receives it, because alice may not have reconnected yet.
 async fn publish_until_received(alice: &Node, bob: &mut Node, seq: u64) {
     let received = async {
         loop {
@@ -38,7 +38,7 @@ async fn a_restart_of_nats_is_a_gap() {
     assert!(!bob.probe_succeeds(TEST_TIMEOUT).await, "no NATS");
     alice.publish(1, 1);
     assert_eq!(alice.metrics.bus.dropped.get(), 1);
-    // A subscription made during the outage is confirmed after it.
+    // This subscription is made during the outage, and confirmed after it.
     bob.bus.subscribe(conversation(2));
 
     nats.start_again().await.expect("NATS restarts");

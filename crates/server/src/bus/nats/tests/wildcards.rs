@@ -4,7 +4,7 @@ use super::*;
 use crate::bus::nats::subscribe::{MAX_EXACT_AFTER_WILDCARD, MAX_EXACT_PER_SLOT};
 use std::collections::BTreeSet;
 
-/// A conversation of a hash slot that all indices share.
+/// Returns a conversation for each index. All of them are in the same hash slot.
 fn in_one_slot(index: usize) -> i64 {
     5 + 1_024 * i64::try_from(index).expect("few")
 }
@@ -34,7 +34,7 @@ async fn no_notice_is_lost_while_switching_to_a_wildcard_and_back() {
                 }
             }
         }
-        // Notices still in flight.
+        // Waits for the notices that are still in flight.
         let published: BTreeSet<_> = (1..=seq).collect();
         while received != published {
             assert_eq!(bob.metrics.bus.dropped.get() + alice.metrics.bus.dropped.get(), 0);

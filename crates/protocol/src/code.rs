@@ -39,7 +39,8 @@ pub enum ErrorCode {
     Banned,
     /// The object that the command names is not ready yet; the client waits `retry_after` milliseconds.
     NotReady,
-    /// A code of a newer server, as this version reads it. No server sends it.
+    /// Stands for any code that this version does not know, such as a code of a newer server. It is used only for reading,
+    /// and is never sent.
     #[serde(other)]
     #[schemars(skip)]
     #[cfg_attr(feature = "typescript", ts(skip))]
@@ -66,7 +67,7 @@ impl ErrorCode {
         Self::NotReady,
     ];
 
-    /// Its name on the wire.
+    /// The code's name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BadFrame => "bad_frame",
@@ -110,12 +111,12 @@ impl ErrorCode {
     }
 }
 
-/// Why the server closes a connection: codes of RFC 6455 section 7.4.1 and the IANA registry, and private ones. After
-/// 1012, 1013 and 4000–4499 a client reconnects, after 4500–4999 it does not.
+/// Why the server closes a connection: codes of RFC 6455 section 7.4.1 and of the IANA registry, and private codes. A
+/// client reconnects after 1012, 1013 and 4000–4499, and does not reconnect after 4500–4999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u16)]
 pub enum CloseCode {
-    /// The client closed first; this is the answer.
+    /// The client closed the connection first, and this code confirms it.
     Normal = 1000,
     /// The client violated RFC 6455.
     Protocol = 1002,
@@ -131,22 +132,22 @@ pub enum CloseCode {
     TryLater = 1013,
     /// The token expired; the client reconnects with a new one.
     TokenExpired = 4401,
-    /// The client sent no `hello`, or no answer to a ping, in time.
+    /// The client did not send `hello` in time, or did not answer a ping in time.
     Silent = 4408,
-    /// The client sent too many frames; it reconnects after the `retry_after` of the error before.
+    /// The client sent too many frames. It reconnects after the `retry_after` of the `error` frame that precedes the close.
     TooFast = 4429,
-    /// The token is invalid; another attempt with it would fail, too.
+    /// The token is invalid. Another attempt with the same token would fail, too.
     Unauthorized = 4501,
     /// The user was logged out everywhere; the client needs a new token.
     Revoked = 4502,
-    /// The user is banned; the error before has the end of the ban.
+    /// The user is banned. The `error` frame that precedes the close says when the ban ends.
     Banned = 4503,
     /// The application refused the connection.
     Refused = 4504,
 }
 
 impl CloseCode {
-    /// Every code.
+    /// Every close code.
     pub const ALL: [Self; 14] = [
         Self::Normal,
         Self::Protocol,
@@ -164,12 +165,12 @@ impl CloseCode {
         Self::Refused,
     ];
 
-    /// The number on the wire.
+    /// The code's number on the wire.
     pub fn number(self) -> u16 {
         self as u16
     }
 
-    /// The reason that the close frame has with the code, in at most 123 bytes (RFC 6455 section 5.5).
+    /// The reason text that the server sends with the code, in at most 123 bytes (RFC 6455 section 5.5).
     pub fn reason(self) -> &'static str {
         match self {
             Self::Normal => "closed",
@@ -189,7 +190,7 @@ impl CloseCode {
         }
     }
 
-    /// Whether a client reconnects after this close code. For a code that this version does not know, its range decides.
+    /// Whether a client reconnects after this close code. If this version does not know the code, its range decides.
     pub fn allows_reconnect(number: u16) -> bool {
         !matches!(number, 1002 | 1007 | 1008 | 1009 | 4500..=4999)
     }

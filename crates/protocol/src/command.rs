@@ -1,4 +1,4 @@
-//! The commands of clients: one closed enum. On a WebSocket a command is a frame with its name in `type`; over HTTP it
+//! The commands of clients, as one closed enum. On a WebSocket a command is a frame with its name in `type`; over HTTP it
 //! is the body of `POST /v1/<name>`.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,8 @@ use crate::number::read_limit;
 use crate::reply::Answer;
 use crate::{ConversationId, Data, Device, Emoji, Key, Role, RoomId, Seq, Target, Text, Title, UserId};
 
-/// Lists the commands once, for the enum, the wire names, the answers, the decoder's dispatch and the schemas.
+/// Lists the commands once, and generates from them the enum, the wire names, the answers, the decoder's dispatch and the
+/// schemas.
 macro_rules! commands {
     ($($(#[$doc:meta])* $name:literal $variant:ident => $answer:ident;)*) => {
         /// A command, its fields parsed.
@@ -41,7 +42,7 @@ macro_rules! commands {
                 match self { $(Self::$variant(_) => $name,)* }
             }
 
-            /// Which answer it has.
+            /// The kind of answer that the command gets if it succeeds.
             pub fn answer(&self) -> Answer {
                 match self { $(Self::$variant(_) => Answer::$answer,)* }
             }
@@ -57,7 +58,7 @@ macro_rules! commands {
                 }
             }
 
-            /// Shows the type of each command's fields to a visitor, in the order of the commands.
+            /// Passes the type of each command's fields to a visitor, in the order of the commands.
             #[cfg(feature = "typescript")]
             pub fn visit_fields(visitor: &mut impl ts_rs::TypeVisitor) {
                 $(visitor.visit::<$variant>();)*
@@ -364,7 +365,7 @@ fn unique_cursors<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<Con
             }
         }
     }
-    // `deserialize_map` would refuse a list before the visitor sees it.
+    // `deserialize_any`, because `deserialize_map` would refuse a list before the visitor sees it.
     d.deserialize_any(Cursors)
 }
 

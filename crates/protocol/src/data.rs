@@ -7,8 +7,8 @@ use serde::de::{self, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Number, Value};
 
-/// Most levels of nesting in `data`. PHP's `json_decode` allows 512 and the parsers of other languages 100 or more, so
-/// every recipient can read an accepted object.
+/// The most levels of nesting in `data`. PHP's `json_decode` allows 512 and the parsers of other languages allow 100 or
+/// more, so every recipient can read an accepted object.
 const MAX_DEPTH: usize = 64;
 
 /// Any JSON object of the application: at most 64 levels deep, no duplicate name in an object (RFC 7493 section 2.3), no

@@ -13,9 +13,9 @@ use crate::{Command, CommandId, ErrorCode, WriteNumber};
 /// A command with the `id` that the client gave it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Frame {
-    /// The client's `id`, repeated in the reply.
+    /// The `id` that the client gave the command. The reply repeats it.
     pub id: Option<CommandId>,
-    /// The write's place among the connection's writes, where the client numbers them.
+    /// The write's number on this connection, if the client numbers its writes.
     pub number: Option<WriteNumber>,
     /// The command.
     pub command: Command,
@@ -24,19 +24,19 @@ pub struct Frame {
 /// The error for a frame that is not a valid command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// The client's `id`, where it could be read.
+    /// The `id` that the client gave the command, if it could be read.
     pub id: Option<CommandId>,
-    /// The write's number, where it could be read: the writes that follow it need not wait for it.
+    /// The write's number, if it could be read. It is needed so that later writes do not wait for this one.
     pub number: Option<WriteNumber>,
     /// [`ErrorCode::BadFrame`], [`ErrorCode::UnknownType`] or [`ErrorCode::BadField`].
     pub code: ErrorCode,
-    /// The field at fault, with [`ErrorCode::BadField`].
+    /// The field that caused a [`ErrorCode::BadField`].
     pub field: Option<String>,
     /// An explanation for the author of the client.
     pub message: String,
 }
 
-/// The fields of every frame. The others are read when the type is known.
+/// The fields that every frame may have. The other fields are read once the type is known.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(borrow, rename = "type")]
@@ -45,7 +45,7 @@ struct Envelope<'a> {
     id: Option<&'a RawValue>,
 }
 
-/// The fields of every command, on a WebSocket and over HTTP.
+/// The fields that every command may have besides its own, on a WebSocket and over HTTP.
 const SOCKET_ENVELOPE: &[&str] = &["type", "id"];
 const ORDERED_ENVELOPE: &[&str] = &["type", "id", "n", "after"];
 const HTTP_ENVELOPE: &[&str] = &["type", "id", "as"];
@@ -53,7 +53,7 @@ const HTTP_ENVELOPE: &[&str] = &["type", "id", "as"];
 /// Decodes a WebSocket text frame: a JSON object with the command's name in `type`.
 pub fn decode(text: &str) -> Result<Frame, Rejected> {
     let text = without_bom(text);
-    // serde would also accept an array with the fields of a struct.
+    // This check is needed because serde would also accept an array with the values of the fields.
     if !is_object(text) {
         return Err(bad_frame(None, "not a JSON object: a frame is one, with a `type`".to_owned()));
     }
@@ -128,8 +128,8 @@ fn is_object(json: &str) -> bool {
     json.trim_start().starts_with('{')
 }
 
-/// Whether the text is valid by JSON's grammar in spite of the error: then a value is at fault, such as half a surrogate
-/// pair (RFC 8259 section 8.2) or a number beyond the range of a double (section 6).
+/// Whether the text is valid by JSON's grammar although it was refused. Then one of its values is invalid, such as half a
+/// surrogate pair (RFC 8259 section 8.2) or a number beyond the range of a double (section 6).
 fn is_bad_value(json: &str, error: &serde_json::Error) -> bool {
     error.is_syntax() && serde_json::from_str::<IgnoredAny>(json).is_ok()
 }
@@ -163,7 +163,7 @@ fn decode_fields(
     }
 }
 
-/// The commands on a WebSocket or over HTTP.
+/// The names of the commands that exist on a WebSocket, or of those that exist over HTTP.
 fn command_names(envelope: &'static [&'static str]) -> Vec<&'static str> {
     if envelope != HTTP_ENVELOPE {
         return Command::NAMES.to_vec();
@@ -174,7 +174,7 @@ fn command_names(envelope: &'static [&'static str]) -> Vec<&'static str> {
     names
 }
 
-/// Decodes an invalid command again, with slower code that finds the field at fault.
+/// Decodes an invalid command again, with slower code that finds which field is invalid.
 fn reject_bad_field(
     name: &str,
     text: &str,
@@ -191,11 +191,11 @@ fn reject_bad_field(
     }
 }
 
-/// The field at fault. The library has no path for a missing, duplicate or unknown field, but its message quotes the
-/// name.
+/// The name of the invalid field. The JSON library gives no path for a missing, duplicate or unknown field, but its message
+/// quotes the name.
 fn field_at_fault(track: serde_path_to_error::Track, error: &serde_json::Error) -> String {
     let path = track.path().to_string();
-    // The path ends with `?` where the library could not read a name.
+    // The path ends with `?` if the library could not read a name.
     let path = path.trim_end_matches('?').trim_end_matches('.');
     if path.is_empty() {
         error.to_string().split('`').nth(1).unwrap_or_default().to_owned()
@@ -215,7 +215,8 @@ fn bad_field(id: Option<CommandId>, field: &str, error: &dyn fmt::Display) -> Re
     }
 }
 
-/// A JSON object without the fields of its envelope, so that each command can refuse unknown fields.
+/// A JSON object, read without the fields of its envelope (`type`, `id` and so on), so that each command can refuse unknown
+/// fields.
 struct Fields<'j, R> {
     json: &'j mut serde_json::Deserializer<R>,
     envelope: &'static [&'static str],

@@ -28,8 +28,9 @@ pub struct Event {
     pub key: Option<Key>,
 }
 
-/// Lists the events once. A stored one has its `type`, its number in the store, what it is about, its effect on memberships,
-/// and its fields. Numbers are never reused. An unstored one has no number: the server sends it and never writes it.
+/// Lists the events once. A stored event has its `type`, its number in the store, what it is about, its effect on
+/// memberships, and its fields. Numbers are never reused. An unstored event has no number, because the server sends it but
+/// never writes it.
 macro_rules! events {
     (
         stored {$(
@@ -53,8 +54,8 @@ macro_rules! events {
             $($(#[$unstored_doc])* #[serde(rename = $unstored_name)] $unstored {
                 $($(#[$unstored_field_doc])* $unstored_field: $unstored_type,)*
             },)*
-            /// An event of a newer server, with its fields unchanged: this version does not know its type, or not with
-            /// these fields. It has a place in the log like any other.
+            /// An event of a newer server, with its fields unchanged. This version does not know its type, or does not
+            /// accept its fields. It takes its position in the log like any other event.
             #[serde(untagged)]
             #[schemars(skip)]
             #[cfg_attr(feature = "typescript", ts(skip))]
@@ -65,7 +66,7 @@ macro_rules! events {
             /// Every `type` of an event that this version knows.
             pub const NAMES: &'static [&'static str] = &[$($name,)* $($unstored_name,)*];
 
-            /// The kind of this event; [`EventKind::Unreadable`] for one that this version never stores.
+            /// The kind of this event; [`EventKind::Unreadable`] for events that this version never stores.
             pub fn kind(&self) -> EventKind {
                 match self {
                     $(Self::$variant { .. } => EventKind::$variant,)*
@@ -78,16 +79,16 @@ macro_rules! events {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[repr(u8)]
         pub enum EventKind {
-            /// A stored event that cannot be read; never written.
+            /// Stands for a stored event that cannot be read. It is never written.
             Unreadable = 0,
             $(#[doc = concat!("See [`EventBody::", stringify!($variant), "`].")] $variant = $number,)*
         }
 
         impl EventKind {
-            /// Every kind that is stored.
+            /// Every kind of stored event.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The kind with this number in the store; [`EventKind::Unreadable`] if there is none.
+            /// The kind with this number in the store; [`EventKind::Unreadable`] for an unknown number.
             pub const fn from_number(n: i64) -> Self {
                 match n {
                     $($number => Self::$variant,)*
@@ -95,7 +96,7 @@ macro_rules! events {
                 }
             }
 
-            /// The frame's `type`.
+            /// The `type` of a frame with this event.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     Self::Unreadable => "unreadable",
@@ -111,7 +112,7 @@ macro_rules! events {
                 }
             }
 
-            /// The names of its fields that hold user ids: the types of the fields say so.
+            /// The names of the event's fields that hold user ids, derived from the types of the fields.
             pub const fn user_fields(self) -> &'static [&'static str] {
                 match self {
                     Self::Unreadable => &[],
@@ -133,8 +134,8 @@ macro_rules! events {
             }
         }
 
-        /// The number of a kind as literal text, for statements that are concatenated at compile time: a database
-        /// uses a partial index only if the statement contains the number.
+        /// The number of a kind as a literal, for SQL that is concatenated at compile time. The number must be in the SQL
+        /// itself, because a database uses a partial index only then.
         #[macro_export]
         macro_rules! kind_number {
             $(($variant) => { stringify!($number) };)*
@@ -250,7 +251,7 @@ events! {
     }
 }
 
-/// Makes the schema a `oneOf`: `type` decides which kind it is, and [`EventBody::Unknown`] is not in the schema.
+/// Makes the schema a `oneOf` with one alternative for each `type`. [`EventBody::Unknown`] is not in the schema.
 fn one_of(schema: &mut schemars::Schema) {
     if let Some(kinds) = schema.remove("anyOf") {
         schema.insert("oneOf".to_owned(), kinds);
@@ -258,18 +259,19 @@ fn one_of(schema: &mut schemars::Schema) {
 }
 
 impl EventKind {
-    /// Its number in the store.
+    /// The number of the kind in the store.
     pub const fn number(self) -> u8 {
         self as u8
     }
 
-    /// Whether it has a field that holds user ids.
+    /// Whether events of this kind have a field that holds user ids.
     pub const fn names_users(self) -> bool {
         !self.user_fields().is_empty()
     }
 }
 
-/// The type of a field of an event. The store writes numbers in place of user ids, so each type says whether it holds some.
+/// The type of an event's field. The store writes keys in place of user ids, so each type says whether it contains user
+/// ids.
 trait FieldType {
     const HOLDS_USERS: bool;
 }
@@ -322,14 +324,14 @@ pub enum About {
     Target,
     /// The event changes a room or its members; a direct conversation has no such events.
     Room,
-    /// Unknown.
+    /// The kind is not known, so neither is what the event is about.
     Nothing,
 }
 
 /// The effect of an event on memberships. Replaying these effects over a log gives its members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MembershipEffect {
-    /// None. (The first message of a direct conversation makes its two users members.)
+    /// No effect. (The first message of a direct conversation makes its two users members, too.)
     None,
     /// `from` and `members` are the members of a new room.
     Begins,
@@ -363,13 +365,13 @@ pub enum Role {
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch, clamped to the years -9999 to 9999.
+    /// The time of these milliseconds since the Unix epoch, clamped to the years -9999 to 9999.
     pub fn from_millis(millis: i64) -> Self {
         let (min, max) = (jiff::Timestamp::MIN.as_millisecond(), jiff::Timestamp::MAX.as_millisecond());
         Self(millis.clamp(min, max))
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// The time in milliseconds since the Unix epoch.
     pub fn as_millis(self) -> i64 {
         self.0
     }

@@ -1,4 +1,4 @@
-//! Ids. They are parsed when they enter the program, so code that has one need not check it again.
+//! The types of ids. Ids are parsed when they enter the program, so code that has one need not check it again.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::number::{MAX_SAFE_INTEGER, read_whole, whole};
 
-/// Longest user or room id, in bytes (its alphabet is ASCII). A conversation id, with two of them, fits a bus subject, an
-/// index entry and a log line.
+/// The longest user or room id, in bytes (ids are ASCII). A conversation id has up to two of them, and must fit a bus
+/// subject, an index entry and a log line.
 pub(crate) const MAX_ID_BYTES: usize = 64;
 
 impl UserId {
@@ -21,21 +21,21 @@ impl UserId {
 /// Why a string is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
-    /// Empty, longer than 64 characters, or outside the alphabet.
+    /// The id is empty, is longer than 64 characters, or has a character that is not allowed.
     #[error(
         "an id has 1 to 64 characters of A-Z a-z 0-9 . _ ~ + = | @ - and starts with a letter or a digit"
     )]
     Alphabet,
-    /// Neither `#room` nor `@a:b`.
+    /// The conversation id has neither the form `#room` nor the form `@a:b`.
     #[error("a conversation id is `#room` or `@a:b`")]
     Mark,
-    /// `bob` as the name of a conversation: it may mean a user or a room.
+    /// The conversation is named like `bob`, which may mean a user or a room.
     #[error("write `@{0}` for the user or `#{0}` for the room")]
     Bare(Arc<str>),
-    /// `@bob` as a user id.
+    /// A user id is written with an `@`, like `@bob`.
     #[error("a user's id is written without the `@` here")]
     MarkedUser,
-    /// `@bob:alice`, whose two users are not in byte order.
+    /// The two users of a direct conversation are not in byte order, as in `@bob:alice`.
     #[error("the two users of a direct conversation are written in byte order, as `@alice:bob`")]
     Order,
 }
@@ -104,7 +104,7 @@ macro_rules! string_id {
 pub struct UserId(Arc<str>);
 
 impl UserId {
-    /// Parses an id; see [`InvalidId`] for what is refused.
+    /// Parses an id. [`InvalidId`] lists what is refused.
     pub fn parse(s: &str) -> Result<Self, InvalidId> {
         match check_name(s) {
             Ok(()) => Ok(Self(s.into())),
@@ -156,12 +156,12 @@ impl ConversationId {
         Ok(Self(s.into()))
     }
 
-    /// The conversation of a room.
+    /// The id of a room's conversation.
     pub fn room(room: &RoomId) -> Self {
         Self(format!("#{room}").into())
     }
 
-    /// The direct conversation of two users, in either order.
+    /// The id of the direct conversation of two users, in either order.
     pub fn direct(a: &UserId, b: &UserId) -> Self {
         let (a, b) = if a <= b { (a, b) } else { (b, a) };
         Self(format!("@{a}:{b}").into())
@@ -190,7 +190,7 @@ string_id!(
 pub enum Target {
     /// `@bob`: the direct conversation of the sender with bob.
     User(UserId),
-    /// `#general` or `@alice:bob`.
+    /// `#general` or `@alice:bob`: a conversation by its id.
     Conversation(ConversationId),
 }
 
@@ -204,7 +204,7 @@ impl Target {
         }
     }
 
-    /// The conversation that this names in a command of `sender`.
+    /// The conversation that this target means in a command of `sender`.
     pub fn resolve(&self, sender: &UserId) -> ConversationId {
         match self {
             Self::User(other) => ConversationId::direct(sender, other),

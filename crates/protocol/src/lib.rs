@@ -33,6 +33,6 @@ pub use write_number::WriteNumber;
 /// The WebSocket subprotocol (RFC 6455 section 1.9) that names this version.
 pub const SUBPROTOCOL: &str = "switchboard.v1";
 
-/// What `welcome.features` names: what a server can do that a client of the first version does not expect. `numbers` are those of
-/// [`WriteNumber`].
+/// The optional features that `welcome.features` lists: what a server supports beyond the first version of the protocol.
+/// `numbers` means that it accepts a [`WriteNumber`].
 pub const FEATURES: &[&str] = &["numbers"];

@@ -150,31 +150,33 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// About how many bytes an event's frame has besides its body: names, numbers and a time.
+    /// About how many bytes an event's frame takes besides its body: for names, numbers and a time.
     pub const EVENT_OVERHEAD: usize = 300;
 
     /// The number of conversations over which `welcome.unread` counts, the latest active first. It is bounded because every
     /// `hello` reads a row for each; a page of summaries has about as many.
     pub const UNREAD_CONVERSATIONS: usize = 200;
 
-    /// One in this many of `connections` may be unauthenticated: without `hello` or a request with valid credentials.
+    /// Which part of `connections` may be unauthenticated: one in this many. Authenticated means a `hello` or a request
+    /// with valid credentials.
     const UNAUTHENTICATED_DIVISOR: u32 = 10;
 
-    /// This many connections may be unauthenticated on a small server, too, so that a few slow clients do not block it.
+    /// How many connections may be unauthenticated even on a small server, so that a few slow clients do not block it.
     const MIN_UNAUTHENTICATED: u32 = 1_000;
 
-    /// Most connections that have not authenticated. Beyond: the server closes the oldest of them for a new one.
+    /// The most connections that may be unauthenticated. Beyond: the server closes the oldest of them for a new one.
     pub fn max_unauthenticated(&self) -> u32 {
         (self.connections / Self::UNAUTHENTICATED_DIVISOR)
             .max(Self::MIN_UNAUTHENTICATED)
             .min(self.connections)
     }
 
-    /// A page of replayed events takes at most one in this many bytes of `queue`, so that a slow consumer never takes more
-    /// memory than its queue may.
+    /// Which part of `queue` a page of replayed events may take: one in this many bytes. So a slow consumer never takes
+    /// more memory than its queue may.
     pub const REPLAY_SHARE: u32 = 2;
 
-    /// The smallest `queue`: a page of replayed events has room for one event, or a slow consumer would never catch up.
+    /// The smallest allowed `queue`. With it a page of replayed events has room for one event; with less, a slow consumer
+    /// would never catch up.
     pub const MIN_QUEUE: usize = Self::REPLAY_SHARE as usize * Self::EVENT_OVERHEAD;
 
     /// The largest frame of the server, in bytes: a full page and one more item. An item has at most a text of which every
@@ -187,7 +189,7 @@ impl Limits {
         usize::try_from(u64::from(self.page_bytes) + item).unwrap_or(usize::MAX)
     }
 
-    /// These limits without rates and without those for one user or address, so that a load tool on one machine can run
+    /// These limits without rates and without bounds for one user or address, so that a load tool on one machine can run
     /// against a `dev` server.
     #[must_use]
     pub fn without_rates(self) -> Self {
@@ -208,7 +210,7 @@ impl Limits {
         }
     }
 
-    /// The number of items on a page when the command's `limit` is `requested`.
+    /// The number of items on a page if the command's `limit` is `requested`.
     pub fn page_size(&self, requested: Option<u32>) -> u32 {
         requested.unwrap_or(self.page / 2).clamp(1, self.page.max(1))
     }

@@ -1,5 +1,5 @@
-//! Whole numbers in JSON: `4`, `4.0`, `40e-1` and `-0` are all whole, because RFC 8259 section 6 has one kind of number
-//! and some JSON libraries write every number with a decimal point.
+//! Whole numbers in JSON. `4`, `4.0`, `40e-1` and `-0` are all accepted as whole, because RFC 8259 section 6 has one kind
+//! of number and some JSON libraries write every number with a decimal point.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Rewrites the error messages of the JSON library. They name Rust types (`u32`, `map`, `sequence`); the author of a
-//! client knows those of JSON: a list, an object, a whole number.
+//! Rewrites the error messages of the JSON library. They name Rust types (`u32`, `map`, `sequence`), but the author of a
+//! client knows JSON's terms: a whole number, an object, a list.
 
 /// Rewrites a message of the JSON library in the terms of JSON.
 pub fn in_json_words(message: &str) -> String {

@@ -132,8 +132,8 @@ pub struct Ok<E = Event> {
     pub body: OkBody<E>,
 }
 
-/// Lists the answers once, each with the field that only it has: an answer has no `type` of its own, and the first one
-/// whose fields are there is meant.
+/// Lists the answers once, each with the field that only it has. An answer has no `type` of its own; a decoder takes the
+/// first one in this list whose fields are present.
 macro_rules! answers {
     ($(
         $(#[doc = $doc:literal])+ $own:literal $variant:ident { $($fields:tt)* }
@@ -147,11 +147,11 @@ macro_rules! answers {
         }
 
         impl<E> OkBody<E> {
-            /// Every answer: its name, the field that only it has, what it is.
+            /// For every answer: its name, the field that only it has, and its description.
             pub const ALL: &'static [(&'static str, &'static str, &'static str)] =
                 &[$((stringify!($variant), $own, concat!($($doc),+)),)*];
 
-            /// Which answer this is.
+            /// The kind of this answer.
             pub fn answer(&self) -> Answer {
                 match self {
                     $(Self::$variant { .. } => Answer::$variant,)*
@@ -159,10 +159,10 @@ macro_rules! answers {
             }
         }
 
-        /// Which answer a command has.
+        /// The kinds of answers to commands.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Answer {
-            /// `welcome`.
+            /// The answer to `hello`.
             Welcome,
             $(#[doc = concat!("See [`OkBody::", stringify!($variant), "`].")] $variant,)*
         }
@@ -250,7 +250,7 @@ answers! {
 }
 
 impl<E> OkBody<E> {
-    /// Whether it can be the answer to a command. Where a message may be held back, that is an answer to `send`.
+    /// Whether this can be the answer to `command`. [`OkBody::Held`] is an answer to `send`, too.
     pub fn is_answer_to(&self, command: &Command) -> bool {
         match (self.answer(), command.answer()) {
             (Answer::Held, Answer::Stored) => true,

@@ -1,20 +1,21 @@
-//! The place of a write among the writes of its connection, as its client numbers them.
+//! The number that a client gives a write, by which the server keeps the order of a connection's writes.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::number::{MAX_SAFE_INTEGER, read_whole};
 
-/// A write's number, and that of the write which it follows: the server stores it only once that one is settled.
+/// The number of a write, and the number of the write that it follows. The server stores a write only once the one before
+/// it is settled: stored, or refused for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct WriteNumber {
-    /// Its own number, from 1 on.
+    /// The number of this write; the first is 1.
     pub n: u64,
-    /// The number of the write that it follows; 0 for none.
+    /// The number of the write that this one follows; 0 if it follows none.
     pub after: u64,
 }
 
-/// The fields of a frame that make a write number.
+/// The two fields of a frame that make a write number.
 #[derive(Deserialize)]
 struct Numbers<'a> {
     #[serde(borrow)]
@@ -24,13 +25,12 @@ struct Numbers<'a> {
 }
 
 impl WriteNumber {
-    /// The highest number, which JavaScript reads exactly.
+    /// The highest allowed number, which JavaScript can still read exactly.
     pub const MAX: u64 = MAX_SAFE_INTEGER as u64;
 
-    /// Reads the number of a frame, which is a JSON object; `None` if it has none.
-    ///
-    /// # Errors
-    /// The field at fault, and what is wrong with it.
+    /// Reads the write number of a frame, which is a JSON object; `None` if the frame has none.
+    /// | # Errors
+    /// The name of the invalid field, and what is wrong with it.
     pub(crate) fn read(frame: &str) -> Result<Option<Self>, (&'static str, String)> {
         let Numbers { n, after } = serde_json::from_str(frame).map_err(|error| {
             let error = error.to_string();

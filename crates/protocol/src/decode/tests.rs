@@ -1,4 +1,4 @@
-//! Frames are decoded to commands, or to errors.
+//! Tests that frames are decoded to commands, or to the right errors.
 
 use super::*;
 use crate::{Seq, Target};

@@ -1,5 +1,5 @@
-// What a person does in a conversation, apart from sending messages: commands that may be repeated. Changes of messages show
-// at once, and are taken back where they fail.
+// The actions of a user in a conversation, apart from sending messages. The commands may be repeated. A change of a message is
+// shown at once, and undone if the command fails.
 
 import { compact } from "./compact.js";
 import { ChatError } from "./error.js";
@@ -10,17 +10,17 @@ import type { Command, Event, HistoryBody, Role, Seq, StoredBody, UserId } from 
 import { type Amendment, fromWire } from "./timeline.js";
 import type { CommandOptions, ConversationEvents, Draft, MessageWindow } from "./types.js";
 
-/** Messages of a window around one. */
+/** How many messages the window around a message has. */
 const WINDOW = 50;
 
 export type AboutRoom = Extract<Command, { conversation: string }>;
 type Fields<T> = Omit<Extract<AboutRoom, { type: T }>, "type" | "conversation">;
 type Options = CommandOptions | undefined;
 
-/** An answer of the server's; it has the event where that differs from what was sent. */
+/** The server's answer to a write; `event` is set if the stored event differs from the command. */
 export type Answer = StoredBody & { event?: Event };
 
-/** What is neither, the server refuses. */
+/** Makes a draft of a text. A value that is neither a text nor a draft is passed on, and the server refuses it. */
 export const draftOf = (message: string | Draft): Draft =>
   message && typeof message === "object" ? message : { text: message };
 
@@ -30,7 +30,7 @@ export abstract class RoomActions {
   protected abstract readonly host: Host;
   protected abstract readonly list: MessageList;
 
-  /** The answer to a command, in place of its event. */
+  /** Applies the event of the user's own command, which the server does not push to this connection. */
   protected abstract onOwnEvent(event: Event): void;
   protected abstract onEditFailed(failed: ConversationEvents["editFailed"]): void;
 
@@ -76,7 +76,7 @@ export abstract class RoomActions {
     return handled(this.#around(seq, options));
   }
 
-  /** A command about this conversation. */
+  /** Builds a command about this conversation. */
   protected about<T extends AboutRoom["type"]>(type: T, fields: Fields<T>): Command {
     return { type, conversation: this.id, ...fields } as unknown as Command;
   }
@@ -96,12 +96,13 @@ export abstract class RoomActions {
     const answer = await this.host.call<Answer>(command, options);
     const { conversation, seq, at, event } = answer;
     const own = event ?? ({ ...command, conversation, seq, at, from: this.host.me } as Event);
-    // The answer stands in place of the event. Of a repetition the event came before, or comes with the log.
+    // The server pushes no event for a write of this connection; the answer replaces it. If the answer says `duplicate`, the
+    // event has already arrived, or arrives with the log.
     if (!answer.duplicate) this.onOwnEvent(own);
     return answer;
   }
 
-  /** Shows a change of a message at once, and as it was before if it fails. */
+  /** Sends a change of a message and shows it at once; undoes it if the command fails. */
   async #amend<T extends Amendment["type"]>(
     type: T,
     fields: Fields<T>,

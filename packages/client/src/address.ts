@@ -8,10 +8,10 @@ import { failure } from "./error.js";
 export function socketAddress(url: string): string {
   let href = "";
   try {
-    // React Native's URL has no setters, so its text is changed.
+    // The URL of React Native has no setters, so the code below changes the text of the URL.
     ({ href } = new URL(url ?? "//", globalThis.location?.href));
   } catch {
-    // No URL at all, or an address of another kind: the same to an app.
+    // If the text is no URL at all, the check below throws the same error as for a wrong scheme.
   }
   if (!/^(http|ws)s?:/.test(href)) throw failure("invalid", `no URL of a server: ${url}`);
   return href.replace(/^http/, "ws").replace(/(\/v1\/ws)?\/?(\?[^#]*)?(#.*)?$/, "/v1/ws$2");

@@ -1,4 +1,4 @@
-// The one thing of Node's that the SDK uses: its types would replace those of the browser.
+// The only function of Node that the SDK uses. It is declared here because Node's types would replace those of the browser.
 declare module "node:module" {
   export function createRequire(url: string): (id: string) => { WebSocket: typeof WebSocket };
 }

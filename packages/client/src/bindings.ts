@@ -1,4 +1,4 @@
-// What `useMessages` gives in React and in Svelte.
+// The result of `useMessages` in React and in Svelte.
 
 import type { ChatMessage, Conversation, Draft, Outgoing } from "./types.js";
 

@@ -26,10 +26,10 @@ import type { Listening, NewRoom, Readable, UnreadTotal, UserPresence } from "./
 
 /** Milliseconds after which a conversation without subscribers is released. */
 const RELEASE_AFTER = 300_000;
-/** Bytes of a cursor in `hello` besides the conversation's id. */
+/** The bytes that a cursor in `hello` takes besides the conversation's id. */
 const CURSOR_BYTES = 22;
 
-/** Limits of the wire, as the app sees them. */
+/** The limits of `welcome` with the field names that an app sees. */
 const camelCased = (limits: Limits): ChatLimits =>
   Object.fromEntries(
     Object.entries(limits).map(([name, value]) => [name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), value]),
@@ -58,14 +58,14 @@ export class Switchboard implements Chat, Host {
   #inbox: Inbox;
   #presence: PresenceWatch;
   #saved: SavedCursors | undefined;
-  /** Whether it is known how far an earlier run has heard: `undefined` where that is of no interest. */
+  /** Whether the cursors of an earlier run are loaded; `undefined` while no listener needs them. */
   #savedIs: "unknown" | "loading" | "known" | undefined;
-  /** All conversations of this moment, or an earlier one, are known: others are new. */
+  /** Whether the whole list of conversations was read once, so that any other conversation is a new one. */
   #complete = false;
   closed = false;
-  /** The cursors that the last `hello` gave. */
+  /** The cursors in the last `hello`. */
   #given: Record<string, Seq> = {};
-  /** The user of the first welcome. */
+  /** The user that the first `welcome` named. */
   #welcomed: UserId | undefined;
 
   constructor(url: string, options: ChatOptions) {
@@ -97,7 +97,7 @@ export class Switchboard implements Chat, Host {
     if (options.start ?? hasPage()) this.start();
   }
 
-  // ---- What an app does.
+  // ---- Methods for the app.
 
   conversation(id: string): Conversation {
     return this.rooms.get(id);
@@ -151,7 +151,7 @@ export class Switchboard implements Chat, Host {
     return () => void off();
   }
 
-  // ---- What conversations ask for.
+  // ---- Methods for conversations.
 
   readonly use = (): void => this.#connection.use();
 
@@ -181,7 +181,7 @@ export class Switchboard implements Chat, Host {
     if (this.#savedIs && this.#savedIs !== "known") return "pending";
     const begin = this.#saved?.get(conversation);
     if (begin !== undefined || !this.#complete) return begin;
-    // It is new since the others were known: from the beginning, or from when one came in.
+    // The conversation is newer than the list: its log begins at the first event, or at the event with which the user joined.
     return conversation[0] === "@" ? 0 : summary?.read;
   }
 
@@ -215,24 +215,24 @@ export class Switchboard implements Chat, Host {
 
   readonly report = (error: unknown): void => {
     const known = error instanceof ChatError ? error : failure("internal", String(error), error);
-    // The app has closed the chat, and knows.
+    // The app itself has closed the chat, so the error is no news.
     if (known.code === "closed") return;
-    // A mistake of the app's is to be seen, also where nobody listens for errors.
+    // An exception of the app is printed if no listener for errors would see it.
     if (known.code === "internal" && !this.#events.has("error")) console.error(known.cause ?? known);
     this.#events.emit("error", known);
   };
 
-  // ---- What the connection tells.
+  // ---- Callbacks of the connection.
 
   onUser(user: UserId): void {
-    // Who one was welcomed as, one stays: `welcome` says whether another token is another's.
+    // After the first `welcome` the user is fixed: the next `welcome` shows whether a new token is that of another user.
     if (this.me === user || this.#welcomed) return;
     this.user.set(user);
     this.rooms.onUser();
     this.outbox.useScope(this.#scope(user), false);
   }
 
-  /** The cursors of what is followed, as many as fit: what is on the screen first, then latest activity. */
+  /** The cursors of followed conversations, as many as fit: first those on the screen, then those with the latest activity. */
   cursors(bytes: number): Record<string, Seq> {
     this.#given = {};
     const rooms = [...new Set([...this.#inbox.sorted(), ...this.rooms])];
@@ -253,7 +253,7 @@ export class Switchboard implements Chat, Host {
     this.limits = camelCased(frame.limits);
     this.features = frame.features ?? [];
     if (this.#welcomed && this.#welcomed !== frame.user) {
-      // What is on the screen is another's.
+      // The screen shows the data of another user than the one that the server has welcomed.
       this.report(failure("unauthorized", "the token is another user's: connect anew"));
       return this.close();
     }
@@ -302,7 +302,7 @@ export class Switchboard implements Chat, Host {
     for (const room of this.rooms) room.onLost();
   }
 
-  // ---- What the inbox and the scheduler tell.
+  // ---- Callbacks of the inbox and the scheduler.
 
   onComplete(): void {
     if (!this.replaysAll || (this.#savedIs && this.#savedIs !== "known")) return;
@@ -329,12 +329,12 @@ export class Switchboard implements Chat, Host {
     return this.rooms.of(answer.conversation);
   }
 
-  /** Under which name storages keep what is this user's on this server. */
+  /** The name under which storages keep this user's data of this server. */
   #scope(user: UserId): string {
     return `${this.#url} ${user}`;
   }
 
-  /** A listener wants every message of all conversations from now on. */
+  /** Handles the first listener that wants every message of all conversations. */
   #onReplayWanted(): void {
     if (this.#saved && !this.#savedIs) this.#savedIs = "unknown";
     this.#inbox.readAll();
@@ -347,7 +347,7 @@ export class Switchboard implements Chat, Host {
     try {
       await this.#saved.load(this.#scope(user));
     } catch (error) {
-      // Without them a bot would take for heard what it has not: it goes on as if it had never run, and says so.
+      // Without its cursors a bot cannot know which messages it has handled: it continues as on its first run, and reports that.
       this.report(failure("storage", "the cursors cannot be loaded", error));
     }
     this.#savedIs = "known";

@@ -1,17 +1,17 @@
-/** A timer of a `Clock`'s. */
+/** A timer of a `Clock`. */
 export type Timer = ReturnType<typeof setTimeout>;
 
 /** Where all time comes from, so that tests can have another. */
 export interface Clock {
-  /** Milliseconds since some moment, for what is measured: nobody sets it. */
+  /** Milliseconds since an arbitrary moment, for durations: users cannot set this clock. */
   now(): number;
-  /** Milliseconds since the Unix epoch, for what is shown or kept. People set it, forwards and back. */
+  /** Milliseconds since the Unix epoch, for times that are shown or stored. Users can set this clock, also back. */
   wall(): number;
   setTimeout(act: () => void, delay?: number): Timer;
   clearTimeout(timer: Timer | undefined): void;
 }
 
-/** A longer delay would be over at once. */
+/** The longest delay of a timer: platforms fire timers with longer delays at once. */
 const LONGEST = 2 ** 31 - 1;
 
 export const systemClock: Clock = {
@@ -21,7 +21,7 @@ export const systemClock: Clock = {
   clearTimeout: (timer) => clearTimeout(timer),
 };
 
-/** Does something when it is time; there is no more than one such time. */
+/** Calls a function at a set time. Only one time can be set at once. */
 export class Alarm {
   #clock: Clock;
   #act: () => void;
@@ -36,7 +36,7 @@ export class Alarm {
     return this.#timer !== undefined;
   }
 
-  /** In so many milliseconds, unless it is set already. */
+  /** Sets the alarm to `delay` milliseconds from now, unless it is set already. */
   set(delay: number): void {
     this.#timer ??= this.#clock.setTimeout(() => {
       this.#timer = undefined;
@@ -44,7 +44,7 @@ export class Alarm {
     }, delay);
   }
 
-  /** In so many milliseconds from now; a time that was set before does not count. */
+  /** Sets the alarm to `delay` milliseconds from now, also if it is set already. */
   reset(delay: number): void {
     this.clear();
     this.set(delay);

@@ -1,13 +1,13 @@
-// Commands that a person waits for: over the first connection there is in time, and again after a loss.
+// Commands for whose answer the app waits. They are sent when there is a connection, and again after a lost connection.
 
 import type { Clock, Timer } from "./clock.js";
 import { ChatError, failure } from "./error.js";
 import type { Command } from "./protocol.js";
 import type { ChatStatus, CommandOptions, Readable } from "./types.js";
 
-/** Milliseconds that a command may take, unless the app says otherwise. */
+/** The default time-out of a command, in milliseconds. */
 const TIMEOUT = 30_000;
-/** Milliseconds to wait when the server could not do it, and does not say how long. */
+/** Milliseconds until the next attempt after a retryable error without `retry_after`. */
 const RETRY = 1_000;
 
 export interface CommandsOwner {
@@ -44,7 +44,7 @@ export class Commands {
     return this.#within({ timeout: Infinity, ...options }, (running) => this.#online(running));
   }
 
-  /** What `act` gives, or the error that ends the waiting for it. */
+  /** Returns the result of `act`, or rejects if `act` fails, takes too long or is aborted. */
   #within<T>(options: CommandOptions, act: (running: () => boolean) => Promise<T>): Promise<T> {
     const { signal, timeout = TIMEOUT } = options;
     const { clock, status } = this.#owner;
@@ -66,7 +66,7 @@ export class Commands {
       if (signal?.aborted) return onAbort();
       signal?.addEventListener("abort", onAbort);
       const onTimeout = () => {
-        // Without a connection, that is why it took too long.
+        // If there is no connection, the error says so, because that is the cause of the time-out.
         const { state, reason = "there was no connection in time" } = status.getSnapshot();
         const late = failure("timeout", `there was no answer in ${timeout} ms`);
         fail(state === "online" ? late : failure("offline", reason));
@@ -91,7 +91,7 @@ export class Commands {
         };
         if (this.#owner.closed) end(() => reject(failure("closed", "the chat was closed")));
         else if (!running() || state === "online") end(resolve);
-        // There will be no other attempt.
+        // The connection is lost for good: there will be no other attempt.
         else if (state === "offline" && retryIn === undefined)
           end(() => reject(error ?? failure("offline", reason ?? "there is no connection")));
       });

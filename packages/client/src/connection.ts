@@ -15,31 +15,31 @@ import { wellFormedJson } from "./well-formed.js";
 
 export { NO_CONNECTION };
 
-/** Milliseconds of silence after which the other side is asked whether it is there. Browsers hide the server's pings. */
+/** Milliseconds without a frame after which the client sends a `ping`, because browsers do not show the server's pings. */
 const PING_AFTER = 25_000;
-/** Milliseconds within which anything must be received after that, and `welcome` after opening. */
+/** Milliseconds within which a frame must arrive after a `ping`, and `welcome` after the connection was opened. */
 const ANSWER_TIMEOUT = 10_000;
-/** The same when the page comes to the front or the network comes back, and a person may be looking. */
+/** The same when the page becomes visible or the network returns, because a user may be waiting. */
 const ANSWER_TIMEOUT_IN_FRONT = 4_000;
-/** How often the clock is looked at. A page in the background may look once a minute only, and is right all the same. */
+/** Milliseconds between two checks of the time-outs. Background pages may check only once a minute, which is also correct. */
 const TICK = 5_000;
-/** A connection that lasted so long was a good one: the next wait is short again. */
+/** A connection that lasted this many milliseconds resets the backoff. */
 const GOOD = 10_000;
-/** Milliseconds over which pages that nobody looks at spread when the network is back. */
+/** Milliseconds over which hidden pages spread their reconnects when the network returns. */
 const ONLINE_JITTER = 1_000;
 
-/** What the server says by itself. */
+/** A frame that the server sends without a command. */
 export type ServerNotice = Exclude<ServerFrame, { type: "welcome" | "ok" | "pong" | "bye" }>;
 
 export interface ConnectionEvents {
-  /** The cursors to say in `hello`, in at most so many bytes. */
+  /** Returns the cursors for `hello`, in at most this many bytes. */
   cursors(bytes: number): Record<string, number>;
-  /** Whose token it is; the server may know them by another name. */
+  /** The user that the token names. The server may name the user differently. */
   onUser(user: string): void;
   onWelcome(frame: Welcome): void;
   onNotice(frame: ServerNotice): void;
   onLost(): void;
-  /** Something of ours, or of the app's, threw while a frame was handled. */
+  /** Reports an exception of the SDK or of the app that was thrown while a frame was handled. */
   report(error: ChatError): void;
 }
 
@@ -51,7 +51,7 @@ type State =
   | { at: "waiting"; timer: Timer; bidden: boolean }
   | { at: "ended" };
 
-/** A line of what happens, for `debug`. */
+/** Writes a line about the connection, for the option `debug`. */
 export type Log = (line: string, ...details: unknown[]) => void;
 
 export class Connection {
@@ -59,24 +59,24 @@ export class Connection {
   #state: State = { at: "idle" };
   #tokens: TokenSource;
   #failures = 0;
-  /** A token was asked for again since the last welcome, since the server refused the one before. */
+  /** Whether a new token was requested after the server refused the previous one, since the last `welcome`. */
   #renewed = false;
   #waiting = new Map<number, Done>();
   #nextId = 1;
   /** The writes of this connection. */
   #writes: Writes | undefined;
-  /** When something was received last, by both clocks. */
+  /** When the last frame was received, by both clocks. */
   #received = 0;
   #receivedWall = 0;
   #deadline = Infinity;
   #retryAfter: number | undefined;
-  /** The error that nothing but a close has followed. */
+  /** The last `error` frame, if no other frame came after it: the reason of a close that follows. */
   #error: ChatError | undefined;
   #ticks: Alarm;
   #closed = false;
   #helloBytes = 8_192;
   #frameBytes = Infinity;
-  /** From the first attempt on: a chat that never connects is left to the garbage collector. */
+  /** Ends the subscription to network events. It begins with the first attempt, so that an unused chat can be collected. */
   #unsubscribe: (() => void) | undefined;
 
   constructor(
@@ -95,8 +95,8 @@ export class Connection {
   }
 
   /**
-   * Says a command; `done` is called once, before the next frame is looked at, and at the latest when the connection is lost.
-   * One that the server stores is said again in its place while it is refused for now and `wanted`.
+   * Sends a command; `done` is called once, before the next frame is handled, and at the latest when the connection is lost.
+   * A write that the server refuses as retryable is sent again, in the same order, for as long as `wanted` returns true.
    */
   command(command: Command, done: Done, wanted = () => true): void {
     if (!this.online) return done(this.#closed ? closed() : failure("offline", NO_CONNECTION));
@@ -112,36 +112,36 @@ export class Connection {
     } catch (error) {
       return done(failure("invalid", `this command is not JSON: ${String(error)}`, error));
     }
-    // The server would close the connection. The answer comes later, as the server's would.
+    // The server would close the connection, so the command fails here; the error arrives later, as the server's would.
     if (isLonger(frame, this.#frameBytes)) return queueMicrotask(() => done(tooLarge(command, this.#frameBytes)));
     this.#waiting.set(id, done);
     this.#write(command.type, frame, id);
   }
 
-  /** The same with a promise. */
+  /** Sends a command and returns a promise of its answer. */
   request<T extends OkBody>(command: Command, wanted?: () => boolean): Promise<T> {
     return new Promise((resolve, reject) => {
       this.command(command, (reply) => (reply instanceof ChatError ? reject(reply) : resolve(reply as T)), wanted);
     });
   }
 
-  /** Something of the chat is used: where the app has not said when to start, it is now. */
+  /** Handles the first use of the chat: connects, unless the app has set `start: false`. */
   use(): void {
     if (this.options.start !== false) this.start();
   }
 
-  /** Connects for the first time; later it does nothing. */
+  /** Connects for the first time; later calls have no effect. */
   start(): void {
     if (this.#state.at === "idle") this.#open();
   }
 
-  /** Connects now, without the planned wait; a token that is being waited for is asked for again. */
+  /** Connects at once, without the rest of the delay. If a token is being requested, requests it again. */
   reconnect(): void {
     const { at } = this.#state;
     if (at !== "opening" && at !== "online") this.#open();
   }
 
-  /** A request has had no answer for so long that the connection counts as broken. */
+  /** Closes the connection, because a request had no answer within its time-out. */
   giveUp(): void {
     if (this.online) this.#onClose(undefined, "no answer");
   }
@@ -182,7 +182,7 @@ export class Connection {
     try {
       socket = new Socket(this.url, "switchboard.v1");
     } catch (error) {
-      // There is none here, or not from this page: another attempt would end the same.
+      // The platform has no WebSocket, or forbids it on this page, so another attempt would fail the same way.
       return this.#offline({ error: failure("offline", String(error), error), final: true });
     }
     this.#state = { at: "opening", socket };
@@ -194,7 +194,7 @@ export class Connection {
     socket.onopen = () => this.#hello(credentials);
     socket.onmessage = ({ data }) => current() && this.#receive(String(data));
     socket.onclose = ({ code, reason }) => current() && this.#onClose(code, reason);
-    // A close follows.
+    // The `close` event follows and is handled.
     socket.onerror = () => {};
   }
 
@@ -216,7 +216,7 @@ export class Connection {
     try {
       this.#handle(JSON.parse(data) as ServerFrame);
     } catch (error) {
-      // The next frame is handled all the same.
+      // The exception is reported, and the next frame is handled.
       this.events.report(failure("internal", String(error), error));
     }
   }
@@ -276,7 +276,7 @@ export class Connection {
     for (const done of waiting) done(error);
   }
 
-  /** Lets go of the socket, the timer or the token, whichever it waits for, and goes on in the next state. */
+  /** Ends the current state (its socket, timer or token request) and enters the next state. */
   #leave(next: State): void {
     const state = this.#state;
     this.#state = next;
@@ -299,14 +299,14 @@ export class Connection {
       renewable: this.#tokens.renewable,
       renewed: this.#renewed,
     });
-    // Where a proxy hides the close code, the error tells.
+    // If a proxy hides the close code, the `error` frame before it has the reason.
     const refused = code === UNAUTHORIZED || this.#error?.code === "unauthorized";
     if (refused || refusesToken(code)) this.#tokens.drop();
     this.#renewed ||= refused;
     this.#offline({ ...verdict, code });
   }
 
-  /** There is no connection, and unless that is final there will be an attempt. */
+  /** Enters the state without a connection, and plans the next attempt unless the loss is final. */
   #offline(why: {
     reason?: string;
     error?: ChatError | undefined;
@@ -343,14 +343,14 @@ export class Connection {
     this.#receivedWall = this.clock.wall();
   }
 
-  /** Looks at the clock: is an answer late, was it silent for long, or did the device sleep meanwhile? */
+  /** Checks whether an answer is late, whether a ping is due, and whether the device slept. */
   #look(): void {
     const late = () => this.clock.now() > this.#deadline;
-    // Of a page that was frozen the clock may run before what has arrived meanwhile: that goes first.
+    // After a page was frozen, this timer may run before frames that arrived meanwhile, so those are handled first.
     if (late()) return void this.clock.setTimeout(() => late() && this.#onClose(undefined, "no answer"), 100);
     if (!this.online || this.#deadline !== Infinity) return;
     const silent = this.clock.now() - this.#received;
-    // Where one clock stands still while the device sleeps, the other tells.
+    // On some platforms one clock stops while the device sleeps; the wall clock shows the sleep.
     const slept = this.clock.wall() - this.#receivedWall - silent > 2 * TICK;
     if (slept || silent > PING_AFTER) this.#ping(slept ? ANSWER_TIMEOUT_IN_FRONT : ANSWER_TIMEOUT);
   }
@@ -361,12 +361,12 @@ export class Connection {
     this.#ticks.reset(Math.min(TICK, timeout + 100));
   }
 
-  /** The page is looked at again, or the network is back. */
+  /** Handles that the page is visible again or the network is back. */
   #onNetwork(event: "online" | "visible"): void {
     this.log(event === "online" ? "the network is back" : "the app is in front");
     const state = this.#state;
     if (state.at === "online") return this.#ping(ANSWER_TIMEOUT_IN_FRONT);
-    // No event of the platform's makes a wait shorter that the server asked for.
+    // An event of the platform does not shorten a delay that the server requested.
     if (state.at !== "waiting" || state.bidden) return;
     if ((this.options.network ?? browserNetwork).visible()) return this.#open();
     this.clock.clearTimeout(state.timer);
@@ -376,14 +376,14 @@ export class Connection {
 
 const closed = () => failure("closed", "the chat was closed");
 
-/** How long a text is in UTF-8. */
+/** The length of a text in UTF-8, in bytes. */
 const utf8Length = (text: string): number => encodeURIComponent(text).replace(/%../g, "_").length;
 
-/** Whether a text has more bytes than that; most are so short that they need not be counted. */
+/** Whether a text has more than `bytes` bytes. Most texts are so short that they need no exact count. */
 const isLonger = (text: string, bytes: number): boolean =>
   text.length > bytes || (text.length * 3 > bytes && utf8Length(text) > bytes);
 
-/** Names the longest field. */
+/** The error for a command that is too large; names its longest field. */
 function tooLarge(command: Command, bytes: number): ChatError {
   const lengths = Object.entries(command).map(([name, value]) => [JSON.stringify(value)?.length ?? 0, name] as const);
   const [, field] = lengths.reduce((longest, next) => (next[0] > longest[0] ? next : longest));

@@ -1,13 +1,13 @@
-// How far a bot has heard each conversation, kept for it by the app: after a restart it goes on from there. A message counts as
-// heard when its listeners have returned, and the promises that they gave are settled.
+// How far a bot has handled each conversation. The app stores these cursors, so that the bot continues there after a restart. A
+// message counts as handled when its listeners have returned and the promises that they returned are settled.
 
 import { Alarm, type Clock } from "./clock.js";
 import type { Seq } from "./protocol.js";
 import type { CursorStorage } from "./types.js";
 
-/** Milliseconds in which cursors are gathered before they are saved. */
+/** Milliseconds for which changed cursors are collected before they are saved. */
 const GATHER = 200;
-/** The name under which is kept that all conversations of that time are in the storage. It is no conversation's. */
+/** The entry that marks that the storage has a cursor for every conversation of that time. It is no conversation. */
 const COMPLETE = "*";
 
 export class SavedCursors {
@@ -16,7 +16,7 @@ export class SavedCursors {
   #scope = "";
   #saved = new Map<string, Seq>();
   #changed = new Map<string, Seq>();
-  /** For each conversation, events whose listeners are not done, and those behind them. */
+  /** For each conversation, the events whose listeners are not done, and all events after the first of them. */
   #pending = new Map<string, { seq: Seq; done: boolean }[]>();
   #save: Alarm;
   #saving: Promise<void> | undefined;
@@ -33,7 +33,7 @@ export class SavedCursors {
     for (const [name, seq] of Object.entries(loaded)) this.#saved.set(name, seq);
   }
 
-  /** Whether an earlier run knew all of the conversations: what is not among them has begun since. */
+  /** Whether the storage has a cursor for every conversation that existed then: any other conversation is newer. */
   get complete(): boolean {
     return this.#saved.has(COMPLETE);
   }
@@ -46,16 +46,16 @@ export class SavedCursors {
     return [...this.#saved.keys()].filter((name) => name !== COMPLETE);
   }
 
-  /** All conversations are known, and stand as given. */
+  /** Stores that all conversations are known, with these cursors for those without one. */
   setComplete(cursors: Iterable<[string, Seq]>): void {
     for (const [conversation, seq] of cursors) if (!this.#saved.has(conversation)) this.#note(conversation, seq);
     if (this.complete) return;
     this.#note(COMPLETE, 1);
-    // At once: a bot that ends before this is kept would begin anew.
+    // Saves at once, because a bot that ends before the mark is stored would begin anew.
     void this.flush();
   }
 
-  /** An event was given to listeners, which may go on with it for a while. */
+  /** Handles that an event was passed to listeners; `promises` are those that are still at work. */
   onHandled(conversation: string, seq: Seq, promises: Promise<unknown>[]): void {
     const events = this.#pending.get(conversation) ?? [];
     if (!events.length && !promises.length) return this.#note(conversation, seq);
@@ -72,18 +72,18 @@ export class SavedCursors {
     });
   }
 
-  /** Saves what has changed at once. */
+  /** Saves the changed cursors at once. */
   async flush(): Promise<void> {
     this.#save.clear();
     await this.#saving;
-    // Before all conversations are known, a cursor that is missing would look like a conversation that is new.
+    // Nothing is saved before all conversations are known, because a missing cursor means that the conversation is new.
     if (!this.#changed.size || !this.complete) return;
     const changed = Object.fromEntries(this.#changed);
     this.#changed.clear();
     try {
       await (this.#saving = this.#storage.save(this.#scope, changed));
     } catch (error) {
-      // What was not saved goes with the next.
+      // Cursors that could not be saved are saved together with the next ones.
       for (const [name, seq] of Object.entries(changed)) if (!this.#changed.has(name)) this.#changed.set(name, seq);
       this.#report(error);
     } finally {

@@ -1,4 +1,4 @@
-// The conversations that are known here, each once, under all its names.
+// The conversations that the client knows, each once, under all of its names.
 
 import { canonical, checkName } from "./names.js";
 import type { UserId } from "./protocol.js";
@@ -20,7 +20,7 @@ export class Directory {
     return this.of(name);
   }
 
-  /** The same for a name that the server has given. */
+  /** Returns the conversation with a name that came from the server, which need not be checked. */
   of(name: string): Room {
     const id = canonical(name, this.#me());
     let room = this.#rooms.get(id);
@@ -28,7 +28,7 @@ export class Directory {
     return room;
   }
 
-  /** The user is known now, so `@bob` is `@alice:bob`; both may have been asked for. */
+  /** Handles that the user is known: `@bob` is now `@alice:bob`. If the app has used both names, they are merged. */
   onUser(): void {
     for (const [name, room] of [...this.#rooms]) {
       const id = canonical(name, this.#me());

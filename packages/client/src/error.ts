@@ -16,7 +16,7 @@ type Fields = Pick<Failure, "message" | "retryable" | "retry_after" | "field"> &
   cause?: unknown;
 };
 
-/** What consoles call the instances of a class: a build shortens its name. */
+/** Sets the name that consoles show for a class, because the build shortens the class's own name. */
 const named = (type: object, value: string): object => Object.defineProperty(type, "name", { value });
 
 /** Why something failed. */
@@ -38,13 +38,13 @@ export class ChatError extends Error {
 
   constructor({ message, code, retryable, retry_after: retryAfter, field, until, cause }: Fields) {
     super(message, cause === undefined ? undefined : { cause });
-    // So that it is in what is logged or made JSON of.
+    // Makes `message` enumerable, so that logs and `JSON.stringify` include it.
     Object.defineProperty(this, "message", { enumerable: true });
     Object.assign(this, compact({ code, retryable, retryAfter, field, until }));
   }
 }
 
-/** Something that the server did not say. */
+/** An error that does not come from the server. */
 export const failure = (code: LocalErrorCode | "unauthorized", message: string, cause?: unknown): ChatError =>
   new ChatError({ code, message, retryable: code === "offline" || code === "timeout", cause });
 

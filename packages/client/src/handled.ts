@@ -1,4 +1,4 @@
-/** A promise whose failure an app may leave alone: nothing of it is unhandled. */
+/** Returns the promise, whose rejection an app may ignore without an "unhandled rejection". */
 export function handled<T>(promise: Promise<T>): Promise<T> {
   promise.catch(() => {});
   return promise;

@@ -1,33 +1,33 @@
-// The list of a conversation's messages, from the moment that it is opened: the latest page, earlier ones on demand, and the
-// events that come while a page is under way, which may or may not have them in it.
+// The list of an open conversation's messages: the latest page, earlier pages on demand, and the events that arrive while a
+// page is requested, which the page may or may not include.
 
 import { ChatError } from "./error.js";
 import type { Event, HistoryBody, Seq } from "./protocol.js";
 import { Timeline } from "./timeline.js";
 
-/** Messages of a page. */
+/** The messages of a page. */
 const PAGE = 50;
-/** Messages that a list keeps when new ones come; what was loaded on top of them stays. */
+/** How many messages a list keeps when new ones arrive; earlier pages that the app has loaded stay, too. */
 const KEPT = 1_000;
 
 type State =
-  /** Nobody looks at the list. */
+  /** The list has no subscriber. */
   | { is: "closed" }
-  /** The latest page is to come; meanwhile the list of before is shown, if there is one. */
+  /** The latest page is requested, or will be; meanwhile the previous list is shown, if there is one. */
   | { is: "loading"; shown?: Timeline; request?: object }
   | { is: "ready"; shown: Timeline };
 
 export interface HistoryOwner {
-  /** The latest page, or the one before this message. */
+  /** Requests the latest page, or the page before this message. */
   readHistory(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody>;
   readonly online: boolean;
-  /** The latest page is there. `rebuilt`: there was a list before. */
+  /** The latest page has arrived. `rebuilt`: it replaces an earlier list. */
   onLoaded(head: Seq, rebuilt: boolean): void;
-  /** The latest page is not to be had. */
+  /** The latest page could not be loaded. */
   onLoadFailed(error: unknown): void;
 }
 
-/** How long a person waits for an earlier page. */
+/** How long the app waits for an earlier page. */
 export interface PageOptions {
   signal?: AbortSignal | undefined;
   timeout?: number | undefined;
@@ -37,7 +37,7 @@ export class History {
   #owner: HistoryOwner;
   #state: State = { is: "closed" };
   #keep = KEPT;
-  /** Events applied while a page is under way, for each such page. */
+  /** For each requested page, the events that were applied since the request. */
   #meanwhile = new Set<Event[]>();
 
   constructor(owner: HistoryOwner) {
@@ -56,14 +56,14 @@ export class History {
     return this.#state.is === "ready";
   }
 
-  /** Loads the latest page, unless that is under way. Without a connection, `resume` does it. */
+  /** Loads the latest page, unless it is already requested. Without a connection, `resume` loads it later. */
   load(): void {
     if (this.#state.is === "ready") return;
     if (this.#state.is === "closed") this.#state = { is: "loading" };
     if (!this.#state.request && this.#owner.online) void this.#load(this.#state);
   }
 
-  /** Loads it anew: the list that is shown is out of date. */
+  /** Loads the latest page again, because the list is out of date. */
   reload(): void {
     if (this.#state.is === "closed") return;
     const { shown } = this.#state;
@@ -71,12 +71,12 @@ export class History {
     this.load();
   }
 
-  /** There are no messages yet. */
+  /** Begins with an empty list, for a conversation without messages. */
   begin(): void {
     this.#state = { is: "ready", shown: this.shown ?? new Timeline() };
   }
 
-  /** A connection has begun. */
+  /** Continues loading with a new connection. */
   resume(): void {
     if (this.#state.is === "loading") this.load();
   }
@@ -90,7 +90,7 @@ export class History {
     for (const events of this.#meanwhile) events.push(event);
     const { shown } = this;
     shown?.apply(event);
-    // A page that is under way begins in front of the oldest message: it stays until then.
+    // A requested page ends before the oldest message of the list, so that message must stay until the page has arrived.
     if (shown && !this.#meanwhile.size && shown.length > this.#keep + PAGE) shown.trim(this.#keep);
   }
 

@@ -8,13 +8,13 @@ import type { Known } from "./summary.js";
 import type { StoredMessage } from "./timeline.js";
 import type { CommandOptions, Draft } from "./types.js";
 
-/** What a conversation asks of the chat that it belongs to. */
+/** The interface through which a conversation uses its chat. */
 export interface Host {
   readonly me: UserId | undefined;
   readonly online: boolean;
   readonly closed: boolean;
   readonly clock: Clock;
-  /** Requests that nobody waits for. */
+  /** Makes requests for which no app code waits. */
   readonly scheduler: Scheduler;
   readonly receipts: Receipts;
   readonly outbox: {
@@ -23,22 +23,22 @@ export interface Host {
   };
   /** Milliseconds after which a conversation without subscribers is released. */
   readonly releaseAfter: number;
-  /** Whether a listener wants every message of all conversations, over gaps as well. */
+  /** Whether a listener wants every message of all conversations, including those in a gap. */
   readonly replaysAll: boolean;
-  /** Connects, unless that has happened or the app wants to say when. */
+  /** Connects, unless that has happened or the app has set `start: false`. */
   use(): void;
-  /** Sends a command on this connection; fails with it. */
+  /** Sends a command on the current connection; fails when that connection is lost. */
   request<T>(command: Command): Promise<T>;
-  /** Sends a command that may be repeated, on the first connection there is in time. */
+  /** Sends a command that may be repeated, as soon as there is a connection, and again after a lost connection. */
   call<T>(command: Command, options?: CommandOptions): Promise<T>;
-  /** The last event that was heard of a conversation whose log has no place yet; `pending`: that is being found out. */
+  /** The last handled event of a conversation whose cursor is not known yet; `pending` while the saved cursors are loaded. */
   baseline(conversation: string, summary: Known | undefined): Seq | "pending" | undefined;
-  /** A conversation is there whose summary is not known, or out of date. */
+  /** Asks the inbox for the summary of a conversation that has none, or an outdated one. */
   lookUp(): void;
-  /** A conversation has changed in the list of them. */
+  /** A conversation has changed, so the list of conversations has, too. */
   onRoomChange(): void;
-  /** An event was applied. `live`: it is not one that was missed. */
+  /** An event was applied. `live`: it was not missed and replayed later. */
   onEvent(event: Event, message: StoredMessage | undefined, room: Room, live: boolean): void;
-  /** Reports what no promise tells of. */
+  /** Reports an error that rejects no promise of the app. */
   report(error: unknown): void;
 }

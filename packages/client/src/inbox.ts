@@ -1,4 +1,4 @@
-// The list of one's conversations, read page by page, and how many messages in it are unread.
+// The list of the user's conversations, loaded page by page, and the number of unread messages.
 
 import { Alarm, type Clock } from "./clock.js";
 import type { Directory } from "./directory.js";
@@ -11,14 +11,14 @@ import { Store, Value } from "./store.js";
 import type { Known } from "./summary.js";
 import type { ChatLimits, CommandOptions, ConversationInfo, UnreadTotal } from "./types.js";
 
-/** Conversations of a page. */
+/** The conversations of a page. */
 const PAGE = 50;
-/** Conversations of the longest page, where the server does not say. */
+/** The most conversations of a page, if the server has no limit for it. */
 const PAGE_MOST = 200;
-/** Milliseconds before the list is looked through for the third time in a row, doubled up to the longest. */
+/** Milliseconds before the third look-up in a row that did not find everything; doubled with each further one. */
 const LOOK_AGAIN = 500;
 const LOOK_AGAIN_MOST = 60_000;
-/** Conversations that `welcome.unread` counts. */
+/** The most conversations that `welcome.unread` counts. */
 const COUNTED = 200;
 
 export interface InboxOwner {
@@ -28,9 +28,9 @@ export interface InboxOwner {
   readonly online: boolean;
   readonly limits: ChatLimits | undefined;
   call<T>(command: Command, options?: CommandOptions): Promise<T>;
-  /** All of the conversations are known. */
+  /** All conversations are known. */
   onComplete(): void;
-  /** Conversations were found that had been looked for. */
+  /** A look-up has found conversations. */
   onFound(): void;
   report(error: unknown): void;
 }
@@ -42,21 +42,21 @@ export class Inbox {
   readonly hasMore = new Value(false);
   readonly unread: Store<UnreadTotal>;
   #owner: InboxOwner;
-  /** The conversation after which the next page begins; `null` when there is none. */
+  /** The conversation after which the next page begins; `null` if there is no further page. */
   #next: string | null = null;
-  /** Counts connections: pages of an earlier one say nothing about this one. */
+  /** The number of the connection, because pages of an earlier connection must be ignored. */
   #connection = 0;
   #more: Promise<boolean> | undefined;
-  /** Whether all pages are to be read, for a listener that wants every message. */
+  /** Whether to load all pages, because a listener wants every message. */
   #wantsAll = false;
-  /** Summaries that pages have brought on this connection. */
+  /** How many summaries the pages of this connection had. */
   #read = 0;
   #looking = false;
   #lookAgain = false;
   #nextLook: Alarm;
-  /** Looks in a row that have left something to be found out. */
+  /** How many look-ups in a row did not find everything. */
   #fruitless = 0;
-  /** What `welcome.unread` counts of conversations that are not known here. */
+  /** The part of `welcome.unread` that is in conversations without a loaded summary. */
   #elsewhere: UnreadTotal = { messages: 0, conversations: 0, more: false };
 
   constructor(owner: InboxOwner) {
@@ -68,7 +68,7 @@ export class Inbox {
     this.unread = new Store(() => this.#count());
   }
 
-  /** Rooms with a summary, latest activity first. */
+  /** The conversations with a summary, latest activity first. */
   sorted(): Room[] {
     const at = (room: Room) => (room.summary as Known).at;
     const rooms = [...this.#owner.rooms].filter((room) => room.summary);
@@ -101,7 +101,7 @@ export class Inbox {
     this.#nextLook.clear();
   }
 
-  /** Reads on until nothing is left to be found out about conversations that are known, and there are as many as before. */
+  /** Loads pages until all known conversations are up to date, and the list is as long as before the connection was lost. */
   async catchUp(before: number): Promise<void> {
     const connection = this.#connection;
     const enough = () =>
@@ -112,14 +112,14 @@ export class Inbox {
         if (connection !== this.#connection) return;
       }
     } catch (error) {
-      // With the next connection it begins anew.
+      // With the next connection loading begins anew.
       return this.#report(error);
     }
     for (const room of this.#owner.rooms) room.onAbsent();
     if (this.#next === null) this.#owner.onComplete();
   }
 
-  /** Every conversation must be known from now on. */
+  /** Loads all pages, now and with each later connection. */
   readAll(): void {
     this.#wantsAll = true;
     if (this.#owner.online) void this.catchUp(0);
@@ -130,13 +130,13 @@ export class Inbox {
     return handled(this.#loadMore(options));
   }
 
-  /** Looks for the summaries of conversations that are known by their events only. */
+  /** Looks up the summaries of conversations that are only known from events. */
   lookUp(): void {
     this.#lookAgain = true;
     if (!this.#looking && !this.#nextLook.isSet && this.#owner.online) void this.#lookUp();
   }
 
-  /** What was looked for when the connection was lost. */
+  /** Repeats the look-up that was interrupted when the connection was lost. */
   resume(): void {
     if (this.#lookAgain) this.lookUp();
   }
@@ -167,7 +167,7 @@ export class Inbox {
     }
   }
 
-  /** Something may have come while it was looked; where that never ends, the server is asked ever less often. */
+  /** Looks up again if conversations came up during the last look-up, with growing delays if that goes on. */
   #afterLook(): void {
     this.#owner.onFound();
     if (!this.#lookAgain) return void (this.#fruitless = 0);
@@ -176,7 +176,7 @@ export class Inbox {
     this.#nextLook.set(wait);
   }
 
-  /** Goes on where the list ends so far. */
+  /** Loads the page after the end of the list. */
   #extend(background: boolean, options: CommandOptions = {}): Promise<boolean> {
     if (this.#next === null) return Promise.resolve(false);
     this.#more ??= this.#page(background, options);
@@ -218,7 +218,7 @@ export class Inbox {
     return (page.more && page.conversations.at(-1)?.conversation) || null;
   }
 
-  /** A conversation that `welcome.unread` has counted is known now. What came since then was not counted. */
+  /** Subtracts the unread messages of a newly loaded conversation from `#elsewhere`, except those since `welcome`. */
   #onFound(summary: Summary, room: Room): void {
     const unread = summary.unread - room.waiting;
     if (unread <= 0 || this.#read >= COUNTED) return;

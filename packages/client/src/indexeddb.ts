@@ -1,13 +1,13 @@
-// The outbox of a browser: it outlives the page, and all tabs of an origin see it.
+// The outbox in a browser's IndexedDB: it survives reloads, and all tabs of an origin share it.
 
 import type { Clock, Timer } from "./clock.js";
 import type { OutboxStorage } from "./types.js";
 
 const STORE = "outbox";
-/** Milliseconds in which a database opens. Safari has versions in which that never ends. */
+/** Milliseconds within which a database must open. In some versions of Safari opening never ends. */
 const OPEN_TIMEOUT = 10_000;
 
-/** The request's result, when its transaction is done. */
+/** Resolves with the request's result when the transaction is complete. */
 const finished = <T>(request: IDBRequest<T>): Promise<T> =>
   new Promise((resolve, reject) => {
     const transaction = request.transaction as IDBTransaction;
@@ -18,7 +18,7 @@ const finished = <T>(request: IDBRequest<T>): Promise<T> =>
 export function indexedDbOutbox(clock: Clock): OutboxStorage | null {
   if (!globalThis.indexedDB) return null;
   let opening: Promise<IDBDatabase> | undefined;
-  /** Browsers close a database as they like; the next use opens it again. */
+  /** Forgets the database, because browsers may close it at any time; the next use opens it again. */
   const forget = () => {
     opening?.then((database) => database.close()).catch(() => {});
     opening = undefined;
@@ -33,7 +33,7 @@ export function indexedDbOutbox(clock: Clock): OutboxStorage | null {
         request.onsuccess = () => {
           const database = request.result;
           database.onclose = forget;
-          // Also one that has opened too late for anyone to use it.
+          // This also closes a database that opened after the time-out.
           database.onversionchange = () => {
             database.close();
             forget();

@@ -1,7 +1,7 @@
 /**
- * An idempotency key, or the id of a room: unique for its user. `crypto.randomUUID` is there on secure pages only, and in
- * React Native there is no `crypto` without a polyfill: 53 random bits twice and the time are unique enough, as keys
- * are no secrets.
+ * Makes an idempotency key or a room id, unique for the user. `crypto.randomUUID` exists only on secure pages, and React
+ * Native has no `crypto` without a polyfill. Then twice 53 random bits and the time are unique enough, because keys are no
+ * secrets.
  */
 export function makeKey(): string {
   const { crypto } = globalThis;

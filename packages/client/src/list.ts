@@ -1,5 +1,5 @@
-// What an app shows of a conversation: the stored messages, one's own changes of them that are not confirmed yet, one's own
-// messages that are not acknowledged, and for who wants them the notices between.
+// The list that an app shows of a conversation: the stored messages with the user's unconfirmed changes, the user's
+// unacknowledged messages, and in the timeline also the notices between them.
 
 import { compact } from "./compact.js";
 import { Notices } from "./notices.js";
@@ -14,7 +14,7 @@ export interface ListOwner {
   readonly me: UserId | undefined;
   readonly shown: Timeline | undefined;
   readonly cursor: Seq | undefined;
-  /** A page of the log. */
+  /** Requests a page of the log. */
   readLog(after: Seq, limit: number): Promise<LogBody>;
 }
 
@@ -26,7 +26,7 @@ export class MessageList {
   #owner: ListOwner;
   #notices = new Notices();
   #outgoing = new Map<string, Entry>();
-  /** What an entry of the outbox looks like, for as long as it has not changed. */
+  /** The message that the list shows for an outbox entry, reused until the entry changes. */
   #looks = new WeakMap<Entry, ChatMessage>();
   #last: readonly ChatMessage[] = [];
 
@@ -69,7 +69,7 @@ export class MessageList {
     this.changed();
   }
 
-  /** The log has come to `cursor`: what was shown ahead of it has its place in the list now. */
+  /** Handles that the log was applied up to `cursor`: unconfirmed changes up to there are now part of the messages. */
   onCursor(cursor: Seq): void {
     this.optimistic.onCursor(cursor);
     for (const [key, { stored }] of this.#outgoing) if (stored && stored.seq <= cursor) this.#outgoing.delete(key);
@@ -95,7 +95,7 @@ export class MessageList {
     if (!shown || cursor === undefined || !this.timeline.subscribed) return;
     this.#notices.load(shown.messages, this.#fromTheBeginning, cursor, this.#owner).then(
       (found) => found && this.timeline.changed(),
-      // Read with the next page, or the next connection.
+      // If this fails, the notices are read with the next page or the next connection.
       () => {},
     );
   }
@@ -118,7 +118,7 @@ export class MessageList {
       const message = this.#look(entry);
       if (!shown?.has(message.id)) list.push(message);
     }
-    // A new list only where a message has changed.
+    // If no message has changed, the previous list is returned, so that apps need not render again.
     const same = list.length === this.#last.length && list.every((message, n) => message === this.#last[n]);
     return same ? this.#last : (this.#last = list);
   }

@@ -1,42 +1,42 @@
-// A conversation's place in its log: every event once, in order, without a hole.
+// The cursor in a conversation's log: applies every event once, in order, without a gap.
 
 import type { Clock, Timer } from "./clock.js";
 import { ChatError } from "./error.js";
 import type { Event, LogBody, Seq } from "./protocol.js";
 
-/** How an event came: live or replayed on the connection, with a page, or as the answer to one's own command. */
+/** How an event arrived: pushed or replayed on the connection, in a page, or in the answer to the user's own command. */
 export type Source = "live" | "sync" | "own";
 
-/** Milliseconds to wait for what an event has overtaken, before it is asked for: an `ok` may run ahead of events. */
+/** Milliseconds to wait for missing events before they are paged, because an `ok` may arrive before earlier events. */
 const OVERTAKEN = 300;
-/** Events of a page. */
+/** The events of a page. */
 const PAGE = 200;
-/** Pages without progress after which the log is given up. */
+/** After this many pages without progress the log counts as another one. */
 const FRUITLESS = 3;
 
 type State =
-  /** A page of history, or a summary, is to say where the log begins for us. */
+  /** The cursor is unknown until a page of history or a summary has arrived. */
   | { is: "unplaced" }
   /** Every event up to `cursor` was applied, and nothing is known to be missing. */
   | { is: "following"; cursor: Seq }
-  /** Something is missing, and may be on its way. */
+  /** An event is missing, and may still arrive. */
   | { is: "waiting"; cursor: Seq; timer: Timer }
-  /** What is missing is being paged. */
+  /** The missing events are being paged. */
   | { is: "filling"; cursor: Seq }
   /** The chat was closed: no event is applied any more. */
   | { is: "ended"; cursor: Seq | undefined };
 
 export interface LogOwner {
   readonly clock: Clock;
-  /** An event in its turn, once. */
+  /** Applies an event: each once, in order. */
   apply(event: Event, source: Source): void;
-  /** An event that a summary has in it already came all the same: nobody has heard of it. */
+  /** Handles a pushed event that a summary already includes; listeners have not received it yet. */
   onOvertaken(event: Event): void;
-  /** An event came, and nobody has said where the log begins. */
+  /** Handles that an event arrived while the cursor is unknown. */
   onUnplaced(): void;
-  /** A page of the log after this event. */
+  /** Requests a page of the log after this event. */
   readLog(after: Seq, limit: number): Promise<LogBody>;
-  /** The log cannot be followed from the cursor on. */
+  /** Handles that the server refuses the log after the cursor. */
   onRefused(error: ChatError): void;
   report(error: unknown): void;
 }
@@ -44,9 +44,9 @@ export interface LogOwner {
 export class Log {
   #owner: LogOwner;
   #state: State = { is: "unplaced" };
-  /** Events that came before those in front of them. */
+  /** Events that arrived before earlier ones, and wait for those. */
   #ahead = new Map<Seq, { event: Event; source: Source }>();
-  /** Events up to here are known from a summary, and may come live all the same: the page overtook them. */
+  /** A summary includes the events up to here, but they may still be pushed, if its page arrived before them. */
   #summarised: Seq = 0;
   #fruitless = 0;
 
@@ -54,7 +54,7 @@ export class Log {
     this.#owner = owner;
   }
 
-  /** Every event up to here was applied; `undefined` while that is to be found out. */
+  /** Every event up to here was applied; `undefined` while the cursor is unknown. */
   get cursor(): Seq | undefined {
     return this.#state.is === "unplaced" ? undefined : this.#state.cursor;
   }
@@ -64,8 +64,8 @@ export class Log {
   }
 
   /**
-   * Everything up to `head` is known: from a page of history, or with `summary` from one of the inbox. What has come
-   * live in the meantime is new all the same.
+   * Sets the cursor to `head`, because a page of history, or with `summary` a page of the inbox, includes the events up to
+   * there. Events that were pushed in the meantime are still applied as new ones.
    */
   place(head: Seq, summary = false): void {
     if (this.#state.is !== "unplaced") return;
@@ -78,14 +78,14 @@ export class Log {
     else this.#wait();
   }
 
-  /** Goes on after this event: nothing behind it was heard. */
+  /** Sets the cursor to this event, after which no event was handled. */
   begin(cursor: Seq): void {
     this.#enter({ is: "following", cursor });
     this.#drain();
     this.#wait();
   }
 
-  /** Events that wait for what is in front of them. */
+  /** Events that wait for earlier ones. */
   get waiting(): Event[] {
     return [...this.#ahead.values()].map(({ event }) => event);
   }
@@ -106,7 +106,7 @@ export class Log {
     this.#wait();
   }
 
-  /** Pages what is missing. */
+  /** Pages the missing events. */
   async fill(): Promise<void> {
     if (this.#state.is !== "following" && this.#state.is !== "waiting") return;
     const state = { is: "filling" as const, cursor: this.#state.cursor };
@@ -131,7 +131,7 @@ export class Log {
       return;
     }
     if (this.#ahead.size && this.#fruitless >= FRUITLESS) {
-      // The server has no such events between: it is another log.
+      // The server does not have the missing events, so this is another log.
       this.#fruitless = 0;
       return this.#owner.onRefused(
         new ChatError({ code: "bad_cursor", message: "the log has a hole", retryable: false }),
@@ -140,21 +140,21 @@ export class Log {
     this.#wait();
   }
 
-  /** The connection is lost. With `keep` the next one goes on from the cursor. */
+  /** Handles a lost connection. With `keep` the next connection continues from the cursor. */
   lost(keep: boolean): void {
     this.#summarised = 0;
     if (this.#state.is === "waiting") this.#enter({ is: "following", cursor: this.#state.cursor });
     if (!keep) this.reset();
   }
 
-  /** Nothing of it is known any more: where it begins is to be found out, and no event of before counts. */
+  /** Forgets the cursor and the waiting events, because this is another log. */
   reset(): void {
     this.#enter({ is: "unplaced" });
     this.#ahead.clear();
     this.#summarised = 0;
   }
 
-  /** The chat was closed, for good. */
+  /** Ends for good, because the chat was closed. */
   end(): void {
     this.#enter({ is: "ended", cursor: this.cursor });
     this.#ahead.clear();
@@ -166,7 +166,7 @@ export class Log {
     this.#state = state;
   }
 
-  /** Something came before what is in front of it: that is awaited for a moment, then paged. */
+  /** If events wait for earlier ones, waits a moment for those and then pages them. */
   #wait(): void {
     if (!this.#ahead.size) {
       if (this.#state.is === "waiting") this.#enter({ is: "following", cursor: this.#state.cursor });
@@ -188,7 +188,7 @@ export class Log {
     }
   }
 
-  /** A mistake in one event's application stops no other. */
+  /** Calls `act`, and reports an exception, so that later events are still applied. */
   #attempt(act: () => void): void {
     try {
       act();

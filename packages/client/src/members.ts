@@ -2,7 +2,7 @@ import { ChatError } from "./error.js";
 import type { Event, Member, MembersBody, Role, Seq, UserId } from "./protocol.js";
 import { Store, type StoreHooks } from "./store.js";
 
-/** Members of a page, and the pages that are read unasked: a longer list is no list to look at. */
+/** The members of a page, and the pages that are loaded without a request of the app. */
 const PAGE = 200;
 const PAGES = 5;
 
@@ -17,19 +17,19 @@ export interface MembersOwner {
 type State = { is: "closed" } | { is: "loading"; request: object } | { is: "loaded" };
 
 /**
- * The members of a conversation, from the first subscriber on. Roles and cursors follow the events and signals that
- * come: the server is asked again after a connection was lost, and never because of a signal.
+ * The members of a conversation, loaded for the first subscriber. Events and signals keep roles and cursors up to date; the list
+ * is loaded again only after the connection was lost.
  */
 export class Members extends Store<readonly Member[]> {
   #members: Map<UserId, Member>;
   #owner: MembersOwner;
   #state: State = { is: "closed" };
-  /** What changed while pages were under way: they may be older than that. */
+  /** Changes since pages were requested; they are applied again to the pages, which may be older. */
   #meanwhile: (() => void)[] = [];
-  /** The last member of the last page; `undefined` when there are no more. */
+  /** The last member of the last page; `undefined` if there are no more pages. */
   #after: UserId | undefined;
   #more: Promise<boolean> | undefined;
-  /** The members that these are another name of. */
+  /** The list that replaces this one, if both belong to one conversation with two names. */
   #same: Members | undefined;
 
   constructor(owner: MembersOwner, hooks: StoreHooks = {}) {
@@ -65,7 +65,7 @@ export class Members extends Store<readonly Member[]> {
     super.follow(target);
   }
 
-  /** Reads them anew, if there is a subscriber. */
+  /** Loads the list again, if it has a subscriber. */
   refresh(): void {
     if (!this.subscribed || !this.#owner.online) return;
     const request = {};
@@ -73,7 +73,7 @@ export class Members extends Store<readonly Member[]> {
     void this.#load(request);
   }
 
-  /** The connection is lost: pages under way do not come. */
+  /** Handles a lost connection: requested pages will not arrive. */
   onLost(): void {
     if (this.#state.is === "loading") this.#state = { is: "closed" };
   }
@@ -89,7 +89,7 @@ export class Members extends Store<readonly Member[]> {
     this.#change(() => this.#apply(event));
   }
 
-  /** A cursor has moved; cursors do not go back. */
+  /** Moves a member's cursors forward; they never go back. */
   onCursor(user: UserId, { read = 0, received = 0 }: Partial<Cursors>): void {
     this.#change(() => {
       const member = this.#members.get(user);
@@ -97,7 +97,7 @@ export class Members extends Store<readonly Member[]> {
     });
   }
 
-  /** Makes a change of the list; once more when the page is there that may be older. */
+  /** Changes the list. If a page is requested, makes the change again afterwards, because the page may be older. */
   #change(act: () => void): void {
     if (this.#state.is === "loading") this.#meanwhile.push(act);
     if (this.#state.is !== "closed") act();
@@ -157,7 +157,7 @@ export class Members extends Store<readonly Member[]> {
     } catch (error) {
       if (!current()) return;
       this.#state = { is: "closed" };
-      // Its state is known once it is loaded; without a connection the next one asks again.
+      // Errors of the server need no report: the list stays incomplete, and is loaded again with the next connection.
       if (!(error instanceof ChatError)) this.#owner.report(error);
     }
   }

@@ -1,4 +1,4 @@
-// What conversations are called: the grammar of docs/protocol.md, and the one name that each has.
+// The names of conversations: the grammar of docs/protocol.md, and the id for each name.
 
 import { failure } from "./error.js";
 import type { UserId } from "./protocol.js";
@@ -6,7 +6,7 @@ import type { UserId } from "./protocol.js";
 const ID = "[A-Za-z0-9][A-Za-z0-9._~+=|@-]{0,63}";
 const NAME = new RegExp(`^(?:#${ID}|@(${ID})(?::(${ID}))?)$`);
 
-/** The id of the conversation that `name` means to `me`. Where `me` is not known, `@bob` stays as it is. */
+/** The id of the conversation that `name` means for the user `me`. While `me` is not known, `@bob` stays as it is. */
 export function canonical(name: string, me: UserId | undefined): string {
   if (!me || name[0] !== "@" || name.includes(":")) return name;
   const other = name.slice(1);
@@ -16,7 +16,7 @@ export function canonical(name: string, me: UserId | undefined): string {
 /** The two users of a direct conversation. */
 export const usersOf = (id: string): string[] => (id[0] === "@" ? id.slice(1).split(":") : []);
 
-/** Throws `invalid` for what is no name of a conversation, or of one that `me` can have no part in. */
+/** Throws `invalid` if `name` is no name of a conversation, or of one in which `me` cannot be a member. */
 export function checkName(name: unknown, me: UserId | undefined): asserts name is string {
   const text = String(name);
   const parts = typeof name === "string" && NAME.exec(name);

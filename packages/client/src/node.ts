@@ -1,4 +1,4 @@
-// The same for Node, of which version 20 has no WebSocket.
+// The entry point for Node. Node 20 has no WebSocket, so it brings one.
 
 import { createRequire } from "node:module";
 import { connect as connectWith } from "./index.js";

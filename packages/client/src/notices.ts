@@ -1,5 +1,5 @@
-// Joins, leaves, renames and roles between the messages of a list, for apps that show them. A page of history has messages
-// only, so what lies between them is read from the log, as far back as the list goes.
+// Notices between the messages of a list (joins, leaves, renames, roles), for apps that show them. A page of history has only
+// messages, so the events between them are read from the log, as far back as the list goes.
 
 import { compact } from "./compact.js";
 import type { Event, LogBody, Seq } from "./protocol.js";
@@ -8,13 +8,13 @@ import type { Notice } from "./types.js";
 
 /** Most events of a page of the log. */
 const PAGE = 200;
-/** Pages that one look at the list may cost. */
+/** The most pages that one call of `load` requests. */
 const PAGES = 10;
 
-/** Events that are more to people than a message or a change of one. */
+/** The types of events that become notices. */
 const TYPES: readonly string[] = ["create", "join", "leave", "invite", "remove", "role", "rename"];
 
-/** What an event is to people, if it is one of those. */
+/** The notice for an event; `undefined` if its type becomes none. */
 function noticeOf(event: Event): Notice | undefined {
   if (!TYPES.includes(event.type)) return undefined;
   const { type, seq, from, at, user, role, title } = event as Partial<Notice> & Pick<Event, "seq" | "from" | "at">;
@@ -22,17 +22,17 @@ function noticeOf(event: Event): Notice | undefined {
 }
 
 export class Notices {
-  /** By number: a notice, or nothing to show. */
+  /** For each event that was read, by its seq: the notice, or `undefined` if there is none to show. */
   #known = new Map<Seq, Notice | undefined>();
   #loading = false;
-  /** Where the list began when that was looked at last. */
+  /** The oldest message of the list at the last call of `forget`. */
   #oldest: Seq | undefined;
 
   note(event: Event): void {
     this.#known.set(event.seq, noticeOf(event));
   }
 
-  /** What lies in front of the list is read again with the messages there. */
+  /** Forgets events before the list's first message; they are read again when the messages there are loaded. */
   forget(oldest: Seq): void {
     if (oldest === this.#oldest) return;
     this.#oldest = oldest;
@@ -50,7 +50,7 @@ export class Notices {
     return [...messages, ...notices].sort((a, b) => (a.seq ?? Infinity) - (b.seq ?? Infinity) || 0);
   }
 
-  /** Reads what is not known of the log between the messages and up to `cursor`. Whether it learned of any. */
+  /** Reads the unknown events between the messages and up to `cursor`. Returns whether there was a notice among them. */
   async load(
     messages: readonly StoredMessage[],
     beginning: boolean,
@@ -76,7 +76,7 @@ export class Notices {
     return found;
   }
 
-  /** The latest event within the list of which nothing is known. */
+  /** The latest event in the range of the list that was not read yet. */
   #lastUnknown(messages: readonly StoredMessage[], beginning: boolean, cursor: Seq): Seq | undefined {
     let next = cursor + 1;
     for (let n = messages.length - 1; n >= (beginning ? -1 : 0); n--) {

@@ -1,18 +1,18 @@
-// Edits, deletions and reactions of one's own that the server has not confirmed: the list shows them at once, and as it was
-// before where they fail.
+// The user's edits, deletions and reactions that the server has not confirmed. The list shows them at once, and undoes them if
+// they fail.
 
 import type { Seq } from "./protocol.js";
 import { type Amendment, amended, type StoredMessage } from "./timeline.js";
 
 export interface PendingAmendment {
   readonly event: Amendment;
-  /** Where it stands in the log, once the server has stored it. It shows from here until the log has come to it. */
+  /** The seq of the stored event. The change is shown from this object until the log was applied up to there. */
   seq?: Seq;
 }
 
 export class Optimistic {
   #pending = new Set<PendingAmendment>();
-  /** What was made of a message last, so that a message that has not changed stays the same object. */
+  /** The last result for each message, so that an unchanged message stays the same object. */
   #made = new WeakMap<StoredMessage, { of: readonly PendingAmendment[]; message: StoredMessage }>();
 
   add(event: Amendment): PendingAmendment {
@@ -29,14 +29,14 @@ export class Optimistic {
     this.#pending.clear();
   }
 
-  /** The log has come to here. */
+  /** Handles that the log was applied up to this event. */
   onCursor(cursor: Seq): void {
     for (const pending of this.#pending) {
       if (pending.seq !== undefined && pending.seq <= cursor) this.#pending.delete(pending);
     }
   }
 
-  /** The message as it will stand. */
+  /** The message with the unconfirmed changes applied. */
   show(message: StoredMessage): StoredMessage {
     if (!this.#pending.size) return message;
     const of = [...this.#pending].filter(({ event }) => event.target === message.seq);

@@ -1,5 +1,5 @@
-// What was said and is not acknowledged. A message stays here, and where a page can keep it, until the server says
-// that it is stored; it is sent again with the same key after every loss, so it is stored once.
+// The user's messages that are not acknowledged. A message stays here, and in the storage, until the server has stored it. It is
+// sent again with the same key after every lost connection, so it is stored once.
 
 import { Alarm, type Clock } from "./clock.js";
 import { compact } from "./compact.js";
@@ -15,21 +15,21 @@ import { wellFormedJson } from "./well-formed.js";
 
 export { Entry };
 
-/** Messages under way at once; the rest waits for their answers. */
+/** The most messages in flight; the others wait for the answers. */
 const AT_ONCE = 32;
-/** The first and the longest wait, in milliseconds, before a storage that failed is tried again. */
+/** The first and the longest delay, in milliseconds, before the next attempt to use a storage that failed. */
 const PAUSE = 1_000;
 const PAUSE_MOST = 30_000;
-/** Milliseconds that a message waits here, unless the app says otherwise. */
+/** The default time, in milliseconds, for which a message may wait here. */
 const MAX_AGE = 24 * 3_600_000;
 
 const backoff = (attempts: number): number => Math.min(PAUSE_MOST, PAUSE * 2 ** attempts);
 
 export interface OutboxOwner {
   readonly me: string | undefined;
-  /** An entry came, changed, or went. */
+  /** Handles that an entry was added, changed or (with `gone`) removed. */
   onOutgoing(entry: Entry, gone: boolean): void;
-  /** The server has stored it, as this event. */
+  /** Handles that the server has stored the message, as this event. */
   onStored(entry: Entry, event: Event): void;
   report(error: ChatError): void;
 }
@@ -37,19 +37,19 @@ export interface OutboxOwner {
 export class Outbox implements ChatOutbox {
   readonly entries: Store<readonly OutboxEntry[]>;
   #entries = new Map<string, Entry>();
-  /** Keys that are to stay away, though a storage that is being read may still have them. */
+  /** Keys of removed entries, which a storage that is being read may still contain. */
   #gone = new Set<string>();
   #storage: OutboxStorage | null;
-  /** It was reported that the storage fails, and since then it has not kept everything. */
+  /** Whether a failure of the storage was reported, and some entry is still not stored. */
   #storageFailed = false;
-  /** Keys of entries that the storage did not keep. They are tried again after it has kept another one. */
+  /** Keys of entries that the storage refused. They are stored again after it has accepted another entry. */
   #unkept = new Set<string>();
   #keepAgain: Alarm;
   #keepAttempts = 0;
-  /** The last use of the storage for a key: the next one waits for it, so that a deletion comes after what it deletes. */
+  /** The last use of the storage for each key. The next use waits for it, so that a deletion comes after the write. */
   #used = new Map<string, Promise<unknown>>();
   #tabs: ReturnType<typeof joinTabs> | undefined;
-  /** Where entries are kept; known with the user. What is said before is put there then. */
+  /** The scope in the storage; `undefined` until the user is known. Earlier entries are stored then. */
   #scope: string | undefined;
   #underWay = 0;
   #expiry: Alarm;
@@ -71,10 +71,10 @@ export class Outbox implements ChatOutbox {
     );
   }
 
-  // ---- What an app does.
+  // ---- Methods for the app.
 
   submit(to: string, draft: Draft): Entry {
-    // Two of one moment keep their order.
+    // Two messages of the same millisecond get different times, so that they keep their order.
     this.#lastTime = Math.max(this.clock.wall(), this.#lastTime + 1);
     const what: OutboxEntry = { key: makeKey(), to, time: this.#lastTime };
     const refused = (error: ChatError) => {
@@ -110,7 +110,7 @@ export class Outbox implements ChatOutbox {
 
   retry(entry: Entry): void {
     if (this.#closed) return entry.refuse(failure("closed", "the chat was closed"));
-    // An old message that is said again is a new one, but for its key.
+    // A message that is retried counts as new, except for its key.
     const time = Math.max(this.clock.wall(), this.#lastTime + 1);
     entry.isOwn = true;
     this.#renew(entry, time);
@@ -126,11 +126,11 @@ export class Outbox implements ChatOutbox {
     this.#tellOf(entry, { type: "discarded" });
   }
 
-  // ---- What the chat tells.
+  // ---- Callbacks of the chat.
 
   /**
-   * Whose messages these are, and on which server: `certain` once the server has said so; before, by the token. What
-   * an earlier page, or another tab, has left there is sent as well.
+   * Sets the scope in the storage (server and user). `certain`: the server has named the user; before that it is the token's.
+   * Messages that an earlier page or another tab has left there are sent, too.
    */
   useScope(scope: string, certain: boolean): void {
     const before = this.#scope;
@@ -141,7 +141,7 @@ export class Outbox implements ChatOutbox {
     this.#scope = scope;
     if (this.#storage && !this.#closed) this.#tabs ??= joinTabs((notice) => this.#onNotice(notice));
     for (const entry of [...this.#entries.values()]) {
-      // The token's name was not the server's: what was found under it may be another's.
+      // The server's name of the user differs from the token's: messages found under the token's name may be another user's.
       if (entry.found) this.#drop(entry);
       else {
         if (before) this.#forget(entry.key, before);
@@ -151,7 +151,7 @@ export class Outbox implements ChatOutbox {
     void this.#load(scope);
   }
 
-  /** Sends what waits, in its order. */
+  /** Sends waiting messages, in order. */
   flush(): void {
     this.#expire();
     if (!this.connection.online) return;
@@ -161,7 +161,7 @@ export class Outbox implements ChatOutbox {
     }
   }
 
-  /** A message of one's own came with the log, before or without an answer. */
+  /** Handles that the user's own message arrived with the log, before its answer or without one. */
   confirm(event: Acknowledged, key: string): void {
     const entry = this.#entries.get(key);
     if (!entry) return;
@@ -175,7 +175,7 @@ export class Outbox implements ChatOutbox {
     this.#closed = true;
     for (const alarm of [this.#expiry, this.#keepAgain]) alarm.clear();
     this.#tabs?.leave();
-    // They stay where they are kept, as they were.
+    // The storage keeps the entries in their state, so the next page sends them.
     for (const entry of this.#entries.values()) if (entry.current !== "failed") entry.setFailed(error);
   }
 
@@ -193,20 +193,20 @@ export class Outbox implements ChatOutbox {
     this.owner.onOutgoing(entry, gone);
   }
 
-  /** It is here no more. */
+  /** Removes an entry from memory, not from the storage. */
   #drop(entry: Entry): void {
     this.#entries.delete(entry.key);
     this.#changed(entry, true);
   }
 
-  /** Taken back, here or in another tab. */
+  /** Removes an entry that was taken back, here or in another tab. */
   #remove(entry: Entry): void {
     this.#gone.add(entry.key);
     this.#drop(entry);
     entry.setFailed(failure("discarded", "the message was taken back"));
   }
 
-  /** It is pending from `time` on, as the last of all. */
+  /** Makes the entry pending again, as the last one, with `time` as its time. */
   #renew(entry: Entry, time: number): void {
     this.#lastTime = Math.max(this.#lastTime, time);
     entry.what.time = time;
@@ -254,7 +254,7 @@ export class Outbox implements ChatOutbox {
       const { conversation, seq, at, event } = body;
       if (entry.current !== "sent") entry.setSent(body);
       if (event?.type === "message") Object.assign(entry.what, { text: event.text, data: event.data });
-      // It stays in the list until the log has come to it.
+      // The message stays in the list until the log was applied up to it.
       this.#entries.delete(key);
       this.entries.changed();
       this.#forget(key);
@@ -266,7 +266,7 @@ export class Outbox implements ChatOutbox {
   }
 
   #onRefused(entry: Entry, error: ChatError): void {
-    // Without a connection it is said again with the next one, or by the next page.
+    // Without a connection the message is sent again with the next connection, or by the next page.
     if (error.code === "offline" || error.code === "closed") return;
     if (error.code === "aborted" || entry.current === "sent" || !this.#entries.has(entry.key)) return this.flush();
     this.#fail(entry, error);
@@ -275,29 +275,29 @@ export class Outbox implements ChatOutbox {
     this.flush();
   }
 
-  /** Milliseconds that a message has waited: by the clock that nobody sets, which may stand still in a sleep, or the other. */
+  /** Milliseconds that a message has waited: the longer time of both clocks, because one may stop while the device sleeps. */
   #age({ what, since }: Entry): number {
     return Math.max(this.clock.wall() - what.time, this.clock.now() - since);
   }
 
-  /** What has waited for too long fails: a person decides whether it is still to be said. */
+  /** Fails messages that have waited too long; the user decides whether to retry them. */
   #expire(): void {
     this.#expiry.clear();
     for (const entry of this.#entries.values()) {
       if (entry.current !== "pending" || entry.underWay) continue;
       const left = this.maxAge - this.#age(entry);
       if (left > 0) {
-        // The oldest goes first.
+        // The first entry is the oldest, so the alarm is set for it.
         if (left < Infinity) this.#expiry.set(left);
         return;
       }
       this.#fail(entry, failure("expired", "the message waited for too long"));
-      // Another tab may have retried it: what is kept is for the tab that sent or retried it to change.
+      // Another tab may have retried the message: only the tab that sent or retried it last changes the stored entry.
       if (entry.isOwn) this.#keep(entry);
     }
   }
 
-  // ---- Where they are kept.
+  // ---- The storage.
 
   async #load(scope: string): Promise<void> {
     const found = await this.#use((storage) => storage.load(scope));
@@ -324,7 +324,7 @@ export class Outbox implements ChatOutbox {
     this.#useFor(key, (storage, scope) => storage.delete(from ?? scope, key));
   }
 
-  /** The storage works for this one: later it is tried once more for those that it did not keep. */
+  /** Handles that the storage accepted an entry: entries that it had refused are stored again later. */
   #onKept(key: string): void {
     this.#unkept.delete(key);
     if (!this.#unkept.size) {
@@ -357,7 +357,7 @@ export class Outbox implements ChatOutbox {
     try {
       return await act(storage, scope);
     } catch (error) {
-      // Not kept, but sent all the same; that is reported once.
+      // The message is sent although it could not be stored; the failure is reported once.
       const text = `messages that are not sent yet cannot be kept: ${String(error)}`;
       if (!this.#storageFailed) this.owner.report(failure("storage", text, error));
       this.#storageFailed = true;
@@ -391,12 +391,12 @@ export class Outbox implements ChatOutbox {
     else if (notice.type === "sent") {
       entry.setSent(notice.acked);
       this.#entries.delete(entry.key);
-      // The list shows it until the log has come to it.
+      // The list shows the entry until the log was applied up to it.
       this.#changed(entry);
     } else if (notice.type === "failed" && entry.current === "pending" && !entry.underWay) {
       this.#fail(entry, new ChatError(notice.error));
     } else if (notice.type === "retried" && entry.current !== "sent") {
-      // A tab with an older version of this says no time.
+      // A tab with an older version of the SDK sends no time.
       this.#renew(entry, notice.time ?? this.clock.wall());
     }
   }

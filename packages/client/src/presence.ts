@@ -3,9 +3,9 @@ import type { Command, UserId } from "./protocol.js";
 import { Store } from "./store.js";
 import type { ChatLimits, Presence, UserPresence } from "./types.js";
 
-/** Milliseconds in which changes of what is on the screen are gathered. */
+/** Milliseconds for which changes of the subscribed users are collected before a `watch`. */
 const GATHER = 50;
-/** Users that can be watched, where the server does not say. */
+/** The most users of a `watch`, if the server has no limit for it. */
 const WATCH = 50;
 
 interface PresenceOwner {
@@ -18,11 +18,11 @@ interface PresenceOwner {
 
 type Watched = Store<Presence | undefined> & { readonly watched: Store<boolean> };
 
-/** Who is there, of those whom an app shows. */
+/** The presence of the users to which an app has subscribed. */
 export class PresenceWatch {
   #known = new Map<UserId, Presence>();
   #users = new Map<UserId, Watched>();
-  /** Whom the server was asked to watch last. */
+  /** The users of the last `watch`. */
   #asked = new Set<UserId>();
   #owner: PresenceOwner;
   #refresh: Alarm;
@@ -49,14 +49,14 @@ export class PresenceWatch {
     this.#users.get(user)?.changed();
   }
 
-  /** What was known may have changed since, and the next connection watches nobody. */
+  /** Forgets all presence, because it may change without a connection, and the next connection has sent no `watch` yet. */
   onLost(): void {
     this.#known.clear();
     this.#watch([]);
     for (const store of this.#users.values()) store.changed();
   }
 
-  /** Asks for those on the screen: after a change of it, of the connection, or of whom one shares a conversation with. */
+  /** Sends a `watch` soon: after a change of the subscribed users, the connection, or the users who share a conversation. */
   refresh(): void {
     this.#refresh.set(GATHER);
   }
@@ -64,14 +64,14 @@ export class PresenceWatch {
   #ask(): void {
     if (!this.#owner.online) return;
     const shown = [...this.#users].filter(([, store]) => store.subscribed).map(([user]) => user);
-    // The ones that were subscribed to last: those are on the screen.
+    // If there are too many, those that were subscribed to last are watched, because they are likely on the screen.
     const users = shown.slice(-(this.#owner.limits?.watch ?? WATCH));
     if (!users.length && !this.#asked.size) return;
     this.#watch(users);
     this.#owner.request({ type: "watch", users }).catch(() => {});
   }
 
-  /** The last subscription is the last to go, where there are more than the server watches. */
+  /** Moves a user to the end, because the users of the latest subscriptions are watched if there are too many. */
   #onSubscribe(user: UserId): void {
     const entry = this.#users.get(user)!;
     this.#users.delete(user);

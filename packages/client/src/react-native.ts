@@ -1,5 +1,5 @@
-// React Native: where to keep what a phone must not lose, and what tells that the app is in front. Nothing of React Native is
-// imported here: the app passes it in.
+// React Native: storages for the outbox and the cursors, and the events that the app is active or the network is back. This file
+// imports nothing of React Native; the app passes it in.
 //
 //     connect(url, {
 //       token,
@@ -28,7 +28,7 @@ export interface NetInfoLike {
   addEventListener(listener: (state: { isConnected: boolean | null }) => void): () => void;
 }
 
-/** Does one thing after the other: a deletion does not overtake what it deletes. */
+/** Runs functions one after the other, so that a deletion does not overtake the write before it. */
 function queue() {
   let last: Promise<unknown> = Promise.resolve();
   return <T>(run: () => Promise<T>): Promise<T> => {
@@ -82,7 +82,7 @@ export function nativeNetwork({ AppState, NetInfo }: { AppState: AppStateLike; N
       });
       let connected: boolean | null = true;
       const stop = NetInfo?.addEventListener(({ isConnected }) => {
-        // The first call tells how it is, not that it has changed.
+        // The first call reports the current state, which is no change.
         const back = isConnected === true && connected === false;
         connected = isConnected;
         if (back) listener("online");

@@ -1,4 +1,4 @@
-// React: a chat for a tree of components, and hooks that render when something of it changes.
+// React: a chat for a tree of components, and hooks that render again when its state changes.
 
 import {
   createContext,
@@ -20,7 +20,7 @@ import type { Chat, ChatOptions, Conversation, Draft, Readable } from "./types.j
 
 /**
  * Milliseconds between the last unmount and the end of the connection. React mounts twice in strict mode, and again after a
- * hot reload: those find the connection that they had.
+ * hot reload; those mounts reuse the connection.
  */
 const CLOSE_AFTER = 1_000;
 
@@ -49,7 +49,7 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
   const { children } = props;
   if (props.chat) return createElement(ChatContext, { value: props.chat }, children);
   const { url, user, token } = props;
-  // A change of these is another user, perhaps: nothing of the one before stays on the screen.
+  // A change of these may mean another user, so the whole tree is created anew and shows nothing of the previous user.
   const key = JSON.stringify([url, user, typeof token === "string" ? token : null]);
   return createElement(OwnChat, { ...props, key });
 }
@@ -61,14 +61,14 @@ function OwnChat({ children, ...options }: { children?: ReactNode; url: string }
     latest.current = options;
   });
   useEffect(() => {
-    // Of a tree that React kept hidden the connection was ended meanwhile.
+    // If React kept the tree hidden, its chat may have been closed meanwhile; then a new one is made.
     if (own.open()) return () => own.closeSoon();
     return setOwn(ownChat(latest));
   }, [own]);
   return createElement(ChatContext, { value: own.chat }, children);
 }
 
-/** A chat that is connected while it is mounted. Making one has no effect, since React may throw away what it renders. */
+/** A chat that is connected while it is mounted. Creating it has no effect, because React may discard a render. */
 function ownChat(latest: { current: { url: string } & ChatOptions }) {
   const { url, ...options } = latest.current;
   if (typeof options.token === "function") {
@@ -79,7 +79,7 @@ function ownChat(latest: { current: { url: string } & ChatOptions }) {
   let closed = false;
   return {
     chat,
-    /** Connects; `false` when it was closed. */
+    /** Connects. Returns `false` if the chat was closed. */
     open(): boolean {
       clearTimeout(closing);
       if (!closed) chat.start();

@@ -1,5 +1,5 @@
-// How far one has read: what this client says, and what the server has confirmed, kept apart. What was read without a
-// connection is sent with the next.
+// The user's read cursor: the position in this client and the one that the server has confirmed. A position that was reached
+// without a connection is sent with the next connection.
 
 import { Alarm, type Clock } from "./clock.js";
 import type { CursorBody, Seq } from "./protocol.js";
@@ -7,15 +7,15 @@ import type { CursorBody, Seq } from "./protocol.js";
 /** Milliseconds between two `read` frames. */
 const INTERVAL = 500;
 
-/** Sends a `read` when it is its turn. `fields` is asked then; `undefined`: the server knows already. */
+/** Queues a `read`. `fields` is called when it is sent; if that returns `undefined`, the server knows it and none is sent. */
 export type SendRead = (fields: () => { upto: Seq } | undefined) => Promise<CursorBody | undefined>;
 
 export class Reading {
-  /** How far a person has read here. */
+  /** How far the user has read in this client. */
   #local: Seq = 0;
-  /** How far the server knows. */
+  /** The read cursor that the server has confirmed. */
   #confirmed: Seq = 0;
-  /** The request that waits for its turn or its answer. */
+  /** The request that is queued or waits for its answer. */
   #request: object | undefined;
   #sentAt = -Infinity;
   #next: Alarm;
@@ -36,23 +36,23 @@ export class Reading {
     return this.#confirmed;
   }
 
-  /** A person has read up to here. */
+  /** Handles that the user has read up to this event. */
   mark(upto: Seq): void {
     this.#local = Math.max(this.#local, upto);
     this.#schedule();
   }
 
-  /** The server says so, of this device or another. */
+  /** Handles the server's read cursor, which this device or another one has moved. */
   confirm(upto: Seq): void {
     this.#confirmed = Math.max(this.#confirmed, upto);
   }
 
-  /** A connection has begun. */
+  /** Sends an unconfirmed position with a new connection. */
   resume(): void {
     this.#schedule();
   }
 
-  /** The log is another one: numbers of the old mean nothing. */
+  /** Forgets the positions, because this is another log and its seqs differ. */
   reset(): void {
     this.stop();
     this.#request = undefined;
@@ -83,7 +83,7 @@ export class Reading {
       if (sent !== undefined) this.confirm(body?.upto ?? sent);
       this.#schedule();
     } catch {
-      // Without a connection the next one sends it; what is refused for good makes no difference any more.
+      // Without a connection the next one sends the position. A final refusal can be ignored.
       if (this.#request === request) this.#request = undefined;
     }
   }

@@ -1,17 +1,17 @@
-// That messages of others have arrived here: one frame tells the server of all that come in a second, in the background.
+// Acknowledges received messages of other users: one `received` frame for all messages of a conversation within a second.
 
 import { Alarm, type Clock } from "./clock.js";
 import type { Command, Seq } from "./protocol.js";
 import type { Scheduler } from "./scheduler.js";
 
-/** Milliseconds in which arrivals are gathered. */
+/** Milliseconds for which arrivals are collected. */
 const GATHER = 1_000;
 
 export class Receipts {
   #scheduler: Scheduler;
-  /** How far each conversation has arrived, until the server has confirmed it: also over an outage. */
+  /** The last received event of each conversation, until the server has confirmed it; kept while there is no connection. */
   #delivered = new Map<string, Seq>();
-  /** Conversations whose request waits for its turn or its answer. */
+  /** Conversations whose request is queued or waits for its answer. */
   #queued = new Set<string>();
   #next: Alarm;
 
@@ -27,12 +27,12 @@ export class Receipts {
     this.flush();
   }
 
-  /** The server knows, of this device or another. */
+  /** Handles the server's received cursor, which this device or another one has moved. */
   confirm(conversation: string, upto: Seq): void {
     if ((this.#delivered.get(conversation) ?? 0) <= upto) this.#delivered.delete(conversation);
   }
 
-  /** Sends what waits, soon: after an arrival, and with a new connection. */
+  /** Sends the waiting receipts soon: after an arrival, and with a new connection. */
   flush(): void {
     if (this.#delivered.size) this.#next.set(GATHER);
   }
@@ -46,7 +46,7 @@ export class Receipts {
     this.#queued.add(conversation);
     let sent: Seq = 0;
     try {
-      // What arrives while the request waits for its turn goes with it.
+      // The position is read when the request is sent, so it includes messages that arrived while the request was queued.
       const command = (): Command | undefined => {
         const upto = this.#delivered.get(conversation);
         if (upto === undefined) return undefined;
@@ -55,7 +55,7 @@ export class Receipts {
       };
       await this.#scheduler.request(command, () => 0, "receipts");
     } catch (error) {
-      // Without a connection the next one sends it.
+      // Without a connection the next one sends the receipt.
       if ((error as { code?: string }).code === "offline") sent = -1;
     } finally {
       this.#queued.delete(conversation);

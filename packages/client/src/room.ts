@@ -1,4 +1,4 @@
-// One conversation, put together: its log, the list of its messages, who is in it, how it stands.
+// One conversation: combines its log, the list of its messages, its members and its summary.
 
 import { type AboutRoom, draftOf, RoomActions } from "./actions.js";
 import { Alarm } from "./clock.js";
@@ -23,7 +23,7 @@ import type { CommandOptions, Conversation, ConversationEvents, ConversationInfo
 import type { Draft, Listening, Outgoing } from "./types.js";
 import { Typing } from "./typing.js";
 
-/** What another object of the same conversation does in place of this one. */
+/** The methods that another object of the same conversation takes over when this one is merged into it. */
 const METHODS = ["send", "outgoing", "edit", "deleteMessage", "react", "join", "leave", "invite"] as const;
 const MORE_METHODS = ["removeMember", "setRole", "rename", "markRead", "loadOlder", "around", "release", "on"] as const;
 const STORES = ["messages", "timeline", "hasOlder", "info", "state", "members", "typing"] as const;
@@ -46,16 +46,16 @@ export class Room extends RoomActions implements Conversation {
   #reading: Reading;
   #older: Promise<boolean> | undefined;
   #standing = new Standing();
-  /** Whether events were missed is to be found out: the server was not given the cursor. */
+  /** Whether events may have been missed, because `hello` did not have the cursor. */
   #behind = false;
-  /** Events up to here had happened when the connection began. */
+  /** The head of the log when the connection began: events up to here are not live. */
   #missed: Seq = 0;
   /** The cursor when the connection began. */
   #resumedAt: Seq = 0;
-  /** Listeners of `message` and `event`. */
+  /** The number of listeners of `message` and `event`. */
   #listeners = 0;
   #releasing: Alarm;
-  /** The object that this one is another name of. */
+  /** The object of the same conversation into which this one was merged. */
   #target: Room = this;
 
   constructor(name: string, host: Host) {
@@ -101,12 +101,12 @@ export class Room extends RoomActions implements Conversation {
     return this.#history.shown;
   }
 
-  /** Whether events must not be missed. */
+  /** Whether the conversation must receive every event. */
   get followed(): boolean {
     return this.#history.open || this.host.replaysAll;
   }
 
-  /** Whether an app looks at it now. */
+  /** Whether the app has a listener or a subscription on this conversation. */
   get watched(): boolean {
     return this.#listeners > 0 || this.list.subscribed || this.members.subscribed;
   }
@@ -115,12 +115,12 @@ export class Room extends RoomActions implements Conversation {
     return this.#standing.summary;
   }
 
-  /** Whether it is to be found out how it stands: the inbox has it, if it is anywhere. */
+  /** Whether the summary must be loaded from the inbox, because it is out of date or events may be missing. */
   get behind(): boolean {
     return this.#behind || this.#standing.stale;
   }
 
-  /** Whether the inbox should have it, and it is not known how it stands. */
+  /** Whether the conversation has no current summary, although the inbox should have one. */
   get unknown(): boolean {
     const { current, left, uncounted } = this.#standing;
     if (current) return uncounted;
@@ -183,11 +183,11 @@ export class Room extends RoomActions implements Conversation {
     return handled(older);
   }
 
-  /** How it stood when the server looked: in `welcome`, from which events go on, or in a page of the inbox. */
+  /** Handles a summary: from `welcome`, after which all events are pushed, or from a page of the inbox. */
   onSummary(summary: Summary, welcome = false): void {
     const { cursor } = this.#log;
     if (!welcome && cursor !== undefined && summary.head < cursor) {
-      // The server looked before the last events came; or this is another log, which it says when it is asked for events.
+      // The summary is older than the last events, or this is another log; then the server refuses the next page of it.
       if (summary.head < this.#resumedAt) void this.#log.fill();
       else this.host.lookUp();
       return;
@@ -205,7 +205,7 @@ export class Room extends RoomActions implements Conversation {
     if (this.watched) this.#open();
   }
 
-  /** A connection has begun. `replays`: it was given the cursor, and sends what follows. `head`: the log's, from `welcome`. */
+  /** Handles a new connection. `replays`: the server has the cursor and replays later events. `head`: the head in `welcome`. */
   onWelcome(replays: boolean, head: Seq | undefined): void {
     this.#resumedAt = this.#log.cursor ?? 0;
     this.#history.resume();
@@ -215,7 +215,7 @@ export class Room extends RoomActions implements Conversation {
     if (this.#behind && head !== undefined) this.catchUp(head);
   }
 
-  /** It was heard up to here in an earlier run; `undefined`: not at all, and where the log begins may be said now. */
+  /** Handles the saved cursor of an earlier run. `undefined`: there is none, so the log may begin at the current head. */
   onSavedCursor(upto?: Seq): void {
     const { cursor } = this.#log;
     if (upto === undefined) {
@@ -229,17 +229,17 @@ export class Room extends RoomActions implements Conversation {
     if (this.#standing.current) this.catchUp(this.#standing.current.head);
   }
 
-  /** Messages of others that came before it was known how the conversation stands. */
+  /** The number of other users' messages that arrived before the summary. */
   get waiting(): number {
     return this.#log.waiting.filter(({ type, from }) => type === "message" && from !== this.host.me).length;
   }
 
-  /** Reads what was missed. `head`: the log's, from a summary; without one the inbox does not have the conversation. */
+  /** Loads missed events. `head`: the head in the summary; `undefined` if the inbox does not have the conversation. */
   catchUp(head?: Seq): void {
     this.#behind = false;
     const { cursor } = this.#log;
     if (!this.followed || cursor === undefined || cursor === head) return;
-    // In a direct conversation nobody may have written yet: that is no log to be read.
+    // A direct conversation without messages has no log yet.
     if (head === undefined && cursor === 0) this.#history.reload();
     else void this.#log.fill();
   }
@@ -252,14 +252,14 @@ export class Room extends RoomActions implements Conversation {
     this.members.onLost();
   }
 
-  /** The chat was closed: nothing of it waits any more. */
+  /** Stops all timers, because the chat was closed. */
   onClose(): void {
     this.#releasing.clear();
     this.#reading.stop();
     this.#log.end();
   }
 
-  /** The inbox was read, and does not have it. */
+  /** Handles that the whole inbox was loaded and does not have this conversation. */
   onAbsent(): void {
     if (this.#behind) this.catchUp();
     if (!this.#standing.stale) return;
@@ -271,7 +271,7 @@ export class Room extends RoomActions implements Conversation {
     this.#log.receive(event, "live");
   }
 
-  /** More was missed than the server replays. */
+  /** Handles a `gap`: the connection missed more events than the server replays. */
   onGap(head: Seq): void {
     this.#missed = Math.max(this.#missed, head);
     const every = this.host.replaysAll || this.#events.has("message", "all") || this.#events.has("event", "all");
@@ -304,20 +304,20 @@ export class Room extends RoomActions implements Conversation {
     if (user !== this.host.me) this.typing.started(user);
   }
 
-  /** An entry of the outbox came, changed, or went. */
+  /** Handles that an entry of the outbox was added, changed or (with `gone`) removed. */
   onOutboxChange(entry: Entry, gone: boolean): void {
     const passed = entry.stored && entry.stored.seq <= (this.#log.cursor ?? 0);
     this.list.onOutboxChange(entry, gone || !!passed);
   }
 
-  /** The server has stored it: it takes its place in the log, when the log has come to it. */
+  /** Handles that the server has stored an entry: its event is applied when the earlier events were. */
   onStored(entry: Entry, event: Event): void {
     this.onOutboxChange(entry, false);
     if (this.#log.cursor === undefined || event.seq > this.#log.cursor) this.#log.receive(event, "own");
   }
 
   protected onOwnEvent(event: Event): void {
-    // At once: the events before it may never come, because the server gives a log to members only.
+    // A leave is applied at once, because earlier events may never arrive: the server pushes events to members only.
     if (event.type === "leave") this.#stand(event);
     this.#log.receive(event, "own");
   }
@@ -326,7 +326,7 @@ export class Room extends RoomActions implements Conversation {
     this.#events.emit("editFailed", failed);
   }
 
-  /** From now on this object is another name of `target`. */
+  /** Merges this object into `target`, which is the same conversation under another name. */
   mergeInto(target: Room): void {
     const own = this as unknown as Record<string, unknown>;
     for (const name of [...METHODS, ...MORE_METHODS]) own[name] = (target[name] as () => void).bind(target);
@@ -341,7 +341,7 @@ export class Room extends RoomActions implements Conversation {
     this.#history.close();
   }
 
-  // ---- What its log, its list and its members ask for and tell.
+  // ---- Methods for the log, the list and the members.
 
   readHistory(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody> {
     if (!options) return this.#background("history", fields);
@@ -374,7 +374,7 @@ export class Room extends RoomActions implements Conversation {
       this.typing.stopped(event.from);
       if (event.from === me && event.key) outbox.confirm(event, event.key);
     }
-    // All that a user wrote is another's now.
+    // After an erasure all messages of the erased user have changed.
     if ((event.type as string) === "erase") this.#history.reload();
     this.list.onCursor(event.seq);
     this.#stand(event);
@@ -397,7 +397,7 @@ export class Room extends RoomActions implements Conversation {
   onLoadFailed(error: unknown): void {
     if (!(error instanceof ChatError) || error.code !== "not_found") return this.host.report(error);
     if (this.id[0] !== "@") return this.#vanish();
-    // Nobody has written there yet.
+    // A direct conversation does not exist before its first message.
     this.#history.begin();
     this.#log.place(0);
     this.#onListReady();
@@ -427,7 +427,7 @@ export class Room extends RoomActions implements Conversation {
     return this.host.scheduler.request<T>(command, urgency, lane);
   }
 
-  /** The log has its place: at `head`, or where it was heard last. */
+  /** Sets the cursor of the log: to `head`, or to the last handled event of an earlier run. */
   #place(head: Seq, fromInbox = false): void {
     if (this.#log.cursor !== undefined) return;
     const begin = this.host.baseline(this.id, this.summary);
@@ -447,12 +447,12 @@ export class Room extends RoomActions implements Conversation {
     this.host.onEvent(event, message, this, live);
   }
 
-  /** The cursor of reading has moved. */
+  /** Handles that the read cursor has moved. */
   #onRead(): void {
     const { upto, confirmed } = this.#reading;
     if (!this.summary) return;
     this.#standing.read(upto, (after) => this.#history.shown?.unread(after, this.host.me as UserId));
-    // Up to the middle of what is not loaded: the server counts, when it knows.
+    // If the messages after the cursor are not loaded, the server counts them, once it has the cursor.
     if (this.#standing.uncounted && upto <= confirmed) this.host.lookUp();
     this.#onChange();
   }
@@ -473,7 +473,7 @@ export class Room extends RoomActions implements Conversation {
     if (this.unknown) this.host.lookUp();
   }
 
-  /** The log is another one: a backup was restored. */
+  /** Begins anew, because the log is another one: the server was restored from a backup. */
   #startAnew(): void {
     this.#log.reset();
     this.#reading.reset();

@@ -1,19 +1,18 @@
-// Requests that no person waits for: paced, so that they never use up what the server allows a connection, a few at a time,
-// and what is on the screen first.
+// Background requests: a few at a time, most urgent first, and so slow that they never use up the connection's rate limit.
 
 import { Alarm, type Clock } from "./clock.js";
 import { ChatError, failure } from "./error.js";
 import type { Command } from "./protocol.js";
 
 /**
- * Lanes, and how many requests of each are under way at a time; the server answers receipts late. Of two that are equally
- * urgent the earlier lane goes first, because a person has read and a page may wait. Receipts wait for all others.
+ * The lanes, and the most requests of each in flight; receipts have their own lane because the server answers them late. Of two
+ * equally urgent requests the one in the earlier lane is sent first. Receipts wait for all others.
  */
 const AT_ONCE = { reads: 4, pages: 4, receipts: 1 };
-/** What of `limits.frames_per_connection` the background may use: a rate, and a burst on top of it. Together below half. */
+/** The shares of `limits.frames_per_connection` for background requests: a rate and a burst, together less than half. */
 const RATE = 0.45;
 const BURST = 0.04;
-/** The first and the longest wait before a refused request is made again, in milliseconds; each is doubled, and jittered. */
+/** The first and the longest delay before a refused request is retried, in milliseconds; doubled each time, with jitter. */
 const RETRY = 500;
 const RETRY_MOST = 20_000;
 
@@ -26,17 +25,17 @@ const LANES = Object.keys(AT_ONCE) as Lane[];
 
 interface Job {
   command: () => Command | undefined;
-  /** Lower goes first, 0 before all; asked when a request can be made. */
+  /** The request with the lowest urgency number is sent first. The function is called when a request can be sent. */
   urgency: () => number;
   lane: Lane;
   attempts: number;
-  /** Not before this time. */
+  /** The request is not sent before this time. */
   due: number;
   resolve: (answer: never) => void;
   reject: (error: unknown) => void;
 }
 
-/** A token bucket on a clock that nobody sets. */
+/** A token bucket on the clock that users cannot set. */
 export class Bucket {
   #tokens = Infinity;
   #at: number;
@@ -55,7 +54,7 @@ export class Bucket {
     this.#tokens = Math.min(this.#tokens, this.#burst);
   }
 
-  /** Milliseconds until there is a token; 0: it was taken. */
+  /** Takes a token and returns 0, or returns the milliseconds until there is one. */
   take(): number {
     if (this.#rate === Infinity) return 0;
     this.#refill();
@@ -75,7 +74,7 @@ export class Bucket {
 export interface SchedulerOwner {
   readonly clock: Clock;
   request<T>(command: Command): Promise<T>;
-  /** A request has no answer: the connection is broken, and fails it. */
+  /** Handles a request without an answer: the owner closes the connection, which fails the request. */
   onNoAnswer(): void;
 }
 
@@ -94,7 +93,7 @@ export class Scheduler {
     this.#bucket = new Bucket(owner.clock);
   }
 
-  /** A connection has begun, which allows so many frames a second; 0 is no limit. */
+  /** Starts with a new connection, which allows this many frames a second; 0 is no limit. */
   start(framesPerSecond: number): void {
     this.#online = true;
     const limited = framesPerSecond > 0;
@@ -102,7 +101,7 @@ export class Scheduler {
     this.#run();
   }
 
-  /** The connection is lost: what waits fails with `offline`. */
+  /** Stops with a lost connection: queued requests fail with `error`. */
   stop(error: ChatError): void {
     this.#online = false;
     this.#next.clear();
@@ -112,8 +111,8 @@ export class Scheduler {
   }
 
   /**
-   * Makes a request when it is its turn, and again when the server refuses it for now. Fails with `offline` when the
-   * connection is lost. `command` is asked when the request is made; `undefined` makes none.
+   * Queues a request, and retries it if the server's refusal is retryable. Fails with `offline` when the connection is lost.
+   * `command` is called when the request is sent; if it returns `undefined`, none is sent.
    */
   request<T>(command: () => Command | undefined, urgency: () => number, lane: Lane = "pages"): Promise<T> {
     return new Promise<T>((resolve, reject) => {
@@ -121,7 +120,7 @@ export class Scheduler {
       this.#waiting.add({ command, urgency, lane, attempts: 0, due: 0, resolve, reject });
       if (this.#queued) return;
       this.#queued = true;
-      // Requests of one moment are put in order before the first is made.
+      // Requests of the same task are sorted before the first is sent.
       queueMicrotask(() => {
         this.#queued = false;
         this.#run();
@@ -129,7 +128,7 @@ export class Scheduler {
     });
   }
 
-  /** The job that goes first; one that the server has refused for now waits until it is due. */
+  /** The most urgent job that is due; a refused one becomes due later. */
   #first(now: number): Job | undefined {
     let next: Job | undefined;
     let least = Infinity;

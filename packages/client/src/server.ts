@@ -15,17 +15,17 @@ import type {
 } from "./protocol.js";
 import type { Draft, DraftData, WithData } from "./types.js";
 
-/** The shortest secret that the server takes, in bytes. */
+/** The shortest secret that the server accepts, in bytes. */
 const MIN_SECRET = 32;
-/** Seconds for which a token is good where the caller does not say. */
+/** The default lifetime of a token, in seconds. */
 const EXPIRES_IN = 3_600;
-/** A longer time counts milliseconds, by mistake. */
+/** The longest lifetime of a token, in seconds: a larger number is probably one of milliseconds. */
 const MAX_EXPIRES_IN = 366 * 86_400;
-/** Milliseconds that a call has. */
+/** The default time-out of a call, in milliseconds. */
 const TIMEOUT = 30_000;
-/** A longer timer would be over at once. */
+/** The longest delay of a timer: platforms fire timers with longer delays at once. */
 const MAX_TIMEOUT = 2 ** 31 - 1;
-/** The first and the longest wait before a message is sent again, in milliseconds. */
+/** The first and the longest delay before a message is sent again, in milliseconds. */
 const BACKOFF = 200;
 const MAX_BACKOFF = 5_000;
 
@@ -201,7 +201,7 @@ export async function command<T extends HttpCommand["type"]>(
     return rest as AnswerOf<T>;
   }
   if (typeof answer?.["code"] === "string") throw problem(answer);
-  // No server of ours has answered.
+  // The answer is not from a Switchboard server, but from a proxy, for example.
   const retryable = status >= 500 || status === 408 || status === 429;
   throw failed(retryable ? "unavailable" : "internal", `HTTP ${status}: ${body.slice(0, 200)}`, retryable);
 }
@@ -215,9 +215,9 @@ function checkTimeout(timeout: number): void {
   if (!(timeout >= 0)) throw invalid("`timeout` is to be a number of milliseconds, 0 or more");
 }
 
-/** What goes to the server; what cannot be sent is no matter of the network, and not tried again. */
+/** The request's options. Throws if the command cannot be sent; such an error is not retried. */
 function serialized(key: string, fields: object): RequestInit {
-  // The error does not repeat it, because it is a secret.
+  // The error does not contain the key, because it is a secret.
   if (!/^[!-~]+$/.test(key?.trim() ?? "")) throw invalid("`key` is neither an API key nor a token");
   try {
     const headers = { authorization: `Bearer ${key.trim()}`, "content-type": "application/json" };
@@ -235,7 +235,7 @@ function parsed(body: string): Record<string, unknown> | undefined {
   }
 }
 
-/** A problem of RFC 9457, as the server makes it. */
+/** The error for a problem document (RFC 9457) of the server. */
 function problem(answer: Record<string, unknown>): ChatError {
   return new ChatError({ ...answer, message: String(answer["detail"]) } as unknown as Failure);
 }
@@ -246,7 +246,7 @@ function failed(code: ChatError["code"], message: string, retryable: boolean, ca
 
 const invalid = (message: string): ChatError => failed("invalid", message, false);
 
-/** `fetch` of Node says what happened in the cause of its error. */
+/** The reason of a failed `fetch`. In Node it is in the `cause` of the error. */
 const reason = (error: unknown): string => {
   const { cause, message } = error as Error;
   return (cause instanceof Error && cause.message) || message;

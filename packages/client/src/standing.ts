@@ -1,28 +1,28 @@
-// What is known of how one's own conversation stands, and how far that can be relied on.
+// The known summary of one of the user's conversations, and whether it is up to date.
 
 import type { Event, Seq, Summary, UserId } from "./protocol.js";
 import { after, isLeaving, type Known, known } from "./summary.js";
 
 export class Standing {
   summary: Known | undefined;
-  /** The summary is of an earlier connection, and events since then are missing from it. */
+  /** Whether the summary is from an earlier connection, so that later events are missing from it. */
   stale = false;
-  /** The event with which the user left it; 0 while the user has not. */
+  /** The event with which the user left; 0 if the user has not left. */
   #leftAt: Seq = 0;
-  /** How many messages are unread is to be found out: the list does not reach back. */
+  /** Whether the number of unread messages must be loaded, because the list does not reach back to the read cursor. */
   uncounted = false;
 
-  /** The summary, where it is of now. */
+  /** The summary, if it is up to date. */
   get current(): Known | undefined {
     return this.stale ? undefined : this.summary;
   }
 
-  /** The user has left it. */
+  /** Whether the user has left the conversation. */
   get left(): boolean {
     return this.#leftAt > 0;
   }
 
-  /** The server says how it stands. */
+  /** Sets the summary that the server has sent. */
   set(summary: Summary): void {
     this.summary = known(summary);
     this.stale = this.uncounted = false;
@@ -34,25 +34,25 @@ export class Standing {
     this.stale = false;
   }
 
-  /** Without a connection, only what is `followed` goes on from where it stands. */
+  /** Handles a lost connection: unless the conversation is `followed`, its summary is out of date from now on. */
   onLost(followed: boolean): void {
     this.stale = this.summary !== undefined && !followed;
   }
 
-  /** Whether it is known afterwards how it stands. */
+  /** Applies an event to the summary. Returns whether there is a summary afterwards, or none is needed. */
   apply(event: Event, me: UserId | undefined): boolean {
     const { seq } = event;
-    // Events before it come later, where the answer to `leave` has overtaken them.
+    // The answer to `leave` may arrive before earlier events; those no longer matter.
     if (seq < this.#leftAt) return true;
     this.#leftAt = isLeaving(event, me) ? seq : 0;
     if (this.left) this.summary = undefined;
-    // One was brought in, or written to for the first time, or after so long that it was not among the latest.
+    // The conversation has no loaded summary: the user was added, or it is new, or it was too old to be among the latest.
     else if (!this.summary) return false;
     else this.summary = after(this.summary, event, me);
     return true;
   }
 
-  /** One has read up to here; `count` counts the messages behind that, where the list has them. */
+  /** Moves the read cursor. `count` returns the number of later messages, or `undefined` if they are not all loaded. */
   read(upto: Seq, count: (after: Seq) => number | undefined): void {
     const { summary } = this;
     if (!summary) return;

@@ -1,6 +1,6 @@
 import type { Readable } from "./types.js";
 
-/** Calls a listener that an app registered. Its exception goes to `report` and stops nothing of ours. */
+/** Calls a listener that an app registered. An exception is passed to `report` and does not stop the SDK. */
 export function call<T, R>(listener: (value: T) => R, value: T, report: (error: unknown) => void): R | undefined {
   try {
     return listener(value);
@@ -10,7 +10,7 @@ export function call<T, R>(listener: (value: T) => R, value: T, report: (error: 
   }
 }
 
-/** What a store tells its owner. */
+/** Callbacks of a store to its owner. */
 export interface StoreHooks {
   /** After every new subscription. */
   subscribed?: () => void;
@@ -18,11 +18,11 @@ export interface StoreHooks {
   unsubscribed?: () => void;
 }
 
-/** A value computed from what its owner knows, anew after `changed()`. */
+/** A value that is computed when it is read, and again after `changed()`. */
 export class Store<T> implements Readable<T> {
-  /** Called when a subscription outlives the moment: a server that renders subscribes for no longer, if at all. */
+  /** Called when a subscription outlives the current task. Rendering on a server does not, so it connects nowhere. */
   onUse: (() => void) | undefined;
-  /** Where exceptions of listeners go. */
+  /** Receives exceptions of listeners. */
   report: (error: unknown) => void = console.error;
   #compute: () => T;
   #value: T | undefined;
@@ -44,7 +44,7 @@ export class Store<T> implements Readable<T> {
     return this.#listeners.size > 0;
   }
 
-  // Arrow functions, since frameworks take them apart from their object.
+  // These are arrow functions, because frameworks call them without their object.
   readonly getSnapshot = (): T => {
     if (!this.#fresh) {
       this.#value = this.#compute();
@@ -64,7 +64,7 @@ export class Store<T> implements Readable<T> {
     this.#hooks.subscribed?.();
     return () => {
       if (!this.#listeners.delete(entry)) return;
-      // An app may keep this function for longer than the value is to live.
+      // Forgets the value, because the app may keep this function for longer.
       entry.seen = undefined;
       this.#followWhileSubscribed();
       this.#hooks.unsubscribed?.();
@@ -86,7 +86,7 @@ export class Store<T> implements Readable<T> {
     });
   };
 
-  /** From now on this store has the value of another: both are of one thing that had two names. */
+  /** Takes the value of another store from now on, because both belong to one conversation with two names. */
   follow(target: Store<T>): void {
     this.#compute = target.getSnapshot;
     this.#hooks = {};
@@ -120,7 +120,7 @@ export class Store<T> implements Readable<T> {
   }
 }
 
-/** A store whose value is set. */
+/** A store whose value is set, not computed. */
 export class Value<T> extends Store<T> {
   constructor(value: T) {
     super(() => value);
@@ -131,7 +131,7 @@ export class Value<T> extends Store<T> {
   }
 }
 
-/** How many messages of the past a listener wants; see `on` in types.ts. */
+/** Whether a listener wants missed messages; see `Listening` in types.ts. */
 export type Replay = "all" | "none";
 
 interface Listener {
@@ -139,7 +139,7 @@ interface Listener {
   replay: Replay;
 }
 
-/** Listeners by the name of what they listen to. */
+/** Listeners by the name of the event. */
 export class Emitter<Events> {
   #listeners = new Map<keyof Events, Set<Listener>>();
   #linked: Emitter<Events>[] = [];
@@ -156,13 +156,13 @@ export class Emitter<Events> {
     return () => listeners.delete(listener);
   }
 
-  /** Whether anybody listens, or with `replay` whether anybody wants as much. */
+  /** Whether the event has a listener, or with `replay` a listener with that option. */
   has(event: keyof Events, replay?: Replay): boolean {
     for (const listener of this.#listeners.get(event) ?? []) if (!replay || listener.replay === replay) return true;
     return this.#linked.some((other) => other.has(event, replay));
   }
 
-  /** What is emitted here is emitted there as well. */
+  /** Emits all events of this emitter at the other one, too. */
   link(other: Emitter<Events>): void {
     this.#linked.push(other);
   }
@@ -172,12 +172,12 @@ export class Emitter<Events> {
     void this.collect(event, value, replay);
   }
 
-  /** The same; gives the promises that the listeners returned. */
+  /** Like `emit`; returns the promises that the listeners returned. */
   collect<K extends keyof Events>(event: K, value: Events[K], replay?: Replay): Promise<unknown>[] {
     const promises: Promise<unknown>[] = [];
     const listeners = this.#listeners.get(event);
     for (const listener of [...(listeners ?? [])]) {
-      // One that was there may have been taken off by another.
+      // An earlier listener may have removed this one.
       if ((replay && listener.replay !== replay) || !listeners?.has(listener)) continue;
       const result = call(listener.act as (value: Events[K]) => unknown, value, this.#report);
       if (result instanceof Promise) promises.push(result.catch(this.#report));

@@ -1,4 +1,4 @@
-// How a conversation stands, as events change it.
+// The summary of a conversation, and how events change it.
 
 import { usersOf } from "./names.js";
 import type { Event, Summary, UserId } from "./protocol.js";
@@ -6,17 +6,17 @@ import { compact } from "./compact.js";
 import { amended, fromWire, isAmendment, type StoredMessage } from "./timeline.js";
 import type { ChatMessage, ConversationInfo } from "./types.js";
 
-/** Whether it is `me` who goes. */
+/** Whether with this event the user `me` left or was removed. */
 export function isLeaving(event: Event, me: UserId | undefined): boolean {
   return (event.type === "leave" && event.from === me) || (event.type === "remove" && event.user === me);
 }
 
-/** A summary of the wire, with the last message as an app sees it. */
+/** A summary of the protocol, with the last message in the form that an app sees. */
 export type Known = Omit<Summary, "last"> & { last?: StoredMessage };
 
 export const known = ({ last, ...summary }: Summary): Known => ({ ...summary, ...(last && { last: fromWire(last) }) });
 
-/** How it stands after an event; one that it has in it already changes nothing. */
+/** The summary after an event; unchanged if the summary already includes the event. */
 export function after(summary: Known, event: Event, me: UserId | undefined): Known {
   if (event.seq <= summary.head) return summary;
   const next = { ...summary, head: event.seq, at: event.at };
@@ -47,7 +47,7 @@ export function after(summary: Known, event: Event, me: UserId | undefined): Kno
   return next;
 }
 
-/** The same for an app. The last message is the one of the list, where that has it. */
+/** The summary in the form that an app sees. The last message is taken from the list if it is there. */
 export function describe(
   summary: Known,
   me: UserId | undefined,

@@ -1,4 +1,4 @@
-// Svelte: a chat for a tree of components, and values that templates, `$derived` and `$effect` follow.
+// Svelte: a chat for a tree of components, and reactive values for templates, `$derived` and `$effect`.
 
 import { getContext, onMount, setContext } from "svelte";
 import { createSubscriber } from "svelte/reactivity";

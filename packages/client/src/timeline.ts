@@ -1,5 +1,5 @@
-// The messages of a conversation, oldest first, as pages of history and events make them. Events must come in
-// order and once; a page says with `head` which of them it has in it already.
+// The messages of a conversation, oldest first, built from pages of history and events. Events must arrive once and in
+// order; the `head` of a page shows which of them the page already includes.
 
 import { compact } from "./compact.js";
 import type { Event, HistoryBody, Message as Folded, Seq } from "./protocol.js";
@@ -11,16 +11,16 @@ export type StoredMessage = ChatMessage & { seq: Seq };
 /** An event that changes a message. */
 export type Amendment = Extract<Event, { type: "edit" | "delete" | "react" }>;
 
-/** A message, and the last event that is folded into it. */
+/** A message, and the last event that was applied to it. */
 interface Row {
   message: StoredMessage;
   upto: Seq;
 }
 
-/** A message is the same one whether it is known by its key only, or by its number as well. */
+/** The id of a message: the same before it has a seq and after, if it has a key. */
 export const idOf = (from: string, key: string | undefined, seq?: Seq): string => (key ? `${from}/${key}` : `#${seq}`);
 
-/** A message of the wire, as the app sees it. */
+/** A message of the protocol in the form that an app sees. */
 export function fromWire(wire: Folded): StoredMessage {
   const { type, conversation, reply_to: replyTo, data, reactions = {}, ...rest } = wire;
   const id = idOf(rest.from, rest.key, rest.seq);
@@ -28,7 +28,7 @@ export function fromWire(wire: Folded): StoredMessage {
   return compact({ kind, id, ...rest, data: data as AnyData | undefined, replyTo, reactions, state });
 }
 
-/** An event of the wire, as the app sees it. */
+/** An event of the protocol in the form that an app sees. */
 export function eventFromWire(event: Event): ChatEvent {
   if (event.type !== "message") return event as ChatEvent;
   const { reply_to: replyTo, ...rest } = event;
@@ -38,9 +38,9 @@ export function eventFromWire(event: Event): ChatEvent {
 export const isAmendment = (event: Event): event is Amendment =>
   event.type === "edit" || event.type === "delete" || event.type === "react";
 
-/** The message after an event about it. */
+/** The message after an edit, a deletion or a reaction. */
 export function amended(message: StoredMessage, event: Amendment): StoredMessage {
-  // A deleted message has no reactions, and its edits come without content: they say nothing.
+  // A deleted message has no reactions, and its edits have no content, so they change nothing.
   if (message.deleted) return message;
   switch (event.type) {
     case "delete": {
@@ -57,13 +57,13 @@ export function amended(message: StoredMessage, event: Amendment): StoredMessage
   }
 }
 
-// A reaction may have any name, those of every object's properties as well: a `Map` has none of its own.
+// This uses a `Map`, because a reaction's emoji may be any text, including names of an object's own properties.
 function reacted(
   reactions: ChatMessage["reactions"],
   event: Extract<Event, { type: "react" }>,
 ): ChatMessage["reactions"] {
   const all = new Map(Object.entries(reactions));
-  // Stored without U+FE0F, but for what an older server has.
+  // Reactions are stored without U+FE0F, except by older servers.
   const emoji = all.has(event.emoji) ? event.emoji : event.emoji.replaceAll("\u{fe0f}", "");
   const users = all.get(emoji) ?? [];
   if (event.on) {
@@ -73,14 +73,14 @@ function reacted(
     if (others.length) all.set(emoji, others);
     else all.delete(emoji);
   }
-  // In the order of a page of history.
+  // Sorted like the reactions in a page of history.
   return Object.fromEntries([...all].sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 export class Timeline {
   #rows: Row[] = [];
   #ids = new Set<string>();
-  /** Events up to here are in the list. */
+  /** The list includes all events up to this one. */
   #upto: Seq;
   /** Whether the server has earlier messages. */
   hasOlder = false;
@@ -94,7 +94,7 @@ export class Timeline {
     return this.#rows.map((row) => row.message);
   }
 
-  /** The last event that is in the list. */
+  /** The last event that the list includes. */
   get head(): Seq {
     return this.#upto;
   }
@@ -108,7 +108,7 @@ export class Timeline {
     return this.#rows.length;
   }
 
-  /** Puts a page of earlier messages in front, and into it the events that came while it was under way. */
+  /** Adds a page of earlier messages, and applies to it the events that arrived since the page was requested. */
   prepend(page: HistoryBody, meanwhile: Event[]): void {
     const before = this.oldest ?? Infinity;
     const rows = page.messages.filter((wire) => wire.seq < before);
@@ -117,7 +117,7 @@ export class Timeline {
     for (const event of meanwhile) if (isAmendment(event)) this.#amend(event);
   }
 
-  /** Forgets the oldest messages, until so many are left. */
+  /** Removes the oldest messages until `length` are left. */
   trim(length: number): void {
     const excess = this.#rows.length - length;
     if (excess <= 0) return;

@@ -4,7 +4,7 @@ import { Store } from "./store.js";
 
 /** Milliseconds for which a signal of typing lasts (docs/protocol.md). */
 const SIGNAL_DURATION = 5_000;
-/** Milliseconds after which it is sent again, well before the last one ends. */
+/** Milliseconds after which the signal is sent again, well before the last one expires. */
 const SIGNAL_INTERVAL = 3_000;
 
 /** Who is typing in a conversation. */

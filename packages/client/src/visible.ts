@@ -1,8 +1,8 @@
 import type { Conversation } from "./types.js";
 
 /**
- * Marks a conversation as read while a person can see `element`, which stands at the end of its messages: it is scrolled
- * into view, and the page is in front. Returns what ends it.
+ * Marks a conversation as read while the user can see `element`, which is at the end of its messages: it is scrolled into
+ * view, and the page is visible. Returns a function that ends this.
  */
 export function markReadWhileVisible(
   element: Element,
@@ -12,7 +12,7 @@ export function markReadWhileVisible(
   const observer = new IntersectionObserver((entries) => {
     if (entries.at(-1)?.isIntersecting && page.visibilityState === "visible") conversation.markRead();
   });
-  // It tells where the element is when it begins to observe. A new message may have moved the end out of view, or not.
+  // An observer reports the position when it begins to observe, so this checks whether a new message moved the end out of view.
   const look = () => {
     observer.unobserve(element);
     observer.observe(element);

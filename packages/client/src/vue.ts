@@ -23,7 +23,7 @@ import { markReadWhileVisible } from "./visible.js";
 /** The value of a readable as a ref, for as long as the component, or the effect scope, lives. Another readable is followed. */
 export function useValue<T>(readable: MaybeRefOrGetter<Readable<T>>): Readonly<ShallowRef<T>> {
   const instance = getCurrentInstance();
-  // The server has made its elements: it shows what the server knew until it is mounted.
+  // When the page is hydrated, the component shows the value of the server's render until it is mounted.
   const hydrating = !!instance?.vnode.el;
   const { getSnapshot, getInitialSnapshot } = toValue(readable);
   const value = shallowRef((hydrating && getInitialSnapshot ? getInitialSnapshot : getSnapshot)()) as ShallowRef<T>;
@@ -34,7 +34,7 @@ export function useValue<T>(readable: MaybeRefOrGetter<Readable<T>>): Readonly<S
       { immediate: true, flush: "sync" },
     );
   };
-  // Hooks do not run while a server renders, so nothing is subscribed to there.
+  // Hooks do not run while a server renders, so there is no subscription there.
   if (!instance) follow();
   else if (hydrating) onMounted(follow);
   else onBeforeMount(follow);

@@ -1,6 +1,6 @@
 import type { NetworkSource } from "../types.js";
 
-/** What a browser tells. Elsewhere there is nobody to look, and nothing that tells of the network. */
+/** The network events of a browser. On other platforms the app counts as visible and there are no events. */
 export const browserNetwork: NetworkSource = {
   visible: () => globalThis.document?.visibilityState !== "hidden",
   subscribe(listener) {
@@ -18,5 +18,5 @@ export const browserNetwork: NetworkSource = {
   },
 };
 
-/** Whether there is a page, or a worker of one, to connect for. A server that renders pages has neither. */
+/** Whether the code runs in a page or in a worker of a page. A server that renders pages is neither. */
 export const hasPage = (): boolean => "document" in globalThis || "importScripts" in globalThis;

@@ -1,14 +1,14 @@
-// What a lost connection means for the next one: when, or never.
+// Decides after a lost connection when to reconnect, or not to.
 
 import { type ChatError, failure } from "../error.js";
 
-/** The first and the longest wait between attempts; each is a random part of it ("full jitter"). */
+/** The first and the longest backoff, in milliseconds; each delay is a random part of it ("full jitter"). */
 const BACKOFF = 500;
 const BACKOFF_MOST = 20_000;
-/** Milliseconds to stay away after having been too fast, where the server does not say how long. */
+/** Milliseconds until reconnecting after the server closed the connection for flooding without `retry_after`. */
 const TOO_FAST = 5_000;
 
-/** Close codes with a meaning of their own (docs/protocol.md). */
+/** Close codes that the client handles separately (docs/protocol.md). */
 const TOKEN_ENDED = 4401;
 const FLOODED = 4429;
 export const UNAUTHORIZED = 4501;
@@ -18,32 +18,32 @@ const LOGGED_OUT = 4502;
 export interface Loss {
   code?: number | undefined;
   reason?: string | undefined;
-  /** The error right before it. */
+  /** The `error` frame directly before the close. */
   error?: ChatError | undefined;
-  /** What the server said to wait. */
+  /** The server's `retry_after`, in milliseconds. */
   retryAfter?: number | undefined;
-  /** Another token can be had; and it was had already, for want of a welcome. */
+  /** `renewable`: the app can make another token. `renewed`: it has already made one since the last `welcome`. */
   renewable: boolean;
   renewed: boolean;
 }
 
 export interface Verdict {
-  /** Why, for a person. */
+  /** The reason, for a user. */
   reason: string;
   error?: ChatError | undefined;
-  /** There will be no other attempt. */
+  /** Whether there will be no other attempt. */
   final: boolean;
-  /** Milliseconds that the server bids to wait. */
+  /** Milliseconds for which the server asks the client to wait. */
   wait?: number | undefined;
 }
 
 export const NO_CONNECTION = "there is no connection";
 
-/** Close codes after which the token that was given is of no more use. */
+/** Whether the close code means that the token is no longer accepted. */
 export const refusesToken = (code: number | undefined): boolean =>
   code === TOKEN_ENDED || code === UNAUTHORIZED || code === LOGGED_OUT;
 
-/** Close codes after which the same would end the same (docs/protocol.md). */
+/** Whether another attempt would end with the same close code (docs/protocol.md). */
 const isFinal = (code: number): boolean =>
   code === 1002 || (code >= 1007 && code <= 1009) || (code >= 4500 && code <= 4999);
 
@@ -61,9 +61,9 @@ export function judge({ code = 0, reason, error, retryAfter, renewable, renewed 
   return verdict;
 }
 
-/** Milliseconds to wait after so many failures, spread so that many clients do not come at once. */
+/** Milliseconds until the next attempt after `failures` failures, with jitter, so that clients do not all connect at once. */
 export function delay(failures: number, wait: number | undefined): number {
   const longest = Math.min(BACKOFF_MOST, BACKOFF * 2 ** failures);
-  // What the server gave differs for every client already; a little more spreads those it did not tell apart.
+  // The server's delays already differ between clients. The small jitter spreads clients with the same delay.
   return wait === undefined ? Math.random() * longest : wait + Math.random() * Math.min(1_000, wait / 4);
 }

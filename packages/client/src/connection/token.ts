@@ -1,12 +1,12 @@
-// Who connects: a token, asked for when it is needed and kept while it is good.
+// The credentials of a connection: a token that the app makes when it is needed, and that is kept while it is valid.
 
 import type { Clock } from "../clock.js";
 import { ChatError, failure, UnauthorizedError } from "../error.js";
 import type { ChatOptions } from "../types.js";
 
-/** A token function that takes longer has failed. */
+/** Milliseconds after which a token function counts as failed. */
 const TOKEN_TIMEOUT = 30_000;
-/** Milliseconds before its end from which a token is not used for a new connection. */
+/** A token that expires within this many milliseconds is not used for a new connection. */
 const MARGIN = 30_000;
 
 export type Credentials = { token: string } | { user: string };
@@ -17,7 +17,7 @@ interface Claims {
   iat?: unknown;
 }
 
-/** What a JWT says of itself. The server alone finds out whether that is true. */
+/** The claims of a JWT, without checking its signature; only the server can do that. */
 function claimsOf(token: string): Claims {
   try {
     return JSON.parse(atob(token.split(".")[1]!.replace(/-/g, "+").replace(/_/g, "/"))) as Claims;
@@ -26,14 +26,14 @@ function claimsOf(token: string): Claims {
   }
 }
 
-/** Milliseconds for which a token is good. `iat` counts as well, since the device's clock may be wrong. */
+/** Milliseconds for which a token is valid. Uses `iat` as well, because the device's clock may be wrong. */
 function lifetime({ exp, iat }: Claims, wall: number): number {
   if (typeof exp !== "number") return Infinity;
   const left = exp * 1_000 - wall;
   return typeof iat === "number" ? Math.min(left, (exp - iat) * 1_000) : left;
 }
 
-/** A token as it must be; what else a back end answers, a page of HTML say, is none. */
+/** Returns the token without surrounding space. Throws if it is no token, such as an HTML page of a back end. */
 function checked(token: unknown): string {
   const text = typeof token === "string" ? token.trim() : "";
   if (/^[\w.~+/=-]+$/.test(text)) return text;
@@ -47,19 +47,19 @@ export class TokenSource {
   #onUser: (user: string) => void;
   #kept: { token: string; until: number } | undefined;
 
-  /** `onUser` gets the token's user as soon as that is known. */
+  /** `onUser` is called with the token's user as soon as that is known. */
   constructor(options: ChatOptions, clock: Clock, onUser: (user: string) => void) {
     this.#options = options;
     this.#clock = clock;
     this.#onUser = onUser;
   }
 
-  /** Whether another token can be had. */
+  /** Whether the app has a function that makes tokens. */
   get renewable(): boolean {
     return typeof this.#options.token === "function";
   }
 
-  /** The kept token is good no more. */
+  /** Forgets the kept token, because the server no longer accepts it. */
   drop(): void {
     this.#kept = undefined;
   }
@@ -85,7 +85,7 @@ export class TokenSource {
     return { token };
   }
 
-  /** Asks the app, until it answers, takes too long, or `signal` ends it. */
+  /** Calls the app's token function; rejects when it takes too long or `signal` is aborted. */
   #ask(token: Exclude<ChatOptions["token"], string | undefined>, signal: AbortSignal): Promise<string> {
     const asked = new AbortController();
     return new Promise<string>((resolve, reject) => {

@@ -1,11 +1,11 @@
-// The order of one connection's writes: after a refusal for now, what was sent behind it is refused as well, and all of
-// it is sent again.
+// Keeps the order of one connection's writes: after a retryable refusal the server also refuses the writes that were sent
+// later, and the client sends all of them again.
 
 import { Alarm, type Clock } from "../clock.js";
 import { ChatError, failure } from "../error.js";
 import type { Command, OkBody } from "../protocol.js";
 
-/** Milliseconds to wait when the server does not say how long. */
+/** Milliseconds until the next attempt if the refusal has no `retry_after`. */
 const PAUSE = 1_000;
 
 export type Done = (reply: OkBody | ChatError) => void;
@@ -13,28 +13,28 @@ export type Done = (reply: OkBody | ChatError) => void;
 interface Write {
   readonly command: Command;
   readonly done: Done;
-  /** Whether it is to be sent again. */
+  /** Whether the write shall still be sent again after a refusal. */
   readonly wanted: () => boolean;
-  /** Its number, which is its `id` as well. */
+  /** The number of the write, which is also its `id`. */
   readonly n: number;
   sent?: boolean;
 }
 
 export class Writes {
-  /** Those that are neither stored nor refused for good, in their order. */
+  /** The writes that are neither stored nor refused for good, in order. */
   #queue: Write[] = [];
   #underWay = 0;
-  /** How many may be under way: few after a refusal, because a rate may be the cause. */
+  /** The most writes in flight: few after a refusal, because a rate limit may be the cause. */
   #most = Infinity;
-  /** How long to wait, by the refusals since the last attempt. */
+  /** The longest `retry_after` of the refusals since the last attempt, in milliseconds. */
   #wait: number | undefined;
   #pause: Alarm;
-  /** The number of the last one that was stored. */
+  /** The number of the last stored write. */
   #stored = 0;
 
   constructor(
     clock: Clock,
-    /** Sends one that follows the write `after`. */
+    /** Sends a write that follows the write number `after`. */
     readonly send: (write: Write, after: number, done: Done) => void,
   ) {
     this.#pause = new Alarm(clock, () => {
@@ -48,7 +48,7 @@ export class Writes {
     this.#flush();
   }
 
-  /** The connection is lost. */
+  /** Fails all writes with `error`, because the connection is lost. */
   end(error: ChatError): void {
     this.#pause.clear();
     for (const { done } of this.#queue.splice(0)) done(error);
@@ -83,7 +83,7 @@ export class Writes {
       }
       write.done(reply);
     }
-    // What is under way behind a refused one is refused as well.
+    // The server also refuses writes in flight that were sent after a refused one; the pause begins when all are answered.
     if (this.#wait !== undefined && !this.#underWay) this.#pause.set(this.#wait);
     this.#flush();
   }

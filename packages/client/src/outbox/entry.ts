@@ -4,7 +4,7 @@ import { ChatError, failure } from "../error.js";
 import { Value } from "../store.js";
 import type { Acknowledged, OutboxEntry, Outgoing, OutgoingState } from "../types.js";
 
-/** What an entry asks of its outbox. */
+/** The interface through which an entry uses its outbox. */
 export interface EntryOwner {
   retry(entry: Entry): void;
   discard(entry: Entry): void;
@@ -13,21 +13,21 @@ export interface EntryOwner {
 export class Entry implements Outgoing {
   readonly state: Value<OutgoingState>;
   error: ChatError | undefined;
-  /** Where it stands in the log, once it is stored. */
+  /** The position in the log, once the message is stored. */
   stored: Acknowledged | undefined;
-  /** It was given to the server, which has not answered. */
+  /** Whether the message was sent and has no answer yet. */
   underWay = false;
   acked!: Promise<Acknowledged>;
   #state: OutgoingState = "pending";
   #resolve!: (acked: Acknowledged) => void;
   #reject!: (error: ChatError) => void;
 
-  /** It is held, and the server is asked what became of it. */
+  /** Whether the message is held for moderation, and must be sent again to learn the decision. */
   asks = false;
-  /** It was sent or retried here, and not read from the storage alone. */
+  /** Whether this tab sent or retried the message; otherwise it was only read from the storage. */
   isOwn: boolean;
 
-  /** `since`: when it was said or found, by a clock that nobody sets; `found`: it was said by an earlier page. */
+  /** `since`: when it was sent or found, by the clock that users cannot set. `found`: an earlier page has sent it. */
   constructor(
     readonly what: OutboxEntry,
     readonly owner: EntryOwner,
@@ -82,7 +82,7 @@ export class Entry implements Outgoing {
     if (this.#state !== "sent") this.owner.discard(this);
   }
 
-  // ---- What becomes of it.
+  // ---- Changes of the state.
 
   setPending(): void {
     if (this.#state === "failed") this.#promise();
@@ -98,7 +98,7 @@ export class Entry implements Outgoing {
   }
 
   setSent({ conversation, seq, at }: Acknowledged): void {
-    // It was taken back or given up, and the server has stored it all the same.
+    // The message was taken back or had failed, but the server has stored it.
     if (this.#state === "failed") this.#promise();
     this.error = undefined;
     this.#set("sent");
@@ -112,7 +112,7 @@ export class Entry implements Outgoing {
     this.#reject(error);
   }
 
-  /** A retry that is not possible any more. */
+  /** Fails a retry that is no longer possible. */
   refuse(error: ChatError): void {
     this.#promise();
     this.setFailed(error);
@@ -128,7 +128,7 @@ export class Entry implements Outgoing {
       this.#resolve = resolve;
       this.#reject = reject;
     });
-    // An app that does not wait for it reads the state.
+    // An app that does not await the promise reads the state, so a rejection is not unhandled.
     this.acked.catch(() => {});
   }
 }

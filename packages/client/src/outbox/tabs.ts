@@ -1,4 +1,4 @@
-// What the tabs of a browser tell each other of the outbox that they share.
+// Notices between the tabs of a browser about the outbox that they share.
 
 import type { Acknowledged, OutboxEntry } from "../types.js";
 
@@ -10,14 +10,14 @@ export type TabNotice = { scope: string } & (
   | { type: "cleared" }
 );
 
-/** Gives the function that tells the other tabs, and one that ends it. Without other tabs there is nothing to tell. */
+/** Returns functions to notify the other tabs and to leave. Without `BroadcastChannel` both do nothing. */
 export function joinTabs(onNotice: (notice: TabNotice) => void): { tell(notice: TabNotice): void; leave(): void } {
   if (!globalThis.BroadcastChannel) return { tell() {}, leave() {} };
   let channel: BroadcastChannel | undefined;
   const join = () => {
     const joined = new BroadcastChannel("switchboard.outbox");
     joined.onmessage = ({ data }) => onNotice(data as TabNotice);
-    // In Node it does not keep the process alive.
+    // In Node the channel must not keep the process alive.
     (joined as { unref?(): void }).unref?.();
     return joined;
   };

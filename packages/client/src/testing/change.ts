@@ -38,7 +38,7 @@ export function change(world: World, user: UserId, command: Command, by?: Listen
   }
 }
 
-/** The message that a command is about. */
+/** The message that a command is about. Throws if it was deleted. */
 function living(log: Log, seq: Seq) {
   const message = log.message(seq);
   if (message.deleted) throw notFound();
@@ -73,7 +73,7 @@ function react(world: World, user: UserId, command: Said<"react">, append: Appen
   const log = world.log(conversation, user);
   world.checkWriter(log, user);
   const message = living(log, target);
-  // With U+FE0F and without it is one reaction.
+  // An emoji with U+FE0F and the same emoji without it are one reaction.
   const emoji = command.emoji.replaceAll("\u{fe0f}", "");
   const before = log.reaction(target, emoji, user);
   if (before?.on === on) return world.repeated(log, before.seq);
@@ -193,5 +193,5 @@ function checkAdminRemains(log: Log, member: Membership, goes: boolean): void {
     throw forbidden("you are the room's only admin: make another member `admin` first");
 }
 
-/** A reader who comes back is a reader. */
+/** The role of a user who joins: a former reader stays a reader. */
 const kept = (wanted: Role, earlier?: Membership): Role => (earlier?.role === "reader" ? "reader" : wanted);

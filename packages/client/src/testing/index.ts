@@ -65,7 +65,7 @@ export interface FakeServer {
   restore(conversation: ConversationId, head: Seq): void;
 }
 
-/** What is kept by address, an outbox say, is each server's own. */
+/** The number of started servers. Each gets another address, so that data that is stored by address (an outbox) is not shared. */
 let started = 0;
 
 /** Starts a server that ends with its last reference. */
@@ -120,7 +120,7 @@ export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
   };
 }
 
-/** As it arrives at a server. */
+/** The frame as a server receives it: after encoding and decoding as JSON. */
 function overTheWire(frame: object): Record<string, unknown> {
   try {
     return JSON.parse(JSON.stringify(frame)) as Record<string, unknown>;

@@ -1,6 +1,6 @@
 import type { Limits } from "../protocol.js";
 
-/** Those of a `dev` server: rates are off (0). */
+/** The limits of a `dev` server: rates are off (0). */
 export const LIMITS: Limits = {
   frame: 65_536,
   text: 16_384,

@@ -1,4 +1,4 @@
-// One conversation: its log, who is in it, and its messages as they stand.
+// One conversation: its log, its members, and the current state of its messages.
 
 import type {
   ConversationId,
@@ -15,7 +15,7 @@ import type {
 } from "../protocol.js";
 import { notFound, Refusal } from "./refusal.js";
 
-/** What is special about one event: its type and the fields that the log does not add. */
+/** The type of an event and the fields that are not common to all events. */
 export type Body = Event extends infer E
   ? E extends Event
     ? Omit<E, "conversation" | "seq" | "from" | "at">
@@ -24,14 +24,14 @@ export type Body = Event extends infer E
 
 export interface Membership {
   role: Role;
-  /** The event by which the user came in, and the one by which they went. */
+  /** The event with which the user joined, and the one with which the user left. */
   since: Seq;
   until?: Seq;
   read: Seq;
   received: Seq;
 }
 
-/** A reaction's last event: `seq` is its number. */
+/** The last event of a reaction. */
 interface Reaction {
   seq: Seq;
   on: boolean;
@@ -42,12 +42,12 @@ export class Log {
   readonly public: boolean;
   title: string | undefined;
   readonly events: Event[] = [];
-  /** Users who are in it, and who were. */
+  /** The current and former members. */
   readonly memberships = new Map<UserId, Membership>();
-  /** Counts over all logs: which had the latest event. */
+  /** The number of the last event, counted over all logs, to sort logs by activity. */
   activity = 0;
   #messages = new Map<Seq, Message>();
-  /** By message, emoji and user. */
+  /** The reactions; the key has the message, the emoji and the user. */
   #reactions = new Map<string, Reaction>();
 
   constructor(id: ConversationId, open = false, title?: string) {
@@ -64,12 +64,12 @@ export class Log {
     return this.events.length;
   }
 
-  /** Those who are in it now. */
+  /** The current members. */
   get members(): [UserId, Membership][] {
     return [...this.memberships].filter(([, { until }]) => until === undefined);
   }
 
-  // ---- Who may.
+  // ---- Access checks.
 
   member(user: UserId): Membership {
     const membership = this.memberships.get(user);
@@ -98,7 +98,7 @@ export class Log {
     return this.#reactions.get(JSON.stringify([target, emoji, user]));
   }
 
-  // ---- What happens.
+  // ---- Changes.
 
   append(from: UserId, body: Body, at: Timestamp): Event {
     const { type, ...fields } = body;
@@ -133,7 +133,7 @@ export class Log {
     }
   }
 
-  /** The raw log of a deleted message reads as if it had always been so. */
+  /** Erases the content of a deleted message and of its edits from the raw log. */
   #erase(target: Seq): void {
     const { type, conversation, seq, from, at, key } = this.message(target);
     const kept = { type, conversation, seq, from, at, ...(key !== undefined && { key }), deleted: true };
@@ -147,7 +147,7 @@ export class Log {
     });
   }
 
-  /** As a server that was restored from an older backup: what came after `head` never was. */
+  /** Removes all events after `head`, like a server that was restored from an older backup. */
   truncate(head: Seq): void {
     const events = this.events.splice(0).slice(0, head);
     this.#messages.clear();
@@ -177,7 +177,7 @@ export class Log {
     return { conversation: this.id, messages: messages.slice(-limit), head, more: messages.length > limit };
   }
 
-  /** A page with half of its messages before an event, and the others from it on. */
+  /** A page with half of its messages before an event, and the other half from that event on. */
   around(user: UserId, limit: number, seq: Seq): HistoryBody & { more_after: boolean } {
     const head = this.visible(user);
     if (seq > head) throw new Refusal("bad_cursor", "around: the log ends before this event", "around");

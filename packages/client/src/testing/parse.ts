@@ -1,10 +1,10 @@
-// Commands: which fields each has, and what may stand in them.
+// The fields of each command, and their valid values.
 
 import type { Command, Limits } from "../protocol.js";
 import { isStored } from "../stored.js";
 import { badField, Refusal, tooLarge } from "./refusal.js";
 
-/** Gives the value as the server takes it, or throws. */
+/** Returns the value as the server reads it; throws if it is invalid. */
 type Check = (value: unknown, field: string, limits: Limits) => unknown;
 type Fields = Record<string, { check: Check; optional: boolean }>;
 
@@ -31,7 +31,7 @@ const matching =
     return value;
   };
 
-/** A text of `most` bytes. */
+/** Checks a text of at most `most` bytes. */
 const short =
   (most: number, spaces = true): Check =>
   (value, field, limits) => {
@@ -54,7 +54,7 @@ const integer =
   (value, field) => {
     if (!Number.isInteger(value) || (value as number) < least || (value as number) > most)
       throw badField(field, `an integer from ${least} to ${most}`);
-    // -0 is 0.
+    // Adding 0 turns -0 into 0.
     return (value as number) + 0;
   };
 
@@ -158,7 +158,7 @@ const COMMANDS: Record<string, Fields> = {
   ping: {},
 };
 
-/** What the answer repeats. */
+/** The `id` that the answer repeats. */
 export function parseId(id: unknown): { id?: string | number } {
   if (id === undefined) return {};
   if (typeof id === "string" && bytes(id) <= 64) return { id };
@@ -177,7 +177,7 @@ export function parseNumber(frame: Record<string, unknown>): { n: number; after:
   return number;
 }
 
-/** Reads a frame of a client's. */
+/** Decodes and checks a command of a client. */
 export function parse(frame: Record<string, unknown>, limits: Limits): Command {
   const { type, id: _, ...given } = frame;
   if (parseNumber(frame)) {

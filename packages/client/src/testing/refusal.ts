@@ -3,7 +3,7 @@ import type { ErrorCode, Failure } from "../protocol.js";
 
 const RETRYABLE: ReadonlySet<string> = new Set(["rate_limited", "unavailable", "not_ready"]);
 
-/** Why a command is refused: what an `error` frame says. */
+/** Why a command is refused: the fields of an `error` frame. */
 export class Refusal extends Error {
   readonly code: ErrorCode;
   readonly field: string | undefined;

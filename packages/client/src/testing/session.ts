@@ -5,7 +5,7 @@ import { parse, parseId, parseNumber } from "./parse.js";
 import { badField, notFound, Refusal } from "./refusal.js";
 import type { Listener, World } from "./world.js";
 
-/** Conversations that `welcome.unread` looks at. */
+/** The most conversations that `welcome.unread` counts. */
 const COUNTED = 200;
 
 interface Wire {
@@ -13,7 +13,7 @@ interface Wire {
   end(code: number, reason: string): void;
 }
 
-/** Commands that ask for something, or for nothing that is stored: who says them, and with whose connection. */
+/** Answers a command of a user. `by`: the connection that sent it; `undefined` for a command over HTTP. */
 export function answer(world: World, user: UserId, command: Command, by?: Listener): object {
   const held = (limit = Math.floor(world.limits.page / 2)) => Math.min(Math.max(limit, 1), world.limits.page);
   switch (command.type) {
@@ -61,7 +61,7 @@ export class Session implements Listener {
   #world: World;
   #wire: Wire;
   #ended = false;
-  /** The highest numbers of writes that are stored, and that are stored or refused. */
+  /** The highest numbers of writes that were stored, and that were stored or refused for good. */
   #stored = 0;
   #settled = 0;
 
@@ -99,15 +99,15 @@ export class Session implements Listener {
       this.push({ type: "ok", ...id, ...body });
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      // What is refused here is so for good.
+      // Every refusal of this server is final.
       this.#settled = Math.max(this.#settled, number?.n ?? 0);
       this.push({ type: "error", ...id, ...error.failure });
-      // Before `welcome` there is one try.
+      // If the first frame is refused, the connection is closed.
       if (this.user === undefined) this.#end(error.code === "unauthorized" && tried ? 4501 : 1008, error.message);
     }
   }
 
-  /** Refuses a write whose turn has not come. */
+  /** Refuses a write if the write before it was neither stored nor refused for good. */
   #inTurn(number: { n: number; after: number } | undefined) {
     if (number && number.after > this.#settled)
       throw new Refusal("unavailable", `write ${number.after}, which this one follows, was not stored`);
@@ -132,7 +132,7 @@ export class Session implements Listener {
   }
 
   #hello(frame: Record<string, unknown>): void {
-    // The fields of another first frame are not looked at.
+    // If the first frame is not `hello`, it is refused without checking its fields.
     if (frame["type"] !== "hello") throw new Refusal("unauthorized", "the first frame is `hello`");
     const hello = parse(frame, this.#world.limits) as { user?: UserId } & Hello;
     this.#welcome(userOf(hello), hello.cursors ?? {});
@@ -164,7 +164,7 @@ export class Session implements Listener {
     world.presenceChanged(user, others);
   }
 
-  /** Whether a conversation can be followed from this cursor by events; otherwise it gets the reason. */
+  /** Whether the server can replay events after this cursor; if not, sends the reason. */
   #checkCursor(user: UserId, conversation: string, cursor: Seq): boolean {
     try {
       const log = this.#world.log(conversation, user);
@@ -194,7 +194,7 @@ function unread(world: World, user: UserId) {
   };
 }
 
-/** Who says `hello`: its user on trust, or whom its token names. The signature is not looked at. */
+/** The user of a `hello`: the named one, or that of the token. The token's signature is not checked. */
 function userOf({ user, token }: { user?: UserId; token?: string }): UserId {
   if (token === undefined) {
     if (user === undefined) throw new Refusal("unauthorized", "neither a token nor a user");
@@ -205,7 +205,7 @@ function userOf({ user, token }: { user?: UserId; token?: string }): UserId {
     const { sub } = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (c) => c.charCodeAt(0))));
     if (typeof sub === "string") return sub;
   } catch {
-    // No token.
+    // The text is no token.
   }
   throw new Refusal("unauthorized", "the token is wrong");
 }
@@ -215,7 +215,7 @@ function object(data: string): Record<string, unknown> {
     const frame: unknown = JSON.parse(data);
     if (typeof frame === "object" && frame !== null && !Array.isArray(frame)) return frame as Record<string, unknown>;
   } catch {
-    // Not JSON.
+    // The text is not JSON.
   }
   throw new Refusal("bad_frame", "a frame is one JSON object");
 }

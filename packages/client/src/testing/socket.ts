@@ -3,13 +3,13 @@
 import type { World } from "./world.js";
 import { Session } from "./session.js";
 
-/** The server's side of all sockets: when what is on its way arrives. */
+/** The network between server and sockets: decides when frames arrive. */
 export class Network {
   readonly sockets = new Set<FakeSocket>();
   reachable = true;
   #held: (() => void)[] | undefined;
 
-  /** Nothing arrives until `resume`. */
+  /** Delays all frames until `resume`. */
   pause(): void {
     this.#held ??= [];
   }
@@ -20,7 +20,7 @@ export class Network {
     for (const arrive of held) this.later(arrive);
   }
 
-  /** Everything arrives in a microtask of its own, in order: no clock is asked. */
+  /** Delivers in a microtask, in order, without using a clock. */
   later(arrive: () => void): void {
     queueMicrotask(() => (this.#held ? this.#held.push(arrive) : arrive()));
   }
@@ -30,7 +30,7 @@ export class Network {
   }
 }
 
-/** A cable that a test pulls out: the sockets of some connections. */
+/** The sockets of some connections, which a test can cut together. */
 export class Line {
   readonly sockets = new Set<FakeSocket>();
   whole = true;
@@ -101,20 +101,20 @@ export class FakeSocket {
     this.#network.later(() => this.#closed(code, reason, true));
   }
 
-  // ---- The server's side.
+  // ---- Methods for the server.
 
-  /** A frame for the client. */
+  /** Sends a frame to the client. */
   push(frame: object): void {
     const data = JSON.stringify(frame);
     this.#network.later(() => this.readyState === 1 && this.#emit("message", { data }));
   }
 
-  /** The server ends it, behind what it has said. */
+  /** Closes the connection from the server's side, after all sent frames. */
   end(code: number, reason: string): void {
     this.#network.later(() => this.#closed(code, reason, true));
   }
 
-  /** The connection is lost at once, with everything that is on its way. */
+  /** Ends the connection at once; frames in flight are lost. */
   lose(code: number, reason: string): void {
     if (this.readyState === 3) return;
     this.#gone();

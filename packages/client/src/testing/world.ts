@@ -1,18 +1,18 @@
-// All conversations, what users may do in them, and which connections get what happens.
+// All conversations of the fake server: executes commands, and pushes events to connections.
 
 import type { Command, ConversationId, Event, Limits, Presence, Seq, StoredBody, UserId } from "./frames.js";
 import { type Body, Log } from "./log.js";
 import { change } from "./change.js";
 import { badField, forbidden, notFound, Refusal, tooLarge } from "./refusal.js";
 
-/** A connection, as the world sees it. */
+/** A connection, for the world. */
 export interface Listener {
   readonly user: UserId | undefined;
   readonly watched: ReadonlySet<UserId>;
   push(frame: object): void;
 }
 
-/** A message of which the key is known. */
+/** A stored message with an idempotency key. */
 interface Keyed {
   said: string;
   stored: StoredBody;
@@ -32,9 +32,9 @@ export class World {
     this.limits = limits;
   }
 
-  // ---- Finding.
+  // ---- Look-ups.
 
-  /** The id of the conversation that `target` means to `user`. */
+  /** The id of the conversation that `target` means for `user`. */
   canonical(target: string, user: UserId): ConversationId {
     if (target[0] !== "@" || target.includes(":")) return target;
     const other = target.slice(1);
@@ -53,14 +53,14 @@ export class World {
     return own.sort((a, b) => b.activity - a.activity);
   }
 
-  /** A name for what was given none. */
+  /** Makes a name for a room that was created without one. */
   name(): string {
     return (++this.#made).toString(16).padStart(32, "0");
   }
 
-  // ---- What is stored.
+  // ---- Commands that store an event.
 
-  /** Stores what a command says; `by` is the connection that said it. */
+  /** Executes a write. `by` is the connection that sent it. */
   store(user: UserId, command: Command, by?: Listener): StoredBody {
     if (command.type === "send") return this.#send(user, command, by);
     return change(this, user, command, by);
@@ -87,7 +87,7 @@ export class World {
     this.checkWriter(log, user);
     if (reply_to !== undefined && log.events[reply_to - 1]?.type !== "message")
       throw badField("reply_to", "there is no message with this seq");
-    // A direct conversation is there from its first message on.
+    // A direct conversation begins with its first message.
     this.logs.set(id, log);
     const stored = this.append(log, user, body, by);
     this.#keys.set(name, { said, stored });
@@ -106,9 +106,9 @@ export class World {
     if (log.member(user).role === "reader") throw forbidden("a reader may not write here");
   }
 
-  /** Appends an event. Those who are in the conversation get it, and those whom it brings in or takes out. */
+  /** Appends an event and pushes it to the members, and to users that it adds or removes. */
   append(log: Log, from: UserId, body: Body, by?: Listener, before?: ReadonlySet<UserId>, back?: Seq): StoredBody {
-    // Two of one millisecond have an order, too.
+    // Each event gets a later time than the one before, also within a millisecond.
     this.#time = Math.max(Date.now(), this.#time + 1);
     const event = log.append(from, body, new Date(this.#time).toISOString());
     log.activity = ++this.#activity;
@@ -122,7 +122,7 @@ export class World {
     return { conversation: log.id, seq: event.seq, at: event.at };
   }
 
-  /** The events after a cursor, or that there are too many. */
+  /** Replays the events after a cursor, or sends `gap` if there are too many. */
   replay(listener: Listener, log: Log, after: Seq, head: Seq): void {
     if (head - after > this.limits.replay) {
       return listener.push({ type: "gap", conversation: log.id, after, head });
@@ -135,9 +135,9 @@ export class World {
     return { conversation: log.id, seq, at, duplicate: true };
   }
 
-  // ---- What is not.
+  // ---- Commands that store no event.
 
-  /** Moves a cursor of reading or of delivery. */
+  /** Moves a read or received cursor. */
   move(user: UserId, command: Extract<Command, { type: "read" | "received" }>, by?: Listener): object {
     const { type, upto } = command;
     const log = this.log(command.conversation, user);
@@ -170,7 +170,7 @@ export class World {
     for (const user of users) if (this.#share(listener.user as UserId, user)) listener.push(this.#presence(user));
   }
 
-  /** A connection came or went. */
+  /** Handles that a user's connection began or ended. */
   presenceChanged(user: UserId, others: boolean): void {
     if (others) return;
     if (!this.#online(user)) this.#lastSeen.set(user, new Date().toISOString());

@@ -104,7 +104,7 @@ macro_rules! events {
                 }
             }
 
-            /// What an event of this kind is about.
+            /// Whether an event of this kind is a message, is about a message, or is about a room.
             pub const fn about(self) -> About {
                 match self {
                     Self::Unreadable => About::Nothing,
@@ -315,7 +315,7 @@ const fn pick_users<const N: usize>(fields: &[(&'static str, bool)]) -> [&'stati
     users
 }
 
-/// What an event is about.
+/// Whether an event is a message, is about a message, or is about a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
     /// The event is a message.

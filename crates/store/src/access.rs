@@ -1,7 +1,7 @@
 //! The access rules: pure checks, called in the transaction that reads or writes.
 //!
-//! If a conversation does not exist, and if the user may not know of it, the refusal is the same. A member sees the whole
-//! log; a user who left sees it up to the event of leaving; no other user sees anything.
+//! The refusal is the same whether a conversation does not exist or the user may not know of it. A member sees the whole log;
+//! a user who left sees it up to the event of leaving; no other user sees anything.
 
 use switchboard_protocol::{ConversationId, Role, Seq, UserId};
 

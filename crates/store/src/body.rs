@@ -210,7 +210,7 @@ mod tests {
         ] {
             assert_eq!(to_stored(&kind, wire, number_of).expect("infallible").as_deref(), Some(stored));
             assert_eq!(to_wire(&kind, stored, id_of).as_deref(), Some(wire));
-            // What an earlier version has stored is read as it is.
+            // A body that an earlier version stored is already in its wire form.
             assert_eq!(to_wire(&kind, wire, id_of).as_deref(), Some(wire));
             assert_eq!(to_stored(&kind, stored, number_of).expect("infallible").as_deref(), Some(stored));
         }

@@ -19,7 +19,7 @@ pub enum KeyStore {
     Directory(PathBuf),
     /// The PostgreSQL database that several nodes share.
     Shared {
-        /// Its URL.
+        /// The URL of the database.
         url: String,
         /// A file with the root certificates that verify the database's certificate.
         ca: Option<PathBuf>,

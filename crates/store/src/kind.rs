@@ -57,7 +57,7 @@ impl Kind {
         }
     }
 
-    /// What an event of this kind is about.
+    /// Whether an event of this kind is a message, is about a message, or is about a room.
     pub(crate) fn about(&self) -> About {
         self.known().about()
     }

@@ -116,7 +116,7 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// Checks that `user` may write in a conversation, and returns how many members it has.
     fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing>;
 
-    /// Those of `others` that share a conversation with `user`.
+    /// The users among `others` who share a conversation with `user`.
     fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>>;
 
     /// The time up to which the tokens of `user` are revoked: tokens issued then or earlier are invalid. `None` if none is.
@@ -225,7 +225,7 @@ pub struct Submission {
 /// The outcomes of one transaction, in the order of the submissions.
 #[derive(Debug)]
 pub struct Batch {
-    /// 1, 2, 3, … since the store was opened.
+    /// The batch's number: 1, 2, 3, …, counted from the opening of the store.
     pub number: u64,
     /// The outcomes.
     pub outcomes: Vec<Outcome>,

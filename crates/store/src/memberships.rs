@@ -21,9 +21,9 @@ pub struct Joined {
 pub struct Memberships {
     /// The last batch that the page can contain, as for a [`Snapshot`](super::Snapshot).
     pub mark: u64,
-    /// The conversation after which this page begins: the page has all memberships with a higher key,
+    /// The conversation after which this page begins. The page has all memberships with a key above it, up to `next`.
     pub after: ConversationKey,
-    /// up to this one, after which the next page begins; `None` if this is the last page.
+    /// The last conversation of this page, after which the next page begins; `None` if this is the last page.
     pub next: Option<ConversationKey>,
     /// The memberships, in the order of the conversations' keys.
     pub joined: Arc<[Joined]>,

@@ -25,7 +25,7 @@ use crate::access;
 use crate::record::{ConversationKey, LogEvent, Membership, NewerKind, UserKey};
 use crate::refusal::Refusal;
 
-/// The lookups that a store implements. All lookups of one value run in one read transaction.
+/// The lookups that a store implements. All lookups on one value of the type run in one read transaction.
 /// | A remote store answers each lookup in a bounded number of round trips, for any number of rows; a local store reads
 /// rows lazily. A damaged row is logged and skipped, so that it does not hide other rows. If the answer has a fixed
 /// position for each row, a damaged row becomes `None`.
@@ -150,17 +150,17 @@ type Page<L> = Found<OkBody<Box<RawValue>>, L>;
 /// A range of events.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Range {
-    /// The events after this one,
+    /// The range begins after this event.
     pub(super) after: Seq,
-    /// up to this one and including it,
+    /// The range ends with this event.
     pub(super) upto: Seq,
-    /// at most so many events,
+    /// The most events to return.
     pub(super) most: u32,
-    /// and about so many bytes.
+    /// About the most bytes to return.
     pub(super) bytes: u32,
 }
 
-/// One read transaction.
+/// The rules of reads, applied to one read transaction.
 pub(super) struct Reader<'a, L> {
     pub(super) rows: &'a L,
     pub(super) limits: &'a Limits,

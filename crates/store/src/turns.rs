@@ -75,7 +75,7 @@ impl<J> Queue<J> {
     }
 }
 
-/// What a reader thread does next.
+/// What [`FairQueue::take`] tells a reader thread to do next.
 pub(super) enum Turn<J> {
     /// Run this job, then call [`FairQueue::done`].
     Work(Who, J),

@@ -61,9 +61,9 @@ pub(crate) fn apply<R: Rows>(
 #[derive(Debug, Default)]
 pub(crate) struct Prefetch {
     pub(crate) users: FxHashSet<UserId>,
-    /// Users whose rows will change or whose rooms are counted.
+    /// Users whose rows will change, or whose created and joined rooms are counted.
     pub(crate) locked: FxHashSet<UserId>,
-    /// Users whose rooms are counted.
+    /// Users whose created and joined rooms are counted against the limit.
     pub(crate) choosing: FxHashSet<UserId>,
     pub(crate) conversations: FxHashSet<ConversationId>,
     pub(crate) members: FxHashSet<(ConversationId, UserId)>,

@@ -1,8 +1,8 @@
 //! Commits batches over a connection that may be lost at any moment, to a database that other nodes also write to.
 //!
-//! The kind of error decides the reaction ([`Trouble`]). If the connection is lost before the commit was sent, nothing is stored and
-//! the batch is retried. If it is lost while the commit was in flight, the outcome is unknown; it is resolved by the writer's own row,
-//! which every transaction changes and locks first (docs/decisions/0042-unknown-outcomes.md).
+//! The kind of error decides the reaction ([`Trouble`]). If the connection is lost before the commit was sent, nothing is
+//! stored and the batch is retried. If it is lost after that, the outcome is unknown. It is resolved with the writer's own
+//! row, which every transaction locks and changes first (docs/decisions/0042-unknown-outcomes.md).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,8 +47,8 @@ pub(super) const SETUP: &str =
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;
                      SET enable_mergejoin = off; SET jit = off";
 
-/// Reads the number of the last committed attempt. It is a commit itself, so the number it reads is durable. It waits for an earlier
-/// transaction that is still open, because that holds the row's lock.
+/// Reads the number of the last committed attempt. The statement is itself committed, so the number is durable. It waits
+/// for an earlier transaction that is still open, because that one holds the row's lock.
 const RESOLVE: &str = "INSERT INTO writers (id, batch, version, features) VALUES ($1, 0, $2, $3)
     ON CONFLICT (id) DO UPDATE SET at = now() RETURNING batch";
 
@@ -194,7 +194,7 @@ impl Committer {
                 }
                 Trouble::Lost(error) => {
                     self.link = None;
-                    // After the time-out of an answer, the write has waited long enough.
+                    // After the time-out of an answer the write has waited long enough, so it is not retried.
                     let gives_up = Instant::now() >= connect_deadline
                         && (attempts > 1 || matches!(error, Error::Silent));
                     if !gives_up {

@@ -232,8 +232,8 @@ impl BlockingConnection {
         self.client.query(&self.prepared(sql).await?, parameters).await
     }
 
-    /// Pipelines several statements in one round trip, in order. All must be prepared, because an unprepared one would run after the
-    /// others.
+    /// Sends several statements in one round trip, in order. All must be prepared, because an unprepared one would run
+    /// after the others.
     pub(super) fn all(&self, asks: &[Ask<'_>]) -> Result<Answers, Error> {
         debug_assert!(asks.iter().all(|ask| self.statements.borrow().contains_key(ask.sql)), "prepared");
         let answers = asks.iter().map(|ask| self.rows(ask.sql, &ask.parameters));

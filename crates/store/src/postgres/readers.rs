@@ -156,7 +156,8 @@ impl ReaderConnection for Reads {
             if lost {
                 self.session = None;
             }
-            // A read may be retried because it changes nothing, but not after a time-out, because the caller has waited long enough.
+            // A read may be retried, because it changes nothing. After a time-out it is not, because the caller has waited
+            // long enough.
             if !(lost && may_retry && answer.is_err()) || silent {
                 return told(answer);
             }

@@ -242,8 +242,8 @@ fn tls(mode: TlsMode, ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
     Ok(versions.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Accepts any certificate, as `sslmode=require` does: it protects against eavesdropping, but not against an active attacker who poses
-/// as the server.
+/// Accepts any certificate, as `sslmode=require` does. That protects against eavesdropping, but not against an active
+/// attacker who poses as the server.
 #[derive(Debug)]
 struct AcceptAnyCertificate(Arc<CryptoProvider>);
 

@@ -41,11 +41,11 @@ pub(super) enum Trouble {
 pub(super) enum Verdict {
     /// Each of its writes is written alone.
     Alone,
-    /// Its writes are refused as `unavailable`; clients retry them.
+    /// The writes of the batch are refused as `unavailable`, and clients retry them.
     Refuse,
-    /// Its one write exceeds the statement time-out, while other writes are fast.
+    /// The batch is a single write, which exceeds the statement time-out although other writes are fast.
     TooSlow,
-    /// Its one write can never be stored.
+    /// The batch is a single write, which can never be stored.
     Invalid,
 }
 

@@ -33,10 +33,9 @@ pub(super) struct Parts {
     pub(super) installation: Arc<Installation>,
 }
 
-/// Connects, migrates the schema and starts the thread. The thread ends when the queue's senders are dropped and the queue is empty;
-/// it then drops the sender of batches, after everything is written.
-///
-/// # Errors
+/// Connects, migrates the schema and starts the thread. The thread ends when the queue's senders are dropped and the queue
+/// is empty. It drops the sender of batches last, when everything is written.
+/// | # Errors
 /// The database cannot be used.
 pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
     let (ready, opened) = crossbeam_channel::bounded(1);

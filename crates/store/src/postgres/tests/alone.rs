@@ -1,4 +1,4 @@
-//! One write that the database refuses or is too slow for, among others that succeed.
+//! A batch in which one write is refused or is too slow, while the other writes succeed.
 
 use serde_json::json;
 use switchboard_protocol::ErrorCode;

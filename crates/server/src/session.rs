@@ -1,4 +1,4 @@
-//! One connection: it authenticates, receives its snapshot, is live, and ends.
+//! One connection, from `hello` to its end: it authenticates, receives its snapshot, is live, and closes.
 
 mod command;
 mod cursors;
@@ -35,9 +35,9 @@ const CLOSE_FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves a client's connection to its end, and then removes it from the router.
 ///
-/// A task's memory is that of its largest state for its whole life, an `async fn` keeps its arguments beside its local variables, and
-/// a connection idles for hours. So what a state owns is boxed, and so are the states before and after the live one. The connection
-/// keeps its place until its end.
+/// A task needs the memory of its largest state for its whole life, an `async fn` keeps its arguments beside its local variables,
+/// and a connection is idle for hours. So the values that a state owns are boxed, and so are the states before and after the live
+/// one. The connection occupies its `place`, which the limits of connections count, until it ends.
 pub(crate) async fn run<S: Stream>(
     services: Arc<Services>,
     mut socket: Box<Socket<S>>,
@@ -48,7 +48,7 @@ pub(crate) async fn run<S: Stream>(
         Ok(admitted) => {
             let session = admitted.session;
             let served = serve(&services, &mut socket, &outbox, admitted);
-            // A panic is a bug, but must not leave a dead session in the registry.
+            // A panic is a bug. It must not leave the session in the registry.
             let end = AssertUnwindSafe(served).catch_unwind().await;
             Box::pin(services.router.leave(session)).await;
             end.unwrap_or_else(|_| log_lines::log_panic(&outbox, &socket))
@@ -74,7 +74,7 @@ async fn serve<S: Stream>(
     }
 }
 
-/// Writes the rest of the queue, then closes according to RFC 6455 section 7.1.
+/// Writes the rest of the queue, then closes the connection according to RFC 6455 section 7.1.
 pub(crate) async fn finish<S: Stream>(
     metrics: &Metrics,
     mut socket: Box<Socket<S>>,

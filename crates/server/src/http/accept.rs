@@ -1,4 +1,4 @@
-//! Accepts connections: admission, time-outs of request heads, and shutdown.
+//! Accepts connections: limits their number, sets the time-outs of request heads, and closes them at a shutdown.
 
 use std::convert::Infallible;
 use std::io;
@@ -28,31 +28,31 @@ use crate::services::Services;
 use crate::throttle::Throttle;
 use switchboard_store::refusal::Refusal;
 
-/// Time-out of a request's head, from the accepted connection or the end of the previous response. It bounds how long a client
-/// that sends its head byte by byte holds a socket.
+/// The time-out of a request's head, from the accepted connection or the end of the previous response. It bounds how long a client
+/// that sends its head byte by byte occupies a socket.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most bytes of a request's head; browsers send 1–2 KiB. Beyond: 431.
+/// The most bytes of a request's head; browsers send 1–2 KiB. A longer head is answered with 431.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// Most headers of a request; browsers send about 20. Beyond: 431.
+/// The most headers of a request; browsers send about 20. A request with more is answered with 431.
 const MAX_HEADERS: usize = 64;
 
 /// Delay before the next accept after one failed, for example because no file descriptors are left.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// Unauthenticated connections that are closed at once when no file descriptors are left. More than one, because the database
-/// and the log need descriptors too.
+/// How many unauthenticated connections are closed when no file descriptors are left. It is more than one, because the database and
+/// the log need descriptors too.
 const EVICTIONS_PER_DESCRIPTOR_SHORTAGE: usize = 16;
 
 /// `retry_after` of a refused connection, in milliseconds.
 const TOO_MANY_CONNECTIONS_RETRY_MS: u64 = 5_000;
 
-/// Paths that are answered even when all places are taken, so that an operator or an orchestrator can tell a flooded server from
-/// a dead one.
+/// Paths that are answered even when the server has as many connections as it allows, so that an operator or an orchestrator can
+/// tell a flooded server from a dead one.
 const PROBE_PATHS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// Throttles the log lines about refused connections to one a minute each.
+/// Limits the log lines about refused connections to one a minute for each reason.
 #[derive(Debug, Default)]
 struct LogThrottles {
     full: Throttle,
@@ -117,7 +117,7 @@ impl Acceptor {
                 self.services.tasks.spawn(self.clone().identify_and_serve(stream, peer, place));
                 if evicted {
                     self.report_eviction();
-                    // Lets the evicted connection end before the next accept, so that their number stays bounded.
+                    // Lets the evicted connection end before the next accept, so that the number of connections stays bounded.
                     tokio::task::yield_now().await;
                 }
             }
@@ -266,7 +266,7 @@ impl Acceptor {
         let serving = builder().serve_connection(stream, service).with_upgrades();
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
-            // Other errors are the client's disconnect and need no log line.
+            // Any other error means that the client has disconnected, which needs no log line.
             ended = serving.as_mut() => {
                 if let Err(error) = ended {
                     if is_write_timeout(&error) {

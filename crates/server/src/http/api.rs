@@ -41,7 +41,7 @@ pub(super) type Answer = OkBody<Box<RawValue>>;
 
 /// The contents of the `Authorization` header.
 pub(super) enum Credentials {
-    /// Absent, on a `dev` server.
+    /// There are none, which only a `dev` server accepts.
     None,
     /// A back end's API key, by its hash.
     Key([u8; 32]),
@@ -72,7 +72,7 @@ pub(super) struct Authenticated {
 /// The user whom a request acts for.
 struct Caller {
     user: UserId,
-    /// The payer whose rate it counts against.
+    /// The payer whose rate the request counts against.
     payer: Payer,
 }
 
@@ -115,11 +115,11 @@ pub(super) async fn read_authenticated(
     let (headers, max_bytes) = (&head.headers, services.limits.frame as usize);
     body::check_head(headers, max_bytes)?;
     let mut credentials = verify_credentials(services, headers)?;
-    // Before the store query, so that the number of requests that wait for the store is bounded too.
+    // The permit is taken before the query of the store, so that the number of requests that wait for the store is bounded, too.
     let permit = begin_request(services, &credentials)?;
     confirm_credentials(services, &credentials).await?;
     if let Some(place) = head.extensions.get::<Arc<Place>>() {
-        // An evicted place stays evicted; its connection ends by itself.
+        // If the connection has been evicted before, this changes nothing, and the connection ends.
         place.authenticate();
     }
     let checked = Instant::now();
@@ -142,8 +142,8 @@ fn begin_request(services: &Services, credentials: &Credentials) -> Result<Optio
     permit.map(Some).inspect_err(|_| services.metrics.dropped(Drop::RateLimit))
 }
 
-/// Builds the response: the `ok` frame or the problem. The permit travels with the response because the connection holds it until
-/// the client has read the response.
+/// Builds the response: the `ok` frame or the problem. The permit is passed on with the response, because the connection keeps it
+/// until the client has read the response.
 pub(super) fn respond(services: &Services, answered: Result<(Answer, Option<Permit>), Problem>) -> Response {
     let encoded = answered
         .and_then(|(body, permit)| Ok((encode::to_json(&Reply::Ok(OkReply { id: None, body }))?, permit)));
@@ -169,7 +169,7 @@ pub(super) fn respond(services: &Services, answered: Result<(Answer, Option<Perm
 enum ActingAs {
     User(UserId),
     Absent,
-    /// The body is not a JSON object. Reported only after the credentials allow it.
+    /// The body is not a JSON object. This is reported only to a client with valid credentials.
     Unreadable(Refusal),
 }
 

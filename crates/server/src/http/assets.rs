@@ -29,19 +29,19 @@ const INDEX: &str = "index.html";
 const NOT_BUILT: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Switchboard</title>\
     <p>The server runs. Its chat page was not built: run <code>make page</code>, and build the server again.";
 
-/// The page may load scripts and styles from, and connect to, its own server only; nothing inline.
+/// The page may load scripts and styles only from its own server, may connect only to it, and may contain no inline ones.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
 
-/// Disables the browser features that the page does not use, also when it is embedded. Only names that browsers know, because
-/// Chromium warns about others.
+/// Disables the browser features that the page does not use, even if it is embedded. The list has only names that browsers know,
+/// because Chromium warns about others.
 const PERMISSIONS_POLICY: &str = "accelerometer=(), autoplay=(), camera=(), clipboard-read=(), display-capture=(), \
                            encrypted-media=(), fullscreen=(), gamepad=(), geolocation=(), gyroscope=(), hid=(), \
                            idle-detection=(), local-fonts=(), magnetometer=(), microphone=(), midi=(), payment=(), \
                            picture-in-picture=(), publickey-credentials-get=(), screen-wake-lock=(), serial=(), \
                            storage-access=(), usb=(), window-management=(), xr-spatial-tracking=()";
 
-/// Pages that may embed the page of a `dev` server: those on the same machine, on any port.
+/// The pages that may embed the page of a `dev` server: all pages on the same machine, on any port.
 const DEV_ANCESTORS: &str = "http://localhost:* http://127.0.0.1:*";
 
 /// Scripts for other pages, under names that do not change.
@@ -82,7 +82,7 @@ pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, header
             HeaderValue::from_static(PERMISSIONS_POLICY),
         );
     } else if path.starts_with(HASHED_PREFIX) || SHARED_SCRIPTS.contains(&path) {
-        // The custom element and the parts that it loads later run on pages of other origins.
+        // The custom element, and the scripts that it loads later, run on pages of other origins.
         out.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         out.insert(
             HeaderName::from_static("cross-origin-resource-policy"),
@@ -122,7 +122,7 @@ fn not_built() -> Response {
 
 /// The file in the smallest encoding that exists and that the client accepts.
 fn find_encoded(path: &str, headers: &HeaderMap) -> Option<(EmbeddedFile, Encoding)> {
-    // An encoded form is not a file of its own.
+    // A client must not request an encoded file, such as `index.html.br`, by its own name.
     let is_encoded_form =
         |encoding: &Encoding| encoding.name().is_some() && path.ends_with(encoding.suffix());
     if !is_plain(path) || Encoding::ALL.iter().any(is_encoded_form) {

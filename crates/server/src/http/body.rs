@@ -13,14 +13,14 @@ use super::problem::Problem;
 use crate::tasks::Tasks;
 use switchboard_store::refusal::Refusal;
 
-/// Time-out of the whole body. Beyond: 408.
+/// The time-out of the whole body. A later body is answered with 408.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Most bytes of a refused request's body that are read and dropped, so that a client which is still writing receives the response
-/// instead of a connection reset. Beyond: the connection is closed.
+/// The most bytes of a refused request's body that are read and dropped, so that a client which is still writing receives the
+/// response instead of a connection reset. If the body is longer, the connection is closed.
 const MAX_DISCARDED_BYTES: usize = 256 * 1024;
 
-/// Time-out of a refused request's body. Beyond: the connection is closed.
+/// The time-out of a refused request's body, after which the connection is closed.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Refuses a body of another type than JSON, and one whose declared length is over `max_bytes`.
@@ -64,8 +64,8 @@ pub(super) async fn read(body: &mut Body, max_bytes: usize) -> Result<String, Pr
     Ok(if text.is_empty() { "{}".to_owned() } else { text })
 }
 
-/// Copies the body into one buffer. The frames themselves are not kept because each is a slice of hyper's read buffer and keeps
-/// all of it alive: 8 KiB for a single byte.
+/// Copies the body into one buffer. The frames themselves are not kept, because each is a slice of hyper's read buffer and keeps
+/// the whole buffer alive: 8 KiB for a single byte.
 async fn collect(body: &mut Body, max_bytes: usize) -> Result<Vec<u8>, Refusal> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {

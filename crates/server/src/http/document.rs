@@ -1,4 +1,4 @@
-//! A document that does not change while the server runs: rendered at the first request, plain and compressed.
+//! A document that does not change while the server runs. It is rendered at the first request, in a plain and a compressed form.
 
 use std::io::Write as _;
 
@@ -18,7 +18,7 @@ use super::assets::{entity_tag, is_cached};
 #[derive(Debug)]
 pub(super) struct Document {
     plain: Representation,
-    /// Absent if it could not be compressed.
+    /// The compressed form; `None` if compression failed.
     gzip: Option<Representation>,
 }
 

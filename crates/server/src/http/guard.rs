@@ -28,7 +28,7 @@ const SECRET_PARAMETERS: [&str; 10] = [
     "apikey",
 ];
 
-/// Checks a request before any route sees it.
+/// Checks a request before it is routed.
 pub(super) async fn check(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {
     let client = request.extensions().get::<Client>().map(|client| client.address);
     let checked = check_query(request.uri())
@@ -61,8 +61,8 @@ fn check_query(uri: &Uri) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Protects a `dev` server, which does not authenticate, against pages that reach it under a name that their author pointed at this
-/// machine (DNS rebinding).
+/// Protects a `dev` server, which does not authenticate, against DNS rebinding: a web page whose author makes its host name resolve
+/// to this machine.
 fn check_host(services: &Services, headers: &HeaderMap) -> Result<(), Problem> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     if !services.is_dev() || is_loopback(host_name(host)) {
@@ -88,8 +88,8 @@ fn is_loopback(name: &str) -> bool {
         || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// Admits the server's own page and the configured origins. Clients other than browsers send no `Origin` and authenticate with a
-/// token.
+/// Admits pages of the server itself and of the configured origins. Clients that are not browsers send no `Origin`, and
+/// authenticate with a token.
 fn check_origin(services: &Services, method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     let upgrade = headers.contains_key(header::UPGRADE);
     let Some(origin) = headers.get(header::ORIGIN).filter(|_| upgrade || !method.is_safe()) else {

@@ -21,14 +21,14 @@ use crate::services::Services;
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 
-/// Most connections at once; supervisors, load balancers and Prometheus have a few. Beyond, the oldest connection that has sent no
-/// request for `REQUEST_TIMEOUT` is closed; if there is none, the next connection waits until one has been answered.
+/// The most connections at once; supervisors, load balancers and Prometheus need a few. If there are this many, the oldest
+/// connection that has sent no request for `REQUEST_TIMEOUT` is closed for a new one. If there is none, the new one waits.
 pub(crate) const OPERATOR_CONNECTIONS: usize = 128;
 
-/// Time-out of a connection, from accept to the end of its one response. A probe takes at most 2 s.
+/// The time-out of a connection, from accept to the end of its only response. A probe takes at most 2 s.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time-out of a connection's request when other connections need its place. A probe sends its request at once.
+/// How long a connection may send no request while other connections wait. A probe sends its request at once.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How often a waiting connection checks for an idle one to evict.
@@ -37,14 +37,14 @@ const EVICTION_INTERVAL: Duration = Duration::from_millis(20);
 /// Delay before the next accept after one failed, for example because no file descriptors are left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Connections that the kernel queues until they are accepted. Beyond, it drops the first packet, and the client's kernel retries
-/// after a second. A thousand simultaneous probes fit.
+/// The most connections that the kernel queues until they are accepted. It drops the first packet of further ones, and the client's
+/// kernel retries after a second. A thousand simultaneous probes fit.
 const OPERATOR_BACKLOG: u32 = 4_096;
 
 /// Binds the listener.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // As `TcpListener::bind` does: allows a restart while old connections are in TIME_WAIT.
+    // Allows a restart while old connections are in TIME_WAIT, as `TcpListener::bind` does.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(OPERATOR_BACKLOG)
@@ -79,7 +79,7 @@ impl IdleConnections {
     }
 }
 
-/// Waits for a free place, and evicts idle connections while there is none.
+/// Waits until the server has fewer than `OPERATOR_CONNECTIONS` connections, and closes idle ones for that.
 async fn acquire_place(places: &Arc<Semaphore>, idle: &IdleConnections) -> Option<OwnedSemaphorePermit> {
     loop {
         if places.available_permits() == 0 {
@@ -92,7 +92,7 @@ async fn acquire_place(places: &Arc<Semaphore>, idle: &IdleConnections) -> Optio
     }
 }
 
-/// Accepts connections until `tasks` stop, which is after everything else has stopped.
+/// Accepts connections until `tasks` stop. These tasks stop last, so that operators can see a server that is stopping.
 pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks: Tasks) {
     let routes = super::operator_routes(&services);
     let (places, idle) =
@@ -139,8 +139,8 @@ async fn answer(stream: TcpStream, routes: axum::Router, on_request: impl Fn()) 
         let request: Request = request.map(axum::body::Body::new);
         routes.clone().oneshot(request)
     });
-    // Without keep-alive, because an answered connection must free its place.
+    // Keep-alive is off, so that a connection ends with its response and makes room for another.
     let serving = builder().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-    // An error here is the client's disconnect and needs no log line.
+    // An error here means that the client has disconnected, which needs no log line.
     drop(serving.await);
 }

@@ -13,7 +13,7 @@ use super::problem::Problem;
 use crate::services::Services;
 use switchboard_store::refusal::Refusal;
 
-/// `/livez`: the process answers.
+/// `/livez`: always reports success, because a process that answers is alive.
 pub(super) async fn live() -> &'static str {
     "alive\n"
 }
@@ -32,7 +32,7 @@ enum Excluded {
     Writes,
 }
 
-/// `/readyz`: the server is not stopping, and the store reads and, unless excluded, writes.
+/// `/readyz`: reports success if the server is not stopping, and the store can be read and, unless that check is excluded, written.
 pub(super) async fn ready(
     State(services): State<Arc<Services>>,
     query: Result<Query<ReadyQuery>, QueryRejection>,

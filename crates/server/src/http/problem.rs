@@ -46,7 +46,7 @@ impl Problem {
         self.field.as_deref()
     }
 
-    /// Whether the guard counts and logs it as a denial.
+    /// Whether the guard counts and logs this problem as a denial.
     pub(super) fn is_denial(&self) -> bool {
         self.denial.is_some()
     }
@@ -67,7 +67,7 @@ pub(super) async fn wrong_method(method: Method) -> Problem {
     Problem::from(Refusal::new(ErrorCode::UnknownType, message)).with_status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
-/// Paths of one segment, which clients often request with a trailing slash.
+/// The paths of one segment, which clients often request with a trailing slash. The hint names the right one.
 const SINGLE_SEGMENT_PATHS: [&str; 7] =
     ["/embed", "/livez", "/readyz", "/healthz", "/metrics", "/switchboard.js", "/switchboard-chat.js"];
 

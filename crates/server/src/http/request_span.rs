@@ -1,4 +1,4 @@
-//! A span for each request, so that every line which is logged meanwhile names the request.
+//! A tracing span for each request, so that every log line of its handling names the request.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -17,12 +17,13 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The header with the trace of the caller (W3C Trace Context, section 3.2).
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Answers a request within its span. The path is the route's template, because a path may contain what a client made up.
+/// Answers a request within its span. The span has the template of the route instead of the path, because a client may put anything
+/// into the path.
 pub(super) async fn enter(request: Request, next: Next) -> Response {
     let id = Uuid::now_v7().to_string();
     let matched = request.extensions().get::<MatchedPath>().cloned();
     let address = request.extensions().get::<Client>().map(|client| client.address);
-    // Its level is the highest, so that it is there whichever level the log has.
+    // The span has the level `error`, so that no `log.level` removes it while it shows the line.
     let span = tracing::error_span!(
         "request",
         request = id,
@@ -43,12 +44,12 @@ pub(super) async fn enter(request: Request, next: Next) -> Response {
     response
 }
 
-/// Adds to the span of the request what is known once its credentials have been checked.
+/// Adds a field to the span of the request, such as the user, which is known once the credentials have been checked.
 pub(super) fn record(field: &'static str, value: &str) {
     Span::current().record(field, value);
 }
 
-/// The trace id of `traceparent`: `00-<trace id>-<span id>-<flags>`, of which later versions may have more parts.
+/// The trace id in `traceparent`, which is `00-<trace id>-<span id>-<flags>`. Later versions of the header may have more parts.
 fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let mut parts = headers.get(TRACEPARENT)?.to_str().ok()?.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

@@ -13,17 +13,17 @@ use tokio::time::Sleep;
 
 use crate::in_flight::Permit;
 
-/// How long a write may make no progress. A response is at most a page or a file, which even a slow line transfers in less. A
-/// WebSocket, whose client may be suspended, has a longer time-out.
+/// How long a write may make no progress. A response is at most a page or a file, and even a slow line transfers a part of it in
+/// less time. A WebSocket, whose client may be suspended, has a longer time-out.
 const RESPONSE_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Holds the permit of a request in flight until its response is written. Responses may be as large as a page and a client that
-/// does not read has 30 s, so an unwritten response must still count towards the payer's limit.
+/// Keeps the permit of a request in flight until its response is written. A response may be large, and a client may take up to 30 s
+/// without reading, so an unwritten response must still count towards the payer's limit.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ResponsePermit(Arc<Mutex<Option<Arc<Permit>>>>);
 
 impl ResponsePermit {
-    /// Holds the permit of the response that is written next.
+    /// Keeps the permit of the response that is written next.
     pub(super) fn hold(&self, permit: Arc<Permit>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
     }
@@ -42,7 +42,7 @@ pub(crate) struct WriteTimeoutStream<S> {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// The write time-out, inside an [`io::Error`].
+/// The cause inside an [`io::Error`] that says that the write time-out has passed.
 #[derive(Debug)]
 struct WriteTimedOut;
 
@@ -65,7 +65,7 @@ impl<S> WriteTimeoutStream<S> {
         Self::holding(stream, ResponsePermit::default())
     }
 
-    /// Also releases the permit of a response when the response has been handed to the kernel.
+    /// Wraps `stream`. The result releases the permit of a response once the response has been handed to the kernel.
     pub(super) fn holding(stream: S, response_permit: ResponsePermit) -> Self {
         Self { stream, response_permit, timer: None }
     }
@@ -145,7 +145,7 @@ mod tests {
     use crate::limiter::Payer;
     use switchboard_protocol::UserId;
 
-    /// Size of a response.
+    /// The size of the response in the tests.
     const RESPONSE_BYTES: usize = 64 * 1024;
 
     /// Capacity of the pipe between client and server.

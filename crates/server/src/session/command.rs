@@ -19,22 +19,23 @@ use switchboard_store::origin::{Origin, SessionOrigin, WriteOrder};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Change, Request, Submission, request};
 
-/// How long a client may exceed the rate of frames after the first refusal. Beyond: close 4429. A pause this long resets it.
+/// How long a client may exceed the rate of frames after the first refusal. Then the connection is closed with 4429. A pause of
+/// this length ends the flood.
 const MAX_FLOOD_DURATION: Duration = Duration::from_secs(1);
 
-/// Seconds' worth of frames over the rate that a client may send before it reads the refusal. Counted as well as the duration,
-/// because the session mostly does not read from a client that reads slowly, and those pauses do not count as time.
+/// How many frames over the rate a client may send before it reads the refusal, in seconds of that rate. The duration alone does
+/// not bound a flood: the session often pauses reading from a client that reads slowly, and those pauses do not count as time.
 const MAX_FLOOD_SECONDS: u32 = 50;
 
-/// Shortest `retry_after` after a flood. A new connection may send five seconds' worth at once, so a client that comes back
-/// earlier would exceed its rate. It waits longer where the frames over the rate take longer at that rate.
+/// The shortest `retry_after` after a flood. A new connection may send five seconds' worth of frames at once, so a client that
+/// reconnects earlier would exceed its rate. It is longer if the frames over the rate would take longer at that rate.
 const MIN_FLOOD_WAIT: Duration = Duration::from_secs(5);
 
 impl Live {
     /// Handles a message. An error ends the connection.
     pub(super) fn handle(&mut self, message: Message<'_>) -> Result<(), End> {
         if let Message::Close = message {
-            // Commands before the close frame are answered before the close frame is (RFC 6455 section 5.5.1).
+            // The commands before the close frame are answered first, then the close frame (RFC 6455 section 5.5.1).
             self.outbox.close(CloseCode::Normal);
             return Ok(());
         }
@@ -54,7 +55,7 @@ impl Live {
         Ok(())
     }
 
-    /// Refuses a frame over the rate. Closes the connection if the client goes on.
+    /// Refuses a frame over the rate. Closes the connection if the client does not stop.
     fn handle_over_rate(&mut self, refusal: Refusal, message: Message<'_>) -> Result<(), End> {
         self.services.metrics.dropped(Drop::RateLimit);
         let now = Instant::now();
@@ -97,8 +98,8 @@ impl Live {
         }
     }
 
-    /// Refuses a command that would be refused again. A write with a number is refused in its turn, because it settles its
-    /// number only after the writes before it.
+    /// Refuses a command that would be refused again. The refusal of a write with a number passes through the store's queue,
+    /// because the number must be settled after those of the writes before it.
     fn refuse_for_good(&mut self, id: Option<CommandId>, number: Option<WriteNumber>, refusal: Refusal) {
         match number.map(|number| self.check_follows(number).map(|()| number)) {
             Some(Ok(number)) => {
@@ -151,7 +152,7 @@ impl Live {
         }
     }
 
-    /// Submits a write, already counted as in flight, to the store. Cursors need not keep their order.
+    /// Submits a write, already counted as in flight, to the store. `order` is `None` for cursors, which need not keep their order.
     pub(super) fn submit(&self, id: Option<CommandId>, change: Change, order: Option<WriteOrder>) {
         let origin =
             Origin::Session(SessionOrigin { connection: self.outbox.clone(), id: id.clone(), order });
@@ -191,8 +192,8 @@ impl Live {
         Ok(order)
     }
 
-    /// Refuses a write behind one that did not get as far as the store. The writer would refuse it, too, but only after it has
-    /// counted against the rates.
+    /// Refuses a write if the write before it was not submitted to the store. The store's writer would refuse it, too, but only
+    /// after the write has counted against the rates.
     fn check_follows(&self, number: WriteNumber) -> Result<(), Refusal> {
         if number.after > self.submitted_number {
             Err(Refusal::follows_unsettled(number.after))
@@ -201,7 +202,7 @@ impl Live {
         }
     }
 
-    /// Holds the writes without a number behind one over a rate, and returns its refusal.
+    /// Begins a hold after a write without a number that exceeds a rate, and returns the refusal of that write.
     fn hold_for_rate(&self, over: &Refusal) -> Refusal {
         self.outbox.hold_for_rate(Duration::from_millis(over.retry_after.unwrap_or(0)))
     }

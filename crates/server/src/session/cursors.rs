@@ -1,4 +1,5 @@
-//! Delays cursors over their user's rate. Several cursors of one kind in one conversation coalesce: the store moves the highest.
+//! Delays cursor commands that exceed their user's rate. Delayed cursors of one kind in one conversation count as one, because the
+//! store only moves the cursor to the highest.
 
 use std::time::Duration;
 
@@ -11,8 +12,8 @@ use crate::metrics::Drop;
 use switchboard_store::Change;
 
 impl Live {
-    /// Submits a cursor to the store at the user's rate of cursors. Beyond the rate it is delayed instead of refused, so that clients
-    /// need not keep cursors for a retry, of which only the last one matters.
+    /// Submits a cursor to the store at the user's rate of cursors. A cursor over the rate is delayed instead of refused, so that
+    /// clients need not keep cursors for a retry.
     pub(super) fn move_cursor(&mut self, id: Option<CommandId>, change: Change) {
         let Some((of, target, _)) = change.cursor() else { return };
         let conversation = target.resolve(&self.user);
@@ -30,7 +31,7 @@ impl Live {
         Some(self.delayed_cursors.as_ref()?.due)
     }
 
-    /// Takes a token of the cursor rate, or returns the wait for the next one.
+    /// Takes a token of the cursor rate, or returns the time until the next token.
     fn check_cursor(&self) -> Option<Duration> {
         let over = self.services.limiter.check_cursor(&self.payer()).err()?;
         Some(Duration::from_millis(over.retry_after.unwrap_or(0)))
@@ -57,7 +58,7 @@ impl Live {
         }
     }
 
-    /// Submits a group. The store moves the highest cursor of it and answers all.
+    /// Submits a group. The store moves the cursor to the highest of the group, and answers every command.
     fn release_group(&mut self, group: Group) {
         for (id, change) in group.commands {
             self.submit(id, change, None);

@@ -31,8 +31,8 @@ use switchboard_store::record::{ConversationKey, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Activity, Change, Memberships, Seen, Snapshot, Submission};
 
-/// Most pings and pongs before `hello`; a proxy that checks the connection sends one or two. A fixed bound, because rates apply only
-/// to authenticated users. Beyond: close 1008.
+/// The most pings and pongs before `hello`; a proxy that checks the connection sends one or two. The bound is fixed, because rates
+/// apply only to authenticated users. Beyond it, the connection is closed with 1008.
 const MAX_CONTROL_FRAMES: u32 = 10;
 
 /// A client with a valid `hello`, registered with the router.
@@ -108,7 +108,7 @@ pub(super) async fn greet<S: Stream>(
     }
 }
 
-/// Resolves when the connection is evicted because newer unauthenticated ones need its place.
+/// Resolves when the connection is evicted because newer unauthenticated connections need its place.
 async fn evicted(place: Option<&Place>) {
     match place {
         Some(place) => place.evicted().await,
@@ -116,7 +116,7 @@ async fn evicted(place: Option<&Place>) {
     }
 }
 
-/// Refuses a client at `hello`.
+/// What a refusal at `hello` needs: the client for the log, and the outbox for the answer.
 #[derive(Clone, Copy)]
 struct Refuser<'a> {
     services: &'a Services,
@@ -153,7 +153,8 @@ async fn first_frame<S: Stream>(refuser: Refuser<'_>, socket: &mut Socket<S>) ->
             let mut on_message = |message: Message<'_>| {
                 control_frames += u32::from(matches!(message, Message::Ping(_) | Message::Pong));
                 if control_frames > MAX_CONTROL_FRAMES {
-                    // No client needs so many, so one that comes back would send them again.
+                    // No real client sends so many. After a code that allows a retry, this client would reconnect and send them
+                    // again.
                     let message = "the first frame is `hello`; ping after it";
                     let refusal = Denied::unauthorized(Denial::NoCredentials, message);
                     return Err(refuser.refuse(refusal, None, CloseCode::Policy));
@@ -295,8 +296,8 @@ enum LoadFailure {
 }
 
 impl Pages<'_> {
-    /// Reads all pages and hands all but the last to the router. `welcome` is sent after the last one, so that every event published
-    /// from then on comes after the pages.
+    /// Reads all pages and hands all but the last to the router. `welcome` is sent after the last one, so that every event
+    /// published from then on comes after the pages.
     async fn load(
         &self,
         services: &Services,
@@ -341,7 +342,7 @@ async fn snapshot(
     services.store.attach(user, names).await?.ok_or_else(Refusal::unavailable)
 }
 
-/// The starts of the replays, by kind of conversation.
+/// Where the replay of each conversation starts, by kind of conversation: see the fields of [`Subscribe`].
 #[derive(Default)]
 struct ReplayStarts {
     cursors: Vec<(ConversationKey, Seq)>,
@@ -387,7 +388,7 @@ impl ReplayStarts {
         None
     }
 
-    /// Starts at the head, which a frame reports to the client, and not at the cursor.
+    /// Makes a replay start at the head instead of the cursor. A frame reports the head to the client.
     fn start_at_head(&mut self, conversation: ConversationKey, head: Seq, member: bool) {
         if member {
             self.cursors.push((conversation, head));

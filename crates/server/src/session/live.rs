@@ -24,11 +24,11 @@ use crate::router::registry::SessionSlot;
 use crate::services::Services;
 use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
 
-/// Rounds of reading and writing before the task yields.
+/// The number of rounds of reading and writing after which the task yields.
 const MAX_ROUNDS_PER_POLL: usize = 16;
 
-/// How long writes may make no progress. Long, for laptops that sleep and pages in a debugger; the connection's memory is bounded
-/// meanwhile.
+/// How long writes may make no progress. This is long, because laptops sleep and pages stop in a debugger. The memory of such a
+/// connection is bounded.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long the writes of a closing connection may make no progress and, if the client closed, how long it may wait for the outcome
@@ -38,7 +38,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Delay before a failed read of the log is retried.
 const REPLAY_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Longest timer of a session. A token may live longer than a timer can, and a session may have nothing due.
+/// The longest timer of a session. The next time-out may be later than a timer can wait, or there may be none.
 const MAX_TIMER: Duration = Duration::from_secs(3_600);
 
 /// The state of a live session.
@@ -47,7 +47,7 @@ pub(super) struct Live {
     pub(super) outbox: Arc<Outbox>,
     pub(super) session: SessionSlot,
     pub(super) user: UserId,
-    /// The client's address, for the log; that of an IPv4 client is mapped. It takes 16 bytes, an `IpAddr` 17.
+    /// The client's address, for the log. An IPv4 address is mapped to IPv6, because `Ipv6Addr` takes 16 bytes and `IpAddr` 17.
     pub(super) address: Ipv6Addr,
     pub(super) limiter: ConnectionLimiter,
     /// Cursors delayed by their rate.
@@ -56,7 +56,7 @@ pub(super) struct Live {
     pub(super) delayed_watch: Option<Box<DelayedWatch>>,
     /// The one command whose answer is being read from the store.
     pub(super) pending: Option<Box<PendingQuery>>,
-    /// The client has exceeded the rate of frames without a pause since.
+    /// The current series of frames over the rate; `None` if the client keeps to the rate.
     pub(super) flooding: Option<Box<Flood>>,
     /// The highest number of a write that was submitted to the store.
     pub(super) submitted_number: u64,
@@ -65,15 +65,15 @@ pub(super) struct Live {
     expires: Option<Instant>,
     /// When the client's last message arrived, or reading resumed.
     last_received: Instant,
-    /// Since when the session does not read from the socket. The client's silence does not count meanwhile.
+    /// Since when the session has paused reading from the socket. During a pause the client does not count as silent.
     paused: Option<Instant>,
     /// When the session sent a ping that the client has not answered.
     pinged: Option<Instant>,
-    /// Since when writes make no progress.
+    /// Since when writes have made no progress; `None` while they do.
     stalled: Option<Instant>,
     /// The code with which the connection is being closed, and since when.
     closing: Option<(CloseCode, Instant)>,
-    /// `None` until the session goes idle for the first time.
+    /// The timer of the next time-out; `None` until the session is idle for the first time.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -92,7 +92,7 @@ enum Replay {
 }
 
 impl Live {
-    /// Attaches an admitted session, which is live from then on.
+    /// Subscribes an admitted session at the client's cursors, and returns it as a live session.
     pub(super) async fn attach(
         services: &Arc<Services>,
         outbox: &Arc<Outbox>,
@@ -159,7 +159,7 @@ impl Live {
                 Err(end) => return Poll::Ready(end),
             }
         }
-        // Otherwise a client that keeps the connection busy could outlive its token.
+        // A busy connection must not outlive its token, so time-outs are also handled when the task yields.
         if let Err(end) = self.handle_due(Instant::now()) {
             return Poll::Ready(end);
         }
@@ -167,7 +167,7 @@ impl Live {
         Poll::Pending
     }
 
-    /// Makes progress where possible; pending if there was none.
+    /// Reads, writes and replays as far as possible. Returns `Pending` if nothing was possible.
     fn round<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Result<Poll<()>, End> {
         let mut idle = self.poll_pending(cx).is_pending();
         let state = self.outbox.watch(cx.waker());
@@ -213,7 +213,7 @@ impl Live {
         self.paused.get_or_insert_with(Instant::now);
     }
 
-    /// Resumes reading. The pause counts neither as the client's silence, nor as the end of a flood.
+    /// Resumes reading. The pause does not count as silence of the client, and does not end a flood.
     fn resume_reading(&mut self) {
         let Some(paused) = self.paused.take() else { return };
         let now = Instant::now();
@@ -246,7 +246,7 @@ impl Live {
             Ok(if self.has_room(self.outbox.state()) { Flow::Next } else { Flow::Pause })
         });
         let read = match read {
-            // That was counted when it was refused.
+            // The metric counted this when the frame was refused.
             Poll::Ready(Err(End::Close(CloseCode::TooFast))) => return Err(End::Close(CloseCode::TooFast)),
             Poll::Ready(Err(End::Close(code))) => {
                 self.services.metrics.dropped(Drop::BrokenFraming);
@@ -261,7 +261,7 @@ impl Live {
         Ok(read)
     }
 
-    /// Reads lags from the log, one page at a time, each once the previous one is written.
+    /// Reads lags from the log, one page at a time. Each page is read once the previous one is written.
     fn poll_replay(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let replay = match &mut self.replay {
             Some(replay) => replay,
@@ -308,7 +308,8 @@ impl Live {
 
     /// Handles due time-outs and sets the timer for the next one.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
-        // The timer already has this task's waker, which does not change. The clock need not be read for this.
+        // The timer already has this task's waker, which does not change, so it is not polled again. This needs no look at the
+        // clock.
         if let Some(timer) = self.timer.as_ref().filter(|timer| !timer.is_elapsed())
             && self.next_due().is_none_or(|due| due >= timer.deadline())
         {
@@ -323,7 +324,7 @@ impl Live {
         let due = self.next_due().map_or(latest, |due| due.min(latest));
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         timer.as_mut().reset(due);
-        // Unconstrained, because a timer polled without coop budget would not register the waker.
+        // The poll is unconstrained, because a timer that is polled without a cooperative budget does not register the waker.
         Ok(pin!(unconstrained(timer.as_mut())).poll(cx))
     }
 
@@ -368,7 +369,7 @@ impl Live {
         self.stalled.is_some_and(|since| since + WRITE_TIMEOUT <= now)
     }
 
-    /// When a closing connection is closed at the latest.
+    /// When a closing connection is closed at the latest; `None` if only the shutdown deadline bounds it.
     fn close_deadline(&self) -> Option<Instant> {
         match (self.closing?, self.stalled) {
             // A revoked client must not delay the close by reading slowly.

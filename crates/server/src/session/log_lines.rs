@@ -1,7 +1,7 @@
-//! The lines that the log has of a connection.
+//! The log lines about a connection.
 //!
-//! Each is logged within a span with the connection's id, user and address. The span is made for the line, because a stored one
-//! would cost every idle connection some hundred bytes.
+//! Each line is logged within a span that has the connection's id, user and address. The span is made for each line, because a
+//! stored span would cost every idle connection some hundred bytes.
 
 use std::net::IpAddr;
 
@@ -17,13 +17,15 @@ use switchboard_store::clock::Clock;
 /// What RFC 6455 section 7.1.5 calls the code of a connection that ended without a close frame.
 const ABNORMAL_CLOSURE: u16 = 1006;
 
-/// The span of a connection's line. Its level is the highest, so that it is there whichever level the log has.
+/// Makes the span for a line about a connection. The span has the level `error`, so that no `log.level` removes it while it shows
+/// the line.
 pub(super) fn span(connection: Uuid, user: Option<&UserId>, address: IpAddr) -> Span {
     let user = user.map(tracing::field::display);
     tracing::error_span!("connection", %connection, user, address = %address.to_canonical())
 }
 
-/// Logs the end of a connection. That of an unauthenticated one is for debugging only, because anybody can cause it.
+/// Logs the end of a connection. The end of an unauthenticated connection is logged only at `debug`, because any stranger can cause
+/// it.
 pub(super) fn log_end<S>(
     services: &Services,
     outbox: &Outbox,
@@ -53,7 +55,7 @@ pub(super) fn log_end<S>(
     });
 }
 
-/// How old a connection is, by the time in its id.
+/// The age of a connection in milliseconds, computed from the time in its id.
 fn age_ms(connection: Uuid) -> i64 {
     let began = connection.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
     let began_ms = i64::try_from(began.0).unwrap_or(i64::MAX).saturating_mul(1_000);
@@ -61,7 +63,7 @@ fn age_ms(connection: Uuid) -> i64 {
     Clock::system().now().as_millis().saturating_sub(began_ms).max(0)
 }
 
-/// Why a connection ended, in the words of the metric where it counts the end.
+/// The reason why a connection ended. Where a metric counts such ends, it is the label of the metric.
 pub(super) fn reason(end: End) -> &'static str {
     let End::Close(code) = end else {
         return if end == End::Closed { "closed_by_client" } else { "disconnected" };
@@ -81,7 +83,7 @@ pub(super) fn reason(end: End) -> &'static str {
     }
 }
 
-/// Logs that serving a connection panicked, after the hook for panics has logged the cause.
+/// Logs which connection ended by a panic. The panic hook has logged the cause before.
 pub(super) fn log_panic<S>(outbox: &Outbox, socket: &Socket<S>) -> End {
     span(outbox.id(), None, socket.address())
         .in_scope(|| tracing::error!(code = ABNORMAL_CLOSURE, reason = "panic", "connection closed"));

@@ -1,4 +1,5 @@
-//! What a live session keeps of commands that are not done: a query of the store, and what is delayed over its rate.
+//! The unfinished commands of a live session: a query that waits for the store, and commands that are delayed because they exceed
+//! a rate.
 
 use std::collections::VecDeque;
 
@@ -18,9 +19,9 @@ pub(super) enum PendingQuery {
 
 /// The delayed cursors of a connection. They count as writes in flight, so `limits.in_flight` bounds them.
 pub(super) struct DelayedCursors {
-    /// The oldest group first.
+    /// The groups, oldest first.
     pub(super) groups: VecDeque<Group>,
-    /// When to retry the first group.
+    /// When to check the rate again for the first group.
     pub(super) due: Instant,
 }
 
@@ -51,9 +52,9 @@ impl DelayedCursors {
     }
 }
 
-/// The delayed list of `watch` of a connection.
+/// A `watch` command that is delayed because it exceeds its user's rate.
 pub(super) struct DelayedWatch {
-    /// When to retry it.
+    /// When to check the rate again.
     pub(super) due: Instant,
     pub(super) id: Option<CommandId>,
     pub(super) users: Vec<UserId>,

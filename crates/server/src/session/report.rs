@@ -1,4 +1,4 @@
-//! What a live session reports to the log, with its connection's id, user and address.
+//! The log lines of a live session, with its connection's id, user and address.
 
 use std::net::IpAddr;
 
@@ -27,7 +27,8 @@ impl Live {
         self.services.denials.log_refusal(code, field, || self.span());
     }
 
-    /// Logs that events wait in the log for the client, which does not take those before them.
+    /// Logs that the client is a slow consumer: further events wait in the log of the conversation, because it has not read earlier
+    /// ones.
     pub(super) fn log_lag(&self) {
         let Some(count) = self.services.slow_consumer_lines.record() else { return };
         let (lag_conversations, lag_events) = self.outbox.lag();

@@ -1,4 +1,4 @@
-//! Reads and writes a connection: without a read buffer of its own, and with one system call per write.
+//! Reads and writes a connection. The connection has no read buffer of its own, and each write is one system call.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -16,10 +16,10 @@ use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Queued};
 use switchboard_protocol::CloseCode;
 
-/// Size of the read buffer. Connections share one per thread, so that an idle one keeps none.
+/// The size of the read buffer. The connections of a thread share one, so that an idle connection has none.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Frames per vectored write. Linux allows 1,024 (IOV_MAX), but more than a few dozen gain nothing.
+/// The most frames per vectored write. Linux allows 1,024 (IOV_MAX), but more than a few dozen save no more time.
 const MAX_SLICES: usize = 64;
 
 thread_local! {
@@ -43,12 +43,12 @@ impl From<CloseCode> for End {
     }
 }
 
-/// Whether to go on reading.
+/// Whether to decode the next message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flow {
     /// Decode the next message, if there is one.
     Next,
-    /// Stop; bytes that have been read are kept.
+    /// Stop decoding. The bytes that have been read are kept.
     Pause,
 }
 
@@ -65,11 +65,11 @@ pub(crate) struct Socket<S> {
     /// Bytes read but not decoded: the start of a frame, or bytes that arrived while reading was paused.
     unread: Unread,
     writing: VecDeque<Queued>,
-    /// Bytes of the first frame in `writing` that have been written.
+    /// How many bytes of the first frame in `writing` have been written.
     offset: usize,
     /// Total bytes written.
     sent: u64,
-    /// Messages that were decoded, and that were written. They count for the log, and begin again after 2^32.
+    /// How many messages were decoded and how many were written, for the log. The counters wrap around after 2^32.
     messages_in: u32,
     messages_out: u32,
     /// The client's address.
@@ -77,7 +77,7 @@ pub(crate) struct Socket<S> {
 }
 
 impl<S> Socket<S> {
-    /// How many messages came in and went out.
+    /// How many messages were received and how many were sent.
     pub(super) fn messages(&self) -> (u32, u32) {
         (self.messages_in, self.messages_out)
     }
@@ -96,7 +96,7 @@ impl<S: Stream> Socket<S> {
         Self { stream, decoder, unread, writing, offset: 0, sent: 0, messages_in, messages_out, address }
     }
 
-    /// Reads once, and passes every whole message to `on_message` until that pauses.
+    /// Reads once, and passes every whole message to `on_message`, until it returns [`Flow::Pause`].
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -128,7 +128,7 @@ impl<S: Stream> Socket<S> {
         on_message: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
     ) -> Poll<Result<(), End>> {
         SCRATCH.with_borrow_mut(|scratch| {
-            // One read suffices: if it did not fill the buffer, there was no more data.
+            // One read is enough: if it did not fill the buffer, the kernel had no more data.
             let mut buffer = ReadBuf::new(scratch);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).map_err(|_| End::Gone)?;
             let read = buffer.filled_mut();
@@ -147,7 +147,7 @@ impl<S: Stream> Socket<S> {
         })
     }
 
-    /// Decodes whole frames from the start of `input`. Returns the number of bytes used, and whether to go on.
+    /// Decodes whole frames from the start of `input`. Returns the number of bytes used, and whether to decode more.
     fn decode(
         &mut self,
         input: &mut [u8],

@@ -1,11 +1,11 @@
-//! The buffer of a connection's bytes that have been read and not decoded.
+//! The buffer for the bytes of a connection that have been read and not decoded yet.
 
-/// Bytes that the buffer's capacity may exceed twice its content. Below this, freeing memory costs more than it saves.
+/// How many bytes the buffer's capacity may exceed twice its content. Freeing less memory costs more than it saves.
 const MAX_SLACK_BYTES: usize = 64;
 
-/// The start of an incomplete frame, or bytes that arrived while reading was paused. Its capacity is at most about twice its content
-/// and zero when it is empty, and it moves each byte a constant number of times, however small the parts in which bytes are added
-/// and consumed.
+/// The start of an incomplete frame, or bytes that arrived while reading was paused. The capacity is at most about twice the
+/// content, and zero if there is none. Each byte is moved a constant number of times on average, however small the parts in which
+/// bytes are added and consumed.
 #[derive(Debug, Default)]
 pub(super) struct Unread {
     bytes: Vec<u8>,
@@ -66,7 +66,7 @@ mod tests {
 
     const BYTES: usize = 64 * 1024;
 
-    /// Most reallocations: logarithmic in the size, as doubling and halving need.
+    /// The most reallocations. Because the capacity is doubled and halved, their number is logarithmic in the size.
     const MAX_MOVES: usize = 20;
 
     #[test]

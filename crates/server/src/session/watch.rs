@@ -1,4 +1,5 @@
-//! Delays lists of `watch` over their user's rate. Only the latest list is kept, because it replaces earlier ones.
+//! Delays the list of a `watch` command that exceeds its user's rate. Only the latest list is kept, because it replaces earlier
+//! ones.
 
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use super::pending::{DelayedWatch, PendingQuery};
 use crate::metrics::Drop;
 
 impl Live {
-    /// Looks up the users of a list, at the user's rate. Beyond the rate the list is delayed instead of refused, so that clients need
-    /// not keep it for a retry. A delayed list is looked up only when it is due, because the store's answer about shared conversations
-    /// becomes outdated.
+    /// Looks up the users of a list in the store. A list over the user's rate is delayed instead of refused, so that clients need
+    /// not keep it for a retry. A delayed list is looked up only when it is due, because the store's answer about shared
+    /// conversations becomes outdated.
     pub(super) fn watch(&mut self, id: Option<CommandId>, mut users: Vec<UserId>) {
         users.sort_unstable();
         users.dedup();
@@ -27,7 +28,7 @@ impl Live {
         }
     }
 
-    /// Takes the tokens of a list, or returns the wait for them.
+    /// Takes one token of the rate for each user of a list, or returns the time until there are enough.
     fn check_watch(&self, users: &[UserId]) -> Option<Duration> {
         let over = self.services.limiter.check_watch(&self.user, users.len()).err()?;
         Some(Duration::from_millis(over.retry_after.unwrap_or(0)))
@@ -48,19 +49,19 @@ impl Live {
         }
     }
 
-    /// When the delayed list is due; `None` while another command waits for the store, because that is answered first.
+    /// When the delayed list is due; `None` while another command waits for the store, because that command is answered first.
     pub(super) fn watch_due(&self) -> Option<Instant> {
         self.delayed_watch.as_deref().filter(|_| self.pending.is_none()).map(|delayed| delayed.due)
     }
 
-    /// Looks up the users of the delayed list if it is due. True if it was.
+    /// Looks up the users of the delayed list if it is due and within the rate. Returns `true` if it did.
     pub(super) fn release_watch(&mut self, now: Instant) -> bool {
         if self.watch_due().is_none_or(|due| due > now) {
             return false;
         }
         let Some(mut delayed) = self.delayed_watch.take() else { return false };
         if let Some(wait) = self.check_watch(&delayed.users) {
-            // Another connection of the user took the tokens.
+            // Another connection of the user has taken the tokens of the rate.
             delayed.due = now + wait;
             self.delayed_watch = Some(delayed);
             return false;

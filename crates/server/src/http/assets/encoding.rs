@@ -2,7 +2,7 @@
 
 use axum::http::{HeaderMap, header};
 
-/// The encodings in which files are built.
+/// The content encodings in which the build stores each file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum Encoding {
     Brotli,
@@ -23,7 +23,7 @@ impl Encoding {
         }
     }
 
-    /// Its name in `Content-Encoding`; `None` for the plain file.
+    /// The name of the encoding in `Content-Encoding`; `None` for the plain file.
     pub(super) fn name(self) -> Option<&'static str> {
         match self {
             Self::Brotli => Some("br"),
@@ -45,7 +45,7 @@ pub(in crate::http) fn accepted(headers: &HeaderMap) -> Vec<Encoding> {
     Encoding::ALL.into_iter().filter(|encoding| encoding.name().is_none_or(&accepts)).collect()
 }
 
-/// Parses a coding and whether the client accepts it: `gzip;q=0` does not.
+/// Parses the name of a coding, and whether the client accepts it. A weight of 0, as in `gzip;q=0`, means that it does not.
 fn parse_coding(item: &str) -> (&str, bool) {
     let (coding, parameters) = item.split_once(';').unwrap_or((item, ""));
     let weight = parameters

@@ -1,5 +1,5 @@
-// Builds `dist`: one file for each entry of package.json, with source maps, and the declarations. No name of ours is
-// shortened but local variables: stack traces can be read, and an add-on finds what it calls.
+// Builds `dist`: one file for each entry of package.json, with source maps, and the declarations. Only names of local
+// variables are shortened, so that stack traces are readable and add-ons find the methods that they call.
 
 import { execFileSync } from "node:child_process";
 import { cp, readFile, rm, writeFile } from "node:fs/promises";
@@ -37,7 +37,7 @@ const [core] = await Promise.all([
     entryPoints: ["src/node.ts"],
     outdir: "dist",
   }),
-  // For Node 20, which has no WebSocket: a well-kept one, in a file that newer versions do not load.
+  // Bundles a WebSocket library for Node 20, which has none, in a file that newer versions do not load.
   build({
     ...common,
     sourcemap: false,
@@ -49,7 +49,7 @@ const [core] = await Promise.all([
   }),
 ]);
 
-// A second minifier finds what the first leaves: 2.5 % of the core, packed.
+// A second minifier shortens the output of the first by 2.5 % of the compressed core.
 const { code, map } = await minify(await readFile(here("dist/index.js"), "utf8"), {
   module: true,
   compress: { passes: 3, ecma: 2022, pure_getters: true },
@@ -58,7 +58,7 @@ const { code, map } = await minify(await readFile(here("dist/index.js"), "utf8")
 await writeFile(here("dist/index.js"), code);
 await writeFile(here("dist/index.js.map"), map);
 
-// The same as a script, with `Switchboard.connect`. Its first line is not in the source map: a `;` stands for it.
+// The same code as a classic script with `Switchboard.connect`. The source map has a `;` for the script's additional first line.
 const script = code
   .replace(/export\s*\{([^}]*)\};?/, (_, names) => {
     const exported = names.split(",").map((name) => name.split(" as ").reverse().join(":"));
@@ -70,7 +70,7 @@ Object.assign(scriptMap, { file: "switchboard.js", mappings: `;${scriptMap.mappi
 await writeFile(here("dist/switchboard.js"), `"use strict";var Switchboard=(()=>{\n${script}\n`);
 await writeFile(here("dist/switchboard.js.map"), JSON.stringify(scriptMap));
 
-// What each module takes of the core, for `sizes.js`.
+// The size of each module in the core, for `sizes.js`.
 const [{ inputs }] = Object.values(core.metafile.outputs).filter(({ entryPoint }) => entryPoint);
 const modules = Object.entries(inputs).map(([path, { bytesInOutput }]) => [path.replace("src/", ""), bytesInOutput]);
 await writeFile(here("dist/modules.json"), JSON.stringify(Object.fromEntries(modules)));

@@ -1,5 +1,5 @@
-// The reference of the SDK, docs/sdk-reference.md, from the declarations in `dist`: each name that an entry point exports, with
-// its type and what is said of it.
+// Generates the reference of the SDK, docs/sdk-reference.md, from the declarations in `dist`: each name that an entry point
+// exports, with its type and its comment.
 
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -15,7 +15,7 @@ Made from the declarations by \`UPDATE_DOCS=1 node --test test/reference.test.js
 [the SDK](sdk.md). Types of the wire (\`Limits\`, \`Event\`, …) are those of [the protocol](protocol.md).
 `;
 
-/** The text of a declaration, with the comment above it, without what only the compiler needs. */
+/** The text of a declaration with its comment, without keywords and private members that only the compiler needs. */
 function textOf(declaration) {
   const node = ts.isVariableDeclaration(declaration) ? declaration.parent.parent : declaration;
   const start = node.jsDoc?.[0]?.pos ?? node.getStart();
@@ -45,7 +45,7 @@ export function reference() {
       .map((symbol) => (symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol))
       .filter((symbol) => !known.has(symbol) && symbol.declarations);
     parts.push(`## \`${join(name, path)}\`\n`);
-    // What one calls comes first.
+    // Functions, classes and variables come before types.
     for (const symbol of [...symbols.filter((s) => !isType(s)), ...symbols.filter(isType)]) {
       known.add(symbol);
       parts.push(`### ${symbol.name}\n`, "```ts", ...symbol.declarations.map(textOf), "```\n");

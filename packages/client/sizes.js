@@ -1,5 +1,5 @@
-// Prints what each part and module of the core takes, and the growth against the recorded sizes. `--update` records them, here
-// and in the table of the README. In CI the record is that of the commit a change starts from.
+// Prints the size of each part and module of the core, and its growth since the recorded sizes. `--update` records the sizes in
+// sizes.json and in the table of the README. In CI they are compared with the record of the commit on which a change is based.
 
 import { execFileSync } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
@@ -9,12 +9,12 @@ import { gzipSync } from "node:zlib";
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 const json = async (path) => JSON.parse(await readFile(here(path), "utf8"));
 
-/** Bytes by which the record may differ before it must be made anew. */
+/** By how many bytes the sizes may differ from the record before it must be updated. */
 const STALE = 512;
 const RECORD = "sizes.json";
 const README = "README.md";
 
-/** Which modules make which part, and what an app has of it. A module that is in none is in the last. */
+/** The parts: their modules, and what an app uses them for. A module that is in no part belongs to the last one. */
 const PARTS = [
   [
     "connection",
@@ -44,7 +44,7 @@ const modules = await json("dist/modules.json");
 const gzip = gzipSync(await readFile(here("dist/index.js")), { level: 9 }).length;
 const now = { gzip, modules: Object.fromEntries(Object.entries(modules).sort(([a], [b]) => (a < b ? -1 : 1))) };
 
-/** The bytes of each part as it is sent: its share of the minified bytes. */
+/** The compressed size of each part: its share of the compressed core, in proportion to its minified size. */
 function parts({ gzip, modules }) {
   const all = Object.values(modules).reduce((sum, bytes) => sum + bytes, 0) || 1;
   const named = new Set(PARTS.flatMap(([, , files]) => files));
@@ -54,7 +54,7 @@ function parts({ gzip, modules }) {
   });
 }
 
-/** The record of the commit that a change starts from: `--base COMMIT`, or what CI says; otherwise the one that is checked in. */
+/** The record of the commit on which a change is based (`--base COMMIT`, or set by CI); otherwise the one in the worktree. */
 async function recorded() {
   const given = process.argv.indexOf("--base");
   const { GITHUB_BASE_REF: branch } = process.env;

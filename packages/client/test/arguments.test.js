@@ -1,4 +1,4 @@
-// Arguments that cannot be right, and what an app sees of the SDK's objects in a console.
+// Invalid arguments, and how a console shows the objects of the SDK.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -108,7 +108,7 @@ test("a message that fails and that nobody waits for is no unhandled rejection",
     const failed = new Promise((done) => late.state.subscribe((state) => state === "failed" && done()));
     await failed;
     chat.close();`;
-  // An unhandled rejection ends it with 1.
+  // With an unhandled rejection the worker would exit with 1.
   const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`));
   assert.deepEqual(await once(worker, "exit"), [0]);
 });

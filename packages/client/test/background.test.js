@@ -1,11 +1,11 @@
-// What the SDK asks for by itself: how fast, how often, and in which order. On a scripted server and a clock that the tests move.
+// Background requests of the SDK: their rate, number and order, on a scripted server and a clock that the tests move.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { connect } from "@switchboard/client";
 import { chatting, FakeClock, LogServer, settle, texts } from "./fake-log.js";
 
-/** Notes when frames of these types come. */
+/** Records the times at which frames of these types arrive. */
 function timed(server, clock, ...types) {
   const times = [];
   const { receive } = server;
@@ -20,7 +20,7 @@ function timed(server, clock, ...types) {
 const most = (times) =>
   Math.max(0, ...times.map((from) => times.filter((at) => at >= from && at < from + 1_000).length));
 
-/** Moves the clock in small steps, so that what is due together comes one after the other. */
+/** Moves the clock in small steps, so that the effects of each step happen before the next one. */
 async function pass(clock, seconds) {
   for (let n = 0; n < seconds * 10; n++) await clock.advance(100);
 }
@@ -68,7 +68,7 @@ test("what is on the screen comes first, in `hello` and after it", async (t) => 
   });
   assert.equal(Object.keys(server.sent("hello")[1].cursors)[0], "#room3");
   await pass(clock, 5);
-  // The server says only after `welcome` that there is a gap: by then the first requests are made.
+  // The `gap` arrives after `welcome`, when the first requests are already sent.
   const place = server.sent("sync").findIndex(({ conversation }) => conversation === "#room3");
   assert.ok(place <= 5, `${place} of ${server.sent("sync").length}`);
   assert.equal(texts(room).length, 6);
@@ -156,7 +156,7 @@ test("200 read signals a second in a room of 50: one `members` request, and the 
   const room = chat.conversation("#general");
   t.after(room.members.subscribe(() => {}));
   await settle();
-  // Signals that come before the page, and after it.
+  // Signals that arrive before the page and after it.
   server.say({ type: "read", conversation: "#general", user: "user1", upto: 250 });
   server.say({ type: "read", conversation: "#general", user: "user2", upto: 2 });
   await settle();
@@ -276,7 +276,7 @@ test("unread messages are counted over all conversations, also those that are no
   assert.deepEqual(unread(), [60, 60, false]);
   assert.equal(chat.conversations.getSnapshot().length, 50);
   assert.equal(chat.conversations.hasMore.getSnapshot(), true);
-  // Of a conversation that is not loaded.
+  // A message of a conversation that is not loaded.
   server.message("#room3", "more");
   await pass(clock, 1);
   assert.deepEqual(unread(), [61, 60, false]);
@@ -339,7 +339,7 @@ test("any command, with a signal and a time-out; and frames that are not known h
   assert.deepEqual(frames, [{ type: "profile", user: "bob", name: "Bob" }]);
 });
 
-/** A storage of cursors, as an app has one. */
+/** A storage of cursors, like that of an app. */
 function storage() {
   const kept = {};
   return {

@@ -1,4 +1,4 @@
-// What is built: it has every name that the declarations promise, and source maps that lead back.
+// The built code has every name in the declarations, and source maps that lead to the sources.
 
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -10,7 +10,7 @@ import ts from "typescript";
 const dist = (name) => fileURLToPath(new URL(`../dist/${name}`, import.meta.url));
 const text = (name) => readFile(dist(name), "utf8");
 
-/** The declarations of the core, and the type of what `connect` takes second. */
+/** The declarations of the core, and the type of the second argument of `connect`. */
 function declarations() {
   const options = { skipLibCheck: true, types: [], target: ts.ScriptTarget.ES2022, strict: true };
   const program = ts.createProgram([dist("index.d.ts")], options);
@@ -27,7 +27,7 @@ const names = (type) => type.getProperties().map(({ name }) => name);
 
 /** Whether the code reads a property of this name: `options.name`, or `{ name } = options`. */
 const reads = (code, name) => new RegExp(`\\.${name}\\b|[{,]${name}(:\\w+)?[,}=]`).test(code);
-/** Whether the name is in the code, and not in a string only. */
+/** Whether the name is in the code outside of strings. */
 const has = (code, name) => new RegExp(`(?<![\\w"'])${name}(?![\\w"'])`).test(code);
 
 test("each option in the declarations is in the built code", async () => {

@@ -1,4 +1,4 @@
-// Two people, on the real server.
+// Two users on the real server.
 
 import assert from "node:assert/strict";
 import { onBoth, online, shows, until } from "./support.js";
@@ -59,7 +59,7 @@ onBoth("edits, deletions, reactions and replies are folded in, live and from the
   const fresh = server.connects(t, "bob").conversation("#general");
   assert.deepEqual(await until(fresh.messages, (list) => list.length > 3), lists[0]);
   await assert.rejects(hers.edit(answer.seq, "not mine"), { code: "forbidden" });
-  // Nobody waits for this one, and nothing is unhandled.
+  // This test ignores the promise, and must have no unhandled rejection.
   void hers.deleteMessage(999);
 });
 

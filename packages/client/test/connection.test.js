@@ -1,4 +1,4 @@
-// How a connection is made, lost and made again, on a scripted server and a clock that the tests move.
+// Connecting, losing the connection and reconnecting, on a scripted server and a clock that the tests move.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -9,7 +9,7 @@ import { ChatError, connect } from "@switchboard/client";
 import { FakeClock, FakeServer, settle } from "./fake-socket.js";
 import { online as isOnline, Server, until } from "./support.js";
 
-/** A chat of alice's on a scripted server, connected; ended with the test. */
+/** A connected chat of alice on a scripted server; closed after the test. */
 async function online(t, server, options = {}) {
   const clock = options.clock ?? new FakeClock();
   const { WebSocket } = server;
@@ -22,7 +22,7 @@ async function online(t, server, options = {}) {
 
 const refusal = (code, message, more = {}) => ({ type: "error", code, message, retryable: false, ...more });
 
-/** A server that refuses every `hello` like this. */
+/** A server that refuses every `hello` with this error code and close code. */
 const refusing = (code, close, more) =>
   new FakeServer().on("hello", (_, socket) => {
     if (code) socket.say(refusal(code, `the server says ${code}`, more));
@@ -99,7 +99,7 @@ test("a real server closes what floods with 4429, and takes it back", async (t) 
   await isOnline(chat);
   const closed = until(chat.status, ({ state }) => state === "offline");
   while (chat.status.getSnapshot().state === "online") {
-    // Each is refused for being too fast; that is what this app does not care for.
+    // The server refuses each command as too fast; this app ignores it.
     chat.command("typing", { conversation: "#general" }, { timeout: 1 }).catch(() => {});
     await new Promise((done) => setImmediate(done));
   }
@@ -107,7 +107,7 @@ test("a real server closes what floods with 4429, and takes it back", async (t) 
   assert.deepEqual([code, error.code], [4429, "rate_limited"]);
   assert.equal(reason, error.message);
   assert.ok(retryIn >= error.retryAfter && error.retryAfter >= 5_000, `${retryIn}`);
-  // The server wants it to stay away for longer than a test takes; a person need not wait.
+  // The server asks for a longer delay than the test may take; a reconnect by the user need not wait.
   chat.reconnect();
   await isOnline(chat);
 });
@@ -144,7 +144,7 @@ test("after a sleep, in which only the wall clock goes on, the connection is tri
   assert.equal(server.sent("ping").length, 1);
 });
 
-/** What the platform tells, from a test. */
+/** A network source whose events the test sends. */
 function network(visible) {
   const listeners = new Set();
   return {
@@ -224,7 +224,7 @@ test("without a page nothing connects until the chat is used", async (t) => {
     const options = { user: "alice", outbox: null, WebSocket: server.WebSocket, clock: new FakeClock() };
     const chat = connect("ws://chat.example", options);
     t.after(() => chat.close());
-    // What a server does that renders a page: it looks at values, and at most subscribes for a moment.
+    // A server that renders a page reads values, and at most subscribes for a moment.
     const room = chat.conversation("#general");
     for (const store of [chat.status, chat.conversations, room.messages, room.info, room.members]) {
       store.getSnapshot();
@@ -333,7 +333,7 @@ test("React Native has less of a platform, and it is enough", async () => {
   const script = `
     const Real = URL;
     const addresses = [];
-    // Its URL can be read only; these are not there without a polyfill.
+    // React Native's URL is read-only, and these globals are missing without a polyfill.
     globalThis.URL = class { #url; constructor(...args) { this.#url = new Real(...args); } get href() { return this.#url.href; } };
     for (const name of ["crypto", "TextEncoder", "TextDecoder", "BroadcastChannel", "indexedDB", "document", "structuredClone",
       "addEventListener", "performance"]) Object.defineProperty(globalThis, name, { value: undefined });

@@ -27,7 +27,7 @@ globalThis.IntersectionObserver = class {
   constructor(callback) {
     this.callback = callback;
   }
-  // It tells where an element is as soon as the page was drawn.
+  // A real observer reports where an element is as soon as the page was drawn.
   observe() {
     observers.add(this);
     queueMicrotask(() => this.tell());
@@ -47,7 +47,7 @@ export function scroll(intoView) {
   for (const observer of observers) observer.tell();
 }
 
-/** Whether the page is in front. */
+/** Makes the page visible or hidden. */
 export function show(visible) {
   Object.defineProperty(document, "visibilityState", { value: visible ? "visible" : "hidden", configurable: true });
   document.dispatchEvent(new window.Event("visibilitychange"));
@@ -60,7 +60,7 @@ export function container(html = "") {
   return element;
 }
 
-/** A server with two rooms of alice and bob; `opened` counts the connections that were tried. */
+/** A server with two rooms of alice and bob; `opened` counts the attempts to connect. */
 export function countingServer() {
   const server = fakeServer();
   const counts = { opened: 0 };
@@ -77,7 +77,7 @@ export function countingServer() {
   return { server, counts, options: { user: "alice", WebSocket: Counted, outbox: null } };
 }
 
-/** React's `act`, outside of which React renders as it does in a browser, without a warning. */
+/** Runs React's `act`. Outside of it React renders as in a browser, without warnings. */
 export async function acting(run) {
   globalThis.IS_REACT_ACT_ENVIRONMENT = true;
   try {
@@ -87,7 +87,7 @@ export async function acting(run) {
   }
 }
 
-/** What is written to the console as an error meanwhile. */
+/** Collects the errors that are written to the console during a test. */
 export function consoleErrors(t) {
   const errors = [];
   for (const name of ["error", "warn"]) t.mock.method(console, name, (...args) => errors.push(args.join(" ")));

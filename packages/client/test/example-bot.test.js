@@ -12,7 +12,7 @@ import { Server } from "./support.js";
 
 const BOT = fileURLToPath(new URL("../../../examples/bot/bot.js", import.meta.url));
 
-/** A directory, and what starts the bot with its cursors in `file`. */
+/** Makes a directory, and a function that starts the bot with its cursors in `file`. */
 async function prepared(t) {
   const server = await Server.start(t);
   const directory = await mkdtemp(join(tmpdir(), "switchboard-bot-"));
@@ -48,7 +48,7 @@ test("the bot keeps the cursors of other scopes", async (t) => {
 
 test("the bot says that its cursors cannot be read", { timeout: 30_000 }, async (t) => {
   const { directory, start } = await prepared(t);
-  // A directory can be opened, and not read.
+  // The path is a directory, which can be opened but not read.
   const bot = start(directory);
   let said = "";
   for await (const text of bot.stderr) if ((said += text).includes("cannot be loaded")) break;

@@ -7,7 +7,7 @@ export { FakeClock, settle };
 
 const time = (n) => new Date(Date.UTC(2026, 0, 1) + n * 1_000).toISOString();
 
-/** The messages that a log makes, by the rules of docs/protocol.md and nothing else. */
+/** The messages that the events of a log give, by the rules of docs/protocol.md and without code of the SDK. */
 export function fold(log) {
   const messages = new Map();
   for (const { type, target, from, on, seq, at, ...event } of log) {
@@ -39,7 +39,7 @@ export class LogServer extends FakeServer {
   #replay;
   #page;
   #at = 0;
-  /** What the server holds back of events it would send live. */
+  /** Pushed events that the server delays; `undefined` if it delays none. */
   held;
 
   constructor({ user = "alice", replay = 1_000, page = 50, limits = {}, ...more } = {}) {
@@ -66,7 +66,7 @@ export class LogServer extends FakeServer {
     this.on("received", ({ conversation, upto }) => ({ conversation, upto }));
   }
 
-  /** Puts an event into a log, and tells nobody. */
+  /** Stores an event in a log without pushing it. */
   store(conversation, event) {
     const log = this.logs.get(conversation) ?? [];
     this.logs.set(conversation, log);
@@ -75,7 +75,7 @@ export class LogServer extends FakeServer {
     return stored;
   }
 
-  /** The same, and sends it live. */
+  /** Stores an event in a log and pushes it. */
   write(conversation, event) {
     const stored = this.store(conversation, event);
     this.say(stored);
@@ -158,7 +158,7 @@ export class LogServer extends FakeServer {
   }
 }
 
-/** A chat of alice's on a scripted server, connected; ended with the test. */
+/** A connected chat of alice on a scripted server; closed after the test. */
 export async function chatting(t, server, options = {}, { now = true } = {}) {
   const clock = options.clock ?? new FakeClock();
   const { WebSocket } = server;
@@ -168,7 +168,7 @@ export async function chatting(t, server, options = {}, { now = true } = {}) {
   chat.on("error", (error) => errors.push(error));
   if (now) chat.start();
   await settle();
-  /** Loses the connection and lets the next one begin; `between` happens without one. */
+  /** Cuts the connection, calls `between`, and lets the chat reconnect. */
   const comeBack = async (between = () => {}) => {
     server.reachable = false;
     server.cut();

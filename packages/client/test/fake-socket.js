@@ -1,6 +1,6 @@
 // A server that a test scripts, over sockets without a network, and a clock that a test moves.
 
-/** What a server with default settings allows, where the SDK asks. */
+/** The default limits of a server that the SDK uses. */
 const LIMITS = {
   frame: 65_536,
   text: 16_384,
@@ -12,20 +12,20 @@ const LIMITS = {
   watch: 200,
 };
 
-/** Frames and events of a socket come one by one, each in a turn of its own, as those of a network. */
+/** Delivers each frame or event of a socket in its own task, as a network does. */
 const later = (act) => setImmediate(act);
 
-/** Lets everything happen that waits for no clock: frames on their way, promises. */
+/** Waits until frames in flight are delivered and promises are settled, without moving the clock. */
 export async function settle(turns = 30) {
   for (let n = 0; n < turns; n++) await new Promise(later);
 }
 
 /**
- * Answers `hello` with `welcome`, and every other command as `on` says; without a handler with `ok`. A handler gives the
- * answer's fields, or nothing if it answers by itself. `type: "error"` in them makes it an error.
+ * Answers `hello` with `welcome`, and every other command with the result of its handler (see `on`), or with `ok`. A handler
+ * returns the fields of the answer, with `type: "error"` for an error, or nothing if it answers by itself.
  */
 export class FakeServer {
-  /** Every socket that a client opened, and every frame that came, oldest first. */
+  /** Every socket that a client opened, and every frame that arrived, oldest first. */
   sockets = [];
   frames = [];
   /** Whether sockets open; otherwise they close with 1006. */
@@ -63,7 +63,7 @@ export class FakeServer {
     return this;
   }
 
-  /** The frames of a type that came so far. */
+  /** The frames of a type that have arrived so far. */
   sent(type) {
     return this.frames.filter((frame) => frame.type === type);
   }
@@ -73,12 +73,12 @@ export class FakeServer {
     return this.sockets.at(-1);
   }
 
-  /** Says something that nobody asked for, on the last socket. */
+  /** Pushes frames on the last socket. */
   say(...frames) {
     for (const frame of frames) this.socket.say(frame);
   }
 
-  /** Ends the last connection: 1006 is a network that broke. */
+  /** Ends the last connection. 1006 means that the network failed. */
   cut(code = 1006, reason = "") {
     this.socket.end(code, reason);
   }
@@ -97,7 +97,7 @@ class FakeSocket {
   onclose = null;
   onerror = null;
   readyState = 0;
-  /** A socket that is deaf neither hears nor says anything, and stays open: a connection that nobody has closed. */
+  /** While `deaf`, the socket stays open but neither sends nor receives: a half-open connection. */
   deaf = false;
 
   constructor(server, url, protocols) {
@@ -140,7 +140,7 @@ export class FakeClock {
   #timers = new Map();
   #next = 1;
 
-  /** `wall`: what the wall clock shows at the beginning; a test may set it, as people do. */
+  /** `wall`: the wall clock's time at the beginning. A test may set it, as users do. */
   constructor(wall = Date.UTC(2026, 0, 1)) {
     this.offset = wall;
   }
@@ -156,12 +156,12 @@ export class FakeClock {
 
   clearTimeout = (id) => void this.#timers.delete(id);
 
-  /** How many timers wait. */
+  /** The number of pending timers. */
   get timers() {
     return this.#timers.size;
   }
 
-  /** Moves on, by way of every timer that is due, with time for what each of them causes. */
+  /** Advances the time, fires every timer that is due, and waits for the effects of each. */
   async advance(milliseconds) {
     const end = this.#now + milliseconds;
     await settle();

@@ -1,4 +1,4 @@
-// What a conversation costs that nobody looks at any more.
+// The memory that a released conversation takes.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -11,7 +11,7 @@ const collect = runInNewContext("gc");
 
 const ROOMS = 200;
 
-/** Bytes in use, after everything was thrown away that can be. */
+/** The bytes in use after a garbage collection. */
 async function heap(server) {
   server.frames.length = 0;
   await settle();
@@ -40,7 +40,7 @@ async function place(t, options) {
 for (const way of ["release()", "five minutes without a subscriber"]) {
   test(`200 rooms that were opened weigh no more than 10 that are open, after ${way}`, async (t) => {
     const { server, clock, rooms, open } = await place(t);
-    // What is compiled and made once is there before anything is weighed.
+    // The first run compiles the code and creates shared objects before anything is measured.
     (await open(rooms))();
     for (const room of rooms) room.release();
     const nothing = await heap(server);

@@ -1,10 +1,10 @@
-// A conversation under two names, one that is released and opened again, and a chat that is closed while events come.
+// A conversation under two names, one that is released and opened again, and a chat that is closed while events arrive.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { chatting, LogServer, settle } from "./fake-log.js";
 
-/** A chat that learns only later whose it is: until then `@bob` and `@alice:bob` are two names. */
+/** A chat whose user is unknown at first: until it is known, `@bob` and `@alice:bob` are two conversations. */
 async function unnamed(t, server, options = {}) {
   let give;
   const token = () => new Promise((resolve) => (give = resolve));
@@ -178,7 +178,7 @@ test("a private room leaves the list with the answer to `leave`, also where even
   const room = chat.conversation("#private");
   t.after(room.messages.subscribe(() => {}));
   await settle();
-  // Written before the user leaves; the server then gives no page of the log, and does not send it either.
+  // The message is stored before the user leaves; afterwards the server refuses pages of the log, and does not push it.
   const late = server.store("#private", { type: "message", key: "late", text: "late" });
   let refusals = 0;
   server.on("sync", () => {
@@ -189,7 +189,7 @@ test("a private room leaves the list with the answer to `leave`, also where even
   await room.leave();
   assert.deepEqual([listed(), room.info.getSnapshot(), room.state.getSnapshot()], [["#other"], undefined, "missing"]);
   server.logs.delete("#private");
-  // One that was on its way does not bring it back.
+  // An event that was in flight does not open the conversation again.
   server.say(late);
   await settle();
   assert.deepEqual([listed(), server.sent("conversations").length, refusals], [["#other"], 0, 0]);

@@ -1,4 +1,4 @@
-// Losses of every kind, and what the SDK makes of them.
+// Lost connections of every kind, and how the SDK recovers.
 
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
@@ -12,7 +12,7 @@ const production = { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } }
 
 const offline = (chat) => until(chat.status, ({ state }) => state === "offline");
 
-/** A chat that ends with the test. */
+/** A chat that is closed after the test. */
 function chats(t, ...args) {
   const chat = connect(...args);
   t.after(() => chat.close());
@@ -125,7 +125,7 @@ test(
   async (t) => {
     const server = await Server.start(t);
     const held = [];
-    /** Answers may overtake events: here every one of bob's does. */
+    /** A socket on which answers arrive before bob's events; answers of a real server may also arrive before earlier events. */
     class Overtaking extends WebSocket {
       set onmessage(hear) {
         super.onmessage =
@@ -146,7 +146,7 @@ test(
     );
     await online(bot);
     await server.posts("send", { as: "bob", to: "@bot", text: "overtaken" });
-    // Of whom nothing is known: the inbox is looked at.
+    // The bot does not know this conversation, so it looks it up in the inbox.
     await server.posts("send", { as: "alice", to: "@bot", text: "on time" });
     await both;
     assert.deepEqual(heard, ["on time", "overtaken"]);
@@ -214,11 +214,11 @@ onBoth("a server that stops says when to come back, and is obeyed", async (t, Se
   const server = await Server.start(t, { env: { SWITCHBOARD_RECONNECT_SPREAD: "1500" } });
   const alice = server.connects(t, "alice");
   await online(alice);
-  // It may have tried again by the time that the server is gone.
+  // The chat may have tried again by the time that the server has stopped.
   const [{ code, retryIn }] = await Promise.all([offline(alice), server.stop()]);
   assert.equal(code, 1012);
   assert.ok(retryIn >= 0 && retryIn < 1_500 * 1.25, `${retryIn}`);
-  // An event of the platform's does not shorten what the server said; a person does.
+  // An event of the platform does not shorten the server's delay; a reconnect by the user does.
   await server.start();
   alice.reconnect();
   await online(alice);
@@ -228,7 +228,7 @@ onBoth("commands wait for a connection, and are repeated after a loss", async (t
   const server = await Server.start(t);
   const { WebSocket, cut } = server.wire();
   const alice = server.connects(t, "alice", { WebSocket });
-  // Before there is any.
+  // The command is called before there is a connection.
   const room = await alice.create({ room: "early", title: "Early" });
   cut();
   await offline(alice);

@@ -1,4 +1,4 @@
-// What an outbox must survive: messages that are too long, a storage that keeps some of them, other tabs, late calls.
+// Faults that the outbox must survive: messages that are too long, a storage that refuses some entries, other tabs, late calls.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

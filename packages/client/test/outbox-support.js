@@ -1,4 +1,4 @@
-// A scripted server's chat with an outbox, and a storage that a test looks into and breaks.
+// A chat with an outbox on a scripted server, and a storage that a test can inspect and break.
 
 import { connect } from "@switchboard/client";
 import { FakeClock, settle } from "./fake-socket.js";
@@ -6,7 +6,7 @@ import { FakeClock, settle } from "./fake-socket.js";
 export const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 export const jwt = (claims) => `${part({ alg: "HS256" })}.${part(claims)}.c2lnbmF0dXJl`;
 
-/** A storage of an app's own, which a test can look into and break. */
+/** A storage of an app, which a test can inspect and break. */
 export function memory() {
   const kept = new Map();
   const calls = [];
@@ -30,7 +30,7 @@ export function memory() {
       if (storage.broken) throw storage.broken;
       of(scope).delete(key);
     },
-    /** All that is kept, whosever it is. */
+    /** All stored entries of all users. */
     all: () => [...kept].flatMap(([scope, entries]) => [...entries.values()].map((entry) => ({ scope, ...entry }))),
   };
   return storage;
@@ -38,7 +38,7 @@ export function memory() {
 
 export const SCOPE = "ws://chat.example/v1/ws alice";
 
-/** A chat of alice's on a scripted server, started; ended with the test. */
+/** A started chat of alice on a scripted server; closed after the test. */
 export async function started(t, server, options = {}) {
   const clock = options.clock ?? new FakeClock();
   const { WebSocket } = server;
@@ -51,7 +51,7 @@ export async function started(t, server, options = {}) {
   return { chat, clock, errors, room: chat.conversation("#general") };
 }
 
-/** Keeps the process alive while a test waits for the channel between tabs, which does not. */
+/** Keeps the process alive while a test waits for the channel between tabs, which does not keep it alive. */
 export function awake(t) {
   const timer = setInterval(() => {}, 1_000);
   t.after(() => clearInterval(timer));

@@ -1,4 +1,4 @@
-// What is sent and not acknowledged, and what becomes of it.
+// The outbox: messages that are sent and not acknowledged.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -24,7 +24,7 @@ test("a message that failed is kept as failed, with its reason and attempts, and
   );
   first.chat.close();
 
-  // Meanwhile one would be let: nobody asked.
+  // The server would accept the message now, but the SDK does not send a failed message again by itself.
   server.on("send", () => stored(7));
   const second = await started(t, server, { outbox: storage });
   second.room.messages.subscribe(() => {});
@@ -78,7 +78,7 @@ test("what was typed two days ago and never sent fails with `expired` when the p
   server.reachable = true;
   const second = await started(t, server, { outbox: storage, clock });
   assert.equal(server.sent("send").length, 0);
-  // What is kept is left to the tab that sent it, which may just be retrying it.
+  // The stored entry stays unchanged, because the tab that sent the message may be retrying it.
   assert.deepEqual([second.room.outgoing(key).error.code, storage.all()[0].state], ["expired", undefined]);
 });
 
@@ -181,7 +181,7 @@ test("a message that is held waits beside the log: not sent again, and sent when
   assert.equal(sent.state.getSnapshot(), "held", "a moderator may take their time");
   chat.close();
 
-  // The next page asks once, with the same key, what became of it.
+  // The next page sends the message once more with the same key, to learn the decision.
   server.on("send", () => ({ conversation: "#general", held: true, duplicate: true }));
   const next = await started(t, server, { outbox: storage, clock });
   await settle();

@@ -1,10 +1,10 @@
-// Requests that the SDK makes by itself, where there are thousands of them, or answers that lead nowhere.
+// Background requests of the SDK if there are thousands of them, or if the answers make no progress.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { chatting, LogServer, settle } from "./fake-log.js";
 
-/** A server with 300 conversations that are not read, and the times at which `read` frames come. */
+/** A server with 300 unread conversations, and the times at which `read` frames arrive. */
 async function unread(t) {
   const server = new LogServer({ page: 400 });
   for (let n = 0; n < 300; n++) server.fill(`#room${n}`, 2);

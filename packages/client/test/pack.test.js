@@ -25,7 +25,7 @@ before(async () => {
   const [{ filename }] = JSON.parse(stdout);
   await writeFile(join(project, "package.json"), '{"private":true,"type":"module"}');
   await run("npm", ["install", "--offline", "--no-audit", "--no-fund", `./${filename}`], { cwd: project });
-  // The frameworks that an app has already.
+  // Links the frameworks, which a real app has installed.
   const { resolve } = createRequire(import.meta.url);
   await mkdir(join(project, "node_modules/@types"), { recursive: true });
   for (const name of ["react", "vue", "svelte", "@types/react"])
@@ -123,7 +123,7 @@ export async function backEnd() {
 export const fake = fakeServer({ limits: { replay: 10 } }).connect("alice").status.getSnapshot().state;
 `;
 
-/** What the compiler says about files of the project. */
+/** The compiler's output for files of the project. */
 async function compile(files, module, moduleResolution) {
   for (const [name, text] of Object.entries(files)) await writeFile(join(project, name), text);
   const options = {

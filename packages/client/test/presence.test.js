@@ -1,4 +1,4 @@
-// Who is there, and who types: whom the server is asked to watch, and what it does when nobody looks any more.
+// Presence and typing: the users in `watch`, and what happens when the app no longer subscribes.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -50,7 +50,7 @@ test("over `limits.watch` the last ones are watched, and `watched` says of the o
     users.map((user) => chat.presence(user).getSnapshot()?.online),
     [undefined, undefined, true, undefined, undefined],
   );
-  // What comes onto the screen goes before what was there.
+  // Users of new subscriptions are watched before those of older ones.
   chat.presence("a").subscribe(() => {});
   stops[3]();
   await clock.advance(50);

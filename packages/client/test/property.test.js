@@ -1,5 +1,5 @@
-// The fold and the cursor under any order of frames: every list is what the log makes, and every listener hears each
-// event once, in order.
+// Lists and cursors under any order of frames: every list equals the one computed from the log, and every listener receives
+// each event once, in order.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -18,7 +18,7 @@ const asListed = ({ seq, from, text, edited, deleted, reactions = {} }) => ({
   reactions: Object.entries(reactions).sort(([a], [b]) => (a < b ? -1 : 1)),
 });
 
-/** Events that mean something: most of them are about one of a few messages. */
+/** Random events, most of which are about one of a few messages. */
 const event = fc.record({
   type: fc.constantFrom("message", "message", "edit", "delete", "react", "react", "react", "rename", "withheld"),
   from: fc.constantFrom(...USERS),
@@ -28,7 +28,7 @@ const event = fc.record({
   text: fc.constantFrom(...HOSTILE),
 });
 
-/** How each event comes: in which order, how often, or not at all. */
+/** How each event arrives: in which order, how often, or not at all. */
 const delivery = fc.record({
   order: fc.infiniteStream(fc.integer({ min: 0, max: 6 })),
   lost: fc.infiniteStream(fc.integer({ min: 0, max: 9 })),
@@ -78,7 +78,7 @@ test("any order, any loss, any cut: the list is the log's, and each event is hea
           else await settle(5);
         }
         for (const late of waiting) server.say(late);
-        // The last event is not lost, so a hole in front of it shows.
+        // The last event is not lost, so the SDK notices a gap before it.
         server.message("#general", "the end");
         await clock.advance(5_000);
         const log = server.logs.get("#general");
@@ -96,7 +96,7 @@ test("any order, any loss, any cut: the list is the log's, and each event is hea
   );
 });
 
-/** What happens to a list that is being trimmed: messages come, earlier ones are asked for, and answered late or refused. */
+/** Steps while a list is trimmed: messages arrive, earlier pages are requested, and are answered late or refused. */
 const step = fc.oneof(
   fc.record({ live: fc.integer({ min: 1, max: 60 }) }),
   fc.constantFrom({ ask: true }, { ask: true }, { answer: true }, { refuse: true }),

@@ -1,4 +1,4 @@
-// React Native, as far as the globals go that it has: the SDK in a world without a page, against the real server.
+// The SDK with only the globals of React Native, without a page, against the real server.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -9,7 +9,7 @@ import WebSocket from "ws";
 import { asyncStorageCursors, asyncStorageOutbox, nativeNetwork } from "@switchboard/client/react-native";
 import { Server, until, wire } from "./support.js";
 
-/** The `URL` of React Native: what it was given, with a slash behind it, and nothing that can be set. */
+/** The `URL` of React Native: it appends a slash to its text, and has no setters. */
 class NativeUrl {
   #href;
   constructor(url, base) {
@@ -24,7 +24,7 @@ class NativeUrl {
   }
 }
 
-/** The SDK as an app's bundler makes it, run where only these names are there. */
+/** Bundles the SDK as an app does, and runs it with only these globals. */
 async function native(more) {
   const { outputFiles } = await build({
     stdin: {
@@ -46,7 +46,7 @@ async function native(more) {
   return vm.runInContext(`${outputFiles[0].text}; Sdk`, context);
 }
 
-/** `AsyncStorage`; `count` is a readable of how many items it holds. */
+/** A fake `AsyncStorage`; `count` is a readable with the number of its items. */
 function asyncStorage() {
   const items = new Map();
   const listeners = new Set();
@@ -67,7 +67,7 @@ function asyncStorage() {
   };
 }
 
-/** `AppState` and `NetInfo`, which a test sets. */
+/** A fake `AppState` and `NetInfo`, which a test sets. */
 function device() {
   const listeners = { app: new Set(), net: new Set() };
   const AppState = {
@@ -135,7 +135,7 @@ test("AsyncStorage gives back what was put, in order, by server and user", async
   const storage = asyncStorage();
   const outbox = asyncStorageOutbox(storage);
   const entry = (key, time) => ({ key, time, to: "#a", text: key });
-  // Without waiting: they are done in turn.
+  // The calls are made without waiting; the storage runs them one after the other.
   const all = [
     outbox.put("s alice", entry("two", 2)),
     outbox.put("s alice", entry("one", 1)),
@@ -183,7 +183,7 @@ test("the app that comes to the front connects at once", async (t) => {
   await until(chat.status, ({ state }) => state === "online");
   app("background");
   line.part();
-  // The waits become longer: so long that nothing but the app's coming to the front ends this one in time.
+  // The backoff is now so long that only the event of the active app ends it in time.
   await until(chat.status, ({ retryIn }) => retryIn > 1_500);
   line.mend();
   const from = performance.now();

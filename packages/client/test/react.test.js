@@ -11,7 +11,7 @@ import { connect } from "@switchboard/client";
 import { ChatProvider, useChat, useConversation, useMarkRead, useMessages, useValue } from "@switchboard/client/react";
 import { shows, until } from "./support.js";
 
-/** What the components have seen last. */
+/** The values of the last render of the components. */
 let seen;
 
 function Room({ id = "#team" }) {
@@ -28,7 +28,7 @@ function Room({ id = "#team" }) {
 
 const texts = (element) => [...element.querySelectorAll("li")].map((li) => li.textContent);
 
-/** Renders into a page; the test ends with it unmounted and disconnected. */
+/** Renders into a page, which is unmounted and disconnected after the test. */
 function page(t) {
   const element = container();
   const root = createRoot(element);
@@ -39,7 +39,7 @@ function page(t) {
   return { element, root, render: (node) => flushSync(() => root.render(node)) };
 }
 
-/** Waits until a store is as wanted, and React has rendered it: what a store changes is rendered in a microtask. */
+/** Waits until a store has the wanted value and React has rendered it, which happens in a microtask. */
 async function sees(store, wanted) {
   await until(store, wanted);
   await new Promise((done) => setImmediate(done));
@@ -99,14 +99,14 @@ test("the provider disconnects after it was unmounted, but not between two mount
   render(app("visible"));
   const first = seen.chat;
   await sees(first.status, ({ state }) => state === "online");
-  // Effects end and begin again, as they do in strict mode and after a hot reload.
+  // Effects end and begin again, as in strict mode and after a hot reload.
   render(app("hidden"));
   render(app("visible"));
   assert.deepEqual([seen.chat === first, counts.opened], [true, 1]);
   render(app("hidden"));
   await sees(first.status, ({ state }) => state === "idle");
   assert.deepEqual(server.connections, []);
-  // A chat that is closed stays so: the components get another one.
+  // A closed chat cannot be used again, so the components get another one.
   render(app("visible"));
   assert.notEqual(seen.chat, first);
   await sees(seen.chat.status, ({ state }) => state === "online");

@@ -1,4 +1,4 @@
-// The reference in the docs is that of today's types.
+// The reference in the docs is up to date with the types.
 
 import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";

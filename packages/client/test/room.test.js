@@ -1,11 +1,11 @@
-// What a conversation makes of what the server says, in any order: on a scripted server and a clock that the
-// tests move.
+// How a conversation handles the server's frames in any order, on a scripted server and a clock that the tests
+// move.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { chatting, LogServer, settle, texts } from "./fake-log.js";
 
-/** A server with one room of so many messages, and a chat that has it open. */
+/** A server with one room of this many messages, and a chat that has opened it. */
 async function opened(t, { messages = 3, id = "#general", ...options } = {}, chatOptions = {}) {
   const server = new LogServer(options);
   server.fill(id, messages);
@@ -19,7 +19,7 @@ async function opened(t, { messages = 3, id = "#general", ...options } = {}, cha
 test("two objects of one conversation are both alive once the user is known", async (t) => {
   const server = new LogServer();
   server.fill("@alice:bob", 2);
-  // The token says nothing of its user: the welcome does.
+  // The token does not name the user; `welcome` does.
   const { chat } = await chatting(t, server, { user: undefined, token: "a.b.c", start: false }, { now: false });
   const [short, long] = [chat.conversation("@bob"), chat.conversation("@alice:bob")];
   assert.notEqual(short, long);
@@ -70,7 +70,7 @@ test("what is no name of a conversation is refused at once", async (t) => {
 test("an `ok` that overtakes events waits for them: no `sync`", async (t) => {
   const { server, room, clock } = await opened(t);
   server.on("send", ({ to, id, type, ...what }) => {
-    // Another's event is stored before, and arrives after the answer.
+    // An event of another user is stored before this one, and arrives after the answer.
     const before = server.store(to, { type: "message", key: "b", text: "before" });
     const { conversation, seq, at } = server.store(to, { type: "message", from: "alice", ...what });
     queueMicrotask(() => server.say(before));
@@ -102,7 +102,7 @@ test("after a restored backup nothing of the old log is shown", async (t) => {
   const { server, room, clock, comeBack } = await opened(t, { messages: 8 });
   const resyncs = [];
   room.on("resync", () => resyncs.push(1));
-  // An event that runs ahead of one that is missing.
+  // The event arrives although an earlier one is missing.
   server.say({ ...server.store("#general", { type: "message", key: "x", text: "of the old log" }), seq: 10 });
   await settle();
   await comeBack(() => {

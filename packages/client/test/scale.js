@@ -1,4 +1,4 @@
-// Bots with many conversations, on a server for production with the limits that it comes with.
+// Bots with many conversations, on a production server with the default limits.
 
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
@@ -12,18 +12,18 @@ import { connect } from "@switchboard/client";
 import { Server, until, wire } from "./support.js";
 
 const SECRET = "a secret of the tests that is long enough";
-/** Requests at a time of the back end that writes the news. */
+/** Concurrent requests of the back end that sends the messages. */
 const AT_ONCE = 64;
 
 const idOf = (n) => `@bot:user${n}`;
 
-/** A server, and a back end that writes to the bot in the name of so many users. */
+/** A server, and a back end that sends messages to the bot in the name of `count` users. */
 export async function busy(t, count, env = {}) {
   const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, ...env } });
   const [key] = /sbk_\S+/.exec((await server.cli("key", "create", "shop")).stdout);
   const authorization = { authorization: `Bearer ${key}` };
   const post = (n, text) => server.posts("send", { as: `user${n}`, to: "@bot", text }, authorization);
-  /** A message of each user. */
+  /** Sends a message of each user. */
   const news = async (text) => {
     let next = 0;
     const work = async () => {
@@ -35,7 +35,7 @@ export async function busy(t, count, env = {}) {
   return { server, news, count, token: server.token("bot") };
 }
 
-/** A socket class that notes when frames go out. */
+/** A socket class that records when frames are sent. */
 function noting(line) {
   const sent = [];
   class Noting extends line.WebSocket {
@@ -58,7 +58,7 @@ export function peak(frames) {
   return most;
 }
 
-/** A connection is lost, everybody writes, it comes back. What that took, and what was heard. */
+/** Cuts the connection, sends a message of each user, and reconnects. Returns the duration and the received messages. */
 export async function outage(t, { server, news, count, token }) {
   const line = wire();
   const { WebSocket, sent } = noting(line);
@@ -84,7 +84,7 @@ export async function outage(t, { server, news, count, token }) {
   const online = performance.now() - start;
   await all;
   const caughtUp = performance.now() - start;
-  // Nothing comes twice, and the receipts go out at the same pace.
+  // No message arrives twice, and the receipts are sent at the same rate.
   await news("live");
   await until(bot.conversations, () => heard.length >= 2 * count);
   assert.deepEqual(
@@ -96,7 +96,7 @@ export async function outage(t, { server, news, count, token }) {
   return { online, caughtUp, frames: peak(sent), state: bot.status.getSnapshot().state };
 }
 
-/** A process of the bot's. `heard` is what it has printed. */
+/** Starts a process of the bot. `heard` has the messages that it has printed. */
 async function startBot(t, { server, token }, file) {
   const script = fileURLToPath(new URL("fixtures/bot.js", import.meta.url));
   const child = spawn(process.execPath, [script, server.url, token, file], { stdio: ["ignore", "pipe", "inherit"] });
@@ -118,7 +118,7 @@ async function startBot(t, { server, token }, file) {
       look();
     });
   const kill = async () => {
-    // What it has printed may be read after its end.
+    // The output may be read completely only after the end of the process.
     const gone = once(lines, "close");
     child.kill("SIGKILL");
     await gone;
@@ -126,7 +126,7 @@ async function startBot(t, { server, token }, file) {
   return { heard, when, kill };
 }
 
-/** A bot is killed while it catches up, and started again: what both runs heard. */
+/** Kills a bot while it catches up, and starts it again. Returns the messages that both runs have received. */
 export async function killed(t, place) {
   const { news, count } = place;
   const folder = await mkdtemp(join(tmpdir(), "switchboard-bot-"));

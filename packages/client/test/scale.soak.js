@@ -1,4 +1,4 @@
-// Bots with 1,000 and 2,000 conversations that all have news, on a production server with default limits.
+// Bots with 1,000 and 2,000 conversations that all have new messages, on a production server with default limits.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

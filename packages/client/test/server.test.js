@@ -18,7 +18,7 @@ async function production(t, env = {}) {
 
 test("a token that was minted lets its user in", async (t) => {
   const { server } = await production(t);
-  // As it comes out of a file: the line break at the end does not count.
+  // The secret has a line break at its end, as if it was read from a file; the line break is ignored.
   const alice = connect(server.url, { token: () => mintToken(`${SECRET}\n`, { user: "alice" }) });
   t.after(() => alice.close());
   await until(alice.status, ({ state }) => state === "online");
@@ -87,7 +87,7 @@ test("a user is logged out everywhere", async (t) => {
   await assert.rejects(command({ url: server.url, key: token }, "conversations", {}), { code: "unauthorized" });
 });
 
-/** A door in front of the server that answers as `answers` say, in turn, and then lets everything through. */
+/** A proxy to the server that sends `answers`, one after the other, and then forwards all requests. */
 async function door(t, server, answers) {
   const keys = [];
   const front = createServer(async (request, response) => {

@@ -1,4 +1,4 @@
-// Where messages that are not acknowledged are kept, for whom, and what other tabs know of them.
+// The storage of unacknowledged messages: its scopes, and the notices to other tabs.
 
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
@@ -107,7 +107,7 @@ test("a message that another tab took back while this one was reading the storag
   const other = await started(t, server, { outbox: slow, maxAge: Infinity });
   const sends = server.sent("send").length;
   one.room.outgoing("k").discard();
-  // The other tab hears of it over a channel of the platform's.
+  // The other tab is notified over the platform's `BroadcastChannel`.
   const heard = new BroadcastChannel("switchboard.outbox");
   const marker = new Promise((resolve) => (heard.onmessage = resolve));
   const speaker = new BroadcastChannel("switchboard.outbox");
@@ -193,11 +193,11 @@ test("IndexedDB that closes: it is opened again, and what was said after it is k
   };
   room.send(texts[0]);
   await keptAre(texts.slice(0, 1));
-  // As iOS does it in the background: without an event, so the next use fails with InvalidStateError.
+  // Closes the database like iOS in the background: without an event, so the next use fails with InvalidStateError.
   opened.forEach((database) => database.close());
   room.send(texts[1]);
   await keptAre(texts.slice(0, 2));
-  // As a browser does that clears data.
+  // Closes the database with a `close` event, like a browser that clears its data.
   for (const database of opened) {
     database.close();
     database.onclose?.(new Event("close"));

@@ -1,4 +1,4 @@
-// What the tests speak: the real server, which can be killed and started again, and a wire that can be cut.
+// Helpers of the tests: the real server, which can be killed and started again, and connections that can be cut.
 
 import { execFile, spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
@@ -17,15 +17,15 @@ import { fakeServer } from "@switchboard/client/testing";
 const binary =
   process.env.SWITCHBOARD_BINARY ?? fileURLToPath(new URL("../../../target/debug/switchboard", import.meta.url));
 
-// The server takes its settings from there; the tests want it as it comes.
+// The server reads settings from the environment; the tests need the default settings.
 const environment = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !name.startsWith("SWITCHBOARD_")),
 );
 
-/** How long a test waits for what must come. It only matters to a test that fails. */
+/** Milliseconds that a test waits before it fails. */
 const PATIENCE = 30_000;
 
-/** A server on a data directory of its own; ended and cleaned away with the test `t`. */
+/** A server on its own data directory; stopped and deleted after the test `t`. */
 export class Server {
   static async start(t, { args = ["dev"], env = {} } = {}) {
     const server = new Server();
@@ -38,7 +38,7 @@ export class Server {
     return server;
   }
 
-  /** Starts, the second time on the port of the first. */
+  /** Starts the server; later starts use the port of the first one. */
   async start() {
     const address = this.url ? new URL(this.url).host : "127.0.0.1:0";
     let said = "";
@@ -58,7 +58,7 @@ export class Server {
     });
   }
 
-  /** Ends the server as a power cut would: it learns nothing of it. */
+  /** Kills the server without a clean stop. */
   async kill() {
     await this.stop("SIGKILL");
   }
@@ -75,36 +75,36 @@ export class Server {
     return wire();
   }
 
-  /** Somebody's chat, which ends with the test. */
+  /** A chat of a user, which is closed after the test. */
   connects(t, user, options = {}) {
     const chat = connect(this.url, { user, ...options });
     t.after(() => chat.close());
     return chat;
   }
 
-  /** The command line, on the server's data. */
+  /** Runs a command of the command line on the server's data. */
   cli(...args) {
     return promisify(execFile)(binary, [...args, "--data", this.data], { env: { ...environment, ...this.env } });
   }
 
-  /** A token for somebody; the server's secret is in `env`. */
+  /** Makes a token for a user; the server's secret is in `env`. */
   token(user, { ttl = 3_600 } = {}) {
     const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
     const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub: user, exp: Math.floor(Date.now() / 1_000) + ttl })}`;
     return `${signed}.${createHmac("sha256", this.env.SWITCHBOARD_AUTH_SECRET).update(signed).digest("base64url")}`;
   }
 
-  /** The same as `posts`, on a production server. */
+  /** Posts a command as a user of a production server. */
   asUser(user, command, body) {
     return this.posts(command, body, { authorization: `Bearer ${this.token(user)}` });
   }
 
-  /** Waits until so many connections are left. */
+  /** Waits until the server has this number of connections. */
   async hasConnections(wanted) {
     for (;;) {
       const page = await (await fetch(`${this.url}/metrics`)).text();
       if (Number(/^switchboard_connections (\d+)/m.exec(page)?.[1]) === wanted) return;
-      // waits for: the next look, nothing tells of it
+      // waits for: the next poll, because no event reports it
       await new Promise((done) => setTimeout(done, 20));
     }
   }
@@ -117,7 +117,7 @@ export class Server {
     return said;
   }
 
-  /** A page of something, until the last. */
+  /** Reads the whole log of a conversation, page by page. */
   async log(user, conversation) {
     const events = [];
     for (let more = true; more;) {
@@ -140,14 +140,14 @@ export class Server {
   }
 }
 
-/** What a `dev` server starts with. */
+/** The messages with which a `dev` server starts. */
 const LINES = [
   ["alice", "Hi Bob! Every message here is on the disk before I see that it was sent."],
   ["bob", "And when I was away I get what I missed, in the same order as you."],
   ["alice", "Open the other link in a second tab and write something."],
 ];
 
-/** The same tests' other server: that of `@switchboard/client/testing`. It does what `Server` does, as far as they ask. */
+/** The fake server of `@switchboard/client/testing`, with the methods of `Server` that the tests use. */
 export class Fake {
   static async start(t, { env = {} } = {}) {
     const prefix = "SWITCHBOARD_LIMITS_";
@@ -204,7 +204,7 @@ export function wire() {
   let whole = true;
   class Wire extends WebSocket {
     constructor(url, ...args) {
-      // Nobody listens on port 1.
+      // No process listens on port 1.
       super(whole ? url : "ws://127.0.0.1:1", ...args);
       open.add(this);
       this.on("close", () => open.delete(this));
@@ -214,9 +214,9 @@ export function wire() {
   return {
     WebSocket: Wire,
     open,
-    /** Without a farewell, as a network does it. */
+    /** Cuts the connections without a close frame, like a failed network. */
     cut: () => open.forEach((socket) => socket.terminate()),
-    /** The same, and no other until it is mended. */
+    /** Cuts the connections, and lets no new one through until `mend`. */
     part() {
       whole = false;
       this.cut();
@@ -227,7 +227,7 @@ export function wire() {
   };
 }
 
-/** Waits until a store's value is as wanted; gives the value. */
+/** Waits until a store has the wanted value, and returns it. */
 export function until(store, wanted, what = wanted.toString()) {
   return new Promise((resolve, reject) => {
     let stop;

@@ -14,7 +14,7 @@ import { until } from "./support.js";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 
-/** The component and what runs it, as a bundler makes them: `generate` is `client` or `server`. */
+/** Bundles the component and the code that runs it. `generate` is `client` or `server`. */
 async function bundle(t, generate, runs) {
   const svelte = {
     name: "svelte",
@@ -32,7 +32,7 @@ async function bundle(t, generate, runs) {
     format: "esm",
     platform: generate === "client" ? "browser" : "node",
     conditions: generate === "client" ? ["browser"] : [],
-    // What Node's entry point loads where there is no WebSocket: these tests bring their own.
+    // Node's entry point loads this file if there is no WebSocket; these tests pass their own WebSocket.
     external: ["./ws.cjs"],
     logLevel: "error",
     plugins: [svelte],

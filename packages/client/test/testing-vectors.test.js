@@ -1,4 +1,4 @@
-// The wire vectors of testdata/protocol against the fake server: it takes and refuses what the real one does.
+// Sends the wire vectors of testdata/protocol to the fake server, which must accept and refuse them like the real one.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -8,10 +8,10 @@ import { fakeServer } from "@switchboard/client/testing";
 const read = (file) =>
   JSON.parse(readFileSync(new URL(`../../../testdata/protocol/${file}.json`, import.meta.url), "utf8")).cases;
 
-/** Of these nothing is left to see once JavaScript has read the JSON. */
+/** Cases that the fake server cannot check, because JavaScript's JSON parser hides the difference. */
 const BEYOND_JSON = [/a field twice/, /name twice/, /to the last digit/];
 
-/** What a frame, as text, is answered with: the kind of the frame, with the code and field of an error. */
+/** The answer to a frame that is given as text: its type, with the code and field of an error. */
 function answer(text, { hello = true } = {}) {
   const server = fakeServer();
   return new Promise((resolve) => {
@@ -33,7 +33,7 @@ function answer(text, { hello = true } = {}) {
 }
 
 const command = (frame) => answer(JSON.stringify(frame), { hello: frame.type !== "hello" });
-/** Refused for what is in it, and not because there is no such conversation. */
+/** Whether a frame is refused because of its content, not because its conversation does not exist. */
 const refused = ({ code }) => ["bad_field", "bad_frame", "too_large"].includes(code);
 
 for (const { name, json, code, field } of read("bad-commands")) {
@@ -86,7 +86,7 @@ for (const { name, json, valid } of read("numbers")) {
   test(`number: ${name}`, async () => assert.equal(!refused(await answer(frame)), valid));
 }
 
-/** The command of which an event is the effect. */
+/** The command that stores this event. */
 function commandOf({ type, conversation, seq: _, from: _from, at: _at, ...fields }) {
   if (type === "create") return [type, { room: conversation, ...fields }];
   if (type === "message") return ["send", { to: conversation, ...fields }];

@@ -1,4 +1,4 @@
-// The fake server answers what the real one answers, word by word; and what a test can do with it.
+// The fake server answers exactly like the real one; and the methods that it offers to tests.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -6,7 +6,7 @@ import WebSocket from "ws";
 import { fakeServer } from "@switchboard/client/testing";
 import { online, Server, shows, until } from "./support.js";
 
-/** Commands with what is worth comparing: every one, the refusals too. `as` says it. */
+/** All commands, also refused ones, whose answers are compared: the user, the command and its fields. */
 const SCRIPT = [
   ["alice", "send", { to: "@bob", key: "k1", text: "hi" }],
   ["alice", "send", { to: "@bob", key: "k1", text: "hi" }],
@@ -125,7 +125,7 @@ const SCRIPT = [
   ["bob", "toString", {}],
 ];
 
-/** An answer without what differs from run to run: times, and keys that a server made. */
+/** An answer without the parts that differ from run to run: times, and keys that a server made. */
 function comparable(answer) {
   const told = JSON.parse(JSON.stringify(answer, (name, value) => (name === "at" ? "…" : value)));
   delete told.type;
@@ -151,7 +151,7 @@ function fromFake(server, as, command, fields) {
 test("every command and every refusal is answered as the real server answers it", async (t) => {
   const real = await Server.start(t);
   const fake = fakeServer();
-  // The real one has a room already, which nobody of the script is to see.
+  // The real server starts with a room, which the users of the script leave.
   for (const user of ["bob", "alice"]) {
     await real.posts("leave", { as: user, conversation: "#general" });
   }
@@ -164,7 +164,7 @@ test("every command and every refusal is answered as the real server answers it"
   }
 });
 
-/** What a connection hears after saying `frames`, up to the answer to a last `ping` or the close. */
+/** The frames that a connection receives after sending `frames`, up to the answer to a last `ping` or the close. */
 function talk(Socket, url, frames) {
   return new Promise((resolve) => {
     const heard = [];

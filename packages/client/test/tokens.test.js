@@ -1,4 +1,4 @@
-// Tokens: when the function is asked, what is made of its answer, and what ends the attempts.
+// Tokens: when the token function is called, how its result is checked, and what ends the attempts.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -12,7 +12,7 @@ const production = { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } }
 const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 const jwt = (claims) => `${part({ alg: "HS256" })}.${part({ sub: "alice", ...claims })}.c2lnbmF0dXJl`;
 
-/** A chat on a scripted server, started. */
+/** A started chat on a scripted server. */
 async function started(t, server, options) {
   const clock = options.clock ?? new FakeClock();
   const chat = connect("ws://chat.example", { outbox: null, WebSocket: server.WebSocket, clock, ...options });
@@ -46,7 +46,7 @@ test("a token is asked for once, and again from 30 s before it ends", async (t) 
     server.reachable = true;
     server.cut();
     await settle();
-    // The backoff is at most 20 s; the moment that counts is the attempt's.
+    // The backoff is at most 20 s. The token is checked at the time of the attempt.
     const before = clock.now() + state().retryIn < 570_000;
     await clock.advance(state().retryIn);
     assert.equal(asked, before ? 1 : 2);
@@ -88,7 +88,7 @@ test("a token that the server does not take is replaced once; then it is final",
   good.clear();
   server.cut();
   await settle();
-  // The kept one is refused; the second as well.
+  // The server refuses the kept token, and then also the second one.
   await clock.advance(60_000);
   assert.equal(asked, 2);
   assert.deepEqual(
@@ -146,7 +146,7 @@ test("logged out everywhere (4502) is final at once, and no token is asked for",
   assert.deepEqual([state().retryIn, state().error.code], [undefined, "unauthorized"]);
   await clock.advance(600_000);
   assert.equal(asked, 1);
-  // A person who signs in anew.
+  // The user signs in again.
   chat.reconnect();
   await settle();
   assert.deepEqual([asked, state().state], [2, "online"]);
@@ -269,7 +269,7 @@ test("no other user's messages after a token of another user", async (t) => {
   const server = await Server.start(t, production);
   const { WebSocket, cut } = wire();
   let user = "alice";
-  // It ends too soon to be kept.
+  // The token expires too soon to be kept.
   const chat = connect(server.url, { WebSocket, token: () => server.token(user, { ttl: 20 }) });
   t.after(() => chat.close());
   await online(chat);

@@ -1,4 +1,4 @@
-// Four people chat while their connections are cut a thousand times, in the middle of anything.
+// Four users chat while their connections are cut a thousand times at random moments.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -9,7 +9,7 @@ const DISCONNECTS = 1_000;
 const PEOPLE = ["alice", "bob", "carol", "dave"];
 const ROOM = "#general";
 
-/** What a message of the server's is, in a list of the SDK's. */
+/** A message of the server in the form that a list of the SDK has. */
 const asListed = ({ seq, from, text, edited, deleted, reactions }) => ({
   seq,
   from,
@@ -19,7 +19,7 @@ const asListed = ({ seq, from, text, edited, deleted, reactions }) => ({
   reactions: reactions ?? {},
 });
 
-// Seeded, so that a run can be repeated as far as the network allows.
+// The random numbers have a seed, so that a run can be repeated as far as the network allows.
 let seed = Number(process.env.SEED ?? 20261125);
 const random = () => {
   seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
@@ -37,10 +37,10 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
   });
   for (const { room, doubled, unordered } of people) {
     room.messages.subscribe((list) => {
-      // At every moment, not only in the end.
+      // The list must have no duplicate at any moment, not only at the end.
       const ids = list.map((m) => m.id);
       if (new Set(ids).size !== ids.length) doubled.push(ids);
-      // One's own at the end may be stored already, while the events before it are still to come.
+      // The user's own messages at the end may be stored already, while earlier events have not arrived yet.
       const others = list.filter((m) => m.seq && !room.outgoing(m.key)).map((m) => m.seq);
       if (others.some((seq, n) => n > 0 && seq <= others[n - 1])) unordered.push(others);
     });
@@ -67,10 +67,10 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
       const { size } = person.open;
       person.cut();
       cuts += size;
-      // Most attempts are not left to the clock.
+      // Most reconnects are forced, so that they do not wait for the backoff.
       person.chat.reconnect();
     }
-    // Gives way to the network: to everything that waits, or to nearly nothing.
+    // Lets the network run: for one round of the event loop, or for some milliseconds.
     if (random() < 0.5) await new Promise((done) => setImmediate(done));
     else await new Promise((done) => setTimeout(done, random() * 4));
   }
@@ -95,7 +95,7 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
     assert.deepEqual([doubled, unordered], [[], []], `what ${name} saw on the way`);
     while (await room.loadOlder());
     const same = (list) => isDeepStrictEqual(list.map(asListed), wanted);
-    // What was amended last may still be on its way.
+    // The last changes may still be in flight.
     const list = await until(room.messages, same, `${name}'s ${wanted.length} messages`).catch(() =>
       room.messages.getSnapshot(),
     );

@@ -1,4 +1,4 @@
-// The types as an app sees them, with the compiler of its own.
+// Compiles code of apps against the types of the SDK.
 
 import { execFile } from "node:child_process";
 import { test } from "node:test";

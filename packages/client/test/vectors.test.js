@@ -1,4 +1,4 @@
-// The wire vectors of testdata/protocol, which the tests of all clients read: what the SDK makes of them.
+// How the SDK handles the wire vectors of testdata/protocol, which the tests of all clients read.
 
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
@@ -8,10 +8,10 @@ import { FakeClock, FakeServer, settle } from "./fake-socket.js";
 
 const DIRECTORY = new URL("../../../testdata/protocol/", import.meta.url);
 
-/** What the answer to a command that stores says. */
+/** The fields of the answer to a write. */
 const STORED = { conversation: "#r", seq: 99, at: "2026-11-24T17:54:59.000Z" };
 
-/** Checks the cases of each file. */
+/** The function that checks the cases of each file. */
 const READ = {
   "ids.json": checkId,
   "texts.json": checkText,
@@ -35,7 +35,7 @@ for (const [file, check] of Object.entries(READ)) {
   for (const vector of cases) test(`${file}: ${vector.name}`, (t) => check(vector, t));
 }
 
-/** A chat on a scripted server, connected; ended with the test. */
+/** A connected chat on a scripted server; closed after the test. */
 async function online(t, server, options = {}) {
   const clock = new FakeClock();
   const { WebSocket } = server;
@@ -48,7 +48,7 @@ async function online(t, server, options = {}) {
   return { chat, clock, state: () => chat.status.getSnapshot() };
 }
 
-/** A server with a room of this user's. */
+/** A server with a room of this user. */
 function withRoom({ messages = [], head = 0, user = "zoe" } = {}) {
   const summary = { conversation: "#r", role: "member", members: 2, head, at: "2026-11-24T17:54:00.000Z" };
   const server = new FakeServer({ user, conversations: [{ ...summary, read: head, received: head, unread: 0 }] });
@@ -91,12 +91,12 @@ function checkBadCommand({ json, code }) {
   try {
     frame = JSON.parse(json);
   } catch {
-    // Not JSON, which is no frame either.
+    // The text is not JSON, so it is no frame.
   }
   assert.equal(frame?.type === undefined, code === "bad_frame");
 }
 
-/** After every frame of the server the chat goes on. */
+/** Checks that the chat still works after this frame of the server. */
 async function checkFrame({ frame }, t) {
   const server = withRoom();
   const { chat, state } = await online(t, server);
@@ -113,7 +113,7 @@ async function checkFrame({ frame }, t) {
   assert.ok(renamed || frame.type === "bye");
 }
 
-/** A command that is refused for now is said again by itself, after what the server said. */
+/** Checks that a command with a retryable refusal is sent again after the server's delay. */
 async function checkError({ frame: { id: _, ...error }, again }, t) {
   const server = withRoom();
   server.on("rename", () => (server.sent("rename").length === 1 ? error : STORED));
@@ -160,7 +160,7 @@ async function checkFold({ events, messages, page, head, restart }, t) {
   assert.deepEqual(asOnTheWire(room.messages.getSnapshot()), asOnTheWire(messages));
 }
 
-/** Messages without what the SDK adds, with the names of the wire. Entries, since `__proto__` is a key like any other. */
+/** Messages without the fields that the SDK adds, with the protocol's names. As entries, because `__proto__` is a valid key. */
 function asOnTheWire(messages) {
   return messages.map(({ id: _, kind, state, type, conversation, replyTo, reply_to, reactions, ...rest }) => ({
     ...rest,

@@ -17,7 +17,7 @@ import {
 } from "@switchboard/client/vue";
 import { shows, until } from "./support.js";
 
-/** What the components have seen last. */
+/** The values of the last render of the components. */
 let seen;
 const id = shallowRef("#team");
 
@@ -80,7 +80,7 @@ test("a server that renders connects nowhere", async (t) => {
   id.value = "#team";
   const html = await renderToString(createSSRApp(app(server.url, options)));
   assert.match(html, /<ul><\/ul>/);
-  // One of the app's own, which connects when it is used: rendering is no use of it.
+  // A chat of the app connects when it is used; rendering does not count as a use.
   const chat = connect(server.url, options);
   await renderToString(createSSRApp(app(chat)));
   await new Promise((done) => setImmediate(done));

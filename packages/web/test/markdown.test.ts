@@ -4,7 +4,7 @@ import { parse } from "../src/text/markdown.js";
 import { onlyEmoji, plain } from "../src/text/plain.js";
 import type { Block, Inline } from "../src/text/tree.js";
 
-/** The tree as tags, which are easier to read. */
+/** Prints the tree as tags, which are easier to read in expectations. */
 const inline = (nodes: Inline[]): string =>
   nodes
     .map((node) => {

@@ -20,7 +20,7 @@ export class AppState {
   readonly notices: Notices;
   readonly dialogs = new Dialogs();
   readonly drafts: Drafts;
-  /** The user opened a conversation, so it takes the focus. It does not when the page loads. */
+  /** Whether the open conversation takes the focus: if the user has opened it, but not when the page loads. */
   #follows = false;
   readonly #status;
   readonly #user;

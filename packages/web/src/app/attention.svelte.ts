@@ -9,7 +9,7 @@ const depend = createSubscriber((update) => {
 });
 
 export const attention = {
-  /** The page is visible and has the focus. */
+  /** Whether the page is visible and has the focus. */
   get here(): boolean {
     depend();
     return document.visibilityState === "visible" && document.hasFocus();

@@ -14,7 +14,7 @@ export function readFragment(hash: string): Fragment {
     try {
       if (name && value) found[name] = decodeURIComponent(value);
     } catch {
-      // Not in the expected form: ignored.
+      // A parameter that is not in the expected form is ignored.
     }
   }
   const { token, user, conversation } = found;

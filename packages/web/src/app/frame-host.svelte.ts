@@ -43,7 +43,7 @@ export class FrameHost implements Host {
     this.#postToParent({ type: "switchboard:unread", count });
   }
 
-  /** The server refused the token: request another one from the parent. */
+  /** Requests another token from the parent, because the server refused this one. */
   refused(retry: () => void): void {
     this.#token = undefined;
     this.#retry = retry;

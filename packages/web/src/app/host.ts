@@ -26,7 +26,7 @@ export interface Host {
   /** Signs in by name and stores it; for `dev` servers. */
   signIn?(user: string): void;
   signOut?(): void;
-  /** The server refused the token for good. Call `retry` to reconnect once there is a new token. */
+  /** Handles that the server refused the token for good. The host calls `retry` to reconnect once it has a new token. */
   refused?(retry: () => void): void;
   /** Reports the total number of unread messages. */
   reportUnread(count: number): void;

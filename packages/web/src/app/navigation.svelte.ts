@@ -6,7 +6,7 @@ export interface Navigation {
   close(): void;
 }
 
-/** In memory, for an embedded app, because the address belongs to the embedding page. */
+/** Keeps the open conversation in memory, for an embedded app, because the address belongs to the embedding page. */
 export class MemoryNavigation implements Navigation {
   #conversation = $state.raw<string>();
 
@@ -40,7 +40,7 @@ function read(): string | undefined {
   }
 }
 
-/** In the address, `#/c/%23general`, so that the browser's "back" and a reload work. */
+/** Keeps the open conversation in the address, `#/c/%23general`, so that the browser's "back" and a reload work. */
 export class AddressNavigation implements Navigation {
   #conversation = $state.raw(read());
 

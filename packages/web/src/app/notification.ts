@@ -9,7 +9,7 @@ export function notify(appState: AppState, { message, conversation }: ChatEvents
   const { host, settings, language, me } = appState;
   if (!host.ownsDocument || !settings.notifications || document.visibilityState === "visible") return;
   if (message.from === me || Notification.permission !== "granted") return;
-  // The user has read it on another device.
+  // The user has read the message on another device, so there is no notification.
   if ((message.seq ?? 0) <= (conversation.info.getSnapshot()?.read ?? 0)) return;
   const room = nameOf(conversation.id, conversation.info.getSnapshot()?.title, me, language);
   const user = message.from;

@@ -5,7 +5,7 @@ import { localStore } from "./storage.js";
 
 interface Choices {
   theme: Theme;
-  /** A language, or undefined for the browser's. */
+  /** The language; `undefined` means that of the browser. */
   language: string | undefined;
   notifications: boolean;
 }

@@ -29,7 +29,7 @@ class SafeStorage {
       if (value === undefined) store(this.#kind)?.removeItem(`switchboard:${name}`);
       else store(this.#kind)?.setItem(`switchboard:${name}`, value);
     } catch {
-      // Full or blocked: the value is not stored.
+      // The storage is full or blocked, so the value is not stored.
     }
   }
 
@@ -44,7 +44,7 @@ class SafeStorage {
   }
 }
 
-/** Stays until it is removed. */
+/** Values that stay until they are removed. */
 export const localStore = new SafeStorage("localStorage");
-/** Stays until the tab is closed. */
+/** Values that stay until the tab is closed. */
 export const tabStore = new SafeStorage("sessionStorage");

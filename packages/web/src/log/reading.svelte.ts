@@ -12,7 +12,7 @@ export class Reading {
   #mark = $state.raw<number>();
   /** Whether the log shows the first unread message. Before that nothing counts as read. */
   #ready = $state.raw(false);
-  /** The line was moved, and the user has not looked since. */
+  /** Whether the line was moved, and the user has not looked at the page since then. */
   #movedAway = false;
   #room: OpenRoom;
 
@@ -38,7 +38,7 @@ export class Reading {
           if (!(await conversation.loadOlder())) break;
         }
       } catch {
-        // Begin with the messages that are loaded.
+        // If a page cannot be loaded, reading begins with the loaded messages.
       }
     }
   }

@@ -4,7 +4,7 @@ import type { ConversationMember, ChatMessage } from "@switchboard/client";
 
 export type Receipt = { reached: "sent" | "delivered" | "read"; readers: string[] };
 
-/** Undefined for a message that is not stored yet. Rooms have no "delivered", because it would not say to which members. */
+/** The receipt; `undefined` if the message is not stored yet. Rooms have no "delivered", because it names no members. */
 export function receiptOf(
   message: ChatMessage,
   members: readonly ConversationMember[],

@@ -46,7 +46,7 @@ export class Scroll {
     this.saveAnchor();
   }
 
-  // Scrolls without animation, because rows drawn on the way would stop it in between.
+  // The methods below scroll without animation, because rows that are drawn during an animation would stop it.
 
   scrollToBottom(): void {
     const element = this.#element;

@@ -9,7 +9,7 @@ export const MAX_ROWS = 240;
 const STEP = 60;
 
 export class Span {
-  /** Ids, because indices change with every page loaded before them. Undefined: the end of the list. */
+  /** Ids of the first and the last drawn message; indices would change with each earlier page. `undefined`: the list's end. */
   #first: string | undefined;
   #last: string | undefined;
 

@@ -3,7 +3,7 @@
 import { parse } from "./markdown.js";
 import type { Block, Inline } from "./tree.js";
 
-/** Default maximum length, in characters: more than any of those show. */
+/** Default maximum length, in characters: more than a list, a quote or a notification shows. */
 const MAX_CHARS = 300;
 
 const inline = (nodes: Inline[]): string =>

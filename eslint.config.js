@@ -1,11 +1,11 @@
-// What every JavaScript, TypeScript and Svelte file of the project keeps. Prettier does the format.
+// The rules for every JavaScript, TypeScript and Svelte file of the project. Prettier checks the format.
 
 import js from "@eslint/js";
 import svelte from "eslint-plugin-svelte";
 import globals from "globals";
 import ts from "typescript-eslint";
 
-/** Files that a TypeScript project knows, so that rules may ask for types. */
+/** Files that belong to a TypeScript project, so that rules can use their types. */
 const typed = ["packages/client/src/**/*.ts", "packages/web/{src,test,build}/**/*.ts"];
 
 export default ts.config(
@@ -20,15 +20,15 @@ export default ts.config(
       eqeqeq: "error",
       "no-var": "error",
       "prefer-const": ["error", { destructuring: "all", ignoreReadBeforeAssign: true }],
-      // It does not count `??=` as a use. TypeScript reports the unused ones.
+      // The rule does not count `??=` as a use, so TypeScript reports unused members.
       "no-unused-private-class-members": "off",
-      // What looks at a text from outside names these characters, as escapes.
+      // Code that checks texts of users contains control characters as escapes.
       "no-control-regex": "off",
       "no-misleading-character-class": ["error", { allowEscape: true }],
-      // A class inside a method needs a name for the object around it.
+      // A class inside a method needs a variable for the outer `this`.
       "@typescript-eslint/no-this-alias": "off",
       "@typescript-eslint/consistent-type-imports": "error",
-      // `const { to, time, ...rest }` leaves out what it names.
+      // `const { to, time, ...rest }` is used to leave fields out, so `to` and `time` may be unused.
       "@typescript-eslint/no-unused-vars": ["error", { ignoreRestSiblings: true, argsIgnorePattern: "^_" }],
     },
   },
@@ -47,13 +47,13 @@ export default ts.config(
   {
     files: ["**/*.svelte", "**/*.svelte.ts"],
     languageOptions: { parserOptions: { parser: ts.parser } },
-    // Svelte's own rule knows that `$props` is taken apart with `let`.
+    // Svelte has its own rule, which allows `let` for destructuring `$props`.
     rules: {
       "prefer-const": "off",
       "svelte/prefer-const": ["error", { destructuring: "all", ignoreReadBeforeAssign: true }],
-      // What the compiler warns of, accessibility included.
+      // Reports the compiler's warnings, including those about accessibility.
       "svelte/valid-compile": "error",
-      // State is `$state.raw` and replaced; a `Date`, `Set` or `URLSearchParams` is a value inside one function.
+      // State is `$state.raw` and is replaced as a whole; a `Date`, `Set` or `URLSearchParams` is only used inside one function.
       "svelte/prefer-svelte-reactivity": "off",
     },
   },

@@ -17,7 +17,7 @@ after(() => browser.close());
 
 /** The violations that axe-core finds, by WCAG 2.2 AA and its own best practices. */
 async function violations(page) {
-  // Through the debugger, because the page's content security policy forbids foreign scripts.
+  // The debugger evaluates the script, because the page's content security policy forbids foreign scripts.
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() =>
     globalThis.axe.run(document, {

@@ -131,7 +131,7 @@ test("the SDK as a plain script", async (t) => {
   server = await Server.start(t, { env: { SWITCHBOARD_ALLOWED_ORIGINS: origin } });
   const alice = await Person.open(t, browser, { url: origin }, "alice", "/");
   await alice.page.getByText("from a plain script").waitFor();
-  // The own message is shown at once; earlier ones come from the server.
+  // The user's own message is shown at once; earlier ones come from the server.
   await alice.page.locator("li").nth(3).waitFor();
   assert.equal(await alice.page.locator("li").count(), 4);
   assert.deepEqual(complaints([alice]), []);

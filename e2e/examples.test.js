@@ -14,7 +14,7 @@ import { complaints, launch, Person, Server } from "./support.js";
 
 const run = promisify(execFile);
 const examples = fileURLToPath(new URL("../examples/", import.meta.url));
-/** The server's URL in the examples. */
+/** The server's URL in the examples, which a test replaces. */
 const WRITTEN = "http://127.0.0.1:9501";
 
 let browser;

@@ -11,7 +11,7 @@ before(async () => {
 after(() => browser.close());
 
 const SECRET = "a secret of the tests that is long enough";
-/** What a browser logs for a response other than 2xx, and for a socket that closes while it opens. */
+/** Matches what a browser logs for a response other than 2xx, and for a socket that closes while it opens. */
 const ENDED = /WebSocket connection|net::ERR_|WebSocket is (already )?clos/;
 
 /** The number of unacknowledged messages in the browser's storage. */
@@ -30,12 +30,12 @@ const keptMessages = (person) =>
     return kept;
   });
 
-/** Waits until the browser has stored this number. */
+/** Waits until the browser has stored this number of unacknowledged messages. */
 async function keeps(person, wanted) {
   while ((await keptMessages(person)) !== wanted) await person.page.evaluate(() => new Promise(requestAnimationFrame));
 }
 
-/** A user's data in the browser's storages: drafts and tokens. */
+/** The names of the entries in the browser's storages: drafts and tokens. */
 const names = (person) =>
   person.page.evaluate(() =>
     [localStorage, sessionStorage]

@@ -12,7 +12,7 @@ after(() => browser.close());
 
 const lines = (person, from, to) => Array.from({ length: to - from + 1 }, (_, n) => `${person.name} ${from + n}`);
 
-/** The whole log, from the beginning, read by scrolling the page. */
+/** Reads the whole log from the beginning, by scrolling the page. */
 async function whole(person, first) {
   while (!(await person.messages(first).count())) {
     await person.at("log").evaluate((log) => {

@@ -16,7 +16,7 @@ await rm(folder, { recursive: true, force: true });
 const browser = await launch();
 for (const [form, options] of Object.entries(forms)) {
   await mkdir(`${folder}${form}`, { recursive: true });
-  // Cleanup, which a test runner would do.
+  // Collects clean-up functions, which a test runner would call.
   const ends = [];
   const t = { after: (end) => ends.unshift(end) };
   const server = await Server.start(t);

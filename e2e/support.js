@@ -22,7 +22,7 @@ export const launch = () =>
 /** Time-out of a step, in milliseconds. Only a failing test waits so long; it allows for a busy machine. */
 const STEP_TIMEOUT = 60_000;
 
-/** What a browser logs for each attempt to reach an unreachable server. */
+/** Matches what a browser logs for each attempt to reach an unreachable server. */
 export const AWAY = /WebSocket connection to .* failed|net::ERR_/;
 
 /** A proxy to a server whose connections a test can cut, and then restore. */

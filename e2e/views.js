@@ -124,7 +124,7 @@ export async function views(t, browser, server, options, look) {
   await Promise.all([alice.reads("typing", "bob is typing…"), bob.at("composer").pressSequentially("See you")]);
   await see(alice, "direct");
 
-  // Last, because it stops the server: a message that waits for a connection.
+  // The last view is a message that waits for a connection, because this stops the server.
   await server.kill();
   await alice.at("banner").waitFor();
   await alice.says("Are you there?");

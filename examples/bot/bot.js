@@ -13,7 +13,7 @@ import { mintToken } from "@switchboard/client/server";
 
 const { SWITCHBOARD_URL = "http://127.0.0.1:9501", SECRET_FILE, CURSORS_FILE = "bot-cursors.json" } = process.env;
 
-/** The cursors in the file, by scope. Only a file that is not there counts as none: any other failure must be seen. */
+/** The cursors in the file, by scope. A missing file means no cursors; any other failure is an error. */
 async function stored() {
   const text = await readFile(CURSORS_FILE, "utf8").catch((error) => {
     if (error.code === "ENOENT") return "{}";
@@ -30,7 +30,7 @@ const cursors = {
   async save(scope, changed) {
     const all = await stored();
     all[scope] = { ...all[scope], ...changed };
-    // Atomic: write a new file, then rename it.
+    // The write is atomic: a new file is written and then renamed.
     await writeFile(`${CURSORS_FILE}.new`, JSON.stringify(all));
     await rename(`${CURSORS_FILE}.new`, CURSORS_FILE);
   },

@@ -14,7 +14,7 @@ io.on("connection", (socket) => {
     acknowledge();
   });
 });
-// The request of the handshake is not needed any more (socket.io/docs/v4/memory-usage).
+// Frees the request of the handshake, which is no longer needed (socket.io/docs/v4/memory-usage).
 io.engine.on("connection", (raw) => (raw.request = null));
 
 http.listen(0, "127.0.0.1", () => console.log(`listening on http://127.0.0.1:${http.address().port}`));

@@ -1,4 +1,4 @@
-// What a tutorial builds with `ws`: the connections of a room in a set, and a loop over them.
+// A server with `ws` as tutorials write it: it keeps the connections of a room in a set and loops over them.
 import { WebSocketServer } from "ws";
 
 const rooms = new Map();

@@ -108,8 +108,8 @@ struct Log<'a> {
     at: i64,
     title: Option<String>,
     public: bool,
-    /// Whether an event is missing or cannot be read. If so, the members and other derived rows are unknown from here on,
-    /// and are not compared.
+    /// Whether an event is missing or cannot be read. If so, the memberships and other values that result from the log are
+    /// uncertain from here on.
     doubtful: bool,
 }
 

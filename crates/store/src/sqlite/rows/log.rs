@@ -16,7 +16,7 @@ thread_local! {
 }
 
 impl SqliteRows {
-    /// Makes [`SqliteRows::take_logged`] count the commits of this connection from now on.
+    /// Makes [`SqliteRows::take_logged`] report the commits of this connection from now on.
     pub(in crate::sqlite) fn watch_log(&self) {
         self.db.wal_hook(Some(|_, pages| {
             LOGGED.set(u32::try_from(pages).unwrap_or(0));

@@ -42,7 +42,7 @@ pub(crate) fn copy_group(file: &Path, size: usize, groups: usize) -> anyhow::Res
 /// The conversations with these names, each with its head.
 ///
 /// # Errors
-/// One of them does not exist.
+/// A conversation with one of the names does not exist.
 pub(crate) fn heads(file: &Path, names: impl Iterator<Item = String>) -> anyhow::Result<Vec<(String, u64)>> {
     let db = Connection::open(file)?;
     let mut head = db.prepare("SELECT head FROM conversations WHERE name = ?1")?;

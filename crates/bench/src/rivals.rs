@@ -28,7 +28,7 @@ pub(crate) enum Rival {
 }
 
 impl Rival {
-    /// Starts it on these cores. `directory` is `bench/rivals` of the sources; data goes below `scratch`.
+    /// Starts the server on these cores. `directory` is `bench/rivals` of the sources; data is stored below `scratch`.
     pub(crate) fn start<'a>(
         self,
         directory: &Path,
@@ -43,7 +43,7 @@ impl Rival {
         })
     }
 
-    /// Whether it acknowledges a message to its sender.
+    /// Whether the server acknowledges a message to its sender.
     pub(crate) fn acknowledges(self) -> bool {
         self != Self::Ejabberd
     }

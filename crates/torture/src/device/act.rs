@@ -54,7 +54,7 @@ impl Device {
         Duration::from_secs_f64((-self.rng.f64().max(1e-9).ln() * mean).min(1.0))
     }
 
-    /// One random action.
+    /// Performs one random action.
     pub(super) async fn random_action(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         let measuring = self.world.phase() == Phase::Measuring;
         match self.rng.u32(0..1000) {
@@ -148,7 +148,7 @@ impl Device {
         }
     }
 
-    /// Edits, deletes or reacts.
+    /// Edits or deletes a random message, or reacts to it.
     async fn change(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         if self.stored.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-// Which conversation is open.
+// Stores which conversation is open.
 
 export interface Navigation {
   readonly conversation: string | undefined;

@@ -2,7 +2,7 @@
 
 import type { Language } from "../i18n/language.svelte.js";
 
-/** The other user of a direct conversation, oneself in a note to self, undefined for a room. */
+/** The other user of a direct conversation, the user `me` in a note to self, `undefined` for a room. */
 export function peerOf(conversation: string, me: string): string | undefined {
   if (!conversation.startsWith("@")) return undefined;
   const [first = "", second] = conversation.slice(1).split(":");

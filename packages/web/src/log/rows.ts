@@ -13,7 +13,7 @@ export type Row =
       kind: "message";
       key: string;
       message: ChatMessage;
-      /** Whether it is the first of its group, which shows author and time. */
+      /** Whether the message is the first of its group, which shows author and time. */
       first: boolean;
     };
 

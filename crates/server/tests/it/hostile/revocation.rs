@@ -26,7 +26,7 @@ async fn server() -> (Server, Arc<AtomicI64>, String) {
     server_with(|_| {}).await
 }
 
-/// The same server with other settings.
+/// Like [`server`], with other settings.
 async fn server_with(settings: impl FnOnce(&mut Config)) -> (Server, Arc<AtomicI64>, String) {
     let now = Arc::new(AtomicI64::new(1_800_000_000_500));
     let clock_now = now.clone();

@@ -30,7 +30,7 @@ pub(crate) struct Process {
     address: SocketAddr,
     /// Makes tokens, for a production server.
     mint: Option<Authenticator>,
-    /// Its standard output.
+    /// The server's standard output.
     output: Option<Lines<BufReader<ChildStdout>>>,
 }
 
@@ -153,7 +153,7 @@ impl Process {
         in_time("an answer over HTTP", Answer::of(request)).await
     }
 
-    /// The address on which it listens.
+    /// The address on which the server listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
@@ -162,7 +162,7 @@ impl Process {
         self.child.id().expect("it runs")
     }
 
-    /// Kills it with SIGKILL.
+    /// Kills the server with SIGKILL.
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.expect("it ran");
     }
@@ -181,12 +181,12 @@ impl Process {
         std::fs::read_to_string(log).expect("the log")
     }
 
-    /// Waits until it exits.
+    /// Waits until the server exits.
     pub(crate) async fn ends(&mut self) -> ExitStatus {
         in_time("the program ends", self.child.wait()).await.expect("it ran")
     }
 
-    /// Its resident memory in bytes.
+    /// The server's resident memory, in bytes.
     pub(crate) fn resident(&self) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("Linux has /proc");

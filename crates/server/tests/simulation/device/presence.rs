@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use super::{Asked, Device, Session};
 use crate::truth::Held;
 
-/// From this size on the queue of an idle connection is never full, so the server drops no signal.
+/// With `limits.queue` of at least this many bytes the queue of an idle connection is never full, so no signal is dropped.
 const MIN_QUEUE_WITHOUT_DROPS: u32 = 2_000;
 
-/// From this size on a queue is never full.
+/// With `limits.queue` of at least this many bytes a queue is never full.
 const NEVER_FULL_QUEUE: u32 = 262_144;
 
 /// How long a presence signal may take, without the pauses of the store and the bus.

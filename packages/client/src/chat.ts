@@ -319,7 +319,7 @@ export class Switchboard implements Chat, Host {
     this.#connection.giveUp();
   }
 
-  // ----
+  // ---- Private methods.
 
   async #create(room: NewRoom, options: CommandOptions | undefined): Promise<Conversation> {
     const { room: id = makeKey(), title, public: open = false, members = [] } = room;

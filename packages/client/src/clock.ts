@@ -1,7 +1,7 @@
 /** A timer of a `Clock`. */
 export type Timer = ReturnType<typeof setTimeout>;
 
-/** Where all time comes from, so that tests can have another. */
+/** The source of all times and timers, which tests can replace. */
 export interface Clock {
   /** Milliseconds since an arbitrary moment, for durations: users cannot set this clock. */
   now(): number;

@@ -39,7 +39,7 @@ export class Commands {
     });
   }
 
-  /** Resolves when there is a connection; rejects when there will be none. */
+  /** Resolves when there is a connection; rejects if the connection is lost for good. */
   ready(options: CommandOptions = {}): Promise<void> {
     return this.#within({ timeout: Infinity, ...options }, (running) => this.#online(running));
   }

@@ -1,4 +1,4 @@
-// One WebSocket at a time, replaced when it is lost.
+// The connection to the server: one WebSocket at a time, which is replaced after it is lost.
 
 import { Alarm, type Clock, type Timer } from "./clock.js";
 import { compact } from "./compact.js";

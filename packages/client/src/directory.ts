@@ -14,7 +14,7 @@ export class Directory {
     this.#make = make;
   }
 
-  /** Throws `invalid` for what is no name. */
+  /** Returns the conversation with this name. Throws `invalid` if the name is not valid. */
   get(name: string): Room {
     checkName(name, this.#me());
     return this.of(name);

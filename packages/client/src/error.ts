@@ -2,10 +2,11 @@ import { compact } from "./compact.js";
 import type { ErrorCode, Failure, Timestamp } from "./protocol.js";
 
 /**
- * Codes of the SDK's own. `offline`: there was no connection in time; `closed`: the chat was closed; `discarded`: the
- * message was taken back; `expired`: it waited for longer than `maxAge`; `timeout`: no answer in time; `aborted`: a
- * `signal` ended it; `storage`: the outbox cannot be kept, or cursors not loaded or saved; `internal`: a mistake of the app's
- * listener, of the SDK, or no server of ours at this address; `invalid`: an argument that cannot be right, or not a token.
+ * Codes of the SDK itself. `offline`: there was no connection in time; `closed`: the chat was closed; `discarded`: the
+ * message was taken back; `expired`: the message waited longer than `maxAge`; `timeout`: there was no answer in time;
+ * `aborted`: a `signal` ended the call; `storage`: the outbox could not be stored, or cursors not loaded or saved;
+ * `internal`: an exception of the app's listener or of the SDK, or no Switchboard server at this address; `invalid`: an
+ * invalid argument or token.
  */
 export type LocalErrorCode =
   "offline" | "closed" | "discarded" | "expired" | "timeout" | "aborted" | "storage" | "internal" | "invalid";

@@ -94,7 +94,7 @@ export class History {
     if (shown && !this.#meanwhile.size && shown.length > this.#keep + PAGE) shown.trim(this.#keep);
   }
 
-  /** Whether it added any. */
+  /** Loads an earlier page. Returns whether that added messages. */
   async loadOlder(options: PageOptions): Promise<boolean> {
     const { shown } = this;
     if (!shown?.hasOlder) return false;

@@ -125,7 +125,7 @@ export class Inbox {
     if (this.#owner.online) void this.catchUp(0);
   }
 
-  /** Whether it added any. */
+  /** Loads the next page. Returns whether that added conversations. */
   loadMore(options: CommandOptions = {}): Promise<boolean> {
     return handled(this.#loadMore(options));
   }

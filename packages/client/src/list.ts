@@ -82,7 +82,7 @@ export class MessageList {
     if (shown?.hasOlder && shown.oldest !== undefined) this.#notices.forget(shown.oldest);
   }
 
-  /** The message as the list shows it. */
+  /** Finds a message in the form that the list shows, with unconfirmed changes. */
   find(seq: Seq): StoredMessage | undefined {
     const message = this.#owner.shown?.find(seq);
     return message && this.optimistic.show(message);

@@ -52,7 +52,7 @@ export class Members extends Store<readonly Member[]> {
     return this.#same?.complete ?? (this.#state.is === "loaded" && this.#after === undefined);
   }
 
-  /** Reads a page more. Whether it added any. */
+  /** Loads the next page. Returns whether that added members. */
   loadMore(): Promise<boolean> {
     if (this.#same) return this.#same.loadMore();
     if (this.#state.is !== "loaded" || this.#after === undefined) return Promise.resolve(false);

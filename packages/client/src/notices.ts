@@ -43,7 +43,7 @@ export class Notices {
     this.#known.clear();
   }
 
-  /** The messages, with the notices between them. `beginning`: the list goes back to the first event. */
+  /** Merges the notices into the messages. `beginning`: the list reaches back to the first event of the log. */
   weave<T extends { seq?: Seq }>(messages: readonly T[], beginning: boolean): (T | Notice)[] {
     const oldest = beginning ? 0 : (messages.find(({ seq }) => seq !== undefined)?.seq ?? Infinity);
     const notices = [...this.#known.values()].filter((notice) => notice && notice.seq > oldest) as Notice[];

@@ -1,5 +1,5 @@
-// A back end of the application: tokens for its users, and commands in their names, over HTTP. It needs `fetch` and
-// WebCrypto, so it works in Node, Bun, Deno and in workers.
+// The entry point for back ends of an app: makes tokens for users, and sends commands in their names over HTTP. It needs
+// `fetch` and WebCrypto, so it works in Node, Bun, Deno and in workers.
 
 import { ChatError } from "@switchboard/client";
 import type {

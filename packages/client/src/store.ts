@@ -12,9 +12,9 @@ export function call<T, R>(listener: (value: T) => R, value: T, report: (error: 
 
 /** Callbacks of a store to its owner. */
 export interface StoreHooks {
-  /** After every new subscription. */
+  /** Called after every new subscription. */
   subscribed?: () => void;
-  /** After a subscription has ended. */
+  /** Called after a subscription has ended. */
   unsubscribed?: () => void;
 }
 

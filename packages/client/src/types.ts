@@ -1,4 +1,4 @@
-// What an app sees of the SDK. Frames of the wire are in `protocol.ts`, which is generated.
+// The types that an app uses. The types of the protocol's frames are in `protocol.ts`, which is generated.
 
 import type { Clock } from "./clock.js";
 import type { ChatError } from "./error.js";

@@ -1,4 +1,4 @@
-// Vue: a chat for a tree of components, and refs that follow it.
+// Vue: a chat for a tree of components, and refs with its values.
 
 import {
   computed,

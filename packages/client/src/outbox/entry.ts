@@ -1,4 +1,4 @@
-// A message on its way.
+// An entry of the outbox: a message that is not acknowledged.
 
 import { ChatError, failure } from "../error.js";
 import { Value } from "../store.js";

@@ -1,4 +1,4 @@
-// A server for tests of an app, in the same process: no socket, no clock of its own, the protocol of docs/protocol.md.
+// A fake server for tests of an app, in the same process. It follows docs/protocol.md, without sockets and timers.
 
 import { type Chat, ChatError, type ChatOptions, connect, type WithData } from "@switchboard/client";
 import type { ConversationId, Event, Limits, Message, Seq, UserId } from "../protocol.js";

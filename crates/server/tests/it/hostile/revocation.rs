@@ -123,7 +123,7 @@ async fn hostile_22_tokens_of_a_clock_that_is_ahead_are_revoked_too() {
     for _ in 0..3 {
         is_refused(&server, &near).await;
         is_refused(&server, &far).await;
-        // In the third round the clock has passed the `iat` of the near token.
+        // In the third round the clock has passed the `iat` of the token `near`, which stays refused.
         now.fetch_add(30 * SECOND_MS, Ordering::Relaxed);
     }
 }

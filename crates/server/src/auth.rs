@@ -19,10 +19,10 @@ use switchboard_store::clock::Clock;
 /// ignored. `exp` has no leeway: a connection is closed when its token expires.
 const CLOCK_LEEWAY_MS: i64 = 60_000;
 
-/// Fewest bytes of an RSA key's DER: RS256 requires a modulus of 2048 bits or more (RFC 7518 section 3.3).
+/// The minimum length of an RSA key in DER: RS256 requires a modulus of 2048 bits or more (RFC 7518 section 3.3).
 const MIN_RSA_DER: usize = 2048 / 8;
 
-/// The last second of the year 9999, since 1970.
+/// The last second of the year 9999, in seconds since 1970.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
 /// The identity in a valid token.
@@ -37,8 +37,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether a revocation at `not_before` covers the token. `iat` has a resolution of seconds, so a token of the same second may be
-    /// older and counts as revoked; so does a token without `iat`.
+    /// Whether a revocation at `not_before` covers the token. `iat` has a resolution of seconds, so a token of the same second may
+    /// be older and counts as revoked; so does a token without `iat`.
     pub(crate) fn is_revoked(&self, not_before: Option<Timestamp>) -> bool {
         not_before.is_some_and(|end| self.issued.is_none_or(|issued| issued <= end))
     }
@@ -53,34 +53,34 @@ pub enum AuthError {
          say `user` in place of a token"
     )]
     NotConfigured,
-    /// Not a JWT, or one signed otherwise than the server wants.
+    /// The token is no JWT, or is signed with another algorithm than the configured one.
     #[error(
         "not a token for this server: it takes JWTs signed with {0:?}; get one from your application's back \
          end"
     )]
     Malformed(Algorithm),
-    /// The signature is not that of the server's key.
+    /// The signature does not match the server's key.
     #[error("the token's signature is wrong: it was made with another key than this server's, or altered")]
     Signature,
-    /// `exp` has come.
+    /// The time in `exp` has passed.
     #[error("the token has expired; get a new one")]
     Expired,
-    /// `nbf` has not come.
+    /// The time in `nbf` is still to come.
     #[error("the token is not valid yet; compare the clocks of the server and of the token's issuer")]
     NotYet,
     /// A claim is missing or wrong.
     #[error("{0}")]
     Claim(&'static str),
-    /// The user was logged out everywhere since it was made.
+    /// The user was logged out everywhere after the token was issued.
     #[error(
         "the user was logged out everywhere since the token was made, or it has no `iat` that the server can \
          believe; get a new one"
     )]
     Revoked,
-    /// Only a server with a secret makes tokens.
+    /// The configured key is a public key, which cannot sign tokens.
     #[error("a public key can only verify tokens; make them where the private key is, or configure a secret")]
     CannotMint,
-    /// The time to live does not end in the range of dates.
+    /// The lifetime is shorter than a second, or ends after the year 9999.
     #[error("a token lives for at least a second, and not beyond the year 9999")]
     Lifetime,
     /// The operating system gave no random bytes.
@@ -88,7 +88,7 @@ pub enum AuthError {
     NoRandomness,
 }
 
-/// The claims that are looked at. The times are NumericDates: seconds, perhaps with a fraction.
+/// The claims that the server checks. The times are NumericDates: seconds, perhaps with a fraction.
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
@@ -111,21 +111,21 @@ struct Minted<'a> {
 
 struct Keys {
     verify: DecodingKey,
-    /// With a secret only.
+    /// The key for signing tokens; `None` if the configured key is a public key.
     mint: Option<EncodingKey>,
     validation: Validation,
     algorithm: Algorithm,
 }
 
-/// Verifies tokens, and mints them if it has a secret.
+/// Verifies tokens, and signs them if it has a secret.
 pub struct Authenticator {
     keys: Option<Keys>,
     issuer: Option<String>,
     audience: Option<String>,
     clock: Clock,
-    /// The largest lead of an issuer's clock seen so far, in milliseconds, up to [`CLOCK_LEEWAY_MS`].
+    /// The furthest that an issuer's clock has been ahead of this server's so far, in milliseconds, up to [`CLOCK_LEEWAY_MS`].
     ahead: AtomicI64,
-    /// A clock that is further ahead has been logged.
+    /// Whether the log already has a warning about a clock that is further ahead.
     warned: AtomicBool,
 }
 
@@ -137,12 +137,12 @@ impl fmt::Debug for Authenticator {
 }
 
 impl Authenticator {
-    /// An authenticator by the system's clock. Fails if the public key cannot be used.
+    /// Makes an authenticator that uses the system's clock. Fails if the public key cannot be used.
     pub fn new(config: &AuthConfig) -> Result<Self, ConfigError> {
         Self::with_clock(config, Clock::system())
     }
 
-    /// The same by another clock.
+    /// Makes an authenticator that uses the given clock. Fails if the public key cannot be used.
     pub fn with_clock(config: &AuthConfig, clock: Clock) -> Result<Self, ConfigError> {
         let (issuer, audience) = (config.issuer.clone(), config.audience.clone());
         let keys = match &config.key {
@@ -173,7 +173,7 @@ impl Authenticator {
         // A token from a file or the clipboard may end with a line break.
         let token = token.trim();
         let header = jsonwebtoken::decode_header(token).map_err(|_| malformed)?;
-        // An extension marked critical must be understood (RFC 7515 section 4.1.11), and we know none.
+        // A verifier must know every extension that is marked critical (RFC 7515 section 4.1.11), and this one knows none.
         if header.alg != keys.algorithm || header.crit.is_some() {
             return Err(malformed);
         }
@@ -198,7 +198,7 @@ impl Authenticator {
         Ok(Identity { user, issued: claims.iat.and_then(|iat| self.believe(millis(iat), now)), expires })
     }
 
-    /// When a token was made, or nothing if that is too far ahead: its maker's clock is wrong.
+    /// Returns when a token was issued; `None` if that time is too far in the future, because the issuer's clock is wrong.
     fn believe(&self, issued: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let ahead = issued.as_millis().saturating_sub(now.as_millis());
         if ahead <= CLOCK_LEEWAY_MS {
@@ -214,13 +214,13 @@ impl Authenticator {
         None
     }
 
-    /// What is to be noted for a revocation now: tokens that were made until now say at most this. A clock that is ahead, as far
-    /// as one was seen since the start, puts it ahead, too.
+    /// The time up to which a revocation must cover tokens now. It is the highest `iat` that a token issued until now can have: the
+    /// current time, plus the furthest that an issuer's clock has been ahead since the start.
     pub(crate) fn latest_issued(&self) -> Timestamp {
         Timestamp::from_millis(self.clock.now().as_millis() + self.ahead.load(Ordering::Relaxed))
     }
 
-    /// Makes a token for `user` that lives for `ttl`, rounded up to a second. Only with a secret.
+    /// Signs a token for `user` that is valid for `ttl`, rounded up to a second. Fails unless the configured key is a secret.
     pub fn mint(&self, user: &UserId, ttl: Duration) -> Result<String, AuthError> {
         let keys = self.keys.as_ref().ok_or(AuthError::NotConfigured)?;
         let key = keys.mint.as_ref().ok_or(AuthError::CannotMint)?;
@@ -237,7 +237,8 @@ impl Authenticator {
     }
 }
 
-/// What the library is to check: signature, `iss` and `aud`. The times are checked here, by our clock.
+/// The checks of the JWT library: signature, `iss` and `aud`. [`Authenticator::verify`] checks the times itself, with the server's
+/// clock.
 fn validation(algorithm: Algorithm, issuer: Option<&str>, audience: Option<&str>) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.validate_exp = false;
@@ -273,7 +274,8 @@ fn explain(kind: &ErrorKind, malformed: AuthError) -> AuthError {
     }
 }
 
-/// A time beyond the year 9999 was counted in milliseconds. Believed, its token would be good for thousands of years.
+/// Refuses times beyond the year 9999, because their issuer has counted milliseconds instead of seconds. Such a token would be
+/// valid for thousands of years.
 fn check_seconds(claims: &Claims) -> Result<(), AuthError> {
     for (time, error) in [
         (
@@ -297,12 +299,12 @@ fn check_seconds(claims: &Claims) -> Result<(), AuthError> {
 }
 
 fn millis(seconds: f64) -> Timestamp {
-    // A cast of a float saturates, and the timestamp clamps what is left.
+    // A cast of a float saturates, and the timestamp clamps the result.
     #[expect(clippy::cast_possible_truncation, reason = "saturating is what is wanted")]
     Timestamp::from_millis((seconds * 1_000.0) as i64)
 }
 
-/// The key in a PEM file, with the one algorithm that it is used with.
+/// Parses the key in a PEM file. Returns it with the only algorithm with which it may be used.
 fn parse_public_key(pem: &str) -> Result<(DecodingKey, Algorithm), ConfigError> {
     if pem.contains("PRIVATE KEY") {
         return Err(ConfigError::new(
@@ -344,28 +346,29 @@ fn parse_public_key(pem: &str) -> Result<(DecodingKey, Algorithm), ConfigError> 
     ))
 }
 
-/// A back end's key: `sbk_` and 256 random bits in base64url. It is shown once, when it is made; the
-/// server keeps its hash.
+/// The API key of a back end: `sbk_` and 256 random bits in base64url. It is shown once, when it is created. The server stores only
+/// its hash.
 pub struct ApiKey(String);
 
 impl ApiKey {
-    /// What every key begins with, so that scanners find one that leaked, and doors tell it from a token.
+    /// The prefix of every key, so that secret scanners find a leaked key, and the server can tell a key from a token.
     pub const PREFIX: &'static str = "sbk_";
 
-    /// A new key. Fails if the operating system gives no random bytes.
+    /// Generates a new key. Fails if the operating system gives no random bytes.
     pub fn generate() -> Result<Self, AuthError> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|_| AuthError::NoRandomness)?;
         Ok(Self(format!("{}{}", Self::PREFIX, URL_SAFE_NO_PAD.encode(bytes))))
     }
 
-    /// The key, to be shown once.
+    /// The text of the key, which is shown only once.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// SHA-256 of a key, which the store keeps and looks up. A slow, salted hash protects passwords because they can be guessed; 256
-    /// random bits cannot, so a fast hash suffices. For the same reason the look-up need not take constant time.
+    /// The SHA-256 hash of a key, which the store keeps and looks up. Passwords need a slow, salted hash, because they can be
+    /// guessed. 256 random bits cannot be guessed, so a fast hash is enough. For the same reason the lookup need not take constant
+    /// time.
     pub fn hash(key: &str) -> [u8; 32] {
         Sha256::digest(key.as_bytes()).into()
     }

@@ -1,7 +1,7 @@
-//! Whether a message would arrive now, not only whether something answers.
+//! Checks whether the server can deliver a message now, not only whether it answers.
 //!
-//! A write goes the way of every other: the queue, the writer, a commit, the router. Then the store is read, and a notice to this
-//! node itself goes over the bus and comes back, as those of other nodes do.
+//! The check submits a write, which passes through the store's queue, the writer, a commit and the router like any other write. It
+//! also reads the store, and sends a notice from this node to itself over the bus.
 
 use std::time::Duration;
 
@@ -18,28 +18,28 @@ use switchboard_store::{Change, SharedStore, Submission};
 /// How long each step may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long an answer is good for. Anybody may ask, and each probe is a commit.
+/// How long a report is reused. Each check costs a commit, and any client may request one.
 const KEPT: Duration = Duration::from_secs(1);
 
-/// The last answer.
+/// The last report, and when it was made.
 #[derive(Debug, Default)]
 pub(crate) struct Health(Mutex<Option<(Instant, Report)>>);
 
-/// What came of a probe.
+/// The result of a check of delivery.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Report {
-    /// Whether all of it went well.
+    /// Whether every step succeeded.
     pub(crate) delivers: bool,
-    /// From asking for a write to its being committed and told of.
+    /// A write: from its submission until the router has returned its outcome.
     write: Step,
-    /// A read.
+    /// A read of the store.
     read: Step,
-    /// A notice to this node itself; none where there is no bus.
+    /// A notice to this node itself; `None` if there is no bus.
     #[serde(skip_serializing_if = "Option::is_none")]
     bus: Option<Step>,
 }
 
-/// How long a step took in milliseconds, or what went wrong.
+/// How long a step took in milliseconds, or why it failed.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Step {
@@ -48,14 +48,14 @@ enum Step {
 }
 
 impl Report {
-    /// Whether what was found of writes is what the store has seen since.
+    /// Whether the report still agrees with the store about writes: they succeed, or they are refused.
     fn agrees(&self, store: &SharedStore) -> bool {
         matches!(self.write, Step::Milliseconds(_)) == store.write_fault().is_none()
     }
 }
 
 impl Health {
-    /// Tries what a message needs, and says how long each step took; or what came of it within the last second.
+    /// Runs every step of a delivery, and reports how long each took. Returns the last report if it is fresh.
     pub(crate) async fn report(&self, store: &SharedStore, bus: Option<&dyn Bus>) -> Report {
         let mut last = self.0.lock().await;
         match &*last {
@@ -94,7 +94,7 @@ async fn step(work: impl Future<Output = Result<(), Refusal>>) -> Step {
 
 async fn write(store: &SharedStore) -> Result<(), Refusal> {
     let (reply, told) = oneshot::channel();
-    // Of nobody: a probe touches no user.
+    // A write needs an actor. No user of this name is created, because a probe changes nothing.
     let actor = UserId::parse("probe").map_err(|_| Refusal::unavailable())?;
     let submission = Submission { actor, change: Change::Probe, origin: Origin::Call(reply) };
     store.submit(submission).map_err(|_| Refusal::unavailable())?;

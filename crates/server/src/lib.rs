@@ -1,5 +1,5 @@
-//! Switchboard, the server: one binary that stores every message before it acknowledges it, and
-//! carries it to every device of its recipients.
+//! Switchboard, the server: one binary that stores every message before it acknowledges the message, and delivers it to every
+//! device of its recipients.
 //!
 //! `ARCHITECTURE.md` has the map and the invariants; this file has the wiring.
 
@@ -62,17 +62,16 @@ use switchboard_store::record::NoticeKey;
 use switchboard_store::sqlite::{Settings, SqliteStore};
 use switchboard_store::{Batch, SharedStore};
 
-/// How long a server that has failed gives its tasks to end. A supervisor can start it again sooner than the clients
-/// notice.
+/// How long a server that has failed waits for its tasks to end. It is short, so that a supervisor starts the server again soon.
 const FAILURE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Lines about ends of connections in a second. A client may connect and leave in a loop, and must not fill a disk with that.
+/// The most log lines about ends of connections in a second. A client that connects and leaves in a loop must not fill the disk.
 const MAX_CLOSED_LINES: u32 = 200;
 
-/// Time in which a server that has failed ends, even if tasks still run.
+/// The time after which a server that has failed ends, even if tasks still run.
 const FAILURE_LIMIT: Duration = Duration::from_millis(1_500);
 
-/// Where the API keys of a server with this configuration are: in its database.
+/// The database that has the API keys of a server with this configuration.
 pub fn key_store(config: &Config) -> KeyStore {
     match &config.cluster {
         None => KeyStore::Directory(config.data.clone()),
@@ -82,7 +81,7 @@ pub fn key_store(config: &Config) -> KeyStore {
     }
 }
 
-/// Runs a server on `listener` until `shutdown` is ready and everybody has been told.
+/// Runs a server on `listener` until `shutdown` resolves, then stops it gracefully.
 ///
 /// # Errors
 /// The configuration cannot be used, the data directory cannot be opened, or the server has failed: [`Failure`].
@@ -99,16 +98,16 @@ pub async fn run(
     Ok(server.stop().await?)
 }
 
-/// What a server is made of, besides its configuration.
+/// The parts of a server, besides its configuration.
 pub(crate) struct Parts {
     pub(crate) authenticator: Authenticator,
     pub(crate) store: SharedStore,
     pub(crate) batches: mpsc::Receiver<Batch>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
-    /// A conversation with so many users on this node coalesces its events.
+    /// From this number of users on this node, a conversation coalesces its events.
     pub(crate) coalesce_from: usize,
-    /// The other nodes, if this one is not alone.
+    /// The connection to the other nodes; `None` on a single node.
     pub(crate) cluster: Option<router::ClusterParts>,
     pub(crate) tasks: Tasks,
 }
@@ -122,7 +121,7 @@ pub struct Server {
     operators: Operators,
 }
 
-/// The operators' listener, which goes on until all else has ended; none if it is not configured.
+/// The operators' listener, which serves until everything else has ended. `address` is `None` if it is not configured.
 #[derive(Debug)]
 struct Operators {
     address: Option<SocketAddr>,
@@ -130,7 +129,7 @@ struct Operators {
 }
 
 impl Server {
-    /// Opens the store, joins the other nodes if there may be any, and starts to serve on `listener`.
+    /// Opens the store, connects to the bus of a cluster, and starts to serve on `listener`.
     ///
     /// # Errors
     /// The configuration cannot be used, or the database cannot be opened.
@@ -149,7 +148,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Everything behind the doors: the router and what the sessions share.
+    /// Makes a server without listeners: the router, and the services that sessions share.
     fn without_doors(config: Config, parts: Parts) -> (Self, Arc<Services>) {
         let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
         let Parts { authenticator, store, batches, metrics, clock, coalesce_from, cluster, tasks } = parts;
@@ -201,21 +200,21 @@ impl Server {
         Ok(())
     }
 
-    /// Where operators find probes and metrics, if that is a listener of their own.
+    /// The address of the operators' listener, if there is one.
     pub fn operator_address(&self) -> Option<SocketAddr> {
         self.operators.address
     }
 
-    /// Ready when a task has ended without which the server cannot go on. It is to be stopped then.
+    /// Resolves when the server has failed, because a critical task has ended. The caller should then stop it.
     pub async fn failed(&self) {
         self.tasks.failed().cancelled().await;
     }
 
-    /// Stops: not ready and no new connections first, then the farewells, so that nobody comes in behind
-    /// them; what has been asked is still answered, for as long as the deadline allows. Operators are answered until the end.
+    /// Stops the server. It first accepts no new connections and is not ready any more; then it sends `bye` to all clients.
+    /// Commands that have arrived are still answered until the deadline. Operators are answered until the end.
     ///
     /// # Errors
-    /// The server has failed, before or meanwhile. Then it stops within 2 seconds.
+    /// The server has failed, before or during the stop. Then it stops within 2 seconds.
     pub async fn stop(self) -> Result<(), Failure> {
         let Self { tasks, router, deadline, operators } = self;
         tasks.stop().cancel();
@@ -242,7 +241,7 @@ impl Server {
     }
 }
 
-/// Binds the operators' listener, if there is to be one, before anything is done that takes long.
+/// Binds the operators' listener if one is configured. This is done first, so that an address in use is reported at once.
 fn bind_for_operators(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpListener>> {
     let Some(address) = address else { return Ok(None) };
     let bound = http::listen_for_operators(address);
@@ -250,7 +249,7 @@ fn bind_for_operators(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpL
     bound.map(Some).with_context(|| format!("cannot listen on {address} for operators: {advice}"))
 }
 
-/// What a server writes to, and the other nodes that do.
+/// The opened store, and the connection to the other nodes that share it.
 struct Opened {
     store: SharedStore,
     batches: mpsc::Receiver<Batch>,
@@ -269,7 +268,7 @@ async fn open(
         let data = config.data.clone();
         let metrics = metrics.commits.clone();
         let settings = Settings { data, limits, strangers, clock, metrics };
-        // It waits for a lock and writes the write-ahead log anew.
+        // Opening blocks: it waits for a file lock, and rewrites the write-ahead log.
         let (store, batches) = tokio::task::spawn_blocking(|| SqliteStore::open(settings)).await??;
         return Ok(Opened { store: Arc::new(store), batches, cluster: None });
     };
@@ -299,7 +298,7 @@ async fn open(
     Ok(Opened { store, batches, cluster: Some(cluster) })
 }
 
-/// Joins the bus of a cluster, if it has one.
+/// Connects to the bus of a cluster, if one is configured.
 async fn join_bus(
     cluster: &ClusterConfig,
     node: NodeId,
@@ -328,7 +327,7 @@ pub(crate) fn check_engines(cluster: &ClusterConfig) -> anyhow::Result<()> {
     bus_settings(cluster).as_ref().map_or(Ok(()), nats::check)
 }
 
-/// Forgets the rates of users who are quiet, and logs what was held back, until the server stops.
+/// Until the server stops: drops the rate buckets of inactive users, and logs how many log lines were suppressed.
 async fn sweep(services: Arc<Services>) {
     loop {
         tokio::select! {

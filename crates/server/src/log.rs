@@ -1,7 +1,6 @@
-//! The log of a server: tasks queue their lines, and a thread of its own writes them to stderr.
+//! The log of a server: tasks queue their lines, and a separate thread writes them to stderr.
 //!
-//! A pipe that nobody reads, a full disk or a terminal that has gone can delay or lose lines. It never delays a task or
-//! ends it.
+//! A pipe that no process reads, a full disk or a closed terminal can delay or lose lines. It never delays or ends a task.
 
 mod json;
 
@@ -23,19 +22,19 @@ use tracing_subscriber::fmt::MakeWriter;
 use crate::config::{LogConfig, LogFormat};
 use crate::tasks;
 
-/// Lines that may wait for the thread: several seconds of a busy log. Beyond: dropped and counted.
+/// The most lines that wait for the thread: several seconds of a busy log. Further lines are dropped and counted.
 const MAX_QUEUED_LINES: usize = 8_192;
 
-/// Bytes that may wait for the thread. Beyond: dropped and counted.
+/// The most bytes of lines that wait for the thread. Further lines are dropped and counted.
 const MAX_QUEUED_BYTES: usize = 4 * 1024 * 1024;
 
-/// How soon a write is tried again if another process has made the terminal or pipe non-blocking.
+/// How soon a write is retried if another process has made the terminal or pipe non-blocking, and it is full.
 const WRITE_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long the end of the process waits for queued lines, at each of two steps.
+/// How long a process that ends waits for queued lines, in each of two steps.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Lines that were dropped since the process started: all servers in a process share one log.
+/// How many lines were dropped since the process started. It is global, because all servers in a process share one log.
 static DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 /// How many lines of the log were dropped.
@@ -43,7 +42,7 @@ pub(crate) fn dropped_lines() -> Counter {
     DROPPED.clone()
 }
 
-/// The way to the log's thread. Clones share it.
+/// A handle to the thread that writes the log. Clones share the thread.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     queue: Sender<Message>,
@@ -60,12 +59,12 @@ enum Message {
 
 /// The filter of the log: the configured levels, which win over those for two libraries.
 fn directives(level: &str) -> String {
-    // The client of the bus repeats itself while it cannot connect; bus/nats/link.rs says what there is to say, once.
+    // The NATS client logs the same line again and again while it cannot connect. `bus/nats/connection.rs` logs each warning once.
     let bus = "async_nats=off";
-    // At `debug` it prints the whole schema.
+    // At `debug` this library logs the whole schema.
     let verbose = level.split(',').any(|part| matches!(part.trim(), "debug" | "trace"));
     let schema = if verbose { ",rusqlite_migration=info" } else { "" };
-    // The store was a module of the server.
+    // The store was a module of the server once, so its old module path must still work.
     let level = level.replace("switchboard::store", "switchboard_store");
     format!("{bus}{schema},{level}")
 }
@@ -79,13 +78,13 @@ pub(crate) fn fatal_line(format: LogFormat, message: &str) -> String {
 }
 
 impl Log {
-    /// Starts the thread and sends every event of `tracing` there, and every panic.
+    /// Starts the thread, and makes it log every event of `tracing` and every panic.
     ///
     /// # Errors
-    /// The filter in `config` cannot be parsed, there is no thread, or another log has been started.
+    /// The filter in `config` cannot be parsed, the thread cannot be started, or another log has been started.
     pub(crate) fn start(config: &LogConfig) -> anyhow::Result<Self> {
         let filter = EnvFilter::try_new(directives(&config.level)).context("log.level")?;
-        // A file of its own: a write that blocks must not hold the lock of `std::io::stderr`.
+        // The descriptor is duplicated, because a write that blocks must not hold the lock of `std::io::stderr`.
         let stderr = std::io::stderr().as_fd().try_clone_to_owned().context("stderr")?;
         let log = Self::to(File::from(stderr), config.format)?;
         let builder = tracing_subscriber::fmt()
@@ -115,11 +114,11 @@ impl Log {
         self.queue(line.as_bytes());
     }
 
-    /// Waits until the lines so far are written, for a moment at most.
+    /// Waits until all queued lines are written, for at most two times `FLUSH_TIMEOUT`.
     pub(crate) fn flush(&self) {
         let (done, written) = crossbeam_channel::bounded(0);
         if self.queue.send_timeout(Message::Flush(done), FLUSH_TIMEOUT).is_ok() {
-            // Nothing is sent: the end is what is waited for.
+            // The thread sends nothing. It drops the sender, which ends this wait.
             let _ = written.recv_timeout(FLUSH_TIMEOUT);
         }
     }
@@ -154,14 +153,14 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// The thread that writes.
+/// The state of the thread that writes the lines.
 struct Writer<W> {
     out: W,
     messages: Receiver<Message>,
     queued_bytes: Arc<AtomicUsize>,
-    /// The last line was written in part.
+    /// Whether only a part of the last line was written.
     torn: bool,
-    /// Of how many dropped lines the log says so.
+    /// How many dropped lines the log has reported.
     reported: u64,
 }
 
@@ -202,7 +201,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Says how many lines were dropped, once lines can be written again.
+    /// Logs how many lines were dropped, once lines can be written again.
     fn report(&mut self) {
         let dropped = DROPPED.get();
         let lines = dropped - self.reported;
@@ -221,7 +220,8 @@ fn wait(pause: Duration) {
     std::thread::sleep(pause);
 }
 
-/// Logs a panic in one line. The standard hook writes to stderr itself, and would wait for a pipe that nobody reads.
+/// Logs a panic in one line. It replaces the standard hook, which writes to stderr itself, and would block on a pipe that no
+/// process reads.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let payload = panic.payload();
     let text = payload.downcast_ref::<&str>().copied();
@@ -242,7 +242,7 @@ mod tests {
 
     use super::*;
 
-    /// A disk of which each write fails while it is full, after it took a part of the line.
+    /// A disk that becomes full: it takes a part of a line, then each write fails.
     #[derive(Clone, Default)]
     struct Disk(Arc<Mutex<(Vec<u8>, bool)>>);
 
@@ -294,7 +294,7 @@ mod tests {
         assert!(DROPPED.get() > before);
     }
 
-    /// A pipe that nobody reads.
+    /// A pipe that no process reads: each write blocks.
     struct Blocked(Receiver<()>);
 
     impl Write for Blocked {

@@ -1,7 +1,9 @@
-//! Admission of connections: how many there may be in all, from each address, and of strangers, who have not authenticated.
+//! Admission of connections. Limits bound the number of all connections, of those from each address, and of unauthenticated ones.
 //!
-//! Strangers have a share of the places, and in it the newest replaces the oldest. So a flood of connections that say nothing
-//! keeps nobody out: a client that authenticates at once leaves the share before their turn to be replaced comes.
+//! Each admitted connection has a *place*, a permit that counts towards these limits. An unauthenticated client is a *stranger*.
+//! Strangers may have only a share of the places. When the share is full, a new stranger replaces the oldest one. So a flood of
+//! connections that never authenticate keeps no other client out: a client that authenticates at once is no stranger any more
+//! before it would be replaced.
 
 mod addresses;
 
@@ -16,29 +18,30 @@ use tokio::sync::Notify;
 
 use self::addresses::{AddressPlace, Addresses};
 
-/// Most connections that have been evicted and are still on their way out, each for the time that its task takes to be
-/// scheduled. Beyond: new connections are refused.
+/// The most connections that have been evicted and have not ended yet. Each ends as soon as its task is scheduled. If there are
+/// this many, new connections are refused.
 const MAX_EVICTING: usize = 1_024;
 
-/// Fewest and most connections at once that get a 503 or 429, and of which probes are answered: a tenth of
-/// `limits.connections` between these. Beyond: the oldest that has not sent its request is closed, or else the new one.
+/// The lowest and the highest number of refused connections that are served at once: they receive 503 or 429, or the answer of a
+/// probe. The number is a tenth of `limits.connections` within this range. For a further connection, the oldest of them that has
+/// sent no request is closed; if there is none, the new one is closed.
 const REFUSED_PLACES: std::ops::RangeInclusive<u32> = 16..=256;
 
-/// How many connections may be refused at once by a server with so many places.
+/// How many refused connections a server that allows `connections` serves at once.
 pub(crate) fn refused_places(connections: u32) -> usize {
     (connections / 10).clamp(*REFUSED_PLACES.start(), *REFUSED_PLACES.end()) as usize
 }
 
-/// The places of one server.
+/// The limits of one server, and the counts of its connections.
 #[derive(Debug)]
 pub(crate) struct Places {
-    /// Most connections in all.
+    /// The most connections in all.
     connections: usize,
-    /// Most connections of one address; 0 is no limit.
+    /// The most connections from one address; 0 is no limit.
     connections_per_address: u32,
-    /// Most connections that have not authenticated.
+    /// The most connections that have not authenticated.
     strangers: usize,
-    /// Most refused connections that are answered at once. Of these, probes are answered as usual.
+    /// The most refused connections that are served at once. Probes on them are answered as usual.
     refused: usize,
     addresses: Arc<Addresses>,
     counts: Mutex<Counts>,
@@ -46,30 +49,31 @@ pub(crate) struct Places {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// The number of the last connection: they are numbered in the order in which they came.
+    /// The number of the newest connection. Connections are numbered in the order in which they were accepted.
     last: u64,
-    /// Connections that are there, evicted ones included.
+    /// How many admitted connections have not ended, including evicted ones.
     admitted: usize,
     strangers: Evictable,
-    /// Strangers whose probe is being answered: they are not evicted meanwhile.
+    /// How many strangers' probes are being answered. Such a stranger is not evicted before it has its answer.
     probing: usize,
-    /// Refused connections that have not sent their request.
+    /// The refused connections that have not sent their request.
     refused: Evictable,
-    /// Refused connections that are being answered.
+    /// How many refused connections are being answered.
     answering: usize,
 }
 
-/// Connections of which the oldest may be closed to make room.
+/// Connections, the oldest of which may be closed to make room for a new one.
 #[derive(Debug, Default)]
 struct Evictable {
-    /// By their numbers, so that the first is the oldest.
+    /// The connections that may be evicted, by their numbers, so that the first is the oldest.
     waiting: BTreeMap<u64, Arc<Notify>>,
-    /// Told to end, and not gone yet.
+    /// The connections that were notified to end and have not ended yet.
     evicted: FxHashSet<u64>,
 }
 
 impl Evictable {
-    /// Tells the oldest connection to end; whether there is one, and not too many are ending.
+    /// Notifies the oldest connection to end. Returns `false` if there is none, or if too many evicted connections have not ended
+    /// yet.
     fn evict_oldest(&mut self) -> bool {
         if self.evicted.len() >= MAX_EVICTING {
             return false;
@@ -80,7 +84,7 @@ impl Evictable {
         true
     }
 
-    /// From now on the connection is not evicted; false if it has been.
+    /// Protects a connection from eviction from now on. Returns `false` if it has been evicted already.
     fn keep(&mut self, number: u64) -> bool {
         self.waiting.remove(&number);
         !self.evicted.contains(&number)
@@ -92,12 +96,12 @@ impl Evictable {
     }
 }
 
-/// Why a connection gets no place.
+/// Why a connection is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// All places are taken by those who have authenticated.
+    /// The server has as many connections as it may have, and cannot evict a stranger.
     Server,
-    /// The address has as many as it may have.
+    /// The client's address has as many connections as it may have.
     Address,
 }
 
@@ -111,7 +115,7 @@ impl From<Full> for ErrorCode {
 }
 
 impl Places {
-    /// The places that these limits allow.
+    /// Makes the places that these limits allow.
     pub(crate) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             connections: limits.connections as usize,
@@ -127,8 +131,8 @@ impl Places {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection, and whether the oldest stranger was evicted for it. It counts for the address, or for none
-    /// if a proxy has not named its client yet.
+    /// Admits a new connection. Returns its place, and whether the oldest stranger was evicted for it. `address` is `None` for a
+    /// connection of a proxy, which counts for no address until the proxy has named the client.
     pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<(Arc<Place>, bool), Full> {
         let of_address = OnceLock::new();
         if let Some(address) = address {
@@ -151,8 +155,8 @@ impl Places {
         self.addresses.take(address, self.connections_per_address).ok_or(Full::Address)
     }
 
-    /// A place for a connection that is to be answered that there is none; the oldest of its kind that has not sent its
-    /// request is evicted for it. `None` if all of them are being answered.
+    /// Takes a place for a connection that is refused, so that it can be answered. If too many are being served, evicts the oldest
+    /// that has sent no request; `None` if there is none.
     pub(crate) fn refuse(self: &Arc<Self>) -> Option<RefusedPlace> {
         let mut counts = self.counts();
         let taken = counts.answering + counts.refused.waiting.len();
@@ -165,7 +169,7 @@ impl Places {
         Some(RefusedPlace { places: self.clone(), number, evicted, answering: AtomicBool::new(false) })
     }
 
-    /// Evicts up to so many of the oldest strangers, to free their descriptors; how many.
+    /// Evicts at most `most` of the oldest strangers, to free their file descriptors. Returns how many it has evicted.
     pub(crate) fn evict_strangers(&self, most: usize) -> usize {
         let mut counts = self.counts();
         (0..most).take_while(|_| counts.strangers.evict_oldest()).count()
@@ -179,32 +183,33 @@ impl Counts {
     }
 }
 
-/// A connection's place; free again when dropped.
+/// The place of a connection among those that the server allows. Dropping it makes room for another connection.
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<Places>,
-    /// Among those of its address, once that is known.
+    /// The place among the connections of its address, once the address is known.
     of_address: OnceLock<AddressPlace>,
     number: u64,
     evicted: Arc<Notify>,
 }
 
 impl Place {
-    /// Counts the connection for the address of its client, unless it counts for one already.
+    /// Counts the connection for the address of its client, unless it already counts for an address.
     pub(crate) fn count(&self, address: IpAddr) -> Result<(), Full> {
         if self.of_address.get().is_none() {
-            // Only one of two that count it at the same time keeps its place.
+            // If two requests on the connection count it at the same time, the second count is dropped here.
             let _ = self.of_address.set(self.places.enter_address(address)?);
         }
         Ok(())
     }
 
-    /// The connection has authenticated: it leaves the share of strangers for good. False if it has been evicted.
+    /// Called when the connection has authenticated: it is no stranger any more. Returns `false` if it has been evicted.
     pub(crate) fn authenticate(&self) -> bool {
         self.places.counts().strangers.keep(self.number)
     }
 
-    /// A probe has come: a stranger is not evicted before it has been answered, unless many probes are being answered.
+    /// Called when a probe has arrived: protects a stranger from eviction until the probe is answered. `None` if too many probes
+    /// are being answered, or if the connection is no stranger or has been evicted.
     pub(crate) fn begin_probe(self: &Arc<Self>) -> Option<Probing> {
         let mut counts = self.places.counts();
         if counts.probing >= self.places.refused || counts.strangers.waiting.remove(&self.number).is_none() {
@@ -215,13 +220,13 @@ impl Place {
         Some(Probing(self.clone()))
     }
 
-    /// Ready when the connection is to end because newer strangers need its place.
+    /// Resolves when the connection must end because newer strangers need its place.
     pub(crate) async fn evicted(&self) {
         self.evicted.notified().await;
     }
 }
 
-/// A stranger whose probe is being answered, until this is dropped.
+/// Protects a stranger from eviction until it is dropped, because a probe is being answered.
 #[derive(Debug)]
 pub(crate) struct Probing(Arc<Place>);
 
@@ -242,7 +247,7 @@ impl Drop for Place {
     }
 }
 
-/// The place of a connection that is refused; free again when dropped.
+/// The place of a refused connection while it is served. Dropping it makes room for another refused connection.
 #[derive(Debug)]
 pub(crate) struct RefusedPlace {
     places: Arc<Places>,
@@ -252,7 +257,7 @@ pub(crate) struct RefusedPlace {
 }
 
 impl RefusedPlace {
-    /// The request has come: the connection is not evicted before it has been answered.
+    /// Called when the request has arrived: protects the connection from eviction until it is answered.
     pub(crate) fn begin_answer(&self) {
         let mut counts = self.places.counts();
         if counts.refused.keep(self.number) && !self.answering.swap(true, Ordering::Relaxed) {
@@ -260,7 +265,7 @@ impl RefusedPlace {
         }
     }
 
-    /// Ready when the connection is to end because newer ones need its place.
+    /// Resolves when the connection must end because newer refused connections need its place.
     pub(crate) async fn evicted(&self) {
         self.evicted.notified().await;
     }
@@ -317,7 +322,7 @@ mod tests {
         assert!(is_evicted(&stranger));
         assert!(newest.authenticate());
         assert_eq!(places.enter(None).err(), Some(Full::Server));
-        // The evicted one still has its descriptor, and frees no place that is not its own.
+        // The evicted connection still has its descriptor. Its end frees only its own place.
         drop(stranger);
         assert_eq!(places.enter(None).err(), Some(Full::Server));
         drop(user);

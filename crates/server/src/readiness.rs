@@ -1,4 +1,4 @@
-//! Whether the store can be read, for everybody who asks at about the same time.
+//! Checks whether the store can be read. Probes that arrive at about the same time share one read.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -12,21 +12,21 @@ use switchboard_store::record::Answer;
 /// How long the database may take to answer a read before the server counts as not ready.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an answer is good for: a thousand probes that come together are one read.
+/// How long the result of a read is reused, so that a thousand probes at the same time cause only one read.
 const FRESH: Duration = Duration::from_millis(100);
 
-/// The read under way, or the last one.
+/// The pending read of the store, or the last one.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness(Mutex<Option<Asked>>);
 
 #[derive(Debug)]
 struct Asked {
     since: Instant,
-    /// Shared by all who wait for it: it goes on when one of them leaves.
+    /// The read, shared by all probes that wait for it. It continues when one of them is cancelled.
     read: Shared<BoxFuture<'static, Read>>,
 }
 
-/// How a read ended, and when.
+/// When a read ended, and whether it succeeded.
 #[derive(Debug, Clone, Copy)]
 struct Read {
     at: Instant,
@@ -37,14 +37,14 @@ impl Asked {
     fn is_fresh(&self) -> bool {
         match self.read.peek() {
             Some(read) => read.at.elapsed() < FRESH,
-            // All who waited for it may have left.
+            // If all probes that waited were cancelled, nothing polls the read, so it must not count as pending for ever.
             None => self.since.elapsed() < READ_TIMEOUT,
         }
     }
 }
 
 impl Readiness {
-    /// Whether the store answers a read in time; `read` runs unless another probe has just run it.
+    /// Returns whether the store answers a read in time. Calls `read` unless another probe has a pending or fresh read.
     pub(crate) async fn check(&self, read: impl FnOnce() -> Answer<()>) -> bool {
         let shared = {
             let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use switchboard_store::refusal::Refusal;
 
-    /// A read that takes so long, and counts itself.
+    /// A read that takes this long, and adds one to `count`.
     fn read(count: &Arc<AtomicUsize>, takes: Duration) -> Answer<()> {
         count.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {

@@ -1,4 +1,4 @@
-//! What every door and session shares.
+//! The parts of the server that all sessions and HTTP requests share.
 
 use std::sync::Arc;
 
@@ -20,12 +20,12 @@ use crate::throttle::Throttle;
 use switchboard_store::clock::Clock;
 use switchboard_store::{SharedStore, Standing};
 
-/// The server's parts, as its doors see them.
+/// The parts of the server that all sessions and HTTP requests share.
 pub(crate) struct Services {
     pub(crate) mode: Mode,
     pub(crate) limits: Arc<Limits>,
     pub(crate) allowed_origins: Vec<String>,
-    /// The proxies in front, whose word about a client's address counts.
+    /// The proxies in front of the server that may name a client's address.
     pub(crate) proxies: Arc<ProxyConfig>,
     pub(crate) authenticator: Authenticator,
     pub(crate) clock: Clock,
@@ -33,19 +33,19 @@ pub(crate) struct Services {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) router: RouterHandle,
     pub(crate) store: SharedStore,
-    /// The way to other nodes, if there may be any.
+    /// The bus to other nodes; `None` on a single node.
     pub(crate) bus: Option<Arc<dyn Bus>>,
-    /// Whether metrics and the deep probe are on a listener of their own.
+    /// Whether operators have a separate listener for `/metrics` and `/healthz`.
     pub(crate) has_operator_listener: bool,
     pub(crate) health: Health,
-    /// HTTP requests that are being answered.
+    /// Counts the HTTP requests that are being answered.
     pub(crate) in_flight: Arc<InFlight>,
     pub(crate) readiness: Readiness,
-    /// Who is turned away at the door.
+    /// Counts and logs clients that are refused.
     pub(crate) denials: Denials,
-    /// The log's lines about ends of connections.
+    /// Limits the log lines about ends of connections.
     pub(crate) closed_lines: Throttle,
-    /// The log's lines about slow consumers.
+    /// Limits the log lines about slow consumers.
     pub(crate) slow_consumer_lines: Throttle,
     pub(crate) tasks: Tasks,
 }
@@ -56,7 +56,8 @@ impl Services {
         self.mode == Mode::Dev
     }
 
-    /// Signals to the other members that the user is typing, at most once in a while. The connection `from` does not receive it.
+    /// Signals to the other members that the user is typing, at most once within the limiter's interval. The connection `from` does
+    /// not receive the signal.
     pub(crate) fn tell_typing(
         &self,
         user: UserId,

@@ -1,7 +1,7 @@
-//! Owned tasks: every task of the server is counted, and waited for at the end.
+//! The tasks of the server. Every task is counted, and the server waits for all of them when it stops.
 //!
-//! The server cannot do without some of them: when such a task panics, or ends before the server stops, the server has
-//! failed. It is not ready any more, lets its clients go and ends, so that a supervisor starts it again.
+//! Some tasks are *critical*: if one of them panics, or ends before the server stops, the server has failed. It is not ready any
+//! more, closes its connections and ends, so that a supervisor starts it again.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -28,7 +28,7 @@ pub(crate) struct Tasks {
     failed: CancellationToken,
 }
 
-/// The end of the time for stopping.
+/// The signal that the time for stopping is over.
 #[derive(Debug, Default)]
 struct Cut {
     token: CancellationToken,
@@ -36,7 +36,7 @@ struct Cut {
     cancelled: AtomicBool,
 }
 
-/// A task that the server cannot do without has ended.
+/// A critical task has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the {task} has {}", match .end { End::Panicked => "panicked", End::Returned => "ended by itself" })]
 pub struct Failure {
@@ -47,24 +47,24 @@ pub struct Failure {
 /// How a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The hook for panics has logged it.
+    /// The task panicked. The panic hook has logged it.
     Panicked,
     Returned,
 }
 
 thread_local! {
-    /// The task that the server cannot do without and this thread is at.
+    /// The critical task that this thread is running now.
     static CURRENT: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
-/// The task that the server cannot do without and this thread is at.
+/// The critical task that this thread is running now, if any.
 pub(crate) fn current_critical() -> Option<&'static str> {
     let is_writer = || std::thread::current().name() == Some(WRITER_THREAD);
     CURRENT.get().or_else(|| is_writer().then_some(WRITER_THREAD))
 }
 
 impl Tasks {
-    /// None yet.
+    /// Makes an empty set of tasks.
     pub(crate) fn new() -> Self {
         Self {
             tracker: TaskTracker::new(),
@@ -75,7 +75,8 @@ impl Tasks {
         }
     }
 
-    /// Tasks with a stop of their own, behind that of these. When one of either fails that was critical, both have failed.
+    /// Makes another set of tasks, which is stopped separately, after this one. If a critical task of either set fails, both have
+    /// failed.
     pub(crate) fn outliving(&self) -> Self {
         Self { failure: self.failure.clone(), failed: self.failed.clone(), ..Self::new() }
     }
@@ -85,7 +86,7 @@ impl Tasks {
         self.tracker.spawn(task);
     }
 
-    /// Starts a task that the server cannot do without: it ends only when the server stops.
+    /// Starts a critical task, which must not end before the server stops.
     pub(crate) fn spawn_critical(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let tasks = self.clone();
         #[cfg(any(debug_assertions, feature = "fault-injection"))]
@@ -115,7 +116,7 @@ impl Tasks {
         });
     }
 
-    /// Notes that a task has ended without which the server cannot go on. The first one counts: others end because of it.
+    /// Records that a critical task has ended. Only the first one is kept, because others end as a consequence.
     pub(crate) fn fail(&self, task: &'static str, end: End) {
         let failure = Failure { task, end };
         if self.failure.set(failure).is_ok() {
@@ -126,38 +127,38 @@ impl Tasks {
         }
     }
 
-    /// Why the server cannot go on, if it cannot.
+    /// Why the server has failed, if it has.
     pub(crate) fn failure(&self) -> Option<Failure> {
         self.failure.get().copied()
     }
 
-    /// Cancelled when the server cannot go on.
+    /// A token that is cancelled when the server has failed.
     pub(crate) fn failed(&self) -> &CancellationToken {
         &self.failed
     }
 
-    /// Cancelled when the server is to stop: no new work, finish what is under way.
+    /// A token that is cancelled when the server stops: tasks start no new work, and finish the current work.
     pub(crate) fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
-    /// Cancelled when the time for stopping is over: what still runs is dropped.
+    /// A token that is cancelled when the time for stopping is over: tasks that still run are dropped.
     pub(crate) fn cut(&self) -> &CancellationToken {
         &self.cut.token
     }
 
-    /// Drops what still runs.
+    /// Ends the time for stopping: tasks that still run are dropped.
     pub(crate) fn cut_off(&self) {
         self.cut.cancelled.store(true, Ordering::Release);
         self.cut.token.cancel();
     }
 
-    /// Runs `task` to its end, or until what still runs is dropped. A task that is woken often pays nothing for it.
+    /// Runs `task` to its end, or until the time for stopping is over. This costs a task that is woken often almost nothing.
     pub(crate) async fn until_cut(&self, mut task: Pin<Box<impl Future<Output = ()>>>) {
         let mut cut = pin!(self.cut.token.cancelled());
         let mut registered = false;
         poll_fn(|cx| {
-            // Once polled, it wakes this task, whose waker stays the same.
+            // The token is polled once. Then it wakes this task by itself, because the task's waker stays the same.
             let over = if std::mem::replace(&mut registered, true) {
                 self.cut.cancelled.load(Ordering::Acquire)
             } else {
@@ -168,8 +169,7 @@ impl Tasks {
         .await;
     }
 
-    /// Waits for every task to end; after `deadline` cuts those that have not. Tells whether all ended
-    /// by themselves.
+    /// Waits for every task to end. After `deadline`, drops those that still run. Returns whether all ended by themselves.
     pub(crate) async fn finish(&self, deadline: Duration) -> bool {
         self.stop.cancel();
         self.tracker.close();

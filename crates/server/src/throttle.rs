@@ -1,18 +1,18 @@
-//! Log lines about what anybody can cause at any rate: so many in an interval.
+//! Limits the number of log lines in an interval, for events that clients can cause at any rate.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time between two lines, unless there is a reason for another. An attack that lasts an hour is 60 lines.
+/// The default time between two lines. An attack that lasts an hour causes 60 lines.
 const LINE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Decides which occurrences of one kind of event are logged.
 #[derive(Debug)]
 pub(crate) struct Throttle {
     interval: Duration,
-    /// Lines in an interval.
+    /// The most lines in an interval.
     most: u32,
     state: Mutex<State>,
 }
@@ -32,12 +32,12 @@ impl Default for Throttle {
 }
 
 impl Throttle {
-    /// One line in so long a time.
+    /// Allows one line in each `interval`.
     pub(crate) fn every(interval: Duration) -> Self {
         Self::lines(1, interval)
     }
 
-    /// So many lines in so long a time.
+    /// Allows at most `most` lines in each `interval`.
     pub(crate) fn lines(most: u32, interval: Duration) -> Self {
         Self { interval, most, state: Mutex::default() }
     }
@@ -46,14 +46,14 @@ impl Throttle {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an event: if a line is due, how many events it stands for.
+    /// Counts an event. If a line is due, returns how many events the line stands for, including this one.
     pub(crate) fn record(&self) -> Option<u64> {
         let mut state = self.state();
         state.unlogged += 1;
         state.line(self)
     }
 
-    /// How many events no line stands for, if one has been due for them and no later event has made it.
+    /// If events have been suppressed, and a line is due that no later event has caused: returns how many events it stands for.
     pub(crate) fn overdue(&self) -> Option<u64> {
         let mut state = self.state();
         if state.unlogged == 0 { None } else { state.line(self) }

@@ -1,4 +1,4 @@
-//! Waiting for what is due.
+//! Waits for entries of a queue of timers.
 
 use std::future::poll_fn;
 use std::task::{Poll, ready};

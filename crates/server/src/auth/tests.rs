@@ -300,6 +300,6 @@ fn an_api_key_is_random_and_hidden() {
     assert!(a.expose().starts_with("sbk_") && a.expose().len() == 4 + 43 && a.expose() != b.expose());
     assert_ne!(ApiKey::hash(a.expose()), ApiKey::hash(b.expose()));
     assert!(!format!("{a:?}").contains(a.expose()));
-    // The value of SHA-256 for "abc" in FIPS 180-2, appendix B.1.
+    // FIPS 180-2, appendix B.1 has the SHA-256 hash of "abc".
     assert_eq!(ApiKey::hash("abc")[..4], [0xba, 0x78, 0x16, 0xbf]);
 }

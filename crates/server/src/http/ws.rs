@@ -28,7 +28,7 @@ use crate::session;
 use crate::session::socket::Socket;
 use switchboard_store::refusal::Refusal;
 
-/// Length of the nonce in `Sec-WebSocket-Key` (RFC 6455 section 4.1).
+/// The length of the nonce in `Sec-WebSocket-Key` (RFC 6455 section 4.1).
 const NONCE_BYTES: usize = 16;
 
 /// Answers the handshake and starts a session on the connection.

@@ -1,4 +1,4 @@
-//! The JSON form of a line: one flat object, so that a field is at the same place in the lines within a span and outside.
+//! The JSON form of a line: one flat object, so that a field has the same path in a line within a span and in one outside.
 
 use std::fmt;
 
@@ -46,7 +46,8 @@ fn now() -> String {
     now
 }
 
-/// Formats events as lines. A field of the event wins over one of its span, and that over one of an outer span.
+/// Formats events as lines. If a name occurs more than once, the field of the event wins over that of its span, and the field of an
+/// inner span wins over that of an outer one.
 pub(super) struct JsonLines;
 
 impl<S> FormatEvent<S, JsonFields> for JsonLines

@@ -1,4 +1,4 @@
-//! How many connections each address has. An attacker has many addresses of IPv6 at once, so networks are counted as well.
+//! Counts the connections of each address. One attacker may have many IPv6 addresses, so connections are also counted by network.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,27 +7,27 @@ use rustc_hash::FxHashMap;
 
 use crate::config::Network;
 
-/// Networks of IPv6 that count as one, by the bits of their prefix, and how many times `limits.connections_per_address` each
-/// may have. A host has a /64 (RFC 4291 section 2.5.1), a household a /56, an organisation or the customer of a tunnel broker
-/// a /48 (RFC 6177). The larger ones have people in them who know nothing of each other, so they may have more, but not 256
-/// and 65,536 times as much.
+/// The IPv6 networks whose connections are counted together: the length of their prefix in bits, and how many times
+/// `limits.connections_per_address` each may have. A host has a /64 (RFC 4291 section 2.5.1), a household a /56, and an
+/// organisation or the customer of a tunnel broker a /48 (RFC 6177). Independent users share the larger networks, so these may have
+/// more connections, but not 256 and 65,536 times as many.
 const IPV6_NETWORKS: [(u8, u32); 3] = [(64, 1), (56, 4), (48, 16)];
 
-/// IPv4 addresses count for themselves: they are scarce, and many people share one.
+/// Each IPv4 address is counted alone, because IPv4 addresses are scarce, and many people share one.
 const IPV4_NETWORKS: [(u8, u32); 1] = [(32, 1)];
 
 /// How many connections there are from each network.
 #[derive(Debug, Default)]
 pub(super) struct Addresses(Mutex<FxHashMap<Network, u32>>);
 
-/// A connection's place among those of its address; free again when dropped.
+/// The place of a connection among those of its address. Dropping it makes room for another connection.
 #[derive(Debug)]
 pub(super) struct AddressPlace {
     addresses: Arc<Addresses>,
     address: IpAddr,
 }
 
-/// The networks that an address counts for, each with its share of the limit.
+/// The networks for which a connection of an address counts, each with the factor for its limit.
 fn networks(address: IpAddr) -> impl Iterator<Item = (Network, u32)> {
     let address = address.to_canonical();
     let networks: &[_] = if address.is_ipv4() { &IPV4_NETWORKS } else { &IPV6_NETWORKS };
@@ -39,7 +39,8 @@ impl Addresses {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for one more connection of an address; none if there are `limit` already. 0 is no limit.
+    /// Takes a place for one more connection of an address; `None` if one of its networks has as many as it may have. 0 is no
+    /// limit.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr, limit: u32) -> Option<AddressPlace> {
         let mut counts = self.counts();
         let here = |network| counts.get(&network).copied().unwrap_or(0);
@@ -95,7 +96,7 @@ mod tests {
         }
     }
 
-    /// How many connections get in that come from ever new networks of 64 bits within one of `prefix` bits.
+    /// How many connections are admitted that each come from another /64 network, all within one network of `prefix` bits.
     fn places_within(prefix: u8, limit: u32) -> usize {
         let addresses = Arc::new(Addresses::default());
         let base = address("2001:db8::");

@@ -10,7 +10,7 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// The mask may be constant, because masking protects proxies from hostile pages (RFC 6455 section 10.3), and there are none.
+/// The mask may be constant: it protects proxies from hostile pages (RFC 6455 section 10.3), and a benchmark has neither.
 const MASK: [u8; 4] = [0x5a, 0x31, 0xc4, 0x8e];
 
 /// A frame from the server.

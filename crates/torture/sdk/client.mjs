@@ -1,6 +1,6 @@
-// An app on the SDK for several users. It sends, and writes what a person would see to stdout, one line of JSON for each
-// change. Its argument has the users and the URL. On stdin, "settle" stops the sending; an object with the last message of
-// each conversation ends the program.
+// An app on the SDK for several users. It sends messages, and writes what a user would see to stdout, one line of JSON for
+// each change. The argument has the users and the URL. On stdin, "settle" stops the sending; an object with the last message
+// of each conversation ends the program.
 
 import { createInterface } from "node:readline";
 import { connect } from "@switchboard/client";

@@ -7,7 +7,7 @@ import type { CursorStorage } from "./types.js";
 
 /** Milliseconds for which changed cursors are collected before they are saved. */
 const GATHER = 200;
-/** The entry that marks that the storage has a cursor for every conversation of that time. It is no conversation. */
+/** The name of an entry that is no conversation: it marks that the storage has a cursor for every conversation of that time. */
 const COMPLETE = "*";
 
 export class SavedCursors {
@@ -46,7 +46,7 @@ export class SavedCursors {
     return [...this.#saved.keys()].filter((name) => name !== COMPLETE);
   }
 
-  /** Stores that all conversations are known, with these cursors for those without one. */
+  /** Marks that all conversations are known. Those without a saved cursor get the given one. */
   setComplete(cursors: Iterable<[string, Seq]>): void {
     for (const [conversation, seq] of cursors) if (!this.#saved.has(conversation)) this.#note(conversation, seq);
     if (this.complete) return;

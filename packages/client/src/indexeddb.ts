@@ -33,7 +33,7 @@ export function indexedDbOutbox(clock: Clock): OutboxStorage | null {
         request.onsuccess = () => {
           const database = request.result;
           database.onclose = forget;
-          // This also closes a database that opened after the time-out.
+          // Every opened database gets this handler, also one that opened after the time-out.
           database.onversionchange = () => {
             database.close();
             forget();

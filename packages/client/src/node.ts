@@ -6,7 +6,7 @@ import type { Chat, ChatOptions } from "./types.js";
 
 export * from "./index.js";
 
-/** Connects to a Switchboard server, and stays connected. */
+/** Connects to a Switchboard server, and reconnects after a lost connection. */
 export function connect(url: string, options: ChatOptions): Chat {
   const WebSocket = options?.WebSocket ?? globalThis.WebSocket ?? createRequire(import.meta.url)("./ws.cjs").WebSocket;
   return connectWith(url, options && { ...options, WebSocket });

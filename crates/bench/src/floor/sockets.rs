@@ -43,7 +43,7 @@ impl Server for Sockets {
         wire::request("/", "")
     }
 
-    /// The room's number.
+    /// The greeting is the number of the room.
     fn greeting(&self, _: usize, room: usize) -> String {
         room.to_string()
     }

@@ -1,5 +1,5 @@
 //! The reference model: the store reports each commit to the model, which checks all that clients receive against the
-//! committed events. It shares no code with the server.
+//! committed events. It has its own implementation of the protocol's rules.
 
 mod fold;
 mod laws;

@@ -3,7 +3,7 @@
 # Delete incomplete targets of failed builds.
 .DELETE_ON_ERROR:
 
-.PHONY: help run test quick soak simulate fuzz autobahn bench bench-rivals torture torture-cluster mutations lint fmt build page tidy types screenshots clean
+.PHONY: help run test quick soak simulate fuzz autobahn send-path bench bench-rivals torture torture-cluster mutations lint fmt build page tidy types screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ torture-cluster: page ## the same on three nodes with PostgreSQL and NATS: MINUT
 
 mutations: page ## check that the torture and the simulation catch deliberate bugs; ten minutes
 	scripts/mutations.sh
+
+send-path: ## which files run for one message on one node; needs rustup's llvm-tools
+	node scripts/send-path.mjs
 
 lint: ## clippy, warnings are errors
 	cargo clippy --workspace --all-targets --features simulation --locked -- -D warnings

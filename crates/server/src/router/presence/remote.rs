@@ -35,9 +35,7 @@ pub(super) struct RemotePresence {
     /// The nodes that were lost. If one of them sends a notice again, the log says that it is back.
     lost: FxHashSet<NodeId>,
     users: FxHashMap<UserId, RemoteUser>,
-    /// Queries to the other nodes, and the sessions that wait for the answers.
-    queries: FxHashMap<UserId, PendingQuery>,
-    query_timeouts: DelayQueue<UserId>,
+    queries: Queries,
     /// Changes that wait for the store to say which conversations the user is in.
     pub(super) lookups: BTreeMap<UserId, Lookup>,
     /// When [`RemotePresence::silent_nodes`] last ran, to notice that this process was suspended.
@@ -68,6 +66,31 @@ impl RemoteUser {
     }
 }
 
+/// Queries to the other nodes which of them users are online on.
+#[derive(Debug, Default)]
+struct Queries {
+    pending: FxHashMap<UserId, PendingQuery>,
+    timeouts: DelayQueue<UserId>,
+}
+
+impl Queries {
+    /// Begins a query, unless one is pending.
+    fn begin(&mut self, user: &UserId) {
+        if !self.pending.contains_key(user) {
+            let timeout = self.timeouts.insert(user.clone(), QUERY_TIMEOUT);
+            let query = PendingQuery { timeout, sessions: WaitingSessions::default() };
+            self.pending.insert(user.clone(), query);
+        }
+    }
+
+    /// Ends a query, and returns the sessions that wait for its answer.
+    fn end(&mut self, user: &UserId) -> WaitingSessions {
+        let Some(query) = self.pending.remove(user) else { return WaitingSessions::default() };
+        self.timeouts.try_remove(&query.timeout);
+        query.sessions
+    }
+}
+
 /// A pending query to the other nodes whether a user is online there.
 #[derive(Debug)]
 struct PendingQuery {
@@ -94,8 +117,7 @@ impl RemotePresence {
             nodes: FxHashMap::default(),
             lost: FxHashSet::default(),
             users: FxHashMap::default(),
-            queries: FxHashMap::default(),
-            query_timeouts: DelayQueue::new(),
+            queries: Queries::default(),
             lookups: BTreeMap::new(),
             checked: Instant::now(),
             number: 0,
@@ -117,36 +139,33 @@ impl RemotePresence {
     /// is active.
     pub(super) fn subscribe(&mut self, user: &UserId) {
         self.bus.subscribe(Address::Watched(user.clone()));
-        let timeout = self.query_timeouts.insert(user.clone(), QUERY_TIMEOUT);
-        self.queries.insert(user.clone(), PendingQuery { timeout, sessions: WaitingSessions::default() });
+        self.queries.begin(user);
     }
 
     /// Unsubscribes from the presence of a user whom no session here watches any more.
     pub(super) fn unsubscribe(&mut self, user: &UserId) {
         self.bus.unsubscribe(Address::Watched(user.clone()));
         self.users.remove(user);
-        if let Some(query) = self.queries.remove(user) {
-            self.query_timeouts.try_remove(&query.timeout);
-        }
+        self.queries.end(user);
     }
 
     pub(super) fn query_timeouts(&mut self) -> &mut DelayQueue<UserId> {
-        &mut self.query_timeouts
+        &mut self.queries.timeouts
     }
 
     /// Whether a query about a user is pending.
     pub(super) fn is_pending(&self, user: &UserId) -> bool {
-        self.queries.contains_key(user)
+        self.queries.pending.contains_key(user)
     }
 
     pub(super) fn wait_for_answer(&mut self, user: &UserId, session: SessionSlot, known: Known) {
-        if let Some(query) = self.queries.get_mut(user) {
+        if let Some(query) = self.queries.pending.get_mut(user) {
             query.sessions.insert(session, known);
         }
     }
 
     pub(super) fn stop_waiting(&mut self, user: &UserId, session: SessionSlot) {
-        if let Some(query) = self.queries.get_mut(user) {
+        if let Some(query) = self.queries.pending.get_mut(user) {
             query.sessions.remove(&session);
         }
     }
@@ -185,10 +204,8 @@ impl RemotePresence {
                     any = true;
                 }
             }
-            if any && !self.queries.contains_key(user) {
-                let timeout = self.query_timeouts.insert(user.clone(), QUERY_TIMEOUT);
-                let query = PendingQuery { timeout, sessions: WaitingSessions::default() };
-                self.queries.insert(user.clone(), query);
+            if any {
+                self.queries.begin(user);
             }
         }
     }
@@ -328,10 +345,7 @@ impl Presence {
 
     /// Ends the query about a user, and returns the sessions that wait for its answer.
     fn end_query(&mut self, user: &UserId) -> WaitingSessions {
-        let Some(remote) = &mut self.remote else { return WaitingSessions::default() };
-        let Some(query) = remote.queries.remove(user) else { return WaitingSessions::default() };
-        remote.query_timeouts.try_remove(&query.timeout);
-        query.sessions
+        self.remote.as_mut().map(|remote| remote.queries.end(user)).unwrap_or_default()
     }
 
     /// Handles the time-out of a query: from now on the user counts as offline on every node that has not answered.

@@ -150,3 +150,23 @@ async fn a_session_whose_user_joins_between_its_last_page_and_its_summaries_beco
     becomes_live(&mut router, session).await;
     assert_eq!(outbox.next_lag(), None, "the summary contains it");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_waits_for_the_removal_that_its_page_contains() {
+    let store = Arc::new(Fake::of(vec![(ROOM, Seq(8), came(7)), (ROOM, Seq(9), passage(Passage::Out))]));
+    let (mut router, _batches) = router(&store, &[]);
+    let (first, _) = enters(&mut router).await;
+    router.subscribe(last_page(first, &[(ROOM, Seq(8))]));
+    becomes_live(&mut router, first).await;
+    // Another node has stored the removal, and this one has not applied it.
+    let (second, outbox) = enters(&mut router).await;
+    router.subscribe(last_page(second, &[]));
+    after_input(&mut router);
+    let live = |router: &Router| router.node.registry.session(second).is_some_and(|session| session.live);
+    assert!(!live(&router), "the session would receive the event of a room that it does not have");
+    let cluster = router.cluster.as_mut().expect("a cluster");
+    cluster.arrive(&mut router.node, ROOM, arrival(Seq(9), passage(Passage::Out)));
+    after_input(&mut router);
+    assert!(live(&router));
+    assert_eq!(outbox.next_lag(), None);
+}

@@ -1,8 +1,14 @@
 use std::sync::Arc;
 
+use bytes::Bytes;
+use switchboard_protocol::{ConversationId, Seq};
+use tokio::time::Instant;
+
 use super::*;
 use crate::router::Router;
+use crate::router::apply::Arrival;
 use crate::router::cluster::fake::{Fake, after_input, handle_next, router};
+use switchboard_store::record::{Effect, Passage};
 
 /// Runs one sweep, until no query of memberships is pending.
 async fn sweep(router: &mut Router) {
@@ -67,4 +73,111 @@ async fn a_user_with_many_memberships_does_not_keep_others_from_being_compared()
     let seen = store.seen.lock().expect("whole");
     assert!(seen.pages.contains_key("light"), "a query between the pages: {:?}", seen.pages);
     assert!(seen.pages["heavy"] < 6);
+}
+
+const ROOM: ConversationKey = ConversationKey(7);
+
+fn user(name: &str) -> UserId {
+    UserId::parse(name).expect("a name")
+}
+
+/// A join or a leave of alice's.
+fn alice(passage: Passage) -> Effect {
+    Effect { user: user("alice"), passage }
+}
+
+fn joined() -> Effect {
+    alice(Passage::In { seen: Seq(7) })
+}
+
+/// A router with alice and bob, and a store in which alice has joined the room by its event 8 and is still a member.
+fn with_old_answer() -> Router {
+    let store = Arc::new(Fake::of(vec![(ROOM, Seq(8), joined())]));
+    router(&store, &["alice".to_owned(), "bob".to_owned()]).0
+}
+
+/// Makes the node host the room: bob is a member, and this is the last applied event.
+fn host(router: &mut Router, applied: u64) {
+    let bob = router.node.registry.find(&user("bob")).expect("bob is connected");
+    router.node.registry.join(bob, ROOM, Seq(applied));
+}
+
+fn suspect_alice(router: &mut Router) {
+    let cluster = router.cluster.as_mut().expect("a cluster");
+    cluster.suspect_membership(&mut router.node, &user("alice"), ROOM);
+    after_input(router);
+}
+
+fn arrive(router: &mut Router, seq: u64, effect: Effect) {
+    let (name, frame) = (ConversationId::parse("#room").expect("a name"), Bytes::from_static(b"{}"));
+    let arrival =
+        Arrival { name, seq: Seq(seq), frame, own: None, effects: vec![effect], stored: Instant::now() };
+    let cluster = router.cluster.as_mut().expect("a cluster");
+    cluster.arrive(&mut router.node, ROOM, arrival);
+}
+
+fn alice_is_member(router: &Router) -> bool {
+    let alice = router.node.registry.find(&user("alice")).expect("alice is connected");
+    router.node.registry.is_member(alice, ROOM)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_that_this_node_has_missed_adds_the_member() {
+    let mut router = with_old_answer();
+    suspect_alice(&mut router);
+    for _ in 0..2 {
+        handle_next(&mut router).await;
+    }
+    assert!(alice_is_member(&router));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_older_than_an_applied_leave_adds_no_member() {
+    let mut router = with_old_answer();
+    host(&mut router, 8);
+    suspect_alice(&mut router);
+    arrive(&mut router, 9, alice(Passage::Out));
+    // The query is repeated, and the store answers as before.
+    for _ in 0..6 {
+        handle_next(&mut router).await;
+        assert!(!alice_is_member(&router));
+        after_input(&mut router);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_is_not_looked_up_with_an_answer_from_before_a_leave() {
+    let mut router = with_old_answer();
+    host(&mut router, 8);
+    suspect_alice(&mut router);
+    arrive(&mut router, 9, alice(Passage::Out));
+    handle_next(&mut router).await;
+    let comparisons = &router.cluster.as_ref().expect("a cluster").comparisons;
+    assert!(!comparisons.newcomers.is_empty(), "the store is asked again");
+    assert!(router.cluster.as_ref().expect("a cluster").awaits_nothing(), "and nothing else");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_join_adds_no_member_where_this_node_may_have_missed_the_leave() {
+    let mut router = with_old_answer();
+    suspect_alice(&mut router);
+    // This node begins to host the room after the query, at an event that is later than the answer.
+    host(&mut router, 20);
+    for _ in 0..2 {
+        handle_next(&mut router).await;
+    }
+    assert!(!alice_is_member(&router), "alice may have left by an event from 9 to 20");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_read_again_adds_no_member_who_has_left_since() {
+    let mut router = with_old_answer();
+    let alices = router.node.registry.find(&user("alice")).expect("alice is connected");
+    router.node.registry.record_leave(alices, ROOM, Seq(9));
+    host(&mut router, 7);
+    arrive(&mut router, 8, joined());
+    assert!(!alice_is_member(&router));
+    arrive(&mut router, 9, alice(Passage::Out));
+    arrive(&mut router, 10, alice(Passage::In { seen: Seq(9) }));
+    assert!(alice_is_member(&router), "the later join counts");
 }

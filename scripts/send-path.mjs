@@ -1,0 +1,161 @@
+// Which files run for one `send` on one node, by line coverage: alice sends to #general, where bob is connected too.
+// Fails if a file ran that ARCHITECTURE.md names neither in its walk of a message nor among the leaves, or if the walk has more than
+// ten files. Needs `rustup component add llvm-tools`. Builds the workspace's crates with counters beside the regular build.
+
+import { spawn, execFileSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { chmodSync, copyFileSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join, relative } from "node:path";
+
+const root = join(import.meta.dirname, "..");
+const target = process.env.CARGO_TARGET_DIR ?? join(root, "target");
+const run = (program, args, options) =>
+  execFileSync(program, args, { cwd: root, encoding: "utf8", maxBuffer: 1 << 30, ...options });
+
+const sysroot = run("rustc", ["--print", "sysroot"]).trim();
+const host = /^host: (.*)$/m.exec(run("rustc", ["-vV"]))[1];
+const llvm = (tool) => join(sysroot, "lib", "rustlib", host, "bin", tool);
+
+const scratch = mkdtempSync(join(tmpdir(), "send-path-"));
+process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
+
+// Counters in the crates of the workspace alone, in a file that is always up to date ("continuous mode").
+const wrapper = join(scratch, "rustc");
+writeFileSync(wrapper, '#!/bin/sh\nexec "$@" -C instrument-coverage -C llvm-args=-runtime-counter-relocation\n');
+chmodSync(wrapper, 0o755);
+const built = run("cargo", ["build", "--locked", "--bin", "switchboard", "--message-format", "json"], {
+  // Build scripts have counters, too.
+  env: {
+    ...process.env,
+    RUSTC_WORKSPACE_WRAPPER: wrapper,
+    CARGO_TARGET_DIR: target,
+    LLVM_PROFILE_FILE: join(scratch, "built"),
+  },
+  stdio: ["ignore", "pipe", "inherit"],
+});
+const messages = built
+  .trim()
+  .split("\n")
+  .map((line) => JSON.parse(line));
+const binary = messages.map((message) => message.executable).findLast(Boolean);
+
+/** The bytes of a text frame of a client. */
+const frame = (text) => {
+  const [body, mask] = [Buffer.from(text), randomBytes(4)];
+  const masked = body.map((byte, at) => byte ^ mask[at % 4]);
+  return Buffer.concat([Buffer.from([0x81, 0x80 | body.length]), mask, masked]);
+};
+
+/** A connection that has said hello; `until` resolves once the server has sent this text. */
+const client = async (port, user) => {
+  const socket = connect(port, "127.0.0.1");
+  let received = "";
+  let check = () => {};
+  socket.on("data", (bytes) => {
+    received += bytes.toString("latin1");
+    check();
+  });
+  const until = (text) =>
+    new Promise((resolve) => {
+      check = () => received.includes(text) && resolve();
+      check();
+    });
+  const key = randomBytes(16).toString("base64");
+  socket.write(
+    `GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
+      `Sec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n\r\n`,
+  );
+  await until("\r\n\r\n");
+  const say = (command) => socket.write(frame(JSON.stringify(command)));
+  say({ type: "hello", user });
+  await until('"type":"welcome"');
+  return { say, until };
+};
+
+const lines = (server) =>
+  new Promise((resolve) => {
+    let text = "";
+    server.stdout.on("data", (bytes) => {
+      text += bytes;
+      const port = /127\.0\.0\.1:(\d+)/.exec(text)?.[1];
+      if (port) resolve(Number(port));
+    });
+  });
+
+const server = spawn(binary, ["dev", "--listen", "127.0.0.1:0", "--data", join(scratch, "data")], {
+  env: { ...process.env, LLVM_PROFILE_FILE: join(scratch, "%p%c.profraw") },
+  stdio: ["ignore", "pipe", "inherit"],
+});
+process.on("exit", () => server.kill("SIGKILL"));
+const port = await lines(server);
+const [alice, bob] = [await client(port, "alice"), await client(port, "bob")];
+const send = async (id, text) => {
+  alice.say({ type: "send", id, to: "#general", key: `path-${id}`, text });
+  await Promise.all([alice.until(`"id":${id}`), bob.until(text)]);
+};
+// The first one pays for what is done once; it also comes after everything that connecting causes.
+await send(1, "first");
+const live = join(
+  scratch,
+  readdirSync(scratch).find((name) => name.endsWith(".profraw")),
+);
+
+/** How often each line has run: by file, then by line. */
+const counts = (name) => {
+  const [raw, merged] = [join(scratch, `${name}.raw`), join(scratch, `${name}.profdata`)];
+  copyFileSync(live, raw);
+  run(llvm("llvm-profdata"), ["merge", "-sparse", raw, "-o", merged]);
+  const report = run(llvm("llvm-cov"), ["export", "-format=lcov", `-instr-profile=${merged}`, binary]);
+  const files = new Map();
+  let file;
+  for (const line of report.split("\n")) {
+    const [kind, rest] = [line.slice(0, 3), line.slice(3)];
+    if (kind === "SF:") files.set(rest, (file = new Map()));
+    if (kind === "DA:") {
+      const [number, count] = rest.split(",").map(Number);
+      file.set(number, count);
+    }
+  }
+  return files;
+};
+
+const before = counts("before");
+await send(2, "second");
+const after = counts("after");
+server.kill("SIGTERM");
+
+const ran = [];
+for (const [file, lines] of after) {
+  if (!file.startsWith(join(root, "crates/"))) continue;
+  const more = [...lines].filter(([line, count]) => count > (before.get(file)?.get(line) ?? 0));
+  if (more.length) ran.push({ file: relative(root, file), lines: more.length });
+}
+ran.sort((one, other) => other.lines - one.lines);
+
+const map = readFileSync(join(root, "ARCHITECTURE.md"), "utf8");
+const section = (title) => map.split(`## ${title}\n`)[1]?.split("\n## ")[0] ?? "";
+/** The files in backticks: by their path, or after their directory. */
+const named = (text) => {
+  let directory = "";
+  const files = new Set();
+  for (const [, name] of text.matchAll(/`([\w./-]+)`/g)) {
+    if (name.endsWith("/")) directory = name;
+    else if (name.endsWith(".rs")) files.add(name.startsWith("crates/") ? name : directory + name);
+  }
+  return files;
+};
+const [walk, leaves] = section("One message, end to end").split("**Leaves**");
+const [path, rest] = [named(walk), named(leaves ?? "")];
+rest.forEach((leaf) => path.delete(leaf));
+const onPath = ran.filter(({ file }) => path.has(file));
+const missing = ran.filter(({ file }) => !path.has(file) && !rest.has(file));
+for (const { file, lines } of ran) {
+  const where = path.has(file) ? "path" : rest.has(file) ? "leaf" : "MISSING";
+  console.log(`${where.padEnd(8)}${String(lines).padStart(4)} lines  ${file}`);
+}
+console.log(
+  `${ran.length} files ran: ${onPath.length} on the path, ${missing.length} that ARCHITECTURE.md does not name`,
+);
+process.exit(missing.length || onPath.length > 10 ? 1 : 0);

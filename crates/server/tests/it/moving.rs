@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use switchboard::config::{ClusterConfig, EngineUrl};
 use tokio::process::Command;
 
+use crate::check::assert_clean;
 use crate::support::{Person, Server, command, eventually, in_time};
 
 /// The command `migrate-store`, in an environment without settings.
@@ -113,6 +114,37 @@ async fn migrate_store_copies_everything_and_the_new_server_continues() {
     }
     std::fs::remove_file(server.data().join("MOVED")).expect("removed");
     server.start_again().await;
+}
+
+#[tokio::test]
+async fn an_event_of_a_newer_version_is_served_and_moved() {
+    let mut server = Server::start().await;
+    server.connects("alice").await.makes_room("room", &["bob"]).await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
+    let db = rusqlite::Connection::open(server.data().join("switchboard.db")).expect("the database");
+    db.execute_batch(
+        r#"INSERT INTO kinds (number, name, users) VALUES (99, 'pin', '["by"]');
+           INSERT INTO events (conversation, seq, kind, sender, at, messages, body)
+           SELECT c.id, 2, 99, u.id, c.at, 0, '{"why":"for all","by":' || u.id || '}'
+           FROM conversations c, users u WHERE c.name = '#room' AND u.name = 'bob';
+           UPDATE conversations SET head = 2 WHERE name = '#room'"#,
+    )
+    .expect("stored");
+    drop(db);
+    server.start_again().await;
+    let mut alice = server.connects("alice").await;
+    let before = seen(&mut alice, &["#room"]).await;
+    let pins = before.iter().filter(|item| item["type"] == "pin" && item["by"] == "bob").count();
+    assert_eq!(pins, 1, "{before:?}");
+    alice.client.close().await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
+    assert_clean(server.data());
+    let database = new_database().await;
+    succeeds(server.data(), &database).await;
+    let node = start_on(&database).await;
+    assert_eq!(seen(&mut node.connects("alice").await, &["#room"]).await, before);
 }
 
 /// Rows that one transaction copies: `CHUNK` in the program.

@@ -38,6 +38,7 @@ pub(super) fn check(
     ))?;
     let mut rows = select.query([])?;
     let schema = Schema::of(db, report.schema)?;
+    schema.compare_kinds(report);
     let mut log: Option<Log<'_>> = None;
     while let Some(row) = rows.next()? {
         let conversation: i64 = row.get(0)?;
@@ -77,6 +78,19 @@ impl Schema {
         let kinds = db.kinds().map_err(|_| anyhow::anyhow!("cannot read the table of kinds"))?;
         let is_rewritten = !db.prepare("SELECT 1 FROM rewrite")?.exists([])?;
         Ok(Self { members, kinds, is_rewritten })
+    }
+
+    /// What is entered about the kinds of this version is what this version enters.
+    fn compare_kinds(&self, report: &mut Report) {
+        for (number, name, users) in NewerKind::own_rows() {
+            let own = NewerKind::from_row(number.into(), name.to_owned(), &users);
+            let entered = self.kinds.iter().find(|kind| kind.number() == i64::from(number));
+            if entered.is_some() && entered != own.as_ref() {
+                let what =
+                    format!("the table of kinds does not have {name} for {number}, or not with its fields");
+                report.tell(None, None, what);
+            }
+        }
     }
 }
 

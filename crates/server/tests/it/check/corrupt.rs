@@ -241,6 +241,11 @@ const DAMAGE: &[(&str, &str)] = &[
         "conversation number 9: it is among the rooms of user number 77's choice, who was never a member",
     ),
     ("UPDATE users SET name = '!' WHERE id = 4", "the name of user number 4 is no user id"),
+    ("UPDATE kinds SET users = '[]' WHERE number = 8", "the table of kinds does not have invite for 8"),
+    (
+        "UPDATE events SET checksum = NULL, body = '{\"user\":\"dora\",\"role\":\"reader\"}' WHERE seq = 17",
+        "#r 17: it names users by their ids",
+    ),
     ("DELETE FROM users WHERE id = 4", "#r 17: it names user number 4, who is not there"),
     (
         "INSERT INTO api_keys VALUES ('shop', x'00', 1, NULL)",

@@ -1,24 +1,22 @@
 //! The users who are connected to this node, their sessions and their conversations.
 
 mod changes;
+mod session;
 mod slots;
 mod vec_set;
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use switchboard_protocol::{CloseCode, Seq, Timestamp, UserId};
+use switchboard_protocol::{CloseCode, Seq, UserId};
 
 pub(super) use self::changes::Changes;
 pub(crate) use self::changes::Interest;
+pub(crate) use self::session::LocalSession;
 use self::slots::{Slot, Slots};
 pub(crate) use self::vec_set::VecSet;
 use crate::outbox::Outbox;
 use switchboard_store::record::{ConversationKey, Passage};
-
-/// The most conversations that its user has left for which the registry records how far a session has received them. A session with
-/// more is closed with 1013. Its client reconnects, and its cursors say how far it has received each conversation.
-const MAX_TOLD: usize = 4_096;
 
 /// The slot of a session in the registry. A lookup with the slot of a session that has ended finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,41 +32,6 @@ impl SessionSlot {
 /// again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct UserSlot(Slot);
-
-/// A connection that has sent `hello`.
-#[derive(Debug)]
-pub(crate) struct LocalSession {
-    pub(crate) user: UserSlot,
-    pub(crate) outbox: Arc<Outbox>,
-    /// Whether the session receives live events. `false` while it is attaching.
-    pub(crate) live: bool,
-    /// The subscription epoch ([`Registry::subscription_epoch`]) when the session began to read its current page of memberships.
-    pub(crate) subscription_epoch: u64,
-    /// When the session attached, the tokens of its user that were issued up to this time had been revoked.
-    pub(crate) not_before: Option<Timestamp>,
-    /// In a cluster: the last event that the session has received of each conversation that its user has left. The user may have
-    /// rejoined and left again before this node has applied that.
-    pub(crate) told: FxHashMap<ConversationKey, Seq>,
-    /// The users whose presence the session receives.
-    pub(crate) watching: Box<[UserId]>,
-}
-
-impl LocalSession {
-    /// Records that the session has received a conversation up to an event, and receives nothing after that event.
-    pub(super) fn record_told(&mut self, conversation: ConversationKey, upto: Seq) {
-        if self.told.len() >= MAX_TOLD && !self.told.contains_key(&conversation) {
-            return self.outbox.close_slow_consumer();
-        }
-        let told = self.told.entry(conversation).or_default();
-        *told = (*told).max(upto);
-    }
-
-    /// Removes and returns the last event that the session has received of a conversation, because it receives the conversation
-    /// again.
-    pub(super) fn take_told(&mut self, conversation: ConversationKey) -> Option<Seq> {
-        self.told.remove(&conversation)
-    }
-}
 
 /// A user with a session on this node, or who had one a short while ago.
 #[derive(Debug)]

@@ -1,0 +1,49 @@
+//! What the registry knows of one session.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use switchboard_protocol::{Seq, Timestamp, UserId};
+
+use super::UserSlot;
+use crate::outbox::Outbox;
+use switchboard_store::record::ConversationKey;
+
+/// The most conversations that its user has left for which the registry records how far a session has received them. A session with
+/// more is closed with 1013. Its client reconnects, and its cursors say how far it has received each conversation.
+const MAX_TOLD: usize = 4_096;
+
+/// A connection that has sent `hello`.
+#[derive(Debug)]
+pub(crate) struct LocalSession {
+    pub(crate) user: UserSlot,
+    pub(crate) outbox: Arc<Outbox>,
+    /// Whether the session receives live events. `false` while it is attaching.
+    pub(crate) live: bool,
+    /// The subscription epoch ([`Registry::subscription_epoch`](super::Registry::subscription_epoch)) when the session began to read its current page of memberships.
+    pub(crate) subscription_epoch: u64,
+    /// When the session attached, the tokens of its user that were issued up to this time had been revoked.
+    pub(crate) not_before: Option<Timestamp>,
+    /// In a cluster: the last event that the session has received of each conversation that its user has left. The user may have
+    /// rejoined and left again before this node has applied that.
+    pub(crate) told: FxHashMap<ConversationKey, Seq>,
+    /// The users whose presence the session receives.
+    pub(crate) watching: Box<[UserId]>,
+}
+
+impl LocalSession {
+    /// Records that the session has received a conversation up to an event, and receives nothing after that event.
+    pub(in crate::router) fn record_told(&mut self, conversation: ConversationKey, upto: Seq) {
+        if self.told.len() >= MAX_TOLD && !self.told.contains_key(&conversation) {
+            return self.outbox.close_slow_consumer();
+        }
+        let told = self.told.entry(conversation).or_default();
+        *told = (*told).max(upto);
+    }
+
+    /// Removes and returns the last event that the session has received of a conversation, because it receives the conversation
+    /// again.
+    pub(in crate::router) fn take_told(&mut self, conversation: ConversationKey) -> Option<Seq> {
+        self.told.remove(&conversation)
+    }
+}

@@ -407,9 +407,13 @@ impl Committer {
         if let Err(error) = self.upkeep.tend(link, is_idle) {
             if is_outdated(error.code()) {
                 self.report_outdated(&error);
-            } else {
+                return;
+            }
+            if self.state.fault().is_none() {
                 tracing::warn!(%error, "cannot do what is due between batches; retrying later");
-                // The failed work may have left a transaction open, so the connection is dropped.
+            }
+            // Otherwise the database has answered, and what was begun is rolled back.
+            if error.is_lost() {
                 self.link = None;
             }
         }

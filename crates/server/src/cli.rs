@@ -74,10 +74,11 @@ struct ServerArgs {
     /// The directory of the database [default: ./data]
     #[arg(long, value_name = "DIRECTORY")]
     data: Option<String>,
-    /// The PostgreSQL database that several nodes share, in place of a directory
+    /// The PostgreSQL database that several nodes share, in place of a directory; SWITCHBOARD_STORE or SWITCHBOARD_STORE_FILE
+    /// keep its password out of the process list
     #[arg(long, value_name = "URL", conflicts_with = "data")]
     store: Option<String>,
-    /// The NATS servers between the nodes
+    /// The NATS servers between the nodes; SWITCHBOARD_BUS or SWITCHBOARD_BUS_FILE keep their password out of the process list
     #[arg(long, value_name = "URL")]
     bus: Option<String>,
 }

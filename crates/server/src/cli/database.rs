@@ -47,7 +47,7 @@ pub(super) struct KeyDatabaseArgs {
     /// The directory of the database [default: ./data]
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "store")]
     data: Option<String>,
-    /// The PostgreSQL database of a cluster
+    /// The PostgreSQL database of a cluster; SWITCHBOARD_STORE or SWITCHBOARD_STORE_FILE keep its password out of the process list
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// As JSON

@@ -124,8 +124,8 @@ impl Senders<'_> {
 /// Measures acknowledgements over sockets, and the server's processor time for each, in microseconds. Every sender writes to
 /// another conversation, which is the most expensive case.
 pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> anyhow::Result<(Acks, f64)> {
-    // The scheduler chooses the core of the load. If the load was bound to one core, threads of the server would run there, too, and
-    // the scheduler moves a busy thread to another core only after half a millisecond.
+    // The scheduler chooses the core of the load. If the load was bound to one core, threads of the server would run there, too,
+    // and the scheduler moves a busy thread to another core only after half a millisecond.
     process::pin(BOTH_CORES)?;
     let mut load = Load::new()?;
     server::join(server, &mut load, 0..senders, 1)?;

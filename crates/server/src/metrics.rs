@@ -15,11 +15,14 @@ use prometheus_client::registry::{Registry, Unit};
 
 use switchboard_protocol::ErrorCode;
 use switchboard_store::CommitMetrics;
+use switchboard_store::write_fault::WriteFault;
 
 /// The metrics of one server.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    ready: Gauge,
+    write_fault: Family<ReasonLabels, Gauge>,
     /// Open connections that have said `hello`.
     pub(crate) connections: Gauge,
     /// Events stored.
@@ -141,6 +144,8 @@ impl Metrics {
         // 0.1 ms to 3.3 s: an fsync takes 0.2 ms on a good disk and seconds on a dying one.
         let latency = || Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
         let metrics = Self {
+            ready: Gauge::default(),
+            write_fault: Family::default(),
             connections: Gauge::default(),
             accepted: Counter::default(),
             delivered: Counter::default(),
@@ -154,6 +159,9 @@ impl Metrics {
             bus: BusMetrics::default(),
             registry: Registry::default(),
         };
+        registry.register("ready", "Whether /readyz answers 200", metrics.ready.clone());
+        let help = "Whether every write is refused, by reason";
+        registry.register("write_fault", help, metrics.write_fault.clone());
         registry.register("connections", "Connections that have said hello", metrics.connections.clone());
         registry.register("accepted", "Events stored", metrics.accepted.clone());
         registry.register("delivered", "Events queued live for a connection", metrics.delivered.clone());
@@ -191,8 +199,22 @@ impl Metrics {
         for code in ErrorCode::ALL {
             drop(self.refused.get_or_create(&RefusedLabels { code: code.as_str() }));
         }
+        self.set_write_fault(None);
         for reason in Drop::ALL {
             drop(self.dropped.get_or_create(&ReasonLabels { reason: reason.as_str() }));
+        }
+    }
+
+    /// Sets what `/readyz` answers now.
+    pub(crate) fn set_ready(&self, ready: bool) {
+        self.ready.set(ready.into());
+    }
+
+    /// Sets why every write is refused now.
+    pub(crate) fn set_write_fault(&self, fault: Option<WriteFault>) {
+        for each in WriteFault::ALL {
+            let labels = ReasonLabels { reason: each.as_str() };
+            self.write_fault.get_or_create(&labels).set((fault == Some(each)).into());
         }
     }
 

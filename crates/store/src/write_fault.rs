@@ -32,6 +32,32 @@ pub enum WriteFault {
 }
 
 impl WriteFault {
+    /// Every fault there is.
+    pub const ALL: [Self; 8] = [
+        Self::DiskFull,
+        Self::WriteFailed,
+        Self::Locked,
+        Self::Refused,
+        Self::Unreachable,
+        Self::Outdated,
+        Self::SyncFailed,
+        Self::WriterEnded,
+    ];
+
+    /// Its name in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DiskFull => "disk_full",
+            Self::WriteFailed => "write_failed",
+            Self::Locked => "locked",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Outdated => "outdated",
+            Self::SyncFailed => "fsync_failed",
+            Self::WriterEnded => "writer_ended",
+        }
+    }
+
     /// Whether the store refuses writes until a restart.
     pub(super) fn is_final(self) -> bool {
         matches!(self, Self::Outdated | Self::SyncFailed | Self::WriterEnded)

@@ -41,24 +41,28 @@ pub(super) async fn ready(
         let refusal = Refusal::new(ErrorCode::BadField, "exclude: the only value is `writes`");
         return Problem::from(refusal).into_response();
     };
-    let not_ready = |message: &str| {
-        let refusal = Refusal { message: message.to_owned().into(), ..Refusal::unavailable() };
-        Problem::from(refusal).into_response()
-    };
+    match unreadiness(&services, exclude).await {
+        None => "ready\n".into_response(),
+        Some(reason) => {
+            let refusal = Refusal { message: reason.into(), ..Refusal::unavailable() };
+            Problem::from(refusal).into_response()
+        }
+    }
+}
+
+/// Why `/readyz` answers 503, if it does.
+async fn unreadiness(services: &Services, exclude: Option<Excluded>) -> Option<String> {
     if let Some(failure) = services.tasks.failure() {
-        return not_ready(&format!("{failure}; the server is shutting down"));
+        return Some(format!("{failure}; the server is shutting down"));
     }
     if services.tasks.stop().is_cancelled() {
-        return not_ready("stopping");
+        return Some("stopping".to_owned());
     }
     if let Some(fault) = services.store.write_fault().filter(|_| exclude != Some(Excluded::Writes)) {
-        return not_ready(&format!("writes are refused: {fault}"));
+        return Some(format!("writes are refused: {fault}"));
     }
-    if services.readiness.check(|| services.store.probe()).await {
-        "ready\n".into_response()
-    } else {
-        not_ready("the store cannot be read")
-    }
+    let readable = services.readiness.check(|| services.store.probe()).await;
+    (!readable).then(|| "the store cannot be read".to_owned())
 }
 
 /// The response of the operators' listener for any other path.
@@ -68,6 +72,8 @@ pub(super) async fn unknown_operator_path() -> Problem {
 
 /// `/metrics`, in the text format of OpenMetrics for clients that accept it, otherwise in that of Prometheus.
 pub(super) async fn metrics(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {
+    services.metrics.set_ready(unreadiness(&services, None).await.is_none());
+    services.metrics.set_write_fault(services.store.write_fault());
     let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let (kind, text) = if accepted.any(|value| value.contains("application/openmetrics-text")) {
         ("application/openmetrics-text; version=1.0.0; charset=utf-8", services.metrics.encode())

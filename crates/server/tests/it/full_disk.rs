@@ -37,10 +37,16 @@ async fn probes_report_a_full_disk_and_recover_without_a_write() {
     let asks = async || (server.gets("/healthz").await.status == 503).then_some(());
     eventually("/healthz says no", asks).await;
     reports(&server, "writes are refused: the disk is full").await;
+    let metrics = server.gets("/metrics").await.text;
+    assert!(metrics.contains("\nswitchboard_ready 0\n"), "{metrics}");
+    assert!(metrics.contains("\nswitchboard_write_fault{reason=\"disk_full\"} 1\n"), "{metrics}");
     alice.tries("send", json!({"to": "@bob", "text": "hi"})).await.expect_err("no room");
     assert_eq!(alice.log("@bob").await.len(), 1, "reads work");
     disk.control.set_full(None);
     recovers(&server).await;
+    let metrics = server.gets("/metrics").await.text;
+    assert!(metrics.contains("\nswitchboard_ready 1\n"), "{metrics}");
+    assert!(metrics.contains("\nswitchboard_write_fault{reason=\"disk_full\"} 0\n"), "{metrics}");
     alice.says("@bob", "after").await;
 }
 

@@ -1,0 +1,258 @@
+// The alerts and the dashboard of packaging/: promtool accepts them, what they name exists, and a fault fires each alert.
+
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { once } from "node:events";
+import { readFile } from "node:fs/promises";
+import { connect } from "node:net";
+import { test } from "node:test";
+import { promisify } from "node:util";
+import { Server } from "../packages/client/test/support.js";
+import { freePort, packaging, Prometheus, promtool } from "./prometheus.js";
+
+const run = promisify(execFile);
+const SECRET = "a secret of the tests that is long enough";
+/** Written by the backup job, not by the server: docs/operating.md says how. */
+const OF_THE_BACKUP_JOB = "switchboard_backup_timestamp_seconds";
+
+const metrics = async (server) => (await fetch(`${server.url}/metrics`)).text();
+
+/** Sets a limit of a running process, such as `--nofile=9`. */
+const prlimit = (server, limit) => run("prlimit", ["--pid", String(server.process.pid), limit]);
+
+test("promtool accepts the alerts, their tests and the server's metrics", async (t) => {
+  const server = await Server.start(t);
+  await promtool(["check", "rules", "--lint-fatal", "alerts.yml"]);
+  await promtool(["test", "rules", "alerts_test.yml"]);
+  await promtool(["check", "metrics"], await metrics(server));
+});
+
+/** A WebSocket that says hello and then reads nothing. */
+async function reader(t, server, user) {
+  const { hostname, port } = new URL(server.url);
+  const socket = connect(Number(port), hostname);
+  t.after(() => socket.destroy());
+  // The server may close it.
+  socket.on("error", () => {});
+  await once(socket, "connect");
+  socket.write(
+    `GET /v1/ws HTTP/1.1\r\nHost: ${hostname}:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
+      "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+  );
+  let answer = "";
+  socket.on("data", (chunk) => (answer += chunk.toString("latin1")));
+  while (!answer.includes("\r\n\r\n")) await once(socket, "data");
+  const hello = Buffer.from(JSON.stringify({ type: "hello", user }));
+  // A text frame, masked with zeros.
+  socket.write(Buffer.concat([Buffer.from([0x81, 0x80 | hello.length, 0, 0, 0, 0]), hello]));
+  while (!answer.includes('"welcome"')) await once(socket, "data");
+  socket.removeAllListeners("data");
+  socket.pause();
+}
+
+/** Many users write long messages to bob, who reads none, until `done`. */
+async function overwhelms(t, server, connections, done) {
+  await Promise.all(Array.from({ length: connections }, () => reader(t, server, "bob")));
+  const text = "x".repeat(16_000);
+  let ended = false;
+  const users = Array.from({ length: 20 }, async (_, user) => {
+    while (!ended) await server.posts("send", { as: `user${user}`, to: "@bob", text });
+  });
+  await done.finally(() => (ended = true));
+  await Promise.all(users);
+}
+
+const FAULTS = {
+  async SwitchboardDown({ server }) {
+    await server.kill();
+  },
+  async SwitchboardRestarting({ server, prometheus }) {
+    for (let restart = 0; restart < 3; restart++) {
+      await server.kill();
+      await server.start();
+      const started = /^process_start_time_seconds (.*)$/m.exec(await metrics(server))[1];
+      await prometheus.until("a scrape after the restart", async () => {
+        const [sample] = await prometheus.query(`process_start_time_seconds{instance="${instance(server)}"}`);
+        return Number(sample?.value[1]) === Number(started);
+      });
+    }
+  },
+  // A client reads nothing any more, so the server waits for it when it stops.
+  async SwitchboardNotReady({ t, server }) {
+    await reader(t, server, "bob");
+    server.process.kill("SIGTERM");
+  },
+  // The kernel refuses every write to a file, as a full quota does.
+  async SwitchboardWritesRefused({ server, alert }) {
+    await prlimit(server, "--fsize=1:");
+    await assert.rejects(server.posts("send", { as: "alice", to: "@bob", text: "lost" }), /unavailable/);
+    await alert("SwitchboardCommandsUnavailable");
+    await alert("SwitchboardWritesRefused");
+    await prlimit(server, "--fsize=unlimited:");
+    return { ends: true };
+  },
+  // A machine that freezes for a while, in the middle of commits.
+  async SwitchboardCommitSlow({ server, until }) {
+    await until("SwitchboardCommitSlow", async () => {
+      const sent = Array.from({ length: 50 }, (_, index) =>
+        server.posts("send", { as: `user${index}`, to: "@bob", text: "slow" }),
+      );
+      await sent[0];
+      server.process.kill("SIGSTOP");
+      // waits for: the end of the freeze
+      await new Promise((done) => setTimeout(done, 600));
+      server.process.kill("SIGCONT");
+      await Promise.all(sent);
+    });
+  },
+  async SwitchboardSlowConsumersCut({ t, server, alert }) {
+    await overwhelms(t, server, 12, alert("SwitchboardSlowConsumersCut"));
+  },
+  async SwitchboardCatchingUp({ t, server, alert }) {
+    await overwhelms(t, server, 8, alert("SwitchboardCatchingUp"));
+  },
+  async SwitchboardConnectionsRefused({ t, server }) {
+    const { hostname, port } = new URL(server.url);
+    for (let count = 0; count < 60; count++) {
+      const socket = connect(Number(port), hostname);
+      t.after(() => socket.destroy());
+      socket.on("error", () => {});
+      socket.write("GET /v1/ws HTTP/1.1\r\n");
+      await once(socket, "connect");
+    }
+  },
+  async SwitchboardFlood({ server }) {
+    for (let count = 0; count < 400; count++) {
+      await server.asUser("alice", "send", { to: "@bob", text: "more" }).catch((error) => {
+        assert.match(String(error), /rate_limited/);
+      });
+    }
+  },
+  async SwitchboardDescriptorsShort({ server }) {
+    const open = Number(/^process_open_fds (\d+)$/m.exec(await metrics(server))[1]);
+    await prlimit(server, `--nofile=${Math.ceil(open / 0.85)}:`);
+  },
+  async SwitchboardWrongCredentials({ server }) {
+    const other = { env: { SWITCHBOARD_AUTH_SECRET: `${SECRET}, and another one` } };
+    const token = server.token.call(other, "alice");
+    for (let count = 0; count < 12; count++) {
+      await assert.rejects(server.posts("conversations", {}, { authorization: `Bearer ${token}` }), /unauthorized/);
+    }
+  },
+  async SwitchboardHandshakesRefused({ server }) {
+    for (let count = 0; count < 120; count++) await assert.rejects(server.posts("conversations", {}), /unauthorized/);
+  },
+  // stderr is a pipe, and its reader goes away.
+  async SwitchboardLogLinesDropped({ server }) {
+    server.process.stderr.destroy();
+    for (let count = 0; count < 3; count++) await assert.rejects(server.posts("conversations", {}), /unauthorized/);
+  },
+};
+
+const serve = (limits = {}) => ({ args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, ...limits } });
+const SETTINGS = {
+  SwitchboardNotReady: { env: { SWITCHBOARD_OPERATOR_LISTEN: `127.0.0.1:${await freePort()}` } },
+  SwitchboardSlowConsumersCut: { env: { SWITCHBOARD_LIMITS_LAGS: "1" } },
+  SwitchboardConnectionsRefused: serve({ SWITCHBOARD_LIMITS_CONNECTIONS_PER_ADDRESS: "5" }),
+  SwitchboardFlood: serve({ SWITCHBOARD_LIMITS_SENDS_PER_USER: "1" }),
+  SwitchboardWrongCredentials: serve(),
+  SwitchboardHandshakesRefused: serve(),
+  SwitchboardLogLinesDropped: serve(),
+};
+
+/** The address that Prometheus scrapes. */
+const instance = ({ url, env }) => env.SWITCHBOARD_OPERATOR_LISTEN ?? new URL(url).host;
+
+test("an alert fires on its fault, and not before", async (t) => {
+  const names = Object.keys(FAULTS);
+  const servers = new Map();
+  for (const name of names) servers.set(name, await Server.start(t, SETTINGS[name]));
+  const prometheus = await Prometheus.start(t, [...servers.values()].map(instance));
+  assert.deepEqual(await prometheus.alerts(), [], "no fault, no alert");
+  for (const name of names) {
+    await t.test(name, async (t) => {
+      const server = servers.get(name);
+      const alert = (name) => prometheus.alert(name, instance(server));
+      const fires = async (name) =>
+        (await prometheus.alerts(instance(server))).some(({ labels }) => labels.alertname === name);
+      const until = async (name, repeat) => {
+        while (!(await fires(name))) await repeat();
+      };
+      const { ends } = (await FAULTS[name]({ t, server, prometheus, alert, until })) ?? {};
+      if (ends) return prometheus.ends(name, instance(server));
+      const { annotations } = await alert(name);
+      assert.doesNotMatch(JSON.stringify(annotations), /error|no value|\{\{/i);
+      t.diagnostic(annotations.summary);
+    });
+  }
+});
+
+/** The families and the values of labels that an expression names. */
+function named(expression) {
+  const families = expression.match(/\b(?:switchboard|process)_\w+/g) ?? [];
+  const labels = [...expression.matchAll(/\b(reason|code)(?:=|=~|!=|!~)"([^"]*)"/g)];
+  return { families, values: labels.flatMap(([, label, values]) => values.split("|").map((value) => [label, value])) };
+}
+
+/** Asserts that a server exports what an expression names. A value may be a regular expression. */
+function assertExported(page, where, expression) {
+  const { families, values } = named(expression);
+  for (const family of families.filter((family) => family !== OF_THE_BACKUP_JOB)) {
+    assert.match(page, new RegExp(`^${family}[{ ]`, "m"), `${where} names ${family}`);
+  }
+  for (const [label, value] of values) {
+    assert.match(page, new RegExp(`[{,]${label}="(?:${value})"`), `${where} names the ${label} ${value}`);
+  }
+  return families;
+}
+
+test("every family, label and paragraph that the alerts and the dashboard name exists", async (t) => {
+  const server = await Server.start(t);
+  const page = await metrics(server);
+  const prometheus = await Prometheus.start(t, [instance(server)]);
+  const rules = await prometheus.rules();
+  const [operating, tests, dashboard] = await Promise.all(
+    ["../docs/operating.md", "prometheus/alerts_test.yml", "grafana/switchboard.json"].map((path) =>
+      readFile(packaging(path), "utf8"),
+    ),
+  );
+  const { panels, templating } = JSON.parse(dashboard);
+  assert.ok(rules.length > 20 && panels.length > 20);
+
+  for (const { name, query, annotations, labels } of rules) {
+    assertExported(page, name, query);
+    assert.ok(operating.includes(`\n### ${name}\n`), `docs/operating.md has no paragraph on ${name}`);
+    assert.equal(annotations.runbook, `docs/operating.md#${name.toLowerCase()}`);
+    assert.ok(annotations.summary && annotations.description && /^(critical|warning)$/.test(labels.severity));
+    assert.ok(tests.includes(`alertname="${name}"`), `alerts_test.yml has no test in which ${name} fires`);
+  }
+
+  const shown = new Set();
+  for (const { title, type, description, targets = [], fieldConfig } of panels) {
+    if (type === "row") continue;
+    assert.ok(
+      description && fieldConfig.defaults.unit && targets.length,
+      `${title} has a description, a unit and a query`,
+    );
+    for (const { expr } of targets) {
+      assertExported(page, title, expr).forEach((family) => shown.add(family));
+      assert.ok(!/_total\b/.test(expr) || /rate\(/.test(expr), `${title} shows the rate of a counter`);
+      const concrete = expr.replaceAll("$__rate_interval", "1m").replaceAll(/\$(job|instance)/g, ".+");
+      assert.doesNotMatch(concrete, /\$/, `${title} uses a variable that does not exist`);
+      await prometheus.query(concrete);
+    }
+    for (const [alert] of description.matchAll(/\bSwitchboard[A-Z]\w+/g)) {
+      assert.ok(
+        rules.some(({ name }) => name === alert),
+        `${title} names ${alert}`,
+      );
+    }
+  }
+  assert.deepEqual(
+    templating.list.map(({ name }) => name),
+    ["datasource", "job", "instance"],
+  );
+  const families = [...page.matchAll(/^# TYPE (switchboard_\w+)/gm)].map(([, family]) => family);
+  const hidden = families.filter((family) => ![...shown].some((name) => name.startsWith(family)));
+  assert.deepEqual(hidden, [], "the dashboard shows every family of the server");
+});

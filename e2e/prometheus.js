@@ -1,0 +1,121 @@
+// A real Prometheus with the alerts of packaging/prometheus/, which scrapes the servers of a test twice a second.
+
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+export const packaging = (path) => fileURLToPath(new URL(`../packaging/${path}`, import.meta.url));
+
+/** Runs promtool in the directory of the alerts, with a text as its input; throws what it prints if it complains. */
+export async function promtool(args, input = "") {
+  const running = run("promtool", args, { cwd: packaging("prometheus") });
+  running.child.stdin.end(input);
+  await running.catch((error) => {
+    throw new Error(`promtool ${args.join(" ")}: ${error.stdout}${error.stderr}`);
+  });
+}
+
+/** Time-out of what Prometheus must come to see, in milliseconds. Only a failing test waits so long. */
+const TIMEOUT = 90_000;
+/** Between two looks at Prometheus. */
+const POLL_INTERVAL = 250;
+
+/** A port that is free now. */
+export async function freePort() {
+  const listener = createServer().listen(0, "127.0.0.1");
+  await once(listener, "listening");
+  const { port } = listener.address();
+  listener.close();
+  await once(listener, "close");
+  return port;
+}
+
+export class Prometheus {
+  /** Starts one that scrapes these addresses, and waits until it has scraped and evaluated all of them. */
+  static async start(t, targets) {
+    const prometheus = new Prometheus();
+    const directory = await mkdtemp(join(tmpdir(), "switchboard-prometheus-"));
+    const port = await freePort();
+    prometheus.url = `http://127.0.0.1:${port}`;
+    const config = {
+      global: { scrape_interval: "500ms", scrape_timeout: "500ms", evaluation_interval: "500ms" },
+      rule_files: [packaging("prometheus/alerts.yml")],
+      scrape_configs: [{ job_name: "switchboard", static_configs: [{ targets }] }],
+    };
+    // JSON is YAML.
+    await writeFile(join(directory, "prometheus.yml"), JSON.stringify(config));
+    const args = [
+      `--config.file=${join(directory, "prometheus.yml")}`,
+      `--storage.tsdb.path=${join(directory, "data")}`,
+      `--web.listen-address=127.0.0.1:${port}`,
+    ];
+    const child = spawn("prometheus", args, { stdio: ["ignore", "ignore", "pipe"] });
+    prometheus.log = "";
+    child.stderr.on("data", (chunk) => (prometheus.log += chunk));
+    t.after(async () => {
+      if (child.exitCode === null && child.signalCode === null) {
+        const gone = once(child, "exit");
+        child.kill("SIGKILL");
+        await gone;
+      }
+      await rm(directory, { recursive: true, force: true });
+    });
+    await prometheus.until(`${targets.length} servers`, async () => {
+      const up = await prometheus.query('count(up{job="switchboard"} == 1)').catch(() => []);
+      return Number(up[0]?.value[1]) === targets.length;
+    });
+    return prometheus;
+  }
+
+  async get(path, parameters = {}) {
+    const answer = await fetch(`${this.url}/api/v1/${path}?${new URLSearchParams(parameters)}`);
+    const { status, data, error } = await answer.json();
+    if (status !== "success") throw new Error(`${JSON.stringify(parameters)}: ${error}`);
+    return data;
+  }
+
+  async query(query) {
+    return (await this.get("query", { query })).result;
+  }
+
+  /** The alerting rules. */
+  async rules() {
+    return (await this.get("rules", { type: "alert" })).groups.flatMap(({ rules }) => rules);
+  }
+
+  /** The alerts whose expression holds now, of a server or of all. `for` makes them wait; that has tests in alerts_test.yml. */
+  async alerts(instance) {
+    const { alerts } = await this.get("alerts");
+    return alerts.filter(({ labels }) => !instance || labels.instance === instance);
+  }
+
+  /** Waits until an alert's expression holds for a server, and returns the alert. */
+  async alert(name, instance) {
+    return this.until(`${name} for ${instance}`, async () =>
+      (await this.alerts(instance)).find(({ labels }) => labels.alertname === name),
+    );
+  }
+
+  /** Waits until the expression of an alert holds no longer for a server. */
+  async ends(name, instance) {
+    await this.until(`the end of ${name}`, async () =>
+      (await this.alerts(instance)).every(({ labels }) => labels.alertname !== name),
+    );
+  }
+
+  async until(what, look) {
+    for (const end = performance.now() + TIMEOUT; performance.now() < end;) {
+      const found = await look();
+      if (found) return found;
+      // waits for: the next scrape and evaluation, which Prometheus does not announce
+      await new Promise((done) => setTimeout(done, POLL_INTERVAL));
+    }
+    throw new Error(`no ${what}; ${JSON.stringify(await this.alerts().catch(String))}\n${this.log}`);
+  }
+}

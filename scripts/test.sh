@@ -161,6 +161,8 @@ browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to t
 command -v php >/dev/null || provide "command -v php" php-cli "the PHP example needs it"
 postgres >/dev/null || provide postgres postgresql "install PostgreSQL: the tests start their own"
 nats >/dev/null || provide nats nats-server "install it: the tests start their own"
+{ command -v prometheus && command -v promtool; } >/dev/null ||
+  provide "command -v promtool" prometheus "the alerts are tested with it"
 
 node_passed='s/^.*ℹ pass \([0-9]*\).*$/\1/p'
 node_failed='s/^.*ℹ \(fail\|cancelled\) \([0-9]*\).*$/\2/p'
@@ -189,7 +191,7 @@ check "torture" "" "" torture
 check "torture of a cluster" "" "" torture_cluster
 check "types and sizes" "" "" npm run check --silent --workspaces --if-present
 check "SDK and page tests" "$node_passed" "$node_failed" in_node --if-present "${without_browser[@]}"
-# These tests also run each example.
+# These tests also run each example, and the alerts on a real Prometheus.
 check "browser tests" "$node_passed" "$node_failed" in_node -w e2e
 
 # Print the end of each failed check's output again, because some CI systems keep only the last lines of a long run.

@@ -1,7 +1,7 @@
-//! Who is turned away at the door, and why: a closed list of reasons, counted, and logged with the client's address. Refused
-//! commands are logged here, too.
+//! Counts and logs clients that are refused before they are authenticated, by a closed list of reasons, with the client's address.
+//! Refused commands are logged here, too.
 //!
-//! The log line has no header, token or key: what a client says in place of a secret may be one.
+//! The log line contains no header, token or key. A wrong one may be a mistyped secret, or a secret for another service.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -17,14 +17,14 @@ use crate::peer::proxy_protocol::HeaderError;
 use crate::throttle::Throttle;
 use switchboard_store::refusal::Refusal;
 
-/// How often the log names a client that was turned away. One a second tells an operator what goes on, and a flood cannot fill
-/// a disk with it.
+/// The shortest time between two log lines about refused clients. One line a second is enough for an operator, and a flood of
+/// clients cannot fill a disk.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Longest name of a field in the log. No command has a longer one.
+/// The longest name of a field that the log shows. No command has a longer one.
 const MAX_FIELD_NAME: usize = 32;
 
-/// Why a connection, a handshake, a request or a `hello` was turned away before it was known whose it is.
+/// Why a connection, a handshake, a request or a `hello` was refused before the client was authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "docs/operating.md describes each")]
 pub enum Denial {
@@ -71,7 +71,7 @@ impl Denial {
         Self::NotPermitted,
     ];
 
-    /// Its name in the log and in the metric.
+    /// The name of the reason in the log and in the metric.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MalformedRequest => "malformed_request",
@@ -147,7 +147,7 @@ impl From<Refusal> for Denied {
     }
 }
 
-/// Counts and logs who is turned away, and logs refused commands.
+/// Counts and logs refused clients, and logs refused commands.
 #[derive(Debug)]
 pub(crate) struct Denials {
     metrics: Arc<Metrics>,
@@ -164,7 +164,7 @@ impl Denials {
         Self { metrics, log: throttle(), refusals }
     }
 
-    /// A client was turned away.
+    /// Counts a refused client, and logs it unless a line was logged within [`LOG_INTERVAL`].
     pub(crate) fn record(&self, denial: Denial, address: IpAddr) {
         self.metrics.denied(denial.as_str());
         if let Some(count) = self.log.record() {
@@ -189,7 +189,7 @@ impl Denials {
         });
     }
 
-    /// Logs how many lines were held back at the end of a flood, where no later line has told it.
+    /// Logs how many lines were suppressed at the end of a flood, if no later line has reported that.
     pub(crate) fn flush(&self) {
         if let Some(suppressed) = self.log.overdue() {
             tracing::warn!(suppressed, "more clients were turned away");
@@ -202,7 +202,7 @@ impl Denials {
     }
 }
 
-/// The name of a command's field; none if it may be something that the client made up.
+/// The name of a command's field for the log; `None` if the client may have made it up.
 fn public_name(field: &str) -> Option<&str> {
     let name = field.split(['.', '[']).next()?;
     let is_name = name.len() <= MAX_FIELD_NAME && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');

@@ -1,4 +1,4 @@
-//! What a `dev` server starts with: two people and a room with a few messages in it.
+//! The first contents of a `dev` server's database: two users, and a room with a few messages.
 
 use switchboard_protocol::{ConversationId, Create, Data, Key, RoomId, Send, Target, Text, Title, UserId};
 
@@ -7,7 +7,7 @@ use switchboard_store::clock::Clock;
 use switchboard_store::sqlite::{Settings, fill_if_new};
 use switchboard_store::{Change, CommitMetrics};
 
-/// Puts alice, bob and #general into a new database; one that is in use is left as it is.
+/// Adds alice, bob and #general to a new database. A database that is already in use is not changed.
 pub(crate) fn seed(config: &Config) -> anyhow::Result<()> {
     let settings = Settings {
         data: config.data.clone(),

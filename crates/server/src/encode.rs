@@ -1,4 +1,4 @@
-//! Frames of the server's own, as bytes.
+//! Encodes the frames that the server sends.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -8,15 +8,16 @@ use switchboard_protocol::reply::{Ok as OkReply, OkBody, Reply};
 use crate::frame;
 use switchboard_store::refusal::Refusal;
 
-/// Says that a frame could not be made. It is written out, because its maker must not fail as well.
+/// The error frame for a frame that could not be encoded. It is a constant, because encoding it must not fail, too.
 const UNENCODABLE: &str = r#"{"type":"error","code":"unavailable","message":"the server could not encode this frame; its log says why","retryable":true}"#;
 
-/// A frame of ours. One that has no JSON form is a bug: the log has an ERROR, and the client gets the error `unavailable`.
+/// Encodes a frame of the server. If it has no JSON form, which is a bug, the log has an error line, and the client receives the
+/// error `unavailable` instead.
 pub(crate) fn encode(frame: &impl Serialize) -> bytes::Bytes {
     frame::text(&to_json(frame).unwrap_or_else(|_| UNENCODABLE.to_owned()))
 }
 
-/// The frame that answers a command. What cannot be encoded is never answered with `ok`.
+/// Encodes the answer to a command. If an `ok` cannot be encoded, the result is an error frame.
 pub(crate) fn encode_answer(
     id: Option<CommandId>,
     answer: Result<OkBody<Box<RawValue>>, Refusal>,
@@ -30,7 +31,7 @@ pub(crate) fn encode_answer(
     }
 }
 
-/// The JSON of a reply, or the refusal to send in its place, of which the log has the cause.
+/// Encodes a reply as JSON. If that fails, logs the cause, and returns the refusal to send instead.
 pub(crate) fn to_json(reply: &impl Serialize) -> Result<String, Refusal> {
     serde_json::to_string(reply).map_err(|error| {
         tracing::error!(%error, "cannot encode a reply");
@@ -46,7 +47,7 @@ mod tests {
 
     use super::*;
 
-    /// What has no JSON form.
+    /// A value that has no JSON form.
     struct Broken;
 
     impl Serialize for Broken {

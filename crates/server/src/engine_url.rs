@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use url::Url;
 
-/// What is shown in place of a secret.
+/// The text that replaces a secret where a URL is shown.
 pub(crate) const MASK: &str = "(hidden)";
 
-/// The form of a bus's URL.
+/// The error text for a malformed URL of the bus.
 const FORM: &str =
     "a URL of the bus is nats://HOST:PORT or tls://HOST:PORT; in a password, @ is written as %40, and so on";
 
-/// Parameters that are shown.
+/// URL parameters whose values are shown, because they never contain a secret.
 const PUBLIC_PARAMETERS: [&str; 6] =
     ["sslmode", "connect_timeout", "application_name", "target_session_attrs", "keepalives", "tls"];
 
@@ -34,12 +34,12 @@ impl EngineUrl {
     /// The servers of a NATS bus. `ca` says whether a CA certificate is configured.
     ///
     /// # Errors
-    /// Messages and passwords would go to another machine in plain text without `?tls=off`, or the parameters contradict each
-    /// other.
+    /// Messages and passwords would be sent to another machine in plain text although the URL has no `?tls=off`, or the parameters
+    /// contradict each other.
     pub(crate) fn bus_servers(&self, ca: bool) -> Result<BusServers, String> {
         let (mut urls, mut plain) = (Vec::new(), false);
         for url in self.0.split(',').map(str::trim) {
-            // A server after the first needs no scheme.
+            // The servers after the first one may have no scheme.
             let named = if url.contains("://") { url.to_owned() } else { format!("nats://{url}") };
             let mut server = Url::parse(&named).map_err(|_| FORM.to_owned())?;
             match server.query() {
@@ -50,7 +50,7 @@ impl EngineUrl {
             server.set_query(None);
             urls.push(server);
         }
-        // Servers that NATS announces have no scheme, so one TLS server makes all of them use TLS.
+        // NATS announces further servers without a scheme. If one server uses TLS, all of them must.
         let tls = ca || urls.iter().any(|url| url.scheme() == "tls");
         if tls && plain {
             return Err("`?tls=off` means plain text, but `tls://` or `cluster.bus_ca` means TLS".to_owned());
@@ -64,8 +64,8 @@ impl EngineUrl {
         }
     }
 
-    /// Checks that the host of a database's URL begins where it seems to: the driver ends a password at its first `@`, and would
-    /// take the rest of the password for a host.
+    /// Refuses a database URL whose password contains an `@`: the driver ends the password at its first `@`, and would take the
+    /// rest of the password for a host name.
     ///
     /// # Errors
     /// The password has an `@`.
@@ -85,9 +85,9 @@ impl EngineUrl {
 /// The servers of a bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BusServers {
-    /// Their URLs without parameters. They hold passwords.
+    /// The URLs of the servers, without parameters. They may contain passwords.
     pub(crate) urls: Vec<Url>,
-    /// Whether all of them must use TLS.
+    /// Whether all servers must use TLS.
     pub(crate) tls: bool,
 }
 
@@ -96,12 +96,13 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Whether a text can be shown as a name of a user, host, database or value.
+/// Whether a text has only characters that are plausible in the name of a user, host or database, or in a value, so that it can be
+/// shown.
 fn is_plain(text: &str) -> bool {
     text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
 }
 
-/// `host` or `host:port`.
+/// Whether a text is `host` or `host:port`.
 fn is_address(text: &str) -> bool {
     let bracketed = text.strip_prefix('[').and_then(|text| text.split_once(']'));
     let (host, port) = match bracketed {
@@ -110,11 +111,11 @@ fn is_address(text: &str) -> bool {
         None => text.find(':').map_or((text, ""), |colon| text.split_at(colon)),
     };
     let is_port = |port: &str| !port.is_empty() && port.chars().all(|c| c.is_ascii_digit());
-    // `%2F` begins the path of a socket.
+    // PostgreSQL takes a host that begins with `%2F` as the path of a socket.
     is_plain(&host.replace('%', "")) && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
 
-/// Whether these are parameters that hold no secret.
+/// Whether no parameter of the URL can contain a secret.
 fn are_public(parameters: &str) -> bool {
     parameters.split('&').all(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -122,7 +123,7 @@ fn are_public(parameters: &str) -> bool {
     })
 }
 
-/// A URL without its secrets; `None` if it cannot be taken apart for certain.
+/// Returns a URL without its secrets; `None` if it is not certain which part of it is a secret.
 fn show(url: &str, postgres: bool) -> Option<String> {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
     let (login, rest) = match rest.rsplit_once('@') {
@@ -130,7 +131,7 @@ fn show(url: &str, postgres: bool) -> Option<String> {
         Some((login, _)) if login.contains(['/', '#']) || (login.contains('?') && login.contains('=')) => {
             return None;
         }
-        // What precedes may be the begin of the password.
+        // Without a scheme, the text before the `@` may be the beginning of a password.
         Some(_) if scheme.is_empty() => return None,
         Some((login, rest)) => (Some(login), rest),
         None => (None, rest),
@@ -157,7 +158,7 @@ impl std::fmt::Display for EngineUrl {
             // A list of keywords such as `host=db password=…`, or a password alone.
             return f.write_str(MASK);
         };
-        // PostgreSQL's list of hosts repeats no scheme.
+        // A PostgreSQL URL with several hosts has only one scheme, so it is not split at commas.
         let postgres = self.has_scheme(&["postgres", "postgresql"]);
         let urls: Vec<_> = if postgres { vec![self.0.as_str()] } else { self.0.split(',').collect() };
         let shown: Option<Vec<_>> = urls.into_iter().map(|url| show(url.trim(), postgres)).collect();

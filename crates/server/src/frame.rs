@@ -1,12 +1,12 @@
-//! WebSocket frames (RFC 6455 section 5): whole outgoing frames to be shared between connections, and
-//! a decoder that allocates nothing until a frame is known to be within its limits.
+//! WebSocket frames (RFC 6455 section 5): encodes whole frames that connections can share, and decodes frames of clients without
+//! allocating memory before a frame is known to be within its limits.
 //!
-//! Why our own: see `docs/decisions/0001-own-websocket-framing.md`.
+//! `docs/decisions/0001-own-websocket-framing.md` says why this is not a library.
 
 use bytes::Bytes;
 use switchboard_protocol::CloseCode;
 
-/// Longest payload of a control frame (RFC 6455 section 5.5).
+/// The longest payload of a control frame (RFC 6455 section 5.5).
 const MAX_CONTROL: usize = 125;
 
 const TEXT: u8 = 0x1;
@@ -19,7 +19,7 @@ const FIN: u8 = 0x80;
 const RSV: u8 = 0x70;
 const MASKED: u8 = 0x80;
 
-/// A frame of the server's: final, unmasked.
+/// Encodes a frame of the server, which is final and unmasked.
 fn encode(opcode: u8, payload: &[u8]) -> Bytes {
     let mut frame = Vec::with_capacity(payload.len() + 10);
     frame.push(FIN | opcode);
@@ -38,7 +38,7 @@ fn encode(opcode: u8, payload: &[u8]) -> Bytes {
     frame.into()
 }
 
-/// How many of the server's frames are one after another in a buffer.
+/// Counts the frames of the server in a buffer that contains several, one after another.
 pub(crate) fn count(mut frames: &[u8]) -> u32 {
     let mut count = 0;
     // RFC 6455 section 5.2. The server's frames have no mask.
@@ -55,67 +55,67 @@ pub(crate) fn count(mut frames: &[u8]) -> u32 {
     count
 }
 
-/// A text frame.
+/// Encodes a text frame.
 pub(crate) fn text(json: &str) -> Bytes {
     encode(TEXT, json.as_bytes())
 }
 
-/// A binary frame. The protocol has none; a test of the framing sends them back.
+/// Encodes a binary frame. The protocol has none; only the echo server for tests of the framing sends them.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn binary(payload: &[u8]) -> Bytes {
     encode(BINARY, payload)
 }
 
-/// A ping.
+/// Encodes a ping without payload.
 pub(crate) fn ping() -> Bytes {
     encode(PING, b"")
 }
 
-/// The pong that answers a ping.
+/// Encodes the pong that answers a ping with this payload.
 pub(crate) fn pong(payload: &[u8]) -> Bytes {
     encode(PONG, payload)
 }
 
-/// A close frame.
+/// Encodes a close frame.
 pub(crate) fn close(code: CloseCode) -> Bytes {
     let mut payload = code.number().to_be_bytes().to_vec();
     payload.extend_from_slice(code.reason().as_bytes());
     encode(CLOSE, &payload)
 }
 
-/// What a client said.
+/// A message or control frame of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message<'a> {
     /// A whole text message.
     Text(&'a str),
     /// A whole binary message.
     Binary(&'a [u8]),
-    /// A ping, with what the pong repeats.
+    /// A ping, with the payload that the pong must repeat.
     Ping(&'a [u8]),
     /// A pong.
     Pong,
-    /// The client closes.
+    /// A close frame.
     Close,
 }
 
-/// What the bytes at hand are.
+/// What the decoder has found at the start of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step<'a> {
-    /// Not a whole frame yet.
+    /// The input does not contain a whole frame yet.
     Incomplete,
-    /// A fragment of so many bytes, kept until the message is whole.
+    /// A frame of this many bytes with a fragment of a message. The decoder keeps it until the message is complete.
     Fragment(usize),
-    /// A frame of so many bytes that makes a message whole.
+    /// A frame of this many bytes that completes a message.
     Message(usize, Message<'a>),
 }
 
-/// A client's frames, one after the other.
+/// Decodes the frames of a client, one after the other.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     fragments: Option<Box<Fragments>>,
 }
 
-/// A message of which not all has come.
+/// A message of which some fragments are still to come.
 #[derive(Debug)]
 struct Fragments {
     opcode: u8,
@@ -123,41 +123,41 @@ struct Fragments {
     payload: Vec<u8>,
 }
 
-/// What messages are held to.
+/// The limits of a message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
-    /// Most bytes of a message.
+    /// The most bytes of a message.
     pub(crate) bytes: usize,
-    /// Most fragments of a message.
+    /// The most fragments of a message.
     pub(crate) fragments: u32,
 }
 
-/// The fixed part of a frame, read and checked.
+/// The header of a frame, decoded and checked.
 struct Header {
     fin: bool,
     opcode: u8,
     mask: [u8; 4],
-    /// Where the payload starts.
+    /// The index at which the payload starts.
     start: usize,
     len: usize,
 }
 
 impl Decoder {
-    /// Bytes that it has taken from the system for a message of which not all has come.
+    /// How many bytes are allocated for an incomplete message.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn held(&self) -> usize {
         self.fragments.as_ref().map_or(0, |fragments| fragments.payload.capacity())
     }
 
-    /// Frees a message that came in fragments and has been used.
+    /// Frees the memory of a fragmented message that the caller has handled.
     pub(crate) fn release(&mut self) {
         if self.fragments.as_ref().is_some_and(|fragments| fragments.count == 0) {
             self.fragments = None;
         }
     }
 
-    /// Reads the frame at the start of `input`, which it unmasks in place. An error is the code to
-    /// close with; nothing is to be read after it.
+    /// Decodes the frame at the start of `input`, and unmasks it in place. An error is the code with which to close the connection,
+    /// and no more input may be decoded after it.
     pub(crate) fn step<'a>(&'a mut self, input: &'a mut [u8], bounds: Bounds) -> Result<Step<'a>, CloseCode> {
         let Some(header) = self.header(input, bounds)? else { return Ok(Step::Incomplete) };
         let end = header.start + header.len;
@@ -192,7 +192,7 @@ impl Decoder {
         if !header.fin {
             return Ok(Step::Fragment(end));
         }
-        // The message is lent out of here, so it stays until it is released or the next one starts.
+        // The returned message borrows this buffer, so the buffer stays until it is released or the next message starts.
         fragments.count = 0;
         whole(fragments.opcode, &fragments.payload).map(|message| Step::Message(end, message))
     }
@@ -241,7 +241,7 @@ fn whole(opcode: u8, payload: &[u8]) -> Result<Message<'_>, CloseCode> {
     std::str::from_utf8(payload).map(Message::Text).map_err(|_| CloseCode::NotUtf8)
 }
 
-/// A close frame has no payload, or a code that may be sent and a reason in UTF-8 (RFC 6455 sections
+/// Checks the payload of a close frame: it must be empty, or have a code that may be sent and a reason in UTF-8 (RFC 6455 sections
 /// 5.5.1 and 7.4).
 fn check_close(payload: &[u8]) -> Result<(), CloseCode> {
     match payload {
@@ -256,7 +256,7 @@ fn check_close(payload: &[u8]) -> Result<(), CloseCode> {
     }
 }
 
-/// RFC 6455 section 5.3, eight bytes at a time.
+/// Unmasks a payload (RFC 6455 section 5.3), eight bytes at a time.
 fn unmask(payload: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

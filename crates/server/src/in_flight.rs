@@ -1,5 +1,5 @@
-//! HTTP requests that are being answered, of one user or of one API key: a bounded number at a time, from the check of the
-//! credentials until the client has taken the answer.
+//! Bounds how many HTTP requests of one user or API key are in flight. A request counts from the check of its credentials until the
+//! client has read the response.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,14 +9,14 @@ use switchboard_protocol::ErrorCode;
 use crate::limiter::Payer;
 use switchboard_store::refusal::Refusal;
 
-/// Milliseconds after which a refused request may be tried again: most are answered much sooner.
+/// The `retry_after` of a refused request, in milliseconds. Most requests in flight are answered much sooner.
 const RETRY_MS: u64 = 1_000;
 
-/// How many requests of each user and key are being answered.
+/// How many requests of each user and API key are in flight.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight(Mutex<FxHashMap<Payer, u32>>);
 
-/// One request that is being answered, until this is dropped.
+/// Counts one request as in flight until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     in_flight: Arc<InFlight>,
@@ -24,7 +24,7 @@ pub(crate) struct Permit {
 }
 
 impl InFlight {
-    /// Counts one more request, unless `most` are being answered already. 0 is no limit.
+    /// Counts one more request, or refuses it if `most` requests of the payer are in flight. 0 is no limit.
     pub(crate) fn begin(self: &Arc<Self>, payer: Payer, most: u32) -> Result<Permit, Refusal> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(payer.clone()).or_default();

@@ -1,4 +1,4 @@
-//! Rates: how fast a connection, a user and an API key may go.
+//! Rate limits of connections, users and API keys.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use tokio::time::Instant;
 use switchboard_store::bucket::{Bucket, Buckets, Rate};
 use switchboard_store::refusal::Refusal;
 
-/// Seconds' worth that may come at once after a quiet time: a client that reconnects has a few.
+/// The capacity of a bucket, in seconds of its rate. A client that reconnects sends several commands at once.
 const BURST: u32 = 5;
 
-/// How often the buckets of users who are quiet are dropped.
+/// How often the buckets of inactive users are dropped.
 pub(crate) const SWEEP: Duration = Duration::from_secs(60);
 
-/// Least time between two `typing` signals of a user in a conversation. The signal lasts 5 s, so a repeat within a second adds
-/// nothing, and each is copied to every member.
+/// The shortest time between two `typing` signals of a user in a conversation. A signal is valid for 5 s, so a repeat within a
+/// second adds nothing, but costs a copy for every member.
 const TYPING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The payer whose rate a command counts against.
@@ -44,7 +44,7 @@ pub(crate) struct ConnectionLimiter {
 }
 
 impl ConnectionLimiter {
-    /// Full buckets.
+    /// Makes full buckets.
     pub(crate) fn new() -> Self {
         let now = Instant::now();
         Self { sends: Bucket::full(now), frames: Bucket::full(now) }
@@ -70,15 +70,15 @@ fn check(bucket: &mut Bucket, rate: Option<Rate>) -> Result<(), Refusal> {
 pub(crate) struct Limiter {
     connections: ConnectionRates,
     sends: Option<Buckets<UserId>>,
-    /// Apart from `sends`: a user who types too much can still send.
+    /// `typing` commands. They are separate from `sends`, so that a user who exceeds this rate can still send.
     typing: Option<Buckets<UserId>>,
-    /// `read` and `received`, which follow the messages of others.
+    /// `read` and `received` commands. They are separate, because a client sends them when others send messages.
     cursors: Option<Buckets<UserId>>,
-    /// Users who are named in `watch`.
+    /// The users that `watch` commands name.
     watched: Option<Buckets<UserId>>,
-    /// What back ends store and signal.
+    /// All writes and signals of back ends.
     keys: Option<Buckets<[u8; 32]>>,
-    /// Who has been told to be typing where. It is no rate, and holds for those who have none, too.
+    /// Limits repeated `typing` signals of a user in a conversation. This applies even if `limits` has no rate for them.
     typists: Buckets<(UserId, ConversationId)>,
 }
 
@@ -105,7 +105,7 @@ impl Limiter {
         &self.connections
     }
 
-    /// Counts a command that stores and costs `price` sends, over whichever door.
+    /// Counts a command that stores, which costs `price` sends, over the WebSocket or HTTP.
     pub(crate) fn check_send(&self, payer: &Payer, price: u32) -> Result<(), Refusal> {
         match payer {
             Payer::User(user) => take(self.sends.as_ref(), user, price),
@@ -114,7 +114,7 @@ impl Limiter {
         }
     }
 
-    /// Counts a `typing`, over whichever door.
+    /// Counts a `typing` command over the WebSocket or HTTP.
     pub(crate) fn check_typing(&self, payer: &Payer) -> Result<(), Refusal> {
         match payer {
             Payer::User(user) => take(self.typing.as_ref(), user, 1),
@@ -123,7 +123,7 @@ impl Limiter {
         }
     }
 
-    /// Counts a cursor, over whichever door.
+    /// Counts a cursor command over the WebSocket or HTTP.
     pub(crate) fn check_cursor(&self, payer: &Payer) -> Result<(), Refusal> {
         match payer {
             Payer::User(user) => take(self.cursors.as_ref(), user, 1),
@@ -137,12 +137,12 @@ impl Limiter {
         take(self.watched.as_ref(), user, u32::try_from(named).unwrap_or(u32::MAX))
     }
 
-    /// Whether others are to be told that `user` is typing, and have not just been.
+    /// Whether to signal that `user` is typing. `false` if a signal was sent less than [`TYPING_INTERVAL`] ago.
     pub(crate) fn is_news(&self, user: &UserId, conversation: &ConversationId) -> bool {
         self.typists.take(&(user.clone(), conversation.clone()), 1).is_ok()
     }
 
-    /// Drops the buckets that are full again.
+    /// Drops the buckets that are full again, because a new bucket would be the same.
     pub(crate) fn sweep(&self) {
         for users in [&self.sends, &self.typing, &self.cursors, &self.watched].into_iter().flatten() {
             users.sweep();

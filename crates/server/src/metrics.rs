@@ -1,4 +1,4 @@
-//! What `/metrics` tells: numbers of the whole process, without a label that names a user or a room.
+//! The metrics at `/metrics`: numbers of the whole process. No label names a user or a room.
 
 mod process;
 mod prometheus_text;
@@ -23,7 +23,7 @@ pub struct Metrics {
     registry: Registry,
     ready: Gauge,
     write_fault: Family<ReasonLabels, Gauge>,
-    /// Open connections that have said `hello`.
+    /// Open connections that have sent `hello`.
     pub(crate) connections: Gauge,
     /// Events stored.
     pub(crate) accepted: Counter,
@@ -31,7 +31,7 @@ pub struct Metrics {
     pub(crate) delivered: Counter,
     /// Events queued for a connection from the log.
     pub(crate) replayed: Counter,
-    /// Conversations that some connection is reading from the log.
+    /// How many lags all connections have: conversations that a connection is reading from the log.
     pub(crate) catching_up: Gauge,
     refused: Family<RefusedLabels, Counter>,
     dropped: Family<ReasonLabels, Counter>,
@@ -43,18 +43,18 @@ pub struct Metrics {
     pub(crate) bus: BusMetrics,
 }
 
-/// The metrics of the bus; at zero on a server that is alone.
+/// The metrics of the bus. They stay zero on a single node.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BusMetrics {
-    /// 1 while it is connected.
+    /// 1 while the bus is connected, otherwise 0.
     pub(crate) connected: Gauge,
-    /// Subscriptions.
+    /// The number of subscriptions on the bus.
     pub(crate) subscriptions: Gauge,
     /// Notices published to other nodes.
     pub(crate) published: Counter,
     /// Notices received from other nodes and handed to the router.
     pub(crate) received: Counter,
-    /// Notices dropped, on their way out or in.
+    /// Notices dropped, either before they were published or after they were received.
     pub(crate) dropped: Counter,
 }
 
@@ -76,7 +76,7 @@ impl BusMetrics {
     }
 }
 
-/// Why something was dropped or a connection cut.
+/// Why a frame was dropped or refused, or why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "docs/operating.md describes each")]
 pub enum Drop {
@@ -93,7 +93,7 @@ pub enum Drop {
 }
 
 impl Drop {
-    /// Every reason there is.
+    /// All reasons.
     pub(crate) const ALL: [Self; 10] = [
         Self::SignalQueueFull,
         Self::SilentConnection,
@@ -134,7 +134,7 @@ struct RefusedLabels {
 }
 
 impl Metrics {
-    /// All of them at zero.
+    /// Makes all metrics, with the value zero.
     pub fn new() -> Self {
         let mut all = Registry::default();
         all.register_collector(Box::new(process::ProcessCollector));
@@ -194,7 +194,8 @@ impl Metrics {
         Self { registry: all, ..metrics }
     }
 
-    /// Shows every counter before its first increment, because a rate cannot see that one.
+    /// Exports every counter as zero before its first increment. Prometheus computes a rate from two values, so it would miss the
+    /// increment with which a counter first appears.
     fn begin_at_zero(&self) {
         for code in ErrorCode::ALL {
             drop(self.refused.get_or_create(&RefusedLabels { code: code.as_str() }));
@@ -205,12 +206,12 @@ impl Metrics {
         }
     }
 
-    /// Sets what `/readyz` answers now.
+    /// Records whether `/readyz` now answers that the server is ready.
     pub(crate) fn set_ready(&self, ready: bool) {
         self.ready.set(ready.into());
     }
 
-    /// Sets why every write is refused now.
+    /// Records the fault for which every write is refused now; `None` while writes are stored.
     pub(crate) fn set_write_fault(&self, fault: Option<WriteFault>) {
         for each in WriteFault::ALL {
             let labels = ReasonLabels { reason: each.as_str() };
@@ -218,12 +219,12 @@ impl Metrics {
         }
     }
 
-    /// An event waited so long for its connection.
+    /// Records how long an event waited to be written to a connection after it was stored.
     pub(crate) fn delivery(&self, took: Duration) {
         self.delivery_seconds.observe(took.as_secs_f64());
     }
 
-    /// Shows a reason of denials at zero.
+    /// Exports the counter of a denial reason as zero.
     pub(crate) fn add_denial(&self, reason: &'static str) {
         drop(self.denied.get_or_create(&ReasonLabels { reason }));
     }
@@ -240,12 +241,12 @@ impl Metrics {
         self.refused.get_or_create(&RefusedLabels { code: code.as_str() }).inc();
     }
 
-    /// The text in Prometheus' own format, 0.0.4.
+    /// Encodes the metrics in the Prometheus text format 0.0.4.
     pub(crate) fn encode_for_prometheus(&self) -> String {
         prometheus_text::from_open_metrics(&self.encode())
     }
 
-    /// The text in the format of OpenMetrics 1.0.
+    /// Encodes the metrics in the OpenMetrics format 1.0.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a String cannot fail.

@@ -1,5 +1,5 @@
-//! Whose a request is: the address of its client, which proxies that are trusted may name. Limits for an address and log lines
-//! use it, nothing else does: an address proves no identity.
+//! Finds the address of a request's client, which a trusted proxy may name. Only limits per address and log lines use it, because
+//! an address proves no identity.
 
 mod forwarded;
 pub(crate) mod proxy_protocol;
@@ -10,7 +10,7 @@ use axum::http::HeaderMap;
 
 use crate::config::ProxyConfig;
 
-/// Who is at the other end of a connection.
+/// The host at the other end of a TCP connection: a client or a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer {
     address: IpAddr,
@@ -18,25 +18,25 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// The peer at an address, which is a trusted proxy if the configuration says so.
+    /// Makes the peer at an address. The configuration says whether it is a trusted proxy.
     pub(crate) fn new(address: IpAddr, proxies: &ProxyConfig) -> Self {
         let address = address.to_canonical();
         Self { address, trusted: is_trusted(address, proxies) }
     }
 
-    /// Its own address.
+    /// The peer's own address.
     pub(crate) fn address(self) -> IpAddr {
         self.address
     }
 
-    /// Whether it is a trusted proxy, whose connection carries the requests of many clients.
+    /// Whether the peer is a trusted proxy. The connection of a proxy carries the requests of many clients.
     pub(crate) fn is_proxy(self) -> bool {
         self.trusted
     }
 
-    /// The address of the client whose request has these headers: the right-most one in the forwarding header that no trusted
-    /// proxy added. Everything to the left of it may have been made up by that client. Where an element is no address, the
-    /// proxy that added it is the last that is known.
+    /// The address of the client whose request has these headers: the right-most address in the forwarding header that is not
+    /// itself a trusted proxy. The client may have made up everything to the left of it. If an element is no address, the result is
+    /// the proxy that added the element.
     pub(crate) fn client(self, headers: &HeaderMap, proxies: &ProxyConfig) -> IpAddr {
         if !self.trusted {
             return self.address;

@@ -4,7 +4,7 @@ use super::*;
 
 const BOUNDS: Bounds = Bounds { bytes: 64, fragments: 4 };
 
-/// A client's frame, masked.
+/// Encodes a frame as a client does, with a mask. `first` is its first byte.
 fn client(first: u8, payload: &[u8]) -> Vec<u8> {
     let mask = [0x12, 0x34, 0x56, 0x78];
     let mut frame = vec![first];
@@ -21,7 +21,7 @@ fn client(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Everything that `frames` say to a new decoder, or the code that they are cut with.
+/// Decodes `frames` with a new decoder. Returns the messages, or the code with which the server would close the connection.
 fn heard(frames: &[Vec<u8>]) -> Result<Vec<String>, CloseCode> {
     let mut decoder = Decoder::default();
     let mut input = frames.concat();
@@ -104,7 +104,7 @@ fn broken_framing_has_its_code() {
 
 #[test]
 fn the_first_byte_too_many_is_seen_in_the_header() {
-    // The payload of 65 bytes has not come, and is not waited for.
+    // The payload of 65 bytes is over the limit, so the decoder fails before it arrives.
     assert_eq!(Decoder::default().step(&mut [0x81, MASKED | 65], BOUNDS), Err(CloseCode::TooBig));
 }
 

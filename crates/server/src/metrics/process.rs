@@ -1,4 +1,4 @@
-//! The process as the kernel sees it, read at each scrape, under the names that Prometheus' client libraries use.
+//! Metrics of the process from the kernel, read at each scrape. They have the names that the client libraries of Prometheus use.
 
 use std::fmt::Error;
 use std::fs;
@@ -11,11 +11,11 @@ use prometheus_client::registry::Unit;
 use rlimit::Resource;
 use rustix::param::{clock_ticks_per_second, page_size};
 
-/// Collects the metrics of this process from `/proc` (proc(5)). What cannot be read is left out.
+/// Collects the metrics of this process from `/proc` (proc(5)). A metric that cannot be read is left out.
 #[derive(Debug)]
 pub(super) struct ProcessCollector;
 
-/// Fields of `/proc/self/stat`, counted from the state, which is the third.
+/// The fields of `/proc/self/stat` from the third one on, which is the state of the process.
 struct Stat(Vec<u64>);
 
 impl Stat {
@@ -26,7 +26,7 @@ impl Stat {
         Some(Self(fields.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect()))
     }
 
-    /// A field by its number in proc(5).
+    /// Returns a field by its number in proc(5).
     fn field(&self, number: usize) -> Option<u64> {
         self.0.get(number.checked_sub(3)?).copied()
     }
@@ -65,7 +65,7 @@ impl Families<'_> {
 impl Collector for ProcessCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
         let Some(stat) = Stat::read() else { return Ok(()) };
-        // One of the descriptors is that of the directory itself.
+        // One of the listed descriptors is open only for reading this directory.
         let open = fs::read_dir("/proc/self/fd").ok().map(|all| all.count().saturating_sub(1) as u64);
         let most = Resource::NOFILE.get().ok().map(|(soft, _)| soft);
         let resident = stat.field(24).map(|pages| pages * page_size() as u64);

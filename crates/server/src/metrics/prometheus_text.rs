@@ -1,9 +1,9 @@
-//! Prometheus' own text format (0.0.4), which scrapers without OpenMetrics read, and `promtool check metrics`.
+//! The Prometheus text format 0.0.4, for scrapers that do not read OpenMetrics, and for `promtool check metrics`.
 
 use std::fmt::Write as _;
 
-/// Converts OpenMetrics text: there a family of counters is named without the `_total` of its samples, and of infos without
-/// `_info`. A unit has no line of its own, and nothing marks the end.
+/// Converts OpenMetrics text. In OpenMetrics the name of a counter family lacks the `_total` of its samples, and the name of an
+/// info family lacks `_info`; the Prometheus format has both. It has no `# UNIT` line and no `# EOF`.
 pub(super) fn from_open_metrics(text: &str) -> String {
     let (mut out, mut help) = (String::with_capacity(text.len()), "");
     for line in text.lines() {

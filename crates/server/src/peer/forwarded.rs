@@ -1,5 +1,5 @@
-//! `X-Forwarded-For` and `Forwarded` (RFC 7239), read from the right: what a proxy appends does not depend on what a client
-//! wrote before it, not even on quotes that the client left open.
+//! Parses `X-Forwarded-For` and `Forwarded` (RFC 7239) from the right, so that the text of a client, such as an open quote, cannot
+//! change how the elements are read that proxies append to it.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -10,14 +10,14 @@ use crate::config::ForwardedHeader;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The addresses that proxies added, the last first; `None` for an element that is no address.
+/// The addresses in the header, from right to left; `None` for an element that is no address.
 pub(super) fn addresses(
     headers: &HeaderMap,
     header: ForwardedHeader,
 ) -> impl Iterator<Item = Option<IpAddr>> + '_ {
     let plain = header == ForwardedHeader::XForwardedFor && headers.contains_key(X_FORWARDED_FOR);
     let name = if plain { X_FORWARDED_FOR } else { FORWARDED };
-    // More lines of one name are one list (RFC 9110 section 5.3).
+    // Several header lines of one name form one list (RFC 9110 section 5.3).
     let lines = headers.get_all(name).iter().rev();
     lines.flat_map(|line| Elements(Some(line.as_bytes()))).map(move |element| {
         let element = std::str::from_utf8(element).ok()?;
@@ -25,7 +25,7 @@ pub(super) fn addresses(
     })
 }
 
-/// The elements of a list, the last first. Commas within quotes separate nothing.
+/// The elements of a list, from right to left. A comma within quotes separates no elements.
 struct Elements<'a>(Option<&'a [u8]>);
 
 impl<'a> Iterator for Elements<'a> {
@@ -75,8 +75,8 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
     }
 }
 
-/// The address of a node, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`. Names such as
-/// `unknown` are none.
+/// Parses the address of a node, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`. `None` for
+/// a name such as `unknown`.
 fn node(text: &str) -> Option<IpAddr> {
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());

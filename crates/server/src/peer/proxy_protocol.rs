@@ -1,4 +1,4 @@
-//! The PROXY protocol, versions 1 and 2: what a proxy that passes on bytes says before them about the connection that it took.
+//! The PROXY protocol, versions 1 and 2: a TCP proxy sends a header with the client's address before the bytes of the client.
 //! <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,58 +7,58 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-/// Time for the header to come. A proxy sends it with the connection's first packet.
+/// The time-out of the header. A proxy sends it in the first packet of the connection.
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most bytes of a header of version 1, its line end included (section 2.1).
+/// The most bytes of a header of version 1, including its line end (section 2.1).
 const MAX_TEXT: usize = 107;
 
-/// Most bytes of a header of version 2. Addresses take 36 at most; the rest are extensions such as names of certificates, which
-/// are skipped.
+/// The most bytes of a header of version 2 that is accepted. Addresses take 36 bytes at most. The rest are extensions, such as
+/// names of certificates, which are skipped.
 const MAX_BINARY: usize = 2_048;
 
-/// What a header of version 1 begins with.
+/// The beginning of every header of version 1.
 const TEXT_SIGNATURE: &[u8] = b"PROXY ";
 
-/// What a header of version 2 begins with: bytes that no other protocol takes for its own.
+/// The beginning of every header of version 2. No other protocol accepts these bytes.
 const BINARY_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Bytes of a header of version 2 before its addresses: signature, version and command, family, length.
+/// The number of bytes of a header of version 2 before its addresses: signature, version and command, family, length.
 const BINARY_HEAD: usize = 16;
 
-/// Bytes that are looked at in one go.
+/// The most bytes that are peeked at once.
 const PEEK: usize = 512;
 
 /// Why a connection's header cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeaderError {
-    /// The connection begins with something else.
+    /// The connection does not begin with the signature of a header.
     #[error("the connection does not begin with a header of the PROXY protocol")]
     Missing,
-    /// It is one, but breaks the rules.
+    /// The header has a signature, but breaks the rules of the protocol.
     #[error("the header of the PROXY protocol is malformed")]
     Malformed,
-    /// It is longer than any that makes sense.
+    /// The header is longer than the accepted maximum.
     #[error("the header of the PROXY protocol is too long")]
     TooLong,
-    /// It did not come in time, or the connection ended before.
+    /// The header did not arrive in time, or the connection ended before.
     #[error("the header of the PROXY protocol did not come in time")]
     Late,
 }
 
-/// What a header says.
+/// The source of the connection that a header names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
-    /// The proxy passes on a connection from here.
+    /// The connection comes from a client at this address.
     Client(IpAddr),
-    /// The proxy speaks for itself, as in a health check, or does not know the client's address.
+    /// The connection comes from the proxy itself, for example a health check, or the proxy does not know the client's address.
     Proxy,
 }
 
-/// A whole header: what it says, and how many bytes it has.
+/// A decoded header: the source that it names, and its length in bytes.
 pub(crate) type Header = (Source, usize);
 
-/// Reads the header at the start of a connection, and not a byte more.
+/// Reads the header at the start of a connection, and no byte after it.
 pub(crate) async fn read(stream: &mut TcpStream) -> Result<Source, HeaderError> {
     match tokio::time::timeout(HEADER_TIMEOUT, read_header(stream)).await {
         Ok(read) => read,
@@ -76,7 +76,7 @@ async fn read_header(stream: &mut TcpStream) -> Result<Source, HeaderError> {
         let before = header.len();
         header.extend_from_slice(&chunk[..peeked]);
         let found = parse(&header)?;
-        // What follows the header is left for the HTTP server.
+        // Only the header is read here, because the HTTP server reads the bytes after it.
         let used = found.map_or(peeked, |(_, len)| len - before);
         stream.read_exact(&mut chunk[..used]).await.map_err(|_| HeaderError::Late)?;
         if let Some((source, _)) = found {
@@ -85,7 +85,7 @@ async fn read_header(stream: &mut TcpStream) -> Result<Source, HeaderError> {
     }
 }
 
-/// Whether the first bytes of a connection are those of a header, as far as they have come.
+/// Whether the first bytes of a connection, as far as they have arrived, are the beginning of a header.
 pub(crate) async fn begins(stream: &TcpStream) -> bool {
     let mut first = [0; BINARY_SIGNATURE.len()];
     match tokio::time::timeout(HEADER_TIMEOUT, stream.peek(&mut first)).await {
@@ -94,7 +94,7 @@ pub(crate) async fn begins(stream: &TcpStream) -> bool {
     }
 }
 
-/// The version whose signature the bytes have or begin.
+/// The version whose signature the bytes contain, completely or as far as they have arrived.
 fn signature(bytes: &[u8]) -> Result<Version, HeaderError> {
     let begins = |signature: &[u8]| {
         let common = bytes.len().min(signature.len());
@@ -114,7 +114,7 @@ enum Version {
     Binary,
 }
 
-/// Reads a header at the start of `bytes`; `None` if there is more to come of it.
+/// Decodes a header at the start of `bytes`; `None` if it is incomplete.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     match signature(bytes)? {
         Version::Text => parse_text(bytes),
@@ -158,7 +158,7 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
         return Err(HeaderError::TooLong);
     }
     let Some(addresses) = rest.get(..len) else {
-        // What is wrong is said before the rest has come.
+        // A wrong version or command is an error at once, before the rest of the header has arrived.
         return match version_and_command {
             0x20 | 0x21 => Ok(None),
             _ => Err(HeaderError::Malformed),
@@ -185,7 +185,7 @@ fn binary_source(family: u8, addresses: &[u8]) -> Option<Source> {
             let octets: [u8; 16] = addresses.get(..36)?.first_chunk().copied()?;
             Some(Source::Client(IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()))
         }
-        // Unspecified, or a socket file on the proxy's machine: there is no address.
+        // The family is unspecified, or the client uses a Unix socket on the proxy's machine: there is no address.
         0x00 | 0x31 => Some(Source::Proxy),
         _ => None,
     }

@@ -25,7 +25,7 @@ fn headers(lines: &[(&'static str, &[u8])]) -> HeaderMap {
     headers
 }
 
-/// The client of a request that a peer passes on with these header lines.
+/// Returns the address that the server finds for the client of a request, which `peer` forwards with these header lines.
 fn client(peer: &str, header: ForwardedHeader, lines: &[(&'static str, &str)]) -> String {
     let lines: Vec<_> = lines.iter().map(|(name, line)| (*name, line.as_bytes())).collect();
     let proxies = proxies(header);
@@ -48,7 +48,7 @@ fn the_client_is_the_last_address_that_no_trusted_proxy_added() {
         ("[2001:db8::1]:4711", "2001:db8::1"),
         ("::ffff:203.0.113.1", "203.0.113.1"),
         ("203.0.113.1, ::ffff:10.0.0.2", "203.0.113.1"),
-        // Where an element is no address, the proxy that added it is the last that is known.
+        // If an element is no address, the result is the proxy that added it.
         ("unknown", "10.0.0.1"),
         ("203.0.113.1, unknown", "10.0.0.1"),
         ("203.0.113.1, unknown, 10.2.3.4", "10.2.3.4"),
@@ -56,7 +56,7 @@ fn the_client_is_the_last_address_that_no_trusted_proxy_added() {
         ("", "10.0.0.1"),
         ("203.0.113.256", "10.0.0.1"),
         ("\"203.0.113.1\"", "10.0.0.1"),
-        // Open quotes of the client's change nothing.
+        // A quote that the client leaves open changes nothing.
         ("\", 203.0.113.1", "203.0.113.1"),
     ] {
         assert_eq!(client("10.0.0.1", ForwardedHeader::XForwardedFor, &[(XFF, line)]), expected, "{line:?}");
@@ -181,7 +181,7 @@ fn what_is_no_header_of_the_proxy_protocol_is_refused() {
 }
 
 proptest! {
-    /// The client may write anything into a header: the address that the proxy behind it appends is the one that counts.
+    /// A client may write anything into the header. The server uses the address that the proxy appends after it.
     #[test]
     fn what_a_client_writes_changes_nothing(forged in "[ -~]{0,60}", with_port in any::<bool>()) {
         let real = if with_port { "[2001:db8::7]:9" } else { "203.0.113.7" };
@@ -195,7 +195,7 @@ proptest! {
         prop_assert_eq!(client("10.0.0.1", ForwardedHeader::Forwarded, &lines), expected);
     }
 
-    /// No bytes make a parser panic, and a header that is found lies within what there is.
+    /// No input makes the parser panic, and a header is never longer than the input.
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), sign in 0..3_u8) {
         let start: &[u8] = match sign { 0 => b"PROXY ", 1 => b"\r\n\r\n\0\r\nQUIT\n\x21", _ => b"" };

@@ -28,8 +28,7 @@ impl SessionSlot {
     pub(super) const MAX: Self = Self(Slot::MAX);
 }
 
-/// The slot of a user in the registry. A lookup with the slot of a removed user finds nothing, even if the user has been added
-/// again.
+/// The slot of a user in the registry. A lookup with the slot of a removed user finds nothing, even if the user is back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct UserSlot(Slot);
 
@@ -54,15 +53,12 @@ pub(crate) struct LocalUser {
     pub(crate) departures: u64,
     /// Whether notices about the user may have been missed while a session was attaching.
     pub(crate) suspect: bool,
-    /// `asked`: the number of the last query to the store about the user. `answered`: the last query after whose answer this node
-    /// knew all memberships in it.
+    /// The last query to the store about the user, and the last one after whose answer this node knew all memberships.
     pub(crate) asked: u64,
     pub(crate) answered: u64,
-    /// While a session is attaching: for each conversation, the last query about it after whose answer this node knew the
-    /// membership.
+    /// While a session is attaching: for each conversation, the last query after whose answer this node knew the membership.
     pub(crate) answered_entries: FxHashMap<ConversationKey, u64>,
-    /// The last conversation of the user that a sweep has compared with the store. The next sweep continues after this
-    /// conversation.
+    /// The last conversation of the user that a sweep has compared with the store. The next sweep continues after it.
     pub(crate) swept: ConversationKey,
 }
 
@@ -106,8 +102,7 @@ struct LocalConversation {
     head: Seq,
     /// The last applied event. It may still wait to be coalesced with later events.
     applied: Seq,
-    /// The subscription epoch in which this node began to host the conversation. Since then this node has applied all of its
-    /// events.
+    /// The subscription epoch in which this node began to host the conversation. Since then it has applied all events.
     epoch: u64,
     online: VecSet<UserSlot>,
 }
@@ -139,8 +134,7 @@ pub(crate) struct Registry {
 }
 
 impl Drop for Registry {
-    /// Closes the sessions that are left when the router ends by a panic or at its deadline, because nothing sends to them any
-    /// more.
+    /// Closes the sessions that are left when the router ends by a panic or at its deadline: they receive nothing more.
     fn drop(&mut self) {
         for (_, session) in self.sessions.iter() {
             session.outbox.abandon(CloseCode::TryLater);
@@ -222,8 +216,7 @@ impl Registry {
         true
     }
 
-    /// Frees memory when the number of users is zero or a power of two. So the work stays in proportion to the number of removed
-    /// users. Returns whether it did.
+    /// Frees memory when the number of users is zero or a power of two, so that this is rare. Returns whether it did.
     pub(super) fn shrink(&mut self) -> bool {
         let halved = self.users.len() == 0 || self.users.len().is_power_of_two();
         if halved {
@@ -375,8 +368,7 @@ impl Registry {
         }
     }
 
-    /// Adds a user to the members of a conversation. `head` is the last published event of the conversation, in case this node did
-    /// not host it before.
+    /// Adds a user to the members of a conversation. If this node did not host it, `head` is its last published event.
     pub(super) fn join(&mut self, user: UserSlot, conversation: ConversationKey, head: Seq) {
         let Some(local) = self.users.get_mut(user.0) else { return };
         if let Err(place) = local.conversations.binary_search(&conversation) {

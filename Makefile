@@ -22,6 +22,7 @@ soak: page ## attacks and loads at full size, one after another; only one with A
 	cargo test --release --locked -p switchboard-server --test it -- --ignored --nocapture --test-threads 1 $(or $(ARGS),soak::)
 	$(if $(ARGS),,cargo build --release --locked --bin switchboard)
 	$(if $(ARGS),,SWITCHBOARD_BINARY=$(CURDIR)/target/release/switchboard npm run soak -w packages/client)
+	$(if $(ARGS),,SWITCHBOARD_BINARY=$(CURDIR)/target/release/switchboard npm run soak -w e2e)
 
 simulate: ## deterministic simulation: SEEDS=10000 seeds, from FIRST=0 on; SEED=7 prints the events of one
 	SEED=$(SEED) FIRST=$(FIRST) SEEDS=$(SEEDS) cargo test --profile simulation --locked -p switchboard-server \

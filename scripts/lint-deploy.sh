@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lints the cluster files of packaging/: the Compose file with its scripts and configurations, and the Helm chart. Every tool is
-# optional; the script reports missing ones. It starts no service and needs no network, because the tools contain all schemas.
+# Lints the files of packaging/: systemd's unit, the Compose file with its scripts and configurations, and the Helm chart. Every tool
+# is optional; the script reports missing ones. It starts no service and needs no network, because the tools contain all schemas.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -75,6 +75,26 @@ if have nats-server "Debian's nats-server"; then
   cp "$compose/nats.conf" "$made/nats.conf"
   echo 'authorization { user: switchboard, password: "secret" }' >"$made/users.conf"
   lint "$compose/nats.conf: nats-server -t" nats-server -t -c "$made/nats.conf"
+fi
+
+# systemd verifies that the program of a unit exists, so it gets a copy of the unit with one that does.
+if have systemd-analyze "Debian's systemd"; then
+  unit=packaging/systemd/switchboard.service
+  sed 's|^ExecStart=[^ ]*|ExecStart=/bin/true|' "$unit" >"$made/switchboard.service"
+  verify_unit() {
+    local version
+    version=$(systemd-analyze --version | awk 'NR == 1 { print $2 }')
+    systemd-analyze verify --man=no "$made/switchboard.service" >"$made/verified" 2>&1 || { cat "$made/verified" && return 1; }
+    # Older versions ignore the steps between restarts, and say so.
+    if ((version < 254)); then
+      sed -i "/Unknown key '\(RestartSteps\|RestartMaxDelaySec\)' in section \[Service\], ignoring/d" "$made/verified"
+    fi
+    [[ ! -s $made/verified ]] || { cat "$made/verified" && return 1; }
+  }
+  lint "$unit: systemd-analyze verify" verify_unit
+  # The exposure is in tenths of systemd's unit: 1.5 of 10.
+  lint "$unit: systemd-analyze security, at most 1.5 of 10" \
+    systemd-analyze security --offline=true --threshold=15 "$made/switchboard.service"
 fi
 
 if have helm "helm.sh, 3.14 or newer"; then

@@ -46,6 +46,11 @@ nats() {
   type -P nats-server || type -P /usr/sbin/nats-server
 }
 
+# A proxy's program. Debian has them in /usr/sbin, too.
+proxy() {
+  type -P "$1" || type -P "/usr/sbin/$1"
+}
+
 # provide COMMAND PACKAGE ADVICE: installs a Debian package because COMMAND is missing, or exits with ADVICE.
 provide() {
   local command=$1 package=$2 advice=$3 as_root=() clusters=/etc/postgresql-common/createcluster.d
@@ -163,6 +168,8 @@ postgres >/dev/null || provide postgres postgresql "install PostgreSQL: the test
 nats >/dev/null || provide nats nats-server "install it: the tests start their own"
 { command -v prometheus && command -v promtool; } >/dev/null ||
   provide "command -v promtool" prometheus "the alerts are tested with it"
+proxy haproxy >/dev/null || provide "proxy haproxy" haproxy "the examples of packaging/proxy are tested with it"
+proxy nginx >/dev/null || provide "proxy nginx" nginx-light "the examples of packaging/proxy are tested with it"
 
 node_passed='s/^.*ℹ pass \([0-9]*\).*$/\1/p'
 node_failed='s/^.*ℹ \(fail\|cancelled\) \([0-9]*\).*$/\2/p'

@@ -1,0 +1,143 @@
+// Two nodes on one PostgreSQL, each with an address of its own, so that the examples of proxies keep their ports.
+
+import { execFile, spawn } from "node:child_process";
+import { createHmac } from "node:crypto";
+import { once } from "node:events";
+import { chown, mkdtemp, readdir, rm } from "node:fs/promises";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { wire } from "./support.js";
+
+const run = promisify(execFile);
+const binary = process.env.SWITCHBOARD_BINARY ?? fileURLToPath(new URL("../target/debug/switchboard", import.meta.url));
+const SECRET = "a secret of the tests that is long enough";
+
+/** Waits until `look` returns something. Only for what sends no event, such as another program's state. */
+export async function eventually(look, what) {
+  const end = performance.now() + 60_000;
+  for (;;) {
+    const found = await look();
+    if (found) return found;
+    if (performance.now() > end) throw new Error(`timed out waiting for ${what}`);
+    // waits for: the next look, because another program's state sends no event
+    await new Promise((done) => setTimeout(done, 20));
+  }
+}
+
+/** Kills a process and waits until it has ended. */
+export async function end(child, signal = "SIGKILL") {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const ended = once(child, "exit");
+  child.kill(signal);
+  await ended;
+}
+
+/** A user's token. */
+export function token(user) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const claims = { sub: user, exp: Math.floor(Date.now() / 1_000) + 3_600 };
+  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
+  return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
+}
+
+/** The newest PostgreSQL: Debian has a directory for each version, none of them in PATH. */
+async function postgresPrograms() {
+  const versions = await readdir("/usr/lib/postgresql").catch(() => []);
+  const newest = versions.sort((one, other) => Number(other) - Number(one))[0];
+  return newest ? `/usr/lib/postgresql/${newest}/bin/` : "";
+}
+
+/** PostgreSQL refuses to run as root: then it runs as `postgres`. */
+async function postgresAccount() {
+  if (process.getuid() !== 0) return {};
+  const [uid, gid] = await Promise.all(
+    ["-u", "-g"].map(async (flag) => Number((await run("id", [flag, "postgres"])).stdout)),
+  );
+  return { uid, gid };
+}
+
+/** A PostgreSQL behind a connection that a test can cut; ends with the test `t`. */
+export async function startPostgres(t, address) {
+  const programs = await postgresPrograms();
+  const account = await postgresAccount();
+  const directory = await mkdtemp(join(tmpdir(), "switchboard-postgres-"));
+  let postgres;
+  t.after(async () => {
+    if (postgres) await end(postgres, "SIGQUIT");
+    await rm(directory, { recursive: true, force: true });
+  });
+  if (account.uid) await chown(directory, account.uid, account.gid);
+  const data = join(directory, "data");
+  const user = ["-U", "switchboard"];
+  const cluster = [...user, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "-D", data];
+  await run(`${programs}initdb`, cluster, { ...account, cwd: directory });
+  const settings = { listen_addresses: address, port: 5432, unix_socket_directories: directory };
+  const flags = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
+  postgres = spawn(`${programs}postgres`, ["-D", data, ...flags], { ...account, cwd: directory, stdio: "ignore" });
+  const create = ["-h", address, ...user, "-d", "postgres", "-c", "CREATE DATABASE switchboard TEMPLATE template0"];
+  await eventually(
+    () =>
+      run(`${programs}psql`, create).then(
+        () => true,
+        () => false,
+      ),
+    "PostgreSQL",
+  );
+  const line = await wire(t, { url: `http://${address}:5432` });
+  return { ...line, url: `postgres://switchboard@${new URL(line.url).host}/switchboard` };
+}
+
+/** A node, with clients on port 9501 of its address and operators on 9502. */
+export class Node {
+  static async start(t, address, env) {
+    const node = new Node();
+    Object.assign(node, { address, env, lines: [] });
+    t.after(() => end(node.process));
+    await node.start();
+    return node;
+  }
+
+  async start() {
+    const listen = ["--listen", `${this.address}:9501`, "--operator-listen", `${this.address}:9502`];
+    this.process = spawn(binary, ["serve", ...listen], {
+      env: {
+        PATH: process.env.PATH,
+        SWITCHBOARD_AUTH_SECRET: SECRET,
+        SWITCHBOARD_TRUSTED_PROXIES: "127.0.0.1",
+        SWITCHBOARD_LOG_FORMAT: "json",
+        ...this.env,
+      },
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    createInterface({ input: this.process.stderr }).on("line", (line) => this.lines.push(JSON.parse(line)));
+    await new Promise((ready, failed) => {
+      this.process.once("exit", (code) =>
+        failed(new Error(`the node exited with ${code}: ${JSON.stringify(this.lines)}`)),
+      );
+      createInterface({ input: this.process.stdout }).once("line", ready);
+    });
+  }
+
+  /** The status that a probe answers. */
+  async probe(path) {
+    return (await fetch(`http://${this.address}:9502${path}`)).status;
+  }
+
+  async connections() {
+    const metrics = await (await fetch(`http://${this.address}:9502/metrics`)).text();
+    return Number(/^switchboard_connections (\d+)/m.exec(metrics)[1]);
+  }
+}
+
+/** A free port of an address. */
+export async function freePort(address) {
+  const listener = createServer();
+  await new Promise((listening) => listener.listen(0, address, listening));
+  const { port } = listener.address();
+  await new Promise((closed) => listener.close(closed));
+  return port;
+}

@@ -1,0 +1,163 @@
+// The examples of packaging/, run by the real programs, with the addresses and files of a test.
+
+import { execFile, spawn } from "node:child_process";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { end, eventually, freePort } from "./cluster.js";
+
+const run = promisify(execFile);
+
+/** Where Debian has programs that are not in every PATH. */
+const PATH = `${process.env.PATH}:/usr/sbin`;
+
+const example = (path) => fileURLToPath(new URL(`../packaging/${path}`, import.meta.url));
+
+/** A text with each of the replacements made; each must occur. */
+function replaced(text, replacements) {
+  for (const [before, after] of replacements) {
+    if (!text.includes(before)) throw new Error(`the example no longer contains ${before}`);
+    text = text.replaceAll(before, after);
+  }
+  return text;
+}
+
+const haproxy = (file) => ({
+  async prepare({ directory, site, addresses }) {
+    const replacements = [
+      ["bind :443", `bind ${site}`],
+      ["/etc/haproxy/chat.pem", join(directory, "chat.pem")],
+      ["10.0.0.11", addresses[0]],
+      ["10.0.0.12", addresses[1]],
+    ];
+    const config = join(directory, "haproxy.cfg");
+    await writeFile(config, replaced(await readFile(example(`proxy/${file}`), "utf8"), replacements));
+    return { check: ["haproxy", "-c", "-f", config], serve: ["haproxy", "-db", "-f", config] };
+  },
+});
+
+/** What Debian's nginx.conf has around the files of conf.d, without a service's directories. */
+const aroundNginx = (directory, included) => `
+worker_processes 2;
+daemon off;
+pid ${directory}/nginx.pid;
+error_log ${directory}/error.log;
+events { worker_connections 1024; }
+http {
+  access_log off;
+  client_body_temp_path ${directory}/body;
+  proxy_temp_path ${directory}/proxy;
+  fastcgi_temp_path ${directory}/fastcgi;
+  uwsgi_temp_path ${directory}/uwsgi;
+  scgi_temp_path ${directory}/scgi;
+  include ${included};
+}
+`;
+
+/**
+ * Each example: the program, the nodes' settings, whether it queries their probes and cuts the connections of a node that does not
+ * answer them, and whether it forwards probes of clients.
+ */
+export const EXAMPLES = {
+  "haproxy.cfg": { ...haproxy("haproxy.cfg"), program: "haproxy", env: {}, probes: true, cutsDeadNodes: true },
+  "haproxy-tcp.cfg": {
+    ...haproxy("haproxy-tcp.cfg"),
+    program: "haproxy",
+    env: { SWITCHBOARD_PROXY_PROTOCOL: "true" },
+    probes: true,
+    cutsDeadNodes: true,
+    forwardsProbes: true,
+  },
+  "nginx.conf": {
+    program: "nginx",
+    env: {},
+    probes: false,
+    async prepare({ directory, site, addresses }) {
+      const included = join(directory, "chat.conf");
+      const replacements = [
+        ["listen 443 ssl", `listen ${site} ssl`],
+        ["/etc/nginx/chat.", join(directory, "chat.")],
+        ["10.0.0.11", addresses[0]],
+        ["10.0.0.12", addresses[1]],
+      ];
+      await writeFile(included, replaced(await readFile(example("proxy/nginx.conf"), "utf8"), replacements));
+      const config = join(directory, "nginx.conf");
+      await writeFile(config, aroundNginx(directory, included));
+      const command = ["nginx", "-e", join(directory, "error.log"), "-p", directory, "-c", config];
+      return { check: [...command, "-t"], serve: command };
+    },
+  },
+  Caddyfile: {
+    program: "caddy",
+    // Debian 12 has a Caddy without `request_buffers`.
+    parses: ["caddy", "adapt", "--adapter", "caddyfile", "--config", example("compose/Caddyfile")],
+    env: {},
+    probes: true,
+    async prepare({ directory, site, addresses }) {
+      const config = join(directory, "Caddyfile");
+      const tls = `\ttls ${directory}/chat.crt ${directory}/chat.key\n\n\treverse_proxy {$CHAT_NODES}`;
+      const replacements = [
+        ["\treverse_proxy {$CHAT_NODES}", tls],
+        ["admin off", "admin off\n\tauto_https disable_redirects\n\tskip_install_trust"],
+      ];
+      await writeFile(config, replaced(await readFile(example("compose/Caddyfile"), "utf8"), replacements));
+      const env = {
+        CHAT_SITE: `https://${site}`,
+        CHAT_NODES: addresses.map((address) => `${address}:9501`).join(" "),
+        XDG_DATA_HOME: directory,
+        XDG_CONFIG_HOME: directory,
+      };
+      const flags = ["--adapter", "caddyfile", "--config", config];
+      return { env, check: ["caddy", "validate", ...flags], serve: ["caddy", "run", ...flags] };
+    },
+  },
+};
+
+/** Why an example cannot be tested: its program is not installed, or is too old for it. */
+export async function whyNot(name) {
+  const { program, parses } = EXAMPLES[name];
+  const succeeds = (words, reason) =>
+    run(words[0], words.slice(1), { env: { PATH } }).then(
+      () => false,
+      () => reason,
+    );
+  const missing = await succeeds(["sh", "-c", `command -v ${program}`], `${program} is not installed`);
+  return missing || (parses ? succeeds(parses, `this ${program} is too old`) : false);
+}
+
+/** A certificate for an address. */
+async function certify(directory, host) {
+  const [crt, key] = ["crt", "key"].map((kind) => join(directory, `chat.${kind}`));
+  const names = ["-subj", "/CN=chat.example.com", "-addext", `subjectAltName=IP:${host}`];
+  const kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+  await run("openssl", ["req", "-x509", ...kind, ...names, "-out", crt, "-keyout", key]);
+  const certificate = await readFile(crt, "utf8");
+  await writeFile(join(directory, "chat.pem"), certificate + (await readFile(key, "utf8")));
+  return certificate;
+}
+
+/** Checks an example with its own program, and starts it; ends with the test `t`. */
+export async function startProxy(t, name, host, addresses) {
+  const directory = await mkdtemp(join(tmpdir(), "switchboard-proxy-"));
+  let proxy;
+  t.after(async () => {
+    if (proxy) await end(proxy, "SIGTERM");
+    await rm(directory, { recursive: true, force: true });
+  });
+  const site = `${host}:${await freePort(host)}`;
+  const certificate = await certify(directory, host);
+  const { check, serve, env: more } = await EXAMPLES[name].prepare({ directory, site, addresses });
+  const env = { PATH, ...more };
+  await run(check[0], check.slice(1), { env });
+  proxy = spawn(serve[0], serve.slice(1), { env, stdio: ["ignore", "pipe", "pipe"] });
+  let printed = "";
+  for (const output of [proxy.stdout, proxy.stderr]) output.on("data", (chunk) => (printed += chunk));
+  const url = `https://${site}`;
+  const forwards = async (look) => {
+    if (proxy.exitCode !== null) throw new Error(`${name} exited with ${proxy.exitCode}: ${printed}`);
+    return look(url, certificate).catch(() => false);
+  };
+  return { url, certificate, started: (look) => eventually(() => forwards(look), `${name} to forward`) };
+}

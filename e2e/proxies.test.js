@@ -1,0 +1,227 @@
+// The examples of proxies with the real programs: two nodes, users on the SDK, and what an operator does to the nodes.
+
+import assert from "node:assert/strict";
+import { randomInt } from "node:crypto";
+import { request } from "node:https";
+import { test } from "node:test";
+import WebSocket from "ws";
+import { connect } from "@switchboard/client";
+import { online, until } from "../packages/client/test/support.js";
+import { end, eventually, Node, startPostgres, token } from "./cluster.js";
+import { EXAMPLES, whyNot, startProxy } from "./proxies.js";
+
+/** Window over which clients spread their reconnects, in milliseconds. */
+const SPREAD = 1_000;
+/** Time to connect again, beyond that window. The machine may be busy. */
+const RECONNECT = 5_000;
+const USERS = 20;
+
+class Installation {
+  static async start(t, name) {
+    const here = new Installation();
+    // Addresses of this test alone, so that the examples keep their ports.
+    const network = `127.${randomInt(1, 255)}.${randomInt(1, 255)}`;
+    Object.assign(here, { network, postgres: await startPostgres(t, `${network}.20`) });
+    const env = {
+      SWITCHBOARD_STORE: here.postgres.url,
+      SWITCHBOARD_RECONNECT_SPREAD: String(SPREAD),
+      SWITCHBOARD_CLUSTER_SWEEP: "500",
+      ...EXAMPLES[name].env,
+    };
+    const addresses = [`${network}.11`, `${network}.12`];
+    here.nodes = [];
+    // One after the other, because the first creates the tables.
+    for (const address of addresses) here.nodes.push(await Node.start(t, address, env));
+    here.proxy = await startProxy(t, name, `${network}.1`, addresses);
+    await here.proxy.started(async () => (await here.asks("/v1/openapi.json")) === 200);
+    return here;
+  }
+
+  /** The status of a request through the proxy, from an address of the test's choice. */
+  asks(path, { method = "GET", localAddress, headers } = {}) {
+    const options = { ca: this.proxy.certificate, method, localAddress, headers, agent: false };
+    return new Promise((answer, failed) => {
+      const sent = request(this.proxy.url + path, options, (response) => {
+        response.resume();
+        answer(response.statusCode);
+      });
+      sent.on("error", failed).end();
+    });
+  }
+
+  /** Whether the proxy has no node for a new connection. HAProxy closes it where it forwards TCP. */
+  refuses() {
+    return this.asks("/v1/openapi.json").then(
+      (status) => status === 503,
+      (error) => error.code === "ECONNRESET",
+    );
+  }
+
+  /** A user who connects through the proxy as a page of the same site does. */
+  user(t, name) {
+    const { certificate: ca, url: origin } = this.proxy;
+    class Socket extends WebSocket {
+      constructor(url, protocols) {
+        super(url, protocols, { ca, origin });
+        this.on("error", () => {});
+      }
+    }
+    const chat = connect(origin, { token: token(name), WebSocket: Socket });
+    t.after(() => chat.close());
+    return chat;
+  }
+
+  /** Users until the end of the test `t`, with the milliseconds that each was offline after each cut. */
+  async users(t) {
+    const held = async () => (await Promise.all(this.nodes.map((node) => node.connections()))).join();
+    await eventually(async () => (await held()) === "0,0", "the end of earlier connections");
+    const names = Array.from({ length: USERS }, (_, n) => `user_${n}`);
+    const users = names.map((name) => ({ name, chat: this.user(t, name), outages: [] }));
+    await Promise.all(users.map(({ chat }) => online(chat)));
+    for (const { chat, outages } of users) {
+      let since;
+      chat.status.subscribe(({ state }) => {
+        if (state !== "online") since ??= performance.now();
+        else if (since !== undefined) {
+          outages.push(performance.now() - since);
+          since = undefined;
+        }
+      });
+    }
+    return users;
+  }
+
+  /** Stops a node as its supervisor does, starts it again, and waits until the proxy sends it a connection. */
+  async restart(t, node) {
+    await end(node.process, "SIGTERM");
+    assert.equal(node.process.exitCode, 0);
+    await node.start();
+    await eventually(async () => (await node.probe("/readyz")) === 200, "the node to be ready");
+    const before = await node.connections();
+    await eventually(async () => {
+      const probe = this.user(t, "probe");
+      await online(probe);
+      const found = (await node.connections()) > before;
+      probe.close();
+      return found;
+    }, "the proxy to use the node again");
+  }
+}
+
+/** Sends without a pause until it is stopped; the texts that were acknowledged. */
+function writes(room) {
+  const texts = [];
+  let running = true;
+  const finished = (async () => {
+    for (let n = 0; running; n++) {
+      await room.send(`message ${n}`).acked;
+      texts.push(`message ${n}`);
+    }
+  })();
+  return async () => {
+    running = false;
+    await finished;
+    return texts;
+  };
+}
+
+const max = (outages) => Math.round(Math.max(0, ...outages));
+
+async function forwardsAddresses(here, { forwardsProbes }) {
+  const client = `${here.network}.99`;
+  const headers = {
+    authorization: "Bearer forged",
+    "content-type": "application/json",
+    "x-forwarded-for": "203.0.113.7",
+  };
+  const status = await here.asks("/v1/conversations", { method: "POST", localAddress: client, headers });
+  assert.equal(status, 401);
+  const denied = await eventually(
+    () => here.nodes.flatMap(({ lines }) => lines).find(({ reason }) => reason === "malformed_token"),
+    "a line for the failed login",
+  );
+  assert.equal(denied.address, client);
+  if (forwardsProbes) return;
+  for (const probe of ["/livez", "/readyz", "/healthz", "/metrics"]) assert.equal(await here.asks(probe), 404, probe);
+}
+
+async function survivesRestarts(t, here) {
+  const users = await here.users(t);
+  const held = await Promise.all(here.nodes.map((node) => node.connections()));
+  assert.deepEqual(held, [USERS / 2, USERS / 2], "connections by node");
+  const [writer, reader] = [users[0], users[1]];
+  const room = writer.chat.conversation(`@${reader.name}`);
+  const other = reader.chat.conversation(`@${writer.name}`);
+  other.messages.subscribe(() => {});
+  const stop = writes(room);
+
+  await here.restart(t, here.nodes[0]);
+  await Promise.all(users.map(({ chat }) => online(chat)));
+  const first = users.flatMap(({ outages }) => outages);
+  assert.equal(first.length, held[0], "the clients of the restarted node reconnect, the others are not cut");
+  await here.restart(t, here.nodes[1]);
+  await Promise.all(users.map(({ chat }) => online(chat)));
+
+  const sent = await stop();
+  assert.ok(sent.length > 10);
+  const listed = await until(other.messages, (list) => list.at(-1)?.text === sent.at(-1));
+  const texts = listed.map(({ text }) => text);
+  assert.deepEqual(texts, sent.slice(-texts.length));
+  const outages = users.flatMap(({ outages }) => outages);
+  t.diagnostic(`${outages.length} reconnects, the longest ${max(outages)} ms; ${sent.length} messages`);
+  for (const { name, outages } of users) assert.ok(outages.length <= 2, `${name} was cut ${outages.length} times`);
+  assert.ok(max(outages) < SPREAD + RECONNECT, `offline for ${max(outages)} ms`);
+}
+
+async function keepsConnections(t, here, { probes }) {
+  const users = await here.users(t);
+  here.postgres.cut();
+  const ready = () => Promise.all(here.nodes.map((node) => node.probe("/readyz?exclude=writes")));
+  await eventually(async () => (await ready()).every((status) => status === 503), "nodes without a database");
+  // A proxy that queries probes has seen it when it refuses a new connection.
+  if (probes) await eventually(() => here.refuses(), "the proxy to refuse connections");
+  here.postgres.mend();
+  await eventually(async () => (await ready()).every((status) => status === 200), "nodes with a database");
+  await eventually(async () => !(await here.refuses()), "the proxy to admit connections");
+  const answer = await users[0].chat.conversation("@user_1").send("still here").acked;
+  assert.ok(answer.seq > 0);
+  for (const { name, chat, outages } of users) {
+    assert.equal(chat.status.getSnapshot().state, "online", name);
+    assert.deepEqual(outages, [], name);
+  }
+}
+
+/** A node that hangs answers no probe and closes no connection. */
+async function cutsDeadNode(t, here) {
+  const users = await here.users(t);
+  const [hanging, other] = here.nodes;
+  const held = await hanging.connections();
+  assert.ok(held > 0);
+  hanging.process.kill("SIGSTOP");
+  const start = performance.now();
+  await eventually(async () => (await other.connections()) === USERS, "the clients on the other node");
+  t.diagnostic(
+    `${held} clients of a hanging node were on the other one after ${Math.round(performance.now() - start)} ms`,
+  );
+  hanging.process.kill("SIGCONT");
+  await Promise.all(users.map(({ chat }) => online(chat)));
+  assert.equal(users.flatMap(({ outages }) => outages).length, held, "the others are not cut");
+}
+
+for (const [name, example] of Object.entries(EXAMPLES)) {
+  test(name, { skip: await whyNot(name) }, async (t) => {
+    const here = await Installation.start(t, name);
+    await t.test("the client's address arrives, a forged one does not, and probes are not forwarded", () =>
+      forwardsAddresses(here, example),
+    );
+    await t.test("a rolling restart cuts only the clients of the node, for a reconnect, and loses nothing", (t) =>
+      survivesRestarts(t, here),
+    );
+    await t.test("nodes without a database keep their connections", (t) => keepsConnections(t, here, example));
+    // It takes the time of three failed health checks.
+    const hangs = example.cutsDeadNodes && !!process.env.SOAK;
+    await t.test("clients of a hanging node are cut, and reconnect to the other", { skip: !hangs }, (t) =>
+      cutsDeadNode(t, here),
+    );
+  });
+}

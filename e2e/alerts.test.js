@@ -221,7 +221,8 @@ test("every family, label and paragraph that the alerts and the dashboard name e
 
   for (const { name, query, annotations, labels } of rules) {
     assertExported(page, name, query);
-    assert.ok(operating.includes(`\n### ${name}\n`), `docs/operating.md has no paragraph on ${name}`);
+    const paragraph = new RegExp(`\n#+ ${name}\n`);
+    assert.match(operating, paragraph, `docs/operating.md has no paragraph on ${name}`);
     assert.equal(annotations.runbook, `docs/operating.md#${name.toLowerCase()}`);
     assert.ok(annotations.summary && annotations.description && /^(critical|warning)$/.test(labels.severity));
     assert.ok(tests.includes(`alertname="${name}"`), `alerts_test.yml has no test in which ${name} fires`);

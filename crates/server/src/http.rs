@@ -19,6 +19,7 @@ mod ws;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::http::HeaderMap;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
@@ -56,6 +57,22 @@ fn operator_routes(services: &Arc<Services>) -> Router {
         .layer(from_fn_with_state(services.clone(), guard::check))
         .layer(from_fn(request_span::enter))
         .with_state(services.clone())
+}
+
+/// The routes of the operators' listener while the server stops. They do not own the store, because its writer ends with the last
+/// owner, and the server waits for the writer.
+fn operator_routes_while_stopping(services: &Services) -> Router {
+    let (tasks, metrics) = (services.tasks.clone(), services.metrics.clone());
+    let stopping = move || std::future::ready(probes::stopping(&tasks));
+    let metrics =
+        move |headers: HeaderMap| std::future::ready(probes::metrics_while_stopping(&metrics, &headers));
+    Router::new()
+        .route("/livez", get(probes::live))
+        .route("/readyz", get(stopping.clone()))
+        .route("/healthz", get(stopping))
+        .route("/metrics", get(metrics))
+        .fallback(probes::unknown_operator_path)
+        .layer(from_fn(request_span::enter))
 }
 
 /// Routes for operators only: on the operators' listener if there is one.

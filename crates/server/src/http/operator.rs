@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -94,7 +95,7 @@ async fn acquire_place(places: &Arc<Semaphore>, idle: &IdleConnections) -> Optio
 
 /// Accepts connections until `tasks` stop. These tasks stop last, so that operators can see a server that is stopping.
 pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks: Tasks) {
-    let routes = super::operator_routes(&services);
+    let routes = routes(services, &tasks);
     let (places, idle) =
         (Arc::new(Semaphore::new(OPERATOR_CONNECTIONS)), Arc::new(IdleConnections::default()));
     let failed = Throttle::default();
@@ -132,12 +133,24 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks:
     }
 }
 
+/// The routes: those of a stopping server as soon as it stops.
+fn routes(services: Arc<Services>, tasks: &Tasks) -> watch::Receiver<Router> {
+    let (sender, routes) = watch::channel(super::operator_routes(&services));
+    let (stop, stopping) = (services.tasks.stop().clone(), super::operator_routes_while_stopping(&services));
+    tasks.spawn(async move {
+        stop.cancelled().await;
+        drop(sender.send_replace(stopping));
+    });
+    routes
+}
+
 /// Answers one request; calls `on_request` when it has arrived.
-async fn answer(stream: TcpStream, routes: axum::Router, on_request: impl Fn()) {
+async fn answer(stream: TcpStream, routes: watch::Receiver<Router>, on_request: impl Fn()) {
     let service = service_fn(|request: hyper::Request<Incoming>| {
         on_request();
         let request: Request = request.map(axum::body::Body::new);
-        routes.clone().oneshot(request)
+        let current = routes.borrow().clone();
+        current.oneshot(request)
     });
     // Keep-alive is off, so that a connection ends with its response and makes room for another.
     let serving = builder().keep_alive(false).serve_connection(TokioIo::new(stream), service);

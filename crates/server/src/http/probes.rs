@@ -10,7 +10,9 @@ use serde::Deserialize;
 use switchboard_protocol::ErrorCode;
 
 use super::problem::Problem;
+use crate::metrics::Metrics;
 use crate::services::Services;
+use crate::tasks::Tasks;
 use switchboard_store::refusal::Refusal;
 
 /// `/livez`: always reports success, because a process that answers is alive.
@@ -43,20 +45,30 @@ pub(super) async fn ready(
     };
     match unreadiness(&services, exclude).await {
         None => "ready\n".into_response(),
-        Some(reason) => {
-            let refusal = Refusal { message: reason.into(), ..Refusal::unavailable() };
-            Problem::from(refusal).into_response()
-        }
+        Some(reason) => not_ready(reason),
     }
+}
+
+fn not_ready(reason: String) -> Response {
+    let refusal = Refusal { message: reason.into(), ..Refusal::unavailable() };
+    Problem::from(refusal).into_response()
+}
+
+/// The response of `/readyz` while the server stops.
+pub(super) fn stopping(tasks: &Tasks) -> Response {
+    not_ready(stop_reason(tasks))
+}
+
+/// Why the server stops.
+fn stop_reason(tasks: &Tasks) -> String {
+    let failed = tasks.failure().map(|failure| format!("{failure}; the server is shutting down"));
+    failed.unwrap_or_else(|| "stopping".to_owned())
 }
 
 /// Why `/readyz` answers 503, if it does.
 async fn unreadiness(services: &Services, exclude: Option<Excluded>) -> Option<String> {
-    if let Some(failure) = services.tasks.failure() {
-        return Some(format!("{failure}; the server is shutting down"));
-    }
-    if services.tasks.stop().is_cancelled() {
-        return Some("stopping".to_owned());
+    if services.tasks.failure().is_some() || services.tasks.stop().is_cancelled() {
+        return Some(stop_reason(&services.tasks));
     }
     if let Some(fault) = services.store.write_fault().filter(|_| exclude != Some(Excluded::Writes)) {
         return Some(format!("writes are refused: {fault}"));
@@ -74,11 +86,21 @@ pub(super) async fn unknown_operator_path() -> Problem {
 pub(super) async fn metrics(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {
     services.metrics.set_ready(unreadiness(&services, None).await.is_none());
     services.metrics.set_write_fault(services.store.write_fault());
+    encode(&services.metrics, &headers)
+}
+
+/// `/metrics` while the server stops.
+pub(super) fn metrics_while_stopping(metrics: &Metrics, headers: &HeaderMap) -> Response {
+    metrics.set_ready(false);
+    encode(metrics, headers)
+}
+
+fn encode(metrics: &Metrics, headers: &HeaderMap) -> Response {
     let mut accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let (kind, text) = if accepted.any(|value| value.contains("application/openmetrics-text")) {
-        ("application/openmetrics-text; version=1.0.0; charset=utf-8", services.metrics.encode())
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", metrics.encode())
     } else {
-        ("text/plain; version=0.0.4; charset=utf-8", services.metrics.encode_for_prometheus())
+        ("text/plain; version=0.0.4; charset=utf-8", metrics.encode_for_prometheus())
     };
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -1,5 +1,7 @@
 //! The operators' listener, with probes and metrics, works under any load on the public one.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use switchboard::config::Config;
 
@@ -97,4 +99,20 @@ async fn the_operators_listener_answers_until_a_stopping_server_exits() {
         tokio::net::TcpStream::connect(operators).await.is_err(),
         "after the stop it refuses connections"
     );
+}
+
+#[tokio::test]
+async fn the_operators_listener_does_not_delay_a_stop() {
+    // Longer than any test may take: only a stop that does not wait for it can pass.
+    let mut server = Server::start_with(|config| {
+        with_operators_listener(config);
+        config.shutdown_deadline = Duration::from_secs(3_600);
+    })
+    .await;
+    // A connection without a request must not keep the store open either.
+    let silent = Raw::connect(server.operators()).await;
+    assert_eq!(server.gets_as_operator("/readyz").await.status, 200);
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
+    drop(silent);
 }

@@ -32,10 +32,10 @@ pub use proxies::{ForwardedHeader, Network, ProxyConfig};
 /// The default listen address: the protocol's port, on loopback.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9501);
 
-/// The operators' listener in `config default`: the next port.
+/// The example address of the operators' listener in `config default`: the port after the default one.
 const EXAMPLE_OPERATOR_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9502);
 
-/// Fewest bytes of a secret: HS256 requires a key as long as its hash (RFC 7518 section 3.2).
+/// The minimum length of a secret in bytes: HS256 requires a key as long as its hash (RFC 7518 section 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
 /// Why the configuration is invalid. The message names the setting and the remedy, and never contains a secret.
@@ -84,7 +84,7 @@ pub enum LogFormat {
 /// The log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
-    /// A level, or levels by module such as `info,switchboard=debug`. Checked.
+    /// A level, or levels by module such as `info,switchboard=debug`. Its syntax has been checked.
     pub level: String,
     /// The format.
     pub format: LogFormat,
@@ -95,13 +95,13 @@ pub struct LogConfig {
 pub struct Secret(String);
 
 impl Secret {
-    /// Replaces a secret wherever a configuration is shown.
+    /// The text that replaces a secret where a configuration is shown.
     pub const MASK: &'static str = MASK;
 
-    /// The bytes of `text` without line breaks at its end, because editors and `echo` end a file with one.
+    /// Makes a secret of `text`, without line breaks at its end, because editors and `echo` end a file with one.
     ///
     /// # Errors
-    /// It has fewer than 32 bytes, or invisible characters that the token issuer's copy probably lacks.
+    /// The text has fewer than 32 bytes, or invisible characters that the token issuer's copy probably lacks.
     pub fn new(text: impl Into<String>) -> Result<Self, ConfigError> {
         let mut text = text.into();
         text.truncate(text.trim_end_matches(['\r', '\n']).len());
@@ -344,7 +344,7 @@ impl Config {
     }
 }
 
-/// Reads the key from its setting or file. The layers have left at most one of the four.
+/// Reads the key from its setting or file. The merged layers contain at most one of the four settings for it.
 fn resolve_auth(section: &AuthSection, source: impl Fn(&str) -> String) -> Result<AuthConfig, ConfigError> {
     let read = |path: &Path, name: &str| {
         secret::read_text(path)
@@ -368,7 +368,7 @@ fn resolve_auth(section: &AuthSection, source: impl Fn(&str) -> String) -> Resul
     Ok(AuthConfig { key, issuer: section.issuer.clone(), audience: section.audience.clone() })
 }
 
-/// The origin that browsers send for pages without one: files, and sandboxed frames.
+/// The origin that browsers send for pages that have no origin of their own: local files, and sandboxed frames.
 pub(crate) const OPAQUE_ORIGIN: &str = "null";
 
 /// Checks the spelling of origins, because they are compared as strings with what the browser sends (RFC 6454 section 6.2) and
@@ -391,7 +391,7 @@ fn check_origins(origins: &[String]) -> Result<(), ConfigError> {
 fn canonical_origin(url: &Url) -> Option<String> {
     match url.origin() {
         Origin::Tuple(..) => Some(url.origin().ascii_serialization()),
-        // A scheme of an app, such as `capacitor://localhost`.
+        // The URL has the scheme of an app, such as `capacitor://localhost`.
         Origin::Opaque(_) => {
             let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
             Some(format!("{}://{}{port}", url.scheme(), url.host_str()?.to_ascii_lowercase()))

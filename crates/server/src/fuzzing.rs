@@ -1,7 +1,7 @@
-//! What the fuzzers feed: a function for each target, from bytes to a panic or nothing.
+//! The fuzz targets: functions that take any bytes, and panic if they find a bug.
 //!
-//! It is in the library behind the feature `fuzzing`, so that a fuzzer reaches what is private, and in its tests, so that
-//! every corpus is run without one: docs/decisions/0037-fuzz-targets-are-functions.md
+//! They are in the library behind the feature `fuzzing`, so that they reach private code. The library's tests also run them, on
+//! every corpus and without a fuzzer: docs/decisions/0037-fuzz-targets-are-functions.md
 
 mod body;
 pub mod echo;
@@ -18,10 +18,10 @@ pub use log::log;
 pub use peer::{forwarded, proxy};
 pub use words::{command, ids};
 
-/// Takes any bytes, and panics if something does not hold.
+/// A function that takes any bytes, and panics if an invariant does not hold.
 pub type Target = fn(&[u8]);
 
-/// Every target: the name of its corpus, and what it runs.
+/// All targets, each with the name of its corpus.
 pub const TARGETS: [(&str, Target); 7] = [
     ("body", body),
     ("command", command),

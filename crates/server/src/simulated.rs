@@ -28,18 +28,18 @@ use crate::{Parts, Server, http};
 use switchboard_store::clock::Clock;
 use switchboard_store::{Batch, SharedLog, SharedStore};
 
-/// The address of clients without a network.
+/// The address of all clients, because the simulation has no network.
 const CLIENT_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// What makes a server a node of a cluster.
+/// The parts that make a server a node of a cluster.
 pub struct Among {
     /// The store that all nodes share.
     pub store: Arc<dyn SharedLog>,
-    /// The simulated bus, and the place of this node; `None` for nodes without a bus.
+    /// The network of the simulated bus, and the index of this node; `None` for nodes without a bus.
     pub air: Option<(Air, usize)>,
     /// How often the node compares its users with the store.
     pub sweep: Duration,
-    /// How long a node without a heartbeat counts as alive.
+    /// How long a node counts as alive after its last heartbeat.
     pub lease: Duration,
 }
 
@@ -61,8 +61,8 @@ pub struct Simulated {
 }
 
 impl Simulated {
-    /// Starts a node on a store, alone or among others. Conversations with `coalesce_from` users on this node or more coalesce their
-    /// events.
+    /// Starts a node on a store, alone or in a cluster. A conversation with at least `coalesce_from` users on this node coalesces
+    /// its events.
     ///
     /// # Errors
     /// The configuration cannot be used.
@@ -81,7 +81,7 @@ impl Simulated {
         Ok(Self { server, services })
     }
 
-    /// Serves a connection after the WebSocket handshake.
+    /// Serves a connection, which begins after the WebSocket handshake.
     pub fn serve(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let services = self.services.clone();
         self.services.tasks.spawn(async move {
@@ -91,7 +91,7 @@ impl Simulated {
         });
     }
 
-    /// Revokes the tokens of a user, as the HTTP API does. Whether that was stored.
+    /// Revokes the tokens of a user, as the HTTP API does. Resolves to whether the revocation was stored.
     pub fn revoke(&self, user: UserId) -> impl Future<Output = bool> + Send + use<> {
         let services = Arc::downgrade(&self.services);
         async move {
@@ -104,11 +104,11 @@ impl Simulated {
     pub async fn stop(self) {
         let Self { server, services } = self;
         drop(services);
-        // A panic of a task is reported where it happens.
+        // The panic of a task has been reported where it happened.
         let _ = server.stop().await;
     }
 
-    /// Crashes the server: drops every task where it is.
+    /// Crashes the server: drops every task in its current state.
     pub async fn crash(self) {
         let Self { server, services } = self;
         drop(services);

@@ -12,10 +12,10 @@ use super::database::DatabaseArgs;
 use super::output::{self, printable};
 use switchboard_store::check::{Progress, Report, check};
 
-/// Least time between two lines of progress.
+/// The shortest time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A larger database gets a line before its pages are read, because that step reports no progress.
+/// For a larger database, a line is printed before its pages are read, because that step takes long and reports no progress.
 const LARGE_DATABASE_BYTES: u64 = 256 * 1024 * 1024;
 
 /// The flags of `check`.
@@ -62,7 +62,7 @@ pub(super) fn print_problems(report: &Report) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The contents of the database in words.
+/// Describes the contents of the database in one sentence.
 pub(super) fn counts(report: &Report) -> String {
     let Report { schema, conversations, events, messages, .. } = report;
     format!("{messages} messages among {events} events in {conversations} conversations, schema {schema}")

@@ -1,4 +1,4 @@
-//! What `send` and `tail` share: the user they act as, and the server they connect to.
+//! The common part of `send` and `tail`: the user as whom they act, and the server to which they connect.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ struct IdentityArgs {
 }
 
 impl ConnectArgs {
-    /// The first frame of a connection.
+    /// Makes `hello`, the first frame of a connection.
     ///
     /// # Errors
     /// Neither a flag nor the environment names a user.
@@ -91,24 +91,24 @@ pub(super) fn report_error(error: ClientError, json: bool) -> anyhow::Result<Exi
     Ok(ExitCode::FAILURE)
 }
 
-/// A refusal in words.
+/// Describes a refusal for a person.
 pub(super) fn describe_failure(failure: &Failure) -> String {
     let code = failure.code.as_str();
     let wait = failure.retry_after.map_or_else(String::new, |ms| format!(" (wait {ms} ms)"));
     format!("{code}: {}{wait}", output::printable(&failure.message))
 }
 
-/// A frame as JSON, as on the wire.
+/// Encodes a frame as JSON, as on the wire.
 pub(super) fn to_json(reply: &Reply<Event>) -> anyhow::Result<String> {
     serde_json::to_string(reply).context("cannot encode a frame as JSON")
 }
 
-/// For clap: an event number, at most 2^53 - 1.
+/// Parses an argument that is an event number, at most 2^53 - 1.
 pub(super) fn parse_seq(text: &str) -> Result<Seq, &'static str> {
     serde_json::from_str(text).map_err(|_| "write the number of an event, at most 2^53 - 1")
 }
 
-/// For clap: `@bob`, `#general` or `@alice:bob`.
+/// Parses an argument that is a destination: `@bob`, `#general` or `@alice:bob`.
 pub(super) fn parse_target(text: &str) -> Result<Target, String> {
     Target::parse(text).map_err(|e| {
         // The shell reads an unquoted # as the start of a comment, so room names often arrive without it.

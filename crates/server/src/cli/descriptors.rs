@@ -1,5 +1,5 @@
-//! The budget of file descriptors: every connection needs one, and the limit of a process is often lower than
-//! `limits.connections`.
+//! Fits the number of connections into the limit of file descriptors: every connection needs one, and the limit of a process is
+//! often lower than `limits.connections`.
 
 use rlimit::Resource;
 
@@ -7,8 +7,8 @@ use crate::config::Config;
 use crate::http::OPERATOR_CONNECTIONS;
 use crate::places::refused_places;
 
-/// Descriptors that the server needs besides connections: the database with its write-ahead log, the log, listeners, the bus,
-/// timers. PostgreSQL readers and the operators' listener add to it.
+/// How many descriptors the server needs besides connections: for the database with its write-ahead log, the log, listeners, the
+/// bus and timers. PostgreSQL readers and the operators' listener need more.
 const BASE_DESCRIPTORS: u64 = 64;
 
 /// Raises the soft limit of open files to the hard limit, and lowers `limits.connections` to what fits into it.
@@ -41,7 +41,7 @@ pub(super) fn fit_connections(config: &mut Config) {
 /// connections. At least one.
 fn connections_within(files: u64, reserved: u64) -> u32 {
     let free = u32::try_from(files.saturating_sub(reserved)).unwrap_or(u32::MAX);
-    // The reserve for refusals is computed for `free` connections, so it suffices for the fewer ones that remain.
+    // The reserve for refused connections is computed for `free` connections, so it is enough for the lower number that remains.
     free.saturating_sub(u32::try_from(refused_places(free)).unwrap_or(u32::MAX)).max(1)
 }
 

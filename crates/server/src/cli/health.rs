@@ -11,10 +11,10 @@ use clap::Args;
 use super::{FileArgs, environment, output};
 use crate::config::{Config, Flags, Mode};
 
-/// Time-out of connecting, writing and reading. Above the time-out of `/readyz` and of each step of `/healthz`.
+/// The time-out of connecting, writing and reading. It is longer than that of `/readyz` and of each step of `/healthz`.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Most bytes read of a response.
+/// The most bytes that are read of a response.
 const MAX_RESPONSE_BYTES: u64 = 4_096;
 
 /// The flags of `health`.
@@ -30,7 +30,7 @@ pub(super) struct HealthArgs {
     delivery: bool,
 }
 
-/// Probes the server of this configuration on this machine.
+/// Probes the server on this machine that has this configuration.
 pub(super) fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
     let flags = Flags { listen: args.listen.clone(), ..args.file.flags() };
     let config = Config::read(Mode::Serve, &flags, &environment())?;
@@ -48,7 +48,7 @@ pub(super) fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// An address that a client can connect to: the unspecified address becomes loopback.
+/// The address to connect to for a listen address: loopback instead of the unspecified address.
 fn connectable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),

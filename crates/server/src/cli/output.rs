@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 
 use anyhow::Context;
 
-/// The reader of stdout has closed it.
+/// The error of a write to stdout after its reader has closed the pipe.
 #[derive(Debug, thiserror::Error)]
 #[error("stdout is closed")]
 pub(super) struct Closed;

@@ -38,7 +38,7 @@ pub(super) async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
     let hello = args.connect.hello()?;
     let key = match args.key {
         Some(key) => key,
-        // Generated here rather than by the server, so that the user can retry with it when the connection is lost.
+        // The key is generated here and not by the server, so that the user can retry with it when the connection is lost.
         None => Key::parse(uuid::Uuid::now_v7().to_string()).map_err(anyhow::Error::msg)?,
     };
     let send = Send {

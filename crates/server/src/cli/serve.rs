@@ -18,22 +18,22 @@ use crate::{Failure, Server};
 use switchboard_store::clock::Clock;
 use switchboard_store::postgres::Outdated;
 
-/// The exit code after a second signal: what shells report for a program that SIGINT killed.
+/// The exit code after a second signal: shells report the same code for a program that SIGINT has killed.
 const INTERRUPTED: i32 = 130;
 
 /// The exit code after a critical task of the server has failed: `EX_SOFTWARE` of sysexits.h(3head).
 const FAILED: u8 = 70;
 
-/// The exit code of a version that is too old for its installation: `EX_CONFIG` of sysexits.h(3head). To start it again changes
-/// nothing.
+/// The exit code of a version that is too old for its installation: `EX_CONFIG` of sysexits.h(3head). A supervisor should not
+/// restart the server then, because it would end again.
 const OUTDATED: u8 = 78;
 
-/// Connections that may wait to be accepted; many do after a restart, when all clients reconnect. Beyond, the kernel drops the
-/// attempt and the client's kernel retries a second later. Linux lowers this to `net.core.somaxconn`.
+/// The most connections that wait to be accepted; there are many after a restart, when all clients reconnect. The kernel drops
+/// further attempts, and the client's kernel retries a second later. Linux lowers this number to `net.core.somaxconn`.
 const LISTEN_BACKLOG: u32 = 4_096;
 
-/// Runs a server until a signal stops it or a critical task fails. An error before the log has started has the format of the
-/// log, too.
+/// Runs a server until a signal stops it or a critical task fails. An error before the log has started is printed in the format of
+/// the log, too.
 pub(super) fn run(mode: Mode, flags: &Flags) -> ExitCode {
     let env = super::environment();
     run_with(mode, flags, &env).unwrap_or_else(|error| {
@@ -69,7 +69,7 @@ fn run_with(mode: Mode, flags: &Flags, env: &[(String, String)]) -> anyhow::Resu
     Ok(code)
 }
 
-/// Threads that serve connections: one core is left to the thread that writes to the database.
+/// The number of threads that serve connections. One core is left to the thread that writes to the database.
 /// docs/decisions/0024-a-core-for-the-writer.md
 fn network_threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -77,7 +77,7 @@ fn network_threads() -> usize {
 }
 
 async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()> {
-    // Before the first line is printed, because its reader may send a signal at once.
+    // The signal handlers are set before the first line is printed, because its reader may send a signal at once.
     let stop = stop_on_signals(signals, log.clone());
     let listener = bind(config.listen)?;
     let address = listener.local_addr().context("the listener has no address")?;
@@ -105,7 +105,7 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
     Ok(server.stop().await?)
 }
 
-/// Logs what an operator needs to know of a server before anything else.
+/// Logs the first line of a server: its version, its addresses, and the settings that differ from the defaults.
 fn log_start(address: SocketAddr, operator_address: Option<SocketAddr>, dev: bool, settings: &str) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -161,8 +161,8 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Err(error).with_context(|| format!("cannot listen on {address}: {advice}"))
 }
 
-/// A token that the first signal cancels. A second signal exits the process, except SIGHUP, because a shell that loses its
-/// terminal may send it more than once.
+/// Returns a token that the first signal cancels. A second signal ends the process at once, except SIGHUP, because a shell that
+/// loses its terminal may send it more than once.
 #[expect(
     clippy::disallowed_methods,
     reason = "the task runs for the life of the process, so no owner waits for it"
@@ -186,7 +186,7 @@ fn stop_on_signals(mut signals: Signals, log: Log) -> CancellationToken {
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    /// The terminal closed; `None` if the server was started with nohup(1).
+    /// SIGHUP: the terminal has been closed. `None` if the server was started with nohup(1).
     hangup: Option<Signal>,
 }
 
@@ -226,7 +226,7 @@ fn is_ignored(signal: i32) -> bool {
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// The first steps of a developer, to copy from the terminal.
+/// The text that `dev` prints: first commands, which a developer can copy from the terminal.
 fn dev_greeting(address: SocketAddr) -> String {
     format!(
         r##"

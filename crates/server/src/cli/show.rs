@@ -49,7 +49,7 @@ pub(super) fn describe(event: &Event) -> String {
                         printable(kind)
                     )
                 }
-                // A kind without a sentence of its own here.
+                // This function has no sentence for this kind of event, so it shows the fields.
                 _ => format!("{from}: {}", printable(&fields.to_string())),
             }
         }

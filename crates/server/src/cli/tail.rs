@@ -18,8 +18,8 @@ use super::{output, show};
 
 /// Delay before the first reconnect; it doubles with each attempt.
 const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(500);
-/// Longest delay. A connection that lasted longer resets the delay; a shorter one does not, because a server that welcomes and
-/// then fails would otherwise receive two connects a second without end.
+/// The longest delay between reconnects. A connection that lasted longer than this resets the delay. A shorter one does not,
+/// because a server that sends `welcome` and then fails would receive two connects a second without end.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(15);
 
 /// The flags of `tail`.
@@ -79,7 +79,8 @@ pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The delays before reconnects: a half, and jitter of up to as much, so that many clients do not reconnect at once.
+/// The delays before reconnects. Half of each is fixed, and up to the same time is random, so that many clients do not reconnect at
+/// once.
 fn reconnect_delays() -> impl Iterator<Item = Duration> {
     ExponentialBuilder::new()
         .with_min_delay(MIN_RECONNECT_DELAY / 2)

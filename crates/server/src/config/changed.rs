@@ -6,7 +6,7 @@ use switchboard_protocol::Limits;
 use super::file::File;
 use super::{Config, ConfigError, Mode, Secret};
 
-/// Stands for a value of several lines.
+/// Replaces a value of several lines in the log.
 const SET: &str = "(set)";
 
 impl Config {

@@ -17,13 +17,14 @@ const PREFIX: &str = "SWITCHBOARD_";
 /// Variables with the prefix that are not settings: the path of the file, and the token of `send` and `tail`.
 const OTHER_VARIABLES: [&str; 2] = ["SWITCHBOARD_CONFIG", "SWITCHBOARD_TOKEN"];
 
-/// The format of the log as far as the sources say it, which may be invalid otherwise: an error in them is reported in this format.
+/// The format of the log that the sources name. An error in the configuration is reported in this format, so it is found even if
+/// the rest of the sources is invalid.
 pub(crate) fn requested_log_format(flags: &Flags, env: &[(String, String)]) -> LogFormat {
     const VARIABLE: &str = "SWITCHBOARD_LOG_FORMAT";
     let in_env = env.iter().find(|(name, text)| name == VARIABLE && !text.is_empty());
     let in_file = || {
         let text = secret::read_text(flags.config.as_ref()?).ok()?;
-        // The rest of a file with a syntax error.
+        // This also parses the valid part of a file with a syntax error.
         let (table, _) = DeTable::parse_recoverable(text.trim_start_matches(secret::BOM));
         let section = table.into_inner().remove("log")?.into_inner();
         Some(section.as_table()?.get("format")?.get_ref().as_str()?.to_owned())
@@ -44,7 +45,7 @@ const ALTERNATIVES: [(&str, &[&str]); 3] = [
     ("there is one bus", &["bus", "bus_file"]),
 ];
 
-/// A value with its setting and, for errors, its source.
+/// A value for a setting. Errors name its source.
 struct Assignment {
     setting: Setting,
     value: Value,
@@ -125,7 +126,7 @@ impl Layers {
             };
             let value = match setting.kind {
                 ValueType::Text => Value::String(text.clone()),
-                // Other text stays a string, which the type check refuses.
+                // Text that is no number stays a string, which the type check refuses.
                 ValueType::Number => {
                     text.parse().map_or_else(|_| Value::String(text.clone()), Value::Integer)
                 }

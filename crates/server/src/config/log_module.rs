@@ -2,7 +2,7 @@
 
 use super::ConfigError;
 
-/// The first part of the paths of the server's modules.
+/// The name of the server's crate, with which the paths of its modules begin.
 const CRATE: &str = "switchboard";
 
 /// The crate root, which declares the modules; parsed because a separate list could become outdated.
@@ -32,6 +32,6 @@ fn modules() -> impl Iterator<Item = &'static str> {
             declared.strip_prefix("pub(crate) ").or(declared.strip_prefix("pub ")).unwrap_or(declared);
         declared.strip_prefix("mod ")
     });
-    // The store was a module of the server: its crate goes by that name, too.
+    // The store was a module of the server once, so the crate can still be named as one.
     declared.chain(["store"])
 }

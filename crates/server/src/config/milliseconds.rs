@@ -1,4 +1,5 @@
-//! A duration as a whole number of milliseconds. 32 bits are 49 days: a longer one could overflow a timer.
+//! Serializes a duration as a whole number of milliseconds. It has at most 32 bits, which is 49 days, because a longer duration
+//! could overflow a timer.
 
 use std::time::Duration;
 

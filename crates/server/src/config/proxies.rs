@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::ConfigError;
 
-/// Leading bits of an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2).
+/// The number of bits before the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2).
 const MAPPED_PREFIX: u8 = 96;
 
 /// A network of IP addresses, such as `10.0.0.0/8`. A single address is a network of one.
@@ -112,9 +112,9 @@ pub enum ForwardedHeader {
 pub struct ProxyConfig {
     /// The networks of trusted proxies. If empty, no proxy is trusted.
     pub trusted: Vec<Network>,
-    /// The header in which they name the client.
+    /// The header in which trusted proxies name the client.
     pub header: ForwardedHeader,
-    /// Whether each of their connections begins with a PROXY protocol header.
+    /// Whether each connection of a trusted proxy begins with a PROXY protocol header.
     pub protocol: bool,
 }
 

@@ -20,7 +20,8 @@ pub(super) fn read_text(path: &Path) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8; save it as UTF-8"))
 }
 
-/// Restores the line breaks of a PEM on one line, where `\\n` replaces them because some variables cannot hold line breaks.
+/// Restores the line breaks of a PEM text on one line. It has `\\n` instead, because some environments do not allow line breaks in
+/// a variable.
 pub(super) fn with_line_breaks(pem: &str) -> String {
     if pem.contains('\n') { pem.to_owned() } else { pem.replace("\\n", "\n") }
 }

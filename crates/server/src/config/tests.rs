@@ -6,7 +6,7 @@ fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
-/// Writes a configuration file; it exists as long as the returned directory.
+/// Writes a configuration file. The file exists until the returned directory is dropped.
 fn file(text: &str) -> (tempfile::TempDir, Flags) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("switchboard.toml");
@@ -245,7 +245,7 @@ fn the_default_file_lists_every_setting_with_its_default() {
     }
     assert!(text.contains("# Longest frame from a client."), "{text}");
     assert_eq!(read(&text, &[]).expect("as it is").to_toml(), read("", &[]).expect("empty").to_toml());
-    // Uncommented it is still a valid file, without the settings that exclude each other.
+    // With all settings uncommented, except those that exclude each other, the file is still valid.
     let open: String = text
         .lines()
         .filter_map(|line| line.strip_prefix('#').or(Some(line)))

@@ -1,4 +1,4 @@
-//! HTTP requests through the server's real routes.
+//! Fuzz target: sends HTTP requests through the server's real routes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use switchboard_store::{
     Acquaintance, Memberships, Query, SharedStore, Snapshot, Standing, Store, Submission, Summaries,
 };
 
-/// A store that answers nothing, so that a request exercises only the code before the store.
+/// A store that answers every query with an error, so that a request exercises only the code before the store.
 #[derive(Debug)]
 struct Away;
 
@@ -92,7 +92,7 @@ impl Doors {
         let (store, metrics): (SharedStore, _) = (Arc::new(Away), Arc::new(Metrics::new()));
         let limits = Arc::new(Limits { frame: 4_096, ..Limits::default().without_rates() });
         let clock = Clock::from_fn(|| Timestamp::from_millis(1_000));
-        // Nobody runs it: nothing gets that far.
+        // The router never runs, because no request reaches it.
         let (handle, _router) = router::new(router::Parts {
             store: store.clone(),
             batches: tokio::sync::mpsc::channel(1).1,
@@ -177,7 +177,7 @@ fn check_answer(name: Option<&str>, (status, json): &(u16, Value)) {
     match (*status, code) {
         (0, _) => {}
         (200, None) => assert!(name == Some("ping") && json["type"] == "ok", "{json}"),
-        // What the body cannot be has a status of its own.
+        // A body of an unsupported content type has the status 415 instead of the status of the code.
         (415, Some(ErrorCode::BadFrame)) => {}
         (status, Some(code)) => {
             assert_eq!(

@@ -1,5 +1,5 @@
-//! A server that sends every message back, with the handshake, the framing, the outbox and the closing of sessions. The
-//! protocol itself has no message of 16 MiB and none that is binary, so test suites of the framing need this one.
+//! A server that sends every message back. It uses the handshake, the framing, the outbox and the closing of real sessions. Test
+//! suites of the framing need it, because the protocol itself has no message of 16 MiB and no binary message.
 
 use std::future::poll_fn;
 use std::io;
@@ -29,7 +29,7 @@ mod tests;
 /// The limits of messages: the suites' longest has 16 MiB, in up to 65,536 fragments.
 const BOUNDS: Bounds = Bounds { bytes: 16 << 20, fragments: 1 << 17 };
 
-/// Queued bytes at which the server stops reading, as in a session.
+/// The number of queued bytes at which the server stops reading, as a session does.
 const QUEUE: u32 = 256 * 1024;
 
 /// Serves until the listener fails.

@@ -1,4 +1,4 @@
-//! WebSocket frames, whole and in pieces.
+//! Fuzz target: decodes WebSocket frames that arrive whole and in pieces.
 
 use std::collections::VecDeque;
 
@@ -6,7 +6,7 @@ use switchboard_protocol::CloseCode;
 
 use crate::frame::{Bounds, Decoder, Message, Step};
 
-/// The maximum bytes of a header: two, a length of eight, a mask.
+/// The maximum length of a frame header: 2 bytes, an extended length of 8 and a mask of 4.
 const HEADER: usize = 14;
 
 /// The messages of a client, and the code with which the server closed, if it did.
@@ -55,7 +55,7 @@ fn heard<'a>(pieces: impl Iterator<Item = &'a [u8]>, bounds: Bounds) -> Heard {
             }
         }
         kept.drain(..used);
-        // A frame that is over the bounds is not waited for.
+        // The decoder does not buffer a frame that is over the bounds.
         assert!(kept.len() < HEADER + bounds.bytes.max(125), "{} bytes are kept", kept.len());
         let held = decoder.held();
         assert!(held <= 2 * bounds.bytes.max(8), "{held} bytes are held for fragments");

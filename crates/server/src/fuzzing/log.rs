@@ -1,4 +1,4 @@
-//! Sequences of changes and reads, on the store's rules and a database in memory.
+//! Fuzz target: runs sequences of changes and reads on a store in memory.
 
 mod say;
 
@@ -14,10 +14,10 @@ use switchboard_store::in_memory::InMemory;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Change, Committed, CursorOf, Query};
 
-/// Most steps of one sequence: the log is read again at its end.
+/// The most steps of one sequence. The number is bounded, because all logs are read again at its end.
 const STEPS: usize = 256;
 
-/// Devices of each user.
+/// The number of devices of each user.
 const DEVICES: usize = 2;
 
 /// Checks the invariants of committed changes that follow from the outcomes alone.
@@ -43,7 +43,7 @@ type Device = BTreeMap<ConversationId, Vec<Event>>;
 struct Run {
     store: InMemory,
     known: Known,
-    /// The same at the last commit.
+    /// The value of `known` at the last commit, to which a rollback returns.
     committed: Known,
     devices: BTreeMap<UserId, [Device; DEVICES]>,
 }
@@ -155,7 +155,7 @@ impl Run {
         assert_eq!(self.store.check(), [], "the database does not check");
     }
 
-    /// A summary that a user gets agrees with the log.
+    /// Checks that every summary of a user agrees with the log.
     fn check_summaries(&self, user: &UserId) {
         let conversations = self.conversations(user);
         let joined = self
@@ -184,7 +184,7 @@ impl Run {
         }
     }
 
-    /// All of a user's conversations, page by page: each once, the latest first.
+    /// Reads all conversations of a user, page by page. Checks that each occurs once, the latest first.
     fn conversations(&self, user: &UserId) -> Vec<Summary> {
         let mut all: Vec<Summary> = Vec::new();
         loop {
@@ -209,7 +209,7 @@ fn asks(store: &InMemory, user: &UserId, query: &Query) -> Result<OkBody, Refusa
     Ok(serde_json::from_str(&json).expect("what a client understands"))
 }
 
-/// All of a log after a cursor, page by page; `None` for a user who may not see it.
+/// Reads a log after a cursor to its end, page by page; `None` for a user who may not see it.
 fn pages(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> Option<Vec<Event>> {
     let mut log = Vec::new();
     loop {
@@ -233,7 +233,7 @@ fn pages(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> 
     }
 }
 
-/// The same, by replay.
+/// Reads a log after a cursor to its end, as a session does after `hello`; `None` for a user who may not see it.
 fn replays(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> Option<Vec<Event>> {
     let snapshot = store.attach(user, std::slice::from_ref(name))?;
     let seen = snapshot.named.into_iter().next()?.ok()?;

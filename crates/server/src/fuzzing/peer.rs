@@ -1,4 +1,4 @@
-//! Forwarding headers of proxies, and forged ones of clients.
+//! Fuzz target: parses forwarding headers of proxies, and headers that clients forge.
 
 use std::net::IpAddr;
 

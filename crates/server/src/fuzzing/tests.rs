@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use super::TARGETS;
 
-/// Most bytes that one mutation adds.
+/// The most bytes that one mutation adds.
 const MOST: usize = 64;
 
 /// The corpus in the order of file names, so that runs are the same on all machines.
@@ -35,7 +35,7 @@ fn mutate(rng: &mut fastrand::Rng, seed: &[u8], other: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Prints the input if a target panics.
+/// Prints the name and the input of a target if the target panics.
 struct Told<'a>(&'a str, &'a [u8]);
 
 impl Drop for Told<'_> {

@@ -1,4 +1,4 @@
-//! Commands and ids of the protocol.
+//! Fuzz targets: decode commands and ids of the protocol.
 
 use switchboard_protocol::{
     Command, CommandId, ConversationId, ErrorCode, Rejected, RoomId, Seq, Target, UserId, decode,
@@ -33,7 +33,7 @@ fn check_rejected(rejected: &Rejected) {
     assert!(rejected.field.is_none() || rejected.code == ErrorCode::BadField, "{rejected:?}");
 }
 
-/// An id: what is accepted is written as it was, names who is meant, and needs no escaping in JSON.
+/// Parses an id. An accepted id is written as it was read, has the parts that it was made of, and needs no escaping in JSON.
 pub fn ids(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(user) = UserId::parse(text) {
@@ -42,7 +42,7 @@ pub fn ids(bytes: &[u8]) {
         assert_eq!(ConversationId::direct(&user, &user).peers(), Some((user.clone(), user)));
     }
     if let Ok(room) = RoomId::parse(text) {
-        // Its mark may be left out.
+        // The `#` of a room id may be left out.
         check_written(text.strip_prefix('#').unwrap_or(text), room.as_str());
         let conversation = ConversationId::room(&room);
         assert!(conversation.is_room() && conversation.peers().is_none());

@@ -20,10 +20,10 @@ const RECEIVE_QUEUE: usize = 64;
 
 /// The faults of the bus.
 pub trait Weather: Send + Sync + 'static {
-    /// The delay of each copy of a notice to one subscriber; empty if it is lost.
+    /// Returns the delay of each copy of a notice to one subscriber. The list is empty if the notice is lost.
     fn copies(&self) -> Vec<Duration>;
 
-    /// The delay until a subscription is active.
+    /// Returns the delay until a subscription is active.
     fn pause(&self) -> Duration;
 }
 
@@ -41,7 +41,7 @@ struct Nodes {
     /// The number of the last node that joined.
     number: u64,
     receivers: BTreeMap<u64, Receiver>,
-    /// Places whose nodes are partitioned: they receive and send nothing.
+    /// The places of partitioned nodes, which receive and send nothing.
     cut: BTreeSet<usize>,
 }
 
@@ -54,11 +54,11 @@ struct Receiver {
     requests: u64,
     /// The active subscriptions.
     active: FxHashSet<Address>,
-    /// A gap is yet to be delivered.
+    /// Whether the queue was full and the gap has not been delivered yet.
     overrun: bool,
 }
 
-/// A subscription that a node has asked for.
+/// A subscription that a node has requested, and that may not be active yet.
 struct Desired {
     address: Address,
     /// The number of the request.
@@ -91,7 +91,7 @@ impl Air {
         self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a node at a place until its bus is dropped.
+    /// Adds a node at a place. Dropping its bus removes the node. A restarted node has the same place and another id.
     pub(super) fn join(&self, place: usize) -> (Arc<dyn Bus>, mpsc::Receiver<BusEvent>) {
         let (bus, events) = self.join_with_key(place, &NoticeKey::new([7; 32]));
         (Arc::new(bus), events)
@@ -115,7 +115,7 @@ impl Air {
         self.nodes().cut.insert(place);
     }
 
-    /// Ends the partition of a place. With `announced`, its node receives a gap.
+    /// Ends the partition of a place. If `announced`, its node receives a gap.
     pub fn heal(&self, place: usize, announced: bool) {
         let mut nodes = self.nodes();
         nodes.cut.remove(&place);
@@ -182,7 +182,7 @@ impl Air {
 }
 
 impl Receiver {
-    /// Confirms subscriptions, once the queue has room.
+    /// Confirms subscriptions to the node, once its queue has room.
     fn confirm(&self, addresses: Vec<Address>) {
         let confirmed = BusEvent::Subscribed(addresses);
         if let Err(TrySendError::Full(confirmed)) = self.events.try_send(confirmed) {
@@ -265,7 +265,7 @@ mod tests {
     use super::*;
     use crate::bus::contract::{Network, Node, laws};
 
-    /// Without faults.
+    /// A network without faults.
     struct Calm;
 
     impl Weather for Calm {

@@ -10,7 +10,7 @@ use super::*;
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// A client of a server that runs as long as the task set.
+/// Connects a client to a new server, which runs until the returned task set is dropped.
 async fn client() -> (Client, JoinSet<io::Result<()>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -24,11 +24,11 @@ fn part(payload: &[u8], opcode: Data, last: bool) -> Sent {
     Sent::Frame(Frame::message(payload.to_vec(), OpCode::Data(opcode), last))
 }
 
-/// The code with which the server closes after these bytes.
+/// Returns the code with which the server closes the connection after these messages.
 async fn closes_after(sent: Vec<Sent>) -> Option<u16> {
     let (mut client, _running) = client().await;
     for message in sent {
-        // It may be closed before the last of it is sent.
+        // The server may close the connection before the last message is sent.
         if client.send(message).await.is_err() {
             break;
         }
@@ -53,7 +53,7 @@ async fn messages_of_any_size_and_split_are_echoed() {
             assert!(client.next().await.expect("open").expect("echoed") == message, "{size} bytes");
         }
     }
-    // A character is cut in two, and there is a ping in between.
+    // The bytes of one character are in two fragments, and a ping arrives between them.
     for message in [
         part(b"\xC3", Data::Text, false),
         Sent::Ping("p".into()),

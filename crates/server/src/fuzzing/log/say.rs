@@ -36,7 +36,7 @@ pub(super) fn conversations(user: &UserId) -> Vec<ConversationId> {
     rooms.chain(users().iter().map(|other| ConversationId::direct(user, other))).collect()
 }
 
-/// The rooms, and for the rest a direct conversation.
+/// Decodes a conversation: numbers 0 to 4 are rooms, and the others are direct conversations.
 fn place(n: u8) -> Target {
     match n % 8 {
         n @ 0..=4 => Target::Conversation(ConversationId::room(&room(n))),
@@ -59,7 +59,7 @@ fn data(n: u8) -> Option<Data> {
 /// Some of the 32 verbs are equal, so that frequent commands are drawn more often.
 pub(super) fn step([verb, who, at, n]: [u8; 4]) -> Step {
     let (actor, conversation) = (user(who), place(at));
-    // A clock that jumps, back too.
+    // The clock of the test jumps forward and back.
     let now = Timestamp::from_millis(1_000 + i64::from(who / 6) * 100);
     let target = Seq(u64::from(n % 16));
     let (named, role) = (user(n), ROLES[usize::from(n / 8) % ROLES.len()]);

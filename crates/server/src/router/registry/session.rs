@@ -9,8 +9,8 @@ use super::UserSlot;
 use crate::outbox::Outbox;
 use switchboard_store::record::ConversationKey;
 
-/// The most conversations that its user has left for which the registry records how far a session has received them. A session with
-/// more is closed with 1013. Its client reconnects, and its cursors say how far it has received each conversation.
+/// The most left conversations for which the registry records the last event that a session has received. A session with more is
+/// closed with 1013. Its client reconnects, and its cursors say how far it has received each conversation.
 const MAX_TOLD: usize = 4_096;
 
 /// A connection that has sent `hello`.
@@ -20,7 +20,8 @@ pub(crate) struct LocalSession {
     pub(crate) outbox: Arc<Outbox>,
     /// Whether the session receives live events. `false` while it is attaching.
     pub(crate) live: bool,
-    /// The subscription epoch ([`Registry::subscription_epoch`](super::Registry::subscription_epoch)) when the session began to read its current page of memberships.
+    /// The subscription epoch ([`subscription_epoch`](super::Registry::subscription_epoch)) when the session began to read its
+    /// current page of memberships.
     pub(crate) subscription_epoch: u64,
     /// When the session attached, the tokens of its user that were issued up to this time had been revoked.
     pub(crate) not_before: Option<Timestamp>,

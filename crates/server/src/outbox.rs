@@ -112,7 +112,7 @@ struct Inner {
     /// How many writes have no outcome in the queue yet.
     in_flight: u32,
     closing: Option<CloseCode>,
-    /// How many writes without a number the store's writer has rejected whose refusal is queued.
+    /// How many refusals of writes without a number, which the store's writer has rejected, have been queued.
     rejections_queued: u64,
     /// When the hold ends. Until then, writes without a number are refused, because an earlier one was not stored.
     hold_until: Option<Instant>,
@@ -234,8 +234,8 @@ impl Outbox {
         event.own.as_ref().is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), self))
     }
 
-    /// Records an event of this connection before it is applied. In a cluster the event may then come from the store, which does not
-    /// name the connection, and the connection must not receive it besides its `ok`.
+    /// Records an event of this connection before it is applied. In a cluster the event may then come from the store, which does
+    /// not name the connection, and the connection must not receive it besides its `ok`.
     pub(crate) fn expect_own_event(&self, conversation: ConversationKey, seq: Seq) {
         let mut inner = self.lock();
         let pending = inner.pending_own.get_or_insert_default();

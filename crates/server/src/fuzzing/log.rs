@@ -20,7 +20,7 @@ const STEPS: usize = 256;
 /// The number of devices of each user.
 const DEVICES: usize = 2;
 
-/// Checks the invariants of committed changes that follow from the outcomes alone.
+/// The state that follows from the outcomes of all changes, to check invariants of the store against it.
 #[derive(Debug, Clone, Default)]
 struct Known {
     /// Each log's last event, with its time.
@@ -184,7 +184,7 @@ impl Run {
         }
     }
 
-    /// Reads all conversations of a user, page by page. Checks that each occurs once, the latest first.
+    /// Reads all conversations of a user, page by page, and checks that the latest come first.
     fn conversations(&self, user: &UserId) -> Vec<Summary> {
         let mut all: Vec<Summary> = Vec::new();
         loop {

@@ -116,7 +116,7 @@ async fn evicted(place: Option<&Place>) {
     }
 }
 
-/// What a refusal at `hello` needs: the client for the log, and the outbox for the answer.
+/// Refuses a client at `hello`: sends the answer, and logs and counts the refusal.
 #[derive(Clone, Copy)]
 struct Refuser<'a> {
     services: &'a Services,

@@ -42,7 +42,8 @@ impl Fake {
         Self { accepts: true, ..Self::default() }
     }
 
-    /// A store in which every user is a member of the first so many conversations, and which fails for some users.
+    /// Makes a store in which every user is a member of the conversations 1 to `conversations`. Queries about users in `poison`
+    /// fail.
     pub(super) fn with_members(conversations: i64, poison: Vec<&'static str>) -> Self {
         Self { conversations, poison, ..Self::default() }
     }
@@ -75,7 +76,7 @@ impl Fake {
 pub(super) struct Seen {
     /// How many pages of each user were read.
     pub(super) pages: BTreeMap<String, usize>,
-    /// Queries that failed.
+    /// How many queries failed.
     pub(super) failures: usize,
     /// How many memberships the longest answer had.
     pub(super) longest: usize,

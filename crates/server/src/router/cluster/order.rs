@@ -167,7 +167,7 @@ impl Cluster {
         }
     }
 
-    /// Applies a page of missing events from the store. They may have arrived by the bus meanwhile.
+    /// Applies a page of missing events from the store. Some of them may have arrived by the bus since the query.
     pub(super) fn apply_log(
         &mut self,
         node: &mut LocalNode,

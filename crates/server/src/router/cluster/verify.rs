@@ -44,7 +44,7 @@ const CONVERSATIONS: usize = 2_000;
 /// The users and memberships that are still to be compared with the store.
 #[derive(Debug, Default)]
 pub(super) struct Comparisons {
-    /// Users all of whose memberships are to be compared.
+    /// Users for whom all memberships are to be compared.
     all: FxHashSet<UserSlot>,
     /// Conversations that users may have joined by an event that this node has not applied.
     newcomers: FxHashMap<UserSlot, FxHashSet<ConversationKey>>,
@@ -101,7 +101,7 @@ impl Cluster {
         let users = node.registry.users();
         self.comparisons.to_ask.clone_from(&users);
         for user in users {
-            // The sweep compares all memberships of users with fewer.
+            // For a user with fewer conversations, the sweep compares all memberships anyway.
             if node.registry.user(user).is_some_and(|local| local.conversations.len() > PORTION) {
                 self.comparisons.all.insert(user);
             }

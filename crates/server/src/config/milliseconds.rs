@@ -1,4 +1,4 @@
-//! Serializes a duration as a whole number of milliseconds. It has at most 32 bits, which is 49 days, because a longer duration
+//! Serialises a duration as a whole number of milliseconds. It has at most 32 bits, which is 49 days, because a longer duration
 //! could overflow a timer.
 
 use std::time::Duration;

@@ -66,7 +66,7 @@ impl RemoteUser {
     }
 }
 
-/// Queries to the other nodes which of them users are online on.
+/// The pending queries to the other nodes whether users are online there.
 #[derive(Debug, Default)]
 struct Queries {
     pending: FxHashMap<UserId, PendingQuery>,

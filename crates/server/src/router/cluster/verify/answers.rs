@@ -236,7 +236,7 @@ impl Cluster {
         {
             return;
         }
-        // The user is a member at the head in the store. Are they one at the last applied event?
+        // The user is a member at the head in the store. This checks that they are also a member at the last applied event.
         let covers = applied.is_some_and(|applied| applied <= place.head)
             || node.registry.covers(conversation, place.head, asked.subscription_epoch);
         if !covers {

@@ -81,7 +81,7 @@ fn user(name: &str) -> UserId {
     UserId::parse(name).expect("a name")
 }
 
-/// A join or a leave of alice's.
+/// A membership change of alice.
 fn alice(passage: Passage) -> Effect {
     Effect { user: user("alice"), passage }
 }
@@ -90,13 +90,13 @@ fn joined() -> Effect {
     alice(Passage::In { seen: Seq(7) })
 }
 
-/// A router with alice and bob, and a store in which alice has joined the room by its event 8 and is still a member.
+/// A router with alice and bob, and a store that always answers that alice joined the room by its event 8 and is still a member.
 fn with_old_answer() -> Router {
     let store = Arc::new(Fake::of(vec![(ROOM, Seq(8), joined())]));
     router(&store, &["alice".to_owned(), "bob".to_owned()]).0
 }
 
-/// Makes the node host the room: bob is a member, and this is the last applied event.
+/// Makes the node host the room with bob as a member, and `applied` as its last applied event.
 fn host(router: &mut Router, applied: u64) {
     let bob = router.node.registry.find(&user("bob")).expect("bob is connected");
     router.node.registry.join(bob, ROOM, Seq(applied));

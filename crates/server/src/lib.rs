@@ -210,6 +210,11 @@ impl Server {
         self.tasks.failed().cancelled().await;
     }
 
+    /// Returns when the router answers. A supervisor should restart a server whose router does not.
+    pub async fn answers(&self) {
+        self.router.ping().await;
+    }
+
     /// Stops the server. It first accepts no new connections and is not ready any more; then it sends `bye` to all clients.
     /// Commands that have arrived are still answered until the deadline. Operators are answered until the end.
     ///

@@ -79,6 +79,7 @@ enum Input {
     Typing { user: UserId, conversation: ConversationId, standing: Standing, from: Option<Arc<Outbox>> },
     Watch { session: SessionSlot, users: Vec<Acquaintance> },
     Revoke(UserId),
+    Ping(oneshot::Sender<()>),
     Stop,
 }
 
@@ -165,6 +166,13 @@ impl RouterHandle {
     pub(crate) async fn revoke(&self, user: UserId) {
         // A router that ends closes all connections.
         let _ = self.send(Input::Revoke(user)).await;
+    }
+
+    /// Returns when the router has handled what was queued before, or has ended.
+    pub(crate) async fn ping(&self) {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.send(Input::Ping(reply)).await;
+        let _ = answer.await;
     }
 
     /// Sends `bye` to every connection, and closes each once its answers are written.
@@ -348,6 +356,7 @@ impl Router {
                 }
                 self.revoke(&user);
             }
+            Input::Ping(reply) => drop(reply.send(())),
             Input::Stop => self.stop(),
         }
     }

@@ -100,6 +100,7 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
     tokio::select! {
         () = stop.cancelled() => {}
         () = server.failed() => {}
+        () = feed_watchdog(&server) => {}
     }
     notify_supervisor(NotifyState::Stopping);
     Ok(server.stop().await?)
@@ -131,6 +132,20 @@ fn announce(line: &str) {
 fn notify_supervisor(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "cannot notify the supervisor at NOTIFY_SOCKET");
+    }
+}
+
+/// Notifies systemd's watchdog, if the unit has `WatchdogSec=`, for as long as the router answers. Never returns.
+async fn feed_watchdog(server: &Server) {
+    let Some(timeout) = sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero()) else {
+        return std::future::pending().await;
+    };
+    // Half of the time-out, as sd_watchdog_enabled(3) advises.
+    let mut ticks = tokio::time::interval(timeout / 2);
+    loop {
+        ticks.tick().await;
+        server.answers().await;
+        notify_supervisor(NotifyState::Watchdog);
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use crate::support::{in_time, user};
 
-fn start(data: &Path, socket: &Path) -> Child {
+fn command(data: &Path, socket: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command
         .args(["dev", "--listen", "127.0.0.1:0", "--data"])
@@ -22,7 +22,11 @@ fn start(data: &Path, socket: &Path) -> Child {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true);
-    command.spawn().expect("the program starts")
+    command
+}
+
+fn start(data: &Path, socket: &Path) -> Child {
+    command(data, socket).spawn().expect("the program starts")
 }
 
 async fn receives_notification(supervisor: &UnixDatagram) -> String {
@@ -55,6 +59,19 @@ async fn systemd_is_notified_of_ready_and_stopping() {
     assert_eq!(receives_notification(&supervisor).await, "STOPPING=1\n");
     drop(client);
     assert!(ends(&mut child).await.success());
+}
+
+#[tokio::test]
+async fn systemd_is_notified_as_often_as_its_watchdog_requires() {
+    let place = TempDir::new().expect("a directory");
+    let socket = place.path().join("notify");
+    let supervisor = UnixDatagram::bind(&socket).expect("a socket");
+    let mut command = command(&place.path().join("data"), &socket);
+    let _child = command.env("WATCHDOG_USEC", "100000").spawn().expect("the program starts");
+    assert_eq!(receives_notification(&supervisor).await, "READY=1\n");
+    for _ in 0..3 {
+        assert_eq!(receives_notification(&supervisor).await, "WATCHDOG=1\n");
+    }
 }
 
 #[tokio::test]

@@ -168,6 +168,8 @@ postgres >/dev/null || provide postgres postgresql "install PostgreSQL: the test
 nats >/dev/null || provide nats nats-server "install it: the tests start their own"
 { command -v prometheus && command -v promtool; } >/dev/null ||
   provide "command -v promtool" prometheus "the alerts are tested with it"
+command -v systemd-analyze >/dev/null ||
+  provide "command -v systemd-analyze" systemd "the unit is verified with it"
 proxy haproxy >/dev/null || provide "proxy haproxy" haproxy "the examples of packaging/proxy are tested with it"
 proxy nginx >/dev/null || provide "proxy nginx" nginx-light "the examples of packaging/proxy are tested with it"
 

@@ -108,4 +108,6 @@ async fn after_a_failed_fsync_writes_stay_refused() {
     // waits for: the time of several retries; the server must not retry
     tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
     reports(&server, "writes are refused: an fsync has failed").await;
+    let metrics = server.gets("/metrics").await.text;
+    assert!(metrics.contains("\nswitchboard_write_fault{reason=\"fsync_failed\"} 1\n"), "{metrics}");
 }

@@ -3,7 +3,7 @@ import { failure } from "./error.js";
 /**
  * The WebSocket address of a server: `https://chat.example`, or relative to the page.
  *
- * @throws ChatError `invalid` if that is no URL
+ * @throws ChatError `invalid` if the text is no URL
  */
 export function socketAddress(url: string): string {
   let href = "";

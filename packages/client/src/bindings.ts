@@ -2,7 +2,7 @@
 
 import type { ChatMessage, Conversation, Draft, Outgoing } from "./types.js";
 
-/** The messages of a conversation, and what one does with them. */
+/** The messages of a conversation, and the methods for them. */
 export interface Messages {
   readonly conversation: Conversation;
   readonly messages: readonly ChatMessage[];

@@ -20,19 +20,19 @@ type Fields = Pick<Failure, "message" | "retryable" | "retry_after" | "field"> &
 /** Sets the name that consoles show for a class, because the build shortens the class's own name. */
 const named = (type: object, value: string): object => Object.defineProperty(type, "name", { value });
 
-/** Why something failed. */
+/** An error of the server or of the SDK. */
 export class ChatError extends Error {
   static {
     named(this, "ChatError");
   }
   override name = "ChatError";
-  /** A code of the server's, or one of the SDK's own. A server may have codes that are not known here. */
+  /** A code of the server or of the SDK. A newer server may send codes that the SDK does not know. */
   declare readonly code: ErrorCode | LocalErrorCode;
-  /** Whether the same may succeed later. */
+  /** Whether the same call may succeed later. */
   declare readonly retryable: boolean;
-  /** Milliseconds to wait before that, where it is known. */
+  /** Milliseconds to wait before the next attempt, if known. */
   declare readonly retryAfter?: number;
-  /** The field at fault. */
+  /** The invalid field of the command. */
   declare readonly field?: string;
   /** When a ban ends. */
   declare readonly until?: Timestamp;
@@ -49,7 +49,7 @@ export class ChatError extends Error {
 export const failure = (code: LocalErrorCode | "unauthorized", message: string, cause?: unknown): ChatError =>
   new ChatError({ code, message, retryable: code === "offline" || code === "timeout", cause });
 
-/** Thrown by a token function that will not get a token however often it is asked: nobody is signed in. */
+/** A token function throws this if no retry can give a token, because no user is signed in. */
 export class UnauthorizedError extends ChatError {
   static {
     named(this, "UnauthorizedError");

@@ -8,10 +8,10 @@ export type * from "./types.js";
 export type { Edited, ErrorCode } from "./protocol.js";
 
 /**
- * Connects to a Switchboard server, and stays connected.
+ * Connects to a Switchboard server, and reconnects after a lost connection.
  *
  * @param url the server, as `wss://chat.example` or `https://chat.example`; in a page, also relative to it
- * @throws ChatError `invalid` if that is no URL, or without options. What fails later, `status` says.
+ * @throws ChatError `invalid` if `url` is no URL, or without options. Later failures are in `status`.
  */
 export function connect(url: string, options: ChatOptions): Chat {
   if (!options) throw failure("invalid", "`connect` needs a `token` or a `user`");

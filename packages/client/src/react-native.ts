@@ -9,7 +9,7 @@
 
 import type { CursorStorage, NetworkSource, OutboxEntry, OutboxStorage } from "./types.js";
 
-/** What is used of `@react-native-async-storage/async-storage`, or of anything that does the same. */
+/** The methods of `@react-native-async-storage/async-storage` that the SDK uses; any storage with these methods works. */
 export interface AsyncStorageLike {
   getItem(key: string): Promise<string | null>;
   setItem(key: string, value: string): Promise<unknown>;
@@ -23,7 +23,7 @@ export interface AppStateLike {
   addEventListener(type: "change", listener: (state: string) => void): { remove(): void };
 }
 
-/** `@react-native-community/netinfo`: calls back with every change, `isConnected` among what it tells. */
+/** The part of `@react-native-community/netinfo` that the SDK uses: it calls the listener with every change. */
 export interface NetInfoLike {
   addEventListener(listener: (state: { isConnected: boolean | null }) => void): () => void;
 }
@@ -38,7 +38,7 @@ function queue() {
   };
 }
 
-/** Keeps the outbox in AsyncStorage: messages that were not acknowledged outlive the app. */
+/** Stores the outbox in AsyncStorage, so that unacknowledged messages survive the end of the app. */
 export function asyncStorageOutbox(storage: AsyncStorageLike): OutboxStorage {
   const inTurn = queue();
   const start = (scope: string) => `switchboard:outbox:${scope}:`;
@@ -56,7 +56,7 @@ export function asyncStorageOutbox(storage: AsyncStorageLike): OutboxStorage {
   };
 }
 
-/** Keeps in AsyncStorage how far `on("message")` has heard each conversation. */
+/** Stores in AsyncStorage how far the listeners of `on("message")` have handled each conversation. */
 export function asyncStorageCursors(storage: AsyncStorageLike): CursorStorage {
   const inTurn = queue();
   const name = (scope: string) => `switchboard:cursors:${scope}`;
@@ -72,7 +72,7 @@ export function asyncStorageCursors(storage: AsyncStorageLike): CursorStorage {
   };
 }
 
-/** Tells when the app comes to the front, and with NetInfo when the network is back, so that it connects without waiting. */
+/** Reports when the app becomes active, and with NetInfo when the network is back, so that the chat reconnects at once. */
 export function nativeNetwork({ AppState, NetInfo }: { AppState: AppStateLike; NetInfo?: NetInfoLike }): NetworkSource {
   return {
     visible: () => AppState.currentState === "active",

@@ -24,12 +24,12 @@ import type { Chat, ChatOptions, Conversation, Draft, Readable } from "./types.j
  */
 const CLOSE_AFTER = 1_000;
 
-/** Whose chat it is: one that the app has made, or the address and the options of one that the provider makes. */
+/** A chat that the app has made, or the URL and the options of one that the provider makes. */
 export type ChatProviderProps = { children?: ReactNode } & (
   { chat: Chat; url?: never } | ({ chat?: never; url: string } & ChatOptions)
 );
 
-/** The value of a readable, in a component that renders again when it changes. */
+/** The value of a readable; the component renders again when it changes. */
 export function useValue<T>(readable: Readable<T>): T {
   return useSyncExternalStore(
     readable.subscribe,
@@ -41,9 +41,9 @@ export function useValue<T>(readable: Readable<T>): T {
 const ChatContext = createContext<Chat | undefined>(undefined);
 
 /**
- * The chat of everything below. With `url`, the provider connects when it is mounted in a browser, never while a server
- * renders, and disconnects a moment after it was unmounted. Another `url`, `user` or `token` string is another connection;
- * another function in `token` is asked from then on. Other options count when the connection is made.
+ * Provides a chat to the components below. With `url`, the provider connects when it is mounted in a browser, never while a
+ * server renders, and disconnects a moment after it was unmounted. Another `url`, `user` or `token` string makes a new
+ * connection; another `token` function is used for later tokens. Other options are read when the connection is made.
  */
 export function ChatProvider(props: ChatProviderProps): ReactNode {
   const { children } = props;
@@ -109,7 +109,7 @@ export function useConversation(id: string): Conversation {
 
 export type { Messages };
 
-/** The messages of a conversation, by its name or as an object, and what one does with them. */
+/** The messages of a conversation, which is given by name or as an object, and the methods for them. */
 export function useMessages(of: string | Conversation): Messages {
   const chat = useContext(ChatContext);
   const conversation = useMemo(() => {
@@ -133,7 +133,7 @@ export function useMessages(of: string | Conversation): Messages {
 }
 
 /**
- * Marks a conversation as read while its end can be seen: give what it returns as `ref` to an element at the end of the list.
+ * Marks a conversation as read while the user can see its end: use the result as the `ref` of an element at the end of the list.
  */
 export function useMarkRead(conversation: Conversation): RefCallback<Element> {
   const stop = useRef<() => void>(undefined);

@@ -32,24 +32,24 @@ const MAX_BACKOFF = 5_000;
 export interface TokenClaims {
   /** The user's id, for `sub`. */
   user: string;
-  /** Seconds for which the token is good, an hour by default. A client asks for another one in time. */
+  /** The token's lifetime in seconds, an hour by default. A client requests another token in time. */
   expiresIn?: number;
-  /** Where the server's configuration has `issuer` and `audience`: the same. */
+  /** The same values as `issuer` and `audience` in the server's configuration, if they are set there. */
   issuer?: string;
   audience?: string;
-  /** Claims of the application's own. */
+  /** Additional claims of the application. */
   claims?: Record<string, unknown>;
 }
 
-/** Where the server is, and who asks. */
+/** The server's address and the caller's credentials. */
 export interface Access {
   /** The server, as `https://chat.example`. */
   url: string;
   /** An API key (`switchboard key create`), or a user's token. */
   key: string;
-  /** With an API key: the user in whose name this happens. */
+  /** With an API key: the user in whose name the command is executed. */
   as?: string;
-  /** Milliseconds that the call has, 30 s by default. */
+  /** The time-out of the call in milliseconds, 30 s by default. */
   timeout?: number;
   /** Ends the call early. */
   signal?: AbortSignal;
@@ -62,13 +62,13 @@ export interface ServerMessage extends Draft {
   /** `@alice`, `#general`, or a conversation id. */
   to: string;
   /**
-   * What makes this message one, however often it is sent: the number of an order, say. Without it one is made, and only this
-   * call's own retries are the same message.
+   * The idempotency key: messages with the same key are stored once, for example the number of an order. Without it a random key
+   * is used, so that only the retries of this call are recognized.
    */
   messageKey?: string | undefined;
 }
 
-/** The commands of HTTP, with the fields that docs/protocol.md names. */
+/** The commands over HTTP, with the fields in docs/protocol.md. */
 export type HttpCommand = Exclude<Command, { type: "hello" | "watch" | "ping" }> | { type: "revoke"; user: string };
 
 type WithDraftData<T> = { [K in keyof T]: K extends "data" ? DraftData | undefined : T[K] };
@@ -76,7 +76,7 @@ type WithDraftData<T> = { [K in keyof T]: K extends "data" ? DraftData | undefin
 /** The fields of a command. */
 export type FieldsOf<T extends HttpCommand["type"]> = WithDraftData<Omit<Extract<HttpCommand, { type: T }>, "type">>;
 
-/** What the server answers, by command: the fields of its `ok`. */
+/** The server's answer to each command: the fields of its `ok`. */
 export type AnswerOf<T extends HttpCommand["type"]> = T extends "sync"
   ? WithData<Extract<OkBody, { events: unknown }>>
   : T extends "history"
@@ -93,27 +93,27 @@ export type AnswerOf<T extends HttpCommand["type"]> = T extends "sync"
               ? WithData<StoredBody | HeldBody>
               : WithData<StoredBody>;
 
-/** What became of a message. */
+/** The server's answer to a message. */
 export interface Sent {
   conversation: ConversationId;
-  /** Its number and its time; absent while it is held. */
+  /** The message's number and time; absent while the message is held. */
   seq?: Seq;
   at?: Timestamp;
-  /** It is on stable storage, and waits for a decision of the application. */
+  /** Whether the message is held: it is on stable storage, and waits for a decision of the application. */
   held?: boolean;
-  /** It had been sent before, with the same key. */
+  /** Whether a message with the same key was stored before. */
   duplicate?: boolean;
-  /** What was stored, where the application changed it. */
+  /** The stored event, if the application has changed the message. */
   event?: WithData<Event>;
 }
 
 /**
  * Makes a token for a user (a JWT with HS256). `secret` is the one of the server's `[auth]`, at least 32 bytes.
  *
- * Give it to the user's own browser only, over HTTPS, after you have checked who that is. One line break at the end of a
- * `secret` that is a string does not count, so it may come out of a file.
+ * Send the token over HTTPS, and only to the browser of the user whose identity you have checked. A line break at the end of a
+ * `secret` string is ignored, so the secret may be the content of a file.
  *
- * @throws ChatError `invalid` for a secret, a user or an end that the server does not take.
+ * @throws ChatError `invalid` for a secret, a user or a lifetime that the server does not accept.
  */
 export async function mintToken(secret: string | Uint8Array, of: TokenClaims): Promise<string> {
   const { user, expiresIn = EXPIRES_IN, issuer, audience, claims } = of ?? {};
@@ -139,7 +139,7 @@ export async function mintToken(secret: string | Uint8Array, of: TokenClaims): P
 }
 
 /**
- * Sends a message. What may succeed later (no connection, a server that restarts, a rate) is tried again within `timeout`,
+ * Sends a message. After a retryable failure (no connection, a restarting server, a rate limit) it tries again within `timeout`
  * with the same key, so that the message is stored once.
  */
 export async function send(message: Access & ServerMessage): Promise<Sent> {
@@ -167,12 +167,12 @@ export async function send(message: Access & ServerMessage): Promise<Sent> {
 }
 
 /**
- * Says any command of docs/protocol.md, once.
+ * Sends any command of docs/protocol.md, without a retry.
  *
  *     await command({ url, key, as: "shop" }, "create", { room: "order-17", members: ["alice"] });
  *
- * @throws ChatError with the server's code; `invalid` for what cannot be sent, `offline` where there was no answer, `timeout` or
- *   `aborted` where it took too long.
+ * @throws ChatError with the server's code; `invalid` if the command cannot be sent, `offline` without an answer, `timeout` if it
+ *   took too long, `aborted` after `signal`.
  */
 export async function command<T extends HttpCommand["type"]>(
   access: Access,

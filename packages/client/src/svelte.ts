@@ -8,8 +8,9 @@ import type { Chat, ChatOptions, Conversation, Readable } from "./types.js";
 import { markReadWhileVisible } from "./visible.js";
 
 /**
- * The value of a readable as `current`. With a function, `value(() => room.messages)`, another readable is followed. A readable
- * is also a Svelte store as it is: `$messages` works for `const { messages } = room`.
+ * The value of a readable as `current`. The argument may be a function that returns the readable,
+ * `value(() => room.messages)`, if the readable changes. Each readable is also a Svelte store: `$messages` works for
+ * `const { messages } = room`.
  */
 export function value<T>(readable: Readable<T> | (() => Readable<T>)): { readonly current: T } {
   const get = typeof readable === "function" ? readable : () => readable;
@@ -31,8 +32,8 @@ export function value<T>(readable: Readable<T> | (() => Readable<T>)): { readonl
 const key = Symbol("switchboard chat");
 
 /**
- * The chat of the components below: one that the app has made, or, by its address and options, one of this component's. That
- * one is connected while the component is mounted, and never while a server renders.
+ * Provides a chat to the components below: one that the app has made, or with a URL and options a new one. The new chat is
+ * connected while the component is mounted, and never while a server renders.
  */
 export function provideChat(chat: Chat): Chat;
 export function provideChat(url: string, options: ChatOptions): Chat;
@@ -56,8 +57,8 @@ export function useChat(): Chat {
 export type { Messages };
 
 /**
- * The messages of a conversation, by its name or as an object, and what one does with them. `of` is a function, so that a
- * name that changes is followed: `useMessages(() => id)`. Its fields are read where they are shown: do not take it apart.
+ * The messages of a conversation, which is given by name or as an object, and the methods for them. `of` is a function,
+ * because the name may change: `useMessages(() => id)`. Read the fields where they are shown, without destructuring.
  */
 export function useMessages(of: () => string | Conversation): Messages {
   const chat = getContext<Chat | undefined>(key);
@@ -90,7 +91,7 @@ export function useMessages(of: () => string | Conversation): Messages {
 }
 
 /**
- * An attachment for an element at the end of the messages, which marks them as read while a person can see it:
+ * An attachment for an element at the end of the messages. It marks them as read while the user can see the element:
  * `<div {@attach markRead(room)}></div>` (Svelte 5.29).
  */
 export function markRead(conversation: Conversation): (element: Element) => () => void {

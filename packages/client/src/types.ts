@@ -7,31 +7,31 @@ import type { ConversationId, Edited, Event, Limits, Member, Role, Seq, Timestam
 /** A conversation's role: what a member may do. */
 export type ChatRole = Role;
 
-/** A member of a conversation: role, and how far they have read and received. */
+/** A member of a conversation: the role, and the read and received cursors. */
 export type ConversationMember = Member;
 
 /**
- * What an application puts into a message's `data`. An app gives it a type of its own:
+ * The type of a message's `data`. An app declares it:
  *
  *     declare module "@switchboard/client" { interface MessageData { order?: Order } }
  */
 // eslint-disable-next-line @typescript-eslint/no-empty-object-type -- it is there for apps to add to.
 export interface MessageData {}
 
-/** `MessageData` where an app has said what that is, and otherwise any object. */
+/** `MessageData` if the app has declared it, otherwise any object. */
 export type AnyData = keyof MessageData extends never ? Record<string, unknown> : MessageData;
 
-/** The same for what is sent: an object of any type, `interface`s included. */
+/** The type of `data` in a message that is sent: `MessageData` if the app has declared it, otherwise any object type. */
 export type DraftData = keyof MessageData extends never ? object : MessageData;
 
-/** What the server says, with the app's type of `data` wherever there is one in it. */
+/** A type of the protocol, with the app's type for each field `data`. */
 export type WithData<T> = T extends object ? { [K in keyof T]: K extends "data" ? AnyData : WithData<T[K]> } : T;
 
 type CamelCase<S extends string> = S extends `${infer Head}_${infer Tail}`
   ? `${Head}${Capitalize<CamelCase<Tail>>}`
   : S;
 
-/** What the server allows; see `welcome.limits` in docs/protocol.md. Sizes in bytes, times in milliseconds. */
+/** The server's limits; see `welcome.limits` in docs/protocol.md. Sizes are in bytes, times in milliseconds. */
 export type ChatLimits = { readonly [K in keyof Limits as CamelCase<K>]: Limits[K] };
 
 /** An event of a conversation's log. */
@@ -42,30 +42,30 @@ export type ChatEvent =
       : E
     : never;
 
-/** A value that changes. `getSnapshot` gives the same object until it has changed. */
+/** A value that changes. `getSnapshot` returns the same object until the value has changed. */
 export interface Readable<T> {
   getSnapshot(): T;
-  /** What it was before anything was known: what a page shows that a server has rendered, until it is hydrated. */
+  /** The value before anything was loaded: a page that a server has rendered shows it until it is hydrated. */
   getInitialSnapshot?(): T;
-  /** Calls back with the value now, and then whenever it has changed; once for all changes of a moment. */
+  /** Calls `listener` with the value now and after each change; once for all changes within a task. */
   subscribe(listener: (value: T) => void): () => void;
 }
 
-/** How the connection stands. */
+/** The state of the connection. */
 export interface ChatStatus {
   /** `idle` before the first attempt and after `close()`; `offline` between attempts, or for good. */
   readonly state: "idle" | "connecting" | "online" | "offline";
-  /** The WebSocket's close code, when a connection was lost. */
+  /** The WebSocket's close code, if a connection was lost. */
   readonly code?: number;
-  /** Why it is offline, for a person: the server's sentence where it said one. */
+  /** Why the chat is offline, for a user: the server's text if it sent one. */
   readonly reason?: string;
-  /** Milliseconds from when the status changed to the next attempt. Absent while offline: there will be none by itself. */
+  /** Milliseconds from the change of the status to the next attempt. If absent while offline, there will be no attempt. */
   readonly retryIn?: number;
-  /** What the server, or the token callback, said last. */
+  /** The last error of the server or of the token function. */
   readonly error?: ChatError;
 }
 
-/** Where entries of the outbox are kept so that they outlive a page. Calls for different keys may overlap. */
+/** A storage for entries of the outbox, so that they survive a reload. Calls for different keys may overlap. */
 export interface OutboxStorage {
   /** All entries of `scope` (a server and a user), in the order in which they were put. */
   load(scope: string): Promise<OutboxEntry[]>;
@@ -78,104 +78,104 @@ export interface OutboxEntry extends Omit<Draft, "data"> {
   data?: AnyData;
   key: string;
   to: string;
-  /** When it was said, by the clock of the device, in milliseconds since the Unix epoch. */
+  /** When the message was sent, by the clock of the device, in milliseconds since the Unix epoch. */
   time: number;
-  /** Absent while it is pending. */
+  /** The state; absent while the message is pending. */
   state?: "held" | "failed";
-  /** Why it failed. */
+  /** Why the message failed. */
   error?: { code: ChatError["code"]; message: string; retryable: boolean; field?: string };
-  /** How often it was given to the server. */
+  /** How often the message was sent to the server. */
   attempts?: number;
 }
 
-/** One's own messages that are not acknowledged, of all conversations. */
+/** The user's unacknowledged messages of all conversations. */
 export interface ChatOutbox {
   readonly entries: Readable<readonly OutboxEntry[]>;
-  /** Takes all of them back, also those that are kept for this user by other tabs: after signing out nothing is left. */
+  /** Takes back all messages, also those that other tabs have stored for this user, so that signing out leaves none. */
   clear(): Promise<void>;
 }
 
-/** Where a bot keeps how far it has heard each conversation, so that it goes on from there after a restart. */
+/** A storage for how far a bot has handled each conversation, so that it continues there after a restart. */
 export interface CursorStorage {
-  /** All that was saved under `scope` (a server and a user); names and numbers mean nothing to the app. */
+  /** Returns all that was saved under `scope` (a server and a user). The app need not understand the names and numbers. */
   load(scope: string): Promise<Record<string, number>>;
-  /** Saves these; what was saved under other names stays. */
+  /** Saves these cursors; those that were saved under other names stay. */
   save(scope: string, cursors: Record<string, number>): Promise<void>;
 }
 
-/** What tells that the network is back, or the person. By default the browser's events do. */
+/** Reports that the network is back or that the app becomes visible. By default the browser's events are used. */
 export interface NetworkSource {
-  /** Whether a person may be looking at the app now. */
+  /** Whether the app may be visible to a user now. */
   visible(): boolean;
   /**
-   * Calls back when the network is back (`online`) and when the app comes to the front (`visible`), until the function
-   * that it gives is called.
+   * Calls `listener` when the network is back (`online`) and when the app becomes visible (`visible`). Returns a function
+   * that ends the subscription.
    */
   subscribe(listener: (event: "online" | "visible") => void): () => void;
 }
 
 export interface ChatOptions {
   /**
-   * A JWT, or a function that gets one. It is asked when there is none yet, when the last one ends within 30 s or the
-   * server does not take it any more; `signal` is aborted when its answer is not waited for any more, at the latest
-   * after 30 s. If it throws, it is asked again later, unless it throws an `UnauthorizedError`, which ends the attempts.
+   * A JWT, or a function that returns one. The function is called when there is no token yet, when the last one expires
+   * within 30 s, or when the server no longer accepts it. `signal` is aborted when the result is no longer needed, at the
+   * latest after 30 s. If the function throws, it is called again later; an `UnauthorizedError` ends the attempts.
    */
   token?: string | ((context: { signal: AbortSignal }) => string | Promise<string>);
   /**
-   * On a `dev` server, in place of a token: the user, on trust. With a token: whose it is, where its `sub` does not say
-   * so; what is sent before the first connection is kept under that name.
+   * On a `dev` server: the user's name, in place of a token. With a token: the token's user, if its `sub` does not name the
+   * user; messages that are sent before the first connection are stored under that name.
    */
   user?: UserId;
-  /** This client's own stable name for itself. */
+  /** A stable name of this device. */
   device?: string;
-  /** Where unacknowledged messages are kept: IndexedDB by default where there is one; `null` for memory only. */
+  /** The storage for unacknowledged messages: by default IndexedDB if the platform has it; `null` for memory only. */
   outbox?: OutboxStorage | null;
-  /** Milliseconds that a message may wait there, 24 hours by default; then it fails with `expired`, and can be sent again. */
+  /** Milliseconds that a message may wait, 24 hours by default; then it fails with `expired`, and can be sent again. */
   maxAge?: number;
   /**
-   * Where it is kept how far `on("message")` has heard each conversation: with it, a bot hears after a restart what it has
-   * missed, at least once. None by default.
+   * The storage for how far the listeners of `on("message")` have handled each conversation. With it, a bot receives each
+   * message that it has missed after a restart, at least once. None by default.
    */
   cursors?: CursorStorage;
   /**
-   * Milliseconds after which a conversation is released that nobody subscribes to any more: 5 minutes by default, `Infinity`
-   * for never.
+   * Milliseconds after which a conversation without subscribers is released: 5 minutes by default, `Infinity` for
+   * never.
    */
   releaseAfter?: number;
   /**
-   * Whether it connects at once. By default: in a page or a worker of one, yes; elsewhere with the first `subscribe`,
-   * `on`, `send`, command, `ready()` or `start()`, so that a server that renders pages connects nowhere. With `false`, only
-   * `start()` or `reconnect()` does.
+   * Whether the chat connects at once. By default it does so in a page or in a worker of a page; elsewhere it connects with
+   * the first `subscribe`, `on`, `send`, command, `ready()` or `start()`, so that a server that renders pages does not
+   * connect. With `false`, only `start()` or `reconnect()` connects.
    */
   start?: boolean;
-  /** The WebSocket to use where the platform has none, or another. */
+  /** The WebSocket class to use, if the platform has none or the app needs another one. */
   WebSocket?: new (url: string, protocols?: string | string[]) => WebSocket;
-  /** What tells that the network, or the person, is back. */
+  /** Reports that the network is back or that the app becomes visible. */
   network?: NetworkSource;
-  /** What happens on the connection, line by line: `true` writes it to the console. No line has a token or a text in it. */
+  /** Logs the events of the connection: `true` writes lines to the console. No line contains a token or a text. */
   debug?: boolean | ((line: string, ...details: unknown[]) => void);
   /** For tests: another clock. */
   clock?: Clock;
 }
 
-/** What a message says. */
+/** The content of a message. */
 export interface Draft {
   text?: string | undefined;
-  /** Anything of the application's own. */
+  /** Data of the application. */
   data?: DraftData | undefined;
   /** The `seq` of the message that this one answers. */
   replyTo?: Seq | undefined;
 }
 
-/** A message as it stands now: edits, deletion and reactions are folded in. */
+/** A message in its current state, after its edits, its deletion and its reactions. */
 export interface ChatMessage {
   readonly kind: "message";
-  /** The same for as long as the message is in the list, also while it goes from pending to sent. */
+  /** An id that does not change while the message is in the list, also when the message becomes `sent`. */
   readonly id: string;
-  /** Its number in the conversation; absent until the server has stored it. */
+  /** The message's number in the conversation; absent until the server has stored the message. */
   readonly seq?: Seq;
   readonly from: UserId;
-  /** The server's time; until it is stored, the device's. */
+  /** The server's time; until the message is stored, the device's. */
   readonly at: Timestamp;
   readonly key?: string;
   readonly text?: string;
@@ -183,14 +183,14 @@ export interface ChatMessage {
   readonly replyTo?: Seq;
   readonly edited?: Edited;
   readonly deleted?: boolean;
-  /** Who reacted how: users in the order of their reactions, by emoji (without U+FE0F). */
+  /** The reactions: for each emoji (without U+FE0F) the users, in the order of their reactions. */
   readonly reactions: Readonly<Record<string, readonly UserId[]>>;
   readonly state: OutgoingState;
-  /** Why it failed. */
+  /** Why the message failed. */
   readonly error?: ChatError;
 }
 
-/** A change of a conversation that is no message, for a list of both. */
+/** An event of a conversation that is no message, such as a join, for the timeline. */
 export interface Notice {
   readonly kind: "notice";
   readonly id: string;
@@ -198,22 +198,22 @@ export interface Notice {
   readonly from: UserId;
   readonly at: Timestamp;
   readonly type: "create" | "join" | "leave" | "invite" | "remove" | "role" | "rename";
-  /** Whom it is about, where that is not `from`. */
+  /** The user whom the event is about, if that is not `from`. */
   readonly user?: UserId;
   readonly role?: ChatRole;
   readonly title?: string;
 }
 
-/** Messages around one, as they stand now. They are not kept up to date. */
+/** Messages around a message, in their current state. They are not kept up to date. */
 export interface MessageWindow {
   readonly messages: readonly ChatMessage[];
   readonly hasOlder: boolean;
   readonly hasNewer: boolean;
 }
 
-/** How long a command may take. */
+/** The time-out of a command, and a signal that ends it. */
 export interface CommandOptions {
-  /** Ends the waiting: the promise rejects with `aborted`. What was sent already may be done all the same. */
+  /** Ends the waiting: the promise rejects with `aborted`. The server may still execute a command that was sent. */
   signal?: AbortSignal | undefined;
   /** Milliseconds after which the promise rejects, with `timeout`, or `offline` without a connection: 30,000 by default. */
   timeout?: number | undefined;
@@ -222,21 +222,21 @@ export interface CommandOptions {
 /** Which messages a listener wants. */
 export interface Listening {
   /**
-   * `all`, the default: each one, also those that were written while there was no connection, however many. `none`: those
-   * that are written from now on, while one is connected.
+   * `all`, the default: every message, including all those that were sent while there was no connection. `none`: only
+   * messages that are sent from now on, while the chat is connected.
    */
   replay?: "all" | "none";
 }
 
-/** How many messages wait to be read. */
+/** The number of unread messages. */
 export interface UnreadTotal {
   readonly messages: number;
   readonly conversations: number;
-  /** There are conversations that were not counted. */
+  /** Whether there are conversations that were not counted. */
   readonly more: boolean;
 }
 
-/** Where the server has stored a message. */
+/** The position at which the server has stored a message. */
 export interface Acknowledged {
   readonly conversation: ConversationId;
   readonly seq: Seq;
@@ -244,43 +244,43 @@ export interface Acknowledged {
 }
 
 /**
- * `pending`: it is sent as soon as it can be; `sent`: it is on the server's stable storage, in its place in the log;
- * `held`: it is on stable storage, and waits for a moderator; `failed`: it is not sent, unless `retry()` says so.
+ * `pending`: the message will be sent as soon as possible; `sent`: it is in the log, on the server's stable storage;
+ * `held`: it is on stable storage, and waits for a moderator; `failed`: it is not sent again, except by `retry()`.
  */
 export type OutgoingState = "pending" | "sent" | "held" | "failed";
 
-/** A message on its way. It can be used as the promise `acked`: `await`, `then`, `catch` and `finally` wait for that. */
+/** A message that is being sent. It can be used like its promise `acked`, with `await`, `then`, `catch` and `finally`. */
 export interface Outgoing extends Pick<Promise<Acknowledged>, keyof Promise<Acknowledged>> {
   readonly key: string;
   readonly state: Readable<OutgoingState>;
-  /** Why it failed. */
+  /** Why the message failed. */
   readonly error: ChatError | undefined;
-  /** Resolves when it has its place in the log; rejects with a `ChatError` when it failed. After `retry()` it is another. */
+  /** Resolves when the message is in the log; rejects with a `ChatError` if it failed. `retry()` makes a new promise. */
   readonly acked: Promise<Acknowledged>;
   /** Sends a failed message again, with the same key. */
   retry(): void;
-  /** Takes back a message that is not sent. One that is on its way may arrive all the same. */
+  /** Takes back a message that is not sent yet. A message in flight may still be stored. */
   discard(): void;
 }
 
-/** How a conversation stands, for a list of them. */
+/** The summary of a conversation, for a list of conversations. */
 export interface ConversationInfo {
   readonly id: ConversationId;
   readonly title?: string;
-  /** In a direct conversation, the other one; in a note to self, oneself. */
+  /** The other user of a direct conversation; in a note to self, the user. */
   readonly peer?: UserId;
-  /** Anyone may join. */
+  /** Whether any user may join. */
   readonly public: boolean;
   readonly role: ChatRole;
-  /** How many members there are. */
+  /** The number of members. */
   readonly memberCount: number;
   /** The last event's number, and its time. */
   readonly head: Seq;
   readonly at: Timestamp;
-  /** How far one has read, and how far any device has everything. */
+  /** How far the user has read, and how far one of the user's devices has received everything. */
   readonly read: Seq;
   readonly received: Seq;
-  /** Messages of others after that. */
+  /** The number of other users' messages after `read`. */
   readonly unread: number;
   /** The last message. */
   readonly last?: ChatMessage;
@@ -289,75 +289,75 @@ export interface ConversationInfo {
 /** Whether a user is online. */
 export interface Presence {
   readonly online: boolean;
-  /** When they were last there; absent while online, or if never seen. */
+  /** When the user was last online; absent while the user is online, or if the user was never online. */
   readonly lastSeen?: Timestamp;
 }
 
-/** Whether a user is there; `undefined` while that is not known. */
+/** Whether a user is online; `undefined` while that is not known. */
 export interface UserPresence extends Readable<Presence | undefined> {
   /**
-   * Whether the server was asked to tell. It is not for all users that an app subscribes to, where those are more than
-   * `limits.watch`: then it is for those that were subscribed to last.
+   * Whether the server sends the presence of this user. If an app subscribes to more users than `limits.watch`, it sends
+   * only that of the users of the latest subscriptions.
    */
   readonly watched: Readable<boolean>;
 }
 
 export interface ConversationEvents {
-  /** The list of messages was rebuilt from the server: too much had been missed to fill in, or the log is another. */
+  /** The list of messages was loaded again, because too many events were missed, or the server has another log. */
   resync: void;
-  /** A message that is new since the conversation was opened: once each, in order, one's own from other devices too. */
+  /** A new message since the conversation was opened: once each, in order, including the user's own from other devices. */
   message: ChatMessage;
   /** Any event of the log since the conversation was opened, once each, in order. */
   event: ChatEvent;
-  /** An edit was refused, or there was no connection in time. The message stands as before; here is what it was to be. */
+  /** An edit failed and was undone in the list; `draft` has the content that the edit would have set. */
   editFailed: { readonly seq: Seq; readonly draft: Draft; readonly error: ChatError };
 }
 
 /**
- * `loading`: the latest messages are not there yet. `missing`: there is no such conversation, or the user is not in it, which
- * the server does not tell apart; also after leaving a private one. `joinable`: the user has left a public one, and may join again.
+ * `loading`: the latest messages are not loaded yet. `missing`: the conversation does not exist or the user is not a member
+ * (the server gives the same answer for both), or the user has left a private room. `joinable`: the user has left a public room.
  */
 export type ConversationState = "loading" | "ready" | "joinable" | "missing";
 
 export interface Conversation {
-  /** The name that was asked for, `@bob`, until the user is known; then the conversation id, `@alice:bob`. */
+  /** The name that the app used, such as `@bob`, until the user is known; then the conversation id, `@alice:bob`. */
   readonly id: string;
   /**
-   * Oldest first: what the server has, and after it one's own unacknowledged messages. A new list only when a message has
-   * changed. Subscribing opens the conversation.
+   * The stored messages, oldest first, and after them the user's unacknowledged ones. The list is a new object only if a
+   * message has changed. Subscribing opens the conversation.
    */
   readonly messages: Readable<readonly ChatMessage[]>;
-  /** The same with joins, leaves, renames and roles between them. */
+  /** The messages with notices about joins, leaves, renames and roles between them. */
   readonly timeline: Readable<readonly (ChatMessage | Notice)[]>;
   /** Whether the server has messages before those of the list. */
   readonly hasOlder: Readable<boolean>;
-  /** `undefined` while one is not in it, or it is not known yet. */
+  /** The summary; `undefined` while it is not loaded, or if the user is not a member. */
   readonly info: Readable<ConversationInfo | undefined>;
-  /** By id; loaded when first subscribed to, kept up to date with roles and cursors. */
+  /** The members, sorted by id: loaded with the first subscription, with up-to-date roles and cursors. */
   readonly members: Readable<readonly ConversationMember[]> & {
-    /** Whether all of them are in the list. */
+    /** Whether the list has all members. */
     readonly complete: boolean;
-    /** Loads more of a long list. Whether it added any. */
+    /** Loads more members of a long list. Returns whether that added any. */
     loadMore(): Promise<boolean>;
   };
-  /** Who is typing, oneself excepted. */
+  /** The other users who are typing. */
   readonly typing: Readable<readonly UserId[]> & {
-    /** Call it with every keystroke: the server gets a signal every few seconds. `false` when the text is gone. */
+    /** Call this with every keystroke; a signal is sent every few seconds. Call it with `false` when the text is empty. */
     set(typing: boolean): void;
   };
   readonly state: Readable<ConversationState>;
-  /** Loads a page of earlier messages. Whether it added any. */
+  /** Loads a page of earlier messages. Returns whether that added any. */
   loadOlder(options?: CommandOptions): Promise<boolean>;
-  /** The messages around one that need not be in the list. */
+  /** Loads the messages around a message that need not be in the list. */
   around(seq: Seq, options?: CommandOptions): Promise<MessageWindow>;
   send(message: string | Draft): Outgoing;
-  /** One's own messages that are not acknowledged: `retry` and `discard` by `key`. */
+  /** The user's unacknowledged message with this key, for `retry` and `discard`. */
   outgoing(key: string): Outgoing | undefined;
-  /** Shows at once, as `deleteMessage` and `react` do, and as it was before if it fails. */
+  /** The list shows the edit at once, and undoes it if it fails; so do `deleteMessage` and `react`. */
   edit(seq: Seq, message: string | Draft, options?: CommandOptions): Promise<void>;
   deleteMessage(seq: Seq, options?: CommandOptions): Promise<void>;
   react(seq: Seq, emoji: string, on?: boolean, options?: CommandOptions): Promise<void>;
-  /** Tells that a person has read up to here; without `upto`, everything that is loaded. */
+  /** Marks the messages up to here as read; without `upto`, all loaded messages. */
   markRead(upto?: Seq): void;
   join(options?: CommandOptions): Promise<void>;
   leave(options?: CommandOptions): Promise<void>;
@@ -365,9 +365,9 @@ export interface Conversation {
   removeMember(user: UserId, options?: CommandOptions): Promise<void>;
   setRole(user: UserId, role: ChatRole, options?: CommandOptions): Promise<void>;
   rename(title: string, options?: CommandOptions): Promise<void>;
-  /** Forgets the list and the members, until the next subscriber. Happens by itself: see `releaseAfter`. */
+  /** Forgets the list and the members until the next subscription. This also happens automatically: see `releaseAfter`. */
   release(): void;
-  /** Returns the function that ends it. Listeners of `message` and `event` open the conversation. */
+  /** Adds a listener; returns the function that removes it. Listeners of `message` and `event` open the conversation. */
   on<K extends keyof ConversationEvents>(
     event: K,
     listener: (value: ConversationEvents[K]) => unknown,
@@ -377,18 +377,18 @@ export interface Conversation {
 
 export interface ChatEvents {
   /**
-   * A message that is new, in any conversation: once each, in order. With `replay: "all"` (see `Listening`) all
-   * conversations are kept in step for it.
+   * A new message in any conversation: once each, in order. With `replay: "all"` (see `Listening`) the SDK loads missed
+   * messages of all conversations.
    */
   message: { message: ChatMessage; conversation: Conversation };
-  /** Something in the background failed that no promise tells of. */
+  /** A background failure that rejects no promise. */
   error: ChatError;
-  /** A frame of the server's that is not known here. */
+  /** A frame of the server whose type the SDK does not know. */
   frame: { readonly type: string; readonly [field: string]: unknown };
 }
 
 export interface NewRoom {
-  /** The room's id; without it one is made. */
+  /** The room's id; by default a random one. */
   room?: string;
   title?: string;
   public?: boolean;
@@ -397,37 +397,37 @@ export interface NewRoom {
 
 export interface Chat {
   readonly status: Readable<ChatStatus>;
-  /** Who one is; `undefined` until the first welcome. */
+  /** The user's id; `undefined` until the first `welcome`. */
   readonly user: Readable<UserId | undefined>;
-  /** What the server allows; `undefined` until the first welcome. */
+  /** The server's limits; `undefined` until the first `welcome`. */
   readonly limits: ChatLimits | undefined;
-  /** What the server can do beyond the first version of the protocol. */
+  /** The server's features beyond the first version of the protocol. */
   readonly features: readonly string[];
   /** Unread messages of all conversations, also of those that are not loaded. */
   readonly unread: Readable<UnreadTotal>;
-  /** The inbox, latest activity first. */
+  /** The user's conversations, latest activity first. */
   readonly conversations: Readable<readonly ConversationInfo[]> & {
     /** Whether the server has conversations that are not loaded. */
     readonly hasMore: Readable<boolean>;
-    /** Loads a page more. Whether it added any. */
+    /** Loads the next page. Returns whether that added any. */
     loadMore(options?: CommandOptions): Promise<boolean>;
   };
-  /** One's own messages that are not acknowledged. */
+  /** The user's unacknowledged messages. */
   readonly outbox: ChatOutbox;
-  /** `"#general"`, `"@bob"` or a conversation id; the same object for the same conversation. Throws `invalid` for what is no name. */
+  /** The conversation `"#general"`, `"@bob"` or with an id; always the same object. Throws `invalid` for an invalid name. */
   conversation(id: string): Conversation;
   create(room?: NewRoom, options?: CommandOptions): Promise<Conversation>;
-  /** Whether a user is there. The server answers for users who share a conversation with this one. */
+  /** The presence of a user. The server sends it only for users who share a conversation with this user. */
   presence(user: UserId): UserPresence;
-  /** Connects, where nothing has yet: see the option `start`. */
+  /** Connects, if the chat has not connected yet: see the option `start`. */
   start(): void;
-  /** Tries to connect now, also after it was given up. A token that does not come is asked for again. */
+  /** Tries to connect now, also after the attempts have ended. If a token is being requested, requests it again. */
   reconnect(): void;
-  /** Ends it, for good. What is in the outbox stays there; what is sent afterwards fails with `closed`. */
+  /** Closes the chat for good. The storage keeps the outbox; later messages fail with `closed`. */
   close(): void;
-  /** Resolves when there is a connection; rejects when there will be none, or with `signal` and `timeout`. */
+  /** Resolves when there is a connection; rejects if it is lost for good, or after `signal` or `timeout`. */
   ready(options?: CommandOptions): Promise<Chat>;
-  /** Sends any command of the protocol, for what the SDK has no function for. It may be sent again after a loss. */
+  /** Sends any command of the protocol, if the SDK has no method for it. It may be sent again after a lost connection. */
   command<T = Record<string, unknown>>(type: string, fields?: object, options?: CommandOptions): Promise<T>;
   on<K extends keyof ChatEvents>(
     event: K,

@@ -20,7 +20,7 @@ import { connect } from "@switchboard/client";
 import type { Chat, ChatMessage, ChatOptions, Conversation, Draft, Outgoing, Readable } from "./types.js";
 import { markReadWhileVisible } from "./visible.js";
 
-/** The value of a readable as a ref, for as long as the component, or the effect scope, lives. Another readable is followed. */
+/** The value of a readable as a ref, until the component or effect scope ends. The readable itself may change. */
 export function useValue<T>(readable: MaybeRefOrGetter<Readable<T>>): Readonly<ShallowRef<T>> {
   const instance = getCurrentInstance();
   // When the page is hydrated, the component shows the value of the server's render until it is mounted.
@@ -41,12 +41,12 @@ export function useValue<T>(readable: MaybeRefOrGetter<Readable<T>>): Readonly<S
   return value;
 }
 
-/** Under which a chat is provided: `app.provide(chatKey, chat)` does what `provideChat` does, for the whole app. */
+/** The injection key of the chat: `app.provide(chatKey, chat)` does the same as `provideChat`, for the whole app. */
 export const chatKey: InjectionKey<Chat> = Symbol("switchboard chat");
 
 /**
- * The chat of the components below: one that the app has made, or, by its address and options, one of this component's. That
- * one is connected while the component is mounted, and never while a server renders.
+ * Provides a chat to the components below: one that the app has made, or with a URL and options a new one. The new chat is
+ * connected while the component is mounted, and never while a server renders.
  */
 export function provideChat(chat: Chat): Chat;
 export function provideChat(url: string, options: ChatOptions): Chat;
@@ -68,7 +68,7 @@ export function useChat(): Chat {
   return chat;
 }
 
-/** A conversation by its name: `#general`, `@bob`, or a conversation id. It follows a name that changes. */
+/** A conversation by its name: `#general`, `@bob`, or a conversation id. The name may change. */
 export function useConversation(id: MaybeRefOrGetter<string>): ComputedRef<Conversation> {
   const chat = useChat();
   return computed(() => chat.conversation(toValue(id)));
@@ -85,7 +85,7 @@ export interface Messages {
   markRead(upto?: number): void;
 }
 
-/** The messages of a conversation, by its name or as an object, and what one does with them. */
+/** The messages of a conversation, which is given by name or as an object, and the methods for them. */
 export function useMessages(of: MaybeRefOrGetter<string | Conversation>): Messages {
   const chat = inject(chatKey, undefined);
   const conversation = computed(() => {
@@ -105,7 +105,7 @@ export function useMessages(of: MaybeRefOrGetter<string | Conversation>): Messag
   };
 }
 
-/** Marks a conversation as read while a person can see `end`, an element at the end of its messages. */
+/** Marks a conversation as read while the user can see `end`, an element at the end of its messages. */
 export function useMarkRead(
   conversation: MaybeRefOrGetter<Conversation>,
   end: MaybeRefOrGetter<Element | null | undefined>,

@@ -14,61 +14,61 @@ export interface FakeServerOptions {
   limits?: Partial<Limits>;
 }
 
-/** What an app passes on as its `WebSocket`. */
+/** The value for the option `WebSocket` of `connect`. */
 export type FakeWebSocket = NonNullable<ChatOptions["WebSocket"]>;
 
-/** Connections that a test cuts without touching the others. */
+/** A group of connections that a test can cut without affecting others. */
 export interface FakeLine {
   readonly WebSocket: FakeWebSocket;
-  /** Loses its connections as a network does, without a farewell. They may come back at once. */
+  /** Cuts the connections without a close frame, as a failing network does. They may be made again at once. */
   cut(): void;
-  /** Loses them, and lets none through until `mend`. */
+  /** Cuts the connections, and refuses new ones until `mend`. */
   part(): void;
   mend(): void;
 }
 
 export interface FakeServer {
-  /** For `connect`, together with `WebSocket`. */
+  /** The URL for `connect`, together with `WebSocket`. */
   readonly url: string;
   readonly WebSocket: FakeWebSocket;
-  /** Users that are connected, one entry for each connection. */
+  /** The connected users, with one entry for each connection. */
   readonly connections: readonly UserId[];
-  /** A user's chat. Its outbox is kept in memory only, unless the options say otherwise. */
+  /** Makes a chat of a user. Its outbox is in memory, unless the options have another storage. */
   connect(user: UserId, options?: Partial<ChatOptions>): Chat;
   /**
-   * Says a command in a user's name, as a back end does over HTTP, and gives the fields of its `ok`:
+   * Sends a command in a user's name, as a back end does over HTTP, and returns the fields of its `ok`:
    * `server.command("bob", "send", { to: "@alice", text: "hi" })`.
    *
    * @throws ChatError
    */
   command(user: UserId, type: string, fields?: object): Record<string, unknown>;
   /**
-   * The messages of a conversation as they stand, oldest first, and its raw log.
+   * The messages of a conversation in their current state, oldest first, and its raw log.
    *
-   * @throws ChatError `not_found`, where there is no such conversation: `#general` or `@alice:bob`
+   * @throws ChatError `not_found` if there is no conversation with this id (`#general` or `@alice:bob`)
    */
   history(conversation: ConversationId): readonly WithData<Message>[];
   log(conversation: ConversationId): readonly WithData<Event>[];
-  /** A line of its own, for connections that are to be lost apart from the others. */
+  /** Makes a separate group of connections, which a test can cut alone. */
   line(): FakeLine;
-  /** Loses connections, of all users or of one. */
+  /** Cuts the connections of all users, or of one. */
   cut(user?: UserId): void;
-  /** Closes connections with a close code of the protocol: 4502, say. */
+  /** Closes connections with a close code of the protocol, such as 4502. */
   close(code: number, reason?: string, user?: UserId): void;
-  /** Ends as a server does that restarts: `bye`, then 1012. Nobody comes in until `start`. */
+  /** Stops like a server that restarts: sends `bye`, closes with 1012, and refuses connections until `start`. */
   stop(retryAfter?: number): void;
   start(): void;
-  /** Nothing arrives, on either side, until `resume`. Connections stay. */
+  /** Delays all frames in both directions until `resume`. Connections stay open. */
   pause(): void;
   resume(): void;
-  /** Forgets the end of a log, as a server that was restored from an older backup: `head` is the last event that is left. */
+  /** Removes the events after `head` from a log, like a server that was restored from an older backup. */
   restore(conversation: ConversationId, head: Seq): void;
 }
 
 /** The number of started servers. Each gets another address, so that data that is stored by address (an outbox) is not shared. */
 let started = 0;
 
-/** Starts a server that ends with its last reference. */
+/** Starts a fake server. It need not be stopped: it is garbage when nothing refers to it. */
 export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
   const world = new World({ ...LIMITS, ...limits });
   const network = new Network();

@@ -29,7 +29,8 @@ impl WriteNumber {
     pub const MAX: u64 = MAX_SAFE_INTEGER as u64;
 
     /// Reads the write number of a frame, which is a JSON object; `None` if the frame has none.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The name of the invalid field, and what is wrong with it.
     pub(crate) fn read(frame: &str) -> Result<Option<Self>, (&'static str, String)> {
         let Numbers { n, after } = serde_json::from_str(frame).map_err(|error| {

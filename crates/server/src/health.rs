@@ -16,10 +16,10 @@ use switchboard_store::refusal::Refusal;
 use switchboard_store::{Change, SharedStore, Submission};
 
 /// How long each step may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const STEP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a report is reused. Each check costs a commit, and any client may request one.
-const KEPT: Duration = Duration::from_secs(1);
+const REPORT_TTL: Duration = Duration::from_secs(1);
 
 /// The last report, and when it was made.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl Health {
     pub(crate) async fn report(&self, store: &SharedStore, bus: Option<&dyn Bus>) -> Report {
         let mut last = self.0.lock().await;
         match &*last {
-            Some((at, report)) if at.elapsed() < KEPT && report.agrees(store) => report.clone(),
+            Some((at, report)) if at.elapsed() < REPORT_TTL && report.agrees(store) => report.clone(),
             _ => {
                 let report = probe(store, bus).await;
                 *last = Some((Instant::now(), report.clone()));
@@ -85,10 +85,10 @@ async fn probe(store: &SharedStore, bus: Option<&dyn Bus>) -> Report {
 
 async fn step(work: impl Future<Output = Result<(), Refusal>>) -> Step {
     let began = Instant::now();
-    match tokio::time::timeout(PATIENCE, work).await {
+    match tokio::time::timeout(STEP_TIMEOUT, work).await {
         Ok(Ok(())) => Step::Milliseconds(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)),
         Ok(Err(refusal)) => Step::Error(refusal.message.to_string()),
-        Err(_) => Step::Error(format!("no answer within {PATIENCE:?}")),
+        Err(_) => Step::Error(format!("no answer within {STEP_TIMEOUT:?}")),
     }
 }
 

@@ -95,6 +95,9 @@ pub(crate) struct Outbox {
     metrics: Arc<Metrics>,
 }
 
+/// Own events that the order of their conversations has not reached yet.
+type PendingOwnEvents = BTreeSet<(ConversationKey, Seq)>;
+
 #[derive(Debug, Default)]
 struct Inner {
     frames: VecDeque<Queued>,
@@ -106,7 +109,7 @@ struct Inner {
     /// are missing.
     too_far_behind: bool,
     /// The connection's own events that are stored and wait until earlier events of their conversation are applied.
-    pending_own: Option<Box<BTreeSet<(ConversationKey, Seq)>>>,
+    pending_own: Option<Box<PendingOwnEvents>>,
     /// The pong for the last ping. One pong answers any number of pings (RFC 6455 section 5.5.3).
     pong: Option<Bytes>,
     /// How many writes have no outcome in the queue yet.

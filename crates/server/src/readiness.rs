@@ -13,7 +13,7 @@ use switchboard_store::record::Answer;
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the result of a read is reused, so that a thousand probes at the same time cause only one read.
-const FRESH: Duration = Duration::from_millis(100);
+const READ_RESULT_TTL: Duration = Duration::from_millis(100);
 
 /// The pending read of the store, or the last one.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ struct Read {
 impl Asked {
     fn is_fresh(&self) -> bool {
         match self.read.peek() {
-            Some(read) => read.at.elapsed() < FRESH,
+            Some(read) => read.at.elapsed() < READ_RESULT_TTL,
             // If all probes that waited were cancelled, nothing polls the read, so it must not count as pending for ever.
             None => self.since.elapsed() < READ_TIMEOUT,
         }
@@ -93,7 +93,7 @@ mod tests {
         assert!(answers.into_iter().all(|ready| ready));
         assert!(readiness.check(slow).await);
         assert_eq!(count.load(Ordering::Relaxed), 1);
-        tokio::time::advance(FRESH).await;
+        tokio::time::advance(READ_RESULT_TTL).await;
         assert!(readiness.check(slow).await);
         assert_eq!(count.load(Ordering::Relaxed), 2, "an answer is not good for long");
     }
@@ -107,7 +107,7 @@ mod tests {
         assert!(left.is_err() && ready);
         assert_eq!(count.load(Ordering::Relaxed), 1);
         let left = tokio::time::timeout(Duration::from_millis(1), async {
-            tokio::time::advance(FRESH).await;
+            tokio::time::advance(READ_RESULT_TTL).await;
             readiness.check(slow).await
         });
         assert!(left.await.is_err());
@@ -120,7 +120,7 @@ mod tests {
     async fn a_store_that_refuses_or_is_late_is_not_ready() {
         let readiness = Readiness::default();
         assert!(!readiness.check(|| Box::pin(async { Err(Refusal::unavailable()) })).await);
-        tokio::time::advance(FRESH).await;
+        tokio::time::advance(READ_RESULT_TTL).await;
         assert!(!readiness.check(|| Box::pin(std::future::pending())).await);
     }
 }

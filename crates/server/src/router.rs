@@ -48,7 +48,7 @@ use crate::tasks::{End, Tasks};
 use switchboard_store::clock::Clock;
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Acquaintance, Batch, Memberships, SharedStore, Standing, WRITER_THREAD};
+use switchboard_store::{Batch, Memberships, PresencePeer, SharedStore, Standing, WRITER_THREAD};
 
 /// Capacity of the queue of requests from sessions. A session waits while the queue is full.
 const INPUT_QUEUE: usize = 8_192;
@@ -77,7 +77,7 @@ enum Input {
     Subscribe(Box<Subscribe>),
     Leave(SessionSlot),
     Typing { user: UserId, conversation: ConversationId, standing: Standing, from: Option<Arc<Outbox>> },
-    Watch { session: SessionSlot, users: Vec<Acquaintance> },
+    Watch { session: SessionSlot, users: Vec<PresencePeer> },
     Revoke(UserId),
     Ping(oneshot::Sender<()>),
     Stop,
@@ -158,7 +158,7 @@ impl RouterHandle {
     }
 
     /// Replaces the list of users that a session watches.
-    pub(crate) fn watch(&self, session: SessionSlot, users: Vec<Acquaintance>) -> Result<(), Refusal> {
+    pub(crate) fn watch(&self, session: SessionSlot, users: Vec<PresencePeer>) -> Result<(), Refusal> {
         self.inputs.try_send(Input::Watch { session, users }).map_err(|_| Refusal::unavailable())
     }
 
@@ -436,7 +436,7 @@ impl Router {
         }
     }
 
-    fn watch(&mut self, session: SessionSlot, users: Vec<Acquaintance>) {
+    fn watch(&mut self, session: SessionSlot, users: Vec<PresencePeer>) {
         self.node.presence.watch(&mut self.node.registry, session, users);
     }
 

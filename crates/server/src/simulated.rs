@@ -15,7 +15,7 @@ use switchboard_protocol::UserId;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-pub use self::bus::{Air, Weather};
+pub use self::bus::{BusFaults, SimulatedNetwork};
 use crate::auth::Authenticator;
 use crate::bus::NoBus;
 use crate::config::Config;
@@ -36,7 +36,7 @@ pub struct Among {
     /// The store that all nodes share.
     pub store: Arc<dyn SharedLog>,
     /// The network of the simulated bus, and the index of this node; `None` for nodes without a bus.
-    pub air: Option<(Air, usize)>,
+    pub network: Option<(SimulatedNetwork, usize)>,
     /// How often the node compares its users with the store.
     pub sweep: Duration,
     /// How long a node counts as alive after its last heartbeat.
@@ -45,9 +45,9 @@ pub struct Among {
 
 impl Among {
     fn cluster(self) -> ClusterParts {
-        let Self { store, air, sweep, lease } = self;
-        let (bus, events) = match air {
-            Some((air, place)) => air.join(place),
+        let Self { store, network, sweep, lease } = self;
+        let (bus, events) = match network {
+            Some((network, place)) => network.join(place),
             None => (Arc::new(NoBus) as _, mpsc::channel(1).1),
         };
         ClusterParts { store, bus, events, sweep, lease }

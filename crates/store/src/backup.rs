@@ -66,7 +66,8 @@ pub enum Step {
 
 /// Copies the database in the directory `data` to the file `to`. The copy contains everything that was acknowledged before
 /// the call.
-/// | # Errors
+///
+/// # Errors
 /// There is no database, a newer version made it, the file exists already, or it cannot be written.
 pub fn backup(
     data: &Path,

@@ -2,7 +2,7 @@
 //! each.
 
 mod coalesce;
-mod turn;
+mod transaction_order;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use crossbeam_channel::Receiver;
 use switchboard_protocol::{Timestamp, UserId};
 use tokio::sync::mpsc;
 
-use self::turn::Turns;
+use self::transaction_order::TransactionOrder;
 use super::change::rows::Rows;
 use super::change::{self, Actor, Failed, Rules, StoreError as _};
 use super::write_fault::WriteFault;
@@ -32,7 +32,7 @@ pub(super) const MAX_QUEUED_BATCHES: usize = 8;
 
 /// The result of one write of a batch.
 #[derive(Debug)]
-pub(super) enum Settled {
+pub(super) enum WriteResult {
     /// The write is stored, or refused because of its content.
     Answered(Result<Committed, Refusal>),
     /// The write could not be stored.
@@ -42,7 +42,7 @@ pub(super) enum Settled {
 }
 
 /// The results of a batch, in the order of its writes.
-pub(super) type Results = Vec<Settled>;
+pub(super) type Results = Vec<WriteResult>;
 
 /// The state that the writer shares with its readers.
 #[derive(Debug, Default)]
@@ -168,8 +168,8 @@ pub(super) fn apply<R: Rows>(
     batch: &[Submission],
     now: Timestamp,
 ) -> Result<Results, R::Error> {
-    let mut results: Results = batch.iter().map(|_| Settled::Rejected).collect();
-    let mut turns = Turns::default();
+    let mut results: Results = batch.iter().map(|_| WriteResult::Rejected).collect();
+    let mut turns = TransactionOrder::default();
     for index in coalesce::order(batch) {
         let (Some(one), Some(result)) = (batch.get(index), results.get_mut(index)) else { continue };
         if let Err(early) = turns.check(&one.origin) {
@@ -181,7 +181,7 @@ pub(super) fn apply<R: Rows>(
         *result = match change::apply(rows, rules, actor, one.change.clone(), now) {
             Ok(committed) => {
                 turns.settle(&one.origin, true);
-                Settled::Answered(Ok(committed))
+                WriteResult::Answered(Ok(committed))
             }
             Err(Failed::Refused(refusal)) => {
                 if refusal.code.retryable() {
@@ -189,12 +189,12 @@ pub(super) fn apply<R: Rows>(
                 } else {
                     turns.settle(&one.origin, false);
                 }
-                Settled::Answered(Err(refusal))
+                WriteResult::Answered(Err(refusal))
             }
-            Err(Failed::Uncounted) => Settled::Uncounted,
+            Err(Failed::Uncounted) => WriteResult::Uncounted,
             Err(Failed::Store(error)) if error.is_of_one() => {
                 turns.reject(&one.origin);
-                Settled::Rejected
+                WriteResult::Rejected
             }
             Err(Failed::Store(error)) => return Err(error),
         };
@@ -212,17 +212,17 @@ pub(super) fn told(
     pairs.filter_map(|(submission, result)| outcome(submission, result, uncounted)).collect()
 }
 
-fn outcome(submission: Submission, result: Settled, uncounted: &mut Vec<Submission>) -> Option<Outcome> {
+fn outcome(submission: Submission, result: WriteResult, uncounted: &mut Vec<Submission>) -> Option<Outcome> {
     match result {
-        Settled::Answered(result) => {
+        WriteResult::Answered(result) => {
             match &result {
                 Err(refusal) if refusal.code.retryable() => submission.origin.reject(),
                 settled => submission.origin.settle(settled.is_ok()),
             }
             Some(Outcome { origin: submission.origin, result })
         }
-        Settled::Rejected => Some(reject(submission)),
-        Settled::Uncounted => {
+        WriteResult::Rejected => Some(reject(submission)),
+        WriteResult::Uncounted => {
             uncounted.push(submission);
             None
         }
@@ -240,7 +240,7 @@ pub(super) fn each_alone(
             return Some(reject(one));
         }
         let result = write(std::slice::from_ref(&one)).and_then(|mut results| results.pop());
-        outcome(one, result.unwrap_or(Settled::Rejected), uncounted)
+        outcome(one, result.unwrap_or(WriteResult::Rejected), uncounted)
     });
     alone.collect()
 }

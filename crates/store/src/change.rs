@@ -130,7 +130,7 @@ struct Act<'a, R> {
 }
 
 /// The actor in a conversation that exists.
-struct Place {
+struct ActorMembership {
     conversation: Conversation,
     user: UserKey,
     membership: Option<Membership>,
@@ -138,11 +138,11 @@ struct Place {
 
 impl<R: Rows> Act<'_, R> {
     /// The conversation and the actor's membership in it, present, past or none.
-    fn check_place(&mut self, name: &ConversationId) -> Result<Place, Failed<R::Error>> {
+    fn check_place(&mut self, name: &ConversationId) -> Result<ActorMembership, Failed<R::Error>> {
         let conversation = self.rows.conversation(name)?.ok_or_else(Refusal::not_found)?;
         let user = self.rows.user(self.actor)?.ok_or_else(Refusal::not_found)?;
         let membership = self.rows.member(conversation.key, user)?;
-        Ok(Place { conversation, user, membership })
+        Ok(ActorMembership { conversation, user, membership })
     }
 
     /// The allowances against which the actor's effects count, if any.
@@ -252,7 +252,8 @@ impl<R: Rows> Act<'_, R> {
     /// short.
     fn read(&mut self, command: &Read, counts: Option<Counts>) -> Done<R> {
         let upto = command.upto;
-        let Place { conversation, user, membership } = self.check_cursor(&command.conversation, upto)?;
+        let ActorMembership { conversation, user, membership } =
+            self.check_cursor(&command.conversation, upto)?;
         let mut member = *access::check_member(membership.as_ref())?;
         let moved = upto > member.read;
         if moved {
@@ -274,7 +275,8 @@ impl<R: Rows> Act<'_, R> {
     /// Advances the member's received cursor to the given position, unless it is already there or further.
     fn received(&mut self, command: &Received) -> Done<R> {
         let upto = command.upto;
-        let Place { conversation, user, membership } = self.check_cursor(&command.conversation, upto)?;
+        let ActorMembership { conversation, user, membership } =
+            self.check_cursor(&command.conversation, upto)?;
         let mut member = *access::check_member(membership.as_ref())?;
         let moved = upto > member.received;
         if moved {
@@ -285,7 +287,7 @@ impl<R: Rows> Act<'_, R> {
     }
 
     /// The actor's membership in a conversation; refuses a cursor past the end of its log.
-    fn check_cursor(&mut self, target: &Target, upto: Seq) -> Result<Place, Failed<R::Error>> {
+    fn check_cursor(&mut self, target: &Target, upto: Seq) -> Result<ActorMembership, Failed<R::Error>> {
         let place = self.check_place(&target.resolve(self.actor))?;
         access::check_member(place.membership.as_ref())?;
         if upto > place.conversation.head {
@@ -311,7 +313,8 @@ impl<R: Rows> Act<'_, R> {
 /// How many of the member's own messages are up to a cursor: either all of them minus those after the cursor, or those up
 /// to the earlier cursor plus those between the two. `own` is the number of own messages in the range that [`nearer_end`]
 /// gives.
-/// | In a damaged row one count may be less than another. The subtraction saturates, because a panic would end the writer.
+///
+/// In a damaged row one count may be less than another. The subtraction saturates, because a panic would end the writer.
 pub(super) fn sent_upto(member: &Membership, head: Seq, upto: Seq, own: u64) -> u64 {
     if is_nearer_head(member, head, upto) {
         member.sent.saturating_sub(own)
@@ -346,7 +349,8 @@ fn entered(role: Role, since: Seq, messages: u64, earlier: Option<Membership>) -
 }
 
 /// The fields of an event as the store keeps them: without the `type`, which has its own column.
-/// | # Errors
+///
+/// # Errors
 /// The body cannot be encoded. Then the transaction must not be committed, because the client would get an `ok` for an
 /// event without its fields.
 fn fields<E: StoreError>(body: &EventBody) -> Result<String, E> {

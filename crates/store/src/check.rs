@@ -111,7 +111,8 @@ pub(super) enum Pages {
 /// Verifies the database at a path: a file, or a data directory. Beside a running server it sees one state between two
 /// commits. Returns the first [`MAX_LISTED_PROBLEMS`] problems, and one more with the number of the others. The list is
 /// empty if the database is sound.
-/// | # Errors
+///
+/// # Errors
 /// There is no database, it cannot be read at all, or a newer version made it.
 pub fn check_database(path: impl AsRef<Path>) -> anyhow::Result<Vec<Problem>> {
     let Report { mut problems, more, .. } = check(path.as_ref(), &mut |_| {})?;
@@ -123,7 +124,8 @@ pub fn check_database(path: impl AsRef<Path>) -> anyhow::Result<Vec<Problem>> {
 
 /// Verifies the database at a path like [`check_database`], but returns the whole report and calls `watch` with the
 /// progress.
-/// | # Errors
+///
+/// # Errors
 /// There is no database, it cannot be read at all, or a newer version made it.
 pub fn check(path: &Path, watch: &mut dyn FnMut(Progress)) -> anyhow::Result<Report> {
     let path = database_at(path);

@@ -14,9 +14,9 @@ use crossbeam_channel::Sender;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
+use super::fair_queue::{FairQueue, LaneOwner};
 use super::read::counts::{Progress, Step};
 use super::readers::{Job, ReaderConnection};
-use super::turns::{FairQueue, Who};
 use super::{Change, CountedRead, Counts, Outcome, Submission, batch};
 use crate::refusal::Refusal;
 
@@ -87,7 +87,7 @@ impl<D: ReaderConnection> Counter<D> {
 
     /// Queues a read of the next slice of the log.
     fn enqueue(self: &Arc<Self>, key: Key, upto: Seq, so_far: Option<Progress>) -> Result<(), Refusal> {
-        let (counter, who) = (self.clone(), Who::User(key.0.clone()));
+        let (counter, who) = (self.clone(), LaneOwner::User(key.0.clone()));
         self.turns.push(who, Box::new(move |connection| counter.count(connection, &key, upto, so_far)))
     }
 

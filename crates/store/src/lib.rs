@@ -37,6 +37,7 @@ pub mod check;
 pub mod clock;
 mod commit_metrics;
 mod counting;
+mod fair_queue;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 #[doc(hidden)]
 pub mod fault;
@@ -45,6 +46,7 @@ mod first_schema;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod in_memory;
+mod joins_and_leaves;
 mod key;
 pub mod keys;
 mod kind;
@@ -52,7 +54,6 @@ mod memberships;
 #[cfg(test)]
 mod migrations;
 pub mod origin;
-mod passages;
 pub mod postgres;
 mod read;
 mod readers;
@@ -62,7 +63,6 @@ pub mod request;
 mod rewrite;
 pub mod sqlite;
 mod table;
-mod turns;
 pub mod write_fault;
 
 use std::sync::Arc;
@@ -117,7 +117,7 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing>;
 
     /// The users among `others` who share a conversation with `user`.
-    fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>>;
+    fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>>;
 
     /// The time up to which the tokens of `user` are revoked: tokens issued then or earlier are invalid. `None` if none is.
     fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>>;
@@ -156,10 +156,11 @@ pub trait SharedLog: Store {
 
     /// For each user a page of memberships: at most `most` conversations whose key is above the given one. An unknown user
     /// has none.
-    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>>;
+    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<MembershipsPage>>;
 
     /// The membership of each user in the conversation given with them; `None` if they are not a member.
-    fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>>;
+    fn memberships_in(&self, pairs: Vec<(UserId, ConversationKey)>)
+    -> Answer<Vec<Option<CurrentMembership>>>;
 
     /// Events after `after` up to `upto`, oldest first, with the membership changes that they carry: at most one page. The
     /// page is empty only at the end of the range.
@@ -181,17 +182,23 @@ pub type Revocations = Vec<(UserId, Timestamp)>;
 
 /// A page of the conversations that a user is a member of, in the order of their keys.
 #[derive(Debug, Clone, Default)]
-pub struct PlacesPage {
+pub struct MembershipsPage {
     /// The conversations.
-    pub places: Vec<Place>,
+    pub places: Vec<CurrentMembership>,
     /// The last conversation of this page, after which the next page begins; `None` if this is the last page.
     pub next: Option<ConversationKey>,
 }
 
-impl PlacesPage {
+impl MembershipsPage {
     /// Adds a row. A damaged row has no `place`, but still advances the page. `rows` are the rows read, and `most` the rows
     /// of a full page.
-    pub fn add(&mut self, conversation: ConversationKey, place: Option<Place>, rows: usize, most: u32) {
+    pub fn add(
+        &mut self,
+        conversation: ConversationKey,
+        place: Option<CurrentMembership>,
+        rows: usize,
+        most: u32,
+    ) {
         self.places.extend(place);
         self.next = (rows >= most as usize).then_some(conversation);
     }
@@ -199,7 +206,7 @@ impl PlacesPage {
 
 /// A user's current membership in a conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct CurrentMembership {
     /// The conversation.
     pub conversation: ConversationKey,
     /// The event by which the user joined; 0 for a direct conversation, in which both users always are members.
@@ -332,7 +339,7 @@ pub struct Standing {
 
 /// A user who shares a conversation with the requesting user.
 #[derive(Debug, Clone)]
-pub struct Acquaintance {
+pub struct PresencePeer {
     /// The user.
     pub user: UserId,
     /// When the user's last device disconnected.

@@ -38,8 +38,8 @@ use super::batch::{MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, State};
 use super::counting::Counter;
 use super::write_fault::WriteFault;
 use super::{
-    Acquaintance, Batch, Excerpt, Memberships, Place, PlacesPage, Query, Revocations, Seqs, SharedLog,
-    Snapshot, Standing, Store, Submission, Summaries,
+    Batch, CurrentMembership, Excerpt, Memberships, MembershipsPage, PresencePeer, Query, Revocations, Seqs,
+    SharedLog, Snapshot, Standing, Store, Submission, Summaries,
 };
 use crate::CommitMetrics;
 use crate::clock::Clock;
@@ -172,8 +172,8 @@ impl Store for PostgresStore {
         self.readers.users.standing(user, conversation)
     }
 
-    fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
-        self.readers.users.acquaintances(user, others)
+    fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
+        self.readers.users.presence_peers(user, others)
     }
 
     fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
@@ -206,12 +206,15 @@ impl SharedLog for PostgresStore {
         self.readers.revocations(users)
     }
 
-    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>> {
+    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<MembershipsPage>> {
         self.readers.places(users, most)
     }
 
-    fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
-        self.readers.places_in(pairs)
+    fn memberships_in(
+        &self,
+        pairs: Vec<(UserId, ConversationKey)>,
+    ) -> Answer<Vec<Option<CurrentMembership>>> {
+        self.readers.memberships_in(pairs)
     }
 
     fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
@@ -220,7 +223,8 @@ impl SharedLog for PostgresStore {
 }
 
 /// Migrates the schema. Only one node at a time does this.
-/// | # Errors
+///
+/// # Errors
 /// A newer version made the database, or it cannot be changed.
 fn migrate(link: &mut BlockingConnection) -> anyhow::Result<()> {
     link.run_alone(async |client| {
@@ -243,7 +247,8 @@ fn migrate(link: &mut BlockingConnection) -> anyhow::Result<()> {
 }
 
 /// Reads the key of notices, which the first migration generated.
-/// | # Errors
+///
+/// # Errors
 /// The database cannot be read, or the key is missing.
 fn read_notice_key(link: &mut BlockingConnection) -> anyhow::Result<NoticeKey> {
     link.run_alone(async |client| {

@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Unread};
 use switchboard_protocol::{ConversationId, ErrorCode, Limits, Seq, Sync, Timestamp, UserId};
 
-use self::row::{Acquainted, Known, Listed, Membered, Start, View, Wanted, Whole};
+use self::row::{Known, Listed, Membered, PresencePeerRow, Start, View, Wanted, Whole};
 use super::change::{Failed, StoreError};
 use super::{Activity, Joined, Memberships, Query, Seen, Snapshot, Summaries};
 use crate::access;
@@ -26,7 +26,8 @@ use crate::record::{ConversationKey, LogEvent, Membership, NewerKind, UserKey};
 use crate::refusal::Refusal;
 
 /// The lookups that a store implements. All lookups on one value of the type run in one read transaction.
-/// | A remote store answers each lookup in a bounded number of round trips, for any number of rows; a local store reads
+///
+/// A remote store answers each lookup in a bounded number of round trips, for any number of rows; a local store reads
 /// rows lazily. A damaged row is logged and skipped, so that it does not hide other rows. If the answer has a fixed
 /// position for each row, a damaged row becomes `None`.
 pub(super) trait Lookups {
@@ -127,7 +128,7 @@ pub(super) trait Lookups {
     ) -> Found<(), Self>;
 
     /// The users among `users` who are known, in the order given.
-    fn acquainted(&self, users: &[UserId]) -> Found<Vec<Acquainted>, Self>;
+    fn presence_peer_rows(&self, users: &[UserId]) -> Found<Vec<PresencePeerRow>, Self>;
 
     /// Whether each of the conversations exists, in the order given.
     fn are_there(&self, conversations: &[ConversationId]) -> Found<Vec<bool>, Self>;

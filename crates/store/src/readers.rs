@@ -13,9 +13,9 @@ use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 use tokio::sync::oneshot;
 
 use super::change::Failed;
+use super::fair_queue::{FairQueue, LaneOwner, Turn};
 use super::read::{Found, Lookups, Reader, list};
-use super::turns::{FairQueue, Turn, Who};
-use super::{Acquaintance, Memberships, Query, Snapshot, Standing, Summaries};
+use super::{Memberships, PresencePeer, Query, Snapshot, Standing, Summaries};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
@@ -87,7 +87,7 @@ impl<D: ReaderConnection> Readers<D> {
     }
 
     /// Queues a read in the lane of `who`, and runs it in one transaction on one of the threads.
-    pub(super) fn read<T, F>(&self, who: Who, read: F) -> Answer<T>
+    pub(super) fn read<T, F>(&self, who: LaneOwner, read: F) -> Answer<T>
     where
         T: Send + 'static,
         F: Fn(&Reader<'_, D::Rows>) -> Found<T, D::Rows> + Send + 'static,
@@ -97,7 +97,7 @@ impl<D: ReaderConnection> Readers<D> {
 }
 
 impl<D: ReaderConnection> Queue<D> {
-    fn read<T, F>(&self, who: Who, read: F) -> Answer<T>
+    fn read<T, F>(&self, who: LaneOwner, read: F) -> Answer<T>
     where
         T: Send + 'static,
         F: Fn(&Reader<'_, D::Rows>) -> Found<T, D::Rows> + Send + 'static,
@@ -122,12 +122,14 @@ impl<D: ReaderConnection> Readers<D> {
     pub(super) fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
         let user = user.clone();
         let Query::Conversations(command) = query else {
-            return self.read(Who::User(user.clone()), move |reader| reader.answer(&user, &query));
+            return self.read(LaneOwner::User(user.clone()), move |reader| reader.answer(&user, &query));
         };
         let queue = self.queue.clone();
         Box::pin(list::make(move |list| {
             let (user, command) = (user.clone(), command.clone());
-            queue.read(Who::User(user.clone()), move |reader| reader.list(&user, &command, list.as_ref()))
+            queue.read(LaneOwner::User(user.clone()), move |reader| {
+                reader.list(&user, &command, list.as_ref())
+            })
         }))
     }
 
@@ -137,7 +139,7 @@ impl<D: ReaderConnection> Readers<D> {
         key: UserKey,
         after: ConversationKey,
     ) -> Answer<Memberships> {
-        self.read(Who::User(user.clone()), move |reader| reader.memberships(key, after))
+        self.read(LaneOwner::User(user.clone()), move |reader| reader.memberships(key, after))
     }
 
     pub(super) fn summaries(
@@ -146,12 +148,12 @@ impl<D: ReaderConnection> Readers<D> {
         key: UserKey,
         of: Vec<ConversationKey>,
     ) -> Answer<Summaries> {
-        self.read(Who::User(user.clone()), move |reader| reader.summaries(key, &of))
+        self.read(LaneOwner::User(user.clone()), move |reader| reader.summaries(key, &of))
     }
 
     pub(super) fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
         let user = user.clone();
-        self.read(Who::User(user.clone()), move |reader| reader.attach(&user, &named))
+        self.read(LaneOwner::User(user.clone()), move |reader| reader.attach(&user, &named))
     }
 
     pub(super) fn replay(
@@ -161,31 +163,31 @@ impl<D: ReaderConnection> Readers<D> {
         after: Seq,
         upto: Seq,
     ) -> Answer<Vec<LogEvent>> {
-        self.read(Who::Behind(user), move |reader| reader.replay(user, conversation, after, upto))
+        self.read(LaneOwner::Replays(user), move |reader| reader.replay(user, conversation, after, upto))
     }
 
     pub(super) fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
         let user = user.clone();
-        self.read(Who::User(user.clone()), move |reader| reader.standing(&user, &conversation))
+        self.read(LaneOwner::User(user.clone()), move |reader| reader.standing(&user, &conversation))
     }
 
-    pub(super) fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+    pub(super) fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
         let user = user.clone();
-        self.read(Who::User(user.clone()), move |reader| reader.acquaintances(&user, &others))
+        self.read(LaneOwner::User(user.clone()), move |reader| reader.presence_peers(&user, &others))
     }
 
     pub(super) fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
         let user = user.clone();
-        self.read(Who::Token(user.clone()), move |reader| reader.not_before(&user))
+        self.read(LaneOwner::Token(user.clone()), move |reader| reader.not_before(&user))
     }
 
     pub(super) fn probe(&self) -> Answer<()> {
         // The probe can be any read. No key has this hash.
-        self.read(Who::Probe, |reader| reader.api_key(&[0; 32]).map(drop))
+        self.read(LaneOwner::Probe, |reader| reader.api_key(&[0; 32]).map(drop))
     }
 
     pub(super) fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
-        self.read(Who::Key(hash), move |reader| reader.api_key(&hash))
+        self.read(LaneOwner::Key(hash), move |reader| reader.api_key(&hash))
     }
 }
 

@@ -148,19 +148,21 @@ pub struct Effect {
     /// The user whose membership changed.
     pub user: UserId,
     /// Whether the user joined or left.
-    pub passage: Passage,
+    #[serde(rename = "passage")]
+    pub join_or_leave: JoinOrLeave,
 }
 
 /// Joining a conversation, or leaving it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Passage {
+pub enum JoinOrLeave {
     /// The user joined or was added.
-    In {
+    #[serde(rename = "in")]
+    Join {
         /// The last event that the user has already seen: the one by which they left before, or, for a new member, the
         /// event before this one.
         seen: Seq,
     },
     /// The user left or was removed.
-    Out,
+    #[serde(rename = "out")]
+    Leave,
 }

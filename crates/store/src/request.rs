@@ -158,7 +158,8 @@ impl From<Command> for Request {
 }
 
 /// Checks the content of a command that its types do not check.
-/// | # Errors
+///
+/// # Errors
 /// The content exceeds a limit, or is missing. The refusal names the field and the limit.
 pub fn check(command: &Command, limits: &Limits) -> Result<(), Refusal> {
     match command {

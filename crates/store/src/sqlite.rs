@@ -37,7 +37,7 @@ use super::change::{self, Actor, Failed, Rules};
 use super::counting::Counter;
 use super::write_fault::WriteFault;
 use super::{
-    Acquaintance, Batch, Change, Memberships, Query, Snapshot, Standing, Store, Submission, Summaries,
+    Batch, Change, Memberships, PresencePeer, Query, Snapshot, Standing, Store, Submission, Summaries,
 };
 use crate::CommitMetrics;
 use crate::clock::Clock;
@@ -132,7 +132,8 @@ pub struct SqliteStore {
 impl SqliteStore {
     /// Opens the database in `settings.data`: takes its lock and migrates its schema. The receiver gets the outcomes of
     /// submissions. The writer ends when the store and the receiver are dropped.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The directory cannot be used, another server uses it, its installation was moved to PostgreSQL, the database belongs
     /// to another program, or a newer version made it. A full disk is no error: the store serves reads, and writes once
     /// there is room.
@@ -255,8 +256,8 @@ impl Store for SqliteStore {
         self.readers.standing(user, conversation)
     }
 
-    fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
-        self.readers.acquaintances(user, others)
+    fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
+        self.readers.presence_peers(user, others)
     }
 
     fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {

@@ -22,9 +22,9 @@ const ANSWER_TIMEOUT = 10_000;
 /** The same when the page becomes visible or the network returns, because a user may be waiting. */
 const ANSWER_TIMEOUT_IN_FRONT = 4_000;
 /** Milliseconds between two checks of the time-outs. Background pages may check only once a minute, which is also correct. */
-const TICK = 5_000;
+const CHECK_INTERVAL = 5_000;
 /** A connection that lasted this many milliseconds resets the backoff. */
-const GOOD = 10_000;
+const BACKOFF_RESET = 10_000;
 /** Milliseconds over which hidden pages spread their reconnects when the network returns. */
 const ONLINE_JITTER = 1_000;
 
@@ -189,7 +189,7 @@ export class Connection {
     this.#error = this.#retryAfter = undefined;
     this.#stamp();
     this.#deadline = this.clock.now() + ANSWER_TIMEOUT;
-    this.#ticks.reset(TICK);
+    this.#ticks.reset(CHECK_INTERVAL);
     const current = () => "socket" in this.#state && this.#state.socket === socket;
     socket.onopen = () => this.#hello(credentials);
     socket.onmessage = ({ data }) => current() && this.#receive(String(data));
@@ -317,7 +317,7 @@ export class Connection {
     const { error, final, wait, code } = why;
     const reason = why.reason ?? error?.message ?? NO_CONNECTION;
     const state = this.#state;
-    if (state.at === "online" && this.clock.now() - state.since > GOOD) this.#failures = 0;
+    if (state.at === "online" && this.clock.now() - state.since > BACKOFF_RESET) this.#failures = 0;
     const retryIn = delay(this.#failures++, wait);
     this.#leave({ at: "ended" });
     if (!final) this.#wait(retryIn, wait !== undefined);
@@ -334,7 +334,7 @@ export class Connection {
   }
 
   #tick(): void {
-    this.#ticks.set(TICK);
+    this.#ticks.set(CHECK_INTERVAL);
     this.#look();
   }
 
@@ -351,14 +351,14 @@ export class Connection {
     if (!this.online || this.#deadline !== Infinity) return;
     const silent = this.clock.now() - this.#received;
     // On some platforms one clock stops while the device sleeps; the wall clock shows the sleep.
-    const slept = this.clock.wall() - this.#receivedWall - silent > 2 * TICK;
+    const slept = this.clock.wall() - this.#receivedWall - silent > 2 * CHECK_INTERVAL;
     if (slept || silent > PING_AFTER) this.#ping(slept ? ANSWER_TIMEOUT_IN_FRONT : ANSWER_TIMEOUT);
   }
 
   #ping(timeout: number): void {
     this.#deadline = Math.min(this.#deadline, this.clock.now() + timeout);
     this.command({ type: "ping" }, () => {});
-    this.#ticks.reset(Math.min(TICK, timeout + 100));
+    this.#ticks.reset(Math.min(CHECK_INTERVAL, timeout + 100));
   }
 
   /** Handles that the page is visible again or the network is back. */

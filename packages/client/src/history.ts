@@ -8,7 +8,7 @@ import { Timeline } from "./timeline.js";
 /** The messages of a page. */
 const PAGE = 50;
 /** How many messages a list keeps when new ones arrive; earlier pages that the app has loaded stay, too. */
-const KEPT = 1_000;
+const MAX_SHOWN = 1_000;
 
 type State =
   /** The list has no subscriber. */
@@ -36,7 +36,7 @@ export interface PageOptions {
 export class History {
   #owner: HistoryOwner;
   #state: State = { is: "closed" };
-  #keep = KEPT;
+  #keep = MAX_SHOWN;
   /** For each requested page, the events that were applied since the request. */
   #meanwhile = new Set<Event[]>();
 
@@ -83,7 +83,7 @@ export class History {
 
   close(): void {
     this.#state = { is: "closed" };
-    this.#keep = KEPT;
+    this.#keep = MAX_SHOWN;
   }
 
   apply(event: Event): void {
@@ -128,7 +128,7 @@ export class History {
         for (const event of meanwhile) shown.apply(event);
         const rebuilt = state.shown !== undefined;
         this.#state = { is: "ready", shown };
-        this.#keep = KEPT;
+        this.#keep = MAX_SHOWN;
         this.#owner.onLoaded(page.head, rebuilt);
       } catch (error) {
         if (this.#state !== state || state.request !== request) return;

@@ -16,7 +16,7 @@ const PAGE = 50;
 /** The most conversations of a page, if the server has no limit for it. */
 const PAGE_MOST = 200;
 /** Milliseconds before the third look-up in a row that did not find everything; doubled with each further one. */
-const LOOK_AGAIN = 500;
+const LOOKUP_RETRY = 500;
 const LOOK_AGAIN_MOST = 60_000;
 /** The most conversations that `welcome.unread` counts. */
 const COUNTED = 200;
@@ -171,7 +171,7 @@ export class Inbox {
   #afterLook(): void {
     this.#owner.onFound();
     if (!this.#lookAgain) return void (this.#fruitless = 0);
-    const wait = this.#fruitless && Math.min(LOOK_AGAIN_MOST, LOOK_AGAIN * 2 ** (this.#fruitless - 1));
+    const wait = this.#fruitless && Math.min(LOOK_AGAIN_MOST, LOOKUP_RETRY * 2 ** (this.#fruitless - 1));
     this.#fruitless++;
     this.#nextLook.set(wait);
   }

@@ -8,11 +8,11 @@ import type { Event, LogBody, Seq } from "./protocol.js";
 export type Source = "live" | "sync" | "own";
 
 /** Milliseconds to wait for missing events before they are paged, because an `ok` may arrive before earlier events. */
-const OVERTAKEN = 300;
+const MISSING_EVENT_WAIT = 300;
 /** The events of a page. */
 const PAGE = 200;
 /** After this many pages without progress the log counts as another one. */
-const FRUITLESS = 3;
+const MAX_PAGES_WITHOUT_PROGRESS = 3;
 
 type State =
   /** The cursor is unknown until a page of history or a summary has arrived. */
@@ -120,7 +120,7 @@ export class Log {
         for (const event of page.events) this.receive(event, "sync");
         if (replaced()) return;
         this.#fruitless = state.cursor > before ? 0 : this.#fruitless + 1;
-        more = page.more && page.events.length > 0 && this.#fruitless < FRUITLESS;
+        more = page.more && page.events.length > 0 && this.#fruitless < MAX_PAGES_WITHOUT_PROGRESS;
       }
       this.#enter({ is: "following", cursor: state.cursor });
     } catch (error) {
@@ -130,7 +130,7 @@ export class Log {
       else if (!(error instanceof ChatError)) this.#owner.report(error);
       return;
     }
-    if (this.#ahead.size && this.#fruitless >= FRUITLESS) {
+    if (this.#ahead.size && this.#fruitless >= MAX_PAGES_WITHOUT_PROGRESS) {
       // The server does not have the missing events, so this is another log.
       this.#fruitless = 0;
       return this.#owner.onRefused(
@@ -171,7 +171,7 @@ export class Log {
     if (!this.#ahead.size) {
       if (this.#state.is === "waiting") this.#enter({ is: "following", cursor: this.#state.cursor });
     } else if (this.#state.is === "following") {
-      const timer = this.#owner.clock.setTimeout(() => void this.fill(), OVERTAKEN);
+      const timer = this.#owner.clock.setTimeout(() => void this.fill(), MISSING_EVENT_WAIT);
       this.#enter({ is: "waiting", cursor: this.#state.cursor, timer });
     }
   }

@@ -18,12 +18,12 @@ export { Entry };
 /** The most messages in flight; the others wait for the answers. */
 const AT_ONCE = 32;
 /** The first and the longest delay, in milliseconds, before the next attempt to use a storage that failed. */
-const PAUSE = 1_000;
-const PAUSE_MOST = 30_000;
+const RETRY_DELAY = 1_000;
+const MAX_RETRY_DELAY = 30_000;
 /** The default time, in milliseconds, for which a message may wait here. */
 const MAX_AGE = 24 * 3_600_000;
 
-const backoff = (attempts: number): number => Math.min(PAUSE_MOST, PAUSE * 2 ** attempts);
+const backoff = (attempts: number): number => Math.min(MAX_RETRY_DELAY, RETRY_DELAY * 2 ** attempts);
 
 export interface OutboxOwner {
   readonly me: string | undefined;

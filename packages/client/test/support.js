@@ -23,7 +23,7 @@ const environment = Object.fromEntries(
 );
 
 /** Milliseconds that a test waits before it fails. */
-const PATIENCE = 30_000;
+const TEST_TIMEOUT_MS = 30_000;
 
 /** A server on its own data directory; stopped and deleted after the test `t`. */
 export class Server {
@@ -237,7 +237,7 @@ export function until(store, wanted, what = wanted.toString()) {
       reject(
         new Error(`waited in vain for ${what}; it is ${JSON.stringify(store.getSnapshot(), null, 1).slice(0, 2_000)}`),
       );
-    }, PATIENCE);
+    }, TEST_TIMEOUT_MS);
     stop = store.subscribe((value) => {
       if (done || !wanted(value)) return;
       done = true;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{Address, Bus, BusEvent, NodeId, Notice};
-use switchboard_store::record::{ConversationKey, Effect, Passage};
+use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 
 /// How long a law waits for an event before it fails.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -141,7 +141,7 @@ fn event(key: i64, seq: u64) -> Notice {
         name: ConversationId::parse("#room").expect("an id"),
         seq: Seq(seq),
         frame: frame(),
-        effects: vec![Effect { user: user("eve"), passage: Passage::In { seen: Seq(3) } }],
+        effects: vec![Effect { user: user("eve"), join_or_leave: JoinOrLeave::Join { seen: Seq(3) } }],
     }
 }
 

@@ -29,7 +29,7 @@ use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::write_fault::WriteFault;
 use switchboard_store::{
-    Acquaintance, Memberships, Query, SharedStore, Snapshot, Standing, Store, Submission, Summaries,
+    Memberships, PresencePeer, Query, SharedStore, Snapshot, Standing, Store, Submission, Summaries,
 };
 
 /// A store that answers every query with an error, so that a request exercises only the code before the store.
@@ -62,7 +62,7 @@ impl Store for Away {
     fn standing(&self, _: &UserId, _: ConversationId) -> Answer<Standing> {
         nothing()
     }
-    fn acquaintances(&self, _: &UserId, _: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+    fn presence_peers(&self, _: &UserId, _: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
         nothing()
     }
     fn not_before(&self, _: &UserId) -> Answer<Option<Timestamp>> {

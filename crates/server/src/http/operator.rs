@@ -95,7 +95,9 @@ async fn acquire_place(places: &Arc<Semaphore>, idle: &IdleConnections) -> Optio
 
 /// Accepts connections until `tasks` stop. These tasks stop last, so that operators can see a server that is stopping.
 pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks: Tasks) {
-    let routes = routes(services, &tasks);
+    let routes = routes(&services, &tasks);
+    // It holds the store, for which a stopping server waits.
+    drop(services);
     let (places, idle) =
         (Arc::new(Semaphore::new(OPERATOR_CONNECTIONS)), Arc::new(IdleConnections::default()));
     let failed = Throttle::default();
@@ -134,9 +136,9 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks:
 }
 
 /// The routes: those of a stopping server as soon as it stops.
-fn routes(services: Arc<Services>, tasks: &Tasks) -> watch::Receiver<Router> {
-    let (sender, routes) = watch::channel(super::operator_routes(&services));
-    let (stop, stopping) = (services.tasks.stop().clone(), super::operator_routes_while_stopping(&services));
+fn routes(services: &Arc<Services>, tasks: &Tasks) -> watch::Receiver<Router> {
+    let (sender, routes) = watch::channel(super::operator_routes(services));
+    let (stop, stopping) = (services.tasks.stop().clone(), super::operator_routes_while_stopping(services));
     tasks.spawn(async move {
         stop.cancelled().await;
         drop(sender.send_replace(stopping));

@@ -14,7 +14,7 @@ use crate::encode::encode;
 use crate::frame;
 use crate::outbox::{CoalescedEvent, Outbox};
 use switchboard_store::CommittedEvent;
-use switchboard_store::record::{ConversationKey, Effect, Passage};
+use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 
 /// An event that has arrived at this node and is not applied yet.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl LocalNode {
         }
         // A user who joins receives the event of the join, and a user who leaves receives the event of the leave.
         for effect in &effects {
-            if let Passage::In { seen } = effect.passage {
+            if let JoinOrLeave::Join { seen } = effect.join_or_leave {
                 self.join(&effect.user, conversation, &name, seen, seq);
             }
         }
@@ -59,7 +59,7 @@ impl LocalNode {
         if !effects.is_empty() {
             self.release();
         }
-        for effect in effects.iter().filter(|effect| effect.passage == Passage::Out) {
+        for effect in effects.iter().filter(|effect| effect.join_or_leave == JoinOrLeave::Leave) {
             if let Some(user) = self.registry.find(&effect.user) {
                 self.registry.part(user, conversation, seq);
             }
@@ -71,8 +71,8 @@ impl LocalNode {
         for effect in effects {
             let user = self.registry.find(&effect.user).and_then(|user| self.registry.user_mut(user));
             if let Some(user) = user.filter(|user| user.entering > 0) {
-                let passage = effect.passage;
-                user.changes.push(MembershipChange { conversation, seq, passage });
+                let join_or_leave = effect.join_or_leave;
+                user.changes.push(MembershipChange { conversation, seq, join_or_leave });
             }
         }
     }
@@ -108,7 +108,7 @@ impl LocalNode {
             let Some(session) = self.registry.session_mut(session).filter(|session| session.live) else {
                 continue;
             };
-            let seen = session.take_told(conversation).map_or(seen, |told| told.min(seen));
+            let seen = session.take_received(conversation).map_or(seen, |told| told.min(seen));
             let missed = before.0.saturating_sub(seen.0);
             if missed == 0 {
                 continue;

@@ -12,7 +12,7 @@ use super::{LocalNode, Router, Subscribe, send_bye};
 use crate::metrics::Drop;
 use crate::outbox::Outbox;
 use crate::router::registry::SessionSlot;
-use switchboard_store::record::{ConversationKey, Passage};
+use switchboard_store::record::{ConversationKey, JoinOrLeave};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Joined, Memberships};
 
@@ -258,7 +258,7 @@ impl LocalNode {
         }
         let mut left = subscribe.gone.clone();
         // The session receives conversations that the user left since the page was read up to the event of the leave.
-        for change in changes.iter().filter(|c| c.passage == Passage::Out) {
+        for change in changes.iter().filter(|c| c.join_or_leave == JoinOrLeave::Leave) {
             if subscribe.heads.get(change.conversation).is_none_or(|head| head < change.seq)
                 && let Some(start) = starts.of(change.conversation)
             {

@@ -23,7 +23,7 @@
 //! | `log` | an event is missing for 20 ms, or a notice announced one with membership changes | is applied (`order.rs`) |
 //! | `heads` | a subscription was confirmed, or a write's outcome or a membership is in doubt | shows missing events |
 //! | `places`: pages of all memberships | a sweep, or lost notices | shows missing events and unknown joins (`verify.rs`) |
-//! | `places_in` | a notice or a page names a membership that this node does not know | the same |
+//! | `memberships_in` | a notice or a page names a membership that this node does not know | the same |
 //! | `log`, one event | the store has a join that this node has not applied | the user becomes a member, if still one |
 //! | `log`, to the end | a page has a membership that has ended since | its leave is the last event that the session receives |
 //! | `revocations` | a sweep, or a notice | closes the connections that are older than the revocation |

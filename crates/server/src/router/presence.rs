@@ -21,7 +21,7 @@ use crate::bus::{Address, Bus, Notice};
 use crate::encode::encode;
 use crate::router::registry::{Gone, Registry, SessionSlot, UserSlot, VecSet};
 use crate::timers::expired;
-use switchboard_store::Acquaintance;
+use switchboard_store::PresencePeer;
 use switchboard_store::record::ConversationKey;
 
 /// The presence of the users who are connected to this node, and the sessions that watch users.
@@ -225,7 +225,7 @@ impl Presence {
 
     /// Replaces the list of users that a session watches, and sends it their presence. Only users who were not on the list before
     /// cause a subscription and a query.
-    pub(crate) fn watch(&mut self, registry: &mut Registry, session: SessionSlot, users: Vec<Acquaintance>) {
+    pub(crate) fn watch(&mut self, registry: &mut Registry, session: SessionSlot, users: Vec<PresencePeer>) {
         let Some(local) = registry.session_mut(session) else { return };
         let watcher = local.user;
         let names: Box<[_]> = users.iter().map(|user| user.user.clone()).collect();
@@ -235,7 +235,7 @@ impl Presence {
         self.unwatch(session, &go);
         let stay: FxHashSet<UserId> = stay.into_iter().collect();
         let departures = registry.user(watcher).map_or(0, |local| local.departures);
-        for Acquaintance { user, last_seen } in users {
+        for PresencePeer { user, last_seen } in users {
             let watchers = self.watchers.entry(user.clone()).or_default();
             let first = watchers.is_empty();
             if !stay.contains(&user) {

@@ -16,7 +16,7 @@ pub(crate) use self::session::LocalSession;
 use self::slots::{Slot, Slots};
 pub(crate) use self::vec_set::VecSet;
 use crate::outbox::Outbox;
-use switchboard_store::record::{ConversationKey, Passage};
+use switchboard_store::record::{ConversationKey, JoinOrLeave};
 
 /// The slot of a session in the registry. A lookup with the slot of a session that has ended finds nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,15 +82,15 @@ pub(crate) struct Leave {
 pub(crate) struct MembershipChange {
     pub(crate) conversation: ConversationKey,
     pub(crate) seq: Seq,
-    pub(crate) passage: Passage,
+    pub(crate) join_or_leave: JoinOrLeave,
 }
 
 impl MembershipChange {
     /// For a join: the last event that the user had seen before; `None` for a leave.
     pub(super) fn seen(&self) -> Option<Seq> {
-        match self.passage {
-            Passage::In { seen } => Some(seen),
-            Passage::Out => None,
+        match self.join_or_leave {
+            JoinOrLeave::Join { seen } => Some(seen),
+            JoinOrLeave::Leave => None,
         }
     }
 }
@@ -236,7 +236,7 @@ impl Registry {
             live: false,
             subscription_epoch: self.subscription_epoch,
             not_before: None,
-            told: FxHashMap::default(),
+            received: FxHashMap::default(),
             watching: Box::default(),
         };
         let session = SessionSlot(self.sessions.insert(session));
@@ -397,7 +397,7 @@ impl Registry {
         if self.is_member(user, conversation) && self.interests.is_some() {
             for session in self.user(user).map_or_else(Vec::new, |local| local.sessions.to_vec()) {
                 if let Some(session) = self.session_mut(session).filter(|session| session.live) {
-                    session.record_told(conversation, seq);
+                    session.record_received(conversation, seq);
                 }
             }
         }

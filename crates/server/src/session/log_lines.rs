@@ -50,7 +50,7 @@ pub(super) fn log_end<S>(
             tracing::info!(code, reason, duration_ms, received, sent, suppressed, "connection closed");
         }
         None => {
-            tracing::debug!(code, reason, duration_ms, received, sent, "unauthenticated connection closed")
+            tracing::debug!(code, reason, duration_ms, received, sent, "unauthenticated connection closed");
         }
     });
 }

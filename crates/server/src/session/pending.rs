@@ -7,14 +7,14 @@ use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{CommandId, ConversationId, UserId};
 use switchboard_store::record::Answer;
-use switchboard_store::{Acquaintance, Change, CursorOf, Standing};
+use switchboard_store::{Change, CursorOf, PresencePeer, Standing};
 use tokio::time::Instant;
 
 /// A command whose answer is being read from the store.
 pub(super) enum PendingQuery {
     Page(Option<CommandId>, Answer<OkBody<Box<RawValue>>>),
     Typing(Option<CommandId>, ConversationId, Answer<Standing>),
-    Watch(Option<CommandId>, Answer<Vec<Acquaintance>>),
+    Watch(Option<CommandId>, Answer<Vec<PresencePeer>>),
 }
 
 /// The delayed cursors of a connection. They count as writes in flight, so `limits.in_flight` bounds them.

@@ -38,8 +38,8 @@ impl Live {
         // The session does not read until the store has answered. The pause begins before the query, because the query may run at
         // once on this thread's core.
         self.pause_reading();
-        let acquaintances = self.services.store.acquaintances(&self.user, users);
-        self.pending = Some(Box::new(PendingQuery::Watch(id, acquaintances)));
+        let presence_peers = self.services.store.presence_peers(&self.user, users);
+        self.pending = Some(Box::new(PendingQuery::Watch(id, presence_peers)));
     }
 
     /// Answers and drops the delayed list, because a new one replaces it or the connection closes.

@@ -19,7 +19,7 @@ use switchboard_store::refusal::Refusal;
 const RECEIVE_QUEUE: usize = 64;
 
 /// The faults of the bus.
-pub trait Weather: Send + Sync + 'static {
+pub trait BusFaults: Send + Sync + 'static {
     /// Returns the delay of each copy of a notice to one subscriber. The list is empty if the notice is lost.
     fn copies(&self) -> Vec<Duration>;
 
@@ -29,10 +29,10 @@ pub trait Weather: Send + Sync + 'static {
 
 /// The network of the bus. Clones share it.
 #[derive(Clone)]
-pub struct Air(Arc<Shared>);
+pub struct SimulatedNetwork(Arc<Shared>);
 
 struct Shared {
-    weather: Arc<dyn Weather>,
+    faults: Arc<dyn BusFaults>,
     nodes: Mutex<Nodes>,
 }
 
@@ -68,7 +68,7 @@ struct Desired {
 
 /// The bus of one node.
 struct NodeBus {
-    air: Air,
+    network: SimulatedNetwork,
     node: NodeId,
     place: usize,
     codec: Codec,
@@ -80,11 +80,11 @@ impl std::fmt::Debug for NodeBus {
     }
 }
 
-impl Air {
+impl SimulatedNetwork {
     /// A network without nodes.
     #[must_use]
-    pub fn new(weather: Arc<dyn Weather>) -> Self {
-        Self(Arc::new(Shared { weather, nodes: Mutex::default() }))
+    pub fn new(faults: Arc<dyn BusFaults>) -> Self {
+        Self(Arc::new(Shared { faults, nodes: Mutex::default() }))
     }
 
     fn nodes(&self) -> MutexGuard<'_, Nodes> {
@@ -107,7 +107,7 @@ impl Air {
         let joined = Receiver { place, events, codec: codec(), desired, requests: 0, active, overrun: false };
         nodes.receivers.insert(number, joined);
         drop(nodes);
-        (NodeBus { air: self.clone(), node: NodeId(number), place, codec: codec() }, receiver)
+        (NodeBus { network: self.clone(), node: NodeId(number), place, codec: codec() }, receiver)
     }
 
     /// Partitions the node at a place from the others.
@@ -141,11 +141,11 @@ impl Air {
     /// Delivers an event to a node, unless its queue is full.
     fn deliver(&self, number: u64, receiver: &mut Receiver, event: BusEvent) {
         if receiver.events.try_send(event).is_err() && !std::mem::replace(&mut receiver.overrun, true) {
-            let (air, events) = (self.clone(), receiver.events.clone());
+            let (network, events) = (self.clone(), receiver.events.clone());
             tokio::spawn(async move {
                 // The node may have ended.
                 let _ = events.send(BusEvent::Gap).await;
-                if let Some(receiver) = air.nodes().receivers.get_mut(&number) {
+                if let Some(receiver) = network.nodes().receivers.get_mut(&number) {
                     receiver.overrun = false;
                 }
             });
@@ -197,7 +197,7 @@ impl Receiver {
 
 impl Bus for NodeBus {
     fn publish(&self, address: &Address, notice: &Notice) {
-        let nodes = self.air.nodes();
+        let nodes = self.network.nodes();
         if nodes.cut.contains(&self.place) {
             return;
         }
@@ -207,56 +207,56 @@ impl Bus for NodeBus {
                 && !nodes.cut.contains(&receiver.place)
         });
         let copies: Vec<_> = subscribers
-            .flat_map(|(number, _)| self.air.0.weather.copies().into_iter().map(|delay| (*number, delay)))
+            .flat_map(|(number, _)| self.network.0.faults.copies().into_iter().map(|delay| (*number, delay)))
             .collect();
         drop(nodes);
         let subject = SubjectKey::of(address);
         let Ok(payload) = self.codec.encode(subject, self.node, notice) else { return };
         for (number, delay) in copies {
-            let (air, from, payload) = (self.air.clone(), self.node, payload.clone());
+            let (network, from, payload) = (self.network.clone(), self.node, payload.clone());
             if delay.is_zero() {
-                air.arrive(from, number, subject, &payload);
+                network.arrive(from, number, subject, &payload);
             } else {
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
-                    air.arrive(from, number, subject, &payload);
+                    network.arrive(from, number, subject, &payload);
                 });
             }
         }
     }
 
     fn subscribe(&self, address: Address) {
-        let mut nodes = self.air.nodes();
+        let mut nodes = self.network.nodes();
         let Some(receiver) = nodes.receivers.get_mut(&self.node.0) else { return };
         receiver.requests += 1;
         let request = receiver.requests;
         receiver.desired.retain(|desired| desired.address != address);
         receiver.desired.push(Desired { address, request, confirmed: false });
         drop(nodes);
-        let (air, number) = (self.air.clone(), self.node.0);
-        let pause = self.air.0.weather.pause();
+        let (network, number) = (self.network.clone(), self.node.0);
+        let pause = self.network.0.faults.pause();
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            air.activate(number, request);
+            network.activate(number, request);
         });
     }
 
     fn unsubscribe(&self, address: Address) {
-        if let Some(receiver) = self.air.nodes().receivers.get_mut(&self.node.0) {
+        if let Some(receiver) = self.network.nodes().receivers.get_mut(&self.node.0) {
             receiver.desired.retain(|desired| desired.address != address);
             receiver.active.remove(&address);
         }
     }
 
     fn probe(&self) -> Answer<()> {
-        let cut = self.air.nodes().cut.contains(&self.place);
+        let cut = self.network.nodes().cut.contains(&self.place);
         Box::pin(std::future::ready(if cut { Err(Refusal::unavailable()) } else { Ok(()) }))
     }
 }
 
 impl Drop for NodeBus {
     fn drop(&mut self) {
-        self.air.nodes().receivers.remove(&self.node.0);
+        self.network.nodes().receivers.remove(&self.node.0);
     }
 }
 
@@ -268,7 +268,7 @@ mod tests {
     /// A network without faults.
     struct Calm;
 
-    impl Weather for Calm {
+    impl BusFaults for Calm {
         fn copies(&self) -> Vec<Duration> {
             vec![Duration::ZERO]
         }
@@ -278,30 +278,30 @@ mod tests {
         }
     }
 
-    struct SimulatedNetwork {
-        air: Air,
+    struct ContractNetwork {
+        network: SimulatedNetwork,
         places: usize,
     }
 
-    impl Network for SimulatedNetwork {
+    impl Network for ContractNetwork {
         async fn start() -> Self {
-            Self { air: Air::new(Arc::new(Calm)), places: 0 }
+            Self { network: SimulatedNetwork::new(Arc::new(Calm)), places: 0 }
         }
 
         async fn join(&mut self, installation: u8) -> Node {
-            let (bus, events) = self.air.join_with_key(self.places, &NoticeKey::new([installation; 32]));
+            let (bus, events) = self.network.join_with_key(self.places, &NoticeKey::new([installation; 32]));
             self.places += 1;
             Node { id: bus.node, bus: Arc::new(bus), events, kept: Box::new(()) }
         }
 
         async fn cut(&mut self) {
-            (0..self.places).for_each(|place| self.air.cut(place));
+            (0..self.places).for_each(|place| self.network.cut(place));
         }
 
         async fn restore(&mut self) {
-            (0..self.places).for_each(|place| self.air.heal(place, true));
+            (0..self.places).for_each(|place| self.network.heal(place, true));
         }
     }
 
-    laws!(SimulatedNetwork);
+    laws!(ContractNetwork);
 }

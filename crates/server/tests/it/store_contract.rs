@@ -23,7 +23,7 @@ use switchboard_store::clock::Clock;
 use switchboard_store::origin::Origin;
 use switchboard_store::postgres::PostgresStore;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::sqlite::memory::{Disk, Fate, MemoryStore, Pace};
+use switchboard_store::sqlite::memory::{CommitFault, Disk, MemoryStore, Pace};
 use switchboard_store::sqlite::{Settings, SqliteStore};
 use switchboard_store::{
     Batch, Change, Committed, CommittedEvent, Outcome, Query, Request, Seen, SharedStore, Snapshot,
@@ -110,8 +110,8 @@ impl Pace for NoFaults {
         Duration::ZERO
     }
 
-    fn fate(&self) -> Fate {
-        Fate::Kept
+    fn fate(&self) -> CommitFault {
+        CommitFault::Kept
     }
 
     fn kept(&self, _: &[Outcome]) {}
@@ -155,7 +155,7 @@ macro_rules! holds_for {
             people::unread_counts_messages_of_others,
             people::welcome_counts_unread_over_the_latest_conversations,
             people::a_user_who_returns_has_read_the_earlier_messages,
-            people::only_users_who_share_a_conversation_are_acquaintances,
+            people::only_users_who_share_a_conversation_are_presence_peers,
             people::a_snapshot_has_the_users_own_conversations,
             people::tokens_are_revoked_up_to_the_latest_time,
             vectors::events_fold_to_the_messages_of_the_vectors,

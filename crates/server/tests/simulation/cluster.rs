@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use switchboard::simulated::{Air, Weather};
+use switchboard::simulated::{BusFaults, SimulatedNetwork};
 use switchboard_protocol::{Timestamp, UserId};
 use tokio::time::{Instant, timeout};
 
@@ -26,7 +26,7 @@ const MAX_STORE_PAUSES: u64 = 20;
 pub(crate) struct Cluster {
     pub(crate) nodes: usize,
     /// The bus; `None` for a cluster without one.
-    pub(crate) air: Option<Air>,
+    pub(crate) network: Option<SimulatedNetwork>,
     pub(crate) sweep: Duration,
     pub(crate) lease: Duration,
     /// How long users keep sending after all faults except those of the bus have ended.
@@ -59,7 +59,7 @@ struct Faults {
     doubled: AtomicU64,
 }
 
-impl Weather for Faults {
+impl BusFaults for Faults {
     fn copies(&self) -> Vec<Duration> {
         let once_in = |n: usize| n > 0 && self.chance.once_in(n);
         let copies = if once_in(self.losses) {
@@ -97,7 +97,7 @@ impl Cluster {
         let sweep = chance.between(1_000, 4_000);
         Some(Self {
             nodes: 2 + chance.below(3),
-            air: (!chance.once_in(6)).then(|| Air::new(faults.clone())),
+            network: (!chance.once_in(6)).then(|| SimulatedNetwork::new(faults.clone())),
             sweep: Duration::from_millis(sweep),
             lease: chance.millis(1_000, 5_000),
             lull: chance.millis(0, 4_000),
@@ -115,7 +115,7 @@ impl Cluster {
 
     /// How long the bus and the store may delay a presence signal; `None` if a notice may be lost.
     pub(crate) fn max_presence_delay(&self) -> Option<Duration> {
-        let reliable = self.air.is_some() && self.faults.losses == 0;
+        let reliable = self.network.is_some() && self.faults.losses == 0;
         reliable
             .then(|| self.settling.min(2 * Duration::from_millis(self.faults.slowness) + self.settling / 2))
     }
@@ -133,7 +133,8 @@ impl Cluster {
 impl World {
     /// Repeatedly partitions the nodes for a while.
     pub(crate) async fn partition_nodes(self: Arc<Self>) {
-        let Some((cluster, air)) = self.cluster.as_ref().and_then(|c| Some((c, c.air.as_ref()?))) else {
+        let Some((cluster, network)) = self.cluster.as_ref().and_then(|c| Some((c, c.network.as_ref()?)))
+        else {
             return;
         };
         let chance = cluster.chance.fork();
@@ -144,10 +145,10 @@ impl World {
             }
             let (node, reported) = (chance.below(cluster.nodes), !chance.once_in(3));
             self.counts(&format!("server {node} is cut off"), |counts| &mut counts.partitions);
-            air.cut(node);
+            network.cut(node);
             self.calm_within(chance.millis(10, 6_000)).await;
             self.truth().note("world", format_args!("server {node} is no longer cut off"));
-            air.heal(node, reported);
+            network.heal(node, reported);
         }
     }
 

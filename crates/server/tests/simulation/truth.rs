@@ -24,7 +24,7 @@ pub(crate) struct Broken;
 pub(crate) type Held = Result<(), Broken>;
 
 /// The committed state and the story so far.
-pub(crate) struct Truth {
+pub(crate) struct ReferenceModel {
     began: Instant,
     logs: BTreeMap<String, Log>,
     /// The conversation and seq of each message, by sender and key.
@@ -64,7 +64,7 @@ pub(crate) struct Counts {
 #[derive(Default)]
 struct Log {
     events: Vec<Stored>,
-    members: BTreeMap<String, Vec<Stay>>,
+    members: BTreeMap<String, Vec<MembershipPeriod>>,
 }
 
 /// A committed event.
@@ -83,13 +83,13 @@ struct Stored {
 
 /// A membership, from its first event to its last.
 #[derive(Clone, Copy)]
-struct Stay {
+struct MembershipPeriod {
     since: u64,
     until: Option<u64>,
     when: Instant,
 }
 
-impl Truth {
+impl ReferenceModel {
     pub(crate) fn new() -> Self {
         Self {
             began: Instant::now(),
@@ -299,7 +299,7 @@ impl Log {
         let when = event.when;
         let mut comes = |user: &str| {
             let stays = self.members.entry(user.to_owned()).or_default();
-            stays.push(Stay { since: seq, until: None, when });
+            stays.push(MembershipPeriod { since: seq, until: None, when });
         };
         match event.kind {
             "create" => {

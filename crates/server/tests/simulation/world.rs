@@ -12,7 +12,7 @@ use switchboard_protocol::{Limits, Timestamp};
 use switchboard_store::CommitMetrics;
 use switchboard_store::clock::Clock;
 use switchboard_store::sqlite::Settings;
-use switchboard_store::sqlite::memory::{Disk, Fate, MemoryStore, Pace, Plug};
+use switchboard_store::sqlite::memory::{CommitFault, Disk, MemoryStore, Pace, Plug};
 use switchboard_store::{Outcome, Store};
 use tokio::io::DuplexStream;
 use tokio::time::{Instant, timeout};
@@ -23,7 +23,7 @@ use crate::chance::Chance;
 use crate::cluster::Cluster;
 use crate::device::Device;
 use crate::network;
-use crate::truth::{Counts, Truth};
+use crate::truth::{Counts, ReferenceModel};
 use crate::wait;
 use crate::watched::Watched;
 
@@ -60,7 +60,7 @@ pub(crate) struct Story {
 
 /// The shared state of a run.
 pub(crate) struct World {
-    truth: Mutex<Truth>,
+    truth: Mutex<ReferenceModel>,
     pub(crate) phase: Watched<Phase>,
     pub(crate) limits: Limits,
     /// The users' ids.
@@ -106,20 +106,20 @@ impl Pace for Pacing {
         self.world.upgrade().map_or(Duration::ZERO, |world| self.chance.random_delay(world.slowness))
     }
 
-    fn fate(&self) -> Fate {
+    fn fate(&self) -> CommitFault {
         let Some(world) = self.world.upgrade().filter(|world| world.is(Phase::Storm)) else {
-            return Fate::Kept;
+            return CommitFault::Kept;
         };
         if world.refusals == 0 || !self.chance.once_in(world.refusals) {
-            return Fate::Kept;
+            return CommitFault::Kept;
         }
         world.truth().counts.refused_batches += 1;
         let fate = match self.chance.below(8) {
             // In a cluster the database server never loses commits, but their outcome may be unknown.
-            0 if world.cluster.is_some() => Fate::Doubtful,
-            0 => Fate::Lost,
-            1..4 => Fate::Refused,
-            _ => Fate::Undone,
+            0 if world.cluster.is_some() => CommitFault::Doubtful,
+            0 => CommitFault::Lost,
+            1..4 => CommitFault::Refused,
+            _ => CommitFault::Undone,
         };
         world.truth().note("disk", format_args!("{fate:?}"));
         fate
@@ -138,7 +138,7 @@ impl World {
         let chance = Chance::of(seed);
         let users = ["alice", "bob", "carol", "dave", "erin"][..2 + chance.below(4)].to_vec();
         let mut world = Self {
-            truth: Mutex::new(Truth::new()),
+            truth: Mutex::new(ReferenceModel::new()),
             phase: Watched::new(Phase::Storm),
             limits: limits(&chance),
             rooms: ["#a", "#b", "#c"][..1 + chance.below(3)].to_vec(),
@@ -167,7 +167,7 @@ impl World {
         Arc::new(world)
     }
 
-    pub(crate) fn truth(&self) -> MutexGuard<'_, Truth> {
+    pub(crate) fn truth(&self) -> MutexGuard<'_, ReferenceModel> {
         self.truth.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -291,7 +291,7 @@ impl World {
         let shared = Arc::new(store);
         let among = self.cluster.as_ref().map(|cluster| Among {
             store: shared.clone(),
-            air: cluster.air.clone().map(|air| (air, node)),
+            network: cluster.network.clone().map(|network| (network, node)),
             sweep: cluster.sweep,
             lease: cluster.lease,
         });

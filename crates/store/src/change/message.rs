@@ -5,9 +5,9 @@ use switchboard_protocol::{
 };
 
 use super::rows::{Keyed, Referred, Rows};
-use super::{Act, Done, Failed, Place, fields};
+use super::{Act, ActorMembership, Done, Failed, fields};
 use crate::record::{Conversation, Membership};
-use crate::record::{ConversationKey, Effect, Passage, UserKey};
+use crate::record::{ConversationKey, Effect, JoinOrLeave, UserKey};
 use crate::refusal::Refusal;
 use crate::{Committed, CommittedEvent, access, body};
 
@@ -27,7 +27,7 @@ type Reacted = Option<(Seq, bool)>;
 
 /// Where a message is sent: an existing conversation, or a direct conversation that the message begins.
 enum Destination {
-    Place(Box<Place>, Membership),
+    ActorMembership(Box<ActorMembership>, Membership),
     New(UserId, UserId),
 }
 
@@ -72,11 +72,11 @@ impl<R: Rows> Act<'_, R> {
             self.check_reply(&destination, target)?;
         }
         let (place, mut member, effects) = match destination {
-            Destination::Place(place, member) => (*place, member, Vec::new()),
+            Destination::ActorMembership(place, member) => (*place, member, Vec::new()),
             Destination::New(..) if given && self.earlier(key)?.is_some() => return Ok(None),
             Destination::New(a, b) => self.do_open_direct(name, &a, &b)?,
         };
-        let Place { mut conversation, user, .. } = place;
+        let ActorMembership { mut conversation, user, .. } = place;
         let key = Some(key.into());
         let appended = self.do_append(&mut conversation, user, EventKind::Message, key, (body, body))?;
         let Some(event) = appended else { return Ok(None) };
@@ -102,12 +102,12 @@ impl<R: Rows> Act<'_, R> {
         }
         let place = self.check_place(name)?;
         let member = *access::check_writer(place.membership.as_ref())?;
-        Ok(Destination::Place(Box::new(place), member))
+        Ok(Destination::ActorMembership(Box::new(place), member))
     }
 
     fn check_reply(&mut self, destination: &Destination, target: Seq) -> Result<(), Failed<R::Error>> {
         let referred = match destination {
-            Destination::Place(place, _) => self.rows.event(place.conversation.key, target)?,
+            Destination::ActorMembership(place, _) => self.rows.event(place.conversation.key, target)?,
             Destination::New(..) => None,
         };
         match referred {
@@ -122,18 +122,18 @@ impl<R: Rows> Act<'_, R> {
         name: &switchboard_protocol::ConversationId,
         a: &UserId,
         b: &UserId,
-    ) -> Result<(Place, Membership, Vec<Effect>), Failed<R::Error>> {
+    ) -> Result<(ActorMembership, Membership, Vec<Effect>), Failed<R::Error>> {
         let mut conversation = self.rows.new_conversation(name, None, false)?;
         let member = super::entered(Role::Member, Seq(0), 0, None);
         let mut effects = Vec::with_capacity(2);
         for user in if a == b { vec![a] } else { vec![a, b] } {
             let key = self.rows.user_or_new(user)?;
             self.rows.put_member(conversation.key, key, member);
-            effects.push(Effect { user: user.clone(), passage: Passage::In { seen: Seq(0) } });
+            effects.push(Effect { user: user.clone(), join_or_leave: JoinOrLeave::Join { seen: Seq(0) } });
             conversation.members += 1;
         }
         let user = self.rows.user_or_new(self.actor)?;
-        Ok((Place { conversation, user, membership: Some(member) }, member, effects))
+        Ok((ActorMembership { conversation, user, membership: Some(member) }, member, effects))
     }
 
     /// Finds the message that an edit, deletion or reaction targets, or refuses.
@@ -159,7 +159,7 @@ impl<R: Rows> Act<'_, R> {
     }
 
     pub(super) fn edit(&mut self, edit: Edit) -> Done<R> {
-        let Place { conversation, user, membership } =
+        let ActorMembership { conversation, user, membership } =
             self.check_place(&edit.conversation.resolve(self.actor))?;
         access::check_writer(membership.as_ref())?;
         let message = self.check_living_target(&conversation, edit.target)?;
@@ -174,7 +174,7 @@ impl<R: Rows> Act<'_, R> {
     }
 
     pub(super) fn delete(&mut self, delete: &Delete) -> Done<R> {
-        let Place { conversation, user, membership } =
+        let ActorMembership { conversation, user, membership } =
             self.check_place(&delete.conversation.resolve(self.actor))?;
         let member = *access::check_writer(membership.as_ref())?;
         let target = delete.target;
@@ -199,7 +199,7 @@ impl<R: Rows> Act<'_, R> {
     }
 
     pub(super) fn react(&mut self, react: React) -> Done<R> {
-        let Place { conversation, user, membership } =
+        let ActorMembership { conversation, user, membership } =
             self.check_place(&react.conversation.resolve(self.actor))?;
         access::check_writer(membership.as_ref())?;
         let (target, on) = (react.target, react.on);

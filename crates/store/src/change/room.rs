@@ -8,9 +8,9 @@ use switchboard_protocol::{
 };
 
 use super::rows::Rows;
-use super::{Act, Done, Failed, Place, entered, fields};
+use super::{Act, ActorMembership, Done, Failed, entered, fields};
 use crate::record::{Conversation, Membership};
-use crate::record::{Effect, Passage, UserKey};
+use crate::record::{Effect, JoinOrLeave, UserKey};
 use crate::refusal::Refusal;
 use crate::{access, body};
 
@@ -40,12 +40,12 @@ impl<R: Rows> Act<'_, R> {
         let since = Seq(1);
         self.rows.put_member(room.key, creator, entered(Role::Admin, since, 0, None));
         self.rows.insert_room_by_choice(creator, room.key)?;
-        let passage = Passage::In { seen: Seq(0) };
-        let mut effects = vec![Effect { user: self.actor.clone(), passage }];
+        let join_or_leave = JoinOrLeave::Join { seen: Seq(0) };
+        let mut effects = vec![Effect { user: self.actor.clone(), join_or_leave }];
         for user in members {
             let key = self.rows.user_or_new(&user)?;
             self.rows.put_member(room.key, key, entered(Role::Member, since, 0, None));
-            effects.push(Effect { user, passage });
+            effects.push(Effect { user, join_or_leave });
         }
         self.do_record(room, creator, &body, effects)
     }
@@ -93,14 +93,14 @@ impl<R: Rows> Act<'_, R> {
         let user = self.rows.user_or_new(self.actor)?;
         self.rows.insert_room_by_choice(user, room.key)?;
         let role = access::role_of_joiner(&room, earlier.as_ref());
-        let passage = self.do_enter(&mut room, user, role, earlier);
-        let effect = Effect { user: self.actor.clone(), passage };
+        let join_or_leave = self.do_enter(&mut room, user, role, earlier);
+        let effect = Effect { user: self.actor.clone(), join_or_leave };
         let body = EventBody::Join { role: Some(role).filter(|role| *role != Role::Member) };
         self.do_record(room, user, &body, vec![effect])
     }
 
     pub(super) fn leave(&mut self, leave: &Leave) -> Done<R> {
-        let Place { mut conversation, user, membership } =
+        let ActorMembership { mut conversation, user, membership } =
             self.check_place(&leave.conversation.resolve(self.actor))?;
         if let Some(until) = membership.and_then(|m| m.until) {
             return self.repeated(&conversation, until);
@@ -109,12 +109,12 @@ impl<R: Rows> Act<'_, R> {
         access::check_room(&conversation.name)?;
         access::check_admin_remains(&conversation, &member, true)?;
         self.do_go(&mut conversation, user, member)?;
-        let effect = Effect { user: self.actor.clone(), passage: Passage::Out };
+        let effect = Effect { user: self.actor.clone(), join_or_leave: JoinOrLeave::Leave };
         self.do_record(conversation, user, &EventBody::Leave {}, vec![effect])
     }
 
     pub(super) fn invite(&mut self, invite: Invite) -> Done<R> {
-        let Place { conversation, user, membership } =
+        let ActorMembership { conversation, user, membership } =
             self.check_place(&invite.conversation.resolve(self.actor))?;
         let inviter = *access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
@@ -168,13 +168,13 @@ impl<R: Rows> Act<'_, R> {
         earlier: Option<Membership>,
     ) -> Done<R> {
         let invited = self.rows.user_or_new(&user)?;
-        let passage = self.do_enter(&mut room, invited, role, earlier);
-        let effect = Effect { user: user.clone(), passage };
+        let join_or_leave = self.do_enter(&mut room, invited, role, earlier);
+        let effect = Effect { user: user.clone(), join_or_leave };
         self.do_record(room, by, &EventBody::Invite { user, role }, vec![effect])
     }
 
     pub(super) fn remove(&mut self, remove: Remove) -> Done<R> {
-        let Place { mut conversation, user, membership } =
+        let ActorMembership { mut conversation, user, membership } =
             self.check_place(&remove.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
@@ -187,12 +187,12 @@ impl<R: Rows> Act<'_, R> {
             return self.repeated(&conversation, until);
         }
         self.do_go(&mut conversation, removed, member)?;
-        let effect = Effect { user: remove.user.clone(), passage: Passage::Out };
+        let effect = Effect { user: remove.user.clone(), join_or_leave: JoinOrLeave::Leave };
         self.do_record(conversation, user, &EventBody::Remove { user: remove.user }, vec![effect])
     }
 
     pub(super) fn set_role(&mut self, set: SetRole) -> Done<R> {
-        let Place { mut conversation, user, membership } =
+        let ActorMembership { mut conversation, user, membership } =
             self.check_place(&set.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
@@ -210,7 +210,7 @@ impl<R: Rows> Act<'_, R> {
     }
 
     pub(super) fn rename(&mut self, rename: Rename) -> Done<R> {
-        let Place { mut conversation, user, membership } =
+        let ActorMembership { mut conversation, user, membership } =
             self.check_place(&rename.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
@@ -237,11 +237,11 @@ impl<R: Rows> Act<'_, R> {
         user: UserKey,
         role: Role,
         earlier: Option<Membership>,
-    ) -> Passage {
+    ) -> JoinOrLeave {
         room.members += 1;
         room.admins += u64::from(role == Role::Admin);
         self.rows.put_member(room.key, user, entered(role, room.head.next(), room.messages, earlier));
-        Passage::In { seen: earlier.and_then(|member| member.until).unwrap_or(room.head) }
+        JoinOrLeave::Join { seen: earlier.and_then(|member| member.until).unwrap_or(room.head) }
     }
 
     /// Ends a membership with the next event.

@@ -20,7 +20,7 @@ use super::target::Target;
 use super::trouble::{Trouble, Verdict, classify, conflict_pause};
 use super::{SERVING_LOCK_ID, Settings};
 use crate::CommitMetrics;
-use crate::batch::{self, Results, Settled, State};
+use crate::batch::{self, Results, State, WriteResult};
 use crate::change::Rules;
 use crate::clock::Clock;
 use crate::record::ConversationKey;
@@ -152,7 +152,7 @@ impl Committer {
                     if matches!(verdict, Verdict::TooSlow) {
                         pass.skip_user(submission);
                     }
-                    verdict.refusal().map(|refusal| vec![Settled::Answered(Err(refusal))])
+                    verdict.refusal().map(|refusal| vec![WriteResult::Answered(Err(refusal))])
                 }
             }
         });

@@ -183,7 +183,8 @@ impl BlockingConnection {
     }
 
     /// Blocks until `work` with the client has ended. Statements that are polled together are pipelined.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The work failed or timed out. After a time-out the connection cannot be used any more.
     pub(super) fn run<T, E>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, Error>
     where

@@ -169,7 +169,8 @@ impl Upkeep {
     }
 
     /// Joins the installation; from then on the node may write.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The node's version is below the installation's, or the database cannot be used.
     pub(super) fn join(&mut self, link: &BlockingConnection) -> anyhow::Result<()> {
         match self.enter_kinds(link).and_then(|()| self.beat(link)) {
@@ -198,7 +199,8 @@ impl Upkeep {
     }
 
     /// Does the work that is due between two batches.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The connection or the database failed.
     pub(super) fn tend(&mut self, link: &BlockingConnection, is_idle: bool) -> Result<(), Error> {
         let interval = if self.installation.is_complete(self.node.version) {

@@ -19,11 +19,13 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use self::row::{conversation_key, count, get, maybe_time, number, place, seq, user_id, user_key};
-pub(super) use self::shared::{heads, places, places_in, revocations};
+pub(super) use self::shared::{heads, memberships_in, places, revocations};
 use super::connect::{BlockingConnection, Error};
 use crate::change::Failed;
 use crate::postgres::table::maybe_membership;
-use crate::read::row::{Acquainted, Known, Listed, Membered, Named, Start, View, Wanted, Whole, readable};
+use crate::read::row::{
+    Known, Listed, Membered, Named, PresencePeerRow, Start, View, Wanted, Whole, readable,
+};
 use crate::read::{Lookups, Range};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, NewerKind, UserKey};
@@ -152,7 +154,7 @@ const SELECT_MEMBER_PAGE: &str = concat!(
     ) m LEFT JOIN users u ON u.id = m."user" ORDER BY m."user""#
 );
 
-const ACQUAINTED: &str =
+const PRESENCE_PEERS: &str =
     "SELECT n.place, u.id, u.last_seen FROM unnest($1::text[]) WITH ORDINALITY n (name, place)
     JOIN users u ON u.name = n.name ORDER BY n.place";
 
@@ -330,12 +332,12 @@ impl Lookups for Session {
         Ok(())
     }
 
-    fn acquainted(&self, users: &[UserId]) -> Result<Vec<Acquainted>> {
+    fn presence_peer_rows(&self, users: &[UserId]) -> Result<Vec<PresencePeerRow>> {
         let names: Vec<_> = users.iter().map(UserId::as_str).collect();
-        let known = self.rows(ACQUAINTED, &[&names])?.into_iter().map(|row| {
+        let known = self.rows(PRESENCE_PEERS, &[&names])?.into_iter().map(|row| {
             let name = users.get(place(&row, 0)?).cloned();
             let (key, last_seen) = (user_key(&row, 1)?, maybe_time(&row, 2)?);
-            Ok(name.map(|name| Acquainted { key, name, last_seen }))
+            Ok(name.map(|name| PresencePeerRow { key, name, last_seen }))
         });
         known.filter_map(Result::transpose).collect()
     }

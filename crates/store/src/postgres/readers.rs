@@ -11,12 +11,12 @@ use super::query::{self, Session};
 use super::target::Target;
 use crate::batch::State;
 use crate::change::Failed;
+use crate::fair_queue::LaneOwner;
 use crate::read::{Found, MEMBERSHIPS_PER_READ, Reader};
 use crate::readers::{self, ReaderConnection, told};
 use crate::record::{Answer, ConversationKey};
 use crate::refusal::Refusal;
-use crate::turns::Who;
-use crate::{Excerpt, Place, PlacesPage, Revocations, Seqs};
+use crate::{CurrentMembership, Excerpt, MembershipsPage, Revocations, Seqs};
 
 /// The reader threads.
 pub(super) struct Readers {
@@ -58,23 +58,30 @@ impl Readers {
     }
 
     pub(super) fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
-        self.router.read(Who::Heads, move |reader| query::heads(reader, &conversations))
+        self.router.read(LaneOwner::Heads, move |reader| query::heads(reader, &conversations))
     }
 
     pub(super) fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations> {
-        self.revocations.read(Who::People, move |reader| query::revocations(reader, &users))
+        self.revocations.read(LaneOwner::Memberships, move |reader| query::revocations(reader, &users))
     }
 
-    pub(super) fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>> {
-        self.router.read(Who::People, move |reader| query::places(reader, &users, most))
+    pub(super) fn places(
+        &self,
+        users: Vec<(UserId, ConversationKey)>,
+        most: u32,
+    ) -> Answer<Vec<MembershipsPage>> {
+        self.router.read(LaneOwner::Memberships, move |reader| query::places(reader, &users, most))
     }
 
-    pub(super) fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
-        self.router.read(Who::Newcomers, move |reader| query::places_in(reader, &pairs))
+    pub(super) fn memberships_in(
+        &self,
+        pairs: Vec<(UserId, ConversationKey)>,
+    ) -> Answer<Vec<Option<CurrentMembership>>> {
+        self.router.read(LaneOwner::Newcomers, move |reader| query::memberships_in(reader, &pairs))
     }
 
     pub(super) fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
-        self.router.read(Who::Log(conversation), move |reader| reader.log(conversation, after, upto))
+        self.router.read(LaneOwner::Log(conversation), move |reader| reader.log(conversation, after, upto))
     }
 }
 
@@ -86,7 +93,8 @@ const MAX_READER_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 /// of tables that are small or that it estimates as small. That way a query about 500 users among a million memberships
 /// took 400 ms in three processes; with index lookups it takes 50 ms in one. Bitmap scans are off, because they read all
 /// matching rows even if only the first are needed.
-/// | With index lookups the plan does not depend on the parameters, so each statement is planned once. Planning two of them
+///
+/// With index lookups the plan does not depend on the parameters, so each statement is planned once. Planning two of them
 /// anew for every `hello` took the database twice as long as all of its reads.
 pub(super) const SETUP: &str = "SET jit = off; SET max_parallel_workers_per_gather = 0;
                      SET plan_cache_mode = force_generic_plan; SET enable_bitmapscan = off;

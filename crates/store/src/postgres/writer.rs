@@ -35,7 +35,8 @@ pub(super) struct Parts {
 
 /// Connects, migrates the schema and starts the thread. The thread ends when the queue's senders are dropped and the queue
 /// is empty. It drops the sender of batches last, when everything is written.
-/// | # Errors
+///
+/// # Errors
 /// The database cannot be used.
 pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
     let (ready, opened) = crossbeam_channel::bounded(1);

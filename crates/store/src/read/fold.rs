@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use switchboard_protocol::reply::{Message, MessageTag, Summary, Unread};
 use switchboard_protocol::{Data, Key, Limits, Seq, Text, Timestamp, Title, UserId};
 
-use super::row::{Listed, Wanted, Whole, nobody};
+use super::row::{Listed, Wanted, Whole, unknown_user};
 use super::{Found, Lookups, Reader};
 use crate::record::Conversation;
 
@@ -71,7 +71,7 @@ fn fold(wanted: &Wanted<'_>, whole: Whole) -> Message {
         kind: MessageTag::Message,
         conversation: conversation.name.clone(),
         seq: target,
-        from: whole.from.unwrap_or_else(nobody),
+        from: whole.from.unwrap_or_else(unknown_user),
         at: whole.at,
         key: whole.key.and_then(|key| Key::parse(key).ok()),
         text: content.text,

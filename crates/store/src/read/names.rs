@@ -46,7 +46,8 @@ impl<L: Lookups> Reader<'_, L> {
             match kinds.iter().find(|kind| kind.number() == number) {
                 Some(kind) => event.kind = Kind::Newer(kind.clone()),
                 None => {
-                    replace_unreadable(event, &format!("its kind is {number}, which no version has entered"))
+                    let cause = format!("its kind is {number}, which no version has entered");
+                    replace_unreadable(event, &cause);
                 }
             }
         }

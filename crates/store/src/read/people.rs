@@ -8,12 +8,12 @@ use switchboard_protocol::reply::{Member, OkBody};
 use switchboard_protocol::{ConversationId, Members, UserId};
 
 use super::fold::json_bytes;
-use super::row::{Acquainted, View};
+use super::row::{PresencePeerRow, View};
 use super::{Found, Lookups, Page, Reader, Room};
 use crate::access;
 use crate::record::{ConversationKey, UserKey};
 use crate::refusal::Refusal;
-use crate::{Acquaintance, Standing};
+use crate::{PresencePeer, Standing};
 
 /// The most rooms of a user that a read compares to find out whether two users share one. A `watch` reads at most this many
 /// rooms for each user that it names, and twice as many if the watching user is in more rooms.
@@ -72,9 +72,9 @@ impl<L: Lookups> Reader<'_, L> {
 
     /// The users among `others` who share a conversation with `user`, including `user`. If two users are each in more than
     /// [`MAX_COMPARED_ROOMS`] rooms, a shared room is found only if it is one of the oldest rooms of either.
-    pub(crate) fn acquaintances(&self, user: &UserId, others: &[UserId]) -> Found<Vec<Acquaintance>, L> {
+    pub(crate) fn presence_peers(&self, user: &UserId, others: &[UserId]) -> Found<Vec<PresencePeer>, L> {
         let Some(own) = self.rows.known(user)?.map(|known| known.key) else { return Ok(Vec::new()) };
-        let others = self.rows.acquainted(others)?;
+        let others = self.rows.presence_peer_rows(others)?;
         let mut shared = FxHashSet::from_iter([own]);
         // A direct conversation never ends, because its two members cannot leave it.
         let open = strangers(&others, &shared);
@@ -92,12 +92,12 @@ impl<L: Lookups> Reader<'_, L> {
             meet(&mut shared, keys, &self.rows.share_a_room(&pairs, MAX_COMPARED_ROOMS)?);
         }
         let found = others.into_iter().filter(|other| shared.contains(&other.key));
-        Ok(found.map(|other| Acquaintance { user: other.name, last_seen: other.last_seen }).collect())
+        Ok(found.map(|other| PresencePeer { user: other.name, last_seen: other.last_seen }).collect())
     }
 }
 
 /// The users who are not yet found to share a conversation.
-fn strangers<'a>(others: &'a [Acquainted], shared: &FxHashSet<UserKey>) -> Vec<&'a Acquainted> {
+fn strangers<'a>(others: &'a [PresencePeerRow], shared: &FxHashSet<UserKey>) -> Vec<&'a PresencePeerRow> {
     others.iter().filter(|other| !shared.contains(&other.key)).collect()
 }
 

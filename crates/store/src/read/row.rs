@@ -19,7 +19,7 @@ pub(crate) struct Known {
 
 /// The data of a user that other users may see.
 #[derive(Debug, Clone)]
-pub(crate) struct Acquainted {
+pub(crate) struct PresencePeerRow {
     pub(crate) key: UserKey,
     pub(crate) name: UserId,
     /// When the user's last device disconnected.
@@ -125,7 +125,7 @@ pub(crate) fn readable<T, E: StoreError>(
 }
 
 /// The sender of an unreadable event.
-pub(crate) fn nobody() -> UserId {
+pub(crate) fn unknown_user() -> UserId {
     UserId::parse("unknown").unwrap_or_else(|_| unreachable!("a user id"))
 }
 
@@ -147,7 +147,7 @@ pub(crate) fn unreadable(
         conversation: conversation.clone(),
         seq,
         kind: EventKind::Unreadable.into(),
-        from: from.unwrap_or_else(nobody),
+        from: from.unwrap_or_else(unknown_user),
         at,
         key: None,
         body: "{}".into(),

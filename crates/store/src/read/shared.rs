@@ -7,7 +7,7 @@ use switchboard_protocol::{ConversationId, Seq, UserId};
 
 use super::{Found, Lookups, Range, Reader};
 use crate::record::ConversationKey;
-use crate::{Excerpt, passages};
+use crate::{Excerpt, joins_and_leaves};
 
 /// Further lookups, for a store whose log other nodes also write to.
 pub(crate) trait SharedLookups: Lookups {
@@ -32,7 +32,7 @@ impl<L: SharedLookups> Reader<'_, L> {
         let Some(name) = name else { return Ok(Excerpt { mark, events: Vec::new() }) };
         let (most, bytes) = (self.limits.page, self.limits.page_bytes);
         let events = self.events(conversation, &name, &Range { after, upto, most, bytes })?;
-        let gone = self.rows.went(conversation, after, &passages::comers(&events))?;
-        Ok(Excerpt { mark, events: passages::committed(conversation, events, gone) })
+        let gone = self.rows.went(conversation, after, &joins_and_leaves::joiners(&events))?;
+        Ok(Excerpt { mark, events: joins_and_leaves::committed(conversation, events, gone) })
     }
 }

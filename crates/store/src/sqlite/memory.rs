@@ -34,13 +34,13 @@ use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::write_fault::WriteFault;
 use crate::{
-    Acquaintance, Batch, Change, Committed, CountedRead, Counts, Memberships, Outcome, Query, Snapshot,
+    Batch, Change, Committed, CountedRead, Counts, Memberships, Outcome, PresencePeer, Query, Snapshot,
     Standing, Store, Submission, Summaries,
 };
 
 /// What the simulated disk does with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum CommitFault {
     /// The batch becomes durable.
     Kept,
     /// The first row of the batch cannot be written.
@@ -48,7 +48,7 @@ pub enum Fate {
     /// All rows can be written, but the commit fails.
     Undone,
     /// The fsync fails: the batch is lost, and the store writes no more. On a shared disk this is the same as
-    /// [`Fate::Undone`].
+    /// [`CommitFault::Undone`].
     Lost,
     /// The batch becomes durable, but the store does not learn of it. It refuses the batch and resolves the outcome later.
     /// Only on a shared disk.
@@ -61,7 +61,7 @@ pub trait Pace: Send + Sync + 'static {
     fn pause(&self) -> Duration;
 
     /// What the disk does with the next batch.
-    fn fate(&self) -> Fate;
+    fn fate(&self) -> CommitFault;
 
     /// Called when a batch is durable, before its outcomes are sent.
     fn kept(&self, outcomes: &[Outcome]);
@@ -203,24 +203,24 @@ impl Database {
         let shared = matches!(*self.lock(), Some(Share::Some(_)));
         self.with(|committer| {
             let fate = match self.pace.fate() {
-                Fate::Lost if shared => Fate::Undone,
+                CommitFault::Lost if shared => CommitFault::Undone,
                 fate => fate,
             };
-            if fate == Fate::Lost {
+            if fate == CommitFault::Lost {
                 self.state.set_fault(WriteFault::SyncFailed);
             }
-            if fate != Fate::Kept {
-                committer.rows.sabotage(fate == Fate::Refused, fate == Fate::Undone);
+            if fate != CommitFault::Kept {
+                committer.rows.sabotage(fate == CommitFault::Refused, fate == CommitFault::Undone);
             }
             let numbers: Vec<_> = batch.iter().filter_map(|one| one.origin.numbers()).collect();
             let outcomes = committer.write(batch);
             let uncounted = committer.take_uncounted();
-            if fate != Fate::Kept {
+            if fate != CommitFault::Kept {
                 committer.rows.sabotage(false, false);
             }
             self.pace.kept(&outcomes);
-            let (outcomes, check) =
-                if fate == Fate::Doubtful { forget(outcomes, numbers) } else { (outcomes, Vec::new()) };
+            let doubtful = fate == CommitFault::Doubtful;
+            let (outcomes, check) = if doubtful { forget(outcomes, numbers) } else { (outcomes, Vec::new()) };
             Written { outcomes, check, uncounted }
         })
     }
@@ -250,8 +250,7 @@ impl Database {
     }
 }
 
-/// Makes a committed batch look like one with an unknown outcome. `numbers` are the numbers that its connections had
-/// before.
+/// Makes a committed batch look like one in doubt. `numbers` are those that its connections had before.
 fn forget(
     outcomes: Vec<Outcome>,
     numbers: Vec<(Arc<dyn origin::Connection>, Numbers)>,
@@ -303,9 +302,9 @@ impl Counting {
 }
 
 impl MemoryStore {
-    /// Opens a disk that no other store uses. The writer ends as the real one does, when the store and the receiver are
-    /// dropped.
-    /// | # Errors
+    /// Opens a disk that no other store uses. The writer ends when the store and the receiver are dropped.
+    ///
+    /// # Errors
     /// Another store uses the disk.
     pub fn open(
         disk: &Disk,
@@ -319,7 +318,8 @@ impl MemoryStore {
     }
 
     /// Opens a disk that other stores may join as well. The settings of the first store decide how changes are applied.
-    /// | # Errors
+    ///
+    /// # Errors
     /// A store uses the disk alone.
     pub fn join(
         disk: &Disk,
@@ -476,9 +476,9 @@ impl Store for MemoryStore {
         self.spawn_read(move |reader| reader.standing(&user, &conversation))
     }
 
-    fn acquaintances(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+    fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
         let user = user.clone();
-        self.spawn_read(move |reader| reader.acquaintances(&user, &others))
+        self.spawn_read(move |reader| reader.presence_peers(&user, &others))
     }
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {

@@ -48,11 +48,13 @@ const SYNC_CHUNK_BYTES: usize = 1024 * 1024;
 
 /// Makes every byte of the write-ahead log durable, before any session receives its contents and before it is appended to
 /// or checkpointed.
-/// | After a failed fsync, the system's cache may have a commit of the log that is not on the disk, and no later fsync puts
+///
+/// After a failed fsync, the system's cache may have a commit of the log that is not on the disk, and no later fsync puts
 /// it there (Rebello et al., USENIX ATC 2020). A new process would still read that commit. After a power cut the log would
 /// end before it, even if later commits were synced, and a half-finished checkpoint would leave the database damaged. So
 /// this writes every byte of the log again; then the next fsync puts it on the disk.
-/// | Until that is done, closing the database leaves the log as it is.
+///
+/// Until that is done, closing the database leaves the log as it is.
 pub(super) fn sync_log(db: &Connection, path: &Path) -> rusqlite::Result<()> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     write_log_anew(db, path)?;

@@ -16,7 +16,8 @@ use super::rows::{self, conversation_id, find_conversation, find_member, seq, us
 use crate::batch::State;
 use crate::change::Failed;
 use crate::read::row::{
-    Acquainted, Known, Listed, Membered, Named, Start, View, Wanted, Whole, is_readable, readable, unreadable,
+    Known, Listed, Membered, Named, PresencePeerRow, Start, View, Wanted, Whole, is_readable, readable,
+    unreadable,
 };
 use crate::read::{self, Lookups, MEMBERSHIPS_PER_READ, Range};
 use crate::record::{Conversation, Membership};
@@ -218,13 +219,13 @@ impl Lookups for Connection {
         Ok(())
     }
 
-    fn acquainted(&self, users: &[UserId]) -> Result<Vec<Acquainted>> {
+    fn presence_peer_rows(&self, users: &[UserId]) -> Result<Vec<PresencePeerRow>> {
         let mut select = self.prepare_cached("SELECT id, last_seen FROM users WHERE name = ?1")?;
         let mut found = Vec::new();
         for name in users {
             let known = select.query_row([name.as_str()], |row| {
                 let last_seen = row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis);
-                Ok(Acquainted { key: UserKey(row.get(0)?), name: name.clone(), last_seen })
+                Ok(PresencePeerRow { key: UserKey(row.get(0)?), name: name.clone(), last_seen })
             });
             found.extend(known.optional()?);
         }

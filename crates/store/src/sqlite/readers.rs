@@ -69,12 +69,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::fair_queue::LaneOwner;
     use crate::sqlite::{Access, READER_THREADS, open_database, open_reader};
-    use crate::turns::Who;
     use switchboard_protocol::UserId;
 
-    fn user(name: &str) -> Who {
-        Who::User(UserId::parse(name).expect("a user id"))
+    fn user(name: &str) -> LaneOwner {
+        LaneOwner::User(UserId::parse(name).expect("a user id"))
     }
 
     #[tokio::test]

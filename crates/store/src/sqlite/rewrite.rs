@@ -20,7 +20,8 @@ impl SqliteRows {
     }
 
     /// Rewrites a portion of at most `events` events in one transaction. Returns `false` if it was the last portion.
-    /// | # Errors
+    ///
+    /// # Errors
     /// The transaction failed, and nothing has changed.
     pub(super) fn rewrite(&mut self, events: u64) -> Result<bool> {
         self.begin()?;

@@ -12,7 +12,7 @@ use crate::change::Failed;
 use crate::read::Lookups as _;
 use crate::read::shared::SharedLookups;
 use crate::record::{Answer, ConversationKey};
-use crate::{Excerpt, Place, PlacesPage, Revocations, Seqs, SharedLog};
+use crate::{CurrentMembership, Excerpt, MembershipsPage, Revocations, Seqs, SharedLog};
 
 impl SharedLog for MemoryStore {
     fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
@@ -23,13 +23,16 @@ impl SharedLog for MemoryStore {
         self.spawn_read(move |reader| reader.revocations(&users))
     }
 
-    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>> {
+    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<MembershipsPage>> {
         self.spawn_read(move |reader| {
             users.iter().map(|(user, after)| reader.places(user, *after, most)).collect()
         })
     }
 
-    fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
+    fn memberships_in(
+        &self,
+        pairs: Vec<(UserId, ConversationKey)>,
+    ) -> Answer<Vec<Option<CurrentMembership>>> {
         self.spawn_read(move |reader| {
             pairs.iter().map(|(user, conversation)| reader.place(user, *conversation)).collect()
         })
@@ -63,7 +66,7 @@ impl Reader<'_> {
         Ok(revocations)
     }
 
-    fn places(&self, user: &UserId, after: ConversationKey, most: u32) -> Result<PlacesPage, Failed> {
+    fn places(&self, user: &UserId, after: ConversationKey, most: u32) -> Result<MembershipsPage, Failed> {
         let mut select = self.rows.prepare_cached(
             "SELECT m.conversation, m.since, c.head FROM users u
              CROSS JOIN members m ON m.user = u.id AND m.until IS NULL AND m.conversation > ?2
@@ -71,7 +74,7 @@ impl Reader<'_> {
              WHERE u.name = ?1 ORDER BY m.conversation LIMIT ?3",
         )?;
         let places = select.query_map(params![user.as_str(), after.0, most], place)?;
-        let mut page = PlacesPage::default();
+        let mut page = MembershipsPage::default();
         for (rows, place) in (1..).zip(places) {
             let place = place?;
             page.add(place.conversation, Some(place), rows, most);
@@ -79,7 +82,11 @@ impl Reader<'_> {
         Ok(page)
     }
 
-    fn place(&self, user: &UserId, conversation: ConversationKey) -> Result<Option<Place>, Failed> {
+    fn place(
+        &self,
+        user: &UserId,
+        conversation: ConversationKey,
+    ) -> Result<Option<CurrentMembership>, Failed> {
         let mut select = self.rows.prepare_cached(
             "SELECT m.conversation, m.since, c.head FROM users u
              CROSS JOIN members m ON m.conversation = ?2 AND m.user = u.id AND m.until IS NULL
@@ -89,8 +96,12 @@ impl Reader<'_> {
     }
 }
 
-fn place(row: &Row<'_>) -> rusqlite::Result<Place> {
-    Ok(Place { conversation: ConversationKey(row.get(0)?), since: seq(row, 1)?, head: seq(row, 2)? })
+fn place(row: &Row<'_>) -> rusqlite::Result<CurrentMembership> {
+    Ok(CurrentMembership {
+        conversation: ConversationKey(row.get(0)?),
+        since: seq(row, 1)?,
+        head: seq(row, 2)?,
+    })
 }
 
 impl SharedLookups for Connection {

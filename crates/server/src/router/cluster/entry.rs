@@ -17,7 +17,7 @@ use super::store_reply::{PendingLeave, StoreReply};
 use crate::router::parked::{Leaves, Obstacle, Parked, Then};
 use crate::router::registry::{Changes, LocalUser, MembershipChange, SessionSlot, UserSlot};
 use crate::router::{LocalNode, Subscribe};
-use switchboard_store::record::{ConversationKey, Passage};
+use switchboard_store::record::{ConversationKey, JoinOrLeave};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{CommittedEvent, Excerpt, Memberships};
 
@@ -181,7 +181,7 @@ impl Cluster {
             if !node.registry.is_member(user, conversation)
                 && let Some(session) = node.registry.session_mut(session)
             {
-                session.record_told(conversation, upto);
+                session.record_received(conversation, upto);
             }
         }
     }
@@ -339,7 +339,10 @@ impl Cluster {
             return self.look_up_leave(node, session, conversation, after);
         };
         let leaves = |event: &&CommittedEvent| {
-            event.effects.iter().any(|effect| effect.user == user.name && effect.passage == Passage::Out)
+            event
+                .effects
+                .iter()
+                .any(|effect| effect.user == user.name && effect.join_or_leave == JoinOrLeave::Leave)
         };
         let leave = events.iter().find(leaves).map(|event| event.seq);
         match (leave, events.last()) {

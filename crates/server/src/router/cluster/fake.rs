@@ -14,11 +14,11 @@ use crate::bus::NoBus;
 use crate::metrics::Metrics;
 use crate::router::{ClusterParts, Parts, Router};
 use switchboard_store::clock::Clock;
-use switchboard_store::record::{Answer, ConversationKey, Effect, LogEvent, Passage, UserKey};
+use switchboard_store::record::{Answer, ConversationKey, Effect, JoinOrLeave, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{
-    Acquaintance, Batch, CommittedEvent, Excerpt, Memberships, Place, PlacesPage, Query, Revocations, Seqs,
-    SharedLog, Snapshot, Standing, Store, Submission, Summaries,
+    Batch, CommittedEvent, CurrentMembership, Excerpt, Memberships, MembershipsPage, PresencePeer, Query,
+    Revocations, Seqs, SharedLog, Snapshot, Standing, Store, Submission, Summaries,
 };
 
 /// A store in which every user is a member of the conversations 1 to `conversations`, and in which queries about some users fail.
@@ -28,7 +28,7 @@ pub(in crate::router) struct Fake {
     /// Queries about these users fail.
     poison: Vec<&'static str>,
     /// Joins and leaves with their events. If there are none, queries about single conversations fail.
-    passages: Vec<(ConversationKey, Seq, Effect)>,
+    joins_and_leaves: Vec<(ConversationKey, Seq, Effect)>,
     pub(super) seen: Mutex<Seen>,
     /// Whether writes are accepted.
     accepts: bool,
@@ -49,21 +49,22 @@ impl Fake {
     }
 
     /// A store with these joins and leaves.
-    pub(in crate::router) fn of(passages: Vec<(ConversationKey, Seq, Effect)>) -> Self {
-        Self { passages, ..Self::default() }
+    pub(in crate::router) fn of(joins_and_leaves: Vec<(ConversationKey, Seq, Effect)>) -> Self {
+        Self { joins_and_leaves, ..Self::default() }
     }
 
     /// The joins and leaves of one conversation, oldest first.
     fn passages_in(&self, conversation: ConversationKey) -> impl Iterator<Item = (Seq, &Effect)> {
-        let passages = self.passages.iter().filter(move |passage| passage.0 == conversation);
-        passages.map(|(_, seq, effect)| (*seq, effect))
+        let joins_and_leaves =
+            self.joins_and_leaves.iter().filter(move |join_or_leave| join_or_leave.0 == conversation);
+        joins_and_leaves.map(|(_, seq, effect)| (*seq, effect))
     }
 
-    fn place(&self, user: &UserId, conversation: ConversationKey) -> Option<Place> {
+    fn place(&self, user: &UserId, conversation: ConversationKey) -> Option<CurrentMembership> {
         let (since, last) =
             self.passages_in(conversation).filter(|(_, effect)| effect.user == *user).last()?;
         let head = self.passages_in(conversation).last()?.0;
-        (last.passage != Passage::Out).then_some(Place { conversation, since, head })
+        (last.join_or_leave != JoinOrLeave::Leave).then_some(CurrentMembership { conversation, since, head })
     }
 
     /// Returns how many writes were accepted since the last call.
@@ -116,7 +117,7 @@ impl Store for Fake {
     fn standing(&self, _: &UserId, _: ConversationId) -> Answer<Standing> {
         nothing()
     }
-    fn acquaintances(&self, _: &UserId, _: Vec<UserId>) -> Answer<Vec<Acquaintance>> {
+    fn presence_peers(&self, _: &UserId, _: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
         nothing()
     }
     fn not_before(&self, _: &UserId) -> Answer<Option<Timestamp>> {
@@ -140,7 +141,7 @@ impl SharedLog for Fake {
     fn revocations(&self, _: Vec<UserId>) -> Answer<Revocations> {
         answer(Ok(Vec::new()))
     }
-    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<PlacesPage>> {
+    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<MembershipsPage>> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if users.iter().any(|(user, _)| self.poison.contains(&user.as_str())) {
             seen.failures += 1;
@@ -149,10 +150,10 @@ impl SharedLog for Fake {
         let page = |after: ConversationKey| {
             let first = after.0.max(0) + 1;
             let numbers = (first..=self.conversations).take(most as usize);
-            let mut page = PlacesPage::default();
+            let mut page = MembershipsPage::default();
             for (rows, number) in (1..).zip(numbers) {
                 let conversation = ConversationKey(number);
-                let place = Place { conversation, since: Seq(0), head: Seq(1) };
+                let place = CurrentMembership { conversation, since: Seq(0), head: Seq(1) };
                 page.add(conversation, Some(place), rows, most);
             }
             page
@@ -164,18 +165,21 @@ impl SharedLog for Fake {
         seen.longest = seen.longest.max(pages.iter().map(|page| page.places.len()).sum());
         answer(Ok(pages))
     }
-    fn places_in(&self, pairs: Vec<(UserId, ConversationKey)>) -> Answer<Vec<Option<Place>>> {
-        if self.passages.is_empty() {
+    fn memberships_in(
+        &self,
+        pairs: Vec<(UserId, ConversationKey)>,
+    ) -> Answer<Vec<Option<CurrentMembership>>> {
+        if self.joins_and_leaves.is_empty() {
             return nothing();
         }
         answer(Ok(pairs.iter().map(|(user, conversation)| self.place(user, *conversation)).collect()))
     }
     fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
-        if self.passages.is_empty() {
+        if self.joins_and_leaves.is_empty() {
             return nothing();
         }
-        let passages = self.passages_in(conversation).filter(|(seq, _)| after < *seq && *seq <= upto);
-        let events = passages.map(|(seq, effect)| CommittedEvent {
+        let joins_and_leaves = self.passages_in(conversation).filter(|(seq, _)| after < *seq && *seq <= upto);
+        let events = joins_and_leaves.map(|(seq, effect)| CommittedEvent {
             conversation,
             name: ConversationId::parse("#room").expect("a name"),
             seq,

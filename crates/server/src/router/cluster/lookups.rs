@@ -6,7 +6,7 @@ use super::Cluster;
 use super::store_reply::StoreReply;
 use crate::router::LocalNode;
 use crate::router::presence::Lookup;
-use switchboard_store::PlacesPage;
+use switchboard_store::MembershipsPage;
 use switchboard_store::refusal::Refusal;
 
 /// The most users whose conversations one query reads.
@@ -34,7 +34,7 @@ impl Cluster {
         &mut self,
         node: &mut LocalNode,
         asked: Vec<(UserId, Lookup)>,
-        result: Result<Vec<PlacesPage>, Refusal>,
+        result: Result<Vec<MembershipsPage>, Refusal>,
     ) {
         self.querying_presence = false;
         let Ok(pages) = result else {

@@ -12,7 +12,7 @@ use crate::frame;
 use crate::router::LocalNode;
 use crate::router::apply::Arrival;
 use crate::throttle::Throttle;
-use switchboard_store::record::{ConversationKey, Passage};
+use switchboard_store::record::{ConversationKey, JoinOrLeave};
 
 /// If at most this number of users join by an event, the event is published to the address of each of them. If more users join, it
 /// is published to all nodes.
@@ -50,7 +50,7 @@ impl Cluster {
             Notice::Event { conversation, name: name.clone(), seq: *seq, frame, effects: effects.clone() };
         self.bus.publish(&Address::Conversation(conversation), &notice);
         // The nodes of users who join may not have subscribed to the conversation yet.
-        let newcomers = || effects.iter().filter(|effect| effect.passage != Passage::Out);
+        let newcomers = || effects.iter().filter(|effect| effect.join_or_leave != JoinOrLeave::Leave);
         if newcomers().count() > MAX_ADDRESSED_USERS {
             self.bus.publish(&Address::Nodes, &notice);
         } else {
@@ -116,7 +116,7 @@ impl Cluster {
                     self.arrive(node, conversation, Arrival { name, seq, frame, own: None, effects, stored });
                 } else {
                     // This may be an old notice that arrives late, so the store is asked whether they are members.
-                    for effect in effects.iter().filter(|effect| effect.passage != Passage::Out) {
+                    for effect in effects.iter().filter(|effect| effect.join_or_leave != JoinOrLeave::Leave) {
                         self.suspect_membership(node, &effect.user, conversation);
                     }
                 }

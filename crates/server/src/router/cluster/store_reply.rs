@@ -5,7 +5,7 @@ use std::sync::Arc;
 use switchboard_protocol::{Seq, UserId};
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Excerpt, Place, PlacesPage, Revocations, Seqs};
+use switchboard_store::{CurrentMembership, Excerpt, MembershipsPage, Revocations, Seqs};
 
 use crate::outbox::Outbox;
 use crate::router::presence::Lookup;
@@ -20,13 +20,13 @@ pub(super) enum StoreReply {
     /// For each user, the time up to which issued tokens are revoked.
     Revocations { asked: Vec<UserSlot>, result: Result<Revocations, Refusal> },
     /// Pages of memberships of users.
-    Places { asked: Vec<UserQuery>, result: Result<Vec<PlacesPage>, Refusal> },
+    Places { asked: Vec<UserQuery>, result: Result<Vec<MembershipsPage>, Refusal> },
     /// Whether users are members of conversations that they may have joined.
-    Newcomers { asked: Vec<Entries>, result: Result<Vec<Option<Place>>, Refusal> },
+    Newcomers { asked: Vec<Entries>, result: Result<Vec<Option<CurrentMembership>>, Refusal> },
     /// The event by which a user joined a conversation.
     Entry { newcomer: Newcomer, result: Result<Excerpt, Refusal> },
     /// Pages of memberships of users whose presence has changed.
-    Presence { asked: Vec<(UserId, Lookup)>, result: Result<Vec<PlacesPage>, Refusal> },
+    Presence { asked: Vec<(UserId, Lookup)>, result: Result<Vec<MembershipsPage>, Refusal> },
     /// A range of events in which to find the leave of a session's user.
     Leave { pending: PendingLeave, result: Result<Excerpt, Refusal> },
 }
@@ -78,7 +78,7 @@ pub(super) struct UserQuery {
 #[derive(Debug)]
 pub(super) struct Newcomer {
     pub(super) asked: UserQuery,
-    pub(super) place: Place,
+    pub(super) place: CurrentMembership,
 }
 
 /// A query about a user, and the conversations that the user may have joined.

@@ -239,7 +239,7 @@ impl Cluster {
             return;
         }
         self.comparisons.querying_newcomers = true;
-        let answer = self.store.places_in(pairs);
+        let answer = self.store.memberships_in(pairs);
         self.query(answer, move |result| StoreReply::Newcomers { asked, result });
     }
 

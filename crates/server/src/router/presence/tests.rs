@@ -45,7 +45,7 @@ impl Node {
     }
 
     fn watches(&mut self, session: SessionSlot, user: &str) {
-        let users = vec![Acquaintance { user: name(user), last_seen: None }];
+        let users = vec![PresencePeer { user: name(user), last_seen: None }];
         self.presence.watch(&mut self.registry, session, users);
     }
 
@@ -331,7 +331,7 @@ async fn a_new_list_costs_the_bus_only_its_differences() {
     node.presence = Presence::new(Duration::ZERO, Some(bus.clone()));
     let (alice, outbox) = node.connects("alice", &[ROOM]);
     let list = |users: std::ops::Range<u32>| -> Vec<_> {
-        let named = users.map(|n| Acquaintance { user: name(&format!("user{n}")), last_seen: None });
+        let named = users.map(|n| PresencePeer { user: name(&format!("user{n}")), last_seen: None });
         named.collect()
     };
     let operations = || bus.0.swap(0, std::sync::atomic::Ordering::Relaxed);

@@ -11,7 +11,7 @@ use switchboard_store::record::ConversationKey;
 
 /// The most left conversations for which the registry records the last event that a session has received. A session with more is
 /// closed with 1013. Its client reconnects, and its cursors say how far it has received each conversation.
-const MAX_TOLD: usize = 4_096;
+const MAX_LEFT_CONVERSATIONS: usize = 4_096;
 
 /// A connection that has sent `hello`.
 #[derive(Debug)]
@@ -27,24 +27,24 @@ pub(crate) struct LocalSession {
     pub(crate) not_before: Option<Timestamp>,
     /// In a cluster: the last event that the session has received of each conversation that its user has left. The user may have
     /// rejoined and left again before this node has applied that.
-    pub(crate) told: FxHashMap<ConversationKey, Seq>,
+    pub(crate) received: FxHashMap<ConversationKey, Seq>,
     /// The users whose presence the session receives.
     pub(crate) watching: Box<[UserId]>,
 }
 
 impl LocalSession {
     /// Records that the session has received a conversation up to an event, and receives nothing after that event.
-    pub(in crate::router) fn record_told(&mut self, conversation: ConversationKey, upto: Seq) {
-        if self.told.len() >= MAX_TOLD && !self.told.contains_key(&conversation) {
+    pub(in crate::router) fn record_received(&mut self, conversation: ConversationKey, upto: Seq) {
+        if self.received.len() >= MAX_LEFT_CONVERSATIONS && !self.received.contains_key(&conversation) {
             return self.outbox.close_slow_consumer();
         }
-        let told = self.told.entry(conversation).or_default();
-        *told = (*told).max(upto);
+        let received = self.received.entry(conversation).or_default();
+        *received = (*received).max(upto);
     }
 
     /// Removes and returns the last event that the session has received of a conversation, because it receives the conversation
     /// again.
-    pub(in crate::router) fn take_told(&mut self, conversation: ConversationKey) -> Option<Seq> {
-        self.told.remove(&conversation)
+    pub(in crate::router) fn take_received(&mut self, conversation: ConversationKey) -> Option<Seq> {
+        self.received.remove(&conversation)
     }
 }

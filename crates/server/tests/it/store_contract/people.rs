@@ -131,7 +131,7 @@ pub(super) async fn a_user_who_returns_has_read_the_earlier_messages(open: Open)
     assert_eq!(db.log("bob", "#r").await.len(), 9, "a member sees the whole log");
 }
 
-pub(super) async fn only_users_who_share_a_conversation_are_acquaintances(open: Open) {
+pub(super) async fn only_users_who_share_a_conversation_are_presence_peers(open: Open) {
     let mut db = TestStore::new(open).await;
     db.says("alice", "@bob", "hi").await;
     db.stores("alice", "create", json!({"room": "r", "members": ["carol", "dan"]})).await;
@@ -143,13 +143,13 @@ pub(super) async fn only_users_who_share_a_conversation_are_acquaintances(open: 
     let all = ["alice", "bob", "carol", "dan", "eve", "nobody"];
     let known = async |db: &TestStore, actor: &str| {
         let others = all.iter().map(|name| user(name)).collect();
-        let found = in_time("acquaintances", db.store.acquaintances(&user(actor), others)).await;
+        let found = in_time("presence_peers", db.store.presence_peers(&user(actor), others)).await;
         found.expect("an answer").into_iter().map(|a| (a.user.to_string(), a.last_seen)).collect::<Vec<_>>()
     };
     let named = |name: &str| (name.to_owned(), None);
     assert_eq!(known(&db, "alice").await, [named("alice"), named("bob"), ("carol".to_owned(), Some(at))]);
     assert_eq!(known(&db, "bob").await, [named("alice"), named("bob"), named("eve")]);
-    assert_eq!(known(&db, "dan").await, [named("dan")], "a former member has no acquaintances in the room");
+    assert_eq!(known(&db, "dan").await, [named("dan")], "a former member has no presence_peers in the room");
     assert_eq!(known(&db, "nobody").await, []);
 }
 

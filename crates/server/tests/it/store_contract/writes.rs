@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde_json::json;
 use switchboard_protocol::{ErrorCode, EventBody, Seq, Timestamp};
 use switchboard_store::clock::Clock;
-use switchboard_store::record::{Effect, Passage};
+use switchboard_store::record::{Effect, JoinOrLeave};
 use switchboard_store::{Change, Committed};
 
 use super::{Open, Rules, TestStore, change, seqs};
@@ -188,7 +188,7 @@ pub(super) async fn a_direct_conversation_begins_with_its_first_message(open: Op
     let mut db = TestStore::new(open).await;
     let first = db.stores("bob", "send", json!({"to": "@alice", "text": "hi"})).await;
     assert_eq!((first.name.as_str(), first.seq), ("@alice:bob", Seq(1)));
-    let entered = |name| Effect { user: user(name), passage: Passage::In { seen: Seq(0) } };
+    let entered = |name| Effect { user: user(name), join_or_leave: JoinOrLeave::Join { seen: Seq(0) } };
     assert_eq!(first.effects, [entered("alice"), entered("bob")]);
     let log = db.log("alice", "@bob").await;
     assert!(matches!(log[0].body, EventBody::Message { .. }) && log.len() == 1, "{log:?}");

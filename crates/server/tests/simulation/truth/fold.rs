@@ -52,7 +52,7 @@ impl Log {
 
     /// The number of members after an event.
     pub(super) fn members_after(&self, seq: u64) -> u64 {
-        let there = |stays: &Vec<super::Stay>| {
+        let there = |stays: &Vec<super::MembershipPeriod>| {
             stays.iter().any(|stay| stay.since <= seq && stay.until.is_none_or(|until| until > seq))
         };
         self.members.values().filter(|stays| there(stays)).count() as u64

@@ -3,12 +3,12 @@
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::{Broken, Held, Log, Truth};
+use super::{Broken, Held, Log, ReferenceModel};
 
 /// The field of a deleted message and of its edits.
 const DELETED_FIELD: (&str, Value) = ("deleted", Value::Bool(true));
 
-impl Truth {
+impl ReferenceModel {
     /// Checks an event that a user received, live or in a page. `head` is the head of the page.
     pub(crate) fn received(&mut self, who: &str, user: &str, event: &Value, head: Option<u64>) -> Held {
         match self.check_received(user, event, head) {

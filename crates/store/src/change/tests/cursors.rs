@@ -28,7 +28,7 @@ fn does() -> impl Strategy<Value = Does> {
 
 /// The membership and the cursors of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct ActorMembership {
     here: bool,
     read: u64,
     received: u64,
@@ -37,7 +37,7 @@ struct Place {
 /// The model. For each event of the log: its sender if it is a message, otherwise `None`.
 struct Model {
     log: Vec<Option<&'static str>>,
-    places: BTreeMap<&'static str, Place>,
+    places: BTreeMap<&'static str, ActorMembership>,
 }
 
 impl Model {
@@ -58,12 +58,16 @@ impl Model {
             self.log.push(None);
             return Ok(None);
         }
-        let place = self.places.entry(who).or_insert(Place { here: false, read: 0, received: 0 });
+        let place = self.places.entry(who).or_insert(ActorMembership { here: false, read: 0, received: 0 });
         match *what {
             Does::Comes => {
                 if !place.here {
                     // Everything up to the event of joining counts as read.
-                    *place = Place { here: true, read: head + 1, received: place.received.max(head + 1) };
+                    *place = ActorMembership {
+                        here: true,
+                        read: head + 1,
+                        received: place.received.max(head + 1),
+                    };
                     self.log.push(None);
                 }
                 return Ok(None);

@@ -58,11 +58,8 @@ impl Log<'_> {
             EventBody::Delete { target } => {
                 self.is_noted(seq, target, report)?;
                 if self.refers_to(seq, target, report)?.is_some_and(|target| !target.deleted) {
-                    self.tell(
-                        report,
-                        Some(target.0),
-                        format!("event {seq} deleted it, and its content is there"),
-                    );
+                    let what = format!("event {seq} deleted it, and its content is there");
+                    self.tell(report, Some(target.0), what);
                 }
             }
             EventBody::React { target, on, emoji } => {

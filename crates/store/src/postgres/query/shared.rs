@@ -10,7 +10,7 @@ use crate::read::Reader;
 use crate::read::row::readable;
 use crate::read::shared::SharedLookups;
 use crate::record::ConversationKey;
-use crate::{Place, PlacesPage, Revocations, Seqs};
+use crate::{CurrentMembership, MembershipsPage, Revocations, Seqs};
 
 /// The last event of each conversation that exists.
 pub(in crate::postgres) fn heads(
@@ -53,9 +53,9 @@ pub(in crate::postgres) fn places(
     reader: &Reader<'_, Session>,
     users: &[(UserId, ConversationKey)],
     most: u32,
-) -> Result<Vec<PlacesPage>> {
+) -> Result<Vec<MembershipsPage>> {
     let (names, after): (Vec<_>, Vec<_>) = users.iter().map(|(user, after)| (user.as_str(), after.0)).unzip();
-    let mut pages = vec![(PlacesPage::default(), 0); users.len()];
+    let mut pages = vec![(MembershipsPage::default(), 0); users.len()];
     for row in &reader.rows.rows(PLACES, &[&names, &after, &i64::from(most)])? {
         let Some((page, rows)) = pages.get_mut(nth(row, 0)?) else { continue };
         *rows += 1;
@@ -71,10 +71,10 @@ const PLACES_IN: &str = r#"SELECT n.place, m.conversation, m.since, c.head
     JOIN conversations c ON c.id = m.conversation"#;
 
 /// For each pair the user's membership in the conversation.
-pub(in crate::postgres) fn places_in(
+pub(in crate::postgres) fn memberships_in(
     reader: &Reader<'_, Session>,
     pairs: &[(UserId, ConversationKey)],
-) -> Result<Vec<Option<Place>>> {
+) -> Result<Vec<Option<CurrentMembership>>> {
     let (names, conversations): (Vec<_>, Vec<_>) =
         pairs.iter().map(|(user, conversation)| (user.as_str(), conversation.0)).unzip();
     let mut places = vec![None; pairs.len()];
@@ -86,9 +86,10 @@ pub(in crate::postgres) fn places_in(
     Ok(places)
 }
 
-fn place(row: &Row, first: usize) -> Result<Option<Place>> {
+fn place(row: &Row, first: usize) -> Result<Option<CurrentMembership>> {
     let conversation = conversation_key(row, first)?;
-    let read = || Ok(Place { conversation, since: seq(row, first + 1)?, head: seq(row, first + 2)? });
+    let read =
+        || Ok(CurrentMembership { conversation, since: seq(row, first + 1)?, head: seq(row, first + 2)? });
     readable(read(), || format!("conversation {}", conversation.0))
 }
 

@@ -12,7 +12,7 @@ use switchboard_protocol::{
     UserId, decode_named,
 };
 
-use super::{Session, heads, places, places_in, revocations};
+use super::{Session, heads, memberships_in, places, revocations};
 use crate::change::Failed;
 use crate::in_memory::InMemory;
 use crate::postgres::connect::BlockingConnection;
@@ -20,7 +20,7 @@ use crate::postgres::migrate;
 use crate::postgres::target::Target;
 use crate::read::MEMBERSHIPS_PER_READ;
 use crate::read::{Lookups, Reader};
-use crate::record::{ConversationKey, Effect, Passage, UserKey};
+use crate::record::{ConversationKey, Effect, JoinOrLeave, UserKey};
 use crate::table::{ColumnType, TABLES, quoted};
 use crate::{Change, Committed, CommittedEvent, Query, Request};
 
@@ -192,7 +192,7 @@ fn answers<L: Lookups>(reader: &Reader<'_, L>) -> Vec<String> {
             note(&format!("conversations before {before:?}"), told(reader.answer(&actor, &query)));
         }
         note("starts from", told(reader.attach(&actor, &names)));
-        note("knows", told(reader.acquaintances(&actor, &EVERYBODY.map(user))));
+        note("knows", told(reader.presence_peers(&actor, &EVERYBODY.map(user))));
         note("until", told(reader.not_before(&actor)));
     }
     for (user, conversation) in (0..9).flat_map(|user| (0..12).map(move |place| (user, place))) {
@@ -249,7 +249,7 @@ async fn both_databases_answer_alike() {
 }
 
 /// The outcome of an event when it was stored, without its body, which may have been erased since.
-fn passages(event: &CommittedEvent) -> String {
+fn joins_and_leaves(event: &CommittedEvent) -> String {
     let stored = event.event.as_ref().expect("a new one");
     assert_eq!((stored.seq, &stored.conversation, stored.at), (event.seq, &event.name, event.at));
     format!("{} {} {:?} by {}: {:?}", event.name, event.seq, stored.kind, stored.from, event.effects)
@@ -260,13 +260,13 @@ async fn the_log_tells_who_came_and_went_as_when_it_was_written() {
     let past = Past::random(4, 2_000);
     let comes_back = |event: &&CommittedEvent| {
         event.effects.iter().any(
-            |effect| matches!(effect.passage, Passage::In { seen } if seen.0 + 1 < event.seq.0 && seen.0 > 0),
+            |effect| matches!(effect.join_or_leave, JoinOrLeave::Join { seen } if seen.0 + 1 < event.seq.0 && seen.0 > 0),
         )
     };
     let came_back = past.told.values().flatten().filter(comes_back).count();
     assert!(came_back > 20, "too few users join again: {came_back}");
     let expected: BTreeMap<_, Vec<_>> =
-        past.told.iter().map(|(key, events)| (*key, events.iter().map(passages).collect())).collect();
+        past.told.iter().map(|(key, events)| (*key, events.iter().map(joins_and_leaves).collect())).collect();
     let conversations: Vec<_> = past.told.keys().copied().collect();
     let found = in_postgres(past.rows(), move |reader| {
         let mut found = BTreeMap::<_, Vec<_>>::new();
@@ -279,9 +279,9 @@ async fn the_log_tells_who_came_and_went_as_when_it_was_written() {
                 let Some(last) = page.last() else { break };
                 assert!(page.len() <= 12);
                 let one = reader.log(conversation, Seq(last.seq.0 - 1), last.seq).expect("one event").events;
-                assert_eq!(one.iter().map(passages).collect::<Vec<_>>(), [passages(last)]);
+                assert_eq!(one.iter().map(joins_and_leaves).collect::<Vec<_>>(), [joins_and_leaves(last)]);
                 after = last.seq;
-                whole.extend(page.iter().map(passages));
+                whole.extend(page.iter().map(joins_and_leaves));
             }
         }
         let nowhere = reader.log(ConversationKey(99), Seq(0), Seq::MAX).expect("an answer").events;
@@ -325,10 +325,11 @@ async fn heads_and_people_are_where_they_stand_now() {
         for ((name, joined), page) in people.iter().zip(whole) {
             assert_eq!((page.next, &page.places), (None, joined), "{name}, whole and by pages");
             let pairs: Vec<_> = joined.iter().map(|place| (name.clone(), place.conversation)).collect();
-            let found: Vec<_> = places_in(reader, &pairs).expect("places").into_iter().flatten().collect();
+            let found: Vec<_> =
+                memberships_in(reader, &pairs).expect("places").into_iter().flatten().collect();
             assert_eq!(&found, joined, "{name}, one by one");
         }
-        assert_eq!(places_in(reader, &[(user("alice"), ConversationKey(99))]).expect("places"), [None]);
+        assert_eq!(memberships_in(reader, &[(user("alice"), ConversationKey(99))]).expect("places"), [None]);
         let revoked: BTreeMap<_, _> =
             revocations(reader, &EVERYBODY.map(user)).expect("revocations").into_iter().collect();
         (
@@ -347,7 +348,7 @@ async fn heads_and_people_are_where_they_stand_now() {
             let came = |event: &&CommittedEvent| event.seq == place.since.max(Seq(1));
             let entry = past.told[&place.conversation].iter().find(came).expect("the event of coming in");
             let effect = entry.effects.iter().find(|effect| effect.user == name).expect("theirs");
-            assert_ne!(effect.passage, Passage::Out);
+            assert_ne!(effect.join_or_leave, JoinOrLeave::Leave);
         }
         let places: Vec<_> = joined.iter().map(|place| (place.conversation, place.head)).collect();
         found.insert(name.to_string(), (not_before, places));
@@ -398,7 +399,7 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
                 count("sync of messages", told(reader.answer(&alice, &sync("@alice:bob", 0))));
                 count("sync of users", told(reader.answer(&alice, &sync("#room0", 0))));
                 count("members", told(reader.answer(&alice, &Query::Members(members))));
-                count("acquaintances", told(reader.acquaintances(&alice, &EVERYBODY.map(user))));
+                count("presence_peers", told(reader.presence_peers(&alice, &EVERYBODY.map(user))));
                 counted
             };
             all(reader)
@@ -464,7 +465,8 @@ async fn a_removed_user_is_found_by_field_in_events_with_other_fields() {
         let (conversation, _) = past.told.first_key_value().expect("a conversation");
         let conversation = *conversation;
         let effects = |events: &[CommittedEvent]| events.first().map(|event| event.effects.clone());
-        let seen = Some(vec![Effect { user: user("bob"), passage: Passage::In { seen: Seq(3) } }]);
+        let seen =
+            Some(vec![Effect { user: user("bob"), join_or_leave: JoinOrLeave::Join { seen: Seq(3) } }]);
         // SQLite has this query only in the simulation.
         #[cfg(feature = "simulation")]
         {

@@ -229,7 +229,7 @@ fn create(owner: &str, n: u64, members: &[String]) -> (String, &'static str, Val
 /// Which of `others` share a conversation with a user, and how many steps it takes to find that out.
 fn known(fixture: &Fixture, name: &str, others: &[String]) -> (Vec<String>, u64) {
     let others: Vec<_> = others.iter().map(|other| user(other)).collect();
-    let (found, steps) = fixture.reads(|reader| reader.acquaintances(&user(name), &others));
+    let (found, steps) = fixture.reads(|reader| reader.presence_peers(&user(name), &others));
     (found.expect("an answer").into_iter().map(|other| other.user.to_string()).collect(), steps)
 }
 

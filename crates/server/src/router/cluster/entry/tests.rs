@@ -22,12 +22,12 @@ fn alice() -> UserId {
     UserId::parse("alice").expect("a name")
 }
 
-fn passage(passage: Passage) -> Effect {
-    Effect { user: alice(), passage }
+fn join_or_leave(join_or_leave: JoinOrLeave) -> Effect {
+    Effect { user: alice(), join_or_leave }
 }
 
 fn came(seen: u64) -> Effect {
-    passage(Passage::In { seen: Seq(seen) })
+    join_or_leave(JoinOrLeave::Join { seen: Seq(seen) })
 }
 
 /// An event that makes one membership change.
@@ -80,9 +80,9 @@ async fn becomes_live(router: &mut Router, session: SessionSlot) {
 
 /// Attaches a session whose cursor, 8, was valid when its first page was read, and whose last page does not contain the room,
 /// because of these joins and leaves. Returns the lag of the session, and whether this node has alice as a member.
-async fn lag_after(passages: &[(u64, Effect)]) -> (Option<Lag>, bool) {
-    let passages = passages.iter().map(|(seq, effect)| (ROOM, Seq(*seq), effect.clone()));
-    let store = Arc::new(Fake::of(passages.collect()));
+async fn lag_after(joins_and_leaves: &[(u64, Effect)]) -> (Option<Lag>, bool) {
+    let joins_and_leaves = joins_and_leaves.iter().map(|(seq, effect)| (ROOM, Seq(*seq), effect.clone()));
+    let store = Arc::new(Fake::of(joins_and_leaves.collect()));
     let (mut router, _batches) = router(&store, &[]);
     let (session, outbox) = enters(&mut router).await;
     router.subscribe(Subscribe { cursors: vec![(ROOM, Seq(8))], ..last_page(session, &[]) });
@@ -93,14 +93,14 @@ async fn lag_after(passages: &[(u64, Effect)]) -> (Option<Lag>, bool) {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_receives_the_leave_that_came_between_its_first_page_and_its_last() {
-    let (lag, member) = lag_after(&[(9, passage(Passage::Out))]).await;
+    let (lag, member) = lag_after(&[(9, join_or_leave(JoinOrLeave::Leave))]).await;
     assert_eq!(lag, Some(Lag { conversation: ROOM, cursor: Seq(8), missed: Seq(9) }));
     assert!(!member);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_receives_the_leave_and_the_join_that_came_between_its_pages() {
-    let (lag, member) = lag_after(&[(9, passage(Passage::Out)), (10, came(9))]).await;
+    let (lag, member) = lag_after(&[(9, join_or_leave(JoinOrLeave::Leave)), (10, came(9))]).await;
     assert_eq!(lag, Some(Lag { conversation: ROOM, cursor: Seq(8), missed: Seq(10) }));
     assert!(member);
 }
@@ -129,13 +129,13 @@ async fn lag_after_reading_again(effects: Vec<Effect>) -> Option<Lag> {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_had_a_gap_up_to_a_leave_receives_nothing_before_it_again() {
-    let effects = vec![came(1), passage(Passage::Out)];
+    let effects = vec![came(1), join_or_leave(JoinOrLeave::Leave)];
     assert_eq!(lag_after_reading_again(effects).await, None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_whose_user_is_back_after_a_gap_receives_nothing_before_the_leave_again() {
-    let effects = vec![came(1), passage(Passage::Out), came(3)];
+    let effects = vec![came(1), join_or_leave(JoinOrLeave::Leave), came(3)];
     let lag = Lag { conversation: ROOM, cursor: Seq(3), missed: Seq(4) };
     assert_eq!(lag_after_reading_again(effects).await, Some(lag));
 }
@@ -153,7 +153,8 @@ async fn a_session_whose_user_joins_between_its_last_page_and_its_summaries_beco
 
 #[tokio::test(start_paused = true)]
 async fn a_session_waits_for_the_removal_that_its_page_contains() {
-    let store = Arc::new(Fake::of(vec![(ROOM, Seq(8), came(7)), (ROOM, Seq(9), passage(Passage::Out))]));
+    let store =
+        Arc::new(Fake::of(vec![(ROOM, Seq(8), came(7)), (ROOM, Seq(9), join_or_leave(JoinOrLeave::Leave))]));
     let (mut router, _batches) = router(&store, &[]);
     let (first, _) = enters(&mut router).await;
     router.subscribe(last_page(first, &[(ROOM, Seq(8))]));
@@ -165,7 +166,7 @@ async fn a_session_waits_for_the_removal_that_its_page_contains() {
     let live = |router: &Router| router.node.registry.session(second).is_some_and(|session| session.live);
     assert!(!live(&router), "the session would receive the event of a room that it does not have");
     let cluster = router.cluster.as_mut().expect("a cluster");
-    cluster.arrive(&mut router.node, ROOM, arrival(Seq(9), passage(Passage::Out)));
+    cluster.arrive(&mut router.node, ROOM, arrival(Seq(9), join_or_leave(JoinOrLeave::Leave)));
     after_input(&mut router);
     assert!(live(&router));
     assert_eq!(outbox.next_lag(), None);

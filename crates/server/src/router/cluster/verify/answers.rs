@@ -9,9 +9,9 @@ use crate::router::LocalNode;
 use crate::router::cluster::Cluster;
 use crate::router::cluster::store_reply::{Entries, Newcomer, Scope, StoreReply, UserQuery};
 use crate::router::registry::UserSlot;
-use switchboard_store::record::{ConversationKey, Effect, Passage};
+use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{CommittedEvent, Excerpt, Place, PlacesPage, Revocations, Seqs};
+use switchboard_store::{CommittedEvent, CurrentMembership, Excerpt, MembershipsPage, Revocations, Seqs};
 
 impl Cluster {
     pub(in crate::router::cluster) fn apply_heads(
@@ -57,7 +57,7 @@ impl Cluster {
         &mut self,
         node: &mut LocalNode,
         asked: Vec<Entries>,
-        result: Result<Vec<Option<Place>>, Refusal>,
+        result: Result<Vec<Option<CurrentMembership>>, Refusal>,
     ) {
         self.comparisons.querying_newcomers = false;
         let Ok(places) = result else {
@@ -93,7 +93,7 @@ impl Cluster {
         &mut self,
         node: &mut LocalNode,
         mut asked: Vec<UserQuery>,
-        result: Result<Vec<PlacesPage>, Refusal>,
+        result: Result<Vec<MembershipsPage>, Refusal>,
     ) {
         self.comparisons.querying_places = false;
         let Ok(pages) = result else {
@@ -130,7 +130,7 @@ impl Cluster {
     }
 
     /// Compares a page of memberships with the registry, and continues with the next page.
-    fn apply_page(&mut self, node: &mut LocalNode, mut asked: UserQuery, page: &PlacesPage) {
+    fn apply_page(&mut self, node: &mut LocalNode, mut asked: UserQuery, page: &MembershipsPage) {
         asked.open |= self.compare(node, &asked, &page.places);
         let here = node.registry.user(asked.user).map_or(&[][..], |local| &local.conversations);
         let first = here.partition_point(|here| *here <= asked.after);
@@ -159,7 +159,7 @@ impl Cluster {
 
     /// Compares memberships in the store with those on this node. Returns whether this node does not know some of them, and looks
     /// those up.
-    fn compare(&mut self, node: &LocalNode, asked: &UserQuery, joined: &[Place]) -> bool {
+    fn compare(&mut self, node: &LocalNode, asked: &UserQuery, joined: &[CurrentMembership]) -> bool {
         let mut open = false;
         for place in joined {
             let applied = node.registry.applied(place.conversation);
@@ -183,7 +183,7 @@ impl Cluster {
         node: &LocalNode,
         asked: &UserQuery,
         conversations: &[ConversationKey],
-        places: &[Place],
+        places: &[CurrentMembership],
     ) {
         let places: FxHashSet<_> = places.iter().map(|place| place.conversation).collect();
         let registry = &node.registry;
@@ -194,7 +194,7 @@ impl Cluster {
     }
 
     /// Reads the event by which a user joined a conversation.
-    fn look_up_entry(&mut self, asked: &UserQuery, place: Place) {
+    fn look_up_entry(&mut self, asked: &UserQuery, place: CurrentMembership) {
         let entry = place.since.max(Seq(1));
         let answer = self.store.log(place.conversation, Seq(entry.0 - 1), entry);
         let newcomer = Newcomer { asked: asked.clone(), place };
@@ -227,7 +227,13 @@ impl Cluster {
 
     /// Adds a user to the members of a conversation, although this node has not applied the event by which the user joined, or
     /// applied it before it knew the user.
-    fn add_member(&mut self, node: &mut LocalNode, asked: &UserQuery, place: Place, entry: &CommittedEvent) {
+    fn add_member(
+        &mut self,
+        node: &mut LocalNode,
+        asked: &UserQuery,
+        place: CurrentMembership,
+        entry: &CommittedEvent,
+    ) {
         let conversation = place.conversation;
         let applied = node.registry.applied(conversation);
         if node.registry.is_member(asked.user, conversation)
@@ -244,17 +250,17 @@ impl Cluster {
         }
         let before = Seq(entry.seq.0 - 1);
         let effect = entry.effects.iter().find(|effect| effect.user == asked.name);
-        let seen = match effect.map(|effect| effect.passage) {
-            Some(Passage::In { seen }) => seen,
+        let seen = match effect.map(|effect| effect.join_or_leave) {
+            Some(JoinOrLeave::Join { seen }) => seen,
             // The event does not contain the join, because it could not be decoded.
-            Some(Passage::Out) | None => before,
+            Some(JoinOrLeave::Leave) | None => before,
         };
         node.release();
         node.registry.join(asked.user, conversation, applied.unwrap_or(place.head));
         node.note_changes(
             conversation,
             entry.seq,
-            &[Effect { user: asked.name.clone(), passage: Passage::In { seen } }],
+            &[Effect { user: asked.name.clone(), join_or_leave: JoinOrLeave::Join { seen } }],
         );
         let head = node.registry.head(conversation).unwrap_or(place.head);
         node.give_missed(asked.user, conversation, &entry.name, seen, before);
@@ -276,7 +282,7 @@ fn close_revoked(node: &LocalNode, user: UserSlot, not_before: Timestamp) {
 }
 
 /// Records for attaching sessions by which events their user joined, because the page of a session may be older than these events.
-fn record_joins(node: &mut LocalNode, asked: &UserQuery, places: &[Place]) {
+fn record_joins(node: &mut LocalNode, asked: &UserQuery, places: &[CurrentMembership]) {
     for place in places {
         let (conversation, since) = (place.conversation, place.since.max(Seq(1)));
         let applied = node.registry.applied(conversation);
@@ -285,7 +291,7 @@ fn record_joins(node: &mut LocalNode, asked: &UserQuery, places: &[Place]) {
         });
         if node.registry.is_member(asked.user, conversation) && applied >= Some(since) && !known {
             let seen = Seq(since.0 - 1);
-            let effect = Effect { user: asked.name.clone(), passage: Passage::In { seen } };
+            let effect = Effect { user: asked.name.clone(), join_or_leave: JoinOrLeave::Join { seen } };
             node.note_changes(conversation, since, &[effect]);
         }
     }

@@ -8,7 +8,7 @@ use super::*;
 use crate::router::Router;
 use crate::router::apply::Arrival;
 use crate::router::cluster::fake::{Fake, after_input, handle_next, router};
-use switchboard_store::record::{Effect, Passage};
+use switchboard_store::record::{Effect, JoinOrLeave};
 
 /// Runs one sweep, until no query of memberships is pending.
 async fn sweep(router: &mut Router) {
@@ -82,12 +82,12 @@ fn user(name: &str) -> UserId {
 }
 
 /// A membership change of alice.
-fn alice(passage: Passage) -> Effect {
-    Effect { user: user("alice"), passage }
+fn alice(join_or_leave: JoinOrLeave) -> Effect {
+    Effect { user: user("alice"), join_or_leave }
 }
 
 fn joined() -> Effect {
-    alice(Passage::In { seen: Seq(7) })
+    alice(JoinOrLeave::Join { seen: Seq(7) })
 }
 
 /// A router with alice and bob, and a store that always answers that alice joined the room by its event 8 and is still a member.
@@ -136,7 +136,7 @@ async fn an_answer_that_is_older_than_an_applied_leave_adds_no_member() {
     let mut router = with_old_answer();
     host(&mut router, 8);
     suspect_alice(&mut router);
-    arrive(&mut router, 9, alice(Passage::Out));
+    arrive(&mut router, 9, alice(JoinOrLeave::Leave));
     // The query is repeated, and the store answers as before.
     for _ in 0..6 {
         handle_next(&mut router).await;
@@ -150,7 +150,7 @@ async fn a_join_is_not_looked_up_with_an_answer_from_before_a_leave() {
     let mut router = with_old_answer();
     host(&mut router, 8);
     suspect_alice(&mut router);
-    arrive(&mut router, 9, alice(Passage::Out));
+    arrive(&mut router, 9, alice(JoinOrLeave::Leave));
     handle_next(&mut router).await;
     let comparisons = &router.cluster.as_ref().expect("a cluster").comparisons;
     assert!(!comparisons.newcomers.is_empty(), "the store is asked again");
@@ -177,7 +177,7 @@ async fn a_log_that_is_read_again_adds_no_member_who_has_left_since() {
     host(&mut router, 7);
     arrive(&mut router, 8, joined());
     assert!(!alice_is_member(&router));
-    arrive(&mut router, 9, alice(Passage::Out));
-    arrive(&mut router, 10, alice(Passage::In { seen: Seq(9) }));
+    arrive(&mut router, 9, alice(JoinOrLeave::Leave));
+    arrive(&mut router, 10, alice(JoinOrLeave::Join { seen: Seq(9) }));
     assert!(alice_is_member(&router), "the later join counts");
 }

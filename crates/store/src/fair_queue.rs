@@ -21,14 +21,14 @@ const MAX_QUEUED_READS_PER_LANE: usize = 1_024;
 
 /// The owner of a lane of the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Who {
+pub(super) enum LaneOwner {
     /// A user's own queries.
     User(UserId),
     /// The check of a user's token. It has its own lane, so that a request that writes does not wait for the user's reads.
     Token(UserId),
     /// Replays for a user's connections that lag. They have their own lane, so that the user's own queries do not wait for
     /// them.
-    Behind(UserKey),
+    Replays(UserKey),
     /// A health probe of the server. It is served first and is never refused. At most two wait at a time.
     Probe,
     /// A request with an API key. The key is not verified yet, so a wrong key delays only its own requests.
@@ -38,7 +38,7 @@ pub(super) enum Who {
     /// The router's comparison of the heads of many conversations.
     Heads,
     /// The router's comparison of the memberships of many users.
-    People,
+    Memberships,
     /// The router's search for users who joined conversations.
     Newcomers,
 }
@@ -52,9 +52,9 @@ pub(super) struct FairQueue<J> {
 
 #[derive(Debug)]
 struct Queue<J> {
-    lanes: FxHashMap<Who, Lane<J>>,
+    lanes: FxHashMap<LaneOwner, Lane<J>>,
     /// The lanes that have queued reads and no running one, in the order in which they are served.
-    next: VecDeque<Who>,
+    next: VecDeque<LaneOwner>,
     waiting: usize,
     closed: bool,
 }
@@ -67,9 +67,9 @@ struct Lane<J> {
 }
 
 impl<J> Queue<J> {
-    fn line_up(&mut self, who: Who) {
+    fn line_up(&mut self, who: LaneOwner) {
         match who {
-            Who::Probe => self.next.push_front(who),
+            LaneOwner::Probe => self.next.push_front(who),
             _ => self.next.push_back(who),
         }
     }
@@ -78,7 +78,7 @@ impl<J> Queue<J> {
 /// What [`FairQueue::take`] tells a reader thread to do next.
 pub(super) enum Turn<J> {
     /// Run this job, then call [`FairQueue::done`].
-    Work(Who, J),
+    Work(LaneOwner, J),
     /// No job came within the time-out.
     Quiet,
     /// The queue is closed.
@@ -97,9 +97,9 @@ impl<J> FairQueue<J> {
     }
 
     /// Queues a job.
-    pub(super) fn push(&self, who: Who, job: J) -> Result<(), Refusal> {
+    pub(super) fn push(&self, who: LaneOwner, job: J) -> Result<(), Refusal> {
         let mut queue = self.queue();
-        if queue.waiting >= MAX_QUEUED_READS && who != Who::Probe || queue.closed {
+        if queue.waiting >= MAX_QUEUED_READS && who != LaneOwner::Probe || queue.closed {
             return Err(Refusal::unavailable());
         }
         let lane =
@@ -148,7 +148,7 @@ impl<J> FairQueue<J> {
 
     /// Marks the running job of a lane as finished, so that the lane's next job can run. No thread is woken, because the
     /// calling thread takes the next job itself.
-    pub(super) fn done(&self, who: Who) {
+    pub(super) fn done(&self, who: LaneOwner) {
         let mut queue = self.queue();
         let Some(lane) = queue.lanes.get_mut(&who) else { return };
         lane.busy = false;
@@ -174,11 +174,11 @@ impl<J> FairQueue<J> {
 mod tests {
     use super::*;
 
-    fn user(name: &str) -> Who {
-        Who::User(UserId::parse(name).expect("a user id"))
+    fn user(name: &str) -> LaneOwner {
+        LaneOwner::User(UserId::parse(name).expect("a user id"))
     }
 
-    fn takes<J>(turns: &FairQueue<J>) -> Option<(Who, J)> {
+    fn takes<J>(turns: &FairQueue<J>) -> Option<(LaneOwner, J)> {
         match turns.take(Some(Duration::ZERO)) {
             Turn::Work(who, job) => Some((who, job)),
             Turn::Quiet | Turn::End => None,
@@ -218,11 +218,11 @@ mod tests {
     fn a_probe_is_next_however_many_wait() {
         let turns = FairQueue::new();
         for n in 0..MAX_QUEUED_READS {
-            turns.push(Who::Behind(UserKey(n as i64)), "read").expect("room");
+            turns.push(LaneOwner::Replays(UserKey(n as i64)), "read").expect("room");
         }
         turns.push(user("alice"), "read").expect_err("full");
-        turns.push(Who::Probe, "one").expect("always");
-        turns.push(Who::Probe, "two").expect("always");
+        turns.push(LaneOwner::Probe, "one").expect("always");
+        turns.push(LaneOwner::Probe, "two").expect("always");
         for expected in ["one", "two", "read"] {
             let (who, job) = takes(&turns).expect("it waits");
             assert_eq!(job, expected);
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(refusal.code, switchboard_protocol::ErrorCode::RateLimited);
         turns.push(user("bob"), ()).expect("room");
         for n in 0..MAX_QUEUED_READS - MAX_QUEUED_READS_PER_LANE - 1 {
-            turns.push(Who::Behind(UserKey(n as i64)), ()).expect("room");
+            turns.push(LaneOwner::Replays(UserKey(n as i64)), ()).expect("room");
         }
         let refusal = turns.push(user("carol"), ()).expect_err("full");
         assert_eq!(refusal.code, switchboard_protocol::ErrorCode::Unavailable);

@@ -6,11 +6,11 @@ use serde::Deserialize;
 use switchboard_protocol::{About, ConversationId, MembershipEffect, Seq, UserId};
 
 use super::CommittedEvent;
-use crate::record::{ConversationKey, Effect, LogEvent, Passage};
+use crate::record::{ConversationKey, Effect, JoinOrLeave, LogEvent};
 
 /// The membership changes that an event itself names.
 #[derive(Default)]
-struct Passages {
+struct JoinsAndLeaves {
     /// The first members of a new conversation.
     begins: Vec<UserId>,
     /// A user who joined and may have been a member before.
@@ -36,24 +36,24 @@ fn subject(body: &str) -> Option<UserId> {
     serde_json::from_str::<Subject>(body).ok().map(|subject| subject.user)
 }
 
-fn passages(event: &LogEvent) -> Passages {
-    let mut passages = Passages::default();
+fn joins_and_leaves(event: &LogEvent) -> JoinsAndLeaves {
+    let mut joins_and_leaves = JoinsAndLeaves::default();
     match event.kind.membership() {
         MembershipEffect::Begins => {
-            passages.begins.push(event.from.clone());
+            joins_and_leaves.begins.push(event.from.clone());
             let members = serde_json::from_str::<Members>(&event.body).map(|created| created.members);
-            passages.begins.extend(members.unwrap_or_default());
+            joins_and_leaves.begins.extend(members.unwrap_or_default());
         }
-        MembershipEffect::SenderEnters => passages.comes_back = Some(event.from.clone()),
-        MembershipEffect::UserEnters => passages.comes_back = subject(&event.body),
-        MembershipEffect::SenderLeaves => passages.goes = Some(event.from.clone()),
-        MembershipEffect::UserLeaves => passages.goes = subject(&event.body),
+        MembershipEffect::SenderEnters => joins_and_leaves.comes_back = Some(event.from.clone()),
+        MembershipEffect::UserEnters => joins_and_leaves.comes_back = subject(&event.body),
+        MembershipEffect::SenderLeaves => joins_and_leaves.goes = Some(event.from.clone()),
+        MembershipEffect::UserLeaves => joins_and_leaves.goes = subject(&event.body),
         MembershipEffect::None if event.kind.about() == About::Message && event.seq == Seq(1) => {
-            passages.begins = both(&event.conversation);
+            joins_and_leaves.begins = both(&event.conversation);
         }
         MembershipEffect::None => {}
     }
-    passages
+    joins_and_leaves
 }
 
 /// The users of a direct conversation, of whom there is one if it is a note to self.
@@ -64,8 +64,8 @@ fn both(conversation: &ConversationId) -> Vec<UserId> {
 }
 
 /// The users who joined by events of a page and may have been members before.
-pub(super) fn comers(events: &[LogEvent]) -> Vec<UserId> {
-    events.iter().filter_map(|event| passages(event).comes_back).collect()
+pub(super) fn joiners(events: &[LogEvent]) -> Vec<UserId> {
+    events.iter().filter_map(|event| joins_and_leaves(event).comes_back).collect()
 }
 
 /// Adds the membership changes to each event of a page. `gone` has the event by which each returning user left before the
@@ -76,7 +76,7 @@ pub(super) fn committed(
     mut gone: FxHashMap<UserId, Seq>,
 ) -> Vec<CommittedEvent> {
     let told = events.into_iter().map(|event| {
-        let effects = passages(&event).effects(&mut gone, event.seq);
+        let effects = joins_and_leaves(&event).effects(&mut gone, event.seq);
         CommittedEvent {
             conversation,
             name: event.conversation.clone(),
@@ -89,21 +89,22 @@ pub(super) fn committed(
     told.collect()
 }
 
-impl Passages {
+impl JoinsAndLeaves {
     /// The membership changes of the event `seq`. `gone` has the last leave of each user so far, so call this in the order
     /// of the log.
     fn effects(self, gone: &mut FxHashMap<UserId, Seq>, seq: Seq) -> Vec<Effect> {
         let Self { begins, comes_back, goes } = self;
         let before = Seq(seq.0.saturating_sub(1));
-        let begins = begins.into_iter().map(|user| Effect { user, passage: Passage::In { seen: Seq(0) } });
+        let begins =
+            begins.into_iter().map(|user| Effect { user, join_or_leave: JoinOrLeave::Join { seen: Seq(0) } });
         let comes_back = comes_back.map(|user| {
             let seen = gone.get(&user).copied().unwrap_or(before);
-            Effect { user, passage: Passage::In { seen } }
+            Effect { user, join_or_leave: JoinOrLeave::Join { seen } }
         });
         if let Some(user) = &goes {
             gone.insert(user.clone(), seq);
         }
-        let goes = goes.map(|user| Effect { user, passage: Passage::Out });
+        let goes = goes.map(|user| Effect { user, join_or_leave: JoinOrLeave::Leave });
         begins.chain(comes_back).chain(goes).collect()
     }
 }

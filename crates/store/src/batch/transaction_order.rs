@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::Settled;
+use super::WriteResult;
 use crate::origin::{Connection, Numbers, Origin, SessionOrigin, WriteOrder};
 
 /// How the current transaction has changed the order of each connection's writes. The changes count only once the
 /// transaction is committed, so each attempt starts with an empty value.
 #[derive(Debug, Default)]
-pub(super) struct Turns<'a> {
+pub(super) struct TransactionOrder<'a> {
     /// The connections whose write without a number was rejected in this transaction.
     rejected: Vec<&'a Arc<dyn Connection>>,
     /// The highest numbers of each connection that had a numbered write settled in this transaction, by the connection's
@@ -18,20 +18,21 @@ pub(super) struct Turns<'a> {
     numbers: FxHashMap<usize, Numbers>,
 }
 
-impl<'a> Turns<'a> {
+impl<'a> TransactionOrder<'a> {
     /// Checks whether a write may be stored now, after the earlier writes of its connection.
-    /// | # Errors
+    ///
+    /// # Errors
     /// If it may not, the result that the write gets instead.
-    pub(super) fn check(&self, origin: &Origin) -> Result<(), Settled> {
+    pub(super) fn check(&self, origin: &Origin) -> Result<(), WriteResult> {
         let Origin::Session(SessionOrigin { connection, order: Some(order), .. }) = origin else {
             return Ok(());
         };
         match order {
             WriteOrder::Number(number) => {
-                self.numbers(connection).check(*number).map_err(|refusal| Settled::Answered(Err(refusal)))
+                self.numbers(connection).check(*number).map_err(|refusal| WriteResult::Answered(Err(refusal)))
             }
             WriteOrder::Epoch(_) if self.rejected.iter().any(|one| Arc::ptr_eq(one, connection)) => {
-                Err(Settled::Rejected)
+                Err(WriteResult::Rejected)
             }
             WriteOrder::Epoch(_) => Ok(()),
         }

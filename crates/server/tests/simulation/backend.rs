@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::chance::Chance;
 use crate::world::{Phase, World};
 
-/// The change of a command.
+/// Converts the JSON of a command to the change that the store applies.
 fn change(command: &Value) -> Change {
     let frame = decode(&command.to_string()).expect("a command");
     match Request::from(frame.command) {
@@ -22,7 +22,7 @@ fn change(command: &Value) -> Change {
     }
 }
 
-/// Sends a command for a user. Returns the answer, or `None` if the server crashes meanwhile.
+/// Writes a user's command to the store, as an HTTP request would. Returns `None` if the write failed or the server crashed.
 async fn send(world: &World, chance: &Chance, user: &str, command: &Value) -> Option<Value> {
     let store = world.store(chance)?;
     let (reply, answer) = oneshot::channel();
@@ -35,13 +35,13 @@ async fn send(world: &World, chance: &Chance, user: &str, command: &Value) -> Op
     Some(serde_json::to_value(answer).expect("JSON"))
 }
 
-/// Creates the rooms. Returns whether that succeeded.
+/// Creates the rooms of the run. Returns false if a writable store refused to create a room a hundred times.
 pub(crate) async fn create_rooms(world: &Arc<World>, chance: &Chance) -> bool {
     for (n, room) in world.rooms.iter().enumerate() {
         let some = world.users.iter().skip(1).filter(|_| !chance.once_in(3));
         let command = json!({"type": "create", "room": room.trim_start_matches('#'), "public": n != 1,
             "members": some.collect::<Vec<_>>(), "title": "A room"});
-        // The disk may refuse the write.
+        // The simulated disk may refuse the write, so it is retried.
         let mut tries = 100;
         while send(world, chance, world.users[0], &command).await.is_none() {
             tries -= 1;

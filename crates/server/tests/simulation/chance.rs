@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// A generator of random numbers. Clones share its state.
+/// A generator of random numbers. A clone draws from the same sequence as the original.
 #[derive(Clone)]
 pub(crate) struct Chance(Arc<Mutex<fastrand::Rng>>);
 
@@ -16,7 +16,7 @@ impl Chance {
         ask(&mut self.0.lock().expect("nothing panics with it"))
     }
 
-    /// Makes a separate generator. Numbers that it draws do not change those that the other generators draw.
+    /// Makes a generator with its own sequence: how many numbers it draws does not change what the other generators draw.
     pub(crate) fn fork(&self) -> Self {
         Self::of(self.with(|random| random.u64(..)))
     }
@@ -36,12 +36,12 @@ impl Chance {
         self.below(n) == 0
     }
 
-    /// A random element.
+    /// A random element of the list, which must not be empty.
     pub(crate) fn one_of<T: Copy>(&self, these: &[T]) -> T {
         these[self.below(these.len())]
     }
 
-    /// A time from `low` to `high` milliseconds.
+    /// A random duration from `low` to `high` milliseconds.
     pub(crate) fn millis(&self, low: u64, high: u64) -> Duration {
         Duration::from_millis(self.between(low, high))
     }

@@ -1,4 +1,4 @@
-//! Simulated clusters: several servers on one store, and the faults of the bus between them.
+//! Simulated clusters: several servers on one store, and the faults of the message bus between them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,47 +13,48 @@ use crate::chance::Chance;
 use crate::wait;
 use crate::world::{Phase, World};
 
-/// One seed in this many runs a cluster.
+/// One seed in this many simulates a cluster; the other seeds simulate a single server.
 const CLUSTER_SEED_DIVISOR: u64 = 3;
 
-/// How long a device may take to receive an event that a sweep found, without the store's pauses, in milliseconds.
+/// How long a device may take to receive an event that a sweep (a periodic search for missed events) found, without the store's
+/// pauses, in milliseconds.
 const SETTLING_SLACK_MS: u64 = 1_000;
 
-/// How many pauses of the store, each of the longest length, may delay this.
+/// How many of the store's pauses may delay the event, each of the longest length.
 const MAX_STORE_PAUSES: u64 = 20;
 
 /// The configuration and faults of a cluster.
 pub(crate) struct Cluster {
     pub(crate) nodes: usize,
-    /// The bus; `None` for a cluster without one.
+    /// The simulated bus between the servers; `None` for a cluster without a bus.
     pub(crate) network: Option<SimulatedNetwork>,
     pub(crate) sweep: Duration,
     pub(crate) lease: Duration,
-    /// How long users keep sending after all faults except those of the bus have ended.
+    /// How long users keep sending after all faults except the bus faults have ended.
     pub(crate) lull: Duration,
-    /// The time after which every stored event must have reached every device.
+    /// How long the phase `Settle` lasts: by its end every stored event must have reached every device.
     pub(crate) settling: Duration,
     faults: Arc<Faults>,
     chance: Chance,
     revocations: Mutex<BTreeMap<&'static str, Revocations>>,
 }
 
-/// The revocations (log out everywhere) of a user.
+/// When the tokens of a user were revoked, which logs the user out on all devices.
 #[derive(Default, Clone, Copy)]
 struct Revocations {
     under_way: usize,
     last: Option<Instant>,
-    /// The latest time that a server's clock gave to a revocation.
+    /// The highest time that a revocation got from a server's clock.
     latest: Option<Timestamp>,
 }
 
 /// The faults of the bus.
 struct Faults {
     chance: Chance,
-    /// One notice in `losses` is lost, and one in `doubles` is delivered twice; 0 means never.
+    /// One notice in `losses` is lost, and one in `doubles` is delivered twice; 0 means that none is.
     losses: usize,
     doubles: usize,
-    /// The longest delay of a notice, in milliseconds.
+    /// The longest delay of a notice on the bus, in milliseconds.
     slowness: u64,
     lost: AtomicU64,
     doubled: AtomicU64,
@@ -80,7 +81,8 @@ impl BusFaults for Faults {
 }
 
 impl Cluster {
-    /// The cluster of a seed; `None` for a seed with a single server. `slowness` is the store's longest pause.
+    /// Draws the cluster of a seed; `None` for a seed with a single server. `slowness` is the store's longest pause in
+    /// milliseconds.
     pub(crate) fn of(seed: u64, chance: &Chance, slowness: u64) -> Option<Self> {
         if seed % CLUSTER_SEED_DIVISOR != CLUSTER_SEED_DIVISOR - 1 {
             return None;
@@ -108,12 +110,12 @@ impl Cluster {
         })
     }
 
-    /// The numbers of lost and of duplicated notices.
+    /// How many notices the bus has lost, and how many it has delivered twice.
     pub(crate) fn lost_and_doubled(&self) -> (u64, u64) {
         (self.faults.lost.load(Ordering::SeqCst), self.faults.doubled.load(Ordering::SeqCst))
     }
 
-    /// How long the bus and the store may delay a presence signal; `None` if a notice may be lost.
+    /// How long the bus and the store may delay a presence signal; `None` if the bus may lose it.
     pub(crate) fn max_presence_delay(&self) -> Option<Duration> {
         let reliable = self.network.is_some() && self.faults.losses == 0;
         reliable
@@ -124,14 +126,14 @@ impl Cluster {
         what(self.revocations.lock().expect("nothing panics with it").entry(user).or_default())
     }
 
-    /// Whether a revocation may close a connection that the user has had since `since`.
+    /// Whether a revocation may close a connection that has been open since `since`.
     pub(crate) fn may_be_revoked(&self, user: &'static str, since: Instant) -> bool {
         self.revocations(user, |r| r.under_way > 0 || r.last.is_some_and(|last| last >= since))
     }
 }
 
 impl World {
-    /// Repeatedly partitions the nodes for a while.
+    /// Repeatedly cuts a random node off from the bus for a while.
     pub(crate) async fn partition_nodes(self: Arc<Self>) {
         let Some((cluster, network)) = self.cluster.as_ref().and_then(|c| Some((c, c.network.as_ref()?)))
         else {
@@ -152,7 +154,7 @@ impl World {
         }
     }
 
-    /// Revokes users' tokens from time to time.
+    /// Revokes a random user's tokens from time to time.
     pub(crate) async fn revokes(self: Arc<Self>) {
         let Some(cluster) = &self.cluster else { return };
         let chance = cluster.chance.fork();
@@ -162,7 +164,8 @@ impl World {
         }
     }
 
-    /// Revokes a user's tokens. Returns whether every node must learn it.
+    /// Revokes a user's tokens. Returns whether the revocation was stored and is later than all earlier ones, so that every node
+    /// must apply it.
     async fn revoke(&self, user: &'static str, chance: &Chance) -> bool {
         let Some(cluster) = &self.cluster else { return false };
         let name = UserId::parse(user).expect("a name");
@@ -185,14 +188,16 @@ impl World {
         stored && later
     }
 
-    /// Waits until every stored event must have reached every device. A sweep delivers what the faults of the bus have lost.
+    /// Waits for the settling time, after which every stored event must have reached every device: a sweep delivers the events
+    /// whose notices the bus has lost.
     pub(crate) async fn settle(self: Arc<Self>) {
         let Some(cluster) = &self.cluster else { return };
         if self.phase.until(|phase| phase >= Phase::Settle).await == Phase::Settle {
             let chance = cluster.chance.fork();
             if chance.once_in(4) {
                 let user = chance.one_of(&self.users);
-                // The answer may arrive long after the revocation was stored; later connections may stay open.
+                // The time before the revocation is the limit, because connections that open before its answer arrives may stay
+                // open.
                 let began = Instant::now();
                 if self.revoke(user, &chance).await {
                     self.truth().note("world", format_args!("no connection of {user}'s is to last"));
@@ -205,7 +210,7 @@ impl World {
         }
     }
 
-    /// Waits for this time or until the phase is calm. Returns whether it is.
+    /// Waits for `time`, or until the phase with faults (`Storm`) ends. Returns whether it has ended.
     async fn calm_within(&self, time: Duration) -> bool {
         timeout(time, self.phase.until(|phase| phase != Phase::Storm)).await.is_ok()
     }

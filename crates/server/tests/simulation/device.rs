@@ -20,7 +20,7 @@ use crate::wait;
 use crate::wire::{self, Reader, Received};
 use crate::world::{Phase, World};
 
-/// How often a device checks for remaining work after the users have stopped, without a frame from the server.
+/// After the users have stopped, a device that receives no frames checks this often for remaining work.
 const IDLE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A user's device.
@@ -30,11 +30,11 @@ pub(crate) struct Device {
     pub(crate) user: &'static str,
     pub(crate) chance: Chance,
     pub(crate) local_logs: BTreeMap<String, LocalLog>,
-    /// Messages without an answer yet, oldest first.
+    /// Messages that the server has not answered yet, oldest first.
     pub(crate) unsent: VecDeque<Message>,
-    /// The last number that was used for a key or a command.
+    /// The last number that the device used in an idempotency key or as a command id.
     pub(crate) number: u64,
-    /// Whether the device was counted as finished: it has no unsent messages.
+    /// Whether the world has counted the device among those that have no more unsent messages.
     is_finished: bool,
     /// Whether the device knows all of the user's conversations, because the final audit has listed them.
     knows_all: bool,
@@ -42,22 +42,22 @@ pub(crate) struct Device {
     audited: BTreeSet<String>,
 }
 
-/// Which events of a conversation a device has.
+/// The events of one conversation that a device has received.
 #[derive(Default)]
 pub(crate) struct LocalLog {
-    /// The device has every event up to here, or they are older than its first connection.
+    /// The device has every event up to this seq, or the missing ones are older than its first connection.
     pub(crate) cursor: u64,
-    /// The events after `cursor` that the device has.
+    /// The seqs above `cursor` that the device has already received.
     beyond: BTreeSet<u64>,
-    /// The highest known seq of the conversation.
+    /// The highest seq that the device knows in the conversation.
     pub(crate) head: u64,
 }
 
-/// A message without an answer yet.
+/// A message that the server has not answered yet.
 pub(crate) struct Message {
     pub(crate) key: String,
     pub(crate) command: Value,
-    /// The id of the command that sent the message on this connection.
+    /// The id of the command that sent the message on this connection; `None` if it was not sent yet.
     flight: Option<u64>,
     /// The number of the write on this connection, if the connection numbers its writes.
     number: Option<u64>,
@@ -77,7 +77,7 @@ pub(crate) enum Asked {
     Other,
 }
 
-/// A connection.
+/// The state of one connection of the device.
 pub(crate) struct Session {
     since: Instant,
     welcome: bool,
@@ -85,36 +85,36 @@ pub(crate) struct Session {
     welcomed: Instant,
     /// Whether [`Device::has_settled`] has checked this connection.
     settled: bool,
-    /// The next expected event of each conversation on this connection.
+    /// The seq of the next event that the device expects in each conversation on this connection.
     next: BTreeMap<String, u64>,
-    /// The device's own events that an `ok` acknowledged.
+    /// The device's own events, as conversation and seq. The server acknowledges these with `ok` and does not send them.
     own: BTreeSet<(String, u64)>,
-    /// The ranges of events that a `gap` skipped: after the first seq, up to and with the second.
+    /// For each conversation, the ranges of events that a `gap` frame skipped: above the first seq, up to and including the second.
     gaps: BTreeMap<String, Vec<(u64, u64)>>,
     /// Conversations that the user has left, with the seq of the leave event.
     left: BTreeMap<String, u64>,
     watching: presence::Watching,
-    /// Cursors that signals have carried, by conversation, user and kind.
+    /// The highest cursor position received for each conversation, user, and kind (true for the read cursor).
     cursors: BTreeMap<(String, String, bool), u64>,
     /// The last stored message of this device in each conversation: its write number or command id, and its seq.
     order: BTreeMap<String, (u64, u64)>,
     pub(crate) asked: BTreeMap<u64, Asked>,
     /// The numbers of the writes; `None` if this connection does not number its writes.
     numbers: Option<Numbers>,
-    /// Bytes that wait to be written.
+    /// Bytes that the device has not written to the connection yet.
     out: Vec<u8>,
     /// The device does not read before this time.
     pub(crate) reads_from: Instant,
-    /// The device sends nothing before this time, because of a `retry_after`.
+    /// The device sends nothing before this time, because the server answered with `retry_after`.
     quiet_until: Instant,
-    /// Whether the device closes the connection.
+    /// Whether the device is to close the connection.
     pub(crate) over: bool,
-    /// Whether the device closes the connection without writing the rest of a frame.
+    /// Whether the device closes the connection in the middle of a frame.
     pub(crate) abrupt: bool,
 }
 
 impl LocalLog {
-    /// Records an event.
+    /// Records that the device has the event with this seq.
     fn has(&mut self, seq: u64) {
         self.head = self.head.max(seq);
         if seq > self.cursor {
@@ -165,7 +165,7 @@ impl Device {
         }
     }
 
-    /// Runs a connection from its `hello` to its end.
+    /// Runs a connection from `hello` to its end.
     async fn connection(&mut self, stream: DuplexStream, storm: bool) {
         let (mut read, mut write) = split(stream);
         // Half of the connections number their writes. No random number decides it, so that known seeds keep their runs.
@@ -224,7 +224,7 @@ impl Device {
         }
     }
 
-    /// After this time without a frame the device gives the connection up.
+    /// The device closes a connection on which it has received no frame for this long.
     fn silence_timeout(&self) -> Duration {
         let limits = &self.world.limits;
         Duration::from_millis(u64::from(limits.ping_interval + limits.pong_timeout) * 3 + 5_000)
@@ -243,13 +243,13 @@ impl Device {
         self.says(session, &hello);
     }
 
-    /// Sends a frame.
+    /// Queues a frame to be sent, and adds it to the story of the run.
     fn says(&self, session: &mut Session, frame: &Value) {
         self.note(format_args!("> {frame}"));
         session.puts(&wire::text(&frame.to_string()));
     }
 
-    /// Sends a command.
+    /// Sends a command and records in `asked` what to do with its answer.
     pub(crate) fn asks(&mut self, session: &mut Session, mut command: Value, asked: Asked) {
         self.number += 1;
         command["id"] = self.number.into();
@@ -271,7 +271,7 @@ impl Device {
         self.says(session, &command);
     }
 
-    /// Continues the work of a device: sends pending messages, requests missing events, audits.
+    /// Sends pending messages, requests missing events and continues the final audit, as far as the connection allows.
     fn continue_work(&mut self, session: &mut Session) {
         let now = Instant::now();
         if self.world.is(Phase::Audit) && !std::mem::replace(&mut session.settled, true) {
@@ -315,7 +315,7 @@ impl Device {
         self.asks(session, command, Asked::Log { conversation: name.to_owned(), after, seen });
     }
 
-    /// Whether the final audit is complete.
+    /// Whether the device has read every conversation again in the final audit.
     fn is_done(&self) -> bool {
         self.world.is(Phase::Audit) && self.audited.len() == self.local_logs.len() && {
             let truth = self.world.truth();

@@ -23,28 +23,29 @@ use std::time::{Duration, Instant};
 use crate::truth::Counts;
 use crate::world::Story;
 
-/// The number of seeds that every test run tries.
+/// The number of seeds that an ordinary test run tries.
 const DEFAULT_SEEDS: u64 = 150;
 
 /// Seeds that once failed, with the fault that each found. A seed repeats its run only as long as the simulation draws the same
 /// random numbers; therefore each fault also has a test of its own where possible.
 const FAILED_SEEDS: &str = include_str!("seeds.txt");
 
-/// Most lines of a story that a failure prints.
+/// The most lines of a story that a failed test prints.
 const MAX_PRINTED_LINES: usize = 400;
 
-/// Lets simulated time pass.
+/// Waits in simulated time.
 async fn wait(time: Duration) {
-    // waits for: simulated time, which passes at once
+    // waits for: simulated time, which advances without real waiting
     tokio::time::sleep(time).await;
 }
 
 thread_local! {
-    /// The panic in this thread's run; tokio would otherwise catch the panics of the server's tasks.
+    /// The first panic of the run in this thread; without it a panic in one of the server's tasks would go unnoticed, because tokio
+    /// catches it.
     static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs a seed in this thread.
+/// Runs the simulation of a seed in this thread.
 fn run(seed: u64) -> Story {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -63,7 +64,7 @@ fn run(seed: u64) -> Story {
     story
 }
 
-/// Runs a seed; panics with its story if a law is broken.
+/// Runs the simulation of a seed; panics with its story if a law is broken.
 fn holds(seed: u64) -> Story {
     let story = run(seed);
     if let Some(broken) = &story.broken {
@@ -72,7 +73,7 @@ fn holds(seed: u64) -> Story {
     story
 }
 
-/// The broken law and the end of the story.
+/// Describes a failure: how to repeat it, the broken law and the last lines of the story.
 fn describe_failure(seed: u64, story: &Story, broken: &str) -> String {
     let lines = &story.lines[story.lines.len().saturating_sub(MAX_PRINTED_LINES)..];
     format!(
@@ -81,7 +82,7 @@ fn describe_failure(seed: u64, story: &Story, broken: &str) -> String {
     )
 }
 
-/// Runs seeds on all cores. Returns the first failure and the counts of all runs.
+/// Runs the simulations of a range of seeds on all cores. Returns the first failure and the sums of all counts.
 fn sweep(seeds: Range<u64>) -> (Option<String>, Counts) {
     let next = AtomicU64::new(seeds.start);
     let found = Mutex::new((None, Counts::default()));

@@ -11,11 +11,11 @@ use crate::chance::Chance;
 use crate::wait;
 use crate::watched::Watched;
 
-/// The state of a link.
+/// The state of a simulated connection between a client and a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Up,
-    /// The link delivers no bytes; they wait in it.
+    /// The link delivers no bytes; it keeps them until it is up again.
     Held,
     /// Both ends see that the link is closed.
     Cut,
@@ -23,10 +23,10 @@ enum State {
     HalfOpen,
 }
 
-/// Most bytes in flight in one direction.
+/// The most bytes that are in flight in one direction.
 const MAX_BYTES_IN_FLIGHT: usize = 4_096;
 
-/// The shared state of the two directions of a link.
+/// The state that the two directions of a link share.
 #[derive(Clone)]
 struct Link {
     state: Watched<State>,
@@ -50,7 +50,7 @@ pub(crate) fn link(chance: &Chance, tasks: &TaskTracker, perfect: bool) -> (Dupl
     (client, server)
 }
 
-/// Injects faults into a link.
+/// Changes the state of a link at random: holds back its bytes, or cuts it.
 async fn trouble(link: Link, chance: Chance) {
     loop {
         if timeout(chance.millis(50, 6_000), link.ended.cancelled()).await.is_ok() {
@@ -72,7 +72,7 @@ async fn trouble(link: Link, chance: Chance) {
     }
 }
 
-/// Carries the bytes of one direction until it ends.
+/// Copies the bytes of one direction until the link or the stream ends.
 async fn carry(
     mut from: ReadHalf<DuplexStream>,
     mut to: WriteHalf<DuplexStream>,
@@ -95,7 +95,7 @@ async fn carry(
             }
             link.state.until(|state| state == State::Up).await;
             if to.write_all(&buffer[..read]).await.is_err() {
-                // The server's writes fail when the client is gone, even if bytes wait in the other direction.
+                // The server's writes must fail when the client is gone, even if bytes still wait in the other direction.
                 if !to_server {
                     link.state.set(State::Cut);
                 }

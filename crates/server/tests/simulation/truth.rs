@@ -14,24 +14,24 @@ use switchboard_store::record::LogEvent;
 use switchboard_store::{Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
 use tokio::time::Instant;
 
-/// The number of story lines after which a run counts as endless: many times as many as a long run has.
+/// A run with more story lines than this counts as endless. Even a long run has only a small part of it.
 const MAX_STORY_LINES: usize = 40_000;
 
-/// A law was broken. The story already has the description.
+/// The error of a check that found a broken law. The story already describes it.
 #[derive(Debug)]
 pub(crate) struct Broken;
 
 pub(crate) type Held = Result<(), Broken>;
 
-/// The committed state and the story so far.
+/// The reference model: what the store has committed, and the story of the run so far.
 pub(crate) struct ReferenceModel {
     began: Instant,
     logs: BTreeMap<String, Log>,
-    /// The conversation and seq of each message, by sender and key.
+    /// The conversation and seq of each message, by sender and idempotency key.
     keys: BTreeMap<(String, String), (String, u64)>,
     /// The cursors of each user; the flag is true for the read cursor.
     cursors: BTreeMap<(String, String, bool), u64>,
-    /// Keys whose message was acknowledged as new.
+    /// The sender, idempotency key and seq of each message whose `ok` said that it was not a duplicate.
     acknowledged: BTreeMap<(String, String), u64>,
     story: Vec<String>,
     hash: FxHasher,
@@ -55,12 +55,12 @@ pub(crate) struct Counts {
     pub(crate) clusters: u64,
     pub(crate) partitions: u64,
     pub(crate) revocations: u64,
-    /// Lost and duplicated notices of the bus.
+    /// Notices that the bus lost, and notices that it delivered twice.
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
 }
 
-/// A conversation.
+/// The committed events and memberships of a conversation.
 #[derive(Default)]
 struct Log {
     events: Vec<Stored>,
@@ -75,13 +75,13 @@ struct Stored {
     at_millis: i64,
     key: Option<String>,
     body: serde_json::Map<String, Value>,
-    /// The time of the commit.
+    /// The simulated time of the commit.
     when: Instant,
-    /// The event that deleted this message, or the message that this event edits.
+    /// For a deleted message, the event that deleted it. For an edit, the message that it changes.
     deleted: Option<u64>,
 }
 
-/// A membership, from its first event to its last.
+/// One membership of a user, from the event of joining to the event of leaving.
 #[derive(Clone, Copy)]
 struct MembershipPeriod {
     since: u64,
@@ -115,7 +115,7 @@ impl ReferenceModel {
         }
     }
 
-    /// Records a broken law; the first one is the verdict.
+    /// Records a broken law. The first one recorded is the result of the run.
     pub(crate) fn broken(&mut self, who: &str, what: &str) -> Broken {
         self.note(who, format_args!("BROKEN: {what}"));
         self.broken.get_or_insert_with(|| format!("{who}: {what}"));
@@ -221,7 +221,7 @@ impl ReferenceModel {
         Some(last.until.unwrap_or(log.events.len() as u64))
     }
 
-    /// The first event that a session since `since` must receive: the first after that time, and after the user last joined.
+    /// The first event that a session must receive that began at `since`: later than `since`, and not before the user last joined.
     pub(crate) fn first_due(&self, user: &str, name: &str, since: Instant) -> u64 {
         let Some(log) = self.logs.get(name) else { return 0 };
         let stay = log.members.get(user).and_then(|stays| stays.last()).map_or(0, |last| last.since);
@@ -229,7 +229,7 @@ impl ReferenceModel {
         stay.max(before + 1)
     }
 
-    /// Whether the user's last membership has ended, and did not begin before the event `next`.
+    /// Whether the user's last membership has ended, and began at the event `next` or later.
     pub(crate) fn stay_is_over(&self, user: &str, name: &str, next: u64) -> bool {
         let stays = self.logs.get(name).and_then(|log| log.members.get(user));
         stays.and_then(|stays| stays.last()).is_some_and(|last| last.until.is_some() && last.since >= next)
@@ -253,7 +253,7 @@ impl ReferenceModel {
         self.logs.iter().filter(|(_, log)| both(log)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether both users have been members of the same conversation from before `then` until now.
+    /// Whether both users are members of the same conversation, and both were already before `then`.
     pub(crate) fn share_since(&self, one: &str, other: &str, then: Instant) -> bool {
         self.logs.values().any(|log| {
             [one, other].iter().all(|user| {
@@ -263,7 +263,7 @@ impl ReferenceModel {
         })
     }
 
-    /// Whether a user joined again after an event.
+    /// Whether the user joined the conversation again after the event `seq`.
     pub(crate) fn joined_after(&self, user: &str, name: &str, seq: u64) -> bool {
         let stays = self.logs.get(name).and_then(|log| log.members.get(user));
         stays.and_then(|stays| stays.last()).is_some_and(|last| last.since > seq)
@@ -294,7 +294,7 @@ impl Stored {
 }
 
 impl Log {
-    /// Applies an event to the memberships.
+    /// Applies an event that adds or removes a member.
     fn change_members(&mut self, name: &str, seq: u64, event: &Stored) {
         let when = event.when;
         let mut comes = |user: &str| {
@@ -328,7 +328,7 @@ impl Log {
         }
     }
 
-    /// Records that an event erased a message and its edits.
+    /// Records that the event `by` erased the message `target` and its edits.
     fn erase(&mut self, target: u64, by: u64) {
         for (at, event) in (1..).zip(&mut self.events) {
             let of_it = at == target || (event.kind == "edit" && event.target() == Some(target));

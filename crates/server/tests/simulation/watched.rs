@@ -1,11 +1,11 @@
-//! A value for whose changes tasks wait. It wakes them in the order in which they began to wait; `tokio::sync::watch` uses a
-//! random order, which a seed could not repeat.
+//! A shared value that tasks can wait on. It wakes the tasks in the order in which they began to wait; `tokio::sync::watch` uses a
+//! random order, which would make runs of a seed differ.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-/// A shared value.
+/// A value that several tasks read and set, and whose changes they can await.
 #[derive(Clone)]
 pub(crate) struct Watched<T>(Arc<(Mutex<T>, Notify)>);
 
@@ -23,7 +23,7 @@ impl<T: Copy> Watched<T> {
         self.0.1.notify_waiters();
     }
 
-    /// Waits until `expected` is true for the value.
+    /// Waits until `expected` returns true for the value, and returns the value.
     pub(crate) async fn until(&self, expected: impl Fn(T) -> bool) -> T {
         loop {
             let changed = self.0.1.notified();

@@ -1,9 +1,9 @@
-//! The client's end of a WebSocket after the handshake.
+//! The client's side of a WebSocket after the handshake.
 
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-/// A frame or event from the server.
+/// What the client read from the connection: a frame, or its end.
 #[derive(Debug)]
 pub(crate) enum Received {
     /// A text frame with JSON.
@@ -12,13 +12,13 @@ pub(crate) enum Received {
     Ping,
     /// A close frame with this code.
     Close(u16),
-    /// The stream has ended.
+    /// The byte stream has ended.
     End,
     /// An invalid frame.
     Nonsense(String),
 }
 
-/// A text frame of a client, with the mask 0, which leaves the text unchanged.
+/// Encodes a client's text frame. Its mask is 0, which leaves the text unchanged.
 pub(crate) fn text(json: &str) -> Vec<u8> {
     masked(0x1, json.as_bytes())
 }
@@ -74,7 +74,7 @@ impl Reader {
         }
     }
 
-    /// The opcode and the range of the payload of the next frame; `None` if the frame is not complete.
+    /// The opcode of the next frame and the range of its payload; `None` if not all of the frame has arrived.
     fn whole(&self) -> Option<(u8, usize, usize)> {
         let bytes = &self.bytes[self.used..];
         let (first, len) = (*bytes.first()?, usize::from(*bytes.get(1)?));

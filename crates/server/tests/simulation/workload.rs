@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::device::{Asked, Device, Message, Session};
 
-/// Most messages that a device queues.
+/// The most unsent messages that a device queues.
 const MAX_UNSENT_MESSAGES: usize = 12;
 
 impl Device {
@@ -45,7 +45,7 @@ impl Device {
         self.chance.one_of(&self.world.users)
     }
 
-    /// A conversation that the device knows, if any, and its cursor there.
+    /// A random conversation that the device knows, and the device's cursor there; `None` if it knows none.
     fn random_conversation(&self) -> Option<(String, u64)> {
         let (name, place) = self.local_logs.iter().nth(self.chance.below(self.local_logs.len()))?;
         Some((name.clone(), place.cursor))

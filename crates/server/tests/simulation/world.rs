@@ -1,4 +1,4 @@
-//! A run: servers, the users' devices, the network between them, and faults.
+//! A run of the simulation: the servers, the users' devices, the network between them, and all faults.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ use crate::truth::{Counts, ReferenceModel};
 use crate::wait;
 use crate::watched::Watched;
 
-/// How long the devices may take to receive everything after all faults have ended.
+/// How long the devices may take to receive all events after the faults have ended.
 const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The simulated time at which every run begins, in milliseconds since the Unix epoch.
@@ -38,11 +38,11 @@ const START_TIME_MS: i64 = 1_795_435_200_000;
 pub(crate) enum Phase {
     /// Users send commands; faults happen.
     Storm,
-    /// No faults; the devices send their remaining messages.
+    /// There are no faults; the devices send their remaining messages.
     Calm,
-    /// In a cluster, everything arrives at every device.
+    /// In a cluster, the devices wait until every event has reached them.
     Settle,
-    /// Every device reads all conversations again.
+    /// Every device reads all conversations again from the beginning.
     Audit,
     /// The run has ended, with or without a broken law.
     Over,
@@ -52,7 +52,7 @@ pub(crate) enum Phase {
 pub(crate) struct Story {
     /// The broken law; `None` if all laws hold.
     pub(crate) broken: Option<String>,
-    /// A hash of the story, equal for two runs of a seed.
+    /// A hash of everything that happened in the run, in order; two runs with the same seed have the same hash.
     pub(crate) hash: u64,
     pub(crate) lines: Vec<String>,
     pub(crate) counts: Counts,
@@ -68,18 +68,18 @@ pub(crate) struct World {
     pub(crate) rooms: Vec<&'static str>,
     chance: Chance,
     servers: Vec<Mutex<Option<Running>>>,
-    /// The configuration of a cluster.
+    /// The configuration and faults of the cluster; `None` if there is a single server.
     pub(crate) cluster: Option<Cluster>,
     /// In a cluster the users keep sending until this time, while only the bus has faults.
     lively_until: Mutex<Option<Instant>>,
-    /// A user whose connections older than this time must end within the settling time.
+    /// The user whose tokens were revoked in the `Settle` phase, and when: older connections of the user must end in that phase.
     pub(crate) revoked_user: Mutex<Option<(&'static str, Instant)>>,
-    /// The connected devices, with their user and the time of `welcome`.
+    /// The connected devices by name, each with its user and the time at which `welcome` arrived.
     connected: Mutex<BTreeMap<String, (&'static str, Instant)>>,
     links: TaskTracker,
     disk: Disk,
     clock: Arc<AtomicI64>,
-    /// The disk refuses one batch in `refusals`; 0 means never.
+    /// The simulated disk refuses one batch in `refusals`; 0 means that it refuses none.
     refusals: usize,
     /// The longest pause of the store, in milliseconds.
     slowness: u64,
@@ -95,7 +95,7 @@ struct Running {
     store: Weak<dyn Store>,
 }
 
-/// The delays and faults of the store.
+/// Injects the delays and faults of the simulated store.
 struct Pacing {
     world: Weak<World>,
     chance: Chance,
@@ -175,12 +175,12 @@ impl World {
         self.servers[node].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A random server.
+    /// The number of a randomly chosen server.
     fn node(&self, chance: &Chance) -> usize {
         if self.servers.len() == 1 { 0 } else { chance.below(self.servers.len()) }
     }
 
-    /// Calls `what` with a random server, if it runs.
+    /// Calls `what` with a randomly chosen server; returns `None` if that server is not running.
     pub(crate) fn with_node<T>(&self, chance: &Chance, what: impl FnOnce(&Simulated) -> T) -> Option<T> {
         self.running(self.node(chance)).as_ref().map(|running| what(&running.server))
     }
@@ -189,20 +189,20 @@ impl World {
         self.phase.get() == phase
     }
 
-    /// Whether users send commands.
+    /// Whether the users still send commands.
     pub(crate) fn is_lively(&self) -> bool {
         let until = *self.lively_until.lock().expect("nothing panics with it");
         self.is(Phase::Storm) || self.is(Phase::Calm) && until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Enters a later phase.
+    /// Enters a later phase; does nothing if the run is already in this phase or a later one.
     pub(crate) fn enters(&self, phase: Phase) {
         if phase > self.phase.get() {
             self.phase.set(phase);
         }
     }
 
-    /// Counts a device that has no unsent messages.
+    /// Counts a device that has no more unsent messages.
     pub(crate) fn finish_device(&self) {
         if self.finished_devices.fetch_add(1, Ordering::SeqCst) + 1 == self.devices {
             self.truth().note("world", format_args!("no device has unsent messages"));
@@ -210,7 +210,7 @@ impl World {
         }
     }
 
-    /// Connects to a random server, if it runs.
+    /// Connects to a randomly chosen server; `None` if that server is not running.
     pub(crate) fn connect(&self, chance: &Chance) -> Option<(DuplexStream, usize)> {
         let node = self.node(chance);
         let running = self.running(node);
@@ -222,7 +222,7 @@ impl World {
         Some((client, node))
     }
 
-    /// The store of a random server, if it runs.
+    /// The store of a randomly chosen server; `None` if that server is not running.
     pub(crate) fn store(&self, chance: &Chance) -> Option<Arc<dyn Store>> {
         self.store_of(self.node(chance))
     }
@@ -231,7 +231,7 @@ impl World {
         self.running(node).as_ref()?.store.upgrade()
     }
 
-    /// Records that a device received `welcome`, or disconnected.
+    /// Records that a device received `welcome` for a user, or with `None` that the device disconnected.
     pub(crate) fn is_connected(&self, device: &str, user: Option<&'static str>) {
         let mut connected = self.connected.lock().expect("nothing panics with it");
         match user {
@@ -240,7 +240,7 @@ impl World {
         }
     }
 
-    /// The users with a device that has been connected since `then`.
+    /// The users who have a device that has been connected since `then` without interruption.
     pub(crate) fn connected_since(&self, then: Instant) -> Vec<&'static str> {
         let connected = self.connected.lock().expect("nothing panics with it");
         connected.values().filter(|(_, since)| *since <= then).map(|(user, _)| *user).collect()
@@ -255,13 +255,13 @@ impl World {
         Clock::from_fn(now)
     }
 
-    /// Starts a server on the disk.
+    /// Starts the server `node` on the simulated disk.
     async fn start(self: &Arc<Self>, node: usize) {
         let mut config = Config::for_dev(PathBuf::new());
         config.limits = self.limits.clone();
         config.presence_grace = self.chance.millis(0, 2_000);
         config.shutdown_deadline = self.chance.millis(10, 5_000);
-        // The spread is zero because the server would draw the delays in `bye` from its own random numbers.
+        // No spread, because the server would draw the delays in `bye` from random numbers that the seed does not determine.
         config.reconnect_spread = Duration::ZERO;
         let clock = self.clock();
         let settings = Settings {
@@ -278,7 +278,7 @@ impl World {
                 let open = if self.cluster.is_some() { MemoryStore::join } else { MemoryStore::open };
                 match open(&self.disk, &settings, pace.clone()) {
                     Ok(opened) => return opened,
-                    // The tasks of the previous server are still ending.
+                    // The store is still in use: tasks of the previous server are still ending.
                     Err(_) => wait(Duration::from_millis(1)).await,
                 }
             }
@@ -303,7 +303,7 @@ impl World {
         *self.running(node) = Some(Running { server, plug, store: weak });
     }
 
-    /// Ends the run if a law is broken.
+    /// Ends the run if a broken law was recorded.
     pub(crate) fn end_if_broken(&self) {
         if self.truth().verdict().is_some() {
             self.enters(Phase::Over);
@@ -337,7 +337,7 @@ impl World {
         self.truth().note("world", format_args!("server {node} has stopped"));
     }
 
-    /// Crashes and restarts a server until the phase is calm, and then ensures that it runs.
+    /// Crashes and restarts a server again and again until the phase without faults begins, and then ensures that it is running.
     async fn trouble(self: Arc<Self>, node: usize) {
         let chance = self.chance.fork();
         let often = chance.one_of(&[500, 2_000, 8_000, 60_000]);
@@ -369,7 +369,7 @@ impl World {
     }
 }
 
-/// Small limits, so that runs exceed every one of them.
+/// Small limits, so that the runs reach every one of them.
 fn limits(chance: &Chance) -> Limits {
     Limits {
         hello_timeout: 2_000,
@@ -391,7 +391,7 @@ fn limits(chance: &Chance) -> Limits {
     }
 }
 
-/// Runs a seed to its end.
+/// Runs the simulation of a seed to its end.
 pub(crate) async fn run(seed: u64) -> Story {
     let world = World::new(seed);
     let users = world.users.join(" ");

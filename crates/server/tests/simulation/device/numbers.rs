@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What a device knows of the writes that it has numbered.
+/// The numbers that a device gave to its writes on one connection, and the answers to these writes.
 #[derive(Default)]
 pub(crate) struct Numbers {
     last: u64,
@@ -17,7 +17,8 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// Returns the number of this write and that of the write before it. `before` is the number that a repeated write has already.
+    /// Returns the number of this write and the number of the write before it. `before`: the number that the write already has if
+    /// it is sent again.
     pub(super) fn begin(&mut self, command: u64, before: Option<u64>) -> (u64, u64) {
         let number = before.unwrap_or(self.last + 1);
         self.last = self.last.max(number);
@@ -31,8 +32,8 @@ impl Numbers {
         self.commands.get(&command).map(|(number, _)| *number)
     }
 
-    /// Handles the answer that a write was stored. Fails if the write before it has no final answer, or if a write with a higher
-    /// number was stored earlier.
+    /// Records the answer that the command's write was stored. Fails if the write before it has no final answer, or if a write with
+    /// a higher number was stored earlier.
     pub(super) fn stored(&mut self, command: u64) -> Result<(), String> {
         let Some((number, after)) = self.commands.remove(&command) else { return Ok(()) };
         if after > self.settled {
@@ -47,7 +48,7 @@ impl Numbers {
         Ok(())
     }
 
-    /// Handles the answer that a write was refused for good.
+    /// Records the answer that the command's write was refused for good: the device does not send it again.
     pub(super) fn refused(&mut self, command: u64) {
         if let Some((number, after)) = self.commands.remove(&command) {
             self.open.remove(&number);
@@ -57,7 +58,7 @@ impl Numbers {
         }
     }
 
-    /// Handles the answer that a write was refused for now. `again`: whether the device sends it again.
+    /// Records the answer that the command's write was refused for now. `again`: whether the device sends it again.
     pub(super) fn refused_for_now(&mut self, command: u64, again: bool) {
         if let Some((number, _)) = self.commands.remove(&command)
             && !again

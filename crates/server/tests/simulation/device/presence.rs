@@ -1,8 +1,8 @@
 //! Checks the presence that a device receives.
 //!
-//! The law: a connection receives presence only of users that it has named in `watch` and who share a conversation with its
-//! user, and of that user. If no notice is lost, it finally receives every connected user of the last list as online, also if
-//! that user connected after the list was sent.
+//! The law: a connection receives presence of its own user, and of users whom it has named in `watch` and who share a conversation
+//! with its user; of no others. If no notice is lost, it finally learns that a user in its last `watch` is online if that user is
+//! connected, even if the user connected after the `watch`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 use super::{Asked, Device, Session};
 use crate::truth::Held;
 
-/// With `limits.queue` of at least this many bytes the queue of an idle connection is never full, so no signal is dropped.
+/// From this `limits.queue` (in bytes) on, the queue of an idle connection is never full, so no signal is dropped.
 const MIN_QUEUE_WITHOUT_DROPS: u32 = 2_000;
 
-/// With `limits.queue` of at least this many bytes a queue is never full.
+/// From this `limits.queue` (in bytes) on, no queue is ever full.
 const NEVER_FULL_QUEUE: u32 = 262_144;
 
-/// How long a presence signal may take, without the pauses of the store and the bus.
+/// How long a presence signal may take, not counting the pauses of the store and the bus.
 const PRESENCE_SLACK: Duration = Duration::from_secs(1);
 
 /// What a connection has requested and received about presence.
@@ -27,21 +27,21 @@ const PRESENCE_SLACK: Duration = Duration::from_secs(1);
 pub(super) struct Watching {
     /// All users that the connection has named in `watch`.
     named: BTreeSet<String>,
-    /// Users whose presence has not arrived since the last `watch`: the server checked at that time whether they share a
-    /// conversation.
+    /// Users named in the last `watch` whose presence has not arrived yet. The server checked at the time of that `watch` whether
+    /// they share a conversation.
     unanswered: BTreeSet<String>,
-    /// Users who left a conversation, according to the events that arrived.
+    /// Conversation and user of each leave or removal that the device knows from the events that it received.
     pub(super) left: BTreeSet<(String, String)>,
     /// The last received state of each user: true for online.
     states: BTreeMap<String, bool>,
-    /// The users of the last `watch`, and when it was sent.
+    /// The users named in the last `watch`, and when it was sent.
     list: Option<(Vec<&'static str>, Instant)>,
-    /// When the `watch` was sent that the final check relies on.
+    /// When the `watch` was sent whose answers the final check examines.
     at_last: Option<Instant>,
 }
 
 impl Device {
-    /// Watches some users, all or none.
+    /// Sends `watch` with a random list of users, which may be all users or none.
     pub(crate) fn watches(&mut self, session: &mut Session) {
         let most = self.world.users.len() + 1;
         let some = self.world.users[..self.chance.below(most)].to_vec();
@@ -99,7 +99,7 @@ impl Device {
         }
     }
 
-    /// Records that a user left or joined a conversation.
+    /// Records from an event that a user left or joined a conversation.
     pub(super) fn record_leave(session: &mut Session, name: &str, event: &Value) {
         let who = |field: &str| (name.to_owned(), event[field].as_str().unwrap_or_default().to_owned());
         match event["type"].as_str().unwrap_or_default() {
@@ -111,7 +111,7 @@ impl Device {
         }
     }
 
-    /// A connected user with a shared conversation whose last received presence is offline or missing.
+    /// Finds a connected user with a shared conversation who is offline or unknown according to the last received presence.
     pub(super) fn missing_presence(&self, session: &Session) -> Option<String> {
         let cluster = self.world.cluster.as_ref()?;
         let patience = PRESENCE_SLACK + cluster.max_presence_delay()?;

@@ -10,10 +10,10 @@ use crate::truth::Broken;
 use crate::wire;
 use crate::world::Phase;
 
-/// Close codes that are allowed in every run: normal, restart, try later, silent, too fast.
+/// Close codes that the server may use in every run: normal, restart, try later, silent client, client too fast.
 const ALLOWED_CLOSE_CODES: [u16; 5] = [1000, 1012, 1013, 4408, 4429];
 
-/// The close code of a revocation.
+/// The close code after a user's tokens were revoked.
 const REVOKED_CODE: u16 = 4502;
 
 impl Device {
@@ -25,7 +25,7 @@ impl Device {
         self.world.truth().broken(&self.name, what)
     }
 
-    /// Handles a frame. Returns whether the connection stays open.
+    /// Checks and applies a frame. Returns whether the connection stays open.
     pub(super) fn receives(&mut self, session: &mut Session, received: Received) -> Result<bool, Broken> {
         match received {
             Received::Ping => session.puts(&wire::pong()),
@@ -71,7 +71,7 @@ impl Device {
         session.welcome = true;
         session.welcomed = Instant::now();
         self.world.is_connected(&self.name, Some(self.user));
-        // The unsent messages were sent on an earlier connection.
+        // The unsent messages were sent on an earlier connection, so their command ids are no longer valid.
         for message in &mut self.unsent {
             message.flight = None;
             message.number = None;
@@ -87,7 +87,7 @@ impl Device {
         Ok(())
     }
 
-    /// Handles an event, live or from the log.
+    /// Checks and applies an event, whether it arrives live or in a page of the log.
     fn receives_event(&mut self, session: &mut Session, event: &Value) -> Held {
         let (name, seq) = named(event, "seq");
         let mut truth = self.world.truth();
@@ -146,7 +146,7 @@ impl Device {
         }
         if kind != "typing" {
             let before = session.cursors.insert((name, user, kind == "read"), upto);
-            // Signals of cursors from different nodes arrive in any order.
+            // In a cluster, signals about a cursor come from different nodes and may arrive in any order.
             if before.is_some_and(|before| before >= upto) && self.world.cluster.is_none() {
                 return Err(self.broken(&format!("the cursor was {before:?}: {signal}")));
             }
@@ -159,7 +159,8 @@ impl Device {
         let (id, asked) = match asked {
             Some((id, Some(asked))) => (id, asked),
             Some((id, None)) => return Err(self.broken(&format!("nothing was asked as {id}: {answer}"))),
-            // Without a conversation the error is about `hello`; with one it is about a cursor, and all cursors are valid.
+            // An error without a conversation is about `hello` and is allowed. An error about a cursor is not, because all cursors
+            // are valid.
             None if answer["type"] == "error" && answer.get("conversation").is_none() => return Ok(()),
             None => return Err(self.broken(&format!("a cursor was good: {answer}"))),
         };
@@ -203,7 +204,7 @@ impl Device {
         Ok(())
     }
 
-    /// The final audit: requests the previous page of history.
+    /// In the final audit, requests the page of history before `page`.
     fn requests_previous_page(&mut self, session: &mut Session, name: &str, page: &Value) {
         let first = page["messages"].as_array().and_then(|messages| messages.first());
         let first = first.and_then(|message| message["seq"].as_u64());
@@ -224,7 +225,7 @@ impl Device {
         Ok(())
     }
 
-    /// Handles the `ok` for a write.
+    /// Checks and applies the `ok` for a write.
     fn is_acknowledged(
         &mut self,
         session: &mut Session,

@@ -1,11 +1,11 @@
-//! Checks that a connection has received everything after the settling time.
+//! Checks that the server has sent a connection every event by the end of the settling time.
 
 use tokio::time::Instant;
 
 use super::{Device, Session};
 
 impl Device {
-    /// Checks in a cluster that every stored event has arrived without a request.
+    /// In a cluster, checks that every stored event has arrived although the device requested none.
     pub(super) fn has_settled(&self, session: &Session) {
         let Some(cluster) = &self.world.cluster else { return };
         let revoked_user = *self.world.revoked_user.lock().expect("nothing panics with it");
@@ -17,7 +17,7 @@ impl Device {
             self.world.breaks(&self.name, "is still connected after a revocation");
             return;
         }
-        // A device that connected late may also still miss events.
+        // A device that connected less than the settling time ago may also still miss events.
         if !session.welcome || session.welcomed + cluster.settling > Instant::now() {
             return;
         }
@@ -42,7 +42,7 @@ impl Device {
 }
 
 impl Session {
-    /// Whether an event need not arrive, because an `ok` acknowledged it or a `gap` skipped it.
+    /// Whether the server need not send the event, because an `ok` acknowledged it or a `gap` skipped it.
     pub(super) fn is_accounted_for(&self, name: &str, seq: u64) -> bool {
         let mut gaps = self.gaps.get(name).into_iter().flatten();
         self.own.contains(&(name.to_owned(), seq)) || gaps.any(|(after, head)| *after < seq && seq <= *head)

@@ -1,4 +1,4 @@
-//! Computes the state that the events of a log up to one of them give: messages, members, unread counts, title.
+//! Computes messages, members, unread counts and the title of a conversation from the events of its log up to a given event.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Log;
 
 impl Log {
-    /// The seqs of the messages.
+    /// The seqs of the messages up to the event `upto`.
     pub(super) fn messages(&self, upto: u64) -> impl Iterator<Item = u64> {
         (1..=upto).filter(|seq| self.get(*seq).is_some_and(|event| event.kind == "message"))
     }
@@ -50,7 +50,7 @@ impl Log {
         folded
     }
 
-    /// The number of members after an event.
+    /// The number of members after the event `seq`.
     pub(super) fn members_after(&self, seq: u64) -> u64 {
         let there = |stays: &Vec<super::MembershipPeriod>| {
             stays.iter().any(|stay| stay.since <= seq && stay.until.is_none_or(|until| until > seq))
@@ -58,20 +58,20 @@ impl Log {
         self.members.values().filter(|stays| there(stays)).count() as u64
     }
 
-    /// The number of other users' messages after `read`, up to `head`.
+    /// The number of messages of other users after the seq `read`, up to the seq `head`.
     pub(super) fn unread(&self, user: &str, read: u64, head: u64) -> u64 {
         let of_others = |seq: &u64| *seq > read && self.get(*seq).is_some_and(|event| event.from != user);
         self.messages(head).filter(of_others).count() as u64
     }
 
-    /// The title after an event.
+    /// The title of the conversation after the event `head`.
     pub(super) fn title(&self, head: u64) -> Option<&str> {
         let events = (1..=head).rev().filter_map(|seq| self.get(seq));
         events.filter(|event| matches!(event.kind, "create" | "rename")).find_map(|event| event.text("title"))
     }
 }
 
-/// The reactions that result from a history of user, emoji, and whether it was added or removed.
+/// The reactions that remain after a history of changes: for each, the user, the emoji, and whether it was added or removed.
 fn reactions<'a>(history: impl Iterator<Item = (&'a str, &'a str, bool)>) -> Map<String, Value> {
     let mut standing = BTreeMap::<&str, Vec<&str>>::new();
     for (user, emoji, on) in history {

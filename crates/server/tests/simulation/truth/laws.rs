@@ -1,15 +1,15 @@
-//! The laws: checks of what clients receive against the model.
+//! The laws of a run: each compares what a client received with the reference model.
 
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::{Broken, Held, Log, ReferenceModel};
 
-/// The field of a deleted message and of its edits.
+/// The field that the server sends in place of the content of a deleted message and of its edits.
 const DELETED_FIELD: (&str, Value) = ("deleted", Value::Bool(true));
 
 impl ReferenceModel {
-    /// Checks an event that a user received, live or in a page. `head` is the head of the page.
+    /// Checks an event that a user received live or, if `head` is given, in a page of the log with this head.
     pub(crate) fn received(&mut self, who: &str, user: &str, event: &Value, head: Option<u64>) -> Held {
         match self.check_received(user, event, head) {
             Ok(()) => Ok(()),
@@ -44,7 +44,8 @@ impl ReferenceModel {
         }) && event.get(erased) == Some(&yes);
         match stored.deleted {
             None if whole => Ok(()),
-            // The message may have been deleted meanwhile, but a page that includes the deletion has no content.
+            // The server may have sent the content before the deletion. But a page whose head includes the deletion must have no
+            // content.
             Some(by) if whole && head.is_none_or(|head| head < by) => Ok(()),
             Some(_) if empty => Ok(()),
             Some(by) => Err(format!("content that was deleted by {by}")),
@@ -96,7 +97,7 @@ impl ReferenceModel {
         Ok(())
     }
 
-    /// Checks a page of the log.
+    /// Checks a page of the log that begins after the event `after`.
     pub(crate) fn log_page(&mut self, who: &str, user: &str, after: u64, page: &Value) -> Held {
         self.counts.pages += 1;
         let (name, head) = self.check_head(who, user, page)?;
@@ -114,7 +115,7 @@ impl ReferenceModel {
         Ok(())
     }
 
-    /// Checks a page of history before an event.
+    /// Checks a page of history with the messages before the event `before`, or with the latest ones.
     pub(crate) fn history(&mut self, who: &str, user: &str, before: Option<u64>, page: &Value) -> Held {
         self.counts.pages += 1;
         let (name, head) = self.check_head(who, user, page)?;
@@ -149,8 +150,8 @@ impl ReferenceModel {
         Ok((name.to_owned(), head))
     }
 
-    /// Checks the summaries in `welcome` or a page. With `since` they must include all conversations of which the user has been a
-    /// member since then.
+    /// Checks the summaries in `welcome` or in a page. If `since` is given, they must include every conversation of which the user
+    /// has been a member since then.
     pub(crate) fn summaries(&mut self, who: &str, user: &str, all: &[Value], since: Option<Instant>) -> Held {
         for summary in all {
             if let Err(what) = self.check_summary(user, summary) {
@@ -198,7 +199,7 @@ impl ReferenceModel {
         }
     }
 
-    /// Whether a user has received every visible event of a conversation.
+    /// Whether `cursor` is the last event that the user may see in the conversation.
     pub(crate) fn is_complete(&self, user: &str, name: &str, cursor: u64) -> bool {
         self.visible(user, name).is_none_or(|visible| cursor == visible)
     }
@@ -210,7 +211,7 @@ impl ReferenceModel {
 }
 
 impl Log {
-    /// Whether a message is shown in its state after an event.
+    /// Whether `shown` is the state of the message after the event `head`, or its deleted state if it was deleted later.
     fn is_shown_correctly(&self, name: &str, seq: u64, head: u64, shown: &Value) -> bool {
         let deleted = self.get(seq).and_then(|event| event.deleted);
         let as_it_was = || same(&self.folded(name, seq, head, false), shown);
@@ -223,7 +224,7 @@ impl Log {
     }
 }
 
-/// Whether two objects are equal, with null like an absent field.
+/// Whether two objects are equal. A null field counts as absent.
 fn same(one: &Value, other: &Value) -> bool {
     let some = |value: &Value| -> Map<String, Value> {
         let fields = value.as_object().cloned().unwrap_or_default();

@@ -1,5 +1,5 @@
 // The user's read cursor: the position in this client and the one that the server has confirmed. A position that was reached
-// without a connection is sent with the next connection.
+// without a connection is sent with the next connection. The app decides when messages count as read, with `markRead()`.
 
 import { Alarm, type Clock } from "./clock.js";
 import type { CursorBody, Seq } from "./protocol.js";

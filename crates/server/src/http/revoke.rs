@@ -1,4 +1,14 @@
 //! `POST /v1/revoke`: a back end logs a user out everywhere.
+//!
+//! # What a revocation does
+//! 1. [`revoke_user`] submits [`Change::Revoke`]. The store keeps the latest `iat` that a token can have by now as the user's
+//!    `not_before`. From then on, `api.rs` and `session/hello.rs` refuse a token with that `iat`, an earlier one or none.
+//! 2. The router publishes a notice to the user's other nodes, and closes the user's sessions on this node. An attaching session
+//!    notices that between two pages of memberships, or at the end. A later session reads `not_before` in its snapshot.
+//! 3. Another node queries `not_before`, because the notice may be old, and closes the live sessions that attached with an earlier
+//!    one (`router/cluster/verify.rs`). It also does so in each sweep, because notices may be lost.
+//! 4. The snapshot of a session that attaches there may be older than the revocation. So the user is `suspect`: when a session of
+//!    the user becomes live, the node compares the user's memberships and `not_before` with the store again.
 
 use std::sync::Arc;
 

@@ -2,6 +2,16 @@
 //!
 //! A user is online while any of their devices is connected, and for a grace period after, so that reloading a page does not
 //! show its user as offline.
+//!
+//! # How a user goes offline
+//! 1. The user's last session ends (`attach.rs`), and [`Presence::leaving`] starts the grace period. A new session cancels it.
+//! 2. The grace period ends: [`Due::Departed`]. `departures.rs` begins to remove the user from the registry. If a session of the
+//!    user was live, [`Presence::publish_departure`] publishes a notice to the nodes on which a session watches the user. Watchers
+//!    here that share a conversation get a signal, unless another node has the user online. The store keeps when that was.
+//! 3. Other nodes apply the notice. They also take the users of a dead node offline (`remote.rs`).
+//!
+//! *Departure* means: a user goes offline (`MAX_DEPARTURES`, `departing`); when that was, until the store has it ([`Departures`]);
+//! and in the counts `departures` of a user ([`Known`], `LocalUser`), a user leaves a conversation.
 
 mod lookups;
 mod remote;

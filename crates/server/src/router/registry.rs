@@ -51,7 +51,8 @@ pub(crate) struct LocalUser {
     /// Counts how often the user left a conversation or was removed. If the count has changed since a query, the answer of the
     /// store may contain a membership that has ended.
     pub(crate) departures: u64,
-    /// Whether notices about the user may have been missed while a session was attaching.
+    /// Whether a notice about the user arrived, or may have been missed, while a session was attaching or `loaded` was false. When
+    /// a session becomes live, the user is compared with the store.
     pub(crate) suspect: bool,
     /// The last query to the store about the user, and the last one after whose answer this node knew all memberships.
     pub(crate) asked: u64,

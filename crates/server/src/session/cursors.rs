@@ -1,5 +1,7 @@
 //! Delays cursor commands that exceed their user's rate. Delayed cursors of one kind in one conversation count as one, because the
 //! store only moves the cursor to the highest.
+//!
+//! These are the cursors of `read` and `received`. For the cursors of `hello`, `hello.rs` decides on `gap` and `bad_cursor`.
 
 use std::time::Duration;
 

@@ -1,4 +1,6 @@
 //! Handles `hello`: authenticates the user and subscribes the session at the client's cursors.
+//!
+//! [`ReplayStarts`] decides which cursors are answered with `gap` or `bad_cursor`. `cursors.rs` is about `read` and `received`.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;

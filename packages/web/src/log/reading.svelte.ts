@@ -1,4 +1,4 @@
-// The unread line, and when messages count as read.
+// The unread line, and when messages count as read. `Reading` in packages/client/src/reading.ts then sends the read cursor.
 
 import { untrack } from "svelte";
 import { attention } from "../app/attention.svelte.js";

@@ -10,7 +10,7 @@ import type { Command, Event, HistoryBody, Role, Seq, StoredBody, UserId } from 
 import { type Amendment, fromWire } from "./timeline.js";
 import type { CommandOptions, ConversationEvents, Draft, MessageWindow } from "./types.js";
 
-/** How many messages the window around a message has. */
+/** How many messages `around` loads at most: the requested message, and those before and after it. */
 const WINDOW = 50;
 
 export type AboutRoom = Extract<Command, { conversation: string }>;

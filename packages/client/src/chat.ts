@@ -29,7 +29,7 @@ const RELEASE_AFTER = 300_000;
 /** The bytes that a cursor in `hello` takes besides the conversation's id. */
 const CURSOR_BYTES = 22;
 
-/** The limits of `welcome` with the field names that an app sees. */
+/** Converts the names of the limits in `welcome` to the names that an app sees: `hello_frame` becomes `helloFrame`. */
 const camelCased = (limits: Limits): ChatLimits =>
   Object.fromEntries(
     Object.entries(limits).map(([name, value]) => [name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), value]),
@@ -215,7 +215,7 @@ export class Switchboard implements Chat, Host {
 
   readonly report = (error: unknown): void => {
     const known = error instanceof ChatError ? error : failure("internal", String(error), error);
-    // The app itself has closed the chat, so the error is no news.
+    // The app itself has closed the chat, so the error need not be reported.
     if (known.code === "closed") return;
     // An exception of the app is printed if no listener for errors would see it.
     if (known.code === "internal" && !this.#events.has("error")) console.error(known.cause ?? known);

@@ -11,7 +11,7 @@ export interface Clock {
   clearTimeout(timer: Timer | undefined): void;
 }
 
-/** The longest delay of a timer: platforms fire timers with longer delays at once. */
+/** The longest delay of a timer, in milliseconds: platforms fire timers with longer delays at once. */
 const LONGEST = 2 ** 31 - 1;
 
 export const systemClock: Clock = {

@@ -19,7 +19,7 @@ export { NO_CONNECTION };
 const PING_AFTER = 25_000;
 /** Milliseconds within which a frame must arrive after a `ping`, and `welcome` after the connection was opened. */
 const ANSWER_TIMEOUT = 10_000;
-/** The same when the page becomes visible or the network returns, because a user may be waiting. */
+/** Milliseconds within which a frame must arrive after a `ping` that checks a connection for which a user may be waiting. */
 const ANSWER_TIMEOUT_IN_FRONT = 4_000;
 /** Milliseconds between two checks of the time-outs. Background pages may check only once a minute, which is also correct. */
 const CHECK_INTERVAL = 5_000;
@@ -65,7 +65,7 @@ export class Connection {
   #nextId = 1;
   /** The writes of this connection. */
   #writes: Writes | undefined;
-  /** When the last frame was received, by both clocks. */
+  /** When the last frame was received: by the clock that users cannot set, and by the wall clock. */
   #received = 0;
   #receivedWall = 0;
   #deadline = Infinity;
@@ -76,7 +76,7 @@ export class Connection {
   #closed = false;
   #helloBytes = 8_192;
   #frameBytes = Infinity;
-  /** Ends the subscription to network events. It begins with the first attempt, so that an unused chat can be collected. */
+  /** Ends the subscription to network events, which begins with the first attempt: an unused chat can be garbage-collected. */
   #unsubscribe: (() => void) | undefined;
 
   constructor(
@@ -306,7 +306,7 @@ export class Connection {
     this.#offline({ ...verdict, code });
   }
 
-  /** Enters the state without a connection, and plans the next attempt unless the loss is final. */
+  /** Handles that there is no connection: sets the status to `offline`, and plans the next attempt unless the loss is final. */
   #offline(why: {
     reason?: string;
     error?: ChatError | undefined;
@@ -346,7 +346,7 @@ export class Connection {
   /** Checks whether an answer is late, whether a ping is due, and whether the device slept. */
   #look(): void {
     const late = () => this.clock.now() > this.#deadline;
-    // After a page was frozen, this timer may run before frames that arrived meanwhile, so those are handled first.
+    // When a frozen page continues, this timer may run before the frames that arrived meanwhile are handled: wait for them.
     if (late()) return void this.clock.setTimeout(() => late() && this.#onClose(undefined, "no answer"), 100);
     if (!this.online || this.#deadline !== Infinity) return;
     const silent = this.clock.now() - this.#received;

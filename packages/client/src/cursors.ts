@@ -7,7 +7,7 @@ import type { CursorStorage } from "./types.js";
 
 /** Milliseconds for which changed cursors are collected before they are saved. */
 const GATHER = 200;
-/** The name of an entry that is no conversation: it marks that the storage has a cursor for every conversation of that time. */
+/** The name of an entry that is no conversation: if it is stored, every conversation that existed then has a stored cursor. */
 const COMPLETE = "*";
 
 export class SavedCursors {
@@ -33,7 +33,7 @@ export class SavedCursors {
     for (const [name, seq] of Object.entries(loaded)) this.#saved.set(name, seq);
   }
 
-  /** Whether the storage has a cursor for every conversation that existed then: any other conversation is newer. */
+  /** Whether the whole list of conversations was stored once: a conversation without a stored cursor is newer than that list. */
   get complete(): boolean {
     return this.#saved.has(COMPLETE);
   }
@@ -46,16 +46,16 @@ export class SavedCursors {
     return [...this.#saved.keys()].filter((name) => name !== COMPLETE);
   }
 
-  /** Marks that all conversations are known. Those without a saved cursor get the given one. */
+  /** Marks that all conversations are known, and saves these cursors for the conversations that have no saved cursor. */
   setComplete(cursors: Iterable<[string, Seq]>): void {
     for (const [conversation, seq] of cursors) if (!this.#saved.has(conversation)) this.#note(conversation, seq);
     if (this.complete) return;
     this.#note(COMPLETE, 1);
-    // Saves at once, because a bot that ends before the mark is stored would begin anew.
+    // Saves at once, because a bot that ends before the mark is stored would continue as on its first run.
     void this.flush();
   }
 
-  /** Handles that an event was passed to listeners; `promises` are those that are still at work. */
+  /** Handles that an event was passed to listeners. They are done when all `promises`, which they returned, are settled. */
   onHandled(conversation: string, seq: Seq, promises: Promise<unknown>[]): void {
     const events = this.#pending.get(conversation) ?? [];
     if (!events.length && !promises.length) return this.#note(conversation, seq);

@@ -5,7 +5,7 @@ import { ChatError } from "./error.js";
 import type { Event, HistoryBody, Seq } from "./protocol.js";
 import { Timeline } from "./timeline.js";
 
-/** The messages of a page. */
+/** How many messages one request of history asks for. */
 const PAGE = 50;
 /** How many messages a list keeps when new ones arrive; earlier pages that the app has loaded stay, too. */
 const MAX_SHOWN = 1_000;

@@ -35,9 +35,9 @@ export interface Host {
   baseline(conversation: string, summary: Known | undefined): Seq | "pending" | undefined;
   /** Asks the inbox for the summary of a conversation that has none, or an outdated one. */
   lookUp(): void;
-  /** A conversation has changed, so the list of conversations has, too. */
+  /** Handles that a conversation has changed, because it is also shown in the list of conversations. */
   onRoomChange(): void;
-  /** An event was applied. `live`: it was not missed and replayed later. */
+  /** Handles that an event was applied. `live`: the event is new, not one that this client missed and the server replayed. */
   onEvent(event: Event, message: StoredMessage | undefined, room: Room, live: boolean): void;
   /** Reports an error that rejects no promise of the app. */
   report(error: unknown): void;

@@ -11,11 +11,11 @@ import { Store, Value } from "./store.js";
 import type { Known } from "./summary.js";
 import type { ChatLimits, CommandOptions, ConversationInfo, UnreadTotal } from "./types.js";
 
-/** The conversations of a page. */
+/** How many conversations one request for a page asks for. */
 const PAGE = 50;
 /** The most conversations of a page, if the server has no limit for it. */
 const PAGE_MOST = 200;
-/** Milliseconds before the third look-up in a row that did not find everything; doubled with each further one. */
+/** The first and the longest delay, in milliseconds, if look-ups in a row do not find all summaries; doubled each time. */
 const LOOKUP_RETRY = 500;
 const LOOK_AGAIN_MOST = 60_000;
 /** The most conversations that `welcome.unread` counts. */
@@ -28,9 +28,9 @@ export interface InboxOwner {
   readonly online: boolean;
   readonly limits: ChatLimits | undefined;
   call<T>(command: Command, options?: CommandOptions): Promise<T>;
-  /** All conversations are known. */
+  /** Handles that the whole list of conversations was loaded. */
   onComplete(): void;
-  /** A look-up has found conversations. */
+  /** Handles that a look-up has loaded summaries. */
   onFound(): void;
   report(error: unknown): void;
 }
@@ -49,7 +49,7 @@ export class Inbox {
   #more: Promise<boolean> | undefined;
   /** Whether to load all pages, because a listener wants every message. */
   #wantsAll = false;
-  /** How many summaries the pages of this connection had. */
+  /** How many summaries have arrived in pages since the connection began. */
   #read = 0;
   #looking = false;
   #lookAgain = false;
@@ -112,7 +112,7 @@ export class Inbox {
         if (connection !== this.#connection) return;
       }
     } catch (error) {
-      // With the next connection loading begins anew.
+      // The next connection starts the loading again.
       return this.#report(error);
     }
     for (const room of this.#owner.rooms) room.onAbsent();
@@ -167,7 +167,7 @@ export class Inbox {
     }
   }
 
-  /** Looks up again if conversations came up during the last look-up, with growing delays if that goes on. */
+  /** Looks up again if conversations without a summary appeared during the last look-up; the delay grows each time. */
   #afterLook(): void {
     this.#owner.onFound();
     if (!this.#lookAgain) return void (this.#fruitless = 0);

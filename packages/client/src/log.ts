@@ -7,11 +7,11 @@ import type { Event, LogBody, Seq } from "./protocol.js";
 /** How an event arrived: pushed or replayed on the connection, in a page, or in the answer to the user's own command. */
 export type Source = "live" | "sync" | "own";
 
-/** Milliseconds to wait for missing events before they are paged, because an `ok` may arrive before earlier events. */
+/** Milliseconds to wait for missing events before they are requested, because an `ok` may arrive before earlier events. */
 const MISSING_EVENT_WAIT = 300;
-/** The events of a page. */
+/** How many events one request for a page of the log asks for. */
 const PAGE = 200;
-/** After this many pages without progress the log counts as another one. */
+/** If this many pages in a row do not have the missing event, the server has another log, such as that of a restored backup. */
 const MAX_PAGES_WITHOUT_PROGRESS = 3;
 
 type State =
@@ -21,7 +21,7 @@ type State =
   | { is: "following"; cursor: Seq }
   /** An event is missing, and may still arrive. */
   | { is: "waiting"; cursor: Seq; timer: Timer }
-  /** The missing events are being paged. */
+  /** The missing events are being loaded, page by page. */
   | { is: "filling"; cursor: Seq }
   /** The chat was closed: no event is applied any more. */
   | { is: "ended"; cursor: Seq | undefined };
@@ -44,9 +44,9 @@ export interface LogOwner {
 export class Log {
   #owner: LogOwner;
   #state: State = { is: "unplaced" };
-  /** Events that arrived before earlier ones, and wait for those. */
+  /** Events that cannot be applied yet, because an earlier event has not arrived; by seq. */
   #ahead = new Map<Seq, { event: Event; source: Source }>();
-  /** A summary includes the events up to here, but they may still be pushed, if its page arrived before them. */
+  /** The last event that a summary includes. The server may still push events up to this one, if the summary arrived first. */
   #summarised: Seq = 0;
   #fruitless = 0;
 
@@ -54,7 +54,7 @@ export class Log {
     this.#owner = owner;
   }
 
-  /** Every event up to here was applied; `undefined` while the cursor is unknown. */
+  /** The last applied event; all events before it were applied, too. `undefined` while the cursor is unknown. */
   get cursor(): Seq | undefined {
     return this.#state.is === "unplaced" ? undefined : this.#state.cursor;
   }
@@ -78,14 +78,14 @@ export class Log {
     else this.#wait();
   }
 
-  /** Sets the cursor to this event, after which no event was handled. */
+  /** Sets the cursor to an event that was already handled, so that the events after it are applied. */
   begin(cursor: Seq): void {
     this.#enter({ is: "following", cursor });
     this.#drain();
     this.#wait();
   }
 
-  /** Events that wait for earlier ones. */
+  /** Events that cannot be applied yet, because an earlier event has not arrived. */
   get waiting(): Event[] {
     return [...this.#ahead.values()].map(({ event }) => event);
   }
@@ -106,7 +106,7 @@ export class Log {
     this.#wait();
   }
 
-  /** Pages the missing events. */
+  /** Loads the missing events, page by page. */
   async fill(): Promise<void> {
     if (this.#state.is !== "following" && this.#state.is !== "waiting") return;
     const state = { is: "filling" as const, cursor: this.#state.cursor };
@@ -166,7 +166,7 @@ export class Log {
     this.#state = state;
   }
 
-  /** If events wait for earlier ones, waits a moment for those and then pages them. */
+  /** If an event is missing before those that arrived, waits a moment for it, and then loads the missing events. */
   #wait(): void {
     if (!this.#ahead.size) {
       if (this.#state.is === "waiting") this.#enter({ is: "following", cursor: this.#state.cursor });

@@ -2,7 +2,7 @@ import { ChatError } from "./error.js";
 import type { Event, Member, MembersBody, Role, Seq, UserId } from "./protocol.js";
 import { Store, type StoreHooks } from "./store.js";
 
-/** The members of a page, and the pages that are loaded without a request of the app. */
+/** How many members one request for a page asks for, and how many pages are loaded before the app asks for more. */
 const PAGE = 200;
 const PAGES = 5;
 
@@ -47,7 +47,7 @@ export class Members extends Store<readonly Member[]> {
     return this.#state.is === "loaded";
   }
 
-  /** Whether all of them are in the list. */
+  /** Whether the list has all members of the conversation. */
   get complete(): boolean {
     return this.#same?.complete ?? (this.#state.is === "loaded" && this.#after === undefined);
   }

@@ -16,7 +16,7 @@ export function canonical(name: string, me: UserId | undefined): string {
 /** The two users of a direct conversation. */
 export const usersOf = (id: string): string[] => (id[0] === "@" ? id.slice(1).split(":") : []);
 
-/** Throws `invalid` if `name` is no name of a conversation, or of one in which `me` cannot be a member. */
+/** Throws `invalid` if `name` is not the name of a conversation, or is that of a direct conversation of two other users. */
 export function checkName(name: unknown, me: UserId | undefined): asserts name is string {
   const text = String(name);
   const parts = typeof name === "string" && NAME.exec(name);

@@ -6,7 +6,7 @@ import type { Event, LogBody, Seq } from "./protocol.js";
 import type { StoredMessage } from "./timeline.js";
 import type { Notice } from "./types.js";
 
-/** Most events of a page of the log. */
+/** The most events that one request for a page of the log asks for. */
 const PAGE = 200;
 /** The most pages that one call of `load` requests. */
 const PAGES = 10;

@@ -49,7 +49,7 @@ export class Outbox implements ChatOutbox {
   /** The last use of the storage for each key. The next use waits for it, so that a deletion comes after the write. */
   #used = new Map<string, Promise<unknown>>();
   #tabs: ReturnType<typeof joinTabs> | undefined;
-  /** The scope in the storage; `undefined` until the user is known. Earlier entries are stored then. */
+  /** The scope in the storage; `undefined` until the user is known. Only then are entries stored, including earlier ones. */
   #scope: string | undefined;
   #underWay = 0;
   #expiry: Alarm;
@@ -129,8 +129,8 @@ export class Outbox implements ChatOutbox {
   // ---- Callbacks of the chat.
 
   /**
-   * Sets the scope in the storage (server and user). `certain`: the server has named the user; before that it is the token's.
-   * Messages that an earlier page or another tab has left there are sent, too.
+   * Sets the scope in the storage (server and user). `certain`: the server has named the user; otherwise only the token did.
+   * Messages that an earlier page or another tab has stored in this scope are sent, too.
    */
   useScope(scope: string, certain: boolean): void {
     const before = this.#scope;

@@ -7,7 +7,7 @@ import type { CursorBody, Seq } from "./protocol.js";
 /** Milliseconds between two `read` frames. */
 const INTERVAL = 500;
 
-/** Queues a `read`. `fields` is called when it is sent; if that returns `undefined`, the server knows it and none is sent. */
+/** Queues a `read` frame. `fields` is called when the frame can be sent; if it returns `undefined`, no frame is needed. */
 export type SendRead = (fields: () => { upto: Seq } | undefined) => Promise<CursorBody | undefined>;
 
 export class Reading {
@@ -52,7 +52,7 @@ export class Reading {
     this.#schedule();
   }
 
-  /** Forgets the positions, because this is another log and its seqs differ. */
+  /** Forgets the positions, because the server has another log, in which the same seqs mean other events. */
   reset(): void {
     this.stop();
     this.#request = undefined;
@@ -83,7 +83,7 @@ export class Reading {
       if (sent !== undefined) this.confirm(body?.upto ?? sent);
       this.#schedule();
     } catch {
-      // Without a connection the next one sends the position. A final refusal can be ignored.
+      // If the connection was lost, the position is sent with the next connection. A final refusal can be ignored.
       if (this.#request === request) this.#request = undefined;
     }
   }

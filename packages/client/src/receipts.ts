@@ -55,7 +55,7 @@ export class Receipts {
       };
       await this.#scheduler.request(command, () => 0, "receipts");
     } catch (error) {
-      // Without a connection the next one sends the receipt.
+      // If the connection was lost, the receipt is sent with the next connection.
       if ((error as { code?: string }).code === "offline") sent = -1;
     } finally {
       this.#queued.delete(conversation);

@@ -46,7 +46,7 @@ export class Room extends RoomActions implements Conversation {
   #reading: Reading;
   #older: Promise<boolean> | undefined;
   #standing = new Standing();
-  /** Whether events may have been missed, because `hello` did not have the cursor. */
+  /** Whether events may be missing, because `hello` did not contain this conversation's cursor. */
   #behind = false;
   /** The head of the log when the connection began: events up to here are not live. */
   #missed: Seq = 0;
@@ -187,7 +187,7 @@ export class Room extends RoomActions implements Conversation {
   onSummary(summary: Summary, welcome = false): void {
     const { cursor } = this.#log;
     if (!welcome && cursor !== undefined && summary.head < cursor) {
-      // The summary is older than the last events, or this is another log; then the server refuses the next page of it.
+      // Either the summary is older than the applied events, or the server has another log, and refuses a page after the cursor.
       if (summary.head < this.#resumedAt) void this.#log.fill();
       else this.host.lookUp();
       return;
@@ -310,7 +310,7 @@ export class Room extends RoomActions implements Conversation {
     this.list.onOutboxChange(entry, gone || !!passed);
   }
 
-  /** Handles that the server has stored an entry: its event is applied when the earlier events were. */
+  /** Handles that the server has stored an entry: its event is applied after all earlier events. */
   onStored(entry: Entry, event: Event): void {
     this.onOutboxChange(entry, false);
     if (this.#log.cursor === undefined || event.seq > this.#log.cursor) this.#log.receive(event, "own");
@@ -473,7 +473,7 @@ export class Room extends RoomActions implements Conversation {
     if (this.unknown) this.host.lookUp();
   }
 
-  /** Begins anew, because the log is another one: the server was restored from a backup. */
+  /** Discards all that was loaded and loads it again, because the server was restored from a backup and has another log. */
   #startAnew(): void {
     this.#log.reset();
     this.#reading.reset();

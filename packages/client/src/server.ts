@@ -23,7 +23,7 @@ const EXPIRES_IN = 3_600;
 const MAX_EXPIRES_IN = 366 * 86_400;
 /** The default time-out of a call, in milliseconds. */
 const TIMEOUT = 30_000;
-/** The longest delay of a timer: platforms fire timers with longer delays at once. */
+/** The longest delay of a timer, in milliseconds: platforms fire timers with longer delays at once. */
 const MAX_TIMEOUT = 2 ** 31 - 1;
 /** The first and the longest delay before a message is sent again, in milliseconds. */
 const BACKOFF = 200;

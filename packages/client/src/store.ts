@@ -20,7 +20,7 @@ export interface StoreHooks {
 
 /** A value that is computed when it is read, and again after `changed()`. */
 export class Store<T> implements Readable<T> {
-  /** Called when a subscription outlives the current task. Rendering on a server does not, so it connects nowhere. */
+  /** Called when a subscription outlives the current task. A render on a server unsubscribes before, so it never connects. */
   onUse: (() => void) | undefined;
   /** Receives exceptions of listeners. */
   report: (error: unknown) => void = console.error;

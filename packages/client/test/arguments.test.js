@@ -1,4 +1,4 @@
-// Invalid arguments, and how a console shows the objects of the SDK.
+// Tests of invalid arguments, and of what a console shows of the SDK's objects.
 
 import assert from "node:assert/strict";
 import { once } from "node:events";

@@ -156,7 +156,7 @@ test("200 read signals a second in a room of 50: one `members` request, and the 
   const room = chat.conversation("#general");
   t.after(room.members.subscribe(() => {}));
   await settle();
-  // Signals that arrive before the page and after it.
+  // Signals for members who are not loaded yet: the page of members is answered below.
   server.say({ type: "read", conversation: "#general", user: "user1", upto: 250 });
   server.say({ type: "read", conversation: "#general", user: "user2", upto: 2 });
   await settle();

@@ -1,4 +1,4 @@
-// Two users on the real server.
+// Tests in which two users chat on the real server.
 
 import assert from "node:assert/strict";
 import { onBoth, online, shows, until } from "./support.js";

@@ -1,6 +1,6 @@
 // A server that a test scripts, over sockets without a network, and a clock that a test moves.
 
-/** The default limits of a server that the SDK uses. */
+/** The limits in `welcome` that the SDK uses. */
 const LIMITS = {
   frame: 65_536,
   text: 16_384,

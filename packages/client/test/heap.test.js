@@ -1,4 +1,4 @@
-// The memory that a released conversation takes.
+// Tests that a released conversation takes little memory.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

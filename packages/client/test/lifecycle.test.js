@@ -1,4 +1,4 @@
-// A conversation under two names, one that is released and opened again, and a chat that is closed while events arrive.
+// Tests of a conversation with two names, of a released one that is opened again, and of closing a chat as events arrive.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -178,7 +178,7 @@ test("a private room leaves the list with the answer to `leave`, also where even
   const room = chat.conversation("#private");
   t.after(room.messages.subscribe(() => {}));
   await settle();
-  // The message is stored before the user leaves; afterwards the server refuses pages of the log, and does not push it.
+  // The message is stored before the user leaves. After that, the server refuses pages of the log, and pushes no message.
   const late = server.store("#private", { type: "message", key: "late", text: "late" });
   let refusals = 0;
   server.on("sync", () => {

@@ -1,4 +1,4 @@
-// The outbox: messages that are sent and not acknowledged.
+// Tests of the outbox, which keeps messages until the server acknowledges them.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";

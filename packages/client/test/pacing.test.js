@@ -1,4 +1,4 @@
-// Background requests of the SDK if there are thousands of them, or if the answers make no progress.
+// Tests of the SDK's background requests: thousands at once, and answers that make no progress.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -96,14 +96,14 @@ export function order({ data }: ChatMessage): number | undefined {
 export function component(): number {
   const { messages, hasOlder, send } = useMessages("#general");
   send("x");
-  // @ts-expect-error: messages are a list.
+  // @ts-expect-error: `messages` is a list, which has no `foo`.
   messages.foo;
   return hasOlder ? messages.length : useValue(room.messages).length;
 }
 export const provider = [
   ChatProvider({ chat }),
   ChatProvider({ url: "wss://chat.example", user: "alice" }),
-  // @ts-expect-error: one or the other.
+  // @ts-expect-error: the provider takes either `url` or `chat`, not both.
   ChatProvider({ url: "wss://chat.example", chat }),
 ];
 export const vue = () => [useVueMessages(() => "#general").messages.value[0]?.text, useVueValue(room.info).value?.unread];
@@ -116,7 +116,7 @@ export async function backEnd() {
   const access = { url: "https://chat.example", key: await mintToken("x".repeat(32), { user: "alice" }) };
   const stored: number | undefined = (await send({ ...access, to: "@bob", text: "hi", messageKey: "k" })).seq;
   const page = await command(access, "history", { conversation: "@bob", limit: 10 });
-  // @ts-expect-error: there is no such field.
+  // @ts-expect-error: the field of `history` is called `conversation`, not `room`.
   await command(access, "history", { room: "@bob" });
   return [stored, page.messages[0]?.text, new ChatError({ code: "offline", message: "", retryable: true }).code];
 }

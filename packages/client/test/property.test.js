@@ -134,7 +134,7 @@ test("earlier pages while new messages trim the list: never a hole", async (t) =
           Array.from(seqs, (_, n) => head - seqs.length + 1 + n),
         );
       }
-      // A list is not trimmed while a page is under way, but by the first message after that.
+      // A list is not trimmed while a page is requested; the first message after the page's arrival trims it.
       while (waiting.length) {
         waiting.shift()(true);
         await settle(5);

@@ -1,4 +1,4 @@
-// The hooks of React, in strict mode, on a server that renders, and over hydration.
+// Tests of the React hooks: in strict mode, with rendering on a server, and with hydration.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

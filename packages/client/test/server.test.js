@@ -87,7 +87,7 @@ test("a user is logged out everywhere", async (t) => {
   await assert.rejects(command({ url: server.url, key: token }, "conversations", {}), { code: "unauthorized" });
 });
 
-/** A proxy to the server that sends `answers`, one after the other, and then forwards all requests. */
+/** A proxy that answers the first requests with `answers`, one each, and forwards later requests to the server. */
 async function door(t, server, answers) {
   const keys = [];
   const front = createServer(async (request, response) => {

@@ -198,13 +198,13 @@ export function onBoth(name, run) {
   test(`${name} (fake)`, (t) => run(t, Fake));
 }
 
-/** WebSockets that a test can cut, keep apart and count. */
+/** Makes a WebSocket class whose connections a test can cut, refuse and count. */
 export function wire() {
   const open = new Set();
   let whole = true;
   class Wire extends WebSocket {
     constructor(url, ...args) {
-      // No process listens on port 1.
+      // While the network is cut, connects to port 1, on which no process listens.
       super(whole ? url : "ws://127.0.0.1:1", ...args);
       open.add(this);
       this.on("close", () => open.delete(this));

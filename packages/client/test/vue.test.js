@@ -1,4 +1,4 @@
-// Vue: refs that follow a readable, on a server that renders, and over hydration.
+// Tests of the Vue bindings: refs that follow a readable, rendering on a server, and hydration.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -178,7 +178,7 @@ function checkRoom(log: Log): void {
   if (!log.isRoom) throw forbidden("a direct conversation always has its two people and no title");
 }
 
-/** The log of a room in which `user` is an admin. */
+/** Returns the log; throws unless it is that of a room and `user` is an admin of the room. */
 function admins(log: Log, user: UserId): Log {
   const { role } = log.member(user);
   checkRoom(log);

@@ -31,7 +31,7 @@ export interface Membership {
   received: Seq;
 }
 
-/** The last event of a reaction. */
+/** The last event about one user's reaction with one emoji to one message. `on`: the event added the reaction. */
 interface Reaction {
   seq: Seq;
   on: boolean;
@@ -177,7 +177,7 @@ export class Log {
     return { conversation: this.id, messages: messages.slice(-limit), head, more: messages.length > limit };
   }
 
-  /** A page with half of its messages before an event, and the other half from that event on. */
+  /** A page around an event: half of its messages are from before the event, the others from the event on. */
   around(user: UserId, limit: number, seq: Seq): HistoryBody & { more_after: boolean } {
     const head = this.visible(user);
     if (seq > head) throw new Refusal("bad_cursor", "around: the log ends before this event", "around");

@@ -61,7 +61,7 @@ export class Session implements Listener {
   #world: World;
   #wire: Wire;
   #ended = false;
-  /** The highest numbers of writes that were stored, and that were stored or refused for good. */
+  /** The number of the last stored write, and that of the last write that was stored or refused for good. */
   #stored = 0;
   #settled = 0;
 

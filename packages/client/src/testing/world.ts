@@ -5,7 +5,7 @@ import { type Body, Log } from "./log.js";
 import { change } from "./change.js";
 import { badField, forbidden, notFound, Refusal, tooLarge } from "./refusal.js";
 
-/** A connection, for the world. */
+/** The part of a client's connection that `World` uses. */
 export interface Listener {
   readonly user: UserId | undefined;
   readonly watched: ReadonlySet<UserId>;

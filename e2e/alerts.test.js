@@ -12,7 +12,7 @@ import { freePort, packaging, Prometheus, promtool } from "./prometheus.js";
 
 const run = promisify(execFile);
 const SECRET = "a secret of the tests that is long enough";
-/** Written by the backup job, not by the server: docs/operating.md says how. */
+/** A metric that the backup job of docs/operating.md writes, so the server does not export it. */
 const OF_THE_BACKUP_JOB = "switchboard_backup_timestamp_seconds";
 
 const metrics = async (server) => (await fetch(`${server.url}/metrics`)).text();
@@ -27,12 +27,12 @@ test("promtool accepts the alerts, their tests and the server's metrics", async 
   await promtool(["check", "metrics"], await metrics(server));
 });
 
-/** A WebSocket that says hello and then reads nothing. */
+/** Opens a WebSocket that sends `hello`, and reads nothing after the `welcome`. */
 async function reader(t, server, user) {
   const { hostname, port } = new URL(server.url);
   const socket = connect(Number(port), hostname);
   t.after(() => socket.destroy());
-  // The server may close it.
+  // The server may close the connection, which is no error of the test.
   socket.on("error", () => {});
   await once(socket, "connect");
   socket.write(
@@ -50,7 +50,7 @@ async function reader(t, server, user) {
   socket.pause();
 }
 
-/** Many users write long messages to bob, who reads none, until `done`. */
+/** Sends long messages of many users to bob, who reads none of them, until the promise `done` is settled. */
 async function overwhelms(t, server, connections, done) {
   await Promise.all(Array.from({ length: connections }, () => reader(t, server, "bob")));
   const text = "x".repeat(16_000);
@@ -77,12 +77,12 @@ const FAULTS = {
       });
     }
   },
-  // A client reads nothing any more, so the server waits for it when it stops.
+  // A client stops reading, so the server waits for this client when it shuts down.
   async SwitchboardNotReady({ t, server }) {
     await reader(t, server, "bob");
     server.process.kill("SIGTERM");
   },
-  // The kernel refuses every write to a file, as a full quota does.
+  // The kernel refuses every write to a file, as it does when a disk quota is used up.
   async SwitchboardWritesRefused({ server, alert }) {
     await prlimit(server, "--fsize=1:");
     await assert.rejects(server.posts("send", { as: "alice", to: "@bob", text: "lost" }), /unavailable/);
@@ -91,7 +91,7 @@ const FAULTS = {
     await prlimit(server, "--fsize=unlimited:");
     return { ends: true };
   },
-  // A machine that freezes for a while, in the middle of commits.
+  // Stops the process for a while during commits, as if the machine froze.
   async SwitchboardCommitSlow({ server, until }) {
     await until("SwitchboardCommitSlow", async () => {
       const sent = Array.from({ length: 50 }, (_, index) =>
@@ -142,7 +142,7 @@ const FAULTS = {
   async SwitchboardHandshakesRefused({ server }) {
     for (let count = 0; count < 120; count++) await assert.rejects(server.posts("conversations", {}), /unauthorized/);
   },
-  // stderr is a pipe, and its reader goes away.
+  // The server logs to stderr, which is a pipe; the test closes the reading end.
   async SwitchboardLogLinesDropped({ server }) {
     server.process.stderr.destroy();
     for (let count = 0; count < 3; count++) await assert.rejects(server.posts("conversations", {}), /unauthorized/);
@@ -187,14 +187,14 @@ test("an alert fires on its fault, and not before", async (t) => {
   }
 });
 
-/** The families and the values of labels that an expression names. */
+/** The names of the metrics, and the values of labels, in an expression of PromQL. */
 function named(expression) {
   const families = expression.match(/\b(?:switchboard|process)_\w+/g) ?? [];
   const labels = [...expression.matchAll(/\b(reason|code)(?:=|=~|!=|!~)"([^"]*)"/g)];
   return { families, values: labels.flatMap(([, label, values]) => values.split("|").map((value) => [label, value])) };
 }
 
-/** Asserts that a server exports what an expression names. A value may be a regular expression. */
+/** Asserts that a server exports the metrics and label values in an expression. A value may be a regular expression. */
 function assertExported(page, where, expression) {
   const { families, values } = named(expression);
   for (const family of families.filter((family) => family !== OF_THE_BACKUP_JOB)) {

@@ -16,7 +16,7 @@ const run = promisify(execFile);
 const binary = process.env.SWITCHBOARD_BINARY ?? fileURLToPath(new URL("../target/debug/switchboard", import.meta.url));
 const SECRET = "a secret of the tests that is long enough";
 
-/** Waits until `look` returns something. Only for what sends no event, such as another program's state. */
+/** Polls `look` until it returns a value, and returns that. Only for states without events, such as another program's. */
 export async function eventually(look, what) {
   const end = performance.now() + 60_000;
   for (;;) {
@@ -36,7 +36,7 @@ export async function end(child, signal = "SIGKILL") {
   await ended;
 }
 
-/** A user's token. */
+/** Makes a token for a user, which is valid for an hour. */
 export function token(user) {
   const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const claims = { sub: user, exp: Math.floor(Date.now() / 1_000) + 3_600 };
@@ -44,14 +44,14 @@ export function token(user) {
   return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
 }
 
-/** The newest PostgreSQL: Debian has a directory for each version, none of them in PATH. */
+/** The directory of the newest PostgreSQL's programs. Debian has one for each version, and none of them is in PATH. */
 async function postgresPrograms() {
   const versions = await readdir("/usr/lib/postgresql").catch(() => []);
   const newest = versions.sort((one, other) => Number(other) - Number(one))[0];
   return newest ? `/usr/lib/postgresql/${newest}/bin/` : "";
 }
 
-/** PostgreSQL refuses to run as root: then it runs as `postgres`. */
+/** The account for PostgreSQL, which refuses to run as root: if the test runs as root, that of the user `postgres`. */
 async function postgresAccount() {
   if (process.getuid() !== 0) return {};
   const [uid, gid] = await Promise.all(
@@ -122,7 +122,7 @@ export class Node {
     });
   }
 
-  /** The status that a probe answers. */
+  /** The HTTP status of the node's answer to a probe, such as `/readyz`. */
   async probe(path) {
     return (await fetch(`http://${this.address}:9502${path}`)).status;
   }
@@ -133,7 +133,7 @@ export class Node {
   }
 }
 
-/** A free port of an address. */
+/** Finds a port that is free on an address. */
 export async function freePort(address) {
   const listener = createServer();
   await new Promise((listening) => listener.listen(0, address, listening));

@@ -21,12 +21,12 @@ export async function promtool(args, input = "") {
   });
 }
 
-/** Time-out of what Prometheus must come to see, in milliseconds. Only a failing test waits so long. */
+/** How long a test waits for a state that Prometheus reports, in milliseconds. Only a failing test waits so long. */
 const TIMEOUT = 90_000;
-/** Between two looks at Prometheus. */
+/** Milliseconds between two queries to Prometheus. */
 const POLL_INTERVAL = 250;
 
-/** A port that is free now. */
+/** Finds a port that is free now. */
 export async function freePort() {
   const listener = createServer().listen(0, "127.0.0.1");
   await once(listener, "listening");
@@ -37,7 +37,7 @@ export async function freePort() {
 }
 
 export class Prometheus {
-  /** Starts one that scrapes these addresses, and waits until it has scraped and evaluated all of them. */
+  /** Starts a Prometheus that scrapes these addresses, and waits until it has scraped all of them and evaluated the rules. */
   static async start(t, targets) {
     const prometheus = new Prometheus();
     const directory = await mkdtemp(join(tmpdir(), "switchboard-prometheus-"));
@@ -48,7 +48,7 @@ export class Prometheus {
       rule_files: [packaging("prometheus/alerts.yml")],
       scrape_configs: [{ job_name: "switchboard", static_configs: [{ targets }] }],
     };
-    // JSON is YAML.
+    // Prometheus reads YAML, and every JSON text is also valid YAML.
     await writeFile(join(directory, "prometheus.yml"), JSON.stringify(config));
     const args = [
       `--config.file=${join(directory, "prometheus.yml")}`,
@@ -89,20 +89,20 @@ export class Prometheus {
     return (await this.get("rules", { type: "alert" })).groups.flatMap(({ rules }) => rules);
   }
 
-  /** The alerts whose expression holds now, of a server or of all. `for` makes them wait; that has tests in alerts_test.yml. */
+  /** Alerts whose expression is true now, of one server or of all, also while `for` delays them (tested in alerts_test.yml). */
   async alerts(instance) {
     const { alerts } = await this.get("alerts");
     return alerts.filter(({ labels }) => !instance || labels.instance === instance);
   }
 
-  /** Waits until an alert's expression holds for a server, and returns the alert. */
+  /** Waits until an alert's expression is true for a server, and returns the alert. */
   async alert(name, instance) {
     return this.until(`${name} for ${instance}`, async () =>
       (await this.alerts(instance)).find(({ labels }) => labels.alertname === name),
     );
   }
 
-  /** Waits until the expression of an alert holds no longer for a server. */
+  /** Waits until an alert's expression is no longer true for a server. */
   async ends(name, instance) {
     await this.until(`the end of ${name}`, async () =>
       (await this.alerts(instance)).every(({ labels }) => labels.alertname !== name),

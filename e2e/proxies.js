@@ -38,7 +38,7 @@ const haproxy = (file) => ({
   },
 });
 
-/** What Debian's nginx.conf has around the files of conf.d, without a service's directories. */
+/** The parts of Debian's nginx.conf around the files of conf.d, with a directory of the test for logs and temporary files. */
 const aroundNginx = (directory, included) => `
 worker_processes 2;
 daemon off;

@@ -12,14 +12,14 @@ import { EXAMPLES, whyNot, startProxy } from "./proxies.js";
 
 /** Window over which clients spread their reconnects, in milliseconds. */
 const SPREAD = 1_000;
-/** Time to connect again, beyond that window. The machine may be busy. */
+/** Milliseconds that a reconnect may take in addition to `SPREAD`, because the machine may be busy. */
 const RECONNECT = 5_000;
 const USERS = 20;
 
 class Installation {
   static async start(t, name) {
     const here = new Installation();
-    // Addresses of this test alone, so that the examples keep their ports.
+    // Each test has its own addresses, so that the examples can keep their ports.
     const network = `127.${randomInt(1, 255)}.${randomInt(1, 255)}`;
     Object.assign(here, { network, postgres: await startPostgres(t, `${network}.20`) });
     const env = {
@@ -30,7 +30,7 @@ class Installation {
     };
     const addresses = [`${network}.11`, `${network}.12`];
     here.nodes = [];
-    // One after the other, because the first creates the tables.
+    // The nodes start one after the other, because the first one creates the tables.
     for (const address of addresses) here.nodes.push(await Node.start(t, address, env));
     here.proxy = await startProxy(t, name, `${network}.1`, addresses);
     await here.proxy.started(async () => (await here.asks("/v1/openapi.json")) === 200);
@@ -49,7 +49,7 @@ class Installation {
     });
   }
 
-  /** Whether the proxy has no node for a new connection. HAProxy closes it where it forwards TCP. */
+  /** Whether the proxy has no node for a new connection: it answers 503, or if it forwards TCP, closes the connection. */
   refuses() {
     return this.asks("/v1/openapi.json").then(
       (status) => status === 503,
@@ -71,7 +71,7 @@ class Installation {
     return chat;
   }
 
-  /** Users until the end of the test `t`, with the milliseconds that each was offline after each cut. */
+  /** Connects users until the end of the test `t`; `outages` has the milliseconds of each time that the user was offline. */
   async users(t) {
     const held = async () => (await Promise.all(this.nodes.map((node) => node.connections()))).join();
     await eventually(async () => (await held()) === "0,0", "the end of earlier connections");
@@ -108,7 +108,7 @@ class Installation {
   }
 }
 
-/** Sends without a pause until it is stopped; the texts that were acknowledged. */
+/** Sends messages without a pause. Returns a function that stops this and returns the texts that were acknowledged. */
 function writes(room) {
   const texts = [];
   let running = true;
@@ -178,7 +178,7 @@ async function keepsConnections(t, here, { probes }) {
   here.postgres.cut();
   const ready = () => Promise.all(here.nodes.map((node) => node.probe("/readyz?exclude=writes")));
   await eventually(async () => (await ready()).every((status) => status === 503), "nodes without a database");
-  // A proxy that queries probes has seen it when it refuses a new connection.
+  // A proxy that queries the nodes' probes has noticed the lost database when it refuses a new connection.
   if (probes) await eventually(() => here.refuses(), "the proxy to refuse connections");
   here.postgres.mend();
   await eventually(async () => (await ready()).every((status) => status === 200), "nodes with a database");
@@ -194,7 +194,7 @@ async function keepsConnections(t, here, { probes }) {
 /** A node that hangs answers no probe and closes no connection. */
 async function cutsDeadNode(t, here) {
   const users = await here.users(t);
-  // After the test before, the proxy may have sent them all to the node that was ready first.
+  // The previous test made both nodes unready, so all connections may be on the node that was ready again first.
   const first = await here.nodes[0].connections();
   const [hanging, other] = first > 0 ? here.nodes : here.nodes.toReversed();
   const held = await hanging.connections();
@@ -220,7 +220,7 @@ for (const [name, example] of Object.entries(EXAMPLES)) {
       survivesRestarts(t, here),
     );
     await t.test("nodes without a database keep their connections", (t) => keepsConnections(t, here, example));
-    // It takes the time of three failed health checks.
+    // Only in long runs (SOAK), because the proxy cuts the connections only after three failed health checks.
     const hangs = example.cutsDeadNodes && !!process.env.SOAK;
     await t.test("clients of a hanging node are cut, and reconnect to the other", { skip: !hangs }, (t) =>
       cutsDeadNode(t, here),

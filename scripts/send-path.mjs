@@ -21,12 +21,13 @@ const llvm = (tool) => join(sysroot, "lib", "rustlib", host, "bin", tool);
 const scratch = mkdtempSync(join(tmpdir(), "send-path-"));
 process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
 
-// Counters in the crates of the workspace alone, in a file that is always up to date ("continuous mode").
+// Compiles coverage counters into the workspace's crates only. The counters are in a file that is mapped into memory
+// ("continuous mode"), so they can be read while the server runs.
 const wrapper = join(scratch, "rustc");
 writeFileSync(wrapper, '#!/bin/sh\nexec "$@" -C instrument-coverage -C llvm-args=-runtime-counter-relocation\n');
 chmodSync(wrapper, 0o755);
 const built = run("cargo", ["build", "--locked", "--bin", "switchboard", "--message-format", "json"], {
-  // Build scripts have counters, too.
+  // The profile of the build scripts, which are compiled with counters, too.
   env: {
     ...process.env,
     RUSTC_WORKSPACE_WRAPPER: wrapper,
@@ -41,7 +42,7 @@ const messages = built
   .map((line) => JSON.parse(line));
 const binary = messages.map((message) => message.executable).findLast(Boolean);
 
-/** The bytes of a text frame of a client. */
+/** Encodes a text as a WebSocket frame of a client, which must be masked. */
 const frame = (text) => {
   const [body, mask] = [Buffer.from(text), randomBytes(4)];
   const masked = body.map((byte, at) => byte ^ mask[at % 4]);
@@ -95,14 +96,14 @@ const send = async (id, text) => {
   alice.say({ type: "send", id, to: "#general", key: `path-${id}`, text });
   await Promise.all([alice.until(`"id":${id}`), bob.until(text)]);
 };
-// The first one pays for what is done once; it also comes after everything that connecting causes.
+// The counters are read after this first message, so that they include lines that run only at the start or on connecting.
 await send(1, "first");
 const live = join(
   scratch,
   readdirSync(scratch).find((name) => name.endsWith(".profraw")),
 );
 
-/** How often each line has run: by file, then by line. */
+/** How often each line has run until now: a map by file of maps by line number. */
 const counts = (name) => {
   const [raw, merged] = [join(scratch, `${name}.raw`), join(scratch, `${name}.profdata`)];
   copyFileSync(live, raw);
@@ -136,7 +137,7 @@ ran.sort((one, other) => other.lines - one.lines);
 
 const map = readFileSync(join(root, "ARCHITECTURE.md"), "utf8");
 const section = (title) => map.split(`## ${title}\n`)[1]?.split("\n## ")[0] ?? "";
-/** The files in backticks: by their path, or after their directory. */
+/** The Rust files that a text names in backticks, with their path or after the name of their directory. */
 const named = (text) => {
   let directory = "";
   const files = new Set();

@@ -100,5 +100,5 @@ export class SwitchboardChat extends HTMLElement {
   }
 }
 
-// A page may load the file twice.
+// A page may load this file twice, and a name can be defined only once.
 if (!customElements.get("switchboard-chat")) customElements.define("switchboard-chat", SwitchboardChat);

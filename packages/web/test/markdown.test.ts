@@ -75,7 +75,7 @@ test("nested quotes have a maximum depth", () => {
 });
 
 test("no text makes the parser slow", () => {
-  // Sixteen times the server's limit: with quadratic time one of these would take minutes.
+  // Sixteen times the server's limit: if the parser took quadratic time, one of these texts would take minutes.
   const size = 16 * 16_384;
   const units = [
     "*",

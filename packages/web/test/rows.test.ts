@@ -5,7 +5,7 @@ import { lastOwn, receiptOf } from "../src/log/receipt.js";
 import { Rows } from "../src/log/rows.js";
 import { MAX_ROWS, Span } from "../src/log/span.js";
 
-/** A message at `minutes` after noon. */
+/** Makes a message that was sent `minutes` after noon. */
 function said(seq: number, from: string, minutes = 0, more: Partial<ChatMessage> = {}): ChatMessage {
   const at = new Date(2026, 10, 25, 12, minutes).toISOString();
   return {

@@ -1,8 +1,8 @@
 // Live announcements for screen readers. The log has `aria-live="off"`, so that nothing is read twice.
 
-/** Texts within this time become one announcement, because a screen reader stops one when the next comes. */
+/** Texts within this time become one announcement, because a screen reader stops reading when the next one comes. */
 const COALESCE_MS = 600;
-/** If more texts come at once, only their number is announced. */
+/** If more texts than this come within `COALESCE_MS`, only their number is announced. */
 const MAX_ANNOUNCED = 3;
 
 export class Announcer {

@@ -20,7 +20,7 @@ export class AppState {
   readonly notices: Notices;
   readonly dialogs = new Dialogs();
   readonly drafts: Drafts;
-  /** Whether the open conversation takes the focus: if the user has opened it, but not when the page loads. */
+  /** Whether the open conversation shall take the focus: only after the user has opened it, not after the page has loaded. */
   #follows = false;
   readonly #status;
   readonly #user;
@@ -78,7 +78,7 @@ export class AppState {
     this.host.navigation.open(conversation);
   }
 
-  /** Whether the conversation that was just opened takes the focus. True once. */
+  /** Returns true once after the user has opened a conversation: the caller then moves the focus to it. */
   takeFocus(): boolean {
     const follows = this.#follows;
     this.#follows = false;

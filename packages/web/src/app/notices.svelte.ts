@@ -20,7 +20,7 @@ export class Notices {
     return this.#text;
   }
 
-  /** The text for an error. */
+  /** The text that explains an error to the user, in the user's language. */
   explain(error: unknown): string {
     const { t } = this.#language;
     const code = error instanceof ChatError ? error.code : "";

@@ -52,7 +52,7 @@ export class PageHost implements Host {
   }
 
   reportUnread(): void {
-    // Nothing to do here, because the document's title shows the number.
+    // Nothing to do here, because the document's title shows the number of unread messages.
   }
 }
 

@@ -24,7 +24,7 @@ export class Settings {
   #choices = $state.raw(load());
 
   constructor() {
-    // Another tab changed the settings.
+    // Browsers fire `storage` in all other tabs when a tab has changed the settings.
     addEventListener("storage", ({ key }) => {
       if (key === "switchboard:settings") this.#choices = load();
     });

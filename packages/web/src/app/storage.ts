@@ -44,7 +44,7 @@ class SafeStorage {
   }
 }
 
-/** Values that stay until they are removed. */
+/** The storage for values that stay until they are removed. */
 export const localStore = new SafeStorage("localStorage");
-/** Values that stay until the tab is closed. */
+/** The storage for values that stay until the tab is closed. */
 export const tabStore = new SafeStorage("sessionStorage");

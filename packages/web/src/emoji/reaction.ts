@@ -1,6 +1,6 @@
 // Reactions are stored without U+FE0F, the selector of an emoji's coloured form, so that both forms are one reaction.
 
-/** The emoji as the server stores it. */
+/** The emoji in the form that the server stores: without U+FE0F. */
 export const folded = (emoji: string): string => emoji.replaceAll("\u{fe0f}", "");
 
 const TEXT_BY_DEFAULT =

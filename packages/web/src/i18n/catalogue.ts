@@ -11,19 +11,19 @@ export type Key = keyof typeof en;
 export type Catalogue = { readonly [K in Key]: (typeof en)[K] extends string ? string : Forms };
 
 type NamesIn<S> = S extends `${string}{${infer Name}}${infer Rest}` ? Name | NamesIn<Rest> : never;
-/** The placeholders of an entry. */
+/** The names of the placeholders in a text: `"user" | "n"` for `{user} and {n} more`. */
 export type Names<E> = E extends string ? NamesIn<E> : NamesIn<E[keyof E]>;
 
 type Value<Name> = Name extends "n" ? number : string;
 export type Values<K extends Key> = { [Name in Names<(typeof en)[K]>]: Value<Name> };
 
-/** Characters that may be written from right to left, and would then affect the surrounding text. */
+/** Characters beyond the Latin letters. Some are written from right to left, which would affect the surrounding text. */
 const FOREIGN = /[^\u0020-\u024f]/;
 
-/** Isolates the direction of a value from the surrounding text. */
+/** Encloses a value in marks that keep its direction (left to right or right to left) from affecting the text around it. */
 export const isolated = (value: string): string => (FOREIGN.test(value) ? `\u2068${value}\u2069` : value);
 
-/** Fills in the placeholders of a text, with the values' directions isolated. */
+/** Fills in the placeholders of a text. A value that is written from right to left does not affect the text around it. */
 export function compose(
   entry: Entry,
   values: Record<string, string | number>,

@@ -67,17 +67,17 @@ export class Language {
     return this.#list.format(items);
   }
 
-  /** The time of day. */
+  /** Formats the time of day. */
   time(at: string): string {
     return this.#time.format(new Date(at));
   }
 
-  /** The full date and time. */
+  /** Formats the full date and time. */
   full(at: string): string {
     return this.#full.format(new Date(at));
   }
 
-  /** For lists: the time if it is today, the weekday within a week, otherwise the date. */
+  /** Formats a time for lists: the time of day if it is today, the weekday within a week, otherwise the date. */
   brief(at: string, now = new Date()): string {
     const date = new Date(at);
     const days = dayDistance(date, now);
@@ -86,7 +86,7 @@ export class Language {
     return (date.getFullYear() === now.getFullYear() ? this.#date : this.#dateOfYear).format(date);
   }
 
-  /** The label of a line between two days. */
+  /** The label of the line above the messages of a day, such as "Today". */
   day(at: string, now = new Date()): string {
     const date = new Date(at);
     const days = dayDistance(date, now);

@@ -35,7 +35,7 @@ export class Focus {
     if (to === null || !(event.currentTarget as HTMLElement).contains(to)) this.#inside = undefined;
   }
 
-  /** The index of the message that a key moves to from an article; below 0 for one that is not drawn yet. */
+  /** The index of the message to which a key moves from `article`; below 0 if that message is not drawn yet. */
   indexAfterKey(key: string, article: HTMLElement): number | undefined {
     const keys = this.#keys();
     const at = keys.indexOf(article.dataset["row"] ?? "");

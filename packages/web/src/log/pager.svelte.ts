@@ -10,7 +10,7 @@ const MAX_PAGES = 10;
 
 export class Pager {
   #span = new Span();
-  /** Counts the span's moves. Getters read it, so that Svelte re-evaluates them after a move. */
+  /** Counts the moves of the drawn part. Getters read this number, so that Svelte evaluates them again after a move. */
   #moves = $state.raw(0);
   #loading = false;
   #room: () => OpenRoom;
@@ -31,14 +31,14 @@ export class Pager {
     return this.#span.atEnd;
   }
 
-  /** The part of the list to draw. */
+  /** The part of the list to draw, as indices; `to` is exclusive. */
   part(list: readonly ChatMessage[], readerAtBottom: boolean): [from: number, to: number] {
     void this.#moves;
     this.#span.trim(list, readerAtBottom);
     return this.#span.of(list);
   }
 
-  /** Moves one step up, and loads earlier messages if necessary. Returns whether it moved. */
+  /** Moves the drawn part one step up, and loads earlier messages if necessary. Returns whether the part has moved. */
   async older(list: readonly ChatMessage[]): Promise<boolean> {
     if (this.#span.older(list)) {
       this.#moves++;

@@ -8,11 +8,11 @@ import type { OpenRoom } from "../room/open-room.svelte.js";
 const MAX_PAGES = 10;
 
 export class Reading {
-  /** The unread line is after this seq. */
+  /** The last message before the unread line, by its seq. */
   #mark = $state.raw<number>();
   /** Whether the log shows the first unread message. Before that nothing counts as read. */
   #ready = $state.raw(false);
-  /** Whether the line was moved, and the user has not looked at the page since then. */
+  /** Whether the unread line was moved, and the user has not looked at the page since then. */
   #movedAway = false;
   #room: OpenRoom;
 
@@ -28,7 +28,7 @@ export class Reading {
     return this.#ready;
   }
 
-  /** Sets the line when the room's summary is known, and loads pages until the first unread message is in the list. */
+  /** Sets the unread line from the room's summary, and loads pages until the first unread message is in the list. */
   async findFirstUnread(): Promise<void> {
     const { info, conversation } = this.#room;
     if (info && info.unread > 0) {
@@ -47,14 +47,14 @@ export class Reading {
     this.#ready = true;
   }
 
-  /** For an effect: marks the conversation as read while the user looks at its end. */
+  /** Marks the conversation as read if the user is looking at its end. Call it in an effect, which runs again on changes. */
   markReadAtEnd(endInView: boolean): void {
     const { info, conversation } = this.#room;
     if (attention.here) this.#movedAway = false;
     if (this.#ready && endInView && attention.here && info && info.unread > 0) conversation.markRead();
   }
 
-  /** Handles a new message: if the user is not looking, the line moves before it. */
+  /** Handles a new message: if the user is not looking at the page, moves the unread line to just before the message. */
   onMessage(seq: number): void {
     if (attention.here || this.#movedAway || this.#unreadBefore(seq)) return;
     this.#movedAway = true;

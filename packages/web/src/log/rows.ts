@@ -24,7 +24,7 @@ export class Rows {
 
   /**
    * @param previous the message before the first one, if it is not drawn
-   * @param mark the last read seq; the unread line is before the first later message of another user
+   * @param mark the seq of the last read message; the unread line is before the first later message of another user
    */
   build(
     messages: readonly ChatMessage[],
@@ -52,7 +52,7 @@ export class Rows {
     return rows;
   }
 
-  /** The same object as before if nothing has changed, so that Svelte does not draw the row again. */
+  /** Makes a row, or returns that of the last call if nothing has changed, so that Svelte does not draw the row again. */
   #row(message: ChatMessage, first: boolean): MessageRow {
     const before = this.#before.get(message.id);
     if (before?.message === message && before.first === first) return before;

@@ -31,7 +31,7 @@ export class Span {
   /** Enforces `MAX_ROWS` as messages arrive: removes rows at the top if the reader is at the bottom, and vice versa. */
   trim(list: List, readerAtBottom: boolean): void {
     const [from, to] = this.of(list);
-    // Up to `MAX_ROWS`, drawn rows stay.
+    // Fixes the first drawn row, so that no drawn row is removed while there are at most `MAX_ROWS`.
     this.#first = list[from]?.id;
     if (to - from <= MAX_ROWS) return;
     if (readerAtBottom) this.#set(list, to - MAX_ROWS, to);
@@ -81,7 +81,7 @@ export class Span {
   }
 }
 
-/** Searches from the end, because most searched messages are there. */
+/** The index of a message. Searches from the end, because most searched messages are there. */
 function indexOf(list: List, id: string): number {
   for (let at = list.length - 1; at >= 0; at--) if (list[at]!.id === id) return at;
   return -1;

@@ -21,7 +21,7 @@ export class OpenRoom {
   readonly conversation: Conversation;
   readonly appState: AppState;
   log: LogView | undefined;
-  /** The composer's field. */
+  /** The composer's text field, for other components that move the focus to it. */
   field: HTMLTextAreaElement | undefined;
   /** The user's message that is being edited. */
   editing = $state.raw<ChatMessage>();

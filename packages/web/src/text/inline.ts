@@ -14,7 +14,7 @@ const PLAIN = /[^\\`*_~[\]@hm\n]+/y;
 const USER = /@([A-Za-z0-9][A-Za-z0-9._~+=|@-]{0,63})/y;
 const ESCAPABLE = /[\\`*_~[\]@>#-]/;
 
-/** An open emphasis; when it is closed it takes the nodes from index `at` on. */
+/** An emphasis that has begun. When it ends, the nodes from index `at` on become its content. */
 interface Open {
   mark: string;
   at: number;
@@ -30,7 +30,7 @@ class Line {
   #at = 0;
   #nodes: Inline[] = [];
   #plain = "";
-  /** Open emphases, at most one of each mark, which bounds the depth of the tree. */
+  /** The emphases that have begun: at most one of each mark, which bounds the depth of the tree. */
   #open: Open[] = [];
   #ticks: Map<number, number>;
   #brackets: Map<number, number>;
@@ -179,7 +179,7 @@ class Line {
     return true;
   }
 
-  /** Closes these emphases if all of them are open. */
+  /** Ends the emphases with these marks, if all of them have begun. Returns whether it did. */
   #closeAll(marks: string[]): boolean {
     if (!marks.every((mark) => this.#open.some((open) => open.mark === mark))) return false;
     this.#flush();

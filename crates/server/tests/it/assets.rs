@@ -4,7 +4,7 @@ use switchboard::config::Mode;
 
 use crate::support::{Answer, Raw, Server};
 
-/// Requests the page, which must be built before these tests.
+/// Requests the chat page. It must have been built before these tests run.
 async fn page(server: &Server) -> Answer {
     let page = server.gets("/").await;
     assert_eq!(page.status, 200, "the page was not built: run `make page`\n{}", page.text);
@@ -53,7 +53,7 @@ async fn the_page_references_its_assets_by_relative_paths() {
     assert!(!script.contains("\"/assets/") && !script.contains("\"/favicon"), "an absolute path");
 }
 
-/// An HTTP client would normalize these paths, so the test writes the bytes.
+/// The test writes the bytes itself, because an HTTP client would normalize these paths.
 #[tokio::test]
 async fn no_file_outside_the_page_is_served() {
     let server = Server::start().await;
@@ -67,7 +67,7 @@ async fn no_file_outside_the_page_is_served() {
         "/assets/../index.html",
         "/./index.html",
         "/\\..\\package.json",
-        // Symbolic links that lead to files outside the page's directory.
+        // Paths of symbolic links in `/proc` that lead to files outside the page's directory.
         "/../../../../../../../../../../proc/self/exe",
         "/\\proc\\self\\exe",
     ] {

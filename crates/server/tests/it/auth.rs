@@ -28,7 +28,7 @@ async fn refused(server: &Server, token: &str) -> Failure {
     }
 }
 
-/// Invalid tokens, each with the close code that the server uses.
+/// Invalid tokens: a description, the token, and the close code that the server must use.
 fn bad_tokens(server: &Server) -> Vec<(&'static str, String, u16)> {
     let key = Secret::new("another secret that is just as long").expect("long enough");
     let foreign = AuthConfig { key: Some(AuthKey::Secret(key)), ..AuthConfig::default() };

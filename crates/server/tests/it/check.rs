@@ -49,7 +49,7 @@ async fn server_with_every_event() -> Server {
     server
 }
 
-/// The stopped server of [`server_with_every_event`].
+/// Builds the server of [`server_with_every_event`] and stops it.
 async fn stopped_server_with_every_event() -> Server {
     let mut server = server_with_every_event().await;
     server.begin_shutdown();
@@ -67,12 +67,12 @@ async fn check_finds_no_problem_in_the_database_of_a_running_or_stopped_server()
     assert_clean(server.data());
 }
 
-/// A pseudo-random generator; the same seed gives the same numbers.
+/// A pseudo-random generator: the same seed gives the same numbers, so that a failure can be repeated.
 struct SeededRandom(u64);
 
 impl SeededRandom {
     fn below(&mut self, end: u64) -> u64 {
-        // The generator of Knuth's MMIX. Its low bits are less random.
+        // The constants of Knuth's MMIX generator. Its high bits are used, because its low bits are less random.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
@@ -85,7 +85,7 @@ impl SeededRandom {
 
 const USERS: [&str; 4] = ["alice", "bob", "carol", "dora"];
 
-/// A random command, which may be refused.
+/// A random command. The server may refuse it.
 fn random_command(random: &mut SeededRandom, number: u64) -> (&'static str, Value) {
     let place = random.one_of(&["#a", "#b", "@alice", "@bob", "@carol"]);
     let room = random.one_of(&["#a", "#b"]);

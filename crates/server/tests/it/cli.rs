@@ -21,7 +21,7 @@ use crate::support::{Person, in_time, user};
 
 const SECRET: &str = "a secret of the tests that is long enough";
 
-/// The program with these arguments, in an environment without settings.
+/// The program `switchboard` with these arguments, in an environment without settings.
 fn switchboard(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(words).env_clear().kill_on_drop(true);
@@ -29,7 +29,7 @@ fn switchboard(words: &[&str]) -> Command {
     command
 }
 
-/// Runs a command until it exits.
+/// Runs a command until it exits, and returns its output.
 async fn run(command: &mut Command) -> Output {
     in_time("the program ends", command.output()).await.expect("the program starts")
 }
@@ -41,7 +41,7 @@ async fn succeeds(command: &mut Command) -> String {
     stdout
 }
 
-/// Runs a command that fails and returns its standard error.
+/// Runs a command, which must fail, and returns its standard error.
 async fn fails(command: &mut Command) -> String {
     let output = run(command).await;
     let (stdout, stderr) = outputs(&output);
@@ -55,7 +55,7 @@ fn outputs(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// A running program whose output is read by line.
+/// A running program whose standard output the test reads line by line.
 struct Running {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -68,7 +68,7 @@ impl Running {
         Self { child, lines }
     }
 
-    /// Reads the next line.
+    /// Reads the next line that the program prints.
     async fn prints(&mut self) -> String {
         let line = in_time("a line", self.lines.next_line()).await.expect("readable");
         line.expect("it still runs")
@@ -88,7 +88,7 @@ impl Running {
         lines
     }
 
-    /// Sends SIGTERM and returns the exit code.
+    /// Sends SIGTERM to the program and returns its exit code.
     async fn terminates(mut self) -> Option<i32> {
         let pid = self.child.id().expect("it runs");
         let kill = Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().await;
@@ -97,7 +97,7 @@ impl Running {
     }
 }
 
-/// A server that the program runs.
+/// A running program that serves as a chat server.
 struct Served {
     running: Running,
     address: String,
@@ -259,13 +259,13 @@ async fn tail_prints_the_events_before_a_removal_that_it_missed() {
     let mut alice = server.connects("alice").await;
     alice.makes_room("ops", &["bob"]).await;
     let mut tail = Running::start(&mut switchboard(&["tail", "--json", "--user", "bob", "--url", &url]));
-    // `tail` has connected when it prints a message.
+    // When `tail` prints this message, it has connected.
     alice.submits("send", json!({"to": "#ops", "key": "first", "text": "two"})).await;
     let known = async {
         loop {
             tokio::select! {
                 event = tail.prints_json() => return event,
-                // waits for: the next attempt, in case `tail` was not yet connected
+                // waits for: the time until the next attempt, in case `tail` was not connected yet
                 () = tokio::time::sleep(Duration::from_millis(100)) => { alice.says("#ops", "again").await; }
             }
         }
@@ -274,7 +274,7 @@ async fn tail_prints_the_events_before_a_removal_that_it_missed() {
     alice.client.close().await;
     assert_eq!(server.running.terminates().await, Some(0));
 
-    // This server has another address, so that `tail` cannot connect yet.
+    // This server listens at another address than the one that `tail` uses, so `tail` cannot connect yet.
     let elsewhere = Served::dev(data.path()).await;
     let mut alice = elsewhere.connects("alice").await;
     let last = alice.says("#ops", "last").await;
@@ -294,7 +294,7 @@ async fn tail_prints_the_events_before_a_removal_that_it_missed() {
     assert_eq!(tail.prints_json().await["text"], "elsewhere", "tail prints nothing that bob may not see");
 }
 
-/// A scripted server, which answers every `hello` with `welcome` and then sends these frames. It runs until the set of
+/// Starts a scripted server, which answers every `hello` with `welcome` and then sends the frames `says`. It runs until the set of
 /// tasks is dropped.
 async fn scripted(says: &'static [&'static str], then_closes: bool) -> (String, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -320,7 +320,7 @@ async fn scripted(says: &'static [&'static str], then_closes: bool) -> (String, 
             if then_closes {
                 drop(socket);
             } else {
-                // Keeps the only connection open until the client closes it.
+                // Keeps the connection open until the client closes it; there is only one.
                 while let Some(Ok(_)) = socket.next().await {}
                 return;
             }
@@ -356,7 +356,7 @@ async fn tail_backs_off_when_the_server_closes_each_connection() {
         let wait = line.strip_prefix("reconnecting in ").and_then(|rest| rest.strip_suffix(" ms"));
         waits.extend(wait.map(|wait| wait.parse::<u64>().expect("a number")));
     }
-    // Each delay is random between half of a maximum and the maximum, which doubles each time.
+    // Each delay is random, between half of a maximum and the maximum; the maximum doubles each time.
     for (wait, most) in waits.iter().zip([500, 1_000, 2_000]) {
         assert!((most / 2..=most).contains(wait), "{waits:?}");
     }
@@ -390,7 +390,7 @@ async fn with_a_secret_the_program_makes_tokens_and_api_keys() {
     let nothing = fails(&mut switchboard(&["token", "alice"])).await;
     assert!(nothing.contains("SWITCHBOARD_AUTH_SECRET_FILE"), "{nothing}");
 
-    // The key is created while the server runs.
+    // The API key is created while the server is running.
     let made = succeeds(&mut with_secret(&["key", "create", "billing", "--data", path, "--json"])).await;
     let made: Value = serde_json::from_str(&made).expect("JSON");
     let key = made["key"].as_str().expect("a key");

@@ -14,7 +14,7 @@ use crate::support::{Cluster, Person, Shared, command, text_of, user};
 /// The close code of a connection whose user was logged out.
 const REVOKED_CLOSE: Option<u16> = Some(CloseCode::Revoked as u16);
 
-/// The next event; skips signals.
+/// Returns the next event that the user receives; skips signals.
 pub(crate) async fn next_event(person: &mut Person) -> Event {
     loop {
         match person.next().await {
@@ -97,13 +97,13 @@ async fn a_membership_change_on_one_node_applies_to_sessions_on_another() {
     bob.receives_message("welcome").await;
     alice.does("remove", json!({"conversation": "#room", "user": "bob"})).await;
     assert!(matches!(bob.receives_event().await.body, EventBody::Remove { .. }));
-    // Because of dora, bob's node stays subscribed to the room.
+    // Dora is still a member, so the node of bob and dora stays subscribed to the room.
     let mut dora = cluster.node(1).connects("dora").await;
     alice.says("#room", "among ourselves").await;
     dora.receives_message("among ourselves").await;
     bob.receives_nothing().await;
     alice.does("invite", json!({"conversation": "#room", "user": "bob"})).await;
-    // Bob first receives the messages that he missed.
+    // First bob receives the messages that he missed before he was invited.
     bob.receives_message("among ourselves").await;
     assert!(matches!(bob.receives_event().await.body, EventBody::Invite { .. }));
 }
@@ -142,7 +142,7 @@ async fn a_user_is_online_while_connected_to_any_node() {
     assert_eq!(presence(&mut carol).await, ("bob".to_owned(), true), "the current state, not only a change");
     drop(phone);
     drop(laptop);
-    // Only one signal: there was no change while one node still had a device of bob's.
+    // There is one signal only, because bob was online as long as one node still had a device of his.
     assert_eq!(presence(&mut alice).await, ("bob".to_owned(), false));
     assert_eq!(presence(&mut carol).await, ("bob".to_owned(), false));
 }
@@ -209,7 +209,7 @@ async fn revoked_everywhere(shared: Shared) {
     }
     assert!(began.elapsed() < MAX_REVOCATION_TIME, "{:?}", began.elapsed());
     bob.receives_nothing().await;
-    // The user may reconnect, because in `dev` mode there is no token that the revocation could refuse.
+    // The user may connect again, because in `dev` mode there is no token that the server could refuse after the revocation.
     let mut again = cluster.node(2).connects("alice").await;
     again.receives_nothing().await;
 }
@@ -243,7 +243,7 @@ async fn without_a_bus_the_sweep_delivers_every_event() {
     alice.does("remove", json!({"conversation": "#room", "user": "bob"})).await;
     alice.says("#room", "not for bob").await;
     alice.says("@bob", "four").await;
-    // The two conversations may arrive in any order; no message after the removal arrives.
+    // The events of the two conversations may arrive in any order; no message after the removal may arrive.
     let mut received = vec![next_event(&mut bob).await, next_event(&mut bob).await];
     received.sort_by_key(|event| text_of(event).is_some());
     assert!(matches!(received[0].body, EventBody::Remove { .. }), "{received:?}");
@@ -319,7 +319,7 @@ async fn an_event_in_a_large_room_is_one_notice_per_node() {
             assert!(matches!(alice.receives_reply().await, Reply::Ok(_)));
         }
     }
-    // The members connect to two of the three nodes.
+    // The members connect to two of the three nodes only.
     let mut here = Vec::new();
     for (number, member) in members.iter().take(CONNECTED_MEMBERS).enumerate() {
         here.push(cluster.node(number % 2).connects(member).await);
@@ -342,13 +342,13 @@ async fn an_event_in_a_large_room_is_one_notice_per_node() {
     assert_eq!((after.0 - before.0, after.1 - before.1), (MESSAGES, MESSAGES));
 }
 
-/// Publishes a notice as a node does: to the conversation's subject, with the MAC of this cluster.
+/// Publishes a notice on the bus as a node does: to the conversation's subject, with the cluster's message authentication code.
 async fn publishes(shared: &Shared, conversation: i64, json: &serde_json::Value) {
     use hmac::{KeyInit as _, Mac as _};
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
     let (_, database) = shared.store.expose().rsplit_once('/').expect("a database");
     let (database, _) = database.split_once('?').unwrap_or((database, ""));
-    // A row of the table is `notices|\x` and hexadecimal digits.
+    // `psql` prints a row of the table as `notices|\x` and hexadecimal digits.
     let rows = postgres.psql_in(database, "TABLE secrets").await.expect("a key");
     let key = rows.trim().strip_prefix(r"notices|\x").expect("a key");
     let digits = key.as_bytes().chunks(2).map(|digits| std::str::from_utf8(digits).expect("digits"));
@@ -373,7 +373,7 @@ async fn a_forged_notice_adds_no_member() {
     let mut mallory = cluster.node(0).connects("mallory").await;
     alice.makes_room("board", &[]).await;
     alice.says("#board", "1").await;
-    // A forged notice: event 3, which is not stored, adds mallory.
+    // A forged notice: it claims that event 3 is a message in the conversation.
     let frame = json!({"type": "message", "conversation": "#board", "seq": 3, "from": "alice",
         "at": "2026-01-01T00:00:00.000Z", "text": "forged"});
     let effects = json!([{"user": "mallory", "passage": {"in": {"seen": 0}}}]);
@@ -381,7 +381,8 @@ async fn a_forged_notice_adds_no_member() {
         json!({"event": {"conversation": 1, "name": "#board", "seq": 3, "frame": frame, "effects": effects}});
     let signal = json!({"type": "typing", "conversation": "#board", "user": "alice"});
     let signal = json!({"signal": {"conversation": 1, "user": "alice", "frame": signal}});
-    // Publishes an event and a signal until two notices have arrived, because the node may subscribe after the first.
+    // Publishes the forged event and signal again until two notices have arrived, because the node may subscribe only after the
+    // first.
     while cluster.node(0).metric("switchboard_bus_messages_received_total").await < 2.0 {
         publishes(&cluster.shared, 1, &notice).await;
         publishes(&cluster.shared, 1, &signal).await;
@@ -389,7 +390,7 @@ async fn a_forged_notice_adds_no_member() {
     assert!(matches!(alice.receives_signal().await, Signal::Typing { .. }));
     alice.says("#board", "among ourselves").await;
     mallory.receives_nothing().await;
-    // All members receive the real event 3.
+    // All members receive the real event 3, not the forged one.
     let mut tablet = cluster.node(0).resumes("alice", &[("#board", 2)]).await;
     tablet.receives_message("among ourselves").await;
 }

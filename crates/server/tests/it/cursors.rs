@@ -1,4 +1,4 @@
-//! Cursors, unread counts and typing.
+//! Read and received cursors, unread counts, and typing signals.
 
 use serde_json::json;
 use switchboard_protocol::reply::{OkBody, Reply, ServerFrame};
@@ -19,7 +19,7 @@ fn typing(name: &str) -> Signal {
     Signal::Typing { conversation: conversation("#general"), user: user(name) }
 }
 
-/// Moves a cursor and returns its new position.
+/// Moves a cursor with the command `which` and returns the new position.
 async fn moves(person: &mut Person, which: &str, upto: u64) -> u64 {
     match person.does(which, json!({"conversation": "#general", "upto": upto})).await {
         OkBody::Cursor { upto, .. } => upto.0,
@@ -100,7 +100,7 @@ async fn unread_counts_the_messages_of_others_only() {
     assert_eq!(unread(&server, "bob").await, 0);
 }
 
-/// In a log this long a read connection of the store counts the unread messages, not the writer.
+/// The log is so long that a read connection of the store counts the unread messages, and not the writer.
 #[tokio::test]
 async fn unread_is_exact_for_a_cursor_in_the_middle_of_a_long_log() {
     let server = Server::start().await;
@@ -130,7 +130,7 @@ async fn pipelined_cursors_are_all_answered_and_the_highest_remains() {
         alice.says("#general", &n.to_string()).await;
     }
     let mut phone = server.connects("bob").await;
-    // Requests positions from the end backward, and then from the beginning forward.
+    // Moves the read cursor to positions from the end backward, and then from the beginning forward.
     for upto in (2..=200).rev().chain(1..=199) {
         bob.submits("read", json!({"conversation": "#general", "upto": upto})).await;
     }

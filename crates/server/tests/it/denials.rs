@@ -1,4 +1,4 @@
-//! The server counts each denied client by reason, and logs its address but none of its data.
+//! The server counts the clients that it denies by reason, and logs their address but no data that they sent.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,7 +15,7 @@ async fn denied(server: &Server, reason: &str) -> f64 {
     server.metric(&format!("switchboard_denied_total{{reason=\"{reason}\"}}")).await
 }
 
-/// Sends a first frame that the server refuses.
+/// Sends a first frame, which the server must refuse.
 async fn send_first_frame(server: &Server, frame: &str) {
     let mut socket = server.open_socket().await;
     socket.says(frame).await;
@@ -63,7 +63,7 @@ async fn every_denial_reason_has_a_counter_that_starts_at_zero() {
     }
 }
 
-/// Runs an attack on a production server behind the tests' proxy and returns the lines of its log.
+/// Runs an attack on a production server behind a trusted proxy, and returns the lines of the server's log.
 async fn log_of_attack(settings: &[(&str, &str)], attack: impl AsyncFnOnce(&Process)) -> Vec<String> {
     let data = TempDir::new().expect("a directory");
     let log = data.path().join("log");

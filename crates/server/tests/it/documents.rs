@@ -1,4 +1,4 @@
-//! The machine-readable documents: the served ones and those in `docs/` match the types.
+//! The machine-readable documents: the ones that the server serves and the ones in `docs/` match the Rust types.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ fn in_docs(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)
 }
 
-/// The document as it is in the repository, with line breaks for readable diffs.
+/// The text of a document in the repository. It has line breaks, so that diffs are readable.
 fn pretty(document: &Value) -> String {
     format!("{document:#}\n")
 }

@@ -22,8 +22,8 @@ pub(crate) struct Outcome {
     pub(crate) took: Duration,
 }
 
-/// Runs a server with a client, triggers `fault` (a task with `panic` or `return`), asserts what must hold after every such
-/// fault, and starts the server again on the same data.
+/// Runs a server with a client and triggers `fault`: a task's name with `panic` or `return`. Asserts what must hold after every
+/// fault of a task, and starts the server again on the same data.
 pub(crate) async fn run_with_fault(fault: &str, settings: &[(&str, &str)]) -> Outcome {
     let place = TempDir::new().expect("a directory");
     let (data, trigger, log) =
@@ -74,7 +74,7 @@ async fn the_server_sends_bye_and_exits_when_another_task_returns() {
     }
 }
 
-/// Runs [`run_with_fault`] on a node of a cluster.
+/// Like [`run_with_fault`], on a node of a cluster.
 pub(crate) async fn run_node_with_fault(fault: &str) -> Outcome {
     let shared = Shared::new().await;
     let settings = [

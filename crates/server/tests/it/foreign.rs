@@ -1,4 +1,4 @@
-//! A data directory that has another program's database.
+//! A data directory that contains the database of another program.
 
 use std::path::Path;
 use std::process::Command;

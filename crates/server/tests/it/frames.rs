@@ -1,4 +1,4 @@
-//! The exact text of the frames, on which clients of other authors rely.
+//! The exact text of the frames, because clients of other authors depend on it.
 
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ async fn a_page_of_history_has_the_head_that_it_includes() {
             r#""edited":{"seq":2,"at":"T"}}],"head":2,"more":false}"#
         )
     );
-    // The page does not include later events.
+    // The page must not include events that were stored after it was requested.
     alice.asks(r#"{"type":"react","conversation":"@bob","target":1,"emoji":"👍"}"#).await;
     assert_eq!(bob.receives_json().await["seq"], 3);
 }

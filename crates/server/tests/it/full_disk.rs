@@ -1,11 +1,11 @@
-//! A full disk: readiness and health report it, reads work also after a restart, and writes resume without a restart when
-//! there is room. After a failed fsync writes resume only with a restart.
+//! A full disk: readiness and health report it, reads work, also after a restart, and writes resume without a restart as soon as
+//! there is space. After a failed fsync, writes resume only after a restart.
 
 use serde_json::json;
 
 use crate::support::{FailingDisk, Process, eventually};
 
-/// The free bytes of the nearly full disk: fewer than a message needs.
+/// The free bytes of the nearly full disk: fewer than one message needs.
 const FREE_BYTES: u64 = 2_000;
 
 async fn reports(server: &Process, reason: &str) {
@@ -33,7 +33,7 @@ async fn probes_report_a_full_disk_and_recover_without_a_write() {
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "before").await;
     disk.control.set_full(Some(FREE_BYTES));
-    // No client writes, so the probe must notice the full disk.
+    // No client writes, so the server itself must notice the full disk when the probe asks.
     let asks = async || (server.gets("/healthz").await.status == 503).then_some(());
     eventually("/healthz says no", asks).await;
     reports(&server, "writes are refused: the disk is full").await;
@@ -105,7 +105,7 @@ async fn after_a_failed_fsync_writes_stay_refused() {
     disk.control.fail_sync(1, Syncs::Any, Dropped::AtOnce);
     alice.tries("send", json!({"to": "@bob", "text": "hi"})).await.expect_err("not on the disk");
     reports(&server, "writes are refused: an fsync has failed").await;
-    // waits for: the time of several retries; the server must not retry
+    // waits for: several retry intervals, in which the server must not retry
     tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
     reports(&server, "writes are refused: an fsync has failed").await;
     let metrics = server.gets("/metrics").await.text;

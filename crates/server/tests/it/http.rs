@@ -1,4 +1,4 @@
-//! Commands over HTTP, and what the server refuses to browsers.
+//! Commands over HTTP, and requests of browsers that the server refuses.
 
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ async fn every_command_except_the_socket_only_ones_has_a_route() {
         "leave": {"conversation": "#solo"},
     });
     server.posts("create", json!({"as": "alice", "room": "solo"})).await.ok();
-    // Runs the commands in an order in which each one finds the room, members and messages that it needs.
+    // The commands run in an order in which each one finds the room, the members and the messages that it needs.
     let order = ["create", "send", "edit", "react", "delete", "rename", "invite", "role", "remove"];
     let names = Command::NAMES.iter().filter(|name| !order.contains(name));
     for name in order.iter().chain(names) {

@@ -39,7 +39,7 @@ async fn whole_numbers_are_read_in_each_way_to_write_them() {
             alice.says(&format!(r#"{{"type":"{command}","id":{two},{fields}}}"#)).await;
             let answer = loop {
                 let frame = alice.receives_json().await;
-                // The event or signal of the posted command arrives first.
+                // If the posted command causes an event or a signal, that frame arrives first.
                 if frame.get("id").is_some() {
                     break frame;
                 }
@@ -98,7 +98,7 @@ async fn a_byte_order_mark_before_the_json_is_skipped() {
     assert_eq!((&pong["type"], &pong["id"]), (&json!("pong"), &json!(1)));
 }
 
-/// A command and its fields, the field at fault, and a part of the error's message.
+/// A command, its invalid fields, the field that the error must name, and a part of the error's message.
 const BAD_FIELDS: [(&str, &str, &str, &str); 9] = [
     ("send", r#""to":"@bob","text":"cut \ud83d""#, "text", "surrogate pair"),
     ("send", r#""to":"@bob","data":{"a":["\ude00"]}"#, "data.a[0]", "surrogate pair"),
@@ -199,7 +199,7 @@ async fn an_unknown_command_is_answered_with_the_commands_of_its_interface() {
     assert!(message.contains("watch") && !message.contains("revoke"), "{message}");
 }
 
-/// The status of a handshake and of a POST from a page of `origin`, with this `host`.
+/// The statuses of a WebSocket handshake and of a POST by a page of `origin`, sent with the header `host`.
 async fn statuses(server: &Server, origin: &str, host: &str) -> (u16, u16) {
     let mut raw = Raw::connect(server.address()).await;
     let own = format!("{}", server.address());
@@ -269,7 +269,7 @@ async fn no_frame_is_larger_than_documented() {
     let mut alice = server.open_socket_as("alice").await;
     let members: Vec<_> = (0..20).map(|n| format!("{n:x>64}")).collect();
     alice.asks(&json!({"type": "create", "room": "r", "members": members}).to_string()).await;
-    // JSON escapes nearly every byte of the text with six bytes.
+    // JSON needs six bytes for nearly every byte of this text, because it escapes control characters.
     let text = "\u{1}".repeat(499) + "x";
     let data = json!({"a": "x".repeat(400)});
     for _ in 0..12 {

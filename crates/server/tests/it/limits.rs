@@ -1,4 +1,4 @@
-//! The limits in `welcome`, and what happens beyond each.
+//! The limits in `welcome`, and what happens when a client exceeds each of them.
 
 use std::time::Duration;
 
@@ -128,7 +128,7 @@ async fn typing_has_one_rate_per_user_on_the_websocket_and_over_http() {
     alice.says("@bob", "sends are counted apart").await;
 }
 
-/// Exceeds the frame rate with a send, retries when the frame rate allows it but `HOLD` has not passed, and again after
+/// Exceeds the frame rate with a send. Sends again when the frame rate allows it but `HOLD` has not passed, and again after
 /// `retry_after`.
 async fn exceed_the_frame_rate() -> Result<(), Stalled> {
     let server = Server::start_with(|config| config.limits.frames_per_connection = 10).await;
@@ -148,7 +148,7 @@ async fn exceed_the_frame_rate() -> Result<(), Stalled> {
         wait, 1_000,
         "the rate allows a frame in 100 ms, but a send must not overtake the refused one"
     );
-    // waits for: the frame rate to allow a frame
+    // waits for: the time after which the frame rate allows another frame
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(socket.asks(r#"{"type":"ping"}"#).await["type"], "pong", "frames fit the rate again");
     let asked = Instant::now();
@@ -165,7 +165,7 @@ async fn exceed_the_frame_rate() -> Result<(), Stalled> {
     tokio::time::sleep(wait).await;
     let again = socket.asks(&send("m3")).await;
     if again["code"] == "rate_limited" {
-        // If this answer came later than `HOLD`, the refusal began another such pause.
+        // If this answer arrived later than `HOLD`, the refusal of the send before it began another pause of that length.
         return Err(Stalled::assert_late("it is refused again", took, wait));
     }
     assert_eq!(again["seq"], stored + 1);
@@ -265,7 +265,7 @@ async fn rooms_that_a_user_creates_or_joins_are_limited_and_invitations_do_not_c
     alice.does("join", json!({"conversation": "#c1"})).await;
     alice.does("create", json!({"room": "a1"})).await;
     alice.says("@eve", "whom I write to does not count").await;
-    // Leaving a room lowers the count, unless another user had added the member.
+    // Leaving a room lowers the user's count of rooms, unless another user had added them to that room.
     alice.does("leave", json!({"conversation": "#b1"})).await;
     assert_eq!(alice.is_refused("create", json!({"room": "a2"})).await, ErrorCode::TooLarge);
     alice.does("leave", json!({"conversation": "#c1"})).await;

@@ -1,18 +1,18 @@
-//! What the log of the real program says of connections, in both of its formats.
+//! What the server's log says about connections, in both of its formats.
 
 use serde_json::json;
 
 use crate::support::log::{FORMATS, LogLine, log_of_server, only_line};
 use crate::support::{Process, Raw, TextSocket, eventually};
 
-/// Waits until so many connections are open.
+/// Waits until the server has `count` open connections.
 async fn connections(server: &Process, count: usize) {
     let line = format!("\nswitchboard_connections {count}\n");
     let there = async || server.gets("/metrics").await.text.contains(&line).then_some(());
     eventually(&format!("{count} connections"), there).await;
 }
 
-/// A line of a connection with this message.
+/// The log line about this connection that has this message.
 fn line_of<'a>(lines: &'a [LogLine], message: &str, connection: &str) -> &'a LogLine {
     let of_connection = |line: &&LogLine| line.field("connection").as_deref() == Some(connection);
     let found: Vec<_> = lines.iter().filter(|line| line.says(message)).filter(of_connection).collect();
@@ -69,7 +69,7 @@ async fn each_refusal_of_a_connection_is_logged_with_its_id_user_and_address() {
         let lines = log_of_server(format, &[("SWITCHBOARD_LOG_LEVEL", "info")], async |server| {
             let mut alice = server.connects("alice").await;
             connection.clone_from(&alice.welcome.connection);
-            // The session refuses the first of these, the store's writer the second.
+            // The session itself refuses the first of these commands; the store's writer refuses the second.
             alice.is_refused("history", json!({"conversation": "#nowhere"})).await;
             alice.is_refused("edit", json!({"conversation": "#nowhere", "target": 1, "text": "x"})).await;
             alice.is_refused("send", json!({"to": "#nowhere", "text": " "})).await;

@@ -1,4 +1,4 @@
-//! What an operator finds in the log of the real program, in both of its formats.
+//! What an operator finds in the server's log, in both of its formats.
 
 use std::fs::File;
 use std::process::Stdio;

@@ -1,4 +1,4 @@
-//! The server runs on and stops gracefully when its log cannot be written or its output is not read.
+//! The server keeps running and stops gracefully, even if its log cannot be written or its output is not read.
 
 use std::fs::OpenOptions;
 use std::io::{Write as _, pipe};
@@ -31,7 +31,7 @@ async fn stops(server: &mut Process, person: &mut Person) {
     assert_eq!(server.ends().await.code(), Some(0));
 }
 
-/// A value of `/metrics`.
+/// The value of a metric in `/metrics`.
 async fn metric(server: &Process, name: &str) -> u64 {
     let text = server.gets("/metrics").await.text;
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect(name);
@@ -104,12 +104,12 @@ async fn closing_the_terminal_stops_a_server_that_logs_to_it() {
     let (emulator, terminal) = pseudoterminal();
     let mut server = Process::start_production_in_terminal(data.path(), &[TRACE_LOG], terminal).await;
     let mut alice = server.connects("alice").await;
-    // The kernel sends SIGHUP, and later writes to the log fail.
+    // Closing the terminal makes the kernel send SIGHUP to the server; later writes to the log fail.
     drop(emulator);
     stops(&mut server, &mut alice).await;
 }
 
-/// A pseudoterminal: the end of the terminal emulator, and the end of the programs in it.
+/// Opens a pseudoterminal. Returns the end of the terminal emulator, and the end of the programs that run in the terminal.
 fn pseudoterminal() -> (OwnedFd, OwnedFd) {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let emulator = openpt(flags).expect("a pseudoterminal");
@@ -133,7 +133,7 @@ async fn a_failed_start_is_reported_in_the_log_format() {
     let json = command.env("SWITCHBOARD_LOG_FORMAT", "json").output().expect("it runs");
     assert_eq!(json.status.code(), Some(1));
     let log = String::from_utf8(json.stderr).expect("UTF-8");
-    // Each line is JSON; the last has the reason.
+    // Each line of the log is JSON; the last line has the reason for the exit.
     let mut lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
     let line = lines.next_back().expect("a line");
     assert_eq!(line["level"], "ERROR");

@@ -38,7 +38,7 @@ async fn a_revocation_closes_its_socket_on_another_node_while_memberships_cannot
 /// Conversations of the shop: more than one page of memberships, and a last page that is not full.
 const CUSTOMERS: usize = 4_500;
 
-/// A page of the user's conversations, from the beginning or after one of them, and whether there are more.
+/// Requests a page of the user's conversations, from the beginning or after `before`. Also returns whether there are more.
 async fn list(person: &mut Person, before: Option<&str>, limit: u32) -> (Vec<String>, bool) {
     match person.does("conversations", json!({"before": before, "limit": limit})).await {
         OkBody::Conversations { conversations, more } => {
@@ -58,7 +58,7 @@ async fn receives_the_latest_conversations(shop: &mut Person, customers: usize) 
     let latest: Vec<_> = (1..=customers).rev().take(100).map(with_customer).collect();
     assert_eq!(listed.collect::<Vec<_>>(), latest);
     assert!(shop.welcome.more);
-    // The count covers the latest 200 conversations, each of which has one unread message.
+    // The unread count covers only the latest 200 conversations, each of which has one unread message.
     let unread = Unread { messages: 200, conversations: 200, more: true };
     assert_eq!(shop.welcome.unread, Some(unread));
     let (last, more) = list(shop, Some(&with_customer(3)), 10).await;

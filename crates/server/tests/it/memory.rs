@@ -7,7 +7,7 @@ use crate::support::{CROWD_SIZE, Process, Raw, connect_crowd, reserve_descriptor
 
 const CONNECTIONS: usize = CROWD_SIZE;
 
-/// Connections before the measurement: allocations at first use are no cost of a connection.
+/// Connections before the measurement, because memory that the server allocates only at first use is no cost of a connection.
 const WARM_UP_CONNECTIONS: usize = 50;
 
 /// Conversations of each user.
@@ -62,7 +62,7 @@ async fn ten_thousand_idle_connections_cost_at_most_8_kb_each() {
         connections.len()
     );
     assert!(each <= MAX_BYTES_PER_CONNECTION, "{each} bytes a connection");
-    // The connections are still served.
+    // The server still serves the idle connections.
     for mut connection in connections.into_iter().step_by(CONNECTIONS / 10) {
         connection.is_still_open().await;
     }

@@ -170,12 +170,12 @@ async fn a_deleted_message_keeps_its_seq_and_loses_its_content() {
     assert_eq!((again.seq, again.duplicate), (2, true), "a late retry does not restore the message");
 }
 
-/// The files of the data directory that contain a text.
+/// The names of the files in the data directory that contain a text.
 fn files_with(data: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(data).expect("the directory") {
         let path = entry.expect("an entry").path();
-        // A file that was removed meanwhile counts as empty.
+        // A file that was removed meanwhile counts as one without the text.
         let bytes = std::fs::read(&path).unwrap_or_default();
         if bytes.windows(text.len()).any(|window| window == text.as_bytes()) {
             found.push(path.file_name().expect("a name").to_string_lossy().into_owned());
@@ -193,7 +193,7 @@ async fn a_deleted_text_is_in_no_file_of_the_database() {
     alice.makes_room("ops", &["bob"]).await;
     let seq = alice.says("#ops", DELETED_TEXT).await;
     alice.does("edit", edit(seq, EDITED_TEXT)).await;
-    // Enough other messages, so that the database page has more than this one.
+    // Stores more messages, so that the database page of the message also contains others.
     for n in 0..50 {
         alice.says("#ops", &format!("message {n}")).await;
     }

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use crate::check::assert_clean;
 use crate::support::{Person, Server, command, eventually, in_time};
 
-/// The command `migrate-store`, in an environment without settings.
+/// The command `switchboard migrate-store`, in an environment without settings.
 fn migrate(from: &Path, to: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(["migrate-store", "--json", "--to", to, "--from"]).arg(from).env_clear().kill_on_drop(true);
@@ -46,13 +46,13 @@ async fn start_on(database: &str) -> Server {
     .await
 }
 
-/// The counts of rows that the program printed for a table.
+/// The counts of rows that the program printed for this table.
 fn rows<'a>(output: &'a Value, table: &str) -> &'a Value {
     let tables = output["tables"].as_array().expect("a list");
     tables.iter().find(|moved| moved["table"] == table).expect("the table")
 }
 
-/// What a user sees of these conversations.
+/// What a user sees of these conversations as JSON: summaries, logs, histories and members.
 async fn seen(person: &mut Person, conversations: &[&str]) -> Vec<Value> {
     let mut all: Vec<_> = person.conversations().await.iter().map(|summary| json!(summary)).collect();
     for conversation in conversations {
@@ -103,7 +103,7 @@ async fn migrate_store_copies_everything_and_the_new_server_continues() {
     let again = fails(server.data(), &database).await;
     assert!(again.contains("was already migrated there"), "{again}");
 
-    // No server starts on the directory and no API key is created there, until the operator removes the mark.
+    // While the directory has the mark of a migration, no server starts on it and no API key is created in it.
     for words in [&["dev"][..], &["key", "create", "lost"]] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
         command.args(words).arg("--data").arg(server.data()).env_clear().kill_on_drop(true);
@@ -147,7 +147,7 @@ async fn an_event_of_a_newer_version_is_served_and_moved() {
     assert_eq!(seen(&mut node.connects("alice").await, &["#room"]).await, before);
 }
 
-/// Rows that one transaction copies: `CHUNK` in the program.
+/// The number of rows that one transaction copies: `CHUNK` in the program.
 const ROWS_PER_TRANSACTION: usize = 5_000;
 
 #[tokio::test]

@@ -11,10 +11,10 @@ use switchboard_protocol::{CommandId, Limits};
 use crate::support::raw::{FIN, TEXT, frame};
 use crate::support::{Raw, Server, command, text_of};
 
-/// Sends of one burst: more than the rate allows.
+/// The number of sends in one burst: more than the rate allows.
 const SENDS: usize = 30;
 
-/// The delay before the client sends more. Meanwhile the rate limiter has gained more tokens than the client needs.
+/// How long the client waits before it sends more; the rate limiter then has more tokens than the client needs.
 const LATE: Duration = Duration::from_secs(4);
 
 /// A server whose send rate allows a burst of twenty and then four a second.
@@ -71,7 +71,7 @@ async fn numbered_sends_over_the_rate_keep_their_order_though_the_client_resends
     let mut told = answers(&mut raw, before).await;
     let refused = told.values().filter(|answer| answer["code"] == "rate_limited").count();
     assert!(refused >= 1, "{told:?}");
-    // waits for: new tokens, so that the rate allows the late commands, which are sent as over a slow network
+    // waits for: new tokens of the rate limiter; the late commands then arrive as over a slow network
     tokio::time::sleep(LATE).await;
     let late: Vec<_> =
         (before + 1..=behind).flat_map(|n| frame(FIN | TEXT, send(n, n - 1).as_bytes())).collect();
@@ -102,7 +102,7 @@ async fn numbered_sends_keep_their_order_though_the_client_stops_reading_between
     let mut raw = Raw::connect_with_buffer(server.address(), 64 * 1024).await;
     raw.says_hello_with(&server.token("alice", Duration::from_secs(60))).await;
     let page = r#"{"type":"history","id":"page","conversation":"@carol","limit":40}"#.to_owned();
-    // The answers are longer than the system's buffers, so the session stops reading until the client reads.
+    // The answers are longer than the system's buffers, so the session stops reading until the client has read them.
     let pages = |count| std::iter::repeat_n(page.clone(), count);
     let all = (1..SENDS).map(|n| send(n, n - 1)).chain(pages(16)).chain([send(SENDS, SENDS - 1)]);
     let frames: Vec<_> = all.flat_map(|text| frame(FIN | TEXT, text.as_bytes())).collect();
@@ -149,7 +149,8 @@ async fn a_write_refused_for_good_settles_its_number_in_its_turn() {
     }
     let told = alice.receives_json().await;
     assert_eq!((&told["id"], &told["seq"]), (&json!(5), &json!(1)), "{told}");
-    // If an earlier write is missing, that is the first error, also for an invalid write, which then does not count as refused.
+    // If an earlier write is missing, the server reports that first, even for an invalid write, which then does not count as
+    // refused.
     let bad = alice.asks(r#"{"type":"send","id":7,"n":7,"after":6,"to":"@bob","txt":"hi"}"#).await;
     assert_eq!(bad["code"], "unavailable", "{bad}");
     assert_eq!(alice.asks(&send(8, 7)).await["code"], "unavailable");

@@ -1,4 +1,4 @@
-//! The operator's commands: `backup` of a server under writes, `check` and `health`.
+//! The operator's commands: `backup` while the server writes, `check` and `health`.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -58,7 +58,7 @@ async fn log(person: &mut Person, conversation: &str) -> Vec<Value> {
     person.log(conversation).await.iter().map(|event| json!(event)).collect()
 }
 
-/// Writes so much into another room that the copy takes more than one step.
+/// Writes so many messages into another room that the backup copies the database in more than one step.
 async fn write_large_room(person: &mut Person) {
     person.makes_room("full", &[]).await;
     let send = || command("send", &json!({"to": "#full", "text": "x".repeat(12_000)}));
@@ -107,7 +107,7 @@ async fn a_backup_during_writes_has_every_acknowledged_event_and_a_server_starts
         assert!(head >= before, "{before} events were acknowledged, and {head} are there");
         assert_eq!(copied[..], log(&mut alice, "#r").await[..copied.len()], "the same events");
         assert_eq!(bob.log("@alice").await.len() as u64, number + 1);
-        // The copy also has the events of the other room: `create` and a thousand messages.
+        // The backup also has the events of the other room: `create` and a thousand messages.
         let events = head + number + 1 + bob.log("#general").await.len() as u64 + 1_001;
         assert_eq!((&output["events"], &output["conversations"]), (&json!(events), &json!(4)), "{output}");
         assert_eq!(bob.says("#r", "elsewhere").await, head + 1, "the new server continues the log");
@@ -240,7 +240,7 @@ async fn health_queries_the_server_on_this_machine() {
     let output = succeeds(&["health", "--delivery", "--listen", &address]).await;
     assert!(output.contains(r#""delivers":true"#) && output.contains("milliseconds"), "{output}");
     let hold = server.lock_database();
-    // The server caches an answer for a second.
+    // The server caches the answer of `/healthz` for a second, so the test polls.
     let held = eventually("the writer is held up", async || {
         let answer = server.gets("/healthz").await;
         (answer.status == 503).then_some(answer.text)

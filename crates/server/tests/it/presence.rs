@@ -7,12 +7,12 @@ use switchboard_protocol::{ErrorCode, Signal, Timestamp};
 
 use crate::support::{Person, Server, eventually, user};
 
-/// A server on which a user without a connection is offline at once.
+/// Starts a server on which a user goes offline at once when the last connection ends.
 async fn without_grace() -> Server {
     Server::start_with(|config| config.presence_grace = Duration::ZERO).await
 }
 
-/// A server on which no user goes offline during a test.
+/// Starts a server on which no user goes offline during a test, because the grace period is an hour.
 async fn with_grace() -> Server {
     Server::start_with(|config| config.presence_grace = Duration::from_secs(3_600)).await
 }

@@ -1,4 +1,4 @@
-//! The operators' listener, with probes and metrics, works under any load on the public one.
+//! The operators' listener answers probes and metrics under any load on the public listener.
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ async fn the_operators_listener_answers_when_silent_connections_fill_it() {
 #[tokio::test]
 async fn the_operators_listener_answers_until_a_stopping_server_exits() {
     let mut server = Server::start_with(with_operators_listener).await;
-    // This client does not read, so the stop takes a while.
+    // This client does not read, so the server takes a while to stop.
     let mut deaf = Raw::connect(server.address()).await;
     deaf.says_hello_as("deaf").await;
     server.begin_shutdown();
@@ -103,13 +103,13 @@ async fn the_operators_listener_answers_until_a_stopping_server_exits() {
 
 #[tokio::test]
 async fn the_operators_listener_does_not_delay_a_stop() {
-    // Longer than any test may take: only a stop that does not wait for it can pass.
+    // The deadline is longer than any test may take, so the test passes only if the stop does not wait for it.
     let mut server = Server::start_with(|config| {
         with_operators_listener(config);
         config.shutdown_deadline = Duration::from_secs(3_600);
     })
     .await;
-    // A connection without a request must not keep the store open either.
+    // An operators' connection without a request must not keep the store open either.
     let silent = Raw::connect(server.operators()).await;
     assert_eq!(server.gets_as_operator("/readyz").await.status, 200);
     server.begin_shutdown();

@@ -9,7 +9,7 @@ use crate::support::{Raw, Server, eventually};
 /// The address of the tests' trusted proxy. Other clients connect from 127.0.0.1.
 pub(crate) const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
-/// A production server that trusts the proxy and allows an address `per_address` connections.
+/// Starts a production server that trusts the proxy and allows `per_address` connections for each client address.
 pub(crate) async fn behind_a_proxy(per_address: u32, settings: impl FnOnce(&mut Config)) -> Server {
     Server::start_production_with(|config| {
         config.proxies.trusted = vec![PROXY.to_string().parse().expect("a network")];
@@ -26,7 +26,7 @@ pub(crate) async fn handshake_through_proxy(server: &Server, headers: &str) -> (
     (status, raw)
 }
 
-/// A PROXY protocol header, version 1 or 2, with a client's address.
+/// A PROXY protocol header, version 1 or 2, with the client's address.
 pub(crate) fn proxy_header(version: u8, client: Ipv4Addr) -> Vec<u8> {
     if version == 1 {
         return format!("PROXY TCP4 {client} 127.0.0.1 4711 443\r\n").into();

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{Person, Server, command, conversation};
 
-/// Sends many messages and then waits for all answers.
+/// Sends messages without waiting for each answer, and then waits for all answers.
 async fn says_many(person: &mut Person, to: &str, texts: impl Iterator<Item = String>) {
     let sends = texts.map(|text| command("send", &json!({"to": to, "text": text})));
     let ids = person.client.submit_all(sends).await.expect("sent");
@@ -50,7 +50,7 @@ async fn every_conversation_is_resumed_from_its_own_cursor() {
         alice.makes_room(room, &["bob"]).await;
         says_many(&mut alice, room, (2..=6).map(|n| n.to_string())).await;
     }
-    // `#c` has no cursor, so nothing of it is replayed.
+    // `#c` has no cursor in `hello`, so the server replays none of its events.
     let mut bob = server.resumes("bob", &[("#a", 0), ("#b", 4)]).await;
     let mut received: Vec<(String, u64)> = Vec::new();
     for _ in 0..8 {
@@ -84,7 +84,7 @@ async fn stored_messages_survive_a_restart() {
     assert_eq!(bob.says("#general", "on").await, 51, "the numbers go on");
 }
 
-/// A device that repeatedly connects with its cursor, sends, receives and disconnects.
+/// Simulates a device that repeatedly connects with its cursor, sends, receives and disconnects.
 async fn connect_repeatedly(server: &Server, name: &str, rounds: u64) {
     const MESSAGES: usize = 3;
     let mut cursor = 1;
@@ -189,7 +189,7 @@ async fn a_user_who_joins_while_connecting_receives_every_later_event() {
         for _ in 0..2 {
             assert!(matches!(alice.receives_reply().await, Reply::Ok(_)));
         }
-        // The client pages the events that `welcome` knows; the server sends the later ones.
+        // The client requests the events up to the head in `welcome` as pages; the server sends the later ones by itself.
         let known = carol.welcome.conversations.first().map_or(1, |summary| summary.head.0);
         for seq in known + 1..=3 {
             assert_eq!(carol.receives_event().await.seq, Seq(seq), "`welcome` knew {known}");

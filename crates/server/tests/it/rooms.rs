@@ -175,7 +175,7 @@ async fn only_an_admin_changes_the_room() {
     assert_eq!(alice.is_refused("remove", oneself).await, ErrorCode::BadField);
 }
 
-/// The fields without `role`, for `remove`.
+/// The fields of a `role` command without `role`, as the command `remove` needs them.
 fn without_role(fields: &serde_json::Value) -> serde_json::Value {
     json!({"conversation": fields["conversation"], "user": fields["user"]})
 }
@@ -257,7 +257,7 @@ async fn members_are_paged() {
     assert_eq!(names, expected);
 }
 
-/// The ids of all conversations, with ten on a page.
+/// The ids of all conversations of the user, requested in pages of ten.
 async fn conversations_by_page(person: &mut Person) -> Vec<String> {
     let mut names = Vec::<String>::new();
     loop {
@@ -277,7 +277,7 @@ async fn conversations_by_page(person: &mut Person) -> Vec<String> {
 
 #[tokio::test]
 async fn conversations_are_paged_by_latest_activity() {
-    // A clock that advances by a millisecond with each read, so that no two events have the same time.
+    // Each read of this clock advances it by a millisecond, so that no two events have the same time.
     let time = AtomicI64::new(1_800_000_000_000);
     let clock = Clock::from_fn(move || Timestamp::from_millis(time.fetch_add(1, Ordering::Relaxed)));
     let server = Server::start_with_clock(clock, |_| {}).await;

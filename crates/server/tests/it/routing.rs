@@ -63,7 +63,7 @@ async fn all_members_of_a_room_receive_events_in_the_same_order() {
     dave.receives_nothing().await;
 }
 
-/// Receives frames until the member's three messages are answered and six others have arrived. Returns the latter.
+/// Receives frames until the member's three messages are answered and six messages of others have arrived. Returns the six.
 async fn receives_all(person: &mut Person) -> Vec<(u64, String)> {
     let (mut answers, mut received) = (0, Vec::new());
     while answers < 3 || received.len() < 6 {

@@ -1,4 +1,4 @@
-//! `/metrics` as Prometheus reads it.
+//! Checks that `/metrics` has the form that Prometheus can read.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use switchboard_protocol::ErrorCode;
 
 use crate::support::{Process, Server};
 
-/// The type of each family in the text format of Prometheus, after checking that a family has one help, before its type, and
-/// that each sample belongs to the family before it.
+/// Returns the type of each metric family. Also checks that a family has one HELP line before its TYPE line, and that each sample
+/// belongs to the family above it.
 fn families(text: &str) -> BTreeMap<&str, &str> {
     let (mut families, mut helped) = (BTreeMap::new(), "");
     for line in text.lines() {

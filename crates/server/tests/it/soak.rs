@@ -1,7 +1,7 @@
-//! Attacks and loads at full size, each compared with a run without it: `make soak`. `hostile/` has smaller ones, which are
-//! part of `make test`.
+//! Attacks and loads at full size (`make soak`), each compared with a run without the attack. `hostile/` has smaller ones, which
+//! are part of `make test`.
 //!
-//! Every test here is `#[ignore]`d with the reason "soak", prints its measurements, and fails beyond its bound.
+//! Every test here is `#[ignore]`d with the reason "soak", prints its measurements, and fails if its bound is exceeded.
 
 mod cursors;
 mod door;

@@ -15,7 +15,7 @@ use crate::support::{Person, Process, Raw, Server, command, eventually, in_time}
 
 const RESTART: u16 = 1012;
 
-/// Reads up to `bye` and the close after it. Returns the delay in `bye`.
+/// Reads frames up to `bye` and the close after it. Returns the delay for reconnecting that `bye` asks for.
 async fn receives_bye(person: &mut Person) -> u64 {
     let retry_after = loop {
         if let ServerFrame::Reply(Reply::Bye { retry_after }) = person.next().await {
@@ -86,7 +86,7 @@ async fn a_client_with_full_buffers_does_not_delay_a_stop_until_the_deadline() {
     drop(stopped_reader);
 }
 
-/// A connection with full buffers, so that the server cannot even write its close frame.
+/// Opens a connection that does not read and whose buffers are full, so that the server cannot even write its close frame.
 async fn stopped_reader(server: &Process) -> Raw {
     let mut stopped_reader = Raw::connect_with_buffer(server.address(), 4_096).await;
     stopped_reader.says_hello_as("stopped_reader").await;
@@ -119,7 +119,7 @@ async fn a_second_signal_exits_immediately() {
     drop(stopped_reader);
 }
 
-/// Sends messages until the server closes. Returns the seqs of the acknowledged ones.
+/// Sends messages until the server closes the connection. Returns the seqs of the acknowledged messages.
 async fn send_until_closed(mut person: Person, room: &'static str) -> Vec<u64> {
     const BURST: usize = 20;
     let (mut acknowledged, mut open, mut bye) = (Vec::new(), 0, false);
@@ -141,7 +141,7 @@ async fn send_until_closed(mut person: Person, room: &'static str) -> Vec<u64> {
             Some(Ok(ServerFrame::Reply(Reply::Bye { .. }))) => bye = true,
             Some(Ok(ServerFrame::Event(_))) => {}
             Some(Ok(other)) => panic!("{other:?}"),
-            // Commands that had not reached the server are lost with the connection.
+            // Commands that had not reached the server are lost when the connection ends.
             Some(Err(_)) | None => break,
         }
     }
@@ -177,7 +177,7 @@ async fn a_stop_acknowledges_writes_in_flight_and_stores_no_others() {
     let log = server.connects("alice").await.log("#r").await;
     let messages = log.iter().filter(|event| event.key.is_some()).map(|event| event.seq.0);
     assert_eq!(messages.collect::<BTreeSet<_>>(), acknowledged);
-    // Alice resumes on the new server.
+    // Alice reconnects to the new server with her cursors.
     let last = log.last().expect("events").seq.0;
     let cursor = seen.min(last) - 100;
     let mut alice = server.resumes("alice", &[("#r", cursor)]).await;
@@ -216,7 +216,7 @@ async fn has_connections(server: &Server, expected: f64) {
     eventually(&format!("{expected} connections"), asks).await;
 }
 
-/// Ends bob's connection with `ends`, and asserts that alice, who watches him, sees him offline.
+/// Ends bob's connection in the way of `ends`, and asserts that alice, who watches bob, receives that he is offline.
 async fn is_offline_after(server: &Server, ends: impl AsyncFnOnce(Raw)) {
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "hi").await;
@@ -249,7 +249,7 @@ async fn a_user_is_offline_at_once_when_the_connection_ends() {
     is_offline_after(&server, async |bob: Raw| bob.resets()).await;
     is_offline_after(&server, async |bob: Raw| drop(bob)).await;
     is_offline_after(&server, async |mut bob: Raw| {
-        // Resets the connection after a part of a frame.
+        // Sends a part of a frame, and then resets the connection.
         bob.writes(&frame(FIN | 1, b"half of it")[..9]).await;
         bob.resets();
     })
@@ -263,7 +263,7 @@ async fn a_user_is_offline_at_once_when_the_connection_ends() {
 
 #[tokio::test]
 async fn a_silent_connection_is_closed_and_one_that_answers_pings_is_not() {
-    // The time-out is long enough for the pongs of alice, also on a busy machine.
+    // The pong time-out is long enough for alice to answer pings, also on a busy machine.
     let server = Server::start_with(|config| {
         config.presence_grace = Duration::ZERO;
         config.limits =
@@ -282,7 +282,7 @@ async fn a_connection_that_the_server_does_not_read_is_not_closed_as_silent() {
     let server = Server::start_with(|config| {
         config.limits = Limits {
             ping_interval: 100,
-            // The time-out is long enough for the pongs of alice, also on a busy machine.
+            // The pong time-out is long enough for alice to answer pings, also on a busy machine.
             pong_timeout: 1_000,
             in_flight: 1,
             ..Limits::default().without_rates()
@@ -293,10 +293,10 @@ async fn a_connection_that_the_server_does_not_read_is_not_closed_as_silent() {
     alice.says_hello_as("alice").await;
     let lock = server.lock_database();
     let send = |text: &str| format!(r#"{{"type":"send","id":"{text}","to":"@bob","text":"{text}"}}"#);
-    // The first command waits for its outcome, and the server does not read the next ones.
+    // The first command waits for its outcome; meanwhile the server reads no further commands from the connection.
     alice.says(&send("one")).await;
     alice.says(&send("two")).await;
-    // waits for: several times the time-out of a silent connection, and less than that of a write
+    // waits for: several times the time-out of a silent connection, but less than the time-out of a write
     tokio::time::sleep(Duration::from_millis(3_000)).await;
     drop(lock);
     let mut answered = Vec::new();
@@ -308,7 +308,7 @@ async fn a_connection_that_the_server_does_not_read_is_not_closed_as_silent() {
         }
     }
     assert_eq!(answered, ["one", "two"]);
-    // The server reads from the connection again, so it notices that it is silent.
+    // Now the server reads from the connection again, so it notices that the client is silent and closes the connection.
     let code = loop {
         let next = alice.next().await;
         if next.opcode != PING {

@@ -1,4 +1,4 @@
-//! The contract suite of the stores (`crates/store/src/lib.rs`): each contract is a function, which runs as a test of every
+//! The contract suite of the stores (`crates/store/src/lib.rs`): each contract is a function, which runs as a test against every
 //! store.
 
 mod access;
@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 
 use crate::support::{command, conversation, in_time, user};
 
-/// Opens a store on a data directory.
+/// A function that opens a store on a data directory.
 type Open = fn(&Path, Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)>;
 
 /// The limits and settings of a store.
@@ -59,7 +59,7 @@ fn sqlite(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Recei
     Ok((Arc::new(store), batches))
 }
 
-/// Opens a database in memory that persists for the directory.
+/// Opens the directory's database in memory, whose data remain when the store is closed and opened again.
 fn memory(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
     on_disk(data, rules, MemoryStore::open)
 }
@@ -102,7 +102,7 @@ fn postgres(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Rec
     Ok((Arc::new(store), batches))
 }
 
-/// The pace of a store without simulated delays and faults.
+/// Simulates no delays and no faults of the store.
 struct NoFaults;
 
 impl Pace for NoFaults {
@@ -236,7 +236,7 @@ struct TestStore {
     batches: mpsc::Receiver<Batch>,
     /// The number of the last batch.
     number: u64,
-    /// Received outcomes that no method has returned yet.
+    /// Outcomes that were received but that no method has returned yet.
     outcomes: std::collections::VecDeque<Result<Committed, Refusal>>,
 }
 
@@ -265,13 +265,13 @@ impl TestStore {
         (self.store, self.batches, self.number) = (store, batches, 0);
     }
 
-    /// Submits a change without waiting.
+    /// Submits a change without waiting for its outcome.
     fn submits(&self, actor: &str, change: Change) {
         let submission = Submission { actor: user(actor), change, origin: Origin::Nobody };
         self.store.submit(submission).expect("there is room");
     }
 
-    /// The next outcome.
+    /// Returns the next outcome.
     async fn outcome(&mut self) -> Result<Committed, Refusal> {
         while self.outcomes.is_empty() {
             let batch = in_time("an outcome", self.batches.recv()).await.expect("the store runs");
@@ -288,7 +288,7 @@ impl TestStore {
         self.outcome().await
     }
 
-    /// Submits a change that is stored as an event.
+    /// Submits a change, which must be stored as an event.
     async fn stores(&mut self, actor: &str, name: &str, fields: Value) -> CommittedEvent {
         let sent = fields.to_string();
         match self.tries(actor, name, fields).await {
@@ -302,7 +302,7 @@ impl TestStore {
         self.stores(actor, "send", serde_json::json!({"to": to, "text": text})).await.seq.0
     }
 
-    /// Submits a change that is refused.
+    /// Submits a change, which must be refused, and returns the error code.
     async fn is_refused(&mut self, actor: &str, name: &str, fields: Value) -> ErrorCode {
         let sent = fields.to_string();
         self.tries(actor, name, fields)
@@ -312,7 +312,7 @@ impl TestStore {
             .code
     }
 
-    /// Queries a page.
+    /// Runs a query that returns a page.
     async fn asks(&self, actor: &str, name: &str, fields: Value) -> Result<OkBody, Refusal> {
         let query = match Request::from(command(name, &fields)) {
             Request::Query(query) => query,
@@ -392,7 +392,7 @@ impl TestStore {
     }
 }
 
-/// The change of a command with this name and these fields.
+/// Converts a command with this name and these fields to a change.
 fn change(name: &str, fields: &Value) -> Change {
     match Request::from(command(name, fields)) {
         Request::Change(change) => change,

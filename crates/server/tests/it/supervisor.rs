@@ -46,7 +46,7 @@ async fn systemd_is_notified_of_ready_and_stopping() {
     let supervisor = UnixDatagram::bind(&socket).expect("a socket");
     let mut child = start(&place.path().join("data"), &socket);
     assert_eq!(receives_notification(&supervisor).await, "READY=1\n");
-    // A client that connects after the notification succeeds at once.
+    // The server has notified that it is ready, so a client can connect at once.
     let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
     let line = in_time("a line", lines.next_line()).await.expect("readable").expect("it said before where");
     let address = line.strip_prefix("listening on http://").expect(&line);

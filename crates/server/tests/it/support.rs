@@ -47,7 +47,7 @@ const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 /// The secret that signs the tokens of [`Server::start_production`].
 const SECRET: &str = "a secret of the tests that is long enough";
 
-/// Waits for a future; panics after [`WAIT_TIMEOUT`].
+/// Waits for a future; panics with `what` if it takes longer than [`WAIT_TIMEOUT`].
 pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(WAIT_TIMEOUT, future).await {
         Ok(outcome) => outcome,
@@ -55,7 +55,7 @@ pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T
     }
 }
 
-/// Polls until `poll` returns a value, for conditions without an event to wait for.
+/// Calls `poll` repeatedly until it returns a value, for conditions that no event announces.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     mut poll: impl FnMut() -> F,
@@ -65,28 +65,28 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
             if let Some(found) = poll().await {
                 return found;
             }
-            // waits for: the next poll
+            // waits for: the next poll, because nothing announces the condition
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })
     .await
 }
 
-/// Prints the servers' log if `RUST_LOG` is set.
+/// Prints the servers' log to the test's output if `RUST_LOG` is set.
 fn show_log() {
     if std::env::var_os("RUST_LOG").is_some() {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
-        // This fails if another test has set the subscriber.
+        // This fails if another test of the process has already set the subscriber, which then serves all tests.
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     }
 }
 
-/// A user id.
+/// Parses a user id.
 pub(crate) fn user(name: &str) -> UserId {
     UserId::parse(name).expect("a user id")
 }
 
-/// A conversation id.
+/// Parses a conversation id.
 pub(crate) fn conversation(name: &str) -> ConversationId {
     ConversationId::parse(name).expect("a conversation id")
 }
@@ -110,17 +110,17 @@ impl Server {
         Self::start_with(|_| {}).await
     }
 
-    /// Starts a `dev` server with other settings.
+    /// Starts a `dev` server with settings that `settings` changes.
     pub(crate) async fn start_with(settings: impl FnOnce(&mut Config)) -> Self {
         Self::start_with_clock(Clock::system(), settings).await
     }
 
-    /// Starts a `dev` server with another clock.
+    /// Starts a `dev` server whose time comes from `clock`.
     pub(crate) async fn start_with_clock(clock: Clock, settings: impl FnOnce(&mut Config)) -> Self {
         show_log();
         let data = TempDir::new().expect("a directory");
         let mut config = Config::for_dev(data.path().to_owned());
-        // A stop waits this long for clients that do not read.
+        // How long a stopping server waits for clients that do not read.
         config.shutdown_deadline = Duration::from_secs(2);
         if let Some(shared) = cluster::requested_by_environment().await {
             shared.configure(&mut config);
@@ -146,12 +146,12 @@ impl Server {
         Self::start_production_with(|_| {}).await
     }
 
-    /// Starts a production server with other settings.
+    /// Starts a production server with settings that `settings` changes.
     pub(crate) async fn start_production_with(settings: impl FnOnce(&mut Config)) -> Self {
         Self::start_production_by(Clock::system(), settings).await
     }
 
-    /// Starts a production server with another clock.
+    /// Starts a production server whose time comes from `clock`.
     pub(crate) async fn start_production_by(clock: Clock, settings: impl FnOnce(&mut Config)) -> Self {
         Self::start_with_clock(clock, |config| {
             config.mode = Mode::Serve;
@@ -169,7 +169,7 @@ impl Server {
         self.operators = server.operator_address();
         let (stop, stopped) = oneshot::channel();
         self.running.spawn(async move {
-            // A dropped sender also stops the server.
+            // The server also stops if the sender is dropped without a message.
             drop(stopped.await);
             server.stop().await
         });
@@ -196,12 +196,12 @@ impl Server {
         ended.expect("it ran").expect("it ended well")
     }
 
-    /// Stops the server and starts another on the same data, at another address.
+    /// Stops the server and starts another one on the same data directory. It listens at another address.
     pub(crate) async fn restart(&mut self) {
         self.restart_with(|_| {}).await;
     }
 
-    /// Restarts the server with other settings.
+    /// Like [`Self::restart`], with settings that `settings` changes.
     pub(crate) async fn restart_with(&mut self, settings: impl FnOnce(&mut Config)) {
         self.begin_shutdown();
         self.wait_until_stopped().await;
@@ -214,22 +214,22 @@ impl Server {
         self.run().await;
     }
 
-    /// The data directory.
+    /// The server's data directory.
     pub(crate) fn data(&self) -> &Path {
         self.data.path()
     }
 
-    /// The store of its API keys.
+    /// The store of the server's API keys.
     pub(crate) fn keys(&self) -> KeyStore {
         switchboard::key_store(&self.config)
     }
 
-    /// The address on which it listens.
+    /// The address on which the server listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The address of the operators' listener.
+    /// The address of the operators' listener; panics if it is not configured.
     pub(crate) fn operators(&self) -> SocketAddr {
         self.operators.expect("a listener for operators")
     }
@@ -241,12 +241,12 @@ impl Server {
         self.request(http.get(page)).await
     }
 
-    /// The URL of its WebSocket.
+    /// The URL of the server's WebSocket.
     pub(crate) fn url(&self) -> String {
         format!("ws://{}/v1/ws", self.address)
     }
 
-    /// The URL of a path.
+    /// The URL of a path on the server.
     pub(crate) fn page(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -262,23 +262,23 @@ impl Server {
         mint.mint(&user(name), lifetime).expect("a token")
     }
 
-    /// Connects a user, as one more device.
+    /// Connects a user on a new device.
     pub(crate) async fn connects(&self, name: &str) -> Person {
         self.resumes(name, &[]).await
     }
 
-    /// Connects a user with these cursors in `hello`.
+    /// Connects a user who sends these cursors in `hello`.
     pub(crate) async fn resumes(&self, name: &str, cursors: &[(&str, u64)]) -> Person {
         self.tries_to_connect(self.hello(name, cursors)).await.expect("welcome")
     }
 
-    /// Connects with this `hello`.
+    /// Connects with this `hello`; returns an error if the server refuses it.
     pub(crate) async fn tries_to_connect(&self, hello: Hello) -> Result<Person, ClientError> {
         let (client, welcome) = in_time("welcome", Client::connect(&self.url(), hello)).await?;
         Ok(Person::new(client, welcome))
     }
 
-    /// The `hello` of a user.
+    /// Builds the `hello` of a user.
     pub(crate) fn hello(&self, name: &str, cursors: &[(&str, u64)]) -> Hello {
         let dev = self.config.mode == Mode::Dev;
         Hello {
@@ -321,7 +321,7 @@ impl Server {
         self.request(self.http.get(self.page(path)).header(name, value)).await
     }
 
-    /// Sends a command over HTTP; in `dev` mode `as` in the body names the user.
+    /// Sends a command over HTTP to a `dev` server, where `as` in the body names the user.
     pub(crate) async fn posts(&self, command: &str, body: Value) -> Answer {
         let request = self.http.post(self.page(&format!("/v1/{command}"))).json(&body);
         self.request(request).await
@@ -338,12 +338,13 @@ impl Server {
         self.http.request(method.parse().expect("a method"), self.page(path))
     }
 
-    /// Sends a request and reads the answer.
+    /// Sends an HTTP request and reads the whole response.
     pub(crate) async fn request(&self, request: reqwest::RequestBuilder) -> Answer {
         in_time("an answer over HTTP", Answer::of(request)).await
     }
 
-    /// Sends the request of a WebSocket handshake; a WebSocket is closed at once.
+    /// Sends the request of a WebSocket handshake and returns the response. If the server accepts it, the WebSocket is closed at
+    /// once.
     pub(crate) async fn handshake(&self, request: reqwest::RequestBuilder) -> Answer {
         in_time("an answer to a handshake", Answer::of_handshake(request)).await
     }

@@ -1,5 +1,5 @@
-//! This version opens a database of the first schema: all data is there and can be changed, and a kill during the migration
-//! loses nothing.
+//! This version opens a database of the first schema: all data is there and can be changed, and if the server is killed during the
+//! migration, nothing is lost.
 
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
@@ -20,7 +20,7 @@ use crate::support::{Answer, FailingDisk, Process, Server, in_time};
 const FIRST_SCHEMA_SQL: &str = include_str!("../fixtures/0001.sql");
 const EXPECTED_ANSWERS: &str = include_str!("../fixtures/0001.jsonl");
 
-/// The API key of the back end `shop` in that database.
+/// The API key of the back end `shop` in the database of the first schema.
 const API_KEY: &str = "sbk_RAppqf8nncpLj0kuDAZg94Ye0YMV7TAGsKG0nXm50qs";
 
 const SIGKILL: i32 = 9;
@@ -56,7 +56,7 @@ async fn posts(server: SocketAddr, command: &str, body: &Value, key: Option<&str
     in_time(command, Answer::of(request)).await
 }
 
-/// Whether `now` has every field of `once`; a later version may add fields.
+/// Whether `now` has every field of `once`. It may have more fields, because a later version may add some.
 fn has_fields_of(once: &Value, now: &Value) -> bool {
     match (once, now) {
         (Value::Object(once), Value::Object(now)) => {
@@ -69,7 +69,7 @@ fn has_fields_of(once: &Value, now: &Value) -> bool {
     }
 }
 
-/// Asserts that all queries are answered as by the first version.
+/// Asserts that the server answers all queries as the first version did.
 async fn answers_as_before(server: SocketAddr) {
     for line in EXPECTED_ANSWERS.lines() {
         let asked: Value = serde_json::from_str(line).expect("JSON");
@@ -195,8 +195,8 @@ async fn start_and_kill_at(disk: &FailingDisk, write: u64) -> bool {
     false
 }
 
-/// Kills servers at later and later writes of their start, and asserts each time that the next server works. Returns how
-/// many were killed.
+/// Kills servers at ever later writes of their start, and asserts after each kill that the next server works. Returns how many were
+/// killed.
 async fn kill_at_every_write(make: impl Fn(&Path), then: impl AsyncFn(&Process)) -> u64 {
     let mut died = 0;
     for write in (1..).step_by(KILL_STEP) {
@@ -233,7 +233,7 @@ async fn a_kill_while_the_tables_are_migrated_loses_nothing() {
     kill_at_every_write(restore_first, async |server| answers_as_before(server.address()).await).await;
 }
 
-/// Adds rooms with an event each that the migration rewrites: so many that it needs several batches.
+/// SQL that adds so many rooms, each with an event that the migration must rewrite, that the migration needs several batches.
 const MORE_ROOMS: &str = r#"
     INSERT INTO users (id, name) VALUES (1001, 'kim'), (1002, 'lee');
     WITH RECURSIVE room (n) AS (SELECT 1001 UNION ALL SELECT n + 1 FROM room WHERE n < 3500)
@@ -244,7 +244,7 @@ const MORE_ROOMS: &str = r#"
     INSERT INTO members SELECT id, 1001, 2, 1, NULL, 1, 1, 0, 0, 0 FROM conversations WHERE id > 1000;
     INSERT INTO members SELECT id, 1002, 1, 1, NULL, 1, 1, 0, 0, 0 FROM conversations WHERE id > 1000"#;
 
-/// The test kills a server at every write whose number is a multiple of this, before and while it rewrites.
+/// The test kills a server at every write whose number is a multiple of this, before and during the rewrite.
 const REWRITE_KILL_STEP: usize = 41;
 
 /// Whether the background rewrite of a database is complete.

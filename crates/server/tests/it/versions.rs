@@ -7,7 +7,7 @@ use tokio::process::Command;
 use crate::cluster::next_event;
 use crate::support::{Cluster, Shared, eventually, in_time};
 
-/// The SQL with which a node of a newer version adds a kind of events and stores an event of that kind.
+/// The SQL with which a node of a newer version defines the event kind `pin` and stores an event of that kind.
 const NEWER_NODE_PINS: &str = r#"BEGIN;
     INSERT INTO kinds (number, name, users) VALUES (99, 'pin', '["by","for"]');
     WITH room AS (UPDATE conversations SET head = head + 1 WHERE name = '#room' RETURNING id, head, at, messages)
@@ -33,7 +33,7 @@ async fn an_event_of_a_newer_node_passes_through_older_nodes() {
         let expected = json!({"type": "pin", "target": 2, "by": "alice", "for": ["bob"], "why": "for all"});
         assert_eq!(json!(fields), expected);
     };
-    // With the next event both nodes notice that they missed the one before.
+    // When the next event arrives, both nodes notice that they missed the one before it.
     bob.says("#room", "what was that?").await;
     pinned(&next_event(&mut alice).await);
     alice.receives_message("what was that?").await;

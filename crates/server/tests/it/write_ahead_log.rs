@@ -18,7 +18,7 @@ use crate::support::{FailingDisk, Server, command, eventually, text_of};
 
 const WRITE_AHEAD_LOG: &str = "switchboard.db-wal";
 
-/// The length of the log at which the server checkpoints it.
+/// The length in bytes from which on the server checkpoints the write-ahead log.
 const CHECKPOINT_BYTES: u64 = 32 * 1024 * 1024;
 
 fn log_length(data: &Path) -> u64 {
@@ -55,7 +55,7 @@ async fn the_write_ahead_log_stays_short_under_a_writer_and_many_readers() {
     assert!(longest < 2 * CHECKPOINT_BYTES, "{longest}");
 }
 
-/// Begins a long read of the database, as a backup does.
+/// Begins a long read of the database, as a backup program does.
 fn begins_to_read(db: &mut Connection) -> rusqlite::Transaction<'_> {
     let reading = db.transaction().expect("a transaction");
     let version: i64 = reading.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a read");
@@ -66,7 +66,7 @@ fn begins_to_read(db: &mut Connection) -> rusqlite::Transaction<'_> {
 #[tokio::test]
 async fn a_long_read_and_a_deletion_delay_no_write() {
     const MESSAGES: usize = 20;
-    /// The longest allowed write. It is less than the 5 s that a write would take if it waited for the backup.
+    /// The longest time that a write may take. A write that waited for the backup would take 5 s.
     const MAX_WRITE_TIME: Duration = Duration::from_secs(4);
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
@@ -84,8 +84,8 @@ async fn a_long_read_and_a_deletion_delay_no_write() {
     eventually("the log is emptied", async || (log_length(server.data()) == 0).then_some(())).await;
 }
 
-/// A commit whose fsync failed stays in the system's cache, and stays in the log if another program reads the database while
-/// the server restarts. Later commits follow it in the log, so the server must also write that commit to the disk.
+/// A commit whose fsync failed stays in the system's cache, and also in the log if another program reads the database while the
+/// server restarts. Later commits follow it in the log, so the server must also make the failed commit durable.
 #[tokio::test]
 async fn a_commit_after_one_with_a_failed_fsync_survives_a_power_cut() {
     let disk = FailingDisk::new();
@@ -97,7 +97,7 @@ async fn a_commit_after_one_with_a_failed_fsync_survives_a_power_cut() {
     assert_eq!(refusal, ErrorCode::Unavailable);
     server.kill().await;
 
-    // This is the first connection after the restart, so it recovers the log.
+    // This is the first connection to the database after the restart, so it recovers the write-ahead log.
     let mut backup = Connection::open(disk.data().join("switchboard.db")).expect("the database");
     backup.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("the log stays");
     let reading = begins_to_read(&mut backup);
@@ -136,13 +136,13 @@ async fn a_graceful_stop_leaves_only_the_database_file() {
         let seq = alice.says("@bob", &format!("secret {round}")).await;
         alice.does("delete", json!({"conversation": "@bob", "target": seq})).await;
         assert_eq!(alice.log("@bob").await.len(), 2 * (round + 1));
-        // The store's readers still run these queries when the stop begins.
+        // The store still runs these queries when the server begins to stop.
         for _ in 0..20 {
             alice.submits("sync", json!({"conversation": "@bob", "after": 0})).await;
         }
         server.begin_shutdown();
         if round == 0 {
-            // The server cancels the query at the shutdown deadline.
+            // The server cancels the running query at the shutdown deadline.
             server.wait_until_stopped().await;
             drop(alice);
         } else {

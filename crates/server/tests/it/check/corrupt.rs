@@ -14,14 +14,14 @@ fn problems(path: &Path) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
-/// Damages the first conversation.
+/// Damages the first conversation of a database.
 pub(crate) fn damage(data: &Path) {
     let db = Connection::open(data.join("switchboard.db")).expect("a database");
     assert_eq!(db.execute("UPDATE conversations SET head = 7 WHERE id = 1", []), Ok(1));
 }
 
-/// SQL that damages the database, and a line that the report must have. `#r` is conversation 1; alice is user 1, bob 2,
-/// carol 3, dora 4.
+/// SQL that damages the database, each with a line that the report of the check must have. `#r` is conversation 1; alice is user 1,
+/// bob 2, carol 3, dora 4.
 const DAMAGE: &[(&str, &str)] = &[
     ("DELETE FROM events WHERE conversation = 1 AND seq = 4", "#r 4: it is missing"),
     ("DELETE FROM events WHERE conversation = 1 AND seq IN (4, 5)", "#r 4: it and 1 after it are missing"),
@@ -62,7 +62,7 @@ const DAMAGE: &[(&str, &str)] = &[
         "#r 3: it counts 9 messages up to here, and there are 2",
     ),
     (
-        // The text of a message has another character than its checksum expects.
+        // Changes one character of a message's text, so that its checksum no longer matches.
         "UPDATE events SET body = CAST(replace(body, '\"text\":\"', '\"text\":\"!') AS TEXT) WHERE conversation = 1 AND seq = 4",
         "#r 4: its checksum is not that of what it says",
     ),
@@ -316,7 +316,7 @@ async fn check_refuses_a_database_of_a_newer_version() {
     assert!(error.contains("newer version") && error.contains("99"), "{error}");
 }
 
-/// Older versions stored emoji of reactions with U+FE0F, the invisible character that asks for the coloured form.
+/// Older versions stored the emoji of a reaction together with U+FE0F, an invisible character that requests its coloured form.
 #[tokio::test]
 async fn a_reaction_that_was_stored_with_u_fe0f_can_be_removed() {
     let mut server = Server::start().await;

@@ -17,7 +17,7 @@ use crate::support::{Server, text_of};
 
 const DATABASE: &str = "switchboard.db";
 
-/// Corruptions of an event's row, each with the seq of its event.
+/// SQL that corrupts the row of an event, each with the seq of that event.
 const CORRUPTIONS: [(u64, &str); 6] = [
     (3, "UPDATE events SET body = 'no JSON' WHERE seq = 3"),
     (4, "UPDATE events SET kind = 99 WHERE seq = 4"),
@@ -39,7 +39,7 @@ fn corrupt_events(data: &Path) {
     assert_eq!(db.execute(last, []), Ok(1));
 }
 
-/// A server with a room of the events 1 to 9, most of them corrupt.
+/// Starts a server with a room whose log has the events 1 to 9, most of them corrupt.
 async fn server_with_corrupt_events() -> Server {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
@@ -137,7 +137,7 @@ async fn hostile_29_a_corrupt_count_does_not_stop_the_writer() {
     assert_eq!(alice.says("#r", "still here").await, 7);
 }
 
-/// Corruptions of a conversation or membership; the rows of the log stay intact.
+/// SQL that corrupts the row of a conversation or a membership. The rows of the log stay intact.
 const CONVERSATION_DAMAGE: [&str; 9] = [
     "UPDATE conversations SET head = -1 WHERE name = ?1",
     "UPDATE conversations SET messages = -1 WHERE name = ?1",
@@ -150,7 +150,7 @@ const CONVERSATION_DAMAGE: [&str; 9] = [
     "UPDATE members SET until = -1 WHERE conversation = (SELECT id FROM conversations WHERE name = ?1)",
 ];
 
-/// The other user and the direct conversation with alice that corruption number `n` damages.
+/// The other user, and that user's direct conversation with alice, to which corruption number `n` is applied.
 fn between(n: usize) -> (String, String) {
     (format!("peer{n}"), format!("@alice:peer{n}"))
 }
@@ -210,7 +210,7 @@ async fn corrupt_conversations_and_memberships_do_not_prevent_a_connection() {
     peer.receives_message("still here").await;
 }
 
-/// Corruptions around a message: the SQL, the users whose reactions remain visible, and the text.
+/// SQL that corrupts rows that belong to a message, each with the users whose reactions remain visible and the visible text.
 const MESSAGE_DAMAGE: [(&str, &[&str], &str); 4] = [
     ("UPDATE users SET name = 'no id' WHERE name = 'carol0'", &["alice"], "edited"),
     (

@@ -1,4 +1,4 @@
-//! The server's cost of many unauthenticated connections, stopped readers, and members of a large room.
+//! What many unauthenticated connections, readers that have stopped, and members of a large room cost the server.
 
 use std::time::Duration;
 
@@ -19,10 +19,11 @@ use crate::support::{
 
 const MIB: u64 = 1024 * 1024;
 
-/// Memory that the allocator may retain after the connections have ended.
+/// Memory that the allocator may keep after the connections have ended.
 const MAX_RETAINED_BYTES: u64 = 24 * MIB;
 
-/// Most memory per unauthenticated connection: 10 KB as in `limits.rs`, and a buffer of 8 KiB for an incomplete request head.
+/// The most memory for an unauthenticated connection: 10 KB as in `limits.rs`, and a buffer of 8 KiB for an incomplete request
+/// head.
 const MAX_BYTES_PER_UNAUTHENTICATED: u64 = 18 * 1024;
 
 /// Creates a room with this number of members in a database that no server uses yet.
@@ -43,7 +44,8 @@ fn make_room(data: &std::path::Path, room: &str, members: usize) {
     assert!(fill_if_new(&settings, vec![(alice, Change::Create(create))]).expect("filled"));
 }
 
-/// An unauthenticated connection. Depending on its number it sends nothing, a part of a request, or a handshake without `hello`.
+/// Opens an unauthenticated connection. Depending on `number`, it sends nothing, a part of a request, or a handshake without
+/// `hello`.
 async fn unauthenticated(address: std::net::SocketAddr, number: usize) -> Raw {
     let mut raw = Raw::connect(address).await;
     match number % 3 {
@@ -90,7 +92,7 @@ async fn hostile_03_ten_thousand_unauthenticated_connections_are_closed_and_thei
     );
     assert!(growth / CROWD_SIZE as u64 <= MAX_BYTES_PER_UNAUTHENTICATED, "{growth} bytes");
     assert!(lasted < there + Duration::from_secs(12), "{lasted:?}");
-    // The clients' ends are still open, so it was the server that closed.
+    // Only the server can have closed the connections, because the clients still have their ends open.
     let back = || async { (server.resident() < before + MAX_RETAINED_BYTES).then_some(()) };
     eventually("the memory is free again", back).await;
     drop(unauthenticated_connections);
@@ -103,8 +105,8 @@ const ROOM: &str = "#busy";
 const MESSAGES: usize = 60;
 const TEXT_BYTES: usize = 16 * 1024;
 
-/// Most memory per stopped reader: its full queue takes some 40 bytes for each frame, and an entry for the lagging room; all
-/// readers share the frames' bytes. With a copy for each reader it would be `limits.queue`, 64 times as much.
+/// The most memory for a stopped reader: some 40 bytes for each queued frame, and an entry for the lagging room. All readers share
+/// the frames' bytes; a copy for each reader would take up to `limits.queue`, 64 times as much.
 const MAX_BYTES_PER_STOPPED_READER: u64 = 4 * 1024;
 
 #[tokio::test]
@@ -125,7 +127,7 @@ async fn hostile_23_ten_thousand_stopped_readers_share_one_copy_of_each_event_an
     for _ in 0..MESSAGES {
         alice.says(ROOM, &text).await;
     }
-    // Other users are not slowed down.
+    // The stopped readers do not slow other users down.
     let mut bob = server.connects("bob").await;
     let sent = Instant::now();
     bob.says("@alice", "quick").await;
@@ -159,7 +161,7 @@ const CONNECTED_MEMBERS: usize = 500;
 const MESSAGES_PER_SECOND: usize = 50;
 const LOAD_SECONDS: usize = 2;
 
-/// The 99th percentile of the time that messages take from `one` to `other`, sent one after another for `lasts`.
+/// Sends messages one after another for `lasts`. Returns the 99th percentile of the time that they take from `one` to `other`.
 async fn p99(one: &mut Person, other: &mut Person, lasts: Duration) -> Duration {
     let (started, mut took) = (Instant::now(), Vec::new());
     while started.elapsed() < lasts {

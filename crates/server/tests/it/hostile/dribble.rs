@@ -10,7 +10,7 @@ use crate::support::{Raw, Server, assert_single_bytes_are_cheap};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Bytes that each connection sends.
+/// The number of bytes that each connection sends.
 const BYTES: usize = 3_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -64,7 +64,7 @@ async fn hostile_01_a_client_that_is_still_sending_receives_the_refusal() {
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
 }
 
-/// Concurrent requests of a user and of an API key.
+/// Concurrent requests that the limits allow a user and an API key.
 const REQUESTS_PER_USER: usize = 4;
 const REQUESTS_PER_KEY: usize = 6;
 
@@ -88,7 +88,7 @@ async fn hostile_24_concurrent_requests_are_limited_per_user_and_per_key() {
                 14,
             ))
             .await;
-            // The server answers 100 Continue after it has checked the credentials.
+            // The server sends 100 Continue only after it has checked the credentials.
             let head = raw.head().await;
             assert!(head.starts_with("HTTP/1.1 100 "), "{head}");
             begun.push(raw);
@@ -120,7 +120,7 @@ async fn hostile_22_a_token_that_is_revoked_during_a_slow_request_is_refused() {
     let mut raw = Raw::connect(server.address()).await;
     raw.writes(post("/v1/send", &format!("Authorization: Bearer {token}\r\n"), body.len())).await;
     raw.writes(&body.as_bytes()[..5]).await;
-    // waits for: the time after which the server checks credentials again
+    // waits for: the time after which the server checks the credentials of a waiting request again
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     server.posts_as(key.expose(), "revoke", json!({"user": "alice"})).await.ok();
     raw.writes(&body.as_bytes()[5..]).await;

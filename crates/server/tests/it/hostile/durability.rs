@@ -22,19 +22,19 @@ const SENDERS: usize = 64;
 /// Several rooms, because in a single room the server would spend most of its time on delivering each message to 63 users.
 const ROOMS: usize = 8;
 
-/// Messages that a sender pipelines.
+/// The number of messages that a sender sends before it waits for answers.
 const BURST: usize = 4;
 
 /// A message of a sender, and what the sender knows about it.
 struct SentMessage {
     key: String,
-    /// The seq in the `ok` for the message; `None` without an `ok`.
+    /// The seq in the `ok` for the message; `None` if no `ok` arrived.
     acknowledged: Option<u64>,
-    /// Its seq in the log, if it was found there.
+    /// The seq that the message has in the log; `None` if it was not found there.
     found: Option<u64>,
 }
 
-/// A user who sends messages all the time, over restarts of the server.
+/// A user who keeps sending messages, also after the server was restarted.
 struct Sender {
     name: String,
     room: String,

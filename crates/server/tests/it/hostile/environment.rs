@@ -67,20 +67,20 @@ async fn hostile_28_after_a_failed_fsync_nothing_is_acknowledged_until_a_restart
     assert_eq!(log.iter().map(text_of).collect::<Vec<_>>(), [Some("before"), Some("hi")]);
 }
 
-/// Clients of the restarted server.
+/// Number of clients that reconnect to the restarted server.
 const CLIENTS: usize = 2_000;
 
-/// Members of a room: as many as one `create` may name, and its creator.
+/// Members of a room: the creator, and as many others as one `create` may name.
 const MEMBERS_PER_ROOM: usize = 1_000;
 
 /// Rooms of each client.
 const ROOMS_PER_CLIENT: usize = 3;
 
-/// The range of the delays in `bye`: the default of `reconnect_spread`, in milliseconds.
+/// The delays in `bye` are random, up to this many milliseconds: the default of `reconnect_spread`.
 const RECONNECT_SPREAD_MS: u64 = 5_000;
 
-/// Most system calls that read per reconnect, with [`ROOMS_PER_CLIENT`] conversations of which two have new events. 45 were
-/// measured, including those by which threads wake each other. They do not grow with the number of clients.
+/// The most read system calls for each client that reconnects, with [`ROOMS_PER_CLIENT`] conversations of which two have new
+/// events. 45 were measured, including reads by which threads wake each other. More clients do not raise this number.
 const MAX_READS_PER_RECONNECT: u64 = 100;
 
 /// The id of a client's room.

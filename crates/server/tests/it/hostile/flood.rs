@@ -1,4 +1,4 @@
-//! A flood from one user or one address: how much it stores, and its cost for the server and for other users.
+//! One user or one address sends as fast as it can: how much the server stores, and what it costs the server and other users.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use crate::support::{Process, Raw, connect_crowd, reserve_descriptors_for_a_crow
 /// Connections of the flooding user: twice the limit.
 const CONNECTIONS: usize = 100;
 
-/// Users from one address: more than its limit of connections.
+/// Users who connect from one address: more than the connections that an address may have.
 const USERS_PER_ADDRESS: usize = 1_300;
 
-/// Most growth of the server's memory: per connection a part of a frame and the unread answers, and pages that the
-/// allocator retains.
+/// The most by which the server's memory may grow: for each connection a part of a frame and the unread answers, and pages that the
+/// allocator keeps.
 const MAX_GROWTH_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Most time that another user's message may take, besides the delays of the machine's scheduler.
+/// The most time that another user's message may take, not counting the delays of the machine's scheduler.
 const MAX_DELIVERY_TIME: Duration = Duration::from_secs(2);
 
 /// Connects and sends without a pause until the server closes. Returns the close code.
@@ -40,7 +40,7 @@ async fn floods(server: &Process, number: usize) -> u16 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_24_a_flood_over_a_hundred_connections_of_one_user_is_closed_and_harms_no_other_user() {
     let data = TempDir::new().expect("a directory");
-    // A debug build on a busy machine does not read 5,000 frames a second.
+    // The rate is low because a debug build on a busy machine cannot read 5,000 frames a second.
     let settings = [("SWITCHBOARD_LIMITS_FRAMES_PER_CONNECTION", "20")];
     let server = std::sync::Arc::new(Process::start_production(data.path(), &settings, Stdio::null()).await);
     let mut alice = server.connects("alice").await;

@@ -1,4 +1,4 @@
-//! Client addresses that a client forges.
+//! Clients that claim another address in a forwarding header.
 
 use std::net::Ipv4Addr;
 
@@ -72,7 +72,7 @@ async fn hostile_01_a_proxy_header_is_accepted_from_trusted_proxies_only() {
         raw.is_disconnected().await;
     }
 
-    // Without the setting a proxy header is an invalid request, from any address.
+    // Without the setting, the header of the PROXY protocol is an invalid request, from any address.
     let server = behind_a_proxy(0, |_| {}).await;
     for header in [proxy_header(1, client), proxy_header(2, client)] {
         let mut raw = Raw::connect_from(PROXY, server.address()).await;

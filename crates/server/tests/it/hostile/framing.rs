@@ -197,7 +197,7 @@ async fn hostile_13_a_flood_of_pings_counts_against_the_rate() {
     for opcode in [PING, PONG] {
         let mut raw = alice_socket(&server).await;
         let started = Instant::now();
-        // The rate allows a burst for five seconds; after it the server answers no ping and then closes the connection.
+        // The rate allows a burst of five seconds' worth. Beyond it the server answers no ping and then closes the connection.
         while raw.tries_to_write(frame(FIN | opcode, b"")).await.is_ok() {
             assert!(
                 started.elapsed() < Duration::from_secs(15),
@@ -269,6 +269,6 @@ async fn hostile_13_pongs_do_not_queue_up_for_a_client_that_does_not_read() {
         assert!(last < Some(number), "{number} after {last:?}");
         (pongs, last) = (pongs + 1, Some(number));
     }
-    // Some pongs wait in the kernel's buffers; the server itself queues one at a time.
+    // Some pongs wait in the kernel's buffers, but the server itself queues one pong at a time.
     assert!(pongs < PINGS / 10, "{pongs} of {PINGS} pongs waited");
 }

@@ -11,13 +11,13 @@ use crate::support::{Raw, Server};
 /// The header bit that marks a frame as compressed (RFC 7692 section 6).
 const RSV1: u8 = 0x40;
 
-/// The close code if `hello` does not arrive in time.
+/// The close code if the client does not send `hello` in time.
 const SILENT_CODE: u16 = 4408;
 
 /// The server's time-out for the head of a request: `HEAD_TIMEOUT` in `http/accept.rs`.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The status of an answer.
+/// The HTTP status in the head of a response.
 fn status(head: &str) -> u16 {
     head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
 }
@@ -41,7 +41,7 @@ async fn hostile_01_a_slow_or_missing_handshake_is_closed_and_the_server_accepts
     let mut silent = Raw::connect(server.address()).await;
     server.connects("alice").await.says("@bob", "meanwhile").await;
     let request = format!("{}\r\n", dribbling.handshake());
-    // At a byte a second the request would take minutes.
+    // At one byte a second the whole request would take minutes.
     let ((), ()) = tokio::join!(
         async {
             tokio::select! {
@@ -162,7 +162,7 @@ async fn hostile_10_compression_is_not_negotiated() {
     let answer = raw.asks_for_upgrade(offer).await;
     assert_eq!(status(&answer), 101, "{answer}");
     assert!(!answer.to_ascii_lowercase().contains("sec-websocket-extensions"), "{answer}");
-    // A client that compresses all the same violates the framing.
+    // A client that compresses although the server did not accept compression violates the framing.
     raw.writes(frame(FIN | RSV1 | TEXT, b"\xaa\x56\x2a")).await;
     assert_eq!(raw.is_closed().await, 1002);
 }

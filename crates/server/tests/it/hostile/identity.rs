@@ -192,7 +192,7 @@ async fn hostile_19_two_connections_of_one_device_both_work() {
     }
 }
 
-/// The system's clock, ahead by a number of milliseconds that the test sets.
+/// A clock that is ahead of the system's clock, and the milliseconds by which it is ahead, for the test to set.
 fn clock_ahead() -> (Clock, Arc<AtomicI64>) {
     let ahead = Arc::new(AtomicI64::new(0));
     let added = ahead.clone();
@@ -271,7 +271,7 @@ async fn hostile_21_a_forged_cursor_is_refused_or_moves_nothing() {
 
 #[tokio::test]
 async fn hostile_22_an_expired_token_closes_its_connection_and_stored_messages_stay() {
-    // The server's clock stands still, a few seconds before the token expires.
+    // The server's clock does not advance; its time is a few seconds before the token expires.
     let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_500));
     let server = Server::start_production_by(clock, |_| {}).await;
     let short = server.token("alice", Duration::from_secs(4));
@@ -298,7 +298,7 @@ async fn hostile_22_a_client_that_sends_without_a_pause_is_closed_when_its_token
     assert_eq!(alice.floods(r#"{"type":"ping"}"#).await, 4401);
 }
 
-/// Sends two commands in turn and returns the median time of the answers to each.
+/// Sends two commands alternately and returns the median time until the answer to each.
 async fn median_times(person: &mut Person, questions: [(&str, Value); 2]) -> [Duration; 2] {
     const ROUNDS: usize = 400;
     let mut took = [Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS)];

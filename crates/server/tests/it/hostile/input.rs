@@ -5,7 +5,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{Answer, Raw, Server, TextSocket};
 
-/// A command, its fields as JSON text, the expected error code and the field at fault.
+/// A command, its fields as JSON text, the expected error code, and the field that the error must name.
 type Case = (&'static str, String, &'static str, Option<&'static str>);
 
 /// Commands with invalid fields, the same on the WebSocket and over HTTP.
@@ -41,7 +41,7 @@ fn bad_fields() -> Vec<Case> {
     add("create", r#""room":"new","members":"bob""#, "bad_field", Some("members"));
     add("invite", r##""conversation":"#ops","user":"carol","role":"king""##, "bad_field", Some("role"));
     add("history", "", "bad_field", Some("conversation"));
-    // Ids outside the alphabet.
+    // Ids with characters that an id may not have.
     for to in ["bob", "", "@", "#", "@a b", "@bob:alice", "#a*b", "#a>", "@é", "#-a", "@a/b", "@a:b:c"] {
         add("send", &format!(r#""to":"{to}","text":"hi""#), "bad_field", Some("to"));
     }
@@ -56,7 +56,7 @@ fn bad_fields() -> Vec<Case> {
     cases
 }
 
-/// Content that is too long, that a store or terminal cannot represent, or that parsers read differently.
+/// Content that is too long, that a store or a terminal cannot represent, or that JSON parsers read differently.
 fn bad_content() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |command, fields: &str, code, field| {
@@ -115,7 +115,7 @@ fn bad_frames() -> [String; 9] {
         .map(str::to_owned)
 }
 
-/// A server with a message from alice to bob and a room of alice's, whose logs must not change.
+/// A server with a message from alice to bob and a room of alice's. The test asserts that invalid input changes neither log.
 struct UnchangedServer {
     server: Server,
     before: String,
@@ -147,7 +147,7 @@ impl UnchangedServer {
     }
 }
 
-/// The first part of the field at fault, such as `data` of `data.a[0]`; an index in a list stays.
+/// The part of a field's path before the first dot, such as `data` of `data.a[0]`. An index before the dot is kept.
 fn first_part(field: &str) -> &str {
     field.split('.').next().unwrap_or(field)
 }
@@ -269,7 +269,7 @@ async fn hostile_14_over_http_a_body_that_is_no_command_is_an_error() {
     unchanged.check().await;
 }
 
-/// Sends a first frame. Returns the error that answers it, if any, and the close code.
+/// Sends the first frame of a connection. Returns the error that answers it, if any, and the close code.
 async fn send_first_frame(server: &Server, frame: Message) -> (Option<Value>, u16) {
     let mut socket: TextSocket = server.open_socket().await;
     socket.writes(frame).await;

@@ -1,5 +1,5 @@
-//! Prices: against the send rate a command counts as one send for each member that it names and each row that it inserts or
-//! erases.
+//! The price of a command is the number of sends as which it counts against the send rate: one for each member that it names and
+//! each row that it inserts or erases.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const HOLD: Duration = Duration::from_secs(1);
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Limits with the default rates per user, and without all other rates.
+/// The limits with only the rates per user, at their defaults; all other rates are off.
 pub(crate) fn user_rates_only() -> Limits {
     Limits { sends_per_user: 50, ..Limits::default().without_rates() }
 }

@@ -1,4 +1,4 @@
-//! Rates and numbers of connections, per connection, user and address.
+//! Limits of rates and of connections: per connection, per user and per address.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn hostile_24_a_flood_of_frames_is_refused_and_then_closed() {
     let (error, code) = socket.floods(r#"{"type":"ping"}"#).await;
     assert_eq!((&error["code"], &error["retryable"], code), (&json!("rate_limited"), &json!(true), 4429));
     assert_eq!(error["id"], json!(null), "it is about the connection, not about a command: {error}");
-    // The delay covers the burst of a new connection, five seconds' worth.
+    // `retry_after` is at least five seconds, the time in which the rate allows as much as the burst of a new connection.
     assert!(error["retry_after"].as_u64().is_some_and(|wait| (5_000..=60_000).contains(&wait)), "{error}");
     bob.receives_nothing().await;
     let mut alice = server.connects("alice").await;
@@ -81,7 +81,7 @@ async fn hostile_24_connections_of_a_user_are_limited() {
     .await;
 }
 
-/// Tries to connect and returns the status with which the handshake is refused.
+/// Tries to connect. Returns the HTTP status if the server refuses the handshake.
 async fn refused_with(server: &Server) -> Option<u16> {
     match Client::open(&server.url()).await {
         Err(ClientError::Handshake { status, .. }) => Some(status),
@@ -150,7 +150,7 @@ async fn hostile_24_a_flood_of_cursors_is_coalesced_to_the_latest_at_their_rate(
     }
     // The rate allows a burst of ten signals, and then two a second until the test has received all.
     assert!(signals < 200, "{signals} signals of 399 cursors");
-    // Over HTTP the server refuses a cursor beyond the rate.
+    // Over HTTP the server answers a cursor beyond the rate with an error.
     let token = server.token("bob", Duration::from_secs(60));
     let read = json!({"conversation": "#general", "upto": 1});
     let refused = loop {
@@ -182,7 +182,7 @@ async fn cursors_delayed_by_their_rate_are_stored_before_the_server_stops() {
             }
         }
     }
-    // When the server has answered the last command, it has read all earlier ones.
+    // The server reads commands in order, so after this answer it has read all earlier ones.
     alice.submits("ping", json!({})).await;
     let mut answered = 0;
     loop {

@@ -6,7 +6,7 @@ use switchboard_protocol::{ErrorCode, EventBody, Seq};
 
 use crate::support::{Person, Server, conversation, text_of, user};
 
-/// Every command in a room; a user who is no member may use none.
+/// Every command about a room. A user who is no member of the room may use none of them.
 fn room_commands() -> Vec<(&'static str, Value)> {
     let here = json!({"conversation": "#ops"});
     vec![
@@ -28,7 +28,7 @@ fn room_commands() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Alice's room, in which bob wrote (seq 3) and was removed (seq 4) before alice wrote again.
+/// A server and its users after these events: bob wrote in alice's room (seq 3), was removed (seq 4), and then alice wrote again.
 struct Removed {
     server: Server,
     alice: Person,

@@ -21,12 +21,12 @@ const MAX_REVOCATION_TIME: Duration = Duration::from_secs(5);
 
 const REVOKED_CODE: u16 = 4502;
 
-/// A server whose clock only the test moves, the clock's time, and an API key.
+/// Starts a server whose clock only the test advances. Returns it with the clock's time and an API key.
 async fn server() -> (Server, Arc<AtomicI64>, String) {
     server_with(|_| {}).await
 }
 
-/// Like [`server`], with other settings.
+/// Like [`server`], with settings that `settings` changes.
 async fn server_with(settings: impl FnOnce(&mut Config)) -> (Server, Arc<AtomicI64>, String) {
     let now = Arc::new(AtomicI64::new(1_800_000_000_500));
     let clock_now = now.clone();
@@ -70,7 +70,7 @@ async fn hostile_22_a_revocation_closes_all_connections_within_five_seconds() {
     let mut bob = server.connects("bob").await;
     alice.says("@bob", "stored").await;
     bob.receives_message("stored").await;
-    // One connection does not read while events arrive.
+    // This connection does not read while events arrive.
     let mut deaf = Raw::connect_with_buffer(server.address(), 4_096).await;
     deaf.upgrades().await;
     deaf.says(&json!({"type": "hello", "token": old}).to_string()).await;
@@ -104,7 +104,7 @@ async fn hostile_22_a_revocation_closes_all_connections_within_five_seconds() {
 async fn hostile_22_tokens_of_a_clock_that_is_ahead_are_revoked_too() {
     const SECOND_MS: i64 = 1_000;
     let (server, now, key) = server().await;
-    // Makes a token like an issuer whose clock is ahead by this many milliseconds.
+    // Makes a token as an issuer does whose clock is ahead of the server's by this many milliseconds.
     let minted_ahead = |ahead: i64| {
         now.fetch_add(ahead, Ordering::Relaxed);
         let token = server.token("alice", Duration::from_secs(36_000));
@@ -116,14 +116,14 @@ async fn hostile_22_tokens_of_a_clock_that_is_ahead_are_revoked_too() {
         server.posts_as(token, "ping", json!({})).await.ok();
     }
     server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
-    // The issuer goes on with the same clock: a token of the next second is valid.
+    // The issuer's clock has advanced: a token of the next second is valid.
     is_refused(&server, &minted_ahead(45 * SECOND_MS)).await;
     now.fetch_add(SECOND_MS, Ordering::Relaxed);
     server.posts_as(&minted_ahead(45 * SECOND_MS), "ping", json!({})).await.ok();
     for _ in 0..3 {
         is_refused(&server, &near).await;
         is_refused(&server, &far).await;
-        // In the third round the clock has passed the `iat` of the token `near`, which stays refused.
+        // In the third round the server's clock has passed the `iat` of the token `near`, but the token must stay refused.
         now.fetch_add(30 * SECOND_MS, Ordering::Relaxed);
     }
 }
@@ -147,7 +147,7 @@ async fn hostile_22_a_revocation_by_a_clock_that_was_ahead_can_be_replaced() {
 
 #[tokio::test]
 async fn hostile_22_a_closing_slow_reader_does_not_survive_a_revocation() {
-    // A queue so large that reading it takes long, beyond the system's buffers.
+    // The queue is larger than the system's buffers, so that the client needs long to read it.
     let (server, _, key) = server_with(|config| config.limits.queue = 64 * 1024 * 1024).await;
     let token = server.token("alice", Duration::from_secs(3_600));
     let mut bob = server.connects("bob").await;

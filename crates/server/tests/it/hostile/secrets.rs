@@ -56,7 +56,8 @@ async fn hostile_06_tokens_keys_and_texts_are_in_no_log_and_no_metric() {
     .await;
     assert!(matches!(closed, Err(ClientError::Handshake { status: 401, .. })));
     let log = server.log_after_stop(&log).await;
-    // The server logs this line below `info`. Whether libraries log at `trace` depends on the features of the whole build.
+    // The server logs this line at a level below `info`, so the log is at that level. Whether libraries log at `trace` depends on
+    // the features of the whole build.
     assert!(log.contains("connection opened"), "the log has what its level lets through: {log}");
     let signature = token.rsplit('.').next().expect("the last part").to_owned();
     for secret in [&token, &bad_token, key.expose(), text, "another text in confidence", &signature] {

@@ -14,17 +14,17 @@ use crate::support::{Person, Process, Raw, Server, command, eventually};
 const MESSAGES: usize = 20_000;
 const ROOM: &str = "#busy";
 
-/// Length of a text: all messages together are far more than the kernel's buffers and [`MEMORY_NOISE_BYTES`].
+/// The length of a text in bytes. All messages together are far longer than the kernel's buffers and [`MEMORY_NOISE_BYTES`].
 const TEXT_BYTES: usize = 1_000;
 
-/// Messages that are pipelined; fewer than `limits.in_flight`.
+/// The number of messages that are sent before an answer is read; less than `limits.in_flight`.
 const BURST: usize = 500;
 
-/// Growth of the server's memory besides the queue: the allocator retains pages for each thread. On a busy machine 5 MB were
-/// measured. All messages together are more than 20 MB, so the test detects an unbounded queue.
+/// By how much the server's memory may grow besides the queue, because the allocator keeps pages for each thread. On a busy machine
+/// 5 MB were measured. All messages together are more than 20 MB, so the test would notice an unbounded queue.
 const MEMORY_NOISE_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Sends messages with these numbers as keys, as fast as they are answered.
+/// Sends messages whose keys are these numbers, as fast as they are answered.
 async fn writes(person: &mut Person, numbers: std::ops::Range<usize>) {
     let text = "x".repeat(TEXT_BYTES);
     for first in numbers.clone().step_by(BURST) {
@@ -42,7 +42,7 @@ async fn writes(person: &mut Person, numbers: std::ops::Range<usize>) {
     }
 }
 
-/// Receives messages with these keys, in order.
+/// Receives the messages whose keys are these numbers, in order.
 async fn reads(person: &mut Person, numbers: std::ops::Range<usize>) {
     for number in numbers {
         match person.next().await {
@@ -54,7 +54,7 @@ async fn reads(person: &mut Person, numbers: std::ops::Range<usize>) {
     }
 }
 
-/// The time until these messages are sent and the listener has received them.
+/// Sends these messages. Returns the time until the listener has received all of them.
 async fn delivery_time(
     writer: &mut Person,
     listener: &mut Person,
@@ -73,7 +73,7 @@ async fn hostile_23_a_stopped_reader_delays_no_other_and_later_receives_every_ev
     writer.makes_room("busy", &["bob", "carol"]).await;
     let mut listener = server.connects("bob").await;
 
-    // The first run is without a stopped reader: it fills the caches and measures the usual time.
+    // The first run has no stopped reader: it fills the caches and measures the usual time.
     let usual = delivery_time(&mut writer, &mut listener, 0..MESSAGES).await;
     let mut reader = Raw::connect_with_buffer(server.address(), 4_096).await;
     reader.says_hello_as("carol").await;
@@ -100,7 +100,7 @@ async fn hostile_23_a_stopped_reader_delays_no_other_and_later_receives_every_ev
     reader.is_still_open().await;
 }
 
-/// The limit of lagging conversations of a connection, and the number of conversations with new events.
+/// The limit of lagging conversations of a connection, and a larger number of conversations that get new events.
 const MAX_LAGS: u32 = 4;
 const ROOMS: usize = 12;
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::support::raw::{FIN, PING, PONG, frame};
 use crate::support::{Process, Raw, Server};
 
-/// More refused connections than the server answers at a time: `REFUSED_PLACES` in `places.rs`.
+/// The number of refused connections: more than the server answers at a time (`REFUSED_PLACES` in `places.rs`).
 const REFUSED_CONNECTIONS: usize = 300;
 
 fn places(connections: u32) -> impl FnOnce(&mut Config) {
@@ -46,7 +46,7 @@ async fn hostile_03_a_new_unauthenticated_connection_replaces_the_oldest_one_and
     dribbling.is_disconnected().await;
     third.writes(frame(FIN | PING, b"x")).await;
     assert_eq!(third.next().await.opcode, PONG, "the newer ones stay");
-    // A user's connection replaces an unauthenticated one, and so does a request.
+    // If all places are taken, a connection or request of a user replaces an unauthenticated connection.
     let mut carol = server.connects("carol").await;
     third.is_disconnected().await;
     assert_eq!(server.gets("/livez").await.status, 200);
@@ -84,7 +84,7 @@ async fn hostile_03_probes_are_answered_when_the_connection_limit_is_reached() {
     bob.receives_message("hi").await;
 }
 
-/// File descriptors of the server, and the connections that it allows with them (`cli/descriptors.rs`).
+/// File descriptors of the server, and the number of connections that it allows with so few (`cli/descriptors.rs`).
 const DESCRIPTORS: u32 = 256;
 const CONNECTIONS: usize = 173;
 
@@ -116,7 +116,7 @@ async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_one_li
         user.says_hello_with(&token).await;
         users.push(user);
     }
-    // Now users have all connections.
+    // Now authenticated users have all connections that the server allows.
     for _ in 0..DESCRIPTORS {
         strangers.push(Raw::connect(server.address()).await);
     }

@@ -1,7 +1,8 @@
 //! A full disk: nothing is acknowledged, reads work, and when there is room again the retries are stored.
 //!
-//! A limit on the size of the server's files replaces the full disk: the server gets an error of `write(2)`, like ENOSPC, and
-//! the test needs no file system and no privileges. The library of `crates/faults-preload` injects errors of `fsync(2)`.
+//! The test limits the size of the server's files instead of filling a disk: the server gets an error of `write(2)`, as with
+//! ENOSPC, and the test needs no file system and no privileges. The library of `crates/faults-preload` injects errors of
+//! `fsync(2)`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::support::{
 
 const WRITE_AHEAD_LOG: &str = "switchboard.db-wal";
 
-/// Fills the disk: no file of the server can grow.
+/// Simulates a full disk: from now on, no file of the server can grow.
 fn fill_disk(server: &Process, data: &Path) {
     let log = std::fs::metadata(data.join(WRITE_AHEAD_LOG)).expect("the log is there").len();
     assert!(log > 0, "the next write appends to the log");
@@ -39,7 +40,7 @@ fn empty_disk(server: &Process) {
 async fn is_unavailable(person: &mut Person, name: &str, fields: serde_json::Value) {
     let failure = person.tries(name, fields).await.expect_err("the disk is full");
     assert_eq!((failure.code, failure.retryable), (ErrorCode::Unavailable, true), "{failure:?}");
-    // waits for: `retry_after`; the server does not try to write before
+    // waits for: `retry_after`, because the server does not try to write earlier
     tokio::time::sleep(Duration::from_millis(failure.retry_after.expect("how long"))).await;
 }
 
@@ -90,7 +91,7 @@ async fn hostile_28_on_a_full_disk_nothing_is_acknowledged_and_reads_work() {
 #[tokio::test]
 async fn hostile_28_on_a_disk_that_fills_up_exactly_the_acknowledged_sends_are_stored() {
     const SENDS: u64 = 500;
-    /// Free bytes for the log: room for some of the batches.
+    /// How many bytes the log may still grow: room for some of the batches.
     const FREE_BYTES: u64 = 200_000;
     let data = TempDir::new().expect("a directory");
     let server = Process::start(data.path()).await;
@@ -136,10 +137,10 @@ async fn hostile_28_on_a_disk_that_fills_up_exactly_the_acknowledged_sends_are_s
     assert!((1..).zip(&log).all(|(seq, event)| event.seq.0 == seq), "seqs without a gap");
 }
 
-/// The least `retry_after` in milliseconds; within it clients can repeat all rejected writes in order.
+/// The least `retry_after` in milliseconds: time for clients to send all rejected writes again, in order.
 const MIN_RETRY_AFTER_MS: u64 = 250;
 
-/// The limit for the text of a message.
+/// The limit for the text of a message, in bytes.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
 
 /// Waits until `/readyz` reports that the server is not ready.
@@ -194,7 +195,7 @@ async fn after_an_fsync_fails_during_scrubbing_the_database_stays_read_only() {
 
 #[tokio::test]
 async fn after_an_fsync_fails_during_a_checkpoint_the_database_stays_read_only() {
-    /// So many messages that the write-ahead log would be three times as long as the length at which it is checkpointed.
+    /// With so many messages the write-ahead log would be three times as long as the length at which the server checkpoints it.
     const MAX_MESSAGES: usize = 96 * 1024 * 1024 / MAX_TEXT_BYTES;
     let disk = FailingDisk::new();
     let server = disk.starts().await;
@@ -273,7 +274,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the server refuses a connection's unnumbered writes after it rejected one of them: `HOLD` in `outbox.rs`.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// A server, and a function that counts the batches that its writer has begun: for each it reads the clock.
+/// Starts a server. Also returns a function that counts the batches that its writer has begun, by the writer's reads of the clock.
 async fn counts_batches() -> (Server, impl Fn() -> usize) {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = count.clone();
@@ -286,7 +287,7 @@ async fn counts_batches() -> (Server, impl Fn() -> usize) {
     (Server::start_with_clock(clock, |_| {}).await, move || count.load(Ordering::SeqCst))
 }
 
-/// Sends a message that is not stored, two that queue behind it, and one when the database can be written again.
+/// Sends a message that the store rejects, two messages that are queued after it, and one when the database can be written again.
 async fn send_after_a_rejected_message() -> Result<(), Stalled> {
     let (server, batches) = counts_batches().await;
     let mut alice = server.connects("alice").await;
@@ -302,7 +303,7 @@ async fn send_after_a_rejected_message() -> Result<(), Stalled> {
     let rejected_at = Instant::now();
     drop(lock);
     let fourth = alice.submits("send", keyed("fourth")).await;
-    // The session may refuse the fourth before the writer reaches the second.
+    // The session may refuse the fourth message before the writer reaches the second.
     let mut unanswered = vec![second, third, fourth];
     while !unanswered.is_empty() {
         let (id, later) = match alice.receives_reply().await {

@@ -2,23 +2,23 @@
 
 use std::path::Path;
 
-/// Locks the table of memberships against readers for a minute.
+/// Locks the table of memberships for a minute, so that no query can read it.
 pub(super) const HOLD_MEMBERS: &str =
     "BEGIN; LOCK TABLE members IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
 
-/// Counts the queries that wait for the lock.
+/// Counts the queries that wait for the lock of [`HOLD_MEMBERS`].
 pub(super) const WAITING_FOR_MEMBERS: &str =
     "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
      WHERE d.datname = current_database() AND relation = 'members'::regclass AND NOT granted";
 
-/// Ends the transaction with the lock.
+/// Ends the transaction of [`HOLD_MEMBERS`] and so releases its lock.
 pub(super) const END_HOLDING: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()";
 
 /// Counts the users with a `last_seen`.
 pub(crate) const USERS_WITH_LAST_SEEN: &str = "SELECT count(*) FROM users WHERE last_seen IS NOT NULL";
 
-/// Begins another segment of the write-ahead log, which needs room on the disk.
+/// Begins another segment of PostgreSQL's write-ahead log, which needs space on the disk.
 pub(crate) const NEXT_SEGMENT: &str = "SELECT pg_switch_wal()";
 
 /// The user id of a customer.

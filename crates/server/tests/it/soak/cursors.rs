@@ -1,4 +1,4 @@
-//! How much read cursors in the middle of a long log delay sends of other users.
+//! How much read cursors in the middle of a long log delay the sends of other users.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::support::{Person, Server, Shared, in_time};
 
-/// Most extra delay of another user's send during the attack.
+/// The most by which the attack may delay another user's send.
 const MAX_EXTRA_DELAY: Duration = Duration::from_millis(40);
 
-/// Sequential sends before the attack and during each of its rounds.
+/// Messages that the user sends one after another, before the attack and in each of its rounds.
 const SENDS_PER_ROUND: usize = 300;
 
 /// Sends messages one after another and returns the longest time until an `ok`.
@@ -22,13 +22,13 @@ async fn slowest_send(person: &mut Person, to: &str, sends: usize) -> Duration {
         let sent = Instant::now();
         person.says(to, &n.to_string()).await;
         slowest = slowest.max(sent.elapsed());
-        // waits for: the send rate
+        // waits for: the next send that the rate allows
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     slowest
 }
 
-/// Waits for this number of answers. Returns how many are errors, and the time for all.
+/// Receives this number of answers. Returns how many are errors, and the time until the last one.
 async fn answers(person: &mut Person, expected: usize) -> (usize, Duration) {
     let began = Instant::now();
     let (mut answered, mut refused) = (0, 0);
@@ -52,7 +52,7 @@ async fn read_cursors_in_a_long_note_to_self_delay_no_send_on_postgresql() {
     let shared = Shared::without_bus().await;
     let mut server = Server::start_production_with(|config| {
         shared.configure(config);
-        // The other user sends without a pause.
+        // The other user sends without pauses, so the send rates are off.
         config.limits.sends_per_connection = 0;
         config.limits.sends_per_user = 0;
     })

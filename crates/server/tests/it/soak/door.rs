@@ -18,7 +18,7 @@ use crate::support::{Process, Raw, assert_single_bytes_are_cheap, in_time, reser
 /// Bytes that each connection sends: nearly `limits.frame`.
 const MESSAGE_BYTES: usize = 60_000;
 
-/// Bytes before `hello`: nearly `limits.hello_frame`.
+/// Bytes that a connection sends before `hello`: nearly `limits.hello_frame`.
 const HELLO_BYTES: usize = 8_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -27,14 +27,14 @@ async fn bytes_in_segments_of_their_own_cost_at_most_200_bytes_each() {
     println!("{}", assert_single_bytes_are_cheap(MESSAGE_BYTES, HELLO_BYTES).await);
 }
 
-/// Flooding tasks, and the connections that each keeps open before it drops the oldest.
+/// Tasks that flood the server, and the connections that each task keeps open before it drops the oldest.
 const FLOOD_TASKS: usize = 8;
 const CONNECTIONS_PER_TASK: usize = 500;
 
 /// The duration of the flood: longer than the interval between two log lines about it.
 const FLOOD_TIME: Duration = Duration::from_secs(65);
 
-/// The longest allowed 99th percentile of probes: orchestrators give each probe a second or more, and retry.
+/// The longest allowed 99th percentile of the time of a probe: orchestrators wait a second or more for a probe, and retry.
 const MAX_PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// Repeatedly connects and begins a request whose body never arrives. Returns the number of connections.
@@ -54,7 +54,7 @@ async fn flood(address: SocketAddr, until: Instant) -> usize {
     made
 }
 
-/// The measurements of a flood.
+/// What was measured during a flood.
 #[derive(Debug, Default)]
 struct Flooded {
     connections: usize,
@@ -65,7 +65,7 @@ struct Flooded {
     connected_users: usize,
 }
 
-/// Requests a path on its own thread, as another process would: a task would wait for the flooding tasks.
+/// Requests a path on a thread of its own, as another process would, because an async task would wait for the flooding tasks.
 fn probe(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -75,7 +75,7 @@ fn probe(address: SocketAddr, path: &str) -> std::io::Result<String> {
     Ok(answer)
 }
 
-/// Floods a server while probes and users connect.
+/// Floods a server while probes are sent and users connect.
 async fn probe_during_a_flood(server: &Process) -> Flooded {
     let until = Instant::now() + FLOOD_TIME;
     let mut flooding = JoinSet::new();

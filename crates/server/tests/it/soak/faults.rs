@@ -58,7 +58,7 @@ async fn assert_status(server: &Process, path: &str, status: u16, reason: &str) 
     eventually(&format!("{path} says {status} {reason:?}"), asks).await;
 }
 
-/// Data and log are on one disk, which is filled and freed twice, with a restart while it is full.
+/// The data and the log of the server are on one disk. The test fills and frees it twice, and restarts the server while it is full.
 #[tokio::test]
 #[ignore = "soak"]
 async fn data_and_log_on_one_disk_survive_that_it_fills_up() {
@@ -97,7 +97,7 @@ async fn data_and_log_on_one_disk_survive_that_it_fills_up() {
         if stops_in_order {
             server.signal("TERM").await;
             assert_eq!(server.ends().await.code(), Some(0), "SIGTERM works");
-            // Fills the room that the stop has freed.
+            // Fills the space that the stopped server has freed.
             disk.fill();
         } else {
             server.kill().await;

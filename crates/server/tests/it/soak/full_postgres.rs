@@ -1,4 +1,4 @@
-//! The disk of PostgreSQL is filled and freed, first for rows and then for its write-ahead log, without which PostgreSQL exits.
+//! PostgreSQL's disk is filled and freed: once by rows, and once by its write-ahead log, without space for which PostgreSQL exits.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn assert_status(server: &Server, path: &str, status: u16, reason: &str) {
     eventually(&format!("{path} says {status} {reason:?}"), asks).await;
 }
 
-/// Asserts that all nodes report why they refuse writes.
+/// Asserts that all nodes report the reason why they refuse writes.
 async fn all_report(cluster: &Cluster, reason: &str) {
     for node in [0, 1] {
         for path in ["/readyz", "/healthz"] {
@@ -42,7 +42,7 @@ async fn all_recover(cluster: &Cluster) {
     }
 }
 
-/// Sends until a message is refused. Returns how many were stored.
+/// Sends messages until the server refuses one. Returns how many were stored.
 async fn sends_until_refused(person: &mut Person) -> u64 {
     let mut stored = 0;
     while person.tries("send", json!({"to": "@bob", "text": "x".repeat(4_000)})).await.is_ok() {
@@ -51,7 +51,8 @@ async fn sends_until_refused(person: &mut Person) -> u64 {
     stored
 }
 
-/// Polls a server without room. Returns how often it reported ready, and how often it was polled.
+/// Polls the readiness of a server whose database has no space. Returns how often the server reported ready, and the number of
+/// polls.
 async fn readiness_while_full(server: &Server) -> (usize, usize) {
     let (end, mut wrong, mut asked) = (Instant::now() + POLL_TIME, 0, 0);
     while Instant::now() < end {
@@ -77,7 +78,7 @@ async fn nodes_report_a_full_postgresql_disk_and_recover() {
     let cluster = Cluster::start_on(shared, 2, |_| {}).await;
     let mut alice = cluster.node(0).connects("alice").await;
     let mut stored = alice.says("@bob", "before").await;
-    // The next messages need new pages.
+    // The disk is full, and the next messages need new database pages.
     disk.fill();
     let begun = Instant::now();
     stored += sends_until_refused(&mut alice).await;

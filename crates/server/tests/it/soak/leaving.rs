@@ -18,22 +18,22 @@ use crate::support::{Person, Process, Raw, Shared, connect_crowd, in_time, reser
 
 const NODES: usize = 3;
 
-/// Users who disconnect, each with a direct conversation, and how many of them reconnect.
+/// Users who disconnect, each of whom has a direct conversation, and how many of them reconnect.
 const DISCONNECTING_USERS: usize = 50_000;
 const RECONNECTING_USERS: usize = 10_000;
 
-/// The time over which they reconnect.
+/// The time over which the reconnecting users are spread.
 const RECONNECT_TIME: Duration = Duration::from_secs(10);
 
-/// Sending users on each node, and the interval between the sends of one.
+/// Users who keep sending on each node, and the interval between two sends of such a user.
 const SENDERS_PER_NODE: usize = 2;
 const SEND_INTERVAL: Duration = Duration::from_millis(20);
 
-/// The durations of the measurement before and after users disconnect, who go offline 5 s later.
+/// How long delays are measured before users disconnect, and after. The disconnected users go offline 5 s later.
 const BASELINE_TIME: Duration = Duration::from_secs(20);
 const LOAD_TIME: Duration = Duration::from_secs(15);
 
-/// How many times longer the 99th percentile may be under load.
+/// By which factor the 99th percentile of the delay may grow under load.
 const MAX_P99_RATIO: f64 = 1.5;
 
 /// The number of cores from which [`MAX_P99_RATIO`] applies: on fewer, clients, database, bus and nodes compete for them.
@@ -45,15 +45,15 @@ const MAX_P99: Duration = Duration::from_millis(250);
 /// The environment variable with the address of the node for a process of clients.
 const ENV_NODE: &str = "SOAK_LEAVING_NODE";
 
-/// The environment variables with the range of the users of that process, and the milliseconds over which they connect.
+/// The environment variables with the range of users of a process of clients, and the milliseconds over which they connect.
 const ENV_FIRST_USER: &str = "SOAK_LEAVING_FIRST";
 const ENV_END_USER: &str = "SOAK_LEAVING_END";
 const ENV_CONNECT_MS: &str = "SOAK_LEAVING_OVER";
 
-/// The line that the process prints when all of its users are connected.
+/// The line that a process of clients prints when all of its users are connected.
 const CONNECTED_LINE: &str = "all connected";
 
-/// Connects these users to a node, spread over a time; with a zero duration as fast as possible.
+/// Connects these users to a node, evenly over the duration `over`. If it is zero, they connect as fast as possible.
 async fn connect(node: SocketAddr, users: Range<usize>, over: Duration) -> Vec<Raw> {
     let connects = |address, number| async move {
         let mut raw = Raw::connect(address).await;
@@ -72,7 +72,7 @@ async fn connect(node: SocketAddr, users: Range<usize>, over: Duration) -> Vec<R
     connecting.join_all().await
 }
 
-/// The process of clients that [`Clients`] starts, because one process has too few descriptors for all.
+/// The program of the process that [`Clients`] starts: one process has too few file descriptors for all clients.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "soak"]
 async fn clients_of_one_node() {
@@ -89,7 +89,7 @@ async fn clients_of_one_node() {
 /// Clients in their own process. When this is dropped, the process is killed and all of them disconnect at once.
 struct Clients {
     process: Child,
-    /// The process ends when its output is closed.
+    /// The output is kept open, because the process ends when it is closed.
     _output: Lines<BufReader<ChildStdout>>,
 }
 
@@ -133,7 +133,7 @@ async fn sends_until(end: Instant, others: &mut [Person]) -> Vec<Duration> {
         let (to, mut took) = (format!("@partner{number}"), Vec::new());
         let mut due = Instant::now();
         while Instant::now() < end {
-            // Each send is measured from the time at which it was due, also if it began late.
+            // The delay of a send is measured from the time at which it was due, even if it began later.
             due = (due + SEND_INTERVAL).max(Instant::now());
             // waits for: the time of the next send
             tokio::time::sleep_until(due).await;

@@ -15,10 +15,10 @@ const CONVERSATIONS: usize = 300_000;
 /// How long the users repeat `hello`.
 const ATTACK_TIME: Duration = Duration::from_secs(60);
 
-/// The longest read of another user.
+/// The longest allowed time of another user's read.
 const MAX_READ_TIME: Duration = Duration::from_millis(150);
 
-/// Reads repeatedly until `end`. Returns the longest time and the number of reads.
+/// Sends `sync` repeatedly until `end`. Returns the longest time until the answer, and the number of reads.
 async fn syncs_until(end: Instant, person: &mut Person) -> (Duration, usize) {
     let (mut worst, mut count) = (Duration::ZERO, 0);
     while Instant::now() < end {
@@ -32,7 +32,7 @@ async fn syncs_until(end: Instant, person: &mut Person) -> (Duration, usize) {
     (worst, count)
 }
 
-/// Repeats `hello` as a user until `end`. Returns the longest time and the number.
+/// Connects and sends `hello` repeatedly until `end`. Returns the longest time until `welcome`, and the number of connections.
 async fn hellos_until(end: Instant, server: &Server, name: &str) -> (Duration, usize) {
     let (mut worst, mut count) = (Duration::ZERO, 0);
     while Instant::now() < end {

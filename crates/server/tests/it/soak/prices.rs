@@ -12,7 +12,7 @@ use switchboard_protocol::Limits;
 use crate::hostile::prices::{room_of, user_rates_only};
 use crate::support::{Person, Server};
 
-/// Sends messages one after another and returns the longest time.
+/// Sends messages one after another and returns the longest time until an `ok`.
 async fn slowest_of(sends: usize, person: &mut Person) -> Duration {
     let mut slowest = Duration::ZERO;
     for _ in 0..sends {

@@ -12,13 +12,13 @@ use crate::support::{Raw, Server, connect_crowd, reserve_descriptors_for_a_crowd
 /// `limits.connections` of the server.
 const MAX_CONNECTIONS: usize = 2_000;
 
-/// Probes that are sent at the same time, again and again.
+/// The number of probes that are sent at the same time; the test repeats them all the time.
 const CONCURRENT_PROBES: usize = 1_000;
 
 /// The duration of the flood.
 const FLOOD_TIME: Duration = Duration::from_secs(20);
 
-/// The longest probe during the flood: the shortest time-out of supervisors.
+/// The longest time that a probe may take during the flood: the shortest time-out that supervisors use.
 const MAX_PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// An unauthenticated connection with a request whose body never arrives.
@@ -40,7 +40,7 @@ async fn many_probes(operators: SocketAddr) -> usize {
     probes.join_all().await.into_iter().filter(|status| *status == 200).count()
 }
 
-/// Probes repeatedly until `until`. Returns the longest time and the number of probes.
+/// Sends probes one after another until `until`. Returns the longest time and the number of probes.
 async fn slowest(operators: SocketAddr, until: Instant) -> (Duration, usize) {
     let (mut slowest, mut count) = (Duration::ZERO, 0);
     while Instant::now() < until {

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use crate::support::{Person, Process, Raw, command};
 
-/// Sessions of one user that stop reading, the conversations with new events, and the conversations between two measurements.
+/// Sessions of one user that stop reading; conversations that get new events; after this many conversations the cost is measured.
 const STALLED_SESSIONS: usize = 20;
 const CONVERSATIONS: usize = 24_000;
 const CONVERSATIONS_PER_STEP: usize = 6_000;
 
-/// Messages that are pipelined; fewer than `limits.in_flight`.
+/// The number of messages that are sent before an answer is read; less than `limits.in_flight`.
 const BURST: usize = 500;
 
 /// Creates these rooms; bob receives an event for each.
@@ -67,7 +67,7 @@ async fn the_cost_of_an_event_does_not_grow_with_the_lags_of_stalled_sessions() 
     }
 }
 
-/// Rooms of the bot, and the duration of its pause.
+/// Rooms of the bot, and how long the bot stops reading.
 const BOT_ROOMS: usize = 2_000;
 const BOT_PAUSE: Duration = Duration::from_secs(5);
 

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A mounted file system of a given size.
+/// A file system in memory, mounted with a fixed size.
 pub(super) struct SmallDisk {
     place: TempDir,
 }
@@ -22,7 +22,7 @@ impl SmallDisk {
         mounted.then_some(Self { place })
     }
 
-    /// The mount point.
+    /// The directory at which the file system is mounted.
     pub(super) fn root(&self) -> &Path {
         self.place.path()
     }
@@ -32,7 +32,7 @@ impl SmallDisk {
         self.place.path().join(name)
     }
 
-    /// Writes a file until the file system is full.
+    /// Writes to a file until the file system is full.
     pub(super) fn fill(&self) {
         let mut file = File::create(self.path("filler")).expect("a file");
         for size in [65_536, 4_096, 1] {
@@ -40,7 +40,7 @@ impl SmallDisk {
         }
     }
 
-    /// Removes the file of [`Self::fill`].
+    /// Removes the file that [`Self::fill`] wrote.
     pub(super) fn free(&self) {
         std::fs::remove_file(self.path("filler")).expect("it was filled");
     }

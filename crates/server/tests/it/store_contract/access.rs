@@ -9,10 +9,10 @@ use switchboard_store::{Change, Committed};
 use super::{Open, TestStore, change, seqs};
 use crate::support::{conversation, in_time, user};
 
-/// Every kind of page of a conversation.
+/// Every query that returns a page of one conversation.
 const PAGES: [&str; 3] = ["sync", "history", "members"];
 
-/// Every kind of change of a conversation.
+/// Every kind of change to the conversation `name`, with its fields.
 fn changes(name: &str) -> Vec<(&'static str, Value)> {
     vec![
         ("send", json!({"to": name, "text": "hi"})),
@@ -29,7 +29,7 @@ fn changes(name: &str) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Tries all queries and changes as a user and returns the refusals.
+/// Sends all queries and changes as a user, and returns the refusals.
 async fn refusals(db: &mut TestStore, actor: &str, name: &str) -> Vec<(&'static str, Refusal)> {
     let mut refusals = Vec::new();
     for page in PAGES {
@@ -59,7 +59,7 @@ pub(super) async fn non_members_receive_the_same_refusal_for_every_command(open:
             for (door, refusal) in &refused {
                 assert_eq!(*refusal, Refusal::not_found(), "{actor} sends {door} for {name}");
             }
-            // The page of conversations is empty for an unknown user, and not refused.
+            // An unknown user gets an empty page of conversations, and not a refusal.
             let open = if actor == "unknown" { 1 } else { 0 };
             let doors = PAGES.len() + 2 + changes(name).len();
             assert_eq!(refused.len() + open, doors, "{actor} in {name}: {refused:?}");
@@ -180,13 +180,13 @@ pub(super) async fn a_reader_who_returns_is_a_reader(open: Open) {
     db.stores("bob", "leave", here.clone()).await;
     db.stores("alice", "invite", about("bob")).await;
     db.says("bob", "#r", "a member").await;
-    // A user who was not a reader is a member after another invitation, also if that user was an admin.
+    // After another invitation, a user who was not a reader is a member, even if that user was an admin before.
     db.stores("alice", "role", json!({"conversation": "#r", "user": "dan", "role": "admin"})).await;
     db.stores("dan", "leave", here.clone()).await;
     let joined = db.stores("dan", "join", here.clone()).await;
     assert!(!joined.event.expect("an event").to_json().contains("role"));
     assert_eq!(db.summary("dan", "#r").await.role, Role::Member);
-    // The first user who joins an empty room becomes its admin, also if that user was a reader.
+    // The first user who joins an empty room becomes its admin, even if that user was a reader before.
     for name in ["bob", "dan", "carol", "alice"] {
         db.stores(name, "leave", here.clone()).await;
     }
@@ -205,7 +205,7 @@ pub(super) async fn an_api_key_can_add_a_user_to_an_empty_room(open: Open) {
     };
     db.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
     db.says("alice", "#r", "before").await;
-    // With an API key the back end cannot add a user to a room that has members.
+    // With an API key, the back end cannot add a user to a room that already has members.
     db.submits("shop", with_key("carol"));
     assert_eq!(db.outcome().await.expect_err("it has members"), Refusal::not_found());
     db.stores("bob", "leave", here.clone()).await;
@@ -219,7 +219,7 @@ pub(super) async fn an_api_key_can_add_a_user_to_an_empty_room(open: Open) {
     db.submits("shop", with_key("bob"));
     let Ok(Committed::Event(first)) = db.outcome().await else { panic!("not invited") };
     assert_eq!((first.seq, first.event.is_some()), (Seq(5), true));
-    // A repeated invitation returns the same event.
+    // The same invitation again returns the event of the first.
     db.submits("shop", with_key("bob"));
     let Ok(Committed::Event(again)) = db.outcome().await else { panic!("not repeated") };
     assert_eq!((again.seq, again.event.is_some()), (Seq(5), false));

@@ -29,7 +29,7 @@ pub(super) async fn history_shows_messages_in_their_current_state(open: Open) {
     assert_eq!(serde_json::to_value(&first.reactions).expect("JSON"), json!({"👍": ["bob"]}));
     assert_eq!((text(second), second.reply_to, second.edited), (Some("second"), Some(Seq(2)), None));
     assert_eq!(db.summary("bob", "#r").await.last.as_ref(), Some(second));
-    // The log has the original texts.
+    // The log keeps the original texts, also of edited messages.
     let log = db.log("bob", "#r").await;
     assert_eq!(seqs(&log), (1..=6).map(Seq).collect::<Vec<_>>());
     assert!(matches!(&log[1].body, EventBody::Message { text: Some(text), .. } if text.as_str() == "first"));

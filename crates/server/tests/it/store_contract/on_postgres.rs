@@ -5,7 +5,7 @@ use switchboard_store::CommitMetrics;
 use switchboard_store::clock::Clock;
 use switchboard_store::postgres::{Abilities, Settings};
 
-/// The URL of an empty database, in a PostgreSQL that all tests share.
+/// Creates an empty database in the PostgreSQL that all tests share, and returns its URL.
 pub(super) fn new_database() -> anyhow::Result<String> {
     let made = std::thread::spawn(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

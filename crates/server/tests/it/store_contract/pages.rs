@@ -12,7 +12,7 @@ use switchboard_store::{Batch, Committed};
 use super::{Open, Rules, TestStore, change, seqs};
 use crate::support::{in_time, user};
 
-/// Limits of a page: four items, or about two messages of 1,000 bytes.
+/// Limits with which a page has at most four items, or about two messages of 1,000 bytes.
 fn small_pages() -> Rules {
     Rules { limits: Limits { page: 4, page_bytes: 2_000, ..Limits::default() }, ..Rules::default() }
 }
@@ -63,7 +63,7 @@ pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: Ope
         db.says("alice", "@bob", "hi").await;
         db.stores("bob", "react", json!({"conversation": "@alice", "target": 1, "emoji": "x"})).await;
     }
-    // The reaction is an event, too, so the short messages are 5 and 7 to 11.
+    // The reaction is an event, too, so the seqs of the short messages are 5 and 7 to 11.
     for (before, limit, expected, expected_more) in [
         (None, Some(3), vec![9, 10, 11], true),
         (None, Some(100), vec![8, 9, 10, 11], true),
@@ -84,7 +84,7 @@ pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: Ope
     }
 }
 
-/// A page of history around an event: its seqs, and whether there are more before and after.
+/// Requests a page of history around an event. Returns its seqs, and whether there are more messages before and after.
 async fn around(db: &TestStore, actor: &str, seq: u64, limit: u32) -> (Vec<u64>, bool, bool) {
     let fields = json!({"conversation": "@alice:bob", "around": seq, "limit": limit});
     match db.asks(actor, "history", fields).await {
@@ -151,7 +151,8 @@ pub(super) async fn a_page_around_an_event_is_found_across_other_events_and_boun
     for _ in 0..4 {
         db.says("alice", "@bob", &long).await;
     }
-    // 204 to 207 are long. The page is filled from the requested event on, and may exceed its bytes by one item.
+    // The messages 204 to 207 are long. The page is filled from the requested message on, and may exceed its byte limit by one
+    // item.
     assert_eq!(around(&db, "bob", 205, 100).await, (vec![204, 205], true, true));
     assert_eq!(around(&db, "bob", 207, 100).await, (vec![206, 207], true, false));
     db.opens_again().await;
@@ -189,7 +190,7 @@ pub(super) async fn a_page_of_history_matches_its_head_during_writes(open: Open)
     const EDITS_PER_BATCH: u64 = 5;
     let mut db = TestStore::new(open).await;
     db.says("alice", "@bob", "1").await;
-    // The text of each edit is its number, so the text shows up to which edit the page is folded.
+    // The text of each edit is its number, so it shows which was the latest edit when the page was read.
     let mut pages = Vec::new();
     for edit in 2..=EDITS {
         let text = edit.to_string();
@@ -208,7 +209,7 @@ pub(super) async fn a_page_of_history_matches_its_head_during_writes(open: Open)
 }
 
 pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open) {
-    // Conversations with the same millisecond have no defined order, so the clock advances.
+    // Two conversations with the same time have no defined order, so the clock advances with each read.
     let now = AtomicI64::new(0);
     let clock = Clock::from_fn(move || Timestamp::from_millis(now.fetch_add(1, Ordering::Relaxed)));
     let limits = Limits { page: 3, ..Limits::default() };
@@ -233,7 +234,7 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open)
     }
     assert_eq!(found, ["@b:zoe", "@e:zoe", "@d:zoe", "@c:zoe", "@a:zoe"]);
     let Some(snapshot) = db.snapshot("zoe", &[]).await else { panic!("zoe was seen") };
-    // The pages of memberships have each conversation once, and mark the latest.
+    // The pages of memberships contain each conversation once, and mark the latest ones.
     let (zoe, mut page) = (user("zoe"), snapshot.memberships);
     let (mut joined, mut latest) = (page.joined.to_vec(), page.latest);
     while let Some(after) = page.next {
@@ -277,7 +278,7 @@ pub(super) async fn members_are_paged_in_the_order_in_which_users_were_created(o
         (None, Some(1), vec!["m"], true),
         (None, Some(2), vec!["m", "Z"], true),
         (Some("Z"), Some(2), vec!["a", "k"], true),
-        // A former member is also a valid `after`.
+        // A user who has left is also valid as `after`.
         (Some("b"), Some(99), vec!["k", "z"], false),
         (Some("k"), Some(2), vec!["z"], false),
         (Some("z"), None, vec![], false),

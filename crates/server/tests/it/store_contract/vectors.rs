@@ -1,4 +1,4 @@
-//! The wire vectors of `testdata/protocol/fold.json`: events and the messages that they fold to.
+//! The wire vectors of `testdata/protocol/fold.json`: events, and the messages that result from applying them.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Writes and their outcomes.
+//! Writes, and the outcomes that the store reports for them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -99,7 +99,7 @@ pub(super) async fn a_key_is_stored_once_per_sender(open: Open) {
     let of_another = db.stores("bob", "send", json!({"to": "@alice", "key": "k", "text": "ho"})).await;
     assert_eq!(of_another.seq, Seq(3), "each sender has their own keys");
     assert_eq!(db.log("bob", "@alice:bob").await.len(), 3);
-    // The second send is recognized as a duplicate, also if both are in one transaction.
+    // The store recognizes the second send as a duplicate, even if both sends are in one transaction.
     for _ in 0..2 {
         db.submits("alice", change("send", &json!({"to": "@bob", "key": "twice", "text": "hi"})));
     }

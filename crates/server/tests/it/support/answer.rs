@@ -1,8 +1,8 @@
-//! Answers of the server over HTTP.
+//! HTTP responses of the server.
 
 use serde_json::Value;
 
-/// An answer, read to its end.
+/// An HTTP response whose whole body has been read.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -17,7 +17,7 @@ impl Answer {
         Self { status, headers, text: answer.text().await.expect("a body") }
     }
 
-    /// The answer to a WebSocket handshake, which has no body if it succeeds.
+    /// Reads the response to a WebSocket handshake, which has no body if the handshake succeeds.
     pub(super) async fn of_handshake(request: reqwest::RequestBuilder) -> Self {
         let answer = request.send().await.expect("an answer");
         let (status, headers) = (answer.status(), answer.headers().clone());
@@ -26,17 +26,17 @@ impl Answer {
         Self { status: status.as_u16(), headers, text }
     }
 
-    /// A header; empty if it is missing.
+    /// The value of a header; empty if the header is missing.
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// The length of the body in its encoding, in bytes.
+    /// The value of `content-length`: the length of the body as it was sent, in bytes.
     pub(crate) fn length(&self) -> usize {
         self.header("content-length").parse().expect("a length")
     }
 
-    /// The body as JSON.
+    /// The body, parsed as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }

@@ -4,8 +4,8 @@ use switchboard::config::{ClusterConfig, Config, EngineUrl};
 
 use super::Server;
 
-/// With `TEST_STORE=postgres` every server of these tests is a node on its own PostgreSQL database, with NATS: tests that do
-/// not depend on SQLite must pass there, too.
+/// With `TEST_STORE=postgres` every server of the tests is a cluster node on its own PostgreSQL database, with NATS. Tests that do
+/// not depend on SQLite must pass with it, too.
 pub(super) async fn requested_by_environment() -> Option<Shared> {
     match std::env::var("TEST_STORE") {
         Ok(store) if store == "postgres" => Some(Shared::new().await),
@@ -19,7 +19,7 @@ pub(super) async fn requested_by_environment() -> Option<Shared> {
 pub(crate) struct Shared {
     pub(crate) store: EngineUrl,
     pub(crate) bus: Option<EngineUrl>,
-    /// The prefix of its subjects, because other tests use the same nats-server.
+    /// The prefix of the cluster's NATS subjects, because other tests use the same nats-server.
     pub(crate) prefix: String,
 }
 
@@ -71,7 +71,7 @@ impl Cluster {
         Self::start_on(Shared::new().await, nodes, |_| {}).await
     }
 
-    /// Starts a cluster on an existing database, with other settings.
+    /// Starts a cluster on an existing database, with settings that `settings` changes.
     pub(crate) async fn start_on(shared: Shared, nodes: usize, settings: impl Fn(&mut Config)) -> Self {
         let mut cluster = Self { shared, nodes: Vec::new() };
         for _ in 0..nodes {
@@ -89,7 +89,7 @@ impl Cluster {
         &self.nodes[number]
     }
 
-    /// A node that a test stops or starts.
+    /// The node with this number, for a test that stops or starts it.
     pub(crate) fn node_mut(&mut self, number: usize) -> &mut Server {
         &mut self.nodes[number]
     }

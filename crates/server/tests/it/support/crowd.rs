@@ -10,15 +10,15 @@ use super::Raw;
 /// Most connections of a crowd.
 pub(crate) const CROWD_SIZE: usize = 10_000;
 
-/// Open files of this test besides the crowd, and of tests that run at the same time.
+/// Files that this test opens besides the crowd, and files of tests that run at the same time.
 const MAX_OTHER_FILES: u64 = 1_000;
 
-/// Connections that are made concurrently.
+/// How many connections are opened at the same time.
 const CONNECT_BATCH: usize = 50;
 
 static CROWD_LOCK: Mutex<()> = Mutex::const_new(());
 
-/// Waits until no other test has a crowd, and raises the limit of open files. The result is dropped after the crowd.
+/// Waits until no other test has a crowd, and raises the limit of open files. Drop the returned guard when the crowd is closed.
 pub(crate) async fn reserve_descriptors_for_a_crowd() -> MutexGuard<'static, ()> {
     let lock = CROWD_LOCK.lock().await;
     let files = rlimit::increase_nofile_limit(u64::MAX).expect("a limit of files");
@@ -29,7 +29,7 @@ pub(crate) async fn reserve_descriptors_for_a_crowd() -> MutexGuard<'static, ()>
     lock
 }
 
-/// Makes connections in batches. Returns them in the order of their numbers.
+/// Opens a connection for each number, several at a time. Returns the connections in the order of their numbers.
 pub(crate) async fn connect_crowd<F>(
     numbers: std::ops::Range<usize>,
     address: SocketAddr,

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use super::Process;
 
-/// A data directory with faults for the servers that run on it.
+/// A data directory; the test can inject disk faults into the servers that use it.
 pub(crate) struct FailingDisk {
     /// Injects the faults.
     pub(crate) control: Control,
@@ -37,7 +37,7 @@ impl FailingDisk {
         self.control.data()
     }
 
-    /// The environment variables that put a program's files on this disk.
+    /// The environment variables that make a program use this disk.
     pub(crate) fn environment(&self) -> &[(String, String)] {
         &self.settings
     }

@@ -18,7 +18,7 @@ const CONNECTIONS: usize = 8;
 /// The most memory, in bytes, that the server may use for each received byte.
 const MAX_BYTES_PER_BYTE: u64 = 200;
 
-/// Growth of the process, in bytes, that has other causes: caches of the threads, buffers of the log.
+/// By how much the server's memory may grow for other reasons, in bytes: caches of the threads, buffers of the log.
 const MEMORY_NOISE_BYTES: u64 = 512 * 1024;
 
 /// How long a connection sends at most: the server waits 10 s for a body.
@@ -41,7 +41,7 @@ enum Dribble {
 }
 
 impl Dribble {
-    /// Opens a connection and sends all that comes before the single bytes.
+    /// Opens a connection and sends everything that precedes the single bytes.
     async fn begin(&self, server: &Process, bytes: usize) -> Raw {
         let mut raw = Raw::connect(server.address()).await;
         match self {
@@ -91,7 +91,7 @@ impl Dribble {
 
 /// Sends `bytes` single bytes over each of eight connections. Returns how many were sent, and the growth of the server in bytes.
 async fn dribble(server: &Process, what: Dribble, bytes: usize) -> (u64, u64) {
-    // Warms up: allocations at first use are no cost of a byte.
+    // Warms up, because memory that the server allocates only at first use must not count as the cost of a byte.
     drop(dribble_over_connections(server, &what, 10).await);
     let before = server.resident();
     let connections = dribble_over_connections(server, &what, bytes).await;

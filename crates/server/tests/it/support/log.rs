@@ -1,4 +1,4 @@
-//! The log of the real program, read line by line in either format.
+//! The log of the server's program, read line by line in either format.
 
 use std::fs::File;
 use std::path::Path;
@@ -63,7 +63,8 @@ pub(crate) fn only_line<'a>(lines: &'a [LogLine], message: &str) -> &'a LogLine 
     found[0]
 }
 
-/// Runs a production server, stops it after `work`, and returns its log. The connections that `work` returns are open until then.
+/// Runs a production server, stops it after `work`, and returns its log. The connections that `work` returns stay open until the
+/// stop.
 pub(crate) async fn log_of_server<T>(
     format: &str,
     settings: &[(&str, &str)],

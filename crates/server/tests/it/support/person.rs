@@ -1,4 +1,4 @@
-//! A user on one device: sends commands, receives frames.
+//! A user on one device, who sends commands and receives frames.
 
 use serde_json::{Value, json};
 use switchboard_client::{Client, ClientError};
@@ -32,7 +32,7 @@ impl Person {
         &self.welcome.user
     }
 
-    /// Sends a command and waits for its answer.
+    /// Sends a command and returns the server's answer.
     pub(crate) async fn tries(&mut self, name: &str, fields: Value) -> Result<OkBody, Failure> {
         match in_time(name, self.client.call(command(name, &fields))).await {
             Ok(body) => Ok(body),
@@ -41,7 +41,7 @@ impl Person {
         }
     }
 
-    /// Sends a command that succeeds.
+    /// Sends a command, which must succeed.
     pub(crate) async fn does(&mut self, name: &str, fields: Value) -> OkBody {
         let sent = fields.to_string();
         match self.tries(name, fields).await {
@@ -50,12 +50,12 @@ impl Person {
         }
     }
 
-    /// Sends a command that stores an event.
+    /// Sends a command, which must store an event.
     pub(crate) async fn stores(&mut self, name: &str, fields: Value) -> Stored {
         stored(self.does(name, fields).await)
     }
 
-    /// Sends a command that is refused.
+    /// Sends a command, which must be refused, and returns the error code.
     pub(crate) async fn is_refused(&mut self, name: &str, fields: Value) -> ErrorCode {
         let sent = fields.to_string();
         match self.tries(name, fields).await {
@@ -84,7 +84,7 @@ impl Person {
         self.does("create", json!({"room": room, "members": members, "public": true})).await;
     }
 
-    /// Sends a command without waiting; the answer is among the next frames.
+    /// Sends a command and returns its id without waiting; the answer is among the next frames.
     pub(crate) async fn submits(&mut self, name: &str, fields: Value) -> i64 {
         self.client.submit(command(name, &fields)).await.expect("sent")
     }
@@ -144,7 +144,7 @@ impl Person {
         self.client.close_code()
     }
 
-    /// The log after an event, page by page.
+    /// The log of a conversation after the event `after`, read page by page.
     pub(crate) async fn log_after(&mut self, conversation: &str, after: u64) -> Vec<Event> {
         let (mut log, mut cursor) = (Vec::new(), Seq(after));
         loop {
@@ -158,12 +158,12 @@ impl Person {
         }
     }
 
-    /// The whole log.
+    /// The whole log of a conversation.
     pub(crate) async fn log(&mut self, conversation: &str) -> Vec<Event> {
         self.log_after(conversation, 0).await
     }
 
-    /// The latest messages in their current state.
+    /// The latest messages of a conversation in their current state.
     pub(crate) async fn history(&mut self, conversation: &str) -> Vec<Message> {
         let page = self.does("history", json!({"conversation": conversation, "limit": 200})).await;
         let OkBody::History { messages, .. } = page else { panic!("no history but {page:?}") };
@@ -176,14 +176,14 @@ impl Person {
         messages.into_iter().find(|message| message.seq == Seq(seq)).expect("the message")
     }
 
-    /// The members.
+    /// The members of a conversation.
     pub(crate) async fn members(&mut self, conversation: &str) -> Vec<Member> {
         let page = self.does("members", json!({"conversation": conversation})).await;
         let OkBody::Members { members, .. } = page else { panic!("no members but {page:?}") };
         members
     }
 
-    /// The conversations, latest activity first.
+    /// The conversations of the user, latest activity first.
     pub(crate) async fn conversations(&mut self) -> Vec<Summary> {
         let page = self.does("conversations", json!({"limit": 200})).await;
         let OkBody::Conversations { conversations, .. } = page else { panic!("none but {page:?}") };

@@ -1,4 +1,4 @@
-//! The real program in its own process, for tests of kills, signals and memory.
+//! The server's program in a process of its own, for tests of kills, signals and memory.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -28,7 +28,7 @@ fn program() -> Command {
 pub(crate) struct Process {
     child: Child,
     address: SocketAddr,
-    /// Makes tokens, for a production server.
+    /// Makes tokens for users, if the server is a production server.
     mint: Option<Authenticator>,
     /// The server's standard output.
     output: Option<Lines<BufReader<ChildStdout>>>,
@@ -40,7 +40,7 @@ impl Process {
         Self::start_with(data, &[]).await
     }
 
-    /// Starts a `dev` server with other settings, as environment variables.
+    /// Starts a `dev` server with these settings, as environment variables.
     pub(crate) async fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
         Self::run(program(), "dev", data, settings, Stdio::null(), None).await
     }
@@ -136,7 +136,7 @@ impl Process {
         in_time("an answer over HTTP", Answer::of(http.get(format!("http://{}{path}", self.address)))).await
     }
 
-    /// Sends a command over HTTP as a user of a production server, or with another bearer token, and other headers.
+    /// Sends a command over HTTP as a user of a production server or with another bearer token, and with additional headers.
     pub(crate) async fn posts(
         &self,
         bearer: &str,
@@ -195,7 +195,7 @@ impl Process {
         kilobytes * 1024
     }
 
-    /// The longest total time that a thread of the process was runnable and waited for a processor.
+    /// The longest total time for which a thread of the process was ready to run but waited for a processor.
     pub(crate) fn longest_scheduling_delay(&self) -> Duration {
         let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("Linux has /proc");
         let wait = |thread: std::fs::DirEntry| {

@@ -1,4 +1,4 @@
-//! A TCP connection for bytes that no client would send.
+//! A TCP connection on which a test can send bytes that no client would send.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -97,21 +97,21 @@ impl Raw {
         )
     }
 
-    /// Sends a WebSocket handshake with more headers, each with CR LF, and returns the head of the answer.
+    /// Sends a WebSocket handshake with additional headers, each of which ends with CR LF. Returns the head of the response.
     pub(crate) async fn asks_for_upgrade(&mut self, headers: &str) -> String {
         let request = format!("{}{headers}\r\n", self.handshake());
-        // This fails if the server answers before it has read everything.
+        // This fails if the server responds before it has read everything.
         let _ = self.tries_to_write(request).await;
         self.head().await
     }
 
-    /// Sends a WebSocket handshake with more headers and returns the status of the answer.
+    /// Sends a WebSocket handshake with additional headers and returns the status of the response.
     pub(crate) async fn upgrade_status(&mut self, headers: &str) -> u16 {
         let head = self.asks_for_upgrade(headers).await;
         head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
     }
 
-    /// Reads the head of an answer.
+    /// Reads the head of an HTTP response.
     pub(crate) async fn head(&mut self) -> String {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -121,7 +121,7 @@ impl Raw {
         head
     }
 
-    /// Reads the body of an answer with this head.
+    /// Reads the body of the HTTP response with this head.
     pub(crate) async fn reads_body(&mut self, head: &str) -> Vec<u8> {
         let length = head
             .lines()
@@ -131,13 +131,13 @@ impl Raw {
         body
     }
 
-    /// Makes this connection a WebSocket.
+    /// Turns this connection into a WebSocket.
     pub(crate) async fn upgrades(&mut self) {
         let head = self.asks_for_upgrade("").await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     }
 
-    /// Makes this connection a WebSocket, sends `hello` with a user name and receives `welcome`.
+    /// Turns this connection into a WebSocket, sends `hello` with a user name and receives `welcome`.
     pub(crate) async fn says_hello_as(&mut self, name: &str) {
         self.upgrades().await;
         self.says(&format!(r#"{{"type":"hello","user":"{name}"}}"#)).await;
@@ -145,7 +145,7 @@ impl Raw {
         assert_eq!(welcome["type"], "welcome", "{welcome}");
     }
 
-    /// Makes this connection a WebSocket, sends `hello` with a token and receives `welcome`.
+    /// Turns this connection into a WebSocket, sends `hello` with a token and receives `welcome`.
     pub(crate) async fn says_hello_with(&mut self, token: &str) {
         self.upgrades().await;
         self.says(&format!(r#"{{"type":"hello","token":"{token}"}}"#)).await;
@@ -173,7 +173,7 @@ impl Raw {
         (word("code").expect("a code"), word("field"))
     }
 
-    /// Sends a text repeatedly without a pause, while it reads the answers, until the server closes. Returns the close code.
+    /// Sends a text again and again, and reads the answers, until the server closes the connection. Returns the close code.
     pub(crate) async fn floods(&mut self, text: &str) -> u16 {
         let frames = frame(FIN | TEXT, text.as_bytes()).repeat(1_000);
         let (mut reader, mut writer) = tokio::io::split(&mut self.stream);
@@ -198,11 +198,11 @@ impl Raw {
         .await
     }
 
-    /// Reads slowly until the future is dropped.
+    /// Reads slowly, like a slow consumer, until the future is dropped.
     pub(crate) async fn reads_slowly(&mut self) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
-            // At the end of the stream this returns at once; the pause below keeps the loop slow.
+            // At the end of the stream, `read` returns at once; the pause below keeps the loop from spinning.
             let _ = self.stream.read(&mut buffer).await;
             // waits for: the pause of a slow reader
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -218,7 +218,7 @@ impl Raw {
 
     /// Asserts that the connection ends without another byte.
     pub(crate) async fn is_disconnected(&mut self) {
-        // An error is a reset, because the server did not read everything.
+        // A read error means that the server reset the connection, because it had not read everything.
         if let Ok(byte) = in_time("the end of the connection", self.stream.read_u8()).await {
             panic!("another byte: {byte}");
         }
@@ -227,7 +227,7 @@ impl Raw {
     /// Reads until the connection ends.
     pub(crate) async fn ends(&mut self) {
         let mut rest = Vec::new();
-        // An error is a reset, because the server did not read everything.
+        // A read error means that the server reset the connection, because it had not read everything.
         let _ = in_time("the end of the connection", self.stream.read_to_end(&mut rest)).await;
     }
 
@@ -256,14 +256,14 @@ async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Ra
     Ok(RawFrame { opcode: first & 0x0F, payload })
 }
 
-/// A masked frame with the first byte `first`.
+/// Encodes a masked frame. `first` is its first byte: flags and opcode.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = head(first, payload.len() as u64);
     bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     bytes
 }
 
-/// The header of a frame with a payload of `len` bytes, mask included.
+/// Encodes the header of a frame with a payload of `len` bytes, including the mask.
 pub(crate) fn head(first: u8, len: u64) -> Vec<u8> {
     let mut bytes = vec![first];
     match len {

@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
-/// How often a scenario is tried.
+/// How many times a scenario is tried.
 const MAX_TRIES: usize = 5;
 
-/// A step of a scenario took longer than a time-out allows, so that behaviour that looks wrong may be correct.
+/// The error of a try in which a step took so long that behaviour that looks wrong may be correct.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Stalled(#[expect(dead_code, reason = "printed if every try stalls")] String);
 
 impl Stalled {
-    /// Reports wrong behaviour: panics, unless the step took longer than `allowed`.
+    /// Call this when behaviour looks wrong. Panics, unless the step took longer than `allowed`.
     pub(crate) fn assert_late(what: &str, took: Duration, allowed: Duration) -> Self {
         assert!(took > allowed, "{what}, after {took:?} of {allowed:?}");
         Self(format!("{what}, after {took:?} instead of {allowed:?}"))
     }
 }
 
-/// Runs a scenario until one try is not [`Stalled`].
+/// Runs a scenario again until a try is not [`Stalled`].
 pub(crate) async fn retry_if_stalled(scenario: impl AsyncFn() -> Result<(), Stalled>) {
     let mut stalls = Vec::new();
     while stalls.len() < MAX_TRIES {

@@ -8,7 +8,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use super::in_time;
 
-/// A WebSocket whose frames are neither encoded nor decoded.
+/// A WebSocket on which tests send and receive frames as text, not as decoded types.
 pub(crate) struct TextSocket {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
@@ -30,7 +30,7 @@ impl TextSocket {
         self.socket.send(message).await.expect("sent");
     }
 
-    /// The next frame that is not a ping or a pong; `None` at the end without a close frame.
+    /// The next frame that is not a ping or a pong; `None` if the connection ended without a close frame.
     async fn next(&mut self) -> Option<Message> {
         loop {
             match in_time("a frame", self.socket.next()).await {
@@ -60,7 +60,7 @@ impl TextSocket {
         mask_times(&self.receives_text().await)
     }
 
-    /// Sends a frame and returns the next one from the server.
+    /// Sends a text frame and returns the next frame from the server.
     pub(crate) async fn asks(&mut self, text: &str) -> Value {
         self.says(text).await;
         self.receives_json().await
@@ -77,7 +77,7 @@ impl TextSocket {
         in_time("the server closes the flooding connection", async {
             let mut last = Value::Null;
             loop {
-                // This fails after the server has closed; then its close frame has yet to be read.
+                // This fails after the server has closed the connection; its close frame can still be read.
                 let _ = self.socket.send(Message::text(text)).await;
                 match self.next().await {
                     Some(Message::Text(text)) => last = serde_json::from_str(&text).expect(&text),

@@ -2,7 +2,7 @@
 
 use crate::support::Server;
 
-/// Makes every user a member of a room; 100,000 invitations would do the same.
+/// Makes every user a member of a room, as 100,000 invitations would.
 pub(super) fn add_every_user_to(server: &Server, room: &str) {
     let db = rusqlite::Connection::open(server.data().join("switchboard.db")).expect("the database");
     let sql = "INSERT OR IGNORE INTO members (conversation, user, role, since, read, received, sent, read_messages, read_sent)

@@ -22,7 +22,7 @@ const CLOCK_LEEWAY_MS: i64 = 60_000;
 /// The minimum length of an RSA key in DER: RS256 requires a modulus of 2048 bits or more (RFC 7518 section 3.3).
 const MIN_RSA_DER: usize = 2048 / 8;
 
-/// The last second of the year 9999, in seconds since 1970.
+/// The last second of the year 9999, in seconds since 1970. A time in a token must not be later.
 const LAST_SECOND: f64 = 253_402_300_799.0;
 
 /// The identity in a valid token.
@@ -47,7 +47,7 @@ impl Identity {
 /// Why a token is refused or cannot be minted. The message names the remedy and never contains the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// The server has no key.
+    /// The server has no key with which to verify tokens.
     #[error(
         "the server has no secret to verify tokens with; set SWITCHBOARD_AUTH_SECRET_FILE, or in `dev` mode \
          say `user` in place of a token"
@@ -125,7 +125,7 @@ pub struct Authenticator {
     clock: Clock,
     /// The furthest that an issuer's clock has been ahead of this server's so far, in milliseconds, up to [`CLOCK_LEEWAY_MS`].
     ahead: AtomicI64,
-    /// Whether the log already has a warning about a clock that is further ahead.
+    /// Whether a warning was logged about an issuer whose clock is further ahead than [`CLOCK_LEEWAY_MS`].
     warned: AtomicBool,
 }
 

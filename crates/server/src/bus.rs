@@ -84,10 +84,10 @@ pub(crate) enum Notice {
     Signal {
         /// The signal's conversation.
         conversation: ConversationKey,
-        /// True if only the user's own devices receive it because the room is large.
+        /// True if only the user's own devices receive the signal, because the room is large.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         own: bool,
-        /// The user who sent it.
+        /// The user who sent the signal.
         user: UserId,
         /// The signal's frame, as clients receive it.
         frame: Box<RawValue>,

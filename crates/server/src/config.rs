@@ -86,7 +86,7 @@ pub enum LogFormat {
 pub struct LogConfig {
     /// A level, or levels by module such as `info,switchboard=debug`. Its syntax has been checked.
     pub level: String,
-    /// The format.
+    /// How a line of the log is written: as text or as JSON.
     pub format: LogFormat,
 }
 
@@ -154,7 +154,7 @@ pub enum AuthKey {
 /// How tokens are verified.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuthConfig {
-    /// The key. Without one every token is refused; only `dev` starts without one.
+    /// The key that verifies tokens. Without a key every token is refused, and only `dev` starts.
     pub key: Option<AuthKey>,
     /// The required `iss`, if any.
     pub issuer: Option<String>,
@@ -190,7 +190,7 @@ pub struct Config {
     pub operator_listen: Option<SocketAddr>,
     /// The directory of the SQLite database.
     pub data: PathBuf,
-    /// The shared database and the bus of a cluster. With one, `data` is not used.
+    /// The shared database and the bus of a cluster; `None` on a single node. In a cluster, `data` is not used.
     pub cluster: Option<ClusterConfig>,
     /// Web origins whose pages may connect, besides the server's own, in the form that browsers send.
     pub allowed_origins: Vec<String>,
@@ -206,7 +206,7 @@ pub struct Config {
     pub reconnect_spread: Duration,
     /// How tokens are verified.
     pub auth: AuthConfig,
-    /// The log.
+    /// What is logged, and in which form.
     pub log: LogConfig,
     /// The limits for clients.
     pub limits: Limits,

@@ -155,7 +155,7 @@ fn show(url: &str, postgres: bool) -> Option<String> {
 impl std::fmt::Display for EngineUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Some((scheme, _)) = self.0.split_once("://").filter(|(scheme, _)| is_plain(scheme)) else {
-            // A list of keywords such as `host=db password=…`, or a password alone.
+            // The text is a list of keywords such as `host=db password=…`, or a password alone, so all of it is masked.
             return f.write_str(MASK);
         };
         // A PostgreSQL URL with several hosts has only one scheme, so it is not split at commas.

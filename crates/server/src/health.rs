@@ -48,7 +48,7 @@ enum Step {
 }
 
 impl Report {
-    /// Whether the report still agrees with the store about writes: they succeed, or they are refused.
+    /// Whether the report and the store still agree on whether writes succeed.
     fn agrees(&self, store: &SharedStore) -> bool {
         matches!(self.write, Step::Milliseconds(_)) == store.write_fault().is_none()
     }

@@ -332,7 +332,7 @@ pub(crate) fn check_engines(cluster: &ClusterConfig) -> anyhow::Result<()> {
     bus_settings(cluster).as_ref().map_or(Ok(()), nats::check)
 }
 
-/// Until the server stops: drops the rate buckets of inactive users, and logs how many log lines were suppressed.
+/// Drops the rate buckets of inactive users and logs how many log lines were suppressed, at an interval until the server stops.
 async fn sweep(services: Arc<Services>) {
     loop {
         tokio::select! {

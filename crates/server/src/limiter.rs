@@ -50,12 +50,12 @@ impl ConnectionLimiter {
         Self { sends: Bucket::full(now), frames: Bucket::full(now) }
     }
 
-    /// Counts a frame of any kind.
+    /// Counts a frame of any kind, or refuses it if it exceeds the connection's rate.
     pub(crate) fn check_frame(&mut self, rates: &ConnectionRates) -> Result<(), Refusal> {
         check(&mut self.frames, rates.frames)
     }
 
-    /// Counts a command that stores.
+    /// Counts a command that stores, or refuses it if it exceeds the connection's rate.
     pub(crate) fn check_send(&mut self, rates: &ConnectionRates) -> Result<(), Refusal> {
         check(&mut self.sends, rates.sends)
     }
@@ -70,13 +70,13 @@ fn check(bucket: &mut Bucket, rate: Option<Rate>) -> Result<(), Refusal> {
 pub(crate) struct Limiter {
     connections: ConnectionRates,
     sends: Option<Buckets<UserId>>,
-    /// `typing` commands. They are separate from `sends`, so that a user who exceeds this rate can still send.
+    /// Limits `typing` commands. They are separate from `sends`, so that a user who exceeds this rate can still send.
     typing: Option<Buckets<UserId>>,
-    /// `read` and `received` commands. They are separate, because a client sends them when others send messages.
+    /// Limits `read` and `received` commands. They are separate, because a client sends them when other users send messages.
     cursors: Option<Buckets<UserId>>,
-    /// The users that `watch` commands name.
+    /// Limits how many users `watch` commands name.
     watched: Option<Buckets<UserId>>,
-    /// All writes and signals of back ends.
+    /// Limits all writes and signals of back ends.
     keys: Option<Buckets<[u8; 32]>>,
     /// Limits repeated `typing` signals of a user in a conversation. This applies even if `limits` has no rate for them.
     typists: Buckets<(UserId, ConversationId)>,

@@ -53,7 +53,7 @@ pub(crate) struct Log {
 #[derive(Debug)]
 enum Message {
     Line(Box<[u8]>),
-    /// Dropped once all lines before it are written.
+    /// Asks the thread to drop this sender once all lines queued before are written.
     Flush(#[expect(dead_code, reason = "the other end waits for this one to be dropped")] Sender<()>),
 }
 

@@ -27,9 +27,9 @@ pub struct Metrics {
     pub(crate) connections: Gauge,
     /// Events stored.
     pub(crate) accepted: Counter,
-    /// Events queued live for a connection.
+    /// Events queued for a connection as soon as they were published.
     pub(crate) delivered: Counter,
-    /// Events queued for a connection from the log.
+    /// Events queued for a connection after they were read from the log.
     pub(crate) replayed: Counter,
     /// How many lags all connections have: conversations that a connection is reading from the log.
     pub(crate) catching_up: Gauge,

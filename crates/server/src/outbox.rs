@@ -31,8 +31,8 @@ use switchboard_store::refusal::Refusal;
 /// Capacity that the queue of an idle connection keeps, in frames.
 const MAX_IDLE_CAPACITY: usize = 4;
 
-/// The most own events that are remembered until the events before them are applied. Beyond this number, the sender also receives
-/// the event itself, not only `ok`.
+/// The most events of the connection itself that are remembered until earlier events of their conversations are applied. Beyond
+/// this number, the sender also receives the event itself, not only `ok`.
 const MAX_PENDING_OWN_EVENTS: usize = 1_024;
 
 /// How long the hold lasts: after a write without a number was refused, later writes of the connection without a number are
@@ -72,7 +72,7 @@ pub(crate) fn join(events: &[CoalescedEvent]) -> Option<Bytes> {
 pub(crate) struct Queued {
     /// Whole WebSocket frames.
     pub(crate) frame: Bytes,
-    /// When the first live event reached stable storage.
+    /// When the first live event in `frame` reached stable storage.
     pub(crate) stored: Option<Instant>,
 }
 
@@ -95,7 +95,7 @@ pub(crate) struct Outbox {
     metrics: Arc<Metrics>,
 }
 
-/// Own events that the order of their conversations has not reached yet.
+/// Events that this connection has sent and that are stored. They wait until earlier events of their conversations are applied.
 type PendingOwnEvents = BTreeSet<(ConversationKey, Seq)>;
 
 #[derive(Debug, Default)]
@@ -115,11 +115,12 @@ struct Inner {
     /// How many writes have no outcome in the queue yet.
     in_flight: u32,
     closing: Option<CloseCode>,
-    /// How many refusals of writes without a number, which the store's writer has rejected, have been queued.
+    /// How many refusals have been queued for writes without a number that the store's writer rejected.
     rejections_queued: u64,
-    /// When the hold ends. Until then, writes without a number are refused, because an earlier one was not stored.
+    /// When the hold (a pause of writes after a refusal) ends. Until then, writes without a number are refused, because an earlier
+    /// one was not stored.
     hold_until: Option<Instant>,
-    /// The error code with which the hold refuses writes.
+    /// The error code with which writes are refused until `hold_until`.
     hold_code: Option<ErrorCode>,
     waker: Option<Waker>,
     /// Whether the waker was called since the session last registered it.
@@ -135,7 +136,7 @@ pub(crate) struct State {
     pub(crate) bytes: usize,
     /// How many writes have no outcome yet.
     pub(crate) in_flight: u32,
-    /// Whether there is a lag to read from the log.
+    /// Whether the connection has missed events that its session must read from the log.
     pub(crate) behind: bool,
     /// The code to close the connection with once everything is written.
     pub(crate) closing: Option<CloseCode>,
@@ -281,7 +282,8 @@ impl Outbox {
         inner.push(Queued { frame, stored: None });
     }
 
-    /// Queues the refusal of a write without a number that the store's writer rejected, and begins a hold.
+    /// Queues the refusal of a write without a number that the store's writer rejected. For a while, later such writes are refused,
+    /// too.
     pub(crate) fn push_rejection(&self, frame: Bytes) {
         let mut inner = self.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
@@ -293,7 +295,8 @@ impl Outbox {
     /// Returns the write epoch for a write without a number that is submitted now. A later rejection makes the epoch stale.
     ///
     /// # Errors
-    /// There is a hold, or the refusal of an earlier write is not queued yet.
+    /// Writes without a number are refused for a while after an earlier refusal, or the refusal of an earlier write is not queued
+    /// yet.
     pub(crate) fn begin_write(&self) -> Result<WriteEpoch, Refusal> {
         let inner = self.lock();
         if let Some((left, code)) = inner.held() {
@@ -310,8 +313,9 @@ impl Outbox {
         }
     }
 
-    /// Begins a hold after a write without a number that exceeds a rate, and returns the refusal of that write. The next token of
-    /// the rate comes after `wait`. Without the hold, a later pipelined write could take that token and overtake the refused one.
+    /// Begins a hold (a pause of writes) after a write without a number that exceeds a rate, and returns the refusal of that write.
+    /// The next token of the rate comes after `wait`. Without the hold, a later pipelined write could take that token and overtake
+    /// the refused one.
     pub(crate) fn hold_for_rate(&self, wait: Duration) -> Refusal {
         let mut inner = self.lock();
         inner.hold(ErrorCode::RateLimited);
@@ -319,7 +323,8 @@ impl Outbox {
         Refusal::too_fast(wait.max(left))
     }
 
-    /// Begins a hold after a write without a number that the store's queue refused. Writes that are in that queue are not affected.
+    /// Begins a hold (a pause of writes) after the store's queue refused a write without a number. Writes in that queue are not
+    /// affected.
     pub(crate) fn hold(&self) {
         self.lock().hold(ErrorCode::Unavailable);
     }
@@ -418,14 +423,15 @@ impl Connection for Outbox {
 }
 
 impl Inner {
-    /// Begins a hold, unless one has begun and not ended.
+    /// Begins a hold (a pause of writes after a refusal), unless one has begun and not ended.
     fn hold(&mut self, code: ErrorCode) {
         if self.held().is_none() {
             (self.hold_until, self.hold_code) = (Some(Instant::now() + HOLD), Some(code));
         }
     }
 
-    /// If there is a hold: the time until it ends, and the error code with which it refuses writes.
+    /// If writes are paused after a refusal: the time until the pause ends, and the error code with which writes are refused until
+    /// then.
     fn held(&self) -> Option<(Duration, ErrorCode)> {
         let (until, code) = self.hold_until.zip(self.hold_code)?;
         let left = until.saturating_duration_since(Instant::now());

@@ -54,7 +54,7 @@ struct Counts {
     /// How many admitted connections have not ended, including evicted ones.
     admitted: usize,
     strangers: Evictable,
-    /// How many strangers' probes are being answered. Such a stranger is not evicted before it has its answer.
+    /// How many probes of unauthenticated clients are being answered. Such a client is not evicted before it has its answer.
     probing: usize,
     /// The refused connections that have not sent their request.
     refused: Evictable,
@@ -72,7 +72,7 @@ struct Evictable {
 }
 
 impl Evictable {
-    /// Notifies the oldest connection to end. Returns `false` if there is none, or if too many evicted connections have not ended
+    /// Tells the oldest connection to end. Returns `false` if there is none, or if too many evicted connections have not ended
     /// yet.
     fn evict_oldest(&mut self) -> bool {
         if self.evicted.len() >= MAX_EVICTING {
@@ -99,7 +99,7 @@ impl Evictable {
 /// Why a connection is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Full {
-    /// The server has as many connections as it may have, and cannot evict a stranger.
+    /// The server has as many connections as it may have, and none that it can evict.
     Server,
     /// The client's address has as many connections as it may have.
     Address,
@@ -131,8 +131,8 @@ impl Places {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits a new connection. Returns its place, and whether the oldest stranger was evicted for it. `address` is `None` for a
-    /// connection of a proxy, which counts for no address until the proxy has named the client.
+    /// Admits a new connection. Returns its place, and whether the oldest unauthenticated connection was evicted for it. `address`
+    /// is `None` for a connection of a proxy, which counts for no address until the proxy has named the client.
     pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<(Arc<Place>, bool), Full> {
         let of_address = OnceLock::new();
         if let Some(address) = address {
@@ -169,7 +169,8 @@ impl Places {
         Some(RefusedPlace { places: self.clone(), number, evicted, answering: AtomicBool::new(false) })
     }
 
-    /// Evicts at most `most` of the oldest strangers, to free their file descriptors. Returns how many it has evicted.
+    /// Evicts at most `most` of the oldest unauthenticated connections, to free their file descriptors. Returns how many it has
+    /// evicted.
     pub(crate) fn evict_strangers(&self, most: usize) -> usize {
         let mut counts = self.counts();
         (0..most).take_while(|_| counts.strangers.evict_oldest()).count()
@@ -183,11 +184,11 @@ impl Counts {
     }
 }
 
-/// The place of a connection among those that the server allows. Dropping it makes room for another connection.
+/// The permit of an admitted connection, which counts towards the limits. Dropping it makes room for another connection.
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<Places>,
-    /// The place among the connections of its address, once the address is known.
+    /// The permit that counts towards the limit of the connection's address, once that address is known.
     of_address: OnceLock<AddressPlace>,
     number: u64,
     evicted: Arc<Notify>,
@@ -203,13 +204,14 @@ impl Place {
         Ok(())
     }
 
-    /// Called when the connection has authenticated: it is no stranger any more. Returns `false` if it has been evicted.
+    /// Called when the connection has authenticated: it cannot be evicted any more. Returns `false` if it has been evicted
+    /// already.
     pub(crate) fn authenticate(&self) -> bool {
         self.places.counts().strangers.keep(self.number)
     }
 
-    /// Called when a probe has arrived: protects a stranger from eviction until the probe is answered. `None` if too many probes
-    /// are being answered, or if the connection is no stranger or has been evicted.
+    /// Called when a probe has arrived: protects an unauthenticated connection from eviction until the probe is answered. `None`
+    /// if too many probes are being answered, or if the connection has authenticated or has been evicted.
     pub(crate) fn begin_probe(self: &Arc<Self>) -> Option<Probing> {
         let mut counts = self.places.counts();
         if counts.probing >= self.places.refused || counts.strangers.waiting.remove(&self.number).is_none() {
@@ -220,13 +222,13 @@ impl Place {
         Some(Probing(self.clone()))
     }
 
-    /// Resolves when the connection must end because newer strangers need its place.
+    /// Resolves when the connection must end because newer unauthenticated connections need its place.
     pub(crate) async fn evicted(&self) {
         self.evicted.notified().await;
     }
 }
 
-/// Protects a stranger from eviction until it is dropped, because a probe is being answered.
+/// Protects an unauthenticated connection from eviction until this is dropped, because its probe is being answered.
 #[derive(Debug)]
 pub(crate) struct Probing(Arc<Place>);
 
@@ -247,7 +249,8 @@ impl Drop for Place {
     }
 }
 
-/// The place of a refused connection while it is served. Dropping it makes room for another refused connection.
+/// The permit of a connection over the limits, until it has its answer and is closed. Dropping it makes room for another such
+/// connection.
 #[derive(Debug)]
 pub(crate) struct RefusedPlace {
     places: Arc<Places>,

@@ -56,12 +56,12 @@ const INPUT_QUEUE: usize = 8_192;
 /// The most requests that the router handles before it handles commits again.
 const MAX_INPUTS: usize = 256;
 
-/// The most departures that the router handles before other work, and that wait in the queue of the store at a time. When a load
-/// balancer dies, thousands of grace periods end together, and their writes must not fill that queue. The router handles this
-/// number in a millisecond or two.
+/// The most departures (users who go offline) that the router handles before other work, and that wait in the queue of the store at
+/// a time. When a load balancer dies, thousands of grace periods end together, and their writes must not fill that queue. The
+/// router handles this number in a millisecond or two.
 const MAX_DEPARTURES: usize = 64;
 
-/// After this many batches the router handles departures, even if more batches wait.
+/// After this many batches the router handles users who go offline, even if more batches wait.
 const BATCHES_IN_A_ROW: u64 = 16;
 /// The most conversations from which the router removes a disconnected user before other work. This takes less than a millisecond.
 const MAX_UNLOADS: usize = 1_000;
@@ -240,7 +240,7 @@ pub(crate) struct Router {
     node: LocalNode,
     /// Keeps this node consistent with the other nodes; `None` on a single node, which needs none of it.
     cluster: Option<Cluster>,
-    /// How many departures wait in the queue of the store.
+    /// How many writes that store when a user went offline wait in the queue of the store.
     departing: usize,
     /// Disconnected users whom the router still has to remove from their conversations.
     unloading: VecDeque<registry::UserSlot>,
@@ -423,7 +423,7 @@ impl Router {
     }
 
     /// Removes a disconnected user from at most [`MAX_UNLOADS`] conversations, so that other work does not wait long. If the user
-    /// connects again before the last one, they stay in the rest.
+    /// connects again meanwhile, they stay a member of the others.
     fn unload(&mut self) {
         let Some(user) = self.unloading.front().copied() else { return };
         if !self.node.registry.unload(user, MAX_UNLOADS) {

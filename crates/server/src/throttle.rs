@@ -53,7 +53,7 @@ impl Throttle {
         state.line(self)
     }
 
-    /// If events have been suppressed, and a line is due that no later event has caused: returns how many events it stands for.
+    /// Returns how many suppressed events a line should report, if such a line is due and no later event has caused it.
     pub(crate) fn overdue(&self) -> Option<u64> {
         let mut state = self.state();
         if state.unlogged == 0 { None } else { state.line(self) }

@@ -1,4 +1,4 @@
-//! Tests of the contract of [`Bus`], called laws. The bus over NATS and the simulated bus both pass them.
+//! Tests of the contract of [`Bus`]. Each test is called a law. The bus over NATS and the simulated bus both pass them.
 //!
 //! A bus may lose, duplicate or delay notices while something is broken. The laws say how it delivers while nothing is broken, and
 //! what it reports after something was.
@@ -15,15 +15,15 @@ use tokio::time::timeout;
 use super::{Address, Bus, BusEvent, NodeId, Notice};
 use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 
-/// How long a law waits for an event before it fails.
+/// How long a test of the contract waits for an event before it fails.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The number of notices that are published before a receiver is read. Every bus can queue this many.
 const BURST: u64 = 32;
 
-/// A network of buses that a law can start, cut and restore.
+/// A network of buses that a test can start, disconnect and restore.
 pub(crate) trait Network: Sized {
-    /// A network without nodes.
+    /// Starts a network without nodes.
     async fn start() -> Self;
 
     /// Adds a node of an installation, which has the same key as its other nodes. Returns once it can publish.
@@ -45,7 +45,7 @@ pub(crate) struct Node {
     pub(crate) kept: Box<dyn Any>,
 }
 
-/// Makes a test of each law for one bus.
+/// Generates the tests of the contract for one implementation of the bus.
 macro_rules! laws {
     ($network:ty: $($law:ident)*) => { $(
         #[tokio::test]
@@ -157,8 +157,8 @@ async fn nodes<N: Network, const COUNT: usize>(network: &mut N) -> [Node; COUNT]
     nodes.try_into().unwrap_or_else(|_| unreachable!("so many were added"))
 }
 
-/// Fills the queue of the node `full`, which does not read, and publishes more. Once `reader` has received every notice, none is in
-/// flight any more.
+/// Publishes more notices than fit into the queue of the node `full`, which does not read. No notice is in flight in the end,
+/// because `reader` has received all of them.
 async fn overflow(publisher: &Node, full: &Node, reader: &mut Node) {
     let many = u64::try_from(full.events.max_capacity()).expect("a number") + BURST;
     for burst in 0..=many / BURST {

@@ -58,16 +58,16 @@ impl Default for ClusterSettings {
 /// The store that nodes share, and the bus between them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterConfig {
-    /// The database.
+    /// The PostgreSQL database that all nodes share.
     pub store: EngineUrl,
-    /// The bus. Without one, nodes poll the store for each other's events.
+    /// The NATS servers between the nodes. Without them, nodes poll the store for each other's events.
     pub bus: Option<EngineUrl>,
     /// The other settings.
     pub settings: ClusterSettings,
 }
 
 impl ClusterConfig {
-    /// The defaults on this store, for tests.
+    /// The default settings with this store and this bus, for tests.
     pub fn on(store: EngineUrl, bus: Option<EngineUrl>) -> Self {
         Self { store, bus, settings: ClusterSettings::default() }
     }

@@ -207,23 +207,23 @@ pub(super) enum ValueType {
 /// A setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Setting {
-    /// Its section; empty at the top.
+    /// The section that contains the setting; empty at the top level.
     pub(super) section: &'static str,
-    /// Its name in the section.
+    /// The setting's name in its section.
     pub(super) name: String,
-    /// The type of its value.
+    /// The type of the setting's value.
     pub(super) kind: ValueType,
-    /// Its documentation.
+    /// The setting's documentation, which is the doc comment of its field.
     doc: String,
 }
 
 impl Setting {
-    /// Its name with its section, such as `limits.frame`.
+    /// The setting's name with its section, such as `limits.frame`.
     pub(super) fn path(&self) -> String {
         if self.section.is_empty() { self.name.clone() } else { format!("{}.{}", self.section, self.name) }
     }
 
-    /// Its environment variable, such as `SWITCHBOARD_LIMITS_FRAME`.
+    /// The setting's environment variable, such as `SWITCHBOARD_LIMITS_FRAME`.
     pub(super) fn variable(&self) -> String {
         format!("SWITCHBOARD_{}", self.path().replace('.', "_").to_ascii_uppercase())
     }

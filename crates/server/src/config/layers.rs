@@ -45,14 +45,14 @@ const ALTERNATIVES: [(&str, &[&str]); 3] = [
     ("there is one bus", &["bus", "bus_file"]),
 ];
 
-/// A value for a setting. Errors name its source.
+/// A value for a setting, and the source of the value, which errors name.
 struct Assignment {
     setting: Setting,
     value: Value,
     source: String,
 }
 
-/// The merged layers.
+/// The sources of the configuration that were read so far, merged.
 pub(super) struct Layers {
     settings: Vec<Setting>,
     assignments: BTreeMap<String, Assignment>,

@@ -16,15 +16,15 @@ struct Heard {
     ended: Option<CloseCode>,
 }
 
-/// A connection's bytes, as a socket reads them: the first byte sets the limits of a message, the second how the other bytes
-/// are split. Every split decodes to the same messages, and the buffer is bounded.
+/// Decodes the bytes of a connection. The first byte sets the limits of a message, and the second says how the rest is split
+/// into reads. Panics unless every split gives the same messages, and the buffer stays bounded.
 pub fn frames(bytes: &[u8]) {
     let [most, pieces, stream @ ..] = bytes else { return };
     let bounds = Bounds { bytes: 1 << (most % 11), fragments: 1 + u32::from(most / 11) };
     let whole = heard([stream].into_iter(), bounds);
     let size = 1 + usize::from(pieces % 32);
     assert_eq!(heard(stream.chunks(size), bounds), whole, "in pieces of {size}");
-    // Pieces of changing sizes, from the stream itself.
+    // The sizes of the pieces come from the bytes themselves.
     let mut sizes: VecDeque<usize> = stream.iter().map(|byte| 1 + usize::from(byte % 7)).collect();
     let mut rest = stream;
     let uneven = std::iter::from_fn(|| {

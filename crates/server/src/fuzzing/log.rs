@@ -25,7 +25,7 @@ const DEVICES: usize = 2;
 struct Known {
     /// Each log's last event, with its time.
     heads: BTreeMap<ConversationId, (Seq, Timestamp)>,
-    /// The event of each sender's key.
+    /// The event that each sender has stored with each idempotency key.
     keys: BTreeMap<(UserId, String), (ConversationId, Seq)>,
     /// Each user's cursors.
     cursors: BTreeMap<(UserId, ConversationId, bool), Seq>,
@@ -37,7 +37,8 @@ impl Known {
     }
 }
 
-/// The events of a log that a device has. It reads the events after its cursor, which must follow without a gap.
+/// The events that a device has read, by conversation. The device reads the events after its last one, which must follow without
+/// a gap.
 type Device = BTreeMap<ConversationId, Vec<Event>>;
 
 struct Run {
@@ -48,8 +49,8 @@ struct Run {
     devices: BTreeMap<UserId, [Device; DEVICES]>,
 }
 
-/// Three users with two devices each send commands, each decoded from four bytes. Logs have no gap, keys are stored once, cursors
-/// never go back, a rollback leaves no trace, and at the end all folded rows agree with the logs.
+/// Applies commands of three users with two devices each, every command decoded from four bytes. Panics unless logs have no gap,
+/// keys are stored once, cursors never go back, a rollback leaves no trace, and in the end all folded rows agree with the logs.
 pub fn log(bytes: &[u8]) {
     let devices = say::users().into_iter().map(|user| (user, Default::default())).collect();
     let limits = Limits { page: 5, edits: 2, reactions: 2, rooms: 2, queue: 3_000, ..Limits::default() };
@@ -118,7 +119,7 @@ impl Run {
         }
     }
 
-    /// A device reads every log from its cursor: the first device by pages, the second by replay.
+    /// Lets a device read every log from its cursor: a user's first device by pages, the second by replay.
     fn looks(&mut self, user: &UserId, device: usize) {
         for name in say::conversations(user) {
             let Some(devices) = self.devices.get_mut(user) else { return };

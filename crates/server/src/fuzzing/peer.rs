@@ -11,8 +11,8 @@ use crate::peer::proxy_protocol::{Source, parse};
 const PROXY: [u8; 4] = [10, 0, 0, 1];
 const CLIENT: [u8; 4] = [203, 0, 113, 7];
 
-/// The lines of a forwarding header, after a byte that selects the header. For every text of a client, the server uses the
-/// address that a trusted proxy appended, and for an untrusted peer the address of the connection.
+/// Parses the lines of a forwarding header, which the first byte selects. Panics unless the server uses the address that a
+/// trusted proxy appended to any text of a client, and, for an untrusted peer, the address of the connection.
 pub fn forwarded(bytes: &[u8]) {
     let [which, rest @ ..] = bytes else { return };
     let (header, name, appended) = if which % 2 == 0 {
@@ -42,7 +42,8 @@ pub fn forwarded(bytes: &[u8]) {
     assert_eq!(client(PROXY, &list_longer), IpAddr::from(CLIENT));
 }
 
-/// The start of a connection from a proxy: a header lies within it and decodes to the same address for every split.
+/// Parses the start of a connection from a proxy. Panics unless a header lies within the bytes, and decodes to the same
+/// address for every split.
 pub fn proxy(bytes: &[u8]) {
     let whole = parse(bytes);
     let found = (1..=bytes.len()).map(|cut| parse(&bytes[..cut])).find(|parsed| *parsed != Ok(None));

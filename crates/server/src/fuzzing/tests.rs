@@ -46,7 +46,7 @@ impl Drop for Told<'_> {
     }
 }
 
-/// Runs a target on its corpus, and on this many mutations of it.
+/// Runs a target on its corpus, and on `mutations` random changes of the corpus.
 fn runs(name: &str, mutations: usize) {
     let (_, target) = TARGETS.into_iter().find(|(target, _)| *target == name).expect("a target");
     let corpus = corpus(name);

@@ -5,8 +5,8 @@ use switchboard_protocol::{
     decode_named,
 };
 
-/// A frame's text decodes to a command, or to an error that can be sent to the client. An encoded command decodes to itself,
-/// and HTTP decodes it to the same command.
+/// Decodes the text of a frame. Panics unless the result is a command, or an error that can be sent to the client. An encoded
+/// command must decode to itself, and HTTP must decode it to the same command.
 pub fn command(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match decode(text) {
@@ -72,7 +72,8 @@ pub fn ids(bytes: &[u8]) {
     }
 }
 
-/// An accepted id is the text that it was read from, has no more bytes than two names with their marks, and none that JSON escapes.
+/// Panics unless an accepted id is the text that it was read from, is no longer than two names with their marks, and has no
+/// character that JSON escapes.
 fn check_written(text: &str, written: &str) {
     assert_eq!(text, written);
     assert!((1..=130).contains(&text.len()), "{text:?}");

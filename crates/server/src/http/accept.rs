@@ -64,7 +64,7 @@ struct LogThrottles {
 /// The client that sent a request.
 #[derive(Clone)]
 pub(super) struct Client {
-    /// Its address: the TCP peer's, or the one that a trusted proxy names.
+    /// The client's address: that of the TCP peer, or the one that a trusted proxy names.
     pub(super) address: IpAddr,
     acceptor: Arc<Acceptor>,
 }

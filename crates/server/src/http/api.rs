@@ -41,7 +41,7 @@ pub(super) type Answer = OkBody<Box<RawValue>>;
 
 /// The contents of the `Authorization` header.
 pub(super) enum Credentials {
-    /// There are none, which only a `dev` server accepts.
+    /// The request has no credentials, which only a `dev` server accepts.
     None,
     /// A back end's API key, by its hash.
     Key([u8; 32]),
@@ -63,9 +63,9 @@ impl Credentials {
 /// An authenticated request.
 pub(super) struct Authenticated {
     pub(super) credentials: Credentials,
-    /// The body.
+    /// The request's body.
     pub(super) text: String,
-    /// Counts as a request in flight of the payer until it is dropped.
+    /// The permit that counts the request as in flight until it is dropped.
     pub(super) permit: Option<Permit>,
 }
 

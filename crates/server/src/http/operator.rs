@@ -96,7 +96,7 @@ async fn acquire_place(places: &Arc<Semaphore>, idle: &IdleConnections) -> Optio
 /// Accepts connections until `tasks` stop. These tasks stop last, so that operators can see a server that is stopping.
 pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks: Tasks) {
     let routes = routes(&services, &tasks);
-    // It holds the store, for which a stopping server waits.
+    // `services` owns the store, and a stopping server waits until the store has no owner.
     drop(services);
     let (places, idle) =
         (Arc::new(Semaphore::new(OPERATOR_CONNECTIONS)), Arc::new(IdleConnections::default()));
@@ -135,7 +135,7 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks:
     }
 }
 
-/// The routes: those of a stopping server as soon as it stops.
+/// The current routes. They change to those of a stopping server as soon as the server stops.
 fn routes(services: &Arc<Services>, tasks: &Tasks) -> watch::Receiver<Router> {
     let (sender, routes) = watch::channel(super::operator_routes(services));
     let (stop, stopping) = (services.tasks.stop().clone(), super::operator_routes_while_stopping(services));

@@ -30,7 +30,8 @@ pub(super) struct ReadyQuery {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Excluded {
-    /// For installations with one server, which should stay in service for reads while it refuses writes.
+    /// The check of writes. An installation with one server excludes it, so that the server still serves reads while it refuses
+    /// writes.
     Writes,
 }
 

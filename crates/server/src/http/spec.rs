@@ -15,7 +15,7 @@ use super::document::Document;
 use super::problem::Problem;
 use super::revoke::Revoke;
 
-/// Where OpenAPI and AsyncAPI keep shared schemas.
+/// The JSON pointer to the shared schemas in a document of OpenAPI or AsyncAPI.
 const SCHEMAS: &str = "/components/schemas";
 
 static OPENAPI: LazyLock<Document> = LazyLock::new(|| Document::new(&openapi()));

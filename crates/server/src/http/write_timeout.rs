@@ -38,7 +38,7 @@ impl ResponsePermit {
 pub(crate) struct WriteTimeoutStream<S> {
     stream: S,
     response_permit: ResponsePermit,
-    /// Runs while writes make no progress.
+    /// The timer of the time-out. It runs only while writes make no progress.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -117,7 +117,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        // hyper flushes once it has written its whole buffer.
+        // hyper flushes once it has written its whole buffer, so the kernel has the whole response now.
         if flushed.is_ready() {
             self.response_permit.release();
         }

@@ -47,7 +47,7 @@ fn seconds(ticks: u64) -> f64 {
     ticks as f64 / clock_ticks_per_second() as f64
 }
 
-/// Writes the families of a scrape.
+/// Writes the metric families of one scrape.
 struct Families<'a>(DescriptorEncoder<'a>);
 
 impl Families<'_> {

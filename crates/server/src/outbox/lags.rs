@@ -13,8 +13,8 @@ use super::{Inner, Outbox, Queued};
 use crate::metrics::Drop;
 use switchboard_store::record::ConversationKey;
 
-/// The most own events within lags that are remembered. Beyond this number, the client receives the replayed event as well as its
-/// `ok`. Clients drop duplicates.
+/// The most events of the connection itself, within its lags, that are remembered. Beyond this number, the client receives the
+/// replayed event as well as its `ok`. Clients drop duplicates.
 const MAX_OWN_IN_LAGS: usize = 16_384;
 
 /// A conversation that the connection reads from the log.
@@ -77,7 +77,7 @@ impl Lags {
         self.spans.get(&conversation).map(|span| span.missed)
     }
 
-    /// Records an own event within a lag.
+    /// Records that the connection itself sent an event within a lag, so that the replay skips the event.
     pub(super) fn add_own(&mut self, conversation: ConversationKey, seq: Seq) {
         if self.own.len() < MAX_OWN_IN_LAGS {
             self.own.insert((conversation, seq));
@@ -123,7 +123,8 @@ impl Lags {
 }
 
 impl Outbox {
-    /// Adds or extends a lag of the events after `cursor` up to `missed`.
+    /// Makes the session read the events of a conversation after `cursor` up to `missed` from the log, as a new lag or as part of
+    /// its lag.
     pub(crate) fn push_lag(&self, conversation: ConversationKey, cursor: Seq, missed: Seq) {
         if cursor < missed {
             let mut inner = self.lock();
@@ -222,7 +223,8 @@ impl Outbox {
 }
 
 impl Inner {
-    /// Moves the pending own events that are within a conversation's lag to the lag.
+    /// Moves the connection's own events that a conversation's lag covers from the pending ones to the lag, whose replay skips
+    /// them.
     fn move_own_to_lag(&mut self, conversation: ConversationKey) {
         let (Some(lags), Some(pending)) = (&mut self.lags, &mut self.pending_own) else { return };
         let Some(missed) = lags.missed(conversation) else { return };

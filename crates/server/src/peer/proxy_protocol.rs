@@ -165,7 +165,7 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
         };
     };
     let source = match version_and_command {
-        // LOCAL: the rest of the header is skipped.
+        // The command is LOCAL, so the rest of the header is skipped.
         0x20 => Source::Proxy,
         0x21 => binary_source(family, addresses).ok_or(HeaderError::Malformed)?,
         _ => return Err(HeaderError::Malformed),

@@ -20,7 +20,7 @@ const IPV4_NETWORKS: [(u8, u32); 1] = [(32, 1)];
 #[derive(Debug, Default)]
 pub(super) struct Addresses(Mutex<FxHashMap<Network, u32>>);
 
-/// The place of a connection among those of its address. Dropping it makes room for another connection.
+/// The permit of a connection, which counts towards the limit of its address. Dropping it makes room for another connection.
 #[derive(Debug)]
 pub(super) struct AddressPlace {
     addresses: Arc<Addresses>,
@@ -39,7 +39,7 @@ impl Addresses {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for one more connection of an address; `None` if one of its networks has as many as it may have. 0 is no
+    /// Counts one more connection of an address; `None` if one of its networks has as many as it may have. A limit of 0 is no
     /// limit.
     pub(super) fn take(self: &Arc<Self>, address: IpAddr, limit: u32) -> Option<AddressPlace> {
         let mut counts = self.counts();

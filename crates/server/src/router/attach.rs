@@ -24,7 +24,7 @@ pub(super) struct Load {
     pub(super) reply: oneshot::Sender<Leaves>,
 }
 
-/// The heads of conversations, in the pages in which they were read, sorted by conversation.
+/// The last event (head) of each conversation, page by page as they were read, sorted by conversation.
 #[derive(Debug, Default)]
 pub(crate) struct Heads(Vec<Arc<[Joined]>>);
 
@@ -257,7 +257,8 @@ impl LocalNode {
             }
         }
         let mut left = subscribe.gone.clone();
-        // The session receives conversations that the user left since the page was read up to the event of the leave.
+        // If the user left a conversation after the page was read, the session receives the conversation up to the event of the
+        // leave.
         for change in changes.iter().filter(|c| c.join_or_leave == JoinOrLeave::Leave) {
             if subscribe.heads.get(change.conversation).is_none_or(|head| head < change.seq)
                 && let Some(start) = starts.of(change.conversation)
@@ -315,7 +316,8 @@ impl<'a> Starts<'a> {
         named.extend(subscribe.former.iter().map(|(conversation, start, _)| (*conversation, *start)));
         let mut seen = FxHashMap::default();
         for change in changes {
-            // This node may have read the log again from an earlier event. A join before a leave that the session knows is old.
+            // This node may have read the log again from an earlier event, so a join before a leave that the session knows is
+            // outdated.
             if let Some(before) = change.seen()
                 && known_leave(&subscribe.gone, change.conversation).is_none_or(|leave| leave < change.seq)
             {

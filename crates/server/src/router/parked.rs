@@ -35,7 +35,7 @@ pub(super) enum Then {
     Live(Box<Subscribe>),
 }
 
-/// What a session waits for.
+/// What an attaching session waits for, before its page of memberships can be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Obstacle {
     /// The batch of this node with this number must be published.
@@ -108,8 +108,8 @@ impl ParkedSessions {
 }
 
 impl Parked {
-    /// The obstacle that comes before all others, on a single node and in a cluster: a batch that the page may contain is
-    /// unpublished.
+    /// If a batch that the page may contain is not published yet, that batch as the obstacle. It comes before all other
+    /// obstacles, on a single node and in a cluster.
     pub(super) fn unpublished(&self, published: u64) -> Option<Obstacle> {
         (self.mark > published).then_some(Obstacle::Batch(self.mark))
     }

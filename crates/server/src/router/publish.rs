@@ -50,7 +50,7 @@ impl Router {
             Origin::Session(origin) => Outbox::of(origin),
             Origin::Call(_) | Origin::BackEnd(_) | Origin::Nobody => None,
         };
-        // The answer is queued before the event is applied, because that may also queue later events, which wait for this one.
+        // The answer is queued before the event is applied, because applying it may also queue later events that wait for it.
         let stored_as = OkBody::Stored { conversation: name.clone(), seq, at, duplicate, event: None };
         answer(origin, Ok(stored_as));
         if let Some(event) = event {
@@ -58,7 +58,7 @@ impl Router {
             let json = event.to_json();
             let arrival = Arrival { name, seq, frame: frame::text(&json), own, effects, stored };
             match &mut self.cluster {
-                // A single node stores and publishes in order.
+                // A single node stores and publishes events in the same order, so this event is the next one.
                 None => self.node.apply_event(conversation, arrival),
                 Some(cluster) => cluster.stored(&mut self.node, conversation, arrival, json),
             }

@@ -54,7 +54,8 @@ pub(crate) struct LocalUser {
     /// Whether a notice about the user arrived, or may have been missed, while a session was attaching or `loaded` was false. When
     /// a session becomes live, the user is compared with the store.
     pub(crate) suspect: bool,
-    /// The last query to the store about the user, and the last one after whose answer this node knew all memberships.
+    /// `asked` is the number of the last query to the store about the user; `answered` is that of the last query after whose answer
+    /// this node knew all memberships.
     pub(crate) asked: u64,
     pub(crate) answered: u64,
     /// While a session is attaching: for each conversation, the last query after whose answer this node knew the membership.
@@ -263,7 +264,7 @@ impl Registry {
         self.sessions.get_mut(session.0)
     }
 
-    /// All sessions.
+    /// All sessions, including those that are attaching.
     pub(super) fn sessions(&self) -> impl Iterator<Item = &LocalSession> {
         self.sessions.iter().map(|(_, session)| session)
     }
@@ -403,7 +404,8 @@ impl Registry {
             }
         }
         let Some(local) = self.users.get_mut(user.0) else { return };
-        // This counts even if this node did not know the membership, because a pending answer of the store may still contain it.
+        // The leave counts even if this node did not know the membership, because a pending answer of the store may still contain
+        // the membership.
         local.departures += 1;
         if let Ok(place) = local.conversations.binary_search(&conversation) {
             local.conversations.remove(place);

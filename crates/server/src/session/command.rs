@@ -202,7 +202,7 @@ impl Live {
         }
     }
 
-    /// Begins a hold after a write without a number that exceeds a rate, and returns the refusal of that write.
+    /// Begins a hold (a pause of writes) after a write without a number that exceeds a rate, and returns the refusal of that write.
     fn hold_for_rate(&self, over: &Refusal) -> Refusal {
         self.outbox.hold_for_rate(Duration::from_millis(over.retry_after.unwrap_or(0)))
     }

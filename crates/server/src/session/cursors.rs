@@ -60,7 +60,7 @@ impl Live {
         }
     }
 
-    /// Submits a group. The store moves the cursor to the highest of the group, and answers every command.
+    /// Submits a group of delayed cursors. The store moves the cursor to the highest of the group, and answers every command.
     fn release_group(&mut self, group: Group) {
         for (id, change) in group.commands {
             self.submit(id, change, None);

@@ -155,8 +155,8 @@ async fn first_frame<S: Stream>(refuser: Refuser<'_>, socket: &mut Socket<S>) ->
             let mut on_message = |message: Message<'_>| {
                 control_frames += u32::from(matches!(message, Message::Ping(_) | Message::Pong));
                 if control_frames > MAX_CONTROL_FRAMES {
-                    // No real client sends so many. After a code that allows a retry, this client would reconnect and send them
-                    // again.
+                    // No real client sends so many pings. The close code allows no retry, because this client would reconnect and
+                    // send them again.
                     let message = "the first frame is `hello`; ping after it";
                     let refusal = Denied::unauthorized(Denial::NoCredentials, message);
                     return Err(refuser.refuse(refusal, None, CloseCode::Policy));
@@ -278,11 +278,11 @@ struct Pages<'a> {
     key: UserKey,
 }
 
-/// All pages of memberships.
+/// The result of reading all pages of memberships.
 struct Loaded {
-    /// The last page.
+    /// The last page of memberships.
     page: Memberships,
-    /// The heads of the conversations of all pages.
+    /// The last event (head) of each conversation on any page.
     heads: Heads,
     /// The conversations that the user has left since their page was read.
     leaves: Leaves,

@@ -50,9 +50,9 @@ pub(super) struct Live {
     /// The client's address, for the log. An IPv4 address is mapped to IPv6, because `Ipv6Addr` takes 16 bytes and `IpAddr` 17.
     pub(super) address: Ipv6Addr,
     pub(super) limiter: ConnectionLimiter,
-    /// Cursors delayed by their rate.
+    /// Cursor commands that are delayed because they exceed the user's rate.
     pub(super) delayed_cursors: Option<Box<DelayedCursors>>,
-    /// A list of `watch` delayed by its rate.
+    /// The list of a `watch` command that is delayed because it exceeds the user's rate.
     pub(super) delayed_watch: Option<Box<DelayedWatch>>,
     /// The one command whose answer is being read from the store.
     pub(super) pending: Option<Box<PendingQuery>>,
@@ -198,7 +198,7 @@ impl Live {
         if !written && state.behind {
             self.log_lag();
         }
-        // A fully written queue has room. Other changes that make room wake the task.
+        // If the whole queue is written, there is room again. Other changes that make room wake the task.
         if self.has_room(State { bytes: if written { 0 } else { state.bytes }, ..state }) {
             self.resume_reading();
             idle &= self.poll_read(cx, socket)?.is_pending();
@@ -246,7 +246,7 @@ impl Live {
             Ok(if self.has_room(self.outbox.state()) { Flow::Next } else { Flow::Pause })
         });
         let read = match read {
-            // The metric counted this when the frame was refused.
+            // The metric of dropped frames counted this flood when the frame was refused.
             Poll::Ready(Err(End::Close(CloseCode::TooFast))) => return Err(End::Close(CloseCode::TooFast)),
             Poll::Ready(Err(End::Close(code))) => {
                 self.services.metrics.dropped(Drop::BrokenFraming);
@@ -324,7 +324,7 @@ impl Live {
         let due = self.next_due().map_or(latest, |due| due.min(latest));
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         timer.as_mut().reset(due);
-        // The poll is unconstrained, because a timer that is polled without a cooperative budget does not register the waker.
+        // Without `unconstrained`, a timer that is polled after tokio's cooperative budget is used up would not register the waker.
         Ok(pin!(unconstrained(timer.as_mut())).poll(cx))
     }
 

@@ -41,7 +41,7 @@ struct Nodes {
     /// The number of the last node that joined.
     number: u64,
     receivers: BTreeMap<u64, Receiver>,
-    /// The places of partitioned nodes, which receive and send nothing.
+    /// The indexes of partitioned nodes, which receive and send nothing.
     cut: BTreeSet<usize>,
 }
 
@@ -91,7 +91,8 @@ impl SimulatedNetwork {
         self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a node at a place. Dropping its bus removes the node. A restarted node has the same place and another id.
+    /// Adds the node with the index `place`. Dropping its bus removes the node. A restarted node has the same index and
+    /// another id.
     pub(super) fn join(&self, place: usize) -> (Arc<dyn Bus>, mpsc::Receiver<BusEvent>) {
         let (bus, events) = self.join_with_key(place, &NoticeKey::new([7; 32]));
         (Arc::new(bus), events)
@@ -110,12 +111,12 @@ impl SimulatedNetwork {
         (NodeBus { network: self.clone(), node: NodeId(number), place, codec: codec() }, receiver)
     }
 
-    /// Partitions the node at a place from the others.
+    /// Partitions the node with the index `place` from the others.
     pub fn cut(&self, place: usize) {
         self.nodes().cut.insert(place);
     }
 
-    /// Ends the partition of a place. If `announced`, its node receives a gap.
+    /// Ends the partition of the node with the index `place`. If `announced`, the node receives a gap.
     pub fn heal(&self, place: usize, announced: bool) {
         let mut nodes = self.nodes();
         nodes.cut.remove(&place);

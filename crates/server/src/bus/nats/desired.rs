@@ -36,9 +36,10 @@ pub(super) struct Changes {
 /// The desired keys of a slot.
 #[derive(Debug)]
 pub(super) enum DesiredKeys {
-    /// All desired keys of the slot, because there are at most `few` of them.
+    /// All desired keys of the slot, because there are few: at most as many as the caller of
+    /// [`DesiredSubscriptions::take_changes`] gave.
     Few(Vec<u64>),
-    /// The slot has more than `few` desired keys, so it needs a wildcard.
+    /// The slot has too many desired keys for exact subscriptions, so it needs a wildcard.
     Many,
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-/// The round trips in progress.
+/// The messages that this node has sent to itself and that have not arrived yet.
 #[derive(Debug, Default)]
 pub(super) struct RoundTrips {
     next: AtomicU64,

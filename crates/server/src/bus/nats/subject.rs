@@ -19,9 +19,9 @@ pub(super) enum SubjectKind {
     Watched,
     /// Every node.
     Nodes,
-    /// A node's health probes.
+    /// A node's health probes: messages to itself, whose arrival proves that its connection receives.
     Probe,
-    /// A node's barriers.
+    /// A node's barriers: messages to itself, whose arrival proves that NATS has processed what the node sent before.
     Barrier,
 }
 
@@ -43,7 +43,7 @@ impl SubjectKind {
             .find(|kind| letter.chars().eq([kind.letter()]))
     }
 
-    /// Number of hash slots of this kind. All nodes must use the same number.
+    /// The number of hash slots into which subjects of this kind are divided. All nodes must use the same number.
     fn slots(self) -> u64 {
         match self {
             Self::Conversation => 1_024,

@@ -56,7 +56,7 @@ fn data(n: u8) -> Option<Data> {
         .then(|| serde_json::from_str(&format!(r#"{{"n":{n},"deep":[{{"x":null}}]}}"#)).expect("an object"))
 }
 
-/// Some of the 32 verbs are equal, so that frequent commands are drawn more often.
+/// Decodes a step. Several of the 32 verbs mean the same command, so that frequent commands are drawn more often.
 pub(super) fn step([verb, who, at, n]: [u8; 4]) -> Step {
     let (actor, conversation) = (user(who), place(at));
     // The clock of the test jumps forward and back.

@@ -46,7 +46,8 @@ pub(super) struct Entry {
 struct Open {
     /// Each conversation with an event at which the user was a member.
     memberships: Vec<(ConversationKey, Seq)>,
-    /// The number of the last query that was sent before. Only the answer of a later query confirms the memberships.
+    /// The number of the last query that had been sent when this was made. Only the answer of a later query confirms the
+    /// memberships.
     question: u64,
 }
 
@@ -176,7 +177,7 @@ impl Cluster {
         if node.registry.user_mut(user).is_some_and(|local| take(&mut local.suspect)) {
             self.verify(user);
         }
-        // The session receives conversations that its user has left up to these events.
+        // A session receives a conversation that its user has left up to this event.
         for (conversation, upto) in left {
             if !node.registry.is_member(user, conversation)
                 && let Some(session) = node.registry.session_mut(session)
@@ -250,7 +251,7 @@ impl Cluster {
         !entry.behind.is_empty() || !entry.stays.is_empty()
     }
 
-    /// Adds a user to the members of the conversations on a page whose memberships are known to hold still. The store is queried
+    /// Adds a user to the members of the conversations on a page whose memberships are known to be current. The store is queried
     /// for the others.
     fn enter_page(
         &mut self,

@@ -12,7 +12,7 @@ use switchboard_store::refusal::Refusal;
 /// The most users whose conversations one query reads.
 const MAX_USERS: usize = 500;
 
-/// The most conversations of each user that one query reads. For a user in more, the next query continues after the last of them.
+/// The most conversations of each user that one query reads. If a user is in more, the next query continues after the last one.
 const PAGE: u32 = 200;
 
 impl Cluster {

@@ -31,8 +31,8 @@ fn clock_lead(last_seen: Timestamp, now: Timestamp) -> Option<i64> {
     (lead > MAX_CLOCK_LEAD_MS).then_some(lead)
 }
 
-/// Logs that the clock of another node is ahead of this node's clock, at most once a minute. If it is slow instead, the other node
-/// logs the difference.
+/// Logs that the clock of another node is ahead of this node's clock, at most once a minute. If the other clock is behind instead,
+/// the other node logs the difference.
 fn warn_of_clock_lead(node: NodeId, last_seen: Timestamp, now: Timestamp) {
     if let Some(ahead_ms) = clock_lead(last_seen, now)
         && let Some(count) = CLOCK_LOG.record()

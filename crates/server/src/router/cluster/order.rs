@@ -24,7 +24,7 @@ use switchboard_store::record::ConversationKey;
 /// well under a millisecond.
 const GAP_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// The most events of one conversation that wait. The router reads later events from the store.
+/// The most events of one conversation that wait for a missing earlier one. The router reads further events from the store.
 const MAX_WAITING: usize = 1_024;
 
 /// The conversations on this node of which events are missing.
@@ -136,7 +136,7 @@ impl Cluster {
     /// Reads the events of a conversation up to `seq` from the store at once, unless they have been applied.
     pub(super) fn read_up_to(&mut self, node: &LocalNode, conversation: ConversationKey, seq: Seq) {
         self.expect(node, conversation, seq);
-        // A pending query continues up to this event.
+        // If a query is pending instead of the timer, it continues up to this event.
         if self.order.waiting.get(&conversation).is_some_and(|waiting| waiting.due.is_some()) {
             self.read_missing(node, conversation);
         }

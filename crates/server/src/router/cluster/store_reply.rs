@@ -13,7 +13,7 @@ use crate::router::registry::{SessionSlot, UserSlot};
 
 /// An answer of the store.
 pub(super) enum StoreReply {
-    /// Missing events.
+    /// Events of a conversation that this node had missed.
     Log { conversation: ConversationKey, result: Result<Excerpt, Refusal> },
     /// The heads of conversations in which this node may have missed events.
     Heads { asked: Vec<ConversationKey>, result: Result<Seqs, Refusal> },

@@ -359,7 +359,7 @@ fn renew(node: &LocalNode, asked: UserQuery) -> Option<UserQuery> {
     })
 }
 
-/// Whether the user has left no conversation since the query was sent; `None` if the user is gone.
+/// Whether the user has left no conversation since the query was sent; `None` if the user is no longer connected to this node.
 fn is_current(node: &LocalNode, asked: &UserQuery) -> Option<bool> {
     let local = node.registry.user(asked.user).filter(|local| local.name == asked.name)?;
     Some(local.departures == asked.departures)

@@ -55,7 +55,7 @@ struct RemoteUser {
 #[derive(Debug, Default)]
 struct NodeState {
     online: bool,
-    /// A later notice may have been lost, and a query is pending.
+    /// Whether a later notice may have been lost. If so, a query about the user is pending.
     stale: bool,
     number: u64,
 }

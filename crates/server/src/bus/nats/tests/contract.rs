@@ -1,4 +1,4 @@
-//! Runs the laws of a bus against NATS. Each law starts its own nats-server.
+//! Runs the tests of the bus contract against NATS. Each test starts its own nats-server.
 
 use std::sync::Weak;
 
@@ -9,7 +9,7 @@ use crate::bus::contract::{self, Network, laws};
 struct NatsNetwork {
     nats: Nats,
     nodes: Vec<Weak<NatsBus>>,
-    /// The files of the server.
+    /// The directory of the server's files. It is deleted when this is dropped.
     _scratch: tempfile::TempDir,
 }
 

@@ -46,7 +46,7 @@ async fn no_notice_is_lost_while_switching_to_a_wildcard_and_back() {
         (1..MAX_EXACT_PER_SLOT).for_each(|index| bob.bus.subscribe(conversation(in_one_slot(index))));
         publish_until(&mut bob, exact + 1).await;
         bob.bus.subscribe(conversation(in_one_slot(MAX_EXACT_PER_SLOT)));
-        // The wildcard, and the subscription for probes.
+        // The two subscriptions are the wildcard and the one for probes.
         publish_until(&mut bob, 2).await;
         (MAX_EXACT_AFTER_WILDCARD + 1..=MAX_EXACT_PER_SLOT)
             .for_each(|index| bob.bus.unsubscribe(conversation(in_one_slot(index))));

@@ -41,7 +41,7 @@ pub struct Written {
     pub report: Report,
 }
 
-/// The result of a backup.
+/// What became of a backup.
 #[derive(Debug)]
 pub enum Outcome {
     /// The copy is on stable storage under its name.

@@ -32,7 +32,7 @@ pub struct Problem {
     /// The conversation, if the problem is in one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversation: Option<String>,
-    /// The number of the event, if the problem is at one.
+    /// The number of the event, if the problem is in one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
     /// A description of the problem. It never quotes a message or another text of a user.
@@ -102,9 +102,9 @@ pub enum Progress {
 /// How thoroughly SQLite checks its pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pages {
-    /// By `integrity_check`, which also compares indexes with their tables.
+    /// With SQLite's `integrity_check`, which also compares indexes with their tables.
     Whole,
-    /// By `quick_check`, which does not compare indexes.
+    /// With SQLite's `quick_check`, which does not compare indexes.
     Quick,
 }
 

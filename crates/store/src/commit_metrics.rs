@@ -32,7 +32,8 @@ impl CommitMetrics {
 impl Default for CommitMetrics {
     fn default() -> Self {
         Self {
-            // The buckets are 0.1 ms to 3.3 s: an fsync takes 0.2 ms on a good disk and seconds on a failing one.
+            // The buckets are 0.1 ms to 3.3 s, because an fsync takes 0.2 ms on a good disk and seconds on a failing
+            // one.
             seconds: Histogram::new(exponential_buckets(0.000_1, 2.0, 16)),
             writes: Histogram::new(exponential_buckets(1.0, 2.0, 11)),
         }

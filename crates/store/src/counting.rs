@@ -43,7 +43,7 @@ pub(super) fn start<D: ReaderConnection>(
     if reads.is_empty() {
         return Vec::new();
     }
-    // The highest cursor of a conversation is counted for first; after that the others move nothing.
+    // The highest cursor of a conversation is counted for first. Once that one is applied, the others change nothing.
     reads.sort_by_key(|one| Reverse(one.change.cursor().map(|(_, _, upto)| upto)));
     match counter.upgrade() {
         Some(counter) => reads.into_iter().flat_map(|read| counter.start(read)).collect(),

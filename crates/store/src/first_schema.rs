@@ -56,7 +56,8 @@ const FOLDED: &str = r#"
     INSERT INTO reactions (conversation, target, emoji, "user", since, until) VALUES (1, 2, 'x', 2, 5, NULL);
 "#;
 
-/// The SQL for all rows; both databases number users and conversations from 1.
+/// The SQL that inserts all sample rows. It works in both databases, because both number users and conversations from
+/// 1.
 pub(crate) fn rows() -> String {
     let users = USERS.map(|name| format!("('{name}')")).join(", ");
     let mut sql = format!("INSERT INTO users (name) VALUES {users}; {FOLDED}");

@@ -94,13 +94,14 @@ impl InMemory {
         works(change::apply(&mut self.rows, &self.rules, Actor::without_allowances(actor), change, now))
     }
 
-    /// Sets how many events the writer reads at most to count messages up to a cursor; over more events, readers count.
+    /// Sets over how many events at most the writer itself counts messages up to a cursor. Readers count over more
+    /// events.
     #[cfg(test)]
     pub fn counts_near(&mut self, near: u64) {
         self.rules.near = near;
     }
 
-    /// Counts for a `read` command as the readers do.
+    /// Counts the messages for a `read` command, as the readers do.
     #[cfg(test)]
     pub fn count(&self, actor: &UserId, read: &Read) -> Result<Counts, Refusal> {
         let name = read.conversation.resolve(actor);

@@ -170,8 +170,8 @@ pub trait SharedLog: Store {
 /// A range of a conversation's log.
 #[derive(Debug)]
 pub struct Excerpt {
-    /// The last batch of this store that `events` can contain. The receiver may not have delivered that batch's outcomes
-    /// yet.
+    /// The number of the last write batch of this store from which `events` can contain an event. The receiver may not have
+    /// delivered that batch's outcomes yet.
     pub mark: u64,
     /// The events, oldest first.
     pub events: Vec<CommittedEvent>,
@@ -302,7 +302,8 @@ pub struct CommittedCursor {
 /// The state that a connection starts from: one consistent snapshot.
 #[derive(Debug)]
 pub struct Snapshot {
-    /// The last batch that the snapshot can contain. The receiver may not have delivered that batch's outcomes yet.
+    /// The number of the last write batch that this snapshot can reflect. The receiver may not have delivered that batch's
+    /// outcomes yet.
     pub mark: u64,
     /// The user's key in the store.
     pub user: UserKey,

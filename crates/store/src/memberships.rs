@@ -19,7 +19,7 @@ pub struct Joined {
 /// A page of the conversations that a user is a member of, in the order of their keys, from one consistent snapshot.
 #[derive(Debug, Clone)]
 pub struct Memberships {
-    /// The last batch that the page can contain, as for a [`Snapshot`](super::Snapshot).
+    /// The number of the last write batch that this page can reflect. Nothing of later batches is in it.
     pub mark: u64,
     /// The conversation after which this page begins. The page has all memberships with a key above it, up to `next`.
     pub after: ConversationKey,
@@ -57,7 +57,7 @@ impl Activity {
 /// Summaries of a user's conversations, from one consistent snapshot.
 #[derive(Debug)]
 pub struct Summaries {
-    /// The last batch that the summaries can contain, as for a [`Snapshot`](super::Snapshot).
+    /// The number of the last write batch that these summaries can reflect. Nothing of later batches is in them.
     pub mark: u64,
     /// The summaries, in the order requested.
     pub summaries: Vec<Summary>,

@@ -14,9 +14,9 @@ use crate::refusal::Refusal;
 /// The recipient of a write's outcome.
 #[derive(Debug)]
 pub enum Origin {
-    /// A connection. It gets the reply with the command's id, and does not get the event itself.
+    /// A connection. It receives the reply with the command's id instead of the event.
     Session(SessionOrigin),
-    /// A caller that waits, such as an HTTP request.
+    /// A caller that waits for the outcome, such as an HTTP request.
     Call(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
     /// A back end with an API key, which waits for the outcome. Its writes do not count against the allowances of the users
     /// it acts for.
@@ -60,7 +60,7 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// Checks that the write before this one is settled, and that no later one is stored.
+    /// Checks that the write before `number` is settled (stored, or refused for good), and that no later write is stored.
     ///
     /// # Errors
     /// The write that it follows is not settled, or a later one is stored.
@@ -93,7 +93,7 @@ pub trait Connection: Any + Debug + Send + Sync {
     /// Whether a write of the connection was rejected since this epoch.
     fn is_stale(&self, epoch: WriteEpoch) -> bool;
 
-    /// Called by the writer when it rejects a write without a number. Makes the writes stale that were submitted after it.
+    /// Called by the writer when it rejects a write without a number. Makes the writes stale that the client submitted later.
     fn reject_write(&self);
 
     /// The highest numbers of the connection's stored and settled writes.

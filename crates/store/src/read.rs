@@ -243,7 +243,7 @@ impl<L: Lookups> Reader<'_, L> {
         let Some(Start { user, joined, named }) = self.rows.start(user, named, self.step)? else {
             return Ok(None);
         };
-        // Read after the first query, because that query fixed the snapshot of this transaction.
+        // The mark is read after the first query, because that query fixed the snapshot of this transaction.
         let mark = self.mark.load(Ordering::SeqCst);
         let named = named.into_iter().map(seen).collect();
         let Known { key, not_before } = user;
@@ -257,7 +257,7 @@ impl<L: Lookups> Reader<'_, L> {
     /// The page of memberships after a conversation.
     pub(super) fn memberships(&self, user: UserKey, after: ConversationKey) -> Found<Memberships, L> {
         let rows = self.rows.memberships(user, after, self.step)?;
-        // Read after the first query, as in `attach`.
+        // The mark is read after the first query, as in `attach`.
         let mark = self.mark.load(Ordering::SeqCst);
         Ok(self.page_of(mark, after, &rows))
     }
@@ -282,14 +282,14 @@ impl<L: Lookups> Reader<'_, L> {
         self.page_of_summaries(listed, unread, of.len() > limit)
     }
 
-    /// Summaries as above, without the count of unread messages.
+    /// Like [`Self::summaries`], without the count of unread messages.
     fn summaries_of(&self, user: UserKey, of: &[ConversationKey], limit: usize) -> Found<Summaries, L> {
         let listed = self.rows.listed(user, first(of, limit))?;
         self.page_of_summaries(listed, Unread::default(), of.len() > limit)
     }
 
     fn page_of_summaries(&self, listed: Vec<Listed>, unread: Unread, mut more: bool) -> Found<Summaries, L> {
-        // Read after the first query, as in `attach`.
+        // The mark is read after the first query, as in `attach`.
         let mark = self.mark.load(Ordering::SeqCst);
         let wanted: Vec<_> = listed.iter().map(|listed| Wanted::last_of(&listed.conversation)).collect();
         let mut room = Room(self.limits.page_bytes as usize);

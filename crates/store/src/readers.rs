@@ -19,7 +19,7 @@ use super::{Memberships, PresencePeer, Query, Snapshot, Standing, Summaries};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
-/// Disconnected once the readers' connections are closed.
+/// A channel that is disconnected once the readers' connections are closed.
 pub(super) type Closed = Receiver<Infallible>;
 
 /// A reader thread's connection to the database.

@@ -44,7 +44,7 @@ impl WriteFault {
         Self::WriterEnded,
     ];
 
-    /// Its name in metrics.
+    /// The fault's name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DiskFull => "disk_full",

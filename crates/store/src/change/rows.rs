@@ -22,7 +22,7 @@ pub(crate) struct Keyed {
     pub(crate) body: String,
 }
 
-/// What a later event needs to know of the event that it refers to.
+/// The part of an event that a later event about it needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Referred {
     pub(crate) kind: EventKind,
@@ -82,8 +82,8 @@ pub(crate) trait Rows {
 
     fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>, Self::Error>;
 
-    /// Whether the bodies of new events name users by key instead of by id. That is so once all nodes that write to the log
-    /// can read it.
+    /// Whether the bodies of new events name users by key instead of by id. They do once all nodes that write to the log can
+    /// read such bodies.
     fn stores_numbers(&self) -> bool;
 
     /// Adds an event with the stored form of its body. Returns `false`, and stores nothing, if the sender has used its key

@@ -80,7 +80,7 @@ impl Schema {
         Ok(Self { members, kinds, is_rewritten })
     }
 
-    /// What is entered about the kinds of this version is what this version enters.
+    /// Reports rows in the table of kinds that are about this version's kinds and differ from what this version writes.
     fn compare_kinds(&self, report: &mut Report) {
         for (number, name, users) in NewerKind::own_rows() {
             let own = NewerKind::from_row(number.into(), name.to_owned(), &users);
@@ -144,7 +144,7 @@ struct Read<'a> {
 }
 
 impl<'a> Read<'a> {
-    /// Whether the columns match the checksum. Without a checksum they are assumed to.
+    /// Whether the columns match the checksum. Without a checksum they count as matching.
     fn is_as_stored(&self, conversation: i64) -> bool {
         let Self { seq, number: kind, sender, at, key, .. } = *self;
         let is_same = |body, checksum| {

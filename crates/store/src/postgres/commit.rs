@@ -30,8 +30,8 @@ use crate::{Outcome, Submission};
 /// How long a batch may wait for a connection. Later batches wait for it in the queue.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Time-out of resolving the unknown outcome of a commit. Long, because the database ends the transaction of a lost connection only
-/// after its own time-outs of 5 s, and a known outcome is worth the wait.
+/// Time-out of resolving the unknown outcome of a commit. It is long, because the database ends the transaction of a lost
+/// connection only after its own time-outs of 5 s, and a known outcome is worth the wait.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// First and longest delay of the exponential backoff between connection attempts.
@@ -64,7 +64,7 @@ pub(super) struct Committer {
     link: Option<BlockingConnection>,
     target: Target,
     ids: Ids,
-    /// Maintains this writer's row and the installation.
+    /// Writes this node's heartbeat, and does the work for the installation that is due between batches.
     upkeep: Upkeep,
     /// The number of the last transaction, by which an unknown outcome is resolved.
     attempt: i64,
@@ -78,7 +78,7 @@ pub(super) struct Committer {
     splitting: bool,
     /// Whether it was logged that the database cannot be written to.
     logged_failure: bool,
-    /// The database has been unreachable for so long that writes no longer wait for it.
+    /// Whether the database has been unreachable for so long that writes no longer wait for it.
     unreachable: bool,
     /// When to try to connect again, and the current delay of the backoff.
     retry: Option<(Instant, Duration)>,
@@ -372,7 +372,7 @@ impl Committer {
     fn report_write_failure(&mut self, error: &Error) {
         match error.code() {
             Some(code) if *code == SqlState::DISK_FULL => self.state.set_fault(WriteFault::DiskFull),
-            // Insufficient resources.
+            // SQLSTATE class 53: insufficient resources, such as a full disk.
             Some(code) if code.code().starts_with("53") => self.state.set_fault(WriteFault::Refused),
             // An error of one row does not affect other writes.
             _ => {}
@@ -382,8 +382,8 @@ impl Committer {
         }
     }
 
-    /// Refuses all writes from now on. This node can never write again, because the version of an installation never goes
-    /// down.
+    /// Called when the database has refused this node, because the version of the node is too old. Refuses all writes from now on,
+    /// because the version of an installation never goes down.
     fn report_outdated(&mut self, error: &Error) {
         self.state.set_fault(WriteFault::Outdated);
         if !std::mem::replace(&mut self.logged_failure, true) {
@@ -412,7 +412,7 @@ impl Committer {
             if self.state.fault().is_none() {
                 tracing::warn!(%error, "cannot do what is due between batches; retrying later");
             }
-            // Otherwise the database has answered, and what was begun is rolled back.
+            // If the connection is not lost, the database has answered, and the transaction is rolled back.
             if error.is_lost() {
                 self.link = None;
             }
@@ -440,18 +440,18 @@ impl Committer {
         });
         match alive {
             Ok(_) => self.report_recovery(),
-            // The next check uses a new connection.
+            // The connection is dropped, and the next check uses a new one.
             Err(_) if self.link.take().is_some() => {}
             Err(error) => self.report_unreachable(&error),
         }
     }
 
-    /// Takes the reads of the last batch that need a count by the readers first.
+    /// Removes and returns the `read` commands of the last batch for which readers have to count messages first.
     pub(super) fn take_uncounted(&mut self) -> Vec<Submission> {
         std::mem::take(&mut self.uncounted)
     }
 
-    /// Takes the conversations with committed events that the router has not received.
+    /// Removes and returns the conversations with committed events that the router has not received.
     pub(super) fn take_check(&mut self) -> Vec<ConversationKey> {
         std::mem::take(&mut self.check)
     }

@@ -44,7 +44,7 @@ const WAITING_BEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// What a build supports. A test opens a store with the abilities of an earlier build.
 #[derive(Debug, Clone)]
 pub struct Abilities {
-    /// The highest version of an installation that the build can read and write.
+    /// The newest version of stored data that this build can read and write.
     pub version: i32,
     /// The features of [`FEATURES`] that the build supports.
     pub features: Vec<&'static str>,
@@ -112,8 +112,8 @@ const ENTER_KINDS: &str = "INSERT INTO kinds (number, name, users)
 const BEAT: &str = "INSERT INTO writers (id, batch, version, features) VALUES ($1, 0, $2, $3)
     ON CONFLICT (id) DO UPDATE SET at = now(), version = excluded.version, features = excluded.features";
 
-/// A condition: a living node has no row with its version. Such a node is recognised by its session, which runs a query
-/// every few seconds.
+/// An SQL condition: a living node has no row with its version. Such a node is recognised by its session, which runs a
+/// query every few seconds.
 macro_rules! undescribed {
     () => {
         "EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
@@ -126,7 +126,7 @@ macro_rules! undescribed {
     };
 }
 
-/// A condition: a living node has a version below `$2`.
+/// An SQL condition: a living node has a version below `$2`.
 macro_rules! below {
     () => {
         "EXISTS (SELECT FROM writers w WHERE w.id <> $1 AND w.at > now() - interval '1 minute' AND w.version < $2)"
@@ -268,7 +268,7 @@ impl Upkeep {
     }
 }
 
-/// What a node reads about the others.
+/// What the query [`LOOK`] finds out about the installation and its other nodes.
 struct Found {
     version: i32,
     features: u64,

@@ -34,7 +34,7 @@ const COPY_SESSION: &str =
 /// The result of moving one table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Moved {
-    /// The table.
+    /// The table's name.
     pub table: &'static str,
     /// How many rows PostgreSQL has. Each was compared with its original.
     pub rows: u64,
@@ -45,7 +45,7 @@ pub struct Moved {
 /// The progress of moving one table.
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
-    /// The table.
+    /// The table's name.
     pub table: &'static str,
     /// True while the rows are compared, false while they are copied.
     pub compares: bool,

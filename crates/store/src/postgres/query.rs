@@ -383,7 +383,7 @@ fn view(row: &Row, first: usize) -> std::result::Result<View, Error> {
     Ok(View { conversation, membership: maybe_membership(row, first + Conversation::COLUMNS)? })
 }
 
-/// For each place of an array, whether one of the rows has it.
+/// For each index of an array with `places` elements, whether one of the rows has that index.
 fn marked(places: usize, rows: &[Row]) -> Result<Vec<bool>> {
     let mut marked = vec![false; places];
     for row in rows {

@@ -141,7 +141,7 @@ impl<'a> PostgresRows<'a> {
         }
     }
 
-    /// An event that this transaction inserts.
+    /// Returns the event at `at`, if this transaction inserts it.
     fn own(&self, at: (ConversationKey, Seq)) -> Option<&Appended> {
         self.appended.get(*self.places.get(&at)?)
     }

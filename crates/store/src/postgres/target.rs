@@ -104,7 +104,7 @@ impl Target {
 struct Parameters {
     sslmode: Option<String>,
     sslrootcert: Option<PathBuf>,
-    /// The names of the other parameters.
+    /// The names of all other parameters, which stay in the URL.
     others: Vec<String>,
 }
 

@@ -86,13 +86,13 @@ pub(super) fn classify(error: Error) -> Trouble {
         return Trouble::Cancelled(error);
     }
     match &code.code()[..2] {
-        // Connection exception.
+        // SQLSTATE class 08: the connection failed.
         "08" => Trouble::Lost(error),
-        // Data exception, program limit exceeded.
+        // Class 22 is a data exception, and class 54 says that a limit of the database is exceeded.
         "22" | "54" => Trouble::Invalid(error),
-        // Insufficient resources: disk full, out of memory, too many connections.
+        // Class 53: insufficient resources, for example a full disk, no memory, or too many connections.
         "53" => Trouble::Database(error),
-        // An index or a page of one table may be damaged, a row may break a constraint.
+        // For example, an index or a page of one table is damaged, or a row breaks a constraint.
         _ => Trouble::Change(error),
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
         match opened {
             Ok((committer, key)) => {
                 let writer = Writer { committer, channels: Channels::new(queue, batches, state), counter };
-                // Skipped if the caller has stopped waiting.
+                // If the caller has stopped waiting, the thread ends at once.
                 if ready.send(Ok(key)).is_ok() {
                     writer.run();
                 }
@@ -87,7 +87,7 @@ impl Writer {
             if !served {
                 break;
             }
-            // The clients have their outcomes already.
+            // This work delays no client of the batch, because the outcomes have been sent.
             self.committer.tend(false);
         }
         self.committer.end();

@@ -21,7 +21,7 @@ pub(crate) struct Progress {
     member: Membership,
     head: Seq,
     messages: u64,
-    /// Own messages found so far.
+    /// How many of the user's own messages have been found so far.
     own: u64,
     /// The last event that was counted.
     after: Seq,

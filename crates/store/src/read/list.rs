@@ -16,7 +16,7 @@ use crate::refusal::Refusal;
 #[derive(Debug, Clone)]
 pub(crate) struct List {
     user: UserKey,
-    /// The list has only conversations whose activity is below this.
+    /// The list has only conversations whose last activity is before this one.
     below: Activity,
     /// Memberships up to this conversation have been examined.
     after: ConversationKey,

@@ -48,7 +48,7 @@ impl<L: Lookups> Reader<'_, L> {
                 members.push(member);
                 ControlFlow::Continue(())
             })?;
-            // Otherwise some of the rows were damaged, and the page has room for more.
+            // If neither is so, some of the rows were damaged, and the page has room for more members.
             if more || rows < most {
                 return Ok(OkBody::Members { conversation: conversation.name, members, more });
             }

@@ -9,7 +9,7 @@ use super::{Found, Lookups, Range, Reader};
 use crate::record::ConversationKey;
 use crate::{Excerpt, joins_and_leaves};
 
-/// Further lookups, for a store whose log other nodes also write to.
+/// The lookups of a store to whose log other nodes also write, besides those of every store.
 pub(crate) trait SharedLookups: Lookups {
     /// The name of a conversation.
     fn name_of(&self, conversation: ConversationKey) -> Found<Option<ConversationId>, Self>;
@@ -27,7 +27,7 @@ impl<L: SharedLookups> Reader<'_, L> {
     /// A page of the log with the membership changes of each event.
     pub(crate) fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Found<Excerpt, L> {
         let name = self.rows.name_of(conversation)?;
-        // Read after the first query, because that query fixed the snapshot of this transaction.
+        // The mark is read after the first query, because that query fixed the snapshot of this transaction.
         let mark = self.mark.load(Ordering::SeqCst);
         let Some(name) = name else { return Ok(Excerpt { mark, events: Vec::new() }) };
         let (most, bytes) = (self.limits.page, self.limits.page_bytes);

@@ -130,7 +130,7 @@ pub struct Plug {
 }
 
 impl Plug {
-    /// Ends the store: what is not committed is lost, what is committed stays, and no more outcomes are sent.
+    /// Ends the store: uncommitted writes are lost, committed ones stay, and no more outcomes are sent.
     pub fn pull(&self) {
         self.pulled.cancel();
         self.database.close();
@@ -198,7 +198,7 @@ impl Database {
         }
     }
 
-    /// Writes a batch with the fate that [`Pace`] chose for it.
+    /// Writes a batch, with the commit fault that [`Pace`] chose for it.
     fn write(&self, batch: Vec<Submission>) -> Option<Written> {
         let shared = matches!(*self.lock(), Some(Share::Some(_)));
         self.with(|committer| {
@@ -242,15 +242,15 @@ impl Database {
         self.with(|committer| {
             // No transaction is needed, because the lock is held and so no other task writes meanwhile.
             let reader = reader(committer.rows.database(), &self.limits, &self.state);
-            // Memberships per read are few, so that attaching takes several pages, as it does for users in very many
-            // conversations.
+            // Each read returns only a few memberships, so that attaching takes several pages, as it does for users in
+            // very many conversations.
             told(read(&Reader { step: self.limits.page as usize, ..reader }))
         })
         .unwrap_or_else(|| Err(Refusal::unavailable()))
     }
 }
 
-/// Makes a committed batch look like one in doubt. `numbers` are those that its connections had before.
+/// Makes a committed batch look like one with an unknown outcome. `numbers` are those that its connections had before.
 fn forget(
     outcomes: Vec<Outcome>,
     numbers: Vec<(Arc<dyn origin::Connection>, Numbers)>,

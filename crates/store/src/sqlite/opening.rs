@@ -125,7 +125,8 @@ pub(super) struct Opened {
     pub(super) db: Connection,
     /// How the readers have to open the database.
     pub(super) access: Access,
-    /// The write-ahead log, if it must be written again before the first commit, because the disk was too full to do it.
+    /// The path of the write-ahead log, if the disk was too full to sync it at opening. It must then be rewritten before
+    /// the first commit.
     pub(super) unsynced_log: Option<PathBuf>,
 }
 

@@ -50,7 +50,7 @@ impl SqliteRows {
         &self.db
     }
 
-    /// Makes the database refuse every change, commits, or both.
+    /// Makes the database refuse changes, commits, or both, for the simulation.
     #[cfg(feature = "simulation")]
     pub(crate) fn sabotage(&self, changes: bool, commits: bool) {
         let _ = self.db.pragma_update(None, "query_only", changes);

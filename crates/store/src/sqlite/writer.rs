@@ -36,7 +36,7 @@ pub(super) struct Parts {
     pub(super) readers: Closed,
     /// The lock of the directory, held as long as the thread writes.
     pub(super) lock: File,
-    /// The write-ahead log, if it must be written again before the first commit.
+    /// The path of the write-ahead log, if it must be rewritten before the first commit, because it could not be synced.
     pub(super) unsynced_log: Option<PathBuf>,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct Committer {
     stuck: Option<Instant>,
     /// The time of the last attempt to empty the write-ahead log.
     scrubbed: Option<Instant>,
-    /// The write-ahead log, if it must be written again before the next commit.
+    /// The path of the write-ahead log, if it must be rewritten before the next commit, because it could not be synced.
     unsynced_log: Option<PathBuf>,
     /// If there are old bodies to rewrite: the time of the last portion.
     rewrite: Option<Instant>,
@@ -86,11 +86,11 @@ pub(super) struct Committer {
 
 /// The operation that failed, with its error.
 enum Trouble {
-    /// One of the batch's changes.
+    /// One of the batch's changes failed.
     Change(rusqlite::Error),
-    /// The transaction itself.
+    /// The transaction itself failed.
     Commit(rusqlite::Error),
-    /// A checkpoint: moving committed pages from the write-ahead log into the database.
+    /// A checkpoint failed: it moves committed pages from the write-ahead log into the database.
     Checkpoint(rusqlite::Error),
 }
 

@@ -186,7 +186,7 @@ fn compare_counts(
     };
     differ("messages", sent, member.sent);
     differ("own messages up to the cursor of reading", read_sent, member.read_sent);
-    // If an event is missing there, the number of messages is unknown.
+    // If the log lacks an event up to the cursor, the number of messages is unknown.
     if let Some(messages) = log.messages_upto(read.0)? {
         differ("messages up to the cursor of reading", read_messages, messages);
     }

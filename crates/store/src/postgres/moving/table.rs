@@ -23,12 +23,12 @@ impl Table {
         format!("SELECT {columns} FROM {} ORDER BY {key}", self.name)
     }
 
-    /// Selects SQLite's rows after the first `before`.
+    /// The statement that selects the table's rows from SQLite, except the first `before` rows.
     pub(super) fn select_from(&self, before: u64) -> String {
         format!("{} LIMIT -1 OFFSET {before}", self.select())
     }
 
-    /// Selects PostgreSQL's rows.
+    /// The statement that selects the table's rows from PostgreSQL.
     pub(super) fn select_copies(&self) -> String {
         self.select()
     }
@@ -39,7 +39,7 @@ impl Table {
         format!("COPY {} ({columns}) FROM STDIN (FORMAT binary)", self.name)
     }
 
-    /// The types of its columns in PostgreSQL.
+    /// The types of the table's columns in PostgreSQL.
     pub(super) fn types(&self) -> Vec<Type> {
         let types = self.columns.iter().map(|column| match column.kind {
             Number => Type::INT8,
@@ -51,7 +51,7 @@ impl Table {
         types.collect()
     }
 
-    /// The number of rows in SQLite.
+    /// The number of the table's rows in SQLite.
     pub(super) fn count(&self, source: &Connection) -> rusqlite::Result<u64> {
         source.query_row(&format!("SELECT count(*) FROM {}", self.name), [], |row| row.get(0))
     }

@@ -10,7 +10,7 @@ use crate::read::Range;
 use crate::read::row::{is_readable, unreadable};
 use crate::record::{ConversationKey, Kind, LogEvent};
 
-/// Selects the events that fill a page, and not the bodies of any others.
+/// Selects the events that fit on a page. It reads no body of an event that does not fit.
 const SELECT_EVENT_PAGE: &str = "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body FROM (
         SELECT page.*, sum(page.bytes) OVER (ORDER BY page.seq) AS so_far FROM (
             SELECT seq, kind, sender, at, key, body,

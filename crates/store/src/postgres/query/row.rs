@@ -44,7 +44,7 @@ pub(in crate::postgres) fn maybe_time(row: &Row, column: usize) -> Result<Option
     Ok(get::<Option<i64>>(row, column)?.map(Timestamp::from_millis))
 }
 
-/// A place that `WITH ORDINALITY` counts from 1, as an index from 0.
+/// Converts a position that `WITH ORDINALITY` counts from 1 to an index from 0.
 pub(in crate::postgres) fn place(row: &Row, column: usize) -> Result<usize> {
     let place = usize::try_from(count(row, column)?).unwrap_or(usize::MAX);
     Ok(place.wrapping_sub(1))

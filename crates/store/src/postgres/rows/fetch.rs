@@ -186,7 +186,7 @@ impl PostgresRows<'_> {
     ) -> Result<(), Error> {
         let conversations: Vec<_> = wanted.conversations.iter().map(ConversationId::as_str).collect();
         let locked: Vec<_> = wanted.locked.iter().map(UserId::as_str).collect();
-        // Locking a user also reads it.
+        // Locking a user's row also reads it, so locked users need no other statement.
         let users: Vec<_> = wanted.users.difference(&wanted.locked).map(UserId::as_str).collect();
         let choosing: Vec<_> = wanted.choosing.iter().map(UserId::as_str).collect();
         let (member_of, members): (Vec<_>, Vec<_>) =
@@ -316,7 +316,7 @@ impl PostgresRows<'_> {
         Ok(())
     }
 
-    /// Records the rows that were not found as absent.
+    /// Records that the rows which were requested and not found do not exist.
     fn note_absent(&mut self, wanted: &Prefetch) {
         for name in &wanted.conversations {
             if !self.busy.contains(name) {

@@ -43,7 +43,7 @@ async fn only_mallory_is_refused(trigger: &'static str) {
     asks(&url, trigger).await;
     for _ in 0..3 {
         for (person, code) in codes_of_a_mixed_batch(&mut node).await {
-            // Not `unavailable`, because a client would retry it without end.
+            // Mallory's write must not be refused as `unavailable`, because a client would retry it without end.
             let expected = if person == "mallory" { Err(ErrorCode::TooLarge) } else { Ok(()) };
             assert_eq!(code, expected, "{person}");
         }

@@ -28,12 +28,12 @@ async fn the_outcome_of_a_commit_without_an_answer_is_resolved() {
     let cuts = [Cut::BeforeReading, Cut::BeforeCommit, Cut::AtCommit, Cut::AfterCommit];
     for (n, cut) in (2..).zip(cuts.iter().cycle().take(40)) {
         proxy.cuts(*cut);
-        // Without a key, only the outcome shows whether the message is stored.
+        // This message has no idempotency key, so only the outcome of the write tells whether it is stored.
         let event = node.says("alice", "@bob", &format!("{cut:?} {n}")).await;
         assert_eq!(event.seq.0, n, "{cut:?}");
         assert!(event.event.is_some(), "{cut:?}: it is not a repetition");
     }
-    // A cursor command has no event; its outcome is resolved the same way.
+    // A cursor command has no event. Its outcome is resolved like that of a message.
     proxy.cuts(Cut::AfterCommit);
     let moved = node.tries("bob", "read", json!({"conversation": "@alice", "upto": 41})).await;
     assert!(matches!(moved, Ok(Committed::Cursor(cursor)) if cursor.moved));
@@ -81,7 +81,7 @@ async fn a_commit_of_which_nothing_can_be_found_out_is_refused_and_looked_up_lat
     let refusal = node.outcome().await.expect_err("nobody knows");
     assert_eq!(refusal.code, ErrorCode::Unavailable);
     assert!(!node.store.is_writable());
-    // Later writes do not wait as long.
+    // The next writes do not wait for the database as long as the first one did.
     assert_eq!(
         node.tries("bob", "send", json!({"to": "@alice", "text": "no"})).await.map(drop).map_err(|r| r.code),
         Err(ErrorCode::Unavailable)

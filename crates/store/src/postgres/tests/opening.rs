@@ -113,7 +113,7 @@ async fn synchronous_commit_off_is_refused() {
     let url = new_database().await;
     let error = refused(&format!("{url}?options=-c%20synchronous_commit%3Doff")).await;
     assert!(error.contains("`synchronous_commit` is off"), "{error}");
-    // Without a standby there is nothing to wait for.
+    // `local` is accepted without a standby, because then a commit has no other server to wait for.
     Node::new(&format!("{url}?options=-c%20synchronous_commit%3Dlocal")).await.ends().await;
 }
 

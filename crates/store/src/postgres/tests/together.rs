@@ -31,7 +31,7 @@ fn random_change(random: &mut Rng, n: usize) -> (&'static str, &'static str, ser
         8 => (actor, "role", json!({"conversation": room, "user": other, "role": "admin"})),
         9 => (actor, "rename", json!({"conversation": room, "title": format!("title {n}")})),
         10 => (actor, "create", json!({"room": format!("room{}", random.u32(..9)), "members": [other]})),
-        // A recipient without messages yet, or with messages from the other node only.
+        // The recipient has no messages yet, or only messages from the other node.
         11 => (actor, "send", json!({"to": format!("@new{}", random.u32(..40)), "text": format!("{n}")})),
         12..16 => (actor, "send", json!({"to": format!("@{other}"), "text": format!("{n}")})),
         _ => (actor, "send", json!({"to": room, "text": format!("{n}")})),

@@ -236,7 +236,7 @@ async fn a_node_from_before_the_rows_of_nodes_is_counted_and_refused() {
         let lock = "SELECT pg_advisory_lock_shared($1)";
         link.run(link.client().execute(lock, &[&SERVING_LOCK_ID])).expect("locked");
         link.run(link.client().batch_execute(EARLIER_NODE_PUTS_ITS_ROW)).expect("it may write");
-        // A node of that version writes its row only with a batch, so an idle one may have none.
+        // A node of the earlier version writes its row only with a batch, so an idle node may have no row.
         link.run(link.client().batch_execute("DELETE FROM writers")).expect("deleted");
         connected.0.send(()).expect("awaited");
         proceed.1.recv().expect("told");

@@ -90,7 +90,7 @@ impl Fixture {
         self.writes([(actor.to_owned(), name, fields)])
     }
 
-    /// How many steps a change takes.
+    /// How many steps of SQLite's virtual machine a change takes.
     fn effort(&mut self, change: (String, &'static str, Value)) -> u64 {
         self.written.take();
         self.writes([change]);

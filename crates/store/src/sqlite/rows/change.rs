@@ -15,11 +15,11 @@ use crate::sqlite::checksum::Columns;
 use crate::sqlite::table;
 use crate::table::{CONVERSATIONS, EVENTS, Written, quoted};
 
-/// SQLite assigns the key.
+/// Inserts a conversation without a key, because SQLite assigns the key.
 static NEW_CONVERSATION: LazyLock<String> =
     LazyLock::new(|| table::insert("INSERT", &CONVERSATIONS, is_given));
 
-/// The checksum is the last column; only SQLite's table has it.
+/// Inserts an event. The checksum is the last column, which only SQLite's table has.
 static NEW_EVENT: LazyLock<String> = LazyLock::new(|| {
     let columns = EVENTS.columns.len();
     let places: String = (1..=columns).map(|place| format!("?{place}, ")).collect();
@@ -158,7 +158,7 @@ impl Rows for SqliteRows {
             .optional()
     }
 
-    /// Only this process writes to the database, and its version reads bodies with keys.
+    /// Always true, because only this process writes to the database, and it can read bodies with keys.
     fn stores_numbers(&self) -> bool {
         true
     }

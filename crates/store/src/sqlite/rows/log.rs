@@ -29,7 +29,7 @@ impl SqliteRows {
         LOGGED.take()
     }
 
-    /// Moves the part of the write-ahead log into the database that no reader needs.
+    /// Moves those pages of the write-ahead log into the database that no reader needs any more.
     pub(in crate::sqlite) fn checkpoint(&self) -> Result<()> {
         self.db.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |_| Ok(()))
     }

@@ -57,7 +57,7 @@ fn lengths<T: Serialize>(items: &[T]) -> Vec<usize> {
     items.iter().map(|item| serde_json::to_string(item).expect("json").len()).collect()
 }
 
-/// How many pages were read, and how many of them ended because of their bytes.
+/// How many pages were read, and how many of them ended early because of the limit on their bytes.
 #[derive(Default)]
 struct Held {
     pages: usize,

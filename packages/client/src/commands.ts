@@ -24,7 +24,7 @@ export class Commands {
     this.#owner = owner;
   }
 
-  /** Sends a command that may be repeated. */
+  /** Sends a command, and sends it again after a lost connection or a retryable error. Repeating it must be harmless. */
   async call<T>(command: Command, options: CommandOptions = {}): Promise<T> {
     return this.#within(options, async (running) => {
       for (;;) {

@@ -63,7 +63,7 @@ export class Connection {
   #renewed = false;
   #waiting = new Map<number, Done>();
   #nextId = 1;
-  /** The writes of this connection. */
+  /** The writes of the current connection that the server has neither stored nor refused for good. */
   #writes: Writes | undefined;
   /** When the last frame was received: by the clock that users cannot set, and by the wall clock. */
   #received = 0;
@@ -194,7 +194,7 @@ export class Connection {
     socket.onopen = () => this.#hello(credentials);
     socket.onmessage = ({ data }) => current() && this.#receive(String(data));
     socket.onclose = ({ code, reason }) => current() && this.#onClose(code, reason);
-    // The `close` event follows and is handled.
+    // Ignored, because a `close` event follows every `error` event, and is handled.
     socket.onerror = () => {};
   }
 
@@ -216,7 +216,7 @@ export class Connection {
     try {
       this.#handle(JSON.parse(data) as ServerFrame);
     } catch (error) {
-      // The exception is reported, and the next frame is handled.
+      // The exception is only reported, so that later frames are still handled.
       this.events.report(failure("internal", String(error), error));
     }
   }

@@ -54,7 +54,7 @@ export class Inbox {
   #looking = false;
   #lookAgain = false;
   #nextLook: Alarm;
-  /** How many look-ups in a row did not find everything. */
+  /** How many look-ups in a row left a conversation without a summary. */
   #fruitless = 0;
   /** The part of `welcome.unread` that is in conversations without a loaded summary. */
   #elsewhere: UnreadTotal = { messages: 0, conversations: 0, more: false };

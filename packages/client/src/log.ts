@@ -36,7 +36,7 @@ export interface LogOwner {
   onUnplaced(): void;
   /** Requests a page of the log after this event. */
   readLog(after: Seq, limit: number): Promise<LogBody>;
-  /** Handles that the server refuses the log after the cursor. */
+  /** Handles that the server refuses to send the events after the cursor. */
   onRefused(error: ChatError): void;
   report(error: unknown): void;
 }
@@ -131,7 +131,7 @@ export class Log {
       return;
     }
     if (this.#ahead.size && this.#fruitless >= MAX_PAGES_WITHOUT_PROGRESS) {
-      // The server does not have the missing events, so this is another log.
+      // The server does not have the missing events, so it has another log than before, such as that of a restored backup.
       this.#fruitless = 0;
       return this.#owner.onRefused(
         new ChatError({ code: "bad_cursor", message: "the log has a hole", retryable: false }),
@@ -147,14 +147,14 @@ export class Log {
     if (!keep) this.reset();
   }
 
-  /** Forgets the cursor and the waiting events, because this is another log. */
+  /** Forgets the cursor and the waiting events, because the server has another log than before. */
   reset(): void {
     this.#enter({ is: "unplaced" });
     this.#ahead.clear();
     this.#summarised = 0;
   }
 
-  /** Ends for good, because the chat was closed. */
+  /** Ends the log for good, because the chat was closed: no further event is applied. */
   end(): void {
     this.#enter({ is: "ended", cursor: this.cursor });
     this.#ahead.clear();

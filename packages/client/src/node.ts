@@ -1,4 +1,4 @@
-// The entry point for Node. Node 20 has no WebSocket, so it brings one.
+// The entry point for Node. It contains a WebSocket library, because Node 20 has no WebSocket.
 
 import { createRequire } from "node:module";
 import { connect as connectWith } from "./index.js";

@@ -110,7 +110,7 @@ export class Outbox implements ChatOutbox {
 
   retry(entry: Entry): void {
     if (this.#closed) return entry.refuse(failure("closed", "the chat was closed"));
-    // A message that is retried counts as new, except for its key.
+    // A retried message gets a new time, like a new message. It keeps its key, so that it is not stored twice.
     const time = Math.max(this.clock.wall(), this.#lastTime + 1);
     entry.isOwn = true;
     this.#renew(entry, time);

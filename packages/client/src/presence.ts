@@ -5,7 +5,7 @@ import type { ChatLimits, Presence, UserPresence } from "./types.js";
 
 /** Milliseconds for which changes of the subscribed users are collected before a `watch`. */
 const GATHER = 50;
-/** The most users of a `watch`, if the server has no limit for it. */
+/** The most users in a `watch` command, if the server has no limit for them. */
 const WATCH = 50;
 
 interface PresenceOwner {
@@ -22,7 +22,7 @@ type Watched = Store<Presence | undefined> & { readonly watched: Store<boolean> 
 export class PresenceWatch {
   #known = new Map<UserId, Presence>();
   #users = new Map<UserId, Watched>();
-  /** The users of the last `watch`. */
+  /** The users in the last `watch` command. */
   #asked = new Set<UserId>();
   #owner: PresenceOwner;
   #refresh: Alarm;

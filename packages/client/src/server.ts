@@ -121,7 +121,7 @@ export async function mintToken(secret: string | Uint8Array, of: TokenClaims): P
   if (!(bytes?.length >= MIN_SECRET)) throw invalid(`a secret has at least ${MIN_SECRET} bytes`);
   if (!user) throw invalid("a token needs a user");
   if (!(expiresIn > 0 && expiresIn <= MAX_EXPIRES_IN)) throw invalid("expiresIn counts seconds, up to a year");
-  // The server's revocation needs `iat`.
+  // The server needs `iat` to refuse tokens that were made before a revocation.
   const iat = Math.floor(Date.now() / 1_000);
   const payload = {
     ...claims,

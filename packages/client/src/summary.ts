@@ -6,7 +6,7 @@ import { compact } from "./compact.js";
 import { amended, fromWire, isAmendment, type StoredMessage } from "./timeline.js";
 import type { ChatMessage, ConversationInfo } from "./types.js";
 
-/** Whether with this event the user `me` left or was removed. */
+/** Whether this event says that the user `me` left or was removed. */
 export function isLeaving(event: Event, me: UserId | undefined): boolean {
   return (event.type === "leave" && event.from === me) || (event.type === "remove" && event.user === me);
 }

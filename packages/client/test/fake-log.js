@@ -33,7 +33,7 @@ export function fold(log) {
 }
 
 export class LogServer extends FakeServer {
-  /** Events by conversation. */
+  /** The events of each conversation's log. */
   logs = new Map();
   read = new Map();
   #replay;

@@ -1,4 +1,4 @@
-// Lost connections of every kind, and how the SDK recovers.
+// Tests of how the SDK recovers from lost connections of every kind.
 
 import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
@@ -214,7 +214,7 @@ onBoth("a server that stops says when to come back, and is obeyed", async (t, Se
   const server = await Server.start(t, { env: { SWITCHBOARD_RECONNECT_SPREAD: "1500" } });
   const alice = server.connects(t, "alice");
   await online(alice);
-  // The chat may have tried again by the time that the server has stopped.
+  // Waits for both at once, because the chat may already try to reconnect when the server has stopped.
   const [{ code, retryIn }] = await Promise.all([offline(alice), server.stop()]);
   assert.equal(code, 1012);
   assert.ok(retryIn >= 0 && retryIn < 1_500 * 1.25, `${retryIn}`);

@@ -68,7 +68,7 @@ test("a server that renders connects nowhere", async () => {
   const { server, counts, options } = countingServer();
   const provider = h(ChatProvider, { url: server.url, ...options }, h(Room));
   assert.equal(renderToString(provider), "<ul></ul>");
-  // A connection would be opened in a microtask.
+  // Waits until the microtasks have run, because an unwanted connection would be opened in one of them.
   await new Promise((done) => setImmediate(done));
   assert.deepEqual([counts.opened, seen.state, seen.status.state], [0, "loading", "idle"]);
 });
@@ -99,7 +99,7 @@ test("the provider disconnects after it was unmounted, but not between two mount
   render(app("visible"));
   const first = seen.chat;
   await sees(first.status, ({ state }) => state === "online");
-  // Effects end and begin again, as in strict mode and after a hot reload.
+  // Hiding and showing the tree ends its effects and runs them again, as strict mode and a hot reload do.
   render(app("hidden"));
   render(app("visible"));
   assert.deepEqual([seen.chat === first, counts.opened], [true, 1]);

@@ -1,4 +1,4 @@
-// The reference in the docs is up to date with the types.
+// Tests that docs/sdk-reference.md agrees with the types of the SDK.
 
 import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";

@@ -23,7 +23,7 @@ export async function busy(t, count, env = {}) {
   const [key] = /sbk_\S+/.exec((await server.cli("key", "create", "shop")).stdout);
   const authorization = { authorization: `Bearer ${key}` };
   const post = (n, text) => server.posts("send", { as: `user${n}`, to: "@bot", text }, authorization);
-  /** Sends a message of each user. */
+  /** Sends one message in the name of each user. */
   const news = async (text) => {
     let next = 0;
     const work = async () => {
@@ -84,7 +84,7 @@ export async function outage(t, { server, news, count, token }) {
   const online = performance.now() - start;
   await all;
   const caughtUp = performance.now() - start;
-  // No message arrives twice, and the receipts are sent at the same rate.
+  // Later messages arrive once each, and their receipts are within the same rate of frames.
   await news("live");
   await until(bot.conversations, () => heard.length >= 2 * count);
   assert.deepEqual(

@@ -1,4 +1,4 @@
-// The short form of scale.soak.js.
+// The tests of scale.soak.js with fewer conversations, so that they are short.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -88,7 +88,7 @@ test("a token that the server does not take is replaced once; then it is final",
   good.clear();
   server.cut();
   await settle();
-  // The server refuses the kept token, and then also the second one.
+  // The server refuses the token of the first connection, and then also the second one; no third one is requested.
   await clock.advance(60_000);
   assert.equal(asked, 2);
   assert.deepEqual(

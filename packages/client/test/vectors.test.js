@@ -11,7 +11,7 @@ const DIRECTORY = new URL("../../../testdata/protocol/", import.meta.url);
 /** The fields of the answer to a write. */
 const STORED = { conversation: "#r", seq: 99, at: "2026-11-24T17:54:59.000Z" };
 
-/** The function that checks the cases of each file. */
+/** For each file of wire vectors, the function that checks one of its cases. */
 const READ = {
   "ids.json": checkId,
   "texts.json": checkText,
@@ -60,7 +60,7 @@ function withRoom({ messages = [], head = 0, user = "zoe" } = {}) {
 async function checkId({ kind, value, valid, by, canonical }, t) {
   if (kind !== "target" || !valid) return;
   const { chat } = await online(t, new FakeServer({ user: by }));
-  // The SDK refuses at once what the server would answer with `not_found`.
+  // The SDK refuses a direct conversation of two other users itself; the server would answer `not_found`.
   const others = canonical.startsWith("@") && !canonical.slice(1).split(":").includes(by);
   if (others) assert.throws(() => chat.conversation(value), { code: "invalid" });
   else assert.equal(chat.conversation(value).id, canonical);

@@ -46,7 +46,7 @@ export class SwitchboardChat extends HTMLElement {
     this.#restart();
   }
 
-  /** The user, in place of a token, on a `dev` server. */
+  /** The user's name, which a `dev` server accepts in place of a token. */
   get user(): string | undefined {
     return this.getAttribute("user") ?? undefined;
   }

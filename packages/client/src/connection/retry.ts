@@ -1,4 +1,4 @@
-// Decides after a lost connection when to reconnect, or not to.
+// Decides after a lost connection whether and when the client reconnects.
 
 import { type ChatError, failure } from "../error.js";
 
@@ -14,7 +14,7 @@ const FLOODED = 4429;
 export const UNAUTHORIZED = 4501;
 const LOGGED_OUT = 4502;
 
-/** How a connection, or an attempt, ended. */
+/** How a connection, or an attempt to connect, ended. */
 export interface Loss {
   code?: number | undefined;
   reason?: string | undefined;
@@ -28,7 +28,7 @@ export interface Loss {
 }
 
 export interface Verdict {
-  /** The reason, for a user. */
+  /** The reason of the loss, as a text for a user. */
   reason: string;
   error?: ChatError | undefined;
   /** Whether there will be no other attempt. */

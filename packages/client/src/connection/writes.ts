@@ -24,7 +24,7 @@ export class Writes {
   /** The writes that are neither stored nor refused for good, in order. */
   #queue: Write[] = [];
   #underWay = 0;
-  /** The most writes in flight: few after a refusal, because a rate limit may be the cause. */
+  /** The most writes in flight. One after a refusal, which may be due to a rate limit; one more after each stored write. */
   #most = Infinity;
   /** The longest `retry_after` of the refusals since the last attempt, in milliseconds. */
   #wait: number | undefined;

@@ -112,7 +112,7 @@ export class Entry implements Outgoing {
     this.#reject(error);
   }
 
-  /** Fails a retry that is no longer possible. */
+  /** Makes a retry fail at once with `error`, because the message cannot be sent. */
   refuse(error: ChatError): void {
     this.#promise();
     this.setFailed(error);

@@ -1,4 +1,4 @@
-// The commands that append an event, except `send`.
+// The fake server's commands that append an event to a log, except `send`.
 
 import type { Command, Role, Seq, StoredBody, UserId } from "../protocol.js";
 import { type Body, Log, type Membership } from "./log.js";
@@ -168,7 +168,7 @@ function setRole(world: World, user: UserId, command: Said<"role">, append: Appe
   return append(log, { type: "role", user: command.user, role: command.role });
 }
 
-/** Ends a membership with the event that `append` stores. */
+/** Ends a membership: `append` stores the event with which the user leaves. */
 function go(log: Log, user: UserId, member: Membership, append: () => StoredBody): StoredBody {
   log.memberships.set(user, { ...member, until: log.head + 1 });
   return append();

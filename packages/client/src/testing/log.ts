@@ -47,7 +47,7 @@ export class Log {
   /** The number of the last event, counted over all logs, to sort logs by activity. */
   activity = 0;
   #messages = new Map<Seq, Message>();
-  /** The reactions; the key has the message, the emoji and the user. */
+  /** The reactions, also removed ones. The key contains the message, the emoji and the user. */
   #reactions = new Map<string, Reaction>();
 
   constructor(id: ConversationId, open = false, title?: string) {

@@ -99,7 +99,7 @@ export class Session implements Listener {
       this.push({ type: "ok", ...id, ...body });
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
-      // Every refusal of this server is final.
+      // This fake server refuses no write as retryable, so a refused write is never sent again.
       this.#settled = Math.max(this.#settled, number?.n ?? 0);
       this.push({ type: "error", ...id, ...error.failure });
       // If the first frame is refused, the connection is closed.
@@ -205,7 +205,7 @@ function userOf({ user, token }: { user?: UserId; token?: string }): UserId {
     const { sub } = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (c) => c.charCodeAt(0))));
     if (typeof sub === "string") return sub;
   } catch {
-    // The text is no token.
+    // The text is no JWT, so it is refused below.
   }
   throw new Refusal("unauthorized", "the token is wrong");
 }
@@ -215,7 +215,7 @@ function object(data: string): Record<string, unknown> {
     const frame: unknown = JSON.parse(data);
     if (typeof frame === "object" && frame !== null && !Array.isArray(frame)) return frame as Record<string, unknown>;
   } catch {
-    // The text is not JSON.
+    // The text is not JSON, so it is refused below.
   }
   throw new Refusal("bad_frame", "a frame is one JSON object");
 }

@@ -3,5 +3,5 @@
 import { createContext } from "svelte";
 import type { AppState } from "./app-state.svelte.js";
 
-/** The chat on the screen. */
+/** Functions with which components get and set the state of the chat on the screen. */
 export const [getAppState, setAppState] = createContext<AppState>();

@@ -5,7 +5,7 @@ import { localStore } from "./storage.js";
 
 interface Choices {
   theme: Theme;
-  /** The language; `undefined` means that of the browser. */
+  /** The language that the user has chosen; `undefined` means the browser's language. */
   language: string | undefined;
   notifications: boolean;
 }

@@ -1,4 +1,4 @@
-// Reads the expiry of tokens.
+// Finds out whether a token has expired.
 
 /** Whether a JWT has expired. False without `exp` or for anything else than a JWT: the server decides then. */
 export function expired(token: string, now = Date.now()): boolean {

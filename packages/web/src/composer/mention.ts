@@ -1,4 +1,4 @@
-// Completing the name of a member after an `@`.
+// Suggests names of members while the user types a name after an `@`.
 
 /** Maximum number of suggested names. */
 const MAX_SUGGESTIONS = 6;

@@ -7,7 +7,7 @@ export function dayDistance(from: Date, to: Date): number {
   return Math.round((midnight(to) - midnight(from)) / 86_400_000);
 }
 
-/** A number that is the same for all times of one day. */
+/** A number for the day of a time: the same for all times of that day, and different for other days. */
 export function dayOf(at: string): number {
   return midnight(new Date(at));
 }

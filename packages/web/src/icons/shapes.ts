@@ -1,4 +1,4 @@
-// Paths for a view box of 24 by 24, with a stroke width of 1.75.
+// The icons as SVG paths, for a view box of 24 by 24 and a stroke width of 1.75.
 
 export const SHAPES = {
   back: "M15 5l-7 7 7 7",

@@ -60,7 +60,7 @@ export class Rows {
   }
 }
 
-/** The first unread message. */
+/** The first message of another user after the last read one. */
 export function firstUnread(
   messages: readonly ChatMessage[],
   mark: number | undefined,

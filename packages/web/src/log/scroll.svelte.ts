@@ -37,7 +37,7 @@ export class Scroll {
     this.saveAnchor();
   }
 
-  /** Restores the position after rows or their sizes have changed. */
+  /** Restores the scroll position after rows or their sizes have changed. */
   restore(): void {
     const element = this.#element;
     if (!element) return;
@@ -60,7 +60,7 @@ export class Scroll {
     this.#set = element.scrollTop;
   }
 
-  /** Scrolls a row to `part` of the view's height from the top. */
+  /** Scrolls so that a row is below the view's top by a part of the view's height: 0.5 is the middle. */
   scrollRowTo(row: HTMLElement, part: number): void {
     const element = this.#element;
     if (!element) return;
@@ -69,7 +69,7 @@ export class Scroll {
     this.onScroll();
   }
 
-  /** The distances to the ends of the drawn rows, above and below. */
+  /** The distances in pixels from the edges of the view to the beginning and to the end of the drawn rows. */
   distances(): { above: number; below: number } {
     const element = this.#element;
     if (!element) return { above: Infinity, below: Infinity };

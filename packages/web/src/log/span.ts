@@ -38,7 +38,7 @@ export class Span {
     else this.#set(list, from, from + MAX_ROWS);
   }
 
-  /** Moves one step up. Returns false at the beginning of the list. */
+  /** Moves the drawn part one step up. Returns false at the beginning of the list. */
   older(list: List): boolean {
     const [from, to] = this.of(list);
     if (from === 0) return false;
@@ -47,7 +47,7 @@ export class Span {
     return true;
   }
 
-  /** Moves one step down. Returns false at the end of the list. */
+  /** Moves the drawn part one step down. Returns false at the end of the list. */
   newer(list: List): boolean {
     const [from, to] = this.of(list);
     if (to === list.length) {
@@ -59,13 +59,13 @@ export class Span {
     return true;
   }
 
-  /** Moves to the end of the list, unless it is drawn already. */
+  /** Moves the drawn part to the end of the list, unless that is drawn already. */
   latest(): void {
     if (this.#last === undefined) return;
     this.#first = this.#last = undefined;
   }
 
-  /** Moves so that the message is in the middle, unless it is drawn already. */
+  /** Moves the drawn part so that the message is in its middle, unless the message is drawn already. */
   around(list: List, id: string): boolean {
     const at = indexOf(list, id);
     if (at < 0) return false;

@@ -1,6 +1,6 @@
 // Positions a popup beside its anchor and inside the window.
 
-/** Distances between popup and anchor, and to the edge of the window. */
+/** The distance between a popup and its anchor, and the smallest one to the edge of the window. */
 const GAP_PX = 6;
 const EDGE_PX = 8;
 

@@ -43,7 +43,7 @@ async function reader(t, server, user) {
   socket.on("data", (chunk) => (answer += chunk.toString("latin1")));
   while (!answer.includes("\r\n\r\n")) await once(socket, "data");
   const hello = Buffer.from(JSON.stringify({ type: "hello", user }));
-  // A text frame, masked with zeros.
+  // A WebSocket text frame. Clients must mask their frames; a mask of zeros leaves the text as it is.
   socket.write(Buffer.concat([Buffer.from([0x81, 0x80 | hello.length, 0, 0, 0, 0]), hello]));
   while (!answer.includes('"welcome"')) await once(socket, "data");
   socket.removeAllListeners("data");
@@ -160,7 +160,7 @@ const SETTINGS = {
   SwitchboardLogLinesDropped: serve(),
 };
 
-/** The address that Prometheus scrapes. */
+/** The address at which Prometheus scrapes this server. */
 const instance = ({ url, env }) => env.SWITCHBOARD_OPERATOR_LISTEN ?? new URL(url).host;
 
 test("an alert fires on its fault, and not before", async (t) => {

@@ -1,4 +1,4 @@
-// Two users with the page, in a real browser on the real server.
+// Tests of the page in a real browser: two users chat on the real server.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
@@ -89,7 +89,7 @@ test("presence and typing", async (t) => {
   await alice.says("there?");
   await alice.reads("presence", "online");
   await bob.opens("@alice:bob");
-  // Typing lasts a few seconds, so start waiting before it begins.
+  // The page shows for a few seconds only that a user is typing, so start waiting before bob types.
   await Promise.all([alice.reads("typing", "bob is typing…"), bob.at("composer").pressSequentially("well")]);
   await bob.at("composer").press("Enter");
   await alice.sees("well");

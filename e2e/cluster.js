@@ -91,7 +91,7 @@ export async function startPostgres(t, address) {
   return { ...line, url: `postgres://switchboard@${new URL(line.url).host}/switchboard` };
 }
 
-/** A node, with clients on port 9501 of its address and operators on 9502. */
+/** A Switchboard node: it listens for clients on port 9501 of its address, and for operators on port 9502. */
 export class Node {
   static async start(t, address, env) {
     const node = new Node();

@@ -13,7 +13,7 @@ after(() => browser.close());
 
 const SECRET = "a secret of the tests that is long enough";
 
-/** A production server that allows pages of `origin`. */
+/** Starts a production server that accepts connections from pages of `origin`. */
 const serve = (t, origin) =>
   Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, SWITCHBOARD_ALLOWED_ORIGINS: origin } });
 

@@ -1,4 +1,4 @@
-// Runs every example.
+// Runs every program in examples/, and checks that the examples do what they show.
 
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
@@ -97,7 +97,7 @@ for (const framework of ["React", "Vue", "Svelte"]) {
     const [alice, bob] = [await open("alice"), await open("bob")];
     await alice.page.getByRole("status").getByText("online").waitFor();
     await bob.page.getByRole("status").getByText("online").waitFor();
-    // Typing lasts a few seconds, so start waiting before it begins.
+    // The page shows for a few seconds only that a user is typing, so start waiting before alice types.
     const typing = bob.page.getByText("alice typing…").waitFor();
     await Promise.all([typing, alice.page.getByLabel("Message").pressSequentially("from an example")]);
     await alice.page.getByLabel("Message").press("Enter");
@@ -153,7 +153,7 @@ test("a bot receives messages that were sent while it was down", async (t) => {
   assert.equal(await second.ended, 0);
 });
 
-/** A free port, for a server that cannot choose one itself. */
+/** Finds a free port, for a server that cannot choose one itself. */
 async function freePort() {
   const listener = createServer();
   await new Promise((listening) => listener.listen(0, "127.0.0.1", listening));

@@ -1,4 +1,4 @@
-// What the page stores in the browser, restores, and removes.
+// Tests of what the page stores in the browser, restores after a reload, and removes.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

@@ -84,7 +84,7 @@ export class Prometheus {
     return (await this.get("query", { query })).result;
   }
 
-  /** The alerting rules. */
+  /** The alerting rules that Prometheus has loaded. */
   async rules() {
     return (await this.get("rules", { type: "alert" })).groups.flatMap(({ rules }) => rules);
   }

@@ -10,12 +10,12 @@ import { end, eventually, freePort } from "./cluster.js";
 
 const run = promisify(execFile);
 
-/** Where Debian has programs that are not in every PATH. */
+/** PATH with /usr/sbin, where Debian installs nginx and HAProxy; not every user's PATH contains it. */
 const PATH = `${process.env.PATH}:/usr/sbin`;
 
 const example = (path) => fileURLToPath(new URL(`../packaging/${path}`, import.meta.url));
 
-/** A text with each of the replacements made; each must occur. */
+/** Makes all replacements in a text; throws if one of them does not occur in the text. */
 function replaced(text, replacements) {
   for (const [before, after] of replacements) {
     if (!text.includes(before)) throw new Error(`the example no longer contains ${before}`);
@@ -91,7 +91,7 @@ export const EXAMPLES = {
   },
   Caddyfile: {
     program: "caddy",
-    // Debian 12 has a Caddy without `request_buffers`.
+    // A command that fails if Caddy is too old: that of Debian 12 does not know `request_buffers`.
     parses: ["caddy", "adapt", "--adapter", "caddyfile", "--config", example("compose/Caddyfile")],
     env: {},
     probes: true,
@@ -127,7 +127,7 @@ export async function whyNot(name) {
   return missing || (parses ? succeeds(parses, `this ${program} is too old`) : false);
 }
 
-/** A certificate for an address. */
+/** Makes a self-signed certificate for an address. */
 async function certify(directory, host) {
   const [crt, key] = ["crt", "key"].map((kind) => join(directory, `chat.${kind}`));
   const names = ["-subj", "/CN=chat.example.com", "-addext", `subjectAltName=IP:${host}`];

@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from "node:fs";
 
 const EXPECTED = new URL("../crates/server/tests/autobahn/expected.json", import.meta.url);
 
-// The accepted verdicts, from best to worst. Any other verdict is a failure.
+// The accepted verdicts, from best to worst; the two in one list are equally good. Any other verdict is a failure.
 const GRADES = [["OK", "INFORMATIONAL"], ["NON-STRICT"]];
 
 function grade(verdict) {

@@ -1,5 +1,5 @@
-// The actions of a user in a conversation, apart from sending messages. The commands may be repeated. A change of a message is
-// shown at once, and undone if the command fails.
+// The actions of a user in a conversation, apart from sending messages. It is harmless if one of their commands is sent twice.
+// The list shows a change of a message at once, and undoes it if the command fails.
 
 import { compact } from "./compact.js";
 import { ChatError } from "./error.js";

@@ -14,7 +14,7 @@ export interface Host {
   readonly online: boolean;
   readonly closed: boolean;
   readonly clock: Clock;
-  /** Makes requests for which no app code waits. */
+  /** Sends background requests, for which no code of the app waits. */
   readonly scheduler: Scheduler;
   readonly receipts: Receipts;
   readonly outbox: {

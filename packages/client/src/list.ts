@@ -95,7 +95,7 @@ export class MessageList {
     if (!shown || cursor === undefined || !this.timeline.subscribed) return;
     this.#notices.load(shown.messages, this.#fromTheBeginning, cursor, this.#owner).then(
       (found) => found && this.timeline.changed(),
-      // If this fails, the notices are read with the next page or the next connection.
+      // If the notices cannot be read now, they are read with the next page or the next connection.
       () => {},
     );
   }

@@ -6,7 +6,7 @@ import { type Amendment, amended, type StoredMessage } from "./timeline.js";
 
 export interface PendingAmendment {
   readonly event: Amendment;
-  /** The seq of the stored event. The change is shown from this object until the log was applied up to there. */
+  /** The seq of the stored event. The change is shown from this object until that event was applied with the log. */
   seq?: Seq;
 }
 

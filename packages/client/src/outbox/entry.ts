@@ -27,7 +27,7 @@ export class Entry implements Outgoing {
   /** Whether this tab sent or retried the message; otherwise it was only read from the storage. */
   isOwn: boolean;
 
-  /** `since`: when it was sent or found, by the clock that users cannot set. `found`: an earlier page has sent it. */
+  /** `since`: when the message was sent or found, by the clock that users cannot set. `found`: it was read from the storage. */
   constructor(
     readonly what: OutboxEntry,
     readonly owner: EntryOwner,

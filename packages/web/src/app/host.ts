@@ -1,5 +1,4 @@
-// What the app needs from its environment. There are three: the full page, a frame in another site's page, and the custom
-// element.
+// What the app needs from its environment: the full page, a frame in another site's page, or the custom element.
 
 import type { Navigation } from "./navigation.svelte.js";
 

@@ -14,7 +14,7 @@ const PLAIN = /[^\\`*_~[\]@hm\n]+/y;
 const USER = /@([A-Za-z0-9][A-Za-z0-9._~+=|@-]{0,63})/y;
 const ESCAPABLE = /[\\`*_~[\]@>#-]/;
 
-/** An emphasis that has begun. When it ends, the nodes from index `at` on become its content. */
+/** An emphasis that has begun. The node at index `at` is its mark as text, and the later nodes will be its content. */
 interface Open {
   mark: string;
   at: number;

@@ -1,4 +1,4 @@
-// The alerts and the dashboard of packaging/: promtool accepts them, what they name exists, and a fault fires each alert.
+// Tests the alerts and the dashboard in packaging/: promtool accepts them, their metrics exist, and a fault fires each alert.
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";

@@ -1,4 +1,4 @@
-// Two nodes on one PostgreSQL, each with an address of its own, so that the examples of proxies keep their ports.
+// Starts nodes on one PostgreSQL, each with an address of its own, so that the examples of proxies can keep their ports.
 
 import { execFile, spawn } from "node:child_process";
 import { createHmac } from "node:crypto";

@@ -1,4 +1,4 @@
-// The chat embedded in another site's page, as a frame and as an element, under a policy without `unsafe`.
+// Tests the chat in another site's page, as a frame and as an element, under a content security policy without `unsafe`.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

@@ -1,4 +1,4 @@
-// No message is lost or duplicated on screen: reloads, a killed server, and long disconnects.
+// Tests that no message is lost or shown twice: after reloads, a killed server, and long disconnects.
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";

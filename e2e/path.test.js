@@ -1,4 +1,4 @@
-// The chat behind a proxy that serves it below a path: the page, the frame and the element.
+// Tests the page, the frame and the element behind a proxy that serves the chat below a path.
 
 import assert from "node:assert/strict";
 import { createServer, request } from "node:http";

@@ -12,7 +12,7 @@ import { promisify } from "node:util";
 const run = promisify(execFile);
 export const packaging = (path) => fileURLToPath(new URL(`../packaging/${path}`, import.meta.url));
 
-/** Runs promtool in the directory of the alerts, with a text as its input; throws what it prints if it complains. */
+/** Runs promtool in the directory of the alerts, with a text as its input. If it fails, throws an error with its output. */
 export async function promtool(args, input = "") {
   const running = run("promtool", args, { cwd: packaging("prometheus") });
   running.child.stdin.end(input);

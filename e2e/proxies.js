@@ -1,4 +1,4 @@
-// The examples of packaging/, run by the real programs, with the addresses and files of a test.
+// Runs the proxies' examples in packaging/ with the real programs, and with the addresses and files of a test.
 
 import { execFile, spawn } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";

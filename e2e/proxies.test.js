@@ -1,4 +1,4 @@
-// The examples of proxies with the real programs: two nodes, users on the SDK, and what an operator does to the nodes.
+// Tests the examples of proxies with the real programs: two nodes, users with the SDK, and restarts, hangs and lost databases.
 
 import assert from "node:assert/strict";
 import { randomInt } from "node:crypto";

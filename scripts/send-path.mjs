@@ -1,4 +1,4 @@
-// Which files run for one `send` on one node, by line coverage: alice sends to #general, where bob is connected too.
+// Lists the source files that run for one `send` on one node, by line coverage: alice sends to #general, where bob is, too.
 // Fails if a file ran that ARCHITECTURE.md names neither in its walk of a message nor among the leaves, or if the walk has more than
 // ten files. Needs `rustup component add llvm-tools`. Builds the workspace's crates with counters beside the regular build.
 

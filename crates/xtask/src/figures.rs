@@ -1,4 +1,4 @@
-//! The tables and plots of `docs/benchmarks.md`, drawn from the figures of one run.
+//! The tables and plots of `docs/benchmarks.md`, made from the measurements of one benchmark run.
 
 mod plot;
 
@@ -10,22 +10,22 @@ use serde::Deserialize;
 
 use self::plot::{Bar, bars};
 
-/// The committed output of `switchboard-bench --json`.
+/// The file with the measurements: the committed output of `switchboard-bench --json`.
 pub const FIGURES: &str = "docs/benchmarks/figures.json";
 
-/// The document with the tables.
+/// The document that contains the tables.
 pub const DOCUMENT: &str = "docs/benchmarks.md";
 
-/// The marks around the generated tables.
+/// The marks around the tables in the document.
 const BEGIN_MARK: &str = "<!-- figures -->\n";
 const END_MARK: &str = "<!-- end of figures -->\n";
 
-/// The subject whose bars are highlighted.
+/// The measured server whose bars are highlighted.
 const OURS: &str = "switchboard";
-/// The prefix of subjects that are baselines (floors): they do only the work that any server must do.
+/// The prefix of the baselines' names. A baseline (floor) does only the work that any server must do.
 const FLOOR: &str = "floor";
 
-/// One benchmark run.
+/// The measurements of one benchmark run.
 #[derive(Debug, Deserialize)]
 struct Run {
     machine: BTreeMap<String, String>,
@@ -42,13 +42,13 @@ struct Figure {
     values: Vec<f64>,
 }
 
-/// A plot of a figure, by subject.
+/// A plot that compares the measured servers by one measurement.
 struct Plot {
     file: &'static str,
     title: &'static str,
     scenario: &'static str,
     figure: &'static str,
-    /// Converts the figure to the plotted unit.
+    /// Converts a measured value to the unit of the plot.
     convert: fn(f64) -> f64,
 }
 
@@ -102,10 +102,10 @@ fn unchanged(value: f64) -> f64 {
     value
 }
 
-/// Generates all files from the run. Returns the path in the repository and the text of each.
+/// Generates all files with tables and plots. Returns the path in the repository and the text of each.
 ///
 /// # Errors
-/// The figures or the document cannot be read, or a plot's figure is missing.
+/// The measurements or the document cannot be read, or a measurement that a plot needs is missing.
 pub fn files(repository: &Path) -> Result<Vec<(String, String)>, Box<dyn std::error::Error + Send + Sync>> {
     let run: Run = serde_json::from_str(&std::fs::read_to_string(repository.join(FIGURES))?)?;
     let document = std::fs::read_to_string(repository.join(DOCUMENT))?;
@@ -128,7 +128,7 @@ pub fn files(repository: &Path) -> Result<Vec<(String, String)>, Box<dyn std::er
     Ok(files)
 }
 
-/// A table for each scenario: a line for each subject, a column for each figure.
+/// One table for each scenario: a row for each measured server, a column for each measurement.
 fn tables(run: &Run) -> String {
     let mut out = String::new();
     let machine: Vec<_> = run.machine.iter().map(|(name, value)| format!("{name}: {value}")).collect();
@@ -153,7 +153,7 @@ fn tables(run: &Run) -> String {
     out
 }
 
-/// The median and, in brackets, its ratio to the baseline's.
+/// The text of a cell: the median and, in brackets, its ratio to the baseline's median.
 fn cell(figures: &[&Figure], subject: &str, name: &str) -> String {
     let find = |matches: &dyn Fn(&str) -> bool| {
         figures.iter().find(|f| f.name == name && matches(&f.subject)).map(|f| f.median)
@@ -166,7 +166,7 @@ fn cell(figures: &[&Figure], subject: &str, name: &str) -> String {
     }
 }
 
-/// Each name once, in the order of first occurrence.
+/// Removes repeated names; each stays where it occurred first.
 fn unique<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut found = Vec::new();
     for name in names {
@@ -177,7 +177,7 @@ fn unique<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     found
 }
 
-/// Three significant digits, or all digits before the point.
+/// Formats a value with three significant digits, or with all digits before the decimal point.
 fn three_digits(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),

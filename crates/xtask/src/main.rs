@@ -36,7 +36,7 @@ fn write_figures() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     Ok(())
 }
 
-/// Prints each complaint, and each ratchet that could be lower. False if there are complaints.
+/// Prints every complaint, and every ratchet whose limit could be lower. Returns false if there are complaints.
 #[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 fn check() -> std::io::Result<bool> {
     let (complaints, hints) = tidy::check(&tidy::repository())?;

@@ -42,7 +42,7 @@ const RULES: &[Rule] = &[
     machine::cargo_lock_names_crates_io,
 ];
 
-/// Something that breaks a rule.
+/// A place in the repository that breaks a rule, with advice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Complaint {
     path: String,
@@ -55,7 +55,7 @@ impl Complaint {
         Self { path: path.to_owned(), line: None, message: message.into() }
     }
 
-    /// `line` counts from 1.
+    /// A complaint about a line, counted from 1.
     fn at(path: &str, line: usize, message: impl Into<String>) -> Self {
         Self { line: Some(line), ..Self::about(path, message) }
     }

@@ -1,4 +1,4 @@
-//! Compares rooms and cursors with a small model of each.
+//! Compares the store's rooms and cursors with a small model of each.
 
 use std::collections::BTreeMap;
 
@@ -25,19 +25,19 @@ fn user(name: &str) -> UserId {
     UserId::parse(name).expect("a user id")
 }
 
-/// The change that a command requests.
+/// Converts a command with this name and these fields to the change that it requests.
 fn change(name: &str, fields: &Value) -> Change {
     let command = decode_named(name, &fields.to_string()).expect("a command").command;
     let Request::Change(change) = Request::from(command) else { panic!("{name} writes nothing") };
     change
 }
 
-/// Applies a command that writes.
+/// Applies a user's command to the store at a fixed time.
 fn says(store: &mut InMemory, actor: &str, name: &str, fields: &Value) -> Result<Committed, Refusal> {
     store.makes(&user(actor), change(name, fields), Timestamp::from_millis(1_000))
 }
 
-/// The summary that a user gets of the room; `None` if they are not a member.
+/// The room's summary that a user gets; `None` if the user is not a member.
 fn summary(store: &InMemory, actor: &str) -> Option<Summary> {
     let all = Query::Conversations(Conversations { before: None, limit: None });
     let json = serde_json::to_string(&store.query(&user(actor), &all).expect("a page")).expect("JSON");

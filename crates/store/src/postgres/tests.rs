@@ -1,4 +1,4 @@
-//! Several nodes on one database, with faults of the network and the database.
+//! Several nodes on one database, while the network and the database fail.
 
 mod alike;
 mod alone;
@@ -28,7 +28,7 @@ use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 use crate::{Batch, Change, Committed, CommittedEvent, Request, Store as _, Submission};
 
-/// How long a test waits for an event. Only a failing test reaches it.
+/// How long a test waits for something. Only a failing test waits as long.
 const TEST_TIMEOUT: Duration = Duration::from_secs(40);
 
 fn settings(url: &str) -> Settings {
@@ -44,7 +44,7 @@ fn settings(url: &str) -> Settings {
     }
 }
 
-/// An empty database, in a PostgreSQL that all tests of this process share.
+/// Creates an empty database in a PostgreSQL that all tests of this process share. Returns its URL.
 async fn new_database() -> String {
     engines::shared_postgres().await.expect("a PostgreSQL").new_database().await.expect("a database")
 }
@@ -60,12 +60,12 @@ fn change(name: &str, fields: &Value) -> Change {
     }
 }
 
-/// A node's store with the receiver of its outcomes.
+/// The store of one node, and what the store has reported.
 struct Node {
     store: PostgresStore,
     batches: mpsc::Receiver<Batch>,
     outcomes: VecDeque<Result<Committed, Refusal>>,
-    /// Conversations that the store asked the router to check.
+    /// Conversations whose members the store asked the router to check again.
     check: Vec<ConversationKey>,
 }
 
@@ -74,14 +74,14 @@ impl Node {
         Self::with(settings(url)).await.expect("a store")
     }
 
-    /// Opens the store on a blocking thread, because opening blocks and a proxy in this process must run meanwhile.
+    /// Opens the store on a blocking thread, because opening blocks while a proxy in this process must keep running.
     async fn with(settings: Settings) -> anyhow::Result<Self> {
         let opened = tokio::task::spawn_blocking(|| PostgresStore::open(settings)).await.expect("no panic");
         let (store, batches) = opened?;
         Ok(Self { store, batches, outcomes: VecDeque::new(), check: Vec::new() })
     }
 
-    /// Queues a change without waiting for its outcome.
+    /// Submits a change without waiting for its outcome.
     fn submits(&self, actor: &str, name: &str, fields: &Value) {
         let submission =
             Submission { actor: user(actor), change: change(name, fields), origin: Origin::Nobody };
@@ -144,7 +144,7 @@ async fn asks(url: &str, sql: &'static str) -> Vec<Vec<Option<String>>> {
     asked.await.expect("no panic")
 }
 
-/// Finds violations of the invariants of a database; returns a row for each.
+/// A query for violations of the database's invariants. It returns a row for each.
 const DAMAGE: &str = r#"
     SELECT 'seqs have a gap, or the head is wrong', c.name FROM conversations c
     LEFT JOIN LATERAL (SELECT count(*) AS n, min(seq) AS low, max(seq) AS high,
@@ -181,7 +181,7 @@ async fn is_sound(url: &str) {
     assert_eq!(asks(url, DAMAGE).await, Vec::<Vec<Option<String>>>::new());
 }
 
-/// How often each text was stored.
+/// How often the database has each text.
 async fn texts(url: &str) -> std::collections::BTreeMap<String, u64> {
     let said =
         asks(url, "SELECT body::json ->> 'text', count(*) FROM events WHERE kind = 1 GROUP BY 1").await;

@@ -1,4 +1,4 @@
-//! Horizontal bars, in SVG.
+//! Draws horizontal bar charts as SVG.
 
 use std::fmt::Write as _;
 
@@ -8,18 +8,18 @@ use super::three_digits;
 pub(super) struct Bar<'a> {
     pub(super) label: &'a str,
     pub(super) value: f64,
-    /// Whether the bar is highlighted.
+    /// Whether the bar is highlighted, because it is that of Switchboard.
     pub(super) ours: bool,
 }
 
 const WIDTH: f64 = 720.0;
 const LABEL_WIDTH: f64 = 170.0;
-/// Space for the number after the longest bar.
+/// The space to the right of the longest bar for its number, in pixels.
 const NUMBER_WIDTH: f64 = 70.0;
 const ROW_HEIGHT: f64 = 28.0;
 const TITLE_HEIGHT: f64 = 40.0;
 
-/// Colours follow the reader's preference for a light or a dark page.
+/// The styles of a plot. The colours follow the reader's preference for a light or a dark page.
 const STYLE: &str = "\
 text{font:13px system-ui,sans-serif;fill:#24292f}.title{font-weight:600}.bar{fill:#9aa4b2}.ours{fill:#0b6bcb}\
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.bar{fill:#59636e}.ours{fill:#4aa3ff}}";

@@ -6,7 +6,7 @@ use super::{Complaint, Tree};
 const DIRECTORY: &str = "docs/decisions/";
 const HEADINGS: [&str; 3] = ["## Context", "## Decision", "## Rejected"];
 
-/// Every decision: path, name and text.
+/// The path, the file name and the text of every decision.
 fn decisions(tree: &Tree) -> impl Iterator<Item = (&str, &str, &str)> {
     tree.with_extension(&["md"])
         .filter_map(|(path, text)| Some((path, path.strip_prefix(DIRECTORY)?, text)))
@@ -24,7 +24,7 @@ pub(super) fn decisions_are_numbered(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// The number of `NNNN-title.md`.
+/// The number in a file name of the form `NNNN-title.md`.
 fn number(name: &str) -> Option<u32> {
     let (number, title) = name.split_once('-')?;
     (number.len() == 4 && title != ".md").then(|| number.parse().ok())?

@@ -2,13 +2,13 @@
 
 use super::{Complaint, Tree};
 
-/// Directories that a path in the docs may begin with, even if the directory does not exist.
+/// A word that begins with one of these directories counts as a path, even if the directory does not exist.
 const TOPS: &[&str] = &["bench", "crates", "docs", "e2e", "packages", "scripts", "testdata"];
 
 /// A path that contains one of these is a pattern or an example.
 const PLACEHOLDERS: &[&str] = &["*", "<", ">", "$", "…", "...", "NNNN"];
 
-/// The changelog may name files that were removed.
+/// The changelog is exempt, because it may name files that were removed.
 const CHANGELOG: &str = "CHANGELOG.md";
 
 pub(super) fn named_paths_exist(tree: &Tree) -> Vec<Complaint> {
@@ -25,7 +25,7 @@ pub(super) fn named_paths_exist(tree: &Tree) -> Vec<Complaint> {
             } else if fenced {
                 check_code(tree, line).for_each(|path| report(&path));
             } else {
-                // Backticks alternate between prose and code.
+                // Text between backticks is code, so every second part of the line is code.
                 for (part, text) in line.split('`').enumerate() {
                     if part % 2 == 1 {
                         check_code(tree, text).for_each(|path| report(&path));
@@ -38,7 +38,7 @@ pub(super) fn named_paths_exist(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// The paths in a piece of code or a command that do not exist.
+/// Finds the paths in a piece of code or a command that do not exist.
 fn check_code<'a>(tree: &'a Tree, code: &'a str) -> impl Iterator<Item = String> + 'a {
     code.split_whitespace()
         .map(|word| {
@@ -46,7 +46,7 @@ fn check_code<'a>(tree: &'a Tree, code: &'a str) -> impl Iterator<Item = String>
         })
         .filter(|word| !PLACEHOLDERS.iter().any(|placeholder| word.contains(placeholder)))
         .filter_map(|word| {
-            // A line number, an item or an anchor may follow.
+            // A path may be followed by a line number, an item or an anchor.
             let path = word.split([':', '#']).next().unwrap_or(word);
             match path.strip_prefix("./") {
                 Some(path) => Some(path),
@@ -62,7 +62,7 @@ fn is_top(tree: &Tree, name: &str) -> bool {
     TOPS.contains(&name) || (!name.is_empty() && tree.has(name) && tree.text(name).is_none())
 }
 
-/// Whether git ignores the path, as it does with build output.
+/// Whether git ignores the path, as it ignores build output, which need not exist.
 fn is_ignored(tree: &Tree, path: &str) -> bool {
     let ignored = tree.text(".gitignore").unwrap_or_default();
     path.split('/').any(|part| ignored.lines().any(|line| line.trim_matches('/') == part))
@@ -79,7 +79,7 @@ fn expand_braces(path: &str) -> Vec<String> {
     }
 }
 
-/// The targets of links within the repository that do not exist.
+/// Finds the targets of links within the repository that do not exist.
 fn check_links<'a>(tree: &'a Tree, document: &'a str, line: &'a str) -> impl Iterator<Item = String> + 'a {
     line.split("](")
         .skip(1)
@@ -89,7 +89,7 @@ fn check_links<'a>(tree: &'a Tree, document: &'a str, line: &'a str) -> impl Ite
         .filter(|path| !path.is_empty() && !tree.has(path))
 }
 
-/// Resolves a link in a document to a path from the repository's root.
+/// Resolves the target of a link in a document to a path from the repository's root.
 fn resolve(document: &str, target: &str) -> String {
     let directory = document.rsplit_once('/').map_or("", |(directory, _)| directory);
     let mut path: Vec<&str> =
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
     use crate::tidy::run_rule;
 
-    /// The paths that a line in `docs/a.md` names and that do not exist.
+    /// Finds the paths that do not exist in a line of `docs/a.md`.
     fn missing(line: &str) -> Vec<String> {
         let files = [
             (".gitignore", "/target\nnode_modules\n"),

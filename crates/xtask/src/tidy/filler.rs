@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::source::Source;
 use super::{Complaint, Tree};
 
-/// Each filler, and what to write in its place.
+/// Each filler word, and what to write in its place.
 const FILLERS: [(&str, &str); 5] = [
     ("whoever", "name the actor: a user who …, the session that …, an operator"),
     ("whatever", "name the thing: any error, every input, the command"),
@@ -15,12 +15,12 @@ const FILLERS: [(&str, &str); 5] = [
     ("are told", "use the active voice with the message: the server sends the members a signal"),
 ];
 
-/// Lines of `<count> <directory>`, and comments with `#`.
+/// The file of the ratchet: lines of `<count> <directory>`, and comments after `#`.
 const FILLER_RATCHETS: &str = "crates/xtask/fillers.txt";
 
-/// Languages with comments between `/*` and `*/` or after `//`.
+/// File extensions of languages with comments between `/*` and `*/` or after `//`.
 const SLASHES: &[&str] = &["ts", "js", "mjs", "css", "svelte", "php"];
-/// Languages with comments after `#`.
+/// File extensions of languages with comments after `#`.
 const HASHES: &[&str] = &["sh", "py", "toml", "yml", "yaml"];
 
 pub(super) fn comments_name_the_actor(tree: &Tree) -> Vec<Complaint> {
@@ -37,8 +37,8 @@ pub(super) fn comments_name_the_actor(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// Directories that have fewer fillers than their ratchet allows. This is a hint and no complaint, because the
-/// next change to the directory may come from another branch.
+/// Finds directories with fewer filler words than their ratchet allows. This is a hint and not a complaint, because the next change
+/// to the directory may come from another branch.
 pub(super) fn ratchets_to_lower(tree: &Tree) -> Vec<Complaint> {
     let (ratchets, _) = read_ratchets(tree);
     let found = fillers_by_directory(tree);
@@ -56,7 +56,7 @@ pub(super) fn ratchets_to_lower(tree: &Tree) -> Vec<Complaint> {
     hints
 }
 
-/// A filler in a comment or in docs.
+/// A filler word found in a comment or in docs.
 struct Hit<'a> {
     path: &'a str,
     line: usize,
@@ -109,7 +109,7 @@ fn hits<'a>(path: &'a str, text: &str) -> Vec<Hit<'a>> {
     hits
 }
 
-/// The words with their lines, in lower case. A phrase may continue on the next line.
+/// The words of the text in lower case, each with its line, because a phrase may continue on the next line.
 fn words(prose: &[(usize, String)]) -> Vec<(usize, String)> {
     let split = |(line, text): &(usize, String)| -> Vec<(usize, String)> {
         let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
@@ -139,7 +139,7 @@ fn prose(path: &str, text: &str) -> Vec<(usize, String)> {
     }
 }
 
-/// Markdown without its code.
+/// The lines of a Markdown text, without code.
 fn markdown(text: &str) -> Vec<(usize, String)> {
     let mut fenced = false;
     let mut prose = Vec::new();

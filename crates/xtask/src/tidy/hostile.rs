@@ -1,4 +1,5 @@
-//! `docs/hostile.md` lists hostile inputs by number; each number has a test in the server, and each such test a row.
+//! `docs/hostile.md` lists hostile inputs by number. Each number has a test in the server, and each such test has a row in the
+//! list.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +9,10 @@ use super::{Complaint, Tree};
 const LIST: &str = "docs/hostile.md";
 const TESTS: &str = "crates/server/tests/it/hostile/";
 
-/// The directory of the tests of faults and of size. Their rows in the list have no number.
+/// The directory of the tests whose rows in the list have no number: tests of faults and of size.
 const FAULT_TESTS: &str = "crates/server/tests/it/";
 
-/// How many numbered rows the list has.
+/// How many rows with a number the list has.
 const NUMBERED_ROWS: u32 = 30;
 
 pub(super) fn hostile_tests_are_listed(tree: &Tree) -> Vec<Complaint> {
@@ -44,8 +45,8 @@ pub(super) fn hostile_tests_are_listed(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// Complaints about a row without a number ("`file.rs`: `its_test`<br>`another_test`") that names tests which its file does
-/// not have.
+/// Complains about tests that a row without a number names ("`file.rs`: `its_test`<br>`another_test`") and that its file does not
+/// contain.
 fn unknown_tests(tree: &Tree, line_number: usize, line: &str) -> Vec<Complaint> {
     let mut names = line.split('`').skip(1).step_by(2);
     let Some(file) = names.find(|name| line.starts_with('|') && name.ends_with(".rs")) else {
@@ -64,7 +65,7 @@ fn unknown_tests(tree: &Tree, line_number: usize, line: &str) -> Vec<Complaint> 
     unknown.map(complaint).collect()
 }
 
-/// Every numbered test, with its path and line.
+/// Every test with a number in its name, with its path and line.
 fn tests(tree: &Tree) -> BTreeMap<&str, (&str, usize)> {
     let mut tests = BTreeMap::new();
     for (path, text) in tree.with_extension(&["rs"]).filter(|(path, _)| path.starts_with(TESTS)) {
@@ -80,7 +81,7 @@ fn tests(tree: &Tree) -> BTreeMap<&str, (&str, usize)> {
     tests
 }
 
-/// The number of `hostile_NN_what_it_shows`.
+/// The number in a test's name, such as 7 in `hostile_07_what_it_shows`.
 fn number_of(name: &str) -> Option<u32> {
     let (number, rest) = name.strip_prefix("hostile_")?.split_once('_')?;
     (number.len() == 2 && !rest.is_empty()).then(|| number.parse().ok())?
@@ -101,7 +102,7 @@ mod tests {
     use super::*;
     use crate::tidy::run_rule;
 
-    /// A consistent list and tests, except for number 7: its row and test are given.
+    /// Runs the rule on a list and tests that are consistent, except for the given row and test of number 7.
     fn complaints(row: &str, test: &str) -> Vec<String> {
         let others = (1..=NUMBERED_ROWS).filter(|number| *number != 7);
         let rows: String = others.clone().map(|n| format!("| {n} | x | `hostile_{n:02}_x` |\n")).collect();

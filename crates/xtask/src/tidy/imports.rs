@@ -1,4 +1,4 @@
-//! The imports of a crate's source files, as paths of modules.
+//! Finds the imports in a crate's source files, as paths of modules.
 
 use super::Tree;
 use super::source::{Source, is_word};
@@ -33,7 +33,7 @@ impl<'a> Modules<'a> {
         self.files.iter()
     }
 
-    /// Whether there is a module of this path.
+    /// Whether the crate has a module with this path.
     pub(super) fn has<S: AsRef<str>>(&self, path: &[S]) -> bool {
         self.files.iter().any(|file| {
             file.module.len() == path.len() && file.module.iter().zip(path).all(|(a, b)| *a == b.as_ref())
@@ -41,14 +41,14 @@ impl<'a> Modules<'a> {
     }
 }
 
-/// The paths that begin with `crate`, `super` or `self` in a module's code outside its tests.
+/// The imported paths that begin with `crate`, `super` or `self`, in a module's code without its tests.
 fn imports(text: &str, module: &[&str]) -> Vec<(usize, Vec<String>)> {
     let source = Source::parse(text);
     let code = &source.code[..tests_begin(&source.code)];
     let mut found = Vec::new();
     for start in ["crate::", "super::", "self::"] {
         for (at, _) in code.match_indices(start) {
-            // `super::super::` is one path.
+            // Skips a part of a longer path: `super::super::` is one path.
             if code[..at].ends_with(is_word) || code[..at].ends_with("::") {
                 continue;
             }
@@ -61,7 +61,7 @@ fn imports(text: &str, module: &[&str]) -> Vec<(usize, Vec<String>)> {
     found
 }
 
-/// The position of the inline module with the unit tests, which is the last part of a file.
+/// The position of the inline module with the unit tests, which must be the last part of a file.
 fn tests_begin(code: &str) -> usize {
     code.match_indices("#[cfg(test)]")
         .find(|(at, mark)| {
@@ -103,7 +103,7 @@ fn expand(code: &str, before: &mut Vec<String>, paths: &mut Vec<Vec<String>>) ->
     at
 }
 
-/// A path from the crate's root.
+/// Resolves an import in `module` to a path from the crate's root.
 fn absolute(path: &[String], module: &[&str]) -> Option<Vec<String>> {
     let mut base: Vec<String> = module.iter().map(|part| (*part).to_owned()).collect();
     let mut rest = path;

@@ -1,5 +1,5 @@
-//! Imports run downward: ARCHITECTURE.md lists the rooms of a crate in layers, from the top down. A room is a module of the
-//! crate's root with all that is below it.
+//! Imports run downward: ARCHITECTURE.md lists the layers of a crate from the top down, and the rooms in each layer. A room is a
+//! module directly below the crate's root, with all of its submodules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,17 +8,17 @@ use super::{Complaint, Tree};
 
 const MAP: &str = "ARCHITECTURE.md";
 
-/// The words that begin a list of layers, before the directory in backticks.
+/// The words with which a list of layers begins, before the directory in backticks.
 const HEADING: &str = "Layers of ";
 
-/// The room of items in the crate's root, which are in no module.
+/// The room to which items in the crate's root belong that are in no module.
 const ROOT: &str = "lib";
 
-/// The layers of a crate.
+/// The layers of one crate.
 struct Layers<'a> {
-    /// The crate's directory of sources.
+    /// The directory of the crate's sources.
     directory: &'a str,
-    /// The layer of each room, 0 at the top.
+    /// The layer of each room, counted from the top; the top layer is 0.
     rooms: BTreeMap<&'a str, usize>,
 }
 
@@ -71,7 +71,7 @@ pub(super) fn imports_run_downward(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// The imports of a file that run upward.
+/// Complains about imports of a file from a higher layer.
 fn upward(file: &File<'_>, layers: &Layers<'_>, modules: &Modules<'_>) -> Vec<Complaint> {
     let from = room(&file.module, modules);
     let Some(own) = layers.of(from) else {
@@ -92,7 +92,7 @@ fn upward(file: &File<'_>, layers: &Layers<'_>, modules: &Modules<'_>) -> Vec<Co
     complaints
 }
 
-/// In a folder at most two files import each other, directly or through others. Submodules count as part of their file.
+/// In a folder, at most two files may import each other, directly or through other files. Submodules count as part of their file.
 pub(super) fn circles_are_small(tree: &Tree) -> Vec<Complaint> {
     let Some(map) = tree.text(MAP) else { return Vec::new() };
     let mut complaints = Vec::new();
@@ -114,7 +114,7 @@ pub(super) fn circles_are_small(tree: &Tree) -> Vec<Complaint> {
 
 type Edges = BTreeMap<String, BTreeSet<String>>;
 
-/// The imports between the files of each folder below the crate's root; the rooms themselves have layers.
+/// The imports between the files of each folder below the crate's root. For the rooms themselves the layers are checked instead.
 fn edges(modules: &Modules<'_>) -> BTreeMap<String, Edges> {
     let mut folders: BTreeMap<String, Edges> = BTreeMap::new();
     for file in modules.files() {
@@ -130,7 +130,7 @@ fn edges(modules: &Modules<'_>) -> BTreeMap<String, Edges> {
     folders
 }
 
-/// The sets of names that reach each other.
+/// Finds the sets of files that all import each other, directly or through other files.
 fn circles(edges: &Edges) -> BTreeSet<BTreeSet<&str>> {
     let reach: BTreeMap<&str, BTreeSet<&str>> =
         edges.keys().map(|name| (name.as_str(), reachable(name, edges))).collect();
@@ -144,7 +144,7 @@ fn circles(edges: &Edges) -> BTreeSet<BTreeSet<&str>> {
     reach.keys().map(|name| circle(name)).collect()
 }
 
-/// The names that can be reached from `name` over at least one edge.
+/// The files that `name` imports, directly or through other files.
 fn reachable<'a>(name: &str, edges: &'a Edges) -> BTreeSet<&'a str> {
     let mut found = BTreeSet::new();
     let mut next: Vec<&str> = vec![name];

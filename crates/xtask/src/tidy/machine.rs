@@ -2,8 +2,8 @@
 
 use super::{Complaint, Tree};
 
-/// Directories at a machine's root that commonly hold checkouts. They are written without slashes, because this file
-/// must keep its own rule.
+/// Directories at a machine's root in which repositories are often checked out. They are written without slashes, because this file
+/// must pass its own rule.
 const HOMES: [&str; 3] = ["work", "home", "root"];
 
 const CRATES_IO: &str = r#"source = "registry+https://github.com/rust-lang/crates.io-index""#;
@@ -25,8 +25,8 @@ pub(super) fn paths_are_relative(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// Whether the line names this directory at the root. A directory of the same name further down, or in a
-/// URL, does not count.
+/// Whether the line names this directory at the root of the file system. A directory of the same name further down, or in a URL,
+/// does not count.
 fn names_root(line: &str, directory: &str) -> bool {
     line.match_indices(directory).any(|(at, _)| {
         let before = line[..at].chars().next_back();

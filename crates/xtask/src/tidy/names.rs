@@ -1,4 +1,4 @@
-//! Files and modules are named after a noun of the domain: a module called `utils` collects unrelated code.
+//! Files and modules are named after a noun of the domain, because a module called `utils` collects unrelated code.
 
 use super::source::{Source, words};
 use super::{Complaint, Tree};
@@ -24,7 +24,7 @@ pub(super) fn names_say_what_is_inside(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// Whether a name, or its last part, is in the list.
+/// Whether a name, or its last part, is in the list of vague names.
 fn is_vague(name: &str) -> bool {
     VAGUE.contains(&name.rsplit(['_', '-']).next().unwrap_or(name))
 }

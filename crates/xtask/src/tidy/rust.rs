@@ -1,4 +1,4 @@
-//! Rules for Rust code: injected time, bounded queues, SQL in the store only.
+//! Rules for Rust code: time is injected, queues are bounded, SQL is in the store only.
 
 use super::source::{Source, calls, is_word, words};
 use super::{Complaint, Tree};
@@ -32,7 +32,7 @@ const SQL_TESTS: (&str, [&str; 7]) = (
 const SQL_VERBS: &[&str] =
     &["SELECT", "INSERT", "UPDATE", "DELETE", "PRAGMA", "CREATE", "ALTER", "DROP", "WITH", "REPLACE"];
 
-/// The server reads no clock that a test cannot pause or set.
+/// The server must not read a clock that a test cannot pause or set.
 pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in
@@ -56,7 +56,7 @@ pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// The name or braced names that follow each `prefix` in the code, with the line.
+/// The names that follow `prefix` in the code, alone or in braces, each with its line.
 fn named_after<'a>(code: &'a str, prefix: &str) -> impl Iterator<Item = (usize, &'a str)> {
     code.match_indices(prefix).map(|(at, found)| {
         let names = &code[at + found.len()..];
@@ -66,7 +66,7 @@ fn named_after<'a>(code: &'a str, prefix: &str) -> impl Iterator<Item = (usize, 
     })
 }
 
-/// An unbounded queue hides a slow consumer until memory runs out.
+/// No queue may be unbounded, because it would hide a slow consumer until memory runs out.
 pub(super) fn queues_are_bounded(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in tree.with_extension(&["rs"]) {
@@ -83,7 +83,7 @@ pub(super) fn queues_are_bounded(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// Only the store knows the tables.
+/// SQL stays in the store, because only the store knows the tables.
 pub(super) fn sql_stays_in_the_store(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in tree.with_extension(&["rs"]).filter(|(path, _)| !may_have_sql(path)) {

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use super::{Complaint, Tree};
 
-/// The most lines of a source file: a reader can still keep an overview of it.
+/// The most lines that a source file may have, so that a reader can keep an overview of it.
 const MAX_LINES: usize = 500;
 
 const SOURCES: &[&str] = &["rs", "ts", "js", "css", "sql"];
 
-/// Lines of `<lines> <path>`, and comments with `#`.
+/// The file of the ratchet: lines of `<lines> <path>`, and comments after `#`.
 const LENGTH_RATCHETS: &str = "crates/xtask/ratchets.txt";
 
 pub(super) fn files_fit_their_limit(tree: &Tree) -> Vec<Complaint> {
     let (mut ratchets, mut complaints) = read_ratchets(tree);
-    // The generated file is exempt because people do not read it.
+    // The generated file of types is exempt, because people do not read it.
     for (path, text) in tree.with_extension(SOURCES).filter(|(path, _)| *path != crate::types::PATH) {
         let complaint = check(text.lines().count(), ratchets.remove(path));
         complaints.extend(complaint.map(|message| Complaint::about(path, message)));
@@ -25,7 +25,7 @@ pub(super) fn files_fit_their_limit(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// Compares a file's lines with the limit, or with its ratchet if it has one.
+/// Compares the number of a file's lines with the limit, or with the file's ratchet if it has one.
 fn check(lines: usize, ratchet: Option<usize>) -> Option<String> {
     match ratchet {
         None if lines > MAX_LINES => {

@@ -1,8 +1,8 @@
 //! Rust source, split into code, comments and string literals, because a rule about one must not match another.
 
-/// A Rust source file.
+/// A Rust source file, split into code, string literals and comments.
 pub(super) struct Source {
-    /// The source with spaces in place of comments and literals, line for line.
+    /// The source with spaces in place of comments and literals; line numbers stay the same.
     pub(super) code: String,
     /// The string literals without their quotes, escapes as written.
     pub(super) strings: Vec<Literal>,
@@ -47,7 +47,7 @@ impl Source {
         source
     }
 
-    /// The lines of code, counted from 1.
+    /// The lines of code, with their numbers from 1.
     pub(super) fn lines(&self) -> impl Iterator<Item = (usize, &str)> {
         self.code.lines().enumerate().map(|(index, line)| (index + 1, line))
     }
@@ -69,7 +69,7 @@ pub(super) fn calls(code: &str, name: &str) -> bool {
         .any(|(at, _)| code[at + name.len()..].starts_with('(') && !code[..at].ends_with(is_word))
 }
 
-/// The length of a comment at the beginning of `text`.
+/// The length of the comment with which `text` begins, if it begins with one.
 fn comment(text: &str) -> Option<usize> {
     if text.starts_with("//") {
         return Some(text.find('\n').unwrap_or(text.len()));
@@ -110,7 +110,7 @@ fn string(text: &str, in_word: bool) -> Option<(usize, usize, usize)> {
     Some((prefix.len() + hashes + 1, end, closing.len().min(body.len() - end)))
 }
 
-/// The length of a character literal at the beginning of `text`; `None` for a lifetime.
+/// The length of the character literal with which `text` begins; `None` if it is a lifetime.
 fn character(text: &str) -> Option<usize> {
     let body = text.strip_prefix('\'')?;
     let first = body.chars().next()?;
@@ -120,7 +120,7 @@ fn character(text: &str) -> Option<usize> {
     body[first.len_utf8()..].starts_with('\'').then_some(first.len_utf8() + 2)
 }
 
-/// The position of the first `mark` without a backslash before it.
+/// The position of the first `mark` that has no backslash before it.
 fn unescaped(text: &str, mark: char) -> Option<usize> {
     let mut escaped = false;
     for (at, c) in text.char_indices() {

@@ -5,14 +5,14 @@ use std::path::Path;
 use std::process::Command;
 use std::{fs, io};
 
-/// The text of each tracked file, and of each untracked file that git does not ignore, by its path from the root with `/`. The
-/// text of a file that is not UTF-8 is empty.
+/// The text of each file by its path from the repository's root: all tracked files, and the untracked files that git does not
+/// ignore. A file that is not UTF-8 has an empty text.
 pub(super) struct Tree(BTreeMap<String, String>);
 
 impl Tree {
     pub(super) fn read(root: &Path) -> io::Result<Self> {
-        // `safe.directory` is set because in a container the checkout often belongs to another user, which git
-        // refuses by default. Listing names is safe.
+        // `safe.directory` is set because in a container the checkout often belongs to another user; git then refuses to work by
+        // default, although it is safe to list names.
         let list = Command::new("git")
             .args(["-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"])
             .current_dir(root)
@@ -39,7 +39,7 @@ impl Tree {
         Self(files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect())
     }
 
-    /// Every path and text, in the order of paths.
+    /// Every path with its text, sorted by path.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(path, text)| (path.as_str(), text.as_str()))
     }

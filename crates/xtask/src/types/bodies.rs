@@ -26,7 +26,7 @@ pub(super) fn declare(config: &Config, docs: &str) -> String {
     each.collect::<String>() + &declaration(docs, "OkBody", &Shape::Any(names))
 }
 
-/// Replaces the inlined variants by the name `OkBody`.
+/// Replaces the inlined variants by the type name `OkBody`.
 pub(super) fn by_name(config: &Config, shape: Shape) -> Shape {
     match shape {
         Shape::All(parts) => Shape::All(parts.into_iter().map(|part| by_name(config, part)).collect()),

@@ -5,7 +5,7 @@ use super::shape::{Field, Shape};
 /// The longest line of the generated file, in bytes.
 const MAX_LINE: usize = 110;
 
-/// Prints `export type …` with docs.
+/// Prints a declaration `export type …` with its docs.
 pub(super) fn declaration(docs: &str, name: &str, shape: &Shape) -> String {
     let head = format!("export type {name} =");
     let mut out = comment(docs, 0);
@@ -62,7 +62,7 @@ fn print_field(Field { docs, name, shape }: &Field, depth: usize) -> String {
     format!("{}{}{name}: {};\n", comment(docs, depth), "  ".repeat(depth), print(shape, depth))
 }
 
-/// Prints a type on one line; `None` if it has docs.
+/// Prints a type on one line; `None` if it has docs, which need lines of their own.
 fn on_one_line(shape: &Shape) -> Option<String> {
     let each = |shapes: &[Shape]| shapes.iter().map(on_one_line).collect::<Option<Vec<_>>>();
     Some(match shape {

@@ -1,22 +1,22 @@
 //! Parses a TypeScript type as ts-rs writes it. Only the syntax that ts-rs uses is supported.
 
-/// A type.
+/// The structure of a TypeScript type.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Shape {
     /// A name, a literal, or a generic type with its arguments.
     Text(String),
-    /// `{ … }`
+    /// An object type: `{ … }`.
     Object(Vec<Field>),
-    /// `… & …`
+    /// An intersection of types: `… & …`.
     All(Vec<Shape>),
-    /// `… | …`
+    /// A union of types: `… | …`.
     Any(Vec<Shape>),
 }
 
 /// A field of an object.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Field {
-    /// Docs without the marks of a comment.
+    /// The field's docs, without the marks of a comment.
     pub(super) docs: String,
     /// The field's name, followed by `?` if the field is optional.
     pub(super) name: String,
@@ -31,7 +31,7 @@ pub(super) fn parse(text: &str) -> Shape {
     shape
 }
 
-/// The text of a doc comment.
+/// The text of a doc comment without its marks.
 pub(super) fn text_of(comment: &str) -> String {
     let inner = comment.trim().trim_start_matches("/**").trim_end_matches("*/").trim();
     let lines: Vec<_> = inner.lines().map(|line| line.trim().trim_start_matches('*').trim()).collect();
@@ -53,7 +53,7 @@ impl Unparsed<'_> {
         assert!(self.accept(token), "`{token}` expected at: {}", self.0);
     }
 
-    /// Takes everything before one of these characters.
+    /// Returns the text before the first of these characters, and skips it.
     fn take_until(&mut self, ends: &[char]) -> String {
         let mut depth = 0;
         let end = self.0.find(|c: char| {

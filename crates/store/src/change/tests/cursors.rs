@@ -1,4 +1,4 @@
-//! Compares cursors and unread counts with a model that counts over its log.
+//! Compares cursors and unread counts with a model that counts the messages in its own log.
 
 use super::*;
 use crate::change::MAX_EVENTS_COUNTED_BY_WRITER;
@@ -7,7 +7,7 @@ use crate::read::counts::EVENTS_PER_COUNT;
 #[derive(Debug, Clone)]
 enum Does {
     Says,
-    /// An event that is not a message.
+    /// Stores an event that is not a message.
     Renames,
     Reads(u64),
     Receives(u64),
@@ -26,7 +26,7 @@ fn does() -> impl Strategy<Value = Does> {
     ]
 }
 
-/// The membership and the cursors of a user.
+/// Whether a user is a member, and the user's read and received cursors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ActorMembership {
     here: bool,
@@ -34,7 +34,7 @@ struct ActorMembership {
     received: u64,
 }
 
-/// The model. For each event of the log: its sender if it is a message, otherwise `None`.
+/// The model: for each event of `log`, its sender if it is a message, otherwise `None`.
 struct Model {
     log: Vec<Option<&'static str>>,
     places: BTreeMap<&'static str, ActorMembership>,
@@ -50,8 +50,8 @@ impl Model {
         after.filter(|sender| sender.is_some_and(|sender| sender != who)).count() as u64
     }
 
-    /// Applies a step to the model. Returns the cursor position that the store must answer with, or `None` if it answers
-    /// with none.
+    /// Applies a step to the model. Returns the cursor position that the store must return, or `None` if it must return no
+    /// position.
     fn step(&mut self, who: &'static str, what: &Does) -> Result<Option<u64>, ErrorCode> {
         let head = self.head();
         if let Does::Renames = what {
@@ -62,7 +62,7 @@ impl Model {
         match *what {
             Does::Comes => {
                 if !place.here {
-                    // Everything up to the event of joining counts as read.
+                    // All events up to and including the join count as read.
                     *place = ActorMembership {
                         here: true,
                         read: head + 1,
@@ -72,7 +72,7 @@ impl Model {
                 }
                 return Ok(None);
             }
-            // A `leave` after a leave is a retry.
+            // A second `leave` counts as a retry of the first and succeeds.
             Does::Goes if !place.here && place.read > 0 => return Ok(None),
             _ if !place.here => return Err(ErrorCode::NotFound),
             Does::Reads(upto) | Does::Receives(upto) if upto > head => return Err(ErrorCode::BadCursor),
@@ -98,13 +98,13 @@ impl Model {
 fn agrees(steps: &[(&'static str, Does)], near: u64) -> TestCaseResult {
     let mut store = InMemory::new(Limits::default());
     store.counts_near(near);
-    // An admin who never leaves, so that all other users may join and leave.
+    // The admin never leaves, so all other users may join and leave.
     says(&mut store, "root", "create", &json!({"room": "r", "public": true})).expect("a room");
     let mut model = Model { log: vec![None], places: BTreeMap::new() };
     for (who, what) in steps {
         let told = match what {
             Does::Says => says(&mut store, who, "send", &json!({"to": "#r", "text": "hi"})),
-            // Only the admin may rename, so this user's step becomes an event of another user.
+            // Only the admin may rename the room, so the admin does it in place of this step's user.
             Does::Renames => says(&mut store, "root", "rename", &json!({"conversation": "#r", "title": "T"})),
             Does::Reads(upto) => says(&mut store, who, "read", &json!({"conversation": "#r", "upto": upto})),
             Does::Receives(upto) => {
@@ -139,7 +139,7 @@ proptest! {
     }
 }
 
-/// A room of alice and bob, with a log of `events` events. Every third is a message by alice.
+/// A room of alice and bob with a log of `events` events, of which every third is a message by alice.
 fn long_log(events: u64) -> InMemory {
     let mut store = InMemory::new(Limits::default());
     says(&mut store, "alice", "create", &json!({"room": "r", "members": ["bob"]})).expect("a room");
@@ -163,7 +163,7 @@ fn a_long_log_is_counted_by_readers_a_slice_at_a_time() {
     let events = 3 * EVENTS_PER_COUNT;
     let mut store = long_log(events);
     store.counts_near(MAX_EVENTS_COUNTED_BY_WRITER);
-    // Ranges that are counted from the beginning, near the middle, back from the end, and by the writer itself.
+    // Cursors for which the messages are counted from the beginning, near the middle, back from the end, and by the writer itself.
     for upto in [
         EVENTS_PER_COUNT + 7,
         EVENTS_PER_COUNT + 8,

@@ -1,4 +1,4 @@
-//! The table of roles in docs/protocol.md as a model: which command each role may use, and what the command does.
+//! Compares the store with a model of the table of roles in docs/protocol.md: which role may use a command, and what it does.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use super::*;
 #[derive(Debug, Clone)]
 enum Says {
     Send,
-    /// Edits the message with this index, if there is one. The other commands with an index do the same.
+    /// Edits the message with this index, if it exists. The index of the other commands means the same.
     Edit(usize),
     Delete(usize),
     React(usize),
@@ -49,16 +49,16 @@ fn says_something() -> impl Strategy<Value = Says> {
 #[derive(Debug)]
 struct Room {
     public: bool,
-    /// The role of each user who is or was a member; `None` after they left.
+    /// The role of each user who is a member; `None` for a user who has left.
     members: BTreeMap<&'static str, Option<Role>>,
-    /// The users who were readers when they left or were removed.
+    /// The users whose role was reader when they left or were removed: they are readers again if they rejoin.
     muted: BTreeSet<&'static str>,
-    /// For each message: its sender, its event, and whether it is not deleted.
+    /// The messages: the sender, the seq, and whether the message still exists.
     messages: Vec<(&'static str, u64, bool)>,
     head: u64,
 }
 
-/// The result of a command: a new event, an earlier event again, a cursor, or a refusal.
+/// The result of a command: a new event, an earlier event again (for a retry), a cursor, or a refusal.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Event(u64),
@@ -94,12 +94,12 @@ impl Room {
         Outcome::Event(self.head)
     }
 
-    /// The result by the table of roles. A user outside the room gets `not_found`; a member whose role does not allow the
+    /// The result that the table of roles demands. A user outside the room gets `not_found`; a member whose role does not allow the
     /// command gets `forbidden`.
     fn expected(&mut self, who: &'static str, what: &Says) -> Outcome {
         match *what {
             Says::Join => return self.joins(who),
-            // A `leave` after a leave is a retry.
+            // A second `leave` counts as a retry of the first and succeeds.
             Says::Leave if self.has_been_here(who) => return Again,
             _ => {}
         }
@@ -119,7 +119,7 @@ impl Room {
         }
     }
 
-    /// The result for a message, or for a command about a message, by a member who may write.
+    /// The result that the model expects for a command about messages, by a member who may write.
     fn writes(&mut self, who: &'static str, admin: bool, what: &Says) -> Outcome {
         let (Says::Edit(n) | Says::Delete(n) | Says::React(n)) = *what else {
             self.messages.push((who, self.head + 1, true));
@@ -133,12 +133,12 @@ impl Room {
             Says::Delete(_) => self.event(),
             _ if !*there => NOT_FOUND,
             Says::Edit(_) if !own => FORBIDDEN,
-            // Each reaction has a different emoji, so none is repeated.
+            // Each reaction has another emoji, so none counts as a repetition.
             _ => self.event(),
         }
     }
 
-    /// The result for a change of the room by a member who may make it.
+    /// The result that the model expects for a change of the room, by a member who may make it.
     fn changes(&mut self, who: &'static str, what: &Says) -> Outcome {
         match *what {
             Says::Invite(whom, _) if self.role(whom).is_some() => return Again,
@@ -196,7 +196,7 @@ impl Room {
     }
 }
 
-/// Applies the same command to the store.
+/// Applies the command to the store and returns the store's result.
 fn told(store: &mut InMemory, who: &str, what: &Says, at: u64, targets: &[u64]) -> Outcome {
     let target = |n: usize| targets.get(n).copied().unwrap_or(0);
     let room = |fields: Value| {

@@ -1,4 +1,4 @@
-//! Both databases give the same answers: a random history is made in SQLite and copied to PostgreSQL, and both are queried.
+//! Both databases give the same answers: the test makes a random history in SQLite, copies it to PostgreSQL, and queries both.
 
 mod pages;
 
@@ -26,12 +26,12 @@ use crate::{Change, Committed, CommittedEvent, Query, Request};
 
 const PEOPLE: [&str; 7] = ["alice", "bob", "carol", "Dave", "e~", "f.g", "zoe"];
 
-/// Some of these users are in no conversation; `no` has never been seen.
+/// All users that queries name. `newcomer` is in no conversation, and the store has no user `no`.
 const EVERYBODY: [&str; 9] = ["alice", "bob", "carol", "Dave", "e~", "f.g", "zoe", "newcomer", "no"];
 
 const ROOMS: [&str; 5] = ["#a", "#b", "#c", "#D", "#e"];
 
-/// Pages of few items and few bytes, so that tests reach both bounds.
+/// Limits with pages of few items and few bytes, so that tests reach both bounds.
 fn limits() -> Limits {
     Limits { page: 12, page_bytes: 4_000, queue: 6_000, edits: 1_000, ..Limits::default() }
 }
@@ -52,10 +52,10 @@ fn change(name: &str, fields: &Value) -> Change {
     }
 }
 
-/// A random history in SQLite.
+/// A random history, stored in SQLite.
 struct Past {
     store: InMemory,
-    /// The outcomes of each conversation's events when they were stored.
+    /// For each conversation, the outcomes that the store returned when it stored the events.
     told: BTreeMap<ConversationKey, Vec<CommittedEvent>>,
 }
 
@@ -91,7 +91,7 @@ impl Past {
         past
     }
 
-    /// All rows, as statements that insert them into PostgreSQL.
+    /// SQL that inserts all rows of the history into PostgreSQL.
     fn rows(&self) -> String {
         let db = self.store.reader().rows;
         let mut sql = String::new();
@@ -119,7 +119,7 @@ impl Past {
     }
 }
 
-/// A random command.
+/// A random command with its fields.
 fn something(rng: &mut Rng) -> (&'static str, Value) {
     let user = PEOPLE[rng.usize(..PEOPLE.len())];
     let room = ROOMS[rng.usize(..ROOMS.len())];
@@ -175,7 +175,7 @@ fn told<T: std::fmt::Debug, E: std::fmt::Display>(answer: Result<T, Failed<E>>) 
     }
 }
 
-/// The answers to all queries. Those without a defined order are sorted.
+/// The answers to all queries, as text. Answers whose order is not defined are sorted.
 fn answers<L: Lookups>(reader: &Reader<'_, L>) -> Vec<String> {
     let mut names: Vec<_> = ROOMS.into_iter().chain(["#none", "@no:nobody"]).map(conversation).collect();
     names.extend(PEOPLE.iter().map(|other| ConversationId::direct(&user("bob"), &user(other))));
@@ -205,7 +205,7 @@ fn answers<L: Lookups>(reader: &Reader<'_, L>) -> Vec<String> {
     answers
 }
 
-/// All pages of a conversation.
+/// Reads all pages of a conversation.
 fn pages<L: Lookups>(
     reader: &Reader<'_, L>,
     actor: &UserId,
@@ -248,7 +248,7 @@ async fn both_databases_answer_alike() {
     }
 }
 
-/// The outcome of an event when it was stored, without its body, which may have been erased since.
+/// The outcome that an event had when it was stored, as text. The body is left out, because it may have been erased since then.
 fn joins_and_leaves(event: &CommittedEvent) -> String {
     let stored = event.event.as_ref().expect("a new one");
     assert_eq!((stored.seq, &stored.conversation, stored.at), (event.seq, &event.name, event.at));
@@ -271,7 +271,7 @@ async fn the_log_tells_who_came_and_went_as_when_it_was_written() {
     let found = in_postgres(past.rows(), move |reader| {
         let mut found = BTreeMap::<_, Vec<_>>::new();
         for conversation in conversations {
-            // Reads from each position, so that leaves before the page have to be looked up.
+            // Reads a page from every position, so that the reader must also look up users who left before the page.
             let whole = found.entry(conversation).or_default();
             let mut after = Seq(0);
             loop {
@@ -372,7 +372,7 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
             }
         }
         let trips = in_postgres(past.rows(), |reader| {
-            // Runs all queries. The first run prepares the statements, which costs further round trips.
+            // Runs all queries. The first run also prepares the statements, which takes additional round trips.
             let all = |reader: &Reader<'_, Session>| {
                 let (alice, trips) = (user("alice"), &reader.rows.trips);
                 let to = |name: &str| To::Conversation(conversation(name));
@@ -405,8 +405,8 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
             all(reader)
         });
         for (what, trips) in trips.await {
-            // `conversations` takes one more: it looks up the position of `before`, the memberships, and the rows of the
-            // page.
+            // `conversations` takes one round trip more: one for the position of `before`, one for the memberships, one for the
+            // rows.
             let most = if what == "conversations" { 6 } else { 5 };
             match what {
                 "sync of messages" => assert_eq!(trips, 2, "the view and the page"),
@@ -442,14 +442,14 @@ async fn a_page_of_members_reads_no_more_rows_than_it_shows() {
     assert!(!plan.iter().any(|line| line.contains("Removed")), "{plan:#?}");
 }
 
-/// An event of a later version may have more fields than the removed user.
+/// An event of a later version may have other fields beside the removed user.
 #[tokio::test]
 async fn a_removed_user_is_found_by_field_in_events_with_other_fields() {
     for body in [
         r#"{"user":"bob","reason":"spam"}"#,
         r#"{"reason":"he said \"user\":\"carol\", \u0000","user":"bob"}"#,
         r#"{ "by": 7, "user": "bob" }"#,
-        // Names the user by key, beside a user whose id looks like that key.
+        // The body names the user by key. The other user's id looks like that key.
         r#"{"user":2,"reason":"\u0000"}"#,
     ] {
         let mut past = Past::new();
@@ -458,7 +458,7 @@ async fn a_removed_user_is_found_by_field_in_events_with_other_fields() {
         past.makes(3, "alice", change("remove", &json!({"conversation": "#r", "user": "bob"})));
         past.makes(4, "alice", change("send", &json!({"to": "#r", "text": "without bob"})));
         past.makes(5, "alice", change("invite", &json!({"conversation": "#r", "user": "bob"})));
-        // A damaged body does not hide other events.
+        // A damaged body must not hide other events.
         past.store.runs(&format!(
             "UPDATE events SET body = '{{' WHERE seq = 2; UPDATE events SET body = '{body}' WHERE seq = 3"
         ));
@@ -467,7 +467,7 @@ async fn a_removed_user_is_found_by_field_in_events_with_other_fields() {
         let effects = |events: &[CommittedEvent]| events.first().map(|event| event.effects.clone());
         let seen =
             Some(vec![Effect { user: user("bob"), join_or_leave: JoinOrLeave::Join { seen: Seq(3) } }]);
-        // SQLite has this query only in the simulation.
+        // SQLite runs this query only in builds for the simulation.
         #[cfg(feature = "simulation")]
         {
             let page = past.store.reader().log(conversation, Seq(4), Seq(5)).expect("a page");

@@ -1,4 +1,4 @@
-//! The same changes in the same batches leave the same rows in SQLite and PostgreSQL.
+//! The same batches of changes result in the same rows in SQLite and in PostgreSQL.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn limits() -> Limits {
     Limits { edits: 3, reactions: 2, rooms: 4, ..Limits::default() }
 }
 
-/// Queries of all stored rows, with users' names in place of their keys, which may differ between the databases.
+/// Queries for all stored rows. They return users' names in place of their keys, which may differ between the databases.
 const ROWS: [&str; 7] = [
     "SELECT name, last_seen, not_before FROM users ORDER BY 1",
     "SELECT name, title, CASE WHEN public THEN 1 ELSE 0 END, head, messages, last_message, members, admins, at
@@ -52,7 +52,7 @@ const ROWS: [&str; 7] = [
 
 const USERS: &str = "SELECT id, name FROM users";
 
-/// Replaces the users' keys in the bodies of events with their names. All bodies must have keys.
+/// Replaces the users' keys in the bodies of events by the users' names. All bodies must have keys.
 fn name_users(events: &mut [Vec<String>], users: &[Vec<String>]) {
     let names: FxHashMap<_, _> = users
         .iter()
@@ -95,7 +95,7 @@ fn in_postgres(link: &BlockingConnection, sql: &str) -> Vec<Vec<String>> {
     rows.collect()
 }
 
-/// An outcome as text, without the keys that may differ.
+/// An outcome as text, without the keys that may differ between the databases.
 fn describe(result: &Result<Committed, Refusal>) -> String {
     match result {
         Ok(Committed::Event(event)) => {
@@ -122,7 +122,7 @@ fn random_change(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<Conve
     };
     let head = heads.get(&name).copied().unwrap_or_default();
     let target = (head + 6).saturating_sub(random.u64(..12)).max(1);
-    // Some idempotency keys are repeated, with the same text or with another.
+    // Some messages repeat an idempotency key, with the same text or with another.
     let key = if random.u8(..6) == 0 { random.usize(..n + 1) } else { n };
     let text = format!("{}", if random.bool() { key } else { n });
     let (name, fields) = match random.u8(..28) {
@@ -154,7 +154,7 @@ fn random_change(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<Conve
     change(name, &fields)
 }
 
-/// A random change that the server makes without a command of a client.
+/// A random change that the server makes by itself, not for a client's command.
 fn random_internal_change(random: &mut Rng) -> Change {
     let at = Timestamp::from_millis(random.i64(..1_000));
     match random.u8(..4) {
@@ -164,7 +164,7 @@ fn random_internal_change(random: &mut Rng) -> Change {
     }
 }
 
-/// The two databases.
+/// The two databases, which get the same changes.
 struct Both {
     sqlite: InMemory,
     postgres: Committer,
@@ -199,7 +199,7 @@ impl Both {
             origin: Origin::Nobody,
         });
         let outcomes = self.postgres.write(submissions.collect());
-        // Reads that need a count are applied after the batch, with the readers' counts.
+        // Read cursors for which many messages must be counted are applied after the batch, with the counts of the readers.
         let mut uncounted = self.postgres.take_uncounted().into_iter().peekable();
         let (mut written, mut reads) = (Vec::new(), Vec::new());
         for (actor, change) in batch {
@@ -253,7 +253,7 @@ async fn both_databases_have_the_same_rows_after_the_same_changes() {
             let mut heads = BTreeMap::new();
             let mut n = 0;
             while n < 4_000 {
-                // The clock may also go backwards.
+                // The clock may also go back.
                 both.now.fetch_add(random.i64(-3..20), Ordering::Relaxed);
                 let most = [3, 40, 300][random.usize(..3)];
                 let size = random.usize(1..most);
@@ -304,8 +304,8 @@ async fn a_batch_reads_its_own_changes() {
             ("alice", change("edit", &json!({"conversation": "@bob", "target": target, "text": "edited"})))
         };
         both.write(&[says("stored", "hi"), edits(1)]);
-        // The content is erased, so a late retry cannot be compared with it, whether the message was stored by an earlier
-        // batch or by this one.
+        // The deletion erased the content, so a late retry cannot be compared with it. This holds for a message of an earlier batch
+        // and for one of this batch.
         both.write(&[deletes(1), says("stored", "another"), edits(1)]);
         both.write(&[
             says("new", "hi"),

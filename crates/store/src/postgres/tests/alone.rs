@@ -1,4 +1,4 @@
-//! A batch in which one write is refused or is too slow, while the other writes succeed.
+//! A batch in which the database refuses one write, or is too slow with it, while the other writes succeed.
 
 use serde_json::json;
 use switchboard_protocol::ErrorCode;
@@ -15,12 +15,12 @@ const IS_INVALID: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
     RETURN NEW; END $$ LANGUAGE plpgsql;
     CREATE TRIGGER refuses BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuses()";
 
-/// A trigger that cancels the writer's own statements as well, as if the database were slow with everything.
+/// A trigger that cancels even the writer's own statement, as if the database were slow with every statement.
 const CANCELS_ALL: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
     RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END $$ LANGUAGE plpgsql;
     CREATE TRIGGER refuses BEFORE UPDATE ON writers FOR EACH ROW EXECUTE FUNCTION refuses()";
 
-/// Sends a batch in which one of the writes is mallory's. Returns the outcomes.
+/// Sends a batch in which one write is mallory's. Returns the name of the user and the result of each write.
 async fn codes_of_a_mixed_batch(node: &mut Node) -> Vec<(&'static str, Result<(), ErrorCode>)> {
     let people = ["alice", "bob", "mallory", "carol", "dan", "alice"];
     for person in people {
@@ -75,13 +75,13 @@ async fn writes_stay_retryable_while_the_database_is_slow_with_everything() {
     is_sound(&url).await;
 }
 
-/// After one slow write of a user, the user's other writes in the batch are not tried.
+/// If one write of a user is slow, the store does not try that user's other writes of the batch.
 #[tokio::test]
 async fn the_slow_writes_of_one_user_delay_others_only_once() {
     let url = new_database().await;
     let mut node = Node::new(&url).await;
     node.says("mallory", "@zoe", "before").await;
-    // Sequences also count the transactions that are rolled back.
+    // The database's sequences show how many transactions ran, because a rollback does not undo `nextval`.
     asks(
         &url,
         "CREATE SEQUENCE tries; CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN

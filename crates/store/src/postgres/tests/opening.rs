@@ -1,4 +1,4 @@
-//! Checks and migrations when a store is opened.
+//! What a store checks and migrates when it is opened.
 
 use refinery::Target as Version;
 use serde_json::json;
@@ -25,7 +25,7 @@ const FIRST_ROWS: &str = r#"
         (1, 4, 1, 2, 1004, 2, 'b1', '{"text":"second"}');
     INSERT INTO rooms_by_choice ("user", conversation) VALUES (1, 1);"#;
 
-/// A database with the tables of the first schema and some rows.
+/// Creates a database with the tables of the first schema and some rows. Returns its URL.
 async fn database_of_the_first_schema() -> String {
     let url = new_database().await;
     let target = Target::new(&url, None).expect("a target");

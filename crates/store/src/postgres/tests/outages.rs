@@ -1,4 +1,4 @@
-//! Stalled databases, killed databases, and a primary that waits for a killed standby.
+//! Databases that hang, databases that are killed, and a primary that waits for a killed standby.
 
 use std::time::Duration;
 
@@ -26,9 +26,9 @@ async fn writes_wait_for_a_stalled_database_and_are_then_refused() {
     let mut node = Node::new(&url).await;
     node.says("alice", "@bob", "before").await;
     database.pause().expect("it stands still");
-    // A short stall only delays the write.
+    // If the database hangs only briefly, the write is late but succeeds.
     node.submits("alice", "send", &json!({"to": "@bob", "text": "patience"}));
-    // waits for: the batch on its way
+    // waits for: the batch to reach the database
     tokio::time::sleep(Duration::from_millis(300)).await;
     database.resume().expect("it goes on");
     assert_eq!(node.outcome().await.map(drop), Ok(()));

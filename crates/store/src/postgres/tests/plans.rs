@@ -1,4 +1,4 @@
-//! Query plans use index lookups, also in tables without statistics.
+//! The plans of queries use indexes, even if the tables have no statistics.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ async fn every_statement_uses_the_whole_key_even_in_empty_tables() {
         let link = BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
         link.run(link.client().batch_execute(SETUP)).expect("set up");
         for (n, sql) in rows::statements().enumerate() {
-            // Statements without parameters look up no rows.
+            // A statement without parameters is skipped, because it looks up no rows.
             if !sql.contains("$1") {
                 continue;
             }
@@ -34,7 +34,7 @@ async fn every_statement_uses_the_whole_key_even_in_empty_tables() {
                 .collect();
             let plan = plan.join("\n");
             assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
-            // The one condition of a join that needs no index.
+            // This is the only join condition that needs no index.
             let filters = plan.replace("Join Filter: (w.upto > m.read)", "");
             assert!(!filters.contains("Join Filter"), "{sql}\n{plan}");
         }
@@ -50,7 +50,7 @@ async fn a_reader_plans_a_statement_once() {
         let link = BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
         link.run(link.client().batch_execute(readers::SETUP)).expect("set up");
         for user in 0..10_i64 {
-            // Lists of other lengths lead to other estimates.
+            // PostgreSQL estimates the number of rows by the length of the list, so other lengths may lead to other plans.
             let conversations: Vec<i64> = (0..=user).collect();
             link.run(link.rows(query::LISTED, &[&user, &conversations])).expect("no rows");
         }
@@ -61,7 +61,7 @@ async fn a_reader_plans_a_statement_once() {
     tokio::task::spawn_blocking(executes).await.expect("all of them");
 }
 
-/// The writer counts only a few events for a cursor; the readers count more.
+/// The writer counts the unread messages only over a few events; for a longer distance the readers count them.
 #[tokio::test]
 async fn the_readers_count_for_a_cursor_in_the_middle_of_a_long_log() {
     let url = new_database().await;
@@ -113,7 +113,7 @@ async fn the_readers_count_for_a_cursor_in_the_middle_of_a_long_log() {
         }
     };
     tokio::task::spawn_blocking(explain).await.expect("explained");
-    // The readers' count is correct.
+    // A new node counts for these cursors, and `is_sound` checks its counts.
     node.ends().await;
     let mut node = Node::new(&url).await;
     for upto in [10_000, 10_001, 10_100, 19_990] {

@@ -1,4 +1,4 @@
-//! A proxy between a node and its database that breaks connections.
+//! A proxy between a node and its database that breaks connections at a chosen moment.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,16 +8,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// When to break the next batch's connection. A batch is two round trips; the second contains the commit.
+/// When the proxy breaks the connection of the next batch. A batch takes two round trips; the second contains the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// Not at all.
+    /// The proxy does not break the connection.
     None,
     /// After the answer to the first round trip.
     BeforeReading,
     /// Before the commit reaches the database.
     BeforeCommit,
-    /// Right after the commit was forwarded, so that it is open whether it succeeds.
+    /// Right after the proxy forwarded the commit, so that the node cannot know whether it succeeds.
     AtCommit,
     /// After the commit, before its answer reaches the node.
     AfterCommit,
@@ -25,7 +25,7 @@ pub(super) enum Cut {
 
 const CUTS: [Cut; 5] = [Cut::None, Cut::BeforeReading, Cut::BeforeCommit, Cut::AtCommit, Cut::AfterCommit];
 
-/// Forwards bytes between a node and its database.
+/// Forwards bytes between a node and its database, until it breaks the connection.
 pub(super) struct Proxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -58,7 +58,7 @@ impl Proxy {
         self.shared.cut.store(cut as u8, Ordering::SeqCst);
     }
 
-    /// Sets whether further connections are refused.
+    /// Sets whether the proxy refuses new connections.
     pub(super) fn refuses(&self, refuses: bool) {
         self.shared.refuses.store(refuses, Ordering::SeqCst);
     }
@@ -78,7 +78,7 @@ async fn pass(node: TcpStream, shared: Arc<Shared>) {
     let (mut from_node, mut to_node) = node.into_split();
     let (mut from_database, mut to_database) = database.into_split();
     let (mut asked, mut answered) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-    // Whether the database has begun a transaction since the cut was set.
+    // Whether the database has begun a transaction since a cut was set.
     let mut begun = false;
     loop {
         tokio::select! {
@@ -110,7 +110,7 @@ async fn pass(node: TcpStream, shared: Arc<Shared>) {
     }
 }
 
-/// Whether the bytes contain the completion of this command.
+/// Whether the database's answer contains the completion tag of this command.
 fn says(bytes: &[u8], command: &[u8]) -> bool {
     bytes.windows(command.len()).any(|window| window == command)
 }

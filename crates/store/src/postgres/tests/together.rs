@@ -1,4 +1,4 @@
-//! Concurrent writes of several nodes.
+//! Several nodes that write at the same time.
 
 use fastrand::Rng;
 use serde_json::json;

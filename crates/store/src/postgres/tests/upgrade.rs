@@ -18,7 +18,7 @@ use crate::read::{MEMBERSHIPS_PER_READ, Range, Reader};
 use crate::record::ConversationKey;
 use crate::write_fault::WriteFault;
 
-/// The statement with which nodes of an earlier version wrote their row.
+/// The statement with which a node of an earlier version registers itself in the table of nodes.
 const EARLIER_NODE_PUTS_ITS_ROW: &str = "INSERT INTO writers (id, batch) VALUES ('earlier', 1)
     ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()";
 
@@ -26,7 +26,7 @@ const VERSION: &str = "SELECT version FROM installation";
 
 const BODIES: &str = "SELECT body FROM events WHERE kind IN (5, 8, 9, 10) ORDER BY conversation, seq";
 
-/// Runs a function with a new connection, on a blocking thread.
+/// Runs a function with a new connection to the database, on a blocking thread.
 async fn with_link<T: Send + 'static>(
     url: &str,
     work: impl FnOnce(&mut BlockingConnection) -> T + Send + 'static,
@@ -51,7 +51,7 @@ async fn database_of_the_first_schema() -> String {
     url
 }
 
-/// The frames of all events, as a client gets them.
+/// The frames of all events, as the server sends them to clients.
 fn read_frames(link: BlockingConnection) -> Vec<String> {
     let (limits, state, session) = (Limits::default(), State::default(), Session::new(link));
     let reader = Reader { rows: &session, limits: &limits, mark: &state.mark, step: MEMBERSHIPS_PER_READ };
@@ -73,7 +73,7 @@ async fn column(url: &str, sql: &'static str) -> Vec<String> {
     asks(url, sql).await.into_iter().map(|mut row| row.remove(0).unwrap_or_default()).collect()
 }
 
-/// Waits until a query returns the expected rows.
+/// Waits until a query returns these rows.
 async fn becomes(url: &str, sql: &'static str, expected: &[&str]) {
     let reached = async {
         while column(url, sql).await != expected {
@@ -83,7 +83,7 @@ async fn becomes(url: &str, sql: &'static str, expected: &[&str]) {
     timeout(TEST_TIMEOUT, reached).await.unwrap_or_else(|_| panic!("{sql} never gives {expected:?}"));
 }
 
-/// The settings of a store of an earlier version, which writes rows of nodes but cannot read bodies with keys.
+/// Settings for a store of an earlier version, which registers itself but cannot read event bodies with user keys.
 fn earlier(url: &str) -> Settings {
     Settings { abilities: Abilities { version: 0, features: Vec::new() }, ..settings(url) }
 }
@@ -98,7 +98,7 @@ async fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
     let mut portions = 0;
     loop {
         let before = column(&url, BODIES).await;
-        // A rewrite whose connection is lost before the commit changes nothing.
+        // If the connection is lost before the rewrite is committed, nothing is changed.
         with_link(&url, |link| {
             let cut = "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
                 PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$;
@@ -212,7 +212,7 @@ async fn a_node_that_counts_as_dead_is_refused_in_its_transaction() {
     old.says("alice", "@bob", "hi").await;
     let raised = async {
         while column(&url, VERSION).await != ["1"] {
-            // Makes the node's last heartbeat look 61 seconds old by the database's clock.
+            // Makes the node's last heartbeat 61 seconds old by the database's clock, so that the node counts as gone.
             asks(&url, "UPDATE writers SET at = now() - interval '61 seconds' WHERE version = 0").await;
         }
     };

@@ -1,4 +1,4 @@
-//! The cost of reads in steps of SQLite's virtual machine, which depend neither on the machine nor on its load.
+//! The cost of reads, in steps of SQLite's virtual machine: unlike times, these do not depend on the machine or its load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use crate::sqlite::rows::SqliteRows;
 use crate::sqlite::{Access, open_database, open_reader};
 use crate::{Committed, Query, Request};
 
-/// A database with a writer and a reader, whose steps are counted.
+/// A database with a writer and a reader. The steps of SQLite's virtual machine are counted for each.
 struct Fixture {
     rows: SqliteRows,
     rules: Rules,
@@ -28,7 +28,7 @@ struct Fixture {
     data: TempDir,
 }
 
-/// Counts the steps of one connection.
+/// Counts the virtual-machine steps of one connection.
 #[derive(Clone, Default)]
 struct Steps(Arc<AtomicU64>);
 
@@ -59,7 +59,7 @@ impl Fixture {
         Self { rows: SqliteRows::new(writer), rules, db, written, read, data }
     }
 
-    /// Applies changes, a thousand in each transaction. Returns the number of the last event.
+    /// Applies changes in transactions of a thousand each. Returns the seq of the last event.
     fn writes(&mut self, changes: impl IntoIterator<Item = (String, &'static str, Value)>) -> Seq {
         let mut last = Seq(0);
         self.rows.begin().expect("a transaction");
@@ -97,7 +97,7 @@ impl Fixture {
         self.written.take()
     }
 
-    /// The result of a read, and how many steps it took.
+    /// Runs a read. Returns its result and how many virtual-machine steps it took.
     fn reads<T>(&self, read: impl FnOnce(&Reader<'_>) -> T) -> (T, u64) {
         self.read.take();
         let (limits, state) = (&self.rules.limits, &State::default());
@@ -105,7 +105,7 @@ impl Fixture {
         (answer, self.read.take())
     }
 
-    /// The numbers of a page of messages, whether there are more, and how many steps the page took.
+    /// Reads a page of messages. Returns their seqs, whether there are more, and how many steps the page took.
     fn history(&self, actor: &str, before: Option<u64>, limit: u32) -> ((Vec<u64>, bool), u64) {
         let conversation = Target::Conversation(ConversationId::parse("#r").expect("an id"));
         let command = History { conversation, before: before.map(Seq), around: None, limit: Some(limit) };
@@ -134,7 +134,7 @@ fn rename(n: u64) -> (String, &'static str, Value) {
     ("alice".to_owned(), "rename", json!({"conversation": "#r", "title": n.to_string()}))
 }
 
-/// A room with two messages and the events `others` between them.
+/// A room with two messages, between which the events `others` are stored.
 fn room_with(others: impl IntoIterator<Item = (String, &'static str, Value)>) -> Fixture {
     let mut fixture = Fixture::new();
     fixture.write("alice", "create", json!({"room": "r", "members": ["bob"]}));
@@ -162,7 +162,7 @@ fn history_passes_over_no_message() {
     let mut fixture = Fixture::new();
     fixture.write("alice", "create", json!({"room": "r", "members": ["bob"]}));
     let mut wanted = vec![fixture.write("alice", "send", json!({"to": "#r", "text": "x"})).0];
-    // Runs of other events with lengths around `MAX_SCANNED_EVENTS`, from which on a search is used.
+    // Stores runs of events that are no messages. From `MAX_SCANNED_EVENTS` on, the reader searches instead of scanning the run.
     for run in [0, 1, 30, 31, 32, 33, 34, 63, 64, 65, 100, 1, 0, 200] {
         fixture.writes((0..run).map(toggle));
         wanted.push(fixture.write("alice", "send", json!({"to": "#r", "text": "x"})).0);
@@ -183,14 +183,14 @@ fn history_passes_over_no_message() {
         assert_eq!(all(&fixture, limit), wanted, "by {limit}");
     }
     let head = *wanted.last().expect("some") + 76;
-    // One damaged count within a run, too low or too high, does not hide a message.
+    // A damaged count of messages within such a run, too low or too high, must not hide a message.
     for (seq, count) in
         [(head - 5, 0), (head - 31, 1), (head - 32, 3), (head - 40, 1_000_000), (head - 70, -4)]
     {
         fixture.breaks(&format!("UPDATE events SET messages = {count} WHERE seq = {seq}"));
         assert_eq!(all(&fixture, 200), wanted, "{seq} counts {count}");
     }
-    // If one message cannot be read as a message, only that one is skipped.
+    // If one message cannot be decoded, the page skips only that message.
     fixture.breaks(&format!("UPDATE events SET kind = 99 WHERE seq = {}", wanted[8]));
     wanted.remove(8);
     assert_eq!(all(&fixture, 200), wanted);
@@ -216,17 +216,17 @@ fn reactions_that_were_taken_back_cost_nobody_anything() {
     };
     let (few, many) = (toggled(10), toggled(10_000));
     assert_eq!(few[0], many[0], "to set one");
-    // The cost covers the removed reactions that are kept, and one search for the message, which grows only
-    // logarithmically.
+    // The cost depends on the removed reactions that are kept, a fixed number, and on one index lookup for the message, which grows
+    // only logarithmically.
     assert!(many[1] < 2_000 && many[2] < 1_000 && many[3] < 2_000, "{few:?} {many:?}");
 }
 
-/// A `create` of a room by `owner` with `members`.
+/// The command with which `owner` creates the room `owner-n` with these members.
 fn create(owner: &str, n: u64, members: &[String]) -> (String, &'static str, Value) {
     (owner.to_owned(), "create", json!({"room": format!("{owner}-{n}"), "members": members}))
 }
 
-/// Which of `others` share a conversation with a user, and how many steps it takes to find that out.
+/// Finds which of `others` share a conversation with a user. Returns them, and how many steps the search took.
 fn known(fixture: &Fixture, name: &str, others: &[String]) -> (Vec<String>, u64) {
     let others: Vec<_> = others.iter().map(|other| user(other)).collect();
     let (found, steps) = fixture.reads(|reader| reader.presence_peers(&user(name), &others));
@@ -254,7 +254,7 @@ fn a_direct_conversation_or_a_room_of_either_is_found_among_many() {
     let (alice, bob) = (["alice".to_owned()], ["bob".to_owned()]);
     fixture.writes((0..150).map(|n| create("bob", n, &[])));
     fixture.write("carol", "create", json!({"room": "shared", "members": ["alice", "bob"]}));
-    // Most of bob's conversations are direct ones, and the rooms that he shares with alice are not among his oldest.
+    // Now most of bob's conversations are direct, and the room that he shares with alice is not among his oldest ones.
     fixture
         .writes((0..150).map(|n| ("bob".to_owned(), "send", json!({"to": format!("@x{n}"), "text": "x"}))));
     assert_eq!(known(&fixture, "alice", &bob).0, bob, "one of the few rooms of alice");

@@ -1,4 +1,4 @@
-//! How a database of the first schema is migrated and rewritten.
+//! The migration of a database of the first schema, and the rewrite of its old event bodies in the background.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ fn database_of_the_first_schema() -> TempDir {
     data
 }
 
-/// The frames of all events, as a client gets them.
+/// The frames of all events, as the server sends them to clients.
 fn read_frames(db: &Connection) -> Vec<String> {
     let (limits, state) = (Limits::default(), State::default());
     let reader = reader(db, &limits, &state);
@@ -64,7 +64,7 @@ fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
     assert_unchanged(&open_database(data.path()).expect("migrated"));
     let mut portions = 0;
     loop {
-        // A rewrite that is interrupted before its commit changes nothing.
+        // If the rewrite is interrupted before its commit, nothing is changed.
         let mut cut = SqliteRows::new(open_database(data.path()).expect("opened"));
         let before = bodies(cut.database());
         cut.begin().expect("a transaction");
@@ -169,7 +169,7 @@ fn an_event_of_a_newer_version_is_passed_on() {
     assert!(problems[0].what.contains("user number 77"), "{problems:?}");
 }
 
-/// Adds rooms with old bodies, so that rewriting takes many portions.
+/// Adds rooms whose events have old bodies, so that the rewrite takes many portions.
 fn add_rooms(data: &Path, rooms: u32) {
     let db = Connection::open(data.join(DATABASE)).expect("the database");
     db.execute_batch(&format!(

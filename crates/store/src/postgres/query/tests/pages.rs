@@ -1,4 +1,4 @@
-//! A page never exceeds `limits.page_bytes` by more than one item, for any contents.
+//! No page exceeds `limits.page_bytes` by more than one item, for any contents.
 
 use serde::Serialize;
 use switchboard_protocol::reply::OkBody;
@@ -6,13 +6,13 @@ use switchboard_protocol::reply::OkBody;
 use super::*;
 use crate::read::Reader;
 
-/// A random text; some of its characters take more bytes in JSON.
+/// A random text. Some of its characters need more bytes in JSON than in the text.
 fn text(rng: &mut Rng, most: usize) -> String {
     let one = ["\"", "\\", "x", "é", "👍"][rng.usize(..5)];
     one.repeat(1 + rng.usize(..most / one.len()))
 }
 
-/// A random user with a long or a short name.
+/// A random user, whose name is long or short.
 fn any_user(rng: &mut Rng) -> String {
     let n = rng.usize(..6);
     format!("user{n}{}", "x".repeat(n * 10))
@@ -52,7 +52,7 @@ fn heavy_past(seed: u64) -> Past {
     past
 }
 
-/// The lengths of a page's items as JSON.
+/// The length of each item of a page as JSON, in bytes.
 fn lengths<T: Serialize>(items: &[T]) -> Vec<usize> {
     items.iter().map(|item| serde_json::to_string(item).expect("json").len()).collect()
 }
@@ -77,7 +77,7 @@ impl Held {
         let Ok(page) = reader.answer(actor, query) else { return };
         let items = match &page {
             OkBody::Log { events, .. } => lengths(events),
-            // A page of history is filled from the latest message on, so its first item is the last one added.
+            // A page of history is filled from its latest message backward, so the first item in the page was added last.
             OkBody::History { messages, .. } => lengths(messages).into_iter().rev().collect(),
             OkBody::Conversations { conversations, .. } => lengths(conversations),
             OkBody::Members { members, .. } => lengths(members),
@@ -87,7 +87,7 @@ impl Held {
     }
 }
 
-/// Reads pages of every kind, and checks their sizes.
+/// Reads pages of every kind and checks their sizes. Returns how many were read, and how many the byte limit ended.
 fn held<L: Lookups>(reader: &Reader<'_, L>) -> (usize, usize) {
     let mut held = Held::default();
     for n in 0..6 {

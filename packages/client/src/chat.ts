@@ -225,7 +225,7 @@ export class Switchboard implements Chat, Host {
   // ---- Callbacks of the connection.
 
   onUser(user: UserId): void {
-    // After the first `welcome` the user is fixed: the next `welcome` shows whether a new token is that of another user.
+    // The chat's user does not change after the first `welcome`. If a new token is another user's, the next `welcome` shows it.
     if (this.me === user || this.#welcomed) return;
     this.user.set(user);
     this.rooms.onUser();
@@ -253,7 +253,7 @@ export class Switchboard implements Chat, Host {
     this.limits = camelCased(frame.limits);
     this.features = frame.features ?? [];
     if (this.#welcomed && this.#welcomed !== frame.user) {
-      // The screen shows the data of another user than the one that the server has welcomed.
+      // The user in `welcome` is not the one whose data the app shows.
       this.report(failure("unauthorized", "the token is another user's: connect anew"));
       return this.close();
     }

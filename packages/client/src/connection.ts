@@ -112,7 +112,7 @@ export class Connection {
     } catch (error) {
       return done(failure("invalid", `this command is not JSON: ${String(error)}`, error));
     }
-    // The server would close the connection, so the command fails here; the error arrives later, as the server's would.
+    // The server would close the connection because of this frame, so the command fails here, asynchronously as if it was sent.
     if (isLonger(frame, this.#frameBytes)) return queueMicrotask(() => done(tooLarge(command, this.#frameBytes)));
     this.#waiting.set(id, done);
     this.#write(command.type, frame, id);
@@ -350,7 +350,7 @@ export class Connection {
     if (late()) return void this.clock.setTimeout(() => late() && this.#onClose(undefined, "no answer"), 100);
     if (!this.online || this.#deadline !== Infinity) return;
     const silent = this.clock.now() - this.#received;
-    // On some platforms one clock stops while the device sleeps; the wall clock shows the sleep.
+    // On some platforms the clock that users cannot set stops while the device sleeps, but the wall clock does not.
     const slept = this.clock.wall() - this.#receivedWall - silent > 2 * CHECK_INTERVAL;
     if (slept || silent > PING_AFTER) this.#ping(slept ? ANSWER_TIMEOUT_IN_FRONT : ANSWER_TIMEOUT);
   }

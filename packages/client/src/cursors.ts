@@ -7,7 +7,7 @@ import type { CursorStorage } from "./types.js";
 
 /** Milliseconds for which changed cursors are collected before they are saved. */
 const GATHER = 200;
-/** The name of an entry that is no conversation: if it is stored, every conversation that existed then has a stored cursor. */
+/** The name of an entry that is no conversation. It is stored once every existing conversation has a stored cursor. */
 const COMPLETE = "*";
 
 export class SavedCursors {
@@ -16,7 +16,7 @@ export class SavedCursors {
   #scope = "";
   #saved = new Map<string, Seq>();
   #changed = new Map<string, Seq>();
-  /** For each conversation, the events whose listeners are not done, and all events after the first of them. */
+  /** For each conversation, the first event whose listeners are not done, and all later events. */
   #pending = new Map<string, { seq: Seq; done: boolean }[]>();
   #save: Alarm;
   #saving: Promise<void> | undefined;

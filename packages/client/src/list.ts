@@ -69,7 +69,7 @@ export class MessageList {
     this.changed();
   }
 
-  /** Handles that the log was applied up to `cursor`: unconfirmed changes up to there are now part of the messages. */
+  /** Handles that the log was applied up to `cursor`: the user's changes up to that event are now part of the messages. */
   onCursor(cursor: Seq): void {
     this.optimistic.onCursor(cursor);
     for (const [key, { stored }] of this.#outgoing) if (stored && stored.seq <= cursor) this.#outgoing.delete(key);

@@ -12,7 +12,7 @@ export interface PendingAmendment {
 
 export class Optimistic {
   #pending = new Set<PendingAmendment>();
-  /** The last result for each message, so that an unchanged message stays the same object. */
+  /** The last result of `show` for each message, so that an unchanged message stays the same object. */
   #made = new WeakMap<StoredMessage, { of: readonly PendingAmendment[]; message: StoredMessage }>();
 
   add(event: Amendment): PendingAmendment {

@@ -64,7 +64,7 @@ export class PresenceWatch {
   #ask(): void {
     if (!this.#owner.online) return;
     const shown = [...this.#users].filter(([, store]) => store.subscribed).map(([user]) => user);
-    // If there are too many, those that were subscribed to last are watched, because they are likely on the screen.
+    // If there are too many users for one `watch`, those of the latest subscriptions are sent: they are likely on the screen.
     const users = shown.slice(-(this.#owner.limits?.watch ?? WATCH));
     if (!users.length && !this.#asked.size) return;
     this.#watch(users);

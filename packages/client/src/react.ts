@@ -49,7 +49,7 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
   const { children } = props;
   if (props.chat) return createElement(ChatContext, { value: props.chat }, children);
   const { url, user, token } = props;
-  // A change of these may mean another user, so the whole tree is created anew and shows nothing of the previous user.
+  // Another URL, name or token may mean another user, so React creates the whole tree anew, without data of the previous user.
   const key = JSON.stringify([url, user, typeof token === "string" ? token : null]);
   return createElement(OwnChat, { ...props, key });
 }

@@ -39,7 +39,7 @@ export class Standing {
     this.stale = this.summary !== undefined && !followed;
   }
 
-  /** Applies an event to the summary. Returns whether there is a summary afterwards, or none is needed. */
+  /** Applies an event to the summary. Returns false if the conversation needs a summary that is not loaded. */
   apply(event: Event, me: UserId | undefined): boolean {
     const { seq } = event;
     // The answer to `leave` may arrive before earlier events; those no longer matter.

@@ -20,7 +20,7 @@ const names = [
 ];
 for (const name of names) globalThis[name] ??= name === "window" ? window : window[name];
 
-/** An observer of what is in view that a test controls: `scroll(true)` brings everything into view. */
+/** The fake observers of what is in view. A test controls them: `scroll(true)` brings everything into view. */
 const observers = new Set();
 let inView = false;
 globalThis.IntersectionObserver = class {

@@ -7,7 +7,7 @@ export { FakeClock, settle };
 
 const time = (n) => new Date(Date.UTC(2026, 0, 1) + n * 1_000).toISOString();
 
-/** The messages that the events of a log give, by the rules of docs/protocol.md and without code of the SDK. */
+/** Computes the messages from the events of a log, by the rules of docs/protocol.md and without code of the SDK. */
 export function fold(log) {
   const messages = new Map();
   for (const { type, target, from, on, seq, at, ...event } of log) {

@@ -183,7 +183,7 @@ test("the app that comes to the front connects at once", async (t) => {
   await until(chat.status, ({ state }) => state === "online");
   app("background");
   line.part();
-  // The backoff is now so long that only the event of the active app ends it in time.
+  // Waits for a backoff so long that only the event "the app is active" can end it in time.
   await until(chat.status, ({ retryIn }) => retryIn > 1_500);
   line.mend();
   const from = performance.now();

@@ -70,7 +70,7 @@ test("what is no name of a conversation is refused at once", async (t) => {
 test("an `ok` that overtakes events waits for them: no `sync`", async (t) => {
   const { server, room, clock } = await opened(t);
   server.on("send", ({ to, id, type, ...what }) => {
-    // An event of another user is stored before this one, and arrives after the answer.
+    // Another user's event is stored before the user's own message, and arrives after the answer to the message.
     const before = server.store(to, { type: "message", key: "b", text: "before" });
     const { conversation, seq, at } = server.store(to, { type: "message", from: "alice", ...what });
     queueMicrotask(() => server.say(before));

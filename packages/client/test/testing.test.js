@@ -1,4 +1,4 @@
-// The fake server answers exactly like the real one; and the methods that it offers to tests.
+// Tests that the fake server answers exactly like the real one, and tests the methods that it offers.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

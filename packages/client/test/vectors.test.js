@@ -136,7 +136,7 @@ async function checkError({ frame: { id: _, ...error }, again }, t) {
 
 async function checkClose({ code, reconnect, before, after }, t) {
   const server = new FakeServer();
-  // The SDK asks a token function for another token once, so a wrong token is final only without one.
+  // If there is a token function, the SDK requests another token once. Without a function, a wrong token is final.
   const { clock, state } = await online(t, server, code === 4401 ? { user: undefined, token: () => "a.b.c" } : {});
   if (before) server.say(before);
   server.cut(code);

@@ -1,6 +1,6 @@
 // Finds out whether a token has expired.
 
-/** Whether a JWT has expired. False without `exp` or for anything else than a JWT: the server decides then. */
+/** Whether a JWT has expired. False for a JWT without `exp` and for any other text, because the server decides about those. */
 export function expired(token: string, now = Date.now()): boolean {
   try {
     const payload = token.split(".")[1]!.replaceAll("-", "+").replaceAll("_", "/");

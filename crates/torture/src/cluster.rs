@@ -33,7 +33,7 @@ use crate::world::{Phase, World};
 /// Messages a second that all devices together try to send.
 const DEFAULT_CLUSTER_RATE: f64 = 150.0;
 
-/// How long nodes and clients may take to reconnect before delays are measured.
+/// How long nodes and clients have to reconnect before delays are measured.
 const RECOVERY_TIME: Duration = Duration::from_secs(15);
 
 /// Injects faults into nodes on one PostgreSQL with a standby and one nats-server. PostgreSQL and nats-server must be installed.
@@ -64,7 +64,7 @@ enum Bus {
     Off,
 }
 
-/// The parts of a cluster that faults act on.
+/// The parts of a cluster into which faults are injected.
 struct Cluster {
     world: Arc<World>,
     sites: Vec<Site>,
@@ -94,7 +94,7 @@ pub(crate) async fn run(args: &ClusterArgs, seed: u64, scratch: &Path) -> anyhow
             let sdks = std::mem::take(&mut *cluster.sdks.lock().await);
             outcome.stored = run::finish_and_verify(&world, &phase, devices, sdks).await;
         }
-        // If the cluster does not start, nothing can be verified.
+        // If the cluster does not start, that is a breach, and there is nothing to verify.
         Err(error) => world.record.breach(Law::Stuck, format!("{error:#}"), &[], None),
     }
     outcome.took = started.elapsed();
@@ -156,7 +156,7 @@ impl Cluster {
     /// Reports nodes that exited by themselves as breaches, and starts them again.
     async fn restart_dead_nodes(&self) -> anyhow::Result<()> {
         for site in &self.sites {
-            // If the node is locked, a fault is killing or stopping it.
+            // If another task has locked the node, a fault is just killing or stopping it.
             let Ok(mut node) = site.node.try_lock() else { continue };
             if node.process.has_exited() {
                 let what = format!("{} exited by itself:\n{}", site.name, node.process.log_tail());
@@ -181,13 +181,13 @@ impl Cluster {
             return Ok(());
         }
         phase.send_replace(Phase::Measuring);
-        // waits for: nodes and clients to reconnect; no event reports that all have
+        // waits for: the time in which nodes and clients reconnect, because no event reports that all have
         sleep(RECOVERY_TIME).await;
         self.world.record.lock().delays.start();
         sleep(Duration::from_secs(args.fair)).await;
         self.world.record.lock().delays.stop();
         if args.bus == Bus::Off {
-            // Without the bus, presence does not reach other nodes.
+            // Without the bus, other nodes do not learn the presence of a node's users.
             return Ok(());
         }
         let offline = presence::a_dead_nodes_user_goes_offline(self).await?;
@@ -198,7 +198,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Adds the results that only a cluster has.
+    /// Adds the results that only the run of a cluster has.
     fn add_results(&self, args: &ClusterArgs, outcome: &mut Outcome) {
         let measured = self.world.record.lock().delays.measured();
         let (with, sweep) =

@@ -1,4 +1,4 @@
-//! Time from the acknowledgement of a message to its delivery on another node, while no fault is active.
+//! Measures the time from the acknowledgement of a message to its delivery on another node, while no fault is active.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl Delays {
         self.measuring = false;
     }
 
-    /// Records that this node acknowledged a message.
+    /// Records that the node acknowledged the message.
     pub(crate) fn on_ack(&mut self, (conversation, seq): (&ConversationId, Seq), node: usize) {
         if self.measuring {
             self.acked.entry((conversation.clone(), seq)).or_insert_with(|| (Instant::now(), node));
@@ -62,7 +62,7 @@ impl Delays {
         }
     }
 
-    /// The distribution so far; `None` without a delivery.
+    /// The distribution of the delays so far; `None` if nothing was delivered.
     pub(crate) fn measured(&self) -> Option<Measured> {
         let mut sorted = self.delays.clone();
         sorted.sort_unstable();

@@ -1,4 +1,4 @@
-//! One device of a user, on the Rust client: it sends, receives, disconnects, resumes, and checks the server's answers.
+//! One device of a user, which uses the Rust client: it sends, receives, disconnects, resumes, and checks the server's answers.
 
 mod act;
 mod progress;
@@ -22,39 +22,39 @@ use crate::world::{Phase, World, hello};
 /// How long an answer may take before the device closes the connection.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long after an attempted join a user may receive events of a room without the event of the join.
+/// A user who tried to join a room may receive its events before the event of the join, for this long after the attempt.
 const JOIN_WINDOW: Duration = Duration::from_secs(120);
 
-/// The most events of a page.
+/// The most events that the device requests in a page.
 const PAGE_SIZE: u32 = 200;
 
-/// The most sends without an answer.
+/// The most sends of the device that have no answer yet.
 const MAX_IN_FLIGHT: usize = 64;
 
-/// How often a device asks at the end whether it has everything.
+/// How often a device asks at the end of the run whether it has every event.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long a device may take to catch up once the faults are over.
+/// How long a device may take to catch up after the faults have ended.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A message without an acknowledgement.
+/// A message that the server has not acknowledged yet.
 struct Outgoing {
     key: String,
     conversation: ConversationId,
-    /// Whether the message was sent on the current connection and not refused.
+    /// Whether the message was sent on the current connection and has no answer yet.
     in_flight: bool,
     /// The id of the command that first sent the message on the current connection.
     sent_as: Option<i64>,
 }
 
-/// An acknowledged message.
+/// A message that the server has acknowledged.
 struct Stored {
     key: String,
     conversation: ConversationId,
     seq: Seq,
 }
 
-/// The command that was sent; needed to interpret the answer.
+/// What a command was about; needed to interpret its answer.
 enum Request {
     Send(String),
     /// A retry of an acknowledged message.
@@ -81,19 +81,19 @@ pub(crate) struct Device {
     name: String,
     rng: fastrand::Rng,
     progress: FxHashMap<ConversationId, Progress>,
-    /// For each room whose first received event did not add the user, the event before that one.
+    /// For each room whose first received event did not add the user, the event before the received one.
     starts_after: Vec<(ConversationId, Seq)>,
     outbox: VecDeque<Outgoing>,
     stored: Vec<Stored>,
-    /// How many messages the device has written.
+    /// How many messages the device has written; the next message gets the next number.
     number: u64,
-    /// When the device may send again after a refusal.
+    /// After a refusal, the device sends nothing before this time.
     hold_until: Instant,
-    /// How long the device stays disconnected after the next disconnect.
+    /// How long the device stays disconnected the next time that it disconnects.
     offline: Duration,
-    /// When the device must have caught up; `None` until the faults are over.
+    /// When the device must have caught up; `None` while faults are injected.
     deadline: Option<Instant>,
-    /// Whether `World::idle_devices` counts the device.
+    /// Whether the device is counted in `World::idle_devices`.
     idle: bool,
     /// The index of the node to which the device connects.
     node: usize,
@@ -101,14 +101,14 @@ pub(crate) struct Device {
     connect_failed: bool,
 }
 
-/// What a device has received by the end.
+/// What a device has received by the end of the run.
 pub(crate) struct FinalState {
     pub(crate) user: UserId,
     pub(crate) name: String,
     /// The cursor in each conversation, and the event with which the user left, if they left.
     pub(crate) cursors: Vec<(ConversationId, Seq, Option<Seq>)>,
-    /// Events after which the device began to receive a room although the next event did not add the user. The user must have left
-    /// with each of these events.
+    /// Rooms whose first received event did not add the user, each with the event before it. That event must be the one with which
+    /// the user had left, after which the user rejoined.
     pub(crate) starts_after: Vec<(ConversationId, Seq)>,
 }
 
@@ -118,11 +118,11 @@ struct Connection {
     pending: FxHashMap<i64, (Request, Instant)>,
     /// The last event that the server pushed, by conversation.
     pushed: FxHashMap<ConversationId, Seq>,
-    /// The cursors of `hello`.
+    /// The cursors that the device sent in `hello`.
     from: FxHashMap<ConversationId, Seq>,
-    /// Own events that were acknowledged on this connection, so the server must not push them.
+    /// The device's own events that were acknowledged on this connection, and that the server therefore must not push.
     own: FxHashSet<(ConversationId, Seq)>,
-    /// Since when the device has read without a pause.
+    /// Since when the device has been reading without a pause.
     reading_since: Instant,
 }
 
@@ -177,7 +177,7 @@ impl Device {
             if self.catch_up_timed_out() {
                 break;
             }
-            // The delay has jitter, because docs/protocol.md requires that of clients.
+            // The delay is random (jitter), because docs/protocol.md requires that of clients.
             let pause = Duration::from_millis(self.rng.u64(0..backoff)) + std::mem::take(&mut self.offline);
             let mut phase = self.world.phase.clone();
             tokio::select! {
@@ -264,7 +264,7 @@ impl Device {
         }
     }
 
-    /// Sends and receives until the connection ends (an error) or the device has caught up at the end.
+    /// Uses the connection until it ends, which is an error, or until the device has caught up at the end of the run.
     async fn use_connection(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         let mut next = Instant::now();
         let mut pinged = Instant::now();
@@ -316,7 +316,7 @@ impl Device {
         }
     }
 
-    /// Whether the time to catch up is over, which is a breach.
+    /// Reports a breach if the time to catch up is over. Returns whether it is.
     fn catch_up_timed_out(&mut self) -> bool {
         if self.world.phase() <= Phase::Measuring {
             return false;
@@ -348,7 +348,7 @@ impl Device {
         Ok(())
     }
 
-    /// Submits a command and returns its id. A refused write is sent with the number that it had.
+    /// Submits a command and returns its id. A write that was refused before is sent with its old number.
     async fn submit_again(
         &self,
         connection: &mut Connection,

@@ -96,7 +96,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Runs the chosen mode. Returns whether every law held.
+/// Runs the chosen mode: a single server or a cluster. Returns whether every law held.
 async fn torture(args: &Args) -> anyhow::Result<bool> {
     let common = match &args.mode {
         Some(Mode::Cluster(args)) => &args.common,

@@ -1,4 +1,4 @@
-//! Injects faults into a single server, by a schedule from a seed. The name is [Jepsen](https://jepsen.io)'s.
+//! Injects faults into a single server, by a schedule that a seed determines. The name is [Jepsen](https://jepsen.io)'s.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,19 +25,19 @@ const MEAN_FAULT_INTERVAL: Duration = Duration::from_millis(500);
 /// The most attempts to start a server that exits while it starts.
 const MAX_STARTS: usize = 20;
 
-/// How long a server may run until it reaches its kill point.
+/// How long a server may run before it reaches its kill point; then it is killed anyway.
 const KILL_POINT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a server may take to stop after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a server without another fault may take to answer.
+/// How long a server that has no other fault may take to answer.
 const SERVER_ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connections of a flood that send nothing.
+/// The number of connections in a flood that send nothing.
 const SILENT_CONNECTIONS: usize = 300;
 
-/// Frames of the connection that floods.
+/// The number of frames that the flooding connection sends.
 const FLOOD_FRAMES: usize = 5_000;
 
 /// A kind of fault.
@@ -65,11 +65,11 @@ pub(crate) enum Fault {
     StopClient,
     /// Connections are reset.
     Cut,
-    /// Connections become half-open: nothing passes, and neither side gets an error.
+    /// Connections become half-open: no bytes pass, and neither side gets an error.
     HalfOpen,
     /// The network has a low bandwidth or a high latency.
     Slow,
-    /// Hundreds of connections that send nothing, and one that floods.
+    /// Hundreds of connections send nothing, and one connection floods the server with frames.
     Flood,
 }
 
@@ -101,7 +101,7 @@ impl Weighted for Fault {
     }
 }
 
-/// Injects faults, and ends each of them.
+/// Injects faults into a single server, and ends each of them.
 pub(crate) struct Nemesis {
     world: Arc<World>,
     server: Server,
@@ -109,7 +109,7 @@ pub(crate) struct Nemesis {
     sdks: Vec<Sdk>,
     rng: fastrand::Rng,
     pub(crate) schedule: Schedule<Fault>,
-    /// Power cuts, including those after other faults.
+    /// How many power cuts there were, including those that followed other faults.
     pub(crate) power_cuts: u64,
 }
 
@@ -167,7 +167,7 @@ impl Nemesis {
                 self.sleep_random(200..2_000).await;
                 self.server.disk.set_sync_delay(Duration::ZERO);
             }
-            // The offset stays, also for later starts, until the next jump replaces it.
+            // The clock keeps this offset, also after a restart of the server, until the next jump.
             Fault::Clock => self.server.disk.set_clock_offset(self.rng.i64(-7_200..7_200)),
             Fault::Restart => {
                 self.server.process.signal(Signal::TERM);
@@ -224,7 +224,7 @@ impl Nemesis {
         };
         self.world.record.fault(format!("{point:?}"));
         self.server.disk.set_kill(Some(point));
-        // A server that writes nothing does not reach the kill point, so it is killed here.
+        // A server that writes nothing does not reach its kill point, so it is killed here.
         if !self.server.process.exits_within(KILL_POINT_TIMEOUT).await? {
             self.server.process.kill().await?;
         }
@@ -254,7 +254,7 @@ impl Nemesis {
         };
         self.server.disk.fail_sync(1, which, dropped);
         self.sleep_random(300..3_000).await;
-        // Only a checkpoint syncs the database file, so the fault may not have been reached.
+        // Only a checkpoint syncs the database file, so the server may not have made the sync that should fail.
         let failed = self.server.disk.sync_failures_left() == 0;
         self.server.disk.fail_sync(0, which, dropped);
         self.world.record.fault(format!("{which:?} {dropped:?}, failed: {failed}"));
@@ -262,14 +262,14 @@ impl Nemesis {
             self.world.record.breach(Law::WrongAnswer, format!("after a failed sync {why}"), &[], None);
         }
         self.server.process.kill().await?;
-        // Without a power cut now, dropped data may be read from the page cache until the next power cut.
+        // If there is no power cut now, the program may read the dropped data from the page cache until the next power cut.
         if self.rng.bool() {
             self.cut_power()?;
         }
         self.start().await
     }
 
-    /// Whether a write is refused and a read is answered.
+    /// Checks that the server refuses a write but answers a read.
     async fn reads_go_on(&self) -> Result<(), String> {
         let user = &self.world.users[0];
         let connected =
@@ -306,7 +306,7 @@ impl Nemesis {
         }
     }
 
-    /// Floods the server. Other connections must not be affected.
+    /// Floods the server for a while. Other connections must not be affected.
     async fn flood(&mut self) {
         let mut silent = Vec::new();
         for _ in 0..SILENT_CONNECTIONS {
@@ -320,18 +320,18 @@ impl Nemesis {
                 if flooding.send_raw(nonsense[n % nonsense.len()]).await.is_err() {
                     break;
                 }
-                // Read the answers that have arrived, because the server stops reading a client that does not read.
+                // Reads the answers that have arrived, because the server reads nothing more from a client that does not read.
                 while let Ok(Some(_)) = timeout(Duration::ZERO, flooding.next()).await {}
             }
         }
         self.sleep_random(100..2_000).await;
     }
 
-    /// Starts the server, which must recover by itself.
+    /// Starts the server again. The server must recover without help.
     async fn start(&mut self) -> anyhow::Result<()> {
         for _ in 0..MAX_STARTS {
             if self.server.start().await? {
-                // The recovery may not have reached its kill point.
+                // The server is running, so it has not reached a kill point in its recovery; the kill point is removed.
                 self.server.disk.set_kill(None);
                 return Ok(());
             }

@@ -10,16 +10,16 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// The key that signs tokens.
+/// The key with which users' tokens are signed.
 pub(crate) const SECRET: &str = "a secret of thirty-two bytes or more, for tests";
 
-/// The value is low, so that servers send `gap` often.
+/// The setting for the most events that a server replays. It is low, so that servers send `gap` often.
 const MAX_REPLAY_EVENTS: &str = "400";
 
-/// The value is low, so that the queues of slow consumers are often full and the server pages their events from the log.
+/// The setting for a connection's queue. It is low, so that the queues of slow consumers are often full.
 const MAX_QUEUE_BYTES: &str = "16384";
 
-/// How long a server may take until it listens.
+/// How long a server may take to start listening.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Limits that are switched off, because only the faults should slow the clients down.
@@ -33,7 +33,7 @@ const NO_LIMITS: [&str; 5] = [
 
 /// A process that can be restarted.
 pub(crate) struct Process {
-    /// The file for stderr.
+    /// The file to which the process's stderr is appended.
     log: PathBuf,
     child: Option<Child>,
 }
@@ -43,7 +43,7 @@ impl Process {
         Self { log: log.to_owned(), child: None }
     }
 
-    /// Starts the process and waits until it listens. `false` if it exited before that.
+    /// Starts the process and waits until it listens. Returns `false` if it exited before that.
     pub(crate) async fn start(&mut self, mut command: Command) -> anyhow::Result<bool> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         command.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LOG_LEVEL", "info");
@@ -101,11 +101,11 @@ impl Process {
         }
     }
 
-    /// Sends a signal to the process, if it runs.
+    /// Sends a signal to the process; does nothing if it does not run.
     pub(crate) fn signal(&self, signal: Signal) {
         let id = self.child.as_ref().and_then(Child::id).and_then(|id| i32::try_from(id).ok());
         if let Some(pid) = id.and_then(Pid::from_raw) {
-            // The process may have exited a moment ago.
+            // Sending fails if the process has just exited, which does not matter.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }

@@ -1,4 +1,4 @@
-//! A TCP proxy that fails as networks do: between clients and a server, or between a node and its database or bus.
+//! A TCP proxy that simulates network faults: between clients and a server, or between a node and its database or bus.
 
 mod messages;
 mod partition;
@@ -17,13 +17,13 @@ pub(crate) use self::messages::{Messages, Tampered, Tampering};
 use self::partition::PartitionGate;
 pub(crate) use self::partition::{Direction, Partition};
 
-/// Bytes that are forwarded at once.
+/// The most bytes that the proxy forwards at once.
 const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Bytes that are forwarded at once while the network is slow.
+/// The most bytes that the proxy forwards at once while the network is slow.
 const SLOW_CHUNK_BYTES: usize = 512;
 
-/// Forwards each connection to the server.
+/// A proxy that forwards each of its connections to the server.
 #[derive(Clone)]
 pub(crate) struct Proxy {
     /// The address to which clients connect.
@@ -31,29 +31,29 @@ pub(crate) struct Proxy {
     network: Arc<Network>,
 }
 
-/// State that all connections of a proxy share.
+/// The state that all connections of a proxy share.
 struct Network {
     server: Mutex<SocketAddr>,
     conditions: Conditions,
     gate: PartitionGate,
     links: Mutex<Vec<Weak<Link>>>,
-    /// Tampers with the messages to a client of NATS.
+    /// Tampers with NATS's messages; `None` if the server is not a nats-server.
     messages: Option<Messages>,
 }
 
-/// Conditions of all connections.
+/// The network conditions that apply to all connections of a proxy.
 #[derive(Default)]
 struct Conditions {
-    /// Added latency of each chunk, in milliseconds.
+    /// The latency added to each chunk, in milliseconds.
     delay: AtomicU64,
-    /// Whether chunks are small, with a pause between them.
+    /// Whether the network is slow: chunks are small, with a pause between them.
     slow: AtomicBool,
 }
 
 /// One proxied connection.
 #[derive(Default)]
 struct Link {
-    /// Whether the connection forwards nothing, without an error for either side.
+    /// Whether the connection is half-open: it forwards nothing, and neither side gets an error.
     half_open: AtomicBool,
     changed: Notify,
     cut: Notify,
@@ -64,7 +64,7 @@ impl Proxy {
         Self::start_with(server, None).await
     }
 
-    /// A proxy for a nats-server, which can lose, duplicate and reorder messages to a client.
+    /// Starts a proxy for a nats-server that can also lose, duplicate and reorder the messages to a client.
     pub(crate) async fn start_before_nats(
         server: SocketAddr,
         rng: &mut fastrand::Rng,
@@ -99,17 +99,17 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// Forwards new connections to another server. Existing connections stay.
+    /// Forwards new connections to another server. Existing connections are not changed.
     pub(crate) fn redirect_to(&self, server: SocketAddr) {
         *self.network.server.lock().unwrap_or_else(PoisonError::into_inner) = server;
     }
 
-    /// Resets the chosen connections. Returns how many.
+    /// Resets the connections for which `choose` returns true. Returns how many.
     pub(crate) fn reset(&self, choose: impl FnMut() -> bool) -> usize {
         self.each(choose, |link| link.cut.notify_waiters())
     }
 
-    /// Makes the chosen connections half-open: nothing passes in either direction. Returns how many.
+    /// Makes the connections half-open for which `choose` returns true. Returns how many.
     pub(crate) fn half_open(&self, choose: impl FnMut() -> bool) -> usize {
         self.each(choose, |link| link.half_open.store(true, Ordering::Relaxed))
     }
@@ -143,7 +143,7 @@ impl Proxy {
         self.network.messages.as_ref().map(Messages::tampered).unwrap_or_default()
     }
 
-    /// Ends all faults. A half-open connection works again, unless one side has closed it meanwhile.
+    /// Ends all faults. A half-open connection works again, unless one of its sides has closed it.
     pub(crate) fn heal(&self) {
         self.delay(Duration::ZERO);
         self.slow(false);
@@ -174,7 +174,7 @@ impl Network {
 }
 
 impl Link {
-    /// Waits while the connection is half-open or partitioned, then for the latency.
+    /// Waits as long as the connection is half-open or partitioned, and then for the added latency.
     async fn wait_to_pass(&self, network: &Network, direction: Direction, slow: bool) {
         let changed = self.changed.notified();
         if self.half_open.load(Ordering::Relaxed) {
@@ -188,9 +188,9 @@ impl Link {
     }
 }
 
-/// Makes the connection end with a reset, as if no server listened.
+/// Makes the client's connection end with a reset, as if the server had refused it.
 fn refuse(client: &TcpStream) {
-    // Without this option the connection would end with FIN.
+    // Without this option the connection would end with FIN instead of a reset.
     let _ = client.set_zero_linger();
 }
 
@@ -202,7 +202,7 @@ async fn forward_both(client: TcpStream, link: Arc<Link>, network: Arc<Network>)
             refuse(&client);
             return;
         };
-        // Nagle's algorithm would delay small frames for which the receiver waits. An error only makes the connection slower.
+        // Disables Nagle's algorithm, which would delay small frames. If that fails, the connection is only slower.
         let _ = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
@@ -241,7 +241,7 @@ async fn forward(
             break;
         }
     }
-    // A partition must delay the end of the stream, too.
+    // The end of the stream, too, must not pass a partition.
     network.gate.wait_until_open(direction).await;
     let _ = to.shutdown().await;
 }

@@ -1,4 +1,4 @@
-//! The record of a run: what the clients sent, the answers and events that they received, and checks of the laws that can be
+//! The record of a run: what the clients sent, and the answers and events that they received. It also checks the laws that can be
 //! checked during the run.
 
 use std::collections::VecDeque;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::delay::Delays;
 
-/// The most history entries that are kept to explain a breach: about the last minute.
+/// The most history entries that are kept to explain a breach. They cover about the last minute.
 const MAX_HISTORY: usize = 400_000;
 
 /// The most breaches that are reported one by one. Later ones are often consequences of the first.
@@ -21,34 +21,34 @@ const MAX_REPORTED: usize = 20;
 /// The laws: what a server must never do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Law {
-    /// An acknowledged event is not in the log under its number.
+    /// An acknowledged event is not in the log under the seq that was acknowledged.
     Lost,
-    /// One key is in the log twice, or one event was pushed twice on a connection.
+    /// An idempotency key is in the log twice, or an event was pushed twice on one connection.
     Doubled,
     /// Two clients received different versions of one event, or one connection received events out of order.
     OutOfOrder,
     /// An event is missing, and the server sent no `gap`.
     SilentGap,
-    /// A user received what they may not see.
+    /// A user received something that the user may not see.
     Forbidden,
-    /// A retry was acknowledged with another number.
+    /// A retry was acknowledged with another seq than the first attempt.
     SeqChanged,
-    /// A time, or a read or received cursor, went back.
+    /// A time, or the position of a read or received cursor, went back.
     WentBack,
     /// A count, or the current state of a message, does not match the log.
     Mismatch,
-    /// An answer that the server must never give.
+    /// The server gave an answer that it must never give.
     WrongAnswer,
-    /// A client did not catch up, or a server did not recover, in time after the faults were over.
+    /// After the faults were over, a client did not catch up in time, or a server did not recover.
     Stuck,
 }
 
-/// A law that was broken.
+/// A law that was broken, with an explanation.
 #[derive(Debug, Clone)]
 pub(crate) struct Breach {
     pub(crate) law: Law,
     pub(crate) what: String,
-    /// The history that led to the breach, oldest first.
+    /// The entries of the history that led to the breach, oldest first.
     pub(crate) history: Vec<String>,
 }
 
@@ -57,21 +57,21 @@ pub(crate) struct Breach {
 pub(crate) struct Sent {
     pub(crate) conversation: ConversationId,
     pub(crate) from: UserId,
-    /// The device that sent the message, and the message's number among those of the device.
+    /// The device that sent the message, and the number that the device gave to the message.
     pub(crate) device: u32,
     pub(crate) number: u64,
     /// A digest of the text.
     pub(crate) text: u64,
-    /// The seq and time in the `ok` for the message.
+    /// The seq and time in the `ok` for the message; `None` if no `ok` arrived.
     pub(crate) acked: Option<(Seq, Timestamp)>,
 }
 
-/// What the clients that received an event show about it.
+/// What the first client that received an event saw; all other clients must see the same.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
-    /// Digest of the parts that never change.
+    /// A digest of the parts that never change.
     shape: u64,
-    /// Digest of the content, which a deletion erases; `None` if no client received it.
+    /// A digest of the content, which a deletion erases; `None` if no client has received the content.
     content: Option<u64>,
     at: Timestamp,
 }
@@ -87,17 +87,17 @@ pub(crate) struct Counts {
     pub(crate) other_acknowledged: u64,
     /// Events received by devices, each counted once for each device.
     pub(crate) delivered: u64,
-    /// Messages that the SDK showed.
+    /// Messages that the TypeScript SDK showed.
     pub(crate) shown: u64,
     /// Retries that were answered as duplicates.
     pub(crate) duplicates: u64,
-    /// Retryable refusals (`unavailable`, `rate_limited`).
+    /// Refusals that a client may retry (`unavailable`, `rate_limited`).
     pub(crate) refused: u64,
     /// Connections that received `welcome`.
     pub(crate) connections: u64,
-    /// Commands about conversations that the user may not see.
+    /// Commands about conversations that the user may not see, which the server must refuse.
     pub(crate) probes: u64,
-    /// `gap` frames.
+    /// `gap` frames that clients received.
     pub(crate) gaps: u64,
 }
 
@@ -119,7 +119,7 @@ struct HistoryEntry {
     entry: Entry,
 }
 
-/// An acknowledged command other than `send`.
+/// A command other than `send` that the server acknowledged.
 #[derive(Debug, Clone)]
 pub(crate) struct AckedCommand {
     pub(crate) conversation: ConversationId,
@@ -137,7 +137,7 @@ pub(crate) struct Inner {
     pub(crate) reads: FxHashMap<(UserId, ConversationId), Seq>,
     pub(crate) acked_commands: Vec<AckedCommand>,
     pub(crate) breaches: Vec<Breach>,
-    /// All breaches, reported or not.
+    /// The number of all breaches, also of those that are not reported one by one.
     pub(crate) broken: u64,
     pub(crate) faults: u64,
     pub(crate) delays: Delays,
@@ -177,7 +177,7 @@ impl Record {
         inner.push_history(u32::MAX, Entry::Fault(what));
     }
 
-    /// Adds an entry to the history about a fault that is already active.
+    /// Adds an entry to the history about a fault that was recorded before.
     pub(crate) fn annotate(&self, what: String) {
         self.lock().push_history(u32::MAX, Entry::Fault(what));
     }
@@ -240,7 +240,7 @@ impl Record {
         self.lock().delays.on_ack(event, node);
     }
 
-    /// Records that an event was pushed to a device that is connected to this node and has been reading since `since`.
+    /// Records that an event was pushed to a device that is connected to the node `node` and has been reading since `since`.
     pub(crate) fn arrived(&self, event: &Event, node: usize, since: Instant) {
         self.lock().delays.on_delivery((&event.conversation, event.seq), node, since);
     }
@@ -340,8 +340,8 @@ impl Inner {
         }
     }
 
-    /// The history of the messages with these keys and of the event at this position, with the faults and connections between the
-    /// first and the last entry.
+    /// The history of the messages with these keys and of the event at this position. It includes all faults and connections
+    /// between its first and its last entry.
     fn explain(
         &self,
         keys: &[&str],
@@ -359,9 +359,9 @@ impl Inner {
             return Vec::new();
         };
         let last = self.history.iter().rposition(|one| is_about(&one.entry)).unwrap_or(first);
-        // The entries just before the first one may show the cause.
+        // Some entries before the first one are included, because they may show the cause.
         let first = first.saturating_sub(50);
-        // Only the connections of devices that sent are shown, not those of devices that only received the event.
+        // Connections are shown only of devices that sent the messages, not of devices that only received the event.
         let sends = |entry: &Entry| is_about(entry) && !matches!(entry, Entry::Received(..));
         let senders: Vec<u32> =
             self.history.range(first..=last).filter(|one| sends(&one.entry)).map(|one| one.device).collect();

@@ -9,23 +9,23 @@ use serde_json::{Map, Value};
 use crate::record::Law;
 use crate::world::World;
 
-/// The results of a run.
+/// The results of a run, for the report.
 pub(crate) struct Outcome {
     pub(crate) world: Arc<World>,
     /// How often each kind of fault occurred.
     pub(crate) faults: Vec<(String, u64)>,
-    /// The text that is printed after the faults.
+    /// Text that is printed after the counts of the faults.
     pub(crate) suffix: String,
-    /// More lines to print, and more fields of the record as JSON.
+    /// Additional lines to print, and additional fields for the JSON file.
     pub(crate) lines: Vec<String>,
     pub(crate) json: Map<String, Value>,
-    /// Messages in the log.
+    /// The number of messages in the log.
     pub(crate) stored: u64,
     pub(crate) took: Duration,
 }
 
 impl Outcome {
-    /// An outcome without results yet.
+    /// The outcome of a run that has just started: empty.
     pub(crate) fn of(world: Arc<World>) -> Self {
         let (faults, suffix, lines, json, stored, took) = Default::default();
         Self { world, faults, suffix, lines, json, stored, took }
@@ -36,7 +36,7 @@ impl Outcome {
         self.world.record.lock().broken == 0
     }
 
-    /// Prints the record, and writes it as JSON if `json` is given.
+    /// Prints the results, and writes them to a file as JSON if `json` is given.
     pub(crate) fn report(&self, seed: u64, seconds: u64, json: Option<&Path>) -> anyhow::Result<()> {
         let inner = self.world.record.lock();
         let counts = &inner.counts;

@@ -1,4 +1,4 @@
-//! The clients of a run, from its beginning to its end.
+//! Starts the clients of a run, stops them and verifies the results.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,10 +16,10 @@ use crate::spawn;
 use crate::verify::{self, Logs};
 use crate::world::{Phase, SDK_USERS, World};
 
-/// Devices of each user behind the Rust client.
+/// The number of devices that each user of the Rust client has.
 const DEVICES_PER_USER: usize = 2;
 
-/// How long clients may take, after the faults, until everything they sent is acknowledged.
+/// After the faults, how long clients may take until everything that they sent is acknowledged.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How often progress is printed.
@@ -50,7 +50,7 @@ pub(crate) fn start_sdks(world: &Arc<World>, rng: &mut fastrand::Rng) -> anyhow:
     Ok(sdks)
 }
 
-/// Stops the faults, lets every client catch up, and verifies the log. Returns how many messages are in the log.
+/// Stops the clients' sending, lets every client catch up, and verifies the log. Returns how many messages are in the log.
 pub(crate) async fn finish_and_verify(
     world: &Arc<World>,
     phase: &watch::Sender<Phase>,
@@ -60,7 +60,7 @@ pub(crate) async fn finish_and_verify(
     devices.progress.abort();
     let stored = match drain_and_verify(world, phase, devices.tasks, sdks).await {
         Ok(logs) => logs.stored,
-        // If a client fails, that is a breach, too. The breaches that were found before still count.
+        // A client that fails is a breach, too. Breaches that were found before still count.
         Err(error) => {
             world.record.breach(Law::Stuck, format!("the run does not finish: {error:#}"), &[], None);
             0
@@ -77,7 +77,7 @@ pub(crate) async fn finish_and_verify(
     stored
 }
 
-/// Waits until every client is idle and has caught up, then verifies.
+/// Waits until every client has its acknowledgements and has caught up, and then verifies the log.
 async fn drain_and_verify(
     world: &Arc<World>,
     phase: &watch::Sender<Phase>,
@@ -106,7 +106,7 @@ async fn drain_and_verify(
     }
     let logs = match verify::verify(world, &final_states).await {
         Ok(logs) => logs,
-        // No fault is active now, so every client may read it.
+        // No fault is active at this point, so a log that cannot be read is a breach.
         Err(error) => {
             world.record.breach(Law::WrongAnswer, format!("the log cannot be read: {error:#}"), &[], None);
             return Ok(Logs::default());

@@ -1,20 +1,20 @@
-//! The times and kinds of faults, from a seed.
+//! Determines when which kind of fault occurs, by a seed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// The longest time without a new fault.
+/// The longest time from one fault to the next.
 const MAX_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A kind of fault.
+/// A kind of fault that the schedule draws at random, in proportion to its weight.
 pub(crate) trait Weighted: Copy + Ord {
-    /// How often the fault occurs, in proportion to the others.
+    /// How often this kind occurs, in proportion to the weights of the other kinds.
     fn weight(self) -> u32;
 }
 
-/// A sequence of faults: each kind once, then at random by weight.
+/// A sequence of faults: first each kind once, then kinds drawn at random by weight.
 pub(crate) struct Schedule<F> {
     faults: Vec<F>,
     /// Kinds that have not occurred yet.
@@ -32,9 +32,9 @@ impl<F: Weighted> Schedule<F> {
         Self { faults, pending, mean_interval, counts: BTreeMap::new() }
     }
 
-    /// Waits for the next fault, until `end` at most; `None` if the schedule has no faults.
+    /// Waits for the time of the next fault, but not longer than `end`. Returns `None` if the schedule has no faults.
     pub(crate) async fn next(&mut self, rng: &mut fastrand::Rng, end: Instant) -> Option<F> {
-        // The distribution is exponential, as between the arrivals of a Poisson process.
+        // The distribution of the intervals is exponential, so that faults occur independently of each other (a Poisson process).
         let interval = self.mean_interval.mul_f64(-rng.f64().max(1e-9).ln()).min(MAX_INTERVAL);
         sleep_until((Instant::now() + interval).min(end)).await;
         let fault = self.pending.pop().or_else(|| self.weighted_choice(rng))?;

@@ -1,4 +1,4 @@
-//! Users of the TypeScript SDK: a Node program that reports what an app would show.
+//! Users of the TypeScript SDK: a Node program runs the SDK and reports what an app would show.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -17,35 +17,35 @@ use tokio::time::timeout;
 use crate::record::{Law, Sent, digest};
 use crate::world::{World, token};
 
-/// How long the SDK may take to catch up once the faults are over.
+/// How long the SDK may take to catch up after the faults have ended.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// One line of the program's output.
+/// One line of the Node program's output.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line {
-    /// A send starts.
+    /// The program called `send`.
     Tried { user: UserId, conversation: ConversationId, key: String, text: String, number: u64 },
-    /// The promise of a send was fulfilled.
+    /// The server acknowledged a message: the promise that `send` returned was fulfilled.
     Acked { user: UserId, conversation: ConversationId, key: String, seq: Seq, at: Timestamp },
-    /// A message was shown.
+    /// The SDK showed a message.
     Shown { user: UserId, conversation: ConversationId, seq: Seq, key: String },
-    /// The SDK rebuilt a list; it contains the missed messages without a `Shown` for each.
+    /// The SDK rebuilt a list. The new list contains the missed messages, and no `Shown` follows for them.
     Resync { user: UserId, conversation: ConversationId },
-    /// The program found a violation.
+    /// The program found that the SDK broke a law.
     Broken { what: String },
     /// Every message is acknowledged, and the program sends no more.
     Settled,
-    /// The final list of a conversation.
+    /// The final list of messages of a conversation.
     Screen { user: UserId, conversation: ConversationId, messages: Vec<(Seq, String)> },
-    /// The last line.
+    /// The program prints nothing more.
     Done,
 }
 
 /// The final lists of all users of one program, by user and conversation.
 pub(crate) type Screens = FxHashMap<(UserId, ConversationId), Vec<(Seq, String)>>;
 
-/// One running program.
+/// A running Node program with several users of the SDK.
 pub(crate) struct Sdk {
     child: Child,
     stdin: ChildStdin,
@@ -54,7 +54,7 @@ pub(crate) struct Sdk {
 }
 
 impl Sdk {
-    /// Starts a program for these users. `None` if the SDK is left out.
+    /// Starts a program for these users. Returns `None` if the run leaves the SDK out.
     pub(crate) fn start(world: &Arc<World>, users: &[UserId], seed: u64) -> anyhow::Result<Option<Self>> {
         let Some(program) = &world.sdk else { return Ok(None) };
         let rooms =
@@ -83,18 +83,18 @@ impl Sdk {
     pub(crate) fn signal(&self, signal: Signal) {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok());
         if let Some(pid) = id.and_then(Pid::from_raw) {
-            // The program may have exited a moment ago.
+            // Sending fails if the program has just exited, which does not matter.
             let _ = rustix::process::kill_process(pid, signal);
         }
     }
 
-    /// Tells the program to stop sending, and waits until every message is acknowledged. Returns whether that happened in time.
+    /// Makes the program stop sending, and waits until every message is acknowledged. Returns whether that happened in time.
     pub(crate) async fn settle(&mut self) -> anyhow::Result<bool> {
         self.stdin.write_all(b"\"settle\"\n").await?;
         Ok(timeout(CATCH_UP_TIMEOUT, &mut self.settled).await.is_ok_and(|settled| settled.is_ok()))
     }
 
-    /// Waits until each list ends with the last message of its log, and returns the lists; `None` if that takes too long.
+    /// Waits until each list ends with the last message of its log. Returns the lists, or `None` if that takes too long.
     pub(crate) async fn finish(
         mut self,
         last: &FxHashMap<ConversationId, Seq>,
@@ -162,7 +162,7 @@ async fn read_lines(
             Line::Broken { what } => world.record.breach(Law::WrongAnswer, what, &[], None),
             Line::Settled => {
                 if let Some(settle) = settle.take() {
-                    // If the receiver has timed out, the send fails, which does not matter.
+                    // If the receiver has already timed out, this fails, which does not matter.
                     let _ = settle.send(());
                 }
             }

@@ -1,4 +1,4 @@
-//! The server of a run without a cluster, and its disk.
+//! The server of a run without a cluster, and the simulated disk of that server.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::process::Process;
 
-/// What is needed to start the server again and again.
+/// A server that the run kills and starts again and again.
 pub(crate) struct Server {
     binary: PathBuf,
     /// The server's disk, whose faults the run controls.
@@ -18,7 +18,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The server writes only below `scratch`.
+    /// Prepares a server without starting it. The server writes only below `scratch`.
     pub(crate) fn new(binary: &Path, scratch: &Path) -> anyhow::Result<Self> {
         let disk = Control::create(&scratch.join("control"), &scratch.join("data"), &scratch.join("undo"))?;
         let process = Process::new(&scratch.join("server.log"));
@@ -27,7 +27,7 @@ impl Server {
         Ok(Self { binary: binary.to_owned(), disk, address, process })
     }
 
-    /// Starts the server and waits until it listens. `false` if it exited before that.
+    /// Starts the server and waits until it listens. Returns `false` if it exited before that.
     pub(crate) async fn start(&mut self) -> anyhow::Result<bool> {
         let mut command = Command::new(&self.binary);
         command.args(["serve", "--listen", &self.address.to_string(), "--data"]).arg(self.disk.data());

@@ -58,7 +58,7 @@ pub(crate) async fn run(args: &SingleArgs, seed: u64, scratch: &Path) -> anyhow:
             let (_server, sdks) = nemesis.into_server_and_sdks();
             outcome.stored = run::finish_and_verify(&world, &phase, devices, sdks).await;
         }
-        // If the server does not start, nothing can be verified.
+        // If the server does not start, that is a breach, and there is nothing to verify.
         Err(error) => world.record.breach(Law::Stuck, format!("{error:#}"), &[], None),
     }
     outcome.took = start.elapsed();

@@ -1,4 +1,4 @@
-//! Compares the whole log after the run, page by page, with what every client sent and received.
+//! After a run, compares the whole log, page by page, with what every client sent and received.
 
 mod fold;
 
@@ -16,22 +16,22 @@ use crate::record::{AckedCommand, Law, digest};
 use crate::sdk::Screens;
 use crate::world::{Room, World, hello};
 
-/// The most items of a page.
+/// The most items that the verification requests in a page.
 const PAGE_SIZE: u32 = 200;
 
 /// The parts of the logs that later checks need.
 #[derive(Default)]
 pub(crate) struct Logs {
-    /// Messages by conversation: number, key and author.
+    /// The messages of each conversation: seq, idempotency key and author.
     pub(crate) messages: FxHashMap<ConversationId, Vec<(Seq, String, UserId)>>,
     heads: FxHashMap<ConversationId, Seq>,
-    /// Current members.
+    /// The users who are members at the end of the run.
     members: HashSet<(UserId, ConversationId)>,
-    /// Former members, with the event with which they left.
+    /// The users who have left, each with the event with which they left.
     left: FxHashMap<(UserId, ConversationId), Seq>,
     /// Every event with which a user left, also if the user joined again later.
     leavings: HashSet<(UserId, ConversationId, Seq)>,
-    /// Number of all messages.
+    /// The number of messages in all conversations.
     pub(crate) stored: u64,
 }
 
@@ -76,7 +76,7 @@ async fn check_logs(world: &Arc<World>) -> anyhow::Result<Logs> {
     Ok(logs)
 }
 
-/// All events of a conversation; `None` if it does not exist.
+/// Reads all events of a conversation. Returns `None` if the conversation does not exist.
 async fn whole_log(client: &mut Client, room: &Room) -> anyhow::Result<Option<Vec<Event>>> {
     let mut all: Vec<Event> = Vec::new();
     loop {
@@ -180,7 +180,7 @@ fn check_log(
     logs.heads.insert(room.id.clone(), head);
 }
 
-/// Checks that a message is stored once, as it was sent, and after the messages that its device sent before it.
+/// Checks that a message is stored once, as it was sent, and after all messages that its device had sent earlier.
 fn check_message(
     world: &World,
     stored_at: &mut FxHashMap<String, (ConversationId, Seq)>,
@@ -206,7 +206,7 @@ fn check_message(
     if sent.from != event.from || sent.conversation != *id || !same_content {
         breach(Law::Mismatch, format!("{key} differs from what was sent: {event:?}"));
     }
-    // This check has no exceptions, because the devices and the SDK number their writes.
+    // There are no exceptions to the order, because the devices and the SDK number their writes.
     let before = devices.insert(sent.device, sent.number).unwrap_or_default();
     if before > sent.number {
         breach(Law::OutOfOrder, format!("{key} is stored after message {before} of its device in {id}"));
@@ -232,7 +232,7 @@ fn check_acked_commands(world: &World, room: &Room, events: &[Event]) {
     }
 }
 
-/// Checks that every acknowledged message has the number of its acknowledgement.
+/// Checks that every acknowledged message is in the log under the seq that was acknowledged.
 fn check_acknowledged(world: &World, stored_at: &FxHashMap<String, (ConversationId, Seq)>) {
     let acked: Vec<_> = {
         let inner = world.record.lock();
@@ -264,7 +264,7 @@ fn check_history(world: &World, room: &Room, folded: &[Message], shown: &[Messag
     }
 }
 
-/// Checks that every device has received everything that its user may see, and nothing else.
+/// Checks that every device has received everything that its user may see, and nothing more.
 fn check_final_states(world: &World, logs: &Logs, states: &[FinalState]) {
     for state in states {
         for (id, cursor, _) in &state.cursors {
@@ -292,7 +292,7 @@ fn check_final_states(world: &World, logs: &Logs, states: &[FinalState]) {
     }
 }
 
-/// Checks counts and cursors in the summaries against the log, and that no cursor went back.
+/// Compares counts and cursors in the summaries with the log, and checks that no cursor went back.
 async fn check_summaries(world: &World, logs: &Logs) -> anyhow::Result<()> {
     for (n, user) in world.users.iter().chain(&world.sdk_users).enumerate() {
         let (mut client, _) = Client::connect(world.direct_url(n), hello(user)).await?;
@@ -341,7 +341,7 @@ fn check_summary(world: &World, logs: &Logs, user: &UserId, summary: &Summary) {
     }
 }
 
-/// Checks that each list of the SDK is the end of the log, without a gap and without a duplicate.
+/// Checks that each list that the SDK shows is the end of the log, without gaps and duplicates.
 pub(crate) fn check_screens(world: &World, logs: &Logs, screens: &Screens) {
     for ((user, id), list) in screens {
         let Some(messages) = logs.messages.get(id) else { continue };

@@ -1,4 +1,4 @@
-//! The users and conversations of a run, which all its parts share.
+//! The users and conversations of a run, which all parts of the run share.
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
@@ -19,19 +19,19 @@ use crate::record::Record;
 /// Users of the Rust client.
 const USERS: usize = 24;
 
-/// Users of the SDK, in each of its programs.
+/// The number of users in each program that uses the SDK.
 pub(crate) const SDK_USERS: usize = 3;
 
-/// Programs that use the SDK.
+/// The number of programs that use the SDK.
 const SDK_PROGRAMS: usize = 2;
 
-/// Rooms whose members never change.
+/// The number of rooms whose members never change.
 const CLOSED_ROOMS: usize = 6;
 
-/// Rooms that users join and leave.
+/// The number of rooms that users join and leave.
 const OPEN_ROOMS: usize = 2;
 
-/// Users with whom each user has a direct conversation.
+/// The number of users with whom each user has a direct conversation.
 const PEERS: usize = 3;
 
 /// The phase of a run.
@@ -39,11 +39,11 @@ const PEERS: usize = 3;
 pub(crate) enum Phase {
     /// Clients send, and faults are injected.
     Faults,
-    /// Clients send, and no fault is active: delays are measured.
+    /// Clients send, and no fault is active, so that delays can be measured.
     Measuring,
-    /// Clients start nothing new, and wait for the acknowledgements of what they sent.
+    /// Clients send nothing new, and wait for the acknowledgements of what they sent.
     Draining,
-    /// Every client catches up with every log.
+    /// Every client reads every log up to its end.
     CatchUp,
 }
 
@@ -51,20 +51,20 @@ pub(crate) enum Phase {
 #[derive(Debug, Clone)]
 pub(crate) struct Room {
     pub(crate) id: ConversationId,
-    /// The first member is the room's admin and never leaves.
+    /// The users who may write in the conversation. The first one is a room's admin and never leaves.
     pub(crate) members: Vec<UserId>,
     /// Whether users join and leave the room during the run.
     pub(crate) open: bool,
 }
 
-/// State that all parts of a run share.
+/// The state that all parts of a run share.
 pub(crate) struct World {
     pub(crate) record: Record,
     /// The WebSocket URL of each node, through its proxy.
     pub(crate) proxied_urls: Vec<String>,
     /// The WebSocket URL of each node, without a proxy.
     pub(crate) direct_urls: Vec<String>,
-    /// The URL for the SDK.
+    /// The URL to which the SDK connects.
     pub(crate) sdk_url: String,
     pub(crate) users: Vec<UserId>,
     /// Users of the SDK.
@@ -74,15 +74,15 @@ pub(crate) struct World {
     pub(crate) rate: f64,
     /// The current phase.
     pub(crate) phase: watch::Receiver<Phase>,
-    /// Devices without unacknowledged messages, while draining.
+    /// The number of devices that have no unacknowledged messages, in the phase `Draining`.
     pub(crate) idle_devices: AtomicUsize,
     /// Path of the program that uses the SDK; `None` leaves the SDK out.
     pub(crate) sdk: Option<PathBuf>,
-    /// When a join into an open room was last attempted, by user and room.
+    /// When each user last attempted to join an open room, by user and room.
     pub(crate) join_attempts: std::sync::Mutex<FxHashMap<(UserId, ConversationId), Instant>>,
 }
 
-/// The users, SDK users and rooms.
+/// Makes up the users of the Rust client, the users of the SDK, and the rooms.
 fn create_cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
     let name = |name: String| UserId::parse(&name).expect("a user id");
     let users: Vec<UserId> = (0..USERS).map(|n| name(format!("u{n}"))).collect();
@@ -115,7 +115,7 @@ fn create_cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
 }
 
 impl World {
-    /// A world in which the addresses of the servers are not set yet.
+    /// Makes the state of a run. The addresses of the servers are set later.
     pub(crate) fn new(common: &Common, rate: f64, start: Instant, phase: watch::Receiver<Phase>) -> Self {
         let sdk = (!common.sdk.as_os_str().is_empty()).then(|| common.sdk.clone());
         let (users, sdk_users, rooms) = create_cast(if sdk.is_some() { SDK_USERS * SDK_PROGRAMS } else { 0 });
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    /// Creates the rooms.
+    /// Creates the rooms on the server.
     pub(crate) async fn create_rooms(&self) -> anyhow::Result<()> {
         for room in self.rooms.iter().filter(|room| room.id.is_room()) {
             let admin = &room.members[0];
@@ -157,7 +157,7 @@ impl World {
         self.rooms.iter().filter(move |room| room.members.contains(user))
     }
 
-    /// The WebSocket URL of node `n` modulo the number of nodes, without a proxy.
+    /// The direct WebSocket URL of node `n`, without a proxy. `n` may exceed the number of nodes; it then wraps around.
     pub(crate) fn direct_url(&self, n: usize) -> &str {
         &self.direct_urls[n % self.direct_urls.len()]
     }
@@ -171,13 +171,13 @@ impl World {
         *self.phase.borrow()
     }
 
-    /// Records that the user tries to join, or was invited, now.
+    /// Records that the user tries to join the room now, or was invited to it now.
     pub(crate) fn record_join_attempt(&self, user: &UserId, room: &ConversationId) {
         let mut join_attempts = self.join_attempts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         join_attempts.insert((user.clone(), room.clone()), Instant::now());
     }
 
-    /// Whether a join was attempted within this time.
+    /// Whether the user attempted to join the room within this time.
     pub(crate) fn attempted_join_within(
         &self,
         user: &UserId,
@@ -189,7 +189,7 @@ impl World {
     }
 }
 
-/// A token for a user that outlives every run.
+/// Makes a token for a user. It is valid for longer than every run lasts.
 pub(crate) fn token(user: &UserId) -> String {
     let claims = serde_json::json!({ "sub": user.as_str(), "exp": 4_000_000_000_u64 });
     let key = EncodingKey::from_secret(SECRET.as_bytes());

@@ -1,4 +1,4 @@
-//! A load balancer for clients that know one address: round robin over the nodes that listen.
+//! A load balancer, so that clients need one address only: it chooses the listening nodes in turn (round robin).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::{TcpListener, TcpStream};
 
-/// A node, for the balancer.
+/// A node as the balancer knows it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backend {
-    /// The address to check whether it listens.
+    /// The node's own address, with which the balancer checks whether the node listens.
     pub(crate) node: SocketAddr,
-    /// The address to which connections are forwarded.
+    /// The address of the proxy to which the balancer forwards connections.
     pub(crate) forward_to: SocketAddr,
 }
 
-/// Starts a balancer and returns its address.
+/// Starts a load balancer for these nodes and returns its address.
 pub(crate) async fn start(backends: Vec<Backend>) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -32,13 +32,13 @@ pub(crate) async fn start(backends: Vec<Backend>) -> anyhow::Result<SocketAddr> 
 async fn forward(mut client: TcpStream, backends: Arc<Vec<Backend>>, next: Arc<AtomicUsize>) {
     let first = next.fetch_add(1, Ordering::Relaxed);
     for backend in backends.iter().cycle().skip(first % backends.len()).take(backends.len()) {
-        // A suspended node still accepts connections; its clients notice only because no answer arrives.
+        // A suspended node still accepts connections; its clients notice the fault only because no answer arrives.
         if TcpStream::connect(backend.node).await.is_err() {
             continue;
         }
         let Ok(mut server) = TcpStream::connect(backend.forward_to).await else { continue };
         let _ = client.set_nodelay(true).and_then(|()| server.set_nodelay(true));
-        // The copy ends both directions when either side ends.
+        // `copy_bidirectional` returns when either side has ended, and then both connections are closed.
         let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
         return;
     }

@@ -1,5 +1,5 @@
-//! PostgreSQL with a synchronous standby, and failover: the standby is promoted, the proxies point to it, and a new standby is
-//! made from it.
+//! PostgreSQL with a synchronous standby. In a failover the standby is promoted, the proxies forward to it, and a new standby is
+//! created from it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use crate::proxy::Proxy;
 
-/// How the primary is lost.
+/// How a failover begins: what happens to the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PrimaryLoss {
     /// The primary's processes are killed.
@@ -26,7 +26,7 @@ pub(crate) struct Database {
     pub(crate) primary: Postgres,
     pub(crate) standby: Postgres,
     scratch: PathBuf,
-    /// How many servers there have been; each has its own directory.
+    /// How many servers were created so far; each has its own directory.
     servers: u32,
 }
 
@@ -44,7 +44,7 @@ impl Database {
             PrimaryLoss::Silent(_) => self.primary.pause()?,
             PrimaryLoss::StandbyAway(away) => {
                 self.standby.kill().await?;
-                // waits for: clients that write meanwhile, and must not receive `ok`
+                // waits for: clients that write while the standby is stopped; no write may be acknowledged
                 sleep(away).await;
                 self.primary.kill().await?;
                 self.standby.start_again().await?;
@@ -55,14 +55,14 @@ impl Database {
             proxy.redirect_to(self.standby.address());
         }
         if let PrimaryLoss::Silent(after) = end {
-            // waits for: nodes that still use the suspended server
+            // waits for: nodes that still use the suspended primary
             sleep(after).await;
-            // An operator who promotes a standby ends the old primary (fencing).
+            // Kills the old primary, as an operator must who promotes a standby (fencing).
             self.primary.kill().await?;
         }
         let standby = self.standby.standby(&directory(&self.scratch, self.servers), true).await?;
         drop(std::mem::replace(&mut self.primary, std::mem::replace(&mut self.standby, standby)));
-        // Deletes the data of a lost primary, because such directories would fill the disk.
+        // Deletes the data of the primary that was just lost, because such directories would fill the disk.
         let _ = std::fs::remove_dir_all(directory(&self.scratch, self.servers - 2));
         self.servers += 1;
         Ok(())

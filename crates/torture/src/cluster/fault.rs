@@ -4,12 +4,12 @@ use clap::ValueEnum;
 
 use crate::schedule::Weighted;
 
-/// A kind of fault.
+/// A kind of fault that is injected into a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Fault {
     /// kill -9 of a node.
     KillNode,
-    /// A node is suspended (SIGSTOP), at times for longer than the database's time-outs.
+    /// A node is suspended (SIGSTOP), sometimes for longer than the database's time-outs.
     StopNode,
     /// A node gets SIGTERM, and is started again.
     RestartNode,
@@ -21,7 +21,7 @@ pub(crate) enum Fault {
     Clock,
     /// Client connections of a node are reset.
     CutClients,
-    /// Client connections of a node become half-open: nothing passes, and neither side gets an error.
+    /// Client connections of a node become half-open: no bytes pass, and neither side gets an error.
     HalfOpenClients,
     /// The SDK's programs are suspended for a while.
     StopClient,
@@ -31,7 +31,7 @@ pub(crate) enum Fault {
     PauseBus,
     /// NATS refuses a node's connections.
     CutBus,
-    /// Nothing passes between a node and NATS, in one direction or both.
+    /// No bytes pass between a node and NATS, in one direction or both.
     SilentBus,
     /// Messages between a node and NATS are delayed.
     SlowBus,
@@ -39,7 +39,7 @@ pub(crate) enum Fault {
     TamperBus,
     /// PostgreSQL refuses a node's connections.
     CutDatabase,
-    /// Nothing passes between a node and PostgreSQL, in one direction or both.
+    /// No bytes pass between a node and PostgreSQL, in one direction or both.
     SilentDatabase,
     /// Messages between a node and PostgreSQL are delayed.
     SlowDatabase,
@@ -57,7 +57,7 @@ impl Fault {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
-    /// Whether the fault needs the bus.
+    /// Whether the fault can be injected only in a cluster with a bus.
     pub(crate) fn needs_bus(self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! Injects faults into a cluster, by a schedule from a seed.
+//! Injects faults into a cluster, by a schedule that a seed determines.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::proxy::{Partition, Tampering};
 use crate::record::Law;
 use crate::schedule::Schedule;
 
-/// How many faults are active at the same time. Faults that act on the same part wait for each other.
+/// How many faults are active at the same time. A fault waits until no other fault acts on the same part.
 const MAX_CONCURRENT_FAULTS: usize = 2;
 
 /// Mean time from one fault to the next.
@@ -29,7 +29,7 @@ const SHORT_MILLIS: Range<u64> = 200..5_000;
 /// How long some faults last: longer than the clients' time-outs.
 const LONG_MILLIS: Range<u64> = 10_000..20_000;
 
-/// Injects faults, and ends each of them.
+/// Injects faults into a cluster, and ends each of them.
 pub(crate) struct Nemesis {
     cluster: Arc<Cluster>,
     rng: fastrand::Rng,
@@ -66,7 +66,7 @@ impl Nemesis {
     }
 }
 
-/// One fault, from its start to its end.
+/// One fault that is injected into the cluster, from its start to its end.
 struct Injection<'a> {
     cluster: &'a Cluster,
     rng: fastrand::Rng,
@@ -130,7 +130,7 @@ impl<'a> Injection<'a> {
         Ok(())
     }
 
-    /// Suspends a node, which may hold row locks of the database.
+    /// Suspends a random node, even if the node holds row locks of the database.
     async fn suspend_node(&mut self) {
         let site = self.random_site();
         let node = site.node.lock().await;
@@ -188,7 +188,7 @@ impl<'a> Injection<'a> {
         site.clients.proxy.heal();
     }
 
-    /// Disturbs a node's network to PostgreSQL or NATS.
+    /// Partitions or slows down the network between a node and PostgreSQL or NATS for a while.
     async fn disturb(&mut self, between: &str, line: &LockedProxy, fault: Fault) {
         let time = self.random_duration();
         let partition = match fault {
@@ -224,7 +224,7 @@ impl<'a> Injection<'a> {
         }
     }
 
-    /// Loses, duplicates or delays a share of NATS's messages, up to all of them, on the way to one node or all.
+    /// For a while, loses, duplicates or delays a share of NATS's messages (up to all of them) to one node or to all nodes.
     async fn tamper_bus(&mut self) {
         let (lost, doubled, late) = match self.rng.u32(..4) {
             0 => (100, 0, 0),
@@ -275,7 +275,7 @@ impl<'a> Injection<'a> {
         &self.cluster.sites[self.rng.usize(..self.cluster.sites.len())]
     }
 
-    /// A random duration of a fault: mostly short, at times longer than the clients' time-outs.
+    /// A random duration for a fault: mostly short, sometimes longer than the clients' time-outs.
     fn random_duration(&mut self) -> Duration {
         let range = if self.rng.u32(..5) == 0 { LONG_MILLIS } else { SHORT_MILLIS };
         Duration::from_millis(self.rng.u64(range))

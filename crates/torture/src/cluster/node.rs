@@ -1,4 +1,4 @@
-//! One node of the cluster, with proxies to its clients, its database and its bus.
+//! One node of the cluster, with proxies between it and its clients, its database and its bus.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -23,16 +23,16 @@ pub(crate) const LEASE: Duration = Duration::from_millis(10_000);
 /// The setting `presence.grace`: how long a user is shown online after their last connection ended.
 pub(crate) const OFFLINE_GRACE: Duration = Duration::from_millis(5_000);
 
-/// How long a node may take to start while other faults are active; it is restarted as by a supervisor.
+/// How long a node may take to start while other faults are active; meanwhile it is started again and again.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Time between two attempts to start.
+/// The time between two attempts to start a node.
 const RESTART_DELAY: Duration = Duration::from_millis(500);
 
 /// How long a node may take to stop after SIGTERM.
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A node with its proxies. A fault locks the part that it acts on.
+/// A node with its proxies. A fault locks the part on which it acts.
 pub(crate) struct Site {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
@@ -59,7 +59,7 @@ pub(crate) struct Node {
     pub(crate) process: Process,
 }
 
-/// Addresses of PostgreSQL and NATS, without a proxy.
+/// The addresses of PostgreSQL and NATS, to which a node's proxies forward.
 pub(crate) struct Engines {
     pub(crate) database: SocketAddr,
     pub(crate) store: String,
@@ -73,7 +73,7 @@ impl LockedProxy {
 }
 
 impl Site {
-    /// A node that has not been started. It writes only below `scratch`.
+    /// Prepares a node without starting it. The node writes only below `scratch`.
     pub(crate) async fn new(
         binary: &Path,
         scratch: &Path,
@@ -84,7 +84,7 @@ impl Site {
         let name = format!("node {number}");
         let directory = scratch.join(format!("node-{number}"));
         std::fs::create_dir(&directory)?;
-        // The port is free now; the node binds it in a moment, and again after each restart.
+        // The port is free now but not reserved; the node binds it in a moment, and again after each restart.
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let database = Proxy::start(engines.database).await?;
         let bus = match engines.bus {
@@ -117,7 +117,7 @@ impl Site {
 }
 
 impl Node {
-    /// Starts the process once. `false` if it exited before it listened.
+    /// Starts the process once. Returns `false` if it exited before it listened.
     pub(crate) async fn start(&mut self) -> anyhow::Result<bool> {
         let mut command = Command::new(&self.binary);
         command.current_dir(&self.directory);
@@ -141,7 +141,7 @@ impl Node {
             if Instant::now() > deadline {
                 bail!("a node does not start within {RECOVERY_TIMEOUT:?}:\n{}", self.process.log_tail());
             }
-            // waits for: the delay of a supervisor between two starts
+            // waits for: the delay between two starts, as with a supervisor
             sleep(RESTART_DELAY).await;
         }
         Ok(())
@@ -158,7 +158,7 @@ impl Node {
     }
 }
 
-/// The server's URL with the proxy's address in place of the server's.
+/// Replaces the server's address in its URL by the proxy's address.
 fn through(url: &str, server: SocketAddr, proxy: SocketAddr) -> anyhow::Result<String> {
     let server = server.to_string();
     anyhow::ensure!(url.contains(&server), "{url} does not contain {server}");

@@ -1,4 +1,4 @@
-//! The one check of presence, which is soft state: a dead node's users are shown offline within lease, grace and a tolerance.
+//! The only check of presence, which is not stored: a dead node's users must be shown offline within lease, grace and a tolerance.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::world::hello;
 /// How long it may take until a connected user is shown online.
 const ONLINE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How much later than lease and grace a user may be shown offline, on a busy machine.
+/// By how much lease and grace may be exceeded on a busy machine, until a user of a dead node is shown offline.
 const TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Kills a node, and waits until a watcher on another node receives that a user of the dead node is offline. Returns how long
@@ -53,7 +53,7 @@ pub(super) async fn a_dead_nodes_user_goes_offline(cluster: &Cluster) -> anyhow:
     Ok(in_time.then_some(took))
 }
 
-/// Whether the client receives this presence of the user within the time.
+/// Waits for a signal with this presence of the user. Returns whether it arrived within the time.
 async fn receives_presence(
     client: &mut Client,
     user: &UserId,

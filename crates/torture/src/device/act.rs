@@ -12,7 +12,7 @@ use super::{Connection, Device, Disconnect, Outgoing, Request};
 use crate::record::{Sent, digest};
 use crate::world::{Phase, Room};
 
-/// The most messages that a device writes at once.
+/// The most messages that a device writes in one action.
 const MAX_BURST: usize = 8;
 
 /// A device with this many unacknowledged messages writes no more.
@@ -23,7 +23,7 @@ const MAX_PADDING: u64 = 300;
 
 const EMOJIS: [&str; 3] = ["👍", "🎉", "eyes"];
 
-/// The text of a message; its key determines it, so that a retry has the same text.
+/// The text of the message with this key. The key determines the text, so that a retry has the same one.
 pub(super) fn text_of(key: &str) -> String {
     let length = usize::try_from(digest(key) % MAX_PADDING).unwrap_or(0);
     format!("{key} {}", "x".repeat(length))
@@ -45,12 +45,12 @@ fn send(key: &str, conversation: &ConversationId, text: &str) -> Send {
 }
 
 impl Device {
-    /// A random time between two actions. With it all devices together reach the rate.
+    /// A random time until the next action, chosen so that all devices together reach the rate.
     pub(super) fn pause(&mut self) -> Duration {
         let devices = self.world.users.len() as f64 * 2.0;
-        // 60% of all actions send (MAX_BURST + 1) / 2 messages on average.
+        // 60% of the actions are sends, with (MAX_BURST + 1) / 2 messages on average.
         let mean = devices * (MAX_BURST as f64 + 1.0) / 2.0 * 0.6 / self.world.rate;
-        // The distribution is exponential, with at most a second, because the device also has to send pings.
+        // The distribution is exponential. A pause lasts at most a second, because the device must also send pings.
         Duration::from_secs_f64((-self.rng.f64().max(1e-9).ln() * mean).min(1.0))
     }
 
@@ -76,12 +76,12 @@ impl Device {
             }
             900..905 => return Err("disconnects".to_owned()),
             905..910 => {
-                // The device is often away so long that it misses more events than the server replays.
+                // The device stays away, often so long that it misses more events than the server replays.
                 self.offline = Duration::from_millis(self.rng.u64(2_000..20_000));
                 return Err("disconnects for long".to_owned());
             }
             910..925 => {
-                // Stops reading for a while, as a slow consumer.
+                // The device stops reading for a while, as a slow consumer does.
                 let stalled = Duration::from_millis(self.rng.u64(200..4_000));
                 sleep(stalled).await;
                 connection.reading_since = Instant::now();
@@ -101,9 +101,9 @@ impl Device {
         Ok(())
     }
 
-    /// A random conversation of the user.
+    /// A random conversation of which the user is a member.
     fn random_room(&mut self) -> Option<Room> {
-        // The first room has every user and costs as much as all others together, so it is chosen rarely.
+        // The first room has all users, so its messages cost as much as those of all other rooms together; it is chosen rarely.
         let all: Vec<&Room> = self.world.rooms_of(&self.user).collect();
         let skip = usize::from(self.rng.u32(..10) > 0 && all.len() > 1);
         let room = all.get(self.rng.usize(skip..all.len().max(skip + 1)))?;
@@ -148,7 +148,7 @@ impl Device {
         }
     }
 
-    /// Edits or deletes a random message, or reacts to it.
+    /// Edits or deletes one of the device's own messages, or reacts to it.
     async fn change(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         if self.stored.is_empty() {
             return Ok(());

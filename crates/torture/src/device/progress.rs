@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use switchboard_protocol::{ConversationId, Event, EventBody, Seq, UserId};
 
-/// How an event changes the user's membership.
+/// How an event changes the membership of the device's user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MembershipChange {
     None,
@@ -22,7 +22,7 @@ impl MembershipChange {
         }
     }
 
-    /// How the event of the device's own command changes the user's membership.
+    /// How an event of this kind, stored for the device's own command, changes the user's membership.
     pub(crate) fn of_kind(kind: &str) -> Self {
         match kind {
             "leave" => Self::Left,
@@ -41,15 +41,15 @@ pub(crate) fn adds_user(event: &Event, user: &UserId) -> bool {
     }
 }
 
-/// The cursor in a conversation, and the received events after it.
+/// How many events of a conversation the device has received: its cursor, and the events after it.
 #[derive(Debug)]
 pub(crate) struct Progress {
     /// The device has received every event up to this one.
     pub(crate) cursor: Seq,
     ahead: BTreeMap<u64, MembershipChange>,
-    /// The event with which the user left, unless they rejoined.
+    /// The event with which the user left the conversation; `None` if the user did not leave, or has rejoined.
     pub(crate) left: Option<Seq>,
-    /// Whether a `sync` is in flight.
+    /// Whether a `sync` of the conversation has no answer yet.
     pub(crate) paging: bool,
 }
 
@@ -58,19 +58,19 @@ impl Progress {
         Self { cursor, ahead: BTreeMap::new(), left: None, paging: false }
     }
 
-    /// The progress of a device that receives this event as its first of the conversation. A new member of a room starts
-    /// there; a direct conversation starts with its first message.
+    /// The progress after the first received event of a conversation. In a room, the device needs only this event and later ones; a
+    /// direct conversation is needed from its first message on.
     pub(crate) fn starting_with(id: &ConversationId, first: Seq) -> Self {
         Self::at(if id.is_room() { Seq(first.0.saturating_sub(1)) } else { Seq(0) })
     }
 
-    /// How many events between the cursor and this one were not received.
+    /// How many events between the cursor and `seq` the device has not received.
     pub(crate) fn missing_before(&self, seq: Seq) -> u64 {
         let between = seq.0.saturating_sub(self.cursor.0 + 1);
         between - self.ahead.range(..seq.0).count() as u64
     }
 
-    /// Applies an event; `false` if it was applied before.
+    /// Records an event. Returns `false` if it was recorded before.
     pub(crate) fn apply(&mut self, seq: Seq, change: MembershipChange) -> bool {
         if seq <= self.cursor || self.ahead.contains_key(&seq.0) {
             return false;

@@ -12,7 +12,7 @@ use super::{Connection, Device, Disconnect, JOIN_WINDOW, PAGE_SIZE, Request, Sto
 use crate::record::{AckedCommand, Law};
 
 impl Device {
-    /// Handles a frame. Returns `true` when the run is over and the device has caught up.
+    /// Checks and applies a frame. Returns `true` when the run is over and the device has caught up.
     pub(super) async fn on_frame(
         &mut self,
         connection: &mut Connection,
@@ -36,7 +36,8 @@ impl Device {
             ServerFrame::Reply(Reply::Gap { conversation, after, head }) => {
                 self.world.record.lock().counts.gaps += 1;
                 if let Some(progress) = self.progress.get_mut(&conversation) {
-                    // The server pushes what follows the gap; the events in it must be paged.
+                    // After a `gap`, the server pushes only events above its head; the device must request the skipped ones as
+                    // pages.
                     let pushed = connection.pushed.entry(conversation.clone()).or_insert(after);
                     *pushed = (*pushed).max(head);
                     if progress.cursor < head {
@@ -49,7 +50,7 @@ impl Device {
         Ok(false)
     }
 
-    /// An event that the server pushed.
+    /// Checks and applies an event that the server pushed.
     async fn on_event(&mut self, connection: &mut Connection, event: &Event) -> Result<(), Disconnect> {
         let (id, seq) = (&event.conversation, event.seq);
         let before = connection.pushed.get(id).or_else(|| connection.from.get(id)).copied();
@@ -61,8 +62,8 @@ impl Device {
         connection.pushed.insert(id.clone(), seq);
         if !self.progress.contains_key(id) {
             if id.is_room() && !progress::adds_user(event, &self.user) {
-                // A user who joins again receives the events since they left, also on a device that was offline while they
-                // were a member. Only the whole log shows whether the user left with the event before this one.
+                // A user who joins again receives the events since they left, even on a device that was offline while they were a
+                // member. Only the whole log shows whether the user had left with the event before this one.
                 self.starts_after.push((id.clone(), Seq(seq.0 - 1)));
             }
             self.progress.insert(id.clone(), Progress::starting_with(id, seq));
@@ -91,7 +92,7 @@ impl Device {
         Ok(())
     }
 
-    /// Whether this request may have appended an event to the conversation.
+    /// Whether this command may have appended an event to the conversation.
     fn may_append_to(&self, request: &Request, id: &ConversationId) -> bool {
         match request {
             Request::Write(conversation, _) => conversation == id,
@@ -100,7 +101,7 @@ impl Device {
         }
     }
 
-    /// Applies an event that was pushed or paged.
+    /// Applies an event, pushed by the server or read from a page.
     fn apply(&mut self, event: &Event) {
         let adds_user = progress::adds_user(event, &self.user);
         let Some(progress) = self.progress.get_mut(&event.conversation) else { return };
@@ -112,7 +113,7 @@ impl Device {
         }
     }
 
-    /// Applies the event of the device's own command, known from the `ok` for it.
+    /// Applies the event of the device's own command, which the device knows only from the `ok`.
     fn apply_own(&mut self, id: &ConversationId, seq: Seq, change: MembershipChange) {
         let start = || Progress::starting_with(id, seq);
         self.progress.entry(id.clone()).or_insert_with(start).apply(seq, change);
@@ -200,7 +201,7 @@ impl Device {
         let (conversation, seq, _) = position;
         self.world.record.acked(self.id, key, position, duplicate);
         if !self.world.is_open(conversation) {
-            // Delays in open rooms are not measured: a user who was no member for a while rightly receives events late.
+            // Delays in open rooms are not measured, because a user who was no member for a while may receive events late.
             self.world.record.acked_by(self.node, (conversation, seq));
         }
         let Some(index) = self.outbox.iter().position(|outgoing| outgoing.key == key) else { return };
@@ -216,7 +217,7 @@ impl Device {
         self.stored.push(Stored { key: key.to_owned(), conversation: conversation.clone(), seq });
     }
 
-    /// Whether the device has every event of the listed conversations. If it does not know one of them yet, events are missing.
+    /// Whether the device has every event of the listed conversations. If it does not know one of them yet, the answer is no.
     fn has_caught_up(&self, summaries: &[Summary]) -> bool {
         let is_at_head = |summary: &Summary| {
             self.progress.get(&summary.conversation).is_some_and(|progress| progress.cursor >= summary.head)

@@ -1,6 +1,6 @@
-//! Loses, duplicates and delays messages on their way from a nats-server to a client.
+//! Loses, duplicates and delays messages on their way from a nats-server to a client, for tests of the cluster's bus.
 //!
-//! NATS's protocol is lines of text. After a `MSG` or `HMSG` line there are as many bytes as the last word of the line says.
+//! NATS's protocol consists of lines. The last word of a `MSG` or `HMSG` line is the number of bytes that follow the line.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{CHUNK_BYTES, Direction, Link, Network};
 
-/// Longest line of a nats-server, in bytes; its `INFO` is the longest.
+/// The longest line that a nats-server sends, in bytes: its `INFO`.
 const MAX_LINE: usize = 64 * 1024;
 
 /// The most delayed messages of one connection. Further messages are not delayed.
@@ -21,16 +21,16 @@ const MAX_DELAYED: usize = 1_000;
 /// The longest delay of a message.
 const MAX_DELAY: Duration = Duration::from_millis(1_500);
 
-/// Shares of the messages to tamper with, in percent.
+/// Which share of the messages to lose, to duplicate and to delay, in percent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tampering {
     pub(crate) lost: u32,
     pub(crate) doubled: u32,
-    /// Messages that are delivered later than messages that were sent after them.
+    /// The share that is delivered after messages that were sent later.
     pub(crate) late: u32,
 }
 
-/// Counts of messages that were tampered with.
+/// How many messages were lost, duplicated and delayed.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
 pub(crate) struct Tampered {
     pub(crate) lost: u64,
@@ -55,12 +55,12 @@ pub(crate) struct Messages {
     late: AtomicU64,
 }
 
-/// What happens to one message.
+/// What the proxy does with one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Action {
     Forward,
     Lose,
-    /// The message is forwarded now, and again after this time.
+    /// The message is forwarded now, and again after this delay.
     Duplicate(Duration),
     Delay(Duration),
 }
@@ -162,7 +162,7 @@ impl Messages {
     }
 }
 
-/// A line of the protocol with its payload.
+/// A line of NATS's protocol, with its payload if it has one.
 #[derive(Debug, PartialEq, Eq)]
 struct Frame {
     /// Whether the frame is a message (`MSG` or `HMSG`), not a frame about the connection itself.
@@ -170,11 +170,11 @@ struct Frame {
     bytes: Vec<u8>,
 }
 
-/// Splits a byte stream into frames.
+/// Splits the server's byte stream into frames.
 #[derive(Default)]
 struct Frames {
     bytes: Vec<u8>,
-    /// Before this position there is no end of a line.
+    /// The bytes before this position contain no end of a line.
     scanned: usize,
 }
 
@@ -183,7 +183,7 @@ impl Frames {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next complete frame.
+    /// The next frame; `None` if it is not complete yet.
     fn next(&mut self) -> Option<Frame> {
         let Some(end) = self.bytes[self.scanned..].iter().position(|byte| *byte == b'\n') else {
             self.scanned = self.bytes.len();
@@ -192,7 +192,7 @@ impl Frames {
         };
         let line_end = self.scanned + end + 1;
         let payload = payload_of(&self.bytes[..line_end]);
-        // A line end follows the payload.
+        // A line end (two bytes) follows the payload.
         let whole = line_end + payload.map_or(0, |length| length + 2);
         if self.bytes.len() < whole {
             return None;
@@ -204,7 +204,7 @@ impl Frames {
     }
 }
 
-/// The length of the payload after this line; `None` if the line is not that of a message.
+/// The length of the payload that follows this line; `None` if the line is not `MSG` or `HMSG`.
 fn payload_of(line: &[u8]) -> Option<usize> {
     let line = str::from_utf8(line).ok()?;
     let mut words = line.split_ascii_whitespace();

@@ -1,26 +1,26 @@
-//! Network partitions between the two sides of a proxy.
+//! Partitions of the network between the two sides of a proxy.
 
 use tokio::sync::watch;
 
-/// The direction of bytes.
+/// The direction in which bytes pass through the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     ToServer,
     ToClient,
 }
 
-/// Which bytes pass between the two sides.
+/// Which bytes may pass between the two sides of a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Partition {
     #[default]
     None,
-    /// Connections are reset, and new ones refused.
+    /// Connections are reset, and new connections are refused.
     Refused,
-    /// Connections stay open, and nothing passes.
+    /// Connections stay open, but no bytes pass.
     Silent,
-    /// Requests pass, responses do not.
+    /// Bytes to the server pass; its responses do not.
     NoResponses,
-    /// Responses pass, requests do not.
+    /// Bytes from the server pass; requests to it do not.
     NoRequests,
 }
 
@@ -28,7 +28,7 @@ impl Partition {
     fn allows(self, direction: Direction) -> bool {
         match self {
             Self::None => true,
-            // With `Refused`, existing connections will be reset in a moment.
+            // With `Refused`, existing connections are about to be reset.
             Self::Refused | Self::Silent => false,
             Self::NoResponses => direction == Direction::ToServer,
             Self::NoRequests => direction == Direction::ToClient,
@@ -36,7 +36,7 @@ impl Partition {
     }
 }
 
-/// Blocks bytes while a partition does not allow them.
+/// Lets bytes pass only as far as the current partition allows it.
 #[derive(Default)]
 pub(super) struct PartitionGate(watch::Sender<Partition>);
 
@@ -52,7 +52,7 @@ impl PartitionGate {
     /// Waits until bytes may pass in this direction.
     pub(super) async fn wait_until_open(&self, direction: Direction) {
         let mut partition = self.0.subscribe();
-        // An error means that the proxy is gone.
+        // An error means that the proxy was dropped; then nothing has to wait.
         let _ = partition.wait_for(|partition| partition.allows(direction)).await;
     }
 }

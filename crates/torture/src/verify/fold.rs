@@ -57,7 +57,7 @@ pub(crate) fn fold(events: &[Event]) -> Vec<Message> {
     messages.into_values().collect()
 }
 
-/// The message, unless it was deleted.
+/// The message with this seq, unless it is missing or deleted.
 fn undeleted(messages: &mut BTreeMap<Seq, Message>, seq: Seq) -> Option<&mut Message> {
     messages.get_mut(&seq).filter(|message| !message.deleted)
 }

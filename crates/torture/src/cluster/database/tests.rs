@@ -6,7 +6,7 @@ use super::*;
 
 const SSL_REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Whether PostgreSQL answers: an SSLRequest is the shortest message that it answers.
+/// Whether PostgreSQL answers through the proxy to an SSLRequest, the shortest message that it answers.
 async fn answers(proxy: &Proxy) -> bool {
     let ask = async {
         let mut socket = TcpStream::connect(proxy.address).await?;
@@ -28,7 +28,7 @@ async fn committed_data_survives_three_lost_primaries() {
     ];
     let mut kept = Vec::new();
     for end in ends {
-        // Commits something: a new database.
+        // Commits something that must survive the failover: a new database.
         let url = database.primary.new_database().await.unwrap();
         kept.extend(url.rsplit('/').next().map(str::to_owned));
         assert!(answers(&proxy).await);

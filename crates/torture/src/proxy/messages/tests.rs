@@ -36,7 +36,7 @@ fn frames_are_the_same_for_every_split_of_the_stream() {
     }
 }
 
-/// A connection to a nats-server, without a client library.
+/// A raw connection to a nats-server, without a client library.
 struct Connection {
     lines: Lines<BufReader<OwnedReadHalf>>,
     to: OwnedWriteHalf,
@@ -70,13 +70,13 @@ impl Connection {
             .expect("a line")
     }
 
-    /// Waits until the server has processed everything sent before.
+    /// Waits until the server has processed everything that was sent before.
     async fn round_trip(&mut self) {
         self.send("PING\r\n").await;
         while self.line().await != "PONG" {}
     }
 
-    /// The messages before the answer to a PING, which follows every message published before.
+    /// Returns the messages that arrive before the answer to a PING. It follows every message that was published before.
     async fn receive_until_pong(&mut self) -> Vec<u32> {
         self.send("PING\r\n").await;
         let mut numbers = Vec::new();
@@ -89,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// The next messages.
+    /// Returns the next `count` messages.
     async fn receive(&mut self, count: usize) -> Vec<u32> {
         let mut numbers = Vec::new();
         while numbers.len() < count {
@@ -107,7 +107,7 @@ impl Connection {
     }
 }
 
-/// A nats-server, a proxy, a subscriber through the proxy, and a publisher without it.
+/// Starts a nats-server and a proxy, and connects a subscriber through the proxy and a publisher directly.
 async fn start() -> (tempfile::TempDir, Nats, Proxy, Connection, Connection) {
     let scratch = tempfile::tempdir().unwrap();
     let nats = Nats::start(scratch.path(), &[]).await.unwrap();
@@ -157,7 +157,7 @@ async fn a_response_arrives_only_after_the_partition() {
     partitioned.publish(7..8).await;
     assert_eq!(other.receive(1).await, [7], "requests pass");
     let answer = partitioned.lines.next_line();
-    // waits for: nothing to arrive
+    // waits for: an answer, which must not arrive
     assert!(timeout(Duration::from_millis(200), answer).await.is_err());
     proxy.heal();
     assert_eq!(partitioned.receive(1).await, [7]);

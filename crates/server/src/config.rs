@@ -81,7 +81,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// The log.
+/// The settings of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
     /// A level, or levels by module such as `info,switchboard=debug`. Its syntax has been checked.

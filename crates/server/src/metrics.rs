@@ -25,7 +25,7 @@ pub struct Metrics {
     write_fault: Family<ReasonLabels, Gauge>,
     /// Open connections that have sent `hello`.
     pub(crate) connections: Gauge,
-    /// Events stored.
+    /// Counts the events that were stored.
     pub(crate) accepted: Counter,
     /// Events queued for a connection as soon as they were published.
     pub(crate) delivered: Counter,
@@ -39,7 +39,7 @@ pub struct Metrics {
     /// The metrics of the store's commits.
     pub(crate) commits: CommitMetrics,
     delivery_seconds: Histogram,
-    /// The bus to other nodes.
+    /// The metrics of the bus to other nodes.
     pub(crate) bus: BusMetrics,
 }
 

@@ -90,7 +90,7 @@ pub(crate) struct Outbox {
     settled_number: AtomicU64,
     /// The most bytes in the queue: `limits.queue`. An event that does not fit becomes a lag.
     limit: u32,
-    /// The most lags: `limits.lags`.
+    /// The most conversations that the session may read from the log at a time, because it has missed events: `limits.lags`.
     max_lags: u32,
     metrics: Arc<Metrics>,
 }
@@ -362,7 +362,7 @@ impl Outbox {
         state
     }
 
-    /// The current state.
+    /// The current state of the queue.
     pub(crate) fn state(&self) -> State {
         self.lock().state()
     }

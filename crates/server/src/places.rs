@@ -115,7 +115,7 @@ impl From<Full> for ErrorCode {
 }
 
 impl Places {
-    /// Makes the places that these limits allow.
+    /// Makes the admission of connections with these limits.
     pub(crate) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             connections: limits.connections as usize,

@@ -24,7 +24,7 @@ pub(crate) struct Tasks {
     stop: CancellationToken,
     cut: Arc<Cut>,
     failure: Arc<OnceLock<Failure>>,
-    /// Cancelled when there is a failure.
+    /// The token that is cancelled when a critical task has failed.
     failed: CancellationToken,
 }
 

@@ -12,14 +12,14 @@ const LINE_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Throttle {
     interval: Duration,
-    /// The most lines in an interval.
+    /// The most log lines in an interval.
     most: u32,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the first line of the interval was logged.
+    /// When the first log line of the interval was written.
     began: Option<Instant>,
     lines: u32,
     unlogged: u64,

@@ -53,14 +53,14 @@ pub enum Outcome {
 /// The progress of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Pages are copied.
+    /// Pages are being copied.
     Copying {
-        /// How many pages are copied.
+        /// How many pages have been copied.
         pages: u64,
         /// How many pages there are.
         of: u64,
     },
-    /// The copy is checked.
+    /// The copy is being checked.
     Checking(Progress),
 }
 

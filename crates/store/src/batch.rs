@@ -126,7 +126,8 @@ impl Channels {
         crate::fault::strike_now("writer");
         let mut batch = vec![first];
         batch.extend(self.queue.try_iter().take(MAX_WRITES_PER_BATCH - 1));
-        // Writes that an earlier rejection on their connection made stale are rejected in a batch of their own.
+        // Writes that were submitted before their connection learned of an earlier rejection are rejected in a batch of their
+        // own.
         let late = take_late(&mut batch);
         (late.is_empty() || self.tell(|| (late, Vec::new())))
             && (batch.is_empty() || self.tell(|| write(batch)))

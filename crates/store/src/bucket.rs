@@ -48,14 +48,14 @@ impl Rate {
     }
 }
 
-/// A bucket without its rate, which the owner keeps, because many buckets have the same one.
+/// A token bucket without its rate. The owner keeps the rate, because many buckets have the same one.
 #[derive(Debug)]
 pub struct Bucket {
     full_at: Instant,
 }
 
 impl Bucket {
-    /// A full bucket.
+    /// Makes a full bucket.
     pub fn full(now: Instant) -> Self {
         Self { full_at: now }
     }
@@ -77,7 +77,7 @@ pub struct Buckets<K> {
 }
 
 impl<K: Hash + Eq + Clone> Buckets<K> {
-    /// Buckets of this rate, all full.
+    /// Makes full buckets with this rate.
     pub fn new(rate: Rate) -> Self {
         Self { rate, shards: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
     }

@@ -120,7 +120,7 @@ impl<'a> Actor<'a> {
 /// writes wait. Readers count over longer ranges.
 pub(super) const MAX_EVENTS_COUNTED_BY_WRITER: u64 = 64;
 
-/// One change while it is being applied.
+/// One change that is being applied.
 struct Act<'a, R> {
     rows: &'a mut R,
     rules: &'a Rules,
@@ -129,7 +129,7 @@ struct Act<'a, R> {
     now: Timestamp,
 }
 
-/// The actor in a conversation that exists.
+/// A conversation that exists, and the actor's membership in it.
 struct ActorMembership {
     conversation: Conversation,
     user: UserKey,

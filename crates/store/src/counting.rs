@@ -47,7 +47,7 @@ pub(super) fn start<D: ReaderConnection>(
     reads.sort_by_key(|one| Reverse(one.change.cursor().map(|(_, _, upto)| upto)));
     match counter.upgrade() {
         Some(counter) => reads.into_iter().flat_map(|read| counter.start(read)).collect(),
-        // The store is being closed.
+        // The store is being closed, so no count can be made.
         None => reads.into_iter().map(batch::reject).collect(),
     }
 }

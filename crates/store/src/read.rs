@@ -34,7 +34,7 @@ pub(super) trait Lookups {
     /// An error of the store.
     type Error: StoreError;
 
-    /// A user by name.
+    /// Looks up a user by name.
     fn known(&self, user: &UserId) -> Found<Option<Known>, Self>;
 
     /// A conversation as a user sees it; `None` if either does not exist.
@@ -74,7 +74,7 @@ pub(super) trait Lookups {
     /// The ids of users by their keys; users who do not exist are left out.
     fn names(&self, users: &[UserKey]) -> Found<FxHashMap<UserKey, UserId>, Self>;
 
-    /// The table of kinds.
+    /// Reads all rows of the table of kinds.
     fn kinds(&self) -> Found<Vec<NewerKind>, Self>;
 
     /// The last `most` messages before an event, the latest first. The log has other events between them; an implementation
@@ -86,8 +86,8 @@ pub(super) trait Lookups {
         most: usize,
     ) -> Found<Vec<Seq>, Self>;
 
-    /// The first `most` messages from the event `from` to `upto`, the earliest first. As above, the events between them
-    /// must not all be read.
+    /// The first `most` messages from the event `from` to `upto`, the earliest first. The log has other events between
+    /// them; an implementation must not read all of those.
     fn messages_from(
         &self,
         conversation: ConversationKey,
@@ -165,7 +165,7 @@ pub(super) struct Range {
 pub(super) struct Reader<'a, L> {
     pub(super) rows: &'a L,
     pub(super) limits: &'a Limits,
-    /// The batch of this node whose commit began last.
+    /// The number of the batch of this node whose commit began last.
     pub(super) mark: &'a AtomicU64,
     /// The most memberships of a user that one read examines.
     pub(super) step: usize,

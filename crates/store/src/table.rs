@@ -47,13 +47,13 @@ macro_rules! members {
             beside { conversation: ConversationKey = "conversation", Key; user: UserKey = "user", Key; } {
                 /// The member's role.
                 role: Role = "role", Always;
-                /// The event of joining.
+                /// The event by which the user joined.
                 since: Seq = "since", Seldom;
-                /// The event of leaving, for a former member.
+                /// The event by which the user left; `None` for a present member.
                 until: Option<Seq> = "until", Seldom;
-                /// The read cursor.
+                /// The read cursor: the last event that the member has read.
                 read: Seq = "read", Always;
-                /// The received cursor.
+                /// The received cursor: the last event that a device of the member has received.
                 received: Seq = "received", Always;
                 /// How many messages of the conversation the member has sent.
                 sent: u64 = "sent", Always;

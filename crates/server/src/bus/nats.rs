@@ -76,7 +76,7 @@ struct Shared {
     round_trips: RoundTrips,
     connection: Arc<ConnectionState>,
     metrics: Arc<Metrics>,
-    /// Cancelled to end the tasks.
+    /// The token that is cancelled to end the tasks.
     done: CancellationToken,
 }
 

@@ -17,7 +17,7 @@ use switchboard_store::record::ConversationKey;
 /// replayed event as well as its `ok`. Clients drop duplicates.
 const MAX_OWN_IN_LAGS: usize = 16_384;
 
-/// A conversation that the connection reads from the log.
+/// A conversation of which the session reads missed events from the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lag {
     /// The conversation.
@@ -72,7 +72,7 @@ impl Lags {
         self.resumed += 1;
     }
 
-    /// The end of a conversation's lag.
+    /// The last event of a conversation's lag.
     fn missed(&self, conversation: ConversationKey) -> Option<Seq> {
         self.spans.get(&conversation).map(|span| span.missed)
     }

@@ -215,7 +215,7 @@ proptest! {
         prop_assert_eq!(&connection.received, &connection.expected(&before));
         prop_assert_eq!(connection.replies, 0);
         prop_assert_eq!(connection.metrics.catching_up.get(), 0);
-        // The connection is live again.
+        // The connection has no lag any more, so it receives this event live.
         connection.apply(Action::Publish { conversation: 0, own: vec![false] });
         connection.write(usize::MAX);
         prop_assert_eq!(&connection.received, &connection.expected(&before));

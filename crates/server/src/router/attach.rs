@@ -29,7 +29,7 @@ pub(super) struct Load {
 pub(crate) struct Heads(Vec<Arc<[Joined]>>);
 
 impl Heads {
-    /// Adds the next page.
+    /// Adds the heads on the next page of memberships.
     pub(crate) fn add(&mut self, page: Arc<[Joined]>) {
         if !page.is_empty() {
             self.0.push(page);
@@ -123,7 +123,7 @@ impl Router {
         reply: oneshot::Sender<Result<SessionSlot, Refusal>>,
     ) {
         if self.writer_gone {
-            // The session may have ended.
+            // If the session has ended, the answer is dropped.
             let _ = reply.send(Err(Refusal::unavailable()));
             return;
         }
@@ -133,7 +133,7 @@ impl Router {
         let Some(local) = node.registry.user_mut(user) else { return };
         if most > 0 && local.sessions.len() >= most {
             node.metrics.dropped(Drop::ConnectionLimit);
-            // The session may have ended.
+            // If the session has ended, the answer is dropped.
             let _ = reply.send(Err(Refusal::rate_limited(TOO_MANY_RETRY_MS)));
             return;
         }
@@ -227,7 +227,7 @@ impl LocalNode {
     pub(super) fn page_applied(&mut self, parked: Parked, leaves: Leaves) -> Leaves {
         match parked.then {
             Then::Answer(reply) => {
-                // The session may have ended.
+                // If the session has ended, the answer is dropped.
                 let _ = reply.send(leaves);
                 Leaves::new()
             }

@@ -21,7 +21,7 @@ pub(crate) const COALESCE_FROM_USERS: usize = 32;
 /// The longest time that an event waits for others. The writes to a thousand connections take longer than this.
 const MAX_DELAY: Duration = Duration::from_millis(5);
 
-/// The events that wait for later ones, by conversation.
+/// The events that wait to be delivered together with later ones, by conversation.
 #[derive(Debug)]
 pub(super) struct Coalescer {
     events: FxHashMap<ConversationKey, Vec<CoalescedEvent>>,
@@ -36,7 +36,7 @@ impl Coalescer {
         Self { events: FxHashMap::default(), since: None, from_users }
     }
 
-    /// Returns once the waiting events are due. Never returns if no event waits.
+    /// Returns when the waiting events must be delivered. Never returns if no event waits.
     pub(super) async fn due(&self) {
         match self.since {
             Some(since) => tokio::time::sleep_until(since + MAX_DELAY).await,
@@ -44,7 +44,7 @@ impl Coalescer {
         }
     }
 
-    /// Whether the waiting events are due.
+    /// Whether the waiting events must be delivered now.
     fn is_due(&self) -> bool {
         self.since.is_some_and(|since| since.elapsed() >= MAX_DELAY)
     }

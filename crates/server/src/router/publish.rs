@@ -86,7 +86,7 @@ impl Router {
     }
 }
 
-/// Answers the origin of a write.
+/// Sends the result of a write to the session or the caller that made the write.
 fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
     match origin {
         Origin::Session(origin) => {

@@ -28,7 +28,7 @@ impl Live {
         self.delayed_cursors.get_or_insert_with(new).add(of, conversation, id, change);
     }
 
-    /// When the delayed cursors are due.
+    /// When the delayed cursors are to be submitted.
     pub(super) fn cursors_due(&self) -> Option<Instant> {
         Some(self.delayed_cursors.as_ref()?.due)
     }
@@ -39,7 +39,7 @@ impl Live {
         Some(Duration::from_millis(over.retry_after.unwrap_or(0)))
     }
 
-    /// Submits the delayed cursors that are due.
+    /// Submits those delayed cursors whose time has come.
     pub(super) fn release_cursors(&mut self, now: Instant) {
         let Some(mut delayed) = self.delayed_cursors.take_if(|delayed| delayed.due <= now) else { return };
         while let Some(group) = delayed.groups.pop_front() {

@@ -298,7 +298,7 @@ impl Live {
             Err(refusal) if refusal.code.retryable() => {
                 Some(Replay::Waiting(Instant::now() + REPLAY_RETRY_DELAY))
             }
-            // The user may no longer read the conversation.
+            // The read is not retried, because the user may no longer read the conversation.
             Err(_) => {
                 self.outbox.push_replayed(conversation, Vec::new());
                 None

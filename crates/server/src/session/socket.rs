@@ -29,7 +29,7 @@ thread_local! {
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
-    /// The server closes it.
+    /// The server closes the connection with this code.
     Close(CloseCode),
     /// The client sent its close frame.
     Closed,
@@ -57,7 +57,7 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
-/// A WebSocket connection's two directions.
+/// Both directions of a WebSocket connection.
 #[derive(Debug)]
 pub(crate) struct Socket<S> {
     stream: S,

@@ -26,7 +26,7 @@ impl Unread {
     /// Adds bytes that were read.
     pub(super) fn append(&mut self, read: &[u8]) {
         self.compact();
-        // `Vec` doubles its capacity when it grows.
+        // `Vec` doubles its capacity when it grows, so each byte is moved a constant number of times on average.
         self.bytes.extend_from_slice(read);
     }
 

@@ -81,7 +81,7 @@ impl std::fmt::Debug for NodeBus {
 }
 
 impl SimulatedNetwork {
-    /// A network without nodes.
+    /// Makes a network without nodes.
     #[must_use]
     pub fn new(faults: Arc<dyn BusFaults>) -> Self {
         Self(Arc::new(Shared { faults, nodes: Mutex::default() }))

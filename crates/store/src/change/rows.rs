@@ -113,7 +113,7 @@ pub(crate) trait Rows {
 
     fn count_amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Self::Error>;
 
-    /// The edits and the deletion of a message, oldest first.
+    /// Reads the edits and the deletion of a message, oldest first.
     fn amendments(&mut self, conversation: ConversationKey, target: Seq) -> Result<Vec<Seq>, Self::Error>;
 
     /// The number of messages up to an event of the log, and the number of the member's own among them. `None` if more than

@@ -314,7 +314,7 @@ where
                 }
             }
             Ok(_) => {}
-            // Pending queries receive the error.
+            // The connection has failed, and pending queries receive the error.
             Err(_) => break,
         }
     }

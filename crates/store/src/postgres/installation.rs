@@ -23,7 +23,7 @@ use super::rewrite::{MAX_EVENTS_PER_PORTION, Portion, rewrite};
 use crate::record::NewerKind;
 use crate::rewrite::REWRITE_INTERVAL;
 
-/// The version from which the bodies of events name users by key.
+/// The version of stored data from which the bodies of events name users by key.
 pub(super) const USER_NUMBERS: i32 = 1;
 
 /// The advisory lock that keeps the version of the installation from changing: "version" in ASCII.
@@ -38,7 +38,7 @@ const OUTDATED: &str = "SB001";
 /// How often a node writes its heartbeat and reads the other nodes' rows.
 const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The same interval while other nodes keep features off or the version down.
+/// How often a node writes its heartbeat while other nodes keep features off or the version down.
 const WAITING_BEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What a build supports. A test opens a store with the abilities of an earlier build.

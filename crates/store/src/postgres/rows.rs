@@ -84,7 +84,7 @@ pub(super) struct PostgresRows<'a> {
     /// Conversations that another node has locked.
     busy: FxHashSet<ConversationId>,
 
-    // Rows to write.
+    // Rows that the flush writes.
     new_users: BTreeMap<UserId, UserKey>,
     last_seen: BTreeMap<UserKey, i64>,
     not_before: BTreeMap<UserKey, (i64, bool)>,

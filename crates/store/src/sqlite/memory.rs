@@ -140,7 +140,7 @@ impl Plug {
 /// The state that the writer and the readers share.
 #[derive(Clone)]
 struct Database {
-    /// `None` once the plug is pulled.
+    /// The access to the database; `None` once [`Plug::pull`] has ended the store.
     share: Arc<Mutex<Option<Share>>>,
     disk: Disk,
     limits: Arc<Limits>,

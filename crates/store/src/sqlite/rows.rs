@@ -80,7 +80,7 @@ impl SqliteRows {
     /// Rolls the transaction back and drops the cached rows that it changed.
     pub(crate) fn roll_back(&mut self) {
         self.forget();
-        // It fails only if SQLite has already rolled back (sqlite.org/lang_transaction.html section 3).
+        // The ROLLBACK fails only if SQLite has already rolled back (sqlite.org/lang_transaction.html section 3).
         let _ = self.db.execute_batch("ROLLBACK");
     }
 

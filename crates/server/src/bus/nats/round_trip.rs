@@ -21,7 +21,7 @@ impl RoundTrips {
         PendingRoundTrip { round_trips: self, number, wait }
     }
 
-    /// Completes the round trip whose message arrived.
+    /// Ends the wait for a message to this node itself, because the message has arrived.
     pub(super) fn complete(&self, payload: &[u8]) {
         let number = payload.first_chunk().copied().map(u64::from_be_bytes);
         let pending = number.and_then(|number| self.remove(number));

@@ -15,7 +15,7 @@ pub(super) enum SubjectKind {
     Conversation,
     /// A user, by a hash of their id.
     User,
-    /// The watchers of a user's presence, by the same hash.
+    /// The watchers of a user's presence, by a hash of the user's id.
     Watched,
     /// Every node.
     Nodes,
@@ -92,7 +92,7 @@ pub(super) struct Slot {
     pub(super) number: u16,
 }
 
-/// The subjects of one installation.
+/// Makes the names of the subjects of one installation.
 #[derive(Debug)]
 pub(super) struct Subjects {
     /// The beginning of every subject: the prefix and the version.

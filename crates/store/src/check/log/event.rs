@@ -78,7 +78,7 @@ impl Log<'_> {
                 }
             }
             EventBody::Join { role } => {
-                // Events of older versions have no role.
+                // Events of older versions have no role, so the usual one is assumed: the first member is the admin.
                 let usual = if self.members.count().0 == 0 { Role::Admin } else { Role::Member };
                 let role = role.unwrap_or(usual);
                 self.members.chooses(event.sender, role, seq);
@@ -155,7 +155,7 @@ impl Log<'_> {
         Ok(wire.map_or(Wire::Unreadable, Wire::Body))
     }
 
-    /// The body decoded as its kind says.
+    /// Decodes a body according to the kind of its event.
     fn decode(&self, event: &Read<'_>, kind: Kind, wire: Wire) -> Option<EventBody> {
         let Wire::Body(body) = wire else { return None };
         let frame = LogEvent {

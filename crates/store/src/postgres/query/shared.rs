@@ -12,7 +12,7 @@ use crate::read::shared::SharedLookups;
 use crate::record::ConversationKey;
 use crate::{CurrentMembership, MembershipsPage, Revocations, Seqs};
 
-/// The last event of each conversation that exists.
+/// The last event of each requested conversation that exists.
 pub(in crate::postgres) fn heads(
     reader: &Reader<'_, Session>,
     conversations: &[ConversationKey],
@@ -48,7 +48,7 @@ const PLACES: &str = r#"SELECT n.place, m.conversation, m.since, c.head
         WHERE "user" = u.id AND until IS NULL AND conversation > n.after ORDER BY conversation LIMIT $3) m
     JOIN conversations c ON c.id = m.conversation ORDER BY n.place, m.conversation"#;
 
-/// For each user a page of memberships.
+/// A page of memberships for each of the users.
 pub(in crate::postgres) fn places(
     reader: &Reader<'_, Session>,
     users: &[(UserId, ConversationKey)],
@@ -70,7 +70,7 @@ const PLACES_IN: &str = r#"SELECT n.place, m.conversation, m.since, c.head
     JOIN members m ON m.conversation = n.conversation AND m."user" = u.id AND m.until IS NULL
     JOIN conversations c ON c.id = m.conversation"#;
 
-/// For each pair the user's membership in the conversation.
+/// For each pair of a user and a conversation, the user's membership in the conversation.
 pub(in crate::postgres) fn memberships_in(
     reader: &Reader<'_, Session>,
     pairs: &[(UserId, ConversationKey)],

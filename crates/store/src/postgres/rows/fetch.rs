@@ -18,8 +18,8 @@ use crate::{Counts, Submission};
 
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
-/// Short time-outs for a write that is written alone because its batch was too slow, since other writes wait for it. The
-/// time-out for locks is shorter, so that a lock held by another node is reported as such.
+/// The time-outs of a write that is written alone because its batch was too slow. They are short, because other writes
+/// wait. The time-out for locks is shorter than the other, so that a lock held by another node is reported as such.
 const SHORT_TIMEOUTS: &str =
     "SELECT set_config('statement_timeout', '3s', true), set_config('lock_timeout', '1s', true)";
 

@@ -31,8 +31,8 @@ use switchboard_store::refusal::Refusal;
 /// Capacity that the queue of an idle connection keeps, in frames.
 const MAX_IDLE_CAPACITY: usize = 4;
 
-/// The most events of the connection itself that are remembered until earlier events of their conversations are applied. Beyond
-/// this number, the sender also receives the event itself, not only `ok`.
+/// The most events sent by the connection itself that are remembered until earlier events of their conversations are applied.
+/// Beyond this number, the sender also receives the event itself, not only `ok`.
 const MAX_PENDING_OWN_EVENTS: usize = 1_024;
 
 /// How long the hold lasts: after a write without a number was refused, later writes of the connection without a number are

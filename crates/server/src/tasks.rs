@@ -32,7 +32,7 @@ pub(crate) struct Tasks {
 #[derive(Debug, Default)]
 struct Cut {
     token: CancellationToken,
-    /// Set before the token is cancelled. Reading it takes no lock, which the token's state does.
+    /// Set before the token is cancelled. Reading this flag takes no lock, unlike reading the token's state.
     cancelled: AtomicBool,
 }
 

@@ -136,7 +136,7 @@ impl Channels {
     /// Numbers a batch, writes it and sends its outcomes to the router. Returns `false` if the receiver of batches is gone.
     pub(super) fn tell(&mut self, write: impl FnOnce() -> (Vec<Outcome>, Vec<ConversationKey>)) -> bool {
         self.number += 1;
-        // Set before the commit, so that a reader that sees any row of this batch also sees its number.
+        // The batch's number is set before the commit, so that a reader that sees any row of this batch also sees its number.
         self.guard.0.mark.store(self.number, Ordering::SeqCst);
         let (outcomes, check) = write();
         let batch = Batch { number: self.number, outcomes, more: !self.queue.is_empty(), check };

@@ -116,8 +116,8 @@ impl<'a> Actor<'a> {
     }
 }
 
-/// The most events that the writer reads to count the messages up to a cursor. It takes some 10 µs, for which all other
-/// writes wait. Readers count over longer ranges.
+/// The most events that the writer reads to count the messages up to a cursor. Reading them takes some 10 µs, and all other
+/// writes wait for that. Readers count over longer ranges.
 pub(super) const MAX_EVENTS_COUNTED_BY_WRITER: u64 = 64;
 
 /// One change that is being applied.

@@ -8,7 +8,7 @@ const USERS: [&str; 5] = ["alice", "bob", "carol", "2", "erin"];
 
 pub(crate) const CONVERSATIONS: [&str; 3] = ["#old", "@alice:bob", "#late"];
 
-/// An event: index of the conversation, kind, index of the sender, messages up to here, key, body.
+/// An event: index of the conversation, kind, index of the sender, number of messages up to this event, key, body.
 type Row = (usize, EventKind, usize, u64, Option<&'static str>, &'static str);
 
 /// The events, of every kind, in the order of the log.

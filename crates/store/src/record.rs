@@ -124,8 +124,8 @@ impl LogEvent {
         kind + Self::most_bytes_of(self.conversation.as_str().len(), key, self.body.len())
     }
 
-    /// The same bound computed from lengths, so that a database can add it up. A key takes at most twice its length, if
-    /// every character of it is escaped.
+    /// The bound of [`Self::most_bytes`], computed from lengths, so that a database can add it up. A key takes at most
+    /// twice its length, if every character of it is escaped.
     pub const fn most_bytes_of(conversation: usize, key: usize, body: usize) -> usize {
         // The length of `{"type":"unreadable","conversation":"","seq":18446744073709551615,"from":"","at":"","key":"",`
         // with a time.

@@ -26,7 +26,7 @@ use crate::session::socket::{End, Flow, Socket};
 #[cfg(test)]
 mod tests;
 
-/// The limits of messages: the suites' longest has 16 MiB, in up to 65,536 fragments.
+/// The limits of messages. The longest message of the test suites has 16 MiB, in up to 65,536 fragments.
 const BOUNDS: Bounds = Bounds { bytes: 16 << 20, fragments: 1 << 17 };
 
 /// The number of queued bytes at which the server stops reading, as a session does.

@@ -13,8 +13,8 @@ use super::{Inner, Outbox, Queued};
 use crate::metrics::Drop;
 use switchboard_store::record::ConversationKey;
 
-/// The most events of the connection itself, within its lags, that are remembered. Beyond this number, the client receives the
-/// replayed event as well as its `ok`. Clients drop duplicates.
+/// The most events that the connection itself has sent and that are remembered as part of its lags. Beyond this number, the client
+/// receives the replayed event as well as its `ok`. Clients drop duplicates.
 const MAX_OWN_IN_LAGS: usize = 16_384;
 
 /// A conversation of which the session reads missed events from the log.

@@ -18,7 +18,8 @@ use switchboard_store::record::ConversationKey;
 /// Conversations that a user left, each with the event of the leave.
 pub(crate) type Leaves = Vec<(ConversationKey, Seq)>;
 
-/// A page of memberships that waits until every event that it can contain has been published, and the next step after that.
+/// A page of memberships, and the next step of its session. It waits until every event that the page can contain has been
+/// published.
 pub(super) struct Parked {
     pub(super) session: SessionSlot,
     /// The number of a batch. The page contains nothing of later batches.

@@ -27,8 +27,8 @@ use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
 /// The number of rounds of reading and writing after which the task yields.
 const MAX_ROUNDS_PER_POLL: usize = 16;
 
-/// How long writes may make no progress. This is long, because laptops sleep and pages stop in a debugger. The memory of such a
-/// connection is bounded.
+/// How long the writes to a connection may make no progress. The time is long, because laptops sleep and pages stop in a debugger.
+/// The memory of such a connection is bounded.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// How long the writes of a closing connection may make no progress and, if the client closed, how long it may wait for the outcome

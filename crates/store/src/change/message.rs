@@ -136,7 +136,7 @@ impl<R: Rows> Act<'_, R> {
         Ok((ActorMembership { conversation, user, membership: Some(member) }, member, effects))
     }
 
-    /// Finds the message that an edit, deletion or reaction targets, or refuses.
+    /// Finds the message that an edit, a deletion or a reaction is about. Refuses if there is no such message.
     fn check_target(
         &mut self,
         conversation: &Conversation,

@@ -24,7 +24,8 @@ impl SplitPass {
         Self { deadline: Instant::now() + MAX_SPLIT_DURATION, slow: FxHashSet::default() }
     }
 
-    /// Whether to reject a write without an attempt, because the pass or its user has taken too long.
+    /// Whether to reject a write without trying it, because writing the batch one by one, or an earlier write of its user,
+    /// took too long.
     pub(super) fn skips(&self, one: &Submission) -> bool {
         self.slow.contains(&one.actor) || Instant::now() >= self.deadline
     }

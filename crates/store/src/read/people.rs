@@ -48,7 +48,8 @@ impl<L: Lookups> Reader<'_, L> {
                 members.push(member);
                 ControlFlow::Continue(())
             })?;
-            // If neither is so, some of the rows were damaged, and the page has room for more members.
+            // The page is finished, unless it has room although a full set of rows was read. Then some rows were damaged,
+            // and the next rows are read.
             if more || rows < most {
                 return Ok(OkBody::Members { conversation: conversation.name, members, more });
             }

@@ -206,7 +206,7 @@ fn connect(data: &Path) -> anyhow::Result<Connection> {
 fn set_up(db: &Connection) -> rusqlite::Result<()> {
     db.busy_timeout(BUSY_TIMEOUT)?;
     db.execute_batch(SETTINGS)?;
-    // A process that writes beside a running server leaves checkpoints to the server.
+    // A process that writes beside a running server makes no checkpoints, because the server makes them.
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     keep_statements(db)
 }

@@ -19,8 +19,8 @@ use crate::router::registry::Registry;
 use crate::router::registry::SessionSlot;
 use switchboard_store::record::ConversationKey;
 
-/// How long a node waits for other nodes to answer that a user is online there, before it sends to the watchers that the user is
-/// offline.
+/// How long a node waits for other nodes to answer whether a user is online there. Without an answer in this time, the watchers are
+/// notified that the user is offline.
 const QUERY_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// The most nodes that are remembered as lost. A node that restarts has another id, so the number of lost nodes only grows.
@@ -101,7 +101,8 @@ struct PendingQuery {
 /// Sessions that receive the presence of a user once the query is answered or has timed out, with what the store answered.
 pub(super) type WaitingSessions = FxHashMap<SessionSlot, Known>;
 
-/// What the store answered when a session began to watch a user: both share a conversation, unless the watcher has left it since.
+/// What the store answered when a session began to watch a user: that the two share a conversation. The watcher may have left it
+/// since.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Known {
     /// When the user was last seen.

@@ -9,7 +9,7 @@ use super::UserSlot;
 use crate::outbox::Outbox;
 use switchboard_store::record::ConversationKey;
 
-/// The most left conversations for which the registry records the last event that a session has received. A session with more is
+/// The most conversations left by its user for which a session's last received event is recorded. A session with more of them is
 /// closed with 1013. Its client reconnects, and its cursors say how far it has received each conversation.
 const MAX_LEFT_CONVERSATIONS: usize = 4_096;
 
@@ -26,7 +26,7 @@ pub(crate) struct LocalSession {
     /// When the session attached, the tokens of its user that were issued up to this time had been revoked.
     pub(crate) not_before: Option<Timestamp>,
     /// In a cluster: the last event that the session has received of each conversation that its user has left. The user may have
-    /// rejoined and left again before this node has applied that.
+    /// rejoined and left again by events that this node has not applied yet.
     pub(crate) received: FxHashMap<ConversationKey, Seq>,
     /// The users whose presence the session receives.
     pub(crate) watching: Box<[UserId]>,

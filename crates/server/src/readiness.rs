@@ -37,7 +37,8 @@ impl Asked {
     fn is_fresh(&self) -> bool {
         match self.read.peek() {
             Some(read) => read.at.elapsed() < READ_RESULT_TTL,
-            // If all probes that waited were cancelled, nothing polls the read, so it must not count as pending for ever.
+            // If all probes that waited were cancelled, nothing polls the read any more. So it counts as pending only
+            // until its time-out.
             None => self.since.elapsed() < READ_TIMEOUT,
         }
     }

@@ -94,8 +94,8 @@ impl InMemory {
         works(change::apply(&mut self.rows, &self.rules, Actor::without_allowances(actor), change, now))
     }
 
-    /// Sets over how many events at most the writer itself counts messages up to a cursor. Readers count over more
-    /// events.
+    /// Sets the most events that the writer itself reads to count the messages up to a cursor. Over more events, readers
+    /// count.
     #[cfg(test)]
     pub fn counts_near(&mut self, near: u64) {
         self.rules.near = near;

@@ -41,7 +41,8 @@ pub(super) enum Then {
 pub(super) enum Obstacle {
     /// The batch of this node with this number must be published.
     Batch(u64),
-    /// In a cluster: this event of the conversation must be applied; with number 0, any further event of it.
+    /// In a cluster: this node must apply the event with this number, or any further event of the conversation if the number is
+    /// 0.
     Event(ConversationKey, Seq),
     /// In a cluster: the store must answer a query about the user, or the user must join or leave a conversation.
     User(UserSlot),

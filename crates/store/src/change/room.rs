@@ -251,7 +251,7 @@ impl<R: Rows> Act<'_, R> {
         user: UserKey,
         mut member: Membership,
     ) -> Result<(), Failed<R::Error>> {
-        // The count in a damaged row may be too low. It saturates, because a panic would end the writer.
+        // The subtraction saturates, because the count in a damaged row may be too low, and a panic would end the writer.
         room.members = room.members.saturating_sub(1);
         room.admins = room.admins.saturating_sub(u64::from(member.role == Role::Admin));
         member.until = Some(room.head.next());

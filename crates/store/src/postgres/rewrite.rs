@@ -11,8 +11,8 @@ use crate::body;
 use crate::record::{Kind, UserKey};
 use crate::rewrite::{Candidate, KINDS, MAX_CONVERSATIONS_PER_PORTION, Position, Section, portion};
 
-/// How many events a portion reads at most. Fewer than in SQLite, because each event may be on another page, and that page
-/// on the disk.
+/// How many events a portion reads at most. The number is lower than for SQLite, because each event may be on another page,
+/// which may have to be read from the disk.
 pub(super) const MAX_EVENTS_PER_PORTION: u64 = 500;
 
 /// The result of a portion.

@@ -106,8 +106,8 @@ pub(super) fn is_full(error: &anyhow::Error) -> bool {
 pub(super) enum Access {
     /// Together with other processes, through shared memory in a file beside the database.
     Shared,
-    /// Alone, because the disk has no room for that file. The shared memory is on the heap (sqlite.org/vfs.html,
-    /// "unix-excl").
+    /// Alone, because the disk has no room for the file of the shared memory. That memory is on the heap instead
+    /// (sqlite.org/vfs.html, "unix-excl").
     Exclusive,
 }
 

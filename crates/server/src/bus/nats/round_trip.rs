@@ -48,7 +48,8 @@ impl PendingRoundTrip<'_> {
     }
 
     pub(super) async fn completed(&mut self) {
-        // The sender stays in the table until the message arrives or this is dropped, so it cannot close early.
+        // This wait cannot fail early, because the sender stays in the table until the message arrives or this value is
+        // dropped.
         let _ = (&mut self.wait).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Asks the store which conversations a user is in whose presence has changed, because the notice named no conversation that a watcher
-//! shares.
+//! Asks the store which conversations a user is in whose presence has changed, because the notice named no conversation that a
+//! watcher shares.
 
 use switchboard_protocol::UserId;
 

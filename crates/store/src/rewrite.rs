@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use switchboard_protocol::EventKind;
 
-/// How many events a portion reads at most, and how many conversations it examines. A portion takes a few milliseconds, in
-/// which writes wait.
+/// How many events a portion reads at most. A portion takes a few milliseconds, in which writes wait.
 pub(crate) const MAX_EVENTS_PER_PORTION: u64 = 5_000;
+/// How many conversations a portion examines at most.
 pub(crate) const MAX_CONVERSATIONS_PER_PORTION: u64 = 1_000;
 
 /// How long a writer that is never idle serves batches before it rewrites the next portion.

@@ -18,7 +18,8 @@ use switchboard_store::record::ConversationKey;
 /// take less time than the next commit.
 pub(crate) const COALESCE_FROM_USERS: usize = 32;
 
-/// The longest time that an event waits for others. The writes to a thousand connections take longer than this.
+/// The longest time that an event waits to be delivered together with later ones. It is short: the writes to a thousand connections
+/// take longer.
 const MAX_DELAY: Duration = Duration::from_millis(5);
 
 /// The events that wait to be delivered together with later ones, by conversation.

@@ -23,8 +23,9 @@ use switchboard_store::record::{ConversationKey, JoinOrLeave};
 pub(crate) struct SessionSlot(Slot);
 
 impl SessionSlot {
-    /// The lowest and the highest slot, as bounds of ranges.
+    /// The lowest slot, as the start of a range of all slots.
     pub(super) const MIN: Self = Self(Slot::MIN);
+    /// The highest slot, as the end of a range of all slots.
     pub(super) const MAX: Self = Self(Slot::MAX);
 }
 
@@ -54,9 +55,9 @@ pub(crate) struct LocalUser {
     /// Whether a notice about the user arrived, or may have been missed, while a session was attaching or `loaded` was false. When
     /// a session becomes live, the user is compared with the store.
     pub(crate) suspect: bool,
-    /// `asked` is the number of the last query to the store about the user; `answered` is that of the last query after whose answer
-    /// this node knew all memberships.
+    /// The number of the last query to the store about the user.
     pub(crate) asked: u64,
+    /// The number of the last query after whose answer this node knew all memberships of the user.
     pub(crate) answered: u64,
     /// While a session is attaching: for each conversation, the last query after whose answer this node knew the membership.
     pub(crate) answered_entries: FxHashMap<ConversationKey, u64>,

@@ -69,8 +69,9 @@ pub(crate) struct Socket<S> {
     offset: usize,
     /// Total bytes written.
     sent: u64,
-    /// How many messages were decoded and how many were written, for the log. The counters wrap around after 2^32.
+    /// How many messages were decoded, for the log. The counter wraps around after 2^32.
     messages_in: u32,
+    /// How many messages were written, for the log. The counter wraps around after 2^32.
     messages_out: u32,
     /// The client's address.
     address: IpAddr,

@@ -34,8 +34,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// connection only after its own time-outs of 5 s, and a known outcome is worth the wait.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// First and longest delay of the exponential backoff between connection attempts.
+/// The first delay of the exponential backoff between connection attempts.
 const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(50);
+/// The longest delay of this backoff.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
 /// Most attempts to write a batch that conflicts with other nodes' transactions.

@@ -85,8 +85,9 @@ impl Readers {
     }
 }
 
-/// First and longest delay of the exponential backoff between connection attempts of a reader.
+/// The first delay of the exponential backoff between connection attempts of a reader.
 const MIN_READER_RECONNECT_DELAY: Duration = Duration::from_millis(100);
+/// The longest delay of this backoff.
 const MAX_READER_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 
 /// Settings of a reader's session. Every statement is written for index lookups, but the planner prefers sequential scans

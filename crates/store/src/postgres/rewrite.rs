@@ -67,7 +67,7 @@ async fn rewrite_portion(client: &Client, events: u64) -> Result<Portion, Error>
     if !sections.is_empty() {
         rewrite_sections(client, &sections).await?;
     }
-    // At the end of the log, the position no longer advances.
+    // If the position no longer advances, the rewrite has reached the end of the log.
     let next = next.filter(|next| *next != from);
     match next {
         Some(Position { conversation, seq }) => {

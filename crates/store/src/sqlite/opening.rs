@@ -39,8 +39,9 @@ const MOVED_FILE: &str = "MOVED";
 /// The name of the write-ahead log.
 const WAL_FILE: &str = "switchboard.db-wal";
 
-/// How often locking the directory is attempted. With the delay between attempts, that is a second in all.
+/// How often locking the directory is attempted: for a second in all.
 const MAX_LOCK_ATTEMPTS: u32 = 20;
+/// The delay between two attempts to lock the directory.
 const LOCK_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// How many bytes of the write-ahead log are rewritten at a time.

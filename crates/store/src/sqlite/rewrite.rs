@@ -14,7 +14,7 @@ use crate::rewrite::{Candidate, KINDS, MAX_CONVERSATIONS_PER_PORTION, Position, 
 mod tests;
 
 impl SqliteRows {
-    /// Whether there are bodies to rewrite.
+    /// Whether there are old bodies to rewrite: bodies that may name users by id.
     pub(super) fn has_rewrite(&self) -> Result<bool> {
         Ok(self.position()?.is_some())
     }
@@ -45,7 +45,7 @@ impl SqliteRows {
                 self.rewrite_event(section.conversation, seq)?;
             }
         }
-        // At the end of the log, the position no longer advances.
+        // If the position no longer advances, the rewrite has reached the end of the log.
         Ok(next.filter(|next| *next != from))
     }
 

@@ -16,8 +16,9 @@ use crate::bus::{Address, BusEvent, Notice};
 
 use super::subject::SubjectKey;
 
-/// The most notices that wait for the NATS client, and the most bytes of them. Beyond these bounds, notices are dropped.
+/// The most notices that wait for the NATS client. Further notices are dropped.
 const MAX_QUEUED_NOTICES: usize = 16_384;
+/// The most bytes of the notices that wait for the NATS client. Further notices are dropped.
 const MAX_QUEUED_BYTES: usize = 32 * 1024 * 1024;
 
 /// The longest time that a notice waits. Older notices are dropped, because the other nodes soon read the change from the store.

@@ -32,7 +32,7 @@ pub(super) struct MessageReceiver {
     out: mpsc::Sender<BusEvent>,
     /// Whether notices may have been lost and the router has not received the gap yet.
     gap: bool,
-    /// Whether a notice that cannot be decoded has been logged. Only the first one is.
+    /// Whether a notice that cannot be decoded has been logged. Further ones are only dropped.
     logged_unreadable: bool,
 }
 

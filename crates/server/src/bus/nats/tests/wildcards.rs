@@ -1,4 +1,4 @@
-//! Switching between exact subscriptions and wildcards.
+//! Tests of the switch between exact subscriptions and a wildcard.
 
 use super::*;
 use crate::bus::nats::subscribe::{MAX_EXACT_AFTER_WILDCARD, MAX_EXACT_PER_SLOT};

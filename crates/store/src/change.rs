@@ -203,7 +203,7 @@ impl<R: Rows> Act<'_, R> {
             Failed::Store(R::Error::unwritable(what))
         })?;
         let event = self.do_append(&mut conversation, user, kind, None, (&body, &stored))?;
-        // An event without a key is never a duplicate.
+        // An event without an idempotency key is never a duplicate, so it has always been appended.
         let event = event.ok_or_else(Refusal::unavailable)?;
         Ok(self.committed(conversation, event, effects))
     }

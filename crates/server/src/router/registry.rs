@@ -72,7 +72,7 @@ impl LocalUser {
     }
 }
 
-/// Records that a user has left a conversation.
+/// The record that a user has left a conversation.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Leave {
     seq: Seq,

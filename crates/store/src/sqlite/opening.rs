@@ -193,7 +193,7 @@ fn connect(data: &Path) -> anyhow::Result<Connection> {
     let path = data.join(DATABASE);
     let open = || -> anyhow::Result<Connection> {
         make_directory(data)?;
-        // SQLite gives its other files the same mode as this one.
+        // SQLite gives its other files the same mode as the database file, which this creates.
         OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
         check_header(&path)?;
         let db = Access::Shared.open(&path, OpenFlags::default())?;

@@ -99,7 +99,7 @@ mod tests {
         let more: Vec<_> = (0..100).map(|n| readers.read(user("alice"), move |_| Ok(n))).collect();
         let other = tokio::time::timeout(Duration::from_secs(10), readers.read(user("bob"), |_| Ok("bob's")));
         assert_eq!(other.await.expect("in time"), Ok("bob's"));
-        // A write over HTTP checks its token before it is queued.
+        // A write over HTTP checks its token before it is queued, and that check must not wait for the user's reads.
         let alice = UserId::parse("alice").expect("a user id");
         let token = tokio::time::timeout(Duration::from_secs(10), readers.not_before(&alice));
         assert_eq!(token.await.expect("in time"), Ok(None), "a token is checked beside its user's reads");

@@ -1,4 +1,4 @@
-//! Authentication: nodes to NATS, NATS to nodes, and notices between nodes.
+//! Tests of authentication: of nodes at NATS, of NATS at nodes, and of notices between nodes.
 
 use std::path::Path;
 

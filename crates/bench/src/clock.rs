@@ -1,4 +1,4 @@
-//! The real clock: a benchmark must not use one that a test can pause.
+//! The real clock, because a benchmark must not use a clock that a test can pause.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
-/// An empty histogram of nanoseconds, up to one minute, with three significant digits.
+/// An empty histogram for latencies in nanoseconds, of up to one minute, with three significant digits.
 pub(crate) fn latencies() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
 }

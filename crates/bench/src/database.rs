@@ -1,11 +1,11 @@
-//! Direct access to a stopped server's database: fills it with more data than clients could send, and reads it.
+//! Direct access to the database of a stopped server: fills it with more data than clients could send in time, and reads it.
 
 use std::path::Path;
 
 use rusqlite::Connection;
 
-/// Copies the rows of group 0, which the server created, for the groups up to `groups`: users, rooms, members and events.
-/// Users are named `u` and their number, with `size` users in each group; rooms `#g`, the group's number, and a suffix.
+/// Multiplies group 0, whose users, rooms, members and events the server created, until there are `groups` groups. Users are named
+/// `u` and their number, with `size` users in a group; rooms are named `#g`, the group's number, and a suffix.
 ///
 /// # Errors
 /// The file is not a database of Switchboard, or the disk is full.
@@ -14,7 +14,7 @@ pub(crate) fn copy_group(file: &Path, size: usize, groups: usize) -> anyhow::Res
     let last =
         |table: &str| db.query_row(&format!("SELECT max(id) FROM {table}"), [], |row| row.get::<_, i64>(0));
     let (users, conversations) = (last("users")?, last("conversations")?);
-    // A user's name ends with their number, and a room's has its group's number after `#g`.
+    // In the copies, the number at the end of a user's name and the group's number after `#g` in a room's name are replaced.
     db.execute_batch(&format!(
         "PRAGMA synchronous = OFF;
          BEGIN;
@@ -39,7 +39,7 @@ pub(crate) fn copy_group(file: &Path, size: usize, groups: usize) -> anyhow::Res
     Ok(())
 }
 
-/// The conversations with these names, each with its head.
+/// The conversations with these names, each with the seq of its last event.
 ///
 /// # Errors
 /// A conversation with one of the names does not exist.

@@ -1,4 +1,4 @@
-//! Baselines, here called *floors*: the rates and latencies that the machine reaches without a chat server.
+//! Baselines, here called *floors*: the rates and latencies that this machine reaches without a chat server.
 
 pub(crate) mod append;
 pub(crate) mod log_first;

@@ -12,23 +12,23 @@ use mio::{Events, Interest, Poll, Token};
 use crate::clock;
 use crate::wire::{self, Incoming};
 
-/// Size of the read buffer that all connections share.
+/// The size of the read buffer that all connections share.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Connections that are being opened at once: a listener's queue is 1,024 long.
+/// How many connections are opened at the same time. A server accepts only 1,024 waiting connections.
 const MAX_OPENING: usize = 256;
 
-/// How long no event at all may arrive before the run fails.
+/// If no event arrives on any connection for this long, the run fails.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An event on a connection.
 #[derive(Debug)]
 pub(crate) enum ConnectionEvent<'a> {
-    /// The handshake is done.
+    /// The WebSocket handshake has succeeded.
     Open,
-    /// A text frame.
+    /// A text frame arrived.
     Text(&'a [u8]),
-    /// The connection was closed, and why.
+    /// The connection was closed, for this reason.
     Closed(CloseReason),
 }
 
@@ -43,7 +43,7 @@ pub(crate) enum CloseReason {
     Failed(std::io::Error),
 }
 
-/// Frames to send, each with its connection.
+/// Frames to be sent, each with the number of its connection.
 #[derive(Debug, Default)]
 pub(crate) struct Replies(Vec<(usize, String)>);
 
@@ -63,18 +63,18 @@ pub(crate) type OnEvent<'a> = dyn FnMut(usize, ConnectionEvent<'_>, &mut Replies
 struct Connection {
     stream: TcpStream,
     open: bool,
-    /// The beginning of an incomplete frame.
+    /// The beginning of a frame whose end has not arrived yet.
     unread: Vec<u8>,
     unsent: Vec<u8>,
 }
 
-/// All connections.
+/// All connections of the load generator.
 #[derive(Debug)]
 pub(crate) struct Load {
     poll: Poll,
     events: Events,
     connections: Vec<Option<Connection>>,
-    /// Connections to open: number, address, and request of the handshake.
+    /// Connections that are still to be opened: number, address, and request of the handshake.
     waiting: VecDeque<(usize, SocketAddr, Vec<u8>)>,
     opening: usize,
     scratch: Vec<u8>,
@@ -94,14 +94,14 @@ impl Load {
         })
     }
 
-    /// Queues a connection to be opened. `request` is the whole handshake.
+    /// Queues a connection to be opened. `request` is the complete request of the handshake.
     pub(crate) fn connect(&mut self, address: SocketAddr, request: Vec<u8>) {
         let connection = self.connections.len();
         self.connections.push(None);
         self.waiting.push_back((connection, address, request));
     }
 
-    /// Closes a connection abruptly, like a device that loses its network, except that the server notices.
+    /// Closes a connection without a close frame, like a device that loses its network; but here the server notices at once.
     pub(crate) fn close(&mut self, connection: usize) {
         self.connections[connection] = None;
     }
@@ -124,7 +124,7 @@ impl Load {
         open.flush()
     }
 
-    /// Handles events until `done`; fails after half a minute without any event.
+    /// Handles events until `done` returns true; fails if no event arrives for half a minute.
     pub(crate) fn run_until(
         &mut self,
         on_event: &mut OnEvent<'_>,
@@ -141,7 +141,7 @@ impl Load {
         Ok(())
     }
 
-    /// Waits for events, at most for `timeout`, and handles them. Returns whether there were any.
+    /// Waits for events for at most `timeout`, and handles them. Returns whether there were any.
     pub(crate) fn poll_once(
         &mut self,
         timeout: Option<Duration>,
@@ -179,7 +179,7 @@ impl Load {
         Ok(())
     }
 
-    /// Reads all available bytes. The epoll events are edge-triggered; a read that does not fill the buffer has read the rest.
+    /// Reads all available bytes. A read that does not fill the buffer was the last, because the next bytes cause a new event.
     fn read(&mut self, connection: usize, on_event: &mut OnEvent<'_>) -> anyhow::Result<()> {
         loop {
             let Some(Some(open)) = self.connections.get_mut(connection) else { return Ok(()) };
@@ -228,7 +228,7 @@ impl Load {
                 wire::text(&mut open.unsent, text.as_bytes());
             }
         }
-        // All frames of one connection are written at once.
+        // All queued frames of a connection are written in one call.
         for (connection, _) in replies.drain(..) {
             if let Some(Some(open)) = self.connections.get_mut(connection) {
                 open.flush()?;

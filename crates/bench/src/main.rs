@@ -83,7 +83,7 @@ enum Hidden {
     },
 }
 
-/// A measurement.
+/// What the program can measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Scenario {
     /// One sender, 1,000 receivers
@@ -106,20 +106,20 @@ enum Scenario {
     Growth,
 }
 
-/// Exit codes: 0 for success, 1 for failure, 2 for a command line that cannot be parsed.
+/// The exit code is 0 for success, 1 for failure, and 2 if the command line cannot be parsed.
 fn main() -> ExitCode {
     let done = run(&Args::parse()).and_then(|table| Ok(writeln!(std::io::stdout(), "{table}")?));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nothing is left to do if stderr is closed.
+            // If stderr is closed, the error cannot be reported.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// The path of the server's program.
+/// The path of the server's program: the given one, or `switchboard` beside this program.
 fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let program = match given {
         Some(path) => path.to_owned(),

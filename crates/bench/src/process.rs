@@ -1,4 +1,4 @@
-//! Processes of the measured servers: started on their own core, measured through `/proc` (proc(5)), stopped.
+//! The processes of the measured servers. Each runs on its own core and is measured through `/proc` (proc(5)).
 
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,9 +14,9 @@ use crate::clock;
 
 /// The core of a measured server: an index into the cores that this process may use.
 pub(crate) const SERVER_CORE: &[usize] = &[0];
-/// The core of the load generator.
+/// The core of the load generator, as an index into the same list.
 pub(crate) const LOAD_CORE: &[usize] = &[1];
-/// How long a program may take until it listens.
+/// How long a program may take to start listening.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// The cores of the server and the load together.
 pub(crate) const BOTH_CORES: &[usize] = &[0, 1];
@@ -36,18 +36,18 @@ pub(crate) fn pin(cores: &[usize]) -> anyhow::Result<()> {
     rustix::thread::sched_setaffinity(None, &set).context("cannot bind to a core")
 }
 
-/// A measured server; killed when dropped.
+/// The process of a measured server. It is killed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
     /// The address on which the server listens.
     pub(crate) address: SocketAddr,
-    /// Stays open, because the server may still print.
+    /// The pipe stays open, because a server that prints to a closed pipe may exit.
     _stdout: Option<BufReader<ChildStdout>>,
 }
 
 impl Process {
-    /// Starts a program on these cores, and waits until it prints `http://ADDRESS`.
+    /// Starts a program on these cores, and waits until it prints `http://` and its address.
     pub(crate) fn start(command: &mut Command, cores: &[usize]) -> anyhow::Result<Self> {
         let mut child = spawn(command.stdout(Stdio::piped()), cores)?;
         let mut stdout = BufReader::new(child.stdout.take().context("stdout is not piped")?);
@@ -63,7 +63,7 @@ impl Process {
         bail!("the server exited before it printed its address")
     }
 
-    /// Starts a program that does not print its address, on a given port.
+    /// Starts a program that does not print its address, on a free port, which `command` gets.
     pub(crate) fn start_on_port(
         cores: &[usize],
         command: impl FnOnce(u16) -> Command,
@@ -83,17 +83,18 @@ impl Process {
         Ok(process)
     }
 
-    /// The server's processor time so far, in seconds. The kernel counts in ticks of mostly 10 ms, so measure over seconds.
+    /// The server's processor time so far, in seconds. The kernel counts mostly in steps of 10 ms, so measure over some seconds.
     pub(crate) fn cpu(&self) -> anyhow::Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let (_, fields) = stat.rsplit_once(')').context("cannot parse /proc/PID/stat")?;
-        // utime and stime are the fields 14 and 15, after pid and comm.
+        // The line ends with fields after the name in parentheses; utime and stime are fields 14 and 15 of the whole line.
         let times = fields.split_whitespace().skip(11).take(2);
         let ticks: u64 = times.map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum();
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
-    /// The server's resident memory, in bytes. Sums the mappings, because `VmRSS` may be wrong by up to 64 pages for each thread.
+    /// The server's resident memory in bytes, summed over its mappings, because `VmRSS` may be wrong by up to 64 pages for each
+    /// thread.
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
         let line =
@@ -112,7 +113,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The server may have exited already.
+        // This fails if the server has exited already, which does not matter.
         let _ = self.kill();
     }
 }

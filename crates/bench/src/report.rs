@@ -1,4 +1,4 @@
-//! The results: figures by scenario and subject, their medians, and the ratios to a reference of the same run.
+//! The results: measurements by scenario and server, their medians, and their ratios to a reference of the same run.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -6,20 +6,20 @@ use std::fmt::Write as _;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// The prefix of subjects that are baselines (floors).
+/// The prefix of the names of baselines (floors).
 const FLOOR: &str = "floor";
-/// The subject with which all others are compared.
+/// The name of the server with which all others are compared.
 const OURS: &str = "switchboard";
 
-/// All figures of a run.
+/// All measurements of a run.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Report {
-    /// The machine of the run.
+    /// Facts about the machine of the run, by name.
     machine: BTreeMap<&'static str, String>,
     figures: Vec<Figure>,
 }
 
-/// A figure of one subject, with one value for each round.
+/// One measurement of one server, with a value for each round.
 #[derive(Debug, Serialize)]
 struct Figure {
     scenario: String,
@@ -30,7 +30,7 @@ struct Figure {
     values: Vec<f64>,
 }
 
-/// Identifies a figure.
+/// Identifies a measurement: its scenario, the measured server, what was measured, and the unit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Name<'a> {
     pub(crate) scenario: &'a str,
@@ -44,7 +44,7 @@ impl Report {
         Self { machine: machine(), ..Self::default() }
     }
 
-    /// Adds the value of another round.
+    /// Adds the value of another round to a measurement.
     pub(crate) fn add(&mut self, name: Name<'_>, value: f64) {
         let Name { scenario, subject, figure, unit } = name;
         let same = |f: &&mut Figure| f.scenario == scenario && f.subject == subject && f.name == figure;
@@ -67,7 +67,7 @@ impl Report {
         entry.median = median(&entry.values);
     }
 
-    /// Adds percentiles in milliseconds, from latencies in nanoseconds.
+    /// Adds percentiles in milliseconds. `latency` has nanoseconds.
     pub(crate) fn add_latency(&mut self, scenario: &str, subject: &str, latency: &Histogram<u64>) {
         for (figure, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
             let name = Name { scenario, subject, figure, unit: "ms" };
@@ -75,13 +75,13 @@ impl Report {
         }
     }
 
-    /// The figures as JSON.
+    /// The measurements as JSON.
     pub(crate) fn to_json(&self) -> anyhow::Result<String> {
         Ok(serde_json::to_string_pretty(self)?)
     }
 
-    /// The figures as a Markdown table: a line for each figure, with its ratio to the baseline's figure and, for other servers, to
-    /// Switchboard's.
+    /// The measurements as a Markdown table. Each line has the ratio to the baseline's measurement and, for other servers, the
+    /// ratio to Switchboard's.
     pub(crate) fn to_table(&self) -> String {
         let mut table = String::from(
             "| scenario | figure | subject | median | min – max | × floor | × ours |\n|---|---|---|--:|--:|--:|--:|\n",
@@ -103,7 +103,7 @@ impl Report {
         table
     }
 
-    /// The ratio to the same figure of the reference, whose name is a prefix. Empty for the floors and for Switchboard itself.
+    /// The ratio to the same measurement of a server whose name begins with `reference`. Empty for baselines and for the reference.
     fn ratio(&self, figure: &Figure, reference: &str) -> String {
         let other = self.figures.iter().find(|other| {
             other.scenario == figure.scenario
@@ -116,7 +116,7 @@ impl Report {
     }
 }
 
-/// The middle value; with an even number of values, the mean of the middle two.
+/// The middle value, or the mean of the middle two if their number is even.
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -128,7 +128,7 @@ fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// Three significant digits, or all digits before the point.
+/// Formats a value with three significant digits, or with all digits before the decimal point.
 fn three_digits(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),

@@ -1,5 +1,5 @@
-//! Servers of other projects, measured through the same trait and sockets, with the frames of their own clients.
-//! `bench/rivals` has their settings and their installation.
+//! Servers of other projects, measured in the same way over the same sockets, with frames as their own clients send them.
+//! `bench/rivals` has their settings and installs them.
 
 mod centrifugo;
 mod ejabberd;
@@ -43,13 +43,13 @@ impl Rival {
         })
     }
 
-    /// Whether the server acknowledges a message to its sender.
+    /// Whether the server acknowledges a message to its sender (ejabberd does not).
     pub(crate) fn acknowledges(self) -> bool {
         self != Self::Ejabberd
     }
 }
 
-/// The name of a room or a user, for servers that accept any name.
+/// The name of a room or a user, for servers to which any name may be given.
 fn channel(to: Target) -> String {
     match to {
         Target::Room(room) | Target::Pair { room, .. } => format!("room{room}"),

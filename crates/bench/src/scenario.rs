@@ -1,4 +1,4 @@
-//! The measurements.
+//! The measurements that the program can make, and what they share.
 
 pub(crate) mod ack;
 pub(crate) mod fanout;
@@ -17,27 +17,27 @@ use crate::report::Report;
 use crate::rivals::Rival;
 use crate::server::Server;
 
-/// Moves to the start of the terminal's line, and clears it.
+/// A terminal that receives this moves to the start of its line and clears the line.
 const CLEAR_LINE: &str = "\r\x1b[K";
 
-/// State that every scenario shares.
+/// The state that all scenarios share.
 pub(crate) struct Context<'a> {
     /// The path of the `switchboard` program to measure.
     pub(crate) program: &'a Path,
-    /// Directory for the servers' data.
+    /// The directory below which the servers store their data.
     pub(crate) scratch: &'a Path,
-    /// The other servers to measure, with the directory of their settings.
+    /// The servers of other projects to measure, each with the directory of its settings.
     pub(crate) rivals: Vec<(Rival, &'a Path)>,
-    /// A PostgreSQL database to measure on, whose user may create databases.
+    /// The URL of a PostgreSQL database to measure on; its user must have the right to create databases.
     pub(crate) store: Option<&'a str>,
     pub(crate) rounds: u32,
-    /// Duration of a measurement.
+    /// How long one measurement lasts.
     pub(crate) time: Duration,
     pub(crate) report: Report,
 }
 
 impl<'a> Context<'a> {
-    /// Measures each of the other servers. If one fails, the error is printed and the next one is measured.
+    /// Measures each server of another project. If one fails, the error is printed and the next one is measured.
     pub(crate) fn against(
         &mut self,
         cores: &[usize],
@@ -52,7 +52,7 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Prints the progress; on a terminal it replaces the previous one.
+    /// Prints the progress. On a terminal it replaces the progress that was printed before.
     #[expect(clippy::print_stderr, reason = "a person waits for minutes and needs the progress")]
     pub(crate) fn progress(&self, text: &str) {
         if std::io::stderr().is_terminal() {

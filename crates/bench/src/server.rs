@@ -6,57 +6,57 @@ use std::ops::Range;
 use crate::load::{ConnectionEvent, Load, Replies};
 use crate::process::Process;
 
-/// The meaning of a server's frame.
+/// What a frame from a server means for a measurement.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     /// The connection is authenticated and in its room, and receives messages from now on.
     Ready,
-    /// Another user's message, with the number in its text; `None` if all messages of this server are the same.
+    /// The frame has another user's message, with the number in its text; `None` if all messages of this server are the same.
     Delivered(Option<u64>),
-    /// The connection's own message was accepted, with its seq if the server reports one.
+    /// The server acknowledged the connection's own message, with its seq if the server reports one.
     Acked(Option<u64>),
-    /// The protocol requires this answer: a pong, or the next step of an authentication.
+    /// The protocol requires that the client answers with this frame: a pong, or the next step of an authentication.
     MustAnswer(String),
     /// The measurement ignores the frame.
     Other,
 }
 
-/// The target of a message.
+/// To which conversation a message is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target {
     /// The room of this number.
     Room(usize),
-    /// A conversation with this user, who is not connected.
+    /// The conversation with this user, who is not connected.
     User(usize),
     /// A direct conversation with `user`; for a server that only has rooms, the room of the two users.
     Pair { room: usize, user: usize },
 }
 
-/// Receives the meaning of a frame.
+/// A function that receives the meaning of a frame.
 pub(crate) type OnMeaning<'a> = dyn FnMut(Meaning) -> anyhow::Result<()> + 'a;
 
-/// A running server. Users and rooms are numbers; each user is in one room.
+/// A running server that is measured. Users and rooms have numbers; each user is in one room.
 pub(crate) trait Server {
     /// The server's name in tables.
     fn name(&self) -> &'static str;
     /// The server's process.
     fn process(&self) -> &Process;
-    /// Creates rooms of `size` users before they connect. Most servers know only connected users.
+    /// Creates rooms of `size` users before the users connect. Most servers need no such step, so the default does nothing.
     fn make_rooms(&self, _users: usize, _size: usize) -> anyhow::Result<()> {
         Ok(())
     }
     /// The request of the WebSocket handshake.
     fn request(&self) -> Vec<u8>;
-    /// The first frame of a client of this user, to join this room. Empty if there is none.
+    /// The first frame of the client of `user`, with which it joins `room`. Empty if the client sends none.
     fn greeting(&self, user: usize, room: usize) -> String;
-    /// Decodes a frame to this user and emits its meaning; in some protocols a frame has several.
+    /// Decodes a frame that `user` received, and calls `emit` with its meaning. In some protocols a frame has several meanings.
     fn decode(&self, user: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()>;
-    /// The frame that sends a text. `id` is higher than those of the sender's earlier messages.
+    /// The frame that sends a text. `id` is higher than the ids of the sender's earlier messages.
     fn message(&self, to: Target, id: u64, text: &str) -> String;
 }
 
-/// Connects users after those that are connected already, and waits until all of them are ready. A connection has the number of
-/// its user; rooms have `size` users.
+/// Connects further users and waits until all of them are ready. A connection has the number of its user, and rooms have `size`
+/// users.
 pub(crate) fn join(
     server: &dyn Server,
     load: &mut Load,

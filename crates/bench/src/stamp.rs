@@ -1,9 +1,9 @@
-//! The text of a measurement's message: it contains the message's number, so that a receiver notices missing, duplicated and
+//! The texts of a measurement's messages: each contains the message's number, so that a receiver notices missing, duplicated and
 //! reordered messages.
 
 use memchr::memmem;
 
-/// Marks the number in a text, with characters that neither JSON nor XML escapes.
+/// The mark before the number in a text. Neither JSON nor XML escapes its characters.
 const MARK: &str = "~~";
 const DIGITS: usize = 12;
 
@@ -17,13 +17,13 @@ pub(crate) fn text(number: u64, len: usize) -> String {
     text
 }
 
-/// Finds the number in a frame, in any format around the text.
+/// Finds the number of a message in a frame, in any format around the text.
 pub(crate) fn find(frame: &[u8]) -> Option<u64> {
     let at = memmem::find(frame, MARK.as_bytes())? + MARK.len();
     digits(frame.get(at..at + DIGITS)?)
 }
 
-/// Finds the number after `name` in a JSON object. Parsing all of it would be too slow for a load generator.
+/// Finds the number after `name` in a JSON object, without parsing the object, which would be too slow for a load generator.
 pub(crate) fn number_after(frame: &[u8], name: &str) -> Option<u64> {
     let at = memmem::find(frame, name.as_bytes())? + name.len();
     let rest = frame.get(at..)?;

@@ -1,5 +1,5 @@
-//! Switchboard as `switchboard serve` runs it: durable and authenticated. The rates and the limits of connections for each
-//! address and user are off, because all the load comes from one machine.
+//! Switchboard as `switchboard serve` runs it: durable and authenticated. Rates and limits of connections per address and user are
+//! off, because all of the load comes from one machine.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -18,7 +18,7 @@ use crate::server::{Meaning, OnMeaning, Server, Target};
 use crate::stamp::{self, number_after};
 use crate::wire;
 
-/// Limits that the measurement switches off, by the value 0.
+/// Limits that the measurement switches off by setting them to 0.
 const UNLIMITED: [&str; 5] = [
     "CONNECTIONS_PER_USER",
     "CONNECTIONS_PER_ADDRESS",
@@ -27,10 +27,10 @@ const UNLIMITED: [&str; 5] = [
     "FRAMES_PER_CONNECTION",
 ];
 
-/// The key that signs tokens, for measurements only.
+/// The key that signs the tokens. It is for measurements only.
 pub(crate) const SECRET: &str = "the secret of a measurement, known to everybody";
 
-/// Lifetime of tokens in seconds: longer than any measurement.
+/// How long a token is valid, in seconds: longer than any measurement takes.
 const TOKEN_LIFETIME_SECONDS: i64 = 24 * 3_600;
 
 /// Signs a token for a user with [`SECRET`].
@@ -49,7 +49,7 @@ pub(crate) fn token(user: &str) -> anyhow::Result<String> {
     Ok(jsonwebtoken::encode(&Header::default(), &claims, &key)?)
 }
 
-/// A server with its data directory.
+/// A measured Switchboard server with its data directory.
 pub(crate) struct Switchboard<'a> {
     program: &'a Path,
     process: Process,
@@ -65,7 +65,7 @@ impl<'a> Switchboard<'a> {
         Ok(Self { program, process, cores, data })
     }
 
-    /// Starts a node on an empty PostgreSQL database.
+    /// Starts a node on an empty database of PostgreSQL.
     pub(crate) fn start_on(
         store: &str,
         program: &'a Path,
@@ -95,7 +95,7 @@ impl<'a> Switchboard<'a> {
         Ok(())
     }
 
-    /// The first frame of a client of `user`, with the client's cursors.
+    /// The first frame of a client of `user`. It contains the client's cursors.
     pub(crate) fn hello(&self, user: usize, cursors: &[(String, u64)]) -> String {
         let token = token(&user_id(user)).unwrap_or_default();
         let mut hello = format!(r#"{{"type":"hello","token":"{token}","cursors":{{"#);
@@ -108,13 +108,13 @@ impl<'a> Switchboard<'a> {
         hello
     }
 
-    /// Sends commands as `user`, pipelined, and waits until all are answered.
+    /// Sends commands as `user` without waiting for each answer, and returns when all are answered.
     pub(crate) fn send_all_as(
         &self,
         user: usize,
         commands: impl Iterator<Item = String>,
     ) -> anyhow::Result<()> {
-        /// Commands in flight. The server stops reading at `limits.in_flight`.
+        /// The most commands without an answer. The server stops reading at `limits.in_flight`.
         const MAX_IN_FLIGHT: usize = 256;
         let mut load = Load::new()?;
         load.connect(self.process.address, self.request());
@@ -182,19 +182,19 @@ impl Server for Switchboard<'_> {
     }
 }
 
-/// Groups of users: those of a group share [`Groups::ROOMS_PER_USER`] rooms, and are in no others.
+/// Users in groups: the users of a group share [`Groups::ROOMS_PER_USER`] rooms and are in no other rooms.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Groups {
     pub(crate) users: usize,
-    /// Users in each group.
+    /// The number of users in each group.
     pub(crate) size: usize,
 }
 
 impl Groups {
-    /// Rooms of each user.
+    /// The number of rooms that each user is in.
     pub(crate) const ROOMS_PER_USER: usize = 10;
 
-    /// Creates all rooms, with one event for each member.
+    /// Creates all rooms. Each has one event for each member.
     pub(crate) fn fill(self, server: &Switchboard<'_>) -> anyhow::Result<()> {
         for group in 0..self.users.div_ceil(self.size) {
             let members = group * self.size..((group + 1) * self.size).min(self.users);
@@ -209,7 +209,7 @@ impl Groups {
         Self::rooms(user / self.size)
     }
 
-    /// The head of each room of a user after [`Self::fill`].
+    /// The seq of the last event in each room of a user after [`Self::fill`].
     pub(crate) fn head(self, user: usize) -> u64 {
         let first = user / self.size * self.size;
         (self.users - first).min(self.size) as u64
@@ -221,10 +221,10 @@ impl Groups {
     }
 }
 
-/// The meaning of a frame; each frame of Switchboard has one.
+/// Decodes a frame. Each frame of Switchboard has one meaning.
 pub(crate) fn decode_frame(frame: &[u8]) -> Meaning {
     if is(frame, "message") {
-        // A message without a number gets one that was never sent, which fails the check.
+        // A message without a number gets a number that was never sent, so that the check of deliveries fails.
         Meaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX)))
     } else if is(frame, "ok") {
         Meaning::Acked(number_after(frame, r#""seq":"#))
@@ -246,12 +246,12 @@ pub(crate) fn make_room(room: &str, members: Range<usize>) -> impl Iterator<Item
     std::iter::once(create).chain(invites)
 }
 
-/// A `send` to any conversation.
+/// The command that sends a message to any conversation.
 pub(crate) fn message(to: &str, id: u64, text: &str) -> String {
     format!(r#"{{"type":"send","id":{id},"to":"{to}","key":"{id}","text":"{text}"}}"#)
 }
 
-/// The name of a conversation.
+/// The name of the conversation with this target.
 pub(crate) fn name(to: Target) -> String {
     match to {
         Target::Room(room) => format!("#bench{room}"),
@@ -259,7 +259,7 @@ pub(crate) fn name(to: Target) -> String {
     }
 }
 
-/// The name of a direct conversation with both users.
+/// The name of the direct conversation of two users.
 pub(crate) fn direct(a: usize, b: usize) -> String {
     let (a, b) = (user_id(a), user_id(b));
     format!("@{}:{}", (&a).min(&b), (&a).max(&b))
@@ -269,7 +269,7 @@ fn user_id(user: usize) -> String {
     format!("u{user}")
 }
 
-/// Whether a frame is of this type.
+/// Whether the `type` of a frame is `kind`.
 fn is(frame: &[u8], kind: &str) -> bool {
     frame.strip_prefix(br#"{"type":""#).is_some_and(|rest| {
         rest.strip_prefix(kind.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'"'))

@@ -1,4 +1,4 @@
-//! Messages in rooms: who sends, how fast, and the check that every receiver gets all of them, in order.
+//! The traffic of messages in rooms: who sends, and how fast. Checks that every receiver gets all messages, in order.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,10 +13,10 @@ use crate::load::{ConnectionEvent, Load, Replies};
 use crate::server::{Meaning, Server, Target};
 use crate::stamp;
 
-/// Length of a message's text.
+/// The length of a message's text in bytes.
 pub(crate) const TEXT_BYTES: usize = 200;
 
-/// Time before a measurement starts.
+/// How long messages are sent before a measurement starts.
 const WARM_UP: Duration = Duration::from_millis(500);
 
 /// The distance between the first message numbers of two rooms: room `n` numbers its messages from `n` times this.
@@ -28,24 +28,25 @@ const SATURATION: f64 = 0.9;
 /// Who sends to whom. A connection has the number of its user.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
-    /// Number of rooms, all alike.
+    /// The number of rooms, which are all alike.
     pub(crate) rooms: usize,
-    /// Connected users of each room: user `n` is in room `n / size`.
+    /// The number of connected users in each room: user `n` is in room `n / size`.
     pub(crate) size: usize,
-    /// How many of them send: the first ones, in turn. All users receive the messages of the others.
+    /// How many users of each room send: the first ones, one after the other. All users receive the messages of the others.
     pub(crate) senders: usize,
-    /// Whether a room of two is a direct conversation, for a server that has them.
+    /// Whether a room of two users is a direct conversation, on servers that have these.
     pub(crate) direct: bool,
 }
 
 /// When messages are sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
-    /// A fixed number of rounds in flight in each room; every sender sends once in a round. A round starts when the first of
-    /// those in flight was delivered to all receivers.
+    /// This many rounds are in flight in each room; every sender sends once in a round. The next round starts when all receivers
+    /// have the oldest round in flight.
     InFlight(u64),
-    /// One message at this interval, in one room after the other, independent of earlier deliveries. Latency counts from when
-    /// a message was due, not from when it was sent (otherwise "coordinated omission").
+    /// A message is sent at this interval, in one room after the other, even if earlier deliveries are late. Latency counts from
+    /// the time at which the message was to be sent (otherwise a slow server would delay its own measurement: "coordinated
+    /// omission").
     Every(Duration),
 }
 
@@ -55,34 +56,34 @@ pub(crate) struct RunResult {
     pub(crate) cpu: f64,
     /// Deliveries a second.
     pub(crate) rate: f64,
-    /// Time from when a message was due to its delivery, in nanoseconds.
+    /// The time from when a message was to be sent to its delivery, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
-    /// Whether the load's core was saturated while the server's was not.
+    /// Whether the load generator was the bottleneck: its core was saturated while the server's was not.
     pub(crate) load_bound: bool,
 }
 
 impl Shape {
-    /// Users of all rooms.
+    /// The number of users in all rooms.
     pub(crate) fn users(self) -> usize {
         self.rooms * self.size
     }
 
-    /// Number of deliveries of one message.
+    /// How many users receive a message.
     fn receivers(self) -> u64 {
         self.size as u64 - 1
     }
 
-    /// The user's position among the senders of its room, if it sends.
+    /// The user's position among the senders of its room; `None` if the user does not send.
     fn sender(self, user: usize) -> Option<u64> {
         Some(user % self.size).filter(|place| *place < self.senders).map(|place| place as u64)
     }
 
-    /// How many messages of a round the user receives.
+    /// How many messages of each round the user receives.
     fn others(self, user: usize) -> u64 {
         self.senders as u64 - u64::from(self.sender(user).is_some())
     }
 
-    /// The number within the room of the message that the user receives after `count` messages, if rounds arrive in order. The
+    /// The number in the room of the next message that the user must receive after `count` messages, if rounds arrive in order. The
     /// user's own messages are skipped.
     fn expected(self, user: usize, count: u64) -> u64 {
         let others = self.others(user);
@@ -91,7 +92,7 @@ impl Shape {
         count / others * self.senders as u64 + place + u64::from(own)
     }
 
-    /// The user who sends this message of the room, and its target.
+    /// The user who sends the message with this number in the room, and the target of the message.
     fn to(self, room: usize, message: u64) -> (usize, Target) {
         let place = message as usize % self.senders;
         let user = room * self.size + place;
@@ -106,21 +107,21 @@ impl Shape {
     }
 }
 
-/// The messages of several runs over the same connections.
+/// The traffic of several runs over the same connections.
 pub(crate) struct Traffic<'a> {
     server: &'a dyn Server,
     shape: Shape,
-    /// Number of messages sent in each room.
+    /// How many messages were sent in each room so far.
     sent: Vec<u64>,
 }
 
 impl<'a> Traffic<'a> {
-    /// Traffic between users who are connected already.
+    /// Prepares traffic between users who are already connected.
     pub(crate) fn new(server: &'a dyn Server, shape: Shape) -> Self {
         Self { server, shape, sent: vec![0; shape.rooms] }
     }
 
-    /// Sends for `time` and waits for the last delivery.
+    /// Sends for `time`, and then waits for the last delivery.
     ///
     /// # Errors
     /// A message was lost, duplicated or delivered out of order, or a connection was closed.
@@ -148,7 +149,7 @@ impl<'a> Traffic<'a> {
         let end = Sample::now(server, &run.borrow())?;
         let start = start.unwrap_or_else(|| end.clone());
         load.run_until(&mut on_event, || run.borrow().is_complete())?;
-        // The next run must start with the first sender.
+        // Rounds up to whole rounds, because the next run must start with the first sender.
         self.sent.iter_mut().for_each(|sent| *sent = sent.next_multiple_of(self.shape.senders as u64));
         let count = (end.delivered - start.delivered) as f64;
         let took = (end.at - start.at).as_secs_f64();
@@ -161,12 +162,12 @@ impl<'a> Traffic<'a> {
         })
     }
 
-    /// Sends the messages that are due; `due` has pairs of room and count.
+    /// Sends the messages that are due. `due` has the number of messages for each room.
     fn send(&mut self, load: &mut Load, due: &[(usize, u64)]) -> anyhow::Result<()> {
         for &(room, count) in due {
             let numbers = self.sent[room]..self.sent[room] + count;
             self.sent[room] = numbers.end;
-            // All messages of one sender are written at once.
+            // All messages of a sender are written in one call.
             for place in numbers.clone().take(self.shape.senders) {
                 let texts: Vec<String> = numbers
                     .clone()
@@ -184,12 +185,12 @@ impl<'a> Traffic<'a> {
     }
 }
 
-/// Counters at a moment of a run.
+/// Counters at one moment of a run; a measurement is the difference of two samples.
 #[derive(Debug, Clone)]
 struct Sample {
     at: Instant,
     delivered: u64,
-    /// The processor times of the server and the load so far, in seconds.
+    /// The processor times that the server and the load have used so far, in seconds.
     server: f64,
     load: f64,
 }
@@ -206,13 +207,13 @@ impl Sample {
     }
 }
 
-/// Messages sent in a room, and their deliveries.
+/// The messages that were sent in a room, and their deliveries.
 struct Room {
     /// The number of the first message in this run.
     first: u64,
-    /// When each message was due.
+    /// When each message of the run was to be sent.
     due: Vec<Duration>,
-    /// How many users received each of the incomplete rounds; the first of them is round `complete`.
+    /// How many users have received each incomplete round. The first of these rounds has the number `complete`.
     receipts: VecDeque<u64>,
     complete: u64,
 }
@@ -222,9 +223,9 @@ struct Run<'a> {
     shape: Shape,
     started: Instant,
     rooms: Vec<Room>,
-    /// How many messages each user received.
+    /// How many messages each user has received.
     received: Vec<u64>,
-    /// How many messages each user received from each sender of its room.
+    /// How many messages each user has received from each sender of its room.
     received_from: Vec<u64>,
     sent: u64,
     delivered: u64,
@@ -272,11 +273,11 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Checks and counts a delivery. Without numbers in its messages, a server is assumed to keep the order.
+    /// Checks and counts a delivery. If a server's messages have no numbers, the order is taken to be right.
     fn deliver(&mut self, user: usize, stamped: Option<u64>) -> anyhow::Result<()> {
         let (shape, number) = (self.shape, user / self.shape.size);
         let room = &mut self.rooms[number];
-        // Some servers also send a user's own messages back.
+        // Some servers also send a user its own messages, which do not count.
         if shape.others(user) == 0 {
             return Ok(());
         }
@@ -319,7 +320,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Determines how many messages are due in each room, and records when each was due.
+    /// Determines how many messages are to be sent now in each room, and records the time for each.
     fn due(&mut self, pace: Pace) -> Vec<(usize, u64)> {
         let (now, senders) = (self.started.elapsed(), self.shape.senders as u64);
         let before: Vec<usize> = self.rooms.iter().map(|room| room.due.len()).collect();

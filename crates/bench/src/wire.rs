@@ -1,5 +1,5 @@
-//! WebSocket frames (RFC 6455) of a client, without I/O, as far as a load generator needs them: text frames without fragments,
-//! pings and close frames.
+//! A client's WebSocket frames (RFC 6455), without I/O. Only what a load generator needs: text frames without fragments, pings and
+//! close frames.
 
 use memchr::memmem;
 
@@ -23,7 +23,7 @@ pub(crate) enum Incoming<'a> {
     Close(Option<u16>),
 }
 
-/// The handshake's request (RFC 6455 section 4.1). `headers` are whole lines.
+/// The request of the handshake (RFC 6455 section 4.1). `headers` are complete header lines.
 pub(crate) fn request(path: &str, headers: &str) -> Vec<u8> {
     format!(
         "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -32,7 +32,7 @@ pub(crate) fn request(path: &str, headers: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The length of the handshake's response, once it is complete; an error if the server refused.
+/// The length of the handshake's response once it is complete, `None` before that. An error if the server refused the handshake.
 pub(crate) fn response(input: &[u8]) -> Result<Option<usize>, String> {
     let Some(end) = memmem::find(input, b"\r\n\r\n") else { return Ok(None) };
     if input.starts_with(b"HTTP/1.1 101") {
@@ -42,12 +42,12 @@ pub(crate) fn response(input: &[u8]) -> Result<Option<usize>, String> {
     }
 }
 
-/// Appends a text frame.
+/// Appends a text frame to `out`.
 pub(crate) fn text(out: &mut Vec<u8>, payload: &[u8]) {
     frame(out, TEXT, payload);
 }
 
-/// Appends the answer to a ping.
+/// Appends a pong, the answer to a ping, to `out`.
 pub(crate) fn pong(out: &mut Vec<u8>, payload: &[u8]) {
     frame(out, PONG, payload);
 }
@@ -71,12 +71,12 @@ fn frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     mask(&mut out[start..]);
 }
 
-/// Masks or unmasks.
+/// Masks a payload, or removes the mask: it is the same operation.
 pub(crate) fn mask(payload: &mut [u8]) {
     payload.iter_mut().zip(MASK.iter().cycle()).for_each(|(byte, key)| *byte ^= key);
 }
 
-/// The first frame of `input` and its length; `None` while it is incomplete.
+/// Decodes the first frame of `input`. Returns it with its length, or `None` while it is incomplete.
 pub(crate) fn decode(input: &[u8]) -> Result<Option<(Incoming<'_>, usize)>, String> {
     let [first, second, rest @ ..] = input else { return Ok(None) };
     let (len, start) = match (second & 0x7f, rest) {
@@ -115,7 +115,7 @@ mod tests {
             let payload = vec![b'x'; len];
             let mut frame = Vec::new();
             text(&mut frame, &payload);
-            // Removes the mask, because frames of a server have none.
+            // Removes the mask, because frames of a server have no mask.
             let head = frame.len() - len - 4;
             frame.drain(head..head + 4);
             frame[1] &= 0x7f;

@@ -1,4 +1,4 @@
-//! The program, as `make bench` runs it. It measures the `switchboard` beside it, which a build of the workspace has made.
+//! Runs the program as `make bench` does. It measures the `switchboard` beside it, which a build of the workspace has made.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! The baseline of an acknowledgement: appends the same bytes to a file, syncs it by `fdatasync` once for all queued messages,
+//! The least time for an acknowledgement: appends the same bytes to a file, syncs it by `fdatasync` once for all queued messages,
 //! and acknowledges them, without a database and a network.
 
 use std::fs::{File, OpenOptions};
@@ -13,29 +13,29 @@ use hdrhistogram::Histogram;
 use crate::clock::{self, latencies};
 use crate::process::{self, LOAD_CORE, SERVER_CORE};
 
-/// The most messages in a commit; the same as in Switchboard.
+/// The most messages that one commit contains; the same limit as in Switchboard.
 const MAX_BATCH: usize = 1_024;
 
-/// Time before the measurement starts.
+/// How long messages are sent before the measurement starts.
 pub(crate) const FLOOR_WARM_UP: Duration = Duration::from_millis(300);
 
-/// A message of one of the senders.
+/// A message that one of the senders wrote.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Message {
-    /// The sender's number, from 0.
+    /// The number of the sender, from 0.
     pub(crate) sender: usize,
-    /// The message's number among those of the sender.
+    /// The number of the message among those of its sender.
     pub(crate) number: u64,
     sent: Instant,
 }
 
-/// A way to make a batch durable.
+/// A storage that makes batches of messages durable.
 pub(crate) trait Commit: Send {
-    /// Returns once the batch is on stable storage.
+    /// Makes the batch durable; returns once it is on stable storage.
     fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()>;
 }
 
-/// The acknowledgements of a run.
+/// The measured rate and latency of acknowledgements.
 #[derive(Debug)]
 pub(crate) struct Acks {
     /// Acknowledgements a second.
@@ -44,7 +44,7 @@ pub(crate) struct Acks {
     pub(crate) latency: Histogram<u64>,
 }
 
-/// A file to which batches are appended.
+/// A file to which batches are appended and synced.
 pub(crate) struct Append {
     file: File,
     text: String,
@@ -52,7 +52,7 @@ pub(crate) struct Append {
 }
 
 impl Append {
-    /// Appends messages of `len` bytes.
+    /// Creates the file. Each message takes `len` bytes.
     pub(crate) fn new(directory: &Path, len: usize) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(directory.join("log"))?;
         Ok(Self { file, text: "x".repeat(len), buffer: Vec::new() })

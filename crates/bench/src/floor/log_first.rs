@@ -13,13 +13,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::append::{Commit, Message};
 use super::sqlite::Sqlite;
 
-/// How many batches the view may be behind the log; beyond that the log waits for the view.
+/// How many batches the view may lag behind the log; if it lags further, the log waits for the view.
 const MAX_LAG: usize = 64;
 
-/// About how many messages one transaction of the view has at most.
+/// A transaction that updates the view takes no further batch once it has this many messages.
 const MAX_VIEW_BATCH: usize = 4_096;
 
-/// The log, and the thread that updates the view.
+/// The log (a file), and the thread that updates the view (SQLite).
 pub(crate) struct LogFirst {
     file: File,
     buffer: Vec<u8>,
@@ -33,7 +33,7 @@ struct View {
 }
 
 impl LogFirst {
-    /// Creates both for this many senders; `len` is the length of a text.
+    /// Creates the log and the view for this many senders; `len` is the length of a message's text in bytes.
     pub(crate) fn new(directory: &Path, senders: usize, len: usize) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(directory.join("first.log"))?;
         let sqlite = Sqlite::unsynced(&directory.join("view.db"), senders, len)?;
@@ -47,7 +47,7 @@ impl Commit for LogFirst {
     fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()> {
         self.buffer.clear();
         for Message { sender, number, .. } in batch {
-            // A record: its length and checksum, then its bytes.
+            // Each record of the log is its length and checksum, followed by its bytes.
             let start = self.buffer.len();
             self.buffer.extend([0; 8]);
             write!(self.buffer, r#"{{"conversation":"@u{sender}","from":"u{sender}","seq":{number},"#)?;
@@ -64,7 +64,7 @@ impl Commit for LogFirst {
 }
 
 impl Drop for LogFirst {
-    /// Waits until the view has caught up.
+    /// Waits until the view contains everything in the log.
     fn drop(&mut self) {
         if let Some(View { ahead, thread }) = self.view.take() {
             drop(ahead);

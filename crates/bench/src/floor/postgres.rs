@@ -15,7 +15,7 @@ use tokio_postgres::{Client, NoTls, Statement};
 
 use super::append::{Commit, Message};
 
-/// A database for one measurement; dropped afterwards.
+/// A database for one measurement, which is deleted afterwards.
 pub(crate) struct Database {
     server: Link,
     name: String,
@@ -38,7 +38,7 @@ impl Database {
         &self.url
     }
 
-    /// Creates Switchboard's tables, with a conversation and a member for each sender.
+    /// Creates Switchboard's tables, with a conversation and a member for each sender. Returns a connection to the database.
     fn fill(&self, senders: usize) -> anyhow::Result<Link> {
         let link = Link::open(&self.url)?;
         link.execute(switchboard_store::postgres::SCHEMA)?;
@@ -56,12 +56,12 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        // FORCE closes remaining connections. After an error only an unused database is left.
+        // FORCE closes connections that remain. If this fails, an unused database is left, which does no harm.
         let _ = self.server.execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name));
     }
 }
 
-/// A connection with the runtime of the thread that blocks on it.
+/// A database connection with the async runtime of the thread that blocks on it.
 struct Link {
     client: Client,
     runtime: Runtime,
@@ -87,7 +87,7 @@ impl Link {
     }
 }
 
-/// One writer with group commit.
+/// The baseline with group commit: one writer commits a whole batch.
 pub(crate) struct Postgres {
     link: Link,
     statements: [Statement; 5],
@@ -105,7 +105,7 @@ const MEMBERS: &str = "UPDATE members SET sent = sent + k
 const COMMIT: &str = "COMMIT";
 
 impl Postgres {
-    /// Prepares the tables and statements; `len` is the length of a text.
+    /// Creates the tables and prepares the statements; `len` is the length of a message's text in bytes.
     pub(crate) fn new(database: &Database, senders: usize, len: usize) -> anyhow::Result<Self> {
         let link = database.fill(senders)?;
         let client = &link.client;
@@ -126,13 +126,13 @@ impl Commit for Postgres {
         let at = 1_763_899_200_000_i64;
         let senders: Vec<_> = batch.iter().map(|message| message.sender as i64).collect();
         let seqs: Vec<_> = batch.iter().map(|message| message.number as i64 + 1).collect();
-        // A sender waits for each acknowledgement, so it has at most one message in a batch.
+        // A sender waits for each acknowledgement, so a batch contains at most one message of each sender.
         let ones = vec![1_i64; batch.len()];
         let [begin, events, conversations, members, commit] = &self.statements;
         let client = &self.link.client;
         let run = async |statement, values: &[&(dyn ToSql + Sync)]| client.execute(statement, values).await;
         self.link.runtime.block_on(async {
-            // The statements are sent together, because they are polled together.
+            // The futures are polled together, so that the statements are sent together, in one round trip.
             tokio::try_join!(
                 async { run(begin, &[]).await },
                 async { run(events, &[&senders, &seqs, &at, &self.body]).await },
@@ -149,15 +149,15 @@ fn text(len: usize) -> String {
     format!(r#"{{"text":"{}"}}"#, "x".repeat(len))
 }
 
-/// The results of `pgbench`.
+/// The measured results of `pgbench`.
 pub(crate) struct Pgbench {
-    /// Transactions a second.
+    /// Transactions per second.
     pub(crate) rate: f64,
-    /// Mean duration of a transaction, in milliseconds.
+    /// The mean duration of a transaction, in milliseconds.
     pub(crate) mean: f64,
 }
 
-/// Runs `pgbench`, if it is installed: a transaction for each message, and a connection for each sender.
+/// Runs `pgbench`: a transaction for each message, and a connection for each sender. Returns no results if it is not installed.
 pub(crate) fn pgbench(
     database: &Database,
     senders: usize,
@@ -194,7 +194,7 @@ COMMIT;
     Ok(Some(Pgbench { rate, mean }))
 }
 
-/// Finds a program of PostgreSQL: in PATH, or in Debian's directories, the newest version first.
+/// Finds a program of PostgreSQL: in PATH, or in Debian's directories, where the newest version comes first.
 fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<_> = std::env::split_paths(&path).collect();

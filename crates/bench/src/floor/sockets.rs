@@ -1,4 +1,4 @@
-//! The baseline of delivery: one thread with one epoll loop, which encodes frames in advance and calls `writev` once for each
+//! The least cost of delivery: one thread with one epoll loop, which encodes frames in advance and calls `writev` once for each
 //! connection and wake-up. It stores nothing, routes nothing and checks nothing.
 
 use std::io::{ErrorKind, IoSlice, Read as _, Write as _};
@@ -13,16 +13,16 @@ use crate::process::{Process, SERVER_CORE};
 use crate::server::{Meaning, OnMeaning, Server, Target};
 use crate::{stamp, switchboard, wire};
 
-/// Frames in one `writev`, as in Switchboard's server.
+/// The most frames in one `writev`, as in Switchboard's server.
 const MAX_SLICES: usize = 64;
 
 const LISTENER: Token = Token(usize::MAX);
 
-/// The baseline of delivery as a server in its own process.
+/// The baseline of delivery, which runs as a server in its own process.
 pub(crate) struct Sockets(Process);
 
 impl Sockets {
-    /// `len` is the length of a message's text; rooms have `size` users.
+    /// Starts the server. `len` is the length of a message's text in bytes; each room has `size` users.
     pub(crate) fn start(len: usize, size: usize) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["floor", "--len", &len.to_string(), "--size", &size.to_string()]);
@@ -43,17 +43,17 @@ impl Server for Sockets {
         wire::request("/", "")
     }
 
-    /// The greeting is the number of the room.
+    /// The first frame of a client contains only the number of its room.
     fn greeting(&self, _: usize, room: usize) -> String {
         room.to_string()
     }
 
-    /// All frames are the same.
+    /// The frame `welcome` answers the greeting; all other frames are deliveries, and all of these are the same.
     fn decode(&self, _: usize, frame: &[u8], tell: &mut OnMeaning<'_>) -> anyhow::Result<()> {
         tell(if frame == b"welcome" { Meaning::Ready } else { Meaning::Delivered(None) })
     }
 
-    /// The same frame as for Switchboard.
+    /// The same frame that a client of Switchboard sends.
     fn message(&self, to: Target, id: u64, text: &str) -> String {
         switchboard::message(&switchboard::name(to), id, text)
     }
@@ -61,13 +61,13 @@ impl Server for Sockets {
 
 struct Connection {
     stream: TcpStream,
-    /// The room of the connection; `None` until the greeting has named it.
+    /// The number of the connection's room; `None` until the client's greeting has named it.
     room: Option<usize>,
-    /// Bytes of frames that have yet to be written to the connection.
+    /// How many bytes of frames are still to be written to the connection.
     pending: usize,
 }
 
-/// Serves until it is killed. `len` is the length of a message's text, and `size` that of a room.
+/// Runs the server until its process is killed. `len` is the length of a message's text, and `size` the number of users in a room.
 #[expect(clippy::print_stdout, reason = "the parent process reads the address from stdout")]
 pub(crate) fn serve(len: usize, size: usize) -> anyhow::Result<()> {
     let mut listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
@@ -91,7 +91,7 @@ pub(crate) fn serve(len: usize, size: usize) -> anyhow::Result<()> {
     }
 }
 
-/// A frame in Switchboard's format.
+/// The frame of a delivery, in Switchboard's format.
 fn delivery(len: usize) -> Vec<u8> {
     let text = stamp::text(0, len);
     let event = format!(
@@ -106,9 +106,9 @@ fn delivery(len: usize) -> Vec<u8> {
 struct Floor {
     frame: Vec<u8>,
     size: usize,
-    /// The connections of each room.
+    /// The connections in each room, by the number of the room.
     rooms: Vec<Vec<usize>>,
-    /// Connections with pending bytes.
+    /// Connections to which bytes are still to be written.
     waiting: Vec<usize>,
     connections: Vec<Option<Connection>>,
 }
@@ -152,7 +152,7 @@ impl Floor {
         Ok(())
     }
 
-    /// Queues `count` frames for every connection of the room except the sender's.
+    /// Queues `count` frames for every connection of the room except the sender's (`from`).
     fn enqueue(&mut self, room: usize, from: usize, count: usize) {
         for &n in self.rooms[room].iter().filter(|n| **n != from) {
             let Some(connection) = &mut self.connections[n] else { continue };
@@ -177,7 +177,7 @@ impl Floor {
 }
 
 impl Connection {
-    /// Answers the handshake, and then the greeting, which names the room.
+    /// Answers the handshake, and after it the greeting. Returns the number of the room if `input` was the greeting.
     fn greet(&mut self, input: &[u8]) -> anyhow::Result<Option<usize>> {
         if input.starts_with(b"GET ") {
             self.stream.write_all(
@@ -209,7 +209,7 @@ impl Connection {
     }
 }
 
-/// The number of frames. None is incomplete: the load writes them in one call, and they are far shorter than the buffer.
+/// Counts the frames in `input`. None is incomplete, because the load writes them in one call and they fit the buffer.
 fn frames(mut input: &[u8]) -> usize {
     let mut count = 0;
     // The four bytes of the mask follow the length.

@@ -1,4 +1,4 @@
-//! The baseline of an acknowledgement by SQLite: changes the rows that a message must change in Switchboard's tables, with
+//! The least time in which SQLite makes a message durable: writes the rows that Switchboard writes for a message, with
 //! `synchronous=FULL` and group commit, but without checks and a network.
 
 use std::path::Path;
@@ -8,21 +8,21 @@ use switchboard_store::sqlite;
 
 use super::append::{Commit, Message};
 
-/// The database, with a conversation and a member for each sender.
+/// A database that has Switchboard's tables, with a conversation and a member for each sender.
 pub(crate) struct Sqlite {
     db: Connection,
     body: String,
 }
 
 impl Sqlite {
-    /// A database that is not synced, for a view that can be rebuilt from the log.
+    /// Creates a database whose writes are not synced, for data that can be rebuilt from a log.
     pub(crate) fn unsynced(file: &Path, senders: usize, len: usize) -> anyhow::Result<Self> {
         let sqlite = Self::new(file, senders, len)?;
         sqlite.db.execute_batch("PRAGMA synchronous = OFF")?;
         Ok(sqlite)
     }
 
-    /// A database with Switchboard's tables and settings; `len` is the length of a text.
+    /// Creates a database with Switchboard's tables and settings; `len` is the length of a message's text in bytes.
     pub(crate) fn new(file: &Path, senders: usize, len: usize) -> anyhow::Result<Self> {
         let db = Connection::open(file)?;
         db.execute_batch(sqlite::SETTINGS)?;

@@ -13,7 +13,7 @@ use crate::stamp::{self, number_after};
 use crate::switchboard::{self, SECRET};
 use crate::wire;
 
-/// The ids of a client's first two commands; those of messages follow.
+/// The ids of a client's first two commands. Messages have higher ids.
 const CONNECT: u64 = 1;
 const SUBSCRIBE: u64 = 2;
 
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     fn lines_of_centrifugo_are_decoded() {
         let decode = |line: &str| decode_line(line.as_bytes()).expect("not a refusal");
-        // Replies of Centrifugo 6.9.
+        // These replies were recorded from Centrifugo 6.9.
         assert_eq!(
             decode(r#"{"id":1,"connect":{"client":"402599f2","version":"0.0.0 OSS","ping":25}}"#),
             Meaning::Other

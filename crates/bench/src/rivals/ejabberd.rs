@@ -20,12 +20,12 @@ use crate::{stamp, wire};
 
 const OPEN: &str = r#"<open xmlns="urn:ietf:params:xml:ns:xmpp-framing" to="localhost" version="1.0"/>"#;
 
-/// Debian's directory of ejabberd's Erlang libraries, below that of the architecture.
+/// Debian has a directory for each architecture here, and in it the directory of ejabberd's Erlang libraries.
 const LIBRARIES: &str = "/usr/lib";
 
 pub(super) struct Ejabberd {
     process: Process,
-    /// The room of each user.
+    /// The room that each user has joined.
     rooms: RefCell<BTreeMap<usize, usize>>,
     _data: TempDir,
 }
@@ -36,18 +36,18 @@ impl Ejabberd {
         let spool = std::path::absolute(data.path())?;
         let template = std::fs::read_to_string(directory.join("ejabberd.yml"))?;
         let config = spool.join("ejabberd.yml");
-        // Like `ejabberdctl foreground`, but without a node name, and as the current user.
+        // Starts ejabberd as `ejabberdctl foreground` does, but without a node name, and as the current user.
         let mut command = Command::new("erl");
         command.args(["+K", "true", "+P", "250000", "-noinput", "-mnesia", "dir"]);
         command.arg(format!("\"{}\"", spool.join("mnesia").display()));
         command.args(["-s", "ejabberd"]).current_dir(&spool);
         command.env("ERL_LIBS", libraries()?).env("EJABBERD_CONFIG_PATH", &config);
         command.env("EJABBERD_LOG_PATH", spool.join("ejabberd.log"));
-        // Errors are in the log; stderr would only repeat the shutdown.
+        // ejabberd's log has the errors; on stderr it prints only that it is stopping.
         command.env("HOME", &spool).stderr(Stdio::null());
         let written = |port: u16| std::fs::write(&config, template.replace("$PORT", &port.to_string()));
         let process = Process::start_on_port(cores, |port| {
-            // If the file cannot be written, ejabberd reports that it is missing.
+            // If the file cannot be written, ejabberd reports that its configuration is missing.
             let _ = written(port);
             command
         })?;
@@ -55,7 +55,7 @@ impl Ejabberd {
     }
 }
 
-/// Finds the directory of libraries that contains ejabberd.
+/// Finds Debian's directory of libraries that contains ejabberd.
 fn libraries() -> anyhow::Result<PathBuf> {
     let is_ejabberd = |entry: DirEntry| entry.file_name().to_string_lossy().starts_with("ejabberd-");
     let has =
@@ -98,17 +98,17 @@ impl Server for Ejabberd {
 fn decode_frame(frame: &[u8], user: usize, room: usize) -> anyhow::Result<Meaning> {
     let has = |what: &str| memmem::find(frame, what.as_bytes()).is_some();
     Ok(if frame.starts_with(b"<message") {
-        // The room's subject and notices have no number.
+        // The room's subject and its notices contain no number, so they are not deliveries.
         stamp::find(frame).map_or(Meaning::Other, |number| Meaning::Delivered(Some(number)))
     } else if frame.starts_with(b"<presence") {
-        // Status 110: the user's own presence (XEP-0045 section 7.2.2).
+        // Status 110 marks the presence of the client's own user: the room was joined (XEP-0045 section 7.2.2).
         if has("code='110'") { Meaning::Ready } else { Meaning::Other }
     } else if has("urn:ietf:params:xml:ns:xmpp-bind") && has("<stream:features") {
         Meaning::MustAnswer(
             r#"<iq type="set" id="bind"><bind xmlns="urn:ietf:params:xml:ns:xmpp-bind"/></iq>"#.to_owned(),
         )
     } else if has("<stream:features") {
-        // The user's name and the password `x`: NUL, name, NUL, password in Base64 (RFC 4616).
+        // NUL, the user's name, NUL, and the password `x`, in Base64 (RFC 4616).
         let secret = BASE64_STANDARD.encode(format!("\0u{user}\0x"));
         Meaning::MustAnswer(format!(
             r#"<auth xmlns="urn:ietf:params:xml:ns:xmpp-sasl" mechanism="PLAIN">{secret}</auth>"#
@@ -141,7 +141,7 @@ mod tests {
             Meaning::MustAnswer(next) => next,
             other => panic!("{other:?}"),
         };
-        // Frames of ejabberd 23.01, in their order, shortened.
+        // These frames were recorded from ejabberd 23.01, in this order, and shortened.
         let first = "<stream:features xmlns:stream='http://etherx.jabber.org/streams'><mechanisms \
                      xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms></stream:features>";
         assert!(wants(first).contains(&BASE64_STANDARD.encode("\0u7\0x")));

@@ -14,7 +14,7 @@ fn launch(directory: &Path, script: &str, cores: &[usize]) -> anyhow::Result<Pro
     Process::start(&mut command, cores)
 }
 
-/// Socket.IO: its own protocol (socket.io/docs/v4/socket-io-protocol) within that of Engine.IO.
+/// Socket.IO: its protocol (socket.io/docs/v4/socket-io-protocol) is inside that of Engine.IO.
 pub(super) struct SocketIo(Process);
 
 impl SocketIo {
@@ -51,7 +51,8 @@ impl Server for SocketIo {
     }
 }
 
-/// Packets: 4 is a message of Engine.IO; within it 0 is CONNECT, 2 EVENT, 3 ACK and 4 CONNECT_ERROR.
+/// The first digit of a frame is Engine.IO's: 4 is a message. The second is Socket.IO's: 0 CONNECT, 2 EVENT, 3 ACK, 4
+/// CONNECT_ERROR.
 fn decode_socket_io(frame: &[u8]) -> anyhow::Result<Meaning> {
     Ok(match frame {
         [b'4', b'2', ..] => Meaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX))),
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn frames_of_socket_io_are_decoded() {
         let decode = |frame: &str| decode_socket_io(frame.as_bytes()).expect("not a refusal");
-        // Frames of Socket.IO 4.8.
+        // These frames were recorded from Socket.IO 4.8.
         assert_eq!(
             decode(r#"0{"sid":"L4iQIo6Gy3yrct0fAAAA","upgrades":[],"pingInterval":25000}"#),
             Meaning::Other

@@ -20,7 +20,7 @@ use crate::stamp;
 use crate::switchboard::Switchboard;
 use crate::traffic::TEXT_BYTES;
 
-/// Bytes of a message in the log besides its text.
+/// The bytes that a message takes in the log besides its text.
 const OVERHEAD_BYTES: usize = 100;
 
 pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Result<()> {
@@ -51,7 +51,7 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
     Ok(())
 }
 
-/// Adds the figures to the report. `cpu` is the server's processor time for each message, in microseconds.
+/// Adds rate and latency to the report. `cpu` is the server's processor time for each message, in microseconds.
 pub(super) fn report_acks(
     context: &mut Context<'_>,
     subject: &str,
@@ -70,11 +70,11 @@ pub(super) fn report_acks(
 
 #[derive(Debug, Clone)]
 struct Sender {
-    /// Number of messages sent.
+    /// The number of messages that the sender has sent.
     sent: u64,
     /// When the last message was sent.
     last: Instant,
-    /// Number of the last message in its conversation, if the server reports it.
+    /// The seq of the last message in its conversation; `None` if the server does not report it.
     seq: Option<u64>,
 }
 
@@ -95,7 +95,7 @@ impl Senders<'_> {
         *last = clock::now();
         let text = stamp::text(*sent, TEXT_BYTES);
         *sent += 1;
-        // The receiver is a user who is not connected.
+        // The receiver is a user who is not connected, so that nothing is delivered.
         let to = Target::User(user + count);
         self.server.message(to, *sent, &text)
     }
@@ -124,8 +124,8 @@ impl Senders<'_> {
 /// Measures acknowledgements over sockets, and the server's processor time for each, in microseconds. Every sender writes to
 /// another conversation, which is the most expensive case.
 pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> anyhow::Result<(Acks, f64)> {
-    // The scheduler chooses the core of the load. If the load was bound to one core, threads of the server would run there, too,
-    // and the scheduler moves a busy thread to another core only after half a millisecond.
+    // The scheduler chooses the core of the load. If the load was bound to one core, the server's threads would run there, too, and
+    // the scheduler moves a busy thread to another core only after half a millisecond.
     process::pin(BOTH_CORES)?;
     let mut load = Load::new()?;
     server::join(server, &mut load, 0..senders, 1)?;

@@ -11,25 +11,25 @@ use crate::server::{self, Server};
 use crate::switchboard::Switchboard;
 use crate::traffic::{Pace, RunResult, Shape, TEXT_BYTES, Traffic};
 
-/// One sender and many receivers.
+/// Measures one sender and many receivers in one room.
 pub(crate) fn one_to_many(context: &mut Context<'_>, receivers: usize) -> anyhow::Result<()> {
     let shape = Shape { rooms: 1, size: receivers + 1, senders: 1, direct: false };
     run(context, &format!("fanout, 1 to {receivers}"), shape, &[16, 1])
 }
 
-/// Rooms in which every user sends.
+/// Measures rooms in which every user sends.
 pub(crate) fn rooms(context: &mut Context<'_>, rooms: usize, size: usize) -> anyhow::Result<()> {
     let shape = Shape { rooms, size, senders: size, direct: false };
     run(context, &format!("{rooms} rooms of {size}, all to all"), shape, &[1])
 }
 
-/// Direct conversations. With more messages in flight in each, the writer's queue would be full and the server refuse some.
+/// Measures direct conversations. Few messages are in flight, because more would fill the writer's queue and be refused.
 pub(crate) fn pairs(context: &mut Context<'_>, pairs: usize) -> anyhow::Result<()> {
     let shape = Shape { rooms: pairs, size: 2, senders: 2, direct: true };
     run(context, &format!("direct, {pairs} pairs"), shape, &[1])
 }
 
-/// The first of `in_flight` determines the server's highest rate.
+/// `in_flight`: how many rounds are in flight in each measurement. The first measurement determines the server's highest rate.
 fn run(context: &mut Context<'_>, name: &str, shape: Shape, in_flight: &[u64]) -> anyhow::Result<()> {
     for round in 1..=context.rounds {
         context.progress(&format!("{name}: round {round} of {}", context.rounds));
@@ -48,7 +48,7 @@ fn run(context: &mut Context<'_>, name: &str, shape: Shape, in_flight: &[u64]) -
     Ok(())
 }
 
-/// Measures all figures of one server.
+/// Makes all measurements of one server.
 fn measure(
     context: &mut Context<'_>,
     server: &dyn Server,
@@ -76,7 +76,7 @@ fn measure(
     Ok(())
 }
 
-/// Measures with a fixed number of rounds in flight; reports the result, and returns it.
+/// Measures with a fixed number of rounds in flight. Adds the result to the report and returns it.
 pub(crate) fn closed(
     context: &mut Context<'_>,
     traffic: &mut Traffic<'_>,

@@ -1,4 +1,4 @@
-//! Checks that stored data do not slow down new messages: the same load with 1, 10 and 100 times as many messages stored.
+//! Checks that stored messages do not slow down new ones: the same load with 1, 10 and 100 times as many messages stored.
 
 use super::storm::{Client, reconnect};
 use super::{Context, ack};
@@ -10,25 +10,25 @@ use crate::stamp;
 use crate::switchboard::{Groups, Switchboard, message};
 use crate::traffic::TEXT_BYTES;
 
-/// Users of a group, who share rooms.
+/// The number of users in a group. They share their rooms.
 const GROWTH_GROUP_SIZE: usize = 10;
 
-/// Messages of a room.
+/// The number of messages that each room has.
 const MESSAGES_PER_ROOM: usize = 100;
 
-/// Groups at 1x: a thousand rooms, 100,000 messages.
+/// The number of groups at scale 1: a thousand rooms with 100,000 messages.
 const GROUPS: usize = 100;
 
-/// Groups whose users reconnect: all of them at 1x.
+/// The number of groups whose users reconnect: all groups at scale 1.
 const RECONNECTING_GROUPS: usize = 100;
 
-/// Senders of the acknowledgements, each in a group of its own.
+/// The number of users who send and wait for acknowledgements, each in another group.
 const SENDERS: usize = 64;
 
-/// Distance between the first message ids of two rounds. Ids are also keys, and a sender's keys must not repeat.
+/// The distance between the first message ids of two rounds. The ids are also idempotency keys, so a sender must not repeat them.
 const IDS_PER_ROUND: u64 = 10_000_000;
 
-/// Measures with each of `scales`, multiples of the smallest number of messages. The first of them is 1.
+/// Measures at each of `scales`, which multiply the smallest number of messages. The first scale is 1.
 pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result<()> {
     let mut servers = Vec::new();
     for &scale in scales {
@@ -65,7 +65,7 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
     Ok(())
 }
 
-/// Creates one group through the server, and copies the group's rows in the database.
+/// Creates one group through the server, and then copies the group's rows in the database.
 fn fill(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<()> {
     let one = Groups { users: GROWTH_GROUP_SIZE, size: GROWTH_GROUP_SIZE };
     one.fill(server)?;
@@ -80,8 +80,8 @@ fn fill(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<()> {
     server.restart()
 }
 
-/// Reconnects the users of some groups, spread over all groups, with cursors for all rooms of the user. One cursor is a message
-/// short, so each client receives one message. Returns microseconds of processor time for each client.
+/// Reconnects the users of some groups, spread over all groups. Each user sends cursors for all rooms, one of which lacks the last
+/// message, so each client receives one message. Returns the processor time for each client, in microseconds.
 fn resume(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f64> {
     let mut clients = Vec::new();
     for group in (0..RECONNECTING_GROUPS).map(|n| n * groups / RECONNECTING_GROUPS) {
@@ -102,7 +102,7 @@ fn resume(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f64> {
 /// rooms.
 struct Spread<'a, 'b> {
     server: &'a Switchboard<'b>,
-    /// Distance between the groups of two senders.
+    /// How many groups the groups of two successive senders are apart.
     stride: usize,
     ids: u64,
 }
@@ -128,8 +128,8 @@ impl Server for Spread<'_, '_> {
         self.server.decode(user, frame, emit)
     }
 
-    /// Sends to a room of the sender. `to` has the sender's number plus the number of senders, as the scenario numbers its
-    /// receivers.
+    /// Sends to a room of the sender. `to` is the sender's number plus the number of senders, because the scenario numbers
+    /// receivers after senders.
     fn message(&self, to: Target, id: u64, text: &str) -> String {
         let sender = match to {
             Target::User(user) => user - SENDERS,

@@ -1,4 +1,4 @@
-//! Idle connections: the memory of each, and the processor time of their pings.
+//! Idle connections: the memory that each needs, and the processor time of their pings.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use crate::report::Name;
 use crate::server::{self, Meaning, Server};
 use crate::switchboard::{Groups, Switchboard};
 
-/// Users of a group. A group of Switchboard's users shares ten rooms, one of other servers' users shares one.
+/// The number of users in a group. A group shares ten rooms on Switchboard, and one room on other servers.
 pub(crate) const GROUP_SIZE: usize = 50;
 
 /// How long pings are measured: each connection gets one every 30 s.
 const PING_WINDOW: Duration = Duration::from_secs(30);
 
-/// How long the allocator may take to return memory, and the server to close connections.
+/// How long the allocator has to return memory, and the server to close connections.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 
 /// How long a user without a connection counts as online and stays in memory: the default of `presence_grace`.
 const OFFLINE_GRACE: Duration = Duration::from_secs(5);
 
-/// `few` and `many` are numbers of connections. The memory of one connection is the growth between them, divided by their
-/// difference.
+/// `few` and `many` are numbers of connections. The memory of one connection is the growth from `few` to `many`, divided by the
+/// difference of these numbers.
 pub(crate) fn run(context: &mut Context<'_>, few: usize, many: usize) -> anyhow::Result<()> {
     for round in 1..=context.rounds {
         context.progress(&format!("idle: round {round} of {}", context.rounds));
@@ -38,7 +38,7 @@ pub(crate) fn run(context: &mut Context<'_>, few: usize, many: usize) -> anyhow:
     Ok(())
 }
 
-/// Measures all figures of one server. The measurement of pings takes half a minute.
+/// Makes all measurements of one server. The pings alone are measured for half a minute.
 fn measure(
     context: &mut Context<'_>,
     server: &dyn Server,
@@ -75,7 +75,7 @@ fn measure(
     Ok(())
 }
 
-/// Waits, and answers the server's pings meanwhile.
+/// Waits for `time`, and answers the server's pings meanwhile.
 fn wait(server: &dyn Server, load: &mut Load, time: Duration) -> anyhow::Result<()> {
     let begun = clock::now();
     let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut Replies| match event {

@@ -22,11 +22,11 @@ use crate::stamp;
 use crate::switchboard::{Groups, Switchboard, direct, message, name};
 use crate::traffic::TEXT_BYTES;
 
-/// Events a second. With 2,000 users and the shares below, each user sends a message every two and a half seconds, some 350
-/// times as often as people who send a hundred messages a day.
+/// How many events happen in a second. With 2,000 users and the shares below, each user sends a message every two and a half
+/// seconds, some 350 times as often as people who send a hundred messages a day.
 const EVENTS_PER_SECOND: u32 = 1_000;
 
-/// Shares of the events, in percent: direct messages, messages to a room, typing. The rest are read cursors.
+/// Shares of the events, in percent: direct messages, messages to a room, typing. The remaining events move read cursors.
 const DIRECT_PERCENT: u32 = 55;
 const ROOM_PERCENT: u32 = 25;
 const TYPING_PERCENT: u32 = 15;
@@ -34,7 +34,7 @@ const TYPING_PERCENT: u32 = 15;
 /// A device reconnects before each event whose number is a multiple of this.
 const EVENTS_PER_RECONNECT: u32 = 50;
 
-/// The seed of the random events, so that every run has the same ones.
+/// The seed of the random events, which are therefore the same in every run.
 const SEED: u64 = 7;
 
 pub(crate) fn run(context: &mut Context<'_>, users: usize) -> anyhow::Result<()> {
@@ -60,27 +60,28 @@ pub(crate) fn run(context: &mut Context<'_>, users: usize) -> anyhow::Result<()>
     Ok(())
 }
 
-/// A user with one device.
+/// A user, whose only device is simulated.
 struct User {
     connection: usize,
     /// Whether the connection has received `welcome`.
     online: bool,
-    /// The last event that the device has, by conversation.
+    /// The last event that the device has of each conversation.
     cursors: BTreeMap<String, u64>,
-    /// Unacknowledged messages, with their conversations.
+    /// Messages that are not acknowledged yet, each with its conversation.
     pending: BTreeMap<u64, String>,
-    /// The id of the device's last command.
+    /// The id of the last command that the device has sent.
     last: u64,
 }
 
 struct Day {
     users: Vec<User>,
-    /// The user of each connection.
+    /// The number of the user to whom each connection belongs.
     user_of: Vec<usize>,
     begun: Instant,
-    /// When each message was due.
+    /// When each message was to be sent, from which its latency counts.
     due: Vec<Duration>,
-    /// Events that all users together have still to receive; each user's own messages count by their acknowledgements.
+    /// How many events all users together have still to receive. For a user's own messages, the acknowledgement counts as the
+    /// event.
     awaited: u64,
     latency: Histogram<u64>,
 }
@@ -143,13 +144,13 @@ fn run_day(server: &Switchboard<'_>, load: &mut Load, groups: Groups, time: Dura
     Ok(day.into_inner())
 }
 
-/// The time at which an event is due.
+/// The time from the start of the day at which an event is to happen.
 fn due_at(event: u32) -> Duration {
     Duration::from_secs(1) * event / EVENTS_PER_SECOND
 }
 
 impl Day {
-    /// Closes the connection of a random device without unacknowledged messages, and opens another one.
+    /// Closes the connection of a random device that has no unacknowledged messages, and opens another connection for it.
     fn reconnect(&mut self, server: &Switchboard<'_>, load: &mut Load, rng: &mut Rng) {
         let place = self.random_online_user(rng);
         let user = &mut self.users[place];
@@ -172,7 +173,7 @@ impl Day {
         }
     }
 
-    /// A random event: the connection and the command.
+    /// Makes a random event. Returns the connection and the command to send.
     fn event(&mut self, groups: Groups, due: Duration, rng: &mut Rng) -> (usize, String) {
         let place = self.random_online_user(rng);
         let room = groups.rooms_of(place).nth(rng.usize(..Groups::ROOMS_PER_USER)).unwrap_or_default();

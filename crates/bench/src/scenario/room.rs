@@ -1,4 +1,4 @@
-//! A room with many offline members: a message must cost as much as in a room of its online members.
+//! Rooms with many offline members: a message must cost as little as in a room that has only the online members.
 
 use super::Context;
 use super::fanout::closed;
@@ -9,7 +9,7 @@ use crate::server::{self, Server as _};
 use crate::switchboard::Switchboard;
 use crate::traffic::{Shape, Traffic};
 
-/// Compares two rooms with `online` receivers and a sender: one without other members, and one of `members`.
+/// Compares two rooms with a sender and `online` receivers: one has no other members, the other has `members` members.
 pub(crate) fn run(context: &mut Context<'_>, online: usize, members: usize) -> anyhow::Result<()> {
     let shape = Shape { rooms: 1, size: online + 1, senders: 1, direct: false };
     let sizes = [online, members];

@@ -1,4 +1,4 @@
-//! Acknowledgements by a node on PostgreSQL, compared with PostgreSQL alone on the same rows.
+//! Acknowledgements by a node that stores in PostgreSQL, compared with PostgreSQL alone, which writes the same rows.
 
 use super::Context;
 use super::ack::{measure, report_acks};
@@ -9,7 +9,7 @@ use crate::report::Name;
 use crate::switchboard::Switchboard;
 use crate::traffic::TEXT_BYTES;
 
-/// Connections of `pgbench`: PostgreSQL's default limit is 100, and more of them only wait for each other.
+/// The most connections of `pgbench`. PostgreSQL's default limit is 100, and more connections would only wait for each other.
 const MAX_CLIENTS: usize = 64;
 
 pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! All clients reconnect at once: the server was killed, each client missed a message, and sends its cursors.
+//! All clients reconnect at once after the server was killed. Each has missed a message and sends its cursors.
 
 use std::cell::RefCell;
 
@@ -50,7 +50,7 @@ pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<(
     Ok(())
 }
 
-/// A client that missed one message.
+/// A client that has missed one message.
 #[derive(Debug)]
 pub(crate) struct Client {
     pub(crate) user: usize,
@@ -59,7 +59,7 @@ pub(crate) struct Client {
     pub(crate) awaits: u64,
 }
 
-/// Opens all connections, and waits until each client has received what it missed, and nothing else.
+/// Opens all connections, and waits until each client has received the missed message and nothing else.
 pub(crate) fn reconnect(server: &Switchboard<'_>, clients: &[Client]) -> anyhow::Result<()> {
     struct Back {
         has: Vec<bool>,

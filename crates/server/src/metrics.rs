@@ -27,7 +27,7 @@ pub struct Metrics {
     pub(crate) connections: Gauge,
     /// Counts the events that were stored.
     pub(crate) accepted: Counter,
-    /// Events queued for a connection as soon as they were published.
+    /// Live events queued for a connection, without a read of the log.
     pub(crate) delivered: Counter,
     /// Events queued for a connection after they were read from the log.
     pub(crate) replayed: Counter,

@@ -93,7 +93,7 @@ pub trait Connection: Any + Debug + Send + Sync {
     /// Whether a write of the connection was rejected since this epoch.
     fn is_stale(&self, epoch: WriteEpoch) -> bool;
 
-    /// Called by the writer when it rejects a write without a number. Makes the writes stale that the client submitted later.
+    /// Called by the writer when it rejects a write without a number. Makes the writes stale that were submitted after it.
     fn reject_write(&self);
 
     /// The highest numbers of the connection's stored and settled writes.

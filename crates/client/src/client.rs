@@ -1,4 +1,4 @@
-//! A connection to a server.
+//! The connection of a client to a server.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -21,8 +21,8 @@ use crate::{ClientError, wire};
 /// thousands of connections.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
-/// Most frames that [`Client::call`] queues for [`Client::next`]: several replays of the default length. Without a bound,
-/// a program that only calls `call` would fill the memory. Beyond: [`ClientError::Unread`].
+/// The most frames that [`Client::call`] queues for [`Client::next`]: several replays of the default length. Without a bound, a
+/// program that only uses `call` would fill the memory. Beyond it, `call` returns [`ClientError::Unread`].
 pub const MAX_UNREAD_FRAMES: usize = 65_536;
 
 /// How long [`Client::close`] waits for the server's close frame.
@@ -35,12 +35,12 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Client {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
-    /// Frames that arrived while a call waited for its answer.
+    /// Frames that arrived while a call waited for its answer, and that `next` will return.
     unread: VecDeque<ServerFrame>,
     last_id: i64,
-    /// The numbers of the writes; `None` if the client sends them without numbers.
+    /// The numbers of the writes; `None` if the client sends writes without numbers.
     writes: Option<Writes>,
-    /// The server's close frame, after it closed the connection.
+    /// What the server's close frame said; `None` until the connection has ended.
     closed: Option<Closed>,
     /// The delay before reconnecting, in milliseconds, if the server sent one.
     retry_after: Option<u64>,
@@ -74,12 +74,12 @@ impl Client {
         }
     }
 
-    /// Connects without sending `hello`, for tests that send their own.
+    /// Connects without sending `hello`, for tests that send their own first frame.
     pub async fn open(url: &str) -> Result<Self, ClientError> {
         let uri = url.parse().map_err(tungstenite::Error::from)?;
         let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
-        // Commands are small and a caller waits for the answer: Nagle's algorithm would only delay them.
+        // Nagle's algorithm would delay commands, which are small and whose answers callers wait for.
         let disable_nagle = true;
         let (socket, _) = connect_async_with_config(request, Some(config), disable_nagle).await?;
         Ok(Self {
@@ -143,9 +143,9 @@ impl Client {
         Ok(first..self.last_id + 1)
     }
 
-    /// Sends a write again that the server refused as retryable, with the number that it had: the server stores this write, and
-    /// those that were sent after it, only in the order of [`submit`](Self::submit). Wait for the `retry_after` of the first
-    /// refused write, and then send all refused writes again, in order.
+    /// Sends a write again that the server refused as retryable. The write keeps its number, because the server stores it and the
+    /// writes sent after it only in the order of [`submit`](Self::submit). Wait for the `retry_after` of the first refused write,
+    /// and then send all refused writes again, in order.
     ///
     /// The client gives a refused write up when the program submits a new write while no write waits for its answer. If a write
     /// that was given up is sent again, it gets a new number, which is also its new id.
@@ -176,12 +176,12 @@ impl Client {
         }
     }
 
-    /// The code with which the server closed the connection. `None` before the close frame was read, and if it had no code.
+    /// The code with which the server closed the connection. `None` until the close frame is read, and if it has no code.
     pub fn close_code(&self) -> Option<u16> {
         self.closed.as_ref()?.code
     }
 
-    /// The error that describes how the connection ended.
+    /// The error that tells how the connection ended.
     pub fn closed(&self) -> ClientError {
         self.closed.clone().unwrap_or_else(Closed::without_frame).into()
     }
@@ -199,7 +199,7 @@ impl Client {
         self.flush().await
     }
 
-    /// Sends a binary frame.
+    /// Sends a binary frame, which the server must refuse.
     pub async fn send_binary(&mut self, bytes: impl Into<Vec<u8>>) -> Result<(), ClientError> {
         self.write(Message::binary(bytes.into())).await?;
         self.flush().await
@@ -214,7 +214,7 @@ impl Client {
                 while self.read().await.is_some() {}
             }
         };
-        // The connection is over for this side even if the server does not answer in time.
+        // If the server does not answer in time, the connection is closed on this side all the same.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
     }
 
@@ -238,7 +238,7 @@ impl Client {
         Ok(self.socket.flush().await?)
     }
 
-    /// The next frame from the server; the end of the connection is an error.
+    /// Reads the next frame from the server. The end of the connection is an error.
     async fn receive(&mut self) -> Result<ServerFrame, ClientError> {
         match self.read().await {
             Some(frame) => frame,
@@ -263,7 +263,7 @@ impl Client {
                 Ok(Message::Binary(bytes)) => return Some(Err(wire::not_text(&bytes))),
                 Ok(Message::Close(frame)) => {
                     self.closed = Some(Closed::from(frame));
-                    // Sends the answer to the close frame. If that fails, the server has disconnected already.
+                    // Sends the answer to the close frame. If that fails, the server has already disconnected.
                     let _ = self.socket.flush().await;
                 }
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
@@ -284,7 +284,7 @@ impl Client {
 }
 
 impl Closed {
-    /// The connection ended without a close frame.
+    /// Describes a connection that ended without a close frame.
     fn without_frame() -> Self {
         Self { code: None, reason: "without a close frame".to_owned() }
     }

@@ -5,30 +5,30 @@ use tokio_tungstenite::tungstenite;
 
 use crate::Reconnect;
 
-/// Why a call, or the connection, failed.
+/// Why a call or the connection failed.
 ///
 /// The connection stays open after [`Refused`](Self::Refused), [`NotUnderstood`](Self::NotUnderstood) and
-/// [`Unread`](Self::Unread); after the others it has ended. Only after `Refused` with another code than `unavailable` is
-/// it certain that the command had no effect: after any other error, retry with the same `key`.
+/// [`Unread`](Self::Unread); after all other errors it has ended. Only after `Refused` with a code other than `unavailable` is it
+/// certain that the command had no effect. After any other error, retry with the same `key`.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The server answered with an `error` frame.
     #[error("{}: {}", .0.code.as_str(), .0.message)]
     Refused(Box<Failure>),
-    /// The server answered the WebSocket handshake with another HTTP status than 101.
+    /// The server answered the WebSocket handshake with an HTTP status other than 101.
     #[error("the server refused the connection with HTTP status {status}: {body}")]
     Handshake {
-        /// The status.
+        /// The HTTP status of the response.
         status: u16,
-        /// The part of the body that arrived together with the headers.
+        /// The part of the response's body that arrived together with its headers.
         body: String,
     },
     /// The server closed the connection.
     #[error("the server closed the connection{}: {reason}", .code.map_or_else(String::new, |n| format!(" ({n})")))]
     Closed {
-        /// The close code; `None` if the close frame had none, or there was no close frame.
+        /// The close code; `None` if the close frame had no code, or if there was no close frame.
         code: Option<u16>,
-        /// The reason in the close frame.
+        /// The reason that the close frame gave.
         reason: String,
     },
     /// DNS, TCP or the WebSocket framing failed.
@@ -39,7 +39,7 @@ pub enum ClientError {
     NotUnderstood {
         /// The beginning of the frame.
         frame: String,
-        /// The decoder's error.
+        /// The error that the JSON decoder returned.
         source: serde_json::Error,
     },
     /// [`Client::call`](crate::Client::call) has queued [`MAX_UNREAD_FRAMES`](crate::MAX_UNREAD_FRAMES). Read them with
@@ -54,7 +54,7 @@ impl ClientError {
         match self {
             Self::Refused(failure) => Reconnect::after_refusal(failure),
             Self::Closed { code, .. } => Reconnect::after_close(*code, None),
-            // A proxy refuses the handshake while the server behind it starts, so this may succeed later.
+            // Another attempt may succeed: for example, a proxy refuses the handshake while the server behind it starts.
             Self::Handshake { .. } | Self::Transport(_) | Self::NotUnderstood { .. } | Self::Unread(_) => {
                 Reconnect::Backoff
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use switchboard_protocol::CloseCode;
 use switchboard_protocol::reply::{Failure, Reply, ServerFrame};
 
-/// What to do after a connection ended, or could not be made.
+/// What to do after a connection has ended or could not be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reconnect {
     /// Do not reconnect: another attempt with the same `hello` would fail, too.
@@ -21,12 +21,12 @@ impl Reconnect {
         retry_after.map_or(Self::Backoff, |wait| Self::After(Duration::from_millis(wait)))
     }
 
-    /// The decision after `hello` was answered with `error`. It uses `retryable`, so it also works for an unknown code.
+    /// Decides after the server answered `hello` with `error`. It uses `retryable`, so it also works for an unknown code.
     pub(crate) fn after_refusal(failure: &Failure) -> Self {
         if failure.retryable { Self::after(failure.retry_after) } else { Self::Never }
     }
 
-    /// The decision after the server closed with `code`; `retry_after` is from the `bye` or `error` before.
+    /// Decides after the server closed with `code`. `retry_after` is from the `bye` or `error` before the close.
     pub(crate) fn after_close(code: Option<u16>, retry_after: Option<u64>) -> Self {
         if code.is_some_and(|code| !CloseCode::allows_reconnect(code)) {
             Self::Never
@@ -36,7 +36,7 @@ impl Reconnect {
     }
 }
 
-/// The delay before reconnecting in a `bye`, or in an `error` that answers no command.
+/// The delay before reconnecting that a `bye` contains, or an `error` that answers no command.
 pub(crate) fn delay(frame: &ServerFrame) -> Option<u64> {
     match frame {
         ServerFrame::Reply(Reply::Bye { retry_after }) => Some(*retry_after),

@@ -1,4 +1,4 @@
-//! Encodes commands to the text of frames and decodes the server's frames.
+//! Encodes commands as text frames, and decodes the server's frames.
 
 use serde::{Serialize, de};
 use serde_json::Value;
@@ -7,10 +7,10 @@ use switchboard_protocol::{Command, WriteNumber};
 
 use crate::ClientError;
 
-/// How many characters of an invalid frame an error shows.
+/// How many characters of an invalid frame an error message shows.
 const MAX_EXCERPT_CHARS: usize = 200;
 
-/// A command in its wire form, with `type` first.
+/// A command in its JSON form, in which `type` comes first.
 #[derive(Serialize)]
 struct Outgoing<'a> {
     #[serde(flatten)]
@@ -21,12 +21,12 @@ struct Outgoing<'a> {
     number: Option<WriteNumber>,
 }
 
-/// The text of a command's frame. Encoding cannot fail, because every map in a command has string keys.
+/// Encodes a command as the text of a frame. This cannot fail, because every map in a command has string keys.
 pub(crate) fn encode(command: &Command, id: Option<i64>, number: Option<WriteNumber>) -> String {
     serde_json::to_string(&Outgoing { command, id, number }).expect("a command has a JSON form")
 }
 
-/// Decodes a frame of the server; `None` if only a newer version knows its type.
+/// Decodes a frame of the server. Returns `None` if only a newer version knows the frame's type.
 pub(crate) fn decode(text: &str) -> Result<Option<ServerFrame>, ClientError> {
     serde_json::from_str(text).map(Some).or_else(|source| {
         let frame: Value = serde_json::from_str(text).unwrap_or_default();
@@ -45,7 +45,7 @@ pub(crate) fn no_answer(command: &Command) -> ClientError {
     not_understood(r#"{"type":"ok", …}"#, de::Error::custom(what))
 }
 
-/// The error for a binary frame, because the protocol has only text frames.
+/// The error for a binary frame, because the protocol uses text frames only.
 pub(crate) fn not_text(bytes: &[u8]) -> ClientError {
     not_understood(&String::from_utf8_lossy(bytes), de::Error::custom("a binary frame"))
 }

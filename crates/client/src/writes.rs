@@ -1,11 +1,12 @@
-//! The numbers of a connection's writes, with which the server stores them in order.
+//! Numbers the writes of a connection. By these numbers the server stores the writes in order.
 
 use std::collections::BTreeMap;
 
 use switchboard_protocol::reply::{Reply, ServerFrame};
 use switchboard_protocol::{CommandId, WriteNumber};
 
-/// The writes of a connection that are unsettled: neither stored nor refused for good. A write's number is its `id`.
+/// The unsettled writes of a connection: the server has neither stored them nor refused them for good. A write's number is its
+/// `id`.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
     /// The number of the last stored write.
@@ -15,15 +16,15 @@ pub(crate) struct Writes {
 
 #[derive(Debug)]
 struct Unsettled {
-    /// The number of the write that this one follows.
+    /// The number of the write after which the server must store this one.
     after: i64,
-    /// Whether the server has refused the write, and it was not sent again since then.
+    /// Whether the server has refused the write, which was not sent again since then.
     refused: bool,
 }
 
 impl Writes {
-    /// Returns the number of a new write, which follows all unsettled writes. If none of those waits for its answer, the client
-    /// gives the refused ones up.
+    /// Returns the numbers for a new write, which follows all unsettled writes. If all unsettled writes were refused, the client
+    /// gives them up first.
     pub(crate) fn begin(&mut self, id: i64) -> WriteNumber {
         if !self.any_waits() {
             self.unsettled.clear();
@@ -33,8 +34,8 @@ impl Writes {
         number(id, after)
     }
 
-    /// Returns the number of a write that is sent again; `None` if it was given up. The first write that is sent again follows the
-    /// last stored one, and the client gives up unsettled writes with lower numbers.
+    /// Returns the numbers for a write that is sent again; `None` if it was given up. The first write that is sent again follows
+    /// the last stored write, and the client gives up unsettled writes with lower numbers.
     pub(crate) fn begin_again(&mut self, id: i64) -> Option<WriteNumber> {
         let is_first = !self.any_waits();
         let write = self.unsettled.get_mut(&id)?;

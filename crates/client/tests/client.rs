@@ -1,4 +1,4 @@
-//! The client against a scripted server on a real socket.
+//! Tests the client against a scripted server on a real socket.
 
 mod scripted;
 
@@ -15,7 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-/// The server's end of one connection.
+/// The server's side of one connection.
 struct Server(WebSocketStream<TcpStream>);
 
 impl Server {
@@ -58,7 +58,7 @@ impl Server {
     }
 }
 
-/// A client that has been welcomed, and the server's end of its connection.
+/// Connects a client. Returns it after `welcome`, with the server's side of its connection.
 async fn connected() -> (Client, Server) {
     let (listener, url) = listen().await;
     let (client, server) = tokio::join!(Client::connect(&url, alice()), Server::welcome(&listener));
@@ -301,7 +301,7 @@ async fn the_connection_goes_on_after_an_invalid_frame() {
     assert_eq!(next_message(&mut client).await, Seq(1));
 }
 
-/// An event that only a newer server knows.
+/// An event of a type that only a newer server knows.
 fn novelty(seq: u64) -> Value {
     let mut event = message(seq);
     event["type"] = json!("novelty");

@@ -21,7 +21,7 @@ fn cases(file: &str) -> Vec<Value> {
     document["cases"].as_array().expect("cases").clone()
 }
 
-/// A client that has sent nothing yet, and the server's end of its connection.
+/// Opens a connection without `hello`. Returns the client and the server's side.
 async fn connected() -> (Client, WebSocketStream<TcpStream>) {
     let (listener, url) = scripted::listen().await;
     let (client, server) = tokio::join!(Client::open(&url), scripted::accept(&listener));

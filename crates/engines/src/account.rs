@@ -1,4 +1,4 @@
-//! The account that runs PostgreSQL and owns its files, because PostgreSQL refuses to run as root.
+//! The account that runs PostgreSQL and owns its files. It is needed if this process is root, as which PostgreSQL does not run.
 
 use std::fs::{self, Metadata, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -9,14 +9,14 @@ use anyhow::Context;
 /// The user and group `nobody` of Debian, for a machine whose users are not in `/etc/passwd`.
 const NOBODY: Account = Account { uid: 65534, gid: 65534 };
 
-/// A user of the system.
+/// A user account of the operating system.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Account {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
 }
 
-/// The directory of a server.
+/// The directory in which a server keeps its files.
 pub(crate) struct ServerDirectory {
     pub(crate) path: PathBuf,
     /// Whether the directory is outside of the caller's directory, so that this crate has to delete it.
@@ -52,8 +52,8 @@ fn named(users: &str, name: &str) -> Option<Account> {
 }
 
 impl ServerDirectory {
-    /// Creates a directory below `scratch` that belongs to the account. If the account cannot reach it, the directory is
-    /// created in the one for temporary files instead.
+    /// Creates a directory that belongs to the account. It is created below `scratch`, or in the directory for temporary files if
+    /// the account cannot reach `scratch`.
     pub(crate) fn new(scratch: &Path, prefix: &str, account: Option<Account>) -> anyhow::Result<Self> {
         fs::create_dir_all(scratch).with_context(|| format!("cannot make {}", scratch.display()))?;
         let scratch =
@@ -74,9 +74,9 @@ fn make(parent: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
     Ok(directory.with_context(|| format!("cannot make a directory in {}", parent.display()))?.keep())
 }
 
-/// Lets the account pass through the parent directories where that is safe: `scratch` itself, directories in the one for
-/// temporary files, and those of the crate `tempfile`, which only their owner may enter. Other directories, for example a
-/// home, stay unchanged. Returns whether the account can reach `scratch`.
+/// Lets the account pass through the parent directories where that is safe: `scratch` itself, directories in the directory for
+/// temporary files, and directories of the crate `tempfile`, which only their owner may enter. Other directories, for example a
+/// home, are not changed. Returns whether the account can reach `scratch`.
 fn make_passable(scratch: &Path, account: Account) -> anyhow::Result<bool> {
     let temporary = std::env::temp_dir();
     for directory in scratch.ancestors() {

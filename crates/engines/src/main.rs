@@ -1,5 +1,5 @@
-//! Runs a PostgreSQL and a nats-server until stdin ends, and prints their URLs, to start a node by hand. Their files are
-//! deleted afterwards.
+//! Runs a PostgreSQL and a nats-server, prints their URLs, and stops them and deletes their files when stdin ends. It serves to
+//! start a node by hand.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ async fn main() -> anyhow::Result<()> {
     writeln!(out, "{}\n{}", postgres.url(), nats.url())?;
     out.flush()?;
     drop(out);
-    // Blocking is fine, because this thread has nothing else to do.
+    // Blocking is fine here, because this thread has nothing else to do.
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
     Ok(())
 }

@@ -30,7 +30,7 @@ impl Nats {
         Self::start_in(scratch, arguments, false).await
     }
 
-    /// As [`Nats::start`]; if `disposable`, its files are deleted when it ends.
+    /// Like [`Nats::start`]. If `disposable`, the server's files are deleted when it ends.
     pub(crate) async fn start_in(
         scratch: &Path,
         arguments: &[&str],
@@ -57,7 +57,7 @@ impl Nats {
         format!("nats://{}", self.address())
     }
 
-    /// The address of the server's monitoring over HTTP: `/varz`, `/connz`, `/subsz`.
+    /// The address of the server's HTTP monitoring: `/varz`, `/connz`, `/subsz`.
     pub fn monitor(&self) -> SocketAddr {
         self.monitor.address()
     }
@@ -93,7 +93,7 @@ impl Nats {
     }
 }
 
-/// Whether a nats-server sends its greeting.
+/// Whether a nats-server at this address sends its greeting, which means that it accepts clients.
 async fn greets(address: SocketAddr) -> bool {
     let greeting = async {
         let mut line = String::new();

@@ -1,4 +1,4 @@
-//! Ports that stay reserved while their server is down.
+//! Ports that stay reserved for a server while it is down.
 
 use std::net::SocketAddr;
 

@@ -15,10 +15,10 @@ use crate::port::Port;
 use crate::programs;
 use crate::server::{EndPlan, POLL_INTERVAL, START_TIMEOUT, Server, bare, log_tail};
 
-/// The user, and the database, of each cluster.
+/// The name of the user and of the database in each cluster.
 const NAME: &str = "switchboard";
 
-/// Settings that differ from PostgreSQL's defaults, besides the port. Data are durable: fsync is on.
+/// The settings that differ from PostgreSQL's defaults, without the port. fsync stays on, so data are durable.
 const SETTINGS: &str = "listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 fsync = on
@@ -29,8 +29,8 @@ wal_keep_size = '256MB'
 dynamic_shared_memory_type = mmap
 ";
 
-/// A PostgreSQL cluster. Dropping it kills its processes without a shutdown; its files stay in the directory that it was
-/// given.
+/// A PostgreSQL cluster. Dropping it kills its processes without a shutdown; its files stay in the directory that was given for
+/// them.
 #[derive(Debug)]
 pub struct Postgres {
     server: Server,
@@ -51,7 +51,7 @@ impl Postgres {
         Self::start_in(scratch, settings, false).await
     }
 
-    /// As [`Postgres::start`]; if `disposable`, its files are deleted when it ends.
+    /// Like [`Postgres::start`]. If `disposable`, the cluster's files are deleted when it ends.
     pub(crate) async fn start_in(
         scratch: &Path,
         settings: &[&str],
@@ -66,7 +66,7 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// A cluster whose data directory does not exist yet.
+    /// Prepares a cluster whose data directory does not exist yet.
     fn prepare(scratch: &Path, settings: Vec<String>, disposable: bool) -> anyhow::Result<Self> {
         let programs = programs::postgres()?;
         let account = Account::for_postgres();
@@ -93,17 +93,17 @@ impl Postgres {
         format!("postgres://{NAME}@{}/{database}", self.address())
     }
 
-    /// Creates another, empty database. Returns its URL.
+    /// Creates another database, which is empty, and returns its URL.
     pub async fn new_database(&self) -> anyhow::Result<String> {
-        // A random name, so that no database of this name exists on a standby either.
+        // The name is random, so that a standby has no database of this name either.
         let name = format!("database_{:016x}", fastrand::u64(..));
         // PostgreSQL allows no connections to template0; a connection to the template would block this statement.
         self.psql(&format!("CREATE DATABASE {name} TEMPLATE template0")).await?;
         Ok(self.url_of(&name))
     }
 
-    /// Creates a standby with streaming replication and the same settings. If it is `synchronous`, each commit waits from
-    /// now on until it is on the standby's disk.
+    /// Creates a standby with streaming replication and the same settings. If it is `synchronous`, each commit waits from now on
+    /// until the standby has written it to disk.
     pub async fn standby(&self, scratch: &Path, synchronous: bool) -> anyhow::Result<Self> {
         let mut standby = Self::prepare(scratch, self.settings.clone(), false)?;
         let name = format!("standby_{:016x}", fastrand::u64(..));
@@ -127,7 +127,7 @@ impl Postgres {
 
     /// Promotes a standby. Returns when it accepts writes.
     pub async fn promote(&self) -> anyhow::Result<()> {
-        // This pg_promote() does not wait: a query that waits for the end of recovery can itself block recovery.
+        // `false`: pg_promote() does not wait for the promotion, because a waiting query can itself block recovery.
         self.psql("SELECT pg_promote(false)").await?;
         self.wait_for_answer("SELECT pg_is_in_recovery()", "f").await
     }
@@ -177,16 +177,16 @@ impl Postgres {
     /// Polls until a query returns the expected answer.
     async fn wait_for_answer(&self, query: &str, expected: &str) -> anyhow::Result<()> {
         let poll = async {
-            // A standby may cancel a query because of what it replays from its primary.
+            // An error is no reason to stop: a standby may cancel a query because of what it replays from its primary.
             while !self.psql(query).await.is_ok_and(|answer| answer == expected) {
-                // waits for: a state of the database, which sends no event
+                // waits for: a state of the database, which announces no change
                 sleep(POLL_INTERVAL).await;
             }
         };
         timeout(START_TIMEOUT, poll).await.with_context(|| format!("timed out: {query} = {expected}"))
     }
 
-    /// Runs a program on the data directory and waits for its exit.
+    /// Runs a program of PostgreSQL on the data directory and waits until it exits.
     async fn run(&mut self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
         self.launch(program, arguments)?;
         loop {
@@ -194,12 +194,12 @@ impl Postgres {
                 ensure!(status.success(), "{program} failed ({status}):\n{}", log_tail(&self.log()));
                 return Ok(());
             }
-            // waits for: a process whose id the watchdog has, so that only `Server` may reap it
+            // waits for: the exit of a process whose id the watchdog has, so that only `Server` may reap it
             sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Starts a program on the data directory.
+    /// Starts a program of PostgreSQL on the data directory.
     fn launch(&mut self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
         let (program, data) = (self.programs.join(program), self.data());
         let program = program.to_str().context("the program's path is not UTF-8")?;
@@ -208,7 +208,7 @@ impl Postgres {
         self.server.start(&command, &self.directory, self.account, &self.log())
     }
 
-    /// Writes the settings. A standby must not keep those of the base backup, because it has its own port.
+    /// Writes the configuration. A standby must not keep the one that it copied from its primary, because it has its own port.
     fn configure(&self) -> anyhow::Result<()> {
         let mut lines = format!("{SETTINGS}port = {}\n", self.address().port());
         for setting in &self.settings {
@@ -231,7 +231,7 @@ impl Postgres {
     }
 }
 
-/// Whether the postmaster of a data directory accepts connections, by its line in the lock file.
+/// Whether the postmaster of a data directory accepts connections, according to the status line in its lock file.
 fn is_ready(data: &Path, process: u32) -> bool {
     let lock = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
     let lines: Vec<&str> = lock.lines().map(str::trim).collect();

@@ -1,4 +1,4 @@
-//! Finds the programs.
+//! Finds the programs of PostgreSQL and NATS on this machine.
 
 use std::env;
 use std::fs;
@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-/// Debian's directory of PostgreSQL versions; none of them is in PATH.
+/// Where Debian installs PostgreSQL, with a directory for each version. None of them is in PATH.
 const DEBIAN: &str = "/usr/lib/postgresql";
 
-/// The programs of PostgreSQL that this crate runs, all of one version.
+/// The programs of PostgreSQL that this crate runs. They must all be of one version.
 const POSTGRES: [&str; 4] = ["postgres", "initdb", "pg_basebackup", "psql"];
 
-/// The directory of PostgreSQL's programs.
+/// Finds the directory with PostgreSQL's programs.
 pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
-    // The canonical path, because PATH may have a link to one of many programs.
+    // Links are resolved, because PATH may have a link to only one of the programs.
     let in_path = in_path("postgres").filter_map(|program| program.canonicalize().ok());
     let directories = in_path.filter_map(|program| program.parent().map(Path::to_path_buf)).chain(debian());
     let mut complete =
@@ -38,7 +38,7 @@ fn in_path(program: &str) -> impl Iterator<Item = PathBuf> {
     directories.into_iter().map(move |directory| directory.join(&program)).filter(|program| program.is_file())
 }
 
-/// Debian's versions, the newest first.
+/// Debian's directories of PostgreSQL programs, the newest version first.
 fn debian() -> impl Iterator<Item = PathBuf> {
     let versions = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
     let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();

@@ -1,4 +1,4 @@
-//! The processes of a server, and the watchdog that ends them.
+//! The processes of a server, and the watchdog (a shell script) that ends them.
 //!
 //! A server must not outlive its owner, even if the owner is killed by SIGKILL and cannot clean up. So a shell that is no
 //! child of the server reads a pipe whose other end only the owner has. When the owner dies, the kernel closes that end.
@@ -19,19 +19,19 @@ use crate::account::Account;
 /// How long a server may take to start: it may have to recover, on a busy machine.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a state without an event is polled.
+/// How often a state is polled whose changes cause no event.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// How often, one millisecond apart, the effect of a signal is polled.
+/// How often the effect of a signal is polled, at an interval of one millisecond.
 const MAX_SIGNAL_POLLS: usize = 10_000;
 
 const WATCHDOG: &str = include_str!("watchdog.sh");
 
-/// A shell script that waits for a line and then becomes the server; without a line it exits. Because the line is sent after
-/// the watchdog has the process id, the server never runs without a watchdog.
+/// A shell script that waits for a line on stdin and then becomes the server; without a line it exits. The line is sent only after
+/// the watchdog knows the process id, so the server never runs without a watchdog.
 const GATE: &str = r#"read -r _ && exec "$@" </dev/null"#;
 
-/// A server, running or not.
+/// A server process, which may be running or not.
 #[derive(Debug)]
 pub(crate) struct Server {
     watchdog: Child,
@@ -40,19 +40,19 @@ pub(crate) struct Server {
     child: Option<Child>,
 }
 
-/// How the watchdog ends a server, and what it cleans up afterwards.
+/// How the watchdog ends a server, and what it cleans up after that.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EndPlan<'a> {
-    /// The signal for a clean stop.
+    /// The signal that asks the server to stop cleanly.
     pub(crate) signal: &'a str,
-    /// The data directory of a PostgreSQL, whose shared memory is removed.
+    /// The data directory of a PostgreSQL, whose shared memory must be removed.
     pub(crate) data: Option<&'a Path>,
-    /// A directory to delete.
+    /// The directory to delete.
     pub(crate) delete: Option<&'a Path>,
 }
 
 impl Server {
-    /// A server that does not run yet. The watchdog starts at once, and deletes `delete` when the owner has ended.
+    /// Prepares a server without starting it. The watchdog starts at once, and deletes `delete` when the owner has ended.
     pub(crate) fn new(end_plan: EndPlan<'_>) -> anyhow::Result<Self> {
         let mut watchdog = bare("sh".as_ref(), None);
         watchdog.args(["-c", WATCHDOG, "watchdog", end_plan.signal]);
@@ -65,7 +65,7 @@ impl Server {
         Ok(Self { watchdog, watchdog_pipe, child: None })
     }
 
-    /// Starts a program in a directory, with its output appended to a log.
+    /// Starts a program in a directory, and appends its output to a log.
     pub(crate) fn start(
         &mut self,
         command: &[&str],
@@ -90,23 +90,23 @@ impl Server {
         Ok(())
     }
 
-    /// Sends the watchdog the process to end.
+    /// Sends the watchdog the id of the process that it must end.
     fn watch(&mut self, process: &str) -> anyhow::Result<()> {
         let pipe = self.watchdog_pipe.as_mut().context("the watchdog's pipe is closed")?;
         writeln!(pipe, "{process}").context("the watchdog exited")
     }
 
-    /// The server's process id, if it runs.
+    /// The process id of the server; `None` if it does not run.
     pub(crate) fn id(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
-    /// The server's exit status, if it exited by itself.
+    /// The exit status of the server, if it has exited by itself since the last call; otherwise `None`.
     pub(crate) fn exit_status(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         if self.child.is_none() {
             return Ok(None);
         }
-        // The process id may be reused once the child is reaped, so the watchdog has to forget the id before that.
+        // The system may reuse the process id once the child is reaped, so the watchdog has to forget the id before that.
         let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         if waitid(WaitId::Pid(self.running()?), how).context("cannot wait for the server")?.is_none() {
             return Ok(None);
@@ -116,7 +116,7 @@ impl Server {
         child.map(|mut child| child.wait()).transpose().context("cannot wait for the server")
     }
 
-    /// Waits until `is_ready`, which gets its process id, returns true.
+    /// Waits until `is_ready`, which is called with the process id, returns true.
     ///
     /// # Errors
     /// The server exits before that, or takes too long; the error has the last lines of its log.
@@ -145,7 +145,7 @@ impl Server {
                     log_tail(log)
                 );
             }
-            // waits for: a port to accept connections, or a line in a file, which send no event
+            // waits for: a port that accepts connections, or a line in a file, which cause no event
             sleep(POLL_INTERVAL).await;
         }
     }
@@ -153,7 +153,7 @@ impl Server {
     /// Suspends all processes of the server.
     pub(crate) fn pause(&self) -> anyhow::Result<()> {
         let server = self.running()?;
-        // The parent is suspended first, because then it forks no further children.
+        // The parent process is suspended first, so that it creates no further children.
         suspend(server)?;
         children(server)?.into_iter().try_for_each(suspend)
     }
@@ -167,7 +167,7 @@ impl Server {
         signal(server, Signal::CONT)
     }
 
-    /// Kills all processes of the server, if it runs. They are suspended first, so that none can act while others are killed.
+    /// Kills all processes of the server, if it runs. They are suspended first, so that none can act while the others are killed.
     pub(crate) async fn kill(&mut self) -> anyhow::Result<()> {
         self.exit_status()?;
         if self.child.is_none() {
@@ -185,7 +185,7 @@ impl Server {
             if Instant::now() > deadline {
                 bail!("the server does not exit after SIGKILL");
             }
-            // waits for: the exit of processes that are not our children
+            // waits for: the exit of processes that are not children of this process
             sleep(POLL_INTERVAL).await;
         }
         Ok(())
@@ -200,7 +200,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.watchdog_pipe = None;
-        // The watchdog ends within seconds in any case, and a drop cannot report an error.
+        // The watchdog ends within seconds in any case, and a destructor cannot report an error.
         let _ = self.watchdog.wait();
         if let Some(child) = &mut self.child {
             let _ = child.kill();
@@ -209,7 +209,7 @@ impl Drop for Server {
     }
 }
 
-/// A command with a minimal environment, because PGHOST, a preloaded library or a locale would change its behaviour.
+/// A command with a minimal environment, because PGHOST, a preloaded library or a locale would change what the program does.
 pub(crate) fn bare(program: &Path, account: Option<Account>) -> Command {
     let mut command = Command::new(program);
     let kept =
@@ -233,7 +233,7 @@ fn pid(id: u32) -> Option<Pid> {
     i32::try_from(id).ok().and_then(Pid::from_raw)
 }
 
-/// Sends a signal; no error if the process has just exited.
+/// Sends a signal to a process. It is no error if the process has just exited.
 fn signal(process: Pid, signal: Signal) -> anyhow::Result<()> {
     match kill_process(process, signal) {
         Err(error) if error != rustix::io::Errno::SRCH => Err(error).context("cannot send a signal"),
@@ -241,7 +241,7 @@ fn signal(process: Pid, signal: Signal) -> anyhow::Result<()> {
     }
 }
 
-/// Suspends a process; returns once it is stopped.
+/// Suspends a process. Returns when the process has stopped.
 fn suspend(process: Pid) -> anyhow::Result<()> {
     signal(process, Signal::STOP)?;
     for _ in 0..MAX_SIGNAL_POLLS {
@@ -255,7 +255,7 @@ fn suspend(process: Pid) -> anyhow::Result<()> {
 
 #[expect(clippy::disallowed_methods, reason = "suspending a server is not async")]
 fn sleep_briefly() {
-    // waits for: the effect of a signal, which sends no event
+    // waits for: the effect of a signal, which causes no event
     std::thread::sleep(Duration::from_millis(1));
 }
 
@@ -263,7 +263,7 @@ fn is_alive(process: Pid) -> bool {
     read_stat(process.as_raw_nonzero().get()).is_some_and(|(state, _)| state != 'Z')
 }
 
-/// The children of a process. PostgreSQL's are in process groups of their own, so no single signal reaches all.
+/// The child processes of a process. Those of PostgreSQL have their own process groups, so no single signal reaches all of them.
 fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")? {
@@ -275,10 +275,10 @@ fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     Ok(found)
 }
 
-/// The state of a process, and its parent.
+/// The state of a process, and the id of its parent.
 fn read_stat(id: i32) -> Option<(char, i32)> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The name is in parentheses, and may contain parentheses.
+    // The process name is in parentheses, and may itself contain parentheses.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }

@@ -1,5 +1,5 @@
-//! One PostgreSQL and one nats-server for all tests of a process. A static is never dropped: the watchdog ends the servers
-//! when the process ends, and deletes their files.
+//! One PostgreSQL and one nats-server for all tests of a process. Rust never drops a static, so the watchdog ends the servers when
+//! the process ends, and deletes their files.
 
 use std::env::temp_dir;
 

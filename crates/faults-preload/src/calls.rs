@@ -1,5 +1,5 @@
-//! The wrapped functions of libc, by their names. A signature with a mode in place of C's `...` is compatible: the third
-//! argument is in its register, or unused.
+//! The wrapped functions of libc, under their own names. In place of C's `...` they have a parameter for the mode, which is
+//! compatible: the third argument is in its register, or unused.
 
 use std::ffi::{c_char, c_int, c_void};
 use std::fs::File;
@@ -75,7 +75,7 @@ extern "C" fn close(fd: c_int) -> c_int {
     system::close(fd)
 }
 
-/// Writes to a data file; `None` if the descriptor is not one.
+/// Writes to a data file. Returns `None` if the descriptor is not that of a data file.
 ///
 /// # Safety
 /// `buffer` has `length` bytes.
@@ -96,7 +96,7 @@ unsafe fn write_data(
     Some(unsafe { file.write(state, fd, (buffer, length), offset) })
 }
 
-/// The first non-empty piece of a list. Writing only that is a short write, which every caller must expect.
+/// The first piece of a list that is not empty. Writing only this piece is a short write, which every caller must expect.
 ///
 /// # Safety
 /// `list` has `count` entries.
@@ -137,7 +137,7 @@ unsafe extern "C" fn pwritev64(fd: c_int, list: *const iovec, count: c_int, offs
     unsafe { pwritev(fd, list, count, offset) }
 }
 
-/// Handles kill points after a send; returns the result unchanged.
+/// Kills the program after a send if that is the kill point; otherwise returns the result unchanged.
 fn sent(fd: RawFd, result: ssize_t) -> ssize_t {
     if result > 0
         && let Some(state) = state()

@@ -1,4 +1,4 @@
-//! Records how names in the data directory are created, removed and renamed, and when the directory is synced.
+//! Records which names in the data directory were created, removed or renamed, and when the directory was synced.
 
 use std::ffi::{c_char, c_int};
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::system;
 
 static LOG: Mutex<Option<NamesLog>> = Mutex::new(None);
 
-/// Calls `act` with the journal of names, which is opened at the first call.
+/// Calls `act` with the journal of changed names, which the first call opens.
 fn with_log<T>(state: &State, act: impl FnOnce(&mut NamesLog) -> std::io::Result<T>) -> T {
     let mut log: MutexGuard<'_, Option<NamesLog>> = LOG.lock().unwrap_or_else(PoisonError::into_inner);
     let opened = match log.take() {
@@ -33,14 +33,14 @@ fn name(state: &State, fd: RawFd) -> Option<String> {
     String::from_utf8(name).ok().filter(|name| !name.is_empty() && !name.contains(['/', '\n']))
 }
 
-/// Records a new file.
+/// Records that a file was created.
 pub(crate) fn made(state: &State, fd: RawFd, inode: u64) {
     if let Some(name) = name(state, fd) {
         with_log(state, |log| log.append(&NameChange::Made { name, inode }));
     }
 }
 
-/// Records a removal that is about to happen.
+/// Records that a file is about to be removed.
 fn removing(state: &State, file: &File) {
     let Some(name) = name(state, file.as_raw_fd()) else { return };
     let inode = match file.metadata() {
@@ -48,7 +48,7 @@ fn removing(state: &State, file: &File) {
         _ => return,
     };
     with_log(state, |log| {
-        // A removal is recorded only if the file is kept, because otherwise a power cut could not restore it.
+        // The removal is recorded only if a link to the file was kept, because otherwise a power cut could not restore it.
         if log.keep_file(&state.data.join(&name), inode) {
             log.append(&NameChange::Removed { name, inode })
         } else {
@@ -71,8 +71,8 @@ pub(crate) unsafe fn unlink(state: &State, directory: RawFd, path: *const c_char
     }
 }
 
-/// Records a rename that is about to happen, from a name in the data directory to another one there. A file from outside counts
-/// as synced, and a file that moves outside stays there.
+/// Records that a name in the data directory is about to be renamed to another name there. A file that comes from outside counts as
+/// synced, and a file that moves outside stays there after a power cut.
 ///
 /// # Safety
 /// The paths end with a zero.
@@ -91,7 +91,7 @@ pub(crate) unsafe fn renaming(state: &State, from: (RawFd, *const c_char), to: (
     }
 }
 
-/// Handles a sync of the data directory.
+/// Records that the data directory was synced.
 pub(crate) fn synced(state: &State) {
     with_log(state, NamesLog::synced);
 }

@@ -16,7 +16,7 @@ use crate::kill::{self, die};
 use crate::state::State;
 use crate::{directory, system};
 
-/// The kind of each descriptor. Most descriptors are neither a data file nor the data directory; this lookup is their only cost.
+/// The kind of each descriptor. Most are neither a data file nor the data directory, and only this lookup slows them down.
 static KINDS: [AtomicU8; 1 << 16] = [const { AtomicU8::new(KIND_OTHER) }; 1 << 16];
 const KIND_OTHER: u8 = 0;
 const KIND_FILE: u8 = 1;
@@ -24,13 +24,13 @@ const KIND_DIRECTORY: u8 = 2;
 
 static OPEN: Mutex<Open> = Mutex::new(Open { descriptors: BTreeMap::new(), inodes: BTreeMap::new() });
 
-/// The open data files. A file has one entry, also if it is open several times.
+/// The open data files. A file has one entry, even if it is open several times.
 struct Open {
     descriptors: BTreeMap<RawFd, Arc<Mutex<DataFile>>>,
     inodes: BTreeMap<u64, Weak<Mutex<DataFile>>>,
 }
 
-/// One data file. Changing or syncing it requires its lock, so that its undo log is consistent.
+/// One data file. Its lock is held while the file is changed or synced, so that its undo log is consistent.
 pub(crate) struct DataFile {
     /// This library's own descriptor, because the program's descriptor may not be readable.
     own: File,
@@ -47,7 +47,7 @@ fn kind(fd: RawFd) -> Option<&'static AtomicU8> {
     KINDS.get(usize::try_from(fd).ok()?)
 }
 
-/// The data file of a descriptor.
+/// The data file that a descriptor refers to; `None` if it refers to something else.
 pub(crate) fn find(fd: RawFd) -> Option<Arc<Mutex<DataFile>>> {
     if kind(fd)?.load(SeqCst) != KIND_FILE {
         return None;
@@ -55,12 +55,12 @@ pub(crate) fn find(fd: RawFd) -> Option<Arc<Mutex<DataFile>>> {
     lock(&OPEN).descriptors.get(&fd).cloned()
 }
 
-/// Whether the descriptor is that of the data directory.
+/// Whether the descriptor refers to the data directory.
 pub(crate) fn is_directory(fd: RawFd) -> bool {
     kind(fd).is_some_and(|kind| kind.load(SeqCst) == KIND_DIRECTORY)
 }
 
-/// Registers a new descriptor; `made` if the call created its file.
+/// Registers a new descriptor. `made`: whether the call that opened it created the file.
 pub(crate) fn opened(state: &State, fd: RawFd, made: bool) {
     let Some(Some(length)) = system::with_path(fd, |path| state.below(path).map(<[u8]>::len)) else { return };
     let Some(kind) = kind(fd) else { die("too many descriptors", &fd) };
@@ -78,7 +78,7 @@ pub(crate) fn opened(state: &State, fd: RawFd, made: bool) {
     let file = match open.inodes.get(&id.inode).and_then(Weak::upgrade) {
         Some(file) => file,
         None => {
-            // If the file cannot be opened for writing, the program cannot change it either.
+            // If the file cannot be opened for writing, the program cannot change it either, so it needs no undo log.
             let Some(own) = system::reopen(fd) else { return };
             let file = Arc::new(Mutex::new(DataFile::new(state, fd, own, id, made)));
             open.inodes.retain(|_, file| file.strong_count() > 0);
@@ -209,7 +209,7 @@ impl DataFile {
     }
 }
 
-/// The position at which `write` writes.
+/// The position at which a call of `write` without an offset writes.
 fn cursor(fd: RawFd, end: u64) -> u64 {
     // SAFETY: the call gets only numbers, no pointers.
     unsafe {

@@ -1,10 +1,10 @@
-//! Kills the program at a kill point.
+//! Kills the program under test at a kill point.
 
 use std::fmt::Display;
 
 use faults::{KillPoint, Shared};
 
-/// Kills the process if this is the kill point.
+/// Kills the process if `point` is the kill point that is set and its count is reached.
 pub(crate) fn at(control: &Shared, point: KillPoint) {
     if control.reached(point) {
         now();
@@ -19,7 +19,7 @@ pub(crate) fn now() -> ! {
     }
 }
 
-/// Aborts the process after an error of the harness's own files, because the test would be meaningless.
+/// Aborts the process after an error with the harness's own files, because the test would prove nothing.
 pub(crate) fn die(what: &str, error: &dyn Display) -> ! {
     #[expect(clippy::print_stderr, reason = "the program under test has its own log, which is out of reach")]
     {

@@ -1,4 +1,4 @@
-//! The harness's environment variables, read at the program's start.
+//! What the harness passes in environment variables, read when the program starts.
 
 use std::env;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,7 @@ use faults::{ENV_CONTROL, ENV_DATA, ENV_UNDO, Mapped};
 
 use crate::kill::die;
 
-/// The data directory, and the harness's files.
+/// The data directory of the program, and the files of the harness.
 pub(crate) struct State {
     pub(crate) data: PathBuf,
     pub(crate) undo: PathBuf,
@@ -26,7 +26,7 @@ impl State {
 
 static STATE: OnceLock<State> = OnceLock::new();
 
-/// The state of the harness; `None` before [`start`], and if no harness started the program.
+/// The state; `None` until [`start`] has run, and if no harness started the program.
 pub(crate) fn state() -> Option<&'static State> {
     STATE.get()
 }

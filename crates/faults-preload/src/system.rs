@@ -1,4 +1,4 @@
-//! System calls that bypass libc's functions, because this library replaces those.
+//! System calls that are made directly, because this library replaces libc's functions for them.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::fs::{File, Metadata};
@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd, RawFd};
 
 use libc::{clockid_t, mode_t, size_t, ssize_t, timespec};
 
-/// The longest path, in bytes.
+/// The longest path of the system, in bytes.
 const MAX_PATH_BYTES: usize = libc::PATH_MAX as usize;
 
 /// Sets `errno` and returns -1.
@@ -24,7 +24,7 @@ pub(crate) unsafe fn openat(directory: RawFd, path: *const i8, flags: c_int, mod
     unsafe { libc::syscall(libc::SYS_openat, directory, path, flags, c_int_of(mode)) as RawFd }
 }
 
-/// The mode in the type that a variadic call passes.
+/// Converts a mode to the type with which C passes it to a variadic function.
 fn c_int_of(mode: mode_t) -> c_int {
     mode as c_int
 }
@@ -53,7 +53,7 @@ pub(crate) fn ftruncate(fd: RawFd, length: i64) -> c_int {
     unsafe { libc::syscall(libc::SYS_ftruncate, fd, length) as c_int }
 }
 
-/// `fsync` or, for the content alone, `fdatasync`.
+/// Calls `fsync` or, if only the content is to be synced, `fdatasync`.
 pub(crate) fn sync(fd: RawFd, content_alone: bool) -> c_int {
     let number = if content_alone { libc::SYS_fdatasync } else { libc::SYS_fsync };
     // SAFETY: the call gets only numbers, no pointers.
@@ -74,7 +74,7 @@ pub(crate) unsafe fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_i
     unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) as c_int }
 }
 
-/// Calls `act` with the path of a descriptor's file as the kernel names it. Allocates nothing.
+/// Calls `act` with the path that the kernel has for a descriptor's file. Allocates no memory, because an allocator may call this.
 pub(crate) fn with_path<T>(fd: RawFd, act: impl FnOnce(&[u8]) -> T) -> Option<T> {
     let (mut link, mut path) = ([0_u8; 32], [0_u8; MAX_PATH_BYTES]);
     let link = proc_link(fd, &mut link);
@@ -90,13 +90,13 @@ fn proc_link(fd: RawFd, buffer: &mut [u8; 32]) -> &CStr {
     CStr::from_bytes_until_nul(buffer).unwrap_or(c"")
 }
 
-/// The metadata of the program's descriptor.
+/// The metadata of the file of a descriptor that the program owns.
 pub(crate) fn metadata(fd: RawFd) -> std::io::Result<Metadata> {
     // SAFETY: the descriptor is the program's, and is not closed here.
     ManuallyDrop::new(unsafe { File::from_raw_fd(fd) }).metadata()
 }
 
-/// Opens another descriptor for the same file, to read what is overwritten. It must not be closed while the program has a
+/// Opens another descriptor for the same file, to read what a write will overwrite. It must stay open as long as the program has a
 /// descriptor of the file, because closing any of them releases the program's locks on the file (fcntl(2)).
 pub(crate) fn reopen(fd: RawFd) -> Option<File> {
     let mut buffer = [0; 32];
@@ -108,7 +108,7 @@ pub(crate) fn reopen(fd: RawFd) -> Option<File> {
     }
 }
 
-/// Opens the file of a path, without following a link, as a descriptor that permits no access and whose close releases no lock.
+/// Opens the file at a path, without following a link. The descriptor permits no access, and closing it releases no lock.
 ///
 /// # Safety
 /// `path` ends with a zero.

@@ -1,5 +1,5 @@
-//! Shared state between the harness, which sets faults, and the preloaded library, which reads them while the program runs:
-//! one page of memory that both map. It survives the program's death.
+//! The memory that the harness and the preloaded library share: the harness sets faults in it, and the library reads them while the
+//! program runs. It is one page of a file that both map, so it survives the program's death.
 
 use std::fs;
 use std::io;
@@ -14,27 +14,27 @@ use memmap2::MmapRaw;
 
 use crate::{Cut, ENV_CONTROL, ENV_DATA, ENV_UNDO};
 
-/// Length of the control file, in bytes.
+/// The length of the control file, in bytes.
 const CONTROL_FILE_BYTES: u64 = 4096;
 
-/// The value of `space` if the disk has no limit.
+/// The value of `space` that means that the disk has no limit.
 const UNLIMITED: u64 = u64::MAX;
 
-/// The files whose syncs fail.
+/// Which files a failure of syncs applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syncs {
     /// Any file.
     Any,
-    /// Write-ahead logs, which are synced by commits.
+    /// Only write-ahead logs, which a commit syncs.
     Wal,
-    /// All other files: the database, which is synced by a checkpoint.
+    /// All files except write-ahead logs: the database, which a checkpoint syncs.
     Other,
 }
 
-/// What happens to the pages that a failed sync should have written. Linux marks them clean, so no later sync writes them.
+/// What happens to the pages that a failed sync should have written. Linux marks them as clean, so no later sync writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dropped {
-    /// The pages are read from the disk again: everything written since the last sync is lost at once.
+    /// The pages are read from the disk again: everything that was written since the last sync is lost at once.
     AtOnce,
     /// The pages stay in the page cache, where every process reads them, also after a restart of the program; the next power
     /// cut reveals that they never reached the disk.
@@ -44,11 +44,11 @@ pub enum Dropped {
 /// The call at which the program is killed. Calls are counted from the moment at which the kill point is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KillPoint {
-    /// Before the nth sync of a write-ahead log: nothing of this commit is durable.
+    /// Before the nth sync of a write-ahead log: the commit is not durable at all.
     BeforeWalSync(u64),
-    /// After the nth successful sync of a write-ahead log: the commit is durable, and no client has an answer.
+    /// After the nth successful sync of a write-ahead log: the commit is durable, but no client has its answer.
     AfterWalSync(u64),
-    /// After the nth successful write to a TCP socket that follows a sync of a write-ahead log: with 1, exactly one client has
+    /// After the nth successful write to a TCP socket that follows a sync of a write-ahead log. If n is 1, exactly one client has
     /// the answer.
     AfterSocketWrite(u64),
     /// After the nth write to a data file, which is complete in the page cache.
@@ -73,26 +73,26 @@ impl KillPoint {
     }
 }
 
-/// Counts since the control was created, over all processes that used it.
+/// What all processes that used the control have done since it was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Successful syncs of data files.
     pub syncs: u64,
-    /// How many of them were of a write-ahead log.
+    /// How many of the successful syncs were of a write-ahead log.
     pub wal_syncs: u64,
     /// Syncs that failed because of a fault.
     pub failed_syncs: u64,
     /// Writes to data files.
     pub writes: u64,
-    /// Bytes of these writes.
+    /// The bytes that were written to data files.
     pub bytes: u64,
     /// Writes that failed or were short because the disk was full.
     pub refused_writes: u64,
-    /// Kill points that were reached.
+    /// How many kill points were reached.
     pub kills: u64,
 }
 
-/// The page of memory that both sides map. The preloaded library uses it directly; a harness uses [`Control`].
+/// The page of memory that the harness and the library map. The library uses it directly; a harness uses [`Control`].
 #[derive(Debug)]
 #[repr(C)]
 pub struct Shared {
@@ -114,12 +114,12 @@ pub struct Shared {
     kills: AtomicU64,
 }
 
-/// The shared page, mapped.
+/// The shared page, mapped into this process's memory.
 #[derive(Debug)]
 pub struct Mapped(MmapRaw);
 
 impl Mapped {
-    /// Maps the control file of a harness.
+    /// Maps the control file that a harness has created.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
         if file.metadata()?.len() < CONTROL_FILE_BYTES {
@@ -144,7 +144,7 @@ impl Deref for Mapped {
 }
 
 impl Shared {
-    /// Whether this sync fails, and how; consumes one of the failures.
+    /// Whether this sync must fail, and what happens to its data. Reduces the number of syncs that must still fail.
     pub fn take_sync_failure(&self, wal: bool) -> Option<Dropped> {
         let concerned = match self.fail_which.load(SeqCst) {
             0 => true,
@@ -158,7 +158,7 @@ impl Shared {
         Some(if self.fail_later.load(SeqCst) == 0 { Dropped::AtOnce } else { Dropped::Later })
     }
 
-    /// Takes up to `wanted` bytes of the free space; returns how many.
+    /// Takes up to `wanted` bytes from the free space of the simulated disk. Returns how many bytes it took.
     pub fn take_space(&self, wanted: u64) -> u64 {
         let left = self.space.fetch_update(SeqCst, SeqCst, |left| {
             (left != UNLIMITED && wanted != 0).then(|| left.saturating_sub(wanted))
@@ -172,19 +172,19 @@ impl Shared {
         }
     }
 
-    /// Returns the space of a file that became shorter.
+    /// Adds the bytes that a truncated file freed to the free space of the simulated disk.
     pub fn give_space(&self, bytes: u64) {
         let _ = self
             .space
             .fetch_update(SeqCst, SeqCst, |left| (left != UNLIMITED).then(|| left.saturating_add(bytes)));
     }
 
-    /// How long a sync is delayed.
+    /// How long each sync must be delayed.
     pub fn sync_delay(&self) -> Duration {
         Duration::from_micros(self.delay_sync_us.load(SeqCst))
     }
 
-    /// The offset of the wall clock, in seconds.
+    /// By how many seconds the wall clock is ahead of the real time.
     pub fn clock_offset(&self) -> i64 {
         self.clock_offset_s.load(SeqCst)
     }
@@ -204,13 +204,13 @@ impl Shared {
         }
     }
 
-    /// Whether writes to sockets count towards a kill point now.
+    /// Whether the next thing that counts towards the kill point is a write to a socket.
     pub fn watches_sockets(&self) -> bool {
         self.kill_point.load(SeqCst) == KillPoint::AfterSocketWrite(0).code()
             && self.wal_synced.load(SeqCst) != 0
     }
 
-    /// Whether the program must be killed at this point (`point`'s number is ignored). True only once.
+    /// Whether the program must be killed at this point. Returns true only once. The number in `point` is ignored.
     pub fn reached(&self, point: KillPoint) -> bool {
         let reached =
             self.kill_point.load(SeqCst) == point.code() && self.kill_left.fetch_sub(1, SeqCst) == 1;
@@ -222,7 +222,7 @@ impl Shared {
     }
 }
 
-/// The harness's side: sets faults, reads counts, cuts the power.
+/// The harness's side of the shared memory: sets faults, reads counts, cuts the power.
 #[derive(Debug)]
 pub struct Control {
     shared: Mapped,
@@ -259,8 +259,8 @@ impl Control {
         Ok(())
     }
 
-    /// The next `count` syncs fail with EIO, and the data that they should have written are dropped. Syncs of directories do
-    /// not fail.
+    /// Makes the next `count` syncs fail with EIO and drop the data that they should have written. Syncs of directories do not
+    /// fail.
     pub fn fail_sync(&self, count: u64, which: Syncs, dropped: Dropped) {
         self.shared.fail_sync.store(0, SeqCst);
         self.shared.fail_which.store(which as u64, SeqCst);
@@ -268,8 +268,8 @@ impl Control {
         self.shared.fail_sync.store(count, SeqCst);
     }
 
-    /// With `Some`, all files together can grow by this many bytes; after that a write beyond a file's end fails with ENOSPC, and
-    /// writes within the file succeed. Truncating a file frees its bytes. With `None` there is space again.
+    /// Limits the space on the disk. With `Some`, all files together can grow by this many bytes; then a write beyond a file's end
+    /// fails with ENOSPC, but writes within the file succeed. Truncating a file frees its bytes. `None` ends the limit.
     pub fn set_full(&self, after: Option<u64>) {
         self.shared.space.store(after.unwrap_or(UNLIMITED), SeqCst);
     }
@@ -284,8 +284,8 @@ impl Control {
         self.shared.clock_offset_s.store(seconds, SeqCst);
     }
 
-    /// Sets the next kill point, in place of the previous one. Its number (at least 1) counts calls from now on. If this process
-    /// does not reach it, it remains set for the next one.
+    /// Sets the kill point in place of the previous one. Its number (at least 1) counts calls from now on. If this process does not
+    /// reach the kill point, it remains set for the next process.
     pub fn set_kill(&self, point: Option<KillPoint>) {
         let (code, count) = point.map_or((0, 0), KillPoint::code_and_number);
         self.shared.kill_point.store(0, SeqCst);
@@ -303,12 +303,12 @@ impl Control {
         self.set_kill(None);
     }
 
-    /// Whether a kill point is set and was not reached.
+    /// Whether a kill point is set that was not reached yet.
     pub fn kill_is_set(&self) -> bool {
         self.shared.kill_point.load(SeqCst) != 0
     }
 
-    /// How many syncs have still to fail.
+    /// How many syncs must still fail.
     pub fn sync_failures_left(&self) -> u64 {
         self.shared.fail_sync.load(SeqCst)
     }
@@ -327,7 +327,7 @@ impl Control {
         }
     }
 
-    /// [`cut_power`](crate::cut_power) with this control's directories.
+    /// Calls [`cut_power`](crate::cut_power) with this control's directories.
     pub fn cut_power(&self, rng: &mut fastrand::Rng) -> io::Result<Cut> {
         crate::cut_power(&self.data, &self.undo, rng)
     }
@@ -338,7 +338,7 @@ impl Control {
     }
 }
 
-/// The path as the kernel names it, even if its last part does not exist yet.
+/// The path that the kernel has for a file, even if its last part does not exist yet.
 fn absolute(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

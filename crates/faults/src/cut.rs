@@ -1,4 +1,4 @@
-//! A power cut: unsynced data are on the disk in part, or not at all.
+//! Simulates a power cut: of the unsynced data, the disk has a part or nothing.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,23 +10,23 @@ use fastrand::Rng;
 use crate::names::{NameChange, NamesLog};
 use crate::undo::{Change, FileId, UndoLog, read_range, write_into};
 
-/// The unit that a disk writes atomically, in bytes.
+/// The unit that a disk writes as a whole or not at all, in bytes.
 const SECTOR_BYTES: usize = 512;
 
-/// The effects of a power cut.
+/// What a power cut has changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cut {
-    /// Unsynced changes of files.
+    /// How many changes of files were not synced.
     pub unsynced: u64,
-    /// How many of them are lost as a whole.
+    /// How many of the unsynced changes are lost as a whole.
     pub lost: u64,
-    /// How many of them are on the disk in part.
+    /// How many of the unsynced changes are on the disk in part.
     pub torn: u64,
-    /// Files in which a failed sync had dropped pages.
+    /// How many files had pages that a failed sync had dropped.
     pub dropped: u64,
-    /// Names that were created and are gone.
+    /// How many new names are gone.
     pub vanished: u64,
-    /// Names that were removed and are there again.
+    /// How many removed names are there again.
     pub returned: u64,
 }
 
@@ -68,7 +68,7 @@ fn cut_names(data: &Path, undo: &Path, rng: &mut Rng, cut: &mut Cut) -> io::Resu
 }
 
 fn cut_directory(directory: &Path, undo: &Path, rng: &mut Rng, cut: &mut Cut) -> io::Result<()> {
-    // The entries are sorted by name, so that a seed gives the same result each time.
+    // The entries are sorted by name, so that the same seed always gives the same result.
     let mut entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
@@ -91,7 +91,7 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut Cut) -> io::Res
     let records = log.records()?;
     let mut image = read_range(file, 0, file.metadata()?.len())?;
 
-    // Revert to the synced content, keeping what each write wrote.
+    // Reverts the file to its synced content, and keeps what each write wrote.
     let mut written = Vec::with_capacity(records.len());
     for record in records.iter().rev() {
         written.push(match record.change {
@@ -109,12 +109,12 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut Cut) -> io::Res
         return Ok(());
     }
 
-    // Then apply some of the writes again.
+    // Then applies the writes that survive again.
     let survivals = survivals(records.len(), rng);
     let mut truncation_lost = false;
     for ((record, new), survival) in records.iter().zip(written.iter().rev()).zip(survivals) {
         let survival = match record.change {
-            // Blocks that the file got after a truncation belong to it only if the truncation survives.
+            // Blocks that the file gets after a truncation belong to the file only if the truncation survives.
             _ if truncation_lost => Survival::Lost,
             Change::Truncate { .. } if survival == Survival::Torn => Survival::Lost,
             _ => survival,
@@ -134,8 +134,8 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut Cut) -> io::Res
     file.write_all_at(&image, 0)
 }
 
-/// What happens to each change of one file. Disks differ, so one of three models is chosen: nothing was written yet; the first
-/// changes were written; or any of them, in any order.
+/// What happens to each unsynced change of one file. Disks differ, so one of three models is chosen at random: nothing was written
+/// yet; the first changes were written; or any of them were, in any order.
 fn survivals(count: usize, rng: &mut Rng) -> Vec<Survival> {
     match rng.u8(..4) {
         0 => vec![Survival::Lost; count],
@@ -152,7 +152,7 @@ fn survivals(count: usize, rng: &mut Rng) -> Vec<Survival> {
     }
 }
 
-/// Applies some sectors of a write.
+/// Applies a random selection of the sectors of a write.
 fn tear(image: &mut Vec<u8>, offset: u64, new: &[u8], rng: &mut Rng) {
     let (mut at, mut rest) = (offset, new);
     while !rest.is_empty() {

@@ -1,4 +1,4 @@
-//! Injects faults of disks and kills processes, for an unmodified program: the harness's side.
+//! Injects disk faults into an unmodified program, and kills it: this crate is the side of the harness (the test).
 //!
 //! The program under test runs with the library of `crates/faults-preload` preloaded (Linux, glibc), which wraps libc's calls
 //! on files and sockets. The harness sets faults through [`Control`] while the program runs:
@@ -53,16 +53,16 @@ pub use cut::{Cut, cut_power};
 pub use names::{NameChange, NamesLog};
 pub use undo::{FileId, UndoLog};
 
-/// Environment variable of the program: the directory whose files get the faults.
+/// The environment variable with the directory whose files get the faults; read by the program.
 pub const ENV_DATA: &str = "FAULTS_DATA";
 
-/// Environment variable of the program: the control file.
+/// The environment variable with the path of the control file; read by the program.
 pub const ENV_CONTROL: &str = "FAULTS_CONTROL";
 
-/// Environment variable of the program: the directory for unsynced data.
+/// The environment variable with the directory for undo logs of unsynced data; read by the program.
 pub const ENV_UNDO: &str = "FAULTS_UNDO";
 
-/// Environment variable of the harness: the library's path, if it is not near the harness's executable.
+/// The environment variable with the library's path, if it is not near the harness's executable; read by the harness.
 pub const ENV_LIBRARY: &str = "FAULTS_LIBRARY";
 
 const LIBRARY: &str = "libfaults_preload.so";
@@ -73,7 +73,7 @@ pub fn library_path() -> io::Result<PathBuf> {
         return Ok(path.into());
     }
     let executable = env::current_exe()?;
-    // `deps` first, because Cargo updates the copy above it only when the library itself is built by name.
+    // `deps` comes first, because Cargo updates the copy above it only when the library itself is built by name.
     executable
         .ancestors()
         .skip(1)
@@ -85,12 +85,12 @@ pub fn library_path() -> io::Result<PathBuf> {
         })
 }
 
-/// Whether this is SQLite's shared memory, which does not survive a power cut.
+/// Whether the file is SQLite's shared memory, which does not survive a power cut.
 pub fn is_shared_memory(path: &Path) -> bool {
     ends_with(path, "-shm")
 }
 
-/// Whether this is a write-ahead log.
+/// Whether the file is a write-ahead log of SQLite.
 pub fn is_wal(path: &Path) -> bool {
     ends_with(path, "-wal")
 }

@@ -1,5 +1,5 @@
-//! A journal of the names that were created, removed and renamed since the data directory was synced. As with a file system's
-//! journal, a power cut keeps the first few changes.
+//! A journal of the names that were created, removed and renamed since the last sync of the data directory. As with a file system's
+//! journal, a power cut keeps the first few changes and loses the others.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -25,7 +25,7 @@ pub enum NameChange {
         /// The file's inode.
         inode: u64,
     },
-    /// A file was renamed to a free name; if the name was taken, `Removed` comes first.
+    /// A file was renamed to a name that no file has. If another file had the name, `Removed` is recorded first.
     Renamed {
         /// The old name.
         from: String,
@@ -35,7 +35,7 @@ pub enum NameChange {
 }
 
 impl NameChange {
-    /// One line of the journal. Each field ends with `/`, which no name contains.
+    /// The change as one line of the journal. Each field ends with `/`, which a name cannot contain.
     fn line(&self) -> String {
         match self {
             Self::Made { name, inode } => format!("made/{name}/{inode}/\n"),
@@ -55,7 +55,7 @@ impl NameChange {
         }
     }
 
-    /// Reverts the change, unless it was recorded and then not made.
+    /// Reverts the change. Does nothing if it was recorded but not made.
     pub(crate) fn revert(&self, data: &Path, undo: &Path) -> io::Result<()> {
         match self {
             Self::Made { name, inode } => {
@@ -88,12 +88,12 @@ fn inode_of(path: &Path) -> io::Result<Option<u64>> {
     }
 }
 
-/// The last link to a removed file, until the directory is synced.
+/// The path of the link that keeps a removed file until the directory is synced.
 fn kept_path(undo: &Path, inode: u64) -> PathBuf {
     undo.join(format!("{inode}.kept"))
 }
 
-/// The journal of unsynced changes of names.
+/// The journal of changed names that are not synced yet.
 #[derive(Debug)]
 pub struct NamesLog {
     undo: PathBuf,
@@ -101,7 +101,7 @@ pub struct NamesLog {
 }
 
 impl NamesLog {
-    /// Opens the journal, and continues after the entries of an earlier process.
+    /// Opens the journal. Entries of an earlier process remain in it.
     pub fn open(undo: &Path) -> io::Result<Self> {
         let path = undo.join(LOG);
         let log = fs::OpenOptions::new().read(true).append(true).create(true).open(&path)?;
@@ -110,12 +110,12 @@ impl NamesLog {
         Ok(Self { undo: undo.to_owned(), log })
     }
 
-    /// Records a change: before a name is removed or renamed, after one is created.
+    /// Records a change. A removal or renaming must be recorded before it is made, a creation after it.
     pub fn append(&mut self, change: &NameChange) -> io::Result<()> {
         self.log.write_all(change.line().as_bytes())
     }
 
-    /// Keeps the file whose name is about to be removed. Returns false if `undo` is on another file system.
+    /// Keeps a link to the file whose name is about to be removed. Returns false if `undo` is on another file system.
     pub fn keep_file(&self, path: &Path, inode: u64) -> bool {
         let kept = kept_path(&self.undo, inode);
         match fs::hard_link(path, &kept) {
@@ -124,7 +124,7 @@ impl NamesLog {
         }
     }
 
-    /// Clears the journal after a sync of the directory.
+    /// Clears the journal after the directory was synced.
     pub fn synced(&mut self) -> io::Result<()> {
         let changes = self.changes()?;
         self.log.set_len(0)?;
@@ -139,7 +139,7 @@ impl NamesLog {
         Ok(())
     }
 
-    /// The unsynced changes, oldest first.
+    /// The changes that are not synced, oldest first.
     pub(crate) fn changes(&self) -> io::Result<Vec<NameChange>> {
         let text = fs::read_to_string(self.undo.join(LOG))?;
         Ok(text.lines().filter_map(NameChange::parse).collect())

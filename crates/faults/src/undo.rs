@@ -1,7 +1,7 @@
-//! The undo log of a file. Before each write, the bytes that it overwrites are appended to the log; a sync empties the log. The
-//! log entry is complete before the write starts, because the program may be killed at any moment.
+//! The undo log of a file. Before each write, the bytes that the write overwrites are appended to the log; a sync empties the log.
+//! An entry is complete before the write starts, because the program may be killed at any moment.
 //!
-//! A log belongs to an inode, not to a path, and outlives the process: after a kill the disk still lacks everything that was not
+//! A log belongs to an inode, not to a path, and outlives the process: after a kill, the disk still lacks everything that was not
 //! synced.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-/// The unit in which the page cache is written, in bytes.
+/// The unit in which the system's page cache is written to the disk, in bytes.
 const PAGE_BYTES: usize = 4096;
 
 const HEADER_BYTES: usize = 16;
@@ -22,9 +22,9 @@ const KIND_TRUNCATE: u64 = 2;
 /// Identifies a file. A file system reuses inode numbers; the time of birth tells the files apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {
-    /// The inode's number.
+    /// The number of the file's inode.
     pub inode: u64,
-    /// The time of birth, in nanoseconds; 0 if the file system does not record it.
+    /// The time of birth, in nanoseconds since 1970; 0 if the file system does not record it.
     pub born: u64,
 }
 
@@ -43,13 +43,13 @@ impl FileId {
     }
 }
 
-/// One unsynced change, with the old content.
+/// One change of a file that is not synced, with the content that it replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) change: Change,
     /// The file's length before the change.
     old_length: u64,
-    /// The bytes that the change overwrote, up to the end of the file.
+    /// The bytes that the change overwrote, as far as the file had them.
     old: Vec<u8>,
 }
 
@@ -60,7 +60,7 @@ pub(crate) enum Change {
 }
 
 impl Record {
-    /// The position of `old` in the file.
+    /// The position in the file at which `old` was.
     fn offset(&self) -> u64 {
         match self.change {
             Change::Write { offset, .. } => offset,
@@ -68,13 +68,13 @@ impl Record {
         }
     }
 
-    /// Reverts the content after this change to the content before it.
+    /// Turns the content after this change into the content before it.
     pub(crate) fn revert(&self, image: &mut Vec<u8>) {
         write_into(image, self.offset(), &self.old);
         image.resize(self.old_length as usize, 0);
     }
 
-    /// The record's bytes in a log.
+    /// Encodes the record for a log.
     fn bytes(&self) -> Vec<u8> {
         let (kind, at, length) = match self.change {
             Change::Write { offset, length } => (KIND_WRITE, offset, length),
@@ -88,8 +88,8 @@ impl Record {
         bytes
     }
 
-    /// Parses the record at the beginning of `bytes`; also returns its length. `None` at the end, and if the record is
-    /// incomplete, because the program was killed before the change started.
+    /// Parses the record with which `bytes` begins, and also returns its length. `None` at the end of the log, and if the record is
+    /// incomplete because the program was killed before the change started.
     fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
         let number =
             |index: usize| Some(u64::from_le_bytes(bytes.get(index * 8..index * 8 + 8)?.try_into().ok()?));
@@ -103,7 +103,7 @@ impl Record {
     }
 }
 
-/// Writes bytes into a file's content, which grows if necessary.
+/// Writes bytes into the content of a file, which becomes longer if necessary.
 pub(crate) fn write_into(image: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
     let (from, to) = (offset as usize, offset as usize + bytes.len());
     if bytes.is_empty() {
@@ -124,8 +124,8 @@ pub struct UndoLog {
 }
 
 impl UndoLog {
-    /// Opens a file's log, and continues after the records of an earlier process. If the file is `fresh`, it was created just
-    /// now, so an existing log belongs to another file.
+    /// Opens a file's log. Records of an earlier process remain in it, unless the file is `fresh`: then it was created just now,
+    /// and an existing log belongs to another file.
     pub fn open(undo: &Path, id: FileId, fresh: bool) -> io::Result<Self> {
         let path = path(undo, id.inode);
         let valid = if fresh { None } else { parse(&read(&path)?, id).map(|(_, end)| end) };
@@ -139,20 +139,20 @@ impl UndoLog {
         Ok(Self { log, id, lost })
     }
 
-    /// The log of this file, if there is one.
+    /// Opens the log of this file, if it has one.
     pub(crate) fn find(undo: &Path, id: FileId) -> io::Result<Option<Self>> {
         let known = parse(&read(&path(undo, id.inode))?, id).is_some();
         known.then(|| Self::open(undo, id, false)).transpose()
     }
 
-    /// Records a write of `length` bytes at `offset` that is about to happen.
+    /// Records that `length` bytes are about to be written at `offset`.
     pub fn before_write(&mut self, data: &File, offset: u64, length: u64) -> io::Result<()> {
         let old_length = data.metadata()?.len();
         let old = read_range(data, offset, length.min(old_length.saturating_sub(offset)))?;
         self.append(&Record { change: Change::Write { offset, length }, old_length, old })
     }
 
-    /// Records a truncation to this length that is about to happen.
+    /// Records that the file is about to be truncated to `length` bytes.
     pub fn before_truncate(&mut self, data: &File, length: u64) -> io::Result<()> {
         let old_length = data.metadata()?.len();
         let old = read_range(data, length, old_length.saturating_sub(length))?;
@@ -163,7 +163,7 @@ impl UndoLog {
         self.log.write_all(&record.bytes())
     }
 
-    /// Clears the log after a sync of the file.
+    /// Clears the log after the file was synced.
     pub fn synced(&mut self) -> io::Result<()> {
         if !self.lost.pages.is_empty() {
             let written = written_pages(&self.records()?);
@@ -174,7 +174,7 @@ impl UndoLog {
         self.log.set_len(HEADER_BYTES as u64)
     }
 
-    /// After a failed sync: reverts the writes that the sync should have made durable.
+    /// Called after a failed sync: reverts the writes that the sync should have made durable.
     pub fn revert(&mut self, data: &File) -> io::Result<()> {
         for record in self.records()?.iter().rev() {
             data.write_all_at(&record.old, record.offset())?;
@@ -183,8 +183,8 @@ impl UndoLog {
         self.log.set_len(HEADER_BYTES as u64)
     }
 
-    /// After a failed sync: keeps the data that it should have written in memory only. No later sync writes those pages to the
-    /// disk, unless the program writes to the same page again.
+    /// Called after a failed sync: keeps the data that the sync should have written in memory only. No later sync writes these
+    /// pages to the disk, unless the program writes to the same page again.
     pub fn lose(&mut self, data: &File) -> io::Result<()> {
         let records = self.records()?;
         let mut image = read_range(data, 0, data.metadata()?.len())?;
@@ -194,20 +194,20 @@ impl UndoLog {
             let from = (page as usize * PAGE_BYTES).min(image.len());
             let mut on_disk = image[from..(from + PAGE_BYTES).min(image.len())].to_vec();
             on_disk.resize(PAGE_BYTES, 0);
-            // If an earlier failure lost the page already, the disk still has that older content.
+            // If an earlier failed sync lost this page already, the disk still has that older content.
             pages.entry(page).or_insert(on_disk);
         }
         self.lost.replace(pages)?;
         self.log.set_len(HEADER_BYTES as u64)
     }
 
-    /// The unsynced changes, oldest first.
+    /// The changes that are not synced, oldest first.
     pub(crate) fn records(&self) -> io::Result<Vec<Record>> {
         let bytes = read_range(&self.log, 0, self.log.metadata()?.len())?;
         Ok(parse(&bytes, self.id).map_or_else(Vec::new, |(records, _)| records))
     }
 
-    /// Replaces lost pages in the content of the synced file by the pages on the disk. Returns whether there were lost pages.
+    /// Replaces the lost pages in the content of the file by the pages that are on the disk. Returns whether there were lost pages.
     pub(crate) fn show_lost(&self, image: &mut [u8]) -> bool {
         for (page, on_disk) in &self.lost.pages {
             let from = (*page as usize * PAGE_BYTES).min(image.len());
@@ -229,7 +229,7 @@ fn written_pages(records: &[Record]) -> BTreeSet<u64> {
     pages
 }
 
-/// The path of an inode's log.
+/// The path of the undo log of an inode.
 fn path(undo: &Path, inode: u64) -> PathBuf {
     undo.join(format!("{inode}.undo"))
 }
@@ -241,7 +241,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Parses the records of a log. Returns them with the position at which they end; `None` if the log is another file's.
+/// Parses the records of a log. Also returns the position at which they end. `None` if the log belongs to another file.
 fn parse(bytes: &[u8], id: FileId) -> Option<(Vec<Record>, usize)> {
     if !bytes.starts_with(&id.bytes()) {
         return None;
@@ -260,7 +260,7 @@ pub(crate) fn read_range(file: &File, offset: u64, length: u64) -> io::Result<Ve
     Ok(bytes)
 }
 
-/// Pages that a failed sync dropped, with the content that the disk has in their place.
+/// The pages that a failed sync has dropped, with the content that the disk has in their place.
 #[derive(Debug)]
 struct Lost {
     path: PathBuf,
@@ -278,7 +278,7 @@ impl Lost {
         Ok(Self { pages: pages.collect(), path })
     }
 
-    /// Replaces the file atomically: after a kill it has the old pages or the new ones.
+    /// Replaces the file with the lost pages atomically: after a kill it contains the old pages or the new ones.
     fn replace(&mut self, pages: BTreeMap<u64, Vec<u8>>) -> io::Result<()> {
         let next = self.path.with_extension("next");
         let mut bytes = Vec::with_capacity(pages.len() * (8 + PAGE_BYTES));

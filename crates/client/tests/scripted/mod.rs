@@ -1,18 +1,18 @@
-//! The server's end of a connection, for tests that script it.
+//! The server's side of a connection, for tests that script what the server sends.
 
 use switchboard_protocol::SUBPROTOCOL;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
-/// A socket to listen on, and its address for a client.
+/// Opens a socket to listen on. Also returns the URL to which a client connects.
 pub(crate) async fn listen() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("ws://{}/v1/ws", listener.local_addr().expect("an address"));
     (listener, url)
 }
 
-/// Accepts a client that speaks this protocol.
+/// Accepts a connection of a client that offers this protocol.
 pub(crate) async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     let (stream, _) = listener.accept().await.expect("a connection");
     #[expect(clippy::result_large_err, reason = "the shape that tungstenite calls")]

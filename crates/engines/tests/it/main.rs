@@ -1,4 +1,4 @@
-//! Starts, kills, suspends and restarts PostgreSQL and nats-server, and checks that nothing of them is left.
+//! Starts, kills, suspends and restarts PostgreSQL and nats-server, and checks that they leave nothing behind.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 

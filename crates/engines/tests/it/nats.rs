@@ -6,7 +6,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Connects, publishes a message, and receives it.
+/// Connects to the server, publishes a message, and returns what it receives.
 async fn round_trip(nats: &Nats) -> std::io::Result<String> {
     let mut socket = BufReader::new(TcpStream::connect(nats.address()).await?);
     socket.write_all(b"CONNECT {\"verbose\":false}\r\nSUB rooms 1\r\nPUB rooms 5\r\nhello\r\n").await?;

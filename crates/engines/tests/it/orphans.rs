@@ -1,4 +1,4 @@
-//! No process, file or shared memory of a server outlives its owner.
+//! When the owner of a server ends, no process, file or shared memory of the server remains.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -19,7 +19,7 @@ async fn dropping_a_server_ends_all_its_processes() {
     let standby = postgres.standby(&path, true).await.unwrap();
     let nats = Nats::start(&path, &[]).await.unwrap();
     assert!(processes::in_directory(&path).len() >= 12, "{:#?}", processes::in_directory(&path));
-    // A suspended server, which cannot handle SIGTERM, ends as well.
+    // Suspended servers cannot handle SIGTERM, but must end as well.
     standby.pause().unwrap();
     nats.pause().unwrap();
     drop((postgres, standby, nats));
@@ -67,7 +67,7 @@ async fn a_killed_owner_leaves_no_processes_and_no_files() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// A process that has started the shared PostgreSQL and nats-server below a directory.
+/// Starts a process that owns a PostgreSQL and a nats-server below a directory.
 async fn owner(directory: &Path) -> Child {
     let mut owner = Command::new(env!("CARGO_BIN_EXE_engines"));
     owner.env("TMPDIR", directory).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
@@ -78,7 +78,7 @@ async fn owner(directory: &Path) -> Child {
     owner
 }
 
-/// The identifier of a cluster's shared memory, from its lock file.
+/// The identifier of a cluster's shared memory, read from its lock file.
 fn shared_memory(scratch: &Path) -> String {
     let lock = scratch.read_dir().unwrap().flatten().map(|entry| entry.path().join("data/postmaster.pid"));
     let lock = lock.into_iter().find(|lock| lock.exists()).unwrap();

@@ -117,7 +117,7 @@ async fn a_promoted_standby_has_all_committed_data() {
     standby.new_database().await.unwrap();
 }
 
-/// An asynchronous standby.
+/// Creates an asynchronous standby of the primary.
 async fn standby_of(primary: &Postgres, scratch: &TempDir) -> Postgres {
     let standby = primary.standby(scratch.path(), false).await.unwrap();
     let states = "SELECT sync_state FROM pg_stat_replication ORDER BY sync_state";
@@ -157,6 +157,6 @@ async fn a_directory_of_the_user_keeps_its_permissions() {
     let directory = postgres.psql("SHOW data_directory").await.unwrap();
     assert_eq!(mode(), 0o700);
     drop(postgres);
-    // The crate deletes a directory that is outside of the caller's directory.
+    // The crate must delete only a directory that it created outside of the caller's directory.
     assert_eq!(Path::new(&directory).exists(), directory.starts_with("/var/tmp/closed-"));
 }

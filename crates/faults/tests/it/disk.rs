@@ -1,4 +1,4 @@
-//! Plain files after power cuts and with disk faults.
+//! What plain files contain after power cuts and after disk faults.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use faults::{Dropped, Syncs};
 
 use crate::victim::Scene;
 
-/// Enough seeds for each kind of cut to occur.
+/// The number of seeds: enough for each outcome of a power cut to occur.
 const SEEDS: u64 = 40;
 
 #[test]
@@ -159,7 +159,7 @@ fn a_failed_sync_can_drop_its_data_at_the_next_power_cut() {
         victim.expect_done(&["sync a"]);
         victim.kill();
         let mut victim = scene.victim();
-        // The write makes the second page dirty again, so this sync writes all of it.
+        // The write makes the second page dirty again, so this sync writes the whole page to the disk.
         victim.expect_done(&["write a 5000 3 1", "sync a"]);
         victim.kill();
         let mut expected = [[1; 4096], [2; 4096]].concat();

@@ -1,4 +1,4 @@
-//! Each kill point kills the process at its call.
+//! Each kill point kills the process at the call that it names.
 
 use std::io::Read;
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use faults::KillPoint;
 
 use crate::victim::Scene;
 
-/// The number of rows and the last row after a fatal insert and a power cut.
+/// Cuts the power after an insert at which the program was killed. Returns the number of rows and the last row.
 fn rows_after(scene: &Scene, seed: u64) -> String {
     scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap();
     let mut victim = scene.victim();

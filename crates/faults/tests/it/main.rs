@@ -1,4 +1,4 @@
-//! Runs this test binary a second time, as the program under test with the preloaded library.
+//! These tests start their own binary again, as the program under test with the preloaded library.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 

@@ -1,11 +1,11 @@
-//! SQLite on the simulated disk: durable with `synchronous = FULL`, and not with `NORMAL`.
+//! SQLite on the simulated disk: commits are durable with `synchronous = FULL`, but not with `NORMAL`.
 
 use fastrand::Rng;
 use faults::{Dropped, KillPoint, Syncs};
 
 use crate::victim::{Scene, Victim};
 
-/// Cuts the power this many times while rows are inserted; returns how many acknowledged rows were lost.
+/// Inserts rows and cuts the power, `cuts` times. Returns how many acknowledged rows were lost.
 fn lost_in(cuts: u32, synchronous: &str, rng: &mut Rng) -> i64 {
     let scene = Scene::new();
     let (mut known, mut lost) = (0, 0);
@@ -39,7 +39,7 @@ fn lost_in(cuts: u32, synchronous: &str, rng: &mut Rng) -> i64 {
     lost
 }
 
-/// Checks that the database is intact and has no gap; returns the number of rows.
+/// Checks that the database is intact and lacks no row. Returns the number of rows.
 fn check(victim: &mut Victim) -> i64 {
     assert_eq!(victim.command("check").as_deref(), Some("ok"));
     let answer = victim.command("count").unwrap();
@@ -77,7 +77,7 @@ fn a_failed_sync_fails_the_commit() {
     }
 }
 
-/// The reason why a program must not trust what it reads after a failed sync and a restart.
+/// This is the reason why a program must not trust what it reads after a failed sync and a restart.
 #[test]
 fn a_commit_whose_sync_failed_is_there_after_a_restart_and_gone_after_a_power_cut() {
     let scene = Scene::new();

@@ -1,4 +1,4 @@
-//! The program under test: it executes the commands on stdin and prints the results.
+//! The victim, which is the program under test: it executes the commands on stdin and prints the results.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -14,10 +14,10 @@ use faults::Control;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-/// Prefix of an answer, because the test harness in the victim also prints lines.
+/// The prefix of the victim's answers, because the test harness inside the victim also prints lines.
 const ANSWER: &str = "> ";
 
-/// A data directory, and the control of its faults.
+/// The data directory of a test, and the control of its faults.
 pub(crate) struct Scene {
     pub(crate) control: Control,
     _scratch: TempDir,
@@ -59,9 +59,9 @@ pub(crate) struct Victim {
 }
 
 impl Victim {
-    /// Sends a command; returns the answer, or `None` if the victim died.
+    /// Sends a command to the victim. Returns the answer, or `None` if the victim died.
     pub(crate) fn command(&mut self, order: &str) -> Option<String> {
-        // The write fails if the victim is dead already, and then there is no answer either.
+        // The write fails if the victim is already dead; then there is no answer either.
         let _ = writeln!(self.orders, "{order}");
         self.lines.by_ref().map_while(Result::ok).find_map(|line| Some(line.split_once(ANSWER)?.1.to_owned()))
     }
@@ -82,14 +82,14 @@ impl Victim {
         assert_eq!(self.child.wait().unwrap().signal(), Some(9));
     }
 
-    /// Kills the victim with SIGKILL, if it still runs.
+    /// Kills the victim with SIGKILL, if it is still running.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.wait_for_kill();
     }
 }
 
-/// The test that runs as the victim.
+/// The code of the victim: not a test of its own, but the test binary runs it as a test.
 #[test]
 #[ignore = "run by the other tests, in a process of its own"]
 fn execute() {
@@ -173,7 +173,7 @@ impl State {
     }
 }
 
-/// A path in the data directory, which is the victim's working directory.
+/// The path of a file in the data directory, which is the victim's working directory.
 fn path(name: &str) -> io::Result<PathBuf> {
     Ok(env::current_dir()?.join(Path::new(name)))
 }

@@ -38,7 +38,7 @@ pub(crate) struct Shape {
     pub(crate) direct: bool,
 }
 
-/// When messages are sent.
+/// What determines when messages are sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Pace {
     /// This many rounds are in flight in each room; every sender sends once in a round. The next round starts when all receivers

@@ -23,11 +23,11 @@ const UNLIMITED: u64 = u64::MAX;
 /// Which files a failure of syncs applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Syncs {
-    /// Any file.
+    /// The failure applies to all files.
     Any,
-    /// Only write-ahead logs, which a commit syncs.
+    /// The failure applies only to write-ahead logs, which a commit syncs.
     Wal,
-    /// All files except write-ahead logs: the database, which a checkpoint syncs.
+    /// The failure applies to all other files: the database, which a checkpoint syncs.
     Other,
 }
 
@@ -76,17 +76,17 @@ impl KillPoint {
 /// What all processes that used the control have done since it was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Successful syncs of data files.
+    /// How many syncs of data files succeeded.
     pub syncs: u64,
     /// How many of the successful syncs were of a write-ahead log.
     pub wal_syncs: u64,
-    /// Syncs that failed because of a fault.
+    /// How many syncs failed because of a fault.
     pub failed_syncs: u64,
-    /// Writes to data files.
+    /// How many writes to data files there were.
     pub writes: u64,
     /// The bytes that were written to data files.
     pub bytes: u64,
-    /// Writes that failed or were short because the disk was full.
+    /// How many writes failed or were short because the disk was full.
     pub refused_writes: u64,
     /// How many kill points were reached.
     pub kills: u64,

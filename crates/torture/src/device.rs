@@ -57,21 +57,21 @@ struct Stored {
 /// What a command was about; needed to interpret its answer.
 enum Request {
     Send(String),
-    /// A retry of an acknowledged message.
+    /// A retry of an acknowledged message, which must be answered as a duplicate.
     Retry(String),
-    /// A different message with the key of an acknowledged one.
+    /// A different message with the key of an acknowledged one, which must be refused.
     Conflict(String),
     /// A command that appends an event, of this kind.
     Write(ConversationId, &'static str),
     Read(ConversationId),
     Page(ConversationId),
-    /// A command about a conversation that the user may not see.
+    /// A command about a conversation that the user may not see, which must be refused.
     Probe(ConversationId),
     Summaries,
     Other,
 }
 
-/// Why a connection ended.
+/// The reason why a connection ended, for the history of the run.
 type Disconnect = String;
 
 pub(crate) struct Device {

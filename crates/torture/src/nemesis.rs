@@ -40,14 +40,14 @@ const SILENT_CONNECTIONS: usize = 300;
 /// The number of frames that the flooding connection sends.
 const FLOOD_FRAMES: usize = 5_000;
 
-/// A kind of fault.
+/// A kind of fault that is injected into a single server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Fault {
-    /// kill -9 at a random moment.
+    /// The server is killed (SIGKILL) at a random moment.
     Kill,
-    /// kill -9 at a chosen call: before or after the sync of a commit, between `ok` and delivery, during a write.
+    /// The server is killed at a chosen call: before or after the sync of a commit, between `ok` and delivery, during a write.
     KillAt,
-    /// kill -9, and data that was not synced is lost, as in a power cut.
+    /// The server is killed, and data that was not synced is lost, as in a power cut.
     PowerCut,
     /// The disk is full for a while.
     DiskFull,

@@ -18,7 +18,7 @@ const MAX_HISTORY: usize = 400_000;
 /// The most breaches that are reported one by one. Later ones are often consequences of the first.
 const MAX_REPORTED: usize = 20;
 
-/// The laws: what a server must never do.
+/// A law of the protocol: something that a server must never do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Law {
     /// An acknowledged event is not in the log under the seq that was acknowledged.
@@ -60,7 +60,7 @@ pub(crate) struct Sent {
     /// The device that sent the message, and the number that the device gave to the message.
     pub(crate) device: u32,
     pub(crate) number: u64,
-    /// A digest of the text.
+    /// A digest of the message's text.
     pub(crate) text: u64,
     /// The seq and time in the `ok` for the message; `None` if no `ok` arrived.
     pub(crate) acked: Option<(Seq, Timestamp)>,
@@ -76,12 +76,12 @@ pub(crate) struct Seen {
     at: Timestamp,
 }
 
-/// The numbers in the report.
+/// How often each thing happened in a run, for the report.
 #[derive(Debug, Default, Clone, serde::Serialize)]
 pub(crate) struct Counts {
     /// Messages that clients tried to send.
     pub(crate) tried: u64,
-    /// How many of them were acknowledged.
+    /// How many of the messages that clients tried to send were acknowledged.
     pub(crate) acknowledged: u64,
     /// Acknowledged commands of other kinds: edits, deletions, reactions, joins, leaves.
     pub(crate) other_acknowledged: u64,
@@ -145,7 +145,7 @@ pub(crate) struct Inner {
     names: Vec<String>,
 }
 
-/// The record of one run.
+/// The record of one run, which all of its clients share.
 pub(crate) struct Record {
     start: Instant,
     inner: Mutex<Inner>,
@@ -397,7 +397,7 @@ impl fmt::Display for Breach {
     }
 }
 
-/// A hash of any value.
+/// A hash of any value, which is compared in place of the value to save memory.
 pub(crate) fn digest(value: impl Hash) -> u64 {
     let mut hasher = FxHasher::default();
     value.hash(&mut hasher);

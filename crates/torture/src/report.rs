@@ -31,7 +31,7 @@ impl Outcome {
         Self { world, faults, suffix, lines, json, stored, took }
     }
 
-    /// Whether every law held.
+    /// Whether no law of the protocol was broken in the run.
     pub(crate) fn is_good(&self) -> bool {
         self.world.record.lock().broken == 0
     }

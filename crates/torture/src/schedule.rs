@@ -21,7 +21,7 @@ pub(crate) struct Schedule<F> {
     pending: Vec<F>,
     /// Mean time to the next fault.
     mean_interval: Duration,
-    /// How often each kind occurred.
+    /// How often each kind of fault occurred.
     counts: BTreeMap<F, u64>,
 }
 
@@ -53,7 +53,7 @@ impl<F: Weighted> Schedule<F> {
         self.faults.iter().find(is_chosen).copied()
     }
 
-    /// How often each kind occurred.
+    /// How often each kind of fault occurred.
     pub(crate) fn counts(&self) -> &BTreeMap<F, u64> {
         &self.counts
     }

@@ -19,7 +19,7 @@ use crate::world::{Room, World, hello};
 /// The most items that the verification requests in a page.
 const PAGE_SIZE: u32 = 200;
 
-/// The parts of the logs that later checks need.
+/// The parts of the conversations' logs that later checks need.
 #[derive(Default)]
 pub(crate) struct Logs {
     /// The messages of each conversation: seq, idempotency key and author.

@@ -16,7 +16,7 @@ use crate::Common;
 use crate::process::SECRET;
 use crate::record::Record;
 
-/// Users of the Rust client.
+/// The number of users whose devices use the Rust client.
 const USERS: usize = 24;
 
 /// The number of users in each program that uses the SDK.
@@ -34,7 +34,7 @@ const OPEN_ROOMS: usize = 2;
 /// The number of users with whom each user has a direct conversation.
 const PEERS: usize = 3;
 
-/// The phase of a run.
+/// The phases of a run, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// Clients send, and faults are injected.
@@ -67,12 +67,12 @@ pub(crate) struct World {
     /// The URL to which the SDK connects.
     pub(crate) sdk_url: String,
     pub(crate) users: Vec<UserId>,
-    /// Users of the SDK.
+    /// The users whose apps use the TypeScript SDK.
     pub(crate) sdk_users: Vec<UserId>,
     pub(crate) rooms: Vec<Room>,
     /// Messages a second that all Rust devices together try to send.
     pub(crate) rate: f64,
-    /// The current phase.
+    /// The current phase of the run.
     pub(crate) phase: watch::Receiver<Phase>,
     /// The number of devices that have no unacknowledged messages, in the phase `Draining`.
     pub(crate) idle_devices: AtomicUsize,

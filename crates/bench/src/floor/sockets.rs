@@ -53,7 +53,7 @@ impl Server for Sockets {
         tell(if frame == b"welcome" { Meaning::Ready } else { Meaning::Delivered(None) })
     }
 
-    /// The same frame that a client of Switchboard sends.
+    /// The frame is the same as a client of Switchboard sends.
     fn message(&self, to: Target, id: u64, text: &str) -> String {
         switchboard::message(&switchboard::name(to), id, text)
     }

@@ -36,7 +36,7 @@ fn bad_tokens(server: &Server) -> Vec<(&'static str, String, u16)> {
         Authenticator::new(&foreign).expect("a secret").mint(&user("alice"), HOUR).expect("a token");
     let good = server.token("alice", HOUR);
     let parts: Vec<&str> = good.split('.').collect();
-    // {"alg":"none","typ":"JWT"}
+    // The first part is {"alg":"none","typ":"JWT"} in Base64.
     let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{}.", parts[1]);
     let others: Vec<_> = server.token("bob", HOUR).split('.').map(str::to_owned).collect();
     let altered = format!("{}.{}.{}", parts[0], others[1], parts[2]);

@@ -17,7 +17,7 @@ pub(crate) fn assert_clean(path: &Path) {
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
-/// A server on which every kind of event was stored.
+/// Starts a server and stores events of every kind.
 async fn server_with_every_event() -> Server {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;

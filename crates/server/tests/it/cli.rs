@@ -122,7 +122,7 @@ impl Served {
         format!("ws://{}/v1/ws", self.address)
     }
 
-    /// Connects a user.
+    /// Connects a user to this server.
     async fn connects(&self, name: &str) -> Person {
         let hello = Hello { token: None, user: Some(user(name)), device: None, cursors: Default::default() };
         let (client, welcome) =

@@ -16,7 +16,7 @@ const TASK_FAILED_EXIT_CODE: Option<i32> = Some(70);
 
 /// How a server with a failed task ended.
 pub(crate) struct Outcome {
-    /// The close code of its client.
+    /// The close code that the client of the server received.
     pub(crate) close: Option<u16>,
     /// The time from the fault to the exit of the process.
     pub(crate) took: Duration,

@@ -10,13 +10,13 @@ const CONNECTIONS: usize = CROWD_SIZE;
 /// Connections before the measurement, because memory that the server allocates only at first use is no cost of a connection.
 const WARM_UP_CONNECTIONS: usize = 50;
 
-/// Conversations of each user.
+/// The number of conversations that each user is in.
 const CONVERSATIONS_PER_USER: usize = 10;
 
 /// Members of a room: as many as one `create` may name, and its creator.
 const MEMBERS_PER_ROOM: usize = 1_000;
 
-/// The documented bound of memory per connection.
+/// The most memory for an idle connection, as documented.
 const MAX_BYTES_PER_CONNECTION: u64 = 8 * 1024;
 
 fn name(number: usize) -> String {

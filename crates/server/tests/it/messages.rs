@@ -7,7 +7,7 @@ use switchboard_protocol::{ErrorCode, EventBody, Seq};
 
 use crate::support::{Person, Server, eventually, user};
 
-/// A room with the admin alice, bob and carol, and a message from bob with seq 2.
+/// Starts a server with a room of alice (its admin), bob and carol, and a message from bob with seq 2.
 async fn room() -> (Server, Person, Person, Person) {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;

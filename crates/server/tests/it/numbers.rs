@@ -17,7 +17,7 @@ const SENDS: usize = 30;
 /// How long the client waits before it sends more; the rate limiter then has more tokens than the client needs.
 const LATE: Duration = Duration::from_secs(4);
 
-/// A server whose send rate allows a burst of twenty and then four a second.
+/// Starts a server whose send rate allows a burst of twenty messages and then four a second.
 async fn serves_with_rate() -> Server {
     Server::start_production_with(|config: &mut Config| config.limits.sends_per_connection = 4).await
 }

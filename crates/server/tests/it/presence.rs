@@ -76,7 +76,7 @@ async fn watchers_receive_the_same_last_seen_immediately() {
         drop(bob);
         let seen = receives_offline(&mut alice, "bob").await;
         assert!(seen.is_some());
-        // The store may not have written `last_seen` yet.
+        // The store may not have written `last_seen` yet, but the answer to `watch` must already have it.
         watches(&mut alice, &["bob"]).await;
         assert_eq!(receives_offline(&mut alice, "bob").await, seen);
     }

@@ -216,7 +216,7 @@ async fn has_connections(server: &Server, expected: f64) {
     eventually(&format!("{expected} connections"), asks).await;
 }
 
-/// Ends bob's connection in the way of `ends`, and asserts that alice, who watches bob, receives that he is offline.
+/// Ends bob's connection by calling `ends`, and asserts that alice, who watches bob, receives that he is offline.
 async fn is_offline_after(server: &Server, ends: impl AsyncFnOnce(Raw)) {
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "hi").await;

@@ -177,7 +177,7 @@ holds_for!(memory, opening::a_second_opener_is_refused);
 holds_for!(joined, opening::two_nodes_write_one_log);
 holds_for!(postgres, opening::two_nodes_write_one_log);
 
-/// Contracts about opening a store.
+/// The contracts about opening a store.
 mod opening {
     use serde_json::json;
     use switchboard_protocol::Seq;
@@ -227,14 +227,14 @@ mod opening {
     }
 }
 
-/// A store with its outcomes, on its own data directory.
+/// A store on its own data directory, with what it has reported.
 struct TestStore {
     open: Open,
     rules: Rules,
     data: TempDir,
     store: SharedStore,
     batches: mpsc::Receiver<Batch>,
-    /// The number of the last batch.
+    /// The number of the last batch that the store has reported.
     number: u64,
     /// Outcomes that were received but that no method has returned yet.
     outcomes: std::collections::VecDeque<Result<Committed, Refusal>>,
@@ -352,13 +352,13 @@ impl TestStore {
         }
     }
 
-    /// The summary of a conversation for a user.
+    /// The summary that a user gets of a conversation.
     async fn summary(&self, actor: &str, name: &str) -> Summary {
         let all = self.conversations(actor).await;
         all.into_iter().find(|one| one.conversation.as_str() == name).expect("a member")
     }
 
-    /// The snapshot for a new connection of a user.
+    /// The snapshot that a new connection of a user gets; `named` are the conversations with cursors in its `hello`.
     async fn snapshot(&self, actor: &str, named: &[&str]) -> Option<Snapshot> {
         let named = named.iter().map(|name| conversation(name)).collect();
         in_time("a snapshot", self.store.attach(&user(actor), named)).await.expect("a snapshot")
@@ -384,7 +384,7 @@ impl TestStore {
         in_time("summaries", self.store.summaries(&user(actor), key, latest)).await.expect("summaries")
     }
 
-    /// The snapshot of a user and what they see of a conversation.
+    /// The snapshot of a user, and what the user may see of a conversation.
     async fn seen(&self, actor: &str, name: &str) -> (Snapshot, Option<Seen>) {
         let mut snapshot = self.snapshot(actor, &[name]).await.expect("a known user");
         let seen = snapshot.named.pop().expect("one for each name").ok();
@@ -400,7 +400,7 @@ fn change(name: &str, fields: &Value) -> Change {
     }
 }
 
-/// The seqs of a log.
+/// The seqs of the events in a log.
 fn seqs(log: &[Event]) -> Vec<Seq> {
     log.iter().map(|event| event.seq).collect()
 }

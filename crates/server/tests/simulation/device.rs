@@ -243,7 +243,7 @@ impl Device {
         self.says(session, &hello);
     }
 
-    /// Queues a frame to be sent, and adds it to the story of the run.
+    /// Queues a frame to be sent, and adds it to the record of the run.
     fn says(&self, session: &mut Session, frame: &Value) {
         self.note(format_args!("> {frame}"));
         session.puts(&wire::text(&frame.to_string()));

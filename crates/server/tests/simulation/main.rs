@@ -30,7 +30,7 @@ const DEFAULT_SEEDS: u64 = 150;
 /// random numbers; therefore each fault also has a test of its own where possible.
 const FAILED_SEEDS: &str = include_str!("seeds.txt");
 
-/// The most lines of a story that a failed test prints.
+/// The most lines of the record of a run that a failed test prints.
 const MAX_PRINTED_LINES: usize = 400;
 
 /// Waits in simulated time.
@@ -64,7 +64,7 @@ fn run(seed: u64) -> Story {
     story
 }
 
-/// Runs the simulation of a seed; panics with its story if a law is broken.
+/// Runs the simulation of a seed; panics with the record of the run if a law is broken.
 fn holds(seed: u64) -> Story {
     let story = run(seed);
     if let Some(broken) = &story.broken {
@@ -73,7 +73,7 @@ fn holds(seed: u64) -> Story {
     story
 }
 
-/// Describes a failure: how to repeat it, the broken law and the last lines of the story.
+/// Describes a failure: how to repeat it, the broken law and the last lines of the record of the run.
 fn describe_failure(seed: u64, story: &Story, broken: &str) -> String {
     let lines = &story.lines[story.lines.len().saturating_sub(MAX_PRINTED_LINES)..];
     format!(

@@ -14,16 +14,16 @@ use switchboard_store::record::LogEvent;
 use switchboard_store::{Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
 use tokio::time::Instant;
 
-/// A run with more story lines than this counts as endless. Even a long run has only a small part of it.
+/// A run whose record has more lines than this counts as endless. Even a long run has only a small part of it.
 const MAX_STORY_LINES: usize = 40_000;
 
-/// The error of a check that found a broken law. The story already describes it.
+/// The error of a check that found a broken law. The record of the run already describes it.
 #[derive(Debug)]
 pub(crate) struct Broken;
 
 pub(crate) type Held = Result<(), Broken>;
 
-/// The reference model: what the store has committed, and the story of the run so far.
+/// The reference model: what the store has committed, and the record of the run so far.
 pub(crate) struct ReferenceModel {
     began: Instant,
     logs: BTreeMap<String, Log>,
@@ -104,7 +104,7 @@ impl ReferenceModel {
         }
     }
 
-    /// Adds a line to the story.
+    /// Adds a line to the record of the run.
     pub(crate) fn note(&mut self, who: &str, what: std::fmt::Arguments<'_>) {
         let mut line = String::with_capacity(120);
         let _ = write!(line, "{:>7} {who:<8} {what}", self.began.elapsed().as_millis());
@@ -126,7 +126,7 @@ impl ReferenceModel {
         self.broken.clone()
     }
 
-    /// A hash of the story.
+    /// A hash of everything that was recorded in the run so far.
     pub(crate) fn hash(&self) -> u64 {
         self.hash.finish()
     }

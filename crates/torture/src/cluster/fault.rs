@@ -7,7 +7,7 @@ use crate::schedule::Weighted;
 /// A kind of fault that is injected into a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Fault {
-    /// kill -9 of a node.
+    /// A node is killed (SIGKILL).
     KillNode,
     /// A node is suspended (SIGSTOP), sometimes for longer than the database's time-outs.
     StopNode,
@@ -43,11 +43,11 @@ pub(crate) enum Fault {
     SilentDatabase,
     /// Messages between a node and PostgreSQL are delayed.
     SlowDatabase,
-    /// The primary is suspended.
+    /// PostgreSQL's primary is suspended.
     PauseDatabase,
-    /// The standby is suspended, and every commit waits for it.
+    /// PostgreSQL's standby is suspended, so every commit waits for it.
     PauseStandby,
-    /// The primary is lost, and the standby is promoted.
+    /// PostgreSQL's primary is lost, and its standby is promoted.
     Failover,
 }
 

@@ -23,10 +23,10 @@ const MAX_CONCURRENT_FAULTS: usize = 2;
 /// Mean time from one fault to the next.
 const MEAN_CLUSTER_FAULT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long most faults last.
+/// How long most faults last, in milliseconds.
 const SHORT_MILLIS: Range<u64> = 200..5_000;
 
-/// How long some faults last: longer than the clients' time-outs.
+/// How long some faults last, in milliseconds: longer than the clients' time-outs.
 const LONG_MILLIS: Range<u64> = 10_000..20_000;
 
 /// Injects faults into a cluster, and ends each of them.

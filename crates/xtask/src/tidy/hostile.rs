@@ -92,7 +92,7 @@ fn row(line: &str) -> Option<u32> {
     line.strip_prefix('|')?.split('|').next()?.trim().parse().ok()
 }
 
-/// The test names in a row.
+/// The names of tests that a row of the list contains.
 fn named(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2).filter(|code| number_of(code).is_some())
 }

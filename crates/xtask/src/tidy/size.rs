@@ -9,7 +9,7 @@ const MAX_LINES: usize = 500;
 
 const SOURCES: &[&str] = &["rs", "ts", "js", "css", "sql"];
 
-/// The file of the ratchet: lines of `<lines> <path>`, and comments after `#`.
+/// The file of the ratchets: lines of `<lines> <path>`, and comments after `#`.
 const LENGTH_RATCHETS: &str = "crates/xtask/ratchets.txt";
 
 pub(super) fn files_fit_their_limit(tree: &Tree) -> Vec<Complaint> {

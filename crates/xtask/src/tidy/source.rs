@@ -4,15 +4,15 @@
 pub(super) struct Source {
     /// The source with spaces in place of comments and literals; line numbers stay the same.
     pub(super) code: String,
-    /// The string literals without their quotes, escapes as written.
+    /// The string literals without their quotes. Escapes stay as they are written.
     pub(super) strings: Vec<Literal>,
-    /// The comments with their marks.
+    /// The comments, including `//` or `/*`.
     pub(super) comments: Vec<Literal>,
 }
 
 /// A string literal or a comment.
 pub(super) struct Literal {
-    /// The line on which it begins, counted from 1.
+    /// The line on which the literal or comment begins, counted from 1.
     pub(super) line: usize,
     pub(super) text: String,
 }

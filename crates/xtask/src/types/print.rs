@@ -19,7 +19,7 @@ pub(super) fn declaration(docs: &str, name: &str, shape: &Shape) -> String {
     out
 }
 
-/// A doc comment, indented; empty if there are no docs.
+/// The docs as an indented doc comment; empty if there are no docs.
 fn comment(docs: &str, depth: usize) -> String {
     let indent = "  ".repeat(depth);
     // Replaces links of rustdoc and paths of Rust by plain names.

@@ -3,7 +3,7 @@
 /// The structure of a TypeScript type.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Shape {
-    /// A name, a literal, or a generic type with its arguments.
+    /// A type without a structure that matters here: a name, a literal, or a generic type with its arguments.
     Text(String),
     /// An object type: `{ … }`.
     Object(Vec<Field>),
@@ -38,7 +38,7 @@ pub(super) fn text_of(comment: &str) -> String {
     lines.join("\n")
 }
 
-/// The text that has not been parsed yet.
+/// The part of a type's text that has not been parsed yet.
 struct Unparsed<'a>(&'a str);
 
 impl Unparsed<'_> {

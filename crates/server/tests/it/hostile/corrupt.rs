@@ -231,7 +231,7 @@ const MESSAGE_DAMAGE: [(&str, &[&str], &str); 4] = [
     ),
 ];
 
-/// SQL that corrupts a member. The numbers of these rooms follow those of the rooms of [`MESSAGE_DAMAGE`].
+/// SQL that corrupts a member, each in a room of its own. The rooms are numbered after those of [`MESSAGE_DAMAGE`].
 const MEMBER_DAMAGE: [&str; 2] = [
     "UPDATE members SET since = -1 WHERE user = (SELECT id FROM users WHERE name = 'bob4')",
     "UPDATE users SET name = '!' WHERE name = 'bob5'",

@@ -15,7 +15,7 @@ pub(super) const WAITING_FOR_MEMBERS: &str =
 pub(super) const END_HOLDING: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()";
 
-/// Counts the users with a `last_seen`.
+/// Counts the users who have a `last_seen`, which the server writes when a user goes offline.
 pub(crate) const USERS_WITH_LAST_SEEN: &str = "SELECT count(*) FROM users WHERE last_seen IS NOT NULL";
 
 /// Begins another segment of PostgreSQL's write-ahead log, which needs space on the disk.

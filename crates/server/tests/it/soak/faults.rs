@@ -19,7 +19,7 @@ mod injected {
 
     use crate::failing::run_with_fault;
 
-    /// The longest time from the fault to the exit of the process.
+    /// The longest allowed time from the fault to the exit of the process.
     const MAX_EXIT_TIME: Duration = Duration::from_secs(2);
 
     #[tokio::test]

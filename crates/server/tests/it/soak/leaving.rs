@@ -39,7 +39,7 @@ const MAX_P99_RATIO: f64 = 1.5;
 /// The number of cores from which [`MAX_P99_RATIO`] applies: on fewer, clients, database, bus and nodes compete for them.
 const MIN_CORES: usize = 8;
 
-/// The longest 99th percentile on any machine.
+/// The longest allowed 99th percentile of the delay, on any machine.
 const MAX_P99: Duration = Duration::from_millis(250);
 
 /// The environment variable with the address of the node for a process of clients.
@@ -158,7 +158,7 @@ async fn sends_until(end: Instant, others: &mut [Person]) -> Vec<Duration> {
     took
 }
 
-/// The median, the 99th percentile, the maximum and the count.
+/// The median, the 99th percentile, the maximum and the number of these durations, as text.
 fn summary(took: &[Duration]) -> String {
     let at = |percent| took[(took.len() - 1) * percent / 100];
     format!("p50 {:?}, p99 {:?}, longest {:?} of {}", at(50), at(99), at(100), took.len())

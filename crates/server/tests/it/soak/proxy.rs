@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::probes::status;
 use crate::support::{Raw, Server, connect_crowd, reserve_descriptors_for_a_crowd};
 
-/// `limits.connections` of the server.
+/// The setting `limits.connections` of the server: the most public connections.
 const MAX_CONNECTIONS: usize = 2_000;
 
 /// The number of probes that are sent at the same time; the test repeats them all the time.
@@ -21,7 +21,7 @@ const FLOOD_TIME: Duration = Duration::from_secs(20);
 /// The longest time that a probe may take during the flood: the shortest time-out that supervisors use.
 const MAX_PROBE_TIME: Duration = Duration::from_secs(1);
 
-/// An unauthenticated connection with a request whose body never arrives.
+/// Opens an unauthenticated connection and sends a request whose body never arrives.
 async fn unauthenticated(address: SocketAddr, _: usize) -> Raw {
     let mut raw = Raw::connect(address).await;
     let head =

@@ -71,7 +71,7 @@ async fn the_cost_of_an_event_does_not_grow_with_the_lags_of_stalled_sessions() 
 const BOT_ROOMS: usize = 2_000;
 const BOT_PAUSE: Duration = Duration::from_secs(5);
 
-/// Sends a burst and reads the answers.
+/// Sends a message to each of these rooms, and then reads the answers.
 async fn sends(writer: &mut Person, rooms: impl Iterator<Item = String>) -> usize {
     let sends: Vec<_> =
         rooms.map(|room| command("send", &json!({"to": room, "text": "x".repeat(300)}))).collect();

@@ -333,7 +333,7 @@ pub(super) async fn a_snapshots_mark_bounds_its_events(open: Open) {
     const WRITES_PER_ROUND: u64 = 5;
     let mut db = TestStore::new(open).await;
     db.says("alice", "@bob", "hi").await;
-    // The head of the conversation after each batch.
+    // The head of the conversation (its last seq) after each batch.
     let mut heads = BTreeMap::from([(0, 0), (1, 1)]);
     let mut note = |batch: Batch| {
         let stored = batch.outcomes.into_iter().map(|outcome| match outcome.result {

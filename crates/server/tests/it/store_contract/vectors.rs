@@ -13,7 +13,7 @@ fn cases() -> Vec<Value> {
     document["cases"].as_array().expect("cases").clone()
 }
 
-/// The command that stores this event in the room.
+/// The name and the fields of the command that stores this event in the room.
 fn command(event: &Value) -> (&str, Value) {
     let kind = event["type"].as_str().expect("a type");
     let mut fields = event.clone();

@@ -41,7 +41,7 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The body of a successful command.
+    /// The body of the response, parsed as JSON; panics unless the command succeeded.
     pub(crate) fn ok(&self) -> Value {
         assert_eq!(self.status, 200, "{self:?}");
         assert_eq!(self.header("content-type"), "application/json");
@@ -49,7 +49,7 @@ impl Answer {
         self.json()
     }
 
-    /// The problem document, after checking its form against RFC 9457 and the documentation.
+    /// The problem document of an error response. Asserts that it has the form of RFC 9457 and of the documentation.
     pub(crate) fn problem(&self) -> Value {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         let problem = self.json();
@@ -62,7 +62,7 @@ impl Answer {
         problem
     }
 
-    /// The error code of the problem document.
+    /// The error code in the problem document of an error response.
     pub(crate) fn code(&self) -> String {
         self.problem()["code"].as_str().unwrap_or_default().to_owned()
     }

@@ -24,13 +24,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// A new database in the PostgreSQL that all tests share, and the shared NATS.
+    /// Creates a database in the PostgreSQL that all tests share, for a cluster with the shared NATS.
     pub(crate) async fn new() -> Self {
         let nats = engines::shared_nats().await.expect("a nats-server");
         Self { bus: Some(EngineUrl::new(nats.url())), ..Self::without_bus().await }
     }
 
-    /// A new database without a bus.
+    /// Creates a database for a cluster without a bus.
     pub(crate) async fn without_bus() -> Self {
         let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
         let store = EngineUrl::new(postgres.new_database().await.expect("a database"));
@@ -51,7 +51,7 @@ impl Shared {
         postgres.psql_in(database, sql).await
     }
 
-    /// Configures a node of this cluster.
+    /// Changes the settings of a server, so that it becomes a node of this cluster.
     pub(crate) fn configure(&self, config: &mut Config) {
         let mut cluster = ClusterConfig::on(self.store.clone(), self.bus.clone());
         cluster.settings.bus_prefix.clone_from(&self.prefix);
@@ -84,7 +84,7 @@ impl Cluster {
         cluster
     }
 
-    /// A node, by its number.
+    /// The node with this number.
     pub(crate) fn node(&self, number: usize) -> &Server {
         &self.nodes[number]
     }

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::Raw;
 
-/// Most connections of a crowd.
+/// The most connections that a test may open.
 pub(crate) const CROWD_SIZE: usize = 10_000;
 
 /// Files that this test opens besides the crowd, and files of tests that run at the same time.

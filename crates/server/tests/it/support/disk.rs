@@ -10,15 +10,15 @@ use super::Process;
 
 /// A data directory; the test can inject disk faults into the servers that use it.
 pub(crate) struct FailingDisk {
-    /// Injects the faults.
+    /// Injects faults into the servers on this disk.
     pub(crate) control: Control,
     settings: Vec<(String, String)>,
-    /// Removes the directory when this is dropped.
+    /// Kept so that the directory is removed when this is dropped.
     _directory: TempDir,
 }
 
 impl FailingDisk {
-    /// A disk without faults.
+    /// Makes a disk that has no faults yet.
     pub(crate) fn new() -> Self {
         let directory = TempDir::new().expect("a directory");
         let path = |name: &str| directory.path().join(name);
@@ -32,7 +32,7 @@ impl FailingDisk {
         Self { control, settings, _directory: directory }
     }
 
-    /// The data directory.
+    /// The data directory on this disk.
     pub(crate) fn data(&self) -> &Path {
         self.control.data()
     }

@@ -30,13 +30,13 @@ const FRAGMENTS: usize = 1_000;
 /// What a connection sends byte by byte.
 #[derive(Debug, Clone)]
 enum Dribble {
-    /// The body of a request, with a token, an API key or neither.
+    /// The connection sends the body of an HTTP request, with a token, an API key or neither.
     Body { bearer: Option<String> },
-    /// The first frame of a WebSocket.
+    /// The connection sends the first frame of a WebSocket.
     FirstFrame,
-    /// A frame after `hello` with a token.
+    /// The connection sends a frame after `hello` with a token.
     Frame { token: String },
-    /// Fragments of one byte each, after `hello` with a token.
+    /// The connection sends fragments of one byte each, after `hello` with a token.
     Fragments { token: String },
 }
 

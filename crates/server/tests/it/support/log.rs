@@ -9,10 +9,10 @@ use tempfile::TempDir;
 
 use super::Process;
 
-/// The formats of the log.
+/// The formats in which the server can write its log.
 pub(crate) const FORMATS: [&str; 2] = ["text", "json"];
 
-/// A line of the log.
+/// A line of the server's log, in one of the two formats.
 #[derive(Debug, Clone)]
 pub(crate) enum LogLine {
     Text(String),

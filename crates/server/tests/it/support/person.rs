@@ -89,7 +89,7 @@ impl Person {
         self.client.submit(command(name, &fields)).await.expect("sent")
     }
 
-    /// The next frame of any kind.
+    /// Receives the next frame, of any kind.
     pub(crate) async fn next(&mut self) -> ServerFrame {
         let what = format!("a frame for {}", self.name());
         match in_time(&what, self.client.next()).await {
@@ -131,7 +131,7 @@ impl Person {
         }
     }
 
-    /// Asserts that no frame waits: the next one is the answer to a ping.
+    /// Asserts that no frame has arrived: sends a ping, whose answer must be the next frame.
     pub(crate) async fn receives_nothing(&mut self) {
         let id = self.client.submit(Ping {}).await.expect("sent");
         let pong = self.receives_reply().await;
@@ -170,7 +170,7 @@ impl Person {
         messages
     }
 
-    /// A message in its current state.
+    /// The message with this seq, in its current state.
     pub(crate) async fn message(&mut self, conversation: &str, seq: u64) -> Message {
         let messages = self.history(conversation).await;
         messages.into_iter().find(|message| message.seq == Seq(seq)).expect("the message")
@@ -190,20 +190,20 @@ impl Person {
         conversations
     }
 
-    /// The summary of a conversation.
+    /// The summary that the user gets of a conversation.
     pub(crate) async fn summary(&mut self, conversation: &str) -> Summary {
         let all = self.conversations().await;
         all.into_iter().find(|summary| summary.conversation.as_str() == conversation).expect("the summary")
     }
 }
 
-/// A command by its name and fields.
+/// Builds a command from its name and its fields.
 pub(crate) fn command(name: &str, fields: &Value) -> Command {
     let decoded = decode_named(name, &fields.to_string());
     decoded.unwrap_or_else(|error| panic!("{name} {fields}: {error:?}")).command
 }
 
-/// The answer to a command that stored an event.
+/// Converts the server's answer to a command that stored an event.
 pub(crate) fn stored(body: OkBody) -> Stored {
     match body {
         OkBody::Stored { conversation, seq, duplicate, .. } => {
@@ -213,7 +213,7 @@ pub(crate) fn stored(body: OkBody) -> Stored {
     }
 }
 
-/// The text of a message.
+/// The text of an event that is a message; `None` for other events.
 pub(crate) fn text_of(event: &Event) -> Option<&str> {
     match &event.body {
         EventBody::Message { text, .. } => text.as_ref().map(switchboard_protocol::Text::as_str),

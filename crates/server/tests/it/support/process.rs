@@ -119,7 +119,7 @@ impl Process {
         Self { child, address, mint, output: Some(output) }
     }
 
-    /// Closes the reading end of the server's standard output.
+    /// Closes the test's end of the server's standard output, so that the server can no longer write to it.
     pub(crate) fn close_output(&mut self) {
         self.output = None;
     }
@@ -236,12 +236,12 @@ impl Process {
         rlimit::prlimit(pid, Resource::NOFILE, Some((limit, limit)), None).expect("the limit is set");
     }
 
-    /// Connects a user.
+    /// Connects a user on a new device.
     pub(crate) async fn connects(&self, name: &str) -> Person {
         self.resumes(name, &[]).await
     }
 
-    /// Connects a user with these cursors in `hello`.
+    /// Connects a user who sends these cursors in `hello`.
     pub(crate) async fn resumes(&self, name: &str, cursors: &[(&str, u64)]) -> Person {
         let cursors = cursors.iter().map(|(name, seq)| (conversation(name), switchboard_protocol::Seq(*seq)));
         let token = self.mint.as_ref().map(|_| self.token(name));

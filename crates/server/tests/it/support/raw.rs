@@ -38,13 +38,13 @@ pub(crate) struct RawFrame {
 }
 
 impl RawFrame {
-    /// The JSON of a text frame.
+    /// The payload of a text frame, parsed as JSON.
     pub(crate) fn json(&self) -> Value {
         assert_eq!(self.opcode, TEXT, "{self:?}");
         serde_json::from_slice(&self.payload).expect("JSON")
     }
 
-    /// The code of a close frame.
+    /// The code in a close frame.
     pub(crate) fn close_code(&self) -> u16 {
         assert_eq!(self.opcode, CLOSE, "{:?}", String::from_utf8_lossy(&self.payload));
         let [high, low, ..] = self.payload[..] else { panic!("a close frame without a code") };
@@ -65,7 +65,7 @@ impl Raw {
         Self::connect_by(socket, address).await
     }
 
-    /// Connects with a small receive buffer.
+    /// Connects with a receive buffer of `bytes` bytes, which a test makes small to fill it soon.
     pub(crate) async fn connect_with_buffer(address: SocketAddr, bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(bytes).expect("it may be small");
@@ -78,7 +78,7 @@ impl Raw {
         Self { stream: BufReader::with_capacity(READ_BUFFER_BYTES, stream), address }
     }
 
-    /// Writes bytes.
+    /// Writes bytes; panics if the server has closed the connection.
     pub(crate) async fn writes(&mut self, bytes: impl AsRef<[u8]>) {
         self.tries_to_write(bytes).await.expect("written");
     }
@@ -158,7 +158,7 @@ impl Raw {
         self.writes(frame(FIN | TEXT, text.as_bytes())).await;
     }
 
-    /// The next frame.
+    /// Receives the next frame.
     pub(crate) async fn next(&mut self) -> RawFrame {
         in_time("a frame", read_frame(&mut self.stream)).await.expect("a frame")
     }
@@ -209,14 +209,14 @@ impl Raw {
         }
     }
 
-    /// Asserts that the server closes next, and returns the close code.
+    /// Asserts that the next frame is the server's close frame, and returns its code.
     pub(crate) async fn is_closed(&mut self) -> u16 {
         let code = self.next().await.close_code();
         self.is_disconnected().await;
         code
     }
 
-    /// Asserts that the connection ends without another byte.
+    /// Asserts that the server ends the connection without sending another byte.
     pub(crate) async fn is_disconnected(&mut self) {
         // A read error means that the server reset the connection, because it had not read everything.
         if let Ok(byte) = in_time("the end of the connection", self.stream.read_u8()).await {
@@ -224,14 +224,14 @@ impl Raw {
         }
     }
 
-    /// Reads until the connection ends.
+    /// Reads and discards everything until the connection ends.
     pub(crate) async fn ends(&mut self) {
         let mut rest = Vec::new();
         // A read error means that the server reset the connection, because it had not read everything.
         let _ = in_time("the end of the connection", self.stream.read_to_end(&mut rest)).await;
     }
 
-    /// Asserts that the connection is open and no frame waits: the next one is the answer to a ping.
+    /// Asserts that the connection is open and no frame has arrived: sends a ping, whose answer must be the next frame.
     pub(crate) async fn is_still_open(&mut self) {
         self.says(r#"{"type":"ping","id":"still here"}"#).await;
         let pong = self.next().await.json();

@@ -66,13 +66,13 @@ impl TextSocket {
         self.receives_json().await
     }
 
-    /// Asserts that no frame waits: the next one is the answer to a ping.
+    /// Asserts that no frame has arrived: sends a ping, whose answer must be the next frame.
     pub(crate) async fn receives_nothing(&mut self) {
         let pong = self.asks(r#"{"type":"ping","id":"nothing"}"#).await;
         assert_eq!(pong["type"], "pong", "{pong}");
     }
 
-    /// Sends a frame repeatedly until the server closes. Returns its last answer and the close code.
+    /// Sends a frame again and again until the server closes the connection. Returns the last answer and the close code.
     pub(crate) async fn floods(&mut self, text: &str) -> (Value, u16) {
         in_time("the server closes the flooding connection", async {
             let mut last = Value::Null;
@@ -104,7 +104,7 @@ impl TextSocket {
     }
 }
 
-/// Replaces each time in a frame by `T`, after checking its form.
+/// Replaces each time in the text of a frame by `T`. Asserts that the times have the right form.
 pub(crate) fn mask_times(frame: &str) -> String {
     const TIME_FIELD: &str = r#""at":""#;
     let mut parts = frame.split(TIME_FIELD);
@@ -120,7 +120,7 @@ pub(crate) fn mask_times(frame: &str) -> String {
     out
 }
 
-/// Checks the form of a time: RFC 3339, UTC, milliseconds.
+/// Asserts that a time has the right form: RFC 3339, in UTC, with milliseconds.
 fn assert_time(time: &str) {
     let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     assert_eq!(shape, "0000-00-00T00:00:00.000Z", "{time}");

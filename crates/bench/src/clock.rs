@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use hdrhistogram::Histogram;
 
-/// The current time.
+/// The current time by the real clock.
 #[expect(
     clippy::disallowed_methods,
     reason = "a benchmark measures the time that passes, and runs on no runtime"

@@ -43,7 +43,7 @@ pub(crate) enum CloseReason {
     Failed(std::io::Error),
 }
 
-/// Frames to be sent, each with the number of its connection.
+/// Frames that are to be sent, each with the number of its connection.
 #[derive(Debug, Default)]
 pub(crate) struct Replies(Vec<(usize, String)>);
 

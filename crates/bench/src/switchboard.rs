@@ -77,7 +77,7 @@ impl<'a> Switchboard<'a> {
         Ok(Self { program, process, cores, data })
     }
 
-    /// Kills the server.
+    /// Kills the server without a clean stop.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         self.process.kill()
     }
@@ -204,7 +204,7 @@ impl Groups {
         Ok(())
     }
 
-    /// The rooms of a user.
+    /// The names of a user's rooms.
     pub(crate) fn rooms_of(self, user: usize) -> impl Iterator<Item = String> {
         Self::rooms(user / self.size)
     }
@@ -215,7 +215,7 @@ impl Groups {
         (self.users - first).min(self.size) as u64
     }
 
-    /// The rooms of a group.
+    /// The names of a group's rooms.
     pub(crate) fn rooms(group: usize) -> impl Iterator<Item = String> {
         (0..Self::ROOMS_PER_USER).map(move |n| format!("#g{group}-{n}"))
     }

@@ -74,7 +74,7 @@ impl Client {
         }
     }
 
-    /// Connects without sending `hello`, for tests that send their own first frame.
+    /// Connects without sending `hello`, for programs (such as tests) that send their own first frame.
     pub async fn open(url: &str) -> Result<Self, ClientError> {
         let uri = url.parse().map_err(tungstenite::Error::from)?;
         let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);

@@ -21,7 +21,7 @@ impl Reconnect {
         retry_after.map_or(Self::Backoff, |wait| Self::After(Duration::from_millis(wait)))
     }
 
-    /// Decides after the server answered `hello` with `error`. It uses `retryable`, so it also works for an unknown code.
+    /// Decides after the server answered `hello` with `error`, by the field `retryable`, so that it also works for an unknown code.
     pub(crate) fn after_refusal(failure: &Failure) -> Self {
         if failure.retryable { Self::after(failure.retry_after) } else { Self::Never }
     }

@@ -161,7 +161,7 @@ impl Postgres {
         self.psql_in(NAME, sql).await
     }
 
-    /// Runs SQL in another database.
+    /// Runs SQL like [`Postgres::psql`], in the database `database`.
     pub async fn psql_in(&self, database: &str, sql: &str) -> anyhow::Result<String> {
         let mut psql = bare(&self.programs.join("psql"), self.account);
         psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &self.url_of(database), "-c", sql]);

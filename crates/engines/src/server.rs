@@ -47,7 +47,7 @@ pub(crate) struct EndPlan<'a> {
     pub(crate) signal: &'a str,
     /// The data directory of a PostgreSQL, whose shared memory must be removed.
     pub(crate) data: Option<&'a Path>,
-    /// The directory to delete.
+    /// The directory that the watchdog must delete.
     pub(crate) delete: Option<&'a Path>,
 }
 

@@ -137,7 +137,7 @@ unsafe extern "C" fn pwritev64(fd: c_int, list: *const iovec, count: c_int, offs
     unsafe { pwritev(fd, list, count, offset) }
 }
 
-/// Kills the program after a send if that is the kill point; otherwise returns the result unchanged.
+/// Called after a send with its result: kills the program if that is the kill point, otherwise returns the result unchanged.
 fn sent(fd: RawFd, result: ssize_t) -> ssize_t {
     if result > 0
         && let Some(state) = state()

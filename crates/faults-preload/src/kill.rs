@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use faults::{KillPoint, Shared};
 
-/// Kills the process if `point` is the kill point that is set and its count is reached.
+/// Kills the process if the harness has set this kill point and its count is reached.
 pub(crate) fn at(control: &Shared, point: KillPoint) {
     if control.reached(point) {
         now();

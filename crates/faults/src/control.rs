@@ -84,7 +84,7 @@ pub struct Counts {
     pub failed_syncs: u64,
     /// How many writes to data files there were.
     pub writes: u64,
-    /// The bytes that were written to data files.
+    /// How many bytes were written to data files.
     pub bytes: u64,
     /// How many writes failed or were short because the disk was full.
     pub refused_writes: u64,

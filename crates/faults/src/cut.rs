@@ -24,9 +24,9 @@ pub struct Cut {
     pub torn: u64,
     /// How many files had pages that a failed sync had dropped.
     pub dropped: u64,
-    /// How many new names are gone.
+    /// How many files that were created have lost their name.
     pub vanished: u64,
-    /// How many removed names are there again.
+    /// How many files that were removed have their name again.
     pub returned: u64,
 }
 
@@ -109,7 +109,7 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut Cut) -> io::Res
         return Ok(());
     }
 
-    // Then applies the writes that survive again.
+    // Applies the writes again that survive the power cut.
     let survivals = survivals(records.len(), rng);
     let mut truncation_lost = false;
     for ((record, new), survival) in records.iter().zip(written.iter().rev()).zip(survivals) {

@@ -167,7 +167,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Measures delays while no fault is active, then kills one node and measures presence.
+    /// Measures delays while no fault is active. Then kills a node, and measures how soon its users are shown offline.
     async fn measure_without_faults(
         &self,
         args: &ClusterArgs,

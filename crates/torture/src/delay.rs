@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Seq};
 use tokio::time::Instant;
 
-/// Records delays between [`Delays::start`] and [`Delays::stop`].
+/// Records the delays of messages that are acknowledged between [`Delays::start`] and [`Delays::stop`].
 #[derive(Default)]
 pub(crate) struct Delays {
     measuring: bool,

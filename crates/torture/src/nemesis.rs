@@ -244,7 +244,7 @@ impl Nemesis {
         Ok(())
     }
 
-    /// Fails a sync. Until the next start the server must refuse every write and answer reads.
+    /// Makes a sync fail. Until its next start, the server must refuse every write and answer reads.
     async fn fail_sync(&mut self) -> anyhow::Result<()> {
         let (which, dropped) = match self.rng.u32(..4) {
             0 => (Syncs::Other, Dropped::AtOnce),

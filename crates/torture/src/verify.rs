@@ -48,7 +48,7 @@ impl Logs {
     }
 }
 
-/// Compares everything that the server stores with the record and with what each device received.
+/// Compares everything that the server has stored with the record of the run, and with what each device received.
 pub(crate) async fn verify(world: &Arc<World>, devices: &[FinalState]) -> anyhow::Result<Logs> {
     let logs = check_logs(world).await?;
     check_final_states(world, &logs, devices);
@@ -56,7 +56,7 @@ pub(crate) async fn verify(world: &Arc<World>, devices: &[FinalState]) -> anyhow
     Ok(logs)
 }
 
-/// Reads every log, and compares it with the record.
+/// Reads the log of every conversation, and compares it with the record of the run.
 async fn check_logs(world: &Arc<World>) -> anyhow::Result<Logs> {
     let mut logs = Logs::default();
     let mut stored_at: FxHashMap<String, (ConversationId, Seq)> = FxHashMap::default();

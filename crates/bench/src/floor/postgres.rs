@@ -33,7 +33,7 @@ impl Database {
         Ok(Self { server, name, url })
     }
 
-    /// The URL of the database.
+    /// The URL of this database.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }

@@ -102,7 +102,7 @@ fn resume(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f64> {
 /// rooms.
 struct Spread<'a, 'b> {
     server: &'a Switchboard<'b>,
-    /// How many groups the groups of two successive senders are apart.
+    /// The groups of two successive senders are this many groups apart.
     stride: usize,
     ids: u64,
 }

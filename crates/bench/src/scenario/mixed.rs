@@ -65,7 +65,7 @@ struct User {
     connection: usize,
     /// Whether the connection has received `welcome`.
     online: bool,
-    /// The last event that the device has of each conversation.
+    /// The seq of the last event that the device has of each conversation.
     cursors: BTreeMap<String, u64>,
     /// Messages that are not acknowledged yet, each with its conversation.
     pending: BTreeMap<u64, String>,

@@ -102,7 +102,7 @@ fn postgres(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Rec
     Ok((Arc::new(store), batches))
 }
 
-/// Simulates no delays and no faults of the store.
+/// Used for stores that have no simulated delays and faults.
 struct NoFaults;
 
 impl Pace for NoFaults {
@@ -117,7 +117,7 @@ impl Pace for NoFaults {
     fn kept(&self, _: &[Outcome]) {}
 }
 
-/// Makes each contract a test of one store.
+/// Defines a test for each contract, which runs the contract on one store.
 macro_rules! holds_for {
     ($store:ident, $($own:ident::$contract:ident),+) => {
         holds_for!($store:
@@ -327,7 +327,7 @@ impl TestStore {
         Ok(serde_json::from_str(&json).expect("what a client understands"))
     }
 
-    /// The log that a user sees.
+    /// The events of a conversation that a user sees in its log.
     async fn log(&self, actor: &str, name: &str) -> Vec<Event> {
         let page = self.asks(actor, "sync", serde_json::json!({"conversation": name, "limit": 200})).await;
         match page {
@@ -336,7 +336,7 @@ impl TestStore {
         }
     }
 
-    /// The history that a user sees.
+    /// The messages of a conversation that a user sees in its history.
     async fn history(&self, actor: &str, name: &str) -> Vec<Message> {
         match self.asks(actor, "history", serde_json::json!({"conversation": name})).await {
             Ok(OkBody::History { messages, more: false, .. }) => messages,

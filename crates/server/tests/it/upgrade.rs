@@ -29,7 +29,7 @@ const SIGKILL: i32 = 9;
 /// writes, a header and the page, so an odd number hits both.
 const KILL_STEP: usize = 3;
 
-/// A data directory with a database of the first schema, in the journal mode of that version.
+/// Makes a data directory with a database of the first schema, in the journal mode of the version that created it.
 fn first_schema_database() -> TempDir {
     let data = TempDir::new().expect("a directory");
     restore_first(data.path());

@@ -48,7 +48,7 @@ struct Revocations {
     latest: Option<Timestamp>,
 }
 
-/// The faults of the bus.
+/// The faults of the bus between the nodes, and the random numbers that decide them.
 struct Faults {
     chance: Chance,
     /// One notice in `losses` is lost, and one in `doubles` is delivered twice; 0 means that none is.

@@ -50,7 +50,7 @@ pub(crate) fn link(chance: &Chance, tasks: &TaskTracker, perfect: bool) -> (Dupl
     (client, server)
 }
 
-/// Changes the state of a link at random: holds back its bytes, or cuts it.
+/// Changes the state of a link at random: stops its bytes for a while, makes it half-open, or cuts it.
 async fn trouble(link: Link, chance: Chance) {
     loop {
         if timeout(chance.millis(50, 6_000), link.ended.cancelled()).await.is_ok() {

@@ -77,7 +77,7 @@ struct Stored {
     body: serde_json::Map<String, Value>,
     /// The simulated time of the commit.
     when: Instant,
-    /// For a deleted message, the event that deleted it. For an edit, the message that it changes.
+    /// The event that deleted this message or, if this event is an edit, the event that deleted the edited message.
     deleted: Option<u64>,
 }
 

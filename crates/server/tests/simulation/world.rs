@@ -33,10 +33,10 @@ const CONVERGENCE_TIMEOUT: Duration = Duration::from_secs(300);
 /// The simulated time at which every run begins, in milliseconds since the Unix epoch.
 const START_TIME_MS: i64 = 1_795_435_200_000;
 
-/// The phases of a run.
+/// The phases of a run, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
-    /// Users send commands; faults happen.
+    /// Users send commands, and faults are injected.
     Storm,
     /// There are no faults; the devices send their remaining messages.
     Calm,
@@ -44,11 +44,11 @@ pub(crate) enum Phase {
     Settle,
     /// Every device reads all conversations again from the beginning.
     Audit,
-    /// The run has ended, with or without a broken law.
+    /// The run has ended, because it is complete or because a law was broken.
     Over,
 }
 
-/// The result of a run.
+/// The result of a run and the record of what happened in it.
 pub(crate) struct Story {
     /// The broken law; `None` if all laws hold.
     pub(crate) broken: Option<String>,
@@ -58,7 +58,7 @@ pub(crate) struct Story {
     pub(crate) counts: Counts,
 }
 
-/// The shared state of a run.
+/// The state that all tasks of a run share.
 pub(crate) struct World {
     truth: Mutex<ReferenceModel>,
     pub(crate) phase: Watched<Phase>,

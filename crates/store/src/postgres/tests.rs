@@ -28,7 +28,7 @@ use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 use crate::{Batch, Change, Committed, CommittedEvent, Request, Store as _, Submission};
 
-/// How long a test waits for something. Only a failing test waits as long.
+/// How long a test waits for an event before it fails.
 const TEST_TIMEOUT: Duration = Duration::from_secs(40);
 
 fn settings(url: &str) -> Settings {
@@ -181,7 +181,7 @@ async fn is_sound(url: &str) {
     assert_eq!(asks(url, DAMAGE).await, Vec::<Vec<Option<String>>>::new());
 }
 
-/// How often the database has each text.
+/// How many messages with each text the database has.
 async fn texts(url: &str) -> std::collections::BTreeMap<String, u64> {
     let said =
         asks(url, "SELECT body::json ->> 'text', count(*) FROM events WHERE kind = 1 GROUP BY 1").await;

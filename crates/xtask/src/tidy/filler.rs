@@ -139,7 +139,7 @@ fn prose(path: &str, text: &str) -> Vec<(usize, String)> {
     }
 }
 
-/// The lines of a Markdown text, without code.
+/// The lines of a Markdown text, with their numbers and without code.
 fn markdown(text: &str) -> Vec<(usize, String)> {
     let mut fenced = false;
     let mut prose = Vec::new();
@@ -153,7 +153,7 @@ fn markdown(text: &str) -> Vec<(usize, String)> {
     prose
 }
 
-/// The rest of each line after a comment mark that begins the line or follows a space.
+/// Finds comments: the rest of each line after a mark that begins the line or follows a space.
 fn after_mark(text: &str, mark: &str) -> Vec<(usize, String)> {
     let comment = |line: &str| {
         let at = line.match_indices(mark).map(|(at, _)| at);
@@ -164,7 +164,7 @@ fn after_mark(text: &str, mark: &str) -> Vec<(usize, String)> {
     text.lines().enumerate().filter_map(|(index, line)| Some((index + 1, comment(line)?))).collect()
 }
 
-/// Comments between `/*` and `*/`, between `<!--` and `-->`, and after `//`. A `//` after a colon is part of a URL.
+/// Finds comments between `/*` and `*/`, between `<!--` and `-->`, and after `//`. A `//` after a colon is part of a URL.
 fn slash_comments(text: &str) -> Vec<(usize, String)> {
     let mut end = None;
     let mut comments = Vec::new();

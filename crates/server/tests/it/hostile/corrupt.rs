@@ -283,7 +283,7 @@ async fn corruption_of_a_message_or_a_member_hides_no_other_row() {
     }
 }
 
-/// Every file of a directory with its content, except the lock.
+/// The names and contents of all files in a directory, except the lock.
 fn contents(data: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(data).expect("a directory").map(|entry| entry.expect("a file"));
     let named = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));

@@ -212,7 +212,7 @@ async fn hostile_25_a_room_of_100_000_members_does_not_slow_down_other_rooms() {
     let ((), beside) =
         tokio::join!(speaks, p99(&mut bob, &mut carol, Duration::from_secs(LOAD_SECONDS as u64)));
     println!("{MEMBERS} members, {CONNECTED_MEMBERS} here: p99 elsewhere {alone:?} alone, {beside:?} beside");
-    // A loose bound, because the machine runs other tests.
+    // The bound is loose, because the machine runs other tests at the same time.
     assert!(beside < alone * 10 + Duration::from_millis(500), "{alone:?}, {beside:?}");
     while let Some(listener) = here.join_next().await {
         listener.expect("every listener received every message");

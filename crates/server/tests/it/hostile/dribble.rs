@@ -58,13 +58,13 @@ async fn hostile_01_a_client_that_is_still_sending_receives_the_refusal() {
     assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
     raw.reads_body(&head).await;
     raw.writes(vec![b' '; 60_000]).await;
-    // The same connection can send the next request.
+    // The client can send the next request on the same connection.
     raw.writes("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
     let head = raw.head().await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
 }
 
-/// Concurrent requests that the limits allow a user and an API key.
+/// How many concurrent requests the limits allow for a user and for an API key.
 const REQUESTS_PER_USER: usize = 4;
 const REQUESTS_PER_KEY: usize = 6;
 

@@ -66,7 +66,7 @@ impl Sender {
         Self { name: format!("sender{number}"), room: format!("#room{}", number % ROOMS), said: Vec::new() }
     }
 
-    /// Repeats the unanswered messages, then sends new ones, until the connection ends.
+    /// Sends the unanswered messages again, and then new ones, until the connection ends.
     async fn write_until_closed(mut self, mut person: Person, progress: Arc<Progress>) -> Self {
         let mut next = self.unanswered();
         while let Ok(()) = self.says(&mut person, &next, &progress).await {
@@ -78,7 +78,7 @@ impl Sender {
         self
     }
 
-    /// Repeats the unanswered messages to a server that is not killed.
+    /// Sends the unanswered messages again, to a server that is not killed.
     async fn repeat_unanswered(mut self, mut person: Person) -> Self {
         let open = self.unanswered();
         self.says(&mut person, &open, &Progress::default()).await.expect("the server is not killed");
@@ -89,7 +89,7 @@ impl Sender {
         (0..self.said.len()).filter(|number| self.said[*number].acknowledged.is_none()).collect()
     }
 
-    /// Pipelines these messages and waits for their answers.
+    /// Sends these messages without waiting for each answer, and then waits for all answers.
     async fn says(
         &mut self,
         person: &mut Person,

@@ -67,13 +67,13 @@ async fn hostile_28_after_a_failed_fsync_nothing_is_acknowledged_until_a_restart
     assert_eq!(log.iter().map(text_of).collect::<Vec<_>>(), [Some("before"), Some("hi")]);
 }
 
-/// Number of clients that reconnect to the restarted server.
+/// The number of clients that reconnect to the restarted server.
 const CLIENTS: usize = 2_000;
 
 /// Members of a room: the creator, and as many others as one `create` may name.
 const MEMBERS_PER_ROOM: usize = 1_000;
 
-/// Rooms of each client.
+/// The number of rooms that each client is in.
 const ROOMS_PER_CLIENT: usize = 3;
 
 /// The delays in `bye` are random, up to this many milliseconds: the default of `reconnect_spread`.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::support::{Process, Raw, connect_crowd, reserve_descriptors_for_a_crowd};
 
-/// Connections of the flooding user: twice the limit.
+/// The number of connections of the flooding user: twice the limit.
 const CONNECTIONS: usize = 100;
 
 /// Users who connect from one address: more than the connections that an address may have.

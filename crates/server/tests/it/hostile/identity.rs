@@ -57,7 +57,7 @@ async fn hostile_15_a_client_cannot_set_the_fields_that_the_server_assigns() {
     assert!(log[0].at.as_millis() > Clock::system().now().as_millis() - 60_000, "{:?}", log[0].at);
 }
 
-/// Every command about a conversation.
+/// Every command about a conversation, with its fields.
 fn commands_about(name: &str) -> Vec<(&'static str, Value)> {
     let here = json!({"conversation": name});
     vec![

@@ -8,7 +8,7 @@ use crate::support::{Answer, Raw, Server, TextSocket};
 /// A command, its fields as JSON text, the expected error code, and the field that the error must name.
 type Case = (&'static str, String, &'static str, Option<&'static str>);
 
-/// Commands with invalid fields, the same on the WebSocket and over HTTP.
+/// Commands with invalid fields. The WebSocket and HTTP must answer them with the same errors.
 fn bad_fields() -> Vec<Case> {
     let mut cases = Vec::new();
     let mut add = |command, fields: &str, code, field| {
@@ -49,7 +49,7 @@ fn bad_fields() -> Vec<Case> {
     add("create", r#""room":"a b""#, "bad_field", Some("room"));
     add("create", r#""room":"new","members":["bob","a:b"]"#, "bad_field", Some("members[1]"));
     add("remove", r##""conversation":"#ops","user":"@bob""##, "bad_field", Some("user"));
-    // Fields that only the server assigns.
+    // Fields that only the server may set.
     for (field, value) in [("from", r#""eve""#), ("seq", "7"), ("at", r#""2020-01-01T00:00:00.000Z""#)] {
         add("send", &format!(r#""to":"@bob","text":"hi","{field}":{value}"#), "bad_field", Some(field));
     }
@@ -78,7 +78,7 @@ fn bad_content() -> Vec<Case> {
     let members: Vec<_> = (0..1_001).map(|n| format!(r#""u{n}""#)).collect();
     let members = format!(r#""room":"new","members":[{}]"#, members.join(","));
     add("create", &members, "too_large", Some("members"));
-    // JSON that other parsers read differently.
+    // JSON that different parsers read differently, such as a repeated name.
     add("send", r#""to":"@bob","text":"hi","text":"ho""#, "bad_field", Some("text"));
     add("send", r#""to":"@bob","data":{"a":1,"a":2}"#, "bad_field", Some("data"));
     add(
@@ -329,7 +329,7 @@ async fn hostile_14_malicious_json_is_answered_with_an_error_code() {
         (r#""to":"@bob","text":"hi","reply_to":18446744073709551616"#, "reply_to"),
         (r#""to":"@bob","text":"hi","reply_to":1.5"#, "reply_to"),
         (r#""to":"@bob","text":"hi","unknown":1"#, "unknown"),
-        // Fields of messages that only the server assigns.
+        // Fields of messages that only the server may set.
         (r#""to":"@bob","text":"hi","from":"bob""#, "from"),
         (r#""to":"@bob","text":"hi","seq":7"#, "seq"),
         (r#""to":"@bob","text":"hi","at":"2000-01-01T00:00:00.000Z""#, "at"),

@@ -129,7 +129,7 @@ async fn hostile_26_new_direct_conversations_have_a_rate() {
         let answer = server.posts_as(&token, "send", json!({"to": format!("@{peer}"), "text": "hi"})).await;
         assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"), "{peer}");
     }
-    // Existing conversations are not limited: another message, and a retry with its key.
+    // Messages in existing conversations are not limited, and neither is the retry of a first message.
     server.posts_as(&token, "send", json!({"to": "@peer0", "text": "again"})).await.ok();
     assert_eq!(server.posts_as(&token, "send", send(0)).await.ok()["duplicate"], true);
     let key = api_key(&server, "shop");
@@ -246,7 +246,7 @@ async fn hostile_26_a_deletion_costs_the_reactions_that_it_erases() {
         server.posts_as(&token, "delete", json!({"conversation": "@bob", "target": target})).await
     };
     delete(&targets[0]).await.ok();
-    // Each deletion costs eleven edits; the burst is twenty and the rate four a second.
+    // Each deletion counts as eleven edits; the rate of edits allows a burst of twenty and then four a second.
     let refused = delete(&targets[1]).await;
     if begun.elapsed() < Duration::from_millis(400) {
         assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limited"));

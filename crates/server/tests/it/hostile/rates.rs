@@ -174,7 +174,7 @@ async fn cursors_delayed_by_their_rate_are_stored_before_the_server_stops() {
         alice.makes_room(room, &[]).await;
         alice.says(&format!("#{room}"), "hi").await;
     }
-    // The burst is five moves; the others would take 15 s.
+    // The rate allows a burst of five moves; at that rate the others would take 15 s.
     for room in rooms {
         for upto in [1, 2] {
             for kind in ["received", "read"] {

@@ -37,7 +37,7 @@ async fn hostile_06_tokens_keys_and_texts_are_in_no_log_and_no_metric() {
         raw.writes(format!("{request}\r\n")).await;
         errors.push(raw.head().await);
         errors.push(server.gets(&format!("/?key={secret}")).await.text);
-        // Invalid input that contains the secret.
+        // The input is invalid and contains the secret, which the error must not repeat.
         let body = format!(r#"{{"as":"alice","to":"@bob","text":"{text}","{secret}":"#);
         let head = format!("host: {}\r\nauthorization: Bearer {secret}", server.address());
         let mut raw = Raw::connect(server.address()).await;

@@ -54,7 +54,7 @@ async fn reads(person: &mut Person, numbers: std::ops::Range<usize>) {
     }
 }
 
-/// Sends these messages. Returns the time until the listener has received all of them.
+/// Sends messages with these numbers. Returns the time until the listener has received all of them.
 async fn delivery_time(
     writer: &mut Person,
     listener: &mut Person,
@@ -87,7 +87,7 @@ async fn hostile_23_a_stopped_reader_delays_no_other_and_later_receives_every_ev
     );
     let bound = u64::from(Limits::default().queue) + MEMORY_NOISE_BYTES;
     assert!(growth <= bound, "grew by {growth} bytes, more than {bound}");
-    // A loose bound, because the machine runs other tests.
+    // The bound is loose, because the machine runs other tests at the same time.
     assert!(with_stopped_reader < usual * 10 + Duration::from_secs(5), "{usual:?}, {with_stopped_reader:?}");
 
     for number in MESSAGES..2 * MESSAGES {
@@ -141,7 +141,7 @@ async fn hostile_23_a_stopped_reader_in_too_many_conversations_is_closed_and_res
         last.insert(room.clone(), writer.says(room, "behind what is missing").await);
     }
 
-    // The received events are the beginning of each conversation without a gap.
+    // The received events of each conversation must be its first ones, without a gap.
     let mut cursors: BTreeMap<_, _> = rooms.iter().map(|room| (room.clone(), 1)).collect();
     let code = loop {
         let frame = reader.next().await;

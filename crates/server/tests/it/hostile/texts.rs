@@ -84,7 +84,7 @@ async fn hostile_27_ids_outside_their_alphabet_are_refused() {
             if allowed {
                 assert_eq!(answer["type"], "ok", "{command} {answer}");
             } else if command["to"] == "@a:b" {
-                // The direct conversation of two other users.
+                // This is the direct conversation of two other users, so the user may not see it.
                 assert_eq!(answer["code"], "not_found", "{answer}");
             } else {
                 assert_eq!(

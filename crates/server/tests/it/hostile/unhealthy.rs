@@ -216,7 +216,7 @@ async fn after_an_fsync_fails_during_a_checkpoint_the_database_stays_read_only()
     stays_read_only_until_a_restart(server, alice, &disk, stored).await;
 }
 
-/// A message whose text is its key.
+/// The fields of a message whose text is its idempotency key.
 fn keyed(key: &str) -> serde_json::Value {
     json!({"to": "@bob", "key": key, "text": key})
 }

@@ -205,7 +205,7 @@ pub(super) async fn an_api_key_can_add_a_user_to_an_empty_room(open: Open) {
     };
     db.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
     db.says("alice", "#r", "before").await;
-    // With an API key, the back end cannot add a user to a room that already has members.
+    // By an invitation with an API key, a back end cannot add a user to a room that already has members.
     db.submits("shop", with_key("carol"));
     assert_eq!(db.outcome().await.expect_err("it has members"), Refusal::not_found());
     db.stores("bob", "leave", here.clone()).await;

@@ -29,7 +29,7 @@ fn command(event: &Value) -> (&str, Value) {
     (if kind == "message" { "send" } else { kind }, fields)
 }
 
-/// A message without times, because the store assigns them.
+/// Removes the times from a message, because the store assigns them.
 fn without_times(message: &Value) -> Value {
     let mut message = message.clone();
     message.as_object_mut().expect("an object").remove("at");

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Default)]
 pub(crate) struct Numbers {
     last: u64,
-    /// The highest number whose write is stored.
+    /// The highest number of a write that is stored.
     stored: u64,
-    /// The highest number whose write is stored or refused for good.
+    /// The highest number of a write that is stored or refused for good.
     settled: u64,
     /// The numbers of writes that have no final answer: they are in flight or will be sent again.
     open: BTreeSet<u64>,

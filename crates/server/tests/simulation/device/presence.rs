@@ -57,7 +57,7 @@ impl Device {
         self.asks(session, json!({"type": "watch", "users": users}), Asked::Other);
     }
 
-    /// When the users send no more commands, the device watches all users, or relies on its last `watch`.
+    /// When the users send no more commands, sends a `watch` for all users, or relies on the answers to the last `watch`.
     pub(super) fn watches_at_last(&mut self, session: &mut Session) {
         if session.watching.at_last.is_some() {
             return;

@@ -147,7 +147,7 @@ fn something(rng: &mut Rng) -> (&'static str, Value) {
     }
 }
 
-/// Copies rows to PostgreSQL, and runs a read there.
+/// Inserts rows into a new PostgreSQL database, and runs `read` with a reader of that database.
 async fn in_postgres<T: Send + 'static>(
     rows: String,
     read: impl FnOnce(&Reader<'_, Session>) -> T + Send + 'static,

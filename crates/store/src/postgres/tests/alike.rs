@@ -27,7 +27,7 @@ use crate::{Change, Committed, CountedRead, Submission};
 
 const PEOPLE: [&str; 6] = ["alice", "bob", "carol", "Dave", "e~", "f.g"];
 
-/// Small limits, so that the test reaches them.
+/// Limits that are so small that the test reaches them.
 fn limits() -> Limits {
     Limits { edits: 3, reactions: 2, rooms: 4, ..Limits::default() }
 }
@@ -253,7 +253,7 @@ async fn both_databases_have_the_same_rows_after_the_same_changes() {
             let mut heads = BTreeMap::new();
             let mut n = 0;
             while n < 4_000 {
-                // The clock may also go back.
+                // The clock advances or goes back a little, as the clocks of different nodes do.
                 both.now.fetch_add(random.i64(-3..20), Ordering::Relaxed);
                 let most = [3, 40, 300][random.usize(..3)];
                 let size = random.usize(1..most);

@@ -192,7 +192,7 @@ async fn a_promoted_standby_has_every_acknowledged_message() {
             Err(refusal) => assert_eq!(refusal.code, ErrorCode::Unavailable),
         }
     }
-    // Retries until it is stored, as a client does.
+    // Sends the message again until it is stored, as a client does.
     for n in 50..300 {
         let fields = json!({"to": "@bob", "text": format!("{n}"), "key": format!("{n}")});
         while node.tries("alice", "send", fields.clone()).await.is_err() {

@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 pub(super) enum Cut {
     /// The proxy does not break the connection.
     None,
-    /// After the answer to the first round trip.
+    /// The proxy breaks the connection after the database answered the first round trip.
     BeforeReading,
-    /// Before the commit reaches the database.
+    /// The proxy breaks the connection before the commit reaches the database.
     BeforeCommit,
-    /// Right after the proxy forwarded the commit, so that the node cannot know whether it succeeds.
+    /// The proxy breaks the connection right after it forwarded the commit, so that the node cannot know whether it succeeds.
     AtCommit,
-    /// After the commit, before its answer reaches the node.
+    /// The proxy breaks the connection after the commit, before its answer reaches the node.
     AfterCommit,
 }
 

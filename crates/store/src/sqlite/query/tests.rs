@@ -28,7 +28,7 @@ struct Fixture {
     data: TempDir,
 }
 
-/// Counts the virtual-machine steps of one connection.
+/// Counts the steps of SQLite's virtual machine for one connection.
 #[derive(Clone, Default)]
 struct Steps(Arc<AtomicU64>);
 
@@ -97,7 +97,7 @@ impl Fixture {
         self.written.take()
     }
 
-    /// Runs a read. Returns its result and how many virtual-machine steps it took.
+    /// Runs a read. Returns its result, and how many steps of SQLite's virtual machine it took.
     fn reads<T>(&self, read: impl FnOnce(&Reader<'_>) -> T) -> (T, u64) {
         self.read.take();
         let (limits, state) = (&self.rules.limits, &State::default());

@@ -93,8 +93,7 @@ impl Process {
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
-    /// The server's resident memory in bytes, summed over its mappings, because `VmRSS` may be wrong by up to 64 pages for each
-    /// thread.
+    /// The server's resident memory in bytes: the sum of its mappings, because `VmRSS` may be wrong by 64 pages for each thread.
     pub(crate) fn memory(&self) -> anyhow::Result<u64> {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
         let line =

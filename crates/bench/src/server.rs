@@ -55,8 +55,7 @@ pub(crate) trait Server {
     fn message(&self, to: Target, id: u64, text: &str) -> String;
 }
 
-/// Connects further users and waits until all of them are ready. A connection has the number of its user, and rooms have `size`
-/// users.
+/// Connects further users and waits until all are ready. A connection has the number of its user; rooms have `size` users.
 pub(crate) fn join(
     server: &dyn Server,
     load: &mut Load,

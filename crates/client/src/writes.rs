@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use switchboard_protocol::reply::{Reply, ServerFrame};
 use switchboard_protocol::{CommandId, WriteNumber};
 
-/// The unsettled writes of a connection: the server has neither stored them nor refused them for good. A write's number is its
-/// `id`.
+/// The writes of a connection that are neither stored nor refused for good (unsettled). A write's number is its `id`.
 #[derive(Debug, Default)]
 pub(crate) struct Writes {
     /// The number of the last stored write.

@@ -29,8 +29,7 @@ wal_keep_size = '256MB'
 dynamic_shared_memory_type = mmap
 ";
 
-/// A PostgreSQL cluster. Dropping it kills its processes without a shutdown; its files stay in the directory that was given for
-/// them.
+/// A PostgreSQL cluster. Dropping it kills its processes without a shutdown; its files stay in the directory of the caller.
 #[derive(Debug)]
 pub struct Postgres {
     server: Server,

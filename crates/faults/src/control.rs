@@ -48,8 +48,8 @@ pub enum KillPoint {
     BeforeWalSync(u64),
     /// After the nth successful sync of a write-ahead log: the commit is durable, but no client has its answer.
     AfterWalSync(u64),
-    /// After the nth successful write to a TCP socket that follows a sync of a write-ahead log. If n is 1, exactly one client has
-    /// the answer.
+    /// After the nth successful write to a TCP socket that follows a sync of a write-ahead log. For n = 1, one client has the
+    /// answer.
     AfterSocketWrite(u64),
     /// After the nth write to a data file, which is complete in the page cache.
     AtWrite(u64),
@@ -259,8 +259,8 @@ impl Control {
         Ok(())
     }
 
-    /// Makes the next `count` syncs fail with EIO and drop the data that they should have written. Syncs of directories do not
-    /// fail.
+    /// Makes the next `count` syncs of files fail with EIO and drop the data that they should have written. Syncs of directories
+    /// succeed.
     pub fn fail_sync(&self, count: u64, which: Syncs, dropped: Dropped) {
         self.shared.fail_sync.store(0, SeqCst);
         self.shared.fail_which.store(which as u64, SeqCst);

@@ -98,8 +98,7 @@ fn resume(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f64> {
     Ok((server.process().cpu()? - cpu) * 1e6 / clients.len() as f64)
 }
 
-/// Spreads users and conversations over the tables: each sender is the first user of a group, and writes to the last of its
-/// rooms.
+/// Spreads the load over the tables: each sender is the first user of a group, and writes to the last of the group's rooms.
 struct Spread<'a, 'b> {
     server: &'a Switchboard<'b>,
     /// The groups of two successive senders are this many groups apart.

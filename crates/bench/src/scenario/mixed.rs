@@ -80,8 +80,7 @@ struct Day {
     begun: Instant,
     /// When each message was to be sent, from which its latency counts.
     due: Vec<Duration>,
-    /// How many events all users together have still to receive. For a user's own messages, the acknowledgement counts as the
-    /// event.
+    /// How many events all users together have still to receive. A user's own message counts when it is acknowledged.
     awaited: u64,
     latency: Histogram<u64>,
 }

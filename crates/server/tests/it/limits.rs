@@ -128,8 +128,8 @@ async fn typing_has_one_rate_per_user_on_the_websocket_and_over_http() {
     alice.says("@bob", "sends are counted apart").await;
 }
 
-/// Exceeds the frame rate with a send. Sends again when the frame rate allows it but `HOLD` has not passed, and again after
-/// `retry_after`.
+/// Exceeds the frame rate with a send. Sends again before `HOLD` has passed, when the frame rate would allow it, and once more
+/// after `retry_after` has passed.
 async fn exceed_the_frame_rate() -> Result<(), Stalled> {
     let server = Server::start_with(|config| config.limits.frames_per_connection = 10).await;
     let mut socket = server.open_socket_as("alice").await;

@@ -149,7 +149,7 @@ async fn a_write_refused_for_good_settles_its_number_in_its_turn() {
     }
     let told = alice.receives_json().await;
     assert_eq!((&told["id"], &told["seq"]), (&json!(5), &json!(1)), "{told}");
-    // If an earlier write is missing, the server reports that first, even for an invalid write, which then does not count as
+    // If an earlier write is missing, the server reports that first, even if this write is invalid, and does not count it as
     // refused.
     let bad = alice.asks(r#"{"type":"send","id":7,"n":7,"after":6,"to":"@bob","txt":"hi"}"#).await;
     assert_eq!(bad["code"], "unavailable", "{bad}");

@@ -1,5 +1,4 @@
-//! The contract suite of the stores (`crates/store/src/lib.rs`): each contract is a function, which runs as a test against every
-//! store.
+//! The contract suite of the stores (`crates/store/src/lib.rs`): each contract is a function, and every store must pass it.
 
 mod access;
 mod messages;

@@ -343,8 +343,7 @@ impl Server {
         in_time("an answer over HTTP", Answer::of(request)).await
     }
 
-    /// Sends the request of a WebSocket handshake and returns the response. If the server accepts it, the WebSocket is closed at
-    /// once.
+    /// Sends the request of a WebSocket handshake and returns the response. An accepted WebSocket is closed at once.
     pub(crate) async fn handshake(&self, request: reqwest::RequestBuilder) -> Answer {
         in_time("an answer to a handshake", Answer::of_handshake(request)).await
     }

@@ -195,8 +195,8 @@ async fn start_and_kill_at(disk: &FailingDisk, write: u64) -> bool {
     false
 }
 
-/// Kills servers at ever later writes of their start, and asserts after each kill that the next server works. Returns how many were
-/// killed.
+/// Kills servers at ever later writes of their start, and asserts after each kill that the next server works. Returns the number of
+/// killed servers.
 async fn kill_at_every_write(make: impl Fn(&Path), then: impl AsyncFn(&Process)) -> u64 {
     let mut died = 0;
     for write in (1..).step_by(KILL_STEP) {

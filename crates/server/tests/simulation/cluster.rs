@@ -81,8 +81,7 @@ impl BusFaults for Faults {
 }
 
 impl Cluster {
-    /// Draws the cluster of a seed; `None` for a seed with a single server. `slowness` is the store's longest pause in
-    /// milliseconds.
+    /// Draws the cluster of a seed; `None` for a seed with a single server. `slowness`: the store's longest pause in milliseconds.
     pub(crate) fn of(seed: u64, chance: &Chance, slowness: u64) -> Option<Self> {
         if seed % CLUSTER_SEED_DIVISOR != CLUSTER_SEED_DIVISOR - 1 {
             return None;
@@ -196,8 +195,7 @@ impl World {
             let chance = cluster.chance.fork();
             if chance.once_in(4) {
                 let user = chance.one_of(&self.users);
-                // The time before the revocation is the limit, because connections that open before its answer arrives may stay
-                // open.
+                // The time before the revocation counts, because connections that open before its answer arrives may stay open.
                 let began = Instant::now();
                 if self.revoke(user, &chance).await {
                     self.truth().note("world", format_args!("no connection of {user}'s is to last"));

@@ -40,8 +40,7 @@ async fn wait(time: Duration) {
 }
 
 thread_local! {
-    /// The first panic of the run in this thread; without it a panic in one of the server's tasks would go unnoticed, because tokio
-    /// catches it.
+    /// The first panic of the run in this thread. It is recorded here because tokio catches the panics of the server's tasks.
     static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 

@@ -36,8 +36,7 @@ impl Device {
             ServerFrame::Reply(Reply::Gap { conversation, after, head }) => {
                 self.world.record.lock().counts.gaps += 1;
                 if let Some(progress) = self.progress.get_mut(&conversation) {
-                    // After a `gap`, the server pushes only events above its head; the device must request the skipped ones as
-                    // pages.
+                    // After a `gap`, the server pushes only events above its head; the device must request the others as pages.
                     let pushed = connection.pushed.entry(conversation.clone()).or_insert(after);
                     *pushed = (*pushed).max(head);
                     if progress.cursor < head {

@@ -1,5 +1,4 @@
-//! `docs/hostile.md` lists hostile inputs by number. Each number has a test in the server, and each such test has a row in the
-//! list.
+//! `docs/hostile.md` lists hostile inputs by number. Each number has a test in the server, and each such test has a row in it.
 
 use std::collections::BTreeMap;
 
@@ -45,8 +44,8 @@ pub(super) fn hostile_tests_are_listed(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-/// Complains about tests that a row without a number names ("`file.rs`: `its_test`<br>`another_test`") and that its file does not
-/// contain.
+/// Complains about tests that a row without a number names, such as "`file.rs`: `its_test`<br>`another_test`", if the file does not
+/// contain them.
 fn unknown_tests(tree: &Tree, line_number: usize, line: &str) -> Vec<Complaint> {
     let mut names = line.split('`').skip(1).step_by(2);
     let Some(file) = names.find(|name| line.starts_with('|') && name.ends_with(".rs")) else {

@@ -22,8 +22,7 @@ const MIB: u64 = 1024 * 1024;
 /// Memory that the allocator may keep after the connections have ended.
 const MAX_RETAINED_BYTES: u64 = 24 * MIB;
 
-/// The most memory for an unauthenticated connection: 10 KB as in `limits.rs`, and a buffer of 8 KiB for an incomplete request
-/// head.
+/// The most memory for an unauthenticated connection: 10 KB as in `limits.rs`, and a buffer of 8 KiB for the head of its request.
 const MAX_BYTES_PER_UNAUTHENTICATED: u64 = 18 * 1024;
 
 /// Creates a room with this number of members in a database that no server uses yet.
@@ -44,8 +43,7 @@ fn make_room(data: &std::path::Path, room: &str, members: usize) {
     assert!(fill_if_new(&settings, vec![(alice, Change::Create(create))]).expect("filled"));
 }
 
-/// Opens an unauthenticated connection. Depending on `number`, it sends nothing, a part of a request, or a handshake without
-/// `hello`.
+/// Opens an unauthenticated connection. By its number, it sends nothing, a part of a request, or a handshake without `hello`.
 async fn unauthenticated(address: std::net::SocketAddr, number: usize) -> Raw {
     let mut raw = Raw::connect(address).await;
     match number % 3 {

@@ -17,8 +17,7 @@ const CONNECTIONS: usize = 100;
 /// Users who connect from one address: more than the connections that an address may have.
 const USERS_PER_ADDRESS: usize = 1_300;
 
-/// The most by which the server's memory may grow: for each connection a part of a frame and the unread answers, and pages that the
-/// allocator keeps.
+/// The most by which the server's memory may grow: parts of frames, unread answers, and pages that the allocator keeps.
 const MAX_GROWTH_BYTES: u64 = 32 * 1024 * 1024;
 
 /// The most time that another user's message may take, not counting the delays of the machine's scheduler.

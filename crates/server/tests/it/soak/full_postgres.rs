@@ -51,8 +51,7 @@ async fn sends_until_refused(person: &mut Person) -> u64 {
     stored
 }
 
-/// Polls the readiness of a server whose database has no space. Returns how often the server reported ready, and the number of
-/// polls.
+/// Polls the readiness of a server whose database has no space. Returns how often the server was ready, and the number of polls.
 async fn readiness_while_full(server: &Server) -> (usize, usize) {
     let (end, mut wrong, mut asked) = (Instant::now() + POLL_TIME, 0, 0);
     while Instant::now() < end {

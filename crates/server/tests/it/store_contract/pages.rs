@@ -151,8 +151,7 @@ pub(super) async fn a_page_around_an_event_is_found_across_other_events_and_boun
     for _ in 0..4 {
         db.says("alice", "@bob", &long).await;
     }
-    // The messages 204 to 207 are long. The page is filled from the requested message on, and may exceed its byte limit by one
-    // item.
+    // The messages 204 to 207 are long. The page is filled from the requested message on; only its last item may exceed the limit.
     assert_eq!(around(&db, "bob", 205, 100).await, (vec![204, 205], true, true));
     assert_eq!(around(&db, "bob", 207, 100).await, (vec![206, 207], true, false));
     db.opens_again().await;

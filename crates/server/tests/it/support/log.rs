@@ -63,8 +63,7 @@ pub(crate) fn only_line<'a>(lines: &'a [LogLine], message: &str) -> &'a LogLine 
     found[0]
 }
 
-/// Runs a production server, stops it after `work`, and returns its log. The connections that `work` returns stay open until the
-/// stop.
+/// Runs a production server, stops it after `work`, and returns its log. Connections that `work` returns stay open until the stop.
 pub(crate) async fn log_of_server<T>(
     format: &str,
     settings: &[(&str, &str)],

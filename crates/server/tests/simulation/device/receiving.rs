@@ -159,8 +159,8 @@ impl Device {
         let (id, asked) = match asked {
             Some((id, Some(asked))) => (id, asked),
             Some((id, None)) => return Err(self.broken(&format!("nothing was asked as {id}: {answer}"))),
-            // An error without a conversation is about `hello` and is allowed. An error about a cursor is not, because all cursors
-            // are valid.
+            // An error without a conversation is about `hello` and is allowed; one about a cursor is not, because all cursors are
+            // valid.
             None if answer["type"] == "error" && answer.get("conversation").is_none() => return Ok(()),
             None => return Err(self.broken(&format!("a cursor was good: {answer}"))),
         };

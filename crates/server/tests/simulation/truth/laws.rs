@@ -44,8 +44,7 @@ impl ReferenceModel {
         }) && event.get(erased) == Some(&yes);
         match stored.deleted {
             None if whole => Ok(()),
-            // The server may have sent the content before the deletion. But a page whose head includes the deletion must have no
-            // content.
+            // The server may have sent the content before the deletion, but not in a page whose head includes the deletion.
             Some(by) if whole && head.is_none_or(|head| head < by) => Ok(()),
             Some(_) if empty => Ok(()),
             Some(by) => Err(format!("content that was deleted by {by}")),

@@ -50,8 +50,7 @@ impl Model {
         after.filter(|sender| sender.is_some_and(|sender| sender != who)).count() as u64
     }
 
-    /// Applies a step to the model. Returns the cursor position that the store must return, or `None` if it must return no
-    /// position.
+    /// Applies a step to the model. Returns the cursor position with which the store must answer; `None` if the answer has none.
     fn step(&mut self, who: &'static str, what: &Does) -> Result<Option<u64>, ErrorCode> {
         let head = self.head();
         if let Does::Renames = what {

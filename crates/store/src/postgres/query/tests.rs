@@ -405,8 +405,8 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
             all(reader)
         });
         for (what, trips) in trips.await {
-            // `conversations` takes one round trip more: one for the position of `before`, one for the memberships, one for the
-            // rows.
+            // `conversations` takes one more: it looks up the position of `before`, then the memberships, then the rows of the
+            // page.
             let most = if what == "conversations" { 6 } else { 5 };
             match what {
                 "sync of messages" => assert_eq!(trips, 2, "the view and the page"),

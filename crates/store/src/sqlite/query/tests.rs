@@ -216,8 +216,7 @@ fn reactions_that_were_taken_back_cost_nobody_anything() {
     };
     let (few, many) = (toggled(10), toggled(10_000));
     assert_eq!(few[0], many[0], "to set one");
-    // The cost depends on the removed reactions that are kept, a fixed number, and on one index lookup for the message, which grows
-    // only logarithmically.
+    // The cost covers the removed reactions that are kept, and one index lookup for the message, which grows only logarithmically.
     assert!(many[1] < 2_000 && many[2] < 1_000 && many[3] < 2_000, "{few:?} {many:?}");
 }
 

@@ -134,8 +134,8 @@ impl Deref for Mapped {
 
     fn deref(&self) -> &Shared {
         const { assert!(size_of::<Shared>() as u64 <= CONTROL_FILE_BYTES) };
-        // SAFETY: the mapping is CONTROL_FILE_BYTES bytes long, begins at a page, lives as long as `self`, and no process shortens the
-        // file. Any bytes are valid atomics, and all processes access them as atomics.
+        // SAFETY: the mapping is CONTROL_FILE_BYTES bytes long, begins at a page, and lives as long as `self`, and no process
+        // shortens the file. Any bytes are valid atomics, and all processes access them as atomics.
         #[expect(unsafe_code, reason = "there is no other way to see mapped memory as atomics")]
         unsafe {
             &*self.0.as_ptr().cast::<Shared>()

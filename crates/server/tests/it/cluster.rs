@@ -381,7 +381,7 @@ async fn a_forged_notice_adds_no_member() {
         json!({"event": {"conversation": 1, "name": "#board", "seq": 3, "frame": frame, "effects": effects}});
     let signal = json!({"type": "typing", "conversation": "#board", "user": "alice"});
     let signal = json!({"signal": {"conversation": 1, "user": "alice", "frame": signal}});
-    // Publishes both notices again until the node has received two, because it may subscribe only after the first were published.
+    // Publishes both notices again until the node has received two, because it may subscribe after the first ones.
     while cluster.node(0).metric("switchboard_bus_messages_received_total").await < 2.0 {
         publishes(&cluster.shared, 1, &notice).await;
         publishes(&cluster.shared, 1, &signal).await;

@@ -96,7 +96,7 @@ export function order({ data }: ChatMessage): number | undefined {
 export function component(): number {
   const { messages, hasOlder, send } = useMessages("#general");
   send("x");
-  // @ts-expect-error: `messages` is a list, which has no `foo`.
+  // @ts-expect-error: messages is a list, which has no foo.
   messages.foo;
   return hasOlder ? messages.length : useValue(room.messages).length;
 }

@@ -103,7 +103,7 @@ export function component(): number {
 export const provider = [
   ChatProvider({ chat }),
   ChatProvider({ url: "wss://chat.example", user: "alice" }),
-  // @ts-expect-error: the provider takes either `url` or `chat`, not both.
+  // @ts-expect-error: the provider takes either url or chat, not both.
   ChatProvider({ url: "wss://chat.example", chat }),
 ];
 export const vue = () => [useVueMessages(() => "#general").messages.value[0]?.text, useVueValue(room.info).value?.unread];
@@ -116,7 +116,7 @@ export async function backEnd() {
   const access = { url: "https://chat.example", key: await mintToken("x".repeat(32), { user: "alice" }) };
   const stored: number | undefined = (await send({ ...access, to: "@bob", text: "hi", messageKey: "k" })).seq;
   const page = await command(access, "history", { conversation: "@bob", limit: 10 });
-  // @ts-expect-error: the field of `history` is called `conversation`, not `room`.
+  // @ts-expect-error: the field of history is called conversation, not room.
   await command(access, "history", { room: "@bob" });
   return [stored, page.messages[0]?.text, new ChatError({ code: "offline", message: "", retryable: true }).code];
 }

@@ -15,8 +15,6 @@ pub(crate) struct Writes {
 
 #[derive(Debug)]
 struct Unsettled {
-    /// The number of the write after which the server must store this one.
-    after: i64,
     /// Whether the server has refused the write, which was not sent again since then.
     refused: bool,
 }
@@ -29,23 +27,18 @@ impl Writes {
             self.unsettled.clear();
         }
         let after = self.unsettled.last_key_value().map_or(self.stored, |(&last, _)| last);
-        self.unsettled.insert(id, Unsettled { after, refused: false });
+        self.unsettled.insert(id, Unsettled { refused: false });
         number(id, after)
     }
 
-    /// Returns the numbers for a write that is sent again; `None` if it was given up. The first write that is sent again follows
-    /// the last stored write, and the client gives up unsettled writes with lower numbers.
+    /// Returns the numbers for a write that is sent again; `None` if it was given up. It follows the last write before it that
+    /// waits for its answer, or else the last stored one. The client gives up the refused writes before it: their program has not
+    /// sent them again, and a write that followed one of them would be refused for ever.
     pub(crate) fn begin_again(&mut self, id: i64) -> Option<WriteNumber> {
-        let is_first = !self.any_waits();
-        let write = self.unsettled.get_mut(&id)?;
-        write.refused = false;
-        if is_first {
-            write.after = self.stored;
-        }
-        let after = write.after;
-        if is_first {
-            self.unsettled = self.unsettled.split_off(&id);
-        }
+        self.unsettled.get(&id)?;
+        self.unsettled.retain(|&other, write| other >= id || !write.refused);
+        let after = self.unsettled.range(..id).next_back().map_or(self.stored, |(&last, _)| last);
+        self.unsettled.insert(id, Unsettled { refused: false });
         Some(number(id, after))
     }
 
@@ -96,6 +89,21 @@ mod tests {
         let (retry_after, field, conversation, until) = Default::default();
         let failure = Failure { id, code, retryable, message, retry_after, field, conversation, until };
         ServerFrame::Reply(Reply::Error(failure))
+    }
+
+    #[test]
+    fn a_write_that_is_sent_again_does_not_follow_a_refused_one() {
+        let mut writes = Writes::default();
+        assert_eq!(
+            (writes.begin(1), writes.begin(2), writes.begin(3)),
+            (number(1, 0), number(2, 1), number(3, 2))
+        );
+        writes.on_frame(&refused(1, ErrorCode::Unavailable));
+        writes.on_frame(&refused(2, ErrorCode::Unavailable));
+        assert_eq!(writes.begin_again(2), Some(number(2, 0)), "3 waits still, and 1 is given up");
+        assert_eq!(writes.begin_again(1), None);
+        writes.on_frame(&refused(3, ErrorCode::Unavailable));
+        assert_eq!(writes.begin_again(3), Some(number(3, 2)), "2 waits");
     }
 
     #[test]

@@ -147,8 +147,8 @@ impl Client {
     /// writes sent after it only in the order of [`submit`](Self::submit). Wait for the `retry_after` of the first refused write,
     /// and then send all refused writes again, in order.
     ///
-    /// The client gives a refused write up when the program submits a new write while no write waits for its answer. If a write
-    /// that was given up is sent again, it gets a new number, which is also its new id.
+    /// The client gives a refused write up when the program sends a later one again before it, or submits a new write while no
+    /// write waits for its answer. If a write that was given up is sent again, it gets a new number, which is also its new id.
     pub async fn resend(&mut self, id: i64, command: impl Into<Command>) -> Result<i64, ClientError> {
         let number = self.writes.as_mut().and_then(|writes| writes.begin_again(id));
         if number.is_none() {

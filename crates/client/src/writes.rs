@@ -35,10 +35,9 @@ impl Writes {
     /// waits for its answer, or else the last stored one. The client gives up the refused writes before it: their program has not
     /// sent them again, and a write that followed one of them would be refused for ever.
     pub(crate) fn begin_again(&mut self, id: i64) -> Option<WriteNumber> {
-        self.unsettled.get(&id)?;
-        self.unsettled.retain(|&other, write| other >= id || !write.refused);
+        self.unsettled.get_mut(&id)?.refused = false;
+        self.unsettled.retain(|&other, write| other > id || !write.refused);
         let after = self.unsettled.range(..id).next_back().map_or(self.stored, |(&last, _)| last);
-        self.unsettled.insert(id, Unsettled { refused: false });
         Some(number(id, after))
     }
 

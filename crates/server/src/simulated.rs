@@ -112,7 +112,7 @@ impl Simulated {
     pub async fn crash(self) {
         let Self { server, services } = self;
         drop(services);
-        server.tasks.cut_off();
+        server.tasks.cut().cancel();
         server.tasks.finish(std::time::Duration::ZERO).await;
     }
 }

@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
@@ -22,18 +21,10 @@ use switchboard_store::WRITER_THREAD;
 pub(crate) struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
-    cut: Arc<Cut>,
+    cut: Arc<CancellationToken>,
     failure: Arc<OnceLock<Failure>>,
     /// The token that is cancelled when a critical task has failed.
     failed: CancellationToken,
-}
-
-/// The signal that the time for stopping is over.
-#[derive(Debug, Default)]
-struct Cut {
-    token: CancellationToken,
-    /// Set before the token is cancelled. Reading this flag takes no lock, unlike reading the token's state.
-    cancelled: AtomicBool,
 }
 
 /// A critical task has ended.
@@ -69,7 +60,7 @@ impl Tasks {
         Self {
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
-            cut: Arc::default(),
+            cut: Arc::new(CancellationToken::new()),
             failure: Arc::default(),
             failed: CancellationToken::new(),
         }
@@ -110,7 +101,7 @@ impl Tasks {
                 }
             })
             .await;
-            if end == End::Panicked || !(tasks.stop.is_cancelled() || tasks.cut.token.is_cancelled()) {
+            if end == End::Panicked || !(tasks.stop.is_cancelled() || tasks.cut.is_cancelled()) {
                 tasks.fail(name, end);
             }
         });
@@ -144,23 +135,17 @@ impl Tasks {
 
     /// A token that is cancelled when the time for stopping is over: tasks that still run are dropped.
     pub(crate) fn cut(&self) -> &CancellationToken {
-        &self.cut.token
-    }
-
-    /// Ends the time for stopping: tasks that still run are dropped.
-    pub(crate) fn cut_off(&self) {
-        self.cut.cancelled.store(true, Ordering::Release);
-        self.cut.token.cancel();
+        &self.cut
     }
 
     /// Runs `task` to its end, or until the time for stopping is over. This costs a task that is woken often almost nothing.
     pub(crate) async fn until_cut(&self, mut task: Pin<Box<impl Future<Output = ()>>>) {
-        let mut cut = pin!(self.cut.token.cancelled());
+        let mut cut = pin!(self.cut.cancelled());
         let mut registered = false;
         poll_fn(|cx| {
             // The token is polled once. Then it wakes this task by itself, because the task's waker stays the same.
             let over = if std::mem::replace(&mut registered, true) {
-                self.cut.cancelled.load(Ordering::Acquire)
+                self.cut.is_cancelled()
             } else {
                 cut.as_mut().poll(cx).is_ready()
             };
@@ -174,7 +159,7 @@ impl Tasks {
         self.stop.cancel();
         self.tracker.close();
         let ended = tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok();
-        self.cut_off();
+        self.cut.cancel();
         self.tracker.wait().await;
         ended
     }

@@ -70,7 +70,7 @@ async fn a_store_that_does_not_answer_delays_a_stop_until_its_deadline() {
     let tasks = Tasks::new();
     let deadline = async {
         assert_eq!(submitted(&store).await, MAX_DEPARTURES);
-        tasks.cut_off();
+        tasks.cut().cancel();
     };
     let stop = tokio::time::timeout(Duration::from_secs(60), router.run(tasks.clone()));
     let (stop, ()) = tokio::join!(stop, deadline);

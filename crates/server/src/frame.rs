@@ -38,23 +38,6 @@ fn encode(opcode: u8, payload: &[u8]) -> Bytes {
     frame.into()
 }
 
-/// Counts the frames of the server in a buffer that contains several, one after another.
-pub(crate) fn count(mut frames: &[u8]) -> u32 {
-    let mut count = 0;
-    // RFC 6455 section 5.2. The server's frames have no mask.
-    while let [_, length, rest @ ..] = frames {
-        let (extended, length) = match *length {
-            126 => (2, rest.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes).into())),
-            127 => (8, rest.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))),
-            length => (0, length.into()),
-        };
-        let length = usize::try_from(length).unwrap_or(usize::MAX);
-        frames = rest.get(extended..).and_then(|rest| rest.get(length..)).unwrap_or_default();
-        count += 1;
-    }
-    count
-}
-
 /// Encodes a text frame.
 pub(crate) fn text(json: &str) -> Bytes {
     encode(TEXT, json.as_bytes())

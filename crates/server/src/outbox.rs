@@ -72,8 +72,17 @@ pub(crate) fn join(events: &[CoalescedEvent]) -> Option<Bytes> {
 pub(crate) struct Queued {
     /// Whole WebSocket frames.
     pub(crate) frame: Bytes,
+    /// How many frames are in `frame`.
+    pub(crate) frames: u32,
     /// When the first live event in `frame` reached stable storage.
     pub(crate) stored: Option<Instant>,
+}
+
+impl Queued {
+    /// One frame that is no live event.
+    fn one(frame: Bytes) -> Self {
+        Self { frame, frames: 1, stored: None }
+    }
 }
 
 /// The queue of one connection. The router fills it, the session empties it.
@@ -117,11 +126,9 @@ struct Inner {
     closing: Option<CloseCode>,
     /// How many refusals have been queued for writes without a number that the store's writer rejected.
     rejections_queued: u64,
-    /// When the hold (a pause of writes after a refusal) ends. Until then, writes without a number are refused, because an earlier
-    /// one was not stored.
-    hold_until: Option<Instant>,
-    /// The error code with which writes are refused until `hold_until`.
-    hold_code: Option<ErrorCode>,
+    /// When the hold (a pause of writes after a refusal) ends, and the error code of its refusals. Until then, writes without a
+    /// number are refused, because an earlier one was not stored.
+    hold: Option<(Instant, ErrorCode)>,
     waker: Option<Waker>,
     /// Whether the waker was called since the session last registered it.
     woken: bool,
@@ -200,7 +207,7 @@ impl Outbox {
                     fell_behind = true;
                 }
                 None => {
-                    inner.queue(Queued { frame: event.frame.clone(), stored: Some(event.stored) });
+                    inner.queue(Queued { stored: Some(event.stored), ..Queued::one(event.frame.clone()) });
                     queued += 1;
                 }
             }
@@ -229,8 +236,9 @@ impl Outbox {
             std::mem::drop(inner);
             return self.push_events(conversation, events);
         }
-        inner.push(Queued { frame: joined.clone(), stored: events.first().map(|event| event.stored) });
-        events.len() as u64
+        let (frames, stored) = (events.len() as u32, events.first().map(|event| event.stored));
+        inner.push(Queued { frame: joined.clone(), frames, stored });
+        frames.into()
     }
 
     /// Whether this connection sent an event.
@@ -254,13 +262,13 @@ impl Outbox {
         if inner.bytes + frame.len() > self.limit as usize {
             self.metrics.dropped(Drop::SignalQueueFull);
         } else {
-            inner.push(Queued { frame: frame.clone(), stored: None });
+            inner.push(Queued::one(frame.clone()));
         }
     }
 
     /// Queues a reply, even if the queue is full. Replies are bounded, because a session reads no commands while its queue is full.
     pub(crate) fn push_reply(&self, frame: Bytes) {
-        self.lock().push(Queued { frame, stored: None });
+        self.lock().push(Queued::one(frame));
     }
 
     /// Queues a pong; it replaces one that has not been written yet.
@@ -279,7 +287,7 @@ impl Outbox {
     pub(crate) fn push_outcome(&self, frame: Bytes) {
         let mut inner = self.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
-        inner.push(Queued { frame, stored: None });
+        inner.push(Queued::one(frame));
     }
 
     /// Queues the refusal of a write without a number that the store's writer rejected. For a while, later such writes are refused,
@@ -289,7 +297,7 @@ impl Outbox {
         inner.in_flight = inner.in_flight.saturating_sub(1);
         inner.rejections_queued += 1;
         inner.hold(ErrorCode::Unavailable);
-        inner.push(Queued { frame, stored: None });
+        inner.push(Queued::one(frame));
     }
 
     /// Returns the write epoch for a write without a number that is submitted now. A later rejection makes the epoch stale.
@@ -375,7 +383,7 @@ impl Outbox {
         if let Some(frame) = inner.pong.take() {
             // A pong goes first, "as soon as is practical" (RFC 6455 section 5.5.2).
             inner.bytes += frame.len();
-            inner.frames.push_front(Queued { frame, stored: None });
+            inner.frames.push_front(Queued::one(frame));
         }
         // While the connection is busy, two small buffers are swapped. An idle connection keeps one of them, here.
         if !inner.frames.is_empty() || inner.frames.capacity() == 0 {
@@ -426,14 +434,14 @@ impl Inner {
     /// Begins a hold (a pause of writes after a refusal), unless one has begun and not ended.
     fn hold(&mut self, code: ErrorCode) {
         if self.held().is_none() {
-            (self.hold_until, self.hold_code) = (Some(Instant::now() + HOLD), Some(code));
+            self.hold = Some((Instant::now() + HOLD, code));
         }
     }
 
     /// If writes are paused after a refusal: the time until the pause ends, and the error code with which writes are refused until
     /// then.
     fn held(&self) -> Option<(Duration, ErrorCode)> {
-        let (until, code) = self.hold_until.zip(self.hold_code)?;
+        let (until, code) = self.hold?;
         let left = until.saturating_duration_since(Instant::now());
         (left > Duration::ZERO).then_some((left, code))
     }

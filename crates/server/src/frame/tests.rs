@@ -134,12 +134,3 @@ proptest! {
         prop_assert_eq!(decoder.step(&mut part, BOUNDS), Ok(Step::Incomplete));
     }
 }
-
-#[test]
-fn the_frames_of_a_buffer_are_counted() {
-    let texts = [0, 1, 125, 126, 65_535, 65_536].map(|length| text(&"x".repeat(length)));
-    for frame in &texts {
-        assert_eq!(count(frame), 1);
-    }
-    assert_eq!((count(&[]), count(&ping()), count(&texts.concat())), (0, 1, 6));
-}

@@ -211,7 +211,7 @@ impl Outbox {
         for (seq, frame) in events {
             if lags.advance(conversation, seq) {
                 self.metrics.replayed.inc();
-                inner.push(Queued { frame, stored: None });
+                inner.push(Queued::one(frame));
             }
         }
         if lags.finish_page(conversation, found) {

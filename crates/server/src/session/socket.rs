@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::time::Instant;
 
 use super::unread::Unread;
-use crate::frame::{self, Bounds, Decoder, Message, Step};
+use crate::frame::{Bounds, Decoder, Message, Step};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Queued};
 use switchboard_protocol::CloseCode;
@@ -237,7 +237,7 @@ impl<S: Stream> Socket<S> {
                 break;
             }
             self.offset -= first.frame.len();
-            self.messages_out = self.messages_out.wrapping_add(frame::count(&first.frame));
+            self.messages_out = self.messages_out.wrapping_add(first.frames);
             stored = stored.or(first.stored);
             self.writing.pop_front();
         }

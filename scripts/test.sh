@@ -51,6 +51,11 @@ proxy() {
   type -P "$1" || type -P "/usr/sbin/$1"
 }
 
+# PHP's process manager. Its name has the version.
+php_fpm() {
+  compgen -G "/usr/sbin/php-fpm*" || type -P php-fpm
+}
+
 # provide COMMAND PACKAGE ADVICE: installs a Debian package because COMMAND is missing, or exits with ADVICE.
 provide() {
   local command=$1 package=$2 advice=$3 as_root=() clusters=/etc/postgresql-common/createcluster.d
@@ -72,6 +77,11 @@ provide() {
     echo "missing: $package ($advice)" >&2
     exit 1
   fi
+}
+
+# for_php COMMAND PACKAGE: installs a Debian package for the tests of the PHP package if COMMAND fails.
+for_php() {
+  $1 >/dev/null 2>&1 || provide "$1" "$2" "the PHP package is tested with it"
 }
 
 # total SCRIPT FILE: the sum of the numbers that a sed script finds in a file.
@@ -106,6 +116,24 @@ in_node() {
   target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
   SWITCHBOARD_BINARY="$target/debug/switchboard" CHROMIUM=$(browser) \
     npm test --silent "$@"
+}
+
+# The package for PHP: its manifest, its style, and its tests, among them php-fpm behind nginx, Symfony and Laravel.
+php_package() {
+  local target
+  target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
+  (
+    cd packages/php
+    export SWITCHBOARD_BINARY="$target/debug/switchboard" PYTHON="$target/python/bin/python"
+    COMPOSER_ALLOW_SUPERUSER=1 composer validate --quiet --strict && phpcs -q && phpunit --testdox
+  )
+}
+
+# Python's packages for the tests, in a directory of their own.
+python_tools() {
+  local directory=${CARGO_TARGET_DIR:-target}/python
+  [[ -x $directory/bin/python ]] || python3 -m venv "$directory"
+  "$directory/bin/pip" install --quiet --disable-pip-version-check --requirement packages/python/requirements-test.txt
 }
 
 # Licences, sources and bans of the dependencies; the tool is optional.
@@ -161,9 +189,21 @@ mutations_apply() {
   git apply --check crates/torture/mutations/*.patch
 }
 
-require cargo node npm make git
+# Where Debian has libraries for PHP.
+php_libraries=/usr/share/php
+
+require cargo node npm make git python3
 browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
-command -v php >/dev/null || provide "command -v php" php-cli "the PHP example needs it"
+for_php "command -v php" php-cli
+for_php "php --re curl" php-curl
+for_php "command -v composer" composer
+for_php "command -v phpcs" php-codesniffer
+for_php "command -v phpunit" phpunit
+for_php php_fpm php-fpm
+for_php "ls $php_libraries/Symfony/Component/HttpFoundation" php-symfony-http-foundation
+for_php "ls $php_libraries/Illuminate/Routing" php-laravel-framework
+python3 -m ensurepip --version >/dev/null 2>&1 ||
+  provide "python3 -m ensurepip --version" python3-venv "the Python package is tested with it"
 postgres >/dev/null || provide postgres postgresql "install PostgreSQL: the tests start their own"
 nats >/dev/null || provide nats nats-server "install it: the tests start their own"
 { command -v prometheus && command -v promtool; } >/dev/null ||
@@ -200,6 +240,8 @@ check "torture" "" "" torture
 check "torture of a cluster" "" "" torture_cluster
 check "types and sizes" "" "" npm run check --silent --workspaces --if-present
 check "SDK and page tests" "$node_passed" "$node_failed" in_node --if-present "${without_browser[@]}"
+check "tools for Python" "" "" python_tools
+check "PHP" 's/^ ✔ .*/1/p' 's/^ ✘ .*/1/p' php_package
 # These tests also run each example, and the alerts on a real Prometheus.
 check "browser tests" "$node_passed" "$node_failed" in_node -w e2e
 

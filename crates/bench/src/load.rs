@@ -16,7 +16,7 @@ use crate::wire::{self, Incoming};
 const READ_BUFFER_BYTES: usize = 256 * 1024;
 
 /// How many connections are opened at the same time. A server accepts only 1,024 waiting connections.
-const MAX_OPENING: usize = 256;
+const MAX_HANDSHAKES_IN_PROGRESS: usize = 256;
 
 /// If no event arrives on any connection for this long, the run fails.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,7 +62,7 @@ pub(crate) type OnEvent<'a> = dyn FnMut(usize, ConnectionEvent<'_>, &mut Replies
 #[derive(Debug)]
 struct Connection {
     stream: TcpStream,
-    open: bool,
+    is_open: bool,
     /// The beginning of a frame whose end has not arrived yet.
     unread: Vec<u8>,
     unsent: Vec<u8>,
@@ -76,7 +76,7 @@ pub(crate) struct Load {
     connections: Vec<Option<Connection>>,
     /// Connections that are still to be opened: number, address, and request of the handshake.
     waiting: VecDeque<(usize, SocketAddr, Vec<u8>)>,
-    opening: usize,
+    handshakes_in_progress: usize,
     scratch: Vec<u8>,
     replies: Replies,
 }
@@ -88,7 +88,7 @@ impl Load {
             events: Events::with_capacity(1_024),
             connections: Vec::new(),
             waiting: VecDeque::new(),
-            opening: 0,
+            handshakes_in_progress: 0,
             scratch: vec![0; READ_BUFFER_BYTES],
             replies: Replies::default(),
         })
@@ -167,14 +167,14 @@ impl Load {
     }
 
     fn open_more(&mut self) -> anyhow::Result<()> {
-        while self.opening < MAX_OPENING {
+        while self.handshakes_in_progress < MAX_HANDSHAKES_IN_PROGRESS {
             let Some((connection, address, request)) = self.waiting.pop_front() else { break };
             let mut stream = TcpStream::connect(address).context("cannot connect")?;
             let interest = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut stream, Token(connection), interest)?;
-            let open = Connection { stream, open: false, unread: Vec::new(), unsent: request };
+            let open = Connection { stream, is_open: false, unread: Vec::new(), unsent: request };
             self.connections[connection] = Some(open);
-            self.opening += 1;
+            self.handshakes_in_progress += 1;
         }
         Ok(())
     }
@@ -199,7 +199,7 @@ impl Load {
             let filled = unread + count;
             let input = &self.scratch[..filled];
             if let Some(reason) =
-                open.decode(connection, input, &mut self.opening, on_event, &mut self.replies)?
+                open.decode(connection, input, &mut self.handshakes_in_progress, on_event, &mut self.replies)?
             {
                 return self.close_with(connection, reason, on_event);
             }
@@ -249,13 +249,13 @@ impl Connection {
         on_event: &mut OnEvent<'_>,
         replies: &mut Replies,
     ) -> anyhow::Result<Option<CloseReason>> {
-        if !self.open {
+        if !self.is_open {
             let answer = wire::response(input).map_err(|e| anyhow::anyhow!("the handshake failed: {e}"))?;
             let Some(used) = answer else {
                 self.unread.extend_from_slice(input);
                 return Ok(None);
             };
-            self.open = true;
+            self.is_open = true;
             *opening -= 1;
             input = &input[used..];
             on_event(connection, ConnectionEvent::Open, replies)?;

@@ -38,7 +38,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[command(name = "switchboard-bench", version)]
 struct Args {
     #[command(subcommand)]
-    floor: Option<Hidden>,
+    hidden_command: Option<HiddenCommand>,
     /// Scenarios to measure [default: all of them]
     #[arg(value_enum)]
     scenarios: Vec<Scenario>,
@@ -72,7 +72,7 @@ struct Args {
 }
 
 #[derive(Debug, Subcommand)]
-enum Hidden {
+enum HiddenCommand {
     /// Runs the floor of delivery as a server.
     #[command(hide = true)]
     Floor {
@@ -120,7 +120,7 @@ fn main() -> ExitCode {
 }
 
 /// The path of the server's program: the given one, or `switchboard` beside this program.
-fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
+fn server_program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
     let program = match given {
         Some(path) => path.to_owned(),
         None => std::env::current_exe()?.with_file_name("switchboard"),
@@ -138,10 +138,10 @@ fn program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// A server does not start, or a message was lost, duplicated or delivered out of order.
 fn run(args: &Args) -> anyhow::Result<String> {
-    if let Some(Hidden::Floor { len, size }) = args.floor {
+    if let Some(HiddenCommand::Floor { len, size }) = args.hidden_command {
         return sockets::serve(len, size).map(|()| String::new());
     }
-    let program = program(args.binary.as_deref())?;
+    let program = server_program(args.binary.as_deref())?;
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     let mut context = Context {
         program: &program,
@@ -170,7 +170,7 @@ fn run(args: &Args) -> anyhow::Result<String> {
             Scenario::Ack => scenario::ack::run(&mut context, &args.senders)?,
         }
     }
-    context.clear();
+    context.clear_line();
     if let Some(path) = &args.json {
         std::fs::write(path, context.report.to_json()?)
             .with_context(|| format!("cannot write {}", path.display()))?;

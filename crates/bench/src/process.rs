@@ -78,7 +78,7 @@ impl Process {
                 bail!("the server exited before it listened: {status}");
             }
             ensure!(begun.elapsed() < START_TIMEOUT, "the server does not listen after {START_TIMEOUT:?}");
-            pause();
+            sleep_briefly();
         }
         Ok(process)
     }
@@ -128,7 +128,7 @@ fn spawn(command: &mut Command, cores: &[usize]) -> anyhow::Result<Child> {
     clippy::disallowed_methods,
     reason = "no event reports that another program listens, so it is polled"
 )]
-fn pause() {
+fn sleep_briefly() {
     std::thread::sleep(Duration::from_millis(20));
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 /// The prefix of the names of baselines (floors).
 const FLOOR: &str = "floor";
 /// The name of the server with which all others are compared.
-const OURS: &str = "switchboard";
+const OWN_SERVER: &str = "switchboard";
 
 /// All measurements of a run.
 #[derive(Debug, Default, Serialize)]
@@ -23,7 +23,8 @@ pub(crate) struct Report {
 #[derive(Debug, Serialize)]
 struct Figure {
     scenario: String,
-    subject: String,
+    #[serde(rename = "subject")]
+    measured_server: String,
     name: String,
     unit: String,
     median: f64,
@@ -34,7 +35,7 @@ struct Figure {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Name<'a> {
     pub(crate) scenario: &'a str,
-    pub(crate) subject: &'a str,
+    pub(crate) measured_server: &'a str,
     pub(crate) figure: &'a str,
     pub(crate) unit: &'a str,
 }
@@ -46,14 +47,15 @@ impl Report {
 
     /// Adds the value of another round to a measurement.
     pub(crate) fn add(&mut self, name: Name<'_>, value: f64) {
-        let Name { scenario, subject, figure, unit } = name;
-        let same = |f: &&mut Figure| f.scenario == scenario && f.subject == subject && f.name == figure;
+        let Name { scenario, measured_server: subject, figure, unit } = name;
+        let same =
+            |f: &&mut Figure| f.scenario == scenario && f.measured_server == subject && f.name == figure;
         let entry = match self.figures.iter_mut().find(same) {
             Some(entry) => entry,
             None => {
                 self.figures.push(Figure {
                     scenario: scenario.to_owned(),
-                    subject: subject.to_owned(),
+                    measured_server: subject.to_owned(),
                     name: figure.to_owned(),
                     unit: unit.to_owned(),
                     median: 0.0,
@@ -70,7 +72,7 @@ impl Report {
     /// Adds percentiles in milliseconds. `latency` has nanoseconds.
     pub(crate) fn add_latency(&mut self, scenario: &str, subject: &str, latency: &Histogram<u64>) {
         for (figure, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-            let name = Name { scenario, subject, figure, unit: "ms" };
+            let name = Name { scenario, measured_server: subject, figure, unit: "ms" };
             self.add(name, latency.value_at_quantile(quantile) as f64 / 1e6);
         }
     }
@@ -87,10 +89,10 @@ impl Report {
             "| scenario | figure | subject | median | min – max | × floor | × ours |\n|---|---|---|--:|--:|--:|--:|\n",
         );
         for figure in &self.figures {
-            let Figure { scenario, subject, name, unit, median, values } = figure;
+            let Figure { scenario, measured_server: subject, name, unit, median, values } = figure;
             let least = values.iter().copied().fold(f64::INFINITY, f64::min);
             let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let [to_floor, to_ours] = [FLOOR, OURS].map(|reference| self.ratio(figure, reference));
+            let [to_floor, to_ours] = [FLOOR, OWN_SERVER].map(|reference| self.ratio(figure, reference));
             // Writing to a string does not fail.
             let _ = writeln!(
                 table,
@@ -108,10 +110,10 @@ impl Report {
         let other = self.figures.iter().find(|other| {
             other.scenario == figure.scenario
                 && other.name == figure.name
-                && other.subject.starts_with(reference)
+                && other.measured_server.starts_with(reference)
                 && other.median > 0.0
         });
-        let below = figure.subject.starts_with(FLOOR) || figure.subject == reference;
+        let below = figure.measured_server.starts_with(FLOOR) || figure.measured_server == reference;
         other.filter(|_| !below).map_or(String::new(), |other| format!("{:.2}", figure.median / other.median))
     }
 }
@@ -164,7 +166,10 @@ mod tests {
             [("floor", [1.0, 9.0, 2.0]), ("switchboard", [4.0, 3.0, 3.5]), ("other", [7.0, 7.0, 8.0])];
         for (subject, values) in rounds {
             for value in values {
-                report.add(Name { scenario: "fanout", subject, figure: "cpu", unit: "µs" }, value);
+                report.add(
+                    Name { scenario: "fanout", measured_server: subject, figure: "cpu", unit: "µs" },
+                    value,
+                );
             }
         }
         report

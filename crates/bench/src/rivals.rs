@@ -50,7 +50,7 @@ impl Rival {
 }
 
 /// The name of a room or a user, for servers to which any name may be given.
-fn channel(to: Target) -> String {
+fn channel_name(to: Target) -> String {
     match to {
         Target::Room(room) | Target::Pair { room, .. } => format!("room{room}"),
         Target::User(user) => format!("user{user}"),

@@ -47,7 +47,7 @@ impl<'a> Context<'a> {
         for (rival, from) in self.rivals.clone().into_iter().filter(|(rival, _)| wanted(*rival)) {
             let started = rival.start(from, self.scratch, cores);
             if let Err(error) = started.and_then(|server| measure(self, &*server)) {
-                self.note(&format!("{rival:?}: {error:#}"));
+                self.print_note(&format!("{rival:?}: {error:#}"));
             }
         }
     }
@@ -64,14 +64,14 @@ impl<'a> Context<'a> {
 
     /// Prints a line that stays on the screen.
     #[expect(clippy::print_stderr, reason = "it says how far the figures can be trusted")]
-    pub(crate) fn note(&self, text: &str) {
-        self.clear();
+    pub(crate) fn print_note(&self, text: &str) {
+        self.clear_line();
         eprintln!("{text}");
     }
 
     /// Removes what [`Self::progress`] printed from the terminal.
     #[expect(clippy::print_stderr, reason = "it clears what was printed to stderr")]
-    pub(crate) fn clear(&self) {
+    pub(crate) fn clear_line(&self) {
         if std::io::stderr().is_terminal() {
             eprint!("{CLEAR_LINE}");
         }

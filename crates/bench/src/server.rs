@@ -8,7 +8,7 @@ use crate::process::Process;
 
 /// What a frame from a server means for a measurement.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(crate) enum FrameMeaning {
     /// The connection is authenticated and in its room, and receives messages from now on.
     Ready,
     /// The frame has another user's message, with the number in its text; `None` if all messages of this server are the same.
@@ -33,7 +33,7 @@ pub(crate) enum Target {
 }
 
 /// A function that receives the meaning of a frame.
-pub(crate) type OnMeaning<'a> = dyn FnMut(Meaning) -> anyhow::Result<()> + 'a;
+pub(crate) type OnMeaning<'a> = dyn FnMut(FrameMeaning) -> anyhow::Result<()> + 'a;
 
 /// A running server that is measured. Users and rooms have numbers; each user is in one room.
 pub(crate) trait Server {
@@ -76,9 +76,9 @@ pub(crate) fn join(
         }
         ConnectionEvent::Text(frame) => server.decode(user, frame, &mut |meaning| {
             match meaning {
-                Meaning::Ready => ready.set(ready.get() + 1),
-                Meaning::MustAnswer(answer) => replies.send(user, answer),
-                Meaning::Delivered(_) | Meaning::Acked(_) | Meaning::Other => {}
+                FrameMeaning::Ready => ready.set(ready.get() + 1),
+                FrameMeaning::MustAnswer(answer) => replies.send(user, answer),
+                FrameMeaning::Delivered(_) | FrameMeaning::Acked(_) | FrameMeaning::Other => {}
             }
             Ok(())
         }),

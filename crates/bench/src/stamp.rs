@@ -4,12 +4,12 @@
 use memchr::memmem;
 
 /// The mark before the number in a text. Neither JSON nor XML escapes its characters.
-const MARK: &str = "~~";
+const STAMP_MARK: &str = "~~";
 const DIGITS: usize = 12;
 
 /// A text of `len` bytes that begins with the message's number.
 pub(crate) fn text(number: u64, len: usize) -> String {
-    let mut text = format!("{MARK}{number:0DIGITS$} ");
+    let mut text = format!("{STAMP_MARK}{number:0DIGITS$} ");
     while text.len() < len {
         text.push_str("The quick brown fox jumps over the lazy dog. ");
     }
@@ -19,7 +19,7 @@ pub(crate) fn text(number: u64, len: usize) -> String {
 
 /// Finds the number of a message in a frame, in any format around the text.
 pub(crate) fn find(frame: &[u8]) -> Option<u64> {
-    let at = memmem::find(frame, MARK.as_bytes())? + MARK.len();
+    let at = memmem::find(frame, STAMP_MARK.as_bytes())? + STAMP_MARK.len();
     digits(frame.get(at..at + DIGITS)?)
 }
 

@@ -14,12 +14,12 @@ use tempfile::TempDir;
 
 use crate::load::{ConnectionEvent, Load, Replies};
 use crate::process::{self, Process};
-use crate::server::{Meaning, OnMeaning, Server, Target};
+use crate::server::{FrameMeaning, OnMeaning, Server, Target};
 use crate::stamp::{self, number_after};
 use crate::wire;
 
 /// Limits that the measurement switches off by setting them to 0.
-const UNLIMITED: [&str; 5] = [
+const NO_LIMITS: [&str; 5] = [
     "CONNECTIONS_PER_USER",
     "CONNECTIONS_PER_ADDRESS",
     "SENDS_PER_CONNECTION",
@@ -127,8 +127,8 @@ impl<'a> Switchboard<'a> {
                 ConnectionEvent::Open => replies.send(0, hello.clone()),
                 ConnectionEvent::Closed(why) => anyhow::bail!("the server closed the connection: {why}"),
                 ConnectionEvent::Text(frame) => match decode_frame(frame) {
-                    Meaning::Ready => ready = true,
-                    Meaning::Acked(_) => answered.set(answered.get() + 1),
+                    FrameMeaning::Ready => ready = true,
+                    FrameMeaning::Acked(_) => answered.set(answered.get() + 1),
                     other => {
                         let frame = String::from_utf8_lossy(frame);
                         anyhow::bail!("{} received {frame}: {other:?}", user_id(user))
@@ -173,7 +173,11 @@ impl Server for Switchboard<'_> {
     }
 
     fn decode(&self, _: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
-        anyhow::ensure!(!is(frame, "error"), "the server refused: {}", String::from_utf8_lossy(frame));
+        anyhow::ensure!(
+            !is_frame_of_type(frame, "error"),
+            "the server refused: {}",
+            String::from_utf8_lossy(frame)
+        );
         emit(decode_frame(frame))
     }
 
@@ -222,16 +226,16 @@ impl Groups {
 }
 
 /// Decodes a frame. Each frame of Switchboard has one meaning.
-pub(crate) fn decode_frame(frame: &[u8]) -> Meaning {
-    if is(frame, "message") {
+pub(crate) fn decode_frame(frame: &[u8]) -> FrameMeaning {
+    if is_frame_of_type(frame, "message") {
         // A message without a number gets a number that was never sent, so that the check of deliveries fails.
-        Meaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX)))
-    } else if is(frame, "ok") {
-        Meaning::Acked(number_after(frame, r#""seq":"#))
-    } else if is(frame, "welcome") {
-        Meaning::Ready
+        FrameMeaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX)))
+    } else if is_frame_of_type(frame, "ok") {
+        FrameMeaning::Acked(number_after(frame, r#""seq":"#))
+    } else if is_frame_of_type(frame, "welcome") {
+        FrameMeaning::Ready
     } else {
-        Meaning::Other
+        FrameMeaning::Other
     }
 }
 
@@ -270,7 +274,7 @@ fn user_id(user: usize) -> String {
 }
 
 /// Whether the `type` of a frame is `kind`.
-fn is(frame: &[u8], kind: &str) -> bool {
+fn is_frame_of_type(frame: &[u8], kind: &str) -> bool {
     frame.strip_prefix(br#"{"type":""#).is_some_and(|rest| {
         rest.strip_prefix(kind.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'"'))
     })
@@ -290,7 +294,7 @@ fn launch(
         Some(store) => command.env("SWITCHBOARD_STORE", store),
         None => command.arg("--data").arg(data),
     };
-    for limit in UNLIMITED {
+    for limit in NO_LIMITS {
         command.env(format!("SWITCHBOARD_LIMITS_{limit}"), "0");
     }
     Process::start(&mut command, cores)

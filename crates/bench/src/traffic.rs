@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::clock::{self, latencies};
 use crate::load::{ConnectionEvent, Load, Replies};
-use crate::server::{Meaning, Server, Target};
+use crate::server::{FrameMeaning, Server, Target};
 use crate::stamp;
 
 /// The length of a message's text in bytes.
@@ -23,7 +23,7 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const NUMBERS_PER_ROOM: u64 = 10_000_000;
 
 /// The server or the load counts as the bottleneck if it uses more than this share of its core.
-const SATURATION: f64 = 0.9;
+const SATURATED_CPU_SHARE: f64 = 0.9;
 
 /// Who sends to whom. A connection has the number of its user.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +59,7 @@ pub(crate) struct RunResult {
     /// The time from when a message was to be sent to its delivery, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
     /// Whether the load generator was the bottleneck: its core was saturated while the server's was not.
-    pub(crate) load_bound: bool,
+    pub(crate) is_limited_by_load: bool,
 }
 
 impl Shape {
@@ -79,21 +79,21 @@ impl Shape {
     }
 
     /// How many messages of each round the user receives.
-    fn others(self, user: usize) -> u64 {
+    fn messages_of_others(self, user: usize) -> u64 {
         self.senders as u64 - u64::from(self.sender(user).is_some())
     }
 
     /// The number in the room of the next message that the user must receive after `count` messages, if rounds arrive in order. The
     /// user's own messages are skipped.
-    fn expected(self, user: usize, count: u64) -> u64 {
-        let others = self.others(user);
+    fn expected_deliveries(self, user: usize, count: u64) -> u64 {
+        let others = self.messages_of_others(user);
         let place = count % others;
         let own = self.sender(user).is_some_and(|own| place >= own);
         count / others * self.senders as u64 + place + u64::from(own)
     }
 
     /// The user who sends the message with this number in the room, and the target of the message.
-    fn to(self, room: usize, message: u64) -> (usize, Target) {
+    fn sender_and_target(self, room: usize, message: u64) -> (usize, Target) {
         let place = message as usize % self.senders;
         let user = room * self.size + place;
         (
@@ -136,7 +136,7 @@ impl<'a> Traffic<'a> {
         while started.elapsed() < WARM_UP + time {
             if start.is_none() && started.elapsed() >= WARM_UP {
                 start = Some(Sample::now(server, &run.borrow())?);
-                run.borrow_mut().measuring = true;
+                run.borrow_mut().is_measuring = true;
             }
             let due = run.borrow_mut().due(pace);
             self.send(load, &due)?;
@@ -158,7 +158,7 @@ impl<'a> Traffic<'a> {
             cpu: cpu * 1e6 / count,
             rate: count / took,
             latency: run.into_inner().latency,
-            load_bound: load_cpu > SATURATION * took && cpu < SATURATION * took,
+            is_limited_by_load: load_cpu > SATURATED_CPU_SHARE * took && cpu < SATURATED_CPU_SHARE * took,
         })
     }
 
@@ -175,10 +175,10 @@ impl<'a> Traffic<'a> {
                     .step_by(self.shape.senders)
                     .map(|message| {
                         let text = stamp::text(room as u64 * NUMBERS_PER_ROOM + message, TEXT_BYTES);
-                        self.server.message(self.shape.to(room, message).1, message + 1, &text)
+                        self.server.message(self.shape.sender_and_target(room, message).1, message + 1, &text)
                     })
                     .collect();
-                load.send_all(self.shape.to(room, place).0, texts.iter().map(String::as_str))?;
+                load.send_all(self.shape.sender_and_target(room, place).0, texts.iter().map(String::as_str))?;
             }
         }
         Ok(())
@@ -214,7 +214,7 @@ struct Room {
     /// When each message of the run was to be sent.
     due: Vec<Duration>,
     /// How many users have received each incomplete round. The first of these rounds has the number `complete`.
-    receipts: VecDeque<u64>,
+    receipts_by_message: VecDeque<u64>,
     complete: u64,
 }
 
@@ -229,14 +229,18 @@ struct Run<'a> {
     received_from: Vec<u64>,
     sent: u64,
     delivered: u64,
-    measuring: bool,
+    is_measuring: bool,
     latency: Histogram<u64>,
 }
 
 impl<'a> Run<'a> {
     fn new(server: &'a dyn Server, shape: Shape, sent: &[u64], started: Instant) -> anyhow::Result<Self> {
-        let room =
-            |first: &u64| Room { first: *first, due: Vec::new(), receipts: VecDeque::new(), complete: 0 };
+        let room = |first: &u64| Room {
+            first: *first,
+            due: Vec::new(),
+            receipts_by_message: VecDeque::new(),
+            complete: 0,
+        };
         Ok(Self {
             server,
             shape,
@@ -246,7 +250,7 @@ impl<'a> Run<'a> {
             received_from: vec![0; shape.users() * shape.senders],
             sent: 0,
             delivered: 0,
-            measuring: false,
+            is_measuring: false,
             latency: latencies()?,
         })
     }
@@ -264,12 +268,12 @@ impl<'a> Run<'a> {
         let server = self.server;
         let ConnectionEvent::Text(frame) = event else { bail!("{} closed connection {user}", server.name()) };
         server.decode(user, frame, &mut |meaning| match meaning {
-            Meaning::Delivered(stamped) => self.deliver(user, stamped),
-            Meaning::MustAnswer(answer) => {
+            FrameMeaning::Delivered(stamped) => self.deliver(user, stamped),
+            FrameMeaning::MustAnswer(answer) => {
                 replies.send(user, answer);
                 Ok(())
             }
-            Meaning::Ready | Meaning::Acked(_) | Meaning::Other => Ok(()),
+            FrameMeaning::Ready | FrameMeaning::Acked(_) | FrameMeaning::Other => Ok(()),
         })
     }
 
@@ -278,7 +282,7 @@ impl<'a> Run<'a> {
         let (shape, number) = (self.shape, user / self.shape.size);
         let room = &mut self.rooms[number];
         // Some servers also send a user its own messages, which do not count.
-        if shape.others(user) == 0 {
+        if shape.messages_of_others(user) == 0 {
             return Ok(());
         }
         let message = match stamped {
@@ -298,23 +302,24 @@ impl<'a> Run<'a> {
                 *next += 1;
                 message
             }
-            None => shape.expected(user, self.received[user]),
+            None => shape.expected_deliveries(user, self.received[user]),
         };
-        if let Some(due) = room.due.get(message as usize).filter(|_| self.measuring) {
+        if let Some(due) = room.due.get(message as usize).filter(|_| self.is_measuring) {
             self.latency.saturating_record(self.started.elapsed().saturating_sub(*due).as_nanos() as u64);
         }
         self.delivered += 1;
         self.received[user] += 1;
-        if self.received[user].is_multiple_of(shape.others(user)) {
-            let round = self.received[user] / shape.others(user) - 1;
-            let receipts =
-                round.checked_sub(room.complete).and_then(|place| room.receipts.get_mut(place as usize));
+        if self.received[user].is_multiple_of(shape.messages_of_others(user)) {
+            let round = self.received[user] / shape.messages_of_others(user) - 1;
+            let receipts = round
+                .checked_sub(room.complete)
+                .and_then(|place| room.receipts_by_message.get_mut(place as usize));
             let Some(receipts) = receipts else { bail!("{user} got more messages than were sent") };
             *receipts += 1;
         }
         let receivers = shape.size as u64 - u64::from(shape.senders == 1);
-        while room.receipts.front() == Some(&receivers) {
-            room.receipts.pop_front();
+        while room.receipts_by_message.front() == Some(&receivers) {
+            room.receipts_by_message.pop_front();
             room.complete += 1;
         }
         Ok(())
@@ -341,7 +346,7 @@ impl<'a> Run<'a> {
         let mut due = Vec::new();
         for (number, (room, before)) in self.rooms.iter_mut().zip(before).enumerate() {
             let count = (room.due.len() - before) as u64;
-            room.receipts
+            room.receipts_by_message
                 .resize((room.due.len() as u64).div_ceil(senders) as usize - room.complete as usize, 0);
             self.sent += count;
             due.extend((count > 0).then_some((number, count)));

@@ -150,7 +150,7 @@ impl Client {
     /// The client gives a refused write up when the program sends a later one again before it, or submits a new write while no
     /// write waits for its answer. If a write that was given up is sent again, it gets a new number, which is also its new id.
     pub async fn resend(&mut self, id: i64, command: impl Into<Command>) -> Result<i64, ClientError> {
-        let number = self.writes.as_mut().and_then(|writes| writes.begin_again(id));
+        let number = self.writes.as_mut().and_then(|writes| writes.begin_resend(id));
         if number.is_none() {
             return self.submit(command).await;
         }
@@ -183,7 +183,7 @@ impl Client {
 
     /// The error that tells how the connection ended.
     pub fn closed(&self) -> ClientError {
-        self.closed.clone().unwrap_or_else(Closed::without_frame).into()
+        self.closed.clone().unwrap_or_else(Closed::without_close_frame).into()
     }
 
     /// Whether and when to reconnect, after [`next`](Self::next) or a call returned the end of the connection. It depends on
@@ -285,7 +285,7 @@ impl Client {
 
 impl Closed {
     /// Describes a connection that ended without a close frame.
-    fn without_frame() -> Self {
+    fn without_close_frame() -> Self {
         Self { code: None, reason: "without a close frame".to_owned() }
     }
 }
@@ -294,7 +294,7 @@ impl From<Option<CloseFrame>> for Closed {
     fn from(frame: Option<CloseFrame>) -> Self {
         match frame {
             Some(frame) => Self { code: Some(frame.code.into()), reason: frame.reason.to_string() },
-            None => Self::without_frame(),
+            None => Self::without_close_frame(),
         }
     }
 }

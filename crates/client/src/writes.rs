@@ -23,7 +23,7 @@ impl Writes {
     /// Returns the numbers for a new write, which follows all unsettled writes. If all unsettled writes were refused, the client
     /// gives them up first.
     pub(crate) fn begin(&mut self, id: i64) -> WriteNumber {
-        if !self.any_waits() {
+        if !self.has_unanswered() {
             self.unsettled.clear();
         }
         let after = self.unsettled.last_key_value().map_or(self.stored, |(&last, _)| last);
@@ -34,14 +34,14 @@ impl Writes {
     /// Returns the numbers for a write that is sent again; `None` if it was given up. It follows the last write before it that
     /// waits for its answer, or else the last stored one. The client gives up the refused writes before it: their program has not
     /// sent them again, and a write that followed one of them would be refused for ever.
-    pub(crate) fn begin_again(&mut self, id: i64) -> Option<WriteNumber> {
+    pub(crate) fn begin_resend(&mut self, id: i64) -> Option<WriteNumber> {
         self.unsettled.get_mut(&id)?.refused = false;
         self.unsettled.retain(|&other, write| other > id || !write.refused);
         let after = self.unsettled.range(..id).next_back().map_or(self.stored, |(&last, _)| last);
         Some(number(id, after))
     }
 
-    fn any_waits(&self) -> bool {
+    fn has_unanswered(&self) -> bool {
         self.unsettled.values().any(|write| !write.refused)
     }
 
@@ -99,10 +99,10 @@ mod tests {
         );
         writes.on_frame(&refused(1, ErrorCode::Unavailable));
         writes.on_frame(&refused(2, ErrorCode::Unavailable));
-        assert_eq!(writes.begin_again(2), Some(number(2, 0)), "3 waits still, and 1 is given up");
-        assert_eq!(writes.begin_again(1), None);
+        assert_eq!(writes.begin_resend(2), Some(number(2, 0)), "3 waits still, and 1 is given up");
+        assert_eq!(writes.begin_resend(1), None);
         writes.on_frame(&refused(3, ErrorCode::Unavailable));
-        assert_eq!(writes.begin_again(3), Some(number(3, 2)), "2 waits");
+        assert_eq!(writes.begin_resend(3), Some(number(3, 2)), "2 waits");
     }
 
     #[test]
@@ -128,14 +128,14 @@ mod tests {
         assert_eq!(writes.begin(4), number(4, 3), "3 waits for its answer, and follows 2");
         writes.on_frame(&refused(3, ErrorCode::Unavailable));
         writes.on_frame(&refused(4, ErrorCode::Unavailable));
-        assert_eq!(writes.begin_again(2), Some(number(2, 1)));
-        assert_eq!(writes.begin_again(3), Some(number(3, 2)));
+        assert_eq!(writes.begin_resend(2), Some(number(2, 1)));
+        assert_eq!(writes.begin_resend(3), Some(number(3, 2)));
         writes.on_frame(&refused(2, ErrorCode::RateLimited));
         writes.on_frame(&refused(3, ErrorCode::Unavailable));
-        assert_eq!(writes.begin_again(4), Some(number(4, 1)), "those before it are given up");
-        assert_eq!(writes.begin_again(2), None);
+        assert_eq!(writes.begin_resend(4), Some(number(4, 1)), "those before it are given up");
+        assert_eq!(writes.begin_resend(2), None);
         writes.on_frame(&refused(4, ErrorCode::Unavailable));
         assert_eq!(writes.begin(5), number(5, 1), "and so is this one");
-        assert_eq!(writes.begin_again(4), None);
+        assert_eq!(writes.begin_resend(4), None);
     }
 }

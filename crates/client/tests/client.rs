@@ -59,27 +59,27 @@ impl Server {
 }
 
 /// Connects a client. Returns it after `welcome`, with the server's side of its connection.
-async fn connected() -> (Client, Server) {
+async fn connect_pair() -> (Client, Server) {
     let (listener, url) = listen().await;
-    let (client, server) = tokio::join!(Client::connect(&url, alice()), Server::welcome(&listener));
+    let (client, server) = tokio::join!(Client::connect(&url, hello_as_alice()), Server::welcome(&listener));
     (client.expect("welcome").0, server)
 }
 
-fn alice() -> Hello {
+fn hello_as_alice() -> Hello {
     Hello { token: None, user: UserId::parse("alice").ok(), device: None, cursors: Default::default() }
 }
 
-fn hi() -> Send {
+fn message_to_bob() -> Send {
     let to = Target::parse("@bob").expect("target");
     Send { to, text: Text::parse("hi").ok(), data: None, key: None, reply_to: None }
 }
 
-fn message(seq: u64) -> Value {
+fn message_event(seq: u64) -> Value {
     json!({"type": "message", "conversation": "@alice:bob", "seq": seq, "from": "bob",
            "at": "2026-11-23T12:00:00.000Z", "text": "ho"})
 }
 
-fn stored(id: i64, seq: u64) -> Value {
+fn ok_stored(id: i64, seq: u64) -> Value {
     json!({"type": "ok", "id": id, "conversation": "@alice:bob", "seq": seq, "at": "2026-11-23T12:00:00.000Z"})
 }
 
@@ -93,7 +93,7 @@ async fn next_message(client: &mut Client) -> Seq {
 #[tokio::test]
 async fn hello_is_answered_by_welcome() {
     let (listener, url) = listen().await;
-    let (client, _server) = tokio::join!(Client::connect(&url, alice()), Server::welcome(&listener));
+    let (client, _server) = tokio::join!(Client::connect(&url, hello_as_alice()), Server::welcome(&listener));
     let (_, welcome) = client.expect("welcome");
     assert_eq!(welcome.user.as_str(), "alice");
 }
@@ -108,7 +108,7 @@ async fn a_refused_hello_is_the_servers_error() {
             .sends(json!({"type": "error", "code": "unauthorized", "message": "no", "retryable": false}))
             .await;
     };
-    let (refused, ()) = tokio::join!(Client::connect(&url, alice()), refuse);
+    let (refused, ()) = tokio::join!(Client::connect(&url, hello_as_alice()), refuse);
     let Err(ClientError::Refused(failure)) = refused else { panic!("{refused:?}") };
     assert_eq!(failure.code, ErrorCode::Unauthorized);
 }
@@ -130,14 +130,15 @@ async fn a_refused_handshake_is_an_error_with_the_http_status() {
 
 #[tokio::test]
 async fn next_returns_the_frames_that_arrived_during_a_call_in_order() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     let script = async {
         assert_eq!(server.receives().await, json!({"type": "send", "to": "@bob", "text": "hi", "id": 1}));
-        for frame in [message(6), stored(99, 1), message(7), stored(1, 8), message(9)] {
+        for frame in [message_event(6), ok_stored(99, 1), message_event(7), ok_stored(1, 8), message_event(9)]
+        {
             server.sends(frame).await;
         }
     };
-    let (answer, ()) = tokio::join!(client.call(hi()), script);
+    let (answer, ()) = tokio::join!(client.call(message_to_bob()), script);
     let answer = answer.expect("stored");
     assert!(matches!(answer, OkBody::Stored { seq: Seq(8), .. }), "{answer:?}");
     assert_eq!(next_message(&mut client).await, Seq(6));
@@ -152,15 +153,15 @@ async fn next_returns_the_frames_that_arrived_during_a_call_in_order() {
 
 #[tokio::test]
 async fn a_call_fails_when_too_many_frames_are_unread() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     let script = async {
         server.receives().await;
         for _ in 0..MAX_UNREAD_FRAMES {
             server.0.feed(Message::text(r#"{"type":"pong"}"#)).await.expect("written");
         }
-        server.sends(stored(1, 1)).await;
+        server.sends(ok_stored(1, 1)).await;
     };
-    let (answer, ()) = tokio::join!(client.call(hi()), script);
+    let (answer, ()) = tokio::join!(client.call(message_to_bob()), script);
     assert!(matches!(answer, Err(ClientError::Unread(MAX_UNREAD_FRAMES))), "{answer:?}");
     for _ in 0..MAX_UNREAD_FRAMES {
         let unread = client.next().await.expect("open").expect("understood");
@@ -172,14 +173,14 @@ async fn a_call_fails_when_too_many_frames_are_unread() {
 
 #[tokio::test]
 async fn a_call_returns_the_error_with_its_own_id() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     let error = |id: i64, code: &str| json!({"type": "error", "id": id, "code": code, "message": "m", "retryable": false});
     let script = async {
         server.receives().await;
         server.sends(error(0, "not_found")).await;
         server.sends(error(1, "forbidden")).await;
     };
-    let (refused, ()) = tokio::join!(client.call(hi()), script);
+    let (refused, ()) = tokio::join!(client.call(message_to_bob()), script);
     let Err(ClientError::Refused(failure)) = refused else { panic!("{refused:?}") };
     assert_eq!(failure.code, ErrorCode::Forbidden);
     let other = client.next().await.expect("open").expect("understood");
@@ -188,10 +189,10 @@ async fn a_call_returns_the_error_with_its_own_id() {
 
 #[tokio::test]
 async fn the_answer_to_another_command_is_no_answer() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     let script = async {
         for answer in
-            [json!({"type": "ok", "id": 1}), json!({"type": "ok", "id": 2, "page": []}), stored(3, 8)]
+            [json!({"type": "ok", "id": 1}), json!({"type": "ok", "id": 2, "page": []}), ok_stored(3, 8)]
         {
             server.receives().await;
             server.sends(answer).await;
@@ -199,10 +200,10 @@ async fn the_answer_to_another_command_is_no_answer() {
     };
     let calls = async {
         for _ in 0..2 {
-            let answer = client.call(hi()).await;
+            let answer = client.call(message_to_bob()).await;
             assert!(matches!(answer, Err(ClientError::NotUnderstood { .. })), "{answer:?}");
         }
-        client.call(hi()).await
+        client.call(message_to_bob()).await
     };
     let (answer, ()) = tokio::join!(calls, script);
     assert!(matches!(answer, Ok(OkBody::Stored { seq: Seq(8), .. })), "{answer:?}");
@@ -210,7 +211,7 @@ async fn the_answer_to_another_command_is_no_answer() {
 
 #[tokio::test]
 async fn a_ping_is_answered_by_its_pong() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     let script = async {
         assert_eq!(server.receives().await, json!({"type": "ping", "id": 1}));
         server.sends(json!({"type": "pong", "id": 1})).await;
@@ -221,14 +222,14 @@ async fn a_ping_is_answered_by_its_pong() {
 
 #[tokio::test]
 async fn submitted_commands_are_answered_through_next() {
-    let (mut client, mut server) = connected().await;
-    let ids = client.submit_all([hi().into(), hi().into()]).await.expect("written");
+    let (mut client, mut server) = connect_pair().await;
+    let ids = client.submit_all([message_to_bob().into(), message_to_bob().into()]).await.expect("written");
     assert_eq!(ids, 1..3);
     assert_eq!(client.submit(Ping {}).await.expect("written"), 3);
     for id in 1..=3 {
         assert_eq!(server.receives().await["id"], id);
     }
-    server.sends(stored(2, 5)).await;
+    server.sends(ok_stored(2, 5)).await;
     let answer = client.next().await.expect("open").expect("understood");
     assert!(
         matches!(&answer, ServerFrame::Reply(Reply::Ok(OkFrame { id: Some(CommandId::Number(2)), .. }))),
@@ -238,18 +239,18 @@ async fn submitted_commands_are_answered_through_next() {
 
 #[tokio::test]
 async fn a_cancelled_next_loses_no_frame() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     tokio::select! {
         biased;
         frame = client.next() => panic!("the server sent nothing, but {frame:?}"),
-        () = server.sends(message(1)) => {}
+        () = server.sends(message_event(1)) => {}
     }
     assert_eq!(next_message(&mut client).await, Seq(1));
 }
 
 #[tokio::test]
 async fn the_close_code_is_known_after_the_last_frame() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     let read = async {
         assert_eq!(client.close_code(), None);
         assert_eq!(next_message(&mut client).await, Seq(1));
@@ -261,7 +262,7 @@ async fn the_close_code_is_known_after_the_last_frame() {
         assert_eq!(reason, "restarting");
     };
     let script = async {
-        server.sends(message(1)).await;
+        server.sends(message_event(1)).await;
         server.closes(1012, "restarting").await;
     };
     tokio::join!(read, script);
@@ -269,18 +270,18 @@ async fn the_close_code_is_known_after_the_last_frame() {
 
 #[tokio::test]
 async fn a_call_fails_when_the_server_closes() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     let script = async {
         server.receives().await;
         server.closes(4408, "nothing heard").await;
     };
-    let (answer, ()) = tokio::join!(client.call(hi()), script);
+    let (answer, ()) = tokio::join!(client.call(message_to_bob()), script);
     assert!(matches!(answer, Err(ClientError::Closed { code: Some(4408), .. })), "{answer:?}");
 }
 
 #[tokio::test]
 async fn next_returns_an_error_and_then_none_after_the_connection_breaks() {
-    let (mut client, server) = connected().await;
+    let (mut client, server) = connect_pair().await;
     drop(server);
     let broken = client.next().await;
     assert!(matches!(broken, Some(Err(ClientError::Transport(_)))), "{broken:?}");
@@ -290,36 +291,36 @@ async fn next_returns_an_error_and_then_none_after_the_connection_breaks() {
 
 #[tokio::test]
 async fn the_connection_goes_on_after_an_invalid_frame() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     for nonsense in [json!({"type": "gap"}), json!({"novelty": 1}), json!(["novelty"])] {
         server.sends(nonsense.clone()).await;
         let invalid = client.next().await;
         let Some(Err(ClientError::NotUnderstood { frame, .. })) = invalid else { panic!("{invalid:?}") };
         assert_eq!(frame, nonsense.to_string());
     }
-    server.sends(message(1)).await;
+    server.sends(message_event(1)).await;
     assert_eq!(next_message(&mut client).await, Seq(1));
 }
 
 /// An event of a type that only a newer server knows.
-fn novelty(seq: u64) -> Value {
-    let mut event = message(seq);
+fn unknown_event(seq: u64) -> Value {
+    let mut event = message_event(seq);
     event["type"] = json!("novelty");
     event
 }
 
 #[tokio::test]
 async fn unknown_frames_are_skipped_and_unknown_events_keep_their_seq() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     let script = async {
         server.sends(json!({"type": "novelty"})).await;
-        server.sends(novelty(1)).await;
+        server.sends(unknown_event(1)).await;
         server.receives().await;
         server.sends(json!({"type": "novelty", "id": 1})).await;
         let page = json!({"type": "ok", "id": 1, "conversation": "@alice:bob", "head": 3, "more": false,
-                          "events": [message(1), novelty(2), message(3)]});
+                          "events": [message_event(1), unknown_event(2), message_event(3)]});
         server.sends(page).await;
-        server.sends(message(4)).await;
+        server.sends(message_event(4)).await;
     };
     let sync = Sync { conversation: Target::parse("@bob").expect("target"), after: Seq(0), limit: None };
     let (page, ()) = tokio::join!(client.call(sync), script);
@@ -334,7 +335,7 @@ async fn unknown_frames_are_skipped_and_unknown_events_keep_their_seq() {
 
 #[tokio::test]
 async fn raw_frames_are_sent_without_a_change() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     client.send_raw("[]").await.expect("sent");
     client.send_binary(*b"\0").await.expect("sent");
     assert_eq!(server.receives().await, json!([]));
@@ -343,7 +344,7 @@ async fn raw_frames_are_sent_without_a_change() {
 
 #[tokio::test]
 async fn close_waits_for_the_servers_close_frame() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     let script = async {
         let close = server.0.next().await.expect("open").expect("a message");
         assert!(matches!(&close, Message::Close(Some(frame)) if u16::from(frame.code) == 1000));

@@ -22,7 +22,7 @@ fn cases(file: &str) -> Vec<Value> {
 }
 
 /// Opens a connection without `hello`. Returns the client and the server's side.
-async fn connected() -> (Client, WebSocketStream<TcpStream>) {
+async fn connect_pair() -> (Client, WebSocketStream<TcpStream>) {
     let (listener, url) = scripted::listen().await;
     let (client, server) = tokio::join!(Client::open(&url), scripted::accept(&listener));
     (client.expect("a connection"), server)
@@ -34,7 +34,7 @@ async fn sends(server: &mut WebSocketStream<TcpStream>, frame: &Value) {
 
 #[tokio::test]
 async fn every_frame_of_a_known_type_is_decoded_and_others_are_skipped() {
-    let (mut client, mut server) = connected().await;
+    let (mut client, mut server) = connect_pair().await;
     for case in cases("frames.json") {
         sends(&mut server, &case["frame"]).await;
         // The client skips a frame of an unknown type, but not an event of an unknown type.
@@ -51,7 +51,7 @@ async fn every_frame_of_a_known_type_is_decoded_and_others_are_skipped() {
 #[tokio::test]
 async fn every_error_says_whether_to_retry() {
     for case in cases("errors.json") {
-        let (mut client, mut server) = connected().await;
+        let (mut client, mut server) = connect_pair().await;
         let mut error = case["frame"].clone();
         error["id"] = json!(1);
         let script = async {
@@ -74,7 +74,7 @@ async fn every_error_says_whether_to_retry() {
 #[tokio::test]
 async fn the_close_code_decides_whether_the_client_reconnects() {
     for case in cases("closes.json") {
-        let (mut client, mut server) = connected().await;
+        let (mut client, mut server) = connect_pair().await;
         let code = case["code"].as_u64().and_then(|code| u16::try_from(code).ok()).expect("a code");
         if case["before"].is_object() {
             sends(&mut server, &case["before"]).await;

@@ -30,10 +30,10 @@ impl Account {
             return None;
         }
         let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        Some(named(&users, "postgres").or_else(|| named(&users, "nobody")).unwrap_or(NOBODY))
+        Some(find_account(&users, "postgres").or_else(|| find_account(&users, "nobody")).unwrap_or(NOBODY))
     }
 
-    fn can_pass(self, directory: &Metadata) -> bool {
+    fn can_traverse(self, directory: &Metadata) -> bool {
         let bit = if directory.uid() == self.uid {
             0o100
         } else if directory.gid() == self.gid {
@@ -45,7 +45,7 @@ impl Account {
     }
 }
 
-fn named(users: &str, name: &str) -> Option<Account> {
+fn find_account(users: &str, name: &str) -> Option<Account> {
     let fields =
         users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name)?;
     Some(Account { uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
@@ -59,17 +59,21 @@ impl ServerDirectory {
         let scratch =
             scratch.canonicalize().with_context(|| format!("{} does not exist", scratch.display()))?;
         let Some(account) = account else {
-            return Ok(Self { path: make(&scratch, prefix)?, must_delete: false });
+            return Ok(Self { path: make_directory(&scratch, prefix)?, must_delete: false });
         };
         let reachable = make_passable(&scratch, account)?;
-        let path = if reachable { make(&scratch, prefix)? } else { make(&std::env::temp_dir(), prefix)? };
+        let path = if reachable {
+            make_directory(&scratch, prefix)?
+        } else {
+            make_directory(&std::env::temp_dir(), prefix)?
+        };
         chown(&path, Some(account.uid), Some(account.gid))
             .with_context(|| format!("cannot change the owner of {}", path.display()))?;
         Ok(Self { path, must_delete: !reachable })
     }
 }
 
-fn make(parent: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
+fn make_directory(parent: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
     let directory = tempfile::Builder::new().prefix(prefix).tempdir_in(parent);
     Ok(directory.with_context(|| format!("cannot make a directory in {}", parent.display()))?.keep())
 }
@@ -82,7 +86,7 @@ fn make_passable(scratch: &Path, account: Account) -> anyhow::Result<bool> {
     for directory in scratch.ancestors() {
         let metadata = fs::metadata(directory)
             .with_context(|| format!("cannot read the metadata of {}", directory.display()))?;
-        if account.can_pass(&metadata) {
+        if account.can_traverse(&metadata) {
             continue;
         }
         let name = directory.file_name().unwrap_or_default().to_string_lossy();

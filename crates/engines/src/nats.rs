@@ -78,7 +78,8 @@ impl Nats {
         let log = self.directory.join("log");
         self.server.start(&command, &self.directory, None, &log)?;
         let (address, monitor) = (self.address(), self.monitor());
-        let is_ready = |_| async move { greets(address).await && TcpStream::connect(monitor).await.is_ok() };
+        let is_ready =
+            |_| async move { sends_greeting(address).await && TcpStream::connect(monitor).await.is_ok() };
         self.server.becomes_ready("nats-server", &log, is_ready).await
     }
 
@@ -94,7 +95,7 @@ impl Nats {
 }
 
 /// Whether a nats-server at this address sends its greeting, which means that it accepts clients.
-async fn greets(address: SocketAddr) -> bool {
+async fn sends_greeting(address: SocketAddr) -> bool {
     let greeting = async {
         let mut line = String::new();
         BufReader::new(TcpStream::connect(address).await?).read_line(&mut line).await?;

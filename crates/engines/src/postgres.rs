@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use crate::account::{Account, ServerDirectory};
 use crate::port::Port;
 use crate::programs;
-use crate::server::{EndPlan, POLL_INTERVAL, START_TIMEOUT, Server, bare, log_tail};
+use crate::server::{EndPlan, POLL_INTERVAL, START_TIMEOUT, Server, command_without_environment, log_tail};
 
 /// The name of the user and of the database in each cluster.
 const NAME: &str = "switchboard";
@@ -162,7 +162,7 @@ impl Postgres {
 
     /// Runs SQL like [`Postgres::psql`], in the database `database`.
     pub async fn psql_in(&self, database: &str, sql: &str) -> anyhow::Result<String> {
-        let mut psql = bare(&self.programs.join("psql"), self.account);
+        let mut psql = command_without_environment(&self.programs.join("psql"), self.account);
         psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &self.url_of(database), "-c", sql]);
         psql.current_dir(&self.directory).stdin(Stdio::null());
         let output = tokio::process::Command::from(psql).kill_on_drop(true).output().await;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 /// Where Debian installs PostgreSQL, with a directory for each version. None of them is in PATH.
-const DEBIAN: &str = "/usr/lib/postgresql";
+const DEBIAN_POSTGRES_DIRECTORY: &str = "/usr/lib/postgresql";
 
 /// The programs of PostgreSQL that this crate runs. They must all be of one version.
 const POSTGRES: [&str; 4] = ["postgres", "initdb", "pg_basebackup", "psql"];
@@ -40,7 +40,7 @@ fn in_path(program: &str) -> impl Iterator<Item = PathBuf> {
 
 /// Debian's directories of PostgreSQL programs, the newest version first.
 fn debian() -> impl Iterator<Item = PathBuf> {
-    let versions = fs::read_dir(DEBIAN).into_iter().flatten().flatten();
+    let versions = fs::read_dir(DEBIAN_POSTGRES_DIRECTORY).into_iter().flatten().flatten();
     let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
     let mut versions: Vec<(u32, PathBuf)> =
         versions.filter_map(|entry| Some((number(&entry.path())?, entry.path()))).collect();

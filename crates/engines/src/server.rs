@@ -25,11 +25,11 @@ pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(5);
 /// How often the effect of a signal is polled, at an interval of one millisecond.
 const MAX_SIGNAL_POLLS: usize = 10_000;
 
-const WATCHDOG: &str = include_str!("watchdog.sh");
+const WATCHDOG_SCRIPT: &str = include_str!("watchdog.sh");
 
 /// A shell script that waits for a line on stdin and then becomes the server; without a line it exits. The line is sent only after
 /// the watchdog knows the process id, so the server never runs without a watchdog.
-const GATE: &str = r#"read -r _ && exec "$@" </dev/null"#;
+const WAIT_FOR_LINE_SCRIPT: &str = r#"read -r _ && exec "$@" </dev/null"#;
 
 /// A server process, which may be running or not.
 #[derive(Debug)]
@@ -54,8 +54,8 @@ pub(crate) struct EndPlan<'a> {
 impl Server {
     /// Prepares a server without starting it. The watchdog starts at once, and deletes `delete` when the owner has ended.
     pub(crate) fn new(end_plan: EndPlan<'_>) -> anyhow::Result<Self> {
-        let mut watchdog = bare("sh".as_ref(), None);
-        watchdog.args(["-c", WATCHDOG, "watchdog", end_plan.signal]);
+        let mut watchdog = command_without_environment("sh".as_ref(), None);
+        watchdog.args(["-c", WATCHDOG_SCRIPT, "watchdog", end_plan.signal]);
         watchdog.arg(end_plan.data.unwrap_or(Path::new(""))).arg(end_plan.delete.unwrap_or(Path::new("")));
         // The watchdog has its own process group, because signals from the terminal must not end it.
         watchdog.process_group(0).current_dir("/");
@@ -78,8 +78,8 @@ impl Server {
         }
         let log =
             File::options().create(true).append(true).open(log).context("cannot open the server's log")?;
-        let mut gate = bare("sh".as_ref(), account);
-        gate.args(["-c", GATE, "gate"]).args(command).process_group(0).current_dir(directory);
+        let mut gate = command_without_environment("sh".as_ref(), account);
+        gate.args(["-c", WAIT_FOR_LINE_SCRIPT, "gate"]).args(command).process_group(0).current_dir(directory);
         gate.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let child = gate.spawn().with_context(|| format!("cannot start {}", command[0]))?;
         let id = child.id();
@@ -154,8 +154,8 @@ impl Server {
     pub(crate) fn pause(&self) -> anyhow::Result<()> {
         let server = self.running()?;
         // The parent process is suspended first, so that it creates no further children.
-        suspend(server)?;
-        children(server)?.into_iter().try_for_each(suspend)
+        suspend_and_wait(server)?;
+        children(server)?.into_iter().try_for_each(suspend_and_wait)
     }
 
     /// Resumes all processes of the server.
@@ -174,7 +174,7 @@ impl Server {
             return Ok(());
         }
         let server = self.running()?;
-        suspend(server)?;
+        suspend_and_wait(server)?;
         let family = children(server)?;
         for process in family.iter().copied().chain([server]) {
             signal(process, Signal::KILL)?;
@@ -210,7 +210,7 @@ impl Drop for Server {
 }
 
 /// A command with a minimal environment, because PGHOST, a preloaded library or a locale would change what the program does.
-pub(crate) fn bare(program: &Path, account: Option<Account>) -> Command {
+pub(crate) fn command_without_environment(program: &Path, account: Option<Account>) -> Command {
     let mut command = Command::new(program);
     let kept =
         ["PATH", "HOME", "TMPDIR"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
@@ -242,7 +242,7 @@ fn signal(process: Pid, signal: Signal) -> anyhow::Result<()> {
 }
 
 /// Suspends a process. Returns when the process has stopped.
-fn suspend(process: Pid) -> anyhow::Result<()> {
+fn suspend_and_wait(process: Pid) -> anyhow::Result<()> {
     signal(process, Signal::STOP)?;
     for _ in 0..MAX_SIGNAL_POLLS {
         match read_stat(process.as_raw_nonzero().get()) {

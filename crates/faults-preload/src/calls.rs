@@ -19,14 +19,15 @@ unsafe fn open_in(directory: RawFd, path: *const c_char, mut flags: c_int, mode:
         let Some(state) = state() else { return system::openat(directory, path, flags, mode) };
         let changing =
             flags & (libc::O_CREAT | libc::O_TRUNC) != 0 && flags & libc::O_TMPFILE != libc::O_TMPFILE;
-        let before = if changing { system::look(directory, path) } else { None };
-        let cuts = flags & libc::O_TRUNC != 0 && before.as_ref().is_some_and(|file| is_data(state, file));
+        let before = if changing { system::open_for_reading(directory, path) } else { None };
+        let cuts = flags & libc::O_TRUNC != 0
+            && before.as_ref().is_some_and(|file| is_in_data_directory(state, file));
         if cuts {
             flags &= !libc::O_TRUNC;
         }
         let fd = system::openat(directory, path, flags, mode);
         if fd >= 0 {
-            files::opened(state, fd, flags & libc::O_CREAT != 0 && changing && before.is_none());
+            files::track_open(state, fd, flags & libc::O_CREAT != 0 && changing && before.is_none());
             if cuts {
                 ftruncate(fd, 0);
             }
@@ -35,8 +36,8 @@ unsafe fn open_in(directory: RawFd, path: *const c_char, mut flags: c_int, mode:
     }
 }
 
-fn is_data(state: &State, file: &File) -> bool {
-    system::with_path(file.as_raw_fd(), |path| state.below(path).is_some()).unwrap_or(false)
+fn is_in_data_directory(state: &State, file: &File) -> bool {
+    system::with_path(file.as_raw_fd(), |path| state.relative_path(path).is_some()).unwrap_or(false)
 }
 
 #[unsafe(no_mangle)]
@@ -71,7 +72,7 @@ unsafe extern "C" fn creat(path: *const c_char, mode: mode_t) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn close(fd: c_int) -> c_int {
-    files::closing(fd);
+    files::track_close(fd);
     system::close(fd)
 }
 
@@ -100,7 +101,7 @@ unsafe fn write_data(
 ///
 /// # Safety
 /// `list` has `count` entries.
-unsafe fn first_piece(list: *const iovec, count: c_int) -> (*const c_void, size_t) {
+unsafe fn first_buffer(list: *const iovec, count: c_int) -> (*const c_void, size_t) {
     // SAFETY: the caller keeps the contract of this function.
     let list = unsafe { std::slice::from_raw_parts(list, usize::try_from(count).unwrap_or(0)) };
     let piece = list.iter().find(|piece| piece.iov_len > 0);
@@ -126,7 +127,7 @@ unsafe extern "C" fn pwrite64(fd: c_int, buffer: *const c_void, length: size_t, 
 unsafe extern "C" fn pwritev(fd: c_int, list: *const iovec, count: c_int, offset: off_t) -> ssize_t {
     // SAFETY: the caller keeps the contract of this function.
     unsafe {
-        let (buffer, length) = first_piece(list, count);
+        let (buffer, length) = first_buffer(list, count);
         pwrite(fd, buffer, length, offset)
     }
 }
@@ -138,13 +139,13 @@ unsafe extern "C" fn pwritev64(fd: c_int, list: *const iovec, count: c_int, offs
 }
 
 /// Called after a send with its result: kills the program if that is the kill point, otherwise returns the result unchanged.
-fn sent(fd: RawFd, result: ssize_t) -> ssize_t {
+fn count_socket_write(fd: RawFd, result: ssize_t) -> ssize_t {
     if result > 0
         && let Some(state) = state()
         && state.control.watches_sockets()
         && system::is_tcp(fd)
     {
-        kill::at(&state.control, KillPoint::AfterSocketWrite(0));
+        kill::kill_at(&state.control, KillPoint::AfterSocketWrite(0));
     }
     result
 }
@@ -153,7 +154,8 @@ fn sent(fd: RawFd, result: ssize_t) -> ssize_t {
 unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, length: size_t) -> ssize_t {
     // SAFETY: the caller keeps the contract of this function.
     unsafe {
-        write_data(fd, buffer, length, None).unwrap_or_else(|| sent(fd, system::write(fd, buffer, length)))
+        write_data(fd, buffer, length, None)
+            .unwrap_or_else(|| count_socket_write(fd, system::write(fd, buffer, length)))
     }
 }
 
@@ -162,10 +164,10 @@ unsafe extern "C" fn writev(fd: c_int, list: *const iovec, count: c_int) -> ssiz
     // SAFETY: the caller keeps the contract of this function.
     unsafe {
         if files::find(fd).is_some() {
-            let (buffer, length) = first_piece(list, count);
+            let (buffer, length) = first_buffer(list, count);
             return write(fd, buffer, length);
         }
-        sent(fd, libc::syscall(libc::SYS_writev, fd, list, count) as ssize_t)
+        count_socket_write(fd, libc::syscall(libc::SYS_writev, fd, list, count) as ssize_t)
     }
 }
 
@@ -185,13 +187,18 @@ unsafe extern "C" fn sendto(
     to_length: socklen_t,
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of this function.
-    unsafe { sent(fd, libc::syscall(libc::SYS_sendto, fd, buffer, length, flags, to, to_length) as ssize_t) }
+    unsafe {
+        count_socket_write(
+            fd,
+            libc::syscall(libc::SYS_sendto, fd, buffer, length, flags, to, to_length) as ssize_t,
+        )
+    }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of this function.
-    unsafe { sent(fd, libc::syscall(libc::SYS_sendmsg, fd, message, flags) as ssize_t) }
+    unsafe { count_socket_write(fd, libc::syscall(libc::SYS_sendmsg, fd, message, flags) as ssize_t) }
 }
 
 #[unsafe(no_mangle)]
@@ -226,7 +233,7 @@ fn sync(fd: RawFd, content_alone: bool) -> c_int {
     }
     let result = system::sync(fd, content_alone);
     if result == 0 && files::is_directory(fd) {
-        directory::synced(state);
+        directory::log_synced(state);
     }
     result
 }
@@ -269,7 +276,7 @@ unsafe extern "C" fn renameat(from_in: c_int, from: *const c_char, to_in: c_int,
     // SAFETY: the caller keeps the contract of this function.
     unsafe {
         if let Some(state) = state() {
-            directory::renaming(state, (from_in, from), (to_in, to));
+            directory::log_rename(state, (from_in, from), (to_in, to));
         }
         libc::syscall(libc::SYS_renameat2, from_in, from, to_in, to, 0) as c_int
     }

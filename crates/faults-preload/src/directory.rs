@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use faults::{NameChange, NamesLog};
 
-use crate::kill::die;
+use crate::kill::abort_with;
 use crate::state::State;
 use crate::system;
 
@@ -23,25 +23,25 @@ fn with_log<T>(state: &State, act: impl FnOnce(&mut NamesLog) -> std::io::Result
     };
     match opened.and_then(|opened| act(log.insert(opened))) {
         Ok(result) => result,
-        Err(error) => die("cannot note a change of names", &error),
+        Err(error) => abort_with("cannot note a change of names", &error),
     }
 }
 
 /// The name of the descriptor's file; `None` unless the file is directly in the data directory.
 fn name(state: &State, fd: RawFd) -> Option<String> {
-    let name = system::with_path(fd, |path| state.below(path).map(<[u8]>::to_vec))??;
+    let name = system::with_path(fd, |path| state.relative_path(path).map(<[u8]>::to_vec))??;
     String::from_utf8(name).ok().filter(|name| !name.is_empty() && !name.contains(['/', '\n']))
 }
 
 /// Records that a file was created.
-pub(crate) fn made(state: &State, fd: RawFd, inode: u64) {
+pub(crate) fn log_created(state: &State, fd: RawFd, inode: u64) {
     if let Some(name) = name(state, fd) {
-        with_log(state, |log| log.append(&NameChange::Made { name, inode }));
+        with_log(state, |log| log.append(&NameChange::Created { name, inode }));
     }
 }
 
 /// Records that a file is about to be removed.
-fn removing(state: &State, file: &File) {
+fn log_removal(state: &State, file: &File) {
     let Some(name) = name(state, file.as_raw_fd()) else { return };
     let inode = match file.metadata() {
         Ok(metadata) if metadata.is_file() => metadata.ino(),
@@ -49,7 +49,7 @@ fn removing(state: &State, file: &File) {
     };
     with_log(state, |log| {
         // The removal is recorded only if a link to the file was kept, because otherwise a power cut could not restore it.
-        if log.keep_file(&state.data.join(&name), inode) {
+        if log.keep_removed_file(&state.data.join(&name), inode) {
             log.append(&NameChange::Removed { name, inode })
         } else {
             Ok(())
@@ -63,9 +63,9 @@ pub(crate) unsafe fn unlink(state: &State, directory: RawFd, path: *const c_char
     // SAFETY: the caller keeps the contract of this function.
     unsafe {
         if flags & libc::AT_REMOVEDIR == 0
-            && let Some(file) = system::look(directory, path)
+            && let Some(file) = system::open_for_reading(directory, path)
         {
-            removing(state, &file);
+            log_removal(state, &file);
         }
         system::unlinkat(directory, path, flags)
     }
@@ -76,11 +76,12 @@ pub(crate) unsafe fn unlink(state: &State, directory: RawFd, path: *const c_char
 ///
 /// # Safety
 /// The paths end with a zero.
-pub(crate) unsafe fn renaming(state: &State, from: (RawFd, *const c_char), to: (RawFd, *const c_char)) {
+pub(crate) unsafe fn log_rename(state: &State, from: (RawFd, *const c_char), to: (RawFd, *const c_char)) {
     // SAFETY: the caller keeps the contract of this function.
-    let (file, replaced) = unsafe { (system::look(from.0, from.1), system::look(to.0, to.1)) };
+    let (file, replaced) =
+        unsafe { (system::open_for_reading(from.0, from.1), system::open_for_reading(to.0, to.1)) };
     if let Some(replaced) = &replaced {
-        removing(state, replaced);
+        log_removal(state, replaced);
     }
     // SAFETY: the caller keeps the contract of this function.
     let last = unsafe { std::ffi::CStr::from_ptr(to.1) }.to_bytes().rsplit(|byte| *byte == b'/').next();
@@ -92,6 +93,6 @@ pub(crate) unsafe fn renaming(state: &State, from: (RawFd, *const c_char), to: (
 }
 
 /// Records that the data directory was synced.
-pub(crate) fn synced(state: &State) {
-    with_log(state, NamesLog::synced);
+pub(crate) fn log_synced(state: &State) {
+    with_log(state, NamesLog::forget_synced);
 }

@@ -10,9 +10,9 @@ use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use faults::{Dropped, FileId, KillPoint, UndoLog};
+use faults::{DropTime, FileId, KillPoint, UndoLog};
 
-use crate::kill::{self, die};
+use crate::kill::{self, abort_with};
 use crate::state::State;
 use crate::{directory, system};
 
@@ -22,10 +22,11 @@ const KIND_OTHER: u8 = 0;
 const KIND_FILE: u8 = 1;
 const KIND_DIRECTORY: u8 = 2;
 
-static OPEN: Mutex<Open> = Mutex::new(Open { descriptors: BTreeMap::new(), inodes: BTreeMap::new() });
+static OPEN: Mutex<OpenFiles> =
+    Mutex::new(OpenFiles { descriptors: BTreeMap::new(), inodes: BTreeMap::new() });
 
 /// The open data files. A file has one entry, even if it is open several times.
-struct Open {
+struct OpenFiles {
     descriptors: BTreeMap<RawFd, Arc<Mutex<DataFile>>>,
     inodes: BTreeMap<u64, Weak<Mutex<DataFile>>>,
 }
@@ -33,8 +34,8 @@ struct Open {
 /// One data file. Its lock is held while the file is changed or synced, so that its undo log is consistent.
 pub(crate) struct DataFile {
     /// This library's own descriptor, because the program's descriptor may not be readable.
-    own: File,
-    wal: bool,
+    own_handle: File,
+    is_wal: bool,
     /// The undo log; `None` for shared memory, which is never synced.
     log: Option<UndoLog>,
 }
@@ -61,9 +62,11 @@ pub(crate) fn is_directory(fd: RawFd) -> bool {
 }
 
 /// Registers a new descriptor. `made`: whether the call that opened it created the file.
-pub(crate) fn opened(state: &State, fd: RawFd, made: bool) {
-    let Some(Some(length)) = system::with_path(fd, |path| state.below(path).map(<[u8]>::len)) else { return };
-    let Some(kind) = kind(fd) else { die("too many descriptors", &fd) };
+pub(crate) fn track_open(state: &State, fd: RawFd, made: bool) {
+    let Some(Some(length)) = system::with_path(fd, |path| state.relative_path(path).map(<[u8]>::len)) else {
+        return;
+    };
+    let Some(kind) = kind(fd) else { abort_with("too many descriptors", &fd) };
     if length == 0 {
         return kind.store(KIND_DIRECTORY, SeqCst);
     }
@@ -72,7 +75,7 @@ pub(crate) fn opened(state: &State, fd: RawFd, made: bool) {
         _ => return,
     };
     if made {
-        directory::made(state, fd, id.inode);
+        directory::log_created(state, fd, id.inode);
     }
     let mut open = lock(&OPEN);
     let file = match open.inodes.get(&id.inode).and_then(Weak::upgrade) {
@@ -91,7 +94,7 @@ pub(crate) fn opened(state: &State, fd: RawFd, made: bool) {
 }
 
 /// Unregisters a descriptor that is about to be closed.
-pub(crate) fn closing(fd: RawFd) {
+pub(crate) fn track_close(fd: RawFd) {
     if let Some(kind) = kind(fd)
         && kind.swap(KIND_OTHER, SeqCst) == KIND_FILE
     {
@@ -101,22 +104,22 @@ pub(crate) fn closing(fd: RawFd) {
 }
 
 impl DataFile {
-    fn new(state: &State, fd: RawFd, own: File, id: FileId, made: bool) -> Self {
+    fn new(state: &State, fd: RawFd, own_handle: File, id: FileId, made: bool) -> Self {
         let asked = |question: fn(&Path) -> bool| {
             system::with_path(fd, |path| question(Path::new(std::ffi::OsStr::from_bytes(path))))
                 .unwrap_or(false)
         };
         let log = (!asked(faults::is_shared_memory)).then(|| {
             UndoLog::open(&state.undo, id, made)
-                .unwrap_or_else(|error| die("cannot open an undo log", &error))
+                .unwrap_or_else(|error| abort_with("cannot open an undo log", &error))
         });
-        Self { own, wal: asked(faults::is_wal), log }
+        Self { own_handle, is_wal: asked(faults::is_wal), log }
     }
 
     fn length(&self) -> u64 {
-        match self.own.metadata() {
+        match self.own_handle.metadata() {
             Ok(metadata) => metadata.len(),
-            Err(error) => die("cannot ask for a file's length", &error),
+            Err(error) => abort_with("cannot ask for a file's length", &error),
         }
     }
 
@@ -138,14 +141,14 @@ impl DataFile {
         if length == 0 && growth > 0 {
             return system::fail(libc::ENOSPC) as isize;
         }
-        let tears = self.log.is_some() && control.reached(KillPoint::InWrite(0));
+        let tears = self.log.is_some() && control.is_kill_due(KillPoint::InWrite(0));
         if tears {
             length /= 2;
         }
         if let Some(log) = &mut self.log
-            && let Err(error) = log.before_write(&self.own, at, length as u64)
+            && let Err(error) = log.before_write(&self.own_handle, at, length as u64)
         {
-            die("cannot note a write", &error);
+            abort_with("cannot note a write", &error);
         }
         // SAFETY: the caller guarantees the length of `buffer`, and `length` has only become less.
         let written = unsafe {
@@ -155,11 +158,11 @@ impl DataFile {
             }
         };
         if tears {
-            kill::now();
+            kill::kill_now();
         }
         if written >= 0 && self.log.is_some() {
-            control.wrote(written as u64);
-            kill::at(control, KillPoint::AtWrite(0));
+            control.count_write(written as u64);
+            kill::kill_at(control, KillPoint::AtWrite(0));
         }
         written
     }
@@ -168,13 +171,13 @@ impl DataFile {
         let before = self.length();
         let Ok(after) = u64::try_from(length) else { return system::ftruncate(fd, length) };
         if let Some(log) = &mut self.log
-            && let Err(error) = log.before_truncate(&self.own, after)
+            && let Err(error) = log.before_truncate(&self.own_handle, after)
         {
-            die("cannot note a truncation", &error);
+            abort_with("cannot note a truncation", &error);
         }
         let result = system::ftruncate(fd, length);
         if result == 0 {
-            state.control.give_space(before.saturating_sub(after));
+            state.control.return_space(before.saturating_sub(after));
         }
         result
     }
@@ -182,27 +185,27 @@ impl DataFile {
     pub(crate) fn sync(&mut self, state: &State, fd: RawFd, content_alone: bool) -> c_int {
         let control = &state.control;
         let Some(log) = &mut self.log else { return system::sync(fd, content_alone) };
-        if self.wal {
-            kill::at(control, KillPoint::BeforeWalSync(0));
+        if self.is_wal {
+            kill::kill_at(control, KillPoint::BeforeWalSync(0));
         }
-        if let Some(dropped) = control.take_sync_failure(self.wal) {
+        if let Some(dropped) = control.take_sync_failure(self.is_wal) {
             let result = match dropped {
-                Dropped::AtOnce => log.revert(&self.own),
-                Dropped::Later => log.lose(&self.own),
+                DropTime::AtOnce => log.revert(&self.own_handle),
+                DropTime::Later => log.discard_unsynced(&self.own_handle),
             };
             return match result {
                 Ok(()) => system::fail(libc::EIO),
-                Err(error) => die("cannot drop what was written", &error),
+                Err(error) => abort_with("cannot drop what was written", &error),
             };
         }
         let result = system::sync(fd, content_alone);
         if result == 0 {
-            if let Err(error) = log.synced() {
-                die("cannot note a sync", &error);
+            if let Err(error) = log.forget_synced() {
+                abort_with("cannot note a sync", &error);
             }
-            control.synced(self.wal);
-            if self.wal {
-                kill::at(control, KillPoint::AfterWalSync(0));
+            control.count_sync(self.is_wal);
+            if self.is_wal {
+                kill::kill_at(control, KillPoint::AfterWalSync(0));
             }
         }
         result

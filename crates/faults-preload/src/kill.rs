@@ -5,14 +5,14 @@ use std::fmt::Display;
 use faults::{KillPoint, Shared};
 
 /// Kills the process if the harness has set this kill point and its count is reached.
-pub(crate) fn at(control: &Shared, point: KillPoint) {
-    if control.reached(point) {
-        now();
+pub(crate) fn kill_at(control: &Shared, point: KillPoint) {
+    if control.is_kill_due(point) {
+        kill_now();
     }
 }
 
 /// Kills the process as `kill -9` does: no destructor runs, no buffer is flushed.
-pub(crate) fn now() -> ! {
+pub(crate) fn kill_now() -> ! {
     loop {
         // SAFETY: the call only sends a signal to this process.
         unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
@@ -20,7 +20,7 @@ pub(crate) fn now() -> ! {
 }
 
 /// Aborts the process after an error with the harness's own files, because the test would prove nothing.
-pub(crate) fn die(what: &str, error: &dyn Display) -> ! {
+pub(crate) fn abort_with(what: &str, error: &dyn Display) -> ! {
     #[expect(clippy::print_stderr, reason = "the program under test has its own log, which is out of reach")]
     {
         eprintln!("faults: {what}: {error}");

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use faults::{ENV_CONTROL, ENV_DATA, ENV_UNDO, Mapped};
 
-use crate::kill::die;
+use crate::kill::abort_with;
 
 /// The data directory of the program, and the files of the harness.
 pub(crate) struct State {
@@ -18,7 +18,7 @@ pub(crate) struct State {
 
 impl State {
     /// The part of a path below the data directory; empty for the directory itself.
-    pub(crate) fn below<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
+    pub(crate) fn relative_path<'a>(&self, path: &'a [u8]) -> Option<&'a [u8]> {
         let rest = path.strip_prefix(self.data.as_os_str().as_bytes())?;
         if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
     }
@@ -42,7 +42,7 @@ extern "C" fn start() {
     };
     let control = match Mapped::open(&control) {
         Ok(control) => control,
-        Err(error) => die("cannot map the control file", &error),
+        Err(error) => abort_with("cannot map the control file", &error),
     };
     let _ = STATE.set(State { data, undo, control });
 }

@@ -112,7 +112,7 @@ pub(crate) fn reopen(fd: RawFd) -> Option<File> {
 ///
 /// # Safety
 /// `path` ends with a zero.
-pub(crate) unsafe fn look(directory: RawFd, path: *const i8) -> Option<File> {
+pub(crate) unsafe fn open_for_reading(directory: RawFd, path: *const i8) -> Option<File> {
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     // SAFETY: the caller guarantees that `path` ends with a zero, and the descriptor is new.
     unsafe {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use memmap2::MmapRaw;
 
-use crate::{Cut, ENV_CONTROL, ENV_DATA, ENV_UNDO};
+use crate::{ENV_CONTROL, ENV_DATA, ENV_UNDO, PowerCutResult};
 
 /// The length of the control file, in bytes.
 const CONTROL_FILE_BYTES: u64 = 4096;
@@ -22,7 +22,7 @@ const UNLIMITED: u64 = u64::MAX;
 
 /// Which files a failure of syncs applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Syncs {
+pub enum SyncFilter {
     /// The failure applies to all files.
     Any,
     /// The failure applies only to write-ahead logs, which a commit syncs.
@@ -33,7 +33,7 @@ pub enum Syncs {
 
 /// What happens to the pages that a failed sync should have written. Linux marks them as clean, so no later sync writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dropped {
+pub enum DropTime {
     /// The pages are read from the disk again: everything that was written since the last sync is lost at once.
     AtOnce,
     /// The pages stay in the page cache, where every process reads them, also after a restart of the program; the next power
@@ -145,7 +145,7 @@ impl Deref for Mapped {
 
 impl Shared {
     /// Whether this sync must fail, and what happens to its data. Reduces the number of syncs that must still fail.
-    pub fn take_sync_failure(&self, wal: bool) -> Option<Dropped> {
+    pub fn take_sync_failure(&self, wal: bool) -> Option<DropTime> {
         let concerned = match self.fail_which.load(SeqCst) {
             0 => true,
             1 => wal,
@@ -155,7 +155,7 @@ impl Shared {
             return None;
         }
         self.failed_syncs.fetch_add(1, SeqCst);
-        Some(if self.fail_later.load(SeqCst) == 0 { Dropped::AtOnce } else { Dropped::Later })
+        Some(if self.fail_later.load(SeqCst) == 0 { DropTime::AtOnce } else { DropTime::Later })
     }
 
     /// Takes up to `wanted` bytes from the free space of the simulated disk. Returns how many bytes it took.
@@ -173,7 +173,7 @@ impl Shared {
     }
 
     /// Adds the bytes that a truncated file freed to the free space of the simulated disk.
-    pub fn give_space(&self, bytes: u64) {
+    pub fn return_space(&self, bytes: u64) {
         let _ = self
             .space
             .fetch_update(SeqCst, SeqCst, |left| (left != UNLIMITED).then(|| left.saturating_add(bytes)));
@@ -190,13 +190,13 @@ impl Shared {
     }
 
     /// Counts a write of this many bytes.
-    pub fn wrote(&self, bytes: u64) {
+    pub fn count_write(&self, bytes: u64) {
         self.writes.fetch_add(1, SeqCst);
         self.bytes.fetch_add(bytes, SeqCst);
     }
 
     /// Counts a successful sync.
-    pub fn synced(&self, wal: bool) {
+    pub fn count_sync(&self, wal: bool) {
         self.syncs.fetch_add(1, SeqCst);
         if wal {
             self.wal_syncs.fetch_add(1, SeqCst);
@@ -211,7 +211,7 @@ impl Shared {
     }
 
     /// Whether the program must be killed at this point. Returns true only once. The number in `point` is ignored.
-    pub fn reached(&self, point: KillPoint) -> bool {
+    pub fn is_kill_due(&self, point: KillPoint) -> bool {
         let reached =
             self.kill_point.load(SeqCst) == point.code() && self.kill_left.fetch_sub(1, SeqCst) == 1;
         if reached {
@@ -261,7 +261,7 @@ impl Control {
 
     /// Makes the next `count` syncs of files fail with EIO and drop the data that they should have written. Syncs of directories
     /// succeed.
-    pub fn fail_sync(&self, count: u64, which: Syncs, dropped: Dropped) {
+    pub fn fail_sync(&self, count: u64, which: SyncFilter, dropped: DropTime) {
         self.shared.fail_sync.store(0, SeqCst);
         self.shared.fail_which.store(which as u64, SeqCst);
         self.shared.fail_later.store(dropped as u64, SeqCst);
@@ -295,8 +295,8 @@ impl Control {
     }
 
     /// Ends all faults. The counts stay.
-    pub fn clear(&self) {
-        self.fail_sync(0, Syncs::Any, Dropped::AtOnce);
+    pub fn clear_faults(&self) {
+        self.fail_sync(0, SyncFilter::Any, DropTime::AtOnce);
         self.set_full(None);
         self.set_sync_delay(Duration::ZERO);
         self.set_clock_offset(0);
@@ -328,7 +328,7 @@ impl Control {
     }
 
     /// Calls [`cut_power`](crate::cut_power) with this control's directories.
-    pub fn cut_power(&self, rng: &mut fastrand::Rng) -> io::Result<Cut> {
+    pub fn cut_power(&self, rng: &mut fastrand::Rng) -> io::Result<PowerCutResult> {
         crate::cut_power(&self.data, &self.undo, rng)
     }
 

@@ -15,7 +15,7 @@ const SECTOR_BYTES: usize = 512;
 
 /// What a power cut has changed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cut {
+pub struct PowerCutResult {
     /// How many changes of files were not synced.
     pub unsynced: u64,
     /// How many of the unsynced changes are lost as a whole.
@@ -32,7 +32,7 @@ pub struct Cut {
 
 /// What happens to one change in a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Survival {
+enum WriteFate {
     Kept,
     Lost,
     Torn,
@@ -43,8 +43,8 @@ enum Survival {
 /// few survive. Shared memory (`-shm`) is gone. Afterwards everything counts as synced.
 ///
 /// No process may run on `data`: kill it and wait for its exit first.
-pub fn cut_power(data: &Path, undo: &Path, rng: &mut Rng) -> io::Result<Cut> {
-    let mut cut = Cut::default();
+pub fn cut_power(data: &Path, undo: &Path, rng: &mut Rng) -> io::Result<PowerCutResult> {
+    let mut cut = PowerCutResult::default();
     cut_names(data, undo, rng, &mut cut)?;
     cut_directory(data, undo, rng, &mut cut)?;
     for entry in fs::read_dir(undo)? {
@@ -53,13 +53,13 @@ pub fn cut_power(data: &Path, undo: &Path, rng: &mut Rng) -> io::Result<Cut> {
     Ok(cut)
 }
 
-fn cut_names(data: &Path, undo: &Path, rng: &mut Rng, cut: &mut Cut) -> io::Result<()> {
+fn cut_names(data: &Path, undo: &Path, rng: &mut Rng, cut: &mut PowerCutResult) -> io::Result<()> {
     let changes = NamesLog::open(undo)?.changes()?;
     let kept = rng.usize(..=changes.len());
     for change in changes[kept..].iter().rev() {
         change.revert(data, undo)?;
         match change {
-            NameChange::Made { .. } => cut.vanished += 1,
+            NameChange::Created { .. } => cut.vanished += 1,
             NameChange::Removed { .. } => cut.returned += 1,
             NameChange::Renamed { .. } => {}
         }
@@ -67,7 +67,7 @@ fn cut_names(data: &Path, undo: &Path, rng: &mut Rng, cut: &mut Cut) -> io::Resu
     Ok(())
 }
 
-fn cut_directory(directory: &Path, undo: &Path, rng: &mut Rng, cut: &mut Cut) -> io::Result<()> {
+fn cut_directory(directory: &Path, undo: &Path, rng: &mut Rng, cut: &mut PowerCutResult) -> io::Result<()> {
     // The entries are sorted by name, so that the same seed always gives the same result.
     let mut entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
     entries.sort_by_key(fs::DirEntry::file_name);
@@ -87,7 +87,7 @@ fn cut_directory(directory: &Path, undo: &Path, rng: &mut Rng, cut: &mut Cut) ->
     Ok(())
 }
 
-fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut Cut) -> io::Result<()> {
+fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut PowerCutResult) -> io::Result<()> {
     let records = log.records()?;
     let mut image = read_range(file, 0, file.metadata()?.len())?;
 
@@ -103,7 +103,7 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut Cut) -> io::Res
         });
         record.revert(&mut image);
     }
-    let dropped = log.show_lost(&mut image);
+    let dropped = log.overlay_lost(&mut image);
     cut.dropped += u64::from(dropped);
     if records.is_empty() && !dropped {
         return Ok(());
@@ -115,19 +115,19 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut Cut) -> io::Res
     for ((record, new), survival) in records.iter().zip(written.iter().rev()).zip(survivals) {
         let survival = match record.change {
             // Blocks that the file gets after a truncation belong to the file only if the truncation survives.
-            _ if truncation_lost => Survival::Lost,
-            Change::Truncate { .. } if survival == Survival::Torn => Survival::Lost,
+            _ if truncation_lost => WriteFate::Lost,
+            Change::Truncate { .. } if survival == WriteFate::Torn => WriteFate::Lost,
             _ => survival,
         };
         cut.unsynced += 1;
-        cut.lost += u64::from(survival == Survival::Lost);
-        cut.torn += u64::from(survival == Survival::Torn);
+        cut.lost += u64::from(survival == WriteFate::Lost);
+        cut.torn += u64::from(survival == WriteFate::Torn);
         match (record.change, survival) {
-            (Change::Truncate { .. }, Survival::Lost) => truncation_lost = true,
+            (Change::Truncate { .. }, WriteFate::Lost) => truncation_lost = true,
             (Change::Truncate { length }, _) => image.resize(length as usize, 0),
-            (Change::Write { offset, .. }, Survival::Kept) => write_into(&mut image, offset, new),
-            (Change::Write { offset, .. }, Survival::Torn) => tear(&mut image, offset, new, rng),
-            (Change::Write { .. }, Survival::Lost) => {}
+            (Change::Write { offset, .. }, WriteFate::Kept) => write_into(&mut image, offset, new),
+            (Change::Write { offset, .. }, WriteFate::Torn) => tear(&mut image, offset, new, rng),
+            (Change::Write { .. }, WriteFate::Lost) => {}
         }
     }
     file.set_len(image.len() as u64)?;
@@ -136,19 +136,21 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut Cut) -> io::Res
 
 /// What happens to each unsynced change of one file. Disks differ, so one of three models is chosen at random: nothing was written
 /// yet; the first changes were written; or any of them were, in any order.
-fn survivals(count: usize, rng: &mut Rng) -> Vec<Survival> {
+fn survivals(count: usize, rng: &mut Rng) -> Vec<WriteFate> {
     match rng.u8(..4) {
-        0 => vec![Survival::Lost; count],
+        0 => vec![WriteFate::Lost; count],
         1 => {
             let kept = rng.usize(..=count);
-            let mut survivals = vec![Survival::Kept; kept];
-            survivals.resize(count, Survival::Lost);
+            let mut survivals = vec![WriteFate::Kept; kept];
+            survivals.resize(count, WriteFate::Lost);
             if let Some(survival) = survivals.get_mut(kept) {
-                *survival = Survival::Torn;
+                *survival = WriteFate::Torn;
             }
             survivals
         }
-        _ => (0..count).map(|_| [Survival::Kept, Survival::Lost, Survival::Torn][rng.usize(..3)]).collect(),
+        _ => {
+            (0..count).map(|_| [WriteFate::Kept, WriteFate::Lost, WriteFate::Torn][rng.usize(..3)]).collect()
+        }
     }
 }
 

@@ -48,8 +48,8 @@ mod undo;
 use std::path::{Path, PathBuf};
 use std::{env, io};
 
-pub use control::{Control, Counts, Dropped, KillPoint, Mapped, Shared, Syncs};
-pub use cut::{Cut, cut_power};
+pub use control::{Control, Counts, DropTime, KillPoint, Mapped, Shared, SyncFilter};
+pub use cut::{PowerCutResult, cut_power};
 pub use names::{NameChange, NamesLog};
 pub use undo::{FileId, UndoLog};
 

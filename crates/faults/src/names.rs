@@ -12,7 +12,7 @@ const LOG: &str = "names.undo";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NameChange {
     /// A file was created.
-    Made {
+    Created {
         /// The file's name.
         name: String,
         /// The file's inode.
@@ -38,7 +38,7 @@ impl NameChange {
     /// The change as one line of the journal. Each field ends with `/`, which a name cannot contain.
     fn line(&self) -> String {
         match self {
-            Self::Made { name, inode } => format!("made/{name}/{inode}/\n"),
+            Self::Created { name, inode } => format!("made/{name}/{inode}/\n"),
             Self::Removed { name, inode } => format!("removed/{name}/{inode}/\n"),
             Self::Renamed { from, to } => format!("renamed/{from}/{to}/\n"),
         }
@@ -48,7 +48,7 @@ impl NameChange {
         let mut fields = line.strip_suffix("/")?.splitn(3, '/');
         let (kind, first, second) = (fields.next()?, fields.next()?.to_owned(), fields.next()?);
         match kind {
-            "made" => Some(Self::Made { name: first, inode: second.parse().ok()? }),
+            "made" => Some(Self::Created { name: first, inode: second.parse().ok()? }),
             "removed" => Some(Self::Removed { name: first, inode: second.parse().ok()? }),
             "renamed" => Some(Self::Renamed { from: first, to: second.to_owned() }),
             _ => None,
@@ -58,7 +58,7 @@ impl NameChange {
     /// Reverts the change. Does nothing if it was recorded but not made.
     pub(crate) fn revert(&self, data: &Path, undo: &Path) -> io::Result<()> {
         match self {
-            Self::Made { name, inode } => {
+            Self::Created { name, inode } => {
                 let path = data.join(name);
                 if inode_of(&path)? == Some(*inode) {
                     fs::remove_file(path)?;
@@ -116,7 +116,7 @@ impl NamesLog {
     }
 
     /// Keeps a link to the file whose name is about to be removed. Returns false if `undo` is on another file system.
-    pub fn keep_file(&self, path: &Path, inode: u64) -> bool {
+    pub fn keep_removed_file(&self, path: &Path, inode: u64) -> bool {
         let kept = kept_path(&self.undo, inode);
         match fs::hard_link(path, &kept) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
@@ -125,7 +125,7 @@ impl NamesLog {
     }
 
     /// Clears the journal after the directory was synced.
-    pub fn synced(&mut self) -> io::Result<()> {
+    pub fn forget_synced(&mut self) -> io::Result<()> {
         let changes = self.changes()?;
         self.log.set_len(0)?;
         for change in changes {

@@ -120,7 +120,7 @@ pub(crate) fn write_into(image: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
 pub struct UndoLog {
     log: File,
     id: FileId,
-    lost: Lost,
+    lost: LostPages,
 }
 
 impl UndoLog {
@@ -131,7 +131,7 @@ impl UndoLog {
         let valid = if fresh { None } else { parse(&read(&path)?, id).map(|(_, end)| end) };
         let mut log = fs::OpenOptions::new().read(true).append(true).create(true).open(&path)?;
         log.set_len(valid.unwrap_or(0) as u64)?;
-        let mut lost = Lost::read(undo, id.inode)?;
+        let mut lost = LostPages::read(undo, id.inode)?;
         if valid.is_none() {
             log.write_all(&id.bytes())?;
             lost.replace(BTreeMap::new())?;
@@ -164,7 +164,7 @@ impl UndoLog {
     }
 
     /// Clears the log after the file was synced.
-    pub fn synced(&mut self) -> io::Result<()> {
+    pub fn forget_synced(&mut self) -> io::Result<()> {
         if !self.lost.pages.is_empty() {
             let written = written_pages(&self.records()?);
             let mut pages = std::mem::take(&mut self.lost.pages);
@@ -185,7 +185,7 @@ impl UndoLog {
 
     /// Called after a failed sync: keeps the data that the sync should have written in memory only. No later sync writes these
     /// pages to the disk, unless the program writes to the same page again.
-    pub fn lose(&mut self, data: &File) -> io::Result<()> {
+    pub fn discard_unsynced(&mut self, data: &File) -> io::Result<()> {
         let records = self.records()?;
         let mut image = read_range(data, 0, data.metadata()?.len())?;
         records.iter().rev().for_each(|record| record.revert(&mut image));
@@ -208,7 +208,7 @@ impl UndoLog {
     }
 
     /// Replaces the lost pages in the content of the file by the pages that are on the disk. Returns whether there were lost pages.
-    pub(crate) fn show_lost(&self, image: &mut [u8]) -> bool {
+    pub(crate) fn overlay_lost(&self, image: &mut [u8]) -> bool {
         for (page, on_disk) in &self.lost.pages {
             let from = (*page as usize * PAGE_BYTES).min(image.len());
             let to = (from + PAGE_BYTES).min(image.len());
@@ -262,12 +262,12 @@ pub(crate) fn read_range(file: &File, offset: u64, length: u64) -> io::Result<Ve
 
 /// The pages that a failed sync has dropped, with the content that the disk has in their place.
 #[derive(Debug)]
-struct Lost {
+struct LostPages {
     path: PathBuf,
     pages: BTreeMap<u64, Vec<u8>>,
 }
 
-impl Lost {
+impl LostPages {
     fn read(undo: &Path, inode: u64) -> io::Result<Self> {
         let path = undo.join(format!("{inode}.lost"));
         let bytes = read(&path)?;

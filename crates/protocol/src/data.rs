@@ -28,7 +28,7 @@ impl Data {
 
 impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        match (Strict { levels_left: MAX_DEPTH }).deserialize(d)? {
+        match (StrictValue { levels_left: MAX_DEPTH }).deserialize(d)? {
             Value::Object(map) => Ok(Self(map)),
             other => Err(de::Error::invalid_type(unexpected(&other), &"an object `{…}`")),
         }
@@ -59,11 +59,11 @@ fn unexpected(value: &Value) -> de::Unexpected<'_> {
 
 /// A visitor that builds a value and refuses JSON outside I-JSON.
 #[derive(Clone, Copy)]
-struct Strict {
+struct StrictValue {
     levels_left: usize,
 }
 
-impl Strict {
+impl StrictValue {
     fn one_level_deeper<E: de::Error>(self) -> Result<Self, E> {
         let levels_left = self
             .levels_left
@@ -77,14 +77,14 @@ fn refuse_nul<E: de::Error>(s: &str) -> Result<(), E> {
     if s.contains('\0') { Err(E::custom("a string contains the character U+0000")) } else { Ok(()) }
 }
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl<'de> DeserializeSeed<'de> for StrictValue {
     type Value = Value;
     fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
         d.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for StrictValue {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -48,7 +48,7 @@ macro_rules! events {
         #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(tag = "type")]
-        #[schemars(transform = one_of)]
+        #[schemars(transform = describe_as_one_of)]
         pub enum EventBody {
             $($(#[$doc])* #[serde(rename = $name)] $variant { $($(#[$field_doc])* $field: $type,)* },)*
             $($(#[$unstored_doc])* #[serde(rename = $unstored_name)] $unstored {
@@ -105,10 +105,10 @@ macro_rules! events {
             }
 
             /// Whether an event of this kind is a message, is about a message, or is about a room.
-            pub const fn about(self) -> About {
+            pub const fn about(self) -> EventScope {
                 match self {
-                    Self::Unreadable => About::Nothing,
-                    $(Self::$variant => About::$about,)*
+                    Self::Unreadable => EventScope::Nothing,
+                    $(Self::$variant => EventScope::$about,)*
                 }
             }
 
@@ -252,7 +252,7 @@ events! {
 }
 
 /// Makes the schema a `oneOf` with one alternative for each `type`. [`EventBody::Unknown`] is not in the schema.
-fn one_of(schema: &mut schemars::Schema) {
+fn describe_as_one_of(schema: &mut schemars::Schema) {
     if let Some(kinds) = schema.remove("anyOf") {
         schema.insert("oneOf".to_owned(), kinds);
     }
@@ -317,7 +317,7 @@ const fn pick_users<const N: usize>(fields: &[(&'static str, bool)]) -> [&'stati
 
 /// Whether an event is a message, is about a message, or is about a room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum About {
+pub enum EventScope {
     /// The event is a message.
     Message,
     /// The event changes the message in `target`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::number::{MAX_SAFE_INTEGER, read_whole, whole};
+use crate::number::{MAX_SAFE_INTEGER, read_whole, whole_number};
 
 /// The longest user or room id, in bytes (ids are ASCII). A conversation id has up to two of them, and must fit a bus
 /// subject, an index entry and a log line.
@@ -25,19 +25,19 @@ pub enum InvalidId {
     #[error(
         "an id has 1 to 64 characters of A-Z a-z 0-9 . _ ~ + = | @ - and starts with a letter or a digit"
     )]
-    Alphabet,
+    InvalidCharacters,
     /// The conversation id has neither the form `#room` nor the form `@a:b`.
     #[error("a conversation id is `#room` or `@a:b`")]
-    Mark,
+    MissingMark,
     /// The conversation is named like `bob`, which may mean a user or a room.
     #[error("write `@{0}` for the user or `#{0}` for the room")]
-    Bare(Arc<str>),
+    MissingRoomMark(Arc<str>),
     /// A user id is written with an `@`, like `@bob`.
     #[error("a user's id is written without the `@` here")]
-    MarkedUser,
+    UserWithMark,
     /// The two users of a direct conversation are not in byte order, as in `@bob:alice`.
     #[error("the two users of a direct conversation are written in byte order, as `@alice:bob`")]
-    Order,
+    PeersNotSorted,
 }
 
 fn check_name(s: &str) -> Result<(), InvalidId> {
@@ -47,7 +47,7 @@ fn check_name(s: &str) -> Result<(), InvalidId> {
     if starts_well && bytes.len() <= MAX_ID_BYTES && bytes.iter().all(legal) {
         Ok(())
     } else {
-        Err(InvalidId::Alphabet)
+        Err(InvalidId::InvalidCharacters)
     }
 }
 
@@ -109,7 +109,7 @@ impl UserId {
         match check_name(s) {
             Ok(()) => Ok(Self(s.into())),
             Err(_) if s.strip_prefix('@').is_some_and(|name| check_name(name).is_ok()) => {
-                Err(InvalidId::MarkedUser)
+                Err(InvalidId::UserWithMark)
             }
             Err(error) => Err(error),
         }
@@ -144,14 +144,14 @@ impl ConversationId {
         match s.as_bytes().first() {
             Some(b'#') => check_name(&s[1..])?,
             Some(b'@') => {
-                let (a, b) = s[1..].split_once(':').ok_or(InvalidId::Mark)?;
+                let (a, b) = s[1..].split_once(':').ok_or(InvalidId::MissingMark)?;
                 check_name(a)?;
                 check_name(b)?;
                 if a > b {
-                    return Err(InvalidId::Order);
+                    return Err(InvalidId::PeersNotSorted);
                 }
             }
-            _ => return Err(InvalidId::Mark),
+            _ => return Err(InvalidId::MissingMark),
         }
         Ok(Self(s.into()))
     }
@@ -199,7 +199,7 @@ impl Target {
     pub fn parse(s: &str) -> Result<Self, InvalidId> {
         match s.strip_prefix('@') {
             Some(name) if !name.contains(':') => UserId::parse(name).map(Self::User),
-            None if check_name(s).is_ok() => Err(InvalidId::Bare(s.into())),
+            None if check_name(s).is_ok() => Err(InvalidId::MissingRoomMark(s.into())),
             _ => ConversationId::parse(s).map(Self::Conversation),
         }
     }
@@ -310,7 +310,7 @@ impl<'de> Deserialize<'de> for CommandId {
                     .and_then(|n| self.visit_i64(n))
             }
             fn visit_f64<E: de::Error>(self, n: f64) -> Result<CommandId, E> {
-                whole(n)
+                whole_number(n)
                     .map(CommandId::Number)
                     .ok_or_else(|| E::invalid_value(de::Unexpected::Float(n), &self))
             }
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn ids_outside_the_alphabet_are_refused() {
         for bad in ["", "-a", ".a", "a b", "a:b", "é", "a*", "a>", "a/b", "a\n", &"x".repeat(65)] {
-            assert_eq!(UserId::parse(bad), Err(InvalidId::Alphabet), "{bad:?}");
+            assert_eq!(UserId::parse(bad), Err(InvalidId::InvalidCharacters), "{bad:?}");
         }
         for good in ["a", "0", "alice@example.com", "A.b_c~d+e=f|g-h", &"x".repeat(64)] {
             assert!(UserId::parse(good).is_ok(), "{good:?}");
@@ -349,9 +349,9 @@ mod tests {
 
     #[test]
     fn a_direct_conversation_has_one_spelling() {
-        assert_eq!(ConversationId::parse("@bob:alice"), Err(InvalidId::Order));
-        assert_eq!(ConversationId::parse("@bob"), Err(InvalidId::Mark));
-        assert_eq!(ConversationId::parse("general"), Err(InvalidId::Mark));
+        assert_eq!(ConversationId::parse("@bob:alice"), Err(InvalidId::PeersNotSorted));
+        assert_eq!(ConversationId::parse("@bob"), Err(InvalidId::MissingMark));
+        assert_eq!(ConversationId::parse("general"), Err(InvalidId::MissingMark));
         assert!(ConversationId::parse("@alice:alice").is_ok());
         let alice = UserId::parse("alice").expect("id");
         let to = Target::parse("@bob").expect("target");

@@ -22,7 +22,7 @@ pub use code::{CloseCode, ErrorCode};
 pub use command::*;
 pub use data::Data;
 pub use decode::{Frame, Rejected, decode, decode_named, read_object};
-pub use event::{About, Event, EventBody, EventKind, MembershipEffect, Role, Timestamp};
+pub use event::{Event, EventBody, EventKind, EventScope, MembershipEffect, Role, Timestamp};
 pub use id::{CommandId, ConversationId, InvalidId, RoomId, Seq, Target, UserId};
 pub use limits::Limits;
 pub use reason::in_json_words;

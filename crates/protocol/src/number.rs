@@ -9,14 +9,14 @@ use serde::de::{Deserializer, Error, Unexpected, Visitor};
 pub(crate) const MAX_SAFE_INTEGER: i64 = (1 << 53) - 1;
 
 /// The double as a whole number; `None` if it has a fraction or is beyond [`MAX_SAFE_INTEGER`].
-pub(crate) fn whole(n: f64) -> Option<i64> {
+pub(crate) fn whole_number(n: f64) -> Option<i64> {
     let exact = n.fract() == 0.0 && n.abs() <= MAX_SAFE_INTEGER as f64;
     exact.then_some(n as i64)
 }
 
 /// Reads a whole number from 0 to `max`.
 pub(crate) fn read_whole<'de, D: Deserializer<'de>>(d: D, max: u64) -> Result<u64, D::Error> {
-    d.deserialize_u64(Whole { max })
+    d.deserialize_u64(WholeNumber { max })
 }
 
 /// Reads an optional `limit`: a whole number of 32 bits, or null.
@@ -25,7 +25,7 @@ pub(crate) fn read_limit<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>,
     impl<'de> Visitor<'de> for Limit {
         type Value = Option<u32>;
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            Whole { max: u32::MAX.into() }.expecting(f)
+            WholeNumber { max: u32::MAX.into() }.expecting(f)
         }
         fn visit_none<E>(self) -> Result<Self::Value, E> {
             Ok(None)
@@ -41,11 +41,11 @@ pub(crate) fn read_limit<'de, D: Deserializer<'de>>(d: D) -> Result<Option<u32>,
     d.deserialize_option(Limit)
 }
 
-struct Whole {
+struct WholeNumber {
     max: u64,
 }
 
-impl Visitor<'_> for Whole {
+impl Visitor<'_> for WholeNumber {
     type Value = u64;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,7 +64,7 @@ impl Visitor<'_> for Whole {
         }
     }
     fn visit_f64<E: Error>(self, n: f64) -> Result<u64, E> {
-        match whole(n).and_then(|n| u64::try_from(n).ok()).filter(|n| *n <= self.max) {
+        match whole_number(n).and_then(|n| u64::try_from(n).ok()).filter(|n| *n <= self.max) {
             Some(n) => Ok(n),
             None => Err(E::invalid_value(Unexpected::Float(n), &self)),
         }
@@ -89,7 +89,7 @@ mod tests {
             (f64::NAN, None),
             (f64::INFINITY, None),
         ] {
-            assert_eq!(whole(n), expected, "{n}");
+            assert_eq!(whole_number(n), expected, "{n}");
         }
     }
 }

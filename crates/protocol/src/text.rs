@@ -68,7 +68,7 @@ fn is_invisible(c: char) -> bool {
         | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-fn printable(s: &str) -> bool {
+fn is_printable(s: &str) -> bool {
     !s.is_empty() && !s.chars().any(char::is_control)
 }
 
@@ -79,21 +79,21 @@ text!(
 text!(
     /// A sender's idempotency key: 1–128 bytes, no control characters. Unique per sender, over all
     /// conversations.
-    Key, max 128, printable, "1 to 128 bytes without control characters"
+    Key, max 128, is_printable, "1 to 128 bytes without control characters"
 );
 text!(
     /// A room's title: 1–200 bytes, no control characters.
-    Title, max 200, printable, "1 to 200 bytes without control characters"
+    Title, max 200, is_printable, "1 to 200 bytes without control characters"
 );
 text!(
     /// A reaction: 1–64 bytes (the longest emoji sequences of Unicode 17 take 35), no control
     /// characters and no spaces.
-    Emoji, max 64, |s| printable(s) && !s.contains(char::is_whitespace),
+    Emoji, max 64, |s| is_printable(s) && !s.contains(char::is_whitespace),
     "1 to 64 bytes without spaces or control characters"
 );
 text!(
     /// A stable name that a client chose for its device: 1–64 bytes, no control characters.
-    Device, max 64, printable, "1 to 64 bytes without control characters"
+    Device, max 64, is_printable, "1 to 64 bytes without control characters"
 );
 
 /// Selects the coloured form of an emoji (Unicode Technical Standard 51, section 4.3).

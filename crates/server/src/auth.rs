@@ -124,7 +124,7 @@ pub struct Authenticator {
     audience: Option<String>,
     clock: Clock,
     /// The furthest that an issuer's clock has been ahead of this server's so far, in milliseconds, up to [`CLOCK_LEEWAY_MS`].
-    ahead: AtomicI64,
+    highest_issued_lead: AtomicI64,
     /// Whether a warning was logged about an issuer whose clock is further ahead than [`CLOCK_LEEWAY_MS`].
     warned: AtomicBool,
 }
@@ -162,7 +162,14 @@ impl Authenticator {
                 Some(Keys { verify, mint, validation, algorithm })
             }
         };
-        Ok(Self { keys, issuer, audience, clock, ahead: AtomicI64::new(0), warned: AtomicBool::new(false) })
+        Ok(Self {
+            keys,
+            issuer,
+            audience,
+            clock,
+            highest_issued_lead: AtomicI64::new(0),
+            warned: AtomicBool::new(false),
+        })
     }
 
     /// Verifies a token. The configured key determines the algorithm, not the token's header; `sub` must be a user id, `exp` in the
@@ -178,31 +185,38 @@ impl Authenticator {
             return Err(malformed);
         }
         let claims = jsonwebtoken::decode::<Claims>(token, &keys.verify, &keys.validation)
-            .map_err(|e| explain(e.kind(), malformed))?
+            .map_err(|e| describe_jwt_error(e.kind(), malformed))?
             .claims;
         check_seconds(&claims)?;
         let now = self.clock.now();
-        let expires = millis(
+        let expires = timestamp_of_seconds(
             claims.exp.ok_or(AuthError::Claim("the token has no `exp`: it must say when it expires"))?,
         );
         if expires <= now {
             return Err(AuthError::Expired);
         }
-        if claims.nbf.is_some_and(|nbf| millis(nbf).as_millis() > now.as_millis() + CLOCK_LEEWAY_MS) {
+        if claims
+            .nbf
+            .is_some_and(|nbf| timestamp_of_seconds(nbf).as_millis() > now.as_millis() + CLOCK_LEEWAY_MS)
+        {
             return Err(AuthError::NotYet);
         }
         let user = claims.sub.as_deref().and_then(|sub| UserId::parse(sub).ok()).ok_or(AuthError::Claim(
             "the token's `sub` must be the user's id: 1 to 64 characters of A-Z a-z 0-9 . _ ~ + = | @ -, the \
              first a letter or a digit",
         ))?;
-        Ok(Identity { user, issued: claims.iat.and_then(|iat| self.believe(millis(iat), now)), expires })
+        Ok(Identity {
+            user,
+            issued: claims.iat.and_then(|iat| self.trusted_issue_time(timestamp_of_seconds(iat), now)),
+            expires,
+        })
     }
 
     /// Returns when a token was issued; `None` if that time is too far in the future, because the issuer's clock is wrong.
-    fn believe(&self, issued: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    fn trusted_issue_time(&self, issued: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let ahead = issued.as_millis().saturating_sub(now.as_millis());
         if ahead <= CLOCK_LEEWAY_MS {
-            self.ahead.fetch_max(ahead, Ordering::Relaxed);
+            self.highest_issued_lead.fetch_max(ahead, Ordering::Relaxed);
             return Some(issued);
         }
         if !self.warned.swap(true, Ordering::Relaxed) {
@@ -217,7 +231,9 @@ impl Authenticator {
     /// The time up to which a revocation must cover tokens now. It is the highest `iat` that a token issued until now can have: the
     /// current time, plus the furthest that an issuer's clock has been ahead since the start.
     pub(crate) fn latest_issued(&self) -> Timestamp {
-        Timestamp::from_millis(self.clock.now().as_millis() + self.ahead.load(Ordering::Relaxed))
+        Timestamp::from_millis(
+            self.clock.now().as_millis() + self.highest_issued_lead.load(Ordering::Relaxed),
+        )
     }
 
     /// Signs a token for `user` that is valid for `ttl`, rounded up to a second. Fails unless the configured key is a secret.
@@ -255,7 +271,7 @@ fn validation(algorithm: Algorithm, issuer: Option<&str>, audience: Option<&str>
     validation
 }
 
-fn explain(kind: &ErrorKind, malformed: AuthError) -> AuthError {
+fn describe_jwt_error(kind: &ErrorKind, malformed: AuthError) -> AuthError {
     const ISSUER: AuthError = AuthError::Claim("the token's `iss` is not the issuer that this server trusts");
     const AUDIENCE: AuthError = AuthError::Claim(
         "the token's `aud` is not this server's audience: it was made for another service, or `auth.audience` \
@@ -298,7 +314,7 @@ fn check_seconds(claims: &Claims) -> Result<(), AuthError> {
     Ok(())
 }
 
-fn millis(seconds: f64) -> Timestamp {
+fn timestamp_of_seconds(seconds: f64) -> Timestamp {
     // A cast of a float saturates, and the timestamp clamps the result.
     #[expect(clippy::cast_possible_truncation, reason = "saturating is what is wanted")]
     Timestamp::from_millis((seconds * 1_000.0) as i64)

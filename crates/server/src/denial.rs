@@ -116,7 +116,7 @@ impl From<&AuthError> for Denial {
 impl From<HeaderError> for Denial {
     fn from(error: HeaderError) -> Self {
         match error {
-            HeaderError::Missing | HeaderError::Late => Self::MissingProxyHeader,
+            HeaderError::Missing | HeaderError::TimedOut => Self::MissingProxyHeader,
             HeaderError::Malformed | HeaderError::TooLong => Self::MalformedProxyHeader,
         }
     }
@@ -158,7 +158,7 @@ pub(crate) struct Denials {
 
 impl Denials {
     pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
-        Denial::ALL.into_iter().for_each(|denial| metrics.add_denial(denial.as_str()));
+        Denial::ALL.into_iter().for_each(|denial| metrics.add_denial_reason(denial.as_str()));
         let throttle = || Throttle::every(LOG_INTERVAL);
         let refusals = ErrorCode::ALL.into_iter().map(|code| (code, throttle())).collect();
         Self { metrics, log: throttle(), refusals }
@@ -166,7 +166,7 @@ impl Denials {
 
     /// Counts a refused client, and logs it unless a line was logged within [`LOG_INTERVAL`].
     pub(crate) fn record(&self, denial: Denial, address: IpAddr) {
-        self.metrics.denied(denial.as_str());
+        self.metrics.count_denied(denial.as_str());
         if let Some(count) = self.log.record() {
             let suppressed = count - 1;
             tracing::warn!(reason = denial.as_str(), %address, suppressed, "a client was turned away");
@@ -177,7 +177,7 @@ impl Denials {
     pub(crate) fn log_refusal(&self, code: ErrorCode, field: Option<&str>, span: impl FnOnce() -> Span) {
         let throttle = self.refusals.iter().find(|(other, _)| *other == code);
         let Some(count) = throttle.and_then(|(_, throttle)| throttle.record()) else { return };
-        let (suppressed, field) = (count - 1, field.and_then(public_name));
+        let (suppressed, field) = (count - 1, field.and_then(known_field_name));
         span().in_scope(|| match code {
             ErrorCode::RateLimited => {
                 tracing::warn!(code = code.as_str(), suppressed, "a limit refused a command");
@@ -191,11 +191,11 @@ impl Denials {
 
     /// Logs how many lines were suppressed at the end of a flood, if no later line has reported that.
     pub(crate) fn flush(&self) {
-        if let Some(suppressed) = self.log.overdue() {
+        if let Some(suppressed) = self.log.take_unlogged() {
             tracing::warn!(suppressed, "more clients were turned away");
         }
         for (code, throttle) in &self.refusals {
-            if let Some(suppressed) = throttle.overdue() {
+            if let Some(suppressed) = throttle.take_unlogged() {
                 tracing::info!(code = code.as_str(), suppressed, "refused more commands");
             }
         }
@@ -203,7 +203,7 @@ impl Denials {
 }
 
 /// The name of a command's field for the log; `None` if the client may have made it up.
-fn public_name(field: &str) -> Option<&str> {
+fn known_field_name(field: &str) -> Option<&str> {
     let name = field.split(['.', '[']).next()?;
     let is_name = name.len() <= MAX_FIELD_NAME && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
     is_name.then_some(name)

@@ -83,7 +83,7 @@ pub(crate) enum Message<'a> {
 
 /// What the decoder has found at the start of the input.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Step<'a> {
+pub(crate) enum DecodeStep<'a> {
     /// The input does not contain a whole frame yet.
     Incomplete,
     /// A frame of this many bytes with a fragment of a message. The decoder keeps it until the message is complete.
@@ -117,7 +117,7 @@ pub(crate) struct Bounds {
 
 /// The header of a frame, decoded and checked.
 struct Header {
-    fin: bool,
+    is_final: bool,
     opcode: u8,
     mask: [u8; 4],
     /// The index at which the payload starts.
@@ -128,12 +128,12 @@ struct Header {
 impl Decoder {
     /// How many bytes are allocated for an incomplete message.
     #[cfg(any(test, feature = "fuzzing"))]
-    pub(crate) fn held(&self) -> usize {
+    pub(crate) fn buffered_bytes(&self) -> usize {
         self.fragments.as_ref().map_or(0, |fragments| fragments.payload.capacity())
     }
 
     /// Frees the memory of a fragmented message that the caller has handled.
-    pub(crate) fn release(&mut self) {
+    pub(crate) fn free_memory(&mut self) {
         if self.fragments.as_ref().is_some_and(|fragments| fragments.count == 0) {
             self.fragments = None;
         }
@@ -141,17 +141,21 @@ impl Decoder {
 
     /// Decodes the frame at the start of `input`, and unmasks it in place. An error is the code with which to close the connection,
     /// and no more input may be decoded after it.
-    pub(crate) fn step<'a>(&'a mut self, input: &'a mut [u8], bounds: Bounds) -> Result<Step<'a>, CloseCode> {
-        let Some(header) = self.header(input, bounds)? else { return Ok(Step::Incomplete) };
+    pub(crate) fn step<'a>(
+        &'a mut self,
+        input: &'a mut [u8],
+        bounds: Bounds,
+    ) -> Result<DecodeStep<'a>, CloseCode> {
+        let Some(header) = self.header(input, bounds)? else { return Ok(DecodeStep::Incomplete) };
         let end = header.start + header.len;
-        let Some(payload) = input.get_mut(header.start..end) else { return Ok(Step::Incomplete) };
+        let Some(payload) = input.get_mut(header.start..end) else { return Ok(DecodeStep::Incomplete) };
         unmask(payload, header.mask);
         match header.opcode {
-            PING => Ok(Step::Message(end, Message::Ping(payload))),
-            PONG => Ok(Step::Message(end, Message::Pong)),
-            CLOSE => check_close(payload).map(|()| Step::Message(end, Message::Close)),
-            opcode if header.fin && self.fragments.is_none() => {
-                Ok(Step::Message(end, whole(opcode, payload)?))
+            PING => Ok(DecodeStep::Message(end, Message::Ping(payload))),
+            PONG => Ok(DecodeStep::Message(end, Message::Pong)),
+            CLOSE => check_close(payload).map(|()| DecodeStep::Message(end, Message::Close)),
+            opcode if header.is_final && self.fragments.is_none() => {
+                Ok(DecodeStep::Message(end, complete_message(opcode, payload)?))
             }
             opcode => self.fragment(&header, opcode, payload, end, bounds),
         }
@@ -164,7 +168,7 @@ impl Decoder {
         payload: &[u8],
         end: usize,
         bounds: Bounds,
-    ) -> Result<Step<'a>, CloseCode> {
+    ) -> Result<DecodeStep<'a>, CloseCode> {
         let first = || Box::new(Fragments { opcode, count: 0, payload: Vec::new() });
         let fragments = self.fragments.get_or_insert_with(first);
         fragments.count += 1;
@@ -172,17 +176,18 @@ impl Decoder {
             return Err(CloseCode::Policy);
         }
         fragments.payload.extend_from_slice(payload);
-        if !header.fin {
-            return Ok(Step::Fragment(end));
+        if !header.is_final {
+            return Ok(DecodeStep::Fragment(end));
         }
         // The returned message borrows this buffer, so the buffer stays until it is released or the next message starts.
         fragments.count = 0;
-        whole(fragments.opcode, &fragments.payload).map(|message| Step::Message(end, message))
+        complete_message(fragments.opcode, &fragments.payload)
+            .map(|message| DecodeStep::Message(end, message))
     }
 
     /// Reads and checks a frame's header; `None` while it is incomplete.
     fn header(&mut self, input: &[u8], bounds: Bounds) -> Result<Option<Header>, CloseCode> {
-        self.release();
+        self.free_memory();
         let [first, second, rest @ ..] = input else { return Ok(None) };
         let (fin, opcode, short) = (first & FIN != 0, first & 0x0F, second & !MASKED);
         // No extension is negotiated, so no RSV bit means anything (RFC 6455 section 5.2); a client masks
@@ -213,11 +218,11 @@ impl Decoder {
         }
         let [a, b, c, d, ..] = mask else { return Ok(None) };
         let start = input.len() - mask.len() + 4;
-        Ok(Some(Header { fin, opcode, mask: [*a, *b, *c, *d], start, len: len as usize }))
+        Ok(Some(Header { is_final: fin, opcode, mask: [*a, *b, *c, *d], start, len: len as usize }))
     }
 }
 
-fn whole(opcode: u8, payload: &[u8]) -> Result<Message<'_>, CloseCode> {
+fn complete_message(opcode: u8, payload: &[u8]) -> Result<Message<'_>, CloseCode> {
     if opcode == BINARY {
         return Ok(Message::Binary(payload));
     }

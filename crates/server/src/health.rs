@@ -49,7 +49,7 @@ enum Step {
 
 impl Report {
     /// Whether the report and the store still agree on whether writes succeed.
-    fn agrees(&self, store: &SharedStore) -> bool {
+    fn fits_store_state(&self, store: &SharedStore) -> bool {
         matches!(self.write, Step::Milliseconds(_)) == store.write_fault().is_none()
     }
 }
@@ -59,7 +59,9 @@ impl Health {
     pub(crate) async fn report(&self, store: &SharedStore, bus: Option<&dyn Bus>) -> Report {
         let mut last = self.0.lock().await;
         match &*last {
-            Some((at, report)) if at.elapsed() < REPORT_TTL && report.agrees(store) => report.clone(),
+            Some((at, report)) if at.elapsed() < REPORT_TTL && report.fits_store_state(store) => {
+                report.clone()
+            }
             _ => {
                 let report = probe(store, bus).await;
                 *last = Some((Instant::now(), report.clone()));

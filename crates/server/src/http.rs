@@ -41,7 +41,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/{command}", post(api::command))
         .route("/livez", get(probes::live))
         .route("/readyz", get(probes::ready))
-        .fallback(get(assets::file).fallback(assets::not_get))
+        .fallback(get(assets::file).fallback(assets::reject_method))
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(from_fn_with_state(services.clone(), guard::check))
         .layer(from_fn(request_span::enter))

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustc_hash::FxHashMap;
 use switchboard_protocol::ErrorCode;
 
-use crate::limiter::Payer;
+use crate::limiter::RateOwner;
 use switchboard_store::refusal::Refusal;
 
 /// The `retry_after` of a refused request, in milliseconds. Most requests in flight are answered much sooner.
@@ -14,18 +14,18 @@ const RETRY_MS: u64 = 1_000;
 
 /// How many requests of each user and API key are in flight.
 #[derive(Debug, Default)]
-pub(crate) struct InFlight(Mutex<FxHashMap<Payer, u32>>);
+pub(crate) struct InFlight(Mutex<FxHashMap<RateOwner, u32>>);
 
 /// Counts one request as in flight until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     in_flight: Arc<InFlight>,
-    payer: Payer,
+    payer: RateOwner,
 }
 
 impl InFlight {
     /// Counts one more request, or refuses it if `most` requests of the payer are in flight. 0 is no limit.
-    pub(crate) fn begin(self: &Arc<Self>, payer: Payer, most: u32) -> Result<Permit, Refusal> {
+    pub(crate) fn begin(self: &Arc<Self>, payer: RateOwner, most: u32) -> Result<Permit, Refusal> {
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(payer.clone()).or_default();
         if most > 0 && *count >= most {
@@ -59,14 +59,14 @@ mod tests {
     use switchboard_protocol::UserId;
 
     #[test]
-    fn a_user_has_so_many_at_a_time_and_others_have_theirs() {
+    fn requests_in_flight_are_limited_per_user() {
         let in_flight = Arc::new(InFlight::default());
-        let alice = || Payer::User(UserId::parse("alice").expect("an id"));
+        let alice = || RateOwner::User(UserId::parse("alice").expect("an id"));
         let first = in_flight.begin(alice(), 2).expect("one");
         let second = in_flight.begin(alice(), 2).expect("two");
         let refusal = in_flight.begin(alice(), 2).expect_err("three");
         assert_eq!((refusal.code, refusal.retry_after), (ErrorCode::RateLimited, Some(RETRY_MS)));
-        let key = in_flight.begin(Payer::Key([0; 32]), 2).expect("a key's");
+        let key = in_flight.begin(RateOwner::Key([0; 32]), 2).expect("a key's");
         drop(first);
         let third = in_flight.begin(alice(), 2).expect("one has ended");
         drop((second, third, key));

@@ -140,7 +140,7 @@ impl Server {
         let Opened { store, batches, cluster } = open(&config, &clock, &metrics, &tasks).await?;
         let coalesce_from = router::COALESCE_FROM_USERS;
         let parts = Parts { authenticator, store, batches, metrics, clock, coalesce_from, cluster, tasks };
-        let (mut server, services) = Self::without_doors(config, parts);
+        let (mut server, services) = Self::without_listeners(config, parts);
         if let Some(operators) = operators {
             server.serve_operators(operators, services.clone())?;
         }
@@ -149,7 +149,7 @@ impl Server {
     }
 
     /// Makes a server without listeners: the router, and the services that sessions share.
-    fn without_doors(config: Config, parts: Parts) -> (Self, Arc<Services>) {
+    fn without_listeners(config: Config, parts: Parts) -> (Self, Arc<Services>) {
         let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
         let Parts { authenticator, store, batches, metrics, clock, coalesce_from, cluster, tasks } = parts;
         let limits = Arc::new(config.limits);
@@ -160,7 +160,7 @@ impl Server {
             clock: clock.clone(),
             limits: limits.clone(),
             grace: config.presence_grace,
-            spread: u64::try_from(config.reconnect_spread.as_millis()).unwrap_or(u64::MAX),
+            reconnect_spread_ms: u64::try_from(config.reconnect_spread.as_millis()).unwrap_or(u64::MAX),
             coalesce_from,
             cluster,
         });
@@ -188,7 +188,7 @@ impl Server {
             tasks: tasks.clone(),
         });
         tasks.spawn_critical("sweep", sweep(services.clone()));
-        let operators = Operators { address: None, tasks: tasks.outliving() };
+        let operators = Operators { address: None, tasks: tasks.new_later_set() };
         (Self { tasks, router: handle, deadline: config.shutdown_deadline, operators }, services)
     }
 
@@ -211,7 +211,7 @@ impl Server {
     }
 
     /// Returns when the router answers. A supervisor should restart a server whose router does not.
-    pub async fn answers(&self) {
+    pub async fn wait_for_router(&self) {
         self.router.ping().await;
     }
 
@@ -285,7 +285,7 @@ async fn open(
         strangers,
         clock,
         metrics: metrics.commits.clone(),
-        abilities: postgres::Abilities::default(),
+        capabilities: postgres::Capabilities::default(),
     };
     let (store, batches) = tokio::task::spawn_blocking(|| PostgresStore::open(settings)).await??;
     let store = Arc::new(store);
@@ -337,13 +337,13 @@ async fn sweep(services: Arc<Services>) {
     loop {
         tokio::select! {
             biased;
-            () = tokio::time::sleep(limiter::SWEEP) => {
+            () = tokio::time::sleep(limiter::SWEEP_INTERVAL) => {
                 services.limiter.sweep();
                 services.denials.flush();
-                if let Some(suppressed) = services.closed_lines.overdue() {
+                if let Some(suppressed) = services.closed_lines.take_unlogged() {
                     tracing::info!(suppressed, "more connections closed");
                 }
-                if let Some(suppressed) = services.slow_consumer_lines.overdue() {
+                if let Some(suppressed) = services.slow_consumer_lines.take_unlogged() {
                     tracing::warn!(suppressed, "more slow consumers");
                 }
             }

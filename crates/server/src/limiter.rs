@@ -9,10 +9,10 @@ use switchboard_store::bucket::{Bucket, Buckets, Rate};
 use switchboard_store::refusal::Refusal;
 
 /// The capacity of a bucket, in seconds of its rate. A client that reconnects sends several commands at once.
-const BURST: u32 = 5;
+const BURST_SECONDS: u32 = 5;
 
 /// How often the buckets of inactive users are dropped.
-pub(crate) const SWEEP: Duration = Duration::from_secs(60);
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The shortest time between two `typing` signals of a user in a conversation. A signal is valid for 5 s, so a repeat within a
 /// second adds nothing, but costs a copy for every member.
@@ -20,7 +20,7 @@ const TYPING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The payer whose rate a command counts against.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Payer {
+pub(crate) enum RateOwner {
     /// A user, over a connection or by a token.
     User(UserId),
     /// A back end, by the hash of its API key. It acts for many users, so the rate of one user does not apply.
@@ -79,13 +79,13 @@ pub(crate) struct Limiter {
     /// Limits all writes and signals of back ends.
     keys: Option<Buckets<[u8; 32]>>,
     /// Limits repeated `typing` signals of a user in a conversation. This applies even if `limits` has no rate for them.
-    typists: Buckets<(UserId, ConversationId)>,
+    typing_signals: Buckets<(UserId, ConversationId)>,
 }
 
 impl Limiter {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let users = || Rate::per_second(limits.sends_per_user, BURST).map(Buckets::new);
-        let per_connection = |rate| Rate::per_second(rate, BURST);
+        let users = || Rate::per_second(limits.sends_per_user, BURST_SECONDS).map(Buckets::new);
+        let per_connection = |rate| Rate::per_second(rate, BURST_SECONDS);
         Self {
             connections: ConnectionRates {
                 sends: per_connection(limits.sends_per_connection),
@@ -93,53 +93,53 @@ impl Limiter {
             },
             sends: users(),
             typing: users(),
-            cursors: Rate::per_second(limits.cursors_per_user, BURST).map(Buckets::new),
-            watched: Rate::per_second(limits.watched_per_user, BURST).map(Buckets::new),
-            keys: Rate::per_second(limits.sends_per_key, BURST).map(Buckets::new),
-            typists: Buckets::new(Rate::new(TYPING_INTERVAL, 1)),
+            cursors: Rate::per_second(limits.cursors_per_user, BURST_SECONDS).map(Buckets::new),
+            watched: Rate::per_second(limits.watched_per_user, BURST_SECONDS).map(Buckets::new),
+            keys: Rate::per_second(limits.sends_per_key, BURST_SECONDS).map(Buckets::new),
+            typing_signals: Buckets::new(Rate::new(TYPING_INTERVAL, 1)),
         }
     }
 
     /// The rates of each connection.
-    pub(crate) fn of_connections(&self) -> &ConnectionRates {
+    pub(crate) fn connection_rates(&self) -> &ConnectionRates {
         &self.connections
     }
 
     /// Counts a command that stores, which costs `price` sends, over the WebSocket or HTTP.
-    pub(crate) fn check_send(&self, payer: &Payer, price: u32) -> Result<(), Refusal> {
+    pub(crate) fn check_send(&self, payer: &RateOwner, price: u32) -> Result<(), Refusal> {
         match payer {
-            Payer::User(user) => take(self.sends.as_ref(), user, price),
-            Payer::Key(key) => take(self.keys.as_ref(), key, price),
-            Payer::Nobody => Ok(()),
+            RateOwner::User(user) => take_tokens(self.sends.as_ref(), user, price),
+            RateOwner::Key(key) => take_tokens(self.keys.as_ref(), key, price),
+            RateOwner::Nobody => Ok(()),
         }
     }
 
     /// Counts a `typing` command over the WebSocket or HTTP.
-    pub(crate) fn check_typing(&self, payer: &Payer) -> Result<(), Refusal> {
+    pub(crate) fn check_typing(&self, payer: &RateOwner) -> Result<(), Refusal> {
         match payer {
-            Payer::User(user) => take(self.typing.as_ref(), user, 1),
-            Payer::Key(key) => take(self.keys.as_ref(), key, 1),
-            Payer::Nobody => Ok(()),
+            RateOwner::User(user) => take_tokens(self.typing.as_ref(), user, 1),
+            RateOwner::Key(key) => take_tokens(self.keys.as_ref(), key, 1),
+            RateOwner::Nobody => Ok(()),
         }
     }
 
     /// Counts a cursor command over the WebSocket or HTTP.
-    pub(crate) fn check_cursor(&self, payer: &Payer) -> Result<(), Refusal> {
+    pub(crate) fn check_cursor(&self, payer: &RateOwner) -> Result<(), Refusal> {
         match payer {
-            Payer::User(user) => take(self.cursors.as_ref(), user, 1),
-            Payer::Key(key) => take(self.keys.as_ref(), key, 1),
-            Payer::Nobody => Ok(()),
+            RateOwner::User(user) => take_tokens(self.cursors.as_ref(), user, 1),
+            RateOwner::Key(key) => take_tokens(self.keys.as_ref(), key, 1),
+            RateOwner::Nobody => Ok(()),
         }
     }
 
     /// Counts the users whom one of `user`'s connections names in a `watch`.
     pub(crate) fn check_watch(&self, user: &UserId, named: usize) -> Result<(), Refusal> {
-        take(self.watched.as_ref(), user, u32::try_from(named).unwrap_or(u32::MAX))
+        take_tokens(self.watched.as_ref(), user, u32::try_from(named).unwrap_or(u32::MAX))
     }
 
     /// Whether to signal that `user` is typing. `false` if a signal was sent less than [`TYPING_INTERVAL`] ago.
-    pub(crate) fn is_news(&self, user: &UserId, conversation: &ConversationId) -> bool {
-        self.typists.take(&(user.clone(), conversation.clone()), 1).is_ok()
+    pub(crate) fn is_new_typing(&self, user: &UserId, conversation: &ConversationId) -> bool {
+        self.typing_signals.take(&(user.clone(), conversation.clone()), 1).is_ok()
     }
 
     /// Drops the buckets that are full again, because a new bucket would be the same.
@@ -150,11 +150,11 @@ impl Limiter {
         if let Some(keys) = &self.keys {
             keys.sweep();
         }
-        self.typists.sweep();
+        self.typing_signals.sweep();
     }
 }
 
-fn take<K: std::hash::Hash + Eq + Clone>(
+fn take_tokens<K: std::hash::Hash + Eq + Clone>(
     buckets: Option<&Buckets<K>>,
     key: &K,
     price: u32,
@@ -167,15 +167,15 @@ mod tests {
     use super::*;
     use switchboard_protocol::ErrorCode;
 
-    fn alice() -> Payer {
-        Payer::User(UserId::parse("alice").expect("id"))
+    fn alice() -> RateOwner {
+        RateOwner::User(UserId::parse("alice").expect("id"))
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_allowed_and_what_follows_is_told_to_wait() {
         let limits = Limits { sends_per_connection: 2, ..Limits::default() };
         let (limiter, mut connection) = (Limiter::new(&limits), ConnectionLimiter::new());
-        let check = |_| connection.check_send(limiter.of_connections()).err();
+        let check = |_| connection.check_send(limiter.connection_rates()).err();
         let refused: Vec<_> = (0..11).filter_map(check).collect();
         assert_eq!(refused.len(), 1, "2 a second, 5 seconds' worth at once");
         assert_eq!(refused[0].code, ErrorCode::RateLimited);
@@ -186,17 +186,17 @@ mod tests {
     fn zero_is_no_limit() {
         let limiter = Limiter::new(&Limits::default().without_rates());
         assert!((0..10_000).all(|_| limiter.check_send(&alice(), 1_001).is_ok()));
-        assert!((0..10_000).all(|_| limiter.check_send(&Payer::Key([1; 32]), 1_001).is_ok()));
+        assert!((0..10_000).all(|_| limiter.check_send(&RateOwner::Key([1; 32]), 1_001).is_ok()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_key_has_a_rate_of_its_own() {
         let limits = Limits { sends_per_key: 10, sends_per_user: 1, ..Limits::default() };
         let limiter = Limiter::new(&limits);
-        let stored = |payer: &Payer| (0..100).filter(|_| limiter.check_send(payer, 1).is_ok()).count();
+        let stored = |payer: &RateOwner| (0..100).filter(|_| limiter.check_send(payer, 1).is_ok()).count();
         assert_eq!(stored(&alice()), 5);
-        assert_eq!(stored(&Payer::Key([1; 32])), 50);
-        assert_eq!(stored(&Payer::Key([2; 32])), 50, "another key");
-        assert_eq!(stored(&Payer::Nobody), 100);
+        assert_eq!(stored(&RateOwner::Key([1; 32])), 50);
+        assert_eq!(stored(&RateOwner::Key([2; 32])), 50, "another key");
+        assert_eq!(stored(&RateOwner::Nobody), 100);
     }
 }

@@ -103,7 +103,13 @@ impl Log {
     fn to(out: impl Write + Send + 'static, format: LogFormat) -> anyhow::Result<Self> {
         let (queue, messages) = crossbeam_channel::bounded(MAX_QUEUED_LINES);
         let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let writer = Writer { out, messages, queued_bytes: queued_bytes.clone(), torn: false, reported: 0 };
+        let writer = LineWriter {
+            out,
+            messages,
+            queued_bytes: queued_bytes.clone(),
+            has_partial_line: false,
+            reported_drops: 0,
+        };
         std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
         Ok(Self { queue, queued_bytes, format })
     }
@@ -154,17 +160,17 @@ impl<'a> MakeWriter<'a> for Log {
 }
 
 /// The state of the thread that writes the lines.
-struct Writer<W> {
+struct LineWriter<W> {
     out: W,
     messages: Receiver<Message>,
     queued_bytes: Arc<AtomicUsize>,
     /// Whether only a part of the last line was written.
-    torn: bool,
+    has_partial_line: bool,
     /// How many dropped lines the log has reported.
-    reported: u64,
+    reported_drops: u64,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Write> LineWriter<W> {
     fn run(mut self) {
         while let Ok(message) = self.messages.recv() {
             let Message::Line(line) = message else { continue };
@@ -178,7 +184,7 @@ impl<W: Write> Writer<W> {
     }
 
     fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if self.torn {
+        if self.has_partial_line {
             self.write_all(b"\n")?;
         }
         self.write_all(line)
@@ -189,24 +195,24 @@ impl<W: Write> Writer<W> {
             match self.out.write(bytes) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(written) => {
-                    self.torn = true;
+                    self.has_partial_line = true;
                     bytes = &bytes[written..];
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => wait(WRITE_RETRY_INTERVAL),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(WRITE_RETRY_INTERVAL),
                 Err(error) => return Err(error),
             }
         }
-        self.torn = false;
+        self.has_partial_line = false;
         Ok(())
     }
 
     /// Logs how many lines were dropped, once lines can be written again.
     fn report(&mut self) {
         let dropped = DROPPED.get();
-        let lines = dropped - self.reported;
+        let lines = dropped - self.reported_drops;
         if lines > 0 {
-            self.reported = dropped;
+            self.reported_drops = dropped;
             tracing::warn!(
                 lines,
                 "lines of this log were dropped: they could not be written, or not in time"
@@ -216,7 +222,7 @@ impl<W: Write> Writer<W> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the thread of the log has nothing else to do")]
-fn wait(pause: Duration) {
+fn sleep(pause: Duration) {
     std::thread::sleep(pause);
 }
 
@@ -244,9 +250,9 @@ mod tests {
 
     /// A disk that becomes full: it takes a part of a line, then each write fails.
     #[derive(Clone, Default)]
-    struct Disk(Arc<Mutex<(Vec<u8>, bool)>>);
+    struct FullDisk(Arc<Mutex<(Vec<u8>, bool)>>);
 
-    impl Write for Disk {
+    impl Write for FullDisk {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let (written, full) = &mut *self.0.lock().expect("nobody panicked");
             if !*full {
@@ -280,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_line_that_cannot_be_written_is_counted_and_the_next_one_begins_a_line() {
-        let (disk, before) = (Disk::default(), DROPPED.get());
+        let (disk, before) = (FullDisk::default(), DROPPED.get());
         let log = Log::to(disk.clone(), LogFormat::Text).expect("a thread");
         (&log).write_all(b"one\n").expect("queued");
         log.flush();
@@ -295,9 +301,9 @@ mod tests {
     }
 
     /// A pipe that no process reads: each write blocks.
-    struct Blocked(Receiver<()>);
+    struct BlockedPipe(Receiver<()>);
 
-    impl Write for Blocked {
+    impl Write for BlockedPipe {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let _ = self.0.recv();
             Ok(bytes.len())
@@ -311,7 +317,7 @@ mod tests {
     #[test]
     fn a_pipe_that_nobody_reads_delays_nobody_and_takes_bounded_memory() {
         let (_unread, reader) = crossbeam_channel::bounded(0);
-        let log = Log::to(Blocked(reader), LogFormat::Text).expect("a thread");
+        let log = Log::to(BlockedPipe(reader), LogFormat::Text).expect("a thread");
         let (line, before) = (vec![b'x'; 1_024], DROPPED.get());
         for _ in 0..2 * MAX_QUEUED_BYTES / line.len() {
             (&log).write_all(&line).expect("queued or dropped");

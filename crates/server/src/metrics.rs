@@ -220,24 +220,24 @@ impl Metrics {
     }
 
     /// Records how long an event waited to be written to a connection after it was stored.
-    pub(crate) fn delivery(&self, took: Duration) {
+    pub(crate) fn observe_delivery(&self, took: Duration) {
         self.delivery_seconds.observe(took.as_secs_f64());
     }
 
     /// Exports the counter of a denial reason as zero.
-    pub(crate) fn add_denial(&self, reason: &'static str) {
+    pub(crate) fn add_denial_reason(&self, reason: &'static str) {
         drop(self.denied.get_or_create(&ReasonLabels { reason }));
     }
 
-    pub(crate) fn denied(&self, reason: &'static str) {
+    pub(crate) fn count_denied(&self, reason: &'static str) {
         self.denied.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    pub(crate) fn dropped(&self, reason: Drop) {
+    pub(crate) fn count_dropped(&self, reason: Drop) {
         self.dropped.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
     }
 
-    pub(crate) fn refused(&self, code: ErrorCode) {
+    pub(crate) fn count_refused(&self, code: ErrorCode) {
         self.refused.get_or_create(&RefusedLabels { code: code.as_str() }).inc();
     }
 

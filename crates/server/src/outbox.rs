@@ -24,7 +24,7 @@ use uuid::Uuid;
 pub(crate) use self::lags::Lag;
 use self::lags::Lags;
 use crate::metrics::{Drop, Metrics};
-use switchboard_store::origin::{Connection, Numbers, SessionOrigin, WriteEpoch};
+use switchboard_store::origin::{Numbers, OriginConnection, SessionOrigin, WriteEpoch};
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
 
@@ -38,7 +38,7 @@ const MAX_PENDING_OWN_EVENTS: usize = 1_024;
 /// How long the hold lasts: after a write without a number was refused, later writes of the connection without a number are
 /// refused, too. Most writes that the client had sent after the refused one arrive within this time. They must not be stored,
 /// because the client will send the refused one again, and it would then come after them.
-const HOLD: Duration = Duration::from_secs(1);
+const HOLD_DURATION: Duration = Duration::from_secs(1);
 
 /// A stored event, which may wait with others of its conversation before it is queued for the sessions.
 #[derive(Debug)]
@@ -80,7 +80,7 @@ pub(crate) struct Queued {
 
 impl Queued {
     /// One frame that is no live event.
-    fn one(frame: Bytes) -> Self {
+    fn single(frame: Bytes) -> Self {
         Self { frame, frames: 1, stored: None }
     }
 }
@@ -90,7 +90,7 @@ impl Queued {
 pub(crate) struct Outbox {
     /// The connection's id, which its client receives and which is in the log lines.
     id: Uuid,
-    inner: Mutex<Inner>,
+    inner: Mutex<Queue>,
     /// Counts the writes without a number that the store's writer has rejected. Only that thread changes it.
     rejected: AtomicU64,
     /// The highest number of a write that is stored. Only the store's writer changes it.
@@ -108,7 +108,7 @@ pub(crate) struct Outbox {
 type PendingOwnEvents = BTreeSet<(ConversationKey, Seq)>;
 
 #[derive(Debug, Default)]
-struct Inner {
+struct Queue {
     frames: VecDeque<Queued>,
     /// Bytes in `frames` and in the frames that the session has taken but not written.
     bytes: usize,
@@ -131,20 +131,20 @@ struct Inner {
     hold: Option<(Instant, ErrorCode)>,
     waker: Option<Waker>,
     /// Whether the waker was called since the session last registered it.
-    woken: bool,
+    is_woken: bool,
     /// Why the router has queued the refusal of a write since the session last woke.
     refused: Option<ErrorCode>,
 }
 
 /// The state of the outbox that a session checks when it wakes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct State {
+pub(crate) struct OutboxState {
     /// Bytes in the queue.
     pub(crate) bytes: usize,
     /// How many writes have no outcome yet.
     pub(crate) in_flight: u32,
     /// Whether the connection has missed events that its session must read from the log.
-    pub(crate) behind: bool,
+    pub(crate) has_lag: bool,
     /// The code to close the connection with once everything is written.
     pub(crate) closing: Option<CloseCode>,
     /// Why a write was refused since the session last woke.
@@ -173,7 +173,7 @@ impl Outbox {
         self.id
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
         // A poisoned lock is no problem: no code panics between two changes of the state that belong together.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -188,7 +188,7 @@ impl Outbox {
             inner.frames.reserve(events.len());
         }
         for event in events {
-            let own = inner.remove_pending_own(conversation, event.seq) || self.sent(event);
+            let own = inner.remove_pending_own(conversation, event.seq) || self.is_own(event);
             if inner.too_far_behind {
                 continue;
             }
@@ -207,7 +207,7 @@ impl Outbox {
                     fell_behind = true;
                 }
                 None => {
-                    inner.queue(Queued { stored: Some(event.stored), ..Queued::one(event.frame.clone()) });
+                    inner.queue(Queued { stored: Some(event.stored), ..Queued::single(event.frame.clone()) });
                     queued += 1;
                 }
             }
@@ -231,7 +231,7 @@ impl Outbox {
             && inner.pending_own.is_none()
             && !inner.too_far_behind
             && inner.bytes + joined.len() <= self.limit as usize
-            && !events.iter().any(|event| self.sent(event));
+            && !events.iter().any(|event| self.is_own(event));
         if !receives_all {
             std::mem::drop(inner);
             return self.push_events(conversation, events);
@@ -242,7 +242,7 @@ impl Outbox {
     }
 
     /// Whether this connection sent an event.
-    fn sent(&self, event: &CoalescedEvent) -> bool {
+    fn is_own(&self, event: &CoalescedEvent) -> bool {
         event.own.as_ref().is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), self))
     }
 
@@ -260,15 +260,15 @@ impl Outbox {
     pub(crate) fn push_signal(&self, frame: &Bytes) {
         let mut inner = self.lock();
         if inner.bytes + frame.len() > self.limit as usize {
-            self.metrics.dropped(Drop::SignalQueueFull);
+            self.metrics.count_dropped(Drop::SignalQueueFull);
         } else {
-            inner.push(Queued::one(frame.clone()));
+            inner.push(Queued::single(frame.clone()));
         }
     }
 
     /// Queues a reply, even if the queue is full. Replies are bounded, because a session reads no commands while its queue is full.
     pub(crate) fn push_reply(&self, frame: Bytes) {
-        self.lock().push(Queued::one(frame));
+        self.lock().push(Queued::single(frame));
     }
 
     /// Queues a pong; it replaces one that has not been written yet.
@@ -287,7 +287,7 @@ impl Outbox {
     pub(crate) fn push_outcome(&self, frame: Bytes) {
         let mut inner = self.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
-        inner.push(Queued::one(frame));
+        inner.push(Queued::single(frame));
     }
 
     /// Queues the refusal of a write without a number that the store's writer rejected. For a while, later such writes are refused,
@@ -297,7 +297,7 @@ impl Outbox {
         inner.in_flight = inner.in_flight.saturating_sub(1);
         inner.rejections_queued += 1;
         inner.hold(ErrorCode::Unavailable);
-        inner.push(Queued::one(frame));
+        inner.push(Queued::single(frame));
     }
 
     /// Returns the write epoch for a write without a number that is submitted now. A later rejection makes the epoch stale.
@@ -359,9 +359,9 @@ impl Outbox {
     }
 
     /// Registers the waker and returns the state, under one lock so that no change between the two is missed.
-    pub(crate) fn watch(&self, waker: &Waker) -> State {
+    pub(crate) fn watch(&self, waker: &Waker) -> OutboxState {
         let mut inner = self.lock();
-        inner.woken = false;
+        inner.is_woken = false;
         if !inner.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
             inner.waker = Some(waker.clone());
         }
@@ -371,7 +371,7 @@ impl Outbox {
     }
 
     /// The current state of the queue.
-    pub(crate) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> OutboxState {
         self.lock().state()
     }
 
@@ -383,7 +383,7 @@ impl Outbox {
         if let Some(frame) = inner.pong.take() {
             // A pong goes first, "as soon as is practical" (RFC 6455 section 5.5.2).
             inner.bytes += frame.len();
-            inner.frames.push_front(Queued::one(frame));
+            inner.frames.push_front(Queued::single(frame));
         }
         // While the connection is busy, two small buffers are swapped. An idle connection keeps one of them, here.
         if !inner.frames.is_empty() || inner.frames.capacity() == 0 {
@@ -410,12 +410,12 @@ impl Outbox {
     }
 }
 
-impl Connection for Outbox {
+impl OriginConnection for Outbox {
     fn is_stale(&self, epoch: WriteEpoch) -> bool {
         self.rejected.load(Ordering::Relaxed) != epoch.0
     }
 
-    fn reject_write(&self) {
+    fn count_rejected_write(&self) {
         self.rejected.fetch_add(1, Ordering::Release);
     }
 
@@ -430,11 +430,11 @@ impl Connection for Outbox {
     }
 }
 
-impl Inner {
+impl Queue {
     /// Begins a hold (a pause of writes after a refusal), unless one has begun and not ended.
     fn hold(&mut self, code: ErrorCode) {
         if self.held().is_none() {
-            self.hold = Some((Instant::now() + HOLD, code));
+            self.hold = Some((Instant::now() + HOLD_DURATION, code));
         }
     }
 
@@ -456,11 +456,11 @@ impl Inner {
         }
     }
 
-    fn state(&self) -> State {
-        State {
+    fn state(&self) -> OutboxState {
+        OutboxState {
             bytes: self.bytes,
             in_flight: self.in_flight,
-            behind: self.lags.is_some(),
+            has_lag: self.lags.is_some(),
             closing: self.closing,
             refused: self.refused,
         }
@@ -485,9 +485,9 @@ impl Inner {
     }
 
     fn wake(&mut self) {
-        if let Some(waker) = self.waker.as_ref().filter(|_| !self.woken) {
+        if let Some(waker) = self.waker.as_ref().filter(|_| !self.is_woken) {
             waker.wake_by_ref();
-            self.woken = true;
+            self.is_woken = true;
         }
     }
 }

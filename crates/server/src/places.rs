@@ -40,9 +40,9 @@ pub(crate) struct Places {
     /// The most connections from one address; 0 is no limit.
     connections_per_address: u32,
     /// The most connections that have not authenticated.
-    strangers: usize,
+    max_unauthenticated: usize,
     /// The most refused connections that are served at once. Probes on them are answered as usual.
-    refused: usize,
+    max_refused: usize,
     addresses: Arc<Addresses>,
     counts: Mutex<Counts>,
 }
@@ -53,7 +53,7 @@ struct Counts {
     last: u64,
     /// How many admitted connections have not ended, including evicted ones.
     admitted: usize,
-    strangers: Evictable,
+    unauthenticated: Evictable,
     /// How many probes of unauthenticated clients are being answered. Such a client is not evicted before it has its answer.
     probing: usize,
     /// The refused connections that have not sent their request.
@@ -85,12 +85,12 @@ impl Evictable {
     }
 
     /// Protects a connection from eviction from now on. Returns `false` if it has been evicted already.
-    fn keep(&mut self, number: u64) -> bool {
+    fn protect(&mut self, number: u64) -> bool {
         self.waiting.remove(&number);
         !self.evicted.contains(&number)
     }
 
-    fn forget(&mut self, number: u64) {
+    fn remove(&mut self, number: u64) {
         self.waiting.remove(&number);
         self.evicted.remove(&number);
     }
@@ -98,18 +98,18 @@ impl Evictable {
 
 /// Why a connection is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Full {
+pub(crate) enum AdmissionError {
     /// The server has as many connections as it may have, and none that it can evict.
     Server,
     /// The client's address has as many connections as it may have.
     Address,
 }
 
-impl From<Full> for ErrorCode {
-    fn from(full: Full) -> Self {
+impl From<AdmissionError> for ErrorCode {
+    fn from(full: AdmissionError) -> Self {
         match full {
-            Full::Server => Self::Unavailable,
-            Full::Address => Self::RateLimited,
+            AdmissionError::Server => Self::Unavailable,
+            AdmissionError::Address => Self::RateLimited,
         }
     }
 }
@@ -120,8 +120,8 @@ impl Places {
         Arc::new(Self {
             connections: limits.connections as usize,
             connections_per_address: limits.connections_per_address,
-            strangers: limits.max_unauthenticated() as usize,
-            refused: refused_places(limits.connections),
+            max_unauthenticated: limits.max_unauthenticated() as usize,
+            max_refused: refused_places(limits.connections),
             addresses: Arc::default(),
             counts: Mutex::default(),
         })
@@ -133,26 +133,29 @@ impl Places {
 
     /// Admits a new connection. Returns its place, and whether the oldest unauthenticated connection was evicted for it. `address`
     /// is `None` for a connection of a proxy, which counts for no address until the proxy has named the client.
-    pub(crate) fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<(Arc<Place>, bool), Full> {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        address: Option<IpAddr>,
+    ) -> Result<(Arc<Place>, bool), AdmissionError> {
         let of_address = OnceLock::new();
         if let Some(address) = address {
             let _ = of_address.set(self.enter_address(address)?);
         }
         let mut counts = self.counts();
-        let full = counts.admitted - counts.strangers.evicted.len() >= self.connections;
-        let crowded = full || counts.strangers.waiting.len() >= self.strangers;
-        if crowded && !counts.strangers.evict_oldest() {
-            return Err(Full::Server);
+        let full = counts.admitted - counts.unauthenticated.evicted.len() >= self.connections;
+        let crowded = full || counts.unauthenticated.waiting.len() >= self.max_unauthenticated;
+        if crowded && !counts.unauthenticated.evict_oldest() {
+            return Err(AdmissionError::Server);
         }
         counts.admitted += 1;
-        let (number, evicted) = counts.number();
-        counts.strangers.waiting.insert(number, evicted.clone());
+        let (number, evicted) = counts.next_number();
+        counts.unauthenticated.waiting.insert(number, evicted.clone());
         drop(counts);
         Ok((Arc::new(Place { places: self.clone(), of_address, number, evicted }), crowded))
     }
 
-    fn enter_address(&self, address: IpAddr) -> Result<AddressPlace, Full> {
-        self.addresses.take(address, self.connections_per_address).ok_or(Full::Address)
+    fn enter_address(&self, address: IpAddr) -> Result<AddressPlace, AdmissionError> {
+        self.addresses.take(address, self.connections_per_address).ok_or(AdmissionError::Address)
     }
 
     /// Takes a place for a connection that is refused, so that it can be answered. If too many are being served, evicts the oldest
@@ -160,10 +163,10 @@ impl Places {
     pub(crate) fn refuse(self: &Arc<Self>) -> Option<RefusedPlace> {
         let mut counts = self.counts();
         let taken = counts.answering + counts.refused.waiting.len();
-        if taken >= self.refused && !counts.refused.evict_oldest() {
+        if taken >= self.max_refused && !counts.refused.evict_oldest() {
             return None;
         }
-        let (number, evicted) = counts.number();
+        let (number, evicted) = counts.next_number();
         counts.refused.waiting.insert(number, evicted.clone());
         drop(counts);
         Some(RefusedPlace { places: self.clone(), number, evicted, answering: AtomicBool::new(false) })
@@ -171,14 +174,14 @@ impl Places {
 
     /// Evicts at most `most` of the oldest unauthenticated connections, to free their file descriptors. Returns how many it has
     /// evicted.
-    pub(crate) fn evict_strangers(&self, most: usize) -> usize {
+    pub(crate) fn evict_unauthenticated(&self, most: usize) -> usize {
         let mut counts = self.counts();
-        (0..most).take_while(|_| counts.strangers.evict_oldest()).count()
+        (0..most).take_while(|_| counts.unauthenticated.evict_oldest()).count()
     }
 }
 
 impl Counts {
-    fn number(&mut self) -> (u64, Arc<Notify>) {
+    fn next_number(&mut self) -> (u64, Arc<Notify>) {
         self.last += 1;
         (self.last, Arc::default())
     }
@@ -196,7 +199,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// Counts the connection for the address of its client, unless it already counts for an address.
-    pub(crate) fn count(&self, address: IpAddr) -> Result<(), Full> {
+    pub(crate) fn count_for_address(&self, address: IpAddr) -> Result<(), AdmissionError> {
         if self.of_address.get().is_none() {
             // If two requests on the connection count it at the same time, the second count is dropped here.
             let _ = self.of_address.set(self.places.enter_address(address)?);
@@ -207,19 +210,21 @@ impl Place {
     /// Called when the connection has authenticated: it cannot be evicted any more. Returns `false` if it has been evicted
     /// already.
     pub(crate) fn authenticate(&self) -> bool {
-        self.places.counts().strangers.keep(self.number)
+        self.places.counts().unauthenticated.protect(self.number)
     }
 
     /// Called when a probe has arrived: protects an unauthenticated connection from eviction until the probe is answered. `None`
     /// if too many probes are being answered, or if the connection has authenticated or has been evicted.
-    pub(crate) fn begin_probe(self: &Arc<Self>) -> Option<Probing> {
+    pub(crate) fn begin_probe(self: &Arc<Self>) -> Option<ProbeGuard> {
         let mut counts = self.places.counts();
-        if counts.probing >= self.places.refused || counts.strangers.waiting.remove(&self.number).is_none() {
+        if counts.probing >= self.places.max_refused
+            || counts.unauthenticated.waiting.remove(&self.number).is_none()
+        {
             return None;
         }
         counts.probing += 1;
         drop(counts);
-        Some(Probing(self.clone()))
+        Some(ProbeGuard(self.clone()))
     }
 
     /// Resolves when the connection must end because newer unauthenticated connections need its place.
@@ -230,14 +235,14 @@ impl Place {
 
 /// Protects an unauthenticated connection from eviction until this is dropped, because its probe is being answered.
 #[derive(Debug)]
-pub(crate) struct Probing(Arc<Place>);
+pub(crate) struct ProbeGuard(Arc<Place>);
 
-impl Drop for Probing {
+impl Drop for ProbeGuard {
     fn drop(&mut self) {
         let Place { places, number, evicted, .. } = &*self.0;
         let mut counts = places.counts();
         counts.probing -= 1;
-        counts.strangers.waiting.insert(*number, evicted.clone());
+        counts.unauthenticated.waiting.insert(*number, evicted.clone());
     }
 }
 
@@ -245,7 +250,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut counts = self.places.counts();
         counts.admitted -= 1;
-        counts.strangers.forget(self.number);
+        counts.unauthenticated.remove(self.number);
     }
 }
 
@@ -263,7 +268,7 @@ impl RefusedPlace {
     /// Called when the request has arrived: protects the connection from eviction until it is answered.
     pub(crate) fn begin_answer(&self) {
         let mut counts = self.places.counts();
-        if counts.refused.keep(self.number) && !self.answering.swap(true, Ordering::Relaxed) {
+        if counts.refused.protect(self.number) && !self.answering.swap(true, Ordering::Relaxed) {
             counts.answering += 1;
         }
     }
@@ -277,7 +282,7 @@ impl RefusedPlace {
 impl Drop for RefusedPlace {
     fn drop(&mut self) {
         let mut counts = self.places.counts();
-        counts.refused.forget(self.number);
+        counts.refused.remove(self.number);
         if *self.answering.get_mut() {
             counts.answering -= 1;
         }
@@ -292,14 +297,21 @@ mod tests {
 
     fn places(connections: usize, strangers: usize) -> Arc<Places> {
         let (addresses, counts) = (Arc::default(), Mutex::default());
-        Arc::new(Places { connections, connections_per_address: 1, strangers, refused: 2, addresses, counts })
+        Arc::new(Places {
+            connections,
+            connections_per_address: 1,
+            max_unauthenticated: strangers,
+            max_refused: 2,
+            addresses,
+            counts,
+        })
     }
 
     fn enter(places: &Arc<Places>) -> Arc<Place> {
         places.enter(None).expect("a place").0
     }
 
-    fn is_evicted(place: &Place) -> bool {
+    fn was_evicted(place: &Place) -> bool {
         futures_util::FutureExt::now_or_never(place.evicted()).is_some()
     }
 
@@ -307,13 +319,13 @@ mod tests {
     fn the_newest_stranger_replaces_the_oldest_and_authenticated_ones_stay() {
         let places = places(10, 2);
         let (first, second, third) = (enter(&places), enter(&places), enter(&places));
-        assert!(is_evicted(&first) && !is_evicted(&second));
+        assert!(was_evicted(&first) && !was_evicted(&second));
         assert!(!first.authenticate(), "too late");
         assert!(second.authenticate());
         let fourth = enter(&places);
-        assert!(!is_evicted(&third), "an authenticated connection has left the share");
+        assert!(!was_evicted(&third), "an authenticated connection has left the share");
         enter(&places);
-        assert!(is_evicted(&third) && !is_evicted(&second) && !is_evicted(&fourth));
+        assert!(was_evicted(&third) && !was_evicted(&second) && !was_evicted(&fourth));
     }
 
     #[test]
@@ -322,18 +334,18 @@ mod tests {
         let (user, stranger) = (enter(&places), enter(&places));
         assert!(user.authenticate());
         let newest = enter(&places);
-        assert!(is_evicted(&stranger));
+        assert!(was_evicted(&stranger));
         assert!(newest.authenticate());
-        assert_eq!(places.enter(None).err(), Some(Full::Server));
+        assert_eq!(places.enter(None).err(), Some(AdmissionError::Server));
         // The evicted connection still has its descriptor. Its end frees only its own place.
         drop(stranger);
-        assert_eq!(places.enter(None).err(), Some(Full::Server));
+        assert_eq!(places.enter(None).err(), Some(AdmissionError::Server));
         drop(user);
         drop(enter(&places));
         drop(newest);
         let counts = places.counts();
         assert!(counts.admitted == 0);
-        assert!(counts.strangers.waiting.is_empty() && counts.strangers.evicted.is_empty());
+        assert!(counts.unauthenticated.waiting.is_empty() && counts.unauthenticated.evicted.is_empty());
     }
 
     #[test]
@@ -342,24 +354,24 @@ mod tests {
         let (probe, other) = (enter(&places), enter(&places));
         let probing = probe.begin_probe().expect("a stranger");
         let newest = enter(&places);
-        assert!(is_evicted(&other) && !is_evicted(&probe));
+        assert!(was_evicted(&other) && !was_evicted(&probe));
         drop(probing);
         enter(&places);
-        assert!(is_evicted(&probe) && !is_evicted(&newest), "it is the oldest again");
+        assert!(was_evicted(&probe) && !was_evicted(&newest), "it is the oldest again");
         assert!(newest.authenticate() && newest.begin_probe().is_none());
         drop((probe, other, newest));
-        assert!(places.counts().probing == 0 && places.counts().strangers.waiting.is_empty());
+        assert!(places.counts().probing == 0 && places.counts().unauthenticated.waiting.is_empty());
     }
 
     #[test]
     fn a_connection_counts_for_its_client_once_that_is_known() {
         let places = places(10, 10);
         let (first, second) = (enter(&places), enter(&places));
-        assert_eq!((first.count(ADDRESS), first.count(ADDRESS)), (Ok(()), Ok(())));
-        assert_eq!(second.count(ADDRESS), Err(Full::Address));
-        assert_eq!(places.enter(Some(ADDRESS)).err(), Some(Full::Address));
+        assert_eq!((first.count_for_address(ADDRESS), first.count_for_address(ADDRESS)), (Ok(()), Ok(())));
+        assert_eq!(second.count_for_address(ADDRESS), Err(AdmissionError::Address));
+        assert_eq!(places.enter(Some(ADDRESS)).err(), Some(AdmissionError::Address));
         drop(first);
-        assert_eq!(second.count(ADDRESS), Ok(()));
+        assert_eq!(second.count_for_address(ADDRESS), Ok(()));
     }
 
     #[test]

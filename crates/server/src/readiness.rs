@@ -17,23 +17,23 @@ const READ_RESULT_TTL: Duration = Duration::from_millis(100);
 
 /// The pending read of the store, or the last one.
 #[derive(Debug, Default)]
-pub(crate) struct Readiness(Mutex<Option<Asked>>);
+pub(crate) struct Readiness(Mutex<Option<SharedRead>>);
 
 #[derive(Debug)]
-struct Asked {
+struct SharedRead {
     since: Instant,
     /// The read, shared by all probes that wait for it. It continues when one of them is cancelled.
-    read: Shared<BoxFuture<'static, Read>>,
+    read: Shared<BoxFuture<'static, ReadOutcome>>,
 }
 
 /// When a read ended, and whether it succeeded.
 #[derive(Debug, Clone, Copy)]
-struct Read {
+struct ReadOutcome {
     at: Instant,
     succeeded: bool,
 }
 
-impl Asked {
+impl SharedRead {
     fn is_fresh(&self) -> bool {
         match self.read.peek() {
             Some(read) => read.at.elapsed() < READ_RESULT_TTL,
@@ -52,8 +52,8 @@ impl Readiness {
             match &*last {
                 Some(asked) if asked.is_fresh() => asked.read.clone(),
                 _ => {
-                    let read = Box::pin(in_time(read())) as BoxFuture<'static, Read>;
-                    let asked = Asked { since: Instant::now(), read: read.shared() };
+                    let read = Box::pin(with_timeout(read())) as BoxFuture<'static, ReadOutcome>;
+                    let asked = SharedRead { since: Instant::now(), read: read.shared() };
                     last.insert(asked).read.clone()
                 }
             }
@@ -62,9 +62,9 @@ impl Readiness {
     }
 }
 
-async fn in_time(read: Answer<()>) -> Read {
+async fn with_timeout(read: Answer<()>) -> ReadOutcome {
     let outcome = tokio::time::timeout(READ_TIMEOUT, read).await;
-    Read { at: Instant::now(), succeeded: matches!(outcome, Ok(Ok(()))) }
+    ReadOutcome { at: Instant::now(), succeeded: matches!(outcome, Ok(Ok(()))) }
 }
 
 #[cfg(test)]

@@ -31,24 +31,24 @@ use switchboard_protocol::reply::Reply;
 use switchboard_protocol::{CloseCode, ConversationId, Limits, Seq, Signal, Timestamp, UserId};
 use tokio::sync::{mpsc, oneshot};
 
-pub(crate) use self::attach::Heads;
-use self::attach::{Load, Recent};
+pub(crate) use self::attach::PageHeads;
+use self::attach::{Load, RecentHeads};
 use self::cluster::Cluster;
 pub(crate) use self::cluster::ClusterParts;
 pub(crate) use self::coalesce::COALESCE_FROM_USERS;
 use self::coalesce::Coalescer;
 pub(crate) use self::parked::Leaves;
 use self::parked::ParkedSessions;
-use self::presence::{Due, Presence};
+use self::presence::{ExpiredTimer, Presence};
 use self::registry::{Registry, SessionSlot};
 use crate::encode::encode;
 use crate::metrics::{Drop, Metrics};
 use crate::outbox::Outbox;
-use crate::tasks::{End, Tasks};
+use crate::tasks::{TaskEnd, Tasks};
 use switchboard_store::clock::Clock;
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Batch, Memberships, PresencePeer, SharedStore, Standing, WRITER_THREAD};
+use switchboard_store::{Batch, Memberships, PresencePeer, SharedStore, WRITER_THREAD, WriteAccess};
 
 /// Capacity of the queue of requests from sessions. A session waits while the queue is full.
 const INPUT_QUEUE: usize = 8_192;
@@ -74,9 +74,9 @@ const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 enum Input {
     Enter { user: UserId, outbox: Arc<Outbox>, reply: oneshot::Sender<Result<SessionSlot, Refusal>> },
     Load(Box<Load>),
-    Subscribe(Box<Subscribe>),
+    Subscribe(Box<Subscription>),
     Leave(SessionSlot),
-    Typing { user: UserId, conversation: ConversationId, standing: Standing, from: Option<Arc<Outbox>> },
+    Typing { user: UserId, conversation: ConversationId, standing: WriteAccess, from: Option<Arc<Outbox>> },
     Watch { session: SessionSlot, users: Vec<PresencePeer> },
     Revoke(UserId),
     Ping(oneshot::Sender<()>),
@@ -85,7 +85,7 @@ enum Input {
 
 /// The request of a session to become live.
 #[derive(Debug)]
-pub(crate) struct Subscribe {
+pub(crate) struct Subscription {
     pub(crate) session: SessionSlot,
     /// The number of a batch. The snapshot of the session contains nothing of later batches.
     pub(crate) mark: u64,
@@ -94,7 +94,7 @@ pub(crate) struct Subscribe {
     /// The last page of memberships. The router has applied the pages before it.
     pub(crate) page: Memberships,
     /// The heads of the conversations of all pages.
-    pub(crate) heads: Heads,
+    pub(crate) heads: PageHeads,
     /// The cursors of the client: the session receives these conversations from the event after the cursor, and the others from
     /// their heads.
     pub(crate) cursors: Vec<(ConversationKey, Seq)>,
@@ -136,7 +136,7 @@ impl RouterHandle {
     }
 
     /// Makes a session live: from then on it receives events as they are published.
-    pub(crate) async fn subscribe(&self, subscribe: Subscribe) -> Result<(), Refusal> {
+    pub(crate) async fn subscribe(&self, subscribe: Subscription) -> Result<(), Refusal> {
         self.send(Input::Subscribe(Box::new(subscribe))).await
     }
 
@@ -151,7 +151,7 @@ impl RouterHandle {
         &self,
         user: UserId,
         conversation: ConversationId,
-        standing: Standing,
+        standing: WriteAccess,
         from: Option<Arc<Outbox>>,
     ) {
         let _ = self.inputs.try_send(Input::Typing { user, conversation, standing, from });
@@ -191,7 +191,7 @@ pub(crate) struct Parts {
     /// How long a user still counts as online after the last connection has closed.
     pub(crate) grace: std::time::Duration,
     /// The window over which clients reconnect after `bye`, in milliseconds.
-    pub(crate) spread: u64,
+    pub(crate) reconnect_spread_ms: u64,
     /// From this number of users on this node, a conversation coalesces its events.
     pub(crate) coalesce_from: usize,
     /// The connection to the other nodes; `None` on a single node.
@@ -203,12 +203,12 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
     let (sender, inputs) = mpsc::channel(INPUT_QUEUE);
     let mut registry = Registry::default();
     if parts.cluster.is_some() {
-        registry.keep_interests();
+        registry.record_interests();
     }
     let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
     let node = LocalNode {
         registry,
-        recent: Recent::default(),
+        recent: RecentHeads::default(),
         coalescer: Coalescer::new(parts.coalesce_from),
         parked: ParkedSessions::default(),
         published: 0,
@@ -223,11 +223,11 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         store: parts.store,
         node,
         cluster: parts.cluster.map(Cluster::new),
-        departing: 0,
+        departures_in_flight: 0,
         unloading: VecDeque::new(),
         stopping: false,
-        writer_gone: false,
-        spread: parts.spread,
+        is_writer_gone: false,
+        spread: parts.reconnect_spread_ms,
     };
     (RouterHandle { inputs: sender }, router)
 }
@@ -241,19 +241,19 @@ pub(crate) struct Router {
     /// Keeps this node consistent with the other nodes; `None` on a single node, which needs none of it.
     cluster: Option<Cluster>,
     /// How many writes that store when a user went offline wait in the queue of the store.
-    departing: usize,
+    departures_in_flight: usize,
     /// Disconnected users whom the router still has to remove from their conversations.
     unloading: VecDeque<registry::UserSlot>,
     stopping: bool,
     /// Whether the store's writer thread has ended. While the router runs, only a panic ends it.
-    writer_gone: bool,
+    is_writer_gone: bool,
     spread: u64,
 }
 
 /// The users, sessions and conversations of this node, and the delivery to them. Other nodes are the business of [`Cluster`].
 struct LocalNode {
     registry: Registry,
-    recent: Recent,
+    recent: RecentHeads,
     coalescer: Coalescer,
     /// Attaching sessions that wait because their snapshot may be newer than what has been published.
     parked: ParkedSessions,
@@ -269,7 +269,7 @@ impl Router {
     /// Runs until every handle is dropped, then until the store has returned the outcome of every write and has closed. At the
     /// deadline of `tasks` it stops at once, and waits only for the store to close, for at most [`STORE_CLOSE_TIMEOUT`].
     pub(crate) async fn run(mut self, tasks: Tasks) {
-        let cut = tasks.cut().clone();
+        let cut = tasks.deadline_passed().clone();
         let mut inputs = Vec::with_capacity(MAX_INPUTS);
         let mut batches = 0_u64;
         loop {
@@ -279,24 +279,24 @@ impl Router {
             tokio::select! {
                 biased;
                 () = cut.cancelled() => break,
-                () = self.node.coalescer.due() => self.node.release(),
-                batch = self.batches.recv(), if !self.writer_gone => match batch {
+                () = self.node.coalescer.due() => self.node.flush_coalesced(),
+                batch = self.batches.recv(), if !self.is_writer_gone => match batch {
                     Some(batch) => {
-                        self.catch_up(&mut inputs);
+                        self.handle_queued(&mut inputs);
                         self.publish(batch);
                         batches += 1;
                         if batches.is_multiple_of(BATCHES_IN_A_ROW) {
-                            self.take_due(None);
+                            self.handle_due_timer(None);
                         }
                     }
                     None => {
-                        self.give_up();
-                        tasks.fail(WRITER_THREAD, End::Panicked);
+                        self.fail_store();
+                        tasks.fail(WRITER_THREAD, TaskEnd::Panicked);
                     }
                 },
-                due = self.node.presence.due(self.departing < MAX_DEPARTURES) => self.take_due(Some(due)),
-                next = next(self.cluster.as_mut()) => {
-                    self.catch_up(&mut inputs);
+                due = self.node.presence.next_timer(self.departures_in_flight < MAX_DEPARTURES) => self.handle_due_timer(Some(due)),
+                next = next_work(self.cluster.as_mut()) => {
+                    self.handle_queued(&mut inputs);
                     if let Some(cluster) = &mut self.cluster {
                         cluster.handle(&mut self.node, next);
                     }
@@ -309,7 +309,7 @@ impl Router {
                 }
                 () = std::future::ready(()), if !self.unloading.is_empty() => {}
             }
-            self.unload();
+            self.unload_users();
             if let Some(cluster) = &mut self.cluster {
                 cluster.after_input(&mut self.node);
             }
@@ -319,8 +319,8 @@ impl Router {
                 cluster.publish_stopped();
             }
         } else {
-            self.node.release();
-            self.depart_all(&cut).await;
+            self.node.flush_coalesced();
+            self.store_all_departures(&cut).await;
         }
         let Self { mut batches, store, cluster, .. } = self;
         // The writer thread ends after the last write, once no owner of the store is left.
@@ -334,7 +334,7 @@ impl Router {
 
     /// Handles the requests that were made before a batch arrived. The batch may contain a write of a session whose request to
     /// become live still waits; the session must be live first, so that the router recognizes the session's own event.
-    fn catch_up(&mut self, inputs: &mut Vec<Input>) {
+    fn handle_queued(&mut self, inputs: &mut Vec<Input>) {
         let waiting = self.inputs.len();
         inputs.extend(std::iter::from_fn(|| self.inputs.try_recv().ok()).take(waiting));
         inputs.drain(..).for_each(|input| self.handle(input));
@@ -365,7 +365,7 @@ impl Router {
         &mut self,
         user: &UserId,
         conversation: ConversationId,
-        standing: Standing,
+        standing: WriteAccess,
         from: Option<&Arc<Outbox>>,
     ) {
         let signal = Signal::Typing { conversation, user: user.clone() };
@@ -402,12 +402,12 @@ impl Router {
     }
 
     /// Handles at most [`MAX_DEPARTURES`] expired presence timers.
-    fn take_due(&mut self, mut due: Option<Due>) {
+    fn handle_due_timer(&mut self, mut due: Option<ExpiredTimer>) {
         for _ in 0..MAX_DEPARTURES {
-            let departures = self.departing < MAX_DEPARTURES;
-            match due.take().or_else(|| self.node.presence.due(departures).now_or_never()) {
-                Some(Due::Departed(user)) => self.depart(user),
-                Some(Due::Unanswered(user)) => {
+            let departures = self.departures_in_flight < MAX_DEPARTURES;
+            match due.take().or_else(|| self.node.presence.next_timer(departures).now_or_never()) {
+                Some(ExpiredTimer::GracePeriod(user)) => self.store_departure(user),
+                Some(ExpiredTimer::PresenceQuery(user)) => {
                     self.node.presence.query_timed_out(&self.node.registry, &user, self.node.clock.now());
                 }
                 None => return,
@@ -416,7 +416,7 @@ impl Router {
     }
 
     /// Takes a user offline whose grace period has ended.
-    fn depart(&mut self, user: registry::UserSlot) {
+    fn store_departure(&mut self, user: registry::UserSlot) {
         if let Some((user, at)) = self.go_offline(user) {
             self.store_last_seen(user, at);
         }
@@ -424,7 +424,7 @@ impl Router {
 
     /// Removes a disconnected user from at most [`MAX_UNLOADS`] conversations, so that other work does not wait long. If the user
     /// connects again meanwhile, they stay a member of the others.
-    fn unload(&mut self) {
+    fn unload_users(&mut self) {
         let Some(user) = self.unloading.front().copied() else { return };
         if !self.node.registry.unload(user, MAX_UNLOADS) {
             return;
@@ -442,16 +442,16 @@ impl Router {
 
     fn revoke(&mut self, user: &UserId) {
         for outbox in self.node.registry.all_sessions_of(user) {
-            self.node.metrics.dropped(Drop::Revoked);
+            self.node.metrics.count_dropped(Drop::Revoked);
             outbox.close(CloseCode::Revoked);
         }
     }
 
     /// Closes all sessions because the store's writer has ended: no write would get an outcome, and attaching sessions would wait
     /// for ever.
-    fn give_up(&mut self) {
-        self.writer_gone = true;
-        self.node.release();
+    fn fail_store(&mut self) {
+        self.is_writer_gone = true;
+        self.node.flush_coalesced();
         for session in self.node.registry.sessions() {
             session.outbox.abandon(CloseCode::TryLater);
         }
@@ -459,7 +459,7 @@ impl Router {
 
     fn stop(&mut self) {
         self.stopping = true;
-        self.node.release();
+        self.node.flush_coalesced();
         for session in self.node.registry.sessions() {
             send_bye(&session.outbox, self.spread);
         }
@@ -467,7 +467,7 @@ impl Router {
 }
 
 /// Waits for the next work that comes from other nodes or concerns them. On a single node it waits for ever.
-async fn next(cluster: Option<&mut Cluster>) -> cluster::Next {
+async fn next_work(cluster: Option<&mut Cluster>) -> cluster::ClusterWork {
     match cluster {
         Some(cluster) => cluster.next().await,
         None => std::future::pending().await,

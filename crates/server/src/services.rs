@@ -18,7 +18,7 @@ use crate::router::RouterHandle;
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 use switchboard_store::clock::Clock;
-use switchboard_store::{SharedStore, Standing};
+use switchboard_store::{SharedStore, WriteAccess};
 
 /// The parts of the server that all sessions and HTTP requests share.
 pub(crate) struct Services {
@@ -58,14 +58,14 @@ impl Services {
 
     /// Signals to the other members that the user is typing, at most once within the limiter's interval. The connection `from` does
     /// not receive the signal.
-    pub(crate) fn tell_typing(
+    pub(crate) fn publish_typing(
         &self,
         user: UserId,
         conversation: ConversationId,
-        standing: Standing,
+        standing: WriteAccess,
         from: Option<Arc<Outbox>>,
     ) {
-        if self.limiter.is_news(&user, &conversation) {
+        if self.limiter.is_new_typing(&user, &conversation) {
             self.router.typing(user, conversation, standing, from);
         }
     }

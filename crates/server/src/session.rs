@@ -20,7 +20,7 @@ use switchboard_protocol::CloseCode;
 
 use self::hello::Admitted;
 use self::live::Live;
-use self::socket::{End, Socket, Stream};
+use self::socket::{ConnectionEnd, Socket, Stream};
 use crate::frame;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -44,7 +44,7 @@ pub(crate) async fn run<S: Stream>(
     place: Option<Arc<Place>>,
 ) {
     let outbox = Arc::new(Outbox::new(&services.limits, services.metrics.clone()));
-    let end = match Box::pin(hello::greet(&services, &mut socket, &outbox, place.as_deref())).await {
+    let end = match Box::pin(hello::receive_hello(&services, &mut socket, &outbox, place.as_deref())).await {
         Ok(admitted) => {
             let session = admitted.session;
             let served = serve(&services, &mut socket, &outbox, admitted);
@@ -67,7 +67,7 @@ async fn serve<S: Stream>(
     socket: &mut Socket<S>,
     outbox: &Arc<Outbox>,
     admitted: Box<Admitted>,
-) -> End {
+) -> ConnectionEnd {
     match Box::pin(Live::attach(services, outbox, socket, admitted)).await {
         Ok(live) => live.run(socket).await,
         Err(end) => end,
@@ -79,17 +79,17 @@ pub(crate) async fn finish<S: Stream>(
     metrics: &Metrics,
     mut socket: Box<Socket<S>>,
     outbox: &Outbox,
-    end: End,
+    end: ConnectionEnd,
 ) {
     let code = match end {
-        End::Gone => return,
-        End::Closed => CloseCode::Normal,
-        End::Close(code) => code,
+        ConnectionEnd::ConnectionLost => return,
+        ConnectionEnd::ClosedByClient => CloseCode::Normal,
+        ConnectionEnd::Close(code) => code,
     };
     outbox.push_reply(frame::close(code));
     let flushed = std::future::poll_fn(|cx| socket.poll_write(cx, outbox, metrics));
     if tokio::time::timeout(CLOSE_FLUSH_TIMEOUT, flushed).await.is_ok_and(|written| written.is_ok()) {
         // A client that does not answer is disconnected.
-        let _ = tokio::time::timeout(CLOSE_HANDSHAKE_TIMEOUT, socket.linger()).await;
+        let _ = tokio::time::timeout(CLOSE_HANDSHAKE_TIMEOUT, socket.drain_and_close()).await;
     }
 }

@@ -32,7 +32,7 @@ use switchboard_store::{Batch, SharedLog, SharedStore};
 const CLIENT_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The parts that make a server a node of a cluster.
-pub struct Among {
+pub struct SimulatedCluster {
     /// The store that all nodes share.
     pub store: Arc<dyn SharedLog>,
     /// The network of the simulated bus, and the index of this node; `None` for nodes without a bus.
@@ -43,8 +43,8 @@ pub struct Among {
     pub lease: Duration,
 }
 
-impl Among {
-    fn cluster(self) -> ClusterParts {
+impl SimulatedCluster {
+    fn into_parts(self) -> ClusterParts {
         let Self { store, network, sweep, lease } = self;
         let (bus, events) = match network {
             Some((network, place)) => network.join(place),
@@ -71,13 +71,13 @@ impl Simulated {
         clock: Clock,
         (store, batches): (SharedStore, mpsc::Receiver<Batch>),
         coalesce_from: usize,
-        among: Option<Among>,
+        among: Option<SimulatedCluster>,
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let authenticator = Authenticator::with_clock(&config.auth, clock.clone())?;
-        let (cluster, tasks) = (among.map(Among::cluster), Tasks::new());
+        let (cluster, tasks) = (among.map(SimulatedCluster::into_parts), Tasks::new());
         let parts = Parts { authenticator, store, batches, metrics, clock, coalesce_from, cluster, tasks };
-        let (server, services) = Server::without_doors(config, parts);
+        let (server, services) = Server::without_listeners(config, parts);
         Ok(Self { server, services })
     }
 
@@ -87,7 +87,7 @@ impl Simulated {
         self.services.tasks.spawn(async move {
             let tasks = services.tasks.clone();
             let socket = Box::new(Socket::new(stream, Vec::new(), CLIENT_ADDRESS));
-            tasks.until_cut(Box::pin(session::run(services, socket, None))).await;
+            tasks.run_until_deadline(Box::pin(session::run(services, socket, None))).await;
         });
     }
 
@@ -112,7 +112,7 @@ impl Simulated {
     pub async fn crash(self) {
         let Self { server, services } = self;
         drop(services);
-        server.tasks.cut().cancel();
+        server.tasks.deadline_passed().cancel();
         server.tasks.finish(std::time::Duration::ZERO).await;
     }
 }

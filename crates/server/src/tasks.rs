@@ -21,7 +21,7 @@ use switchboard_store::WRITER_THREAD;
 pub(crate) struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
-    cut: Arc<CancellationToken>,
+    deadline_passed: Arc<CancellationToken>,
     failure: Arc<OnceLock<Failure>>,
     /// The token that is cancelled when a critical task has failed.
     failed: CancellationToken,
@@ -29,15 +29,15 @@ pub(crate) struct Tasks {
 
 /// A critical task has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the {task} has {}", match .end { End::Panicked => "panicked", End::Returned => "ended by itself" })]
+#[error("the {task} has {}", match .end { TaskEnd::Panicked => "panicked", TaskEnd::Returned => "ended by itself" })]
 pub struct Failure {
     task: &'static str,
-    end: End,
+    end: TaskEnd,
 }
 
 /// How a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum TaskEnd {
     /// The task panicked. The panic hook has logged it.
     Panicked,
     Returned,
@@ -60,7 +60,7 @@ impl Tasks {
         Self {
             tracker: TaskTracker::new(),
             stop: CancellationToken::new(),
-            cut: Arc::new(CancellationToken::new()),
+            deadline_passed: Arc::new(CancellationToken::new()),
             failure: Arc::default(),
             failed: CancellationToken::new(),
         }
@@ -68,7 +68,7 @@ impl Tasks {
 
     /// Makes another set of tasks, which is stopped separately, after this one. If a critical task of either set fails, both have
     /// failed.
-    pub(crate) fn outliving(&self) -> Self {
+    pub(crate) fn new_later_set(&self) -> Self {
         Self { failure: self.failure.clone(), failed: self.failed.clone(), ..Self::new() }
     }
 
@@ -84,7 +84,7 @@ impl Tasks {
         let task = async move {
             tokio::select! {
                 biased;
-                () = switchboard_store::fault::strike(name) => {}
+                () = switchboard_store::fault::wait_for_fault(name) => {}
                 () = task => {}
             }
         };
@@ -96,22 +96,24 @@ impl Tasks {
                 CURRENT.set(None);
                 match polled {
                     Ok(Poll::Pending) => Poll::Pending,
-                    Ok(Poll::Ready(())) => Poll::Ready(End::Returned),
-                    Err(_) => Poll::Ready(End::Panicked),
+                    Ok(Poll::Ready(())) => Poll::Ready(TaskEnd::Returned),
+                    Err(_) => Poll::Ready(TaskEnd::Panicked),
                 }
             })
             .await;
-            if end == End::Panicked || !(tasks.stop.is_cancelled() || tasks.cut.is_cancelled()) {
+            if end == TaskEnd::Panicked
+                || !(tasks.stop.is_cancelled() || tasks.deadline_passed.is_cancelled())
+            {
                 tasks.fail(name, end);
             }
         });
     }
 
     /// Records that a critical task has ended. Only the first one is kept, because others end as a consequence.
-    pub(crate) fn fail(&self, task: &'static str, end: End) {
+    pub(crate) fn fail(&self, task: &'static str, end: TaskEnd) {
         let failure = Failure { task, end };
         if self.failure.set(failure).is_ok() {
-            if end == End::Returned {
+            if end == TaskEnd::Returned {
                 tracing::error!(task, "{failure}; the server ends");
             }
             self.failed.cancel();
@@ -134,18 +136,18 @@ impl Tasks {
     }
 
     /// A token that is cancelled when the time for stopping is over: tasks that still run are dropped.
-    pub(crate) fn cut(&self) -> &CancellationToken {
-        &self.cut
+    pub(crate) fn deadline_passed(&self) -> &CancellationToken {
+        &self.deadline_passed
     }
 
     /// Runs `task` to its end, or until the time for stopping is over. This costs a task that is woken often almost nothing.
-    pub(crate) async fn until_cut(&self, mut task: Pin<Box<impl Future<Output = ()>>>) {
-        let mut cut = pin!(self.cut.cancelled());
+    pub(crate) async fn run_until_deadline(&self, mut task: Pin<Box<impl Future<Output = ()>>>) {
+        let mut cut = pin!(self.deadline_passed.cancelled());
         let mut registered = false;
         poll_fn(|cx| {
             // The token is polled once. Then it wakes this task by itself, because the task's waker stays the same.
             let over = if std::mem::replace(&mut registered, true) {
-                self.cut.is_cancelled()
+                self.deadline_passed.is_cancelled()
             } else {
                 cut.as_mut().poll(cx).is_ready()
             };
@@ -159,7 +161,7 @@ impl Tasks {
         self.stop.cancel();
         self.tracker.close();
         let ended = tokio::time::timeout(deadline, self.tracker.wait()).await.is_ok();
-        self.cut.cancel();
+        self.deadline_passed.cancel();
         self.tracker.wait().await;
         ended
     }

@@ -50,18 +50,18 @@ impl Throttle {
     pub(crate) fn record(&self) -> Option<u64> {
         let mut state = self.state();
         state.unlogged += 1;
-        state.line(self)
+        state.next_line(self)
     }
 
     /// Returns how many suppressed events a line should report, if such a line is due and no later event has caused it.
-    pub(crate) fn overdue(&self) -> Option<u64> {
+    pub(crate) fn take_unlogged(&self) -> Option<u64> {
         let mut state = self.state();
-        if state.unlogged == 0 { None } else { state.line(self) }
+        if state.unlogged == 0 { None } else { state.next_line(self) }
     }
 }
 
 impl State {
-    fn line(&mut self, throttle: &Throttle) -> Option<u64> {
+    fn next_line(&mut self, throttle: &Throttle) -> Option<u64> {
         let now = Instant::now();
         if self.began.is_none_or(|began| now - began >= throttle.interval) {
             (self.began, self.lines) = (Some(now), 0);
@@ -93,13 +93,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn events_at_the_end_of_a_flood_have_a_line_too() {
         let throttle = Throttle::every(Duration::from_secs(1));
-        assert_eq!((throttle.record(), throttle.record(), throttle.overdue()), (Some(1), None, None));
+        assert_eq!((throttle.record(), throttle.record(), throttle.take_unlogged()), (Some(1), None, None));
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!((throttle.overdue(), throttle.overdue()), (Some(1), None));
+        assert_eq!((throttle.take_unlogged(), throttle.take_unlogged()), (Some(1), None));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn so_many_events_in_an_interval_have_a_line_each() {
+    async fn a_throttle_logs_up_to_its_number_of_lines_per_interval() {
         let throttle = Throttle::lines(2, Duration::from_secs(1));
         assert_eq!([throttle.record(), throttle.record(), throttle.record()], [Some(1), Some(1), None]);
         tokio::time::advance(Duration::from_secs(1)).await;

@@ -83,15 +83,15 @@ pub(crate) fn check_reopener(room: &Conversation) -> Result<(), Refusal> {
 /// The role of a user who joins a room. The first user in an empty room becomes its admin. A reader who left stays a
 /// reader, because otherwise leaving would undo an admin's decision.
 pub(crate) fn role_of_joiner(room: &Conversation, earlier: Option<&Membership>) -> Role {
-    if room.members == 0 { Role::Admin } else { role_kept(Role::Member, earlier) }
+    if room.members == 0 { Role::Admin } else { keep_reader_role(Role::Member, earlier) }
 }
 
 /// The role of an invited user. An admin chooses it; an invitation by another member cannot change what an admin decided.
 pub(crate) fn role_of_invited(inviter: Role, wanted: Role, earlier: Option<&Membership>) -> Role {
-    if inviter == Role::Admin { wanted } else { role_kept(wanted, earlier) }
+    if inviter == Role::Admin { wanted } else { keep_reader_role(wanted, earlier) }
 }
 
-fn role_kept(wanted: Role, earlier: Option<&Membership>) -> Role {
+fn keep_reader_role(wanted: Role, earlier: Option<&Membership>) -> Role {
     let reader = earlier.is_some_and(|member| member.role == Role::Reader);
     if reader { Role::Reader } else { wanted }
 }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use switchboard_protocol::ErrorCode;
 
-    fn member(role: Role, until: Option<u64>) -> Membership {
+    fn membership_with(role: Role, until: Option<u64>) -> Membership {
         Membership {
             role,
             since: Seq(1),
@@ -146,14 +146,14 @@ mod tests {
     #[test]
     fn a_former_member_sees_up_to_leaving() {
         assert_eq!(check_visible(Seq(9), None).map_err(|r| r.code), Err(ErrorCode::NotFound));
-        assert_eq!(check_visible(Seq(9), Some(&member(Role::Member, Some(4)))), Ok(Seq(4)));
-        assert_eq!(check_visible(Seq(9), Some(&member(Role::Reader, None))), Ok(Seq(9)));
+        assert_eq!(check_visible(Seq(9), Some(&membership_with(Role::Member, Some(4)))), Ok(Seq(4)));
+        assert_eq!(check_visible(Seq(9), Some(&membership_with(Role::Reader, None))), Ok(Seq(9)));
     }
 
     #[test]
     fn a_former_member_writes_nothing_and_learns_nothing() {
         for role in [Role::Admin, Role::Member, Role::Reader] {
-            let former = member(role, Some(4));
+            let former = membership_with(role, Some(4));
             assert_eq!(check_writer(Some(&former)).map_err(|r| r.code).err(), Some(ErrorCode::NotFound));
             assert_eq!(check_admin(Some(&former)).map_err(|r| r.code).err(), Some(ErrorCode::NotFound));
         }
@@ -162,6 +162,6 @@ mod tests {
     #[test]
     fn unread_counts_others_messages_after_the_cursor() {
         // The room has 10 messages, 3 of them up to the cursor. The member sent 2 of them, 1 of these up to the cursor.
-        assert_eq!(member(Role::Member, None).unread(10), 6);
+        assert_eq!(membership_with(Role::Member, None).unread(10), 6);
     }
 }

@@ -11,8 +11,8 @@ use rusqlite::backup::{Backup, StepResult};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
-use super::check::{self, Pages, Progress, Report};
-use super::sqlite::{DATABASE, LOCK_FILE};
+use super::check::{self, PageCheck, Progress, Report};
+use super::sqlite::{DATABASE_FILE, LOCK_FILE};
 
 /// The suffixes of the database file and of the files that SQLite makes beside it.
 const DATABASE_FILE_SUFFIXES: [&str; 4] = ["", "-wal", "-shm", "-journal"];
@@ -26,7 +26,7 @@ pub struct Options {
     /// Whether to replace an existing file of the same name.
     pub force: bool,
     /// Whether to skip the check of the copy.
-    pub unchecked: bool,
+    pub skip_check: bool,
 }
 
 /// A finished backup.
@@ -47,7 +47,7 @@ pub enum Outcome {
     /// The copy is on stable storage under its name.
     Written(Written),
     /// The copy failed its check and was deleted.
-    Unsound(Report),
+    Corrupt(Report),
 }
 
 /// The progress of a backup.
@@ -75,7 +75,7 @@ pub fn backup(
     options: Options,
     watch: &mut dyn FnMut(Step),
 ) -> anyhow::Result<Outcome> {
-    let source = data.join(DATABASE);
+    let source = data.join(DATABASE_FILE);
     let db = check::open(&source)?;
     let (directory, name) = check_destination(&source, to, options.force)?;
     let mut prefix = OsString::from(".");
@@ -91,7 +91,7 @@ pub fn backup(
     drop(db);
     let report = check_copy(copy.path(), options, watch)?;
     if !report.is_clean() {
-        return Ok(Outcome::Unsound(report));
+        return Ok(Outcome::Corrupt(report));
     }
     let bytes = copy.as_file().metadata()?.len();
     let kept = copy.as_file().sync_all().map(|()| copy);
@@ -179,9 +179,9 @@ fn copy_to(db: &Connection, file: &NamedTempFile, watch: &mut dyn FnMut(Step)) -
 
 fn check_copy(path: &Path, options: Options, watch: &mut dyn FnMut(Step)) -> anyhow::Result<Report> {
     let db = check::open(path)?;
-    if options.unchecked {
-        return check::of_rows(&db);
+    if options.skip_check {
+        return check::unverified_report(&db);
     }
-    check::check_in(&db, Pages::Quick, &mut |progress| watch(Step::Checking(progress)))
+    check::check_connection(&db, PageCheck::Quick, &mut |progress| watch(Step::Checking(progress)))
         .context("cannot check the copy")
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use self::transaction_order::TransactionOrder;
 use super::change::rows::Rows;
-use super::change::{self, Actor, Failed, Rules, StoreError as _};
+use super::change::{self, Actor, OperationError, Rules, StoreError as _};
 use super::write_fault::WriteFault;
 use super::{Batch, Change, Committed, Outcome, Submission};
 use crate::origin::Origin;
@@ -46,14 +46,14 @@ pub(super) type Results = Vec<WriteResult>;
 
 /// The state that the writer shares with its readers.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct WriterState {
     /// The number of the batch whose commit began last.
     pub(super) mark: AtomicU64,
     /// Why every write is refused at present; `None` while writes are stored.
     fault: Mutex<Option<WriteFault>>,
 }
 
-impl State {
+impl WriterState {
     pub(super) fn fault(&self) -> Option<WriteFault> {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,9 +79,9 @@ impl State {
 }
 
 /// A write that changes nothing, to probe whether writes can be stored.
-pub(super) fn probe() -> Option<Submission> {
+pub(super) fn probe_submission() -> Option<Submission> {
     let actor = UserId::parse("probe").ok()?;
-    Some(Submission { actor, change: Change::Probe, origin: Origin::Nobody })
+    Some(Submission { actor, change: Change::Probe, origin: Origin::Internal })
 }
 
 /// Counts the writes of a batch without its probes.
@@ -90,7 +90,7 @@ pub(super) fn count_writes(batch: &[Submission]) -> usize {
 }
 
 /// Records the final fault if the writer's thread panics.
-struct PanicGuard(Arc<State>);
+struct PanicGuard(Arc<WriterState>);
 
 impl Drop for PanicGuard {
     fn drop(&mut self) {
@@ -101,45 +101,57 @@ impl Drop for PanicGuard {
 }
 
 /// The writer's queue of submissions, and its channel of committed batches.
-pub(super) struct Channels {
+pub(super) struct WriterChannels {
     /// Dropped before `batches`, so that the fault is recorded by the time the router sees that channel close.
-    guard: PanicGuard,
+    panic_guard: PanicGuard,
     pub(super) queue: Receiver<Submission>,
     batches: mpsc::Sender<Batch>,
     /// The number of the current batch.
     number: u64,
 }
 
-impl Channels {
-    pub(super) fn new(queue: Receiver<Submission>, batches: mpsc::Sender<Batch>, state: Arc<State>) -> Self {
-        Self { guard: PanicGuard(state), queue, batches, number: 0 }
+impl WriterChannels {
+    pub(super) fn new(
+        queue: Receiver<Submission>,
+        batches: mpsc::Sender<Batch>,
+        state: Arc<WriterState>,
+    ) -> Self {
+        Self { panic_guard: PanicGuard(state), queue, batches, number: 0 }
     }
 
     /// Writes a batch: the first write and all that are queued after it, up to the limit. `write` returns the batch's
-    /// outcomes and the conversations for [`Batch::check`]. Returns `false` if the receiver of batches is gone.
-    pub(super) fn serve(
+    /// outcomes and the conversations for [`Batch::stored_after_all`]. Returns `false` if the receiver of batches is gone.
+    pub(super) fn write_queued(
         &mut self,
         first: Submission,
         write: impl FnOnce(Vec<Submission>) -> (Vec<Outcome>, Vec<ConversationKey>),
     ) -> bool {
         #[cfg(any(debug_assertions, feature = "fault-injection"))]
-        crate::fault::strike_now("writer");
+        crate::fault::panic_if_due("writer");
         let mut batch = vec![first];
         batch.extend(self.queue.try_iter().take(MAX_WRITES_PER_BATCH - 1));
         // Writes that were submitted before their connection learned of an earlier rejection are rejected in a batch of their
         // own.
-        let late = take_late(&mut batch);
-        (late.is_empty() || self.tell(|| (late, Vec::new())))
-            && (batch.is_empty() || self.tell(|| write(batch)))
+        let late = reject_stale(&mut batch);
+        (late.is_empty() || self.commit_and_publish(|| (late, Vec::new())))
+            && (batch.is_empty() || self.commit_and_publish(|| write(batch)))
     }
 
     /// Numbers a batch, writes it and sends its outcomes to the router. Returns `false` if the receiver of batches is gone.
-    pub(super) fn tell(&mut self, write: impl FnOnce() -> (Vec<Outcome>, Vec<ConversationKey>)) -> bool {
+    pub(super) fn commit_and_publish(
+        &mut self,
+        write: impl FnOnce() -> (Vec<Outcome>, Vec<ConversationKey>),
+    ) -> bool {
         self.number += 1;
         // The batch's number is set before the commit, so that a reader that sees any row of this batch also sees its number.
-        self.guard.0.mark.store(self.number, Ordering::SeqCst);
+        self.panic_guard.0.mark.store(self.number, Ordering::SeqCst);
         let (outcomes, check) = write();
-        let batch = Batch { number: self.number, outcomes, more: !self.queue.is_empty(), check };
+        let batch = Batch {
+            number: self.number,
+            outcomes,
+            has_more: !self.queue.is_empty(),
+            stored_after_all: check,
+        };
         self.batches.blocking_send(batch).is_ok()
     }
 
@@ -151,7 +163,7 @@ impl Channels {
 
 /// Removes and rejects the stale writes of a batch: those submitted before their connection learned of an earlier
 /// rejection.
-pub(super) fn take_late(batch: &mut Vec<Submission>) -> Vec<Outcome> {
+pub(super) fn reject_stale(batch: &mut Vec<Submission>) -> Vec<Outcome> {
     batch.extract_if(.., |one| one.origin.is_stale()).map(reject).collect()
 }
 
@@ -171,7 +183,7 @@ pub(super) fn apply<R: Rows>(
 ) -> Result<Results, R::Error> {
     let mut results: Results = batch.iter().map(|_| WriteResult::Rejected).collect();
     let mut turns = TransactionOrder::default();
-    for index in coalesce::order(batch) {
+    for index in coalesce::apply_order(batch) {
         let (Some(one), Some(result)) = (batch.get(index), results.get_mut(index)) else { continue };
         if let Err(early) = turns.check(&one.origin) {
             *result = early;
@@ -184,7 +196,7 @@ pub(super) fn apply<R: Rows>(
                 turns.settle(&one.origin, true);
                 WriteResult::Answered(Ok(committed))
             }
-            Err(Failed::Refused(refusal)) => {
+            Err(OperationError::Refused(refusal)) => {
                 if refusal.code.retryable() {
                     turns.reject(&one.origin);
                 } else {
@@ -192,19 +204,19 @@ pub(super) fn apply<R: Rows>(
                 }
                 WriteResult::Answered(Err(refusal))
             }
-            Err(Failed::Uncounted) => WriteResult::Uncounted,
-            Err(Failed::Store(error)) if error.is_of_one() => {
+            Err(OperationError::Uncounted) => WriteResult::Uncounted,
+            Err(OperationError::Store(error)) if error.concerns_one_change() => {
                 turns.reject(&one.origin);
                 WriteResult::Rejected
             }
-            Err(Failed::Store(error)) => return Err(error),
+            Err(OperationError::Store(error)) => return Err(error),
         };
     }
     Ok(results)
 }
 
 /// Pairs the writes of a batch with their results. The reads that need a count go into `uncounted` and get no outcome yet.
-pub(super) fn told(
+pub(super) fn pair_outcomes(
     batch: Vec<Submission>,
     results: Results,
     uncounted: &mut Vec<Submission>,
@@ -231,7 +243,7 @@ fn outcome(submission: Submission, result: WriteResult, uncounted: &mut Vec<Subm
 }
 
 /// Commits each write of a batch in its own transaction, so that a damaged row fails only the writes that need it.
-pub(super) fn each_alone(
+pub(super) fn write_each_alone(
     batch: Vec<Submission>,
     uncounted: &mut Vec<Submission>,
     mut write: impl FnMut(&[Submission]) -> Option<Results>,

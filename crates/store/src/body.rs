@@ -18,13 +18,13 @@ use crate::record::{Kind, UserKey};
 #[cfg(test)]
 thread_local! {
     /// How many bodies this thread has decoded.
-    pub(crate) static DECODED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+    pub(crate) static DECODE_COUNT: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
 /// A user as a body names them: by key or by id.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-enum User {
+enum UserRef {
     Number(i64),
     Id(UserId),
 }
@@ -32,9 +32,9 @@ enum User {
 /// The value of a field that holds user ids.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Users {
-    One(User),
-    Many(Vec<User>),
+enum UserField {
+    One(UserRef),
+    Many(Vec<UserRef>),
     None(()),
 }
 
@@ -43,9 +43,9 @@ struct Fields<'a>(Vec<(&'a str, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Fields<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
+        struct FieldsVisitor;
 
-        impl<'de> Visitor<'de> for InOrder {
+        impl<'de> Visitor<'de> for FieldsVisitor {
             type Value = Fields<'de>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -61,7 +61,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
             }
         }
 
-        deserializer.deserialize_map(InOrder)
+        deserializer.deserialize_map(FieldsVisitor)
     }
 }
 
@@ -71,9 +71,9 @@ pub(crate) fn to_stored<E>(
     body: &str,
     mut number_of: impl FnMut(&UserId) -> Result<Option<UserKey>, E>,
 ) -> Result<Option<String>, E> {
-    replace(kind, body, |user| match user {
-        User::Id(id) => Ok(number_of(&id)?.map(|key| User::Number(key.0))),
-        number @ User::Number(_) => Ok(Some(number)),
+    replace_users(kind, body, |user| match user {
+        UserRef::Id(id) => Ok(number_of(&id)?.map(|key| UserRef::Number(key.0))),
+        number @ UserRef::Number(_) => Ok(Some(number)),
     })
 }
 
@@ -83,17 +83,17 @@ pub(crate) fn to_wire(
     body: &str,
     id_of: impl Fn(UserKey) -> Option<UserId>,
 ) -> Option<Box<str>> {
-    let wire = replace(kind, body, |user| match user {
-        User::Number(number) => Ok::<_, Infallible>(id_of(UserKey(number)).map(User::Id)),
-        id @ User::Id(_) => Ok(Some(id)),
+    let wire = replace_users(kind, body, |user| match user {
+        UserRef::Number(number) => Ok::<_, Infallible>(id_of(UserKey(number)).map(UserRef::Id)),
+        id @ UserRef::Id(_) => Ok(Some(id)),
     });
     wire.unwrap_or_default().map(String::into_boxed_str)
 }
 
 /// Adds the keys of the users that a stored body names to `keys`; none for a body that cannot be read.
-pub(crate) fn collect_users(kind: &Kind, body: &str, keys: &mut Vec<UserKey>) {
-    let collected = replace(kind, body, |user| {
-        if let User::Number(number) = user {
+pub(crate) fn collect_user_keys(kind: &Kind, body: &str, keys: &mut Vec<UserKey>) {
+    let collected = replace_users(kind, body, |user| {
+        if let UserRef::Number(number) = user {
             keys.push(UserKey(number));
         }
         Ok::<_, Infallible>(Some(user))
@@ -102,9 +102,9 @@ pub(crate) fn collect_users(kind: &Kind, body: &str, keys: &mut Vec<UserKey>) {
 }
 
 /// Adds the ids of the users that a body names in the form of earlier versions.
-pub(crate) fn collect_ids(kind: &Kind, body: &str, ids: &mut Vec<UserId>) {
-    let collected = replace(kind, body, |user| {
-        if let User::Id(id) = &user {
+pub(crate) fn collect_user_ids(kind: &Kind, body: &str, ids: &mut Vec<UserId>) {
+    let collected = replace_users(kind, body, |user| {
+        if let UserRef::Id(id) = &user {
             ids.push(id.clone());
         }
         Ok::<_, Infallible>(Some(user))
@@ -113,13 +113,13 @@ pub(crate) fn collect_ids(kind: &Kind, body: &str, ids: &mut Vec<UserId>) {
 }
 
 /// Replaces the users that a body names and leaves everything else as it is.
-fn replace<E>(
+fn replace_users<E>(
     kind: &Kind,
     body: &str,
-    mut other: impl FnMut(User) -> Result<Option<User>, E>,
+    mut other: impl FnMut(UserRef) -> Result<Option<UserRef>, E>,
 ) -> Result<Option<String>, E> {
     #[cfg(test)]
-    DECODED.set(DECODED.get() + 1);
+    DECODE_COUNT.set(DECODE_COUNT.get() + 1);
     let Ok(Fields(fields)) = serde_json::from_str(body) else { return Ok(None) };
     let mut replaced = String::with_capacity(body.len());
     for (name, value) in fields {
@@ -131,16 +131,16 @@ fn replace<E>(
             continue;
         }
         let others = match serde_json::from_str(value.get()) {
-            Ok(Users::One(user)) => other(user)?.map(Users::One),
-            Ok(Users::Many(users)) => {
+            Ok(UserField::One(user)) => other(user)?.map(UserField::One),
+            Ok(UserField::Many(users)) => {
                 let mut others = Vec::with_capacity(users.len());
                 for user in users {
                     let Some(user) = other(user)? else { return Ok(None) };
                     others.push(user);
                 }
-                Some(Users::Many(others))
+                Some(UserField::Many(others))
             }
-            Ok(Users::None(())) => Some(Users::None(())),
+            Ok(UserField::None(())) => Some(UserField::None(())),
             Err(_) => None,
         };
         let Some(json) = others.and_then(|others| serde_json::to_string(&others).ok()) else {
@@ -153,7 +153,7 @@ fn replace<E>(
 }
 
 /// Whether two bodies of one kind are equal, regardless of the order of their fields and of the users in one field.
-pub(crate) fn is_same(kind: &Kind, stored: &str, body: &str) -> bool {
+pub(crate) fn is_same_body(kind: &Kind, stored: &str, body: &str) -> bool {
     let fields = |body| {
         let mut fields = serde_json::from_str::<Map<String, Value>>(body).ok()?;
         for (name, value) in &mut fields {
@@ -177,7 +177,7 @@ mod tests {
 
     const NAMES: [&str; 3] = ["alice", "bob", "2"];
 
-    fn number_of(user: &UserId) -> Result<Option<UserKey>, Infallible> {
+    fn key_of(user: &UserId) -> Result<Option<UserKey>, Infallible> {
         Ok((1..).zip(NAMES).find(|(_, name)| *name == user.as_str()).map(|(number, _)| UserKey(number)))
     }
 
@@ -186,7 +186,7 @@ mod tests {
         UserId::parse(name).ok()
     }
 
-    fn pin() -> Kind {
+    fn newer_kind() -> Kind {
         let pin = NewerKind::from_row(99, "pin".to_owned(), r#"["by","for"]"#);
         Kind::Newer(std::sync::Arc::new(pin.expect("a kind")))
     }
@@ -202,17 +202,17 @@ mod tests {
             (EventKind::Create.into(), r#"{"members":[]}"#, r#"{"members":[]}"#),
             (EventKind::Role.into(), r#"{"user":"alice","role":"admin"}"#, r#"{"user":1,"role":"admin"}"#),
             (
-                pin(),
+                newer_kind(),
                 r#"{"z":[1, {"by":"bob"}],"by":null,"for":"bob","a":"\u00e9 \"by\":\"bob\""}"#,
                 r#"{"z":[1, {"by":"bob"}],"by":null,"for":2,"a":"\u00e9 \"by\":\"bob\""}"#,
             ),
-            (pin(), "{}", "{}"),
+            (newer_kind(), "{}", "{}"),
         ] {
-            assert_eq!(to_stored(&kind, wire, number_of).expect("infallible").as_deref(), Some(stored));
+            assert_eq!(to_stored(&kind, wire, key_of).expect("infallible").as_deref(), Some(stored));
             assert_eq!(to_wire(&kind, stored, id_of).as_deref(), Some(wire));
             // A body that an earlier version stored is already in its wire form.
             assert_eq!(to_wire(&kind, wire, id_of).as_deref(), Some(wire));
-            assert_eq!(to_stored(&kind, stored, number_of).expect("infallible").as_deref(), Some(stored));
+            assert_eq!(to_stored(&kind, stored, key_of).expect("infallible").as_deref(), Some(stored));
         }
     }
 
@@ -231,15 +231,19 @@ mod tests {
         ] {
             assert_eq!(to_wire(&invite, stored, id_of), None, "{stored}");
         }
-        assert_eq!(to_stored(&invite, r#"{"user":"carol"}"#, number_of), Ok(None));
+        assert_eq!(to_stored(&invite, r#"{"user":"carol"}"#, key_of), Ok(None));
     }
 
     #[test]
     fn equal_bodies_may_differ_in_the_order_of_fields_and_of_users() {
         let create = Kind::from(EventKind::Create);
-        assert!(is_same(&create, r#"{"public":true,"members":[1,2]}"#, r#"{"members":[2,1],"public":true}"#));
-        assert!(!is_same(&create, r#"{"members":[1,2]}"#, r#"{"members":[1,3]}"#));
+        assert!(is_same_body(
+            &create,
+            r#"{"public":true,"members":[1,2]}"#,
+            r#"{"members":[2,1],"public":true}"#
+        ));
+        assert!(!is_same_body(&create, r#"{"members":[1,2]}"#, r#"{"members":[1,3]}"#));
         let message = Kind::from(EventKind::Message);
-        assert!(!is_same(&message, r#"{"data":{"members":[1,2]}}"#, r#"{"data":{"members":[2,1]}}"#));
+        assert!(!is_same_body(&message, r#"{"data":{"members":[1,2]}}"#, r#"{"data":{"members":[2,1]}}"#));
     }
 }

@@ -24,7 +24,7 @@ use switchboard_protocol::{
     UserId,
 };
 
-use super::{Committed, CommittedCursor, CommittedEvent, Counts, CursorOf};
+use super::{Committed, CommittedCursor, CommittedEvent, Counts, CursorKind};
 use crate::record::{Conversation, Membership};
 use crate::record::{Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -32,20 +32,20 @@ use crate::{access, body};
 
 /// Why a change or a query did not succeed: it was refused, or the store failed.
 #[derive(Debug)]
-pub(super) enum Failed<E = rusqlite::Error> {
+pub(super) enum OperationError<E = rusqlite::Error> {
     Refused(Refusal),
     Store(E),
     /// A `read` for which readers have to count messages first. Nothing was changed.
     Uncounted,
 }
 
-impl<E> From<Refusal> for Failed<E> {
+impl<E> From<Refusal> for OperationError<E> {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)
     }
 }
 
-impl<E: StoreError> From<E> for Failed<E> {
+impl<E: StoreError> From<E> for OperationError<E> {
     fn from(error: E) -> Self {
         Self::Store(error)
     }
@@ -54,19 +54,19 @@ impl<E: StoreError> From<E> for Failed<E> {
 /// An error of the store.
 pub(super) trait StoreError: Display {
     /// Whether only one change failed and left no trace in the transaction, so that the others may be committed.
-    fn is_of_one(&self) -> bool {
+    fn concerns_one_change(&self) -> bool {
         false
     }
 
     /// Whether the error reports a damaged row.
-    fn is_damage(&self) -> bool;
+    fn is_damaged_row(&self) -> bool;
 
     /// The error for a value that cannot be encoded, named by `what`.
     fn unwritable(what: String) -> Self;
 }
 
 impl StoreError for rusqlite::Error {
-    fn is_damage(&self) -> bool {
+    fn is_damaged_row(&self) -> bool {
         matches!(
             self,
             Self::IntegralValueOutOfRange(..)
@@ -81,23 +81,28 @@ impl StoreError for rusqlite::Error {
     }
 }
 
-type Done<R> = Result<Committed, Failed<<R as Rows>::Error>>;
+type ChangeResult<R> = Result<Committed, OperationError<<R as Rows>::Error>>;
 
 /// The settings and allowances that the rules use besides the rows.
 #[derive(Debug)]
 pub(super) struct Rules {
     pub(super) limits: Limits,
     /// Whether users may write to user ids that the server has not seen before.
-    pub(super) strangers: bool,
+    pub(super) allow_unknown_users: bool,
     /// The most events that the writer reads to count the messages up to a cursor; usually
     /// [`MAX_EVENTS_COUNTED_BY_WRITER`].
-    pub(super) near: u64,
+    pub(super) max_events_counted_by_writer: u64,
     allowances: Allowances,
 }
 
 impl Rules {
-    pub(super) fn new(limits: Limits, strangers: bool) -> Self {
-        Self { allowances: Allowances::new(&limits), limits, strangers, near: MAX_EVENTS_COUNTED_BY_WRITER }
+    pub(super) fn new(limits: Limits, allow_unknown_users: bool) -> Self {
+        Self {
+            allowances: Allowances::new(&limits),
+            limits,
+            allow_unknown_users,
+            max_events_counted_by_writer: MAX_EVENTS_COUNTED_BY_WRITER,
+        }
     }
 }
 
@@ -121,7 +126,7 @@ impl<'a> Actor<'a> {
 pub(super) const MAX_EVENTS_COUNTED_BY_WRITER: u64 = 64;
 
 /// One change that is being applied.
-struct Act<'a, R> {
+struct ChangeContext<'a, R> {
     rows: &'a mut R,
     rules: &'a Rules,
     actor: &'a UserId,
@@ -136,9 +141,12 @@ struct ActorMembership {
     membership: Option<Membership>,
 }
 
-impl<R: Rows> Act<'_, R> {
+impl<R: Rows> ChangeContext<'_, R> {
     /// The conversation and the actor's membership in it, present, past or none.
-    fn check_place(&mut self, name: &ConversationId) -> Result<ActorMembership, Failed<R::Error>> {
+    fn find_actor_membership(
+        &mut self,
+        name: &ConversationId,
+    ) -> Result<ActorMembership, OperationError<R::Error>> {
         let conversation = self.rows.conversation(name)?.ok_or_else(Refusal::not_found)?;
         let user = self.rows.user(self.actor)?.ok_or_else(Refusal::not_found)?;
         let membership = self.rows.member(conversation.key, user)?;
@@ -151,8 +159,8 @@ impl<R: Rows> Act<'_, R> {
     }
 
     /// Refuses a user who may not be written to or invited, because the server has never seen them.
-    fn check_known(&mut self, user: &UserId) -> Result<(), Failed<R::Error>> {
-        if self.rules.strangers || user == self.actor || self.rows.user(user)?.is_some() {
+    fn check_known(&mut self, user: &UserId) -> Result<(), OperationError<R::Error>> {
+        if self.rules.allow_unknown_users || user == self.actor || self.rows.user(user)?.is_some() {
             Ok(())
         } else {
             Err(Refusal::not_found().into())
@@ -168,7 +176,7 @@ impl<R: Rows> Act<'_, R> {
         kind: EventKind,
         key: Option<Box<str>>,
         (body, stored): (&str, &str),
-    ) -> Result<Option<LogEvent>, Failed<R::Error>> {
+    ) -> Result<Option<LogEvent>, OperationError<R::Error>> {
         conversation.head = conversation.head.next();
         // The clock may have gone back; the log may not.
         conversation.at = conversation.at.max(self.now.as_millis());
@@ -189,39 +197,44 @@ impl<R: Rows> Act<'_, R> {
     }
 
     /// Appends an event that is not a message, and writes the conversation's row.
-    fn do_record(
+    fn do_append_event(
         &mut self,
         mut conversation: Conversation,
         user: UserKey,
         body: &EventBody,
         effects: Vec<Effect>,
-    ) -> Done<R> {
-        let (kind, body) = (body.kind(), fields::<R::Error>(body)?);
-        let stored = self.check_stored(kind, &body)?;
+    ) -> ChangeResult<R> {
+        let (kind, body) = (body.kind(), event_fields::<R::Error>(body)?);
+        let stored = self.encode_stored_body(kind, &body)?;
         let stored = stored.ok_or_else(|| {
             let what = format!("an event of the kind {} names a user who is not stored", kind.as_str());
-            Failed::Store(R::Error::unwritable(what))
+            OperationError::Store(R::Error::unwritable(what))
         })?;
         let event = self.do_append(&mut conversation, user, kind, None, (&body, &stored))?;
         // An event without an idempotency key is never a duplicate, so it has always been appended.
         let event = event.ok_or_else(Refusal::unavailable)?;
-        Ok(self.committed(conversation, event, effects))
+        Ok(self.put_and_report(conversation, event, effects))
     }
 
     /// The stored form of a body; `None` if the body names a user who is not stored.
-    fn check_stored<'b>(
+    fn encode_stored_body<'b>(
         &mut self,
         kind: EventKind,
         body: &'b str,
-    ) -> Result<Option<Cow<'b, str>>, Failed<R::Error>> {
-        if !kind.names_users() || !self.rows.stores_numbers() {
+    ) -> Result<Option<Cow<'b, str>>, OperationError<R::Error>> {
+        if !kind.names_users() || !self.rows.stores_user_keys() {
             return Ok(Some(Cow::Borrowed(body)));
         }
         let stored = body::to_stored(&kind.into(), body, |user| self.rows.user(user))?;
         Ok(stored.map(Cow::Owned))
     }
 
-    fn committed(&mut self, conversation: Conversation, event: LogEvent, effects: Vec<Effect>) -> Committed {
+    fn put_and_report(
+        &mut self,
+        conversation: Conversation,
+        event: LogEvent,
+        effects: Vec<Effect>,
+    ) -> Committed {
         let committed = CommittedEvent {
             conversation: conversation.key,
             name: conversation.name.clone(),
@@ -235,7 +248,7 @@ impl<R: Rows> Act<'_, R> {
     }
 
     /// The outcome of a change that repeats what an earlier event did.
-    fn repeated(&mut self, conversation: &Conversation, earlier: Seq) -> Done<R> {
+    fn repeated_event(&mut self, conversation: &Conversation, earlier: Seq) -> ChangeResult<R> {
         let at = self.rows.event(conversation.key, earlier)?.map_or(conversation.at, |e| e.at.as_millis());
         Ok(Committed::Event(Box::new(CommittedEvent {
             conversation: conversation.key,
@@ -250,7 +263,7 @@ impl<R: Rows> Act<'_, R> {
     /// Advances the member's read cursor to the given position, unless it is already there or further. `counts` are the
     /// message counts up to that position, if readers have made them. Without them the writer counts, if the range is
     /// short.
-    fn read(&mut self, command: &Read, counts: Option<Counts>) -> Done<R> {
+    fn move_read_cursor(&mut self, command: &Read, counts: Option<Counts>) -> ChangeResult<R> {
         let upto = command.upto;
         let ActorMembership { conversation, user, membership } =
             self.check_cursor(&command.conversation, upto)?;
@@ -259,8 +272,14 @@ impl<R: Rows> Act<'_, R> {
         if moved {
             let counts = match counts {
                 Some(counts) => counts,
-                None => (self.rows.counts(&conversation, user, &member, upto, self.rules.near)?)
-                    .ok_or(Failed::Uncounted)?,
+                None => (self.rows.counts(
+                    &conversation,
+                    user,
+                    &member,
+                    upto,
+                    self.rules.max_events_counted_by_writer,
+                )?)
+                .ok_or(OperationError::Uncounted)?,
             };
             member.read_sent = counts.sent;
             member.read_messages = counts.messages;
@@ -269,11 +288,11 @@ impl<R: Rows> Act<'_, R> {
             member.received = member.received.max(upto);
             self.rows.put_member(conversation.key, user, member);
         }
-        Ok(self.moved_cursor(conversation, CursorOf::Read, member.read, moved))
+        Ok(self.committed_cursor(conversation, CursorKind::Read, member.read, moved))
     }
 
     /// Advances the member's received cursor to the given position, unless it is already there or further.
-    fn received(&mut self, command: &Received) -> Done<R> {
+    fn move_received_cursor(&mut self, command: &Received) -> ChangeResult<R> {
         let upto = command.upto;
         let ActorMembership { conversation, user, membership } =
             self.check_cursor(&command.conversation, upto)?;
@@ -283,12 +302,16 @@ impl<R: Rows> Act<'_, R> {
             member.received = upto;
             self.rows.put_member(conversation.key, user, member);
         }
-        Ok(self.moved_cursor(conversation, CursorOf::Received, member.received, moved))
+        Ok(self.committed_cursor(conversation, CursorKind::Received, member.received, moved))
     }
 
     /// The actor's membership in a conversation; refuses a cursor past the end of its log.
-    fn check_cursor(&mut self, target: &Target, upto: Seq) -> Result<ActorMembership, Failed<R::Error>> {
-        let place = self.check_place(&target.resolve(self.actor))?;
+    fn check_cursor(
+        &mut self,
+        target: &Target,
+        upto: Seq,
+    ) -> Result<ActorMembership, OperationError<R::Error>> {
+        let place = self.find_actor_membership(&target.resolve(self.actor))?;
         access::check_member(place.membership.as_ref())?;
         if upto > place.conversation.head {
             let message = format!("the log ends at {}", place.conversation.head);
@@ -297,25 +320,31 @@ impl<R: Rows> Act<'_, R> {
         Ok(place)
     }
 
-    fn moved_cursor(&self, conversation: Conversation, of: CursorOf, upto: Seq, moved: bool) -> Committed {
+    fn committed_cursor(
+        &self,
+        conversation: Conversation,
+        of: CursorKind,
+        upto: Seq,
+        moved: bool,
+    ) -> Committed {
         Committed::Cursor(CommittedCursor {
             conversation: conversation.key,
             name: conversation.name,
             user: self.actor.clone(),
-            of,
+            kind: of,
             upto,
-            moved,
+            has_moved: moved,
             members: conversation.members,
         })
     }
 }
 
 /// How many of the member's own messages are up to a cursor: either all of them minus those after the cursor, or those up
-/// to the earlier cursor plus those between the two. `own` is the number of own messages in the range that [`nearer_end`]
+/// to the earlier cursor plus those between the two. `own` is the number of own messages in the range that [`shorter_count_range`]
 /// gives.
 ///
 /// In a damaged row one count may be less than another. The subtraction saturates, because a panic would end the writer.
-pub(super) fn sent_upto(member: &Membership, head: Seq, upto: Seq, own: u64) -> u64 {
+pub(super) fn own_messages_upto(member: &Membership, head: Seq, upto: Seq, own: u64) -> u64 {
     if is_nearer_head(member, head, upto) {
         member.sent.saturating_sub(own)
     } else {
@@ -325,7 +354,7 @@ pub(super) fn sent_upto(member: &Membership, head: Seq, upto: Seq, own: u64) -> 
 
 /// The range over which own messages are counted for a new cursor: after the first event, up to the second. It is the
 /// shorter of the two ranges from the cursor to the end of the log and from the old cursor to the new.
-pub(super) fn nearer_end(member: &Membership, head: Seq, upto: Seq) -> (Seq, Seq) {
+pub(super) fn shorter_count_range(member: &Membership, head: Seq, upto: Seq) -> (Seq, Seq) {
     if is_nearer_head(member, head, upto) { (upto, head) } else { (member.read, upto) }
 }
 
@@ -334,7 +363,7 @@ fn is_nearer_head(member: &Membership, head: Seq, upto: Seq) -> bool {
 }
 
 /// A membership that begins with the event `since`; everything before it counts as read.
-fn entered(role: Role, since: Seq, messages: u64, earlier: Option<Membership>) -> Membership {
+fn new_membership(role: Role, since: Seq, messages: u64, earlier: Option<Membership>) -> Membership {
     let sent = earlier.map_or(0, |m| m.sent);
     Membership {
         role,
@@ -353,7 +382,7 @@ fn entered(role: Role, since: Seq, messages: u64, earlier: Option<Membership>) -
 /// # Errors
 /// The body cannot be encoded. Then the transaction must not be committed, because the client would get an `ok` for an
 /// event without its fields.
-fn fields<E: StoreError>(body: &EventBody) -> Result<String, E> {
+fn event_fields<E: StoreError>(body: &EventBody) -> Result<String, E> {
     let kind = body.kind().as_str();
     let json = serde_json::to_string(body).unwrap_or_default();
     let fields = json.strip_prefix(&format!(r#"{{"type":"{kind}""#));

@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rusqlite_migration::SchemaVersion;
 use serde::Serialize;
 
-use super::sqlite::{DATABASE, check_version, empty_database, open_to_read};
+use super::sqlite::{DATABASE_FILE, check_version, empty_database, open_to_read};
 
 /// The most problems that a report lists. A damaged page causes thousands of problems; the rest are only counted.
 pub const MAX_LISTED_PROBLEMS: usize = 100;
@@ -72,7 +72,7 @@ impl Report {
         self.problems.is_empty()
     }
 
-    fn tell(&mut self, conversation: Option<&str>, seq: Option<u64>, what: impl Into<String>) {
+    fn add_problem(&mut self, conversation: Option<&str>, seq: Option<u64>, what: impl Into<String>) {
         if self.problems.len() < MAX_LISTED_PROBLEMS {
             let conversation = conversation.map(ToOwned::to_owned);
             self.problems.push(Problem { conversation, seq, what: what.into() });
@@ -101,9 +101,9 @@ pub enum Progress {
 
 /// How thoroughly SQLite checks its pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pages {
+pub(super) enum PageCheck {
     /// With SQLite's `integrity_check`, which also compares indexes with their tables.
-    Whole,
+    Full,
     /// With SQLite's `quick_check`, which does not compare indexes.
     Quick,
 }
@@ -130,12 +130,12 @@ pub fn check_database(path: impl AsRef<Path>) -> anyhow::Result<Vec<Problem>> {
 pub fn check(path: &Path, watch: &mut dyn FnMut(Progress)) -> anyhow::Result<Report> {
     let path = database_at(path);
     let db = open(&path)?;
-    check_in(&db, Pages::Whole, watch).with_context(|| format!("cannot check {}", path.display()))
+    check_connection(&db, PageCheck::Full, watch).with_context(|| format!("cannot check {}", path.display()))
 }
 
 /// The database file for a path that may be a data directory.
 fn database_at(path: &Path) -> PathBuf {
-    if path.is_dir() { path.join(DATABASE) } else { path.to_owned() }
+    if path.is_dir() { path.join(DATABASE_FILE) } else { path.to_owned() }
 }
 
 /// Opens an existing database for reading.
@@ -172,13 +172,13 @@ fn open_alone(path: &Path) -> anyhow::Result<Connection> {
 }
 
 /// Verifies the database of a connection, in one read transaction.
-pub(super) fn check_in(
+pub(super) fn check_connection(
     db: &Connection,
-    pages: Pages,
+    pages: PageCheck,
     watch: &mut dyn FnMut(Progress),
 ) -> anyhow::Result<Report> {
     let transaction = db.unchecked_transaction()?;
-    let mut report = of_version(db)?;
+    let mut report = empty_report(db)?;
     let checked = check_pages(db, pages, &mut report, watch)
         .and_then(|()| check_tables(db, &mut report))
         .and_then(|complete| if complete { check_rows(db, &mut report, watch) } else { Ok(()) });
@@ -187,7 +187,11 @@ pub(super) fn check_in(
         // pages is the purpose of the check.
         match error.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code) {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                report.tell(None, None, format!("the check ends here, at what SQLite cannot read: {error}"));
+                report.add_problem(
+                    None,
+                    None,
+                    format!("the check ends here, at what SQLite cannot read: {error}"),
+                );
             }
             _ => return Err(error),
         }
@@ -197,16 +201,16 @@ pub(super) fn check_in(
 }
 
 /// A report with the counts that the conversations' rows give, without verifying them.
-pub(super) fn of_rows(db: &Connection) -> anyhow::Result<Report> {
+pub(super) fn unverified_report(db: &Connection) -> anyhow::Result<Report> {
     let counts = "SELECT count(*), coalesce(sum(head), 0), coalesce(sum(messages), 0) FROM conversations";
-    let report = of_version(db)?;
+    let report = empty_report(db)?;
     let (conversations, events, messages) =
         db.query_row(counts, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(Report { conversations, events, messages, ..report })
 }
 
 /// An empty report with the version of the schema.
-fn of_version(db: &Connection) -> anyhow::Result<Report> {
+fn empty_report(db: &Connection) -> anyhow::Result<Report> {
     let SchemaVersion::Inside(version) = check_version(db)? else {
         anyhow::bail!("there are no tables of switchboard in it");
     };
@@ -220,44 +224,44 @@ fn check_rows(db: &Connection, report: &mut Report, watch: &mut dyn FnMut(Progre
 
 fn check_pages(
     db: &Connection,
-    pages: Pages,
+    pages: PageCheck,
     report: &mut Report,
     watch: &mut dyn FnMut(Progress),
 ) -> anyhow::Result<()> {
     let size = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
     watch(Progress::Pages { bytes: db.query_row(size, [], |row| row.get(0))? });
     let mut select = db.prepare(match pages {
-        Pages::Whole => "PRAGMA integrity_check",
-        Pages::Quick => "PRAGMA quick_check",
+        PageCheck::Full => "PRAGMA integrity_check",
+        PageCheck::Quick => "PRAGMA quick_check",
     })?;
     let mut found = select.query([])?;
     while let Some(row) = found.next()? {
         let what: String = row.get(0)?;
         if what != "ok" {
-            report.tell(None, None, format!("SQLite: {what}"));
+            report.add_problem(None, None, format!("SQLite: {what}"));
         }
     }
     let mut select = db.prepare("PRAGMA foreign_key_check")?;
     let mut found = select.query([])?;
     while let Some(row) = found.next()? {
         let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
-        report.tell(None, None, format!("a row of {table} refers to what is not in {parent}"));
+        report.add_problem(None, None, format!("a row of {table} refers to what is not in {parent}"));
     }
     Ok(())
 }
 
 /// Whether all tables of the schema exist; reports the differences.
 fn check_tables(db: &Connection, report: &mut Report) -> anyhow::Result<bool> {
-    let (wanted, found) = (definitions(&empty_database(report.schema)?)?, definitions(db)?);
+    let (wanted, found) = (schema_definitions(&empty_database(report.schema)?)?, schema_definitions(db)?);
     let mut complete = true;
     for (kind, name, sql) in &wanted {
         match found.iter().find(|(_, other, _)| other == name) {
             None => {
                 complete &= kind != "table";
-                report.tell(None, None, format!("the {kind} {name} is missing"));
+                report.add_problem(None, None, format!("the {kind} {name} is missing"));
             }
             Some((_, _, other)) if other != sql => {
-                report.tell(None, None, format!("the {kind} {name} is not as this version makes it"));
+                report.add_problem(None, None, format!("the {kind} {name} is not as this version makes it"));
             }
             Some(_) => {}
         }
@@ -265,13 +269,13 @@ fn check_tables(db: &Connection, report: &mut Report) -> anyhow::Result<bool> {
     for (kind, name, _) in
         found.iter().filter(|(_, name, _)| !wanted.iter().any(|(_, other, _)| other == name))
     {
-        report.tell(None, None, format!("the {kind} {name} is none of switchboard's"));
+        report.add_problem(None, None, format!("the {kind} {name} is none of switchboard's"));
     }
     Ok(complete)
 }
 
 /// The definitions of all tables, indexes and so on: kind, name and SQL statement.
-fn definitions(db: &Connection) -> rusqlite::Result<Vec<(String, String, String)>> {
+fn schema_definitions(db: &Connection) -> rusqlite::Result<Vec<(String, String, String)>> {
     // `sqlite_stat` tables are made by ANALYZE and belong to SQLite.
     let mut select = db.prepare(
         "SELECT type, name, coalesce(sql, '') FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY name",

@@ -23,7 +23,7 @@ impl CommitMetrics {
     }
 
     /// Records the duration of a transaction that contained `writes` writes.
-    pub(crate) fn commit(&self, took: Duration, writes: usize) {
+    pub(crate) fn record_commit(&self, took: Duration, writes: usize) {
         self.seconds.observe(took.as_secs_f64());
         self.writes.observe(f64::from(u32::try_from(writes).unwrap_or(u32::MAX)));
     }

@@ -32,7 +32,7 @@ pub(super) enum LaneOwner {
     /// A health probe of the server. It is served first and is never refused. At most two wait at a time.
     Probe,
     /// A request with an API key. The key is not verified yet, so a wrong key delays only its own requests.
-    Key([u8; 32]),
+    ApiKeyHash([u8; 32]),
     /// The router's reads of the log of a conversation to which other nodes also write.
     Log(ConversationKey),
     /// The router's comparison of the heads of many conversations.
@@ -54,8 +54,8 @@ pub(super) struct FairQueue<J> {
 struct Queue<J> {
     lanes: FxHashMap<LaneOwner, Lane<J>>,
     /// The lanes that have queued reads and no running one, in the order in which they are served.
-    next: VecDeque<LaneOwner>,
-    waiting: usize,
+    ready_lanes: VecDeque<LaneOwner>,
+    queued_jobs: usize,
     closed: bool,
 }
 
@@ -67,27 +67,32 @@ struct Lane<J> {
 }
 
 impl<J> Queue<J> {
-    fn line_up(&mut self, who: LaneOwner) {
+    fn enqueue_lane(&mut self, who: LaneOwner) {
         match who {
-            LaneOwner::Probe => self.next.push_front(who),
-            _ => self.next.push_back(who),
+            LaneOwner::Probe => self.ready_lanes.push_front(who),
+            _ => self.ready_lanes.push_back(who),
         }
     }
 }
 
 /// What [`FairQueue::take`] tells a reader thread to do next.
-pub(super) enum Turn<J> {
-    /// Run this job, then call [`FairQueue::done`].
-    Work(LaneOwner, J),
+pub(super) enum NextJob<J> {
+    /// Run this job, then call [`FairQueue::finish`].
+    Run(LaneOwner, J),
     /// No job came within the time-out.
-    Quiet,
+    TimedOut,
     /// The queue is closed.
     End,
 }
 
 impl<J> FairQueue<J> {
     pub(super) fn new() -> Self {
-        let queue = Queue { lanes: FxHashMap::default(), next: VecDeque::new(), waiting: 0, closed: false };
+        let queue = Queue {
+            lanes: FxHashMap::default(),
+            ready_lanes: VecDeque::new(),
+            queued_jobs: 0,
+            closed: false,
+        };
         Self { queue: Mutex::new(queue), ready: Condvar::new() }
     }
 
@@ -99,7 +104,7 @@ impl<J> FairQueue<J> {
     /// Queues a job.
     pub(super) fn push(&self, who: LaneOwner, job: J) -> Result<(), Refusal> {
         let mut queue = self.queue();
-        if queue.waiting >= MAX_QUEUED_READS && who != LaneOwner::Probe || queue.closed {
+        if queue.queued_jobs >= MAX_QUEUED_READS && who != LaneOwner::Probe || queue.closed {
             return Err(Refusal::unavailable());
         }
         let lane =
@@ -109,9 +114,9 @@ impl<J> FairQueue<J> {
         }
         lane.jobs.push_back(job);
         let comes_in = !lane.busy && lane.jobs.len() == 1;
-        queue.waiting += 1;
+        queue.queued_jobs += 1;
         if comes_in {
-            queue.line_up(who);
+            queue.enqueue_lane(who);
             drop(queue);
             self.ready.notify_one();
         }
@@ -119,26 +124,26 @@ impl<J> FairQueue<J> {
     }
 
     /// Waits for a job, at most for `timeout`.
-    pub(super) fn take(&self, timeout: Option<Duration>) -> Turn<J> {
+    pub(super) fn take(&self, timeout: Option<Duration>) -> NextJob<J> {
         let mut queue = self.queue();
         loop {
-            while let Some(who) = queue.next.pop_front() {
+            while let Some(who) = queue.ready_lanes.pop_front() {
                 let Some(lane) = queue.lanes.get_mut(&who) else { continue };
                 let Some(job) = lane.jobs.pop_front() else { continue };
                 lane.busy = true;
-                queue.waiting -= 1;
-                return Turn::Work(who, job);
+                queue.queued_jobs -= 1;
+                return NextJob::Run(who, job);
             }
             if queue.closed {
-                return Turn::End;
+                return NextJob::End;
             }
             queue = match timeout {
                 None => self.ready.wait(queue).unwrap_or_else(PoisonError::into_inner),
                 Some(timeout) => {
                     let (queue, waited) =
                         self.ready.wait_timeout(queue, timeout).unwrap_or_else(PoisonError::into_inner);
-                    if waited.timed_out() && queue.next.is_empty() && !queue.closed {
-                        return Turn::Quiet;
+                    if waited.timed_out() && queue.ready_lanes.is_empty() && !queue.closed {
+                        return NextJob::TimedOut;
                     }
                     queue
                 }
@@ -148,7 +153,7 @@ impl<J> FairQueue<J> {
 
     /// Marks the running job of a lane as finished, so that the lane's next job can run. No thread is woken, because the
     /// calling thread takes the next job itself.
-    pub(super) fn done(&self, who: LaneOwner) {
+    pub(super) fn finish(&self, who: LaneOwner) {
         let mut queue = self.queue();
         let Some(lane) = queue.lanes.get_mut(&who) else { return };
         lane.busy = false;
@@ -156,10 +161,10 @@ impl<J> FairQueue<J> {
             queue.lanes.remove(&who);
             // Frees the memory that a burst of many lanes needed.
             if queue.lanes.is_empty() {
-                (queue.lanes, queue.next) = (FxHashMap::default(), VecDeque::new());
+                (queue.lanes, queue.ready_lanes) = (FxHashMap::default(), VecDeque::new());
             }
         } else {
-            queue.line_up(who);
+            queue.enqueue_lane(who);
         }
     }
 
@@ -178,15 +183,15 @@ mod tests {
         LaneOwner::User(UserId::parse(name).expect("a user id"))
     }
 
-    fn takes<J>(turns: &FairQueue<J>) -> Option<(LaneOwner, J)> {
+    fn take_now<J>(turns: &FairQueue<J>) -> Option<(LaneOwner, J)> {
         match turns.take(Some(Duration::ZERO)) {
-            Turn::Work(who, job) => Some((who, job)),
-            Turn::Quiet | Turn::End => None,
+            NextJob::Run(who, job) => Some((who, job)),
+            NextJob::TimedOut | NextJob::End => None,
         }
     }
 
     #[test]
-    fn everybody_has_a_turn_before_anybody_has_two() {
+    fn each_owner_gets_one_job_before_any_gets_two() {
         let turns = FairQueue::new();
         for (name, job) in
             [("alice", "a1"), ("alice", "a2"), ("alice", "a3"), ("bob", "b1"), ("bob", "b2"), ("carol", "c1")]
@@ -194,9 +199,9 @@ mod tests {
             turns.push(user(name), job).expect("room");
         }
         let mut order = Vec::new();
-        while let Some((who, job)) = takes(&turns) {
+        while let Some((who, job)) = take_now(&turns) {
             order.push(job);
-            turns.done(who);
+            turns.finish(who);
         }
         assert_eq!(order, ["a1", "b1", "c1", "a2", "b2", "a3"]);
     }
@@ -206,12 +211,12 @@ mod tests {
         let turns = FairQueue::new();
         turns.push(user("alice"), 1).expect("room");
         turns.push(user("alice"), 2).expect("room");
-        let (alice, _) = takes(&turns).expect("the first");
-        assert!(takes(&turns).is_none(), "the second waits for the first");
+        let (alice, _) = take_now(&turns).expect("the first");
+        assert!(take_now(&turns).is_none(), "the second waits for the first");
         turns.push(user("bob"), 3).expect("room");
-        assert!(matches!(takes(&turns), Some((_, 3))), "another lane is not full");
-        turns.done(alice);
-        assert!(matches!(takes(&turns), Some((_, 2))));
+        assert!(matches!(take_now(&turns), Some((_, 3))), "another lane is not full");
+        turns.finish(alice);
+        assert!(matches!(take_now(&turns), Some((_, 2))));
     }
 
     #[test]
@@ -224,9 +229,9 @@ mod tests {
         turns.push(LaneOwner::Probe, "one").expect("always");
         turns.push(LaneOwner::Probe, "two").expect("always");
         for expected in ["one", "two", "read"] {
-            let (who, job) = takes(&turns).expect("it waits");
+            let (who, job) = take_now(&turns).expect("it waits");
             assert_eq!(job, expected);
-            turns.done(who);
+            turns.finish(who);
         }
     }
 
@@ -247,14 +252,14 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_done_before_the_end_and_leaves_nothing_behind() {
+    fn queued_jobs_run_before_the_queue_ends() {
         let turns = FairQueue::new();
         turns.push(user("alice"), ()).expect("room");
         turns.close();
-        let Turn::Work(who, ()) = turns.take(None) else { panic!("it waits") };
-        turns.done(who);
-        assert!(matches!(turns.take(None), Turn::End));
+        let NextJob::Run(who, ()) = turns.take(None) else { panic!("it waits") };
+        turns.finish(who);
+        assert!(matches!(turns.take(None), NextJob::End));
         let queue = turns.queue();
-        assert!(queue.lanes.is_empty() && queue.next.is_empty() && queue.waiting == 0);
+        assert!(queue.lanes.is_empty() && queue.ready_lanes.is_empty() && queue.queued_jobs == 0);
     }
 }

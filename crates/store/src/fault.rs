@@ -12,43 +12,43 @@ use std::time::Duration;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The fault that the environment variable asks for, if any.
-static FAULT: LazyLock<Option<Fault>> = LazyLock::new(|| {
+static FAULT: LazyLock<Option<TaskFault>> = LazyLock::new(|| {
     let value = std::env::var("FAULTS_TASK").ok()?;
     let (task, rest) = value.split_once('=')?;
     let (action, file) = rest.split_once('@')?;
-    Some(Fault { task: task.to_owned(), panics: action == "panic", file: file.into() })
+    Some(TaskFault { task: task.to_owned(), should_panic: action == "panic", trigger_file: file.into() })
 });
 
-struct Fault {
+struct TaskFault {
     task: String,
-    panics: bool,
-    file: PathBuf,
+    should_panic: bool,
+    trigger_file: PathBuf,
 }
 
-impl Fault {
-    fn of(task: &str) -> Option<&'static Self> {
+impl TaskFault {
+    fn for_task(task: &str) -> Option<&'static Self> {
         FAULT.as_ref().filter(|fault| fault.task == task)
     }
 
-    fn strike(&self) {
-        assert!(!self.panics, "a fault that was asked for");
+    fn panic_or_return(&self) {
+        assert!(!self.should_panic, "a fault that was asked for");
     }
 }
 
 /// Panics or returns once the fault for this task is due; never returns if there is none.
-pub async fn strike(task: &str) {
-    let Some(fault) = Fault::of(task) else { return std::future::pending().await };
-    while !fault.file.exists() {
+pub async fn wait_for_fault(task: &str) {
+    let Some(fault) = TaskFault::for_task(task) else { return std::future::pending().await };
+    while !fault.trigger_file.exists() {
         tokio::time::sleep(POLL_INTERVAL).await;
     }
-    fault.strike();
+    fault.panic_or_return();
 }
 
 /// Panics if the fault for this thread is due.
-pub fn strike_now(thread: &str) {
-    if let Some(fault) = Fault::of(thread)
-        && fault.file.exists()
+pub fn panic_if_due(thread: &str) {
+    if let Some(fault) = TaskFault::for_task(thread)
+        && fault.trigger_file.exists()
     {
-        fault.strike();
+        fault.panic_or_return();
     }
 }

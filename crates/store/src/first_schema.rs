@@ -33,7 +33,7 @@ const EVENTS: [Row; 17] = [
 ];
 
 /// The bodies that name users, as a later version rewrites them.
-pub(crate) const REWRITTEN: [&str; 7] = [
+pub(crate) const REWRITTEN_BODIES: [&str; 7] = [
     r#"{"title":"Old","public":true,"members":[4,2,3]}"#,
     r#"{"user":3}"#,
     r#"{"user":5,"role":"reader"}"#,
@@ -44,7 +44,7 @@ pub(crate) const REWRITTEN: [&str; 7] = [
 ];
 
 /// The rows of conversations and members that result from the events.
-const FOLDED: &str = r#"
+const INSERT_DERIVED_ROWS: &str = r#"
     INSERT INTO conversations (name, title, public, head, messages, last_message, members, admins, at) VALUES
         ('#old', 'Older', true, 15, 3, 6, 4, 2, 1015), ('@alice:bob', NULL, false, 1, 1, 1, 2, 0, 1001),
         ('#late', NULL, false, 1, 0, 0, 2, 1, 1001);
@@ -58,10 +58,10 @@ const FOLDED: &str = r#"
 
 /// The SQL that inserts all sample rows. It works in both databases, because both number users and conversations from
 /// 1.
-pub(crate) fn rows() -> String {
+pub(crate) fn insert_statements() -> String {
     let users = USERS.map(|name| format!("('{name}')")).join(", ");
-    let mut sql = format!("INSERT INTO users (name) VALUES {users}; {FOLDED}");
-    for (seq, (conversation, kind, sender, messages, key, body)) in numbered() {
+    let mut sql = format!("INSERT INTO users (name) VALUES {users}; {INSERT_DERIVED_ROWS}");
+    for (seq, (conversation, kind, sender, messages, key, body)) in numbered_events() {
         let key = key.map_or("NULL".to_owned(), |key| format!("'{key}'"));
         sql += &format!(
             "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
@@ -74,8 +74,8 @@ pub(crate) fn rows() -> String {
 }
 
 /// The events' frames on the wire, which are the same in every version.
-pub(crate) fn frames() -> Vec<String> {
-    let events = numbered().map(|(seq, (conversation, kind, sender, _, key, body))| LogEvent {
+pub(crate) fn expected_frames() -> Vec<String> {
+    let events = numbered_events().map(|(seq, (conversation, kind, sender, _, key, body))| LogEvent {
         conversation: ConversationId::parse(CONVERSATIONS[conversation - 1]).expect("an id"),
         seq: Seq(seq),
         kind: Kind::Known(kind),
@@ -87,7 +87,7 @@ pub(crate) fn frames() -> Vec<String> {
     events.map(|event| event.to_json()).collect()
 }
 
-fn numbered() -> impl Iterator<Item = (u64, Row)> {
+fn numbered_events() -> impl Iterator<Item = (u64, Row)> {
     let mut seqs = [0; CONVERSATIONS.len()];
     EVENTS.into_iter().map(move |event| {
         let seq = &mut seqs[event.0 - 1];

@@ -13,17 +13,17 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
 #[cfg(test)]
 use crate::batch;
-use crate::batch::State;
-use crate::change::{self, Actor, Failed, Rules};
-use crate::check::{Pages, Problem, check_in};
+use crate::batch::WriterState;
+use crate::change::{self, Actor, OperationError, Rules};
+use crate::check::{PageCheck, Problem, check_connection};
 #[cfg(test)]
 use crate::origin::Origin;
 #[cfg(test)]
-use crate::read::counts::Step;
+use crate::read::counts::CountStep;
 use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::sqlite::MIGRATIONS;
-use crate::sqlite::opening::keep_statements;
+use crate::sqlite::opening::configure_statement_cache;
 use crate::sqlite::query::{Reader, reader};
 use crate::sqlite::rows::SqliteRows;
 use crate::{Change, Committed, Query, Snapshot};
@@ -35,44 +35,44 @@ use crate::{CountedRead, Counts, Submission};
 const MIN_STEPS_PER_ROW: i32 = 5;
 
 /// Gives each database a unique name, which its two connections share.
-static NAMES: AtomicU64 = AtomicU64::new(0);
+static DATABASE_COUNT: AtomicU64 = AtomicU64::new(0);
 
 /// A database in memory, with the writer's connection and a reader's.
 pub struct InMemory {
     rows: SqliteRows,
     rules: Rules,
     db: Connection,
-    state: State,
+    state: WriterState,
 }
 
 /// Panics on an error of the store, because for a database in memory it is a bug.
-fn works<T>(done: Result<T, Failed>) -> Result<T, Refusal> {
+fn unwrap_failure<T>(done: Result<T, OperationError>) -> Result<T, Refusal> {
     match done {
         Ok(done) => Ok(done),
-        Err(Failed::Refused(refusal)) => Err(refusal),
-        Err(Failed::Store(error)) => panic!("the database does not work: {error}"),
-        Err(Failed::Uncounted) => panic!("a writer without a bound counts by itself"),
+        Err(OperationError::Refused(refusal)) => Err(refusal),
+        Err(OperationError::Store(error)) => panic!("the database does not work: {error}"),
+        Err(OperationError::Uncounted) => panic!("a writer without a bound counts by itself"),
     }
 }
 
 impl InMemory {
     pub fn new(limits: Limits) -> Self {
-        let name = NAMES.fetch_add(1, Ordering::Relaxed);
+        let name = DATABASE_COUNT.fetch_add(1, Ordering::Relaxed);
         let open = || {
             let flags = OpenFlags::default() | OpenFlags::SQLITE_OPEN_URI;
             let db = Connection::open_with_flags(
                 format!("file:in-memory-{name}?mode=memory&cache=shared"),
                 flags,
             )?;
-            keep_statements(&db)?;
+            configure_statement_cache(&db)?;
             Ok::<_, rusqlite::Error>(db)
         };
         let mut writer = open().expect("a database");
         Migrations::from_slice(MIGRATIONS).to_latest(&mut writer).expect("its tables");
         let db = open().expect("the same");
         let mut rules = Rules::new(limits, true);
-        rules.near = u64::MAX;
-        Self { rows: SqliteRows::new(writer), rules, db, state: State::default() }
+        rules.max_events_counted_by_writer = u64::MAX;
+        Self { rows: SqliteRows::new(writer), rules, db, state: WriterState::default() }
     }
 
     /// Begins a batch. The caller must not read before the batch ends.
@@ -91,14 +91,20 @@ impl InMemory {
 
     /// Applies a change within a batch.
     pub fn apply(&mut self, actor: &UserId, change: Change, now: Timestamp) -> Result<Committed, Refusal> {
-        works(change::apply(&mut self.rows, &self.rules, Actor::without_allowances(actor), change, now))
+        unwrap_failure(change::apply(
+            &mut self.rows,
+            &self.rules,
+            Actor::without_allowances(actor),
+            change,
+            now,
+        ))
     }
 
     /// Sets the most events that the writer itself reads to count the messages up to a cursor. Over more events, readers
     /// count.
     #[cfg(test)]
-    pub fn counts_near(&mut self, near: u64) {
-        self.rules.near = near;
+    pub fn set_max_events_counted_by_writer(&mut self, near: u64) {
+        self.rules.max_events_counted_by_writer = near;
     }
 
     /// Counts the messages for a `read` command, as the readers do.
@@ -107,51 +113,56 @@ impl InMemory {
         let name = read.conversation.resolve(actor);
         let mut so_far = None;
         loop {
-            match works(self.reader().count(actor, &name, read.upto, so_far))? {
-                Step::Done(counts) => return Ok(counts),
-                Step::More(progress) => so_far = Some(progress),
+            match unwrap_failure(self.reader().count(actor, &name, read.upto, so_far))? {
+                CountStep::Done(counts) => return Ok(counts),
+                CountStep::More(progress) => so_far = Some(progress),
             }
         }
     }
 
     /// Applies a change in its own batch.
     #[cfg(test)]
-    pub fn makes(&mut self, actor: &UserId, change: Change, now: Timestamp) -> Result<Committed, Refusal> {
+    pub fn commit_change(
+        &mut self,
+        actor: &UserId,
+        change: Change,
+        now: Timestamp,
+    ) -> Result<Committed, Refusal> {
         self.begin();
         let made =
             change::apply(&mut self.rows, &self.rules, Actor::without_allowances(actor), change.clone(), now);
         self.commit();
         match (made, change) {
-            (Err(Failed::Uncounted), Change::Read(read)) => {
+            (Err(OperationError::Uncounted), Change::Read(read)) => {
                 let counts = self.count(actor, &read);
-                self.makes(actor, Change::CountedRead(Box::new(CountedRead { read, counts })), now)
+                self.commit_change(actor, Change::CountedRead(Box::new(CountedRead { read, counts })), now)
             }
-            (made, _) => works(made),
+            (made, _) => unwrap_failure(made),
         }
     }
 
     /// Applies changes in one batch, in which the writer counts everything itself.
     #[cfg(test)]
-    pub fn makes_all(
+    pub fn commit_batch(
         &mut self,
         changes: Vec<(UserId, Change)>,
         now: Timestamp,
     ) -> Vec<Result<Committed, Refusal>> {
         let batch = changes.into_iter();
-        let batch = batch.map(|(actor, change)| Submission { actor, change, origin: Origin::Nobody });
+        let batch = batch.map(|(actor, change)| Submission { actor, change, origin: Origin::Internal });
         let batch: Vec<_> = batch.collect();
         self.begin();
         let results = batch::apply(&mut self.rows, &self.rules, &batch, now).expect("a store that works");
         self.commit();
         let mut uncounted = Vec::new();
-        let outcomes = batch::told(batch, results, &mut uncounted);
+        let outcomes = batch::pair_outcomes(batch, results, &mut uncounted);
         assert!(uncounted.is_empty(), "everything was counted");
         outcomes.into_iter().map(|outcome| outcome.result).collect()
     }
 
     /// Runs SQL without the writer, to damage the database in a test.
     #[cfg(test)]
-    pub fn runs(&mut self, sql: &str) {
+    pub fn execute_sql(&mut self, sql: &str) {
         self.rows.database().execute_batch(sql).expect("done");
         self.rows.roll_back();
     }
@@ -178,7 +189,7 @@ impl InMemory {
             Change::Read(read),
             Timestamp::from_millis(1),
         );
-        assert!(matches!(made, Ok(_) | Err(Failed::Uncounted)), "{made:?}");
+        assert!(matches!(made, Ok(_) | Err(OperationError::Uncounted)), "{made:?}");
         self.rows.database().progress_handler(0, None::<fn() -> bool>).expect("unset");
         self.commit();
         steps.load(Ordering::Relaxed)
@@ -189,11 +200,11 @@ impl InMemory {
     }
 
     pub fn query(&self, user: &UserId, query: &Query) -> Result<OkBody<Box<RawValue>>, Refusal> {
-        works(self.reader().answer(user, query))
+        unwrap_failure(self.reader().answer(user, query))
     }
 
     pub fn attach(&self, user: &UserId, named: &[ConversationId]) -> Option<Snapshot> {
-        works(self.reader().attach(user, named)).expect("a snapshot is never refused")
+        unwrap_failure(self.reader().attach(user, named)).expect("a snapshot is never refused")
     }
 
     pub fn replay(
@@ -203,11 +214,11 @@ impl InMemory {
         after: Seq,
         upto: Seq,
     ) -> Result<Vec<LogEvent>, Refusal> {
-        works(self.reader().replay(user, conversation, after, upto))
+        unwrap_failure(self.reader().replay(user, conversation, after, upto))
     }
 
     /// The problems that a check of the database finds.
     pub fn check(&self) -> Vec<Problem> {
-        check_in(&self.db, Pages::Quick, &mut |_| {}).expect("it can be checked").problems
+        check_connection(&self.db, PageCheck::Quick, &mut |_| {}).expect("it can be checked").problems
     }
 }

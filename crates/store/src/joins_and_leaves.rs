@@ -3,7 +3,7 @@
 
 use rustc_hash::FxHashMap;
 use serde::Deserialize;
-use switchboard_protocol::{About, ConversationId, MembershipEffect, Seq, UserId};
+use switchboard_protocol::{ConversationId, EventScope, MembershipEffect, Seq, UserId};
 
 use super::CommittedEvent;
 use crate::record::{ConversationKey, Effect, JoinOrLeave, LogEvent};
@@ -12,44 +12,44 @@ use crate::record::{ConversationKey, Effect, JoinOrLeave, LogEvent};
 #[derive(Default)]
 struct JoinsAndLeaves {
     /// The first members of a new conversation.
-    begins: Vec<UserId>,
+    first_members: Vec<UserId>,
     /// A user who joined and may have been a member before.
-    comes_back: Option<UserId>,
-    goes: Option<UserId>,
+    joiner: Option<UserId>,
+    leaver: Option<UserId>,
 }
 
 /// The users that an event names.
 #[derive(Deserialize)]
-struct Subject {
+struct NamedUser {
     user: UserId,
 }
 
 /// The first members of a new room without its creator.
 #[derive(Deserialize)]
-struct Members {
+struct CreatedRoom {
     #[serde(default)]
     members: Vec<UserId>,
 }
 
 /// The user that the body of an event names.
-fn subject(body: &str) -> Option<UserId> {
-    serde_json::from_str::<Subject>(body).ok().map(|subject| subject.user)
+fn named_user(body: &str) -> Option<UserId> {
+    serde_json::from_str::<NamedUser>(body).ok().map(|subject| subject.user)
 }
 
 fn joins_and_leaves(event: &LogEvent) -> JoinsAndLeaves {
     let mut joins_and_leaves = JoinsAndLeaves::default();
     match event.kind.membership() {
         MembershipEffect::Begins => {
-            joins_and_leaves.begins.push(event.from.clone());
-            let members = serde_json::from_str::<Members>(&event.body).map(|created| created.members);
-            joins_and_leaves.begins.extend(members.unwrap_or_default());
+            joins_and_leaves.first_members.push(event.from.clone());
+            let members = serde_json::from_str::<CreatedRoom>(&event.body).map(|created| created.members);
+            joins_and_leaves.first_members.extend(members.unwrap_or_default());
         }
-        MembershipEffect::SenderEnters => joins_and_leaves.comes_back = Some(event.from.clone()),
-        MembershipEffect::UserEnters => joins_and_leaves.comes_back = subject(&event.body),
-        MembershipEffect::SenderLeaves => joins_and_leaves.goes = Some(event.from.clone()),
-        MembershipEffect::UserLeaves => joins_and_leaves.goes = subject(&event.body),
-        MembershipEffect::None if event.kind.about() == About::Message && event.seq == Seq(1) => {
-            joins_and_leaves.begins = both(&event.conversation);
+        MembershipEffect::SenderEnters => joins_and_leaves.joiner = Some(event.from.clone()),
+        MembershipEffect::UserEnters => joins_and_leaves.joiner = named_user(&event.body),
+        MembershipEffect::SenderLeaves => joins_and_leaves.leaver = Some(event.from.clone()),
+        MembershipEffect::UserLeaves => joins_and_leaves.leaver = named_user(&event.body),
+        MembershipEffect::None if event.kind.about() == EventScope::Message && event.seq == Seq(1) => {
+            joins_and_leaves.first_members = peers_of(&event.conversation);
         }
         MembershipEffect::None => {}
     }
@@ -57,7 +57,7 @@ fn joins_and_leaves(event: &LogEvent) -> JoinsAndLeaves {
 }
 
 /// The users of a direct conversation, of whom there is one if it is a note to self.
-fn both(conversation: &ConversationId) -> Vec<UserId> {
+fn peers_of(conversation: &ConversationId) -> Vec<UserId> {
     let mut users: Vec<_> = conversation.peers().map(|(a, b)| vec![a, b]).unwrap_or_default();
     users.dedup();
     users
@@ -65,12 +65,12 @@ fn both(conversation: &ConversationId) -> Vec<UserId> {
 
 /// The users who joined by events of a page and may have been members before.
 pub(super) fn joiners(events: &[LogEvent]) -> Vec<UserId> {
-    events.iter().filter_map(|event| joins_and_leaves(event).comes_back).collect()
+    events.iter().filter_map(|event| joins_and_leaves(event).joiner).collect()
 }
 
 /// Adds the membership changes to each event of a page. `gone` has the event by which each returning user left before the
 /// page.
-pub(super) fn committed(
+pub(super) fn with_effects(
     conversation: ConversationKey,
     events: Vec<LogEvent>,
     mut gone: FxHashMap<UserId, Seq>,
@@ -93,7 +93,7 @@ impl JoinsAndLeaves {
     /// The membership changes of the event `seq`. `gone` has the last leave of each user so far, so call this in the order
     /// of the log.
     fn effects(self, gone: &mut FxHashMap<UserId, Seq>, seq: Seq) -> Vec<Effect> {
-        let Self { begins, comes_back, goes } = self;
+        let Self { first_members: begins, joiner: comes_back, leaver: goes } = self;
         let before = Seq(seq.0.saturating_sub(1));
         let begins =
             begins.into_iter().map(|user| Effect { user, join_or_leave: JoinOrLeave::Join { seen: Seq(0) } });

@@ -8,7 +8,7 @@ use rusqlite::{ErrorCode, params};
 use switchboard_protocol::Timestamp;
 
 use super::postgres;
-use super::sqlite::open_beside;
+use super::sqlite::open_shared;
 use crate::clock::Clock;
 pub use crate::record::KeyInfo;
 
@@ -43,7 +43,7 @@ pub fn create(store: &KeyStore, name: &str, hash: &[u8; 32]) -> anyhow::Result<(
 
 /// Stores a key in SQLite; `false` if the name is taken.
 fn create_in(data: &Path, name: &str, hash: &[u8; 32]) -> anyhow::Result<bool> {
-    let db = open_beside(data)?;
+    let db = open_shared(data)?;
     let inserted = db.execute(
         "INSERT INTO api_keys (name, hash, created) VALUES (?1, ?2, ?3)",
         params![name, hash.as_slice(), Clock::system().now().as_millis()],
@@ -61,7 +61,7 @@ pub fn list(store: &KeyStore) -> anyhow::Result<Vec<KeyInfo>> {
         KeyStore::Directory(data) => data,
         KeyStore::Shared { url, ca } => return postgres::keys::list(url, ca.as_deref()),
     };
-    let db = open_beside(data)?;
+    let db = open_shared(data)?;
     let mut select = db.prepare("SELECT name, created, revoked IS NOT NULL FROM api_keys ORDER BY name")?;
     let keys = select.query_map([], |row| {
         Ok(KeyInfo { name: row.get(0)?, created: Timestamp::from_millis(row.get(1)?), revoked: row.get(2)? })
@@ -75,7 +75,7 @@ pub fn revoke(store: &KeyStore, name: &str) -> anyhow::Result<bool> {
         KeyStore::Directory(data) => data,
         KeyStore::Shared { url, ca } => return postgres::keys::revoke(url, ca.as_deref(), name),
     };
-    let db = open_beside(data)?;
+    let db = open_shared(data)?;
     let now = Clock::system().now().as_millis();
     Ok(db.execute(
         "UPDATE api_keys SET revoked = ?2 WHERE name = ?1 AND revoked IS NULL",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use switchboard_protocol::{About, EventKind, MembershipEffect};
+use switchboard_protocol::{EventKind, EventScope, MembershipEffect};
 
 /// The kind of a stored event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Kind {
     }
 
     /// Whether an event of this kind is a message, is about a message, or is about a room.
-    pub(crate) fn about(&self) -> About {
+    pub(crate) fn about(&self) -> EventScope {
         self.known().about()
     }
 

@@ -17,7 +17,7 @@
 //! - A failed commit refuses its writes as `unavailable`, and also the later queued writes of the same connections.
 //! - A write with a number is stored only once the write before it is settled: stored, or refused for good. If the store is
 //!   across a network, a lost connection can leave it unknown whether a commit succeeded. The store tries for a moment to
-//!   find out. After that it refuses the writes; if it turns out later that they were stored, [`Batch::check`] names their
+//!   find out. After that it refuses the writes; if it turns out later that they were stored, [`Batch::stored_after_all`] names their
 //!   conversations. So an `ok` is never sent for a write that is not stored, but an `unavailable` may be sent for one that
 //!   is.
 //! - SQLite retries nothing. After a failed fsync the store writes no more until it is opened again, because it cannot know
@@ -73,7 +73,7 @@ use switchboard_protocol::{ConversationId, FEATURES, Seq, Timestamp, UserId};
 
 pub use self::commit_metrics::CommitMetrics;
 pub use self::memberships::{Activity, Joined, Memberships, Summaries};
-pub use self::request::{Change, CountedRead, Counts, CursorOf, Query, Request};
+pub use self::request::{Change, CountedRead, Counts, CursorKind, Query, Request};
 use crate::origin::Origin;
 use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -114,7 +114,7 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     ) -> Answer<Vec<LogEvent>>;
 
     /// Checks that `user` may write in a conversation, and returns how many members it has.
-    fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing>;
+    fn check_write_access(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess>;
 
     /// The users among `others` who share a conversation with `user`.
     fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>>;
@@ -156,15 +156,21 @@ pub trait SharedLog: Store {
 
     /// For each user a page of memberships: at most `most` conversations whose key is above the given one. An unknown user
     /// has none.
-    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<MembershipsPage>>;
+    fn membership_pages(
+        &self,
+        users: Vec<(UserId, ConversationKey)>,
+        most: u32,
+    ) -> Answer<Vec<MembershipsPage>>;
 
     /// The membership of each user in the conversation given with them; `None` if they are not a member.
-    fn memberships_in(&self, pairs: Vec<(UserId, ConversationKey)>)
-    -> Answer<Vec<Option<CurrentMembership>>>;
+    fn current_memberships(
+        &self,
+        pairs: Vec<(UserId, ConversationKey)>,
+    ) -> Answer<Vec<Option<CurrentMembership>>>;
 
     /// Events after `after` up to `upto`, oldest first, with the membership changes that they carry: at most one page. The
     /// page is empty only at the end of the range.
-    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt>;
+    fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt>;
 }
 
 /// A range of a conversation's log.
@@ -184,7 +190,7 @@ pub type Revocations = Vec<(UserId, Timestamp)>;
 #[derive(Debug, Clone, Default)]
 pub struct MembershipsPage {
     /// The conversations.
-    pub places: Vec<CurrentMembership>,
+    pub memberships: Vec<CurrentMembership>,
     /// The last conversation of this page, after which the next page begins; `None` if this is the last page.
     pub next: Option<ConversationKey>,
 }
@@ -199,7 +205,7 @@ impl MembershipsPage {
         rows: usize,
         most: u32,
     ) {
-        self.places.extend(place);
+        self.memberships.extend(place);
         self.next = (rows >= most as usize).then_some(conversation);
     }
 }
@@ -237,10 +243,10 @@ pub struct Batch {
     /// The outcomes.
     pub outcomes: Vec<Outcome>,
     /// Whether more writes are queued, so that the next batch follows immediately.
-    pub more: bool,
+    pub has_more: bool,
     /// Conversations in which a write that came out as `unavailable` is stored after all, because the connection to the
     /// database was lost during the commit. The router reads these events from the store.
-    pub check: Vec<ConversationKey>,
+    pub stored_after_all: Vec<ConversationKey>,
 }
 
 /// The outcome of a submission.
@@ -260,7 +266,7 @@ pub enum Committed {
     /// A stored read or received position of a member.
     Cursor(CommittedCursor),
     /// A change that sends nothing to any session.
-    Quiet,
+    NotAnnounced,
 }
 
 /// A stored event and what follows from it.
@@ -290,11 +296,11 @@ pub struct CommittedCursor {
     /// The member whose cursor this is.
     pub user: UserId,
     /// Which of the member's two cursors: `read` or `received`.
-    pub of: CursorOf,
+    pub kind: CursorKind,
     /// The new position.
     pub upto: Seq,
     /// Whether the command advanced the cursor; otherwise the cursor had been there or further already.
-    pub moved: bool,
+    pub has_moved: bool,
     /// How many members the conversation has.
     pub members: u64,
 }
@@ -312,7 +318,7 @@ pub struct Snapshot {
     /// The first page of the conversations that the user is a member of.
     pub memberships: Memberships,
     /// For each conversation named in the call, in that order: the conversation, or why the user may not see it.
-    pub named: Vec<Result<Seen, Refusal>>,
+    pub named: Vec<Result<VisibleConversation, Refusal>>,
     /// The first page of summaries, latest activity first. `None` if there are more memberships than the first page has,
     /// because the latest conversations may be among the others.
     pub summaries: Option<Summaries>,
@@ -320,18 +326,18 @@ pub struct Snapshot {
 
 /// A conversation that a user sees, or saw before leaving.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen {
+pub struct VisibleConversation {
     /// The conversation.
     pub conversation: ConversationKey,
     /// The last event that the user may see.
     pub head: Seq,
     /// Whether the user is a member now.
-    pub member: bool,
+    pub is_member: bool,
 }
 
 /// A conversation that a user may write to.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
+pub struct WriteAccess {
     /// The conversation.
     pub conversation: ConversationKey,
     /// How many members it has.

@@ -27,7 +27,7 @@ pub struct Memberships {
     pub next: Option<ConversationKey>,
     /// The memberships, in the order of the conversations' keys.
     pub joined: Arc<[Joined]>,
-    /// The conversations with the latest activity, latest first: as many as [`Activity::most_of_connection`].
+    /// The conversations with the latest activity, latest first: as many as [`Activity::max_per_connection`].
     pub latest: Vec<Activity>,
 }
 
@@ -43,7 +43,7 @@ pub struct Activity {
 impl Activity {
     /// How many of the latest conversations a connection needs: one more than its page of summaries has, or one more than
     /// the number of conversations in which its unread messages are counted, if that is greater.
-    pub fn most_of_connection(limits: &Limits) -> usize {
+    pub fn max_per_connection(limits: &Limits) -> usize {
         (limits.page_size(None) as usize).max(Limits::UNREAD_CONVERSATIONS) + 1
     }
 
@@ -64,7 +64,7 @@ pub struct Summaries {
     /// The last event of each conversation that has a summary.
     pub joined: Vec<Joined>,
     /// Whether there are more conversations than these summaries.
-    pub more: bool,
+    pub has_more: bool,
     /// What the user has not read in the first [`Limits::UNREAD_CONVERSATIONS`] of the requested conversations.
     pub unread: Unread,
 }

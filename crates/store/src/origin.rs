@@ -22,14 +22,14 @@ pub enum Origin {
     /// it acts for.
     BackEnd(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
     /// The server itself, which needs no outcome.
-    Nobody,
+    Internal,
 }
 
 /// The connection that sent a write.
 #[derive(Debug)]
 pub struct SessionOrigin {
     /// The connection, which keeps the order of its writes.
-    pub connection: Arc<dyn Connection>,
+    pub connection: Arc<dyn OriginConnection>,
     /// The id of the command, for the reply.
     pub id: Option<CommandId>,
     /// How the write keeps its order with the connection's other writes; `None` for cursors.
@@ -89,12 +89,12 @@ impl Numbers {
 
 /// A client's connection as the writer sees it. No write of a connection may be stored before an earlier one that was not
 /// stored.
-pub trait Connection: Any + Debug + Send + Sync {
+pub trait OriginConnection: Any + Debug + Send + Sync {
     /// Whether a write of the connection was rejected since this epoch.
     fn is_stale(&self, epoch: WriteEpoch) -> bool;
 
     /// Called by the writer when it rejects a write without a number. Makes the writes stale that were submitted after it.
-    fn reject_write(&self);
+    fn count_rejected_write(&self);
 
     /// The highest numbers of the connection's stored and settled writes.
     fn numbers(&self) -> Numbers;
@@ -120,7 +120,7 @@ impl Origin {
             Self::Session(SessionOrigin { connection, order: Some(WriteOrder::Epoch(epoch)), .. }) => {
                 connection.is_stale(*epoch)
             }
-            Self::Session(_) | Self::Call(_) | Self::BackEnd(_) | Self::Nobody => false,
+            Self::Session(_) | Self::Call(_) | Self::BackEnd(_) | Self::Internal => false,
         }
     }
 
@@ -131,7 +131,7 @@ impl Origin {
 
     /// The connection of a numbered write, and the connection's highest numbers at present.
     #[cfg(feature = "simulation")]
-    pub(crate) fn numbers(&self) -> Option<(Arc<dyn Connection>, Numbers)> {
+    pub(crate) fn numbers(&self) -> Option<(Arc<dyn OriginConnection>, Numbers)> {
         let Self::Session(origin) = self else { return None };
         origin.number().map(|_| (origin.connection.clone(), origin.connection.numbers()))
     }
@@ -151,7 +151,7 @@ impl Origin {
     /// number stale.
     pub(crate) fn reject(&self) {
         if let Self::Session(SessionOrigin { connection, order: Some(WriteOrder::Epoch(_)), .. }) = self {
-            connection.reject_write();
+            connection.count_rejected_write();
         }
     }
 }

@@ -29,17 +29,17 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 use tokio_postgres::Client;
 
-use self::connect::{BlockingConnection, SESSION};
+use self::connect::{BlockingConnection, SESSION_SETTINGS};
 use self::installation::Installation;
-pub use self::installation::{Abilities, Outdated};
-use self::readers::{Readers, Reads};
+pub use self::installation::{Capabilities, Outdated};
+use self::readers::{PostgresReader, Readers};
 use self::target::Target;
-use super::batch::{MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, State};
+use super::batch::{MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, WriterState};
 use super::counting::Counter;
 use super::write_fault::WriteFault;
 use super::{
     Batch, CurrentMembership, Excerpt, Memberships, MembershipsPage, PresencePeer, Query, Revocations, Seqs,
-    SharedLog, Snapshot, Standing, Store, Submission, Summaries,
+    SharedLog, Snapshot, Store, Submission, Summaries, WriteAccess,
 };
 use crate::CommitMetrics;
 use crate::clock::Clock;
@@ -76,7 +76,7 @@ pub struct Settings {
     /// The metrics of commits.
     pub metrics: CommitMetrics,
     /// The version and features that this build supports.
-    pub abilities: Abilities,
+    pub capabilities: Capabilities,
 }
 
 /// Checks a database's URL and root certificates without connecting.
@@ -92,8 +92,8 @@ pub struct PostgresStore {
     queue: crossbeam_channel::Sender<Submission>,
     readers: Readers,
     /// Kept alive for the writer, which holds a weak reference.
-    _counter: Arc<Counter<Reads>>,
-    state: Arc<State>,
+    _counter: Arc<Counter<PostgresReader>>,
+    state: Arc<WriterState>,
     installation: Arc<Installation>,
     notice_key: NoticeKey,
 }
@@ -112,13 +112,13 @@ impl PostgresStore {
     /// The database cannot be reached or does not keep what it should, or a newer version made it.
     pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let target = Target::new(&settings.url, settings.ca.as_deref())?;
-        let state = Arc::new(State::default());
+        let state = Arc::new(WriterState::default());
         let (batches, outcomes) = mpsc::channel(MAX_QUEUED_BATCHES);
         // A reader connects at its first read, so that the writer has created the tables by then.
         let readers = Readers::start(settings.readers, &target, &settings.limits, &state)?;
         let (queue, submissions) = crossbeam_channel::bounded(MAX_QUEUED_WRITES);
-        let counter = Counter::new(readers.users.turns(), queue.clone());
-        let installation = Arc::new(Installation::new(&settings.abilities));
+        let counter = Counter::new(readers.users.read_queue(), queue.clone());
+        let installation = Arc::new(Installation::new(&settings.capabilities));
         let notice_key = writer::start(writer::Parts {
             target,
             settings,
@@ -168,7 +168,7 @@ impl Store for PostgresStore {
         self.readers.users.replay(user, conversation, after, upto)
     }
 
-    fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+    fn check_write_access(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess> {
         self.readers.users.standing(user, conversation)
     }
 
@@ -206,18 +206,22 @@ impl SharedLog for PostgresStore {
         self.readers.revocations(users)
     }
 
-    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<MembershipsPage>> {
+    fn membership_pages(
+        &self,
+        users: Vec<(UserId, ConversationKey)>,
+        most: u32,
+    ) -> Answer<Vec<MembershipsPage>> {
         self.readers.places(users, most)
     }
 
-    fn memberships_in(
+    fn current_memberships(
         &self,
         pairs: Vec<(UserId, ConversationKey)>,
     ) -> Answer<Vec<Option<CurrentMembership>>> {
         self.readers.memberships_in(pairs)
     }
 
-    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+    fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
         self.readers.log(conversation, after, upto)
     }
 }
@@ -242,7 +246,7 @@ fn migrate(link: &mut BlockingConnection) -> anyhow::Result<()> {
                 .context("cannot bring its tables up to date")?;
         }
         client.execute("SELECT pg_advisory_unlock($1)", &[&MIGRATING_LOCK_ID]).await?;
-        Ok(client.batch_execute(SESSION).await?)
+        Ok(client.batch_execute(SESSION_SETTINGS).await?)
     })
 }
 

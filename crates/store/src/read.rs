@@ -18,9 +18,12 @@ use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Unread};
 use switchboard_protocol::{ConversationId, ErrorCode, Limits, Seq, Sync, Timestamp, UserId};
 
-use self::row::{Known, Listed, Membered, PresencePeerRow, Start, View, Wanted, Whole};
-use super::change::{Failed, StoreError};
-use super::{Activity, Joined, Memberships, Query, Seen, Snapshot, Summaries};
+use self::row::{
+    ConnectionStart, ListedConversation, MembershipRow, PresencePeerRow, StoredMessage, UserRow, View,
+    WantedMessage,
+};
+use super::change::{OperationError, StoreError};
+use super::{Activity, Joined, Memberships, Query, Snapshot, Summaries, VisibleConversation};
 use crate::access;
 use crate::record::{ConversationKey, LogEvent, Membership, NewerKind, UserKey};
 use crate::refusal::Refusal;
@@ -35,16 +38,21 @@ pub(super) trait Lookups {
     type Error: StoreError;
 
     /// Looks up a user by name.
-    fn known(&self, user: &UserId) -> Found<Option<Known>, Self>;
+    fn find_user(&self, user: &UserId) -> LookupResult<Option<UserRow>, Self>;
 
     /// A conversation as a user sees it; `None` if either does not exist.
-    fn view(&self, user: &UserId, conversation: &ConversationId) -> Found<Option<View>, Self>;
+    fn view(&self, user: &UserId, conversation: &ConversationId) -> LookupResult<Option<View>, Self>;
 
     /// A conversation as a user sees it, like [`Self::view`], looked up by keys.
-    fn view_of(&self, user: UserKey, conversation: ConversationKey) -> Found<Option<View>, Self>;
+    fn view_by_key(&self, user: UserKey, conversation: ConversationKey) -> LookupResult<Option<View>, Self>;
 
     /// The rows that a connection of a user starts from: the first `most` memberships, and the conversations in `named`.
-    fn start(&self, user: &UserId, named: &[ConversationId], most: usize) -> Found<Option<Start>, Self>;
+    fn connection_start(
+        &self,
+        user: &UserId,
+        named: &[ConversationId],
+        most: usize,
+    ) -> LookupResult<Option<ConnectionStart>, Self>;
 
     /// At most `most` memberships of a user in conversations with a key above `after`, in the order of the keys.
     fn memberships(
@@ -52,13 +60,17 @@ pub(super) trait Lookups {
         user: UserKey,
         after: ConversationKey,
         most: usize,
-    ) -> Found<Vec<row::Membered>, Self>;
+    ) -> LookupResult<Vec<row::MembershipRow>, Self>;
 
     /// The given conversations that the user is a member of, in the order given.
-    fn listed(&self, user: UserKey, conversations: &[ConversationKey]) -> Found<Vec<Listed>, Self>;
+    fn listed_conversations(
+        &self,
+        user: UserKey,
+        conversations: &[ConversationKey],
+    ) -> LookupResult<Vec<ListedConversation>, Self>;
 
     /// When an event was stored, in milliseconds since the Unix epoch.
-    fn time_of(&self, conversation: ConversationKey, seq: Seq) -> Found<i64, Self>;
+    fn time_of(&self, conversation: ConversationKey, seq: Seq) -> LookupResult<i64, Self>;
 
     /// Events of a conversation in a range, oldest first: at most `range.most`, and about `range.bytes`. An event that
     /// cannot be read is replaced by one of the kind `unreadable`. The bodies are in the stored form, and kinds of newer
@@ -69,13 +81,13 @@ pub(super) trait Lookups {
         name: &ConversationId,
         range: &Range,
         each: impl FnMut(LogEvent) -> ControlFlow<()>,
-    ) -> Found<(), Self>;
+    ) -> LookupResult<(), Self>;
 
     /// The ids of users by their keys; users who do not exist are left out.
-    fn names(&self, users: &[UserKey]) -> Found<FxHashMap<UserKey, UserId>, Self>;
+    fn user_names(&self, users: &[UserKey]) -> LookupResult<FxHashMap<UserKey, UserId>, Self>;
 
     /// Reads all rows of the table of kinds.
-    fn kinds(&self) -> Found<Vec<NewerKind>, Self>;
+    fn kinds(&self) -> LookupResult<Vec<NewerKind>, Self>;
 
     /// The last `most` messages before an event, the latest first. The log has other events between them; an implementation
     /// must not read all of those.
@@ -84,7 +96,7 @@ pub(super) trait Lookups {
         conversation: ConversationKey,
         before: Seq,
         most: usize,
-    ) -> Found<Vec<Seq>, Self>;
+    ) -> LookupResult<Vec<Seq>, Self>;
 
     /// The first `most` messages from the event `from` to `upto`, the earliest first. The log has other events between
     /// them; an implementation must not read all of those.
@@ -94,10 +106,10 @@ pub(super) trait Lookups {
         from: Seq,
         upto: Seq,
         most: usize,
-    ) -> Found<Vec<Seq>, Self>;
+    ) -> LookupResult<Vec<Seq>, Self>;
 
     /// How many messages of all senders there are up to an event.
-    fn count_messages(&self, conversation: ConversationKey, upto: Seq) -> Found<u64, Self>;
+    fn count_messages(&self, conversation: ConversationKey, upto: Seq) -> LookupResult<u64, Self>;
 
     /// How many messages of one sender there are after one event and up to another. It reads every event between.
     fn count_sent(
@@ -106,16 +118,16 @@ pub(super) trait Lookups {
         sender: UserKey,
         after: Seq,
         upto: Seq,
-    ) -> Found<u64, Self>;
+    ) -> LookupResult<u64, Self>;
 
     /// Messages with their last edit and reactions, in the order requested; `None` for a message that does not exist. The
     /// lookup stops soon after the messages fill about `bytes`.
     fn messages(
         &self,
-        wanted: &[Wanted<'_>],
+        wanted: &[WantedMessage<'_>],
         bytes: usize,
-        each: impl FnMut(Option<Whole>) -> ControlFlow<()>,
-    ) -> Found<(), Self>;
+        each: impl FnMut(Option<StoredMessage>) -> ControlFlow<()>,
+    ) -> LookupResult<(), Self>;
 
     /// At most `most` members of a conversation with a user key above `after`, in the order of the keys. An implementation
     /// reads only the rows that the caller consumes.
@@ -125,28 +137,28 @@ pub(super) trait Lookups {
         after: UserKey,
         most: usize,
         each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
-    ) -> Found<(), Self>;
+    ) -> LookupResult<(), Self>;
 
     /// The users among `users` who are known, in the order given.
-    fn presence_peer_rows(&self, users: &[UserId]) -> Found<Vec<PresencePeerRow>, Self>;
+    fn presence_peer_rows(&self, users: &[UserId]) -> LookupResult<Vec<PresencePeerRow>, Self>;
 
     /// Whether each of the conversations exists, in the order given.
-    fn are_there(&self, conversations: &[ConversationId]) -> Found<Vec<bool>, Self>;
+    fn conversations_exist(&self, conversations: &[ConversationId]) -> LookupResult<Vec<bool>, Self>;
 
     /// How many rooms a user is in; counting stops at `most`.
-    fn count_rooms(&self, user: UserKey, most: u32) -> Found<u32, Self>;
+    fn count_rooms(&self, user: UserKey, most: u32) -> LookupResult<u32, Self>;
 
     /// For each pair of users, whether the second is a member of one of the `most` oldest rooms of the first.
-    fn share_a_room(&self, pairs: &[(UserKey, UserKey)], most: u32) -> Found<Vec<bool>, Self>;
+    fn share_a_room(&self, pairs: &[(UserKey, UserKey)], most: u32) -> LookupResult<Vec<bool>, Self>;
 
     /// The name of the API key with this hash, unless it was revoked.
-    fn api_key(&self, hash: &[u8]) -> Found<Option<String>, Self>;
+    fn api_key(&self, hash: &[u8]) -> LookupResult<Option<String>, Self>;
 }
 
 /// The result of a query.
-pub(super) type Found<T, L> = Result<T, Failed<<L as Lookups>::Error>>;
+pub(super) type LookupResult<T, L> = Result<T, OperationError<<L as Lookups>::Error>>;
 
-type Page<L> = Found<OkBody<Box<RawValue>>, L>;
+type PageResult<L> = LookupResult<OkBody<Box<RawValue>>, L>;
 
 /// A range of events.
 #[derive(Debug, Clone, Copy)]
@@ -168,7 +180,7 @@ pub(super) struct Reader<'a, L> {
     /// The number of the batch of this node whose commit began last.
     pub(super) mark: &'a AtomicU64,
     /// The most memberships of a user that one read examines.
-    pub(super) step: usize,
+    pub(super) memberships_per_step: usize,
 }
 
 /// The most memberships of a user that one read may examine: some 5 ms. A user with more needs several reads, and the queue
@@ -176,10 +188,10 @@ pub(super) struct Reader<'a, L> {
 pub(super) const MEMBERSHIPS_PER_READ: usize = 2_000;
 
 /// The bytes left on a page. The first item always fits, so that a client always makes progress.
-pub(super) struct Room(pub(super) usize);
+pub(super) struct PageBudget(pub(super) usize);
 
-impl Room {
-    pub(super) fn takes(&mut self, bytes: usize) -> bool {
+impl PageBudget {
+    pub(super) fn spend(&mut self, bytes: usize) -> bool {
         let fits = self.0 > 0;
         self.0 = self.0.saturating_sub(bytes);
         fits
@@ -187,12 +199,12 @@ impl Room {
 }
 
 impl<L: Lookups> Reader<'_, L> {
-    fn view(&self, user: &UserId, name: &ConversationId) -> Found<View, L> {
+    fn view(&self, user: &UserId, name: &ConversationId) -> LookupResult<View, L> {
         Ok(self.rows.view(user, name)?.ok_or_else(Refusal::not_found)?)
     }
 
     /// Answers a command that reads a page.
-    pub(super) fn answer(&self, user: &UserId, query: &Query) -> Page<L> {
+    pub(super) fn answer(&self, user: &UserId, query: &Query) -> PageResult<L> {
         match query {
             Query::Sync(c) => self.sync(user, c),
             Query::History(c) => self.history(user, c),
@@ -202,7 +214,7 @@ impl<L: Lookups> Reader<'_, L> {
     }
 
     /// Answers `sync`.
-    fn sync(&self, user: &UserId, command: &Sync) -> Page<L> {
+    fn sync(&self, user: &UserId, command: &Sync) -> PageResult<L> {
         let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
         let head = access::check_visible(conversation.head, membership.as_ref())?;
         let after = command.after;
@@ -224,29 +236,35 @@ impl<L: Lookups> Reader<'_, L> {
         conversation: ConversationKey,
         name: &ConversationId,
         range: &Range,
-    ) -> Found<Vec<LogEvent>, L> {
-        let mut room = Room(range.bytes as usize);
+    ) -> LookupResult<Vec<LogEvent>, L> {
+        let mut room = PageBudget(range.bytes as usize);
         let mut events = Vec::new();
         self.rows.events(conversation, name, range, |event| {
-            if !room.takes(event.most_bytes()) {
+            if !room.spend(event.most_bytes()) {
                 return ControlFlow::Break(());
             }
             events.push(event);
             ControlFlow::Continue(())
         })?;
-        self.complete(&mut events, range.bytes)?;
+        self.fill_names(&mut events, range.bytes)?;
         Ok(events)
     }
 
     /// The snapshot that a connection starts from.
-    pub(super) fn attach(&self, user: &UserId, named: &[ConversationId]) -> Found<Option<Snapshot>, L> {
-        let Some(Start { user, joined, named }) = self.rows.start(user, named, self.step)? else {
+    pub(super) fn attach(
+        &self,
+        user: &UserId,
+        named: &[ConversationId],
+    ) -> LookupResult<Option<Snapshot>, L> {
+        let Some(ConnectionStart { user, joined, named }) =
+            self.rows.connection_start(user, named, self.memberships_per_step)?
+        else {
             return Ok(None);
         };
         // The mark is read after the first query, because that query fixed the snapshot of this transaction.
         let mark = self.mark.load(Ordering::SeqCst);
-        let named = named.into_iter().map(seen).collect();
-        let Known { key, not_before } = user;
+        let named = named.into_iter().map(visible_conversation).collect();
+        let UserRow { key, not_before } = user;
         let memberships = self.page_of(mark, ConversationKey::MIN, &joined);
         let all = memberships.next.is_none();
         let latest: Vec<_> = memberships.latest.iter().map(|latest| latest.conversation).collect();
@@ -255,62 +273,76 @@ impl<L: Lookups> Reader<'_, L> {
     }
 
     /// The page of memberships after a conversation.
-    pub(super) fn memberships(&self, user: UserKey, after: ConversationKey) -> Found<Memberships, L> {
-        let rows = self.rows.memberships(user, after, self.step)?;
+    pub(super) fn memberships(&self, user: UserKey, after: ConversationKey) -> LookupResult<Memberships, L> {
+        let rows = self.rows.memberships(user, after, self.memberships_per_step)?;
         // The mark is read after the first query, as in `attach`.
         let mark = self.mark.load(Ordering::SeqCst);
         Ok(self.page_of(mark, after, &rows))
     }
 
-    fn page_of(&self, mark: u64, after: ConversationKey, rows: &[Membered]) -> Memberships {
-        let next = rows.last().filter(|_| rows.len() >= self.step).map(|last| last.conversation);
-        let heads = rows.iter().filter_map(|row| Some((row.conversation, row.state?.0)));
+    fn page_of(&self, mark: u64, after: ConversationKey, rows: &[MembershipRow]) -> Memberships {
+        let next =
+            rows.last().filter(|_| rows.len() >= self.memberships_per_step).map(|last| last.conversation);
+        let heads = rows.iter().filter_map(|row| Some((row.conversation, row.last_event?.0)));
         let joined = heads.map(|(conversation, head)| Joined { conversation, head }).collect();
-        let mut latest: Vec<_> = rows.iter().filter_map(Membered::activity).collect();
-        Activity::keep_latest(&mut latest, Activity::most_of_connection(self.limits));
+        let mut latest: Vec<_> = rows.iter().filter_map(MembershipRow::activity).collect();
+        Activity::keep_latest(&mut latest, Activity::max_per_connection(self.limits));
         Memberships { mark, after, next, joined, latest }
     }
 
     /// Summaries of conversations that a user is a member of, in the order given, as many as fit on a page; and the user's
     /// unread messages in all the given conversations, up to [`Limits::UNREAD_CONVERSATIONS`].
-    pub(super) fn summaries(&self, user: UserKey, of: &[ConversationKey]) -> Found<Summaries, L> {
+    pub(super) fn summaries(&self, user: UserKey, of: &[ConversationKey]) -> LookupResult<Summaries, L> {
         let limit = self.limits.page_size(None) as usize;
-        let mut listed = self.rows.listed(user, first(of, limit.max(Limits::UNREAD_CONVERSATIONS)))?;
-        let counted = leading(&listed, first(of, Limits::UNREAD_CONVERSATIONS));
+        let mut listed = self
+            .rows
+            .listed_conversations(user, first_conversations(of, limit.max(Limits::UNREAD_CONVERSATIONS)))?;
+        let counted = count_leading(&listed, first_conversations(of, Limits::UNREAD_CONVERSATIONS));
         let unread = fold::unread(&listed[..counted], of.len() > Limits::UNREAD_CONVERSATIONS);
-        listed.truncate(leading(&listed, first(of, limit)));
+        listed.truncate(count_leading(&listed, first_conversations(of, limit)));
         self.page_of_summaries(listed, unread, of.len() > limit)
     }
 
     /// Like [`Self::summaries`], without the count of unread messages.
-    fn summaries_of(&self, user: UserKey, of: &[ConversationKey], limit: usize) -> Found<Summaries, L> {
-        let listed = self.rows.listed(user, first(of, limit))?;
+    fn summaries_of(
+        &self,
+        user: UserKey,
+        of: &[ConversationKey],
+        limit: usize,
+    ) -> LookupResult<Summaries, L> {
+        let listed = self.rows.listed_conversations(user, first_conversations(of, limit))?;
         self.page_of_summaries(listed, Unread::default(), of.len() > limit)
     }
 
-    fn page_of_summaries(&self, listed: Vec<Listed>, unread: Unread, mut more: bool) -> Found<Summaries, L> {
+    fn page_of_summaries(
+        &self,
+        listed: Vec<ListedConversation>,
+        unread: Unread,
+        mut more: bool,
+    ) -> LookupResult<Summaries, L> {
         // The mark is read after the first query, as in `attach`.
         let mark = self.mark.load(Ordering::SeqCst);
-        let wanted: Vec<_> = listed.iter().map(|listed| Wanted::last_of(&listed.conversation)).collect();
-        let mut room = Room(self.limits.page_bytes as usize);
+        let wanted: Vec<_> =
+            listed.iter().map(|listed| WantedMessage::last_of(&listed.conversation)).collect();
+        let mut room = PageBudget(self.limits.page_bytes as usize);
         let mut last = Vec::with_capacity(listed.len());
         self.messages(&wanted, |message| {
             let (message, bytes) = message.unzip();
             let conversation = &listed[last.len()].conversation;
-            if !room.takes(bytes.unwrap_or(0) + fold::most_bytes_of_summary(conversation)) {
+            if !room.spend(bytes.unwrap_or(0) + fold::most_bytes_of_summary(conversation)) {
                 more = true;
                 return ControlFlow::Break(());
             }
             last.push(message);
             ControlFlow::Continue(())
         })?;
-        let joined = listed.iter().take(last.len()).map(|Listed { conversation, .. }| Joined {
+        let joined = listed.iter().take(last.len()).map(|ListedConversation { conversation, .. }| Joined {
             conversation: conversation.key,
             head: conversation.head,
         });
         let joined = joined.collect();
         let summaries = listed.into_iter().zip(last).map(|(listed, last)| fold::summary(listed, last));
-        Ok(Summaries { mark, summaries: summaries.collect(), joined, more, unread })
+        Ok(Summaries { mark, summaries: summaries.collect(), joined, has_more: more, unread })
     }
 
     /// A page of the log for a connection that lags.
@@ -320,8 +352,8 @@ impl<L: Lookups> Reader<'_, L> {
         conversation: ConversationKey,
         after: Seq,
         upto: Seq,
-    ) -> Found<Vec<LogEvent>, L> {
-        let Some(View { conversation, membership }) = self.rows.view_of(user, conversation)? else {
+    ) -> LookupResult<Vec<LogEvent>, L> {
+        let Some(View { conversation, membership }) = self.rows.view_by_key(user, conversation)? else {
             return Ok(Vec::new());
         };
         let visible = access::check_visible(conversation.head, membership.as_ref())?;
@@ -331,39 +363,39 @@ impl<L: Lookups> Reader<'_, L> {
     }
 
     /// The time up to which the user's tokens are revoked.
-    pub(super) fn not_before(&self, user: &UserId) -> Found<Option<Timestamp>, L> {
-        Ok(self.rows.known(user)?.and_then(|known| known.not_before))
+    pub(super) fn not_before(&self, user: &UserId) -> LookupResult<Option<Timestamp>, L> {
+        Ok(self.rows.find_user(user)?.and_then(|known| known.not_before))
     }
 
     /// The name of the API key with this hash.
-    pub(super) fn api_key(&self, hash: &[u8]) -> Found<Option<String>, L> {
+    pub(super) fn api_key(&self, hash: &[u8]) -> LookupResult<Option<String>, L> {
         self.rows.api_key(hash)
     }
 }
 
 /// The first `most` conversations of a list, or all if there are fewer.
-fn first(of: &[ConversationKey], most: usize) -> &[ConversationKey] {
+fn first_conversations(of: &[ConversationKey], most: usize) -> &[ConversationKey] {
     of.get(..most).unwrap_or(of)
 }
 
 /// How many rows at the beginning of `listed` belong to conversations in `of`. Both have the same order, but rows may be
 /// missing.
-fn leading(listed: &[Listed], of: &[ConversationKey]) -> usize {
+fn count_leading(listed: &[ListedConversation], of: &[ConversationKey]) -> usize {
     let mut of = of.iter();
     listed.iter().take_while(|listed| of.any(|key| *key == listed.conversation.key)).count()
 }
 
 /// What a connection with a cursor in a conversation may see of it. A conversation that cannot be read is refused as
 /// `unavailable`, and does not affect the others.
-fn seen(named: row::Named) -> Result<Seen, Refusal> {
+fn visible_conversation(named: row::NamedConversation) -> Result<VisibleConversation, Refusal> {
     let View { conversation, membership } = match named {
-        row::Named::There(view) => view,
-        row::Named::Nowhere => return Err(Refusal::not_found()),
-        row::Named::Damaged => return Err(Refusal::unavailable()),
+        row::NamedConversation::Found(view) => view,
+        row::NamedConversation::NotFound => return Err(Refusal::not_found()),
+        row::NamedConversation::Damaged => return Err(Refusal::unavailable()),
     };
     let member = membership.is_some_and(|m| m.until.is_none());
     let head = access::check_visible(conversation.head, membership.as_ref())?;
-    Ok(Seen { conversation: conversation.key, head, member })
+    Ok(VisibleConversation { conversation: conversation.key, head, is_member: member })
 }
 
 /// The event's frame for a page. An event without a JSON form should have been replaced when its row was read, so it is a

@@ -12,35 +12,35 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 use tokio::sync::oneshot;
 
-use super::change::Failed;
-use super::fair_queue::{FairQueue, LaneOwner, Turn};
-use super::read::{Found, Lookups, Reader, list};
-use super::{Memberships, PresencePeer, Query, Snapshot, Standing, Summaries};
+use super::change::OperationError;
+use super::fair_queue::{FairQueue, LaneOwner, NextJob};
+use super::read::{LookupResult, Lookups, Reader, list};
+use super::{Memberships, PresencePeer, Query, Snapshot, Summaries, WriteAccess};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
 /// A channel that is disconnected once the readers' connections are closed.
-pub(super) type Closed = Receiver<Infallible>;
+pub(super) type ReadersClosed = Receiver<Infallible>;
 
 /// A reader thread's connection to the database.
 pub(super) trait ReaderConnection: Send + 'static {
     /// The queries that run on this connection.
     type Rows: Lookups;
 
-    /// How long the thread waits without a read before it calls [`Self::rest`].
+    /// How long the thread waits without a read before it calls [`Self::free_memory`].
     const IDLE_TIMEOUT: Duration;
 
     /// Runs a read in one transaction. The implementation may run it again if the transaction fails.
     fn read<T>(
         &mut self,
-        read: impl Fn(&Reader<'_, Self::Rows>) -> Found<T, Self::Rows>,
+        read: impl Fn(&Reader<'_, Self::Rows>) -> LookupResult<T, Self::Rows>,
     ) -> Result<T, Refusal>;
 
     /// Ends the transaction if it is still open. The caller already has the answer.
     fn end(&mut self) {}
 
     /// Frees memory. Called once in each idle period.
-    fn rest(&mut self);
+    fn free_memory(&mut self);
 }
 
 /// A queued read.
@@ -53,12 +53,12 @@ pub(super) struct Readers<D> {
 
 /// A handle to the queue of the reader threads.
 struct Queue<D> {
-    turns: Arc<FairQueue<Job<D>>>,
+    read_queue: Arc<FairQueue<Job<D>>>,
 }
 
 impl<D> Clone for Queue<D> {
     fn clone(&self) -> Self {
-        Self { turns: self.turns.clone() }
+        Self { read_queue: self.read_queue.clone() }
     }
 }
 
@@ -66,12 +66,12 @@ impl<D: ReaderConnection> Readers<D> {
     pub(super) fn start(
         name: &str,
         connections: impl IntoIterator<Item = anyhow::Result<D>>,
-    ) -> anyhow::Result<(Self, Closed)> {
-        let readers = Self { queue: Queue { turns: Arc::new(FairQueue::new()) } };
+    ) -> anyhow::Result<(Self, ReadersClosed)> {
+        let readers = Self { queue: Queue { read_queue: Arc::new(FairQueue::new()) } };
         let (open_still, closed) = crossbeam_channel::bounded(0);
         for (n, connection) in connections.into_iter().enumerate() {
             let (mut connection, turns, open_still) =
-                (connection?, readers.queue.turns.clone(), open_still.clone());
+                (connection?, readers.queue.read_queue.clone(), open_still.clone());
             std::thread::Builder::new().name(format!("{name}-{n}")).spawn(move || {
                 run(&mut connection, &turns);
                 drop(connection);
@@ -82,15 +82,15 @@ impl<D: ReaderConnection> Readers<D> {
     }
 
     /// The queue of reads that wait for these threads.
-    pub(super) fn turns(&self) -> Arc<FairQueue<Job<D>>> {
-        self.queue.turns.clone()
+    pub(super) fn read_queue(&self) -> Arc<FairQueue<Job<D>>> {
+        self.queue.read_queue.clone()
     }
 
     /// Queues a read in the lane of `who`, and runs it in one transaction on one of the threads.
     pub(super) fn read<T, F>(&self, who: LaneOwner, read: F) -> Answer<T>
     where
         T: Send + 'static,
-        F: Fn(&Reader<'_, D::Rows>) -> Found<T, D::Rows> + Send + 'static,
+        F: Fn(&Reader<'_, D::Rows>) -> LookupResult<T, D::Rows> + Send + 'static,
     {
         self.queue.read(who, read)
     }
@@ -100,7 +100,7 @@ impl<D: ReaderConnection> Queue<D> {
     fn read<T, F>(&self, who: LaneOwner, read: F) -> Answer<T>
     where
         T: Send + 'static,
-        F: Fn(&Reader<'_, D::Rows>) -> Found<T, D::Rows> + Send + 'static,
+        F: Fn(&Reader<'_, D::Rows>) -> LookupResult<T, D::Rows> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let job: Job<D> = Box::new(move |connection| {
@@ -109,7 +109,7 @@ impl<D: ReaderConnection> Queue<D> {
                 let _ = reply.send(connection.read(read));
             }
         });
-        let queued = self.turns.push(who, job);
+        let queued = self.read_queue.push(who, job);
         Box::pin(async move {
             queued?;
             answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
@@ -125,7 +125,7 @@ impl<D: ReaderConnection> Readers<D> {
             return self.read(LaneOwner::User(user.clone()), move |reader| reader.answer(&user, &query));
         };
         let queue = self.queue.clone();
-        Box::pin(list::make(move |list| {
+        Box::pin(list::list_in_steps(move |list| {
             let (user, command) = (user.clone(), command.clone());
             queue.read(LaneOwner::User(user.clone()), move |reader| {
                 reader.list(&user, &command, list.as_ref())
@@ -166,7 +166,7 @@ impl<D: ReaderConnection> Readers<D> {
         self.read(LaneOwner::Replays(user), move |reader| reader.replay(user, conversation, after, upto))
     }
 
-    pub(super) fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+    pub(super) fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess> {
         let user = user.clone();
         self.read(LaneOwner::User(user.clone()), move |reader| reader.standing(&user, &conversation))
     }
@@ -187,13 +187,13 @@ impl<D: ReaderConnection> Readers<D> {
     }
 
     pub(super) fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
-        self.read(LaneOwner::Key(hash), move |reader| reader.api_key(&hash))
+        self.read(LaneOwner::ApiKeyHash(hash), move |reader| reader.api_key(&hash))
     }
 }
 
 impl<D> Drop for Readers<D> {
     fn drop(&mut self) {
-        self.queue.turns.close();
+        self.queue.read_queue.close();
     }
 }
 
@@ -204,15 +204,15 @@ impl<D> std::fmt::Debug for Readers<D> {
 }
 
 /// Converts a failed read into the refusal for the caller, and logs errors of the store.
-pub(super) fn told<T, E: Display>(answer: Result<T, Failed<E>>) -> Result<T, Refusal> {
+pub(super) fn failure_to_refusal<T, E: Display>(answer: Result<T, OperationError<E>>) -> Result<T, Refusal> {
     answer.map_err(|failed| match failed {
-        Failed::Refused(refusal) => refusal,
-        Failed::Store(error) => {
+        OperationError::Refused(refusal) => refusal,
+        OperationError::Store(error) => {
             tracing::error!(%error, "cannot read the database");
             Refusal::unavailable()
         }
         // Only changes can end this way, so a read never does.
-        Failed::Uncounted => Refusal::unavailable(),
+        OperationError::Uncounted => Refusal::unavailable(),
     })
 }
 
@@ -220,7 +220,7 @@ fn run<D: ReaderConnection>(connection: &mut D, turns: &FairQueue<Job<D>>) {
     let mut idle_timeout = Some(D::IDLE_TIMEOUT);
     loop {
         match turns.take(idle_timeout) {
-            Turn::Work(who, job) => {
+            NextJob::Run(who, job) => {
                 // A panic in a read must not end the thread, because later reads need it.
                 let read = catch_unwind(AssertUnwindSafe(|| job(connection)));
                 if read.is_err() {
@@ -228,14 +228,14 @@ fn run<D: ReaderConnection>(connection: &mut D, turns: &FairQueue<Job<D>>) {
                 }
                 // The panic hook has logged the panic.
                 let _ = catch_unwind(AssertUnwindSafe(|| connection.end()));
-                turns.done(who);
+                turns.finish(who);
                 idle_timeout = Some(D::IDLE_TIMEOUT);
             }
-            Turn::Quiet => {
-                let _ = catch_unwind(AssertUnwindSafe(|| connection.rest()));
+            NextJob::TimedOut => {
+                let _ = catch_unwind(AssertUnwindSafe(|| connection.free_memory()));
                 idle_timeout = None;
             }
-            Turn::End => return,
+            NextJob::End => return,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::refusal::Refusal;
 /// One of the two cursors of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the commands document themselves")]
-pub enum CursorOf {
+pub enum CursorKind {
     Read,
     Received,
 }
@@ -57,9 +57,9 @@ pub enum Change {
     /// A `read` that is queued for the writer again, with the counts that readers made for it.
     CountedRead(Box<CountedRead>),
     /// The actor connected for the first time.
-    Appear,
+    RegisterUser,
     /// The actor's last device disconnected at this time.
-    Seen(Timestamp),
+    SetLastSeen(Timestamp),
     /// Revokes the actor's tokens that were issued at this time or before.
     Revoke {
         /// Tokens issued at this time or before are revoked.
@@ -82,7 +82,7 @@ impl Change {
     }
 
     /// The change's price in sends: one, and one more for each member that it names.
-    pub fn price(&self) -> u32 {
+    pub fn cost(&self) -> u32 {
         let members = match self {
             Self::Create(create) => create.members.len(),
             Self::Invite(_) | Self::InviteWithKey(_) => 1,
@@ -92,11 +92,11 @@ impl Change {
     }
 
     /// For a cursor command: which cursor it moves, in which conversation, and to which event.
-    pub fn cursor(&self) -> Option<(CursorOf, &Target, Seq)> {
+    pub fn cursor(&self) -> Option<(CursorKind, &Target, Seq)> {
         match self {
-            Self::Read(c) => Some((CursorOf::Read, &c.conversation, c.upto)),
-            Self::CountedRead(c) => Some((CursorOf::Read, &c.read.conversation, c.read.upto)),
-            Self::Received(c) => Some((CursorOf::Received, &c.conversation, c.upto)),
+            Self::Read(c) => Some((CursorKind::Read, &c.conversation, c.upto)),
+            Self::CountedRead(c) => Some((CursorKind::Read, &c.read.conversation, c.read.upto)),
+            Self::Received(c) => Some((CursorKind::Received, &c.conversation, c.upto)),
             _ => None,
         }
     }

@@ -25,19 +25,19 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 
-use self::opening::{Access, Opened, check_not_moved, is_full, open_reader, open_to_serve, shrink};
+use self::opening::{Access, Opened, check_not_moved, is_disk_full, open_reader, open_to_serve, shrink};
 pub(super) use self::opening::{
-    check_version, empty_database, latest_database, lock, mark_moved, open_beside, open_database,
+    check_version, empty_database, latest_database, lock, mark_moved, open_database, open_shared,
     open_to_read,
 };
-use self::readers::{Readers, Reads};
+use self::readers::{Readers, SqliteReader};
 use self::rows::SqliteRows;
-use super::batch::{MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, State};
-use super::change::{self, Actor, Failed, Rules};
+use super::batch::{MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, WriterState};
+use super::change::{self, Actor, OperationError, Rules};
 use super::counting::Counter;
 use super::write_fault::WriteFault;
 use super::{
-    Batch, Change, Memberships, PresencePeer, Query, Snapshot, Standing, Store, Submission, Summaries,
+    Batch, Change, Memberships, PresencePeer, Query, Snapshot, Store, Submission, Summaries, WriteAccess,
 };
 use crate::CommitMetrics;
 use crate::clock::Clock;
@@ -85,7 +85,7 @@ pub const SETTINGS: &str = "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; 
 const CHECKPOINT_PAGES: u32 = 16_384;
 
 /// The database's name in its directory.
-pub(super) const DATABASE: &str = "switchboard.db";
+pub(super) const DATABASE_FILE: &str = "switchboard.db";
 
 /// The lock file that keeps a second server out of the directory.
 pub(super) const LOCK_FILE: &str = "lock";
@@ -125,8 +125,8 @@ pub struct SqliteStore {
     queue: crossbeam_channel::Sender<Submission>,
     readers: Readers,
     /// Keeps the writer's handle to it valid, because the writer holds only a weak reference.
-    _counter: Arc<Counter<Reads>>,
-    state: Arc<State>,
+    _counter: Arc<Counter<SqliteReader>>,
+    state: Arc<WriterState>,
 }
 
 impl SqliteStore {
@@ -142,20 +142,20 @@ impl SqliteStore {
         check_not_moved(&settings.data)?;
         let Opened { db, access, unsynced_log } = open_to_serve(&settings.data)?;
         let rows = SqliteRows::new(db);
-        let state = Arc::new(State::default());
-        if access == Access::Exclusive || !has_room(&rows, &settings)? {
+        let state = Arc::new(WriterState::default());
+        if access == Access::Exclusive || !room_exists(&rows, &settings)? {
             state.set_fault(WriteFault::DiskFull);
             tracing::error!("the disk is full: reads are served, and writes are refused until there is room");
         }
         let limits = Arc::new(settings.limits.clone());
         let open = |_| {
             let db = open_reader(&settings.data, access)?;
-            Ok(Reads { db, limits: limits.clone(), state: state.clone() })
+            Ok(SqliteReader { db, limits: limits.clone(), state: state.clone() })
         };
         let (readers, closed) = Readers::start("reader", (0..READER_THREADS).map(open))?;
         let (batches, outcomes) = mpsc::channel(MAX_QUEUED_BATCHES);
         let (queue, submissions) = crossbeam_channel::bounded(MAX_QUEUED_WRITES);
-        let counter = Counter::new(readers.turns(), queue.clone());
+        let counter = Counter::new(readers.read_queue(), queue.clone());
         writer::start(writer::Parts {
             rows,
             settings,
@@ -173,13 +173,13 @@ impl SqliteStore {
 
 /// Moves the contents of the write-ahead log into the database, and returns `false` if the disk has no room for that. If a
 /// backup is reading, the log stays as it is.
-fn has_room(rows: &SqliteRows, settings: &Settings) -> anyhow::Result<bool> {
+fn room_exists(rows: &SqliteRows, settings: &Settings) -> anyhow::Result<bool> {
     match rows.truncate_wal().context("cannot move the write-ahead log into the database") {
         Ok(true) => {}
         Ok(false) => {
             tracing::warn!("another program reads the database, so its write-ahead log stays for now");
         }
-        Err(error) if is_full(&error) => return Ok(false),
+        Err(error) if is_disk_full(&error) => return Ok(false),
         Err(error) => {
             let database = settings.data.display();
             return Err(error.context(format!("cannot use the database in {database}")));
@@ -196,7 +196,7 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
     let db = match open_database(&settings.data) {
         Ok(db) => db,
         // The disk is full, so a new database cannot be made; an existing one can still be read.
-        Err(error) if is_full(&error) => return Ok(false),
+        Err(error) if is_disk_full(&error) => return Ok(false),
         Err(error) => return Err(error),
     };
     let used: bool = db.query_row("SELECT EXISTS (SELECT 1 FROM users)", [], |row| row.get(0))?;
@@ -204,16 +204,16 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
         return Ok(false);
     }
     let mut rules = Rules::new(settings.limits.clone(), true);
-    rules.near = u64::MAX;
+    rules.max_events_counted_by_writer = u64::MAX;
     let mut rows = SqliteRows::new(db);
     rows.begin()?;
     for (actor, change) in changes {
         let actor = Actor::without_allowances(&actor);
         change::apply(&mut rows, &rules, actor, change, settings.clock.now()).map_err(
             |failed| match failed {
-                Failed::Refused(refusal) => anyhow::Error::new(refusal),
-                Failed::Store(error) => error.into(),
-                Failed::Uncounted => anyhow::Error::new(Refusal::unavailable()),
+                OperationError::Refused(refusal) => anyhow::Error::new(refusal),
+                OperationError::Store(error) => error.into(),
+                OperationError::Uncounted => anyhow::Error::new(Refusal::unavailable()),
             },
         )?;
     }
@@ -252,7 +252,7 @@ impl Store for SqliteStore {
         self.readers.replay(user, conversation, after, upto)
     }
 
-    fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+    fn check_write_access(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess> {
         self.readers.standing(user, conversation)
     }
 

@@ -11,56 +11,56 @@ macro_rules! conversations {
         $each! {
             /// A row of the table of conversations.
             #[derive(Debug, Clone)]
-            Conversation of "conversations" as "c", beside {} {
+            Conversation of "conversations" as "c", extra {} {
                 /// The conversation's key.
                 key: ConversationKey = "id", Key;
                 /// The conversation's id.
-                name: ConversationId = "name", Once;
+                name: ConversationId = "name", OnInsert;
                 /// A room's title.
-                title: Option<String> = "title", Always;
+                title: Option<String> = "title", OnUpdate;
                 /// Whether any user may join.
-                public: bool = "public", Once;
+                public: bool = "public", OnInsert;
                 /// The number of the last event.
-                head: Seq = "head", Always;
+                head: Seq = "head", OnUpdate;
                 /// How many of the events are messages, deleted ones included.
-                messages: u64 = "messages", Always;
+                messages: u64 = "messages", OnUpdate;
                 /// The number of the last message.
-                last_message: Seq = "last_message", Always;
+                last_message: Seq = "last_message", OnUpdate;
                 /// How many members there are.
-                members: u64 = "members", Always;
+                members: u64 = "members", OnUpdate;
                 /// How many of the members are admins.
-                admins: u64 = "admins", Always;
+                admins: u64 = "admins", OnUpdate;
                 /// The time of the last event, in milliseconds since the Unix epoch.
-                at: i64 = "at", Always;
+                at: i64 = "at", OnUpdate;
             }
         }
     };
 }
 
-/// Passes the columns of `members` to a macro. The primary key is the two numbers beside the record: conversation and user.
+/// Passes the columns of `members` to a macro. The primary key is the two extra columns, which are not in the record: conversation and user.
 macro_rules! members {
     ($each:ident) => {
         $each! {
             /// A row of the table of members: a membership, present or past.
             #[derive(Debug, Clone, Copy)]
             Membership of "members" as "m",
-            beside { conversation: ConversationKey = "conversation", Key; user: UserKey = "user", Key; } {
+            extra { conversation: ConversationKey = "conversation", Key; user: UserKey = "user", Key; } {
                 /// The member's role.
-                role: Role = "role", Always;
+                role: Role = "role", OnUpdate;
                 /// The event by which the user joined.
-                since: Seq = "since", Seldom;
+                since: Seq = "since", IfChanged;
                 /// The event by which the user left; `None` for a present member.
-                until: Option<Seq> = "until", Seldom;
+                until: Option<Seq> = "until", IfChanged;
                 /// The read cursor: the last event that the member has read.
-                read: Seq = "read", Always;
+                read: Seq = "read", OnUpdate;
                 /// The received cursor: the last event that a device of the member has received.
-                received: Seq = "received", Always;
+                received: Seq = "received", OnUpdate;
                 /// How many messages of the conversation the member has sent.
-                sent: u64 = "sent", Always;
+                sent: u64 = "sent", OnUpdate;
                 /// How many messages there are up to `read`.
-                read_messages: u64 = "read_messages", Always;
+                read_messages: u64 = "read_messages", OnUpdate;
                 /// How many messages up to `read` the member has sent.
-                read_sent: u64 = "read_sent", Always;
+                read_sent: u64 = "read_sent", OnUpdate;
             }
         }
     };
@@ -68,7 +68,7 @@ macro_rules! members {
 
 /// Defines the record type of a table.
 macro_rules! record {
-    ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, beside { $($beside:tt)* } {
+    ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, extra { $($extra:tt)* } {
         $($(#[$doc:meta])* $field:ident: $type:ty = $column:literal, $written:ident;)*
     }) => {
         $(#[$meta])*
@@ -85,7 +85,7 @@ macro_rules! record {
 
 /// The columns of a record as a literal for SQL, each with the table's alias.
 macro_rules! columns {
-    ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, beside { $($beside:tt)* } {
+    ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, extra { $($extra:tt)* } {
         $(#[$first_doc:meta])* $first:ident: $first_type:ty = $first_column:literal, $first_written:ident;
         $($(#[$doc:meta])* $field:ident: $type:ty = $column:literal, $written:ident;)*
     }) => {
@@ -95,16 +95,16 @@ macro_rules! columns {
 
 /// Defines the [`Table`] of a record.
 macro_rules! table {
-    ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, beside {
-        $($beside:ident: $beside_type:ty = $beside_column:literal, $beside_written:ident;)*
+    ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, extra {
+        $($extra:ident: $extra_type:ty = $extra_column:literal, $extra_written:ident;)*
     } {
         $($(#[$doc:meta])* $field:ident: $type:ty = $column:literal, $written:ident;)*
     }) => {
         Table {
             name: $table,
             columns: &[
-                $(Column::new($beside_column, <$beside_type as Kept>::TYPE, Written::$beside_written),)*
-                $(Column::new($column, <$type as Kept>::TYPE, Written::$written),)*
+                $(Column::new($extra_column, <$extra_type as ColumnValue>::TYPE, WriteTime::$extra_written),)*
+                $(Column::new($column, <$type as ColumnValue>::TYPE, WriteTime::$written),)*
             ],
         }
     };
@@ -123,20 +123,20 @@ pub(crate) struct Table {
 pub(crate) struct Column {
     pub(crate) name: &'static str,
     pub(crate) kind: ColumnType,
-    pub(crate) written: Written,
+    pub(crate) written: WriteTime,
 }
 
 /// When a column is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Written {
+pub(crate) enum WriteTime {
     /// The column is part of the primary key. Both databases sort by the key in the same order, names by their bytes.
     Key,
     /// The column is written only when the row is inserted.
-    Once,
+    OnInsert,
     /// The column is in an index. It is written only if it changes, so that other changes of the row leave the index alone.
-    Seldom,
+    IfChanged,
     /// The column is written with each change of the row.
-    Always,
+    OnUpdate,
 }
 
 /// The type of a column.
@@ -150,18 +150,18 @@ pub(crate) enum ColumnType {
 }
 
 use ColumnType::{Bool, Bytes, Number, Small, Text};
-use Written::{Always, Key, Once};
+use WriteTime::{Key, OnInsert, OnUpdate};
 
 /// A Rust type that can be the type of a column.
-trait Kept {
+trait ColumnValue {
     const TYPE: ColumnType;
 }
 
-macro_rules! kept {
-    ($($type:ty: $kind:ident,)*) => { $(impl Kept for $type { const TYPE: ColumnType = $kind; })* };
+macro_rules! impl_column_value {
+    ($($type:ty: $kind:ident,)*) => { $(impl ColumnValue for $type { const TYPE: ColumnType = $kind; })* };
 }
 
-kept! {
+impl_column_value! {
     ConversationKey: Number,
     UserKey: Number,
     Seq: Number,
@@ -175,32 +175,32 @@ kept! {
 }
 
 impl Column {
-    const fn new(name: &'static str, kind: ColumnType, written: Written) -> Self {
+    const fn new(name: &'static str, kind: ColumnType, written: WriteTime) -> Self {
         Self { name, kind, written }
     }
 }
 
 /// Defines a table that has no record type.
-macro_rules! plain {
+macro_rules! table_without_record {
     ($table:literal: $($column:literal $kind:ident $written:ident),*) => {
         Table { name: $table, columns: &[$(Column::new($column, $kind, $written)),*] }
     };
 }
 
-pub(crate) const USERS: Table =
-    plain!("users": "id" Number Key, "name" Text Once, "last_seen" Number Always, "not_before" Number Always);
+pub(crate) const USERS: Table = table_without_record!("users": "id" Number Key, "name" Text OnInsert,
+    "last_seen" Number OnUpdate, "not_before" Number OnUpdate);
 pub(crate) const CONVERSATIONS: Table = conversations!(table);
 pub(crate) const MEMBERS: Table = members!(table);
-pub(crate) const EVENTS: Table = plain!("events": "conversation" Number Key, "seq" Number Key, "kind" Small Once,
-    "sender" Number Once, "at" Number Once, "messages" Number Once, "key" Text Once, "body" Text Always);
+pub(crate) const EVENTS: Table = table_without_record!("events": "conversation" Number Key, "seq" Number Key,
+    "kind" Small OnInsert, "sender" Number OnInsert, "at" Number OnInsert, "messages" Number OnInsert, "key" Text OnInsert, "body" Text OnUpdate);
 pub(crate) const AMENDMENTS: Table =
-    plain!("amendments": "conversation" Number Key, "target" Number Key, "seq" Number Key);
-pub(crate) const REACTIONS: Table = plain!("reactions": "conversation" Number Key, "target" Number Key,
-    "emoji" Text Key, "user" Number Key, "since" Number Key, "until" Number Always);
+    table_without_record!("amendments": "conversation" Number Key, "target" Number Key, "seq" Number Key);
+pub(crate) const REACTIONS: Table = table_without_record!("reactions": "conversation" Number Key,
+    "target" Number Key, "emoji" Text Key, "user" Number Key, "since" Number Key, "until" Number OnUpdate);
 pub(crate) const ROOMS_BY_CHOICE: Table =
-    plain!("rooms_by_choice": "user" Number Key, "conversation" Number Key);
-pub(crate) const API_KEYS: Table =
-    plain!("api_keys": "name" Text Key, "hash" Bytes Once, "created" Number Once, "revoked" Number Always);
+    table_without_record!("rooms_by_choice": "user" Number Key, "conversation" Number Key);
+pub(crate) const API_KEYS: Table = table_without_record!("api_keys": "name" Text Key, "hash" Bytes OnInsert,
+    "created" Number OnInsert, "revoked" Number OnUpdate);
 
 /// All tables that `migrate-store` copies, in the order of copying.
 pub(crate) const TABLES: [Table; 8] =

@@ -17,13 +17,13 @@ use engines::Nats;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep};
 
-use self::balancer::Backend;
+use self::balancer::BalancedNode;
 use self::database::Database;
 use self::fault::Fault;
 use self::nemesis::Nemesis;
-use self::node::{Engines, SWEEP_INTERVAL, Site};
+use self::node::{Engines, NodeSite, SWEEP_INTERVAL};
 use crate::Common;
-use crate::proxy::Tampered;
+use crate::proxy::TamperingCounts;
 use crate::record::Law;
 use crate::report::Outcome;
 use crate::run::{self, Devices};
@@ -67,7 +67,7 @@ enum Bus {
 /// The parts of a cluster into which faults are injected.
 struct Cluster {
     world: Arc<World>,
-    sites: Vec<Site>,
+    sites: Vec<NodeSite>,
     database: Mutex<Database>,
     bus: Option<Mutex<Nats>>,
     sdks: Mutex<Vec<Sdk>>,
@@ -130,13 +130,14 @@ impl Cluster {
         let binary = std::path::absolute(args.common.binary()?)?;
         let mut sites = Vec::new();
         for number in 0..args.nodes {
-            let site = Site::new(&binary, &scratch, number.into(), &engines, rng).await?;
+            let site = NodeSite::new(&binary, &scratch, number.into(), &engines, rng).await?;
             let mut node = site.node.lock().await;
             ensure!(node.start().await?, "{} did not start:\n{}", site.name, node.process.log_tail());
             drop(node);
             sites.push(site);
         }
-        let backend = |site: &Site| Backend { node: site.address, forward_to: site.clients.proxy.address };
+        let backend =
+            |site: &NodeSite| BalancedNode { node: site.address, forward_to: site.clients.proxy.address };
         let balancer = balancer::start(sites.iter().map(backend).collect()).await?;
         let url = |address| format!("ws://{address}/v1/ws");
         let (sender, watched) = watch::channel(Phase::Faults);
@@ -175,7 +176,7 @@ impl Cluster {
         outcome: &mut Outcome,
     ) -> anyhow::Result<()> {
         for site in &self.sites {
-            site.node.lock().await.clock.clear();
+            site.node.lock().await.clock.clear_faults();
         }
         if !self.world.record.lock().breaches.is_empty() {
             return Ok(());
@@ -217,10 +218,10 @@ impl Cluster {
             let what = format!("a message took {} ms to another node, {within} ms at most", m.longest_ms);
             self.world.record.breach(Law::Stuck, what, &[], None);
         }
-        let mut tampered = Tampered::default();
+        let mut tampered = TamperingCounts::default();
         let lines = self.sites.iter().filter_map(|site| site.bus.as_ref());
         lines.for_each(|line| tampered += line.proxy.tampered());
-        let Tampered { lost, doubled, late } = tampered;
+        let TamperingCounts { lost, doubled, late } = tampered;
         outcome.lines.push(format!("messages of the bus: {lost} lost, {doubled} duplicated, {late} delayed"));
         for (name, value) in [
             ("nodes", args.nodes.into()),

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// Records the delays of messages that are acknowledged between [`Delays::start`] and [`Delays::stop`].
 #[derive(Default)]
 pub(crate) struct Delays {
-    measuring: bool,
+    is_measuring: bool,
     /// When each message was acknowledged, and by which node.
     acked: FxHashMap<(ConversationId, Seq), (Instant, usize)>,
     delays: Vec<Duration>,
@@ -17,7 +17,7 @@ pub(crate) struct Delays {
 
 /// The distribution of the delays.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
-pub(crate) struct Measured {
+pub(crate) struct DelaySummary {
     /// Deliveries to devices on other nodes than the one that acknowledged the message.
     pub(crate) deliveries: usize,
     pub(crate) p50_ms: u64,
@@ -28,17 +28,17 @@ pub(crate) struct Measured {
 impl Delays {
     /// Starts to record acknowledged messages.
     pub(crate) fn start(&mut self) {
-        self.measuring = true;
+        self.is_measuring = true;
     }
 
     /// Stops recording acknowledged messages. Later deliveries of recorded messages still count.
     pub(crate) fn stop(&mut self) {
-        self.measuring = false;
+        self.is_measuring = false;
     }
 
     /// Records that the node acknowledged the message.
     pub(crate) fn on_ack(&mut self, (conversation, seq): (&ConversationId, Seq), node: usize) {
-        if self.measuring {
+        if self.is_measuring {
             self.acked.entry((conversation.clone(), seq)).or_insert_with(|| (Instant::now(), node));
         }
     }
@@ -63,13 +63,13 @@ impl Delays {
     }
 
     /// The distribution of the delays so far; `None` if nothing was delivered.
-    pub(crate) fn measured(&self) -> Option<Measured> {
+    pub(crate) fn measured(&self) -> Option<DelaySummary> {
         let mut sorted = self.delays.clone();
         sorted.sort_unstable();
         let millis =
             |duration: &Duration| u64::try_from(duration.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX);
         let at = |share: usize| sorted.get((sorted.len() * share / 100).min(sorted.len().saturating_sub(1)));
-        Some(Measured {
+        Some(DelaySummary {
             deliveries: sorted.len(),
             p50_ms: at(50).map(millis)?,
             p99_ms: at(99).map(millis)?,

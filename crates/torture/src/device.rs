@@ -44,18 +44,18 @@ struct Outgoing {
     /// Whether the message was sent on the current connection and has no answer yet.
     in_flight: bool,
     /// The id of the command that first sent the message on the current connection.
-    sent_as: Option<i64>,
+    in_flight_id: Option<i64>,
 }
 
 /// A message that the server has acknowledged.
-struct Stored {
+struct StoredMessage {
     key: String,
     conversation: ConversationId,
     seq: Seq,
 }
 
 /// What a command was about; needed to interpret its answer.
-enum Request {
+enum PendingRequest {
     Send(String),
     /// A retry of an acknowledged message, which must be answered as a duplicate.
     Retry(String),
@@ -84,9 +84,9 @@ pub(crate) struct Device {
     /// For each room whose first received event did not add the user, the event before the received one.
     starts_after: Vec<(ConversationId, Seq)>,
     outbox: VecDeque<Outgoing>,
-    stored: Vec<Stored>,
+    stored: Vec<StoredMessage>,
     /// How many messages the device has written; the next message gets the next number.
-    number: u64,
+    next_message_number: u64,
     /// After a refusal, the device sends nothing before this time.
     hold_until: Instant,
     /// How long the device stays disconnected the next time that it disconnects.
@@ -94,7 +94,7 @@ pub(crate) struct Device {
     /// When the device must have caught up; `None` while faults are injected.
     deadline: Option<Instant>,
     /// Whether the device is counted in `World::idle_devices`.
-    idle: bool,
+    is_idle: bool,
     /// The index of the node to which the device connects.
     node: usize,
     /// Whether the last attempt to connect failed.
@@ -115,13 +115,13 @@ pub(crate) struct FinalState {
 /// One connection of a device.
 struct Connection {
     client: Client,
-    pending: FxHashMap<i64, (Request, Instant)>,
+    pending: FxHashMap<i64, (PendingRequest, Instant)>,
     /// The last event that the server pushed, by conversation.
-    pushed: FxHashMap<ConversationId, Seq>,
+    last_pushed: FxHashMap<ConversationId, Seq>,
     /// The cursors that the device sent in `hello`.
-    from: FxHashMap<ConversationId, Seq>,
+    started_after: FxHashMap<ConversationId, Seq>,
     /// The device's own events that were acknowledged on this connection, and that the server therefore must not push.
-    own: FxHashSet<(ConversationId, Seq)>,
+    own_events: FxHashSet<(ConversationId, Seq)>,
     /// Since when the device has been reading without a pause.
     reading_since: Instant,
 }
@@ -141,11 +141,11 @@ impl Device {
             starts_after: Vec::new(),
             outbox: VecDeque::new(),
             stored: Vec::new(),
-            number: 0,
+            next_message_number: 0,
             hold_until,
             offline: Duration::ZERO,
             deadline: None,
-            idle: false,
+            is_idle: false,
             node: 0,
             connect_failed: false,
         }
@@ -211,17 +211,17 @@ impl Device {
         self.check_welcome(&welcome, &reads);
         for outgoing in &mut self.outbox {
             outgoing.in_flight = false;
-            outgoing.sent_as = None;
+            outgoing.in_flight_id = None;
         }
         for progress in self.progress.values_mut() {
-            progress.paging = false;
+            progress.is_paging = false;
         }
         Ok(Connection {
             client,
             pending: FxHashMap::default(),
-            pushed: FxHashMap::default(),
-            from,
-            own: FxHashSet::default(),
+            last_pushed: FxHashMap::default(),
+            started_after: from,
+            own_events: FxHashSet::default(),
             reading_since: Instant::now(),
         })
     }
@@ -273,13 +273,13 @@ impl Device {
             self.flush(connection).await?;
             let phase = self.world.phase();
             if phase > Phase::Measuring && self.outbox.is_empty() && connection.pending.is_empty() {
-                if !std::mem::replace(&mut self.idle, true) {
+                if !std::mem::replace(&mut self.is_idle, true) {
                     self.world.idle_devices.fetch_add(1, Ordering::SeqCst);
                 }
                 if phase == Phase::CatchUp && polled.elapsed() > POLL_INTERVAL {
                     polled = Instant::now();
                     let command = Conversations { before: None, limit: Some(PAGE_SIZE) };
-                    self.submit(connection, command, Request::Summaries).await?;
+                    self.submit(connection, command, PendingRequest::Summaries).await?;
                 }
             }
             if let Some((_, (_, since))) = connection.pending.iter().min_by_key(|(_, (_, since))| *since)
@@ -303,7 +303,7 @@ impl Device {
                     }
                     if pinged.elapsed() > Duration::from_secs(2) {
                         pinged = Instant::now();
-                        self.submit(connection, Ping {}, Request::Other).await?;
+                        self.submit(connection, Ping {}, PendingRequest::Other).await?;
                     }
                     next = Instant::now() + self.pause();
                     if phase <= Phase::Measuring {
@@ -342,7 +342,7 @@ impl Device {
         &self,
         connection: &mut Connection,
         command: impl Into<Command>,
-        request: Request,
+        request: PendingRequest,
     ) -> Result<(), Disconnect> {
         self.submit_again(connection, None, command, request).await?;
         Ok(())
@@ -354,7 +354,7 @@ impl Device {
         connection: &mut Connection,
         sent_as: Option<i64>,
         command: impl Into<Command>,
-        request: Request,
+        request: PendingRequest,
     ) -> Result<i64, Disconnect> {
         let client = &mut connection.client;
         let submitted = async {
@@ -385,10 +385,10 @@ impl Device {
             let outgoing = &mut self.outbox[index];
             outgoing.in_flight = true;
             let (key, conversation) = (outgoing.key.clone(), outgoing.conversation.clone());
-            let sent_as = outgoing.sent_as;
+            let sent_as = outgoing.in_flight_id;
             let command = act::message(&key, &conversation);
-            let id = self.submit_again(connection, sent_as, command, Request::Send(key)).await?;
-            self.outbox[index].sent_as = Some(id);
+            let id = self.submit_again(connection, sent_as, command, PendingRequest::Send(key)).await?;
+            self.outbox[index].in_flight_id = Some(id);
         }
         Ok(())
     }

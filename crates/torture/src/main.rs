@@ -111,10 +111,10 @@ async fn torture(args: &Args) -> anyhow::Result<bool> {
         None => Box::pin(single::run(&args.single, seed, scratch.path())).await?,
     };
     outcome.report(seed, common.seconds, common.json.as_deref())?;
-    if !outcome.is_good() {
+    if !outcome.has_passed() {
         print_line(&format!("the files of the run are in {}", scratch.keep().display()));
     }
-    Ok(outcome.is_good())
+    Ok(outcome.has_passed())
 }
 
 /// Spawns a task of the run. The task need not be awaited, because the process ends with the run.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use faults::{Dropped, KillPoint, Syncs};
+use faults::{DropTime, KillPoint, SyncFilter};
 use rustix::process::Signal;
 use switchboard_client::{Client, ClientError};
 use switchboard_protocol::{Key, Send, Seq, Sync, Target, Text};
@@ -138,7 +138,7 @@ impl Nemesis {
             }
         }
         self.proxy.heal();
-        self.server.disk.clear();
+        self.server.disk.clear_faults();
         Ok(())
     }
 
@@ -150,7 +150,7 @@ impl Nemesis {
                 self.sleep_random(0..300).await;
                 self.start().await?;
             }
-            Fault::KillAt => self.kill_at().await?,
+            Fault::KillAt => self.kill_at_write().await?,
             Fault::PowerCut => {
                 self.server.process.kill().await?;
                 self.cut_power()?;
@@ -213,7 +213,7 @@ impl Nemesis {
     }
 
     /// Lets the server run to a kill point, and starts it again. It may be killed a second time while it starts.
-    async fn kill_at(&mut self) -> anyhow::Result<()> {
+    async fn kill_at_write(&mut self) -> anyhow::Result<()> {
         let n = self.rng.u64(1..20);
         let point = match self.rng.u32(..5) {
             0 => KillPoint::BeforeWalSync(n),
@@ -247,10 +247,10 @@ impl Nemesis {
     /// Makes a sync fail. Until its next start, the server must refuse every write and answer reads.
     async fn fail_sync(&mut self) -> anyhow::Result<()> {
         let (which, dropped) = match self.rng.u32(..4) {
-            0 => (Syncs::Other, Dropped::AtOnce),
-            1 => (Syncs::Other, Dropped::Later),
-            2 => (Syncs::Wal, Dropped::AtOnce),
-            _ => (Syncs::Wal, Dropped::Later),
+            0 => (SyncFilter::Other, DropTime::AtOnce),
+            1 => (SyncFilter::Other, DropTime::Later),
+            2 => (SyncFilter::Wal, DropTime::AtOnce),
+            _ => (SyncFilter::Wal, DropTime::Later),
         };
         self.server.disk.fail_sync(1, which, dropped);
         self.sleep_random(300..3_000).await;
@@ -258,7 +258,7 @@ impl Nemesis {
         let failed = self.server.disk.sync_failures_left() == 0;
         self.server.disk.fail_sync(0, which, dropped);
         self.world.record.fault(format!("{which:?} {dropped:?}, failed: {failed}"));
-        if failed && let Err(why) = self.reads_go_on().await {
+        if failed && let Err(why) = self.check_reads_succeed().await {
             self.world.record.breach(Law::WrongAnswer, format!("after a failed sync {why}"), &[], None);
         }
         self.server.process.kill().await?;
@@ -270,7 +270,7 @@ impl Nemesis {
     }
 
     /// Checks that the server refuses a write but answers a read.
-    async fn reads_go_on(&self) -> Result<(), String> {
+    async fn check_reads_succeed(&self) -> Result<(), String> {
         let user = &self.world.users[0];
         let connected =
             timeout(SERVER_ANSWER_TIMEOUT, Client::connect(self.world.direct_url(0), hello(user))).await;
@@ -287,7 +287,7 @@ impl Nemesis {
             text: digest(text),
             acked: None,
         };
-        self.world.record.tried(&key, sent);
+        self.world.record.record_send(&key, sent);
         let send = Send {
             to: room.clone(),
             text: Text::parse(text).ok(),

@@ -13,7 +13,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-pub(crate) use self::messages::{Messages, Tampered, Tampering};
+pub(crate) use self::messages::{Messages, TamperingCounts, TamperingRates};
 use self::partition::PartitionGate;
 pub(crate) use self::partition::{Direction, Partition};
 
@@ -34,7 +34,7 @@ pub(crate) struct Proxy {
 /// The state that all connections of a proxy share.
 struct Network {
     server: Mutex<SocketAddr>,
-    conditions: Conditions,
+    conditions: NetworkConditions,
     gate: PartitionGate,
     links: Mutex<Vec<Weak<Link>>>,
     /// Tampers with NATS's messages; `None` if the server is not a nats-server.
@@ -43,7 +43,7 @@ struct Network {
 
 /// The network conditions that apply to all connections of a proxy.
 #[derive(Default)]
-struct Conditions {
+struct NetworkConditions {
     /// The latency added to each chunk, in milliseconds.
     delay: AtomicU64,
     /// Whether the network is slow: chunks are small, with a pause between them.
@@ -76,7 +76,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let network = Arc::new(Network {
             server: Mutex::new(server),
-            conditions: Conditions::default(),
+            conditions: NetworkConditions::default(),
             gate: PartitionGate::default(),
             links: Mutex::default(),
             messages,
@@ -106,12 +106,12 @@ impl Proxy {
 
     /// Resets the connections for which `choose` returns true. Returns how many.
     pub(crate) fn reset(&self, choose: impl FnMut() -> bool) -> usize {
-        self.each(choose, |link| link.cut.notify_waiters())
+        self.count_affected(choose, |link| link.cut.notify_waiters())
     }
 
     /// Makes the connections half-open for which `choose` returns true. Returns how many.
     pub(crate) fn half_open(&self, choose: impl FnMut() -> bool) -> usize {
-        self.each(choose, |link| link.half_open.store(true, Ordering::Relaxed))
+        self.count_affected(choose, |link| link.half_open.store(true, Ordering::Relaxed))
     }
 
     /// Partitions the two sides, for new connections as well.
@@ -132,14 +132,14 @@ impl Proxy {
     }
 
     /// Starts to lose, duplicate and delay messages. No effect on a proxy that is not for NATS.
-    pub(crate) fn tamper(&self, tampering: Tampering) {
+    pub(crate) fn tamper(&self, tampering: TamperingRates) {
         if let Some(messages) = &self.network.messages {
             messages.tamper(Some(tampering));
         }
     }
 
     /// How many messages were lost, duplicated and delayed so far.
-    pub(crate) fn tampered(&self) -> Tampered {
+    pub(crate) fn tampered(&self) -> TamperingCounts {
         self.network.messages.as_ref().map(Messages::tampered).unwrap_or_default()
     }
 
@@ -151,7 +151,7 @@ impl Proxy {
             messages.tamper(None);
         }
         self.network.gate.set(Partition::None);
-        self.each(
+        self.count_affected(
             || true,
             |link| {
                 link.half_open.store(false, Ordering::Relaxed);
@@ -160,7 +160,7 @@ impl Proxy {
         );
     }
 
-    fn each(&self, mut choose: impl FnMut() -> bool, act: impl Fn(&Link)) -> usize {
+    fn count_affected(&self, mut choose: impl FnMut() -> bool, act: impl Fn(&Link)) -> usize {
         let links = self.network.links.lock().unwrap_or_else(PoisonError::into_inner);
         let chosen = links.iter().filter_map(Weak::upgrade).filter(|_| choose());
         chosen.map(|link| act(&link)).count()

@@ -68,7 +68,7 @@ pub(crate) struct Sent {
 
 /// What the first client that received an event saw; all other clients must see the same.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Seen {
+pub(crate) struct EventDigest {
     /// A digest of the parts that never change.
     shape: u64,
     /// A digest of the content, which a deletion erases; `None` if no client has received the content.
@@ -129,16 +129,16 @@ pub(crate) struct AckedCommand {
 }
 
 #[derive(Default)]
-pub(crate) struct Inner {
+pub(crate) struct RecordState {
     pub(crate) counts: Counts,
     pub(crate) sends: FxHashMap<String, Sent>,
-    pub(crate) logs: FxHashMap<ConversationId, Vec<Option<Seen>>>,
+    pub(crate) logs: FxHashMap<ConversationId, Vec<Option<EventDigest>>>,
     /// The highest read cursor that the server reported to each user.
     pub(crate) reads: FxHashMap<(UserId, ConversationId), Seq>,
     pub(crate) acked_commands: Vec<AckedCommand>,
     pub(crate) breaches: Vec<Breach>,
     /// The number of all breaches, also of those that are not reported one by one.
-    pub(crate) broken: u64,
+    pub(crate) breach_count: u64,
     pub(crate) faults: u64,
     pub(crate) delays: Delays,
     history: VecDeque<HistoryEntry>,
@@ -148,7 +148,7 @@ pub(crate) struct Inner {
 /// The record of one run, which all of its clients share.
 pub(crate) struct Record {
     start: Instant,
-    inner: Mutex<Inner>,
+    inner: Mutex<RecordState>,
 }
 
 impl Record {
@@ -156,7 +156,7 @@ impl Record {
         Self { start, inner: Mutex::default() }
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, RecordState> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,7 +178,7 @@ impl Record {
     }
 
     /// Adds an entry to the history about a fault that was recorded before.
-    pub(crate) fn annotate(&self, what: String) {
+    pub(crate) fn note(&self, what: String) {
         self.lock().push_history(u32::MAX, Entry::Fault(what));
     }
 
@@ -192,7 +192,7 @@ impl Record {
         self.lock().push_history(device, Entry::Disconnected(reason));
     }
 
-    pub(crate) fn tried(&self, key: &str, sent: Sent) {
+    pub(crate) fn record_send(&self, key: &str, sent: Sent) {
         let mut inner = self.lock();
         inner.push_history(sent.device, Entry::Tried(key.to_owned()));
         if inner.sends.insert(key.to_owned(), sent).is_none() {
@@ -201,14 +201,14 @@ impl Record {
     }
 
     /// Records that a send got a retryable refusal.
-    pub(crate) fn refused(&self, device: u32, key: &str, code: &'static str) {
+    pub(crate) fn record_refusal(&self, device: u32, key: &str, code: &'static str) {
         let mut inner = self.lock();
         inner.counts.refused += 1;
         inner.push_history(device, Entry::Refused(key.to_owned(), code));
     }
 
     /// Records that a send got its `ok`.
-    pub(crate) fn acked(
+    pub(crate) fn record_ack(
         &self,
         device: u32,
         key: &str,
@@ -236,36 +236,36 @@ impl Record {
     }
 
     /// Records which node sent the `ok` for an event.
-    pub(crate) fn acked_by(&self, node: usize, event: (&ConversationId, Seq)) {
+    pub(crate) fn record_ack_for_delay(&self, node: usize, event: (&ConversationId, Seq)) {
         self.lock().delays.on_ack(event, node);
     }
 
     /// Records that an event was pushed to a device that is connected to the node `node` and has been reading since `since`.
-    pub(crate) fn arrived(&self, event: &Event, node: usize, since: Instant) {
+    pub(crate) fn record_delivery_delay(&self, event: &Event, node: usize, since: Instant) {
         self.lock().delays.on_delivery((&event.conversation, event.seq), node, since);
     }
 
     /// Records that a command other than `send` got its `ok`.
-    pub(crate) fn command_acked(&self, command: AckedCommand) {
+    pub(crate) fn record_command_ack(&self, command: AckedCommand) {
         let mut inner = self.lock();
         inner.counts.other_acknowledged += 1;
         inner.acked_commands.push(command);
     }
 
     /// Records that the server reported a user's read cursor.
-    pub(crate) fn read_cursor(&self, user: &UserId, conversation: &ConversationId, upto: Seq) {
+    pub(crate) fn record_read_cursor(&self, user: &UserId, conversation: &ConversationId, upto: Seq) {
         let mut inner = self.lock();
         let known = inner.reads.entry((user.clone(), conversation.clone())).or_default();
         *known = (*known).max(upto);
     }
 
     /// Records that a device received an event for the first time.
-    pub(crate) fn received(&self, device: u32, event: &Event) {
+    pub(crate) fn record_received(&self, device: u32, event: &Event) {
         let mut inner = self.lock();
         let inner = &mut *inner;
         inner.counts.delivered += 1;
         inner.push_history(device, Entry::Received(event.conversation.clone(), event.seq));
-        if let Some((law, what)) = inner.compare(event) {
+        if let Some((law, what)) = inner.compare_with_first_seen(event) {
             let key = event.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default();
             inner.breach(law, what, &[&key], Some((&event.conversation, event.seq)), self.start);
         }
@@ -282,7 +282,7 @@ impl Record {
     }
 }
 
-impl Inner {
+impl RecordState {
     fn push_history(&mut self, device: u32, entry: Entry) {
         if self.history.len() == MAX_HISTORY {
             self.history.pop_front();
@@ -291,7 +291,7 @@ impl Inner {
     }
 
     /// Compares an event with the versions of it that other clients received.
-    pub(crate) fn compare(&mut self, event: &Event) -> Option<(Law, String)> {
+    pub(crate) fn compare_with_first_seen(&mut self, event: &Event) -> Option<(Law, String)> {
         let log = self.logs.entry(event.conversation.clone()).or_default();
         let Some(index) = usize::try_from(event.seq.0).ok().and_then(|seq| seq.checked_sub(1)) else {
             return Some((Law::OutOfOrder, format!("an event without a number: {event:?}")));
@@ -299,7 +299,7 @@ impl Inner {
         if log.len() <= index {
             log.resize(index + 1, None);
         }
-        let new = Seen { shape: shape(event), content: content(event), at: event.at };
+        let new = EventDigest { shape: shape(event), content: content(event), at: event.at };
         let about = || format!("{} {:?}", event.conversation, event.seq);
         let breach = match &mut log[index] {
             Some(old) if old.shape != new.shape || old.at != new.at => {
@@ -333,7 +333,7 @@ impl Inner {
         position: Option<(&ConversationId, Seq)>,
         start: Instant,
     ) {
-        self.broken += 1;
+        self.breach_count += 1;
         if self.breaches.len() < MAX_REPORTED {
             let history = self.explain(keys, position, start);
             self.breaches.push(Breach { law, what, history });

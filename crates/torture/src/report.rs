@@ -32,8 +32,8 @@ impl Outcome {
     }
 
     /// Whether no law of the protocol was broken in the run.
-    pub(crate) fn is_good(&self) -> bool {
-        self.world.record.lock().broken == 0
+    pub(crate) fn has_passed(&self) -> bool {
+        self.world.record.lock().breach_count == 0
     }
 
     /// Prints the results, and writes them to a file as JSON if `json` is given.
@@ -67,7 +67,7 @@ impl Outcome {
             of(&[Law::OutOfOrder]),
             of(&[Law::Forbidden]),
             of(&[Law::SilentGap, Law::WentBack, Law::Mismatch, Law::WrongAnswer, Law::Stuck]),
-            inner.broken,
+            inner.breach_count,
             self.took.as_secs()
         ));
         let Some(path) = json else { return Ok(()) };
@@ -75,7 +75,7 @@ impl Outcome {
             self.faults.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
         let mut record = serde_json::json!({
             "seed": seed, "seconds": seconds, "rate": self.world.rate, "faults": faults, "counts": counts,
-            "in_the_log": self.stored, "broken": inner.broken,
+            "in_the_log": self.stored, "broken": inner.breach_count,
         });
         if let Value::Object(record) = &mut record {
             record.extend(self.json.clone());

@@ -115,7 +115,7 @@ async fn drain_and_verify(
     let last = logs.messages.iter().filter_map(|(id, all)| Some((id.clone(), all.last()?.0))).collect();
     for sdk in sdks {
         match sdk.finish(&last).await? {
-            Some(screens) => verify::check_screens(world, &logs, &screens),
+            Some(screens) => verify::check_shown_messages(world, &logs, &screens),
             None => {
                 world.record.breach(Law::Stuck, "the SDK does not show every message".to_owned(), &[], None);
             }

@@ -43,14 +43,14 @@ enum Line {
 }
 
 /// The final lists of all users of one program, by user and conversation.
-pub(crate) type Screens = FxHashMap<(UserId, ConversationId), Vec<(Seq, String)>>;
+pub(crate) type ShownMessages = FxHashMap<(UserId, ConversationId), Vec<(Seq, String)>>;
 
 /// A running Node program with several users of the SDK.
 pub(crate) struct Sdk {
     child: Child,
     stdin: ChildStdin,
     settled: oneshot::Receiver<()>,
-    screens: tokio::task::JoinHandle<Option<Screens>>,
+    screens: tokio::task::JoinHandle<Option<ShownMessages>>,
 }
 
 impl Sdk {
@@ -98,7 +98,7 @@ impl Sdk {
     pub(crate) async fn finish(
         mut self,
         last: &FxHashMap<ConversationId, Seq>,
-    ) -> anyhow::Result<Option<Screens>> {
+    ) -> anyhow::Result<Option<ShownMessages>> {
         let line = serde_json::json!({ "last": last });
         self.stdin.write_all(format!("{line}\n").as_bytes()).await?;
         match timeout(CATCH_UP_TIMEOUT, self.screens).await {
@@ -112,11 +112,11 @@ async fn read_lines(
     world: Arc<World>,
     lines: BufReader<tokio::process::ChildStdout>,
     settle: oneshot::Sender<()>,
-) -> Option<Screens> {
+) -> Option<ShownMessages> {
     let mut lines = lines.lines();
     let mut devices: FxHashMap<UserId, u32> = FxHashMap::default();
     let mut shown: FxHashMap<(UserId, ConversationId), Seq> = FxHashMap::default();
-    let mut screens = Screens::default();
+    let mut screens = ShownMessages::default();
     let mut settle = Some(settle);
     while let Ok(Some(line)) = lines.next_line().await {
         let line = match serde_json::from_str(&line) {
@@ -139,10 +139,10 @@ async fn read_lines(
                 let device = device(&user);
                 let text = digest(text.as_str());
                 let sent = Sent { conversation, from: user, device, number, text, acked: None };
-                world.record.tried(&key, sent);
+                world.record.record_send(&key, sent);
             }
             Line::Acked { user, conversation, key, seq, at } => {
-                world.record.acked(device(&user), &key, (&conversation, seq, at), false);
+                world.record.record_ack(device(&user), &key, (&conversation, seq, at), false);
             }
             Line::Shown { user, conversation, seq, key } => {
                 world.record.lock().counts.shown += 1;

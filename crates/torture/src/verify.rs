@@ -13,7 +13,7 @@ use switchboard_protocol::{ConversationId, Conversations, Event, EventBody, Hist
 
 use crate::device::FinalState;
 use crate::record::{AckedCommand, Law, digest};
-use crate::sdk::Screens;
+use crate::sdk::ShownMessages;
 use crate::world::{Room, World, hello};
 
 /// The most items that the verification requests in a page.
@@ -30,7 +30,7 @@ pub(crate) struct Logs {
     /// The users who have left, each with the event with which they left.
     left: FxHashMap<(UserId, ConversationId), Seq>,
     /// Every event with which a user left, also if the user joined again later.
-    leavings: HashSet<(UserId, ConversationId, Seq)>,
+    leaves: HashSet<(UserId, ConversationId, Seq)>,
     /// The number of messages in all conversations.
     pub(crate) stored: u64,
 }
@@ -44,7 +44,7 @@ impl Logs {
     fn remove_member(&mut self, user: &UserId, id: &ConversationId, seq: Seq) {
         self.members.remove(&(user.clone(), id.clone()));
         self.left.insert((user.clone(), id.clone()), seq);
-        self.leavings.insert((user.clone(), id.clone(), seq));
+        self.leaves.insert((user.clone(), id.clone(), seq));
     }
 }
 
@@ -62,13 +62,13 @@ async fn check_logs(world: &Arc<World>) -> anyhow::Result<Logs> {
     let mut stored_at: FxHashMap<String, (ConversationId, Seq)> = FxHashMap::default();
     for (n, room) in world.rooms.iter().enumerate() {
         let (mut client, _) = Client::connect(world.direct_url(n), hello(&room.members[0])).await?;
-        let events = match whole_log(&mut client, room).await? {
+        let events = match read_whole_log(&mut client, room).await? {
             Some(events) => events,
             None => continue,
         };
         check_log(world, &mut logs, &mut stored_at, room, &events);
         let folded = fold::fold(&events);
-        let shown = whole_history(&mut client, room).await?;
+        let shown = read_whole_history(&mut client, room).await?;
         check_history(world, room, &folded, &shown);
         client.close().await;
     }
@@ -77,7 +77,7 @@ async fn check_logs(world: &Arc<World>) -> anyhow::Result<Logs> {
 }
 
 /// Reads all events of a conversation. Returns `None` if the conversation does not exist.
-async fn whole_log(client: &mut Client, room: &Room) -> anyhow::Result<Option<Vec<Event>>> {
+async fn read_whole_log(client: &mut Client, room: &Room) -> anyhow::Result<Option<Vec<Event>>> {
     let mut all: Vec<Event> = Vec::new();
     loop {
         let after = all.last().map_or(Seq(0), |event| event.seq);
@@ -100,7 +100,7 @@ async fn whole_log(client: &mut Client, room: &Room) -> anyhow::Result<Option<Ve
     }
 }
 
-async fn whole_history(client: &mut Client, room: &Room) -> anyhow::Result<Vec<Message>> {
+async fn read_whole_history(client: &mut Client, room: &Room) -> anyhow::Result<Vec<Message>> {
     let mut pages: Vec<Vec<Message>> = Vec::new();
     loop {
         let before = pages.last().and_then(|page| page.first()).map(|message| message.seq);
@@ -142,7 +142,7 @@ fn check_log(
             );
             return;
         }
-        let unlike = world.record.lock().compare(event);
+        let unlike = world.record.lock().compare_with_first_seen(event);
         if let Some((law, what)) = unlike {
             breach(law, what, event.seq);
         }
@@ -280,7 +280,7 @@ fn check_final_states(world: &World, logs: &Logs, states: &[FinalState]) {
             world.record.breach(law, what, &[], Some((id, *may)));
         }
         for (id, before) in &state.starts_after {
-            if !logs.leavings.contains(&(state.user.clone(), id.clone(), *before)) {
+            if !logs.leaves.contains(&(state.user.clone(), id.clone(), *before)) {
                 let what = format!(
                     "{} got {id} {} as its first event, which neither adds the user nor follows their leaving",
                     state.name,
@@ -342,7 +342,7 @@ fn check_summary(world: &World, logs: &Logs, user: &UserId, summary: &Summary) {
 }
 
 /// Checks that each list that the SDK shows is the end of the log, without gaps and duplicates.
-pub(crate) fn check_screens(world: &World, logs: &Logs, screens: &Screens) {
+pub(crate) fn check_shown_messages(world: &World, logs: &Logs, screens: &ShownMessages) {
     for ((user, id), list) in screens {
         let Some(messages) = logs.messages.get(id) else { continue };
         let end = &messages[messages.len().saturating_sub(list.len())..];

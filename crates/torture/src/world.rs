@@ -54,7 +54,7 @@ pub(crate) struct Room {
     /// The users who may write in the conversation. The first one is a room's admin and never leaves.
     pub(crate) members: Vec<UserId>,
     /// Whether users join and leave the room during the run.
-    pub(crate) open: bool,
+    pub(crate) is_public: bool,
 }
 
 /// The state that all parts of a run share.
@@ -83,13 +83,13 @@ pub(crate) struct World {
 }
 
 /// Makes up the users of the Rust client, the users of the SDK, and the rooms.
-fn create_cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
+fn create_users_and_rooms(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
     let name = |name: String| UserId::parse(&name).expect("a user id");
     let users: Vec<UserId> = (0..USERS).map(|n| name(format!("u{n}"))).collect();
     let sdk: Vec<UserId> = (0..sdk_users).map(|n| name(format!("s{n}"))).collect();
     let room = |name: String, members: Vec<UserId>, open: bool| {
         let id = ConversationId::room(&RoomId::parse(&name).expect("a room id"));
-        Room { id, members, open }
+        Room { id, members, is_public: open }
     };
     let everybody = users.iter().chain(&sdk).cloned().collect();
     let mut rooms = vec![room("everybody".to_owned(), everybody, false)];
@@ -108,7 +108,7 @@ fn create_cast(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Room>) {
         for step in 1..=PEERS {
             let other = &users[(n + step) % USERS];
             let members = vec![user.clone(), other.clone()];
-            rooms.push(Room { id: ConversationId::direct(user, other), members, open: false });
+            rooms.push(Room { id: ConversationId::direct(user, other), members, is_public: false });
         }
     }
     (users, sdk, rooms)
@@ -118,7 +118,8 @@ impl World {
     /// Makes the state of a run. The addresses of the servers are set later.
     pub(crate) fn new(common: &Common, rate: f64, start: Instant, phase: watch::Receiver<Phase>) -> Self {
         let sdk = (!common.sdk.as_os_str().is_empty()).then(|| common.sdk.clone());
-        let (users, sdk_users, rooms) = create_cast(if sdk.is_some() { SDK_USERS * SDK_PROGRAMS } else { 0 });
+        let (users, sdk_users, rooms) =
+            create_users_and_rooms(if sdk.is_some() { SDK_USERS * SDK_PROGRAMS } else { 0 });
         Self {
             record: Record::new(start),
             proxied_urls: Vec::new(),
@@ -143,7 +144,7 @@ impl World {
             let create = Create {
                 room: RoomId::parse(room.id.as_str()).ok(),
                 title: None,
-                public: room.open,
+                public: room.is_public,
                 members: room.members[1..].to_vec(),
             };
             client.call(create).await.with_context(|| format!("cannot make {}", room.id))?;
@@ -164,7 +165,7 @@ impl World {
 
     /// Whether users join and leave this conversation during the run.
     pub(crate) fn is_open(&self, id: &ConversationId) -> bool {
-        self.rooms.iter().any(|room| room.open && room.id == *id)
+        self.rooms.iter().any(|room| room.is_public && room.id == *id)
     }
 
     pub(crate) fn phase(&self) -> Phase {

@@ -21,7 +21,7 @@ const BEGIN_MARK: &str = "<!-- figures -->\n";
 const END_MARK: &str = "<!-- end of figures -->\n";
 
 /// The measured server whose bars are highlighted.
-const OURS: &str = "switchboard";
+const OWN_SERVER: &str = "switchboard";
 /// The prefix of the baselines' names. A baseline (floor) does only the work that any server must do.
 const FLOOR: &str = "floor";
 
@@ -35,7 +35,8 @@ struct Run {
 #[derive(Debug, Deserialize)]
 struct Figure {
     scenario: String,
-    subject: String,
+    #[serde(rename = "subject")]
+    measured_server: String,
     name: String,
     unit: String,
     median: f64,
@@ -86,7 +87,7 @@ const PLOTS: [Plot; 5] = [
         title: "Resident bytes for each idle connection",
         scenario: "idle, 5000 → 15000 connections",
         figure: "memory a connection",
-        convert: unchanged,
+        convert: identity,
     },
 ];
 
@@ -98,7 +99,7 @@ fn thousands(value: f64) -> f64 {
     value / 1e3
 }
 
-fn unchanged(value: f64) -> f64 {
+fn identity(value: f64) -> f64 {
     value
 }
 
@@ -106,19 +107,27 @@ fn unchanged(value: f64) -> f64 {
 ///
 /// # Errors
 /// The measurements or the document cannot be read, or a measurement that a plot needs is missing.
-pub fn files(repository: &Path) -> Result<Vec<(String, String)>, Box<dyn std::error::Error + Send + Sync>> {
+pub fn render_figures(
+    repository: &Path,
+) -> Result<Vec<(String, String)>, Box<dyn std::error::Error + Send + Sync>> {
     let run: Run = serde_json::from_str(&std::fs::read_to_string(repository.join(FIGURES))?)?;
     let document = std::fs::read_to_string(repository.join(DOCUMENT))?;
     let (before, rest) =
         document.split_once(BEGIN_MARK).ok_or("docs/benchmarks.md lacks the mark `<!-- figures -->`")?;
     let (_, after) =
         rest.split_once(END_MARK).ok_or("docs/benchmarks.md lacks the mark `<!-- end of figures -->`")?;
-    let mut files =
-        vec![(DOCUMENT.to_owned(), format!("{before}{BEGIN_MARK}\n{}\n{END_MARK}{after}", tables(&run)))];
+    let mut files = vec![(
+        DOCUMENT.to_owned(),
+        format!("{before}{BEGIN_MARK}\n{}\n{END_MARK}{after}", result_tables(&run)),
+    )];
     for plot in PLOTS {
         let drawn = run.figures.iter().filter(|f| f.scenario == plot.scenario && f.name == plot.figure);
         let drawn: Vec<_> = drawn
-            .map(|f| Bar { label: &f.subject, value: (plot.convert)(f.median), ours: f.subject == OURS })
+            .map(|f| Bar {
+                label: &f.measured_server,
+                value: (plot.convert)(f.median),
+                is_own: f.measured_server == OWN_SERVER,
+            })
             .collect();
         if drawn.is_empty() {
             return Err(format!("no figure to plot in {}", plot.file).into());
@@ -129,7 +138,7 @@ pub fn files(repository: &Path) -> Result<Vec<(String, String)>, Box<dyn std::er
 }
 
 /// One table for each scenario: a row for each measured server, a column for each measurement.
-fn tables(run: &Run) -> String {
+fn result_tables(run: &Run) -> String {
     let mut out = String::new();
     let machine: Vec<_> = run.machine.iter().map(|(name, value)| format!("{name}: {value}")).collect();
     let rounds = run.figures.iter().map(|f| f.values.len()).max().unwrap_or_default();
@@ -145,7 +154,7 @@ fn tables(run: &Run) -> String {
         let _ = writeln!(out, "\n### {scenario}\n");
         let _ = writeln!(out, "| | {} |", heads.collect::<Vec<_>>().join(" | "));
         let _ = writeln!(out, "|---{}|", "|--:".repeat(names.len()));
-        for subject in unique(figures.iter().map(|f| f.subject.as_str())) {
+        for subject in unique(figures.iter().map(|f| f.measured_server.as_str())) {
             let cells = names.iter().map(|name| cell(&figures, subject, name));
             let _ = writeln!(out, "| {subject} | {} |", cells.collect::<Vec<_>>().join(" | "));
         }
@@ -156,7 +165,7 @@ fn tables(run: &Run) -> String {
 /// The text of a cell: the median and, in brackets, its ratio to the baseline's median.
 fn cell(figures: &[&Figure], subject: &str, name: &str) -> String {
     let find = |matches: &dyn Fn(&str) -> bool| {
-        figures.iter().find(|f| f.name == name && matches(&f.subject)).map(|f| f.median)
+        figures.iter().find(|f| f.name == name && matches(&f.measured_server)).map(|f| f.median)
     };
     let Some(median) = find(&|s| s == subject) else { return String::new() };
     let floor = find(&|s| s.starts_with(FLOOR)).filter(|floor| *floor > 0.0 && !subject.starts_with(FLOOR));

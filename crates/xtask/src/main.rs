@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 
 fn write_figures() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let repository = tidy::repository();
-    for (path, text) in figures::files(&repository)? {
+    for (path, text) in figures::render_figures(&repository)? {
         std::fs::write(repository.join(path), text)?;
     }
     Ok(())

@@ -51,13 +51,13 @@ pub struct Complaint {
 }
 
 impl Complaint {
-    fn about(path: &str, message: impl Into<String>) -> Self {
+    fn for_file(path: &str, message: impl Into<String>) -> Self {
         Self { path: path.to_owned(), line: None, message: message.into() }
     }
 
     /// A complaint about a line, counted from 1.
-    fn at(path: &str, line: usize, message: impl Into<String>) -> Self {
-        Self { line: Some(line), ..Self::about(path, message) }
+    fn at_line(path: &str, line: usize, message: impl Into<String>) -> Self {
+        Self { line: Some(line), ..Self::for_file(path, message) }
     }
 }
 

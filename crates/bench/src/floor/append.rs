@@ -21,7 +21,7 @@ pub(crate) const FLOOR_WARM_UP: Duration = Duration::from_millis(300);
 
 /// A message that one of the senders wrote.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Message {
+pub(crate) struct TimedMessage {
     /// The number of the sender, from 0.
     pub(crate) sender: usize,
     /// The number of the message among those of its sender.
@@ -30,9 +30,9 @@ pub(crate) struct Message {
 }
 
 /// A storage that makes batches of messages durable.
-pub(crate) trait Commit: Send {
+pub(crate) trait BatchCommit: Send {
     /// Makes the batch durable; returns once it is on stable storage.
-    fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()>;
+    fn commit(&mut self, batch: &[TimedMessage]) -> anyhow::Result<()>;
 }
 
 /// The measured rate and latency of acknowledgements.
@@ -59,8 +59,8 @@ impl Append {
     }
 }
 
-impl Commit for Append {
-    fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()> {
+impl BatchCommit for Append {
+    fn commit(&mut self, batch: &[TimedMessage]) -> anyhow::Result<()> {
         self.buffer.clear();
         batch.iter().for_each(|_| self.buffer.extend_from_slice(self.text.as_bytes()));
         self.file.write_all(&self.buffer)?;
@@ -70,14 +70,18 @@ impl Commit for Append {
 
 /// Measures acknowledgements: each sender sends its next message when the previous one is acknowledged. The committing thread
 /// is on the server's core, the senders are on the load's.
-pub(crate) fn acks(commit: impl Commit + 'static, senders: usize, time: Duration) -> anyhow::Result<Acks> {
-    let (submit, queue) = bounded::<Message>(senders);
-    let (acknowledge, acknowledged) = bounded::<Vec<Message>>(senders);
+pub(crate) fn acks(
+    commit: impl BatchCommit + 'static,
+    senders: usize,
+    time: Duration,
+) -> anyhow::Result<Acks> {
+    let (submit, queue) = bounded::<TimedMessage>(senders);
+    let (acknowledge, acknowledged) = bounded::<Vec<TimedMessage>>(senders);
     process::pin(SERVER_CORE)?;
-    let writer = std::thread::spawn(move || write(commit, &queue, &acknowledge));
+    let writer = std::thread::spawn(move || commit_batches(commit, &queue, &acknowledge));
     process::pin(LOAD_CORE)?;
     for sender in 0..senders {
-        submit.send(Message { sender, number: 0, sent: clock::now() })?;
+        submit.send(TimedMessage { sender, number: 0, sent: clock::now() })?;
     }
     let mut latency = latencies()?;
     let (begun, mut count) = (clock::now(), 0_u64);
@@ -93,7 +97,7 @@ pub(crate) fn acks(commit: impl Commit + 'static, senders: usize, time: Duration
                 latency.saturating_record((now - message.sent).as_nanos() as u64);
                 count += 1;
             }
-            submit.send(Message { number: message.number + 1, sent: clock::now(), ..message })?;
+            submit.send(TimedMessage { number: message.number + 1, sent: clock::now(), ..message })?;
         }
     }
     drop(submit);
@@ -102,10 +106,10 @@ pub(crate) fn acks(commit: impl Commit + 'static, senders: usize, time: Duration
     Ok(Acks { rate: count as f64 / time.as_secs_f64(), latency })
 }
 
-fn write(
-    mut commit: impl Commit,
-    queue: &Receiver<Message>,
-    acknowledge: &Sender<Vec<Message>>,
+fn commit_batches(
+    mut commit: impl BatchCommit,
+    queue: &Receiver<TimedMessage>,
+    acknowledge: &Sender<Vec<TimedMessage>>,
 ) -> anyhow::Result<()> {
     while let Ok(first) = queue.recv() {
         let mut batch = vec![first];

@@ -10,11 +10,11 @@ use std::thread::JoinHandle;
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use super::append::{Commit, Message};
+use super::append::{BatchCommit, TimedMessage};
 use super::sqlite::Sqlite;
 
 /// How many batches the view may lag behind the log; if it lags further, the log waits for the view.
-const MAX_LAG: usize = 64;
+const MAX_QUEUED_BATCHES: usize = 64;
 
 /// A transaction that updates the view takes no further batch once it has this many messages.
 const MAX_VIEW_BATCH: usize = 4_096;
@@ -24,11 +24,11 @@ pub(crate) struct LogFirst {
     file: File,
     buffer: Vec<u8>,
     text: String,
-    view: Option<View>,
+    view: Option<ViewWriter>,
 }
 
-struct View {
-    ahead: Sender<Vec<Message>>,
+struct ViewWriter {
+    logged_batches: Sender<Vec<TimedMessage>>,
     thread: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -37,16 +37,21 @@ impl LogFirst {
     pub(crate) fn new(directory: &Path, senders: usize, len: usize) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(directory.join("first.log"))?;
         let sqlite = Sqlite::unsynced(&directory.join("view.db"), senders, len)?;
-        let (ahead, behind) = bounded(MAX_LAG);
-        let thread = std::thread::spawn(move || view(sqlite, &behind));
-        Ok(Self { file, buffer: Vec::new(), text: "x".repeat(len), view: Some(View { ahead, thread }) })
+        let (ahead, behind) = bounded(MAX_QUEUED_BATCHES);
+        let thread = std::thread::spawn(move || write_view(sqlite, &behind));
+        Ok(Self {
+            file,
+            buffer: Vec::new(),
+            text: "x".repeat(len),
+            view: Some(ViewWriter { logged_batches: ahead, thread }),
+        })
     }
 }
 
-impl Commit for LogFirst {
-    fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()> {
+impl BatchCommit for LogFirst {
+    fn commit(&mut self, batch: &[TimedMessage]) -> anyhow::Result<()> {
         self.buffer.clear();
-        for Message { sender, number, .. } in batch {
+        for TimedMessage { sender, number, .. } in batch {
             // Each record of the log is its length and checksum, followed by its bytes.
             let start = self.buffer.len();
             self.buffer.extend([0; 8]);
@@ -59,14 +64,14 @@ impl Commit for LogFirst {
         self.file.write_all(&self.buffer)?;
         self.file.sync_data()?;
         let view = self.view.as_ref().context("the view's thread was joined")?;
-        view.ahead.send(batch.to_vec()).context("the view failed")
+        view.logged_batches.send(batch.to_vec()).context("the view failed")
     }
 }
 
 impl Drop for LogFirst {
     /// Waits until the view contains everything in the log.
     fn drop(&mut self) {
-        if let Some(View { ahead, thread }) = self.view.take() {
+        if let Some(ViewWriter { logged_batches: ahead, thread }) = self.view.take() {
             drop(ahead);
             // An earlier call of `commit` has already reported the thread's error.
             let _ = thread.join();
@@ -74,7 +79,7 @@ impl Drop for LogFirst {
     }
 }
 
-fn view(mut sqlite: Sqlite, behind: &Receiver<Vec<Message>>) -> anyhow::Result<()> {
+fn write_view(mut sqlite: Sqlite, behind: &Receiver<Vec<TimedMessage>>) -> anyhow::Result<()> {
     while let Ok(mut messages) = behind.recv() {
         while messages.len() < MAX_VIEW_BATCH {
             let Ok(more) = behind.try_recv() else { break };

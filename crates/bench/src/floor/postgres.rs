@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
 
-use super::append::{Commit, Message};
+use super::append::{BatchCommit, TimedMessage};
 
 /// A database for one measurement, which is deleted afterwards.
 pub(crate) struct Database {
@@ -39,7 +39,7 @@ impl Database {
     }
 
     /// Creates Switchboard's tables, with a conversation and a member for each sender. Returns a connection to the database.
-    fn fill(&self, senders: usize) -> anyhow::Result<Link> {
+    fn connect_and_insert_senders(&self, senders: usize) -> anyhow::Result<Link> {
         let link = Link::open(&self.url)?;
         link.execute(switchboard_store::postgres::SCHEMA)?;
         let last = senders.saturating_sub(1);
@@ -95,34 +95,34 @@ pub(crate) struct Postgres {
 }
 
 const BEGIN: &str = "BEGIN";
-const EVENTS: &str = "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
+const INSERT_EVENTS: &str = "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
      SELECT c, s, 1, c, $3, s, s::text, $4 FROM unnest($1::bigint[], $2::bigint[]) AS m (c, s)";
-const CONVERSATIONS: &str =
+const UPDATE_CONVERSATIONS: &str =
     "UPDATE conversations SET head = head + k, messages = messages + k, last_message = head + k, at = $3
      FROM unnest($1::bigint[], $2::bigint[]) AS m (c, k) WHERE id = c";
-const MEMBERS: &str = "UPDATE members SET sent = sent + k
+const UPDATE_MEMBERS: &str = "UPDATE members SET sent = sent + k
      FROM unnest($1::bigint[], $2::bigint[]) AS m (c, k) WHERE conversation = c AND \"user\" = c";
 const COMMIT: &str = "COMMIT";
 
 impl Postgres {
     /// Creates the tables and prepares the statements; `len` is the length of a message's text in bytes.
     pub(crate) fn new(database: &Database, senders: usize, len: usize) -> anyhow::Result<Self> {
-        let link = database.fill(senders)?;
+        let link = database.connect_and_insert_senders(senders)?;
         let client = &link.client;
         let statements = link.runtime.block_on(async {
             let mut statements = Vec::new();
-            for sql in [BEGIN, EVENTS, CONVERSATIONS, MEMBERS, COMMIT] {
+            for sql in [BEGIN, INSERT_EVENTS, UPDATE_CONVERSATIONS, UPDATE_MEMBERS, COMMIT] {
                 statements.push(client.prepare(sql).await?);
             }
             anyhow::Ok(statements)
         })?;
         let statements = statements.try_into().map_err(|_| anyhow::anyhow!("five statements"))?;
-        Ok(Self { link, statements, body: text(len) })
+        Ok(Self { link, statements, body: random_text(len) })
     }
 }
 
-impl Commit for Postgres {
-    fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()> {
+impl BatchCommit for Postgres {
+    fn commit(&mut self, batch: &[TimedMessage]) -> anyhow::Result<()> {
         let at = 1_763_899_200_000_i64;
         let senders: Vec<_> = batch.iter().map(|message| message.sender as i64).collect();
         let seqs: Vec<_> = batch.iter().map(|message| message.number as i64 + 1).collect();
@@ -145,7 +145,7 @@ impl Commit for Postgres {
     }
 }
 
-fn text(len: usize) -> String {
+fn random_text(len: usize) -> String {
     format!(r#"{{"text":"{}"}}"#, "x".repeat(len))
 }
 
@@ -164,8 +164,8 @@ pub(crate) fn pgbench(
     len: usize,
     time: Duration,
 ) -> anyhow::Result<Option<Pgbench>> {
-    let Some(program) = find("pgbench") else { return Ok(None) };
-    database.fill(senders)?;
+    let Some(program) = find_program("pgbench") else { return Ok(None) };
+    database.connect_and_insert_senders(senders)?;
     let mut script = tempfile::NamedTempFile::new()?;
     write!(
         script,
@@ -175,7 +175,7 @@ INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body) VA
 UPDATE members SET sent = sent + 1 WHERE conversation = :client_id AND \"user\" = :client_id;
 COMMIT;
 ",
-        text(len)
+        random_text(len)
     )?;
     let seconds = time.as_secs().max(1).to_string();
     let output = Command::new(program)
@@ -195,7 +195,7 @@ COMMIT;
 }
 
 /// Finds a program of PostgreSQL: in PATH, or in Debian's directories, where the newest version comes first.
-fn find(program: &str) -> Option<PathBuf> {
+fn find_program(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<_> = std::env::split_paths(&path).collect();
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();

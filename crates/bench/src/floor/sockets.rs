@@ -10,7 +10,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::process::{Process, SERVER_CORE};
-use crate::server::{Meaning, OnMeaning, Server, Target};
+use crate::server::{FrameMeaning, OnMeaning, Server, Target};
 use crate::{stamp, switchboard, wire};
 
 /// The most frames in one `writev`, as in Switchboard's server.
@@ -50,7 +50,7 @@ impl Server for Sockets {
 
     /// The frame `welcome` answers the greeting; all other frames are deliveries, and all of these are the same.
     fn decode(&self, _: usize, frame: &[u8], tell: &mut OnMeaning<'_>) -> anyhow::Result<()> {
-        tell(if frame == b"welcome" { Meaning::Ready } else { Meaning::Delivered(None) })
+        tell(if frame == b"welcome" { FrameMeaning::Ready } else { FrameMeaning::Delivered(None) })
     }
 
     /// The frame is the same as a client of Switchboard sends.
@@ -74,8 +74,13 @@ pub(crate) fn serve(len: usize, size: usize) -> anyhow::Result<()> {
     println!("listening on http://{}", listener.local_addr()?);
     let mut poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    let mut floor =
-        Floor { frame: delivery(len), size, connections: Vec::new(), rooms: Vec::new(), waiting: Vec::new() };
+    let mut floor = BareServer {
+        frame: delivery(len),
+        size,
+        connections: Vec::new(),
+        rooms: Vec::new(),
+        waiting: Vec::new(),
+    };
     let mut events = Events::with_capacity(1_024);
     let mut scratch = vec![0; 256 * 1024];
     loop {
@@ -103,7 +108,7 @@ fn delivery(len: usize) -> Vec<u8> {
     frame
 }
 
-struct Floor {
+struct BareServer {
     frame: Vec<u8>,
     size: usize,
     /// The connections in each room, by the number of the room.
@@ -113,7 +118,7 @@ struct Floor {
     connections: Vec<Option<Connection>>,
 }
 
-impl Floor {
+impl BareServer {
     fn accept(&mut self, listener: &TcpListener, poll: &Poll) -> anyhow::Result<()> {
         loop {
             let (mut stream, _) = match listener.accept() {
@@ -143,7 +148,7 @@ impl Floor {
         if ended {
             self.connections[n] = None;
         } else if let Some(room) = connection.room {
-            self.enqueue(room, n, frames(input));
+            self.enqueue_delivery(room, n, count_frames(input));
         } else if let Some(room) = connection.greet(input)? {
             let rooms = self.rooms.len().max(room + 1);
             self.rooms.resize_with(rooms, || Vec::with_capacity(self.size));
@@ -153,7 +158,7 @@ impl Floor {
     }
 
     /// Queues `count` frames for every connection of the room except the sender's (`from`).
-    fn enqueue(&mut self, room: usize, from: usize, count: usize) {
+    fn enqueue_delivery(&mut self, room: usize, from: usize, count: usize) {
         for &n in self.rooms[room].iter().filter(|n| **n != from) {
             let Some(connection) = &mut self.connections[n] else { continue };
             if connection.pending == 0 {
@@ -210,7 +215,7 @@ impl Connection {
 }
 
 /// Counts the frames in `input`. None is incomplete, because the load writes them in one call and they fit the buffer.
-fn frames(mut input: &[u8]) -> usize {
+fn count_frames(mut input: &[u8]) -> usize {
     let mut count = 0;
     // The four bytes of the mask follow the length.
     while let Ok(Some((_, used))) = wire::decode(input) {

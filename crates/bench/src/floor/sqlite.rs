@@ -6,7 +6,7 @@ use std::path::Path;
 use rusqlite::{Connection, params};
 use switchboard_store::sqlite;
 
-use super::append::{Commit, Message};
+use super::append::{BatchCommit, TimedMessage};
 
 /// A database that has Switchboard's tables, with a conversation and a member for each sender.
 pub(crate) struct Sqlite {
@@ -46,8 +46,8 @@ impl Sqlite {
     }
 }
 
-impl Commit for Sqlite {
-    fn commit(&mut self, batch: &[Message]) -> anyhow::Result<()> {
+impl BatchCommit for Sqlite {
+    fn commit(&mut self, batch: &[TimedMessage]) -> anyhow::Result<()> {
         let at = 1_763_899_200_000_i64;
         self.db.execute_batch("BEGIN IMMEDIATE")?;
         {
@@ -61,7 +61,7 @@ impl Commit for Sqlite {
             let mut member = self
                 .db
                 .prepare_cached("UPDATE members SET sent = ?2 WHERE conversation = ?1 AND user = ?1")?;
-            for Message { sender, number, .. } in batch {
+            for TimedMessage { sender, number, .. } in batch {
                 let (sender, seq) = (*sender as i64, *number as i64 + 1);
                 event.execute(params![sender, seq, at, seq.to_string(), self.body])?;
                 conversation.execute(params![sender, seq, at])?;

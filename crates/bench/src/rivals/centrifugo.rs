@@ -6,9 +6,9 @@ use std::process::Command;
 
 use memchr::memmem;
 
-use super::channel;
+use super::channel_name;
 use crate::process::Process;
-use crate::server::{Meaning, OnMeaning, Server, Target};
+use crate::server::{FrameMeaning, OnMeaning, Server, Target};
 use crate::stamp::{self, number_after};
 use crate::switchboard::{self, SECRET};
 use crate::wire;
@@ -49,7 +49,7 @@ impl Server for Centrifugo {
 
     fn greeting(&self, user: usize, room: usize) -> String {
         let token = switchboard::token(&format!("u{user}")).unwrap_or_default();
-        let channel = channel(Target::Room(room));
+        let channel = channel_name(Target::Room(room));
         format!(
             "{{\"id\":{CONNECT},\"connect\":{{\"token\":\"{token}\"}}}}\n\
              {{\"id\":{SUBSCRIBE},\"subscribe\":{{\"channel\":\"{channel}\"}}}}"
@@ -61,23 +61,23 @@ impl Server for Centrifugo {
     }
 
     fn message(&self, to: Target, id: u64, text: &str) -> String {
-        let (id, channel) = (id + SUBSCRIBE, channel(to));
+        let (id, channel) = (id + SUBSCRIBE, channel_name(to));
         format!(r#"{{"id":{id},"publish":{{"channel":"{channel}","data":{{"text":"{text}"}}}}}}"#)
     }
 }
 
-fn decode_line(line: &[u8]) -> anyhow::Result<Meaning> {
+fn decode_line(line: &[u8]) -> anyhow::Result<FrameMeaning> {
     Ok(if line.starts_with(br#"{"push":{"#) {
-        stamp::find(line).map_or(Meaning::Other, |number| Meaning::Delivered(Some(number)))
+        stamp::find(line).map_or(FrameMeaning::Other, |number| FrameMeaning::Delivered(Some(number)))
     } else if line == b"{}" {
-        Meaning::MustAnswer("{}".to_owned())
+        FrameMeaning::MustAnswer("{}".to_owned())
     } else if memmem::find(line, br#""error":{"#).is_some() {
         anyhow::bail!("the server refused: {}", String::from_utf8_lossy(line));
     } else {
         match number_after(line, r#""id":"#) {
-            Some(CONNECT) => Meaning::Other,
-            Some(SUBSCRIBE) => Meaning::Ready,
-            _ => Meaning::Acked(None),
+            Some(CONNECT) => FrameMeaning::Other,
+            Some(SUBSCRIBE) => FrameMeaning::Ready,
+            _ => FrameMeaning::Acked(None),
         }
     })
 }
@@ -92,15 +92,18 @@ mod tests {
         // These replies were recorded from Centrifugo 6.9.
         assert_eq!(
             decode(r#"{"id":1,"connect":{"client":"402599f2","version":"0.0.0 OSS","ping":25}}"#),
-            Meaning::Other
+            FrameMeaning::Other
         );
-        assert_eq!(decode(r#"{"id":2,"subscribe":{"recoverable":true,"epoch":"QCabxNOv"}}"#), Meaning::Ready);
-        assert_eq!(decode(r#"{"id":3,"publish":{}}"#), Meaning::Acked(None));
-        assert_eq!(decode("{}"), Meaning::MustAnswer("{}".to_owned()));
+        assert_eq!(
+            decode(r#"{"id":2,"subscribe":{"recoverable":true,"epoch":"QCabxNOv"}}"#),
+            FrameMeaning::Ready
+        );
+        assert_eq!(decode(r#"{"id":3,"publish":{}}"#), FrameMeaning::Acked(None));
+        assert_eq!(decode("{}"), FrameMeaning::MustAnswer("{}".to_owned()));
         let text = stamp::text(5, 200);
         let push =
             format!(r#"{{"push":{{"channel":"room0","pub":{{"data":{{"text":"{text}"}},"offset":1}}}}}}"#);
-        assert_eq!(decode(&push), Meaning::Delivered(Some(5)));
+        assert_eq!(decode(&push), FrameMeaning::Delivered(Some(5)));
         assert!(decode_line(br#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#).is_err());
     }
 }

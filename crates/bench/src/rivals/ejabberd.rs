@@ -13,9 +13,9 @@ use base64::prelude::BASE64_STANDARD;
 use memchr::memmem;
 use tempfile::TempDir;
 
-use super::channel;
+use super::channel_name;
 use crate::process::{self, Process};
-use crate::server::{Meaning, OnMeaning, Server, Target};
+use crate::server::{FrameMeaning, OnMeaning, Server, Target};
 use crate::{stamp, wire};
 
 const OPEN: &str = r#"<open xmlns="urn:ietf:params:xml:ns:xmpp-framing" to="localhost" version="1.0"/>"#;
@@ -87,7 +87,7 @@ impl Server for Ejabberd {
     }
 
     fn message(&self, to: Target, id: u64, text: &str) -> String {
-        let to = channel(to);
+        let to = channel_name(to);
         format!(
             r#"<message to="{to}@conference.localhost" type="groupchat" id="{id}"><body>{text}</body></message>"#
         )
@@ -95,35 +95,35 @@ impl Server for Ejabberd {
 }
 
 /// Each answer of the server requires the next step of joining: features, success, features again, a resource, the room.
-fn decode_frame(frame: &[u8], user: usize, room: usize) -> anyhow::Result<Meaning> {
+fn decode_frame(frame: &[u8], user: usize, room: usize) -> anyhow::Result<FrameMeaning> {
     let has = |what: &str| memmem::find(frame, what.as_bytes()).is_some();
     Ok(if frame.starts_with(b"<message") {
         // The room's subject and its notices contain no number, so they are not deliveries.
-        stamp::find(frame).map_or(Meaning::Other, |number| Meaning::Delivered(Some(number)))
+        stamp::find(frame).map_or(FrameMeaning::Other, |number| FrameMeaning::Delivered(Some(number)))
     } else if frame.starts_with(b"<presence") {
         // Status 110 marks the presence of the client's own user: the room was joined (XEP-0045 section 7.2.2).
-        if has("code='110'") { Meaning::Ready } else { Meaning::Other }
+        if has("code='110'") { FrameMeaning::Ready } else { FrameMeaning::Other }
     } else if has("urn:ietf:params:xml:ns:xmpp-bind") && has("<stream:features") {
-        Meaning::MustAnswer(
+        FrameMeaning::MustAnswer(
             r#"<iq type="set" id="bind"><bind xmlns="urn:ietf:params:xml:ns:xmpp-bind"/></iq>"#.to_owned(),
         )
     } else if has("<stream:features") {
         // NUL, the user's name, NUL, and the password `x`, in Base64 (RFC 4616).
         let secret = BASE64_STANDARD.encode(format!("\0u{user}\0x"));
-        Meaning::MustAnswer(format!(
+        FrameMeaning::MustAnswer(format!(
             r#"<auth xmlns="urn:ietf:params:xml:ns:xmpp-sasl" mechanism="PLAIN">{secret}</auth>"#
         ))
     } else if frame.starts_with(b"<success") {
-        Meaning::MustAnswer(OPEN.to_owned())
+        FrameMeaning::MustAnswer(OPEN.to_owned())
     } else if has(r#"id='bind'"#) {
-        let room = channel(Target::Room(room));
-        Meaning::MustAnswer(format!(
+        let room = channel_name(Target::Room(room));
+        FrameMeaning::MustAnswer(format!(
             r#"<presence to="{room}@conference.localhost/u{user}"><x xmlns="http://jabber.org/protocol/muc"><history maxstanzas="0"/></x></presence>"#
         ))
     } else if has("<failure") || has("stream:error") || has("type='error'") {
         anyhow::bail!("the server refused: {}", String::from_utf8_lossy(frame))
     } else {
-        Meaning::Other
+        FrameMeaning::Other
     })
 }
 
@@ -131,14 +131,14 @@ fn decode_frame(frame: &[u8], user: usize, room: usize) -> anyhow::Result<Meanin
 mod tests {
     use super::*;
 
-    fn answer(frame: &str) -> Meaning {
+    fn must_answer(frame: &str) -> FrameMeaning {
         decode_frame(frame.as_bytes(), 7, 3).expect("not a refusal")
     }
 
     #[test]
     fn each_step_of_joining_asks_for_the_next() {
-        let wants = |frame: &str| match answer(frame) {
-            Meaning::MustAnswer(next) => next,
+        let wants = |frame: &str| match must_answer(frame) {
+            FrameMeaning::MustAnswer(next) => next,
             other => panic!("{other:?}"),
         };
         // These frames were recorded from ejabberd 23.01, in this order, and shortened.
@@ -156,13 +156,13 @@ mod tests {
 
     #[test]
     fn only_the_own_presence_is_ready_and_only_a_number_is_a_message() {
-        assert_eq!(answer("<presence from='room3@conference.localhost/u8'/>"), Meaning::Other);
+        assert_eq!(must_answer("<presence from='room3@conference.localhost/u8'/>"), FrameMeaning::Other);
         let oneself = "<presence from='room3@conference.localhost/u7'><x \
                        xmlns='http://jabber.org/protocol/muc#user'><status code='110'/></x></presence>";
-        assert_eq!(answer(oneself), Meaning::Ready);
-        assert_eq!(answer("<message type='groupchat'><subject/></message>"), Meaning::Other);
+        assert_eq!(must_answer(oneself), FrameMeaning::Ready);
+        assert_eq!(must_answer("<message type='groupchat'><subject/></message>"), FrameMeaning::Other);
         let message = format!("<message type='groupchat'><body>{}</body></message>", stamp::text(12, 200));
-        assert_eq!(answer(&message), Meaning::Delivered(Some(12)));
+        assert_eq!(must_answer(&message), FrameMeaning::Delivered(Some(12)));
         assert!(decode_frame(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>", 7, 3).is_err());
     }
 }

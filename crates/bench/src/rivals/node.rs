@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::channel;
+use super::channel_name;
 use crate::process::Process;
-use crate::server::{Meaning, OnMeaning, Server, Target};
+use crate::server::{FrameMeaning, OnMeaning, Server, Target};
 use crate::{stamp, wire};
 
 fn launch(directory: &Path, script: &str, cores: &[usize]) -> anyhow::Result<Process> {
@@ -37,7 +37,7 @@ impl Server for SocketIo {
     }
 
     fn greeting(&self, user: usize, room: usize) -> String {
-        let room = channel(Target::Room(room));
+        let room = channel_name(Target::Room(room));
         format!(r#"40{{"user":"u{user}","room":"{room}"}}"#)
     }
 
@@ -46,21 +46,21 @@ impl Server for SocketIo {
     }
 
     fn message(&self, to: Target, id: u64, text: &str) -> String {
-        let to = channel(to);
+        let to = channel_name(to);
         format!(r#"42{id}["message",{{"to":"{to}","text":"{text}"}}]"#)
     }
 }
 
 /// The first digit of a frame is Engine.IO's: 4 is a message. The second is Socket.IO's: 0 CONNECT, 2 EVENT, 3 ACK, 4
 /// CONNECT_ERROR.
-fn decode_socket_io(frame: &[u8]) -> anyhow::Result<Meaning> {
+fn decode_socket_io(frame: &[u8]) -> anyhow::Result<FrameMeaning> {
     Ok(match frame {
-        [b'4', b'2', ..] => Meaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX))),
-        [b'4', b'3', ..] => Meaning::Acked(None),
-        [b'4', b'0', ..] => Meaning::Ready,
-        [b'2'] => Meaning::MustAnswer("3".to_owned()),
+        [b'4', b'2', ..] => FrameMeaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX))),
+        [b'4', b'3', ..] => FrameMeaning::Acked(None),
+        [b'4', b'0', ..] => FrameMeaning::Ready,
+        [b'2'] => FrameMeaning::MustAnswer("3".to_owned()),
         [b'4', b'4', ..] => anyhow::bail!("the server refused: {}", String::from_utf8_lossy(frame)),
-        _ => Meaning::Other,
+        _ => FrameMeaning::Other,
     })
 }
 
@@ -87,7 +87,7 @@ impl Server for Ws {
     }
 
     fn greeting(&self, user: usize, room: usize) -> String {
-        let room = channel(Target::Room(room));
+        let room = channel_name(Target::Room(room));
         format!(r#"{{"type":"hello","user":"u{user}","room":"{room}"}}"#)
     }
 
@@ -96,18 +96,18 @@ impl Server for Ws {
     }
 
     fn message(&self, to: Target, id: u64, text: &str) -> String {
-        let to = channel(to);
+        let to = channel_name(to);
         format!(r#"{{"type":"send","id":{id},"to":"{to}","text":"{text}"}}"#)
     }
 }
 
-fn decode_ws(frame: &[u8]) -> Meaning {
+fn decode_ws(frame: &[u8]) -> FrameMeaning {
     if frame.starts_with(br#"{"type":"message""#) {
-        Meaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX)))
+        FrameMeaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX)))
     } else if frame.starts_with(br#"{"type":"ok""#) {
-        Meaning::Acked(None)
+        FrameMeaning::Acked(None)
     } else {
-        Meaning::Ready
+        FrameMeaning::Ready
     }
 }
 
@@ -121,23 +121,23 @@ mod tests {
         // These frames were recorded from Socket.IO 4.8.
         assert_eq!(
             decode(r#"0{"sid":"L4iQIo6Gy3yrct0fAAAA","upgrades":[],"pingInterval":25000}"#),
-            Meaning::Other
+            FrameMeaning::Other
         );
-        assert_eq!(decode(r#"40{"sid":"3Ufyznjp1Qy1eWWNAAAA"}"#), Meaning::Ready);
+        assert_eq!(decode(r#"40{"sid":"3Ufyznjp1Qy1eWWNAAAA"}"#), FrameMeaning::Ready);
         let message =
             format!(r#"42["message",{{"to":"room0","from":"u1","text":"{}"}}]"#, stamp::text(5, 200));
-        assert_eq!(decode(&message), Meaning::Delivered(Some(5)));
-        assert_eq!(decode("431[]"), Meaning::Acked(None));
-        assert_eq!(decode("2"), Meaning::MustAnswer("3".to_owned()));
+        assert_eq!(decode(&message), FrameMeaning::Delivered(Some(5)));
+        assert_eq!(decode("431[]"), FrameMeaning::Acked(None));
+        assert_eq!(decode("2"), FrameMeaning::MustAnswer("3".to_owned()));
         assert!(decode_socket_io(br#"44{"message":"not authorized"}"#).is_err());
     }
 
     #[test]
     fn frames_of_ws_are_decoded() {
-        assert_eq!(decode_ws(br#"{"type":"welcome"}"#), Meaning::Ready);
-        assert_eq!(decode_ws(br#"{"type":"ok","id":1}"#), Meaning::Acked(None));
+        assert_eq!(decode_ws(br#"{"type":"welcome"}"#), FrameMeaning::Ready);
+        assert_eq!(decode_ws(br#"{"type":"ok","id":1}"#), FrameMeaning::Acked(None));
         let message =
             format!(r#"{{"type":"message","to":"room0","from":"u1","text":"{}"}}"#, stamp::text(5, 200));
-        assert_eq!(decode_ws(message.as_bytes()), Meaning::Delivered(Some(5)));
+        assert_eq!(decode_ws(message.as_bytes()), FrameMeaning::Delivered(Some(5)));
     }
 }

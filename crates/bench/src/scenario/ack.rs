@@ -15,7 +15,7 @@ use crate::load::{ConnectionEvent, Load, Replies};
 use crate::process::{self, BOTH_CORES};
 use crate::report::Name;
 use crate::rivals::Rival;
-use crate::server::{self, Meaning, Server, Target};
+use crate::server::{self, FrameMeaning, Server, Target};
 use crate::stamp;
 use crate::switchboard::Switchboard;
 use crate::traffic::TEXT_BYTES;
@@ -60,10 +60,13 @@ pub(super) fn report_acks(
     cpu: Option<f64>,
 ) {
     let scenario = format!("ack, {senders} senders");
-    context.report.add(Name { scenario: &scenario, subject, figure: "acks", unit: "/s" }, acks.rate);
+    context
+        .report
+        .add(Name { scenario: &scenario, measured_server: subject, figure: "acks", unit: "/s" }, acks.rate);
     context.report.add_latency(&scenario, subject, &acks.latency);
     if let Some(cpu) = cpu {
-        let name = Name { scenario: &scenario, subject, figure: "cpu a message", unit: "µs" };
+        let name =
+            Name { scenario: &scenario, measured_server: subject, figure: "cpu a message", unit: "µs" };
         context.report.add(name, cpu);
     }
 }
@@ -73,7 +76,7 @@ struct Sender {
     /// The number of messages that the sender has sent.
     sent: u64,
     /// When the last message was sent.
-    last: Instant,
+    last_sent: Instant,
     /// The seq of the last message in its conversation; `None` if the server does not report it.
     seq: Option<u64>,
 }
@@ -91,7 +94,7 @@ struct Senders<'a> {
 impl Senders<'_> {
     fn next_message(&mut self, user: usize) -> String {
         let count = self.senders.len();
-        let Sender { sent, last, .. } = &mut self.senders[user];
+        let Sender { sent, last_sent: last, .. } = &mut self.senders[user];
         *last = clock::now();
         let text = stamp::text(*sent, TEXT_BYTES);
         *sent += 1;
@@ -103,7 +106,7 @@ impl Senders<'_> {
     fn on_ack(&mut self, user: usize, seq: Option<u64>, replies: &mut Replies) -> anyhow::Result<()> {
         let now = clock::now();
         let sender = &mut self.senders[user];
-        let last = sender.last;
+        let last = sender.last_sent;
         if let (Some(before), Some(seq)) = (sender.seq, seq) {
             ensure!(seq == before + 1, "a message of {user} was acknowledged as {seq} after {before}");
         }
@@ -136,7 +139,7 @@ pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> an
         server,
         from,
         end: from + time,
-        senders: vec![Sender { sent: 0, last: started, seq: None }; senders],
+        senders: vec![Sender { sent: 0, last_sent: started, seq: None }; senders],
         waiting: senders,
         count: 0,
         latency: latencies()?,
@@ -148,8 +151,8 @@ pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> an
     let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut Replies| {
         let ConnectionEvent::Text(frame) = event else { bail!("the server closed connection {user}") };
         server.decode(user, frame, &mut |meaning| match meaning {
-            Meaning::Acked(seq) => state.borrow_mut().on_ack(user, seq, replies),
-            Meaning::MustAnswer(answer) => {
+            FrameMeaning::Acked(seq) => state.borrow_mut().on_ack(user, seq, replies),
+            FrameMeaning::MustAnswer(answer) => {
                 replies.send(user, answer);
                 Ok(())
             }

@@ -87,10 +87,14 @@ pub(crate) fn closed(
 ) -> anyhow::Result<RunResult> {
     let result = traffic.run(load, Pace::InFlight(in_flight), context.time)?;
     let subject = server.name();
-    context.report.add(Name { scenario, subject, figure: "cpu a delivery", unit: "µs" }, result.cpu);
-    context.report.add(Name { scenario, subject, figure: "deliveries", unit: "/s" }, result.rate);
-    if result.load_bound {
-        context.note(&format!("{scenario}: the load is the bottleneck, not {subject}"));
+    context
+        .report
+        .add(Name { scenario, measured_server: subject, figure: "cpu a delivery", unit: "µs" }, result.cpu);
+    context
+        .report
+        .add(Name { scenario, measured_server: subject, figure: "deliveries", unit: "/s" }, result.rate);
+    if result.is_limited_by_load {
+        context.print_note(&format!("{scenario}: the load is the bottleneck, not {subject}"));
     }
     Ok(result)
 }

@@ -37,7 +37,7 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
             scale * GROUPS * Groups::ROOMS_PER_USER * MESSAGES_PER_ROOM
         ));
         let mut server = Switchboard::start(context.program, context.scratch, BOTH_CORES)?;
-        fill(&mut server, scale * GROUPS)?;
+        create_groups(&mut server, scale * GROUPS)?;
         servers.push(server);
     }
     for round in 1..=context.rounds {
@@ -47,12 +47,17 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
             let scenario =
                 format!("growth, {} messages", scale * GROUPS * Groups::ROOMS_PER_USER * MESSAGES_PER_ROOM);
             server.restart()?;
-            let resume = resume(server, scale * GROUPS)?;
-            let spread =
-                Spread { server, stride: scale * GROUPS / SENDERS, ids: u64::from(round) * IDS_PER_ROUND };
+            let resume = reconnect_groups(server, scale * GROUPS)?;
+            let spread = SpreadSenders {
+                server,
+                stride: scale * GROUPS / SENDERS,
+                ids: u64::from(round) * IDS_PER_ROUND,
+            };
             let (acks, cpu) = ack::measure(&spread, SENDERS, context.time)?;
             let mut report = |figure: &str, unit: &str, value: f64| {
-                context.report.add(Name { scenario: &scenario, subject: "switchboard", figure, unit }, value);
+                context
+                    .report
+                    .add(Name { scenario: &scenario, measured_server: "switchboard", figure, unit }, value);
             };
             report("acks", "/s", acks.rate);
             report("cpu a message", "µs", cpu);
@@ -66,7 +71,7 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
 }
 
 /// Creates one group through the server, and then copies the group's rows in the database.
-fn fill(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<()> {
+fn create_groups(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<()> {
     let one = Groups { users: GROWTH_GROUP_SIZE, size: GROWTH_GROUP_SIZE };
     one.fill(server)?;
     let text = stamp::text(0, TEXT_BYTES);
@@ -82,14 +87,14 @@ fn fill(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<()> {
 
 /// Reconnects the users of some groups, spread over all groups. Each user sends cursors for all rooms, one of which lacks the last
 /// message, so each client receives one message. Returns the processor time for each client, in microseconds.
-fn resume(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f64> {
+fn reconnect_groups(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f64> {
     let mut clients = Vec::new();
     for group in (0..RECONNECTING_GROUPS).map(|n| n * groups / RECONNECTING_GROUPS) {
         let mut cursors = database::heads(&server.database(), Groups::rooms(group))?;
         cursors[0].1 -= 1;
         clients.extend((0..GROWTH_GROUP_SIZE).map(|n| Client {
             user: group * GROWTH_GROUP_SIZE + n,
-            awaits: cursors[0].1 + 1,
+            awaited_events: cursors[0].1 + 1,
             cursors: cursors.clone(),
         }));
     }
@@ -99,14 +104,14 @@ fn resume(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f64> {
 }
 
 /// Spreads the load over the tables: each sender is the first user of a group, and writes to the last of the group's rooms.
-struct Spread<'a, 'b> {
+struct SpreadSenders<'a, 'b> {
     server: &'a Switchboard<'b>,
     /// The groups of two successive senders are this many groups apart.
     stride: usize,
     ids: u64,
 }
 
-impl Server for Spread<'_, '_> {
+impl Server for SpreadSenders<'_, '_> {
     fn name(&self) -> &'static str {
         self.server.name()
     }

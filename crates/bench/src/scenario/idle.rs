@@ -9,7 +9,7 @@ use crate::clock;
 use crate::load::{ConnectionEvent, Load, Replies};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
-use crate::server::{self, Meaning, Server};
+use crate::server::{self, FrameMeaning, Server};
 use crate::switchboard::{Groups, Switchboard};
 
 /// The number of users in a group. A group shares ten rooms on Switchboard, and one room on other servers.
@@ -58,7 +58,7 @@ fn measure(
     wait(server, &mut load, SETTLE_TIME)?;
     let with_many = memory()?;
     let mut report = |figure: &str, unit: &str, value: f64| {
-        context.report.add(Name { scenario: &scenario, subject: server.name(), figure, unit }, value);
+        context.report.add(Name { scenario: &scenario, measured_server: server.name(), figure, unit }, value);
     };
     report("memory a connection", "bytes", (with_many - with_few) / (many - few) as f64);
     report("memory before", "MB", start / 1e6);
@@ -82,7 +82,7 @@ fn wait(server: &dyn Server, load: &mut Load, time: Duration) -> anyhow::Result<
         ConnectionEvent::Open => Ok(()),
         ConnectionEvent::Closed(why) => bail!("{} closed connection {user}: {why}", server.name()),
         ConnectionEvent::Text(frame) => server.decode(user, frame, &mut |meaning| {
-            if let Meaning::MustAnswer(answer) = meaning {
+            if let FrameMeaning::MustAnswer(answer) = meaning {
                 replies.send(user, answer);
             }
             Ok(())

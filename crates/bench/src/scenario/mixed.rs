@@ -47,11 +47,13 @@ pub(crate) fn run(context: &mut Context<'_>, users: usize) -> anyhow::Result<()>
         server::join(&server, &mut load, 0..users, GROUP_SIZE)?;
         let time = context.time * 2;
         let (cpu, begun) = (server.process().cpu()?, clock::now());
-        let day = run_day(&server, &mut load, groups, time)?;
+        let day = run_load(&server, &mut load, groups, time)?;
         let cpu = (server.process().cpu()? - cpu) / begun.elapsed().as_secs_f64();
         let scenario = format!("mixed, {users} users, {EVENTS_PER_SECOND} events a second");
         let mut report = |figure: &str, unit: &str, value: f64| {
-            context.report.add(Name { scenario: &scenario, subject: "switchboard", figure, unit }, value);
+            context
+                .report
+                .add(Name { scenario: &scenario, measured_server: "switchboard", figure, unit }, value);
         };
         report("cpu", "% of a core", cpu * 100.0);
         report("deliveries", "/s", day.latency.len() as f64 / time.as_secs_f64());
@@ -64,7 +66,7 @@ pub(crate) fn run(context: &mut Context<'_>, users: usize) -> anyhow::Result<()>
 struct User {
     connection: usize,
     /// Whether the connection has received `welcome`.
-    online: bool,
+    is_online: bool,
     /// The seq of the last event that the device has of each conversation.
     cursors: BTreeMap<String, u64>,
     /// Messages that are not acknowledged yet, each with its conversation.
@@ -73,15 +75,15 @@ struct User {
     last: u64,
 }
 
-struct Day {
+struct MixedLoad {
     users: Vec<User>,
     /// The number of the user to whom each connection belongs.
     user_of: Vec<usize>,
     begun: Instant,
     /// When each message was to be sent, from which its latency counts.
-    due: Vec<Duration>,
+    due_times: Vec<Duration>,
     /// How many events all users together have still to receive. A user's own message counts when it is acknowledged.
-    awaited: u64,
+    awaited_deliveries: u64,
     latency: Histogram<u64>,
 }
 
@@ -96,20 +98,25 @@ struct Frame<'a> {
     id: Option<u64>,
 }
 
-fn run_day(server: &Switchboard<'_>, load: &mut Load, groups: Groups, time: Duration) -> anyhow::Result<Day> {
+fn run_load(
+    server: &Switchboard<'_>,
+    load: &mut Load,
+    groups: Groups,
+    time: Duration,
+) -> anyhow::Result<MixedLoad> {
     let user = |user: usize| User {
         connection: user,
-        online: true,
+        is_online: true,
         cursors: groups.rooms_of(user).map(|room| (room, groups.head(user))).collect(),
         pending: BTreeMap::new(),
         last: 0,
     };
-    let day = RefCell::new(Day {
+    let day = RefCell::new(MixedLoad {
         users: (0..groups.users).map(user).collect(),
         user_of: (0..groups.users).collect(),
         begun: clock::now(),
-        due: Vec::new(),
-        awaited: 0,
+        due_times: Vec::new(),
+        awaited_deliveries: 0,
         latency: latencies()?,
     });
     let mut on_event = |connection: usize, event: ConnectionEvent<'_>, replies: &mut Replies| {
@@ -133,13 +140,13 @@ fn run_day(server: &Switchboard<'_>, load: &mut Load, groups: Groups, time: Dura
             if events.is_multiple_of(EVENTS_PER_RECONNECT) {
                 day.borrow_mut().reconnect(server, load, &mut rng);
             }
-            let (connection, text) = day.borrow_mut().event(groups, due, &mut rng);
+            let (connection, text) = day.borrow_mut().random_event(groups, due, &mut rng);
             load.send(connection, &text)?;
             events += 1;
         }
         load.poll_once(Some(due_at(events).saturating_sub(begun.elapsed())), &mut on_event)?;
     }
-    load.run_until(&mut on_event, || day.borrow().awaited == 0)?;
+    load.run_until(&mut on_event, || day.borrow().awaited_deliveries == 0)?;
     Ok(day.into_inner())
 }
 
@@ -148,13 +155,13 @@ fn due_at(event: u32) -> Duration {
     Duration::from_secs(1) * event / EVENTS_PER_SECOND
 }
 
-impl Day {
+impl MixedLoad {
     /// Closes the connection of a random device that has no unacknowledged messages, and opens another connection for it.
     fn reconnect(&mut self, server: &Switchboard<'_>, load: &mut Load, rng: &mut Rng) {
         let place = self.random_online_user(rng);
         let user = &mut self.users[place];
         if user.pending.is_empty() {
-            user.online = false;
+            user.is_online = false;
             load.close(user.connection);
             user.connection = self.user_of.len();
             self.user_of.push(place);
@@ -166,14 +173,14 @@ impl Day {
     fn random_online_user(&self, rng: &mut Rng) -> usize {
         loop {
             let user = rng.usize(..self.users.len());
-            if self.users[user].online {
+            if self.users[user].is_online {
                 return user;
             }
         }
     }
 
     /// Makes a random event. Returns the connection and the command to send.
-    fn event(&mut self, groups: Groups, due: Duration, rng: &mut Rng) -> (usize, String) {
+    fn random_event(&mut self, groups: Groups, due: Duration, rng: &mut Rng) -> (usize, String) {
         let place = self.random_online_user(rng);
         let room = groups.rooms_of(place).nth(rng.usize(..Groups::ROOMS_PER_USER)).unwrap_or_default();
         let first = place / GROUP_SIZE * GROUP_SIZE;
@@ -184,11 +191,11 @@ impl Day {
         let id = user.last;
         let (to, conversation) = match rng.u32(..100) {
             kind if kind < DIRECT_PERCENT => {
-                self.awaited += 2;
+                self.awaited_deliveries += 2;
                 (name(Target::User(other)), direct(place, other))
             }
             kind if kind < DIRECT_PERCENT + ROOM_PERCENT => {
-                self.awaited += size as u64;
+                self.awaited_deliveries += size as u64;
                 (room.clone(), room)
             }
             kind if kind < DIRECT_PERCENT + ROOM_PERCENT + TYPING_PERCENT => {
@@ -203,8 +210,8 @@ impl Day {
                 return (user.connection, read);
             }
         };
-        let text = message(&to, id, &stamp::text(self.due.len() as u64, TEXT_BYTES));
-        self.due.push(due);
+        let text = message(&to, id, &stamp::text(self.due_times.len() as u64, TEXT_BYTES));
+        self.due_times.push(due);
         user.pending.insert(id, conversation);
         (user.connection, text)
     }
@@ -214,7 +221,7 @@ impl Day {
         let user = &mut self.users[place];
         let conversation = match received.kind {
             "welcome" => {
-                user.online = true;
+                user.is_online = true;
                 return Ok(());
             }
             "message" => received.conversation.map(Cow::into_owned),
@@ -227,8 +234,8 @@ impl Day {
         let last = user.cursors.entry(conversation).or_default();
         ensure!(seq == *last + 1, "{place} got {seq} after {last}: {}", String::from_utf8_lossy(frame));
         *last = seq;
-        self.awaited -= 1;
-        if let Some(due) = stamp::find(frame).and_then(|number| self.due.get(number as usize)) {
+        self.awaited_deliveries -= 1;
+        if let Some(due) = stamp::find(frame).and_then(|number| self.due_times.get(number as usize)) {
             self.latency.saturating_record(self.begun.elapsed().saturating_sub(*due).as_nanos() as u64);
         }
         Ok(())

@@ -37,7 +37,7 @@ pub(crate) fn run(context: &mut Context<'_>, online: usize, members: usize) -> a
             let scenario = format!("room of {members}, {online} online, {in_flight} in flight");
             let figure = "cpu, times that in a room of those online";
             context.report.add(
-                Name { scenario: &scenario, subject: "switchboard", figure, unit: "" },
+                Name { scenario: &scenario, measured_server: "switchboard", figure, unit: "" },
                 cost[1] / cost[0],
             );
         }

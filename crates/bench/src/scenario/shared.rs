@@ -25,11 +25,12 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
             match pgbench(&database, count.min(MAX_CLIENTS), TEXT_BYTES, context.time)? {
                 Some(found) => {
                     let scenario = format!("ack, {count} senders");
-                    let name = |figure, unit| Name { scenario: &scenario, subject: "pgbench", figure, unit };
+                    let name =
+                        |figure, unit| Name { scenario: &scenario, measured_server: "pgbench", figure, unit };
                     context.report.add(name("acks", "/s"), found.rate);
                     context.report.add(name("mean", "ms"), found.mean);
                 }
-                None => context.note("pgbench is not installed, so it is left out"),
+                None => context.print_note("pgbench is not installed, so it is left out"),
             }
             drop(database);
             let database = Database::new(store)?;

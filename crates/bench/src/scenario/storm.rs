@@ -10,7 +10,7 @@ use crate::clock;
 use crate::load::{ConnectionEvent, Load, Replies};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
-use crate::server::{Meaning, Server as _};
+use crate::server::{FrameMeaning, Server as _};
 use crate::stamp::{self, number_after};
 use crate::switchboard::{Groups, Switchboard, decode_frame, message};
 use crate::traffic::TEXT_BYTES;
@@ -30,7 +30,7 @@ pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<(
         let client = |user: usize| {
             let head = groups.head(user);
             let cursors = groups.rooms_of(user).map(|room| (room, head)).collect();
-            Client { user, cursors, awaits: head + 1 }
+            Client { user, cursors, awaited_events: head + 1 }
         };
         let clients: Vec<_> = (0..clients).map(client).collect();
         let cpu = server.process().cpu()?;
@@ -44,7 +44,9 @@ pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<(
             ("cpu a client", "µs", cpu * 1e6 / count),
             ("resumes a cpu-second", "/s", count / cpu),
         ] {
-            context.report.add(Name { scenario: &scenario, subject: "switchboard", figure, unit }, value);
+            context
+                .report
+                .add(Name { scenario: &scenario, measured_server: "switchboard", figure, unit }, value);
         }
     }
     Ok(())
@@ -56,35 +58,35 @@ pub(crate) struct Client {
     pub(crate) user: usize,
     pub(crate) cursors: Vec<(String, u64)>,
     /// The seq of the missed message.
-    pub(crate) awaits: u64,
+    pub(crate) awaited_events: u64,
 }
 
 /// Opens all connections, and waits until each client has received the missed message and nothing else.
 pub(crate) fn reconnect(server: &Switchboard<'_>, clients: &[Client]) -> anyhow::Result<()> {
-    struct Back {
-        has: Vec<bool>,
+    struct Reconnected {
+        has_all_events: Vec<bool>,
         count: usize,
     }
     let mut load = Load::new()?;
     for _ in clients {
         load.connect(server.process().address, server.request());
     }
-    let state = RefCell::new(Back { has: vec![false; clients.len()], count: 0 });
+    let state = RefCell::new(Reconnected { has_all_events: vec![false; clients.len()], count: 0 });
     let mut on_event = |place: usize, event: ConnectionEvent<'_>, replies: &mut Replies| {
-        let Client { user, cursors, awaits } = &clients[place];
+        let Client { user, cursors, awaited_events: awaits } = &clients[place];
         match event {
             ConnectionEvent::Open => replies.send(place, server.hello(*user, cursors)),
             ConnectionEvent::Closed(why) => bail!("the server closed the connection of {user}: {why}"),
             ConnectionEvent::Text(frame) => match decode_frame(frame) {
-                Meaning::Delivered(_) => {
+                FrameMeaning::Delivered(_) => {
                     let state = &mut *state.borrow_mut();
                     let seq = number_after(frame, r#""seq":"#);
                     ensure!(seq == Some(*awaits), "{user} got {seq:?} in place of {awaits}");
-                    ensure!(!state.has[place], "{user} got a message twice");
-                    state.has[place] = true;
+                    ensure!(!state.has_all_events[place], "{user} got a message twice");
+                    state.has_all_events[place] = true;
                     state.count += 1;
                 }
-                Meaning::Ready => {}
+                FrameMeaning::Ready => {}
                 _ => bail!("{user} received {}", String::from_utf8_lossy(frame)),
             },
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fastrand::Rng;
-use faults::{Dropped, Syncs};
+use faults::{DropTime, SyncFilter};
 
 use crate::victim::Scene;
 
@@ -39,7 +39,7 @@ fn synced_data_survive_and_unsynced_data_may_be_lost() {
         seen.insert(sectors);
 
         let again = scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap();
-        assert_eq!(again, faults::Cut::default(), "after a cut everything is on the disk");
+        assert_eq!(again, faults::PowerCutResult::default(), "after a cut everything is on the disk");
     }
     assert!(seen.len() > 4, "whole, lost and torn: {seen:?}");
 }
@@ -136,7 +136,7 @@ fn a_failed_sync_can_drop_its_data_at_once() {
     let scene = Scene::new();
     let mut victim = scene.victim();
     victim.expect_done(&["write a 0 1 512", "sync a", "sync .", "write a 0 2 1024"]);
-    scene.control.fail_sync(1, Syncs::Any, Dropped::AtOnce);
+    scene.control.fail_sync(1, SyncFilter::Any, DropTime::AtOnce);
     let answer = victim.command("sync a").unwrap();
     assert!(answer.contains("Input/output error"), "{answer}");
     assert_eq!(scene.read("a"), [1; 512]);
@@ -153,7 +153,7 @@ fn a_failed_sync_can_drop_its_data_at_the_next_power_cut() {
         let scene = Scene::new();
         let mut victim = scene.victim();
         victim.expect_done(&["write a 0 1 8192", "sync a", "sync .", "write a 0 2 8192"]);
-        scene.control.fail_sync(1, Syncs::Other, Dropped::Later);
+        scene.control.fail_sync(1, SyncFilter::Other, DropTime::Later);
         assert!(victim.command("sync a").unwrap().contains("Input/output error"));
         assert_eq!(scene.read("a"), [2; 8192], "the page cache has it");
         victim.expect_done(&["sync a"]);

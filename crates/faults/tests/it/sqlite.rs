@@ -1,12 +1,12 @@
 //! SQLite on the simulated disk: commits are durable with `synchronous = FULL`, but not with `NORMAL`.
 
 use fastrand::Rng;
-use faults::{Dropped, KillPoint, Syncs};
+use faults::{DropTime, KillPoint, SyncFilter};
 
 use crate::victim::{Scene, Victim};
 
 /// Inserts rows and cuts the power, `cuts` times. Returns how many acknowledged rows were lost.
-fn lost_in(cuts: u32, synchronous: &str, rng: &mut Rng) -> i64 {
+fn commits_lost_in(cuts: u32, synchronous: &str, rng: &mut Rng) -> i64 {
     let scene = Scene::new();
     let (mut known, mut lost) = (0, 0);
     for _ in 0..cuts {
@@ -50,21 +50,21 @@ fn check(victim: &mut Victim) -> i64 {
 
 #[test]
 fn synced_commits_survive_a_hundred_power_cuts() {
-    assert_eq!(lost_in(100, "FULL", &mut Rng::with_seed(1)), 0);
+    assert_eq!(commits_lost_in(100, "FULL", &mut Rng::with_seed(1)), 0);
 }
 
 #[test]
 fn unsynced_commits_do_not_survive() {
-    assert!(lost_in(10, "NORMAL", &mut Rng::with_seed(2)) > 0);
+    assert!(commits_lost_in(10, "NORMAL", &mut Rng::with_seed(2)) > 0);
 }
 
 #[test]
 fn a_failed_sync_fails_the_commit() {
-    for dropped in [Dropped::AtOnce, Dropped::Later] {
+    for dropped in [DropTime::AtOnce, DropTime::Later] {
         let scene = Scene::new();
         let mut victim = scene.victim();
         victim.expect_done(&["open FULL", "insert 1"]);
-        scene.control.fail_sync(1, Syncs::Wal, dropped);
+        scene.control.fail_sync(1, SyncFilter::Wal, dropped);
         let answer = victim.command("insert 2").unwrap();
         assert!(answer.contains("disk I/O error"), "{answer}");
         assert_eq!(check(&mut victim), 1);
@@ -83,7 +83,7 @@ fn a_commit_whose_sync_failed_is_there_after_a_restart_and_gone_after_a_power_cu
     let scene = Scene::new();
     let mut victim = scene.victim();
     victim.expect_done(&["open FULL", "insert 1"]);
-    scene.control.fail_sync(1, Syncs::Wal, Dropped::Later);
+    scene.control.fail_sync(1, SyncFilter::Wal, DropTime::Later);
     assert!(victim.command("insert 2").unwrap().contains("disk I/O error"));
     victim.kill();
     let mut victim = scene.victim();

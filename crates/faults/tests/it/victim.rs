@@ -40,7 +40,7 @@ impl Scene {
         self.control.command_env(&mut command).unwrap();
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Victim { orders: child.stdin.take().unwrap(), lines, child }
+        Victim { command_input: child.stdin.take().unwrap(), lines, child }
     }
 
     pub(crate) fn read(&self, name: &str) -> Vec<u8> {
@@ -54,7 +54,7 @@ impl Scene {
 
 pub(crate) struct Victim {
     child: Child,
-    orders: ChildStdin,
+    command_input: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
@@ -62,7 +62,7 @@ impl Victim {
     /// Sends a command to the victim. Returns the answer, or `None` if the victim died.
     pub(crate) fn command(&mut self, order: &str) -> Option<String> {
         // The write fails if the victim is already dead; then there is no answer either.
-        let _ = writeln!(self.orders, "{order}");
+        let _ = writeln!(self.command_input, "{order}");
         self.lines.by_ref().map_while(Result::ok).find_map(|line| Some(line.split_once(ANSWER)?.1.to_owned()))
     }
 

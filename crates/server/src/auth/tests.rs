@@ -13,16 +13,16 @@ const EC_PRIVATE: &str = include_str!("../../testdata/ec.private.pem");
 const ED: &str = include_str!("../../testdata/ed.public.pem");
 const ED_PRIVATE: &str = include_str!("../../testdata/ed.private.pem");
 
-fn by_secret(secret: &str) -> AuthConfig {
+fn config_with_secret(secret: &str) -> AuthConfig {
     let key = AuthKey::Secret(Secret::new(secret).expect("long enough"));
     AuthConfig { key: Some(key), ..AuthConfig::default() }
 }
 
-fn by_key(pem: &str) -> AuthConfig {
+fn config_with_public_key(pem: &str) -> AuthConfig {
     AuthConfig { key: Some(AuthKey::PublicKey(pem.to_owned())), ..AuthConfig::default() }
 }
 
-fn at_now(config: &AuthConfig) -> Authenticator {
+fn authenticator_at_now(config: &AuthConfig) -> Authenticator {
     let clock = Clock::from_fn(|| Timestamp::from_millis(NOW * 1_000));
     Authenticator::with_clock(config, clock).expect("a good key")
 }
@@ -40,7 +40,7 @@ fn alice() -> Value {
 }
 
 fn verify(claims: &Value) -> Result<Identity, AuthError> {
-    at_now(&by_secret(SECRET)).verify(&hs256(claims))
+    authenticator_at_now(&config_with_secret(SECRET)).verify(&hs256(claims))
 }
 
 /// Encodes the three parts of a token.
@@ -61,7 +61,11 @@ fn a_valid_token_yields_the_user_and_the_expiry_time() {
     assert_eq!(far.expires, Timestamp::from_millis(253_402_300_799_000));
     let pasted = format!(" {}\n", hs256(&alice()));
     assert_eq!(
-        at_now(&by_secret(SECRET)).verify(&pasted).expect("white space around it").user.as_str(),
+        authenticator_at_now(&config_with_secret(SECRET))
+            .verify(&pasted)
+            .expect("white space around it")
+            .user
+            .as_str(),
         "alice"
     );
 }
@@ -69,8 +73,9 @@ fn a_valid_token_yields_the_user_and_the_expiry_time() {
 #[test]
 fn a_minted_token_verifies() {
     let user = UserId::parse("bob@example.com").expect("id");
-    let config = AuthConfig { issuer: Some("us".into()), audience: Some("chat".into()), ..by_secret(SECRET) };
-    let authenticator = at_now(&config);
+    let config =
+        AuthConfig { issuer: Some("us".into()), audience: Some("chat".into()), ..config_with_secret(SECRET) };
+    let authenticator = authenticator_at_now(&config);
     let token = authenticator.mint(&user, Duration::from_millis(3_599_001)).expect("minted");
     let identity = authenticator.verify(&token).expect("good");
     assert_eq!(
@@ -87,16 +92,26 @@ fn a_minted_token_verifies() {
 fn minting_needs_a_secret_and_a_valid_lifetime() {
     let user = UserId::parse("bob").expect("id");
     let minute = Duration::from_secs(60);
-    assert_eq!(at_now(&by_key(ED)).mint(&user, minute), Err(AuthError::CannotMint));
-    assert_eq!(at_now(&AuthConfig::default()).mint(&user, minute), Err(AuthError::NotConfigured));
+    assert_eq!(
+        authenticator_at_now(&config_with_public_key(ED)).mint(&user, minute),
+        Err(AuthError::CannotMint)
+    );
+    assert_eq!(
+        authenticator_at_now(&AuthConfig::default()).mint(&user, minute),
+        Err(AuthError::NotConfigured)
+    );
     for ttl in [Duration::ZERO, Duration::MAX, Duration::from_secs(1 << 62), Duration::from_secs(1 << 40)] {
-        assert_eq!(at_now(&by_secret(SECRET)).mint(&user, ttl), Err(AuthError::Lifetime), "{ttl:?}");
+        assert_eq!(
+            authenticator_at_now(&config_with_secret(SECRET)).mint(&user, ttl),
+            Err(AuthError::Lifetime),
+            "{ttl:?}"
+        );
     }
 }
 
 #[test]
 fn without_a_key_every_token_is_refused() {
-    let error = at_now(&AuthConfig::default()).verify(&hs256(&alice())).expect_err("no key");
+    let error = authenticator_at_now(&AuthConfig::default()).verify(&hs256(&alice())).expect_err("no key");
     assert_eq!(error, AuthError::NotConfigured);
     assert!(error.to_string().contains("the server has no secret"));
 }
@@ -117,7 +132,7 @@ fn exp_and_nbf_are_enforced() {
 fn an_iat_in_the_future_beyond_the_leeway_is_ignored() {
     let issued = |iat: Value| {
         let token = hs256(&json!({"sub": "alice", "exp": NOW + 900, "iat": iat}));
-        let authenticator = at_now(&by_secret(SECRET));
+        let authenticator = authenticator_at_now(&config_with_secret(SECRET));
         let issued =
             authenticator.verify(&token).expect("good").issued.map(|at| at.as_millis() / 1_000 - NOW);
         (issued, authenticator.latest_issued().as_millis() / 1_000 - NOW)
@@ -172,10 +187,11 @@ fn missing_and_malformed_claims_are_refused() {
 
 #[test]
 fn issuer_and_audience_must_match_the_configuration() {
-    let config = AuthConfig { issuer: Some("us".into()), audience: Some("chat".into()), ..by_secret(SECRET) };
+    let config =
+        AuthConfig { issuer: Some("us".into()), audience: Some("chat".into()), ..config_with_secret(SECRET) };
     let verify = |iss: Value, aud: Value| {
         let claims = json!({"sub": "alice", "exp": NOW + 60, "iss": iss, "aud": aud});
-        at_now(&config).verify(&hs256(&claims))
+        authenticator_at_now(&config).verify(&hs256(&claims))
     };
     verify(json!("us"), json!("chat")).expect("as configured");
     verify(json!("us"), json!(["mail", "chat"])).expect("one of several");
@@ -193,9 +209,14 @@ fn issuer_and_audience_must_match_the_configuration() {
         assert!(matches!(got, Err(AuthError::Claim(_))), "{iss} {aud}: {got:?}");
     }
     let for_others = json!({"sub": "alice", "exp": NOW + 60, "aud": "mail"});
-    assert!(matches!(at_now(&by_secret(SECRET)).verify(&hs256(&for_others)), Err(AuthError::Claim(_))));
+    assert!(matches!(
+        authenticator_at_now(&config_with_secret(SECRET)).verify(&hs256(&for_others)),
+        Err(AuthError::Claim(_))
+    ));
     let anyone = json!({"sub": "alice", "exp": NOW + 60, "iss": "any"});
-    at_now(&by_secret(SECRET)).verify(&hs256(&anyone)).expect("any issuer is accepted");
+    authenticator_at_now(&config_with_secret(SECRET))
+        .verify(&hs256(&anyone))
+        .expect("any issuer is accepted");
 }
 
 #[test]
@@ -206,7 +227,7 @@ fn the_public_key_determines_the_algorithm() {
     let signers =
         [(Algorithm::RS256, rsa.clone(), RSA), (Algorithm::ES256, ec, EC), (Algorithm::EdDSA, ed, ED)];
     for (algorithm, _, pem) in &signers {
-        let authenticator = at_now(&by_key(pem));
+        let authenticator = authenticator_at_now(&config_with_public_key(pem));
         for (other, key, _) in &signers {
             let got = authenticator.verify(&sign(*other, key, &alice()));
             assert_eq!(got.is_ok(), algorithm == other, "{algorithm:?} by {other:?}: {got:?}");
@@ -215,7 +236,7 @@ fn the_public_key_determines_the_algorithm() {
         assert_eq!(got, Err(AuthError::Malformed(*algorithm)));
     }
     for weaker in [Algorithm::RS384, Algorithm::PS256] {
-        let got = at_now(&by_key(RSA)).verify(&sign(weaker, &rsa, &alice()));
+        let got = authenticator_at_now(&config_with_public_key(RSA)).verify(&sign(weaker, &rsa, &alice()));
         assert_eq!(got, Err(AuthError::Malformed(Algorithm::RS256)), "the header does not choose");
     }
 }
@@ -225,7 +246,10 @@ fn a_token_signed_with_the_public_key_as_a_secret_is_refused() {
     for (pem, algorithm) in [(RSA, Algorithm::RS256), (EC, Algorithm::ES256), (ED, Algorithm::EdDSA)] {
         for bytes in [pem.as_bytes(), pem.trim_end().as_bytes()] {
             let forged = sign(Algorithm::HS256, &EncodingKey::from_secret(bytes), &alice());
-            assert_eq!(at_now(&by_key(pem)).verify(&forged), Err(AuthError::Malformed(algorithm)));
+            assert_eq!(
+                authenticator_at_now(&config_with_public_key(pem)).verify(&forged),
+                Err(AuthError::Malformed(algorithm))
+            );
         }
     }
 }
@@ -236,11 +260,15 @@ fn unsigned_and_altered_tokens_are_refused() {
     for alg in ["none", "None", "NONE", "", "HS384", "RS256"] {
         for signature in [&b""[..], b"x"] {
             let token = assemble(&json!({"alg": alg, "typ": "JWT"}), &alice(), signature);
-            assert_eq!(at_now(&by_secret(SECRET)).verify(&token), Err(malformed), "{alg}");
-            assert!(at_now(&by_key(RSA)).verify(&token).is_err(), "{alg}");
+            assert_eq!(
+                authenticator_at_now(&config_with_secret(SECRET)).verify(&token),
+                Err(malformed),
+                "{alg}"
+            );
+            assert!(authenticator_at_now(&config_with_public_key(RSA)).verify(&token).is_err(), "{alg}");
         }
     }
-    let authenticator = at_now(&by_secret(SECRET));
+    let authenticator = authenticator_at_now(&config_with_secret(SECRET));
     let good = hs256(&alice());
     let (rest, signature) = good.rsplit_once('.').expect("three parts");
     let (header, _) = rest.split_once('.').expect("three parts");
@@ -262,12 +290,15 @@ fn a_token_with_a_critical_extension_is_refused() {
     let header = Header { crit: Some(vec!["b64".into()]), ..Header::new(Algorithm::HS256) };
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     let token = jsonwebtoken::encode(&header, &alice(), &key).expect("signed");
-    assert_eq!(at_now(&by_secret(SECRET)).verify(&token), Err(AuthError::Malformed(Algorithm::HS256)));
+    assert_eq!(
+        authenticator_at_now(&config_with_secret(SECRET)).verify(&token),
+        Err(AuthError::Malformed(Algorithm::HS256))
+    );
 }
 
 #[test]
 fn errors_do_not_contain_the_token() {
-    let authenticator = at_now(&by_secret(SECRET));
+    let authenticator = authenticator_at_now(&config_with_secret(SECRET));
     for claims in
         [json!({"sub": "very:private", "exp": NOW + 60}), json!({"sub": "alice", "exp": "very:private"})]
     {
@@ -289,7 +320,7 @@ fn an_unusable_key_is_refused_at_the_start() {
         (include_str!("../../testdata/ec384.public.pem"), "P-256"),
         (include_str!("../../testdata/rsa1024.public.pem"), "2048 bits"),
     ] {
-        let error = Authenticator::new(&by_key(pem)).expect_err(words).to_string();
+        let error = Authenticator::new(&config_with_public_key(pem)).expect_err(words).to_string();
         assert!(error.contains(words), "{error:?} lacks {words:?}");
     }
 }

@@ -42,11 +42,11 @@ pub(crate) struct Node {
     pub(crate) bus: Arc<dyn Bus>,
     pub(crate) events: mpsc::Receiver<BusEvent>,
     /// A value, such as the tasks of the bus, that must not be dropped before the node.
-    pub(crate) kept: Box<dyn Any>,
+    pub(crate) resources: Box<dyn Any>,
 }
 
 /// Generates the tests of the contract for one implementation of the bus.
-macro_rules! laws {
+macro_rules! contract_tests {
     ($network:ty: $($law:ident)*) => { $(
         #[tokio::test]
         async fn $law() {
@@ -54,14 +54,14 @@ macro_rules! laws {
         }
     )* };
     ($network:ty) => {
-        $crate::bus::contract::laws! { $network:
+        $crate::bus::contract::contract_tests! { $network:
             a_notice_arrives_once_at_every_other_subscriber_of_its_address
             every_kind_of_notice_arrives_unchanged
             a_node_does_not_receive_its_own_notices
             notices_of_one_node_arrive_in_their_order
-            what_is_published_after_the_confirmation_arrives
+            a_notice_published_after_the_confirmation_arrives
             each_request_for_a_subscription_is_confirmed
-            nothing_arrives_from_an_address_after_its_end
+            nothing_arrives_from_an_address_after_unsubscribing
             an_outage_is_reported_to_every_node
             a_subscription_made_in_an_outage_is_confirmed_after_it
             a_full_queue_is_reported
@@ -72,25 +72,25 @@ macro_rules! laws {
         }
     };
 }
-pub(crate) use laws;
+pub(crate) use contract_tests;
 
 impl Node {
-    async fn next(&mut self) -> BusEvent {
+    async fn next_event(&mut self) -> BusEvent {
         let event = timeout(TEST_TIMEOUT, self.events.recv()).await;
         event.expect("a bus event arrives").expect("the bus has not ended")
     }
 
     /// Returns the next bus event, which must be a notice.
-    async fn notice(&mut self) -> (NodeId, Notice) {
-        match self.next().await {
+    async fn next_notice(&mut self) -> (NodeId, Notice) {
+        match self.next_event().await {
             BusEvent::Notice(from, notice) => (from, notice),
             other => panic!("expected a notice, got {other:?}"),
         }
     }
 
     /// Returns the event number in the next bus event, which must be a notice of an event.
-    async fn seq(&mut self) -> u64 {
-        match self.notice().await.1 {
+    async fn next_seq(&mut self) -> u64 {
+        match self.next_notice().await.1 {
             Notice::Event { seq, .. } => seq.0,
             other => panic!("expected an event, got {other:?}"),
         }
@@ -98,13 +98,13 @@ impl Node {
 
     async fn subscribe(&mut self, address: &Address) {
         self.bus.subscribe(address.clone());
-        self.confirmed(address).await;
+        self.wait_for_confirmation(address).await;
     }
 
     /// Skips bus events up to the confirmation of a subscription.
-    async fn confirmed(&mut self, address: &Address) {
+    async fn wait_for_confirmation(&mut self, address: &Address) {
         loop {
-            if let BusEvent::Subscribed(addresses) = self.next().await
+            if let BusEvent::Subscribed(addresses) = self.next_event().await
                 && addresses.contains(address)
             {
                 return;
@@ -113,8 +113,8 @@ impl Node {
     }
 
     /// Skips bus events up to a gap.
-    async fn gap(&mut self) {
-        while !matches!(self.next().await, BusEvent::Gap) {}
+    async fn wait_for_gap(&mut self) {
+        while !matches!(self.next_event().await, BusEvent::Gap) {}
     }
 
     fn publish(&self, key: i64, seq: u64) {
@@ -122,7 +122,7 @@ impl Node {
     }
 
     /// Returns whether a probe arrives before `limit`.
-    async fn probe(&self, limit: Duration) -> bool {
+    async fn probe_succeeds(&self, limit: Duration) -> bool {
         matches!(timeout(limit, self.bus.probe()).await, Ok(Ok(())))
     }
 }
@@ -165,10 +165,10 @@ async fn overflow(publisher: &Node, full: &Node, reader: &mut Node) {
         let seqs = burst * BURST..(burst + 1) * BURST;
         seqs.clone().for_each(|seq| publisher.publish(1, seq));
         for seq in seqs {
-            assert_eq!(reader.seq().await, seq);
+            assert_eq!(reader.next_seq().await, seq);
         }
     }
-    assert!(full.probe(TEST_TIMEOUT).await, "the bus receives although the router does not read");
+    assert!(full.probe_succeeds(TEST_TIMEOUT).await, "the bus receives although the router does not read");
 }
 
 pub(crate) async fn a_notice_arrives_once_at_every_other_subscriber_of_its_address<N: Network>() {
@@ -197,11 +197,11 @@ pub(crate) async fn a_notice_arrives_once_at_every_other_subscriber_of_its_addre
     for (node, expected) in received {
         let mut seqs = Vec::new();
         for _ in expected {
-            seqs.push(node.seq().await);
+            seqs.push(node.next_seq().await);
         }
         seqs.sort_unstable();
         assert_eq!(seqs, expected);
-        assert!(node.probe(TEST_TIMEOUT).await);
+        assert!(node.probe_succeeds(TEST_TIMEOUT).await);
         let more = node.events.try_recv();
         assert!(more.is_err(), "{more:?}");
     }
@@ -224,7 +224,7 @@ pub(crate) async fn every_kind_of_notice_arrives_unchanged<N: Network>() {
         Notice::Stopped,
     ] {
         alice.bus.publish(&Address::Nodes, &notice);
-        assert_eq!(format!("{:?}", bob.notice().await), format!("{:?}", (alice.id, notice)));
+        assert_eq!(format!("{:?}", bob.next_notice().await), format!("{:?}", (alice.id, notice)));
     }
 }
 
@@ -234,9 +234,9 @@ pub(crate) async fn a_node_does_not_receive_its_own_notices<N: Network>() {
     alice.subscribe(&conversation(1)).await;
     bob.subscribe(&conversation(1)).await;
     alice.publish(1, 1);
-    assert_eq!(bob.seq().await, 1);
+    assert_eq!(bob.next_seq().await, 1);
     bob.publish(1, 2);
-    assert_eq!(alice.seq().await, 2);
+    assert_eq!(alice.next_seq().await, 2);
 }
 
 pub(crate) async fn notices_of_one_node_arrive_in_their_order<N: Network>() {
@@ -253,7 +253,7 @@ pub(crate) async fn notices_of_one_node_arrive_in_their_order<N: Network>() {
         }
         let mut arrived = vec![Vec::new(); addresses.len()];
         for _ in seqs {
-            let seq = bob.seq().await;
+            let seq = bob.next_seq().await;
             let of = usize::try_from(seq).expect("a number") % addresses.len();
             arrived[of].push(seq);
         }
@@ -261,13 +261,13 @@ pub(crate) async fn notices_of_one_node_arrive_in_their_order<N: Network>() {
     }
 }
 
-pub(crate) async fn what_is_published_after_the_confirmation_arrives<N: Network>() {
+pub(crate) async fn a_notice_published_after_the_confirmation_arrives<N: Network>() {
     let mut network = N::start().await;
     let [alice, mut bob] = nodes(&mut network).await;
     for key in 1..=100 {
         bob.subscribe(&conversation(key)).await;
         alice.publish(key, 1);
-        assert_eq!(bob.seq().await, 1);
+        assert_eq!(bob.next_seq().await, 1);
     }
 }
 
@@ -280,7 +280,7 @@ pub(crate) async fn each_request_for_a_subscription_is_confirmed<N: Network>() {
     alice.subscribe(&conversation(1)).await;
 }
 
-pub(crate) async fn nothing_arrives_from_an_address_after_its_end<N: Network>() {
+pub(crate) async fn nothing_arrives_from_an_address_after_unsubscribing<N: Network>() {
     let mut network = N::start().await;
     let [alice, mut bob] = nodes(&mut network).await;
     bob.subscribe(&conversation(1)).await;
@@ -288,7 +288,7 @@ pub(crate) async fn nothing_arrives_from_an_address_after_its_end<N: Network>() 
     bob.bus.unsubscribe(conversation(1));
     alice.publish(1, 1);
     alice.publish(2, 2);
-    assert_eq!(bob.seq().await, 2);
+    assert_eq!(bob.next_seq().await, 2);
 }
 
 pub(crate) async fn an_outage_is_reported_to_every_node<N: Network>() {
@@ -302,12 +302,12 @@ pub(crate) async fn an_outage_is_reported_to_every_node<N: Network>() {
     network.restore().await;
     // The gap is the first event: no notice comes before it.
     for node in [&mut alice, &mut bob] {
-        let first = node.next().await;
+        let first = node.next_event().await;
         assert!(matches!(first, BusEvent::Gap), "{first:?}");
     }
     alice.publish(1, 3);
     bob.publish(1, 4);
-    assert_eq!((bob.seq().await, alice.seq().await), (3, 4), "the subscriptions are there again");
+    assert_eq!((bob.next_seq().await, alice.next_seq().await), (3, 4), "the subscriptions are there again");
 }
 
 pub(crate) async fn a_subscription_made_in_an_outage_is_confirmed_after_it<N: Network>() {
@@ -320,11 +320,11 @@ pub(crate) async fn a_subscription_made_in_an_outage_is_confirmed_after_it<N: Ne
     let early = timeout(Duration::from_millis(300), bob.events.recv()).await;
     assert!(early.is_err(), "nothing can confirm it: {early:?}");
     network.restore().await;
-    bob.confirmed(&conversation(2)).await;
+    bob.wait_for_confirmation(&conversation(2)).await;
     alice.publish(1, 1);
     alice.publish(2, 2);
     loop {
-        match bob.next().await {
+        match bob.next_event().await {
             BusEvent::Notice(_, Notice::Event { seq: Seq(2), .. }) => return,
             BusEvent::Notice(_, notice) => panic!("{notice:?}"),
             BusEvent::Subscribed(_) | BusEvent::Gap => {}
@@ -338,10 +338,10 @@ pub(crate) async fn a_full_queue_is_reported<N: Network>() {
     bob.subscribe(&conversation(1)).await;
     carol.subscribe(&conversation(1)).await;
     overflow(&alice, &bob, &mut carol).await;
-    bob.gap().await;
+    bob.wait_for_gap().await;
     while bob.events.try_recv().is_ok() {}
     alice.publish(1, 1);
-    assert_eq!(bob.seq().await, 1, "it receives again");
+    assert_eq!(bob.next_seq().await, 1, "it receives again");
 }
 
 pub(crate) async fn a_full_queue_loses_no_confirmation<N: Network>() {
@@ -353,7 +353,7 @@ pub(crate) async fn a_full_queue_loses_no_confirmation<N: Network>() {
     bob.bus.subscribe(conversation(2));
     // The confirmation is on its way while the queue is full.
     carol.subscribe(&conversation(2)).await;
-    bob.confirmed(&conversation(2)).await;
+    bob.wait_for_confirmation(&conversation(2)).await;
 }
 
 pub(crate) async fn a_notice_with_another_key_does_not_arrive<N: Network>() {
@@ -365,10 +365,10 @@ pub(crate) async fn a_notice_with_another_key_does_not_arrive<N: Network>() {
     mallory.publish(1, 1);
     alice.publish(1, 2);
     // The probe arrives after every notice that was published before it on the same network.
-    assert!(mallory.probe(TEST_TIMEOUT).await);
+    assert!(mallory.probe_succeeds(TEST_TIMEOUT).await);
     mallory.publish(1, 3);
     alice.publish(1, 4);
-    assert_eq!((bob.seq().await, bob.seq().await), (2, 4));
+    assert_eq!((bob.next_seq().await, bob.next_seq().await), (2, 4));
     let early = timeout(Duration::from_millis(100), mallory.events.recv()).await;
     assert!(early.is_err(), "nor does mallory read those of the others: {early:?}");
 }
@@ -376,11 +376,11 @@ pub(crate) async fn a_notice_with_another_key_does_not_arrive<N: Network>() {
 pub(crate) async fn a_probe_arrives_while_the_network_works<N: Network>() {
     let mut network = N::start().await;
     let [alice] = nodes(&mut network).await;
-    assert!(alice.probe(TEST_TIMEOUT).await);
+    assert!(alice.probe_succeeds(TEST_TIMEOUT).await);
     network.cut().await;
-    assert!(!alice.probe(Duration::from_millis(300)).await);
+    assert!(!alice.probe_succeeds(Duration::from_millis(300)).await);
     network.restore().await;
-    assert!(alice.probe(TEST_TIMEOUT).await);
+    assert!(alice.probe_succeeds(TEST_TIMEOUT).await);
 }
 
 pub(crate) async fn the_last_notices_of_a_node_arrive<N: Network>() {
@@ -389,9 +389,9 @@ pub(crate) async fn the_last_notices_of_a_node_arrive<N: Network>() {
     bob.subscribe(&Address::Nodes).await;
     alice.bus.publish(&Address::Nodes, &Notice::Heartbeat);
     alice.bus.publish(&Address::Nodes, &Notice::Stopped);
-    let Node { bus, events, kept, .. } = alice;
+    let Node { bus, events, resources: kept, .. } = alice;
     drop((bus, events));
-    assert!(matches!(bob.notice().await.1, Notice::Heartbeat));
-    assert!(matches!(bob.notice().await.1, Notice::Stopped));
+    assert!(matches!(bob.next_notice().await.1, Notice::Heartbeat));
+    assert!(matches!(bob.next_notice().await.1, Notice::Stopped));
     drop(kept);
 }

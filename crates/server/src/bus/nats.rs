@@ -128,7 +128,7 @@ pub(crate) async fn connect(
     );
     let receiver = MessageReceiver::new(shared.clone(), new, out.clone());
     let spawn_until_cut = |tasks: &Tasks, name, task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-        let cut = tasks.cut().clone();
+        let cut = tasks.deadline_passed().clone();
         tasks.spawn_critical(name, async move {
             cut.run_until_cancelled(task).await;
         });

@@ -35,9 +35,9 @@ pub(super) fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
         Step::Copying { pages, of } => printer.print(|| format!("copied {pages} of {of} pages")),
         Step::Checking(step) => progress(&mut printer, step),
     };
-    match backup(&database.data()?, &to, Options { force, unchecked }, &mut on_step)? {
+    match backup(&database.data()?, &to, Options { force, skip_check: unchecked }, &mut on_step)? {
         Outcome::Written(written) => output::print_line(&describe(&written, json)?)?,
-        Outcome::Unsound(report) => {
+        Outcome::Corrupt(report) => {
             print_problems(&report)?;
             anyhow::bail!(
                 "the database is damaged, and {} was not written; --unchecked copies it as it is",

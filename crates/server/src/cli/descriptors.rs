@@ -12,7 +12,7 @@ use crate::places::refused_places;
 const BASE_DESCRIPTORS: u64 = 64;
 
 /// Raises the soft limit of open files to the hard limit, and lowers `limits.connections` to what fits into it.
-pub(super) fn fit_connections(config: &mut Config) {
+pub(super) fn reduce_limit_to_descriptors(config: &mut Config) {
     let files = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(files) => files,
         Err(error) => {
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_and_refusals_fit_beside_what_the_server_needs() {
+    fn connections_and_refusals_leave_descriptors_for_the_server() {
         for (files, connections) in
             [(64, 1), (100, 20), (256, 173), (1_024, 864), (65_536, 65_216), (u64::MAX, u32::MAX - 256)]
         {

@@ -36,7 +36,7 @@ pub(super) fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
     let config = Config::read(Mode::Serve, &flags, &environment())?;
     // Without --listen, prefer the operators' listener because it also answers while the other one is flooded.
     let listen = config.operator_listen.filter(|_| args.listen.is_none()).unwrap_or(config.listen);
-    let address = connectable(listen);
+    let address = probe_address(listen);
     let path = if args.delivery { "/healthz" } else { "/readyz" };
     let response = get(address, path).with_context(|| format!("no response from {address}"))?;
     let status = response.split(' ').nth(1).unwrap_or_default();
@@ -49,7 +49,7 @@ pub(super) fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The address to connect to for a listen address: loopback instead of the unspecified address.
-fn connectable(listen: SocketAddr) -> SocketAddr {
+fn probe_address(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
@@ -77,7 +77,7 @@ mod tests {
         for (listen, connected) in
             [("0.0.0.0:9501", "127.0.0.1:9501"), ("[::]:80", "[::1]:80"), ("10.0.0.1:9501", "10.0.0.1:9501")]
         {
-            assert_eq!(connectable(listen.parse().expect("an address")).to_string(), connected);
+            assert_eq!(probe_address(listen.parse().expect("an address")).to_string(), connected);
         }
     }
 }

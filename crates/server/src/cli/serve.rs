@@ -19,14 +19,14 @@ use switchboard_store::clock::Clock;
 use switchboard_store::postgres::Outdated;
 
 /// The exit code after a second signal: shells report the same code for a program that SIGINT has killed.
-const INTERRUPTED: i32 = 130;
+const EXIT_INTERRUPTED: i32 = 130;
 
 /// The exit code after a critical task of the server has failed: `EX_SOFTWARE` of sysexits.h(3head).
-const FAILED: u8 = 70;
+const EXIT_FAILED: u8 = 70;
 
 /// The exit code of a version that is too old for its installation: `EX_CONFIG` of sysexits.h(3head). A supervisor should not
 /// restart the server then, because it would end again.
-const OUTDATED: u8 = 78;
+const EXIT_OUTDATED: u8 = 78;
 
 /// The most connections that wait to be accepted; there are many after a restart, when all clients reconnect. The kernel drops
 /// further attempts, and the client's kernel retries a second later. Linux lowers this number to `net.core.somaxconn`.
@@ -52,17 +52,17 @@ fn run_with(mode: Mode, flags: &Flags, env: &[(String, String)]) -> anyhow::Resu
         .context("cannot start threads")?;
     let signals = runtime.block_on(async { Signals::new() }).context("cannot listen for signals")?;
     let log = Log::start(&config.log)?;
-    descriptors::fit_connections(&mut config);
+    descriptors::reduce_limit_to_descriptors(&mut config);
     let ended = runtime.block_on(Box::pin(serve(config, signals, &log)));
     // Every task that must finish has finished. Waiting for the rest would block without handling signals.
     runtime.shutdown_background();
     let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
         // The cause is already logged.
-        Err(error) if error.is::<Failure>() => ExitCode::from(FAILED),
+        Err(error) if error.is::<Failure>() => ExitCode::from(EXIT_FAILED),
         Err(error) => {
             log.fatal(&format!("{error:#}"));
-            if error.is::<Outdated>() { ExitCode::from(OUTDATED) } else { ExitCode::FAILURE }
+            if error.is::<Outdated>() { ExitCode::from(EXIT_OUTDATED) } else { ExitCode::FAILURE }
         }
     };
     log.flush();
@@ -89,12 +89,12 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
     }
     let server = Server::start(listener, config, Clock::system()).await?;
     log_start(address, server.operator_address(), dev, &settings);
-    announce(&format!("listening on http://{address}"));
+    notify_ready(&format!("listening on http://{address}"));
     if let Some(operators) = server.operator_address() {
-        announce(&format!("probes and metrics on http://{operators}"));
+        notify_ready(&format!("probes and metrics on http://{operators}"));
     }
     if dev {
-        announce(&dev_greeting(address));
+        notify_ready(&dev_greeting(address));
     }
     notify_supervisor(NotifyState::Ready);
     tokio::select! {
@@ -120,7 +120,7 @@ fn log_start(address: SocketAddr, operator_address: Option<SocketAddr>, dev: boo
 
 /// Prints a line for the person or program that started the server. The server keeps running if the reader closes stdout, as
 /// `head` does after a line.
-fn announce(line: &str) {
+fn notify_ready(line: &str) {
     if let Err(error) = output::print_line(line)
         && !error.is::<output::Closed>()
     {
@@ -144,7 +144,7 @@ async fn feed_watchdog(server: &Server) {
     let mut ticks = tokio::time::interval(timeout / 2);
     loop {
         ticks.tick().await;
-        server.answers().await;
+        server.wait_for_router().await;
         notify_supervisor(NotifyState::Watchdog);
     }
 }
@@ -192,7 +192,7 @@ fn stop_on_signals(mut signals: Signals, log: Log) -> CancellationToken {
         while signals.next().await == SignalKind::hangup() {}
         tracing::warn!("exiting immediately after a second signal");
         log.flush();
-        std::process::exit(INTERRUPTED);
+        std::process::exit(EXIT_INTERRUPTED);
     });
     stop
 }

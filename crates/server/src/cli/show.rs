@@ -11,11 +11,11 @@ pub(super) fn describe(event: &Event) -> String {
         EventBody::Message { deleted: true, .. } => format!("{from}: (deleted)"),
         EventBody::Message { text, data, reply_to, .. } => {
             let reply = reply_to.map_or_else(String::new, |Seq(n)| format!(" (to {n})"));
-            format!("{from}{reply}: {}", content(text.as_ref(), data.as_ref()))
+            format!("{from}{reply}: {}", describe_content(text.as_ref(), data.as_ref()))
         }
         EventBody::Edit { target, deleted: true, .. } => format!("{from} edited {target}, since deleted"),
         EventBody::Edit { target, text, data, .. } => {
-            format!("{from} edited {target}: {}", content(text.as_ref(), data.as_ref()))
+            format!("{from} edited {target}: {}", describe_content(text.as_ref(), data.as_ref()))
         }
         EventBody::Delete { target } => format!("{from} deleted {target}"),
         EventBody::React { target, emoji, on } => {
@@ -57,7 +57,7 @@ pub(super) fn describe(event: &Event) -> String {
     format!("{} {} {} {what}", event.at, event.conversation, event.seq)
 }
 
-fn content(text: Option<&Text>, data: Option<&Data>) -> String {
+fn describe_content(text: Option<&Text>, data: Option<&Data>) -> String {
     let text = text.map(|text| printable(text.as_str()));
     // JSON escapes only the control characters below U+0020.
     let data = data.and_then(|data| serde_json::to_string(data).ok()).map(|json| printable(&json));

@@ -38,7 +38,7 @@ pub(super) struct TailArgs {
 /// Prints events until the process is interrupted or the server refuses the token.
 pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
     let hello = args.connect.hello()?;
-    let mut tail = Tail { args, only: None, cursors: None };
+    let mut tail = Tail { args, wanted: None, cursors: None };
     let mut delays = reconnect_delays();
     loop {
         let again = match Client::connect(&tail.args.connect.url, hello.clone()).await {
@@ -53,11 +53,13 @@ pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
                         return report_error(client.closed(), tail.args.connect.json);
                     }
                     Ok(()) => {}
-                    Err(Stop::Output(error)) => return Err(error),
-                    Err(Stop::Client(error)) if error.reconnect() == Reconnect::Never => {
+                    Err(TailEnd::Output(error)) => return Err(error),
+                    Err(TailEnd::Client(error)) if error.reconnect() == Reconnect::Never => {
                         return report_error(error, tail.args.connect.json);
                     }
-                    Err(Stop::Client(error)) => output::eprint_line(&format!("lost the connection: {error}")),
+                    Err(TailEnd::Client(error)) => {
+                        output::eprint_line(&format!("lost the connection: {error}"))
+                    }
                 }
                 client.reconnect()
             }
@@ -91,14 +93,14 @@ fn reconnect_delays() -> impl Iterator<Item = Duration> {
 }
 
 /// Why following a connection ended early.
-enum Stop {
+enum TailEnd {
     /// Stdout is closed or cannot be written.
     Output(anyhow::Error),
     /// The connection failed, or the server refused.
     Client(ClientError),
 }
 
-impl From<ClientError> for Stop {
+impl From<ClientError> for TailEnd {
     fn from(error: ClientError) -> Self {
         Self::Client(error)
     }
@@ -107,19 +109,19 @@ impl From<ClientError> for Stop {
 struct Tail {
     args: TailArgs,
     /// The conversations named on the command line, resolved once `welcome` says which user this is. `None` shows all.
-    only: Option<Vec<ConversationId>>,
+    wanted: Option<Vec<ConversationId>>,
     /// The last event printed or skipped in each conversation; `None` before the first connection.
     cursors: Option<BTreeMap<ConversationId, Seq>>,
 }
 
 impl Tail {
     /// Prints missed events, then live ones, until the connection ends.
-    async fn follow(&mut self, client: &mut Client, welcome: Welcome) -> Result<(), Stop> {
-        if self.only.is_none() && !self.args.conversations.is_empty() {
+    async fn follow(&mut self, client: &mut Client, welcome: Welcome) -> Result<(), TailEnd> {
+        if self.wanted.is_none() && !self.args.conversations.is_empty() {
             let named = self.args.conversations.iter().map(|target| target.resolve(&welcome.user));
-            self.only = Some(named.collect());
+            self.wanted = Some(named.collect());
         }
-        self.catch_up(client, welcome).await?;
+        self.print_missed(client, welcome).await?;
         while let Some(frame) = client.next().await {
             let frame = match frame {
                 // The connection continues; the next event's number reveals a missing one.
@@ -130,7 +132,7 @@ impl Tail {
                 frame => frame?,
             };
             match frame {
-                ServerFrame::Event(event) => self.event(client, event).await?,
+                ServerFrame::Event(event) => self.handle_event(client, event).await?,
                 ServerFrame::Reply(Reply::Gap { conversation, .. }) => {
                     self.sync(client, conversation).await?;
                 }
@@ -144,7 +146,7 @@ impl Tail {
     }
 
     /// On the first connection, initialises the cursors. On a later one, prints the events missed.
-    async fn catch_up(&mut self, client: &mut Client, welcome: Welcome) -> Result<(), Stop> {
+    async fn print_missed(&mut self, client: &mut Client, welcome: Welcome) -> Result<(), TailEnd> {
         let first = self.cursors.is_none();
         let after = self.args.after.filter(|_| first);
         let summaries = all_conversations(client, welcome).await?;
@@ -153,7 +155,7 @@ impl Tail {
         // A user who was removed in the meantime may read up to the removal, although the conversation is not listed.
         let mut behind: Vec<_> = cursors.keys().filter(|name| !heads.contains_key(*name)).cloned().collect();
         for (conversation, head) in &heads {
-            if self.only.as_ref().is_some_and(|only| !only.contains(conversation)) {
+            if self.wanted.as_ref().is_some_and(|only| !only.contains(conversation)) {
                 continue;
             }
             // A conversation that appeared while disconnected is printed from its beginning.
@@ -168,7 +170,7 @@ impl Tail {
                 behind.push(conversation.clone());
             }
         }
-        for conversation in self.only.iter().flatten().filter(|c| first && !heads.contains_key(c)) {
+        for conversation in self.wanted.iter().flatten().filter(|c| first && !heads.contains_key(c)) {
             output::eprint_line(&format!(
                 "{conversation} is not among your conversations; its events are shown once it is"
             ));
@@ -180,8 +182,8 @@ impl Tail {
     }
 
     /// Prints an event, after reading the missing events before it.
-    async fn event(&mut self, client: &mut Client, event: Event) -> Result<(), Stop> {
-        if self.only.as_ref().is_some_and(|only| !only.contains(&event.conversation)) {
+    async fn handle_event(&mut self, client: &mut Client, event: Event) -> Result<(), TailEnd> {
+        if self.wanted.as_ref().is_some_and(|only| !only.contains(&event.conversation)) {
             return Ok(());
         }
         // A conversation without a cursor is new to the user and is shown from this event on.
@@ -195,8 +197,8 @@ impl Tail {
     }
 
     /// Prints everything after the cursor.
-    async fn sync(&mut self, client: &mut Client, conversation: ConversationId) -> Result<(), Stop> {
-        if self.only.as_ref().is_some_and(|only| !only.contains(&conversation)) {
+    async fn sync(&mut self, client: &mut Client, conversation: ConversationId) -> Result<(), TailEnd> {
+        if self.wanted.as_ref().is_some_and(|only| !only.contains(&conversation)) {
             return Ok(());
         }
         loop {
@@ -227,16 +229,16 @@ impl Tail {
         cursors.and_then(|cursors| cursors.get(conversation).copied()).unwrap_or_default()
     }
 
-    fn print(&mut self, event: &Event) -> Result<(), Stop> {
+    fn print(&mut self, event: &Event) -> Result<(), TailEnd> {
         if event.seq <= self.cursor(&event.conversation) {
             return Ok(());
         }
         let text = if self.args.connect.json {
-            serde_json::to_string(event).map_err(|e| Stop::Output(e.into()))?
+            serde_json::to_string(event).map_err(|e| TailEnd::Output(e.into()))?
         } else {
             show::describe(event)
         };
-        output::print_line(&text).map_err(Stop::Output)?;
+        output::print_line(&text).map_err(TailEnd::Output)?;
         self.cursors.get_or_insert_default().insert(event.conversation.clone(), event.seq);
         Ok(())
     }

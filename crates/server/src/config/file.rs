@@ -243,7 +243,7 @@ fn schema(section: &str) -> Schema {
     }
 }
 
-fn text_at<'a>(schema: &'a serde_json::Value, name: &str) -> &'a str {
+fn string_property<'a>(schema: &'a serde_json::Value, name: &str) -> &'a str {
     schema.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
 }
 
@@ -257,13 +257,13 @@ pub(super) fn settings() -> Vec<Setting> {
             if section.is_empty() && SECTIONS.contains(&name.as_str()) {
                 continue;
             }
-            let kind = match text_at(property, "type") {
+            let kind = match string_property(property, "type") {
                 "integer" => ValueType::Number,
                 "boolean" => ValueType::Bool,
                 "array" => ValueType::List,
                 _ => ValueType::Text,
             };
-            let doc = text_at(property, "description").to_owned();
+            let doc = string_property(property, "description").to_owned();
             settings.push(Setting { section, name: name.clone(), kind, doc });
         }
     }
@@ -286,7 +286,7 @@ pub fn default_toml() -> Result<String, ConfigError> {
         text.push('\n');
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             section = SECTIONS.into_iter().find(|s| *s == name).unwrap_or_default();
-            comment(&mut text, text_at(schema(section).as_value(), "description"));
+            comment(&mut text, string_property(schema(section).as_value(), "description"));
         } else {
             let name = line.split(' ').next().unwrap_or_default();
             let setting = settings.iter().find(|s| s.section == section && s.name == name);

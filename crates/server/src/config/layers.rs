@@ -84,7 +84,7 @@ impl Layers {
             match value {
                 Value::Table(section) if SECTIONS.contains(&key.as_str()) => {
                     for (inner, value) in section {
-                        layer.push(self.in_file(&format!("{key}.{inner}"), value, path)?);
+                        layer.push(self.assignment_from_file(&format!("{key}.{inner}"), value, path)?);
                     }
                 }
                 value if SECTIONS.contains(&key.as_str()) => {
@@ -101,7 +101,7 @@ impl Layers {
                     );
                     return Err(ConfigError::new(format!("`[{key}]` in {name} is not a section; {hint}")));
                 }
-                value => layer.push(self.in_file(&key, value, path)?),
+                value => layer.push(self.assignment_from_file(&key, value, path)?),
             }
         }
         self.add(layer)
@@ -119,7 +119,7 @@ impl Layers {
                 continue;
             }
             let Some(setting) = self.settings.iter().find(|s| s.variable() == *variable).cloned() else {
-                let hint = self.hint(&rest.to_ascii_lowercase(), Setting::variable);
+                let hint = self.suggest_similar(&rest.to_ascii_lowercase(), Setting::variable);
                 return Err(ConfigError::new(format!(
                     "{variable} in the environment is not a setting; {hint}"
                 )));
@@ -178,13 +178,13 @@ impl Layers {
         Ok((file, sources))
     }
 
-    fn in_file(&self, path: &str, value: Value, file: &Path) -> Result<Assignment, ConfigError> {
+    fn assignment_from_file(&self, path: &str, value: Value, file: &Path) -> Result<Assignment, ConfigError> {
         match self.settings.iter().find(|s| s.path() == path).cloned() {
             Some(setting) => {
                 Ok(Assignment { setting, value, source: format!("`{path}` in {}", file.display()) })
             }
             None => {
-                let hint = self.hint(path, |setting| format!("`{}`", setting.path()));
+                let hint = self.suggest_similar(path, |setting| format!("`{}`", setting.path()));
                 Err(ConfigError::new(format!("`{path}` in {} is not a setting; {hint}", file.display())))
             }
         }
@@ -216,7 +216,7 @@ impl Layers {
     }
 
     /// Suggests the setting most similar to an unknown name, in the form of `show`.
-    fn hint(&self, unknown: &str, show: impl Fn(&Setting) -> String) -> String {
+    fn suggest_similar(&self, unknown: &str, show: impl Fn(&Setting) -> String) -> String {
         let flat = |path: &str| path.replace('.', "_");
         let leaf = unknown.rsplit('.').next().unwrap_or_default();
         let distance = |setting: &Setting| {

@@ -7,21 +7,21 @@ fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// Writes a configuration file. The file exists until the returned directory is dropped.
-fn file(text: &str) -> (tempfile::TempDir, Flags) {
+fn write_config_file(text: &str) -> (tempfile::TempDir, Flags) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("switchboard.toml");
     std::fs::write(&path, text).expect("written");
     (dir, Flags { config: Some(path), ..Flags::default() })
 }
 
-fn read(text: &str, vars: &[(&str, &str)]) -> Result<Config, String> {
-    let (_dir, flags) = file(text);
+fn read_config(text: &str, vars: &[(&str, &str)]) -> Result<Config, String> {
+    let (_dir, flags) = write_config_file(text);
     Config::read(Mode::Serve, &flags, &env(vars)).map_err(|e| e.to_string())
 }
 
 #[track_caller]
-fn refused(text: &str, vars: &[(&str, &str)], words: &str) {
-    let message = read(text, vars).expect_err("refused");
+fn assert_refused(text: &str, vars: &[(&str, &str)], words: &str) {
+    let message = read_config(text, vars).expect_err("refused");
     assert!(message.contains(words), "{message:?} lacks {words:?}");
 }
 
@@ -43,7 +43,7 @@ fn without_sources_the_configuration_is_the_defaults() {
 fn a_flag_overrides_the_environment_and_that_overrides_the_file() {
     let text =
         "listen = '127.0.0.1:1'\ndata = '/file'\nunknown_users = 'refuse'\n[limits]\nreplay = 7\ntext = 9";
-    let (_dir, mut flags) = file(text);
+    let (_dir, mut flags) = write_config_file(text);
     let vars = env(&[
         ("SWITCHBOARD_LISTEN", "127.0.0.1:2"),
         ("SWITCHBOARD_DATA", "/env"),
@@ -66,17 +66,25 @@ fn a_flag_overrides_the_environment_and_that_overrides_the_file() {
 
 #[test]
 fn an_unknown_setting_is_refused_with_the_most_similar_one() {
-    refused("lsten = '127.0.0.1:1'", &[], "did you mean `listen`?");
-    refused("[limits]\nreplays = 1", &[], "did you mean `limits.replay`?");
-    refused("secret = 'x'", &[], "did you mean `auth.secret`?");
-    refused("log_level = 'x'", &[], "did you mean `log.level`?");
-    refused("[limit]\nframe = 1", &[], "did you mean `[limits]`?");
-    refused("[server]\nframe = 1", &[], "the sections are [auth], [log], [operator], [cluster], [limits]");
-    refused("zzzzzzzz = 1", &[], "`switchboard config default`");
-    refused("limits = 3", &[], "is a section, `[limits]`");
-    refused("", &[("SWITCHBOARD_LITSEN", "x")], "did you mean SWITCHBOARD_LISTEN?");
-    refused("", &[("SWITCHBOARD_SECRET_FILE", "x")], "did you mean SWITCHBOARD_AUTH_SECRET_FILE?");
-    refused("", &[("SWITCHBOARD_PORT", "9501")], "SWITCHBOARD_PORT in the environment is not a setting");
+    assert_refused("lsten = '127.0.0.1:1'", &[], "did you mean `listen`?");
+    assert_refused("[limits]\nreplays = 1", &[], "did you mean `limits.replay`?");
+    assert_refused("secret = 'x'", &[], "did you mean `auth.secret`?");
+    assert_refused("log_level = 'x'", &[], "did you mean `log.level`?");
+    assert_refused("[limit]\nframe = 1", &[], "did you mean `[limits]`?");
+    assert_refused(
+        "[server]\nframe = 1",
+        &[],
+        "the sections are [auth], [log], [operator], [cluster], [limits]",
+    );
+    assert_refused("zzzzzzzz = 1", &[], "`switchboard config default`");
+    assert_refused("limits = 3", &[], "is a section, `[limits]`");
+    assert_refused("", &[("SWITCHBOARD_LITSEN", "x")], "did you mean SWITCHBOARD_LISTEN?");
+    assert_refused("", &[("SWITCHBOARD_SECRET_FILE", "x")], "did you mean SWITCHBOARD_AUTH_SECRET_FILE?");
+    assert_refused(
+        "",
+        &[("SWITCHBOARD_PORT", "9501")],
+        "SWITCHBOARD_PORT in the environment is not a setting",
+    );
 }
 
 #[test]
@@ -91,25 +99,29 @@ fn variables_of_other_programs_are_ignored() {
         ("SWITCHBOARD_PORT", "tcp://10.0.0.1:9501"),
         ("SWITCHBOARD_PORT_9501_TCP_ADDR", "10.0.0.1"),
     ];
-    assert_eq!(read("", &vars).expect("good").listen, DEFAULT_LISTEN);
+    assert_eq!(read_config("", &vars).expect("good").listen, DEFAULT_LISTEN);
 }
 
 #[test]
 fn an_invalid_value_is_refused_with_its_source() {
-    refused("listen = 'localhost:1'", &[], "`listen` in ");
-    refused("listen = 'localhost:1'", &[], "an IP address with a port");
-    refused("data = ''", &[], "`data` is empty");
-    refused("presence_grace = -1", &[], "`presence_grace` in ");
-    refused("unknown_users = 'perhaps'", &[], "expected `allow` or `refuse`");
-    refused("a = 1\nb = = 2", &[], "switchboard.toml, line 2: ");
-    refused("", &[("SWITCHBOARD_LIMITS_FRAME", "64K")], "SWITCHBOARD_LIMITS_FRAME in the environment: ");
-    refused("", &[("SWITCHBOARD_LIMITS_FRAME", "64K")], "expected a whole number, not a string");
-    refused("allowed_origins = 'https://a.example'", &[], "expected a list");
-    refused("", &[("SWITCHBOARD_LOG_LEVEL", "inof")], "\"inof\" is not one of off, error");
-    refused("[limits]\nframe = 0", &[], "`limits.frame` is 0");
-    refused("[limits]\ntext = 100_000", &[], "`limits.text` is 100000");
-    refused("[limits]\nqueue = 1", &[], "`limits.queue` is 1, too small for one event");
-    read(&format!("[limits]\nqueue = {}", Limits::MIN_QUEUE), &[]).expect("the smallest");
+    assert_refused("listen = 'localhost:1'", &[], "`listen` in ");
+    assert_refused("listen = 'localhost:1'", &[], "an IP address with a port");
+    assert_refused("data = ''", &[], "`data` is empty");
+    assert_refused("presence_grace = -1", &[], "`presence_grace` in ");
+    assert_refused("unknown_users = 'perhaps'", &[], "expected `allow` or `refuse`");
+    assert_refused("a = 1\nb = = 2", &[], "switchboard.toml, line 2: ");
+    assert_refused(
+        "",
+        &[("SWITCHBOARD_LIMITS_FRAME", "64K")],
+        "SWITCHBOARD_LIMITS_FRAME in the environment: ",
+    );
+    assert_refused("", &[("SWITCHBOARD_LIMITS_FRAME", "64K")], "expected a whole number, not a string");
+    assert_refused("allowed_origins = 'https://a.example'", &[], "expected a list");
+    assert_refused("", &[("SWITCHBOARD_LOG_LEVEL", "inof")], "\"inof\" is not one of off, error");
+    assert_refused("[limits]\nframe = 0", &[], "`limits.frame` is 0");
+    assert_refused("[limits]\ntext = 100_000", &[], "`limits.text` is 100000");
+    assert_refused("[limits]\nqueue = 1", &[], "`limits.queue` is 1, too small for one event");
+    read_config(&format!("[limits]\nqueue = {}", Limits::MIN_QUEUE), &[]).expect("the smallest");
     for origin in [
         "*",
         "https://*.example",
@@ -119,12 +131,12 @@ fn an_invalid_value_is_refused_with_its_source() {
         "https://A.example",
         "https://a.example:443",
     ] {
-        refused("", &[("SWITCHBOARD_ALLOWED_ORIGINS", origin)], "is not an origin");
+        assert_refused("", &[("SWITCHBOARD_ALLOWED_ORIGINS", origin)], "is not an origin");
     }
-    let opaque = read("", &[("SWITCHBOARD_ALLOWED_ORIGINS", "null,https://a.example")]).expect("good");
+    let opaque = read_config("", &[("SWITCHBOARD_ALLOWED_ORIGINS", "null,https://a.example")]).expect("good");
     assert_eq!(opaque.allowed_origins, ["null", "https://a.example"]);
     for good in ["warn", "info,switchboard=debug", "off"] {
-        assert_eq!(read("", &[("SWITCHBOARD_LOG_LEVEL", good)]).expect("good").log.level, good);
+        assert_eq!(read_config("", &[("SWITCHBOARD_LOG_LEVEL", good)]).expect("good").log.level, good);
     }
     let flags = Flags { config: Some("/nowhere/x.toml".into()), ..Flags::default() };
     let error = Config::read(Mode::Serve, &flags, &[]).expect_err("no file").to_string();
@@ -133,16 +145,16 @@ fn an_invalid_value_is_refused_with_its_source() {
 
 #[test]
 fn a_secret_is_long_enough_and_never_shown() {
-    refused("[auth]\nsecret = 'short-and-private'", &[], "openssl rand -base64 32");
+    assert_refused("[auth]\nsecret = 'short-and-private'", &[], "openssl rand -base64 32");
     for text in [
         "[auth]\nsecret = 'short-and-private'",
         "[auth]\nsecret = 'short-and-private",
         "[auth]\nsecret = ['short-and-private']",
     ] {
-        let message = read(text, &[]).expect_err("refused");
+        let message = read_config(text, &[]).expect_err("refused");
         assert!(!message.contains("private"), "{message}");
     }
-    let config = read("", &[("SWITCHBOARD_AUTH_SECRET", SECRET)]).expect("good");
+    let config = read_config("", &[("SWITCHBOARD_AUTH_SECRET", SECRET)]).expect("good");
     assert_eq!(config.auth.key, Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough"))));
     let shown =
         [format!("{config:?}"), config.to_toml().expect("toml"), config.to_json().expect("json").to_string()];
@@ -157,15 +169,15 @@ fn a_secret_is_read_from_a_file() {
     let path = dir.path().join("secret");
     std::fs::write(&path, format!("{SECRET}\n")).expect("written");
     let path = path.to_str().expect("a path");
-    let config = read("", &[("SWITCHBOARD_AUTH_SECRET_FILE", path)]).expect("good");
+    let config = read_config("", &[("SWITCHBOARD_AUTH_SECRET_FILE", path)]).expect("good");
     assert_eq!(config.auth.key, Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough"))));
-    refused(
+    assert_refused(
         "",
         &[("SWITCHBOARD_AUTH_SECRET_FILE", "/nowhere")],
         "SWITCHBOARD_AUTH_SECRET_FILE in the environment: cannot read /nowhere",
     );
     std::fs::write(path, "short\n").expect("written");
-    refused("", &[("SWITCHBOARD_AUTH_SECRET_FILE", path)], "at least 32 bytes, this one has 5");
+    assert_refused("", &[("SWITCHBOARD_AUTH_SECRET_FILE", path)], "at least 32 bytes, this one has 5");
 }
 
 #[test]
@@ -173,7 +185,7 @@ fn trailing_line_breaks_of_a_secret_are_dropped_and_other_invisible_characters_r
     let good = Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough")));
     for text in [format!("{SECRET}\n"), format!("{SECRET}\r\n"), format!("{SECRET}\n\n")] {
         let config =
-            read("", &[("SWITCHBOARD_AUTH_SECRET", text.as_str())]).expect("a line break at the end");
+            read_config("", &[("SWITCHBOARD_AUTH_SECRET", text.as_str())]).expect("a line break at the end");
         assert_eq!(config.auth.key, good);
     }
     let dir = tempfile::tempdir().expect("a directory");
@@ -193,11 +205,11 @@ fn trailing_line_breaks_of_a_secret_are_dropped_and_other_invisible_characters_r
     ];
     for (bytes, words) in cases {
         std::fs::write(&path, &bytes).expect("written");
-        refused("", &[("SWITCHBOARD_AUTH_SECRET_FILE", path.to_str().expect("a path"))], words);
+        assert_refused("", &[("SWITCHBOARD_AUTH_SECRET_FILE", path.to_str().expect("a path"))], words);
         if let Ok(text) = std::str::from_utf8(&bytes)
             && !text.contains('\0')
         {
-            refused("", &[("SWITCHBOARD_AUTH_SECRET", text)], words);
+            assert_refused("", &[("SWITCHBOARD_AUTH_SECRET", text)], words);
         }
     }
 }
@@ -205,12 +217,13 @@ fn trailing_line_breaks_of_a_secret_are_dropped_and_other_invisible_characters_r
 #[test]
 fn a_key_in_a_higher_layer_replaces_all_keys_of_lower_layers() {
     let both = format!("[auth]\nsecret = '{SECRET}'\npublic_key = 'x'");
-    refused(&both, &[], "so give one of them");
-    let config = read(&format!("[auth]\nsecret = '{SECRET}'"), &[("SWITCHBOARD_AUTH_PUBLIC_KEY", "pem")]);
+    assert_refused(&both, &[], "so give one of them");
+    let config =
+        read_config(&format!("[auth]\nsecret = '{SECRET}'"), &[("SWITCHBOARD_AUTH_PUBLIC_KEY", "pem")]);
     assert_eq!(config.expect("good").auth.key, Some(AuthKey::PublicKey("pem".to_owned())));
     let one_line = [("SWITCHBOARD_AUTH_PUBLIC_KEY", "-----BEGIN-----\\nAAAA\\n-----END-----")];
     let pem = "-----BEGIN-----\nAAAA\n-----END-----".to_owned();
-    assert_eq!(read("", &one_line).expect("good").auth.key, Some(AuthKey::PublicKey(pem)));
+    assert_eq!(read_config("", &one_line).expect("good").auth.key, Some(AuthKey::PublicKey(pem)));
 }
 
 #[test]
@@ -244,7 +257,10 @@ fn the_default_file_lists_every_setting_with_its_default() {
         assert!(text.contains(&format!("\n#{} = ", setting.name)), "{} in\n{text}", setting.path());
     }
     assert!(text.contains("# Longest frame from a client."), "{text}");
-    assert_eq!(read(&text, &[]).expect("as it is").to_toml(), read("", &[]).expect("empty").to_toml());
+    assert_eq!(
+        read_config(&text, &[]).expect("as it is").to_toml(),
+        read_config("", &[]).expect("empty").to_toml()
+    );
     // With all settings uncommented, except those that exclude each other, the file is still valid.
     let open: String = text
         .lines()
@@ -253,42 +269,47 @@ fn the_default_file_lists_every_setting_with_its_default() {
             ![" ", "secret", "public_key", "store_file", "bus_file"].iter().any(|way| line.starts_with(way))
         })
         .fold(String::new(), |all, line| all + line + "\n");
-    let config = read(&open, &[]).expect(&open);
+    let config = read_config(&open, &[]).expect(&open);
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.auth.audience.as_deref(), Some("switchboard"));
 }
 
 #[test]
 fn a_shown_configuration_can_be_read_again() {
-    let config = read("", &[("SWITCHBOARD_LIMITS_PAGE", "50"), ("SWITCHBOARD_DATA", "/d")]).expect("good");
-    let again = read(&config.to_toml().expect("toml"), &[]).expect("good");
+    let config =
+        read_config("", &[("SWITCHBOARD_LIMITS_PAGE", "50"), ("SWITCHBOARD_DATA", "/d")]).expect("good");
+    let again = read_config(&config.to_toml().expect("toml"), &[]).expect("good");
     assert_eq!(format!("{config:?}"), format!("{again:?}"));
 }
 
 #[test]
 fn a_cluster_has_a_store_and_an_optional_bus() {
-    assert_eq!(read("", &[]).expect("good").cluster, None);
+    assert_eq!(read_config("", &[]).expect("good").cluster, None);
     let store = ("SWITCHBOARD_STORE", "postgres://chat:geheim@db/chat");
-    let alone = read("[cluster]\nsweep = 1000", &[store]).expect("good").cluster.expect("a store");
+    let alone = read_config("[cluster]\nsweep = 1000", &[store]).expect("good").cluster.expect("a store");
     assert_eq!((alone.store.expose(), alone.bus), ("postgres://chat:geheim@db/chat", None));
     assert_eq!(
         (alone.settings.sweep, alone.settings.lease),
         (Duration::from_secs(1), Duration::from_secs(10))
     );
     let file = "store = 'postgresql://a/b'\nbus = 'nats://a?tls=off'";
-    let both = read(file, &[store, ("SWITCHBOARD_BUS", "tls://b,tls://c")]).expect("good");
+    let both = read_config(file, &[store, ("SWITCHBOARD_BUS", "tls://b,tls://c")]).expect("good");
     let shown = both.to_toml().expect("toml");
     assert!(shown.contains("chat:(hidden)@db/chat") && !shown.contains("geheim"), "{shown}");
     let cluster = both.cluster.expect("a store");
     assert_eq!(cluster.bus.expect("a bus").expose(), "tls://b,tls://c");
 
-    refused("bus = 'nats://a?tls=off'", &[], "a bus connects nodes that share a `store`");
-    refused("store = 'mysql://a/b'", &[], "is not the address of a PostgreSQL database");
-    refused("store = 'postgres://a/b'\nbus = 'redis://a'", &[], "is not the address of a NATS server");
-    refused("store = 'postgres://a/b'\nstore_file = '/x'", &[], "there is one store, so give one of them");
-    refused("store_file = '/nowhere/store'", &[], "cannot read /nowhere/store");
-    refused("[cluster]\nlease = 10", &[], "`cluster.lease` is 10; the minimum is 1000");
-    refused("[cluster]\nbus_prefix = 'a.b'", &[], "must consist of letters");
+    assert_refused("bus = 'nats://a?tls=off'", &[], "a bus connects nodes that share a `store`");
+    assert_refused("store = 'mysql://a/b'", &[], "is not the address of a PostgreSQL database");
+    assert_refused("store = 'postgres://a/b'\nbus = 'redis://a'", &[], "is not the address of a NATS server");
+    assert_refused(
+        "store = 'postgres://a/b'\nstore_file = '/x'",
+        &[],
+        "there is one store, so give one of them",
+    );
+    assert_refused("store_file = '/nowhere/store'", &[], "cannot read /nowhere/store");
+    assert_refused("[cluster]\nlease = 10", &[], "`cluster.lease` is 10; the minimum is 1000");
+    assert_refused("[cluster]\nbus_prefix = 'a.b'", &[], "must consist of letters");
 }
 
 #[test]
@@ -299,7 +320,7 @@ fn a_misspelt_log_module_is_refused() {
         ("info,switchboard::ruoter=debug", "there is no module switchboard::ruoter"),
         ("info,switchboard::sesion::live=trace", "one of switchboard::{"),
     ] {
-        refused("", &[("SWITCHBOARD_LOG_LEVEL", level)], words);
+        assert_refused("", &[("SWITCHBOARD_LOG_LEVEL", level)], words);
     }
     for good in [
         "info,switchboard::router=debug",
@@ -307,45 +328,49 @@ fn a_misspelt_log_module_is_refused() {
         "switchboard::store::sqlite=trace",
         "switchboard_store::sqlite=trace",
     ] {
-        read("", &[("SWITCHBOARD_LOG_LEVEL", good)]).expect(good);
+        read_config("", &[("SWITCHBOARD_LOG_LEVEL", good)]).expect(good);
     }
 }
 
 #[test]
 fn trusted_proxies_must_be_networks_and_are_none_by_default() {
-    let config = read("", &[]).expect("good");
+    let config = read_config("", &[]).expect("good");
     assert_eq!(config.proxies, ProxyConfig::default(), "no proxy is trusted by default");
     let vars = [
         ("SWITCHBOARD_TRUSTED_PROXIES", "10.0.0.0/8, ::1"),
         ("SWITCHBOARD_FORWARDED_HEADER", "forwarded"),
         ("SWITCHBOARD_PROXY_PROTOCOL", "true"),
     ];
-    let by_variables = read("", &vars).expect("good").proxies;
+    let by_variables = read_config("", &vars).expect("good").proxies;
     let text =
         "trusted_proxies = ['10.0.0.0/8', '::1']\nforwarded_header = 'forwarded'\nproxy_protocol = true";
-    assert_eq!(read(text, &[]).expect("good").proxies, by_variables);
+    assert_eq!(read_config(text, &[]).expect("good").proxies, by_variables);
     assert_eq!((by_variables.protocol, by_variables.header), (true, ForwardedHeader::Forwarded));
     assert!(by_variables.trusted[0].contains([10, 1, 2, 3].into()));
 
-    refused("trusted_proxies = ['proxy.example']", &[], "is not a network");
-    refused("", &[("SWITCHBOARD_TRUSTED_PROXIES", "10.0.0.1/8")], "did you mean 10.0.0.0/8");
-    refused("trusted_proxies = ['::/0']", &[], "is every address");
-    refused("proxy_protocol = true", &[], "only proxies in `trusted_proxies`");
-    refused("", &[("SWITCHBOARD_PROXY_PROTOCOL", "yes")], "SWITCHBOARD_PROXY_PROTOCOL in the environment: ");
-    refused("forwarded_header = 'x'", &[], "expected `x_forwarded_for` or `forwarded`");
+    assert_refused("trusted_proxies = ['proxy.example']", &[], "is not a network");
+    assert_refused("", &[("SWITCHBOARD_TRUSTED_PROXIES", "10.0.0.1/8")], "did you mean 10.0.0.0/8");
+    assert_refused("trusted_proxies = ['::/0']", &[], "is every address");
+    assert_refused("proxy_protocol = true", &[], "only proxies in `trusted_proxies`");
+    assert_refused(
+        "",
+        &[("SWITCHBOARD_PROXY_PROTOCOL", "yes")],
+        "SWITCHBOARD_PROXY_PROTOCOL in the environment: ",
+    );
+    assert_refused("forwarded_header = 'x'", &[], "expected `x_forwarded_for` or `forwarded`");
 }
 
 #[test]
 fn the_operators_listener_has_its_own_setting_variable_and_flag() {
-    assert_eq!(read("", &[]).expect("good").operator_listen, None);
+    assert_eq!(read_config("", &[]).expect("good").operator_listen, None);
     let text = "[operator]\nlisten = '127.0.0.1:1'";
     let vars = [("SWITCHBOARD_OPERATOR_LISTEN", "127.0.0.1:2")];
     let port = |config: Config| config.operator_listen.expect("an address").port();
-    assert_eq!(port(read(text, &[]).expect("good")), 1);
-    assert_eq!(port(read(text, &vars).expect("good")), 2);
+    assert_eq!(port(read_config(text, &[]).expect("good")), 1);
+    assert_eq!(port(read_config(text, &vars).expect("good")), 2);
     let flags = Flags { operator_listen: Some("127.0.0.1:3".to_owned()), ..Flags::default() };
     assert_eq!(port(Config::read(Mode::Serve, &flags, &env(&vars)).expect("good")), 3);
-    refused("[operator]\nlisten = 'localhost'", &[], "`operator.listen` in ");
+    assert_refused("[operator]\nlisten = 'localhost'", &[], "`operator.listen` in ");
     let flags = Flags { operator_listen: Some("127.0.0.1:9501".to_owned()), ..Flags::default() };
     let error = Config::load(Mode::Dev, &flags, &[]).expect_err("the same").to_string();
     assert!(error.contains("a port of their own"), "{error}");

@@ -22,15 +22,15 @@ fn client(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// Decodes `frames` with a new decoder. Returns the messages, or the code with which the server would close the connection.
-fn heard(frames: &[Vec<u8>]) -> Result<Vec<String>, CloseCode> {
+fn decode_all(frames: &[Vec<u8>]) -> Result<Vec<String>, CloseCode> {
     let mut decoder = Decoder::default();
     let mut input = frames.concat();
     let (mut at, mut heard) = (0, Vec::new());
     loop {
         match decoder.step(&mut input[at..], BOUNDS)? {
-            Step::Incomplete => return Ok(heard),
-            Step::Fragment(len) => at += len,
-            Step::Message(len, message) => {
+            DecodeStep::Incomplete => return Ok(heard),
+            DecodeStep::Fragment(len) => at += len,
+            DecodeStep::Message(len, message) => {
                 heard.push(format!("{message:?}"));
                 at += len;
             }
@@ -39,7 +39,7 @@ fn heard(frames: &[Vec<u8>]) -> Result<Vec<String>, CloseCode> {
 }
 
 #[test]
-fn what_a_client_says_is_heard() {
+fn messages_of_a_client_are_decoded() {
     let frames = [
         client(0x81, b"{}"),
         client(0x89, b"p"),
@@ -48,13 +48,13 @@ fn what_a_client_says_is_heard() {
         client(0x88, b""),
     ];
     assert_eq!(
-        heard(&frames).expect("legal"),
+        decode_all(&frames).expect("legal"),
         [r#"Text("{}")"#, "Ping([112])", "Pong", "Binary([255])", "Close"]
     );
 }
 
 #[test]
-fn fragments_make_a_message_with_pings_between() {
+fn fragments_are_joined_with_pings_between_them() {
     let frames = [
         client(0x01, b"\xC3"),
         client(0x89, b""),
@@ -62,11 +62,11 @@ fn fragments_make_a_message_with_pings_between() {
         client(0x80, b"b"),
         client(0x81, b"c"),
     ];
-    assert_eq!(heard(&frames).expect("legal"), ["Ping([])", "Text(\"äb\")", "Text(\"c\")"]);
+    assert_eq!(decode_all(&frames).expect("legal"), ["Ping([])", "Text(\"äb\")", "Text(\"c\")"]);
 }
 
 #[test]
-fn broken_framing_has_its_code() {
+fn broken_framing_has_its_close_code() {
     let unmasked = vec![0x81, 0x01, b'a'];
     let huge = [&[0x81, 0xFF][..], &(u64::MAX >> 1).to_be_bytes()].concat();
     for (frames, code) in [
@@ -97,13 +97,13 @@ fn broken_framing_has_its_code() {
             CloseCode::Policy,
         ),
     ] {
-        assert_eq!(heard(&frames), Err(code), "{frames:x?}");
+        assert_eq!(decode_all(&frames), Err(code), "{frames:x?}");
     }
-    assert!(heard(&[client(0x81, &[b'a'; 64])]).is_ok());
+    assert!(decode_all(&[client(0x81, &[b'a'; 64])]).is_ok());
 }
 
 #[test]
-fn the_first_byte_too_many_is_seen_in_the_header() {
+fn a_frame_over_the_limit_is_refused_at_its_header() {
     // The payload of 65 bytes is over the limit, so the decoder fails before it arrives.
     assert_eq!(Decoder::default().step(&mut [0x81, MASKED | 65], BOUNDS), Err(CloseCode::TooBig));
 }
@@ -117,10 +117,10 @@ fn lengths_are_written_in_the_shortest_form() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_survived(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_decode_without_a_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let mut decoder = Decoder::default();
         let mut at = 0;
-        while let Ok(Step::Fragment(len) | Step::Message(len, _)) = decoder.step(&mut bytes[at..], BOUNDS) {
+        while let Ok(DecodeStep::Fragment(len) | DecodeStep::Message(len, _)) = decoder.step(&mut bytes[at..], BOUNDS) {
             prop_assert!(len > 0);
             at += len;
         }
@@ -131,6 +131,6 @@ proptest! {
         let frame = client(0x81, payload.as_bytes());
         let mut part = frame[..cut.min(frame.len() - 1)].to_vec();
         let mut decoder = Decoder::default();
-        prop_assert_eq!(decoder.step(&mut part, BOUNDS), Ok(Step::Incomplete));
+        prop_assert_eq!(decoder.step(&mut part, BOUNDS), Ok(DecodeStep::Incomplete));
     }
 }

@@ -29,50 +29,50 @@ use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::write_fault::WriteFault;
 use switchboard_store::{
-    Memberships, PresencePeer, Query, SharedStore, Snapshot, Standing, Store, Submission, Summaries,
+    Memberships, PresencePeer, Query, SharedStore, Snapshot, Store, Submission, Summaries, WriteAccess,
 };
 
 /// A store that answers every query with an error, so that a request exercises only the code before the store.
 #[derive(Debug)]
-struct Away;
+struct UnavailableStore;
 
-fn nothing<T: Send + 'static>() -> Answer<T> {
+fn unavailable<T: Send + 'static>() -> Answer<T> {
     Box::pin(std::future::ready(Err(Refusal::unavailable())))
 }
 
-impl Store for Away {
+impl Store for UnavailableStore {
     fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
         Err(Box::new(submission))
     }
     fn query(&self, _: &UserId, _: Query) -> Answer<OkBody<Box<RawValue>>> {
-        nothing()
+        unavailable()
     }
     fn attach(&self, _: &UserId, _: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
-        nothing()
+        unavailable()
     }
     fn memberships(&self, _: &UserId, _: UserKey, _: ConversationKey) -> Answer<Memberships> {
-        nothing()
+        unavailable()
     }
     fn summaries(&self, _: &UserId, _: UserKey, _: Vec<ConversationKey>) -> Answer<Summaries> {
-        nothing()
+        unavailable()
     }
     fn replay(&self, _: UserKey, _: ConversationKey, _: Seq, _: Seq) -> Answer<Vec<LogEvent>> {
-        nothing()
+        unavailable()
     }
-    fn standing(&self, _: &UserId, _: ConversationId) -> Answer<Standing> {
-        nothing()
+    fn check_write_access(&self, _: &UserId, _: ConversationId) -> Answer<WriteAccess> {
+        unavailable()
     }
     fn presence_peers(&self, _: &UserId, _: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
-        nothing()
+        unavailable()
     }
     fn not_before(&self, _: &UserId) -> Answer<Option<Timestamp>> {
-        nothing()
+        unavailable()
     }
     fn api_key(&self, _: [u8; 32]) -> Answer<Option<String>> {
-        nothing()
+        unavailable()
     }
     fn probe(&self) -> Answer<()> {
-        nothing()
+        unavailable()
     }
     fn write_fault(&self) -> Option<WriteFault> {
         Some(WriteFault::WriterEnded)
@@ -80,16 +80,16 @@ impl Store for Away {
 }
 
 /// The routes of a server without a store or router behind them.
-struct Doors {
+struct HttpServer {
     runtime: tokio::runtime::Runtime,
     routes: axum::Router,
 }
 
-impl Doors {
+impl HttpServer {
     fn new() -> Self {
         let config = Config::for_dev("nowhere".into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        let (store, metrics): (SharedStore, _) = (Arc::new(Away), Arc::new(Metrics::new()));
+        let (store, metrics): (SharedStore, _) = (Arc::new(UnavailableStore), Arc::new(Metrics::new()));
         let limits = Arc::new(Limits { frame: 4_096, ..Limits::default().without_rates() });
         let clock = Clock::from_fn(|| Timestamp::from_millis(1_000));
         // The router never runs, because no request reaches it.
@@ -100,7 +100,7 @@ impl Doors {
             clock: clock.clone(),
             limits: limits.clone(),
             grace: config.presence_grace,
-            spread: 0,
+            reconnect_spread_ms: 0,
             coalesce_from: usize::MAX,
             cluster: None,
         });
@@ -152,7 +152,7 @@ impl Doors {
 }
 
 thread_local! {
-    static DOORS: Doors = Doors::new();
+    static HTTP_SERVER: HttpServer = HttpServer::new();
 }
 
 /// A request to the API: the first byte says which command, the second how many of the others are its idempotency key, the
@@ -163,7 +163,7 @@ pub fn body(bytes: &[u8]) {
     let path = format!("/v1/{}", name.unwrap_or(if which % 2 == 0 { "revoke" } else { "nonsense" }));
     let (key, body) = rest.split_at(usize::from(*key % 64).min(rest.len()));
     let key = Some(key).filter(|key| !key.is_empty());
-    DOORS.with(|doors| {
+    HTTP_SERVER.with(|doors| {
         let whole = doors.post(&path, key, vec![Bytes::copy_from_slice(body)]);
         let pieces = body.chunks(7).map(Bytes::copy_from_slice).collect();
         assert_eq!(doors.post(&path, key, pieces), whole, "in pieces");

@@ -21,7 +21,7 @@ use crate::http::{WriteTimeoutStream, accept_handshake, builder, take_over};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::session::finish;
-use crate::session::socket::{End, Flow, Socket};
+use crate::session::socket::{ConnectionEnd, DecodeFlow, Socket};
 
 #[cfg(test)]
 mod tests;
@@ -76,7 +76,7 @@ fn poll(
     socket: &mut Socket<TcpStream>,
     outbox: &Outbox,
     metrics: &Metrics,
-) -> Poll<End> {
+) -> Poll<ConnectionEnd> {
     loop {
         outbox.watch(cx.waker());
         let written = match socket.poll_write(cx, outbox, metrics) {
@@ -84,18 +84,18 @@ fn poll(
             written => written.is_ready(),
         };
         match outbox.state().closing {
-            Some(code) if written => return Poll::Ready(End::Close(code)),
+            Some(code) if written => return Poll::Ready(ConnectionEnd::Close(code)),
             Some(_) => return Poll::Pending,
             None if !written && outbox.state().bytes > QUEUE as usize => return Poll::Pending,
             None => {}
         }
         let read = socket.poll_read(cx, BOUNDS, &mut |message| {
-            hear(outbox, message);
+            answer_message(outbox, message);
             let state = outbox.state();
             Ok(if state.bytes <= QUEUE as usize && state.closing.is_none() {
-                Flow::Next
+                DecodeFlow::Next
             } else {
-                Flow::Pause
+                DecodeFlow::Pause
             })
         });
         match read {
@@ -107,7 +107,7 @@ fn poll(
 }
 
 /// Receives frames like a session, without interpreting the messages.
-fn hear(outbox: &Outbox, message: Message<'_>) {
+fn answer_message(outbox: &Outbox, message: Message<'_>) {
     match message {
         Message::Text(text) => outbox.push_reply(frame::text(text)),
         Message::Binary(payload) => outbox.push_reply(frame::binary(payload)),

@@ -4,16 +4,16 @@ use std::collections::VecDeque;
 
 use switchboard_protocol::CloseCode;
 
-use crate::frame::{Bounds, Decoder, Message, Step};
+use crate::frame::{Bounds, DecodeStep, Decoder, Message};
 
 /// The maximum length of a frame header: 2 bytes, an extended length of 8 and a mask of 4.
-const HEADER: usize = 14;
+const MAX_HEADER_BYTES: usize = 14;
 
 /// The messages of a client, and the code with which the server closed, if it did.
 #[derive(Debug, PartialEq, Eq)]
-struct Heard {
+struct Decoded {
     messages: Vec<(String, Vec<u8>)>,
-    ended: Option<CloseCode>,
+    close_code: Option<CloseCode>,
 }
 
 /// Decodes the bytes of a connection. The first byte sets the limits of a message, and the second says how the rest is split
@@ -21,9 +21,9 @@ struct Heard {
 pub fn frames(bytes: &[u8]) {
     let [most, pieces, stream @ ..] = bytes else { return };
     let bounds = Bounds { bytes: 1 << (most % 11), fragments: 1 + u32::from(most / 11) };
-    let whole = heard([stream].into_iter(), bounds);
+    let whole = decode_pieces([stream].into_iter(), bounds);
     let size = 1 + usize::from(pieces % 32);
-    assert_eq!(heard(stream.chunks(size), bounds), whole, "in pieces of {size}");
+    assert_eq!(decode_pieces(stream.chunks(size), bounds), whole, "in pieces of {size}");
     // The sizes of the pieces come from the bytes themselves.
     let mut sizes: VecDeque<usize> = stream.iter().map(|byte| 1 + usize::from(byte % 7)).collect();
     let mut rest = stream;
@@ -32,11 +32,11 @@ pub fn frames(bytes: &[u8]) {
         rest = after;
         (!piece.is_empty()).then_some(piece)
     });
-    assert_eq!(heard(uneven, bounds), whole, "in uneven pieces");
+    assert_eq!(decode_pieces(uneven, bounds), whole, "in uneven pieces");
 }
 
 /// Decodes bytes that arrive in pieces, as `session/socket.rs` does: it buffers an incomplete frame.
-fn heard<'a>(pieces: impl Iterator<Item = &'a [u8]>, bounds: Bounds) -> Heard {
+fn decode_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>, bounds: Bounds) -> Decoded {
     let mut decoder = Decoder::default();
     let mut kept = Vec::new();
     let mut messages = Vec::new();
@@ -45,25 +45,25 @@ fn heard<'a>(pieces: impl Iterator<Item = &'a [u8]>, bounds: Bounds) -> Heard {
         let mut used = 0;
         while used < kept.len() {
             match decoder.step(&mut kept[used..], bounds) {
-                Ok(Step::Incomplete) => break,
-                Ok(Step::Fragment(len)) => used += len,
-                Ok(Step::Message(len, message)) => {
+                Ok(DecodeStep::Incomplete) => break,
+                Ok(DecodeStep::Fragment(len)) => used += len,
+                Ok(DecodeStep::Message(len, message)) => {
                     used += len;
-                    messages.push(owned(message, bounds));
+                    messages.push(to_owned_message(message, bounds));
                 }
-                Err(code) => return Heard { messages, ended: Some(code) },
+                Err(code) => return Decoded { messages, close_code: Some(code) },
             }
         }
         kept.drain(..used);
         // The decoder does not buffer a frame that is over the bounds.
-        assert!(kept.len() < HEADER + bounds.bytes.max(125), "{} bytes are kept", kept.len());
-        let held = decoder.held();
+        assert!(kept.len() < MAX_HEADER_BYTES + bounds.bytes.max(125), "{} bytes are kept", kept.len());
+        let held = decoder.buffered_bytes();
         assert!(held <= 2 * bounds.bytes.max(8), "{held} bytes are held for fragments");
     }
-    Heard { messages, ended: None }
+    Decoded { messages, close_code: None }
 }
 
-fn owned(message: Message<'_>, bounds: Bounds) -> (String, Vec<u8>) {
+fn to_owned_message(message: Message<'_>, bounds: Bounds) -> (String, Vec<u8>) {
     let (kind, payload, most) = match message {
         Message::Text(text) => ("text", text.as_bytes(), bounds.bytes),
         Message::Binary(payload) => ("binary", payload, bounds.bytes),

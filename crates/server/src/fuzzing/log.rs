@@ -12,17 +12,17 @@ use switchboard_protocol::{
 use self::say::Step;
 use switchboard_store::in_memory::InMemory;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Change, Committed, CursorOf, Query};
+use switchboard_store::{Change, Committed, CursorKind, Query};
 
 /// The most steps of one sequence. The number is bounded, because all logs are read again at its end.
-const STEPS: usize = 256;
+const MAX_STEPS: usize = 256;
 
 /// The number of devices of each user.
-const DEVICES: usize = 2;
+const DEVICES_PER_USER: usize = 2;
 
 /// The state that follows from the outcomes of all changes, to check invariants of the store against it.
 #[derive(Debug, Clone, Default)]
-struct Known {
+struct ModelState {
     /// Each log's last event, with its time.
     heads: BTreeMap<ConversationId, (Seq, Timestamp)>,
     /// The event that each sender has stored with each idempotency key.
@@ -31,7 +31,7 @@ struct Known {
     cursors: BTreeMap<(UserId, ConversationId, bool), Seq>,
 }
 
-impl Known {
+impl ModelState {
     fn head(&self, name: &ConversationId) -> (Seq, Timestamp) {
         self.heads.get(name).copied().unwrap_or((Seq(0), Timestamp::from_millis(0)))
     }
@@ -41,12 +41,12 @@ impl Known {
 /// a gap.
 type Device = BTreeMap<ConversationId, Vec<Event>>;
 
-struct Run {
+struct LogModel {
     store: InMemory,
-    known: Known,
+    current: ModelState,
     /// The value of `known` at the last commit, to which a rollback returns.
-    committed: Known,
-    devices: BTreeMap<UserId, [Device; DEVICES]>,
+    committed: ModelState,
+    devices: BTreeMap<UserId, [Device; DEVICES_PER_USER]>,
 }
 
 /// Applies commands of three users with two devices each, every command decoded from four bytes. Panics unless logs have no gap,
@@ -55,31 +55,31 @@ pub fn log(bytes: &[u8]) {
     let devices = say::users().into_iter().map(|user| (user, Default::default())).collect();
     let limits = Limits { page: 5, edits: 2, reactions: 2, rooms: 2, queue: 3_000, ..Limits::default() };
     let (known, committed) = Default::default();
-    let mut run = Run { store: InMemory::new(limits), known, committed, devices };
+    let mut run = LogModel { store: InMemory::new(limits), current: known, committed, devices };
     run.store.begin();
-    for step in bytes.as_chunks::<4>().0.iter().take(STEPS) {
-        match say::step(*step) {
+    for step in bytes.as_chunks::<4>().0.iter().take(MAX_STEPS) {
+        match say::decode_step(*step) {
             Step::Change { actor, change, now } => run.change(&actor, change, now),
-            Step::Look { user, device } => {
+            Step::Read { user, device } => {
                 run.commit();
-                run.looks(&user, device);
+                run.read_on_device(&user, device);
             }
             Step::Commit => run.commit(),
             Step::RollBack => {
                 run.store.roll_back();
-                run.known = run.committed.clone();
+                run.current = run.committed.clone();
                 run.store.begin();
             }
         }
     }
     run.commit();
-    run.ends();
+    run.check_end_state();
 }
 
-impl Run {
+impl LogModel {
     fn commit(&mut self) {
         self.store.commit();
-        self.committed = self.known.clone();
+        self.committed = self.current.clone();
         self.store.begin();
     }
 
@@ -88,16 +88,16 @@ impl Run {
             Change::Send(send) => send.key.as_ref().map(|key| (actor.clone(), key.as_str().to_owned())),
             _ => None,
         };
-        let earlier = keyed.as_ref().and_then(|key| self.known.keys.get(key)).cloned();
+        let earlier = keyed.as_ref().and_then(|key| self.current.keys.get(key)).cloned();
         let told = format!("{actor} {change:?}");
         match self.store.apply(actor, change, now) {
             Ok(Committed::Event(event)) => {
-                let (head, at) = self.known.head(&event.name);
+                let (head, at) = self.current.head(&event.name);
                 if event.event.is_some() {
                     assert_eq!((event.seq, &earlier), (head.next(), &None), "{told}");
                     assert!(event.at >= at, "{told}: time goes back");
-                    self.known.heads.insert(event.name.clone(), (event.seq, event.at));
-                    self.known.keys.extend(keyed.map(|key| (key, (event.name, event.seq))));
+                    self.current.heads.insert(event.name.clone(), (event.seq, event.at));
+                    self.current.keys.extend(keyed.map(|key| (key, (event.name, event.seq))));
                 } else {
                     assert!(event.seq <= head && event.seq > Seq(0), "{told}: the log ends at {head}");
                     let same = earlier.is_none_or(|first| first == (event.name, event.seq));
@@ -105,13 +105,14 @@ impl Run {
                 }
             }
             Ok(Committed::Cursor(cursor)) => {
-                let (name, of) = (cursor.name, cursor.of == CursorOf::Read);
-                let before = self.known.cursors.insert((cursor.user.clone(), name.clone(), of), cursor.upto);
+                let (name, of) = (cursor.name, cursor.kind == CursorKind::Read);
+                let before =
+                    self.current.cursors.insert((cursor.user.clone(), name.clone(), of), cursor.upto);
                 assert!(before.is_none_or(|before| before <= cursor.upto), "{told}: a cursor goes back");
-                let (head, _) = self.known.head(&name);
+                let (head, _) = self.current.head(&name);
                 assert!(cursor.upto <= head, "{told}: the log ends at {head}");
             }
-            Ok(Committed::Quiet) => {}
+            Ok(Committed::NotAnnounced) => {}
             Err(Refusal { code, .. }) => {
                 assert_ne!(code, ErrorCode::Unavailable, "{told}");
                 assert_eq!(earlier.is_some(), code == ErrorCode::KeyConflict, "{told}: {code:?}");
@@ -120,15 +121,15 @@ impl Run {
     }
 
     /// Lets a device read every log from its cursor: a user's first device by pages, the second by replay.
-    fn looks(&mut self, user: &UserId, device: usize) {
+    fn read_on_device(&mut self, user: &UserId, device: usize) {
         for name in say::conversations(user) {
             let Some(devices) = self.devices.get_mut(user) else { return };
             let has = devices[device].entry(name.clone()).or_default();
             let cursor = has.last().map(|event| event.seq).unwrap_or_default();
             let news = if device == 0 {
-                pages(&self.store, user, &name, cursor)
+                read_all_pages(&self.store, user, &name, cursor)
             } else {
-                replays(&self.store, user, &name, cursor)
+                read_replay(&self.store, user, &name, cursor)
             };
             // A user who was a member keeps access to the events up to the leave.
             assert!(news.is_some() || has.is_empty(), "{user} sees {name} no more");
@@ -139,10 +140,10 @@ impl Run {
         }
     }
 
-    fn ends(mut self) {
+    fn check_end_state(mut self) {
         for user in say::users() {
-            for device in 0..DEVICES {
-                self.looks(&user, device);
+            for device in 0..DEVICES_PER_USER {
+                self.read_on_device(&user, device);
             }
             let [one, other] = &self.devices[&user];
             for name in say::conversations(&user) {
@@ -166,15 +167,19 @@ impl Run {
             .unwrap_or_default();
         assert_eq!(joined, conversations.len(), "{user} is in as many as are listed");
         for Summary { conversation, head, at, read, received, unread, .. } in conversations {
-            assert_eq!(self.known.heads.get(&conversation), Some(&(head, at)), "the head of {conversation}");
+            assert_eq!(
+                self.current.heads.get(&conversation),
+                Some(&(head, at)),
+                "the head of {conversation}"
+            );
             for (of, cursor) in [(true, read), (false, received)] {
-                let known = self.known.cursors.get(&(user.clone(), conversation.clone(), of)).copied();
+                let known = self.current.cursors.get(&(user.clone(), conversation.clone(), of)).copied();
                 assert!(
                     known.unwrap_or_default() <= cursor && cursor <= head,
                     "{user}'s cursor in {conversation}"
                 );
             }
-            let log = pages(&self.store, user, &conversation, read).expect("a member reads");
+            let log = read_all_pages(&self.store, user, &conversation, read).expect("a member reads");
             let others =
                 |event: &&Event| matches!(event.body, EventBody::Message { .. }) && event.from != *user;
             assert_eq!(
@@ -191,7 +196,8 @@ impl Run {
         loop {
             let before = all.last().map(|summary| summary.conversation.clone());
             let page = Query::Conversations(Conversations { before, limit: Some(2) });
-            let Ok(OkBody::Conversations { conversations, more }) = asks(&self.store, user, &page) else {
+            let Ok(OkBody::Conversations { conversations, more }) = query_store(&self.store, user, &page)
+            else {
                 panic!("no page of {user}'s conversations");
             };
             assert!(!more || !conversations.is_empty(), "a page has something, or is the last");
@@ -205,18 +211,18 @@ impl Run {
 }
 
 /// Reads a page and decodes it as a client does.
-fn asks(store: &InMemory, user: &UserId, query: &Query) -> Result<OkBody, Refusal> {
+fn query_store(store: &InMemory, user: &UserId, query: &Query) -> Result<OkBody, Refusal> {
     let json = serde_json::to_string(&store.query(user, query)?).expect("JSON");
     Ok(serde_json::from_str(&json).expect("what a client understands"))
 }
 
 /// Reads a log after a cursor to its end, page by page; `None` for a user who may not see it.
-fn pages(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> Option<Vec<Event>> {
+fn read_all_pages(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> Option<Vec<Event>> {
     let mut log = Vec::new();
     loop {
         let after = log.last().map_or(after, |event: &Event| event.seq);
         let conversation = Target::from(name.clone());
-        match asks(store, user, &Query::Sync(Sync { conversation, after, limit: Some(3) })) {
+        match query_store(store, user, &Query::Sync(Sync { conversation, after, limit: Some(3) })) {
             Ok(OkBody::Log { events, more, head, .. }) => {
                 assert!(!more || !events.is_empty(), "a page has something, or is the last");
                 log.extend(events);
@@ -235,7 +241,7 @@ fn pages(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> 
 }
 
 /// Reads a log after a cursor to its end, as a session does after `hello`; `None` for a user who may not see it.
-fn replays(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> Option<Vec<Event>> {
+fn read_replay(store: &InMemory, user: &UserId, name: &ConversationId, after: Seq) -> Option<Vec<Event>> {
     let snapshot = store.attach(user, std::slice::from_ref(name))?;
     let seen = snapshot.named.into_iter().next()?.ok()?;
     let mut log = Vec::new();

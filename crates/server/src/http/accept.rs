@@ -23,7 +23,7 @@ use crate::denial::Denial;
 use crate::in_flight::Permit;
 use crate::metrics::Drop;
 use crate::peer::{Peer, proxy_protocol};
-use crate::places::{Full, Place, Places, RefusedPlace};
+use crate::places::{AdmissionError, Place, Places, RefusedPlace};
 use crate::services::Services;
 use crate::throttle::Throttle;
 use switchboard_store::refusal::Refusal;
@@ -55,8 +55,8 @@ const PROBE_PATHS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 /// Limits the log lines about refused connections to one a minute for each reason.
 #[derive(Debug, Default)]
 struct LogThrottles {
-    full: Throttle,
-    address: Throttle,
+    server_full: Throttle,
+    address_full: Throttle,
     evicted: Throttle,
     failed: Throttle,
 }
@@ -74,10 +74,10 @@ impl Client {
     ///
     /// # Errors
     /// The client has too many connections.
-    pub(super) fn count(&self, place: &Place) -> Result<(), Problem> {
-        place.count(self.address).map_err(|full| {
+    pub(super) fn count_for_address(&self, place: &Place) -> Result<(), Problem> {
+        place.count_for_address(self.address).map_err(|full| {
             self.acceptor.report_refusal(full, self.address);
-            too_many(full.into())
+            too_many_connections(full.into())
         })
     }
 }
@@ -144,7 +144,7 @@ impl Acceptor {
             Err(denial) => return services.denials.record(denial, peer.address()),
         };
         if !peer.is_proxy()
-            && let Err(full) = place.count(peer.address())
+            && let Err(full) = place.count_for_address(peer.address())
         {
             self.report_refusal(full, peer.address());
             drop(place);
@@ -157,19 +157,19 @@ impl Acceptor {
     }
 
     fn report_eviction(&self) {
-        self.services.metrics.dropped(Drop::StrangerLimit);
+        self.services.metrics.count_dropped(Drop::StrangerLimit);
         if let Some(count) = self.throttles.evicted.record() {
             let strangers = self.services.limits.max_unauthenticated();
             tracing::warn!(count, strangers, "too many unauthenticated connections; closing the oldest");
         }
     }
 
-    fn report_refusal(&self, full: Full, address: IpAddr) {
-        self.services.metrics.dropped(Drop::ConnectionLimit);
+    fn report_refusal(&self, full: AdmissionError, address: IpAddr) {
+        self.services.metrics.count_dropped(Drop::ConnectionLimit);
         let limits = &self.services.limits;
         match full {
-            Full::Server => {
-                if let Some(count) = self.throttles.full.record() {
+            AdmissionError::Server => {
+                if let Some(count) = self.throttles.server_full.record() {
                     let connections = limits.connections;
                     tracing::warn!(
                         %address,
@@ -179,8 +179,8 @@ impl Acceptor {
                     );
                 }
             }
-            Full::Address => {
-                if let Some(count) = self.throttles.address.record() {
+            AdmissionError::Address => {
+                if let Some(count) = self.throttles.address_full.record() {
                     let connections = limits.connections_per_address;
                     tracing::warn!(
                         %address,
@@ -198,7 +198,7 @@ impl Acceptor {
         let out_of_descriptors =
             error.raw_os_error().is_some_and(|code| code == libc::EMFILE || code == libc::ENFILE);
         let evicted = if out_of_descriptors {
-            self.places.evict_strangers(EVICTIONS_PER_DESCRIPTOR_SHORTAGE)
+            self.places.evict_unauthenticated(EVICTIONS_PER_DESCRIPTOR_SHORTAGE)
         } else {
             0
         };
@@ -233,7 +233,7 @@ async fn name_client(stream: &mut TcpStream, peer: Peer, services: &Services) ->
         return Ok(peer);
     }
     if !peer.is_proxy() {
-        let has_header = proxy_protocol::begins(stream).await;
+        let has_header = proxy_protocol::starts_with_header(stream).await;
         return if has_header { Err(Denial::UntrustedProxyHeader) } else { Ok(peer) };
     }
     match proxy_protocol::read(stream).await.map_err(Denial::from)? {
@@ -250,7 +250,7 @@ impl Acceptor {
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             let address = peer.client(request.headers(), &acceptor.services.proxies);
             let mut request: Request = request.map(axum::body::Body::new);
-            let probing = is_probe(&request).then(|| request_place.begin_probe()).flatten();
+            let probing = is_probe_request(&request).then(|| request_place.begin_probe()).flatten();
             request.extensions_mut().insert(Client { address, acceptor: acceptor.clone() });
             request.extensions_mut().insert(request_place.clone());
             let response_permit = next_permit.clone();
@@ -270,7 +270,7 @@ impl Acceptor {
             ended = serving.as_mut() => {
                 if let Err(error) = ended {
                     if is_write_timeout(&error) {
-                        services.metrics.dropped(Drop::StalledConnection);
+                        services.metrics.count_dropped(Drop::StalledConnection);
                     } else if error.is_parse() {
                         services.denials.record(Denial::MalformedRequest, peer.address());
                     }
@@ -283,19 +283,19 @@ impl Acceptor {
         tokio::select! {
             _ = serving => {}
             () = place.evicted() => {}
-            () = services.tasks.cut().cancelled() => {}
+            () = services.tasks.deadline_passed().cancelled() => {}
         }
     }
 
     /// Answers one request and closes: a probe as usual, any other request with "too many connections".
-    async fn refuse(self: Arc<Self>, stream: TcpStream, full: Full, place: RefusedPlace) {
+    async fn refuse(self: Arc<Self>, stream: TcpStream, full: AdmissionError, place: RefusedPlace) {
         let service = service_fn(|request: hyper::Request<Incoming>| {
             place.begin_answer();
-            let routes = is_probe(&request).then(|| self.routes.clone());
+            let routes = is_probe_request(&request).then(|| self.routes.clone());
             async move {
                 match routes {
                     Some(routes) => routes.oneshot(request.map(axum::body::Body::new)).await,
-                    None => Ok::<Response, Infallible>(too_many(full.into()).into()),
+                    None => Ok::<Response, Infallible>(too_many_connections(full.into()).into()),
                 }
             }
         });
@@ -306,16 +306,16 @@ impl Acceptor {
         tokio::select! {
             _ = serving => {}
             () = place.evicted() => {}
-            () = self.services.tasks.cut().cancelled() => {}
+            () = self.services.tasks.deadline_passed().cancelled() => {}
         }
     }
 }
 
-fn is_probe<B>(request: &hyper::Request<B>) -> bool {
+fn is_probe_request<B>(request: &hyper::Request<B>) -> bool {
     PROBE_PATHS.contains(&request.uri().path())
 }
 
-fn too_many(code: ErrorCode) -> Problem {
+fn too_many_connections(code: ErrorCode) -> Problem {
     let message = "too many connections; try again later";
     let refusal = Refusal { retry_after: Some(TOO_MANY_CONNECTIONS_RETRY_MS), ..Refusal::new(code, message) };
     Problem::from(refusal)

@@ -25,7 +25,7 @@ use crate::auth::{ApiKey, AuthError, Identity};
 use crate::denial::{Denial, Denied};
 use crate::encode;
 use crate::in_flight::Permit;
-use crate::limiter::Payer;
+use crate::limiter::RateOwner;
 use crate::metrics::Drop;
 use crate::places::Place;
 use crate::services::Services;
@@ -51,11 +51,11 @@ pub(super) enum Credentials {
 
 impl Credentials {
     /// The payer whose rate the request counts against.
-    pub(super) fn payer(&self) -> Payer {
+    pub(super) fn payer(&self) -> RateOwner {
         match self {
-            Self::None => Payer::Nobody,
-            Self::Key(hash) => Payer::Key(*hash),
-            Self::Token(identity) => Payer::User(identity.user.clone()),
+            Self::None => RateOwner::Nobody,
+            Self::Key(hash) => RateOwner::Key(*hash),
+            Self::Token(identity) => RateOwner::User(identity.user.clone()),
         }
     }
 }
@@ -73,7 +73,7 @@ pub(super) struct Authenticated {
 struct Caller {
     user: UserId,
     /// The payer whose rate the request counts against.
-    payer: Payer,
+    payer: RateOwner,
 }
 
 /// Answers a command with its `ok` frame, or a problem.
@@ -116,7 +116,7 @@ pub(super) async fn read_authenticated(
     body::check_head(headers, max_bytes)?;
     let mut credentials = verify_credentials(services, headers)?;
     // The permit is taken before the query of the store, so that the number of requests that wait for the store is bounded, too.
-    let permit = begin_request(services, &credentials)?;
+    let permit = take_permit(services, &credentials)?;
     confirm_credentials(services, &credentials).await?;
     if let Some(place) = head.extensions.get::<Arc<Place>>() {
         // If the connection has been evicted before, this changes nothing, and the connection ends.
@@ -131,15 +131,15 @@ pub(super) async fn read_authenticated(
     Ok(Authenticated { credentials, text, permit })
 }
 
-fn begin_request(services: &Services, credentials: &Credentials) -> Result<Option<Permit>, Refusal> {
+fn take_permit(services: &Services, credentials: &Credentials) -> Result<Option<Permit>, Refusal> {
     let (limits, payer) = (&services.limits, credentials.payer());
     let most = match payer {
-        Payer::Nobody => return Ok(None),
-        Payer::Key(_) => limits.requests_per_key,
-        Payer::User(_) => limits.requests_per_user,
+        RateOwner::Nobody => return Ok(None),
+        RateOwner::Key(_) => limits.requests_per_key,
+        RateOwner::User(_) => limits.requests_per_user,
     };
     let permit = services.in_flight.begin(payer, most);
-    permit.map(Some).inspect_err(|_| services.metrics.dropped(Drop::RateLimit))
+    permit.map(Some).inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))
 }
 
 /// Builds the response: the `ok` frame or the problem. The permit is passed on with the response, because the connection keeps it
@@ -156,7 +156,7 @@ pub(super) fn respond(services: &Services, answered: Result<(Answer, Option<Perm
             response
         }
         Err(problem) => {
-            services.metrics.refused(problem.code());
+            services.metrics.count_refused(problem.code());
             if !problem.is_denial() {
                 services.denials.log_refusal(problem.code(), problem.field(), Span::current);
             }
@@ -298,18 +298,20 @@ async fn dispatch(services: &Services, caller: Caller, command: Command) -> Resu
 async fn submit_change(services: &Services, caller: Caller, change: Change) -> Result<Answer, Refusal> {
     if change.cursor().is_some() {
         let counted = services.limiter.check_cursor(&caller.payer);
-        counted.inspect_err(|_| services.metrics.dropped(Drop::RateLimit))?;
+        counted.inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))?;
     } else {
-        check_send(services, &caller.payer, change.price())?;
+        check_send(services, &caller.payer, change.cost())?;
     }
     let change = match change {
-        Change::Invite(invite) if !matches!(caller.payer, Payer::User(_)) => Change::InviteWithKey(invite),
+        Change::Invite(invite) if !matches!(caller.payer, RateOwner::User(_)) => {
+            Change::InviteWithKey(invite)
+        }
         change => change,
     };
     let (reply, outcome) = oneshot::channel();
     let origin = match caller.payer {
-        Payer::User(_) => Origin::Call(reply),
-        Payer::Key(_) | Payer::Nobody => Origin::BackEnd(reply),
+        RateOwner::User(_) => Origin::Call(reply),
+        RateOwner::Key(_) | RateOwner::Nobody => Origin::BackEnd(reply),
     };
     let submission = Submission { actor: caller.user, change, origin };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
@@ -317,18 +319,18 @@ async fn submit_change(services: &Services, caller: Caller, change: Change) -> R
 }
 
 /// Counts a write against the payer's rate of sends.
-pub(super) fn check_send(services: &Services, payer: &Payer, price: u32) -> Result<(), Refusal> {
+pub(super) fn check_send(services: &Services, payer: &RateOwner, price: u32) -> Result<(), Refusal> {
     let counted = services.limiter.check_send(payer, price);
-    counted.inspect_err(|_| services.metrics.dropped(Drop::RateLimit))
+    counted.inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))
 }
 
 async fn typing(services: &Services, caller: Caller, target: &Target) -> Result<Answer, Refusal> {
     services
         .limiter
         .check_typing(&caller.payer)
-        .inspect_err(|_| services.metrics.dropped(Drop::RateLimit))?;
+        .inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))?;
     let conversation = target.resolve(&caller.user);
-    let standing = services.store.standing(&caller.user, conversation.clone()).await?;
-    services.tell_typing(caller.user, conversation, standing, None);
+    let standing = services.store.check_write_access(&caller.user, conversation.clone()).await?;
+    services.publish_typing(caller.user, conversation, standing, None);
     Ok(OkBody::Done {})
 }

@@ -52,7 +52,7 @@ const HASHED_PREFIX: &str = "assets/";
 
 /// Serves a file of the page, or 404.
 pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, headers: HeaderMap) -> Response {
-    let path = file_of(&uri);
+    let path = asset_path(&uri);
     if path == INDEX && Page::get(INDEX).is_none() {
         return not_built();
     }
@@ -63,7 +63,7 @@ pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, header
     let mut response = if is_cached(&headers, tag.as_ref()) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        ([(header::CONTENT_TYPE, content_type(path))], body(file.data)).into_response()
+        ([(header::CONTENT_TYPE, content_type(path))], to_body(file.data)).into_response()
     };
     if let (Some(name), StatusCode::OK) = (encoding.name(), response.status()) {
         response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
@@ -75,7 +75,7 @@ pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, header
         if path.starts_with(HASHED_PREFIX) { "public, max-age=31536000, immutable" } else { "no-cache" };
     out.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
     if path == INDEX {
-        out.extend(text(header::CONTENT_SECURITY_POLICY, policy(&services, uri.path() == "/embed")));
+        out.extend(header_value(header::CONTENT_SECURITY_POLICY, policy(&services, uri.path() == "/embed")));
         out.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         out.insert(
             HeaderName::from_static("permissions-policy"),
@@ -92,7 +92,7 @@ pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, header
     response
 }
 
-fn file_of(uri: &Uri) -> &str {
+fn asset_path(uri: &Uri) -> &str {
     match uri.path().strip_prefix('/').unwrap_or_default() {
         "" | "embed" => INDEX,
         path => path,
@@ -100,8 +100,8 @@ fn file_of(uri: &Uri) -> &str {
 }
 
 /// The fallback for methods other than GET: 405 if the path is a file, otherwise 404.
-pub(super) async fn not_get(method: Method, uri: Uri) -> Response {
-    let path = file_of(&uri);
+pub(super) async fn reject_method(method: Method, uri: Uri) -> Response {
+    let path = asset_path(&uri);
     if path == INDEX || find_encoded(path, &HeaderMap::new()).is_some() {
         return wrong_method(method).await.into_response();
     }
@@ -125,7 +125,7 @@ fn find_encoded(path: &str, headers: &HeaderMap) -> Option<(EmbeddedFile, Encodi
     // A client must not request an encoded file, such as `index.html.br`, by its own name.
     let is_encoded_form =
         |encoding: &Encoding| encoding.name().is_some() && path.ends_with(encoding.suffix());
-    if !is_plain(path) || Encoding::ALL.iter().any(is_encoded_form) {
+    if !is_safe_path(path) || Encoding::ALL.iter().any(is_encoded_form) {
         return None;
     }
     let mut accepted = encoding::accepted(headers).into_iter();
@@ -134,7 +134,7 @@ fn find_encoded(path: &str, headers: &HeaderMap) -> Option<(EmbeddedFile, Encodi
 
 /// Whether a path stays below the directory and is the only spelling of its file. A debug build reads from the disk, where
 /// rust-embed follows symbolic links outside the directory, such as `/proc/self/exe`, and accepts `\` for `/`.
-fn is_plain(path: &str) -> bool {
+fn is_safe_path(path: &str) -> bool {
     !path.contains('\\') && path.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
 }
 
@@ -165,12 +165,12 @@ fn policy(services: &Services, embedded: bool) -> String {
     policy
 }
 
-fn text(name: HeaderName, value: String) -> Option<(HeaderName, HeaderValue)> {
+fn header_value(name: HeaderName, value: String) -> Option<(HeaderName, HeaderValue)> {
     // Configured origins are URLs, which are valid header values.
     Some((name, HeaderValue::try_from(value).ok()?))
 }
 
-fn body(data: Cow<'static, [u8]>) -> axum::body::Body {
+fn to_body(data: Cow<'static, [u8]>) -> axum::body::Body {
     match data {
         Cow::Borrowed(bytes) => bytes::Bytes::from_static(bytes).into(),
         Cow::Owned(bytes) => bytes.into(),
@@ -211,7 +211,7 @@ mod tests {
             ("\\etc\\os-release", false),
             ("assets\\x.js", false),
         ] {
-            assert_eq!(is_plain(path), plain, "{path}");
+            assert_eq!(is_safe_path(path), plain, "{path}");
         }
     }
 

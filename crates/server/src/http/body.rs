@@ -34,7 +34,7 @@ pub(super) fn check_head(headers: &HeaderMap, max_bytes: usize) -> Result<(), Pr
         return Err(Problem::from(refusal).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
     if headers.typed_get::<ContentLength>().is_some_and(|length| length.0 > max_bytes as u64) {
-        return Err(too_large(max_bytes).into());
+        return Err(body_too_large(max_bytes).into());
     }
     Ok(())
 }
@@ -73,7 +73,7 @@ async fn collect(body: &mut Body, max_bytes: usize) -> Result<Vec<u8>, Refusal> 
         // Trailers are ignored.
         let Ok(data) = frame.into_data() else { continue };
         if data.len() > max_bytes - bytes.len() {
-            return Err(too_large(max_bytes));
+            return Err(body_too_large(max_bytes));
         }
         reserve(&mut bytes, data.len(), max_bytes);
         bytes.extend_from_slice(&data);
@@ -91,7 +91,7 @@ fn reserve(bytes: &mut Vec<u8>, additional: usize, max_bytes: usize) {
     }
 }
 
-fn too_large(max_bytes: usize) -> Refusal {
+fn body_too_large(max_bytes: usize) -> Refusal {
     Refusal::new(ErrorCode::TooLarge, format!("the body has at most {max_bytes} bytes"))
 }
 
@@ -129,18 +129,18 @@ mod tests {
     use super::*;
 
     /// A body that arrives one byte at a time, each in its own buffer.
-    fn dribbling(bytes: usize) -> Body {
+    fn slow_body(bytes: usize) -> Body {
         Body::from_stream(stream::iter((0..bytes).map(|_| Ok::<_, Infallible>(Bytes::from_static(b"x")))))
     }
 
     #[tokio::test]
     async fn the_buffer_is_bounded_by_the_limit_and_by_twice_the_body() {
         for bytes in [1, 100, 1_000, 4_096] {
-            let read = collect(&mut dribbling(bytes), 4_096).await.expect("within the limit");
+            let read = collect(&mut slow_body(bytes), 4_096).await.expect("within the limit");
             assert_eq!(read.len(), bytes);
             assert!(read.capacity() <= 4_096.min(2 * bytes), "{} for {bytes}", read.capacity());
         }
-        let refusal = collect(&mut dribbling(4_097), 4_096).await.expect_err("one byte too many");
+        let refusal = collect(&mut slow_body(4_097), 4_096).await.expect_err("one byte too many");
         assert_eq!(refusal.code, ErrorCode::TooLarge);
     }
 

@@ -7,7 +7,7 @@
 //!    notices that between two pages of memberships, or at the end. A later session reads `not_before` in its snapshot.
 //! 3. Another node queries `not_before`, because the notice may be old, and closes the live sessions that attached with an earlier
 //!    one (`router/cluster/verify.rs`). It also does so in each sweep, because notices may be lost.
-//! 4. The snapshot of a session that attaches there may be older than the revocation. So the user is `suspect`: when a session of
+//! 4. The snapshot of a session that attaches there may be older than the revocation. So the user is marked with `must_compare`: when a session of
 //!    the user becomes live, the node compares the user's memberships and `not_before` with the store again.
 
 use std::sync::Arc;

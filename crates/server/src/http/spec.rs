@@ -94,7 +94,7 @@ pub fn openapi() -> Value {
     );
     let document = json!({
         "openapi": "3.1.0",
-        "info": info("Switchboard over HTTP", "The same commands as over the WebSocket, one per request."),
+        "info": api_info("Switchboard over HTTP", "The same commands as over the WebSocket, one per request."),
         "security": [{ "bearer": [] }],
         "paths": paths,
         "components": { "securitySchemes": { "bearer": {
@@ -163,7 +163,7 @@ pub fn asyncapi() -> Value {
         let payload = json!({ "allOf": [fields.to_value(), envelope], "unevaluatedProperties": false });
         messages.insert(name.to_owned(), json!({ "name": name, "payload": payload }));
     }
-    let commands: Vec<_> = messages.keys().map(|name| reference(name)).collect();
+    let commands: Vec<_> = messages.keys().map(|name| schema_reference(name)).collect();
     let server_frames = [
         (
             "reply",
@@ -175,14 +175,14 @@ pub fn asyncapi() -> Value {
     ];
     let mut frames = Vec::new();
     for (name, summary, payload) in server_frames {
-        frames.push(reference(name));
+        frames.push(schema_reference(name));
         messages.insert(name.to_owned(), json!({ "name": name, "summary": summary, "payload": payload }));
     }
     let closes: Vec<_> =
         CloseCode::ALL.iter().map(|code| format!("{}: {}", code.number(), code.reason())).collect();
     let document = json!({
         "asyncapi": "3.0.0",
-        "info": info("Switchboard over WebSocket", "One JSON object per text frame, with `type` first; the first frame is `hello`."),
+        "info": api_info("Switchboard over WebSocket", "One JSON object per text frame, with `type` first; the first frame is `hello`."),
         "channels": { "socket": {
             "address": "/v1/ws",
             "description": format!("Close codes: {}", closes.join("; ")),
@@ -196,11 +196,11 @@ pub fn asyncapi() -> Value {
     with_schemas(document, generator)
 }
 
-fn reference(message: &str) -> Value {
+fn schema_reference(message: &str) -> Value {
     json!({ "$ref": format!("#/channels/socket/messages/{message}") })
 }
 
-fn info(title: &str, description: &str) -> Value {
+fn api_info(title: &str, description: &str) -> Value {
     json!({
         "title": title,
         "version": env!("CARGO_PKG_VERSION"),

@@ -142,7 +142,7 @@ mod tests {
 
     use super::*;
     use crate::in_flight::InFlight;
-    use crate::limiter::Payer;
+    use crate::limiter::RateOwner;
     use switchboard_protocol::UserId;
 
     /// The size of the response in the tests.
@@ -197,7 +197,7 @@ mod tests {
     async fn a_permit_is_held_until_the_response_has_been_read() {
         let (mut client, server) = tokio::io::duplex(PIPE_BYTES);
         let (in_flight, response_permit) = (Arc::new(InFlight::default()), ResponsePermit::default());
-        let user = || Payer::User(UserId::parse("alice").expect("an id"));
+        let user = || RateOwner::User(UserId::parse("alice").expect("an id"));
         let (held, counted) = (response_permit.clone(), in_flight.clone());
         let service = service_fn(move |_| {
             held.hold(Arc::new(counted.begin(user(), 1).expect("the first")));

@@ -42,14 +42,14 @@ pub(super) async fn upgrade(
         Ok(accepted) => accepted,
         Err(response) => return *response,
     };
-    if let Err(problem) = client.count(&place) {
+    if let Err(problem) = client.count_for_address(&place) {
         return problem.into_response();
     }
     let address = client.address;
     services.clone().tasks.spawn(async move {
         if let Some(socket) = Box::pin(take_over(upgrade, address)).await {
             let tasks = services.tasks.clone();
-            tasks.until_cut(Box::pin(session::run(services, socket, Some(place)))).await;
+            tasks.run_until_deadline(Box::pin(session::run(services, socket, Some(place)))).await;
         }
     });
     response

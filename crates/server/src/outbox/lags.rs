@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{CloseCode, Seq};
 
-use super::{Inner, Outbox, Queued};
+use super::{Outbox, Queue, Queued};
 use crate::metrics::Drop;
 use switchboard_store::record::ConversationKey;
 
@@ -30,7 +30,7 @@ pub(crate) struct Lag {
 
 /// The events of a lag: those after `cursor`, up to `missed`.
 #[derive(Debug, Clone, Copy)]
-struct Span {
+struct LagRange {
     cursor: Seq,
     missed: Seq,
 }
@@ -38,11 +38,11 @@ struct Span {
 /// All lags of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Lags {
-    spans: FxHashMap<ConversationKey, Span>,
+    spans: FxHashMap<ConversationKey, LagRange>,
     /// The conversations in the order in which they are read, each once.
     queue: VecDeque<ConversationKey>,
     /// The connection's own events within lags, which the replay skips because the client receives their `ok`.
-    own: BTreeSet<(ConversationKey, Seq)>,
+    own_events: BTreeSet<(ConversationKey, Seq)>,
     /// The number of lags from the cursors of `hello`. They do not count against the limit, because the length of `hello` bounds
     /// them.
     resumed: usize,
@@ -50,7 +50,7 @@ pub(super) struct Lags {
 
 impl Lags {
     /// Number of lags that count against the limit.
-    fn counted(&self) -> usize {
+    fn count_limited(&self) -> usize {
         self.spans.len().saturating_sub(self.resumed)
     }
 
@@ -62,7 +62,7 @@ impl Lags {
 
     /// Adds a lag to a conversation that has none.
     fn add(&mut self, Lag { conversation, cursor, missed }: Lag) {
-        self.spans.insert(conversation, Span { cursor, missed });
+        self.spans.insert(conversation, LagRange { cursor, missed });
         self.queue.push_back(conversation);
     }
 
@@ -79,15 +79,15 @@ impl Lags {
 
     /// Records that the connection itself sent an event within a lag, so that the replay skips the event.
     pub(super) fn add_own(&mut self, conversation: ConversationKey, seq: Seq) {
-        if self.own.len() < MAX_OWN_IN_LAGS {
-            self.own.insert((conversation, seq));
+        if self.own_events.len() < MAX_OWN_IN_LAGS {
+            self.own_events.insert((conversation, seq));
         }
     }
 
     /// The lag to read next.
-    fn next(&self) -> Option<Lag> {
+    fn oldest(&self) -> Option<Lag> {
         let conversation = *self.queue.front()?;
-        let Span { cursor, missed } = *self.spans.get(&conversation)?;
+        let LagRange { cursor, missed } = *self.spans.get(&conversation)?;
         Some(Lag { conversation, cursor, missed })
     }
 
@@ -98,7 +98,7 @@ impl Lags {
             return false;
         };
         span.cursor = seq;
-        !self.own.remove(&(conversation, seq))
+        !self.own_events.remove(&(conversation, seq))
     }
 
     /// Called after a page of a lag was read. `found` is false if the page was empty, and then the log has no more events. Moves an
@@ -115,8 +115,8 @@ impl Lags {
         }
         self.spans.remove(&conversation);
         let own = (conversation, Seq(0))..=(conversation, Seq::MAX);
-        while let Some(left) = self.own.range(own.clone()).next().copied() {
-            self.own.remove(&left);
+        while let Some(left) = self.own_events.range(own.clone()).next().copied() {
+            self.own_events.remove(&left);
         }
         true
     }
@@ -151,12 +151,12 @@ impl Outbox {
     }
 
     /// Adds a lag to a conversation that has none, or closes the connection if there are too many.
-    pub(super) fn add_lag(&self, inner: &mut Inner, lag: Lag) {
+    pub(super) fn add_lag(&self, inner: &mut Queue, lag: Lag) {
         if inner.too_far_behind {
             return;
         }
         let lags = inner.lags.get_or_insert_default();
-        if lags.counted() < self.max_lags as usize {
+        if lags.count_limited() < self.max_lags as usize {
             self.metrics.catching_up.inc();
             lags.add(lag);
         } else {
@@ -172,15 +172,15 @@ impl Outbox {
         inner.wake();
     }
 
-    fn close_slow_locked(&self, inner: &mut Inner) {
+    fn close_slow_locked(&self, inner: &mut Queue) {
         if !std::mem::replace(&mut inner.too_far_behind, true) {
-            self.metrics.dropped(Drop::TooFarBehind);
+            self.metrics.count_dropped(Drop::TooFarBehind);
             self.drop_lags(inner);
             inner.close(CloseCode::TryLater);
         }
     }
 
-    fn drop_lags(&self, inner: &mut Inner) {
+    fn drop_lags(&self, inner: &mut Queue) {
         let lags = inner.lags.take().map_or(0, |lags| lags.spans.len());
         self.metrics.catching_up.dec_by(i64::try_from(lags).unwrap_or_default());
     }
@@ -200,7 +200,7 @@ impl Outbox {
 
     /// The lag to read next.
     pub(crate) fn next_lag(&self) -> Option<Lag> {
-        self.lock().lags.as_ref()?.next()
+        self.lock().lags.as_ref()?.oldest()
     }
 
     /// Queues a page of events that was read for a lag, oldest first, each with its seq. An empty page ends the lag.
@@ -211,7 +211,7 @@ impl Outbox {
         for (seq, frame) in events {
             if lags.advance(conversation, seq) {
                 self.metrics.replayed.inc();
-                inner.push(Queued::one(frame));
+                inner.push(Queued::single(frame));
             }
         }
         if lags.finish_page(conversation, found) {
@@ -222,7 +222,7 @@ impl Outbox {
     }
 }
 
-impl Inner {
+impl Queue {
     /// Moves the connection's own events that a conversation's lag covers from the pending ones to the lag, whose replay skips
     /// them.
     fn move_own_to_lag(&mut self, conversation: ConversationKey) {

@@ -206,7 +206,7 @@ proptest! {
         }
         // The connection reads the rest of the log, in a bounded number of pages.
         let mut pages = 2 * CONVERSATIONS + connection.logs.iter().map(|log| log.own.len()).sum::<usize>();
-        while !connection.write(usize::MAX) || connection.outbox.state().behind {
+        while !connection.write(usize::MAX) || connection.outbox.state().has_lag {
             connection.read_page();
             connection.page_arrives();
             prop_assert!(pages > 0, "the connection never catches up");
@@ -232,7 +232,7 @@ fn event(seq: u64) -> CoalescedEvent {
 }
 
 /// Makes an outbox with a full queue, which allows this many lags.
-fn full(lags: u32) -> (Outbox, Arc<Metrics>) {
+fn full_outbox(lags: u32) -> (Outbox, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::new());
     let outbox = Outbox::new(&limits(lags), metrics.clone());
     outbox.push_reply(Bytes::from_static(&[b'x'; 100]));
@@ -241,7 +241,7 @@ fn full(lags: u32) -> (Outbox, Arc<Metrics>) {
 
 #[test]
 fn a_connection_with_one_lag_too_many_is_closed_and_receives_no_further_event() {
-    let (outbox, metrics) = full(2);
+    let (outbox, metrics) = full_outbox(2);
     for conversation in 0..2 {
         outbox.push_events(ConversationKey(conversation), &[event(1)]);
         outbox.push_events(ConversationKey(conversation), &[event(2)]);
@@ -260,12 +260,12 @@ fn a_connection_with_one_lag_too_many_is_closed_and_receives_no_further_event() 
     outbox.push_replayed(page.conversation, vec![(Seq(1), Bytes::from_static(b"late"))]);
     outbox.push_events(ConversationKey(0), &[event(3)]);
     outbox.push_lag(ConversationKey(1), Seq(2), Seq(3));
-    assert_eq!((outbox.state().bytes, outbox.state().behind), (0, false));
+    assert_eq!((outbox.state().bytes, outbox.state().has_lag), (0, false));
 }
 
 #[test]
 fn lags_from_hello_do_not_count_against_the_limit() {
-    let (outbox, _) = full(1);
+    let (outbox, _) = full_outbox(1);
     for conversation in 0..100 {
         outbox.resume_from(ConversationKey(conversation), Seq(0), Seq(1));
     }
@@ -277,7 +277,7 @@ fn lags_from_hello_do_not_count_against_the_limit() {
 
 #[test]
 fn lags_are_read_in_round_robin() {
-    let (outbox, metrics) = full(3);
+    let (outbox, metrics) = full_outbox(3);
     for conversation in 0..3 {
         outbox.push_lag(ConversationKey(conversation), Seq(0), Seq(4));
     }

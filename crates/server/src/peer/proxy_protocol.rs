@@ -43,7 +43,7 @@ pub(crate) enum HeaderError {
     TooLong,
     /// The header did not arrive in time, or the connection ended before.
     #[error("the header of the PROXY protocol did not come in time")]
-    Late,
+    TimedOut,
 }
 
 /// The source of the connection that a header names.
@@ -62,23 +62,23 @@ pub(crate) type Header = (Source, usize);
 pub(crate) async fn read(stream: &mut TcpStream) -> Result<Source, HeaderError> {
     match tokio::time::timeout(HEADER_TIMEOUT, read_header(stream)).await {
         Ok(read) => read,
-        Err(_) => Err(HeaderError::Late),
+        Err(_) => Err(HeaderError::TimedOut),
     }
 }
 
 async fn read_header(stream: &mut TcpStream) -> Result<Source, HeaderError> {
     let (mut header, mut chunk) = (Vec::new(), [0; PEEK]);
     loop {
-        let peeked = stream.peek(&mut chunk).await.map_err(|_| HeaderError::Late)?;
+        let peeked = stream.peek(&mut chunk).await.map_err(|_| HeaderError::TimedOut)?;
         if peeked == 0 {
-            return Err(HeaderError::Late);
+            return Err(HeaderError::TimedOut);
         }
         let before = header.len();
         header.extend_from_slice(&chunk[..peeked]);
         let found = parse(&header)?;
         // Only the header is read here, because the HTTP server reads the bytes after it.
         let used = found.map_or(peeked, |(_, len)| len - before);
-        stream.read_exact(&mut chunk[..used]).await.map_err(|_| HeaderError::Late)?;
+        stream.read_exact(&mut chunk[..used]).await.map_err(|_| HeaderError::TimedOut)?;
         if let Some((source, _)) = found {
             return Ok(source);
         }
@@ -86,39 +86,39 @@ async fn read_header(stream: &mut TcpStream) -> Result<Source, HeaderError> {
 }
 
 /// Whether the first bytes of a connection, as far as they have arrived, are the beginning of a header.
-pub(crate) async fn begins(stream: &TcpStream) -> bool {
+pub(crate) async fn starts_with_header(stream: &TcpStream) -> bool {
     let mut first = [0; BINARY_SIGNATURE.len()];
     match tokio::time::timeout(HEADER_TIMEOUT, stream.peek(&mut first)).await {
-        Ok(Ok(peeked)) if peeked >= TEXT_SIGNATURE.len() => signature(&first[..peeked]).is_ok(),
+        Ok(Ok(peeked)) if peeked >= TEXT_SIGNATURE.len() => detect_version(&first[..peeked]).is_ok(),
         _ => false,
     }
 }
 
 /// The version whose signature the bytes contain, completely or as far as they have arrived.
-fn signature(bytes: &[u8]) -> Result<Version, HeaderError> {
+fn detect_version(bytes: &[u8]) -> Result<HeaderVersion, HeaderError> {
     let begins = |signature: &[u8]| {
         let common = bytes.len().min(signature.len());
         bytes[..common] == signature[..common]
     };
     if begins(TEXT_SIGNATURE) {
-        Ok(Version::Text)
+        Ok(HeaderVersion::Text)
     } else if begins(BINARY_SIGNATURE) {
-        Ok(Version::Binary)
+        Ok(HeaderVersion::Binary)
     } else {
         Err(HeaderError::Missing)
     }
 }
 
-enum Version {
+enum HeaderVersion {
     Text,
     Binary,
 }
 
 /// Decodes a header at the start of `bytes`; `None` if it is incomplete.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
-    match signature(bytes)? {
-        Version::Text => parse_text(bytes),
-        Version::Binary => parse_binary(bytes),
+    match detect_version(bytes)? {
+        HeaderVersion::Text => parse_text(bytes),
+        HeaderVersion::Binary => parse_binary(bytes),
     }
 }
 

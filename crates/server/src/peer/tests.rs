@@ -92,7 +92,7 @@ fn lines_of_one_name_are_one_list() {
 }
 
 #[test]
-fn the_header_that_the_proxies_do_not_write_counts_for_nothing() {
+fn a_header_that_the_proxies_do_not_write_is_ignored() {
     let lines = [(XFF, "203.0.113.1"), ("forwarded", "for=203.0.113.2")];
     assert_eq!(client("10.0.0.1", ForwardedHeader::XForwardedFor, &lines), "203.0.113.1");
     assert_eq!(client("10.0.0.1", ForwardedHeader::Forwarded, &lines), "203.0.113.2");
@@ -100,7 +100,7 @@ fn the_header_that_the_proxies_do_not_write_counts_for_nothing() {
 }
 
 #[test]
-fn of_a_peer_that_is_not_trusted_no_header_counts() {
+fn headers_of_an_untrusted_peer_are_ignored() {
     let lines = [(XFF, "203.0.113.1"), ("forwarded", "for=203.0.113.2")];
     for peer in ["192.0.2.1", "127.0.0.1", "::2"] {
         assert_eq!(client(peer, ForwardedHeader::XForwardedFor, &lines), peer);
@@ -109,7 +109,7 @@ fn of_a_peer_that_is_not_trusted_no_header_counts() {
     assert_eq!(client("::ffff:10.0.0.1", ForwardedHeader::XForwardedFor, &lines), "203.0.113.1");
 }
 
-fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
+fn binary_header(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
     let mut bytes = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
     bytes.extend([command, family]);
     bytes.extend(u16::try_from(body.len()).expect("short").to_be_bytes());
@@ -117,7 +117,7 @@ fn binary(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn of_ipv4() -> Vec<u8> {
+fn ipv4_addresses() -> Vec<u8> {
     [203, 0, 113, 1, 10, 0, 0, 9, 0x12, 0x67, 0x01, 0xBB].into()
 }
 
@@ -127,19 +127,19 @@ fn a_header_of_the_proxy_protocol_says_where_the_connection_is_from() {
     let mut of_ipv6 =
         address("2001:db8::1").to_string().parse::<std::net::Ipv6Addr>().expect("v6").octets().to_vec();
     of_ipv6.extend([0; 20]);
-    let with_extensions = [of_ipv4(), vec![0xEE; 1_000]].concat();
+    let with_extensions = [ipv4_addresses(), vec![0xEE; 1_000]].concat();
     for (bytes, source) in [
         (b"PROXY TCP4 203.0.113.1 10.0.0.9 4711 443\r\n".to_vec(), client("203.0.113.1")),
         (b"PROXY TCP6 2001:db8::1 ::1 65535 0\r\n".to_vec(), client("2001:db8::1")),
         (b"PROXY UNKNOWN\r\n".to_vec(), Source::Proxy),
         (b"PROXY UNKNOWN ffff::1 whatever\r\n".to_vec(), Source::Proxy),
-        (binary(0x21, 0x11, &of_ipv4()), client("203.0.113.1")),
-        (binary(0x21, 0x11, &with_extensions), client("203.0.113.1")),
-        (binary(0x21, 0x21, &of_ipv6), client("2001:db8::1")),
-        (binary(0x20, 0x00, b""), Source::Proxy),
-        (binary(0x20, 0x11, &of_ipv4()), Source::Proxy),
-        (binary(0x21, 0x00, b"xyz"), Source::Proxy),
-        (binary(0x21, 0x31, &[0; 216]), Source::Proxy),
+        (binary_header(0x21, 0x11, &ipv4_addresses()), client("203.0.113.1")),
+        (binary_header(0x21, 0x11, &with_extensions), client("203.0.113.1")),
+        (binary_header(0x21, 0x21, &of_ipv6), client("2001:db8::1")),
+        (binary_header(0x20, 0x00, b""), Source::Proxy),
+        (binary_header(0x20, 0x11, &ipv4_addresses()), Source::Proxy),
+        (binary_header(0x21, 0x00, b"xyz"), Source::Proxy),
+        (binary_header(0x21, 0x31, &[0; 216]), Source::Proxy),
     ] {
         let text = bytes.escape_ascii().to_string();
         let followed = [&bytes[..], b"GET / HTTP/1.1\r\n"].concat();
@@ -151,7 +151,7 @@ fn a_header_of_the_proxy_protocol_says_where_the_connection_is_from() {
 }
 
 #[test]
-fn what_is_no_header_of_the_proxy_protocol_is_refused() {
+fn invalid_proxy_protocol_headers_are_refused() {
     use HeaderError::{Malformed, Missing, TooLong};
     let long = [b"PROXY UNKNOWN ".to_vec(), vec![b'x'; 100]].concat();
     for (bytes, error) in [
@@ -169,12 +169,12 @@ fn what_is_no_header_of_the_proxy_protocol_is_refused() {
         (b"PROXY UDP4 203.0.113.1 10.0.0.9 4711 443\r\n".to_vec(), Malformed),
         (b"PROXY \xFF\r\n".to_vec(), Malformed),
         (long, TooLong),
-        (binary(0x11, 0x11, &of_ipv4()), Malformed),
-        (binary(0x22, 0x11, &of_ipv4()), Malformed),
-        (binary(0x21, 0x12, &of_ipv4()), Malformed),
-        (binary(0x21, 0x11, &of_ipv4()[..11]), Malformed),
-        (binary(0x21, 0x21, &of_ipv4()), Malformed),
-        (binary(0x21, 0x11, &[0; 2_033]), TooLong),
+        (binary_header(0x11, 0x11, &ipv4_addresses()), Malformed),
+        (binary_header(0x22, 0x11, &ipv4_addresses()), Malformed),
+        (binary_header(0x21, 0x12, &ipv4_addresses()), Malformed),
+        (binary_header(0x21, 0x11, &ipv4_addresses()[..11]), Malformed),
+        (binary_header(0x21, 0x21, &ipv4_addresses()), Malformed),
+        (binary_header(0x21, 0x11, &[0; 2_033]), TooLong),
     ] {
         assert_eq!(parse(&bytes), Err(error), "{}", bytes.escape_ascii());
     }
@@ -183,7 +183,7 @@ fn what_is_no_header_of_the_proxy_protocol_is_refused() {
 proptest! {
     /// A client may write anything into the header. The server uses the address that the proxy appends after it.
     #[test]
-    fn what_a_client_writes_changes_nothing(forged in "[ -~]{0,60}", with_port in any::<bool>()) {
+    fn values_that_a_client_forges_are_ignored(forged in "[ -~]{0,60}", with_port in any::<bool>()) {
         let real = if with_port { "[2001:db8::7]:9" } else { "203.0.113.7" };
         let expected = if with_port { "2001:db8::7" } else { "203.0.113.7" };
         let plain = format!("{forged}, {real}");

@@ -18,7 +18,7 @@ use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 
 /// An event that has arrived at this node and is not applied yet.
 #[derive(Debug)]
-pub(super) struct Arrival {
+pub(super) struct ArrivedEvent {
     pub(super) name: ConversationId,
     pub(super) seq: Seq,
     pub(super) frame: Bytes,
@@ -30,7 +30,7 @@ pub(super) struct Arrival {
     pub(super) stored: Instant,
 }
 
-impl Arrival {
+impl ArrivedEvent {
     /// Makes an arrival of an event from the store; `None` if the stored event could not be decoded.
     pub(super) fn from_store(committed: CommittedEvent) -> Option<Self> {
         let frame = frame::text(&committed.event?.to_json());
@@ -41,11 +41,11 @@ impl Arrival {
 
 impl LocalNode {
     /// Applies the next event of a conversation: makes its membership changes, and delivers it to the sessions.
-    pub(super) fn apply_event(&mut self, conversation: ConversationKey, arrival: Arrival) {
-        let Arrival { name, seq, frame, own, effects, stored } = arrival;
-        self.recent.note(conversation, seq);
+    pub(super) fn apply_event(&mut self, conversation: ConversationKey, arrival: ArrivedEvent) {
+        let ArrivedEvent { name, seq, frame, own, effects, stored } = arrival;
+        self.recent.record(conversation, seq);
         if !effects.is_empty() {
-            self.release();
+            self.flush_coalesced();
         }
         // A user who joins receives the event of the join, and a user who leaves receives the event of the leave.
         for effect in &effects {
@@ -53,26 +53,26 @@ impl LocalNode {
                 self.join(&effect.user, conversation, &name, seen, seq);
             }
         }
-        self.note_changes(conversation, seq, &effects);
+        self.record_changes(conversation, seq, &effects);
         self.registry.set_applied(conversation, seq);
         self.coalesce(conversation, CoalescedEvent { seq, frame, own, stored });
         if !effects.is_empty() {
-            self.release();
+            self.flush_coalesced();
         }
         for effect in effects.iter().filter(|effect| effect.join_or_leave == JoinOrLeave::Leave) {
             if let Some(user) = self.registry.find(&effect.user) {
-                self.registry.part(user, conversation, seq);
+                self.registry.remove_member(user, conversation, seq);
             }
         }
     }
 
     /// Records membership changes for attaching sessions, whose snapshots may not contain them.
-    pub(super) fn note_changes(&mut self, conversation: ConversationKey, seq: Seq, effects: &[Effect]) {
+    pub(super) fn record_changes(&mut self, conversation: ConversationKey, seq: Seq, effects: &[Effect]) {
         for effect in effects {
             let user = self.registry.find(&effect.user).and_then(|user| self.registry.user_mut(user));
-            if let Some(user) = user.filter(|user| user.entering > 0) {
+            if let Some(user) = user.filter(|user| user.attaching_sessions > 0) {
                 let join_or_leave = effect.join_or_leave;
-                user.changes.push(MembershipChange { conversation, seq, join_or_leave });
+                user.changes_while_attaching.push(MembershipChange { conversation, seq, join_or_leave });
             }
         }
     }
@@ -90,12 +90,12 @@ impl LocalNode {
         let Some(slot) = self.registry.find(user) else { return };
         let before = Seq(seq.0 - 1);
         self.registry.join(slot, conversation, before);
-        self.give_missed(slot, conversation, name, seen, before);
+        self.queue_missed(slot, conversation, name, seen, before);
     }
 
     /// Queues the events after `seen` up to `before` for the sessions of a user who joins. For a session that has not received
     /// everything up to `seen`, it queues the earlier events, too.
-    pub(super) fn give_missed(
+    pub(super) fn queue_missed(
         &mut self,
         user: UserSlot,
         conversation: ConversationKey,
@@ -105,7 +105,7 @@ impl LocalNode {
     ) {
         let sessions = self.registry.user(user).map_or_else(Vec::new, |local| local.sessions.to_vec());
         for session in sessions {
-            let Some(session) = self.registry.session_mut(session).filter(|session| session.live) else {
+            let Some(session) = self.registry.session_mut(session).filter(|session| session.is_live) else {
                 continue;
             };
             let seen = session.take_received(conversation).map_or(seen, |told| told.min(seen));

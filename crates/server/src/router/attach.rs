@@ -6,9 +6,9 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{Seq, UserId};
 use tokio::sync::oneshot;
 
-use super::parked::{Leaves, Parked, Then};
+use super::parked::{Leaves, NextStep, ParkedPage};
 use super::registry::{MembershipChange, UserSlot};
-use super::{LocalNode, Router, Subscribe, send_bye};
+use super::{LocalNode, Router, Subscription, send_bye};
 use crate::metrics::Drop;
 use crate::outbox::Outbox;
 use crate::router::registry::SessionSlot;
@@ -26,9 +26,9 @@ pub(super) struct Load {
 
 /// The last event (head) of each conversation, page by page as they were read, sorted by conversation.
 #[derive(Debug, Default)]
-pub(crate) struct Heads(Vec<Arc<[Joined]>>);
+pub(crate) struct PageHeads(Vec<Arc<[Joined]>>);
 
-impl Heads {
+impl PageHeads {
     /// Adds the heads on the next page of memberships.
     pub(crate) fn add(&mut self, page: Arc<[Joined]>) {
         if !page.is_empty() {
@@ -50,30 +50,30 @@ impl Heads {
 /// The entries are in two generations, so that the map stays small even if some session is always attaching: the older generation
 /// is dropped once every session that may need it is live.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(super) struct RecentHeads {
     generation: u64,
     current: FxHashMap<ConversationKey, Seq>,
     previous: FxHashMap<ConversationKey, Seq>,
-    entering_current: u32,
-    entering_previous: u32,
+    attaching_current: u32,
+    attaching_previous: u32,
     sessions: FxHashMap<SessionSlot, u64>,
 }
 
-impl Recent {
-    fn begin(&mut self, session: SessionSlot) {
-        self.entering_current += 1;
+impl RecentHeads {
+    fn begin_attach(&mut self, session: SessionSlot) {
+        self.attaching_current += 1;
         self.sessions.insert(session, self.generation);
     }
 
-    fn end(&mut self, session: SessionSlot) {
+    fn end_attach(&mut self, session: SessionSlot) {
         match self.sessions.remove(&session) {
             None => return,
-            Some(generation) if generation == self.generation => self.entering_current -= 1,
-            Some(_) => self.entering_previous -= 1,
+            Some(generation) if generation == self.generation => self.attaching_current -= 1,
+            Some(_) => self.attaching_previous -= 1,
         }
-        if self.entering_previous == 0 {
+        if self.attaching_previous == 0 {
             self.previous = std::mem::take(&mut self.current);
-            self.entering_previous = std::mem::take(&mut self.entering_current);
+            self.attaching_previous = std::mem::take(&mut self.attaching_current);
             self.generation += 1;
         }
         if self.sessions.is_empty() {
@@ -89,14 +89,14 @@ impl Recent {
     }
 
     /// Records that the event `seq` was published, if a session is attaching.
-    pub(super) fn note(&mut self, conversation: ConversationKey, seq: Seq) {
+    pub(super) fn record(&mut self, conversation: ConversationKey, seq: Seq) {
         if !self.sessions.is_empty() {
             self.current.insert(conversation, seq);
         }
     }
 
     /// The oldest generation that an attaching session may still need.
-    pub(super) fn oldest(&self) -> u64 {
+    pub(super) fn oldest_generation(&self) -> u64 {
         if self.sessions.is_empty() { self.generation + 1 } else { self.generation.saturating_sub(1) }
     }
 
@@ -122,7 +122,7 @@ impl Router {
         outbox: Arc<Outbox>,
         reply: oneshot::Sender<Result<SessionSlot, Refusal>>,
     ) {
-        if self.writer_gone {
+        if self.is_writer_gone {
             // If the session has ended, the answer is dropped.
             let _ = reply.send(Err(Refusal::unavailable()));
             return;
@@ -132,18 +132,18 @@ impl Router {
         let user = node.registry.user_or_new(name);
         let Some(local) = node.registry.user_mut(user) else { return };
         if most > 0 && local.sessions.len() >= most {
-            node.metrics.dropped(Drop::ConnectionLimit);
+            node.metrics.count_dropped(Drop::ConnectionLimit);
             // If the session has ended, the answer is dropped.
             let _ = reply.send(Err(Refusal::rate_limited(TOO_MANY_RETRY_MS)));
             return;
         }
-        local.entering += 1;
-        node.presence.returned(user);
+        local.attaching_sessions += 1;
+        node.presence.cancel_grace_period(user);
         if self.stopping {
             send_bye(&outbox, self.spread);
         }
         let session = node.registry.add_session(user, outbox);
-        node.recent.begin(session);
+        node.recent.begin_attach(session);
         node.metrics.connections.inc();
         if reply.send(Ok(session)).is_err() {
             self.leave(session);
@@ -153,25 +153,30 @@ impl Router {
     pub(super) fn leave(&mut self, session: SessionSlot) {
         self.node.leave(session);
         if let Some(cluster) = &mut self.cluster {
-            cluster.forget_session(session);
+            cluster.remove_session(session);
         }
     }
 
     pub(super) fn load(&mut self, load: Load) {
         let Load { session, page, reply } = load;
         let mark = page.mark;
-        self.take_page(Parked { session, mark, page, then: Then::Answer(reply) });
+        self.accept_page(ParkedPage { session, mark, page, next_step: NextStep::ReplyWithLeaves(reply) });
     }
 
-    pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
+    pub(super) fn subscribe(&mut self, subscribe: Subscription) {
         let (session, mark, page) = (subscribe.session, subscribe.mark, subscribe.page.clone());
-        self.take_page(Parked { session, mark, page, then: Then::Live(Box::new(subscribe)) });
+        self.accept_page(ParkedPage {
+            session,
+            mark,
+            page,
+            next_step: NextStep::MakeLive(Box::new(subscribe)),
+        });
     }
 
-    fn take_page(&mut self, parked: Parked) {
+    fn accept_page(&mut self, parked: ParkedPage) {
         match &mut self.cluster {
-            None => self.node.admit(parked),
-            Some(cluster) => cluster.take_page(&mut self.node, parked),
+            None => self.node.apply_or_park(parked),
+            Some(cluster) => cluster.accept_page(&mut self.node, parked),
         }
     }
 }
@@ -181,37 +186,37 @@ impl LocalNode {
         let Some(gone) = self.registry.remove_session(session) else { return };
         self.metrics.connections.dec();
         self.presence.unwatch(session, &gone.watching);
-        if !gone.live {
+        if !gone.is_live {
             self.end_attach(session, gone.user);
         }
         self.parked.remove(session);
         let Some(local) = self.registry.user(gone.user) else { return };
         if local.sessions.is_empty() {
-            self.presence.leaving(gone.user, self.clock.now());
+            self.presence.start_grace_period(gone.user, self.clock.now());
         }
     }
 
     /// Records that a session is no longer attaching.
     fn end_attach(&mut self, session: SessionSlot, user: UserSlot) {
-        self.recent.end(session);
+        self.recent.end_attach(session);
         self.registry.set_generation(self.recent.generation);
         if let Some(local) = self.registry.user_mut(user) {
-            local.entering -= 1;
-            if local.entering == 0 {
-                local.changes = Vec::new();
-                local.answered_entries = FxHashMap::default();
+            local.attaching_sessions -= 1;
+            if local.attaching_sessions == 0 {
+                local.changes_while_attaching = Vec::new();
+                local.last_answers = FxHashMap::default();
             }
         }
     }
 
     /// Adds the user of a session to the members of the conversations on a page, except where a later membership change was
     /// applied.
-    pub(super) fn join_page(&mut self, parked: &Parked) {
+    pub(super) fn join_page(&mut self, parked: &ParkedPage) {
         // Coalesced events that still wait were published before the page was applied, so the heads on the page include them.
-        self.release();
+        self.flush_coalesced();
         let Some(user) = self.registry.session(parked.session).map(|session| session.user) else { return };
-        let Some(local) = self.registry.user(user).filter(|local| !local.loaded) else { return };
-        let changed = local.changed();
+        let Some(local) = self.registry.user(user).filter(|local| !local.is_loaded) else { return };
+        let changed = local.last_changes();
         for Joined { conversation, head } in parked.page.joined.iter() {
             // This node has applied a membership change that is later than the page.
             if changed.get(conversation).is_some_and(|seq| seq > head) {
@@ -224,14 +229,14 @@ impl LocalNode {
 
     /// Answers a session whose page has been applied, or makes the session live after its last page. For a session that is now
     /// live, returns the conversations that its user has left, each with the last event that the session receives.
-    pub(super) fn page_applied(&mut self, parked: Parked, leaves: Leaves) -> Leaves {
-        match parked.then {
-            Then::Answer(reply) => {
+    pub(super) fn finish_page(&mut self, parked: ParkedPage, leaves: Leaves) -> Leaves {
+        match parked.next_step {
+            NextStep::ReplyWithLeaves(reply) => {
                 // If the session has ended, the answer is dropped.
                 let _ = reply.send(leaves);
                 Leaves::new()
             }
-            Then::Live(mut subscribe) => {
+            NextStep::MakeLive(mut subscribe) => {
                 subscribe.leaves.extend(leaves);
                 self.make_live(&subscribe)
             }
@@ -239,20 +244,22 @@ impl LocalNode {
     }
 
     /// Makes a session live. The session reads the events between its cursors and the present from the store, as lags.
-    fn make_live(&mut self, subscribe: &Subscribe) -> Leaves {
+    fn make_live(&mut self, subscribe: &Subscription) -> Leaves {
         // Coalesced events that still wait were published before this session is live, so it reads them from the store.
-        self.release();
+        self.flush_coalesced();
         let session = subscribe.session;
         let Some(local) = self.registry.session_mut(session) else { return Leaves::new() };
-        local.live = true;
+        local.is_live = true;
         local.not_before = subscribe.not_before;
         let (user, outbox) = (local.user, local.outbox.clone());
         let Some(local) = self.registry.user_mut(user) else { return Leaves::new() };
-        let changes = local.changes.clone();
-        local.loaded = true;
-        let starts = Starts::new(subscribe, &changes);
-        for conversation in self.published_since(user, &starts) {
-            if let (Some(start), Some(head)) = (starts.of(conversation), self.registry.head(conversation)) {
+        let changes = local.changes_while_attaching.clone();
+        local.is_loaded = true;
+        let starts = StartPositions::new(subscribe, &changes);
+        for conversation in self.conversations_published_since(user, &starts) {
+            if let (Some(start), Some(head)) =
+                (starts.start_of(conversation), self.registry.head(conversation))
+            {
                 outbox.resume_from(conversation, start, head);
             }
         }
@@ -261,14 +268,14 @@ impl LocalNode {
         // leave.
         for change in changes.iter().filter(|c| c.join_or_leave == JoinOrLeave::Leave) {
             if subscribe.heads.get(change.conversation).is_none_or(|head| head < change.seq)
-                && let Some(start) = starts.of(change.conversation)
+                && let Some(start) = starts.start_of(change.conversation)
             {
                 outbox.resume_from(change.conversation, start, change.seq);
                 left.push((change.conversation, change.seq));
             }
         }
         for (conversation, leave) in &subscribe.leaves {
-            if let Some(start) = starts.of(*conversation) {
+            if let Some(start) = starts.start_of(*conversation) {
                 outbox.resume_from(*conversation, start, *leave);
                 left.push((*conversation, *leave));
             }
@@ -277,13 +284,17 @@ impl LocalNode {
             outbox.resume_from(*conversation, *start, *until);
         }
         self.end_attach(session, user);
-        self.presence.arrived(&self.registry, user);
+        self.presence.session_became_live(&self.registry, user);
         left
     }
 
     /// The conversations of a user in which events can have been published after the event at which a session starts. If that event
     /// is the head on a page, only conversations with an event since the session began to attach are among them.
-    fn published_since(&self, user: UserSlot, starts: &Starts<'_>) -> Vec<ConversationKey> {
+    fn conversations_published_since(
+        &self,
+        user: UserSlot,
+        starts: &StartPositions<'_>,
+    ) -> Vec<ConversationKey> {
         let conversations = self.registry.user(user).map_or(&[][..], |local| &local.conversations);
         if conversations.len() <= self.recent.len() {
             return conversations.to_vec();
@@ -297,50 +308,51 @@ impl LocalNode {
 }
 
 /// For each conversation, the event after which a session starts to receive.
-struct Starts<'a> {
-    heads: &'a Heads,
+struct StartPositions<'a> {
+    heads: &'a PageHeads,
     gone: &'a [(ConversationKey, Seq)],
     /// The starts that come from the client's cursors and from the summaries sent to it.
     named: FxHashMap<ConversationKey, Seq>,
     /// For conversations that the user joined while the session was attaching: the last event that the user had seen before.
-    seen: FxHashMap<ConversationKey, Seq>,
+    seen_before_join: FxHashMap<ConversationKey, Seq>,
 }
 
-impl<'a> Starts<'a> {
-    fn new(subscribe: &'a Subscribe, changes: &[MembershipChange]) -> Self {
+impl<'a> StartPositions<'a> {
+    fn new(subscribe: &'a Subscription, changes: &[MembershipChange]) -> Self {
         let mut named: FxHashMap<_, _> = subscribe.listed.iter().copied().collect();
         for (conversation, told) in &subscribe.gone {
             named.entry(*conversation).and_modify(|start| *start = (*start).min(*told));
         }
         named.extend(subscribe.cursors.iter().copied());
         named.extend(subscribe.former.iter().map(|(conversation, start, _)| (*conversation, *start)));
-        let mut seen = FxHashMap::default();
+        let mut seen_before_join = FxHashMap::default();
         for change in changes {
             // This node may have read the log again from an earlier event, so a join before a leave that the session knows is
             // outdated.
             if let Some(before) = change.seen()
                 && known_leave(&subscribe.gone, change.conversation).is_none_or(|leave| leave < change.seq)
             {
-                seen.entry(change.conversation).or_insert(before);
+                seen_before_join.entry(change.conversation).or_insert(before);
             }
         }
-        Self { heads: &subscribe.heads, gone: &subscribe.gone, named, seen }
+        Self { heads: &subscribe.heads, gone: &subscribe.gone, named, seen_before_join }
     }
 
-    fn of(&self, conversation: ConversationKey) -> Option<Seq> {
+    fn start_of(&self, conversation: ConversationKey) -> Option<Seq> {
         if let Some(start) = self.named.get(&conversation) {
             return Some(*start);
         }
         // The user may have joined again between the check of the cursors and the page.
         let told = known_leave(self.gone, conversation).unwrap_or(Seq::MAX);
-        let known = self.heads.get(conversation).or_else(|| self.seen.get(&conversation).copied());
+        let known =
+            self.heads.get(conversation).or_else(|| self.seen_before_join.get(&conversation).copied());
         known.map(|start| start.min(told))
     }
 
     /// The conversations whose start does not come from a page.
     fn named(&self) -> impl Iterator<Item = ConversationKey> {
         let gone = self.gone.iter().map(|(conversation, _)| conversation);
-        self.named.keys().chain(self.seen.keys()).chain(gone).copied()
+        self.named.keys().chain(self.seen_before_join.keys()).chain(gone).copied()
     }
 }
 

@@ -23,7 +23,7 @@
 //! | `log` | an event is missing for 20 ms, or a notice announced one with membership changes | is applied (`order.rs`) |
 //! | `heads` | a subscription was confirmed, or a write's outcome or a membership is in doubt | shows missing events |
 //! | `places`: pages of all memberships | a sweep, or lost notices | shows missing events and unknown joins (`verify.rs`) |
-//! | `memberships_in` | a notice or a page names a membership that this node does not know | the same |
+//! | `current_memberships` | a notice or a page names a membership that this node does not know | the same |
 //! | `log`, one event | the store has a join that this node has not applied | the user becomes a member, if still one |
 //! | `log`, to the end | a page has a membership that has ended since | its leave is the last event that the session receives |
 //! | `revocations` | a sweep, or a notice | closes the connections that are older than the revocation |
@@ -40,11 +40,11 @@
 //! **subscription** becomes active some time after the router requests it.
 //!
 //! # Invariants
-//! 1. The events of a conversation are applied in the order of their numbers, without a gap, each once (`Cluster::arrive`).
+//! 1. The events of a conversation are applied in the order of their numbers, without a gap, each once (`Cluster::accept_event`).
 //! 2. Only an applied event changes memberships, with two exceptions, in which an answer of the store adds a member: the page of an
-//!    attaching session (`Cluster::enter_page`), and a join that this node has missed (`Cluster::add_member`). Both must know that
+//!    attaching session (`Cluster::join_page`), and a join that this node has missed (`Cluster::add_member`). Both must know that
 //!    the user is a member at the last applied event: either this node has applied nothing later than the answer, or it has applied
-//!    every event since the query ([`Registry::covers`](super::registry::Registry::covers)).
+//!    every event since the query ([`Registry::is_membership_current`](super::registry::Registry::is_membership_current)).
 //! 3. An answer never ends a membership. If a membership is missing in the store, the log has a leave that is not applied yet.
 //! 4. If a user has left any conversation since a query about them (`departures`), the answer is dropped and the query is repeated,
 //!    because the answer may contain the membership that has ended.
@@ -83,7 +83,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use self::entry::Entry;
-use self::order::Order;
+use self::order::EventOrder;
 use self::store_reply::StoreReply;
 use self::verify::Comparisons;
 use super::LocalNode;
@@ -129,15 +129,15 @@ pub(super) struct Cluster {
     replies: FuturesUnordered<PendingReply>,
     /// Replies that may contain events which this node has stored and not published yet, by the number of the batch to wait for.
     unpublished: BTreeMap<u64, Vec<StoreReply>>,
-    order: Order,
+    order: EventOrder,
     /// The pages of the parked sessions, with what each waits for.
     entries: FxHashMap<SessionSlot, Entry>,
     /// The users and memberships that are still to be compared with the store.
     comparisons: Comparisons,
     /// Conversations whose heads are to be queried, because this node may have missed events.
-    unchecked: BTreeSet<ConversationKey>,
+    heads_to_query: BTreeSet<ConversationKey>,
     /// Whether a query of heads is pending.
-    checking: bool,
+    querying_heads: bool,
     /// Whether a query about the conversations of users whose presence has changed is pending.
     querying_presence: bool,
     sweeps: Interval,
@@ -148,7 +148,7 @@ pub(super) struct Cluster {
 type PendingReply = Pin<Box<dyn Future<Output = StoreReply> + Send>>;
 
 /// Work that [`Cluster::next`] has found, for [`Cluster::handle`].
-pub(super) struct Next(Work);
+pub(super) struct ClusterWork(Work);
 
 enum Work {
     Received,
@@ -170,14 +170,14 @@ impl Cluster {
             bus_closed: false,
             replies: FuturesUnordered::new(),
             unpublished: BTreeMap::new(),
-            order: Order::default(),
+            order: EventOrder::default(),
             entries: FxHashMap::default(),
             comparisons: Comparisons::default(),
-            unchecked: BTreeSet::new(),
-            checking: false,
+            heads_to_query: BTreeSet::new(),
+            querying_heads: false,
             querying_presence: false,
-            sweeps: every(sweep),
-            heartbeats: every(lease / HEARTBEATS_PER_LEASE),
+            sweeps: interval_of(sweep),
+            heartbeats: interval_of(lease / HEARTBEATS_PER_LEASE),
             lease,
         }
     }
@@ -201,29 +201,29 @@ impl Cluster {
     }
 
     /// Whether no query is pending and no reply waits.
-    fn awaits_nothing(&self) -> bool {
+    fn has_no_query(&self) -> bool {
         self.replies.is_empty() && self.unpublished.is_empty()
     }
 
     /// Waits for the next work for [`Self::handle`].
-    pub(super) async fn next(&mut self) -> Next {
+    pub(super) async fn next(&mut self) -> ClusterWork {
         loop {
             tokio::select! {
                 biased;
-                Some(reply) = self.replies.next() => return Next(Work::StoreReply(reply)),
-                conversation = self.order.due() => return Next(Work::Due(conversation)),
-                _ = self.heartbeats.tick() => return Next(Work::Heartbeat),
-                _ = self.sweeps.tick() => return Next(Work::Sweep),
+                Some(reply) = self.replies.next() => return ClusterWork(Work::StoreReply(reply)),
+                conversation = self.order.due() => return ClusterWork(Work::Due(conversation)),
+                _ = self.heartbeats.tick() => return ClusterWork(Work::Heartbeat),
+                _ = self.sweeps.tick() => return ClusterWork(Work::Sweep),
                 // Notices come last: they may arrive without a pause, and the work above repairs what lost notices have caused.
                 count = self.events.recv_many(&mut self.notices, MAX_NOTICES_PER_TURN), if !self.bus_closed => match count {
                     0 => self.bus_closed = true,
-                    _ => return Next(Work::Received),
+                    _ => return ClusterWork(Work::Received),
                 },
             }
         }
     }
 
-    pub(super) fn handle(&mut self, node: &mut LocalNode, Next(work): Next) {
+    pub(super) fn handle(&mut self, node: &mut LocalNode, ClusterWork(work): ClusterWork) {
         match work {
             Work::Received => {
                 let mut notices = std::mem::take(&mut self.notices);
@@ -251,10 +251,12 @@ impl Cluster {
             StoreReply::Log { conversation, result: Err(_) } => self.read_missing(node, conversation),
             StoreReply::Heads { asked, result } => self.apply_heads(node, &asked, result),
             StoreReply::Revocations { asked, result } => self.apply_revocations(node, asked, result),
-            StoreReply::Places { asked, result } => self.apply_places(node, asked, result),
-            StoreReply::Newcomers { asked, result } => self.apply_newcomers(node, asked, result),
+            StoreReply::Memberships { asked, result } => self.apply_memberships(node, asked, result),
+            StoreReply::MissingMemberships { asked, result } => {
+                self.apply_missing_memberships(node, asked, result)
+            }
             StoreReply::Presence { asked, result } => self.apply_presence(node, asked, result),
-            StoreReply::Entry { newcomer, result } => self.apply_entry(node, newcomer, result),
+            StoreReply::Entry { newcomer, result } => self.apply_join_events(node, newcomer, result),
             StoreReply::Leave { pending, result } => self.apply_leave(node, &pending, result),
         }
     }
@@ -269,8 +271,8 @@ impl Cluster {
                     self.bus.subscribe(Address::Conversation(conversation));
                 }
                 Interest::UnsubscribeConversation(conversation) => {
-                    self.order.forget(conversation);
-                    self.unchecked.remove(&conversation);
+                    self.order.remove(conversation);
+                    self.heads_to_query.remove(&conversation);
                     self.bus.unsubscribe(Address::Conversation(conversation));
                 }
                 Interest::SubscribeUser(user) => self.bus.subscribe(Address::User(user)),
@@ -291,7 +293,7 @@ impl Cluster {
     }
 }
 
-fn every(period: Duration) -> Interval {
+fn interval_of(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval

@@ -56,8 +56,8 @@ impl LocalNode {
     pub(super) fn coalesce(&mut self, conversation: ConversationKey, event: CoalescedEvent) {
         if let Some(events) = self.coalescer.events.get_mut(&conversation) {
             events.push(event);
-        } else if self.registry.online(conversation) < self.coalescer.from_users {
-            self.deliver(conversation, &[event]);
+        } else if self.registry.count_connected_members(conversation) < self.coalescer.from_users {
+            self.queue_for_sessions(conversation, &[event]);
         } else {
             self.coalescer.since.get_or_insert(event.stored);
             self.coalescer.events.insert(conversation, vec![event]);
@@ -66,22 +66,22 @@ impl LocalNode {
 
     /// Handles the end of a batch: queues the waiting events for their sessions, unless `more` batches are ready and the events are
     /// not due yet.
-    pub(super) fn gathered(&mut self, more: bool) {
+    pub(super) fn flush_if_due(&mut self, more: bool) {
         if !more || self.coalescer.is_due() {
-            self.release();
+            self.flush_coalesced();
         }
     }
 
     /// Queues the waiting events for their sessions.
-    pub(super) fn release(&mut self) {
+    pub(super) fn flush_coalesced(&mut self) {
         self.coalescer.since = None;
         for (conversation, events) in std::mem::take(&mut self.coalescer.events) {
-            self.deliver(conversation, &events);
+            self.queue_for_sessions(conversation, &events);
         }
     }
 
     /// Queues events of one conversation, oldest first, for its sessions.
-    fn deliver(&mut self, conversation: ConversationKey, events: &[CoalescedEvent]) {
+    fn queue_for_sessions(&mut self, conversation: ConversationKey, events: &[CoalescedEvent]) {
         let Some(head) = self.registry.head(conversation) else { return };
         let new = events.iter().position(|event| event.seq > head).unwrap_or(events.len());
         let (Some(events), Some(last)) = (events.get(new..), events.last()) else { return };

@@ -11,7 +11,7 @@ use switchboard_protocol::Seq;
 use tokio::sync::oneshot;
 
 use super::registry::{SessionSlot, UserSlot};
-use super::{LocalNode, Subscribe};
+use super::{LocalNode, Subscription};
 use switchboard_store::Memberships;
 use switchboard_store::record::ConversationKey;
 
@@ -20,25 +20,25 @@ pub(crate) type Leaves = Vec<(ConversationKey, Seq)>;
 
 /// A page of memberships, and the next step of its session. It waits until every event that the page can contain has been
 /// published.
-pub(super) struct Parked {
+pub(super) struct ParkedPage {
     pub(super) session: SessionSlot,
     /// The number of a batch. The page contains nothing of later batches.
     pub(super) mark: u64,
     pub(super) page: Memberships,
-    pub(super) then: Then,
+    pub(super) next_step: NextStep,
 }
 
 /// The next step of a session once its page has been applied.
-pub(super) enum Then {
+pub(super) enum NextStep {
     /// The session receives which conversations its user has left.
-    Answer(oneshot::Sender<Leaves>),
+    ReplyWithLeaves(oneshot::Sender<Leaves>),
     /// The session becomes live.
-    Live(Box<Subscribe>),
+    MakeLive(Box<Subscription>),
 }
 
 /// What an attaching session waits for, before its page of memberships can be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Obstacle {
+pub(super) enum WaitsFor {
     /// The batch of this node with this number must be published.
     Batch(u64),
     /// In a cluster: this node must apply the event with this number, or any further event of the conversation if the number is
@@ -51,20 +51,20 @@ pub(super) enum Obstacle {
 /// The waiting sessions, indexed by the obstacle that each waits for.
 #[derive(Default)]
 pub(super) struct ParkedSessions {
-    sessions: FxHashMap<SessionSlot, (Parked, Obstacle)>,
-    by_obstacle: BTreeSet<(Obstacle, SessionSlot)>,
+    sessions: FxHashMap<SessionSlot, (ParkedPage, WaitsFor)>,
+    by_obstacle: BTreeSet<(WaitsFor, SessionSlot)>,
     /// The sessions whose obstacle has changed.
     due: BTreeSet<SessionSlot>,
 }
 
 impl ParkedSessions {
-    pub(super) fn insert(&mut self, parked: Parked, obstacle: Obstacle) {
+    pub(super) fn insert(&mut self, parked: ParkedPage, obstacle: WaitsFor) {
         let session = parked.session;
         self.by_obstacle.insert((obstacle, session));
         self.sessions.insert(session, (parked, obstacle));
     }
 
-    pub(super) fn remove(&mut self, session: SessionSlot) -> Option<Parked> {
+    pub(super) fn remove(&mut self, session: SessionSlot) -> Option<ParkedPage> {
         let (parked, obstacle) = self.sessions.remove(&session)?;
         self.by_obstacle.remove(&(obstacle, session));
         self.due.remove(&session);
@@ -72,7 +72,7 @@ impl ParkedSessions {
     }
 
     /// Marks the sessions that wait for one of these obstacles to be checked again.
-    fn wake(&mut self, obstacles: RangeInclusive<Obstacle>) {
+    fn wake(&mut self, obstacles: RangeInclusive<WaitsFor>) {
         if self.sessions.is_empty() {
             return;
         }
@@ -82,55 +82,55 @@ impl ParkedSessions {
     }
 
     /// Wakes the sessions that wait for a batch up to this one.
-    pub(super) fn published(&mut self, number: u64) {
-        self.wake(Obstacle::Batch(0)..=Obstacle::Batch(number));
+    pub(super) fn wake_for_batch(&mut self, number: u64) {
+        self.wake(WaitsFor::Batch(0)..=WaitsFor::Batch(number));
     }
 
     /// Wakes the sessions that wait for an event of a conversation up to this one.
-    pub(super) fn applied(&mut self, conversation: ConversationKey, seq: Seq) {
-        self.wake(Obstacle::Event(conversation, Seq(0))..=Obstacle::Event(conversation, seq));
+    pub(super) fn wake_for_event(&mut self, conversation: ConversationKey, seq: Seq) {
+        self.wake(WaitsFor::Event(conversation, Seq(0))..=WaitsFor::Event(conversation, seq));
     }
 
     /// Wakes the sessions that wait for a change of a user.
-    pub(super) fn changed(&mut self, user: UserSlot) {
-        self.wake(Obstacle::User(user)..=Obstacle::User(user));
+    pub(super) fn wake_for_user(&mut self, user: UserSlot) {
+        self.wake(WaitsFor::User(user)..=WaitsFor::User(user));
     }
 
     /// Wakes a session because its own store query is answered.
-    pub(super) fn answered(&mut self, session: SessionSlot) {
+    pub(super) fn wake_session(&mut self, session: SessionSlot) {
         if self.sessions.contains_key(&session) {
             self.due.insert(session);
         }
     }
 
-    pub(super) fn take_due(&mut self) -> Vec<Parked> {
+    pub(super) fn take_due(&mut self) -> Vec<ParkedPage> {
         let due = std::mem::take(&mut self.due);
         due.into_iter().filter_map(|session| self.remove(session)).collect()
     }
 }
 
-impl Parked {
+impl ParkedPage {
     /// If a batch that the page may contain is not published yet, that batch as the obstacle. It comes before all other
     /// obstacles, on a single node and in a cluster.
-    pub(super) fn unpublished(&self, published: u64) -> Option<Obstacle> {
-        (self.mark > published).then_some(Obstacle::Batch(self.mark))
+    pub(super) fn unpublished_batch(&self, published: u64) -> Option<WaitsFor> {
+        (self.mark > published).then_some(WaitsFor::Batch(self.mark))
     }
 }
 
 impl LocalNode {
     /// Applies a page on a single node, or parks it until every batch that it can contain has been published.
-    pub(super) fn admit(&mut self, parked: Parked) {
-        if let Some(obstacle) = parked.unpublished(self.published) {
+    pub(super) fn apply_or_park(&mut self, parked: ParkedPage) {
+        if let Some(obstacle) = parked.unpublished_batch(self.published) {
             self.parked.insert(parked, obstacle);
         } else {
             self.join_page(&parked);
-            self.page_applied(parked, Leaves::new());
+            self.finish_page(parked, Leaves::new());
         }
     }
 
     /// Admits the sessions that have no obstacle any more, on a single node.
-    pub(super) fn unpark(&mut self) {
-        self.parked.take_due().into_iter().for_each(|parked| self.admit(parked));
+    pub(super) fn retry_parked(&mut self) {
+        self.parked.take_due().into_iter().for_each(|parked| self.apply_or_park(parked));
     }
 }
 
@@ -152,11 +152,11 @@ mod tests {
         parked.take_due().into_iter().map(|parked| parked.session).collect()
     }
 
-    fn parked(session: SessionSlot) -> Parked {
+    fn parked(session: SessionSlot) -> ParkedPage {
         let (after, joined, latest) = (ConversationKey::MIN, Arc::default(), vec![]);
         let page = Memberships { mark: 1, after, next: None, joined, latest };
         let (reply, _) = oneshot::channel();
-        Parked { session, mark: 1, page, then: Then::Answer(reply) }
+        ParkedPage { session, mark: 1, page, next_step: NextStep::ReplyWithLeaves(reply) }
     }
 
     #[test]
@@ -165,13 +165,13 @@ mod tests {
         let user = registry.user_or_new(&UserId::parse("alice").expect("an id"));
         let mut sessions = ParkedSessions::default();
         let obstacles = [
-            Obstacle::Batch(3),
-            Obstacle::Batch(4),
-            Obstacle::Event(ROOM, Seq(0)),
-            Obstacle::Event(ROOM, Seq(5)),
-            Obstacle::Event(ROOM, Seq(6)),
-            Obstacle::Event(OTHER, Seq(1)),
-            Obstacle::User(user),
+            WaitsFor::Batch(3),
+            WaitsFor::Batch(4),
+            WaitsFor::Event(ROOM, Seq(0)),
+            WaitsFor::Event(ROOM, Seq(5)),
+            WaitsFor::Event(ROOM, Seq(6)),
+            WaitsFor::Event(OTHER, Seq(1)),
+            WaitsFor::User(user),
         ];
         let slots = obstacles.map(|obstacle| {
             let outbox = Arc::new(Outbox::new(&Limits::default(), Arc::new(Metrics::new())));
@@ -180,17 +180,17 @@ mod tests {
             session
         });
         assert_eq!(due(&mut sessions), []);
-        sessions.published(3);
+        sessions.wake_for_batch(3);
         assert_eq!(due(&mut sessions), [slots[0]]);
-        sessions.applied(ROOM, Seq(5));
+        sessions.wake_for_event(ROOM, Seq(5));
         assert_eq!(due(&mut sessions), [slots[2], slots[3]]);
-        sessions.changed(user);
-        sessions.answered(slots[4]);
+        sessions.wake_for_user(user);
+        sessions.wake_session(slots[4]);
         assert_eq!(due(&mut sessions), [slots[4], slots[6]]);
         assert!(sessions.remove(slots[1]).is_some());
-        sessions.published(9);
+        sessions.wake_for_batch(9);
         assert_eq!(due(&mut sessions), [], "it has left");
-        sessions.applied(OTHER, Seq(1));
+        sessions.wake_for_event(OTHER, Seq(1));
         assert_eq!(due(&mut sessions), [slots[5]]);
         assert!(sessions.sessions.is_empty() && sessions.by_obstacle.is_empty());
     }

@@ -4,13 +4,13 @@
 //! show its user as offline.
 //!
 //! # How a user goes offline
-//! 1. The user's last session ends (`attach.rs`), and [`Presence::leaving`] starts the grace period. A new session cancels it.
-//! 2. The grace period ends: [`Due::Departed`]. `departures.rs` begins to remove the user from the registry. If a session of the
+//! 1. The user's last session ends (`attach.rs`), and [`Presence::start_grace_period`] starts the grace period. A new session cancels it.
+//! 2. The grace period ends: [`ExpiredTimer::GracePeriod`]. `departures.rs` begins to remove the user from the registry. If a session of the
 //!    user was live, [`Presence::publish_departure`] publishes a notice to the nodes on which a session watches the user. Watchers
 //!    here that share a conversation get a signal, unless another node has the user online. The store keeps when that was.
 //! 3. Other nodes apply the notice. They also take the users of a dead node offline (`remote.rs`).
 //!
-//! *Departure* means: a user goes offline (`MAX_DEPARTURES`, `departing`); when that was, until the store has it ([`Departures`]);
+//! *Departure* means: a user goes offline (`MAX_DEPARTURES`, `departures_in_flight`); when that was, until the store has it ([`Departures`]);
 //! and in the counts `departures` of a user ([`Known`], `LocalUser`), a user leaves a conversation.
 
 mod lookups;
@@ -26,10 +26,10 @@ use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 pub(super) use self::lookups::Lookup;
-use self::remote::{Known, RemotePresence, WaitingSessions};
+use self::remote::{KnownPresence, RemotePresence, WaitingWatchers};
 use crate::bus::{Address, Bus, Notice};
 use crate::encode::encode;
-use crate::router::registry::{Gone, Registry, SessionSlot, UserSlot, VecSet};
+use crate::router::registry::{DepartedUser, Registry, SessionSlot, UserSlot, VecSet};
 use crate::timers::expired;
 use switchboard_store::PresencePeer;
 use switchboard_store::record::ConversationKey;
@@ -38,9 +38,9 @@ use switchboard_store::record::ConversationKey;
 #[derive(Debug)]
 pub(crate) struct Presence {
     grace: Duration,
-    local: FxHashMap<UserSlot, LocalPresence>,
+    local_users: FxHashMap<UserSlot, LocalPresence>,
     /// The timers of the grace periods.
-    graces: DelayQueue<UserSlot>,
+    grace_timers: DelayQueue<UserSlot>,
     watchers: FxHashMap<UserId, VecSet<SessionSlot>>,
     departures: Departures,
     /// The watched users who are online on other nodes; `None` on a single node.
@@ -49,11 +49,11 @@ pub(crate) struct Presence {
 
 /// A timer that has expired.
 #[derive(Debug)]
-pub(crate) enum Due {
+pub(crate) enum ExpiredTimer {
     /// The grace period of this user has ended.
-    Departed(UserSlot),
+    GracePeriod(UserSlot),
     /// The presence query about this user to the other nodes has timed out.
-    Unanswered(UserId),
+    PresenceQuery(UserId),
 }
 
 /// The most conversations of a user that a presence notice lists. Another node compares the list with the conversations of each
@@ -66,7 +66,7 @@ struct LocalPresence {
     /// Whether watchers have been notified that the user is online. That happens once a session of the user is live.
     online: bool,
     /// When the last device disconnected, and the timer of the grace period.
-    leaving: Option<(Timestamp, delay_queue::Key)>,
+    grace_period: Option<(Timestamp, delay_queue::Key)>,
 }
 
 /// The times at which users went offline a short while ago. Until the write is done, the store still has an older time, so an entry
@@ -102,8 +102,8 @@ impl Presence {
     pub(crate) fn new(grace: Duration, bus: Option<Arc<dyn Bus>>) -> Self {
         Self {
             grace,
-            local: FxHashMap::default(),
-            graces: DelayQueue::new(),
+            local_users: FxHashMap::default(),
+            grace_timers: DelayQueue::new(),
             watchers: FxHashMap::default(),
             departures: Departures {
                 current: FxHashMap::default(),
@@ -115,21 +115,21 @@ impl Presence {
     }
 
     /// Cancels the grace period of a user who connects again.
-    pub(crate) fn returned(&mut self, user: UserSlot) {
-        if let Some((_, grace)) = self.local.entry(user).or_default().leaving.take() {
-            self.graces.remove(&grace);
+    pub(crate) fn cancel_grace_period(&mut self, user: UserSlot) {
+        if let Some((_, grace)) = self.local_users.entry(user).or_default().grace_period.take() {
+            self.grace_timers.remove(&grace);
         }
     }
 
     /// Called when a session of a user becomes live. The first session brings the user online.
-    pub(crate) fn arrived(&mut self, registry: &Registry, user: UserSlot) {
-        let presence = self.local.entry(user).or_default();
+    pub(crate) fn session_became_live(&mut self, registry: &Registry, user: UserSlot) {
+        let presence = self.local_users.entry(user).or_default();
         if !std::mem::replace(&mut presence.online, true)
             && let Some(local) = registry.user(user)
         {
             self.publish_change(&local.name, &local.conversations, None);
             if !self.is_remote(&local.name) {
-                self.came_online(registry, &local.name, &local.conversations);
+                self.send_online(registry, &local.name, &local.conversations);
             }
         }
     }
@@ -150,12 +150,15 @@ impl Presence {
 
     /// Whether a user is online on another node.
     fn is_remote(&self, user: &UserId) -> bool {
-        self.remote.as_ref().is_some_and(|remote| remote.has(user))
+        self.remote.as_ref().is_some_and(|remote| remote.is_online(user))
     }
 
     /// Whether a user is online on this node.
     fn is_local(&self, registry: &Registry, user: &UserId) -> bool {
-        registry.find(user).and_then(|slot| self.local.get(&slot)).is_some_and(|presence| presence.online)
+        registry
+            .find(user)
+            .and_then(|slot| self.local_users.get(&slot))
+            .is_some_and(|presence| presence.online)
     }
 
     fn is_online(&self, registry: &Registry, user: &UserId) -> bool {
@@ -163,13 +166,13 @@ impl Presence {
     }
 
     /// Starts the grace period of a user whose last device disconnected at `at`.
-    pub(crate) fn leaving(&mut self, user: UserSlot, at: Timestamp) {
-        let grace = self.graces.insert(user, self.grace);
-        self.local.entry(user).or_default().leaving = Some((at, grace));
+    pub(crate) fn start_grace_period(&mut self, user: UserSlot, at: Timestamp) {
+        let grace = self.grace_timers.insert(user, self.grace);
+        self.local_users.entry(user).or_default().grace_period = Some((at, grace));
     }
 
     /// Waits for the next timer, for ever if there is none. If `departures` is false, grace periods do not end.
-    pub(crate) async fn due(&mut self, departures: bool) -> Due {
+    pub(crate) async fn next_timer(&mut self, departures: bool) -> ExpiredTimer {
         let unanswered = async {
             match &mut self.remote {
                 Some(remote) => expired(remote.query_timeouts()).await,
@@ -178,32 +181,37 @@ impl Presence {
         };
         tokio::select! {
             biased;
-            user = expired(&mut self.graces), if departures => Due::Departed(user),
-            user = unanswered => Due::Unanswered(user),
+            user = expired(&mut self.grace_timers), if departures => ExpiredTimer::GracePeriod(user),
+            user = unanswered => ExpiredTimer::PresenceQuery(user),
         }
     }
 
     /// Removes a user who has disconnected. Returns when the user was last seen, if they were online.
-    pub(crate) fn departed(&mut self, user: UserSlot) -> Option<Timestamp> {
-        let presence = self.local.remove(&user)?;
-        let (at, grace) = presence.leaving?;
-        self.graces.try_remove(&grace);
+    pub(crate) fn remove_departed(&mut self, user: UserSlot) -> Option<Timestamp> {
+        let presence = self.local_users.remove(&user)?;
+        let (at, grace) = presence.grace_period?;
+        self.grace_timers.try_remove(&grace);
         presence.online.then_some(at)
     }
 
     /// Frees memory after the number of users and watchers has fallen.
     pub(crate) fn shrink(&mut self) {
-        self.local.shrink_to_fit();
-        self.graces.shrink_to_fit();
+        self.local_users.shrink_to_fit();
+        self.grace_timers.shrink_to_fit();
         self.watchers.shrink_to_fit();
     }
 
     /// Publishes that a user went offline, to other nodes and to the watchers on this node that share a conversation with the user.
-    pub(crate) fn publish_departure(&mut self, registry: &Registry, gone: &Gone, last_seen: Timestamp) {
+    pub(crate) fn publish_departure(
+        &mut self,
+        registry: &Registry,
+        gone: &DepartedUser,
+        last_seen: Timestamp,
+    ) {
         self.departures.record(&gone.name, last_seen);
         self.publish_change(&gone.name, &gone.conversations, Some(last_seen));
         if !self.is_remote(&gone.name) {
-            self.went_offline(registry, &gone.name, &gone.conversations, Some(last_seen));
+            self.send_offline(registry, &gone.name, &gone.conversations, Some(last_seen));
         }
     }
 
@@ -215,7 +223,7 @@ impl Presence {
         user: &UserId,
         conversations: &[ConversationKey],
         last_seen: Option<Timestamp>,
-        waiting: &WaitingSessions,
+        waiting: &WaitingWatchers,
     ) -> BTreeSet<SessionSlot> {
         let mut others = BTreeSet::new();
         let Some(watchers) = self.watchers.get(user) else { return others };
@@ -224,7 +232,7 @@ impl Presence {
         for slot in watchers.iter().filter(|watcher| !waiting.contains_key(*watcher)) {
             let Some(session) = registry.session(*slot) else { continue };
             let own = registry.find(user) == Some(session.user);
-            if own || registry.share(conversations, session.user) {
+            if own || registry.shares_conversation(conversations, session.user) {
                 session.outbox.push_signal(&frame);
             } else {
                 others.insert(*slot);
@@ -244,7 +252,7 @@ impl Presence {
         let (stay, go): (Vec<_>, Vec<_>) = before.iter().cloned().partition(|user| kept.contains(user));
         self.unwatch(session, &go);
         let stay: FxHashSet<UserId> = stay.into_iter().collect();
-        let departures = registry.user(watcher).map_or(0, |local| local.departures);
+        let departures = registry.user(watcher).map_or(0, |local| local.leave_count);
         for PresencePeer { user, last_seen } in users {
             let watchers = self.watchers.entry(user.clone()).or_default();
             let first = watchers.is_empty();
@@ -257,7 +265,7 @@ impl Presence {
                     remote.subscribe(&user);
                 }
                 if !local && remote.is_pending(&user) {
-                    remote.wait_for_answer(&user, session, Known { last_seen, departures });
+                    remote.wait_for_answer(&user, session, KnownPresence { last_seen, departures });
                     continue;
                 }
             }

@@ -6,40 +6,40 @@ use switchboard_protocol::reply::OkBody;
 use tokio::time::Instant;
 
 use super::Router;
-use super::apply::Arrival;
+use super::apply::ArrivedEvent;
 use crate::encode::encode_answer;
 use crate::frame;
 use crate::outbox::Outbox;
 use switchboard_store::origin::{Origin, SessionOrigin, WriteOrder};
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Batch, Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
+use switchboard_store::{Batch, Committed, CommittedCursor, CommittedEvent, CursorKind, Outcome};
 
 impl Router {
     pub(super) fn publish(&mut self, batch: Batch) {
         let stored = Instant::now();
         for Outcome { origin, result } in batch.outcomes {
-            if matches!(origin, Origin::Nobody) {
-                self.departing = self.departing.saturating_sub(1);
+            if matches!(origin, Origin::Internal) {
+                self.departures_in_flight = self.departures_in_flight.saturating_sub(1);
             }
             match result {
                 Ok(Committed::Event(committed)) => self.publish_event(origin, *committed, stored),
                 Ok(Committed::Cursor(committed)) => self.publish_cursor(origin, committed),
-                Ok(Committed::Quiet) => answer(origin, Ok(OkBody::Done {})),
+                Ok(Committed::NotAnnounced) => answer(origin, Ok(OkBody::Done {})),
                 Err(refusal) => {
                     // A caller that waits for the outcome, such as an HTTP request, counts the refusal itself.
                     if !matches!(origin, Origin::Call(_) | Origin::BackEnd(_)) {
-                        self.node.metrics.refused(refusal.code);
+                        self.node.metrics.count_refused(refusal.code);
                     }
                     answer(origin, Err(refusal));
                 }
             }
         }
         self.node.published = batch.number;
-        self.node.parked.published(batch.number);
-        self.node.gathered(batch.more);
+        self.node.parked.wake_for_batch(batch.number);
+        self.node.flush_if_due(batch.has_more);
         match &mut self.cluster {
-            None => self.node.unpark(),
-            Some(cluster) => cluster.batch_published(&mut self.node, batch.check),
+            None => self.node.retry_parked(),
+            Some(cluster) => cluster.batch_published(&mut self.node, batch.stored_after_all),
         }
     }
 
@@ -48,7 +48,7 @@ impl Router {
         let duplicate = event.is_none();
         let own = match &origin {
             Origin::Session(origin) => Outbox::of(origin),
-            Origin::Call(_) | Origin::BackEnd(_) | Origin::Nobody => None,
+            Origin::Call(_) | Origin::BackEnd(_) | Origin::Internal => None,
         };
         // The answer is queued before the event is applied, because applying it may also queue later events that wait for it.
         let stored_as = OkBody::Stored { conversation: name.clone(), seq, at, duplicate, event: None };
@@ -56,7 +56,7 @@ impl Router {
         if let Some(event) = event {
             self.node.metrics.accepted.inc();
             let json = event.to_json();
-            let arrival = Arrival { name, seq, frame: frame::text(&json), own, effects, stored };
+            let arrival = ArrivedEvent { name, seq, frame: frame::text(&json), own, effects, stored };
             match &mut self.cluster {
                 // A single node stores and publishes events in the same order, so this event is the next one.
                 None => self.node.apply_event(conversation, arrival),
@@ -66,19 +66,20 @@ impl Router {
     }
 
     fn publish_cursor(&mut self, origin: Origin, committed: CommittedCursor) {
-        let CommittedCursor { conversation, name, user, of, upto, moved, members } = committed;
+        let CommittedCursor { conversation, name, user, kind: of, upto, has_moved: moved, members } =
+            committed;
         if moved {
             // The cursor may point at coalesced events that still wait, so they are delivered first.
-            self.node.release();
+            self.node.flush_coalesced();
             let signal = match of {
-                CursorOf::Read => Signal::Read { conversation: name.clone(), user: user.clone(), upto },
-                CursorOf::Received => {
+                CursorKind::Read => Signal::Read { conversation: name.clone(), user: user.clone(), upto },
+                CursorKind::Received => {
                     Signal::Received { conversation: name.clone(), user: user.clone(), upto }
                 }
             };
             let from = match &origin {
                 Origin::Session(origin) => Outbox::of(origin),
-                Origin::Call(_) | Origin::BackEnd(_) | Origin::Nobody => None,
+                Origin::Call(_) | Origin::BackEnd(_) | Origin::Internal => None,
             };
             self.signal(&signal, &user, conversation, members, from.as_ref());
         }
@@ -105,6 +106,6 @@ fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
         }
         // If the caller no longer waits, the answer is dropped. The write stays stored.
         Origin::Call(reply) | Origin::BackEnd(reply) => drop(reply.send(result)),
-        Origin::Nobody => {}
+        Origin::Internal => {}
     }
 }

@@ -39,42 +39,42 @@ pub(crate) struct LocalUser {
     pub(crate) name: UserId,
     pub(crate) sessions: VecSet<SessionSlot>,
     /// Whether `conversations` has been loaded from the store.
-    pub(crate) loaded: bool,
+    pub(crate) is_loaded: bool,
     /// The conversations of which the user is a member, sorted.
     pub(crate) conversations: Vec<ConversationKey>,
     /// Joins and leaves that were applied while a session was attaching.
-    pub(crate) changes: Vec<MembershipChange>,
+    pub(crate) changes_while_attaching: Vec<MembershipChange>,
     /// How many sessions are attaching.
-    pub(crate) entering: u32,
+    pub(crate) attaching_sessions: u32,
     /// In a cluster: conversations that the user left, with the event of the leave. This node may read the log again from before
-    /// that event, and must not add the user by an earlier join. [`Registry::prune_gone`] removes entries that no longer matter.
-    pub(crate) gone: FxHashMap<ConversationKey, Leave>,
+    /// that event, and must not add the user by an earlier join. [`Registry::prune_leaves`] removes entries that no longer matter.
+    pub(crate) recorded_leaves: FxHashMap<ConversationKey, RecordedLeave>,
     /// Counts how often the user left a conversation or was removed. If the count has changed since a query, the answer of the
     /// store may contain a membership that has ended.
-    pub(crate) departures: u64,
+    pub(crate) leave_count: u64,
     /// Whether a notice about the user arrived, or may have been missed, while a session was attaching or `loaded` was false. When
     /// a session becomes live, the user is compared with the store.
-    pub(crate) suspect: bool,
+    pub(crate) must_compare: bool,
     /// The number of the last query to the store about the user.
-    pub(crate) asked: u64,
+    pub(crate) last_query: u64,
     /// The number of the last query after whose answer this node knew all memberships of the user.
-    pub(crate) answered: u64,
+    pub(crate) last_full_answer: u64,
     /// While a session is attaching: for each conversation, the last query after whose answer this node knew the membership.
-    pub(crate) answered_entries: FxHashMap<ConversationKey, u64>,
+    pub(crate) last_answers: FxHashMap<ConversationKey, u64>,
     /// The last conversation of the user that a sweep has compared with the store. The next sweep continues after it.
-    pub(crate) swept: ConversationKey,
+    pub(crate) last_swept: ConversationKey,
 }
 
 impl LocalUser {
     /// The last join or leave of the user in each conversation, among those that were applied while a session was attaching.
-    pub(super) fn changed(&self) -> FxHashMap<ConversationKey, Seq> {
-        self.changes.iter().map(|change| (change.conversation, change.seq)).collect()
+    pub(super) fn last_changes(&self) -> FxHashMap<ConversationKey, Seq> {
+        self.changes_while_attaching.iter().map(|change| (change.conversation, change.seq)).collect()
     }
 }
 
 /// The record that a user has left a conversation.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Leave {
+pub(crate) struct RecordedLeave {
     seq: Seq,
     /// The generation of attaching sessions when this node learned of the leave.
     generation: u64,
@@ -106,13 +106,13 @@ struct LocalConversation {
     /// The last applied event. It may still wait to be coalesced with later events.
     applied: Seq,
     /// The subscription epoch in which this node began to host the conversation. Since then it has applied all events.
-    epoch: u64,
-    online: VecSet<UserSlot>,
+    hosted_since: u64,
+    connected_members: VecSet<UserSlot>,
 }
 
 /// A user who is no longer connected to this node.
 #[derive(Debug)]
-pub(crate) struct Gone {
+pub(crate) struct DepartedUser {
     pub(crate) name: UserId,
     pub(crate) conversations: Vec<ConversationKey>,
 }
@@ -124,7 +124,7 @@ pub(crate) struct Registry {
     users: Slots<LocalUser>,
     by_name: FxHashMap<UserId, UserSlot>,
     /// How many users have been added since the start.
-    lives: u64,
+    users_added: u64,
     conversations: FxHashMap<ConversationKey, LocalConversation>,
     /// Counts how often this node has begun to host a conversation.
     subscription_epoch: u64,
@@ -133,7 +133,7 @@ pub(crate) struct Registry {
     /// The changes of subscriptions since [`Registry::take_interests`] last took them; `None` on a single node.
     interests: Option<Vec<Interest>>,
     /// The changes that attaching sessions may wait for, since [`Registry::take_changes`] last took them; empty on a single node.
-    changes: Changes,
+    obstacle_changes: Changes,
 }
 
 impl Drop for Registry {
@@ -152,24 +152,24 @@ impl Registry {
             return *user;
         }
         // The high bits differ for each addition, so a user who is removed and added again never has the same count.
-        self.lives += 1;
+        self.users_added += 1;
         let user = UserSlot(self.users.insert(LocalUser {
             name: name.clone(),
             sessions: VecSet::default(),
-            loaded: false,
+            is_loaded: false,
             conversations: Vec::new(),
-            changes: Vec::new(),
-            entering: 0,
-            gone: FxHashMap::default(),
-            departures: self.lives << 32,
-            suspect: false,
-            asked: 0,
-            answered: 0,
-            answered_entries: FxHashMap::default(),
-            swept: ConversationKey::MIN,
+            changes_while_attaching: Vec::new(),
+            attaching_sessions: 0,
+            recorded_leaves: FxHashMap::default(),
+            leave_count: self.users_added << 32,
+            must_compare: false,
+            last_query: 0,
+            last_full_answer: 0,
+            last_answers: FxHashMap::default(),
+            last_swept: ConversationKey::MIN,
         }));
         self.by_name.insert(name.clone(), user);
-        self.note(Interest::SubscribeUser(name.clone()));
+        self.record_interest(Interest::SubscribeUser(name.clone()));
         user
     }
 
@@ -191,11 +191,11 @@ impl Registry {
     }
 
     /// Begins to remove a user who has no session; [`Registry::unload`] does the rest.
-    pub(super) fn begin_unload(&mut self, user: UserSlot) -> Option<Gone> {
+    pub(super) fn begin_unload(&mut self, user: UserSlot) -> Option<DepartedUser> {
         let local = self.user_mut(user)?;
         // If the user connects before the removal is complete, the conversations are loaded again.
-        local.loaded = false;
-        Some(Gone { name: local.name.clone(), conversations: local.conversations.clone() })
+        local.is_loaded = false;
+        Some(DepartedUser { name: local.name.clone(), conversations: local.conversations.clone() })
     }
 
     /// Removes a user who has no session from at most `most` conversations, and after the last one from the registry. Returns
@@ -214,7 +214,7 @@ impl Registry {
         }
         if let Some(local) = self.users.remove(user.0) {
             self.by_name.remove(&local.name);
-            self.note(Interest::UnsubscribeUser(local.name));
+            self.record_interest(Interest::UnsubscribeUser(local.name));
         }
         true
     }
@@ -236,7 +236,7 @@ impl Registry {
         let session = LocalSession {
             user,
             outbox,
-            live: false,
+            is_live: false,
             subscription_epoch: self.subscription_epoch,
             not_before: None,
             received: FxHashMap::default(),
@@ -288,18 +288,23 @@ impl Registry {
     /// Whether a membership that the store showed at the event `seq`, in a query made in `subscription_epoch`, still holds at the
     /// last applied event unless this node has applied a leave. `false` if the user may have left before this node began to host
     /// the conversation, because this node would not have applied that leave.
-    pub(super) fn covers(&self, conversation: ConversationKey, seq: Seq, subscription_epoch: u64) -> bool {
+    pub(super) fn is_membership_current(
+        &self,
+        conversation: ConversationKey,
+        seq: Seq,
+        subscription_epoch: u64,
+    ) -> bool {
         let here = self.conversations.get(&conversation);
-        here.is_none_or(|here| here.applied == seq || here.epoch <= subscription_epoch)
+        here.is_none_or(|here| here.applied == seq || here.hosted_since <= subscription_epoch)
     }
 
     /// Records the event by which a user left a conversation.
     pub(super) fn record_leave(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
         let (shared, generation) = (self.interests.is_some(), self.generation);
         let Some(local) = self.users.get_mut(user.0).filter(|_| shared) else { return };
-        let leave = local.gone.entry(conversation).or_insert(Leave { seq, generation });
-        *leave = Leave { seq: leave.seq.max(seq), generation };
-        self.changes.user(user);
+        let leave = local.recorded_leaves.entry(conversation).or_insert(RecordedLeave { seq, generation });
+        *leave = RecordedLeave { seq: leave.seq.max(seq), generation };
+        self.obstacle_changes.user(user);
     }
 
     /// Sets the generation of the sessions that attach from now on.
@@ -309,18 +314,18 @@ impl Registry {
 
     /// Removes the leaves that were recorded before the generation `since`. All snapshots and answers of the store in use are newer
     /// than these leaves, so none of them contains the memberships.
-    pub(super) fn prune_gone(&mut self, since: u64) {
+    pub(super) fn prune_leaves(&mut self, since: u64) {
         for user in self.users.values_mut() {
-            if !user.gone.is_empty() {
-                user.gone.retain(|_, leave| leave.generation >= since);
-                user.gone.shrink_to_fit();
+            if !user.recorded_leaves.is_empty() {
+                user.recorded_leaves.retain(|_, leave| leave.generation >= since);
+                user.recorded_leaves.shrink_to_fit();
             }
         }
     }
 
     /// The event by which a user left a conversation, if the leave is recorded.
-    pub(super) fn gone(&self, user: UserSlot, conversation: ConversationKey) -> Option<Seq> {
-        self.user(user)?.gone.get(&conversation).map(|leave| leave.seq)
+    pub(super) fn leave_of(&self, user: UserSlot, conversation: ConversationKey) -> Option<Seq> {
+        self.user(user)?.recorded_leaves.get(&conversation).map(|leave| leave.seq)
     }
 
     /// Whether this node knows that a user is a member.
@@ -333,13 +338,13 @@ impl Registry {
         if let Some(local) = self.conversations.get_mut(&conversation) {
             local.applied = local.applied.max(seq);
             if self.interests.is_some() {
-                self.changes.conversation(conversation);
+                self.obstacle_changes.conversation(conversation);
             }
         }
     }
 
     /// Makes [`Registry::take_interests`] return changes from now on.
-    pub(super) fn keep_interests(&mut self) {
+    pub(super) fn record_interests(&mut self) {
         self.interests.get_or_insert_default();
     }
 
@@ -350,18 +355,18 @@ impl Registry {
 
     /// Removes and returns the changes since the last call that attaching sessions may wait for.
     pub(super) fn take_changes(&mut self) -> Changes {
-        std::mem::take(&mut self.changes)
+        std::mem::take(&mut self.obstacle_changes)
     }
 
-    fn note(&mut self, interest: Interest) {
+    fn record_interest(&mut self, interest: Interest) {
         if let Some(interests) = &mut self.interests {
             interests.push(interest);
         }
     }
 
     /// How many members of a conversation are connected to this node.
-    pub(super) fn online(&self, conversation: ConversationKey) -> usize {
-        self.conversations.get(&conversation).map_or(0, |local| local.online.len())
+    pub(super) fn count_connected_members(&self, conversation: ConversationKey) -> usize {
+        self.conversations.get(&conversation).map_or(0, |local| local.connected_members.len())
     }
 
     /// Advances the head of a conversation, if this node hosts it.
@@ -376,30 +381,30 @@ impl Registry {
         let Some(local) = self.users.get_mut(user.0) else { return };
         if let Err(place) = local.conversations.binary_search(&conversation) {
             local.conversations.insert(place, conversation);
-            local.gone.remove(&conversation);
+            local.recorded_leaves.remove(&conversation);
             let here = self.conversations.entry(conversation).or_default();
-            let first = here.online.is_empty();
+            let first = here.connected_members.is_empty();
             here.head = here.head.max(head);
             here.applied = here.applied.max(head);
-            here.online.insert(user);
+            here.connected_members.insert(user);
             if first {
                 self.subscription_epoch += 1;
-                here.epoch = self.subscription_epoch;
-                self.note(Interest::SubscribeConversation(conversation));
+                here.hosted_since = self.subscription_epoch;
+                self.record_interest(Interest::SubscribeConversation(conversation));
             }
             if self.interests.is_some() {
-                self.changes.user(user);
-                self.changes.conversation(conversation);
+                self.obstacle_changes.user(user);
+                self.obstacle_changes.conversation(conversation);
             }
         }
     }
 
     /// Removes a user from the members of a conversation, by the event `seq`.
-    pub(super) fn part(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
+    pub(super) fn remove_member(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
         self.record_leave(user, conversation, seq);
         if self.is_member(user, conversation) && self.interests.is_some() {
             for session in self.user(user).map_or_else(Vec::new, |local| local.sessions.to_vec()) {
-                if let Some(session) = self.session_mut(session).filter(|session| session.live) {
+                if let Some(session) = self.session_mut(session).filter(|session| session.is_live) {
                     session.record_received(conversation, seq);
                 }
             }
@@ -407,25 +412,25 @@ impl Registry {
         let Some(local) = self.users.get_mut(user.0) else { return };
         // The leave counts even if this node did not know the membership, because a pending answer of the store may still contain
         // the membership.
-        local.departures += 1;
+        local.leave_count += 1;
         if let Ok(place) = local.conversations.binary_search(&conversation) {
             local.conversations.remove(place);
             self.remove_online(conversation, user);
         }
         if self.interests.is_some() {
-            self.changes.user(user);
-            self.changes.conversation(conversation);
+            self.obstacle_changes.user(user);
+            self.obstacle_changes.conversation(conversation);
         }
     }
 
     fn remove_online(&mut self, conversation: ConversationKey, user: UserSlot) {
         if let Some(here) = self.conversations.get_mut(&conversation) {
-            here.online.remove(user);
-            if here.online.is_empty() {
+            here.connected_members.remove(user);
+            if here.connected_members.is_empty() {
                 self.conversations.remove(&conversation);
-                self.note(Interest::UnsubscribeConversation(conversation));
+                self.record_interest(Interest::UnsubscribeConversation(conversation));
                 if self.interests.is_some() {
-                    self.changes.conversation(conversation);
+                    self.obstacle_changes.conversation(conversation);
                 }
             }
         }
@@ -433,7 +438,8 @@ impl Registry {
 
     /// The live sessions of the members of a conversation.
     pub(super) fn sessions_in(&self, conversation: ConversationKey) -> impl Iterator<Item = &Arc<Outbox>> {
-        let online = self.conversations.get(&conversation).map_or(&[][..], |here| &here.online[..]);
+        let online =
+            self.conversations.get(&conversation).map_or(&[][..], |here| &here.connected_members[..]);
         online.iter().flat_map(|user| self.live_sessions(*user))
     }
 
@@ -451,11 +457,11 @@ impl Registry {
 
     pub(super) fn live_sessions(&self, user: UserSlot) -> impl Iterator<Item = &Arc<Outbox>> {
         let sessions = self.user(user).map_or(&[][..], |local| &local.sessions[..]);
-        sessions.iter().filter_map(|session| self.session(*session)).filter(|s| s.live).map(|s| &s.outbox)
+        sessions.iter().filter_map(|session| self.session(*session)).filter(|s| s.is_live).map(|s| &s.outbox)
     }
 
     /// Whether a user is a member of one of `conversations`, which must be sorted.
-    pub(crate) fn share(&self, conversations: &[ConversationKey], other: UserSlot) -> bool {
+    pub(crate) fn shares_conversation(&self, conversations: &[ConversationKey], other: UserSlot) -> bool {
         let Some(other) = self.user(other) else { return false };
         let (few, many) = if conversations.len() < other.conversations.len() {
             (conversations, &other.conversations[..])

@@ -10,10 +10,10 @@ use tokio::time::Instant;
 
 use super::live::{Flood, Live};
 use super::pending::PendingQuery;
-use super::socket::End;
+use super::socket::ConnectionEnd;
 use crate::encode::{encode, encode_answer};
 use crate::frame::{self, Message};
-use crate::limiter::Payer;
+use crate::limiter::RateOwner;
 use crate::metrics::Drop;
 use switchboard_store::origin::{Origin, SessionOrigin, WriteOrder};
 use switchboard_store::refusal::Refusal;
@@ -33,14 +33,14 @@ const MIN_FLOOD_WAIT: Duration = Duration::from_secs(5);
 
 impl Live {
     /// Handles a message. An error ends the connection.
-    pub(super) fn handle(&mut self, message: Message<'_>) -> Result<(), End> {
+    pub(super) fn handle_message(&mut self, message: Message<'_>) -> Result<(), ConnectionEnd> {
         if let Message::Close = message {
             // The commands before the close frame are answered first, then the close frame (RFC 6455 section 5.5.1).
             self.outbox.close(CloseCode::Normal);
             return Ok(());
         }
-        if let Err(refusal) = self.limiter.check_frame(self.services.limiter.of_connections()) {
-            return self.handle_over_rate(refusal, message);
+        if let Err(refusal) = self.limiter.check_frame(self.services.limiter.connection_rates()) {
+            return self.handle_rate_excess(refusal, message);
         }
         match message {
             Message::Text(text) => self.handle_text(text),
@@ -56,26 +56,26 @@ impl Live {
     }
 
     /// Refuses a frame over the rate. Closes the connection if the client does not stop.
-    fn handle_over_rate(&mut self, refusal: Refusal, message: Message<'_>) -> Result<(), End> {
-        self.services.metrics.dropped(Drop::RateLimit);
+    fn handle_rate_excess(&mut self, refusal: Refusal, message: Message<'_>) -> Result<(), ConnectionEnd> {
+        self.services.metrics.count_dropped(Drop::RateLimit);
         let now = Instant::now();
         // Some frames of a flood are within the rate, so only a pause ends it.
-        let flood = self.flooding.take().filter(|flood| now - flood.last <= MAX_FLOOD_DURATION);
+        let flood = self.flood.take().filter(|flood| now - flood.last <= MAX_FLOOD_DURATION);
         let (since, frames) = flood.map_or((now, 0), |flood| (flood.since, flood.frames));
-        self.flooding = Some(Box::new(Flood { since, last: now, frames: frames + 1 }));
+        self.flood = Some(Box::new(Flood { since, last: now, frames: frames + 1 }));
         if now - since > MAX_FLOOD_DURATION
             || frames / MAX_FLOOD_SECONDS >= self.services.limits.frames_per_connection
         {
             let over = frames / self.services.limits.frames_per_connection.max(1);
             let wait = MIN_FLOOD_WAIT.max(Duration::from_secs(over.into()));
             self.reply(None, Err(Refusal::too_fast(wait)));
-            return Err(End::Close(CloseCode::TooFast));
+            return Err(ConnectionEnd::Close(CloseCode::TooFast));
         }
         if let Message::Text(text) = message {
             match decode(text) {
                 Ok(Frame { id, number, command }) => match command.into() {
                     Request::Change(change) if change.is_limited() && number.is_none() => {
-                        self.reply(id, Err(self.hold_for_rate(&refusal)));
+                        self.reply(id, Err(self.begin_rate_hold(&refusal)));
                     }
                     _ => self.reply(id, Err(refusal)),
                 },
@@ -89,19 +89,19 @@ impl Live {
         match decode(text) {
             Ok(Frame { id, number, command }) => match request::check(&command, &self.services.limits) {
                 Ok(()) => self.dispatch(id, number, command.into()),
-                Err(refusal) => self.refuse_for_good(id, number, refusal),
+                Err(refusal) => self.refuse_permanently(id, number, refusal),
             },
             Err(mut rejected) => {
                 let (id, number) = (rejected.id.take(), rejected.number);
-                self.refuse_for_good(id, number, rejected.into());
+                self.refuse_permanently(id, number, rejected.into());
             }
         }
     }
 
     /// Refuses a command that would be refused again. The refusal of a write with a number passes through the store's queue,
     /// because the number must be settled after those of the writes before it.
-    fn refuse_for_good(&mut self, id: Option<CommandId>, number: Option<WriteNumber>, refusal: Refusal) {
-        match number.map(|number| self.check_follows(number).map(|()| number)) {
+    fn refuse_permanently(&mut self, id: Option<CommandId>, number: Option<WriteNumber>, refusal: Refusal) {
+        match number.map(|number| self.check_write_order(number).map(|()| number)) {
             Some(Ok(number)) => {
                 self.submitted_number = self.submitted_number.max(number.n);
                 self.outbox.begin_in_flight();
@@ -119,12 +119,12 @@ impl Live {
             self.pause_reading();
         }
         match request {
-            Request::Change(change) => self.change(id, number, change),
+            Request::Change(change) => self.handle_change(id, number, change),
             Request::Query(query) => {
                 let page = self.services.store.query(&self.user, query);
                 self.pending = Some(Box::new(PendingQuery::Page(id, page)));
             }
-            Request::Typing(target) => self.typing(id, &target),
+            Request::Typing(target) => self.handle_typing(id, &target),
             Request::Watch(users) => self.watch(id, users),
             Request::Ping => self.outbox.push_reply(encode(&Reply::<Box<RawValue>>::Pong { id })),
             Request::Hello => {
@@ -134,7 +134,7 @@ impl Live {
         }
     }
 
-    fn change(&mut self, id: Option<CommandId>, number: Option<WriteNumber>, change: Change) {
+    fn handle_change(&mut self, id: Option<CommandId>, number: Option<WriteNumber>, change: Change) {
         if change.cursor().is_some() {
             return self.move_cursor(id, change);
         }
@@ -145,7 +145,7 @@ impl Live {
             }
             Err(refusal) => {
                 if refusal.code == ErrorCode::RateLimited {
-                    self.services.metrics.dropped(Drop::RateLimit);
+                    self.services.metrics.count_dropped(Drop::RateLimit);
                 }
                 self.reply(id, Err(refusal));
             }
@@ -157,7 +157,7 @@ impl Live {
         let origin =
             Origin::Session(SessionOrigin { connection: self.outbox.clone(), id: id.clone(), order });
         if self.services.store.submit(Submission { actor: self.user.clone(), change, origin }).is_err() {
-            self.services.metrics.refused(ErrorCode::Unavailable);
+            self.services.metrics.count_refused(ErrorCode::Unavailable);
             if let Some(WriteOrder::Epoch(_)) = order {
                 self.outbox.hold();
             }
@@ -166,35 +166,35 @@ impl Live {
     }
 
     /// The payer whose rates the connection's commands count against.
-    pub(super) fn payer(&self) -> Payer {
-        Payer::User(self.user.clone())
+    pub(super) fn payer(&self) -> RateOwner {
+        RateOwner::User(self.user.clone())
     }
 
     /// Checks a write's order, and counts it against the rates of the connection and of its user.
     fn check_write(&mut self, number: Option<WriteNumber>, change: &Change) -> Result<WriteOrder, Refusal> {
         let order = match number {
             Some(number) => {
-                self.check_follows(number)?;
+                self.check_write_order(number)?;
                 WriteOrder::Number(number)
             }
             None => WriteOrder::Epoch(self.outbox.begin_write()?),
         };
         let payer = self.payer();
         let limiter = &self.services.limiter;
-        let rates = self.limiter.check_send(limiter.of_connections());
-        let rates = rates.and_then(|()| limiter.check_send(&payer, change.price()));
+        let rates = self.limiter.check_send(limiter.connection_rates());
+        let rates = rates.and_then(|()| limiter.check_send(&payer, change.cost()));
         match (rates, number) {
             (Ok(()), Some(number)) => self.submitted_number = self.submitted_number.max(number.n),
             (Ok(()), None) => {}
             (Err(over), Some(_)) => return Err(over),
-            (Err(over), None) => return Err(self.hold_for_rate(&over)),
+            (Err(over), None) => return Err(self.begin_rate_hold(&over)),
         }
         Ok(order)
     }
 
     /// Refuses a write if the write before it was not submitted to the store. The store's writer would refuse it, too, but only
     /// after the write has counted against the rates.
-    fn check_follows(&self, number: WriteNumber) -> Result<(), Refusal> {
+    fn check_write_order(&self, number: WriteNumber) -> Result<(), Refusal> {
         if number.after > self.submitted_number {
             Err(Refusal::follows_unsettled(number.after))
         } else {
@@ -203,17 +203,17 @@ impl Live {
     }
 
     /// Begins a hold (a pause of writes) after a write without a number that exceeds a rate, and returns the refusal of that write.
-    fn hold_for_rate(&self, over: &Refusal) -> Refusal {
+    fn begin_rate_hold(&self, over: &Refusal) -> Refusal {
         self.outbox.hold_for_rate(Duration::from_millis(over.retry_after.unwrap_or(0)))
     }
 
-    fn typing(&mut self, id: Option<CommandId>, target: &Target) {
+    fn handle_typing(&mut self, id: Option<CommandId>, target: &Target) {
         if let Err(refusal) = self.services.limiter.check_typing(&self.payer()) {
-            self.services.metrics.dropped(Drop::RateLimit);
+            self.services.metrics.count_dropped(Drop::RateLimit);
             return self.reply(id, Err(refusal));
         }
         let conversation = target.resolve(&self.user);
-        let standing = self.services.store.standing(&self.user, conversation.clone());
+        let standing = self.services.store.check_write_access(&self.user, conversation.clone());
         self.pending = Some(Box::new(PendingQuery::Typing(id, conversation, standing)));
     }
 
@@ -229,7 +229,7 @@ impl Live {
                 let Poll::Ready(standing) = standing.as_mut().poll(cx) else { return Poll::Pending };
                 let answer = standing.map(|standing| {
                     let (user, from) = (self.user.clone(), Some(self.outbox.clone()));
-                    self.services.tell_typing(user, conversation.clone(), standing, from);
+                    self.services.publish_typing(user, conversation.clone(), standing, from);
                     OkBody::Done {}
                 });
                 (id.take(), answer)
@@ -247,7 +247,7 @@ impl Live {
 
     pub(super) fn reply(&self, id: Option<CommandId>, answer: Result<OkBody<Box<RawValue>>, Refusal>) {
         if let Err(refusal) = &answer {
-            self.services.metrics.refused(refusal.code);
+            self.services.metrics.count_refused(refusal.code);
             self.log_refusal(refusal.code, refusal.field.as_deref());
         }
         self.outbox.push_reply(encode_answer(id, answer));

@@ -23,7 +23,7 @@ impl Live {
         // A new cursor must not overtake a delayed one.
         let wait = if self.delayed_cursors.is_none() { self.check_cursor() } else { Some(Duration::ZERO) };
         let Some(wait) = wait else { return self.submit(id, change, None) };
-        self.services.metrics.dropped(Drop::RateLimit);
+        self.services.metrics.count_dropped(Drop::RateLimit);
         let new = || Box::new(DelayedCursors::new(Instant::now() + wait));
         self.delayed_cursors.get_or_insert_with(new).add(of, conversation, id, change);
     }

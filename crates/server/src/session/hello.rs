@@ -17,7 +17,7 @@ use switchboard_protocol::{
 use tokio::sync::oneshot;
 
 use super::log_lines;
-use super::socket::{End, Flow, Socket, Stream};
+use super::socket::{ConnectionEnd, DecodeFlow, Socket, Stream};
 use crate::auth::{AuthError, Identity};
 use crate::denial::{Denial, Denied};
 use crate::encode::encode;
@@ -26,12 +26,12 @@ use crate::metrics::Drop;
 use crate::outbox::Outbox;
 use crate::places::Place;
 use crate::router::registry::SessionSlot;
-use crate::router::{Heads, Leaves, Subscribe};
+use crate::router::{Leaves, PageHeads, Subscription};
 use crate::services::Services;
 use switchboard_store::origin::Origin;
 use switchboard_store::record::{ConversationKey, UserKey};
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Activity, Change, Memberships, Seen, Snapshot, Submission};
+use switchboard_store::{Activity, Change, Memberships, Snapshot, Submission, VisibleConversation};
 
 /// The most pings and pongs before `hello`; a proxy that checks the connection sends one or two. The bound is fixed, because rates
 /// apply only to authenticated users. Beyond it, the connection is closed with 1008.
@@ -59,23 +59,23 @@ pub(super) struct Attached {
 }
 
 /// Waits for `hello`, authenticates it, and registers the session with the router.
-pub(super) async fn greet<S: Stream>(
+pub(super) async fn receive_hello<S: Stream>(
     services: &Services,
     socket: &mut Socket<S>,
     outbox: &Arc<Outbox>,
     place: Option<&Place>,
-) -> Result<Box<Admitted>, End> {
-    let refuser = Refuser { services, outbox, user: None, address: socket.address() };
+) -> Result<Box<Admitted>, ConnectionEnd> {
+    let refuser = HelloRefuser { services, outbox, user: None, address: socket.address() };
     let wait = Duration::from_millis(services.limits.hello_timeout.into());
     let received = tokio::select! {
         biased;
         received = tokio::time::timeout(wait, first_frame(refuser, socket)) => received,
-        () = services.tasks.stop().cancelled() => return Err(End::Close(CloseCode::Restart)),
-        () = evicted(place) => return Err(End::Gone),
+        () = services.tasks.stop().cancelled() => return Err(ConnectionEnd::Close(CloseCode::Restart)),
+        () = evicted(place) => return Err(ConnectionEnd::ConnectionLost),
     };
     let Ok(first) = received else {
-        services.metrics.dropped(Drop::SilentConnection);
-        return Err(End::Close(CloseCode::Silent));
+        services.metrics.count_dropped(Drop::SilentConnection);
+        return Err(ConnectionEnd::Close(CloseCode::Silent));
     };
     let (hello, id) = match first? {
         Ok(Frame { id, command: Command::Hello(hello), .. }) => (hello, id),
@@ -95,7 +95,7 @@ pub(super) async fn greet<S: Stream>(
         Err((refusal, code)) => return Err(refuser.refuse(refusal, id, code)),
     };
     if place.is_some_and(|place| !place.authenticate()) {
-        return Err(End::Gone);
+        return Err(ConnectionEnd::ConnectionLost);
     }
     match services.router.enter(user.clone(), outbox.clone()).await {
         Ok(session) => Ok(Box::new(Admitted {
@@ -120,7 +120,7 @@ async fn evicted(place: Option<&Place>) {
 
 /// Refuses a client at `hello`: sends the answer, and logs and counts the refusal.
 #[derive(Clone, Copy)]
-struct Refuser<'a> {
+struct HelloRefuser<'a> {
     services: &'a Services,
     outbox: &'a Outbox,
     /// The user, once the credentials have been checked.
@@ -128,26 +128,29 @@ struct Refuser<'a> {
     address: IpAddr,
 }
 
-impl Refuser<'_> {
+impl HelloRefuser<'_> {
     /// Queues an error frame, counts and logs the refusal, and returns the close code.
-    fn refuse(self, denied: impl Into<Denied>, id: Option<CommandId>, code: CloseCode) -> End {
+    fn refuse(self, denied: impl Into<Denied>, id: Option<CommandId>, code: CloseCode) -> ConnectionEnd {
         let Denied { refusal, denial } = denied.into();
-        self.services.metrics.refused(refusal.code);
+        self.services.metrics.count_refused(refusal.code);
         let span = || log_lines::span(self.outbox.id(), self.user, self.address);
         match denial {
             Some(denial) => span().in_scope(|| self.services.denials.record(denial, self.address)),
             None => self.services.denials.log_refusal(refusal.code, refusal.field.as_deref(), span),
         }
         self.outbox.push_reply(encode(&Reply::<Box<RawValue>>::Error(refusal.into_failure(id))));
-        End::Close(code)
+        ConnectionEnd::Close(code)
     }
 }
 
 type FirstFrame = Result<Frame, Rejected>;
 
 /// Reads the first text frame. Answers a few pings before it.
-async fn first_frame<S: Stream>(refuser: Refuser<'_>, socket: &mut Socket<S>) -> Result<FirstFrame, End> {
-    let Refuser { services, outbox, .. } = refuser;
+async fn first_frame<S: Stream>(
+    refuser: HelloRefuser<'_>,
+    socket: &mut Socket<S>,
+) -> Result<FirstFrame, ConnectionEnd> {
+    let HelloRefuser { services, outbox, .. } = refuser;
     let bounds = Bounds { bytes: services.limits.hello_frame as usize, fragments: services.limits.fragments };
     let (mut first, mut control_frames) = (None, 0);
     poll_fn(|cx| {
@@ -164,12 +167,12 @@ async fn first_frame<S: Stream>(refuser: Refuser<'_>, socket: &mut Socket<S>) ->
                 match message {
                     Message::Text(text) => first = Some(decode(text)),
                     // `hello` must be a text frame.
-                    Message::Binary(_) => return Err(End::Close(CloseCode::Policy)),
+                    Message::Binary(_) => return Err(ConnectionEnd::Close(CloseCode::Policy)),
                     Message::Ping(payload) => outbox.set_pong(frame::pong(payload)),
-                    Message::Pong => return Ok(Flow::Next),
-                    Message::Close => return Err(End::Closed),
+                    Message::Pong => return Ok(DecodeFlow::Next),
+                    Message::Close => return Err(ConnectionEnd::ClosedByClient),
                 }
-                Ok(Flow::Pause)
+                Ok(DecodeFlow::Pause)
             };
             let read = socket.poll_read(cx, bounds, &mut on_message)?;
             if let Some(first) = first.take() {
@@ -220,9 +223,9 @@ pub(super) async fn attach(
     services: &Services,
     outbox: &Outbox,
     admitted: Box<Admitted>,
-) -> Result<Attached, End> {
+) -> Result<Attached, ConnectionEnd> {
     let Admitted { session, user, identity, mut cursors, id, address } = *admitted;
-    let refuser = Refuser { services, outbox, user: Some(&user), address };
+    let refuser = HelloRefuser { services, outbox, user: Some(&user), address };
     let later = |refusal: Refusal| refuser.refuse(refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();
     let snapshot = snapshot(services, &user, names.clone()).await.map_err(later)?;
@@ -237,7 +240,7 @@ pub(super) async fn attach(
     let Loaded { page, heads, leaves, latest } =
         pages.load(services, outbox, snapshot.memberships).await.map_err(|cause| match cause {
             LoadFailure::Refused(refusal) => later(refusal),
-            LoadFailure::Closing(code) => End::Close(code),
+            LoadFailure::Closing(code) => ConnectionEnd::Close(code),
         })?;
     let listed = match snapshot.summaries {
         Some(listed) => listed,
@@ -251,7 +254,7 @@ pub(super) async fn attach(
         features: services.store.features().into_iter().map(str::to_owned).collect(),
         limits: (*services.limits).clone(),
         conversations: listed.summaries,
-        more: listed.more,
+        more: listed.has_more,
         unread: Some(listed.unread),
     };
     log_lines::span(outbox.id(), Some(&user), address).in_scope(|| tracing::debug!("connection opened"));
@@ -266,7 +269,7 @@ pub(super) async fn attach(
     let ReplayStarts { cursors, former, gone } = starts;
     let listed = listed.joined.iter().map(|joined| (joined.conversation, joined.head)).collect();
     let subscribe =
-        Subscribe { session, mark, not_before, page, heads, cursors, listed, former, gone, leaves };
+        Subscription { session, mark, not_before, page, heads, cursors, listed, former, gone, leaves };
     services.router.subscribe(subscribe).await.map_err(later)?;
     Ok(Attached { session, user, key, expires: identity.map(|identity| identity.expires), address })
 }
@@ -283,7 +286,7 @@ struct Loaded {
     /// The last page of memberships.
     page: Memberships,
     /// The last event (head) of each conversation on any page.
-    heads: Heads,
+    heads: PageHeads,
     /// The conversations that the user has left since their page was read.
     leaves: Leaves,
     /// The conversations with the latest activity.
@@ -306,9 +309,9 @@ impl Pages<'_> {
         outbox: &Outbox,
         first: Memberships,
     ) -> Result<Loaded, LoadFailure> {
-        let most = Activity::most_of_connection(&services.limits);
+        let most = Activity::max_per_connection(&services.limits);
         let mut loaded =
-            Loaded { page: first, heads: Heads::default(), leaves: Vec::new(), latest: Vec::new() };
+            Loaded { page: first, heads: PageHeads::default(), leaves: Vec::new(), latest: Vec::new() };
         let mut latest = Vec::new();
         loop {
             loaded.heads.add(loaded.page.joined.clone());
@@ -338,7 +341,8 @@ async fn snapshot(
         return Ok(snapshot);
     }
     let (reply, created) = oneshot::channel();
-    let submission = Submission { actor: user.clone(), change: Change::Appear, origin: Origin::Call(reply) };
+    let submission =
+        Submission { actor: user.clone(), change: Change::RegisterUser, origin: Origin::Call(reply) };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
     created.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
     services.store.attach(user, names).await?.ok_or_else(Refusal::unavailable)
@@ -358,7 +362,7 @@ impl ReplayStarts {
         &mut self,
         name: &ConversationId,
         cursor: Seq,
-        seen: Result<Seen, Refusal>,
+        seen: Result<VisibleConversation, Refusal>,
         most: u32,
     ) -> Option<Reply<Box<RawValue>>> {
         let failed = |refusal: Refusal| {
@@ -366,7 +370,7 @@ impl ReplayStarts {
             failure.conversation = Some(name.clone());
             Some(Reply::Error(failure))
         };
-        let Seen { conversation, head, member } = match seen {
+        let VisibleConversation { conversation, head, is_member: member } = match seen {
             Ok(seen) => seen,
             Err(refusal) => return failed(refusal),
         };
@@ -405,7 +409,8 @@ mod tests {
     fn add(cursor: u64, head: u64, member: bool) -> (ReplayStarts, Option<Reply<Box<RawValue>>>) {
         let name = ConversationId::parse("#a").expect("id");
         let mut starts = ReplayStarts::default();
-        let seen = Seen { conversation: ConversationKey(1), head: Seq(head), member };
+        let seen =
+            VisibleConversation { conversation: ConversationKey(1), head: Seq(head), is_member: member };
         let reply = starts.add(&name, Seq(cursor), Ok(seen), 10);
         (starts, reply)
     }

@@ -15,11 +15,11 @@ use tokio::time::{Instant, Sleep};
 use super::hello::{self, Admitted, Attached};
 use super::log_lines;
 use super::pending::{DelayedCursors, DelayedWatch, PendingQuery};
-use super::socket::{End, Flow, Socket, Stream};
+use super::socket::{ConnectionEnd, DecodeFlow, Socket, Stream};
 use crate::frame::{self, Bounds};
 use crate::limiter::ConnectionLimiter;
 use crate::metrics::Drop;
-use crate::outbox::{Outbox, State};
+use crate::outbox::{Outbox, OutboxState};
 use crate::router::registry::SessionSlot;
 use crate::services::Services;
 use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
@@ -57,7 +57,7 @@ pub(super) struct Live {
     /// The one command whose answer is being read from the store.
     pub(super) pending: Option<Box<PendingQuery>>,
     /// The current series of frames over the rate; `None` if the client keeps to the rate.
-    pub(super) flooding: Option<Box<Flood>>,
+    pub(super) flood: Option<Box<Flood>>,
     /// The highest number of a write that was submitted to the store.
     pub(super) submitted_number: u64,
     key: UserKey,
@@ -66,11 +66,11 @@ pub(super) struct Live {
     /// When the client's last message arrived, or reading resumed.
     last_received: Instant,
     /// Since when the session has paused reading from the socket. During a pause the client does not count as silent.
-    paused: Option<Instant>,
+    paused_since: Option<Instant>,
     /// When the session sent a ping that the client has not answered.
-    pinged: Option<Instant>,
+    pinged_at: Option<Instant>,
     /// Since when writes have made no progress; `None` while they do.
-    stalled: Option<Instant>,
+    stalled_since: Option<Instant>,
     /// The code with which the connection is being closed, and since when.
     closing: Option<(CloseCode, Instant)>,
     /// The timer of the next time-out; `None` until the session is idle for the first time.
@@ -98,7 +98,7 @@ impl Live {
         outbox: &Arc<Outbox>,
         socket: &mut Socket<impl Stream>,
         admitted: Box<Admitted>,
-    ) -> Result<Box<Self>, End> {
+    ) -> Result<Box<Self>, ConnectionEnd> {
         let user = admitted.user.clone();
         let attached = hello::attach(services, outbox, admitted).await.inspect_err(|end| {
             log_lines::log_end(services, outbox, socket, Some(&user), (*end, log_lines::reason(*end)));
@@ -126,20 +126,23 @@ impl Live {
             delayed_cursors: None,
             delayed_watch: None,
             pending: None,
-            flooding: None,
+            flood: None,
             submitted_number: 0,
             key,
             replay: None,
             expires,
             last_received: now,
-            paused: None,
-            pinged: None,
-            stalled: None,
+            paused_since: None,
+            pinged_at: None,
+            stalled_since: None,
             closing: None,
         }
     }
 
-    pub(super) fn run<S: Stream>(mut self: Box<Self>, socket: &mut Socket<S>) -> impl Future<Output = End> {
+    pub(super) fn run<S: Stream>(
+        mut self: Box<Self>,
+        socket: &mut Socket<S>,
+    ) -> impl Future<Output = ConnectionEnd> {
         poll_fn(move |cx| {
             let end = ready!(self.poll(cx, socket));
             self.log_end(socket, end);
@@ -147,9 +150,9 @@ impl Live {
         })
     }
 
-    fn poll<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Poll<End> {
+    fn poll<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Poll<ConnectionEnd> {
         for _ in 0..MAX_ROUNDS_PER_POLL {
-            match self.round(cx, socket) {
+            match self.poll_once(cx, socket) {
                 Ok(Poll::Ready(())) => {}
                 Ok(Poll::Pending) => match self.poll_timer(cx) {
                     Ok(Poll::Pending) => return Poll::Pending,
@@ -168,7 +171,11 @@ impl Live {
     }
 
     /// Reads, writes and replays as far as possible. Returns `Pending` if nothing was possible.
-    fn round<S: Stream>(&mut self, cx: &mut Context<'_>, socket: &mut Socket<S>) -> Result<Poll<()>, End> {
+    fn poll_once<S: Stream>(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut Socket<S>,
+    ) -> Result<Poll<()>, ConnectionEnd> {
         let mut idle = self.poll_pending(cx).is_pending();
         let state = self.outbox.watch(cx.waker());
         if let Some(code) = state.refused {
@@ -185,21 +192,21 @@ impl Live {
         let sent = socket.sent();
         let written = socket.poll_write(cx, &self.outbox, &self.services.metrics)?.is_ready();
         if written {
-            self.stalled = None;
-            if state.behind {
+            self.stalled_since = None;
+            if state.has_lag {
                 idle &= self.poll_replay(cx).is_pending();
             }
             if let Some(code) = state.closing.filter(|_| state.in_flight == 0) {
-                return Err(End::Close(code));
+                return Err(ConnectionEnd::Close(code));
             }
-        } else if self.stalled.is_none() || socket.sent() > sent {
-            self.stalled = Some(Instant::now());
+        } else if self.stalled_since.is_none() || socket.sent() > sent {
+            self.stalled_since = Some(Instant::now());
         }
-        if !written && state.behind {
+        if !written && state.has_lag {
             self.log_lag();
         }
         // If the whole queue is written, there is room again. Other changes that make room wake the task.
-        if self.has_room(State { bytes: if written { 0 } else { state.bytes }, ..state }) {
+        if self.can_accept_write(OutboxState { bytes: if written { 0 } else { state.bytes }, ..state }) {
             self.resume_reading();
             idle &= self.poll_read(cx, socket)?.is_pending();
         } else {
@@ -210,23 +217,23 @@ impl Live {
 
     /// Stops reading from the socket.
     pub(super) fn pause_reading(&mut self) {
-        self.paused.get_or_insert_with(Instant::now);
+        self.paused_since.get_or_insert_with(Instant::now);
     }
 
     /// Resumes reading. The pause does not count as silence of the client, and does not end a flood.
     fn resume_reading(&mut self) {
-        let Some(paused) = self.paused.take() else { return };
+        let Some(paused) = self.paused_since.take() else { return };
         let now = Instant::now();
         self.last_received = now;
-        self.pinged = None;
-        if let Some(flood) = &mut self.flooding {
+        self.pinged_at = None;
+        if let Some(flood) = &mut self.flood {
             flood.since += now - paused;
             flood.last += now - paused;
         }
     }
 
     /// Whether another command may be read, because there is room for its reply.
-    fn has_room(&self, state: State) -> bool {
+    fn can_accept_write(&self, state: OutboxState) -> bool {
         let limits = &self.services.limits;
         self.pending.is_none()
             && state.closing.is_none()
@@ -238,25 +245,27 @@ impl Live {
         &mut self,
         cx: &mut Context<'_>,
         socket: &mut Socket<S>,
-    ) -> Result<Poll<()>, End> {
+    ) -> Result<Poll<()>, ConnectionEnd> {
         let limits = &self.services.limits;
         let bounds = Bounds { bytes: limits.frame as usize, fragments: limits.fragments };
         let read = socket.poll_read(cx, bounds, &mut |message| {
-            self.handle(message)?;
-            Ok(if self.has_room(self.outbox.state()) { Flow::Next } else { Flow::Pause })
+            self.handle_message(message)?;
+            Ok(if self.can_accept_write(self.outbox.state()) { DecodeFlow::Next } else { DecodeFlow::Pause })
         });
         let read = match read {
             // The metric of dropped frames counted this flood when the frame was refused.
-            Poll::Ready(Err(End::Close(CloseCode::TooFast))) => return Err(End::Close(CloseCode::TooFast)),
-            Poll::Ready(Err(End::Close(code))) => {
-                self.services.metrics.dropped(Drop::BrokenFraming);
-                return Err(End::Close(code));
+            Poll::Ready(Err(ConnectionEnd::Close(CloseCode::TooFast))) => {
+                return Err(ConnectionEnd::Close(CloseCode::TooFast));
+            }
+            Poll::Ready(Err(ConnectionEnd::Close(code))) => {
+                self.services.metrics.count_dropped(Drop::BrokenFraming);
+                return Err(ConnectionEnd::Close(code));
             }
             read => read?,
         };
         if read.is_ready() {
             self.last_received = Instant::now();
-            self.pinged = None;
+            self.pinged_at = None;
         }
         Ok(read)
     }
@@ -277,13 +286,13 @@ impl Live {
             Replay::Reading(conversation, page) => {
                 let conversation = *conversation;
                 let Poll::Ready(page) = page.as_mut().poll(cx) else { return Poll::Pending };
-                self.replay = self.take_page(conversation, page).map(Box::new);
+                self.replay = self.queue_replay_page(conversation, page).map(Box::new);
             }
         }
         Poll::Ready(())
     }
 
-    fn take_page(
+    fn queue_replay_page(
         &mut self,
         conversation: ConversationKey,
         page: Result<Vec<LogEvent>, switchboard_store::refusal::Refusal>,
@@ -307,7 +316,7 @@ impl Live {
     }
 
     /// Handles due time-outs and sets the timer for the next one.
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, End> {
+    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, ConnectionEnd> {
         // The timer already has this task's waker, which does not change, so it is not polled again. This needs no look at the
         // clock.
         if let Some(timer) = self.timer.as_ref().filter(|timer| !timer.is_elapsed())
@@ -329,11 +338,11 @@ impl Live {
     }
 
     /// Handles the time-outs that are due.
-    fn handle_due(&mut self, now: Instant) -> Result<(), End> {
+    fn handle_due(&mut self, now: Instant) -> Result<(), ConnectionEnd> {
         self.release_cursors(now);
         let close = |reason, code| {
-            self.services.metrics.dropped(reason);
-            Err(End::Close(code))
+            self.services.metrics.count_dropped(reason);
+            Err(ConnectionEnd::Close(code))
         };
         if self.expires.is_some_and(|at| at <= now) {
             return close(Drop::TokenExpired, CloseCode::TokenExpired);
@@ -341,20 +350,20 @@ impl Live {
         if let (Some((code, _)), Some(at)) = (self.closing, self.close_deadline())
             && at <= now
         {
-            return Err(End::Close(code));
+            return Err(ConnectionEnd::Close(code));
         }
         if self.is_stalled_at(now) {
-            self.services.metrics.dropped(Drop::StalledConnection);
-            return Err(End::Gone);
+            self.services.metrics.count_dropped(Drop::StalledConnection);
+            return Err(ConnectionEnd::ConnectionLost);
         }
-        if self.paused.is_some() {
+        if self.paused_since.is_some() {
             return Ok(());
         }
-        if self.stalled.is_none() && self.pinged.is_some_and(|at| at + self.pong_timeout() <= now) {
+        if self.stalled_since.is_none() && self.pinged_at.is_some_and(|at| at + self.pong_timeout() <= now) {
             return close(Drop::SilentConnection, CloseCode::Silent);
         }
-        if self.pinged.is_none() && self.last_received + self.ping_interval() <= now {
-            self.pinged = Some(now);
+        if self.pinged_at.is_none() && self.last_received + self.ping_interval() <= now {
+            self.pinged_at = Some(now);
             self.outbox.push_reply(frame::ping());
         }
         Ok(())
@@ -366,12 +375,12 @@ impl Live {
     }
 
     fn is_stalled_at(&self, now: Instant) -> bool {
-        self.stalled.is_some_and(|since| since + WRITE_TIMEOUT <= now)
+        self.stalled_since.is_some_and(|since| since + WRITE_TIMEOUT <= now)
     }
 
     /// When a closing connection is closed at the latest; `None` if only the shutdown deadline bounds it.
     fn close_deadline(&self) -> Option<Instant> {
-        match (self.closing?, self.stalled) {
+        match (self.closing?, self.stalled_since) {
             // A revoked client must not delay the close by reading slowly.
             ((CloseCode::Revoked, since), _) => Some(since + CLOSE_TIMEOUT),
             ((_, since), Some(stalled)) => Some(since.max(stalled) + CLOSE_TIMEOUT),
@@ -383,9 +392,9 @@ impl Live {
 
     /// When the next time-out is due; `None` if there is none.
     fn next_due(&self) -> Option<Instant> {
-        let silence = match (self.stalled, self.pinged) {
+        let silence = match (self.stalled_since, self.pinged_at) {
             (Some(since), _) => Some(since + WRITE_TIMEOUT),
-            (None, _) if self.paused.is_some() => None,
+            (None, _) if self.paused_since.is_some() => None,
             (None, Some(at)) => Some(at + self.pong_timeout()),
             (None, None) => Some(self.last_received + self.ping_interval()),
         };

@@ -9,7 +9,7 @@ use switchboard_protocol::{CloseCode, UserId};
 use tracing::Span;
 use uuid::Uuid;
 
-use super::socket::{End, Socket};
+use super::socket::{ConnectionEnd, Socket};
 use crate::outbox::Outbox;
 use crate::services::Services;
 use switchboard_store::clock::Clock;
@@ -31,16 +31,16 @@ pub(super) fn log_end<S>(
     outbox: &Outbox,
     socket: &Socket<S>,
     user: Option<&UserId>,
-    (end, reason): (End, &'static str),
+    (end, reason): (ConnectionEnd, &'static str),
 ) {
     let due = if user.is_some() { services.closed_lines.record() } else { None };
     if user.is_some() && due.is_none() {
         return;
     }
     let code = match end {
-        End::Gone => ABNORMAL_CLOSURE,
-        End::Closed => CloseCode::Normal.number(),
-        End::Close(code) => code.number(),
+        ConnectionEnd::ConnectionLost => ABNORMAL_CLOSURE,
+        ConnectionEnd::ClosedByClient => CloseCode::Normal.number(),
+        ConnectionEnd::Close(code) => code.number(),
     };
     let duration_ms = age_ms(outbox.id());
     let (received, sent) = socket.messages();
@@ -64,9 +64,9 @@ fn age_ms(connection: Uuid) -> i64 {
 }
 
 /// The reason why a connection ended. Where a metric counts such ends, it is the label of the metric.
-pub(super) fn reason(end: End) -> &'static str {
-    let End::Close(code) = end else {
-        return if end == End::Closed { "closed_by_client" } else { "disconnected" };
+pub(super) fn reason(end: ConnectionEnd) -> &'static str {
+    let ConnectionEnd::Close(code) = end else {
+        return if end == ConnectionEnd::ClosedByClient { "closed_by_client" } else { "disconnected" };
     };
     match code {
         CloseCode::Normal => "closed_by_client",
@@ -84,8 +84,8 @@ pub(super) fn reason(end: End) -> &'static str {
 }
 
 /// Logs which connection ended by a panic. The panic hook has logged the cause before.
-pub(super) fn log_panic<S>(outbox: &Outbox, socket: &Socket<S>) -> End {
+pub(super) fn log_panic<S>(outbox: &Outbox, socket: &Socket<S>) -> ConnectionEnd {
     span(outbox.id(), None, socket.address())
         .in_scope(|| tracing::error!(code = ABNORMAL_CLOSURE, reason = "panic", "connection closed"));
-    End::Gone
+    ConnectionEnd::ConnectionLost
 }

@@ -7,13 +7,13 @@ use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{CommandId, ConversationId, UserId};
 use switchboard_store::record::Answer;
-use switchboard_store::{Change, CursorOf, PresencePeer, Standing};
+use switchboard_store::{Change, CursorKind, PresencePeer, WriteAccess};
 use tokio::time::Instant;
 
 /// A command whose answer is being read from the store.
 pub(super) enum PendingQuery {
     Page(Option<CommandId>, Answer<OkBody<Box<RawValue>>>),
-    Typing(Option<CommandId>, ConversationId, Answer<Standing>),
+    Typing(Option<CommandId>, ConversationId, Answer<WriteAccess>),
     Watch(Option<CommandId>, Answer<Vec<PresencePeer>>),
 }
 
@@ -27,7 +27,7 @@ pub(super) struct DelayedCursors {
 
 /// Cursors of one kind in one conversation.
 pub(super) struct Group {
-    of: CursorOf,
+    of: CursorKind,
     conversation: ConversationId,
     pub(super) commands: Vec<(Option<CommandId>, Change)>,
 }
@@ -39,7 +39,7 @@ impl DelayedCursors {
 
     pub(super) fn add(
         &mut self,
-        of: CursorOf,
+        of: CursorKind,
         conversation: ConversationId,
         id: Option<CommandId>,
         change: Change,

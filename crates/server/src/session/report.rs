@@ -7,17 +7,17 @@ use tracing::Span;
 
 use super::live::Live;
 use super::log_lines::{log_end, reason, span};
-use super::socket::{End, Socket};
+use super::socket::{ConnectionEnd, Socket};
 
 impl Live {
     fn span(&self) -> Span {
         span(self.outbox.id(), Some(&self.user), IpAddr::V6(self.address))
     }
 
-    pub(super) fn log_end<S>(&self, socket: &Socket<S>, end: End) {
+    pub(super) fn log_end<S>(&self, socket: &Socket<S>, end: ConnectionEnd) {
         let reason = match end {
-            End::Close(CloseCode::TryLater) if self.outbox.is_too_far_behind() => "too_far_behind",
-            End::Gone if self.is_stalled() => "stalled_connection",
+            ConnectionEnd::Close(CloseCode::TryLater) if self.outbox.is_too_far_behind() => "too_far_behind",
+            ConnectionEnd::ConnectionLost if self.is_stalled() => "stalled_connection",
             end => reason(end),
         };
         log_end(&self.services, &self.outbox, socket, Some(&self.user), (end, reason));

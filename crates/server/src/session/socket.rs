@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Re
 use tokio::time::Instant;
 
 use super::unread::Unread;
-use crate::frame::{Bounds, Decoder, Message, Step};
+use crate::frame::{Bounds, DecodeStep, Decoder, Message};
 use crate::metrics::Metrics;
 use crate::outbox::{Outbox, Queued};
 use switchboard_protocol::CloseCode;
@@ -20,24 +20,24 @@ use switchboard_protocol::CloseCode;
 const READ_BUFFER_BYTES: usize = 64 * 1024;
 
 /// The most frames per vectored write. Linux allows 1,024 (IOV_MAX), but more than a few dozen save no more time.
-const MAX_SLICES: usize = 64;
+const MAX_SLICES_PER_WRITE: usize = 64;
 
 thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER_BYTES].into());
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER_BYTES].into());
 }
 
 /// How a connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum ConnectionEnd {
     /// The server closes the connection with this code.
     Close(CloseCode),
     /// The client sent its close frame.
-    Closed,
+    ClosedByClient,
     /// The connection was reset, or ended without a close frame.
-    Gone,
+    ConnectionLost,
 }
 
-impl From<CloseCode> for End {
+impl From<CloseCode> for ConnectionEnd {
     fn from(code: CloseCode) -> Self {
         Self::Close(code)
     }
@@ -45,7 +45,7 @@ impl From<CloseCode> for End {
 
 /// Whether to decode the next message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Flow {
+pub(crate) enum DecodeFlow {
     /// Decode the next message, if there is one.
     Next,
     /// Stop decoding. The bytes that have been read are kept.
@@ -97,18 +97,18 @@ impl<S: Stream> Socket<S> {
         Self { stream, decoder, unread, writing, offset: 0, sent: 0, messages_in, messages_out, address }
     }
 
-    /// Reads once, and passes every whole message to `on_message`, until it returns [`Flow::Pause`].
+    /// Reads once, and passes every whole message to `on_message`, until it returns [`DecodeFlow::Pause`].
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
         bounds: Bounds,
-        on_message: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
-    ) -> Poll<Result<(), End>> {
+        on_message: &mut dyn FnMut(Message<'_>) -> Result<DecodeFlow, ConnectionEnd>,
+    ) -> Poll<Result<(), ConnectionEnd>> {
         let mut kept = std::mem::take(&mut self.unread);
         if !kept.is_empty() {
             let (used, flow) = self.decode(kept.bytes_mut(), bounds, on_message)?;
             kept.consume(used);
-            if flow == Flow::Pause {
+            if flow == DecodeFlow::Pause {
                 kept.shrink();
                 self.unread = kept;
                 return Poll::Ready(Ok(()));
@@ -126,15 +126,16 @@ impl<S: Stream> Socket<S> {
         cx: &mut Context<'_>,
         kept: &mut Unread,
         bounds: Bounds,
-        on_message: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
-    ) -> Poll<Result<(), End>> {
-        SCRATCH.with_borrow_mut(|scratch| {
+        on_message: &mut dyn FnMut(Message<'_>) -> Result<DecodeFlow, ConnectionEnd>,
+    ) -> Poll<Result<(), ConnectionEnd>> {
+        READ_BUFFER.with_borrow_mut(|scratch| {
             // One read is enough: if it did not fill the buffer, the kernel had no more data.
             let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer)).map_err(|_| End::Gone)?;
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buffer))
+                .map_err(|_| ConnectionEnd::ConnectionLost)?;
             let read = buffer.filled_mut();
             if read.is_empty() {
-                return Poll::Ready(Err(End::Gone));
+                return Poll::Ready(Err(ConnectionEnd::ConnectionLost));
             }
             if kept.is_empty() {
                 let (used, _) = self.decode(read, bounds, on_message)?;
@@ -153,25 +154,25 @@ impl<S: Stream> Socket<S> {
         &mut self,
         input: &mut [u8],
         bounds: Bounds,
-        on_message: &mut dyn FnMut(Message<'_>) -> Result<Flow, End>,
-    ) -> Result<(usize, Flow), End> {
+        on_message: &mut dyn FnMut(Message<'_>) -> Result<DecodeFlow, ConnectionEnd>,
+    ) -> Result<(usize, DecodeFlow), ConnectionEnd> {
         let mut used = 0;
         while let Some(rest) = input.get_mut(used..).filter(|rest| !rest.is_empty()) {
             match self.decoder.step(rest, bounds)? {
-                Step::Incomplete => break,
-                Step::Fragment(len) => used += len,
-                Step::Message(len, message) => {
+                DecodeStep::Incomplete => break,
+                DecodeStep::Fragment(len) => used += len,
+                DecodeStep::Message(len, message) => {
                     used += len;
                     self.messages_in = self.messages_in.wrapping_add(1);
                     let flow = on_message(message)?;
-                    self.decoder.release();
-                    if flow == Flow::Pause {
-                        return Ok((used, Flow::Pause));
+                    self.decoder.free_memory();
+                    if flow == DecodeFlow::Pause {
+                        return Ok((used, DecodeFlow::Pause));
                     }
                 }
             }
         }
-        Ok((used, Flow::Next))
+        Ok((used, DecodeFlow::Next))
     }
 
     /// Writes the queue; ready once all of it has been handed to the kernel.
@@ -180,7 +181,7 @@ impl<S: Stream> Socket<S> {
         cx: &mut Context<'_>,
         outbox: &Outbox,
         metrics: &Metrics,
-    ) -> Poll<Result<(), End>> {
+    ) -> Poll<Result<(), ConnectionEnd>> {
         let mut written = 0;
         loop {
             if self.writing.is_empty() {
@@ -193,11 +194,11 @@ impl<S: Stream> Socket<S> {
                 Poll::Ready(Ok(count)) => {
                     written += count;
                     if let Some(stored) = self.remove_written(count) {
-                        metrics.delivery(Instant::now() - stored);
+                        metrics.observe_delivery(Instant::now() - stored);
                     }
                 }
                 Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Gone)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(ConnectionEnd::ConnectionLost)),
                 Poll::Pending => {
                     outbox.written(written);
                     return Poll::Pending;
@@ -213,11 +214,11 @@ impl<S: Stream> Socket<S> {
             // `send` is a tenth cheaper than a `writev` of one frame.
             (Some(only), 1) => stream.poll_write(cx, &only.frame[self.offset..]),
             (_, waiting) => {
-                let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+                let mut slices = [IoSlice::new(&[]); MAX_SLICES_PER_WRITE];
                 for (n, (slice, queued)) in slices.iter_mut().zip(&self.writing).enumerate() {
                     *slice = IoSlice::new(&queued.frame[if n == 0 { self.offset } else { 0 }..]);
                 }
-                stream.poll_write_vectored(cx, &slices[..waiting.min(MAX_SLICES)])
+                stream.poll_write_vectored(cx, &slices[..waiting.min(MAX_SLICES_PER_WRITE)])
             }
         }
     }
@@ -246,7 +247,7 @@ impl<S: Stream> Socket<S> {
 
     /// Shuts down writing and waits for the client to do the same, because an immediate close would make the kernel discard data in
     /// transit to the client (RFC 9293 section 3.6.1).
-    pub(crate) async fn linger(mut self) {
+    pub(crate) async fn drain_and_close(mut self) {
         if self.stream.shutdown().await.is_err() {
             return;
         }

@@ -1,7 +1,7 @@
 //! The buffer for the bytes of a connection that have been read and not decoded yet.
 
 /// How many bytes the buffer's capacity may exceed twice its content. Freeing less memory costs more than it saves.
-const MAX_SLACK_BYTES: usize = 64;
+const MAX_UNUSED_BYTES: usize = 64;
 
 /// The start of an incomplete frame, or bytes that arrived while reading was paused. The capacity is at most about twice the
 /// content, and zero if there is none. Each byte is moved a constant number of times on average, however small the parts in which
@@ -40,7 +40,7 @@ impl Unread {
         let left = self.bytes.len() - self.start;
         if left == 0 {
             *self = Self::default();
-        } else if self.bytes.capacity() > 2 * left + MAX_SLACK_BYTES {
+        } else if self.bytes.capacity() > 2 * left + MAX_UNUSED_BYTES {
             self.compact();
             self.bytes.shrink_to_fit();
         }
@@ -77,7 +77,7 @@ mod tests {
             unread.append(b"x");
             unread.shrink();
             moves += usize::from(unread.bytes.capacity() != before);
-            assert!(unread.bytes.capacity() <= 2 * count + MAX_SLACK_BYTES, "{count}");
+            assert!(unread.bytes.capacity() <= 2 * count + MAX_UNUSED_BYTES, "{count}");
         }
         assert_eq!(unread.bytes_mut().len(), BYTES);
         assert!(moves <= MAX_MOVES, "{moves}");
@@ -91,7 +91,7 @@ mod tests {
             unread.consume(6);
             unread.shrink();
             moves += usize::from(unread.start < before);
-            assert!(unread.bytes.capacity() <= 2 * unread.bytes_mut().len() + MAX_SLACK_BYTES);
+            assert!(unread.bytes.capacity() <= 2 * unread.bytes_mut().len() + MAX_UNUSED_BYTES);
         }
         assert!(moves <= MAX_MOVES, "{moves}");
         assert_eq!(unread.bytes.capacity(), 0);

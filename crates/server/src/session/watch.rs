@@ -22,7 +22,7 @@ impl Live {
         match self.check_watch(&users) {
             None => self.look_up(id, users),
             Some(wait) => {
-                self.services.metrics.dropped(Drop::RateLimit);
+                self.services.metrics.count_dropped(Drop::RateLimit);
                 self.delayed_watch = Some(Box::new(DelayedWatch { due: Instant::now() + wait, id, users }));
             }
         }

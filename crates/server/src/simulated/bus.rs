@@ -24,7 +24,7 @@ pub trait BusFaults: Send + Sync + 'static {
     fn copies(&self) -> Vec<Duration>;
 
     /// Returns the delay until a subscription is active.
-    fn pause(&self) -> Duration;
+    fn delivery_delay(&self) -> Duration;
 }
 
 /// The network of the bus. Clones share it.
@@ -39,23 +39,23 @@ struct Shared {
 #[derive(Default)]
 struct Nodes {
     /// The number of the last node that joined.
-    number: u64,
+    next_number: u64,
     receivers: BTreeMap<u64, Receiver>,
     /// The indexes of partitioned nodes, which receive and send nothing.
-    cut: BTreeSet<usize>,
+    cut_nodes: BTreeSet<usize>,
 }
 
 /// The receiving side of a node.
 struct Receiver {
-    place: usize,
+    node_index: usize,
     events: mpsc::Sender<BusEvent>,
     codec: Codec,
     desired: Vec<Desired>,
     requests: u64,
     /// The active subscriptions.
-    active: FxHashSet<Address>,
+    confirmed: FxHashSet<Address>,
     /// Whether the queue was full and the gap has not been delivered yet.
-    overrun: bool,
+    has_lost_notices: bool,
 }
 
 /// A subscription that a node has requested, and that may not be active yet.
@@ -70,7 +70,7 @@ struct Desired {
 struct NodeBus {
     network: SimulatedNetwork,
     node: NodeId,
-    place: usize,
+    node_index: usize,
     codec: Codec,
 }
 
@@ -102,32 +102,40 @@ impl SimulatedNetwork {
         let codec = || Codec::new(key).unwrap_or_else(|_| unreachable!("a key of any length is fine"));
         let (events, receiver) = mpsc::channel(RECEIVE_QUEUE);
         let mut nodes = self.nodes();
-        nodes.number += 1;
-        let number = nodes.number;
+        nodes.next_number += 1;
+        let number = nodes.next_number;
         let (desired, active) = (Vec::new(), FxHashSet::default());
-        let joined = Receiver { place, events, codec: codec(), desired, requests: 0, active, overrun: false };
+        let joined = Receiver {
+            node_index: place,
+            events,
+            codec: codec(),
+            desired,
+            requests: 0,
+            confirmed: active,
+            has_lost_notices: false,
+        };
         nodes.receivers.insert(number, joined);
         drop(nodes);
-        (NodeBus { network: self.clone(), node: NodeId(number), place, codec: codec() }, receiver)
+        (NodeBus { network: self.clone(), node: NodeId(number), node_index: place, codec: codec() }, receiver)
     }
 
     /// Partitions the node with the index `place` from the others.
     pub fn cut(&self, place: usize) {
-        self.nodes().cut.insert(place);
+        self.nodes().cut_nodes.insert(place);
     }
 
     /// Ends the partition of the node with the index `place`. If `announced`, the node receives a gap.
     pub fn heal(&self, place: usize, announced: bool) {
         let mut nodes = self.nodes();
-        nodes.cut.remove(&place);
-        let here = nodes.receivers.iter().filter(|(_, receiver)| receiver.place == place);
+        nodes.cut_nodes.remove(&place);
+        let here = nodes.receivers.iter().filter(|(_, receiver)| receiver.node_index == place);
         let here: Vec<_> = here.map(|(number, _)| *number).collect();
         for number in here {
             let Some(receiver) = nodes.receivers.get_mut(&number) else { continue };
             let mut new = Vec::new();
             for desired in receiver.desired.iter_mut().filter(|desired| !desired.confirmed) {
                 desired.confirmed = true;
-                receiver.active.insert(desired.address.clone());
+                receiver.confirmed.insert(desired.address.clone());
                 new.push(desired.address.clone());
             }
             if !new.is_empty() {
@@ -141,13 +149,15 @@ impl SimulatedNetwork {
 
     /// Delivers an event to a node, unless its queue is full.
     fn deliver(&self, number: u64, receiver: &mut Receiver, event: BusEvent) {
-        if receiver.events.try_send(event).is_err() && !std::mem::replace(&mut receiver.overrun, true) {
+        if receiver.events.try_send(event).is_err()
+            && !std::mem::replace(&mut receiver.has_lost_notices, true)
+        {
             let (network, events) = (self.clone(), receiver.events.clone());
             tokio::spawn(async move {
                 // The node may have ended.
                 let _ = events.send(BusEvent::Gap).await;
                 if let Some(receiver) = network.nodes().receivers.get_mut(&number) {
-                    receiver.overrun = false;
+                    receiver.has_lost_notices = false;
                 }
             });
         }
@@ -156,8 +166,9 @@ impl SimulatedNetwork {
     /// Delivers a copy of a notice, unless it comes from another installation.
     fn arrive(&self, from: NodeId, number: u64, subject: SubjectKey, payload: &Bytes) {
         let mut nodes = self.nodes();
-        let Nodes { receivers, cut, .. } = &mut *nodes;
-        if let Some(receiver) = receivers.get_mut(&number).filter(|receiver| !cut.contains(&receiver.place))
+        let Nodes { receivers, cut_nodes: cut, .. } = &mut *nodes;
+        if let Some(receiver) =
+            receivers.get_mut(&number).filter(|receiver| !cut.contains(&receiver.node_index))
             && let Ok(notice) = receiver.codec.decode(subject, payload)
         {
             self.deliver(number, receiver, BusEvent::Notice(from, notice));
@@ -167,8 +178,9 @@ impl SimulatedNetwork {
     /// Activates a subscription, unless the node has unsubscribed.
     fn activate(&self, number: u64, request: u64) {
         let mut nodes = self.nodes();
-        let Nodes { receivers, cut, .. } = &mut *nodes;
-        let Some(receiver) = receivers.get_mut(&number).filter(|receiver| !cut.contains(&receiver.place))
+        let Nodes { receivers, cut_nodes: cut, .. } = &mut *nodes;
+        let Some(receiver) =
+            receivers.get_mut(&number).filter(|receiver| !cut.contains(&receiver.node_index))
         else {
             return;
         };
@@ -176,7 +188,7 @@ impl SimulatedNetwork {
         if let Some(desired) = desired.filter(|desired| !desired.confirmed) {
             desired.confirmed = true;
             let address = desired.address.clone();
-            receiver.active.insert(address.clone());
+            receiver.confirmed.insert(address.clone());
             receiver.confirm(vec![address]);
         }
     }
@@ -199,13 +211,13 @@ impl Receiver {
 impl Bus for NodeBus {
     fn publish(&self, address: &Address, notice: &Notice) {
         let nodes = self.network.nodes();
-        if nodes.cut.contains(&self.place) {
+        if nodes.cut_nodes.contains(&self.node_index) {
             return;
         }
         let subscribers = nodes.receivers.iter().filter(|(number, receiver)| {
             **number != self.node.0
-                && receiver.active.contains(address)
-                && !nodes.cut.contains(&receiver.place)
+                && receiver.confirmed.contains(address)
+                && !nodes.cut_nodes.contains(&receiver.node_index)
         });
         let copies: Vec<_> = subscribers
             .flat_map(|(number, _)| self.network.0.faults.copies().into_iter().map(|delay| (*number, delay)))
@@ -235,7 +247,7 @@ impl Bus for NodeBus {
         receiver.desired.push(Desired { address, request, confirmed: false });
         drop(nodes);
         let (network, number) = (self.network.clone(), self.node.0);
-        let pause = self.network.0.faults.pause();
+        let pause = self.network.0.faults.delivery_delay();
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
             network.activate(number, request);
@@ -245,12 +257,12 @@ impl Bus for NodeBus {
     fn unsubscribe(&self, address: Address) {
         if let Some(receiver) = self.network.nodes().receivers.get_mut(&self.node.0) {
             receiver.desired.retain(|desired| desired.address != address);
-            receiver.active.remove(&address);
+            receiver.confirmed.remove(&address);
         }
     }
 
     fn probe(&self) -> Answer<()> {
-        let cut = self.network.nodes().cut.contains(&self.place);
+        let cut = self.network.nodes().cut_nodes.contains(&self.node_index);
         Box::pin(std::future::ready(if cut { Err(Refusal::unavailable()) } else { Ok(()) }))
     }
 }
@@ -264,17 +276,17 @@ impl Drop for NodeBus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bus::contract::{Network, Node, laws};
+    use crate::bus::contract::{Network, Node, contract_tests};
 
     /// A network without faults.
-    struct Calm;
+    struct NoFaults;
 
-    impl BusFaults for Calm {
+    impl BusFaults for NoFaults {
         fn copies(&self) -> Vec<Duration> {
             vec![Duration::ZERO]
         }
 
-        fn pause(&self) -> Duration {
+        fn delivery_delay(&self) -> Duration {
             Duration::from_millis(1)
         }
     }
@@ -286,13 +298,13 @@ mod tests {
 
     impl Network for ContractNetwork {
         async fn start() -> Self {
-            Self { network: SimulatedNetwork::new(Arc::new(Calm)), places: 0 }
+            Self { network: SimulatedNetwork::new(Arc::new(NoFaults)), places: 0 }
         }
 
         async fn join(&mut self, installation: u8) -> Node {
             let (bus, events) = self.network.join_with_key(self.places, &NoticeKey::new([installation; 32]));
             self.places += 1;
-            Node { id: bus.node, bus: Arc::new(bus), events, kept: Box::new(()) }
+            Node { id: bus.node, bus: Arc::new(bus), events, resources: Box::new(()) }
         }
 
         async fn cut(&mut self) {
@@ -304,5 +316,5 @@ mod tests {
         }
     }
 
-    laws!(ContractNetwork);
+    contract_tests!(ContractNetwork);
 }

@@ -2,7 +2,7 @@
 
 use switchboard::config::Mode;
 
-use crate::support::{Answer, Raw, Server};
+use crate::support::{Answer, RawSocket, Server};
 
 /// Requests the chat page. It must have been built before these tests run.
 async fn page(server: &Server) -> Answer {
@@ -71,9 +71,9 @@ async fn no_file_outside_the_page_is_served() {
         "/../../../../../../../../../../proc/self/exe",
         "/\\proc\\self\\exe",
     ] {
-        let mut raw = Raw::connect(server.address()).await;
+        let mut raw = RawSocket::connect(server.address()).await;
         raw.writes(format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", server.address())).await;
-        let head = raw.head().await;
+        let head = raw.read_head().await;
         assert!(head.starts_with("HTTP/1.1 404 "), "{path}\n{head}");
     }
 }
@@ -142,7 +142,7 @@ async fn a_head_request_has_the_headers_of_a_get_and_no_body() {
 async fn only_the_embedded_page_may_be_framed_and_only_by_configured_origins() {
     const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.allowed_origins = vec!["https://shop.example".to_owned()];
     })
     .await;

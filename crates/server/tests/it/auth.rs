@@ -20,7 +20,7 @@ fn hello(token: String) -> Hello {
 }
 
 /// Connects with a token that is refused and returns the error.
-async fn refused(server: &Server, token: &str) -> Failure {
+async fn expect_hello_refused(server: &Server, token: &str) -> Failure {
     match server.tries_to_connect(hello(token.to_owned())).await {
         Err(ClientError::Refused(failure)) => *failure,
         Err(other) => panic!("{other}"),
@@ -43,7 +43,7 @@ fn bad_tokens(server: &Server) -> Vec<(&'static str, String, u16)> {
     let yesterday =
         Clock::from_fn(|| Timestamp::from_millis(Clock::system().now().as_millis() - 24 * 3_600 * 1_000));
     vec![
-        ("expired", server.token_by(yesterday, "alice", HOUR), 4401),
+        ("expired", server.token_at(yesterday, "alice", HOUR), 4401),
         ("of another secret", foreign, 4501),
         ("altered", altered, 4501),
         ("unsigned", unsigned, 4501),
@@ -54,16 +54,16 @@ fn bad_tokens(server: &Server) -> Vec<(&'static str, String, u16)> {
 
 #[tokio::test]
 async fn a_token_determines_the_user() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let person = server.tries_to_connect(hello(server.token("alice", HOUR))).await.expect("welcome");
     assert_eq!(person.name().as_str(), "alice");
 }
 
 #[tokio::test]
 async fn an_invalid_token_is_refused_on_the_websocket_and_over_http() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     for (what, token, close) in bad_tokens(&server) {
-        let failure = refused(&server, &token).await;
+        let failure = expect_hello_refused(&server, &token).await;
         assert_eq!((failure.code, failure.retryable), (ErrorCode::Unauthorized, false), "{what}");
         assert!(token.is_empty() || !failure.message.contains(&token), "{what}: {}", failure.message);
 
@@ -91,7 +91,7 @@ async fn an_invalid_token_is_refused_on_the_websocket_and_over_http() {
 
 #[tokio::test]
 async fn a_token_with_a_very_late_expiry_is_accepted() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let token = server.token("alice", Duration::from_secs(1_000 * 365 * 24 * 3_600));
     let mut alice = server.tries_to_connect(hello(token)).await.expect("welcome");
     alice.receives_nothing().await;
@@ -100,25 +100,29 @@ async fn a_token_with_a_very_late_expiry_is_accepted() {
 #[tokio::test]
 async fn a_token_with_another_issuer_or_audience_is_refused() {
     let mut server =
-        Server::start_production_with(|config| config.auth.issuer = Some("https://a.example".into())).await;
+        Server::start_with_auth_and(|config| config.auth.issuer = Some("https://a.example".into())).await;
     let token = server.token("alice", HOUR);
     server.tries_to_connect(hello(token.clone())).await.expect("welcome");
     server.restart_with(|config| config.auth.issuer = Some("https://b.example".into())).await;
-    assert_eq!(refused(&server, &token).await.code, ErrorCode::Unauthorized);
+    assert_eq!(expect_hello_refused(&server, &token).await.code, ErrorCode::Unauthorized);
     server
         .restart_with(|config| {
             config.auth.issuer = None;
             config.auth.audience = Some("chat".into());
         })
         .await;
-    assert_eq!(refused(&server, &token).await.code, ErrorCode::Unauthorized, "it has no audience");
+    assert_eq!(
+        expect_hello_refused(&server, &token).await.code,
+        ErrorCode::Unauthorized,
+        "it has no audience"
+    );
     server.connects("alice").await;
 }
 
 #[tokio::test]
 async fn a_dev_server_without_a_secret_accepts_names_and_refuses_tokens() {
     let server = Server::start().await;
-    let failure = refused(&server, "hunter2hunter2").await;
+    let failure = expect_hello_refused(&server, "hunter2hunter2").await;
     assert_eq!(failure.code, ErrorCode::Unauthorized);
     assert!(failure.message.contains("SWITCHBOARD_AUTH_SECRET_FILE"), "{}", failure.message);
 }

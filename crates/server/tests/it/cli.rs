@@ -34,34 +34,34 @@ async fn run(command: &mut Command) -> Output {
     in_time("the program ends", command.output()).await.expect("the program starts")
 }
 
-async fn succeeds(command: &mut Command) -> String {
+async fn run_successfully(command: &mut Command) -> String {
     let output = run(command).await;
-    let (stdout, stderr) = outputs(&output);
+    let (stdout, stderr) = stdout_and_stderr(&output);
     assert!(output.status.success(), "{stdout}{stderr}");
     stdout
 }
 
 /// Runs a command, which must fail, and returns its standard error.
-async fn fails(command: &mut Command) -> String {
+async fn run_to_failure(command: &mut Command) -> String {
     let output = run(command).await;
-    let (stdout, stderr) = outputs(&output);
+    let (stdout, stderr) = stdout_and_stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
     assert_eq!(stdout, "", "{stderr}");
     stderr
 }
 
-fn outputs(output: &Output) -> (String, String) {
+fn stdout_and_stderr(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
     (text(&output.stdout), text(&output.stderr))
 }
 
 /// A running program whose standard output the test reads line by line.
-struct Running {
+struct RunningCommand {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
-impl Running {
+impl RunningCommand {
     fn start(command: &mut Command) -> Self {
         let mut child = command.stderr(Stdio::null()).spawn().expect("the program starts");
         let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
@@ -69,27 +69,27 @@ impl Running {
     }
 
     /// Reads the next line that the program prints.
-    async fn prints(&mut self) -> String {
+    async fn next_line(&mut self) -> String {
         let line = in_time("a line", self.lines.next_line()).await.expect("readable");
         line.expect("it still runs")
     }
 
-    async fn prints_json(&mut self) -> Value {
-        let line = self.prints().await;
+    async fn next_json_line(&mut self) -> Value {
+        let line = self.next_line().await;
         serde_json::from_str(&line).expect(&line)
     }
 
     /// Reads lines until one starts with `beginning`.
-    async fn prints_until(&mut self, beginning: &str) -> Vec<String> {
-        let mut lines = vec![self.prints().await];
+    async fn lines_until(&mut self, beginning: &str) -> Vec<String> {
+        let mut lines = vec![self.next_line().await];
         while lines.last().is_some_and(|line| !line.starts_with(beginning)) {
-            lines.push(self.prints().await);
+            lines.push(self.next_line().await);
         }
         lines
     }
 
     /// Sends SIGTERM to the program and returns its exit code.
-    async fn terminates(mut self) -> Option<i32> {
+    async fn terminate(mut self) -> Option<i32> {
         let pid = self.child.id().expect("it runs");
         let kill = Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().await;
         assert!(kill.expect("a shell").success());
@@ -98,23 +98,24 @@ impl Running {
 }
 
 /// A running program that serves as a chat server.
-struct Served {
-    running: Running,
+struct DevServer {
+    running: RunningCommand,
     address: String,
     greeting: Vec<String>,
 }
 
-impl Served {
+impl DevServer {
     async fn dev(data: &Path) -> Self {
-        Self::dev_at("127.0.0.1:0", data).await
+        Self::start_dev_at("127.0.0.1:0", data).await
     }
 
-    async fn dev_at(address: &str, data: &Path) -> Self {
+    async fn start_dev_at(address: &str, data: &Path) -> Self {
         let data = data.to_str().expect("UTF-8");
-        let mut running = Running::start(&mut switchboard(&["dev", "--listen", address, "--data", data]));
-        let first = running.prints().await;
+        let mut running =
+            RunningCommand::start(&mut switchboard(&["dev", "--listen", address, "--data", data]));
+        let first = running.next_line().await;
         let address = first.strip_prefix("listening on http://").expect(&first).to_owned();
-        let greeting = running.prints_until("  curl").await;
+        let greeting = running.lines_until("  curl").await;
         Self { running, address, greeting }
     }
 
@@ -131,7 +132,7 @@ impl Served {
     }
 
     /// The number of messages in `#general` and the head of its log.
-    async fn general(&self) -> (usize, u64) {
+    async fn count_general_messages(&self) -> (usize, u64) {
         let mut bob = self.connects("bob").await;
         let head = bob.summary("#general").await.head.0;
         (bob.history("#general").await.len(), head)
@@ -141,38 +142,38 @@ impl Served {
 #[tokio::test]
 async fn dev_prints_its_address_and_reuses_existing_data() {
     let data = TempDir::new().expect("a directory");
-    let server = Served::dev(data.path()).await;
+    let server = DevServer::dev(data.path()).await;
     let greeting = server.greeting.join("\n");
     assert!(greeting.contains("NOT FOR PRODUCTION"), "{greeting}");
     for name in ["alice", "bob"] {
         assert!(greeting.contains(&format!("http://{}/#user={name}", server.address)), "{greeting}");
     }
     assert!(greeting.contains(&format!("websocat {}", server.url())), "{greeting}");
-    let before = server.general().await;
+    let before = server.count_general_messages().await;
     assert_eq!(before, (3, 4), "a room with a few messages in it");
     let url = server.url();
-    succeeds(&mut switchboard(&["send", "#general", "hi", "--user", "alice", "--url", &url])).await;
-    assert_eq!(server.running.terminates().await, Some(0));
+    run_successfully(&mut switchboard(&["send", "#general", "hi", "--user", "alice", "--url", &url])).await;
+    assert_eq!(server.running.terminate().await, Some(0));
 
-    let server = Served::dev(data.path()).await;
+    let server = DevServer::dev(data.path()).await;
     assert_eq!(
-        server.general().await,
+        server.count_general_messages().await,
         (4, 5),
         "no message is lost, and the initial ones are not added again"
     );
-    assert_eq!(server.running.terminates().await, Some(0));
+    assert_eq!(server.running.terminate().await, Some(0));
 }
 
 #[tokio::test]
 async fn a_second_server_on_the_same_directory_or_port_does_not_start() {
     let data = TempDir::new().expect("a directory");
-    let server = Served::dev(data.path()).await;
+    let server = DevServer::dev(data.path()).await;
     let path = data.path().to_str().expect("UTF-8");
-    let output = fails(&mut switchboard(&["dev", "--listen", "127.0.0.1:0", "--data", path])).await;
+    let output = run_to_failure(&mut switchboard(&["dev", "--listen", "127.0.0.1:0", "--data", path])).await;
     assert!(output.contains("another switchboard server uses") && output.contains("--data"), "{output}");
-    let taken = fails(&mut switchboard(&["dev", "--listen", &server.address, "--data", path])).await;
+    let taken = run_to_failure(&mut switchboard(&["dev", "--listen", &server.address, "--data", path])).await;
     assert!(taken.contains("another program listens there") && taken.contains("--listen"), "{taken}");
-    assert_eq!(server.general().await.0, 3, "the first server still works");
+    assert_eq!(server.count_general_messages().await.0, 3, "the first server still works");
 }
 
 #[tokio::test]
@@ -180,7 +181,7 @@ async fn dev_refuses_to_listen_on_another_address_than_loopback() {
     let data = TempDir::new().expect("a directory");
     let path = data.path().to_str().expect("UTF-8");
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9501"] {
-        let output = fails(&mut switchboard(&["dev", "--listen", address, "--data", path])).await;
+        let output = run_to_failure(&mut switchboard(&["dev", "--listen", address, "--data", path])).await;
         assert!(output.contains("loopback") && output.contains("switchboard serve"), "{output}");
     }
     assert_eq!(std::fs::read_dir(data.path()).expect("the directory").count(), 0, "no file was created");
@@ -191,33 +192,33 @@ async fn serve_without_a_secret_fails_with_instructions() {
     let data = TempDir::new().expect("a directory");
     let path = data.path().to_str().expect("UTF-8");
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data", path];
-    let output = fails(&mut switchboard(&serve)).await;
+    let output = run_to_failure(&mut switchboard(&serve)).await;
     for word in ["SWITCHBOARD_AUTH_SECRET_FILE", "openssl rand", "switchboard dev"] {
         assert!(output.contains(word), "{output}");
     }
-    let output = fails(switchboard(&serve).env("SWITCHBOARD_AUTH_SECRET", "hunter2")).await;
+    let output = run_to_failure(switchboard(&serve).env("SWITCHBOARD_AUTH_SECRET", "hunter2")).await;
     assert!(output.contains("at least 32 bytes") && !output.contains("hunter2"), "{output}");
 }
 
 #[tokio::test]
 async fn send_and_tail_print_the_frames_of_the_protocol() {
     let data = TempDir::new().expect("a directory");
-    let server = Served::dev(data.path()).await;
+    let server = DevServer::dev(data.path()).await;
     let url = server.url();
-    let mut tail = Running::start(&mut switchboard(&[
+    let mut tail = RunningCommand::start(&mut switchboard(&[
         "tail", "#general", "--after", "2", "--json", "--user", "bob", "--url", &url,
     ]));
     for seq in [3, 4] {
-        assert_eq!(tail.prints_json().await["seq"], seq, "a stored event");
+        assert_eq!(tail.next_json_line().await["seq"], seq, "a stored event");
     }
     let words = ["send", "#general", "hi\nthere", "--key", "k", "--json", "--user", "alice", "--url", &url];
-    let ok: Value = serde_json::from_str(&succeeds(&mut switchboard(&words)).await).expect("JSON");
+    let ok: Value = serde_json::from_str(&run_successfully(&mut switchboard(&words)).await).expect("JSON");
     assert_eq!((&ok["type"], &ok["conversation"], &ok["seq"]), (&json!("ok"), &json!("#general"), &json!(5)));
-    let event = tail.prints_json().await;
+    let event = tail.next_json_line().await;
     let expected = json!({"type": "message", "conversation": "#general", "seq": 5, "from": "alice",
                         "at": ok["at"], "key": "k", "text": "hi\nthere"});
     assert_eq!(event, expected, "a new event");
-    let again: Value = serde_json::from_str(&succeeds(&mut switchboard(&words)).await).expect("JSON");
+    let again: Value = serde_json::from_str(&run_successfully(&mut switchboard(&words)).await).expect("JSON");
     assert_eq!((&again["seq"], &again["duplicate"]), (&json!(5), &json!(true)));
 
     let other = ["send", "#general", "ho", "--key", "k", "--json", "--user", "alice", "--url", &url];
@@ -225,28 +226,30 @@ async fn send_and_tail_print_the_frames_of_the_protocol() {
     assert_eq!(output.status.code(), Some(1));
     let error: Value = serde_json::from_slice(&output.stdout).expect("an error frame");
     assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("key_conflict")));
-    let output = fails(&mut switchboard(&["send", "#nowhere", "hi", "--user", "alice", "--url", &url])).await;
+    let output =
+        run_to_failure(&mut switchboard(&["send", "#nowhere", "hi", "--user", "alice", "--url", &url])).await;
     assert!(output.starts_with("error: not_found"), "{output}");
 }
 
 #[tokio::test]
 async fn tail_reconnects_after_a_restart_and_prints_each_event_once() {
     let data = TempDir::new().expect("a directory");
-    let server = Served::dev(data.path()).await;
+    let server = DevServer::dev(data.path()).await;
     let (url, address) = (server.url(), server.address.clone());
-    let mut tail = Running::start(&mut switchboard(&[
+    let mut tail = RunningCommand::start(&mut switchboard(&[
         "tail", "#general", "--after", "3", "--json", "--user", "bob", "--url", &url,
     ]));
-    assert_eq!(tail.prints_json().await["seq"], 4);
-    assert_eq!(server.running.terminates().await, Some(0));
+    assert_eq!(tail.next_json_line().await["seq"], 4);
+    assert_eq!(server.running.terminate().await, Some(0));
     let path = data.path().to_str().expect("UTF-8");
-    let mut again = Running::start(&mut switchboard(&["dev", "--listen", &address, "--data", path]));
-    again.prints_until("  curl").await;
+    let mut again = RunningCommand::start(&mut switchboard(&["dev", "--listen", &address, "--data", path]));
+    again.lines_until("  curl").await;
     for text in ["five", "six"] {
-        succeeds(&mut switchboard(&["send", "#general", text, "--user", "alice", "--url", &url])).await;
+        run_successfully(&mut switchboard(&["send", "#general", text, "--user", "alice", "--url", &url]))
+            .await;
     }
     for (seq, text) in [(5, "five"), (6, "six")] {
-        let event = tail.prints_json().await;
+        let event = tail.next_json_line().await;
         assert_eq!((&event["seq"], &event["text"]), (&json!(seq), &json!(text)));
     }
 }
@@ -254,17 +257,18 @@ async fn tail_reconnects_after_a_restart_and_prints_each_event_once() {
 #[tokio::test]
 async fn tail_prints_the_events_before_a_removal_that_it_missed() {
     let data = TempDir::new().expect("a directory");
-    let server = Served::dev(data.path()).await;
+    let server = DevServer::dev(data.path()).await;
     let (url, address) = (server.url(), server.address.clone());
     let mut alice = server.connects("alice").await;
     alice.makes_room("ops", &["bob"]).await;
-    let mut tail = Running::start(&mut switchboard(&["tail", "--json", "--user", "bob", "--url", &url]));
+    let mut tail =
+        RunningCommand::start(&mut switchboard(&["tail", "--json", "--user", "bob", "--url", &url]));
     // When `tail` prints this message, it has connected.
     alice.submits("send", json!({"to": "#ops", "key": "first", "text": "two"})).await;
     let known = async {
         loop {
             tokio::select! {
-                event = tail.prints_json() => return event,
+                event = tail.next_json_line() => return event,
                 // waits for: the time until the next attempt, in case `tail` was not connected yet
                 () = tokio::time::sleep(Duration::from_millis(100)) => { alice.says("#ops", "again").await; }
             }
@@ -272,31 +276,31 @@ async fn tail_prints_the_events_before_a_removal_that_it_missed() {
     };
     let known = in_time("tail has connected", known).await["seq"].as_u64().expect("a seq");
     alice.client.close().await;
-    assert_eq!(server.running.terminates().await, Some(0));
+    assert_eq!(server.running.terminate().await, Some(0));
 
     // This server listens at another address than the one that `tail` uses, so `tail` cannot connect yet.
-    let elsewhere = Served::dev(data.path()).await;
+    let elsewhere = DevServer::dev(data.path()).await;
     let mut alice = elsewhere.connects("alice").await;
     let last = alice.says("#ops", "last").await;
     alice.does("remove", json!({"conversation": "#ops", "user": "bob"})).await;
     alice.says("#ops", "without bob").await;
     alice.client.close().await;
-    assert_eq!(elsewhere.running.terminates().await, Some(0));
+    assert_eq!(elsewhere.running.terminate().await, Some(0));
 
-    let again = Served::dev_at(&address, data.path()).await;
+    let again = DevServer::start_dev_at(&address, data.path()).await;
     for seq in known + 1..=last + 1 {
-        let event = tail.prints_json().await;
+        let event = tail.next_json_line().await;
         let kind = if seq > last { "remove" } else { "message" };
         assert_eq!((&event["seq"], &event["type"]), (&json!(seq), &json!(kind)));
     }
     let mut alice = again.connects("alice").await;
     alice.says("@bob", "elsewhere").await;
-    assert_eq!(tail.prints_json().await["text"], "elsewhere", "tail prints nothing that bob may not see");
+    assert_eq!(tail.next_json_line().await["text"], "elsewhere", "tail prints nothing that bob may not see");
 }
 
 /// Starts a scripted server, which answers every `hello` with `welcome` and then sends the frames `says`. It runs until the set of
 /// tasks is dropped.
-async fn scripted(says: &'static [&'static str], then_closes: bool) -> (String, JoinSet<()>) {
+async fn start_scripted_server(says: &'static [&'static str], then_closes: bool) -> (String, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("ws://{}/v1/ws", listener.local_addr().expect("an address"));
     let mut running = JoinSet::new();
@@ -337,16 +341,17 @@ async fn tail_ignores_unknown_frames_of_a_newer_server() {
         r#"{"type":"gap"}"#,
         r##"{"type":"message","conversation":"#a","seq":6,"from":"alice","at":"2026-11-23T12:00:00.000Z","key":"k","text":"hi"}"##,
     ];
-    let (url, _running) = scripted(says, false).await;
-    let mut tail = Running::start(&mut switchboard(&["tail", "--json", "--user", "bob", "--url", &url]));
-    let event = tail.prints_json().await;
+    let (url, _running) = start_scripted_server(says, false).await;
+    let mut tail =
+        RunningCommand::start(&mut switchboard(&["tail", "--json", "--user", "bob", "--url", &url]));
+    let event = tail.next_json_line().await;
     assert_eq!((&event["type"], &event["seq"], &event["question"]), (&json!("poll"), &json!(5), &json!("?")));
-    assert_eq!(tail.prints_json().await["seq"], 6);
+    assert_eq!(tail.next_json_line().await["seq"], 6);
 }
 
 #[tokio::test]
 async fn tail_backs_off_when_the_server_closes_each_connection() {
-    let (url, _running) = scripted(&[], true).await;
+    let (url, _running) = start_scripted_server(&[], true).await;
     let mut child =
         switchboard(&["tail", "--user", "bob", "--url", &url]).spawn().expect("the program starts");
     let mut lines = BufReader::new(child.stderr.take().expect("its notes")).lines();
@@ -371,27 +376,31 @@ async fn with_a_secret_the_program_makes_tokens_and_api_keys() {
         command.env("SWITCHBOARD_AUTH_SECRET", SECRET);
         command
     };
-    let mut server = Running::start(&mut with_secret(&["serve", "--listen", "127.0.0.1:0", "--data", path]));
-    let first = server.prints().await;
+    let mut server =
+        RunningCommand::start(&mut with_secret(&["serve", "--listen", "127.0.0.1:0", "--data", path]));
+    let first = server.next_line().await;
     let address = first.strip_prefix("listening on http://").expect(&first).to_owned();
     let url = format!("ws://{address}/v1/ws");
 
-    let output = fails(&mut switchboard(&["send", "@bob", "hi", "--user", "alice", "--url", &url])).await;
+    let output =
+        run_to_failure(&mut switchboard(&["send", "@bob", "hi", "--user", "alice", "--url", &url])).await;
     assert!(output.starts_with("error: unauthorized"), "{output}");
-    let token = succeeds(&mut with_secret(&["token", "alice", "--ttl", "1m"])).await;
+    let token = run_successfully(&mut with_secret(&["token", "alice", "--ttl", "1m"])).await;
     let mut send = switchboard(&["send", "@bob", "hi", "--json", "--url", &url]);
-    let ok = succeeds(send.env("SWITCHBOARD_TOKEN", token.trim())).await;
+    let ok = run_successfully(send.env("SWITCHBOARD_TOKEN", token.trim())).await;
     let ok: Value = serde_json::from_str(&ok).expect("JSON");
     assert_eq!(ok["conversation"], "@alice:bob");
     let output: Value =
-        serde_json::from_str(&succeeds(&mut with_secret(&["token", "bob", "--json"])).await).expect("JSON");
+        serde_json::from_str(&run_successfully(&mut with_secret(&["token", "bob", "--json"])).await)
+            .expect("JSON");
     assert_eq!(output["user"], "bob");
     assert!(output["expires"].is_string() && output["token"].is_string(), "{output}");
-    let nothing = fails(&mut switchboard(&["token", "alice"])).await;
+    let nothing = run_to_failure(&mut switchboard(&["token", "alice"])).await;
     assert!(nothing.contains("SWITCHBOARD_AUTH_SECRET_FILE"), "{nothing}");
 
     // The API key is created while the server is running.
-    let made = succeeds(&mut with_secret(&["key", "create", "billing", "--data", path, "--json"])).await;
+    let made =
+        run_successfully(&mut with_secret(&["key", "create", "billing", "--data", path, "--json"])).await;
     let made: Value = serde_json::from_str(&made).expect("JSON");
     let key = made["key"].as_str().expect("a key");
     let page = format!("http://{address}/v1/send");
@@ -400,29 +409,33 @@ async fn with_a_secret_the_program_makes_tokens_and_api_keys() {
     let sends =
         async || http.post(&page).bearer_auth(key).json(&body).send().await.expect("answered").status();
     assert_eq!(sends().await, 200);
-    succeeds(&mut with_secret(&["key", "revoke", "billing", "--data", path])).await;
+    run_successfully(&mut with_secret(&["key", "revoke", "billing", "--data", path])).await;
     assert_eq!(sends().await, 401);
     drop(http);
-    assert_eq!(server.terminates().await, Some(0));
+    assert_eq!(server.terminate().await, Some(0));
 }
 
 #[tokio::test]
 async fn config_check_and_config_show_hide_the_secret() {
-    let good = succeeds(switchboard(&["config", "check"]).env("SWITCHBOARD_AUTH_SECRET", SECRET)).await;
+    let good =
+        run_successfully(switchboard(&["config", "check"]).env("SWITCHBOARD_AUTH_SECRET", SECRET)).await;
     assert_eq!(good, "the configuration is good\n");
-    fails(&mut switchboard(&["config", "check"])).await;
+    run_to_failure(&mut switchboard(&["config", "check"])).await;
     let mut show = switchboard(&["config", "show", "--json"]);
     let shown =
-        succeeds(show.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LIMITS_TEXT", "99")).await;
+        run_successfully(show.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LIMITS_TEXT", "99"))
+            .await;
     assert!(!shown.contains(SECRET), "{shown}");
     let shown: Value = serde_json::from_str(&shown).expect("JSON");
     assert_eq!((&shown["limits"]["text"], &shown["auth"]["secret"]), (&json!(99), &json!("(hidden)")));
     let dir = TempDir::new().expect("a directory");
     let file = dir.path().join("switchboard.toml");
-    std::fs::write(&file, succeeds(&mut switchboard(&["config", "default"])).await).expect("written");
+    std::fs::write(&file, run_successfully(&mut switchboard(&["config", "default"])).await).expect("written");
     let path = file.to_str().expect("UTF-8");
-    succeeds(switchboard(&["config", "check", "--config", path]).env("SWITCHBOARD_AUTH_SECRET", SECRET))
-        .await;
+    run_successfully(
+        switchboard(&["config", "check", "--config", path]).env("SWITCHBOARD_AUTH_SECRET", SECRET),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -445,13 +458,15 @@ async fn config_check_finds_settings_that_cannot_work() {
     ] {
         let mut check = switchboard(&["config", "check"]);
         check.env("SWITCHBOARD_AUTH_SECRET", SECRET).env(format!("SWITCHBOARD_{name}"), &value);
-        let error = fails(&mut check).await;
+        let error = run_to_failure(&mut check).await;
         assert!(error.contains(words), "{value}: {error}");
         assert!(!error.contains("geheim") && !error.contains(SECRET), "{error}");
     }
     let mut check = switchboard(&["config", "check"]);
-    succeeds(check.env("SWITCHBOARD_AUTH_SECRET", format!("{SECRET}\n")).env("SWITCHBOARD_DATA", &fresh))
-        .await;
+    run_successfully(
+        check.env("SWITCHBOARD_AUTH_SECRET", format!("{SECRET}\n")).env("SWITCHBOARD_DATA", &fresh),
+    )
+    .await;
     assert!(!dir.path().join("a").exists(), "a check creates no file");
 }
 
@@ -470,7 +485,7 @@ async fn an_empty_path_or_target_is_an_error() {
     ] {
         let mut command = switchboard(words);
         let output = run(command.env("SWITCHBOARD_AUTH_SECRET", SECRET)).await;
-        let (stdout, stderr) = outputs(&output);
+        let (stdout, stderr) = stdout_and_stderr(&output);
         assert!(!output.status.success() && stdout.is_empty(), "{words:?}: {stdout}{stderr}");
         assert!(!stderr.is_empty(), "{words:?}");
     }

@@ -9,7 +9,7 @@ use switchboard_protocol::reply::{Reply, ServerFrame};
 use switchboard_protocol::{CloseCode, Event, EventBody, Limits, Signal};
 use tokio::time::Instant;
 
-use crate::support::{Cluster, Person, Shared, command, text_of, user};
+use crate::support::{Cluster, Person, SharedEngines, command, text_of, user};
 
 /// The close code of a connection whose user was logged out.
 const REVOKED_CLOSE: Option<u16> = Some(CloseCode::Revoked as u16);
@@ -26,7 +26,7 @@ pub(crate) async fn next_event(person: &mut Person) -> Event {
 }
 
 /// Receives the next frame, which must be a presence signal.
-async fn presence(person: &mut Person) -> (String, bool) {
+async fn next_presence(person: &mut Person) -> (String, bool) {
     match person.receives_signal().await {
         Signal::Presence { user, online, .. } => (user.to_string(), online),
         other => panic!("{other:?}"),
@@ -128,23 +128,28 @@ async fn signals_cross_nodes() {
 #[tokio::test]
 async fn a_user_is_online_while_connected_to_any_node() {
     let cluster =
-        Cluster::start_on(Shared::new().await, 3, |config| config.presence_grace = Duration::ZERO).await;
+        Cluster::start_on(SharedEngines::new().await, 3, |config| config.presence_grace = Duration::ZERO)
+            .await;
     let mut alice = cluster.node(0).connects("alice").await;
     alice.says("@bob", "hi").await;
     alice.does("watch", json!({"users": ["bob"]})).await;
-    assert_eq!(presence(&mut alice).await, ("bob".to_owned(), false));
+    assert_eq!(next_presence(&mut alice).await, ("bob".to_owned(), false));
     let laptop = cluster.node(1).connects("bob").await;
-    assert_eq!(presence(&mut alice).await, ("bob".to_owned(), true));
+    assert_eq!(next_presence(&mut alice).await, ("bob".to_owned(), true));
     let phone = cluster.node(2).connects("bob").await;
     let mut carol = cluster.node(2).connects("carol").await;
     carol.says("@bob", "hi").await;
     carol.does("watch", json!({"users": ["bob"]})).await;
-    assert_eq!(presence(&mut carol).await, ("bob".to_owned(), true), "the current state, not only a change");
+    assert_eq!(
+        next_presence(&mut carol).await,
+        ("bob".to_owned(), true),
+        "the current state, not only a change"
+    );
     drop(phone);
     drop(laptop);
     // There is one signal only, because bob was online as long as one node still had a device of his.
-    assert_eq!(presence(&mut alice).await, ("bob".to_owned(), false));
-    assert_eq!(presence(&mut carol).await, ("bob".to_owned(), false));
+    assert_eq!(next_presence(&mut alice).await, ("bob".to_owned(), false));
+    assert_eq!(next_presence(&mut carol).await, ("bob".to_owned(), false));
 }
 
 #[tokio::test]
@@ -152,7 +157,7 @@ async fn watch_lists_cause_no_more_bus_messages_than_their_rate() {
     const LISTS: usize = 100;
     const USERS_PER_LIST: usize = 100;
     const USERS_PER_SECOND: u32 = 100;
-    let cluster = Cluster::start_on(Shared::new().await, 1, |config| {
+    let cluster = Cluster::start_on(SharedEngines::new().await, 1, |config| {
         config.limits = Limits { watched_per_user: USERS_PER_SECOND, ..Limits::default().without_rates() };
     })
     .await;
@@ -185,9 +190,9 @@ async fn users_of_a_node_that_stops_are_offline_at_once() {
     let bob = cluster.node(1).connects("bob").await;
     alice.says("@bob", "hi").await;
     alice.does("watch", json!({"users": ["bob"]})).await;
-    assert_eq!(presence(&mut alice).await, ("bob".to_owned(), true));
+    assert_eq!(next_presence(&mut alice).await, ("bob".to_owned(), true));
     cluster.node_mut(1).begin_shutdown();
-    assert_eq!(presence(&mut alice).await, ("bob".to_owned(), false));
+    assert_eq!(next_presence(&mut alice).await, ("bob".to_owned(), false));
     cluster.node_mut(1).wait_until_stopped().await;
     drop(bob);
 }
@@ -195,7 +200,7 @@ async fn users_of_a_node_that_stops_are_offline_at_once() {
 /// Within this time a revocation on one node closes the user's connections on all nodes.
 const MAX_REVOCATION_TIME: Duration = Duration::from_secs(5);
 
-async fn revoked_everywhere(shared: Shared) {
+async fn assert_revoked_everywhere(shared: SharedEngines) {
     let cluster = Cluster::start_on(shared, 3, |_| {}).await;
     let mut devices = Vec::new();
     for node in 0..3 {
@@ -216,17 +221,17 @@ async fn revoked_everywhere(shared: Shared) {
 
 #[tokio::test]
 async fn a_revocation_reaches_every_node() {
-    revoked_everywhere(Shared::new().await).await;
+    assert_revoked_everywhere(SharedEngines::new().await).await;
 }
 
 #[tokio::test]
 async fn a_revocation_reaches_every_node_without_a_bus() {
-    revoked_everywhere(Shared::without_bus().await).await;
+    assert_revoked_everywhere(SharedEngines::without_bus().await).await;
 }
 
 #[tokio::test]
 async fn without_a_bus_the_sweep_delivers_every_event() {
-    let cluster = Cluster::start_on(Shared::without_bus().await, 2, |config| {
+    let cluster = Cluster::start_on(SharedEngines::without_bus().await, 2, |config| {
         config.cluster.as_mut().expect("a cluster").settings.sweep = Duration::from_millis(300);
     })
     .await;
@@ -286,7 +291,7 @@ async fn a_client_resumes_on_another_node_after_its_node_stops() {
 }
 
 /// How many messages a nats-server has received and delivered.
-async fn traffic(nats: &engines::Nats) -> (u64, u64) {
+async fn sent_messages_and_bytes(nats: &engines::Nats) -> (u64, u64) {
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let page = http.get(format!("http://{}/varz", nats.monitor())).send().await.expect("an answer");
     let page: serde_json::Value = serde_json::from_str(&page.text().await.expect("a page")).expect("JSON");
@@ -302,7 +307,8 @@ async fn an_event_in_a_large_room_is_one_notice_per_node() {
     // This test starts its own nats-server, so that only its messages are counted.
     let scratch = tempfile::TempDir::new().expect("a directory");
     let nats = engines::Nats::start(scratch.path(), &[]).await.expect("a nats-server");
-    let shared = Shared { bus: Some(EngineUrl::new(nats.url())), ..Shared::without_bus().await };
+    let shared =
+        SharedEngines { bus: Some(EngineUrl::new(nats.url())), ..SharedEngines::without_bus().await };
     let cluster = Cluster::start_on(shared, 3, |config| {
         // No node sends a heartbeat during the test.
         config.cluster.as_mut().expect("a cluster").settings.lease = Duration::from_secs(3_600);
@@ -328,7 +334,7 @@ async fn an_event_in_a_large_room_is_one_notice_per_node() {
     for person in &mut here {
         person.receives_message("is everybody here?").await;
     }
-    let before = traffic(&nats).await;
+    let before = sent_messages_and_bytes(&nats).await;
     for number in 0..MESSAGES {
         alice.says("#large", &number.to_string()).await;
     }
@@ -337,13 +343,13 @@ async fn an_event_in_a_large_room_is_one_notice_per_node() {
             person.receives_message(&number.to_string()).await;
         }
     }
-    let after = traffic(&nats).await;
+    let after = sent_messages_and_bytes(&nats).await;
     // The node that stored the event publishes one notice, and only the other node with connected members receives it.
     assert_eq!((after.0 - before.0, after.1 - before.1), (MESSAGES, MESSAGES));
 }
 
 /// Publishes a notice on the bus as a node does: to the conversation's subject, with the cluster's message authentication code.
-async fn publishes(shared: &Shared, conversation: i64, json: &serde_json::Value) {
+async fn publish_forged(shared: &SharedEngines, conversation: i64, json: &serde_json::Value) {
     use hmac::{KeyInit as _, Mac as _};
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
     let (_, database) = shared.store.expose().rsplit_once('/').expect("a database");
@@ -383,8 +389,8 @@ async fn a_forged_notice_adds_no_member() {
     let signal = json!({"signal": {"conversation": 1, "user": "alice", "frame": signal}});
     // Publishes both notices again until the node has received two, because it may subscribe after the first ones.
     while cluster.node(0).metric("switchboard_bus_messages_received_total").await < 2.0 {
-        publishes(&cluster.shared, 1, &notice).await;
-        publishes(&cluster.shared, 1, &signal).await;
+        publish_forged(&cluster.shared, 1, &notice).await;
+        publish_forged(&cluster.shared, 1, &signal).await;
     }
     assert!(matches!(alice.receives_signal().await, Signal::Typing { .. }));
     alice.says("#board", "among ourselves").await;

@@ -7,27 +7,27 @@ use tokio::time::Instant;
 
 use crate::support::{Person, Server, conversation, text_of, user};
 
-fn read(name: &str, upto: u64) -> Signal {
+fn read_signal(name: &str, upto: u64) -> Signal {
     Signal::Read { conversation: conversation("#general"), user: user(name), upto: Seq(upto) }
 }
 
-fn received(name: &str, upto: u64) -> Signal {
+fn received_signal(name: &str, upto: u64) -> Signal {
     Signal::Received { conversation: conversation("#general"), user: user(name), upto: Seq(upto) }
 }
 
-fn typing(name: &str) -> Signal {
+fn typing_signal(name: &str) -> Signal {
     Signal::Typing { conversation: conversation("#general"), user: user(name) }
 }
 
 /// Moves a cursor with the command `which` and returns the new position.
-async fn moves(person: &mut Person, which: &str, upto: u64) -> u64 {
+async fn move_cursor(person: &mut Person, which: &str, upto: u64) -> u64 {
     match person.does(which, json!({"conversation": "#general", "upto": upto})).await {
         OkBody::Cursor { upto, .. } => upto.0,
         other => panic!("{other:?}"),
     }
 }
 
-async fn unread(server: &Server, name: &str) -> u64 {
+async fn unread_count(server: &Server, name: &str) -> u64 {
     server.connects(name).await.welcome.conversations[0].unread
 }
 
@@ -41,16 +41,16 @@ async fn cursors_move_forward_up_to_the_head_and_members_receive_a_signal() {
     }
     let mut bob = server.connects("bob").await;
     let mut phone = server.connects("bob").await;
-    assert_eq!(moves(&mut bob, "received", 4).await, 4);
+    assert_eq!(move_cursor(&mut bob, "received", 4).await, 4);
     for device in [&mut alice, &mut phone] {
-        assert_eq!(device.receives_signal().await, received("bob", 4));
+        assert_eq!(device.receives_signal().await, received_signal("bob", 4));
     }
-    assert_eq!(moves(&mut bob, "read", 3).await, 3);
+    assert_eq!(move_cursor(&mut bob, "read", 3).await, 3);
     for device in [&mut alice, &mut phone] {
-        assert_eq!(device.receives_signal().await, read("bob", 3));
+        assert_eq!(device.receives_signal().await, read_signal("bob", 3));
     }
     for (which, upto, stands) in [("read", 2, 3), ("read", 3, 3), ("read", 0, 3), ("received", 1, 4)] {
-        assert_eq!(moves(&mut bob, which, upto).await, stands, "{which} does not go back to {upto}");
+        assert_eq!(move_cursor(&mut bob, which, upto).await, stands, "{which} does not go back to {upto}");
     }
     for which in ["read", "received"] {
         let ahead = json!({"conversation": "#general", "upto": 6});
@@ -59,7 +59,7 @@ async fn cursors_move_forward_up_to_the_head_and_members_receive_a_signal() {
     for device in [&mut alice, &mut phone, &mut bob] {
         device.receives_nothing().await;
     }
-    assert_eq!(moves(&mut phone, "read", 5).await, 5, "from another device");
+    assert_eq!(move_cursor(&mut phone, "read", 5).await, 5, "from another device");
     let members = alice.members("#general").await;
     let bobs = members.iter().find(|member| member.user == user("bob")).expect("bob");
     assert_eq!((bobs.read, bobs.received), (Seq(5), Seq(5)), "reading moves the received cursor, too");
@@ -83,21 +83,25 @@ async fn unread_counts_the_messages_of_others_only() {
     ] {
         alice.does(command, fields).await;
     }
-    assert_eq!(unread(&server, "bob").await, 4, "the user's own messages and other events do not count");
-    assert_eq!(unread(&server, "alice").await, 1);
-    moves(&mut bob, "read", 3).await;
-    assert_eq!(unread(&server, "bob").await, 2);
+    assert_eq!(
+        unread_count(&server, "bob").await,
+        4,
+        "the user's own messages and other events do not count"
+    );
+    assert_eq!(unread_count(&server, "alice").await, 1);
+    move_cursor(&mut bob, "read", 3).await;
+    assert_eq!(unread_count(&server, "bob").await, 2);
     alice.does("delete", json!({"conversation": "#general", "target": 5})).await;
-    assert_eq!(unread(&server, "bob").await, 2, "a deleted one still counts");
+    assert_eq!(unread_count(&server, "bob").await, 2, "a deleted one still counts");
     alice.says("#general", "twelve").await;
     drop((alice, bob));
     server.restart().await;
-    assert_eq!(unread(&server, "bob").await, 3, "also after a restart");
+    assert_eq!(unread_count(&server, "bob").await, 3, "also after a restart");
     let mut bob = server.connects("bob").await;
-    moves(&mut bob, "read", 12).await;
-    assert_eq!(unread(&server, "bob").await, 0);
+    move_cursor(&mut bob, "read", 12).await;
+    assert_eq!(unread_count(&server, "bob").await, 0);
     bob.says("#general", "thirteen").await;
-    assert_eq!(unread(&server, "bob").await, 0);
+    assert_eq!(unread_count(&server, "bob").await, 0);
 }
 
 /// The log is so long that a read connection of the store counts the unread messages, and not the writer.
@@ -116,8 +120,8 @@ async fn unread_is_exact_for_a_cursor_in_the_middle_of_a_long_log() {
         later.filter(|event| text_of(event).is_some()).count() as u64
     };
     for upto in [90, 91, 110, 140, 141, 160, 220, 221] {
-        assert_eq!(moves(&mut bob, "read", upto).await, upto);
-        assert_eq!(unread(&server, "bob").await, unread_after(upto), "up to {upto}");
+        assert_eq!(move_cursor(&mut bob, "read", upto).await, upto);
+        assert_eq!(unread_count(&server, "bob").await, unread_after(upto), "up to {upto}");
     }
 }
 
@@ -154,7 +158,7 @@ async fn pipelined_cursors_are_all_answered_and_the_highest_remains() {
         assert!(upto > last, "it goes forward only");
         last = upto;
     }
-    assert_eq!(unread(&server, "bob").await, 1);
+    assert_eq!(unread_count(&server, "bob").await, 1);
 }
 
 #[tokio::test]
@@ -168,8 +172,8 @@ async fn typing_is_sent_to_the_other_members_and_not_stored() {
         device.receives_event().await;
     }
     bob.does("typing", json!({"conversation": "#general"})).await;
-    assert_eq!(alice.receives_signal().await, typing("bob"));
-    assert_eq!(phone.receives_signal().await, typing("bob"));
+    assert_eq!(alice.receives_signal().await, typing_signal("bob"));
+    assert_eq!(phone.receives_signal().await, typing_signal("bob"));
     bob.receives_nothing().await;
     assert_eq!(alice.log("#general").await.len(), 1);
 }
@@ -210,21 +214,21 @@ async fn in_a_large_room_signals_reach_the_users_own_devices_only() {
     let mut bob = server.connects("bob").await;
     let mut phone = server.connects("bob").await;
     bob.does("typing", json!({"conversation": "#general"})).await;
-    moves(&mut bob, "received", 1).await;
+    move_cursor(&mut bob, "received", 1).await;
     bob.does("read", json!({"conversation": "#general", "upto": 1})).await;
-    assert_eq!(phone.receives_signal().await, typing("bob"));
+    assert_eq!(phone.receives_signal().await, typing_signal("bob"));
     phone.receives_nothing().await;
     alice.receives_nothing().await;
     alice.says("#general", "two").await;
     bob.receives_message("two").await;
-    moves(&mut bob, "read", 2).await;
+    move_cursor(&mut bob, "read", 2).await;
     phone.receives_message("two").await;
-    assert_eq!(phone.receives_signal().await, read("bob", 2));
+    assert_eq!(phone.receives_signal().await, read_signal("bob", 2));
     alice.receives_nothing().await;
     let members = alice.members("#general").await;
     assert_eq!(members[1].read, Seq(2), "`members` has the cursor that no signal carried");
     alice.does("remove", json!({"conversation": "#general", "user": "carol"})).await;
     bob.receives_event().await;
-    moves(&mut bob, "read", 3).await;
-    assert_eq!(alice.receives_signal().await, read("bob", 3), "the room is small again");
+    move_cursor(&mut bob, "read", 3).await;
+    assert_eq!(alice.receives_signal().await, read_signal("bob", 3), "the room is small again");
 }

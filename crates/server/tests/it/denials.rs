@@ -9,9 +9,9 @@ use switchboard::denial::Denial;
 use tempfile::TempDir;
 
 use crate::proxy::PROXY;
-use crate::support::{Process, Raw, Server, TextSocket, eventually};
+use crate::support::{Process, RawSocket, Server, TextSocket, eventually};
 
-async fn denied(server: &Server, reason: &str) -> f64 {
+async fn denied_count(server: &Server, reason: &str) -> f64 {
     server.metric(&format!("switchboard_denied_total{{reason=\"{reason}\"}}")).await
 }
 
@@ -25,9 +25,9 @@ async fn send_first_frame(server: &Server, frame: &str) {
 
 #[tokio::test]
 async fn every_denial_reason_has_a_counter_that_starts_at_zero() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     for denial in Denial::ALL {
-        assert_eq!(denied(&server, denial.as_str()).await, 0.0);
+        assert_eq!(denied_count(&server, denial.as_str()).await, 0.0);
     }
     let good = server.token("alice", Duration::from_secs(60));
     let hello = |token: &str| json!({"type": "hello", "token": token}).to_string();
@@ -42,9 +42,9 @@ async fn every_denial_reason_has_a_counter_that_starts_at_zero() {
     server.gets("/?token=x").await;
     server.gets("/v1/ws").await;
     server.request(server.asks("POST", "/v1/ping").header("origin", "https://evil.example")).await;
-    let mut raw = Raw::connect(server.address()).await;
+    let mut raw = RawSocket::connect(server.address()).await;
     raw.writes("no request\r\n\r\n").await;
-    raw.ends().await;
+    raw.wait_for_end().await;
     for (reason, times) in [
         ("malformed_token", 1.0),
         ("wrong_signature", 1.0),
@@ -58,7 +58,7 @@ async fn every_denial_reason_has_a_counter_that_starts_at_zero() {
         ("malformed_request", 1.0),
         ("expired_token", 0.0),
     ] {
-        let there = async || (denied(&server, reason).await == times).then_some(());
+        let there = async || (denied_count(&server, reason).await == times).then_some(());
         eventually(&format!("{times} {reason}"), there).await;
     }
 }
@@ -79,7 +79,7 @@ async fn log_of_attack(settings: &[(&str, &str)], attack: impl AsyncFnOnce(&Proc
 async fn a_denied_client_is_logged_with_its_address_and_without_its_data() {
     let secret = "eyJ-something-in-confidence";
     let lines = log_of_attack(&[], async |server| {
-        let mut raw = Raw::connect_from(PROXY, server.address()).await;
+        let mut raw = RawSocket::connect_from(PROXY, server.address()).await;
         let headers = format!(
             "X-Forwarded-For: 203.0.113.5\r\nOrigin: https://{secret}.example\r\nAuthorization: Bearer {secret}\r\n"
         );
@@ -114,7 +114,7 @@ async fn the_connection_limit_is_logged_once_a_minute() {
     let lines = log_of_attack(&limits, async |server| {
         let mut open = Vec::new();
         for _ in 0..50 {
-            let mut raw = Raw::connect_from(PROXY, server.address()).await;
+            let mut raw = RawSocket::connect_from(PROXY, server.address()).await;
             let status = raw.upgrade_status("X-Forwarded-For: 2001:db8::1\r\n").await;
             open.push((status, raw));
         }

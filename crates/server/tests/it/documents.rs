@@ -13,7 +13,7 @@ fn in_docs(name: &str) -> PathBuf {
 }
 
 /// The text of a document in the repository. It has line breaks, so that diffs are readable.
-fn pretty(document: &Value) -> String {
+fn to_pretty_json(document: &Value) -> String {
     format!("{document:#}\n")
 }
 
@@ -22,11 +22,11 @@ fn the_documents_in_docs_match_the_types() {
     for (name, document) in [("openapi.json", spec::openapi()), ("asyncapi.json", spec::asyncapi())] {
         let path = in_docs(name);
         if std::env::var_os("UPDATE_DOCS").is_some() {
-            std::fs::write(&path, pretty(&document)).expect("written");
+            std::fs::write(&path, to_pretty_json(&document)).expect("written");
         }
         let stored = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
-            stored == pretty(&document),
+            stored == to_pretty_json(&document),
             "docs/{name} is not what the types say; if the change is meant, update it: \
              UPDATE_DOCS=1 cargo test -p switchboard-server --test it documents"
         );
@@ -35,7 +35,7 @@ fn the_documents_in_docs_match_the_types() {
 
 #[tokio::test]
 async fn openapi_and_asyncapi_are_served() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     for (path, expected) in [("/v1/openapi.json", spec::openapi()), ("/v1/asyncapi.json", spec::asyncapi())] {
         let answer = server.gets(path).await;
         assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));

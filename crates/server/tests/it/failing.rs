@@ -9,7 +9,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::support::{Process, Shared};
+use crate::support::{Process, SharedEngines};
 
 /// The exit code of a server after a task has failed.
 const TASK_FAILED_EXIT_CODE: Option<i32> = Some(70);
@@ -19,7 +19,7 @@ pub(crate) struct Outcome {
     /// The close code that the client of the server received.
     pub(crate) close: Option<u16>,
     /// The time from the fault to the exit of the process.
-    pub(crate) took: Duration,
+    pub(crate) exit_time: Duration,
 }
 
 /// Runs a server with a client and triggers `fault`: a task's name with `panic` or `return`. Asserts what must hold after every
@@ -42,7 +42,7 @@ pub(crate) async fn run_with_fault(fault: &str, settings: &[(&str, &str)]) -> Ou
     }
     let close = alice.is_closed().await;
     drop(alice);
-    assert_eq!(server.ends().await.code(), TASK_FAILED_EXIT_CODE);
+    assert_eq!(server.wait_for_exit().await.code(), TASK_FAILED_EXIT_CODE);
     let took = began.elapsed();
     let log = std::fs::read_to_string(log).expect("the log");
     let errors: Vec<_> = log.lines().filter(|line| line.contains("ERROR")).collect();
@@ -51,7 +51,7 @@ pub(crate) async fn run_with_fault(fault: &str, settings: &[(&str, &str)]) -> Ou
     let server = Process::start_production(&data, settings, Stdio::null()).await;
     let log = server.connects("alice").await.log("@alice").await;
     assert_eq!(log.len(), 1, "the acknowledged message is stored, and no other");
-    Outcome { close, took }
+    Outcome { close, exit_time: took }
 }
 
 #[tokio::test]
@@ -76,7 +76,7 @@ async fn the_server_sends_bye_and_exits_when_another_task_returns() {
 
 /// Like [`run_with_fault`], on a node of a cluster.
 pub(crate) async fn run_node_with_fault(fault: &str) -> Outcome {
-    let shared = Shared::new().await;
+    let shared = SharedEngines::new().await;
     let settings = [
         ("SWITCHBOARD_STORE", shared.store.expose()),
         ("SWITCHBOARD_BUS", shared.bus.as_ref().expect("a bus").expose()),

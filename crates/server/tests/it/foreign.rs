@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use crate::support::Process;
 
 /// Starts a server, which must fail to start, and returns its standard error.
-fn fails_to_start(data: &Path) -> String {
+fn start_error(data: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(["dev", "--listen", "127.0.0.1:0", "--data"]).arg(data);
     let output = command.output().expect("the program starts");
@@ -32,7 +32,7 @@ fn a_server_refuses_another_programs_database_and_leaves_it_unchanged() {
         let path = data.path().join("switchboard.db");
         Connection::open(&path).expect("a database").execute_batch(made).expect(made);
         let before = std::fs::read(&path).expect("its bytes");
-        let error = fails_to_start(data.path());
+        let error = start_error(data.path());
         assert!(error.contains("another program's database"), "{made}: {error}");
         assert!(std::fs::read(&path).expect("its bytes") == before, "{made}");
     }

@@ -8,7 +8,7 @@ use crate::support::{FailingDisk, Process, eventually};
 /// The free bytes of the nearly full disk: fewer than one message needs.
 const FREE_BYTES: u64 = 2_000;
 
-async fn reports(server: &Process, reason: &str) {
+async fn wait_for_report(server: &Process, reason: &str) {
     for path in ["/readyz", "/healthz"] {
         let asks = async || {
             let answer = server.gets(path).await;
@@ -19,7 +19,7 @@ async fn reports(server: &Process, reason: &str) {
     assert_eq!(server.gets("/livez").await.status, 200);
 }
 
-async fn recovers(server: &Process) {
+async fn wait_for_recovery(server: &Process) {
     for path in ["/readyz", "/healthz"] {
         let asks = async || (server.gets(path).await.status == 200).then_some(());
         eventually(&format!("{path} says yes"), asks).await;
@@ -36,14 +36,14 @@ async fn probes_report_a_full_disk_and_recover_without_a_write() {
     // No client writes, so the server itself must notice the full disk when the probe asks.
     let asks = async || (server.gets("/healthz").await.status == 503).then_some(());
     eventually("/healthz says no", asks).await;
-    reports(&server, "writes are refused: the disk is full").await;
+    wait_for_report(&server, "writes are refused: the disk is full").await;
     let metrics = server.gets("/metrics").await.text;
     assert!(metrics.contains("\nswitchboard_ready 0\n"), "{metrics}");
     assert!(metrics.contains("\nswitchboard_write_fault{reason=\"disk_full\"} 1\n"), "{metrics}");
     alice.tries("send", json!({"to": "@bob", "text": "hi"})).await.expect_err("no room");
     assert_eq!(alice.log("@bob").await.len(), 1, "reads work");
     disk.control.set_full(None);
-    recovers(&server).await;
+    wait_for_recovery(&server).await;
     let metrics = server.gets("/metrics").await.text;
     assert!(metrics.contains("\nswitchboard_ready 1\n"), "{metrics}");
     assert!(metrics.contains("\nswitchboard_write_fault{reason=\"disk_full\"} 0\n"), "{metrics}");
@@ -62,15 +62,15 @@ async fn with_a_full_disk_the_server_stays_ready_for_reads() {
         .tries("send", json!({"to": "@bob", "text": "x".repeat(9_000)}))
         .await
         .expect_err("no room");
-    reports(&server, "writes are refused: the disk is full").await;
+    wait_for_report(&server, "writes are refused: the disk is full").await;
     assert_eq!(server.gets("/readyz?exclude=writes").await.status, 200);
     assert_eq!(server.connects("bob").await.log("@alice").await.len(), 1, "a new connection reads");
     let wrong = server.gets("/readyz?exclude=reads").await;
     assert_eq!((wrong.status, wrong.code()), (400, "bad_field".to_owned()));
     disk.control.set_full(None);
-    recovers(&server).await;
+    wait_for_recovery(&server).await;
     server.signal("TERM").await;
-    assert_eq!(server.ends().await.code(), Some(0));
+    assert_eq!(server.wait_for_exit().await.code(), Some(0));
 }
 
 #[tokio::test]
@@ -81,33 +81,33 @@ async fn a_server_that_starts_on_a_full_disk_serves_reads_and_later_writes() {
     alice.says("@bob", "before").await;
     drop(alice);
     server.signal("TERM").await;
-    assert_eq!(server.ends().await.code(), Some(0));
+    assert_eq!(server.wait_for_exit().await.code(), Some(0));
     disk.control.set_full(Some(0));
     let server = disk.starts().await;
-    reports(&server, "writes are refused: the disk is full").await;
+    wait_for_report(&server, "writes are refused: the disk is full").await;
     let mut alice = server.connects("alice").await;
     assert_eq!(alice.log("@bob").await.len(), 1, "reads work");
     alice.tries("send", json!({"to": "@bob", "text": "hi"})).await.expect_err("no room");
     disk.control.set_full(None);
-    recovers(&server).await;
+    wait_for_recovery(&server).await;
     alice.says("@bob", "after").await;
     assert_eq!(server.connects("bob").await.log("@alice").await.len(), 2);
 }
 
 #[tokio::test]
 async fn after_a_failed_fsync_writes_stay_refused() {
-    use faults::{Dropped, Syncs};
+    use faults::{DropTime, SyncFilter};
 
     let disk = FailingDisk::new();
     let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "before").await;
-    disk.control.fail_sync(1, Syncs::Any, Dropped::AtOnce);
+    disk.control.fail_sync(1, SyncFilter::Any, DropTime::AtOnce);
     alice.tries("send", json!({"to": "@bob", "text": "hi"})).await.expect_err("not on the disk");
-    reports(&server, "writes are refused: an fsync has failed").await;
+    wait_for_report(&server, "writes are refused: an fsync has failed").await;
     // waits for: several retry intervals, in which the server must not retry
     tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
-    reports(&server, "writes are refused: an fsync has failed").await;
+    wait_for_report(&server, "writes are refused: an fsync has failed").await;
     let metrics = server.gets("/metrics").await.text;
     assert!(metrics.contains("\nswitchboard_write_fault{reason=\"fsync_failed\"} 1\n"), "{metrics}");
 }

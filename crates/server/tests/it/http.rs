@@ -12,7 +12,7 @@ use crate::support::{Answer, Server};
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Creates an API key.
-pub(crate) fn api_key(server: &Server, name: &str) -> String {
+pub(crate) fn create_api_key(server: &Server, name: &str) -> String {
     let key = ApiKey::generate().expect("random bytes");
     keys::create(&server.keys(), name, &ApiKey::hash(key.expose())).expect("stored");
     key.expose().to_owned()
@@ -24,9 +24,9 @@ fn assert_refused(answer: &Answer, status: u16, code: &str) {
 
 #[tokio::test]
 async fn an_api_key_acts_for_the_user_that_it_names() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let mut bob = server.connects("bob").await;
-    let key = api_key(&server, "billing");
+    let key = create_api_key(&server, "billing");
     let ok =
         server.posts_as(&key, "send", json!({"as": "alice", "to": "@bob", "key": "k", "text": "hi"})).await;
     let at = ok.json()["at"].clone();
@@ -51,7 +51,7 @@ async fn an_api_key_acts_for_the_user_that_it_names() {
 
 #[tokio::test]
 async fn a_users_token_acts_for_that_user_only() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let alice = server.token("alice", MINUTE);
     let hi = |user: &str| json!({"as": user, "to": "@bob", "text": "hi"});
     server.posts_as(&alice, "send", hi("alice")).await.ok();
@@ -131,7 +131,7 @@ async fn a_page_of_history_around_a_message_has_both_sides_over_http() {
 
 #[tokio::test]
 async fn the_idempotency_key_header_is_the_commands_key() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let token = server.token("alice", MINUTE);
     let send = async |header: &str, body: Value| {
         let request = server.asks("POST", "/v1/send").bearer_auth(&token).header("idempotency-key", header);
@@ -181,8 +181,8 @@ async fn every_refusal_is_a_problem_document_with_its_status() {
 #[tokio::test]
 async fn a_body_that_is_not_json_is_reported_to_authenticated_clients_only() {
     let dev = Server::start().await;
-    let serve = Server::start_production().await;
-    let (key, token) = (api_key(&serve, "billing"), serve.token("alice", MINUTE));
+    let serve = Server::start_with_auth().await;
+    let (key, token) = (create_api_key(&serve, "billing"), serve.token("alice", MINUTE));
     for body in [
         "{",
         "hi",
@@ -213,7 +213,7 @@ async fn a_body_that_is_not_json_is_reported_to_authenticated_clients_only() {
 }
 
 /// Sends a WebSocket handshake with additional headers.
-async fn handshake(server: &Server, headers: &[(&str, &str)]) -> Answer {
+async fn request_upgrade(server: &Server, headers: &[(&str, &str)]) -> Answer {
     let mut request = server.asks("GET", "/v1/ws");
     let usual = [
         ("connection", "upgrade"),
@@ -245,7 +245,7 @@ async fn a_dev_server_refuses_other_host_names_than_loopback() {
             let answer = server.request(server.asks("GET", path).header("host", &host)).await;
             assert_eq!(answer.status, status, "{host}");
         }
-        let answer = handshake(&server, &[("host", &host)]).await;
+        let answer = request_upgrade(&server, &[("host", &host)]).await;
         assert_eq!(answer.status == 101, status == 200, "{host}: {answer:?}");
     }
 }
@@ -253,19 +253,19 @@ async fn a_dev_server_refuses_other_host_names_than_loopback() {
 #[tokio::test]
 async fn a_websocket_handshake_follows_the_rfc() {
     let server = Server::start().await;
-    let answer = handshake(&server, &[("sec-websocket-protocol", "chat, switchboard.v1")]).await;
+    let answer = request_upgrade(&server, &[("sec-websocket-protocol", "chat, switchboard.v1")]).await;
     assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, "switchboard.v1"));
     assert_eq!(answer.header("sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    let answer = handshake(&server, &[("sec-websocket-protocol", "chat")]).await;
+    let answer = request_upgrade(&server, &[("sec-websocket-protocol", "chat")]).await;
     assert_eq!((answer.status, answer.header("sec-websocket-protocol")), (101, ""));
-    let answer = handshake(&server, &[("sec-websocket-extensions", "permessage-deflate")]).await;
+    let answer = request_upgrade(&server, &[("sec-websocket-extensions", "permessage-deflate")]).await;
     assert_eq!((answer.status, answer.header("sec-websocket-extensions")), (101, ""), "not configured");
-    let answer = handshake(&server, &[("upgrade", "")]).await;
+    let answer = request_upgrade(&server, &[("upgrade", "")]).await;
     assert_eq!((answer.status, answer.header("upgrade")), (426, "websocket"), "a browser's address bar");
-    let answer = handshake(&server, &[("sec-websocket-version", "8")]).await;
+    let answer = request_upgrade(&server, &[("sec-websocket-version", "8")]).await;
     assert_eq!((answer.status, answer.header("sec-websocket-version")), (426, "13"));
     for key in ["", "dGhl", "not base64!"] {
-        let answer = handshake(&server, &[("sec-websocket-key", key)]).await;
+        let answer = request_upgrade(&server, &[("sec-websocket-key", key)]).await;
         assert_refused(&answer, 400, "bad_frame");
     }
 }

@@ -8,7 +8,7 @@ use switchboard::auth::ApiKey;
 use switchboard_protocol::Limits;
 use switchboard_store::keys;
 
-use crate::support::{Answer, Raw, Server};
+use crate::support::{Answer, RawSocket, Server};
 
 /// Sends a command over HTTP with this text as its body.
 async fn post_body(server: &Server, command: &str, body: &str) -> Answer {
@@ -20,7 +20,7 @@ async fn post_body(server: &Server, command: &str, body: &str) -> Answer {
 #[tokio::test]
 async fn whole_numbers_are_read_in_each_way_to_write_them() {
     let server =
-        Server::start_production_with(|config| config.limits = config.limits.clone().without_rates()).await;
+        Server::start_with_auth_and(|config| config.limits = config.limits.clone().without_rates()).await;
     server.connects("alice").await.says("@bob", "the first").await;
     server.connects("bob").await.says("@alice", "the second").await;
     let mut alice = server.open_socket_as("alice").await;
@@ -65,7 +65,7 @@ async fn whole_numbers_are_read_in_each_way_to_write_them() {
 
 #[tokio::test]
 async fn an_invalid_cursor_is_named_before_the_connection_closes() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let token = server.token("alice", Duration::from_secs(60));
     for cursors in
         [r##"{"#a":1.5}"##, r##"{"#a":"1"}"##, r##"{"#b":1,"#a":9007199254740992.0}"##, r##"{"#a":null}"##]
@@ -82,7 +82,7 @@ async fn an_invalid_cursor_is_named_before_the_connection_closes() {
 
 #[tokio::test]
 async fn an_empty_list_of_cursors_is_accepted() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let token = server.token("alice", Duration::from_secs(60));
     let mut socket = server.open_socket().await;
     let welcome = socket.asks(&format!(r#"{{"type":"hello","token":"{token}","cursors":[]}}"#)).await;
@@ -91,7 +91,7 @@ async fn an_empty_list_of_cursors_is_accepted() {
 
 #[tokio::test]
 async fn a_byte_order_mark_before_the_json_is_skipped() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     post_body(&server, "send", "\u{feff}{\"to\":\"@bob\",\"text\":\"hi\"}").await.ok();
     let mut alice = server.open_socket_as("alice").await;
     let pong = alice.asks("\u{feff}{\"type\":\"ping\",\"id\":1}").await;
@@ -114,7 +114,7 @@ const BAD_FIELDS: [(&str, &str, &str, &str); 9] = [
 #[tokio::test]
 async fn errors_about_fields_name_types_of_json() {
     let server =
-        Server::start_production_with(|config| config.limits = config.limits.clone().without_rates()).await;
+        Server::start_with_auth_and(|config| config.limits = config.limits.clone().without_rates()).await;
     let mut alice = server.open_socket_as("alice").await;
     let check = |error: &Value, text: &str, field: &str, said: &str| {
         assert_eq!((&error["code"], &error["field"]), (&json!("bad_field"), &json!(field)), "{error}");
@@ -133,7 +133,7 @@ async fn errors_about_fields_name_types_of_json() {
 
 #[tokio::test]
 async fn an_unknown_path_or_method_is_answered_with_the_valid_ones() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let token = server.token("alice", Duration::from_secs(60));
     for (method, path, status, words) in [
         ("POST", "/v1/send/", 404, "/v1/send,"),
@@ -168,7 +168,7 @@ async fn an_unknown_path_or_method_is_answered_with_the_valid_ones() {
 
 #[tokio::test]
 async fn a_compressed_body_is_refused_with_a_reason() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let token = server.token("alice", Duration::from_secs(60));
     let post = |coding: &str| {
         let request = server.asks("POST", "/v1/ping").bearer_auth(&token).header("content-encoding", coding);
@@ -189,7 +189,7 @@ async fn a_compressed_body_is_refused_with_a_reason() {
 
 #[tokio::test]
 async fn an_unknown_command_is_answered_with_the_commands_of_its_interface() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let detail = post_body(&server, "nonsense", "{}").await.problem()["detail"].to_string();
     for (name, listed) in [("revoke", true), ("send", true), ("hello", false), ("watch", false)] {
         assert_eq!(detail.contains(name), listed, "{name} in {detail}");
@@ -200,11 +200,11 @@ async fn an_unknown_command_is_answered_with_the_commands_of_its_interface() {
 }
 
 /// The statuses of a WebSocket handshake and of a POST by a page of `origin`, sent with the header `host`.
-async fn statuses(server: &Server, origin: &str, host: &str) -> (u16, u16) {
-    let mut raw = Raw::connect(server.address()).await;
+async fn handshake_and_post_status(server: &Server, origin: &str, host: &str) -> (u16, u16) {
+    let mut raw = RawSocket::connect(server.address()).await;
     let own = format!("{}", server.address());
     raw.writes(format!("{}Origin: {origin}\r\n\r\n", raw.handshake().replace(&own, host))).await;
-    let head = raw.head().await;
+    let head = raw.read_head().await;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     let token = server.token("alice", Duration::from_secs(60));
     let post =
@@ -214,7 +214,7 @@ async fn statuses(server: &Server, origin: &str, host: &str) -> (u16, u16) {
 
 #[tokio::test]
 async fn a_host_with_the_default_port_is_the_same_origin() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     for (origin, host, accepted) in [
         ("https://chat.example", "chat.example:443", true),
         ("https://chat.example", "chat.example", true),
@@ -226,18 +226,18 @@ async fn a_host_with_the_default_port_is_the_same_origin() {
         ("https://evil.example", "chat.example:443", false),
     ] {
         let wanted = if accepted { (101, 200) } else { (403, 403) };
-        assert_eq!(statuses(&server, origin, host).await, wanted, "{origin} at {host}");
+        assert_eq!(handshake_and_post_status(&server, origin, host).await, wanted, "{origin} at {host}");
     }
-    let open = Server::start_production_with(|config| config.allowed_origins = vec!["null".to_owned()]).await;
-    assert_eq!(statuses(&open, "null", "chat.example").await, (101, 200));
-    assert_eq!(statuses(&open, "https://evil.example", "chat.example").await, (403, 403));
+    let open = Server::start_with_auth_and(|config| config.allowed_origins = vec!["null".to_owned()]).await;
+    assert_eq!(handshake_and_post_status(&open, "null", "chat.example").await, (101, 200));
+    assert_eq!(handshake_and_post_status(&open, "https://evil.example", "chat.example").await, (403, 403));
     let policy = open.gets("/embed").await.header("content-security-policy").to_owned();
     assert!(!policy.contains("null"), "{policy}");
 }
 
 #[tokio::test]
 async fn a_back_end_can_add_a_user_to_an_empty_room() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let key = ApiKey::generate().expect("random bytes");
     keys::create(&server.keys(), "shop", &ApiKey::hash(key.expose())).expect("stored");
     let mut alice = server.connects("alice").await;
@@ -258,7 +258,7 @@ async fn a_back_end_can_add_a_user_to_an_empty_room() {
 
 #[tokio::test]
 async fn no_frame_is_larger_than_documented() {
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         let limits = config.limits.clone().without_rates();
         config.limits = Limits { text: 500, page_bytes: 4_000, reactions: 12, create_members: 20, ..limits };
     })

@@ -8,9 +8,9 @@ use switchboard_protocol::reply::{Failure, OkBody, Reply};
 use switchboard_protocol::{ErrorCode, Limits};
 use tokio::time::Instant;
 
-use crate::support::{Person, Server, Stalled, command, in_time, retry_if_stalled};
+use crate::support::{MachineStalled, Person, Server, command, in_time, retry_if_stalled};
 
-pub(crate) fn hi() -> Value {
+pub(crate) fn message_to_bob() -> Value {
     json!({"to": "@bob", "text": "hi"})
 }
 
@@ -21,7 +21,7 @@ pub(crate) async fn sends_until_refused(devices: &mut [&mut Person], rate: usize
     let mut stored = 0;
     let failure = loop {
         let turn = stored % devices.len();
-        match devices[turn].tries("send", hi()).await {
+        match devices[turn].tries("send", message_to_bob()).await {
             Ok(_) => stored += 1,
             Err(failure) => break failure,
         }
@@ -39,8 +39,8 @@ async fn welcome_has_the_limits() {
     assert_eq!(server.connects("alice").await.welcome.limits, limits);
 }
 
-/// How long the server refuses a connection's unnumbered writes after one exceeded the rate: `HOLD` in `outbox.rs`.
-const HOLD: Duration = Duration::from_secs(1);
+/// How long the server refuses a connection's unnumbered writes after one exceeded the rate: `HOLD_DURATION` in `outbox.rs`.
+const HOLD_DURATION: Duration = Duration::from_secs(1);
 
 #[tokio::test]
 async fn a_connection_that_sends_too_fast_receives_a_retry_after() {
@@ -53,10 +53,10 @@ async fn a_connection_that_sends_too_fast_receives_a_retry_after() {
     assert!((1..=500).contains(&wait), "the rate allows a send in 500 ms: {wait}");
     alice.does("read", json!({"conversation": "@bob", "upto": 10})).await;
     assert_eq!(alice.log("@bob").await.len(), stored, "nothing more was stored, and reads work");
-    phone.does("send", hi()).await;
+    phone.does("send", message_to_bob()).await;
     // waits for: the server's `retry_after`
     tokio::time::sleep(Duration::from_millis(wait)).await;
-    alice.does("send", hi()).await;
+    alice.does("send", message_to_bob()).await;
     let reaction = || json!({"conversation": "@bob", "target": 1, "emoji": "x"});
     let refused = loop {
         if let Err(failure) = alice.tries("react", reaction()).await {
@@ -71,9 +71,9 @@ async fn over_http_cursors_have_their_own_rate() {
     let settings = |config: &mut Config| {
         config.limits = Limits { cursors_per_user: 1, ..Limits::default().without_rates() };
     };
-    let server = Server::start_production_with(settings).await;
+    let server = Server::start_with_auth_and(settings).await;
     let token = server.token("alice", Duration::from_secs(60));
-    server.posts_as(&token, "send", hi()).await.ok();
+    server.posts_as(&token, "send", message_to_bob()).await.ok();
     for command in ["read", "received"] {
         let cursor = || json!({"conversation": "@bob", "upto": 1});
         let refused = in_time("it is refused", async {
@@ -87,13 +87,13 @@ async fn over_http_cursors_have_their_own_rate() {
         .await;
         assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limited"), "{command}");
     }
-    server.posts_as(&token, "send", hi()).await.ok();
+    server.posts_as(&token, "send", message_to_bob()).await.ok();
     server.posts_as(&token, "sync", json!({"conversation": "@bob"})).await.ok();
 }
 
 #[tokio::test]
 async fn typing_has_one_rate_per_user_on_the_websocket_and_over_http() {
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.limits = Limits { sends_per_user: 2, ..Limits::default().without_rates() };
     })
     .await;
@@ -128,9 +128,9 @@ async fn typing_has_one_rate_per_user_on_the_websocket_and_over_http() {
     alice.says("@bob", "sends are counted apart").await;
 }
 
-/// Exceeds the frame rate with a send. Sends again before `HOLD` has passed, when the frame rate would allow it, and once more
+/// Exceeds the frame rate with a send. Sends again before `HOLD_DURATION` has passed, when the frame rate would allow it, and once more
 /// after `retry_after` has passed.
-async fn exceed_the_frame_rate() -> Result<(), Stalled> {
+async fn exceed_the_frame_rate() -> Result<(), MachineStalled> {
     let server = Server::start_with(|config| config.limits.frames_per_connection = 10).await;
     let mut socket = server.open_socket_as("alice").await;
     let send = |text: &str| format!(r#"{{"type":"send","id":"{text}","to":"@bob","text":"{text}"}}"#);
@@ -155,7 +155,11 @@ async fn exceed_the_frame_rate() -> Result<(), Stalled> {
     let behind = socket.asks(&send("m2")).await;
     let took = asked.elapsed();
     if behind["type"] == "ok" {
-        return Err(Stalled::assert_late("it passes the refused one", begun.elapsed(), HOLD));
+        return Err(MachineStalled::assert_late_by_stall(
+            "it passes the refused one",
+            begun.elapsed(),
+            HOLD_DURATION,
+        ));
     }
     assert_eq!(behind["code"], "rate_limited", "{behind}");
     let wait = behind["retry_after"].as_u64().expect("how long");
@@ -165,8 +169,8 @@ async fn exceed_the_frame_rate() -> Result<(), Stalled> {
     tokio::time::sleep(wait).await;
     let again = socket.asks(&send("m3")).await;
     if again["code"] == "rate_limited" {
-        // If this answer arrived later than `HOLD`, the refusal of the send before it began another pause of that length.
-        return Err(Stalled::assert_late("it is refused again", took, wait));
+        // If this answer arrived later than `HOLD_DURATION`, the refusal of the send before it began another pause of that length.
+        return Err(MachineStalled::assert_late_by_stall("it is refused again", took, wait));
     }
     assert_eq!(again["seq"], stored + 1);
     Ok(())
@@ -231,7 +235,8 @@ async fn a_page_ends_at_its_limits_and_says_that_there_is_more() {
 async fn pipelined_commands_beyond_in_flight_are_all_answered() {
     let server = Server::start_with(|config| config.limits.in_flight = 2).await;
     let mut alice = server.connects("alice").await;
-    let ids = alice.client.submit_all((0..100).map(|_| command("send", &hi()))).await.expect("sent");
+    let ids =
+        alice.client.submit_all((0..100).map(|_| command("send", &message_to_bob()))).await.expect("sent");
     for _ in ids {
         assert!(matches!(alice.receives_reply().await, Reply::Ok(_)));
     }

@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use crate::support::log::{FORMATS, LogLine, log_of_server, only_line};
-use crate::support::{Process, Raw, TextSocket, eventually};
+use crate::support::{Process, RawSocket, TextSocket, eventually};
 
 /// Waits until the server has `count` open connections.
-async fn connections(server: &Process, count: usize) {
+async fn wait_for_connections(server: &Process, count: usize) {
     let line = format!("\nswitchboard_connections {count}\n");
     let there = async || server.gets("/metrics").await.text.contains(&line).then_some(());
     eventually(&format!("{count} connections"), there).await;
@@ -15,12 +15,12 @@ async fn connections(server: &Process, count: usize) {
 /// The log line about this connection that has this message.
 fn line_of<'a>(lines: &'a [LogLine], message: &str, connection: &str) -> &'a LogLine {
     let of_connection = |line: &&LogLine| line.field("connection").as_deref() == Some(connection);
-    let found: Vec<_> = lines.iter().filter(|line| line.says(message)).filter(of_connection).collect();
+    let found: Vec<_> = lines.iter().filter(|line| line.has_message(message)).filter(of_connection).collect();
     assert_eq!(found.len(), 1, "{message} of {connection} in {lines:#?}");
     found[0]
 }
 
-fn number(line: &LogLine, field: &str) -> u64 {
+fn number_field(line: &LogLine, field: &str) -> u64 {
     let value = line.field(field).unwrap_or_else(|| panic!("{field} in {line:?}"));
     value.parse().unwrap_or_else(|e| panic!("{e}: {field} in {line:?}"))
 }
@@ -38,7 +38,7 @@ async fn the_end_of_a_connection_is_logged_with_its_code_reason_user_address_and
             bob.receives_message("one").await;
             bob.receives_message("two").await;
             drop(alice);
-            connections(server, 1).await;
+            wait_for_connections(server, 1).await;
             bob
         })
         .await;
@@ -56,8 +56,11 @@ async fn the_end_of_a_connection_is_logged_with_its_code_reason_user_address_and
             ] {
                 assert_eq!(line.field(field).as_deref(), Some(value), "{field} of {line:?}");
             }
-            assert!(number(line, "received") >= received && number(line, "sent") >= sent, "{line:?}");
-            assert!(number(line, "duration_ms") < 60_000, "{line:?}");
+            assert!(
+                number_field(line, "received") >= received && number_field(line, "sent") >= sent,
+                "{line:?}"
+            );
+            assert!(number_field(line, "duration_ms") < 60_000, "{line:?}");
         }
     }
 }
@@ -75,7 +78,7 @@ async fn each_refusal_of_a_connection_is_logged_with_its_id_user_and_address() {
             alice.is_refused("send", json!({"to": "#nowhere", "text": " "})).await;
         })
         .await;
-        let refused: Vec<_> = lines.iter().filter(|line| line.says("refused a command")).collect();
+        let refused: Vec<_> = lines.iter().filter(|line| line.has_message("refused a command")).collect();
         let codes: Vec<_> = refused.iter().filter_map(|line| line.field("code")).collect();
         assert_eq!(codes, ["not_found", "bad_field"], "one line a second for each code: {refused:?}");
         for line in refused {
@@ -133,7 +136,7 @@ async fn a_slow_consumer_is_logged_with_its_lag() {
     let text = "x".repeat(16_000);
     for format in FORMATS {
         let lines = log_of_server(format, &settings, async |server| {
-            let mut bob = Raw::connect_with_buffer(server.address(), 4_096).await;
+            let mut bob = RawSocket::connect_with_buffer(server.address(), 4_096).await;
             bob.says_hello_with(&server.token("bob")).await;
             let mut alice = server.connects("alice").await;
             while server.gets("/metrics").await.text.contains("\nswitchboard_catching_up 0\n") {
@@ -146,7 +149,7 @@ async fn a_slow_consumer_is_logged_with_its_lag() {
         assert_eq!(line.field("user").as_deref(), Some("bob"), "{line:?}");
         assert_eq!(line.field("address").as_deref(), Some("127.0.0.1"), "{line:?}");
         assert!(line.field("connection").is_some_and(|id| !id.is_empty()), "{line:?}");
-        assert_eq!(number(line, "lag_conversations"), 1, "{line:?}");
-        assert!(number(line, "lag_events") >= 1, "{line:?}");
+        assert_eq!(number_field(line, "lag_conversations"), 1, "{line:?}");
+        assert!(number_field(line, "lag_events") >= 1, "{line:?}");
     }
 }

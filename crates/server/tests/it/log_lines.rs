@@ -7,10 +7,10 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::log::{FORMATS, LogLine, log_of_server, only_line, output_of_failed_start};
-use crate::support::{Process, Shared, eventually};
+use crate::support::{Process, SharedEngines, eventually};
 
 /// The password in every setting that may contain one; it must not appear in the log.
-const PASSWORD: &str = "geheim";
+const URL_PASSWORD: &str = "geheim";
 
 #[tokio::test]
 async fn the_start_is_logged_with_the_settings_that_differ_and_without_secrets() {
@@ -91,11 +91,11 @@ fn no_output_contains_the_password_of_an_address() {
         for store in stores {
             let variables = [("SWITCHBOARD_LOG_FORMAT", format), ("SWITCHBOARD_STORE", store)];
             let output = output_of_failed_start(&["serve"], &variables, data.path());
-            assert!(!output.contains(PASSWORD) && !output.is_empty(), "{store}: {output}");
+            assert!(!output.contains(URL_PASSWORD) && !output.is_empty(), "{store}: {output}");
             let variables =
                 [&variables[..], &[("SWITCHBOARD_AUTH_SECRET", "0123456789abcdef0123456789abcdef")]];
             let output = output_of_failed_start(&["serve"], &variables.concat(), data.path());
-            assert!(!output.contains(PASSWORD) && !output.is_empty(), "{store}: {output}");
+            assert!(!output.contains(URL_PASSWORD) && !output.is_empty(), "{store}: {output}");
         }
     }
     for bus in [
@@ -112,7 +112,7 @@ fn no_output_contains_the_password_of_an_address() {
         let store = ("SWITCHBOARD_STORE", "postgres://u@127.0.0.1:1/chat");
         let variables = [store, ("SWITCHBOARD_BUS", bus)];
         let output = output_of_failed_start(&["config", "check"], &variables, data.path());
-        assert!(!output.contains(PASSWORD) && !output.is_empty(), "{bus}: {output}");
+        assert!(!output.contains(URL_PASSWORD) && !output.is_empty(), "{bus}: {output}");
     }
 }
 
@@ -177,7 +177,8 @@ async fn a_flood_over_a_limit_is_logged_once_a_second_and_hides_no_other_code() 
             server.posts(&token, "send", json!({"to": 7}), &[]).await;
         })
         .await;
-        let limited: Vec<_> = lines.iter().filter(|line| line.says("a limit refused a command")).collect();
+        let limited: Vec<_> =
+            lines.iter().filter(|line| line.has_message("a limit refused a command")).collect();
         assert!(!limited.is_empty() && limited.len() as u64 <= began.elapsed().as_secs() + 1, "{limited:?}");
         assert_eq!(limited[0].field("code").as_deref(), Some("rate_limited"));
         assert_eq!(limited[0].field("user").as_deref(), Some("alice"), "{limited:?}");
@@ -187,7 +188,7 @@ async fn a_flood_over_a_limit_is_logged_once_a_second_and_hides_no_other_code() 
 
 #[tokio::test]
 async fn a_node_that_joins_is_lost_comes_back_and_stops_is_logged_by_the_others() {
-    let shared = Shared::new().await;
+    let shared = SharedEngines::new().await;
     let bus = shared.bus.as_ref().expect("a bus");
     for format in FORMATS {
         let data = TempDir::new().expect("a directory");
@@ -209,7 +210,10 @@ async fn a_node_that_joins_is_lost_comes_back_and_stops_is_logged_by_the_others(
                 let text = std::fs::read_to_string(&log_of_observer).expect("the log");
                 let lines =
                     text.split_inclusive('\n').filter(|line| line.ends_with('\n')).collect::<String>();
-                LogLine::read(&lines, format).into_iter().find(|line| line.says(message))?.field("node")
+                LogLine::read(&lines, format)
+                    .into_iter()
+                    .find(|line| line.has_message(message))?
+                    .field("node")
             };
             eventually(message, there).await
         };

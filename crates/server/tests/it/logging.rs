@@ -17,18 +17,18 @@ const WARNING_AT_START: (&str, &str) = ("SWITCHBOARD_LIMITS_CONNECTIONS", "40000
 const TRACE_LOG: (&str, &str) = ("SWITCHBOARD_LOG_LEVEL", "trace");
 
 /// Asserts that the server stores a message and stops gracefully.
-async fn serves_and_stops(mut server: Process, signal: &str) {
+async fn assert_serves_and_stops(mut server: Process, signal: &str) {
     let mut alice = server.connects("alice").await;
     alice.says("@alice", "hi").await;
     server.signal(signal).await;
-    stops(&mut server, &mut alice).await;
+    stop_and_expect_bye(&mut server, &mut alice).await;
 }
 
 /// Asserts that the server sends `bye` and exits with 0.
-async fn stops(server: &mut Process, person: &mut Person) {
+async fn stop_and_expect_bye(server: &mut Process, person: &mut Person) {
     while !matches!(person.next().await, ServerFrame::Reply(Reply::Bye { .. })) {}
     assert_eq!(person.is_closed().await, Some(1012));
-    assert_eq!(server.ends().await.code(), Some(0));
+    assert_eq!(server.wait_for_exit().await.code(), Some(0));
 }
 
 /// The value of a metric in `/metrics`.
@@ -45,7 +45,7 @@ async fn the_server_runs_on_when_its_log_has_no_reader() {
     drop(reader);
     let settings = [WARNING_AT_START, TRACE_LOG];
     let server = Process::start_production(data.path(), &settings, Stdio::from(log)).await;
-    serves_and_stops(server, "TERM").await;
+    assert_serves_and_stops(server, "TERM").await;
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn the_server_runs_on_when_the_reader_of_its_log_exits() {
     let (reader, log) = pipe().expect("a pipe");
     let server = Process::start_production(data.path(), &[TRACE_LOG], Stdio::from(log)).await;
     drop(reader);
-    serves_and_stops(server, "TERM").await;
+    assert_serves_and_stops(server, "TERM").await;
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn the_server_runs_on_with_its_log_on_a_full_disk_and_counts_lost_lines() 
     let server = Process::start_production(data.path(), &[WARNING_AT_START], Stdio::from(full)).await;
     let lost = async || (metric(&server, "switchboard_log_lines_dropped_total").await > 0).then_some(());
     eventually("a lost line is counted", lost).await;
-    serves_and_stops(server, "TERM").await;
+    assert_serves_and_stops(server, "TERM").await;
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn a_full_log_pipe_delays_nothing() {
         log.write_all(&[b'\n'; PIPE_BYTES]).expect("room for it");
         let server =
             Process::start_production(data.path(), &[WARNING_AT_START, TRACE_LOG], Stdio::from(log)).await;
-        serves_and_stops(server, signal).await;
+        assert_serves_and_stops(server, signal).await;
     }
 }
 
@@ -88,14 +88,14 @@ async fn the_server_runs_on_when_its_output_is_closed() {
     let mut server = Process::start_with_log(data.path(), &[TRACE_LOG], Stdio::from(log)).await;
     server.close_output();
     drop(reader);
-    serves_and_stops(server, "TERM").await;
+    assert_serves_and_stops(server, "TERM").await;
 }
 
 #[tokio::test]
 async fn sighup_stops_the_server_gracefully() {
     let data = TempDir::new().expect("a directory");
     let server = Process::start(data.path()).await;
-    serves_and_stops(server, "HUP").await;
+    assert_serves_and_stops(server, "HUP").await;
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn closing_the_terminal_stops_a_server_that_logs_to_it() {
     let mut alice = server.connects("alice").await;
     // Closing the terminal makes the kernel send SIGHUP to the server; later writes to the log fail.
     drop(emulator);
-    stops(&mut server, &mut alice).await;
+    stop_and_expect_bye(&mut server, &mut alice).await;
 }
 
 /// Opens a pseudoterminal. Returns the end of the terminal emulator, and the end of the programs that run in the terminal.

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::{CROWD_SIZE, Process, Raw, connect_crowd, reserve_descriptors_for_a_crowd};
+use crate::support::{CROWD_SIZE, Process, RawSocket, connect_crowd, reserve_descriptors_for_a_crowd};
 
 const CONNECTIONS: usize = CROWD_SIZE;
 
@@ -19,15 +19,15 @@ const MEMBERS_PER_ROOM: usize = 1_000;
 /// The most memory for an idle connection, as documented.
 const MAX_BYTES_PER_CONNECTION: u64 = 8 * 1024;
 
-fn name(number: usize) -> String {
+fn user_name(number: usize) -> String {
     format!("user{number}")
 }
 
 /// Creates rooms of neighbouring users, so that each user is in [`CONVERSATIONS_PER_USER`] rooms.
 async fn make_rooms(server: &Process) {
     for first in (0..CONNECTIONS).step_by(MEMBERS_PER_ROOM) {
-        let members: Vec<_> = (first + 1..first + MEMBERS_PER_ROOM).map(name).collect();
-        let mut creator = server.connects(&name(first)).await;
+        let members: Vec<_> = (first + 1..first + MEMBERS_PER_ROOM).map(user_name).collect();
+        let mut creator = server.connects(&user_name(first)).await;
         for number in 0..CONVERSATIONS_PER_USER {
             let room = format!("room{first}-{number}");
             creator.does("create", json!({"room": room, "members": members})).await;
@@ -37,10 +37,10 @@ async fn make_rooms(server: &Process) {
 }
 
 /// Connects these users.
-async fn connect(server: &Process, users: std::ops::Range<usize>) -> Vec<Raw> {
+async fn connect(server: &Process, users: std::ops::Range<usize>) -> Vec<RawSocket> {
     connect_crowd(users, server.address(), |address, number| async move {
-        let mut raw = Raw::connect(address).await;
-        raw.says_hello_as(&name(number)).await;
+        let mut raw = RawSocket::connect(address).await;
+        raw.says_hello_as(&user_name(number)).await;
         raw
     })
     .await
@@ -53,10 +53,10 @@ async fn ten_thousand_idle_connections_cost_at_most_8_kb_each() {
     let server = Process::start(data.path()).await;
     make_rooms(&server).await;
     drop(connect(&server, 0..WARM_UP_CONNECTIONS).await);
-    let before = server.resident();
+    let before = server.resident_bytes();
 
     let connections = connect(&server, 0..CONNECTIONS).await;
-    let each = server.resident().saturating_sub(before) / connections.len() as u64;
+    let each = server.resident_bytes().saturating_sub(before) / connections.len() as u64;
     println!(
         "{} idle connections in {CONVERSATIONS_PER_USER} conversations each: {each} bytes each",
         connections.len()

@@ -8,7 +8,7 @@ use switchboard_protocol::{ErrorCode, EventBody, Seq};
 use crate::support::{Person, Server, eventually, user};
 
 /// Starts a server with a room of alice (its admin), bob and carol, and a message from bob with seq 2.
-async fn room() -> (Server, Person, Person, Person) {
+async fn room_of_three() -> (Server, Person, Person, Person) {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
@@ -22,22 +22,22 @@ async fn room() -> (Server, Person, Person, Person) {
     (server, alice, bob, carol)
 }
 
-fn at(target: u64) -> serde_json::Value {
+fn target_fields(target: u64) -> serde_json::Value {
     json!({"conversation": "#ops", "target": target})
 }
 
-fn edit(target: u64, text: &str) -> serde_json::Value {
+fn edit_fields(target: u64, text: &str) -> serde_json::Value {
     json!({"conversation": "#ops", "target": target, "text": text})
 }
 
-fn react(emoji: &str, on: bool) -> serde_json::Value {
+fn react_fields(emoji: &str, on: bool) -> serde_json::Value {
     json!({"conversation": "#ops", "target": 2, "emoji": emoji, "on": on})
 }
 
 #[tokio::test]
 async fn an_edit_is_delivered_and_applied_in_the_history() {
-    let (_server, mut alice, mut bob, _) = room().await;
-    assert_eq!(bob.stores("edit", edit(2, "hullo")).await.seq, 3);
+    let (_server, mut alice, mut bob, _) = room_of_three().await;
+    assert_eq!(bob.stores("edit", edit_fields(2, "hullo")).await.seq, 3);
     let EventBody::Edit { target: Seq(2), text, .. } = alice.receives_event().await.body else {
         panic!("no edit")
     };
@@ -59,37 +59,45 @@ async fn an_edit_is_delivered_and_applied_in_the_history() {
 
 #[tokio::test]
 async fn only_its_author_edits_a_message() {
-    let (_server, mut alice, mut bob, mut carol) = room().await;
+    let (_server, mut alice, mut bob, mut carol) = room_of_three().await;
     for other in [&mut alice, &mut carol] {
-        assert_eq!(other.is_refused("edit", edit(2, "hullo")).await, ErrorCode::Forbidden);
+        assert_eq!(other.is_refused("edit", edit_fields(2, "hullo")).await, ErrorCode::Forbidden);
     }
-    assert_eq!(bob.is_refused("edit", edit(1, "x")).await, ErrorCode::NotFound, "the event is no message");
-    assert_eq!(bob.is_refused("edit", edit(3, "x")).await, ErrorCode::NotFound, "there is no such event");
-    assert_eq!(bob.is_refused("edit", edit(2, "")).await, ErrorCode::BadField, "an empty text");
+    assert_eq!(
+        bob.is_refused("edit", edit_fields(1, "x")).await,
+        ErrorCode::NotFound,
+        "the event is no message"
+    );
+    assert_eq!(
+        bob.is_refused("edit", edit_fields(3, "x")).await,
+        ErrorCode::NotFound,
+        "there is no such event"
+    );
+    assert_eq!(bob.is_refused("edit", edit_fields(2, "")).await, ErrorCode::BadField, "an empty text");
     assert_eq!(alice.log("#ops").await.len(), 2);
 }
 
 #[tokio::test]
 async fn reactions_are_added_once_and_removed() {
-    let (_server, mut alice, mut bob, mut carol) = room().await;
-    let first = carol.stores("react", react("👍", true)).await;
+    let (_server, mut alice, mut bob, mut carol) = room_of_three().await;
+    let first = carol.stores("react", react_fields("👍", true)).await;
     assert_eq!((first.seq, first.duplicate), (3, false));
-    let again = carol.stores("react", react("👍", true)).await;
+    let again = carol.stores("react", react_fields("👍", true)).await;
     assert_eq!((again.seq, again.duplicate), (3, true));
-    alice.does("react", react("👍", true)).await;
-    alice.does("react", react("🎉", true)).await;
+    alice.does("react", react_fields("👍", true)).await;
+    alice.does("react", react_fields("🎉", true)).await;
     let EventBody::React { emoji, on, .. } = bob.receives_event().await.body else { panic!("no reaction") };
     assert_eq!((emoji.as_str(), on), ("👍", true));
     let reactions = bob.message("#ops", 2).await.reactions;
     assert_eq!(reactions["👍"], [user("carol"), user("alice")], "in the order of the reactions");
     assert_eq!(reactions["🎉"], [user("alice")]);
 
-    assert_eq!(carol.stores("react", react("👍", false)).await.seq, 6);
-    let again = carol.stores("react", react("👍", false)).await;
+    assert_eq!(carol.stores("react", react_fields("👍", false)).await.seq, 6);
+    let again = carol.stores("react", react_fields("👍", false)).await;
     assert_eq!((again.seq, again.duplicate), (6, true));
-    assert_eq!(carol.is_refused("react", react("🎉", false)).await, ErrorCode::NotFound);
+    assert_eq!(carol.is_refused("react", react_fields("🎉", false)).await, ErrorCode::NotFound);
     assert_eq!(bob.message("#ops", 2).await.reactions["👍"], [user("alice")]);
-    carol.does("react", react("👍", true)).await;
+    carol.does("react", react_fields("👍", true)).await;
     assert_eq!(bob.message("#ops", 2).await.reactions["👍"], [user("alice"), user("carol")]);
 }
 
@@ -99,11 +107,11 @@ async fn reactions_to_a_message_are_limited() {
     let mut alice = server.connects("alice").await;
     alice.makes_room("ops", &["bob"]).await;
     alice.says("#ops", "hello").await;
-    alice.does("react", react("1", true)).await;
-    alice.does("react", react("2", true)).await;
-    assert_eq!(alice.is_refused("react", react("3", true)).await, ErrorCode::TooLarge);
-    alice.does("react", react("2", false)).await;
-    alice.does("react", react("3", true)).await;
+    alice.does("react", react_fields("1", true)).await;
+    alice.does("react", react_fields("2", true)).await;
+    assert_eq!(alice.is_refused("react", react_fields("3", true)).await, ErrorCode::TooLarge);
+    alice.does("react", react_fields("2", false)).await;
+    alice.does("react", react_fields("3", true)).await;
 }
 
 #[tokio::test]
@@ -114,31 +122,35 @@ async fn edits_of_a_message_are_limited() {
     alice.says("#ops", "one").await;
     alice.says("#ops", "two").await;
     for text in ["uno", "eins"] {
-        alice.does("edit", edit(2, text)).await;
+        alice.does("edit", edit_fields(2, text)).await;
     }
-    let failure = alice.tries("edit", edit(2, "un")).await.expect_err("it has two");
+    let failure = alice.tries("edit", edit_fields(2, "un")).await.expect_err("it has two");
     assert_eq!((failure.code, failure.field.as_deref()), (ErrorCode::TooLarge, Some("target")));
     assert_eq!(alice.message("#ops", 2).await.text.expect("a text").as_str(), "eins");
-    alice.does("edit", edit(3, "due")).await;
-    alice.does("delete", at(2)).await;
-    assert_eq!(alice.is_refused("edit", edit(2, "un")).await, ErrorCode::NotFound);
+    alice.does("edit", edit_fields(3, "due")).await;
+    alice.does("delete", target_fields(2)).await;
+    assert_eq!(alice.is_refused("edit", edit_fields(2, "un")).await, ErrorCode::NotFound);
 }
 
 #[tokio::test]
 async fn the_author_or_an_admin_deletes_a_message() {
-    let (_server, mut alice, mut bob, mut carol) = room().await;
-    assert_eq!(carol.is_refused("delete", at(2)).await, ErrorCode::Forbidden);
-    assert_eq!(bob.is_refused("delete", at(1)).await, ErrorCode::NotFound, "the event is no message");
-    let deleted = alice.stores("delete", at(2)).await;
+    let (_server, mut alice, mut bob, mut carol) = room_of_three().await;
+    assert_eq!(carol.is_refused("delete", target_fields(2)).await, ErrorCode::Forbidden);
+    assert_eq!(
+        bob.is_refused("delete", target_fields(1)).await,
+        ErrorCode::NotFound,
+        "the event is no message"
+    );
+    let deleted = alice.stores("delete", target_fields(2)).await;
     assert_eq!((deleted.seq, deleted.duplicate), (3, false));
     for member in [&mut bob, &mut carol] {
         assert_eq!(member.receives_event().await.body, EventBody::Delete { target: Seq(2) });
     }
-    let again = bob.stores("delete", at(2)).await;
+    let again = bob.stores("delete", target_fields(2)).await;
     assert_eq!((again.seq, again.duplicate), (3, true));
     bob.says("#ops", "my own").await;
-    bob.does("delete", at(4)).await;
-    assert_eq!(bob.is_refused("edit", edit(4, "back again")).await, ErrorCode::NotFound);
+    bob.does("delete", target_fields(4)).await;
+    assert_eq!(bob.is_refused("edit", edit_fields(4, "back again")).await, ErrorCode::NotFound);
     let reaction = json!({"conversation": "#ops", "target": 4, "emoji": "👍"});
     assert_eq!(alice.is_refused("react", reaction).await, ErrorCode::NotFound);
     carol.says("@bob", "between us").await;
@@ -152,10 +164,10 @@ async fn the_author_or_an_admin_deletes_a_message() {
 
 #[tokio::test]
 async fn a_deleted_message_keeps_its_seq_and_loses_its_content() {
-    let (server, mut alice, mut bob, _) = room().await;
-    bob.does("edit", edit(2, "hullo")).await;
-    alice.does("react", react("👍", true)).await;
-    bob.does("delete", at(2)).await;
+    let (server, mut alice, mut bob, _) = room_of_three().await;
+    bob.does("edit", edit_fields(2, "hullo")).await;
+    alice.does("react", react_fields("👍", true)).await;
+    bob.does("delete", target_fields(2)).await;
     let message = alice.message("#ops", 2).await;
     assert!(message.deleted && message.text.is_none() && message.edited.is_none(), "{message:?}");
     assert!(message.reactions.is_empty(), "{message:?}");
@@ -171,7 +183,7 @@ async fn a_deleted_message_keeps_its_seq_and_loses_its_content() {
 }
 
 /// The names of the files in the data directory that contain a text.
-fn files_with(data: &Path, text: &str) -> Vec<String> {
+fn files_containing(data: &Path, text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(data).expect("the directory") {
         let path = entry.expect("an entry").path();
@@ -192,22 +204,23 @@ async fn a_deleted_text_is_in_no_file_of_the_database() {
     let mut alice = server.connects("alice").await;
     alice.makes_room("ops", &["bob"]).await;
     let seq = alice.says("#ops", DELETED_TEXT).await;
-    alice.does("edit", edit(seq, EDITED_TEXT)).await;
+    alice.does("edit", edit_fields(seq, EDITED_TEXT)).await;
     // Stores more messages, so that the database page of the message also contains others.
     for n in 0..50 {
         alice.says("#ops", &format!("message {n}")).await;
     }
     for text in [DELETED_TEXT, EDITED_TEXT] {
-        assert!(!files_with(server.data(), text).is_empty(), "the search finds a stored text");
+        assert!(!files_containing(server.data(), text).is_empty(), "the search finds a stored text");
     }
-    alice.does("delete", at(seq)).await;
+    alice.does("delete", target_fields(seq)).await;
     eventually("no file has the content", || async {
         let found =
-            [files_with(server.data(), DELETED_TEXT), files_with(server.data(), EDITED_TEXT)].concat();
+            [files_containing(server.data(), DELETED_TEXT), files_containing(server.data(), EDITED_TEXT)]
+                .concat();
         found.is_empty().then_some(())
     })
     .await;
-    assert!(!files_with(server.data(), "message 7").is_empty(), "the other messages remain");
+    assert!(!files_containing(server.data(), "message 7").is_empty(), "the other messages remain");
 }
 
 #[tokio::test]

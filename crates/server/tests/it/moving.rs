@@ -21,13 +21,13 @@ async fn run(from: &Path, to: &str) -> Output {
     in_time("the program ends", migrate(from, to).output()).await.expect("the program starts")
 }
 
-async fn succeeds(from: &Path, to: &str) -> Value {
+async fn run_successfully(from: &Path, to: &str) -> Value {
     let output = run(from, to).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-async fn fails(from: &Path, to: &str) -> String {
+async fn run_to_failure(from: &Path, to: &str) -> String {
     let output = run(from, to).await;
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8(output.stderr).expect("UTF-8")
@@ -47,13 +47,13 @@ async fn start_on(database: &str) -> Server {
 }
 
 /// The counts of rows that the program printed for this table.
-fn rows<'a>(output: &'a Value, table: &str) -> &'a Value {
+fn row_counts<'a>(output: &'a Value, table: &str) -> &'a Value {
     let tables = output["tables"].as_array().expect("a list");
     tables.iter().find(|moved| moved["table"] == table).expect("the table")
 }
 
 /// What a user sees of these conversations as JSON: summaries, logs, histories and members.
-async fn seen(person: &mut Person, conversations: &[&str]) -> Vec<Value> {
+async fn visible_state(person: &mut Person, conversations: &[&str]) -> Vec<Value> {
     let mut all: Vec<_> = person.conversations().await.iter().map(|summary| json!(summary)).collect();
     for conversation in conversations {
         all.extend(person.log(conversation).await.iter().map(|event| json!(event)));
@@ -78,20 +78,22 @@ async fn migrate_store_copies_everything_and_the_new_server_continues() {
     alice.does("remove", json!({"conversation": "#room", "user": "carol"})).await;
     alice.does("rename", json!({"conversation": "#room", "title": "Räume"})).await;
     bob.does("read", json!({"conversation": "#room", "upto": 2})).await;
-    let (alices, bobs) =
-        (seen(&mut alice, &["@bob", "#room"]).await, seen(&mut bob, &["@alice", "#room"]).await);
+    let (alices, bobs) = (
+        visible_state(&mut alice, &["@bob", "#room"]).await,
+        visible_state(&mut bob, &["@alice", "#room"]).await,
+    );
     server.begin_shutdown();
     server.wait_until_stopped().await;
 
     let database = new_database().await;
-    let output = succeeds(server.data(), &database).await;
-    assert_eq!(rows(&output, "events")["rows"], 9);
-    assert_eq!(rows(&output, "users")["rows"], 3);
+    let output = run_successfully(server.data(), &database).await;
+    assert_eq!(row_counts(&output, "events")["rows"], 9);
+    assert_eq!(row_counts(&output, "users")["rows"], 3);
     let mut node = start_on(&database).await;
     let mut alice = node.connects("alice").await;
     let mut bob = node.connects("bob").await;
-    assert_eq!(seen(&mut alice, &["@bob", "#room"]).await, alices);
-    assert_eq!(seen(&mut bob, &["@alice", "#room"]).await, bobs);
+    assert_eq!(visible_state(&mut alice, &["@bob", "#room"]).await, alices);
+    assert_eq!(visible_state(&mut bob, &["@alice", "#room"]).await, bobs);
     assert!(alice.says_with_key("@bob", "first", "hi").await.duplicate, "idempotency keys were copied");
     assert_eq!(alice.says("@bob", "another").await, 2);
     bob.receives_message("another").await;
@@ -100,7 +102,7 @@ async fn migrate_store_copies_everything_and_the_new_server_continues() {
 
     node.begin_shutdown();
     node.wait_until_stopped().await;
-    let again = fails(server.data(), &database).await;
+    let again = run_to_failure(server.data(), &database).await;
     assert!(again.contains("was already migrated there"), "{again}");
 
     // While the directory has the mark of a migration, no server starts on it and no API key is created in it.
@@ -134,7 +136,7 @@ async fn an_event_of_a_newer_version_is_served_and_moved() {
     drop(db);
     server.start_again().await;
     let mut alice = server.connects("alice").await;
-    let before = seen(&mut alice, &["#room"]).await;
+    let before = visible_state(&mut alice, &["#room"]).await;
     let pins = before.iter().filter(|item| item["type"] == "pin" && item["by"] == "bob").count();
     assert_eq!(pins, 1, "{before:?}");
     alice.client.close().await;
@@ -142,9 +144,9 @@ async fn an_event_of_a_newer_version_is_served_and_moved() {
     server.wait_until_stopped().await;
     assert_clean(server.data());
     let database = new_database().await;
-    succeeds(server.data(), &database).await;
+    run_successfully(server.data(), &database).await;
     let node = start_on(&database).await;
-    assert_eq!(seen(&mut node.connects("alice").await, &["#room"]).await, before);
+    assert_eq!(visible_state(&mut node.connects("alice").await, &["#room"]).await, before);
 }
 
 /// The number of rows that one transaction copies: `CHUNK` in the program.
@@ -162,7 +164,7 @@ async fn an_interrupted_migration_resumes() {
         }
     }
     let database = new_database().await;
-    let used = fails(server.data(), &database).await;
+    let used = run_to_failure(server.data(), &database).await;
     assert!(used.contains("another switchboard server uses"), "{used}");
     server.begin_shutdown();
     server.wait_until_stopped().await;
@@ -203,8 +205,8 @@ async fn an_interrupted_migration_resumes() {
     .await;
     postgres.psql_in(&name, "DROP FUNCTION hold CASCADE").await.expect("dropped");
 
-    let output = succeeds(server.data(), &database).await;
-    let events = rows(&output, "events");
+    let output = run_successfully(server.data(), &database).await;
+    let events = row_counts(&output, "events");
     assert_eq!(events["rows"], MESSAGES);
     assert_eq!(
         events["before"], ROWS_PER_TRANSACTION,
@@ -225,15 +227,15 @@ async fn migrate_store_needs_an_empty_database_and_a_server_needs_a_finished_mig
     node.connects("dora").await.says("@dora", "note").await;
     node.begin_shutdown();
     node.wait_until_stopped().await;
-    assert!(fails(server.data(), &used).await.contains("is not empty"));
+    assert!(run_to_failure(server.data(), &used).await.contains("is not empty"));
 
     let served = new_database().await;
     let node = start_on(&served).await;
-    assert!(fails(server.data(), &served).await.contains("a node serves from that database"));
+    assert!(run_to_failure(server.data(), &served).await.contains("a node serves from that database"));
     drop(node);
 
     let half = new_database().await;
-    succeeds(server.data(), &half).await;
+    run_successfully(server.data(), &half).await;
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
     let name = half.rsplit('/').next().expect("a name");
     postgres.psql_in(name, "UPDATE moves SET finished = false").await.expect("an answer");
@@ -253,5 +255,5 @@ async fn migrate_store_needs_an_empty_database_and_a_server_needs_a_finished_mig
     server.connects("alice").await.says("@bob", "once more").await;
     server.begin_shutdown();
     server.wait_until_stopped().await;
-    assert!(fails(server.data(), &half).await.contains("changed since"));
+    assert!(run_to_failure(server.data(), &half).await.contains("changed since"));
 }

@@ -9,25 +9,25 @@ use switchboard_protocol::reply::Reply;
 use switchboard_protocol::{CommandId, Limits};
 
 use crate::support::raw::{FIN, TEXT, frame};
-use crate::support::{Raw, Server, command, text_of};
+use crate::support::{RawSocket, Server, command, text_of};
 
 /// The number of sends in one burst: more than the rate allows.
-const SENDS: usize = 30;
+const SEND_COUNT: usize = 30;
 
 /// How long the client waits before it sends more; the rate limiter then has more tokens than the client needs.
-const LATE: Duration = Duration::from_secs(4);
+const CLIENT_PAUSE: Duration = Duration::from_secs(4);
 
 /// Starts a server whose send rate allows a burst of twenty messages and then four a second.
-async fn serves_with_rate() -> Server {
-    Server::start_production_with(|config: &mut Config| config.limits.sends_per_connection = 4).await
+async fn start_with_send_rate() -> Server {
+    Server::start_with_auth_and(|config: &mut Config| config.limits.sends_per_connection = 4).await
 }
 
-fn send(n: usize, after: usize) -> String {
+fn numbered_send(n: usize, after: usize) -> String {
     format!(r#"{{"type":"send","id":{n},"n":{n},"after":{after},"to":"@bob","key":"k{n}","text":"{n}"}}"#)
 }
 
 /// Receives the answers to `count` commands, by the number in their `id`. Skips other frames.
-async fn answers(raw: &mut Raw, count: usize) -> BTreeMap<usize, Value> {
+async fn receive_answers(raw: &mut RawSocket, count: usize) -> BTreeMap<usize, Value> {
     let mut answers = BTreeMap::new();
     while answers.len() < count {
         let told = raw.next().await.json();
@@ -39,7 +39,7 @@ async fn answers(raw: &mut Raw, count: usize) -> BTreeMap<usize, Value> {
 }
 
 /// Sends the refused commands again, in order, until all of them are stored.
-async fn sends_again(raw: &mut Raw, mut told: BTreeMap<usize, Value>) {
+async fn resend_until_stored(raw: &mut RawSocket, mut told: BTreeMap<usize, Value>) {
     loop {
         told.retain(|_, answer| answer["type"] == "error");
         let Some(first) = told.values().next() else { return };
@@ -48,35 +48,36 @@ async fn sends_again(raw: &mut Raw, mut told: BTreeMap<usize, Value>) {
         // waits for: the server's `retry_after`
         tokio::time::sleep(Duration::from_millis(wait)).await;
         let frames: Vec<_> =
-            told.keys().flat_map(|&n| frame(FIN | TEXT, send(n, n - 1).as_bytes())).collect();
+            told.keys().flat_map(|&n| frame(FIN | TEXT, numbered_send(n, n - 1).as_bytes())).collect();
         raw.writes(frames).await;
-        told = answers(raw, told.len()).await;
+        told = receive_answers(raw, told.len()).await;
     }
 }
 
 async fn expect_all_in_order(server: &Server) {
     let log = server.connects("alice").await.log("@bob").await;
     let texts: Vec<_> = log.iter().filter_map(|event| text_of(event).map(str::to_owned)).collect();
-    assert_eq!(texts, (1..=SENDS).map(|n| n.to_string()).collect::<Vec<_>>());
+    assert_eq!(texts, (1..=SEND_COUNT).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn numbered_sends_over_the_rate_keep_their_order_though_the_client_resends_late() {
-    let server = serves_with_rate().await;
-    let mut raw = Raw::connect(server.address()).await;
+    let server = start_with_send_rate().await;
+    let mut raw = RawSocket::connect(server.address()).await;
     raw.says_hello_with(&server.token("alice", Duration::from_secs(60))).await;
-    let (before, behind) = (SENDS - 5, SENDS);
-    let all: Vec<_> = (1..=before).flat_map(|n| frame(FIN | TEXT, send(n, n - 1).as_bytes())).collect();
+    let (before, behind) = (SEND_COUNT - 5, SEND_COUNT);
+    let all: Vec<_> =
+        (1..=before).flat_map(|n| frame(FIN | TEXT, numbered_send(n, n - 1).as_bytes())).collect();
     raw.writes(all).await;
-    let mut told = answers(&mut raw, before).await;
+    let mut told = receive_answers(&mut raw, before).await;
     let refused = told.values().filter(|answer| answer["code"] == "rate_limited").count();
     assert!(refused >= 1, "{told:?}");
     // waits for: new tokens of the rate limiter; the late commands then arrive as over a slow network
-    tokio::time::sleep(LATE).await;
+    tokio::time::sleep(CLIENT_PAUSE).await;
     let late: Vec<_> =
-        (before + 1..=behind).flat_map(|n| frame(FIN | TEXT, send(n, n - 1).as_bytes())).collect();
+        (before + 1..=behind).flat_map(|n| frame(FIN | TEXT, numbered_send(n, n - 1).as_bytes())).collect();
     raw.writes(late).await;
-    for (n, answer) in answers(&mut raw, behind - before).await {
+    for (n, answer) in receive_answers(&mut raw, behind - before).await {
         assert_eq!((&answer["code"], &answer["retry_after"]), (&json!("unavailable"), &json!(0)), "{answer}");
         assert!(
             answer["message"].as_str().is_some_and(|m| m.contains(&format!("write {}", n - 1))),
@@ -84,13 +85,13 @@ async fn numbered_sends_over_the_rate_keep_their_order_though_the_client_resends
         );
         told.insert(n, answer);
     }
-    sends_again(&mut raw, told).await;
+    resend_until_stored(&mut raw, told).await;
     expect_all_in_order(&server).await;
 }
 
 #[tokio::test]
 async fn numbered_sends_keep_their_order_though_the_client_stops_reading_between_pages() {
-    let server = serves_with_rate().await;
+    let server = start_with_send_rate().await;
     let mut carol = server.connects("carol").await;
     for n in 0..40 {
         // A new connection for every twenty messages, because the rate of one connection does not allow all of them.
@@ -99,38 +100,41 @@ async fn numbered_sends_keep_their_order_though_the_client_stops_reading_between
         }
         carol.says("@alice", &"x".repeat(16 * 1024)).await;
     }
-    let mut raw = Raw::connect_with_buffer(server.address(), 64 * 1024).await;
+    let mut raw = RawSocket::connect_with_buffer(server.address(), 64 * 1024).await;
     raw.says_hello_with(&server.token("alice", Duration::from_secs(60))).await;
     let page = r#"{"type":"history","id":"page","conversation":"@carol","limit":40}"#.to_owned();
     // The answers are longer than the system's buffers, so the session stops reading until the client has read them.
     let pages = |count| std::iter::repeat_n(page.clone(), count);
-    let all = (1..SENDS).map(|n| send(n, n - 1)).chain(pages(16)).chain([send(SENDS, SENDS - 1)]);
+    let all = (1..SEND_COUNT)
+        .map(|n| numbered_send(n, n - 1))
+        .chain(pages(16))
+        .chain([numbered_send(SEND_COUNT, SEND_COUNT - 1)]);
     let frames: Vec<_> = all.flat_map(|text| frame(FIN | TEXT, text.as_bytes())).collect();
     raw.writes(frames).await;
     // waits for: tokens for the last send, which the server has not read yet
-    tokio::time::sleep(LATE).await;
-    let told = answers(&mut raw, SENDS).await;
-    assert_eq!(told[&SENDS]["code"], "unavailable", "{}", told[&SENDS]);
-    sends_again(&mut raw, told).await;
+    tokio::time::sleep(CLIENT_PAUSE).await;
+    let told = receive_answers(&mut raw, SEND_COUNT).await;
+    assert_eq!(told[&SEND_COUNT]["code"], "unavailable", "{}", told[&SEND_COUNT]);
+    resend_until_stored(&mut raw, told).await;
     expect_all_in_order(&server).await;
 }
 
 #[tokio::test]
-async fn a_write_is_given_up_by_following_an_earlier_one() {
+async fn a_client_gives_up_a_write_by_following_an_earlier_one() {
     let server = Server::start().await;
     let mut alice = server.open_socket_as("alice").await;
-    assert_eq!(alice.asks(&send(1, 0)).await["seq"], 1);
-    let doomed = alice.asks(&send(3, 2)).await;
+    assert_eq!(alice.asks(&numbered_send(1, 0)).await["seq"], 1);
+    let doomed = alice.asks(&numbered_send(3, 2)).await;
     assert_eq!((&doomed["code"], &doomed["retryable"]), (&json!("unavailable"), &json!(true)), "{doomed}");
-    assert_eq!(alice.asks(&send(3, 1)).await["seq"], 2, "the second one is given up");
-    let late = alice.asks(&send(2, 1)).await;
+    assert_eq!(alice.asks(&numbered_send(3, 1)).await["seq"], 2, "the second one is given up");
+    let late = alice.asks(&numbered_send(2, 1)).await;
     assert_eq!((&late["code"], &late["field"]), (&json!("bad_field"), &json!("n")), "{late}");
-    assert_eq!(alice.asks(&send(4, 3)).await["seq"], 3);
+    assert_eq!(alice.asks(&numbered_send(4, 3)).await["seq"], 3);
     alice.receives_nothing().await;
 }
 
 #[tokio::test]
-async fn a_write_refused_for_good_settles_its_number_in_its_turn() {
+async fn a_permanently_refused_write_settles_its_number_in_order() {
     let server = Server::start_with(|config: &mut Config| config.limits.text = 100).await;
     let mut alice = server.open_socket_as("alice").await;
     let wrong = [
@@ -142,7 +146,7 @@ async fn a_write_refused_for_good_settles_its_number_in_its_turn() {
     for (_, frame) in &wrong {
         alice.says(frame).await;
     }
-    alice.says(&send(5, 4)).await;
+    alice.says(&numbered_send(5, 4)).await;
     for (id, code) in [(1, "too_large"), (2, "bad_field"), (3, "not_found"), (4, "bad_field")] {
         let told = alice.receives_json().await;
         assert_eq!((&told["id"], &told["code"]), (&json!(id), &json!(code)), "{told}");
@@ -153,7 +157,7 @@ async fn a_write_refused_for_good_settles_its_number_in_its_turn() {
     // refused.
     let bad = alice.asks(r#"{"type":"send","id":7,"n":7,"after":6,"to":"@bob","txt":"hi"}"#).await;
     assert_eq!(bad["code"], "unavailable", "{bad}");
-    assert_eq!(alice.asks(&send(8, 7)).await["code"], "unavailable");
+    assert_eq!(alice.asks(&numbered_send(8, 7)).await["code"], "unavailable");
 }
 
 #[tokio::test]
@@ -164,7 +168,7 @@ async fn a_failed_commit_lets_no_numbered_write_pass() {
     let keys = ["first", "second", "third", "fourth"];
     let send = |key: &str| command("send", &json!({"to": "@bob", "key": key, "text": key}));
     // Another program locks the database for writing, so each commit fails after five seconds.
-    let lock = server.lock_database();
+    let lock = server.lock_for_writing();
     let first = alice.client.submit(send("first")).await.expect("sent");
     let Reply::Error(failure) = alice.receives_reply().await else { panic!("stored") };
     assert_eq!((&failure.id, failure.code.as_str()), (&Some(CommandId::Number(first)), "unavailable"));
@@ -176,7 +180,7 @@ async fn a_failed_commit_lets_no_numbered_write_pass() {
     assert!(first > second, "it has a new place");
     let Reply::Ok(_) = alice.receives_reply().await else { panic!("not stored") };
 
-    let lock = server.lock_database();
+    let lock = server.lock_for_writing();
     let ids = alice.client.submit_all(keys[1..].iter().map(|key| send(key))).await.expect("sent");
     for id in ids.clone() {
         let Reply::Error(failure) = alice.receives_reply().await else { panic!("stored") };
@@ -202,16 +206,16 @@ async fn a_write_that_cannot_be_stored_does_not_count_against_the_rates() {
     .await;
     let mut alice = server.open_socket_as("alice").await;
     for _ in 0..20 {
-        assert_eq!(alice.asks(&send(10, 9)).await["code"], "unavailable");
+        assert_eq!(alice.asks(&numbered_send(10, 9)).await["code"], "unavailable");
     }
     for n in 1..=5 {
-        assert_eq!(alice.asks(&send(n, n - 1)).await["type"], "ok", "five seconds' worth");
+        assert_eq!(alice.asks(&numbered_send(n, n - 1)).await["type"], "ok", "five seconds' worth");
     }
 }
 
 #[tokio::test]
 async fn numbers_are_those_of_a_connection_and_of_the_socket() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let token = server.token("alice", Duration::from_secs(60));
     let http = json!({"to": "@bob", "text": "hi", "n": 1, "after": 0});
     let refused = server.posts_as(&token, "send", http).await;

@@ -23,21 +23,21 @@ async fn run(words: &[&str]) -> Output {
     in_time("the program ends", command.output()).await.expect("the program starts")
 }
 
-async fn succeeds(words: &[&str]) -> String {
+async fn run_successfully(words: &[&str]) -> String {
     let output = run(words).await;
-    let (stdout, stderr) = outputs(&output);
+    let (stdout, stderr) = stdout_and_stderr(&output);
     assert!(output.status.success(), "{stdout}{stderr}");
     stdout
 }
 
-async fn fails(words: &[&str]) -> (String, String) {
+async fn run_to_failure(words: &[&str]) -> (String, String) {
     let output = run(words).await;
-    let (stdout, stderr) = outputs(&output);
+    let (stdout, stderr) = stdout_and_stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
     (stdout, stderr)
 }
 
-fn outputs(output: &Output) -> (String, String) {
+fn stdout_and_stderr(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
     (text(&output.stdout), text(&output.stderr))
 }
@@ -71,7 +71,7 @@ async fn write_large_room(person: &mut Person) {
 }
 
 /// Sends messages to a room until `stop`, and counts the acknowledged ones.
-async fn writes(mut person: Person, acknowledged: Arc<AtomicU64>, stop: watch::Receiver<bool>) {
+async fn write_until_stopped(mut person: Person, acknowledged: Arc<AtomicU64>, stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
         let seq = person.says("#r", "on and on").await;
         acknowledged.fetch_max(seq, Ordering::SeqCst);
@@ -88,14 +88,18 @@ async fn a_backup_during_writes_has_every_acknowledged_event_and_a_server_starts
     let (stop, stopped) = watch::channel(false);
     let (acknowledged, mut writing) = (Arc::new(AtomicU64::new(1)), JoinSet::new());
     for name in ["bob", "carol", "dora"] {
-        writing.spawn(writes(server.connects(name).await, acknowledged.clone(), stopped.clone()));
+        writing.spawn(write_until_stopped(
+            server.connects(name).await,
+            acknowledged.clone(),
+            stopped.clone(),
+        ));
     }
     for number in 0..5 {
         let file = place.path().join(format!("{number}.db"));
         alice.says("@bob", "now").await;
         let before = acknowledged.load(Ordering::SeqCst);
         let words = ["backup", text(&file), "--data", text(data.path()), "--json"];
-        let output: Value = serde_json::from_str(&succeeds(&words).await).expect("JSON");
+        let output: Value = serde_json::from_str(&run_successfully(&words).await).expect("JSON");
         let after = acknowledged.load(Ordering::SeqCst);
         assert!(after > before, "messages were stored during the backup");
         assert_clean(&file);
@@ -127,38 +131,45 @@ async fn a_backup_is_one_private_file_and_replaces_another_only_with_force() {
     let place = TempDir::new().expect("a directory");
     let file = place.path().join("a.db");
     let words = ["backup", text(&file), "--data", text(server.data())];
-    let output = succeeds(&words).await;
+    let output = run_successfully(&words).await;
     assert!(output.contains("1 messages among 1 events in 1 conversations, schema "), "{output}");
     assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
-    let (_, error) = fails(&words).await;
+    let (_, error) = run_to_failure(&words).await;
     assert!(error.contains("--force"), "{error}");
     let first = std::fs::read(&file).expect("readable");
     server.connects("alice").await.says("@bob", "more").await;
-    assert!(fails(&words).await.1.contains("--force") && std::fs::read(&file).expect("readable") == first);
-    let output = succeeds(&[&words[..], &["--force"]].concat()).await;
+    assert!(
+        run_to_failure(&words).await.1.contains("--force")
+            && std::fs::read(&file).expect("readable") == first
+    );
+    let output = run_successfully(&[&words[..], &["--force"]].concat()).await;
     assert!(output.contains("2 messages"), "{output}");
     let names: Vec<_> =
         std::fs::read_dir(place.path()).expect("there").map(|f| f.expect("one").file_name()).collect();
     assert_eq!(names, ["a.db"], "no other file remains");
 
     let database = server.data().join("switchboard.db");
-    let (_, error) = fails(&["backup", text(&database), "--data", text(server.data()), "--force"]).await;
+    let (_, error) =
+        run_to_failure(&["backup", text(&database), "--data", text(server.data()), "--force"]).await;
     assert!(error.contains("the database itself"), "{error}");
     let copy = server.data().join("copy.db");
-    succeeds(&["backup", text(&copy), "--data", text(server.data()), "--force"]).await;
+    run_successfully(&["backup", text(&copy), "--data", text(server.data()), "--force"]).await;
     assert!(
-        fails(&["backup", text(place.path()), "--data", text(server.data())]).await.1.contains("no file")
+        run_to_failure(&["backup", text(place.path()), "--data", text(server.data())])
+            .await
+            .1
+            .contains("no file")
     );
     let nowhere = place.path().join("nowhere");
     assert!(
-        fails(&["backup", text(&file), "--data", text(&nowhere), "--force"])
+        run_to_failure(&["backup", text(&file), "--data", text(&nowhere), "--force"])
             .await
             .1
             .contains("switchboard.db")
     );
     assert!(!nowhere.exists(), "a wrong name creates no file");
     assert!(
-        fails(&["backup", text(&nowhere.join("a.db")), "--data", text(server.data())])
+        run_to_failure(&["backup", text(&nowhere.join("a.db")), "--data", text(server.data())])
             .await
             .1
             .contains("nowhere")
@@ -181,7 +192,7 @@ async fn a_backup_refuses_to_replace_a_file_of_the_server() {
             let to = directory.join(name);
             for words in [&["--force"][..], &[]] {
                 let words = [&["backup", text(&to), "--data", text(data.path())], words].concat();
-                let (_, error) = fails(&words).await;
+                let (_, error) = run_to_failure(&words).await;
                 assert!(error.contains("the database itself"), "{name}: {error}");
             }
         }
@@ -205,12 +216,12 @@ async fn a_damaged_database_is_backed_up_only_with_unchecked() {
     let place = TempDir::new().expect("a directory");
     let file = place.path().join("a.db");
     let words = ["backup", text(&file), "--data", text(server.data())];
-    let (stdout, stderr) = fails(&words).await;
+    let (stdout, stderr) = run_to_failure(&words).await;
     assert!(stdout.contains("@alice:bob: its head is kept as 7, and is 1"), "{stdout}");
     assert!(stderr.contains("--unchecked"), "{stderr}");
     assert_eq!(std::fs::read_dir(place.path()).expect("there").count(), 0, "no file remains");
-    succeeds(&[&words[..], &["--unchecked"]].concat()).await;
-    let (stdout, _) = fails(&["check", text(&file)]).await;
+    run_successfully(&[&words[..], &["--unchecked"]].concat()).await;
+    let (stdout, _) = run_to_failure(&["check", text(&file)]).await;
     assert!(stdout.contains("1 problems; 1 messages among 1 events"), "{stdout}");
 }
 
@@ -218,7 +229,7 @@ async fn a_damaged_database_is_backed_up_only_with_unchecked() {
 async fn check_reports_problems_as_lines_or_as_json() {
     let mut server = Server::start().await;
     server.connects("alice").await.says("@bob", "hi").await;
-    let output = succeeds(&["check", "--data", text(server.data())]).await;
+    let output = run_successfully(&["check", "--data", text(server.data())]).await;
     assert!(
         output.contains(": all is well; 1 messages among 1 events in 1 conversations, schema "),
         "{output}"
@@ -226,7 +237,7 @@ async fn check_reports_problems_as_lines_or_as_json() {
     server.begin_shutdown();
     server.wait_until_stopped().await;
     crate::check::damage(server.data());
-    let (stdout, _) = fails(&["check", "--data", text(server.data()), "--json"]).await;
+    let (stdout, _) = run_to_failure(&["check", "--data", text(server.data()), "--json"]).await;
     let output: Value = serde_json::from_str(&stdout).expect("one object");
     let problem = json!({"conversation": "@alice:bob", "what": "its head is kept as 7, and is 1"});
     assert_eq!((&output["clean"], &output["problems"]), (&json!(false), &json!([problem])), "{output}");
@@ -236,10 +247,10 @@ async fn check_reports_problems_as_lines_or_as_json() {
 async fn health_queries_the_server_on_this_machine() {
     let mut server = Server::start().await;
     let address = server.address().to_string();
-    assert_eq!(succeeds(&["health", "--listen", &address]).await, "ready\n");
-    let output = succeeds(&["health", "--delivery", "--listen", &address]).await;
+    assert_eq!(run_successfully(&["health", "--listen", &address]).await, "ready\n");
+    let output = run_successfully(&["health", "--delivery", "--listen", &address]).await;
     assert!(output.contains(r#""delivers":true"#) && output.contains("milliseconds"), "{output}");
-    let hold = server.lock_database();
+    let hold = server.lock_for_writing();
     // The server caches the answer of `/healthz` for a second, so the test polls.
     let held = eventually("the writer is held up", async || {
         let answer = server.gets("/healthz").await;
@@ -250,6 +261,6 @@ async fn health_queries_the_server_on_this_machine() {
     drop(hold);
     server.begin_shutdown();
     server.wait_until_stopped().await;
-    let (_, error) = fails(&["health", "--listen", &address]).await;
+    let (_, error) = run_to_failure(&["health", "--listen", &address]).await;
     assert!(error.contains(&address), "{error}");
 }

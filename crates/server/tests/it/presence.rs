@@ -8,12 +8,12 @@ use switchboard_protocol::{ErrorCode, Signal, Timestamp};
 use crate::support::{Person, Server, eventually, user};
 
 /// Starts a server on which a user goes offline at once when the last connection ends.
-async fn without_grace() -> Server {
+async fn server_without_grace() -> Server {
     Server::start_with(|config| config.presence_grace = Duration::ZERO).await
 }
 
 /// Starts a server on which no user goes offline during a test, because the grace period is an hour.
-async fn with_grace() -> Server {
+async fn server_with_grace() -> Server {
     Server::start_with(|config| config.presence_grace = Duration::from_secs(3_600)).await
 }
 
@@ -21,7 +21,7 @@ async fn watches(person: &mut Person, users: &[&str]) {
     person.does("watch", json!({"users": users})).await;
 }
 
-fn online(name: &str) -> Signal {
+fn online_signal(name: &str) -> Signal {
     Signal::Presence { user: user(name), online: true, last_seen: None }
 }
 
@@ -42,13 +42,13 @@ async fn wait_for_connections(server: &Server, expected: f64) {
 
 #[tokio::test]
 async fn a_watcher_receives_the_current_presence_and_its_changes() {
-    let server = without_grace().await;
+    let server = server_without_grace().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "hi").await;
     watches(&mut alice, &["bob"]).await;
     assert_eq!(receives_offline(&mut alice, "bob").await, None, "never seen");
     let mut laptop = server.connects("bob").await;
-    assert_eq!(alice.receives_signal().await, online("bob"));
+    assert_eq!(alice.receives_signal().await, online_signal("bob"));
     let mut phone = server.connects("bob").await;
     drop(laptop);
     wait_for_connections(&server, 2.0).await;
@@ -57,7 +57,7 @@ async fn a_watcher_receives_the_current_presence_and_its_changes() {
     drop(phone);
     let first = receives_offline(&mut alice, "bob").await.expect("a time");
     laptop = server.connects("bob").await;
-    assert_eq!(alice.receives_signal().await, online("bob"));
+    assert_eq!(alice.receives_signal().await, online_signal("bob"));
     drop(laptop);
     let second = receives_offline(&mut alice, "bob").await.expect("a time");
     assert!(second >= first);
@@ -65,14 +65,14 @@ async fn a_watcher_receives_the_current_presence_and_its_changes() {
 
 #[tokio::test]
 async fn watchers_receive_the_same_last_seen_immediately() {
-    let server = without_grace().await;
+    let server = server_without_grace().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "hi").await;
     watches(&mut alice, &["bob"]).await;
     receives_offline(&mut alice, "bob").await;
     for _ in 0..5 {
         let bob = server.connects("bob").await;
-        assert_eq!(alice.receives_signal().await, online("bob"));
+        assert_eq!(alice.receives_signal().await, online_signal("bob"));
         drop(bob);
         let seen = receives_offline(&mut alice, "bob").await;
         assert!(seen.is_some());
@@ -84,13 +84,13 @@ async fn watchers_receive_the_same_last_seen_immediately() {
 
 #[tokio::test]
 async fn last_seen_survives_a_restart() {
-    let mut server = without_grace().await;
+    let mut server = server_without_grace().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "hi").await;
     watches(&mut alice, &["bob"]).await;
     receives_offline(&mut alice, "bob").await;
     drop(server.connects("bob").await);
-    assert_eq!(alice.receives_signal().await, online("bob"));
+    assert_eq!(alice.receives_signal().await, online_signal("bob"));
     let seen = receives_offline(&mut alice, "bob").await;
     assert!(seen.is_some());
     drop(alice);
@@ -102,7 +102,7 @@ async fn last_seen_survives_a_restart() {
 
 #[tokio::test]
 async fn users_online_at_a_stop_have_its_time_as_last_seen() {
-    let mut server = with_grace().await;
+    let mut server = server_with_grace().await;
     let mut bob = server.connects("bob").await;
     bob.says("@alice", "hi").await;
     drop(bob);
@@ -114,16 +114,16 @@ async fn users_online_at_a_stop_have_its_time_as_last_seen() {
 
 #[tokio::test]
 async fn a_quick_reconnect_does_not_show_the_user_offline() {
-    let server = with_grace().await;
+    let server = server_with_grace().await;
     let mut alice = server.connects("alice").await;
     let bob = server.connects("bob").await;
     alice.says("@bob", "hi").await;
     watches(&mut alice, &["bob"]).await;
-    assert_eq!(alice.receives_signal().await, online("bob"));
+    assert_eq!(alice.receives_signal().await, online_signal("bob"));
     drop(bob);
     wait_for_connections(&server, 1.0).await;
     watches(&mut alice, &["bob"]).await;
-    assert_eq!(alice.receives_signal().await, online("bob"), "still online within the grace period");
+    assert_eq!(alice.receives_signal().await, online_signal("bob"), "still online within the grace period");
     let mut bob = server.connects("bob").await;
     bob.receives_nothing().await;
     alice.receives_nothing().await;
@@ -131,12 +131,12 @@ async fn a_quick_reconnect_does_not_show_the_user_offline() {
 
 #[tokio::test]
 async fn watching_users_without_a_shared_conversation_is_silently_ignored() {
-    let server = without_grace().await;
+    let server = server_without_grace().await;
     let mut alice = server.connects("alice").await;
     let mut eve = server.connects("eve").await;
     alice.says("@bob", "hi").await;
     watches(&mut eve, &["alice", "bob", "nobody", "eve"]).await;
-    assert_eq!(eve.receives_signal().await, online("eve"), "of these users eve may only see herself");
+    assert_eq!(eve.receives_signal().await, online_signal("eve"), "of these users eve may only see herself");
     eve.receives_nothing().await;
     drop(alice);
     wait_for_connections(&server, 1.0).await;
@@ -145,15 +145,19 @@ async fn watching_users_without_a_shared_conversation_is_silently_ignored() {
 
 #[tokio::test]
 async fn a_watch_list_replaces_the_earlier_one() {
-    let server = without_grace().await;
+    let server = server_without_grace().await;
     let mut alice = server.connects("alice").await;
     let bob = server.connects("bob").await;
     let carol = server.connects("carol").await;
     alice.makes_room("ops", &["bob", "carol"]).await;
     watches(&mut alice, &["bob"]).await;
-    assert_eq!(alice.receives_signal().await, online("bob"));
+    assert_eq!(alice.receives_signal().await, online_signal("bob"));
     watches(&mut alice, &["carol", "carol"]).await;
-    assert_eq!(alice.receives_signal().await, online("carol"), "one signal for a user that is named twice");
+    assert_eq!(
+        alice.receives_signal().await,
+        online_signal("carol"),
+        "one signal for a user that is named twice"
+    );
     drop(bob);
     wait_for_connections(&server, 2.0).await;
     drop(carol);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use switchboard::config::Config;
 
-use crate::support::{Raw, Server, eventually};
+use crate::support::{RawSocket, Server, eventually};
 
 /// Silent connections: more than the operators' listener allows (`OPERATOR_CONNECTIONS` in `http/operator.rs`).
 const SILENT_CONNECTIONS: usize = 150;
@@ -15,14 +15,14 @@ fn with_operators_listener(config: &mut Config) {
 }
 
 /// Requests a path and returns the status.
-pub(crate) async fn status(raw: &mut Raw, path: &str) -> u16 {
+pub(crate) async fn get_status(raw: &mut RawSocket, path: &str) -> u16 {
     raw.writes(format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")).await;
-    raw.head().await.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
+    raw.read_head().await.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
 }
 
 #[tokio::test]
 async fn probes_and_metrics_are_only_on_the_operators_listener() {
-    let server = Server::start_production_with(with_operators_listener).await;
+    let server = Server::start_with_auth_and(with_operators_listener).await;
     for path in ["/livez", "/readyz", "/healthz", "/metrics"] {
         assert_eq!(server.gets_as_operator(path).await.status, 200, "{path}");
     }
@@ -35,7 +35,7 @@ async fn probes_and_metrics_are_only_on_the_operators_listener() {
     let health: Value = serde_json::from_str(&server.gets_as_operator("/healthz").await.text).expect("JSON");
     assert_eq!(health["delivers"], true);
 
-    let without = Server::start_production().await;
+    let without = Server::start_with_auth().await;
     for path in ["/livez", "/readyz", "/healthz", "/metrics"] {
         assert_eq!(
             without.gets(path).await.status,
@@ -47,14 +47,14 @@ async fn probes_and_metrics_are_only_on_the_operators_listener() {
 
 #[tokio::test]
 async fn the_operators_listener_answers_when_the_connection_limit_is_reached() {
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         with_operators_listener(config);
         config.limits.connections = 4;
     })
     .await;
     let mut strangers = Vec::new();
     for _ in 0..12 {
-        strangers.push(Raw::connect(server.address()).await);
+        strangers.push(RawSocket::connect(server.address()).await);
     }
     for path in ["/livez", "/readyz", "/healthz", "/metrics"] {
         assert_eq!(server.gets_as_operator(path).await.status, 200, "{path}");
@@ -63,15 +63,15 @@ async fn the_operators_listener_answers_when_the_connection_limit_is_reached() {
 
 #[tokio::test]
 async fn the_operators_listener_answers_when_silent_connections_fill_it() {
-    let server = Server::start_production_with(with_operators_listener).await;
+    let server = Server::start_with_auth_and(with_operators_listener).await;
     let mut silent = Vec::new();
     for _ in 0..SILENT_CONNECTIONS {
-        silent.push(Raw::connect(server.operators()).await);
+        silent.push(RawSocket::connect(server.operators()).await);
     }
-    assert_eq!(status(&mut Raw::connect(server.operators()).await, "/readyz").await, 200);
+    assert_eq!(get_status(&mut RawSocket::connect(server.operators()).await, "/readyz").await, 200);
     silent[0].is_disconnected().await;
     assert_eq!(
-        status(&mut silent[SILENT_CONNECTIONS - 1], "/livez").await,
+        get_status(&mut silent[SILENT_CONNECTIONS - 1], "/livez").await,
         200,
         "only the oldest are closed"
     );
@@ -81,7 +81,7 @@ async fn the_operators_listener_answers_when_silent_connections_fill_it() {
 async fn the_operators_listener_answers_until_a_stopping_server_exits() {
     let mut server = Server::start_with(with_operators_listener).await;
     // This client does not read, so the server takes a while to stop.
-    let mut deaf = Raw::connect(server.address()).await;
+    let mut deaf = RawSocket::connect(server.address()).await;
     deaf.says_hello_as("deaf").await;
     server.begin_shutdown();
     let stopping = eventually("not ready", async || {
@@ -110,7 +110,7 @@ async fn the_operators_listener_does_not_delay_a_stop() {
     })
     .await;
     // An operators' connection without a request must not keep the store open either.
-    let silent = Raw::connect(server.operators()).await;
+    let silent = RawSocket::connect(server.operators()).await;
     assert_eq!(server.gets_as_operator("/readyz").await.status, 200);
     server.begin_shutdown();
     server.wait_until_stopped().await;

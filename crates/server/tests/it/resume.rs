@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use crate::support::{Person, Server, command, conversation};
 
 /// Sends messages without waiting for each answer, and then waits for all answers.
-async fn says_many(person: &mut Person, to: &str, texts: impl Iterator<Item = String>) {
+async fn send_messages(person: &mut Person, to: &str, texts: impl Iterator<Item = String>) {
     let sends = texts.map(|text| command("send", &json!({"to": to, "text": text})));
     let ids = person.client.submit_all(sends).await.expect("sent");
     for _ in ids {
@@ -30,7 +30,7 @@ async fn a_client_that_missed_a_thousand_messages_receives_each_once_and_in_orde
     assert_eq!(bob.receives_event().await.seq, Seq(1));
     let cursor = bob.receives_message("before").await.seq.0;
     drop(bob);
-    says_many(&mut alice, "#general", (1..=MISSED).map(|n| n.to_string())).await;
+    send_messages(&mut alice, "#general", (1..=MISSED).map(|n| n.to_string())).await;
 
     let mut bob = server.resumes("bob", &[("#general", cursor)]).await;
     assert_eq!(bob.welcome.conversations[0].head, Seq(cursor + MISSED));
@@ -48,7 +48,7 @@ async fn every_conversation_is_resumed_from_its_own_cursor() {
     let mut alice = server.connects("alice").await;
     for room in ["#a", "#b", "#c"] {
         alice.makes_room(room, &["bob"]).await;
-        says_many(&mut alice, room, (2..=6).map(|n| n.to_string())).await;
+        send_messages(&mut alice, room, (2..=6).map(|n| n.to_string())).await;
     }
     // `#c` has no cursor in `hello`, so the server replays none of its events.
     let mut bob = server.resumes("bob", &[("#a", 0), ("#b", 4)]).await;
@@ -73,7 +73,7 @@ async fn stored_messages_survive_a_restart() {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("general", &["bob"]).await;
-    says_many(&mut alice, "#general", (2..=50).map(|n| n.to_string())).await;
+    send_messages(&mut alice, "#general", (2..=50).map(|n| n.to_string())).await;
     let before = alice.log("#general").await;
     drop(alice);
     server.restart().await;
@@ -150,7 +150,7 @@ async fn after_a_gap_the_client_pages_the_log_and_receives_live_events() {
     let server = Server::start_with(|config| config.limits.replay = 10).await;
     let mut alice = server.connects("alice").await;
     alice.makes_room("general", &["bob"]).await;
-    says_many(&mut alice, "#general", (2..=30).map(|n| n.to_string())).await;
+    send_messages(&mut alice, "#general", (2..=30).map(|n| n.to_string())).await;
 
     let mut bob = server.resumes("bob", &[("#general", 20)]).await;
     for n in 21..=30 {

@@ -10,7 +10,7 @@ use switchboard_store::clock::Clock;
 
 use crate::support::{Person, Server, user};
 
-async fn roles(person: &mut Person, room: &str) -> Vec<(String, Role)> {
+async fn member_roles(person: &mut Person, room: &str) -> Vec<(String, Role)> {
     person.members(room).await.into_iter().map(|member| (member.user.to_string(), member.role)).collect()
 }
 
@@ -34,7 +34,7 @@ async fn a_room_is_created_once_and_its_creator_is_the_admin() {
     }
     assert_eq!(bob.is_refused("create", create).await, ErrorCode::AlreadyExists);
     let expected = [("alice", Role::Admin), ("bob", Role::Member), ("carol", Role::Member)];
-    assert_eq!(roles(&mut bob, "#ops").await, expected.map(|(name, role)| (name.to_owned(), role)));
+    assert_eq!(member_roles(&mut bob, "#ops").await, expected.map(|(name, role)| (name.to_owned(), role)));
     bob.receives_nothing().await;
 }
 
@@ -192,7 +192,7 @@ async fn a_room_keeps_an_admin_while_it_has_members() {
     alice.does("role", role("bob", "admin")).await;
     alice.does("leave", here.clone()).await;
     let mut bob = server.connects("bob").await;
-    assert_eq!(roles(&mut bob, "#ops").await, [("bob".to_owned(), Role::Admin)]);
+    assert_eq!(member_roles(&mut bob, "#ops").await, [("bob".to_owned(), Role::Admin)]);
     assert_eq!(
         bob.is_refused("role", role("bob", "reader")).await,
         ErrorCode::Forbidden,
@@ -212,7 +212,7 @@ async fn the_first_user_who_joins_an_empty_room_is_its_admin() {
     bob.does("join", here.clone()).await;
     alice.does("join", here).await;
     let expected = [("alice".to_owned(), Role::Member), ("bob".to_owned(), Role::Admin)];
-    assert_eq!(roles(&mut alice, "#general").await, expected);
+    assert_eq!(member_roles(&mut alice, "#general").await, expected);
 }
 
 #[tokio::test]

@@ -48,10 +48,9 @@ async fn all_members_of_a_room_receive_events_in_the_same_order() {
             sender.submits("send", json!({"to": "#three", "text": text})).await;
         }
     }
-    let heads =
-        [receives_all(&mut alice).await, receives_all(&mut bob).await, receives_all(&mut carol).await];
+    let heads = [receive_all(&mut alice).await, receive_all(&mut bob).await, receive_all(&mut carol).await];
     let log: BTreeMap<u64, String> =
-        alice.log_after("#three", 1).await.iter().map(|e| (e.seq.0, text(e))).collect();
+        alice.log_after("#three", 1).await.iter().map(|e| (e.seq.0, message_text(e))).collect();
     assert_eq!(log.len(), 9);
     for received in heads {
         assert_eq!(received.len(), 6, "all messages except the member's own three");
@@ -64,12 +63,12 @@ async fn all_members_of_a_room_receive_events_in_the_same_order() {
 }
 
 /// Receives frames until the member's three messages are answered and six messages of others have arrived. Returns the six.
-async fn receives_all(person: &mut Person) -> Vec<(u64, String)> {
+async fn receive_all(person: &mut Person) -> Vec<(u64, String)> {
     let (mut answers, mut received) = (0, Vec::new());
     while answers < 3 || received.len() < 6 {
         match person.next().await {
             ServerFrame::Reply(Reply::Ok(_)) => answers += 1,
-            ServerFrame::Event(event) => received.push((event.seq.0, text(&event))),
+            ServerFrame::Event(event) => received.push((event.seq.0, message_text(&event))),
             other => panic!("{other:?}"),
         }
     }
@@ -77,7 +76,7 @@ async fn receives_all(person: &mut Person) -> Vec<(u64, String)> {
     received
 }
 
-fn text(event: &switchboard_protocol::Event) -> String {
+fn message_text(event: &switchboard_protocol::Event) -> String {
     text_of(event).expect("a message").to_owned()
 }
 

@@ -8,7 +8,7 @@ use crate::support::{Process, Server};
 
 /// Returns the type of each metric family. Also checks that a family has one HELP line before its TYPE line, and that each sample
 /// belongs to the family above it.
-fn families(text: &str) -> BTreeMap<&str, &str> {
+fn metric_types(text: &str) -> BTreeMap<&str, &str> {
     let (mut families, mut helped) = (BTreeMap::new(), "");
     for line in text.lines() {
         if let Some(help) = line.strip_prefix("# HELP ") {
@@ -33,7 +33,7 @@ async fn prometheus_reads_every_family_with_its_type_and_its_help() {
     let server = Server::start().await;
     let page = server.gets("/metrics").await;
     assert_eq!(page.header("content-type"), "text/plain; version=0.0.4; charset=utf-8");
-    let families = families(&page.text);
+    let families = metric_types(&page.text);
     for (family, kind) in &families {
         assert_eq!(*kind == "counter", family.ends_with("_total"), "{family} is a {kind}");
     }
@@ -76,7 +76,7 @@ async fn the_metrics_of_the_process_are_those_of_the_kernel() {
         line.parse::<f64>().expect("a number")
     };
     let close = |of_page: f64, of_kernel: f64| (of_page - of_kernel).abs() <= of_kernel / 4.0;
-    let resident = server.resident() as f64;
+    let resident = server.resident_bytes() as f64;
     assert!(close(value("process_resident_memory_bytes"), resident), "{resident}: {page}");
     assert!(value("process_cpu_seconds_total") <= server.processor_time().as_secs_f64(), "{page}");
     assert!(

@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::raw::{CLOSE, FIN, PING, PONG, frame};
-use crate::support::{Person, Process, Raw, Server, command, eventually, in_time};
+use crate::support::{Person, Process, RawSocket, Server, command, eventually, in_time};
 
-const RESTART: u16 = 1012;
+const RESTART_CODE: u16 = 1012;
 
 /// Reads frames up to `bye` and the close after it. Returns the delay for reconnecting that `bye` asks for.
 async fn receives_bye(person: &mut Person) -> u64 {
@@ -22,7 +22,7 @@ async fn receives_bye(person: &mut Person) -> u64 {
             break retry_after;
         }
     };
-    assert_eq!(person.is_closed().await, Some(RESTART));
+    assert_eq!(person.is_closed().await, Some(RESTART_CODE));
     retry_after
 }
 
@@ -52,7 +52,7 @@ async fn every_client_receives_bye_with_a_delay_and_the_server_exits_with_0() {
         delays.last().expect("some") - delays.first().expect("some") > RECONNECT_SPREAD_MS / 4,
         "the delays are spread out: {delays:?}"
     );
-    assert_eq!(server.ends().await.code(), Some(0));
+    assert_eq!(server.wait_for_exit().await.code(), Some(0));
 }
 
 #[tokio::test]
@@ -62,10 +62,10 @@ async fn a_client_that_does_not_read_cannot_delay_a_stop_beyond_the_deadline() {
     let settings = [("SWITCHBOARD_SHUTDOWN_DEADLINE", "1000")];
     let mut server = Process::start_with(data.path(), &settings).await;
     let stopped_reader = stopped_reader(&server).await;
-    let half_a_request = Raw::connect(server.address()).await;
+    let half_a_request = RawSocket::connect(server.address()).await;
     let started = Instant::now();
     server.signal("TERM").await;
-    assert_eq!(server.ends().await.code(), Some(0));
+    assert_eq!(server.wait_for_exit().await.code(), Some(0));
     assert!(started.elapsed() < SHUTDOWN_DEADLINE + Duration::from_secs(3), "{:?}", started.elapsed());
     drop((stopped_reader, half_a_request));
 }
@@ -77,7 +77,7 @@ async fn a_client_with_full_buffers_does_not_delay_a_stop_until_the_deadline() {
     let stopped_reader = stopped_reader(&server).await;
     let started = Instant::now();
     server.signal("TERM").await;
-    assert_eq!(server.ends().await.code(), Some(0));
+    assert_eq!(server.wait_for_exit().await.code(), Some(0));
     assert!(
         started.elapsed() < Duration::from_secs(8),
         "{:?} of the 10 s of the deadline",
@@ -87,8 +87,8 @@ async fn a_client_with_full_buffers_does_not_delay_a_stop_until_the_deadline() {
 }
 
 /// Opens a connection that does not read and whose buffers are full, so that the server cannot even write its close frame.
-async fn stopped_reader(server: &Process) -> Raw {
-    let mut stopped_reader = Raw::connect_with_buffer(server.address(), 4_096).await;
+async fn stopped_reader(server: &Process) -> RawSocket {
+    let mut stopped_reader = RawSocket::connect_with_buffer(server.address(), 4_096).await;
     stopped_reader.says_hello_as("stopped_reader").await;
     let mut alice = server.connects("alice").await;
     let text = "x".repeat(10_000);
@@ -114,7 +114,7 @@ async fn a_second_signal_exits_immediately() {
     receives_bye(&mut alice).await;
     server.signal("INT").await;
     let started = Instant::now();
-    assert_eq!(server.ends().await.code(), Some(130));
+    assert_eq!(server.wait_for_exit().await.code(), Some(130));
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     drop(stopped_reader);
 }
@@ -171,7 +171,7 @@ async fn a_stop_acknowledges_writes_in_flight_and_stores_no_others() {
     while let Some(Ok(frame)) = alice.client.next().await {
         seen += u64::from(matches!(frame, ServerFrame::Event(_)));
     }
-    assert_eq!(server.ends().await.code(), Some(0));
+    assert_eq!(server.wait_for_exit().await.code(), Some(0));
 
     let server = Process::start(data.path()).await;
     let log = server.connects("alice").await.log("#r").await;
@@ -193,7 +193,7 @@ async fn a_stopping_server_is_not_ready_and_refuses_connections() {
     let mut server = Server::start().await;
     assert_eq!(server.gets("/readyz").await.status, 200);
     // This client does not read, so the stop takes a while.
-    let mut stopped_reader = Raw::connect(server.address()).await;
+    let mut stopped_reader = RawSocket::connect(server.address()).await;
     stopped_reader.says_hello_as("stopped_reader").await;
     server.begin_shutdown();
     let url = server.page("/readyz");
@@ -204,33 +204,33 @@ async fn a_stopping_server_is_not_ready_and_refuses_connections() {
     })
     .await;
     assert_eq!(stopped_reader.next().await.json()["type"], "bye");
-    assert_eq!(stopped_reader.next().await.close_code(), RESTART);
+    assert_eq!(stopped_reader.next().await.close_code(), RESTART_CODE);
     let hello = server.hello("alice", &[]);
     assert!(server.tries_to_connect(hello).await.is_err(), "a stopping server refuses connections");
     server.wait_until_stopped().await;
 }
 
 /// Waits until the server has this number of connections.
-async fn has_connections(server: &Server, expected: f64) {
+async fn wait_for_connections(server: &Server, expected: f64) {
     let asks = async || (server.metric("switchboard_connections").await == expected).then_some(());
     eventually(&format!("{expected} connections"), asks).await;
 }
 
 /// Ends bob's connection by calling `ends`, and asserts that alice, who watches bob, receives that he is offline.
-async fn is_offline_after(server: &Server, ends: impl AsyncFnOnce(Raw)) {
+async fn assert_offline_after(server: &Server, ends: impl AsyncFnOnce(RawSocket)) {
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "hi").await;
-    let mut bob = Raw::connect(server.address()).await;
+    let mut bob = RawSocket::connect(server.address()).await;
     bob.says_hello_as("bob").await;
     alice.does("watch", json!({"users": ["bob"]})).await;
     assert!(matches!(alice.receives_signal().await, Signal::Presence { online: true, .. }));
-    has_connections(server, 2.0).await;
+    wait_for_connections(server, 2.0).await;
     // Alice answers the server's pings while she waits.
     let (gone, ()) = tokio::join!(alice.receives_signal(), ends(bob));
     assert!(matches!(gone, Signal::Presence { online: false, last_seen: Some(_), .. }), "{gone:?}");
-    has_connections(server, 1.0).await;
+    wait_for_connections(server, 1.0).await;
     alice.client.close().await;
-    has_connections(server, 0.0).await;
+    wait_for_connections(server, 0.0).await;
 }
 
 #[tokio::test]
@@ -241,20 +241,20 @@ async fn a_user_is_offline_at_once_when_the_connection_ends() {
         config.limits = Limits { ping_interval: 3_600_000, ..Limits::default().without_rates() };
     })
     .await;
-    is_offline_after(&server, async |mut bob: Raw| {
+    assert_offline_after(&server, async |mut bob: RawSocket| {
         bob.writes(frame(FIN | CLOSE, b"\x03\xE8")).await;
         assert_eq!(bob.is_closed().await, 1000);
     })
     .await;
-    is_offline_after(&server, async |bob: Raw| bob.resets()).await;
-    is_offline_after(&server, async |bob: Raw| drop(bob)).await;
-    is_offline_after(&server, async |mut bob: Raw| {
+    assert_offline_after(&server, async |bob: RawSocket| bob.reset()).await;
+    assert_offline_after(&server, async |bob: RawSocket| drop(bob)).await;
+    assert_offline_after(&server, async |mut bob: RawSocket| {
         // Sends a part of a frame, and then resets the connection.
         bob.writes(&frame(FIN | 1, b"half of it")[..9]).await;
-        bob.resets();
+        bob.reset();
     })
     .await;
-    is_offline_after(&server, async |mut bob: Raw| {
+    assert_offline_after(&server, async |mut bob: RawSocket| {
         bob.writes(frame(FIN | 0x3, b"")).await;
         assert_eq!(bob.next().await.close_code(), 1002);
     })
@@ -270,7 +270,7 @@ async fn a_silent_connection_is_closed_and_one_that_answers_pings_is_not() {
             Limits { ping_interval: 200, pong_timeout: 3_000, ..Limits::default().without_rates() };
     })
     .await;
-    is_offline_after(&server, async |mut bob: Raw| {
+    assert_offline_after(&server, async |mut bob: RawSocket| {
         assert_eq!(bob.next().await.opcode, 0x9, "a ping, which bob does not answer");
         assert_eq!(bob.next().await.close_code(), 4408);
     })
@@ -289,9 +289,9 @@ async fn a_connection_that_the_server_does_not_read_is_not_closed_as_silent() {
         };
     })
     .await;
-    let mut alice = Raw::connect(server.address()).await;
+    let mut alice = RawSocket::connect(server.address()).await;
     alice.says_hello_as("alice").await;
-    let lock = server.lock_database();
+    let lock = server.lock_for_writing();
     let send = |text: &str| format!(r#"{{"type":"send","id":"{text}","to":"@bob","text":"{text}"}}"#);
     // The first command waits for its outcome; meanwhile the server reads no further commands from the connection.
     alice.says(&send("one")).await;

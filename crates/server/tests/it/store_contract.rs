@@ -22,11 +22,11 @@ use switchboard_store::clock::Clock;
 use switchboard_store::origin::Origin;
 use switchboard_store::postgres::PostgresStore;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::sqlite::memory::{CommitFault, Disk, MemoryStore, Pace};
+use switchboard_store::sqlite::memory::{CommitFault, Disk, DiskControl, MemoryStore};
 use switchboard_store::sqlite::{Settings, SqliteStore};
 use switchboard_store::{
-    Batch, Change, Committed, CommittedEvent, Outcome, Query, Request, Seen, SharedStore, Snapshot,
-    Submission, Summaries,
+    Batch, Change, Committed, CommittedEvent, Outcome, Query, Request, SharedStore, Snapshot, Submission,
+    Summaries, VisibleConversation,
 };
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -34,24 +34,24 @@ use tokio::sync::mpsc;
 use crate::support::{command, conversation, in_time, user};
 
 /// A function that opens a store on a data directory.
-type Open = fn(&Path, Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)>;
+type OpenStore = fn(&Path, StoreRules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)>;
 
 /// The limits and settings of a store.
 #[derive(Clone)]
-struct Rules {
+struct StoreRules {
     limits: Limits,
-    strangers: bool,
+    allow_unknown_users: bool,
     clock: Clock,
 }
 
-impl Default for Rules {
+impl Default for StoreRules {
     fn default() -> Self {
-        Self { limits: Limits::default(), strangers: true, clock: Clock::system() }
+        Self { limits: Limits::default(), allow_unknown_users: true, clock: Clock::system() }
     }
 }
 
-fn sqlite(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
-    let Rules { limits, strangers, clock } = rules;
+fn sqlite(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
+    let StoreRules { limits, allow_unknown_users: strangers, clock } = rules;
     let metrics = CommitMetrics::default();
     let (store, batches) =
         SqliteStore::open(Settings { data: data.to_owned(), limits, strangers, clock, metrics })?;
@@ -59,24 +59,25 @@ fn sqlite(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Recei
 }
 
 /// Opens the directory's database in memory, whose data remain when the store is closed and opened again.
-fn memory(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
-    on_disk(data, rules, MemoryStore::open)
+fn memory(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
+    open_on_disk(data, rules, MemoryStore::open)
 }
 
 /// Opens a database in memory that any number of stores may share.
-fn joined(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
-    on_disk(data, rules, MemoryStore::join)
+fn joined_memory(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
+    open_on_disk(data, rules, MemoryStore::join)
 }
 
-type OpenMemory = fn(&Disk, &Settings, Arc<dyn Pace>) -> anyhow::Result<(MemoryStore, mpsc::Receiver<Batch>)>;
+type OpenMemory =
+    fn(&Disk, &Settings, Arc<dyn DiskControl>) -> anyhow::Result<(MemoryStore, mpsc::Receiver<Batch>)>;
 
-fn on_disk(
+fn open_on_disk(
     data: &Path,
-    rules: Rules,
+    rules: StoreRules,
     open: OpenMemory,
 ) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
     static DISKS: Mutex<BTreeMap<PathBuf, Disk>> = Mutex::new(BTreeMap::new());
-    let Rules { limits, strangers, clock } = rules;
+    let StoreRules { limits, allow_unknown_users: strangers, clock } = rules;
     let metrics = CommitMetrics::default();
     let disk = match DISKS.lock().expect("no test panics with it").entry(data.to_owned()) {
         Entry::Occupied(disk) => disk.get().clone(),
@@ -88,9 +89,9 @@ fn on_disk(
 }
 
 /// Opens a database for the directory in the PostgreSQL that all tests share.
-fn postgres(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
+fn postgres(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
     static URLS: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
-    let Rules { limits, strangers, clock } = rules;
+    let StoreRules { limits, allow_unknown_users: strangers, clock } = rules;
     let url = match URLS.lock().expect("no test panics with it").entry(data.to_owned()) {
         Entry::Occupied(url) => url.get().clone(),
         Entry::Vacant(place) => place.insert(on_postgres::new_database()?).clone(),
@@ -104,27 +105,27 @@ fn postgres(data: &Path, rules: Rules) -> anyhow::Result<(SharedStore, mpsc::Rec
 /// Used for stores that have no simulated delays and faults.
 struct NoFaults;
 
-impl Pace for NoFaults {
-    fn pause(&self) -> Duration {
+impl DiskControl for NoFaults {
+    fn next_delay(&self) -> Duration {
         Duration::ZERO
     }
 
-    fn fate(&self) -> CommitFault {
-        CommitFault::Kept
+    fn next_fault(&self) -> CommitFault {
+        CommitFault::Durable
     }
 
-    fn kept(&self, _: &[Outcome]) {}
+    fn committed(&self, _: &[Outcome]) {}
 }
 
 /// Defines a test for each contract, which runs the contract on one store.
-macro_rules! holds_for {
+macro_rules! contract_tests {
     ($store:ident, $($own:ident::$contract:ident),+) => {
-        holds_for!($store:
+        contract_tests!($store:
             writes::outcomes_arrive_in_commit_order_and_seqs_have_no_gap,
             writes::a_reported_outcome_is_visible_to_readers_and_after_reopening,
             writes::time_never_goes_back_within_a_conversation,
             writes::a_key_is_stored_once_per_sender,
-            writes::a_key_outlives_its_message_and_its_membership,
+            writes::an_idempotency_key_outlives_its_message_and_membership,
             writes::refusals_arrive_in_order_and_store_nothing,
             writes::a_repeated_change_returns_its_first_event,
             writes::a_direct_conversation_begins_with_its_first_message,
@@ -148,12 +149,12 @@ macro_rules! holds_for {
             access::non_members_receive_the_same_refusal_for_every_command,
             access::a_former_member_sees_the_log_up_to_their_leave_event,
             access::readers_cannot_write_and_only_admins_change_the_room,
-            access::a_reader_who_returns_is_a_reader,
+            access::a_reader_who_leaves_and_rejoins_is_still_a_reader,
             access::an_api_key_can_add_a_user_to_an_empty_room,
             people::cursors_move_forward_up_to_the_head,
             people::unread_counts_messages_of_others,
             people::welcome_counts_unread_over_the_latest_conversations,
-            people::a_user_who_returns_has_read_the_earlier_messages,
+            people::a_user_who_rejoins_has_read_the_earlier_messages,
             people::only_users_who_share_a_conversation_are_presence_peers,
             people::a_snapshot_has_the_users_own_conversations,
             people::tokens_are_revoked_up_to_the_latest_time,
@@ -171,10 +172,10 @@ macro_rules! holds_for {
     };
 }
 
-holds_for!(sqlite, opening::a_second_opener_is_refused);
-holds_for!(memory, opening::a_second_opener_is_refused);
-holds_for!(joined, opening::two_nodes_write_one_log);
-holds_for!(postgres, opening::two_nodes_write_one_log);
+contract_tests!(sqlite, opening::a_second_opener_is_refused);
+contract_tests!(memory, opening::a_second_opener_is_refused);
+contract_tests!(joined_memory, opening::two_nodes_write_one_log);
+contract_tests!(postgres, opening::two_nodes_write_one_log);
 
 /// The contracts about opening a store.
 mod opening {
@@ -182,21 +183,21 @@ mod opening {
     use switchboard_protocol::Seq;
     use switchboard_protocol::reply::OkBody;
 
-    use super::{Open, Rules, TestStore, change, seqs};
+    use super::{OpenStore, StoreRules, TestStore, change, seqs};
 
-    pub(super) async fn a_second_opener_is_refused(open: Open) {
+    pub(super) async fn a_second_opener_is_refused(open: OpenStore) {
         let mut db = TestStore::new(open).await;
-        let second = open(db.data.path(), Rules::default()).map(|_| ());
+        let second = open(db.data.path(), StoreRules::default()).map(|_| ());
         let error = second.expect_err("one at a time").to_string();
         assert!(error.contains("another"), "{error}");
         db.says("alice", "@bob", "unharmed").await;
-        db.opens_again().await;
+        db.reopen().await;
         assert_eq!(db.log("bob", "@alice:bob").await.len(), 1);
     }
 
-    pub(super) async fn two_nodes_write_one_log(open: Open) {
+    pub(super) async fn two_nodes_write_one_log(open: OpenStore) {
         let mut one = TestStore::new(open).await;
-        let (store, batches) = open(one.data.path(), Rules::default()).expect("a second node");
+        let (store, batches) = open(one.data.path(), StoreRules::default()).expect("a second node");
         one.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
         let change = |name: &str, n: u32| change("send", &json!({"to": name, "text": n.to_string()}));
         let (one, mut other) = (one, TestStore { store, batches, ..TestStore::new(open).await });
@@ -228,8 +229,8 @@ mod opening {
 
 /// A store on its own data directory, with what it has reported.
 struct TestStore {
-    open: Open,
-    rules: Rules,
+    open: OpenStore,
+    rules: StoreRules,
     data: TempDir,
     store: SharedStore,
     batches: mpsc::Receiver<Batch>,
@@ -240,12 +241,12 @@ struct TestStore {
 }
 
 impl TestStore {
-    async fn new(open: Open) -> Self {
-        Self::with(open, Rules::default()).await
+    async fn new(open: OpenStore) -> Self {
+        Self::with(open, StoreRules::default()).await
     }
 
     #[expect(clippy::unused_async, reason = "a store of another kind may have to be waited for")]
-    async fn with(open: Open, rules: Rules) -> Self {
+    async fn with(open: OpenStore, rules: StoreRules) -> Self {
         let data = TempDir::new().expect("a directory");
         let (store, batches) = open(data.path(), rules.clone()).expect("a store");
         let outcomes = std::collections::VecDeque::new();
@@ -253,10 +254,10 @@ impl TestStore {
     }
 
     /// Closes the store and opens it again.
-    async fn opens_again(&mut self) {
+    async fn reopen(&mut self) {
         let nothing = mpsc::channel(1).1;
         let elsewhere = TempDir::new().expect("a directory");
-        let (store, _) = (self.open)(elsewhere.path(), Rules::default()).expect("a store");
+        let (store, _) = (self.open)(elsewhere.path(), StoreRules::default()).expect("a store");
         drop(std::mem::replace(&mut self.store, store));
         let mut batches = std::mem::replace(&mut self.batches, nothing);
         in_time("the store ends", async { while batches.recv().await.is_some() {} }).await;
@@ -266,7 +267,7 @@ impl TestStore {
 
     /// Submits a change without waiting for its outcome.
     fn submits(&self, actor: &str, change: Change) {
-        let submission = Submission { actor: user(actor), change, origin: Origin::Nobody };
+        let submission = Submission { actor: user(actor), change, origin: Origin::Internal };
         self.store.submit(submission).expect("there is room");
     }
 
@@ -384,7 +385,7 @@ impl TestStore {
     }
 
     /// The snapshot of a user, and what the user may see of a conversation.
-    async fn seen(&self, actor: &str, name: &str) -> (Snapshot, Option<Seen>) {
+    async fn snapshot_and_view(&self, actor: &str, name: &str) -> (Snapshot, Option<VisibleConversation>) {
         let mut snapshot = self.snapshot(actor, &[name]).await.expect("a known user");
         let seen = snapshot.named.pop().expect("one for each name").ok();
         (snapshot, seen)

@@ -35,7 +35,7 @@ async fn receives_notification(supervisor: &UnixDatagram) -> String {
     String::from_utf8(message[..length].to_vec()).expect("UTF-8")
 }
 
-async fn ends(child: &mut Child) -> ExitStatus {
+async fn wait_for_exit(child: &mut Child) -> ExitStatus {
     in_time("the program ends", child.wait()).await.expect("it ran")
 }
 
@@ -58,7 +58,7 @@ async fn systemd_is_notified_of_ready_and_stopping() {
     assert!(Command::new("sh").args(["-c", &kill]).status().await.expect("a shell").success());
     assert_eq!(receives_notification(&supervisor).await, "STOPPING=1\n");
     drop(client);
-    assert!(ends(&mut child).await.success());
+    assert!(wait_for_exit(&mut child).await.success());
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn a_server_that_fails_to_start_never_notifies_ready() {
     let lock = std::fs::File::create(place.path().join("lock")).expect("a file");
     lock.try_lock().expect("no other process has the lock");
     let mut child = start(place.path(), &socket);
-    assert_eq!(ends(&mut child).await.code(), Some(1));
+    assert_eq!(wait_for_exit(&mut child).await.code(), Some(1));
     let mut message = [0; 256];
     let nothing = supervisor.try_recv(&mut message).expect_err("nothing was said");
     assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);

@@ -31,20 +31,20 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 pub(crate) use self::answer::Answer;
-pub(crate) use self::cluster::{Cluster, Shared};
+pub(crate) use self::cluster::{Cluster, SharedEngines};
 pub(crate) use self::crowd::{CROWD_SIZE, connect_crowd, reserve_descriptors_for_a_crowd};
 pub(crate) use self::disk::FailingDisk;
 pub(crate) use self::dribble::assert_single_bytes_are_cheap;
-pub(crate) use self::person::{Person, Stored, command, text_of};
+pub(crate) use self::person::{Person, StoredEvent, command, text_of};
 pub(crate) use self::process::Process;
-pub(crate) use self::raw::Raw;
-pub(crate) use self::stalled::{Stalled, retry_if_stalled};
+pub(crate) use self::raw::RawSocket;
+pub(crate) use self::stalled::{MachineStalled, retry_if_stalled};
 pub(crate) use self::text_socket::{TextSocket, mask_times};
 
 /// How long a test waits for an event before it fails.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The secret that signs the tokens of [`Server::start_production`].
+/// The secret that signs the tokens of [`Server::start_with_auth`].
 const SECRET: &str = "a secret of the tests that is long enough";
 
 /// Waits for a future; panics with `what` if it takes longer than [`WAIT_TIMEOUT`].
@@ -142,17 +142,17 @@ impl Server {
     }
 
     /// Starts a production server, which requires tokens.
-    pub(crate) async fn start_production() -> Self {
-        Self::start_production_with(|_| {}).await
+    pub(crate) async fn start_with_auth() -> Self {
+        Self::start_with_auth_and(|_| {}).await
     }
 
     /// Starts a production server with settings that `settings` changes.
-    pub(crate) async fn start_production_with(settings: impl FnOnce(&mut Config)) -> Self {
-        Self::start_production_by(Clock::system(), settings).await
+    pub(crate) async fn start_with_auth_and(settings: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with_auth_and_clock(Clock::system(), settings).await
     }
 
     /// Starts a production server whose time comes from `clock`.
-    pub(crate) async fn start_production_by(clock: Clock, settings: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with_auth_and_clock(clock: Clock, settings: impl FnOnce(&mut Config)) -> Self {
         Self::start_with_clock(clock, |config| {
             config.mode = Mode::Serve;
             config.auth.key = Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough")));
@@ -253,11 +253,11 @@ impl Server {
 
     /// Makes a token for a user.
     pub(crate) fn token(&self, name: &str, lifetime: Duration) -> String {
-        self.token_by(self.clock.clone(), name, lifetime)
+        self.token_at(self.clock.clone(), name, lifetime)
     }
 
     /// Makes a token whose times come from `clock`, not from the server's clock.
-    pub(crate) fn token_by(&self, clock: Clock, name: &str, lifetime: Duration) -> String {
+    pub(crate) fn token_at(&self, clock: Clock, name: &str, lifetime: Duration) -> String {
         let mint = Authenticator::with_clock(&self.config.auth, clock).expect("a secret");
         mint.mint(&user(name), lifetime).expect("a token")
     }
@@ -305,7 +305,7 @@ impl Server {
     }
 
     /// Locks the database for writing: until the result is dropped, no write of any server on this data completes.
-    pub(crate) fn lock_database(&self) -> rusqlite::Connection {
+    pub(crate) fn lock_for_writing(&self) -> rusqlite::Connection {
         let db = rusqlite::Connection::open(self.data().join("switchboard.db")).expect("the database");
         db.execute_batch("BEGIN IMMEDIATE").expect("the lock");
         db

@@ -32,11 +32,11 @@ const KILL_STEP: usize = 3;
 /// Makes a data directory with a database of the first schema, in the journal mode of the version that created it.
 fn first_schema_database() -> TempDir {
     let data = TempDir::new().expect("a directory");
-    restore_first(data.path());
+    restore_first_schema(data.path());
     data
 }
 
-fn restore_first(data: &Path) {
+fn restore_first_schema(data: &Path) {
     let db = Connection::open(data.join("switchboard.db")).expect("a database");
     db.execute_batch(switchboard_store::sqlite::SETTINGS).expect("set up");
     db.execute_batch(FIRST_SCHEMA_SQL).expect("restored");
@@ -57,26 +57,26 @@ async fn posts(server: SocketAddr, command: &str, body: &Value, key: Option<&str
 }
 
 /// Whether `now` has every field of `once`. It may have more fields, because a later version may add some.
-fn has_fields_of(once: &Value, now: &Value) -> bool {
+fn contains_fields(once: &Value, now: &Value) -> bool {
     match (once, now) {
         (Value::Object(once), Value::Object(now)) => {
-            once.iter().all(|(name, once)| now.get(name).is_some_and(|now| has_fields_of(once, now)))
+            once.iter().all(|(name, once)| now.get(name).is_some_and(|now| contains_fields(once, now)))
         }
         (Value::Array(once), Value::Array(now)) => {
-            once.len() == now.len() && once.iter().zip(now).all(|(once, now)| has_fields_of(once, now))
+            once.len() == now.len() && once.iter().zip(now).all(|(once, now)| contains_fields(once, now))
         }
         (once, now) => once == now,
     }
 }
 
 /// Asserts that the server answers all queries as the first version did.
-async fn answers_as_before(server: SocketAddr) {
+async fn assert_same_answers(server: SocketAddr) {
     for line in EXPECTED_ANSWERS.lines() {
         let asked: Value = serde_json::from_str(line).expect("JSON");
         let command = asked["command"].as_str().expect("a command");
         let now = posts(server, command, &asked["body"], None).await.ok();
         assert!(
-            has_fields_of(&asked["answer"], &now),
+            contains_fields(&asked["answer"], &now),
             "{command} {}\nonce {}\nnow  {now}",
             asked["body"],
             asked["answer"]
@@ -89,7 +89,7 @@ async fn a_database_of_the_first_schema_is_read_and_written() {
     let data = first_schema_database();
     assert_clean(data.path());
     let server = Process::start(data.path()).await;
-    answers_as_before(server.address()).await;
+    assert_same_answers(server.address()).await;
 
     let again = json!({"as": "alice", "to": "#team", "key": "a1", "text": "Good morning"});
     let again = posts(server.address(), "send", &again, None).await.ok();
@@ -122,7 +122,7 @@ async fn a_database_of_the_first_schema_is_read_and_written() {
     assert_clean(data.path());
 }
 
-async fn key(data: &Path, words: &[&str]) -> (bool, String) {
+async fn run_key_command(data: &Path, words: &[&str]) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.arg("key").args(words).arg("--data").arg(data).env_clear().kill_on_drop(true);
     let output = in_time("the program ends", command.output()).await.expect("the program starts");
@@ -142,13 +142,13 @@ async fn key_commands_work_beside_a_server_of_the_first_version() {
         (&["revoke", "mail"], "revoked mail"),
         (&["list"], "shop"),
     ] {
-        let (done, output) = key(data.path(), words).await;
+        let (done, output) = run_key_command(data.path(), words).await;
         assert!(done && output.contains(expected), "{words:?}: {output}");
         assert_eq!(version(data.path()), 1, "after {words:?}");
     }
     drop(lock);
     let server = Process::start(data.path()).await;
-    answers_as_before(server.address()).await;
+    assert_same_answers(server.address()).await;
     assert!(version(data.path()) > 1, "a server migrates the database");
     server.kill().await;
     assert_clean(data.path());
@@ -159,15 +159,15 @@ async fn key_create_makes_the_tables_unless_a_server_holds_the_lock() {
     let data = TempDir::new().expect("a directory");
     let lock = std::fs::File::create(data.path().join("lock")).expect("a lock");
     lock.lock().expect("no other process has the lock");
-    let (done, output) = key(data.path(), &["create", "shop"]).await;
+    let (done, output) = run_key_command(data.path(), &["create", "shop"]).await;
     assert!(!done && output.contains("another switchboard server uses"), "{output}");
     assert_eq!(version(data.path()), 0, "no table was created");
     drop(lock);
-    assert!(key(data.path(), &["create", "shop"]).await.0);
+    assert!(run_key_command(data.path(), &["create", "shop"]).await.0);
     assert_clean(data.path());
 }
 
-fn starts_on(disk: &FailingDisk) -> Child {
+fn start_on(disk: &FailingDisk) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command
         .args(["dev", "--listen", "127.0.0.1:0", "--data"])
@@ -183,7 +183,7 @@ fn starts_on(disk: &FailingDisk) -> Child {
 /// Starts a server that is killed at a write to its files. Returns whether it had begun to listen.
 async fn start_and_kill_at(disk: &FailingDisk, write: u64) -> bool {
     disk.control.set_kill(Some(KillPoint::InWrite(write)));
-    let mut child = starts_on(disk);
+    let mut child = start_on(disk);
     let mut output = BufReader::new(child.stdout.take().expect("its output")).lines();
     let line = in_time("a line or the end", output.next_line()).await.expect("readable");
     if line.is_some() {
@@ -230,11 +230,12 @@ async fn a_kill_while_the_tables_are_created_loses_nothing() {
 
 #[tokio::test]
 async fn a_kill_while_the_tables_are_migrated_loses_nothing() {
-    kill_at_every_write(restore_first, async |server| answers_as_before(server.address()).await).await;
+    kill_at_every_write(restore_first_schema, async |server| assert_same_answers(server.address()).await)
+        .await;
 }
 
 /// SQL that adds so many rooms, each with an event that the migration must rewrite, that the migration needs several batches.
-const MORE_ROOMS: &str = r#"
+const INSERT_MORE_ROOMS: &str = r#"
     INSERT INTO users (id, name) VALUES (1001, 'kim'), (1002, 'lee');
     WITH RECURSIVE room (n) AS (SELECT 1001 UNION ALL SELECT n + 1 FROM room WHERE n < 3500)
     INSERT INTO conversations (id, name, public, head, messages, last_message, members, admins, at)
@@ -255,7 +256,7 @@ fn is_rewritten(db: &Connection) -> bool {
 /// Starts a server that is killed at a write to its files. Returns whether the rewrite was complete before the kill.
 async fn rewrite_and_kill_at(disk: &FailingDisk, write: u64) -> bool {
     disk.control.set_kill(Some(KillPoint::InWrite(write)));
-    let mut child = starts_on(disk);
+    let mut child = start_on(disk);
     let mut output = BufReader::new(child.stdout.take().expect("its output")).lines();
     if in_time("a line or the end", output.next_line()).await.expect("readable").is_some() {
         let db = Connection::open(disk.data().join("switchboard.db")).expect("a database");
@@ -277,9 +278,9 @@ async fn a_kill_while_old_events_are_rewritten_loses_nothing() {
     let (mut died, mut halfway) = (0, 0);
     for write in (1..).step_by(REWRITE_KILL_STEP) {
         let disk = FailingDisk::new();
-        restore_first(disk.data());
+        restore_first_schema(disk.data());
         let db = Connection::open(disk.data().join("switchboard.db")).expect("a database");
-        db.execute_batch(MORE_ROOMS).expect("more rooms");
+        db.execute_batch(INSERT_MORE_ROOMS).expect("more rooms");
         drop(db);
         let done = rewrite_and_kill_at(&disk, write).await;
         let db = Connection::open(disk.data().join("switchboard.db")).expect("a database");
@@ -291,7 +292,7 @@ async fn a_kill_while_old_events_are_rewritten_loses_nothing() {
         }
         drop(db);
         let server = Process::start(disk.data()).await;
-        answers_as_before(server.address()).await;
+        assert_same_answers(server.address()).await;
         let db = Connection::open(disk.data().join("switchboard.db")).expect("a database");
         in_time("rewritten", async {
             while !is_rewritten(&db) {
@@ -299,7 +300,7 @@ async fn a_kill_while_old_events_are_rewritten_loses_nothing() {
             }
         })
         .await;
-        answers_as_before(server.address()).await;
+        assert_same_answers(server.address()).await;
         server.kill().await;
         assert_clean(disk.data());
         if done {
@@ -326,11 +327,11 @@ async fn a_database_of_the_first_schema_moves_to_postgresql_with_old_events() {
         config.cluster = Some(ClusterConfig::on(EngineUrl::new(database.clone()), None));
     })
     .await;
-    answers_as_before(server.address()).await;
+    assert_same_answers(server.address()).await;
     in_time("rewritten", async {
         while postgres.psql_in(name, "SELECT count(*) FROM rewrite").await.expect("a count") != "0" {}
     })
     .await;
     assert_eq!(postgres.psql_in(name, old).await.expect("a count"), "0");
-    answers_as_before(server.address()).await;
+    assert_same_answers(server.address()).await;
 }

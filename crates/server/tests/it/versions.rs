@@ -5,10 +5,10 @@ use switchboard_protocol::{Event, EventBody};
 use tokio::process::Command;
 
 use crate::cluster::next_event;
-use crate::support::{Cluster, Shared, eventually, in_time};
+use crate::support::{Cluster, SharedEngines, eventually, in_time};
 
 /// The SQL with which a node of a newer version defines the event kind `pin` and stores an event of that kind.
-const NEWER_NODE_PINS: &str = r#"BEGIN;
+const INSERT_EVENT_OF_NEWER_NODE: &str = r#"BEGIN;
     INSERT INTO kinds (number, name, users) VALUES (99, 'pin', '["by","for"]');
     WITH room AS (UPDATE conversations SET head = head + 1 WHERE name = '#room' RETURNING id, head, at, messages)
     INSERT INTO events (conversation, seq, kind, sender, at, messages, body)
@@ -26,7 +26,7 @@ async fn an_event_of_a_newer_node_passes_through_older_nodes() {
     assert!(matches!(bob.receives_event().await.body, EventBody::Create { .. }));
     alice.says("#room", "to be pinned").await;
     bob.receives_message("to be pinned").await;
-    cluster.shared.sql(NEWER_NODE_PINS).await;
+    cluster.shared.sql(INSERT_EVENT_OF_NEWER_NODE).await;
     let pinned = |event: &Event| {
         assert_eq!((event.seq.0, event.from.as_str()), (3, "alice"));
         let EventBody::Unknown(fields) = &event.body else { panic!("{event:?}") };
@@ -60,7 +60,7 @@ async fn a_feature_is_on_while_every_living_node_knows_it() {
 
 #[tokio::test]
 async fn a_node_below_the_version_of_its_installation_does_not_start() {
-    let shared = Shared::without_bus().await;
+    let shared = SharedEngines::without_bus().await;
     drop(Cluster::start_on(shared.clone(), 1, |_| {}).await);
     shared.sql("UPDATE installation SET version = 99").await;
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));

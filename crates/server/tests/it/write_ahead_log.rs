@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use faults::{Dropped, Syncs};
+use faults::{DropTime, SyncFilter};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use serde_json::json;
@@ -56,7 +56,7 @@ async fn the_write_ahead_log_stays_short_under_a_writer_and_many_readers() {
 }
 
 /// Begins a long read of the database, as a backup program does.
-fn begins_to_read(db: &mut Connection) -> rusqlite::Transaction<'_> {
+fn begin_read(db: &mut Connection) -> rusqlite::Transaction<'_> {
     let reading = db.transaction().expect("a transaction");
     let version: i64 = reading.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a read");
     assert!(version > 0);
@@ -72,7 +72,7 @@ async fn a_long_read_and_a_deletion_delay_no_write() {
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "to be deleted").await;
     let mut backup = Connection::open(server.data().join("switchboard.db")).expect("the database");
-    let reading = begins_to_read(&mut backup);
+    let reading = begin_read(&mut backup);
     alice.does("delete", json!({"conversation": "@bob", "target": 1})).await;
     for _ in 0..MESSAGES {
         let said = Instant::now();
@@ -92,7 +92,7 @@ async fn a_commit_after_one_with_a_failed_fsync_survives_a_power_cut() {
     let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "before").await;
-    disk.control.fail_sync(1, Syncs::Wal, Dropped::Later);
+    disk.control.fail_sync(1, SyncFilter::Wal, DropTime::Later);
     let refusal = alice.is_refused("send", json!({"to": "@bob", "text": "x".repeat(16 * 1024)})).await;
     assert_eq!(refusal, ErrorCode::Unavailable);
     server.kill().await;
@@ -100,7 +100,7 @@ async fn a_commit_after_one_with_a_failed_fsync_survives_a_power_cut() {
     // This is the first connection to the database after the restart, so it recovers the write-ahead log.
     let mut backup = Connection::open(disk.data().join("switchboard.db")).expect("the database");
     backup.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("the log stays");
-    let reading = begins_to_read(&mut backup);
+    let reading = begin_read(&mut backup);
     let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     let seq = alice.says("@bob", "acknowledged").await;
@@ -163,7 +163,7 @@ async fn a_stop_during_a_backup_leaves_the_write_ahead_log_to_the_next_start() {
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "before").await;
     let mut backup = Connection::open(server.data().join("switchboard.db")).expect("the database");
-    let reading = begins_to_read(&mut backup);
+    let reading = begin_read(&mut backup);
     alice.says("@bob", "meanwhile").await;
     server.restart().await;
     assert_eq!(server.connects("alice").await.log("@bob").await.len(), 2);

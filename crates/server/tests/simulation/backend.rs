@@ -26,7 +26,7 @@ fn change(command: &Value) -> Change {
 async fn send(world: &World, chance: &Chance, user: &str, command: &Value) -> Option<Value> {
     let store = world.store(chance)?;
     let (reply, answer) = oneshot::channel();
-    world.truth().note("backend", format_args!("for {user}: {command}"));
+    world.truth().record("backend", format_args!("for {user}: {command}"));
     let actor = UserId::parse(user).expect("a name");
     let submission = Submission { actor, change: change(command), origin: Origin::Call(reply) };
     store.submit(submission).ok()?;

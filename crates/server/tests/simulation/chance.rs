@@ -8,7 +8,7 @@ use std::time::Duration;
 pub(crate) struct Chance(Arc<Mutex<fastrand::Rng>>);
 
 impl Chance {
-    pub(crate) fn of(seed: u64) -> Self {
+    pub(crate) fn from_seed(seed: u64) -> Self {
         Self(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))))
     }
 
@@ -18,7 +18,7 @@ impl Chance {
 
     /// Makes a generator with its own sequence: how many numbers it draws does not change what the other generators draw.
     pub(crate) fn fork(&self) -> Self {
-        Self::of(self.with(|random| random.u64(..)))
+        Self::from_seed(self.with(|random| random.u64(..)))
     }
 
     /// A number from 0 to `n - 1`.

@@ -31,9 +31,9 @@ pub(crate) struct Cluster {
     pub(crate) sweep: Duration,
     pub(crate) lease: Duration,
     /// How long users keep sending after all faults except the bus faults have ended.
-    pub(crate) lull: Duration,
+    pub(crate) calm_time: Duration,
     /// How long the phase `Settle` lasts: by its end every stored event must have reached every device.
-    pub(crate) settling: Duration,
+    pub(crate) settling_time: Duration,
     faults: Arc<Faults>,
     chance: Chance,
     revocations: Mutex<BTreeMap<&'static str, Revocations>>,
@@ -42,10 +42,10 @@ pub(crate) struct Cluster {
 /// When the tokens of a user were revoked, which logs the user out on all devices.
 #[derive(Default, Clone, Copy)]
 struct Revocations {
-    under_way: usize,
-    last: Option<Instant>,
+    in_progress: usize,
+    last_finished: Option<Instant>,
     /// The highest time that a revocation got from a server's clock.
-    latest: Option<Timestamp>,
+    latest_time: Option<Timestamp>,
 }
 
 /// The faults of the bus between the nodes, and the random numbers that decide them.
@@ -55,7 +55,7 @@ struct Faults {
     losses: usize,
     doubles: usize,
     /// The longest delay of a notice on the bus, in milliseconds.
-    slowness: u64,
+    max_delay_ms: u64,
     lost: AtomicU64,
     doubled: AtomicU64,
 }
@@ -72,11 +72,11 @@ impl BusFaults for Faults {
         } else {
             1
         };
-        (0..copies).map(|_| self.chance.random_delay(self.slowness)).collect()
+        (0..copies).map(|_| self.chance.random_delay(self.max_delay_ms)).collect()
     }
 
-    fn pause(&self) -> Duration {
-        self.chance.random_delay(self.slowness.min(1_000))
+    fn delivery_delay(&self) -> Duration {
+        self.chance.random_delay(self.max_delay_ms.min(1_000))
     }
 }
 
@@ -90,7 +90,7 @@ impl Cluster {
         let faults = Arc::new(Faults {
             losses: chance.one_of(&[0, 0, 1, 2, 5, 30]),
             doubles: chance.one_of(&[0, 3, 20]),
-            slowness: chance.one_of(&[0, 5, 50, 500, 8_000]),
+            max_delay_ms: chance.one_of(&[0, 5, 50, 500, 8_000]),
             lost: AtomicU64::new(0),
             doubled: AtomicU64::new(0),
             chance: chance.fork(),
@@ -101,8 +101,8 @@ impl Cluster {
             network: (!chance.once_in(6)).then(|| SimulatedNetwork::new(faults.clone())),
             sweep: Duration::from_millis(sweep),
             lease: chance.millis(1_000, 5_000),
-            lull: chance.millis(0, 4_000),
-            settling: Duration::from_millis(sweep + SETTLING_SLACK_MS + MAX_STORE_PAUSES * slowness),
+            calm_time: chance.millis(0, 4_000),
+            settling_time: Duration::from_millis(sweep + SETTLING_SLACK_MS + MAX_STORE_PAUSES * slowness),
             faults,
             chance,
             revocations: Mutex::default(),
@@ -117,8 +117,10 @@ impl Cluster {
     /// How long the bus and the store may delay a presence signal; `None` if the bus may lose it.
     pub(crate) fn max_presence_delay(&self) -> Option<Duration> {
         let reliable = self.network.is_some() && self.faults.losses == 0;
-        reliable
-            .then(|| self.settling.min(2 * Duration::from_millis(self.faults.slowness) + self.settling / 2))
+        reliable.then(|| {
+            self.settling_time
+                .min(2 * Duration::from_millis(self.faults.max_delay_ms) + self.settling_time / 2)
+        })
     }
 
     fn revocations<T>(&self, user: &'static str, what: impl FnOnce(&mut Revocations) -> T) -> T {
@@ -126,8 +128,8 @@ impl Cluster {
     }
 
     /// Whether a revocation may close a connection that has been open since `since`.
-    pub(crate) fn may_be_revoked(&self, user: &'static str, since: Instant) -> bool {
-        self.revocations(user, |r| r.under_way > 0 || r.last.is_some_and(|last| last >= since))
+    pub(crate) fn may_have_been_revoked(&self, user: &'static str, since: Instant) -> bool {
+        self.revocations(user, |r| r.in_progress > 0 || r.last_finished.is_some_and(|last| last >= since))
     }
 }
 
@@ -141,24 +143,24 @@ impl World {
         let chance = cluster.chance.fork();
         let often = chance.one_of(&[1_000, 5_000, 60_000]);
         loop {
-            if self.calm_within(chance.millis(1, often)).await {
+            if self.is_calm_within(chance.millis(1, often)).await {
                 return;
             }
             let (node, reported) = (chance.below(cluster.nodes), !chance.once_in(3));
             self.counts(&format!("server {node} is cut off"), |counts| &mut counts.partitions);
             network.cut(node);
-            self.calm_within(chance.millis(10, 6_000)).await;
-            self.truth().note("world", format_args!("server {node} is no longer cut off"));
+            self.is_calm_within(chance.millis(10, 6_000)).await;
+            self.truth().record("world", format_args!("server {node} is no longer cut off"));
             network.heal(node, reported);
         }
     }
 
     /// Revokes a random user's tokens from time to time.
-    pub(crate) async fn revokes(self: Arc<Self>) {
+    pub(crate) async fn revoke_randomly(self: Arc<Self>) {
         let Some(cluster) = &self.cluster else { return };
         let chance = cluster.chance.fork();
         let often = chance.one_of(&[3_000, 60_000, 60_000]);
-        while !self.calm_within(chance.millis(1, often)).await {
+        while !self.is_calm_within(chance.millis(1, often)).await {
             self.revoke(chance.one_of(&self.users), &chance).await;
         }
     }
@@ -173,23 +175,23 @@ impl World {
         // An earlier revocation may have a later time, from a clock that was ahead; it remains in force.
         let now = self.clock().now();
         let later = cluster.revocations(user, |revocations| {
-            revocations.under_way += 1;
-            let later = revocations.latest.is_none_or(|latest| latest < now);
-            revocations.latest = revocations.latest.max(Some(now));
+            revocations.in_progress += 1;
+            let later = revocations.latest_time.is_none_or(|latest| latest < now);
+            revocations.latest_time = revocations.latest_time.max(Some(now));
             later
         });
         let stored = revoking.await;
-        self.truth().note("world", format_args!("{user} is logged out: {stored}"));
+        self.truth().record("world", format_args!("{user} is logged out: {stored}"));
         cluster.revocations(user, |revocations| {
-            revocations.under_way -= 1;
-            revocations.last = Some(Instant::now());
+            revocations.in_progress -= 1;
+            revocations.last_finished = Some(Instant::now());
         });
         stored && later
     }
 
     /// Waits for the settling time, after which every stored event must have reached every device: a sweep delivers the events
     /// whose notices the bus has lost.
-    pub(crate) async fn settle(self: Arc<Self>) {
+    pub(crate) async fn wait_until_settled(self: Arc<Self>) {
         let Some(cluster) = &self.cluster else { return };
         if self.phase.until(|phase| phase >= Phase::Settle).await == Phase::Settle {
             let chance = cluster.chance.fork();
@@ -198,18 +200,18 @@ impl World {
                 // The time before the revocation counts, because connections that open before its answer arrives may stay open.
                 let began = Instant::now();
                 if self.revoke(user, &chance).await {
-                    self.truth().note("world", format_args!("no connection of {user}'s is to last"));
+                    self.truth().record("world", format_args!("no connection of {user}'s is to last"));
                     *self.revoked_user.lock().expect("nothing panics with it") = Some((user, began));
                 }
             }
-            wait(cluster.settling).await;
-            self.truth().note("world", format_args!("everything has arrived"));
+            wait(cluster.settling_time).await;
+            self.truth().record("world", format_args!("everything has arrived"));
             self.enters(Phase::Audit);
         }
     }
 
     /// Waits for `time`, or until the phase with faults (`Storm`) ends. Returns whether it has ended.
-    async fn calm_within(&self, time: Duration) -> bool {
+    async fn is_calm_within(&self, time: Duration) -> bool {
         timeout(time, self.phase.until(|phase| phase != Phase::Storm)).await.is_ok()
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use self::numbers::Numbers;
 use crate::chance::Chance;
-use crate::truth::Held;
+use crate::truth::LawResult;
 use crate::wait;
 use crate::wire::{self, Reader, Received};
 use crate::world::{Phase, World};
@@ -37,9 +37,9 @@ pub(crate) struct Device {
     /// Whether the world has counted the device among those that have no more unsent messages.
     is_finished: bool,
     /// Whether the device knows all of the user's conversations, because the final audit has listed them.
-    knows_all: bool,
+    has_all_conversations: bool,
     /// The conversations that the final audit has read.
-    audited: BTreeSet<String>,
+    audited_logs: BTreeSet<String>,
 }
 
 /// The events of one conversation that a device has received.
@@ -48,7 +48,7 @@ pub(crate) struct LocalLog {
     /// The device has every event up to this seq, or the missing ones are older than its first connection.
     pub(crate) cursor: u64,
     /// The seqs above `cursor` that the device has already received.
-    beyond: BTreeSet<u64>,
+    received_ahead: BTreeSet<u64>,
     /// The highest seq that the device knows in the conversation.
     pub(crate) head: u64,
 }
@@ -58,7 +58,7 @@ pub(crate) struct Message {
     pub(crate) key: String,
     pub(crate) command: Value,
     /// The id of the command that sent the message on this connection; `None` if it was not sent yet.
-    flight: Option<u64>,
+    sent_as: Option<u64>,
     /// The number of the write on this connection, if the connection numbers its writes.
     number: Option<u64>,
     /// The device does not send the message before this time.
@@ -67,7 +67,7 @@ pub(crate) struct Message {
 
 /// The purpose of a command that waits for its answer.
 #[derive(Debug, Clone)]
-pub(crate) enum Asked {
+pub(crate) enum PendingCommand {
     Message { key: String, to: String, at: Instant },
     Change { join: bool },
     Cursor { conversation: String, upto: u64 },
@@ -84,49 +84,49 @@ pub(crate) struct Session {
     /// The time at which `welcome` arrived.
     welcomed: Instant,
     /// Whether [`Device::has_settled`] has checked this connection.
-    settled: bool,
+    is_settled: bool,
     /// The seq of the next event that the device expects in each conversation on this connection.
-    next: BTreeMap<String, u64>,
+    next_expected: BTreeMap<String, u64>,
     /// The device's own events, as conversation and seq. The server acknowledges these with `ok` and does not send them.
-    own: BTreeSet<(String, u64)>,
+    own_events: BTreeSet<(String, u64)>,
     /// For each conversation, the ranges of events that a `gap` frame skipped: above the first seq, up to and including the second.
     gaps: BTreeMap<String, Vec<(u64, u64)>>,
     /// Conversations that the user has left, with the seq of the leave event.
-    left: BTreeMap<String, u64>,
-    watching: presence::Watching,
+    left_at: BTreeMap<String, u64>,
+    watching: presence::WatchState,
     /// The highest cursor position received for each conversation, user, and kind (true for the read cursor).
     cursors: BTreeMap<(String, String, bool), u64>,
     /// The last stored message of this device in each conversation: its write number or command id, and its seq.
-    order: BTreeMap<String, (u64, u64)>,
-    pub(crate) asked: BTreeMap<u64, Asked>,
+    last_order: BTreeMap<String, (u64, u64)>,
+    pub(crate) pending: BTreeMap<u64, PendingCommand>,
     /// The numbers of the writes; `None` if this connection does not number its writes.
     numbers: Option<Numbers>,
     /// Bytes that the device has not written to the connection yet.
-    out: Vec<u8>,
+    unwritten: Vec<u8>,
     /// The device does not read before this time.
     pub(crate) reads_from: Instant,
     /// The device sends nothing before this time, because the server answered with `retry_after`.
-    quiet_until: Instant,
+    no_answer_until: Instant,
     /// Whether the device is to close the connection.
-    pub(crate) over: bool,
+    pub(crate) is_over: bool,
     /// Whether the device closes the connection in the middle of a frame.
-    pub(crate) abrupt: bool,
+    pub(crate) ends_abruptly: bool,
 }
 
 impl LocalLog {
     /// Records that the device has the event with this seq.
-    fn has(&mut self, seq: u64) {
+    fn record_received(&mut self, seq: u64) {
         self.head = self.head.max(seq);
         if seq > self.cursor {
-            self.beyond.insert(seq);
-            while self.beyond.remove(&(self.cursor + 1)) {
+            self.received_ahead.insert(seq);
+            while self.received_ahead.remove(&(self.cursor + 1)) {
                 self.cursor += 1;
             }
         }
     }
 
     fn at(base: u64) -> Self {
-        Self { cursor: base, beyond: BTreeSet::new(), head: base }
+        Self { cursor: base, received_ahead: BTreeSet::new(), head: base }
     }
 }
 
@@ -141,22 +141,22 @@ impl Device {
             unsent: VecDeque::new(),
             number: 0,
             is_finished: false,
-            knows_all: false,
-            audited: BTreeSet::new(),
+            has_all_conversations: false,
+            audited_logs: BTreeSet::new(),
         }
     }
 
-    pub(crate) fn note(&self, what: std::fmt::Arguments<'_>) {
-        self.world.truth().note(&self.name, what);
+    pub(crate) fn log(&self, what: std::fmt::Arguments<'_>) {
+        self.world.truth().record(&self.name, what);
     }
 
     /// Connects repeatedly until the run is over or the device's audit is complete.
     pub(crate) async fn run(mut self) {
-        while !self.world.is(Phase::Over) && !self.is_done() {
+        while !self.world.is(Phase::Over) && !self.has_all_events() {
             self.world.end_if_broken();
             let storm = self.world.is(Phase::Storm);
             if let Some((stream, node)) = self.world.connect(&self.chance) {
-                self.note(format_args!("connects to server {node}"));
+                self.log(format_args!("connects to server {node}"));
                 self.connection(stream, storm).await;
                 self.world.is_connected(&self.name, None);
             }
@@ -180,12 +180,15 @@ impl Device {
             let now = Instant::now();
             let phase = phases.get();
             let over = if storm { phase != Phase::Storm } else { phase == Phase::Over };
-            if session.over && (session.abrupt || session.out.is_empty()) || over || self.is_done() {
+            if session.is_over && (session.ends_abruptly || session.unwritten.is_empty())
+                || over
+                || self.has_all_events()
+            {
                 return;
             }
             received_at = received_at.max(session.reads_from);
             if received_at + silence <= now {
-                self.note(format_args!("receives nothing"));
+                self.log(format_args!("receives nothing"));
                 return;
             }
             if act <= now {
@@ -204,8 +207,8 @@ impl Device {
             tokio::select! {
                 biased;
                 _ = phases.until(|now| now != phase) => {}
-                written = write.write(&session.out), if !session.out.is_empty() => match written {
-                    Ok(written) => drop(session.out.drain(..written)),
+                written = write.write(&session.unwritten), if !session.unwritten.is_empty() => match written {
+                    Ok(written) => drop(session.unwritten.drain(..written)),
                     Err(_) => return,
                 },
                 received = reader.next(&mut read, chunk), if session.reads_from <= now => {
@@ -236,7 +239,7 @@ impl Device {
         for (name, place) in &self.local_logs {
             if !forgets || self.chance.once_in(2) {
                 cursors.insert(name.clone(), place.cursor.into());
-                session.next.insert(name.clone(), place.cursor + 1);
+                session.next_expected.insert(name.clone(), place.cursor + 1);
             }
         }
         let hello = json!({"type": "hello", "user": self.user, "device": self.name, "cursors": cursors});
@@ -245,20 +248,20 @@ impl Device {
 
     /// Queues a frame to be sent, and adds it to the record of the run.
     fn says(&self, session: &mut Session, frame: &Value) {
-        self.note(format_args!("> {frame}"));
-        session.puts(&wire::text(&frame.to_string()));
+        self.log(format_args!("> {frame}"));
+        session.queue_frame(&wire::text(&frame.to_string()));
     }
 
     /// Sends a command and records in `asked` what to do with its answer.
-    pub(crate) fn asks(&mut self, session: &mut Session, mut command: Value, asked: Asked) {
+    pub(crate) fn asks(&mut self, session: &mut Session, mut command: Value, asked: PendingCommand) {
         self.number += 1;
         command["id"] = self.number.into();
         let message = match &asked {
-            Asked::Message { key, .. } => self.unsent.iter_mut().find(|message| message.key == *key),
+            PendingCommand::Message { key, .. } => self.unsent.iter_mut().find(|message| message.key == *key),
             _ => None,
         };
         if let Some(numbers) = &mut session.numbers
-            && matches!(asked, Asked::Message { .. } | Asked::Change { .. })
+            && matches!(asked, PendingCommand::Message { .. } | PendingCommand::Change { .. })
         {
             let before = message.as_ref().and_then(|message| message.number);
             let (number, after) = numbers.begin(self.number, before);
@@ -267,57 +270,56 @@ impl Device {
             }
             (command["n"], command["after"]) = (number.into(), after.into());
         }
-        session.asked.insert(self.number, asked);
+        session.pending.insert(self.number, asked);
         self.says(session, &command);
     }
 
     /// Sends pending messages, requests missing events and continues the final audit, as far as the connection allows.
     fn continue_work(&mut self, session: &mut Session) {
         let now = Instant::now();
-        if self.world.is(Phase::Audit) && !std::mem::replace(&mut session.settled, true) {
+        if self.world.is(Phase::Audit) && !std::mem::replace(&mut session.is_settled, true) {
             self.has_settled(session);
         }
-        if !session.welcome || session.over || session.quiet_until > now {
+        if !session.welcome || session.is_over || session.no_answer_until > now {
             return;
         }
-        let waiting = |message: &Message| message.flight.is_none() && message.not_before <= now;
+        let waiting = |message: &Message| message.sent_as.is_none() && message.not_before <= now;
         while let Some(at) = self.unsent.iter().position(waiting) {
             let (key, command) = (self.unsent[at].key.clone(), self.unsent[at].command.clone());
             let to = command["to"].as_str().unwrap_or_default().to_owned();
-            self.asks(session, command, Asked::Message { key, to, at: now });
-            self.unsent[at].flight = Some(self.number);
+            self.asks(session, command, PendingCommand::Message { key, to, at: now });
+            self.unsent[at].sent_as = Some(self.number);
         }
         let holes = self.local_logs.iter().filter(|(_, place)| place.cursor < place.head);
         let holes: Vec<_> = holes.map(|(name, place)| (name.clone(), place.cursor)).collect();
         for (name, after) in holes {
-            let asks =
-                |asked: &Asked| matches!(asked, Asked::Log { conversation, .. } if *conversation == name);
-            if !session.asked.values().any(asks) {
-                self.asks_log(session, &name, after);
+            let asks = |asked: &PendingCommand| matches!(asked, PendingCommand::Log { conversation, .. } if *conversation == name);
+            if !session.pending.values().any(asks) {
+                self.request_log(session, &name, after);
             }
         }
         match self.world.phase.get() {
             Phase::Calm if self.unsent.is_empty() && !self.is_finished && !self.world.is_lively() => {
                 self.is_finished = true;
             }
-            Phase::Audit => return self.audits(session),
+            Phase::Audit => return self.audit_next_log(session),
             // Waits for all requested pages first, because the server drops signals while pages fill the queue.
-            Phase::Settle if session.asked.is_empty() => return self.watches_at_last(session),
+            Phase::Settle if session.pending.is_empty() => return self.send_final_list(session),
             _ => return,
         }
         self.world.finish_device();
     }
 
-    pub(crate) fn asks_log(&mut self, session: &mut Session, name: &str, after: u64) {
+    pub(crate) fn request_log(&mut self, session: &mut Session, name: &str, after: u64) {
         let limit = if self.world.is(Phase::Audit) { 200 } else { self.chance.one_of(&[1, 2, 5, 200]) };
         let command = json!({"type": "sync", "conversation": name, "after": after, "limit": limit});
         let seen = self.world.truth().visible(self.user, name).is_some();
-        self.asks(session, command, Asked::Log { conversation: name.to_owned(), after, seen });
+        self.asks(session, command, PendingCommand::Log { conversation: name.to_owned(), after, seen });
     }
 
     /// Whether the device has read every conversation again in the final audit.
-    fn is_done(&self) -> bool {
-        self.world.is(Phase::Audit) && self.audited.len() == self.local_logs.len() && {
+    fn has_all_events(&self) -> bool {
+        self.world.is(Phase::Audit) && self.audited_logs.len() == self.local_logs.len() && {
             let truth = self.world.truth();
             let complete =
                 |(name, place): (&String, &LocalLog)| truth.is_complete(self.user, name, place.cursor);
@@ -328,22 +330,22 @@ impl Device {
     }
 
     /// The final audit: reads every conversation again from the first event on.
-    fn audits(&mut self, session: &mut Session) {
-        if !session.welcome || !session.asked.is_empty() || session.quiet_until > Instant::now() {
+    fn audit_next_log(&mut self, session: &mut Session) {
+        if !session.welcome || !session.pending.is_empty() || session.no_answer_until > Instant::now() {
             return;
         }
-        if !self.knows_all {
-            let asked = Asked::Conversations { since: Some(Instant::now()), first: true };
+        if !self.has_all_conversations {
+            let asked = PendingCommand::Conversations { since: Some(Instant::now()), first: true };
             return self.asks(session, json!({"type": "conversations"}), asked);
         }
-        if let Some(name) = self.local_logs.keys().find(|name| !self.audited.contains(*name)).cloned() {
+        if let Some(name) = self.local_logs.keys().find(|name| !self.audited_logs.contains(*name)).cloned() {
             self.local_logs
                 .insert(name.clone(), LocalLog { head: self.local_logs[&name].head, ..LocalLog::default() });
-            self.audited.insert(name.clone());
-            self.asks_log(session, &name, 0);
+            self.audited_logs.insert(name.clone());
+            self.request_log(session, &name, 0);
             let command = json!({"type": "history", "conversation": name, "limit": 200});
             let seen = true;
-            self.asks(session, command, Asked::History { before: None, seen, conversation: name });
+            self.asks(session, command, PendingCommand::History { before: None, seen, conversation: name });
         }
     }
 }
@@ -355,33 +357,33 @@ impl Session {
             since: now,
             welcome: false,
             welcomed: now,
-            settled: false,
-            next: BTreeMap::new(),
-            own: BTreeSet::new(),
+            is_settled: false,
+            next_expected: BTreeMap::new(),
+            own_events: BTreeSet::new(),
             gaps: BTreeMap::new(),
-            left: BTreeMap::new(),
-            watching: presence::Watching::default(),
+            left_at: BTreeMap::new(),
+            watching: presence::WatchState::default(),
             cursors: BTreeMap::new(),
-            order: BTreeMap::new(),
-            asked: BTreeMap::new(),
+            last_order: BTreeMap::new(),
+            pending: BTreeMap::new(),
             numbers: numbered.then(Numbers::default),
-            out: Vec::new(),
+            unwritten: Vec::new(),
             reads_from: now,
-            quiet_until: now,
-            over: false,
-            abrupt: false,
+            no_answer_until: now,
+            is_over: false,
+            ends_abruptly: false,
         }
     }
 }
 
 impl Session {
-    fn puts(&mut self, bytes: &[u8]) {
-        self.out.extend(bytes);
+    fn queue_frame(&mut self, bytes: &[u8]) {
+        self.unwritten.extend(bytes);
     }
 }
 
 impl Message {
     pub(crate) fn new(key: String, command: Value) -> Self {
-        Self { key, command, flight: None, number: None, not_before: Instant::now() }
+        Self { key, command, sent_as: None, number: None, not_before: Instant::now() }
     }
 }

@@ -41,7 +41,7 @@ async fn wait(time: Duration) {
 
 thread_local! {
     /// The first panic of the run in this thread. It is recorded here because tokio catches the panics of the server's tasks.
-    static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
+    static PANIC_MESSAGE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Runs the simulation of a seed in this thread.
@@ -50,21 +50,21 @@ fn run(seed: u64) -> Story {
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |panic| {
-            PANICKED.with_borrow_mut(|panicked| *panicked = Some(panic.to_string()));
+            PANIC_MESSAGE.with_borrow_mut(|panicked| *panicked = Some(panic.to_string()));
             before(panic);
         }));
     });
-    PANICKED.take();
+    PANIC_MESSAGE.take();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let mut story = runtime.expect("a runtime").block_on(world::run(seed));
-    if let Some(panic) = PANICKED.take() {
+    if let Some(panic) = PANIC_MESSAGE.take() {
         story.broken = Some(panic);
     }
     story
 }
 
 /// Runs the simulation of a seed; panics with the record of the run if a law is broken.
-fn holds(seed: u64) -> Story {
+fn assert_laws_hold(seed: u64) -> Story {
     let story = run(seed);
     if let Some(broken) = &story.broken {
         panic!("{}", describe_failure(seed, &story, broken));
@@ -82,7 +82,7 @@ fn describe_failure(seed: u64, story: &Story, broken: &str) -> String {
 }
 
 /// Runs the simulations of a range of seeds on all cores. Returns the first failure and the sums of all counts.
-fn sweep(seeds: Range<u64>) -> (Option<String>, Counts) {
+fn run_seeds(seeds: Range<u64>) -> (Option<String>, Counts) {
     let next = AtomicU64::new(seeds.start);
     let found = Mutex::new((None, Counts::default()));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -114,7 +114,7 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn every_law_holds_for_the_default_seeds() {
-    let (broken, counts) = sweep(0..DEFAULT_SEEDS);
+    let (broken, counts) = run_seeds(0..DEFAULT_SEEDS);
     if let Some(broken) = broken {
         panic!("{broken}");
     }
@@ -140,7 +140,7 @@ fn every_law_holds_for_the_default_seeds() {
 fn every_law_holds_for_seeds_that_failed_before() {
     let lines = FAILED_SEEDS.lines().filter(|line| !line.starts_with('#'));
     for seed in lines.filter_map(|line| line.split_whitespace().next()) {
-        holds(seed.parse().expect("a seed"));
+        assert_laws_hold(seed.parse().expect("a seed"));
     }
 }
 
@@ -168,7 +168,7 @@ fn many_seeds() {
     }
     let (first, many) = (number("FIRST").unwrap_or(0), number("SEEDS").unwrap_or(10_000));
     let began = Instant::now();
-    let (broken, counts) = sweep(first..first + many);
+    let (broken, counts) = run_seeds(first..first + many);
     if let Some(broken) = broken {
         panic!("{broken}");
     }

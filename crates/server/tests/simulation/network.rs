@@ -13,10 +13,10 @@ use crate::watched::Watched;
 
 /// The state of a simulated connection between a client and a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Up,
+enum LinkState {
+    Open,
     /// The link delivers no bytes; it keeps them until it is up again.
-    Held,
+    Stalled,
     /// Both ends see that the link is closed.
     Cut,
     /// The client sees that the link is closed; the server receives nothing more.
@@ -29,7 +29,7 @@ const MAX_BYTES_IN_FLIGHT: usize = 4_096;
 /// The state that the two directions of a link share.
 #[derive(Clone)]
 struct Link {
-    state: Watched<State>,
+    state: Watched<LinkState>,
     /// Cancelled when one direction has ended.
     ended: CancellationToken,
 }
@@ -39,41 +39,41 @@ pub(crate) fn link(chance: &Chance, tasks: &TaskTracker, perfect: bool) -> (Dupl
     let room = |chance: &Chance| chance.one_of(&[64, 256, 1_024, 8_192, 65_536]);
     let (client, near) = duplex(room(chance));
     let (far, server) = duplex(room(chance));
-    let link = Link { state: Watched::new(State::Up), ended: CancellationToken::new() };
+    let link = Link { state: Watched::new(LinkState::Open), ended: CancellationToken::new() };
     let long = if perfect { 0 } else { chance.one_of(&[0, 5, 50, 500]) };
     let ((near_read, near_write), (far_read, far_write)) = (split(near), split(far));
-    tasks.spawn(carry(near_read, far_write, link.clone(), chance.fork(), long, true));
-    tasks.spawn(carry(far_read, near_write, link.clone(), chance.fork(), long, false));
+    tasks.spawn(forward(near_read, far_write, link.clone(), chance.fork(), long, true));
+    tasks.spawn(forward(far_read, near_write, link.clone(), chance.fork(), long, false));
     if !perfect {
-        tasks.spawn(trouble(link, chance.fork()));
+        tasks.spawn(disturb(link, chance.fork()));
     }
     (client, server)
 }
 
 /// Changes the state of a link at random: stops its bytes for a while, makes it half-open, or cuts it.
-async fn trouble(link: Link, chance: Chance) {
+async fn disturb(link: Link, chance: Chance) {
     loop {
         if timeout(chance.millis(50, 6_000), link.ended.cancelled()).await.is_ok() {
             return;
         }
         match chance.below(5) {
-            0 => return link.state.set(State::Cut),
+            0 => return link.state.set(LinkState::Cut),
             1 => {
-                link.state.set(State::HalfOpen);
+                link.state.set(LinkState::HalfOpen);
                 wait(chance.millis(500, 20_000)).await;
-                return link.state.set(State::Cut);
+                return link.state.set(LinkState::Cut);
             }
             _ => {
-                link.state.set(State::Held);
+                link.state.set(LinkState::Stalled);
                 wait(chance.millis(10, 3_000)).await;
-                link.state.set(State::Up);
+                link.state.set(LinkState::Open);
             }
         }
     }
 }
 
 /// Copies the bytes of one direction until the link or the stream ends.
-async fn carry(
+async fn forward(
     mut from: ReadHalf<DuplexStream>,
     mut to: WriteHalf<DuplexStream>,
     link: Link,
@@ -93,11 +93,11 @@ async fn carry(
             if !delay.is_zero() {
                 wait(delay).await;
             }
-            link.state.until(|state| state == State::Up).await;
+            link.state.until(|state| state == LinkState::Open).await;
             if to.write_all(&buffer[..read]).await.is_err() {
                 // The server's writes must fail when the client is gone, even if bytes still wait in the other direction.
                 if !to_server {
-                    link.state.set(State::Cut);
+                    link.state.set(LinkState::Cut);
                 }
                 break;
             }
@@ -105,12 +105,12 @@ async fn carry(
     };
     let end = tokio::select! {
         biased;
-        end = link.state.until(|state| state == State::Cut || state == State::HalfOpen) => Some(end),
+        end = link.state.until(|state| state == LinkState::Cut || state == LinkState::HalfOpen) => Some(end),
         () = flow => None,
     };
-    if end == Some(State::HalfOpen) && to_server {
+    if end == Some(LinkState::HalfOpen) && to_server {
         // The server's end stays open for a while and delivers nothing.
-        link.state.until(|state| state == State::Cut).await;
+        link.state.until(|state| state == LinkState::Cut).await;
     }
     link.ended.cancel();
     let _ = to.shutdown().await;

@@ -11,17 +11,17 @@ use std::hash::Hasher as _;
 use rustc_hash::FxHasher;
 use serde_json::Value;
 use switchboard_store::record::LogEvent;
-use switchboard_store::{Committed, CommittedCursor, CommittedEvent, CursorOf, Outcome};
+use switchboard_store::{Committed, CommittedCursor, CommittedEvent, CursorKind, Outcome};
 use tokio::time::Instant;
 
 /// A run whose record has more lines than this counts as endless. Even a long run has only a small part of it.
-const MAX_STORY_LINES: usize = 40_000;
+const MAX_HISTORY_LINES: usize = 40_000;
 
 /// The error of a check that found a broken law. The record of the run already describes it.
 #[derive(Debug)]
-pub(crate) struct Broken;
+pub(crate) struct LawBroken;
 
-pub(crate) type Held = Result<(), Broken>;
+pub(crate) type LawResult = Result<(), LawBroken>;
 
 /// The reference model: what the store has committed, and the record of the run so far.
 pub(crate) struct ReferenceModel {
@@ -33,9 +33,9 @@ pub(crate) struct ReferenceModel {
     cursors: BTreeMap<(String, String, bool), u64>,
     /// The sender, idempotency key and seq of each message whose `ok` said that it was not a duplicate.
     acknowledged: BTreeMap<(String, String), u64>,
-    story: Vec<String>,
+    history: Vec<String>,
     hash: FxHasher,
-    broken: Option<String>,
+    violation: Option<String>,
     pub(crate) counts: Counts,
 }
 
@@ -76,9 +76,9 @@ struct Stored {
     key: Option<String>,
     body: serde_json::Map<String, Value>,
     /// The simulated time of the commit.
-    when: Instant,
+    committed_at: Instant,
     /// The event that deleted this message or, if this event is an edit, the event that deleted the edited message.
-    deleted: Option<u64>,
+    deleted_by: Option<u64>,
 }
 
 /// One membership of a user, from the event of joining to the event of leaving.
@@ -97,33 +97,33 @@ impl ReferenceModel {
             keys: BTreeMap::new(),
             cursors: BTreeMap::new(),
             acknowledged: BTreeMap::new(),
-            story: Vec::new(),
+            history: Vec::new(),
             hash: FxHasher::default(),
-            broken: None,
+            violation: None,
             counts: Counts::default(),
         }
     }
 
     /// Adds a line to the record of the run.
-    pub(crate) fn note(&mut self, who: &str, what: std::fmt::Arguments<'_>) {
+    pub(crate) fn record(&mut self, who: &str, what: std::fmt::Arguments<'_>) {
         let mut line = String::with_capacity(120);
         let _ = write!(line, "{:>7} {who:<8} {what}", self.began.elapsed().as_millis());
         self.hash.write(line.as_bytes());
-        self.story.push(line);
-        if self.story.len() > MAX_STORY_LINES {
-            self.broken.get_or_insert_with(|| "the story has no end".to_owned());
+        self.history.push(line);
+        if self.history.len() > MAX_HISTORY_LINES {
+            self.violation.get_or_insert_with(|| "the story has no end".to_owned());
         }
     }
 
     /// Records a broken law. The first one recorded is the result of the run.
-    pub(crate) fn broken(&mut self, who: &str, what: &str) -> Broken {
-        self.note(who, format_args!("BROKEN: {what}"));
-        self.broken.get_or_insert_with(|| format!("{who}: {what}"));
-        Broken
+    pub(crate) fn report_violation(&mut self, who: &str, what: &str) -> LawBroken {
+        self.record(who, format_args!("BROKEN: {what}"));
+        self.violation.get_or_insert_with(|| format!("{who}: {what}"));
+        LawBroken
     }
 
-    pub(crate) fn verdict(&self) -> Option<String> {
-        self.broken.clone()
+    pub(crate) fn violation(&self) -> Option<String> {
+        self.violation.clone()
     }
 
     /// A hash of everything that was recorded in the run so far.
@@ -131,8 +131,8 @@ impl ReferenceModel {
         self.hash.finish()
     }
 
-    pub(crate) fn story(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.story)
+    pub(crate) fn take_history(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.history)
     }
 
     /// Records a batch that the store committed.
@@ -141,9 +141,9 @@ impl ReferenceModel {
             let held = match &outcome.result {
                 Ok(Committed::Event(event)) => self.event(event),
                 Ok(Committed::Cursor(cursor)) => self.cursor(cursor),
-                Ok(Committed::Quiet) => Ok(()),
+                Ok(Committed::NotAnnounced) => Ok(()),
                 Err(refusal) => {
-                    self.note("store", format_args!("refuses: {:?}", refusal.code));
+                    self.record("store", format_args!("refuses: {:?}", refusal.code));
                     Ok(())
                 }
             };
@@ -153,20 +153,21 @@ impl ReferenceModel {
         }
     }
 
-    fn event(&mut self, committed: &CommittedEvent) -> Held {
+    fn event(&mut self, committed: &CommittedEvent) -> LawResult {
         let name = committed.name.to_string();
         let seq = committed.seq.0;
         let head = self.head(&name);
         let Some(event) = &committed.event else {
-            self.note("store", format_args!("{name} {seq} again"));
+            self.record("store", format_args!("{name} {seq} again"));
             if seq == 0 || seq > head {
-                return Err(
-                    self.broken("store", &format!("{name} {seq} is repeated, but the log ends at {head}"))
-                );
+                return Err(self.report_violation(
+                    "store",
+                    &format!("{name} {seq} is repeated, but the log ends at {head}"),
+                ));
             }
             return Ok(());
         };
-        self.note(
+        self.record(
             "store",
             format_args!("{name} {seq} {} of {} {}", event.kind.as_str(), event.from, event.body),
         );
@@ -175,15 +176,15 @@ impl ReferenceModel {
         let before = log.events.last().map_or(i64::MIN, |last| last.at_millis);
         let stored = Stored::of(event);
         if seq != head + 1 || event.seq.0 != seq {
-            return Err(self.broken("store", &format!("{name} {seq} follows {head}")));
+            return Err(self.report_violation("store", &format!("{name} {seq} follows {head}")));
         }
         if stored.at_millis < before {
-            return Err(self.broken("store", &format!("{name} {seq}: time goes back")));
+            return Err(self.report_violation("store", &format!("{name} {seq}: time goes back")));
         }
         if let Some(key) = &stored.key {
             let key = (stored.from.clone(), key.clone());
             if let Some(first) = self.keys.insert(key, (name.clone(), seq)) {
-                return Err(self.broken("store", &format!("{name} {seq} has the key of {first:?}")));
+                return Err(self.report_violation("store", &format!("{name} {seq} has the key of {first:?}")));
             }
         }
         let log = self.logs.entry(name.clone()).or_default();
@@ -197,15 +198,15 @@ impl ReferenceModel {
         Ok(())
     }
 
-    fn cursor(&mut self, cursor: &CommittedCursor) -> Held {
+    fn cursor(&mut self, cursor: &CommittedCursor) -> LawResult {
         let (name, user, upto) = (cursor.name.to_string(), cursor.user.to_string(), cursor.upto.0);
-        let reading = cursor.of == CursorOf::Read;
-        self.note("store", format_args!("{name} {user} {:?} {upto}", cursor.of));
+        let reading = cursor.kind == CursorKind::Read;
+        self.record("store", format_args!("{name} {user} {:?} {upto}", cursor.kind));
         let head = self.head(&name);
         let before = self.cursors.insert((name.clone(), user.clone(), reading), upto).unwrap_or(0);
         if upto < before || upto > head {
             let what = format!("{name}: the cursor of {user} goes from {before} to {upto} of {head}");
-            return Err(self.broken("store", &what));
+            return Err(self.report_violation("store", &what));
         }
         Ok(())
     }
@@ -222,15 +223,15 @@ impl ReferenceModel {
     }
 
     /// The first event that a session must receive that began at `since`: later than `since`, and not before the user last joined.
-    pub(crate) fn first_due(&self, user: &str, name: &str, since: Instant) -> u64 {
+    pub(crate) fn first_owed(&self, user: &str, name: &str, since: Instant) -> u64 {
         let Some(log) = self.logs.get(name) else { return 0 };
         let stay = log.members.get(user).and_then(|stays| stays.last()).map_or(0, |last| last.since);
-        let before = log.events.iter().take_while(|event| event.when <= since).count() as u64;
+        let before = log.events.iter().take_while(|event| event.committed_at <= since).count() as u64;
         stay.max(before + 1)
     }
 
     /// Whether the user's last membership has ended, and began at the event `next` or later.
-    pub(crate) fn stay_is_over(&self, user: &str, name: &str, next: u64) -> bool {
+    pub(crate) fn has_membership_ended(&self, user: &str, name: &str, next: u64) -> bool {
         let stays = self.logs.get(name).and_then(|log| log.members.get(user));
         stays.and_then(|stays| stays.last()).is_some_and(|last| last.until.is_some() && last.since >= next)
     }
@@ -248,7 +249,7 @@ impl ReferenceModel {
     }
 
     /// The conversations that both users are or were members of.
-    pub(crate) fn shared(&self, one: &str, other: &str) -> Vec<String> {
+    pub(crate) fn shared_conversations(&self, one: &str, other: &str) -> Vec<String> {
         let both = |log: &Log| log.members.contains_key(one) && log.members.contains_key(other);
         self.logs.iter().filter(|(_, log)| both(log)).map(|(name, _)| name.clone()).collect()
     }
@@ -279,8 +280,8 @@ impl Stored {
             at_millis: event.at.as_millis(),
             key: event.key.as_deref().map(str::to_owned),
             body: serde_json::from_str(&event.body).expect("the store keeps objects"),
-            when: Instant::now(),
-            deleted: None,
+            committed_at: Instant::now(),
+            deleted_by: None,
         }
     }
 
@@ -296,7 +297,7 @@ impl Stored {
 impl Log {
     /// Applies an event that adds or removes a member.
     fn change_members(&mut self, name: &str, seq: u64, event: &Stored) {
-        let when = event.when;
+        let when = event.committed_at;
         let mut comes = |user: &str| {
             let stays = self.members.entry(user.to_owned()).or_default();
             stays.push(MembershipPeriod { since: seq, until: None, when });
@@ -316,13 +317,13 @@ impl Log {
             }
             "join" => comes(&event.from),
             "invite" => comes(event.text("user").unwrap_or_default()),
-            "leave" => self.leaves(&event.from, seq),
-            "remove" => self.leaves(event.text("user").unwrap_or_default(), seq),
+            "leave" => self.end_membership(&event.from, seq),
+            "remove" => self.end_membership(event.text("user").unwrap_or_default(), seq),
             _ => {}
         }
     }
 
-    fn leaves(&mut self, user: &str, seq: u64) {
+    fn end_membership(&mut self, user: &str, seq: u64) {
         if let Some(last) = self.members.get_mut(user).and_then(|stays| stays.last_mut()) {
             last.until = Some(seq);
         }
@@ -332,8 +333,8 @@ impl Log {
     fn erase(&mut self, target: u64, by: u64) {
         for (at, event) in (1..).zip(&mut self.events) {
             let of_it = at == target || (event.kind == "edit" && event.target() == Some(target));
-            if of_it && event.deleted.is_none() {
-                event.deleted = Some(by);
+            if of_it && event.deleted_by.is_none() {
+                event.deleted_by = Some(by);
             }
         }
     }

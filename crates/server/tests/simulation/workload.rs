@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::device::{Asked, Device, Message, Session};
+use crate::device::{Device, Message, PendingCommand, Session};
 
 /// The most unsent messages that a device queues.
 const MAX_UNSENT_MESSAGES: usize = 12;
@@ -13,7 +13,7 @@ const MAX_UNSENT_MESSAGES: usize = 12;
 impl Device {
     /// Sends random commands, stops reading for a while, or closes the connection, as the random numbers decide.
     pub(crate) fn random_actions(&mut self, session: &mut Session) {
-        if session.over {
+        if session.is_over {
             return;
         }
         for _ in 0..self.chance.one_of(&[1, 1, 1, 2, 5]) {
@@ -27,9 +27,9 @@ impl Device {
                 22 if self.chance.once_in(2) => self.watches(session),
                 22 => session.reads_from = Instant::now() + self.chance.millis(1, 3_000),
                 _ if self.chance.once_in(3) => {
-                    self.note(format_args!("hangs up"));
-                    session.over = true;
-                    session.abrupt = self.chance.once_in(2);
+                    self.log(format_args!("hangs up"));
+                    session.is_over = true;
+                    session.ends_abruptly = self.chance.once_in(2);
                     return;
                 }
                 _ => {}
@@ -83,7 +83,7 @@ impl Device {
                 json!({"type": "react", "conversation": name, "target": target, "emoji": emoji, "on": on})
             }
         };
-        self.asks(session, command, Asked::Change { join: false });
+        self.asks(session, command, PendingCommand::Change { join: false });
     }
 
     fn moves_cursor(&mut self, session: &mut Session) {
@@ -91,14 +91,14 @@ impl Device {
         let upto = if self.chance.once_in(3) { self.chance.between(0, cursor) } else { cursor };
         let kind = self.chance.one_of(&["read", "received"]);
         let command = json!({"type": kind, "conversation": conversation, "upto": upto});
-        self.asks(session, command, Asked::Cursor { conversation, upto });
+        self.asks(session, command, PendingCommand::Cursor { conversation, upto });
     }
 
     fn reads(&mut self, session: &mut Session) {
         let Some((name, cursor)) = self.random_conversation() else { return };
         let some = self.chance.between(0, cursor);
         match self.chance.below(4) {
-            0 => self.asks_log(session, &name, some),
+            0 => self.request_log(session, &name, some),
             1 => {
                 let before = self.chance.once_in(2).then_some(some.max(1));
                 let mut command = json!({"type": "history", "conversation": name});
@@ -106,15 +106,15 @@ impl Device {
                     command["before"] = before.into();
                 }
                 let seen = self.world.truth().visible(self.user, &name).is_some();
-                self.asks(session, command, Asked::History { before, seen, conversation: name });
+                self.asks(session, command, PendingCommand::History { before, seen, conversation: name });
             }
             2 => {
-                let asked = Asked::Conversations { since: Some(Instant::now()), first: true };
+                let asked = PendingCommand::Conversations { since: Some(Instant::now()), first: true };
                 self.asks(session, json!({"type": "conversations"}), asked);
             }
             _ => {
                 let command = json!({"type": "members", "conversation": name});
-                self.asks(session, command, Asked::Other);
+                self.asks(session, command, PendingCommand::Other);
             }
         }
     }
@@ -135,7 +135,7 @@ impl Device {
                 (json!({"type": "rename", "conversation": room, "title": title}), false)
             }
         };
-        self.asks(session, command, Asked::Change { join });
+        self.asks(session, command, PendingCommand::Change { join });
     }
 
     fn signals(&mut self, session: &mut Session) {
@@ -144,7 +144,7 @@ impl Device {
             (1, _) => return self.watches(session),
             _ => json!({"type": "ping"}),
         };
-        self.asks(session, command, Asked::Other);
+        self.asks(session, command, PendingCommand::Other);
         // Some devices stop reading for a while.
         if self.chance.once_in(4) {
             session.reads_from = Instant::now() + Duration::from_millis(500);

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use switchboard::config::Config;
-use switchboard::simulated::{Among, Simulated};
+use switchboard::simulated::{Simulated, SimulatedCluster};
 use switchboard_protocol::{Limits, Timestamp};
 use switchboard_store::CommitMetrics;
 use switchboard_store::clock::Clock;
 use switchboard_store::sqlite::Settings;
-use switchboard_store::sqlite::memory::{CommitFault, Disk, MemoryStore, Pace, Plug};
+use switchboard_store::sqlite::memory::{CommitFault, Disk, DiskControl, KillSwitch, MemoryStore};
 use switchboard_store::{Outcome, Store};
 use tokio::io::DuplexStream;
 use tokio::time::{Instant, timeout};
@@ -91,7 +91,7 @@ pub(crate) struct World {
 
 struct Running {
     server: Simulated,
-    plug: Plug,
+    plug: KillSwitch,
     store: Weak<dyn Store>,
 }
 
@@ -101,31 +101,31 @@ struct Pacing {
     chance: Chance,
 }
 
-impl Pace for Pacing {
-    fn pause(&self) -> Duration {
+impl DiskControl for Pacing {
+    fn next_delay(&self) -> Duration {
         self.world.upgrade().map_or(Duration::ZERO, |world| self.chance.random_delay(world.slowness))
     }
 
-    fn fate(&self) -> CommitFault {
+    fn next_fault(&self) -> CommitFault {
         let Some(world) = self.world.upgrade().filter(|world| world.is(Phase::Storm)) else {
-            return CommitFault::Kept;
+            return CommitFault::Durable;
         };
         if world.refusals == 0 || !self.chance.once_in(world.refusals) {
-            return CommitFault::Kept;
+            return CommitFault::Durable;
         }
         world.truth().counts.refused_batches += 1;
         let fate = match self.chance.below(8) {
             // In a cluster the database server never loses commits, but their outcome may be unknown.
-            0 if world.cluster.is_some() => CommitFault::Doubtful,
-            0 => CommitFault::Lost,
-            1..4 => CommitFault::Refused,
-            _ => CommitFault::Undone,
+            0 if world.cluster.is_some() => CommitFault::OutcomeUnknown,
+            0 => CommitFault::SyncFails,
+            1..4 => CommitFault::RowFails,
+            _ => CommitFault::CommitFails,
         };
-        world.truth().note("disk", format_args!("{fate:?}"));
+        world.truth().record("disk", format_args!("{fate:?}"));
         fate
     }
 
-    fn kept(&self, outcomes: &[Outcome]) {
+    fn committed(&self, outcomes: &[Outcome]) {
         if let Some(world) = self.world.upgrade() {
             world.truth().committed(outcomes);
             world.end_if_broken();
@@ -135,7 +135,7 @@ impl Pace for Pacing {
 
 impl World {
     fn new(seed: u64) -> Arc<Self> {
-        let chance = Chance::of(seed);
+        let chance = Chance::from_seed(seed);
         let users = ["alice", "bob", "carol", "dave", "erin"][..2 + chance.below(4)].to_vec();
         let mut world = Self {
             truth: Mutex::new(ReferenceModel::new()),
@@ -205,7 +205,7 @@ impl World {
     /// Counts a device that has no more unsent messages.
     pub(crate) fn finish_device(&self) {
         if self.finished_devices.fetch_add(1, Ordering::SeqCst) + 1 == self.devices {
-            self.truth().note("world", format_args!("no device has unsent messages"));
+            self.truth().record("world", format_args!("no device has unsent messages"));
             self.enters(if self.cluster.is_some() { Phase::Settle } else { Phase::Audit });
         }
     }
@@ -272,7 +272,7 @@ impl World {
             metrics: CommitMetrics::default(),
         };
         let pace = Pacing { world: Arc::downgrade(self), chance: self.chance.fork() };
-        let pace: Arc<dyn Pace> = Arc::new(pace);
+        let pace: Arc<dyn DiskControl> = Arc::new(pace);
         let opened = async {
             loop {
                 let open = if self.cluster.is_some() { MemoryStore::join } else { MemoryStore::open };
@@ -287,9 +287,9 @@ impl World {
             self.breaks("world", "the server before never let go of its disk");
             return;
         };
-        let plug = store.plug();
+        let plug = store.kill_switch();
         let shared = Arc::new(store);
-        let among = self.cluster.as_ref().map(|cluster| Among {
+        let among = self.cluster.as_ref().map(|cluster| SimulatedCluster {
             store: shared.clone(),
             network: cluster.network.clone().map(|network| (network, node)),
             sweep: cluster.sweep,
@@ -299,33 +299,33 @@ impl World {
         let weak = Arc::downgrade(&store);
         let server = Simulated::start(config, clock, (store, batches), self.coalesce_from, among);
         let server = server.expect("the configuration is good");
-        self.truth().note("world", format_args!("server {node} starts"));
+        self.truth().record("world", format_args!("server {node} starts"));
         *self.running(node) = Some(Running { server, plug, store: weak });
     }
 
     /// Ends the run if a broken law was recorded.
     pub(crate) fn end_if_broken(&self) {
-        if self.truth().verdict().is_some() {
+        if self.truth().violation().is_some() {
             self.enters(Phase::Over);
         }
     }
 
     /// Records a broken law and ends the run.
     pub(crate) fn breaks(&self, who: &str, what: &str) {
-        self.truth().broken(who, what);
+        self.truth().report_violation(who, what);
         self.enters(Phase::Over);
     }
 
     pub(crate) fn counts(&self, what: &str, which: impl FnOnce(&mut Counts) -> &mut u64) {
         let mut truth = self.truth();
-        truth.note("world", format_args!("{what}"));
+        truth.record("world", format_args!("{what}"));
         *which(&mut truth.counts) += 1;
     }
 
     async fn crash(&self, node: usize) {
         let Some(running) = self.running(node).take() else { return };
         self.counts(&format!("server {node} is killed"), |counts| &mut counts.crashes);
-        running.plug.pull();
+        running.plug.kill();
         running.server.crash().await;
     }
 
@@ -334,7 +334,7 @@ impl World {
         self.counts(&format!("server {node} is stopped"), |counts| &mut counts.stops);
         running.server.stop().await;
         // The store may still write commands of connections that were closed at the deadline.
-        self.truth().note("world", format_args!("server {node} has stopped"));
+        self.truth().record("world", format_args!("server {node} has stopped"));
     }
 
     /// Crashes and restarts a server again and again until the phase without faults begins, and then ensures that it is running.
@@ -352,7 +352,7 @@ impl World {
                 1 => self.stop(node).await,
                 2 if !broken_disk => {
                     let jump = chance.one_of(&[-3_600_000, -1_000, 1_000, 3_600_000]);
-                    self.truth().note("world", format_args!("the clock jumps by {jump} ms"));
+                    self.truth().record("world", format_args!("the clock jumps by {jump} ms"));
                     self.clock.fetch_add(jump, Ordering::SeqCst);
                     continue;
                 }
@@ -395,7 +395,7 @@ fn limits(chance: &Chance) -> Limits {
 pub(crate) async fn run(seed: u64) -> Story {
     let world = World::new(seed);
     let users = world.users.join(" ");
-    world.truth().note("world", format_args!("{users}; {} devices; {:?}", world.devices, world.limits));
+    world.truth().record("world", format_args!("{users}; {} devices; {:?}", world.devices, world.limits));
     for node in 0..world.servers.len() {
         world.start(node).await;
     }
@@ -413,17 +413,18 @@ pub(crate) async fn run(seed: u64) -> Story {
             tasks.spawn(world.clone().trouble(node));
         }
         tasks.spawn(world.clone().partition_nodes());
-        tasks.spawn(world.clone().revokes());
-        tasks.spawn(world.clone().settle());
+        tasks.spawn(world.clone().revoke_randomly());
+        tasks.spawn(world.clone().wait_until_settled());
     } else {
         world.breaks("world", "the rooms cannot be made");
     }
     tasks.close();
     let storm = world.chance.millis(500, 5_000);
     let _ = timeout(storm, world.phase.until(|phase| phase == Phase::Over)).await;
-    world.truth().note("world", format_args!("it is calm"));
+    world.truth().record("world", format_args!("it is calm"));
     if let Some(cluster) = &world.cluster {
-        *world.lively_until.lock().expect("nothing panics with it") = Some(Instant::now() + cluster.lull);
+        *world.lively_until.lock().expect("nothing panics with it") =
+            Some(Instant::now() + cluster.calm_time);
     }
     world.enters(Phase::Calm);
     let ended = async {
@@ -445,5 +446,5 @@ pub(crate) async fn run(seed: u64) -> Story {
         truth.counts.clusters += 1;
         (truth.counts.lost, truth.counts.doubled) = cluster.lost_and_doubled();
     }
-    Story { broken: truth.verdict(), hash: truth.hash(), counts: truth.counts, lines: truth.story() }
+    Story { broken: truth.violation(), hash: truth.hash(), counts: truth.counts, lines: truth.take_history() }
 }

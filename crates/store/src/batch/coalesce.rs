@@ -3,23 +3,23 @@
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
-use crate::{CursorOf, Submission};
+use crate::{CursorKind, Submission};
 
 /// What the cursor commands of a group share: user, conversation, kind of cursor, and how many other writes of the user
 /// follow them in the batch. That number separates two cursor commands that have another write of their user between them.
-type Group<'a> = (&'a UserId, ConversationId, CursorOf, usize);
+type CursorGroup<'a> = (&'a UserId, ConversationId, CursorKind, usize);
 
 /// The order in which the changes of a batch are applied. It is the order of arrival, except that the cursor commands of a
 /// group are applied together, the highest first, at the position of the group's last one. So only the highest moves a row
 /// and is announced, and the others change nothing. A cursor past the end of the log is refused; then the next highest
 /// moves the row.
-pub(super) fn order(batch: &[Submission]) -> Vec<usize> {
+pub(super) fn apply_order(batch: &[Submission]) -> Vec<usize> {
     if batch.iter().filter(|one| one.change.cursor().is_some()).take(2).count() < 2 {
         return (0..batch.len()).collect();
     }
     // Walks the batch from its end, so that the first command found of a group gives the group's position.
     let mut places: Vec<Vec<(Seq, usize)>> = Vec::with_capacity(batch.len());
-    let mut groups: FxHashMap<Group<'_>, usize> = FxHashMap::default();
+    let mut groups: FxHashMap<CursorGroup<'_>, usize> = FxHashMap::default();
     let mut others: FxHashMap<&UserId, usize> = FxHashMap::default();
     for (index, one) in batch.iter().enumerate().rev() {
         let Some((of, target, upto)) = one.change.cursor() else {
@@ -60,10 +60,10 @@ mod tests {
                 let command = decode_named(command, &fields.to_string()).expect("a command").command;
                 let Request::Change(change) = Request::from(command) else { panic!("it writes") };
                 let actor = UserId::parse(actor).expect("a user id");
-                Submission { actor, change, origin: Origin::Nobody }
+                Submission { actor, change, origin: Origin::Internal }
             })
             .collect();
-        order(&batch)
+        apply_order(&batch)
     }
 
     fn upto(seq: u64) -> serde_json::Value {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::WriteResult;
-use crate::origin::{Connection, Numbers, Origin, SessionOrigin, WriteOrder};
+use crate::origin::{Numbers, Origin, OriginConnection, SessionOrigin, WriteOrder};
 
 /// How the current transaction has changed the order of each connection's writes. The changes count only once the
 /// transaction is committed, so each attempt starts with an empty value.
 #[derive(Debug, Default)]
 pub(super) struct TransactionOrder<'a> {
     /// The connections whose write without a number was rejected in this transaction.
-    rejected: Vec<&'a Arc<dyn Connection>>,
+    rejected_connections: Vec<&'a Arc<dyn OriginConnection>>,
     /// The highest numbers of each connection that had a numbered write settled in this transaction, by the connection's
     /// address.
     numbers: FxHashMap<usize, Numbers>,
@@ -31,7 +31,9 @@ impl<'a> TransactionOrder<'a> {
             WriteOrder::Number(number) => {
                 self.numbers(connection).check(*number).map_err(|refusal| WriteResult::Answered(Err(refusal)))
             }
-            WriteOrder::Epoch(_) if self.rejected.iter().any(|one| Arc::ptr_eq(one, connection)) => {
+            WriteOrder::Epoch(_)
+                if self.rejected_connections.iter().any(|one| Arc::ptr_eq(one, connection)) =>
+            {
                 Err(WriteResult::Rejected)
             }
             WriteOrder::Epoch(_) => Ok(()),
@@ -45,22 +47,22 @@ impl<'a> TransactionOrder<'a> {
         {
             let mut numbers = self.numbers(&origin.connection);
             numbers.settle(number, is_stored);
-            self.numbers.insert(address(&origin.connection), numbers);
+            self.numbers.insert(connection_address(&origin.connection), numbers);
         }
     }
 
     /// Records a write that the client has to send again. Later writes of its connection must not be stored before it.
     pub(super) fn reject(&mut self, origin: &'a Origin) {
         if let Origin::Session(SessionOrigin { connection, order: Some(WriteOrder::Epoch(_)), .. }) = origin {
-            self.rejected.push(connection);
+            self.rejected_connections.push(connection);
         }
     }
 
-    fn numbers(&self, connection: &Arc<dyn Connection>) -> Numbers {
-        self.numbers.get(&address(connection)).copied().unwrap_or_else(|| connection.numbers())
+    fn numbers(&self, connection: &Arc<dyn OriginConnection>) -> Numbers {
+        self.numbers.get(&connection_address(connection)).copied().unwrap_or_else(|| connection.numbers())
     }
 }
 
-fn address(connection: &Arc<dyn Connection>) -> usize {
+fn connection_address(connection: &Arc<dyn OriginConnection>) -> usize {
     Arc::as_ptr(connection).addr()
 }

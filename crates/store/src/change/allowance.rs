@@ -15,32 +15,32 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// How many minutes' worth of new direct conversations a user may begin at once.
-const DIRECTS_BURST: u32 = 5;
+const DIRECT_CONVERSATIONS_BURST: u32 = 5;
 
 /// How many edits a deletion erases at the price of one send. With the default limits a user erases at most 100 edits a
 /// second, and 500 at once, which is also the most that one message can have.
-const EDITS_A_SEND: u32 = 2;
+const ERASED_EDITS_PER_SEND: u32 = 2;
 
 /// How many erased reactions cost as much as one erased edit. Erasing a reaction and its index entry takes 0.6 µs in
 /// SQLite, and erasing an edit takes 50 µs.
-const REACTIONS_AN_EDIT: u64 = 50;
+const REACTIONS_PER_ERASED_EDIT: u64 = 50;
 
 /// How many seconds' worth of erased edits a user may spend at once, as for sends.
 const ERASURES_BURST: u32 = 5;
 
 /// After how many counted effects the buckets that are full again are dropped.
-const SWEEP_EVERY: u32 = 4_096;
+const TAKES_PER_SWEEP: u32 = 4_096;
 
 /// The allowances of all users.
 #[derive(Debug)]
 pub(super) struct Allowances {
     /// The budget for beginning direct conversations.
-    directs: Option<Buckets<UserId>>,
+    direct_conversations: Option<Buckets<UserId>>,
     /// The budget for creating rooms.
-    rooms: Option<Buckets<UserId>>,
+    created_rooms: Option<Buckets<UserId>>,
     /// The budget for erasing edits and reactions.
     erasures: Option<Buckets<UserId>>,
-    taken: AtomicU32,
+    take_count: AtomicU32,
 }
 
 impl Allowances {
@@ -50,34 +50,34 @@ impl Allowances {
             Some(Buckets::new(Rate::new(interval, burst)))
         };
         let directs = limits.directs_per_minute;
-        let edits = limits.sends_per_user.saturating_mul(EDITS_A_SEND);
+        let edits = limits.sends_per_user.saturating_mul(ERASED_EDITS_PER_SEND);
         Self {
-            directs: each(MINUTE, directs, directs.saturating_mul(DIRECTS_BURST)),
-            rooms: each(DAY, limits.rooms, limits.rooms),
+            direct_conversations: each(MINUTE, directs, directs.saturating_mul(DIRECT_CONVERSATIONS_BURST)),
+            created_rooms: each(DAY, limits.rooms, limits.rooms),
             erasures: Rate::per_second(edits, ERASURES_BURST).map(Buckets::new),
-            taken: AtomicU32::new(0),
+            take_count: AtomicU32::new(0),
         }
     }
 
     /// Counts a direct conversation that `user` begins; refuses it if the user has begun too many.
     pub(super) fn take_direct(&self, user: &UserId) -> Result<(), Refusal> {
-        self.take(self.directs.as_ref(), user, 1).map_err(Refusal::too_fast)
+        self.take_tokens(self.direct_conversations.as_ref(), user, 1).map_err(Refusal::too_fast)
     }
 
     /// Counts a room that `user` creates; `false` if the user has created too many.
     pub(super) fn take_room(&self, user: &UserId) -> bool {
-        self.take(self.rooms.as_ref(), user, 1).is_ok()
+        self.take_tokens(self.created_rooms.as_ref(), user, 1).is_ok()
     }
 
     /// Counts edits and reactions that `user` erases; refuses if the user has erased too many.
     pub(super) fn take_erasures(&self, user: &UserId, edits: usize, reactions: u64) -> Result<(), Refusal> {
-        let edits = (edits as u64).saturating_add(reactions.div_ceil(REACTIONS_AN_EDIT));
+        let edits = (edits as u64).saturating_add(reactions.div_ceil(REACTIONS_PER_ERASED_EDIT));
         let edits = u32::try_from(edits).unwrap_or(u32::MAX);
-        self.take(self.erasures.as_ref(), user, edits).map_err(Refusal::too_fast)
+        self.take_tokens(self.erasures.as_ref(), user, edits).map_err(Refusal::too_fast)
     }
 
-    fn take(&self, of: Option<&Buckets<UserId>>, user: &UserId, price: u32) -> Result<(), Duration> {
-        if self.taken.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+    fn take_tokens(&self, of: Option<&Buckets<UserId>>, user: &UserId, price: u32) -> Result<(), Duration> {
+        if self.take_count.fetch_add(1, Ordering::Relaxed) % TAKES_PER_SWEEP == TAKES_PER_SWEEP - 1 {
             self.sweep();
         }
         of.map_or(Ok(()), |buckets| buckets.take(user, price))
@@ -85,7 +85,8 @@ impl Allowances {
 
     /// Drops the buckets that are full again.
     fn sweep(&self) {
-        for buckets in [&self.directs, &self.rooms, &self.erasures].into_iter().flatten() {
+        for buckets in [&self.direct_conversations, &self.created_rooms, &self.erasures].into_iter().flatten()
+        {
             buckets.sweep();
         }
     }
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_user_begins_so_many_direct_conversations_a_minute() {
+    async fn direct_conversations_that_a_user_begins_are_rate_limited() {
         let allowances = Allowances::new(&Limits::default());
         assert_eq!((0..200).filter(|_| allowances.take_direct(&user(1)).is_ok()).count(), 100);
         assert_eq!(allowances.take_direct(&user(1)), Err(Refusal::rate_limited(3_000)));
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_user_makes_so_many_rooms_a_day() {
+    async fn rooms_that_a_user_creates_are_limited_per_day() {
         let allowances = Allowances::new(&Limits { rooms: 10, ..Limits::default() });
         assert_eq!((0..20).filter(|_| allowances.take_room(&user(1))).count(), 10);
         tokio::time::advance(DAY).await;
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deletion_takes_what_it_erases() {
+    async fn a_deletion_uses_the_allowance_for_the_edits_it_erases() {
         let allowances = Allowances::new(&Limits::default());
         assert_eq!(allowances.take_erasures(&user(1), 500, 0), Ok(()));
         assert_eq!(allowances.take_erasures(&user(1), 0, 0), Ok(()), "a message that was never edited");

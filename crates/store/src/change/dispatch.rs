@@ -5,7 +5,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, Emoji, Seq, Timestamp, UserId};
 
 use super::rows::Rows;
-use super::{Act, Actor, Done, Failed, Rules};
+use super::{Actor, ChangeContext, ChangeResult, OperationError, Rules};
 use crate::{Change, Committed, Submission};
 
 /// Applies one change that `actor` makes at the time `now`.
@@ -15,17 +15,17 @@ pub(crate) fn apply<R: Rows>(
     actor: Actor<'_>,
     change: Change,
     now: Timestamp,
-) -> Done<R> {
+) -> ChangeResult<R> {
     let Actor { name: actor, has_allowances } = actor;
-    let mut act = Act { rows, rules, actor, has_allowances, now };
+    let mut act = ChangeContext { rows, rules, actor, has_allowances, now };
     match change {
         Change::Send(c) => act.send(c),
         Change::Edit(c) => act.edit(c),
         Change::Delete(c) => act.delete(&c),
         Change::React(c) => act.react(c),
-        Change::Read(c) => act.read(&c, None),
-        Change::CountedRead(c) => act.read(&c.read, Some(c.counts?)),
-        Change::Received(c) => act.received(&c),
+        Change::Read(c) => act.move_read_cursor(&c, None),
+        Change::CountedRead(c) => act.move_read_cursor(&c.read, Some(c.counts?)),
+        Change::Received(c) => act.move_received_cursor(&c),
         Change::Create(c) => act.create(c),
         Change::Join(c) => act.join(&c),
         Change::Leave(c) => act.leave(&c),
@@ -34,24 +34,24 @@ pub(crate) fn apply<R: Rows>(
         Change::Remove(c) => act.remove(c),
         Change::SetRole(c) => act.set_role(c),
         Change::Rename(c) => act.rename(c),
-        Change::Appear => {
+        Change::RegisterUser => {
             act.rows.user_or_new(actor)?;
-            Ok(Committed::Quiet)
+            Ok(Committed::NotAnnounced)
         }
-        Change::Seen(at) => {
+        Change::SetLastSeen(at) => {
             let user = act.rows.user_or_new(actor)?;
             act.rows.set_last_seen(user, at)?;
-            Ok(Committed::Quiet)
+            Ok(Committed::NotAnnounced)
         }
         Change::Probe => {
             act.rows.probe()?;
-            Ok(Committed::Quiet)
+            Ok(Committed::NotAnnounced)
         }
-        Change::Refused(refusal) => Err(Failed::Refused(refusal)),
+        Change::Refused(refusal) => Err(OperationError::Refused(refusal)),
         Change::Revoke { until, replace } => {
             let user = act.rows.user_or_new(actor)?;
             act.rows.set_not_before(user, until, replace)?;
-            Ok(Committed::Quiet)
+            Ok(Committed::NotAnnounced)
         }
     }
 }
@@ -62,30 +62,30 @@ pub(crate) fn apply<R: Rows>(
 pub(crate) struct Prefetch {
     pub(crate) users: FxHashSet<UserId>,
     /// Users whose rows will change, or whose created and joined rooms are counted.
-    pub(crate) locked: FxHashSet<UserId>,
+    pub(crate) users_to_lock: FxHashSet<UserId>,
     /// Users whose created and joined rooms are counted against the limit.
-    pub(crate) choosing: FxHashSet<UserId>,
+    pub(crate) users_with_room_limit: FxHashSet<UserId>,
     pub(crate) conversations: FxHashSet<ConversationId>,
     pub(crate) members: FxHashSet<(ConversationId, UserId)>,
-    pub(crate) keyed: FxHashSet<(UserId, Box<str>)>,
+    pub(crate) message_keys: FxHashSet<(UserId, Box<str>)>,
     pub(crate) events: FxHashSet<(ConversationId, Seq)>,
     /// The highest `read` cursor of each member, to count messages up to it. A lower one changes nothing once the highest
     /// is applied.
-    pub(crate) cursors: FxHashMap<(ConversationId, UserId), Seq>,
+    pub(crate) read_cursors: FxHashMap<(ConversationId, UserId), Seq>,
     pub(crate) amendments: FxHashSet<(ConversationId, Seq)>,
     pub(crate) reactions: FxHashSet<(ConversationId, Seq, Box<str>, UserId)>,
 }
 
 impl Prefetch {
-    pub(crate) fn of(batch: &[Submission]) -> Self {
+    pub(crate) fn for_batch(batch: &[Submission]) -> Self {
         let mut prefetch = Self::default();
         for one in batch {
-            prefetch.add(&one.actor, &one.change);
+            prefetch.add_rows_of(&one.actor, &one.change);
         }
         prefetch
     }
 
-    fn add(&mut self, actor: &UserId, change: &Change) {
+    fn add_rows_of(&mut self, actor: &UserId, change: &Change) {
         self.users.insert(actor.clone());
         match change {
             Change::Send(c) => {
@@ -94,81 +94,81 @@ impl Prefetch {
                     self.users.extend([a, b]);
                 }
                 if let Some(key) = &c.key {
-                    self.keyed.insert((actor.clone(), key.as_str().into()));
+                    self.message_keys.insert((actor.clone(), key.as_str().into()));
                 }
                 if let Some(target) = c.reply_to {
                     self.events.insert((name.clone(), target));
                 }
-                self.membership(actor, name);
+                self.add_membership(actor, name);
             }
-            Change::Edit(c) => self.amendable(actor, c.conversation.resolve(actor), c.target),
+            Change::Edit(c) => self.add_amendable(actor, c.conversation.resolve(actor), c.target),
             Change::Delete(c) => {
                 let name = c.conversation.resolve(actor);
                 // No reaction has an empty emoji. An entry with one requests the number of the message's reactions.
                 self.reactions.insert((name.clone(), c.target, "".into(), actor.clone()));
-                self.amendable(actor, name, c.target);
+                self.add_amendable(actor, name, c.target);
             }
             Change::React(c) => {
                 let name = c.conversation.resolve(actor);
                 self.events.insert((name.clone(), c.target));
-                self.reaction(&name, c.target, &c.emoji, actor);
-                self.reaction(&name, c.target, &c.emoji.folded(), actor);
-                self.membership(actor, name);
+                self.add_reaction(&name, c.target, &c.emoji, actor);
+                self.add_reaction(&name, c.target, &c.emoji.folded(), actor);
+                self.add_membership(actor, name);
             }
             Change::Read(c) => {
                 let name = c.conversation.resolve(actor);
-                let upto = self.cursors.entry((name.clone(), actor.clone())).or_default();
+                let upto = self.read_cursors.entry((name.clone(), actor.clone())).or_default();
                 *upto = c.upto.max(*upto);
-                self.membership(actor, name);
+                self.add_membership(actor, name);
             }
-            Change::CountedRead(c) => self.membership(actor, c.read.conversation.resolve(actor)),
-            Change::Received(c) => self.membership(actor, c.conversation.resolve(actor)),
+            Change::CountedRead(c) => self.add_membership(actor, c.read.conversation.resolve(actor)),
+            Change::Received(c) => self.add_membership(actor, c.conversation.resolve(actor)),
             Change::Create(c) => {
                 self.conversations.extend(c.room.iter().map(ConversationId::room));
                 self.users.extend(c.members.iter().cloned());
-                self.choosing(actor);
+                self.add_room_limit(actor);
             }
             Change::Join(c) => {
-                self.choosing(actor);
-                self.membership(actor, c.conversation.resolve(actor));
+                self.add_room_limit(actor);
+                self.add_membership(actor, c.conversation.resolve(actor));
             }
-            Change::Leave(c) => self.membership(actor, c.conversation.resolve(actor)),
+            Change::Leave(c) => self.add_membership(actor, c.conversation.resolve(actor)),
             Change::Invite(c) | Change::InviteWithKey(c) => {
-                self.subject(actor, c.conversation.resolve(actor), &c.user);
+                self.add_subject(actor, c.conversation.resolve(actor), &c.user);
             }
-            Change::Remove(c) => self.subject(actor, c.conversation.resolve(actor), &c.user),
-            Change::SetRole(c) => self.subject(actor, c.conversation.resolve(actor), &c.user),
-            Change::Rename(c) => self.membership(actor, c.conversation.resolve(actor)),
-            Change::Appear | Change::Probe | Change::Refused(_) => {}
-            Change::Seen(_) | Change::Revoke { .. } => {
-                self.locked.insert(actor.clone());
+            Change::Remove(c) => self.add_subject(actor, c.conversation.resolve(actor), &c.user),
+            Change::SetRole(c) => self.add_subject(actor, c.conversation.resolve(actor), &c.user),
+            Change::Rename(c) => self.add_membership(actor, c.conversation.resolve(actor)),
+            Change::RegisterUser | Change::Probe | Change::Refused(_) => {}
+            Change::SetLastSeen(_) | Change::Revoke { .. } => {
+                self.users_to_lock.insert(actor.clone());
             }
         }
     }
 
-    fn membership(&mut self, actor: &UserId, name: ConversationId) {
+    fn add_membership(&mut self, actor: &UserId, name: ConversationId) {
         self.conversations.insert(name.clone());
         self.members.insert((name, actor.clone()));
     }
 
-    fn subject(&mut self, actor: &UserId, name: ConversationId, subject: &UserId) {
+    fn add_subject(&mut self, actor: &UserId, name: ConversationId, subject: &UserId) {
         self.users.insert(subject.clone());
         self.members.insert((name.clone(), subject.clone()));
-        self.membership(actor, name);
+        self.add_membership(actor, name);
     }
 
-    fn amendable(&mut self, actor: &UserId, name: ConversationId, target: Seq) {
+    fn add_amendable(&mut self, actor: &UserId, name: ConversationId, target: Seq) {
         self.events.insert((name.clone(), target));
         self.amendments.insert((name.clone(), target));
-        self.membership(actor, name);
+        self.add_membership(actor, name);
     }
 
-    fn choosing(&mut self, actor: &UserId) {
-        self.locked.insert(actor.clone());
-        self.choosing.insert(actor.clone());
+    fn add_room_limit(&mut self, actor: &UserId) {
+        self.users_to_lock.insert(actor.clone());
+        self.users_with_room_limit.insert(actor.clone());
     }
 
-    fn reaction(&mut self, name: &ConversationId, target: Seq, emoji: &Emoji, actor: &UserId) {
+    fn add_reaction(&mut self, name: &ConversationId, target: Seq, emoji: &Emoji, actor: &UserId) {
         self.reactions.insert((name.clone(), target, emoji.as_str().into(), actor.clone()));
     }
 }

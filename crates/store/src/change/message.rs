@@ -4,8 +4,8 @@ use switchboard_protocol::{
     Delete, Edit, Emoji, ErrorCode, EventBody, EventKind, Key, React, Role, Send, Seq, UserId,
 };
 
-use super::rows::{Keyed, Referred, Rows};
-use super::{Act, ActorMembership, Done, Failed, fields};
+use super::rows::{KeyedMessage, ReferredEvent, Rows};
+use super::{ActorMembership, ChangeContext, ChangeResult, OperationError, event_fields};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, Effect, JoinOrLeave, UserKey};
 use crate::refusal::Refusal;
@@ -23,39 +23,39 @@ pub(crate) fn is_deleted(body: &str) -> bool {
 }
 
 /// The event that last set or removed a reaction, and whether the reaction is set; `None` if it never was.
-type Reacted = Option<(Seq, bool)>;
+type ReactionState = Option<(Seq, bool)>;
 
 /// Where a message is sent: an existing conversation, or a direct conversation that the message begins.
 enum Destination {
-    ActorMembership(Box<ActorMembership>, Membership),
+    Existing(Box<ActorMembership>, Membership),
     New(UserId, UserId),
 }
 
-impl<R: Rows> Act<'_, R> {
-    pub(super) fn send(&mut self, send: Send) -> Done<R> {
+impl<R: Rows> ChangeContext<'_, R> {
+    pub(super) fn send(&mut self, send: Send) -> ChangeResult<R> {
         let name = send.to.resolve(self.actor);
         let given = send.key.is_some();
-        let key = send.key.unwrap_or_else(new_key);
+        let key = send.key.unwrap_or_else(generate_key);
         let reply_to = send.reply_to;
         let body = EventBody::Message { text: send.text, data: send.data, reply_to, deleted: false };
-        let body = fields::<R::Error>(&body)?;
+        let body = event_fields::<R::Error>(&body)?;
         // Nearly every message is new, and then nothing is looked for: the index of keys refuses the others.
         let refusal = match self.send_new(&name, key.as_str(), given, &body, reply_to) {
             Ok(Some(committed)) => return Ok(committed),
             Ok(None) => Refusal::unavailable(),
-            Err(Failed::Refused(refusal)) => refusal,
+            Err(OperationError::Refused(refusal)) => refusal,
             Err(failed) => return Err(failed),
         };
         // A key that the server just made cannot have been used before.
-        let first = if given { self.earlier(key.as_str())? } else { None }.ok_or(refusal)?;
+        let first = if given { self.message_sent_before(key.as_str())? } else { None }.ok_or(refusal)?;
         check_same(&first, name.as_str(), &body)?;
-        Ok(repeat(first))
+        Ok(repeated_message(first))
     }
 
     /// The message that the actor has sent before with this key.
-    fn earlier(&mut self, key: &str) -> Result<Option<Keyed>, Failed<R::Error>> {
+    fn message_sent_before(&mut self, key: &str) -> Result<Option<KeyedMessage>, OperationError<R::Error>> {
         let Some(user) = self.rows.user(self.actor)? else { return Ok(None) };
-        Ok(self.rows.keyed(user, key)?)
+        Ok(self.rows.message_by_key(user, key)?)
     }
 
     /// Sends a message. Returns `None` if its key was used before, which is possible only if the client gave the key.
@@ -66,14 +66,14 @@ impl<R: Rows> Act<'_, R> {
         given: bool,
         body: &str,
         reply_to: Option<Seq>,
-    ) -> Result<Option<Committed>, Failed<R::Error>> {
+    ) -> Result<Option<Committed>, OperationError<R::Error>> {
         let destination = self.check_destination(name)?;
         if let Some(target) = reply_to {
             self.check_reply(&destination, target)?;
         }
         let (place, mut member, effects) = match destination {
-            Destination::ActorMembership(place, member) => (*place, member, Vec::new()),
-            Destination::New(..) if given && self.earlier(key)?.is_some() => return Ok(None),
+            Destination::Existing(place, member) => (*place, member, Vec::new()),
+            Destination::New(..) if given && self.message_sent_before(key)?.is_some() => return Ok(None),
             Destination::New(a, b) => self.do_open_direct(name, &a, &b)?,
         };
         let ActorMembership { mut conversation, user, .. } = place;
@@ -82,13 +82,13 @@ impl<R: Rows> Act<'_, R> {
         let Some(event) = appended else { return Ok(None) };
         member.sent += 1;
         self.rows.put_member(conversation.key, user, member);
-        Ok(Some(self.committed(conversation, event, effects)))
+        Ok(Some(self.put_and_report(conversation, event, effects)))
     }
 
     fn check_destination(
         &mut self,
         name: &switchboard_protocol::ConversationId,
-    ) -> Result<Destination, Failed<R::Error>> {
+    ) -> Result<Destination, OperationError<R::Error>> {
         if !name.is_room() {
             let (a, b) = access::check_peer(name, self.actor)?;
             if self.rows.conversation(name)?.is_none() {
@@ -100,14 +100,18 @@ impl<R: Rows> Act<'_, R> {
                 return Ok(Destination::New(a, b));
             }
         }
-        let place = self.check_place(name)?;
+        let place = self.find_actor_membership(name)?;
         let member = *access::check_writer(place.membership.as_ref())?;
-        Ok(Destination::ActorMembership(Box::new(place), member))
+        Ok(Destination::Existing(Box::new(place), member))
     }
 
-    fn check_reply(&mut self, destination: &Destination, target: Seq) -> Result<(), Failed<R::Error>> {
+    fn check_reply(
+        &mut self,
+        destination: &Destination,
+        target: Seq,
+    ) -> Result<(), OperationError<R::Error>> {
         let referred = match destination {
-            Destination::ActorMembership(place, _) => self.rows.event(place.conversation.key, target)?,
+            Destination::Existing(place, _) => self.rows.event(place.conversation.key, target)?,
             Destination::New(..) => None,
         };
         match referred {
@@ -122,9 +126,9 @@ impl<R: Rows> Act<'_, R> {
         name: &switchboard_protocol::ConversationId,
         a: &UserId,
         b: &UserId,
-    ) -> Result<(ActorMembership, Membership, Vec<Effect>), Failed<R::Error>> {
+    ) -> Result<(ActorMembership, Membership, Vec<Effect>), OperationError<R::Error>> {
         let mut conversation = self.rows.new_conversation(name, None, false)?;
-        let member = super::entered(Role::Member, Seq(0), 0, None);
+        let member = super::new_membership(Role::Member, Seq(0), 0, None);
         let mut effects = Vec::with_capacity(2);
         for user in if a == b { vec![a] } else { vec![a, b] } {
             let key = self.rows.user_or_new(user)?;
@@ -141,7 +145,7 @@ impl<R: Rows> Act<'_, R> {
         &mut self,
         conversation: &Conversation,
         target: Seq,
-    ) -> Result<Referred, Failed<R::Error>> {
+    ) -> Result<ReferredEvent, OperationError<R::Error>> {
         match self.rows.event(conversation.key, target)? {
             Some(event) if event.kind == EventKind::Message => Ok(event),
             _ => Err(Refusal::not_found().into()),
@@ -149,20 +153,20 @@ impl<R: Rows> Act<'_, R> {
     }
 
     /// Finds the target like [`Self::check_target`], and refuses one that is deleted.
-    fn check_living_target(
+    fn check_undeleted_target(
         &mut self,
         conversation: &Conversation,
         target: Seq,
-    ) -> Result<Referred, Failed<R::Error>> {
+    ) -> Result<ReferredEvent, OperationError<R::Error>> {
         let event = self.check_target(conversation, target)?;
         if event.body == DELETED_BODY { Err(Refusal::not_found().into()) } else { Ok(event) }
     }
 
-    pub(super) fn edit(&mut self, edit: Edit) -> Done<R> {
+    pub(super) fn edit(&mut self, edit: Edit) -> ChangeResult<R> {
         let ActorMembership { conversation, user, membership } =
-            self.check_place(&edit.conversation.resolve(self.actor))?;
+            self.find_actor_membership(&edit.conversation.resolve(self.actor))?;
         access::check_writer(membership.as_ref())?;
-        let message = self.check_living_target(&conversation, edit.target)?;
+        let message = self.check_undeleted_target(&conversation, edit.target)?;
         access::check_author(message.sender == user)?;
         if self.rows.count_amendments(conversation.key, edit.target)? >= self.rules.limits.edits.into() {
             let message = format!("a message has at most {} edits; send another", self.rules.limits.edits);
@@ -170,22 +174,22 @@ impl<R: Rows> Act<'_, R> {
         }
         let body = EventBody::Edit { target: edit.target, text: edit.text, data: edit.data, deleted: false };
         self.rows.insert_amendment(conversation.key, edit.target, conversation.head.next())?;
-        self.do_record(conversation, user, &body, Vec::new())
+        self.do_append_event(conversation, user, &body, Vec::new())
     }
 
-    pub(super) fn delete(&mut self, delete: &Delete) -> Done<R> {
+    pub(super) fn delete(&mut self, delete: &Delete) -> ChangeResult<R> {
         let ActorMembership { conversation, user, membership } =
-            self.check_place(&delete.conversation.resolve(self.actor))?;
+            self.find_actor_membership(&delete.conversation.resolve(self.actor))?;
         let member = *access::check_writer(membership.as_ref())?;
         let target = delete.target;
         let message = self.check_target(&conversation, target)?;
         access::check_eraser(message.sender == user, &member)?;
         let amendments = self.rows.amendments(conversation.key, target)?;
         if message.body == DELETED_BODY {
-            return self.repeated(&conversation, amendments.last().copied().unwrap_or(target));
+            return self.repeated_event(&conversation, amendments.last().copied().unwrap_or(target));
         }
         let edit = EventBody::Edit { target, text: None, data: None, deleted: true };
-        let edit = fields::<R::Error>(&edit)?;
+        let edit = event_fields::<R::Error>(&edit)?;
         let (edits, reactions) = (amendments.len(), self.rows.count_reactions(conversation.key, target)?);
         self.allowances()
             .map_or(Ok(()), |allowances| allowances.take_erasures(self.actor, edits, reactions))?;
@@ -195,18 +199,18 @@ impl<R: Rows> Act<'_, R> {
         self.rows.erase_event(conversation.key, target, DELETED_BODY)?;
         self.rows.delete_reactions(conversation.key, target)?;
         self.rows.insert_amendment(conversation.key, target, conversation.head.next())?;
-        self.do_record(conversation, user, &EventBody::Delete { target }, Vec::new())
+        self.do_append_event(conversation, user, &EventBody::Delete { target }, Vec::new())
     }
 
-    pub(super) fn react(&mut self, react: React) -> Done<R> {
+    pub(super) fn react(&mut self, react: React) -> ChangeResult<R> {
         let ActorMembership { conversation, user, membership } =
-            self.check_place(&react.conversation.resolve(self.actor))?;
+            self.find_actor_membership(&react.conversation.resolve(self.actor))?;
         access::check_writer(membership.as_ref())?;
         let (target, on) = (react.target, react.on);
-        self.check_living_target(&conversation, target)?;
-        let (emoji, before) = self.reaction(conversation.key, target, react.emoji, user)?;
+        self.check_undeleted_target(&conversation, target)?;
+        let (emoji, before) = self.find_reaction(conversation.key, target, react.emoji, user)?;
         match before {
-            Some((seq, is_on)) if is_on == on => return self.repeated(&conversation, seq),
+            Some((seq, is_on)) if is_on == on => return self.repeated_event(&conversation, seq),
             None if !on => return Err(Refusal::not_found().into()),
             _ => {}
         }
@@ -217,22 +221,22 @@ impl<R: Rows> Act<'_, R> {
         let by = conversation.head.next();
         match before {
             Some((since, true)) => {
-                self.rows.take_reaction_back(conversation.key, target, emoji.as_str(), user, since, by)?;
+                self.rows.remove_reaction(conversation.key, target, emoji.as_str(), user, since, by)?;
             }
             _ => self.rows.set_reaction(conversation.key, target, emoji.as_str(), user, by)?,
         }
-        self.do_record(conversation, user, &EventBody::React { target, emoji, on }, Vec::new())
+        self.do_append_event(conversation, user, &EventBody::React { target, emoji, on }, Vec::new())
     }
 
     /// The stored form of an emoji, and the state of the user's reaction with it. Reactions are stored without U+FE0F (the
     /// emoji variation selector). A reaction that an earlier version stored with U+FE0F is still found while it is set.
-    fn reaction(
+    fn find_reaction(
         &mut self,
         conversation: ConversationKey,
         target: Seq,
         said: Emoji,
         user: UserKey,
-    ) -> Result<(Emoji, Reacted), Failed<R::Error>> {
+    ) -> Result<(Emoji, ReactionState), OperationError<R::Error>> {
         let folded = said.folded();
         if folded != said
             && let Some((seq, true)) = self.rows.reaction(conversation, target, said.as_str(), user)?
@@ -245,15 +249,15 @@ impl<R: Rows> Act<'_, R> {
 }
 
 /// A key for a message to which the client gave none.
-fn new_key() -> Key {
+fn generate_key() -> Key {
     let key = uuid::Uuid::now_v7().simple().to_string();
     Key::parse(key).unwrap_or_else(|_| unreachable!("32 hexadecimal digits are a key"))
 }
 
 /// Refuses a retry whose content differs from the first write. A deleted message has no content to compare with; its retry
 /// is accepted as a duplicate and does not restore it.
-fn check_same(first: &Keyed, conversation: &str, body: &str) -> Result<(), Refusal> {
-    let is_same = |first: &str| body::is_same(&EventKind::Message.into(), first, body);
+fn check_same(first: &KeyedMessage, conversation: &str, body: &str) -> Result<(), Refusal> {
+    let is_same = |first: &str| body::is_same_body(&EventKind::Message.into(), first, body);
     if first.conversation.as_str() == conversation && (is_deleted(&first.body) || is_same(&first.body)) {
         Ok(())
     } else {
@@ -262,7 +266,7 @@ fn check_same(first: &Keyed, conversation: &str, body: &str) -> Result<(), Refus
     }
 }
 
-fn repeat(first: Keyed) -> Committed {
+fn repeated_message(first: KeyedMessage) -> Committed {
     Committed::Event(Box::new(CommittedEvent {
         conversation: first.key,
         name: first.conversation,
@@ -280,6 +284,6 @@ mod tests {
     #[test]
     fn what_a_deleted_message_says_is_what_the_protocol_says() {
         let body = EventBody::Message { text: None, data: None, reply_to: None, deleted: true };
-        assert_eq!(fields::<rusqlite::Error>(&body).expect("JSON"), DELETED_BODY);
+        assert_eq!(event_fields::<rusqlite::Error>(&body).expect("JSON"), DELETED_BODY);
     }
 }

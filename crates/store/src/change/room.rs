@@ -8,15 +8,15 @@ use switchboard_protocol::{
 };
 
 use super::rows::Rows;
-use super::{Act, ActorMembership, Done, Failed, entered, fields};
+use super::{ActorMembership, ChangeContext, ChangeResult, OperationError, event_fields, new_membership};
 use crate::record::{Conversation, Membership};
 use crate::record::{Effect, JoinOrLeave, UserKey};
 use crate::refusal::Refusal;
 use crate::{access, body};
 
-impl<R: Rows> Act<'_, R> {
-    pub(super) fn create(&mut self, create: Create) -> Done<R> {
-        let name = ConversationId::room(&create.room.unwrap_or_else(new_room));
+impl<R: Rows> ChangeContext<'_, R> {
+    pub(super) fn create(&mut self, create: Create) -> ChangeResult<R> {
+        let name = ConversationId::room(&create.room.unwrap_or_else(generate_room_id));
         let mut members: BTreeSet<_> = create.members.into_iter().collect();
         members.remove(self.actor);
         let body = EventBody::Create {
@@ -30,37 +30,37 @@ impl<R: Rows> Act<'_, R> {
         for user in &members {
             self.check_known(user)?;
         }
-        self.check_choice("room")?;
-        self.check_made_rooms()?;
+        self.check_room_limit("room")?;
+        self.check_rooms_created_today()?;
         let creator = self.rows.user_or_new(self.actor)?;
         let title = create.title.map(|t| t.as_str().to_owned());
         let mut room = self.rows.new_conversation(&name, title, create.public)?;
         room.members = 1 + members.len() as u64;
         room.admins = 1;
         let since = Seq(1);
-        self.rows.put_member(room.key, creator, entered(Role::Admin, since, 0, None));
+        self.rows.put_member(room.key, creator, new_membership(Role::Admin, since, 0, None));
         self.rows.insert_room_by_choice(creator, room.key)?;
         let join_or_leave = JoinOrLeave::Join { seen: Seq(0) };
         let mut effects = vec![Effect { user: self.actor.clone(), join_or_leave }];
         for user in members {
             let key = self.rows.user_or_new(&user)?;
-            self.rows.put_member(room.key, key, entered(Role::Member, since, 0, None));
+            self.rows.put_member(room.key, key, new_membership(Role::Member, since, 0, None));
             effects.push(Effect { user, join_or_leave });
         }
-        self.do_record(room, creator, &body, effects)
+        self.do_append_event(room, creator, &body, effects)
     }
 
     /// A `create` with the same content is a retry; any other is refused because the name is taken.
-    fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> Done<R> {
+    fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> ChangeResult<R> {
         let creator = self.rows.user(self.actor)?;
-        let body = fields::<R::Error>(body)?;
-        let stored = self.check_stored(EventKind::Create, &body)?;
+        let body = event_fields::<R::Error>(body)?;
+        let stored = self.encode_stored_body(EventKind::Create, &body)?;
         // An earlier version stored the body in its wire form.
         let is_same = |first: &str| {
             [stored.as_deref(), Some(&*body)]
                 .into_iter()
                 .flatten()
-                .any(|body| body::is_same(&EventKind::Create.into(), first, body))
+                .any(|body| body::is_same_body(&EventKind::Create.into(), first, body))
         };
         match self.rows.event(room.key, Seq(1))? {
             Some(first)
@@ -68,7 +68,7 @@ impl<R: Rows> Act<'_, R> {
                     && Some(first.sender) == creator
                     && is_same(&first.body) =>
             {
-                self.repeated(room, Seq(1))
+                self.repeated_event(room, Seq(1))
             }
             _ => {
                 Err(Refusal::new(ErrorCode::AlreadyExists, "a room of this name exists; choose another")
@@ -77,45 +77,45 @@ impl<R: Rows> Act<'_, R> {
         }
     }
 
-    pub(super) fn join(&mut self, join: &Join) -> Done<R> {
+    pub(super) fn join(&mut self, join: &Join) -> ChangeResult<R> {
         let name = join.conversation.resolve(self.actor);
         let mut room = self.rows.conversation(&name)?.ok_or_else(Refusal::not_found)?;
         let user = self.rows.user(self.actor)?;
         let earlier = user.map(|user| self.rows.member(room.key, user)).transpose()?.flatten();
         if let Some(member) = earlier.filter(|m| m.until.is_none()) {
             access::check_room(&name)?;
-            return self.repeated(&room, member.since);
+            return self.repeated_event(&room, member.since);
         }
         if !room.public {
             return Err(Refusal::not_found().into());
         }
-        self.check_choice("conversation")?;
+        self.check_room_limit("conversation")?;
         let user = self.rows.user_or_new(self.actor)?;
         self.rows.insert_room_by_choice(user, room.key)?;
         let role = access::role_of_joiner(&room, earlier.as_ref());
-        let join_or_leave = self.do_enter(&mut room, user, role, earlier);
+        let join_or_leave = self.do_add_member(&mut room, user, role, earlier);
         let effect = Effect { user: self.actor.clone(), join_or_leave };
         let body = EventBody::Join { role: Some(role).filter(|role| *role != Role::Member) };
-        self.do_record(room, user, &body, vec![effect])
+        self.do_append_event(room, user, &body, vec![effect])
     }
 
-    pub(super) fn leave(&mut self, leave: &Leave) -> Done<R> {
+    pub(super) fn leave(&mut self, leave: &Leave) -> ChangeResult<R> {
         let ActorMembership { mut conversation, user, membership } =
-            self.check_place(&leave.conversation.resolve(self.actor))?;
+            self.find_actor_membership(&leave.conversation.resolve(self.actor))?;
         if let Some(until) = membership.and_then(|m| m.until) {
-            return self.repeated(&conversation, until);
+            return self.repeated_event(&conversation, until);
         }
         let member = *access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
         access::check_admin_remains(&conversation, &member, true)?;
-        self.do_go(&mut conversation, user, member)?;
+        self.do_end_membership(&mut conversation, user, member)?;
         let effect = Effect { user: self.actor.clone(), join_or_leave: JoinOrLeave::Leave };
-        self.do_record(conversation, user, &EventBody::Leave {}, vec![effect])
+        self.do_append_event(conversation, user, &EventBody::Leave {}, vec![effect])
     }
 
-    pub(super) fn invite(&mut self, invite: Invite) -> Done<R> {
+    pub(super) fn invite(&mut self, invite: Invite) -> ChangeResult<R> {
         let ActorMembership { conversation, user, membership } =
-            self.check_place(&invite.conversation.resolve(self.actor))?;
+            self.find_actor_membership(&invite.conversation.resolve(self.actor))?;
         let inviter = *access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
         access::check_inviter(&conversation, membership.as_ref(), invite.role)?;
@@ -123,7 +123,7 @@ impl<R: Rows> Act<'_, R> {
         let known = self.rows.user(&invite.user)?;
         let earlier = known.map(|invited| self.rows.member(conversation.key, invited)).transpose()?.flatten();
         if let Some(member) = earlier.filter(|m| m.until.is_none()) {
-            return self.repeated(&conversation, member.since);
+            return self.repeated_event(&conversation, member.since);
         }
         let role = access::role_of_invited(inviter.role, invite.role, earlier.as_ref());
         self.do_invite(conversation, user, invite.user, role, earlier)
@@ -131,7 +131,7 @@ impl<R: Rows> Act<'_, R> {
 
     /// An `invite` by a back end. If the room has members, it is an invitation by the user for whom the back end acts. If
     /// all members have left, it makes the invited user the admin.
-    pub(super) fn invite_with_key(&mut self, invite: Invite) -> Done<R> {
+    pub(super) fn invite_with_key(&mut self, invite: Invite) -> ChangeResult<R> {
         let name = invite.conversation.resolve(self.actor);
         let room = self.rows.conversation(&name)?.ok_or_else(Refusal::not_found)?;
         let known = self.rows.user(&invite.user)?;
@@ -139,7 +139,7 @@ impl<R: Rows> Act<'_, R> {
         if let Some(member) = earlier.filter(|m| m.until.is_none())
             && self.is_invited_by_actor(&room, &member)?
         {
-            return self.repeated(&room, member.since);
+            return self.repeated_event(&room, member.since);
         }
         if access::check_reopener(&room).is_err() {
             return self.invite(invite);
@@ -153,7 +153,7 @@ impl<R: Rows> Act<'_, R> {
         &mut self,
         room: &Conversation,
         member: &Membership,
-    ) -> Result<bool, Failed<R::Error>> {
+    ) -> Result<bool, OperationError<R::Error>> {
         let Some(actor) = self.rows.user(self.actor)? else { return Ok(false) };
         let event = self.rows.event(room.key, member.since)?;
         Ok(event.is_some_and(|event| event.kind == EventKind::Invite && event.sender == actor))
@@ -166,16 +166,16 @@ impl<R: Rows> Act<'_, R> {
         user: UserId,
         role: Role,
         earlier: Option<Membership>,
-    ) -> Done<R> {
+    ) -> ChangeResult<R> {
         let invited = self.rows.user_or_new(&user)?;
-        let join_or_leave = self.do_enter(&mut room, invited, role, earlier);
+        let join_or_leave = self.do_add_member(&mut room, invited, role, earlier);
         let effect = Effect { user: user.clone(), join_or_leave };
-        self.do_record(room, by, &EventBody::Invite { user, role }, vec![effect])
+        self.do_append_event(room, by, &EventBody::Invite { user, role }, vec![effect])
     }
 
-    pub(super) fn remove(&mut self, remove: Remove) -> Done<R> {
+    pub(super) fn remove(&mut self, remove: Remove) -> ChangeResult<R> {
         let ActorMembership { mut conversation, user, membership } =
-            self.check_place(&remove.conversation.resolve(self.actor))?;
+            self.find_actor_membership(&remove.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
         access::check_admin(membership.as_ref())?;
@@ -184,16 +184,16 @@ impl<R: Rows> Act<'_, R> {
         }
         let (removed, member) = self.check_subject(&conversation, &remove.user)?;
         if let Some(until) = member.until {
-            return self.repeated(&conversation, until);
+            return self.repeated_event(&conversation, until);
         }
-        self.do_go(&mut conversation, removed, member)?;
+        self.do_end_membership(&mut conversation, removed, member)?;
         let effect = Effect { user: remove.user.clone(), join_or_leave: JoinOrLeave::Leave };
-        self.do_record(conversation, user, &EventBody::Remove { user: remove.user }, vec![effect])
+        self.do_append_event(conversation, user, &EventBody::Remove { user: remove.user }, vec![effect])
     }
 
-    pub(super) fn set_role(&mut self, set: SetRole) -> Done<R> {
+    pub(super) fn set_role(&mut self, set: SetRole) -> ChangeResult<R> {
         let ActorMembership { mut conversation, user, membership } =
-            self.check_place(&set.conversation.resolve(self.actor))?;
+            self.find_actor_membership(&set.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
         access::check_admin(membership.as_ref())?;
@@ -206,17 +206,22 @@ impl<R: Rows> Act<'_, R> {
         conversation.admins += u64::from(set.role == Role::Admin);
         member.role = set.role;
         self.rows.put_member(conversation.key, subject, member);
-        self.do_record(conversation, user, &EventBody::Role { user: set.user, role: set.role }, Vec::new())
+        self.do_append_event(
+            conversation,
+            user,
+            &EventBody::Role { user: set.user, role: set.role },
+            Vec::new(),
+        )
     }
 
-    pub(super) fn rename(&mut self, rename: Rename) -> Done<R> {
+    pub(super) fn rename(&mut self, rename: Rename) -> ChangeResult<R> {
         let ActorMembership { mut conversation, user, membership } =
-            self.check_place(&rename.conversation.resolve(self.actor))?;
+            self.find_actor_membership(&rename.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
         access::check_admin(membership.as_ref())?;
         conversation.title = Some(rename.title.as_str().to_owned());
-        self.do_record(conversation, user, &EventBody::Rename { title: rename.title }, Vec::new())
+        self.do_append_event(conversation, user, &EventBody::Rename { title: rename.title }, Vec::new())
     }
 
     /// Looks up the user whom a command names; refuses one who never was a member.
@@ -224,14 +229,14 @@ impl<R: Rows> Act<'_, R> {
         &mut self,
         room: &Conversation,
         user: &UserId,
-    ) -> Result<(UserKey, Membership), Failed<R::Error>> {
+    ) -> Result<(UserKey, Membership), OperationError<R::Error>> {
         let key = self.rows.user(user)?.ok_or_else(Refusal::not_found)?;
         let member = self.rows.member(room.key, key)?.ok_or_else(Refusal::not_found)?;
         Ok((key, member))
     }
 
     /// Makes `user` a member from the next event on.
-    fn do_enter(
+    fn do_add_member(
         &mut self,
         room: &mut Conversation,
         user: UserKey,
@@ -240,17 +245,17 @@ impl<R: Rows> Act<'_, R> {
     ) -> JoinOrLeave {
         room.members += 1;
         room.admins += u64::from(role == Role::Admin);
-        self.rows.put_member(room.key, user, entered(role, room.head.next(), room.messages, earlier));
+        self.rows.put_member(room.key, user, new_membership(role, room.head.next(), room.messages, earlier));
         JoinOrLeave::Join { seen: earlier.and_then(|member| member.until).unwrap_or(room.head) }
     }
 
     /// Ends a membership with the next event.
-    fn do_go(
+    fn do_end_membership(
         &mut self,
         room: &mut Conversation,
         user: UserKey,
         mut member: Membership,
-    ) -> Result<(), Failed<R::Error>> {
+    ) -> Result<(), OperationError<R::Error>> {
         // The subtraction saturates, because the count in a damaged row may be too low, and a panic would end the writer.
         room.members = room.members.saturating_sub(1);
         room.admins = room.admins.saturating_sub(u64::from(member.role == Role::Admin));
@@ -261,7 +266,7 @@ impl<R: Rows> Act<'_, R> {
 
     /// Refuses a user who has created too many rooms within a day. Rooms that their creator has left count too, because the
     /// other members whom the creator added are still in them.
-    fn check_made_rooms(&mut self) -> Result<(), Failed<R::Error>> {
+    fn check_rooms_created_today(&mut self) -> Result<(), OperationError<R::Error>> {
         if self.allowances().is_none_or(|allowances| allowances.take_room(self.actor)) {
             return Ok(());
         }
@@ -271,7 +276,7 @@ impl<R: Rows> Act<'_, R> {
 
     /// Refuses a user who has created or joined as many rooms as the limit allows. Rooms to which other users added them do
     /// not count; otherwise one user could use up another user's limit.
-    fn check_choice(&mut self, field: &'static str) -> Result<(), Failed<R::Error>> {
+    fn check_room_limit(&mut self, field: &'static str) -> Result<(), OperationError<R::Error>> {
         let most = self.rules.limits.rooms;
         let Some(user) = self.rows.user(self.actor)? else { return Ok(()) };
         if most == 0 || self.rows.count_rooms_by_choice(user, most)? < most {
@@ -283,7 +288,7 @@ impl<R: Rows> Act<'_, R> {
 }
 
 /// A name for a room to which the client gave none.
-fn new_room() -> RoomId {
+fn generate_room_id() -> RoomId {
     let name = uuid::Uuid::now_v7().simple().to_string();
     RoomId::parse(&name).unwrap_or_else(|_| unreachable!("32 hexadecimal digits are a room id"))
 }

@@ -10,11 +10,11 @@ use crate::record::{ConversationKey, LogEvent, UserKey};
 /// How many removed reactions the store keeps for each message. They are kept because users who left before the removal
 /// still see them, and because a retry of the removal finds its event. The oldest are deleted first. Without the bound, a
 /// user who toggles a reaction could make every later read of the message slower.
-pub(crate) const PAST_REACTIONS: u64 = 200;
+pub(crate) const MAX_REMOVED_REACTIONS_KEPT: u64 = 200;
 
 /// A message found by its idempotency key.
 #[derive(Debug, Clone)]
-pub(crate) struct Keyed {
+pub(crate) struct KeyedMessage {
     pub(crate) conversation: ConversationId,
     pub(crate) key: ConversationKey,
     pub(crate) seq: Seq,
@@ -24,7 +24,7 @@ pub(crate) struct Keyed {
 
 /// The part of an event that a later event about it needs.
 #[derive(Debug, Clone)]
-pub(crate) struct Referred {
+pub(crate) struct ReferredEvent {
     pub(crate) kind: EventKind,
     pub(crate) sender: UserKey,
     pub(crate) at: Timestamp,
@@ -78,13 +78,17 @@ pub(crate) trait Rows {
     fn put_member(&mut self, conversation: ConversationKey, user: UserKey, member: Membership);
 
     /// The message that a sender has sent with an idempotency key.
-    fn keyed(&mut self, sender: UserKey, key: &str) -> Result<Option<Keyed>, Self::Error>;
+    fn message_by_key(&mut self, sender: UserKey, key: &str) -> Result<Option<KeyedMessage>, Self::Error>;
 
-    fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>, Self::Error>;
+    fn event(
+        &mut self,
+        conversation: ConversationKey,
+        target: Seq,
+    ) -> Result<Option<ReferredEvent>, Self::Error>;
 
     /// Whether the bodies of new events name users by key instead of by id. They do once all nodes that write to the log can
     /// read such bodies.
-    fn stores_numbers(&self) -> bool;
+    fn stores_user_keys(&self) -> bool;
 
     /// Adds an event with the stored form of its body. Returns `false`, and stores nothing, if the sender has used its key
     /// before.
@@ -147,7 +151,7 @@ pub(crate) trait Rows {
     ) -> Result<(), Self::Error>;
 
     /// Removes the reaction that the event `since` set; `by` is the event that removes it.
-    fn take_reaction_back(
+    fn remove_reaction(
         &mut self,
         conversation: ConversationKey,
         target: Seq,
@@ -190,7 +194,7 @@ pub(crate) fn role_number(role: Role) -> i64 {
 }
 
 /// The role with this stored number; an unknown number becomes the role with the fewest rights.
-pub(crate) fn role(number: i64) -> Role {
+pub(crate) fn role_from_number(number: i64) -> Role {
     match number {
         2 => Role::Admin,
         1 => Role::Member,

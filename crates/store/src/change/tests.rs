@@ -10,7 +10,7 @@ use switchboard_protocol::{
     Conversations, ErrorCode, EventBody, Limits, Role, Seq, Timestamp, UserId, decode_named,
 };
 
-use super::fields;
+use super::event_fields;
 
 use crate::in_memory::InMemory;
 use crate::refusal::Refusal;
@@ -34,7 +34,7 @@ fn change(name: &str, fields: &Value) -> Change {
 
 /// Applies a user's command to the store at a fixed time.
 fn says(store: &mut InMemory, actor: &str, name: &str, fields: &Value) -> Result<Committed, Refusal> {
-    store.makes(&user(actor), change(name, fields), Timestamp::from_millis(1_000))
+    store.commit_change(&user(actor), change(name, fields), Timestamp::from_millis(1_000))
 }
 
 /// The room's summary that a user gets; `None` if the user is not a member.
@@ -50,11 +50,11 @@ fn summary(store: &InMemory, actor: &str) -> Option<Summary> {
 #[test]
 fn an_event_without_json_is_not_stored_with_less_than_it_says() {
     let known = EventBody::Delete { target: Seq(7) };
-    assert_eq!(fields::<rusqlite::Error>(&known).expect("JSON"), r#"{"target":7}"#);
+    assert_eq!(event_fields::<rusqlite::Error>(&known).expect("JSON"), r#"{"target":7}"#);
     let empty = EventBody::Leave {};
-    assert_eq!(fields::<rusqlite::Error>(&empty).expect("JSON"), "{}");
+    assert_eq!(event_fields::<rusqlite::Error>(&empty).expect("JSON"), "{}");
     let pin = json!({"type": "pin", "target": 7}).as_object().cloned().expect("an object");
-    assert!(fields::<rusqlite::Error>(&EventBody::Unknown(pin)).is_err());
+    assert!(event_fields::<rusqlite::Error>(&EventBody::Unknown(pin)).is_err());
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_retry_is_the_same_in_any_order_of_the_stored_fields() {
     for (name, fields) in [("create", &room), ("send", &message)] {
         says(&mut store, "alice", name, fields).expect("stored");
     }
-    store.runs(
+    store.execute_sql(
         r#"UPDATE events SET body = '{"members":["bob"],"public":false,"title":"A title"}' WHERE seq = 1;
            UPDATE events SET body = '{"data":{"b":2,"a":1},"text":"hi"}' WHERE seq = 2"#,
     );

@@ -19,7 +19,7 @@ const FIRST_SCHEMA_WITH_CHECKSUMS: usize = 5;
 const FIRST_SCHEMA_WITH_USER_NUMBERS: usize = 6;
 
 /// The name that a report uses for a conversation whose row cannot be read.
-pub(super) fn nameless(number: i64) -> String {
+pub(super) fn placeholder_name(number: i64) -> String {
     format!("conversation number {number}")
 }
 
@@ -44,19 +44,19 @@ pub(super) fn check(
         let conversation: i64 = row.get(0)?;
         if log.as_ref().is_none_or(|log| log.number != conversation) {
             if let Some(log) = log.take() {
-                log.ends(report)?;
+                log.check_stored_rows(report)?;
             }
             log = Some(Log::begin(db, conversation, &schema, report)?);
         }
         if let Some(log) = &mut log {
-            log.takes(row, report)?;
+            log.check_event(row, report)?;
         }
         report.events += 1;
         if report.events.is_multiple_of(EVENTS_PER_REPORT) {
             watch(Progress::Events { done: report.events, of });
         }
     }
-    log.map_or(Ok(()), |log| log.ends(report)).map_err(Into::into)
+    log.map_or(Ok(()), |log| log.check_stored_rows(report)).map_err(Into::into)
 }
 
 /// How the check reads a database of a certain version.
@@ -71,7 +71,7 @@ struct Schema {
 
 impl Schema {
     fn of(db: &Connection, version: usize) -> anyhow::Result<Self> {
-        let members = members::statement(db, version)?;
+        let members = members::members_statement(db, version)?;
         if version < FIRST_SCHEMA_WITH_USER_NUMBERS {
             return Ok(Self { members, kinds: Vec::new(), is_rewritten: false });
         }
@@ -88,14 +88,14 @@ impl Schema {
             if entered.is_some() && entered != own.as_ref() {
                 let what =
                     format!("the table of kinds does not have {name} for {number}, or not with its fields");
-                report.tell(None, None, what);
+                report.add_problem(None, None, what);
             }
         }
     }
 }
 
 /// The stored row of a conversation.
-struct Kept {
+struct StoredConversation {
     title: Option<String>,
     public: bool,
     head: u64,
@@ -113,7 +113,7 @@ struct Log<'a> {
     number: i64,
     name: String,
     id: Option<ConversationId>,
-    kept: Option<Kept>,
+    stored_row: Option<StoredConversation>,
     members: Members,
     /// The number of the last event read.
     head: u64,
@@ -124,11 +124,11 @@ struct Log<'a> {
     public: bool,
     /// Whether an event is missing or cannot be read. If so, the memberships and other values that result from the log are
     /// uncertain from here on.
-    doubtful: bool,
+    is_uncertain: bool,
 }
 
 /// A stored event, as read from its row.
-struct Read<'a> {
+struct StoredEvent<'a> {
     seq: u64,
     kind: EventKind,
     number: i64,
@@ -143,9 +143,9 @@ struct Read<'a> {
     checksum: Option<i32>,
 }
 
-impl<'a> Read<'a> {
+impl<'a> StoredEvent<'a> {
     /// Whether the columns match the checksum. Without a checksum they count as matching.
-    fn is_as_stored(&self, conversation: i64) -> bool {
+    fn matches_checksum(&self, conversation: i64) -> bool {
         let Self { seq, number: kind, sender, at, key, .. } = *self;
         let is_same = |body, checksum| {
             Columns { conversation, seq, kind, sender, at, key, body }.checksum() == checksum
@@ -176,8 +176,8 @@ impl<'a> Log<'a> {
             "SELECT name, title, public, head, messages, last_message, members, admins, at FROM conversations WHERE id = ?1",
         )?;
         let found = select.query_row([number], |row| {
-            let name = row.get_ref(0)?.as_str().map_or_else(|_| nameless(number), ToOwned::to_owned);
-            let kept = Kept {
+            let name = row.get_ref(0)?.as_str().map_or_else(|_| placeholder_name(number), ToOwned::to_owned);
+            let kept = StoredConversation {
                 title: row.get_ref(1)?.as_str_or_null().unwrap_or_default().map(ToOwned::to_owned),
                 public: row.get(2)?,
                 head: row.get(3)?,
@@ -191,10 +191,10 @@ impl<'a> Log<'a> {
         });
         let (name, kept) = match found.optional()? {
             Some((name, kept)) => (name, Some(kept)),
-            None => (nameless(number), None),
+            None => (placeholder_name(number), None),
         };
         if kept.is_none() {
-            report.tell(Some(&name), None, "it has events, and no row of its own");
+            report.add_problem(Some(&name), None, "it has events, and no row of its own");
         }
         let id = ConversationId::parse(&name).ok();
         let mut log = Self {
@@ -203,7 +203,7 @@ impl<'a> Log<'a> {
             number,
             name,
             id,
-            kept,
+            stored_row: kept,
             members: Members::read(db, &schema.members, number)?,
             head: 0,
             messages: 0,
@@ -211,22 +211,22 @@ impl<'a> Log<'a> {
             at: i64::MIN,
             title: None,
             public: false,
-            doubtful: false,
+            is_uncertain: false,
         };
         // The members of a direct conversation are in its name, and are members from the beginning.
         if let Some((a, b)) = log.id.as_ref().and_then(ConversationId::peers) {
             for peer in if a == b { vec![a] } else { vec![a, b] } {
                 match log.user(peer.as_str())? {
-                    Some(user) => log.members.begins(user, 0),
-                    None => log.tell(report, None, format!("{peer} is no user")),
+                    Some(user) => log.members.add_first_member(user, 0),
+                    None => log.add_problem(report, None, format!("{peer} is no user")),
                 }
             }
         }
         Ok(log)
     }
 
-    fn tell(&self, report: &mut Report, seq: Option<u64>, what: impl Into<String>) {
-        report.tell(Some(&self.name), seq, what);
+    fn add_problem(&self, report: &mut Report, seq: Option<u64>, what: impl Into<String>) {
+        report.add_problem(Some(&self.name), seq, what);
     }
 
     fn user(&self, name: &str) -> Result<Option<i64>> {
@@ -239,102 +239,102 @@ impl<'a> Log<'a> {
         select.query_row([user], |row| row.get(0)).optional()
     }
 
-    fn takes(&mut self, row: &Row<'_>, report: &mut Report) -> Result<()> {
-        let event = Read::of(row)?;
-        self.takes_its_place(&event, report);
-        if !event.is_as_stored(self.number) {
-            self.tell(report, Some(event.seq), "its checksum is not that of what it says");
+    fn check_event(&mut self, row: &Row<'_>, report: &mut Report) -> Result<()> {
+        let event = StoredEvent::of(row)?;
+        self.check_number_and_time(&event, report);
+        if !event.matches_checksum(self.number) {
+            self.add_problem(report, Some(event.seq), "its checksum is not that of what it says");
         }
         let counts = event.kind == EventKind::Message;
         if counts {
             report.messages += 1;
             self.last_message = event.seq;
-            self.members.sends(event.sender, event.seq);
+            self.members.count_message(event.sender, event.seq);
         }
         let expected = self.messages + u64::from(counts);
         if event.messages != expected {
             let what = format!("it counts {} messages up to here, and there are {expected}", event.messages);
-            self.tell(report, Some(event.seq), what);
+            self.add_problem(report, Some(event.seq), what);
         }
         // The stored count is the base for the events after it, so that one wrong count is reported once.
         self.messages = event.messages;
         let known = event.from.is_some();
         if !known {
             let what = format!("its sender, user number {}, is not there", event.sender);
-            self.tell(report, Some(event.seq), what);
+            self.add_problem(report, Some(event.seq), what);
         }
         if event.kind == EventKind::Unreadable {
             // The event may have changed memberships, so they are unknown from here on.
-            self.doubtful = true;
+            self.is_uncertain = true;
             if let Some(kind) = self.schema.kinds.iter().find(|kind| kind.number() == event.number) {
-                return self.takes_newer(&event, kind, report);
+                return self.check_newer_kind(&event, kind, report);
             }
-            self.tell(report, Some(event.seq), format!("its kind is {}, which is none", event.number));
+            self.add_problem(report, Some(event.seq), format!("its kind is {}, which is none", event.number));
             return Ok(());
         }
-        self.takes_body(&event, report)
+        self.check_body(&event, report)
     }
 
     /// Checks that the event's number is the next one, and that its time is not before the previous event's.
-    fn takes_its_place(&mut self, event: &Read<'_>, report: &mut Report) {
+    fn check_number_and_time(&mut self, event: &StoredEvent<'_>, report: &mut Report) {
         let expected = self.head.saturating_add(1);
         if event.seq > expected {
-            self.doubtful = true;
+            self.is_uncertain = true;
             // It is unknown how many of the missing events were messages, so the count restarts from this event's.
             self.messages = event.messages - u64::from(event.kind == EventKind::Message).min(event.messages);
             let missing = match event.seq - expected {
                 1 => "it is missing".to_owned(),
                 n => format!("it and {} after it are missing", n - 1),
             };
-            self.tell(report, Some(expected), missing);
+            self.add_problem(report, Some(expected), missing);
         } else if event.seq < expected {
             // The primary key makes numbers unique and the rows are sorted, so only a number below 1 gets here.
-            self.tell(report, Some(event.seq), "a log begins with 1");
+            self.add_problem(report, Some(event.seq), "a log begins with 1");
         }
         self.head = event.seq.max(self.head);
         if event.at < self.at {
             let what =
                 format!("its time, {}, is before the event's before", Timestamp::from_millis(event.at));
-            self.tell(report, Some(event.seq), what);
+            self.add_problem(report, Some(event.seq), what);
         }
         self.at = self.at.max(event.at);
     }
 
     /// Called after the last event: compares the stored rows with the computed ones.
-    fn ends(mut self, report: &mut Report) -> Result<()> {
-        if let Some(kept) = self.kept.take() {
-            self.compare(&kept, report);
+    fn check_stored_rows(mut self, report: &mut Report) -> Result<()> {
+        if let Some(kept) = self.stored_row.take() {
+            self.compare_conversation(&kept, report);
         }
         let mut members = std::mem::take(&mut self.members);
         members.compare(&self, report)
     }
 
-    fn compare(&self, kept: &Kept, report: &mut Report) {
+    fn compare_conversation(&self, kept: &StoredConversation, report: &mut Report) {
         let name = &self.name;
         let mut differ = |what: &str, kept: u64, is: u64| {
             if kept != is {
-                report.tell(Some(name), None, format!("{what} {kept}, and is {is}"));
+                report.add_problem(Some(name), None, format!("{what} {kept}, and is {is}"));
             }
         };
         differ("its head is kept as", kept.head, self.head);
         differ("its number of messages is kept as", kept.messages, self.messages);
         differ("its last message is kept as", kept.last_message, self.last_message);
-        if !self.doubtful {
-            let (members, admins) = self.members.count();
+        if !self.is_uncertain {
+            let (members, admins) = self.members.count_present();
             differ("its number of members is kept as", kept.members, members);
             differ("its number of admins is kept as", kept.admins, admins);
         }
         if kept.at != self.at {
-            self.tell(report, None, "the time of its last event is not the one that is kept");
+            self.add_problem(report, None, "the time of its last event is not the one that is kept");
         }
-        if self.doubtful {
+        if self.is_uncertain {
             return;
         }
         if kept.title != self.title {
-            self.tell(report, None, "its title is not the one that its log gives it");
+            self.add_problem(report, None, "its title is not the one that its log gives it");
         }
         if kept.public != self.public {
-            self.tell(report, None, "whether it is public is not what its log says");
+            self.add_problem(report, None, "whether it is public is not what its log says");
         }
     }
 

@@ -57,7 +57,7 @@ pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
         let mut found = select.query([])?;
         while let Some(row) = found.next()? {
             let conversation = name(row, 0)?;
-            report.tell(conversation.as_deref(), row.get(1)?, row.get::<_, String>(2)?);
+            report.add_problem(conversation.as_deref(), row.get(1)?, row.get::<_, String>(2)?);
         }
     }
     check_names(db, report)
@@ -67,7 +67,7 @@ pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
 fn name(row: &rusqlite::Row<'_>, column: usize) -> Result<Option<String>> {
     Ok(match row.get_ref(column)? {
         rusqlite::types::ValueRef::Null => None,
-        rusqlite::types::ValueRef::Integer(number) => Some(super::log::nameless(number)),
+        rusqlite::types::ValueRef::Integer(number) => Some(super::log::placeholder_name(number)),
         text => Some(String::from_utf8_lossy(text.as_bytes().unwrap_or_default()).into_owned()),
     })
 }
@@ -78,7 +78,7 @@ fn check_names(db: &Connection, report: &mut Report) -> Result<()> {
     let mut users = select.query([])?;
     while let Some(row) = users.next()? {
         if row.get_ref(1)?.as_str().ok().and_then(|name| UserId::parse(name).ok()).is_none() {
-            report.tell(
+            report.add_problem(
                 None,
                 None,
                 format!("the name of user number {} is no user id", row.get::<_, i64>(0)?),
@@ -91,7 +91,11 @@ fn check_names(db: &Connection, report: &mut Report) -> Result<()> {
         report.conversations += 1;
         if row.get_ref(1)?.as_str().ok().and_then(|name| ConversationId::parse(name).ok()).is_none() {
             let number: i64 = row.get(0)?;
-            report.tell(Some(&super::log::nameless(number)), None, "its name is no conversation id");
+            report.add_problem(
+                Some(&super::log::placeholder_name(number)),
+                None,
+                "its name is no conversation id",
+            );
         }
     }
     Ok(())

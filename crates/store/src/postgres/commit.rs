@@ -1,6 +1,6 @@
 //! Commits batches over a connection that may be lost at any moment, to a database that other nodes also write to.
 //!
-//! The kind of error decides the reaction ([`Trouble`]). If the connection is lost before the commit was sent, nothing is
+//! The kind of error decides the reaction ([`BatchError`]). If the connection is lost before the commit was sent, nothing is
 //! stored and the batch is retried. If it is lost after that, the outcome is unknown. It is resolved with the writer's own
 //! row, which every transaction locks and changes first (docs/decisions/0042-unknown-outcomes.md).
 
@@ -13,14 +13,14 @@ use tokio_postgres::error::SqlState;
 
 use super::connect::{BlockingConnection, Error};
 use super::ids::{self, Ids};
-use super::installation::{self, DESCRIBED_LOCK_ID, Node, Upkeep, is_outdated};
-use super::rows::{self, Mode, PostgresRows, Unsaved};
+use super::installation::{self, Node, Upkeep, VERSIONED_NODE_LOCK_ID, is_outdated};
+use super::rows::{self, LockMode, PostgresRows, SaveError};
 use super::split::SplitPass;
 use super::target::Target;
-use super::trouble::{Trouble, Verdict, classify, conflict_pause};
+use super::trouble::{BatchError, FailureAction, classify, conflict_retry_delay};
 use super::{SERVING_LOCK_ID, Settings};
 use crate::CommitMetrics;
-use crate::batch::{self, Results, State, WriteResult};
+use crate::batch::{self, Results, WriteResult, WriterState};
 use crate::change::Rules;
 use crate::clock::Clock;
 use crate::record::ConversationKey;
@@ -44,13 +44,13 @@ const MAX_ATTEMPTS: u32 = 5;
 
 /// Settings of the writer's session, besides those of all sessions. The writer reads only by index. The planner's statistics may be
 /// from when a table was empty, so sequential scans are disabled, and a generic plan is always good enough.
-pub(super) const SETUP: &str =
+pub(super) const SESSION_SETUP: &str =
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off;
                      SET enable_mergejoin = off; SET jit = off";
 
 /// Reads the number of the last committed attempt. The statement is itself committed, so the number is durable. It waits
 /// for an earlier transaction that is still open, because that one holds the row's lock.
-const RESOLVE: &str = "INSERT INTO writers (id, batch, version, features) VALUES ($1, 0, $2, $3)
+const RESOLVE_ATTEMPT: &str = "INSERT INTO writers (id, batch, version, features) VALUES ($1, 0, $2, $3)
     ON CONFLICT (id) DO UPDATE SET at = now() RETURNING batch";
 
 /// Deletes the rows of writers that have not written for so long that no outcome can be pending.
@@ -72,19 +72,19 @@ pub(super) struct Committer {
     rules: Rules,
     clock: Clock,
     metrics: CommitMetrics,
-    state: Arc<State>,
+    state: Arc<WriterState>,
     /// The `read` commands of the last batch for which readers have to count messages first.
     uncounted: Vec<Submission>,
     /// Whether each write gets its own transaction, with a short time-out.
-    splitting: bool,
+    writes_alone: bool,
     /// Whether it was logged that the database cannot be written to.
     logged_failure: bool,
     /// Whether the database has been unreachable for so long that writes no longer wait for it.
     unreachable: bool,
     /// When to try to connect again, and the current delay of the backoff.
-    retry: Option<(Instant, Duration)>,
+    reconnect: Option<(Instant, Duration)>,
     /// The attempt whose outcome is unknown, and the conversations of its events.
-    unknown: Option<(i64, Vec<ConversationKey>)>,
+    unknown_attempt: Option<(i64, Vec<ConversationKey>)>,
     /// Whether the last attempt with an unknown outcome was committed.
     resolved: Option<bool>,
     /// Conversations with events that were committed without an outcome for the router.
@@ -98,7 +98,7 @@ impl Committer {
         link: BlockingConnection,
         target: Target,
         settings: &Settings,
-        state: Arc<State>,
+        state: Arc<WriterState>,
         mut upkeep: Upkeep,
     ) -> anyhow::Result<Self> {
         prepare(&link)?;
@@ -115,11 +115,11 @@ impl Committer {
             metrics: settings.metrics.clone(),
             state,
             uncounted: Vec::new(),
-            splitting: false,
+            writes_alone: false,
             logged_failure: false,
             unreachable: false,
-            retry: None,
-            unknown: None,
+            reconnect: None,
+            unknown_attempt: None,
             resolved: None,
             check: Vec::new(),
         })
@@ -129,28 +129,28 @@ impl Committer {
     pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
         let (started, writes) = (Instant::now(), batch::count_writes(&batch));
         let outcomes = match self.persist(&batch) {
-            Ok(results) => batch::told(batch, results, &mut self.uncounted),
+            Ok(results) => batch::pair_outcomes(batch, results, &mut self.uncounted),
             // A damaged row must not fail the other writes.
-            Err(Verdict::Alone) => self.write_alone(batch),
-            Err(verdict) => batch.into_iter().map(|one| refuse(one, &verdict)).collect(),
+            Err(FailureAction::WriteEachAlone) => self.write_alone(batch),
+            Err(verdict) => batch.into_iter().map(|one| refuse_write(one, &verdict)).collect(),
         };
         if writes > 0 {
-            self.metrics.commit(started.elapsed(), writes);
+            self.metrics.record_commit(started.elapsed(), writes);
         }
         outcomes
     }
 
     /// Writes each write of a batch in a transaction of its own.
     fn write_alone(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
-        self.splitting = true;
+        self.writes_alone = true;
         let mut pass = SplitPass::new();
         let mut uncounted = Vec::new();
-        let outcomes = batch::each_alone(batch, &mut uncounted, |one| {
-            let submission = one.first().filter(|one| !pass.skips(one))?;
+        let outcomes = batch::write_each_alone(batch, &mut uncounted, |one| {
+            let submission = one.first().filter(|one| !pass.should_skip(one))?;
             match self.persist(one) {
                 Ok(results) => Some(results),
                 Err(verdict) => {
-                    if matches!(verdict, Verdict::TooSlow) {
+                    if matches!(verdict, FailureAction::TooSlow) {
                         pass.skip_user(submission);
                     }
                     verdict.refusal().map(|refusal| vec![WriteResult::Answered(Err(refusal))])
@@ -158,17 +158,17 @@ impl Committer {
             }
         });
         self.uncounted = uncounted;
-        self.splitting = false;
+        self.writes_alone = false;
         outcomes
     }
 
     /// Writes a batch, and retries temporary errors.
-    fn persist(&mut self, batch: &[Submission]) -> Result<Results, Verdict> {
+    fn persist(&mut self, batch: &[Submission]) -> Result<Results, FailureAction> {
         let connect_deadline = Instant::now() + CONNECT_TIMEOUT;
-        let (mut mode, mut attempts) = (Mode::Wait, 0);
+        let (mut mode, mut attempts) = (LockMode::Wait, 0);
         loop {
             if !self.ensure_connected(connect_deadline) {
-                return Err(Verdict::Refuse);
+                return Err(FailureAction::Refuse);
             }
             attempts += 1;
             let trouble = match self.transact(batch, mode) {
@@ -179,9 +179,9 @@ impl Committer {
                 Err(trouble) => trouble,
             };
             let error = match trouble {
-                Trouble::Unknown(error, results, conversations) => {
+                BatchError::Unknown(error, results, conversations) => {
                     self.link = None;
-                    self.unknown = Some((self.attempt, conversations));
+                    self.unknown_attempt = Some((self.attempt, conversations));
                     match self.resolve_before(Instant::now() + RESOLVE_TIMEOUT) {
                         Some(true) => return Ok(results),
                         Some(false) if attempts < MAX_ATTEMPTS => continue,
@@ -189,63 +189,63 @@ impl Committer {
                     }
                 }
                 // The time-out may be due to one write that is too much work, so each is tried alone.
-                Trouble::Lost(Error::Silent) if batch.len() > 1 => {
+                BatchError::Lost(Error::AnswerTimeout) if batch.len() > 1 => {
                     self.link = None;
-                    return Err(Verdict::Alone);
+                    return Err(FailureAction::WriteEachAlone);
                 }
-                Trouble::Lost(error) => {
+                BatchError::Lost(error) => {
                     self.link = None;
                     // After the time-out of an answer the write has waited long enough, so it is not retried.
                     let gives_up = Instant::now() >= connect_deadline
-                        && (attempts > 1 || matches!(error, Error::Silent));
+                        && (attempts > 1 || matches!(error, Error::AnswerTimeout));
                     if !gives_up {
-                        pause(MIN_RECONNECT_DELAY * (attempts - 1));
+                        sleep(MIN_RECONNECT_DELAY * (attempts - 1));
                         continue;
                     }
                     error
                 }
-                Trouble::Conflict(error) if attempts < MAX_ATTEMPTS => {
+                BatchError::Conflict(error) if attempts < MAX_ATTEMPTS => {
                     tracing::debug!(%error, "a batch conflicted with another node's; retrying");
-                    pause(conflict_pause(attempts));
+                    sleep(conflict_retry_delay(attempts));
                     continue;
                 }
                 // Another node holds a lock for long: retry without the locked conversations.
-                Trouble::Held(_) if mode == Mode::Wait => {
-                    mode = Mode::SkipLocked;
+                BatchError::LockTimeout(_) if mode == LockMode::Wait => {
+                    mode = LockMode::SkipLocked;
                     continue;
                 }
-                Trouble::Database(error) => error,
-                Trouble::Outdated(error) => {
+                BatchError::Database(error) => error,
+                BatchError::Outdated(error) => {
                     self.report_outdated(&error);
-                    return Err(Verdict::Refuse);
+                    return Err(FailureAction::Refuse);
                 }
-                _ if batch.len() > 1 => return Err(Verdict::Alone),
-                Trouble::Cancelled(error) if self.is_responsive() => {
+                _ if batch.len() > 1 => return Err(FailureAction::WriteEachAlone),
+                BatchError::Cancelled(error) if self.is_responsive() => {
                     tracing::warn!(%error, "refused a write that exceeds the database's time-out");
-                    return Err(Verdict::TooSlow);
+                    return Err(FailureAction::TooSlow);
                 }
-                Trouble::Invalid(error) => {
+                BatchError::Invalid(error) => {
                     tracing::warn!(%error, "refused a write that the database cannot store");
-                    return Err(Verdict::Invalid);
+                    return Err(FailureAction::Invalid);
                 }
-                Trouble::Conflict(error)
-                | Trouble::Change(error)
-                | Trouble::Held(error)
-                | Trouble::Cancelled(error) => error,
+                BatchError::Conflict(error)
+                | BatchError::Change(error)
+                | BatchError::LockTimeout(error)
+                | BatchError::Cancelled(error) => error,
             };
             self.report_write_failure(&error);
-            return Err(Verdict::Refuse);
+            return Err(FailureAction::Refuse);
         }
     }
 
     /// Writes a batch in one transaction.
-    fn transact(&mut self, batch: &[Submission], mode: Mode) -> Result<Results, Trouble> {
-        let Some(link) = &self.link else { return Err(Trouble::Lost(Error::Silent)) };
+    fn transact(&mut self, batch: &[Submission], mode: LockMode) -> Result<Results, BatchError> {
+        let Some(link) = &self.link else { return Err(BatchError::Lost(Error::AnswerTimeout)) };
         self.attempt += 1;
         let now = self.clock.now();
         let mut rows = PostgresRows::new(link, &mut self.ids, &self.rules);
         let applied = rows
-            .begin(&self.upkeep.node, self.attempt, mode, self.splitting, batch)
+            .begin(&self.upkeep.node, self.attempt, mode, self.writes_alone, batch)
             .and_then(|()| batch::apply(&mut rows, &self.rules, batch, now));
         let results = match applied {
             // Commit even if nothing changed. The outcome of a duplicate depends on rows that were read, and only a commit
@@ -262,20 +262,20 @@ impl Committer {
         };
         match rows.save() {
             Ok(()) => Ok(results),
-            Err(Unsaved::Undone(error)) => Err(classify(error)),
-            Err(Unsaved::Unknown(error)) => {
-                let conversations = rows.touched();
-                Err(Trouble::Unknown(error, results, conversations))
+            Err(SaveError::RolledBack(error)) => Err(classify(error)),
+            Err(SaveError::Unknown(error)) => {
+                let conversations = rows.changed_conversations();
+                Err(BatchError::Unknown(error, results, conversations))
             }
         }
     }
 
     /// Whether the database commits a transaction that changes only the writer's own row, within the time-out of a single write.
     fn is_responsive(&mut self) -> bool {
-        let splitting = std::mem::replace(&mut self.splitting, true);
-        let done = self.transact(&[], Mode::Wait);
-        self.splitting = splitting;
-        if matches!(done, Err(Trouble::Lost(_) | Trouble::Unknown(..))) {
+        let splitting = std::mem::replace(&mut self.writes_alone, true);
+        let done = self.transact(&[], LockMode::Wait);
+        self.writes_alone = splitting;
+        if matches!(done, Err(BatchError::Lost(_) | BatchError::Unknown(..))) {
             self.link = None;
         }
         done.is_ok()
@@ -294,8 +294,8 @@ impl Committer {
                 self.report_unreachable(&error);
                 return false;
             }
-            let next = self.retry.map_or(now, |(next, _)| next).min(deadline);
-            pause(next.saturating_duration_since(now));
+            let next = self.reconnect.map_or(now, |(next, _)| next).min(deadline);
+            sleep(next.saturating_duration_since(now));
         }
     }
 
@@ -304,19 +304,20 @@ impl Committer {
         if self.link.as_ref().is_some_and(BlockingConnection::is_closed) {
             self.link = None;
         }
-        if self.link.is_some() && self.unknown.is_none() {
+        if self.link.is_some() && self.unknown_attempt.is_none() {
             return Ok(());
         }
         ensure!(
-            self.retry.is_none_or(|(next, _)| Instant::now() >= next),
+            self.reconnect.is_none_or(|(next, _)| Instant::now() >= next),
             "the last attempt failed a moment ago"
         );
         let done = self.connect().and_then(|()| self.resolve());
-        self.retry = match done {
+        self.reconnect = match done {
             Ok(()) => None,
             Err(_) => {
-                let delay =
-                    self.retry.map_or(MIN_RECONNECT_DELAY, |(_, delay)| (delay * 2).min(MAX_RECONNECT_DELAY));
+                let delay = self
+                    .reconnect
+                    .map_or(MIN_RECONNECT_DELAY, |(_, delay)| (delay * 2).min(MAX_RECONNECT_DELAY));
                 Some((Instant::now() + delay, delay))
             }
         };
@@ -336,16 +337,16 @@ impl Committer {
 
     /// Resolves the unknown outcome of a commit, if there is one.
     fn resolve(&mut self) -> anyhow::Result<()> {
-        let (Some((attempt, _)), Some(link)) = (&self.unknown, &self.link) else { return Ok(()) };
+        let (Some((attempt, _)), Some(link)) = (&self.unknown_attempt, &self.link) else { return Ok(()) };
         let attempt = *attempt;
         let _ = link.take_warning();
         let Node { id, version, features } = &self.upkeep.node;
-        let resolved = link.run(link.rows(RESOLVE, &[id, version, features]));
+        let resolved = link.run(link.rows(RESOLVE_ATTEMPT, &[id, version, features]));
         let rows = resolved.context("cannot resolve the outcome of a commit")?;
-        ensure!(!link.take_warning(), Error::Doubtful);
+        ensure!(!link.take_warning(), Error::StandbyUncertain);
         let batch: i64 = rows.first().context("a writer has no row")?.try_get(0)?;
         self.resolved = Some(batch == attempt);
-        if let Some((_, conversations)) = self.unknown.take().filter(|_| batch == attempt) {
+        if let Some((_, conversations)) = self.unknown_attempt.take().filter(|_| batch == attempt) {
             self.check.extend(conversations);
         }
         Ok(())
@@ -399,13 +400,13 @@ impl Committer {
 
     /// Whether the node is connected and has no unknown outcome.
     fn is_connected(&self) -> bool {
-        self.unknown.is_none() && self.link.as_ref().is_some_and(|link| !link.is_closed())
+        self.unknown_attempt.is_none() && self.link.as_ref().is_some_and(|link| !link.is_closed())
     }
 
     /// Does the periodic work of the node between two batches: its heartbeat, and rewriting old bodies.
-    pub(super) fn tend(&mut self, is_idle: bool) {
+    pub(super) fn run_upkeep(&mut self, is_idle: bool) {
         let Some(link) = self.link.as_ref().filter(|_| self.is_connected()) else { return };
-        if let Err(error) = self.upkeep.tend(link, is_idle) {
+        if let Err(error) = self.upkeep.run_due_work(link, is_idle) {
             if is_outdated(error.code()) {
                 self.report_outdated(&error);
                 return;
@@ -432,7 +433,7 @@ impl Committer {
     pub(super) fn check_connection(&mut self) {
         if matches!(self.state.fault(), Some(WriteFault::DiskFull | WriteFault::Refused)) {
             // A ping would not show whether writes succeed again.
-            self.write(batch::probe().into_iter().collect());
+            self.write(batch::probe_submission().into_iter().collect());
             return;
         }
         let alive = self.try_connect().and_then(|()| {
@@ -458,7 +459,7 @@ impl Committer {
     }
 
     /// Deletes the writer's row.
-    pub(super) fn end(&mut self) {
+    pub(super) fn close(&mut self) {
         if let Some(link) = self.link.as_ref().filter(|link| !link.is_closed()) {
             // If this fails, another node deletes the row later.
             let _ = link.run(async { link.rows(DELETE_WRITER, &[&self.upkeep.node.id]).await });
@@ -467,30 +468,30 @@ impl Committer {
 }
 
 fn prepare(link: &BlockingConnection) -> Result<(), Error> {
-    link.run(link.client().batch_execute(SETUP))?;
+    link.run(link.client().batch_execute(SESSION_SETUP))?;
     // The lock is held as long as the connection, because `migrate-store` may write to the database only while no node
     // serves from it.
     let serves =
         link.run(link.client().query_one("SELECT pg_try_advisory_lock_shared($1)", &[&SERVING_LOCK_ID]))?;
     if !serves.try_get::<_, bool>(0)? {
-        return Err(Error::Moving);
+        return Err(Error::MigrationRunning);
     }
     let described = "SELECT pg_advisory_lock_shared($1)";
-    link.run(link.client().execute(described, &[&DESCRIBED_LOCK_ID]))?;
-    let own = [RESOLVE, DELETE_OLD_WRITERS, DELETE_WRITER, PING];
+    link.run(link.client().execute(described, &[&VERSIONED_NODE_LOCK_ID]))?;
+    let own = [RESOLVE_ATTEMPT, DELETE_OLD_WRITERS, DELETE_WRITER, PING];
     let statements: Vec<_> =
         rows::statements().chain(ids::STATEMENTS).chain(installation::STATEMENTS).chain(own).collect();
     link.prepare_all(&statements)
 }
 
 /// The outcome of a write that was not stored.
-fn refuse(one: Submission, verdict: &Verdict) -> Outcome {
+fn refuse_write(one: Submission, verdict: &FailureAction) -> Outcome {
     match verdict.refusal() {
         Some(refusal) => Outcome { origin: one.origin, result: Err(refusal) },
         None => batch::reject(one),
     }
 }
 
-fn pause(time: Duration) {
+fn sleep(time: Duration) {
     let _ = crossbeam_channel::after(time).recv();
 }

@@ -24,7 +24,7 @@ use crate::change::StoreError;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time-out of an answer. A database that is stalled or unreachable sends no answer; the outcome of the statement is then
-/// unknown. It is longer than the server's own time-outs in [`SESSION`].
+/// unknown. It is longer than the server's own time-outs in [`SESSION_SETTINGS`].
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a dropped connection may take to send its termination message.
@@ -36,7 +36,7 @@ const TERMINATE_TIMEOUT: Duration = Duration::from_millis(200);
 /// - `idle_in_transaction_session_timeout`: bounds how long a node that stalls in the middle of a batch blocks others.
 /// - `default_transaction_isolation`: the order of writes depends on row locks, and each statement must see what other
 ///   nodes committed before it.
-pub(super) const SESSION: &str = "SET statement_timeout = '8s'; SET lock_timeout = '5s';
+pub(super) const SESSION_SETTINGS: &str = "SET statement_timeout = '8s'; SET lock_timeout = '5s';
                        SET idle_in_transaction_session_timeout = '5s';
                        SET default_transaction_isolation = 'read committed';
                        SET client_encoding = 'UTF8'; SET standard_conforming_strings = on;";
@@ -53,16 +53,16 @@ pub(crate) enum Error {
     Database(#[from] tokio_postgres::Error),
     /// The answer timed out.
     #[error("the database does not answer")]
-    Silent,
+    AnswerTimeout,
     /// Another node has locked the conversation, and the read skipped it.
     #[error("another node has locked this conversation")]
-    Busy,
+    ConversationLocked,
     /// The commit succeeded with a warning that the standby may not have it.
     #[error("the database gave up waiting for its standby")]
-    Doubtful,
+    StandbyUncertain,
     /// `migrate-store` is copying an installation to the database.
     #[error("`switchboard migrate-store` is copying an installation to it")]
-    Moving,
+    MigrationRunning,
     /// A row has unexpected content.
     #[error("a row is damaged: {0}")]
     Damaged(String),
@@ -72,11 +72,11 @@ pub(crate) enum Error {
 }
 
 impl StoreError for Error {
-    fn is_of_one(&self) -> bool {
-        matches!(self, Self::Busy)
+    fn concerns_one_change(&self) -> bool {
+        matches!(self, Self::ConversationLocked)
     }
 
-    fn is_damage(&self) -> bool {
+    fn is_damaged_row(&self) -> bool {
         matches!(self, Self::Damaged(_))
     }
 
@@ -90,10 +90,10 @@ impl Error {
     pub(super) fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Database(error) => error.code(),
-            Self::Silent
-            | Self::Busy
-            | Self::Doubtful
-            | Self::Moving
+            Self::AnswerTimeout
+            | Self::ConversationLocked
+            | Self::StandbyUncertain
+            | Self::MigrationRunning
             | Self::Damaged(_)
             | Self::Unwritable(_) => None,
         }
@@ -108,10 +108,14 @@ impl Error {
             SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
         ];
         match self {
-            Self::Silent => true,
+            Self::AnswerTimeout => true,
             // An error without a code is an error of the connection.
             Self::Database(error) => error.code().is_none_or(|code| CONNECTION_ENDS.contains(code)),
-            Self::Busy | Self::Doubtful | Self::Moving | Self::Damaged(_) | Self::Unwritable(_) => false,
+            Self::ConversationLocked
+            | Self::StandbyUncertain
+            | Self::MigrationRunning
+            | Self::Damaged(_)
+            | Self::Unwritable(_) => false,
         }
     }
 }
@@ -127,27 +131,27 @@ fn without_details(error: &tokio_postgres::Error) -> String {
 }
 
 /// A statement with its parameters, which is sent together with others.
-pub(super) struct Ask<'a> {
+pub(super) struct Pipelined<'a> {
     sql: &'static str,
     parameters: Vec<&'a (dyn ToSql + Sync)>,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> Pipelined<'a> {
     pub(super) fn new(sql: &'static str, parameters: &[&'a (dyn ToSql + Sync)]) -> Self {
         Self { sql, parameters: parameters.to_vec() }
     }
 }
 
 /// The answers to pipelined statements.
-pub(super) type Answers = Vec<Result<Vec<Row>, Error>>;
+pub(super) type PipelinedResults = Vec<Result<Vec<Row>, Error>>;
 
 /// A connection with the runtime that drives it. It stays on one thread, and I/O happens only within
 /// [`BlockingConnection::run`].
 pub(super) struct BlockingConnection {
     client: Client,
     statements: RefCell<FxHashMap<&'static str, Statement>>,
-    warned: Arc<AtomicBool>,
-    silent: Cell<bool>,
+    has_warning: Arc<AtomicBool>,
+    has_timed_out: Cell<bool>,
     /// Dropped after the client, because it sends the client's termination message.
     driver: Driver,
 }
@@ -173,7 +177,13 @@ impl BlockingConnection {
                 Ok((client, task)) => {
                     driver.task = Some(task);
                     let (statements, silent) = (RefCell::default(), Cell::new(false));
-                    return Ok(Self { client, statements, warned, silent, driver });
+                    return Ok(Self {
+                        client,
+                        statements,
+                        has_warning: warned,
+                        has_timed_out: silent,
+                        driver,
+                    });
                 }
                 Err(error) => refused = Some(error),
             }
@@ -194,8 +204,8 @@ impl BlockingConnection {
             match timeout(ANSWER_TIMEOUT, work).await {
                 Ok(done) => Ok(done?),
                 Err(_) => {
-                    self.silent.set(true);
-                    Err(Error::Silent)
+                    self.has_timed_out.set(true);
+                    Err(Error::AnswerTimeout)
                 }
             }
         })
@@ -235,7 +245,7 @@ impl BlockingConnection {
 
     /// Sends several statements in one round trip, in order. All must be prepared, because an unprepared one would run
     /// after the others.
-    pub(super) fn all(&self, asks: &[Ask<'_>]) -> Result<Answers, Error> {
+    pub(super) fn run_pipelined(&self, asks: &[Pipelined<'_>]) -> Result<PipelinedResults, Error> {
         debug_assert!(asks.iter().all(|ask| self.statements.borrow().contains_key(ask.sql)), "prepared");
         let answers = asks.iter().map(|ask| self.rows(ask.sql, &ask.parameters));
         let answers = self.run(async { Ok::<_, Error>(join_all(answers).await) })?;
@@ -254,13 +264,13 @@ impl BlockingConnection {
 
     /// Whether the connection can no longer be used.
     pub(super) fn is_closed(&self) -> bool {
-        self.silent.get() || self.client.is_closed()
+        self.has_timed_out.get() || self.client.is_closed()
     }
 
     /// Whether the server sent a warning since the last call. It sends one if it gives up waiting for a standby and reports
     /// a commit all the same.
     pub(super) fn take_warning(&self) -> bool {
-        self.warned.swap(false, Ordering::AcqRel)
+        self.has_warning.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -288,7 +298,7 @@ async fn connect(
         let (client, connection) = connected.map_err(Error::from)?;
         #[expect(clippy::disallowed_methods, reason = "the runtime of the thread that waits for it owns it")]
         let driver = tokio::spawn(drive(connection, warned.clone()));
-        client.batch_execute(SESSION).await.map_err(Error::from)?;
+        client.batch_execute(SESSION_SETTINGS).await.map_err(Error::from)?;
         check_durability(&client).await?;
         Ok((client, driver))
     };

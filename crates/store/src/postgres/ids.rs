@@ -23,15 +23,15 @@ pub(super) struct Ids {
 
 impl Ids {
     pub(super) fn user(&mut self, link: &BlockingConnection) -> Result<UserKey, Error> {
-        take(&mut self.users, link, RESERVE_USER_IDS).map(UserKey)
+        take_id(&mut self.users, link, RESERVE_USER_IDS).map(UserKey)
     }
 
     pub(super) fn conversation(&mut self, link: &BlockingConnection) -> Result<ConversationKey, Error> {
-        take(&mut self.conversations, link, RESERVE_CONVERSATION_IDS).map(ConversationKey)
+        take_id(&mut self.conversations, link, RESERVE_CONVERSATION_IDS).map(ConversationKey)
     }
 }
 
-fn take(reserved: &mut Vec<i64>, link: &BlockingConnection, sql: &'static str) -> Result<i64, Error> {
+fn take_id(reserved: &mut Vec<i64>, link: &BlockingConnection, sql: &'static str) -> Result<i64, Error> {
     if reserved.is_empty() {
         let rows = link.run(link.rows(sql, &[&IDS_PER_RESERVATION]))?;
         // In reverse, because ids are popped from the end and the lowest is used first.

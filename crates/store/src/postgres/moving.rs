@@ -17,7 +17,7 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 
 use self::table::Value;
 use super::connect::BlockingConnection;
-use super::installation::USER_NUMBERS;
+use super::installation::VERSION_WITH_USER_KEYS;
 use super::target::Target;
 use super::{SERVING_LOCK_ID, migrate};
 use crate::sqlite;
@@ -33,7 +33,7 @@ const COPY_SESSION: &str =
 
 /// The result of moving one table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Moved {
+pub struct CopiedTable {
     /// The table's name.
     pub table: &'static str,
     /// How many rows PostgreSQL has. Each was compared with its original.
@@ -76,12 +76,12 @@ pub fn move_store(
     from: &Path,
     to: Destination<'_>,
     on_step: &mut dyn FnMut(Step),
-) -> anyhow::Result<Vec<Moved>> {
+) -> anyhow::Result<Vec<CopiedTable>> {
     ensure!(
-        from.join(sqlite::DATABASE).exists(),
+        from.join(sqlite::DATABASE_FILE).exists(),
         "there is no database in {0}; to migrate a backup, copy it into a directory as {1}",
         from.display(),
-        sqlite::DATABASE
+        sqlite::DATABASE_FILE
     );
     let _lock = sqlite::lock(from)?;
     let source = sqlite::open_database(from)?;
@@ -107,7 +107,7 @@ pub fn move_store(
             let before = copy(&source, client, table, on_step)
                 .await
                 .with_context(|| format!("table {}", table.name))?;
-            moved.push(Moved { table: table.name, rows: 0, before });
+            moved.push(CopiedTable { table: table.name, rows: 0, before });
         }
         for (table, moved) in TABLES.iter().zip(&mut moved) {
             let compared = compare(&source, client, table, on_step).await;
@@ -266,7 +266,9 @@ async fn compare(
 /// to serve.
 async fn finish(source: &Connection, client: &mut Client) -> anyhow::Result<()> {
     let transaction = client.transaction().await?;
-    transaction.execute("UPDATE installation SET version = greatest(version, $1)", &[&USER_NUMBERS]).await?;
+    transaction
+        .execute("UPDATE installation SET version = greatest(version, $1)", &[&VERSION_WITH_USER_KEYS])
+        .await?;
     if let Some((conversation, seq)) = rewrite_position(source)? {
         let insert = "INSERT INTO rewrite (conversation, seq) VALUES ($1, $2)
             ON CONFLICT (id) DO UPDATE SET conversation = excluded.conversation, seq = excluded.seq";

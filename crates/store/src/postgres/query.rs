@@ -18,20 +18,21 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use self::row::{conversation_key, count, get, maybe_time, number, place, seq, user_id, user_key};
+use self::row::{conversation_key, count, get, maybe_time, number, position, seq, user_id, user_key};
 pub(super) use self::shared::{heads, memberships_in, places, revocations};
 use super::connect::{BlockingConnection, Error};
-use crate::change::Failed;
+use crate::change::OperationError;
 use crate::postgres::table::maybe_membership;
 use crate::read::row::{
-    Known, Listed, Membered, Named, PresencePeerRow, Start, View, Wanted, Whole, readable,
+    ConnectionStart, ListedConversation, MembershipRow, NamedConversation, PresencePeerRow, StoredMessage,
+    UserRow, View, WantedMessage, skip_damaged,
 };
 use crate::read::{Lookups, Range};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, NewerKind, UserKey};
 use crate::table::{columns, conversations, members};
 
-type Result<T> = std::result::Result<T, Failed<Error>>;
+type Result<T> = std::result::Result<T, OperationError<Error>>;
 
 /// The first statement of a transaction fixes the snapshot of all its reads.
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -40,27 +41,27 @@ const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 pub(super) struct Session {
     pub(super) link: BlockingConnection,
     /// Whether a read transaction is open.
-    begun: Cell<bool>,
+    has_begun: Cell<bool>,
     /// How many round trips were made.
     #[cfg(test)]
-    trips: Cell<u32>,
+    round_trips: Cell<u32>,
 }
 
 impl Session {
     pub(super) fn new(link: BlockingConnection) -> Self {
         Self {
             link,
-            begun: Cell::new(false),
+            has_begun: Cell::new(false),
             #[cfg(test)]
-            trips: Cell::new(0),
+            round_trips: Cell::new(0),
         }
     }
 
     /// Runs `work` in the transaction. If none is open, BEGIN is sent together with the first statement.
     fn run<T>(&self, work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>) -> Result<T> {
         #[cfg(test)]
-        self.trips.update(|trips| trips + 1);
-        if self.begun.replace(true) {
+        self.round_trips.update(|trips| trips + 1);
+        if self.has_begun.replace(true) {
             return Ok(self.link.run(work)?);
         }
         Ok(self.link.run(async {
@@ -81,7 +82,7 @@ impl Session {
 
     /// Ends the transaction. The ROLLBACK is only sent; its answer is read before that of the next statement.
     pub(super) fn end(&self) {
-        if !self.begun.replace(false) || self.link.is_closed() {
+        if !self.has_begun.replace(false) || self.link.is_closed() {
             return;
         }
         // The result is not needed: if the ROLLBACK fails, the connection is lost as well.
@@ -99,18 +100,18 @@ impl Session {
     }
 }
 
-const KNOWN: &str = "SELECT id, not_before FROM users WHERE name = $1";
+const SELECT_USER: &str = "SELECT id, not_before FROM users WHERE name = $1";
 
-const FIRST_MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM users u
+const SELECT_FIRST_MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM users u
     CROSS JOIN LATERAL (SELECT conversation FROM members
         WHERE "user" = u.id AND until IS NULL ORDER BY conversation LIMIT $2) m
     JOIN conversations c ON c.id = m.conversation WHERE u.name = $1 ORDER BY m.conversation"#;
 
-const MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM (SELECT conversation FROM members
+const SELECT_MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM (SELECT conversation FROM members
         WHERE "user" = $1 AND until IS NULL AND conversation > $2 ORDER BY conversation LIMIT $3) m
     JOIN conversations c ON c.id = m.conversation ORDER BY m.conversation"#;
 
-const NAMED: &str = concat!(
+const SELECT_NAMED: &str = concat!(
     "SELECT n.place, ",
     conversations!(columns),
     ", ",
@@ -119,7 +120,7 @@ const NAMED: &str = concat!(
     CROSS JOIN users u LEFT JOIN members m ON m.conversation = c.id AND m."user" = u.id WHERE u.name = $1"#
 );
 
-const VIEW: &str = concat!(
+const SELECT_VIEW: &str = concat!(
     "SELECT ",
     conversations!(columns),
     ", ",
@@ -128,7 +129,7 @@ const VIEW: &str = concat!(
     LEFT JOIN members m ON m.conversation = c.id AND m."user" = u.id WHERE u.name = $1 AND c.name = $2"#
 );
 
-const VIEW_OF: &str = concat!(
+const SELECT_VIEW_BY_KEY: &str = concat!(
     "SELECT ",
     conversations!(columns),
     ", ",
@@ -137,7 +138,7 @@ const VIEW_OF: &str = concat!(
     LEFT JOIN members m ON m.conversation = c.id AND m."user" = $1 WHERE c.id = $2"#
 );
 
-pub(super) const LISTED: &str = concat!(
+pub(super) const SELECT_LISTED: &str = concat!(
     "SELECT ",
     conversations!(columns),
     ", ",
@@ -154,11 +155,11 @@ const SELECT_MEMBER_PAGE: &str = concat!(
     ) m LEFT JOIN users u ON u.id = m."user" ORDER BY m."user""#
 );
 
-const PRESENCE_PEERS: &str =
+const SELECT_PRESENCE_PEERS: &str =
     "SELECT n.place, u.id, u.last_seen FROM unnest($1::text[]) WITH ORDINALITY n (name, place)
     JOIN users u ON u.name = n.name ORDER BY n.place";
 
-const ARE_THERE: &str = "SELECT n.place FROM unnest($1::text[]) WITH ORDINALITY n (name, place)
+const SELECT_EXISTING: &str = "SELECT n.place FROM unnest($1::text[]) WITH ORDINALITY n (name, place)
     JOIN conversations c ON c.name = n.name";
 
 const COUNT_MESSAGES: &str = "SELECT messages FROM events WHERE conversation = $1 AND seq = $2";
@@ -169,7 +170,7 @@ const COUNT_SENT: &str = "SELECT count(*) FROM events
 const COUNT_ROOMS: &str = r#"SELECT count(*) FROM (
     SELECT 1 FROM members WHERE "user" = $1 AND until IS NULL AND since > 0 LIMIT $2) room"#;
 
-const SHARE_A_ROOM: &str = r#"SELECT two.place FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY two (a, b, place)
+const SELECT_SHARED_ROOMS: &str = r#"SELECT two.place FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY two (a, b, place)
     WHERE EXISTS (SELECT 1 FROM (SELECT conversation FROM members
             WHERE "user" = two.a AND until IS NULL AND since > 0 ORDER BY conversation LIMIT $3) room
         JOIN members m ON m.conversation = room.conversation AND m."user" = two.b AND m.until IS NULL)"#;
@@ -177,60 +178,76 @@ const SHARE_A_ROOM: &str = r#"SELECT two.place FROM unnest($1::bigint[], $2::big
 impl Lookups for Session {
     type Error = Error;
 
-    fn known(&self, user: &UserId) -> Result<Option<Known>> {
-        self.row(KNOWN, &[&user.as_str()])?.map(|row| known(&row)).transpose()
+    fn find_user(&self, user: &UserId) -> Result<Option<UserRow>> {
+        self.row(SELECT_USER, &[&user.as_str()])?.map(|row| read_user(&row)).transpose()
     }
 
     fn view(&self, user: &UserId, name: &ConversationId) -> Result<Option<View>> {
-        let row = self.row(VIEW, &[&user.as_str(), &name.as_str()])?;
-        Ok(row.map(|row| view(&row, 0)).transpose()?)
+        let row = self.row(SELECT_VIEW, &[&user.as_str(), &name.as_str()])?;
+        Ok(row.map(|row| read_view(&row, 0)).transpose()?)
     }
 
-    fn view_of(&self, user: UserKey, conversation: ConversationKey) -> Result<Option<View>> {
-        let row = self.row(VIEW_OF, &[&user.0, &conversation.0])?;
-        Ok(row.map(|row| view(&row, 0)).transpose()?)
+    fn view_by_key(&self, user: UserKey, conversation: ConversationKey) -> Result<Option<View>> {
+        let row = self.row(SELECT_VIEW_BY_KEY, &[&user.0, &conversation.0])?;
+        Ok(row.map(|row| read_view(&row, 0)).transpose()?)
     }
 
-    fn start(&self, user: &UserId, named: &[ConversationId], most: usize) -> Result<Option<Start>> {
+    fn connection_start(
+        &self,
+        user: &UserId,
+        named: &[ConversationId],
+        most: usize,
+    ) -> Result<Option<ConnectionStart>> {
         let names: Vec<_> = named.iter().map(ConversationId::as_str).collect();
         let (user, most) = (user.as_str(), most as i64);
         let by_name: [&(dyn ToSql + std::marker::Sync); 1] = [&user];
         let first: [&(dyn ToSql + std::marker::Sync); 2] = [&user, &most];
         let by_names: [&(dyn ToSql + std::marker::Sync); 2] = [&user, &names];
-        let named =
-            async { if names.is_empty() { Ok(Vec::new()) } else { self.link.rows(NAMED, &by_names).await } };
-        let together =
-            try_join3(self.link.rows(KNOWN, &by_name), self.link.rows(FIRST_MEMBERSHIPS, &first), named);
+        let named = async {
+            if names.is_empty() { Ok(Vec::new()) } else { self.link.rows(SELECT_NAMED, &by_names).await }
+        };
+        let together = try_join3(
+            self.link.rows(SELECT_USER, &by_name),
+            self.link.rows(SELECT_FIRST_MEMBERSHIPS, &first),
+            named,
+        );
         let (user, joined, found) = self.run(together)?;
         let Some(user) = user.first() else { return Ok(None) };
-        let mut named: Vec<_> = names.iter().map(|_| Named::Nowhere).collect();
+        let mut named: Vec<_> = names.iter().map(|_| NamedConversation::NotFound).collect();
         for row in found {
-            let view = readable(view(&row, 1), || conversation_name(&row, 2))?;
-            if let Some(named) = named.get_mut(place(&row, 0)?) {
-                *named = view.map_or(Named::Damaged, Named::There);
+            let view = skip_damaged(read_view(&row, 1), || conversation_name(&row, 2))?;
+            if let Some(named) = named.get_mut(position(&row, 0)?) {
+                *named = view.map_or(NamedConversation::Damaged, NamedConversation::Found);
             }
         }
-        let joined = joined.iter().map(membered).collect::<Result<_>>()?;
-        Ok(Some(Start { user: known(user)?, joined, named }))
+        let joined = joined.iter().map(read_membership).collect::<Result<_>>()?;
+        Ok(Some(ConnectionStart { user: read_user(user)?, joined, named }))
     }
 
-    fn memberships(&self, user: UserKey, after: ConversationKey, most: usize) -> Result<Vec<Membered>> {
-        self.rows(MEMBERSHIPS, &[&user.0, &after.0, &(most as i64)])?.iter().map(membered).collect()
+    fn memberships(&self, user: UserKey, after: ConversationKey, most: usize) -> Result<Vec<MembershipRow>> {
+        self.rows(SELECT_MEMBERSHIPS, &[&user.0, &after.0, &(most as i64)])?
+            .iter()
+            .map(read_membership)
+            .collect()
     }
 
-    fn listed(&self, user: UserKey, conversations: &[ConversationKey]) -> Result<Vec<Listed>> {
+    fn listed_conversations(
+        &self,
+        user: UserKey,
+        conversations: &[ConversationKey],
+    ) -> Result<Vec<ListedConversation>> {
         let keys: Vec<_> = conversations.iter().map(|key| key.0).collect();
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = self.rows(LISTED, &[&user.0, &keys])?;
+        let rows = self.rows(SELECT_LISTED, &[&user.0, &keys])?;
         let listed = |row: &Row| {
-            Ok(Listed {
+            Ok(ListedConversation {
                 conversation: Conversation::from_postgres(row, 0)?,
                 member: Membership::from_postgres(row, Conversation::COLUMNS)?,
             })
         };
-        let listed = rows.iter().map(|row| readable(listed(row), || conversation_name(row, 1)));
+        let listed = rows.iter().map(|row| skip_damaged(listed(row), || conversation_name(row, 1)));
         listed.filter_map(Result::transpose).collect()
     }
 
@@ -256,12 +273,12 @@ impl Lookups for Session {
         Ok(())
     }
 
-    fn names(&self, users: &[UserKey]) -> Result<FxHashMap<UserKey, UserId>> {
+    fn user_names(&self, users: &[UserKey]) -> Result<FxHashMap<UserKey, UserId>> {
         let keys: Vec<_> = users.iter().map(|user| user.0).collect();
         let mut names = FxHashMap::default();
         for row in self.rows("SELECT id, name FROM users WHERE id = ANY($1::bigint[])", &[&keys])? {
             let user = user_key(&row, 0)?;
-            let name = readable(user_id(&row, 1), || format!("user number {}", user.0))?;
+            let name = skip_damaged(user_id(&row, 1), || format!("user number {}", user.0))?;
             names.extend(name.map(|name| (user, name)));
         }
         Ok(names)
@@ -308,9 +325,9 @@ impl Lookups for Session {
 
     fn messages(
         &self,
-        wanted: &[Wanted<'_>],
+        wanted: &[WantedMessage<'_>],
         bytes: usize,
-        each: impl FnMut(Option<Whole>) -> ControlFlow<()>,
+        each: impl FnMut(Option<StoredMessage>) -> ControlFlow<()>,
     ) -> Result<()> {
         message::find(self, wanted, bytes, each)
     }
@@ -324,7 +341,7 @@ impl Lookups for Session {
     ) -> Result<()> {
         for row in self.rows(SELECT_MEMBER_PAGE, &[&conversation.0, &after.0, &(most as i64)])? {
             let read = || Ok((user_id(&row, 1)?, Membership::from_postgres(&row, 2)?));
-            let member = readable(read(), || format!("a member of conversation {}", conversation.0))?;
+            let member = skip_damaged(read(), || format!("a member of conversation {}", conversation.0))?;
             if each(user_key(&row, 0)?, member).is_break() {
                 break;
             }
@@ -334,20 +351,20 @@ impl Lookups for Session {
 
     fn presence_peer_rows(&self, users: &[UserId]) -> Result<Vec<PresencePeerRow>> {
         let names: Vec<_> = users.iter().map(UserId::as_str).collect();
-        let known = self.rows(PRESENCE_PEERS, &[&names])?.into_iter().map(|row| {
-            let name = users.get(place(&row, 0)?).cloned();
+        let known = self.rows(SELECT_PRESENCE_PEERS, &[&names])?.into_iter().map(|row| {
+            let name = users.get(position(&row, 0)?).cloned();
             let (key, last_seen) = (user_key(&row, 1)?, maybe_time(&row, 2)?);
             Ok(name.map(|name| PresencePeerRow { key, name, last_seen }))
         });
         known.filter_map(Result::transpose).collect()
     }
 
-    fn are_there(&self, conversations: &[ConversationId]) -> Result<Vec<bool>> {
+    fn conversations_exist(&self, conversations: &[ConversationId]) -> Result<Vec<bool>> {
         let names: Vec<_> = conversations.iter().map(ConversationId::as_str).collect();
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        marked(names.len(), &self.rows(ARE_THERE, &[&names])?)
+        flags_by_position(names.len(), &self.rows(SELECT_EXISTING, &[&names])?)
     }
 
     fn count_rooms(&self, user: UserKey, most: u32) -> Result<u32> {
@@ -358,7 +375,7 @@ impl Lookups for Session {
 
     fn share_a_room(&self, pairs: &[(UserKey, UserKey)], most: u32) -> Result<Vec<bool>> {
         let (a, b): (Vec<_>, Vec<_>) = pairs.iter().map(|(a, b)| (a.0, b.0)).unzip();
-        marked(pairs.len(), &self.rows(SHARE_A_ROOM, &[&a, &b, &i64::from(most)])?)
+        flags_by_position(pairs.len(), &self.rows(SELECT_SHARED_ROOMS, &[&a, &b, &i64::from(most)])?)
     }
 
     fn api_key(&self, hash: &[u8]) -> Result<Option<String>> {
@@ -367,27 +384,27 @@ impl Lookups for Session {
     }
 }
 
-fn known(row: &Row) -> Result<Known> {
-    Ok(Known { key: user_key(row, 0)?, not_before: maybe_time(row, 1)? })
+fn read_user(row: &Row) -> Result<UserRow> {
+    Ok(UserRow { key: user_key(row, 0)?, not_before: maybe_time(row, 1)? })
 }
 
-fn membered(row: &Row) -> Result<Membered> {
+fn read_membership(row: &Row) -> Result<MembershipRow> {
     let conversation = conversation_key(row, 0)?;
     let read = || Ok((seq(row, 1)?, get(row, 2)?));
-    let state = readable(read(), || format!("conversation {}", conversation.0))?;
-    Ok(Membered { conversation, state })
+    let state = skip_damaged(read(), || format!("conversation {}", conversation.0))?;
+    Ok(MembershipRow { conversation, last_event: state })
 }
 
-fn view(row: &Row, first: usize) -> std::result::Result<View, Error> {
+fn read_view(row: &Row, first: usize) -> std::result::Result<View, Error> {
     let conversation = Conversation::from_postgres(row, first)?;
     Ok(View { conversation, membership: maybe_membership(row, first + Conversation::COLUMNS)? })
 }
 
 /// For each index of an array with `places` elements, whether one of the rows has that index.
-fn marked(places: usize, rows: &[Row]) -> Result<Vec<bool>> {
+fn flags_by_position(places: usize, rows: &[Row]) -> Result<Vec<bool>> {
     let mut marked = vec![false; places];
     for row in rows {
-        if let Some(mark) = marked.get_mut(place(row, 0)?) {
+        if let Some(mark) = marked.get_mut(position(row, 0)?) {
             *mark = true;
         }
     }

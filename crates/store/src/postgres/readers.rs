@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use super::connect::{BlockingConnection, Error};
 use super::query::{self, Session};
 use super::target::Target;
-use crate::batch::State;
-use crate::change::Failed;
+use crate::batch::WriterState;
+use crate::change::OperationError;
 use crate::fair_queue::LaneOwner;
-use crate::read::{Found, MEMBERSHIPS_PER_READ, Reader};
-use crate::readers::{self, ReaderConnection, told};
+use crate::read::{LookupResult, MEMBERSHIPS_PER_READ, Reader};
+use crate::readers::{self, ReaderConnection, failure_to_refusal};
 use crate::record::{Answer, ConversationKey};
 use crate::refusal::Refusal;
 use crate::{CurrentMembership, Excerpt, MembershipsPage, Revocations, Seqs};
@@ -21,11 +21,11 @@ use crate::{CurrentMembership, Excerpt, MembershipsPage, Revocations, Seqs};
 /// The reader threads.
 pub(super) struct Readers {
     /// The threads for users and their connections.
-    pub(super) users: readers::Readers<Reads>,
+    pub(super) users: readers::Readers<PostgresReader>,
     /// The threads for the router, so that delivery does not wait for users' pages.
-    router: readers::Readers<Reads>,
+    router: readers::Readers<PostgresReader>,
     /// The thread for the router's query of revocations, so that it does not wait for other reads.
-    revocations: readers::Readers<Reads>,
+    revocations: readers::Readers<PostgresReader>,
 }
 
 /// How many threads read for the router. Its reads are short; with two threads, the log of one conversation does not delay
@@ -39,11 +39,11 @@ impl Readers {
         count: usize,
         target: &Target,
         limits: &Limits,
-        state: &Arc<State>,
+        state: &Arc<WriterState>,
     ) -> anyhow::Result<Self> {
         let limits = Arc::new(limits.clone());
         let connections = |count| {
-            let connection = |_| Ok(Reads::new(target.clone(), limits.clone(), state.clone()));
+            let connection = |_| Ok(PostgresReader::new(target.clone(), limits.clone(), state.clone()));
             (0..count).map(connection)
         };
         let (users, _) = readers::Readers::start("reader", connections(count.max(1)))?;
@@ -102,17 +102,17 @@ pub(super) const SETUP: &str = "SET jit = off; SET max_parallel_workers_per_gath
                      SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
 
 /// A connection that only reads. It is opened at the first read.
-pub(super) struct Reads {
+pub(super) struct PostgresReader {
     session: Option<Session>,
     target: Target,
     limits: Arc<Limits>,
-    state: Arc<State>,
+    state: Arc<WriterState>,
     /// When to try to connect again, and the current delay of the backoff.
     backoff: Option<(Instant, Duration)>,
 }
 
-impl Reads {
-    pub(super) fn new(target: Target, limits: Arc<Limits>, state: Arc<State>) -> Self {
+impl PostgresReader {
+    pub(super) fn new(target: Target, limits: Arc<Limits>, state: Arc<WriterState>) -> Self {
         Self { session: None, target, limits, state, backoff: None }
     }
 
@@ -147,28 +147,35 @@ impl Reads {
     }
 }
 
-impl ReaderConnection for Reads {
+impl ReaderConnection for PostgresReader {
     type Rows = Session;
 
     const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
-    fn read<T>(&mut self, read: impl Fn(&Reader<'_, Session>) -> Found<T, Session>) -> Result<T, Refusal> {
+    fn read<T>(
+        &mut self,
+        read: impl Fn(&Reader<'_, Session>) -> LookupResult<T, Session>,
+    ) -> Result<T, Refusal> {
         let (limits, state) = (self.limits.clone(), self.state.clone());
         let mut may_retry = true;
         loop {
             let Some(rows) = self.session() else { return Err(Refusal::unavailable()) };
-            let answer =
-                read(&Reader { rows, limits: &limits, mark: &state.mark, step: MEMBERSHIPS_PER_READ });
-            let lost =
-                rows.link.is_closed() || matches!(&answer, Err(Failed::Store(error)) if error.is_lost());
-            let silent = matches!(answer, Err(Failed::Store(Error::Silent)));
+            let answer = read(&Reader {
+                rows,
+                limits: &limits,
+                mark: &state.mark,
+                memberships_per_step: MEMBERSHIPS_PER_READ,
+            });
+            let lost = rows.link.is_closed()
+                || matches!(&answer, Err(OperationError::Store(error)) if error.is_lost());
+            let silent = matches!(answer, Err(OperationError::Store(Error::AnswerTimeout)));
             if lost {
                 self.session = None;
             }
             // A read may be retried, because it changes nothing. After a time-out it is not, because the caller has waited
             // long enough.
             if !(lost && may_retry && answer.is_err()) || silent {
-                return told(answer);
+                return failure_to_refusal(answer);
             }
             may_retry = false;
         }
@@ -180,7 +187,7 @@ impl ReaderConnection for Reads {
         }
     }
 
-    fn rest(&mut self) {}
+    fn free_memory(&mut self) {}
 }
 
 fn connect(target: &Target) -> anyhow::Result<Session> {
@@ -207,7 +214,7 @@ mod tests {
             crate::postgres::migrate(&mut link).expect("tables");
         };
         tokio::task::spawn_blocking(migrate).await.expect("migrated");
-        Readers::start(1, &target, &Limits::default(), &Arc::new(State::default())).expect("readers")
+        Readers::start(1, &target, &Limits::default(), &Arc::new(WriterState::default())).expect("readers")
     }
 
     async fn read(readers: &Readers) -> Result<Option<String>, Refusal> {

@@ -17,7 +17,7 @@ pub(super) const MAX_EVENTS_PER_PORTION: u64 = 500;
 
 /// The result of a portion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Portion {
+pub(super) enum PortionResult {
     /// There are more bodies to rewrite.
     More,
     /// This was the last portion.
@@ -45,7 +45,7 @@ const UPDATE: &str = "UPDATE events e SET body = w.body
     WHERE e.conversation = w.conversation AND e.seq = w.seq";
 
 /// Rewrites a portion of at most `events` events in one transaction.
-pub(super) fn rewrite(link: &BlockingConnection, events: u64) -> Result<Portion, Error> {
+pub(super) fn rewrite(link: &BlockingConnection, events: u64) -> Result<PortionResult, Error> {
     link.run(async {
         let client = link.client();
         let rewritten = rewrite_portion(client, events).await;
@@ -56,11 +56,11 @@ pub(super) fn rewrite(link: &BlockingConnection, events: u64) -> Result<Portion,
     })
 }
 
-async fn rewrite_portion(client: &Client, events: u64) -> Result<Portion, Error> {
+async fn rewrite_portion(client: &Client, events: u64) -> Result<PortionResult, Error> {
     client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
     let Some(row) = client.query_opt(POSITION, &[]).await? else {
         client.batch_execute("COMMIT").await?;
-        return Ok(Portion::OfAnotherNode);
+        return Ok(PortionResult::OfAnotherNode);
     };
     let from = Position { conversation: get(&row, 0)?, seq: count(&row, 1)? };
     let (sections, next) = portion(from, &candidates(client, from).await?, events);
@@ -72,17 +72,17 @@ async fn rewrite_portion(client: &Client, events: u64) -> Result<Portion, Error>
     match next {
         Some(Position { conversation, seq }) => {
             let update = "UPDATE rewrite SET conversation = $1, seq = $2";
-            client.execute(update, &[&conversation, &signed(seq)]).await?;
+            client.execute(update, &[&conversation, &signed_seq(seq)]).await?;
         }
         None => drop(client.execute("DELETE FROM rewrite", &[]).await?),
     }
     client.batch_execute("COMMIT").await?;
-    Ok(if next.is_some() { Portion::More } else { Portion::Done })
+    Ok(if next.is_some() { PortionResult::More } else { PortionResult::Done })
 }
 
 async fn candidates(client: &Client, from: Position) -> Result<Vec<Candidate>, Error> {
     let rows =
-        client.query(CANDIDATES, &[&from.conversation, &signed(MAX_CONVERSATIONS_PER_PORTION)]).await?;
+        client.query(CANDIDATES, &[&from.conversation, &signed_seq(MAX_CONVERSATIONS_PER_PORTION)]).await?;
     let candidates = rows
         .iter()
         .map(|row| Ok(Candidate { conversation: get(row, 0)?, is_room: get(row, 1)?, head: count(row, 2)? }));
@@ -90,7 +90,7 @@ async fn candidates(client: &Client, from: Position) -> Result<Vec<Candidate>, E
 }
 
 /// An event whose body has to be rewritten.
-struct Found {
+struct StoredBody {
     conversation: i64,
     seq: i64,
     kind: Kind,
@@ -98,10 +98,10 @@ struct Found {
 }
 
 async fn rewrite_sections(client: &Client, sections: &[Section]) -> Result<(), Error> {
-    let found = find(client, sections).await?;
+    let found = find_bodies(client, sections).await?;
     let mut ids = Vec::new();
     for event in &found {
-        body::collect_ids(&event.kind, &event.body, &mut ids);
+        body::collect_user_ids(&event.kind, &event.body, &mut ids);
     }
     let names: Vec<_> = ids.iter().map(UserId::as_str).collect();
     let mut numbers = FxHashMap::default();
@@ -109,7 +109,7 @@ async fn rewrite_sections(client: &Client, sections: &[Section]) -> Result<(), E
         numbers.insert(get::<String>(&row, 0)?, UserKey(get(&row, 1)?));
     }
     let (mut conversations, mut seqs, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
-    for Found { conversation, seq, kind, body } in found {
+    for StoredBody { conversation, seq, kind, body } in found {
         let stored =
             body::to_stored(&kind, &body, |user| Ok::<_, Error>(numbers.get(user.as_str()).copied()))?;
         // A damaged event stays as it is, so that `check` still finds it.
@@ -125,19 +125,19 @@ async fn rewrite_sections(client: &Client, sections: &[Section]) -> Result<(), E
     Ok(())
 }
 
-async fn find(client: &Client, sections: &[Section]) -> Result<Vec<Found>, Error> {
+async fn find_bodies(client: &Client, sections: &[Section]) -> Result<Vec<StoredBody>, Error> {
     let conversations: Vec<_> = sections.iter().map(|section| section.conversation).collect();
-    let after: Vec<_> = sections.iter().map(|section| signed(section.after)).collect();
-    let upto: Vec<_> = sections.iter().map(|section| signed(section.upto)).collect();
+    let after: Vec<_> = sections.iter().map(|section| signed_seq(section.after)).collect();
+    let upto: Vec<_> = sections.iter().map(|section| signed_seq(section.upto)).collect();
     let kinds = KINDS.map(|kind| i16::from(kind.number())).to_vec();
     let rows = client.query(EVENTS, &[&conversations, &after, &upto, &kinds]).await?;
     let found = rows.iter().map(|row| {
         let kind = Kind::from_number(get::<i16>(row, 2)?.into());
-        Ok(Found { conversation: get(row, 0)?, seq: get(row, 1)?, kind, body: get(row, 3)? })
+        Ok(StoredBody { conversation: get(row, 0)?, seq: get(row, 1)?, kind, body: get(row, 3)? })
     });
     found.collect()
 }
 
-fn signed(number: u64) -> i64 {
+fn signed_seq(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

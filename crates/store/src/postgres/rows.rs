@@ -14,15 +14,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
-pub(super) use self::flush::Unsaved;
+pub(super) use self::flush::SaveError;
 use self::reactions::Reactions;
 use super::connect::{BlockingConnection, Error};
 use super::ids::Ids;
-use super::installation::USER_NUMBERS;
+use super::installation::VERSION_WITH_USER_KEYS;
 use crate::Counts;
 use crate::change::Rules;
 use crate::change::dispatch::Prefetch;
-use crate::change::rows::{Keyed, PROBE_BYTES, Referred, Rows};
+use crate::change::rows::{KeyedMessage, PROBE_BYTES, ReferredEvent, Rows};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
 
@@ -33,15 +33,15 @@ pub(super) fn statements() -> impl Iterator<Item = &'static str> {
 
 /// How to treat a conversation that another node has locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mode {
+pub(super) enum LockMode {
     /// Wait for the lock.
     Wait,
-    /// Skip it: writes to it fail with [`Error::Busy`].
+    /// Skip it: writes to it fail with [`Error::ConversationLocked`].
     SkipLocked,
 }
 
 /// An event to be inserted.
-struct Appended {
+struct NewEvent {
     conversation: ConversationKey,
     seq: Seq,
     kind: EventKind,
@@ -56,12 +56,12 @@ struct Appended {
 pub(super) struct PostgresRows<'a> {
     link: &'a BlockingConnection,
     ids: &'a mut Ids,
-    most_rooms: u32,
+    max_rooms: u32,
     near: u64,
     /// The id of the writer's own row.
-    writer: String,
+    writer_id: String,
     /// The version of the installation. It cannot change while the transaction is open.
-    installation: i32,
+    installation_version: i32,
 
     // Rows that were read, with the changes of this transaction; `None` for rows that do not exist.
     users: FxHashMap<UserId, Option<UserKey>>,
@@ -69,12 +69,12 @@ pub(super) struct PostgresRows<'a> {
     conversations: FxHashMap<ConversationId, Option<Conversation>>,
     names: FxHashMap<ConversationKey, ConversationId>,
     members: FxHashMap<(ConversationKey, UserKey), Option<Membership>>,
-    keyed: FxHashMap<(UserKey, Box<str>), Option<Keyed>>,
-    events: FxHashMap<(ConversationKey, Seq), Option<Referred>>,
+    keyed: FxHashMap<(UserKey, Box<str>), Option<KeyedMessage>>,
+    events: FxHashMap<(ConversationKey, Seq), Option<ReferredEvent>>,
     amendments: FxHashMap<(ConversationKey, Seq), Vec<Seq>>,
     reactions: Reactions,
     /// The number of rooms that a user created or joined, as the database has it.
-    choices: FxHashMap<UserKey, u32>,
+    room_counts: FxHashMap<UserKey, u32>,
 
     /// Message counts up to cursors, as the database computed them.
     counts: FxHashMap<(ConversationKey, UserKey, Seq), Counts>,
@@ -82,7 +82,7 @@ pub(super) struct PostgresRows<'a> {
     /// Users whose rows this transaction has locked.
     locked: FxHashSet<UserKey>,
     /// Conversations that another node has locked.
-    busy: FxHashSet<ConversationId>,
+    locked_elsewhere: FxHashSet<ConversationId>,
 
     // Rows that the flush writes.
     new_users: BTreeMap<UserId, UserKey>,
@@ -92,13 +92,13 @@ pub(super) struct PostgresRows<'a> {
     dirty_conversations: FxHashSet<ConversationId>,
     /// The changed members; the value says whether the row exists in the database.
     dirty_members: BTreeMap<(ConversationKey, UserKey), bool>,
-    appended: Vec<Appended>,
-    places: FxHashMap<(ConversationKey, Seq), usize>,
-    own_keys: FxHashMap<(UserKey, Box<str>), usize>,
-    erased: BTreeMap<(ConversationKey, Seq), Box<str>>,
+    new_events: Vec<NewEvent>,
+    new_event_index: FxHashMap<(ConversationKey, Seq), usize>,
+    new_event_keys: FxHashMap<(UserKey, Box<str>), usize>,
+    erased_bodies: BTreeMap<(ConversationKey, Seq), Box<str>>,
     new_amendments: Vec<(ConversationKey, Seq, Seq)>,
     /// `true` if the user created or joined the room, `false` if the user left it.
-    chosen: BTreeMap<(UserKey, ConversationKey), bool>,
+    room_choices: BTreeMap<(UserKey, ConversationKey), bool>,
     /// The bytes that a probe writes; empty if there is no probe.
     probe: Vec<u8>,
 }
@@ -108,10 +108,10 @@ impl<'a> PostgresRows<'a> {
         Self {
             link,
             ids,
-            most_rooms: rules.limits.rooms,
-            near: rules.near,
-            writer: String::new(),
-            installation: 0,
+            max_rooms: rules.limits.rooms,
+            near: rules.max_events_counted_by_writer,
+            writer_id: String::new(),
+            installation_version: 0,
             users: FxHashMap::default(),
             user_names: FxHashMap::default(),
             conversations: FxHashMap::default(),
@@ -121,34 +121,34 @@ impl<'a> PostgresRows<'a> {
             events: FxHashMap::default(),
             amendments: FxHashMap::default(),
             reactions: Reactions::default(),
-            choices: FxHashMap::default(),
+            room_counts: FxHashMap::default(),
             counts: FxHashMap::default(),
             locked: FxHashSet::default(),
-            busy: FxHashSet::default(),
+            locked_elsewhere: FxHashSet::default(),
             new_users: BTreeMap::new(),
             last_seen: BTreeMap::new(),
             not_before: BTreeMap::new(),
             new_conversations: BTreeSet::new(),
             dirty_conversations: FxHashSet::default(),
             dirty_members: BTreeMap::new(),
-            appended: Vec::new(),
-            places: FxHashMap::default(),
-            own_keys: FxHashMap::default(),
-            erased: BTreeMap::new(),
+            new_events: Vec::new(),
+            new_event_index: FxHashMap::default(),
+            new_event_keys: FxHashMap::default(),
+            erased_bodies: BTreeMap::new(),
             new_amendments: Vec::new(),
-            chosen: BTreeMap::new(),
+            room_choices: BTreeMap::new(),
             probe: Vec::new(),
         }
     }
 
     /// Returns the event at `at`, if this transaction inserts it.
-    fn own(&self, at: (ConversationKey, Seq)) -> Option<&Appended> {
-        self.appended.get(*self.places.get(&at)?)
+    fn new_event(&self, at: (ConversationKey, Seq)) -> Option<&NewEvent> {
+        self.new_events.get(*self.new_event_index.get(&at)?)
     }
 
     /// The conversations with new events.
-    pub(super) fn touched(&self) -> Vec<ConversationKey> {
-        let touched: BTreeSet<_> = self.appended.iter().map(|event| event.conversation).collect();
+    pub(super) fn changed_conversations(&self) -> Vec<ConversationKey> {
+        let touched: BTreeSet<_> = self.new_events.iter().map(|event| event.conversation).collect();
         touched.into_iter().collect()
     }
 }
@@ -195,8 +195,8 @@ impl Rows for PostgresRows<'_> {
     }
 
     fn conversation(&mut self, name: &ConversationId) -> Result<Option<Conversation>, Error> {
-        if self.busy.contains(name) {
-            return Err(Error::Busy);
+        if self.locked_elsewhere.contains(name) {
+            return Err(Error::ConversationLocked);
         }
         if !self.conversations.contains_key(name) {
             self.fetch(&Prefetch {
@@ -240,10 +240,10 @@ impl Rows for PostgresRows<'_> {
         self.dirty_members.entry(at).or_insert(before.flatten().is_some());
     }
 
-    fn keyed(&mut self, sender: UserKey, key: &str) -> Result<Option<Keyed>, Error> {
+    fn message_by_key(&mut self, sender: UserKey, key: &str) -> Result<Option<KeyedMessage>, Error> {
         let at = (sender, Box::from(key));
-        if let Some(event) = self.own_keys.get(&at).and_then(|place| self.appended.get(*place)) {
-            return Ok(Some(Keyed {
+        if let Some(event) = self.new_event_keys.get(&at).and_then(|place| self.new_events.get(*place)) {
+            return Ok(Some(KeyedMessage {
                 conversation: self.name_of(event.conversation)?,
                 key: event.conversation,
                 seq: event.seq,
@@ -253,21 +253,21 @@ impl Rows for PostgresRows<'_> {
         }
         if !self.keyed.contains_key(&at) && !self.is_new_user(sender) {
             let keyed = [(self.name_of_user(sender)?, at.1.clone())].into_iter().collect();
-            self.fetch(&Prefetch { keyed, ..Prefetch::default() })?;
+            self.fetch(&Prefetch { message_keys: keyed, ..Prefetch::default() })?;
         }
         let mut keyed = self.keyed.get(&at).cloned().flatten();
         if let Some(keyed) = &mut keyed
-            && let Some(body) = self.erased.get(&(keyed.key, keyed.seq))
+            && let Some(body) = self.erased_bodies.get(&(keyed.key, keyed.seq))
         {
             keyed.body = body.to_string();
         }
         Ok(keyed)
     }
 
-    fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>, Error> {
+    fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<ReferredEvent>, Error> {
         let at = (conversation, target);
-        if let Some(event) = self.own(at) {
-            return Ok(Some(Referred {
+        if let Some(event) = self.new_event(at) {
+            return Ok(Some(ReferredEvent {
                 kind: event.kind,
                 sender: event.sender,
                 at: event.at,
@@ -281,8 +281,8 @@ impl Rows for PostgresRows<'_> {
         Ok(self.events.get(&at).cloned().flatten())
     }
 
-    fn stores_numbers(&self) -> bool {
-        self.installation >= USER_NUMBERS
+    fn stores_user_keys(&self) -> bool {
+        self.installation_version >= VERSION_WITH_USER_KEYS
     }
 
     /// A concurrent transaction of another node may insert the same idempotency key. Only the database finds that, at the
@@ -294,16 +294,16 @@ impl Rows for PostgresRows<'_> {
         conversation: &Conversation,
         sender: UserKey,
     ) -> Result<bool, Error> {
-        let place = self.appended.len();
+        let place = self.new_events.len();
         if let Some(key) = &event.key {
             let key = (sender, key.clone());
-            if self.own_keys.contains_key(&key) || matches!(self.keyed.get(&key), Some(Some(_))) {
+            if self.new_event_keys.contains_key(&key) || matches!(self.keyed.get(&key), Some(Some(_))) {
                 return Ok(false);
             }
-            self.own_keys.insert(key, place);
+            self.new_event_keys.insert(key, place);
         }
-        self.places.insert((conversation.key, event.seq), place);
-        self.appended.push(Appended {
+        self.new_event_index.insert((conversation.key, event.seq), place);
+        self.new_events.push(NewEvent {
             conversation: conversation.key,
             seq: event.seq,
             kind: event.kind.known(),
@@ -318,14 +318,14 @@ impl Rows for PostgresRows<'_> {
 
     fn erase_event(&mut self, conversation: ConversationKey, target: Seq, body: &str) -> Result<(), Error> {
         let at = (conversation, target);
-        if let Some(event) = self.places.get(&at).and_then(|place| self.appended.get_mut(*place)) {
+        if let Some(event) = self.new_event_index.get(&at).and_then(|place| self.new_events.get_mut(*place)) {
             event.body = body.into();
             return Ok(());
         }
         if let Some(Some(event)) = self.events.get_mut(&at) {
             event.body = body.to_owned();
         }
-        self.erased.insert(at, body.into());
+        self.erased_bodies.insert(at, body.into());
         Ok(())
     }
 
@@ -359,11 +359,11 @@ impl Rows for PostgresRows<'_> {
             return Ok(Some(*counts));
         }
         // An event of this transaction is at the end of the log, and has its message count.
-        let Some(messages) = self.own((conversation.key, upto)).map(|event| event.messages) else {
+        let Some(messages) = self.new_event((conversation.key, upto)).map(|event| event.messages) else {
             return Ok(None);
         };
         let later = (upto.0 + 1..=conversation.head.0).filter(|seq| {
-            self.own((conversation.key, Seq(*seq)))
+            self.new_event((conversation.key, Seq(*seq)))
                 .is_some_and(|event| event.sender == user && event.kind == EventKind::Message)
         });
         let sent = member.sent.saturating_sub(later.count() as u64);
@@ -394,7 +394,7 @@ impl Rows for PostgresRows<'_> {
         Ok(())
     }
 
-    fn take_reaction_back(
+    fn remove_reaction(
         &mut self,
         conversation: ConversationKey,
         target: Seq,
@@ -411,7 +411,7 @@ impl Rows for PostgresRows<'_> {
     /// Never queries the database, because the count is read together with each reaction and a reaction is always read
     /// first. The prefetch counts the reactions of a message to be deleted.
     fn count_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64, Error> {
-        Ok(self.reactions.standing(conversation, target))
+        Ok(self.reactions.current_count(conversation, target))
     }
 
     fn delete_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<(), Error> {
@@ -425,16 +425,16 @@ impl Rows for PostgresRows<'_> {
             return Ok(u32::try_from(new.count()).unwrap_or(u32::MAX));
         }
         self.lock(user)?;
-        self.count_choices(user)
+        self.count_chosen_rooms(user)
     }
 
     fn insert_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<(), Error> {
-        self.chosen.insert((user, conversation), true);
+        self.room_choices.insert((user, conversation), true);
         Ok(())
     }
 
     fn delete_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<(), Error> {
-        self.chosen.insert((user, conversation), false);
+        self.room_choices.insert((user, conversation), false);
         Ok(())
     }
 }

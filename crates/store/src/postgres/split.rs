@@ -16,22 +16,22 @@ const MAX_SPLIT_DURATION: Duration = Duration::from_secs(10);
 pub(super) struct SplitPass {
     deadline: Instant,
     /// Users with a write that was too slow.
-    slow: FxHashSet<UserId>,
+    slow_users: FxHashSet<UserId>,
 }
 
 impl SplitPass {
     pub(super) fn new() -> Self {
-        Self { deadline: Instant::now() + MAX_SPLIT_DURATION, slow: FxHashSet::default() }
+        Self { deadline: Instant::now() + MAX_SPLIT_DURATION, slow_users: FxHashSet::default() }
     }
 
     /// Whether to reject a write without trying it, because writing the batch one by one, or an earlier write of its user,
     /// took too long.
-    pub(super) fn skips(&self, one: &Submission) -> bool {
-        self.slow.contains(&one.actor) || Instant::now() >= self.deadline
+    pub(super) fn should_skip(&self, one: &Submission) -> bool {
+        self.slow_users.contains(&one.actor) || Instant::now() >= self.deadline
     }
 
     /// Rejects later writes of a user whose write was too slow.
     pub(super) fn skip_user(&mut self, slow: &Submission) {
-        self.slow.insert(slow.actor.clone());
+        self.slow_users.insert(slow.actor.clone());
     }
 }

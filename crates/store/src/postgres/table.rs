@@ -7,9 +7,9 @@ use tokio_postgres::types::ToSql;
 
 use super::connect::Error;
 use super::query::row::{conversation_id, count, get, maybe_seq, number, seq};
-use crate::change::rows::{role, role_number};
+use crate::change::rows::{role_from_number, role_number};
 use crate::record::{Conversation, ConversationKey, Membership, UserKey};
-use crate::table::{Column, ColumnType, Table, Written, conversations, members, quoted};
+use crate::table::{Column, ColumnType, Table, WriteTime, conversations, members, quoted};
 
 /// A type that a column can have in PostgreSQL.
 pub(super) trait PostgresColumn: Sized {
@@ -20,7 +20,7 @@ pub(super) trait PostgresColumn: Sized {
     fn read(row: &Row, column: usize) -> Result<Self, Error>;
 }
 
-macro_rules! known {
+macro_rules! impl_column {
     ($($type:ty as $stored:ty: |$value:ident| $to:expr, $read:expr;)*) => {
         $(impl PostgresColumn for $type {
             type Stored<'a> = $stored;
@@ -35,7 +35,7 @@ macro_rules! known {
     };
 }
 
-known! {
+impl_column! {
     ConversationKey as i64: |key| key.0, |row, column| get(row, column).map(ConversationKey);
     UserKey as i64: |key| key.0, |row, column| get(row, column).map(UserKey);
     ConversationId as &'a str: |name| name.as_str(), conversation_id;
@@ -46,7 +46,7 @@ known! {
     i64 as i64: |number| *number, get;
     bool as bool: |is| *is, get;
     Role as i16: |role| role_number(*role).try_into().unwrap_or_default(),
-        |row, column| get::<i16>(row, column).map(|number| role(number.into()));
+        |row, column| get::<i16>(row, column).map(|number| role_from_number(number.into()));
 }
 
 pub(super) fn signed(number: u64) -> i64 {
@@ -55,8 +55,8 @@ pub(super) fn signed(number: u64) -> i64 {
 
 /// Defines the arrays for writing a record, and how to read it from a row.
 macro_rules! postgres_record {
-    ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, beside {
-        $($beside:ident: $beside_type:ty = $beside_column:literal, $beside_written:ident;)*
+    ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, extra {
+        $($extra:ident: $extra_type:ty = $extra_column:literal, $extra_written:ident;)*
     } {
         $($(#[$doc:meta])* $field:ident: $type:ty = $column:literal, $written:ident;)*
     }) => {
@@ -73,14 +73,14 @@ macro_rules! postgres_record {
         #[derive(Default)]
         pub(in crate::postgres) struct Arrays<'a> {
             rows: usize,
-            $($beside: Vec<<$beside_type as PostgresColumn>::Stored<'a>>,)*
+            $($extra: Vec<<$extra_type as PostgresColumn>::Stored<'a>>,)*
             $($field: Vec<<$type as PostgresColumn>::Stored<'a>>,)*
         }
 
         impl<'a> Arrays<'a> {
-            pub(in crate::postgres) fn push(&mut self, $($beside: &'a $beside_type,)* record: &'a $record) {
+            pub(in crate::postgres) fn push(&mut self, $($extra: &'a $extra_type,)* record: &'a $record) {
                 self.rows += 1;
-                $(self.$beside.push($beside.stored());)*
+                $(self.$extra.push($extra.stored());)*
                 $(self.$field.push(record.$field.stored());)*
             }
 
@@ -90,10 +90,10 @@ macro_rules! postgres_record {
             }
 
             /// The arrays of the wanted columns, in the order of the columns.
-            pub(in crate::postgres) fn of(&self, is_wanted: fn(Written) -> bool) -> Vec<&(dyn ToSql + Sync)> {
-                let all: [(Written, &(dyn ToSql + Sync)); _] = [
-                    $((Written::$beside_written, &self.$beside),)*
-                    $((Written::$written, &self.$field),)*
+            pub(in crate::postgres) fn of(&self, is_wanted: fn(WriteTime) -> bool) -> Vec<&(dyn ToSql + Sync)> {
+                let all: [(WriteTime, &(dyn ToSql + Sync)); _] = [
+                    $((WriteTime::$extra_written, &self.$extra),)*
+                    $((WriteTime::$written, &self.$field),)*
                 ];
                 all.into_iter().filter(|(written, _)| is_wanted(*written)).map(|(_, array)| array).collect()
             }
@@ -103,14 +103,14 @@ macro_rules! postgres_record {
 
 pub(super) mod conversation_rows {
     use super::{
-        Conversation, ConversationId, ConversationKey, Error, PostgresColumn, Row, Seq, ToSql, Written,
+        Conversation, ConversationId, ConversationKey, Error, PostgresColumn, Row, Seq, ToSql, WriteTime,
     };
     super::conversations!(postgres_record);
 }
 
 pub(super) mod member_rows {
     use super::{
-        ConversationKey, Error, Membership, PostgresColumn, Role, Row, Seq, ToSql, UserKey, Written,
+        ConversationKey, Error, Membership, PostgresColumn, Role, Row, Seq, ToSql, UserKey, WriteTime,
     };
     super::members!(postgres_record);
 }
@@ -125,13 +125,13 @@ pub(super) fn maybe_membership(row: &Row, first: usize) -> Result<Option<Members
 }
 
 /// Selects the columns that are written for a new row.
-pub(super) fn is_any(_: Written) -> bool {
+pub(super) fn is_any(_: WriteTime) -> bool {
     true
 }
 
 /// Selects the columns that are written for an existing row, and its key.
-pub(super) fn is_changed(written: Written) -> bool {
-    written != Written::Once
+pub(super) fn is_changed(written: WriteTime) -> bool {
+    written != WriteTime::OnInsert
 }
 
 /// The statement that inserts rows from one array per column.
@@ -147,7 +147,7 @@ pub(super) fn update(table: &Table) -> String {
         let equal = columns.iter().map(|Column { name, .. }| format!("{left}\"{name}\" = w.\"{name}\""));
         equal.collect::<Vec<_>>().join(with)
     };
-    let set = wanted.iter().filter(|column| column.written != Written::Key).collect();
+    let set = wanted.iter().filter(|column| column.written != WriteTime::Key).collect();
     let (set, key) = (equal(set, "", ", "), equal(table.key().collect(), "t.", " AND "));
     let (columns, arrays) = (quoted(&wanted), arrays(wanted.iter()));
     format!("UPDATE {} t SET {set} FROM unnest({arrays}) AS w({columns}) WHERE {key}", table.name)

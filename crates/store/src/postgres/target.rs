@@ -66,7 +66,7 @@ impl Target {
     /// # Errors
     /// The URL is invalid, or the certificates cannot be read.
     pub(super) fn new(url: &str, ca: Option<&Path>) -> anyhow::Result<Self> {
-        let (url, parameters) = Parameters::take(url)?;
+        let (url, parameters) = Parameters::take_from_url(url)?;
         let mut config = Config::from_str(&url).context("the database's URL is invalid")?;
         ensure!(
             !config.get_hosts().is_empty(),
@@ -85,7 +85,9 @@ impl Target {
         let roots = ca.map(Path::to_owned).or(parameters.sslrootcert);
         config.ssl_mode(if mode == TlsMode::Plain { SslMode::Disable } else { SslMode::Require });
         let display = display(&config);
-        let hosts = (0..config.get_hosts().len()).map(|n| one_host(&config, n, &parameters.others)).collect();
+        let hosts = (0..config.get_hosts().len())
+            .map(|n| config_of_host(&config, n, &parameters.other_parameters))
+            .collect();
         let tls = MakeRustlsConnect::new(tls(mode, roots.as_deref())?);
         Ok(Self { hosts, tls, display: display.into() })
     }
@@ -105,12 +107,12 @@ struct Parameters {
     sslmode: Option<String>,
     sslrootcert: Option<PathBuf>,
     /// The names of all other parameters, which stay in the URL.
-    others: Vec<String>,
+    other_parameters: Vec<String>,
 }
 
 impl Parameters {
     /// Takes these parameters from a URL; returns the URL without them.
-    fn take(url: &str) -> anyhow::Result<(String, Self)> {
+    fn take_from_url(url: &str) -> anyhow::Result<(String, Self)> {
         ensure!(
             url.starts_with("postgres://") || url.starts_with("postgresql://"),
             "the database's URL must start with postgres://"
@@ -121,7 +123,7 @@ impl Parameters {
             let (base, query) = url.split_at(hosts + mark);
             (base, &query[1..])
         });
-        let mut taken = Self { sslmode: None, sslrootcert: None, others: Vec::new() };
+        let mut taken = Self { sslmode: None, sslrootcert: None, other_parameters: Vec::new() };
         let mut left = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -130,7 +132,7 @@ impl Parameters {
                 "sslmode" => taken.sslmode = Some(value.decode_utf8_lossy().into_owned()),
                 "sslrootcert" => taken.sslrootcert = Some(PathBuf::from(&*value.decode_utf8_lossy())),
                 _ => {
-                    taken.others.push(name.to_owned());
+                    taken.other_parameters.push(name.to_owned());
                     left.push(pair);
                 }
             }
@@ -162,7 +164,7 @@ fn is_local(host: &Host) -> bool {
 
 /// The configuration of host `n` alone, so that a host that hangs does not block the others. Time-outs in the URL override the
 /// defaults here.
-fn one_host(all: &Config, n: usize, others: &[String]) -> Config {
+fn config_of_host(all: &Config, n: usize, others: &[String]) -> Config {
     let is_given = |name: &str| others.iter().any(|other| other == name);
     let mut one = Config::new();
     match all.get_hosts().get(n) {

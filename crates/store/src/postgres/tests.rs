@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::connect::BlockingConnection;
 use super::target::Target;
-use super::{Abilities, PostgresStore, Settings};
+use super::{Capabilities, PostgresStore, Settings};
 use crate::CommitMetrics;
 use crate::clock::Clock;
 use crate::origin::Origin;
@@ -40,7 +40,7 @@ fn settings(url: &str) -> Settings {
         strangers: true,
         clock: Clock::system(),
         metrics: CommitMetrics::default(),
-        abilities: Abilities::default(),
+        capabilities: Capabilities::default(),
     }
 }
 
@@ -84,14 +84,14 @@ impl Node {
     /// Submits a change without waiting for its outcome.
     fn submits(&self, actor: &str, name: &str, fields: &Value) {
         let submission =
-            Submission { actor: user(actor), change: change(name, fields), origin: Origin::Nobody };
+            Submission { actor: user(actor), change: change(name, fields), origin: Origin::Internal };
         self.store.submit(submission).expect("there is room");
     }
 
     async fn batch(&mut self) {
         let batch =
             timeout(TEST_TIMEOUT, self.batches.recv()).await.expect("in time").expect("the store lives");
-        self.check.extend(batch.check);
+        self.check.extend(batch.stored_after_all);
         self.outcomes.extend(batch.outcomes.into_iter().map(|outcome| outcome.result));
     }
 
@@ -145,7 +145,7 @@ async fn asks(url: &str, sql: &'static str) -> Vec<Vec<Option<String>>> {
 }
 
 /// A query for violations of the database's invariants. It returns a row for each.
-const DAMAGE: &str = r#"
+const SELECT_DAMAGE: &str = r#"
     SELECT 'seqs have a gap, or the head is wrong', c.name FROM conversations c
     LEFT JOIN LATERAL (SELECT count(*) AS n, min(seq) AS low, max(seq) AS high,
         count(*) FILTER (WHERE kind = 1) AS messages FROM events e WHERE e.conversation = c.id) e ON true
@@ -178,11 +178,11 @@ const DAMAGE: &str = r#"
     WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = e.sender)"#;
 
 async fn is_sound(url: &str) {
-    assert_eq!(asks(url, DAMAGE).await, Vec::<Vec<Option<String>>>::new());
+    assert_eq!(asks(url, SELECT_DAMAGE).await, Vec::<Vec<Option<String>>>::new());
 }
 
 /// How many messages with each text the database has.
-async fn texts(url: &str) -> std::collections::BTreeMap<String, u64> {
+async fn count_by_text(url: &str) -> std::collections::BTreeMap<String, u64> {
     let said =
         asks(url, "SELECT body::json ->> 'text', count(*) FROM events WHERE kind = 1 GROUP BY 1").await;
     let said = said.into_iter().map(|row| {

@@ -16,7 +16,7 @@ use switchboard_protocol::ErrorCode;
 const CONFLICT_RETRY_DELAY: Duration = Duration::from_millis(5);
 
 /// What went wrong with an attempt to write a batch.
-pub(super) enum Trouble {
+pub(super) enum BatchError {
     /// The connection is lost. Nothing was stored.
     Lost(Error),
     /// The outcome of the commit is unknown. If it was committed, these are its results and its conversations.
@@ -24,7 +24,7 @@ pub(super) enum Trouble {
     /// A deadlock, or a row that another node inserted first. Nothing was stored, and a retry may succeed.
     Conflict(Error),
     /// The lock time-out expired: another node has held a lock for long.
-    Held(Error),
+    LockTimeout(Error),
     /// A statement was cancelled or timed out: one of the changes may be too much work.
     Cancelled(Error),
     /// The database can never store one of the changes.
@@ -38,9 +38,9 @@ pub(super) enum Trouble {
 }
 
 /// What happens to a batch that could not be written.
-pub(super) enum Verdict {
+pub(super) enum FailureAction {
     /// Each of its writes is written alone.
-    Alone,
+    WriteEachAlone,
     /// The writes of the batch are refused as `unavailable`, and clients retry them.
     Refuse,
     /// The batch is a single write, which exceeds the statement time-out although other writes are fast.
@@ -49,11 +49,11 @@ pub(super) enum Verdict {
     Invalid,
 }
 
-impl Verdict {
+impl FailureAction {
     /// The refusal of a single write; `None` for `unavailable`.
     pub(super) fn refusal(&self) -> Option<Refusal> {
         let message = match self {
-            Self::Alone | Self::Refuse => return None,
+            Self::WriteEachAlone | Self::Refuse => return None,
             Self::TooSlow => "this takes the database longer than a write may take; nothing of it was stored",
             Self::Invalid => "the database does not store this; nothing of it was stored",
         };
@@ -61,44 +61,44 @@ impl Verdict {
     }
 }
 
-pub(super) fn classify(error: Error) -> Trouble {
-    if error.is_lost() || matches!(error, Error::Doubtful | Error::Moving) {
-        return Trouble::Lost(error);
+pub(super) fn classify(error: Error) -> BatchError {
+    if error.is_lost() || matches!(error, Error::StandbyUncertain | Error::MigrationRunning) {
+        return BatchError::Lost(error);
     }
     // Errors without a code: a damaged row, or a conversation that another node has locked.
-    let Some(code) = error.code().cloned() else { return Trouble::Change(error) };
+    let Some(code) = error.code().cloned() else { return BatchError::Change(error) };
     let conflicts =
         [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE, SqlState::UNIQUE_VIOLATION];
     if is_outdated(Some(&code)) {
-        return Trouble::Outdated(error);
+        return BatchError::Outdated(error);
     }
     // The primary has become a standby.
     if code == SqlState::READ_ONLY_SQL_TRANSACTION {
-        return Trouble::Lost(error);
+        return BatchError::Lost(error);
     }
     if conflicts.contains(&code) {
-        return Trouble::Conflict(error);
+        return BatchError::Conflict(error);
     }
     if code == SqlState::LOCK_NOT_AVAILABLE {
-        return Trouble::Held(error);
+        return BatchError::LockTimeout(error);
     }
     if code == SqlState::QUERY_CANCELED {
-        return Trouble::Cancelled(error);
+        return BatchError::Cancelled(error);
     }
     match &code.code()[..2] {
         // SQLSTATE class 08: the connection failed.
-        "08" => Trouble::Lost(error),
+        "08" => BatchError::Lost(error),
         // Class 22 is a data exception, and class 54 says that a limit of the database is exceeded.
-        "22" | "54" => Trouble::Invalid(error),
+        "22" | "54" => BatchError::Invalid(error),
         // Class 53: insufficient resources, for example a full disk, no memory, or too many connections.
-        "53" => Trouble::Database(error),
+        "53" => BatchError::Database(error),
         // For example, an index or a page of one table is damaged, or a row breaks a constraint.
-        _ => Trouble::Change(error),
+        _ => BatchError::Change(error),
     }
 }
 
 /// The delay before the retry of a batch that conflicted `attempts` times.
-pub(super) fn conflict_pause(attempts: u32) -> Duration {
+pub(super) fn conflict_retry_delay(attempts: u32) -> Duration {
     let most = CONFLICT_RETRY_DELAY * 2_u32.saturating_pow(attempts.saturating_sub(1).min(10));
     // If the random source fails, the longest delay is used.
     let jitter = f64::from(getrandom::u32().unwrap_or(u32::MAX)) / f64::from(u32::MAX);
@@ -112,10 +112,10 @@ mod tests {
     #[test]
     fn conflict_delays_grow_have_jitter_and_are_bounded() {
         for tries in 0..100 {
-            assert!(conflict_pause(tries) <= CONFLICT_RETRY_DELAY * 1_024);
+            assert!(conflict_retry_delay(tries) <= CONFLICT_RETRY_DELAY * 1_024);
         }
-        assert!((0..64).any(|_| conflict_pause(8) > CONFLICT_RETRY_DELAY), "they grow");
-        let pauses: std::collections::BTreeSet<_> = (0..64).map(|_| conflict_pause(5)).collect();
+        assert!((0..64).any(|_| conflict_retry_delay(8) > CONFLICT_RETRY_DELAY), "they grow");
+        let pauses: std::collections::BTreeSet<_> = (0..64).map(|_| conflict_retry_delay(5)).collect();
         assert!(pauses.len() > 32, "delays differ between nodes");
     }
 }

@@ -11,10 +11,10 @@ use super::Settings;
 use super::commit::Committer;
 use super::connect::BlockingConnection;
 use super::installation::{Installation, Upkeep};
-use super::readers::Reads;
+use super::readers::PostgresReader;
 use super::target::Target;
 use crate::WRITER_THREAD;
-use crate::batch::{Channels, State};
+use crate::batch::{WriterChannels, WriterState};
 use crate::counting::{self, CounterHandle};
 use crate::record::NoticeKey;
 use crate::{Batch, Submission};
@@ -27,9 +27,9 @@ pub(super) struct Parts {
     pub(super) target: Target,
     pub(super) settings: Settings,
     pub(super) batches: mpsc::Sender<Batch>,
-    pub(super) state: Arc<State>,
+    pub(super) state: Arc<WriterState>,
     pub(super) queue: Receiver<Submission>,
-    pub(super) counter: CounterHandle<Reads>,
+    pub(super) counter: CounterHandle<PostgresReader>,
     pub(super) installation: Arc<Installation>,
 }
 
@@ -50,12 +50,13 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
             Ok((link, key))
         });
         let opened = link.and_then(|(link, key)| {
-            let upkeep = Upkeep::new(&settings.abilities, installation);
+            let upkeep = Upkeep::new(&settings.capabilities, installation);
             Ok((Committer::new(link, target, &settings, state.clone(), upkeep)?, key))
         });
         match opened {
             Ok((committer, key)) => {
-                let writer = Writer { committer, channels: Channels::new(queue, batches, state), counter };
+                let writer =
+                    Writer { committer, channels: WriterChannels::new(queue, batches, state), counter };
                 // If the caller has stopped waiting, the thread ends at once.
                 if ready.send(Ok(key)).is_ok() {
                     writer.run();
@@ -71,26 +72,26 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
 
 struct Writer {
     committer: Committer,
-    channels: Channels,
-    counter: CounterHandle<Reads>,
+    channels: WriterChannels,
+    counter: CounterHandle<PostgresReader>,
 }
 
 impl Writer {
     fn run(mut self) {
         while let Some(first) = self.next() {
             let (committer, counter) = (&mut self.committer, &self.counter);
-            let served = self.channels.serve(first, |batch| {
+            let served = self.channels.write_queued(first, |batch| {
                 let mut outcomes = committer.write(batch);
-                outcomes.extend(counting::start(counter, committer.take_uncounted()));
+                outcomes.extend(counting::start_counts(counter, committer.take_uncounted()));
                 (outcomes, committer.take_check())
             });
             if !served {
                 break;
             }
             // This work delays no client of the batch, because the outcomes have been sent.
-            self.committer.tend(false);
+            self.committer.run_upkeep(false);
         }
-        self.committer.end();
+        self.committer.close();
     }
 
     /// Waits for a write. Meanwhile does the work that is due between batches. Returns `None` when the queue is closed.
@@ -101,7 +102,7 @@ impl Writer {
                 match self.channels.queue.try_recv() {
                     Ok(submission) => return Some(submission),
                     Err(TryRecvError::Disconnected) => return None,
-                    Err(TryRecvError::Empty) => self.committer.tend(true),
+                    Err(TryRecvError::Empty) => self.committer.run_upkeep(true),
                 }
                 if checked.elapsed() < IDLE_CHECK_INTERVAL {
                     continue;
@@ -112,10 +113,10 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {
                     self.committer.check_connection();
-                    self.committer.tend(true);
+                    self.committer.run_upkeep(true);
                     checked = Instant::now();
                     let check = self.committer.take_check();
-                    if !check.is_empty() && !self.channels.tell(|| (Vec::new(), check)) {
+                    if !check.is_empty() && !self.channels.commit_and_publish(|| (Vec::new(), check)) {
                         return None;
                     }
                 }

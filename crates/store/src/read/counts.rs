@@ -2,10 +2,10 @@
 
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
-use super::{Found, Lookups, Reader, View};
+use super::{LookupResult, Lookups, Reader, View};
 use crate::Counts;
 use crate::access;
-use crate::change::{nearer_end, sent_upto};
+use crate::change::{own_messages_upto, shorter_count_range};
 use crate::record::{ConversationKey, Membership, UserKey};
 use crate::refusal::Refusal;
 
@@ -15,14 +15,14 @@ pub(crate) const EVENTS_PER_COUNT: u64 = 10_000;
 
 /// The state of a count between two reads.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Progress {
+pub(crate) struct CountProgress {
     conversation: ConversationKey,
     user: UserKey,
     member: Membership,
     head: Seq,
     messages: u64,
     /// How many of the user's own messages have been found so far.
-    own: u64,
+    own_messages: u64,
     /// The last event that was counted.
     after: Seq,
     /// The last event to count.
@@ -31,9 +31,9 @@ pub(crate) struct Progress {
 
 /// The result of one read of a count.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum CountStep {
     Done(Counts),
-    More(Progress),
+    More(CountProgress),
 }
 
 impl<L: Lookups> Reader<'_, L> {
@@ -45,31 +45,43 @@ impl<L: Lookups> Reader<'_, L> {
         user: &UserId,
         name: &ConversationId,
         upto: Seq,
-        so_far: Option<Progress>,
-    ) -> Found<Step, L> {
+        so_far: Option<CountProgress>,
+    ) -> LookupResult<CountStep, L> {
         let mut progress = match so_far {
             Some(progress) => progress,
-            None => self.begin_count(user, name, upto)?,
+            None => self.start_count(user, name, upto)?,
         };
-        let Progress { conversation, user, member, head, messages, after, end, .. } = progress;
+        let CountProgress { conversation, user, member, head, messages, after, end, .. } = progress;
         let next = Seq(after.0.saturating_add(EVENTS_PER_COUNT)).min(end);
         if next > after {
-            progress.own += self.rows.count_sent(conversation, user, after, next)?;
+            progress.own_messages += self.rows.count_sent(conversation, user, after, next)?;
         }
         progress.after = next;
         if next < end {
-            return Ok(Step::More(progress));
+            return Ok(CountStep::More(progress));
         }
-        Ok(Step::Done(Counts { messages, sent: sent_upto(&member, head, upto, progress.own) }))
+        Ok(CountStep::Done(Counts {
+            messages,
+            sent: own_messages_upto(&member, head, upto, progress.own_messages),
+        }))
     }
 
-    fn begin_count(&self, user: &UserId, name: &ConversationId, upto: Seq) -> Found<Progress, L> {
+    fn start_count(&self, user: &UserId, name: &ConversationId, upto: Seq) -> LookupResult<CountProgress, L> {
         let View { conversation, membership } = self.view(user, name)?;
         let member = *access::check_member(membership.as_ref())?;
-        let known = self.rows.known(user)?.ok_or_else(Refusal::not_found)?;
+        let known = self.rows.find_user(user)?.ok_or_else(Refusal::not_found)?;
         let (conversation, head) = (conversation.key, conversation.head);
         let messages = self.rows.count_messages(conversation, upto)?;
-        let (after, end) = nearer_end(&member, head, upto);
-        Ok(Progress { conversation, user: known.key, member, head, messages, own: 0, after, end })
+        let (after, end) = shorter_count_range(&member, head, upto);
+        Ok(CountProgress {
+            conversation,
+            user: known.key,
+            member,
+            head,
+            messages,
+            own_messages: 0,
+            after,
+            end,
+        })
     }
 }

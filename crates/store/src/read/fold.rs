@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use switchboard_protocol::reply::{Message, MessageTag, Summary, Unread};
 use switchboard_protocol::{Data, Key, Limits, Seq, Text, Timestamp, Title, UserId};
 
-use super::row::{Listed, Wanted, Whole, unknown_user};
-use super::{Found, Lookups, Reader};
+use super::row::{ListedConversation, StoredMessage, WantedMessage, unknown_user};
+use super::{LookupResult, Lookups, Reader};
 use crate::record::Conversation;
 
 /// The content of a message or an edit, as the store keeps it.
 #[derive(Debug, Default, Deserialize)]
-struct Content {
+struct MessageContent {
     text: Option<Text>,
     data: Option<Data>,
     reply_to: Option<Seq>,
@@ -22,7 +22,7 @@ struct Content {
     deleted: bool,
 }
 
-impl Content {
+impl MessageContent {
     /// A body that cannot be read is shown as an empty message, and reported.
     fn read(body: &str, conversation: &Conversation, at: Seq) -> Self {
         serde_json::from_str(body).unwrap_or_else(|error| {
@@ -39,9 +39,9 @@ impl<L: Lookups> Reader<'_, L> {
     /// that does not exist.
     pub(super) fn messages(
         &self,
-        wanted: &[Wanted<'_>],
+        wanted: &[WantedMessage<'_>],
         mut each: impl FnMut(Option<(Message, usize)>) -> ControlFlow<()>,
-    ) -> Found<(), L> {
+    ) -> LookupResult<(), L> {
         let mut place = wanted.iter();
         self.rows.messages(wanted, self.limits.page_bytes as usize, |whole| {
             let Some(wanted) = place.next() else { return ControlFlow::Break(()) };
@@ -55,12 +55,13 @@ impl<L: Lookups> Reader<'_, L> {
 }
 
 /// The message with its last edit, its deletion and its reactions applied.
-fn fold(wanted: &Wanted<'_>, whole: Whole) -> Message {
-    let Wanted { conversation, target, .. } = *wanted;
-    let mut content = Content::read(&whole.body, conversation, target);
+fn fold(wanted: &WantedMessage<'_>, whole: StoredMessage) -> Message {
+    let WantedMessage { conversation, target, .. } = *wanted;
+    let mut content = MessageContent::read(&whole.body, conversation, target);
     let edited = whole.edit.filter(|_| !content.deleted).map(|(edited, body)| {
-        let edit = Content::read(&body, conversation, edited.seq);
-        content = Content { text: edit.text, data: edit.data, reply_to: content.reply_to, deleted: false };
+        let edit = MessageContent::read(&body, conversation, edited.seq);
+        content =
+            MessageContent { text: edit.text, data: edit.data, reply_to: content.reply_to, deleted: false };
         edited
     });
     let mut reactions = BTreeMap::<String, Vec<UserId>>::new();
@@ -85,16 +86,16 @@ fn fold(wanted: &Wanted<'_>, whole: Whole) -> Message {
 
 /// How many bytes an item takes on a page: its JSON and the comma after it.
 pub(super) fn json_bytes(item: &impl Serialize) -> usize {
-    let mut written = Written(1);
+    let mut written = ByteCounter(1);
     // Every answer of the server has a JSON form, and writing to a counter cannot fail.
     let _ = serde_json::to_writer(&mut written, item);
     written.0
 }
 
 /// A writer that only counts the bytes written to it.
-struct Written(usize);
+struct ByteCounter(usize);
 
-impl Write for Written {
+impl Write for ByteCounter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0 += bytes.len();
         Ok(bytes.len())
@@ -111,9 +112,9 @@ pub(super) fn most_bytes_of_summary(conversation: &Conversation) -> usize {
 }
 
 /// The unread messages of a member in these conversations; `more` says whether the user has other conversations.
-pub(super) fn unread(listed: &[Listed], more: bool) -> Unread {
+pub(super) fn unread(listed: &[ListedConversation], more: bool) -> Unread {
     let mut unread = Unread { more, ..Unread::default() };
-    for Listed { conversation, member } in listed {
+    for ListedConversation { conversation, member } in listed {
         let messages = member.unread(conversation.messages);
         unread.messages += messages;
         unread.conversations += u64::from(messages > 0);
@@ -122,8 +123,8 @@ pub(super) fn unread(listed: &[Listed], more: bool) -> Unread {
 }
 
 /// A conversation as its member sees it.
-pub(super) fn summary(listed: Listed, last: Option<Message>) -> Summary {
-    let Listed { conversation, member } = listed;
+pub(super) fn summary(listed: ListedConversation, last: Option<Message>) -> Summary {
+    let ListedConversation { conversation, member } = listed;
     Summary {
         title: conversation.title.and_then(|title| Title::parse(title).ok()),
         public: conversation.public,

@@ -5,33 +5,33 @@ use std::ops::ControlFlow;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ErrorCode, History, Seq, UserId};
 
-use super::row::{View, Wanted};
-use super::{Found, Lookups, Page, Reader, Room};
+use super::row::{View, WantedMessage};
+use super::{LookupResult, Lookups, PageBudget, PageResult, Reader};
 use crate::access;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 
 /// The messages before or after an event, the nearest first.
-struct Side {
+struct HistorySide {
     seqs: Vec<Seq>,
     /// Whether there are more messages beyond these, further from the event.
-    more: bool,
+    has_more: bool,
 }
 
-impl Side {
-    const NONE: Self = Self { seqs: Vec::new(), more: false };
+impl HistorySide {
+    const EMPTY: Self = Self { seqs: Vec::new(), has_more: false };
 
     /// Makes a page of at most `most` from a lookup of one message more, which tells whether there are more.
     fn of(mut seqs: Vec<Seq>, most: usize) -> Self {
-        let more = seqs.len() > most;
+        let has_more = seqs.len() > most;
         seqs.truncate(most);
-        Self { seqs, more }
+        Self { seqs, has_more }
     }
 }
 
 impl<L: Lookups> Reader<'_, L> {
     /// Answers `history`.
-    pub(crate) fn history(&self, user: &UserId, command: &History) -> Page<L> {
+    pub(crate) fn history(&self, user: &UserId, command: &History) -> PageResult<L> {
         let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
         let visible = access::check_visible(conversation.head, membership.as_ref())?;
         let limit = self.limits.page_size(command.limit) as usize;
@@ -39,7 +39,7 @@ impl<L: Lookups> Reader<'_, L> {
         let (mut earlier, mut later) = match around {
             None => {
                 let before = command.before.unwrap_or(Seq::MAX).min(visible.next());
-                (self.earlier(conversation.key, before, limit)?, Side::NONE)
+                (self.earlier(conversation.key, before, limit)?, HistorySide::EMPTY)
             }
             Some(around) => {
                 let half = limit / 2;
@@ -47,17 +47,17 @@ impl<L: Lookups> Reader<'_, L> {
                 (self.earlier(conversation.key, around, half)?, later)
             }
         };
-        let nearest_first = in_turns(&later.seqs, &earlier.seqs);
-        let wanted = nearest_first.iter().map(|target| Wanted {
+        let nearest_first = interleave(&later.seqs, &earlier.seqs);
+        let wanted = nearest_first.iter().map(|target| WantedMessage {
             conversation: &conversation,
             target: *target,
             visible,
         });
-        let mut room = Room(self.limits.page_bytes as usize);
+        let mut room = PageBudget(self.limits.page_bytes as usize);
         let (mut messages, mut looked_at) = (Vec::new(), 0);
         self.messages(&wanted.collect::<Vec<_>>(), |message| {
             if let Some((message, bytes)) = message {
-                if !room.takes(bytes) {
+                if !room.spend(bytes) {
                     return ControlFlow::Break(());
                 }
                 messages.push(message);
@@ -67,26 +67,37 @@ impl<L: Lookups> Reader<'_, L> {
         })?;
         for left_out in &nearest_first[looked_at..] {
             let side = if later.seqs.contains(left_out) { &mut later } else { &mut earlier };
-            side.more = true;
+            side.has_more = true;
         }
         messages.sort_unstable_by_key(|message| message.seq);
         Ok(OkBody::History {
             conversation: conversation.name,
             messages,
             head: visible,
-            more: earlier.more,
-            more_after: around.map(|_| later.more),
+            more: earlier.has_more,
+            more_after: around.map(|_| later.has_more),
         })
     }
 
     /// At most `most` messages before an event.
-    fn earlier(&self, conversation: ConversationKey, before: Seq, most: usize) -> Found<Side, L> {
-        Ok(Side::of(self.rows.messages_before(conversation, before, most + 1)?, most))
+    fn earlier(
+        &self,
+        conversation: ConversationKey,
+        before: Seq,
+        most: usize,
+    ) -> LookupResult<HistorySide, L> {
+        Ok(HistorySide::of(self.rows.messages_before(conversation, before, most + 1)?, most))
     }
 
     /// At most `most` messages from an event on, including the event itself.
-    fn later(&self, conversation: ConversationKey, from: Seq, upto: Seq, most: usize) -> Found<Side, L> {
-        Ok(Side::of(self.rows.messages_from(conversation, from, upto, most + 1)?, most))
+    fn later(
+        &self,
+        conversation: ConversationKey,
+        from: Seq,
+        upto: Seq,
+        most: usize,
+    ) -> LookupResult<HistorySide, L> {
+        Ok(HistorySide::of(self.rows.messages_from(conversation, from, upto, most + 1)?, most))
     }
 }
 
@@ -108,7 +119,7 @@ fn check_around(command: &History, visible: Seq) -> Result<Option<Seq>, Refusal>
 }
 
 /// Alternates between two lists. So if the page is full before the lists end, it has equally many messages of both.
-fn in_turns(one: &[Seq], other: &[Seq]) -> Vec<Seq> {
+fn interleave(one: &[Seq], other: &[Seq]) -> Vec<Seq> {
     let turns = (0..one.len().max(other.len())).flat_map(|n| [one.get(n), other.get(n)]);
     turns.flatten().copied().collect()
 }

@@ -5,8 +5,8 @@ use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{Conversations, UserId};
 
-use super::row::{Membered, View};
-use super::{Found, Lookups, Page, Reader};
+use super::row::{MembershipRow, View};
+use super::{LookupResult, Lookups, PageResult, Reader};
 use crate::Activity;
 use crate::access;
 use crate::record::{Answer, ConversationKey, UserKey};
@@ -14,10 +14,10 @@ use crate::refusal::Refusal;
 
 /// A list that is being made, between two steps.
 #[derive(Debug, Clone)]
-pub(crate) struct List {
+pub(crate) struct ListInProgress {
     user: UserKey,
     /// The list has only conversations whose last activity is before this one.
-    below: Activity,
+    before: Activity,
     /// Memberships up to this conversation have been examined.
     after: ConversationKey,
     /// The latest of the examined conversations: at most one more than the list will have.
@@ -26,47 +26,53 @@ pub(crate) struct List {
 
 /// The result of a step.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum ListStep {
     /// There are more memberships to examine.
-    On(List),
+    Continue(ListInProgress),
     /// The list is complete.
     Done(OkBody<Box<RawValue>>),
 }
 
 /// Makes a list by repeating steps.
-pub(crate) async fn make(
-    step: impl Fn(Option<List>) -> Answer<Step>,
+pub(crate) async fn list_in_steps(
+    step: impl Fn(Option<ListInProgress>) -> Answer<ListStep>,
 ) -> Result<OkBody<Box<RawValue>>, Refusal> {
     let mut list = None;
     loop {
         match step(list).await? {
-            Step::On(next) => list = Some(next),
-            Step::Done(page) => return Ok(page),
+            ListStep::Continue(next) => list = Some(next),
+            ListStep::Done(page) => return Ok(page),
         }
     }
 }
 
 impl<L: Lookups> Reader<'_, L> {
     /// Makes one step of `conversations`; the first step has no `list`.
-    pub(crate) fn list(&self, user: &UserId, command: &Conversations, list: Option<&List>) -> Found<Step, L> {
+    pub(crate) fn list(
+        &self,
+        user: &UserId,
+        command: &Conversations,
+        list: Option<&ListInProgress>,
+    ) -> LookupResult<ListStep, L> {
         let limit = self.limits.page_size(command.limit) as usize;
         let Some(mut list) =
-            list.map_or_else(|| self.begin_list(user, command), |list| Ok(Some(list.clone())))?
+            list.map_or_else(|| self.start_list(user, command), |list| Ok(Some(list.clone())))?
         else {
-            return Ok(Step::Done(OkBody::Conversations { conversations: Vec::new(), more: false }));
+            return Ok(ListStep::Done(OkBody::Conversations { conversations: Vec::new(), more: false }));
         };
-        let rows = self.rows.memberships(list.user, list.after, self.step)?;
-        let below = list.below;
-        list.latest.extend(rows.iter().filter_map(Membered::activity).filter(|activity| *activity < below));
+        let rows = self.rows.memberships(list.user, list.after, self.memberships_per_step)?;
+        let below = list.before;
+        list.latest
+            .extend(rows.iter().filter_map(MembershipRow::activity).filter(|activity| *activity < below));
         Activity::keep_latest(&mut list.latest, limit + 1);
-        match rows.last().filter(|_| rows.len() >= self.step) {
-            Some(last) => Ok(Step::On(List { after: last.conversation, ..list })),
-            None => self.end_list(&list, limit),
+        match rows.last().filter(|_| rows.len() >= self.memberships_per_step) {
+            Some(last) => Ok(ListStep::Continue(ListInProgress { after: last.conversation, ..list })),
+            None => self.finish_list(&list, limit),
         }
     }
 
-    fn begin_list(&self, user: &UserId, command: &Conversations) -> Found<Option<List>, L> {
-        let Some(known) = self.rows.known(user)? else { return Ok(None) };
+    fn start_list(&self, user: &UserId, command: &Conversations) -> LookupResult<Option<ListInProgress>, L> {
+        let Some(known) = self.rows.find_user(user)? else { return Ok(None) };
         let below = match &command.before {
             Some(name) => {
                 let View { conversation, membership } = self.view(user, name)?;
@@ -82,32 +88,42 @@ impl<L: Lookups> Reader<'_, L> {
             }
             None => Activity { at: i64::MAX, conversation: ConversationKey(i64::MAX) },
         };
-        Ok(Some(List { user: known.key, below, after: ConversationKey::MIN, latest: Vec::new() }))
+        Ok(Some(ListInProgress {
+            user: known.key,
+            before: below,
+            after: ConversationKey::MIN,
+            latest: Vec::new(),
+        }))
     }
 
-    fn end_list(&self, list: &List, limit: usize) -> Found<Step, L> {
+    fn finish_list(&self, list: &ListInProgress, limit: usize) -> LookupResult<ListStep, L> {
         let latest: Vec<_> = list.latest.iter().map(|latest| latest.conversation).collect();
         let page = self.summaries_of(list.user, &latest, limit)?;
         let looked_at = list.latest.get(..limit).and_then(<[_]>::last);
         match looked_at {
             // No conversation of this page can be read, so the next page is tried.
-            Some(last) if page.summaries.is_empty() && page.more => Ok(Step::On(List {
-                user: list.user,
-                below: *last,
-                after: ConversationKey::MIN,
-                latest: Vec::new(),
+            Some(last) if page.summaries.is_empty() && page.has_more => {
+                Ok(ListStep::Continue(ListInProgress {
+                    user: list.user,
+                    before: *last,
+                    after: ConversationKey::MIN,
+                    latest: Vec::new(),
+                }))
+            }
+            _ => Ok(ListStep::Done(OkBody::Conversations {
+                conversations: page.summaries,
+                more: page.has_more,
             })),
-            _ => Ok(Step::Done(OkBody::Conversations { conversations: page.summaries, more: page.more })),
         }
     }
 
     /// Makes the whole list in one read, for callers that delay no other read.
-    pub(super) fn conversations(&self, user: &UserId, command: &Conversations) -> Page<L> {
+    pub(super) fn conversations(&self, user: &UserId, command: &Conversations) -> PageResult<L> {
         let mut list = None;
         loop {
             match self.list(user, command, list.as_ref())? {
-                Step::On(next) => list = Some(next),
-                Step::Done(page) => return Ok(page),
+                ListStep::Continue(next) => list = Some(next),
+                ListStep::Done(page) => return Ok(page),
             }
         }
     }

@@ -3,21 +3,21 @@
 
 use std::sync::Arc;
 
-use super::row::unreadable;
-use super::{Found, Lookups, Reader, Room};
+use super::row::unreadable_event;
+use super::{LookupResult, Lookups, PageBudget, Reader};
 use crate::body;
 use crate::record::{Kind, LogEvent};
 
 impl<L: Lookups> Reader<'_, L> {
     /// Converts a page of events from the stored form to the wire form. If no event needs it, no query is made. The ids may
     /// be longer than the keys, so events that no longer fit are removed from the end.
-    pub(super) fn complete(&self, events: &mut Vec<LogEvent>, bytes: u32) -> Found<(), L> {
+    pub(super) fn fill_names(&self, events: &mut Vec<LogEvent>, bytes: u32) -> LookupResult<(), L> {
         if events.iter().any(|event| matches!(event.kind, Kind::Number(_))) {
             self.look_up_kinds(events)?;
         }
         let mut users = Vec::new();
         for event in events.iter().filter(|event| event.kind.names_users()) {
-            body::collect_users(&event.kind, &event.body, &mut users);
+            body::collect_user_keys(&event.kind, &event.body, &mut users);
         }
         // Bodies that an earlier version stored have ids, not keys.
         if users.is_empty() {
@@ -25,21 +25,21 @@ impl<L: Lookups> Reader<'_, L> {
         }
         users.sort_unstable();
         users.dedup();
-        let ids = self.rows.names(&users)?;
+        let ids = self.rows.user_names(&users)?;
         for event in events.iter_mut().filter(|event| event.kind.names_users()) {
             match body::to_wire(&event.kind, &event.body, |user| ids.get(&user).cloned()) {
                 Some(body) => event.body = body,
                 None => replace_unreadable(event, "its body names no user"),
             }
         }
-        let mut room = Room(bytes as usize);
-        let fits = events.iter().take_while(|event| room.takes(event.most_bytes())).count();
+        let mut room = PageBudget(bytes as usize);
+        let fits = events.iter().take_while(|event| room.spend(event.most_bytes())).count();
         events.truncate(fits);
         Ok(())
     }
 
     /// Replaces the kinds that this version does not know by their descriptions in the table of kinds.
-    fn look_up_kinds(&self, events: &mut [LogEvent]) -> Found<(), L> {
+    fn look_up_kinds(&self, events: &mut [LogEvent]) -> LookupResult<(), L> {
         let kinds: Vec<_> = self.rows.kinds()?.into_iter().map(Arc::new).collect();
         for event in events {
             let Kind::Number(number) = event.kind else { continue };
@@ -57,7 +57,7 @@ impl<L: Lookups> Reader<'_, L> {
 
 fn replace_unreadable(event: &mut LogEvent, error: &str) {
     let LogEvent { conversation, seq, from, at, .. } = &*event;
-    *event = unreadable(conversation, *seq, Some(from.clone()), *at, error);
+    *event = unreadable_event(conversation, *seq, Some(from.clone()), *at, error);
 }
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ mod tests {
     use serde_json::json;
     use switchboard_protocol::{Limits, Timestamp, UserId, decode_named};
 
-    use crate::body::DECODED;
+    use crate::body::DECODE_COUNT;
     use crate::in_memory::InMemory;
     use crate::{Query, Request};
 
@@ -76,7 +76,7 @@ mod tests {
     fn makes(store: &mut InMemory, actor: &str, command: &str, fields: &serde_json::Value) {
         let command = decode_named(command, &fields.to_string()).expect("a command").command;
         let Request::Change(change) = Request::from(command) else { panic!("it writes") };
-        store.makes(&user(actor), change, Timestamp::from_millis(1_000)).expect("stored");
+        store.commit_change(&user(actor), change, Timestamp::from_millis(1_000)).expect("stored");
     }
 
     fn sync(store: &InMemory, conversation: &str, after: u64) -> String {
@@ -98,14 +98,14 @@ mod tests {
         let react = json!({"conversation": "@bob", "target": 1, "emoji": "x", "on": true});
         makes(&mut store, "alice", "react", &react);
         assert!(sync(&store, "@bob", 0).contains("three"));
-        assert_eq!(DECODED.get(), 0, "neither what stores messages nor what reads them decodes a body");
+        assert_eq!(DECODE_COUNT.get(), 0, "neither what stores messages nor what reads them decodes a body");
         makes(&mut store, "alice", "create", &json!({"room": "r", "members": ["bob", "carol"]}));
-        assert_eq!(DECODED.replace(0), 1);
+        assert_eq!(DECODE_COUNT.replace(0), 1);
         makes(&mut store, "alice", "send", &json!({"to": "#r", "text": "hi"}));
         assert!(sync(&store, "#r", 1).contains("hi"));
-        assert_eq!(DECODED.get(), 0);
+        assert_eq!(DECODE_COUNT.get(), 0);
         assert!(sync(&store, "#r", 0).contains(r#""members":["bob","carol"]"#));
-        assert_eq!(DECODED.get(), 2, "once for the numbers, once for the ids");
+        assert_eq!(DECODE_COUNT.get(), 2, "once for the numbers, once for the ids");
     }
 
     #[test]

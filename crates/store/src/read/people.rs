@@ -9,11 +9,11 @@ use switchboard_protocol::{ConversationId, Members, UserId};
 
 use super::fold::json_bytes;
 use super::row::{PresencePeerRow, View};
-use super::{Found, Lookups, Page, Reader, Room};
+use super::{LookupResult, Lookups, PageBudget, PageResult, Reader};
 use crate::access;
 use crate::record::{ConversationKey, UserKey};
 use crate::refusal::Refusal;
-use crate::{PresencePeer, Standing};
+use crate::{PresencePeer, WriteAccess};
 
 /// The most rooms of a user that a read compares to find out whether two users share one. A `watch` reads at most this many
 /// rooms for each user that it names, and twice as many if the watching user is in more rooms.
@@ -25,15 +25,15 @@ const BEFORE_FIRST_USER: UserKey = UserKey(0);
 impl<L: Lookups> Reader<'_, L> {
     /// Answers `members`. A former member gets no list, because they may not see who joined later; who was there before is
     /// in the log.
-    pub(super) fn members(&self, user: &UserId, command: &Members) -> Page<L> {
+    pub(super) fn members(&self, user: &UserId, command: &Members) -> PageResult<L> {
         let View { conversation, membership: own } = self.view(user, &command.conversation.resolve(user))?;
         access::check_member(own.as_ref())?;
         let limit = self.limits.page_size(command.limit) as usize;
         let after = command.after.as_ref();
         let mut after =
-            after.map_or(Ok(BEFORE_FIRST_USER), |user| self.number_of_member(user, conversation.key))?;
+            after.map_or(Ok(BEFORE_FIRST_USER), |user| self.key_of_member(user, conversation.key))?;
         let most = limit + 1;
-        let mut room = Room(self.limits.page_bytes as usize);
+        let mut room = PageBudget(self.limits.page_bytes as usize);
         let (mut members, mut more) = (Vec::new(), false);
         loop {
             let mut rows = 0;
@@ -41,7 +41,7 @@ impl<L: Lookups> Reader<'_, L> {
                 (after, rows) = (key, rows + 1);
                 let Some((user, m)) = row else { return ControlFlow::Continue(()) };
                 let member = Member { user, role: m.role, read: m.read, received: m.received };
-                more = members.len() == limit || !room.takes(json_bytes(&member));
+                more = members.len() == limit || !room.spend(json_bytes(&member));
                 if more {
                     return ControlFlow::Break(());
                 }
@@ -57,40 +57,48 @@ impl<L: Lookups> Reader<'_, L> {
     }
 
     /// The key of a present or former member. Other users are not looked up, because a user must not find out who exists.
-    fn number_of_member(&self, user: &UserId, conversation: ConversationKey) -> Found<UserKey, L> {
-        let known = self.rows.known(user)?.map(|known| known.key);
-        let view = known.map(|key| self.rows.view_of(key, conversation)).transpose()?.flatten();
+    fn key_of_member(&self, user: &UserId, conversation: ConversationKey) -> LookupResult<UserKey, L> {
+        let known = self.rows.find_user(user)?.map(|known| known.key);
+        let view = known.map(|key| self.rows.view_by_key(key, conversation)).transpose()?.flatten();
         let member = known.filter(|_| view.is_some_and(|view| view.membership.is_some()));
         Ok(member.ok_or_else(|| Refusal::bad_field("after", "after: name the last member of a page"))?)
     }
 
     /// Checks that `user` may write in a conversation, and returns how many members it has.
-    pub(crate) fn standing(&self, user: &UserId, name: &ConversationId) -> Found<Standing, L> {
+    pub(crate) fn standing(&self, user: &UserId, name: &ConversationId) -> LookupResult<WriteAccess, L> {
         let View { conversation, membership } = self.view(user, name)?;
         access::check_writer(membership.as_ref())?;
-        Ok(Standing { conversation: conversation.key, members: conversation.members })
+        Ok(WriteAccess { conversation: conversation.key, members: conversation.members })
     }
 
     /// The users among `others` who share a conversation with `user`, including `user`. If two users are each in more than
     /// [`MAX_COMPARED_ROOMS`] rooms, a shared room is found only if it is one of the oldest rooms of either.
-    pub(crate) fn presence_peers(&self, user: &UserId, others: &[UserId]) -> Found<Vec<PresencePeer>, L> {
-        let Some(own) = self.rows.known(user)?.map(|known| known.key) else { return Ok(Vec::new()) };
+    pub(crate) fn presence_peers(
+        &self,
+        user: &UserId,
+        others: &[UserId],
+    ) -> LookupResult<Vec<PresencePeer>, L> {
+        let Some(own) = self.rows.find_user(user)?.map(|known| known.key) else { return Ok(Vec::new()) };
         let others = self.rows.presence_peer_rows(others)?;
         let mut shared = FxHashSet::from_iter([own]);
         // A direct conversation never ends, because its two members cannot leave it.
-        let open = strangers(&others, &shared);
+        let open = not_yet_shared(&others, &shared);
         let direct: Vec<_> = open.iter().map(|other| ConversationId::direct(user, &other.name)).collect();
-        meet(&mut shared, open.iter().map(|other| other.key), &self.rows.are_there(&direct)?);
-        let keys: Vec<_> = strangers(&others, &shared).iter().map(|other| other.key).collect();
+        add_sharing_users(
+            &mut shared,
+            open.iter().map(|other| other.key),
+            &self.rows.conversations_exist(&direct)?,
+        );
+        let keys: Vec<_> = not_yet_shared(&others, &shared).iter().map(|other| other.key).collect();
         if !keys.is_empty() {
             let pairs: Vec<_> = keys.iter().map(|key| (own, *key)).collect();
-            meet(&mut shared, keys, &self.rows.share_a_room(&pairs, MAX_COMPARED_ROOMS)?);
+            add_sharing_users(&mut shared, keys, &self.rows.share_a_room(&pairs, MAX_COMPARED_ROOMS)?);
         }
-        let keys: Vec<_> = strangers(&others, &shared).iter().map(|other| other.key).collect();
+        let keys: Vec<_> = not_yet_shared(&others, &shared).iter().map(|other| other.key).collect();
         // If all rooms of the user were compared, the opposite comparison would find nothing more.
         if !keys.is_empty() && self.rows.count_rooms(own, MAX_COMPARED_ROOMS + 1)? > MAX_COMPARED_ROOMS {
             let pairs: Vec<_> = keys.iter().map(|key| (*key, own)).collect();
-            meet(&mut shared, keys, &self.rows.share_a_room(&pairs, MAX_COMPARED_ROOMS)?);
+            add_sharing_users(&mut shared, keys, &self.rows.share_a_room(&pairs, MAX_COMPARED_ROOMS)?);
         }
         let found = others.into_iter().filter(|other| shared.contains(&other.key));
         Ok(found.map(|other| PresencePeer { user: other.name, last_seen: other.last_seen }).collect())
@@ -98,11 +106,18 @@ impl<L: Lookups> Reader<'_, L> {
 }
 
 /// The users who are not yet found to share a conversation.
-fn strangers<'a>(others: &'a [PresencePeerRow], shared: &FxHashSet<UserKey>) -> Vec<&'a PresencePeerRow> {
+fn not_yet_shared<'a>(
+    others: &'a [PresencePeerRow],
+    shared: &FxHashSet<UserKey>,
+) -> Vec<&'a PresencePeerRow> {
     others.iter().filter(|other| !shared.contains(&other.key)).collect()
 }
 
 /// Adds to `shared` the users among `others` for whom `do_share` is true.
-fn meet(shared: &mut FxHashSet<UserKey>, others: impl IntoIterator<Item = UserKey>, do_share: &[bool]) {
+fn add_sharing_users(
+    shared: &mut FxHashSet<UserKey>,
+    others: impl IntoIterator<Item = UserKey>,
+    do_share: &[bool],
+) {
     shared.extend(others.into_iter().zip(do_share).filter(|(_, shares)| **shares).map(|(other, _)| other));
 }

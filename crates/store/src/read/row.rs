@@ -6,12 +6,12 @@ use switchboard_protocol::reply::Edited;
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 use crate::Activity;
-use crate::change::{Failed, StoreError};
+use crate::change::{OperationError, StoreError};
 use crate::record::{Conversation, ConversationKey, Kind, LogEvent, Membership, UserKey};
 
 /// A user whom the server has seen before.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Known {
+pub(crate) struct UserRow {
     pub(crate) key: UserKey,
     /// The time up to which the user's tokens are revoked.
     pub(crate) not_before: Option<Timestamp>,
@@ -36,53 +36,53 @@ pub(crate) struct View {
 
 /// A conversation in a user's list, with the user's membership.
 #[derive(Debug)]
-pub(crate) struct Listed {
+pub(crate) struct ListedConversation {
     pub(crate) conversation: Conversation,
     pub(crate) member: Membership,
 }
 
 /// The rows that a connection starts from, without its summaries.
 #[derive(Debug)]
-pub(crate) struct Start {
-    pub(crate) user: Known,
+pub(crate) struct ConnectionStart {
+    pub(crate) user: UserRow,
     /// The first page of memberships.
-    pub(crate) joined: Vec<Membered>,
+    pub(crate) joined: Vec<MembershipRow>,
     /// The conversations named by the connection, in its order.
-    pub(crate) named: Vec<Named>,
+    pub(crate) named: Vec<NamedConversation>,
 }
 
 /// A conversation that a user is a member of.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Membered {
+pub(crate) struct MembershipRow {
     pub(crate) conversation: ConversationKey,
     /// The conversation's last event, and the time of that event; `None` if the row cannot be read.
-    pub(crate) state: Option<(Seq, i64)>,
+    pub(crate) last_event: Option<(Seq, i64)>,
 }
 
-impl Membered {
+impl MembershipRow {
     pub(crate) fn activity(&self) -> Option<Activity> {
-        Some(Activity { at: self.state?.1, conversation: self.conversation })
+        Some(Activity { at: self.last_event?.1, conversation: self.conversation })
     }
 }
 
 /// A conversation that was requested by name.
 #[derive(Debug)]
-pub(crate) enum Named {
-    There(View),
-    Nowhere,
+pub(crate) enum NamedConversation {
+    Found(View),
+    NotFound,
     /// The row cannot be read.
     Damaged,
 }
 
 /// A message to look up, for a user who sees the log up to `visible`. No message has the number 0.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wanted<'a> {
+pub(crate) struct WantedMessage<'a> {
     pub(crate) conversation: &'a Conversation,
     pub(crate) target: Seq,
     pub(crate) visible: Seq,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> WantedMessage<'a> {
     /// The last message of a conversation, for a user who sees the whole log.
     pub(crate) fn last_of(conversation: &'a Conversation) -> Self {
         Self { conversation, target: conversation.last_message, visible: conversation.head }
@@ -96,7 +96,7 @@ impl<'a> Wanted<'a> {
 
 /// A message with its last edit and its reactions.
 #[derive(Debug)]
-pub(crate) struct Whole {
+pub(crate) struct StoredMessage {
     /// The sender; `None` if it cannot be read.
     pub(crate) from: Option<UserId>,
     pub(crate) at: Timestamp,
@@ -110,13 +110,13 @@ pub(crate) struct Whole {
 }
 
 /// The value of a row, or `None` if it is damaged. The damage is logged and does not hide other rows.
-pub(crate) fn readable<T, E: StoreError>(
+pub(crate) fn skip_damaged<T, E: StoreError>(
     read: Result<T, E>,
     row: impl FnOnce() -> String,
-) -> Result<Option<T>, Failed<E>> {
+) -> Result<Option<T>, OperationError<E>> {
     match read {
         Ok(read) => Ok(Some(read)),
-        Err(error) if error.is_damage() => {
+        Err(error) if error.is_damaged_row() => {
             tracing::error!(row = row(), %error, "skipping a damaged row");
             Ok(None)
         }
@@ -135,7 +135,7 @@ pub(crate) fn is_readable(kind: &Kind, body: &str) -> bool {
 }
 
 /// The replacement for an unreadable event, so that it does not block clients that sync the log.
-pub(crate) fn unreadable(
+pub(crate) fn unreadable_event(
     conversation: &ConversationId,
     seq: Seq,
     from: Option<UserId>,

@@ -5,34 +5,39 @@ use std::sync::atomic::Ordering;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
-use super::{Found, Lookups, Range, Reader};
+use super::{LookupResult, Lookups, Range, Reader};
 use crate::record::ConversationKey;
 use crate::{Excerpt, joins_and_leaves};
 
 /// The lookups of a store to whose log other nodes also write, besides those of every store.
 pub(crate) trait SharedLookups: Lookups {
     /// The name of a conversation.
-    fn name_of(&self, conversation: ConversationKey) -> Found<Option<ConversationId>, Self>;
+    fn name_of(&self, conversation: ConversationKey) -> LookupResult<Option<ConversationId>, Self>;
 
     /// The event of each user's last leave or removal, up to an event.
-    fn went(
+    fn last_leaves(
         &self,
         conversation: ConversationKey,
         upto: Seq,
         users: &[UserId],
-    ) -> Found<FxHashMap<UserId, Seq>, Self>;
+    ) -> LookupResult<FxHashMap<UserId, Seq>, Self>;
 }
 
 impl<L: SharedLookups> Reader<'_, L> {
     /// A page of the log with the membership changes of each event.
-    pub(crate) fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Found<Excerpt, L> {
+    pub(crate) fn log(
+        &self,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> LookupResult<Excerpt, L> {
         let name = self.rows.name_of(conversation)?;
         // The mark is read after the first query, because that query fixed the snapshot of this transaction.
         let mark = self.mark.load(Ordering::SeqCst);
         let Some(name) = name else { return Ok(Excerpt { mark, events: Vec::new() }) };
         let (most, bytes) = (self.limits.page, self.limits.page_bytes);
         let events = self.events(conversation, &name, &Range { after, upto, most, bytes })?;
-        let gone = self.rows.went(conversation, after, &joins_and_leaves::joiners(&events))?;
-        Ok(Excerpt { mark, events: joins_and_leaves::committed(conversation, events, gone) })
+        let gone = self.rows.last_leaves(conversation, after, &joins_and_leaves::joiners(&events))?;
+        Ok(Excerpt { mark, events: joins_and_leaves::with_effects(conversation, events, gone) })
     }
 }

@@ -18,65 +18,65 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::reads::Reads;
-use super::opening::keep_statements;
+use self::reads::MemoryReader;
+use super::opening::configure_statement_cache;
 use super::query::{Reader, reader};
 use super::rows::SqliteRows;
 use super::writer::Committer;
 use super::{MIGRATIONS, Settings, empty_database};
-use crate::batch::{self, MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, MAX_WRITES_PER_BATCH, State};
-use crate::change::Failed;
+use crate::batch::{self, MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, MAX_WRITES_PER_BATCH, WriterState};
+use crate::change::OperationError;
 use crate::origin::{self, Numbers};
-use crate::read::counts::Step;
+use crate::read::counts::CountStep;
 use crate::read::list;
-use crate::readers::told;
+use crate::readers::failure_to_refusal;
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::write_fault::WriteFault;
 use crate::{
     Batch, Change, Committed, CountedRead, Counts, Memberships, Outcome, PresencePeer, Query, Snapshot,
-    Standing, Store, Submission, Summaries,
+    Store, Submission, Summaries, WriteAccess,
 };
 
 /// What the simulated disk does with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CommitFault {
     /// The batch becomes durable.
-    Kept,
+    Durable,
     /// The first row of the batch cannot be written.
-    Refused,
+    RowFails,
     /// All rows can be written, but the commit fails.
-    Undone,
+    CommitFails,
     /// The fsync fails: the batch is lost, and the store writes no more. On a shared disk this is the same as
-    /// [`CommitFault::Undone`].
-    Lost,
+    /// [`CommitFault::CommitFails`].
+    SyncFails,
     /// The batch becomes durable, but the store does not learn of it. It refuses the batch and resolves the outcome later.
     /// Only on a shared disk.
-    Doubtful,
+    OutcomeUnknown,
 }
 
 /// Decides when a store reads and writes, and observes what it commits.
-pub trait Pace: Send + Sync + 'static {
+pub trait DiskControl: Send + Sync + 'static {
     /// How long the next step takes. Called before each write and read, and before its outcome is sent.
-    fn pause(&self) -> Duration;
+    fn next_delay(&self) -> Duration;
 
     /// What the disk does with the next batch.
-    fn fate(&self) -> CommitFault;
+    fn next_fault(&self) -> CommitFault;
 
     /// Called when a batch is durable, before its outcomes are sent.
-    fn kept(&self, outcomes: &[Outcome]);
+    fn committed(&self, outcomes: &[Outcome]);
 }
 
 /// A database in memory. Like a disk, it outlives the stores that are opened on it.
 #[derive(Clone)]
-pub struct Disk(Arc<Mutex<Held>>);
+pub struct Disk(Arc<Mutex<DiskUse>>);
 
 /// Which stores use the database.
-enum Held {
+enum DiskUse {
     /// No store uses it.
     Free(Connection),
     /// One store has the database for itself.
-    Alone,
+    Exclusive,
     /// All stores that join share the database.
     Shared(Arc<Mutex<Committer>>),
 }
@@ -88,19 +88,19 @@ impl Disk {
     /// SQLite does not work.
     pub fn new() -> anyhow::Result<Self> {
         let db = empty_database(MIGRATIONS.len())?;
-        keep_statements(&db)?;
-        Ok(Self(Arc::new(Mutex::new(Held::Free(db)))))
+        configure_statement_cache(&db)?;
+        Ok(Self(Arc::new(Mutex::new(DiskUse::Free(db)))))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
+    fn lock(&self) -> MutexGuard<'_, DiskUse> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the database for one store; `None` if it is in use.
     fn take(&self) -> Option<Connection> {
         let mut held = self.lock();
-        match std::mem::replace(&mut *held, Held::Alone) {
-            Held::Free(db) => Some(db),
+        match std::mem::replace(&mut *held, DiskUse::Exclusive) {
+            DiskUse::Free(db) => Some(db),
             other => {
                 *held = other;
                 None
@@ -119,20 +119,20 @@ impl std::fmt::Debug for Disk {
 #[derive(Debug)]
 pub struct MemoryStore {
     queue: mpsc::Sender<Submission>,
-    reads: Reads,
+    reads: MemoryReader,
 }
 
 /// Ends a store as if its process were killed.
 #[derive(Debug)]
-pub struct Plug {
-    pulled: CancellationToken,
+pub struct KillSwitch {
+    killed: CancellationToken,
     database: Database,
 }
 
-impl Plug {
+impl KillSwitch {
     /// Ends the store: uncommitted writes are lost, committed ones stay, and no more outcomes are sent.
-    pub fn pull(&self) {
-        self.pulled.cancel();
+    pub fn kill(&self) {
+        self.killed.cancel();
         self.database.close();
     }
 }
@@ -140,12 +140,12 @@ impl Plug {
 /// The state that the writer and the readers share.
 #[derive(Clone)]
 struct Database {
-    /// The access to the database; `None` once [`Plug::pull`] has ended the store.
-    share: Arc<Mutex<Option<Share>>>,
+    /// The access to the database; `None` once [`KillSwitch::kill`] has ended the store.
+    access: Arc<Mutex<Option<DatabaseAccess>>>,
     disk: Disk,
     limits: Arc<Limits>,
-    state: Arc<State>,
-    pace: Arc<dyn Pace>,
+    state: Arc<WriterState>,
+    control: Arc<dyn DiskControl>,
 }
 
 impl std::fmt::Debug for Database {
@@ -155,7 +155,7 @@ impl std::fmt::Debug for Database {
 }
 
 /// The result of a batch.
-struct Written {
+struct BatchResult {
     outcomes: Vec<Outcome>,
     /// Conversations with events that were stored although their outcomes say `unavailable`.
     check: Vec<ConversationKey>,
@@ -164,21 +164,21 @@ struct Written {
 }
 
 /// A store's access to its database.
-enum Share {
-    All(Box<Committer>),
-    Some(Arc<Mutex<Committer>>),
+enum DatabaseAccess {
+    Exclusive(Box<Committer>),
+    Shared(Arc<Mutex<Committer>>),
 }
 
 impl Database {
-    fn lock(&self) -> MutexGuard<'_, Option<Share>> {
-        self.share.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<DatabaseAccess>> {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `what` on the database, unless the store is closed.
-    fn with<T>(&self, what: impl FnOnce(&mut Committer) -> T) -> Option<T> {
+    fn with_committer<T>(&self, what: impl FnOnce(&mut Committer) -> T) -> Option<T> {
         match self.lock().as_mut()? {
-            Share::All(committer) => Some(what(committer)),
-            Share::Some(committer) => {
+            DatabaseAccess::Exclusive(committer) => Some(what(committer)),
+            DatabaseAccess::Shared(committer) => {
                 Some(what(&mut committer.lock().unwrap_or_else(PoisonError::into_inner)))
             }
         }
@@ -186,42 +186,42 @@ impl Database {
 
     /// Closes the store, and returns the database to the disk if no other store shares it.
     fn close(&self) {
-        if let Some(Share::All(committer)) = self.lock().take() {
-            *self.disk.lock() = Held::Free(committer.rows.into_database());
+        if let Some(DatabaseAccess::Exclusive(committer)) = self.lock().take() {
+            *self.disk.lock() = DiskUse::Free(committer.rows.into_database());
         }
     }
 
     async fn pause(&self) {
-        let pause = self.pace.pause();
+        let pause = self.control.next_delay();
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
     }
 
     /// Writes a batch, with the commit fault that [`Pace`] chose for it.
-    fn write(&self, batch: Vec<Submission>) -> Option<Written> {
-        let shared = matches!(*self.lock(), Some(Share::Some(_)));
-        self.with(|committer| {
-            let fate = match self.pace.fate() {
-                CommitFault::Lost if shared => CommitFault::Undone,
+    fn write(&self, batch: Vec<Submission>) -> Option<BatchResult> {
+        let shared = matches!(*self.lock(), Some(DatabaseAccess::Shared(_)));
+        self.with_committer(|committer| {
+            let fate = match self.control.next_fault() {
+                CommitFault::SyncFails if shared => CommitFault::CommitFails,
                 fate => fate,
             };
-            if fate == CommitFault::Lost {
+            if fate == CommitFault::SyncFails {
                 self.state.set_fault(WriteFault::SyncFailed);
             }
-            if fate != CommitFault::Kept {
-                committer.rows.sabotage(fate == CommitFault::Refused, fate == CommitFault::Undone);
+            if fate != CommitFault::Durable {
+                committer.rows.inject_faults(fate == CommitFault::RowFails, fate == CommitFault::CommitFails);
             }
             let numbers: Vec<_> = batch.iter().filter_map(|one| one.origin.numbers()).collect();
-            let outcomes = committer.write(batch);
-            let uncounted = committer.take_uncounted();
-            if fate != CommitFault::Kept {
-                committer.rows.sabotage(false, false);
+            let (mut outcomes, mut check) = (committer.write(batch), Vec::new());
+            if fate != CommitFault::Durable {
+                committer.rows.inject_faults(false, false);
             }
-            self.pace.kept(&outcomes);
-            let doubtful = fate == CommitFault::Doubtful;
-            let (outcomes, check) = if doubtful { forget(outcomes, numbers) } else { (outcomes, Vec::new()) };
-            Written { outcomes, check, uncounted }
+            self.control.committed(&outcomes);
+            if fate == CommitFault::OutcomeUnknown {
+                (outcomes, check) = hide_outcomes(outcomes, numbers);
+            }
+            BatchResult { outcomes, check, uncounted: committer.take_uncounted() }
         })
     }
 
@@ -232,28 +232,28 @@ impl Database {
         loop {
             self.pause().await;
             match self.read(|reader| reader.count(user, &name, command.upto, so_far))? {
-                Step::Done(counts) => return Ok(counts),
-                Step::More(progress) => so_far = Some(progress),
+                CountStep::Done(counts) => return Ok(counts),
+                CountStep::More(progress) => so_far = Some(progress),
             }
         }
     }
 
-    fn read<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, Failed>) -> Result<T, Refusal> {
-        self.with(|committer| {
+    fn read<T>(&self, read: impl FnOnce(&Reader<'_>) -> Result<T, OperationError>) -> Result<T, Refusal> {
+        self.with_committer(|committer| {
             // No transaction is needed, because the lock is held and so no other task writes meanwhile.
             let reader = reader(committer.rows.database(), &self.limits, &self.state);
             // Each read returns only a few memberships, so that attaching takes several pages, as it does for users in
             // very many conversations.
-            told(read(&Reader { step: self.limits.page as usize, ..reader }))
+            failure_to_refusal(read(&Reader { memberships_per_step: self.limits.page as usize, ..reader }))
         })
         .unwrap_or_else(|| Err(Refusal::unavailable()))
     }
 }
 
 /// Makes a committed batch look like one with an unknown outcome. `numbers` are those that its connections had before.
-fn forget(
+fn hide_outcomes(
     outcomes: Vec<Outcome>,
-    numbers: Vec<(Arc<dyn origin::Connection>, Numbers)>,
+    numbers: Vec<(Arc<dyn origin::OriginConnection>, Numbers)>,
 ) -> (Vec<Outcome>, Vec<ConversationKey>) {
     for (connection, numbers) in numbers {
         connection.set_numbers(numbers);
@@ -270,21 +270,21 @@ fn forget(
 }
 
 /// The writer of a simulation leaves all counts to readers, so that the simulation covers that path.
-fn committer(db: Connection, settings: &Settings, state: Arc<State>) -> Committer {
+fn new_committer(db: Connection, settings: &Settings, state: Arc<WriterState>) -> Committer {
     let mut committer = Committer::new(SqliteRows::new(db), settings, state);
     committer.leave_counts_to_readers();
     committer
 }
 
 /// Counts for `read` commands, and queues them for the writer again.
-struct Counting {
+struct CountTask {
     database: Database,
     queue: mpsc::WeakSender<Submission>,
     tasks: TaskTracker,
     end: CancellationToken,
 }
 
-impl Counting {
+impl CountTask {
     fn start(&self, mut submission: Submission) {
         let (database, queue, end) = (self.database.clone(), self.queue.clone(), self.end.clone());
         self.tasks.spawn(async move {
@@ -309,12 +309,12 @@ impl MemoryStore {
     pub fn open(
         disk: &Disk,
         settings: &Settings,
-        pace: Arc<dyn Pace>,
+        pace: Arc<dyn DiskControl>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let db = disk.take().ok_or_else(|| anyhow::anyhow!("another store uses this disk"))?;
-        let state = Arc::new(State::default());
-        let committer = committer(db, settings, state.clone());
-        Ok(Self::start(disk, Share::All(Box::new(committer)), state, settings, pace))
+        let state = Arc::new(WriterState::default());
+        let committer = new_committer(db, settings, state.clone());
+        Ok(Self::start(disk, DatabaseAccess::Exclusive(Box::new(committer)), state, settings, pace))
     }
 
     /// Opens a disk that other stores may join as well. The settings of the first store decide how changes are applied.
@@ -324,38 +324,38 @@ impl MemoryStore {
     pub fn join(
         disk: &Disk,
         settings: &Settings,
-        pace: Arc<dyn Pace>,
+        pace: Arc<dyn DiskControl>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         if let Some(db) = disk.take() {
             // A final fault here would affect all stores that joined, but none occurs on a shared disk.
-            let committer = committer(db, settings, Arc::default());
-            *disk.lock() = Held::Shared(Arc::new(Mutex::new(committer)));
+            let committer = new_committer(db, settings, Arc::default());
+            *disk.lock() = DiskUse::Shared(Arc::new(Mutex::new(committer)));
         }
         let share = match &*disk.lock() {
-            Held::Shared(committer) => Share::Some(committer.clone()),
-            Held::Free(_) | Held::Alone => anyhow::bail!("another store uses this disk alone"),
+            DiskUse::Shared(committer) => DatabaseAccess::Shared(committer.clone()),
+            DiskUse::Free(_) | DiskUse::Exclusive => anyhow::bail!("another store uses this disk alone"),
         };
         Ok(Self::start(disk, share, Arc::default(), settings, pace))
     }
 
     fn start(
         disk: &Disk,
-        share: Share,
-        state: Arc<State>,
+        share: DatabaseAccess,
+        state: Arc<WriterState>,
         settings: &Settings,
-        pace: Arc<dyn Pace>,
+        pace: Arc<dyn DiskControl>,
     ) -> (Self, mpsc::Receiver<Batch>) {
         let database = Database {
-            share: Arc::new(Mutex::new(Some(share))),
+            access: Arc::new(Mutex::new(Some(share))),
             disk: disk.clone(),
             limits: Arc::new(settings.limits.clone()),
             state,
-            pace,
+            control: pace,
         };
         let (queue, submissions) = mpsc::channel(MAX_QUEUED_WRITES);
         let (batches, outcomes) = mpsc::channel(MAX_QUEUED_BATCHES);
         let (tasks, pulled) = (TaskTracker::new(), CancellationToken::new());
-        let counting = Counting {
+        let counting = CountTask {
             database: database.clone(),
             queue: queue.downgrade(),
             tasks: tasks.clone(),
@@ -366,18 +366,18 @@ impl MemoryStore {
         tasks.spawn(async move {
             let _ = end.run_until_cancelled(write).await;
         });
-        (Self { queue, reads: Reads { database, tasks, pulled } }, outcomes)
+        (Self { queue, reads: MemoryReader { database, tasks, killed: pulled } }, outcomes)
     }
 
     /// The handle that ends the store at once.
-    pub fn plug(&self) -> Plug {
-        Plug { pulled: self.reads.pulled.clone(), database: self.reads.database.clone() }
+    pub fn kill_switch(&self) -> KillSwitch {
+        KillSwitch { killed: self.reads.killed.clone(), database: self.reads.database.clone() }
     }
 
     pub(super) fn spawn_read<T, F>(&self, read: F) -> Answer<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Reader<'_>) -> Result<T, Failed> + Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T, OperationError> + Send + 'static,
     {
         self.reads.spawn(read)
     }
@@ -389,7 +389,7 @@ async fn write(
     database: Database,
     mut queue: mpsc::Receiver<Submission>,
     batches: mpsc::Sender<Batch>,
-    counting: Counting,
+    counting: CountTask,
 ) {
     let mut numbers = 1..;
     // The number is set before the commit, so that a reader that sees any row of a batch also sees its number.
@@ -399,11 +399,11 @@ async fn write(
         number
     };
     let tell = async |number, (outcomes, check), more| {
-        batches.send(Batch { number, outcomes, more, check }).await.is_ok()
+        batches.send(Batch { number, outcomes, has_more: more, stored_after_all: check }).await.is_ok()
     };
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, MAX_WRITES_PER_BATCH).await > 0 {
-        let late = batch::take_late(&mut waiting);
+        let late = batch::reject_stale(&mut waiting);
         if !late.is_empty() && !tell(begin(), (late, Vec::new()), true).await {
             break;
         }
@@ -413,7 +413,7 @@ async fn write(
         let number = begin();
         database.pause().await;
         let Some(written) = database.write(std::mem::take(&mut waiting)) else { return };
-        let Written { outcomes, check, uncounted } = written;
+        let BatchResult { outcomes, check, uncounted } = written;
         uncounted.into_iter().for_each(|read| counting.start(read));
         database.pause().await;
         if !tell(number, (outcomes, Vec::new()), !queue.is_empty()).await {
@@ -442,7 +442,7 @@ impl Store for MemoryStore {
             return self.spawn_read(move |reader| reader.answer(&user, &query));
         };
         let reads = self.reads.clone();
-        Box::pin(list::make(move |list| {
+        Box::pin(list::list_in_steps(move |list| {
             let (user, command) = (user.clone(), command.clone());
             reads.spawn(move |reader| reader.list(&user, &command, list.as_ref()))
         }))
@@ -471,7 +471,7 @@ impl Store for MemoryStore {
         self.spawn_read(move |reader| reader.replay(user, conversation, after, upto))
     }
 
-    fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<Standing> {
+    fn check_write_access(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess> {
         let user = user.clone();
         self.spawn_read(move |reader| reader.standing(&user, &conversation))
     }

@@ -13,12 +13,12 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi, par
 use rusqlite_migration::{Migrations, SchemaVersion};
 use switchboard_protocol::EventKind;
 
-use super::{BUSY_TIMEOUT, DATABASE, LOCK_FILE, MIGRATIONS, SETTINGS, STATEMENT_CACHE_CAPACITY};
+use super::{BUSY_TIMEOUT, DATABASE_FILE, LOCK_FILE, MIGRATIONS, SETTINGS, STATEMENT_CACHE_CAPACITY};
 use crate::record::NewerKind;
 use crate::write_fault::WriteFault;
 
 /// The first bytes of an SQLite database.
-const MAGIC: &[u8] = b"SQLite format 3\0";
+const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
 
 /// The `application_id` of this program's databases, "swbd". A migration writes it.
 const OWN_APPLICATION_ID: i32 = 0x7377_6264;
@@ -58,14 +58,14 @@ const SYNC_CHUNK_BYTES: usize = 1024 * 1024;
 /// Until that is done, closing the database leaves the log as it is.
 pub(super) fn sync_log(db: &Connection, path: &Path) -> rusqlite::Result<()> {
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    write_log_anew(db, path)?;
+    rewrite_log(db, path)?;
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map(drop)
 }
 
-fn write_log_anew(db: &Connection, path: &Path) -> rusqlite::Result<()> {
+fn rewrite_log(db: &Connection, path: &Path) -> rusqlite::Result<()> {
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        file => file.map_err(|error| failure(ffi::SQLITE_CANTOPEN, &error))?,
+        file => file.map_err(|error| sqlite_error(ffi::SQLITE_CANTOPEN, &error))?,
     };
     // The write lock keeps other processes from appending to the log or restarting it. Readers are not affected, because
     // each byte is overwritten with the same value.
@@ -74,26 +74,26 @@ fn write_log_anew(db: &Connection, path: &Path) -> rusqlite::Result<()> {
     let mut offset = 0;
     loop {
         let length =
-            file.read_at(&mut chunk, offset).map_err(|error| failure(ffi::SQLITE_IOERR_READ, &error))?;
+            file.read_at(&mut chunk, offset).map_err(|error| sqlite_error(ffi::SQLITE_IOERR_READ, &error))?;
         if length == 0 {
             break;
         }
         file.write_all_at(&chunk[..length], offset)
-            .map_err(|error| failure(ffi::SQLITE_IOERR_WRITE, &error))?;
+            .map_err(|error| sqlite_error(ffi::SQLITE_IOERR_WRITE, &error))?;
         offset += length as u64;
     }
-    file.sync_all().map_err(|error| failure(ffi::SQLITE_IOERR_FSYNC, &error))
+    file.sync_all().map_err(|error| sqlite_error(ffi::SQLITE_IOERR_FSYNC, &error))
 }
 
 /// Converts an I/O error to the error of SQLite with this code.
-fn failure(code: i32, error: &std::io::Error) -> rusqlite::Error {
+fn sqlite_error(code: i32, error: &std::io::Error) -> rusqlite::Error {
     let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
     let code = if full { ffi::SQLITE_FULL } else { code };
     rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string()))
 }
 
 /// Whether the error was caused by a full disk.
-pub(super) fn is_full(error: &anyhow::Error) -> bool {
+pub(super) fn is_disk_full(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let fault = cause.downcast_ref::<rusqlite::Error>().and_then(WriteFault::of);
         let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
@@ -136,7 +136,7 @@ pub(super) struct Opened {
 pub(super) fn open_to_serve(data: &Path) -> anyhow::Result<Opened> {
     match open_database(data) {
         Ok(db) => Ok(Opened { db, access: Access::Shared, unsynced_log: None }),
-        Err(error) if is_full(&error) => open_on_full_disk(data).context(error),
+        Err(error) if is_disk_full(&error) => open_on_full_disk(data).context(error),
         Err(error) => Err(error),
     }
 }
@@ -144,7 +144,7 @@ pub(super) fn open_to_serve(data: &Path) -> anyhow::Result<Opened> {
 fn open_on_full_disk(data: &Path) -> anyhow::Result<Opened> {
     let access = Access::Exclusive;
     let flags = OpenFlags::default() - OpenFlags::SQLITE_OPEN_CREATE;
-    let db = access.open(&data.join(DATABASE), flags)?;
+    let db = access.open(&data.join(DATABASE_FILE), flags)?;
     let version = check_version(&db)?;
     ensure!(
         matches!(version, SchemaVersion::Inside(version) if version.get() == MIGRATIONS.len()),
@@ -164,22 +164,22 @@ fn open_on_full_disk(data: &Path) -> anyhow::Result<Opened> {
 /// Opens the database in a directory for reading and writing, and migrates its schema. The caller holds the directory's
 /// lock, because a migration must not change the tables of a running server.
 pub(crate) fn open_database(data: &Path) -> anyhow::Result<Connection> {
-    let mut db = connect(data)?;
+    let mut db = open_unmigrated(data)?;
     sync_log(&db, &data.join(WAL_FILE))
         .context("cannot make sure that the disk has the write-ahead log")
         .and_then(|()| migrate(&mut db))
-        .with_context(|| cannot_open(data))?;
+        .with_context(|| open_error(data))?;
     Ok(db)
 }
 
 /// Opens the database in a directory while another process may use it. Does not migrate the tables. Creates them, under the
 /// directory's lock, if there are none yet.
-pub(crate) fn open_beside(data: &Path) -> anyhow::Result<Connection> {
+pub(crate) fn open_shared(data: &Path) -> anyhow::Result<Connection> {
     check_not_moved(data)?;
-    let mut db = connect(data)?;
+    let mut db = open_unmigrated(data)?;
     if is_new(&db, data)? {
         match lock(data) {
-            Ok(_lock) => migrate(&mut db).with_context(|| cannot_open(data))?,
+            Ok(_lock) => migrate(&mut db).with_context(|| open_error(data))?,
             // If there are tables now, a server that has just started has created them.
             Err(error) if is_new(&db, data)? => return Err(error),
             Err(_) => {}
@@ -189,19 +189,19 @@ pub(crate) fn open_beside(data: &Path) -> anyhow::Result<Connection> {
 }
 
 /// Opens the database in a directory for reading and writing, without checking its tables.
-fn connect(data: &Path) -> anyhow::Result<Connection> {
-    let path = data.join(DATABASE);
+fn open_unmigrated(data: &Path) -> anyhow::Result<Connection> {
+    let path = data.join(DATABASE_FILE);
     let open = || -> anyhow::Result<Connection> {
         make_directory(data)?;
         // SQLite gives its other files the same mode as the database file, which this creates.
         OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
         check_header(&path)?;
         let db = Access::Shared.open(&path, OpenFlags::default())?;
-        check_ours(&db)?;
+        check_application_id(&db)?;
         set_up(&db)?;
         Ok(db)
     };
-    open().with_context(|| cannot_open(data))
+    open().with_context(|| open_error(data))
 }
 
 fn set_up(db: &Connection) -> rusqlite::Result<()> {
@@ -209,7 +209,7 @@ fn set_up(db: &Connection) -> rusqlite::Result<()> {
     db.execute_batch(SETTINGS)?;
     // A process that writes beside a running server makes no checkpoints, because the server makes them.
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
-    keep_statements(db)
+    configure_statement_cache(db)
 }
 
 /// Refuses another program's database by the `application_id` in its first page, without opening it.
@@ -224,13 +224,16 @@ fn check_header(path: &Path) -> anyhow::Result<()> {
         Err(error) => return Err(error.into()),
     }
     let id = header.last_chunk().copied().map(i32::from_be_bytes);
-    ensure!(!header.starts_with(MAGIC) || id == Some(0) || id == Some(OWN_APPLICATION_ID), FOREIGN_DATABASE);
+    ensure!(
+        !header.starts_with(SQLITE_HEADER) || id == Some(0) || id == Some(OWN_APPLICATION_ID),
+        FOREIGN_DATABASE
+    );
     Ok(())
 }
 
 /// Refuses another program's database by its tables. Early databases of this program have no `application_id`; they are
 /// recognised by their tables.
-fn check_ours(db: &Connection) -> anyhow::Result<()> {
+fn check_application_id(db: &Connection) -> anyhow::Result<()> {
     db.busy_timeout(BUSY_TIMEOUT)?;
     let version = Migrations::from_slice(MIGRATIONS).current_version(db)?;
     let is_ours = if version == SchemaVersion::NoneSet {
@@ -273,11 +276,11 @@ pub(crate) fn mark_moved(data: &Path, to: &str) -> anyhow::Result<()> {
 fn migrate(db: &mut Connection) -> anyhow::Result<()> {
     check_version(db)?;
     Migrations::from_slice(MIGRATIONS).to_latest(db)?;
-    Ok(enter_kinds(db)?)
+    Ok(insert_kinds(db)?)
 }
 
 /// Adds the kinds of this version to the table of kinds. Writes nothing if all are there.
-fn enter_kinds(db: &mut Connection) -> rusqlite::Result<()> {
+fn insert_kinds(db: &mut Connection) -> rusqlite::Result<()> {
     let known: u64 = db.query_row("SELECT count(*) FROM kinds", [], |row| row.get(0))?;
     if known >= EventKind::ALL.len() as u64 {
         return Ok(());
@@ -291,11 +294,11 @@ fn enter_kinds(db: &mut Connection) -> rusqlite::Result<()> {
 }
 
 fn is_new(db: &Connection, data: &Path) -> anyhow::Result<bool> {
-    Ok(check_version(db).with_context(|| cannot_open(data))? == SchemaVersion::NoneSet)
+    Ok(check_version(db).with_context(|| open_error(data))? == SchemaVersion::NoneSet)
 }
 
-fn cannot_open(data: &Path) -> String {
-    format!("cannot open the database {}", data.join(DATABASE).display())
+fn open_error(data: &Path) -> String {
+    format!("cannot open the database {}", data.join(DATABASE_FILE).display())
 }
 
 /// Creates the directory with access only for its owner, because it will contain private messages.
@@ -328,25 +331,25 @@ pub(crate) fn latest_database() -> anyhow::Result<Connection> {
 }
 
 pub(super) fn open_reader(data: &Path, access: Access) -> anyhow::Result<Connection> {
-    open_to_read_by(access, &data.join(DATABASE))
+    open_to_read_with(access, &data.join(DATABASE_FILE))
 }
 
 pub(crate) fn open_to_read(path: &Path) -> anyhow::Result<Connection> {
-    open_to_read_by(Access::Shared, path)
+    open_to_read_with(Access::Shared, path)
 }
 
-fn open_to_read_by(access: Access, path: &Path) -> anyhow::Result<Connection> {
+fn open_to_read_with(access: Access, path: &Path) -> anyhow::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = access.open(path, flags)?;
     db.busy_timeout(BUSY_TIMEOUT)?;
-    keep_statements(&db)?;
+    configure_statement_cache(&db)?;
     Ok(db)
 }
 
 /// Caches prepared statements, each with one plan for all values bound to it. By default SQLite plans a query with `LIMIT
 /// ?` again for each other value (sqlite.org/c3ref/c_dbconfig_defensive.html, `SQLITE_DBCONFIG_ENABLE_QPSG`); decision 47
 /// has the cost of that.
-pub(crate) fn keep_statements(db: &Connection) -> rusqlite::Result<()> {
+pub(crate) fn configure_statement_cache(db: &Connection) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(STATEMENT_CACHE_CAPACITY);
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
@@ -375,7 +378,7 @@ pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) if tries > 0 => {
                 tries -= 1;
-                wait(LOCK_RETRY_DELAY);
+                sleep(LOCK_RETRY_DELAY);
             }
             Err(TryLockError::WouldBlock) => {
                 bail!(
@@ -391,6 +394,6 @@ pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a thread that opens a store has nothing else to do")]
-fn wait(pause: Duration) {
+fn sleep(pause: Duration) {
     std::thread::sleep(pause);
 }

@@ -13,11 +13,11 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
 use super::rows::{self, conversation_id, find_conversation, find_member, seq, user_id};
-use crate::batch::State;
-use crate::change::Failed;
+use crate::batch::WriterState;
+use crate::change::OperationError;
 use crate::read::row::{
-    Known, Listed, Membered, Named, PresencePeerRow, Start, View, Wanted, Whole, is_readable, readable,
-    unreadable,
+    ConnectionStart, ListedConversation, MembershipRow, NamedConversation, PresencePeerRow, StoredMessage,
+    UserRow, View, WantedMessage, is_readable, skip_damaged, unreadable_event,
 };
 use crate::read::{self, Lookups, MEMBERSHIPS_PER_READ, Range};
 use crate::record::{Conversation, Membership};
@@ -27,20 +27,20 @@ use crate::table::{columns, conversations, members};
 /// A read transaction in SQLite.
 pub(crate) type Reader<'a> = read::Reader<'a, Connection>;
 
-type Result<T> = std::result::Result<T, Failed>;
+type Result<T> = std::result::Result<T, OperationError>;
 
-pub(crate) fn reader<'a>(db: &'a Connection, limits: &'a Limits, state: &'a State) -> Reader<'a> {
-    Reader { rows: db, limits, mark: &state.mark, step: MEMBERSHIPS_PER_READ }
+pub(crate) fn reader<'a>(db: &'a Connection, limits: &'a Limits, state: &'a WriterState) -> Reader<'a> {
+    Reader { rows: db, limits, mark: &state.mark, memberships_per_step: MEMBERSHIPS_PER_READ }
 }
 
 impl Lookups for Connection {
     type Error = rusqlite::Error;
 
-    fn known(&self, user: &UserId) -> Result<Option<Known>> {
+    fn find_user(&self, user: &UserId) -> Result<Option<UserRow>> {
         let mut select = self.prepare_cached("SELECT id, not_before FROM users WHERE name = ?1")?;
         let known = select.query_row([user.as_str()], |row| {
             let not_before = row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis);
-            Ok(Known { key: UserKey(row.get(0)?), not_before })
+            Ok(UserRow { key: UserKey(row.get(0)?), not_before })
         });
         Ok(known.optional()?)
     }
@@ -54,7 +54,7 @@ impl Lookups for Connection {
         Ok(Some(View { conversation, membership }))
     }
 
-    fn view_of(&self, user: UserKey, conversation: ConversationKey) -> Result<Option<View>> {
+    fn view_by_key(&self, user: UserKey, conversation: ConversationKey) -> Result<Option<View>> {
         let mut select = self.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
         let name = select.query_row([conversation.0], |row| conversation_id(row, 0)).optional()?;
         let found = name.map(|name| find_conversation(self, &name)).transpose()?.flatten();
@@ -63,14 +63,19 @@ impl Lookups for Connection {
         Ok(Some(View { conversation: found, membership }))
     }
 
-    fn start(&self, user: &UserId, named: &[ConversationId], most: usize) -> Result<Option<Start>> {
-        let Some(user) = self.known(user)? else { return Ok(None) };
+    fn connection_start(
+        &self,
+        user: &UserId,
+        named: &[ConversationId],
+        most: usize,
+    ) -> Result<Option<ConnectionStart>> {
+        let Some(user) = self.find_user(user)? else { return Ok(None) };
         let joined = self.memberships(user.key, ConversationKey::MIN, most)?;
         let named = named.iter().map(|name| find_named(self, user.key, name)).collect::<Result<_>>()?;
-        Ok(Some(Start { user, joined, named }))
+        Ok(Some(ConnectionStart { user, joined, named }))
     }
 
-    fn memberships(&self, user: UserKey, after: ConversationKey, most: usize) -> Result<Vec<Membered>> {
+    fn memberships(&self, user: UserKey, after: ConversationKey, most: usize) -> Result<Vec<MembershipRow>> {
         let mut select = self.prepare_cached(
             "SELECT m.conversation, c.head, c.at FROM members m INDEXED BY members_of_user
              CROSS JOIN conversations c ON c.id = m.conversation
@@ -81,13 +86,18 @@ impl Lookups for Connection {
         while let Some(row) = rows.next()? {
             let conversation: i64 = row.get(0)?;
             let read = || Ok((seq(row, 1)?, row.get(2)?));
-            let state = readable(read(), || format!("conversation {conversation}"))?;
-            memberships.push(Membered { conversation: ConversationKey(conversation), state });
+            let state = skip_damaged(read(), || format!("conversation {conversation}"))?;
+            memberships
+                .push(MembershipRow { conversation: ConversationKey(conversation), last_event: state });
         }
         Ok(memberships)
     }
 
-    fn listed(&self, user: UserKey, conversations: &[ConversationKey]) -> Result<Vec<Listed>> {
+    fn listed_conversations(
+        &self,
+        user: UserKey,
+        conversations: &[ConversationKey],
+    ) -> Result<Vec<ListedConversation>> {
         let mut select = self.prepare_cached(concat!(
             "SELECT c.id, ",
             members!(columns),
@@ -131,7 +141,7 @@ impl Lookups for Connection {
         Ok(())
     }
 
-    fn names(&self, users: &[UserKey]) -> Result<FxHashMap<UserKey, UserId>> {
+    fn user_names(&self, users: &[UserKey]) -> Result<FxHashMap<UserKey, UserId>> {
         let mut select =
             self.prepare_cached("SELECT id, name FROM users WHERE id IN (SELECT value FROM json_each(?1))")?;
         let users = serde_json::Value::from_iter(users.iter().map(|user| user.0)).to_string();
@@ -139,7 +149,7 @@ impl Lookups for Connection {
         let mut names = FxHashMap::default();
         while let Some(row) = rows.next()? {
             let user: i64 = row.get(0)?;
-            let name = readable(user_id(row, 1), || format!("user number {user}"))?;
+            let name = skip_damaged(user_id(row, 1), || format!("user number {user}"))?;
             names.extend(name.map(|name| (UserKey(user), name)));
         }
         Ok(names)
@@ -183,9 +193,9 @@ impl Lookups for Connection {
 
     fn messages(
         &self,
-        wanted: &[Wanted<'_>],
+        wanted: &[WantedMessage<'_>],
         _bytes: usize,
-        mut each: impl FnMut(Option<Whole>) -> ControlFlow<()>,
+        mut each: impl FnMut(Option<StoredMessage>) -> ControlFlow<()>,
     ) -> Result<()> {
         for wanted in wanted {
             if each(message::find(self, wanted)?).is_break() {
@@ -211,7 +221,7 @@ impl Lookups for Connection {
         let mut rows = select.query(params![conversation.0, after.0, most])?;
         while let Some(row) = rows.next()? {
             let read = || Ok((user_id(row, 1)?, Membership::from_sqlite(row, 2)?));
-            let member = readable(read(), || format!("a member of conversation {}", conversation.0))?;
+            let member = skip_damaged(read(), || format!("a member of conversation {}", conversation.0))?;
             if each(UserKey(row.get(0)?), member).is_break() {
                 break;
             }
@@ -232,7 +242,7 @@ impl Lookups for Connection {
         Ok(found)
     }
 
-    fn are_there(&self, conversations: &[ConversationId]) -> Result<Vec<bool>> {
+    fn conversations_exist(&self, conversations: &[ConversationId]) -> Result<Vec<bool>> {
         let mut select = self.prepare_cached("SELECT 1 FROM conversations WHERE name = ?1")?;
         conversations.iter().map(|name| Ok(select.exists([name.as_str()])?)).collect()
     }
@@ -261,23 +271,26 @@ impl Lookups for Connection {
     }
 }
 
-fn find_named(db: &Connection, user: UserKey, name: &ConversationId) -> Result<Named> {
+fn find_named(db: &Connection, user: UserKey, name: &ConversationId) -> Result<NamedConversation> {
     let read = || -> rusqlite::Result<_> {
-        let Some(conversation) = find_conversation(db, name)? else { return Ok(Named::Nowhere) };
+        let Some(conversation) = find_conversation(db, name)? else { return Ok(NamedConversation::NotFound) };
         let membership = find_member(db, conversation.key, user)?;
-        Ok(Named::There(View { conversation, membership }))
+        Ok(NamedConversation::Found(View { conversation, membership }))
     };
-    Ok(readable(read(), || name.to_string())?.unwrap_or(Named::Damaged))
+    Ok(skip_damaged(read(), || name.to_string())?.unwrap_or(NamedConversation::Damaged))
 }
 
-/// Reads a row of [`Lookups::listed`].
-fn read_listed(row: &rusqlite::Row<'_>) -> Result<Option<Listed>> {
+/// Reads a row of [`Lookups::listed_conversations`].
+fn read_listed(row: &rusqlite::Row<'_>) -> Result<Option<ListedConversation>> {
     let key: i64 = row.get(0)?;
     let read = || {
         let member = Membership::from_sqlite(row, 1)?;
-        Ok(Listed { conversation: Conversation::from_sqlite(row, 1 + Membership::COLUMNS)?, member })
+        Ok(ListedConversation {
+            conversation: Conversation::from_sqlite(row, 1 + Membership::COLUMNS)?,
+            member,
+        })
     };
-    readable(read(), || format!("conversation {key}, in a list"))
+    skip_damaged(read(), || format!("conversation {key}, in a list"))
 }
 
 /// Reads a row of [`Lookups::events`].
@@ -302,6 +315,6 @@ fn read_event(row: &rusqlite::Row<'_>, conversation: &ConversationId) -> rusqlit
     };
     read().or_else(|error| {
         let at = Timestamp::from_millis(row.get(3).unwrap_or_default());
-        Ok(unreadable(conversation, seq, user_id(row, 2).ok(), at, error))
+        Ok(unreadable_event(conversation, seq, user_id(row, 2).ok(), at, error))
     })
 }

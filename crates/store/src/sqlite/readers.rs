@@ -8,39 +8,39 @@ use switchboard_protocol::Limits;
 
 use super::IDLE_TIMEOUT;
 use super::query::reader;
-use crate::batch::State;
-use crate::change::Failed;
-use crate::read::{Found, Reader};
-pub(super) use crate::readers::Closed;
-use crate::readers::{self, ReaderConnection, told};
+use crate::batch::WriterState;
+use crate::change::OperationError;
+use crate::read::{LookupResult, Reader};
+pub(super) use crate::readers::ReadersClosed;
+use crate::readers::{self, ReaderConnection, failure_to_refusal};
 use crate::refusal::Refusal;
 
 /// The reader threads.
-pub(super) type Readers = readers::Readers<Reads>;
+pub(super) type Readers = readers::Readers<SqliteReader>;
 
 /// A connection that only reads.
-pub(super) struct Reads {
+pub(super) struct SqliteReader {
     pub(super) db: Connection,
     pub(super) limits: Arc<Limits>,
-    pub(super) state: Arc<State>,
+    pub(super) state: Arc<WriterState>,
 }
 
-impl ReaderConnection for Reads {
+impl ReaderConnection for SqliteReader {
     type Rows = Connection;
 
     const IDLE_TIMEOUT: Duration = IDLE_TIMEOUT;
 
     fn read<T>(
         &mut self,
-        read: impl Fn(&Reader<'_, Connection>) -> Found<T, Connection>,
+        read: impl Fn(&Reader<'_, Connection>) -> LookupResult<T, Connection>,
     ) -> Result<T, Refusal> {
         let answer = ReadTransaction::begin(&self.db)
-            .map_err(Failed::from)
+            .map_err(OperationError::from)
             .and_then(|_transaction| read(&reader(&self.db, &self.limits, &self.state)));
-        told(answer)
+        failure_to_refusal(answer)
     }
 
-    fn rest(&mut self) {
+    fn free_memory(&mut self) {
         super::shrink(&self.db);
     }
 }
@@ -81,9 +81,9 @@ mod tests {
     async fn a_user_with_many_long_reads_delays_no_other_user() {
         let data = tempfile::TempDir::new().expect("a directory");
         drop(open_database(data.path()).expect("a database"));
-        let (limits, state) = (Arc::new(Limits::default()), Arc::new(State::default()));
+        let (limits, state) = (Arc::new(Limits::default()), Arc::new(WriterState::default()));
         let open = |_| {
-            open_reader(data.path(), Access::Shared).map(|db| Reads {
+            open_reader(data.path(), Access::Shared).map(|db| SqliteReader {
                 db,
                 limits: limits.clone(),
                 state: state.clone(),

@@ -101,7 +101,7 @@ impl SqliteRows {
         let (kind, sender, at, key, body) = match read {
             Ok((true, kind, sender, at, key, body)) => (kind, sender, at, key, body),
             Ok(_) => return Ok(()),
-            Err(error) if error.is_damage() => return Ok(()),
+            Err(error) if error.is_damaged_row() => return Ok(()),
             Err(error) => return Err(error),
         };
         let stored = body::to_stored(&Kind::from_number(kind), &body, |user| self.user(user))?;

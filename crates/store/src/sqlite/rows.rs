@@ -15,7 +15,7 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 use super::table;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, UserKey};
-use crate::table::{CONVERSATIONS, MEMBERS, Written, columns, conversations, members};
+use crate::table::{CONVERSATIONS, MEMBERS, WriteTime, columns, conversations, members};
 
 /// How many rows of each kind the cache keeps between batches: about 200 bytes each.
 const MAX_CACHED_ROWS: usize = 50_000;
@@ -28,7 +28,7 @@ pub(crate) struct SqliteRows {
     dirty_conversations: FxHashSet<ConversationId>,
     /// The members whose rows changed. The value is `true` if they joined or left, because only then an index changes.
     dirty_members: FxHashMap<(ConversationKey, UserKey), bool>,
-    erased: bool,
+    has_erased: bool,
     db: Connection,
 }
 
@@ -40,7 +40,7 @@ impl SqliteRows {
             members: FxHashMap::default(),
             dirty_conversations: FxHashSet::default(),
             dirty_members: FxHashMap::default(),
-            erased: false,
+            has_erased: false,
             db,
         }
     }
@@ -52,7 +52,7 @@ impl SqliteRows {
 
     /// Makes the database refuse changes, commits, or both, for the simulation.
     #[cfg(feature = "simulation")]
-    pub(crate) fn sabotage(&self, changes: bool, commits: bool) {
+    pub(crate) fn inject_faults(&self, changes: bool, commits: bool) {
         let _ = self.db.pragma_update(None, "query_only", changes);
         let _ = self.db.commit_hook(commits.then_some(|| true));
     }
@@ -67,7 +67,7 @@ impl SqliteRows {
             || self.members.len() > MAX_CACHED_ROWS
             || self.users.len() > MAX_CACHED_ROWS
         {
-            self.forget();
+            self.clear_cache();
         }
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
     }
@@ -79,14 +79,14 @@ impl SqliteRows {
 
     /// Rolls the transaction back and drops the cached rows that it changed.
     pub(crate) fn roll_back(&mut self) {
-        self.forget();
+        self.clear_cache();
         // The ROLLBACK fails only if SQLite has already rolled back (sqlite.org/lang_transaction.html section 3).
         let _ = self.db.execute_batch("ROLLBACK");
     }
 
     /// Whether content was erased since the last call. Its bytes are then still in the write-ahead log.
     pub(crate) fn take_erased(&mut self) -> bool {
-        std::mem::take(&mut self.erased)
+        std::mem::take(&mut self.has_erased)
     }
 
     /// Frees the memory of the page cache.
@@ -94,7 +94,7 @@ impl SqliteRows {
         super::shrink(&self.db);
     }
 
-    fn forget(&mut self) {
+    fn clear_cache(&mut self) {
         self.users.clear();
         self.conversations.clear();
         self.members.clear();
@@ -115,7 +115,7 @@ impl SqliteRows {
             let Some(member) = self.members.get(&at) else { continue };
             member.with_sqlite(at.0, at.1, |row| {
                 if passed {
-                    upsert.execute(table::of(row, is_any))
+                    upsert.execute(table::of(row, any_column))
                 } else {
                     update.execute(table::of(row, is_changed))
                 }
@@ -127,17 +127,18 @@ impl SqliteRows {
 
 static UPDATE_CONVERSATION: LazyLock<String> = LazyLock::new(|| table::update(&CONVERSATIONS, is_changed));
 
-static PUT_MEMBER: LazyLock<String> = LazyLock::new(|| table::insert("INSERT OR REPLACE", &MEMBERS, is_any));
+static PUT_MEMBER: LazyLock<String> =
+    LazyLock::new(|| table::insert("INSERT OR REPLACE", &MEMBERS, any_column));
 
 /// Does not write `since` and `until`, so that their indexes need no update.
 static UPDATE_MEMBER: LazyLock<String> = LazyLock::new(|| table::update(&MEMBERS, is_changed));
 
-fn is_any(_: Written) -> bool {
+fn any_column(_: WriteTime) -> bool {
     true
 }
 
-fn is_changed(written: Written) -> bool {
-    matches!(written, Written::Key | Written::Always)
+fn is_changed(written: WriteTime) -> bool {
+    matches!(written, WriteTime::Key | WriteTime::OnUpdate)
 }
 
 /// A conversation's row by its name.

@@ -8,7 +8,7 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 use super::memory::MemoryStore;
 use super::query::Reader;
 use super::rows::{conversation_id, seq};
-use crate::change::Failed;
+use crate::change::OperationError;
 use crate::read::Lookups as _;
 use crate::read::shared::SharedLookups;
 use crate::record::{Answer, ConversationKey};
@@ -23,13 +23,17 @@ impl SharedLog for MemoryStore {
         self.spawn_read(move |reader| reader.revocations(&users))
     }
 
-    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<MembershipsPage>> {
+    fn membership_pages(
+        &self,
+        users: Vec<(UserId, ConversationKey)>,
+        most: u32,
+    ) -> Answer<Vec<MembershipsPage>> {
         self.spawn_read(move |reader| {
             users.iter().map(|(user, after)| reader.places(user, *after, most)).collect()
         })
     }
 
-    fn memberships_in(
+    fn current_memberships(
         &self,
         pairs: Vec<(UserId, ConversationKey)>,
     ) -> Answer<Vec<Option<CurrentMembership>>> {
@@ -38,13 +42,13 @@ impl SharedLog for MemoryStore {
         })
     }
 
-    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+    fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
         self.spawn_read(move |reader| reader.log(conversation, after, upto))
     }
 }
 
 impl Reader<'_> {
-    fn heads(&self, conversations: &[ConversationKey]) -> Result<Seqs, Failed> {
+    fn heads(&self, conversations: &[ConversationKey]) -> Result<Seqs, OperationError> {
         let mut select = self.rows.prepare_cached("SELECT head FROM conversations WHERE id = ?1")?;
         let mut heads = Vec::with_capacity(conversations.len());
         for conversation in conversations {
@@ -54,7 +58,7 @@ impl Reader<'_> {
         Ok(heads)
     }
 
-    fn revocations(&self, users: &[UserId]) -> Result<Revocations, Failed> {
+    fn revocations(&self, users: &[UserId]) -> Result<Revocations, OperationError> {
         let mut select = self
             .rows
             .prepare_cached("SELECT not_before FROM users WHERE name = ?1 AND not_before IS NOT NULL")?;
@@ -66,14 +70,19 @@ impl Reader<'_> {
         Ok(revocations)
     }
 
-    fn places(&self, user: &UserId, after: ConversationKey, most: u32) -> Result<MembershipsPage, Failed> {
+    fn places(
+        &self,
+        user: &UserId,
+        after: ConversationKey,
+        most: u32,
+    ) -> Result<MembershipsPage, OperationError> {
         let mut select = self.rows.prepare_cached(
             "SELECT m.conversation, m.since, c.head FROM users u
              CROSS JOIN members m ON m.user = u.id AND m.until IS NULL AND m.conversation > ?2
              CROSS JOIN conversations c ON c.id = m.conversation
              WHERE u.name = ?1 ORDER BY m.conversation LIMIT ?3",
         )?;
-        let places = select.query_map(params![user.as_str(), after.0, most], place)?;
+        let places = select.query_map(params![user.as_str(), after.0, most], read_membership)?;
         let mut page = MembershipsPage::default();
         for (rows, place) in (1..).zip(places) {
             let place = place?;
@@ -86,17 +95,17 @@ impl Reader<'_> {
         &self,
         user: &UserId,
         conversation: ConversationKey,
-    ) -> Result<Option<CurrentMembership>, Failed> {
+    ) -> Result<Option<CurrentMembership>, OperationError> {
         let mut select = self.rows.prepare_cached(
             "SELECT m.conversation, m.since, c.head FROM users u
              CROSS JOIN members m ON m.conversation = ?2 AND m.user = u.id AND m.until IS NULL
              CROSS JOIN conversations c ON c.id = m.conversation WHERE u.name = ?1",
         )?;
-        Ok(select.query_row(params![user.as_str(), conversation.0], place).optional()?)
+        Ok(select.query_row(params![user.as_str(), conversation.0], read_membership).optional()?)
     }
 }
 
-fn place(row: &Row<'_>) -> rusqlite::Result<CurrentMembership> {
+fn read_membership(row: &Row<'_>) -> rusqlite::Result<CurrentMembership> {
     Ok(CurrentMembership {
         conversation: ConversationKey(row.get(0)?),
         since: seq(row, 1)?,
@@ -105,17 +114,17 @@ fn place(row: &Row<'_>) -> rusqlite::Result<CurrentMembership> {
 }
 
 impl SharedLookups for Connection {
-    fn name_of(&self, conversation: ConversationKey) -> Result<Option<ConversationId>, Failed> {
+    fn name_of(&self, conversation: ConversationKey) -> Result<Option<ConversationId>, OperationError> {
         let mut select = self.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
         Ok(select.query_row([conversation.0], |row| conversation_id(row, 0)).optional()?)
     }
 
-    fn went(
+    fn last_leaves(
         &self,
         conversation: ConversationKey,
         upto: Seq,
         users: &[UserId],
-    ) -> Result<FxHashMap<UserId, Seq>, Failed> {
+    ) -> Result<FxHashMap<UserId, Seq>, OperationError> {
         let mut select = self.prepare_cached(
             "SELECT max(e.seq) FROM events e WHERE e.conversation = ?1 AND e.seq <= ?2
                AND (e.kind = ?3 AND e.sender = ?5 OR e.kind = ?4 AND json_valid(e.body)
@@ -125,7 +134,7 @@ impl SharedLookups for Connection {
         let (leave, remove) = (EventKind::Leave.number(), EventKind::Remove.number());
         let mut gone = FxHashMap::default();
         for user in users {
-            let Some(known) = self.known(user)? else { continue };
+            let Some(known) = self.find_user(user)? else { continue };
             let seq: Option<u64> = select.query_row(
                 params![conversation.0, upto.0, leave, remove, known.key.0, user.as_str()],
                 |row| row.get(0),

@@ -5,9 +5,9 @@ use rusqlite::{Result, Row, ToSql};
 use switchboard_protocol::{ConversationId, Role, Seq};
 
 use super::rows::conversation_id;
-use crate::change::rows::{role, role_number};
+use crate::change::rows::{role_from_number, role_number};
 use crate::record::{Conversation, ConversationKey, Membership, UserKey};
-use crate::table::{Column, Table, Written, conversations, members, quoted};
+use crate::table::{Column, Table, WriteTime, conversations, members, quoted};
 
 /// A type that a column can have in SQLite.
 pub(super) trait SqliteColumn: Sized {
@@ -16,7 +16,7 @@ pub(super) trait SqliteColumn: Sized {
 }
 
 /// Implements [`SqliteColumn`] for types that wrap a type of the SQLite library.
-macro_rules! known {
+macro_rules! impl_column {
     ($($type:ty: |$value:ident| $stored:expr, $read:expr;)*) => {
         $(impl SqliteColumn for $type {
             fn stored(&self) -> Result<ToSqlOutput<'_>> {
@@ -30,7 +30,7 @@ macro_rules! known {
     };
 }
 
-known! {
+impl_column! {
     ConversationKey: |key| key.0, ConversationKey;
     UserKey: |key| key.0, UserKey;
     Seq: |seq| seq.0, Seq;
@@ -57,7 +57,7 @@ impl SqliteColumn for Role {
         Ok(role_number(*self).into())
     }
     fn read(row: &Row<'_>, column: usize) -> Result<Self> {
-        row.get(column).map(role)
+        row.get(column).map(role_from_number)
     }
 }
 
@@ -80,12 +80,12 @@ impl<T: SqliteColumn> ToSql for Stored<'_, T> {
 }
 
 /// A column's value, and when the column is written.
-pub(super) type Value<'a> = (Written, &'a dyn ToSql);
+pub(super) type Value<'a> = (WriteTime, &'a dyn ToSql);
 
 /// Implements reading and writing of a record.
 macro_rules! sqlite_record {
-    ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, beside {
-        $($beside:ident: $beside_type:ty = $beside_column:literal, $beside_written:ident;)*
+    ($(#[$meta:meta])* $record:ident of $table:literal as $alias:literal, extra {
+        $($extra:ident: $extra_type:ty = $extra_column:literal, $extra_written:ident;)*
     } {
         $($(#[$doc:meta])* $field:ident: $type:ty = $column:literal, $written:ident;)*
     }) => {
@@ -100,12 +100,12 @@ macro_rules! sqlite_record {
             /// Passes the record's values to a function, in the order of the columns.
             pub(in crate::sqlite) fn with_sqlite<R>(
                 &self,
-                $($beside: $beside_type,)*
+                $($extra: $extra_type,)*
                 run: impl FnOnce(&[Value<'_>]) -> R,
             ) -> R {
                 run(&[
-                    $((Written::$beside_written, &Stored(&$beside)),)*
-                    $((Written::$written, &Stored(&self.$field)),)*
+                    $((WriteTime::$extra_written, &Stored(&$extra)),)*
+                    $((WriteTime::$written, &Stored(&self.$field)),)*
                 ])
             }
         }
@@ -118,22 +118,22 @@ members!(sqlite_record);
 /// The values of the wanted columns.
 pub(super) fn of<'a>(
     values: &'a [Value<'a>],
-    is_wanted: fn(Written) -> bool,
+    is_wanted: fn(WriteTime) -> bool,
 ) -> rusqlite::ParamsFromIter<impl Iterator<Item = &'a dyn ToSql>> {
     rusqlite::params_from_iter(values.iter().filter(move |value| is_wanted(value.0)).map(|value| value.1))
 }
 
 /// The statement that inserts a row with the wanted columns.
-pub(super) fn insert(verb: &str, table: &Table, is_wanted: fn(Written) -> bool) -> String {
+pub(super) fn insert(verb: &str, table: &Table, is_wanted: fn(WriteTime) -> bool) -> String {
     let columns: Vec<_> = wanted(table, is_wanted).collect();
     let places: Vec<_> = (1..=columns.len()).map(|place| format!("?{place}")).collect();
     format!("{verb} INTO {} ({}) VALUES ({})", table.name, quoted(columns), places.join(", "))
 }
 
 /// The statement that updates the wanted columns of a row. The key, by which the row is found, is among them.
-pub(super) fn update(table: &Table, is_wanted: fn(Written) -> bool) -> String {
+pub(super) fn update(table: &Table, is_wanted: fn(WriteTime) -> bool) -> String {
     let places = (1..).zip(wanted(table, is_wanted));
-    let (key, set): (Vec<_>, Vec<_>) = places.partition(|(_, column)| column.written == Written::Key);
+    let (key, set): (Vec<_>, Vec<_>) = places.partition(|(_, column)| column.written == WriteTime::Key);
     let equal = |columns: Vec<(u32, &Column)>, with: &str| {
         let equal = columns.iter().map(|(place, column)| format!("\"{}\" = ?{place}", column.name));
         equal.collect::<Vec<_>>().join(with)
@@ -141,6 +141,6 @@ pub(super) fn update(table: &Table, is_wanted: fn(Written) -> bool) -> String {
     format!("UPDATE {} SET {} WHERE {}", table.name, equal(set, ", "), equal(key, " AND "))
 }
 
-fn wanted(table: &Table, is_wanted: fn(Written) -> bool) -> impl Iterator<Item = &Column> {
+fn wanted(table: &Table, is_wanted: fn(WriteTime) -> bool) -> impl Iterator<Item = &Column> {
     table.columns.iter().filter(move |column| is_wanted(column.written))
 }

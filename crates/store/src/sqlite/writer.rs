@@ -10,10 +10,10 @@ use rusqlite::ffi;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::readers::{Closed, Reads};
+use super::readers::{ReadersClosed, SqliteReader};
 use super::rows::SqliteRows;
 use super::{CHECKPOINT_PAGES, IDLE_TIMEOUT, Settings, opening};
-use crate::batch::{self, Channels, Results, State};
+use crate::batch::{self, Results, WriterChannels, WriterState};
 use crate::change::Rules;
 use crate::clock::Clock;
 use crate::counting::{self, CounterHandle};
@@ -30,10 +30,10 @@ pub(super) struct Parts {
     pub(super) rows: SqliteRows,
     pub(super) settings: Settings,
     pub(super) batches: mpsc::Sender<Batch>,
-    pub(super) state: Arc<State>,
+    pub(super) state: Arc<WriterState>,
     pub(super) queue: Receiver<Submission>,
-    pub(super) counter: CounterHandle<Reads>,
-    pub(super) readers: Closed,
+    pub(super) counter: CounterHandle<SqliteReader>,
+    pub(super) readers: ReadersClosed,
     /// The lock of the directory, held as long as the thread writes.
     pub(super) lock: File,
     /// The path of the write-ahead log, if it must be rewritten before the first commit, because it could not be synced.
@@ -46,7 +46,8 @@ pub(super) fn start(parts: Parts) -> std::io::Result<()> {
     let Parts { rows, settings, batches, state, queue, counter, readers, lock, unsynced_log } = parts;
     let mut committer = Committer::new(rows, &settings, state.clone());
     committer.unsynced_log = unsynced_log;
-    let writer = Writer { committer, channels: Channels::new(queue, batches, state), counter, readers, lock };
+    let writer =
+        Writer { committer, channels: WriterChannels::new(queue, batches, state), counter, readers, lock };
     let thread = std::thread::Builder::new().name(WRITER_THREAD.to_owned()).spawn(move || {
         writer.run();
     });
@@ -55,9 +56,9 @@ pub(super) fn start(parts: Parts) -> std::io::Result<()> {
 
 struct Writer {
     committer: Committer,
-    channels: Channels,
-    counter: CounterHandle<Reads>,
-    readers: Closed,
+    channels: WriterChannels,
+    counter: CounterHandle<SqliteReader>,
+    readers: ReadersClosed,
     lock: File,
 }
 
@@ -67,25 +68,25 @@ pub(super) struct Committer {
     rules: Rules,
     clock: Clock,
     metrics: CommitMetrics,
-    state: Arc<State>,
+    state: Arc<WriterState>,
     /// The `read` commands of the last batch for which readers have to count messages first.
     uncounted: Vec<Submission>,
     /// Whether content was erased whose bytes are still in the write-ahead log.
-    erased: bool,
+    log_has_erased: bool,
     /// Whether the last batch failed and its error was logged.
-    troubled: bool,
+    has_logged_failure: bool,
     /// The time of the last failed checkpoint.
-    stuck: Option<Instant>,
+    last_failed_checkpoint: Option<Instant>,
     /// The time of the last attempt to empty the write-ahead log.
-    scrubbed: Option<Instant>,
+    last_truncation: Option<Instant>,
     /// The path of the write-ahead log, if it must be rewritten before the next commit, because it could not be synced.
     unsynced_log: Option<PathBuf>,
     /// If there are old bodies to rewrite: the time of the last portion.
-    rewrite: Option<Instant>,
+    last_rewrite: Option<Instant>,
 }
 
 /// The operation that failed, with its error.
-enum Trouble {
+enum WriteError {
     /// One of the batch's changes failed.
     Change(rusqlite::Error),
     /// The transaction itself failed.
@@ -94,7 +95,7 @@ enum Trouble {
     Checkpoint(rusqlite::Error),
 }
 
-impl Trouble {
+impl WriteError {
     fn error(&self) -> &rusqlite::Error {
         let (Self::Change(error) | Self::Commit(error) | Self::Checkpoint(error)) = self;
         error
@@ -103,15 +104,15 @@ impl Trouble {
 
 impl Writer {
     fn run(mut self) {
-        self.committer.rows.watch_log();
+        self.committer.rows.count_logged_pages();
         // A probe finds out before the first write whether the disk has room.
-        self.committer.try_writing();
+        self.committer.probe();
         self.committer.begin_rewrite();
         while let Some(first) = self.next() {
             let (committer, counter) = (&mut self.committer, &self.counter);
-            let served = self.channels.serve(first, |batch| {
+            let served = self.channels.write_queued(first, |batch| {
                 let mut outcomes = committer.write(batch);
-                outcomes.extend(counting::start(counter, committer.take_uncounted()));
+                outcomes.extend(counting::start_counts(counter, committer.take_uncounted()));
                 (outcomes, Vec::new())
             });
             if !served {
@@ -119,7 +120,7 @@ impl Writer {
             }
             // The clients have their outcomes already.
             self.committer.checkpoint();
-            self.scrub();
+            self.truncate_log_if_idle();
             self.committer.rewrite_if_due();
         }
         self.end();
@@ -136,7 +137,7 @@ impl Writer {
                 Ok(false) => tracing::warn!(
                     "another program reads the database, so switchboard.db-wal stays: it is part of the data"
                 ),
-                Err(error) => self.committer.note(&Trouble::Checkpoint(error)),
+                Err(error) => self.committer.record_failure(&WriteError::Checkpoint(error)),
             }
         }
         let Self { committer, lock, channels, .. } = self;
@@ -156,13 +157,13 @@ impl Writer {
             }
         }
         let (idle, mut shrunk) = (Instant::now(), false);
-        while self.committer.is_behind() || !shrunk {
-            let soon = self.committer.is_behind();
+        while self.committer.has_idle_work() || !shrunk {
+            let soon = self.committer.has_idle_work();
             match self.channels.queue.recv_timeout(if soon { CHECKPOINT_RETRY_DELAY } else { IDLE_TIMEOUT }) {
                 Ok(submission) => return Some(submission),
                 Err(RecvTimeoutError::Timeout) => {
-                    self.committer.retry();
-                    self.scrub();
+                    self.committer.probe_if_failing();
+                    self.truncate_log_if_idle();
                     self.committer.rewrite_if_due();
                     if !shrunk && idle.elapsed() >= IDLE_TIMEOUT {
                         self.committer.rows.shrink();
@@ -176,15 +177,15 @@ impl Writer {
     }
 
     /// Empties the write-ahead log of erased content, if no write waits.
-    fn scrub(&mut self) {
+    fn truncate_log_if_idle(&mut self) {
         if self.channels.queue.is_empty() {
-            self.committer.scrub();
+            self.committer.truncate_erased_log();
         }
     }
 }
 
 impl Committer {
-    pub(super) fn new(rows: SqliteRows, settings: &Settings, state: Arc<State>) -> Self {
+    pub(super) fn new(rows: SqliteRows, settings: &Settings, state: Arc<WriterState>) -> Self {
         let rules = Rules::new(settings.limits.clone(), settings.strangers);
         let (clock, metrics) = (settings.clock.clone(), settings.metrics.clone());
         Self {
@@ -194,51 +195,51 @@ impl Committer {
             metrics,
             state,
             uncounted: Vec::new(),
-            erased: false,
-            troubled: false,
-            stuck: None,
-            scrubbed: None,
+            log_has_erased: false,
+            has_logged_failure: false,
+            last_failed_checkpoint: None,
+            last_truncation: None,
             unsynced_log: None,
-            rewrite: None,
+            last_rewrite: None,
         }
     }
 
     /// Whether writes are refused, but may succeed again without a restart.
-    fn retries(&self) -> bool {
+    fn may_recover(&self) -> bool {
         self.state.fault().is_some_and(|fault| !fault.is_final())
     }
 
     /// Probes whether writes succeed again. Called while no client writes.
-    fn retry(&mut self) {
-        if self.retries() {
-            self.try_writing();
+    fn probe_if_failing(&mut self) {
+        if self.may_recover() {
+            self.probe();
         }
     }
 
     /// Whether work remains that the idle writer has to retry soon.
-    fn is_behind(&self) -> bool {
-        self.erased || self.retries() || (self.rewrite.is_some() && !self.has_failed())
+    fn has_idle_work(&self) -> bool {
+        self.log_has_erased || self.may_recover() || (self.last_rewrite.is_some() && !self.has_failed())
     }
 
     /// Checks whether there are old bodies to rewrite.
     fn begin_rewrite(&mut self) {
         match self.rows.has_rewrite() {
-            Ok(found) => self.rewrite = found.then(Instant::now),
-            Err(error) => self.note(&Trouble::Change(error)),
+            Ok(found) => self.last_rewrite = found.then(Instant::now),
+            Err(error) => self.record_failure(&WriteError::Change(error)),
         }
     }
 
     /// Whether a portion of old bodies can be rewritten now.
     fn may_rewrite(&self) -> bool {
-        self.rewrite.is_some()
+        self.last_rewrite.is_some()
             && self.state.fault().is_none()
             && self.unsynced_log.is_none()
-            && !is_recent(self.stuck)
+            && !is_recent(self.last_failed_checkpoint)
     }
 
     /// Rewrites a portion even though writes wait, if the last one was long enough ago.
     fn rewrite_if_due(&mut self) {
-        if self.rewrite.is_some_and(|last| last.elapsed() >= REWRITE_INTERVAL) && self.may_rewrite() {
+        if self.last_rewrite.is_some_and(|last| last.elapsed() >= REWRITE_INTERVAL) && self.may_rewrite() {
             self.rewrite();
         }
     }
@@ -246,18 +247,18 @@ impl Committer {
     /// Rewrites a portion of old bodies. If that fails, the store refuses writes until one succeeds.
     fn rewrite(&mut self) {
         match self.rows.rewrite(MAX_EVENTS_PER_PORTION) {
-            Ok(true) => self.rewrite = Some(Instant::now()),
+            Ok(true) => self.last_rewrite = Some(Instant::now()),
             Ok(false) => {
-                self.rewrite = None;
+                self.last_rewrite = None;
                 tracing::info!("all events name users by number now");
             }
-            Err(error) => self.note(&Trouble::Commit(error)),
+            Err(error) => self.record_failure(&WriteError::Commit(error)),
         }
         self.checkpoint();
     }
 
-    fn try_writing(&mut self) {
-        if let Some(probe) = batch::probe() {
+    fn probe(&mut self) {
+        if let Some(probe) = batch::probe_submission() {
             self.write(vec![probe]);
         }
     }
@@ -265,7 +266,7 @@ impl Committer {
     /// Makes the writer leave all counts to readers. Outside the simulation, readers count only over long ranges.
     #[cfg(feature = "simulation")]
     pub(super) fn leave_counts_to_readers(&mut self) {
-        self.rules.near = 0;
+        self.rules.max_events_counted_by_writer = 0;
     }
 
     /// Takes the `read` commands of the last batch that are queued again after readers have counted for them.
@@ -279,16 +280,16 @@ impl Committer {
         let outcomes = match self.transact(&batch) {
             Ok(results) => {
                 self.state.clear_fault();
-                if std::mem::take(&mut self.troubled) {
+                if std::mem::take(&mut self.has_logged_failure) {
                     tracing::info!("the database can be written to again");
                 }
-                batch::told(batch, results, &mut self.uncounted)
+                batch::pair_outcomes(batch, results, &mut self.uncounted)
             }
             // A damaged row must not fail the other writes, so each write gets its own transaction.
-            Err(Trouble::Change(error)) if batch.len() > 1 && !is_failed_sync(&error) => {
+            Err(WriteError::Change(error)) if batch.len() > 1 && !is_failed_sync(&error) => {
                 let mut uncounted = Vec::new();
-                let outcomes = batch::each_alone(batch, &mut uncounted, |one| {
-                    self.transact(one).map_err(|trouble| self.note(&trouble)).ok()
+                let outcomes = batch::write_each_alone(batch, &mut uncounted, |one| {
+                    self.transact(one).map_err(|trouble| self.record_failure(&trouble)).ok()
                 });
                 self.uncounted = uncounted;
                 outcomes
@@ -296,83 +297,83 @@ impl Committer {
             Err(trouble) => self.refuse(batch, &trouble),
         };
         if writes > 0 {
-            self.metrics.commit(started.elapsed(), writes);
+            self.metrics.record_commit(started.elapsed(), writes);
         }
         outcomes
     }
 
-    fn refuse(&mut self, batch: Vec<Submission>, trouble: &Trouble) -> Vec<Outcome> {
-        self.note(trouble);
+    fn refuse(&mut self, batch: Vec<Submission>, trouble: &WriteError) -> Vec<Outcome> {
+        self.record_failure(trouble);
         batch.into_iter().map(batch::reject).collect()
     }
 
-    fn note(&mut self, trouble: &Trouble) {
+    fn record_failure(&mut self, trouble: &WriteError) {
         let error = trouble.error();
         let fault = WriteFault::of(error);
         if fault == Some(WriteFault::SyncFailed) {
             self.state.set_fault(WriteFault::SyncFailed);
             // The log is left as it is, so that a restart can write it again from the beginning.
-            self.rows.leave_log();
-            self.troubled = true;
+            self.rows.keep_log_on_close();
+            self.has_logged_failure = true;
             tracing::error!(%error, "fsync failed on the write-ahead log; the database is read-only until the process is restarted");
-        } else if let Trouble::Checkpoint(error) = trouble {
-            self.stuck = Some(Instant::now());
+        } else if let WriteError::Checkpoint(error) = trouble {
+            self.last_failed_checkpoint = Some(Instant::now());
             tracing::warn!(%error, "checkpoint failed; retrying later");
         } else {
             let fault = match trouble {
-                Trouble::Commit(_) => fault.or(Some(WriteFault::Refused)),
+                WriteError::Commit(_) => fault.or(Some(WriteFault::Refused)),
                 // An error of one row says nothing about other writes.
-                Trouble::Change(_) | Trouble::Checkpoint(_) => fault,
+                WriteError::Change(_) | WriteError::Checkpoint(_) => fault,
             };
             fault.into_iter().for_each(|fault| self.state.set_fault(fault));
-            if !std::mem::replace(&mut self.troubled, true) {
+            if !std::mem::replace(&mut self.has_logged_failure, true) {
                 tracing::error!(%error, "cannot write to the database; refusing writes until one succeeds");
             }
         }
     }
 
-    fn transact(&mut self, batch: &[Submission]) -> Result<Results, Trouble> {
+    fn transact(&mut self, batch: &[Submission]) -> Result<Results, WriteError> {
         if self.has_failed() {
             let code = ffi::Error::new(ffi::SQLITE_READONLY);
-            return Err(Trouble::Commit(rusqlite::Error::SqliteFailure(code, None)));
+            return Err(WriteError::Commit(rusqlite::Error::SqliteFailure(code, None)));
         }
         if let Some(log) = &self.unsynced_log {
-            opening::sync_log(self.rows.database(), log).map_err(Trouble::Commit)?;
+            opening::sync_log(self.rows.database(), log).map_err(WriteError::Commit)?;
             self.unsynced_log = None;
         }
         let now = self.clock.now();
         let rows = &mut self.rows;
-        let written = rows.begin().map_err(Trouble::Commit).and_then(|()| {
-            let results = batch::apply(rows, &self.rules, batch, now).map_err(Trouble::Change)?;
-            rows.commit().map_err(Trouble::Commit)?;
+        let written = rows.begin().map_err(WriteError::Commit).and_then(|()| {
+            let results = batch::apply(rows, &self.rules, batch, now).map_err(WriteError::Change)?;
+            rows.commit().map_err(WriteError::Commit)?;
             Ok(results)
         });
         if written.is_err() {
             rows.roll_back();
         }
-        self.erased |= rows.take_erased();
+        self.log_has_erased |= rows.take_erased();
         written
     }
 
     /// Moves the write-ahead log into the database if the log is long.
     fn checkpoint(&mut self) {
-        let long = self.rows.take_logged() >= CHECKPOINT_PAGES;
+        let long = self.rows.take_logged_pages() >= CHECKPOINT_PAGES;
         if long
             && !self.has_failed()
-            && !is_recent(self.stuck)
+            && !is_recent(self.last_failed_checkpoint)
             && let Err(error) = self.rows.checkpoint()
         {
-            self.note(&Trouble::Checkpoint(error));
+            self.record_failure(&WriteError::Checkpoint(error));
         }
     }
 
     /// Empties the write-ahead log if it has erased content. A backup that reads can prevent that for long.
-    fn scrub(&mut self) {
-        if self.erased && !self.has_failed() && !is_recent(self.scrubbed) {
-            self.scrubbed = Some(Instant::now());
+    fn truncate_erased_log(&mut self) {
+        if self.log_has_erased && !self.has_failed() && !is_recent(self.last_truncation) {
+            self.last_truncation = Some(Instant::now());
             match self.rows.truncate_wal() {
-                Ok(done) => self.erased = !done,
-                Err(error) => self.note(&Trouble::Checkpoint(error)),
+                Ok(done) => self.log_has_erased = !done,
+                Err(error) => self.record_failure(&WriteError::Checkpoint(error)),
             }
         }
     }

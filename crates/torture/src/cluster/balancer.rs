@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// A node as the balancer knows it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Backend {
+pub(crate) struct BalancedNode {
     /// The node's own address, with which the balancer checks whether the node listens.
     pub(crate) node: SocketAddr,
     /// The address of the proxy to which the balancer forwards connections.
@@ -16,7 +16,7 @@ pub(crate) struct Backend {
 }
 
 /// Starts a load balancer for these nodes and returns its address.
-pub(crate) async fn start(backends: Vec<Backend>) -> anyhow::Result<SocketAddr> {
+pub(crate) async fn start(backends: Vec<BalancedNode>) -> anyhow::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
     let backends = Arc::new(backends);
@@ -29,7 +29,7 @@ pub(crate) async fn start(backends: Vec<Backend>) -> anyhow::Result<SocketAddr> 
     Ok(address)
 }
 
-async fn forward(mut client: TcpStream, backends: Arc<Vec<Backend>>, next: Arc<AtomicUsize>) {
+async fn forward(mut client: TcpStream, backends: Arc<Vec<BalancedNode>>, next: Arc<AtomicUsize>) {
     let first = next.fetch_add(1, Ordering::Relaxed);
     for backend in backends.iter().cycle().skip(first % backends.len()).take(backends.len()) {
         // A suspended node still accepts connections; its clients notice the fault only because no answer arrives.

@@ -15,10 +15,10 @@ pub(crate) enum PrimaryLoss {
     /// The primary's processes are killed.
     Killed,
     /// The primary is suspended with its connections open, and killed this long after the standby was promoted.
-    Silent(Duration),
+    Unreachable(Duration),
     /// The standby is stopped this long before the primary is killed. Meanwhile no commit may be acknowledged, because the
     /// standby does not have it.
-    StandbyAway(Duration),
+    StandbyUnreachable(Duration),
 }
 
 /// A primary and its standby.
@@ -41,8 +41,8 @@ impl Database {
     pub(crate) async fn fail_over(&mut self, end: PrimaryLoss, proxies: &[&Proxy]) -> anyhow::Result<()> {
         match end {
             PrimaryLoss::Killed => self.primary.kill().await?,
-            PrimaryLoss::Silent(_) => self.primary.pause()?,
-            PrimaryLoss::StandbyAway(away) => {
+            PrimaryLoss::Unreachable(_) => self.primary.pause()?,
+            PrimaryLoss::StandbyUnreachable(away) => {
                 self.standby.kill().await?;
                 // waits for: clients that write while the standby is stopped; no write may be acknowledged
                 sleep(away).await;
@@ -54,7 +54,7 @@ impl Database {
         for proxy in proxies {
             proxy.redirect_to(self.standby.address());
         }
-        if let PrimaryLoss::Silent(after) = end {
+        if let PrimaryLoss::Unreachable(after) = end {
             // waits for: nodes that still use the suspended primary
             sleep(after).await;
             // Kills the old primary, as an operator must who promotes a standby (fencing).

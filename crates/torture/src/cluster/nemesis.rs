@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep};
 use super::Cluster;
 use super::database::PrimaryLoss;
 use super::fault::Fault;
-use super::node::{LockedProxy, STOP_TIMEOUT, Site};
-use crate::proxy::{Partition, Tampering};
+use super::node::{LockedProxy, NodeSite, STOP_TIMEOUT};
+use crate::proxy::{Partition, TamperingRates};
 use crate::record::Law;
 use crate::schedule::Schedule;
 
@@ -126,7 +126,7 @@ impl<'a> Injection<'a> {
         node.process.kill().await?;
         self.sleep_random(0..3_000).await;
         node.start_until_listening().await?;
-        self.cluster.world.record.annotate(format!("{} is back", site.name));
+        self.cluster.world.record.note(format!("{} is back", site.name));
         Ok(())
     }
 
@@ -141,7 +141,7 @@ impl<'a> Injection<'a> {
         node.process.signal(Signal::CONT);
     }
 
-    async fn restart(&mut self, site: &Site) -> anyhow::Result<()> {
+    async fn restart(&mut self, site: &NodeSite) -> anyhow::Result<()> {
         let mut node = site.node.lock().await;
         self.log_fault(format!("{} gets SIGTERM", site.name));
         if !node.stop_or_kill().await? {
@@ -149,7 +149,7 @@ impl<'a> Injection<'a> {
             self.cluster.world.record.breach(Law::Stuck, what, &[], None);
         }
         node.start_until_listening().await?;
-        self.cluster.world.record.annotate(format!("{} is back", site.name));
+        self.cluster.world.record.note(format!("{} is back", site.name));
         Ok(())
     }
 
@@ -205,7 +205,7 @@ impl<'a> Injection<'a> {
         }
         sleep(time).await;
         line.proxy.heal();
-        self.cluster.world.record.annotate(format!("{fault:?} between {between} is over"));
+        self.cluster.world.record.note(format!("{fault:?} between {between} is over"));
     }
 
     async fn disturb_bus(&mut self, fault: Fault) -> anyhow::Result<()> {
@@ -244,7 +244,7 @@ impl<'a> Injection<'a> {
         for line in in_order {
             busy.push(line.lock.lock().await);
         }
-        let tampering = Tampering { lost, doubled, late };
+        let tampering = TamperingRates { lost, doubled, late };
         self.log_fault(format!("NATS to {count} of the nodes from {first} on: {tampering:?}"));
         lines.iter().for_each(|line| line.proxy.tamper(tampering));
         self.sleep_random(1_000..8_000).await;
@@ -255,12 +255,13 @@ impl<'a> Injection<'a> {
         let mut database = self.cluster.database.lock().await;
         if fault == Fault::Failover {
             let time = Duration::from_millis(self.rng.u64(100..8_000));
-            let end = [PrimaryLoss::Killed, PrimaryLoss::Silent(time), PrimaryLoss::StandbyAway(time)]
-                [self.rng.usize(..3)];
+            let end =
+                [PrimaryLoss::Killed, PrimaryLoss::Unreachable(time), PrimaryLoss::StandbyUnreachable(time)]
+                    [self.rng.usize(..3)];
             self.log_fault(format!("the primary is lost: {end:?}"));
             let proxies: Vec<_> = self.cluster.sites.iter().map(|site| &site.database.proxy).collect();
             database.fail_over(end, &proxies).await?;
-            self.cluster.world.record.annotate("there is a new standby".to_owned());
+            self.cluster.world.record.note("there is a new standby".to_owned());
             return Ok(());
         }
         let time = self.random_duration();
@@ -271,7 +272,7 @@ impl<'a> Injection<'a> {
         server.resume()
     }
 
-    fn random_site(&mut self) -> &'a Site {
+    fn random_site(&mut self) -> &'a NodeSite {
         &self.cluster.sites[self.rng.usize(..self.cluster.sites.len())]
     }
 

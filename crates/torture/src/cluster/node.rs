@@ -33,7 +33,7 @@ const RESTART_DELAY: Duration = Duration::from_millis(500);
 pub(crate) const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A node with its proxies. A fault locks the part on which it acts.
-pub(crate) struct Site {
+pub(crate) struct NodeSite {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
     pub(crate) node: Mutex<Node>,
@@ -72,7 +72,7 @@ impl LockedProxy {
     }
 }
 
-impl Site {
+impl NodeSite {
     /// Prepares a node without starting it. The node writes only below `scratch`.
     pub(crate) async fn new(
         binary: &Path,
@@ -94,7 +94,7 @@ impl Site {
         let node = Node {
             binary: binary.to_owned(),
             address,
-            store: through(&engines.store, engines.database, database.address)?,
+            store: url_through_proxy(&engines.store, engines.database, database.address)?,
             bus: bus.as_ref().map(|proxy| format!("nats://{}", proxy.address)),
             // A node of a cluster stores nothing on its own disk, so only its clock gets faults.
             clock: Control::create(
@@ -159,7 +159,7 @@ impl Node {
 }
 
 /// Replaces the server's address in its URL by the proxy's address.
-fn through(url: &str, server: SocketAddr, proxy: SocketAddr) -> anyhow::Result<String> {
+fn url_through_proxy(url: &str, server: SocketAddr, proxy: SocketAddr) -> anyhow::Result<String> {
     let server = server.to_string();
     anyhow::ensure!(url.contains(&server), "{url} does not contain {server}");
     Ok(url.replacen(&server, &proxy.to_string(), 1))

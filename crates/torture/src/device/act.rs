@@ -8,7 +8,7 @@ use switchboard_protocol::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Connection, Device, Disconnect, Outgoing, Request};
+use super::{Connection, Device, Disconnect, Outgoing, PendingRequest};
 use crate::record::{Sent, digest};
 use crate::world::{Phase, Room};
 
@@ -71,7 +71,8 @@ impl Device {
             850..860 => self.change_membership(connection).await?,
             860..900 => {
                 if let Some(room) = self.random_room() {
-                    self.submit(connection, Typing { conversation: room.id.into() }, Request::Other).await?;
+                    self.submit(connection, Typing { conversation: room.id.into() }, PendingRequest::Other)
+                        .await?;
                 }
             }
             900..905 => return Err("disconnects".to_owned()),
@@ -90,10 +91,10 @@ impl Device {
                 if let Some(room) = self.random_room() {
                     let command =
                         Sync { conversation: room.id.clone().into(), after: Seq(0), limit: Some(5) };
-                    self.submit(connection, command, Request::Other).await?;
+                    self.submit(connection, command, PendingRequest::Other).await?;
                     let command =
                         History { conversation: room.id.into(), before: None, around: None, limit: Some(5) };
-                    self.submit(connection, command, Request::Other).await?;
+                    self.submit(connection, command, PendingRequest::Other).await?;
                 }
             }
             _ => {}
@@ -114,15 +115,15 @@ impl Device {
     fn write(&mut self) {
         let Some(room) = self.random_room() else { return };
         for _ in 0..self.rng.usize(1..=MAX_BURST) {
-            self.number += 1;
-            let key = format!("{}.{}", self.name, self.number);
-            self.world.record.tried(
+            self.next_message_number += 1;
+            let key = format!("{}.{}", self.name, self.next_message_number);
+            self.world.record.record_send(
                 &key,
                 Sent {
                     conversation: room.id.clone(),
                     from: self.user.clone(),
                     device: self.id,
-                    number: self.number,
+                    number: self.next_message_number,
                     text: digest(text_of(&key).as_str()),
                     acked: None,
                 },
@@ -131,7 +132,7 @@ impl Device {
                 key,
                 conversation: room.id.clone(),
                 in_flight: false,
-                sent_as: None,
+                in_flight_id: None,
             });
         }
     }
@@ -142,9 +143,9 @@ impl Device {
         let upto = Seq(self.rng.u64(0..=progress.cursor.0));
         let conversation = Target::from(room.id.clone());
         if self.rng.bool() {
-            self.submit(connection, Read { conversation, upto }, Request::Read(room.id)).await
+            self.submit(connection, Read { conversation, upto }, PendingRequest::Read(room.id)).await
         } else {
-            self.submit(connection, Received { conversation, upto }, Request::Other).await
+            self.submit(connection, Received { conversation, upto }, PendingRequest::Other).await
         }
     }
 
@@ -171,7 +172,7 @@ impl Device {
                 (React { conversation, target, emoji, on: self.rng.u32(..3) > 0 }.into(), "react")
             }
         };
-        self.submit(connection, command, Request::Write(id, kind)).await
+        self.submit(connection, command, PendingRequest::Write(id, kind)).await
     }
 
     /// Retries an acknowledged message, or sends another text with its key.
@@ -183,9 +184,9 @@ impl Device {
         let (key, conversation) = (stored.key.clone(), stored.conversation.clone());
         if self.rng.u32(..5) == 0 {
             let other = send(&key, &conversation, &format!("not {key}"));
-            self.submit(connection, other, Request::Conflict(key)).await
+            self.submit(connection, other, PendingRequest::Conflict(key)).await
         } else {
-            self.submit(connection, message(&key, &conversation), Request::Retry(key)).await
+            self.submit(connection, message(&key, &conversation), PendingRequest::Retry(key)).await
         }
     }
 
@@ -193,7 +194,7 @@ impl Device {
     async fn probe(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         let world = self.world.clone();
         let closed: Vec<&Room> =
-            world.rooms.iter().filter(|room| !room.open && !room.members.contains(&self.user)).collect();
+            world.rooms.iter().filter(|room| !room.is_public && !room.members.contains(&self.user)).collect();
         if closed.is_empty() {
             return Ok(());
         }
@@ -207,12 +208,12 @@ impl Device {
             _ => Send { key: None, ..send("x", &id, "let me in") }.into(),
         };
         self.world.record.lock().counts.probes += 1;
-        self.submit(connection, command, Request::Probe(id)).await
+        self.submit(connection, command, PendingRequest::Probe(id)).await
     }
 
     /// Joins or leaves an open room; its admin invites or removes a member instead.
     async fn change_membership(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
-        let open: Vec<&Room> = self.world.rooms.iter().filter(|room| room.open).collect();
+        let open: Vec<&Room> = self.world.rooms.iter().filter(|room| room.is_public).collect();
         let room = open[self.rng.usize(..open.len())].clone();
         let conversation = Target::from(room.id.clone());
         let is_in = self.progress.get(&room.id).is_some_and(|progress| progress.left.is_none());
@@ -230,6 +231,6 @@ impl Device {
             self.world.record_join_attempt(&self.user, &room.id);
             (Join { conversation }.into(), "join")
         };
-        self.submit(connection, command, Request::Write(room.id, kind)).await
+        self.submit(connection, command, PendingRequest::Write(room.id, kind)).await
     }
 }

@@ -46,16 +46,16 @@ pub(crate) fn adds_user(event: &Event, user: &UserId) -> bool {
 pub(crate) struct Progress {
     /// The device has received every event up to this one.
     pub(crate) cursor: Seq,
-    ahead: BTreeMap<u64, MembershipChange>,
+    received_ahead: BTreeMap<u64, MembershipChange>,
     /// The event with which the user left the conversation; `None` if the user did not leave, or has rejoined.
     pub(crate) left: Option<Seq>,
     /// Whether a `sync` of the conversation has no answer yet.
-    pub(crate) paging: bool,
+    pub(crate) is_paging: bool,
 }
 
 impl Progress {
     pub(crate) fn at(cursor: Seq) -> Self {
-        Self { cursor, ahead: BTreeMap::new(), left: None, paging: false }
+        Self { cursor, received_ahead: BTreeMap::new(), left: None, is_paging: false }
     }
 
     /// The progress after the first received event of a conversation. In a room, the device needs only this event and later ones; a
@@ -67,16 +67,16 @@ impl Progress {
     /// How many events between the cursor and `seq` the device has not received.
     pub(crate) fn missing_before(&self, seq: Seq) -> u64 {
         let between = seq.0.saturating_sub(self.cursor.0 + 1);
-        between - self.ahead.range(..seq.0).count() as u64
+        between - self.received_ahead.range(..seq.0).count() as u64
     }
 
     /// Records an event. Returns `false` if it was recorded before.
     pub(crate) fn apply(&mut self, seq: Seq, change: MembershipChange) -> bool {
-        if seq <= self.cursor || self.ahead.contains_key(&seq.0) {
+        if seq <= self.cursor || self.received_ahead.contains_key(&seq.0) {
             return false;
         }
-        self.ahead.insert(seq.0, change);
-        while let Some(change) = self.ahead.remove(&(self.cursor.0 + 1)) {
+        self.received_ahead.insert(seq.0, change);
+        while let Some(change) = self.received_ahead.remove(&(self.cursor.0 + 1)) {
             self.cursor.0 += 1;
             match change {
                 MembershipChange::None => {}

@@ -8,7 +8,7 @@ use switchboard_protocol::{
 use tokio::time::Instant;
 
 use super::progress::{self, MembershipChange, Progress};
-use super::{Connection, Device, Disconnect, JOIN_WINDOW, PAGE_SIZE, Request, Stored};
+use super::{Connection, Device, Disconnect, JOIN_WINDOW, PAGE_SIZE, PendingRequest, StoredMessage};
 use crate::record::{AckedCommand, Law};
 
 impl Device {
@@ -37,7 +37,7 @@ impl Device {
                 self.world.record.lock().counts.gaps += 1;
                 if let Some(progress) = self.progress.get_mut(&conversation) {
                     // After a `gap`, the server pushes only events above its head; the device must request the others as pages.
-                    let pushed = connection.pushed.entry(conversation.clone()).or_insert(after);
+                    let pushed = connection.last_pushed.entry(conversation.clone()).or_insert(after);
                     *pushed = (*pushed).max(head);
                     if progress.cursor < head {
                         self.request_page(connection, conversation).await?;
@@ -52,13 +52,13 @@ impl Device {
     /// Checks and applies an event that the server pushed.
     async fn on_event(&mut self, connection: &mut Connection, event: &Event) -> Result<(), Disconnect> {
         let (id, seq) = (&event.conversation, event.seq);
-        let before = connection.pushed.get(id).or_else(|| connection.from.get(id)).copied();
-        if before.is_some_and(|before| seq <= before) || connection.own.contains(&(id.clone(), seq)) {
+        let before = connection.last_pushed.get(id).or_else(|| connection.started_after.get(id)).copied();
+        if before.is_some_and(|before| seq <= before) || connection.own_events.contains(&(id.clone(), seq)) {
             let what =
                 format!("{} got {id} {} twice on one connection, or after {before:?}", self.name, seq.0);
             self.breach(Law::Doubled, what, Some((id, seq)));
         }
-        connection.pushed.insert(id.clone(), seq);
+        connection.last_pushed.insert(id.clone(), seq);
         if !self.progress.contains_key(id) {
             if id.is_room() && !progress::adds_user(event, &self.user) {
                 // A user who joins again receives the events since they left, even on a device that was offline while they were a
@@ -70,7 +70,7 @@ impl Device {
         let in_flight =
             connection.pending.values().filter(|(request, _)| self.may_append_to(request, id)).count() as u64;
         let missing = self.progress.get(id).map_or(0, |progress| progress.missing_before(seq));
-        let paging = self.progress.get(id).is_some_and(|progress| progress.paging);
+        let paging = self.progress.get(id).is_some_and(|progress| progress.is_paging);
         if missing > in_flight && !paging {
             let what = format!(
                 "{} got {id} {}, but {missing} events before it are missing, and only {in_flight} of its own are in flight",
@@ -86,16 +86,16 @@ impl Device {
             let what = format!("{} got {id} {} after it left with {}", self.name, seq.0, left.0);
             self.breach(Law::Forbidden, what, Some((id, seq)));
         }
-        self.world.record.arrived(event, self.node, connection.reading_since);
+        self.world.record.record_delivery_delay(event, self.node, connection.reading_since);
         self.apply(event);
         Ok(())
     }
 
     /// Whether this command may have appended an event to the conversation.
-    fn may_append_to(&self, request: &Request, id: &ConversationId) -> bool {
+    fn may_append_to(&self, request: &PendingRequest, id: &ConversationId) -> bool {
         match request {
-            Request::Write(conversation, _) => conversation == id,
-            Request::Send(key) => self.outbox.iter().any(|o| o.key == *key && o.conversation == *id),
+            PendingRequest::Write(conversation, _) => conversation == id,
+            PendingRequest::Send(key) => self.outbox.iter().any(|o| o.key == *key && o.conversation == *id),
             _ => false,
         }
     }
@@ -105,7 +105,7 @@ impl Device {
         let adds_user = progress::adds_user(event, &self.user);
         let Some(progress) = self.progress.get_mut(&event.conversation) else { return };
         if progress.apply(event.seq, MembershipChange::of(event, &self.user)) {
-            self.world.record.received(self.id, event);
+            self.world.record.record_received(self.id, event);
         }
         if adds_user {
             self.world.record_join_attempt(&self.user, &event.conversation);
@@ -120,7 +120,7 @@ impl Device {
 
     fn on_read_signal(&self, id: &ConversationId, user: &UserId, upto: Seq) {
         if *user == self.user {
-            self.world.record.read_cursor(user, id, upto);
+            self.world.record.record_read_cursor(user, id, upto);
         }
     }
 
@@ -130,59 +130,64 @@ impl Device {
         id: ConversationId,
     ) -> Result<(), Disconnect> {
         let Some(progress) = self.progress.get_mut(&id) else { return Ok(()) };
-        if progress.paging {
+        if progress.is_paging {
             return Ok(());
         }
-        progress.paging = true;
+        progress.is_paging = true;
         let command =
             Sync { conversation: id.clone().into(), after: progress.cursor, limit: Some(PAGE_SIZE) };
-        self.submit(connection, command, Request::Page(id)).await
+        self.submit(connection, command, PendingRequest::Page(id)).await
     }
 
     async fn on_ok(
         &mut self,
         connection: &mut Connection,
-        request: Request,
+        request: PendingRequest,
         body: OkBody,
     ) -> Result<bool, Disconnect> {
         match (request, body) {
             (
-                Request::Send(key) | Request::Retry(key),
+                PendingRequest::Send(key) | PendingRequest::Retry(key),
                 OkBody::Stored { conversation, seq, at, duplicate, .. },
             ) => {
                 self.on_ack(connection, &key, (&conversation, seq, at), duplicate);
             }
-            (Request::Conflict(key), OkBody::Stored { seq, .. }) => {
+            (PendingRequest::Conflict(key), OkBody::Stored { seq, .. }) => {
                 self.breach(
                     Law::WrongAnswer,
                     format!("another text under the key {key} was stored as {}", seq.0),
                     None,
                 );
             }
-            (Request::Write(id, kind), OkBody::Stored { seq, duplicate: false, .. }) => {
+            (PendingRequest::Write(id, kind), OkBody::Stored { seq, duplicate: false, .. }) => {
                 let from = self.user.clone();
-                self.world.record.command_acked(AckedCommand { conversation: id.clone(), seq, kind, from });
-                connection.own.insert((id.clone(), seq));
+                self.world.record.record_command_ack(AckedCommand {
+                    conversation: id.clone(),
+                    seq,
+                    kind,
+                    from,
+                });
+                connection.own_events.insert((id.clone(), seq));
                 self.apply_own(&id, seq, MembershipChange::of_kind(kind));
             }
-            (Request::Read(id), OkBody::Cursor { upto, .. }) => {
-                self.world.record.read_cursor(&self.user, &id, upto);
+            (PendingRequest::Read(id), OkBody::Cursor { upto, .. }) => {
+                self.world.record.record_read_cursor(&self.user, &id, upto);
             }
-            (Request::Page(id), OkBody::Log { events, head, more, .. }) => {
+            (PendingRequest::Page(id), OkBody::Log { events, head, more, .. }) => {
                 for event in &events {
                     self.apply(event);
                 }
                 if let Some(progress) = self.progress.get_mut(&id) {
-                    progress.paging = false;
+                    progress.is_paging = false;
                     if more && progress.cursor < head {
                         self.request_page(connection, id).await?;
                     }
                 }
             }
-            (Request::Probe(id), body) => {
+            (PendingRequest::Probe(id), body) => {
                 self.breach(Law::Forbidden, format!("{} was answered about {id}: {body:?}", self.name), None);
             }
-            (Request::Summaries, OkBody::Conversations { conversations, .. }) => {
+            (PendingRequest::Summaries, OkBody::Conversations { conversations, .. }) => {
                 return Ok(self.has_caught_up(&conversations));
             }
             _ => {}
@@ -198,22 +203,22 @@ impl Device {
         duplicate: bool,
     ) {
         let (conversation, seq, _) = position;
-        self.world.record.acked(self.id, key, position, duplicate);
+        self.world.record.record_ack(self.id, key, position, duplicate);
         if !self.world.is_open(conversation) {
             // Delays in open rooms are not measured, because a user who was no member for a while may receive events late.
-            self.world.record.acked_by(self.node, (conversation, seq));
+            self.world.record.record_ack_for_delay(self.node, (conversation, seq));
         }
         let Some(index) = self.outbox.iter().position(|outgoing| outgoing.key == key) else { return };
         self.outbox.remove(index);
         if !duplicate {
-            connection.own.insert((conversation.clone(), seq));
+            connection.own_events.insert((conversation.clone(), seq));
         }
         self.apply_own(conversation, seq, MembershipChange::None);
         if self.stored.len() >= 100 {
             let oldest = self.rng.usize(..self.stored.len());
             self.stored.swap_remove(oldest);
         }
-        self.stored.push(Stored { key: key.to_owned(), conversation: conversation.clone(), seq });
+        self.stored.push(StoredMessage { key: key.to_owned(), conversation: conversation.clone(), seq });
     }
 
     /// Whether the device has every event of the listed conversations. If it does not know one of them yet, the answer is no.
@@ -238,27 +243,27 @@ impl Device {
         let Some((request, _)) = connection.pending.remove(&id) else { return Ok(()) };
         let code = failure.code.as_str();
         match request {
-            Request::Send(key) => self.on_send_error(&key, &failure),
-            Request::Retry(key) if !failure.retryable => {
+            PendingRequest::Send(key) => self.on_send_error(&key, &failure),
+            PendingRequest::Retry(key) if !failure.retryable => {
                 self.breach(
                     Law::WrongAnswer,
                     format!("a retry of {key} was refused: {code}, {}", failure.message),
                     None,
                 );
             }
-            Request::Conflict(_) if !failure.retryable && failure.code != ErrorCode::KeyConflict => {
+            PendingRequest::Conflict(_) if !failure.retryable && failure.code != ErrorCode::KeyConflict => {
                 self.breach(Law::WrongAnswer, format!("a conflict of keys was answered with {code}"), None);
             }
-            Request::Probe(_) if !failure.retryable && failure.code != ErrorCode::NotFound => {
+            PendingRequest::Probe(_) if !failure.retryable && failure.code != ErrorCode::NotFound => {
                 self.breach(
                     Law::WrongAnswer,
                     format!("a probe was answered with {code} instead of not_found"),
                     None,
                 );
             }
-            Request::Page(id) => {
+            PendingRequest::Page(id) => {
                 if let Some(progress) = self.progress.get_mut(&id) {
-                    progress.paging = false;
+                    progress.is_paging = false;
                 }
                 if failure.retryable {
                     self.request_page(connection, id).await?;
@@ -278,7 +283,7 @@ impl Device {
     fn on_send_error(&mut self, key: &str, failure: &Failure) {
         let code = failure.code.as_str();
         if failure.retryable {
-            self.world.record.refused(self.id, key, code);
+            self.world.record.record_refusal(self.id, key, code);
             let wait = Duration::from_millis(failure.retry_after.unwrap_or(500));
             self.hold_until = self.hold_until.max(Instant::now() + wait);
             if let Some(outgoing) = self.outbox.iter_mut().find(|outgoing| outgoing.key == key) {

@@ -23,7 +23,7 @@ const MAX_DELAY: Duration = Duration::from_millis(1_500);
 
 /// Which share of the messages to lose, to duplicate and to delay, in percent.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Tampering {
+pub(crate) struct TamperingRates {
     pub(crate) lost: u32,
     pub(crate) doubled: u32,
     /// The share that is delivered after messages that were sent later.
@@ -32,13 +32,13 @@ pub(crate) struct Tampering {
 
 /// How many messages were lost, duplicated and delayed.
 #[derive(Debug, Clone, Copy, Default, serde::Serialize)]
-pub(crate) struct Tampered {
+pub(crate) struct TamperingCounts {
     pub(crate) lost: u64,
     pub(crate) doubled: u64,
     pub(crate) late: u64,
 }
 
-impl std::ops::AddAssign for Tampered {
+impl std::ops::AddAssign for TamperingCounts {
     fn add_assign(&mut self, other: Self) {
         self.lost += other.lost;
         self.doubled += other.doubled;
@@ -49,7 +49,7 @@ impl std::ops::AddAssign for Tampered {
 /// Tampers with the messages on all connections of a proxy.
 pub(crate) struct Messages {
     rng: Mutex<fastrand::Rng>,
-    tampering: Mutex<Option<Tampering>>,
+    tampering: Mutex<Option<TamperingRates>>,
     lost: AtomicU64,
     doubled: AtomicU64,
     late: AtomicU64,
@@ -57,7 +57,7 @@ pub(crate) struct Messages {
 
 /// What the proxy does with one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Action {
+enum TamperingAction {
     Forward,
     Lose,
     /// The message is forwarded now, and again after this delay.
@@ -72,37 +72,37 @@ impl Messages {
         Self { rng, tampering: Mutex::default(), lost, doubled, late }
     }
 
-    pub(super) fn tamper(&self, tampering: Option<Tampering>) {
+    pub(super) fn tamper(&self, tampering: Option<TamperingRates>) {
         *self.tampering.lock().unwrap_or_else(PoisonError::into_inner) = tampering;
     }
 
-    pub(super) fn tampered(&self) -> Tampered {
-        Tampered {
+    pub(super) fn tampered(&self) -> TamperingCounts {
+        TamperingCounts {
             lost: self.lost.load(Ordering::Relaxed),
             doubled: self.doubled.load(Ordering::Relaxed),
             late: self.late.load(Ordering::Relaxed),
         }
     }
 
-    fn choose_action(&self) -> Action {
+    fn choose_action(&self) -> TamperingAction {
         let Some(tampering) = *self.tampering.lock().unwrap_or_else(PoisonError::into_inner) else {
-            return Action::Forward;
+            return TamperingAction::Forward;
         };
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
         let chosen = rng.u32(..100);
         let after = MAX_DELAY.mul_f64(rng.f64());
-        let Tampering { lost, doubled, late } = tampering;
+        let TamperingRates { lost, doubled, late } = tampering;
         if chosen < lost {
             self.lost.fetch_add(1, Ordering::Relaxed);
-            Action::Lose
+            TamperingAction::Lose
         } else if chosen < lost + doubled {
             self.doubled.fetch_add(1, Ordering::Relaxed);
-            Action::Duplicate(after)
+            TamperingAction::Duplicate(after)
         } else if chosen < lost + doubled + late {
             self.late.fetch_add(1, Ordering::Relaxed);
-            Action::Delay(after)
+            TamperingAction::Delay(after)
         } else {
-            Action::Forward
+            TamperingAction::Forward
         }
     }
 
@@ -148,16 +148,19 @@ impl Messages {
     }
 
     fn dispatch(&self, frame: Frame, late: &mut Vec<(Instant, Vec<u8>)>, out: &mut Vec<u8>) {
-        let action =
-            if frame.message && late.len() < MAX_DELAYED { self.choose_action() } else { Action::Forward };
+        let action = if frame.is_message && late.len() < MAX_DELAYED {
+            self.choose_action()
+        } else {
+            TamperingAction::Forward
+        };
         match action {
-            Action::Forward => out.extend(frame.bytes),
-            Action::Lose => {}
-            Action::Duplicate(after) => {
+            TamperingAction::Forward => out.extend(frame.bytes),
+            TamperingAction::Lose => {}
+            TamperingAction::Duplicate(after) => {
                 out.extend(&frame.bytes);
                 late.push((Instant::now() + after, frame.bytes));
             }
-            Action::Delay(after) => late.push((Instant::now() + after, frame.bytes)),
+            TamperingAction::Delay(after) => late.push((Instant::now() + after, frame.bytes)),
         }
     }
 }
@@ -166,7 +169,7 @@ impl Messages {
 #[derive(Debug, PartialEq, Eq)]
 struct Frame {
     /// Whether the frame is a message (`MSG` or `HMSG`), not a frame about the connection itself.
-    message: bool,
+    is_message: bool,
     bytes: Vec<u8>,
 }
 
@@ -200,7 +203,7 @@ impl Frames {
         let rest = self.bytes.split_off(whole);
         let bytes = std::mem::replace(&mut self.bytes, rest);
         self.scanned = 0;
-        Some(Frame { message: payload.is_some(), bytes })
+        Some(Frame { is_message: payload.is_some(), bytes })
     }
 }
 

@@ -9,7 +9,7 @@ pub(super) struct Bar<'a> {
     pub(super) label: &'a str,
     pub(super) value: f64,
     /// Whether the bar is highlighted, because it is that of Switchboard.
-    pub(super) ours: bool,
+    pub(super) is_own: bool,
 }
 
 const WIDTH: f64 = 720.0;
@@ -32,7 +32,7 @@ pub(super) fn bars(title: &str, bars: &[Bar<'_>]) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{title}\">\n\
          <style>{STYLE}</style>\n<text class=\"title\" x=\"8\" y=\"22\">{title}</text>\n"
     );
-    for (row, Bar { label, value, ours }) in bars.iter().enumerate() {
+    for (row, Bar { label, value, is_own: ours }) in bars.iter().enumerate() {
         let y = ROW_HEIGHT.mul_add(row as f64, TITLE_HEIGHT);
         let width = (WIDTH - LABEL_WIDTH - NUMBER_WIDTH) * value / most;
         let class = if *ours { "bar ours" } else { "bar" };

@@ -18,7 +18,7 @@ pub(super) fn decisions_are_numbered(tree: &Tree) -> Vec<Complaint> {
     for ((path, name, _), expected) in decisions(tree).zip(1_u32..) {
         if number(name) != Some(expected) {
             let message = format!("use {expected:04}-title.md here: numbers have no gap and no duplicate");
-            complaints.push(Complaint::about(path, message));
+            complaints.push(Complaint::for_file(path, message));
         }
     }
     complaints
@@ -37,7 +37,7 @@ pub(super) fn decisions_have_their_headings(tree: &Tree) -> Vec<Complaint> {
             HEADINGS.into_iter().filter(|heading| !text.lines().any(|line| line.trim_end() == *heading))
         {
             complaints
-                .push(Complaint::about(path, format!("use the three headings; `{heading}` is missing")));
+                .push(Complaint::for_file(path, format!("use the three headings; `{heading}` is missing")));
         }
     }
     complaints
@@ -48,7 +48,7 @@ pub(super) fn decisions_are_in_the_table(tree: &Tree) -> Vec<Complaint> {
     let rows = tree.text(&table).unwrap_or_default();
     decisions(tree)
         .filter(|(_, name, _)| !rows.contains(&format!("({name})")))
-        .map(|(_, name, _)| Complaint::about(&table, format!("add a row that links to {name}")))
+        .map(|(_, name, _)| Complaint::for_file(&table, format!("add a row that links to {name}")))
         .collect()
 }
 

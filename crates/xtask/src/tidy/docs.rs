@@ -3,7 +3,7 @@
 use super::{Complaint, Tree};
 
 /// A word that begins with one of these directories counts as a path, even if the directory does not exist.
-const TOPS: &[&str] = &["bench", "crates", "docs", "e2e", "packages", "scripts", "testdata"];
+const TOP_DIRECTORIES: &[&str] = &["bench", "crates", "docs", "e2e", "packages", "scripts", "testdata"];
 
 /// A path that contains one of these is a pattern or an example.
 const PLACEHOLDERS: &[&str] = &["*", "<", ">", "$", "…", "...", "NNNN"];
@@ -18,7 +18,7 @@ pub(super) fn named_paths_exist(tree: &Tree) -> Vec<Complaint> {
         for (index, line) in text.lines().enumerate() {
             let mut report = |path: &str| {
                 let message = format!("use a path that exists; `{path}` does not");
-                complaints.push(Complaint::at(document, index + 1, message));
+                complaints.push(Complaint::at_line(document, index + 1, message));
             };
             if line.trim_start().starts_with("```") {
                 fenced = !fenced;
@@ -59,7 +59,7 @@ fn check_code<'a>(tree: &'a Tree, code: &'a str) -> impl Iterator<Item = String>
 }
 
 fn is_top(tree: &Tree, name: &str) -> bool {
-    TOPS.contains(&name) || (!name.is_empty() && tree.has(name) && tree.text(name).is_none())
+    TOP_DIRECTORIES.contains(&name) || (!name.is_empty() && tree.has(name) && tree.text(name).is_none())
 }
 
 /// Whether git ignores the path, as it ignores build output, which need not exist.
@@ -113,7 +113,7 @@ mod tests {
     use crate::tidy::run_rule;
 
     /// Finds the paths that do not exist in a line of `docs/a.md`.
-    fn missing(line: &str) -> Vec<String> {
+    fn missing_paths(line: &str) -> Vec<String> {
         let files = [
             (".gitignore", "/target\nnode_modules\n"),
             ("README.md", ""),
@@ -138,7 +138,7 @@ mod tests {
             ("[why](decisions/0001-a.md)", "docs/decisions/0001-a.md"),
             ("[`why`](../b.md#part)", "b.md"),
         ] {
-            assert_eq!(missing(line), [path], "{line}");
+            assert_eq!(missing_paths(line), [path], "{line}");
         }
     }
 
@@ -153,7 +153,7 @@ mod tests {
             "`text/html`, `/v1/send`, `a/b`, and docs/nowhere.md in prose",
             "```\ncurl http://127.0.0.1:9501/docs/x\n```",
         ] {
-            assert_eq!(missing(line), [""; 0], "{line}");
+            assert_eq!(missing_paths(line), [""; 0], "{line}");
         }
     }
 

@@ -19,17 +19,17 @@ const FILLERS: [(&str, &str); 5] = [
 const FILLER_RATCHETS: &str = "crates/xtask/fillers.txt";
 
 /// File extensions of languages with comments between `/*` and `*/` or after `//`.
-const SLASHES: &[&str] = &["ts", "js", "mjs", "css", "svelte", "php"];
+const SLASH_COMMENT_EXTENSIONS: &[&str] = &["ts", "js", "mjs", "css", "svelte", "php"];
 /// File extensions of languages with comments after `#`.
-const HASHES: &[&str] = &["sh", "py", "toml", "yml", "yaml"];
+const HASH_COMMENT_EXTENSIONS: &[&str] = &["sh", "py", "toml", "yml", "yaml"];
 
 pub(super) fn comments_name_the_actor(tree: &Tree) -> Vec<Complaint> {
     let (ratchets, mut complaints) = read_ratchets(tree);
     for (directory, hits) in fillers_by_directory(tree) {
         match ratchets.get(directory.as_str()) {
-            None => complaints.extend(hits.iter().map(Hit::complaint)),
+            None => complaints.extend(hits.iter().map(FillerHit::complaint)),
             Some(most) if hits.len() > *most => {
-                complaints.push(Complaint::about(&directory, too_many(&hits, *most)));
+                complaints.push(Complaint::for_file(&directory, too_many(&hits, *most)));
             }
             Some(_) => {}
         }
@@ -47,7 +47,7 @@ pub(super) fn ratchets_to_lower(tree: &Tree) -> Vec<Complaint> {
         let count = found.get(directory).map_or(0, Vec::len);
         if count < most {
             let new = if count == 0 { "remove its line".to_owned() } else { format!("lower it to {count}") };
-            hints.push(Complaint::about(
+            hints.push(Complaint::for_file(
                 FILLER_RATCHETS,
                 format!("{directory} has {count} of {most} fillers: {new}"),
             ));
@@ -57,20 +57,20 @@ pub(super) fn ratchets_to_lower(tree: &Tree) -> Vec<Complaint> {
 }
 
 /// A filler word found in a comment or in docs.
-struct Hit<'a> {
+struct FillerHit<'a> {
     path: &'a str,
     line: usize,
     filler: &'static str,
     instead: &'static str,
 }
 
-impl Hit<'_> {
+impl FillerHit<'_> {
     fn complaint(&self) -> Complaint {
-        Complaint::at(self.path, self.line, format!("`{}`: {}", self.filler, self.instead))
+        Complaint::at_line(self.path, self.line, format!("`{}`: {}", self.filler, self.instead))
     }
 }
 
-fn too_many(hits: &[Hit<'_>], most: usize) -> String {
+fn too_many(hits: &[FillerHit<'_>], most: usize) -> String {
     let mut instead: Vec<String> = FILLERS
         .iter()
         .filter(|(filler, _)| hits.iter().any(|hit| hit.filler == *filler))
@@ -84,10 +84,10 @@ fn too_many(hits: &[Hit<'_>], most: usize) -> String {
     )
 }
 
-fn fillers_by_directory(tree: &Tree) -> BTreeMap<String, Vec<Hit<'_>>> {
-    let mut found: BTreeMap<String, Vec<Hit<'_>>> = BTreeMap::new();
+fn fillers_by_directory(tree: &Tree) -> BTreeMap<String, Vec<FillerHit<'_>>> {
+    let mut found: BTreeMap<String, Vec<FillerHit<'_>>> = BTreeMap::new();
     for (path, text) in tree.iter().filter(|(path, _)| *path != crate::types::PATH) {
-        let hits = hits(path, text);
+        let hits = find_fillers(path, text);
         if !hits.is_empty() {
             let directory = path.rsplit_once('/').map_or(".", |(directory, _)| directory);
             found.entry(directory.to_owned()).or_default().extend(hits);
@@ -96,21 +96,21 @@ fn fillers_by_directory(tree: &Tree) -> BTreeMap<String, Vec<Hit<'_>>> {
     found
 }
 
-fn hits<'a>(path: &'a str, text: &str) -> Vec<Hit<'a>> {
-    let words = words(&prose(path, text));
+fn find_fillers<'a>(path: &'a str, text: &str) -> Vec<FillerHit<'a>> {
+    let words = join_words(&prose_lines(path, text));
     let mut hits = Vec::new();
     for (filler, instead) in FILLERS {
         let parts: Vec<&str> = filler.split(' ').collect();
         let found =
             words.windows(parts.len()).filter(|found| found.iter().map(|(_, word)| word).eq(parts.iter()));
-        hits.extend(found.map(|found| Hit { path, line: found[0].0, filler, instead }));
+        hits.extend(found.map(|found| FillerHit { path, line: found[0].0, filler, instead }));
     }
     hits.sort_by_key(|hit| hit.line);
     hits
 }
 
 /// The words of the text in lower case, each with its line, because a phrase may continue on the next line.
-fn words(prose: &[(usize, String)]) -> Vec<(usize, String)> {
+fn join_words(prose: &[(usize, String)]) -> Vec<(usize, String)> {
     let split = |(line, text): &(usize, String)| -> Vec<(usize, String)> {
         let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
         words.map(|word| (*line, word.to_lowercase())).collect()
@@ -119,11 +119,11 @@ fn words(prose: &[(usize, String)]) -> Vec<(usize, String)> {
 }
 
 /// The lines of comments or docs in a file, numbered from 1.
-fn prose(path: &str, text: &str) -> Vec<(usize, String)> {
+fn prose_lines(path: &str, text: &str) -> Vec<(usize, String)> {
     let name = path.rsplit('/').next().unwrap_or(path);
     let extension = name.rsplit_once('.').map_or(name, |(_, extension)| extension);
     match extension {
-        "md" => markdown(text),
+        "md" => markdown_prose_lines(text),
         "rs" => {
             let comments = Source::parse(text).comments;
             let lines = |comment: &super::source::Literal| -> Vec<(usize, String)> {
@@ -131,16 +131,16 @@ fn prose(path: &str, text: &str) -> Vec<(usize, String)> {
             };
             comments.iter().flat_map(lines).collect()
         }
-        "sql" => after_mark(text, "--"),
-        "Makefile" | "Dockerfile" => after_mark(text, "#"),
-        extension if SLASHES.contains(&extension) => slash_comments(text),
-        extension if HASHES.contains(&extension) => after_mark(text, "#"),
+        "sql" => comments_after_mark(text, "--"),
+        "Makefile" | "Dockerfile" => comments_after_mark(text, "#"),
+        extension if SLASH_COMMENT_EXTENSIONS.contains(&extension) => slash_comments(text),
+        extension if HASH_COMMENT_EXTENSIONS.contains(&extension) => comments_after_mark(text, "#"),
         _ => Vec::new(),
     }
 }
 
 /// The lines of a Markdown text, with their numbers and without code.
-fn markdown(text: &str) -> Vec<(usize, String)> {
+fn markdown_prose_lines(text: &str) -> Vec<(usize, String)> {
     let mut fenced = false;
     let mut prose = Vec::new();
     for (index, line) in text.lines().enumerate() {
@@ -154,7 +154,7 @@ fn markdown(text: &str) -> Vec<(usize, String)> {
 }
 
 /// Finds comments: the rest of each line after a mark that begins the line or follows a space.
-fn after_mark(text: &str, mark: &str) -> Vec<(usize, String)> {
+fn comments_after_mark(text: &str, mark: &str) -> Vec<(usize, String)> {
     let comment = |line: &str| {
         let at = line.match_indices(mark).map(|(at, _)| at);
         at.clone()
@@ -197,7 +197,7 @@ fn read_ratchets(tree: &Tree) -> (BTreeMap<&str, usize>, Vec<Complaint>) {
     for (index, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
         match line.split_once(' ').and_then(|(count, directory)| Some((directory, count.parse().ok()?))) {
             Some((directory, count)) if ratchets.insert(directory, count).is_none() => {}
-            _ => complaints.push(Complaint::at(
+            _ => complaints.push(Complaint::at_line(
                 FILLER_RATCHETS,
                 index + 1,
                 "use `<count> <directory>`, once for a directory",

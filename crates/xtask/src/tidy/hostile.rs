@@ -19,27 +19,27 @@ pub(super) fn hostile_tests_are_listed(tree: &Tree) -> Vec<Complaint> {
     let tests = tests(tree);
     let (mut complaints, mut listed) = (Vec::new(), BTreeMap::new());
     for (index, line) in list.lines().enumerate() {
-        let Some(number) = row(line) else {
+        let Some(number) = row_number(line) else {
             complaints.extend(unknown_tests(tree, index + 1, line));
             continue;
         };
-        for name in named(line) {
+        for name in named_tests(line) {
             listed.entry(name).or_insert(number);
             if number_of(name) != Some(number) {
                 let message = format!("use a test of this row here; `{name}` belongs to another");
-                complaints.push(Complaint::at(LIST, index + 1, message));
+                complaints.push(Complaint::at_line(LIST, index + 1, message));
             } else if !tests.contains_key(name) {
                 let message = format!("use the name of a test in {TESTS}; there is no test `{name}`");
-                complaints.push(Complaint::at(LIST, index + 1, message));
+                complaints.push(Complaint::at_line(LIST, index + 1, message));
             }
         }
     }
     for number in (1..=NUMBERED_ROWS).filter(|number| !listed.values().any(|listed| listed == number)) {
-        complaints.push(Complaint::about(LIST, format!("add a row with a test for number {number}")));
+        complaints.push(Complaint::for_file(LIST, format!("add a row with a test for number {number}")));
     }
     for (name, (path, line)) in tests.iter().filter(|(name, _)| !listed.contains_key(*name)) {
         let message = format!("name `{name}` in the row of its number in {LIST}");
-        complaints.push(Complaint::at(path, *line, message));
+        complaints.push(Complaint::at_line(path, *line, message));
     }
     complaints
 }
@@ -55,7 +55,7 @@ fn unknown_tests(tree: &Tree, line_number: usize, line: &str) -> Vec<Complaint> 
     let source = tree.text(&path).unwrap_or_default();
     let unknown = names.filter(|name| !source.contains(&format!("fn {name}(")));
     let complaint = |name| {
-        Complaint::at(
+        Complaint::at_line(
             LIST,
             line_number,
             format!("use the name of a test in {path}; there is no test `{name}`"),
@@ -87,12 +87,12 @@ fn number_of(name: &str) -> Option<u32> {
 }
 
 /// The number in the first cell of a table row.
-fn row(line: &str) -> Option<u32> {
+fn row_number(line: &str) -> Option<u32> {
     line.strip_prefix('|')?.split('|').next()?.trim().parse().ok()
 }
 
 /// The names of tests that a row of the list contains.
-fn named(line: &str) -> impl Iterator<Item = &str> {
+fn named_tests(line: &str) -> impl Iterator<Item = &str> {
     line.split('`').skip(1).step_by(2).filter(|code| number_of(code).is_some())
 }
 

@@ -65,7 +65,7 @@ pub(super) fn imports_run_downward(tree: &Tree) -> Vec<Complaint> {
         let known: BTreeSet<_> = modules.files().map(|file| room(&file.module, &modules)).collect();
         for gone in layers.rooms.keys().filter(|room| !known.contains(*room)) {
             let message = format!("there is no room `{gone}` in {}: take it off the list", layers.directory);
-            complaints.push(Complaint::about(MAP, message));
+            complaints.push(Complaint::for_file(MAP, message));
         }
     }
     complaints
@@ -76,7 +76,7 @@ fn upward(file: &File<'_>, layers: &Layers<'_>, modules: &Modules<'_>) -> Vec<Co
     let from = room(&file.module, modules);
     let Some(own) = layers.of(from) else {
         let message = format!("the room `{from}` is not on the map: add it to a layer in {MAP}");
-        return vec![Complaint::about(file.path, message)];
+        return vec![Complaint::for_file(file.path, message)];
     };
     let mut complaints = Vec::new();
     let mut seen = BTreeSet::new();
@@ -86,7 +86,7 @@ fn upward(file: &File<'_>, layers: &Layers<'_>, modules: &Modules<'_>) -> Vec<Co
             let message = format!(
                 "`{from}` must not import `{to}`, which is no layer below it: see the layers in {MAP}"
             );
-            complaints.push(Complaint::at(file.path, *line, message));
+            complaints.push(Complaint::at_line(file.path, *line, message));
         }
     }
     complaints
@@ -105,7 +105,7 @@ pub(super) fn circles_are_small(tree: &Tree) -> Vec<Complaint> {
                     "{} import each other in a circle: move what they share below them",
                     names.join(", ")
                 );
-                complaints.push(Complaint::about(&format!("{}{folder}", layers.directory), message));
+                complaints.push(Complaint::for_file(&format!("{}{folder}", layers.directory), message));
             }
         }
     }

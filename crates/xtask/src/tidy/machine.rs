@@ -18,7 +18,7 @@ pub(super) fn paths_are_relative(tree: &Tree) -> Vec<Complaint> {
         for (index, line) in text.lines().enumerate() {
             if let Some(home) = homes.iter().find(|home| names_root(line, home)) {
                 let message = format!("use a path from the repository's root in place of `{home}…`");
-                complaints.push(Complaint::at(path, index + 1, message));
+                complaints.push(Complaint::at_line(path, index + 1, message));
             }
         }
     }
@@ -43,7 +43,7 @@ pub(super) fn npm_lock_names_no_host(tree: &Tree) -> Vec<Complaint> {
             |line: &str| line.split_once(RESOLVED).is_some_and(|(_, from)| from.starts_with("\"http"));
         if let Some(index) = text.lines().position(names_host) {
             let message = "use `omit-lockfile-registry-resolved=true` in .npmrc and make the lock file again";
-            complaints.push(Complaint::at(path, index + 1, message));
+            complaints.push(Complaint::at_line(path, index + 1, message));
         }
     }
     complaints
@@ -55,7 +55,7 @@ pub(super) fn cargo_lock_names_crates_io(tree: &Tree) -> Vec<Complaint> {
         let lines = text.lines().enumerate();
         for (index, line) in lines.filter(|(_, line)| line.starts_with("source = ") && *line != CRATES_IO) {
             let message = format!("use a release from crates.io in place of {line}");
-            complaints.push(Complaint::at(path, index + 1, message));
+            complaints.push(Complaint::at_line(path, index + 1, message));
         }
     }
     complaints

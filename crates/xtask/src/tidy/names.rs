@@ -11,14 +11,14 @@ pub(super) fn names_say_what_is_inside(tree: &Tree) -> Vec<Complaint> {
     for (path, _) in tree.iter() {
         let mut stems = path.split('/').map(|part| part.split('.').next().unwrap_or(part));
         if let Some(name) = stems.find(|stem| is_vague(stem)) {
-            complaints.push(Complaint::about(path, instead_of(name)));
+            complaints.push(Complaint::for_file(path, instead_of(name)));
         }
     }
     for (path, text) in tree.with_extension(&["rs"]) {
         for (line, code) in Source::parse(text).lines() {
             let names: Vec<&str> = words(code).collect();
             let module = names.windows(2).find(|pair| pair[0] == "mod" && is_vague(pair[1]));
-            complaints.extend(module.map(|pair| Complaint::at(path, line, instead_of(pair[1]))));
+            complaints.extend(module.map(|pair| Complaint::at_line(path, line, instead_of(pair[1]))));
         }
     }
     complaints

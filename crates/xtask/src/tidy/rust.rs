@@ -41,7 +41,11 @@ pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
         let source = Source::parse(text);
         for (line, names) in named_after(&source.code, "std::time::") {
             if words(names).any(|name| name == "Instant") {
-                complaints.push(Complaint::at(path, line, "use tokio::time::Instant, which tests can pause"));
+                complaints.push(Complaint::at_line(
+                    path,
+                    line,
+                    "use tokio::time::Instant, which tests can pause",
+                ));
             }
         }
         for (line, code) in source.lines().filter(|_| path != CLOCK) {
@@ -49,7 +53,11 @@ pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
                 || calls(code, "Timestamp::now")
                 || calls(code, "Zoned::now");
             if reads_clock {
-                complaints.push(Complaint::at(path, line, "use the Clock of clock.rs, which tests can set"));
+                complaints.push(Complaint::at_line(
+                    path,
+                    line,
+                    "use the Clock of clock.rs, which tests can set",
+                ));
             }
         }
     }
@@ -76,7 +84,7 @@ pub(super) fn queues_are_bounded(tree: &Tree) -> Vec<Complaint> {
                 || code.contains("mpsc::channel()");
             if unbounded {
                 let message = "use a channel with a bound, and say what happens when it is full";
-                complaints.push(Complaint::at(path, line, message));
+                complaints.push(Complaint::at_line(path, line, message));
             }
         }
     }
@@ -89,7 +97,7 @@ pub(super) fn sql_stays_in_the_store(tree: &Tree) -> Vec<Complaint> {
     for (path, text) in tree.with_extension(&["rs"]).filter(|(path, _)| !may_have_sql(path)) {
         for literal in Source::parse(text).strings.iter().filter(|literal| is_sql(&literal.text)) {
             let message = format!("use a method of the store; SQL belongs in {}", SQL_DIRECTORIES[0]);
-            complaints.push(Complaint::at(path, literal.line, message));
+            complaints.push(Complaint::at_line(path, literal.line, message));
         }
     }
     complaints

@@ -17,10 +17,10 @@ pub(super) fn files_fit_their_limit(tree: &Tree) -> Vec<Complaint> {
     // The generated file of types is exempt, because people do not read it.
     for (path, text) in tree.with_extension(SOURCES).filter(|(path, _)| *path != crate::types::PATH) {
         let complaint = check(text.lines().count(), ratchets.remove(path));
-        complaints.extend(complaint.map(|message| Complaint::about(path, message)));
+        complaints.extend(complaint.map(|message| Complaint::for_file(path, message)));
     }
     complaints.extend(ratchets.keys().map(|path| {
-        Complaint::about(LENGTH_RATCHETS, format!("{path} is no source file any more; remove its line"))
+        Complaint::for_file(LENGTH_RATCHETS, format!("{path} is no source file any more; remove its line"))
     }));
     complaints
 }
@@ -50,7 +50,7 @@ fn read_ratchets(tree: &Tree) -> (BTreeMap<&str, usize>, Vec<Complaint>) {
     for (index, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
         match line.split_once(' ').and_then(|(lines, path)| Some((path, lines.parse().ok()?))) {
             Some((path, lines)) if ratchets.insert(path, lines).is_none() => {}
-            _ => complaints.push(Complaint::at(
+            _ => complaints.push(Complaint::at_line(
                 LENGTH_RATCHETS,
                 index + 1,
                 "use `<lines> <path>`, once for a file",

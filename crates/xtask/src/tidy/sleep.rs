@@ -34,7 +34,10 @@ fn unexplained(path: &str, text: &str, sleeping: impl Iterator<Item = usize>) ->
         |line: usize| lines[line.saturating_sub(2)..line].iter().any(|text| text.contains(REASON));
     let message =
         format!("wait for an event, or pause the clock; if neither is possible, write `{REASON} …`");
-    sleeping.filter(|line| !explained(*line)).map(|line| Complaint::at(path, line, message.clone())).collect()
+    sleeping
+        .filter(|line| !explained(*line))
+        .map(|line| Complaint::at_line(path, line, message.clone()))
+        .collect()
 }
 
 #[cfg(test)]

@@ -141,10 +141,10 @@ impl ConnectionPlan {
         let mut url_logins = Vec::new();
         let bus = settings.url.bus_servers(settings.ca.is_some()).map_err(anyhow::Error::msg)?;
         for url in bus.urls {
-            const FORM: &str = "a URL of the bus is nats://HOST:PORT or tls://HOST:PORT";
-            let server = ServerAddr::from_url(url).context(FORM)?;
-            ensure!(matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty(), FORM);
-            url_logins.extend(login_of(&server)?);
+            const EXPECTED_FORM: &str = "a URL of the bus is nats://HOST:PORT or tls://HOST:PORT";
+            let server = ServerAddr::from_url(url).context(EXPECTED_FORM)?;
+            ensure!(matches!(server.scheme(), "nats" | "tls") && !server.host().is_empty(), EXPECTED_FORM);
+            url_logins.extend(parse_login(&server)?);
             servers.push(without_secrets(server)?);
         }
         ensure!(
@@ -203,7 +203,7 @@ impl ConnectionPlan {
 }
 
 /// The user and the password in a URL, or the token alone.
-fn login_of(server: &ServerAddr) -> anyhow::Result<Option<(String, Option<String>)>> {
+fn parse_login(server: &ServerAddr) -> anyhow::Result<Option<(String, Option<String>)>> {
     let decode = |text: &str| {
         let text = percent_decode_str(text).decode_utf8();
         text.map(|text| text.into_owned()).context("the user or the password of the bus is not UTF-8")

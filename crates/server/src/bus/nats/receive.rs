@@ -27,22 +27,29 @@ const GAP_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 /// The task that receives messages.
 pub(super) struct MessageReceiver {
     shared: Arc<Shared>,
-    new: mpsc::Receiver<Subscription>,
+    new_subscriptions: mpsc::Receiver<Subscription>,
     subscriptions: SelectAll<Subscription>,
     out: mpsc::Sender<BusEvent>,
     /// Whether notices may have been lost and the router has not received the gap yet.
-    gap: bool,
+    has_gap: bool,
     /// Whether a notice that cannot be decoded has been logged. Further ones are only dropped.
-    logged_unreadable: bool,
+    has_logged_unreadable: bool,
 }
 
 impl MessageReceiver {
     pub(super) fn new(
         shared: Arc<Shared>,
-        new: mpsc::Receiver<Subscription>,
+        new_subscriptions: mpsc::Receiver<Subscription>,
         out: mpsc::Sender<BusEvent>,
     ) -> Self {
-        Self { shared, new, subscriptions: SelectAll::new(), out, gap: false, logged_unreadable: false }
+        Self {
+            shared,
+            new_subscriptions,
+            subscriptions: SelectAll::new(),
+            out,
+            has_gap: false,
+            has_logged_unreadable: false,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -53,12 +60,12 @@ impl MessageReceiver {
             tokio::select! {
                 biased;
                 () = shared.done.cancelled() => return,
-                Some(subscription) = self.new.recv() => self.subscriptions.push(subscription),
-                () = shared.connection.messages_lost.notified() => self.gap = true,
+                Some(subscription) = self.new_subscriptions.recv() => self.subscriptions.push(subscription),
+                () = shared.connection.messages_lost.notified() => self.has_gap = true,
                 () = receive(&mut self.subscriptions, &mut messages) => {
                     messages.drain(..).for_each(|message| self.handle(&message));
                 }
-                () = sleep(GAP_RETRY_INTERVAL), if self.gap => {}
+                () = sleep(GAP_RETRY_INTERVAL), if self.has_gap => {}
             }
         }
     }
@@ -66,8 +73,8 @@ impl MessageReceiver {
     /// Reports a pending gap once the router's queue is at most half full, because a gap makes the router compare everything
     /// with the store.
     fn report_gap(&mut self) {
-        if self.gap && self.out.capacity() >= self.out.max_capacity() / 2 {
-            self.gap = self.out.try_send(BusEvent::Gap).is_err();
+        if self.has_gap && self.out.capacity() >= self.out.max_capacity() / 2 {
+            self.has_gap = self.out.try_send(BusEvent::Gap).is_err();
         }
     }
 
@@ -84,7 +91,7 @@ impl MessageReceiver {
         }
         let metrics = &self.shared.metrics.bus;
         if self.out.capacity() == 0 {
-            self.gap = true;
+            self.has_gap = true;
             metrics.dropped.inc();
             return;
         }
@@ -97,7 +104,7 @@ impl MessageReceiver {
                 metrics.received.inc();
             }
             Err(TrySendError::Full(_)) => {
-                self.gap = true;
+                self.has_gap = true;
                 metrics.dropped.inc();
             }
             // The router has ended.
@@ -108,7 +115,7 @@ impl MessageReceiver {
     /// Drops a notice that cannot be decoded; a node of a later version may send kinds that this version does not know.
     fn drop_unreadable(&mut self, error: &anyhow::Error) {
         self.shared.metrics.bus.dropped.inc();
-        if !std::mem::replace(&mut self.logged_unreadable, true) {
+        if !std::mem::replace(&mut self.has_logged_unreadable, true) {
             tracing::warn!(
                 "dropped a notice of another node that cannot be decoded; further ones are dropped without a log line: {error:#}"
             );

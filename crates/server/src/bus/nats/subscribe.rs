@@ -60,10 +60,10 @@ struct SlotSubscriptions {
 
 /// The work that remains once NATS has confirmed the new subscriptions of one set of changes.
 #[derive(Debug, Default)]
-struct Round {
+struct Confirmation {
     /// Subscriptions to stop because new ones replace them.
     replaced: Vec<StopHandle>,
-    subscribed: bool,
+    has_subscribed: bool,
 }
 
 impl SubscriptionManager {
@@ -107,13 +107,13 @@ impl SubscriptionManager {
     }
 
     async fn apply(&mut self, changes: Changes) -> anyhow::Result<()> {
-        let mut round = Round::default();
+        let mut round = Confirmation::default();
         for (slot, keys) in changes.slots {
             self.apply_to_slot(slot, keys, &mut round).await?;
         }
         let connections = self.client.statistics().connects.load(Ordering::Relaxed);
         let reconnected = connections != self.confirmed_connections;
-        if round.subscribed || reconnected || !changes.unconfirmed.is_empty() {
+        if round.has_subscribed || reconnected || !changes.unconfirmed.is_empty() {
             self.confirm().await?;
         }
         if !round.replaced.is_empty() {
@@ -137,7 +137,7 @@ impl SubscriptionManager {
         &mut self,
         slot: Slot,
         keys: DesiredKeys,
-        round: &mut Round,
+        round: &mut Confirmation,
     ) -> Result<(), SubscribeError> {
         let mut current = self.slots.remove(&slot).unwrap_or_default();
         match keys {
@@ -151,7 +151,7 @@ impl SubscriptionManager {
                     if let Entry::Vacant(entry) = current.exact.entry(key) {
                         let subject = self.shared.subjects.of(SubjectKey { kind: slot.kind, key });
                         entry.insert(self.subscribe(subject).await?);
-                        round.subscribed = true;
+                        round.has_subscribed = true;
                     }
                 }
                 round.replaced.extend(current.wildcard.take());
@@ -159,7 +159,7 @@ impl SubscriptionManager {
             DesiredKeys::Few(_) | DesiredKeys::Many if current.wildcard.is_some() => {}
             DesiredKeys::Few(_) | DesiredKeys::Many => {
                 current.wildcard = Some(self.subscribe(self.shared.subjects.wildcard(slot)).await?);
-                round.subscribed = true;
+                round.has_subscribed = true;
                 round.replaced.extend(current.exact.drain().map(|(_, handle)| handle));
             }
         }

@@ -60,39 +60,39 @@ impl Node {
 
     async fn connected(settings: &NatsSettings, id: u64) -> Self {
         let node = Self::new(settings, id).await;
-        until(|| node.bus.has_both_connections()).await;
+        wait_until(|| node.bus.has_both_connections()).await;
         node
     }
 
-    async fn next(&mut self) -> BusEvent {
+    async fn next_event(&mut self) -> BusEvent {
         let event = timeout(TEST_TIMEOUT, self.events.recv()).await;
         event.expect("a bus event arrives").expect("the bus has not ended")
     }
 
     /// Skips bus events up to the next notice, and returns that notice with its node.
-    async fn notice(&mut self) -> (u64, Notice) {
+    async fn next_notice(&mut self) -> (u64, Notice) {
         loop {
-            if let BusEvent::Notice(NodeId(node), notice) = self.next().await {
+            if let BusEvent::Notice(NodeId(node), notice) = self.next_event().await {
                 return (node, notice);
             }
         }
     }
 
-    async fn event(&mut self) -> u64 {
-        let (_, notice) = self.notice().await;
+    async fn next_seq(&mut self) -> u64 {
+        let (_, notice) = self.next_notice().await;
         let Notice::Event { seq: Seq(seq), .. } = notice else { panic!("expected an event, got {notice:?}") };
         seq
     }
 
-    async fn gap(&mut self) {
-        while !matches!(self.next().await, BusEvent::Gap) {}
+    async fn wait_for_gap(&mut self) {
+        while !matches!(self.next_event().await, BusEvent::Gap) {}
     }
 
     /// Subscribes and waits for the confirmation.
     async fn subscribe(&mut self, address: Address) {
         self.bus.subscribe(address.clone());
         loop {
-            if let BusEvent::Subscribed(addresses) = self.next().await
+            if let BusEvent::Subscribed(addresses) = self.next_event().await
                 && addresses.contains(&address)
             {
                 return;
@@ -138,7 +138,7 @@ fn event(key: i64, seq: u64) -> Notice {
     }
 }
 
-async fn until(mut condition: impl FnMut() -> bool) {
+async fn wait_until(mut condition: impl FnMut() -> bool) {
     let wait = async {
         while !condition() {
             // waits for: a state that has no event
@@ -149,7 +149,7 @@ async fn until(mut condition: impl FnMut() -> bool) {
 }
 
 /// How many messages the nats-server has received and sent.
-async fn traffic(nats: &Nats) -> (u64, u64) {
+async fn sent_messages_and_bytes(nats: &Nats) -> (u64, u64) {
     let page = reqwest::get(format!("http://{}/varz", nats.monitor())).await.expect("an answer");
     let page: serde_json::Value = page.json().await.expect("JSON");
     let count = |name: &str| page[name].as_u64().expect("a count");
@@ -181,16 +181,16 @@ async fn nats_sends_one_message_to_each_subscribed_node() {
     }
     unrelated.subscribe(conversation(6)).await;
 
-    let before = traffic(&nats).await;
+    let before = sent_messages_and_bytes(&nats).await;
     for seq in 1..=100 {
         publisher.publish(5, seq);
     }
     for node in subscribers {
         for seq in 1..=100 {
-            assert_eq!(node.event().await, seq);
+            assert_eq!(node.next_seq().await, seq);
         }
     }
-    let after = traffic(&nats).await;
+    let after = sent_messages_and_bytes(&nats).await;
     assert_eq!((after.0 - before.0, after.1 - before.1), (100, 200));
 }
 
@@ -235,7 +235,7 @@ async fn a_notice_that_cannot_be_decoded_is_dropped() {
         sent.expect("a connection");
     }
     alice.bus.publish(&Address::Nodes, &Notice::Heartbeat);
-    assert!(matches!(bob.notice().await, (1, Notice::Heartbeat)));
+    assert!(matches!(bob.next_notice().await, (1, Notice::Heartbeat)));
     assert_eq!(bob.metrics.bus.dropped.get(), 2, "the two that name a sender");
 }
 
@@ -261,6 +261,6 @@ async fn a_stopping_bus_delivers_its_queued_notices() {
     drop((bus, events));
     assert!(tasks.finish(TEST_TIMEOUT).await, "all tasks end by themselves");
     for seq in 1..=1_000 {
-        assert_eq!(bob.event().await, seq);
+        assert_eq!(bob.next_seq().await, seq);
     }
 }

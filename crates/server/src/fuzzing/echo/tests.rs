@@ -25,7 +25,7 @@ fn part(payload: &[u8], opcode: Data, last: bool) -> Sent {
 }
 
 /// Returns the code with which the server closes the connection after these messages.
-async fn closes_after(sent: Vec<Sent>) -> Option<u16> {
+async fn close_code_after(sent: Vec<Sent>) -> Option<u16> {
     let (mut client, _running) = client().await;
     for message in sent {
         // The server may close the connection before the last message is sent.
@@ -82,6 +82,6 @@ async fn a_close_is_answered_and_what_is_broken_is_closed_by_its_code() {
         (vec![part(&vec![b'a'; (16 << 20) + 1], Data::Binary, true)], 1009),
     ] {
         let told = format!("{:?}", sent.iter().map(Sent::len).collect::<Vec<_>>());
-        assert_eq!(closes_after(sent).await, Some(code), "{told}");
+        assert_eq!(close_code_after(sent).await, Some(code), "{told}");
     }
 }

@@ -13,7 +13,7 @@ const ROLES: [Role; 3] = [Role::Admin, Role::Member, Role::Reader];
 
 pub(super) enum Step {
     Change { actor: UserId, change: Change, now: Timestamp },
-    Look { user: UserId, device: usize },
+    Read { user: UserId, device: usize },
     Commit,
     RollBack,
 }
@@ -37,7 +37,7 @@ pub(super) fn conversations(user: &UserId) -> Vec<ConversationId> {
 }
 
 /// Decodes a conversation: numbers 0 to 4 are rooms, and the others are direct conversations.
-fn place(n: u8) -> Target {
+fn target_of(n: u8) -> Target {
     match n % 8 {
         n @ 0..=4 => Target::Conversation(ConversationId::room(&room(n))),
         n => Target::User(user(n)),
@@ -57,8 +57,8 @@ fn data(n: u8) -> Option<Data> {
 }
 
 /// Decodes a step. Several of the 32 verbs mean the same command, so that frequent commands are drawn more often.
-pub(super) fn step([verb, who, at, n]: [u8; 4]) -> Step {
-    let (actor, conversation) = (user(who), place(at));
+pub(super) fn decode_step([verb, who, at, n]: [u8; 4]) -> Step {
+    let (actor, conversation) = (user(who), target_of(at));
     // The clock of the test jumps forward and back.
     let now = Timestamp::from_millis(1_000 + i64::from(who / 6) * 100);
     let target = Seq(u64::from(n % 16));
@@ -91,7 +91,7 @@ pub(super) fn step([verb, who, at, n]: [u8; 4]) -> Step {
             conversation,
             title: Title::parse(format!("Title {n}")).expect("a title"),
         }),
-        28 | 29 => return Step::Look { user: actor, device: usize::from(n % 2) },
+        28 | 29 => return Step::Read { user: actor, device: usize::from(n % 2) },
         30 => return Step::Commit,
         _ => return Step::RollBack,
     };

@@ -14,9 +14,9 @@ use switchboard_protocol::Seq;
 
 use super::Cluster;
 use super::store_reply::{PendingLeave, StoreReply};
-use crate::router::parked::{Leaves, Obstacle, Parked, Then};
+use crate::router::parked::{Leaves, NextStep, ParkedPage, WaitsFor};
 use crate::router::registry::{Changes, LocalUser, MembershipChange, SessionSlot, UserSlot};
-use crate::router::{LocalNode, Subscribe};
+use crate::router::{LocalNode, Subscription};
 use switchboard_store::record::{ConversationKey, JoinOrLeave};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{CommittedEvent, Excerpt, Memberships};
@@ -25,57 +25,57 @@ use switchboard_store::{CommittedEvent, Excerpt, Memberships};
 pub(super) struct Entry {
     page: Memberships,
     /// Further conversations that this node, if it hosts them, must have applied up to the given event.
-    bounds: Vec<(ConversationKey, Seq)>,
+    must_be_applied: Vec<(ConversationKey, Seq)>,
     /// The conversations of the summaries. The session reads these after all pages, or together with its only page.
     listed: Vec<ConversationKey>,
     /// Conversations that are on no page, although the user was a member at the given event. The session learned that when its
     /// cursors were checked, before the page, or when the summaries were read, after the page.
-    beside: FxHashMap<ConversationKey, Seq>,
+    members_off_page: FxHashMap<ConversationKey, Seq>,
     /// Conversations that this node must first apply up to the given event.
-    behind: Vec<(ConversationKey, Seq)>,
+    events_to_apply: Vec<(ConversationKey, Seq)>,
     /// Conversations that the user has left according to the page, while this node has not applied the leave yet.
-    stays: Vec<ConversationKey>,
+    unapplied_leaves: Vec<ConversationKey>,
     /// Memberships on the page that the store must confirm, because they may have ended. `None` until the page has been compared
     /// with the applied events.
-    open: Option<Open>,
+    to_confirm: Option<Unconfirmed>,
     /// Conversations that the user left after the page was read, with the event of the leave once it is found.
     leaves: FxHashMap<ConversationKey, Option<Seq>>,
 }
 
 /// Memberships that the store must confirm.
-struct Open {
+struct Unconfirmed {
     /// Each conversation with an event at which the user was a member.
     memberships: Vec<(ConversationKey, Seq)>,
     /// The number of the last query that had been sent when this was made. Only the answer of a later query confirms the
     /// memberships.
-    question: u64,
+    query_number: u64,
 }
 
 impl Entry {
-    fn new(parked: &Parked) -> Self {
+    fn new(parked: &ParkedPage) -> Self {
         let mut entry = Self {
             page: parked.page.clone(),
-            bounds: Vec::new(),
+            must_be_applied: Vec::new(),
             listed: Vec::new(),
-            beside: FxHashMap::default(),
-            behind: Vec::new(),
-            stays: Vec::new(),
-            open: None,
+            members_off_page: FxHashMap::default(),
+            events_to_apply: Vec::new(),
+            unapplied_leaves: Vec::new(),
+            to_confirm: None,
             leaves: FxHashMap::default(),
         };
-        if let Then::Live(subscribe) = &parked.then {
+        if let NextStep::MakeLive(subscribe) = &parked.next_step {
             entry.add_other_reads(subscribe);
         }
         entry
     }
 
     /// Adds the cursors and summaries of a session, which it has read at other moments than the pages.
-    fn add_other_reads(&mut self, subscribe: &Subscribe) {
-        self.bounds = subscribe.gone.iter().chain(&subscribe.listed).copied().collect();
+    fn add_other_reads(&mut self, subscribe: &Subscription) {
+        self.must_be_applied = subscribe.gone.iter().chain(&subscribe.listed).copied().collect();
         self.listed = subscribe.listed.iter().map(|(conversation, _)| *conversation).collect();
         for (conversation, seq) in subscribe.cursors.iter().chain(&subscribe.listed) {
             if subscribe.heads.get(*conversation).is_none() {
-                let known = self.beside.entry(*conversation).or_default();
+                let known = self.members_off_page.entry(*conversation).or_default();
                 *known = (*known).max(*seq);
             }
         }
@@ -99,26 +99,26 @@ fn has_changed(
 
 impl Cluster {
     /// Applies a page of memberships of an attaching session, or parks the session until that is possible.
-    pub(in crate::router) fn take_page(&mut self, node: &mut LocalNode, parked: Parked) {
-        if let Then::Live(subscribe) = &parked.then {
+    pub(in crate::router) fn accept_page(&mut self, node: &mut LocalNode, parked: ParkedPage) {
+        if let NextStep::MakeLive(subscribe) = &parked.next_step {
             record_leaves(node, subscribe);
         }
         let mut entry = Entry::new(&parked);
         if let Some(user) = user_of(node, parked.session) {
-            self.find_missing(node, user, &mut entry);
+            self.find_unapplied(node, user, &mut entry);
         }
         self.admit(node, parked, entry);
     }
 
     /// Forgets a session that has ended.
-    pub(in crate::router) fn forget_session(&mut self, session: SessionSlot) {
+    pub(in crate::router) fn remove_session(&mut self, session: SessionSlot) {
         self.entries.remove(&session);
     }
 
     /// Called after a batch was published: admits the sessions that waited for the batch. In the conversations `check`, events may
     /// have been stored whose outcome this node did not learn, so their heads are queried.
     pub(in crate::router) fn batch_published(&mut self, node: &mut LocalNode, check: Vec<ConversationKey>) {
-        self.check(node, check);
+        self.query_heads_of(node, check);
         self.unpark(node);
     }
 
@@ -126,11 +126,11 @@ impl Cluster {
     pub(super) fn unpark(&mut self, node: &mut LocalNode) {
         loop {
             let Changes { users, conversations } = node.registry.take_changes();
-            users.into_iter().for_each(|user| node.parked.changed(user));
+            users.into_iter().for_each(|user| node.parked.wake_for_user(user));
             for conversation in conversations {
                 // A conversation that this node no longer hosts is no obstacle.
                 let applied = node.registry.applied(conversation).unwrap_or(Seq::MAX);
-                node.parked.applied(conversation, applied);
+                node.parked.wake_for_event(conversation, applied);
             }
             let due = node.parked.take_due();
             if due.is_empty() {
@@ -145,14 +145,14 @@ impl Cluster {
     }
 
     /// Applies a page, or parks it until it has no obstacle.
-    fn admit(&mut self, node: &mut LocalNode, parked: Parked, mut entry: Entry) {
+    fn admit(&mut self, node: &mut LocalNode, parked: ParkedPage, mut entry: Entry) {
         let session = parked.session;
-        let obstacle = match parked.unpublished(node.published) {
-            None => self.obstacle(node, session, &mut entry),
+        let obstacle = match parked.unpublished_batch(node.published) {
+            None => self.find_obstacle(node, session, &mut entry),
             unpublished => unpublished,
         };
         match obstacle {
-            None => self.page_applied(node, parked, entry.into_leaves()),
+            None => self.finish_page(node, parked, entry.into_leaves()),
             Some(obstacle) => {
                 self.entries.insert(session, entry);
                 node.parked.insert(parked, obstacle);
@@ -160,22 +160,22 @@ impl Cluster {
         }
     }
 
-    fn page_applied(&mut self, node: &mut LocalNode, parked: Parked, leaves: Leaves) {
+    fn finish_page(&mut self, node: &mut LocalNode, parked: ParkedPage, leaves: Leaves) {
         let session = parked.session;
-        let Then::Live(subscribe) = &parked.then else {
+        let NextStep::MakeLive(subscribe) = &parked.next_step else {
             // The session reads its next page from now on, so that page is newer than every conversation that this node hosts now.
             let subscription_epoch = node.registry.subscription_epoch();
             if let Some(session) = node.registry.session_mut(session) {
                 session.subscription_epoch = subscription_epoch;
             }
-            node.page_applied(parked, leaves);
+            node.finish_page(parked, leaves);
             return;
         };
         record_leaves(node, subscribe);
-        let left = node.page_applied(parked, leaves);
+        let left = node.finish_page(parked, leaves);
         let Some(user) = user_of(node, session) else { return };
-        if node.registry.user_mut(user).is_some_and(|local| take(&mut local.suspect)) {
-            self.verify(user);
+        if node.registry.user_mut(user).is_some_and(|local| take(&mut local.must_compare)) {
+            self.compare_user(user);
         }
         // A session receives a conversation that its user has left up to this event.
         for (conversation, upto) in left {
@@ -188,72 +188,77 @@ impl Cluster {
     }
 
     /// Returns what this node must apply or learn before it can finish with a page, and starts the queries for that.
-    fn obstacle(&mut self, node: &mut LocalNode, slot: SessionSlot, entry: &mut Entry) -> Option<Obstacle> {
+    fn find_obstacle(
+        &mut self,
+        node: &mut LocalNode,
+        slot: SessionSlot,
+        entry: &mut Entry,
+    ) -> Option<WaitsFor> {
         let session = node.registry.session(slot)?;
         let (user, subscription_epoch) = (session.user, session.subscription_epoch);
-        if entry.open.is_none() {
+        if entry.to_confirm.is_none() {
             // What has been found before comes first; more may have come up meanwhile.
-            if is_behind(node, user, entry) || self.find_missing(node, user, entry) {
-                let event = entry.behind.first();
-                return Some(event.map_or(Obstacle::User(user), |(conversation, seq)| {
-                    Obstacle::Event(*conversation, *seq)
+            if has_unapplied(node, user, entry) || self.find_unapplied(node, user, entry) {
+                let event = entry.events_to_apply.first();
+                return Some(event.map_or(WaitsFor::User(user), |(conversation, seq)| {
+                    WaitsFor::Event(*conversation, *seq)
                 }));
             }
-            self.enter_page(node, user, subscription_epoch, entry);
+            self.join_page(node, user, subscription_epoch, entry);
         }
         // This node may have just begun to host conversations at their heads on the page, while later events of them are known.
-        if let Some((conversation, seq)) = self.not_applied(node, &entry.bounds) {
-            return Some(Obstacle::Event(conversation, seq));
+        if let Some((conversation, seq)) = self.first_unapplied(node, &entry.must_be_applied) {
+            return Some(WaitsFor::Event(conversation, seq));
         }
-        let Open { memberships, question } =
-            entry.open.as_ref().filter(|open| !open.memberships.is_empty())?;
+        let Unconfirmed { memberships, query_number: question } =
+            entry.to_confirm.as_ref().filter(|open| !open.memberships.is_empty())?;
         let local = node.registry.user(user)?;
         // The answer to a query about some conversations says nothing about others.
-        let entries = &local.answered_entries;
-        let answered = local.answered > *question
+        let entries = &local.last_answers;
+        let answered = local.last_full_answer > *question
             || memberships.iter().all(|(conversation, _)| entries.get(conversation) > Some(question));
-        let known = answered && self.knows_leaves(node, slot, user, memberships, &mut entry.leaves);
+        let known = answered && self.look_up_leaves(node, slot, user, memberships, &mut entry.leaves);
         if !known {
-            return Some(Obstacle::User(user));
+            return Some(WaitsFor::User(user));
         }
         // Because of an older answer, this node may have begun to host the conversation at an earlier event than the page shows.
-        let (conversation, seq) = self.not_applied(node, memberships)?;
-        Some(Obstacle::Event(conversation, seq))
+        let (conversation, seq) = self.first_unapplied(node, memberships)?;
+        Some(WaitsFor::Event(conversation, seq))
     }
 
     /// Returns the first conversation in `bounds` that this node hosts and has not applied up to the given event. Makes the node
     /// read the missing events.
-    fn not_applied(
+    fn first_unapplied(
         &mut self,
         node: &LocalNode,
         bounds: &[(ConversationKey, Seq)],
     ) -> Option<(ConversationKey, Seq)> {
         let (conversation, seq) = bounds.iter().copied().find(|bound| is_unapplied(node, bound))?;
-        self.expect(node, conversation, seq);
+        self.expect_event(node, conversation, seq);
         Some((conversation, seq))
     }
 
     /// Finds the events that must be applied before a page, and queries them. Returns whether there are any.
-    fn find_missing(&mut self, node: &LocalNode, user: UserSlot, entry: &mut Entry) -> bool {
+    fn find_unapplied(&mut self, node: &LocalNode, user: UserSlot, entry: &mut Entry) -> bool {
         let joined = entry.page.joined.iter().map(|joined| (joined.conversation, joined.head));
-        let bounds = joined.chain(entry.bounds.iter().copied());
-        entry.behind = bounds.filter(|bound| is_unapplied(node, bound)).collect();
-        entry.stays = stays(node, user, entry);
-        for (conversation, seq) in &entry.behind {
-            self.expect(node, *conversation, *seq);
+        let bounds = joined.chain(entry.must_be_applied.iter().copied());
+        entry.events_to_apply = bounds.filter(|bound| is_unapplied(node, bound)).collect();
+        entry.unapplied_leaves = find_unapplied_leaves(node, user, entry);
+        for (conversation, seq) in &entry.events_to_apply {
+            self.expect_event(node, *conversation, *seq);
         }
-        if !entry.stays.is_empty() {
+        if !entry.unapplied_leaves.is_empty() {
             // Either this node has not applied the leave, and reads it after the query of heads. Or the user has rejoined, and the
             // page of another session is newer: then the store says by which event the user joined.
-            self.verify_membership(node, user, &entry.stays);
-            self.unchecked.extend(&entry.stays);
+            self.query_memberships(node, user, &entry.unapplied_leaves);
+            self.heads_to_query.extend(&entry.unapplied_leaves);
         }
-        !entry.behind.is_empty() || !entry.stays.is_empty()
+        !entry.events_to_apply.is_empty() || !entry.unapplied_leaves.is_empty()
     }
 
     /// Adds a user to the members of the conversations on a page whose memberships are known to be current. The store is queried
     /// for the others.
-    fn enter_page(
+    fn join_page(
         &mut self,
         node: &mut LocalNode,
         user: UserSlot,
@@ -261,22 +266,22 @@ impl Cluster {
         entry: &mut Entry,
     ) {
         let Some(local) = node.registry.user(user) else { return };
-        let (first, changed) = (!local.loaded, local.changed());
+        let (first, changed) = (!local.is_loaded, local.last_changes());
         // Coalesced events that still wait were applied before the page.
-        node.release();
+        node.flush_coalesced();
         let mut memberships = Vec::new();
         let page = entry.page.joined.iter().map(|joined| (joined.conversation, joined.head, first));
         // The user may have left, joined or both between the reads of the session, so the store is queried.
-        let beside = entry.beside.iter().map(|(conversation, seq)| (*conversation, *seq, false));
+        let beside = entry.members_off_page.iter().map(|(conversation, seq)| (*conversation, *seq, false));
         for (conversation, head, first) in page.chain(beside) {
             // This node has applied a membership change that is later than the page.
             if changed.get(&conversation).is_some_and(|seq| *seq > head) {
                 continue;
             }
-            if let Some(gone) = node.registry.gone(user, conversation).filter(|gone| *gone >= head) {
+            if let Some(gone) = node.registry.leave_of(user, conversation).filter(|gone| *gone >= head) {
                 entry.leaves.insert(conversation, Some(gone));
             } else if node.registry.is_member(user, conversation) {
-            } else if first && node.registry.covers(conversation, head, subscription_epoch) {
+            } else if first && node.registry.is_membership_current(conversation, head, subscription_epoch) {
                 node.registry.join(user, conversation, head);
             } else {
                 memberships.push((conversation, head));
@@ -284,13 +289,14 @@ impl Cluster {
         }
         if !memberships.is_empty() {
             let conversations: Vec<_> = memberships.iter().map(|(conversation, _)| *conversation).collect();
-            self.verify_membership(node, user, &conversations);
+            self.query_memberships(node, user, &conversations);
         }
-        entry.open = Some(Open { memberships, question: self.comparisons.questions });
+        entry.to_confirm =
+            Some(Unconfirmed { memberships, query_number: self.comparisons.last_query_number });
     }
 
     /// Queries the leaves of a user that this node has not applied. Returns whether all leaves are known.
-    fn knows_leaves(
+    fn look_up_leaves(
         &self,
         node: &LocalNode,
         session: SessionSlot,
@@ -298,7 +304,7 @@ impl Cluster {
         memberships: &[(ConversationKey, Seq)],
         leaves: &mut FxHashMap<ConversationKey, Option<Seq>>,
     ) -> bool {
-        let changed = node.registry.user(user).map(LocalUser::changed).unwrap_or_default();
+        let changed = node.registry.user(user).map(LocalUser::last_changes).unwrap_or_default();
         for (conversation, seq) in memberships {
             if node.registry.is_member(user, *conversation)
                 || changed.get(conversation).is_some_and(|changed| changed > seq)
@@ -321,7 +327,7 @@ impl Cluster {
         after: Seq,
     ) {
         if let Some(local) = node.registry.session(session) {
-            let answer = self.store.log(conversation, after, Seq::MAX);
+            let answer = self.store.read_log(conversation, after, Seq::MAX);
             let pending = PendingLeave { session, outbox: local.outbox.clone(), conversation, after };
             self.query(answer, move |result| StoreReply::Leave { pending, result });
         }
@@ -352,7 +358,7 @@ impl Cluster {
             (leave, _) => {
                 if let Some(entry) = self.entries.get_mut(&session) {
                     entry.leaves.insert(conversation, Some(leave.unwrap_or(after)));
-                    node.parked.answered(session);
+                    node.parked.wake_session(session);
                 }
             }
         }
@@ -369,7 +375,7 @@ fn is_unapplied(node: &LocalNode, (conversation, seq): &(ConversationKey, Seq)) 
 }
 
 /// Records the leaves that a session knows, except leaves that this node has not applied yet.
-fn record_leaves(node: &mut LocalNode, subscribe: &Subscribe) {
+fn record_leaves(node: &mut LocalNode, subscribe: &Subscription) {
     let Some(user) = user_of(node, subscribe.session) else { return };
     for (conversation, until) in &subscribe.gone {
         if !is_unapplied(node, &(*conversation, *until)) && !node.registry.is_member(user, *conversation) {
@@ -378,18 +384,21 @@ fn record_leaves(node: &mut LocalNode, subscribe: &Subscribe) {
     }
 }
 
-/// Whether events that `find_missing` has found to be missing are still not applied.
-fn is_behind(node: &LocalNode, user: UserSlot, entry: &mut Entry) -> bool {
+/// Whether events that `find_unapplied` has found to be missing are still not applied.
+fn has_unapplied(node: &LocalNode, user: UserSlot, entry: &mut Entry) -> bool {
     let registry = &node.registry;
-    entry.behind.retain(|bound| is_unapplied(node, bound));
-    let (changes, bounds) = (registry.user(user).map_or(&[][..], |local| &local.changes), &entry.bounds);
-    entry.stays.retain(|here| registry.is_member(user, *here) && !has_changed(changes, bounds, *here));
-    !entry.behind.is_empty() || !entry.stays.is_empty()
+    entry.events_to_apply.retain(|bound| is_unapplied(node, bound));
+    let (changes, bounds) =
+        (registry.user(user).map_or(&[][..], |local| &local.changes_while_attaching), &entry.must_be_applied);
+    entry
+        .unapplied_leaves
+        .retain(|here| registry.is_member(user, *here) && !has_changed(changes, bounds, *here));
+    !entry.events_to_apply.is_empty() || !entry.unapplied_leaves.is_empty()
 }
 
 /// Conversations in which the user is a member on this node and not on the page, because this node has not applied the leave yet.
 /// Conversations that the user joined after the page was read, according to another page or to the summaries, are not among them.
-fn stays(node: &LocalNode, user: UserSlot, entry: &Entry) -> Vec<ConversationKey> {
+fn find_unapplied_leaves(node: &LocalNode, user: UserSlot, entry: &Entry) -> Vec<ConversationKey> {
     let Some(local) = node.registry.user(user) else { return Vec::new() };
     let here = &local.conversations;
     let first = here.partition_point(|here| *here <= entry.page.after);
@@ -399,7 +408,8 @@ fn stays(node: &LocalNode, user: UserSlot, entry: &Entry) -> Vec<ConversationKey
         entry.page.joined.binary_search_by_key(here, |joined| joined.conversation).is_ok()
     };
     let joined_since = |here: &ConversationKey| {
-        entry.listed.contains(here) || has_changed(&local.changes, &entry.bounds, *here)
+        entry.listed.contains(here)
+            || has_changed(&local.changes_while_attaching, &entry.must_be_applied, *here)
     };
     here.iter().filter(|here| !joined(here) && !joined_since(here)).copied().collect()
 }

@@ -18,25 +18,25 @@ use switchboard_store::record::{Answer, ConversationKey, Effect, JoinOrLeave, Lo
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{
     Batch, CommittedEvent, CurrentMembership, Excerpt, Memberships, MembershipsPage, PresencePeer, Query,
-    Revocations, Seqs, SharedLog, Snapshot, Standing, Store, Submission, Summaries,
+    Revocations, Seqs, SharedLog, Snapshot, Store, Submission, Summaries, WriteAccess,
 };
 
 /// A store in which every user is a member of the conversations 1 to `conversations`, and in which queries about some users fail.
 #[derive(Debug, Default)]
-pub(in crate::router) struct Fake {
+pub(in crate::router) struct FakeStore {
     conversations: i64,
     /// Queries about these users fail.
-    poison: Vec<&'static str>,
+    failing_users: Vec<&'static str>,
     /// Joins and leaves with their events. If there are none, queries about single conversations fail.
     joins_and_leaves: Vec<(ConversationKey, Seq, Effect)>,
-    pub(super) seen: Mutex<Seen>,
+    pub(super) seen: Mutex<RecordedQueries>,
     /// Whether writes are accepted.
     accepts: bool,
-    /// How many writes were accepted since the last [`Fake::take_submitted`].
+    /// How many writes were accepted since the last [`FakeStore::take_submitted`].
     submitted: AtomicUsize,
 }
 
-impl Fake {
+impl FakeStore {
     /// A store that accepts writes.
     pub(in crate::router) fn writable() -> Self {
         Self { accepts: true, ..Self::default() }
@@ -44,8 +44,8 @@ impl Fake {
 
     /// Makes a store in which every user is a member of the conversations 1 to `conversations`. Queries about users in `poison`
     /// fail.
-    pub(super) fn with_members(conversations: i64, poison: Vec<&'static str>) -> Self {
-        Self { conversations, poison, ..Self::default() }
+    pub(super) fn with_members(conversations: i64, failing_users: Vec<&'static str>) -> Self {
+        Self { conversations, failing_users, ..Self::default() }
     }
 
     /// A store with these joins and leaves.
@@ -54,16 +54,16 @@ impl Fake {
     }
 
     /// The joins and leaves of one conversation, oldest first.
-    fn passages_in(&self, conversation: ConversationKey) -> impl Iterator<Item = (Seq, &Effect)> {
+    fn changes_in(&self, conversation: ConversationKey) -> impl Iterator<Item = (Seq, &Effect)> {
         let joins_and_leaves =
             self.joins_and_leaves.iter().filter(move |join_or_leave| join_or_leave.0 == conversation);
         joins_and_leaves.map(|(_, seq, effect)| (*seq, effect))
     }
 
-    fn place(&self, user: &UserId, conversation: ConversationKey) -> Option<CurrentMembership> {
+    fn membership_of(&self, user: &UserId, conversation: ConversationKey) -> Option<CurrentMembership> {
         let (since, last) =
-            self.passages_in(conversation).filter(|(_, effect)| effect.user == *user).last()?;
-        let head = self.passages_in(conversation).last()?.0;
+            self.changes_in(conversation).filter(|(_, effect)| effect.user == *user).last()?;
+        let head = self.changes_in(conversation).last()?.0;
         (last.join_or_leave != JoinOrLeave::Leave).then_some(CurrentMembership { conversation, since, head })
     }
 
@@ -74,7 +74,7 @@ impl Fake {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct RecordedQueries {
     /// How many pages of each user were read.
     pub(super) pages: BTreeMap<String, usize>,
     /// How many queries failed.
@@ -87,11 +87,11 @@ fn answer<T: Send + 'static>(result: Result<T, Refusal>) -> Answer<T> {
     Box::pin(std::future::ready(result))
 }
 
-fn nothing<T: Send + 'static>() -> Answer<T> {
+fn unavailable<T: Send + 'static>() -> Answer<T> {
     answer(Err(Refusal::unavailable()))
 }
 
-impl Store for Fake {
+impl Store for FakeStore {
     fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
         if !self.accepts {
             return Err(Box::new(submission));
@@ -100,52 +100,56 @@ impl Store for Fake {
         Ok(())
     }
     fn query(&self, _: &UserId, _: Query) -> Answer<OkBody<Box<RawValue>>> {
-        nothing()
+        unavailable()
     }
     fn attach(&self, _: &UserId, _: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
-        nothing()
+        unavailable()
     }
     fn memberships(&self, _: &UserId, _: UserKey, _: ConversationKey) -> Answer<Memberships> {
-        nothing()
+        unavailable()
     }
     fn summaries(&self, _: &UserId, _: UserKey, _: Vec<ConversationKey>) -> Answer<Summaries> {
-        nothing()
+        unavailable()
     }
     fn replay(&self, _: UserKey, _: ConversationKey, _: Seq, _: Seq) -> Answer<Vec<LogEvent>> {
-        nothing()
+        unavailable()
     }
-    fn standing(&self, _: &UserId, _: ConversationId) -> Answer<Standing> {
-        nothing()
+    fn check_write_access(&self, _: &UserId, _: ConversationId) -> Answer<WriteAccess> {
+        unavailable()
     }
     fn presence_peers(&self, _: &UserId, _: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
-        nothing()
+        unavailable()
     }
     fn not_before(&self, _: &UserId) -> Answer<Option<Timestamp>> {
-        nothing()
+        unavailable()
     }
     fn api_key(&self, _: [u8; 32]) -> Answer<Option<String>> {
-        nothing()
+        unavailable()
     }
     fn probe(&self) -> Answer<()> {
-        nothing()
+        unavailable()
     }
     fn write_fault(&self) -> Option<switchboard_store::write_fault::WriteFault> {
         None
     }
 }
 
-impl SharedLog for Fake {
+impl SharedLog for FakeStore {
     fn heads(&self, _: Vec<ConversationKey>) -> Answer<Seqs> {
         answer(Ok(Vec::new()))
     }
     fn revocations(&self, _: Vec<UserId>) -> Answer<Revocations> {
         answer(Ok(Vec::new()))
     }
-    fn places(&self, users: Vec<(UserId, ConversationKey)>, most: u32) -> Answer<Vec<MembershipsPage>> {
+    fn membership_pages(
+        &self,
+        users: Vec<(UserId, ConversationKey)>,
+        most: u32,
+    ) -> Answer<Vec<MembershipsPage>> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if users.iter().any(|(user, _)| self.poison.contains(&user.as_str())) {
+        if users.iter().any(|(user, _)| self.failing_users.contains(&user.as_str())) {
             seen.failures += 1;
-            return nothing();
+            return unavailable();
         }
         let page = |after: ConversationKey| {
             let first = after.0.max(0) + 1;
@@ -162,23 +166,23 @@ impl SharedLog for Fake {
         for (user, _) in &users {
             *seen.pages.entry(user.to_string()).or_default() += 1;
         }
-        seen.longest = seen.longest.max(pages.iter().map(|page| page.places.len()).sum());
+        seen.longest = seen.longest.max(pages.iter().map(|page| page.memberships.len()).sum());
         answer(Ok(pages))
     }
-    fn memberships_in(
+    fn current_memberships(
         &self,
         pairs: Vec<(UserId, ConversationKey)>,
     ) -> Answer<Vec<Option<CurrentMembership>>> {
         if self.joins_and_leaves.is_empty() {
-            return nothing();
+            return unavailable();
         }
-        answer(Ok(pairs.iter().map(|(user, conversation)| self.place(user, *conversation)).collect()))
+        answer(Ok(pairs.iter().map(|(user, conversation)| self.membership_of(user, *conversation)).collect()))
     }
-    fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+    fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
         if self.joins_and_leaves.is_empty() {
-            return nothing();
+            return unavailable();
         }
-        let joins_and_leaves = self.passages_in(conversation).filter(|(seq, _)| after < *seq && *seq <= upto);
+        let joins_and_leaves = self.changes_in(conversation).filter(|(seq, _)| after < *seq && *seq <= upto);
         let events = joins_and_leaves.map(|(seq, effect)| CommittedEvent {
             conversation,
             name: ConversationId::parse("#room").expect("a name"),
@@ -192,7 +196,7 @@ impl SharedLog for Fake {
 }
 
 /// A router with users who are members of all conversations of the store.
-pub(in crate::router) fn router(store: &Arc<Fake>, users: &[String]) -> (Router, mpsc::Sender<Batch>) {
+pub(in crate::router) fn router(store: &Arc<FakeStore>, users: &[String]) -> (Router, mpsc::Sender<Batch>) {
     let (batch, batches) = mpsc::channel(1);
     let (_sender, events) = mpsc::channel(1);
     let hour = Duration::from_secs(3_600);
@@ -205,7 +209,7 @@ pub(in crate::router) fn router(store: &Arc<Fake>, users: &[String]) -> (Router,
         clock: Clock::system(),
         limits: Arc::new(Limits::default()),
         grace: hour,
-        spread: 0,
+        reconnect_spread_ms: 0,
         coalesce_from: 32,
         cluster: Some(cluster),
     });
@@ -215,7 +219,7 @@ pub(in crate::router) fn router(store: &Arc<Fake>, users: &[String]) -> (Router,
         for number in 1..=store.conversations {
             registry.join(user, ConversationKey(number), Seq(1));
         }
-        registry.user_mut(user).expect("the user was added").loaded = true;
+        registry.user_mut(user).expect("the user was added").is_loaded = true;
     }
     after_input(&mut router);
     (router, batch)

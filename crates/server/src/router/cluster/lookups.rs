@@ -14,7 +14,7 @@ use switchboard_store::refusal::Refusal;
 const MAX_USERS: usize = 500;
 
 /// The most conversations of each user that one query reads. If a user is in more, the next query continues after the last one.
-const PAGE: u32 = 200;
+const PAGE_SIZE: u32 = 200;
 
 impl Cluster {
     /// Queries the conversations of users whose presence change has not reached all watchers.
@@ -26,7 +26,7 @@ impl Cluster {
         if !asked.is_empty() {
             self.querying_presence = true;
             let users = asked.iter().map(|(user, lookup)| (user.clone(), lookup.after)).collect();
-            let answer = self.store.places(users, PAGE);
+            let answer = self.store.membership_pages(users, PAGE_SIZE);
             self.query(answer, move |result| StoreReply::Presence { asked, result });
         }
     }
@@ -42,7 +42,7 @@ impl Cluster {
             return asked.into_iter().for_each(|(user, lookup)| node.presence.put_back(user, lookup));
         };
         for ((user, mut lookup), page) in asked.into_iter().zip(pages) {
-            let conversations: Vec<_> = page.places.iter().map(|place| place.conversation).collect();
+            let conversations: Vec<_> = page.memberships.iter().map(|place| place.conversation).collect();
             let more = node.presence.deliver(&node.registry, &user, &mut lookup, &conversations);
             if let Some(after) = page.next.filter(|_| more) {
                 lookup.after = after;

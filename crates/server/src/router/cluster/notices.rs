@@ -10,7 +10,7 @@ use super::Cluster;
 use crate::bus::{Address, BusEvent, NodeId, Notice};
 use crate::frame;
 use crate::router::LocalNode;
-use crate::router::apply::Arrival;
+use crate::router::apply::ArrivedEvent;
 use crate::throttle::Throttle;
 use switchboard_store::record::{ConversationKey, JoinOrLeave};
 
@@ -43,8 +43,8 @@ fn warn_of_clock_lead(node: NodeId, last_seen: Timestamp, now: Timestamp) {
 
 impl Cluster {
     /// Publishes an event that this node stored, to the nodes of the conversation's members and of the users who join by the event.
-    pub(super) fn publish_event(&self, conversation: ConversationKey, arrival: &Arrival, json: String) {
-        let Arrival { name, seq, effects, .. } = arrival;
+    pub(super) fn publish_event(&self, conversation: ConversationKey, arrival: &ArrivedEvent, json: String) {
+        let ArrivedEvent { name, seq, effects, .. } = arrival;
         let Ok(frame) = RawValue::from_string(json) else { return };
         let notice =
             Notice::Event { conversation, name: name.clone(), seq: *seq, frame, effects: effects.clone() };
@@ -86,7 +86,7 @@ impl Cluster {
     pub(super) fn receive(&mut self, node: &mut LocalNode, event: BusEvent) {
         match event {
             BusEvent::Notice(from, notice) => {
-                node.presence.node_is_alive(from);
+                node.presence.record_heartbeat(from);
                 self.apply_notice(node, from, notice);
             }
             BusEvent::Subscribed(addresses) => {
@@ -95,7 +95,7 @@ impl Cluster {
                 }
             }
             BusEvent::Gap => {
-                self.verify_all(node);
+                self.compare_all_users(node);
                 node.presence.mark_stale(None);
                 // Notices that this node published during the gap may be lost as well.
                 self.bus.publish(&Address::Nodes, &Notice::Resync);
@@ -113,11 +113,15 @@ impl Cluster {
                     }
                     let frame = frame::text(frame.get());
                     let stored = Instant::now();
-                    self.arrive(node, conversation, Arrival { name, seq, frame, own: None, effects, stored });
+                    self.accept_event(
+                        node,
+                        conversation,
+                        ArrivedEvent { name, seq, frame, own: None, effects, stored },
+                    );
                 } else {
                     // This may be an old notice that arrives late, so the store is asked whether they are members.
                     for effect in effects.iter().filter(|effect| effect.join_or_leave != JoinOrLeave::Leave) {
-                        self.suspect_membership(node, &effect.user, conversation);
+                        self.query_membership_when_loaded(node, &effect.user, conversation);
                     }
                 }
             }
@@ -125,7 +129,7 @@ impl Cluster {
                 forward_signal(node, conversation, own.then_some(&user), &frame);
             }
             // This may be an old notice that arrives late, and the user may have a new token, so the store is queried.
-            Notice::Revoke { user } => self.suspect_revoked(node, &user),
+            Notice::Revoke { user } => self.query_revocation_of(node, &user),
             Notice::Presence { user, last_seen, conversations, number } => {
                 if let Some(last_seen) = last_seen {
                     warn_of_clock_lead(from, last_seen, node.clock.now());
@@ -138,7 +142,7 @@ impl Cluster {
             Notice::Resync => node.presence.mark_stale(Some(from)),
             Notice::Stopped => {
                 tracing::info!(node = %from, "node stopped");
-                node.presence.node_lost(&node.registry, from, node.clock.now());
+                node.presence.remove_lost_node(&node.registry, from, node.clock.now());
             }
         }
     }
@@ -147,11 +151,11 @@ impl Cluster {
     fn on_subscribed(&mut self, node: &mut LocalNode, address: &Address) {
         match address {
             Address::Conversation(conversation) if node.registry.applied(*conversation).is_some() => {
-                self.unchecked.insert(*conversation);
+                self.heads_to_query.insert(*conversation);
             }
             Address::Conversation(_) => {}
             Address::User(user) => {
-                self.suspect(node, user);
+                self.compare_user_when_loaded(node, user);
                 // Another node may have published a query before this subscription was active, and may have subscribed to the user
                 // only after this node published their presence. It has received neither an answer nor the presence, so this node
                 // publishes it again.
@@ -176,7 +180,7 @@ fn forward_signal(
     frame: &RawValue,
 ) {
     // The signal may refer to coalesced events that still wait, so they are delivered first.
-    node.release();
+    node.flush_coalesced();
     let frame = frame::text(frame.get());
     let Some(user) = own else {
         return node.registry.sessions_in(conversation).for_each(|outbox| outbox.push_signal(&frame));

@@ -15,7 +15,7 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use super::Cluster;
 use super::store_reply::StoreReply;
 use crate::router::LocalNode;
-use crate::router::apply::Arrival;
+use crate::router::apply::ArrivedEvent;
 use crate::timers::expired;
 use switchboard_store::CommittedEvent;
 use switchboard_store::record::ConversationKey;
@@ -25,52 +25,52 @@ use switchboard_store::record::ConversationKey;
 const GAP_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// The most events of one conversation that wait for a missing earlier one. The router reads further events from the store.
-const MAX_WAITING: usize = 1_024;
+const MAX_WAITING_EVENTS: usize = 1_024;
 
 /// The conversations on this node of which events are missing.
 #[derive(Debug, Default)]
-pub(super) struct Order {
-    waiting: FxHashMap<ConversationKey, Waiting>,
+pub(super) struct EventOrder {
+    waiting: FxHashMap<ConversationKey, WaitingEvents>,
     due: DelayQueue<ConversationKey>,
 }
 
 /// The events of a conversation that have arrived after a missing one.
 #[derive(Debug)]
-struct Waiting {
+struct WaitingEvents {
     /// The last event that is known to exist.
-    upto: Seq,
-    events: BTreeMap<Seq, Arrival>,
+    last_known: Seq,
+    events: BTreeMap<Seq, ArrivedEvent>,
     /// The timer after which the missing events are read; `None` while a query is pending.
     due: Option<delay_queue::Key>,
 }
 
-impl Order {
+impl EventOrder {
     /// Records that a conversation has events up to this one.
-    fn expect(&mut self, conversation: ConversationKey, upto: Seq) -> &mut Waiting {
+    fn expect(&mut self, conversation: ConversationKey, upto: Seq) -> &mut WaitingEvents {
         let due = &mut self.due;
-        let waiting = self.waiting.entry(conversation).or_insert_with(|| Waiting {
-            upto,
+        let waiting = self.waiting.entry(conversation).or_insert_with(|| WaitingEvents {
+            last_known: upto,
             events: BTreeMap::new(),
             due: Some(due.insert(conversation, GAP_TIMEOUT)),
         });
-        waiting.upto = waiting.upto.max(upto);
+        waiting.last_known = waiting.last_known.max(upto);
         waiting
     }
 
     /// Removes and returns this event, if it waits.
-    fn take(&mut self, conversation: ConversationKey, seq: Seq) -> Option<Arrival> {
+    fn take(&mut self, conversation: ConversationKey, seq: Seq) -> Option<ArrivedEvent> {
         self.waiting.get_mut(&conversation)?.events.remove(&seq)
     }
 
     /// Removes a conversation if its last known event has been applied, so that no event is missing any more.
-    fn finish(&mut self, conversation: ConversationKey, applied: Seq) {
-        if self.waiting.get(&conversation).is_some_and(|waiting| waiting.upto <= applied) {
-            self.forget(conversation);
+    fn end_wait(&mut self, conversation: ConversationKey, applied: Seq) {
+        if self.waiting.get(&conversation).is_some_and(|waiting| waiting.last_known <= applied) {
+            self.remove(conversation);
         }
     }
 
     /// Removes a conversation, and the events that wait in it.
-    pub(super) fn forget(&mut self, conversation: ConversationKey) {
+    pub(super) fn remove(&mut self, conversation: ConversationKey) {
         let waiting = self.waiting.remove(&conversation);
         if let Some(due) = waiting.and_then(|waiting| waiting.due) {
             self.due.try_remove(&due);
@@ -89,25 +89,30 @@ impl Cluster {
         &mut self,
         node: &mut LocalNode,
         conversation: ConversationKey,
-        arrival: Arrival,
+        arrival: ArrivedEvent,
         json: String,
     ) {
         self.publish_event(conversation, &arrival, json);
         if let Some(own) = &arrival.own {
             own.expect_own_event(conversation, arrival.seq);
         }
-        self.arrive(node, conversation, arrival);
+        self.accept_event(node, conversation, arrival);
     }
 
     /// Applies an event if it is the next one of its conversation. Otherwise drops a duplicate, and keeps a later event until the
     /// missing ones are applied.
-    pub(super) fn arrive(&mut self, node: &mut LocalNode, conversation: ConversationKey, arrival: Arrival) {
+    pub(super) fn accept_event(
+        &mut self,
+        node: &mut LocalNode,
+        conversation: ConversationKey,
+        arrival: ArrivedEvent,
+    ) {
         let seq = arrival.seq;
         match node.registry.applied(conversation) {
             Some(applied) if seq <= applied => return,
             Some(applied) if seq > applied.next() => {
                 let waiting = self.order.expect(conversation, seq);
-                if waiting.events.len() < MAX_WAITING {
+                if waiting.events.len() < MAX_WAITING_EVENTS {
                     waiting.events.insert(seq, arrival);
                 }
                 return;
@@ -122,12 +127,12 @@ impl Cluster {
             applied = next.seq;
             apply(node, conversation, next);
         }
-        self.order.finish(conversation, applied);
+        self.order.end_wait(conversation, applied);
     }
 
     /// Records that a conversation has events up to `head`. Missing events arrive by the bus, or are read from the store after a
     /// while.
-    pub(super) fn expect(&mut self, node: &LocalNode, conversation: ConversationKey, head: Seq) {
+    pub(super) fn expect_event(&mut self, node: &LocalNode, conversation: ConversationKey, head: Seq) {
         if node.registry.applied(conversation).is_some_and(|applied| applied < head) {
             self.order.expect(conversation, head);
         }
@@ -135,7 +140,7 @@ impl Cluster {
 
     /// Reads the events of a conversation up to `seq` from the store at once, unless they have been applied.
     pub(super) fn read_up_to(&mut self, node: &LocalNode, conversation: ConversationKey, seq: Seq) {
-        self.expect(node, conversation, seq);
+        self.expect_event(node, conversation, seq);
         // If a query is pending instead of the timer, it continues up to this event.
         if self.order.waiting.get(&conversation).is_some_and(|waiting| waiting.due.is_some()) {
             self.read_missing(node, conversation);
@@ -150,11 +155,11 @@ impl Cluster {
             self.order.due.try_remove(&due);
         }
         match applied {
-            Some(applied) if applied < waiting.upto => {
-                let answer = self.store.log(conversation, applied, waiting.upto);
+            Some(applied) if applied < waiting.last_known => {
+                let answer = self.store.read_log(conversation, applied, waiting.last_known);
                 self.query(answer, move |result| StoreReply::Log { conversation, result });
             }
-            _ => self.order.forget(conversation),
+            _ => self.order.remove(conversation),
         }
     }
 
@@ -175,8 +180,8 @@ impl Cluster {
         events: Vec<CommittedEvent>,
     ) {
         let nothing = events.is_empty();
-        for arrival in events.into_iter().filter_map(Arrival::from_store) {
-            self.arrive(node, conversation, arrival);
+        for arrival in events.into_iter().filter_map(ArrivedEvent::from_store) {
+            self.accept_event(node, conversation, arrival);
         }
         // Either no event is missing any more, or a timer runs for other missing events.
         if self.order.waiting.get(&conversation).is_none_or(|waiting| waiting.due.is_some()) {
@@ -185,7 +190,7 @@ impl Cluster {
         if nothing {
             // The database has events up to here according to another query or a notice, so it must have lost acknowledged writes.
             tracing::error!(?conversation, "acknowledged events are missing from the database");
-            self.order.forget(conversation);
+            self.order.remove(conversation);
         } else {
             self.read_missing(node, conversation);
         }
@@ -194,10 +199,10 @@ impl Cluster {
 
 /// Applies the next event of a conversation, except membership changes that are no later than the recorded leave of their user. The
 /// node comes across such old changes when it reads the log again from an earlier event, for a session with an older snapshot.
-fn apply(node: &mut LocalNode, conversation: ConversationKey, mut arrival: Arrival) {
+fn apply(node: &mut LocalNode, conversation: ConversationKey, mut arrival: ArrivedEvent) {
     let registry = &node.registry;
     arrival.effects.retain(|effect| {
-        let gone = registry.find(&effect.user).and_then(|user| registry.gone(user, conversation));
+        let gone = registry.find(&effect.user).and_then(|user| registry.leave_of(user, conversation));
         gone.is_none_or(|gone| gone < arrival.seq)
     });
     node.apply_event(conversation, arrival);

@@ -20,11 +20,11 @@ pub(super) enum StoreReply {
     /// For each user, the time up to which issued tokens are revoked.
     Revocations { asked: Vec<UserSlot>, result: Result<Revocations, Refusal> },
     /// Pages of memberships of users.
-    Places { asked: Vec<UserQuery>, result: Result<Vec<MembershipsPage>, Refusal> },
+    Memberships { asked: Vec<UserQuery>, result: Result<Vec<MembershipsPage>, Refusal> },
     /// Whether users are members of conversations that they may have joined.
-    Newcomers { asked: Vec<Entries>, result: Result<Vec<Option<CurrentMembership>>, Refusal> },
+    MissingMemberships { asked: Vec<EntryQuery>, result: Result<Vec<Option<CurrentMembership>>, Refusal> },
     /// The event by which a user joined a conversation.
-    Entry { newcomer: Newcomer, result: Result<Excerpt, Refusal> },
+    Entry { newcomer: UnknownMembership, result: Result<Excerpt, Refusal> },
     /// Pages of memberships of users whose presence has changed.
     Presence { asked: Vec<(UserId, Lookup)>, result: Result<Vec<MembershipsPage>, Refusal> },
     /// A range of events in which to find the leave of a session's user.
@@ -45,13 +45,13 @@ impl StoreReply {
 
 /// Which memberships of a user are compared.
 #[derive(Debug, Clone)]
-pub(super) enum Scope {
+pub(super) enum CompareScope {
     /// All memberships.
     All,
     /// At most this number of memberships, after the last one that the previous sweep has compared.
-    Portion(usize),
+    NextPortion(usize),
     /// The memberships in these conversations.
-    Some(Arc<[ConversationKey]>),
+    Conversations(Arc<[ConversationKey]>),
 }
 
 /// A query about the memberships of a user.
@@ -60,29 +60,29 @@ pub(super) struct UserQuery {
     pub(super) user: UserSlot,
     pub(super) name: UserId,
     /// The number of the query with which the comparison began.
-    pub(super) question: u64,
+    pub(super) query_number: u64,
     /// The count of the user's departures when the query was sent. If it has changed, the answer is outdated.
     pub(super) departures: u64,
     /// The subscription epoch when the query was sent.
     pub(super) subscription_epoch: u64,
-    pub(super) scope: Scope,
+    pub(super) scope: CompareScope,
     /// The page begins after this conversation.
     pub(super) after: ConversationKey,
     /// Whether the comparison began with the first page, so that in the end it covers all memberships.
-    pub(super) whole: bool,
+    pub(super) covers_all: bool,
     /// Whether an earlier page had a membership that this node did not know.
-    pub(super) open: bool,
+    pub(super) found_unknown: bool,
 }
 
 /// A membership that is in the store, and that this node does not know.
 #[derive(Debug)]
-pub(super) struct Newcomer {
-    pub(super) asked: UserQuery,
-    pub(super) place: CurrentMembership,
+pub(super) struct UnknownMembership {
+    pub(super) query: UserQuery,
+    pub(super) membership: CurrentMembership,
 }
 
 /// A query about a user, and the conversations that the user may have joined.
-pub(super) type Entries = (UserQuery, Vec<ConversationKey>);
+pub(super) type EntryQuery = (UserQuery, Vec<ConversationKey>);
 
 /// A pending query for the first event after `after` by which the user of a session left a conversation.
 pub(super) struct PendingLeave {

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::MAX_DEPARTURES;
 use crate::router::Router;
-use crate::router::cluster::fake::{Fake, router};
+use crate::router::cluster::fake::{FakeStore, router};
 use crate::tasks::Tasks;
 use switchboard_store::origin::Origin;
 use switchboard_store::{Batch, Committed, Outcome};
@@ -16,21 +16,21 @@ use switchboard_store::{Batch, Committed, Outcome};
 const USERS: usize = 1_000;
 
 /// A router that is about to stop: [`USERS`] users are online in their grace period, without a session.
-fn stopping_router() -> (Arc<Fake>, Router, mpsc::Sender<Batch>) {
+fn stopping_router() -> (Arc<FakeStore>, Router, mpsc::Sender<Batch>) {
     let names: Vec<_> = (0..USERS).map(|n| format!("u{n}")).collect();
-    let store = Arc::new(Fake::writable());
+    let store = Arc::new(FakeStore::writable());
     let (mut router, batches) = router(&store, &names);
     for name in &names {
         let user =
             router.node.registry.find(&UserId::parse(name).expect("a name")).expect("the user was added");
-        router.node.presence.arrived(&router.node.registry, user);
-        router.node.presence.leaving(user, Timestamp::from_millis(7));
+        router.node.presence.session_became_live(&router.node.registry, user);
+        router.node.presence.start_grace_period(user, Timestamp::from_millis(7));
     }
     (store, router, batches)
 }
 
 /// Waits until writes have been submitted, and returns how many.
-async fn submitted(store: &Fake) -> usize {
+async fn submitted(store: &FakeStore) -> usize {
     loop {
         match store.take_submitted() {
             0 => tokio::task::yield_now().await,
@@ -48,10 +48,10 @@ async fn a_stop_stores_when_each_user_was_last_seen_in_portions() {
             let some = submitted(&store).await;
             assert!(some <= MAX_DEPARTURES, "{some} writes at once");
             stored += some;
-            let outcome = || Outcome { origin: Origin::Nobody, result: Ok(Committed::Quiet) };
+            let outcome = || Outcome { origin: Origin::Internal, result: Ok(Committed::NotAnnounced) };
             let outcomes = std::iter::repeat_with(outcome).take(some).collect();
             batches
-                .send(Batch { number, outcomes, more: false, check: Vec::new() })
+                .send(Batch { number, outcomes, has_more: false, stored_after_all: Vec::new() })
                 .await
                 .expect("the router runs");
             if stored == USERS {
@@ -70,7 +70,7 @@ async fn a_store_that_does_not_answer_delays_a_stop_until_its_deadline() {
     let tasks = Tasks::new();
     let deadline = async {
         assert_eq!(submitted(&store).await, MAX_DEPARTURES);
-        tasks.cut().cancel();
+        tasks.deadline_passed().cancel();
     };
     let stop = tokio::time::timeout(Duration::from_secs(60), router.run(tasks.clone()));
     let (stop, ()) = tokio::join!(stop, deadline);

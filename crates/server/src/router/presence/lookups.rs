@@ -77,7 +77,7 @@ impl Presence {
         lookup.sessions.retain(|session| {
             let watching = registry.session(*session).filter(|session| session.watching.contains(user));
             let Some(session) = watching else { return false };
-            let shares = registry.share(conversations, session.user);
+            let shares = registry.shares_conversation(conversations, session.user);
             if shares {
                 session.outbox.push_signal(&frame);
             }

@@ -33,15 +33,15 @@ pub(super) struct RemotePresence {
     /// The nodes that are alive, and when each last sent a notice.
     nodes: FxHashMap<NodeId, Instant>,
     /// The nodes that were lost. If one of them sends a notice again, the log says that it is back.
-    lost: FxHashSet<NodeId>,
+    lost_nodes: FxHashSet<NodeId>,
     users: FxHashMap<UserId, RemoteUser>,
     queries: Queries,
     /// Changes that wait for the store to say which conversations the user is in.
     pub(super) lookups: BTreeMap<UserId, Lookup>,
     /// When [`RemotePresence::silent_nodes`] last ran, to notice that this process was suspended.
-    checked: Instant,
+    last_expiry_check: Instant,
     /// The number of the last presence notice that this node published.
-    number: u64,
+    notice_number: u64,
 }
 
 /// The presence of a user on each of the other nodes.
@@ -54,15 +54,15 @@ struct RemoteUser {
 /// the user is online may arrive after it.
 #[derive(Debug, Default)]
 struct NodeState {
-    online: bool,
+    is_online: bool,
     /// Whether a later notice may have been lost. If so, a query about the user is pending.
-    stale: bool,
+    is_stale: bool,
     number: u64,
 }
 
 impl RemoteUser {
     fn online(&self) -> bool {
-        self.nodes.values().any(|state| state.online)
+        self.nodes.values().any(|state| state.is_online)
     }
 }
 
@@ -78,14 +78,14 @@ impl Queries {
     fn begin(&mut self, user: &UserId) {
         if !self.pending.contains_key(user) {
             let timeout = self.timeouts.insert(user.clone(), QUERY_TIMEOUT);
-            let query = PendingQuery { timeout, sessions: WaitingSessions::default() };
+            let query = PendingQuery { timeout, sessions: WaitingWatchers::default() };
             self.pending.insert(user.clone(), query);
         }
     }
 
     /// Ends a query, and returns the sessions that wait for its answer.
-    fn end(&mut self, user: &UserId) -> WaitingSessions {
-        let Some(query) = self.pending.remove(user) else { return WaitingSessions::default() };
+    fn end(&mut self, user: &UserId) -> WaitingWatchers {
+        let Some(query) = self.pending.remove(user) else { return WaitingWatchers::default() };
         self.timeouts.try_remove(&query.timeout);
         query.sessions
     }
@@ -95,16 +95,16 @@ impl Queries {
 #[derive(Debug)]
 struct PendingQuery {
     timeout: delay_queue::Key,
-    sessions: WaitingSessions,
+    sessions: WaitingWatchers,
 }
 
 /// Sessions that receive the presence of a user once the query is answered or has timed out, with what the store answered.
-pub(super) type WaitingSessions = FxHashMap<SessionSlot, Known>;
+pub(super) type WaitingWatchers = FxHashMap<SessionSlot, KnownPresence>;
 
 /// What the store answered when a session began to watch a user: that the two share a conversation. The watcher may have left it
 /// since.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Known {
+pub(super) struct KnownPresence {
     /// When the user was last seen.
     pub(super) last_seen: Option<Timestamp>,
     /// How many conversations the watcher had left at that time. A higher number now means that the answer may be outdated.
@@ -116,24 +116,24 @@ impl RemotePresence {
         Self {
             bus,
             nodes: FxHashMap::default(),
-            lost: FxHashSet::default(),
+            lost_nodes: FxHashSet::default(),
             users: FxHashMap::default(),
             queries: Queries::default(),
             lookups: BTreeMap::new(),
-            checked: Instant::now(),
-            number: 0,
+            last_expiry_check: Instant::now(),
+            notice_number: 0,
         }
     }
 
     /// Whether a user is online on another node.
-    pub(super) fn has(&self, user: &UserId) -> bool {
+    pub(super) fn is_online(&self, user: &UserId) -> bool {
         self.users.get(user).is_some_and(RemoteUser::online)
     }
 
     /// Returns the number for the next presence notice. Other nodes drop a notice whose number is not higher than the last one.
     pub(super) fn next_number(&mut self) -> u64 {
-        self.number += 1;
-        self.number
+        self.notice_number += 1;
+        self.notice_number
     }
 
     /// Subscribes to the presence of a user whom no session here watched before. The query is published once the subscription
@@ -159,7 +159,7 @@ impl RemotePresence {
         self.queries.pending.contains_key(user)
     }
 
-    pub(super) fn wait_for_answer(&mut self, user: &UserId, session: SessionSlot, known: Known) {
+    pub(super) fn wait_for_answer(&mut self, user: &UserId, session: SessionSlot, known: KnownPresence) {
         if let Some(query) = self.queries.pending.get_mut(user) {
             query.sessions.insert(session, known);
         }
@@ -177,15 +177,15 @@ impl RemotePresence {
         let state = self.users.entry(user.clone()).or_default().nodes.entry(node).or_default();
         let newer = number > state.number || number == 0;
         if newer {
-            *state = NodeState { online, stale: false, number };
+            *state = NodeState { is_online: online, is_stale: false, number };
         }
         newer
     }
 
     /// The nodes that have sent nothing for more than `lease`, each with the time since its last notice.
     fn silent_nodes(&mut self, lease: Duration) -> Vec<(NodeId, Duration)> {
-        let late = self.checked.elapsed() > lease;
-        self.checked = Instant::now();
+        let late = self.last_expiry_check.elapsed() > lease;
+        self.last_expiry_check = Instant::now();
         if late {
             // This process was suspended for a while, and has not read the notices of that time yet.
             self.nodes.values_mut().for_each(|received| *received = Instant::now());
@@ -200,8 +200,8 @@ impl RemotePresence {
         for (user, remote_user) in &mut self.users {
             let mut any = false;
             for (other, state) in &mut remote_user.nodes {
-                if state.online && node.is_none_or(|node| node == *other) {
-                    state.stale = true;
+                if state.is_online && node.is_none_or(|node| node == *other) {
+                    state.is_stale = true;
                     any = true;
                 }
             }
@@ -216,16 +216,16 @@ impl RemotePresence {
         let Some(remote_user) = self.users.get_mut(user) else { return false };
         let before = remote_user.online();
         for state in remote_user.nodes.values_mut() {
-            state.online &= !std::mem::take(&mut state.stale);
+            state.is_online &= !std::mem::take(&mut state.is_stale);
         }
         before && !remote_user.online()
     }
 
     fn remember_lost(&mut self, node: NodeId) {
-        if self.lost.len() == MAX_LOST_NODES {
-            self.lost.clear();
+        if self.lost_nodes.len() == MAX_LOST_NODES {
+            self.lost_nodes.clear();
         }
-        self.lost.insert(node);
+        self.lost_nodes.insert(node);
     }
 
     /// Removes a node. Returns the users who were online there and on no other node.
@@ -233,7 +233,7 @@ impl RemotePresence {
         self.nodes.remove(&node);
         let mut gone = Vec::new();
         self.users.retain(|user, remote_user| {
-            let was_there = remote_user.nodes.remove(&node).is_some_and(|state| state.online);
+            let was_there = remote_user.nodes.remove(&node).is_some_and(|state| state.is_online);
             if was_there && !remote_user.online() {
                 gone.push(user.clone());
             }
@@ -245,11 +245,11 @@ impl RemotePresence {
 
 impl Presence {
     /// Records that a node has sent a notice. If the node is new or counted as dead, publishes queries about all watched users.
-    pub(crate) fn node_is_alive(&mut self, node: NodeId) {
+    pub(crate) fn record_heartbeat(&mut self, node: NodeId) {
         if let Some(remote) = &mut self.remote
             && remote.nodes.insert(node, Instant::now()).is_none()
         {
-            if remote.lost.remove(&node) {
+            if remote.lost_nodes.remove(&node) {
                 tracing::info!(%node, "node is back");
             } else {
                 tracing::info!(%node, "node joined");
@@ -300,24 +300,24 @@ impl Presence {
         let watched = self.watchers.contains_key(user);
         let local = self.is_local(registry, user);
         let Some(remote) = self.remote.as_mut().filter(|_| watched) else { return };
-        let before = local || remote.has(user);
+        let before = local || remote.is_online(user);
         if !remote.apply(node, user, last_seen.is_none(), number) {
             return;
         }
-        let after = local || remote.has(user);
+        let after = local || remote.is_online(user);
         if let Some(last_seen) = last_seen {
             self.departures.record(user, last_seen);
         }
         match (before, after) {
-            (false, true) => self.came_online(registry, user, conversations),
-            (true, false) => self.went_offline(registry, user, conversations, last_seen),
+            (false, true) => self.send_online(registry, user, conversations),
+            (true, false) => self.send_offline(registry, user, conversations, last_seen),
             _ => {}
         }
     }
 
     /// Sends to the watchers of a user that the user is offline. For watchers that are in none of `conversations`, the store is
     /// queried, because the user's node may not have learned of all conversations.
-    pub(super) fn went_offline(
+    pub(super) fn send_offline(
         &mut self,
         registry: &Registry,
         user: &UserId,
@@ -325,14 +325,14 @@ impl Presence {
         last_seen: Option<Timestamp>,
     ) {
         let others =
-            self.send_to_watchers(registry, user, conversations, last_seen, &WaitingSessions::default());
+            self.send_to_watchers(registry, user, conversations, last_seen, &WaitingWatchers::default());
         self.look_up(user, false, last_seen, others);
     }
 
     /// Sends to the watchers of a user that the user is online, once to each, including those that wait for other nodes' answers.
     /// For watchers that are in none of `conversations`, the store is queried, because the user's node may not have learned of all
     /// conversations.
-    pub(super) fn came_online(
+    pub(super) fn send_online(
         &mut self,
         registry: &Registry,
         user: &UserId,
@@ -345,7 +345,7 @@ impl Presence {
     }
 
     /// Ends the query about a user, and returns the sessions that wait for its answer.
-    fn end_query(&mut self, user: &UserId) -> WaitingSessions {
+    fn end_query(&mut self, user: &UserId) -> WaitingWatchers {
         self.remote.as_mut().map(|remote| remote.queries.end(user)).unwrap_or_default()
     }
 
@@ -354,7 +354,7 @@ impl Presence {
         let waiting = self.end_query(user);
         let gone = self.remote.as_mut().is_some_and(|remote| remote.drop_stale(user));
         if gone && !self.is_local(registry, user) {
-            self.went_offline_with_node(user, now);
+            self.send_offline_by_node(user, now);
         }
         let last_seen = waiting.values().filter_map(|known| known.last_seen).max();
         let online = self.is_online(registry, user);
@@ -370,13 +370,13 @@ impl Presence {
         registry: &Registry,
         user: &UserId,
         conversations: &[ConversationKey],
-        waiting: WaitingSessions,
+        waiting: WaitingWatchers,
     ) -> BTreeSet<SessionSlot> {
         let mut others = BTreeSet::new();
         for (session, known) in waiting {
             let Some(watcher) = registry.session(session).map(|local| local.user) else { continue };
-            let departures = registry.user(watcher).map(|local| local.departures);
-            if departures == Some(known.departures) || registry.share(conversations, watcher) {
+            let departures = registry.user(watcher).map(|local| local.leave_count);
+            if departures == Some(known.departures) || registry.shares_conversation(conversations, watcher) {
                 self.send_state(registry, session, user.clone(), known.last_seen);
             } else {
                 others.insert(session);
@@ -393,23 +393,23 @@ impl Presence {
             let last_received = Timestamp::from_millis(now.as_millis().saturating_sub(silence));
             tracing::warn!(%node, "node lost: no heartbeat for a lease; its users count as offline");
             self.remote.iter_mut().for_each(|remote| remote.remember_lost(node));
-            self.node_lost(registry, node, last_received);
+            self.remove_lost_node(registry, node, last_received);
         }
     }
 
     /// Sets the users of a node offline, last seen at `at`.
-    pub(crate) fn node_lost(&mut self, registry: &Registry, node: NodeId, at: Timestamp) {
+    pub(crate) fn remove_lost_node(&mut self, registry: &Registry, node: NodeId, at: Timestamp) {
         let users = self.remote.as_mut().map(|remote| remote.remove_node(node)).unwrap_or_default();
         for user in users {
             if !self.is_local(registry, &user) {
-                self.went_offline_with_node(&user, at);
+                self.send_offline_by_node(&user, at);
             }
         }
     }
 
     /// Sets a user offline whose node was lost or did not answer. Only that node knew which conversations the user is in, so the
     /// store is queried before watchers are notified.
-    fn went_offline_with_node(&mut self, user: &UserId, at: Timestamp) {
+    fn send_offline_by_node(&mut self, user: &UserId, at: Timestamp) {
         self.departures.record(user, at);
         let watchers = self.watchers.get(user).into_iter().flat_map(|watchers| watchers.iter().copied());
         self.look_up(user, false, Some(at), watchers.collect());

@@ -34,7 +34,7 @@ impl Node {
     }
 
     /// Adds a session of a user who is a member of these conversations.
-    fn connects(&mut self, user: &str, conversations: &[ConversationKey]) -> (SessionSlot, Arc<Outbox>) {
+    fn connect(&mut self, user: &str, conversations: &[ConversationKey]) -> (SessionSlot, Arc<Outbox>) {
         let outbox = Arc::new(Outbox::new(&Limits::default(), Arc::new(Metrics::new())));
         let user = self.registry.user_or_new(&name(user));
         let session = self.registry.add_session(user, outbox.clone());
@@ -44,24 +44,24 @@ impl Node {
         (session, outbox)
     }
 
-    fn watches(&mut self, session: SessionSlot, user: &str) {
+    fn watch(&mut self, session: SessionSlot, user: &str) {
         let users = vec![PresencePeer { user: name(user), last_seen: None }];
         self.presence.watch(&mut self.registry, session, users);
     }
 
-    fn leaves(&mut self, session: SessionSlot) {
+    fn leave(&mut self, session: SessionSlot) {
         let gone = self.registry.remove_session(session).expect("the session is connected");
         self.presence.unwatch(session, &gone.watching);
     }
 
     /// Brings the user online on this node.
-    fn arrives(&mut self, user: &str) {
+    fn end_grace_period(&mut self, user: &str) {
         let slot = self.registry.find(&name(user)).expect("the user is connected");
-        self.presence.arrived(&self.registry, slot);
+        self.presence.session_became_live(&self.registry, slot);
     }
 
     /// Answers the queued lookups as a store in which each user is in `conversations`. Returns the users of the lookups.
-    fn store_answers(&mut self, conversations: &[ConversationKey]) -> Vec<UserId> {
+    fn apply_store_answer(&mut self, conversations: &[ConversationKey]) -> Vec<UserId> {
         let asked = self.presence.take_lookups(10);
         let answer = |(user, mut lookup)| {
             self.presence.deliver(&self.registry, &user, &mut lookup, conversations);
@@ -89,7 +89,7 @@ impl Node {
 }
 
 /// Removes the queued frames from an outbox and returns them.
-fn queued(outbox: &Outbox) -> Vec<Bytes> {
+fn take_frames(outbox: &Outbox) -> Vec<Bytes> {
     let mut queued = std::collections::VecDeque::new();
     outbox.take(0, &mut queued);
     queued.into_iter().map(|queued| queued.frame).collect()
@@ -104,12 +104,12 @@ fn presence(user: &str, last_seen: Option<Timestamp>) -> Bytes {
 /// Returns the node and the outboxes of carol and mallory.
 fn with_a_reused_slot() -> (Node, Arc<Outbox>, Arc<Outbox>) {
     let mut node = Node::new();
-    let (alice, _) = node.connects("alice", &[ROOM]);
-    let (carol, carols) = node.connects("carol", &[ROOM]);
-    node.watches(alice, "bob");
-    node.watches(carol, "bob");
-    node.leaves(alice);
-    let (_, mallorys) = node.connects("mallory", &[]);
+    let (alice, _) = node.connect("alice", &[ROOM]);
+    let (carol, carols) = node.connect("carol", &[ROOM]);
+    node.watch(alice, "bob");
+    node.watch(carol, "bob");
+    node.leave(alice);
+    let (_, mallorys) = node.connect("mallory", &[]);
     (node, carols, mallorys)
 }
 
@@ -117,172 +117,177 @@ fn with_a_reused_slot() -> (Node, Arc<Outbox>, Arc<Outbox>) {
 async fn a_late_answer_does_not_reach_a_session_that_reuses_the_slot_of_the_watcher() {
     let (mut node, carols, mallorys) = with_a_reused_slot();
     node.other_node_publishes("bob", None, &[ROOM]);
-    assert_eq!(queued(&mallorys), Vec::<Bytes>::new(), "the answer to another session");
-    assert_eq!(queued(&carols).len(), 1);
+    assert_eq!(take_frames(&mallorys), Vec::<Bytes>::new(), "the answer to another session");
+    assert_eq!(take_frames(&carols).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_query_time_out_does_not_reach_a_session_that_reuses_the_slot_of_the_watcher() {
     let (mut node, carols, mallorys) = with_a_reused_slot();
     node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
-    assert_eq!(queued(&mallorys), Vec::<Bytes>::new(), "the answer to another session");
-    assert_eq!(queued(&carols).len(), 1);
+    assert_eq!(take_frames(&mallorys), Vec::<Bytes>::new(), "the answer to another session");
+    assert_eq!(take_frames(&carols).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_late_answer_does_not_reach_a_watcher_who_left_the_conversation() {
     let mut node = Node::new();
-    let (alice, alices) = node.connects("alice", &[ROOM]);
-    node.watches(alice, "bob");
+    let (alice, alices) = node.connect("alice", &[ROOM]);
+    node.watch(alice, "bob");
     let user = node.registry.find(&name("alice")).expect("alice is connected");
-    node.registry.part(user, ROOM, Seq(2));
+    node.registry.remove_member(user, ROOM, Seq(2));
     node.other_node_publishes("bob", None, &[ROOM]);
-    assert_eq!(queued(&alices), Vec::<Bytes>::new());
+    assert_eq!(take_frames(&alices), Vec::<Bytes>::new());
 }
 
 #[tokio::test(start_paused = true)]
 async fn users_of_a_dead_node_go_offline_only_for_watchers_who_still_share_a_conversation() {
     let mut node = Node::new();
-    let (alice, alices) = node.connects("alice", &[ROOM]);
-    let (carol, carols) = node.connects("carol", &[ROOM]);
+    let (alice, alices) = node.connect("alice", &[ROOM]);
+    let (carol, carols) = node.connect("carol", &[ROOM]);
     let at = Timestamp::from_millis(5);
     for session in [alice, carol] {
-        node.watches(session, "bob");
+        node.watch(session, "bob");
     }
     node.other_node_publishes("bob", None, &[ROOM]);
-    assert_eq!((queued(&alices).len(), queued(&carols).len()), (1, 1), "bob is online");
+    assert_eq!((take_frames(&alices).len(), take_frames(&carols).len()), (1, 1), "bob is online");
     let user = node.registry.find(&name("alice")).expect("alice is connected");
-    node.registry.part(user, ROOM, Seq(2));
-    node.presence.node_lost(&node.registry, NODE, at);
-    assert_eq!(queued(&carols).len(), 0, "the store is queried first");
-    assert_eq!(node.store_answers(&[ROOM]), [name("bob")]);
-    assert_eq!((queued(&alices).len(), queued(&carols).len()), (0, 1));
+    node.registry.remove_member(user, ROOM, Seq(2));
+    node.presence.remove_lost_node(&node.registry, NODE, at);
+    assert_eq!(take_frames(&carols).len(), 0, "the store is queried first");
+    assert_eq!(node.apply_store_answer(&[ROOM]), [name("bob")]);
+    assert_eq!((take_frames(&alices).len(), take_frames(&carols).len()), (0, 1));
     node.other_node_publishes("bob", None, &[ROOM]);
-    node.presence.node_lost(&node.registry, NODE, at);
+    node.presence.remove_lost_node(&node.registry, NODE, at);
     let mut asked = node.presence.take_lookups(10);
     node.other_node_publishes("bob", None, &[ROOM]);
-    queued(&carols);
+    take_frames(&carols);
     let (user, lookup) = asked.first_mut().expect("bob is lost");
     assert!(!node.presence.deliver(&node.registry, user, lookup, &[ROOM]));
-    assert_eq!(queued(&carols).len(), 0, "bob is online again");
+    assert_eq!(take_frames(&carols).len(), 0, "bob is online again");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watcher_who_waits_for_other_nodes_receives_once_that_a_user_came_online_here() {
     let mut node = Node::new();
-    let (alice, alices) = node.connects("alice", &[ROOM]);
-    node.watches(alice, "bob");
-    node.connects("bob", &[ROOM]);
-    node.presence.arrived(&node.registry, node.registry.find(&name("bob")).expect("bob is connected"));
+    let (alice, alices) = node.connect("alice", &[ROOM]);
+    node.watch(alice, "bob");
+    node.connect("bob", &[ROOM]);
+    node.presence
+        .session_became_live(&node.registry, node.registry.find(&name("bob")).expect("bob is connected"));
     node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
-    assert_eq!(queued(&alices).len(), 1, "bob is online");
+    assert_eq!(take_frames(&alices).len(), 1, "bob is online");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_user_who_goes_before_their_node_knows_a_conversation_is_looked_up_in_the_store() {
     let mut node = Node::new();
-    let (alice, alices) = node.connects("alice", &[ROOM]);
-    node.watches(alice, "bob");
+    let (alice, alices) = node.connect("alice", &[ROOM]);
+    node.watch(alice, "bob");
     node.other_node_publishes("bob", None, &[]);
-    assert_eq!(queued(&alices).len(), 1, "bob is online");
+    assert_eq!(take_frames(&alices).len(), 1, "bob is online");
     let at = Timestamp::from_millis(5);
     node.other_node_publishes("bob", Some(at), &[]);
-    assert_eq!(node.store_answers(&[ROOM]), [name("bob")]);
-    assert_eq!(queued(&alices), [presence("bob", Some(at))]);
+    assert_eq!(node.apply_store_answer(&[ROOM]), [name("bob")]);
+    assert_eq!(take_frames(&alices), [presence("bob", Some(at))]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_user_who_comes_online_before_their_node_knows_a_conversation_is_looked_up_in_the_store() {
     for here in [false, true] {
         let mut node = Node::new();
-        let (alice, alices) = node.connects("alice", &[ROOM]);
-        let (carol, carols) = node.connects("carol", &[ROOM, OTHER]);
+        let (alice, alices) = node.connect("alice", &[ROOM]);
+        let (carol, carols) = node.connect("carol", &[ROOM, OTHER]);
         for session in [alice, carol] {
-            node.watches(session, "bob");
+            node.watch(session, "bob");
         }
         node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
-        assert_eq!((queued(&alices).len(), queued(&carols).len()), (1, 1), "bob is offline");
+        assert_eq!((take_frames(&alices).len(), take_frames(&carols).len()), (1, 1), "bob is offline");
         if here {
-            node.connects("bob", &[OTHER]);
-            node.arrives("bob");
+            node.connect("bob", &[OTHER]);
+            node.end_grace_period("bob");
         } else {
             node.other_node_publishes("bob", None, &[OTHER]);
         }
-        assert_eq!(queued(&carols), [presence("bob", None)]);
-        assert_eq!(queued(&alices), Vec::<Bytes>::new(), "no shared conversation is known");
-        assert_eq!(node.store_answers(&[ROOM, OTHER]), [name("bob")]);
-        assert_eq!(queued(&alices), [presence("bob", None)]);
-        assert_eq!(queued(&carols), Vec::<Bytes>::new(), "a duplicate");
+        assert_eq!(take_frames(&carols), [presence("bob", None)]);
+        assert_eq!(take_frames(&alices), Vec::<Bytes>::new(), "no shared conversation is known");
+        assert_eq!(node.apply_store_answer(&[ROOM, OTHER]), [name("bob")]);
+        assert_eq!(take_frames(&alices), [presence("bob", None)]);
+        assert_eq!(take_frames(&carols), Vec::<Bytes>::new(), "a duplicate");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_user_who_leaves_this_node_before_it_knows_a_conversation_is_looked_up_in_the_store() {
     let mut node = Node::new();
-    let (alice, alices) = node.connects("alice", &[ROOM]);
-    let (bob, _) = node.connects("bob", &[]);
-    node.arrives("bob");
-    node.watches(alice, "bob");
-    assert_eq!(queued(&alices), [presence("bob", None)]);
+    let (alice, alices) = node.connect("alice", &[ROOM]);
+    let (bob, _) = node.connect("bob", &[]);
+    node.end_grace_period("bob");
+    node.watch(alice, "bob");
+    assert_eq!(take_frames(&alices), [presence("bob", None)]);
     let at = Timestamp::from_millis(5);
     let slot = node.registry.find(&name("bob")).expect("bob is connected");
-    node.leaves(bob);
-    node.presence.leaving(slot, at);
+    node.leave(bob);
+    node.presence.start_grace_period(slot, at);
     let gone = node.registry.begin_unload(slot).expect("bob has no session");
-    node.presence.departed(slot);
+    node.presence.remove_departed(slot);
     node.presence.publish_departure(&node.registry, &gone, at);
-    assert_eq!(node.store_answers(&[ROOM]), [name("bob")]);
-    assert_eq!(queued(&alices), [presence("bob", Some(at))]);
+    assert_eq!(node.apply_store_answer(&[ROOM]), [name("bob")]);
+    assert_eq!(take_frames(&alices), [presence("bob", Some(at))]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watcher_who_left_a_conversation_while_other_nodes_were_asked_is_looked_up_in_the_store() {
     let mut node = Node::new();
-    let (alice, alices) = node.connects("alice", &[ROOM, OTHER]);
-    node.watches(alice, "bob");
-    node.registry.part(node.registry.find(&name("alice")).expect("alice is connected"), OTHER, Seq(2));
+    let (alice, alices) = node.connect("alice", &[ROOM, OTHER]);
+    node.watch(alice, "bob");
+    node.registry.remove_member(
+        node.registry.find(&name("alice")).expect("alice is connected"),
+        OTHER,
+        Seq(2),
+    );
     node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
-    assert_eq!(queued(&alices), Vec::<Bytes>::new(), "no shared conversation is known");
-    assert_eq!(node.store_answers(&[ROOM]), [name("bob")]);
-    assert_eq!(queued(&alices).len(), 1, "bob is offline");
+    assert_eq!(take_frames(&alices), Vec::<Bytes>::new(), "no shared conversation is known");
+    assert_eq!(node.apply_store_answer(&[ROOM]), [name("bob")]);
+    assert_eq!(take_frames(&alices).len(), 1, "bob is offline");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watcher_who_shares_nothing_by_the_store_gets_nothing() {
     let mut node = Node::new();
-    let (alice, alices) = node.connects("alice", &[ROOM]);
-    node.watches(alice, "bob");
+    let (alice, alices) = node.connect("alice", &[ROOM]);
+    node.watch(alice, "bob");
     node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
-    queued(&alices);
+    take_frames(&alices);
     node.other_node_publishes("bob", None, &[]);
-    assert_eq!(node.store_answers(&[OTHER]), [name("bob")]);
-    assert_eq!(queued(&alices), Vec::<Bytes>::new());
+    assert_eq!(node.apply_store_answer(&[OTHER]), [name("bob")]);
+    assert_eq!(take_frames(&alices), Vec::<Bytes>::new());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_earlier_notice_that_arrives_late_changes_nothing() {
     let mut node = Node::new();
-    let (alice, alices) = node.connects("alice", &[ROOM]);
-    node.watches(alice, "bob");
+    let (alice, alices) = node.connect("alice", &[ROOM]);
+    node.watch(alice, "bob");
     node.other_node_notice_arrives(3, "bob", None, &[ROOM]);
-    assert_eq!(queued(&alices).len(), 1, "bob is online");
+    assert_eq!(take_frames(&alices).len(), 1, "bob is online");
     node.other_node_notice_arrives(2, "bob", Some(Timestamp::from_millis(5)), &[ROOM]);
-    assert_eq!(queued(&alices), Vec::<Bytes>::new(), "an earlier notice");
+    assert_eq!(take_frames(&alices), Vec::<Bytes>::new(), "an earlier notice");
     node.other_node_notice_arrives(5, "bob", Some(Timestamp::from_millis(7)), &[ROOM]);
-    assert_eq!(queued(&alices).len(), 1, "bob is offline");
+    assert_eq!(take_frames(&alices).len(), 1, "bob is offline");
     node.other_node_notice_arrives(4, "bob", None, &[ROOM]);
-    assert_eq!(queued(&alices), Vec::<Bytes>::new(), "a duplicate of an answer");
+    assert_eq!(take_frames(&alices), Vec::<Bytes>::new(), "a duplicate of an answer");
     node.other_node_notice_arrives(0, "bob", None, &[ROOM]);
-    assert_eq!(queued(&alices).len(), 1, "a node of an earlier version does not number its notices");
+    assert_eq!(take_frames(&alices).len(), 1, "a node of an earlier version does not number its notices");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_user_goes_offline_when_their_node_does_not_answer_again() {
     let mut node = Node::new();
-    let (alice, alices) = node.connects("alice", &[ROOM]);
-    node.watches(alice, "bob");
+    let (alice, alices) = node.connect("alice", &[ROOM]);
+    node.watch(alice, "bob");
     node.other_node_notice_arrives(3, "bob", None, &[ROOM]);
-    queued(&alices);
+    take_frames(&alices);
     let now = Timestamp::from_millis(9);
     for (answer, lost) in [(Some(4), 0), (None, 1)] {
         node.presence.mark_stale(Some(NODE));
@@ -292,21 +297,21 @@ async fn a_user_goes_offline_when_their_node_does_not_answer_again() {
         // A duplicate of an earlier notice does not count as an answer.
         node.other_node_notice_arrives(3, "bob", None, &[ROOM]);
         node.presence.query_timed_out(&node.registry, &name("bob"), now);
-        assert_eq!(node.store_answers(&[ROOM]).len(), lost);
+        assert_eq!(node.apply_store_answer(&[ROOM]).len(), lost);
     }
 }
 
 /// A bus that counts its operations.
 #[derive(Debug, Default)]
-struct Counting(std::sync::atomic::AtomicUsize);
+struct CountingBus(std::sync::atomic::AtomicUsize);
 
-impl Counting {
+impl CountingBus {
     fn count(&self) {
         self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
-impl Bus for Counting {
+impl Bus for CountingBus {
     fn publish(&self, _: &Address, _: &Notice) {
         self.count();
     }
@@ -326,10 +331,10 @@ impl Bus for Counting {
 
 #[tokio::test(start_paused = true)]
 async fn a_new_list_costs_the_bus_only_its_differences() {
-    let bus = Arc::new(Counting::default());
+    let bus = Arc::new(CountingBus::default());
     let mut node = Node::new();
     node.presence = Presence::new(Duration::ZERO, Some(bus.clone()));
-    let (alice, outbox) = node.connects("alice", &[ROOM]);
+    let (alice, outbox) = node.connect("alice", &[ROOM]);
     let list = |users: std::ops::Range<u32>| -> Vec<_> {
         let named = users.map(|n| PresencePeer { user: name(&format!("user{n}")), last_seen: None });
         named.collect()
@@ -344,7 +349,7 @@ async fn a_new_list_costs_the_bus_only_its_differences() {
     for user in list(2..202) {
         node.presence.query_timed_out(&node.registry, &user.user, Timestamp::from_millis(1));
     }
-    assert_eq!(queued(&outbox).len(), 200, "one for each user on the list, once known");
-    node.leaves(alice);
+    assert_eq!(take_frames(&outbox).len(), 200, "one for each user on the list, once known");
+    node.leave(alice);
     assert_eq!(operations(), 200);
 }

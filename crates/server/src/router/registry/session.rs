@@ -19,7 +19,7 @@ pub(crate) struct LocalSession {
     pub(crate) user: UserSlot,
     pub(crate) outbox: Arc<Outbox>,
     /// Whether the session receives live events. `false` while it is attaching.
-    pub(crate) live: bool,
+    pub(crate) is_live: bool,
     /// The subscription epoch ([`subscription_epoch`](super::Registry::subscription_epoch)) when the session began to read its
     /// current page of memberships.
     pub(crate) subscription_epoch: u64,

@@ -29,14 +29,14 @@ impl<T> Default for Slots<T> {
     }
 }
 
-fn narrow(index: usize) -> u32 {
+fn index_as_u32(index: usize) -> u32 {
     u32::try_from(index).unwrap_or_else(|_| unreachable!("a process has fewer than 2^32 sockets"))
 }
 
 impl<T> Slots<T> {
     pub(super) fn insert(&mut self, value: T) -> Slot {
         self.insertions = self.insertions.wrapping_add(1);
-        let index = narrow(self.slab.insert((self.insertions, value)));
+        let index = index_as_u32(self.slab.insert((self.insertions, value)));
         Slot { index, generation: self.insertions }
     }
 
@@ -58,7 +58,7 @@ impl<T> Slots<T> {
     pub(super) fn iter(&self) -> impl Iterator<Item = (Slot, &T)> {
         let entries = self.slab.iter();
         entries.map(|(index, (generation, value))| {
-            (Slot { index: narrow(index), generation: *generation }, value)
+            (Slot { index: index_as_u32(index), generation: *generation }, value)
         })
     }
 

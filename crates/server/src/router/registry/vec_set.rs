@@ -6,7 +6,7 @@ use std::ops::Deref;
 use rustc_hash::FxHashMap;
 
 /// From this number of elements on, a set has an index. A smaller set is scanned, which takes less time than hashing.
-const INDEXED_FROM: usize = 64;
+const MIN_INDEXED_LEN: usize = 64;
 
 /// A set of small values in no particular order.
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ impl<T: Copy + Eq + Hash> VecSet<T> {
             index.insert(element, self.elements.len());
         }
         self.elements.push(element);
-        if self.index.is_none() && self.elements.len() >= INDEXED_FROM {
+        if self.index.is_none() && self.elements.len() >= MIN_INDEXED_LEN {
             let index = self.elements.iter().enumerate().map(|(place, element)| (*element, place));
             self.index = Some(Box::new(index.collect()));
         }
@@ -62,13 +62,13 @@ impl<T: Copy + Eq + Hash> VecSet<T> {
     /// removals.
     fn shrink(&mut self) {
         let (len, capacity) = (self.elements.len(), self.elements.capacity());
-        if capacity >= INDEXED_FROM && len <= capacity / 4 {
+        if capacity >= MIN_INDEXED_LEN && len <= capacity / 4 {
             self.elements.shrink_to(capacity / 2);
             if let Some(index) = &mut self.index {
                 index.shrink_to(capacity / 2);
             }
         }
-        if len < INDEXED_FROM / 2 {
+        if len < MIN_INDEXED_LEN / 2 {
             self.index = None;
         }
     }

@@ -151,7 +151,7 @@ const CONVERSATION_DAMAGE: [&str; 9] = [
 ];
 
 /// The other user, and that user's direct conversation with alice, to which corruption number `n` is applied.
-fn between(n: usize) -> (String, String) {
+fn peer_names(n: usize) -> (String, String) {
     (format!("peer{n}"), format!("@alice:peer{n}"))
 }
 
@@ -159,7 +159,7 @@ fn between(n: usize) -> (String, String) {
 async fn corrupt_conversations_and_memberships_do_not_prevent_a_connection() {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
-    let peers: Vec<_> = (0..CONVERSATION_DAMAGE.len()).map(between).collect();
+    let peers: Vec<_> = (0..CONVERSATION_DAMAGE.len()).map(peer_names).collect();
     let names: Vec<_> = peers.iter().map(|(peer, _)| peer.as_str()).collect();
     alice.makes_room("r", &names).await;
     alice.says("#r", "in the room").await;
@@ -284,7 +284,7 @@ async fn corruption_of_a_message_or_a_member_hides_no_other_row() {
 }
 
 /// The names and contents of all files in a directory, except the lock.
-fn contents(data: &Path) -> BTreeMap<String, Vec<u8>> {
+fn file_contents(data: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(data).expect("a directory").map(|entry| entry.expect("a file"));
     let named = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
     named
@@ -351,18 +351,18 @@ async fn a_database_of_a_newer_version_is_refused_and_not_changed() {
     let db = Connection::open(data.join(DATABASE)).expect("the database");
     db.execute_batch("PRAGMA user_version = 99; CREATE TABLE of_the_future (a INTEGER);").expect("changed");
     drop(db);
-    let before = contents(data);
+    let before = file_contents(data);
     let error = format!("{:#}", open(data).expect_err("not understood"));
     assert!(error.contains("newer version") && error.contains("99"), "{error}");
-    assert_eq!(contents(data), before);
+    assert_eq!(file_contents(data), before);
 }
 
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused_and_not_changed() {
     let data = TempDir::new().expect("a directory");
     std::fs::write(data.path().join(DATABASE), "the data of another program".repeat(100)).expect("written");
-    let before = contents(data.path());
+    let before = file_contents(data.path());
     let error = format!("{:#}", open(data.path()).expect_err("no database"));
     assert!(error.contains(DATABASE), "it says which file: {error}");
-    assert_eq!(contents(data.path()), before);
+    assert_eq!(file_contents(data.path()), before);
 }

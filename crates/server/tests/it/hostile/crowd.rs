@@ -13,14 +13,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::support::{
-    CROWD_SIZE, Person, Process, Raw, command, connect_crowd, eventually, reserve_descriptors_for_a_crowd,
-    user,
+    CROWD_SIZE, Person, Process, RawSocket, command, connect_crowd, eventually,
+    reserve_descriptors_for_a_crowd, user,
 };
 
 const MIB: u64 = 1024 * 1024;
 
 /// Memory that the allocator may keep after the connections have ended.
-const MAX_RETAINED_BYTES: u64 = 24 * MIB;
+const MAX_BYTES_AFTER_CLOSE: u64 = 24 * MIB;
 
 /// The most memory for an unauthenticated connection: 10 KB as in `limits.rs`, and a buffer of 8 KiB for the head of its request.
 const MAX_BYTES_PER_UNAUTHENTICATED: u64 = 18 * 1024;
@@ -44,8 +44,8 @@ fn make_room(data: &std::path::Path, room: &str, members: usize) {
 }
 
 /// Opens an unauthenticated connection. By its number, it sends nothing, a part of a request, or a handshake without `hello`.
-async fn unauthenticated(address: std::net::SocketAddr, number: usize) -> Raw {
-    let mut raw = Raw::connect(address).await;
+async fn unauthenticated(address: std::net::SocketAddr, number: usize) -> RawSocket {
+    let mut raw = RawSocket::connect(address).await;
     match number % 3 {
         0 => {}
         1 => {
@@ -65,14 +65,14 @@ async fn hostile_03_ten_thousand_unauthenticated_connections_are_closed_and_thei
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     drop(connect_crowd(0..150, server.address(), unauthenticated).await);
-    let before = server.resident();
+    let before = server.resident_bytes();
 
     let (mut unauthenticated_connections, mut most, started) =
         (Vec::with_capacity(CROWD_SIZE), before, Instant::now());
     for first in (0..CROWD_SIZE).step_by(1_000) {
         unauthenticated_connections
             .extend(connect_crowd(first..first + 1_000, server.address(), unauthenticated).await);
-        most = most.max(server.resident());
+        most = most.max(server.resident_bytes());
     }
     let there = started.elapsed();
     alice.says("@bob", "stored meanwhile").await;
@@ -81,7 +81,7 @@ async fn hostile_03_ten_thousand_unauthenticated_connections_are_closed_and_thei
     bob.receives_message("and connected").await;
 
     for raw in &mut unauthenticated_connections {
-        raw.ends().await;
+        raw.wait_for_end().await;
     }
     let lasted = started.elapsed();
     let growth = most - before;
@@ -91,7 +91,7 @@ async fn hostile_03_ten_thousand_unauthenticated_connections_are_closed_and_thei
     assert!(growth / CROWD_SIZE as u64 <= MAX_BYTES_PER_UNAUTHENTICATED, "{growth} bytes");
     assert!(lasted < there + Duration::from_secs(12), "{lasted:?}");
     // Only the server can have closed the connections, because the clients still have their ends open.
-    let back = || async { (server.resident() < before + MAX_RETAINED_BYTES).then_some(()) };
+    let back = || async { (server.resident_bytes() < before + MAX_BYTES_AFTER_CLOSE).then_some(()) };
     eventually("the memory is free again", back).await;
     drop(unauthenticated_connections);
 }
@@ -115,12 +115,12 @@ async fn hostile_23_ten_thousand_stopped_readers_share_one_copy_of_each_event_an
     let server = Process::start(data.path()).await;
     let mut alice = server.connects("alice").await;
     let mut readers = connect_crowd(0..CROWD_SIZE, server.address(), |address, number| async move {
-        let mut raw = Raw::connect_with_buffer(address, 4_096).await;
+        let mut raw = RawSocket::connect_with_buffer(address, 4_096).await;
         raw.says_hello_as(&format!("u{number}")).await;
         raw
     })
     .await;
-    let before = server.resident();
+    let before = server.resident_bytes();
     let text = "x".repeat(TEXT_BYTES);
     for _ in 0..MESSAGES {
         alice.says(ROOM, &text).await;
@@ -131,11 +131,11 @@ async fn hostile_23_ten_thousand_stopped_readers_share_one_copy_of_each_event_an
     bob.says("@alice", "quick").await;
     alice.receives_message("quick").await;
     let elsewhere = sent.elapsed();
-    let growth = server.resident().saturating_sub(before);
+    let growth = server.resident_bytes().saturating_sub(before);
     println!("{CROWD_SIZE} stopped readers: {growth} bytes more, {elsewhere:?} for a message elsewhere");
     let shared = (MESSAGES * TEXT_BYTES) as u64;
     assert!(
-        growth <= CROWD_SIZE as u64 * MAX_BYTES_PER_STOPPED_READER + shared + MAX_RETAINED_BYTES,
+        growth <= CROWD_SIZE as u64 * MAX_BYTES_PER_STOPPED_READER + shared + MAX_BYTES_AFTER_CLOSE,
         "{growth} bytes"
     );
     assert!(elsewhere < Duration::from_secs(5), "{elsewhere:?}");
@@ -147,7 +147,7 @@ async fn hostile_23_ten_thousand_stopped_readers_share_one_copy_of_each_event_an
         reader.is_still_open().await;
     }
     drop(readers);
-    let back = || async { (server.resident() < before + MAX_RETAINED_BYTES).then_some(()) };
+    let back = || async { (server.resident_bytes() < before + MAX_BYTES_AFTER_CLOSE).then_some(()) };
     eventually("the memory is free again", back).await;
 }
 
@@ -160,7 +160,7 @@ const MESSAGES_PER_SECOND: usize = 50;
 const LOAD_SECONDS: usize = 2;
 
 /// Sends messages one after another for `lasts`. Returns the 99th percentile of the time that they take from `one` to `other`.
-async fn p99(one: &mut Person, other: &mut Person, lasts: Duration) -> Duration {
+async fn p99_delivery_time(one: &mut Person, other: &mut Person, lasts: Duration) -> Duration {
     let (started, mut took) = (Instant::now(), Vec::new());
     while started.elapsed() < lasts {
         let sent = Instant::now();
@@ -184,7 +184,7 @@ async fn hostile_25_a_room_of_100_000_members_does_not_slow_down_other_rooms() {
     let (mut bob, mut carol) = (server.connects("bob").await, server.connects("carol").await);
     let mut here = JoinSet::new();
     let listeners = connect_crowd(0..CONNECTED_MEMBERS, server.address(), |address, number| async move {
-        let mut raw = Raw::connect(address).await;
+        let mut raw = RawSocket::connect(address).await;
         raw.says_hello_as(&format!("u{number}")).await;
         raw
     })
@@ -197,7 +197,7 @@ async fn hostile_25_a_room_of_100_000_members_does_not_slow_down_other_rooms() {
             }
         });
     }
-    let alone = p99(&mut bob, &mut carol, Duration::from_secs(1)).await;
+    let alone = p99_delivery_time(&mut bob, &mut carol, Duration::from_secs(1)).await;
     let speaks = async {
         let mut tick = tokio::time::interval(
             Duration::from_secs(1) / u32::try_from(MESSAGES_PER_SECOND).expect("a rate"),
@@ -207,8 +207,10 @@ async fn hostile_25_a_room_of_100_000_members_does_not_slow_down_other_rooms() {
             alice.says("#stadium", "the same bytes for everybody").await;
         }
     };
-    let ((), beside) =
-        tokio::join!(speaks, p99(&mut bob, &mut carol, Duration::from_secs(LOAD_SECONDS as u64)));
+    let ((), beside) = tokio::join!(
+        speaks,
+        p99_delivery_time(&mut bob, &mut carol, Duration::from_secs(LOAD_SECONDS as u64))
+    );
     println!("{MEMBERS} members, {CONNECTED_MEMBERS} here: p99 elsewhere {alone:?} alone, {beside:?} beside");
     // The bound is loose, because the machine runs other tests at the same time.
     assert!(beside < alone * 10 + Duration::from_millis(500), "{alone:?}, {beside:?}");

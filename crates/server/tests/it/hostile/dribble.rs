@@ -6,20 +6,20 @@ use serde_json::json;
 use switchboard::auth::ApiKey;
 use switchboard_store::keys;
 
-use crate::support::{Raw, Server, assert_single_bytes_are_cheap};
+use crate::support::{RawSocket, Server, assert_single_bytes_are_cheap};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// The number of bytes that each connection sends.
-const BYTES: usize = 3_000;
+const REQUEST_BYTES: usize = 3_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_01_bytes_in_segments_of_their_own_cost_little_memory() {
-    println!("{}", assert_single_bytes_are_cheap(BYTES, BYTES).await);
+    println!("{}", assert_single_bytes_are_cheap(REQUEST_BYTES, REQUEST_BYTES).await);
 }
 
 /// The request head of a command over HTTP with a body of this length.
-fn post(path: &str, headers: &str, length: usize) -> String {
+fn post_head(path: &str, headers: &str, length: usize) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{headers}Content-Length: {length}\r\n\r\n"
     )
@@ -27,7 +27,7 @@ fn post(path: &str, headers: &str, length: usize) -> String {
 
 #[tokio::test]
 async fn hostile_01_a_refused_request_is_answered_before_its_body_arrives() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let token = server.token("alice", MINUTE);
     let other = ApiKey::generate().expect("random bytes");
     let token = format!("Authorization: Bearer {token}\r\n");
@@ -41,9 +41,9 @@ async fn hostile_01_a_refused_request_is_answered_before_its_body_arrives() {
             (token.as_str(), 70_000, "413"),
             ("", 70_000, "413"),
         ] {
-            let mut raw = Raw::connect(server.address()).await;
-            raw.writes(post(path, headers, length)).await;
-            let head = raw.head().await;
+            let mut raw = RawSocket::connect(server.address()).await;
+            raw.writes(post_head(path, headers, length)).await;
+            let head = raw.read_head().await;
             assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {headers}: {head}");
         }
     }
@@ -51,16 +51,16 @@ async fn hostile_01_a_refused_request_is_answered_before_its_body_arrives() {
 
 #[tokio::test]
 async fn hostile_01_a_client_that_is_still_sending_receives_the_refusal() {
-    let server = Server::start_production().await;
-    let mut raw = Raw::connect(server.address()).await;
-    raw.writes(post("/v1/send", "", 60_000)).await;
-    let head = raw.head().await;
+    let server = Server::start_with_auth().await;
+    let mut raw = RawSocket::connect(server.address()).await;
+    raw.writes(post_head("/v1/send", "", 60_000)).await;
+    let head = raw.read_head().await;
     assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
     raw.reads_body(&head).await;
     raw.writes(vec![b' '; 60_000]).await;
     // The client can send the next request on the same connection.
     raw.writes("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
-    let head = raw.head().await;
+    let head = raw.read_head().await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
 }
 
@@ -70,7 +70,7 @@ const REQUESTS_PER_KEY: usize = 6;
 
 #[tokio::test]
 async fn hostile_24_concurrent_requests_are_limited_per_user_and_per_key() {
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.limits.requests_per_user = REQUESTS_PER_USER as u32;
         config.limits.requests_per_key = REQUESTS_PER_KEY as u32;
     })
@@ -81,15 +81,15 @@ async fn hostile_24_concurrent_requests_are_limited_per_user_and_per_key() {
     for (bearer, most) in [(token.as_str(), REQUESTS_PER_USER), (key.expose(), REQUESTS_PER_KEY)] {
         let mut begun = Vec::new();
         for _ in 0..most {
-            let mut raw = Raw::connect(server.address()).await;
-            raw.writes(post(
+            let mut raw = RawSocket::connect(server.address()).await;
+            raw.writes(post_head(
                 "/v1/ping",
                 &format!("Authorization: Bearer {bearer}\r\nExpect: 100-continue\r\n"),
                 14,
             ))
             .await;
             // The server sends 100 Continue only after it has checked the credentials.
-            let head = raw.head().await;
+            let head = raw.read_head().await;
             assert!(head.starts_with("HTTP/1.1 100 "), "{head}");
             begun.push(raw);
         }
@@ -102,7 +102,7 @@ async fn hostile_24_concurrent_requests_are_limited_per_user_and_per_key() {
         server.posts_as(&other, "ping", json!({})).await.ok();
         for mut raw in begun {
             raw.writes(r#"{"as":"alice"}"#).await;
-            let head = raw.head().await;
+            let head = raw.read_head().await;
             assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         }
         server.posts_as(bearer, "ping", json!({"as": "alice"})).await.ok();
@@ -111,19 +111,19 @@ async fn hostile_24_concurrent_requests_are_limited_per_user_and_per_key() {
 
 #[tokio::test]
 async fn hostile_22_a_token_that_is_revoked_during_a_slow_request_is_refused() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let token = server.token("alice", MINUTE);
     server.connects("alice").await;
     let key = ApiKey::generate().expect("random bytes");
     keys::create(&server.keys(), "back end", &ApiKey::hash(key.expose())).expect("stored");
     let body = json!({"to": "@bob", "text": "hi"}).to_string();
-    let mut raw = Raw::connect(server.address()).await;
-    raw.writes(post("/v1/send", &format!("Authorization: Bearer {token}\r\n"), body.len())).await;
+    let mut raw = RawSocket::connect(server.address()).await;
+    raw.writes(post_head("/v1/send", &format!("Authorization: Bearer {token}\r\n"), body.len())).await;
     raw.writes(&body.as_bytes()[..5]).await;
     // waits for: the time after which the server checks the credentials of a waiting request again
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     server.posts_as(key.expose(), "revoke", json!({"user": "alice"})).await.ok();
     raw.writes(&body.as_bytes()[5..]).await;
-    let head = raw.head().await;
+    let head = raw.read_head().await;
     assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
 }

@@ -23,57 +23,57 @@ const SENDERS: usize = 64;
 const ROOMS: usize = 8;
 
 /// The number of messages that a sender sends before it waits for answers.
-const BURST: usize = 4;
+const SENDS_PER_BURST: usize = 4;
 
 /// A message of a sender, and what the sender knows about it.
 struct SentMessage {
     key: String,
     /// The seq in the `ok` for the message; `None` if no `ok` arrived.
-    acknowledged: Option<u64>,
+    acknowledged_seq: Option<u64>,
     /// The seq that the message has in the log; `None` if it was not found there.
-    found: Option<u64>,
+    logged_seq: Option<u64>,
 }
 
 /// A user who keeps sending messages, also after the server was restarted.
 struct Sender {
     name: String,
     room: String,
-    said: Vec<SentMessage>,
+    sent: Vec<SentMessage>,
 }
 
 /// Counts the messages that were acknowledged since the server started.
 #[derive(Default)]
 struct Progress {
     acknowledged: AtomicUsize,
-    news: Notify,
+    changed: Notify,
 }
 
 impl Progress {
     fn increment(&self) {
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
-        self.news.notify_one();
+        self.changed.notify_one();
     }
 
     async fn wait_for_count(&self, count: usize) {
         while self.acknowledged.load(Ordering::Relaxed) < count {
-            self.news.notified().await;
+            self.changed.notified().await;
         }
     }
 }
 
 impl Sender {
     fn new(number: usize) -> Self {
-        Self { name: format!("sender{number}"), room: format!("#room{}", number % ROOMS), said: Vec::new() }
+        Self { name: format!("sender{number}"), room: format!("#room{}", number % ROOMS), sent: Vec::new() }
     }
 
     /// Sends the unanswered messages again, and then new ones, until the connection ends.
     async fn write_until_closed(mut self, mut person: Person, progress: Arc<Progress>) -> Self {
         let mut next = self.unanswered();
-        while let Ok(()) = self.says(&mut person, &next, &progress).await {
-            let first = self.said.len();
-            next = (first..first + BURST).collect();
+        while let Ok(()) = self.send_message(&mut person, &next, &progress).await {
+            let first = self.sent.len();
+            next = (first..first + SENDS_PER_BURST).collect();
             let new = next.iter().map(|number| format!("{}-{number}", self.name));
-            self.said.extend(new.map(|key| SentMessage { key, acknowledged: None, found: None }));
+            self.sent.extend(new.map(|key| SentMessage { key, acknowledged_seq: None, logged_seq: None }));
         }
         self
     }
@@ -81,23 +81,23 @@ impl Sender {
     /// Sends the unanswered messages again, to a server that is not killed.
     async fn repeat_unanswered(mut self, mut person: Person) -> Self {
         let open = self.unanswered();
-        self.says(&mut person, &open, &Progress::default()).await.expect("the server is not killed");
+        self.send_message(&mut person, &open, &Progress::default()).await.expect("the server is not killed");
         self
     }
 
     fn unanswered(&self) -> Vec<usize> {
-        (0..self.said.len()).filter(|number| self.said[*number].acknowledged.is_none()).collect()
+        (0..self.sent.len()).filter(|number| self.sent[*number].acknowledged_seq.is_none()).collect()
     }
 
     /// Sends these messages without waiting for each answer, and then waits for all answers.
-    async fn says(
+    async fn send_message(
         &mut self,
         person: &mut Person,
         numbers: &[usize],
         progress: &Progress,
     ) -> Result<(), ClientError> {
         let send = |number: &usize| {
-            let key = &self.said[*number].key;
+            let key = &self.sent[*number].key;
             command("send", &json!({"to": self.room, "key": key, "text": key}))
         };
         let sends: Vec<_> = numbers.iter().map(send).collect();
@@ -111,7 +111,7 @@ impl Sender {
             let ServerFrame::Reply(Reply::Ok(ok)) = frame else { continue };
             let Some(CommandId::Number(id)) = ok.id else { panic!("an answer without a number: {ok:?}") };
             let nth = usize::try_from(id - first).expect("an answer to one of these");
-            self.said[numbers[nth]].is_acknowledged(&ok.body);
+            self.sent[numbers[nth]].record_acknowledgement(&ok.body);
             progress.increment();
             open -= 1;
         }
@@ -120,13 +120,19 @@ impl Sender {
 }
 
 impl SentMessage {
-    fn is_acknowledged(&mut self, body: &OkBody) {
+    fn record_acknowledgement(&mut self, body: &OkBody) {
         let OkBody::Stored { seq, duplicate, .. } = body else { panic!("stored, not {body:?}") };
-        assert_eq!(*duplicate, self.found.is_some(), "{}: {body:?}, found {:?}", self.key, self.found);
-        if let Some(found) = self.found {
+        assert_eq!(
+            *duplicate,
+            self.logged_seq.is_some(),
+            "{}: {body:?}, found {:?}",
+            self.key,
+            self.logged_seq
+        );
+        if let Some(found) = self.logged_seq {
             assert_eq!(seq.0, found, "{}", self.key);
         }
-        self.acknowledged = Some(seq.0);
+        self.acknowledged_seq = Some(seq.0);
     }
 }
 
@@ -140,15 +146,15 @@ async fn write_and_kill(data: &Path, senders: Vec<Sender>) -> Vec<Sender> {
         ready.push(sender.write_until_closed(person, progress.clone()));
     }
     let writing: JoinSet<_> = ready.into_iter().collect();
-    progress.wait_for_count(random(1_000)).await;
+    progress.wait_for_count(random_below(1_000)).await;
     // waits for: a random moment, independent of the server's work
-    tokio::time::sleep(Duration::from_micros(random(10_000) as u64)).await;
+    tokio::time::sleep(Duration::from_micros(random_below(10_000) as u64)).await;
     server.kill().await;
     writing.join_all().await
 }
 
 /// A random number below `end`.
-fn random(end: usize) -> usize {
+fn random_below(end: usize) -> usize {
     let mut bytes = [0; 4];
     getrandom::fill(&mut bytes).expect("randomness");
     u32::from_ne_bytes(bytes) as usize % end
@@ -175,10 +181,10 @@ fn audit(senders: &mut [Sender], logs: &HashMap<String, Vec<Event>>) {
             assert_eq!(text_of(event), Some(key), "{event:?}");
             assert_eq!(stored.insert(key, event.seq.0), None, "{key} is stored twice");
         }
-        for said in &mut sender.said {
-            said.found = stored.remove(said.key.as_str());
-            if said.acknowledged.is_some() {
-                assert_eq!(said.found, said.acknowledged, "{} was acknowledged", said.key);
+        for said in &mut sender.sent {
+            said.logged_seq = stored.remove(said.key.as_str());
+            if said.acknowledged_seq.is_some() {
+                assert_eq!(said.logged_seq, said.acknowledged_seq, "{} was acknowledged", said.key);
             }
         }
         assert!(stored.is_empty(), "no sender sent {stored:?}");
@@ -203,8 +209,8 @@ async fn hostile_28_acknowledged_messages_of_64_senders_survive_a_kill() {
         senders = write_and_kill(data.path(), senders).await;
         let server = Process::start(data.path()).await;
         audit(&mut senders, &read_logs(&mut server.connects("auditor").await).await);
-        let unanswered = senders.iter().flat_map(|s| &s.said).filter(|said| said.acknowledged.is_none());
-        lost_answers += unanswered.filter(|said| said.found.is_some()).count();
+        let unanswered = senders.iter().flat_map(|s| &s.sent).filter(|said| said.acknowledged_seq.is_none());
+        lost_answers += unanswered.filter(|said| said.logged_seq.is_some()).count();
         server.kill().await;
     }
 
@@ -216,8 +222,8 @@ async fn hostile_28_acknowledged_messages_of_64_senders_survive_a_kill() {
     }
     let mut senders = settling.join_all().await;
     audit(&mut senders, &read_logs(&mut server.connects("auditor").await).await);
-    let said: Vec<_> = senders.iter().flat_map(|sender| &sender.said).collect();
-    assert!(said.iter().all(|said| said.acknowledged.is_some()), "every retry was answered");
+    let said: Vec<_> = senders.iter().flat_map(|sender| &sender.sent).collect();
+    assert!(said.iter().all(|said| said.acknowledged_seq.is_some()), "every retry was answered");
     println!(
         "{KILLS} kills, {} messages stored once each, {lost_answers} of them before a kill took their `ok`",
         said.len()

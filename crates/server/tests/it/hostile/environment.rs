@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use faults::{Dropped, Syncs};
+use faults::{DropTime, SyncFilter};
 use serde_json::json;
 use switchboard_protocol::{ErrorCode, Timestamp};
 use switchboard_store::clock::Clock;
 use tempfile::TempDir;
 
-use crate::support::{FailingDisk, Process, Raw, Server, connect_crowd, text_of};
+use crate::support::{FailingDisk, Process, RawSocket, Server, connect_crowd, text_of};
 
 #[tokio::test]
 async fn hostile_28_a_clock_set_back_an_hour_does_not_stop_the_server_or_reverse_times() {
@@ -17,7 +17,7 @@ async fn hostile_28_a_clock_set_back_an_hour_does_not_stop_the_server_or_reverse
     let added = ahead.clone();
     let now = move || Clock::system().now().as_millis() + added.load(Ordering::Relaxed);
     let clock = Clock::from_fn(move || Timestamp::from_millis(now()));
-    let mut server = Server::start_production_by(clock, |_| {}).await;
+    let mut server = Server::start_with_auth_and_clock(clock, |_| {}).await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     alice.says("@bob", "before").await;
@@ -43,12 +43,12 @@ async fn hostile_28_after_a_failed_fsync_nothing_is_acknowledged_until_a_restart
     alice.says("@bob", "before").await;
     bob.receives_message("before").await;
     assert_eq!(server.gets("/readyz").await.status, 200);
-    disk.control.fail_sync(u64::MAX, Syncs::Any, Dropped::Later);
+    disk.control.fail_sync(u64::MAX, SyncFilter::Any, DropTime::Later);
     let send = || json!({"to": "@bob", "key": "k", "text": "hi"});
     let failure = alice.tries("send", send()).await.expect_err("the disk is broken");
     assert_eq!((failure.code, failure.retryable), (ErrorCode::Unavailable, true), "{failure:?}");
     // The disk works again, but the server cannot know which pages were lost.
-    disk.control.clear();
+    disk.control.clear_faults();
     for _ in 0..3 {
         assert_eq!(alice.is_refused("send", send()).await, ErrorCode::Unavailable);
     }
@@ -102,7 +102,7 @@ async fn hostile_30_after_a_restart_clients_reconnect_spread_out_and_each_costs_
         creator.client.close().await;
     }
     let clients = connect_crowd(0..CLIENTS, server.address(), |address, client| async move {
-        let mut raw = Raw::connect(address).await;
+        let mut raw = RawSocket::connect(address).await;
         raw.says_hello_as(&format!("user{client}")).await;
         raw
     })
@@ -117,7 +117,7 @@ async fn hostile_30_after_a_restart_clients_reconnect_spread_out_and_each_costs_
         slices[usize::try_from(retry_after * 10 / RECONNECT_SPREAD_MS).expect("one of ten")] += 1;
         assert_eq!(client.next().await.close_code(), 1012);
     }
-    assert_eq!(server.ends().await.code(), Some(0));
+    assert_eq!(server.wait_for_exit().await.code(), Some(0));
     let fair = CLIENTS / 10;
     assert!(slices.iter().all(|slice| (fair / 2..fair * 2).contains(slice)), "{slices:?}");
 
@@ -131,7 +131,7 @@ async fn hostile_30_after_a_restart_clients_reconnect_spread_out_and_each_costs_
     }
     let before = server.file_reads();
     let come_back = |address, client| async move {
-        let mut raw = Raw::connect(address).await;
+        let mut raw = RawSocket::connect(address).await;
         raw.upgrades().await;
         let cursors: serde_json::Map<_, _> =
             (0..ROOMS_PER_CLIENT).map(|number| (format!("#{}", room(client, number)), json!(1))).collect();

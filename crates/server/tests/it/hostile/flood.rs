@@ -9,10 +9,10 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{Process, Raw, connect_crowd, reserve_descriptors_for_a_crowd};
+use crate::support::{Process, RawSocket, connect_crowd, reserve_descriptors_for_a_crowd};
 
 /// The number of connections of the flooding user: twice the limit.
-const CONNECTIONS: usize = 100;
+const FLOODING_CONNECTIONS: usize = 100;
 
 /// Users who connect from one address: more than the connections that an address may have.
 const USERS_PER_ADDRESS: usize = 1_300;
@@ -24,8 +24,8 @@ const MAX_GROWTH_BYTES: u64 = 32 * 1024 * 1024;
 const MAX_DELIVERY_TIME: Duration = Duration::from_secs(2);
 
 /// Connects and sends without a pause until the server closes. Returns the close code.
-async fn floods(server: &Process, number: usize) -> u16 {
-    let mut raw = Raw::connect(server.address()).await;
+async fn flood_until_closed(server: &Process, number: usize) -> u16 {
+    let mut raw = RawSocket::connect(server.address()).await;
     raw.upgrades().await;
     raw.says(&json!({"type": "hello", "token": server.token("mallory")}).to_string()).await;
     let first = raw.next().await;
@@ -46,12 +46,12 @@ async fn hostile_24_a_flood_over_a_hundred_connections_of_one_user_is_closed_and
     let mut carol = server.connects("carol").await;
     alice.says("@carol", "before").await;
     carol.receives_message("before").await;
-    let before = server.resident();
+    let before = server.resident_bytes();
     let started = Instant::now();
     let mut flooding = JoinSet::new();
-    for number in 0..CONNECTIONS {
+    for number in 0..FLOODING_CONNECTIONS {
         let server = server.clone();
-        flooding.spawn(async move { floods(&server, number).await });
+        flooding.spawn(async move { flood_until_closed(&server, number).await });
     }
     let (mut codes, mut slowest, mut most) = (Vec::new(), Duration::ZERO, 0);
     let mut tick = tokio::time::interval(Duration::from_millis(250));
@@ -64,7 +64,7 @@ async fn hostile_24_a_flood_over_a_hundred_connections_of_one_user_is_closed_and
                 carol.receives_message("meanwhile").await;
                 let longest_scheduling_delay = server.longest_scheduling_delay().saturating_sub(waited);
                 slowest = slowest.max(said.elapsed().saturating_sub(longest_scheduling_delay));
-                most = most.max(server.resident());
+                most = most.max(server.resident_bytes());
             }
         }
     }
@@ -72,7 +72,7 @@ async fn hostile_24_a_flood_over_a_hundred_connections_of_one_user_is_closed_and
     let limits = Limits::default();
     let let_in = codes.iter().filter(|code| **code == 4429).count();
     let turned_away = codes.iter().filter(|code| **code == 1013).count();
-    assert_eq!(let_in + turned_away, CONNECTIONS, "{codes:?}");
+    assert_eq!(let_in + turned_away, FLOODING_CONNECTIONS, "{codes:?}");
     assert!(let_in >= limits.connections_per_user as usize && turned_away > 0, "{let_in}, {turned_away}");
 
     let mut mallory = server.connects("bob").await;
@@ -98,8 +98,8 @@ async fn hostile_24_connections_from_one_address_are_limited_over_all_its_users(
     let connections = connect_crowd(0..USERS_PER_ADDRESS, server.address(), |address, number| {
         let (tokens, places) = (tokens.clone(), places.clone());
         async move {
-            let mut raw = Raw::connect(address).await;
-            let answer = raw.asks_for_upgrade("").await;
+            let mut raw = RawSocket::connect(address).await;
+            let answer = raw.request_upgrade("").await;
             if answer.starts_with("HTTP/1.1 101 ") {
                 raw.says(&json!({"type": "hello", "token": tokens[number]}).to_string()).await;
                 assert_eq!(raw.next().await.json()["type"], "welcome");

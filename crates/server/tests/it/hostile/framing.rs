@@ -4,7 +4,7 @@ use switchboard_protocol::Limits;
 use tokio::time::{Duration, Instant};
 
 use crate::support::raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame, head};
-use crate::support::{Raw, Server};
+use crate::support::{RawSocket, Server};
 
 const PROTOCOL_ERROR_CODE: u16 = 1002;
 const NOT_UTF8_CODE: u16 = 1007;
@@ -16,21 +16,21 @@ const RSV1: u8 = 0x40;
 const RSV2: u8 = 0x20;
 const RSV3: u8 = 0x10;
 
-async fn alice_socket(server: &Server) -> Raw {
-    let mut raw = Raw::connect(server.address()).await;
+async fn alice_socket(server: &Server) -> RawSocket {
+    let mut raw = RawSocket::connect(server.address()).await;
     raw.says_hello_as("alice").await;
     raw
 }
 
-async fn before_hello(server: &Server) -> Raw {
-    let mut raw = Raw::connect(server.address()).await;
+async fn socket_before_hello(server: &Server) -> RawSocket {
+    let mut raw = RawSocket::connect(server.address()).await;
     raw.upgrades().await;
     raw
 }
 
 /// Asserts that a connection that sends these bytes is closed with this code, before `hello` and after.
 async fn assert_closed(server: &Server, bytes: &[u8], code: u16, what: &str) {
-    for mut raw in [before_hello(server).await, alice_socket(server).await] {
+    for mut raw in [socket_before_hello(server).await, alice_socket(server).await] {
         raw.writes(bytes).await;
         assert_eq!(raw.is_closed().await, code, "{what}");
     }
@@ -43,7 +43,7 @@ async fn hostile_07_a_length_beyond_the_limit_is_refused_before_the_payload_arri
         assert_closed(&server, &head(FIN | TEXT, len), TOO_BIG_CODE, &len.to_string()).await;
         assert_closed(&server, &head(FIN | BINARY, len), TOO_BIG_CODE, &len.to_string()).await;
     }
-    let mut hello = before_hello(&server).await;
+    let mut hello = socket_before_hello(&server).await;
     hello.writes(head(FIN | TEXT, u64::from(Limits::default().hello_frame) + 1)).await;
     assert_eq!(hello.is_closed().await, TOO_BIG_CODE, "before `hello` the limit is lower");
 }
@@ -154,7 +154,7 @@ async fn hostile_12_a_binary_frame_is_an_error_and_the_connection_stays_open() {
         assert_eq!(raw.next().await.json()["code"], "bad_frame");
     }
     raw.is_still_open().await;
-    let mut raw = before_hello(&server).await;
+    let mut raw = socket_before_hello(&server).await;
     raw.writes(frame(FIN | BINARY, br#"{"type":"hello","user":"alice"}"#)).await;
     assert_eq!(raw.is_closed().await, POLICY_CODE, "the first frame is `hello`");
 }
@@ -187,7 +187,7 @@ async fn commands_before_a_close_frame_are_answered_before_the_close() {
         assert_eq!(raw.next().await.json()["seq"], seq);
     }
     assert_eq!(raw.next().await.close_code(), 1000);
-    raw.ends().await;
+    raw.wait_for_end().await;
     assert_eq!(server.connects("alice").await.log("@bob").await.len(), 3);
 }
 
@@ -230,7 +230,7 @@ const CONTROL_FRAMES_BEFORE_HELLO: usize = 10;
 #[tokio::test]
 async fn hostile_13_more_than_ten_pings_before_hello_close_the_connection() {
     let server = Server::start().await;
-    let mut few = before_hello(&server).await;
+    let mut few = socket_before_hello(&server).await;
     for _ in 0..CONTROL_FRAMES_BEFORE_HELLO / 2 {
         few.writes(frame(FIN | PING, b"x")).await;
         assert_eq!(few.next().await.opcode, PONG);
@@ -239,7 +239,7 @@ async fn hostile_13_more_than_ten_pings_before_hello_close_the_connection() {
     few.says(r#"{"type":"hello","user":"alice"}"#).await;
     assert_eq!(few.next().await.json()["type"], "welcome");
     for opcode in [PING, PONG] {
-        let mut many = before_hello(&server).await;
+        let mut many = socket_before_hello(&server).await;
         many.writes(frame(FIN | opcode, b"x").repeat(CONTROL_FRAMES_BEFORE_HELLO + 1)).await;
         let mut frame = many.next().await;
         while frame.opcode == PONG {
@@ -254,7 +254,7 @@ async fn hostile_13_more_than_ten_pings_before_hello_close_the_connection() {
 async fn hostile_13_pongs_do_not_queue_up_for_a_client_that_does_not_read() {
     const PINGS: u32 = 200_000;
     let server = Server::start().await;
-    let mut raw = Raw::connect_with_buffer(server.address(), 4_096).await;
+    let mut raw = RawSocket::connect_with_buffer(server.address(), 4_096).await;
     raw.says_hello_as("alice").await;
     for number in 0..PINGS {
         let mut payload = [0; 125];

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::support::raw::{FIN, PING, PONG, TEXT, frame, head};
-use crate::support::{Raw, Server};
+use crate::support::{RawSocket, Server};
 
 /// The header bit that marks a frame as compressed (RFC 7692 section 6).
 const RSV1: u8 = 0x40;
@@ -23,7 +23,7 @@ fn status(head: &str) -> u16 {
 }
 
 /// Writes the bytes one by one with a pause before each, until the server closes.
-async fn dribble(raw: &mut Raw, bytes: &[u8], pause: Duration) {
+async fn dribble(raw: &mut RawSocket, bytes: &[u8], pause: Duration) {
     for byte in bytes {
         // waits for: the pause before the next byte
         tokio::time::sleep(pause).await;
@@ -37,8 +37,8 @@ async fn dribble(raw: &mut Raw, bytes: &[u8], pause: Duration) {
 async fn hostile_01_a_slow_or_missing_handshake_is_closed_and_the_server_accepts_others() {
     let server = Server::start().await;
     let started = Instant::now();
-    let mut dribbling = Raw::connect(server.address()).await;
-    let mut silent = Raw::connect(server.address()).await;
+    let mut dribbling = RawSocket::connect(server.address()).await;
+    let mut silent = RawSocket::connect(server.address()).await;
     server.connects("alice").await.says("@bob", "meanwhile").await;
     let request = format!("{}\r\n", dribbling.handshake());
     // At one byte a second the whole request would take minutes.
@@ -49,7 +49,7 @@ async fn hostile_01_a_slow_or_missing_handshake_is_closed_and_the_server_accepts
                 // waits for: longer than the server's time-out
                 () = tokio::time::sleep(HEAD_TIMEOUT + Duration::from_secs(2)) => {}
             }
-            dribbling.ends().await;
+            dribbling.wait_for_end().await;
         },
         async {
             silent.is_disconnected().await;
@@ -63,9 +63,9 @@ async fn hostile_01_a_slow_or_missing_handshake_is_closed_and_the_server_accepts
 #[tokio::test]
 async fn hostile_01_a_slow_or_missing_hello_is_closed() {
     let server = Server::start_with(|config| config.limits.hello_timeout = 300).await;
-    let mut silent = Raw::connect(server.address()).await;
+    let mut silent = RawSocket::connect(server.address()).await;
     silent.upgrades().await;
-    let mut dribbling = Raw::connect(server.address()).await;
+    let mut dribbling = RawSocket::connect(server.address()).await;
     dribbling.upgrades().await;
     let pause = Duration::from_millis(20);
     dribble(&mut dribbling, &head(FIN | TEXT, 2_000)[..7], pause).await;
@@ -74,7 +74,7 @@ async fn hostile_01_a_slow_or_missing_hello_is_closed() {
         assert_eq!(raw.is_closed().await, SILENT_CODE);
     }
     // The server answers a ping, but the ping does not replace `hello`.
-    let mut pinging = Raw::connect(server.address()).await;
+    let mut pinging = RawSocket::connect(server.address()).await;
     pinging.upgrades().await;
     pinging.writes(frame(FIN | PING, b"x")).await;
     assert_eq!(pinging.next().await.opcode, PONG);
@@ -88,17 +88,17 @@ async fn hostile_02_a_head_that_is_too_long_is_refused() {
     let long = format!("x-header: {}\r\n", "y".repeat(64 * 1024));
     let protocols = format!("Sec-WebSocket-Protocol: {}switchboard.v1\r\n", "p, ".repeat(20_000));
     for headers in [many, long, protocols] {
-        let answer = Raw::connect(server.address()).await.asks_for_upgrade(&headers).await;
+        let answer = RawSocket::connect(server.address()).await.request_upgrade(&headers).await;
         assert_eq!(status(&answer), 431, "{answer}");
     }
     let line = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(64 * 1024));
-    let mut raw = Raw::connect(server.address()).await;
+    let mut raw = RawSocket::connect(server.address()).await;
     let _ = raw.tries_to_write(line).await;
-    let answer = raw.head().await;
+    let answer = raw.read_head().await;
     assert!([414, 431].contains(&status(&answer)), "{answer}");
     // A long head within the limit is read: the server finds the subprotocol among many.
     let protocols = format!("Sec-WebSocket-Protocol: {}switchboard.v1\r\n", "p, ".repeat(2_000));
-    let answer = Raw::connect(server.address()).await.asks_for_upgrade(&protocols).await;
+    let answer = RawSocket::connect(server.address()).await.request_upgrade(&protocols).await;
     assert_eq!(status(&answer), 101, "{answer}");
     assert!(answer.to_ascii_lowercase().contains("sec-websocket-protocol: switchboard.v1\r\n"), "{answer}");
 }
@@ -120,7 +120,7 @@ async fn hostile_05_a_page_of_another_origin_cannot_connect() {
         (None, 101),
     ] {
         let header = origin.map_or_else(String::new, |origin| format!("Origin: {origin}\r\n"));
-        let answer = Raw::connect(server.address()).await.asks_for_upgrade(&header).await;
+        let answer = RawSocket::connect(server.address()).await.request_upgrade(&header).await;
         assert_eq!(status(&answer), expected, "{origin:?}: {answer}");
         let request = server.asks("POST", "/v1/ping").json(&json!({"as": "alice"}));
         let request = if let Some(origin) = origin { request.header("origin", origin) } else { request };
@@ -134,13 +134,13 @@ async fn hostile_05_a_page_of_another_origin_cannot_connect() {
 
 #[tokio::test]
 async fn hostile_06_a_token_in_the_url_is_refused_and_not_echoed() {
-    let server = Server::start_production().await;
+    let server = Server::start_with_auth().await;
     let token = server.token("alice", Duration::from_secs(60));
     for name in ["token", "access_token", "Authorization", "jwt"] {
-        let mut raw = Raw::connect(server.address()).await;
+        let mut raw = RawSocket::connect(server.address()).await;
         let request = raw.handshake().replace("/v1/ws", &format!("/v1/ws?{name}={token}"));
         raw.writes(format!("{request}\r\n")).await;
-        let answer = raw.head().await;
+        let answer = raw.read_head().await;
         assert_eq!(status(&answer), 401, "{answer}");
         let answer = server.gets(&format!("/v1/ws?{name}={token}")).await;
         assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"));
@@ -157,9 +157,9 @@ async fn hostile_06_a_token_in_the_url_is_refused_and_not_echoed() {
 #[tokio::test]
 async fn hostile_10_compression_is_not_negotiated() {
     let server = Server::start().await;
-    let mut raw = Raw::connect(server.address()).await;
+    let mut raw = RawSocket::connect(server.address()).await;
     let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
-    let answer = raw.asks_for_upgrade(offer).await;
+    let answer = raw.request_upgrade(offer).await;
     assert_eq!(status(&answer), 101, "{answer}");
     assert!(!answer.to_ascii_lowercase().contains("sec-websocket-extensions"), "{answer}");
     // A client that compresses although the server did not accept compression violates the framing.

@@ -11,7 +11,7 @@ use switchboard_protocol::{ErrorCode, Hello, Limits, Seq, Signal, Timestamp};
 use switchboard_store::clock::Clock;
 use tokio::time::Instant;
 
-use crate::support::{Person, Raw, Server, Stored, text_of};
+use crate::support::{Person, RawSocket, Server, StoredEvent, text_of};
 
 fn hello(token: String) -> Hello {
     Hello { token: Some(token), user: None, device: None, cursors: Default::default() }
@@ -193,7 +193,7 @@ async fn hostile_19_two_connections_of_one_device_both_work() {
 }
 
 /// A clock that is ahead of the system's clock, and the milliseconds by which it is ahead, for the test to set.
-fn clock_ahead() -> (Clock, Arc<AtomicI64>) {
+fn adjustable_clock() -> (Clock, Arc<AtomicI64>) {
     let ahead = Arc::new(AtomicI64::new(0));
     let added = ahead.clone();
     let now = move || Clock::system().now().as_millis() + added.load(Ordering::Relaxed);
@@ -202,9 +202,9 @@ fn clock_ahead() -> (Clock, Arc<AtomicI64>) {
 
 #[tokio::test]
 async fn hostile_20_a_message_that_is_sent_again_with_its_key_is_stored_once() {
-    let (clock, ahead) = clock_ahead();
+    let (clock, ahead) = adjustable_clock();
     let mut server = Server::start_with_clock(clock, |_| {}).await;
-    let stored = |duplicate| Stored { conversation: "@alice:bob".to_owned(), seq: 2, duplicate };
+    let stored = |duplicate| StoredEvent { conversation: "@alice:bob".to_owned(), seq: 2, duplicate };
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "another").await;
     assert_eq!(alice.says_with_key("@bob", "k1", "hi").await, stored(false));
@@ -233,7 +233,7 @@ async fn hostile_20_a_message_that_is_sent_again_with_its_key_is_stored_once() {
         assert_eq!(alice.is_refused("send", other).await, ErrorCode::KeyConflict);
     }
     let mut bob = server.connects("bob").await;
-    let first_of_bob = Stored { conversation: "@alice:bob".to_owned(), seq: 3, duplicate: false };
+    let first_of_bob = StoredEvent { conversation: "@alice:bob".to_owned(), seq: 3, duplicate: false };
     assert_eq!(bob.says_with_key("@alice", "k1", "hi").await, first_of_bob, "each sender has its own keys");
     let texts: Vec<_> =
         alice.log("@bob").await.iter().filter_map(|e| text_of(e).map(str::to_owned)).collect();
@@ -273,7 +273,7 @@ async fn hostile_21_a_forged_cursor_is_refused_or_moves_nothing() {
 async fn hostile_22_an_expired_token_closes_its_connection_and_stored_messages_stay() {
     // The server's clock does not advance; its time is a few seconds before the token expires.
     let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_500));
-    let server = Server::start_production_by(clock, |_| {}).await;
+    let server = Server::start_with_auth_and_clock(clock, |_| {}).await;
     let short = server.token("alice", Duration::from_secs(4));
     let mut alice = server.tries_to_connect(hello(short)).await.expect("welcome");
     let mut lasting = server.connects("alice").await;
@@ -289,9 +289,9 @@ async fn hostile_22_an_expired_token_closes_its_connection_and_stored_messages_s
 async fn hostile_22_a_client_that_sends_without_a_pause_is_closed_when_its_token_expires() {
     let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_500));
     let settings = |config: &mut Config| config.limits = Limits::default().without_rates();
-    let server = Server::start_production_by(clock, settings).await;
+    let server = Server::start_with_auth_and_clock(clock, settings).await;
     let short = server.token("alice", Duration::from_secs(2));
-    let mut alice = Raw::connect(server.address()).await;
+    let mut alice = RawSocket::connect(server.address()).await;
     alice.upgrades().await;
     alice.says(&json!({"type": "hello", "token": short}).to_string()).await;
     assert_eq!(alice.next().await.json()["type"], "welcome");
@@ -338,7 +338,7 @@ async fn hostile_26_refusals_take_the_same_time_for_existing_and_missing_convers
 }
 
 #[tokio::test]
-async fn hostile_26_invitations_have_a_rate() {
+async fn hostile_26_invitations_are_rate_limited() {
     let server = Server::start_with(|config| config.limits.sends_per_connection = 2).await;
     let mut eve = server.connects("eve").await;
     eve.makes_room("spam", &[]).await;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Answer, Raw, Server, TextSocket};
+use crate::support::{Answer, RawSocket, Server, TextSocket};
 
 /// A command, its fields as JSON text, the expected error code, and the field that the error must name.
 type Case = (&'static str, String, &'static str, Option<&'static str>);
@@ -118,22 +118,21 @@ fn bad_frames() -> [String; 9] {
 /// A server with a message from alice to bob and a room of alice's. The test asserts that invalid input changes neither log.
 struct UnchangedServer {
     server: Server,
-    before: String,
+    state_before: String,
 }
 
 impl UnchangedServer {
     async fn new() -> Self {
         let server =
-            Server::start_production_with(|config| config.limits = config.limits.clone().without_rates())
-                .await;
+            Server::start_with_auth_and(|config| config.limits = config.limits.clone().without_rates()).await;
         let mut alice = server.connects("alice").await;
         alice.says("@bob", "the only message").await;
         alice.makes_room("ops", &["bob"]).await;
-        let before = Self::state(&server).await;
-        Self { server, before }
+        let before = Self::stored_state_as_text(&server).await;
+        Self { server, state_before: before }
     }
 
-    async fn state(server: &Server) -> String {
+    async fn stored_state_as_text(server: &Server) -> String {
         let mut alice = server.connects("alice").await;
         let logs = [alice.log("@bob").await, alice.log("#ops").await];
         format!("{logs:?} {:?} {:?}", alice.history("@bob").await, alice.conversations().await)
@@ -141,21 +140,21 @@ impl UnchangedServer {
 
     /// Asserts that nothing has changed, and that a valid message is stored.
     async fn check(self) {
-        assert_eq!(Self::state(&self.server).await, self.before);
+        assert_eq!(Self::stored_state_as_text(&self.server).await, self.state_before);
         let mut alice = self.server.connects("alice").await;
         assert_eq!(alice.says("@bob", "the second").await, 2);
     }
 }
 
 /// The part of a field's path before the first dot, such as `data` of `data.a[0]`. An index before the dot is kept.
-fn first_part(field: &str) -> &str {
+fn top_level_field(field: &str) -> &str {
     field.split('.').next().unwrap_or(field)
 }
 
 fn assert_error(error: &Value, code: &str, field: Option<&str>, said: &str) {
     let said: String = said.chars().take(200).collect();
     assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{said} {error}");
-    assert_eq!(error["field"].as_str().map(first_part), field, "{said} {error}");
+    assert_eq!(error["field"].as_str().map(top_level_field), field, "{said} {error}");
     assert_eq!(error["retryable"], false, "{said} {error}");
     assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{said} {error}");
 }
@@ -164,7 +163,7 @@ fn assert_problem(answer: &Answer, code: &str, field: Option<&str>, said: &str) 
     let said: String = said.chars().take(200).collect();
     let problem = answer.problem();
     assert_eq!(problem["code"], code, "{said} {problem}");
-    assert_eq!(problem["field"].as_str().map(first_part), field, "{said} {problem}");
+    assert_eq!(problem["field"].as_str().map(top_level_field), field, "{said} {problem}");
     assert_eq!(problem["retryable"], false, "{said} {problem}");
     let status = match code {
         "bad_frame" | "bad_field" | "bad_cursor" => 400,
@@ -198,13 +197,13 @@ async fn hostile_14_over_http_bad_fields_are_named() {
     let token = unchanged.server.token("alice", std::time::Duration::from_secs(60));
     for (command, fields, code, field) in bad_fields().into_iter().chain(bad_content()) {
         let body = format!("{{{fields}}}");
-        let answer = posts(&unchanged.server, &token, command, body.clone()).await;
+        let answer = post_as(&unchanged.server, &token, command, body.clone()).await;
         assert_problem(&answer, code, field, &body);
     }
     unchanged.check().await;
 }
 
-async fn posts(server: &Server, token: &str, command: &str, body: impl Into<reqwest::Body>) -> Answer {
+async fn post_as(server: &Server, token: &str, command: &str, body: impl Into<reqwest::Body>) -> Answer {
     let request = server.asks("POST", &format!("/v1/{command}")).bearer_auth(token);
     server.request(request.header("content-type", "application/json").body(body)).await
 }
@@ -246,15 +245,15 @@ async fn hostile_14_over_http_a_body_that_is_no_command_is_an_error() {
     let server = &unchanged.server;
     let token = server.token("alice", std::time::Duration::from_secs(60));
     for body in bad_frames() {
-        let answer = posts(server, &token, "send", body.clone()).await;
+        let answer = post_as(server, &token, "send", body.clone()).await;
         assert_problem(&answer, "bad_frame", None, &body);
     }
-    let not_utf8 = posts(server, &token, "send", b"{\"to\":\"@bob\",\"text\":\"\xff\"}".to_vec()).await;
+    let not_utf8 = post_as(server, &token, "send", b"{\"to\":\"@bob\",\"text\":\"\xff\"}".to_vec()).await;
     assert_problem(&not_utf8, "bad_frame", None, "not UTF-8");
-    let too_long = posts(server, &token, "send", vec![b' '; 64 * 1024 + 1]).await;
+    let too_long = post_as(server, &token, "send", vec![b' '; 64 * 1024 + 1]).await;
     assert_problem(&too_long, "too_large", None, "a body over the limit");
     for command in ["nonsense", "SEND", "hello", "watch"] {
-        let answer = posts(server, &token, command, "{}").await;
+        let answer = post_as(server, &token, command, "{}").await;
         assert_problem(&answer, "unknown_type", None, command);
     }
     let form = server.asks("POST", "/v1/send").bearer_auth(&token).body(r#"{"to":"@bob","text":"hi"}"#);
@@ -308,7 +307,7 @@ async fn hostile_04_a_first_frame_other_than_hello_closes_the_connection() {
 #[tokio::test]
 async fn hostile_14_malicious_json_is_answered_with_an_error_code() {
     let server = Server::start().await;
-    let mut raw = Raw::connect(server.address()).await;
+    let mut raw = RawSocket::connect(server.address()).await;
     raw.says_hello_as("alice").await;
     let deep = |open: &str, close: &str| {
         format!(

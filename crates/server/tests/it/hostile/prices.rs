@@ -8,12 +8,12 @@ use switchboard::config::UnknownUsers;
 use switchboard_protocol::{ErrorCode, Limits};
 use tokio::time::Instant;
 
-use crate::http::api_key;
-use crate::limits::hi;
+use crate::http::create_api_key;
+use crate::limits::message_to_bob;
 use crate::support::Server;
 
-/// How long the server refuses a connection's unnumbered writes after it rejected one of them: `HOLD` in `outbox.rs`.
-const HOLD: Duration = Duration::from_secs(1);
+/// How long the server refuses a connection's unnumbered writes after it rejected one of them: `HOLD_DURATION` in `outbox.rs`.
+const HOLD_DURATION: Duration = Duration::from_secs(1);
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -23,20 +23,20 @@ pub(crate) fn user_rates_only() -> Limits {
 }
 
 /// The fields of a `create` with this number of members.
-pub(crate) fn room_of(members: usize) -> Value {
+pub(crate) fn create_room_command(members: usize) -> Value {
     json!({"members": (0..members).map(|n| format!("member{n}")).collect::<Vec<_>>()})
 }
 
 #[tokio::test]
 async fn hostile_26_creating_a_room_costs_a_send_for_each_member() {
-    let server = Server::start_production_with(|config| config.limits = user_rates_only()).await;
+    let server = Server::start_with_auth_and(|config| config.limits = user_rates_only()).await;
     let token = server.token("mallory", HOUR);
     let begun = Instant::now();
-    let first = server.posts_as(&token, "create", room_of(1_000)).await;
+    let first = server.posts_as(&token, "create", create_room_command(1_000)).await;
     first.ok();
     let mut made = 1;
     let refused = loop {
-        let answer = server.posts_as(&token, "create", room_of(1_000)).await;
+        let answer = server.posts_as(&token, "create", create_room_command(1_000)).await;
         if answer.status != 200 {
             break answer;
         }
@@ -48,7 +48,7 @@ async fn hostile_26_creating_a_room_costs_a_send_for_each_member() {
     let wait = refused.json()["retry_after"].as_u64().expect("how long");
     assert!((5_000..=20_020).contains(&wait), "the delay covers the debt and a full bucket: {wait} ms");
     let mut phone = server.connects("mallory").await;
-    let send = phone.tries("send", hi()).await.expect_err("the debt holds at every door");
+    let send = phone.tries("send", message_to_bob()).await.expect_err("the debt holds at every door");
     assert_eq!((send.code, send.retryable), (ErrorCode::RateLimited, true));
     assert!(send.retry_after.is_some_and(|ms| ms < wait), "one send needs no full bucket: {send:?}");
     server.connects("carol").await.says("@bob", "others go on").await;
@@ -56,7 +56,7 @@ async fn hostile_26_creating_a_room_costs_a_send_for_each_member() {
 
 #[tokio::test]
 async fn hostile_26_an_invitation_costs_two_sends() {
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.limits = Limits { sends_per_user: 4, ..Limits::default().without_rates() };
     })
     .await;
@@ -78,11 +78,11 @@ async fn hostile_26_an_invitation_costs_two_sends() {
 
 #[tokio::test]
 async fn an_api_key_has_its_own_rate() {
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.limits = Limits { sends_per_key: 2, sends_per_user: 1, ..Limits::default().without_rates() };
     })
     .await;
-    let (shop, billing) = (api_key(&server, "shop"), api_key(&server, "billing"));
+    let (shop, billing) = (create_api_key(&server, "shop"), create_api_key(&server, "billing"));
     let begun = Instant::now();
     let mut stored = 0;
     let refused = loop {
@@ -102,7 +102,7 @@ async fn an_api_key_has_its_own_rate() {
 
 #[tokio::test]
 async fn hostile_26_new_direct_conversations_have_a_rate() {
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.limits = Limits { directs_per_minute: 1, ..Limits::default().without_rates() };
         config.unknown_users = UnknownUsers::Refuse;
     })
@@ -132,7 +132,7 @@ async fn hostile_26_new_direct_conversations_have_a_rate() {
     // Messages in existing conversations are not limited, and neither is the retry of a first message.
     server.posts_as(&token, "send", json!({"to": "@peer0", "text": "again"})).await.ok();
     assert_eq!(server.posts_as(&token, "send", send(0)).await.ok()["duplicate"], true);
-    let key = api_key(&server, "shop");
+    let key = create_api_key(&server, "shop");
     for n in 0..20 {
         let body = json!({"as": "mallory", "to": format!("@peer{}", 20 + n), "text": "hi"});
         server.posts_as(&key, "send", body).await.ok();
@@ -141,7 +141,7 @@ async fn hostile_26_new_direct_conversations_have_a_rate() {
 
 #[tokio::test]
 async fn hostile_26_a_message_after_a_refused_one_is_not_stored_before_it() {
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.limits = Limits { directs_per_minute: 1, ..Limits::default().without_rates() };
     })
     .await;
@@ -152,7 +152,7 @@ async fn hostile_26_a_message_after_a_refused_one_is_not_stored_before_it() {
     for n in 0..11 {
         socket.says(&send(n)).await;
     }
-    let at_once = begun.elapsed() < HOLD / 2;
+    let at_once = begun.elapsed() < HOLD_DURATION / 2;
     let mut codes = Vec::new();
     for _ in 0..11 {
         let answer: Value = serde_json::from_str(&socket.receives_text().await).expect("JSON");
@@ -168,7 +168,7 @@ async fn hostile_26_a_message_after_a_refused_one_is_not_stored_before_it() {
 
 #[tokio::test]
 async fn hostile_26_created_rooms_count_after_their_creator_left() {
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.limits = Limits { rooms: 3, ..Limits::default().without_rates() };
     })
     .await;
@@ -184,17 +184,17 @@ async fn hostile_26_created_rooms_count_after_their_creator_left() {
     assert_eq!((refused.code().as_str(), &refused.json()["field"]), ("too_large", &json!("room")));
     let again = json!({"room": "r0", "members": ["victim", "accomplice"]});
     assert_eq!(ask("create", again).await.ok()["duplicate"], true, "a retry does not count");
-    let key = api_key(&server, "shop");
+    let key = create_api_key(&server, "shop");
     server.posts_as(&key, "create", json!({"as": "mallory", "room": "r3"})).await.ok();
 }
 
 #[tokio::test]
 async fn hostile_26_a_deletion_costs_the_edits_that_it_erases() {
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.limits = Limits { sends_per_user: 2, ..Limits::default().without_rates() };
     })
     .await;
-    let (key, token) = (api_key(&server, "shop"), server.token("mallory", HOUR));
+    let (key, token) = (create_api_key(&server, "shop"), server.token("mallory", HOUR));
     for message in ["a", "b", "c"] {
         let body = json!({"as": "mallory", "to": "@bob", "text": message});
         let target = server.posts_as(&key, "send", body).await.ok()["seq"].clone();
@@ -224,11 +224,11 @@ async fn hostile_26_a_deletion_costs_the_edits_that_it_erases() {
 #[tokio::test]
 async fn hostile_26_a_deletion_costs_the_reactions_that_it_erases() {
     const REACTIONS: usize = 501;
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.limits = Limits { sends_per_user: 2, ..Limits::default().without_rates() };
     })
     .await;
-    let (key, token) = (api_key(&server, "shop"), server.token("mallory", HOUR));
+    let (key, token) = (create_api_key(&server, "shop"), server.token("mallory", HOUR));
     let mut targets = Vec::new();
     for message in ["a", "b"] {
         let body = json!({"as": "mallory", "to": "@bob", "text": message});

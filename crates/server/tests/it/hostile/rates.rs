@@ -7,12 +7,12 @@ use switchboard_client::{Client, ClientError};
 use switchboard_protocol::reply::{OkBody, Reply, ServerFrame};
 use switchboard_protocol::{ErrorCode, Limits, Seq, Signal};
 
-use crate::limits::{hi, sends_until_refused};
+use crate::limits::{message_to_bob, sends_until_refused};
 use crate::support::{Server, eventually};
 
 #[tokio::test]
 async fn hostile_24_the_send_rate_of_a_user_spans_connections_and_http() {
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.limits = Limits { sends_per_user: 2, ..Limits::default().without_rates() };
     })
     .await;
@@ -22,7 +22,7 @@ async fn hostile_24_the_send_rate_of_a_user_spans_connections_and_http() {
     assert_eq!(failure.code, ErrorCode::RateLimited);
     let token = server.token("alice", Duration::from_secs(60));
     let answer = loop {
-        let answer = server.posts_as(&token, "send", hi()).await;
+        let answer = server.posts_as(&token, "send", message_to_bob()).await;
         if answer.status != 200 {
             break answer;
         }
@@ -31,7 +31,7 @@ async fn hostile_24_the_send_rate_of_a_user_spans_connections_and_http() {
     assert_eq!((answer.header("retry-after"), &answer.json()["retryable"]), ("1", &json!(true)));
     assert!(answer.json()["retry_after"].as_u64().is_some_and(|ms| (1..=500).contains(&ms)), "{answer:?}");
     let mut carol = server.connects("carol").await;
-    carol.does("send", hi()).await;
+    carol.does("send", message_to_bob()).await;
 }
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn hostile_24_connections_of_a_user_are_limited() {
 }
 
 /// Tries to connect. Returns the HTTP status if the server refuses the handshake.
-async fn refused_with(server: &Server) -> Option<u16> {
+async fn handshake_refusal_status(server: &Server) -> Option<u16> {
     match Client::open(&server.url()).await {
         Err(ClientError::Handshake { status, .. }) => Some(status),
         Err(other) => panic!("{other}"),
@@ -95,29 +95,33 @@ async fn hostile_03_connections_of_an_address_are_limited() {
     let server = Server::start_with(|config| config.limits.connections_per_address = 2).await;
     let alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
-    assert_eq!(refused_with(&server).await, Some(429));
+    assert_eq!(handshake_refusal_status(&server).await, Some(429));
     let answer = server.gets("/").await;
     assert_eq!((answer.status, answer.code().as_str()), (429, "rate_limited"));
     assert_eq!(server.gets("/livez").await.status, 200, "a probe is answered in spite of the limit");
     bob.receives_nothing().await;
     drop(alice);
-    eventually("there is a place again", || async { refused_with(&server).await.is_none().then_some(()) })
-        .await;
+    eventually("there is a place again", || async {
+        handshake_refusal_status(&server).await.is_none().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn hostile_03_connections_of_the_server_are_limited() {
     let server = Server::start_with(|config| config.limits.connections = 1).await;
     let alice = server.connects("alice").await;
-    assert_eq!(refused_with(&server).await, Some(503));
+    assert_eq!(handshake_refusal_status(&server).await, Some(503));
     drop(alice);
-    eventually("there is a place again", || async { refused_with(&server).await.is_none().then_some(()) })
-        .await;
+    eventually("there is a place again", || async {
+        handshake_refusal_status(&server).await.is_none().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn hostile_24_a_flood_of_cursors_is_coalesced_to_the_latest_at_their_rate() {
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.limits = Limits { cursors_per_user: 2, ..Limits::default().without_rates() };
     })
     .await;
@@ -164,7 +168,7 @@ async fn hostile_24_a_flood_of_cursors_is_coalesced_to_the_latest_at_their_rate(
 
 #[tokio::test]
 async fn cursors_delayed_by_their_rate_are_stored_before_the_server_stops() {
-    let mut server = Server::start_production_with(|config| {
+    let mut server = Server::start_with_auth_and(|config| {
         config.limits = Limits { cursors_per_user: 1, ..Limits::default().without_rates() };
     })
     .await;
@@ -203,7 +207,7 @@ async fn cursors_delayed_by_their_rate_are_stored_before_the_server_stops() {
 
 #[tokio::test]
 async fn hostile_24_watch_lists_are_applied_at_their_rate_and_the_latest_remains() {
-    const LISTS: usize = 100;
+    const WATCH_COMMANDS: usize = 100;
     let server = Server::start_with(|config| {
         config.limits = Limits { watched_per_user: 2, ..Limits::default().without_rates() };
     })
@@ -215,12 +219,12 @@ async fn hostile_24_watch_lists_are_applied_at_their_rate_and_the_latest_remains
         friend.says("@alice", "hi").await;
         alice.receives_message("hi").await;
     }
-    for _ in 0..LISTS {
+    for _ in 0..WATCH_COMMANDS {
         alice.submits("watch", json!({"users": ["bob", "dora"]})).await;
     }
     alice.submits("watch", json!({"users": ["carol"]})).await;
     let (mut answered, mut looked_up, mut carols) = (0, 0, false);
-    while answered <= LISTS || !carols {
+    while answered <= WATCH_COMMANDS || !carols {
         match alice.next().await {
             ServerFrame::Reply(Reply::Ok(_)) => answered += 1,
             ServerFrame::Signal(Signal::Presence { user, .. }) if user.as_str() == "carol" => carols = true,
@@ -229,7 +233,7 @@ async fn hostile_24_watch_lists_are_applied_at_their_rate_and_the_latest_remains
         }
     }
     // The rate allows a burst of five lists, and then one a second until the test has received all answers.
-    assert!((1..LISTS / 2).contains(&looked_up), "{looked_up} of {LISTS} lists");
+    assert!((1..WATCH_COMMANDS / 2).contains(&looked_up), "{looked_up} of {WATCH_COMMANDS} lists");
     drop((bob, carol));
     match alice.receives_signal().await {
         Signal::Presence { user, online: false, .. } => assert_eq!(user.as_str(), "carol"),

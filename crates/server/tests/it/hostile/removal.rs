@@ -29,13 +29,13 @@ fn room_commands() -> Vec<(&'static str, Value)> {
 }
 
 /// A server and its users after these events: bob wrote in alice's room (seq 3), was removed (seq 4), and then alice wrote again.
-struct Removed {
+struct RemovedMember {
     server: Server,
     alice: Person,
     bob: Person,
 }
 
-impl Removed {
+impl RemovedMember {
     async fn new() -> Self {
         let server = Server::start().await;
         let mut alice = server.connects("alice").await;
@@ -63,7 +63,7 @@ impl Removed {
 
 #[tokio::test]
 async fn hostile_16_on_the_websocket_a_removed_member_is_refused_and_receives_nothing() {
-    let Removed { server, mut alice, mut bob } = Removed::new().await;
+    let RemovedMember { server, mut alice, mut bob } = RemovedMember::new().await;
     let missing = bob.tries("sync", json!({"conversation": "#nowhere"})).await.expect_err("nowhere");
     for (command, fields) in room_commands() {
         let failure = bob.tries(command, fields).await.expect_err(command);
@@ -83,7 +83,7 @@ async fn hostile_16_on_the_websocket_a_removed_member_is_refused_and_receives_no
 
 #[tokio::test]
 async fn hostile_16_over_http_a_removed_member_is_refused() {
-    let Removed { server, mut alice, .. } = Removed::new().await;
+    let RemovedMember { server, mut alice, .. } = RemovedMember::new().await;
     for (command, mut fields) in room_commands() {
         fields["as"] = json!("bob");
         let answer = server.posts(command, fields).await;
@@ -98,7 +98,7 @@ async fn hostile_16_over_http_a_removed_member_is_refused() {
 
 #[tokio::test]
 async fn hostile_17_the_log_and_the_history_end_with_the_removal() {
-    let Removed { server, mut alice, mut bob } = Removed::new().await;
+    let RemovedMember { server, mut alice, mut bob } = RemovedMember::new().await;
     alice.does("edit", json!({"conversation": "#ops", "target": 2, "text": "two, changed"})).await;
     alice.does("react", json!({"conversation": "#ops", "target": 2, "emoji": "👍"})).await;
     let page = bob.does("sync", json!({"conversation": "#ops", "after": 2})).await;
@@ -120,7 +120,7 @@ async fn hostile_17_the_log_and_the_history_end_with_the_removal() {
 
 #[tokio::test]
 async fn a_later_deletion_hides_the_message_from_former_members() {
-    let Removed { server: _server, mut alice, mut bob } = Removed::new().await;
+    let RemovedMember { server: _server, mut alice, mut bob } = RemovedMember::new().await;
     alice.does("delete", json!({"conversation": "#ops", "target": 2})).await;
     let messages = bob.history("#ops").await;
     assert!(messages[0].deleted && messages[0].text.is_none(), "{messages:?}");
@@ -151,7 +151,7 @@ async fn presence_is_not_sent_to_a_user_who_no_longer_shares_a_conversation() {
 
 #[tokio::test]
 async fn a_user_who_is_added_again_receives_the_missed_events() {
-    let Removed { server: _server, mut alice, mut bob } = Removed::new().await;
+    let RemovedMember { server: _server, mut alice, mut bob } = RemovedMember::new().await;
     let back = alice.stores("invite", json!({"conversation": "#ops", "user": "bob"})).await;
     assert_eq!(back.seq, 6);
     bob.receives_message("five").await;

@@ -14,7 +14,7 @@ use switchboard_store::keys;
 use tokio::time::Instant;
 
 use crate::support::raw::{CLOSE, FIN, TEXT, frame};
-use crate::support::{Raw, Server, eventually};
+use crate::support::{RawSocket, Server, eventually};
 
 /// The documented time within which a revocation closes all connections.
 const MAX_REVOCATION_TIME: Duration = Duration::from_secs(5);
@@ -22,16 +22,18 @@ const MAX_REVOCATION_TIME: Duration = Duration::from_secs(5);
 const REVOKED_CODE: u16 = 4502;
 
 /// Starts a server whose clock only the test advances. Returns it with the clock's time and an API key.
-async fn server() -> (Server, Arc<AtomicI64>, String) {
-    server_with(|_| {}).await
+async fn server_with_clock() -> (Server, Arc<AtomicI64>, String) {
+    server_with_clock_and_settings(|_| {}).await
 }
 
 /// Like [`server`], with settings that `settings` changes.
-async fn server_with(settings: impl FnOnce(&mut Config)) -> (Server, Arc<AtomicI64>, String) {
+async fn server_with_clock_and_settings(
+    settings: impl FnOnce(&mut Config),
+) -> (Server, Arc<AtomicI64>, String) {
     let now = Arc::new(AtomicI64::new(1_800_000_000_500));
     let clock_now = now.clone();
     let clock = Clock::from_fn(move || Timestamp::from_millis(clock_now.load(Ordering::Relaxed)));
-    let server = Server::start_production_by(clock, settings).await;
+    let server = Server::start_with_auth_and_clock(clock, settings).await;
     let key = ApiKey::generate().expect("random bytes");
     keys::create(&server.keys(), "backend", &ApiKey::hash(key.expose())).expect("stored");
     (server, now, key.expose().to_owned())
@@ -42,7 +44,7 @@ fn hello(token: &str) -> Hello {
 }
 
 /// Asserts that a token is refused on the WebSocket and over HTTP.
-async fn is_refused(server: &Server, token: &str) {
+async fn assert_token_refused(server: &Server, token: &str) {
     match server.tries_to_connect(hello(token)).await {
         Err(ClientError::Refused(failure)) => {
             assert_eq!((failure.code, failure.retryable), (ErrorCode::Unauthorized, false));
@@ -63,7 +65,7 @@ async fn is_refused(server: &Server, token: &str) {
 
 #[tokio::test]
 async fn hostile_22_a_revocation_closes_all_connections_within_five_seconds() {
-    let (mut server, now, key) = server().await;
+    let (mut server, now, key) = server_with_clock().await;
     let old = server.token("alice", Duration::from_secs(3_600));
     let mut alice = server.tries_to_connect(hello(&old)).await.expect("welcome");
     let mut phone = server.tries_to_connect(hello(&old)).await.expect("welcome");
@@ -71,7 +73,7 @@ async fn hostile_22_a_revocation_closes_all_connections_within_five_seconds() {
     alice.says("@bob", "stored").await;
     bob.receives_message("stored").await;
     // This connection does not read while events arrive.
-    let mut deaf = Raw::connect_with_buffer(server.address(), 4_096).await;
+    let mut deaf = RawSocket::connect_with_buffer(server.address(), 4_096).await;
     deaf.upgrades().await;
     deaf.says(&json!({"type": "hello", "token": old}).to_string()).await;
     for _ in 0..60 {
@@ -85,12 +87,12 @@ async fn hostile_22_a_revocation_closes_all_connections_within_five_seconds() {
     eventually("the connection that does not read is closed, too", only_bob).await;
     assert!(asked.elapsed() < MAX_REVOCATION_TIME, "{:?}", asked.elapsed());
     assert_eq!(server.metric(r#"switchboard_dropped_total{reason="revoked"}"#).await, 3.0);
-    is_refused(&server, &old).await;
+    assert_token_refused(&server, &old).await;
     server.restart().await;
-    is_refused(&server, &old).await;
+    assert_token_refused(&server, &old).await;
 
     // A token of the same second is refused, because it may be older than the revocation.
-    is_refused(&server, &server.token("alice", Duration::from_secs(3_600))).await;
+    assert_token_refused(&server, &server.token("alice", Duration::from_secs(3_600))).await;
     now.fetch_add(1_000, Ordering::Relaxed);
     let mut alice = server.connects("alice").await;
     assert_eq!(alice.log("@bob").await.len(), 61, "acknowledged messages stay");
@@ -103,7 +105,7 @@ async fn hostile_22_a_revocation_closes_all_connections_within_five_seconds() {
 #[tokio::test]
 async fn hostile_22_tokens_of_a_clock_that_is_ahead_are_revoked_too() {
     const SECOND_MS: i64 = 1_000;
-    let (server, now, key) = server().await;
+    let (server, now, key) = server_with_clock().await;
     // Makes a token as an issuer does whose clock is ahead of the server's by this many milliseconds.
     let minted_ahead = |ahead: i64| {
         now.fetch_add(ahead, Ordering::Relaxed);
@@ -117,12 +119,12 @@ async fn hostile_22_tokens_of_a_clock_that_is_ahead_are_revoked_too() {
     }
     server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
     // The issuer's clock has advanced: a token of the next second is valid.
-    is_refused(&server, &minted_ahead(45 * SECOND_MS)).await;
+    assert_token_refused(&server, &minted_ahead(45 * SECOND_MS)).await;
     now.fetch_add(SECOND_MS, Ordering::Relaxed);
     server.posts_as(&minted_ahead(45 * SECOND_MS), "ping", json!({})).await.ok();
     for _ in 0..3 {
-        is_refused(&server, &near).await;
-        is_refused(&server, &far).await;
+        assert_token_refused(&server, &near).await;
+        assert_token_refused(&server, &far).await;
         // In the third round the server's clock has passed the `iat` of the token `near`, but the token must stay refused.
         now.fetch_add(30 * SECOND_MS, Ordering::Relaxed);
     }
@@ -131,30 +133,31 @@ async fn hostile_22_tokens_of_a_clock_that_is_ahead_are_revoked_too() {
 #[tokio::test]
 async fn hostile_22_a_revocation_by_a_clock_that_was_ahead_can_be_replaced() {
     const DAY_MS: i64 = 86_400_000;
-    let (server, now, key) = server().await;
+    let (server, now, key) = server_with_clock().await;
     let before = server.token("alice", Duration::from_secs(360_000));
     now.fetch_add(DAY_MS, Ordering::Relaxed);
     server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
     now.fetch_sub(DAY_MS - 5_000, Ordering::Relaxed);
     server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
     now.fetch_add(1_000, Ordering::Relaxed);
-    is_refused(&server, &server.token("alice", Duration::from_secs(60))).await;
+    assert_token_refused(&server, &server.token("alice", Duration::from_secs(60))).await;
     server.posts_as(&key, "revoke", json!({"user": "alice", "replace": true})).await.ok();
     now.fetch_add(1_000, Ordering::Relaxed);
-    is_refused(&server, &before).await;
+    assert_token_refused(&server, &before).await;
     assert_eq!(server.connects("alice").await.says("@bob", "in again").await, 1);
 }
 
 #[tokio::test]
 async fn hostile_22_a_closing_slow_reader_does_not_survive_a_revocation() {
     // The queue is larger than the system's buffers, so that the client needs long to read it.
-    let (server, _, key) = server_with(|config| config.limits.queue = 64 * 1024 * 1024).await;
+    let (server, _, key) =
+        server_with_clock_and_settings(|config| config.limits.queue = 64 * 1024 * 1024).await;
     let token = server.token("alice", Duration::from_secs(3_600));
     let mut bob = server.connects("bob").await;
     for _ in 0..32 {
         bob.says("@alice", &"x".repeat(16 * 1024)).await;
     }
-    let mut slow = Raw::connect_with_buffer(server.address(), 64 * 1024).await;
+    let mut slow = RawSocket::connect_with_buffer(server.address(), 64 * 1024).await;
     slow.upgrades().await;
     slow.says(&json!({"type": "hello", "token": token}).to_string()).await;
     for _ in 0..50 {
@@ -176,7 +179,7 @@ async fn hostile_22_a_closing_slow_reader_does_not_survive_a_revocation() {
 
 #[tokio::test]
 async fn hostile_22_only_a_back_end_can_revoke() {
-    let (server, _, key) = server().await;
+    let (server, _, key) = server_with_clock().await;
     let mut alice = server.connects("alice").await;
     let token = server.token("alice", Duration::from_secs(60));
     let body = || json!({"user": "alice"});
@@ -198,7 +201,7 @@ async fn hostile_22_only_a_back_end_can_revoke() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_22_a_connection_made_during_a_revocation_is_closed() {
-    let (server, now, key) = server().await;
+    let (server, now, key) = server_with_clock().await;
     let server = Arc::new(server);
     for _ in 0..20 {
         let token = server.token("alice", Duration::from_secs(3_600));

@@ -8,7 +8,7 @@ use switchboard_client::ClientError;
 use switchboard_store::keys;
 use tempfile::TempDir;
 
-use crate::support::{Process, Raw, TextSocket};
+use crate::support::{Process, RawSocket, TextSocket};
 
 #[tokio::test]
 async fn hostile_06_tokens_keys_and_texts_are_in_no_log_and_no_metric() {
@@ -32,21 +32,21 @@ async fn hostile_06_tokens_keys_and_texts_are_in_no_log_and_no_metric() {
     assert_eq!(code, 4501);
     let mut errors = vec![refused.expect("an error").to_string()];
     for secret in [&token, &bad_token, key.expose()] {
-        let mut raw = Raw::connect(server.address()).await;
+        let mut raw = RawSocket::connect(server.address()).await;
         let request = raw.handshake().replace("/v1/ws", &format!("/v1/ws?token={secret}"));
         raw.writes(format!("{request}\r\n")).await;
-        errors.push(raw.head().await);
+        errors.push(raw.read_head().await);
         errors.push(server.gets(&format!("/?key={secret}")).await.text);
         // The input is invalid and contains the secret, which the error must not repeat.
         let body = format!(r#"{{"as":"alice","to":"@bob","text":"{text}","{secret}":"#);
         let head = format!("host: {}\r\nauthorization: Bearer {secret}", server.address());
-        let mut raw = Raw::connect(server.address()).await;
+        let mut raw = RawSocket::connect(server.address()).await;
         let length = body.len();
         raw.writes(format!(
             "POST /v1/send HTTP/1.1\r\n{head}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         ))
         .await;
-        errors.push(raw.head().await);
+        errors.push(raw.read_head().await);
     }
     errors.push(server.gets("/metrics").await.text);
     let closed = switchboard_client::Client::connect(

@@ -9,7 +9,7 @@ use switchboard_protocol::reply::{OkBody, Reply, ServerFrame};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::support::{Person, Process, Raw, Server, command, eventually};
+use crate::support::{Person, Process, RawSocket, Server, command, eventually};
 
 const MESSAGES: usize = 20_000;
 const ROOM: &str = "#busy";
@@ -18,17 +18,17 @@ const ROOM: &str = "#busy";
 const TEXT_BYTES: usize = 1_000;
 
 /// The number of messages that are sent before an answer is read; less than `limits.in_flight`.
-const BURST: usize = 500;
+const MESSAGES_PER_BURST: usize = 500;
 
 /// By how much the server's memory may grow besides the queue, because the allocator keeps pages for each thread. On a busy machine
 /// 5 MB were measured. All messages together are more than 20 MB, so the test would notice an unbounded queue.
 const MEMORY_NOISE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Sends messages whose keys are these numbers, as fast as they are answered.
-async fn writes(person: &mut Person, numbers: std::ops::Range<usize>) {
+async fn send_messages(person: &mut Person, numbers: std::ops::Range<usize>) {
     let text = "x".repeat(TEXT_BYTES);
-    for first in numbers.clone().step_by(BURST) {
-        let burst = first..numbers.end.min(first + BURST);
+    for first in numbers.clone().step_by(MESSAGES_PER_BURST) {
+        let burst = first..numbers.end.min(first + MESSAGES_PER_BURST);
         let mut open = burst.len();
         let sends = burst
             .map(|number| command("send", &json!({"to": ROOM, "key": number.to_string(), "text": text})));
@@ -43,7 +43,7 @@ async fn writes(person: &mut Person, numbers: std::ops::Range<usize>) {
 }
 
 /// Receives the messages whose keys are these numbers, in order.
-async fn reads(person: &mut Person, numbers: std::ops::Range<usize>) {
+async fn receive_messages(person: &mut Person, numbers: std::ops::Range<usize>) {
     for number in numbers {
         match person.next().await {
             ServerFrame::Event(event) => {
@@ -61,7 +61,7 @@ async fn delivery_time(
     numbers: std::ops::Range<usize>,
 ) -> Duration {
     let started = Instant::now();
-    tokio::join!(writes(writer, numbers.clone()), reads(listener, numbers));
+    tokio::join!(send_messages(writer, numbers.clone()), receive_messages(listener, numbers));
     started.elapsed()
 }
 
@@ -75,13 +75,13 @@ async fn hostile_23_a_stopped_reader_delays_no_other_and_later_receives_every_ev
 
     // The first run has no stopped reader: it fills the caches and measures the usual time.
     let usual = delivery_time(&mut writer, &mut listener, 0..MESSAGES).await;
-    let mut reader = Raw::connect_with_buffer(server.address(), 4_096).await;
+    let mut reader = RawSocket::connect_with_buffer(server.address(), 4_096).await;
     reader.says_hello_as("carol").await;
-    let before = server.resident();
+    let before = server.resident_bytes();
 
     // The listener has received everything while the reader has not read a byte.
     let with_stopped_reader = delivery_time(&mut writer, &mut listener, MESSAGES..2 * MESSAGES).await;
-    let growth = server.resident().saturating_sub(before);
+    let growth = server.resident_bytes().saturating_sub(before);
     println!(
         "{MESSAGES} messages: {usual:?}, beside a stopped reader {with_stopped_reader:?}, growth {growth} bytes"
     );
@@ -95,19 +95,19 @@ async fn hostile_23_a_stopped_reader_delays_no_other_and_later_receives_every_ev
         assert_eq!(event["seq"], number + 2, "in order, after `create`");
         assert_eq!(event["key"], number.to_string());
     }
-    writes(&mut writer, 2 * MESSAGES..2 * MESSAGES + 1).await;
+    send_messages(&mut writer, 2 * MESSAGES..2 * MESSAGES + 1).await;
     assert_eq!(reader.next().await.json()["key"], (2 * MESSAGES).to_string(), "live again");
     reader.is_still_open().await;
 }
 
 /// The limit of lagging conversations of a connection, and a larger number of conversations that get new events.
-const MAX_LAGS: u32 = 4;
+const MAX_LAGGING_CONVERSATIONS: u32 = 4;
 const ROOMS: usize = 12;
 
 #[tokio::test]
 async fn hostile_23_a_stopped_reader_in_too_many_conversations_is_closed_and_resumes() {
-    let server = Server::start_production_with(|config| {
-        config.limits.lags = MAX_LAGS;
+    let server = Server::start_with_auth_and(|config| {
+        config.limits.lags = MAX_LAGGING_CONVERSATIONS;
         config.limits.queue = 20_000;
         (config.limits.sends_per_connection, config.limits.sends_per_user) = (0, 0);
     })
@@ -118,7 +118,7 @@ async fn hostile_23_a_stopped_reader_in_too_many_conversations_is_closed_and_res
         writer.makes_room(&room[1..], &["bob", "carol"]).await;
     }
     let mut carol = server.connects("carol").await;
-    let mut reader = Raw::connect_with_buffer(server.address(), 4_096).await;
+    let mut reader = RawSocket::connect_with_buffer(server.address(), 4_096).await;
     reader.upgrades().await;
     let hello = json!({"type": "hello", "token": server.token("bob", Duration::from_secs(3_600))});
     reader.says(&hello.to_string()).await;
@@ -132,7 +132,7 @@ async fn hostile_23_a_stopped_reader_in_too_many_conversations_is_closed_and_res
         last.insert(room.clone(), writer.says(room, &text).await);
         carol.receives_message(&text).await;
         let behind = server.metric("switchboard_catching_up").await;
-        assert!(behind <= f64::from(MAX_LAGS), "{behind} lags");
+        assert!(behind <= f64::from(MAX_LAGGING_CONVERSATIONS), "{behind} lags");
         if server.gets("/metrics").await.text.contains("reason=\"too_far_behind\"} 1") {
             break;
         }

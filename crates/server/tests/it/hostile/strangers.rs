@@ -8,12 +8,12 @@ use switchboard::config::Config;
 use tempfile::TempDir;
 
 use crate::support::raw::{FIN, PING, PONG, frame};
-use crate::support::{Process, Raw, Server};
+use crate::support::{Process, RawSocket, Server};
 
 /// The number of refused connections: more than the server answers at a time (`REFUSED_PLACES` in `places.rs`).
 const REFUSED_CONNECTIONS: usize = 300;
 
-fn places(connections: u32) -> impl FnOnce(&mut Config) {
+fn with_connection_limit(connections: u32) -> impl FnOnce(&mut Config) {
     move |config| {
         config.limits.connections = connections;
         config.limits.connections_per_address = 0;
@@ -22,26 +22,26 @@ fn places(connections: u32) -> impl FnOnce(&mut Config) {
 
 #[tokio::test]
 async fn hostile_03_a_new_unauthenticated_connection_replaces_the_oldest_one_and_users_stay() {
-    let server = Server::start_production_with(places(4)).await;
+    let server = Server::start_with_auth_and(with_connection_limit(4)).await;
     let mut alice = server.connects("alice").await;
     let token = server.token("bob", Duration::from_secs(60));
-    let mut bob = Raw::connect(server.address()).await;
+    let mut bob = RawSocket::connect(server.address()).await;
     let ping = format!(
         "POST /v1/ping HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer {token}\r\n\
          Content-Length: 2\r\n\r\n{{}}"
     );
     bob.writes(&ping).await;
-    let head = bob.head().await;
+    let head = bob.read_head().await;
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     bob.reads_body(&head).await;
 
-    let mut silent = Raw::connect(server.address()).await;
-    let mut dribbling = Raw::connect(server.address()).await;
+    let mut silent = RawSocket::connect(server.address()).await;
+    let mut dribbling = RawSocket::connect(server.address()).await;
     dribbling.upgrades().await;
-    let mut third = Raw::connect(server.address()).await;
+    let mut third = RawSocket::connect(server.address()).await;
     third.upgrades().await;
     silent.is_disconnected().await;
-    let mut fourth = Raw::connect(server.address()).await;
+    let mut fourth = RawSocket::connect(server.address()).await;
     fourth.upgrades().await;
     dribbling.is_disconnected().await;
     third.writes(frame(FIN | PING, b"x")).await;
@@ -53,7 +53,7 @@ async fn hostile_03_a_new_unauthenticated_connection_replaces_the_oldest_one_and
     fourth.is_disconnected().await;
 
     bob.writes(&ping).await;
-    assert!(bob.head().await.starts_with("HTTP/1.1 200 "), "a connection with a token stays");
+    assert!(bob.read_head().await.starts_with("HTTP/1.1 200 "), "a connection with a token stays");
     alice.says("@carol", "hi").await;
     carol.receives_message("hi").await;
     assert!(server.metric(r#"switchboard_dropped_total{reason="stranger_limit"}"#).await >= 4.0);
@@ -61,12 +61,12 @@ async fn hostile_03_a_new_unauthenticated_connection_replaces_the_oldest_one_and
 
 #[tokio::test]
 async fn hostile_03_probes_are_answered_when_the_connection_limit_is_reached() {
-    let server = Server::start_production_with(places(2)).await;
+    let server = Server::start_with_auth_and(with_connection_limit(2)).await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
     let mut silent = Vec::new();
     for _ in 0..REFUSED_CONNECTIONS {
-        silent.push(Raw::connect(server.address()).await);
+        silent.push(RawSocket::connect(server.address()).await);
         for path in
             ["/livez", "/readyz", "/metrics"].into_iter().take(usize::from(silent.len() % 100 == 0) * 3)
         {
@@ -89,7 +89,7 @@ const DESCRIPTORS: u32 = 256;
 const CONNECTIONS: usize = 173;
 
 /// Asserts that each probe is answered, on a new connection.
-async fn probes_are_answered(server: &Process) {
+async fn assert_probes_answered(server: &Process) {
     for path in ["/livez", "/readyz", "/metrics"] {
         assert_eq!(server.gets(path).await.status, 200, "{path}");
     }
@@ -106,23 +106,23 @@ async fn hostile_03_a_server_with_256_descriptors_answers_probes_and_logs_one_li
             .await;
     let mut strangers = Vec::new();
     for _ in 0..2 * DESCRIPTORS {
-        strangers.push(Raw::connect(server.address()).await);
+        strangers.push(RawSocket::connect(server.address()).await);
     }
-    probes_are_answered(&server).await;
+    assert_probes_answered(&server).await;
     let mut users = Vec::new();
     for number in 0..CONNECTIONS {
         let token = server.token(&format!("user{number}"));
-        let mut user = Raw::connect(server.address()).await;
+        let mut user = RawSocket::connect(server.address()).await;
         user.says_hello_with(&token).await;
         users.push(user);
     }
     // Now authenticated users have all connections that the server allows.
     for _ in 0..DESCRIPTORS {
-        strangers.push(Raw::connect(server.address()).await);
+        strangers.push(RawSocket::connect(server.address()).await);
     }
-    probes_are_answered(&server).await;
-    let mut late = Raw::connect(server.address()).await;
-    let head = late.asks_for_upgrade("").await;
+    assert_probes_answered(&server).await;
+    let mut late = RawSocket::connect(server.address()).await;
+    let head = late.request_upgrade("").await;
     assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
     users[0].is_still_open().await;
     let log = server.log_after_stop(&log).await;
@@ -142,13 +142,13 @@ async fn hostile_03_without_descriptors_the_oldest_unauthenticated_connections_a
     let path = data.path().join("log");
     let log = std::fs::File::create(&path).expect("a file");
     let mut server = Process::start_production(data.path(), &[], Stdio::from(log)).await;
-    probes_are_answered(&server).await;
+    assert_probes_answered(&server).await;
     server.limit_descriptors(20);
     let mut strangers = Vec::new();
     for _ in 0..100 {
-        strangers.push(Raw::connect(server.address()).await);
+        strangers.push(RawSocket::connect(server.address()).await);
     }
-    probes_are_answered(&server).await;
+    assert_probes_answered(&server).await;
     server.connects("alice").await.says("@bob", "hi").await;
     strangers[0].is_disconnected().await;
     let log = server.log_after_stop(&path).await;

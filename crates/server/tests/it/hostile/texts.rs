@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::support::{Server, in_time, text_of};
 
-const TEXTS: [&str; 8] = [
+const UNUSUAL_TEXTS: [&str; 8] = [
     "<img src=x onerror=alert(1)></div><script>alert(1)</script>",
     "\u{202E}right to left\u{2066} and isolated\u{2067}",
     "a line\r\nSet-Cookie: x=y\r\n\r\n{\"type\":\"ok\"}",
@@ -24,7 +24,7 @@ async fn hostile_27_a_text_is_delivered_unchanged_on_the_websocket_and_over_http
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
-    for text in TEXTS {
+    for text in UNUSUAL_TEXTS {
         alice.does("send", json!({"to": "@bob", "text": text, "data": {text: [text]}})).await;
         bob.receives_message(text).await;
     }
@@ -32,7 +32,7 @@ async fn hostile_27_a_text_is_delivered_unchanged_on_the_websocket_and_over_http
     let history = bob.history("@alice").await;
     let page = json!({"as": "bob", "conversation": "@alice"});
     let over_http = server.posts("history", page).await.ok();
-    for (number, text) in TEXTS.iter().enumerate() {
+    for (number, text) in UNUSUAL_TEXTS.iter().enumerate() {
         assert_eq!(text_of(&log[number]), Some(*text));
         assert_eq!(history[number].text.as_ref().map(|text| text.as_str()), Some(*text));
         let message = &over_http["messages"][number];
@@ -47,7 +47,7 @@ async fn hostile_27_a_text_is_delivered_unchanged_on_the_websocket_and_over_http
 async fn hostile_27_tail_prints_each_message_on_one_line_without_control_characters() {
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
-    for text in TEXTS {
+    for text in UNUSUAL_TEXTS {
         alice.says("@bob", text).await;
     }
     let mut tail = Command::new(env!("CARGO_BIN_EXE_switchboard"))
@@ -58,7 +58,7 @@ async fn hostile_27_tail_prints_each_message_on_one_line_without_control_charact
         .spawn()
         .expect("the program starts");
     let mut lines = BufReader::new(tail.stdout.take().expect("its output")).split(b'\n');
-    for seq in 1..=TEXTS.len() {
+    for seq in 1..=UNUSUAL_TEXTS.len() {
         let line = in_time("a line", lines.next_segment()).await.expect("readable").expect("it still runs");
         let line = String::from_utf8(line).expect("UTF-8");
         assert!(line.contains(&format!(" @alice:bob {seq} alice: ")), "{line:?}");
@@ -101,7 +101,7 @@ async fn hostile_27_ids_outside_their_alphabet_are_refused() {
 #[tokio::test]
 async fn hostile_27_an_invisible_text_or_title_is_refused() {
     let server =
-        Server::start_production_with(|config| config.limits = config.limits.clone().without_rates()).await;
+        Server::start_with_auth_and(|config| config.limits = config.limits.clone().without_rates()).await;
     let token = server.token("alice", std::time::Duration::from_secs(60));
     let mut alice = server.open_socket_as("alice").await;
     alice.asks(r#"{"type":"send","to":"@bob","text":"\u200b.\u200b"}"#).await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use faults::{Dropped, Syncs};
+use faults::{DropTime, SyncFilter};
 use serde_json::json;
 use switchboard_client::ClientError;
 use switchboard_protocol::ErrorCode;
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::support::{
-    FailingDisk, Person, Process, Server, Stalled, command, eventually, retry_if_stalled, text_of,
+    FailingDisk, MachineStalled, Person, Process, Server, command, eventually, retry_if_stalled, text_of,
 };
 
 const WRITE_AHEAD_LOG: &str = "switchboard.db-wal";
@@ -32,12 +32,12 @@ fn fill_disk(server: &Process, data: &Path) {
     server.limit_files(log);
 }
 
-fn empty_disk(server: &Process) {
+fn free_disk(server: &Process) {
     server.limit_files(rlimit::INFINITY);
 }
 
 /// Asserts that a command is refused as `unavailable`, and waits for `retry_after`.
-async fn is_unavailable(person: &mut Person, name: &str, fields: serde_json::Value) {
+async fn assert_unavailable(person: &mut Person, name: &str, fields: serde_json::Value) {
     let failure = person.tries(name, fields).await.expect_err("the disk is full");
     assert_eq!((failure.code, failure.retryable), (ErrorCode::Unavailable, true), "{failure:?}");
     // waits for: `retry_after`, because the server does not try to write earlier
@@ -55,12 +55,16 @@ async fn hostile_28_on_a_full_disk_nothing_is_acknowledged_and_reads_work() {
     fill_disk(&server, data.path());
 
     for number in 0..3 {
-        is_unavailable(&mut alice, "send", json!({"to": "@bob", "key": number.to_string(), "text": "hi"}))
-            .await;
+        assert_unavailable(
+            &mut alice,
+            "send",
+            json!({"to": "@bob", "key": number.to_string(), "text": "hi"}),
+        )
+        .await;
     }
-    is_unavailable(&mut alice, "edit", json!({"conversation": "@bob", "target": 1, "text": "x"})).await;
-    is_unavailable(&mut alice, "create", json!({"room": "r", "members": ["bob"]})).await;
-    is_unavailable(&mut bob, "read", json!({"conversation": "@alice", "upto": 1})).await;
+    assert_unavailable(&mut alice, "edit", json!({"conversation": "@bob", "target": 1, "text": "x"})).await;
+    assert_unavailable(&mut alice, "create", json!({"room": "r", "members": ["bob"]})).await;
+    assert_unavailable(&mut bob, "read", json!({"conversation": "@alice", "upto": 1})).await;
     let url = format!("http://{}/v1/send", server.address());
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let body = json!({"as": "alice", "to": "@bob", "text": "hi"});
@@ -75,7 +79,7 @@ async fn hostile_28_on_a_full_disk_nothing_is_acknowledged_and_reads_work() {
     phone.receives_message("before").await;
     assert_eq!(phone.summary("@alice:bob").await.unread, 1);
 
-    empty_disk(&server);
+    free_disk(&server);
     for number in 0..3 {
         let stored = alice.says_with_key("@bob", &number.to_string(), "hi").await;
         assert_eq!((stored.seq, stored.duplicate), (number + 2, false), "the refused message was not stored");
@@ -124,7 +128,7 @@ async fn hostile_28_on_a_disk_that_fills_up_exactly_the_acknowledged_sends_are_s
     assert!(!acknowledged.is_empty() && refused > 0, "{} stored, {refused} refused", acknowledged.len());
     let stored: Vec<_> = alice.log_after("@bob", 1).await.iter().map(|event| event.seq.0).collect();
     assert_eq!(stored, acknowledged);
-    empty_disk(&server);
+    free_disk(&server);
     // waits for: `retry_after`
     tokio::time::sleep(Duration::from_millis(wait)).await;
     for key in 0..SENDS {
@@ -144,7 +148,7 @@ const MIN_RETRY_AFTER_MS: u64 = 250;
 const MAX_TEXT_BYTES: usize = 16 * 1024;
 
 /// Waits until `/readyz` reports that the server is not ready.
-async fn is_not_ready(server: &Process) {
+async fn assert_not_ready(server: &Process) {
     let url = format!("http://{}/readyz", server.address());
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let asks = async || {
@@ -156,22 +160,22 @@ async fn is_not_ready(server: &Process) {
 
 /// Asserts that after a failed fsync the server writes nothing more, also when it stops, and that a new server has all
 /// acknowledged messages.
-async fn stays_read_only_until_a_restart(
+async fn assert_read_only_until_restart(
     mut server: Process,
     mut alice: Person,
     disk: &FailingDisk,
     stored: usize,
 ) {
-    is_not_ready(&server).await;
+    assert_not_ready(&server).await;
     for _ in 0..2 {
-        is_unavailable(&mut alice, "send", json!({"to": "@bob", "key": "later", "text": "hi"})).await;
+        assert_unavailable(&mut alice, "send", json!({"to": "@bob", "key": "later", "text": "hi"})).await;
     }
     assert_eq!(alice.log("@bob").await.len(), stored, "reads work");
     let log = || std::fs::metadata(disk.data().join(WRITE_AHEAD_LOG)).expect("the log is there").len();
     let before = log();
     assert!(before > 0);
     server.signal("TERM").await;
-    assert_eq!(server.ends().await.code(), Some(0));
+    assert_eq!(server.wait_for_exit().await.code(), Some(0));
     assert_eq!(log(), before, "the log still has the commits that the database may lack");
 
     let server = disk.starts().await;
@@ -187,9 +191,9 @@ async fn after_an_fsync_fails_during_scrubbing_the_database_stays_read_only() {
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "to be deleted").await;
     alice.says("@bob", "to stay").await;
-    disk.control.fail_sync(1, Syncs::Other, Dropped::Later);
+    disk.control.fail_sync(1, SyncFilter::Other, DropTime::Later);
     alice.does("delete", json!({"conversation": "@bob", "target": 1})).await;
-    stays_read_only_until_a_restart(server, alice, &disk, 3).await;
+    assert_read_only_until_restart(server, alice, &disk, 3).await;
     assert!(disk.control.sync_failures_left() == 0);
 }
 
@@ -200,7 +204,7 @@ async fn after_an_fsync_fails_during_a_checkpoint_the_database_stays_read_only()
     let disk = FailingDisk::new();
     let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
-    disk.control.fail_sync(1, Syncs::Other, Dropped::Later);
+    disk.control.fail_sync(1, SyncFilter::Other, DropTime::Later);
     let (mut stored, mut refused) = (0, 0);
     while stored < MAX_MESSAGES && refused == 0 {
         let send = || command("send", &json!({"to": "@bob", "text": "x".repeat(MAX_TEXT_BYTES)}));
@@ -213,16 +217,16 @@ async fn after_an_fsync_fails_during_a_checkpoint_the_database_stays_read_only()
         }
     }
     assert!(disk.control.sync_failures_left() == 0 && refused > 0, "{stored} stored");
-    stays_read_only_until_a_restart(server, alice, &disk, stored).await;
+    assert_read_only_until_restart(server, alice, &disk, stored).await;
 }
 
 /// The fields of a message whose text is its idempotency key.
-fn keyed(key: &str) -> serde_json::Value {
+fn message_with_key(key: &str) -> serde_json::Value {
     json!({"to": "@bob", "key": key, "text": key})
 }
 
 /// Receives the answer to a send, which must be an error.
-async fn is_rejected(alice: &mut Person, id: i64) -> Failure {
+async fn receive_rejection(alice: &mut Person, id: i64) -> Failure {
     match alice.receives_reply().await {
         Reply::Error(failure) => {
             assert_eq!((failure.code, &failure.id), (ErrorCode::Unavailable, &Some(CommandId::Number(id))));
@@ -271,11 +275,11 @@ async fn a_writer_panic_answers_every_waiting_client() {
 /// How long the writer waits for another program's write: `BUSY_TIMEOUT` in the SQLite store.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the server refuses a connection's unnumbered writes after it rejected one of them: `HOLD` in `outbox.rs`.
-const HOLD: Duration = Duration::from_secs(1);
+/// How long the server refuses a connection's unnumbered writes after it rejected one of them: `HOLD_DURATION` in `outbox.rs`.
+const HOLD_DURATION: Duration = Duration::from_secs(1);
 
 /// Starts a server. Also returns a function that counts the batches that its writer has begun, by the writer's reads of the clock.
-async fn counts_batches() -> (Server, impl Fn() -> usize) {
+async fn server_with_batch_count() -> (Server, impl Fn() -> usize) {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = count.clone();
     let clock = Clock::from_fn(move || {
@@ -288,31 +292,31 @@ async fn counts_batches() -> (Server, impl Fn() -> usize) {
 }
 
 /// Sends a message that the store rejects, two messages that are queued after it, and one when the database can be written again.
-async fn send_after_a_rejected_message() -> Result<(), Stalled> {
-    let (server, batches) = counts_batches().await;
+async fn send_after_a_rejected_message() -> Result<(), MachineStalled> {
+    let (server, batches) = server_with_batch_count().await;
     let mut alice = server.connects("alice").await;
     alice.client.leave_out_numbers();
     let mut carol = server.connects("carol").await;
     alice.says("@bob", "before").await;
-    let (lock, before, begun) = (server.lock_database(), batches(), Instant::now());
-    let first = alice.submits("send", keyed("first")).await;
+    let (lock, before, begun) = (server.lock_for_writing(), batches(), Instant::now());
+    let first = alice.submits("send", message_with_key("first")).await;
     eventually("the writer is at the first one", async || (batches() > before).then_some(())).await;
-    let second = alice.submits("send", keyed("second")).await;
-    let third = alice.submits("send", keyed("third")).await;
-    let wait = is_rejected(&mut alice, first).await.retry_after.expect("how long");
+    let second = alice.submits("send", message_with_key("second")).await;
+    let third = alice.submits("send", message_with_key("third")).await;
+    let wait = receive_rejection(&mut alice, first).await.retry_after.expect("how long");
     let rejected_at = Instant::now();
     drop(lock);
-    let fourth = alice.submits("send", keyed("fourth")).await;
+    let fourth = alice.submits("send", message_with_key("fourth")).await;
     // The session may refuse the fourth message before the writer reaches the second.
     let mut unanswered = vec![second, third, fourth];
     while !unanswered.is_empty() {
         let (id, later) = match alice.receives_reply().await {
             Reply::Error(Failure { id, code: ErrorCode::Unavailable, retry_after, .. }) => (id, retry_after),
             Reply::Ok(ok) if ok.id == Some(CommandId::Number(fourth)) => {
-                return Err(Stalled::assert_late(
+                return Err(MachineStalled::assert_late_by_stall(
                     "the fourth is stored",
                     begun.elapsed(),
-                    BUSY_TIMEOUT + HOLD,
+                    BUSY_TIMEOUT + HOLD_DURATION,
                 ));
             }
             other => panic!("stored, although an earlier message was not: {other:?}"),
@@ -329,11 +333,13 @@ async fn send_after_a_rejected_message() -> Result<(), Stalled> {
 
     tokio::time::sleep_until(rejected_at + Duration::from_millis(wait)).await; // waits for: `retry_after`
     let keys = ["first", "second", "third", "fourth"];
-    for _ in alice.client.submit_all(keys.map(|key| command("send", &keyed(key)))).await.expect("sent") {
+    for _ in
+        alice.client.submit_all(keys.map(|key| command("send", &message_with_key(key)))).await.expect("sent")
+    {
         match alice.receives_reply().await {
             Reply::Ok(_) => {}
             other => {
-                return Err(Stalled::assert_late(
+                return Err(MachineStalled::assert_late_by_stall(
                     &format!("{other:?}"),
                     all_rejected,
                     Duration::from_millis(MIN_RETRY_AFTER_MS),

@@ -3,23 +3,23 @@
 use std::path::Path;
 
 /// Locks the table of memberships for a minute, so that no query can read it.
-pub(super) const HOLD_MEMBERS: &str =
+pub(super) const LOCK_MEMBERS: &str =
     "BEGIN; LOCK TABLE members IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(60)";
 
-/// Counts the queries that wait for the lock of [`HOLD_MEMBERS`].
-pub(super) const WAITING_FOR_MEMBERS: &str =
+/// Counts the queries that wait for the lock of [`LOCK_MEMBERS`].
+pub(super) const COUNT_WAITING_FOR_MEMBERS: &str =
     "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
      WHERE d.datname = current_database() AND relation = 'members'::regclass AND NOT granted";
 
-/// Ends the transaction of [`HOLD_MEMBERS`] and so releases its lock.
-pub(super) const END_HOLDING: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+/// Ends the transaction of [`LOCK_MEMBERS`] and so releases its lock.
+pub(super) const TERMINATE_LOCK_HOLDER: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
      WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' AND pid <> pg_backend_pid()";
 
 /// Counts the users who have a `last_seen`, which the server writes when a user goes offline.
-pub(crate) const USERS_WITH_LAST_SEEN: &str = "SELECT count(*) FROM users WHERE last_seen IS NOT NULL";
+pub(crate) const COUNT_USERS_WITH_LAST_SEEN: &str = "SELECT count(*) FROM users WHERE last_seen IS NOT NULL";
 
 /// Begins another segment of PostgreSQL's write-ahead log, which needs space on the disk.
-pub(crate) const NEXT_SEGMENT: &str = "SELECT pg_switch_wal()";
+pub(crate) const SWITCH_WAL_SEGMENT: &str = "SELECT pg_switch_wal()";
 
 /// The user id of a customer.
 pub(crate) fn customer(number: usize) -> String {
@@ -28,7 +28,7 @@ pub(crate) fn customer(number: usize) -> String {
 
 /// SQL that adds a direct conversation with one message for each customer in a table of numbers and names. The conversation
 /// with the highest number is the latest. PostgreSQL runs `NOT EXISTS` as a join; for `NOT IN` it would compare all pairs of rows.
-fn fill(owner: &str) -> String {
+fn insert_conversations_sql(owner: &str) -> String {
     format!(
         r#"INSERT INTO users (name) SELECT name FROM customers n
            WHERE NOT EXISTS (SELECT 1 FROM users u WHERE u.name = n.name);
@@ -53,7 +53,7 @@ pub(crate) fn fill_postgres(owner: &str, count: usize) -> String {
     format!(
         "CREATE TEMPORARY TABLE customers AS SELECT number, 'c' || lpad(number::text, 6, '0') AS name
          FROM generate_series(1, {count}) number; {}",
-        fill(owner)
+        insert_conversations_sql(owner)
     )
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn fill_sqlite(data: &Path, owner: &str, count: usize) {
         "BEGIN; CREATE TEMPORARY TABLE customers AS
          WITH RECURSIVE n (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM n WHERE number < {count})
          SELECT number, printf('c%06d', number) AS name FROM n; {} COMMIT;",
-        fill(owner).replace("ANALYZE;", "")
+        insert_conversations_sql(owner).replace("ANALYZE;", "")
     );
     db.execute_batch(&numbers).expect("filled");
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use switchboard_protocol::reply::{Reply, ServerFrame};
 use tokio::time::Instant;
 
-use crate::support::{Person, Server, Shared, in_time};
+use crate::support::{Person, Server, SharedEngines, in_time};
 
 /// The most by which the attack may delay another user's send.
 const MAX_EXTRA_DELAY: Duration = Duration::from_millis(40);
@@ -29,7 +29,7 @@ async fn slowest_send(person: &mut Person, to: &str, sends: usize) -> Duration {
 }
 
 /// Receives this number of answers. Returns how many are errors, and the time until the last one.
-async fn answers(person: &mut Person, expected: usize) -> (usize, Duration) {
+async fn wait_for_answers(person: &mut Person, expected: usize) -> (usize, Duration) {
     let began = Instant::now();
     let (mut answered, mut refused) = (0, 0);
     while answered < expected {
@@ -49,8 +49,8 @@ async fn answers(person: &mut Person, expected: usize) -> (usize, Duration) {
 #[ignore = "soak"]
 async fn read_cursors_in_a_long_note_to_self_delay_no_send_on_postgresql() {
     const EVENTS: u64 = 600_000;
-    let shared = Shared::without_bus().await;
-    let mut server = Server::start_production_with(|config| {
+    let shared = SharedEngines::without_bus().await;
+    let mut server = Server::start_with_auth_and(|config| {
         shared.configure(config);
         // The other user sends without pauses, so the send rates are off.
         config.limits.sends_per_connection = 0;
@@ -83,7 +83,7 @@ async fn read_cursors_in_a_long_note_to_self_delay_no_send_on_postgresql() {
                 let upto = EVENTS / 2 + round * 490 + n;
                 mallory.submits("read", json!({"conversation": "@mallory", "upto": upto})).await;
             }
-            answers(&mut mallory, 490).await
+            wait_for_answers(&mut mallory, 490).await
         };
         let (slowest, (refused, took)) =
             tokio::join!(slowest_send(&mut bob, "@zoe", SENDS_PER_ROUND), attack);
@@ -104,7 +104,7 @@ async fn read_cursors_in_a_long_note_to_self_delay_no_send_on_postgresql() {
 async fn read_cursors_in_the_middle_of_a_large_room_delay_no_send_on_sqlite() {
     const EVENTS: u64 = 250_000;
     const MEMBERS: usize = 12;
-    let mut server = Server::start_production_with(|config| {
+    let mut server = Server::start_with_auth_and(|config| {
         config.limits.sends_per_connection = 0;
         config.limits.sends_per_user = 0;
     })
@@ -142,7 +142,7 @@ async fn read_cursors_in_the_middle_of_a_large_room_delay_no_send_on_sqlite() {
             member.submits("read", json!({"conversation": "#big", "upto": upto})).await;
         }
         for member in &mut members {
-            assert_eq!(answers(member, 1).await.0, 0);
+            assert_eq!(wait_for_answers(member, 1).await.0, 0);
         }
         began.elapsed()
     };

@@ -13,7 +13,9 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::{Process, Raw, assert_single_bytes_are_cheap, in_time, reserve_descriptors_for_a_crowd};
+use crate::support::{
+    Process, RawSocket, assert_single_bytes_are_cheap, in_time, reserve_descriptors_for_a_crowd,
+};
 
 /// Bytes that each connection sends: nearly `limits.frame`.
 const MESSAGE_BYTES: usize = 60_000;
@@ -38,10 +40,10 @@ const FLOOD_TIME: Duration = Duration::from_secs(65);
 const MAX_PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// Repeatedly connects and begins a request whose body never arrives. Returns the number of connections.
-async fn flood(address: SocketAddr, until: Instant) -> usize {
+async fn connect_until(address: SocketAddr, until: Instant) -> usize {
     let (mut held, mut made) = (VecDeque::new(), 0);
     while Instant::now() < until {
-        let mut raw = Raw::connect(address).await;
+        let mut raw = RawSocket::connect(address).await;
         let request =
             "POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n";
         let _ = raw.tries_to_write(request).await;
@@ -56,7 +58,7 @@ async fn flood(address: SocketAddr, until: Instant) -> usize {
 
 /// What was measured during a flood.
 #[derive(Debug, Default)]
-struct Flooded {
+struct FloodResult {
     connections: usize,
     median_probe: Duration,
     p99_probe: Duration,
@@ -66,7 +68,7 @@ struct Flooded {
 }
 
 /// Requests a path on a thread of its own, as another process would, because an async task would wait for the flooding tasks.
-fn probe(address: SocketAddr, path: &str) -> std::io::Result<String> {
+fn probe_status_line(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
@@ -76,18 +78,19 @@ fn probe(address: SocketAddr, path: &str) -> std::io::Result<String> {
 }
 
 /// Floods a server while probes are sent and users connect.
-async fn probe_during_a_flood(server: &Process) -> Flooded {
+async fn probe_during_a_flood(server: &Process) -> FloodResult {
     let until = Instant::now() + FLOOD_TIME;
     let mut flooding = JoinSet::new();
     for _ in 0..FLOOD_TASKS {
-        flooding.spawn(flood(server.address(), until));
+        flooding.spawn(connect_until(server.address(), until));
     }
     let (mut outcome, mut probes, url) =
-        (Flooded::default(), Vec::new(), format!("ws://{}/v1/ws", server.address()));
+        (FloodResult::default(), Vec::new(), format!("ws://{}/v1/ws", server.address()));
     while Instant::now() < until {
         for path in ["/livez", "/readyz", "/metrics"] {
             let (address, asked) = (server.address(), Instant::now());
-            let answer = tokio::task::spawn_blocking(move || probe(address, path)).await.expect("it runs");
+            let answer =
+                tokio::task::spawn_blocking(move || probe_status_line(address, path)).await.expect("it runs");
             let answer = answer.expect("an answer");
             assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
             probes.push(asked.elapsed());
@@ -109,7 +112,7 @@ async fn probe_during_a_flood(server: &Process) -> Flooded {
 }
 
 /// Creates a file for the log of a server.
-fn log(path: &Path) -> Stdio {
+fn log_file(path: &Path) -> Stdio {
     std::fs::File::create(path).expect("a file").into()
 }
 
@@ -123,7 +126,8 @@ async fn probes_and_users_are_served_during_a_flood_of_unauthenticated_connectio
         let data = TempDir::new().expect("a directory");
         let path = data.path().join("log");
         let server =
-            Process::start_production_with_descriptors(descriptors, data.path(), &settings, log(&path)).await;
+            Process::start_production_with_descriptors(descriptors, data.path(), &settings, log_file(&path))
+                .await;
         let outcome = probe_during_a_flood(&server).await;
         let log = std::fs::read_to_string(&path).expect("the log");
         let lines = log.matches("too many unauthenticated connections; closing the oldest").count();

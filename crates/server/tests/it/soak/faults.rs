@@ -27,13 +27,13 @@ mod injected {
     async fn a_server_with_a_failed_task_exits_within_two_seconds() {
         for fault in ["router=panic", "router=return", "writer=panic", "acceptor=return", "sweep=panic"] {
             let outcome = run_with_fault(fault, &[]).await;
-            println!("{fault}: closed with {:?}, gone after {:?}", outcome.close, outcome.took);
-            assert!(outcome.took < MAX_EXIT_TIME, "{fault}: {:?}", outcome.took);
+            println!("{fault}: closed with {:?}, gone after {:?}", outcome.close, outcome.exit_time);
+            assert!(outcome.exit_time < MAX_EXIT_TIME, "{fault}: {:?}", outcome.exit_time);
         }
         for fault in ["bus subscriptions=return", "bus receiver=panic", "bus publisher=return"] {
             let outcome = crate::failing::run_node_with_fault(fault).await;
-            println!("{fault}: closed with {:?}, gone after {:?}", outcome.close, outcome.took);
-            assert!(outcome.took < MAX_EXIT_TIME, "{fault}: {:?}", outcome.took);
+            println!("{fault}: closed with {:?}, gone after {:?}", outcome.close, outcome.exit_time);
+            assert!(outcome.exit_time < MAX_EXIT_TIME, "{fault}: {:?}", outcome.exit_time);
         }
     }
 }
@@ -96,7 +96,7 @@ async fn data_and_log_on_one_disk_survive_that_it_fills_up() {
         drop(alice);
         if stops_in_order {
             server.signal("TERM").await;
-            assert_eq!(server.ends().await.code(), Some(0), "SIGTERM works");
+            assert_eq!(server.wait_for_exit().await.code(), Some(0), "SIGTERM works");
             // Fills the space that the stopped server has freed.
             disk.fill();
         } else {
@@ -114,5 +114,5 @@ async fn data_and_log_on_one_disk_survive_that_it_fills_up() {
         assert_eq!(alice.says("@bob", "after the restart").await, stored + 1);
     }
     server.signal("TERM").await;
-    assert_eq!(server.ends().await.code(), Some(0));
+    assert_eq!(server.wait_for_exit().await.code(), Some(0));
 }

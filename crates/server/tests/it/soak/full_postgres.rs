@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::small_disk::SmallDisk;
 use crate::memberships::rows;
-use crate::support::{Cluster, Person, Server, Shared, eventually};
+use crate::support::{Cluster, Person, Server, SharedEngines, eventually};
 
 /// The size of the disk: room for an empty database, two segments of the write-ahead log and some messages.
 const DISK_BYTES: u64 = 160 * 1024 * 1024;
@@ -26,7 +26,7 @@ async fn assert_status(server: &Server, path: &str, status: u16, reason: &str) {
 }
 
 /// Asserts that all nodes report the reason why they refuse writes.
-async fn all_report(cluster: &Cluster, reason: &str) {
+async fn wait_until_all_report(cluster: &Cluster, reason: &str) {
     for node in [0, 1] {
         for path in ["/readyz", "/healthz"] {
             assert_status(cluster.node(node), path, 503, reason).await;
@@ -34,7 +34,7 @@ async fn all_report(cluster: &Cluster, reason: &str) {
     }
 }
 
-async fn all_recover(cluster: &Cluster) {
+async fn wait_until_all_recover(cluster: &Cluster) {
     for node in [0, 1] {
         for path in ["/readyz", "/healthz"] {
             assert_status(cluster.node(node), path, 200, "").await;
@@ -73,7 +73,8 @@ async fn nodes_report_a_full_postgresql_disk_and_recover() {
     };
     let settings = ["wal_keep_size=0", "min_wal_size=32MB", "max_wal_size=32MB"];
     let mut postgres = Postgres::start(disk.root(), &settings).await.expect("a PostgreSQL");
-    let shared = Shared { store: EngineUrl::new(postgres.url()), ..Shared::without_bus().await };
+    let shared =
+        SharedEngines { store: EngineUrl::new(postgres.url()), ..SharedEngines::without_bus().await };
     let cluster = Cluster::start_on(shared, 2, |_| {}).await;
     let mut alice = cluster.node(0).connects("alice").await;
     let mut stored = alice.says("@bob", "before").await;
@@ -88,7 +89,7 @@ async fn nodes_report_a_full_postgresql_disk_and_recover() {
         .tries("send", json!({"to": "@bob", "text": "x".repeat(9_000)}))
         .await
         .expect_err("no room");
-    all_report(&cluster, "the disk is full").await;
+    wait_until_all_report(&cluster, "the disk is full").await;
     println!("no room for rows: refused, and said so, after {:?}", begun.elapsed());
     let (wrong, asked) = readiness_while_full(cluster.node(0)).await;
     println!("/readyz was asked {asked} times while there was no room, and said yes {wrong} times");
@@ -96,24 +97,24 @@ async fn nodes_report_a_full_postgresql_disk_and_recover() {
     assert_eq!(cluster.node(1).connects("bob").await.log("@alice").await.len() as u64, stored, "reads work");
     disk.free();
     let begun = Instant::now();
-    all_recover(&cluster).await;
+    wait_until_all_recover(&cluster).await;
     println!("both nodes are back by themselves after {:?}", begun.elapsed());
     stored += 1;
     assert_eq!(alice.says("@bob", "after").await, stored);
 
     disk.fill();
     // There is no room for the next segment of the write-ahead log, so PostgreSQL exits.
-    postgres.psql(rows::NEXT_SEGMENT).await.ok();
+    postgres.psql(rows::SWITCH_WAL_SEGMENT).await.ok();
     let begun = Instant::now();
     let refused = alice.tries("send", json!({"to": "@bob", "text": "no room for the log"})).await;
     refused.expect_err("no room");
-    all_report(&cluster, "the database cannot be reached").await;
+    wait_until_all_report(&cluster, "the database cannot be reached").await;
     println!("no room for the log: refused, and said so, after {:?}", begun.elapsed());
     disk.free();
     let begun = Instant::now();
     postgres.kill().await.expect("it may have ended");
     postgres.start_again().await.expect("it recovers");
-    all_recover(&cluster).await;
+    wait_until_all_recover(&cluster).await;
     println!("both nodes are back {:?} after a start of PostgreSQL", begun.elapsed());
     stored += 1;
     assert_eq!(

@@ -14,7 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::memberships::rows;
-use crate::support::{Person, Process, Raw, Shared, connect_crowd, in_time, reserve_descriptors_for_a_crowd};
+use crate::support::{
+    Person, Process, RawSocket, SharedEngines, connect_crowd, in_time, reserve_descriptors_for_a_crowd,
+};
 
 const NODES: usize = 3;
 
@@ -48,15 +50,15 @@ const ENV_NODE: &str = "SOAK_LEAVING_NODE";
 /// The environment variables with the range of users of a process of clients, and the milliseconds over which they connect.
 const ENV_FIRST_USER: &str = "SOAK_LEAVING_FIRST";
 const ENV_END_USER: &str = "SOAK_LEAVING_END";
-const ENV_CONNECT_MS: &str = "SOAK_LEAVING_OVER";
+const ENV_CONNECT_TIME_MS: &str = "SOAK_LEAVING_OVER";
 
 /// The line that a process of clients prints when all of its users are connected.
 const CONNECTED_LINE: &str = "all connected";
 
 /// Connects these users to a node, evenly over the duration `over`. If it is zero, they connect as fast as possible.
-async fn connect(node: SocketAddr, users: Range<usize>, over: Duration) -> Vec<Raw> {
+async fn connect(node: SocketAddr, users: Range<usize>, over: Duration) -> Vec<RawSocket> {
     let connects = |address, number| async move {
-        let mut raw = Raw::connect(address).await;
+        let mut raw = RawSocket::connect(address).await;
         raw.says_hello_as(&rows::customer(number)).await;
         raw
     };
@@ -80,7 +82,7 @@ async fn clients_of_one_node() {
     let _room = reserve_descriptors_for_a_crowd().await;
     let number = |name| std::env::var(name).ok().and_then(|number| number.parse().ok()).expect("a number");
     let users = number(ENV_FIRST_USER)..number(ENV_END_USER);
-    let over = Duration::from_millis(number(ENV_CONNECT_MS) as u64);
+    let over = Duration::from_millis(number(ENV_CONNECT_TIME_MS) as u64);
     let _connected = connect(node.parse().expect("an address"), users, over).await;
     println!("{CONNECTED_LINE}");
     std::future::pending::<()>().await;
@@ -105,7 +107,7 @@ impl Clients {
             .env(ENV_NODE, node.to_string())
             .env(ENV_FIRST_USER, users.start.to_string())
             .env(ENV_END_USER, users.end.to_string())
-            .env(ENV_CONNECT_MS, over.as_millis().to_string())
+            .env(ENV_CONNECT_TIME_MS, over.as_millis().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
@@ -165,7 +167,7 @@ fn summary(took: &[Duration]) -> String {
 }
 
 /// Starts the nodes on one PostgreSQL and one NATS.
-async fn nodes(shared: &Shared, data: &TempDir) -> Vec<Process> {
+async fn nodes(shared: &SharedEngines, data: &TempDir) -> Vec<Process> {
     let settings = [
         ("SWITCHBOARD_STORE", shared.store.expose()),
         ("SWITCHBOARD_BUS", shared.bus.as_ref().expect("a bus").expose()),
@@ -183,7 +185,7 @@ async fn nodes(shared: &Shared, data: &TempDir) -> Vec<Process> {
 #[ignore = "soak"]
 async fn sends_stay_fast_while_50_000_users_disconnect_and_10_000_reconnect() {
     let _room = reserve_descriptors_for_a_crowd().await;
-    let (shared, data) = (Shared::new().await, TempDir::new().expect("a directory"));
+    let (shared, data) = (SharedEngines::new().await, TempDir::new().expect("a directory"));
     drop(nodes(&shared, &data).await);
     shared.sql(&rows::fill_postgres("shop", DISCONNECTING_USERS)).await;
     let nodes = nodes(&shared, &data).await;
@@ -220,7 +222,7 @@ async fn sends_stay_fast_while_50_000_users_disconnect_and_10_000_reconnect() {
     let (loud, back) = tokio::join!(sends_until(end, &mut others), loud);
     let loud_time = processor() - before - quiet_time;
     println!("while they leave and come back: {}; {loud_time:?} of processor", summary(&loud));
-    let gone = shared.sql(rows::USERS_WITH_LAST_SEEN).await;
+    let gone = shared.sql(rows::COUNT_USERS_WITH_LAST_SEEN).await;
     println!("{gone} are known to have gone");
     drop((back, shop));
     let p99 = |took: &[Duration]| took[(took.len() - 1) * 99 / 100];

@@ -7,7 +7,7 @@ use switchboard_protocol::CloseCode;
 use tokio::time::Instant;
 
 use crate::memberships::rows;
-use crate::support::{Cluster, Person, Server, Shared};
+use crate::support::{Cluster, Person, Server, SharedEngines};
 
 /// Direct conversations of each of the two users.
 const CONVERSATIONS: usize = 300_000;
@@ -19,7 +19,7 @@ const ATTACK_TIME: Duration = Duration::from_secs(60);
 const MAX_READ_TIME: Duration = Duration::from_millis(150);
 
 /// Sends `sync` repeatedly until `end`. Returns the longest time until the answer, and the number of reads.
-async fn syncs_until(end: Instant, person: &mut Person) -> (Duration, usize) {
+async fn sync_until(end: Instant, person: &mut Person) -> (Duration, usize) {
     let (mut worst, mut count) = (Duration::ZERO, 0);
     while Instant::now() < end {
         let begun = Instant::now();
@@ -33,7 +33,7 @@ async fn syncs_until(end: Instant, person: &mut Person) -> (Duration, usize) {
 }
 
 /// Connects and sends `hello` repeatedly until `end`. Returns the longest time until `welcome`, and the number of connections.
-async fn hellos_until(end: Instant, server: &Server, name: &str) -> (Duration, usize) {
+async fn hello_until(end: Instant, server: &Server, name: &str) -> (Duration, usize) {
     let (mut worst, mut count) = (Duration::ZERO, 0);
     while Instant::now() < end {
         let begun = Instant::now();
@@ -45,15 +45,15 @@ async fn hellos_until(end: Instant, server: &Server, name: &str) -> (Duration, u
 }
 
 /// Runs the attack and returns a line with the measurements.
-async fn reads_are_not_delayed(server: &Server) -> String {
+async fn assert_reads_not_delayed(server: &Server) -> String {
     let mut bystander = server.connects("bystander").await;
     bystander.says("@bystander", "hi").await;
-    let (quiet, _) = syncs_until(Instant::now() + Duration::from_secs(5), &mut bystander).await;
+    let (quiet, _) = sync_until(Instant::now() + Duration::from_secs(5), &mut bystander).await;
     let end = Instant::now() + ATTACK_TIME;
     let ((worst, reads), one, other) = tokio::join!(
-        syncs_until(end, &mut bystander),
-        hellos_until(end, server, "shop"),
-        hellos_until(end, server, "whale"),
+        sync_until(end, &mut bystander),
+        hello_until(end, server, "shop"),
+        hello_until(end, server, "whale"),
     );
     assert!(worst <= MAX_READ_TIME, "{worst:?}");
     format!(
@@ -71,7 +71,7 @@ async fn users_with_300_000_conversations_delay_no_other_user() {
         rows::fill_sqlite(server.data(), owner, CONVERSATIONS);
     }
     server.start_again().await;
-    let measured = Box::pin(reads_are_not_delayed(&server)).await;
+    let measured = Box::pin(assert_reads_not_delayed(&server)).await;
     println!("SQLite: {measured}");
     let mut shop = server.connects("shop").await;
     let mut oldest = server.connects(&rows::customer(1)).await;
@@ -82,7 +82,7 @@ async fn users_with_300_000_conversations_delay_no_other_user() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak"]
 async fn users_with_300_000_conversations_delay_no_other_user_on_postgresql() {
-    let shared = Shared::new().await;
+    let shared = SharedEngines::new().await;
     drop(Cluster::start_on(shared.clone(), 1, |_| {}).await);
     for owner in ["shop", "whale"] {
         shared.sql(&rows::fill_postgres(owner, CONVERSATIONS)).await;
@@ -101,7 +101,7 @@ async fn users_with_300_000_conversations_delay_no_other_user_on_postgresql() {
         );
         assert!(begun.elapsed() < Duration::from_secs(5));
     };
-    let (measured, ()) = tokio::join!(Box::pin(reads_are_not_delayed(cluster.node(0))), revoked);
+    let (measured, ()) = tokio::join!(Box::pin(assert_reads_not_delayed(cluster.node(0))), revoked);
     println!("PostgreSQL: {measured}");
     let mut shop = cluster.node(0).connects("shop").await;
     for node in [0, 1] {

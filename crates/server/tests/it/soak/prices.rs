@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use switchboard_protocol::Limits;
 
-use crate::hostile::prices::{room_of, user_rates_only};
+use crate::hostile::prices::{create_room_command, user_rates_only};
 use crate::support::{Person, Server};
 
 /// Sends messages one after another and returns the longest time until an `ok`.
@@ -28,7 +28,7 @@ async fn slowest_of(sends: usize, person: &mut Person) -> Duration {
 #[ignore = "soak"]
 async fn member_pages_of_a_large_room_delay_no_send() {
     let server =
-        Server::start_production_with(|config| config.limits = Limits::default().without_rates()).await;
+        Server::start_with_auth_and(|config| config.limits = Limits::default().without_rates()).await;
     let token = |name: &str| server.token(name, Duration::from_secs(3_600));
     let made = server.posts_as(&token("eve"), "create", json!({"room": "big", "public": true})).await;
     made.ok();
@@ -74,7 +74,7 @@ async fn member_pages_of_a_large_room_delay_no_send() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "soak"]
 async fn a_hundred_rooms_of_a_thousand_are_refused_after_the_burst() {
-    let server = Server::start_production_with(|config| config.limits = user_rates_only()).await;
+    let server = Server::start_with_auth_and(|config| config.limits = user_rates_only()).await;
     let mut bystander = server.connects("bystander").await;
     let quiet = slowest_of(20, &mut bystander).await;
     let token = server.token("mallory", Duration::from_secs(3_600));
@@ -82,7 +82,7 @@ async fn a_hundred_rooms_of_a_thousand_are_refused_after_the_burst() {
     let attack = async {
         let mut statuses = std::collections::BTreeMap::<(u16, String), usize>::new();
         for room in 0..100 {
-            let mut body = room_of(1_000);
+            let mut body = create_room_command(1_000);
             body["room"] = json!(format!("room{room}"));
             let answer = server.posts_as(&token, "create", body).await;
             let code = if answer.status == 200 { "ok".to_owned() } else { answer.code() };
@@ -104,8 +104,8 @@ async fn a_hundred_rooms_of_a_thousand_are_refused_after_the_burst() {
 
 /// Deletes messages with many edits. Returns another user's slowest send before and during the deletions, and how many
 /// deletions were refused.
-async fn deletions(sends_per_user: u32, messages: u32) -> (Duration, Duration, usize) {
-    let mut server = Server::start_production_with(|config| {
+async fn measure_deletions(sends_per_user: u32, messages: u32) -> (Duration, Duration, usize) {
+    let mut server = Server::start_with_auth_and(|config| {
         config.limits = Limits { sends_per_user, ..Limits::default().without_rates() };
     })
     .await;
@@ -113,7 +113,7 @@ async fn deletions(sends_per_user: u32, messages: u32) -> (Duration, Duration, u
     server.posts_as(&token, "send", json!({"to": "@mallory", "text": "x"})).await.ok();
     server.begin_shutdown();
     server.wait_until_stopped().await;
-    rows::many_edits(&server, messages);
+    rows::insert_many_edits(&server, messages);
     server.start_again().await;
     let mut bystander = server.connects("bystander").await;
     let quiet = slowest_of(20, &mut bystander).await;
@@ -134,7 +134,7 @@ async fn deletions(sends_per_user: u32, messages: u32) -> (Duration, Duration, u
 async fn deletions_of_messages_with_many_edits_do_not_delay_the_writer() {
     const EDITED_MESSAGES: u32 = 30;
     for sends_per_user in [0, 50] {
-        let (quiet, slowest, refused) = deletions(sends_per_user, EDITED_MESSAGES).await;
+        let (quiet, slowest, refused) = measure_deletions(sends_per_user, EDITED_MESSAGES).await;
         println!(
             "{EDITED_MESSAGES} deletions of 500 edits of 16 KB, {sends_per_user} sends a second: {refused} refused; \
              a bystander's slowest send: {quiet:?} before, {slowest:?} meanwhile"

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::probes::status;
-use crate::support::{Raw, Server, connect_crowd, reserve_descriptors_for_a_crowd};
+use crate::probes::get_status;
+use crate::support::{RawSocket, Server, connect_crowd, reserve_descriptors_for_a_crowd};
 
 /// The setting `limits.connections` of the server: the most public connections.
 const MAX_CONNECTIONS: usize = 2_000;
@@ -22,8 +22,8 @@ const FLOOD_TIME: Duration = Duration::from_secs(20);
 const MAX_PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// Opens an unauthenticated connection and sends a request whose body never arrives.
-async fn unauthenticated(address: SocketAddr, _: usize) -> Raw {
-    let mut raw = Raw::connect(address).await;
+async fn unauthenticated(address: SocketAddr, _: usize) -> RawSocket {
+    let mut raw = RawSocket::connect(address).await;
     let head =
         "POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n";
     // The server may have refused the connection.
@@ -32,21 +32,21 @@ async fn unauthenticated(address: SocketAddr, _: usize) -> Raw {
 }
 
 /// Sends a thousand concurrent probes and returns how many were answered.
-async fn many_probes(operators: SocketAddr) -> usize {
+async fn send_probes(operators: SocketAddr) -> usize {
     let mut probes = JoinSet::new();
     for _ in 0..CONCURRENT_PROBES {
-        probes.spawn(async move { status(&mut Raw::connect(operators).await, "/readyz").await });
+        probes.spawn(async move { get_status(&mut RawSocket::connect(operators).await, "/readyz").await });
     }
     probes.join_all().await.into_iter().filter(|status| *status == 200).count()
 }
 
 /// Sends probes one after another until `until`. Returns the longest time and the number of probes.
-async fn slowest(operators: SocketAddr, until: Instant) -> (Duration, usize) {
+async fn slowest_probe(operators: SocketAddr, until: Instant) -> (Duration, usize) {
     let (mut slowest, mut count) = (Duration::ZERO, 0);
     while Instant::now() < until {
         for path in ["/livez", "/readyz", "/healthz", "/metrics"] {
             let asked = Instant::now();
-            assert_eq!(status(&mut Raw::connect(operators).await, path).await, 200, "{path}");
+            assert_eq!(get_status(&mut RawSocket::connect(operators).await, path).await, 200, "{path}");
             slowest = slowest.max(asked.elapsed());
             count += 1;
         }
@@ -58,14 +58,14 @@ async fn slowest(operators: SocketAddr, until: Instant) -> (Duration, usize) {
 #[ignore = "soak"]
 async fn probes_are_answered_at_the_connection_limit_beside_a_thousand_other_probes() {
     let _room = reserve_descriptors_for_a_crowd().await;
-    let server = Server::start_production_with(|config| {
+    let server = Server::start_with_auth_and(|config| {
         config.operator_listen = Some(([127, 0, 0, 1], 0).into());
         config.limits.connections = u32::try_from(MAX_CONNECTIONS).expect("few");
         config.limits.connections_per_address = 0;
     })
     .await;
     let (address, operators) = (server.address(), server.operators());
-    let quiet = slowest(operators, Instant::now() + Duration::from_secs(2)).await;
+    let quiet = slowest_probe(operators, Instant::now() + Duration::from_secs(2)).await;
     let end = Instant::now() + FLOOD_TIME;
     let unauthenticated_connections = async {
         let mut rounds = 0;
@@ -82,13 +82,13 @@ async fn probes_are_answered_at_the_connection_limit_beside_a_thousand_other_pro
     let waiting = async {
         let mut asked = 0;
         while Instant::now() < end {
-            assert_eq!(many_probes(operators).await, CONCURRENT_PROBES, "every probe is answered");
+            assert_eq!(send_probes(operators).await, CONCURRENT_PROBES, "every probe is answered");
             asked += CONCURRENT_PROBES;
         }
         asked
     };
     let (rounds, asked, flooded) =
-        tokio::join!(unauthenticated_connections, waiting, slowest(operators, end));
+        tokio::join!(unauthenticated_connections, waiting, slowest_probe(operators, end));
     println!(
         "{rounds} rounds of {MAX_CONNECTIONS} unauthenticated_connections, {asked} probes by {CONCURRENT_PROBES}: beside them {} probes, the slowest {:?}; \
          without, {} and {:?}",

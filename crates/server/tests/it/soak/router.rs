@@ -7,7 +7,7 @@ use switchboard_protocol::reply::{Reply, ServerFrame};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use crate::support::{Person, Process, Raw, command};
+use crate::support::{Person, Process, RawSocket, command};
 
 /// Sessions of one user that stop reading; conversations that get new events; after this many conversations the cost is measured.
 const STALLED_SESSIONS: usize = 20;
@@ -15,17 +15,17 @@ const CONVERSATIONS: usize = 24_000;
 const CONVERSATIONS_PER_STEP: usize = 6_000;
 
 /// The number of messages that are sent before an answer is read; less than `limits.in_flight`.
-const BURST: usize = 500;
+const ROOMS_PER_BURST: usize = 500;
 
 /// Creates these rooms; bob receives an event for each.
-async fn makes_rooms(writer: &mut Person, numbers: std::ops::Range<usize>) {
-    for first in numbers.step_by(BURST) {
-        let rooms = (first..first + BURST).map(|number| {
+async fn create_rooms(writer: &mut Person, numbers: std::ops::Range<usize>) {
+    for first in numbers.step_by(ROOMS_PER_BURST) {
+        let rooms = (first..first + ROOMS_PER_BURST).map(|number| {
             let title = "x".repeat(200);
             command("create", &json!({"room": format!("room{number}"), "members": ["bob"], "title": title}))
         });
         writer.client.submit_all(rooms).await.expect("sent");
-        for _ in 0..BURST {
+        for _ in 0..ROOMS_PER_BURST {
             let answer = writer.receives_reply().await;
             assert!(matches!(answer, Reply::Ok(_)), "{answer:?}");
         }
@@ -39,7 +39,7 @@ async fn the_cost_of_an_event_does_not_grow_with_the_lags_of_stalled_sessions() 
     let server = Process::start(data.path()).await;
     let mut stalled = Vec::new();
     for _ in 0..STALLED_SESSIONS {
-        let mut raw = Raw::connect_with_buffer(server.address(), 4_096).await;
+        let mut raw = RawSocket::connect_with_buffer(server.address(), 4_096).await;
         raw.says_hello_as("bob").await;
         stalled.push(raw);
     }
@@ -47,7 +47,7 @@ async fn the_cost_of_an_event_does_not_grow_with_the_lags_of_stalled_sessions() 
     let mut costs = Vec::new();
     for first in (0..CONVERSATIONS).step_by(CONVERSATIONS_PER_STEP) {
         let before = server.processor_time();
-        makes_rooms(&mut writer, first..first + CONVERSATIONS_PER_STEP).await;
+        create_rooms(&mut writer, first..first + CONVERSATIONS_PER_STEP).await;
         let each = (server.processor_time() - before) / u32::try_from(CONVERSATIONS_PER_STEP).expect("few");
         let page = server.gets("/metrics").await.text;
         let number = |name: &str| {
@@ -72,7 +72,7 @@ const BOT_ROOMS: usize = 2_000;
 const BOT_PAUSE: Duration = Duration::from_secs(5);
 
 /// Sends a message to each of these rooms, and then reads the answers.
-async fn sends(writer: &mut Person, rooms: impl Iterator<Item = String>) -> usize {
+async fn send_to_rooms(writer: &mut Person, rooms: impl Iterator<Item = String>) -> usize {
     let sends: Vec<_> =
         rooms.map(|room| command("send", &json!({"to": room, "text": "x".repeat(300)}))).collect();
     let many = sends.len();
@@ -96,8 +96,8 @@ async fn a_bot_that_pauses_in_2_000_busy_rooms_is_not_closed() {
     let mut bot = server.connects("bot").await;
     let (began, mut sent) = (Instant::now(), 0);
     while began.elapsed() < BOT_PAUSE {
-        let rooms = (sent..sent + BURST).map(|number| format!("#r{}", number % BOT_ROOMS));
-        sent += sends(&mut writer, rooms).await;
+        let rooms = (sent..sent + ROOMS_PER_BURST).map(|number| format!("#r{}", number % BOT_ROOMS));
+        sent += send_to_rooms(&mut writer, rooms).await;
     }
     let mut next = vec![2; BOT_ROOMS];
     for _ in 0..sent {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 /// A file system in memory, mounted with a fixed size.
 pub(super) struct SmallDisk {
-    place: TempDir,
+    mount_point: TempDir,
 }
 
 impl SmallDisk {
@@ -19,17 +19,17 @@ impl SmallDisk {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "none"]).arg(place.path());
         let mounted = mount.status().is_ok_and(|status| status.success());
-        mounted.then_some(Self { place })
+        mounted.then_some(Self { mount_point: place })
     }
 
     /// The directory at which the file system is mounted.
     pub(super) fn root(&self) -> &Path {
-        self.place.path()
+        self.mount_point.path()
     }
 
     /// The path of a file or directory in the file system.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
+        self.mount_point.path().join(name)
     }
 
     /// Writes to a file until the file system is full.
@@ -48,6 +48,6 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.place.path()).status();
+        let _ = Command::new("umount").arg("-l").arg(self.mount_point.path()).status();
     }
 }

@@ -6,14 +6,14 @@ use switchboard_protocol::{ErrorCode, Role, Seq};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Change, Committed};
 
-use super::{Open, TestStore, change, seqs};
+use super::{OpenStore, TestStore, change, seqs};
 use crate::support::{conversation, in_time, user};
 
 /// Every query that returns a page of one conversation.
-const PAGES: [&str; 3] = ["sync", "history", "members"];
+const PAGED_QUERIES: [&str; 3] = ["sync", "history", "members"];
 
 /// Every kind of change to the conversation `name`, with its fields.
-fn changes(name: &str) -> Vec<(&'static str, Value)> {
+fn change_commands(name: &str) -> Vec<(&'static str, Value)> {
     vec![
         ("send", json!({"to": name, "text": "hi"})),
         ("edit", json!({"conversation": name, "target": 2, "text": "x"})),
@@ -32,22 +32,23 @@ fn changes(name: &str) -> Vec<(&'static str, Value)> {
 /// Sends all queries and changes as a user, and returns the refusals.
 async fn refusals(db: &mut TestStore, actor: &str, name: &str) -> Vec<(&'static str, Refusal)> {
     let mut refusals = Vec::new();
-    for page in PAGES {
+    for page in PAGED_QUERIES {
         let refused = db.asks(actor, page, json!({"conversation": name})).await.err();
         refusals.extend(refused.map(|refusal| (page, refusal)));
     }
     let before = db.asks(actor, "conversations", json!({"before": name})).await.err();
     refusals.extend(before.map(|refusal| ("conversations", refusal)));
-    let standing = in_time("standing", db.store.standing(&user(actor), conversation(name))).await.err();
+    let standing =
+        in_time("standing", db.store.check_write_access(&user(actor), conversation(name))).await.err();
     refusals.extend(standing.map(|refusal| ("typing", refusal)));
-    for (command, fields) in changes(name) {
+    for (command, fields) in change_commands(name) {
         let refused = db.tries(actor, command, fields).await.err();
         refusals.extend(refused.map(|refusal| (command, refusal)));
     }
     refusals
 }
 
-pub(super) async fn non_members_receive_the_same_refusal_for_every_command(open: Open) {
+pub(super) async fn non_members_receive_the_same_refusal_for_every_command(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
     db.says("alice", "#r", "secret").await;
@@ -61,20 +62,20 @@ pub(super) async fn non_members_receive_the_same_refusal_for_every_command(open:
             }
             // An unknown user gets an empty page of conversations, and not a refusal.
             let open = if actor == "unknown" { 1 } else { 0 };
-            let doors = PAGES.len() + 2 + changes(name).len();
+            let doors = PAGED_QUERIES.len() + 2 + change_commands(name).len();
             assert_eq!(refused.len() + open, doors, "{actor} in {name}: {refused:?}");
         }
     }
-    let (known, seen) = db.seen("known", "#r").await;
+    let (known, seen) = db.snapshot_and_view("known", "#r").await;
     assert!(seen.is_none() && known.memberships.joined.len() == 1, "{known:?}");
-    let room = db.seen("alice", "#r").await.1.expect("a member");
+    let room = db.snapshot_and_view("alice", "#r").await.1.expect("a member");
     let replay = in_time("a replay", db.store.replay(known.user, room.conversation, Seq(0), Seq(2))).await;
     assert_eq!(replay.expect_err("a conversation of others"), Refusal::not_found());
     assert_eq!(db.log("alice", "#r").await.len(), 2, "nothing was stored");
     assert!(db.snapshot("unknown", &[]).await.is_none(), "the refused user is still unknown");
 }
 
-pub(super) async fn a_former_member_sees_the_log_up_to_their_leave_event(open: Open) {
+pub(super) async fn a_former_member_sees_the_log_up_to_their_leave_event(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.stores("alice", "create", json!({"room": "r", "members": ["bob", "carol"]})).await;
     db.says("bob", "#r", "one").await;
@@ -89,10 +90,10 @@ pub(super) async fn a_former_member_sees_the_log_up_to_their_leave_event(open: O
         assert_eq!(head, Seq(end), "{actor}");
         let beyond = db.asks(actor, "sync", json!({"conversation": "#r", "after": end + 1})).await;
         assert_eq!(beyond.expect_err("beyond").code, ErrorCode::BadCursor);
-        let (snapshot, seen) = db.seen(actor, "#r").await;
+        let (snapshot, seen) = db.snapshot_and_view(actor, "#r").await;
         let seen = seen.expect("a former member");
         assert_eq!(
-            (seen.head, seen.member, snapshot.memberships.joined.len()),
+            (seen.head, seen.is_member, snapshot.memberships.joined.len()),
             (Seq(end), false, 0),
             "{actor}"
         );
@@ -108,19 +109,19 @@ pub(super) async fn a_former_member_sees_the_log_up_to_their_leave_event(open: O
         }
         let doors: Vec<_> = refused.iter().map(|(door, _)| *door).collect();
         let closed: Vec<_> =
-            ["members", "typing"].into_iter().chain(changes("#r").iter().map(|(c, _)| *c)).collect();
+            ["members", "typing"].into_iter().chain(change_commands("#r").iter().map(|(c, _)| *c)).collect();
         assert_eq!(doors, closed, "{actor}");
     }
     assert_eq!(db.log("alice", "#r").await.len(), 5);
 }
 
-pub(super) async fn readers_cannot_write_and_only_admins_change_the_room(open: Open) {
+pub(super) async fn readers_cannot_write_and_only_admins_change_the_room(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.stores("alice", "create", json!({"room": "r", "members": ["bob", "carol"]})).await;
     db.says("alice", "#r", "hi").await;
     let reader = json!({"conversation": "#r", "user": "carol", "role": "reader"});
     db.stores("alice", "role", reader).await;
-    for (command, fields) in changes("#r") {
+    for (command, fields) in change_commands("#r") {
         let allowed = |actor| match command {
             "read" | "received" | "join" => true,
             "send" | "react" => actor == "bob",
@@ -132,7 +133,7 @@ pub(super) async fn readers_cannot_write_and_only_admins_change_the_room(open: O
             assert_eq!(refused, expected, "{actor} says {command}");
         }
     }
-    let standing = |name| db.store.standing(&user(name), conversation("#r"));
+    let standing = |name| db.store.check_write_access(&user(name), conversation("#r"));
     assert_eq!(in_time("standing", standing("bob")).await.expect("a writer").members, 3);
     assert_eq!(
         in_time("standing", standing("carol")).await.expect_err("a reader").code,
@@ -152,7 +153,7 @@ pub(super) async fn readers_cannot_write_and_only_admins_change_the_room(open: O
     db.stores("bob", "leave", json!({"conversation": "#r"})).await;
 }
 
-pub(super) async fn a_reader_who_returns_is_a_reader(open: Open) {
+pub(super) async fn a_reader_who_leaves_and_rejoins_is_still_a_reader(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     let here = json!({"conversation": "#r"});
     let about = |name: &str| json!({"conversation": "#r", "user": name});
@@ -195,7 +196,7 @@ pub(super) async fn a_reader_who_returns_is_a_reader(open: Open) {
     assert_eq!(db.summary("carol", "#r").await.role, Role::Admin);
 }
 
-pub(super) async fn an_api_key_can_add_a_user_to_an_empty_room(open: Open) {
+pub(super) async fn an_api_key_can_add_a_user_to_an_empty_room(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     let here = json!({"conversation": "#r"});
     let invite = |name: &str| json!({"conversation": "#r", "user": name});
@@ -230,7 +231,7 @@ pub(super) async fn an_api_key_can_add_a_user_to_an_empty_room(open: Open) {
     assert_eq!(seqs(&db.log("bob", "#r").await), (1..=5).map(Seq).collect::<Vec<_>>());
     db.stores("bob", "invite", invite("alice")).await;
     db.says("alice", "#r", "back").await;
-    assert!(db.seen("shop", "#r").await.1.is_none(), "the inviting back end is no member");
+    assert!(db.snapshot_and_view("shop", "#r").await.1.is_none(), "the inviting back end is no member");
     // A back end can add no user to a room that does not exist, or to a direct conversation.
     let nowhere = change("invite", &json!({"conversation": "#none", "user": "bob"}));
     for target in [nowhere, change("invite", &json!({"conversation": "@alice", "user": "bob"}))] {

@@ -4,13 +4,13 @@ use serde_json::json;
 use switchboard_protocol::reply::Message;
 use switchboard_protocol::{ErrorCode, EventBody, Seq};
 
-use super::{Open, TestStore, seqs};
+use super::{OpenStore, TestStore, seqs};
 
-fn text(message: &Message) -> Option<&str> {
+fn text_of(message: &Message) -> Option<&str> {
     message.text.as_ref().map(switchboard_protocol::Text::as_str)
 }
 
-pub(super) async fn history_shows_messages_in_their_current_state(open: Open) {
+pub(super) async fn history_shows_messages_in_their_current_state(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
     db.stores("alice", "send", json!({"to": "#r", "key": "k2", "text": "first", "data": {"a": 1}})).await;
@@ -23,11 +23,11 @@ pub(super) async fn history_shows_messages_in_their_current_state(open: Open) {
     let [first, second] = &history[..] else { panic!("two messages: {history:?}") };
     assert_eq!((first.seq, first.from.as_str()), (Seq(2), "alice"));
     assert_eq!(first.key.as_ref().map(switchboard_protocol::Key::as_str), Some("k2"));
-    assert_eq!((text(first), serde_json::to_value(&first.data).expect("JSON")), (None, json!({"a": 2})));
+    assert_eq!((text_of(first), serde_json::to_value(&first.data).expect("JSON")), (None, json!({"a": 2})));
     let edited = first.edited.expect("edited");
     assert_eq!((edited.seq, edited.at), (last.seq, last.at));
     assert_eq!(serde_json::to_value(&first.reactions).expect("JSON"), json!({"👍": ["bob"]}));
-    assert_eq!((text(second), second.reply_to, second.edited), (Some("second"), Some(Seq(2)), None));
+    assert_eq!((text_of(second), second.reply_to, second.edited), (Some("second"), Some(Seq(2)), None));
     assert_eq!(db.summary("bob", "#r").await.last.as_ref(), Some(second));
     // The log keeps the original texts, also of edited messages.
     let log = db.log("bob", "#r").await;
@@ -35,7 +35,7 @@ pub(super) async fn history_shows_messages_in_their_current_state(open: Open) {
     assert!(matches!(&log[1].body, EventBody::Message { text: Some(text), .. } if text.as_str() == "first"));
 }
 
-pub(super) async fn a_deletion_leaves_no_content(open: Open) {
+pub(super) async fn a_deletion_leaves_no_content(open: OpenStore) {
     const DELETED_TEXT: &str = "the-content-that-must-go";
     let mut db = TestStore::new(open).await;
     let sent = json!({"to": "@bob", "text": DELETED_TEXT, "data": {"s": DELETED_TEXT}});
@@ -48,15 +48,15 @@ pub(super) async fn a_deletion_leaves_no_content(open: Open) {
     for _ in 0..2 {
         let history = db.history("bob", "@alice").await;
         assert!(history[0].deleted && history[0].reactions.is_empty(), "{history:?}");
-        assert_eq!((text(&history[0]), &history[0].data, history[0].edited), (None, &None, None));
+        assert_eq!((text_of(&history[0]), &history[0].data, history[0].edited), (None, &None, None));
         let log = db.log("bob", "@alice").await;
         assert_eq!(seqs(&log), (1..=4).map(Seq).collect::<Vec<_>>(), "the seqs are kept");
         assert!(!format!("{log:?}").contains(DELETED_TEXT), "{log:?}");
-        db.opens_again().await;
+        db.reopen().await;
     }
 }
 
-pub(super) async fn reactions_are_added_and_removed(open: Open) {
+pub(super) async fn reactions_are_added_and_removed(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.says("alice", "@bob", "hi").await;
     let react =
@@ -76,7 +76,7 @@ pub(super) async fn reactions_are_added_and_removed(open: Open) {
     assert_eq!(reactions, json!({"x": ["alice"], "y": ["alice"]}));
 }
 
-pub(super) async fn edits_reactions_and_deletions_need_an_existing_message(open: Open) {
+pub(super) async fn edits_reactions_and_deletions_need_an_existing_message(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
     db.says("alice", "#r", "hi").await;
@@ -99,7 +99,7 @@ pub(super) async fn edits_reactions_and_deletions_need_an_existing_message(open:
     assert_eq!(db.log("bob", "#r").await.len(), 4);
 }
 
-pub(super) async fn a_former_member_sees_messages_in_their_state_at_the_leave_event(open: Open) {
+pub(super) async fn a_former_member_sees_messages_in_their_state_at_the_leave_event(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
     db.says("alice", "#r", "before").await;
@@ -112,15 +112,15 @@ pub(super) async fn a_former_member_sees_messages_in_their_state_at_the_leave_ev
     db.stores("alice", "react", react("early", false)).await;
     db.stores("alice", "delete", json!({"conversation": "#r", "target": 3})).await;
     let [first, second] = &db.history("bob", "#r").await[..] else { panic!("two messages") };
-    assert_eq!((text(first), first.edited), (Some("before"), None));
+    assert_eq!((text_of(first), first.edited), (Some("before"), None));
     assert_eq!(first.reactions.keys().collect::<Vec<_>>(), ["early"]);
     assert!(second.deleted, "an erased message is erased for former members, too");
     let now = &db.history("alice", "#r").await[0];
-    assert_eq!(text(now), Some("after"));
+    assert_eq!(text_of(now), Some("after"));
     assert_eq!(now.reactions.keys().collect::<Vec<_>>(), ["late"]);
 }
 
-pub(super) async fn a_reaction_with_and_without_u_fe0f_is_the_same(open: Open) {
+pub(super) async fn a_reaction_with_and_without_u_fe0f_is_the_same(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.says("alice", "@bob", "hi").await;
     let react =

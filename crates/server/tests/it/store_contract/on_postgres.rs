@@ -3,7 +3,7 @@
 use switchboard_protocol::Limits;
 use switchboard_store::CommitMetrics;
 use switchboard_store::clock::Clock;
-use switchboard_store::postgres::{Abilities, Settings};
+use switchboard_store::postgres::{Capabilities, Settings};
 
 /// Creates an empty database in the PostgreSQL that all tests share, and returns its URL.
 pub(super) fn new_database() -> anyhow::Result<String> {
@@ -23,6 +23,6 @@ pub(super) fn settings(url: &str) -> Settings {
         strangers: true,
         clock: Clock::system(),
         metrics: CommitMetrics::default(),
-        abilities: Abilities::default(),
+        capabilities: Capabilities::default(),
     }
 }

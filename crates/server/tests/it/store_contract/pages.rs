@@ -9,20 +9,20 @@ use switchboard_protocol::{ErrorCode, Limits, Seq, Timestamp};
 use switchboard_store::clock::Clock;
 use switchboard_store::{Batch, Committed};
 
-use super::{Open, Rules, TestStore, change, seqs};
+use super::{OpenStore, StoreRules, TestStore, change, seqs};
 use crate::support::{in_time, user};
 
 /// Limits with which a page has at most four items, or about two messages of 1,000 bytes.
-fn small_pages() -> Rules {
-    Rules { limits: Limits { page: 4, page_bytes: 2_000, ..Limits::default() }, ..Rules::default() }
+fn rules_with_small_pages() -> StoreRules {
+    StoreRules { limits: Limits { page: 4, page_bytes: 2_000, ..Limits::default() }, ..StoreRules::default() }
 }
 
-fn range(seqs: std::ops::RangeInclusive<u64>) -> Vec<Seq> {
+fn seq_range(seqs: std::ops::RangeInclusive<u64>) -> Vec<Seq> {
     seqs.map(Seq).collect()
 }
 
-pub(super) async fn a_page_of_the_log_is_bounded_in_events_and_bytes(open: Open) {
-    let mut db = TestStore::with(open, small_pages()).await;
+pub(super) async fn a_page_of_the_log_is_bounded_in_events_and_bytes(open: OpenStore) {
+    let mut db = TestStore::with(open, rules_with_small_pages()).await;
     for _ in 0..6 {
         db.says("alice", "@bob", "hi").await;
     }
@@ -31,13 +31,13 @@ pub(super) async fn a_page_of_the_log_is_bounded_in_events_and_bytes(open: Open)
     }
     db.says("alice", "@bob", &"x".repeat(10_000)).await;
     for (after, limit, expected, expected_more) in [
-        (0, Some(2), range(1..=2), true),
-        (0, Some(100), range(1..=4), true),
-        (0, None, range(1..=2), true),
-        (2, Some(4), range(3..=6), true),
-        (6, Some(4), range(7..=8), true),
-        (8, Some(4), range(9..=10), false),
-        (9, Some(4), range(10..=10), false),
+        (0, Some(2), seq_range(1..=2), true),
+        (0, Some(100), seq_range(1..=4), true),
+        (0, None, seq_range(1..=2), true),
+        (2, Some(4), seq_range(3..=6), true),
+        (6, Some(4), seq_range(7..=8), true),
+        (8, Some(4), seq_range(9..=10), false),
+        (9, Some(4), seq_range(10..=10), false),
         (10, Some(4), vec![], false),
     ] {
         let page =
@@ -53,8 +53,8 @@ pub(super) async fn a_page_of_the_log_is_bounded_in_events_and_bytes(open: Open)
     assert_eq!(beyond.expect_err("past the log").code, ErrorCode::BadCursor);
 }
 
-pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: Open) {
-    let mut db = TestStore::with(open, small_pages()).await;
+pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: OpenStore) {
+    let mut db = TestStore::with(open, rules_with_small_pages()).await;
     db.says("alice", "@bob", &"x".repeat(10_000)).await;
     for _ in 0..3 {
         db.says("alice", "@bob", &"x".repeat(1_000)).await;
@@ -85,7 +85,7 @@ pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: Ope
 }
 
 /// Requests a page of history around an event. Returns its seqs, and whether there are more messages before and after.
-async fn around(db: &TestStore, actor: &str, seq: u64, limit: u32) -> (Vec<u64>, bool, bool) {
+async fn history_around(db: &TestStore, actor: &str, seq: u64, limit: u32) -> (Vec<u64>, bool, bool) {
     let fields = json!({"conversation": "@alice:bob", "around": seq, "limit": limit});
     match db.asks(actor, "history", fields).await {
         Ok(OkBody::History { messages, more, more_after: Some(more_after), .. }) => {
@@ -95,7 +95,7 @@ async fn around(db: &TestStore, actor: &str, seq: u64, limit: u32) -> (Vec<u64>,
     }
 }
 
-pub(super) async fn a_page_of_history_around_an_event_has_half_on_each_side(open: Open) {
+pub(super) async fn a_page_of_history_around_an_event_has_half_on_each_side(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     for n in 1..=10 {
         db.says("alice", "@bob", &n.to_string()).await;
@@ -114,7 +114,7 @@ pub(super) async fn a_page_of_history_around_an_event_has_half_on_each_side(open
         (12, 4, (vec![9, 10, 12], true, false)),
         (6, 200, (vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12], false, false)),
     ] {
-        assert_eq!(around(&db, "bob", seq, limit).await, expected, "around {seq}, {limit} at most");
+        assert_eq!(history_around(&db, "bob", seq, limit).await, expected, "around {seq}, {limit} at most");
     }
     let page = db.asks("bob", "history", json!({"conversation": "@alice", "around": 5, "limit": 3})).await;
     let Ok(OkBody::History { messages, head, .. }) = page else { panic!("{page:?}") };
@@ -128,9 +128,11 @@ pub(super) async fn a_page_of_history_around_an_event_has_half_on_each_side(open
     assert!(matches!(page, Ok(OkBody::History { more_after: None, .. })), "{page:?}");
 }
 
-pub(super) async fn a_page_around_an_event_is_found_across_other_events_and_bounded_in_bytes(open: Open) {
+pub(super) async fn a_page_around_an_event_is_found_across_other_events_and_bounded_in_bytes(
+    open: OpenStore,
+) {
     let limits = Limits { page_bytes: 4_000, ..Limits::default() };
-    let mut db = TestStore::with(open, Rules { limits, ..Rules::default() }).await;
+    let mut db = TestStore::with(open, StoreRules { limits, ..StoreRules::default() }).await;
     let react =
         |target: u64, n: u32| json!({"conversation": "@alice:bob", "target": target, "emoji": n.to_string()});
     db.says("alice", "@bob", "1").await;
@@ -143,22 +145,22 @@ pub(super) async fn a_page_around_an_event_is_found_across_other_events_and_boun
     }
     db.says("alice", "@bob", "203").await;
     // The first two messages take some 1,900 bytes each, with their reactions.
-    assert_eq!(around(&db, "bob", 50, 2).await, (vec![1, 102], false, true));
-    assert_eq!(around(&db, "bob", 103, 2).await, (vec![102, 203], true, false));
-    assert_eq!(around(&db, "bob", 203, 2).await, (vec![102, 203], true, false));
-    assert_eq!(around(&db, "bob", 102, 100).await, (vec![1, 102, 203], false, false));
+    assert_eq!(history_around(&db, "bob", 50, 2).await, (vec![1, 102], false, true));
+    assert_eq!(history_around(&db, "bob", 103, 2).await, (vec![102, 203], true, false));
+    assert_eq!(history_around(&db, "bob", 203, 2).await, (vec![102, 203], true, false));
+    assert_eq!(history_around(&db, "bob", 102, 100).await, (vec![1, 102, 203], false, false));
     let long = "x".repeat(3_000);
     for _ in 0..4 {
         db.says("alice", "@bob", &long).await;
     }
     // The messages 204 to 207 are long. The page is filled from the requested message on; only its last item may exceed the limit.
-    assert_eq!(around(&db, "bob", 205, 100).await, (vec![204, 205], true, true));
-    assert_eq!(around(&db, "bob", 207, 100).await, (vec![206, 207], true, false));
-    db.opens_again().await;
-    assert_eq!(around(&db, "bob", 204, 100).await, (vec![203, 204, 205], true, true));
+    assert_eq!(history_around(&db, "bob", 205, 100).await, (vec![204, 205], true, true));
+    assert_eq!(history_around(&db, "bob", 207, 100).await, (vec![206, 207], true, false));
+    db.reopen().await;
+    assert_eq!(history_around(&db, "bob", 204, 100).await, (vec![203, 204, 205], true, true));
 }
 
-pub(super) async fn a_page_around_a_missing_event_is_refused_with_the_field(open: Open) {
+pub(super) async fn a_page_around_a_missing_event_is_refused_with_the_field(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
     for text in ["2", "3", "4"] {
@@ -184,7 +186,7 @@ pub(super) async fn a_page_around_a_missing_event_is_refused_with_the_field(open
     assert_eq!(refusal.code, ErrorCode::NotFound);
 }
 
-pub(super) async fn a_page_of_history_matches_its_head_during_writes(open: Open) {
+pub(super) async fn a_page_of_history_matches_its_head_during_writes(open: OpenStore) {
     const EDITS: u64 = 1_000;
     const EDITS_PER_BATCH: u64 = 5;
     let mut db = TestStore::new(open).await;
@@ -207,12 +209,12 @@ pub(super) async fn a_page_of_history_matches_its_head_during_writes(open: Open)
     }
 }
 
-pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open) {
+pub(super) async fn conversations_are_paged_by_their_latest_activity(open: OpenStore) {
     // Two conversations with the same time have no defined order, so the clock advances with each read.
     let now = AtomicI64::new(0);
     let clock = Clock::from_fn(move || Timestamp::from_millis(now.fetch_add(1, Ordering::Relaxed)));
     let limits = Limits { page: 3, ..Limits::default() };
-    let rules = Rules { limits, clock, ..Rules::default() };
+    let rules = StoreRules { limits, clock, ..StoreRules::default() };
     let mut db = TestStore::with(open, rules).await;
     for name in ["a", "b", "c", "d", "e"] {
         db.says("zoe", &format!("@{name}"), "hi").await;
@@ -254,7 +256,7 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open)
             in_time("summaries", db.store.summaries(&zoe, snapshot.user, latest.clone())).await.expect("they")
         }
     };
-    assert_eq!((page.summaries.len(), page.more), (1, true));
+    assert_eq!((page.summaries.len(), page.has_more), (1, true));
     assert_eq!(page.joined[0].conversation, latest[0]);
     // The position of a conversation that the user left does not change with later messages.
     db.stores("zoe", "create", json!({"room": "r", "members": ["ex"]})).await;
@@ -269,8 +271,8 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: Open)
     assert_eq!(foreign.expect_err("not theirs").code, ErrorCode::NotFound);
 }
 
-pub(super) async fn members_are_paged_in_the_order_in_which_users_were_created(open: Open) {
-    let mut db = TestStore::with(open, small_pages()).await;
+pub(super) async fn members_are_paged_in_the_order_in_which_users_were_created(open: OpenStore) {
+    let mut db = TestStore::with(open, rules_with_small_pages()).await;
     db.stores("m", "create", json!({"room": "r", "members": ["z", "a", "Z", "k", "b"]})).await;
     db.stores("b", "leave", json!({"conversation": "#r"})).await;
     for (after, limit, expected, expected_more) in [
@@ -299,8 +301,9 @@ pub(super) async fn members_are_paged_in_the_order_in_which_users_were_created(o
     }
 }
 
-pub(super) async fn a_replay_is_the_log_between_two_events(open: Open) {
-    let rules = Rules { limits: Limits { page: 4, queue: 4_000, ..Limits::default() }, ..Rules::default() };
+pub(super) async fn a_replay_is_the_log_between_two_events(open: OpenStore) {
+    let rules =
+        StoreRules { limits: Limits { page: 4, queue: 4_000, ..Limits::default() }, ..StoreRules::default() };
     let mut db = TestStore::with(open, rules).await;
     for _ in 0..6 {
         db.says("alice", "@bob", "hi").await;
@@ -308,15 +311,15 @@ pub(super) async fn a_replay_is_the_log_between_two_events(open: Open) {
     for _ in 0..4 {
         db.says("alice", "@bob", &"x".repeat(1_500)).await;
     }
-    let (bob, seen) = db.seen("bob", "@alice:bob").await;
+    let (bob, seen) = db.snapshot_and_view("bob", "@alice:bob").await;
     let seen = seen.expect("a member");
-    assert_eq!((seen.head, seen.member), (Seq(10), true));
+    assert_eq!((seen.head, seen.is_member), (Seq(10), true));
     for (after, upto, expected) in [
-        (0, 3, range(1..=3)),
-        (0, 10, range(1..=4)),
-        (4, 6, range(5..=6)),
-        (6, 10, range(7..=8)),
-        (9, 99, range(10..=10)),
+        (0, 3, seq_range(1..=3)),
+        (0, 10, seq_range(1..=4)),
+        (4, 6, seq_range(5..=6)),
+        (6, 10, seq_range(7..=8)),
+        (9, 99, seq_range(10..=10)),
         (10, 10, vec![]),
     ] {
         let replay = db.store.replay(bob.user, seen.conversation, Seq(after), Seq(upto));
@@ -327,7 +330,7 @@ pub(super) async fn a_replay_is_the_log_between_two_events(open: Open) {
     }
 }
 
-pub(super) async fn a_snapshots_mark_bounds_its_events(open: Open) {
+pub(super) async fn a_snapshots_mark_bounds_its_events(open: OpenStore) {
     const ROUNDS: u64 = 300;
     const WRITES_PER_ROUND: u64 = 5;
     let mut db = TestStore::new(open).await;

@@ -3,19 +3,19 @@
 use serde_json::json;
 use switchboard_protocol::reply::Unread;
 use switchboard_protocol::{ErrorCode, Role, Seq, Timestamp};
-use switchboard_store::{Change, Committed, CommittedCursor, CursorOf};
+use switchboard_store::{Change, Committed, CommittedCursor, CursorKind};
 
-use super::{Open, TestStore};
+use super::{OpenStore, TestStore};
 use crate::support::{in_time, user};
 
-async fn moves(db: &mut TestStore, actor: &str, name: &str, upto: u64) -> CommittedCursor {
+async fn move_read_cursor(db: &mut TestStore, actor: &str, name: &str, upto: u64) -> CommittedCursor {
     match db.tries(actor, name, json!({"conversation": "#r", "upto": upto})).await {
         Ok(Committed::Cursor(cursor)) => cursor,
         other => panic!("{actor} sends {name} {upto}: {other:?}"),
     }
 }
 
-pub(super) async fn cursors_move_forward_up_to_the_head(open: Open) {
+pub(super) async fn cursors_move_forward_up_to_the_head(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
     for _ in 0..9 {
@@ -31,16 +31,16 @@ pub(super) async fn cursors_move_forward_up_to_the_head(open: Open) {
         ("received", 8, 8, false),
         ("received", 10, 10, true),
     ] {
-        let cursor = moves(&mut db, "bob", name, upto).await;
-        assert_eq!((cursor.upto, cursor.moved), (Seq(expected), moved), "{name} {upto}");
-        let of = if name == "read" { CursorOf::Read } else { CursorOf::Received };
-        assert_eq!((cursor.of, cursor.user.as_str(), cursor.members), (of, "bob", 2));
+        let cursor = move_read_cursor(&mut db, "bob", name, upto).await;
+        assert_eq!((cursor.upto, cursor.has_moved), (Seq(expected), moved), "{name} {upto}");
+        let of = if name == "read" { CursorKind::Read } else { CursorKind::Received };
+        assert_eq!((cursor.kind, cursor.user.as_str(), cursor.members), (of, "bob", 2));
     }
     for name in ["read", "received"] {
         let beyond = json!({"conversation": "#r", "upto": 11});
         assert_eq!(db.is_refused("bob", name, beyond).await, ErrorCode::BadCursor);
     }
-    db.opens_again().await;
+    db.reopen().await;
     let summary = db.summary("bob", "#r").await;
     assert_eq!((summary.read, summary.received, summary.head), (Seq(8), Seq(10), Seq(10)));
     let summary = db.summary("alice", "#r").await;
@@ -51,7 +51,7 @@ pub(super) async fn cursors_move_forward_up_to_the_head(open: Open) {
     );
 }
 
-pub(super) async fn unread_counts_messages_of_others(open: Open) {
+pub(super) async fn unread_counts_messages_of_others(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.stores("alice", "create", json!({"room": "r", "members": ["bob"]})).await;
     let unread =
@@ -66,10 +66,10 @@ pub(super) async fn unread_counts_messages_of_others(open: Open) {
     db.stores("alice", "edit", json!({"conversation": "#r", "target": 5, "text": "ho"})).await;
     db.stores("alice", "rename", json!({"conversation": "#r", "title": "R"})).await;
     assert_eq!(unread(&db).await, (1, 3), "only messages count");
-    moves(&mut db, "bob", "received", 8).await;
+    move_read_cursor(&mut db, "bob", "received", 8).await;
     assert_eq!(unread(&db).await, (1, 3), "`received` does not change the unread count");
     for (upto, expected) in [(2, 2), (4, 1), (5, 0), (8, 0)] {
-        moves(&mut db, "bob", "read", upto).await;
+        move_read_cursor(&mut db, "bob", "read", upto).await;
         assert_eq!(unread(&db).await, (1, expected), "bob has read {upto}");
     }
     db.says("bob", "#r", "mine").await;
@@ -77,13 +77,13 @@ pub(super) async fn unread_counts_messages_of_others(open: Open) {
     assert_eq!(unread(&db).await, (2, 1));
     db.stores("alice", "delete", json!({"conversation": "#r", "target": 10})).await;
     assert_eq!(unread(&db).await, (2, 1), "a deleted one still counts");
-    moves(&mut db, "alice", "read", 4).await;
+    move_read_cursor(&mut db, "alice", "read", 4).await;
     assert_eq!(unread(&db).await, (1, 1));
-    db.opens_again().await;
+    db.reopen().await;
     assert_eq!(unread(&db).await, (1, 1));
 }
 
-pub(super) async fn welcome_counts_unread_over_the_latest_conversations(open: Open) {
+pub(super) async fn welcome_counts_unread_over_the_latest_conversations(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     let unread = async |db: &TestStore, actor: &str| {
         let Unread { messages, conversations, more } = db.summaries(actor).await.unread;
@@ -107,11 +107,11 @@ pub(super) async fn welcome_counts_unread_over_the_latest_conversations(open: Op
     assert_eq!(unread(&db, "shop").await, (210, 200, true));
     db.says("shop", "@c000", "at last").await;
     assert_eq!(unread(&db, "shop").await, (190 + 9 * 2 + 1, 200, true), "the latest activity counts");
-    db.opens_again().await;
+    db.reopen().await;
     assert_eq!(unread(&db, "shop").await, (190 + 9 * 2 + 1, 200, true));
 }
 
-pub(super) async fn a_user_who_returns_has_read_the_earlier_messages(open: Open) {
+pub(super) async fn a_user_who_rejoins_has_read_the_earlier_messages(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.stores("alice", "create", json!({"room": "r", "public": true})).await;
     db.says("alice", "#r", "before").await;
@@ -131,14 +131,14 @@ pub(super) async fn a_user_who_returns_has_read_the_earlier_messages(open: Open)
     assert_eq!(db.log("bob", "#r").await.len(), 9, "a member sees the whole log");
 }
 
-pub(super) async fn only_users_who_share_a_conversation_are_presence_peers(open: Open) {
+pub(super) async fn only_users_who_share_a_conversation_are_presence_peers(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.says("alice", "@bob", "hi").await;
     db.stores("alice", "create", json!({"room": "r", "members": ["carol", "dan"]})).await;
     db.says("bob", "@eve", "hi").await;
     let at = Timestamp::from_millis(1_000_000);
-    db.submits("carol", Change::Seen(at));
-    assert!(matches!(db.outcome().await, Ok(Committed::Quiet)));
+    db.submits("carol", Change::SetLastSeen(at));
+    assert!(matches!(db.outcome().await, Ok(Committed::NotAnnounced)));
     db.stores("dan", "leave", json!({"conversation": "#r"})).await;
     let all = ["alice", "bob", "carol", "dan", "eve", "nobody"];
     let known = async |db: &TestStore, actor: &str| {
@@ -153,14 +153,14 @@ pub(super) async fn only_users_who_share_a_conversation_are_presence_peers(open:
     assert_eq!(known(&db, "nobody").await, []);
 }
 
-pub(super) async fn a_snapshot_has_the_users_own_conversations(open: Open) {
+pub(super) async fn a_snapshot_has_the_users_own_conversations(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     assert!(db.snapshot("alice", &[]).await.is_none(), "never seen");
-    db.submits("alice", Change::Appear);
-    assert!(matches!(db.outcome().await, Ok(Committed::Quiet)));
+    db.submits("alice", Change::RegisterUser);
+    assert!(matches!(db.outcome().await, Ok(Committed::NotAnnounced)));
     let empty = db.snapshot("alice", &["#r"]).await.expect("seen now");
     let page = empty.summaries.expect("one page");
-    assert!(empty.memberships.joined.is_empty() && page.summaries.is_empty() && !page.more);
+    assert!(empty.memberships.joined.is_empty() && page.summaries.is_empty() && !page.has_more);
     assert!(empty.named[0].is_err());
     db.stores("bob", "create", json!({"room": "r", "title": "R", "members": ["alice"]})).await;
     db.stores("bob", "create", json!({"room": "s"})).await;
@@ -178,7 +178,7 @@ pub(super) async fn a_snapshot_has_the_users_own_conversations(open: Open) {
     assert_eq!(key, Ok(None), "an unknown API key");
 }
 
-pub(super) async fn tokens_are_revoked_up_to_the_latest_time(open: Open) {
+pub(super) async fn tokens_are_revoked_up_to_the_latest_time(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     let (early, late) =
         (Timestamp::from_millis(1_800_000_000_000), Timestamp::from_millis(1_800_000_001_500));
@@ -187,13 +187,13 @@ pub(super) async fn tokens_are_revoked_up_to_the_latest_time(open: Open) {
     assert_eq!(db.snapshot("alice", &[]).await.expect("seen").not_before, None);
     for at in [late, early] {
         db.submits("alice", Change::Revoke { until: at, replace: false });
-        assert!(matches!(db.outcome().await, Ok(Committed::Quiet)));
+        assert!(matches!(db.outcome().await, Ok(Committed::NotAnnounced)));
         assert_eq!(db.store.not_before(&user("alice")).await, Ok(Some(late)));
     }
-    db.opens_again().await;
+    db.reopen().await;
     assert_eq!(db.snapshot("alice", &[]).await.expect("seen").not_before, Some(late));
     db.submits("alice", Change::Revoke { until: early, replace: true });
-    assert!(matches!(db.outcome().await, Ok(Committed::Quiet)));
+    assert!(matches!(db.outcome().await, Ok(Committed::NotAnnounced)));
     assert_eq!(
         db.store.not_before(&user("alice")).await,
         Ok(Some(early)),

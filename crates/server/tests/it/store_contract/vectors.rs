@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{Open, TestStore};
+use super::{OpenStore, TestStore};
 
 fn cases() -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/protocol/fold.json");
@@ -41,7 +41,7 @@ fn without_times(message: &Value) -> Value {
     message
 }
 
-pub(super) async fn events_fold_to_the_messages_of_the_vectors(open: Open) {
+pub(super) async fn events_fold_to_the_messages_of_the_vectors(open: OpenStore) {
     let cases: Vec<_> = cases().into_iter().filter(|case| case["client_only"] != true).collect();
     assert!(cases.len() > 5, "{}", cases.len());
     for case in cases {

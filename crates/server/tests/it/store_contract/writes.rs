@@ -10,10 +10,10 @@ use switchboard_store::clock::Clock;
 use switchboard_store::record::{Effect, JoinOrLeave};
 use switchboard_store::{Change, Committed};
 
-use super::{Open, Rules, TestStore, change, seqs};
+use super::{OpenStore, StoreRules, TestStore, change, seqs};
 use crate::support::{text_of, user};
 
-pub(super) async fn outcomes_arrive_in_commit_order_and_seqs_have_no_gap(open: Open) {
+pub(super) async fn outcomes_arrive_in_commit_order_and_seqs_have_no_gap(open: OpenStore) {
     const WRITES: usize = 3_000;
     let mut db = TestStore::new(open).await;
     let people = ["bob", "carol", "dan"];
@@ -35,7 +35,7 @@ pub(super) async fn outcomes_arrive_in_commit_order_and_seqs_have_no_gap(open: O
     assert!(db.number < WRITES as u64, "many writes share a transaction");
 }
 
-pub(super) async fn a_reported_outcome_is_visible_to_readers_and_after_reopening(open: Open) {
+pub(super) async fn a_reported_outcome_is_visible_to_readers_and_after_reopening(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     for number in 1..=20 {
         let seq = db.says("alice", "@bob", "hi").await;
@@ -46,24 +46,24 @@ pub(super) async fn a_reported_outcome_is_visible_to_readers_and_after_reopening
         );
         assert_eq!(seq, number);
     }
-    db.opens_again().await;
+    db.reopen().await;
     assert_eq!(seqs(&db.log("bob", "@alice:bob").await), (1..=20).map(Seq).collect::<Vec<_>>());
     assert_eq!(db.says("bob", "@alice", "hi").await, 21, "the numbers continue");
 }
 
-pub(super) async fn time_never_goes_back_within_a_conversation(open: Open) {
+pub(super) async fn time_never_goes_back_within_a_conversation(open: OpenStore) {
     const HOUR_MS: i64 = 3_600_000;
     let now = Arc::new(AtomicI64::new(10 * HOUR_MS));
     let time = now.clone();
     let clock = Clock::from_fn(move || Timestamp::from_millis(time.load(Ordering::SeqCst)));
-    let mut db = TestStore::with(open, Rules { clock, ..Rules::default() }).await;
+    let mut db = TestStore::with(open, StoreRules { clock, ..StoreRules::default() }).await;
     let mut hours = Vec::new();
     for hour in [10, 9, 0, 11, 10] {
         now.store(hour * HOUR_MS, Ordering::SeqCst);
         let stored = db.stores("alice", "send", json!({"to": "@bob", "text": "hi"})).await;
         hours.push(stored.at.as_millis() / HOUR_MS);
         if hour == 9 {
-            db.opens_again().await;
+            db.reopen().await;
         }
     }
     assert_eq!(hours, [10, 10, 10, 11, 11]);
@@ -73,7 +73,7 @@ pub(super) async fn time_never_goes_back_within_a_conversation(open: Open) {
     assert_eq!(elsewhere.at.as_millis() / HOUR_MS, 10, "another conversation has its own latest time");
 }
 
-pub(super) async fn a_key_is_stored_once_per_sender(open: Open) {
+pub(super) async fn a_key_is_stored_once_per_sender(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     let message = json!({"to": "@bob", "key": "k", "text": "hi", "data": {"b": 1, "a": 2}});
     let first = db.stores("alice", "send", message.clone()).await;
@@ -86,7 +86,7 @@ pub(super) async fn a_key_is_stored_once_per_sender(open: Open) {
         assert_eq!((second.seq, second.at, second.name), (first.seq, first.at, first.name.clone()));
         assert!(second.event.is_none() && second.effects.is_empty(), "no event to deliver");
     }
-    db.opens_again().await;
+    db.reopen().await;
     assert_eq!(db.stores("alice", "send", message).await.seq, first.seq);
     for other in [
         json!({"to": "@bob", "key": "k", "text": "ho", "data": {"b": 1, "a": 2}}),
@@ -109,7 +109,7 @@ pub(super) async fn a_key_is_stored_once_per_sender(open: Open) {
     }
 }
 
-pub(super) async fn a_key_outlives_its_message_and_its_membership(open: Open) {
+pub(super) async fn an_idempotency_key_outlives_its_message_and_membership(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.stores("carol", "create", json!({"room": "r", "members": ["alice"]})).await;
     let message = json!({"to": "#r", "key": "k", "text": "hi"});
@@ -125,7 +125,7 @@ pub(super) async fn a_key_outlives_its_message_and_its_membership(open: Open) {
     assert!(db.history("carol", "#r").await[0].deleted);
 }
 
-pub(super) async fn refusals_arrive_in_order_and_store_nothing(open: Open) {
+pub(super) async fn refusals_arrive_in_order_and_store_nothing(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.stores("carol", "create", json!({"room": "r"})).await;
     let send = |to: &str, reply_to: Option<u64>| {
@@ -160,7 +160,7 @@ pub(super) async fn refusals_arrive_in_order_and_store_nothing(open: Open) {
     }
 }
 
-pub(super) async fn a_repeated_change_returns_its_first_event(open: Open) {
+pub(super) async fn a_repeated_change_returns_its_first_event(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     let create = json!({"room": "r", "title": "R", "public": true, "members": ["bob"]});
     for (n, (actor, name, fields)) in [
@@ -184,7 +184,7 @@ pub(super) async fn a_repeated_change_returns_its_first_event(open: Open) {
     assert_eq!(db.is_refused("alice", "create", other).await, ErrorCode::AlreadyExists);
 }
 
-pub(super) async fn a_direct_conversation_begins_with_its_first_message(open: Open) {
+pub(super) async fn a_direct_conversation_begins_with_its_first_message(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     let first = db.stores("bob", "send", json!({"to": "@alice", "text": "hi"})).await;
     assert_eq!((first.name.as_str(), first.seq), ("@alice:bob", Seq(1)));
@@ -205,8 +205,9 @@ pub(super) async fn a_direct_conversation_begins_with_its_first_message(open: Op
     }
 }
 
-pub(super) async fn unknown_user_ids_can_be_refused(open: Open) {
-    let mut db = TestStore::with(open, Rules { strangers: false, ..Rules::default() }).await;
+pub(super) async fn unknown_user_ids_can_be_refused(open: OpenStore) {
+    let mut db =
+        TestStore::with(open, StoreRules { allow_unknown_users: false, ..StoreRules::default() }).await;
     let to_bob = json!({"to": "@bob", "text": "hi"});
     let with_bob = json!({"room": "r", "members": ["bob"]});
     assert_eq!(db.is_refused("alice", "send", to_bob.clone()).await, ErrorCode::NotFound);
@@ -215,8 +216,8 @@ pub(super) async fn unknown_user_ids_can_be_refused(open: Open) {
     db.stores("alice", "create", json!({"room": "r2"})).await;
     let invite = json!({"conversation": "#r2", "user": "bob"});
     assert_eq!(db.is_refused("alice", "invite", invite.clone()).await, ErrorCode::NotFound);
-    db.submits("bob", Change::Appear);
-    assert!(matches!(db.outcome().await, Ok(Committed::Quiet)));
+    db.submits("bob", Change::RegisterUser);
+    assert!(matches!(db.outcome().await, Ok(Committed::NotAnnounced)));
     db.stores("alice", "send", to_bob).await;
     db.stores("alice", "create", with_bob).await;
     db.stores("alice", "invite", invite).await;

@@ -6,9 +6,9 @@ use super::Server;
 
 /// With `TEST_STORE=postgres` every server of the tests is a cluster node on its own PostgreSQL database, with NATS. Tests that do
 /// not depend on SQLite must pass with it, too.
-pub(super) async fn requested_by_environment() -> Option<Shared> {
+pub(super) async fn requested_by_environment() -> Option<SharedEngines> {
     match std::env::var("TEST_STORE") {
-        Ok(store) if store == "postgres" => Some(Shared::new().await),
+        Ok(store) if store == "postgres" => Some(SharedEngines::new().await),
         Ok(other) => panic!("TEST_STORE={other}: there is postgres, and without it SQLite"),
         Err(_) => None,
     }
@@ -16,14 +16,14 @@ pub(super) async fn requested_by_environment() -> Option<Shared> {
 
 /// The database and the bus of a cluster.
 #[derive(Debug, Clone)]
-pub(crate) struct Shared {
+pub(crate) struct SharedEngines {
     pub(crate) store: EngineUrl,
     pub(crate) bus: Option<EngineUrl>,
     /// The prefix of the cluster's NATS subjects, because other tests use the same nats-server.
     pub(crate) prefix: String,
 }
 
-impl Shared {
+impl SharedEngines {
     /// Creates a database in the PostgreSQL that all tests share, for a cluster with the shared NATS.
     pub(crate) async fn new() -> Self {
         let nats = engines::shared_nats().await.expect("a nats-server");
@@ -61,18 +61,22 @@ impl Shared {
 
 /// A cluster of nodes, each a server in this process.
 pub(crate) struct Cluster {
-    pub(crate) shared: Shared,
+    pub(crate) shared: SharedEngines,
     nodes: Vec<Server>,
 }
 
 impl Cluster {
     /// Starts a cluster with this number of nodes.
     pub(crate) async fn start(nodes: usize) -> Self {
-        Self::start_on(Shared::new().await, nodes, |_| {}).await
+        Self::start_on(SharedEngines::new().await, nodes, |_| {}).await
     }
 
     /// Starts a cluster on an existing database, with settings that `settings` changes.
-    pub(crate) async fn start_on(shared: Shared, nodes: usize, settings: impl Fn(&mut Config)) -> Self {
+    pub(crate) async fn start_on(
+        shared: SharedEngines,
+        nodes: usize,
+        settings: impl Fn(&mut Config),
+    ) -> Self {
         let mut cluster = Self { shared, nodes: Vec::new() };
         for _ in 0..nodes {
             let node = Server::start_with(|config| {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 
-use super::Raw;
+use super::RawSocket;
 
 /// The most connections that a test may open.
 pub(crate) const CROWD_SIZE: usize = 10_000;
@@ -34,9 +34,9 @@ pub(crate) async fn connect_crowd<F>(
     numbers: std::ops::Range<usize>,
     address: SocketAddr,
     connects: impl Fn(SocketAddr, usize) -> F,
-) -> Vec<Raw>
+) -> Vec<RawSocket>
 where
-    F: Future<Output = Raw> + Send + 'static,
+    F: Future<Output = RawSocket> + Send + 'static,
 {
     let mut all = Vec::with_capacity(numbers.len());
     for first in numbers.clone().step_by(CONNECT_BATCH) {

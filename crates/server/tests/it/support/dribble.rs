@@ -10,13 +10,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::raw::{CONTINUATION, FIN, TEXT, frame, head};
-use super::{Process, Raw};
+use super::{Process, RawSocket};
 
 /// Concurrent connections that send single bytes.
 const CONNECTIONS: usize = 8;
 
 /// The most memory, in bytes, that the server may use for each received byte.
-const MAX_BYTES_PER_BYTE: u64 = 200;
+const MAX_MEMORY_PER_SENT_BYTE: u64 = 200;
 
 /// By how much the server's memory may grow for other reasons, in bytes: caches of the threads, buffers of the log.
 const MEMORY_NOISE_BYTES: u64 = 512 * 1024;
@@ -29,7 +29,7 @@ const FRAGMENTS: usize = 1_000;
 
 /// What a connection sends byte by byte.
 #[derive(Debug, Clone)]
-enum Dribble {
+enum SlowRequest {
     /// The connection sends the body of an HTTP request, with a token, an API key or neither.
     Body { bearer: Option<String> },
     /// The connection sends the first frame of a WebSocket.
@@ -40,10 +40,10 @@ enum Dribble {
     Fragments { token: String },
 }
 
-impl Dribble {
+impl SlowRequest {
     /// Opens a connection and sends everything that precedes the single bytes.
-    async fn begin(&self, server: &Process, bytes: usize) -> Raw {
-        let mut raw = Raw::connect(server.address()).await;
+    async fn connect(&self, server: &Process, bytes: usize) -> RawSocket {
+        let mut raw = RawSocket::connect(server.address()).await;
         match self {
             Self::Body { bearer } => {
                 let bearer = bearer.as_ref().map(|bearer| format!("Authorization: Bearer {bearer}\r\n"));
@@ -72,7 +72,7 @@ impl Dribble {
     }
 
     /// Sends `bytes` bytes, each in its own segment, or fewer if the time is up or the server disconnects. Returns how many.
-    async fn send_bytes(self, mut raw: Raw, bytes: usize) -> (Raw, usize) {
+    async fn send_bytes(self, mut raw: RawSocket, bytes: usize) -> (RawSocket, usize) {
         let byte = match self {
             Self::Fragments { .. } => frame(CONTINUATION, b"x"),
             _ => b"x".to_vec(),
@@ -90,35 +90,42 @@ impl Dribble {
 }
 
 /// Sends `bytes` single bytes over each of eight connections. Returns how many were sent, and the growth of the server in bytes.
-async fn dribble(server: &Process, what: Dribble, bytes: usize) -> (u64, u64) {
+async fn memory_of_slow_requests(server: &Process, what: SlowRequest, bytes: usize) -> (u64, u64) {
     // Warms up, because memory that the server allocates only at first use must not count as the cost of a byte.
     drop(dribble_over_connections(server, &what, 10).await);
-    let before = server.resident();
+    let before = server.resident_bytes();
     let connections = dribble_over_connections(server, &what, bytes).await;
     assert_eq!(server.gets("/livez").await.status, 200, "others are served");
-    let growth = server.resident().saturating_sub(before);
+    let growth = server.resident_bytes().saturating_sub(before);
     (connections.iter().map(|(_, sent)| *sent as u64).sum(), growth)
 }
 
-async fn dribble_over_connections(server: &Process, what: &Dribble, bytes: usize) -> Vec<(Raw, usize)> {
+async fn dribble_over_connections(
+    server: &Process,
+    what: &SlowRequest,
+    bytes: usize,
+) -> Vec<(RawSocket, usize)> {
     let mut dribbling = JoinSet::new();
     for _ in 0..CONNECTIONS {
-        let raw = what.begin(server, bytes).await;
+        let raw = what.connect(server, bytes).await;
         dribbling.spawn(what.clone().send_bytes(raw, bytes));
     }
     dribbling.join_all().await
 }
 
-/// Fails if a byte costs more than [`MAX_BYTES_PER_BYTE`]. Returns a line with the measurement.
-async fn assert_dribble_is_cheap(server: &Process, what: Dribble, bytes: usize) -> String {
+/// Fails if a byte costs more than [`MAX_MEMORY_PER_SENT_BYTE`]. Returns a line with the measurement.
+async fn assert_slow_bytes_are_cheap(server: &Process, what: SlowRequest, bytes: usize) -> String {
     let name = format!("{what:?}").chars().take(20).collect::<String>();
-    let (sent, growth) = dribble(server, what, bytes).await;
+    let (sent, growth) = memory_of_slow_requests(server, what, bytes).await;
     assert!(sent >= 1_000, "{name}: only {sent} bytes were sent");
-    assert!(growth <= sent * MAX_BYTES_PER_BYTE + MEMORY_NOISE_BYTES, "{name}: {growth} bytes for {sent}");
+    assert!(
+        growth <= sent * MAX_MEMORY_PER_SENT_BYTE + MEMORY_NOISE_BYTES,
+        "{name}: {growth} bytes for {sent}"
+    );
     format!("{name}: {growth} bytes of memory for {sent} bytes")
 }
 
-/// Runs every kind of [`Dribble`] and returns the measurements. `bytes` is the length of a body or message, `hello_bytes`
+/// Runs every kind of [`SlowRequest`] and returns the measurements. `bytes` is the length of a body or message, `hello_bytes`
 /// that of a first frame.
 pub(crate) async fn assert_single_bytes_are_cheap(bytes: usize, hello_bytes: usize) -> String {
     let data = TempDir::new().expect("a directory");
@@ -129,10 +136,11 @@ pub(crate) async fn assert_single_bytes_are_cheap(bytes: usize, hello_bytes: usi
     let token = server.token("alice");
     let mut costs = Vec::new();
     for bearer in [None, Some(token.clone()), Some(key.expose().to_owned())] {
-        costs.push(assert_dribble_is_cheap(&server, Dribble::Body { bearer }, bytes).await);
+        costs.push(assert_slow_bytes_are_cheap(&server, SlowRequest::Body { bearer }, bytes).await);
     }
-    costs.push(assert_dribble_is_cheap(&server, Dribble::FirstFrame, hello_bytes).await);
-    costs.push(assert_dribble_is_cheap(&server, Dribble::Frame { token: token.clone() }, bytes).await);
-    costs.push(assert_dribble_is_cheap(&server, Dribble::Fragments { token }, FRAGMENTS).await);
+    costs.push(assert_slow_bytes_are_cheap(&server, SlowRequest::FirstFrame, hello_bytes).await);
+    costs
+        .push(assert_slow_bytes_are_cheap(&server, SlowRequest::Frame { token: token.clone() }, bytes).await);
+    costs.push(assert_slow_bytes_are_cheap(&server, SlowRequest::Fragments { token }, FRAGMENTS).await);
     costs.join("\n")
 }

@@ -30,7 +30,7 @@ impl LogLine {
     }
 
     /// Whether the message of this line begins with `message`.
-    pub(crate) fn says(&self, message: &str) -> bool {
+    pub(crate) fn has_message(&self, message: &str) -> bool {
         match self {
             Self::Text(line) => line.contains(&format!(": {message}")),
             Self::Json(line) => line["message"].as_str().is_some_and(|text| text.starts_with(message)),
@@ -58,7 +58,7 @@ impl LogLine {
 
 /// Returns the line that has this message; panics unless there is exactly one.
 pub(crate) fn only_line<'a>(lines: &'a [LogLine], message: &str) -> &'a LogLine {
-    let found: Vec<_> = lines.iter().filter(|line| line.says(message)).collect();
+    let found: Vec<_> = lines.iter().filter(|line| line.has_message(message)).collect();
     assert_eq!(found.len(), 1, "{message:?} in {lines:#?}");
     found[0]
 }

@@ -17,7 +17,7 @@ pub(crate) struct Person {
 
 /// The server's answer to a command that stored an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stored {
+pub(crate) struct StoredEvent {
     pub(crate) conversation: String,
     pub(crate) seq: u64,
     pub(crate) duplicate: bool,
@@ -51,7 +51,7 @@ impl Person {
     }
 
     /// Sends a command, which must store an event.
-    pub(crate) async fn stores(&mut self, name: &str, fields: Value) -> Stored {
+    pub(crate) async fn stores(&mut self, name: &str, fields: Value) -> StoredEvent {
         stored(self.does(name, fields).await)
     }
 
@@ -70,7 +70,7 @@ impl Person {
     }
 
     /// Sends a message with an idempotency key.
-    pub(crate) async fn says_with_key(&mut self, to: &str, key: &str, text: &str) -> Stored {
+    pub(crate) async fn says_with_key(&mut self, to: &str, key: &str, text: &str) -> StoredEvent {
         self.stores("send", json!({"to": to, "key": key, "text": text})).await
     }
 
@@ -204,10 +204,10 @@ pub(crate) fn command(name: &str, fields: &Value) -> Command {
 }
 
 /// Converts the server's answer to a command that stored an event.
-pub(crate) fn stored(body: OkBody) -> Stored {
+pub(crate) fn stored(body: OkBody) -> StoredEvent {
     match body {
         OkBody::Stored { conversation, seq, duplicate, .. } => {
-            Stored { conversation: conversation.to_string(), seq: seq.0, duplicate }
+            StoredEvent { conversation: conversation.to_string(), seq: seq.0, duplicate }
         }
         other => panic!("nothing was stored: {other:?}"),
     }

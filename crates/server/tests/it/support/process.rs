@@ -177,17 +177,17 @@ impl Process {
     /// Stops the server and returns its log. The log is complete only after the stop, because another thread writes it.
     pub(crate) async fn log_after_stop(&mut self, log: &Path) -> String {
         self.signal("TERM").await;
-        assert!(self.ends().await.success());
+        assert!(self.wait_for_exit().await.success());
         std::fs::read_to_string(log).expect("the log")
     }
 
     /// Waits until the server exits.
-    pub(crate) async fn ends(&mut self) -> ExitStatus {
+    pub(crate) async fn wait_for_exit(&mut self) -> ExitStatus {
         in_time("the program ends", self.child.wait()).await.expect("it ran")
     }
 
     /// The server's resident memory, in bytes.
-    pub(crate) fn resident(&self) -> u64 {
+    pub(crate) fn resident_bytes(&self) -> u64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("Linux has /proc");
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");

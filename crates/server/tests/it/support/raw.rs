@@ -25,7 +25,7 @@ const MASK: [u8; 4] = [0x12, 0x34, 0x56, 0x78];
 const READ_BUFFER_BYTES: usize = 1024;
 
 /// A TCP connection to the server.
-pub(crate) struct Raw {
+pub(crate) struct RawSocket {
     stream: BufReader<TcpStream>,
     address: SocketAddr,
 }
@@ -52,7 +52,7 @@ impl RawFrame {
     }
 }
 
-impl Raw {
+impl RawSocket {
     /// Connects without sending anything.
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self::connect_by(TcpSocket::new_v4().expect("a socket"), address).await
@@ -98,21 +98,21 @@ impl Raw {
     }
 
     /// Sends a WebSocket handshake with additional headers, each of which ends with CR LF. Returns the head of the response.
-    pub(crate) async fn asks_for_upgrade(&mut self, headers: &str) -> String {
+    pub(crate) async fn request_upgrade(&mut self, headers: &str) -> String {
         let request = format!("{}{headers}\r\n", self.handshake());
         // This fails if the server responds before it has read everything.
         let _ = self.tries_to_write(request).await;
-        self.head().await
+        self.read_head().await
     }
 
     /// Sends a WebSocket handshake with additional headers and returns the status of the response.
     pub(crate) async fn upgrade_status(&mut self, headers: &str) -> u16 {
-        let head = self.asks_for_upgrade(headers).await;
+        let head = self.request_upgrade(headers).await;
         head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
     }
 
     /// Reads the head of an HTTP response.
-    pub(crate) async fn head(&mut self) -> String {
+    pub(crate) async fn read_head(&mut self) -> String {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             let read = in_time("an answer", self.stream.read_line(&mut head)).await.expect("an answer");
@@ -133,7 +133,7 @@ impl Raw {
 
     /// Turns this connection into a WebSocket.
     pub(crate) async fn upgrades(&mut self) {
-        let head = self.asks_for_upgrade("").await;
+        let head = self.request_upgrade("").await;
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     }
 
@@ -225,7 +225,7 @@ impl Raw {
     }
 
     /// Reads and discards everything until the connection ends.
-    pub(crate) async fn ends(&mut self) {
+    pub(crate) async fn wait_for_end(&mut self) {
         let mut rest = Vec::new();
         // A read error means that the server reset the connection, because it had not read everything.
         let _ = in_time("the end of the connection", self.stream.read_to_end(&mut rest)).await;
@@ -239,7 +239,7 @@ impl Raw {
     }
 
     /// Ends the connection with a TCP reset.
-    pub(crate) fn resets(self) {
+    pub(crate) fn reset(self) {
         self.stream.get_ref().set_zero_linger().expect("TCP");
     }
 }

@@ -11,7 +11,7 @@ pub(crate) struct Numbers {
     /// The highest number of a write that is stored or refused for good.
     settled: u64,
     /// The numbers of writes that have no final answer: they are in flight or will be sent again.
-    open: BTreeSet<u64>,
+    unsettled: BTreeSet<u64>,
     /// For each command in flight, the number of its write and the number of the write before it.
     commands: BTreeMap<u64, (u64, u64)>,
 }
@@ -22,8 +22,8 @@ impl Numbers {
     pub(super) fn begin(&mut self, command: u64, before: Option<u64>) -> (u64, u64) {
         let number = before.unwrap_or(self.last + 1);
         self.last = self.last.max(number);
-        let after = self.open.range(..number).next_back().copied().unwrap_or(self.stored);
-        self.open.insert(number);
+        let after = self.unsettled.range(..number).next_back().copied().unwrap_or(self.stored);
+        self.unsettled.insert(number);
         self.commands.insert(command, (number, after));
         (number, after)
     }
@@ -42,7 +42,7 @@ impl Numbers {
         if number <= self.stored {
             return Err(format!("write {number} was stored after {}", self.stored));
         }
-        self.open.remove(&number);
+        self.unsettled.remove(&number);
         self.stored = number;
         self.settled = self.settled.max(number);
         Ok(())
@@ -51,7 +51,7 @@ impl Numbers {
     /// Records the answer that the command's write was refused for good: the device does not send it again.
     pub(super) fn refused(&mut self, command: u64) {
         if let Some((number, after)) = self.commands.remove(&command) {
-            self.open.remove(&number);
+            self.unsettled.remove(&number);
             if after <= self.settled {
                 self.settled = self.settled.max(number);
             }
@@ -59,11 +59,11 @@ impl Numbers {
     }
 
     /// Records the answer that the command's write was refused for now. `again`: whether the device sends it again.
-    pub(super) fn refused_for_now(&mut self, command: u64, again: bool) {
+    pub(super) fn refused_temporarily(&mut self, command: u64, again: bool) {
         if let Some((number, _)) = self.commands.remove(&command)
             && !again
         {
-            self.open.remove(&number);
+            self.unsettled.remove(&number);
         }
     }
 }

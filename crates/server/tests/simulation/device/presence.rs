@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Asked, Device, Session};
-use crate::truth::Held;
+use super::{Device, PendingCommand, Session};
+use crate::truth::LawResult;
 
 /// From this `limits.queue` (in bytes) on, the queue of an idle connection is never full, so no signal is dropped.
 const MIN_QUEUE_WITHOUT_DROPS: u32 = 2_000;
@@ -24,20 +24,20 @@ const PRESENCE_SLACK: Duration = Duration::from_secs(1);
 
 /// What a connection has requested and received about presence.
 #[derive(Default)]
-pub(super) struct Watching {
+pub(super) struct WatchState {
     /// All users that the connection has named in `watch`.
-    named: BTreeSet<String>,
+    watched_users: BTreeSet<String>,
     /// Users named in the last `watch` whose presence has not arrived yet. The server checked at the time of that `watch` whether
     /// they share a conversation.
-    unanswered: BTreeSet<String>,
+    awaiting_state: BTreeSet<String>,
     /// Conversation and user of each leave or removal that the device knows from the events that it received.
     pub(super) left: BTreeSet<(String, String)>,
     /// The last received state of each user: true for online.
-    states: BTreeMap<String, bool>,
+    last_states: BTreeMap<String, bool>,
     /// The users named in the last `watch`, and when it was sent.
-    list: Option<(Vec<&'static str>, Instant)>,
+    last_list: Option<(Vec<&'static str>, Instant)>,
     /// When the `watch` was sent whose answers the final check examines.
-    at_last: Option<Instant>,
+    final_list_at: Option<Instant>,
 }
 
 impl Device {
@@ -46,44 +46,44 @@ impl Device {
         let most = self.world.users.len() + 1;
         let some = self.world.users[..self.chance.below(most)].to_vec();
         let users = if self.chance.once_in(2) { self.world.users.clone() } else { some };
-        self.names(session, &users);
+        self.send_watch_list(session, &users);
     }
 
-    fn names(&mut self, session: &mut Session, users: &[&'static str]) {
+    fn send_watch_list(&mut self, session: &mut Session, users: &[&'static str]) {
         let names = users.iter().map(|user| (*user).to_owned());
-        session.watching.named.extend(names.clone());
-        session.watching.unanswered.extend(names);
-        session.watching.list = Some((users.to_vec(), Instant::now()));
-        self.asks(session, json!({"type": "watch", "users": users}), Asked::Other);
+        session.watching.watched_users.extend(names.clone());
+        session.watching.awaiting_state.extend(names);
+        session.watching.last_list = Some((users.to_vec(), Instant::now()));
+        self.asks(session, json!({"type": "watch", "users": users}), PendingCommand::Other);
     }
 
     /// When the users send no more commands, sends a `watch` for all users, or relies on the answers to the last `watch`.
-    pub(super) fn watches_at_last(&mut self, session: &mut Session) {
-        if session.watching.at_last.is_some() {
+    pub(super) fn send_final_list(&mut self, session: &mut Session) {
+        if session.watching.final_list_at.is_some() {
             return;
         }
-        if let Some((_, sent)) = session.watching.list
+        if let Some((_, sent)) = session.watching.last_list
             && self.world.limits.queue >= NEVER_FULL_QUEUE
             && self.chance.once_in(2)
         {
-            session.watching.at_last = Some(sent);
+            session.watching.final_list_at = Some(sent);
             return;
         }
-        session.watching.at_last = Some(Instant::now());
-        session.watching.states.clear();
-        self.names(session, &self.world.users.clone());
+        session.watching.final_list_at = Some(Instant::now());
+        session.watching.last_states.clear();
+        self.send_watch_list(session, &self.world.users.clone());
     }
 
-    pub(super) fn receives_presence(&mut self, session: &mut Session, presence: &Value) -> Held {
+    pub(super) fn receives_presence(&mut self, session: &mut Session, presence: &Value) -> LawResult {
         let user = presence["user"].as_str().unwrap_or_default().to_owned();
-        let looked_up = session.watching.unanswered.remove(&user);
-        session.watching.states.insert(user.clone(), presence["online"] == true);
+        let looked_up = session.watching.awaiting_state.remove(&user);
+        session.watching.last_states.insert(user.clone(), presence["online"] == true);
         let alone = self.world.cluster.is_none();
         let truth = self.world.truth();
         let may = user == self.user
-            || session.watching.named.contains(&user)
-                && truth.shared(self.user, &user).iter().any(|name| {
-                    let left = session.left.get(name);
+            || session.watching.watched_users.contains(&user)
+                && truth.shared_conversations(self.user, &user).iter().any(|name| {
+                    let left = session.left_at.get(name);
                     let i_left = left.is_some_and(|left| !truth.joined_after(self.user, name, *left));
                     // The other user's node may not have applied the leave event yet.
                     let they_left = alone
@@ -95,7 +95,8 @@ impl Device {
         if may {
             Ok(())
         } else {
-            Err(self.broken(&format!("presence of a user without a shared conversation: {presence}")))
+            Err(self
+                .report_violation(&format!("presence of a user without a shared conversation: {presence}")))
         }
     }
 
@@ -115,13 +116,13 @@ impl Device {
     pub(super) fn missing_presence(&self, session: &Session) -> Option<String> {
         let cluster = self.world.cluster.as_ref()?;
         let patience = PRESENCE_SLACK + cluster.max_presence_delay()?;
-        let since = session.watching.at_last?;
-        let (list, _) = session.watching.list.as_ref()?;
+        let since = session.watching.final_list_at?;
+        let (list, _) = session.watching.last_list.as_ref()?;
         let now = Instant::now();
         if self.world.limits.queue < MIN_QUEUE_WITHOUT_DROPS
             || since.max(session.reads_from) + patience > now
             // The server refused commands after the list was sent, and asked the device to wait.
-            || session.quiet_until > since
+            || session.no_answer_until > since
         {
             return None;
         }
@@ -130,9 +131,9 @@ impl Device {
         let missed = online.into_iter().find(|user| {
             list.contains(user)
                 && truth.share_since(self.user, user, since)
-                && session.watching.states.get(*user) != Some(&true)
+                && session.watching.last_states.get(*user) != Some(&true)
         })?;
-        let state = session.watching.states.get(missed);
+        let state = session.watching.last_states.get(missed);
         Some(format!("{missed} is connected and shares a conversation, but its last presence is {state:?}"))
     }
 }

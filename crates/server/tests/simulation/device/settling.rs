@@ -10,7 +10,7 @@ impl Device {
         let Some(cluster) = &self.world.cluster else { return };
         let revoked_user = *self.world.revoked_user.lock().expect("nothing panics with it");
         // A device that did not read for a while may still miss events.
-        if session.reads_from + cluster.settling > Instant::now() {
+        if session.reads_from + cluster.settling_time > Instant::now() {
             return;
         }
         if revoked_user.is_some_and(|(user, at)| user == self.user && session.since <= at) {
@@ -18,20 +18,21 @@ impl Device {
             return;
         }
         // A device that connected less than the settling time ago may also still miss events.
-        if !session.welcome || session.welcomed + cluster.settling > Instant::now() {
+        if !session.welcome || session.welcomed + cluster.settling_time > Instant::now() {
             return;
         }
         let truth = self.world.truth();
         let missing = truth.visible_of(self.user).into_iter().find_map(|(name, head)| {
-            let next = session.next.get(&name).copied();
-            let first_due = |since| truth.first_due(self.user, &name, since);
+            let next = session.next_expected.get(&name).copied();
+            let first_due = |since| truth.first_owed(self.user, &name, since);
             // The server need not send the events of a membership that ended before this node learned that it began. The
             // node's knowledge may be as old as the connection.
-            if truth.stay_is_over(self.user, &name, next.unwrap_or_else(|| first_due(session.since))) {
+            if truth.has_membership_ended(self.user, &name, next.unwrap_or_else(|| first_due(session.since)))
+            {
                 return None;
             }
             let next = next.unwrap_or_else(|| first_due(session.welcomed));
-            let missing = (next..=head).find(|seq| !session.is_accounted_for(&name, *seq))?;
+            let missing = (next..=head).find(|seq| !session.has_reason_to_be_missing(&name, *seq))?;
             Some(format!("{name} {missing} has not arrived, of {head}"))
         });
         drop(truth);
@@ -43,8 +44,9 @@ impl Device {
 
 impl Session {
     /// Whether the server need not send the event, because an `ok` acknowledged it or a `gap` skipped it.
-    pub(super) fn is_accounted_for(&self, name: &str, seq: u64) -> bool {
+    pub(super) fn has_reason_to_be_missing(&self, name: &str, seq: u64) -> bool {
         let mut gaps = self.gaps.get(name).into_iter().flatten();
-        self.own.contains(&(name.to_owned(), seq)) || gaps.any(|(after, head)| *after < seq && seq <= *head)
+        self.own_events.contains(&(name.to_owned(), seq))
+            || gaps.any(|(after, head)| *after < seq && seq <= *head)
     }
 }

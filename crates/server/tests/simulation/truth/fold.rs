@@ -14,7 +14,7 @@ impl Log {
 
     /// A message with its edits, reactions and deletion up to the event `upto`, in its wire form. With `gone` it is shown as
     /// deleted, because a later deletion may already have erased its content.
-    pub(super) fn folded(&self, name: &str, seq: u64, upto: u64, gone: bool) -> Value {
+    pub(super) fn message_after(&self, name: &str, seq: u64, upto: u64, gone: bool) -> Value {
         let Some(message) = self.get(seq) else { return Value::Null };
         let mut folded = json!({"type": "message", "conversation": name, "seq": seq, "from": message.from,
             "at": message.at, "key": message.key});

@@ -3,17 +3,17 @@
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::{Broken, Held, Log, ReferenceModel};
+use super::{LawBroken, LawResult, Log, ReferenceModel};
 
 /// The field that the server sends in place of the content of a deleted message and of its edits.
 const DELETED_FIELD: (&str, Value) = ("deleted", Value::Bool(true));
 
 impl ReferenceModel {
     /// Checks an event that a user received live or, if `head` is given, in a page of the log with this head.
-    pub(crate) fn received(&mut self, who: &str, user: &str, event: &Value, head: Option<u64>) -> Held {
+    pub(crate) fn received(&mut self, who: &str, user: &str, event: &Value, head: Option<u64>) -> LawResult {
         match self.check_received(user, event, head) {
             Ok(()) => Ok(()),
-            Err(what) => Err(self.broken(who, &format!("{what}: {event}"))),
+            Err(what) => Err(self.report_violation(who, &format!("{what}: {event}"))),
         }
     }
 
@@ -42,7 +42,7 @@ impl ReferenceModel {
         let empty = body.clone().all(|(name, value)| {
             (name == erased && *value == yes) || (name == "target" && stored.body.get(name) == Some(value))
         }) && event.get(erased) == Some(&yes);
-        match stored.deleted {
+        match stored.deleted_by {
             None if whole => Ok(()),
             // The server may have sent the content before the deletion, but not in a page whose head includes the deletion.
             Some(by) if whole && head.is_none_or(|head| head < by) => Ok(()),
@@ -53,12 +53,12 @@ impl ReferenceModel {
     }
 
     /// Checks the `ok` for a write. `key` is the idempotency key if the write is a message.
-    pub(crate) fn acknowledged(&mut self, who: &str, user: &str, key: Option<&str>, ok: &Value) -> Held {
+    pub(crate) fn acknowledged(&mut self, who: &str, user: &str, key: Option<&str>, ok: &Value) -> LawResult {
         self.counts.acknowledged += 1;
         self.counts.duplicates += u64::from(ok["duplicate"] == true);
         match self.check_acknowledged(user, key, ok) {
             Ok(()) => Ok(()),
-            Err(what) => Err(self.broken(who, &format!("{what}: {ok}"))),
+            Err(what) => Err(self.report_violation(who, &format!("{what}: {ok}"))),
         }
     }
 
@@ -86,36 +86,38 @@ impl ReferenceModel {
     }
 
     /// Checks the final refusal of a message that was sent at `asked`: no message with its key may be stored.
-    pub(crate) fn refused(&mut self, who: &str, user: &str, key: &str, asked: Instant) -> Held {
+    pub(crate) fn refused(&mut self, who: &str, user: &str, key: &str, asked: Instant) -> LawResult {
         let first = self.keys.get(&(user.to_owned(), key.to_owned()));
         let stored = first.and_then(|(name, seq)| self.logs.get(name).and_then(|log| log.get(*seq)));
-        if stored.is_some_and(|stored| stored.when < asked) {
+        if stored.is_some_and(|stored| stored.committed_at < asked) {
             let what = format!("{key} is refused, but is stored as {first:?}");
-            return Err(self.broken(who, &what));
+            return Err(self.report_violation(who, &what));
         }
         Ok(())
     }
 
     /// Checks a page of the log that begins after the event `after`.
-    pub(crate) fn log_page(&mut self, who: &str, user: &str, after: u64, page: &Value) -> Held {
+    pub(crate) fn log_page(&mut self, who: &str, user: &str, after: u64, page: &Value) -> LawResult {
         self.counts.pages += 1;
         let (name, head) = self.check_head(who, user, page)?;
         let events = page["events"].as_array().map_or(&[][..], Vec::as_slice);
         for (seq, event) in (after + 1..).zip(events) {
             if event["conversation"] != *name || event["seq"] != seq {
-                return Err(self.broken(who, &format!("a page has {event} in place of {seq}")));
+                return Err(self.report_violation(who, &format!("a page has {event} in place of {seq}")));
             }
             self.received(who, user, event, Some(head))?;
         }
         let last = after + events.len() as u64;
         if (last < head) != (page["more"] == true) || (events.is_empty() && after < head) {
-            return Err(self.broken(who, &format!("the page ends at {last}, the log at {head}: {page}")));
+            return Err(
+                self.report_violation(who, &format!("the page ends at {last}, the log at {head}: {page}"))
+            );
         }
         Ok(())
     }
 
     /// Checks a page of history with the messages before the event `before`, or with the latest ones.
-    pub(crate) fn history(&mut self, who: &str, user: &str, before: Option<u64>, page: &Value) -> Held {
+    pub(crate) fn history(&mut self, who: &str, user: &str, before: Option<u64>, page: &Value) -> LawResult {
         self.counts.pages += 1;
         let (name, head) = self.check_head(who, user, page)?;
         let messages = page["messages"].as_array().map_or(&[][..], Vec::as_slice);
@@ -128,33 +130,41 @@ impl ReferenceModel {
             .zip(messages)
             .find(|(seq, message)| !log.is_shown_correctly(&name, **seq, head, message));
         if let Some((seq, message)) = wrong {
-            let what = format!("{message} is not {}", log.folded(&name, *seq, head, false));
-            return Err(self.broken(who, &what));
+            let what = format!("{message} is not {}", log.message_after(&name, *seq, head, false));
+            return Err(self.report_violation(who, &what));
         }
         let more = all.len() > messages.len();
         if messages.len() > all.len() || more != (page["more"] == true) || (messages.is_empty() && more) {
-            return Err(self.broken(who, &format!("{} messages of {all:?}: {page}", messages.len())));
+            return Err(
+                self.report_violation(who, &format!("{} messages of {all:?}: {page}", messages.len()))
+            );
         }
         Ok(())
     }
 
     /// Returns a page's conversation and head, after checking that the user may see the head.
-    fn check_head(&mut self, who: &str, user: &str, page: &Value) -> Result<(String, u64), Broken> {
+    fn check_head(&mut self, who: &str, user: &str, page: &Value) -> Result<(String, u64), LawBroken> {
         let name = page["conversation"].as_str().unwrap_or_default();
         let head = page["head"].as_u64().unwrap_or(u64::MAX);
         let visible = self.visible(user, name);
         if visible.is_none_or(|visible| head > visible) {
-            return Err(self.broken(who, &format!("{user} may see up to {visible:?}: {page}")));
+            return Err(self.report_violation(who, &format!("{user} may see up to {visible:?}: {page}")));
         }
         Ok((name.to_owned(), head))
     }
 
     /// Checks the summaries in `welcome` or in a page. If `since` is given, they must include every conversation of which the user
     /// has been a member since then.
-    pub(crate) fn summaries(&mut self, who: &str, user: &str, all: &[Value], since: Option<Instant>) -> Held {
+    pub(crate) fn summaries(
+        &mut self,
+        who: &str,
+        user: &str,
+        all: &[Value],
+        since: Option<Instant>,
+    ) -> LawResult {
         for summary in all {
             if let Err(what) = self.check_summary(user, summary) {
-                return Err(self.broken(who, &format!("{what}: {summary}")));
+                return Err(self.report_violation(who, &format!("{what}: {summary}")));
             }
         }
         let Some(since) = since else { return Ok(()) };
@@ -164,7 +174,7 @@ impl ReferenceModel {
                 && !all.iter().any(|summary| summary["conversation"] == ***name)
         });
         match missing.map(|(name, _)| name.clone()) {
-            Some(name) => Err(self.broken(who, &format!("{name} is missing in `conversations`"))),
+            Some(name) => Err(self.report_violation(who, &format!("{name} is missing in `conversations`"))),
             None => Ok(()),
         }
     }
@@ -212,9 +222,9 @@ impl ReferenceModel {
 impl Log {
     /// Whether `shown` is the state of the message after the event `head`, or its deleted state if it was deleted later.
     fn is_shown_correctly(&self, name: &str, seq: u64, head: u64, shown: &Value) -> bool {
-        let deleted = self.get(seq).and_then(|event| event.deleted);
-        let as_it_was = || same(&self.folded(name, seq, head, false), shown);
-        let gone = || same(&self.folded(name, seq, head, true), shown);
+        let deleted = self.get(seq).and_then(|event| event.deleted_by);
+        let as_it_was = || same(&self.message_after(name, seq, head, false), shown);
+        let gone = || same(&self.message_after(name, seq, head, true), shown);
         match deleted {
             None => as_it_was(),
             Some(by) if by <= head => gone(),

@@ -5,31 +5,31 @@ use crate::change::MAX_EVENTS_COUNTED_BY_WRITER;
 use crate::read::counts::EVENTS_PER_COUNT;
 
 #[derive(Debug, Clone)]
-enum Does {
+enum Action {
     Says,
     /// Stores an event that is not a message.
     Renames,
     Reads(u64),
     Receives(u64),
-    Goes,
-    Comes,
+    Leaves,
+    Joins,
 }
 
-fn does() -> impl Strategy<Value = Does> {
+fn any_action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        5 => Just(Does::Says),
-        1 => Just(Does::Renames),
-        4 => (0_u64..30).prop_map(Does::Reads),
-        2 => (0_u64..30).prop_map(Does::Receives),
-        1 => Just(Does::Goes),
-        2 => Just(Does::Comes),
+        5 => Just(Action::Says),
+        1 => Just(Action::Renames),
+        4 => (0_u64..30).prop_map(Action::Reads),
+        2 => (0_u64..30).prop_map(Action::Receives),
+        1 => Just(Action::Leaves),
+        2 => Just(Action::Joins),
     ]
 }
 
 /// Whether a user is a member, and the user's read and received cursors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct ActorMembership {
-    here: bool,
+struct ModelMember {
+    is_member: bool,
     read: u64,
     received: u64,
 }
@@ -37,7 +37,7 @@ struct ActorMembership {
 /// The model: for each event of `log`, its sender if it is a message, otherwise `None`.
 struct Model {
     log: Vec<Option<&'static str>>,
-    places: BTreeMap<&'static str, ActorMembership>,
+    members: BTreeMap<&'static str, ModelMember>,
 }
 
 impl Model {
@@ -51,19 +51,19 @@ impl Model {
     }
 
     /// Applies a step to the model. Returns the cursor position with which the store must answer; `None` if the answer has none.
-    fn step(&mut self, who: &'static str, what: &Does) -> Result<Option<u64>, ErrorCode> {
+    fn expected(&mut self, who: &'static str, what: &Action) -> Result<Option<u64>, ErrorCode> {
         let head = self.head();
-        if let Does::Renames = what {
+        if let Action::Renames = what {
             self.log.push(None);
             return Ok(None);
         }
-        let place = self.places.entry(who).or_insert(ActorMembership { here: false, read: 0, received: 0 });
+        let place = self.members.entry(who).or_insert(ModelMember { is_member: false, read: 0, received: 0 });
         match *what {
-            Does::Comes => {
-                if !place.here {
+            Action::Joins => {
+                if !place.is_member {
                     // All events up to and including the join count as read.
-                    *place = ActorMembership {
-                        here: true,
+                    *place = ModelMember {
+                        is_member: true,
                         read: head + 1,
                         received: place.received.max(head + 1),
                     };
@@ -72,53 +72,57 @@ impl Model {
                 return Ok(None);
             }
             // A second `leave` counts as a retry of the first and succeeds.
-            Does::Goes if !place.here && place.read > 0 => return Ok(None),
-            _ if !place.here => return Err(ErrorCode::NotFound),
-            Does::Reads(upto) | Does::Receives(upto) if upto > head => return Err(ErrorCode::BadCursor),
-            Does::Reads(upto) => {
+            Action::Leaves if !place.is_member && place.read > 0 => return Ok(None),
+            _ if !place.is_member => return Err(ErrorCode::NotFound),
+            Action::Reads(upto) | Action::Receives(upto) if upto > head => return Err(ErrorCode::BadCursor),
+            Action::Reads(upto) => {
                 place.read = place.read.max(upto);
                 place.received = place.received.max(upto);
                 return Ok(Some(place.read));
             }
-            Does::Receives(upto) => {
+            Action::Receives(upto) => {
                 place.received = place.received.max(upto);
                 return Ok(Some(place.received));
             }
-            Does::Goes => {
-                place.here = false;
+            Action::Leaves => {
+                place.is_member = false;
                 self.log.push(None);
             }
-            Does::Says | Does::Renames => self.log.push(Some(who)),
+            Action::Says | Action::Renames => self.log.push(Some(who)),
         }
         Ok(None)
     }
 }
 
-fn agrees(steps: &[(&'static str, Does)], near: u64) -> TestCaseResult {
+fn check_against_model(steps: &[(&'static str, Action)], near: u64) -> TestCaseResult {
     let mut store = InMemory::new(Limits::default());
-    store.counts_near(near);
+    store.set_max_events_counted_by_writer(near);
     // The admin never leaves, so all other users may join and leave.
     says(&mut store, "root", "create", &json!({"room": "r", "public": true})).expect("a room");
-    let mut model = Model { log: vec![None], places: BTreeMap::new() };
+    let mut model = Model { log: vec![None], members: BTreeMap::new() };
     for (who, what) in steps {
         let told = match what {
-            Does::Says => says(&mut store, who, "send", &json!({"to": "#r", "text": "hi"})),
+            Action::Says => says(&mut store, who, "send", &json!({"to": "#r", "text": "hi"})),
             // Only the admin may rename the room, so the admin does it in place of this step's user.
-            Does::Renames => says(&mut store, "root", "rename", &json!({"conversation": "#r", "title": "T"})),
-            Does::Reads(upto) => says(&mut store, who, "read", &json!({"conversation": "#r", "upto": upto})),
-            Does::Receives(upto) => {
+            Action::Renames => {
+                says(&mut store, "root", "rename", &json!({"conversation": "#r", "title": "T"}))
+            }
+            Action::Reads(upto) => {
+                says(&mut store, who, "read", &json!({"conversation": "#r", "upto": upto}))
+            }
+            Action::Receives(upto) => {
                 says(&mut store, who, "received", &json!({"conversation": "#r", "upto": upto}))
             }
-            Does::Goes => says(&mut store, who, "leave", &json!({"conversation": "#r"})),
-            Does::Comes => says(&mut store, who, "join", &json!({"conversation": "#r"})),
+            Action::Leaves => says(&mut store, who, "leave", &json!({"conversation": "#r"})),
+            Action::Joins => says(&mut store, who, "join", &json!({"conversation": "#r"})),
         };
         let told = match told {
             Ok(Committed::Cursor(cursor)) => Ok(Some(cursor.upto.0)),
             Ok(_) => Ok(None),
             Err(refusal) => Err(refusal.code),
         };
-        prop_assert_eq!(told, model.step(who, what), "{} {:?} at {}", who, what, model.head());
-        let place = model.places.get(who).copied().filter(|place| place.here);
+        prop_assert_eq!(told, model.expected(who, what), "{} {:?} at {}", who, what, model.head());
+        let place = model.members.get(who).copied().filter(|place| place.is_member);
         let shown = summary(&store, who).map(|s| (s.read.0, s.received.0, s.unread, s.head.0));
         let known = place.map(|p| (p.read, p.received, model.unread(who, p.read), model.head()));
         prop_assert_eq!(shown, known, "{} after {:?}", who, what);
@@ -131,10 +135,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
     fn cursors_go_forward_and_unread_is_what_the_log_says(
-        steps in proptest::collection::vec((proptest::sample::select(&PEOPLE[..3]), does()), 1..50),
+        steps in proptest::collection::vec((proptest::sample::select(&PEOPLE[..3]), any_action()), 1..50),
         near in prop_oneof![Just(0), 1_u64..6, Just(u64::MAX)],
     ) {
-        agrees(&steps, near)?;
+        check_against_model(&steps, near)?;
     }
 }
 
@@ -142,7 +146,7 @@ proptest! {
 fn long_log(events: u64) -> InMemory {
     let mut store = InMemory::new(Limits::default());
     says(&mut store, "alice", "create", &json!({"room": "r", "members": ["bob"]})).expect("a room");
-    store.runs(&format!(
+    store.execute_sql(&format!(
         "INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
             WITH RECURSIVE n (seq) AS (SELECT 2 UNION ALL SELECT seq + 1 FROM n WHERE seq < {events})
             SELECT c.id, n.seq, 1, u.id, 1000, n.seq - 1, 'k' || n.seq, '{{\"text\":\"x\"}}' FROM n, conversations c
@@ -161,7 +165,7 @@ fn unread(store: &InMemory, who: &str) -> u64 {
 fn a_long_log_is_counted_by_readers_a_slice_at_a_time() {
     let events = 3 * EVENTS_PER_COUNT;
     let mut store = long_log(events);
-    store.counts_near(MAX_EVENTS_COUNTED_BY_WRITER);
+    store.set_max_events_counted_by_writer(MAX_EVENTS_COUNTED_BY_WRITER);
     // Cursors for which the messages are counted from the beginning, near the middle, back from the end, and by the writer itself.
     for upto in [
         EVENTS_PER_COUNT + 7,
@@ -192,20 +196,21 @@ fn a_writer_reads_few_events_for_a_cursor_wherever_it_is() {
         events,
     ] {
         let mut store = long_log(events);
-        store.counts_near(MAX_EVENTS_COUNTED_BY_WRITER);
+        store.set_max_events_counted_by_writer(MAX_EVENTS_COUNTED_BY_WRITER);
         let rows = store.rows_read_to_write(&user("bob"), &json!({"conversation": "#r", "upto": upto}));
         assert!(rows <= 3 * MAX_EVENTS_COUNTED_BY_WRITER, "{rows} rows for a cursor at {upto}");
     }
 }
 
 #[test]
-fn of_cursors_in_a_batch_one_moves_and_all_are_answered() {
+fn several_cursors_of_a_batch_move_once_and_each_is_answered() {
     let mut store = long_log(100);
     let uptos = [10, 30, 20, 30, 101, 5];
     let changes =
         uptos.map(|upto| (user("bob"), change("read", &json!({"conversation": "#r", "upto": upto}))));
-    let answers = store.makes_all(changes.into(), Timestamp::from_millis(1_000));
-    let moved = answers.iter().filter(|answer| matches!(answer, Ok(Committed::Cursor(c)) if c.moved)).count();
+    let answers = store.commit_batch(changes.into(), Timestamp::from_millis(1_000));
+    let moved =
+        answers.iter().filter(|answer| matches!(answer, Ok(Committed::Cursor(c)) if c.has_moved)).count();
     assert_eq!(moved, 1);
     for (upto, answer) in uptos.into_iter().zip(answers) {
         match answer {

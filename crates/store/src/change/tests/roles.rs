@@ -6,7 +6,7 @@ use super::*;
 
 /// A command of a user in a room.
 #[derive(Debug, Clone)]
-enum Says {
+enum Action {
     Send,
     /// Edits the message with this index, if it exists. The index of the other commands means the same.
     Edit(usize),
@@ -29,26 +29,26 @@ fn role() -> impl Strategy<Value = Role> {
     proptest::sample::select(vec![Role::Admin, Role::Member, Role::Reader])
 }
 
-fn says_something() -> impl Strategy<Value = Says> {
+fn any_action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        3 => Just(Says::Send),
-        1 => (0_usize..4).prop_map(Says::Edit),
-        1 => (0_usize..4).prop_map(Says::Delete),
-        1 => (0_usize..4).prop_map(Says::React),
-        1 => Just(Says::Read),
-        3 => Just(Says::Join),
-        2 => Just(Says::Leave),
-        3 => (person(), role()).prop_map(|(who, role)| Says::Invite(who, role)),
-        2 => person().prop_map(Says::Remove),
-        3 => (person(), role()).prop_map(|(who, role)| Says::SetRole(who, role)),
-        1 => Just(Says::Rename),
+        3 => Just(Action::Send),
+        1 => (0_usize..4).prop_map(Action::Edit),
+        1 => (0_usize..4).prop_map(Action::Delete),
+        1 => (0_usize..4).prop_map(Action::React),
+        1 => Just(Action::Read),
+        3 => Just(Action::Join),
+        2 => Just(Action::Leave),
+        3 => (person(), role()).prop_map(|(who, role)| Action::Invite(who, role)),
+        2 => person().prop_map(Action::Remove),
+        3 => (person(), role()).prop_map(|(who, role)| Action::SetRole(who, role)),
+        1 => Just(Action::Rename),
     ]
 }
 
 /// The model of the room: its members and its messages.
 #[derive(Debug)]
 struct Room {
-    public: bool,
+    is_public: bool,
     /// The role of each user who is a member; `None` for a user who has left.
     members: BTreeMap<&'static str, Option<Role>>,
     /// The users whose role was reader when they left or were removed: they are readers again if they rejoin.
@@ -62,11 +62,11 @@ struct Room {
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     Event(u64),
-    Again,
+    Duplicate,
     Cursor,
     Refused(ErrorCode),
 }
-use Outcome::{Again, Refused};
+use Outcome::{Duplicate, Refused};
 
 const NOT_FOUND: Outcome = Refused(ErrorCode::NotFound);
 const FORBIDDEN: Outcome = Refused(ErrorCode::Forbidden);
@@ -76,7 +76,7 @@ impl Room {
         self.members.get(who).copied().flatten()
     }
 
-    fn has_been_here(&self, who: &str) -> bool {
+    fn has_been_member(&self, who: &str) -> bool {
         self.members.get(who).is_some_and(Option::is_none)
     }
 
@@ -96,75 +96,77 @@ impl Room {
 
     /// The result that the table of roles demands. A user outside the room gets `not_found`; a member whose role does not allow the
     /// command gets `forbidden`.
-    fn expected(&mut self, who: &'static str, what: &Says) -> Outcome {
+    fn expected(&mut self, who: &'static str, what: &Action) -> Outcome {
         match *what {
-            Says::Join => return self.joins(who),
+            Action::Join => return self.expected_for_join(who),
             // A second `leave` counts as a retry of the first and succeeds.
-            Says::Leave if self.has_been_here(who) => return Again,
+            Action::Leave if self.has_been_member(who) => return Duplicate,
             _ => {}
         }
         let Some(role) = self.role(who) else { return NOT_FOUND };
         let (admin, writes) = (role == Role::Admin, role != Role::Reader);
         match *what {
-            Says::Read => Outcome::Cursor,
-            Says::Leave => self.leaves(who),
-            Says::Invite(_, role) if self.public && role == Role::Member && writes => self.changes(who, what),
-            Says::Invite(..) | Says::Remove(_) | Says::SetRole(..) | Says::Rename if admin => {
-                self.changes(who, what)
+            Action::Read => Outcome::Cursor,
+            Action::Leave => self.expected_for_leave(who),
+            Action::Invite(_, role) if self.is_public && role == Role::Member && writes => {
+                self.expected_for_change(who, what)
             }
-            Says::Send | Says::Edit(_) | Says::Delete(_) | Says::React(_) if writes => {
-                self.writes(who, admin, what)
+            Action::Invite(..) | Action::Remove(_) | Action::SetRole(..) | Action::Rename if admin => {
+                self.expected_for_change(who, what)
+            }
+            Action::Send | Action::Edit(_) | Action::Delete(_) | Action::React(_) if writes => {
+                self.expected_for_write(who, admin, what)
             }
             _ => FORBIDDEN,
         }
     }
 
     /// The result that the model expects for a command about messages, by a member who may write.
-    fn writes(&mut self, who: &'static str, admin: bool, what: &Says) -> Outcome {
-        let (Says::Edit(n) | Says::Delete(n) | Says::React(n)) = *what else {
+    fn expected_for_write(&mut self, who: &'static str, admin: bool, what: &Action) -> Outcome {
+        let (Action::Edit(n) | Action::Delete(n) | Action::React(n)) = *what else {
             self.messages.push((who, self.head + 1, true));
             return self.event();
         };
         let Some((author, _, there)) = self.messages.get_mut(n) else { return NOT_FOUND };
         let own = *author == who;
         match what {
-            Says::Delete(_) if !own && !admin => FORBIDDEN,
-            Says::Delete(_) if !std::mem::take(there) => Again,
-            Says::Delete(_) => self.event(),
+            Action::Delete(_) if !own && !admin => FORBIDDEN,
+            Action::Delete(_) if !std::mem::take(there) => Duplicate,
+            Action::Delete(_) => self.event(),
             _ if !*there => NOT_FOUND,
-            Says::Edit(_) if !own => FORBIDDEN,
+            Action::Edit(_) if !own => FORBIDDEN,
             // Each reaction has another emoji, so none counts as a repetition.
             _ => self.event(),
         }
     }
 
     /// The result that the model expects for a change of the room, by a member who may make it.
-    fn changes(&mut self, who: &'static str, what: &Says) -> Outcome {
+    fn expected_for_change(&mut self, who: &'static str, what: &Action) -> Outcome {
         match *what {
-            Says::Invite(whom, _) if self.role(whom).is_some() => return Again,
-            Says::Invite(whom, role) => {
+            Action::Invite(whom, _) if self.role(whom).is_some() => return Duplicate,
+            Action::Invite(whom, role) => {
                 let muted = self.role(who) != Some(Role::Admin) && self.muted.contains(whom);
                 self.members.insert(whom, Some(if muted { Role::Reader } else { role }));
             }
-            Says::Remove(whom) if whom == who => return Refused(ErrorCode::BadField),
-            Says::Remove(whom) => match self.members.get_mut(whom).map(Option::take) {
+            Action::Remove(whom) if whom == who => return Refused(ErrorCode::BadField),
+            Action::Remove(whom) => match self.members.get_mut(whom).map(Option::take) {
                 None => return NOT_FOUND,
-                Some(None) => return Again,
-                Some(Some(role)) => self.goes(whom, role),
+                Some(None) => return Duplicate,
+                Some(Some(role)) => self.end_membership(whom, role),
             },
-            Says::SetRole(whom, _) if self.role(whom).is_none() => return NOT_FOUND,
-            Says::SetRole(whom, to) if to != Role::Admin && self.is_only_admin(whom) => return FORBIDDEN,
-            Says::SetRole(whom, to) => drop(self.members.insert(whom, Some(to))),
+            Action::SetRole(whom, _) if self.role(whom).is_none() => return NOT_FOUND,
+            Action::SetRole(whom, to) if to != Role::Admin && self.is_only_admin(whom) => return FORBIDDEN,
+            Action::SetRole(whom, to) => drop(self.members.insert(whom, Some(to))),
             _ => {}
         }
         self.event()
     }
 
-    fn joins(&mut self, who: &'static str) -> Outcome {
+    fn expected_for_join(&mut self, who: &'static str) -> Outcome {
         if self.role(who).is_some() {
-            return Again;
+            return Duplicate;
         }
-        if !self.public {
+        if !self.is_public {
             return NOT_FOUND;
         }
         let role = match (self.is_empty(), self.muted.contains(who)) {
@@ -176,18 +178,18 @@ impl Room {
         self.event()
     }
 
-    fn leaves(&mut self, who: &'static str) -> Outcome {
+    fn expected_for_leave(&mut self, who: &'static str) -> Outcome {
         let others = self.members.values().filter(|role| role.is_some()).count() > 1;
         if others && self.is_only_admin(who) {
             return FORBIDDEN;
         }
         if let Some(role) = self.members.insert(who, None).flatten() {
-            self.goes(who, role);
+            self.end_membership(who, role);
         }
         self.event()
     }
 
-    fn goes(&mut self, who: &'static str, role: Role) {
+    fn end_membership(&mut self, who: &'static str, role: Role) {
         if role == Role::Reader {
             self.muted.insert(who);
         } else {
@@ -197,7 +199,7 @@ impl Room {
 }
 
 /// Applies the command to the store and returns the store's result.
-fn told(store: &mut InMemory, who: &str, what: &Says, at: u64, targets: &[u64]) -> Outcome {
+fn store_outcome(store: &mut InMemory, who: &str, what: &Action, at: u64, targets: &[u64]) -> Outcome {
     let target = |n: usize| targets.get(n).copied().unwrap_or(0);
     let room = |fields: Value| {
         let mut fields = fields;
@@ -205,36 +207,36 @@ fn told(store: &mut InMemory, who: &str, what: &Says, at: u64, targets: &[u64]) 
         fields
     };
     let (name, fields) = match *what {
-        Says::Send => ("send", json!({"to": "#r", "text": "hi"})),
-        Says::Edit(n) => ("edit", room(json!({"target": target(n), "text": "new"}))),
-        Says::Delete(n) => ("delete", room(json!({"target": target(n)}))),
-        Says::React(n) => ("react", room(json!({"target": target(n), "emoji": format!("e{at}")}))),
-        Says::Read => ("read", room(json!({"upto": 1}))),
-        Says::Join => ("join", room(json!({}))),
-        Says::Leave => ("leave", room(json!({}))),
-        Says::Invite(whom, role) => ("invite", room(json!({"user": whom, "role": role}))),
-        Says::Remove(whom) => ("remove", room(json!({"user": whom}))),
-        Says::SetRole(whom, role) => ("role", room(json!({"user": whom, "role": role}))),
-        Says::Rename => ("rename", room(json!({"title": "T"}))),
+        Action::Send => ("send", json!({"to": "#r", "text": "hi"})),
+        Action::Edit(n) => ("edit", room(json!({"target": target(n), "text": "new"}))),
+        Action::Delete(n) => ("delete", room(json!({"target": target(n)}))),
+        Action::React(n) => ("react", room(json!({"target": target(n), "emoji": format!("e{at}")}))),
+        Action::Read => ("read", room(json!({"upto": 1}))),
+        Action::Join => ("join", room(json!({}))),
+        Action::Leave => ("leave", room(json!({}))),
+        Action::Invite(whom, role) => ("invite", room(json!({"user": whom, "role": role}))),
+        Action::Remove(whom) => ("remove", room(json!({"user": whom}))),
+        Action::SetRole(whom, role) => ("role", room(json!({"user": whom, "role": role}))),
+        Action::Rename => ("rename", room(json!({"title": "T"}))),
     };
     match says(store, who, name, &fields) {
         Ok(Committed::Event(event)) if event.event.is_some() => Outcome::Event(event.seq.0),
-        Ok(Committed::Event(_)) => Again,
+        Ok(Committed::Event(_)) => Duplicate,
         Ok(Committed::Cursor(_)) => Outcome::Cursor,
-        Ok(Committed::Quiet) => panic!("{what:?} sends nothing to any session"),
+        Ok(Committed::NotAnnounced) => panic!("{what:?} sends nothing to any session"),
         Err(refusal) => Refused(refusal.code),
     }
 }
 
-fn agrees(public: bool, steps: &[(&'static str, Says)]) -> TestCaseResult {
+fn check_against_model(public: bool, steps: &[(&'static str, Action)]) -> TestCaseResult {
     let mut store = InMemory::new(Limits::default());
     let create = json!({"room": "r", "public": public, "members": ["bob"]});
     says(&mut store, "alice", "create", &create).expect("a room");
     let members = BTreeMap::from([("alice", Some(Role::Admin)), ("bob", Some(Role::Member))]);
-    let mut room = Room { public, members, muted: BTreeSet::new(), messages: Vec::new(), head: 1 };
+    let mut room = Room { is_public: public, members, muted: BTreeSet::new(), messages: Vec::new(), head: 1 };
     for (at, (who, what)) in (0..).zip(steps) {
         let targets: Vec<u64> = room.messages.iter().map(|(_, seq, _)| *seq).collect();
-        let outcome = told(&mut store, who, what, at, &targets);
+        let outcome = store_outcome(&mut store, who, what, at, &targets);
         prop_assert_eq!(outcome, room.expected(who, what), "{} says {:?} in {:?}", who, what, room);
     }
     for who in PEOPLE {
@@ -251,8 +253,8 @@ proptest! {
     #[test]
     fn who_may_do_what_is_what_the_table_says(
         public in any::<bool>(),
-        steps in proptest::collection::vec((person(), says_something()), 1..40),
+        steps in proptest::collection::vec((person(), any_action()), 1..40),
     ) {
-        agrees(public, &steps)?;
+        check_against_model(public, &steps)?;
     }
 }

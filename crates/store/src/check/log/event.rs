@@ -4,24 +4,24 @@ use std::sync::Arc;
 
 use rusqlite::{OptionalExtension as _, Result, params};
 use rustc_hash::FxHashMap;
-use switchboard_protocol::{About, Event, EventBody, EventKind, Key, Role, Seq, Timestamp, UserId};
+use switchboard_protocol::{Event, EventBody, EventKind, EventScope, Key, Role, Seq, Timestamp, UserId};
 
-use super::{Log, Read};
+use super::{Log, StoredEvent};
 use crate::body;
 use crate::check::Report;
 use crate::read::row::is_readable;
 use crate::record::{Kind, LogEvent, NewerKind};
 
 /// The result of converting a stored body to its wire form.
-enum Wire {
+enum WireBody {
     Body(Box<str>),
     Unreadable,
     /// The body names a user by a key that no user has. That was reported already.
-    NamesNobody,
+    UnknownUser,
 }
 
 /// The message that an event refers to.
-struct Target {
+struct TargetMessage {
     kind: EventKind,
     sender: i64,
     deleted: bool,
@@ -29,69 +29,71 @@ struct Target {
 
 impl Log<'_> {
     /// Checks that the body has the fields of its kind, and that the rows that result from it are stored.
-    pub(super) fn takes_body(&mut self, event: &Read<'_>, report: &mut Report) -> Result<()> {
+    pub(super) fn check_body(&mut self, event: &StoredEvent<'_>, report: &mut Report) -> Result<()> {
         let seq = event.seq;
         let kind = Kind::from(event.kind);
         let wire = self.wire_body(event, &kind, report)?;
-        let is_told = matches!(wire, Wire::NamesNobody);
+        let is_told = matches!(wire, WireBody::UnknownUser);
         let Some(body) = self.decode(event, kind, wire) else {
             // A message or a reaction changes no membership, so the members stay known.
-            self.doubtful |= !matches!(event.kind.about(), About::Message | About::Target);
+            self.is_uncertain |= !matches!(event.kind.about(), EventScope::Message | EventScope::Target);
             if !is_told {
                 let what = format!("it cannot be read as the event {:?}", event.kind.as_str());
-                self.tell(report, Some(seq), what);
+                self.add_problem(report, Some(seq), what);
             }
             return Ok(());
         };
-        self.has_a_key_if_it_is_a_message(event, report);
-        self.is_in_the_right_place(event, report);
+        self.check_key(event, report);
+        self.check_position(event, report);
         match body {
             EventBody::Message { reply_to, deleted, .. } => {
                 if let Some(target) = reply_to {
-                    self.refers_to(seq, target, report)?;
+                    self.find_target(seq, target, report)?;
                 }
                 if deleted && !self.is_amended_by(seq, EventKind::Delete)? {
-                    self.tell(report, Some(seq), "it is erased, and no event deleted it");
+                    self.add_problem(report, Some(seq), "it is erased, and no event deleted it");
                 }
             }
-            EventBody::Edit { target, deleted, .. } => self.edits(event, target, deleted, report)?,
+            EventBody::Edit { target, deleted, .. } => self.check_edit(event, target, deleted, report)?,
             EventBody::Delete { target } => {
-                self.is_noted(seq, target, report)?;
-                if self.refers_to(seq, target, report)?.is_some_and(|target| !target.deleted) {
+                self.check_amendment_row(seq, target, report)?;
+                if self.find_target(seq, target, report)?.is_some_and(|target| !target.deleted) {
                     let what = format!("event {seq} deleted it, and its content is there");
-                    self.tell(report, Some(target.0), what);
+                    self.add_problem(report, Some(target.0), what);
                 }
             }
             EventBody::React { target, on, emoji } => {
-                let target_row = self.refers_to(seq, target, report)?;
+                let target_row = self.find_target(seq, target, report)?;
                 let gone = target_row.is_none_or(|target| target.deleted);
-                if !gone && !self.is_set(event, target, emoji.as_str(), on)? {
-                    self.tell(report, Some(seq), "the reaction that it changes does not stand so");
+                if !gone && !self.has_reaction_row(event, target, emoji.as_str(), on)? {
+                    self.add_problem(report, Some(seq), "the reaction that it changes does not stand so");
                 }
             }
             EventBody::Create { title, public, members } => {
                 self.title = title.map(|title| title.as_str().to_owned());
                 self.public = public;
-                self.members.chooses(event.sender, Role::Admin, seq);
+                self.members.add_member_by_choice(event.sender, Role::Admin, seq);
                 for member in &members {
-                    self.with(member, seq, report, |log, user| log.members.enters(user, Role::Member, seq))?;
+                    self.with_user(member, seq, report, |log, user| {
+                        log.members.add_member(user, Role::Member, seq)
+                    })?;
                 }
             }
             EventBody::Join { role } => {
                 // Events of older versions have no role, so the usual one is assumed: the first member is the admin.
-                let usual = if self.members.count().0 == 0 { Role::Admin } else { Role::Member };
+                let usual = if self.members.count_present().0 == 0 { Role::Admin } else { Role::Member };
                 let role = role.unwrap_or(usual);
-                self.members.chooses(event.sender, role, seq);
+                self.members.add_member_by_choice(event.sender, role, seq);
             }
-            EventBody::Leave {} => self.members.goes(event.sender, seq),
+            EventBody::Leave {} => self.members.end_membership(event.sender, seq),
             EventBody::Invite { user, role } => {
-                self.with(&user, seq, report, |log, user| log.members.enters(user, role, seq))?;
+                self.with_user(&user, seq, report, |log, user| log.members.add_member(user, role, seq))?;
             }
             EventBody::Remove { user } => {
-                self.with(&user, seq, report, |log, user| log.members.goes(user, seq))?;
+                self.with_user(&user, seq, report, |log, user| log.members.end_membership(user, seq))?;
             }
             EventBody::Role { user, role } => {
-                self.with(&user, seq, report, |log, user| log.members.becomes(user, role))?;
+                self.with_user(&user, seq, report, |log, user| log.members.set_role(user, role))?;
             }
             EventBody::Rename { title } => self.title = Some(title.as_str().to_owned()),
             EventBody::Unreadable {}
@@ -102,62 +104,77 @@ impl Log<'_> {
         Ok(())
     }
 
-    fn has_a_key_if_it_is_a_message(&mut self, event: &Read<'_>, report: &mut Report) {
+    fn check_key(&mut self, event: &StoredEvent<'_>, report: &mut Report) {
         let seq = Some(event.seq);
         match (event.kind == EventKind::Message, event.key) {
-            (true, None) => self.tell(report, seq, "it is a message without a key"),
-            (true, Some(key)) if Key::parse(key).is_err() => self.tell(report, seq, "its key is none"),
-            (false, Some(_)) => self.tell(report, seq, "it has a key, and is no message"),
+            (true, None) => self.add_problem(report, seq, "it is a message without a key"),
+            (true, Some(key)) if Key::parse(key).is_err() => self.add_problem(report, seq, "its key is none"),
+            (false, Some(_)) => self.add_problem(report, seq, "it has a key, and is no message"),
             _ => {}
         }
     }
 
     /// Checks an event of a newer version's kind: its body must be an object, and the users that it names must exist.
-    pub(super) fn takes_newer(&self, event: &Read<'_>, kind: &NewerKind, report: &mut Report) -> Result<()> {
+    pub(super) fn check_newer_kind(
+        &self,
+        event: &StoredEvent<'_>,
+        kind: &NewerKind,
+        report: &mut Report,
+    ) -> Result<()> {
         let kind = Kind::Newer(Arc::new(kind.clone()));
         let is_body = match self.wire_body(event, &kind, report)? {
-            Wire::Body(body) => is_readable(&kind, &body),
-            Wire::Unreadable => false,
-            Wire::NamesNobody => true,
+            WireBody::Body(body) => is_readable(&kind, &body),
+            WireBody::Unreadable => false,
+            WireBody::UnknownUser => true,
         };
         if !is_body {
-            self.tell(report, Some(event.seq), format!("it cannot be read as the event {:?}", kind.as_str()));
+            self.add_problem(
+                report,
+                Some(event.seq),
+                format!("it cannot be read as the event {:?}", kind.as_str()),
+            );
         }
         Ok(())
     }
 
     /// The body in its wire form, with ids in place of the users' keys.
-    fn wire_body(&self, event: &Read<'_>, kind: &Kind, report: &mut Report) -> Result<Wire> {
-        let Some(body) = event.body.filter(|body| body.starts_with('{')) else { return Ok(Wire::Unreadable) };
+    fn wire_body(&self, event: &StoredEvent<'_>, kind: &Kind, report: &mut Report) -> Result<WireBody> {
+        let Some(body) = event.body.filter(|body| body.starts_with('{')) else {
+            return Ok(WireBody::Unreadable);
+        };
         if !kind.names_users() {
-            return Ok(Wire::Body(body.into()));
+            return Ok(WireBody::Body(body.into()));
         }
         let (mut users, mut ids) = (Vec::new(), FxHashMap::default());
-        body::collect_users(kind, body, &mut users);
+        body::collect_user_keys(kind, body, &mut users);
         for &user in &users {
             match self.name_of(user.0)?.and_then(|name| UserId::parse(&name).ok()) {
                 Some(id) => drop(ids.insert(user, id)),
                 None => {
                     let what = format!("it names user number {}, who is not there", user.0);
-                    self.tell(report, Some(event.seq), what);
+                    self.add_problem(report, Some(event.seq), what);
                 }
             }
         }
         if users.iter().any(|user| !ids.contains_key(user)) {
-            return Ok(Wire::NamesNobody);
+            return Ok(WireBody::UnknownUser);
         }
         let wire = body::to_wire(kind, body, |user| ids.get(&user).cloned());
         let mut old = Vec::new();
-        body::collect_ids(kind, body, &mut old);
+        body::collect_user_ids(kind, body, &mut old);
         if self.schema.is_rewritten && !old.is_empty() {
-            self.tell(report, Some(event.seq), "it names users by their ids, and all events were rewritten");
+            self.add_problem(
+                report,
+                Some(event.seq),
+                "it names users by their ids, and all events were rewritten",
+            );
         }
-        Ok(wire.map_or(Wire::Unreadable, Wire::Body))
+        Ok(wire.map_or(WireBody::Unreadable, WireBody::Body))
     }
 
     /// Decodes a body according to the kind of its event.
-    fn decode(&self, event: &Read<'_>, kind: Kind, wire: Wire) -> Option<EventBody> {
-        let Wire::Body(body) = wire else { return None };
+    fn decode(&self, event: &StoredEvent<'_>, kind: Kind, wire: WireBody) -> Option<EventBody> {
+        let WireBody::Body(body) = wire else { return None };
         let frame = LogEvent {
             conversation: self.id.clone()?,
             seq: Seq(event.seq),
@@ -175,23 +192,29 @@ impl Log<'_> {
         (decoded.body.kind() == event.kind).then_some(decoded.body)
     }
 
-    fn is_in_the_right_place(&mut self, event: &Read<'_>, report: &mut Report) {
+    fn check_position(&mut self, event: &StoredEvent<'_>, report: &mut Report) {
         let Some(is_room) = self.id.as_ref().map(switchboard_protocol::ConversationId::is_room) else {
             return;
         };
-        if event.kind.about() == About::Room && !is_room {
-            self.tell(report, Some(event.seq), "a direct conversation has no such events");
+        if event.kind.about() == EventScope::Room && !is_room {
+            self.add_problem(report, Some(event.seq), "a direct conversation has no such events");
         } else if is_room && (event.seq == 1) != (event.kind == EventKind::Create) {
-            self.doubtful = true;
-            self.tell(report, Some(event.seq), "a room is made by its first event, and by that alone");
+            self.is_uncertain = true;
+            self.add_problem(report, Some(event.seq), "a room is made by its first event, and by that alone");
         }
     }
 
-    fn edits(&mut self, event: &Read<'_>, target: Seq, erased: bool, report: &mut Report) -> Result<()> {
-        self.is_noted(event.seq, target, report)?;
-        let Some(message) = self.refers_to(event.seq, target, report)? else { return Ok(()) };
+    fn check_edit(
+        &mut self,
+        event: &StoredEvent<'_>,
+        target: Seq,
+        erased: bool,
+        report: &mut Report,
+    ) -> Result<()> {
+        self.check_amendment_row(event.seq, target, report)?;
+        let Some(message) = self.find_target(event.seq, target, report)? else { return Ok(()) };
         if message.sender != event.sender {
-            self.tell(report, Some(event.seq), "it edits a message of another user");
+            self.add_problem(report, Some(event.seq), "it edits a message of another user");
         }
         if message.deleted != erased {
             let what = if erased {
@@ -199,35 +222,43 @@ impl Log<'_> {
             } else {
                 "the message is deleted, and the content of this edit is there"
             };
-            self.tell(report, Some(event.seq), what);
+            self.add_problem(report, Some(event.seq), what);
         }
         Ok(())
     }
 
     /// The message that an event refers to, which must come before the event.
-    fn refers_to(&self, seq: u64, target: Seq, report: &mut Report) -> Result<Option<Target>> {
+    fn find_target(&self, seq: u64, target: Seq, report: &mut Report) -> Result<Option<TargetMessage>> {
         let mut select = self
             .db
             .prepare_cached("SELECT kind, sender, body FROM events WHERE conversation = ?1 AND seq = ?2")?;
         let found = select.query_row(params![self.number, target.0], |row| {
             let kind = EventKind::from_number(row.get(0)?);
             let deleted = row.get_ref(2)?.as_str().is_ok_and(crate::change::is_deleted);
-            Ok(Target { kind, sender: row.get(1)?, deleted })
+            Ok(TargetMessage { kind, sender: row.get(1)?, deleted })
         });
         let found = found.optional()?.filter(|found| found.kind == EventKind::Message && target.0 < seq);
         if found.is_none() {
-            self.tell(report, Some(seq), format!("it refers to {target}, which is no message before it"));
+            self.add_problem(
+                report,
+                Some(seq),
+                format!("it refers to {target}, which is no message before it"),
+            );
         }
         Ok(found)
     }
 
     /// Checks that an edit or a deletion is stored among the amendments of its target.
-    fn is_noted(&self, seq: u64, target: Seq, report: &mut Report) -> Result<()> {
+    fn check_amendment_row(&self, seq: u64, target: Seq, report: &mut Report) -> Result<()> {
         let mut select = self.db.prepare_cached(
             "SELECT 1 FROM amendments WHERE conversation = ?1 AND target = ?2 AND seq = ?3",
         )?;
         if !select.exists(params![self.number, target.0, seq])? {
-            self.tell(report, Some(seq), format!("it is not noted as an edit or deletion of {target}"));
+            self.add_problem(
+                report,
+                Some(seq),
+                format!("it is not noted as an edit or deletion of {target}"),
+            );
         }
         Ok(())
     }
@@ -241,7 +272,7 @@ impl Log<'_> {
     }
 
     /// Whether the reaction is stored with this event as the one that set it, or as the one that removed it.
-    fn is_set(&self, event: &Read<'_>, target: Seq, emoji: &str, on: bool) -> Result<bool> {
+    fn has_reaction_row(&self, event: &StoredEvent<'_>, target: Seq, emoji: &str, on: bool) -> Result<bool> {
         let mut select = self.db.prepare_cached(if on {
             "SELECT 1 FROM reactions WHERE conversation = ?1 AND target = ?2 AND emoji = ?3 AND user = ?4 AND since = ?5"
         } else {
@@ -251,7 +282,7 @@ impl Log<'_> {
     }
 
     /// Calls `act` with a user whom an event names; reports the user if they do not exist.
-    fn with(
+    fn with_user(
         &mut self,
         name: &UserId,
         seq: u64,
@@ -261,8 +292,8 @@ impl Log<'_> {
         match self.user(name.as_str())? {
             Some(user) => act(self, user),
             None => {
-                self.doubtful = true;
-                self.tell(report, Some(seq), format!("it names {name}, who is no user"));
+                self.is_uncertain = true;
+                self.add_problem(report, Some(seq), format!("it names {name}, who is no user"));
             }
         }
         Ok(())

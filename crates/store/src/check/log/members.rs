@@ -10,11 +10,11 @@ use crate::change::rows::role_number;
 use crate::check::{FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report};
 use crate::record::Membership;
 use crate::sqlite::latest_database;
-use crate::table::{MEMBERS, Written};
+use crate::table::{MEMBERS, WriteTime};
 
 /// The stored row of a member.
 #[derive(Debug, Clone)]
-struct Kept {
+struct StoredMember {
     name: Option<String>,
     /// The stored number of the role, which may be invalid.
     role: i64,
@@ -26,7 +26,7 @@ struct Kept {
 
 /// A user's membership, present or past, according to the log.
 #[derive(Debug, Clone, Copy)]
-struct Stay {
+struct LoggedMembership {
     role: Role,
     since: u64,
     until: Option<u64>,
@@ -37,8 +37,8 @@ struct Stay {
 /// A user who has a member row, a membership in the log, or both.
 #[derive(Debug, Clone, Default)]
 struct Member {
-    kept: Option<Kept>,
-    stay: Option<Stay>,
+    stored: Option<StoredMember>,
+    logged: Option<LoggedMembership>,
     sent: u64,
     /// How many of the member's messages are up to the read cursor.
     read_sent: u64,
@@ -47,20 +47,20 @@ struct Member {
 /// All present and past members of a conversation, by the user's key.
 #[derive(Debug, Default)]
 pub(super) struct Members {
-    all: BTreeMap<i64, Member>,
+    by_user: BTreeMap<i64, Member>,
     present: u64,
     admins: u64,
 }
 
 /// The statement that selects the members of a conversation in a database of some version. A column that this version lacks
 /// has the value that the migration would give it.
-pub(super) fn statement(db: &Connection, schema: usize) -> anyhow::Result<String> {
+pub(super) fn members_statement(db: &Connection, schema: usize) -> anyhow::Result<String> {
     let latest = latest_database()?;
     let mut find = db.prepare("SELECT 1 FROM pragma_table_info('members') WHERE name = ?1")?;
     let mut default = latest
         .prepare("SELECT coalesce(dflt_value, 'NULL') FROM pragma_table_info('members') WHERE name = ?1")?;
     let mut columns = Vec::new();
-    for column in MEMBERS.columns.iter().filter(|column| column.written != Written::Key) {
+    for column in MEMBERS.columns.iter().filter(|column| column.written != WriteTime::Key) {
         columns.push(if find.exists([column.name])? {
             format!("m.\"{}\"", column.name)
         } else {
@@ -84,50 +84,50 @@ impl Members {
     pub(super) fn read(db: &Connection, statement: &str, conversation: i64) -> Result<Self> {
         let mut select = db.prepare_cached(statement)?;
         let rows = select.query_map([conversation], |row| {
-            let kept = Kept {
+            let kept = StoredMember {
                 name: row.get_ref(1)?.as_str_or_null().unwrap_or_default().map(ToOwned::to_owned),
                 role: row.get(2)?,
                 by_choice: row.get(3)?,
                 row: Membership::from_sqlite(row, 4)?,
             };
-            Ok((row.get(0)?, Member { kept: Some(kept), ..Member::default() }))
+            Ok((row.get(0)?, Member { stored: Some(kept), ..Member::default() }))
         })?;
-        Ok(Self { all: rows.collect::<Result<_>>()?, ..Self::default() })
+        Ok(Self { by_user: rows.collect::<Result<_>>()?, ..Self::default() })
     }
 
     /// The number of present members, and how many of them are admins.
-    pub(super) fn count(&self) -> (u64, u64) {
+    pub(super) fn count_present(&self) -> (u64, u64) {
         (self.present, self.admins)
     }
 
-    pub(super) fn begins(&mut self, user: i64, since: u64) {
-        self.enters(user, Role::Member, since);
+    pub(super) fn add_first_member(&mut self, user: i64, since: u64) {
+        self.add_member(user, Role::Member, since);
     }
 
     /// Applies an event that adds the user to the room.
-    pub(super) fn enters(&mut self, user: i64, role: Role, since: u64) {
-        self.changes(user, Some(Stay { role, since, until: None, by_choice: false }));
+    pub(super) fn add_member(&mut self, user: i64, role: Role, since: u64) {
+        self.replace_membership(user, Some(LoggedMembership { role, since, until: None, by_choice: false }));
     }
 
     /// Applies an event by which the user created or joined the room themselves.
-    pub(super) fn chooses(&mut self, user: i64, role: Role, since: u64) {
-        self.changes(user, Some(Stay { role, since, until: None, by_choice: true }));
+    pub(super) fn add_member_by_choice(&mut self, user: i64, role: Role, since: u64) {
+        self.replace_membership(user, Some(LoggedMembership { role, since, until: None, by_choice: true }));
     }
 
-    pub(super) fn goes(&mut self, user: i64, seq: u64) {
-        let stay = self.all.get(&user).and_then(|member| member.stay);
-        self.changes(user, stay.map(|stay| Stay { until: Some(seq), ..stay }));
+    pub(super) fn end_membership(&mut self, user: i64, seq: u64) {
+        let stay = self.by_user.get(&user).and_then(|member| member.logged);
+        self.replace_membership(user, stay.map(|stay| LoggedMembership { until: Some(seq), ..stay }));
     }
 
-    pub(super) fn becomes(&mut self, user: i64, role: Role) {
-        let stay = self.all.get(&user).and_then(|member| member.stay);
-        self.changes(user, stay.map(|stay| Stay { role, ..stay }));
+    pub(super) fn set_role(&mut self, user: i64, role: Role) {
+        let stay = self.by_user.get(&user).and_then(|member| member.logged);
+        self.replace_membership(user, stay.map(|stay| LoggedMembership { role, ..stay }));
     }
 
-    fn changes(&mut self, user: i64, stay: Option<Stay>) {
-        let member = self.all.entry(user).or_default();
-        let before = std::mem::replace(&mut member.stay, stay);
-        let counted = |stay: Option<Stay>| {
+    fn replace_membership(&mut self, user: i64, stay: Option<LoggedMembership>) {
+        let member = self.by_user.entry(user).or_default();
+        let before = std::mem::replace(&mut member.logged, stay);
+        let counted = |stay: Option<LoggedMembership>| {
             let here = stay.filter(|stay| stay.until.is_none());
             (u64::from(here.is_some()), u64::from(here.is_some_and(|stay| stay.role == Role::Admin)))
         };
@@ -137,27 +137,27 @@ impl Members {
     }
 
     /// Applies a message of the user.
-    pub(super) fn sends(&mut self, user: i64, seq: u64) {
-        let member = self.all.entry(user).or_default();
+    pub(super) fn count_message(&mut self, user: i64, seq: u64) {
+        let member = self.by_user.entry(user).or_default();
         member.sent += 1;
-        member.read_sent += u64::from(member.kept.as_ref().is_some_and(|kept| seq <= kept.row.read.0));
+        member.read_sent += u64::from(member.stored.as_ref().is_some_and(|kept| seq <= kept.row.read.0));
     }
 
     /// Compares the stored row of each member with the log.
     pub(super) fn compare(&mut self, log: &Log<'_>, report: &mut Report) -> Result<()> {
-        for (user, member) in std::mem::take(&mut self.all) {
-            let name = match member.kept.as_ref().and_then(|kept| kept.name.clone()) {
+        for (user, member) in std::mem::take(&mut self.by_user) {
+            let name = match member.stored.as_ref().and_then(|kept| kept.name.clone()) {
                 Some(name) => name,
                 None => log.name_of(user)?.unwrap_or_else(|| format!("user number {user}")),
             };
-            if let Some(kept) = &member.kept {
+            if let Some(kept) = &member.stored {
                 if kept.name.is_none() {
-                    log.tell(report, None, format!("{name} is a member, and no user"));
+                    log.add_problem(report, None, format!("{name} is a member, and no user"));
                 }
                 compare_counts(log, &name, kept, &member, report)?;
             }
-            if !log.doubtful {
-                compare_stay(log, &name, &member, report);
+            if !log.is_uncertain {
+                compare_membership(log, &name, &member, report);
             }
         }
         Ok(())
@@ -167,7 +167,7 @@ impl Members {
 fn compare_counts(
     log: &Log<'_>,
     name: &str,
-    kept: &Kept,
+    kept: &StoredMember,
     member: &Member,
     report: &mut Report,
 ) -> Result<()> {
@@ -177,11 +177,15 @@ fn compare_counts(
         let what = format!(
             "the cursors of {name} are out of order: since {since}, read {read}, received {received}, head {head}"
         );
-        log.tell(report, None, what);
+        log.add_problem(report, None, what);
     }
     let mut differ = |of: &str, kept: u64, is: u64| {
         if kept != is {
-            log.tell(report, None, format!("the number of {of} of {name} is kept as {kept}, and is {is}"));
+            log.add_problem(
+                report,
+                None,
+                format!("the number of {of} of {name} is kept as {kept}, and is {is}"),
+            );
         }
     };
     differ("messages", sent, member.sent);
@@ -193,19 +197,25 @@ fn compare_counts(
     Ok(())
 }
 
-fn compare_stay(log: &Log<'_>, name: &str, member: &Member, report: &mut Report) {
-    match (&member.kept, member.stay) {
-        (None, None) => log.tell(report, None, format!("{name} has written, and was never a member")),
-        (None, Some(_)) => log.tell(report, None, format!("{name} is a member by the log, and has no row")),
+fn compare_membership(log: &Log<'_>, name: &str, member: &Member, report: &mut Report) {
+    match (&member.stored, member.logged) {
+        (None, None) => log.add_problem(report, None, format!("{name} has written, and was never a member")),
+        (None, Some(_)) => {
+            log.add_problem(report, None, format!("{name} is a member by the log, and has no row"))
+        }
         (Some(_), None) => {
-            log.tell(report, None, format!("{name} has a row, and was never a member by the log"));
+            log.add_problem(report, None, format!("{name} has a row, and was never a member by the log"));
         }
         (Some(kept), Some(stay)) => {
             if (kept.row.since.0, kept.row.until.map(|seq| seq.0)) != (stay.since, stay.until) {
-                log.tell(report, None, format!("{name} came and went by other events than is kept"));
+                log.add_problem(report, None, format!("{name} came and went by other events than is kept"));
             }
             if kept.role != role_number(stay.role) {
-                log.tell(report, None, format!("{name} is {:?} by the log, and not by the row", stay.role));
+                log.add_problem(
+                    report,
+                    None,
+                    format!("{name} is {:?} by the log, and not by the row", stay.role),
+                );
             }
             let chosen = stay.until.is_none() && stay.by_choice;
             if kept.by_choice.is_some_and(|kept| kept != chosen) {
@@ -214,7 +224,7 @@ fn compare_stay(log: &Log<'_>, name: &str, member: &Member, report: &mut Report)
                 } else {
                     format!("it is among the rooms of {name}'s choice, and is not by the log")
                 };
-                log.tell(report, None, what);
+                log.add_problem(report, None, what);
             }
         }
     }

@@ -7,7 +7,7 @@ use super::row::{get, number, seq, time, user_id};
 use super::{Result, Session};
 use crate::postgres::connect::Error;
 use crate::read::Range;
-use crate::read::row::{is_readable, unreadable};
+use crate::read::row::{is_readable, unreadable_event};
 use crate::record::{ConversationKey, Kind, LogEvent};
 
 /// Selects the events that fit on a page. It reads no body of an event that does not fit.
@@ -53,7 +53,7 @@ pub(super) fn read(row: &Row, conversation: &ConversationId) -> std::result::Res
     match read() {
         Err(error @ Error::Damaged(_)) => {
             let at = time(row, 3).unwrap_or(Timestamp::from_millis(0));
-            Ok(unreadable(conversation, seq, user_id(row, 2).ok(), at, error))
+            Ok(unreadable_event(conversation, seq, user_id(row, 2).ok(), at, error))
         }
         read => read,
     }

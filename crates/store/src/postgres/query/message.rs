@@ -6,10 +6,10 @@ use switchboard_protocol::reply::Edited;
 use switchboard_protocol::{Limits, Seq, UserId, kind_number};
 use tokio_postgres::Row;
 
-use super::row::{count, get, maybe_seq, number, place, seq, time, user_id};
+use super::row::{count, get, maybe_seq, number, position, seq, time, user_id};
 use super::{Result, Session};
 use crate::postgres::connect::Error;
-use crate::read::row::{Wanted, Whole, readable};
+use crate::read::row::{StoredMessage, WantedMessage, skip_damaged};
 use crate::record::ConversationKey;
 
 /// Walks back from one message to the previous one. Each row of `way` is a step that reads the last event up to `probe`. If
@@ -19,7 +19,7 @@ use crate::record::ConversationKey;
 ///
 /// `goal` is the count that is searched for, `high` the first event known to have it, and `low` the last event known not
 /// to.
-const BEFORE: &str = concat!(
+const SELECT_MESSAGES_BEFORE: &str = concat!(
     "WITH RECURSIVE way AS (
         SELECT NULL::bigint AS found, $2::bigint - 1 AS probe, $3::bigint AS wanted,
                NULL::bigint AS goal, NULL::bigint AS high, NULL::bigint AS low, 1::bigint AS step
@@ -59,13 +59,13 @@ pub(super) fn before(
     before: Seq,
     most: usize,
 ) -> Result<Vec<Seq>> {
-    let rows = session.rows(BEFORE, &[&conversation.0, &number(before), &(most as i64)])?;
+    let rows = session.rows(SELECT_MESSAGES_BEFORE, &[&conversation.0, &number(before), &(most as i64)])?;
     Ok(rows.iter().map(|row| seq(row, 0)).collect::<std::result::Result<_, _>>()?)
 }
 
 /// Finds the first event up to which there are `$4` messages more than before `$2`, or `$3` if there are fewer. It is a
 /// bisection, because the message count never goes down. Missing events are skipped.
-const LAST: &str = "WITH RECURSIVE way AS (
+const SELECT_LAST_MESSAGES: &str = "WITH RECURSIVE way AS (
         SELECT $2::bigint - 1 AS earlier, $3::bigint AS last, $4::bigint + coalesce(
             (SELECT messages FROM events WHERE conversation = $1 AND seq = $2::bigint - 1), 0) AS goal
     UNION ALL
@@ -85,7 +85,7 @@ pub(super) fn from(
     most: usize,
 ) -> Result<Vec<Seq>> {
     let (first, end) = (number(from), number(upto));
-    let last = session.rows(LAST, &[&conversation.0, &first, &end, &(most as i64)])?;
+    let last = session.rows(SELECT_LAST_MESSAGES, &[&conversation.0, &first, &end, &(most as i64)])?;
     let last = last.first().map_or(Ok(upto), |row| seq(row, 0))?;
     let mut found = before(session, conversation, last.next(), most)?;
     found.retain(|seq| *seq >= from);
@@ -135,12 +135,12 @@ for_reactions!(REACTIONS, STANDING_REACTIONS:
 /// round.
 pub(super) fn find(
     session: &Session,
-    mut wanted: &[Wanted<'_>],
+    mut wanted: &[WantedMessage<'_>],
     bytes: usize,
-    mut each: impl FnMut(Option<Whole>) -> ControlFlow<()>,
+    mut each: impl FnMut(Option<StoredMessage>) -> ControlFlow<()>,
 ) -> Result<()> {
     while !wanted.is_empty() {
-        let found = portion(session, wanted, bytes)?;
+        let found = read_portion(session, wanted, bytes)?;
         // If one body is too long for any page, the loop would make no progress, so it ends with an error.
         if found.is_empty() {
             return Err(Error::Damaged("no message can be read".to_owned()).into());
@@ -156,11 +156,15 @@ pub(super) fn find(
 }
 
 /// Reads the first of the wanted messages: as many as fill about `bytes`.
-fn portion(session: &Session, wanted: &[Wanted<'_>], bytes: usize) -> Result<Vec<Option<Whole>>> {
+fn read_portion(
+    session: &Session,
+    wanted: &[WantedMessage<'_>],
+    bytes: usize,
+) -> Result<Vec<Option<StoredMessage>>> {
     let keys: Vec<_> = wanted.iter().map(|wanted| wanted.conversation.key.0).collect();
     let targets: Vec<_> = wanted.iter().map(|wanted| number(wanted.target)).collect();
     let visible: Vec<_> = wanted.iter().map(|wanted| number(wanted.visible)).collect();
-    let (messages, reactions) = if wanted.iter().all(Wanted::sees_all) {
+    let (messages, reactions) = if wanted.iter().all(WantedMessage::sees_all) {
         (STANDING_MESSAGES, STANDING_REACTIONS)
     } else {
         (MESSAGES, REACTIONS)
@@ -171,27 +175,27 @@ fn portion(session: &Session, wanted: &[Wanted<'_>], bytes: usize) -> Result<Vec
     let mut found = Vec::with_capacity(rows.len());
     for row in &rows {
         any_reaction |= count(row, 8)? > 0;
-        found.push(if get(row, 9)? { Some(whole(row)?) } else { None });
+        found.push(if get(row, 9)? { Some(read_message(row)?) } else { None });
     }
     if any_reaction {
         let of = found.len().min(keys.len());
         for row in session.rows(reactions, &[&&keys[..of], &&targets[..of], &&visible[..of]])? {
-            let place = place(&row, 0)?;
+            let place = position(&row, 0)?;
             let (Some(Some(whole)), Some(wanted)) = (found.get_mut(place), wanted.get(place)) else {
                 continue;
             };
             let read = || Ok((get(&row, 1)?, user_id(&row, 2)?));
             let at = || format!("a reaction to {} in {}", wanted.target, wanted.conversation.name);
-            whole.reactions.extend(readable::<(String, UserId), Error>(read(), at)?);
+            whole.reactions.extend(skip_damaged::<(String, UserId), Error>(read(), at)?);
         }
     }
     Ok(found)
 }
 
-fn whole(row: &Row) -> Result<Whole> {
+fn read_message(row: &Row) -> Result<StoredMessage> {
     let edit =
         maybe_seq(row, 5)?.map(|seq| Ok::<_, Error>((Edited { seq, at: time(row, 6)? }, get(row, 7)?)));
-    Ok(Whole {
+    Ok(StoredMessage {
         from: user_id(row, 1).ok(),
         at: time(row, 2)?,
         key: get(row, 3)?,

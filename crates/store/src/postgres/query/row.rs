@@ -45,7 +45,7 @@ pub(in crate::postgres) fn maybe_time(row: &Row, column: usize) -> Result<Option
 }
 
 /// Converts a position that `WITH ORDINALITY` counts from 1 to an index from 0.
-pub(in crate::postgres) fn place(row: &Row, column: usize) -> Result<usize> {
+pub(in crate::postgres) fn position(row: &Row, column: usize) -> Result<usize> {
     let place = usize::try_from(count(row, column)?).unwrap_or(usize::MAX);
     Ok(place.wrapping_sub(1))
 }

@@ -4,10 +4,10 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, EventKind, MembershipEffect, Seq, UserId, kind_number};
 use tokio_postgres::Row;
 
-use super::row::{conversation_id, conversation_key, number, place as nth, seq, time, user_id};
+use super::row::{conversation_id, conversation_key, number, position as nth, seq, time, user_id};
 use super::{Result, Session};
 use crate::read::Reader;
-use crate::read::row::readable;
+use crate::read::row::skip_damaged;
 use crate::read::shared::SharedLookups;
 use crate::record::ConversationKey;
 use crate::{CurrentMembership, MembershipsPage, Revocations, Seqs};
@@ -22,13 +22,13 @@ pub(in crate::postgres) fn heads(
         reader.rows.rows("SELECT id, head FROM conversations WHERE id = ANY($1::bigint[])", &[&keys])?;
     let heads = rows.iter().map(|row| {
         let key = conversation_key(row, 0)?;
-        let head = readable(seq(row, 1), || format!("conversation {}", key.0))?;
+        let head = skip_damaged(seq(row, 1), || format!("conversation {}", key.0))?;
         Ok(head.map(|head| (key, head)))
     });
     heads.filter_map(Result::transpose).collect()
 }
 
-const REVOCATIONS: &str =
+const SELECT_REVOCATIONS: &str =
     "SELECT name, not_before FROM users WHERE name = ANY($1::text[]) AND not_before IS NOT NULL";
 
 /// The time up to which the tokens of each user are revoked.
@@ -37,12 +37,12 @@ pub(in crate::postgres) fn revocations(
     users: &[UserId],
 ) -> Result<Revocations> {
     let names: Vec<_> = users.iter().map(UserId::as_str).collect();
-    let rows = reader.rows.rows(REVOCATIONS, &[&names])?;
+    let rows = reader.rows.rows(SELECT_REVOCATIONS, &[&names])?;
     rows.iter().map(|row| Ok((user_id(row, 0)?, time(row, 1)?))).collect()
 }
 
 /// Reads only the rows of the page by index, so that the cost does not grow with the number of a user's conversations.
-const PLACES: &str = r#"SELECT n.place, m.conversation, m.since, c.head
+const SELECT_MEMBERSHIP_PAGES: &str = r#"SELECT n.place, m.conversation, m.since, c.head
     FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY n (name, after, place) JOIN users u ON u.name = n.name
     CROSS JOIN LATERAL (SELECT conversation, since FROM members
         WHERE "user" = u.id AND until IS NULL AND conversation > n.after ORDER BY conversation LIMIT $3) m
@@ -56,15 +56,15 @@ pub(in crate::postgres) fn places(
 ) -> Result<Vec<MembershipsPage>> {
     let (names, after): (Vec<_>, Vec<_>) = users.iter().map(|(user, after)| (user.as_str(), after.0)).unzip();
     let mut pages = vec![(MembershipsPage::default(), 0); users.len()];
-    for row in &reader.rows.rows(PLACES, &[&names, &after, &i64::from(most)])? {
+    for row in &reader.rows.rows(SELECT_MEMBERSHIP_PAGES, &[&names, &after, &i64::from(most)])? {
         let Some((page, rows)) = pages.get_mut(nth(row, 0)?) else { continue };
         *rows += 1;
-        page.add(conversation_key(row, 1)?, place(row, 1)?, *rows, most);
+        page.add(conversation_key(row, 1)?, read_membership(row, 1)?, *rows, most);
     }
     Ok(pages.into_iter().map(|(page, _)| page).collect())
 }
 
-const PLACES_IN: &str = r#"SELECT n.place, m.conversation, m.since, c.head
+const SELECT_CURRENT_MEMBERSHIPS: &str = r#"SELECT n.place, m.conversation, m.since, c.head
     FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY n (name, conversation, place)
     JOIN users u ON u.name = n.name
     JOIN members m ON m.conversation = n.conversation AND m."user" = u.id AND m.until IS NULL
@@ -78,24 +78,24 @@ pub(in crate::postgres) fn memberships_in(
     let (names, conversations): (Vec<_>, Vec<_>) =
         pairs.iter().map(|(user, conversation)| (user.as_str(), conversation.0)).unzip();
     let mut places = vec![None; pairs.len()];
-    for row in &reader.rows.rows(PLACES_IN, &[&names, &conversations])? {
+    for row in &reader.rows.rows(SELECT_CURRENT_MEMBERSHIPS, &[&names, &conversations])? {
         if let Some(found) = places.get_mut(nth(row, 0)?) {
-            *found = place(row, 1)?;
+            *found = read_membership(row, 1)?;
         }
     }
     Ok(places)
 }
 
-fn place(row: &Row, first: usize) -> Result<Option<CurrentMembership>> {
+fn read_membership(row: &Row, first: usize) -> Result<Option<CurrentMembership>> {
     let conversation = conversation_key(row, first)?;
     let read =
         || Ok(CurrentMembership { conversation, since: seq(row, first + 1)?, head: seq(row, first + 2)? });
-    readable(read(), || format!("conversation {}", conversation.0))
+    skip_damaged(read(), || format!("conversation {}", conversation.0))
 }
 
 /// The last event by which each user left or was removed, up to an event. The removed user is in the field `user` of the
 /// body: a key, or an id in the form of earlier versions.
-const GOING: &str = concat!(
+const SELECT_LAST_LEAVES: &str = concat!(
     r#"SELECT went.name, max(went.seq) FROM (
         SELECT u.name, leaving.seq FROM (
             SELECT e.sender, max(e.seq) AS seq FROM events e
@@ -139,7 +139,7 @@ impl SharedLookups for Session {
         Ok(row.map(|row| conversation_id(&row, 0)).transpose()?)
     }
 
-    fn went(
+    fn last_leaves(
         &self,
         conversation: ConversationKey,
         upto: Seq,
@@ -149,7 +149,7 @@ impl SharedLookups for Session {
         if names.is_empty() || upto == Seq(0) {
             return Ok(FxHashMap::default());
         }
-        let rows = self.rows(GOING, &[&conversation.0, &number(upto), &names])?;
+        let rows = self.rows(SELECT_LAST_LEAVES, &[&conversation.0, &number(upto), &names])?;
         rows.iter().map(|row| Ok((user_id(row, 0)?, seq(row, 1)?))).collect()
     }
 }

@@ -13,7 +13,7 @@ use switchboard_protocol::{
 };
 
 use super::{Session, heads, memberships_in, places, revocations};
-use crate::change::Failed;
+use crate::change::OperationError;
 use crate::in_memory::InMemory;
 use crate::postgres::connect::BlockingConnection;
 use crate::postgres::migrate;
@@ -53,23 +53,24 @@ fn change(name: &str, fields: &Value) -> Change {
 }
 
 /// A random history, stored in SQLite.
-struct Past {
+struct RandomLog {
     store: InMemory,
     /// For each conversation, the outcomes that the store returned when it stored the events.
-    told: BTreeMap<ConversationKey, Vec<CommittedEvent>>,
+    events: BTreeMap<ConversationKey, Vec<CommittedEvent>>,
 }
 
-impl Past {
+impl RandomLog {
     fn new() -> Self {
-        Self { store: InMemory::new(limits()), told: BTreeMap::new() }
+        Self { store: InMemory::new(limits()), events: BTreeMap::new() }
     }
 
     /// Applies a change, if the rules allow it.
-    fn makes(&mut self, n: i64, actor: &str, change: Change) {
-        if let Ok(Committed::Event(event)) = self.store.makes(&user(actor), change, Timestamp::from_millis(n))
+    fn apply(&mut self, n: i64, actor: &str, change: Change) {
+        if let Ok(Committed::Event(event)) =
+            self.store.commit_change(&user(actor), change, Timestamp::from_millis(n))
             && event.event.is_some()
         {
-            self.told.entry(event.conversation).or_default().push(*event);
+            self.events.entry(event.conversation).or_default().push(*event);
         }
     }
 
@@ -79,15 +80,15 @@ impl Past {
         for (n, room) in ROOMS.into_iter().enumerate() {
             let fields =
                 json!({"room": &room[1..], "public": n % 2 == 0, "title": room, "members": &PEOPLE[1..=n]});
-            past.makes(1, PEOPLE[0], change("create", &fields));
+            past.apply(1, PEOPLE[0], change("create", &fields));
         }
         for n in 2..changes {
-            let (name, fields) = something(&mut rng);
-            past.makes(n, PEOPLE[rng.usize(..PEOPLE.len())], change(name, &fields));
+            let (name, fields) = random_change(&mut rng);
+            past.apply(n, PEOPLE[rng.usize(..PEOPLE.len())], change(name, &fields));
         }
-        past.makes(changes, "newcomer", Change::Appear);
-        past.makes(changes, "alice", Change::Seen(Timestamp::from_millis(77)));
-        past.makes(changes, "bob", Change::Revoke { until: Timestamp::from_millis(99), replace: true });
+        past.apply(changes, "newcomer", Change::RegisterUser);
+        past.apply(changes, "alice", Change::SetLastSeen(Timestamp::from_millis(77)));
+        past.apply(changes, "bob", Change::Revoke { until: Timestamp::from_millis(99), replace: true });
         past
     }
 
@@ -120,7 +121,7 @@ impl Past {
 }
 
 /// A random command with its fields.
-fn something(rng: &mut Rng) -> (&'static str, Value) {
+fn random_change(rng: &mut Rng) -> (&'static str, Value) {
     let user = PEOPLE[rng.usize(..PEOPLE.len())];
     let room = ROOMS[rng.usize(..ROOMS.len())];
     let to = if rng.u8(..4) == 0 { format!("@{user}") } else { room.to_owned() };
@@ -161,52 +162,57 @@ async fn in_postgres<T: Send + 'static>(
         link.run(async { link.client().batch_execute(&rows).await }).expect("copied");
         let session = Session::new(link);
         let (limits, mark) = (limits(), std::sync::atomic::AtomicU64::new(0));
-        read(&Reader { rows: &session, limits: &limits, mark: &mark, step: MEMBERSHIPS_PER_READ })
+        read(&Reader {
+            rows: &session,
+            limits: &limits,
+            mark: &mark,
+            memberships_per_step: MEMBERSHIPS_PER_READ,
+        })
     };
     tokio::task::spawn_blocking(work).await.expect("read")
 }
 
-fn told<T: std::fmt::Debug, E: std::fmt::Display>(answer: Result<T, Failed<E>>) -> String {
+fn describe<T: std::fmt::Debug, E: std::fmt::Display>(answer: Result<T, OperationError<E>>) -> String {
     match answer {
         Ok(answer) => format!("{answer:?}"),
-        Err(Failed::Refused(refusal)) => format!("{:?}", refusal.code),
-        Err(Failed::Store(error)) => panic!("{error}"),
-        Err(Failed::Uncounted) => panic!("a read writes nothing"),
+        Err(OperationError::Refused(refusal)) => format!("{:?}", refusal.code),
+        Err(OperationError::Store(error)) => panic!("{error}"),
+        Err(OperationError::Uncounted) => panic!("a read writes nothing"),
     }
 }
 
 /// The answers to all queries, as text. Answers whose order is not defined are sorted.
-fn answers<L: Lookups>(reader: &Reader<'_, L>) -> Vec<String> {
+fn all_answers<L: Lookups>(reader: &Reader<'_, L>) -> Vec<String> {
     let mut names: Vec<_> = ROOMS.into_iter().chain(["#none", "@no:nobody"]).map(conversation).collect();
     names.extend(PEOPLE.iter().map(|other| ConversationId::direct(&user("bob"), &user(other))));
     let mut answers = Vec::new();
     for actor in EVERYBODY.map(user) {
         let mut note = |what: &str, told: String| answers.push(format!("{actor} {what}: {told}"));
         for name in &names {
-            pages(reader, &actor, name, &mut note);
-            note(&format!("in {name}"), told(reader.standing(&actor, name)));
+            all_pages(reader, &actor, name, &mut note);
+            note(&format!("in {name}"), describe(reader.standing(&actor, name)));
         }
         for (before, limit) in [(None, None), (None, Some(2)), (Some("#b"), Some(12)), (Some("#none"), None)]
         {
             let query = Query::Conversations(Conversations { before: before.map(conversation), limit });
-            note(&format!("conversations before {before:?}"), told(reader.answer(&actor, &query)));
+            note(&format!("conversations before {before:?}"), describe(reader.answer(&actor, &query)));
         }
-        note("starts from", told(reader.attach(&actor, &names)));
-        note("knows", told(reader.presence_peers(&actor, &EVERYBODY.map(user))));
-        note("until", told(reader.not_before(&actor)));
+        note("starts from", describe(reader.attach(&actor, &names)));
+        note("knows", describe(reader.presence_peers(&actor, &EVERYBODY.map(user))));
+        note("until", describe(reader.not_before(&actor)));
     }
     for (user, conversation) in (0..9).flat_map(|user| (0..12).map(move |place| (user, place))) {
         for (after, upto) in [(0, 5), (3, u64::MAX), (30, 34)] {
             let replay = reader.replay(UserKey(user), ConversationKey(conversation), Seq(after), Seq(upto));
-            answers.push(format!("{user} in {conversation}: {}", told(replay)));
+            answers.push(format!("{user} in {conversation}: {}", describe(replay)));
         }
     }
-    answers.push(told(reader.api_key(&[7; 32])));
+    answers.push(describe(reader.api_key(&[7; 32])));
     answers
 }
 
 /// Reads all pages of a conversation.
-fn pages<L: Lookups>(
+fn all_pages<L: Lookups>(
     reader: &Reader<'_, L>,
     actor: &UserId,
     name: &ConversationId,
@@ -215,7 +221,7 @@ fn pages<L: Lookups>(
     let conversation = To::Conversation(name.clone());
     for (after, limit) in [(0, None), (0, Some(1)), (7, Some(12)), (40, Some(12)), (900, None)] {
         let query = Query::Sync(Sync { conversation: conversation.clone(), after: Seq(after), limit });
-        note(&format!("log of {name} after {after}"), told(reader.answer(actor, &query)));
+        note(&format!("log of {name} after {after}"), describe(reader.answer(actor, &query)));
     }
     for (before, limit) in
         [(None, None), (None, Some(12)), (Some(30), Some(12)), (Some(9), Some(3)), (Some(0), None)]
@@ -226,21 +232,21 @@ fn pages<L: Lookups>(
             around: None,
             limit,
         });
-        note(&format!("history of {name} before {before:?}"), told(reader.answer(actor, &query)));
+        note(&format!("history of {name} before {before:?}"), describe(reader.answer(actor, &query)));
     }
     for (after, limit) in [(None, None), (Some("a"), Some(2)), (Some("e~"), Some(12))] {
         let query =
             Query::Members(Members { conversation: conversation.clone(), after: after.map(user), limit });
-        note(&format!("members of {name} after {after:?}"), told(reader.answer(actor, &query)));
+        note(&format!("members of {name} after {after:?}"), describe(reader.answer(actor, &query)));
     }
 }
 
 #[tokio::test]
 async fn both_databases_answer_alike() {
     for seed in 1..=3 {
-        let past = Past::random(seed, 1_500);
-        let expected = answers(&past.store.reader());
-        let found = in_postgres(past.rows(), answers).await;
+        let past = RandomLog::random(seed, 1_500);
+        let expected = all_answers(&past.store.reader());
+        let found = in_postgres(past.rows(), all_answers).await;
         assert_eq!(expected.len(), found.len());
         for (expected, found) in expected.into_iter().zip(found) {
             assert_eq!(expected, found, "seed {seed}");
@@ -249,25 +255,28 @@ async fn both_databases_answer_alike() {
 }
 
 /// The outcome that an event had when it was stored, as text. The body is left out, because it may have been erased since then.
-fn joins_and_leaves(event: &CommittedEvent) -> String {
+fn describe_effects(event: &CommittedEvent) -> String {
     let stored = event.event.as_ref().expect("a new one");
     assert_eq!((stored.seq, &stored.conversation, stored.at), (event.seq, &event.name, event.at));
     format!("{} {} {:?} by {}: {:?}", event.name, event.seq, stored.kind, stored.from, event.effects)
 }
 
 #[tokio::test]
-async fn the_log_tells_who_came_and_went_as_when_it_was_written() {
-    let past = Past::random(4, 2_000);
+async fn membership_effects_read_from_the_log_equal_those_at_the_write() {
+    let past = RandomLog::random(4, 2_000);
     let comes_back = |event: &&CommittedEvent| {
         event.effects.iter().any(
             |effect| matches!(effect.join_or_leave, JoinOrLeave::Join { seen } if seen.0 + 1 < event.seq.0 && seen.0 > 0),
         )
     };
-    let came_back = past.told.values().flatten().filter(comes_back).count();
+    let came_back = past.events.values().flatten().filter(comes_back).count();
     assert!(came_back > 20, "too few users join again: {came_back}");
-    let expected: BTreeMap<_, Vec<_>> =
-        past.told.iter().map(|(key, events)| (*key, events.iter().map(joins_and_leaves).collect())).collect();
-    let conversations: Vec<_> = past.told.keys().copied().collect();
+    let expected: BTreeMap<_, Vec<_>> = past
+        .events
+        .iter()
+        .map(|(key, events)| (*key, events.iter().map(describe_effects).collect()))
+        .collect();
+    let conversations: Vec<_> = past.events.keys().copied().collect();
     let found = in_postgres(past.rows(), move |reader| {
         let mut found = BTreeMap::<_, Vec<_>>::new();
         for conversation in conversations {
@@ -279,9 +288,9 @@ async fn the_log_tells_who_came_and_went_as_when_it_was_written() {
                 let Some(last) = page.last() else { break };
                 assert!(page.len() <= 12);
                 let one = reader.log(conversation, Seq(last.seq.0 - 1), last.seq).expect("one event").events;
-                assert_eq!(one.iter().map(joins_and_leaves).collect::<Vec<_>>(), [joins_and_leaves(last)]);
+                assert_eq!(one.iter().map(describe_effects).collect::<Vec<_>>(), [describe_effects(last)]);
                 after = last.seq;
-                whole.extend(page.iter().map(joins_and_leaves));
+                whole.extend(page.iter().map(describe_effects));
             }
         }
         let nowhere = reader.log(ConversationKey(99), Seq(0), Seq::MAX).expect("an answer").events;
@@ -292,10 +301,10 @@ async fn the_log_tells_who_came_and_went_as_when_it_was_written() {
 }
 
 #[tokio::test]
-async fn heads_and_people_are_where_they_stand_now() {
-    let past = Past::random(5, 1_500);
+async fn heads_and_memberships_are_the_current_ones() {
+    let past = RandomLog::random(5, 1_500);
     let expected: BTreeMap<_, _> =
-        past.told.iter().map(|(key, events)| (*key, events.last().expect("some").seq)).collect();
+        past.events.iter().map(|(key, events)| (*key, events.last().expect("some").seq)).collect();
     let asked: Vec<_> = expected.keys().copied().chain([ConversationKey(99)]).collect();
     let mut joined = BTreeMap::new();
     for name in EVERYBODY {
@@ -307,23 +316,23 @@ async fn heads_and_people_are_where_they_stand_now() {
     let names: Vec<_> = joined.keys().cloned().collect();
     let (found, people) = in_postgres(past.rows(), move |reader| {
         let heads = heads(reader, &asked).expect("heads");
-        assert_eq!(reader.rows.trips.get(), 1);
+        assert_eq!(reader.rows.round_trips.get(), 1);
         let everybody: Vec<_> = names.iter().map(|name| (user(name), ConversationKey::MIN)).collect();
         let whole = places(reader, &everybody, 2_000).expect("places");
-        assert_eq!(reader.rows.trips.get(), 2);
+        assert_eq!(reader.rows.round_trips.get(), 2);
         let paged = |name: &UserId| {
             let (mut joined, mut after) = (Vec::new(), Some(ConversationKey::MIN));
             while let Some(from) = after {
                 let page = places(reader, &[(name.clone(), from)], 3).expect("a page").pop().expect("one");
-                assert!(page.places.len() <= 3);
-                joined.extend(page.places);
+                assert!(page.memberships.len() <= 3);
+                joined.extend(page.memberships);
                 after = page.next;
             }
             joined
         };
         let people: Vec<_> = everybody.iter().map(|(name, _)| (name.clone(), paged(name))).collect();
         for ((name, joined), page) in people.iter().zip(whole) {
-            assert_eq!((page.next, &page.places), (None, joined), "{name}, whole and by pages");
+            assert_eq!((page.next, &page.memberships), (None, joined), "{name}, whole and by pages");
             let pairs: Vec<_> = joined.iter().map(|place| (name.clone(), place.conversation)).collect();
             let found: Vec<_> =
                 memberships_in(reader, &pairs).expect("places").into_iter().flatten().collect();
@@ -346,7 +355,7 @@ async fn heads_and_people_are_where_they_stand_now() {
     for (not_before, name, joined) in people {
         for place in &joined {
             let came = |event: &&CommittedEvent| event.seq == place.since.max(Seq(1));
-            let entry = past.told[&place.conversation].iter().find(came).expect("the event of coming in");
+            let entry = past.events[&place.conversation].iter().find(came).expect("the event of coming in");
             let effect = entry.effects.iter().find(|effect| effect.user == name).expect("theirs");
             assert_ne!(effect.join_or_leave, JoinOrLeave::Leave);
         }
@@ -357,24 +366,24 @@ async fn heads_and_people_are_where_they_stand_now() {
 }
 
 #[tokio::test]
-async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
+async fn reads_take_few_round_trips_for_any_number_of_rows() {
     for rooms in [2, 60] {
-        let mut past = Past::new();
+        let mut past = RandomLog::new();
         for n in 0..rooms {
             let room = format!("#room{n}");
-            past.makes(n, "alice", change("create", &json!({"room": &room[1..], "members": ["bob"]})));
-            past.makes(n, "alice", change("send", &json!({"to": room, "text": "x"})));
-            past.makes(n, "bob", change("react", &json!({"conversation": room, "target": 2, "emoji": "x"})));
+            past.apply(n, "alice", change("create", &json!({"room": &room[1..], "members": ["bob"]})));
+            past.apply(n, "alice", change("send", &json!({"to": room, "text": "x"})));
+            past.apply(n, "bob", change("react", &json!({"conversation": room, "target": 2, "emoji": "x"})));
             for _ in 0..rooms {
-                past.makes(n, "bob", change("rename", &json!({"conversation": room, "title": "y"})));
-                past.makes(n, "alice", change("rename", &json!({"conversation": room, "title": "z"})));
-                past.makes(n, "alice", change("send", &json!({"to": "@bob", "text": "x"})));
+                past.apply(n, "bob", change("rename", &json!({"conversation": room, "title": "y"})));
+                past.apply(n, "alice", change("rename", &json!({"conversation": room, "title": "z"})));
+                past.apply(n, "alice", change("send", &json!({"to": "@bob", "text": "x"})));
             }
         }
         let trips = in_postgres(past.rows(), |reader| {
             // Runs all queries. The first run also prepares the statements, which takes additional round trips.
             let all = |reader: &Reader<'_, Session>| {
-                let (alice, trips) = (user("alice"), &reader.rows.trips);
+                let (alice, trips) = (user("alice"), &reader.rows.round_trips);
                 let to = |name: &str| To::Conversation(conversation(name));
                 let mut counted = Vec::new();
                 let mut count = |what: &'static str, done: String| {
@@ -383,23 +392,23 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
                 };
                 trips.set(0);
                 let named: Vec<_> = (0..20).map(|n| conversation(&format!("#room{n}"))).collect();
-                count("attach", told(reader.attach(&alice, &named)));
+                count("attach", describe(reader.attach(&alice, &named)));
                 let history =
                     History { conversation: to("#room0"), before: None, around: None, limit: Some(12) };
-                count("history of renames", told(reader.answer(&alice, &Query::History(history))));
+                count("history of renames", describe(reader.answer(&alice, &Query::History(history))));
                 let history =
                     History { conversation: to("@alice:bob"), before: None, around: None, limit: Some(12) };
-                count("history of messages", told(reader.answer(&alice, &Query::History(history))));
+                count("history of messages", describe(reader.answer(&alice, &Query::History(history))));
                 let list = Conversations { before: Some(conversation("#room1")), limit: Some(12) };
-                count("conversations", told(reader.answer(&alice, &Query::Conversations(list))));
+                count("conversations", describe(reader.answer(&alice, &Query::Conversations(list))));
                 let members = Members { conversation: to("#room1"), after: None, limit: None };
                 let sync = |name: &str, after| {
                     Query::Sync(Sync { conversation: to(name), after: Seq(after), limit: Some(10) })
                 };
-                count("sync of messages", told(reader.answer(&alice, &sync("@alice:bob", 0))));
-                count("sync of users", told(reader.answer(&alice, &sync("#room0", 0))));
-                count("members", told(reader.answer(&alice, &Query::Members(members))));
-                count("presence_peers", told(reader.presence_peers(&alice, &EVERYBODY.map(user))));
+                count("sync of messages", describe(reader.answer(&alice, &sync("@alice:bob", 0))));
+                count("sync of users", describe(reader.answer(&alice, &sync("#room0", 0))));
+                count("members", describe(reader.answer(&alice, &Query::Members(members))));
+                count("presence_peers", describe(reader.presence_peers(&alice, &EVERYBODY.map(user))));
                 counted
             };
             all(reader)
@@ -420,9 +429,9 @@ async fn what_is_read_takes_a_few_round_trips_however_much_it_is() {
 
 #[tokio::test]
 async fn a_page_of_members_reads_no_more_rows_than_it_shows() {
-    let mut past = Past::new();
+    let mut past = RandomLog::new();
     let names: Vec<_> = (0..1_000).map(|n| format!("user{n}")).collect();
-    past.makes(1, "alice", change("create", &json!({"room": "a", "members": names})));
+    past.apply(1, "alice", change("create", &json!({"room": "a", "members": names})));
     let plan = in_postgres(past.rows(), |reader| {
         let (link, sql) = (&reader.rows.link, super::SELECT_MEMBER_PAGE);
         let sql = sql.replace("$1", "1").replace("$2", "7").replace("$3", "2");
@@ -452,17 +461,17 @@ async fn a_removed_user_is_found_by_field_in_events_with_other_fields() {
         // The body names the user by key. The other user's id looks like that key.
         r#"{"user":2,"reason":"\u0000"}"#,
     ] {
-        let mut past = Past::new();
-        past.makes(1, "alice", change("create", &json!({"room": "r", "members": ["bob", "carol"]})));
-        past.makes(2, "alice", change("remove", &json!({"conversation": "#r", "user": "carol"})));
-        past.makes(3, "alice", change("remove", &json!({"conversation": "#r", "user": "bob"})));
-        past.makes(4, "alice", change("send", &json!({"to": "#r", "text": "without bob"})));
-        past.makes(5, "alice", change("invite", &json!({"conversation": "#r", "user": "bob"})));
+        let mut past = RandomLog::new();
+        past.apply(1, "alice", change("create", &json!({"room": "r", "members": ["bob", "carol"]})));
+        past.apply(2, "alice", change("remove", &json!({"conversation": "#r", "user": "carol"})));
+        past.apply(3, "alice", change("remove", &json!({"conversation": "#r", "user": "bob"})));
+        past.apply(4, "alice", change("send", &json!({"to": "#r", "text": "without bob"})));
+        past.apply(5, "alice", change("invite", &json!({"conversation": "#r", "user": "bob"})));
         // A damaged body must not hide other events.
-        past.store.runs(&format!(
+        past.store.execute_sql(&format!(
             "UPDATE events SET body = '{{' WHERE seq = 2; UPDATE events SET body = '{body}' WHERE seq = 3"
         ));
-        let (conversation, _) = past.told.first_key_value().expect("a conversation");
+        let (conversation, _) = past.events.first_key_value().expect("a conversation");
         let conversation = *conversation;
         let effects = |events: &[CommittedEvent]| events.first().map(|event| event.effects.clone());
         let seen =

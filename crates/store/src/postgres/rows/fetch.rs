@@ -4,10 +4,10 @@ use rustc_hash::FxHashSet;
 use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 use tokio_postgres::Row;
 
-use super::{Mode, PostgresRows};
+use super::{LockMode, PostgresRows};
 use crate::change::dispatch::Prefetch;
-use crate::change::rows::{Keyed, Referred};
-use crate::postgres::connect::{Ask, Error};
+use crate::change::rows::{KeyedMessage, ReferredEvent};
+use crate::postgres::connect::{Error, Pipelined};
 use crate::postgres::installation::Node;
 use crate::postgres::query::row::{
     conversation_id, conversation_key, count, get, kind, maybe_seq, number, seq, time, user_id, user_key,
@@ -78,7 +78,7 @@ const SELECT_EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.sender, e.a
     JOIN conversations c ON c.name = w.conversation
     CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.conversation = c.id AND e.seq = w.seq OFFSET 0) AS e";
 
-/// Counts the messages up to a cursor, and the member's own among them. Like `nearer_end` and `sent_upto`, it counts from
+/// Counts the messages up to a cursor, and the member's own among them. Like `shorter_count_range` and `own_messages_upto`, it counts from
 /// the end of the range that is nearer to the cursor. Returns no row if more than $5 events would have to be read.
 const COUNT_TO_CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages,
         CASE WHEN s.from_head THEN greatest(m.sent - n.own, 0) ELSE m.read_sent + n.own END
@@ -135,7 +135,7 @@ pub(super) const STATEMENTS: [&str; 15] = [
 
 /// Which statement an answer belongs to.
 #[derive(Debug, Clone, Copy)]
-enum About {
+enum FetchedRows {
     Attempt,
     Conversations,
     Names,
@@ -150,7 +150,7 @@ enum About {
 }
 
 /// Splits pairs of a conversation and a number into two arrays.
-fn numbered(pairs: &FxHashSet<(ConversationId, Seq)>) -> (Vec<&str>, Vec<i64>) {
+fn to_arrays(pairs: &FxHashSet<(ConversationId, Seq)>) -> (Vec<&str>, Vec<i64>) {
     pairs.iter().map(|(name, seq)| (name.as_str(), number(*seq))).unzip()
 }
 
@@ -161,75 +161,86 @@ impl PostgresRows<'_> {
         &mut self,
         node: &Node,
         attempt: i64,
-        mode: Mode,
+        mode: LockMode,
         brief: bool,
         batch: &[Submission],
     ) -> Result<(), Error> {
-        node.id.clone_into(&mut self.writer);
-        let mut begin = vec![(None, Ask::new(BEGIN_WRITE, &[]))];
-        begin.extend(brief.then(|| (None, Ask::new(SHORT_TIMEOUTS, &[]))));
+        node.id.clone_into(&mut self.writer_id);
+        let mut begin = vec![(None, Pipelined::new(BEGIN_WRITE, &[]))];
+        begin.extend(brief.then(|| (None, Pipelined::new(SHORT_TIMEOUTS, &[]))));
         let Node { id, version, features, .. } = node;
-        begin.push((Some(About::Attempt), Ask::new(SET_ATTEMPT, &[id, &attempt, version, features])));
-        self.read(begin, mode, &Prefetch::of(batch))
+        begin.push((
+            Some(FetchedRows::Attempt),
+            Pipelined::new(SET_ATTEMPT, &[id, &attempt, version, features]),
+        ));
+        self.read(begin, mode, &Prefetch::for_batch(batch))
     }
 
     /// Reads rows that were not prefetched but are needed.
     pub(super) fn fetch(&mut self, wanted: &Prefetch) -> Result<(), Error> {
-        self.read(Vec::new(), Mode::Wait, wanted)
+        self.read(Vec::new(), LockMode::Wait, wanted)
     }
 
     fn read<'q>(
         &mut self,
-        begin: Vec<(Option<About>, Ask<'q>)>,
-        mode: Mode,
+        begin: Vec<(Option<FetchedRows>, Pipelined<'q>)>,
+        mode: LockMode,
         wanted: &'q Prefetch,
     ) -> Result<(), Error> {
         let conversations: Vec<_> = wanted.conversations.iter().map(ConversationId::as_str).collect();
-        let locked: Vec<_> = wanted.locked.iter().map(UserId::as_str).collect();
+        let locked: Vec<_> = wanted.users_to_lock.iter().map(UserId::as_str).collect();
         // Locking a user's row also reads it, so locked users need no other statement.
-        let users: Vec<_> = wanted.users.difference(&wanted.locked).map(UserId::as_str).collect();
-        let choosing: Vec<_> = wanted.choosing.iter().map(UserId::as_str).collect();
+        let users: Vec<_> = wanted.users.difference(&wanted.users_to_lock).map(UserId::as_str).collect();
+        let choosing: Vec<_> = wanted.users_with_room_limit.iter().map(UserId::as_str).collect();
         let (member_of, members): (Vec<_>, Vec<_>) =
             wanted.members.iter().map(|(name, user)| (name.as_str(), user.as_str())).unzip();
         let (senders, keys): (Vec<_>, Vec<_>) =
-            wanted.keyed.iter().map(|(user, key)| (user.as_str(), &**key)).unzip();
-        let (events_of, events) = numbered(&wanted.events);
-        let (amended_of, amended) = numbered(&wanted.amendments);
-        let (cursors_of, (readers, uptos)): (Vec<_>, (Vec<_>, Vec<_>)) = (wanted.cursors.iter())
+            wanted.message_keys.iter().map(|(user, key)| (user.as_str(), &**key)).unzip();
+        let (events_of, events) = to_arrays(&wanted.events);
+        let (amended_of, amended) = to_arrays(&wanted.amendments);
+        let (cursors_of, (readers, uptos)): (Vec<_>, (Vec<_>, Vec<_>)) = (wanted.read_cursors.iter())
             .map(|((name, user), upto)| (name.as_str(), (user.as_str(), number(*upto))))
             .unzip();
         let ((reacted_of, reacted), (emojis, reactors)): ((Vec<_>, Vec<_>), (Vec<_>, Vec<_>)) =
             (wanted.reactions.iter())
                 .map(|(name, at, emoji, user)| ((name.as_str(), number(*at)), (&**emoji, user.as_str())))
                 .unzip();
-        let (most, message) = (i64::from(self.most_rooms), i16::from(EventKind::Message.number()));
+        let (most, message) = (i64::from(self.max_rooms), i16::from(EventKind::Message.number()));
         let near = i64::try_from(self.near).unwrap_or(i64::MAX);
         let lock =
-            if mode == Mode::SkipLocked { SELECT_UNLOCKED_CONVERSATIONS } else { SELECT_CONVERSATIONS };
-        let passes = mode == Mode::SkipLocked && !conversations.is_empty();
+            if mode == LockMode::SkipLocked { SELECT_UNLOCKED_CONVERSATIONS } else { SELECT_CONVERSATIONS };
+        let passes = mode == LockMode::SkipLocked && !conversations.is_empty();
         let parts = [
-            (About::Conversations, !conversations.is_empty(), Ask::new(lock, &[&conversations])),
-            (About::Names, passes, Ask::new(SELECT_CONVERSATION_NAMES, &[&conversations])),
-            (About::Users, !locked.is_empty(), Ask::new(LOCK_USERS, &[&locked])),
-            (About::Users, !users.is_empty(), Ask::new(SELECT_USERS, &[&users])),
+            (FetchedRows::Conversations, !conversations.is_empty(), Pipelined::new(lock, &[&conversations])),
+            (FetchedRows::Names, passes, Pipelined::new(SELECT_CONVERSATION_NAMES, &[&conversations])),
+            (FetchedRows::Users, !locked.is_empty(), Pipelined::new(LOCK_USERS, &[&locked])),
+            (FetchedRows::Users, !users.is_empty(), Pipelined::new(SELECT_USERS, &[&users])),
             (
-                About::Choices,
+                FetchedRows::Choices,
                 !choosing.is_empty() && most > 0,
-                Ask::new(COUNT_ROOMS_BY_CHOICE, &[&choosing, &most]),
+                Pipelined::new(COUNT_ROOMS_BY_CHOICE, &[&choosing, &most]),
             ),
-            (About::Members, !members.is_empty(), Ask::new(SELECT_MEMBERS, &[&member_of, &members])),
-            (About::Keyed, !keys.is_empty(), Ask::new(SELECT_KEYED_EVENTS, &[&senders, &keys])),
-            (About::Events, !events.is_empty(), Ask::new(SELECT_EVENTS, &[&events_of, &events])),
             (
-                About::Cursors,
+                FetchedRows::Members,
+                !members.is_empty(),
+                Pipelined::new(SELECT_MEMBERS, &[&member_of, &members]),
+            ),
+            (FetchedRows::Keyed, !keys.is_empty(), Pipelined::new(SELECT_KEYED_EVENTS, &[&senders, &keys])),
+            (FetchedRows::Events, !events.is_empty(), Pipelined::new(SELECT_EVENTS, &[&events_of, &events])),
+            (
+                FetchedRows::Cursors,
                 !uptos.is_empty(),
-                Ask::new(COUNT_TO_CURSORS, &[&cursors_of, &readers, &uptos, &message, &near]),
+                Pipelined::new(COUNT_TO_CURSORS, &[&cursors_of, &readers, &uptos, &message, &near]),
             ),
-            (About::Amendments, !amended.is_empty(), Ask::new(SELECT_AMENDMENTS, &[&amended_of, &amended])),
             (
-                About::Reactions,
+                FetchedRows::Amendments,
+                !amended.is_empty(),
+                Pipelined::new(SELECT_AMENDMENTS, &[&amended_of, &amended]),
+            ),
+            (
+                FetchedRows::Reactions,
                 !reacted.is_empty(),
-                Ask::new(SELECT_REACTIONS, &[&reacted_of, &reacted, &emojis, &reactors]),
+                Pipelined::new(SELECT_REACTIONS, &[&reacted_of, &reacted, &emojis, &reactors]),
             ),
         ];
         let (mut abouts, mut asks): (Vec<_>, Vec<_>) = begin.into_iter().unzip();
@@ -237,47 +248,47 @@ impl PostgresRows<'_> {
             abouts.push(Some(about));
             asks.push(ask);
         }
-        let answers = self.link.all(&asks)?;
+        let answers = self.link.run_pipelined(&asks)?;
         for (about, answer) in abouts.into_iter().zip(answers) {
             let rows = answer?;
             let Some(about) = about else { continue };
             for row in &rows {
-                self.note(about, row)?;
+                self.record_row(about, row)?;
             }
         }
-        self.note_absent(wanted);
+        self.record_absent(wanted);
         Ok(())
     }
 
-    fn note(&mut self, about: About, row: &Row) -> Result<(), Error> {
+    fn record_row(&mut self, about: FetchedRows, row: &Row) -> Result<(), Error> {
         match about {
-            About::Attempt => self.installation = get(row, 0)?,
-            About::Conversations => {
+            FetchedRows::Attempt => self.installation_version = get(row, 0)?,
+            FetchedRows::Conversations => {
                 let conversation = Conversation::from_postgres(row, 0)?;
                 self.names.insert(conversation.key, conversation.name.clone());
                 self.conversations.insert(conversation.name.clone(), Some(conversation));
             }
-            About::Names => {
+            FetchedRows::Names => {
                 let name = conversation_id(row, 0)?;
                 if !self.conversations.contains_key(&name) {
-                    self.busy.insert(name);
+                    self.locked_elsewhere.insert(name);
                 }
             }
-            About::Users => {
+            FetchedRows::Users => {
                 let (key, name) = (user_key(row, 0)?, user_id(row, 1)?);
                 self.user_names.insert(key, name.clone());
                 self.users.insert(name, Some(key));
             }
-            About::Choices => {
+            FetchedRows::Choices => {
                 let most = u32::try_from(count(row, 1)?).unwrap_or(u32::MAX);
-                self.choices.insert(user_key(row, 0)?, most);
+                self.room_counts.insert(user_key(row, 0)?, most);
             }
-            About::Members => {
+            FetchedRows::Members => {
                 let at = (conversation_key(row, 0)?, user_key(row, 1)?);
                 self.members.insert(at, Some(Membership::from_postgres(row, 2)?));
             }
-            About::Keyed => {
-                let keyed = Keyed {
+            FetchedRows::Keyed => {
+                let keyed = KeyedMessage {
                     conversation: conversation_id(row, 2)?,
                     key: conversation_key(row, 3)?,
                     seq: seq(row, 4)?,
@@ -286,8 +297,8 @@ impl PostgresRows<'_> {
                 };
                 self.keyed.insert((user_key(row, 0)?, get::<&str>(row, 1)?.into()), Some(keyed));
             }
-            About::Events => {
-                let event = Referred {
+            FetchedRows::Events => {
+                let event = ReferredEvent {
                     kind: kind(row, 2)?,
                     sender: user_key(row, 3)?,
                     at: time(row, 4)?,
@@ -295,15 +306,15 @@ impl PostgresRows<'_> {
                 };
                 self.events.insert((conversation_key(row, 0)?, seq(row, 1)?), Some(event));
             }
-            About::Cursors => {
+            FetchedRows::Cursors => {
                 let at = (conversation_key(row, 0)?, user_key(row, 1)?, seq(row, 2)?);
                 self.counts.insert(at, Counts { messages: count(row, 3)?, sent: count(row, 4)? });
             }
-            About::Amendments => {
+            FetchedRows::Amendments => {
                 let at = (conversation_key(row, 0)?, seq(row, 1)?);
                 self.amendments.entry(at).or_default().push(seq(row, 2)?);
             }
-            About::Reactions => {
+            FetchedRows::Reactions => {
                 let at = (conversation_key(row, 0)?, seq(row, 1)?);
                 let (since, until) = (maybe_seq(row, 4)?, maybe_seq(row, 5)?);
                 self.reactions.add_stored(
@@ -317,15 +328,15 @@ impl PostgresRows<'_> {
     }
 
     /// Records that the rows which were requested and not found do not exist.
-    fn note_absent(&mut self, wanted: &Prefetch) {
+    fn record_absent(&mut self, wanted: &Prefetch) {
         for name in &wanted.conversations {
-            if !self.busy.contains(name) {
+            if !self.locked_elsewhere.contains(name) {
                 self.conversations.entry(name.clone()).or_insert(None);
             }
         }
-        for name in wanted.users.iter().chain(&wanted.locked) {
+        for name in wanted.users.iter().chain(&wanted.users_to_lock) {
             let key = *self.users.entry(name.clone()).or_insert(None);
-            if let Some(key) = key.filter(|_| wanted.locked.contains(name)) {
+            if let Some(key) = key.filter(|_| wanted.users_to_lock.contains(name)) {
                 self.locked.insert(key);
             }
         }
@@ -334,7 +345,7 @@ impl PostgresRows<'_> {
                 self.members.entry((conversation, user)).or_insert(None);
             }
         }
-        for (user, key) in &wanted.keyed {
+        for (user, key) in &wanted.message_keys {
             if let Some(user) = self.key_of_user(user) {
                 self.keyed.entry((user, key.clone())).or_insert(None);
             }

@@ -32,7 +32,7 @@ impl PostgresRows<'_> {
     pub(super) fn lock(&mut self, user: UserKey) -> Result<(), Error> {
         if !self.locked.contains(&user) && !self.is_new_user(user) {
             let name = self.name_of_user(user)?;
-            self.fetch(&Prefetch { locked: [name].into_iter().collect(), ..Prefetch::default() })?;
+            self.fetch(&Prefetch { users_to_lock: [name].into_iter().collect(), ..Prefetch::default() })?;
         }
         Ok(())
     }
@@ -58,7 +58,7 @@ impl PostgresRows<'_> {
         emoji: &str,
         user: UserKey,
     ) -> Result<(), Error> {
-        if !self.reactions.knows(conversation, target, emoji, user) && !self.is_new(conversation) {
+        if !self.reactions.is_fetched(conversation, target, emoji, user) && !self.is_new(conversation) {
             let wanted = (self.name_of(conversation)?, target, emoji.into(), self.name_of_user(user)?);
             self.fetch(&Prefetch { reactions: [wanted].into_iter().collect(), ..Prefetch::default() })?;
         }

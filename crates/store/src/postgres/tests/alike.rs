@@ -11,7 +11,7 @@ use serde_json::json;
 use switchboard_protocol::{ConversationId, Limits, Timestamp};
 
 use super::{change, new_database, settings, user};
-use crate::batch::State;
+use crate::batch::WriterState;
 use crate::body;
 use crate::clock::Clock;
 use crate::in_memory::InMemory;
@@ -53,7 +53,7 @@ const ROWS: [&str; 7] = [
 const USERS: &str = "SELECT id, name FROM users";
 
 /// Replaces the users' keys in the bodies of events by the users' names. All bodies must have keys.
-fn name_users(events: &mut [Vec<String>], users: &[Vec<String>]) {
+fn replace_user_keys_with_names(events: &mut [Vec<String>], users: &[Vec<String>]) {
     let names: FxHashMap<_, _> = users
         .iter()
         .map(|user| (UserKey(user[0].parse().expect("a number")), self::user(&user[1])))
@@ -61,7 +61,7 @@ fn name_users(events: &mut [Vec<String>], users: &[Vec<String>]) {
     for event in events {
         let kind = Kind::from_number(event[2].parse().expect("a number"));
         let mut ids = Vec::new();
-        body::collect_ids(&kind, &event[7], &mut ids);
+        body::collect_user_ids(&kind, &event[7], &mut ids);
         assert!(ids.is_empty(), "{event:?}");
         let wire = body::to_wire(&kind, &event[7], |user| names.get(&user).cloned());
         event[7] = wire.unwrap_or_else(|| panic!("{event:?}")).into();
@@ -104,9 +104,9 @@ fn describe(result: &Result<Committed, Refusal>) -> String {
         }
         Ok(Committed::Cursor(cursor)) => format!(
             "{} {} {:?} {} {} {}",
-            cursor.name, cursor.user, cursor.of, cursor.upto, cursor.moved, cursor.members
+            cursor.name, cursor.user, cursor.kind, cursor.upto, cursor.has_moved, cursor.members
         ),
-        Ok(Committed::Quiet) => "quiet".to_owned(),
+        Ok(Committed::NotAnnounced) => "quiet".to_owned(),
         Err(refusal) => format!("{refusal:?}"),
     }
 }
@@ -158,14 +158,14 @@ fn random_change(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<Conve
 fn random_internal_change(random: &mut Rng) -> Change {
     let at = Timestamp::from_millis(random.i64(..1_000));
     match random.u8(..4) {
-        0 => Change::Appear,
-        1 => Change::Seen(at),
+        0 => Change::RegisterUser,
+        1 => Change::SetLastSeen(at),
         _ => Change::Revoke { until: at, replace: random.bool() },
     }
 }
 
 /// The two databases, which get the same changes.
-struct Both {
+struct BothStores {
     sqlite: InMemory,
     postgres: Committer,
     /// A connection that reads the stored rows.
@@ -173,7 +173,7 @@ struct Both {
     now: Arc<AtomicI64>,
 }
 
-impl Both {
+impl BothStores {
     fn new(url: &str) -> Self {
         let now = Arc::new(AtomicI64::new(1_000));
         let tells = now.clone();
@@ -182,9 +182,9 @@ impl Both {
         let target = Target::new(url, None).expect("a target");
         let mut link = BlockingConnection::open(&target).expect("connected");
         migrate(&mut link).expect("tables");
-        let state = Arc::new(State::default());
-        let installation = Arc::new(Installation::new(&settings.abilities));
-        let upkeep = Upkeep::new(&settings.abilities, installation);
+        let state = Arc::new(WriterState::default());
+        let installation = Arc::new(Installation::new(&settings.capabilities));
+        let upkeep = Upkeep::new(&settings.capabilities, installation);
         let postgres = Committer::new(link, target.clone(), &settings, state, upkeep).expect("a writer");
         let link = BlockingConnection::open(&target).expect("connected");
         Self { sqlite: InMemory::new(limits()), postgres, link, now }
@@ -196,7 +196,7 @@ impl Both {
         let submissions = batch.iter().map(|(actor, change)| Submission {
             actor: user(actor),
             change: change.clone(),
-            origin: Origin::Nobody,
+            origin: Origin::Internal,
         });
         let outcomes = self.postgres.write(submissions.collect());
         // Read cursors for which many messages must be counted are applied after the batch, with the counts of the readers.
@@ -211,7 +211,7 @@ impl Both {
                 None => written.push((user(actor), change.clone())),
             }
         }
-        let expected = self.sqlite.makes_all(written.clone(), at);
+        let expected = self.sqlite.commit_batch(written.clone(), at);
         assert_eq!(outcomes.len(), expected.len());
         for ((outcome, expected), what) in outcomes.iter().zip(expected).zip(written) {
             assert_eq!(describe(&outcome.result), describe(&expected), "{what:?} of {batch:#?}");
@@ -232,8 +232,8 @@ impl Both {
         for sql in ROWS {
             let (mut expected, mut found) = (in_sqlite(&self.sqlite, sql), in_postgres(&self.link, sql));
             if sql.contains("e.body") {
-                name_users(&mut expected, &in_sqlite(&self.sqlite, USERS));
-                name_users(&mut found, &in_postgres(&self.link, USERS));
+                replace_user_keys_with_names(&mut expected, &in_sqlite(&self.sqlite, USERS));
+                replace_user_keys_with_names(&mut found, &in_postgres(&self.link, USERS));
             }
             assert_eq!(expected.len(), found.len(), "{sql}");
             for (expected, found) in expected.iter().zip(found) {
@@ -248,7 +248,7 @@ async fn both_databases_have_the_same_rows_after_the_same_changes() {
     for seed in 1..=3 {
         let url = new_database().await;
         let work = move || {
-            let mut both = Both::new(&url);
+            let mut both = BothStores::new(&url);
             let mut random = Rng::with_seed(seed);
             let mut heads = BTreeMap::new();
             let mut n = 0;
@@ -278,7 +278,7 @@ async fn both_databases_have_the_same_rows_after_the_same_changes() {
 async fn past_reactions_are_trimmed_to_the_limit() {
     let url = new_database().await;
     let work = move || {
-        let mut both = Both::new(&url);
+        let mut both = BothStores::new(&url);
         both.write(&[("alice", change("send", &json!({"to": "@bob", "text": "hi", "key": "k"})))]);
         for n in 0..900 {
             let (emoji, on) = (["x", "y"][n / 2 % 2], n % 2 == 0);
@@ -294,7 +294,7 @@ async fn past_reactions_are_trimmed_to_the_limit() {
 async fn a_batch_reads_its_own_changes() {
     let url = new_database().await;
     let work = move || {
-        let mut both = Both::new(&url);
+        let mut both = BothStores::new(&url);
         let says = |key: &str, text: &str| {
             ("alice", change("send", &json!({"to": "@bob", "text": text, "key": key})))
         };

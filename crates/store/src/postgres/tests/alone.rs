@@ -5,18 +5,18 @@ use switchboard_protocol::ErrorCode;
 
 use super::{Node, asks, is_sound, new_database};
 
-const CANCELS: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
+const CANCELLING_TRIGGER: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
     IF NEW.body LIKE '%poison%' THEN RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END IF;
     RETURN NEW; END $$ LANGUAGE plpgsql;
     CREATE TRIGGER refuses BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuses()";
 
-const IS_INVALID: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
+const INVALID_VALUE_TRIGGER: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
     IF NEW.body LIKE '%poison%' THEN RAISE EXCEPTION 'invalid' USING ERRCODE = '22021'; END IF;
     RETURN NEW; END $$ LANGUAGE plpgsql;
     CREATE TRIGGER refuses BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuses()";
 
 /// A trigger that cancels even the writer's own statement, as if the database were slow with every statement.
-const CANCELS_ALL: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
+const CANCELLING_TRIGGER_FOR_ALL: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
     RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END $$ LANGUAGE plpgsql;
     CREATE TRIGGER refuses BEFORE UPDATE ON writers FOR EACH ROW EXECUTE FUNCTION refuses()";
 
@@ -53,12 +53,12 @@ async fn only_mallory_is_refused(trigger: &'static str) {
 
 #[tokio::test]
 async fn only_the_write_whose_statement_is_cancelled_is_refused() {
-    only_mallory_is_refused(CANCELS).await;
+    only_mallory_is_refused(CANCELLING_TRIGGER).await;
 }
 
 #[tokio::test]
 async fn only_the_write_that_the_database_cannot_store_is_refused() {
-    only_mallory_is_refused(IS_INVALID).await;
+    only_mallory_is_refused(INVALID_VALUE_TRIGGER).await;
 }
 
 #[tokio::test]
@@ -66,7 +66,7 @@ async fn writes_stay_retryable_while_the_database_is_slow_with_everything() {
     let url = new_database().await;
     let mut node = Node::new(&url).await;
     node.says("alice", "@zoe", "before").await;
-    asks(&url, CANCELS_ALL).await;
+    asks(&url, CANCELLING_TRIGGER_FOR_ALL).await;
     for (person, code) in codes_of_a_mixed_batch(&mut node).await {
         assert_eq!(code, Err(ErrorCode::Unavailable), "{person}");
     }

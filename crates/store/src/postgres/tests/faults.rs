@@ -8,8 +8,8 @@ use serde_json::json;
 use switchboard_protocol::ErrorCode;
 use tempfile::TempDir;
 
-use super::proxy::{Cut, Proxy};
-use super::{Node, asks, is_sound, new_database, texts};
+use super::proxy::{CutPoint, Proxy};
+use super::{Node, asks, count_by_text, is_sound, new_database};
 use crate::postgres::connect::BlockingConnection;
 use crate::postgres::target::Target;
 use crate::{Committed, Store as _};
@@ -25,20 +25,20 @@ async fn the_outcome_of_a_commit_without_an_answer_is_resolved() {
     let (url, proxy) = proxy().await;
     let mut node = Node::new(&proxy.url(&url)).await;
     node.says("alice", "@bob", "before").await;
-    let cuts = [Cut::BeforeReading, Cut::BeforeCommit, Cut::AtCommit, Cut::AfterCommit];
+    let cuts = [CutPoint::BeforeReading, CutPoint::BeforeCommit, CutPoint::AtCommit, CutPoint::AfterCommit];
     for (n, cut) in (2..).zip(cuts.iter().cycle().take(40)) {
-        proxy.cuts(*cut);
+        proxy.set_cut_point(*cut);
         // This message has no idempotency key, so only the outcome of the write tells whether it is stored.
         let event = node.says("alice", "@bob", &format!("{cut:?} {n}")).await;
         assert_eq!(event.seq.0, n, "{cut:?}");
         assert!(event.event.is_some(), "{cut:?}: it is not a repetition");
     }
     // A cursor command has no event. Its outcome is resolved like that of a message.
-    proxy.cuts(Cut::AfterCommit);
+    proxy.set_cut_point(CutPoint::AfterCommit);
     let moved = node.tries("bob", "read", json!({"conversation": "@alice", "upto": 41})).await;
-    assert!(matches!(moved, Ok(Committed::Cursor(cursor)) if cursor.moved));
+    assert!(matches!(moved, Ok(Committed::Cursor(cursor)) if cursor.has_moved));
     assert!(node.check.is_empty(), "{:?}", node.check);
-    assert!(texts(&url).await.values().all(|times| *times == 1));
+    assert!(count_by_text(&url).await.values().all(|times| *times == 1));
     is_sound(&url).await;
 }
 
@@ -49,8 +49,14 @@ async fn broken_connections_neither_duplicate_nor_lose_messages() {
     let mut random = Rng::with_seed(3);
     let mut stored = BTreeSet::new();
     for round in 0..60 {
-        let cuts = [Cut::None, Cut::BeforeReading, Cut::BeforeCommit, Cut::AtCommit, Cut::AfterCommit];
-        proxy.cuts(cuts[random.usize(..cuts.len())]);
+        let cuts = [
+            CutPoint::None,
+            CutPoint::BeforeReading,
+            CutPoint::BeforeCommit,
+            CutPoint::AtCommit,
+            CutPoint::AfterCommit,
+        ];
+        proxy.set_cut_point(cuts[random.usize(..cuts.len())]);
         let batch = random.u64(1..40);
         for n in 0..batch {
             node.submits(
@@ -64,7 +70,7 @@ async fn broken_connections_neither_duplicate_nor_lose_messages() {
             stored.insert(format!("{round} {n}"));
         }
     }
-    let said = texts(&url).await;
+    let said = count_by_text(&url).await;
     assert!(said.values().all(|times| *times == 1));
     assert_eq!(said.into_keys().collect::<BTreeSet<_>>(), stored);
     is_sound(&url).await;
@@ -75,8 +81,8 @@ async fn a_commit_of_which_nothing_can_be_found_out_is_refused_and_looked_up_lat
     let (url, proxy) = proxy().await;
     let mut node = Node::new(&proxy.url(&url)).await;
     let first = node.says("alice", "@bob", "before").await;
-    proxy.cuts(Cut::AfterCommit);
-    proxy.refuses(true);
+    proxy.set_cut_point(CutPoint::AfterCommit);
+    proxy.set_refuses_connections(true);
     node.submits("alice", "send", &json!({"to": "@bob", "text": "who knows"}));
     let refusal = node.outcome().await.expect_err("nobody knows");
     assert_eq!(refusal.code, ErrorCode::Unavailable);
@@ -86,7 +92,7 @@ async fn a_commit_of_which_nothing_can_be_found_out_is_refused_and_looked_up_lat
         node.tries("bob", "send", json!({"to": "@alice", "text": "no"})).await.map(drop).map_err(|r| r.code),
         Err(ErrorCode::Unavailable)
     );
-    proxy.refuses(false);
+    proxy.set_refuses_connections(false);
     while node.check.is_empty() {
         node.batch().await;
     }
@@ -119,7 +125,7 @@ async fn killed_backends_under_load_lose_no_message() {
             told.extend([format!("one {round} {n}"), format!("two {round} {n}")]);
         }
     }
-    let said = texts(&url).await;
+    let said = count_by_text(&url).await;
     assert!(said.values().all(|times| *times == 1));
     assert_eq!(said.into_keys().collect::<BTreeSet<_>>(), told);
     is_sound(&url).await;
@@ -200,7 +206,7 @@ async fn a_promoted_standby_has_every_acknowledged_message() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    let said = texts(&standby.url()).await;
+    let said = count_by_text(&standby.url()).await;
     assert!(told.iter().all(|text| said.contains_key(text)), "what was acknowledged is there");
     assert_eq!(said.len(), 300);
     assert!(said.values().all(|times| *times == 1));

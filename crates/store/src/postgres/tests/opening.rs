@@ -50,7 +50,7 @@ async fn a_database_of_the_first_schema_is_migrated_and_usable() {
     assert_eq!((again.seq.0, again.event.is_some()), (3, false), "its keys are known");
     assert_eq!(node.says("bob", "#old", "third").await.seq.0, 5);
     let moved = node.tries("alice", "read", json!({"conversation": "#old", "upto": 5})).await;
-    assert!(matches!(moved, Ok(Committed::Cursor(cursor)) if cursor.moved));
+    assert!(matches!(moved, Ok(Committed::Cursor(cursor)) if cursor.has_moved));
     let refused = node.tries("carol", "send", json!({"to": "#old", "text": "no"})).await;
     assert_eq!(refused.map(drop).map_err(|refusal| refusal.code), Err(ErrorCode::NotFound));
     let history = json!({"conversation": "#old"}).to_string();
@@ -67,7 +67,7 @@ async fn a_database_of_the_first_schema_is_migrated_and_usable() {
     is_sound(&url).await;
 }
 
-async fn refused(url: &str) -> String {
+async fn opening_error(url: &str) -> String {
     match Node::with(settings(url)).await {
         Ok(_) => panic!("{url} is taken"),
         Err(error) => format!("{error:#}"),
@@ -95,7 +95,7 @@ async fn a_schema_of_a_newer_version_is_refused_unchanged() {
          VALUES (99, 'later', '2030-01-01T00:00:00Z', '1')",
     )
     .await;
-    let error = refused(&url).await;
+    let error = opening_error(&url).await;
     assert!(error.contains("newer version of switchboard") && error.contains("schema 99"), "{error}");
 }
 
@@ -104,14 +104,14 @@ async fn a_database_without_fsync_is_refused() {
     let scratch = TempDir::new().expect("a directory");
     let settings = ["fsync=off"];
     let hasty = engines::Postgres::start(scratch.path(), &settings).await.expect("a PostgreSQL");
-    let error = refused(&hasty.url()).await;
+    let error = opening_error(&hasty.url()).await;
     assert!(error.contains("`fsync` is off"), "{error}");
 }
 
 #[tokio::test]
 async fn synchronous_commit_off_is_refused() {
     let url = new_database().await;
-    let error = refused(&format!("{url}?options=-c%20synchronous_commit%3Doff")).await;
+    let error = opening_error(&format!("{url}?options=-c%20synchronous_commit%3Doff")).await;
     assert!(error.contains("`synchronous_commit` is off"), "{error}");
     // `local` is accepted without a standby, because then a commit has no other server to wait for.
     Node::new(&format!("{url}?options=-c%20synchronous_commit%3Dlocal")).await.ends().await;
@@ -123,12 +123,12 @@ async fn a_database_of_another_encoding_is_refused() {
     shared.psql("CREATE DATABASE other TEMPLATE template0 ENCODING 'SQL_ASCII'").await.expect("a database");
     let url = shared.url();
     let url = url.strip_suffix("switchboard").map(|url| format!("{url}other")).expect("a database");
-    let error = refused(&url).await;
+    let error = opening_error(&url).await;
     assert!(error.contains("its encoding is SQL_ASCII"), "{error}");
 }
 
 #[tokio::test]
 async fn a_missing_database_is_an_error_of_one_sentence() {
-    let error = refused("postgres://switchboard:secret@127.0.0.1:1/nowhere").await;
+    let error = opening_error("postgres://switchboard:secret@127.0.0.1:1/nowhere").await;
     assert!(error.contains("postgres://127.0.0.1:1/nowhere") && !error.contains("secret"), "{error}");
 }

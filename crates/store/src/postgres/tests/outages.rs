@@ -6,7 +6,7 @@ use serde_json::json;
 use switchboard_protocol::ErrorCode;
 use tempfile::TempDir;
 
-use super::{Node, is_sound, texts};
+use super::{Node, count_by_text, is_sound};
 use crate::Store as _;
 
 /// Retries a send until it is stored, as a client does.
@@ -46,7 +46,7 @@ async fn writes_wait_for_a_stalled_database_and_are_then_refused() {
     database.start_again().await.expect("started");
     retry_until_stored(&mut node, "there again").await;
     assert!(node.store.is_writable());
-    let said = texts(&url).await;
+    let said = count_by_text(&url).await;
     assert!(
         ["before", "patience", "now", "there again"].iter().all(|text| said.get(*text) == Some(&1)),
         "{said:?}"

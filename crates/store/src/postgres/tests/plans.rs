@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Node, asks, is_sound, new_database};
 use crate::Committed;
-use crate::postgres::commit::SETUP;
+use crate::postgres::commit::SESSION_SETUP;
 use crate::postgres::connect::BlockingConnection;
 use crate::postgres::target::Target;
 use crate::postgres::{query, readers, rows};
@@ -15,7 +15,7 @@ async fn every_statement_uses_the_whole_key_even_in_empty_tables() {
     Node::new(&url).await.ends().await;
     let explain = move || {
         let link = BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
-        link.run(link.client().batch_execute(SETUP)).expect("set up");
+        link.run(link.client().batch_execute(SESSION_SETUP)).expect("set up");
         for (n, sql) in rows::statements().enumerate() {
             // A statement without parameters is skipped, because it looks up no rows.
             if !sql.contains("$1") {
@@ -52,7 +52,7 @@ async fn a_reader_plans_a_statement_once() {
         for user in 0..10_i64 {
             // PostgreSQL estimates the number of rows by the length of the list, so other lengths may lead to other plans.
             let conversations: Vec<i64> = (0..=user).collect();
-            link.run(link.rows(query::LISTED, &[&user, &conversations])).expect("no rows");
+            link.run(link.rows(query::SELECT_LISTED, &[&user, &conversations])).expect("no rows");
         }
         let plans = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE generic_plans + custom_plans = 10";
         let plans = link.run(link.client().query_one(plans, &[])).expect("the statement");
@@ -80,7 +80,7 @@ async fn the_readers_count_for_a_cursor_in_the_middle_of_a_long_log() {
     let explain = move || {
         let link =
             BlockingConnection::open(&Target::new(&explained, None).expect("a target")).expect("connected");
-        link.run(link.client().batch_execute(SETUP)).expect("set up");
+        link.run(link.client().batch_execute(SESSION_SETUP)).expect("set up");
         let cursors = rows::statements().find(|sql| sql.contains("s.from_head")).expect("the statement");
         let explain = |upto: u64| {
             let explain = format!(
@@ -118,7 +118,7 @@ async fn the_readers_count_for_a_cursor_in_the_middle_of_a_long_log() {
     let mut node = Node::new(&url).await;
     for upto in [10_000, 10_001, 10_100, 19_990] {
         let read = node.tries("mallory", "read", json!({"conversation": "@mallory", "upto": upto})).await;
-        assert!(matches!(read, Ok(Committed::Cursor(cursor)) if cursor.moved && cursor.upto.0 == upto));
+        assert!(matches!(read, Ok(Committed::Cursor(cursor)) if cursor.has_moved && cursor.upto.0 == upto));
     }
     is_sound(&url).await;
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 /// When the proxy breaks the connection of the next batch. A batch takes two round trips; the second contains the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(super) enum CutPoint {
     /// The proxy does not break the connection.
     None,
     /// The proxy breaks the connection after the database answered the first round trip.
@@ -23,7 +23,13 @@ pub(super) enum Cut {
     AfterCommit,
 }
 
-const CUTS: [Cut; 5] = [Cut::None, Cut::BeforeReading, Cut::BeforeCommit, Cut::AtCommit, Cut::AfterCommit];
+const CUTS: [CutPoint; 5] = [
+    CutPoint::None,
+    CutPoint::BeforeReading,
+    CutPoint::BeforeCommit,
+    CutPoint::AtCommit,
+    CutPoint::AfterCommit,
+];
 
 /// Forwards bytes between a node and its database, until it breaks the connection.
 pub(super) struct Proxy {
@@ -35,14 +41,15 @@ pub(super) struct Proxy {
 struct Shared {
     database: SocketAddr,
     cut: AtomicU8,
-    refuses: AtomicBool,
+    refuses_connections: AtomicBool,
 }
 
 impl Proxy {
     pub(super) async fn to(database: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared { database, cut: AtomicU8::new(0), refuses: AtomicBool::new(false) });
+        let shared =
+            Arc::new(Shared { database, cut: AtomicU8::new(0), refuses_connections: AtomicBool::new(false) });
         let mut tasks = JoinSet::new();
         tasks.spawn(listen(listener, shared.clone()));
         Self { address, shared, _tasks: tasks }
@@ -54,26 +61,26 @@ impl Proxy {
     }
 
     /// Sets when to break the next batch's connection.
-    pub(super) fn cuts(&self, cut: Cut) {
+    pub(super) fn set_cut_point(&self, cut: CutPoint) {
         self.shared.cut.store(cut as u8, Ordering::SeqCst);
     }
 
     /// Sets whether the proxy refuses new connections.
-    pub(super) fn refuses(&self, refuses: bool) {
-        self.shared.refuses.store(refuses, Ordering::SeqCst);
+    pub(super) fn set_refuses_connections(&self, refuses: bool) {
+        self.shared.refuses_connections.store(refuses, Ordering::SeqCst);
     }
 }
 
 async fn listen(listener: TcpListener, shared: Arc<Shared>) {
     let mut ways = JoinSet::new();
     while let Ok((node, _)) = listener.accept().await {
-        if !shared.refuses.load(Ordering::SeqCst) {
-            ways.spawn(pass(node, shared.clone()));
+        if !shared.refuses_connections.load(Ordering::SeqCst) {
+            ways.spawn(forward(node, shared.clone()));
         }
     }
 }
 
-async fn pass(node: TcpStream, shared: Arc<Shared>) {
+async fn forward(node: TcpStream, shared: Arc<Shared>) {
     let Ok(database) = TcpStream::connect(shared.database).await else { return };
     let (mut from_node, mut to_node) = node.into_split();
     let (mut from_database, mut to_database) = database.into_split();
@@ -85,22 +92,22 @@ async fn pass(node: TcpStream, shared: Arc<Shared>) {
             read = from_node.read(&mut asked) => {
                 let Ok(length @ 1..) = read else { return };
                 let cut = shared.cut();
-                if cut == Cut::BeforeCommit && begun {
-                    return shared.is_cut();
+                if cut == CutPoint::BeforeCommit && begun {
+                    return shared.take_cut();
                 }
                 if to_database.write_all(&asked[..length]).await.is_err() {
                     return;
                 }
-                if cut == Cut::AtCommit && begun {
-                    return shared.is_cut();
+                if cut == CutPoint::AtCommit && begun {
+                    return shared.take_cut();
                 }
             }
             read = from_database.read(&mut answered) => {
                 let Ok(length @ 1..) = read else { return };
                 let (said, cut) = (&answered[..length], shared.cut());
-                begun = cut != Cut::None && (begun || says(said, b"BEGIN\0"));
-                if (cut == Cut::BeforeReading && begun) || (cut == Cut::AfterCommit && says(said, b"COMMIT\0")) {
-                    return shared.is_cut();
+                begun = cut != CutPoint::None && (begun || contains_completion(said, b"BEGIN\0"));
+                if (cut == CutPoint::BeforeReading && begun) || (cut == CutPoint::AfterCommit && contains_completion(said, b"COMMIT\0")) {
+                    return shared.take_cut();
                 }
                 if to_node.write_all(said).await.is_err() {
                     return;
@@ -111,16 +118,16 @@ async fn pass(node: TcpStream, shared: Arc<Shared>) {
 }
 
 /// Whether the database's answer contains the completion tag of this command.
-fn says(bytes: &[u8], command: &[u8]) -> bool {
+fn contains_completion(bytes: &[u8], command: &[u8]) -> bool {
     bytes.windows(command.len()).any(|window| window == command)
 }
 
 impl Shared {
-    fn cut(&self) -> Cut {
+    fn cut(&self) -> CutPoint {
         CUTS[usize::from(self.cut.load(Ordering::SeqCst))]
     }
 
-    fn is_cut(&self) {
+    fn take_cut(&self) {
         self.cut.store(0, Ordering::SeqCst);
     }
 }

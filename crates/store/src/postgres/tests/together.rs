@@ -4,7 +4,7 @@ use fastrand::Rng;
 use serde_json::json;
 use switchboard_protocol::Limits;
 
-use super::{Node, asks, is_sound, new_database, settings, texts};
+use super::{Node, asks, count_by_text, is_sound, new_database, settings};
 use crate::Committed;
 
 const PEOPLE: [&str; 4] = ["alice", "bob", "carol", "dan"];
@@ -98,7 +98,7 @@ async fn a_key_sent_to_several_nodes_is_stored_once() {
         assert_eq!(new, 1, "message {n} is new to one of them");
         assert_eq!(seqs[0], seqs[1], "message {n} is the same for both");
     }
-    assert!(texts(&url).await.values().all(|times| *times == 1));
+    assert!(count_by_text(&url).await.values().all(|times| *times == 1));
     is_sound(&url).await;
 }
 

@@ -7,13 +7,13 @@ use tokio::time::timeout;
 
 use super::{Node, TEST_TIMEOUT, asks, is_sound, new_database, settings};
 use crate::Store as _;
-use crate::batch::State;
-use crate::first_schema::{CONVERSATIONS, REWRITTEN, frames, rows};
+use crate::batch::WriterState;
+use crate::first_schema::{CONVERSATIONS, REWRITTEN_BODIES, expected_frames, insert_statements};
 use crate::postgres::connect::BlockingConnection;
 use crate::postgres::query::Session;
-use crate::postgres::rewrite::{Portion, rewrite};
+use crate::postgres::rewrite::{PortionResult, rewrite};
 use crate::postgres::target::Target;
-use crate::postgres::{Abilities, SERVING_LOCK_ID, Settings, migrate, schema};
+use crate::postgres::{Capabilities, SERVING_LOCK_ID, Settings, migrate, schema};
 use crate::read::{MEMBERSHIPS_PER_READ, Range, Reader};
 use crate::record::ConversationKey;
 use crate::write_fault::WriteFault;
@@ -22,9 +22,9 @@ use crate::write_fault::WriteFault;
 const EARLIER_NODE_PUTS_ITS_ROW: &str = "INSERT INTO writers (id, batch) VALUES ('earlier', 1)
     ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, at = now()";
 
-const VERSION: &str = "SELECT version FROM installation";
+const SELECT_VERSION: &str = "SELECT version FROM installation";
 
-const BODIES: &str = "SELECT body FROM events WHERE kind IN (5, 8, 9, 10) ORDER BY conversation, seq";
+const SELECT_BODIES: &str = "SELECT body FROM events WHERE kind IN (5, 8, 9, 10) ORDER BY conversation, seq";
 
 /// Runs a function with a new connection to the database, on a blocking thread.
 async fn with_link<T: Send + 'static>(
@@ -38,7 +38,8 @@ async fn with_link<T: Send + 'static>(
 
 async fn database_of_the_first_schema() -> String {
     let url = new_database().await;
-    let rows = rows() + r#"INSERT INTO rooms_by_choice ("user", conversation) VALUES (1, 1), (2, 3);"#;
+    let rows =
+        insert_statements() + r#"INSERT INTO rooms_by_choice ("user", conversation) VALUES (1, 1), (2, 3);"#;
     with_link(&url, move |link| {
         link.run_alone(async |client| {
             let runner = schema::migrations::runner().set_target(Version::Version(1));
@@ -53,8 +54,13 @@ async fn database_of_the_first_schema() -> String {
 
 /// The frames of all events, as the server sends them to clients.
 fn read_frames(link: BlockingConnection) -> Vec<String> {
-    let (limits, state, session) = (Limits::default(), State::default(), Session::new(link));
-    let reader = Reader { rows: &session, limits: &limits, mark: &state.mark, step: MEMBERSHIPS_PER_READ };
+    let (limits, state, session) = (Limits::default(), WriterState::default(), Session::new(link));
+    let reader = Reader {
+        rows: &session,
+        limits: &limits,
+        mark: &state.mark,
+        memberships_per_step: MEMBERSHIPS_PER_READ,
+    };
     let events = (1..).zip(CONVERSATIONS).flat_map(|(key, name)| {
         let name = ConversationId::parse(name).expect("an id");
         let range = Range { after: Seq(0), upto: Seq(99), most: 100, bytes: 100_000 };
@@ -69,14 +75,14 @@ async fn frames_of(url: &str) -> Vec<String> {
     tokio::task::spawn_blocking(read).await.expect("no panic")
 }
 
-async fn column(url: &str, sql: &'static str) -> Vec<String> {
+async fn select_column(url: &str, sql: &'static str) -> Vec<String> {
     asks(url, sql).await.into_iter().map(|mut row| row.remove(0).unwrap_or_default()).collect()
 }
 
 /// Waits until a query returns these rows.
-async fn becomes(url: &str, sql: &'static str, expected: &[&str]) {
+async fn wait_until_column_is(url: &str, sql: &'static str, expected: &[&str]) {
     let reached = async {
-        while column(url, sql).await != expected {
+        while select_column(url, sql).await != expected {
             tokio::task::yield_now().await;
         }
     };
@@ -84,20 +90,20 @@ async fn becomes(url: &str, sql: &'static str, expected: &[&str]) {
 }
 
 /// Settings for a store of an earlier version, which registers itself but cannot read event bodies with user keys.
-fn earlier(url: &str) -> Settings {
-    Settings { abilities: Abilities { version: 0, features: Vec::new() }, ..settings(url) }
+fn settings_of_earlier_version(url: &str) -> Settings {
+    Settings { capabilities: Capabilities { version: 0, features: Vec::new() }, ..settings(url) }
 }
 
 #[tokio::test]
 async fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
     let url = database_of_the_first_schema().await;
     with_link(&url, |link| migrate(link).expect("migrated")).await;
-    assert_eq!(frames_of(&url).await, frames());
+    assert_eq!(frames_of(&url).await, expected_frames());
     asks(&url, "UPDATE installation SET version = 1; INSERT INTO rewrite (conversation, seq) VALUES (0, 0)")
         .await;
     let mut portions = 0;
     loop {
-        let before = column(&url, BODIES).await;
+        let before = select_column(&url, SELECT_BODIES).await;
         // If the connection is lost before the rewrite is committed, nothing is changed.
         with_link(&url, |link| {
             let cut = "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -109,17 +115,17 @@ async fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
         })
         .await;
         asks(&url, "DROP FUNCTION cut CASCADE").await;
-        assert_eq!(column(&url, BODIES).await, before);
+        assert_eq!(select_column(&url, SELECT_BODIES).await, before);
         let portion = with_link(&url, |link| rewrite(link, 1).expect("a portion")).await;
-        assert_eq!(frames_of(&url).await, frames());
+        assert_eq!(frames_of(&url).await, expected_frames());
         portions += 1;
-        if portion == Portion::Done {
+        if portion == PortionResult::Done {
             break;
         }
     }
     assert!(portions > 15, "each event of a room is in a portion of its own: {portions}");
-    assert_eq!(column(&url, BODIES).await, REWRITTEN);
-    assert_eq!(column(&url, "SELECT count(*) FROM rewrite").await, ["0"]);
+    assert_eq!(select_column(&url, SELECT_BODIES).await, REWRITTEN_BODIES);
+    assert_eq!(select_column(&url, "SELECT count(*) FROM rewrite").await, ["0"]);
     is_sound(&url).await;
 }
 
@@ -138,7 +144,7 @@ async fn one_node_at_a_time_rewrites() {
         };
         std::thread::spawn(other).join().expect("no panic")
     });
-    assert_eq!(of_another.await, Portion::OfAnotherNode);
+    assert_eq!(of_another.await, PortionResult::OfAnotherNode);
 }
 
 #[tokio::test]
@@ -148,12 +154,12 @@ async fn a_node_rewrites_a_log_of_the_first_schema_while_it_serves() {
     let room = json!({"room": "new", "members": ["bob", "2"]});
     node.stores("alice", "create", room.clone()).await;
     assert_eq!(
-        column(&url, "SELECT body FROM events WHERE conversation > 3").await,
+        select_column(&url, "SELECT body FROM events WHERE conversation > 3").await,
         [r#"{"public":false,"members":[4,2]}"#]
     );
-    becomes(&url, "SELECT count(*) FROM rewrite", &["0"]).await;
-    assert_eq!(column(&url, BODIES).await[..REWRITTEN.len()], REWRITTEN);
-    assert_eq!(frames_of(&url).await, frames());
+    wait_until_column_is(&url, "SELECT count(*) FROM rewrite", &["0"]).await;
+    assert_eq!(select_column(&url, SELECT_BODIES).await[..REWRITTEN_BODIES.len()], REWRITTEN_BODIES);
+    assert_eq!(frames_of(&url).await, expected_frames());
     assert!(node.stores("alice", "create", room).await.event.is_none(), "a repeated create is known");
     let old = json!({"room": "old", "title": "Old", "public": true, "members": ["carol", "bob", "2"]});
     assert!(node.stores("alice", "create", old).await.event.is_none(), "also an old one");
@@ -165,7 +171,7 @@ async fn a_node_rewrites_a_log_of_the_first_schema_while_it_serves() {
 #[tokio::test]
 async fn numbers_are_written_once_every_living_node_reads_them() {
     let url = new_database().await;
-    let mut old = Node::with(earlier(&url)).await.expect("a store");
+    let mut old = Node::with(settings_of_earlier_version(&url)).await.expect("a store");
     let mut new = Node::new(&url).await;
     assert_eq!(new.store.features(), Vec::<&str>::new(), "an earlier node does not know them");
     old.stores("alice", "create", json!({"room": "a", "members": ["bob"]})).await;
@@ -176,16 +182,16 @@ async fn numbers_are_written_once_every_living_node_reads_them() {
         r#"{"user":"bob"}"#,
         r#"{"public":false,"members":["bob"]}"#,
     ];
-    assert_eq!(column(&url, BODIES).await, with_ids);
-    assert_eq!(column(&url, VERSION).await, ["0"]);
+    assert_eq!(select_column(&url, SELECT_BODIES).await, with_ids);
+    assert_eq!(select_column(&url, SELECT_VERSION).await, ["0"]);
     old.ends().await;
-    becomes(&url, VERSION, &["1"]).await;
+    wait_until_column_is(&url, SELECT_VERSION, &["1"]).await;
     let rewritten =
         [r#"{"public":false,"members":[2]}"#, r#"{"user":2}"#, r#"{"public":false,"members":[2]}"#];
-    becomes(&url, BODIES, &rewritten).await;
+    wait_until_column_is(&url, SELECT_BODIES, &rewritten).await;
     new.stores("alice", "invite", json!({"conversation": "#a", "user": "bob", "role": "member"})).await;
     assert_eq!(
-        column(&url, "SELECT body FROM events WHERE kind = 8").await,
+        select_column(&url, "SELECT body FROM events WHERE kind = 8").await,
         [r#"{"user":2,"role":"member"}"#]
     );
     timeout(TEST_TIMEOUT, async {
@@ -196,7 +202,7 @@ async fn numbers_are_written_once_every_living_node_reads_them() {
     .await
     .expect("its features are on");
     is_sound(&url).await;
-    let Err(error) = Node::with(earlier(&url)).await else { panic!("it is too old") };
+    let Err(error) = Node::with(settings_of_earlier_version(&url)).await else { panic!("it is too old") };
     assert!(error.is::<crate::postgres::Outdated>(), "{error:#}");
     assert!(
         format!("{error:#}").contains("the installation has version 1 and this node knows 0"),
@@ -207,11 +213,11 @@ async fn numbers_are_written_once_every_living_node_reads_them() {
 #[tokio::test]
 async fn a_node_that_counts_as_dead_is_refused_in_its_transaction() {
     let url = new_database().await;
-    let mut old = Node::with(earlier(&url)).await.expect("a store");
+    let mut old = Node::with(settings_of_earlier_version(&url)).await.expect("a store");
     let new = Node::new(&url).await;
     old.says("alice", "@bob", "hi").await;
     let raised = async {
-        while column(&url, VERSION).await != ["1"] {
+        while select_column(&url, SELECT_VERSION).await != ["1"] {
             // Makes the node's last heartbeat 61 seconds old by the database's clock, so that the node counts as gone.
             asks(&url, "UPDATE writers SET at = now() - interval '61 seconds' WHERE version = 0").await;
         }
@@ -220,7 +226,7 @@ async fn a_node_that_counts_as_dead_is_refused_in_its_transaction() {
     let refused = old.tries("alice", "send", json!({"to": "@bob", "text": "too late"})).await;
     assert_eq!(refused.map(drop).map_err(|refusal| refusal.code), Err(ErrorCode::Unavailable));
     assert_eq!(old.store.write_fault(), Some(WriteFault::Outdated));
-    assert_eq!(column(&url, "SELECT count(*) FROM events").await, ["1"]);
+    assert_eq!(select_column(&url, "SELECT count(*) FROM events").await, ["1"]);
     assert_eq!(new.store.write_fault(), None);
 }
 
@@ -245,12 +251,12 @@ async fn a_node_from_before_the_rows_of_nodes_is_counted_and_refused() {
     tokio::task::spawn_blocking(move || connected.recv().expect("connected")).await.expect("no panic");
     let mut new = Node::new(&url).await;
     new.stores("alice", "create", json!({"room": "a", "members": ["bob"]})).await;
-    assert_eq!(column(&url, VERSION).await, ["0"]);
-    assert_eq!(column(&url, BODIES).await, [r#"{"public":false,"members":["bob"]}"#]);
+    assert_eq!(select_column(&url, SELECT_VERSION).await, ["0"]);
+    assert_eq!(select_column(&url, SELECT_BODIES).await, [r#"{"public":false,"members":["bob"]}"#]);
     assert_eq!(new.store.features(), Vec::<&str>::new());
     proceed.0.send(()).expect("it waits");
     earlier.await.expect("no panic");
-    becomes(&url, VERSION, &["1"]).await;
+    wait_until_column_is(&url, SELECT_VERSION, &["1"]).await;
     let refused =
         with_link(&url, |link| link.run(link.client().batch_execute(EARLIER_NODE_PUTS_ITS_ROW))).await;
     let refused = refused.expect_err("its version is 0");
@@ -272,7 +278,8 @@ async fn an_event_of_a_newer_node_is_passed_on() {
     .await;
     let pin = r##"{"type":"pin","conversation":"#late","seq":2,"from":"bob","at":"1970-01-01T00:00:02.002Z","target":1,"by":"alice","for":["2","bob"]}"##;
     assert_eq!(frames_of(&url).await.last().map(String::as_str), Some(pin));
-    let log = crate::SharedLog::log(&node.store, ConversationKey(3), Seq(1), Seq(2)).await.expect("a page");
+    let log =
+        crate::SharedLog::read_log(&node.store, ConversationKey(3), Seq(1), Seq(2)).await.expect("a page");
     let live = log.events[0].event.as_ref().expect("an event");
     assert_eq!((live.to_json().as_str(), log.events[0].effects.len()), (pin, 0));
 }

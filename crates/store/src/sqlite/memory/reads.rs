@@ -5,28 +5,28 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Database;
-use crate::change::Failed;
+use crate::change::OperationError;
 use crate::record::Answer;
 use crate::refusal::Refusal;
 use crate::sqlite::query::Reader;
 
 /// Runs reads as tasks.
 #[derive(Debug, Clone)]
-pub(super) struct Reads {
+pub(super) struct MemoryReader {
     pub(super) database: Database,
     pub(super) tasks: TaskTracker,
-    pub(super) pulled: CancellationToken,
+    pub(super) killed: CancellationToken,
 }
 
-impl Reads {
+impl MemoryReader {
     pub(super) fn spawn<T, F>(&self, read: F) -> Answer<T>
     where
         T: Send + 'static,
-        F: FnOnce(&Reader<'_>) -> Result<T, Failed> + Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T, OperationError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
         let database = self.database.clone();
-        let end = self.pulled.clone();
+        let end = self.killed.clone();
         self.tasks.spawn(async move {
             let told = async {
                 database.pause().await;

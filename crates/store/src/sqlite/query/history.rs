@@ -18,9 +18,9 @@ pub(super) fn messages_before(
 ) -> Result<Vec<Seq>> {
     let mut found = Vec::new();
     while let Some(run) = read_messages(db, conversation, before, most, &mut found)? {
-        let last = first_that_counts(db, conversation, run)?;
+        let last = first_with_count(db, conversation, run)?;
         // The message itself is read in the next round. If its row is damaged, the search continues before it.
-        before = last.next().min(run.at);
+        before = last.next().min(run.earliest);
     }
     Ok(found)
 }
@@ -63,7 +63,7 @@ fn read_messages(
     before: Seq,
     most: usize,
     found: &mut Vec<Seq>,
-) -> Result<Option<Run>> {
+) -> Result<Option<EventRun>> {
     let mut select = db.prepare_cached(
         "SELECT seq, kind, messages FROM events WHERE conversation = ?1 AND seq > 0 AND seq < ?2 ORDER BY seq DESC",
     )?;
@@ -84,7 +84,7 @@ fn read_messages(
         length = if length > 0 && count == Some(messages) { length + 1 } else { 1 };
         count = Some(messages);
         if length == MAX_SCANNED_EVENTS {
-            return Ok(Some(Run { at, messages }));
+            return Ok(Some(EventRun { earliest: at, messages_before: messages }));
         }
     }
     Ok(None)
@@ -92,14 +92,14 @@ fn read_messages(
 
 /// The first event that has a run's message count, which is the last message before the run. Searches backwards in growing
 /// steps, then by bisection. A missing event counts as one before the message, so that no message is skipped.
-fn first_that_counts(db: &Connection, conversation: ConversationKey, run: Run) -> Result<Seq> {
+fn first_with_count(db: &Connection, conversation: ConversationKey, run: EventRun) -> Result<Seq> {
     let mut select = db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
     let mut counts = |seq: u64| -> Result<bool> {
         let messages: Option<i64> =
             select.query_row(params![conversation.0, seq], |row| row.get(0)).optional()?;
-        Ok(messages.is_some_and(|messages| messages >= run.messages))
+        Ok(messages.is_some_and(|messages| messages >= run.messages_before))
     };
-    let (mut first, mut step) = (run.at.0, 1);
+    let (mut first, mut step) = (run.earliest.0, 1);
     let mut earlier = loop {
         let seq = first.saturating_sub(step);
         if seq == 0 || !counts(seq)? {
@@ -120,9 +120,9 @@ fn first_that_counts(db: &Connection, conversation: ConversationKey, run: Run) -
 
 /// A run of events that are not messages.
 #[derive(Clone, Copy)]
-struct Run {
+struct EventRun {
     /// The earliest event of the run that was read.
-    at: Seq,
+    earliest: Seq,
     /// The number of messages before that event.
-    messages: i64,
+    messages_before: i64,
 }

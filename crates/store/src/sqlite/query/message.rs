@@ -5,10 +5,10 @@ use switchboard_protocol::reply::Edited;
 use switchboard_protocol::{EventKind, Seq, Timestamp, UserId};
 
 use super::Result;
-use crate::read::row::{Wanted, Whole, readable};
+use crate::read::row::{StoredMessage, WantedMessage, skip_damaged};
 use crate::sqlite::rows::{seq, user_id};
 
-pub(super) fn find(db: &Connection, wanted: &Wanted<'_>) -> Result<Option<Whole>> {
+pub(super) fn find(db: &Connection, wanted: &WantedMessage<'_>) -> Result<Option<StoredMessage>> {
     if wanted.target == Seq(0) {
         return Ok(None);
     }
@@ -18,7 +18,7 @@ pub(super) fn find(db: &Connection, wanted: &Wanted<'_>) -> Result<Option<Whole>
     )?;
     let found = select
         .query_row(params![wanted.conversation.key.0, wanted.target.0], |row| {
-            Ok(Whole {
+            Ok(StoredMessage {
                 from: user_id(row, 0).ok(),
                 at: Timestamp::from_millis(row.get(1)?),
                 key: row.get(2).unwrap_or_default(),
@@ -34,7 +34,7 @@ pub(super) fn find(db: &Connection, wanted: &Wanted<'_>) -> Result<Option<Whole>
     Ok(Some(whole))
 }
 
-fn last_edit(db: &Connection, wanted: &Wanted<'_>) -> Result<Option<(Edited, String)>> {
+fn last_edit(db: &Connection, wanted: &WantedMessage<'_>) -> Result<Option<(Edited, String)>> {
     let mut select = db.prepare_cached(
         "SELECT e.seq, e.at, e.body FROM amendments a JOIN events e ON e.conversation = a.conversation AND e.seq = a.seq
          WHERE a.conversation = ?1 AND a.target = ?2 AND a.seq > 0 AND a.seq <= ?3 AND e.kind = ?4 ORDER BY a.seq DESC LIMIT 1",
@@ -47,7 +47,7 @@ fn last_edit(db: &Connection, wanted: &Wanted<'_>) -> Result<Option<(Edited, Str
     Ok(edit.optional()?)
 }
 
-fn reactions(db: &Connection, wanted: &Wanted<'_>) -> Result<Vec<(String, UserId)>> {
+fn reactions(db: &Connection, wanted: &WantedMessage<'_>) -> Result<Vec<(String, UserId)>> {
     let mut select = db.prepare_cached(if wanted.sees_all() {
         "SELECT r.emoji, u.name FROM reactions r INDEXED BY reactions_that_stand CROSS JOIN users u ON u.id = r.user
          WHERE r.conversation = ?1 AND r.target = ?2 AND r.since <= ?3 AND r.until IS NULL ORDER BY r.since"
@@ -61,7 +61,7 @@ fn reactions(db: &Connection, wanted: &Wanted<'_>) -> Result<Vec<(String, UserId
     while let Some(row) = rows.next()? {
         let read = || Ok((row.get(0)?, user_id(row, 1)?));
         let at = || format!("a reaction to {} in {}", wanted.target, wanted.conversation.name);
-        reactions.extend(readable(read(), at)?);
+        reactions.extend(skip_damaged(read(), at)?);
     }
     Ok(reactions)
 }

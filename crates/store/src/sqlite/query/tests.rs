@@ -12,7 +12,7 @@ use switchboard_protocol::{
 use tempfile::TempDir;
 
 use super::{Reader, reader};
-use crate::batch::State;
+use crate::batch::WriterState;
 use crate::change::{self, Actor, Rules};
 use crate::sqlite::rows::SqliteRows;
 use crate::sqlite::{Access, open_database, open_reader};
@@ -44,7 +44,7 @@ impl Steps {
         steps
     }
 
-    fn take(&self) -> u64 {
+    fn take_count(&self) -> u64 {
         self.0.swap(0, Ordering::Relaxed)
     }
 }
@@ -91,18 +91,18 @@ impl Fixture {
     }
 
     /// How many steps of SQLite's virtual machine a change takes.
-    fn effort(&mut self, change: (String, &'static str, Value)) -> u64 {
-        self.written.take();
+    fn steps_to_write(&mut self, change: (String, &'static str, Value)) -> u64 {
+        self.written.take_count();
         self.writes([change]);
-        self.written.take()
+        self.written.take_count()
     }
 
     /// Runs a read. Returns its result, and how many steps of SQLite's virtual machine it took.
     fn reads<T>(&self, read: impl FnOnce(&Reader<'_>) -> T) -> (T, u64) {
-        self.read.take();
-        let (limits, state) = (&self.rules.limits, &State::default());
+        self.read.take_count();
+        let (limits, state) = (&self.rules.limits, &WriterState::default());
         let answer = read(&reader(&self.db, limits, state));
-        (answer, self.read.take())
+        (answer, self.read.take_count())
     }
 
     /// Reads a page of messages. Returns their seqs, whether there are more, and how many steps the page took.
@@ -114,8 +114,8 @@ impl Fixture {
         ((messages.iter().map(|message| message.seq.0).collect(), more), steps)
     }
 
-    fn breaks(&self, sql: &str) {
-        let path = self.data.path().join(crate::sqlite::DATABASE);
+    fn execute_sql(&self, sql: &str) {
+        let path = self.data.path().join(crate::sqlite::DATABASE_FILE);
         let changed = Connection::open(path).and_then(|db| db.execute(sql, []));
         assert_ne!(changed, Ok(0), "{sql}: {changed:?}");
     }
@@ -135,7 +135,7 @@ fn rename(n: u64) -> (String, &'static str, Value) {
 }
 
 /// A room with two messages, between which the events `others` are stored.
-fn room_with(others: impl IntoIterator<Item = (String, &'static str, Value)>) -> Fixture {
+fn room_with_events(others: impl IntoIterator<Item = (String, &'static str, Value)>) -> Fixture {
     let mut fixture = Fixture::new();
     fixture.write("alice", "create", json!({"room": "r", "members": ["bob"]}));
     fixture.write("alice", "send", json!({"to": "#r", "text": "first"}));
@@ -149,7 +149,7 @@ fn a_page_of_history_does_not_read_what_lies_between_its_messages() {
     let costs: Vec<_> = [1_000, 8_000]
         .into_iter()
         .map(|others| {
-            let (page, steps) = room_with((0..others).map(rename)).history("bob", None, 10);
+            let (page, steps) = room_with_events((0..others).map(rename)).history("bob", None, 10);
             assert_eq!(page, (vec![2, others + 3], false));
             steps
         })
@@ -158,7 +158,7 @@ fn a_page_of_history_does_not_read_what_lies_between_its_messages() {
 }
 
 #[test]
-fn history_passes_over_no_message() {
+fn history_skips_no_message() {
     let mut fixture = Fixture::new();
     fixture.write("alice", "create", json!({"room": "r", "members": ["bob"]}));
     let mut wanted = vec![fixture.write("alice", "send", json!({"to": "#r", "text": "x"})).0];
@@ -187,20 +187,20 @@ fn history_passes_over_no_message() {
     for (seq, count) in
         [(head - 5, 0), (head - 31, 1), (head - 32, 3), (head - 40, 1_000_000), (head - 70, -4)]
     {
-        fixture.breaks(&format!("UPDATE events SET messages = {count} WHERE seq = {seq}"));
+        fixture.execute_sql(&format!("UPDATE events SET messages = {count} WHERE seq = {seq}"));
         assert_eq!(all(&fixture, 200), wanted, "{seq} counts {count}");
     }
     // If one message cannot be decoded, the page skips only that message.
-    fixture.breaks(&format!("UPDATE events SET kind = 99 WHERE seq = {}", wanted[8]));
+    fixture.execute_sql(&format!("UPDATE events SET kind = 99 WHERE seq = {}", wanted[8]));
     wanted.remove(8);
     assert_eq!(all(&fixture, 200), wanted);
-    fixture.breaks(&format!("DELETE FROM events WHERE seq = {}", wanted[9]));
+    fixture.execute_sql(&format!("DELETE FROM events WHERE seq = {}", wanted[9]));
     wanted.remove(9);
     assert_eq!(all(&fixture, 200), wanted);
 }
 
 #[test]
-fn reactions_that_were_taken_back_cost_nobody_anything() {
+fn removed_reactions_do_not_slow_reads() {
     let toggled = |toggles: u64| {
         let mut fixture = Fixture::new();
         fixture.write("alice", "create", json!({"room": "r", "members": ["bob", "carol"]}));
@@ -208,7 +208,7 @@ fn reactions_that_were_taken_back_cost_nobody_anything() {
         fixture.writes((0..toggles / 2 * 2).map(toggle));
         fixture.write("carol", "leave", json!({"conversation": "#r"}));
         fixture.writes((0..toggles / 2 * 2).map(toggle));
-        let (set, taken) = (fixture.effort(toggle(0)), fixture.effort(toggle(1)));
+        let (set, taken) = (fixture.steps_to_write(toggle(0)), fixture.steps_to_write(toggle(1)));
         let ((page, _), member) = fixture.history("bob", None, 10);
         let ((former_page, _), former) = fixture.history("carol", None, 10);
         assert_eq!((page, former_page), (vec![2], vec![2]));
@@ -226,20 +226,20 @@ fn create(owner: &str, n: u64, members: &[String]) -> (String, &'static str, Val
 }
 
 /// Finds which of `others` share a conversation with a user. Returns them, and how many steps the search took.
-fn known(fixture: &Fixture, name: &str, others: &[String]) -> (Vec<String>, u64) {
+fn presence_peers(fixture: &Fixture, name: &str, others: &[String]) -> (Vec<String>, u64) {
     let others: Vec<_> = others.iter().map(|other| user(other)).collect();
     let (found, steps) = fixture.reads(|reader| reader.presence_peers(&user(name), &others));
     (found.expect("an answer").into_iter().map(|other| other.user.to_string()).collect(), steps)
 }
 
 #[test]
-fn to_watch_strangers_costs_the_same_in_however_many_rooms() {
+fn watching_strangers_costs_the_same_in_any_number_of_rooms() {
     let others: Vec<_> = (0..20).map(|n| format!("other{n}")).collect();
     let cost = |rooms: u64| {
         let mut fixture = Fixture::new();
         fixture.writes((0..rooms).map(|n| create("alice", n, &[])));
         fixture.writes((0..rooms).map(|n| create("bot", n, &others)));
-        let (found, steps) = known(&fixture, "alice", &others);
+        let (found, steps) = presence_peers(&fixture, "alice", &others);
         assert_eq!(found, [""; 0]);
         steps
     };
@@ -256,28 +256,28 @@ fn a_direct_conversation_or_a_room_of_either_is_found_among_many() {
     // Now most of bob's conversations are direct, and the room that he shares with alice is not among his oldest ones.
     fixture
         .writes((0..150).map(|n| ("bob".to_owned(), "send", json!({"to": format!("@x{n}"), "text": "x"}))));
-    assert_eq!(known(&fixture, "alice", &bob).0, bob, "one of the few rooms of alice");
-    assert_eq!(known(&fixture, "bob", &alice).0, alice, "and the other way round");
+    assert_eq!(presence_peers(&fixture, "alice", &bob).0, bob, "one of the few rooms of alice");
+    assert_eq!(presence_peers(&fixture, "bob", &alice).0, alice, "and the other way round");
     fixture.writes((0..150).map(|n| create("alice", n, &[])));
-    assert_eq!(known(&fixture, "alice", &bob).0, bob, "one of the oldest of alice");
-    assert_eq!(known(&fixture, "bob", &alice).0, alice);
+    assert_eq!(presence_peers(&fixture, "alice", &bob).0, bob, "one of the oldest of alice");
+    assert_eq!(presence_peers(&fixture, "bob", &alice).0, alice);
     fixture.write("bob", "leave", json!({"conversation": "#shared"}));
-    assert_eq!(known(&fixture, "alice", &bob).0, [""; 0]);
+    assert_eq!(presence_peers(&fixture, "alice", &bob).0, [""; 0]);
     fixture.write("bob", "send", json!({"to": "@alice", "text": "x"}));
-    assert_eq!(known(&fixture, "alice", &bob).0, bob);
-    assert_eq!(known(&fixture, "alice", &alice).0, alice);
+    assert_eq!(presence_peers(&fixture, "alice", &bob).0, bob);
+    assert_eq!(presence_peers(&fixture, "alice", &alice).0, alice);
 }
 
 #[test]
-fn to_count_the_rooms_of_ones_choice_costs_what_may_be_counted() {
+fn counting_created_and_joined_rooms_costs_at_most_the_limit() {
     let mut fixture = Fixture::new();
     fixture.writes((0..500).map(|n| create("alice", n, &[])));
     fixture.rules.limits.rooms = 600;
-    let before = fixture.effort(create("alice", 1_000, &[]));
+    let before = fixture.steps_to_write(create("alice", 1_000, &[]));
     fixture.rules.limits.rooms = 0;
     fixture.writes((0..500).map(|n| create("bob", n, &["alice".to_owned()])));
     fixture.rules.limits.rooms = 600;
-    let after = fixture.effort(create("alice", 1_001, &[]));
+    let after = fixture.steps_to_write(create("alice", 1_001, &[]));
     assert!(after < before + 100, "rooms of others cost nothing: {before} {after}");
 }
 

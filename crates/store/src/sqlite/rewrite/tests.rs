@@ -10,30 +10,30 @@ use switchboard_protocol::{ConversationId, Limits, Seq, UserId, decode_named};
 use tempfile::TempDir;
 
 use crate::backup::{Options, Outcome, backup};
-use crate::batch::State;
-use crate::check::{Pages, check_in};
+use crate::batch::WriterState;
+use crate::check::{PageCheck, check_connection};
 use crate::clock::Clock;
-use crate::first_schema::{CONVERSATIONS, REWRITTEN, frames, rows};
+use crate::first_schema::{CONVERSATIONS, REWRITTEN_BODIES, expected_frames, insert_statements};
 use crate::origin::Origin;
 use crate::read::Range;
 use crate::record::ConversationKey;
 use crate::sqlite::query::reader;
 use crate::sqlite::rows::SqliteRows;
-use crate::sqlite::{DATABASE, MIGRATIONS, Settings, SqliteStore, open_database, open_to_read};
+use crate::sqlite::{DATABASE_FILE, MIGRATIONS, Settings, SqliteStore, open_database, open_to_read};
 use crate::{Change, CommitMetrics, Committed, Request, Store as _, Submission};
 
 fn database_of_the_first_schema() -> TempDir {
     let data = TempDir::new().expect("a directory");
-    let mut db = Connection::open(data.path().join(DATABASE)).expect("a database");
+    let mut db = Connection::open(data.path().join(DATABASE_FILE)).expect("a database");
     db.execute_batch(crate::sqlite::SETTINGS).expect("set up");
     Migrations::from_slice(MIGRATIONS).to_version(&mut db, 1).expect("its tables");
-    db.execute_batch(&rows()).expect("its rows");
+    db.execute_batch(&insert_statements()).expect("its rows");
     data
 }
 
 /// The frames of all events, as the server sends them to clients.
 fn read_frames(db: &Connection) -> Vec<String> {
-    let (limits, state) = (Limits::default(), State::default());
+    let (limits, state) = (Limits::default(), WriterState::default());
     let reader = reader(db, &limits, &state);
     let events = (1..).zip(CONVERSATIONS).flat_map(|(key, name)| {
         let name = ConversationId::parse(name).expect("an id");
@@ -44,8 +44,8 @@ fn read_frames(db: &Connection) -> Vec<String> {
 }
 
 fn assert_unchanged(db: &Connection) {
-    assert_eq!(read_frames(db), frames());
-    assert_eq!(check_in(db, Pages::Quick, &mut |_| {}).expect("checked").problems, []);
+    assert_eq!(read_frames(db), expected_frames());
+    assert_eq!(check_connection(db, PageCheck::Quick, &mut |_| {}).expect("checked").problems, []);
 }
 
 fn bodies(db: &Connection) -> Vec<String> {
@@ -81,9 +81,12 @@ fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
     }
     assert!(portions > 15, "each event of a room is in a portion of its own: {portions}");
     let db = open_database(data.path()).expect("opened");
-    assert_eq!(bodies(&db), REWRITTEN);
+    assert_eq!(bodies(&db), REWRITTEN_BODIES);
     assert_eq!(count(&db, "SELECT count(*) FROM rewrite"), 0);
-    assert_eq!(count(&db, "SELECT count(*) FROM events WHERE checksum IS NOT NULL"), REWRITTEN.len() as u64);
+    assert_eq!(
+        count(&db, "SELECT count(*) FROM events WHERE checksum IS NOT NULL"),
+        REWRITTEN_BODIES.len() as u64
+    );
     assert_unchanged(&db);
 }
 
@@ -93,19 +96,19 @@ fn a_backup_is_rewritten_from_where_its_original_was() {
     let mut rows = SqliteRows::new(open_database(data.path()).expect("migrated"));
     assert!(rows.rewrite(9).expect("a portion"), "there is more");
     let copy = TempDir::new().expect("a directory");
-    let to = copy.path().join(DATABASE);
+    let to = copy.path().join(DATABASE_FILE);
     let written = backup(data.path(), &to, Options::default(), &mut |_| {}).expect("a backup");
     assert!(matches!(written, Outcome::Written(_)), "it was checked: {written:?}");
     let mut rows = SqliteRows::new(open_database(copy.path()).expect("opened"));
-    assert_eq!(bodies(rows.database())[..3], REWRITTEN[..3], "the position is in the copy");
-    assert_ne!(bodies(rows.database()), REWRITTEN);
+    assert_eq!(bodies(rows.database())[..3], REWRITTEN_BODIES[..3], "the position is in the copy");
+    assert_ne!(bodies(rows.database()), REWRITTEN_BODIES);
     while rows.rewrite(100).expect("a portion") {}
-    assert_eq!(bodies(rows.database()), REWRITTEN);
+    assert_eq!(bodies(rows.database()), REWRITTEN_BODIES);
     assert_unchanged(rows.database());
 }
 
 #[test]
-fn what_is_damaged_is_not_rewritten() {
+fn damaged_events_are_not_rewritten() {
     let data = database_of_the_first_schema();
     let db = open_database(data.path()).expect("migrated");
     db.execute_batch(
@@ -117,10 +120,10 @@ fn what_is_damaged_is_not_rewritten() {
     let mut rows = SqliteRows::new(db);
     while rows.rewrite(100).expect("a portion") {}
     let bodies = bodies(rows.database());
-    assert_eq!(bodies[0], REWRITTEN[0]);
+    assert_eq!(bodies[0], REWRITTEN_BODIES[0]);
     let stay = [r#"{"user":"nobody"}"#, r#"{"user":"erin","role":"reader"}"#, r#"{"user":"#];
     assert_eq!([&bodies[1], &bodies[2], &bodies[5]], stay);
-    let report = check_in(rows.database(), Pages::Quick, &mut |_| {}).expect("checked");
+    let report = check_connection(rows.database(), PageCheck::Quick, &mut |_| {}).expect("checked");
     let found = |seq, what: &str| {
         let mut problems = report.problems.iter();
         assert!(
@@ -163,15 +166,15 @@ fn an_event_of_a_newer_version_is_passed_on() {
         "no version has entered it: {frames:?}"
     );
     db.execute_batch("DELETE FROM events WHERE kind = 98").expect("deleted");
-    assert_eq!(check_in(&db, Pages::Quick, &mut |_| {}).expect("checked").problems, []);
+    assert_eq!(check_connection(&db, PageCheck::Quick, &mut |_| {}).expect("checked").problems, []);
     db.execute_batch("UPDATE events SET body = '{\"by\":77}' WHERE kind = 99").expect("damaged");
-    let problems = check_in(&db, Pages::Quick, &mut |_| {}).expect("checked").problems;
+    let problems = check_connection(&db, PageCheck::Quick, &mut |_| {}).expect("checked").problems;
     assert!(problems[0].what.contains("user number 77"), "{problems:?}");
 }
 
 /// Adds rooms whose events have old bodies, so that the rewrite takes many portions.
 fn add_rooms(data: &Path, rooms: u32) {
-    let db = Connection::open(data.join(DATABASE)).expect("the database");
+    let db = Connection::open(data.join(DATABASE_FILE)).expect("the database");
     db.execute_batch(&format!(
         r#"WITH RECURSIVE room (n) AS (SELECT 4 UNION ALL SELECT n + 1 FROM room WHERE n < {last})
            INSERT INTO conversations (id, name, public, head, messages, last_message, members, admins, at)
@@ -200,7 +203,7 @@ async fn a_server_writes_and_reads_while_it_rewrites() {
     let (store, mut batches) = opened.expect("a store");
     let store = Arc::new(store);
     let alice = UserId::parse("alice").expect("an id");
-    let observer = open_to_read(&data.path().join(DATABASE)).expect("a reader");
+    let observer = open_to_read(&data.path().join(DATABASE_FILE)).expect("a reader");
     let (mut sent, mut meanwhile) = (0, 0);
     loop {
         let is_rewriting = count(&observer, "SELECT count(*) FROM rewrite") > 0;
@@ -208,7 +211,7 @@ async fn a_server_writes_and_reads_while_it_rewrites() {
             json!({"to": "#old", "text": "while it rewrites", "key": format!("k{sent}")}).to_string();
         let command = decode_named("send", &fields).expect("a command").command;
         let Request::Change(change) = Request::from(command) else { panic!("it writes") };
-        store.submit(Submission { actor: alice.clone(), change, origin: Origin::Nobody }).expect("room");
+        store.submit(Submission { actor: alice.clone(), change, origin: Origin::Internal }).expect("room");
         loop {
             let batch = batches.recv().await.expect("the store lives");
             let stored = batch.outcomes.iter().any(|one| matches!(one.result, Ok(Committed::Event(_))));
@@ -234,7 +237,7 @@ async fn a_server_writes_and_reads_while_it_rewrites() {
     drop(store);
     while batches.recv().await.is_some() {}
     let db = open_database(data.path()).expect("opened");
-    assert_eq!(check_in(&db, Pages::Quick, &mut |_| {}).expect("checked").problems, []);
+    assert_eq!(check_connection(&db, PageCheck::Quick, &mut |_| {}).expect("checked").problems, []);
     assert_eq!(count(&db, "SELECT count(*) FROM events WHERE body LIKE '%\"members\":[\"%'"), 0);
 }
 

@@ -7,27 +7,27 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 use super::{SqliteRows, conversation_id, count_messages, count_sent, find_conversation, find_member, seq};
 use crate::Counts;
-use crate::change::rows::{Keyed, PAST_REACTIONS, PROBE_BYTES, Referred, Rows};
-use crate::change::{nearer_end, sent_upto};
+use crate::change::rows::{KeyedMessage, MAX_REMOVED_REACTIONS_KEPT, PROBE_BYTES, ReferredEvent, Rows};
+use crate::change::{own_messages_upto, shorter_count_range};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::sqlite::checksum::Columns;
 use crate::sqlite::table;
-use crate::table::{CONVERSATIONS, EVENTS, Written, quoted};
+use crate::table::{CONVERSATIONS, EVENTS, WriteTime, quoted};
 
 /// Inserts a conversation without a key, because SQLite assigns the key.
-static NEW_CONVERSATION: LazyLock<String> =
-    LazyLock::new(|| table::insert("INSERT", &CONVERSATIONS, is_given));
+static INSERT_CONVERSATION: LazyLock<String> =
+    LazyLock::new(|| table::insert("INSERT", &CONVERSATIONS, is_not_key));
 
 /// Inserts an event. The checksum is the last column, which only SQLite's table has.
-static NEW_EVENT: LazyLock<String> = LazyLock::new(|| {
+static INSERT_EVENT: LazyLock<String> = LazyLock::new(|| {
     let columns = EVENTS.columns.len();
     let places: String = (1..=columns).map(|place| format!("?{place}, ")).collect();
     format!("INSERT INTO events ({}, checksum) VALUES ({places}?{})", quoted(EVENTS.columns), columns + 1)
 });
 
-fn is_given(written: Written) -> bool {
-    written != Written::Key
+fn is_not_key(written: WriteTime) -> bool {
+    written != WriteTime::Key
 }
 
 impl Rows for SqliteRows {
@@ -96,8 +96,8 @@ impl Rows for SqliteRows {
         public: bool,
     ) -> Result<Conversation> {
         let mut conversation = Conversation::new(ConversationKey(0), name.clone(), title, public);
-        let mut insert = self.db.prepare_cached(&NEW_CONVERSATION)?;
-        conversation.with_sqlite(|row| insert.execute(table::of(row, is_given)))?;
+        let mut insert = self.db.prepare_cached(&INSERT_CONVERSATION)?;
+        conversation.with_sqlite(|row| insert.execute(table::of(row, is_not_key)))?;
         conversation.key = ConversationKey(self.db.last_insert_rowid());
         Ok(conversation)
     }
@@ -124,14 +124,14 @@ impl Rows for SqliteRows {
         *self.dirty_members.entry((conversation, user)).or_default() |= passed;
     }
 
-    fn keyed(&mut self, sender: UserKey, key: &str) -> Result<Option<Keyed>> {
+    fn message_by_key(&mut self, sender: UserKey, key: &str) -> Result<Option<KeyedMessage>> {
         let mut select = self.db.prepare_cached(
             "SELECT c.name, e.conversation, e.seq, e.at, e.body FROM events e JOIN conversations c ON c.id = e.conversation
              WHERE e.sender = ?1 AND e.key = ?2",
         )?;
         select
             .query_row(params![sender.0, key], |row| {
-                Ok(Keyed {
+                Ok(KeyedMessage {
                     conversation: conversation_id(row, 0)?,
                     key: ConversationKey(row.get(1)?),
                     seq: seq(row, 2)?,
@@ -142,13 +142,13 @@ impl Rows for SqliteRows {
             .optional()
     }
 
-    fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<Referred>> {
+    fn event(&mut self, conversation: ConversationKey, target: Seq) -> Result<Option<ReferredEvent>> {
         let mut select = self.db.prepare_cached(
             "SELECT kind, sender, at, body FROM events WHERE conversation = ?1 AND seq = ?2",
         )?;
         select
             .query_row(params![conversation.0, target.0], |row| {
-                Ok(Referred {
+                Ok(ReferredEvent {
                     kind: EventKind::from_number(row.get(0)?),
                     sender: UserKey(row.get(1)?),
                     at: Timestamp::from_millis(row.get(2)?),
@@ -159,7 +159,7 @@ impl Rows for SqliteRows {
     }
 
     /// Always true, because only this process writes to the database, and it can read bodies with keys.
-    fn stores_numbers(&self) -> bool {
+    fn stores_user_keys(&self) -> bool {
         true
     }
 
@@ -170,7 +170,7 @@ impl Rows for SqliteRows {
         conversation: &Conversation,
         sender: UserKey,
     ) -> Result<bool> {
-        let mut insert = self.db.prepare_cached(&NEW_EVENT)?;
+        let mut insert = self.db.prepare_cached(&INSERT_EVENT)?;
         let columns = Columns {
             conversation: conversation.key.0,
             seq: event.seq.0,
@@ -201,7 +201,7 @@ impl Rows for SqliteRows {
     }
 
     fn erase_event(&mut self, conversation: ConversationKey, target: Seq, body: &str) -> Result<()> {
-        self.erased = true;
+        self.has_erased = true;
         let mut select = self.db.prepare_cached(
             "SELECT kind, sender, at, key FROM events WHERE conversation = ?1 AND seq = ?2",
         )?;
@@ -253,13 +253,13 @@ impl Rows for SqliteRows {
         if upto == head {
             return Ok(Some(Counts { messages: conversation.messages, sent: member.sent }));
         }
-        let (after, end) = nearer_end(member, head, upto);
+        let (after, end) = shorter_count_range(member, head, upto);
         if end.0.saturating_sub(after.0) > near {
             return Ok(None);
         }
         let own = count_sent(&self.db, conversation.key, user, after, end)?;
         let messages = count_messages(&self.db, conversation.key, upto)?;
-        Ok(Some(Counts { messages, sent: sent_upto(member, head, upto, own) }))
+        Ok(Some(Counts { messages, sent: own_messages_upto(member, head, upto, own) }))
     }
 
     fn reaction(
@@ -294,7 +294,7 @@ impl Rows for SqliteRows {
         insert.execute(params![conversation.0, target.0, emoji, user.0, by.0]).map(drop)
     }
 
-    fn take_reaction_back(
+    fn remove_reaction(
         &mut self,
         conversation: ConversationKey,
         target: Seq,
@@ -309,7 +309,7 @@ impl Rows for SqliteRows {
         )?;
         update.execute(params![conversation.0, target.0, emoji, user.0, since.0, by.0])?;
         drop(update);
-        self.forget_past_reactions(conversation, target)
+        self.trim_removed_reactions(conversation, target)
     }
 
     fn count_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<u64> {
@@ -349,10 +349,10 @@ impl Rows for SqliteRows {
 }
 
 impl SqliteRows {
-    /// Deletes the oldest removed reactions if there are more than [`PAST_REACTIONS`]. Half of them are deleted at once, so
+    /// Deletes the oldest removed reactions if there are more than [`MAX_REMOVED_REACTIONS_KEPT`]. Half of them are deleted at once, so
     /// that they are sorted only now and then.
-    fn forget_past_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<()> {
-        let most = self.count_reactions(conversation, target)? + PAST_REACTIONS + 1;
+    fn trim_removed_reactions(&mut self, conversation: ConversationKey, target: Seq) -> Result<()> {
+        let most = self.count_reactions(conversation, target)? + MAX_REMOVED_REACTIONS_KEPT + 1;
         let mut count = self.db.prepare_cached(
             "SELECT count(*) FROM (SELECT 1 FROM reactions WHERE conversation = ?1 AND target = ?2 LIMIT ?3)",
         )?;
@@ -365,6 +365,6 @@ impl SqliteRows {
                 SELECT until FROM reactions WHERE conversation = ?1 AND target = ?2 AND until IS NOT NULL
                 ORDER BY until DESC LIMIT 1 OFFSET ?3)",
         )?;
-        delete.execute(params![conversation.0, target.0, PAST_REACTIONS / 2]).map(drop)
+        delete.execute(params![conversation.0, target.0, MAX_REMOVED_REACTIONS_KEPT / 2]).map(drop)
     }
 }

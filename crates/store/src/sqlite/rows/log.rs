@@ -12,21 +12,21 @@ use crate::sqlite::BUSY_TIMEOUT;
 thread_local! {
     /// How many pages the write-ahead log had after this thread's last commit. It is a thread-local because SQLite's hook
     /// is a plain function; the writer thread has only one connection with the hook.
-    static LOGGED: Cell<u32> = const { Cell::new(0) };
+    static LOGGED_PAGES: Cell<u32> = const { Cell::new(0) };
 }
 
 impl SqliteRows {
-    /// Makes [`SqliteRows::take_logged`] report the commits of this connection from now on.
-    pub(in crate::sqlite) fn watch_log(&self) {
+    /// Makes [`SqliteRows::take_logged_pages`] report the commits of this connection from now on.
+    pub(in crate::sqlite) fn count_logged_pages(&self) {
         self.db.wal_hook(Some(|_, pages| {
-            LOGGED.set(u32::try_from(pages).unwrap_or(0));
+            LOGGED_PAGES.set(u32::try_from(pages).unwrap_or(0));
             Ok(())
         }));
     }
 
     /// How many pages the write-ahead log had after the last commit; 0 if there was no commit since the last call.
-    pub(in crate::sqlite) fn take_logged(&self) -> u32 {
-        LOGGED.take()
+    pub(in crate::sqlite) fn take_logged_pages(&self) -> u32 {
+        LOGGED_PAGES.take()
     }
 
     /// Moves those pages of the write-ahead log into the database that no reader needs any more.
@@ -45,7 +45,7 @@ impl SqliteRows {
     }
 
     /// Leaves the write-ahead log as it is, even when the database is closed.
-    pub(in crate::sqlite) fn leave_log(&self) {
+    pub(in crate::sqlite) fn keep_log_on_close(&self) {
         if let Err(error) = self.db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
             tracing::error!(%error, "cannot disable the checkpoint on close");
         }

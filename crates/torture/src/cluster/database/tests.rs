@@ -23,8 +23,8 @@ async fn committed_data_survives_three_lost_primaries() {
     let proxy = Proxy::start(database.primary.address()).await.unwrap();
     let ends = [
         PrimaryLoss::Killed,
-        PrimaryLoss::Silent(Duration::from_millis(100)),
-        PrimaryLoss::StandbyAway(Duration::from_millis(100)),
+        PrimaryLoss::Unreachable(Duration::from_millis(100)),
+        PrimaryLoss::StandbyUnreachable(Duration::from_millis(100)),
     ];
     let mut kept = Vec::new();
     for end in ends {

@@ -30,7 +30,7 @@ fn frames_are_the_same_for_every_split_of_the_stream() {
         }
         let expected: Vec<Frame> = stream
             .iter()
-            .map(|(text, message)| Frame { message: *message, bytes: text.as_bytes().to_vec() })
+            .map(|(text, message)| Frame { is_message: *message, bytes: text.as_bytes().to_vec() })
             .collect();
         assert_eq!(got, expected, "in pieces of {size}");
     }
@@ -128,7 +128,7 @@ async fn messages_arrive_in_order_without_tampering() {
 #[tokio::test]
 async fn the_proxy_counts_messages_that_it_loses_duplicates_and_delays() {
     let (_scratch, _nats, proxy, mut subscriber, mut publisher) = start().await;
-    proxy.tamper(Tampering { lost: 20, doubled: 20, late: 20 });
+    proxy.tamper(TamperingRates { lost: 20, doubled: 20, late: 20 });
     publisher.publish(0..1_000).await;
     publisher.round_trip().await;
     let mut got = subscriber.receive_until_pong().await;

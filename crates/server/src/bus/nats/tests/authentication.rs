@@ -57,7 +57,7 @@ async fn a_node_connects_with_a_private_ca_and_a_password() {
         (format!("tls://us:p%40ss%2Fw@{address}"), None),
     ] {
         let node = Node::new(&NatsSettings { ca, ..settings(&url, "sw") }, 2).await;
-        until(|| node.bus.shared.connection.has_warned()).await;
+        wait_until(|| node.bus.shared.connection.has_warned()).await;
         assert!(!node.bus.is_connected(), "{url}");
     }
 }
@@ -118,13 +118,13 @@ async fn credentials_need_no_subjects_outside_the_prefix() {
     let (alice, mut bob) = (Node::connected(&settings, 1).await, Node::connected(&settings, 2).await);
     bob.subscribe(conversation(1)).await;
     alice.publish(1, 1);
-    assert_eq!(bob.event().await, 1);
+    assert_eq!(bob.next_seq().await, 1);
     assert!(bob.probe_succeeds(TEST_TIMEOUT).await);
     assert!(!bob.bus.shared.connection.has_warned());
 
     let forbidden = NatsSettings { prefix: "other".to_owned(), ..settings };
     let node = Node::new(&forbidden, 3).await;
-    until(|| node.bus.shared.connection.has_warned()).await;
+    wait_until(|| node.bus.shared.connection.has_warned()).await;
     assert!(!node.probe_succeeds(Duration::from_millis(100)).await, "NATS denies the prefix");
 }
 
@@ -161,11 +161,11 @@ async fn a_notice_from_a_client_without_the_key_is_dropped() {
     let nats = shared_nats().await.expect("a nats-server");
     let (mut bob, alice) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
     let mallory = Node::with_key(&settings(&nats.url(), &prefix), 8, 2).await;
-    until(|| mallory.bus.has_both_connections()).await;
+    wait_until(|| mallory.bus.has_both_connections()).await;
     bob.subscribe(conversation(1)).await;
     let dropped = bob.metrics.bus.dropped.get();
     mallory.publish(1, 1);
-    until(|| bob.metrics.bus.dropped.get() > dropped).await;
+    wait_until(|| bob.metrics.bus.dropped.get() > dropped).await;
     alice.publish(1, 2);
-    assert_eq!(bob.event().await, 2, "the first notice that arrives is the real node's");
+    assert_eq!(bob.next_seq().await, 2, "the first notice that arrives is the real node's");
 }

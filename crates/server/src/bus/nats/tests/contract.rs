@@ -3,7 +3,7 @@
 use std::sync::Weak;
 
 use super::*;
-use crate::bus::contract::{self, Network, laws};
+use crate::bus::contract::{self, Network, contract_tests};
 
 /// A nats-server with its nodes.
 struct NatsNetwork {
@@ -17,7 +17,7 @@ impl NatsNetwork {
     /// Waits until every node that has not ended is connected, or none is.
     async fn until_connected(&self, connected: bool) {
         for node in self.nodes.iter().filter_map(Weak::upgrade) {
-            until(|| if connected { node.has_both_connections() } else { !node.is_connected() }).await;
+            wait_until(|| if connected { node.has_both_connections() } else { !node.is_connected() }).await;
         }
     }
 }
@@ -32,11 +32,11 @@ impl Network for NatsNetwork {
     async fn join(&mut self, installation: u8) -> contract::Node {
         let id = u64::try_from(self.nodes.len()).expect("a number") + 1;
         let node = Node::with_key(&settings(&self.nats.url(), "sw"), installation, id).await;
-        until(|| node.bus.has_both_connections()).await;
+        wait_until(|| node.bus.has_both_connections()).await;
         let Node { bus, events, tasks, .. } = node;
         let bus = Arc::new(bus);
         self.nodes.push(Arc::downgrade(&bus));
-        contract::Node { id: NodeId(id), bus, events, kept: Box::new(tasks) }
+        contract::Node { id: NodeId(id), bus, events, resources: Box::new(tasks) }
     }
 
     async fn cut(&mut self) {
@@ -50,4 +50,4 @@ impl Network for NatsNetwork {
     }
 }
 
-laws!(NatsNetwork);
+contract_tests!(NatsNetwork);

@@ -18,7 +18,7 @@ async fn publish_until_received(alice: &Node, bob: &mut Node, seq: u64) {
     let received = async {
         loop {
             alice.publish(1, seq);
-            if let Ok(received) = timeout(Duration::from_millis(100), bob.event()).await
+            if let Ok(received) = timeout(Duration::from_millis(100), bob.next_seq()).await
                 && received == seq
             {
                 return;
@@ -33,7 +33,7 @@ async fn a_restart_of_nats_is_a_gap() {
     let scratch = tempfile::tempdir().expect("a directory");
     let (mut nats, alice, mut bob) = two_nodes(&scratch).await;
     nats.kill().await.expect("NATS is killed");
-    until(|| !alice.bus.is_connected() && !bob.bus.is_connected()).await;
+    wait_until(|| !alice.bus.is_connected() && !bob.bus.is_connected()).await;
     assert_eq!(bob.metrics.bus.connected.get(), 0);
     assert!(!bob.probe_succeeds(TEST_TIMEOUT).await, "no NATS");
     alice.publish(1, 1);
@@ -44,16 +44,16 @@ async fn a_restart_of_nats_is_a_gap() {
     nats.start_again().await.expect("NATS restarts");
     let (mut subscribed, mut gap) = (false, false);
     while !(subscribed && gap) {
-        match bob.next().await {
+        match bob.next_event().await {
             BusEvent::Subscribed(addresses) => subscribed |= addresses == [conversation(2)],
             BusEvent::Gap => gap = true,
             BusEvent::Notice(..) => panic!("a notice published without NATS"),
         }
     }
     assert_eq!(bob.metrics.bus.connected.get(), 1);
-    until(|| alice.bus.is_connected()).await;
+    wait_until(|| alice.bus.is_connected()).await;
     alice.publish(1, 2);
-    assert_eq!(bob.event().await, 2, "subscriptions are restored");
+    assert_eq!(bob.next_seq().await, 2, "subscriptions are restored");
     assert!(bob.probe_succeeds(TEST_TIMEOUT).await);
 }
 
@@ -70,9 +70,9 @@ async fn a_stalled_nats_counts_as_lost_until_it_resumes() {
             tokio::task::yield_now().await;
         }
     }
-    until(|| !alice.bus.is_connected() && !bob.bus.is_connected()).await;
+    wait_until(|| !alice.bus.is_connected() && !bob.bus.is_connected()).await;
     nats.resume().expect("NATS is resumed");
-    bob.gap().await;
+    bob.wait_for_gap().await;
     publish_until_received(&alice, &mut bob, 1_000_000).await;
 }
 
@@ -85,9 +85,9 @@ async fn a_subscription_is_reported_once_nats_has_confirmed_it() {
     let early = timeout(Duration::from_millis(500), bob.events.recv()).await;
     assert!(early.is_err(), "NATS has not seen it: {early:?}");
     nats.resume().expect("NATS is resumed");
-    assert!(matches!(bob.next().await, BusEvent::Subscribed(to) if to == [conversation(2)]));
+    assert!(matches!(bob.next_event().await, BusEvent::Subscribed(to) if to == [conversation(2)]));
     alice.publish(2, 1);
-    assert_eq!(bob.event().await, 1);
+    assert_eq!(bob.next_seq().await, 1);
 }
 
 #[tokio::test]
@@ -101,11 +101,11 @@ async fn a_node_starts_without_nats() {
     alice.publish(1, 1);
     assert!(!bob.probe_succeeds(TEST_TIMEOUT).await, "no NATS");
     nats.start_again().await.expect("NATS restarts");
-    let first = bob.next().await;
+    let first = bob.next_event().await;
     assert!(matches!(&first, BusEvent::Subscribed(to) if to == &[conversation(1)]), "{first:?}");
-    until(|| alice.bus.is_connected()).await;
+    wait_until(|| alice.bus.is_connected()).await;
     alice.publish(1, 2);
-    assert_eq!(bob.event().await, 2);
+    assert_eq!(bob.next_seq().await, 2);
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn a_full_router_queue_drops_notices_and_is_a_gap() {
     let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
     bob.subscribe(conversation(1)).await;
     let mut seq = 0;
-    until(|| {
+    wait_until(|| {
         (0..1_000).for_each(|_| {
             seq += 1;
             alice.publish(1, seq);
@@ -139,7 +139,7 @@ async fn a_full_router_queue_drops_notices_and_is_a_gap() {
     })
     .await;
     assert!(bob.probe_succeeds(TEST_TIMEOUT).await, "the bus receives although the router does not");
-    bob.gap().await;
+    bob.wait_for_gap().await;
     publish_until_received(&alice, &mut bob, 1_000_000).await;
 }
 
@@ -152,7 +152,7 @@ async fn notices_beyond_the_publish_queue_are_dropped() {
     }
     let dropped = alice.metrics.bus.dropped.get();
     assert!(dropped > 0, "the queue has a bound");
-    until(|| alice.metrics.bus.published.get() + alice.metrics.bus.dropped.get() == 20_000).await;
+    wait_until(|| alice.metrics.bus.published.get() + alice.metrics.bus.dropped.get() == 20_000).await;
 }
 
 #[tokio::test]
@@ -162,6 +162,6 @@ async fn a_client_event_that_may_lose_messages_is_a_gap() {
     let denied = async_nats::ServerError::Other("permissions".to_owned());
     for event in [Event::SlowConsumer(1), Event::LameDuckMode, Event::ServerError(denied)] {
         node.bus.shared.connection.on_event(event);
-        assert!(matches!(node.next().await, BusEvent::Gap));
+        assert!(matches!(node.next_event().await, BusEvent::Gap));
     }
 }

@@ -10,9 +10,9 @@ use super::*;
 use crate::frame;
 use crate::metrics::Metrics;
 use crate::outbox::{Lag, Outbox};
-use crate::router::apply::Arrival;
-use crate::router::cluster::fake::{Fake, after_input, handle_next, router};
-use crate::router::{Heads, Router};
+use crate::router::apply::ArrivedEvent;
+use crate::router::cluster::fake::{FakeStore, after_input, handle_next, router};
+use crate::router::{PageHeads, Router};
 use switchboard_store::Joined;
 use switchboard_store::record::Effect;
 
@@ -26,18 +26,18 @@ fn join_or_leave(join_or_leave: JoinOrLeave) -> Effect {
     Effect { user: alice(), join_or_leave }
 }
 
-fn came(seen: u64) -> Effect {
+fn rejoined_after(seen: u64) -> Effect {
     join_or_leave(JoinOrLeave::Join { seen: Seq(seen) })
 }
 
 /// An event that makes one membership change.
-fn arrival(seq: Seq, effect: Effect) -> Arrival {
+fn arrival(seq: Seq, effect: Effect) -> ArrivedEvent {
     let (name, frame) = (ConversationId::parse("#room").expect("a name"), frame::text("{}"));
-    Arrival { name, seq, frame, own: None, effects: vec![effect], stored: Instant::now() }
+    ArrivedEvent { name, seq, frame, own: None, effects: vec![effect], stored: Instant::now() }
 }
 
 /// Registers an attaching session of alice.
-async fn enters(router: &mut Router) -> (SessionSlot, Arc<Outbox>) {
+async fn attach_alice(router: &mut Router) -> (SessionSlot, Arc<Outbox>) {
     let outbox = Arc::new(Outbox::new(&Limits::default(), Arc::new(Metrics::new())));
     let (reply, session) = oneshot::channel();
     router.enter(&alice(), outbox.clone(), reply);
@@ -45,14 +45,14 @@ async fn enters(router: &mut Router) -> (SessionSlot, Arc<Outbox>) {
 }
 
 /// The request of a session to become live, whose last page contains these conversations with their heads.
-fn last_page(session: SessionSlot, joined: &[(ConversationKey, Seq)]) -> Subscribe {
+fn last_page(session: SessionSlot, joined: &[(ConversationKey, Seq)]) -> Subscription {
     let joined =
         joined.iter().map(|(conversation, head)| Joined { conversation: *conversation, head: *head });
     let joined: Arc<[Joined]> = joined.collect();
-    let mut heads = Heads::default();
+    let mut heads = PageHeads::default();
     heads.add(joined.clone());
     let page = Memberships { mark: 0, after: ConversationKey(5), next: None, joined, latest: Vec::new() };
-    Subscribe {
+    Subscription {
         session,
         mark: 0,
         not_before: None,
@@ -67,10 +67,10 @@ fn last_page(session: SessionSlot, joined: &[(ConversationKey, Seq)]) -> Subscri
 }
 
 /// Applies answers of the store until a session is live.
-async fn becomes_live(router: &mut Router, session: SessionSlot) {
+async fn wait_until_live(router: &mut Router, session: SessionSlot) {
     for _ in 0..20 {
         after_input(router);
-        if router.node.registry.session(session).is_some_and(|session| session.live) {
+        if router.node.registry.session(session).is_some_and(|session| session.is_live) {
             return;
         }
         handle_next(router).await;
@@ -80,93 +80,104 @@ async fn becomes_live(router: &mut Router, session: SessionSlot) {
 
 /// Attaches a session whose cursor, 8, was valid when its first page was read, and whose last page does not contain the room,
 /// because of these joins and leaves. Returns the lag of the session, and whether this node has alice as a member.
-async fn lag_after(joins_and_leaves: &[(u64, Effect)]) -> (Option<Lag>, bool) {
+async fn lag_after_changes(joins_and_leaves: &[(u64, Effect)]) -> (Option<Lag>, bool) {
     let joins_and_leaves = joins_and_leaves.iter().map(|(seq, effect)| (ROOM, Seq(*seq), effect.clone()));
-    let store = Arc::new(Fake::of(joins_and_leaves.collect()));
+    let store = Arc::new(FakeStore::of(joins_and_leaves.collect()));
     let (mut router, _batches) = router(&store, &[]);
-    let (session, outbox) = enters(&mut router).await;
-    router.subscribe(Subscribe { cursors: vec![(ROOM, Seq(8))], ..last_page(session, &[]) });
-    becomes_live(&mut router, session).await;
+    let (session, outbox) = attach_alice(&mut router).await;
+    router.subscribe(Subscription { cursors: vec![(ROOM, Seq(8))], ..last_page(session, &[]) });
+    wait_until_live(&mut router, session).await;
     let user = router.node.registry.find(&alice()).expect("alice is connected");
     (outbox.next_lag(), router.node.registry.is_member(user, ROOM))
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_receives_the_leave_that_came_between_its_first_page_and_its_last() {
-    let (lag, member) = lag_after(&[(9, join_or_leave(JoinOrLeave::Leave))]).await;
+    let (lag, member) = lag_after_changes(&[(9, join_or_leave(JoinOrLeave::Leave))]).await;
     assert_eq!(lag, Some(Lag { conversation: ROOM, cursor: Seq(8), missed: Seq(9) }));
     assert!(!member);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_receives_the_leave_and_the_join_that_came_between_its_pages() {
-    let (lag, member) = lag_after(&[(9, join_or_leave(JoinOrLeave::Leave)), (10, came(9))]).await;
+    let (lag, member) =
+        lag_after_changes(&[(9, join_or_leave(JoinOrLeave::Leave)), (10, rejoined_after(9))]).await;
     assert_eq!(lag, Some(Lag { conversation: ROOM, cursor: Seq(8), missed: Seq(10) }));
     assert!(member);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_had_a_gap_up_to_a_leave_receives_what_follows_it_once_the_user_is_back() {
-    let (mut router, _batches) = router(&Arc::new(Fake::default()), &[]);
-    let (session, outbox) = enters(&mut router).await;
-    router.subscribe(Subscribe { gone: vec![(ROOM, Seq(9))], ..last_page(session, &[(ROOM, Seq(12))]) });
-    becomes_live(&mut router, session).await;
+    let (mut router, _batches) = router(&Arc::new(FakeStore::default()), &[]);
+    let (session, outbox) = attach_alice(&mut router).await;
+    router.subscribe(Subscription { gone: vec![(ROOM, Seq(9))], ..last_page(session, &[(ROOM, Seq(12))]) });
+    wait_until_live(&mut router, session).await;
     assert_eq!(outbox.next_lag(), Some(Lag { conversation: ROOM, cursor: Seq(9), missed: Seq(12) }));
 }
 
 /// Attaches a session that knows the leave 3 because it received a `gap` up to it, while this node reads the log again from event 1
 /// on, with these joins and leaves. Returns the lag of the session.
 async fn lag_after_reading_again(effects: Vec<Effect>) -> Option<Lag> {
-    let (mut router, _batches) = router(&Arc::new(Fake::default()), &[]);
-    let (session, outbox) = enters(&mut router).await;
+    let (mut router, _batches) = router(&Arc::new(FakeStore::default()), &[]);
+    let (session, outbox) = attach_alice(&mut router).await;
     for (seq, effect) in (2..).map(Seq).zip(effects) {
-        router.cluster.as_mut().expect("a cluster").arrive(&mut router.node, ROOM, arrival(seq, effect));
+        router.cluster.as_mut().expect("a cluster").accept_event(
+            &mut router.node,
+            ROOM,
+            arrival(seq, effect),
+        );
     }
-    router.subscribe(Subscribe { gone: vec![(ROOM, Seq(3))], ..last_page(session, &[]) });
-    becomes_live(&mut router, session).await;
+    router.subscribe(Subscription { gone: vec![(ROOM, Seq(3))], ..last_page(session, &[]) });
+    wait_until_live(&mut router, session).await;
     outbox.next_lag()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_had_a_gap_up_to_a_leave_receives_nothing_before_it_again() {
-    let effects = vec![came(1), join_or_leave(JoinOrLeave::Leave)];
+    let effects = vec![rejoined_after(1), join_or_leave(JoinOrLeave::Leave)];
     assert_eq!(lag_after_reading_again(effects).await, None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_whose_user_is_back_after_a_gap_receives_nothing_before_the_leave_again() {
-    let effects = vec![came(1), join_or_leave(JoinOrLeave::Leave), came(3)];
+    let effects = vec![rejoined_after(1), join_or_leave(JoinOrLeave::Leave), rejoined_after(3)];
     let lag = Lag { conversation: ROOM, cursor: Seq(3), missed: Seq(4) };
     assert_eq!(lag_after_reading_again(effects).await, Some(lag));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_whose_user_joins_between_its_last_page_and_its_summaries_becomes_live() {
-    let store = Arc::new(Fake::of(vec![(ROOM, Seq(2), came(1))]));
+    let store = Arc::new(FakeStore::of(vec![(ROOM, Seq(2), rejoined_after(1))]));
     let (mut router, _batches) = router(&store, &[]);
-    let (session, outbox) = enters(&mut router).await;
-    router.cluster.as_mut().expect("a cluster").arrive(&mut router.node, ROOM, arrival(Seq(2), came(1)));
-    router.subscribe(Subscribe { listed: vec![(ROOM, Seq(2))], ..last_page(session, &[]) });
-    becomes_live(&mut router, session).await;
+    let (session, outbox) = attach_alice(&mut router).await;
+    router.cluster.as_mut().expect("a cluster").accept_event(
+        &mut router.node,
+        ROOM,
+        arrival(Seq(2), rejoined_after(1)),
+    );
+    router.subscribe(Subscription { listed: vec![(ROOM, Seq(2))], ..last_page(session, &[]) });
+    wait_until_live(&mut router, session).await;
     assert_eq!(outbox.next_lag(), None, "the summary contains it");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_session_waits_for_the_removal_that_its_page_contains() {
-    let store =
-        Arc::new(Fake::of(vec![(ROOM, Seq(8), came(7)), (ROOM, Seq(9), join_or_leave(JoinOrLeave::Leave))]));
+    let store = Arc::new(FakeStore::of(vec![
+        (ROOM, Seq(8), rejoined_after(7)),
+        (ROOM, Seq(9), join_or_leave(JoinOrLeave::Leave)),
+    ]));
     let (mut router, _batches) = router(&store, &[]);
-    let (first, _) = enters(&mut router).await;
+    let (first, _) = attach_alice(&mut router).await;
     router.subscribe(last_page(first, &[(ROOM, Seq(8))]));
-    becomes_live(&mut router, first).await;
+    wait_until_live(&mut router, first).await;
     // Another node has stored the removal, and this one has not applied it.
-    let (second, outbox) = enters(&mut router).await;
+    let (second, outbox) = attach_alice(&mut router).await;
     router.subscribe(last_page(second, &[]));
     after_input(&mut router);
-    let live = |router: &Router| router.node.registry.session(second).is_some_and(|session| session.live);
+    let live = |router: &Router| router.node.registry.session(second).is_some_and(|session| session.is_live);
     assert!(!live(&router), "the session would receive the event of a room that it does not have");
     let cluster = router.cluster.as_mut().expect("a cluster");
-    cluster.arrive(&mut router.node, ROOM, arrival(Seq(9), join_or_leave(JoinOrLeave::Leave)));
+    cluster.accept_event(&mut router.node, ROOM, arrival(Seq(9), join_or_leave(JoinOrLeave::Leave)));
     after_input(&mut router);
     assert!(live(&router));
     assert_eq!(outbox.next_lag(), None);

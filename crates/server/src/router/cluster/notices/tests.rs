@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::bus::Bus;
-use crate::router::cluster::fake::{Fake, router};
+use crate::router::cluster::fake::{FakeStore, router};
 use crate::router::presence::Presence;
 use switchboard_store::record::Answer;
 
@@ -36,16 +36,16 @@ impl Bus for Recording {
 #[tokio::test(start_paused = true)]
 async fn a_node_publishes_that_a_user_is_online_once_it_can_receive_queries_about_them() {
     let bob = UserId::parse("bob").expect("a name");
-    let (mut router, _batches) = router(&Arc::new(Fake::default()), &[bob.to_string()]);
+    let (mut router, _batches) = router(&Arc::new(FakeStore::default()), &[bob.to_string()]);
     let bus = Arc::new(Recording::default());
     router.node.presence = Presence::new(Duration::ZERO, Some(bus.clone()));
     let subscribed = || BusEvent::Subscribed(vec![Address::User(bob.clone())]);
     router.cluster.as_mut().expect("a cluster").receive(&mut router.node, subscribed());
     assert_eq!(bus.take().len(), 0, "the user is not online yet");
-    router
-        .node
-        .presence
-        .arrived(&router.node.registry, router.node.registry.find(&bob).expect("bob is connected"));
+    router.node.presence.session_became_live(
+        &router.node.registry,
+        router.node.registry.find(&bob).expect("bob is connected"),
+    );
     let [(first, Notice::Presence { number: one, .. })] = &bus.take()[..] else { panic!("one notice") };
     router.cluster.as_mut().expect("a cluster").receive(&mut router.node, subscribed());
     let notices = bus.take();

@@ -3,11 +3,13 @@
 use rustc_hash::FxHashSet;
 use switchboard_protocol::{CloseCode, Seq, Timestamp};
 
-use super::is_current;
+use super::has_not_left_since;
 use crate::metrics::Drop;
 use crate::router::LocalNode;
 use crate::router::cluster::Cluster;
-use crate::router::cluster::store_reply::{Entries, Newcomer, Scope, StoreReply, UserQuery};
+use crate::router::cluster::store_reply::{
+    CompareScope, EntryQuery, StoreReply, UnknownMembership, UserQuery,
+};
 use crate::router::registry::UserSlot;
 use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 use switchboard_store::refusal::Refusal;
@@ -20,16 +22,16 @@ impl Cluster {
         asked: &[ConversationKey],
         result: Result<Seqs, Refusal>,
     ) {
-        self.checking = false;
+        self.querying_heads = false;
         match result {
             Ok(heads) => {
                 for (conversation, head) in heads {
-                    self.expect(node, conversation, head);
+                    self.expect_event(node, conversation, head);
                 }
             }
             Err(_) => {
                 let registry = &node.registry;
-                self.unchecked.extend(asked.iter().filter(|asked| registry.applied(**asked).is_some()));
+                self.heads_to_query.extend(asked.iter().filter(|asked| registry.applied(**asked).is_some()));
             }
         }
     }
@@ -43,7 +45,7 @@ impl Cluster {
     ) {
         self.comparisons.querying_revocations = false;
         let Ok(revocations) = result else {
-            self.comparisons.revoked.extend(asked);
+            self.comparisons.revocations_to_query.extend(asked);
             return;
         };
         for (user, not_before) in revocations {
@@ -53,61 +55,62 @@ impl Cluster {
         }
     }
 
-    pub(in crate::router::cluster) fn apply_newcomers(
+    pub(in crate::router::cluster) fn apply_missing_memberships(
         &mut self,
         node: &mut LocalNode,
-        asked: Vec<Entries>,
+        asked: Vec<EntryQuery>,
         result: Result<Vec<Option<CurrentMembership>>, Refusal>,
     ) {
-        self.comparisons.querying_newcomers = false;
+        self.comparisons.querying_missing = false;
         let Ok(places) = result else {
             for (asked, conversations) in asked {
-                self.verify_membership(node, asked.user, &conversations);
+                self.query_memberships(node, asked.user, &conversations);
             }
             return;
         };
         let mut places = places.into_iter();
         for (asked, conversations) in asked {
             let places: Vec<_> = places.by_ref().take(conversations.len()).flatten().collect();
-            match is_current(node, &asked) {
+            match has_not_left_since(node, &asked) {
                 Some(true) => {}
                 Some(false) => {
-                    self.verify_membership(node, asked.user, &conversations);
+                    self.query_memberships(node, asked.user, &conversations);
                     continue;
                 }
                 None => continue,
             }
-            let open = self.compare(node, &asked, &places);
+            let open = self.compare_memberships(node, &asked, &places);
             record_joins(node, &asked, &places);
-            node.parked.changed(asked.user);
-            self.check_missing(node, &asked, &conversations, &places);
-            let local = node.registry.user_mut(asked.user).filter(|local| !open && local.entering > 0);
+            node.parked.wake_for_user(asked.user);
+            self.expect_leaves(node, &asked, &conversations, &places);
+            let local =
+                node.registry.user_mut(asked.user).filter(|local| !open && local.attaching_sessions > 0);
             if let Some(local) = local {
-                let answered = conversations.iter().map(|conversation| (*conversation, asked.question));
-                local.answered_entries.extend(answered);
+                let answered = conversations.iter().map(|conversation| (*conversation, asked.query_number));
+                local.last_answers.extend(answered);
             }
         }
     }
 
-    pub(in crate::router::cluster) fn apply_places(
+    pub(in crate::router::cluster) fn apply_memberships(
         &mut self,
         node: &mut LocalNode,
         mut asked: Vec<UserQuery>,
         result: Result<Vec<MembershipsPage>, Refusal>,
     ) {
-        self.comparisons.querying_places = false;
+        self.comparisons.querying_memberships = false;
         let Ok(pages) = result else {
             if asked.len() > 1 {
                 // The rows of one user may cause the failure, so each half is queried alone.
                 let second = asked.split_off(asked.len() / 2);
-                self.comparisons.parts.extend([second, asked]);
+                self.comparisons.split_queries.extend([second, asked]);
             } else {
-                self.skip(asked);
+                self.postpone_to_next_sweep(asked);
             }
             return;
         };
         for (asked, page) in asked.into_iter().zip(pages) {
-            match is_current(node, &asked) {
+            match has_not_left_since(node, &asked) {
                 Some(true) => self.apply_page(node, asked, &page),
                 Some(false) => self.continue_query(asked),
                 None => {}
@@ -116,7 +119,7 @@ impl Cluster {
     }
 
     /// Postpones users whose query failed even without other users to the next sweep.
-    fn skip(&mut self, asked: Vec<UserQuery>) {
+    fn postpone_to_next_sweep(&mut self, asked: Vec<UserQuery>) {
         for asked in asked {
             if self.comparisons.failed.is_empty() {
                 tracing::warn!(user = %asked.name, "failed to compare memberships with the database; the next sweep retries");
@@ -126,32 +129,32 @@ impl Cluster {
     }
 
     fn continue_query(&mut self, asked: UserQuery) {
-        self.comparisons.pages.push_back(asked);
+        self.comparisons.next_pages.push_back(asked);
     }
 
     /// Compares a page of memberships with the registry, and continues with the next page.
     fn apply_page(&mut self, node: &mut LocalNode, mut asked: UserQuery, page: &MembershipsPage) {
-        asked.open |= self.compare(node, &asked, &page.places);
+        asked.found_unknown |= self.compare_memberships(node, &asked, &page.memberships);
         let here = node.registry.user(asked.user).map_or(&[][..], |local| &local.conversations);
         let first = here.partition_point(|here| *here <= asked.after);
         let end = page.next.map_or(here.len(), |next| here.partition_point(|here| *here <= next));
         let here = here.get(first..end).unwrap_or_default().to_vec();
-        self.check_missing(node, &asked, &here, &page.places);
+        self.expect_leaves(node, &asked, &here, &page.memberships);
         let Some(local) = node.registry.user_mut(asked.user) else { return };
         match (page.next, &mut asked.scope) {
-            (Some(next), Scope::Portion(left)) => {
-                local.swept = next;
-                *left = left.saturating_sub(page.places.len().max(1));
+            (Some(next), CompareScope::NextPortion(left)) => {
+                local.last_swept = next;
+                *left = left.saturating_sub(page.memberships.len().max(1));
                 if *left > 0 {
                     self.continue_query(UserQuery { after: next, ..asked });
                 }
             }
             (Some(next), _) => self.continue_query(UserQuery { after: next, ..asked }),
             (None, _) => {
-                local.swept = ConversationKey::MIN;
-                if asked.whole && !asked.open {
-                    local.answered = local.answered.max(asked.question);
-                    node.parked.changed(asked.user);
+                local.last_swept = ConversationKey::MIN;
+                if asked.covers_all && !asked.found_unknown {
+                    local.last_full_answer = local.last_full_answer.max(asked.query_number);
+                    node.parked.wake_for_user(asked.user);
                 }
             }
         }
@@ -159,7 +162,12 @@ impl Cluster {
 
     /// Compares memberships in the store with those on this node. Returns whether this node does not know some of them, and looks
     /// those up.
-    fn compare(&mut self, node: &LocalNode, asked: &UserQuery, joined: &[CurrentMembership]) -> bool {
+    fn compare_memberships(
+        &mut self,
+        node: &LocalNode,
+        asked: &UserQuery,
+        joined: &[CurrentMembership],
+    ) -> bool {
         let mut open = false;
         for place in joined {
             let applied = node.registry.applied(place.conversation);
@@ -167,10 +175,10 @@ impl Cluster {
                 // Applying the log adds the user.
                 || applied.is_some_and(|applied| applied < place.since)
             {
-                self.expect(node, place.conversation, place.head);
+                self.expect_event(node, place.conversation, place.head);
             } else {
                 open = true;
-                self.look_up_entry(asked, *place);
+                self.read_join_event(asked, *place);
             }
         }
         open
@@ -178,7 +186,7 @@ impl Cluster {
 
     /// Queries the heads of conversations that are not in `places`, although the user is a member on this node: the user has left
     /// them by events that this node has not applied.
-    fn check_missing(
+    fn expect_leaves(
         &mut self,
         node: &LocalNode,
         asked: &UserQuery,
@@ -190,25 +198,25 @@ impl Cluster {
         let missing = conversations
             .iter()
             .filter(|here| !places.contains(here) && registry.is_member(asked.user, **here));
-        self.unchecked.extend(missing);
+        self.heads_to_query.extend(missing);
     }
 
     /// Reads the event by which a user joined a conversation.
-    fn look_up_entry(&mut self, asked: &UserQuery, place: CurrentMembership) {
+    fn read_join_event(&mut self, asked: &UserQuery, place: CurrentMembership) {
         let entry = place.since.max(Seq(1));
-        let answer = self.store.log(place.conversation, Seq(entry.0 - 1), entry);
-        let newcomer = Newcomer { asked: asked.clone(), place };
+        let answer = self.store.read_log(place.conversation, Seq(entry.0 - 1), entry);
+        let newcomer = UnknownMembership { query: asked.clone(), membership: place };
         self.query(answer, move |result| StoreReply::Entry { newcomer, result });
     }
 
-    pub(in crate::router::cluster) fn apply_entry(
+    pub(in crate::router::cluster) fn apply_join_events(
         &mut self,
         node: &mut LocalNode,
-        newcomer: Newcomer,
+        newcomer: UnknownMembership,
         result: Result<Excerpt, Refusal>,
     ) {
-        let Newcomer { asked, place } = newcomer;
-        let Some(current) = is_current(node, &asked) else { return };
+        let UnknownMembership { query: asked, membership: place } = newcomer;
+        let Some(current) = has_not_left_since(node, &asked) else { return };
         let entry = result.map(|excerpt| excerpt.events.into_iter().next());
         if matches!(entry, Ok(None)) {
             tracing::error!(?place, "the event by which a member joined is missing from the database");
@@ -216,9 +224,11 @@ impl Cluster {
         }
         // The query is repeated in each case, because a session may wait for an answer in which this node knows all memberships.
         match &asked.scope {
-            Scope::All => self.verify(asked.user),
-            Scope::Portion(_) => self.verify_membership(node, asked.user, &[place.conversation]),
-            Scope::Some(conversations) => self.verify_membership(node, asked.user, &conversations.clone()),
+            CompareScope::All => self.compare_user(asked.user),
+            CompareScope::NextPortion(_) => self.query_memberships(node, asked.user, &[place.conversation]),
+            CompareScope::Conversations(conversations) => {
+                self.query_memberships(node, asked.user, &conversations.clone())
+            }
         }
         if let (Ok(Some(entry)), true) = (entry, current) {
             self.add_member(node, &asked, place, &entry);
@@ -238,13 +248,13 @@ impl Cluster {
         let applied = node.registry.applied(conversation);
         if node.registry.is_member(asked.user, conversation)
             || applied.is_some_and(|applied| applied < entry.seq)
-            || node.registry.gone(asked.user, conversation).is_some_and(|gone| gone >= entry.seq)
+            || node.registry.leave_of(asked.user, conversation).is_some_and(|gone| gone >= entry.seq)
         {
             return;
         }
         // The user is a member at the head in the store. This checks that they are also a member at the last applied event.
         let covers = applied.is_some_and(|applied| applied <= place.head)
-            || node.registry.covers(conversation, place.head, asked.subscription_epoch);
+            || node.registry.is_membership_current(conversation, place.head, asked.subscription_epoch);
         if !covers {
             return;
         }
@@ -255,27 +265,27 @@ impl Cluster {
             // The event does not contain the join, because it could not be decoded.
             Some(JoinOrLeave::Leave) | None => before,
         };
-        node.release();
+        node.flush_coalesced();
         node.registry.join(asked.user, conversation, applied.unwrap_or(place.head));
-        node.note_changes(
+        node.record_changes(
             conversation,
             entry.seq,
             &[Effect { user: asked.name.clone(), join_or_leave: JoinOrLeave::Join { seen } }],
         );
         let head = node.registry.head(conversation).unwrap_or(place.head);
-        node.give_missed(asked.user, conversation, &entry.name, seen, before);
+        node.queue_missed(asked.user, conversation, &entry.name, seen, before);
         for outbox in node.registry.sessions_of(&asked.name) {
             outbox.push_lag(conversation, before, head);
         }
-        self.expect(node, conversation, place.head);
+        self.expect_event(node, conversation, place.head);
     }
 }
 
 fn close_revoked(node: &LocalNode, user: UserSlot, not_before: Timestamp) {
     let sessions = node.registry.user(user).map_or(&[][..], |local| &local.sessions);
     for session in sessions.iter().filter_map(|session| node.registry.session(*session)) {
-        if session.live && session.not_before < Some(not_before) {
-            node.metrics.dropped(Drop::Revoked);
+        if session.is_live && session.not_before < Some(not_before) {
+            node.metrics.count_dropped(Drop::Revoked);
             session.outbox.close(CloseCode::Revoked);
         }
     }
@@ -287,12 +297,15 @@ fn record_joins(node: &mut LocalNode, asked: &UserQuery, places: &[CurrentMember
         let (conversation, since) = (place.conversation, place.since.max(Seq(1)));
         let applied = node.registry.applied(conversation);
         let known = node.registry.user(asked.user).is_none_or(|local| {
-            local.changes.iter().any(|change| change.conversation == conversation && change.seq >= since)
+            local
+                .changes_while_attaching
+                .iter()
+                .any(|change| change.conversation == conversation && change.seq >= since)
         });
         if node.registry.is_member(asked.user, conversation) && applied >= Some(since) && !known {
             let seen = Seq(since.0 - 1);
             let effect = Effect { user: asked.name.clone(), join_or_leave: JoinOrLeave::Join { seen } };
-            node.note_changes(conversation, since, &[effect]);
+            node.record_changes(conversation, since, &[effect]);
         }
     }
 }

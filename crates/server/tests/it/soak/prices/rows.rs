@@ -11,7 +11,7 @@ pub(super) fn add_every_user_to(server: &Server, room: &str) {
 }
 
 /// Inserts messages in mallory's note to self with 500 edits of 16 KB each.
-pub(super) fn many_edits(server: &Server, messages: u32) {
+pub(super) fn insert_many_edits(server: &Server, messages: u32) {
     let db = rusqlite::Connection::open(server.data().join("switchboard.db")).expect("the database");
     let sql = format!(
         "BEGIN;

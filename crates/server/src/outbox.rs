@@ -46,9 +46,9 @@ pub(crate) struct CoalescedEvent {
     pub(crate) seq: Seq,
     pub(crate) frame: Bytes,
     /// The connection that sent the event. It receives `ok` instead of the event.
-    pub(crate) own: Option<Arc<Outbox>>,
+    pub(crate) sender: Option<Arc<Outbox>>,
     /// When this node learned that the event is in stable storage.
-    pub(crate) stored: Instant,
+    pub(crate) learned_at: Instant,
 }
 
 /// The most bytes of frames that are joined into one buffer. Copying more costs more than writing several buffers.
@@ -207,7 +207,10 @@ impl Outbox {
                     fell_behind = true;
                 }
                 None => {
-                    inner.queue(Queued { stored: Some(event.stored), ..Queued::single(event.frame.clone()) });
+                    inner.queue(Queued {
+                        stored: Some(event.learned_at),
+                        ..Queued::single(event.frame.clone())
+                    });
                     queued += 1;
                 }
             }
@@ -236,14 +239,14 @@ impl Outbox {
             std::mem::drop(inner);
             return self.push_events(conversation, events);
         }
-        let (frames, stored) = (events.len() as u32, events.first().map(|event| event.stored));
+        let (frames, stored) = (events.len() as u32, events.first().map(|event| event.learned_at));
         inner.push(Queued { frame: joined.clone(), frames, stored });
         frames.into()
     }
 
     /// Whether this connection sent an event.
     fn is_own(&self, event: &CoalescedEvent) -> bool {
-        event.own.as_ref().is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), self))
+        event.sender.as_ref().is_some_and(|own| std::ptr::eq(Arc::as_ptr(own), self))
     }
 
     /// Records an event of this connection before it is applied. In a cluster the event may then come from the store, which does

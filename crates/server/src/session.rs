@@ -18,8 +18,8 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use switchboard_protocol::CloseCode;
 
-use self::hello::Admitted;
-use self::live::Live;
+use self::hello::AdmittedSession;
+use self::live::LiveSession;
 use self::socket::{ConnectionEnd, Socket, Stream};
 use crate::frame;
 use crate::metrics::Metrics;
@@ -66,9 +66,9 @@ async fn serve<S: Stream>(
     services: &Arc<Services>,
     socket: &mut Socket<S>,
     outbox: &Arc<Outbox>,
-    admitted: Box<Admitted>,
+    admitted: Box<AdmittedSession>,
 ) -> ConnectionEnd {
-    match Box::pin(Live::attach(services, outbox, socket, admitted)).await {
+    match Box::pin(LiveSession::attach(services, outbox, socket, admitted)).await {
         Ok(live) => live.run(socket).await,
         Err(end) => end,
     }

@@ -32,7 +32,7 @@ fn declare<T: TS + ?Sized>(config: &Config, out: &mut String) {
         out.push_str(&bodies::declare(config, &docs));
     } else {
         let shape = bodies::by_name(config, shape::parse(text.trim_end_matches(';')));
-        out.push_str(&print::declaration(&docs, name, &shape));
+        out.push_str(&print::print_declaration(&docs, name, &shape));
     }
 }
 

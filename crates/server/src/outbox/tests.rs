@@ -113,8 +113,8 @@ impl Connection {
             .map(|(own, seq)| CoalescedEvent {
                 seq: Seq(seq),
                 frame: frame(conversation, seq),
-                own: own.then(|| self.outbox.clone()),
-                stored: Instant::now(),
+                sender: own.then(|| self.outbox.clone()),
+                learned_at: Instant::now(),
             })
             .collect();
         log.own.extend_from_slice(own);
@@ -226,8 +226,8 @@ fn event(seq: u64) -> CoalescedEvent {
     CoalescedEvent {
         seq: Seq(seq),
         frame: Bytes::from_static(&[b'x'; 60]),
-        own: None,
-        stored: Instant::now(),
+        sender: None,
+        learned_at: Instant::now(),
     }
 }
 

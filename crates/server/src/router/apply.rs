@@ -23,11 +23,11 @@ pub(super) struct ArrivedEvent {
     pub(super) seq: Seq,
     pub(super) frame: Bytes,
     /// The connection that sent the event. It receives `ok` instead of the event.
-    pub(super) own: Option<Arc<Outbox>>,
+    pub(super) sender: Option<Arc<Outbox>>,
     /// The membership changes that the event makes.
     pub(super) effects: Vec<Effect>,
     /// When this node learned of the event.
-    pub(super) stored: Instant,
+    pub(super) learned_at: Instant,
 }
 
 impl ArrivedEvent {
@@ -35,14 +35,14 @@ impl ArrivedEvent {
     pub(super) fn from_store(committed: CommittedEvent) -> Option<Self> {
         let frame = frame::text(&committed.event?.to_json());
         let (name, seq, effects) = (committed.name, committed.seq, committed.effects);
-        Some(Self { name, seq, frame, own: None, effects, stored: Instant::now() })
+        Some(Self { name, seq, frame, sender: None, effects, learned_at: Instant::now() })
     }
 }
 
 impl LocalNode {
     /// Applies the next event of a conversation: makes its membership changes, and delivers it to the sessions.
     pub(super) fn apply_event(&mut self, conversation: ConversationKey, arrival: ArrivedEvent) {
-        let ArrivedEvent { name, seq, frame, own, effects, stored } = arrival;
+        let ArrivedEvent { name, seq, frame, sender: own, effects, learned_at: stored } = arrival;
         self.recent.record(conversation, seq);
         if !effects.is_empty() {
             self.flush_coalesced();
@@ -55,7 +55,7 @@ impl LocalNode {
         }
         self.record_changes(conversation, seq, &effects);
         self.registry.set_applied(conversation, seq);
-        self.coalesce(conversation, CoalescedEvent { seq, frame, own, stored });
+        self.coalesce(conversation, CoalescedEvent { seq, frame, sender: own, learned_at: stored });
         if !effects.is_empty() {
             self.flush_coalesced();
         }

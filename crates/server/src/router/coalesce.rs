@@ -59,7 +59,7 @@ impl LocalNode {
         } else if self.registry.count_connected_members(conversation) < self.coalescer.from_users {
             self.queue_for_sessions(conversation, &[event]);
         } else {
-            self.coalescer.since.get_or_insert(event.stored);
+            self.coalescer.since.get_or_insert(event.learned_at);
             self.coalescer.events.insert(conversation, vec![event]);
         }
     }

@@ -56,7 +56,14 @@ impl Router {
         if let Some(event) = event {
             self.node.metrics.accepted.inc();
             let json = event.to_json();
-            let arrival = ArrivedEvent { name, seq, frame: frame::text(&json), own, effects, stored };
+            let arrival = ArrivedEvent {
+                name,
+                seq,
+                frame: frame::text(&json),
+                sender: own,
+                effects,
+                learned_at: stored,
+            };
             match &mut self.cluster {
                 // A single node stores and publishes events in the same order, so this event is the next one.
                 None => self.node.apply_event(conversation, arrival),

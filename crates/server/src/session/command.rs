@@ -8,7 +8,7 @@ use switchboard_protocol::reply::{OkBody, Reply};
 use switchboard_protocol::{CloseCode, CommandId, ErrorCode, Frame, Target, WriteNumber, decode};
 use tokio::time::Instant;
 
-use super::live::{Flood, Live};
+use super::live::{Flood, LiveSession};
 use super::pending::PendingQuery;
 use super::socket::ConnectionEnd;
 use crate::encode::{encode, encode_answer};
@@ -31,7 +31,7 @@ const MAX_FLOOD_SECONDS: u32 = 50;
 /// reconnects earlier would exceed its rate. It is longer if the frames over the rate would take longer at that rate.
 const MIN_FLOOD_WAIT: Duration = Duration::from_secs(5);
 
-impl Live {
+impl LiveSession {
     /// Handles a message. An error ends the connection.
     pub(super) fn handle_message(&mut self, message: Message<'_>) -> Result<(), ConnectionEnd> {
         if let Message::Close = message {
@@ -166,7 +166,7 @@ impl Live {
     }
 
     /// The payer whose rates the connection's commands count against.
-    pub(super) fn payer(&self) -> RateOwner {
+    pub(super) fn rate_owner(&self) -> RateOwner {
         RateOwner::User(self.user.clone())
     }
 
@@ -179,7 +179,7 @@ impl Live {
             }
             None => WriteOrder::Epoch(self.outbox.begin_write()?),
         };
-        let payer = self.payer();
+        let payer = self.rate_owner();
         let limiter = &self.services.limiter;
         let rates = self.limiter.check_send(limiter.connection_rates());
         let rates = rates.and_then(|()| limiter.check_send(&payer, change.cost()));
@@ -208,7 +208,7 @@ impl Live {
     }
 
     fn handle_typing(&mut self, id: Option<CommandId>, target: &Target) {
-        if let Err(refusal) = self.services.limiter.check_typing(&self.payer()) {
+        if let Err(refusal) = self.services.limiter.check_typing(&self.rate_owner()) {
             self.services.metrics.count_dropped(Drop::RateLimit);
             return self.reply(id, Err(refusal));
         }

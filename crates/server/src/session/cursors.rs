@@ -8,12 +8,12 @@ use std::time::Duration;
 use switchboard_protocol::CommandId;
 use tokio::time::Instant;
 
-use super::live::Live;
+use super::live::LiveSession;
 use super::pending::{DelayedCursors, Group};
 use crate::metrics::Drop;
 use switchboard_store::Change;
 
-impl Live {
+impl LiveSession {
     /// Submits a cursor to the store at the user's rate of cursors. A cursor over the rate is delayed instead of refused, so that
     /// clients need not keep cursors for a retry.
     pub(super) fn move_cursor(&mut self, id: Option<CommandId>, change: Change) {
@@ -35,12 +35,12 @@ impl Live {
 
     /// Takes a token of the cursor rate, or returns the time until the next token.
     fn check_cursor(&self) -> Option<Duration> {
-        let over = self.services.limiter.check_cursor(&self.payer()).err()?;
+        let over = self.services.limiter.check_cursor(&self.rate_owner()).err()?;
         Some(Duration::from_millis(over.retry_after.unwrap_or(0)))
     }
 
     /// Submits those delayed cursors whose time has come.
-    pub(super) fn release_cursors(&mut self, now: Instant) {
+    pub(super) fn submit_due_cursors(&mut self, now: Instant) {
         let Some(mut delayed) = self.delayed_cursors.take_if(|delayed| delayed.due <= now) else { return };
         while let Some(group) = delayed.groups.pop_front() {
             if let Some(wait) = self.check_cursor() {
@@ -49,19 +49,19 @@ impl Live {
                 self.delayed_cursors = Some(delayed);
                 return;
             }
-            self.release_group(group);
+            self.submit_group(group);
         }
     }
 
     /// Submits all delayed cursors at once.
-    pub(super) fn release_all_cursors(&mut self) {
+    pub(super) fn submit_all_cursors(&mut self) {
         for group in self.delayed_cursors.take().into_iter().flat_map(|delayed| delayed.groups) {
-            self.release_group(group);
+            self.submit_group(group);
         }
     }
 
     /// Submits a group of delayed cursors. The store moves the cursor to the highest of the group, and answers every command.
-    fn release_group(&mut self, group: Group) {
+    fn submit_group(&mut self, group: Group) {
         for (id, change) in group.commands {
             self.submit(id, change, None);
         }

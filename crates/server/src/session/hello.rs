@@ -38,7 +38,7 @@ use switchboard_store::{Activity, Change, Memberships, Snapshot, Submission, Vis
 const MAX_CONTROL_FRAMES: u32 = 10;
 
 /// A client with a valid `hello`, registered with the router.
-pub(super) struct Admitted {
+pub(super) struct AdmittedSession {
     pub(super) session: SessionSlot,
     pub(super) user: UserId,
     /// The token's claims; `None` on a `dev` server with a bare user name.
@@ -50,7 +50,7 @@ pub(super) struct Admitted {
 }
 
 /// A session that has received `welcome` and is subscribed.
-pub(super) struct Attached {
+pub(super) struct AttachedSession {
     pub(super) session: SessionSlot,
     pub(super) user: UserId,
     pub(super) key: UserKey,
@@ -64,14 +64,14 @@ pub(super) async fn receive_hello<S: Stream>(
     socket: &mut Socket<S>,
     outbox: &Arc<Outbox>,
     place: Option<&Place>,
-) -> Result<Box<Admitted>, ConnectionEnd> {
+) -> Result<Box<AdmittedSession>, ConnectionEnd> {
     let refuser = HelloRefuser { services, outbox, user: None, address: socket.address() };
     let wait = Duration::from_millis(services.limits.hello_timeout.into());
     let received = tokio::select! {
         biased;
         received = tokio::time::timeout(wait, first_frame(refuser, socket)) => received,
         () = services.tasks.stop().cancelled() => return Err(ConnectionEnd::Close(CloseCode::Restart)),
-        () = evicted(place) => return Err(ConnectionEnd::ConnectionLost),
+        () = wait_for_eviction(place) => return Err(ConnectionEnd::ConnectionLost),
     };
     let Ok(first) = received else {
         services.metrics.count_dropped(Drop::SilentConnection);
@@ -98,7 +98,7 @@ pub(super) async fn receive_hello<S: Stream>(
         return Err(ConnectionEnd::ConnectionLost);
     }
     match services.router.enter(user.clone(), outbox.clone()).await {
-        Ok(session) => Ok(Box::new(Admitted {
+        Ok(session) => Ok(Box::new(AdmittedSession {
             session,
             user,
             identity,
@@ -111,7 +111,7 @@ pub(super) async fn receive_hello<S: Stream>(
 }
 
 /// Resolves when the connection is evicted because newer unauthenticated connections need its place.
-async fn evicted(place: Option<&Place>) {
+async fn wait_for_eviction(place: Option<&Place>) {
     match place {
         Some(place) => place.evicted().await,
         None => std::future::pending().await,
@@ -222,9 +222,9 @@ fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identi
 pub(super) async fn attach(
     services: &Services,
     outbox: &Outbox,
-    admitted: Box<Admitted>,
-) -> Result<Attached, ConnectionEnd> {
-    let Admitted { session, user, identity, mut cursors, id, address } = *admitted;
+    admitted: Box<AdmittedSession>,
+) -> Result<AttachedSession, ConnectionEnd> {
+    let AdmittedSession { session, user, identity, mut cursors, id, address } = *admitted;
     let refuser = HelloRefuser { services, outbox, user: Some(&user), address };
     let later = |refusal: Refusal| refuser.refuse(refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();
@@ -236,8 +236,8 @@ pub(super) async fn attach(
     }
     let Snapshot { user: key, not_before, named, .. } = snapshot;
     let mut mark = snapshot.mark;
-    let pages = Pages { session, user: &user, key };
-    let Loaded { page, heads, leaves, latest } =
+    let pages = MembershipPages { session, user: &user, key };
+    let LoadedMemberships { page, heads, leaves, latest } =
         pages.load(services, outbox, snapshot.memberships).await.map_err(|cause| match cause {
             LoadFailure::Refused(refusal) => later(refusal),
             LoadFailure::Closing(code) => ConnectionEnd::Close(code),
@@ -271,18 +271,18 @@ pub(super) async fn attach(
     let subscribe =
         Subscription { session, mark, not_before, page, heads, cursors, listed, former, gone, leaves };
     services.router.subscribe(subscribe).await.map_err(later)?;
-    Ok(Attached { session, user, key, expires: identity.map(|identity| identity.expires), address })
+    Ok(AttachedSession { session, user, key, expires: identity.map(|identity| identity.expires), address })
 }
 
 /// Reads the memberships of a session's user.
-struct Pages<'a> {
+struct MembershipPages<'a> {
     session: SessionSlot,
     user: &'a UserId,
     key: UserKey,
 }
 
 /// The result of reading all pages of memberships.
-struct Loaded {
+struct LoadedMemberships {
     /// The last page of memberships.
     page: Memberships,
     /// The last event (head) of each conversation on any page.
@@ -300,7 +300,7 @@ enum LoadFailure {
     Closing(CloseCode),
 }
 
-impl Pages<'_> {
+impl MembershipPages<'_> {
     /// Reads all pages and hands all but the last to the router. `welcome` is sent after the last one, so that every event
     /// published from then on comes after the pages.
     async fn load(
@@ -308,10 +308,14 @@ impl Pages<'_> {
         services: &Services,
         outbox: &Outbox,
         first: Memberships,
-    ) -> Result<Loaded, LoadFailure> {
+    ) -> Result<LoadedMemberships, LoadFailure> {
         let most = Activity::max_per_connection(&services.limits);
-        let mut loaded =
-            Loaded { page: first, heads: PageHeads::default(), leaves: Vec::new(), latest: Vec::new() };
+        let mut loaded = LoadedMemberships {
+            page: first,
+            heads: PageHeads::default(),
+            leaves: Vec::new(),
+            latest: Vec::new(),
+        };
         let mut latest = Vec::new();
         loop {
             loaded.heads.add(loaded.page.joined.clone());

@@ -12,7 +12,7 @@ use switchboard_protocol::{CloseCode, Seq, UserId};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
-use super::hello::{self, Admitted, Attached};
+use super::hello::{self, AdmittedSession, AttachedSession};
 use super::log_lines;
 use super::pending::{DelayedCursors, DelayedWatch, PendingQuery};
 use super::socket::{ConnectionEnd, DecodeFlow, Socket, Stream};
@@ -42,7 +42,7 @@ const REPLAY_RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_TIMER: Duration = Duration::from_secs(3_600);
 
 /// The state of a live session.
-pub(super) struct Live {
+pub(super) struct LiveSession {
     pub(super) services: Arc<Services>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) session: SessionSlot,
@@ -91,13 +91,13 @@ enum Replay {
     Waiting(Instant),
 }
 
-impl Live {
+impl LiveSession {
     /// Subscribes an admitted session at the client's cursors, and returns it as a live session.
     pub(super) async fn attach(
         services: &Arc<Services>,
         outbox: &Arc<Outbox>,
         socket: &mut Socket<impl Stream>,
-        admitted: Box<Admitted>,
+        admitted: Box<AdmittedSession>,
     ) -> Result<Box<Self>, ConnectionEnd> {
         let user = admitted.user.clone();
         let attached = hello::attach(services, outbox, admitted).await.inspect_err(|end| {
@@ -106,8 +106,8 @@ impl Live {
         Ok(Box::new(Self::new(services.clone(), outbox.clone(), attached)))
     }
 
-    fn new(services: Arc<Services>, outbox: Arc<Outbox>, attached: Attached) -> Self {
-        let Attached { session, user, key, expires, address } = attached;
+    fn new(services: Arc<Services>, outbox: Arc<Outbox>, attached: AttachedSession) -> Self {
+        let AttachedSession { session, user, key, expires, address } = attached;
         let address = match address {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
             IpAddr::V6(address) => address,
@@ -186,7 +186,7 @@ impl Live {
             self.drop_delayed_watch();
             // Delayed cursors must not delay a shutdown.
             if state.closing == Some(CloseCode::Restart) {
-                self.release_all_cursors();
+                self.submit_all_cursors();
             }
         }
         let sent = socket.sent();
@@ -339,7 +339,7 @@ impl Live {
 
     /// Handles the time-outs that are due.
     fn handle_due(&mut self, now: Instant) -> Result<(), ConnectionEnd> {
-        self.release_cursors(now);
+        self.submit_due_cursors(now);
         let close = |reason, code| {
             self.services.metrics.count_dropped(reason);
             Err(ConnectionEnd::Close(code))

@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use switchboard_protocol::{CloseCode, ErrorCode};
 use tracing::Span;
 
-use super::live::Live;
+use super::live::LiveSession;
 use super::log_lines::{log_end, reason, span};
 use super::socket::{ConnectionEnd, Socket};
 
-impl Live {
+impl LiveSession {
     fn span(&self) -> Span {
         span(self.outbox.id(), Some(&self.user), IpAddr::V6(self.address))
     }

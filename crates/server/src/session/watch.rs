@@ -7,11 +7,11 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{CommandId, UserId};
 use tokio::time::Instant;
 
-use super::live::Live;
+use super::live::LiveSession;
 use super::pending::{DelayedWatch, PendingQuery};
 use crate::metrics::Drop;
 
-impl Live {
+impl LiveSession {
     /// Looks up the users of a list in the store. A list over the user's rate is delayed instead of refused, so that clients need
     /// not keep it for a retry. A delayed list is looked up only when it is due, because the store's answer about shared
     /// conversations becomes outdated.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::chance::Chance;
-use crate::world::{Phase, World};
+use crate::world::{Phase, SimulatedWorld};
 
 /// Converts the JSON of a command to the change that the store applies.
 fn change(command: &Value) -> Change {
@@ -23,10 +23,10 @@ fn change(command: &Value) -> Change {
 }
 
 /// Writes a user's command to the store, as an HTTP request would. Returns `None` if the write failed or the server crashed.
-async fn send(world: &World, chance: &Chance, user: &str, command: &Value) -> Option<Value> {
+async fn send(world: &SimulatedWorld, chance: &Chance, user: &str, command: &Value) -> Option<Value> {
     let store = world.store(chance)?;
     let (reply, answer) = oneshot::channel();
-    world.truth().record("backend", format_args!("for {user}: {command}"));
+    world.model().record("backend", format_args!("for {user}: {command}"));
     let actor = UserId::parse(user).expect("a name");
     let submission = Submission { actor, change: change(command), origin: Origin::Call(reply) };
     store.submit(submission).ok()?;
@@ -36,7 +36,7 @@ async fn send(world: &World, chance: &Chance, user: &str, command: &Value) -> Op
 }
 
 /// Creates the rooms of the run. Returns false if a writable store refused to create a room a hundred times.
-pub(crate) async fn create_rooms(world: &Arc<World>, chance: &Chance) -> bool {
+pub(crate) async fn create_rooms(world: &Arc<SimulatedWorld>, chance: &Chance) -> bool {
     for (n, room) in world.rooms.iter().enumerate() {
         let some = world.users.iter().skip(1).filter(|_| !chance.once_in(3));
         let command = json!({"type": "create", "room": room.trim_start_matches('#'), "public": n != 1,
@@ -55,11 +55,11 @@ pub(crate) async fn create_rooms(world: &Arc<World>, chance: &Chance) -> bool {
 }
 
 /// Sends commands for users from time to time, and retries those without an answer.
-pub(crate) async fn run(world: Arc<World>, chance: Chance) {
+pub(crate) async fn run(world: Arc<SimulatedWorld>, chance: Chance) {
     let often = chance.one_of(&[200, 2_000, 60_000]);
     let mut number = 0;
     loop {
-        if timeout(chance.millis(1, often), world.phase.until(|phase| phase != Phase::Storm)).await.is_ok() {
+        if timeout(chance.millis(1, often), world.phase.until(|phase| phase != Phase::Faults)).await.is_ok() {
             return;
         }
         number += 1;
@@ -70,8 +70,8 @@ pub(crate) async fn run(world: Arc<World>, chance: Chance) {
         for _ in 0..2 {
             let answer = timeout(Duration::from_secs(2), send(&world, &chance, user, &command)).await;
             if let Ok(Some(ok)) = answer {
-                if world.truth().acknowledged("backend", user, Some(&key), &ok).is_err() {
-                    world.enters(Phase::Over);
+                if world.model().acknowledged("backend", user, Some(&key), &ok).is_err() {
+                    world.enter_phase(Phase::Ended);
                 }
                 break;
             }

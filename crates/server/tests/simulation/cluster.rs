@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::chance::Chance;
 use crate::wait;
-use crate::world::{Phase, World};
+use crate::world::{Phase, SimulatedWorld};
 
 /// One seed in this many simulates a cluster; the other seeds simulate a single server.
 const CLUSTER_SEED_DIVISOR: u64 = 3;
@@ -32,7 +32,7 @@ pub(crate) struct Cluster {
     pub(crate) lease: Duration,
     /// How long users keep sending after all faults except the bus faults have ended.
     pub(crate) calm_time: Duration,
-    /// How long the phase `Settle` lasts: by its end every stored event must have reached every device.
+    /// How long the phase `CatchUp` lasts: by its end every stored event must have reached every device.
     pub(crate) settling_time: Duration,
     faults: Arc<Faults>,
     chance: Chance,
@@ -133,7 +133,7 @@ impl Cluster {
     }
 }
 
-impl World {
+impl SimulatedWorld {
     /// Repeatedly cuts a random node off from the bus for a while.
     pub(crate) async fn partition_nodes(self: Arc<Self>) {
         let Some((cluster, network)) = self.cluster.as_ref().and_then(|c| Some((c, c.network.as_ref()?)))
@@ -147,10 +147,10 @@ impl World {
                 return;
             }
             let (node, reported) = (chance.below(cluster.nodes), !chance.once_in(3));
-            self.counts(&format!("server {node} is cut off"), |counts| &mut counts.partitions);
+            self.count(&format!("server {node} is cut off"), |counts| &mut counts.partitions);
             network.cut(node);
             self.is_calm_within(chance.millis(10, 6_000)).await;
-            self.truth().record("world", format_args!("server {node} is no longer cut off"));
+            self.model().record("world", format_args!("server {node} is no longer cut off"));
             network.heal(node, reported);
         }
     }
@@ -171,7 +171,7 @@ impl World {
         let Some(cluster) = &self.cluster else { return false };
         let name = UserId::parse(user).expect("a name");
         let Some(revoking) = self.with_node(chance, |server| server.revoke(name)) else { return false };
-        self.counts(&format!("{user} is logged out"), |counts| &mut counts.revocations);
+        self.count(&format!("{user} is logged out"), |counts| &mut counts.revocations);
         // An earlier revocation may have a later time, from a clock that was ahead; it remains in force.
         let now = self.clock().now();
         let later = cluster.revocations(user, |revocations| {
@@ -181,7 +181,7 @@ impl World {
             later
         });
         let stored = revoking.await;
-        self.truth().record("world", format_args!("{user} is logged out: {stored}"));
+        self.model().record("world", format_args!("{user} is logged out: {stored}"));
         cluster.revocations(user, |revocations| {
             revocations.in_progress -= 1;
             revocations.last_finished = Some(Instant::now());
@@ -193,25 +193,25 @@ impl World {
     /// whose notices the bus has lost.
     pub(crate) async fn wait_until_settled(self: Arc<Self>) {
         let Some(cluster) = &self.cluster else { return };
-        if self.phase.until(|phase| phase >= Phase::Settle).await == Phase::Settle {
+        if self.phase.until(|phase| phase >= Phase::CatchUp).await == Phase::CatchUp {
             let chance = cluster.chance.fork();
             if chance.once_in(4) {
                 let user = chance.one_of(&self.users);
                 // The time before the revocation counts, because connections that open before its answer arrives may stay open.
                 let began = Instant::now();
                 if self.revoke(user, &chance).await {
-                    self.truth().record("world", format_args!("no connection of {user}'s is to last"));
+                    self.model().record("world", format_args!("no connection of {user}'s is to last"));
                     *self.revoked_user.lock().expect("nothing panics with it") = Some((user, began));
                 }
             }
             wait(cluster.settling_time).await;
-            self.truth().record("world", format_args!("everything has arrived"));
-            self.enters(Phase::Audit);
+            self.model().record("world", format_args!("everything has arrived"));
+            self.enter_phase(Phase::Audit);
         }
     }
 
-    /// Waits for `time`, or until the phase with faults (`Storm`) ends. Returns whether it has ended.
+    /// Waits for `time`, or until the phase with faults (`Faults`) ends. Returns whether it has ended.
     async fn is_calm_within(&self, time: Duration) -> bool {
-        timeout(time, self.phase.until(|phase| phase != Phase::Storm)).await.is_ok()
+        timeout(time, self.phase.until(|phase| phase != Phase::Faults)).await.is_ok()
     }
 }

@@ -17,15 +17,15 @@ use self::numbers::Numbers;
 use crate::chance::Chance;
 use crate::truth::LawResult;
 use crate::wait;
-use crate::wire::{self, Reader, Received};
-use crate::world::{Phase, World};
+use crate::wire::{self, FrameReader, Received};
+use crate::world::{Phase, SimulatedWorld};
 
 /// After the users have stopped, a device that receives no frames checks this often for remaining work.
 const IDLE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A user's device.
 pub(crate) struct Device {
-    pub(crate) world: Arc<World>,
+    pub(crate) world: Arc<SimulatedWorld>,
     pub(crate) name: String,
     pub(crate) user: &'static str,
     pub(crate) chance: Chance,
@@ -131,7 +131,7 @@ impl LocalLog {
 }
 
 impl Device {
-    pub(crate) fn new(world: Arc<World>, name: String, user: &'static str, chance: Chance) -> Self {
+    pub(crate) fn new(world: Arc<SimulatedWorld>, name: String, user: &'static str, chance: Chance) -> Self {
         Self {
             world,
             name,
@@ -147,14 +147,14 @@ impl Device {
     }
 
     pub(crate) fn log(&self, what: std::fmt::Arguments<'_>) {
-        self.world.truth().record(&self.name, what);
+        self.world.model().record(&self.name, what);
     }
 
     /// Connects repeatedly until the run is over or the device's audit is complete.
     pub(crate) async fn run(mut self) {
-        while !self.world.is(Phase::Over) && !self.has_all_events() {
-            self.world.end_if_broken();
-            let storm = self.world.is(Phase::Storm);
+        while !self.world.is_in_phase(Phase::Ended) && !self.has_all_events() {
+            self.world.end_if_violated();
+            let storm = self.world.is_in_phase(Phase::Faults);
             if let Some((stream, node)) = self.world.connect(&self.chance) {
                 self.log(format_args!("connects to server {node}"));
                 self.connection(stream, storm).await;
@@ -171,7 +171,7 @@ impl Device {
         // Half of the connections number their writes. No random number decides it, so that known seeds keep their runs.
         let mut session = Session::new(self.number.is_multiple_of(2));
         self.says_hello(&mut session);
-        let mut reader = Reader::default();
+        let mut reader = FrameReader::default();
         let chunk = self.chance.one_of(&[16, 100, 4_096]);
         let phases = self.world.phase.clone();
         let mut act = Instant::now();
@@ -179,7 +179,7 @@ impl Device {
         loop {
             let now = Instant::now();
             let phase = phases.get();
-            let over = if storm { phase != Phase::Storm } else { phase == Phase::Over };
+            let over = if storm { phase != Phase::Faults } else { phase == Phase::Ended };
             if session.is_over && (session.ends_abruptly || session.unwritten.is_empty())
                 || over
                 || self.has_all_events()
@@ -192,8 +192,8 @@ impl Device {
                 return;
             }
             if act <= now {
-                self.world.end_if_broken();
-                let lively = self.world.is_lively();
+                self.world.end_if_violated();
+                let lively = self.world.has_load();
                 if lively {
                     self.random_actions(&mut session);
                 }
@@ -217,7 +217,7 @@ impl Device {
                         Ok(true) => {}
                         Ok(false) => return,
                         Err(_) => {
-                            self.world.enters(Phase::Over);
+                            self.world.enter_phase(Phase::Ended);
                             return;
                         }
                     }
@@ -234,7 +234,7 @@ impl Device {
     }
 
     fn says_hello(&mut self, session: &mut Session) {
-        let forgets = self.world.is(Phase::Storm) && self.chance.once_in(12);
+        let forgets = self.world.is_in_phase(Phase::Faults) && self.chance.once_in(12);
         let mut cursors = serde_json::Map::new();
         for (name, place) in &self.local_logs {
             if !forgets || self.chance.once_in(2) {
@@ -277,7 +277,7 @@ impl Device {
     /// Sends pending messages, requests missing events and continues the final audit, as far as the connection allows.
     fn continue_work(&mut self, session: &mut Session) {
         let now = Instant::now();
-        if self.world.is(Phase::Audit) && !std::mem::replace(&mut session.is_settled, true) {
+        if self.world.is_in_phase(Phase::Audit) && !std::mem::replace(&mut session.is_settled, true) {
             self.has_settled(session);
         }
         if !session.welcome || session.is_over || session.no_answer_until > now {
@@ -299,28 +299,29 @@ impl Device {
             }
         }
         match self.world.phase.get() {
-            Phase::Calm if self.unsent.is_empty() && !self.is_finished && !self.world.is_lively() => {
+            Phase::WithoutFaults if self.unsent.is_empty() && !self.is_finished && !self.world.has_load() => {
                 self.is_finished = true;
             }
             Phase::Audit => return self.audit_next_log(session),
             // Waits for all requested pages first, because the server drops signals while pages fill the queue.
-            Phase::Settle if session.pending.is_empty() => return self.send_final_list(session),
+            Phase::CatchUp if session.pending.is_empty() => return self.send_final_list(session),
             _ => return,
         }
-        self.world.finish_device();
+        self.world.count_finished_device();
     }
 
     pub(crate) fn request_log(&mut self, session: &mut Session, name: &str, after: u64) {
-        let limit = if self.world.is(Phase::Audit) { 200 } else { self.chance.one_of(&[1, 2, 5, 200]) };
+        let limit =
+            if self.world.is_in_phase(Phase::Audit) { 200 } else { self.chance.one_of(&[1, 2, 5, 200]) };
         let command = json!({"type": "sync", "conversation": name, "after": after, "limit": limit});
-        let seen = self.world.truth().visible(self.user, name).is_some();
+        let seen = self.world.model().visible(self.user, name).is_some();
         self.asks(session, command, PendingCommand::Log { conversation: name.to_owned(), after, seen });
     }
 
     /// Whether the device has read every conversation again in the final audit.
     fn has_all_events(&self) -> bool {
-        self.world.is(Phase::Audit) && self.audited_logs.len() == self.local_logs.len() && {
-            let truth = self.world.truth();
+        self.world.is_in_phase(Phase::Audit) && self.audited_logs.len() == self.local_logs.len() && {
+            let truth = self.world.model();
             let complete =
                 |(name, place): (&String, &LocalLog)| truth.is_complete(self.user, name, place.cursor);
             let known = truth.conversations(self.user);

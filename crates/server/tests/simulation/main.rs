@@ -21,7 +21,7 @@ use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
 use crate::truth::Counts;
-use crate::world::Story;
+use crate::world::RunResult;
 
 /// The number of seeds that an ordinary test run tries.
 const DEFAULT_SEEDS: u64 = 150;
@@ -45,7 +45,7 @@ thread_local! {
 }
 
 /// Runs the simulation of a seed in this thread.
-fn run(seed: u64) -> Story {
+fn run(seed: u64) -> RunResult {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = std::panic::take_hook();
@@ -58,22 +58,22 @@ fn run(seed: u64) -> Story {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let mut story = runtime.expect("a runtime").block_on(world::run(seed));
     if let Some(panic) = PANIC_MESSAGE.take() {
-        story.broken = Some(panic);
+        story.violation = Some(panic);
     }
     story
 }
 
 /// Runs the simulation of a seed; panics with the record of the run if a law is broken.
-fn assert_laws_hold(seed: u64) -> Story {
+fn assert_laws_hold(seed: u64) -> RunResult {
     let story = run(seed);
-    if let Some(broken) = &story.broken {
+    if let Some(broken) = &story.violation {
         panic!("{}", describe_failure(seed, &story, broken));
     }
     story
 }
 
 /// Describes a failure: how to repeat it, the broken law and the last lines of the record of the run.
-fn describe_failure(seed: u64, story: &Story, broken: &str) -> String {
+fn describe_failure(seed: u64, story: &RunResult, broken: &str) -> String {
     let lines = &story.lines[story.lines.len().saturating_sub(MAX_PRINTED_LINES)..];
     format!(
         "{}\n\nseed {seed}: {broken}\nmake simulate SEED={seed} shows it alone, all of it",
@@ -95,7 +95,7 @@ fn run_seeds(seeds: Range<u64>) -> (Option<String>, Counts) {
             let story = run(seed);
             let mut found = found.lock().expect("no panic");
             found.1.add(&story.counts);
-            if let Some(broken) = &story.broken {
+            if let Some(broken) = &story.violation {
                 found.0.get_or_insert_with(|| describe_failure(seed, &story, broken));
             }
         }
@@ -162,8 +162,12 @@ fn many_seeds() {
     if let Some(seed) = number("SEED") {
         let story = run(seed);
         println!("{}", story.lines.join("\n"));
-        println!("seed {seed}: {}; {:?}", story.broken.as_deref().unwrap_or("every law holds"), story.counts);
-        assert!(story.broken.is_none(), "seed {seed}");
+        println!(
+            "seed {seed}: {}; {:?}",
+            story.violation.as_deref().unwrap_or("every law holds"),
+            story.counts
+        );
+        assert!(story.violation.is_none(), "seed {seed}");
         return;
     }
     let (first, many) = (number("FIRST").unwrap_or(0), number("SEEDS").unwrap_or(10_000));

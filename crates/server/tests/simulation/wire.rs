@@ -15,19 +15,19 @@ pub(crate) enum Received {
     /// The byte stream has ended.
     End,
     /// An invalid frame.
-    Nonsense(String),
+    Invalid(String),
 }
 
 /// Encodes a client's text frame. Its mask is 0, which leaves the text unchanged.
 pub(crate) fn text(json: &str) -> Vec<u8> {
-    masked(0x1, json.as_bytes())
+    masked_frame(0x1, json.as_bytes())
 }
 
 pub(crate) fn pong() -> Vec<u8> {
-    masked(0xA, b"")
+    masked_frame(0xA, b"")
 }
 
-fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+fn masked_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x80 | opcode];
     match payload.len() {
         len @ 0..=125 => frame.push(0x80 | u8::try_from(len).expect("short")),
@@ -43,27 +43,27 @@ fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
 
 /// Decodes the server's frames. Waiting for the next one is cancel safe.
 #[derive(Default)]
-pub(crate) struct Reader {
+pub(crate) struct FrameReader {
     bytes: Vec<u8>,
-    used: usize,
+    consumed: usize,
 }
 
-impl Reader {
+impl FrameReader {
     pub(crate) async fn next(&mut self, stream: &mut (impl AsyncRead + Unpin), most: usize) -> Received {
         loop {
-            if let Some((opcode, start, end)) = self.whole() {
+            if let Some((opcode, start, end)) = self.next_frame_bounds() {
                 let payload = &self.bytes[start..end];
                 let received = match opcode {
                     0x1 => serde_json::from_slice(payload)
-                        .map_or_else(|_| Received::Nonsense(format!("{payload:?}")), Received::Frame),
+                        .map_or_else(|_| Received::Invalid(format!("{payload:?}")), Received::Frame),
                     0x8 => Received::Close(u16::from_be_bytes([payload[0], payload[1]])),
                     0x9 => Received::Ping,
-                    other => Received::Nonsense(format!("opcode {other}")),
+                    other => Received::Invalid(format!("opcode {other}")),
                 };
-                self.used = end;
+                self.consumed = end;
                 return received;
             }
-            self.bytes.drain(..std::mem::take(&mut self.used));
+            self.bytes.drain(..std::mem::take(&mut self.consumed));
             let room = self.bytes.len();
             let mut buffer = vec![0; most];
             match stream.read(&mut buffer).await {
@@ -75,8 +75,8 @@ impl Reader {
     }
 
     /// The opcode of the next frame and the range of its payload; `None` if not all of the frame has arrived.
-    fn whole(&self) -> Option<(u8, usize, usize)> {
-        let bytes = &self.bytes[self.used..];
+    fn next_frame_bounds(&self) -> Option<(u8, usize, usize)> {
+        let bytes = &self.bytes[self.consumed..];
         let (first, len) = (*bytes.first()?, usize::from(*bytes.get(1)?));
         let (start, len) = match len {
             126 => (4, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
@@ -86,6 +86,10 @@ impl Reader {
             }
             len => (2, len),
         };
-        (bytes.len() >= start + len).then_some((first & 0x0F, self.used + start, self.used + start + len))
+        (bytes.len() >= start + len).then_some((
+            first & 0x0F,
+            self.consumed + start,
+            self.consumed + start + len,
+        ))
     }
 }

@@ -18,12 +18,12 @@ impl Device {
         }
         for _ in 0..self.chance.one_of(&[1, 1, 1, 2, 5]) {
             match self.chance.below(24) {
-                0..9 => self.writes(),
-                9..13 => self.changes_message(session),
-                13..16 => self.moves_cursor(session),
-                16..18 => self.reads(session),
-                18..21 => self.changes_room(session),
-                21 => self.signals(session),
+                0..9 => self.queue_message(),
+                9..13 => self.change_message(session),
+                13..16 => self.move_cursor(session),
+                16..18 => self.read_page(session),
+                18..21 => self.change_room(session),
+                21 => self.send_signal(session),
                 22 if self.chance.once_in(2) => self.watches(session),
                 22 => session.reads_from = Instant::now() + self.chance.millis(1, 3_000),
                 _ if self.chance.once_in(3) => {
@@ -51,7 +51,7 @@ impl Device {
         Some((name.clone(), place.cursor))
     }
 
-    fn writes(&mut self) {
+    fn queue_message(&mut self) {
         if self.unsent.len() >= MAX_UNSENT_MESSAGES {
             return;
         }
@@ -69,7 +69,7 @@ impl Device {
         self.unsent.push_back(Message::new(key, command));
     }
 
-    fn changes_message(&mut self, session: &mut Session) {
+    fn change_message(&mut self, session: &mut Session) {
         let Some((name, cursor)) = self.random_conversation() else { return };
         let target = self.chance.between(1, cursor.max(1));
         let command = match self.chance.below(4) {
@@ -86,7 +86,7 @@ impl Device {
         self.asks(session, command, PendingCommand::Change { join: false });
     }
 
-    fn moves_cursor(&mut self, session: &mut Session) {
+    fn move_cursor(&mut self, session: &mut Session) {
         let Some((conversation, cursor)) = self.random_conversation() else { return };
         let upto = if self.chance.once_in(3) { self.chance.between(0, cursor) } else { cursor };
         let kind = self.chance.one_of(&["read", "received"]);
@@ -94,7 +94,7 @@ impl Device {
         self.asks(session, command, PendingCommand::Cursor { conversation, upto });
     }
 
-    fn reads(&mut self, session: &mut Session) {
+    fn read_page(&mut self, session: &mut Session) {
         let Some((name, cursor)) = self.random_conversation() else { return };
         let some = self.chance.between(0, cursor);
         match self.chance.below(4) {
@@ -105,7 +105,7 @@ impl Device {
                 if let Some(before) = before {
                     command["before"] = before.into();
                 }
-                let seen = self.world.truth().visible(self.user, &name).is_some();
+                let seen = self.world.model().visible(self.user, &name).is_some();
                 self.asks(session, command, PendingCommand::History { before, seen, conversation: name });
             }
             2 => {
@@ -119,7 +119,7 @@ impl Device {
         }
     }
 
-    fn changes_room(&mut self, session: &mut Session) {
+    fn change_room(&mut self, session: &mut Session) {
         let (room, user) = (self.room(), self.user());
         let (command, join): (Value, bool) = match self.chance.below(8) {
             0 | 1 => (json!({"type": "join", "conversation": room}), true),
@@ -138,7 +138,7 @@ impl Device {
         self.asks(session, command, PendingCommand::Change { join });
     }
 
-    fn signals(&mut self, session: &mut Session) {
+    fn send_signal(&mut self, session: &mut Session) {
         let command = match (self.chance.below(3), self.random_conversation()) {
             (0, Some((name, _))) => json!({"type": "typing", "conversation": name}),
             (1, _) => return self.watches(session),

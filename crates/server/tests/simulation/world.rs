@@ -37,21 +37,21 @@ const START_TIME_MS: i64 = 1_795_435_200_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// Users send commands, and faults are injected.
-    Storm,
+    Faults,
     /// There are no faults; the devices send their remaining messages.
-    Calm,
+    WithoutFaults,
     /// In a cluster, the devices wait until every event has reached them.
-    Settle,
+    CatchUp,
     /// Every device reads all conversations again from the beginning.
     Audit,
     /// The run has ended, because it is complete or because a law was broken.
-    Over,
+    Ended,
 }
 
 /// The result of a run and the record of what happened in it.
-pub(crate) struct Story {
+pub(crate) struct RunResult {
     /// The broken law; `None` if all laws hold.
-    pub(crate) broken: Option<String>,
+    pub(crate) violation: Option<String>,
     /// A hash of everything that happened in the run, in order; two runs with the same seed have the same hash.
     pub(crate) hash: u64,
     pub(crate) lines: Vec<String>,
@@ -59,20 +59,20 @@ pub(crate) struct Story {
 }
 
 /// The state that all tasks of a run share.
-pub(crate) struct World {
-    truth: Mutex<ReferenceModel>,
+pub(crate) struct SimulatedWorld {
+    model: Mutex<ReferenceModel>,
     pub(crate) phase: Watched<Phase>,
     pub(crate) limits: Limits,
     /// The users' ids.
     pub(crate) users: Vec<&'static str>,
     pub(crate) rooms: Vec<&'static str>,
     chance: Chance,
-    servers: Vec<Mutex<Option<Running>>>,
+    servers: Vec<Mutex<Option<RunningNode>>>,
     /// The configuration and faults of the cluster; `None` if there is a single server.
     pub(crate) cluster: Option<Cluster>,
     /// In a cluster the users keep sending until this time, while only the bus has faults.
-    lively_until: Mutex<Option<Instant>>,
-    /// The user whose tokens were revoked in the `Settle` phase, and when: older connections of the user must end in that phase.
+    load_until: Mutex<Option<Instant>>,
+    /// The user whose tokens were revoked in the `CatchUp` phase, and when: older connections of the user must end in that phase.
     pub(crate) revoked_user: Mutex<Option<(&'static str, Instant)>>,
     /// The connected devices by name, each with its user and the time at which `welcome` arrived.
     connected: Mutex<BTreeMap<String, (&'static str, Instant)>>,
@@ -80,40 +80,40 @@ pub(crate) struct World {
     disk: Disk,
     clock: Arc<AtomicI64>,
     /// The simulated disk refuses one batch in `refusals`; 0 means that it refuses none.
-    refusals: usize,
+    batches_per_refusal: usize,
     /// The longest pause of the store, in milliseconds.
-    slowness: u64,
+    max_delay_ms: u64,
     coalesce_from: usize,
     /// The number of devices without unsent messages.
     finished_devices: AtomicUsize,
     devices: usize,
 }
 
-struct Running {
+struct RunningNode {
     server: Simulated,
     plug: KillSwitch,
     store: Weak<dyn Store>,
 }
 
 /// Injects the delays and faults of the simulated store.
-struct Pacing {
-    world: Weak<World>,
+struct SimulatedDiskControl {
+    world: Weak<SimulatedWorld>,
     chance: Chance,
 }
 
-impl DiskControl for Pacing {
+impl DiskControl for SimulatedDiskControl {
     fn next_delay(&self) -> Duration {
-        self.world.upgrade().map_or(Duration::ZERO, |world| self.chance.random_delay(world.slowness))
+        self.world.upgrade().map_or(Duration::ZERO, |world| self.chance.random_delay(world.max_delay_ms))
     }
 
     fn next_fault(&self) -> CommitFault {
-        let Some(world) = self.world.upgrade().filter(|world| world.is(Phase::Storm)) else {
+        let Some(world) = self.world.upgrade().filter(|world| world.is_in_phase(Phase::Faults)) else {
             return CommitFault::Durable;
         };
-        if world.refusals == 0 || !self.chance.once_in(world.refusals) {
+        if world.batches_per_refusal == 0 || !self.chance.once_in(world.batches_per_refusal) {
             return CommitFault::Durable;
         }
-        world.truth().counts.refused_batches += 1;
+        world.model().counts.refused_batches += 1;
         let fate = match self.chance.below(8) {
             // In a cluster the database server never loses commits, but their outcome may be unknown.
             0 if world.cluster.is_some() => CommitFault::OutcomeUnknown,
@@ -121,44 +121,44 @@ impl DiskControl for Pacing {
             1..4 => CommitFault::RowFails,
             _ => CommitFault::CommitFails,
         };
-        world.truth().record("disk", format_args!("{fate:?}"));
+        world.model().record("disk", format_args!("{fate:?}"));
         fate
     }
 
     fn committed(&self, outcomes: &[Outcome]) {
         if let Some(world) = self.world.upgrade() {
-            world.truth().committed(outcomes);
-            world.end_if_broken();
+            world.model().committed(outcomes);
+            world.end_if_violated();
         }
     }
 }
 
-impl World {
+impl SimulatedWorld {
     fn new(seed: u64) -> Arc<Self> {
         let chance = Chance::from_seed(seed);
         let users = ["alice", "bob", "carol", "dave", "erin"][..2 + chance.below(4)].to_vec();
         let mut world = Self {
-            truth: Mutex::new(ReferenceModel::new()),
-            phase: Watched::new(Phase::Storm),
+            model: Mutex::new(ReferenceModel::new()),
+            phase: Watched::new(Phase::Faults),
             limits: limits(&chance),
             rooms: ["#a", "#b", "#c"][..1 + chance.below(3)].to_vec(),
             disk: Disk::new().expect("SQLite works"),
             clock: Arc::new(AtomicI64::new(0)),
-            refusals: chance.one_of(&[0, 0, 8, 40]),
-            slowness: chance.one_of(&[0, 5, 50, 400]),
+            batches_per_refusal: chance.one_of(&[0, 0, 8, 40]),
+            max_delay_ms: chance.one_of(&[0, 5, 50, 400]),
             coalesce_from: chance.one_of(&[1, 2, 3, 32]),
             finished_devices: AtomicUsize::new(0),
             devices: users.len() + chance.below(4.min(users.len() + 1)),
             servers: Vec::new(),
             cluster: None,
-            lively_until: Mutex::new(None),
+            load_until: Mutex::new(None),
             revoked_user: Mutex::new(None),
             connected: Mutex::default(),
             links: TaskTracker::new(),
             users,
             chance,
         };
-        world.cluster = Cluster::of(seed, &world.chance, world.slowness);
+        world.cluster = Cluster::of(seed, &world.chance, world.max_delay_ms);
         if world.cluster.is_some() {
             world.devices += world.chance.below(world.users.len() + 1);
         }
@@ -167,64 +167,65 @@ impl World {
         Arc::new(world)
     }
 
-    pub(crate) fn truth(&self) -> MutexGuard<'_, ReferenceModel> {
-        self.truth.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn model(&self) -> MutexGuard<'_, ReferenceModel> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn running(&self, node: usize) -> MutexGuard<'_, Option<Running>> {
+    fn running(&self, node: usize) -> MutexGuard<'_, Option<RunningNode>> {
         self.servers[node].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The number of a randomly chosen server.
-    fn node(&self, chance: &Chance) -> usize {
+    fn random_node(&self, chance: &Chance) -> usize {
         if self.servers.len() == 1 { 0 } else { chance.below(self.servers.len()) }
     }
 
     /// Calls `what` with a randomly chosen server; returns `None` if that server is not running.
     pub(crate) fn with_node<T>(&self, chance: &Chance, what: impl FnOnce(&Simulated) -> T) -> Option<T> {
-        self.running(self.node(chance)).as_ref().map(|running| what(&running.server))
+        self.running(self.random_node(chance)).as_ref().map(|running| what(&running.server))
     }
 
-    pub(crate) fn is(&self, phase: Phase) -> bool {
+    pub(crate) fn is_in_phase(&self, phase: Phase) -> bool {
         self.phase.get() == phase
     }
 
     /// Whether the users still send commands.
-    pub(crate) fn is_lively(&self) -> bool {
-        let until = *self.lively_until.lock().expect("nothing panics with it");
-        self.is(Phase::Storm) || self.is(Phase::Calm) && until.is_some_and(|until| Instant::now() < until)
+    pub(crate) fn has_load(&self) -> bool {
+        let until = *self.load_until.lock().expect("nothing panics with it");
+        self.is_in_phase(Phase::Faults)
+            || self.is_in_phase(Phase::WithoutFaults) && until.is_some_and(|until| Instant::now() < until)
     }
 
     /// Enters a later phase; does nothing if the run is already in this phase or a later one.
-    pub(crate) fn enters(&self, phase: Phase) {
+    pub(crate) fn enter_phase(&self, phase: Phase) {
         if phase > self.phase.get() {
             self.phase.set(phase);
         }
     }
 
     /// Counts a device that has no more unsent messages.
-    pub(crate) fn finish_device(&self) {
+    pub(crate) fn count_finished_device(&self) {
         if self.finished_devices.fetch_add(1, Ordering::SeqCst) + 1 == self.devices {
-            self.truth().record("world", format_args!("no device has unsent messages"));
-            self.enters(if self.cluster.is_some() { Phase::Settle } else { Phase::Audit });
+            self.model().record("world", format_args!("no device has unsent messages"));
+            self.enter_phase(if self.cluster.is_some() { Phase::CatchUp } else { Phase::Audit });
         }
     }
 
     /// Connects to a randomly chosen server; `None` if that server is not running.
     pub(crate) fn connect(&self, chance: &Chance) -> Option<(DuplexStream, usize)> {
-        let node = self.node(chance);
+        let node = self.random_node(chance);
         let running = self.running(node);
         let server = &running.as_ref()?.server;
-        let (client, far) = network::link(chance, &self.links, !self.is(Phase::Storm));
+        let (client, far) = network::link(chance, &self.links, !self.is_in_phase(Phase::Faults));
         server.serve(far);
         drop(running);
-        self.truth().counts.connections += 1;
+        self.model().counts.connections += 1;
         Some((client, node))
     }
 
     /// The store of a randomly chosen server; `None` if that server is not running.
     pub(crate) fn store(&self, chance: &Chance) -> Option<Arc<dyn Store>> {
-        self.store_of(self.node(chance))
+        self.store_of(self.random_node(chance))
     }
 
     fn store_of(&self, node: usize) -> Option<Arc<dyn Store>> {
@@ -271,7 +272,7 @@ impl World {
             clock: clock.clone(),
             metrics: CommitMetrics::default(),
         };
-        let pace = Pacing { world: Arc::downgrade(self), chance: self.chance.fork() };
+        let pace = SimulatedDiskControl { world: Arc::downgrade(self), chance: self.chance.fork() };
         let pace: Arc<dyn DiskControl> = Arc::new(pace);
         let opened = async {
             loop {
@@ -284,7 +285,7 @@ impl World {
             }
         };
         let Ok((store, batches)) = timeout(Duration::from_secs(60), opened).await else {
-            self.breaks("world", "the server before never let go of its disk");
+            self.report_violation("world", "the server before never let go of its disk");
             return;
         };
         let plug = store.kill_switch();
@@ -299,51 +300,51 @@ impl World {
         let weak = Arc::downgrade(&store);
         let server = Simulated::start(config, clock, (store, batches), self.coalesce_from, among);
         let server = server.expect("the configuration is good");
-        self.truth().record("world", format_args!("server {node} starts"));
-        *self.running(node) = Some(Running { server, plug, store: weak });
+        self.model().record("world", format_args!("server {node} starts"));
+        *self.running(node) = Some(RunningNode { server, plug, store: weak });
     }
 
     /// Ends the run if a broken law was recorded.
-    pub(crate) fn end_if_broken(&self) {
-        if self.truth().violation().is_some() {
-            self.enters(Phase::Over);
+    pub(crate) fn end_if_violated(&self) {
+        if self.model().violation().is_some() {
+            self.enter_phase(Phase::Ended);
         }
     }
 
     /// Records a broken law and ends the run.
-    pub(crate) fn breaks(&self, who: &str, what: &str) {
-        self.truth().report_violation(who, what);
-        self.enters(Phase::Over);
+    pub(crate) fn report_violation(&self, who: &str, what: &str) {
+        self.model().report_violation(who, what);
+        self.enter_phase(Phase::Ended);
     }
 
-    pub(crate) fn counts(&self, what: &str, which: impl FnOnce(&mut Counts) -> &mut u64) {
-        let mut truth = self.truth();
+    pub(crate) fn count(&self, what: &str, which: impl FnOnce(&mut Counts) -> &mut u64) {
+        let mut truth = self.model();
         truth.record("world", format_args!("{what}"));
         *which(&mut truth.counts) += 1;
     }
 
     async fn crash(&self, node: usize) {
         let Some(running) = self.running(node).take() else { return };
-        self.counts(&format!("server {node} is killed"), |counts| &mut counts.crashes);
+        self.count(&format!("server {node} is killed"), |counts| &mut counts.crashes);
         running.plug.kill();
         running.server.crash().await;
     }
 
     async fn stop(&self, node: usize) {
         let Some(running) = self.running(node).take() else { return };
-        self.counts(&format!("server {node} is stopped"), |counts| &mut counts.stops);
+        self.count(&format!("server {node} is stopped"), |counts| &mut counts.stops);
         running.server.stop().await;
         // The store may still write commands of connections that were closed at the deadline.
-        self.truth().record("world", format_args!("server {node} has stopped"));
+        self.model().record("world", format_args!("server {node} has stopped"));
     }
 
     /// Crashes and restarts a server again and again until the phase without faults begins, and then ensures that it is running.
-    async fn trouble(self: Arc<Self>, node: usize) {
+    async fn restart_randomly(self: Arc<Self>, node: usize) {
         let chance = self.chance.fork();
         let often = chance.one_of(&[500, 2_000, 8_000, 60_000]);
         loop {
             let peace = chance.millis(1, often);
-            if timeout(peace, self.phase.until(|phase| phase != Phase::Storm)).await.is_ok() {
+            if timeout(peace, self.phase.until(|phase| phase != Phase::Faults)).await.is_ok() {
                 break;
             }
             let broken_disk = self.store_of(node).is_some_and(|store| !store.is_writable());
@@ -352,7 +353,7 @@ impl World {
                 1 => self.stop(node).await,
                 2 if !broken_disk => {
                     let jump = chance.one_of(&[-3_600_000, -1_000, 1_000, 3_600_000]);
-                    self.truth().record("world", format_args!("the clock jumps by {jump} ms"));
+                    self.model().record("world", format_args!("the clock jumps by {jump} ms"));
                     self.clock.fetch_add(jump, Ordering::SeqCst);
                     continue;
                 }
@@ -392,10 +393,10 @@ fn limits(chance: &Chance) -> Limits {
 }
 
 /// Runs the simulation of a seed to its end.
-pub(crate) async fn run(seed: u64) -> Story {
-    let world = World::new(seed);
+pub(crate) async fn run(seed: u64) -> RunResult {
+    let world = SimulatedWorld::new(seed);
     let users = world.users.join(" ");
-    world.truth().record("world", format_args!("{users}; {} devices; {:?}", world.devices, world.limits));
+    world.model().record("world", format_args!("{users}; {} devices; {:?}", world.devices, world.limits));
     for node in 0..world.servers.len() {
         world.start(node).await;
     }
@@ -410,41 +411,45 @@ pub(crate) async fn run(seed: u64) -> Story {
             tasks.spawn(Device::new(world.clone(), name, user, world.chance.fork()).run());
         }
         for node in 0..world.servers.len() {
-            tasks.spawn(world.clone().trouble(node));
+            tasks.spawn(world.clone().restart_randomly(node));
         }
         tasks.spawn(world.clone().partition_nodes());
         tasks.spawn(world.clone().revoke_randomly());
         tasks.spawn(world.clone().wait_until_settled());
     } else {
-        world.breaks("world", "the rooms cannot be made");
+        world.report_violation("world", "the rooms cannot be made");
     }
     tasks.close();
     let storm = world.chance.millis(500, 5_000);
-    let _ = timeout(storm, world.phase.until(|phase| phase == Phase::Over)).await;
-    world.truth().record("world", format_args!("it is calm"));
+    let _ = timeout(storm, world.phase.until(|phase| phase == Phase::Ended)).await;
+    world.model().record("world", format_args!("it is calm"));
     if let Some(cluster) = &world.cluster {
-        *world.lively_until.lock().expect("nothing panics with it") =
-            Some(Instant::now() + cluster.calm_time);
+        *world.load_until.lock().expect("nothing panics with it") = Some(Instant::now() + cluster.calm_time);
     }
-    world.enters(Phase::Calm);
+    world.enter_phase(Phase::WithoutFaults);
     let ended = async {
         tokio::select! {
             biased;
             () = tasks.wait() => {}
-            _ = world.phase.until(|phase| phase == Phase::Over) => {}
+            _ = world.phase.until(|phase| phase == Phase::Ended) => {}
         }
     };
     if timeout(CONVERGENCE_TIMEOUT, ended).await.is_err() {
-        world.breaks("world", "a device did not receive everything in time");
+        world.report_violation("world", "a device did not receive everything in time");
     }
-    world.enters(Phase::Over);
+    world.enter_phase(Phase::Ended);
     for node in 0..world.servers.len() {
         world.stop(node).await;
     }
-    let mut truth = world.truth();
+    let mut truth = world.model();
     if let Some(cluster) = &world.cluster {
         truth.counts.clusters += 1;
         (truth.counts.lost, truth.counts.doubled) = cluster.lost_and_doubled();
     }
-    Story { broken: truth.violation(), hash: truth.hash(), counts: truth.counts, lines: truth.take_history() }
+    RunResult {
+        violation: truth.violation(),
+        hash: truth.hash(),
+        counts: truth.counts,
+        lines: truth.take_history(),
+    }
 }

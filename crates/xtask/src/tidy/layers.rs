@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::imports::{File, Modules};
 use super::{Complaint, Tree};
 
-const MAP: &str = "ARCHITECTURE.md";
+const MAP_DOCUMENT: &str = "ARCHITECTURE.md";
 
 /// The words with which a list of layers begins, before the directory in backticks.
-const HEADING: &str = "Layers of ";
+const LAYERS_HEADING: &str = "Layers of ";
 
 /// The room to which items in the crate's root belong that are in no module.
 const ROOT: &str = "lib";
@@ -19,7 +19,7 @@ struct Layers<'a> {
     /// The directory of the crate's sources.
     directory: &'a str,
     /// The layer of each room, counted from the top; the top layer is 0.
-    rooms: BTreeMap<&'a str, usize>,
+    layer_by_room: BTreeMap<&'a str, usize>,
 }
 
 impl<'a> Layers<'a> {
@@ -28,21 +28,21 @@ impl<'a> Layers<'a> {
         let mut lists: Vec<Self> = Vec::new();
         let mut within = false;
         for line in map.lines() {
-            within = !line.starts_with('#') && (within || line.starts_with(HEADING));
-            if let Some(heading) = line.strip_prefix(HEADING) {
+            within = !line.starts_with('#') && (within || line.starts_with(LAYERS_HEADING));
+            if let Some(heading) = line.strip_prefix(LAYERS_HEADING) {
                 let directory = heading.split('`').nth(1).unwrap_or_default();
-                lists.push(Self { directory, rooms: BTreeMap::new() });
+                lists.push(Self { directory, layer_by_room: BTreeMap::new() });
             }
             let Some((number, rooms)) = line.split_once(". `").filter(|_| within) else { continue };
             let (Ok(number), Some(list)) = (number.parse::<usize>(), lists.last_mut()) else { continue };
             let rooms = rooms.split(':').next().unwrap_or_default();
-            list.rooms.extend(rooms.split('`').step_by(2).map(|room| (room, number)));
+            list.layer_by_room.extend(rooms.split('`').step_by(2).map(|room| (room, number)));
         }
         lists
     }
 
-    fn of(&self, room: &str) -> Option<usize> {
-        self.rooms.get(room).copied()
+    fn layer_of(&self, room: &str) -> Option<usize> {
+        self.layer_by_room.get(room).copied()
     }
 }
 
@@ -55,36 +55,36 @@ fn room<'p, S: AsRef<str>>(path: &'p [S], modules: &Modules<'_>) -> &'p str {
 }
 
 pub(super) fn imports_run_downward(tree: &Tree) -> Vec<Complaint> {
-    let Some(map) = tree.text(MAP) else { return Vec::new() };
+    let Some(map) = tree.text(MAP_DOCUMENT) else { return Vec::new() };
     let mut complaints = Vec::new();
     for layers in Layers::read(map) {
         let modules = Modules::read(tree, layers.directory);
         for file in modules.files() {
-            complaints.extend(upward(file, &layers, &modules));
+            complaints.extend(upward_imports(file, &layers, &modules));
         }
         let known: BTreeSet<_> = modules.files().map(|file| room(&file.module, &modules)).collect();
-        for gone in layers.rooms.keys().filter(|room| !known.contains(*room)) {
+        for gone in layers.layer_by_room.keys().filter(|room| !known.contains(*room)) {
             let message = format!("there is no room `{gone}` in {}: take it off the list", layers.directory);
-            complaints.push(Complaint::for_file(MAP, message));
+            complaints.push(Complaint::for_file(MAP_DOCUMENT, message));
         }
     }
     complaints
 }
 
 /// Complains about imports of a file from a higher layer.
-fn upward(file: &File<'_>, layers: &Layers<'_>, modules: &Modules<'_>) -> Vec<Complaint> {
+fn upward_imports(file: &File<'_>, layers: &Layers<'_>, modules: &Modules<'_>) -> Vec<Complaint> {
     let from = room(&file.module, modules);
-    let Some(own) = layers.of(from) else {
-        let message = format!("the room `{from}` is not on the map: add it to a layer in {MAP}");
+    let Some(own) = layers.layer_of(from) else {
+        let message = format!("the room `{from}` is not on the map: add it to a layer in {MAP_DOCUMENT}");
         return vec![Complaint::for_file(file.path, message)];
     };
     let mut complaints = Vec::new();
     let mut seen = BTreeSet::new();
     for (line, path) in &file.imports {
         let to = room(path, modules);
-        if to != from && layers.of(to).is_some_and(|layer| layer <= own) && seen.insert((line, to)) {
+        if to != from && layers.layer_of(to).is_some_and(|layer| layer <= own) && seen.insert((line, to)) {
             let message = format!(
-                "`{from}` must not import `{to}`, which is no layer below it: see the layers in {MAP}"
+                "`{from}` must not import `{to}`, which is no layer below it: see the layers in {MAP_DOCUMENT}"
             );
             complaints.push(Complaint::at_line(file.path, *line, message));
         }
@@ -94,12 +94,12 @@ fn upward(file: &File<'_>, layers: &Layers<'_>, modules: &Modules<'_>) -> Vec<Co
 
 /// In a folder, at most two files may import each other, directly or through other files. Submodules count as part of their file.
 pub(super) fn circles_are_small(tree: &Tree) -> Vec<Complaint> {
-    let Some(map) = tree.text(MAP) else { return Vec::new() };
+    let Some(map) = tree.text(MAP_DOCUMENT) else { return Vec::new() };
     let mut complaints = Vec::new();
     for layers in Layers::read(map) {
         let modules = Modules::read(tree, layers.directory);
-        for (folder, edges) in edges(&modules) {
-            for circle in circles(&edges).into_iter().filter(|circle| circle.len() > 2) {
+        for (folder, edges) in import_edges(&modules) {
+            for circle in import_circles(&edges).into_iter().filter(|circle| circle.len() > 2) {
                 let names: Vec<_> = circle.iter().map(|name| format!("{name}.rs")).collect();
                 let message = format!(
                     "{} import each other in a circle: move what they share below them",
@@ -112,11 +112,11 @@ pub(super) fn circles_are_small(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-type Edges = BTreeMap<String, BTreeSet<String>>;
+type ImportEdges = BTreeMap<String, BTreeSet<String>>;
 
 /// The imports between the files of each folder below the crate's root. For the rooms themselves the layers are checked instead.
-fn edges(modules: &Modules<'_>) -> BTreeMap<String, Edges> {
-    let mut folders: BTreeMap<String, Edges> = BTreeMap::new();
+fn import_edges(modules: &Modules<'_>) -> BTreeMap<String, ImportEdges> {
+    let mut folders: BTreeMap<String, ImportEdges> = BTreeMap::new();
     for file in modules.files() {
         for (_, path) in &file.imports {
             let common = file.module.iter().zip(path).take_while(|(a, b)| **a == b.as_str()).count();
@@ -131,7 +131,7 @@ fn edges(modules: &Modules<'_>) -> BTreeMap<String, Edges> {
 }
 
 /// Finds the sets of files that all import each other, directly or through other files.
-fn circles(edges: &Edges) -> BTreeSet<BTreeSet<&str>> {
+fn import_circles(edges: &ImportEdges) -> BTreeSet<BTreeSet<&str>> {
     let reach: BTreeMap<&str, BTreeSet<&str>> =
         edges.keys().map(|name| (name.as_str(), reachable(name, edges))).collect();
     let circle = |name: &'_ str| {
@@ -145,7 +145,7 @@ fn circles(edges: &Edges) -> BTreeSet<BTreeSet<&str>> {
 }
 
 /// The files that `name` imports, directly or through other files.
-fn reachable<'a>(name: &str, edges: &'a Edges) -> BTreeSet<&'a str> {
+fn reachable<'a>(name: &str, edges: &'a ImportEdges) -> BTreeSet<&'a str> {
     let mut found = BTreeSet::new();
     let mut next: Vec<&str> = vec![name];
     while let Some(name) = next.pop() {
@@ -165,9 +165,9 @@ mod tests {
 
     const LAYERS: &str = "Layers of `a/src/`, from the top down:\n\n1. `lib`, `door`: the top\n2. `hall`: between\n3. `cellar`: the ground\n";
 
-    fn downward(files: &[(&str, &str)]) -> Vec<String> {
+    fn check_layers(files: &[(&str, &str)]) -> Vec<String> {
         let all: Vec<_> = [
-            (MAP, LAYERS),
+            (MAP_DOCUMENT, LAYERS),
             ("a/src/lib.rs", "mod door; mod hall; mod cellar;"),
             ("a/src/door.rs", ""),
             ("a/src/hall.rs", ""),
@@ -189,14 +189,14 @@ mod tests {
             ("fn f() { crate::door::ring() }", "door"),
             ("use crate::House;", "lib"),
         ] {
-            let found = downward(&[("a/src/hall.rs", code)]);
+            let found = check_layers(&[("a/src/hall.rs", code)]);
             assert!(!found.is_empty(), "{code}");
             assert!(found[0].contains(&format!("`hall` must not import `{to}`")), "{code}: {found:?}");
         }
-        let found = downward(&[("a/src/hall/stairs.rs", "\n\nuse super::super::door::Bell;")]);
+        let found = check_layers(&[("a/src/hall/stairs.rs", "\n\nuse super::super::door::Bell;")]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].starts_with("a/src/hall/stairs.rs:3: "), "{found:?}");
-        let found = downward(&[("a/src/door.rs", "use crate::House;")]);
+        let found = check_layers(&[("a/src/door.rs", "use crate::House;")]);
         assert_eq!(found.len(), 1, "rooms of one layer do not import each other: {found:?}");
     }
 
@@ -209,28 +209,31 @@ mod tests {
             "pub(crate) fn f() {}\n// crate::door\nconst PATH: &str = \"crate::door\";",
             "#[cfg(test)]\nmod tests {\n    use crate::door::Bell;\n}",
         ] {
-            assert_eq!(downward(&[("a/src/hall.rs", code)]), [""; 0], "{code}");
+            assert_eq!(check_layers(&[("a/src/hall.rs", code)]), [""; 0], "{code}");
         }
-        assert_eq!(downward(&[("a/src/hall/stairs.rs", "use super::Step; use crate::hall::Wall;")]), [""; 0]);
-        assert_eq!(downward(&[("a/src/hall/tests.rs", "use crate::door::Bell;")]), [""; 0], "tests may");
+        assert_eq!(
+            check_layers(&[("a/src/hall/stairs.rs", "use super::Step; use crate::hall::Wall;")]),
+            [""; 0]
+        );
+        assert_eq!(check_layers(&[("a/src/hall/tests.rs", "use crate::door::Bell;")]), [""; 0], "tests may");
     }
 
     #[test]
     fn a_room_that_is_not_on_the_map_and_one_that_is_gone_are_reported() {
-        let found = downward(&[("a/src/attic.rs", "")]);
+        let found = check_layers(&[("a/src/attic.rs", "")]);
         assert_eq!(
             found,
             ["a/src/attic.rs: the room `attic` is not on the map: add it to a layer in ARCHITECTURE.md"]
         );
         let map = format!("{LAYERS}4. `well`: outside\n");
-        let found = downward(&[(MAP, &map)]);
+        let found = check_layers(&[(MAP_DOCUMENT, &map)]);
         assert_eq!(found, ["ARCHITECTURE.md: there is no room `well` in a/src/: take it off the list"]);
     }
 
     #[test]
     fn a_circle_of_more_than_two_files_in_a_folder_is_reported() {
         let files = [
-            (MAP, LAYERS),
+            (MAP_DOCUMENT, LAYERS),
             ("a/src/hall.rs", "mod one; mod two; mod three;"),
             ("a/src/hall/one.rs", "use super::two::Two;"),
             ("a/src/hall/two.rs", "use super::three::Three;\nuse super::one::One;"),

@@ -4,19 +4,19 @@ use super::{Complaint, Tree};
 
 /// Directories at a machine's root in which repositories are often checked out. They are written without slashes, because this file
 /// must pass its own rule.
-const HOMES: [&str; 3] = ["work", "home", "root"];
+const HOME_DIRECTORIES: [&str; 3] = ["work", "home", "root"];
 
 const CRATES_IO: &str = r#"source = "registry+https://github.com/rust-lang/crates.io-index""#;
 
 /// The text before the URL from which npm fetched a package.
-const RESOLVED: &str = r#""resolved": "#;
+const RESOLVED_FIELD: &str = r#""resolved": "#;
 
 pub(super) fn paths_are_relative(tree: &Tree) -> Vec<Complaint> {
-    let homes = HOMES.map(|home| format!("/{home}/"));
+    let homes = HOME_DIRECTORIES.map(|home| format!("/{home}/"));
     let mut complaints = Vec::new();
     for (path, text) in tree.iter() {
         for (index, line) in text.lines().enumerate() {
-            if let Some(home) = homes.iter().find(|home| names_root(line, home)) {
+            if let Some(home) = homes.iter().find(|home| has_absolute_path(line, home)) {
                 let message = format!("use a path from the repository's root in place of `{home}…`");
                 complaints.push(Complaint::at_line(path, index + 1, message));
             }
@@ -27,7 +27,7 @@ pub(super) fn paths_are_relative(tree: &Tree) -> Vec<Complaint> {
 
 /// Whether the line names this directory at the root of the file system. A directory of the same name further down, or in a URL,
 /// does not count.
-fn names_root(line: &str, directory: &str) -> bool {
+fn has_absolute_path(line: &str, directory: &str) -> bool {
     line.match_indices(directory).any(|(at, _)| {
         let before = line[..at].chars().next_back();
         !before.is_some_and(|c| c.is_alphanumeric() || "._-~*})>]$".contains(c))
@@ -40,7 +40,7 @@ pub(super) fn npm_lock_names_no_host(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in locks {
         let names_host =
-            |line: &str| line.split_once(RESOLVED).is_some_and(|(_, from)| from.starts_with("\"http"));
+            |line: &str| line.split_once(RESOLVED_FIELD).is_some_and(|(_, from)| from.starts_with("\"http"));
         if let Some(index) = text.lines().position(names_host) {
             let message = "use `omit-lockfile-registry-resolved=true` in .npmrc and make the lock file again";
             complaints.push(Complaint::at_line(path, index + 1, message));
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn an_absolute_path_of_a_machine_is_reported() {
-        for home in HOMES {
+        for home in HOME_DIRECTORIES {
             for text in
                 [format!("/{home}/alice"), format!("a\n(see `/{home}/x`)"), format!("file:///{home}/x")]
             {

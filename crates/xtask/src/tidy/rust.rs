@@ -1,11 +1,11 @@
 //! Rules for Rust code: time is injected, queues are bounded, SQL is in the store only.
 
-use super::source::{Source, calls, is_word, words};
+use super::source::{Source, calls_function, is_word, words};
 use super::{Complaint, Tree};
 
 /// The source directories of the shipped program.
-const SHIPPED: [&str; 2] = ["crates/server/src/", "crates/store/src/"];
-const CLOCK: &str = "crates/store/src/clock.rs";
+const SHIPPED_DIRECTORIES: [&str; 2] = ["crates/server/src/", "crates/store/src/"];
+const CLOCK_FILE: &str = "crates/store/src/clock.rs";
 
 /// The directories in which SQL is allowed: the store, and the code that measures or tests it.
 const SQL_DIRECTORIES: [&str; 5] = [
@@ -35,11 +35,12 @@ const SQL_VERBS: &[&str] =
 /// The server must not read a clock that a test cannot pause or set.
 pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
-    for (path, text) in
-        tree.with_extension(&["rs"]).filter(|(path, _)| SHIPPED.iter().any(|dir| path.starts_with(dir)))
+    for (path, text) in tree
+        .with_extension(&["rs"])
+        .filter(|(path, _)| SHIPPED_DIRECTORIES.iter().any(|dir| path.starts_with(dir)))
     {
         let source = Source::parse(text);
-        for (line, names) in named_after(&source.code, "std::time::") {
+        for (line, names) in words_after(&source.code, "std::time::") {
             if words(names).any(|name| name == "Instant") {
                 complaints.push(Complaint::at_line(
                     path,
@@ -48,10 +49,10 @@ pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
                 ));
             }
         }
-        for (line, code) in source.lines().filter(|_| path != CLOCK) {
+        for (line, code) in source.lines().filter(|_| path != CLOCK_FILE) {
             let reads_clock = words(code).any(|word| word == "SystemTime")
-                || calls(code, "Timestamp::now")
-                || calls(code, "Zoned::now");
+                || calls_function(code, "Timestamp::now")
+                || calls_function(code, "Zoned::now");
             if reads_clock {
                 complaints.push(Complaint::at_line(
                     path,
@@ -65,7 +66,7 @@ pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
 }
 
 /// The names that follow `prefix` in the code, alone or in braces, each with its line.
-fn named_after<'a>(code: &'a str, prefix: &str) -> impl Iterator<Item = (usize, &'a str)> {
+fn words_after<'a>(code: &'a str, prefix: &str) -> impl Iterator<Item = (usize, &'a str)> {
     code.match_indices(prefix).map(|(at, found)| {
         let names = &code[at + found.len()..];
         let end = if names.starts_with('{') { names.find('}') } else { names.find(|c| !is_word(c)) };
@@ -80,7 +81,7 @@ pub(super) fn queues_are_bounded(tree: &Tree) -> Vec<Complaint> {
     for (path, text) in tree.with_extension(&["rs"]) {
         for (line, code) in Source::parse(text).lines() {
             let unbounded = words(code).any(|word| word == "unbounded_channel")
-                || calls(code, "unbounded")
+                || calls_function(code, "unbounded")
                 || code.contains("mpsc::channel()");
             if unbounded {
                 let message = "use a channel with a bound, and say what happens when it is full";

@@ -7,7 +7,7 @@ use super::{Complaint, Tree};
 /// The most lines that a source file may have, so that a reader can keep an overview of it.
 const MAX_LINES: usize = 500;
 
-const SOURCES: &[&str] = &["rs", "ts", "js", "css", "sql"];
+const SOURCE_EXTENSIONS: &[&str] = &["rs", "ts", "js", "css", "sql"];
 
 /// The file of the ratchets: lines of `<lines> <path>`, and comments after `#`.
 const LENGTH_RATCHETS: &str = "crates/xtask/ratchets.txt";
@@ -15,8 +15,9 @@ const LENGTH_RATCHETS: &str = "crates/xtask/ratchets.txt";
 pub(super) fn files_fit_their_limit(tree: &Tree) -> Vec<Complaint> {
     let (mut ratchets, mut complaints) = read_ratchets(tree);
     // The generated file of types is exempt, because people do not read it.
-    for (path, text) in tree.with_extension(SOURCES).filter(|(path, _)| *path != crate::types::PATH) {
-        let complaint = check(text.lines().count(), ratchets.remove(path));
+    for (path, text) in tree.with_extension(SOURCE_EXTENSIONS).filter(|(path, _)| *path != crate::types::PATH)
+    {
+        let complaint = check_length(text.lines().count(), ratchets.remove(path));
         complaints.extend(complaint.map(|message| Complaint::for_file(path, message)));
     }
     complaints.extend(ratchets.keys().map(|path| {
@@ -26,7 +27,7 @@ pub(super) fn files_fit_their_limit(tree: &Tree) -> Vec<Complaint> {
 }
 
 /// Compares the number of a file's lines with the limit, or with the file's ratchet if it has one.
-fn check(lines: usize, ratchet: Option<usize>) -> Option<String> {
+fn check_length(lines: usize, ratchet: Option<usize>) -> Option<String> {
     match ratchet {
         None if lines > MAX_LINES => {
             Some(format!("{lines} lines; split it by idea into files of at most {MAX_LINES} lines"))

@@ -1,7 +1,7 @@
 //! A test waits for the event itself: a sleep makes it slow when too long and flaky when too short. Where no event
 //! exists, a comment says what the time is for.
 
-use super::source::{Source, calls};
+use super::source::{Source, calls_function};
 use super::{Complaint, Tree};
 
 const REASON: &str = "// waits for:";
@@ -10,12 +10,13 @@ pub(super) fn tests_say_what_they_wait_for(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in tree.with_extension(&["rs"]).filter(|(path, _)| is_rust_test(path)) {
         let source = Source::parse(text);
-        let sleeping = source.lines().filter(|(_, code)| calls(code, "sleep")).map(|(line, _)| line);
+        let sleeping = source.lines().filter(|(_, code)| calls_function(code, "sleep")).map(|(line, _)| line);
         complaints.extend(unexplained(path, text, sleeping));
     }
     for (path, text) in tree.with_extension(&["js", "ts"]).filter(|(path, _)| path.starts_with("e2e/")) {
-        let sleeps =
-            |line: &str| ["sleep", "setTimeout", "waitForTimeout"].iter().any(|name| calls(line, name));
+        let sleeps = |line: &str| {
+            ["sleep", "setTimeout", "waitForTimeout"].iter().any(|name| calls_function(line, name))
+        };
         let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
         let sleeping = lines.filter(|(_, line)| sleeps(line)).map(|(line, _)| line);
         complaints.extend(unexplained(path, text, sleeping));

@@ -24,16 +24,16 @@ impl Source {
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
             let in_word = source.code.ends_with(is_word);
-            let length = if let Some((open, body, close)) = string(rest, in_word) {
+            let length = if let Some((open, body, close)) = string_bounds(rest, in_word) {
                 let line = source.code.matches('\n').count() + 1;
                 source.strings.push(Literal { line, text: rest[open..open + body].to_owned() });
                 open + body + close
             } else {
-                if let Some(length) = comment(rest) {
+                if let Some(length) = comment_len(rest) {
                     let line = source.code.matches('\n').count() + 1;
                     source.comments.push(Literal { line, text: rest[..length].to_owned() });
                 }
-                comment(rest).or_else(|| character(rest)).unwrap_or(0)
+                comment_len(rest).or_else(|| character_len(rest)).unwrap_or(0)
             };
             if length == 0 {
                 source.code.push(c);
@@ -64,13 +64,13 @@ pub(super) fn words(code: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Whether the code calls a function of this name, with or without a path.
-pub(super) fn calls(code: &str, name: &str) -> bool {
+pub(super) fn calls_function(code: &str, name: &str) -> bool {
     code.match_indices(name)
         .any(|(at, _)| code[at + name.len()..].starts_with('(') && !code[..at].ends_with(is_word))
 }
 
 /// The length of the comment with which `text` begins, if it begins with one.
-fn comment(text: &str) -> Option<usize> {
+fn comment_len(text: &str) -> Option<usize> {
     if text.starts_with("//") {
         return Some(text.find('\n').unwrap_or(text.len()));
     }
@@ -96,9 +96,9 @@ fn comment(text: &str) -> Option<usize> {
 
 /// The lengths of the opening, the body and the closing of a string literal at the beginning of `text`.
 /// Inside of a word, `r` is a letter of that word, not the prefix of a raw string.
-fn string(text: &str, in_word: bool) -> Option<(usize, usize, usize)> {
+fn string_bounds(text: &str, in_word: bool) -> Option<(usize, usize, usize)> {
     if let Some(body) = text.strip_prefix('"') {
-        let end = unescaped(body, '"').unwrap_or(body.len());
+        let end = find_unescaped(body, '"').unwrap_or(body.len());
         return Some((1, end, body[end..].len().min(1)));
     }
     let prefix = ["r", "br", "cr"].into_iter().find(|p| text.starts_with(p) && !in_word)?;
@@ -111,17 +111,17 @@ fn string(text: &str, in_word: bool) -> Option<(usize, usize, usize)> {
 }
 
 /// The length of the character literal with which `text` begins; `None` if it is a lifetime.
-fn character(text: &str) -> Option<usize> {
+fn character_len(text: &str) -> Option<usize> {
     let body = text.strip_prefix('\'')?;
     let first = body.chars().next()?;
     if first == '\\' {
-        return unescaped(body, '\'').map(|end| end + 2);
+        return find_unescaped(body, '\'').map(|end| end + 2);
     }
     body[first.len_utf8()..].starts_with('\'').then_some(first.len_utf8() + 2)
 }
 
 /// The position of the first `mark` that has no backslash before it.
-fn unescaped(text: &str, mark: char) -> Option<usize> {
+fn find_unescaped(text: &str, mark: char) -> Option<usize> {
     let mut escaped = false;
     for (at, c) in text.char_indices() {
         if c == mark && !escaped {
@@ -176,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_call_is_a_whole_name_before_a_parenthesis() {
-        assert!(calls("tokio::time::sleep(wait)", "sleep"));
-        assert!(!calls("asleep(wait)", "sleep"));
-        assert!(!calls("sleep_until(then)", "sleep"));
+        assert!(calls_function("tokio::time::sleep(wait)", "sleep"));
+        assert!(!calls_function("asleep(wait)", "sleep"));
+        assert!(!calls_function("sleep_until(then)", "sleep"));
     }
 }

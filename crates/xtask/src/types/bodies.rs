@@ -5,12 +5,12 @@ use switchboard_protocol::Event;
 use switchboard_protocol::reply::OkBody;
 use ts_rs::{Config, TS};
 
-use super::print::declaration;
+use super::print::print_declaration;
 use super::shape::{self, Shape};
 
 /// Parses the variants.
 fn variants(config: &Config) -> Vec<Shape> {
-    let Shape::Any(variants) = shape::parse(&OkBody::<Event>::inline(config)) else {
+    let Shape::Union(variants) = shape::parse(&OkBody::<Event>::inline(config)) else {
         unreachable!("OkBody has several variants")
     };
     variants
@@ -20,17 +20,20 @@ fn variants(config: &Config) -> Vec<Shape> {
 pub(super) fn declare(config: &Config, docs: &str) -> String {
     let all = OkBody::<Event>::ALL;
     let each = all.iter().zip(variants(config));
-    let each = each
-        .map(|((name, _, docs), variant)| declaration(docs.trim(), &format!("{name}Body"), &variant) + "\n");
+    let each = each.map(|((name, _, docs), variant)| {
+        print_declaration(docs.trim(), &format!("{name}Body"), &variant) + "\n"
+    });
     let names = all.iter().map(|(name, ..)| Shape::Text(format!("{name}Body"))).collect();
-    each.collect::<String>() + &declaration(docs, "OkBody", &Shape::Any(names))
+    each.collect::<String>() + &print_declaration(docs, "OkBody", &Shape::Union(names))
 }
 
 /// Replaces the inlined variants by the type name `OkBody`.
 pub(super) fn by_name(config: &Config, shape: Shape) -> Shape {
     match shape {
-        Shape::All(parts) => Shape::All(parts.into_iter().map(|part| by_name(config, part)).collect()),
-        Shape::Any(parts) if parts == variants(config) => Shape::Text("OkBody".to_owned()),
+        Shape::Intersection(parts) => {
+            Shape::Intersection(parts.into_iter().map(|part| by_name(config, part)).collect())
+        }
+        Shape::Union(parts) if parts == variants(config) => Shape::Text("OkBody".to_owned()),
         other => other,
     }
 }

@@ -6,13 +6,13 @@ use super::shape::{Field, Shape};
 const MAX_LINE: usize = 110;
 
 /// Prints a declaration `export type …` with its docs.
-pub(super) fn declaration(docs: &str, name: &str, shape: &Shape) -> String {
+pub(super) fn print_declaration(docs: &str, name: &str, shape: &Shape) -> String {
     let head = format!("export type {name} =");
-    let mut out = comment(docs, 0);
+    let mut out = print_comment(docs, 0);
     match shape {
-        Shape::Any(shapes) => match on_one_line(shape) {
+        Shape::Union(shapes) => match print_on_one_line(shape) {
             Some(line) if head.len() + line.len() < MAX_LINE => out += &format!("{head} {line};\n"),
-            _ => out += &format!("{head}{};\n", alternatives(shapes, 1)),
+            _ => out += &format!("{head}{};\n", print_alternatives(shapes, 1)),
         },
         _ => out += &format!("{head} {};\n", print(shape, 0)),
     }
@@ -20,7 +20,7 @@ pub(super) fn declaration(docs: &str, name: &str, shape: &Shape) -> String {
 }
 
 /// The docs as an indented doc comment; empty if there are no docs.
-fn comment(docs: &str, depth: usize) -> String {
+fn print_comment(docs: &str, depth: usize) -> String {
     let indent = "  ".repeat(depth);
     // Replaces links of rustdoc and paths of Rust by plain names.
     let docs = docs.replace("[`crate::", "`").replace("[`", "`").replace("`]", "`").replace("::", ".");
@@ -37,44 +37,44 @@ fn comment(docs: &str, depth: usize) -> String {
 
 fn print(shape: &Shape, depth: usize) -> String {
     let indent = "  ".repeat(depth);
-    match (shape, on_one_line(shape)) {
+    match (shape, print_on_one_line(shape)) {
         (_, Some(line)) if line.len() + indent.len() < MAX_LINE => line,
         (Shape::Text(text), _) => text.clone(),
         (Shape::Object(fields), _) => {
             let fields: String = fields.iter().map(|field| print_field(field, depth + 1)).collect();
             format!("{{\n{fields}{indent}}}")
         }
-        (Shape::All(shapes), _) => {
+        (Shape::Intersection(shapes), _) => {
             let parts: Vec<_> = shapes.iter().map(|shape| print(shape, depth)).collect();
             parts.join(" & ")
         }
-        (Shape::Any(shapes), _) => format!("({}\n{indent})", alternatives(shapes, depth + 1)),
+        (Shape::Union(shapes), _) => format!("({}\n{indent})", print_alternatives(shapes, depth + 1)),
     }
 }
 
 /// The members of a union, one on each line.
-fn alternatives(shapes: &[Shape], depth: usize) -> String {
+fn print_alternatives(shapes: &[Shape], depth: usize) -> String {
     let indent = "  ".repeat(depth);
     shapes.iter().map(|shape| format!("\n{indent}| {}", print(shape, depth + 1))).collect()
 }
 
 fn print_field(Field { docs, name, shape }: &Field, depth: usize) -> String {
-    format!("{}{}{name}: {};\n", comment(docs, depth), "  ".repeat(depth), print(shape, depth))
+    format!("{}{}{name}: {};\n", print_comment(docs, depth), "  ".repeat(depth), print(shape, depth))
 }
 
 /// Prints a type on one line; `None` if it has docs, which need lines of their own.
-fn on_one_line(shape: &Shape) -> Option<String> {
-    let each = |shapes: &[Shape]| shapes.iter().map(on_one_line).collect::<Option<Vec<_>>>();
+fn print_on_one_line(shape: &Shape) -> Option<String> {
+    let each = |shapes: &[Shape]| shapes.iter().map(print_on_one_line).collect::<Option<Vec<_>>>();
     Some(match shape {
         Shape::Text(text) => text.clone(),
         Shape::Object(fields) => {
             let fields = fields.iter().map(|Field { docs, name, shape }| {
-                docs.is_empty().then(|| Some(format!("{name}: {}", on_one_line(shape)?))).flatten()
+                docs.is_empty().then(|| Some(format!("{name}: {}", print_on_one_line(shape)?))).flatten()
             });
             format!("{{ {} }}", fields.collect::<Option<Vec<_>>>()?.join("; "))
         }
-        Shape::All(shapes) => each(shapes)?.join(" & "),
-        Shape::Any(shapes) => each(shapes)?.join(" | "),
+        Shape::Intersection(shapes) => each(shapes)?.join(" & "),
+        Shape::Union(shapes) => each(shapes)?.join(" | "),
     })
 }
 
@@ -88,7 +88,7 @@ mod tests {
         let shape =
             parse("{ \n/**\n * Why, see [`crate::A::b`].\n */\na: A, \n/**\n * One\n * two.\n */\nb: B, }");
         assert_eq!(
-            declaration("Both.", "X", &shape),
+            print_declaration("Both.", "X", &shape),
             "/** Both. */\nexport type X = {\n  /** Why, see `A.b`. */\n  a: A;\n  /**\n   * One\n   * two.\n   */\n  b: B;\n};\n"
         );
     }
@@ -96,16 +96,16 @@ mod tests {
     #[test]
     fn a_type_that_fits_is_printed_on_one_line() {
         assert_eq!(
-            declaration("", "X", &parse(r#""a" | { "type": "b", } & B"#)),
+            print_declaration("", "X", &parse(r#""a" | { "type": "b", } & B"#)),
             "export type X = \"a\" | { type: \"b\" } & B;\n"
         );
         let long = "a".repeat(MAX_LINE);
         assert_eq!(
-            declaration("", "X", &parse(&format!("A | {long}"))),
+            print_declaration("", "X", &parse(&format!("A | {long}"))),
             format!("export type X =\n  | A\n  | {long};\n")
         );
         assert_eq!(
-            declaration("", "X", &parse(&format!("A & (B | {long})"))),
+            print_declaration("", "X", &parse(&format!("A & (B | {long})"))),
             format!("export type X = A & (\n  | B\n  | {long}\n);\n")
         );
     }

@@ -8,9 +8,9 @@ pub(super) enum Shape {
     /// An object type: `{ … }`.
     Object(Vec<Field>),
     /// An intersection of types: `… & …`.
-    All(Vec<Shape>),
+    Intersection(Vec<Shape>),
     /// A union of types: `… | …`.
-    Any(Vec<Shape>),
+    Union(Vec<Shape>),
 }
 
 /// A field of an object.
@@ -25,7 +25,7 @@ pub(super) struct Field {
 
 /// Parses a type. Panics on syntax that ts-rs does not use today.
 pub(super) fn parse(text: &str) -> Shape {
-    let mut rest = Unparsed(text.trim());
+    let mut rest = ShapeParser(text.trim());
     let shape = rest.union();
     assert!(rest.0.is_empty(), "cannot parse: {}", rest.0);
     shape
@@ -39,9 +39,9 @@ pub(super) fn text_of(comment: &str) -> String {
 }
 
 /// The part of a type's text that has not been parsed yet.
-struct Unparsed<'a>(&'a str);
+struct ShapeParser<'a>(&'a str);
 
-impl Unparsed<'_> {
+impl ShapeParser<'_> {
     /// Skips this token if it comes next. Returns whether it did.
     fn accept(&mut self, token: &str) -> bool {
         let found = self.0.strip_prefix(token);
@@ -70,7 +70,7 @@ impl Unparsed<'_> {
         while self.accept("|") {
             shapes.push(self.intersection());
         }
-        if shapes.len() == 1 { shapes.remove(0) } else { Shape::Any(shapes) }
+        if shapes.len() == 1 { shapes.remove(0) } else { Shape::Union(shapes) }
     }
 
     fn intersection(&mut self) -> Shape {
@@ -78,7 +78,7 @@ impl Unparsed<'_> {
         while self.accept("&") {
             shapes.push(self.single());
         }
-        if shapes.len() == 1 { shapes.remove(0) } else { Shape::All(shapes) }
+        if shapes.len() == 1 { shapes.remove(0) } else { Shape::Intersection(shapes) }
     }
 
     fn single(&mut self) -> Shape {
@@ -134,12 +134,12 @@ mod tests {
         assert_eq!(parse("{ [key in string]: Array<A> }"), text("Record<string, Array<A>>"));
         assert_eq!(
             parse("{ \"type\": \"a\", \n/**\n * One, {two} |\n * three.\n */\nb?: Array<B>, } & (C | \"d\")"),
-            Shape::All(vec![
+            Shape::Intersection(vec![
                 Shape::Object(vec![
                     field("", "type", text("\"a\"")),
                     field("One, {two} |\nthree.", "b?", text("Array<B>")),
                 ]),
-                Shape::Any(vec![text("C"), text("\"d\"")]),
+                Shape::Union(vec![text("C"), text("\"d\"")]),
             ])
         );
     }

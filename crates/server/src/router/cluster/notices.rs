@@ -116,7 +116,7 @@ impl Cluster {
                     self.accept_event(
                         node,
                         conversation,
-                        ArrivedEvent { name, seq, frame, own: None, effects, stored },
+                        ArrivedEvent { name, seq, frame, sender: None, effects, learned_at: stored },
                     );
                 } else {
                     // This may be an old notice that arrives late, so the store is asked whether they are members.

@@ -93,7 +93,7 @@ impl Cluster {
         json: String,
     ) {
         self.publish_event(conversation, &arrival, json);
-        if let Some(own) = &arrival.own {
+        if let Some(own) = &arrival.sender {
             own.expect_own_event(conversation, arrival.seq);
         }
         self.accept_event(node, conversation, arrival);

@@ -25,7 +25,7 @@ impl Device {
     }
 
     pub(super) fn report_violation(&self, what: &str) -> LawBroken {
-        self.world.truth().report_violation(&self.name, what)
+        self.world.model().report_violation(&self.name, what)
     }
 
     /// Checks and applies a frame. Returns whether the connection stays open.
@@ -46,7 +46,7 @@ impl Device {
                 return Ok(false);
             }
             Received::Close(code) => return Err(self.report_violation(&format!("closed with {code}"))),
-            Received::Nonsense(what) => return Err(self.report_violation(&format!("receives {what}"))),
+            Received::Invalid(what) => return Err(self.report_violation(&format!("receives {what}"))),
         }
         Ok(true)
     }
@@ -80,7 +80,7 @@ impl Device {
             message.number = None;
         }
         let since = (!more).then_some(session.since);
-        self.world.truth().summaries(&self.name, self.user, &all, since)?;
+        self.world.model().summaries(&self.name, self.user, &all, since)?;
         for summary in &all {
             let (name, head) = named(summary, "head");
             session.next_expected.entry(name.clone()).or_insert(head + 1);
@@ -93,7 +93,7 @@ impl Device {
     /// Checks and applies an event, whether it arrives live or in a page of the log.
     fn receives_event(&mut self, session: &mut Session, event: &Value) -> LawResult {
         let (name, seq) = named(event, "seq");
-        let mut truth = self.world.truth();
+        let mut truth = self.world.model();
         truth.received(&self.name, self.user, event, None)?;
         truth.counts.delivered += 1;
         drop(truth);
@@ -130,8 +130,8 @@ impl Device {
     fn receives_gap(&mut self, session: &mut Session, gap: &Value) -> LawResult {
         let (name, head) = named(gap, "head");
         let after = gap["after"].as_u64().unwrap_or_default();
-        self.world.truth().counts.gaps += 1;
-        let visible = self.world.truth().visible(self.user, &name);
+        self.world.model().counts.gaps += 1;
+        let visible = self.world.model().visible(self.user, &name);
         if after >= head || visible.is_none_or(|visible| head > visible) {
             return Err(
                 self.report_violation(&format!("a gap up to what may not be seen: {gap}, {visible:?}"))
@@ -146,7 +146,7 @@ impl Device {
     fn receives_signal(&mut self, session: &mut Session, signal: &Value, kind: &str) -> LawResult {
         let (name, upto) = named(signal, "upto");
         let user = signal["user"].as_str().unwrap_or_default().to_owned();
-        let truth = self.world.truth();
+        let truth = self.world.model();
         let visible = truth.visible(self.user, &name);
         let gone =
             session.left_at.get(&name).is_some_and(|left| !truth.joined_after(self.user, &name, *left));
@@ -202,18 +202,18 @@ impl Device {
                 self.handle_log_page(&conversation, after, answer)?
             }
             PendingCommand::History { before, conversation, .. } => {
-                self.world.truth().history(&self.name, self.user, before, answer)?;
+                self.world.model().history(&self.name, self.user, before, answer)?;
                 self.requests_previous_page(session, &conversation, answer);
             }
             PendingCommand::Conversations { since, first } => {
                 let all = answer["conversations"].as_array().cloned().unwrap_or_default();
                 let whole = since.filter(|_| first && answer["more"] == false);
-                self.world.truth().summaries(&self.name, self.user, &all, whole)?;
+                self.world.model().summaries(&self.name, self.user, &all, whole)?;
                 for summary in &all {
                     let (name, head) = named(summary, "head");
                     self.local_logs.entry(name).or_insert_with(|| LocalLog::at(head));
                 }
-                self.has_all_conversations |= answer["more"] == false && self.world.is(Phase::Audit);
+                self.has_all_conversations |= answer["more"] == false && self.world.is_in_phase(Phase::Audit);
                 if let Some(last) = all.last().filter(|_| answer["more"] == true) {
                     let command = json!({"type": "conversations", "before": last["conversation"]});
                     self.asks(session, command, PendingCommand::Conversations { since: None, first: false });
@@ -228,7 +228,7 @@ impl Device {
     fn requests_previous_page(&mut self, session: &mut Session, name: &str, page: &Value) {
         let first = page["messages"].as_array().and_then(|messages| messages.first());
         let first = first.and_then(|message| message["seq"].as_u64());
-        if page["more"] == true && self.world.is(Phase::Audit) {
+        if page["more"] == true && self.world.is_in_phase(Phase::Audit) {
             let command = json!({"type": "history", "conversation": name, "before": first});
             let asked = PendingCommand::History { before: first, seen: true, conversation: name.to_owned() };
             self.asks(session, command, asked);
@@ -236,7 +236,7 @@ impl Device {
     }
 
     fn handle_log_page(&mut self, name: &str, after: u64, page: &Value) -> LawResult {
-        self.world.truth().log_page(&self.name, self.user, after, page)?;
+        self.world.model().log_page(&self.name, self.user, after, page)?;
         let place = self.local_logs.entry(name.to_owned()).or_default();
         for event in page["events"].as_array().into_iter().flatten() {
             place.record_received(event["seq"].as_u64().unwrap_or_default());
@@ -254,7 +254,7 @@ impl Device {
         join: bool,
         ok: &Value,
     ) -> LawResult {
-        self.world.truth().acknowledged(&self.name, self.user, key, ok)?;
+        self.world.model().acknowledged(&self.name, self.user, key, ok)?;
         self.unsent.retain(|message| Some(message.key.as_str()) != key);
         let (name, seq) = named(ok, "seq");
         let number = session.numbers.as_ref().and_then(|numbers| numbers.number_of(id)).unwrap_or(id);
@@ -332,7 +332,7 @@ impl Device {
                     message.not_before = Instant::now() + wait;
                 }
             } else {
-                self.world.truth().refused(&self.name, self.user, key, *at)?;
+                self.world.model().refused(&self.name, self.user, key, *at)?;
                 self.unsent.retain(|message| message.key != *key);
             }
         }

@@ -14,14 +14,14 @@ impl Device {
             return;
         }
         if revoked_user.is_some_and(|(user, at)| user == self.user && session.since <= at) {
-            self.world.breaks(&self.name, "is still connected after a revocation");
+            self.world.report_violation(&self.name, "is still connected after a revocation");
             return;
         }
         // A device that connected less than the settling time ago may also still miss events.
         if !session.welcome || session.welcomed + cluster.settling_time > Instant::now() {
             return;
         }
-        let truth = self.world.truth();
+        let truth = self.world.model();
         let missing = truth.visible_of(self.user).into_iter().find_map(|(name, head)| {
             let next = session.next_expected.get(&name).copied();
             let first_due = |since| truth.first_owed(self.user, &name, since);
@@ -37,7 +37,7 @@ impl Device {
         });
         drop(truth);
         if let Some(missing) = missing.or_else(|| self.missing_presence(session)) {
-            self.world.breaks(&self.name, &missing);
+            self.world.report_violation(&self.name, &missing);
         }
     }
 }

@@ -223,8 +223,8 @@ impl Log {
     /// Whether `shown` is the state of the message after the event `head`, or its deleted state if it was deleted later.
     fn is_shown_correctly(&self, name: &str, seq: u64, head: u64, shown: &Value) -> bool {
         let deleted = self.get(seq).and_then(|event| event.deleted_by);
-        let as_it_was = || same(&self.message_after(name, seq, head, false), shown);
-        let gone = || same(&self.message_after(name, seq, head, true), shown);
+        let as_it_was = || is_same(&self.message_after(name, seq, head, false), shown);
+        let gone = || is_same(&self.message_after(name, seq, head, true), shown);
         match deleted {
             None => as_it_was(),
             Some(by) if by <= head => gone(),
@@ -234,7 +234,7 @@ impl Log {
 }
 
 /// Whether two objects are equal. A null field counts as absent.
-fn same(one: &Value, other: &Value) -> bool {
+fn is_same(one: &Value, other: &Value) -> bool {
     let some = |value: &Value| -> Map<String, Value> {
         let fields = value.as_object().cloned().unwrap_or_default();
         fields.into_iter().filter(|(_, value)| !value.is_null()).collect()

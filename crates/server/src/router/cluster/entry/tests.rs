@@ -33,7 +33,7 @@ fn rejoined_after(seen: u64) -> Effect {
 /// An event that makes one membership change.
 fn arrival(seq: Seq, effect: Effect) -> ArrivedEvent {
     let (name, frame) = (ConversationId::parse("#room").expect("a name"), frame::text("{}"));
-    ArrivedEvent { name, seq, frame, own: None, effects: vec![effect], stored: Instant::now() }
+    ArrivedEvent { name, seq, frame, sender: None, effects: vec![effect], learned_at: Instant::now() }
 }
 
 /// Registers an attaching session of alice.

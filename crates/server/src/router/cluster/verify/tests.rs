@@ -110,8 +110,14 @@ fn suspect_alice(router: &mut Router) {
 
 fn apply_effect(router: &mut Router, seq: u64, effect: Effect) {
     let (name, frame) = (ConversationId::parse("#room").expect("a name"), Bytes::from_static(b"{}"));
-    let arrival =
-        ArrivedEvent { name, seq: Seq(seq), frame, own: None, effects: vec![effect], stored: Instant::now() };
+    let arrival = ArrivedEvent {
+        name,
+        seq: Seq(seq),
+        frame,
+        sender: None,
+        effects: vec![effect],
+        learned_at: Instant::now(),
+    };
     let cluster = router.cluster.as_mut().expect("a cluster");
     cluster.accept_event(&mut router.node, ROOM, arrival);
 }

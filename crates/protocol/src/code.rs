@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Why a command failed; the same codes on the WebSocket, over HTTP and on the command line. A client that does not know
-/// a code goes by `retryable`.
+/// Why a command failed. The codes are the same on the WebSocket, over HTTP and on the command line. A client that does not
+/// know a code decides by the field `retryable` whether to retry.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -13,15 +13,15 @@ pub enum ErrorCode {
     BadFrame,
     /// A field is missing, mistyped, out of range or unknown; `field` names it.
     BadField,
-    /// There is no such command, or not on this interface.
+    /// No command has this `type`, or the command is not available on this interface (WebSocket or HTTP).
     UnknownType,
     /// The command exceeds one of the `limits`.
     TooLarge,
     /// The token or key is missing, wrong or expired.
     Unauthorized,
-    /// It does not exist, or the user may not know whether it does.
+    /// The conversation, user or message does not exist, or the user may not learn whether it exists.
     NotFound,
-    /// The user's role does not allow it.
+    /// The user's role in the room does not allow the command.
     Forbidden,
     /// The user has already sent another message with this idempotency key.
     KeyConflict,

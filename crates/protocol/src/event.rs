@@ -202,8 +202,8 @@ events! {
         }
         /// `from` joined the room.
         "join" Join = 6, Room, SenderEnters {
-            /// The role, if it is not `member`: the first user in an empty room is its admin, and a reader who returns
-            /// is a reader.
+            /// The user's role in the room. Absent means `member`. The first user who joins an empty room becomes `admin`,
+            /// and a user who left as `reader` joins as `reader` again.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             role: Option<Role>,
         }

@@ -47,7 +47,7 @@ pub struct Limits {
     /// Sends a second of one connection, with a burst of five seconds' worth. `send` counts, and every other command that
     /// stores an event. Beyond: the error `rate_limited`. 0 is no limit.
     pub sends_per_connection: u32,
-    /// The same for all connections and HTTP requests of one user together. `create` and `invite` cost a send for the
+    /// Sends a second of one user, over all connections and HTTP requests. `create` and `invite` cost a send for the
     /// command and one for each member they name, because the writer inserts a row and the server notifies a user for each.
     /// A command that costs more than the burst needs a full bucket and leaves a debt. `typing` has a bucket of its own, with
     /// the same rate. 0 is no limit.
@@ -72,8 +72,8 @@ pub struct Limits {
     pub in_flight: u32,
     /// Most items on a page; the default of a command's `limit` is half of it. Beyond: the page has as many as this.
     pub page: u32,
-    /// Most bytes on a page: it bounds the memory for one answer. A page ends behind the item that exceeds it, with `more`,
-    /// so it is at most one item longer than this.
+    /// Most bytes on a page, which bounds the memory for one answer. A page ends after the item that exceeds the limit, and
+    /// sets `more`. So a page is at most one item longer than the limit.
     pub page_bytes: u32,
     /// Longest replay of one conversation after `hello`, in events. Beyond: a `gap` frame.
     pub replay: u32,

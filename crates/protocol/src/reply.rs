@@ -275,10 +275,10 @@ pub struct Failure {
     /// The delay before a retry, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
-    /// The field at fault, with `bad_field` and `too_large`.
+    /// With `bad_field` or `too_large`: the field of the command that was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// The conversation at fault, for a cursor in `hello`.
+    /// If a cursor in `hello` was refused: the conversation of that cursor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub conversation: Option<ConversationId>,
     /// With `banned`: the end of the ban. Absent if it has none.

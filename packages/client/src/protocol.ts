@@ -60,8 +60,8 @@ export type CommandId = number | string;
 export type Role = "admin" | "member" | "reader";
 
 /**
- * Why a command failed; the same codes on the WebSocket, over HTTP and on the command line. A client that does not know
- * a code goes by `retryable`.
+ * Why a command failed. The codes are the same on the WebSocket, over HTTP and on the command line. A client that does not
+ * know a code decides by the field `retryable` whether to retry.
  */
 export type ErrorCode =
   | "bad_frame"
@@ -143,7 +143,7 @@ export type Limits = {
    */
   sends_per_connection: number;
   /**
-   * The same for all connections and HTTP requests of one user together. `create` and `invite` cost a send for the
+   * Sends a second of one user, over all connections and HTTP requests. `create` and `invite` cost a send for the
    * command and one for each member they name, because the writer inserts a row and the server notifies a user for each.
    * A command that costs more than the burst needs a full bucket and leaves a debt. `typing` has a bucket of its own, with
    * the same rate. 0 is no limit.
@@ -178,8 +178,8 @@ export type Limits = {
   /** Most items on a page; the default of a command's `limit` is half of it. Beyond: the page has as many as this. */
   page: number;
   /**
-   * Most bytes on a page: it bounds the memory for one answer. A page ends behind the item that exceeds it, with `more`,
-   * so it is at most one item longer than this.
+   * Most bytes on a page, which bounds the memory for one answer. A page ends after the item that exceeds the limit, and
+   * sets `more`. So a page is at most one item longer than the limit.
    */
   page_bytes: number;
   /** Longest replay of one conversation after `hello`, in events. Beyond: a `gap` frame. */
@@ -291,8 +291,8 @@ export type Event = {
   | {
       type: "join";
       /**
-       * The role, if it is not `member`: the first user in an empty room is its admin, and a reader who returns
-       * is a reader.
+       * The user's role in the room. Absent means `member`. The first user who joins an empty room becomes `admin`,
+       * and a user who left as `reader` joins as `reader` again.
        */
       role?: Role;
     }
@@ -554,9 +554,9 @@ export type Failure = {
   retryable: boolean;
   /** The delay before a retry, in milliseconds. */
   retry_after?: number;
-  /** The field at fault, with `bad_field` and `too_large`. */
+  /** With `bad_field` or `too_large`: the field of the command that was refused. */
   field?: string;
-  /** The conversation at fault, for a cursor in `hello`. */
+  /** If a cursor in `hello` was refused: the conversation of that cursor. */
   conversation?: ConversationId;
   /** With `banned`: the end of the ban. Absent if it has none. */
   until?: Timestamp;

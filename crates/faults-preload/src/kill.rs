@@ -2,10 +2,10 @@
 
 use std::fmt::Display;
 
-use faults::{KillPoint, Shared};
+use faults::{KillPoint, SharedControl};
 
 /// Kills the process if the harness has set this kill point and its count is reached.
-pub(crate) fn kill_at(control: &Shared, point: KillPoint) {
+pub(crate) fn kill_at(control: &SharedControl, point: KillPoint) {
     if control.is_kill_due(point) {
         kill_now();
     }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use faults::{ENV_CONTROL, ENV_DATA, ENV_UNDO, Mapped};
+use faults::{ENV_CONTROL, ENV_DATA, ENV_UNDO, MappedControl};
 
 use crate::kill::abort_with;
 
@@ -13,7 +13,7 @@ use crate::kill::abort_with;
 pub(crate) struct State {
     pub(crate) data: PathBuf,
     pub(crate) undo: PathBuf,
-    pub(crate) control: Mapped,
+    pub(crate) control: MappedControl,
 }
 
 impl State {
@@ -40,7 +40,7 @@ extern "C" fn start() {
     else {
         return;
     };
-    let control = match Mapped::open(&control) {
+    let control = match MappedControl::open(&control) {
         Ok(control) => control,
         Err(error) => abort_with("cannot map the control file", &error),
     };

@@ -95,7 +95,7 @@ pub struct Counts {
 /// The page of memory that the harness and the library map. The library uses it directly; a harness uses [`Control`].
 #[derive(Debug)]
 #[repr(C)]
-pub struct Shared {
+pub struct SharedControl {
     fail_sync: AtomicU64,
     fail_which: AtomicU64,
     fail_later: AtomicU64,
@@ -116,9 +116,9 @@ pub struct Shared {
 
 /// The shared page, mapped into this process's memory.
 #[derive(Debug)]
-pub struct Mapped(MmapRaw);
+pub struct MappedControl(MmapRaw);
 
-impl Mapped {
+impl MappedControl {
     /// Maps the control file that a harness has created.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
@@ -129,21 +129,21 @@ impl Mapped {
     }
 }
 
-impl Deref for Mapped {
-    type Target = Shared;
+impl Deref for MappedControl {
+    type Target = SharedControl;
 
-    fn deref(&self) -> &Shared {
-        const { assert!(size_of::<Shared>() as u64 <= CONTROL_FILE_BYTES) };
+    fn deref(&self) -> &SharedControl {
+        const { assert!(size_of::<SharedControl>() as u64 <= CONTROL_FILE_BYTES) };
         // SAFETY: the mapping is CONTROL_FILE_BYTES bytes long, begins at a page, and lives as long as `self`, and no process
         // shortens the file. Any bytes are valid atomics, and all processes access them as atomics.
         #[expect(unsafe_code, reason = "there is no other way to see mapped memory as atomics")]
         unsafe {
-            &*self.0.as_ptr().cast::<Shared>()
+            &*self.0.as_ptr().cast::<SharedControl>()
         }
     }
 }
 
-impl Shared {
+impl SharedControl {
     /// Whether this sync must fail, and what happens to its data. Reduces the number of syncs that must still fail.
     pub fn take_sync_failure(&self, wal: bool) -> Option<DropTime> {
         let concerned = match self.fail_which.load(SeqCst) {
@@ -225,7 +225,7 @@ impl Shared {
 /// The harness's side of the shared memory: sets faults, reads counts, cuts the power.
 #[derive(Debug)]
 pub struct Control {
-    shared: Mapped,
+    shared: MappedControl,
     path: PathBuf,
     data: PathBuf,
     undo: PathBuf,
@@ -240,7 +240,7 @@ impl Control {
         file.set_len(CONTROL_FILE_BYTES)?;
         fs::create_dir_all(undo)?;
         let control = Self {
-            shared: Mapped::open(path)?,
+            shared: MappedControl::open(path)?,
             path: fs::canonicalize(path)?,
             data: absolute(data)?,
             undo: fs::canonicalize(undo)?,
@@ -248,7 +248,7 @@ impl Control {
         if control.undo.starts_with(&control.data) || control.data.starts_with(&control.undo) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "`undo` and `data` must be apart"));
         }
-        control.set_full(None);
+        control.set_full_after(None);
         Ok(control)
     }
 
@@ -270,7 +270,7 @@ impl Control {
 
     /// Limits the space on the disk. With `Some`, all files together can grow by this many bytes; then a write beyond a file's end
     /// fails with ENOSPC, but writes within the file succeed. Truncating a file frees its bytes. `None` ends the limit.
-    pub fn set_full(&self, after: Option<u64>) {
+    pub fn set_full_after(&self, after: Option<u64>) {
         self.shared.space.store(after.unwrap_or(UNLIMITED), SeqCst);
     }
 
@@ -297,7 +297,7 @@ impl Control {
     /// Ends all faults. The counts stay.
     pub fn clear_faults(&self) {
         self.fail_sync(0, SyncFilter::Any, DropTime::AtOnce);
-        self.set_full(None);
+        self.set_full_after(None);
         self.set_sync_delay(Duration::ZERO);
         self.set_clock_offset(0);
         self.set_kill(None);

@@ -39,8 +39,8 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/asyncapi.json", get(spec::serve_asyncapi))
         .route("/v1/revoke", post(revoke::revoke))
         .route("/v1/{command}", post(api::command))
-        .route("/livez", get(probes::live))
-        .route("/readyz", get(probes::ready))
+        .route("/livez", get(probes::livez))
+        .route("/readyz", get(probes::readyz))
         .fallback(get(assets::file).fallback(assets::reject_method))
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(from_fn_with_state(services.clone(), guard::check))
@@ -51,8 +51,8 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
 /// The routes of the operators' listener.
 fn operator_routes(services: &Arc<Services>) -> Router {
     operator_only_routes()
-        .route("/livez", get(probes::live))
-        .route("/readyz", get(probes::ready))
+        .route("/livez", get(probes::livez))
+        .route("/readyz", get(probes::readyz))
         .fallback(probes::unknown_operator_path)
         .layer(from_fn_with_state(services.clone(), guard::check))
         .layer(from_fn(request_span::enter))
@@ -67,7 +67,7 @@ fn operator_routes_while_stopping(services: &Services) -> Router {
     let metrics =
         move |headers: HeaderMap| std::future::ready(probes::metrics_while_stopping(&metrics, &headers));
     Router::new()
-        .route("/livez", get(probes::live))
+        .route("/livez", get(probes::livez))
         .route("/readyz", get(stopping.clone()))
         .route("/healthz", get(stopping))
         .route("/metrics", get(metrics))

@@ -69,15 +69,15 @@ fn check(bucket: &mut Bucket, rate: Option<Rate>) -> Result<(), Refusal> {
 #[derive(Debug)]
 pub(crate) struct Limiter {
     connections: ConnectionRates,
-    sends: Option<Buckets<UserId>>,
+    sends_by_user: Option<Buckets<UserId>>,
     /// Limits `typing` commands. They are separate from `sends`, so that a user who exceeds this rate can still send.
-    typing: Option<Buckets<UserId>>,
+    typing_by_user: Option<Buckets<UserId>>,
     /// Limits `read` and `received` commands. They are separate, because a client sends them when other users send messages.
-    cursors: Option<Buckets<UserId>>,
+    cursors_by_user: Option<Buckets<UserId>>,
     /// Limits how many users `watch` commands name.
-    watched: Option<Buckets<UserId>>,
+    watched_by_user: Option<Buckets<UserId>>,
     /// Limits all writes and signals of back ends.
-    keys: Option<Buckets<[u8; 32]>>,
+    sends_by_key: Option<Buckets<[u8; 32]>>,
     /// Limits repeated `typing` signals of a user in a conversation. This applies even if `limits` has no rate for them.
     typing_signals: Buckets<(UserId, ConversationId)>,
 }
@@ -91,11 +91,11 @@ impl Limiter {
                 sends: per_connection(limits.sends_per_connection),
                 frames: per_connection(limits.frames_per_connection),
             },
-            sends: users(),
-            typing: users(),
-            cursors: Rate::per_second(limits.cursors_per_user, BURST_SECONDS).map(Buckets::new),
-            watched: Rate::per_second(limits.watched_per_user, BURST_SECONDS).map(Buckets::new),
-            keys: Rate::per_second(limits.sends_per_key, BURST_SECONDS).map(Buckets::new),
+            sends_by_user: users(),
+            typing_by_user: users(),
+            cursors_by_user: Rate::per_second(limits.cursors_per_user, BURST_SECONDS).map(Buckets::new),
+            watched_by_user: Rate::per_second(limits.watched_per_user, BURST_SECONDS).map(Buckets::new),
+            sends_by_key: Rate::per_second(limits.sends_per_key, BURST_SECONDS).map(Buckets::new),
             typing_signals: Buckets::new(Rate::new(TYPING_INTERVAL, 1)),
         }
     }
@@ -108,8 +108,8 @@ impl Limiter {
     /// Counts a command that stores, which costs `price` sends, over the WebSocket or HTTP.
     pub(crate) fn check_send(&self, payer: &RateOwner, price: u32) -> Result<(), Refusal> {
         match payer {
-            RateOwner::User(user) => take_tokens(self.sends.as_ref(), user, price),
-            RateOwner::Key(key) => take_tokens(self.keys.as_ref(), key, price),
+            RateOwner::User(user) => take_tokens(self.sends_by_user.as_ref(), user, price),
+            RateOwner::Key(key) => take_tokens(self.sends_by_key.as_ref(), key, price),
             RateOwner::Nobody => Ok(()),
         }
     }
@@ -117,8 +117,8 @@ impl Limiter {
     /// Counts a `typing` command over the WebSocket or HTTP.
     pub(crate) fn check_typing(&self, payer: &RateOwner) -> Result<(), Refusal> {
         match payer {
-            RateOwner::User(user) => take_tokens(self.typing.as_ref(), user, 1),
-            RateOwner::Key(key) => take_tokens(self.keys.as_ref(), key, 1),
+            RateOwner::User(user) => take_tokens(self.typing_by_user.as_ref(), user, 1),
+            RateOwner::Key(key) => take_tokens(self.sends_by_key.as_ref(), key, 1),
             RateOwner::Nobody => Ok(()),
         }
     }
@@ -126,15 +126,15 @@ impl Limiter {
     /// Counts a cursor command over the WebSocket or HTTP.
     pub(crate) fn check_cursor(&self, payer: &RateOwner) -> Result<(), Refusal> {
         match payer {
-            RateOwner::User(user) => take_tokens(self.cursors.as_ref(), user, 1),
-            RateOwner::Key(key) => take_tokens(self.keys.as_ref(), key, 1),
+            RateOwner::User(user) => take_tokens(self.cursors_by_user.as_ref(), user, 1),
+            RateOwner::Key(key) => take_tokens(self.sends_by_key.as_ref(), key, 1),
             RateOwner::Nobody => Ok(()),
         }
     }
 
     /// Counts the users whom one of `user`'s connections names in a `watch`.
     pub(crate) fn check_watch(&self, user: &UserId, named: usize) -> Result<(), Refusal> {
-        take_tokens(self.watched.as_ref(), user, u32::try_from(named).unwrap_or(u32::MAX))
+        take_tokens(self.watched_by_user.as_ref(), user, u32::try_from(named).unwrap_or(u32::MAX))
     }
 
     /// Whether to signal that `user` is typing. `false` if a signal was sent less than [`TYPING_INTERVAL`] ago.
@@ -144,10 +144,13 @@ impl Limiter {
 
     /// Drops the buckets that are full again, because a new bucket would be the same.
     pub(crate) fn sweep(&self) {
-        for users in [&self.sends, &self.typing, &self.cursors, &self.watched].into_iter().flatten() {
+        for users in [&self.sends_by_user, &self.typing_by_user, &self.cursors_by_user, &self.watched_by_user]
+            .into_iter()
+            .flatten()
+        {
             users.sweep();
         }
-        if let Some(keys) = &self.keys {
+        if let Some(keys) = &self.sends_by_key {
             keys.sweep();
         }
         self.typing_signals.sweep();

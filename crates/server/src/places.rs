@@ -20,7 +20,7 @@ use self::addresses::{AddressPlace, Addresses};
 
 /// The most connections that have been evicted and have not ended yet. Each ends as soon as its task is scheduled. If there are
 /// this many, new connections are refused.
-const MAX_EVICTING: usize = 1_024;
+const MAX_EVICTED_CONNECTIONS: usize = 1_024;
 
 /// The lowest and the highest number of refused connections that are served at once: they receive 503 or 429, or the answer of a
 /// probe. The number is a tenth of `limits.connections` within this range. For a further connection, the oldest of them that has
@@ -75,7 +75,7 @@ impl Evictable {
     /// Tells the oldest connection to end. Returns `false` if there is none, or if too many evicted connections have not ended
     /// yet.
     fn evict_oldest(&mut self) -> bool {
-        if self.evicted.len() >= MAX_EVICTING {
+        if self.evicted.len() >= MAX_EVICTED_CONNECTIONS {
             return false;
         }
         let Some((number, evicted)) = self.waiting.pop_first() else { return false };

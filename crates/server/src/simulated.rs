@@ -55,12 +55,12 @@ impl SimulatedCluster {
 }
 
 /// A server without listeners.
-pub struct Simulated {
+pub struct SimulatedServer {
     server: Server,
     services: Arc<Services>,
 }
 
-impl Simulated {
+impl SimulatedServer {
     /// Starts a node on a store, alone or in a cluster. A conversation with at least `coalesce_from` users on this node coalesces
     /// its events.
     ///

@@ -23,7 +23,7 @@ use crate::world::{Phase, World, hello};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// A user who tried to join a room may receive its events before the event of the join, for this long after the attempt.
-const JOIN_WINDOW: Duration = Duration::from_secs(120);
+const MAX_JOIN_TIME: Duration = Duration::from_secs(120);
 
 /// The most events that the device requests in a page.
 const PAGE_SIZE: u32 = 200;

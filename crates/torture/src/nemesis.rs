@@ -157,9 +157,9 @@ impl Nemesis {
                 self.start().await?;
             }
             Fault::DiskFull => {
-                self.server.disk.set_full(Some(self.rng.u64(..100_000)));
+                self.server.disk.set_full_after(Some(self.rng.u64(..100_000)));
                 self.sleep_random(200..3_000).await;
-                self.server.disk.set_full(None);
+                self.server.disk.set_full_after(None);
             }
             Fault::FailSync => self.fail_sync().await?,
             Fault::SlowSync => {

@@ -106,12 +106,12 @@ impl Proxy {
 
     /// Resets the connections for which `choose` returns true. Returns how many.
     pub(crate) fn reset(&self, choose: impl FnMut() -> bool) -> usize {
-        self.count_affected(choose, |link| link.cut.notify_waiters())
+        self.for_chosen_links(choose, |link| link.cut.notify_waiters())
     }
 
     /// Makes the connections half-open for which `choose` returns true. Returns how many.
     pub(crate) fn half_open(&self, choose: impl FnMut() -> bool) -> usize {
-        self.count_affected(choose, |link| link.half_open.store(true, Ordering::Relaxed))
+        self.for_chosen_links(choose, |link| link.half_open.store(true, Ordering::Relaxed))
     }
 
     /// Partitions the two sides, for new connections as well.
@@ -151,7 +151,7 @@ impl Proxy {
             messages.tamper(None);
         }
         self.network.gate.set(Partition::None);
-        self.count_affected(
+        self.for_chosen_links(
             || true,
             |link| {
                 link.half_open.store(false, Ordering::Relaxed);
@@ -160,7 +160,7 @@ impl Proxy {
         );
     }
 
-    fn count_affected(&self, mut choose: impl FnMut() -> bool, act: impl Fn(&Link)) -> usize {
+    fn for_chosen_links(&self, mut choose: impl FnMut() -> bool, act: impl Fn(&Link)) -> usize {
         let links = self.network.links.lock().unwrap_or_else(PoisonError::into_inner);
         let chosen = links.iter().filter_map(Weak::upgrade).filter(|_| choose());
         chosen.map(|link| act(&link)).count()

@@ -175,7 +175,7 @@ fn files_do_not_grow_on_a_full_disk() {
     let scene = Scene::new();
     let mut victim = scene.victim();
     victim.expect_done(&["write a 0 1 1000", "sync a"]);
-    scene.control.set_full(Some(100));
+    scene.control.set_full_after(Some(100));
     let answer = victim.command("write a 1000 2 300").unwrap();
     assert!(answer.contains("No space left"), "{answer}");
     assert_eq!(scene.read("a").len(), 1100, "a write that partly fits is short");
@@ -183,7 +183,7 @@ fn files_do_not_grow_on_a_full_disk() {
     assert_eq!(scene.read("a"), [3; 1100]);
     victim.expect_done(&["cut a 1000", "write a 1000 4 100"]);
     assert!(victim.command("write b 0 1 1").unwrap().contains("No space left"));
-    scene.control.set_full(None);
+    scene.control.set_full_after(None);
     victim.expect_done(&["write b 0 1 1"]);
     assert!(scene.control.counts().refused_writes >= 2);
     victim.kill();

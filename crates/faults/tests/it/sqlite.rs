@@ -102,11 +102,11 @@ fn commits_fail_and_reads_succeed_on_a_full_disk() {
     let scene = Scene::new();
     let mut victim = scene.victim();
     victim.expect_done(&["open FULL", "insert 1"]);
-    scene.control.set_full(Some(3000));
+    scene.control.set_full_after(Some(3000));
     let answer = victim.command("insert 2").unwrap();
     assert!(answer.contains("database or disk is full"), "{answer}");
     assert_eq!(check(&mut victim), 1);
-    scene.control.set_full(None);
+    scene.control.set_full_after(None);
     victim.expect_done(&["insert 2"]);
     assert_eq!(check(&mut victim), 2);
     victim.kill();

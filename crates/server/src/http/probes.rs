@@ -16,7 +16,7 @@ use crate::tasks::Tasks;
 use switchboard_store::refusal::Refusal;
 
 /// `/livez`: always reports success, because a process that answers is alive.
-pub(super) async fn live() -> &'static str {
+pub(super) async fn livez() -> &'static str {
     "alive\n"
 }
 
@@ -36,7 +36,7 @@ enum Excluded {
 }
 
 /// `/readyz`: reports success if the server is not stopping, and the store can be read and, unless that check is excluded, written.
-pub(super) async fn ready(
+pub(super) async fn readyz(
     State(services): State<Arc<Services>>,
     query: Result<Query<ReadyQuery>, QueryRejection>,
 ) -> Response {

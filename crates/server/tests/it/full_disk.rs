@@ -32,7 +32,7 @@ async fn probes_report_a_full_disk_and_recover_without_a_write() {
     let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "before").await;
-    disk.control.set_full(Some(FREE_BYTES));
+    disk.control.set_full_after(Some(FREE_BYTES));
     // No client writes, so the server itself must notice the full disk when the probe asks.
     let asks = async || (server.gets("/healthz").await.status == 503).then_some(());
     eventually("/healthz says no", asks).await;
@@ -42,7 +42,7 @@ async fn probes_report_a_full_disk_and_recover_without_a_write() {
     assert!(metrics.contains("\nswitchboard_write_fault{reason=\"disk_full\"} 1\n"), "{metrics}");
     alice.tries("send", json!({"to": "@bob", "text": "hi"})).await.expect_err("no room");
     assert_eq!(alice.log("@bob").await.len(), 1, "reads work");
-    disk.control.set_full(None);
+    disk.control.set_full_after(None);
     wait_for_recovery(&server).await;
     let metrics = server.gets("/metrics").await.text;
     assert!(metrics.contains("\nswitchboard_ready 1\n"), "{metrics}");
@@ -55,7 +55,7 @@ async fn with_a_full_disk_the_server_stays_ready_for_reads() {
     let disk = FailingDisk::new();
     let mut server = disk.starts().await;
     server.connects("alice").await.says("@bob", "before").await;
-    disk.control.set_full(Some(FREE_BYTES));
+    disk.control.set_full_after(Some(FREE_BYTES));
     server
         .connects("alice")
         .await
@@ -67,7 +67,7 @@ async fn with_a_full_disk_the_server_stays_ready_for_reads() {
     assert_eq!(server.connects("bob").await.log("@alice").await.len(), 1, "a new connection reads");
     let wrong = server.gets("/readyz?exclude=reads").await;
     assert_eq!((wrong.status, wrong.code()), (400, "bad_field".to_owned()));
-    disk.control.set_full(None);
+    disk.control.set_full_after(None);
     wait_for_recovery(&server).await;
     server.signal("TERM").await;
     assert_eq!(server.wait_for_exit().await.code(), Some(0));
@@ -82,13 +82,13 @@ async fn a_server_that_starts_on_a_full_disk_serves_reads_and_later_writes() {
     drop(alice);
     server.signal("TERM").await;
     assert_eq!(server.wait_for_exit().await.code(), Some(0));
-    disk.control.set_full(Some(0));
+    disk.control.set_full_after(Some(0));
     let server = disk.starts().await;
     wait_for_report(&server, "writes are refused: the disk is full").await;
     let mut alice = server.connects("alice").await;
     assert_eq!(alice.log("@bob").await.len(), 1, "reads work");
     alice.tries("send", json!({"to": "@bob", "text": "hi"})).await.expect_err("no room");
-    disk.control.set_full(None);
+    disk.control.set_full_after(None);
     wait_for_recovery(&server).await;
     alice.says("@bob", "after").await;
     assert_eq!(server.connects("bob").await.log("@alice").await.len(), 2);

@@ -56,16 +56,23 @@ pub(crate) async fn create_rooms(world: &Arc<SimulatedWorld>, chance: &Chance) -
 
 /// Sends commands for users from time to time, and retries those without an answer.
 pub(crate) async fn run(world: Arc<SimulatedWorld>, chance: Chance) {
-    let often = chance.one_of(&[200, 2_000, 60_000]);
+    let often = chance.random_one_of(&[200, 2_000, 60_000]);
     let mut number = 0;
     loop {
-        if timeout(chance.millis(1, often), world.phase.until(|phase| phase != Phase::Faults)).await.is_ok() {
+        if timeout(chance.random_millis(1, often), world.phase.until(|phase| phase != Phase::Faults))
+            .await
+            .is_ok()
+        {
             return;
         }
         number += 1;
-        let (user, other) = (chance.one_of(&world.users), chance.one_of(&world.users));
+        let (user, other) = (chance.random_one_of(&world.users), chance.random_one_of(&world.users));
         let key = format!("backend-{number}");
-        let to = if chance.once_in(3) { format!("@{other}") } else { chance.one_of(&world.rooms).to_owned() };
+        let to = if chance.once_in(3) {
+            format!("@{other}")
+        } else {
+            chance.random_one_of(&world.rooms).to_owned()
+        };
         let command = json!({"type": "send", "to": to, "key": key, "text": "from behind"});
         for _ in 0..2 {
             let answer = timeout(Duration::from_secs(2), send(&world, &chance, user, &command)).await;

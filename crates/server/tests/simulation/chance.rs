@@ -22,36 +22,36 @@ impl Chance {
     }
 
     /// A number from 0 to `n - 1`.
-    pub(crate) fn below(&self, n: usize) -> usize {
+    pub(crate) fn random_below(&self, n: usize) -> usize {
         self.with(|random| random.usize(..n.max(1)))
     }
 
     /// A number from `low` to `high`, both included.
-    pub(crate) fn between(&self, low: u64, high: u64) -> u64 {
+    pub(crate) fn random_between(&self, low: u64, high: u64) -> u64 {
         self.with(|random| random.u64(low..=high.max(low)))
     }
 
     /// True with a probability of 1 in `n`.
     pub(crate) fn once_in(&self, n: usize) -> bool {
-        self.below(n) == 0
+        self.random_below(n) == 0
     }
 
     /// A random element of the list, which must not be empty.
-    pub(crate) fn one_of<T: Copy>(&self, these: &[T]) -> T {
-        these[self.below(these.len())]
+    pub(crate) fn random_one_of<T: Copy>(&self, these: &[T]) -> T {
+        these[self.random_below(these.len())]
     }
 
     /// A random duration from `low` to `high` milliseconds.
-    pub(crate) fn millis(&self, low: u64, high: u64) -> Duration {
-        Duration::from_millis(self.between(low, high))
+    pub(crate) fn random_millis(&self, low: u64, high: u64) -> Duration {
+        Duration::from_millis(self.random_between(low, high))
     }
 
     /// A delay that is mostly zero or short, and sometimes up to `long` milliseconds.
     pub(crate) fn random_delay(&self, long: u64) -> Duration {
-        match self.below(16) {
-            0 => self.millis(0, long),
-            1..4 => self.millis(0, 20),
-            4..10 => self.millis(0, 2),
+        match self.random_below(16) {
+            0 => self.random_millis(0, long),
+            1..4 => self.random_millis(0, 20),
+            4..10 => self.random_millis(0, 2),
             _ => Duration::ZERO,
         }
     }

@@ -88,20 +88,20 @@ impl Cluster {
         }
         let chance = chance.fork();
         let faults = Arc::new(Faults {
-            losses: chance.one_of(&[0, 0, 1, 2, 5, 30]),
-            doubles: chance.one_of(&[0, 3, 20]),
-            max_delay_ms: chance.one_of(&[0, 5, 50, 500, 8_000]),
+            losses: chance.random_one_of(&[0, 0, 1, 2, 5, 30]),
+            doubles: chance.random_one_of(&[0, 3, 20]),
+            max_delay_ms: chance.random_one_of(&[0, 5, 50, 500, 8_000]),
             lost: AtomicU64::new(0),
             doubled: AtomicU64::new(0),
             chance: chance.fork(),
         });
-        let sweep = chance.between(1_000, 4_000);
+        let sweep = chance.random_between(1_000, 4_000);
         Some(Self {
-            nodes: 2 + chance.below(3),
+            nodes: 2 + chance.random_below(3),
             network: (!chance.once_in(6)).then(|| SimulatedNetwork::new(faults.clone())),
             sweep: Duration::from_millis(sweep),
-            lease: chance.millis(1_000, 5_000),
-            calm_time: chance.millis(0, 4_000),
+            lease: chance.random_millis(1_000, 5_000),
+            calm_time: chance.random_millis(0, 4_000),
             settling_time: Duration::from_millis(sweep + SETTLING_SLACK_MS + MAX_STORE_PAUSES * slowness),
             faults,
             chance,
@@ -141,15 +141,15 @@ impl SimulatedWorld {
             return;
         };
         let chance = cluster.chance.fork();
-        let often = chance.one_of(&[1_000, 5_000, 60_000]);
+        let often = chance.random_one_of(&[1_000, 5_000, 60_000]);
         loop {
-            if self.is_calm_within(chance.millis(1, often)).await {
+            if self.is_calm_within(chance.random_millis(1, often)).await {
                 return;
             }
-            let (node, reported) = (chance.below(cluster.nodes), !chance.once_in(3));
+            let (node, reported) = (chance.random_below(cluster.nodes), !chance.once_in(3));
             self.count(&format!("server {node} is cut off"), |counts| &mut counts.partitions);
             network.cut(node);
-            self.is_calm_within(chance.millis(10, 6_000)).await;
+            self.is_calm_within(chance.random_millis(10, 6_000)).await;
             self.model().record("world", format_args!("server {node} is no longer cut off"));
             network.heal(node, reported);
         }
@@ -159,9 +159,9 @@ impl SimulatedWorld {
     pub(crate) async fn revoke_randomly(self: Arc<Self>) {
         let Some(cluster) = &self.cluster else { return };
         let chance = cluster.chance.fork();
-        let often = chance.one_of(&[3_000, 60_000, 60_000]);
-        while !self.is_calm_within(chance.millis(1, often)).await {
-            self.revoke(chance.one_of(&self.users), &chance).await;
+        let often = chance.random_one_of(&[3_000, 60_000, 60_000]);
+        while !self.is_calm_within(chance.random_millis(1, often)).await {
+            self.revoke(chance.random_one_of(&self.users), &chance).await;
         }
     }
 
@@ -196,7 +196,7 @@ impl SimulatedWorld {
         if self.phase.until(|phase| phase >= Phase::CatchUp).await == Phase::CatchUp {
             let chance = cluster.chance.fork();
             if chance.once_in(4) {
-                let user = chance.one_of(&self.users);
+                let user = chance.random_one_of(&self.users);
                 // The time before the revocation counts, because connections that open before its answer arrives may stay open.
                 let began = Instant::now();
                 if self.revoke(user, &chance).await {

@@ -172,7 +172,7 @@ impl Device {
         let mut session = Session::new(self.number.is_multiple_of(2));
         self.says_hello(&mut session);
         let mut reader = FrameReader::default();
-        let chunk = self.chance.one_of(&[16, 100, 4_096]);
+        let chunk = self.chance.random_one_of(&[16, 100, 4_096]);
         let phases = self.world.phase.clone();
         let mut act = Instant::now();
         let (mut received_at, silence) = (Instant::now(), self.silence_timeout());
@@ -197,7 +197,7 @@ impl Device {
                 if lively {
                     self.random_actions(&mut session);
                 }
-                act = now + if lively { self.chance.millis(1, 400) } else { IDLE_INTERVAL };
+                act = now + if lively { self.chance.random_millis(1, 400) } else { IDLE_INTERVAL };
             }
             self.continue_work(&mut session);
             let mut timer = act.min(received_at + silence);
@@ -311,8 +311,11 @@ impl Device {
     }
 
     pub(crate) fn request_log(&mut self, session: &mut Session, name: &str, after: u64) {
-        let limit =
-            if self.world.is_in_phase(Phase::Audit) { 200 } else { self.chance.one_of(&[1, 2, 5, 200]) };
+        let limit = if self.world.is_in_phase(Phase::Audit) {
+            200
+        } else {
+            self.chance.random_one_of(&[1, 2, 5, 200])
+        };
         let command = json!({"type": "sync", "conversation": name, "after": after, "limit": limit});
         let seen = self.world.model().visible(self.user, name).is_some();
         self.asks(session, command, PendingCommand::Log { conversation: name.to_owned(), after, seen });

@@ -36,11 +36,11 @@ struct Link {
 
 /// Makes a link and returns the client's and the server's end. A perfect link has no delays and no faults.
 pub(crate) fn link(chance: &Chance, tasks: &TaskTracker, perfect: bool) -> (DuplexStream, DuplexStream) {
-    let room = |chance: &Chance| chance.one_of(&[64, 256, 1_024, 8_192, 65_536]);
+    let room = |chance: &Chance| chance.random_one_of(&[64, 256, 1_024, 8_192, 65_536]);
     let (client, near) = duplex(room(chance));
     let (far, server) = duplex(room(chance));
     let link = Link { state: Watched::new(LinkState::Open), ended: CancellationToken::new() };
-    let long = if perfect { 0 } else { chance.one_of(&[0, 5, 50, 500]) };
+    let long = if perfect { 0 } else { chance.random_one_of(&[0, 5, 50, 500]) };
     let ((near_read, near_write), (far_read, far_write)) = (split(near), split(far));
     tasks.spawn(forward(near_read, far_write, link.clone(), chance.fork(), long, true));
     tasks.spawn(forward(far_read, near_write, link.clone(), chance.fork(), long, false));
@@ -53,19 +53,19 @@ pub(crate) fn link(chance: &Chance, tasks: &TaskTracker, perfect: bool) -> (Dupl
 /// Changes the state of a link at random: stops its bytes for a while, makes it half-open, or cuts it.
 async fn disturb(link: Link, chance: Chance) {
     loop {
-        if timeout(chance.millis(50, 6_000), link.ended.cancelled()).await.is_ok() {
+        if timeout(chance.random_millis(50, 6_000), link.ended.cancelled()).await.is_ok() {
             return;
         }
-        match chance.below(5) {
+        match chance.random_below(5) {
             0 => return link.state.set(LinkState::Cut),
             1 => {
                 link.state.set(LinkState::HalfOpen);
-                wait(chance.millis(500, 20_000)).await;
+                wait(chance.random_millis(500, 20_000)).await;
                 return link.state.set(LinkState::Cut);
             }
             _ => {
                 link.state.set(LinkState::Stalled);
-                wait(chance.millis(10, 3_000)).await;
+                wait(chance.random_millis(10, 3_000)).await;
                 link.state.set(LinkState::Open);
             }
         }

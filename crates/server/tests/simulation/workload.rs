@@ -16,8 +16,8 @@ impl Device {
         if session.is_over {
             return;
         }
-        for _ in 0..self.chance.one_of(&[1, 1, 1, 2, 5]) {
-            match self.chance.below(24) {
+        for _ in 0..self.chance.random_one_of(&[1, 1, 1, 2, 5]) {
+            match self.chance.random_below(24) {
                 0..9 => self.queue_message(),
                 9..13 => self.change_message(session),
                 13..16 => self.move_cursor(session),
@@ -25,7 +25,7 @@ impl Device {
                 18..21 => self.change_room(session),
                 21 => self.send_signal(session),
                 22 if self.chance.once_in(2) => self.watches(session),
-                22 => session.reads_from = Instant::now() + self.chance.millis(1, 3_000),
+                22 => session.reads_from = Instant::now() + self.chance.random_millis(1, 3_000),
                 _ if self.chance.once_in(3) => {
                     self.log(format_args!("hangs up"));
                     session.is_over = true;
@@ -38,16 +38,16 @@ impl Device {
     }
 
     fn room(&self) -> &'static str {
-        self.chance.one_of(&self.world.rooms)
+        self.chance.random_one_of(&self.world.rooms)
     }
 
     fn user(&self) -> &'static str {
-        self.chance.one_of(&self.world.users)
+        self.chance.random_one_of(&self.world.users)
     }
 
     /// A random conversation that the device knows, and the device's cursor there; `None` if it knows none.
     fn random_conversation(&self) -> Option<(String, u64)> {
-        let (name, place) = self.local_logs.iter().nth(self.chance.below(self.local_logs.len()))?;
+        let (name, place) = self.local_logs.iter().nth(self.chance.random_below(self.local_logs.len()))?;
         Some((name.clone(), place.cursor))
     }
 
@@ -57,7 +57,7 @@ impl Device {
         }
         let to = if self.chance.once_in(3) { format!("@{}", self.user()) } else { self.room().to_owned() };
         let mut text = format!("{} says {}", self.name, self.number);
-        for _ in 0..self.chance.one_of(&[0, 0, 0, 5, 60]) {
+        for _ in 0..self.chance.random_one_of(&[0, 0, 0, 5, 60]) {
             text.push_str(" and so on");
         }
         self.number += 1;
@@ -71,14 +71,14 @@ impl Device {
 
     fn change_message(&mut self, session: &mut Session) {
         let Some((name, cursor)) = self.random_conversation() else { return };
-        let target = self.chance.between(1, cursor.max(1));
-        let command = match self.chance.below(4) {
+        let target = self.chance.random_between(1, cursor.max(1));
+        let command = match self.chance.random_below(4) {
             0 => {
                 json!({"type": "edit", "conversation": name, "target": target, "text": format!("better {}", self.number)})
             }
             1 if self.chance.once_in(2) => json!({"type": "delete", "conversation": name, "target": target}),
             _ => {
-                let emoji = self.chance.one_of(&["👍", "🎉"]);
+                let emoji = self.chance.random_one_of(&["👍", "🎉"]);
                 let on = !self.chance.once_in(4);
                 json!({"type": "react", "conversation": name, "target": target, "emoji": emoji, "on": on})
             }
@@ -88,16 +88,16 @@ impl Device {
 
     fn move_cursor(&mut self, session: &mut Session) {
         let Some((conversation, cursor)) = self.random_conversation() else { return };
-        let upto = if self.chance.once_in(3) { self.chance.between(0, cursor) } else { cursor };
-        let kind = self.chance.one_of(&["read", "received"]);
+        let upto = if self.chance.once_in(3) { self.chance.random_between(0, cursor) } else { cursor };
+        let kind = self.chance.random_one_of(&["read", "received"]);
         let command = json!({"type": kind, "conversation": conversation, "upto": upto});
         self.asks(session, command, PendingCommand::Cursor { conversation, upto });
     }
 
     fn read_page(&mut self, session: &mut Session) {
         let Some((name, cursor)) = self.random_conversation() else { return };
-        let some = self.chance.between(0, cursor);
-        match self.chance.below(4) {
+        let some = self.chance.random_between(0, cursor);
+        match self.chance.random_below(4) {
             0 => self.request_log(session, &name, some),
             1 => {
                 let before = self.chance.once_in(2).then_some(some.max(1));
@@ -121,13 +121,13 @@ impl Device {
 
     fn change_room(&mut self, session: &mut Session) {
         let (room, user) = (self.room(), self.user());
-        let (command, join): (Value, bool) = match self.chance.below(8) {
+        let (command, join): (Value, bool) = match self.chance.random_below(8) {
             0 | 1 => (json!({"type": "join", "conversation": room}), true),
             2 => (json!({"type": "leave", "conversation": room}), false),
             3 | 4 => (json!({"type": "invite", "conversation": room, "user": user}), false),
             5 if user != self.user => (json!({"type": "remove", "conversation": room, "user": user}), false),
             6 => {
-                let role = self.chance.one_of(&["admin", "admin", "member", "reader"]);
+                let role = self.chance.random_one_of(&["admin", "admin", "member", "reader"]);
                 (json!({"type": "role", "conversation": room, "user": user, "role": role}), false)
             }
             _ => {
@@ -139,7 +139,7 @@ impl Device {
     }
 
     fn send_signal(&mut self, session: &mut Session) {
-        let command = match (self.chance.below(3), self.random_conversation()) {
+        let command = match (self.chance.random_below(3), self.random_conversation()) {
             (0, Some((name, _))) => json!({"type": "typing", "conversation": name}),
             (1, _) => return self.watches(session),
             _ => json!({"type": "ping"}),

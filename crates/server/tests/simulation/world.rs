@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use switchboard::config::Config;
-use switchboard::simulated::{Simulated, SimulatedCluster};
+use switchboard::simulated::{SimulatedCluster, SimulatedServer};
 use switchboard_protocol::{Limits, Timestamp};
 use switchboard_store::CommitMetrics;
 use switchboard_store::clock::Clock;
@@ -90,7 +90,7 @@ pub(crate) struct SimulatedWorld {
 }
 
 struct RunningNode {
-    server: Simulated,
+    server: SimulatedServer,
     plug: KillSwitch,
     store: Weak<dyn Store>,
 }
@@ -114,7 +114,7 @@ impl DiskControl for SimulatedDiskControl {
             return CommitFault::Durable;
         }
         world.model().counts.refused_batches += 1;
-        let fate = match self.chance.below(8) {
+        let fate = match self.chance.random_below(8) {
             // In a cluster the database server never loses commits, but their outcome may be unknown.
             0 if world.cluster.is_some() => CommitFault::OutcomeUnknown,
             0 => CommitFault::SyncFails,
@@ -136,19 +136,19 @@ impl DiskControl for SimulatedDiskControl {
 impl SimulatedWorld {
     fn new(seed: u64) -> Arc<Self> {
         let chance = Chance::from_seed(seed);
-        let users = ["alice", "bob", "carol", "dave", "erin"][..2 + chance.below(4)].to_vec();
+        let users = ["alice", "bob", "carol", "dave", "erin"][..2 + chance.random_below(4)].to_vec();
         let mut world = Self {
             model: Mutex::new(ReferenceModel::new()),
             phase: Watched::new(Phase::Faults),
             limits: limits(&chance),
-            rooms: ["#a", "#b", "#c"][..1 + chance.below(3)].to_vec(),
+            rooms: ["#a", "#b", "#c"][..1 + chance.random_below(3)].to_vec(),
             disk: Disk::new().expect("SQLite works"),
             clock: Arc::new(AtomicI64::new(0)),
-            batches_per_refusal: chance.one_of(&[0, 0, 8, 40]),
-            max_delay_ms: chance.one_of(&[0, 5, 50, 400]),
-            coalesce_from: chance.one_of(&[1, 2, 3, 32]),
+            batches_per_refusal: chance.random_one_of(&[0, 0, 8, 40]),
+            max_delay_ms: chance.random_one_of(&[0, 5, 50, 400]),
+            coalesce_from: chance.random_one_of(&[1, 2, 3, 32]),
             finished_devices: AtomicUsize::new(0),
-            devices: users.len() + chance.below(4.min(users.len() + 1)),
+            devices: users.len() + chance.random_below(4.min(users.len() + 1)),
             servers: Vec::new(),
             cluster: None,
             load_until: Mutex::new(None),
@@ -160,7 +160,7 @@ impl SimulatedWorld {
         };
         world.cluster = Cluster::of(seed, &world.chance, world.max_delay_ms);
         if world.cluster.is_some() {
-            world.devices += world.chance.below(world.users.len() + 1);
+            world.devices += world.chance.random_below(world.users.len() + 1);
         }
         let servers = world.cluster.as_ref().map_or(1, |cluster| cluster.nodes);
         world.servers.resize_with(servers, Mutex::default);
@@ -177,11 +177,15 @@ impl SimulatedWorld {
 
     /// The number of a randomly chosen server.
     fn random_node(&self, chance: &Chance) -> usize {
-        if self.servers.len() == 1 { 0 } else { chance.below(self.servers.len()) }
+        if self.servers.len() == 1 { 0 } else { chance.random_below(self.servers.len()) }
     }
 
     /// Calls `what` with a randomly chosen server; returns `None` if that server is not running.
-    pub(crate) fn with_node<T>(&self, chance: &Chance, what: impl FnOnce(&Simulated) -> T) -> Option<T> {
+    pub(crate) fn with_node<T>(
+        &self,
+        chance: &Chance,
+        what: impl FnOnce(&SimulatedServer) -> T,
+    ) -> Option<T> {
         self.running(self.random_node(chance)).as_ref().map(|running| what(&running.server))
     }
 
@@ -260,8 +264,8 @@ impl SimulatedWorld {
     async fn start(self: &Arc<Self>, node: usize) {
         let mut config = Config::for_dev(PathBuf::new());
         config.limits = self.limits.clone();
-        config.presence_grace = self.chance.millis(0, 2_000);
-        config.shutdown_deadline = self.chance.millis(10, 5_000);
+        config.presence_grace = self.chance.random_millis(0, 2_000);
+        config.shutdown_deadline = self.chance.random_millis(10, 5_000);
         // No spread, because the server would draw the delays in `bye` from random numbers that the seed does not determine.
         config.reconnect_spread = Duration::ZERO;
         let clock = self.clock();
@@ -298,7 +302,7 @@ impl SimulatedWorld {
         });
         let store: Arc<dyn Store> = shared;
         let weak = Arc::downgrade(&store);
-        let server = Simulated::start(config, clock, (store, batches), self.coalesce_from, among);
+        let server = SimulatedServer::start(config, clock, (store, batches), self.coalesce_from, among);
         let server = server.expect("the configuration is good");
         self.model().record("world", format_args!("server {node} starts"));
         *self.running(node) = Some(RunningNode { server, plug, store: weak });
@@ -341,18 +345,18 @@ impl SimulatedWorld {
     /// Crashes and restarts a server again and again until the phase without faults begins, and then ensures that it is running.
     async fn restart_randomly(self: Arc<Self>, node: usize) {
         let chance = self.chance.fork();
-        let often = chance.one_of(&[500, 2_000, 8_000, 60_000]);
+        let often = chance.random_one_of(&[500, 2_000, 8_000, 60_000]);
         loop {
-            let peace = chance.millis(1, often);
+            let peace = chance.random_millis(1, often);
             if timeout(peace, self.phase.until(|phase| phase != Phase::Faults)).await.is_ok() {
                 break;
             }
             let broken_disk = self.store_of(node).is_some_and(|store| !store.is_writable());
-            match chance.below(4) {
+            match chance.random_below(4) {
                 0 => self.crash(node).await,
                 1 => self.stop(node).await,
                 2 if !broken_disk => {
-                    let jump = chance.one_of(&[-3_600_000, -1_000, 1_000, 3_600_000]);
+                    let jump = chance.random_one_of(&[-3_600_000, -1_000, 1_000, 3_600_000]);
                     self.model().record("world", format_args!("the clock jumps by {jump} ms"));
                     self.clock.fetch_add(jump, Ordering::SeqCst);
                     continue;
@@ -374,20 +378,20 @@ impl SimulatedWorld {
 fn limits(chance: &Chance) -> Limits {
     Limits {
         hello_timeout: 2_000,
-        ping_interval: chance.one_of(&[500, 2_000]),
-        pong_timeout: chance.one_of(&[200, 1_000]),
-        connections_per_user: chance.one_of(&[0, 0, 2, 3]),
-        sends_per_connection: chance.one_of(&[0, 0, 0, 1, 4]),
-        sends_per_user: chance.one_of(&[0, 0, 0, 2]),
-        frames_per_connection: chance.one_of(&[0, 0, 0, 20]),
-        in_flight: chance.one_of(&[1, 2, 8, 1_024]),
-        page: chance.one_of(&[2, 3, 10, 200]),
-        page_bytes: chance.one_of(&[400, 2_000, 524_288]),
-        replay: chance.one_of(&[0, 1, 4, 20, 5_000]),
-        queue: chance.one_of(&[600, 900, 2_000, 8_000, 262_144]),
-        lags: chance.one_of(&[1, 2, 7_000]),
-        signal_room: chance.one_of(&[1, 3, 100]),
-        reactions: chance.one_of(&[1, 3, 1_000]),
+        ping_interval: chance.random_one_of(&[500, 2_000]),
+        pong_timeout: chance.random_one_of(&[200, 1_000]),
+        connections_per_user: chance.random_one_of(&[0, 0, 2, 3]),
+        sends_per_connection: chance.random_one_of(&[0, 0, 0, 1, 4]),
+        sends_per_user: chance.random_one_of(&[0, 0, 0, 2]),
+        frames_per_connection: chance.random_one_of(&[0, 0, 0, 20]),
+        in_flight: chance.random_one_of(&[1, 2, 8, 1_024]),
+        page: chance.random_one_of(&[2, 3, 10, 200]),
+        page_bytes: chance.random_one_of(&[400, 2_000, 524_288]),
+        replay: chance.random_one_of(&[0, 1, 4, 20, 5_000]),
+        queue: chance.random_one_of(&[600, 900, 2_000, 8_000, 262_144]),
+        lags: chance.random_one_of(&[1, 2, 7_000]),
+        signal_room: chance.random_one_of(&[1, 3, 100]),
+        reactions: chance.random_one_of(&[1, 3, 1_000]),
         ..Limits::default()
     }
 }
@@ -420,7 +424,7 @@ pub(crate) async fn run(seed: u64) -> RunResult {
         world.report_violation("world", "the rooms cannot be made");
     }
     tasks.close();
-    let storm = world.chance.millis(500, 5_000);
+    let storm = world.chance.random_millis(500, 5_000);
     let _ = timeout(storm, world.phase.until(|phase| phase == Phase::Ended)).await;
     world.model().record("world", format_args!("it is calm"));
     if let Some(cluster) = &world.cluster {

@@ -8,7 +8,7 @@ use switchboard_protocol::{
 use tokio::time::Instant;
 
 use super::progress::{self, MembershipChange, Progress};
-use super::{Connection, Device, Disconnect, JOIN_WINDOW, PAGE_SIZE, PendingRequest, StoredMessage};
+use super::{Connection, Device, Disconnect, MAX_JOIN_TIME, PAGE_SIZE, PendingRequest, StoredMessage};
 use crate::record::{AckedCommand, Law};
 
 impl Device {
@@ -81,7 +81,7 @@ impl Device {
         }
         if let Some(left) = self.progress.get(id).and_then(|progress| progress.left)
             && seq > left
-            && !self.world.attempted_join_within(&self.user, id, JOIN_WINDOW)
+            && !self.world.attempted_join_within(&self.user, id, MAX_JOIN_TIME)
         {
             let what = format!("{} got {id} {} after it left with {}", self.name, seq.0, left.0);
             self.breach(Law::Forbidden, what, Some((id, seq)));

@@ -23,7 +23,7 @@ pub(super) struct StopHandle(Arc<StopSignal>);
 
 #[derive(Debug, Default)]
 struct StopSignal {
-    requested: AtomicBool,
+    is_stop_requested: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -36,7 +36,7 @@ impl Subscription {
 
 impl StopHandle {
     pub(super) fn stop(self) {
-        self.0.requested.store(true, Ordering::Release);
+        self.0.is_stop_requested.store(true, Ordering::Release);
         self.0.waker.wake();
     }
 }
@@ -52,7 +52,7 @@ impl Stream for Subscription {
             return Poll::Ready(message);
         }
         self.stop.waker.register(cx.waker());
-        if has_budget && self.stop.requested.load(Ordering::Acquire) {
+        if has_budget && self.stop.is_stop_requested.load(Ordering::Acquire) {
             Poll::Ready(None)
         } else {
             Poll::Pending

@@ -44,7 +44,7 @@ impl Device {
     /// Sends `watch` with a random list of users, which may be all users or none.
     pub(crate) fn watches(&mut self, session: &mut Session) {
         let most = self.world.users.len() + 1;
-        let some = self.world.users[..self.chance.below(most)].to_vec();
+        let some = self.world.users[..self.chance.random_below(most)].to_vec();
         let users = if self.chance.once_in(2) { self.world.users.clone() } else { some };
         self.send_watch_list(session, &users);
     }

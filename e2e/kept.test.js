@@ -54,7 +54,7 @@ test("a refused message stays failed after a reload, and signing out removes it"
   await alice.says("written without a connection");
   await keeps(alice, 1);
   await server.posts("role", { as: "bob", conversation: "#team", user: "alice", role: "reader" });
-  line.mend();
+  line.goOnline();
   await alice.reconnects();
   const failed = alice.page.locator("[data-testid=message][data-state=failed]");
   await failed.waitFor();
@@ -94,7 +94,7 @@ test("the text of a refused edit returns to the composer", async (t) => {
   // The edit is shown at once, and undone when the server refuses it.
   await alice.sees("as it should be");
   await server.posts("role", { as: "bob", conversation: "#team", user: "alice", role: "reader" });
-  line.mend();
+  line.goOnline();
   await alice.reconnects();
   await alice.sees("as it was");
   await server.posts("role", { as: "bob", conversation: "#team", user: "alice", role: "member" });
@@ -135,7 +135,7 @@ test("a page that is far behind loads the latest page, not everything that it mi
   line.cut();
   await alice.is("offline");
   for (let n = 1; n <= 1_000; n++) await server.posts("send", { as: "bob", to: "#general", text: `missed ${n}` });
-  line.mend();
+  line.goOnline();
   await alice.reconnects();
   await alice.sees("missed 1000");
   await server.posts("send", { as: "bob", to: "#general", text: "live again" });

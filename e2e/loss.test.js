@@ -65,7 +65,7 @@ test("after a reload while sending, each message arrives once", async (t) => {
   for (const text of lines(alice, 21, 25)) await alice.says(text);
   await alice.page.locator("[data-testid=message][data-state=pending]").nth(4).waitFor();
   await keepsPending(alice);
-  line.mend();
+  line.goOnline();
   await alice.page.reload();
   await bob.sees("alice 25");
   await alice.sees("alice 25");
@@ -123,7 +123,7 @@ test("after a disconnect of 300 messages, all arrive in order", async (t) => {
   await alice.at("banner").waitFor();
   await alice.says("said while away");
   for (let n = 1; n <= 300; n++) await server.posts("send", { as: "bob", to: "#general", text: `bob ${n}` });
-  line.mend();
+  line.goOnline();
   await alice.reconnects();
   await alice.at("banner").waitFor({ state: "detached" });
   await alice.at("jump").or(alice.at("new-pill")).or(alice.messages("said while away")).first().waitFor();
@@ -145,7 +145,7 @@ test("two tabs of one user: a message sent offline is shown once in both", async
   line.cut();
   await alice.is("offline");
   await alice.says("from the first tab");
-  line.mend();
+  line.goOnline();
   await tab.reload();
   await alice.page.bringToFront();
   const stored = (page) => page.locator("[data-testid=message][data-seq]").filter({ hasText: "from the first tab" });

@@ -180,7 +180,7 @@ async function keepsConnections(t, here, { probes }) {
   await eventually(async () => (await ready()).every((status) => status === 503), "nodes without a database");
   // A proxy that queries the nodes' probes has noticed the lost database when it refuses a new connection.
   if (probes) await eventually(() => here.refuses(), "the proxy to refuse connections");
-  here.postgres.mend();
+  here.postgres.goOnline();
   await eventually(async () => (await ready()).every((status) => status === 200), "nodes with a database");
   await eventually(async () => !(await here.refuses()), "the proxy to admit connections");
   const answer = await users[0].chat.conversation("@user_1").send("still here").acked;

@@ -57,7 +57,7 @@ export async function wire(t, server) {
       whole = false;
       open.forEach((socket) => socket.destroy());
     },
-    mend() {
+    goOnline() {
       whole = true;
     },
   };

@@ -34,7 +34,7 @@ const PARTS = [
   [
     "background",
     "what is not on the screen, paced: catching up, the inbox, receipts",
-    ["scheduler.ts", "inbox.ts", "receipts.ts", "reading.ts", "summary.ts", "standing.ts"],
+    ["scheduler.ts", "inbox.ts", "receipts.ts", "reading.ts", "summary.ts", "summary-state.ts"],
   ],
   ["people", "members and their cursors, presence, typing", ["members.ts", "presence.ts", "typing.ts"]],
   ["chat and conversations", "what an app calls, and what holds it together", []],

@@ -3,22 +3,22 @@
 
 import { compact } from "./compact.js";
 import { ChatError } from "./error.js";
-import { handled } from "./handled.js";
-import type { Host } from "./host.js";
+import { ignoreUnhandledRejection } from "./rejection.js";
+import type { RoomOwner } from "./room-owner.js";
 import type { MessageList } from "./list.js";
 import type { Command, Event, HistoryBody, Role, Seq, StoredBody, UserId } from "./protocol.js";
-import { type Amendment, fromWire } from "./timeline.js";
+import { type Amendment, messageFromWire } from "./timeline.js";
 import type { CommandOptions, ConversationEvents, Draft, MessageWindow } from "./types.js";
 
 /** How many messages `around` loads at most: the requested message, and those before and after it. */
-const WINDOW = 50;
+const MAX_WINDOW_MESSAGES = 50;
 
-export type AboutRoom = Extract<Command, { conversation: string }>;
-type Fields<T> = Omit<Extract<AboutRoom, { type: T }>, "type" | "conversation">;
-type Options = CommandOptions | undefined;
+export type RoomCommand = Extract<Command, { conversation: string }>;
+type CommandFields<T> = Omit<Extract<RoomCommand, { type: T }>, "type" | "conversation">;
+type CallOptions = CommandOptions | undefined;
 
 /** The server's answer to a write; `event` is set if the stored event differs from the command. */
-export type Answer = StoredBody & { event?: Event };
+export type WriteAnswer = StoredBody & { event?: Event };
 
 /** Makes a draft of a text. A value that is neither a text nor a draft is passed on, and the server refuses it. */
 export const draftOf = (message: string | Draft): Draft =>
@@ -27,75 +27,78 @@ export const draftOf = (message: string | Draft): Draft =>
 export abstract class RoomActions {
   abstract readonly id: string;
   abstract readonly cursor: Seq | undefined;
-  protected abstract readonly host: Host;
+  protected abstract readonly owner: RoomOwner;
   protected abstract readonly list: MessageList;
 
   /** Applies the event of the user's own command, which the server does not push to this connection. */
   protected abstract onOwnEvent(event: Event): void;
   protected abstract onEditFailed(failed: ConversationEvents["editFailed"]): void;
 
-  edit(target: Seq, message: string | Draft, options?: Options): Promise<void> {
+  edit(target: Seq, message: string | Draft, options?: CallOptions): Promise<void> {
     const draft = draftOf(message);
     const { text, data } = draft as { text?: string; data?: Record<string, unknown> };
-    return handled(this.#amend("edit", compact({ target, text, data }), options, draft));
+    return ignoreUnhandledRejection(this.#amendMessage("edit", compact({ target, text, data }), options, draft));
   }
 
-  deleteMessage(target: Seq, options?: Options): Promise<void> {
-    return handled(this.#amend("delete", { target }, options));
+  deleteMessage(target: Seq, options?: CallOptions): Promise<void> {
+    return ignoreUnhandledRejection(this.#amendMessage("delete", { target }, options));
   }
 
-  react(target: Seq, emoji: string, on = true, options?: Options): Promise<void> {
-    return handled(this.#amend("react", { target, emoji, on }, options));
+  react(target: Seq, emoji: string, on = true, options?: CallOptions): Promise<void> {
+    return ignoreUnhandledRejection(this.#amendMessage("react", { target, emoji, on }, options));
   }
 
-  join(options?: Options): Promise<void> {
-    return this.#do("join", {}, options);
+  join(options?: CallOptions): Promise<void> {
+    return this.#execute("join", {}, options);
   }
 
-  leave(options?: Options): Promise<void> {
-    return this.#do("leave", {}, options);
+  leave(options?: CallOptions): Promise<void> {
+    return this.#execute("leave", {}, options);
   }
 
-  invite(user: UserId, role: Role = "member", options?: Options): Promise<void> {
-    return this.#do("invite", { user, role }, options);
+  invite(user: UserId, role: Role = "member", options?: CallOptions): Promise<void> {
+    return this.#execute("invite", { user, role }, options);
   }
 
-  removeMember(user: UserId, options?: Options): Promise<void> {
-    return this.#do("remove", { user }, options);
+  removeMember(user: UserId, options?: CallOptions): Promise<void> {
+    return this.#execute("remove", { user }, options);
   }
 
-  setRole(user: UserId, role: Role, options?: Options): Promise<void> {
-    return this.#do("role", { user, role }, options);
+  setRole(user: UserId, role: Role, options?: CallOptions): Promise<void> {
+    return this.#execute("role", { user, role }, options);
   }
 
-  rename(title: string, options?: Options): Promise<void> {
-    return this.#do("rename", { title }, options);
+  rename(title: string, options?: CallOptions): Promise<void> {
+    return this.#execute("rename", { title }, options);
   }
 
-  around(seq: Seq, options?: Options): Promise<MessageWindow> {
-    return handled(this.#around(seq, options));
+  around(seq: Seq, options?: CallOptions): Promise<MessageWindow> {
+    return ignoreUnhandledRejection(this.#loadMessagesAround(seq, options));
   }
 
   /** Builds a command about this conversation. */
-  protected about<T extends AboutRoom["type"]>(type: T, fields: Fields<T>): Command {
+  protected roomCommand<T extends RoomCommand["type"]>(type: T, fields: CommandFields<T>): Command {
     return { type, conversation: this.id, ...fields } as unknown as Command;
   }
 
-  async #around(seq: Seq, options: Options): Promise<MessageWindow> {
-    const page = await this.host.call<HistoryBody>(this.about("history", { around: seq, limit: WINDOW }), options);
-    const messages = page.messages.map(fromWire);
+  async #loadMessagesAround(seq: Seq, options: CallOptions): Promise<MessageWindow> {
+    const page = await this.owner.call<HistoryBody>(
+      this.roomCommand("history", { around: seq, limit: MAX_WINDOW_MESSAGES }),
+      options,
+    );
+    const messages = page.messages.map(messageFromWire);
     const hasNewer = page.more_after ?? false;
     return { messages, hasOlder: page.more, hasNewer };
   }
 
-  #do<T extends AboutRoom["type"]>(type: T, fields: Fields<T>, options: Options): Promise<void> {
-    return handled(this.#command(this.about(type, fields), options).then(() => {}));
+  #execute<T extends RoomCommand["type"]>(type: T, fields: CommandFields<T>, options: CallOptions): Promise<void> {
+    return ignoreUnhandledRejection(this.#sendAndApply(this.roomCommand(type, fields), options).then(() => {}));
   }
 
-  async #command(command: Command, options: Options): Promise<Answer> {
-    const answer = await this.host.call<Answer>(command, options);
+  async #sendAndApply(command: Command, options: CallOptions): Promise<WriteAnswer> {
+    const answer = await this.owner.call<WriteAnswer>(command, options);
     const { conversation, seq, at, event } = answer;
-    const own = event ?? ({ ...command, conversation, seq, at, from: this.host.me } as Event);
+    const own = event ?? ({ ...command, conversation, seq, at, from: this.owner.me } as Event);
     // The server pushes no event for a write of this connection; the answer replaces it. If the answer says `duplicate`, the
     // event has already arrived, or arrives with the log.
     if (!answer.duplicate) this.onOwnEvent(own);
@@ -103,26 +106,31 @@ export abstract class RoomActions {
   }
 
   /** Sends a change of a message and shows it at once; undoes it if the command fails. */
-  async #amend<T extends Amendment["type"]>(
+  async #amendMessage<T extends Amendment["type"]>(
     type: T,
-    fields: Fields<T>,
-    options: Options,
+    fields: CommandFields<T>,
+    options: CallOptions,
     draft?: Draft,
   ): Promise<void> {
-    const { optimistic } = this.list;
-    const command = this.about(type, fields);
-    const at = new Date(this.host.clock.wall()).toISOString();
-    const pending = optimistic.add({ ...command, seq: 0, from: this.host.me ?? "", at } as unknown as Amendment);
-    this.list.changed();
+    const { optimistic: optimisticChanges } = this.list;
+    const command = this.roomCommand(type, fields);
+    const at = new Date(this.owner.clock.wall()).toISOString();
+    const pending = optimisticChanges.add({
+      ...command,
+      seq: 0,
+      from: this.owner.me ?? "",
+      at,
+    } as unknown as Amendment);
+    this.list.invalidate();
     try {
-      pending.seq = (await this.#command(command, options)).seq;
-      if (this.cursor !== undefined) optimistic.onCursor(this.cursor);
+      pending.seq = (await this.#sendAndApply(command, options)).seq;
+      if (this.cursor !== undefined) optimisticChanges.onCursor(this.cursor);
     } catch (error) {
-      optimistic.remove(pending);
+      optimisticChanges.remove(pending);
       if (draft && error instanceof ChatError) this.onEditFailed({ seq: pending.event.target, draft, error });
       throw error;
     } finally {
-      this.list.changed();
+      this.list.invalidate();
     }
   }
 }

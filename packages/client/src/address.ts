@@ -1,4 +1,4 @@
-import { failure } from "./error.js";
+import { localError } from "./error.js";
 
 /**
  * The WebSocket address of a server: `https://chat.example`, or relative to the page.
@@ -13,6 +13,6 @@ export function socketAddress(url: string): string {
   } catch {
     // If the text is no URL at all, the check below throws the same error as for a wrong scheme.
   }
-  if (!/^(http|ws)s?:/.test(href)) throw failure("invalid", `no URL of a server: ${url}`);
+  if (!/^(http|ws)s?:/.test(href)) throw localError("invalid", `no URL of a server: ${url}`);
   return href.replace(/^http/, "ws").replace(/(\/v1\/ws)?\/?(\?[^#]*)?(#.*)?$/, "/v1/ws$2");
 }

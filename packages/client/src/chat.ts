@@ -2,13 +2,13 @@
 
 import { type Clock, systemClock } from "./clock.js";
 import { Commands } from "./commands.js";
-import { Connection, type Log, type ServerNotice } from "./connection.js";
-import { hasPage } from "./connection/network.js";
+import { Connection, type DebugLog, type ServerNotice } from "./connection.js";
+import { runsInPage } from "./connection/network.js";
 import { SavedCursors } from "./cursors.js";
-import { Directory } from "./directory.js";
-import { ChatError, failure } from "./error.js";
-import { handled } from "./handled.js";
-import type { Host } from "./host.js";
+import { RoomDirectory } from "./directory.js";
+import { ChatError, localError } from "./error.js";
+import { ignoreUnhandledRejection } from "./rejection.js";
+import type { RoomOwner } from "./room-owner.js";
 import { Inbox } from "./inbox.js";
 import { indexedDbOutbox } from "./indexeddb.js";
 import { makeKey } from "./key.js";
@@ -19,26 +19,26 @@ import { Receipts } from "./receipts.js";
 import { Room } from "./room.js";
 import { Scheduler } from "./scheduler.js";
 import { Emitter, type Store, Value } from "./store.js";
-import type { Known } from "./summary.js";
+import type { RoomSummary } from "./summary.js";
 import type { StoredMessage } from "./timeline.js";
 import type { Chat, ChatEvents, ChatLimits, ChatOptions, ChatStatus, CommandOptions, Conversation } from "./types.js";
 import type { Listening, NewRoom, Readable, UnreadTotal, UserPresence } from "./types.js";
 
 /** Milliseconds after which a conversation without subscribers is released. */
-const RELEASE_AFTER = 300_000;
+const DEFAULT_RELEASE_AFTER_MS = 300_000;
 /** The bytes that a cursor in `hello` takes besides the conversation's id. */
-const CURSOR_BYTES = 22;
+const BYTES_PER_CURSOR = 22;
 
 /** Converts the names of the limits in `welcome` to the names that an app sees: `hello_frame` becomes `helloFrame`. */
-const camelCased = (limits: Limits): ChatLimits =>
+const chatLimitsOf = (limits: Limits): ChatLimits =>
   Object.fromEntries(
     Object.entries(limits).map(([name, value]) => [name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), value]),
   ) as unknown as ChatLimits;
 
-const logOf = (debug: ChatOptions["debug"]): Log =>
+const debugLogOf = (debug: ChatOptions["debug"]): DebugLog =>
   debug === true ? (line, ...details) => console.debug(`[switchboard] ${line}`, ...details) : debug || (() => {});
 
-export class Switchboard implements Chat, Host {
+export class Switchboard implements Chat, RoomOwner {
   readonly status: Value<ChatStatus>;
   readonly user = new Value<UserId | undefined>(undefined);
   readonly conversations: Chat["conversations"];
@@ -48,7 +48,7 @@ export class Switchboard implements Chat, Host {
   readonly scheduler: Scheduler;
   readonly receipts: Receipts;
   readonly releaseAfter: number;
-  readonly rooms: Directory;
+  readonly rooms: RoomDirectory;
   limits: ChatLimits | undefined;
   features: readonly string[] = [];
   #connection: Connection;
@@ -57,26 +57,26 @@ export class Switchboard implements Chat, Host {
   #events = new Emitter<ChatEvents>((error) => this.report(error));
   #inbox: Inbox;
   #presence: PresenceWatch;
-  #saved: SavedCursors | undefined;
+  #savedCursors: SavedCursors | undefined;
   /** Whether the cursors of an earlier run are loaded; `undefined` while no listener needs them. */
-  #savedIs: "unknown" | "loading" | "known" | undefined;
+  #savedCursorsState: "unknown" | "loading" | "known" | undefined;
   /** Whether the whole list of conversations was read once, so that any other conversation is a new one. */
-  #complete = false;
+  #inboxWasLoaded = false;
   closed = false;
   /** The cursors in the last `hello`. */
-  #given: Record<string, Seq> = {};
+  #helloCursors: Record<string, Seq> = {};
   /** The user that the first `welcome` named. */
-  #welcomed: UserId | undefined;
+  #welcomedUser: UserId | undefined;
 
   constructor(url: string, options: ChatOptions) {
     this.#url = url;
     this.clock = options.clock ?? systemClock;
-    this.releaseAfter = options.releaseAfter ?? RELEASE_AFTER;
-    this.rooms = new Directory(
+    this.releaseAfter = options.releaseAfter ?? DEFAULT_RELEASE_AFTER_MS;
+    this.rooms = new RoomDirectory(
       () => this.me,
       (name) => new Room(name, this),
     );
-    this.#connection = new Connection(url, options, this.clock, this, logOf(options.debug));
+    this.#connection = new Connection(url, options, this.clock, this, debugLogOf(options.debug));
     this.status = this.#connection.status;
     this.#commands = new Commands(this);
     this.scheduler = new Scheduler(this);
@@ -89,12 +89,12 @@ export class Switchboard implements Chat, Host {
     this.conversations = Object.assign(conversations, { hasMore, loadMore });
     this.unread = unread;
     this.#presence = new PresenceWatch(this);
-    if (options.cursors) this.#saved = new SavedCursors(options.cursors, this.clock, this.report);
+    if (options.cursors) this.#savedCursors = new SavedCursors(options.cursors, this.clock, this.report);
     const { entries } = this.outbox;
     const stores = [this.status, this.user, conversations, hasMore, unread, entries] as never as Store<never>[];
-    for (const store of stores) Object.assign(store, { onUse: this.use, report: this.report });
+    for (const store of stores) Object.assign(store, { onUse: this.connect, report: this.report });
     if (options.user && options.token === undefined) this.onUser(options.user);
-    if (options.start ?? hasPage()) this.start();
+    if (options.start ?? runsInPage()) this.start();
   }
 
   // ---- Methods for the app.
@@ -104,21 +104,21 @@ export class Switchboard implements Chat, Host {
   }
 
   create(room: NewRoom = {}, options?: CommandOptions): Promise<Conversation> {
-    return handled(this.#create(room, options));
+    return ignoreUnhandledRejection(this.#create(room, options));
   }
 
   presence(user: UserId): UserPresence {
-    return this.#presence.of(user);
+    return this.#presence.presenceOf(user);
   }
 
   async ready(options?: CommandOptions): Promise<Chat> {
-    this.use();
+    this.connect();
     await this.#commands.ready(options);
     return this;
   }
 
   command<T = Record<string, unknown>>(type: string, fields: object = {}, options?: CommandOptions): Promise<T> {
-    return handled(this.call<T>({ ...fields, type } as unknown as Command, options));
+    return ignoreUnhandledRejection(this.call<T>({ ...fields, type } as unknown as Command, options));
   }
 
   start(): void {
@@ -133,11 +133,11 @@ export class Switchboard implements Chat, Host {
     if (this.closed) return;
     this.closed = true;
     this.#connection.close();
-    this.onLost();
+    this.onOffline();
     for (const room of this.rooms) room.onClose();
     this.receipts.stop();
-    void this.#saved?.flush();
-    this.outbox.close(failure("closed", "the chat was closed"));
+    void this.#savedCursors?.flush();
+    this.outbox.close(localError("closed", "the chat was closed"));
   }
 
   on<K extends keyof ChatEvents>(
@@ -146,14 +146,14 @@ export class Switchboard implements Chat, Host {
     { replay = "all" }: Listening = {},
   ): () => void {
     const off = this.#events.on(event, listener, replay);
-    this.use();
-    if (event === "message" && replay === "all") this.#onReplayWanted();
+    this.connect();
+    if (event === "message" && replay === "all") this.#onFirstReplayListener();
     return () => void off();
   }
 
   // ---- Methods for conversations.
 
-  readonly use = (): void => this.#connection.use();
+  readonly connect = (): void => this.#connection.connect();
 
   get me(): UserId | undefined {
     return this.user.getSnapshot();
@@ -163,7 +163,7 @@ export class Switchboard implements Chat, Host {
     return this.#connection.online;
   }
 
-  get replaysAll(): boolean {
+  get wantsEveryMessage(): boolean {
     return this.#events.has("message", "all");
   }
 
@@ -172,15 +172,15 @@ export class Switchboard implements Chat, Host {
   }
 
   call<T>(command: Command, options?: CommandOptions): Promise<T> {
-    this.use();
+    this.connect();
     return this.#commands.call<T>(command, options);
   }
 
-  baseline(conversation: string, summary: Known | undefined): Seq | "pending" | undefined {
-    if (!this.replaysAll) return undefined;
-    if (this.#savedIs && this.#savedIs !== "known") return "pending";
-    const begin = this.#saved?.get(conversation);
-    if (begin !== undefined || !this.#complete) return begin;
+  initialCursor(conversation: string, summary: RoomSummary | undefined): Seq | "pending" | undefined {
+    if (!this.wantsEveryMessage) return undefined;
+    if (this.#savedCursorsState && this.#savedCursorsState !== "known") return "pending";
+    const begin = this.#savedCursors?.get(conversation);
+    if (begin !== undefined || !this.#inboxWasLoaded) return begin;
     // The conversation is newer than the list: its log begins at the first event, or at the event with which the user joined.
     return conversation[0] === "@" ? 0 : summary?.read;
   }
@@ -190,31 +190,31 @@ export class Switchboard implements Chat, Host {
   }
 
   onRoomChange(): void {
-    this.#inbox.changed();
+    this.#inbox.invalidate();
   }
 
-  onEvent(event: Event, message: StoredMessage | undefined, room: Room, live: boolean): void {
+  onEventApplied(event: Event, message: StoredMessage | undefined, room: Room, live: boolean): void {
     const promises: Promise<unknown>[] = [];
-    const { replaysAll } = this;
+    const { wantsEveryMessage } = this;
     if (message) {
       const value = { message, conversation: room };
       promises.push(...this.#events.collect("message", value, "all"));
       if (live) this.#events.emit("message", value, "none");
-      if (message.from !== this.me) this.receipts.note(room.id, event.seq);
+      if (message.from !== this.me) this.receipts.onReceived(room.id, event.seq);
     }
-    if (replaysAll) this.#saved?.onHandled(room.id, event.seq, promises);
+    if (wantsEveryMessage) this.#savedCursors?.onHandled(room.id, event.seq, promises);
   }
 
-  onOutgoing(entry: Entry, gone: boolean): void {
-    this.rooms.of(entry.what.to).onOutboxChange(entry, gone);
+  onOutboxChange(entry: Entry, gone: boolean): void {
+    this.rooms.getOrCreate(entry.message.to).onOutboxChange(entry, gone);
   }
 
-  onStored(entry: Entry, event: Event): void {
-    this.rooms.of(entry.what.to).onStored(entry, event);
+  onMessageStored(entry: Entry, event: Event): void {
+    this.rooms.getOrCreate(entry.message.to).onMessageStored(entry, event);
   }
 
   readonly report = (error: unknown): void => {
-    const known = error instanceof ChatError ? error : failure("internal", String(error), error);
+    const known = error instanceof ChatError ? error : localError("internal", String(error), error);
     // The app itself has closed the chat, so the error need not be reported.
     if (known.code === "closed") return;
     // An exception of the app is printed if no listener for errors would see it.
@@ -226,50 +226,50 @@ export class Switchboard implements Chat, Host {
 
   onUser(user: UserId): void {
     // The chat's user does not change after the first `welcome`. If a new token is another user's, the next `welcome` shows it.
-    if (this.me === user || this.#welcomed) return;
+    if (this.me === user || this.#welcomedUser) return;
     this.user.set(user);
     this.rooms.onUser();
-    this.outbox.useScope(this.#scope(user), false);
+    this.outbox.setScope(this.#scope(user), false);
   }
 
   /** The cursors of followed conversations, as many as fit: first those on the screen, then those with the latest activity. */
-  cursors(bytes: number): Record<string, Seq> {
-    this.#given = {};
+  helloCursors(bytes: number): Record<string, Seq> {
+    this.#helloCursors = {};
     const rooms = [...new Set([...this.#inbox.sorted(), ...this.rooms])];
     for (const watched of [true, false]) {
       for (const room of rooms) {
         const { id, cursor } = room;
-        const size = id.length + CURSOR_BYTES;
-        if (room.watched !== watched || !room.followed || !cursor || size > bytes) continue;
+        const size = id.length + BYTES_PER_CURSOR;
+        if (room.isWatched !== watched || !room.needsEveryEvent || !cursor || size > bytes) continue;
         bytes -= size;
-        this.#given[id] = cursor;
+        this.#helloCursors[id] = cursor;
       }
     }
-    return this.#given;
+    return this.#helloCursors;
   }
 
   onWelcome(frame: Welcome): void {
     const before = this.#inbox.sorted().length;
-    this.limits = camelCased(frame.limits);
+    this.limits = chatLimitsOf(frame.limits);
     this.features = frame.features ?? [];
-    if (this.#welcomed && this.#welcomed !== frame.user) {
+    if (this.#welcomedUser && this.#welcomedUser !== frame.user) {
       // The user in `welcome` is not the one whose data the app shows.
-      this.report(failure("unauthorized", "the token is another user's: connect anew"));
+      this.report(localError("unauthorized", "the token is another user's: connect anew"));
       return this.close();
     }
     this.onUser(frame.user);
-    this.#welcomed = frame.user;
+    this.#welcomedUser = frame.user;
     this.scheduler.start(frame.limits.frames_per_connection);
     this.#inbox.onWelcome(frame);
     const heads = new Map(frame.conversations.map(({ conversation, head }) => [conversation, head]));
-    for (const room of this.rooms) room.onWelcome(room.id in this.#given, heads.get(room.id));
+    for (const room of this.rooms) room.onWelcome(room.id in this.#helloCursors, heads.get(room.id));
     for (const { conversation, received } of frame.conversations) this.receipts.confirm(conversation, received);
     void this.#inbox.catchUp(before);
-    this.#inbox.resume();
-    this.receipts.flush();
-    this.outbox.useScope(this.#scope(frame.user), true);
-    this.#presence.refresh();
-    void this.#loadHeard(frame.user);
+    this.#inbox.resumeLookUp();
+    this.receipts.sendSoon();
+    this.outbox.setScope(this.#scope(frame.user), true);
+    this.#presence.watchSoon();
+    void this.#loadSavedCursors(frame.user);
   }
 
   onNotice(frame: ServerNotice): void {
@@ -279,44 +279,45 @@ export class Switchboard implements Chat, Host {
         return this.#presence.onSignal(user, { online, ...(lastSeen && { lastSeen }) });
       }
       case "gap":
-        return this.rooms.of(frame.conversation).onGap(frame.head);
+        return this.rooms.getOrCreate(frame.conversation).onGap(frame.head);
       case "error":
-        if (frame.conversation !== undefined) this.rooms.of(frame.conversation).onRefused(new ChatError(frame));
+        if (frame.conversation !== undefined)
+          this.rooms.getOrCreate(frame.conversation).onRefused(new ChatError(frame));
         return;
       case "typing":
-        return this.rooms.of(frame.conversation).onTypingSignal(frame.user);
+        return this.rooms.getOrCreate(frame.conversation).onTypingSignal(frame.user);
       case "read":
-        return this.rooms.of(frame.conversation).onReadSignal(frame.user, frame.upto);
+        return this.rooms.getOrCreate(frame.conversation).onReadSignal(frame.user, frame.upto);
       case "received":
-        return this.rooms.of(frame.conversation).onReceivedSignal(frame.user, frame.upto);
+        return this.rooms.getOrCreate(frame.conversation).onReceivedSignal(frame.user, frame.upto);
       default:
-        if ("seq" in frame && "conversation" in frame) this.rooms.of(frame.conversation).onEvent(frame);
+        if ("seq" in frame && "conversation" in frame) this.rooms.getOrCreate(frame.conversation).onPushedEvent(frame);
         else this.#events.emit("frame", frame as never);
     }
   }
 
-  onLost(): void {
-    this.scheduler.stop(failure("offline", "the connection was lost"));
-    this.#inbox.onLost();
-    this.#presence.onLost();
-    for (const room of this.rooms) room.onLost();
+  onOffline(): void {
+    this.scheduler.stop(localError("offline", "the connection was lost"));
+    this.#inbox.onOffline();
+    this.#presence.onOffline();
+    for (const room of this.rooms) room.onOffline();
   }
 
   // ---- Callbacks of the inbox and the scheduler.
 
-  onComplete(): void {
-    if (!this.replaysAll || (this.#savedIs && this.#savedIs !== "known")) return;
-    this.#complete = true;
+  onInboxLoaded(): void {
+    if (!this.wantsEveryMessage || (this.#savedCursorsState && this.#savedCursorsState !== "known")) return;
+    this.#inboxWasLoaded = true;
     const cursors = [...this.rooms].map((room): [string, Seq] => [room.id, room.cursor ?? room.summary?.head ?? 0]);
-    this.#saved?.setComplete(cursors);
+    this.#savedCursors?.setComplete(cursors);
   }
 
-  onFound(): void {
-    this.#presence.refresh();
+  onSummariesLoaded(): void {
+    this.#presence.watchSoon();
   }
 
   onNoAnswer(): void {
-    this.#connection.giveUp();
+    this.#connection.closeLost();
   }
 
   // ---- Private methods.
@@ -326,7 +327,7 @@ export class Switchboard implements Chat, Host {
     const command = { type: "create" as const, room: id, public: open, members, ...(title && { title }) };
     const answer = await this.call<{ conversation: string }>(command, options);
     this.lookUp();
-    return this.rooms.of(answer.conversation);
+    return this.rooms.getOrCreate(answer.conversation);
   }
 
   /** The name under which storages keep this user's data of this server. */
@@ -335,26 +336,26 @@ export class Switchboard implements Chat, Host {
   }
 
   /** Handles the first listener that wants every message of all conversations. */
-  #onReplayWanted(): void {
-    if (this.#saved && !this.#savedIs) this.#savedIs = "unknown";
-    this.#inbox.readAll();
-    if (this.#welcomed) void this.#loadHeard(this.#welcomed);
+  #onFirstReplayListener(): void {
+    if (this.#savedCursors && !this.#savedCursorsState) this.#savedCursorsState = "unknown";
+    this.#inbox.loadAll();
+    if (this.#welcomedUser) void this.#loadSavedCursors(this.#welcomedUser);
   }
 
-  async #loadHeard(user: UserId): Promise<void> {
-    if (!this.#saved || this.#savedIs !== "unknown") return;
-    this.#savedIs = "loading";
+  async #loadSavedCursors(user: UserId): Promise<void> {
+    if (!this.#savedCursors || this.#savedCursorsState !== "unknown") return;
+    this.#savedCursorsState = "loading";
     try {
-      await this.#saved.load(this.#scope(user));
+      await this.#savedCursors.load(this.#scope(user));
     } catch (error) {
       // Without its cursors a bot cannot know which messages it has handled: it continues as on its first run, and reports that.
-      this.report(failure("storage", "the cursors cannot be loaded", error));
+      this.report(localError("storage", "the cursors cannot be loaded", error));
     }
-    this.#savedIs = "known";
-    this.#complete ||= this.#saved.complete;
-    for (const name of this.#saved.conversations) this.rooms.of(name);
+    this.#savedCursorsState = "known";
+    this.#inboxWasLoaded ||= this.#savedCursors.complete;
+    for (const name of this.#savedCursors.conversations) this.rooms.getOrCreate(name);
     for (const room of this.rooms) {
-      const begin = this.baseline(room.id, room.summary);
+      const begin = this.initialCursor(room.id, room.summary);
       if (begin !== "pending") room.onSavedCursor(begin);
     }
     if (this.online) void this.#inbox.catchUp(0);

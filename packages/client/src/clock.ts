@@ -12,24 +12,24 @@ export interface Clock {
 }
 
 /** The longest delay of a timer, in milliseconds: platforms fire timers with longer delays at once. */
-const LONGEST = 2 ** 31 - 1;
+const MAX_TIMER_DELAY_MS = 2 ** 31 - 1;
 
 export const systemClock: Clock = {
   now: () => (globalThis.performance ?? Date).now(),
   wall: () => Date.now(),
-  setTimeout: (act, delay = 0) => setTimeout(act, Math.min(delay, LONGEST)),
+  setTimeout: (act, delay = 0) => setTimeout(act, Math.min(delay, MAX_TIMER_DELAY_MS)),
   clearTimeout: (timer) => clearTimeout(timer),
 };
 
 /** Calls a function at a set time. Only one time can be set at once. */
 export class Alarm {
   #clock: Clock;
-  #act: () => void;
+  #callback: () => void;
   #timer: Timer | undefined;
 
   constructor(clock: Clock, act: () => void) {
     this.#clock = clock;
-    this.#act = act;
+    this.#callback = act;
   }
 
   get isSet(): boolean {
@@ -40,7 +40,7 @@ export class Alarm {
   set(delay: number): void {
     this.#timer ??= this.#clock.setTimeout(() => {
       this.#timer = undefined;
-      this.#act();
+      this.#callback();
     }, delay);
   }
 

@@ -1,14 +1,14 @@
 // Commands for whose answer the app waits. They are sent when there is a connection, and again after a lost connection.
 
 import type { Clock, Timer } from "./clock.js";
-import { ChatError, failure } from "./error.js";
+import { ChatError, localError } from "./error.js";
 import type { Command } from "./protocol.js";
 import type { ChatStatus, CommandOptions, Readable } from "./types.js";
 
 /** The default time-out of a command, in milliseconds. */
-const TIMEOUT = 30_000;
+const DEFAULT_TIMEOUT_MS = 30_000;
 /** Milliseconds until the next attempt after a retryable error without `retry_after`. */
-const RETRY = 1_000;
+const DEFAULT_RETRY_DELAY_MS = 1_000;
 
 export interface CommandsOwner {
   readonly clock: Clock;
@@ -26,14 +26,14 @@ export class Commands {
 
   /** Sends a command, and sends it again after a lost connection or a retryable error. Repeating it must be harmless. */
   async call<T>(command: Command, options: CommandOptions = {}): Promise<T> {
-    return this.#within(options, async (running) => {
+    return this.#callWithTimeout(options, async (running) => {
       for (;;) {
-        await this.#online(running);
+        await this.#waitUntilOnline(running);
         try {
           return await this.#owner.request<T>(command, running);
         } catch (error) {
           if (!(error instanceof ChatError) || !error.retryable || !running()) throw error;
-          if (error.code !== "offline") await this.#pause(error.retryAfter ?? RETRY);
+          if (error.code !== "offline") await this.#sleep(error.retryAfter ?? DEFAULT_RETRY_DELAY_MS);
         }
       }
     });
@@ -41,16 +41,16 @@ export class Commands {
 
   /** Resolves when there is a connection; rejects if the connection is lost for good. */
   ready(options: CommandOptions = {}): Promise<void> {
-    return this.#within({ timeout: Infinity, ...options }, (running) => this.#online(running));
+    return this.#callWithTimeout({ timeout: Infinity, ...options }, (running) => this.#waitUntilOnline(running));
   }
 
   /** Returns the result of `act`, or rejects if `act` fails, takes too long or is aborted. */
-  #within<T>(options: CommandOptions, act: (running: () => boolean) => Promise<T>): Promise<T> {
-    const { signal, timeout = TIMEOUT } = options;
+  #callWithTimeout<T>(options: CommandOptions, act: (running: () => boolean) => Promise<T>): Promise<T> {
+    const { signal, timeout = DEFAULT_TIMEOUT_MS } = options;
     const { clock, status } = this.#owner;
     return new Promise<T>((resolve, reject) => {
       if (typeof timeout !== "number" || !(timeout >= 0))
-        throw failure("invalid", "`timeout` is to be a number of milliseconds, 0 or more");
+        throw localError("invalid", "`timeout` is to be a number of milliseconds, 0 or more");
       let running = true;
       let timer: Timer | undefined;
       const end = () => {
@@ -62,14 +62,14 @@ export class Commands {
         end();
         reject(error);
       };
-      const onAbort = () => fail(failure("aborted", "the app has ended it", signal?.reason));
+      const onAbort = () => fail(localError("aborted", "the app has ended it", signal?.reason));
       if (signal?.aborted) return onAbort();
       signal?.addEventListener("abort", onAbort);
       const onTimeout = () => {
         // If there is no connection, the error says so, because that is the cause of the time-out.
         const { state, reason = "there was no connection in time" } = status.getSnapshot();
-        const late = failure("timeout", `there was no answer in ${timeout} ms`);
-        fail(state === "online" ? late : failure("offline", reason));
+        const late = localError("timeout", `there was no answer in ${timeout} ms`);
+        fail(state === "online" ? late : localError("offline", reason));
       };
       if (timeout !== Infinity) timer = clock.setTimeout(onTimeout, timeout);
       act(() => running)
@@ -78,22 +78,22 @@ export class Commands {
     });
   }
 
-  #pause(time: number): Promise<void> {
+  #sleep(time: number): Promise<void> {
     return new Promise((done) => void this.#owner.clock.setTimeout(done, time));
   }
 
-  #online(running: () => boolean): Promise<void> {
+  #waitUntilOnline(running: () => boolean): Promise<void> {
     return new Promise((resolve, reject) => {
       const stop = this.#owner.status.subscribe(({ state, retryIn, error, reason }) => {
         const end = (act: () => void) => {
           act();
           queueMicrotask(() => stop());
         };
-        if (this.#owner.closed) end(() => reject(failure("closed", "the chat was closed")));
+        if (this.#owner.closed) end(() => reject(localError("closed", "the chat was closed")));
         else if (!running() || state === "online") end(resolve);
         // The connection is lost for good: there will be no other attempt.
         else if (state === "offline" && retryIn === undefined)
-          end(() => reject(error ?? failure("offline", reason ?? "there is no connection")));
+          end(() => reject(error ?? localError("offline", reason ?? "there is no connection")));
       });
     });
   }

@@ -3,90 +3,96 @@
 import { Alarm, type Clock, type Timer } from "./clock.js";
 import { compact } from "./compact.js";
 import { browserNetwork } from "./connection/network.js";
-import { delay, judge, NO_CONNECTION, refusesToken, UNAUTHORIZED } from "./connection/retry.js";
+import {
+  retryDelay,
+  decideRetry,
+  NO_CONNECTION_REASON,
+  isTokenRefusal,
+  CLOSE_UNAUTHORIZED,
+} from "./connection/retry.js";
 import { type Credentials, TokenSource } from "./connection/token.js";
-import { type Done, Writes } from "./connection/writes.js";
-import { ChatError, failure } from "./error.js";
+import { type ReplyHandler, WriteQueue } from "./connection/writes.js";
+import { ChatError, localError } from "./error.js";
 import type { Command, Failure, OkBody, ServerFrame, Welcome } from "./protocol.js";
 import { Value } from "./store.js";
-import { isStored } from "./stored.js";
+import { storesEvent } from "./stored.js";
 import type { ChatOptions, ChatStatus } from "./types.js";
 import { wellFormedJson } from "./well-formed.js";
 
-export { NO_CONNECTION };
+export { NO_CONNECTION_REASON as NO_CONNECTION };
 
 /** Milliseconds without a frame after which the client sends a `ping`, because browsers do not show the server's pings. */
-const PING_AFTER = 25_000;
+const PING_AFTER_MS = 25_000;
 /** Milliseconds within which a frame must arrive after a `ping`, and `welcome` after the connection was opened. */
-const ANSWER_TIMEOUT = 10_000;
+const ANSWER_TIMEOUT_MS = 10_000;
 /** Milliseconds within which a frame must arrive after a `ping` that checks a connection for which a user may be waiting. */
-const ANSWER_TIMEOUT_IN_FRONT = 4_000;
+const FOREGROUND_ANSWER_TIMEOUT_MS = 4_000;
 /** Milliseconds between two checks of the time-outs. Background pages may check only once a minute, which is also correct. */
-const CHECK_INTERVAL = 5_000;
+const TIMEOUT_CHECK_INTERVAL_MS = 5_000;
 /** A connection that lasted this many milliseconds resets the backoff. */
-const BACKOFF_RESET = 10_000;
+const BACKOFF_RESET_AFTER_MS = 10_000;
 /** Milliseconds over which hidden pages spread their reconnects when the network returns. */
-const ONLINE_JITTER = 1_000;
+const MAX_ONLINE_JITTER_MS = 1_000;
 
 /** A frame that the server sends without a command. */
 export type ServerNotice = Exclude<ServerFrame, { type: "welcome" | "ok" | "pong" | "bye" }>;
 
 export interface ConnectionEvents {
   /** Returns the cursors for `hello`, in at most this many bytes. */
-  cursors(bytes: number): Record<string, number>;
+  helloCursors(bytes: number): Record<string, number>;
   /** The user that the token names. The server may name the user differently. */
   onUser(user: string): void;
   onWelcome(frame: Welcome): void;
   onNotice(frame: ServerNotice): void;
-  onLost(): void;
+  onOffline(): void;
   /** Reports an exception of the SDK or of the app that was thrown while a frame was handled. */
   report(error: ChatError): void;
 }
 
 type State =
   | { at: "idle" }
-  | { at: "asking"; abort: AbortController }
+  | { at: "requesting-token"; abort: AbortController }
   | { at: "opening"; socket: WebSocket }
   | { at: "online"; socket: WebSocket; since: number }
-  | { at: "waiting"; timer: Timer; bidden: boolean }
+  | { at: "waiting"; timer: Timer; byServer: boolean }
   | { at: "ended" };
 
 /** Writes a line about the connection, for the option `debug`. */
-export type Log = (line: string, ...details: unknown[]) => void;
+export type DebugLog = (line: string, ...details: unknown[]) => void;
 
 export class Connection {
   readonly status = new Value<ChatStatus>({ state: "idle" });
   #state: State = { at: "idle" };
   #tokens: TokenSource;
-  #failures = 0;
+  #failedAttempts = 0;
   /** Whether a new token was requested after the server refused the previous one, since the last `welcome`. */
-  #renewed = false;
-  #waiting = new Map<number, Done>();
+  #tokenWasRenewed = false;
+  #replyHandlers = new Map<number, ReplyHandler>();
   #nextId = 1;
   /** The writes of the current connection that the server has neither stored nor refused for good. */
-  #writes: Writes | undefined;
+  #writeQueue: WriteQueue | undefined;
   /** When the last frame was received: by the clock that users cannot set, and by the wall clock. */
-  #received = 0;
-  #receivedWall = 0;
-  #deadline = Infinity;
+  #lastFrameAt = 0;
+  #lastFrameWallTime = 0;
+  #answerDeadline = Infinity;
   #retryAfter: number | undefined;
   /** The last `error` frame, if no other frame came after it: the reason of a close that follows. */
-  #error: ChatError | undefined;
-  #ticks: Alarm;
+  #lastErrorFrame: ChatError | undefined;
+  #timeoutCheck: Alarm;
   #closed = false;
-  #helloBytes = 8_192;
-  #frameBytes = Infinity;
+  #maxHelloBytes = 8_192;
+  #maxFrameBytes = Infinity;
   /** Ends the subscription to network events, which begins with the first attempt: an unused chat can be garbage-collected. */
-  #unsubscribe: (() => void) | undefined;
+  #unsubscribeFromNetwork: (() => void) | undefined;
 
   constructor(
     readonly url: string,
     readonly options: ChatOptions,
     readonly clock: Clock,
     readonly events: ConnectionEvents,
-    readonly log: Log,
+    readonly log: DebugLog,
   ) {
-    this.#ticks = new Alarm(clock, () => this.#tick());
+    this.#timeoutCheck = new Alarm(clock, () => this.#onTimeoutCheck());
     this.#tokens = new TokenSource(options, clock, (user) => events.onUser(user));
   }
 
@@ -95,27 +101,28 @@ export class Connection {
   }
 
   /**
-   * Sends a command; `done` is called once, before the next frame is handled, and at the latest when the connection is lost.
-   * A write that the server refuses as retryable is sent again, in the same order, for as long as `wanted` returns true.
+   * Sends a command; `onReply` is called once, before the next frame is handled, and at the latest when the connection is lost.
+   * A write that the server refuses as retryable is sent again, in the same order, for as long as `isWanted` returns true.
    */
-  command(command: Command, done: Done, wanted = () => true): void {
-    if (!this.online) return done(this.#closed ? closed() : failure("offline", NO_CONNECTION));
+  command(command: Command, onReply: ReplyHandler, isWanted = () => true): void {
+    if (!this.online) return onReply(this.#closed ? closedError() : localError("offline", NO_CONNECTION_REASON));
     const id = this.#nextId++;
-    if (isStored(command.type)) this.#writes!.add({ command, done, wanted, n: id });
-    else this.#say(id, command, done);
+    if (storesEvent(command.type)) this.#writeQueue!.add({ command, onReply, isWanted, number: id });
+    else this.#sendCommand(id, command, onReply);
   }
 
-  #say(id: number, command: Command, done: Done): void {
+  #sendCommand(id: number, command: Command, done: ReplyHandler): void {
     let frame: string;
     try {
       frame = wellFormedJson({ ...command, id });
     } catch (error) {
-      return done(failure("invalid", `this command is not JSON: ${String(error)}`, error));
+      return done(localError("invalid", `this command is not JSON: ${String(error)}`, error));
     }
     // The server would close the connection because of this frame, so the command fails here, asynchronously as if it was sent.
-    if (isLonger(frame, this.#frameBytes)) return queueMicrotask(() => done(tooLarge(command, this.#frameBytes)));
-    this.#waiting.set(id, done);
-    this.#write(command.type, frame, id);
+    if (isLongerThan(frame, this.#maxFrameBytes))
+      return queueMicrotask(() => done(tooLargeError(command, this.#maxFrameBytes)));
+    this.#replyHandlers.set(id, done);
+    this.#sendFrame(command.type, frame, id);
   }
 
   /** Sends a command and returns a promise of its answer. */
@@ -126,56 +133,59 @@ export class Connection {
   }
 
   /** Handles the first use of the chat: connects, unless the app has set `start: false`. */
-  use(): void {
+  connect(): void {
     if (this.options.start !== false) this.start();
   }
 
   /** Connects for the first time; later calls have no effect. */
   start(): void {
-    if (this.#state.at === "idle") this.#open();
+    if (this.#state.at === "idle") this.#startAttempt();
   }
 
   /** Connects at once, without the rest of the delay. If a token is being requested, requests it again. */
   reconnect(): void {
     const { at } = this.#state;
-    if (at !== "opening" && at !== "online") this.#open();
+    if (at !== "opening" && at !== "online") this.#startAttempt();
   }
 
   /** Closes the connection, because a request had no answer within its time-out. */
-  giveUp(): void {
+  closeLost(): void {
     if (this.online) this.#onClose(undefined, "no answer");
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#unsubscribe?.();
-    this.#leave({ at: "idle" });
+    this.#unsubscribeFromNetwork?.();
+    this.#enterState({ at: "idle" });
     this.status.set({ state: "idle" });
-    this.#failWaiting(closed());
+    this.#failUnanswered(closedError());
     this.log("closed");
   }
 
-  #open(): void {
+  #startAttempt(): void {
     if (this.#closed) return;
     const network = this.options.network ?? browserNetwork;
-    this.#unsubscribe ??= network.subscribe((event) => this.#onNetwork(event));
+    this.#unsubscribeFromNetwork ??= network.subscribe((event) => this.#onNetworkEvent(event));
     const abort = new AbortController();
-    this.#leave({ at: "asking", abort });
+    this.#enterState({ at: "requesting-token", abort });
     this.status.set({ state: "connecting" });
     this.log("asking for the token");
-    const current = () => this.#state.at === "asking" && this.#state.abort === abort;
-    this.#tokens.get(abort.signal).then(
-      (credentials) => current() && this.#connect(credentials),
+    const current = () => this.#state.at === "requesting-token" && this.#state.abort === abort;
+    this.#tokens.credentials(abort.signal).then(
+      (credentials) => current() && this.#openSocket(credentials),
       (error: unknown) => {
         if (!current()) return;
-        const final = (error as Partial<ChatError>).code === "unauthorized" || !this.#tokens.renewable;
-        this.#offline({ error: error instanceof ChatError ? error : failure("unauthorized", String(error)), final });
+        const isFinal = (error as Partial<ChatError>).code === "unauthorized" || !this.#tokens.isRenewable;
+        this.#onOffline({
+          error: error instanceof ChatError ? error : localError("unauthorized", String(error)),
+          isFinal,
+        });
       },
     );
   }
 
-  #connect(credentials: Credentials): void {
+  #openSocket(credentials: Credentials): void {
     const Socket = this.options.WebSocket ?? globalThis.WebSocket;
     let socket: WebSocket;
     this.log("connecting to", this.url);
@@ -183,47 +193,47 @@ export class Connection {
       socket = new Socket(this.url, "switchboard.v1");
     } catch (error) {
       // The platform has no WebSocket, or forbids it on this page, so another attempt would fail the same way.
-      return this.#offline({ error: failure("offline", String(error), error), final: true });
+      return this.#onOffline({ error: localError("offline", String(error), error), isFinal: true });
     }
     this.#state = { at: "opening", socket };
-    this.#error = this.#retryAfter = undefined;
-    this.#stamp();
-    this.#deadline = this.clock.now() + ANSWER_TIMEOUT;
-    this.#ticks.reset(CHECK_INTERVAL);
+    this.#lastErrorFrame = this.#retryAfter = undefined;
+    this.#recordFrameTime();
+    this.#answerDeadline = this.clock.now() + ANSWER_TIMEOUT_MS;
+    this.#timeoutCheck.reset(TIMEOUT_CHECK_INTERVAL_MS);
     const current = () => "socket" in this.#state && this.#state.socket === socket;
-    socket.onopen = () => this.#hello(credentials);
-    socket.onmessage = ({ data }) => current() && this.#receive(String(data));
+    socket.onopen = () => this.#sendHello(credentials);
+    socket.onmessage = ({ data }) => current() && this.#onData(String(data));
     socket.onclose = ({ code, reason }) => current() && this.#onClose(code, reason);
     // Ignored, because a `close` event follows every `error` event, and is handled.
     socket.onerror = () => {};
   }
 
-  #hello(credentials: Credentials): void {
+  #sendHello(credentials: Credentials): void {
     const { device } = this.options;
     const hello = { type: "hello" as const, ...credentials, ...(device !== undefined && { device }) };
-    const bytes = this.#helloBytes - utf8Length(JSON.stringify(hello)) - '"cursors":{},'.length;
-    this.#write(hello.type, wellFormedJson({ ...hello, cursors: this.events.cursors(bytes) }));
+    const bytes = this.#maxHelloBytes - utf8Length(JSON.stringify(hello)) - '"cursors":{},'.length;
+    this.#sendFrame(hello.type, wellFormedJson({ ...hello, cursors: this.events.helloCursors(bytes) }));
   }
 
-  #write(type: string, frame: string, id: number | "" = ""): void {
+  #sendFrame(type: string, frame: string, id: number | "" = ""): void {
     this.log(`→ ${type}`, id);
     if ("socket" in this.#state) this.#state.socket.send(frame);
   }
 
-  #receive(data: string): void {
-    this.#stamp();
-    if (this.online) this.#deadline = Infinity;
+  #onData(data: string): void {
+    this.#recordFrameTime();
+    if (this.online) this.#answerDeadline = Infinity;
     try {
-      this.#handle(JSON.parse(data) as ServerFrame);
+      this.#onFrame(JSON.parse(data) as ServerFrame);
     } catch (error) {
       // The exception is only reported, so that later frames are still handled.
-      this.events.report(failure("internal", String(error), error));
+      this.events.report(localError("internal", String(error), error));
     }
   }
 
-  #handle(frame: ServerFrame): void {
+  #onFrame(frame: ServerFrame): void {
     this.log(`← ${frame.type}`, "id" in frame ? frame.id : "");
-    if (frame.type !== "error" && frame.type !== "bye") this.#error = undefined;
+    if (frame.type !== "error" && frame.type !== "bye") this.#lastErrorFrame = undefined;
     switch (frame.type) {
       case "welcome":
         return this.#onWelcome(frame);
@@ -232,7 +242,7 @@ export class Connection {
         return;
       case "ok":
       case "pong":
-        return this.#answer(frame.id, frame as OkBody);
+        return this.#callReplyHandler(frame.id, frame as OkBody);
       case "error":
         return this.#onError(frame);
       default:
@@ -244,45 +254,45 @@ export class Connection {
     if (!("socket" in this.#state)) return;
     this.#state = { at: "online", socket: this.#state.socket, since: this.clock.now() };
     const numbers = frame.features?.includes("numbers");
-    this.#writes = new Writes(this.clock, ({ n, command }, after, done) =>
-      this.#say(n, numbers ? Object.assign({ n, after }, command) : command, done),
+    this.#writeQueue = new WriteQueue(this.clock, ({ number, command }, after, done) =>
+      this.#sendCommand(number, numbers ? Object.assign({ n: number, after }, command) : command, done),
     );
-    this.#helloBytes = frame.limits.hello_frame;
-    this.#frameBytes = frame.limits.frame;
-    this.#deadline = Infinity;
-    this.#renewed = false;
+    this.#maxHelloBytes = frame.limits.hello_frame;
+    this.#maxFrameBytes = frame.limits.frame;
+    this.#answerDeadline = Infinity;
+    this.#tokenWasRenewed = false;
     this.status.set({ state: "online" });
     this.events.onWelcome(frame);
   }
 
   #onError(frame: Failure & { type: "error" }): void {
     const error = new ChatError(frame);
-    if (frame.id !== undefined) return this.#answer(frame.id, error);
+    if (frame.id !== undefined) return this.#callReplyHandler(frame.id, error);
     if (frame.conversation !== undefined) return this.events.onNotice(frame);
-    this.#error = error;
+    this.#lastErrorFrame = error;
     this.#retryAfter = error.retryAfter ?? this.#retryAfter;
   }
 
-  #answer(id: unknown, reply: OkBody | ChatError): void {
-    const done = this.#waiting.get(id as number);
-    this.#waiting.delete(id as number);
+  #callReplyHandler(id: unknown, reply: OkBody | ChatError): void {
+    const done = this.#replyHandlers.get(id as number);
+    this.#replyHandlers.delete(id as number);
     done?.(reply);
   }
 
-  #failWaiting(error: ChatError): void {
-    this.#writes?.end(error);
-    const waiting = [...this.#waiting.values()];
-    this.#waiting.clear();
+  #failUnanswered(error: ChatError): void {
+    this.#writeQueue?.failAll(error);
+    const waiting = [...this.#replyHandlers.values()];
+    this.#replyHandlers.clear();
     for (const done of waiting) done(error);
   }
 
   /** Ends the current state (its socket, timer or token request) and enters the next state. */
-  #leave(next: State): void {
+  #enterState(next: State): void {
     const state = this.#state;
     this.#state = next;
-    this.#deadline = Infinity;
-    this.#ticks.clear();
-    if (state.at === "asking") state.abort.abort();
+    this.#answerDeadline = Infinity;
+    this.#timeoutCheck.clear();
+    if (state.at === "requesting-token") state.abort.abort();
     if (state.at === "waiting") this.clock.clearTimeout(state.timer);
     if ("socket" in state) {
       state.socket.onopen = state.socket.onmessage = state.socket.onclose = null;
@@ -291,100 +301,104 @@ export class Connection {
   }
 
   #onClose(code: number | undefined, reason: string): void {
-    const verdict = judge({
+    const decision = decideRetry({
       code,
       reason,
-      error: this.#error,
+      lastError: this.#lastErrorFrame,
       retryAfter: this.#retryAfter,
-      renewable: this.#tokens.renewable,
-      renewed: this.#renewed,
+      isRenewable: this.#tokens.isRenewable,
+      isRenewed: this.#tokenWasRenewed,
     });
     // If a proxy hides the close code, the `error` frame before it has the reason.
-    const refused = code === UNAUTHORIZED || this.#error?.code === "unauthorized";
-    if (refused || refusesToken(code)) this.#tokens.drop();
-    this.#renewed ||= refused;
-    this.#offline({ ...verdict, code });
+    const refused = code === CLOSE_UNAUTHORIZED || this.#lastErrorFrame?.code === "unauthorized";
+    if (refused || isTokenRefusal(code)) this.#tokens.dropToken();
+    this.#tokenWasRenewed ||= refused;
+    this.#onOffline({ ...decision, code });
   }
 
   /** Handles that there is no connection: sets the status to `offline`, and plans the next attempt unless the loss is final. */
-  #offline(why: {
+  #onOffline(loss: {
     reason?: string;
     error?: ChatError | undefined;
-    final: boolean;
-    wait?: number | undefined;
+    isFinal: boolean;
+    waitMs?: number | undefined;
     code?: number | undefined;
   }): void {
-    const { error, final, wait, code } = why;
-    const reason = why.reason ?? error?.message ?? NO_CONNECTION;
+    const { error, isFinal, waitMs, code } = loss;
+    const reason = loss.reason ?? error?.message ?? NO_CONNECTION_REASON;
     const state = this.#state;
-    if (state.at === "online" && this.clock.now() - state.since > BACKOFF_RESET) this.#failures = 0;
-    const retryIn = delay(this.#failures++, wait);
-    this.#leave({ at: "ended" });
-    if (!final) this.#wait(retryIn, wait !== undefined);
-    this.log(final ? "offline, for good:" : `offline, next attempt in ${Math.round(retryIn)} ms:`, reason, code ?? "");
-    this.#error = this.#retryAfter = undefined;
-    this.status.set(compact({ state: "offline", reason, code, error, retryIn: final ? undefined : retryIn }));
-    this.#failWaiting(failure("offline", reason, error));
-    this.events.onLost();
+    if (state.at === "online" && this.clock.now() - state.since > BACKOFF_RESET_AFTER_MS) this.#failedAttempts = 0;
+    const retryIn = retryDelay(this.#failedAttempts++, waitMs);
+    this.#enterState({ at: "ended" });
+    if (!isFinal) this.#scheduleAttempt(retryIn, waitMs !== undefined);
+    this.log(
+      isFinal ? "offline, for good:" : `offline, next attempt in ${Math.round(retryIn)} ms:`,
+      reason,
+      code ?? "",
+    );
+    this.#lastErrorFrame = this.#retryAfter = undefined;
+    this.status.set(compact({ state: "offline", reason, code, error, retryIn: isFinal ? undefined : retryIn }));
+    this.#failUnanswered(localError("offline", reason, error));
+    this.events.onOffline();
   }
 
-  #wait(milliseconds: number, bidden: boolean): void {
-    const timer = this.clock.setTimeout(() => this.#open(), milliseconds);
-    this.#state = { at: "waiting", timer, bidden };
+  #scheduleAttempt(milliseconds: number, isRequestedByServer: boolean): void {
+    const timer = this.clock.setTimeout(() => this.#startAttempt(), milliseconds);
+    this.#state = { at: "waiting", timer, byServer: isRequestedByServer };
   }
 
-  #tick(): void {
-    this.#ticks.set(CHECK_INTERVAL);
-    this.#look();
+  #onTimeoutCheck(): void {
+    this.#timeoutCheck.set(TIMEOUT_CHECK_INTERVAL_MS);
+    this.#checkTimeouts();
   }
 
-  #stamp(): void {
-    this.#received = this.clock.now();
-    this.#receivedWall = this.clock.wall();
+  #recordFrameTime(): void {
+    this.#lastFrameAt = this.clock.now();
+    this.#lastFrameWallTime = this.clock.wall();
   }
 
   /** Checks whether an answer is late, whether a ping is due, and whether the device slept. */
-  #look(): void {
-    const late = () => this.clock.now() > this.#deadline;
+  #checkTimeouts(): void {
+    const late = () => this.clock.now() > this.#answerDeadline;
     // When a frozen page continues, this timer may run before the frames that arrived meanwhile are handled: wait for them.
     if (late()) return void this.clock.setTimeout(() => late() && this.#onClose(undefined, "no answer"), 100);
-    if (!this.online || this.#deadline !== Infinity) return;
-    const silent = this.clock.now() - this.#received;
+    if (!this.online || this.#answerDeadline !== Infinity) return;
+    const silent = this.clock.now() - this.#lastFrameAt;
     // On some platforms the clock that users cannot set stops while the device sleeps, but the wall clock does not.
-    const slept = this.clock.wall() - this.#receivedWall - silent > 2 * CHECK_INTERVAL;
-    if (slept || silent > PING_AFTER) this.#ping(slept ? ANSWER_TIMEOUT_IN_FRONT : ANSWER_TIMEOUT);
+    const slept = this.clock.wall() - this.#lastFrameWallTime - silent > 2 * TIMEOUT_CHECK_INTERVAL_MS;
+    if (slept || silent > PING_AFTER_MS) this.#sendPing(slept ? FOREGROUND_ANSWER_TIMEOUT_MS : ANSWER_TIMEOUT_MS);
   }
 
-  #ping(timeout: number): void {
-    this.#deadline = Math.min(this.#deadline, this.clock.now() + timeout);
+  #sendPing(timeout: number): void {
+    this.#answerDeadline = Math.min(this.#answerDeadline, this.clock.now() + timeout);
     this.command({ type: "ping" }, () => {});
-    this.#ticks.reset(Math.min(CHECK_INTERVAL, timeout + 100));
+    this.#timeoutCheck.reset(Math.min(TIMEOUT_CHECK_INTERVAL_MS, timeout + 100));
   }
 
   /** Handles that the page is visible again or the network is back. */
-  #onNetwork(event: "online" | "visible"): void {
+  #onNetworkEvent(event: "online" | "visible"): void {
     this.log(event === "online" ? "the network is back" : "the app is in front");
     const state = this.#state;
-    if (state.at === "online") return this.#ping(ANSWER_TIMEOUT_IN_FRONT);
+    if (state.at === "online") return this.#sendPing(FOREGROUND_ANSWER_TIMEOUT_MS);
     // An event of the platform does not shorten a delay that the server requested.
-    if (state.at !== "waiting" || state.bidden) return;
-    if ((this.options.network ?? browserNetwork).visible()) return this.#open();
+    if (state.at !== "waiting" || state.byServer) return;
+    if ((this.options.network ?? browserNetwork).visible()) return this.#startAttempt();
     this.clock.clearTimeout(state.timer);
-    this.#wait(Math.random() * ONLINE_JITTER, false);
+    this.#scheduleAttempt(Math.random() * MAX_ONLINE_JITTER_MS, false);
   }
 }
 
-const closed = () => failure("closed", "the chat was closed");
+const closedError = () => localError("closed", "the chat was closed");
 
 /** The length of a text in UTF-8, in bytes. */
 const utf8Length = (text: string): number => encodeURIComponent(text).replace(/%../g, "_").length;
 
 /** Whether a text has more than `bytes` bytes. Most texts are so short that they need no exact count. */
-const isLonger = (text: string, bytes: number): boolean =>
+const isLongerThan = (text: string, bytes: number): boolean =>
   text.length > bytes || (text.length * 3 > bytes && utf8Length(text) > bytes);
 
 /** The error for a command that is too large; names its longest field. */
-function tooLarge(command: Command, bytes: number): ChatError {
+function tooLargeError(command: Command, bytes: number): ChatError {
   const lengths = Object.entries(command).map(([name, value]) => [JSON.stringify(value)?.length ?? 0, name] as const);
   const [, field] = lengths.reduce((longest, next) => (next[0] > longest[0] ? next : longest));
   const message = `\`${field}\` is too long: the server takes at most ${bytes} bytes at once`;

@@ -1,37 +1,37 @@
 // The conversations that the client knows, each once, under all of its names.
 
-import { canonical, checkName } from "./names.js";
+import { conversationId, checkName } from "./names.js";
 import type { UserId } from "./protocol.js";
 import type { Room } from "./room.js";
 
-export class Directory {
+export class RoomDirectory {
   #rooms = new Map<string, Room>();
-  #make: (name: string) => Room;
-  #me: () => UserId | undefined;
+  #createRoom: (name: string) => Room;
+  #currentUser: () => UserId | undefined;
 
   constructor(me: () => UserId | undefined, make: (name: string) => Room) {
-    this.#me = me;
-    this.#make = make;
+    this.#currentUser = me;
+    this.#createRoom = make;
   }
 
   /** Returns the conversation with this name. Throws `invalid` if the name is not valid. */
   get(name: string): Room {
-    checkName(name, this.#me());
-    return this.of(name);
+    checkName(name, this.#currentUser());
+    return this.getOrCreate(name);
   }
 
   /** Returns the conversation with a name that came from the server, which need not be checked. */
-  of(name: string): Room {
-    const id = canonical(name, this.#me());
+  getOrCreate(name: string): Room {
+    const id = conversationId(name, this.#currentUser());
     let room = this.#rooms.get(id);
-    if (!room) this.#rooms.set(id, (room = this.#make(id)));
+    if (!room) this.#rooms.set(id, (room = this.#createRoom(id)));
     return room;
   }
 
   /** Handles that the user is known: `@bob` is now `@alice:bob`. If the app has used both names, they are merged. */
   onUser(): void {
     for (const [name, room] of [...this.#rooms]) {
-      const id = canonical(name, this.#me());
+      const id = conversationId(name, this.#currentUser());
       if (id === name) continue;
       this.#rooms.delete(name);
       const other = this.#rooms.get(id);

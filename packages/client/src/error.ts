@@ -11,19 +11,19 @@ import type { ErrorCode, Failure, Timestamp } from "./protocol.js";
 export type LocalErrorCode =
   "offline" | "closed" | "discarded" | "expired" | "timeout" | "aborted" | "storage" | "internal" | "invalid";
 
-type Fields = Pick<Failure, "message" | "retryable" | "retry_after" | "field"> & {
+type ErrorFields = Pick<Failure, "message" | "retryable" | "retry_after" | "field"> & {
   code: ErrorCode | LocalErrorCode;
   until?: Timestamp;
   cause?: unknown;
 };
 
 /** Sets the name that consoles show for a class, because the build shortens the class's own name. */
-const named = (type: object, value: string): object => Object.defineProperty(type, "name", { value });
+const setClassName = (type: object, value: string): object => Object.defineProperty(type, "name", { value });
 
 /** An error of the server or of the SDK. */
 export class ChatError extends Error {
   static {
-    named(this, "ChatError");
+    setClassName(this, "ChatError");
   }
   override name = "ChatError";
   /** A code of the server or of the SDK. A newer server may send codes that the SDK does not know. */
@@ -37,7 +37,7 @@ export class ChatError extends Error {
   /** When a ban ends. */
   declare readonly until?: Timestamp;
 
-  constructor({ message, code, retryable, retry_after: retryAfter, field, until, cause }: Fields) {
+  constructor({ message, code, retryable, retry_after: retryAfter, field, until, cause }: ErrorFields) {
     super(message, cause === undefined ? undefined : { cause });
     // Makes `message` enumerable, so that logs and `JSON.stringify` include it.
     Object.defineProperty(this, "message", { enumerable: true });
@@ -46,13 +46,13 @@ export class ChatError extends Error {
 }
 
 /** An error that does not come from the server. */
-export const failure = (code: LocalErrorCode | "unauthorized", message: string, cause?: unknown): ChatError =>
+export const localError = (code: LocalErrorCode | "unauthorized", message: string, cause?: unknown): ChatError =>
   new ChatError({ code, message, retryable: code === "offline" || code === "timeout", cause });
 
 /** A token function throws this if no retry can give a token, because no user is signed in. */
 export class UnauthorizedError extends ChatError {
   static {
-    named(this, "UnauthorizedError");
+    setClassName(this, "UnauthorizedError");
   }
   override name = "UnauthorizedError";
 

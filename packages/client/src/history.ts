@@ -6,9 +6,9 @@ import type { Event, HistoryBody, Seq } from "./protocol.js";
 import { Timeline } from "./timeline.js";
 
 /** How many messages one request of history asks for. */
-const PAGE = 50;
+const PAGE_SIZE = 50;
 /** How many messages a list keeps when new ones arrive; earlier pages that the app has loaded stay, too. */
-const MAX_SHOWN = 1_000;
+const MAX_SHOWN_MESSAGES = 1_000;
 
 type State =
   /** The list has no subscriber. */
@@ -22,9 +22,9 @@ export interface HistoryOwner {
   readHistory(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody>;
   readonly online: boolean;
   /** The latest page has arrived. `rebuilt`: it replaces an earlier list. */
-  onLoaded(head: Seq, rebuilt: boolean): void;
+  onHistoryLoaded(head: Seq, rebuilt: boolean): void;
   /** The latest page could not be loaded. */
-  onLoadFailed(error: unknown): void;
+  onHistoryLoadFailed(error: unknown): void;
 }
 
 /** How long the app waits for an earlier page. */
@@ -36,104 +36,105 @@ export interface PageOptions {
 export class History {
   #owner: HistoryOwner;
   #state: State = { is: "closed" };
-  #keep = MAX_SHOWN;
+  #maxMessages = MAX_SHOWN_MESSAGES;
   /** For each requested page, the events that were applied since the request. */
-  #meanwhile = new Set<Event[]>();
+  #eventsSinceRequests = new Set<Event[]>();
 
   constructor(owner: HistoryOwner) {
     this.#owner = owner;
   }
 
-  get shown(): Timeline | undefined {
+  get shownTimeline(): Timeline | undefined {
     return this.#state.is === "closed" ? undefined : this.#state.shown;
   }
 
-  get open(): boolean {
+  get isOpen(): boolean {
     return this.#state.is !== "closed";
   }
 
-  get ready(): boolean {
+  get isReady(): boolean {
     return this.#state.is === "ready";
   }
 
-  /** Loads the latest page, unless it is already requested. Without a connection, `resume` loads it later. */
-  load(): void {
+  /** Loads the latest page, unless it is already requested. Without a connection, `resumeLoading` loads it later. */
+  loadLatestPage(): void {
     if (this.#state.is === "ready") return;
     if (this.#state.is === "closed") this.#state = { is: "loading" };
-    if (!this.#state.request && this.#owner.online) void this.#load(this.#state);
+    if (!this.#state.request && this.#owner.online) void this.#requestLatestPage(this.#state);
   }
 
   /** Loads the latest page again, because the list is out of date. */
-  reload(): void {
+  reloadLatestPage(): void {
     if (this.#state.is === "closed") return;
     const { shown } = this.#state;
     this.#state = { is: "loading", ...(shown && { shown }) };
-    this.load();
+    this.loadLatestPage();
   }
 
   /** Begins with an empty list, for a conversation without messages. */
-  begin(): void {
-    this.#state = { is: "ready", shown: this.shown ?? new Timeline() };
+  openEmpty(): void {
+    this.#state = { is: "ready", shown: this.shownTimeline ?? new Timeline() };
   }
 
   /** Continues loading with a new connection. */
-  resume(): void {
-    if (this.#state.is === "loading") this.load();
+  resumeLoading(): void {
+    if (this.#state.is === "loading") this.loadLatestPage();
   }
 
   close(): void {
     this.#state = { is: "closed" };
-    this.#keep = MAX_SHOWN;
+    this.#maxMessages = MAX_SHOWN_MESSAGES;
   }
 
-  apply(event: Event): void {
-    for (const events of this.#meanwhile) events.push(event);
-    const { shown } = this;
-    shown?.apply(event);
+  applyEvent(event: Event): void {
+    for (const events of this.#eventsSinceRequests) events.push(event);
+    const shown = this.shownTimeline;
+    shown?.applyEvent(event);
     // A requested page ends before the oldest message of the list, so that message must stay until the page has arrived.
-    if (shown && !this.#meanwhile.size && shown.length > this.#keep + PAGE) shown.trim(this.#keep);
+    if (shown && !this.#eventsSinceRequests.size && shown.length > this.#maxMessages + PAGE_SIZE)
+      shown.trimTo(this.#maxMessages);
   }
 
   /** Loads an earlier page. Returns whether that added messages. */
   async loadOlder(options: PageOptions): Promise<boolean> {
-    const { shown } = this;
+    const shown = this.shownTimeline;
     if (!shown?.hasOlder) return false;
-    return this.#during(async (meanwhile) => {
-      const page = await this.#owner.readHistory({ before: shown.oldest as Seq, limit: PAGE }, options);
-      if (this.shown !== shown) return false;
+    return this.#collectEventsDuring(async (meanwhile) => {
+      const page = await this.#owner.readHistory({ before: shown.oldestSeq as Seq, limit: PAGE_SIZE }, options);
+      if (this.shownTimeline !== shown) return false;
       const before = shown.length;
       shown.prepend(page, meanwhile);
-      this.#keep += page.messages.length;
+      this.#maxMessages += page.messages.length;
       return shown.length > before;
     });
   }
 
-  async #during<T>(act: (meanwhile: Event[]) => Promise<T>): Promise<T> {
+  async #collectEventsDuring<T>(act: (meanwhile: Event[]) => Promise<T>): Promise<T> {
     const meanwhile: Event[] = [];
-    this.#meanwhile.add(meanwhile);
+    this.#eventsSinceRequests.add(meanwhile);
     try {
       return await act(meanwhile);
     } finally {
-      this.#meanwhile.delete(meanwhile);
+      this.#eventsSinceRequests.delete(meanwhile);
     }
   }
 
-  async #load(state: Extract<State, { is: "loading" }>): Promise<void> {
+  async #requestLatestPage(state: Extract<State, { is: "loading" }>): Promise<void> {
     const request = (state.request = {});
-    await this.#during(async (meanwhile) => {
+    await this.#collectEventsDuring(async (meanwhile) => {
       try {
-        const page = await this.#owner.readHistory({ limit: PAGE });
+        const page = await this.#owner.readHistory({ limit: PAGE_SIZE });
         if (this.#state !== state || state.request !== request) return;
         const shown = new Timeline(page);
-        for (const event of meanwhile) shown.apply(event);
+        for (const event of meanwhile) shown.applyEvent(event);
         const rebuilt = state.shown !== undefined;
         this.#state = { is: "ready", shown };
-        this.#keep = MAX_SHOWN;
-        this.#owner.onLoaded(page.head, rebuilt);
+        this.#maxMessages = MAX_SHOWN_MESSAGES;
+        this.#owner.onHistoryLoaded(page.head, rebuilt);
       } catch (error) {
         if (this.#state !== state || state.request !== request) return;
         delete state.request;
-        if (!(error instanceof ChatError) || error.code !== "offline") this.#owner.onLoadFailed(error);
+        if (!(error instanceof ChatError) || error.code !== "offline") this.#owner.onHistoryLoadFailed(error);
       }
     });
   }

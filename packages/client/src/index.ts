@@ -1,6 +1,6 @@
 import { socketAddress } from "./address.js";
 import { Switchboard } from "./chat.js";
-import { failure } from "./error.js";
+import { localError } from "./error.js";
 import type { Chat, ChatOptions } from "./types.js";
 
 export { ChatError, UnauthorizedError } from "./error.js";
@@ -14,6 +14,6 @@ export type { Edited, ErrorCode } from "./protocol.js";
  * @throws ChatError `invalid` if `url` is no URL, or without options. Later failures are in `status`.
  */
 export function connect(url: string, options: ChatOptions): Chat {
-  if (!options) throw failure("invalid", "`connect` needs a `token` or a `user`");
+  if (!options) throw localError("invalid", "`connect` needs a `token` or a `user`");
   return new Switchboard(socketAddress(url), options);
 }

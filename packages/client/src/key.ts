@@ -5,8 +5,8 @@
  */
 export function makeKey(): string {
   const { crypto } = globalThis;
-  if (!crypto?.getRandomValues) return [Math.random(), Math.random(), Date.now() / 2 ** 50].map(digits).join("");
+  if (!crypto?.getRandomValues) return [Math.random(), Math.random(), Date.now() / 2 ** 50].map(base36Digits).join("");
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-const digits = (fraction: number): string => fraction.toString(36).slice(2);
+const base36Digits = (fraction: number): string => fraction.toString(36).slice(2);

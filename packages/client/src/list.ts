@@ -3,16 +3,16 @@
 
 import { compact } from "./compact.js";
 import { Notices } from "./notices.js";
-import { Optimistic } from "./optimistic.js";
+import { OptimisticChanges } from "./optimistic.js";
 import type { Entry } from "./outbox.js";
 import type { Event, LogBody, Seq, UserId } from "./protocol.js";
 import { Store, type StoreHooks } from "./store.js";
-import { idOf, type StoredMessage, type Timeline } from "./timeline.js";
+import { messageIdOf, type StoredMessage, type Timeline } from "./timeline.js";
 import type { AnyData, ChatMessage, Notice } from "./types.js";
 
 export interface ListOwner {
   readonly me: UserId | undefined;
-  readonly shown: Timeline | undefined;
+  readonly shownTimeline: Timeline | undefined;
   readonly cursor: Seq | undefined;
   /** Requests a page of the log. */
   readLog(after: Seq, limit: number): Promise<LogBody>;
@@ -22,37 +22,40 @@ export class MessageList {
   readonly messages: Store<readonly ChatMessage[]>;
   readonly timeline: Store<readonly (ChatMessage | Notice)[]>;
   readonly hasOlder: Store<boolean>;
-  readonly optimistic = new Optimistic();
+  readonly optimistic = new OptimisticChanges();
   #owner: ListOwner;
   #notices = new Notices();
   #outgoing = new Map<string, Entry>();
   /** The message that the list shows for an outbox entry, reused until the entry changes. */
-  #looks = new WeakMap<Entry, ChatMessage>();
-  #last: readonly ChatMessage[] = [];
+  #messageByEntry = new WeakMap<Entry, ChatMessage>();
+  #lastMessages: readonly ChatMessage[] = [];
 
   constructor(owner: ListOwner, hooks: StoreHooks) {
     this.#owner = owner;
-    this.messages = new Store(() => this.#compute(), hooks);
-    const subscribed = () => {
-      hooks.subscribed?.();
+    this.messages = new Store(() => this.#computeMessages(), hooks);
+    const isSubscribed = () => {
+      hooks.onSubscribe?.();
       this.loadNotices();
     };
     type Entries = readonly (ChatMessage | Notice)[];
-    this.timeline = new Store<Entries>(() => this.#notices.weave(this.messages.getSnapshot(), this.#fromTheBeginning), {
-      ...hooks,
-      subscribed,
-    });
-    this.hasOlder = new Store(() => owner.shown?.hasOlder ?? false);
+    this.timeline = new Store<Entries>(
+      () => this.#notices.mergeInto(this.messages.getSnapshot(), this.#startsAtBeginning),
+      {
+        ...hooks,
+        onSubscribe: isSubscribed,
+      },
+    );
+    this.hasOlder = new Store(() => owner.shownTimeline?.hasOlder ?? false);
   }
 
-  get subscribed(): boolean {
-    return this.messages.subscribed || this.timeline.subscribed;
+  get hasSubscribers(): boolean {
+    return this.messages.isSubscribed || this.timeline.isSubscribed;
   }
 
-  changed(): void {
-    this.messages.changed();
-    this.timeline.changed();
-    this.hasOlder.changed();
+  invalidate(): void {
+    this.messages.invalidate();
+    this.timeline.invalidate();
+    this.hasOlder.invalidate();
   }
 
   outgoing(key: string): Entry | undefined {
@@ -66,35 +69,36 @@ export class MessageList {
   onOutboxChange(entry: Entry, gone: boolean): void {
     if (gone) this.#outgoing.delete(entry.key);
     else this.#outgoing.set(entry.key, entry);
-    this.changed();
+    this.invalidate();
   }
 
   /** Handles that the log was applied up to `cursor`: the user's changes up to that event are now part of the messages. */
   onCursor(cursor: Seq): void {
     this.optimistic.onCursor(cursor);
-    for (const [key, { stored }] of this.#outgoing) if (stored && stored.seq <= cursor) this.#outgoing.delete(key);
-    this.changed();
+    for (const [key, { acknowledged }] of this.#outgoing)
+      if (acknowledged && acknowledged.seq <= cursor) this.#outgoing.delete(key);
+    this.invalidate();
   }
 
   onEvent(event: Event): void {
-    if (this.timeline.subscribed) this.#notices.note(event);
-    const shown = this.#owner.shown;
-    if (shown?.hasOlder && shown.oldest !== undefined) this.#notices.forget(shown.oldest);
+    if (this.timeline.isSubscribed) this.#notices.addEvent(event);
+    const shown = this.#owner.shownTimeline;
+    if (shown?.hasOlder && shown.oldestSeq !== undefined) this.#notices.forgetBefore(shown.oldestSeq);
   }
 
   /** Finds a message in the form that the list shows, with unconfirmed changes. */
-  find(seq: Seq): StoredMessage | undefined {
-    const message = this.#owner.shown?.find(seq);
-    return message && this.optimistic.show(message);
+  findMessage(seq: Seq): StoredMessage | undefined {
+    const message = this.#owner.shownTimeline?.findMessage(seq);
+    return message && this.optimistic.applyTo(message);
   }
 
   /** Reads the notices between the messages of the list, if an app shows them. */
   loadNotices(): void {
-    const shown = this.#owner.shown;
+    const shown = this.#owner.shownTimeline;
     const cursor = this.#owner.cursor;
-    if (!shown || cursor === undefined || !this.timeline.subscribed) return;
-    this.#notices.load(shown.messages, this.#fromTheBeginning, cursor, this.#owner).then(
-      (found) => found && this.timeline.changed(),
+    if (!shown || cursor === undefined || !this.timeline.isSubscribed) return;
+    this.#notices.load(shown.messages, this.#startsAtBeginning, cursor, this.#owner).then(
+      (found) => found && this.timeline.invalidate(),
       // If the notices cannot be read now, they are read with the next page or the next connection.
       () => {},
     );
@@ -102,40 +106,41 @@ export class MessageList {
 
   clear(): void {
     this.#notices.clear();
-    this.#last = [];
+    this.#lastMessages = [];
     this.optimistic.clear();
-    this.changed();
+    this.invalidate();
   }
 
-  get #fromTheBeginning(): boolean {
-    return this.#owner.shown?.hasOlder === false;
+  get #startsAtBeginning(): boolean {
+    return this.#owner.shownTimeline?.hasOlder === false;
   }
 
-  #compute(): readonly ChatMessage[] {
-    const shown = this.#owner.shown;
-    const list: ChatMessage[] = (shown?.messages ?? []).map((message) => this.optimistic.show(message));
+  #computeMessages(): readonly ChatMessage[] {
+    const shown = this.#owner.shownTimeline;
+    const list: ChatMessage[] = (shown?.messages ?? []).map((message) => this.optimistic.applyTo(message));
     for (const entry of this.#outgoing.values()) {
-      const message = this.#look(entry);
-      if (!shown?.has(message.id)) list.push(message);
+      const message = this.#messageOf(entry);
+      if (!shown?.hasMessage(message.id)) list.push(message);
     }
     // If no message has changed, the previous list is returned, so that apps need not render again.
-    const same = list.length === this.#last.length && list.every((message, n) => message === this.#last[n]);
-    return same ? this.#last : (this.#last = list);
+    const same =
+      list.length === this.#lastMessages.length && list.every((message, n) => message === this.#lastMessages[n]);
+    return same ? this.#lastMessages : (this.#lastMessages = list);
   }
 
-  #look(entry: Entry): ChatMessage {
-    const { current: state, error, stored } = entry;
+  #messageOf(entry: Entry): ChatMessage {
+    const { currentState: state, error, acknowledged } = entry;
     const from = this.#owner.me ?? "";
-    const before = this.#looks.get(entry);
+    const before = this.#messageByEntry.get(entry);
     const same =
-      before?.state === state && before.error === error && before.from === from && before.seq === stored?.seq;
+      before?.state === state && before.error === error && before.from === from && before.seq === acknowledged?.seq;
     if (before && same) return before;
-    const { key, text, data, replyTo, time } = entry.what;
-    const at = stored?.at ?? new Date(time).toISOString();
+    const { key, text, data, replyTo, time } = entry.message;
+    const at = acknowledged?.at ?? new Date(time).toISOString();
     const message = compact<ChatMessage>({
       kind: "message",
-      id: idOf(from, key),
-      seq: stored?.seq,
+      id: messageIdOf(from, key),
+      seq: acknowledged?.seq,
       from,
       at,
       key,
@@ -146,7 +151,7 @@ export class MessageList {
       state,
       error,
     });
-    this.#looks.set(entry, message);
+    this.#messageByEntry.set(entry, message);
     return message;
   }
 }

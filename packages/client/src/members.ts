@@ -3,10 +3,10 @@ import type { Event, Member, MembersBody, Role, Seq, UserId } from "./protocol.j
 import { Store, type StoreHooks } from "./store.js";
 
 /** How many members one request for a page asks for, and how many pages are loaded before the app asks for more. */
-const PAGE = 200;
-const PAGES = 5;
+const PAGE_SIZE = 200;
+const MAX_INITIAL_PAGES = 5;
 
-type Cursors = { read: Seq; received: Seq };
+type MemberCursors = { read: Seq; received: Seq };
 
 export interface MembersOwner {
   readonly online: boolean;
@@ -25,102 +25,102 @@ export class Members extends Store<readonly Member[]> {
   #owner: MembersOwner;
   #state: State = { is: "closed" };
   /** Changes since pages were requested; they are applied again to the pages, which may be older. */
-  #meanwhile: (() => void)[] = [];
+  #changesSinceRequest: (() => void)[] = [];
   /** The last member of the last page; `undefined` if there are no more pages. */
-  #after: UserId | undefined;
-  #more: Promise<boolean> | undefined;
+  #lastLoadedUser: UserId | undefined;
+  #pageRequest: Promise<boolean> | undefined;
   /** The list that replaces this one, if both belong to one conversation with two names. */
-  #same: Members | undefined;
+  #mergedInto: Members | undefined;
 
   constructor(owner: MembersOwner, hooks: StoreHooks = {}) {
     const members = new Map<UserId, Member>();
-    const subscribed = () => {
+    const onSubscribe = () => {
       if (this.#state.is === "closed") this.refresh();
-      hooks.subscribed?.();
+      hooks.onSubscribe?.();
     };
-    super(() => [...members.values()].sort((a, b) => (a.user < b.user ? -1 : 1)), { ...hooks, subscribed });
+    super(() => [...members.values()].sort((a, b) => (a.user < b.user ? -1 : 1)), { ...hooks, onSubscribe });
     this.#members = members;
     this.#owner = owner;
   }
 
-  get loaded(): boolean {
+  get isLoaded(): boolean {
     return this.#state.is === "loaded";
   }
 
   /** Whether the list has all members of the conversation. */
   get complete(): boolean {
-    return this.#same?.complete ?? (this.#state.is === "loaded" && this.#after === undefined);
+    return this.#mergedInto?.complete ?? (this.#state.is === "loaded" && this.#lastLoadedUser === undefined);
   }
 
   /** Loads the next page. Returns whether that added members. */
   loadMore(): Promise<boolean> {
-    if (this.#same) return this.#same.loadMore();
-    if (this.#state.is !== "loaded" || this.#after === undefined) return Promise.resolve(false);
-    this.#more ??= this.#extend().finally(() => (this.#more = undefined));
-    return this.#more;
+    if (this.#mergedInto) return this.#mergedInto.loadMore();
+    if (this.#state.is !== "loaded" || this.#lastLoadedUser === undefined) return Promise.resolve(false);
+    this.#pageRequest ??= this.#loadNextPage().finally(() => (this.#pageRequest = undefined));
+    return this.#pageRequest;
   }
 
   override follow(target: Members): void {
-    this.#same = target;
+    this.#mergedInto = target;
     super.follow(target);
   }
 
   /** Loads the list again, if it has a subscriber. */
   refresh(): void {
-    if (!this.subscribed || !this.#owner.online) return;
+    if (!this.isSubscribed || !this.#owner.online) return;
     const request = {};
     this.#state = { is: "loading", request };
-    void this.#load(request);
+    void this.#loadList(request);
   }
 
   /** Handles a lost connection: requested pages will not arrive. */
-  onLost(): void {
+  onOffline(): void {
     if (this.#state.is === "loading") this.#state = { is: "closed" };
   }
 
   close(): void {
     this.#state = { is: "closed" };
     this.#members.clear();
-    this.#after = undefined;
-    this.changed();
+    this.#lastLoadedUser = undefined;
+    this.invalidate();
   }
 
-  apply(event: Event): void {
-    this.#change(() => this.#apply(event));
+  applyEvent(event: Event): void {
+    this.#changeList(() => this.#changeMembers(event));
   }
 
   /** Moves a member's cursors forward; they never go back. */
-  onCursor(user: UserId, { read = 0, received = 0 }: Partial<Cursors>): void {
-    this.#change(() => {
+  onCursor(user: UserId, { read = 0, received = 0 }: Partial<MemberCursors>): void {
+    this.#changeList(() => {
       const member = this.#members.get(user);
-      if (member && (read > member.read || received > member.received)) this.#put(user, { read, received });
+      if (member && (read > member.read || received > member.received)) this.#putMember(user, { read, received });
     });
   }
 
   /** Changes the list. If a page is requested, makes the change again afterwards, because the page may be older. */
-  #change(act: () => void): void {
-    if (this.#state.is === "loading") this.#meanwhile.push(act);
+  #changeList(act: () => void): void {
+    if (this.#state.is === "loading") this.#changesSinceRequest.push(act);
     if (this.#state.is !== "closed") act();
   }
 
-  #apply(event: Event): void {
+  #changeMembers(event: Event): void {
     const { seq } = event;
     switch (event.type) {
       case "join":
-        return this.#put(event.from, { role: event.role ?? "member", read: seq, received: seq });
+        return this.#putMember(event.from, { role: event.role ?? "member", read: seq, received: seq });
       case "invite":
-        return this.#put(event.user, { role: event.role, read: seq, received: seq });
+        return this.#putMember(event.user, { role: event.role, read: seq, received: seq });
       case "role":
-        if (this.#members.has(event.user)) this.#put(event.user, { role: event.role });
+        if (this.#members.has(event.user)) this.#putMember(event.user, { role: event.role });
         return;
       case "leave":
-        return this.#remove(event.from);
+        return this.#removeMember(event.from);
       case "remove":
-        return this.#remove(event.user);
+        return this.#removeMember(event.user);
     }
   }
 
-  #put(user: UserId, { role, read = 0, received = 0 }: { role?: Role } & Partial<Cursors>): void {
+  #putMember(user: UserId, { role, read = 0, received = 0 }: { role?: Role } & Partial<MemberCursors>): void {
     const before = this.#members.get(user);
     this.#members.set(user, {
       user,
@@ -128,32 +128,32 @@ export class Members extends Store<readonly Member[]> {
       read: Math.max(read, before?.read ?? 0),
       received: Math.max(received, before?.received ?? 0),
     });
-    this.changed();
+    this.invalidate();
   }
 
-  #remove(user: UserId): void {
+  #removeMember(user: UserId): void {
     this.#members.delete(user);
-    this.changed();
+    this.invalidate();
   }
 
-  async #load(request: object): Promise<void> {
+  async #loadList(request: object): Promise<void> {
     const current = () => this.#state.is === "loading" && this.#state.request === request;
-    const meanwhile: (() => void)[] = (this.#meanwhile = []);
+    const meanwhile: (() => void)[] = (this.#changesSinceRequest = []);
     try {
       const all: Member[] = [];
       let after: UserId | undefined;
-      for (let pages = 0; pages < PAGES && (pages === 0 || after !== undefined); pages++) {
-        const page = await this.#owner.readMembers({ ...(after !== undefined && { after }), limit: PAGE });
+      for (let pages = 0; pages < MAX_INITIAL_PAGES && (pages === 0 || after !== undefined); pages++) {
+        const page = await this.#owner.readMembers({ ...(after !== undefined && { after }), limit: PAGE_SIZE });
         if (!current()) return;
         all.push(...page.members);
         after = page.more ? page.members.at(-1)?.user : undefined;
       }
       this.#members.clear();
       for (const member of all) this.#members.set(member.user, member);
-      this.#after = after;
+      this.#lastLoadedUser = after;
       this.#state = { is: "loaded" };
       for (const act of meanwhile) act();
-      this.changed();
+      this.invalidate();
     } catch (error) {
       if (!current()) return;
       this.#state = { is: "closed" };
@@ -162,14 +162,14 @@ export class Members extends Store<readonly Member[]> {
     }
   }
 
-  async #extend(): Promise<boolean> {
+  async #loadNextPage(): Promise<boolean> {
     const state = this.#state;
-    const page = await this.#owner.readMembers({ after: this.#after as UserId, limit: PAGE });
+    const page = await this.#owner.readMembers({ after: this.#lastLoadedUser as UserId, limit: PAGE_SIZE });
     if (this.#state !== state) return false;
     const before = this.#members.size;
-    for (const { user, ...member } of page.members) this.#put(user, member);
-    this.#after = page.more ? page.members.at(-1)?.user : undefined;
-    this.changed();
+    for (const { user, ...member } of page.members) this.#putMember(user, member);
+    this.#lastLoadedUser = page.more ? page.members.at(-1)?.user : undefined;
+    this.invalidate();
     return this.#members.size > before;
   }
 }

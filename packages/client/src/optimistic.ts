@@ -2,7 +2,7 @@
 // they fail.
 
 import type { Seq } from "./protocol.js";
-import { type Amendment, amended, type StoredMessage } from "./timeline.js";
+import { type Amendment, applyAmendment, type StoredMessage } from "./timeline.js";
 
 export interface PendingAmendment {
   readonly event: Amendment;
@@ -10,41 +10,41 @@ export interface PendingAmendment {
   seq?: Seq;
 }
 
-export class Optimistic {
-  #pending = new Set<PendingAmendment>();
-  /** The last result of `show` for each message, so that an unchanged message stays the same object. */
-  #made = new WeakMap<StoredMessage, { of: readonly PendingAmendment[]; message: StoredMessage }>();
+export class OptimisticChanges {
+  #unconfirmed = new Set<PendingAmendment>();
+  /** The last result of `applyTo` for each message, so that an unchanged message stays the same object. */
+  #changedMessages = new WeakMap<StoredMessage, { of: readonly PendingAmendment[]; message: StoredMessage }>();
 
   add(event: Amendment): PendingAmendment {
     const pending = { event };
-    this.#pending.add(pending);
+    this.#unconfirmed.add(pending);
     return pending;
   }
 
   remove(pending: PendingAmendment): void {
-    this.#pending.delete(pending);
+    this.#unconfirmed.delete(pending);
   }
 
   clear(): void {
-    this.#pending.clear();
+    this.#unconfirmed.clear();
   }
 
   /** Handles that the log was applied up to this event. */
   onCursor(cursor: Seq): void {
-    for (const pending of this.#pending) {
-      if (pending.seq !== undefined && pending.seq <= cursor) this.#pending.delete(pending);
+    for (const pending of this.#unconfirmed) {
+      if (pending.seq !== undefined && pending.seq <= cursor) this.#unconfirmed.delete(pending);
     }
   }
 
   /** The message with the unconfirmed changes applied. */
-  show(message: StoredMessage): StoredMessage {
-    if (!this.#pending.size) return message;
-    const of = [...this.#pending].filter(({ event }) => event.target === message.seq);
+  applyTo(message: StoredMessage): StoredMessage {
+    if (!this.#unconfirmed.size) return message;
+    const of = [...this.#unconfirmed].filter(({ event }) => event.target === message.seq);
     if (!of.length) return message;
-    const made = this.#made.get(message);
+    const made = this.#changedMessages.get(message);
     if (made && made.of.length === of.length && made.of.every((pending, n) => pending === of[n])) return made.message;
-    const shown = of.reduce((before, { event }) => amended(before, event), message);
-    this.#made.set(message, { of, message: shown });
+    const shown = of.reduce((before, { event }) => applyAmendment(before, event), message);
+    this.#changedMessages.set(message, { of, message: shown });
     return shown;
   }
 }

@@ -4,7 +4,7 @@
 import { Alarm, type Clock } from "./clock.js";
 import { compact } from "./compact.js";
 import type { Connection } from "./connection.js";
-import { ChatError, failure } from "./error.js";
+import { ChatError, localError } from "./error.js";
 import { makeKey } from "./key.js";
 import { Entry } from "./outbox/entry.js";
 import { joinTabs, type TabNotice } from "./outbox/tabs.js";
@@ -16,21 +16,22 @@ import { wellFormedJson } from "./well-formed.js";
 export { Entry };
 
 /** The most messages in flight; the others wait for the answers. */
-const AT_ONCE = 32;
+const MAX_IN_FLIGHT = 32;
 /** The first and the longest delay, in milliseconds, before the next attempt to use a storage that failed. */
-const RETRY_DELAY = 1_000;
-const MAX_RETRY_DELAY = 30_000;
+const INITIAL_STORAGE_RETRY_MS = 1_000;
+const MAX_STORAGE_RETRY_MS = 30_000;
 /** The default time, in milliseconds, for which a message may wait here. */
-const MAX_AGE = 24 * 3_600_000;
+const DEFAULT_MAX_AGE_MS = 24 * 3_600_000;
 
-const backoff = (attempts: number): number => Math.min(MAX_RETRY_DELAY, RETRY_DELAY * 2 ** attempts);
+const storageRetryDelay = (attempts: number): number =>
+  Math.min(MAX_STORAGE_RETRY_MS, INITIAL_STORAGE_RETRY_MS * 2 ** attempts);
 
 export interface OutboxOwner {
   readonly me: string | undefined;
   /** Handles that an entry was added, changed or (with `gone`) removed. */
-  onOutgoing(entry: Entry, gone: boolean): void;
+  onOutboxChange(entry: Entry, gone: boolean): void;
   /** Handles that the server has stored the message, as this event. */
-  onStored(entry: Entry, event: Event): void;
+  onMessageStored(entry: Entry, event: Event): void;
   report(error: ChatError): void;
 }
 
@@ -38,22 +39,22 @@ export class Outbox implements ChatOutbox {
   readonly entries: Store<readonly OutboxEntry[]>;
   #entries = new Map<string, Entry>();
   /** Keys of removed entries, which a storage that is being read may still contain. */
-  #gone = new Set<string>();
+  #removedKeys = new Set<string>();
   #storage: OutboxStorage | null;
   /** Whether a failure of the storage was reported, and some entry is still not stored. */
   #storageFailed = false;
   /** Keys of entries that the storage refused. They are stored again after it has accepted another entry. */
-  #unkept = new Set<string>();
-  #keepAgain: Alarm;
-  #keepAttempts = 0;
+  #unstoredKeys = new Set<string>();
+  #storageRetryAlarm: Alarm;
+  #storageRetries = 0;
   /** The last use of the storage for each key. The next use waits for it, so that a deletion comes after the write. */
-  #used = new Map<string, Promise<unknown>>();
+  #lastStorageUse = new Map<string, Promise<unknown>>();
   #tabs: ReturnType<typeof joinTabs> | undefined;
   /** The scope in the storage; `undefined` until the user is known. Only then are entries stored, including earlier ones. */
   #scope: string | undefined;
-  #underWay = 0;
-  #expiry: Alarm;
-  #lastTime = 0;
+  #inFlight = 0;
+  #expiryAlarm: Alarm;
+  #lastMessageTime = 0;
   #closed = false;
 
   constructor(
@@ -61,13 +62,13 @@ export class Outbox implements ChatOutbox {
     readonly connection: Connection,
     readonly clock: Clock,
     readonly owner: OutboxOwner,
-    readonly maxAge = MAX_AGE,
+    readonly maxAge = DEFAULT_MAX_AGE_MS,
   ) {
     this.#storage = storage;
-    this.#expiry = new Alarm(clock, () => this.#expire());
-    this.#keepAgain = new Alarm(clock, () => this.#keepUnkept());
+    this.#expiryAlarm = new Alarm(clock, () => this.#failExpired());
+    this.#storageRetryAlarm = new Alarm(clock, () => this.#storeAgain());
     this.entries = new Store<readonly OutboxEntry[]>(() =>
-      [...this.#entries.values()].map(({ what }) => ({ ...what })),
+      [...this.#entries.values()].map(({ message }) => ({ ...message })),
     );
   }
 
@@ -75,55 +76,55 @@ export class Outbox implements ChatOutbox {
 
   submit(to: string, draft: Draft): Entry {
     // Two messages of the same millisecond get different times, so that they keep their order.
-    this.#lastTime = Math.max(this.clock.wall(), this.#lastTime + 1);
-    const what: OutboxEntry = { key: makeKey(), to, time: this.#lastTime };
+    this.#lastMessageTime = Math.max(this.clock.wall(), this.#lastMessageTime + 1);
+    const message: OutboxEntry = { key: makeKey(), to, time: this.#lastMessageTime };
     const refused = (error: ChatError) => {
-      const entry = new Entry(what, { retry: () => entry.refuse(error), discard() {} }, 0);
+      const entry = new Entry(message, { retry: () => entry.failRetry(error), discard() {} }, 0);
       entry.setFailed(error);
       return entry;
     };
-    if (this.#closed) return refused(failure("closed", "the chat was closed"));
+    if (this.#closed) return refused(localError("closed", "the chat was closed"));
     try {
-      Object.assign(what, { ...JSON.parse(wellFormedJson(draft)), ...what });
+      Object.assign(message, { ...JSON.parse(wellFormedJson(draft)), ...message });
     } catch (error) {
-      return refused(failure("invalid", `this message is not JSON: ${String(error)}`, error));
+      return refused(localError("invalid", `this message is not JSON: ${String(error)}`, error));
     }
-    const entry = this.#add(what);
-    this.#keep(entry);
-    this.connection.use();
-    this.flush();
+    const entry = this.#addEntry(message);
+    this.#store(entry);
+    this.connection.connect();
+    this.sendWaiting();
     return entry;
   }
 
   async clear(): Promise<void> {
-    for (const entry of [...this.#entries.values()]) this.#remove(entry);
+    for (const entry of [...this.#entries.values()]) this.#removeDiscarded(entry);
     const scope = this.#scope;
     if (!scope) return;
-    this.#tell({ scope, type: "cleared" });
-    const cleared = await this.#use(async (storage) => {
+    this.#notifyTabs({ scope, type: "cleared" });
+    const cleared = await this.#useStorage(async (storage) => {
       const kept = await storage.load(scope);
       await Promise.all(kept.map(({ key }) => storage.delete(scope, key)));
       return true;
     });
-    if (this.#storage && !cleared) throw failure("storage", "the outbox cannot be cleared");
+    if (this.#storage && !cleared) throw localError("storage", "the outbox cannot be cleared");
   }
 
   retry(entry: Entry): void {
-    if (this.#closed) return entry.refuse(failure("closed", "the chat was closed"));
+    if (this.#closed) return entry.failRetry(localError("closed", "the chat was closed"));
     // A retried message gets a new time, like a new message. It keeps its key, so that it is not stored twice.
-    const time = Math.max(this.clock.wall(), this.#lastTime + 1);
+    const time = Math.max(this.clock.wall(), this.#lastMessageTime + 1);
     entry.isOwn = true;
-    this.#renew(entry, time);
-    this.#keep(entry);
-    this.#tellOf(entry, { type: "retried", time });
-    this.connection.use();
-    this.flush();
+    this.#resetToPending(entry, time);
+    this.#store(entry);
+    this.#notifyTabsAbout(entry, { type: "retried", time });
+    this.connection.connect();
+    this.sendWaiting();
   }
 
   discard(entry: Entry): void {
-    this.#remove(entry);
-    this.#forget(entry.key);
-    this.#tellOf(entry, { type: "discarded" });
+    this.#removeDiscarded(entry);
+    this.#deleteStored(entry.key);
+    this.#notifyTabsAbout(entry, { type: "discarded" });
   }
 
   // ---- Callbacks of the chat.
@@ -132,225 +133,226 @@ export class Outbox implements ChatOutbox {
    * Sets the scope in the storage (server and user). `certain`: the server has named the user; otherwise only the token did.
    * Messages that an earlier page or another tab has stored in this scope are sent, too.
    */
-  useScope(scope: string, certain: boolean): void {
+  setScope(scope: string, certain: boolean): void {
     const before = this.#scope;
     if (before === scope || (before && !certain)) {
-      if (certain) void this.#load(scope);
+      if (certain) void this.#loadStored(scope);
       return;
     }
     this.#scope = scope;
-    if (this.#storage && !this.#closed) this.#tabs ??= joinTabs((notice) => this.#onNotice(notice));
+    if (this.#storage && !this.#closed) this.#tabs ??= joinTabs((notice) => this.#onTabNotice(notice));
     for (const entry of [...this.#entries.values()]) {
       // The server's name of the user differs from the token's: messages found under the token's name may be another user's.
-      if (entry.found) this.#drop(entry);
+      if (entry.isLoaded) this.#removeFromMemory(entry);
       else {
-        if (before) this.#forget(entry.key, before);
-        this.#keep(entry);
+        if (before) this.#deleteStored(entry.key, before);
+        this.#store(entry);
       }
     }
-    void this.#load(scope);
+    void this.#loadStored(scope);
   }
 
   /** Sends waiting messages, in order. */
-  flush(): void {
-    this.#expire();
+  sendWaiting(): void {
+    this.#failExpired();
     if (!this.connection.online) return;
     for (const entry of this.#entries.values()) {
-      if (this.#underWay >= AT_ONCE) return;
-      if (!entry.underWay && (entry.current === "pending" || entry.asks)) this.#send(entry);
+      if (this.#inFlight >= MAX_IN_FLIGHT) return;
+      if (!entry.isInFlight && (entry.currentState === "pending" || entry.needsResend)) this.#sendEntry(entry);
     }
   }
 
   /** Handles that the user's own message arrived with the log, before its answer or without one. */
-  confirm(event: Acknowledged, key: string): void {
+  onOwnMessage(event: Acknowledged, key: string): void {
     const entry = this.#entries.get(key);
     if (!entry) return;
     entry.setSent(event);
-    this.#drop(entry);
-    this.#forget(key);
-    this.#tellOf(entry, { type: "sent", acked: entry.stored! });
+    this.#removeFromMemory(entry);
+    this.#deleteStored(key);
+    this.#notifyTabsAbout(entry, { type: "sent", acked: entry.acknowledged! });
   }
 
   close(error: ChatError): void {
     this.#closed = true;
-    for (const alarm of [this.#expiry, this.#keepAgain]) alarm.clear();
+    for (const alarm of [this.#expiryAlarm, this.#storageRetryAlarm]) alarm.clear();
     this.#tabs?.leave();
     // The storage keeps the entries in their state, so the next page sends them.
-    for (const entry of this.#entries.values()) if (entry.current !== "failed") entry.setFailed(error);
+    for (const entry of this.#entries.values()) if (entry.currentState !== "failed") entry.setFailed(error);
   }
 
   // ---- Entries.
 
-  #add(what: OutboxEntry, found = false): Entry {
-    const entry = new Entry(what, this, this.clock.now(), found);
-    this.#entries.set(what.key, entry);
-    this.#changed(entry);
+  #addEntry(message: OutboxEntry, found = false): Entry {
+    const entry = new Entry(message, this, this.clock.now(), found);
+    this.#entries.set(message.key, entry);
+    this.#onEntryChange(entry);
     return entry;
   }
 
-  #changed(entry: Entry, gone = false): void {
-    this.entries.changed();
-    this.owner.onOutgoing(entry, gone);
+  #onEntryChange(entry: Entry, gone = false): void {
+    this.entries.invalidate();
+    this.owner.onOutboxChange(entry, gone);
   }
 
   /** Removes an entry from memory, not from the storage. */
-  #drop(entry: Entry): void {
+  #removeFromMemory(entry: Entry): void {
     this.#entries.delete(entry.key);
-    this.#changed(entry, true);
+    this.#onEntryChange(entry, true);
   }
 
   /** Removes an entry that was taken back, here or in another tab. */
-  #remove(entry: Entry): void {
-    this.#gone.add(entry.key);
-    this.#drop(entry);
-    entry.setFailed(failure("discarded", "the message was taken back"));
+  #removeDiscarded(entry: Entry): void {
+    this.#removedKeys.add(entry.key);
+    this.#removeFromMemory(entry);
+    entry.setFailed(localError("discarded", "the message was taken back"));
   }
 
   /** Makes the entry pending again, as the last one, with `time` as its time. */
-  #renew(entry: Entry, time: number): void {
-    this.#lastTime = Math.max(this.#lastTime, time);
-    entry.what.time = time;
-    entry.since = this.clock.now();
-    if (entry.current === "failed") entry.setPending();
+  #resetToPending(entry: Entry, time: number): void {
+    this.#lastMessageTime = Math.max(this.#lastMessageTime, time);
+    entry.message.time = time;
+    entry.waitingSince = this.clock.now();
+    if (entry.currentState === "failed") entry.setPending();
     this.#entries.delete(entry.key);
     this.#entries.set(entry.key, entry);
-    this.#changed(entry);
+    this.#onEntryChange(entry);
   }
 
-  #fail(entry: Entry, error: ChatError): void {
+  #failEntry(entry: Entry, error: ChatError): void {
     const { code, message, retryable, field } = error;
-    Object.assign(entry.what, { state: "failed", error: compact({ code, message, retryable, field }) });
+    Object.assign(entry.message, { state: "failed", error: compact({ code, message, retryable, field }) });
     entry.setFailed(error);
-    this.#changed(entry);
+    this.#onEntryChange(entry);
   }
 
-  #send(entry: Entry): void {
-    const { key, to, text, data, replyTo: reply_to } = entry.what;
-    entry.what.attempts = (entry.what.attempts ?? 0) + 1;
-    entry.underWay = true;
-    entry.asks = false;
-    this.#underWay++;
+  #sendEntry(entry: Entry): void {
+    const { key, to, text, data, replyTo: reply_to } = entry.message;
+    entry.message.attempts = (entry.message.attempts ?? 0) + 1;
+    entry.isInFlight = true;
+    entry.needsResend = false;
+    this.#inFlight++;
     const fields = { to, key, text, data: data as Record<string, unknown> | undefined, reply_to };
     const done = (reply: OkBody | ChatError) => {
-      entry.underWay = false;
-      this.#underWay--;
-      if (reply instanceof ChatError) this.#onRefused(entry, reply);
-      else this.#onAnswer(entry, reply as StoredBody | HeldBody);
+      entry.isInFlight = false;
+      this.#inFlight--;
+      if (reply instanceof ChatError) this.#onEntryRefused(entry, reply);
+      else this.#onEntryAnswer(entry, reply as StoredBody | HeldBody);
     };
     // A message that was taken back, or has waited for too long, is not sent again.
-    const wanted = () => this.#entries.get(key) === entry && this.#age(entry) < this.maxAge;
+    const wanted = () => this.#entries.get(key) === entry && this.#waitedMs(entry) < this.maxAge;
     this.connection.command(compact({ type: "send" as const, ...fields }), done, wanted);
   }
 
-  #onAnswer(entry: Entry, body: StoredBody | HeldBody): void {
+  #onEntryAnswer(entry: Entry, body: StoredBody | HeldBody): void {
     if ("held" in body) {
-      if (entry.current === "pending") {
+      if (entry.currentState === "pending") {
         entry.setHeld();
-        this.#keep(entry);
-        this.#changed(entry);
+        this.#store(entry);
+        this.#onEntryChange(entry);
       }
     } else {
-      const { key, text, data, replyTo: reply_to } = entry.what;
+      const { key, text, data, replyTo: reply_to } = entry.message;
       const { conversation, seq, at, event } = body;
-      if (entry.current !== "sent") entry.setSent(body);
-      if (event?.type === "message") Object.assign(entry.what, { text: event.text, data: event.data });
+      if (entry.currentState !== "sent") entry.setSent(body);
+      if (event?.type === "message") Object.assign(entry.message, { text: event.text, data: event.data });
       // The message stays in the list until the log was applied up to it.
       this.#entries.delete(key);
-      this.entries.changed();
-      this.#forget(key);
-      this.#tellOf(entry, { type: "sent", acked: entry.stored! });
+      this.entries.invalidate();
+      this.#deleteStored(key);
+      this.#notifyTabsAbout(entry, { type: "sent", acked: entry.acknowledged! });
       const own = { type: "message" as const, conversation, seq, from: this.owner.me, at, key, text, data, reply_to };
-      this.owner.onStored(entry, event ?? (compact(own) as Event));
+      this.owner.onMessageStored(entry, event ?? (compact(own) as Event));
     }
-    this.flush();
+    this.sendWaiting();
   }
 
-  #onRefused(entry: Entry, error: ChatError): void {
+  #onEntryRefused(entry: Entry, error: ChatError): void {
     // Without a connection the message is sent again with the next connection, or by the next page.
     if (error.code === "offline" || error.code === "closed") return;
-    if (error.code === "aborted" || entry.current === "sent" || !this.#entries.has(entry.key)) return this.flush();
-    this.#fail(entry, error);
-    this.#keep(entry);
-    this.#tellOf(entry, { type: "failed", error: entry.what.error! });
-    this.flush();
+    if (error.code === "aborted" || entry.currentState === "sent" || !this.#entries.has(entry.key))
+      return this.sendWaiting();
+    this.#failEntry(entry, error);
+    this.#store(entry);
+    this.#notifyTabsAbout(entry, { type: "failed", error: entry.message.error! });
+    this.sendWaiting();
   }
 
   /** Milliseconds that a message has waited: the longer time of both clocks, because one may stop while the device sleeps. */
-  #age({ what, since }: Entry): number {
-    return Math.max(this.clock.wall() - what.time, this.clock.now() - since);
+  #waitedMs({ message, waitingSince }: Entry): number {
+    return Math.max(this.clock.wall() - message.time, this.clock.now() - waitingSince);
   }
 
   /** Fails messages that have waited too long; the user decides whether to retry them. */
-  #expire(): void {
-    this.#expiry.clear();
+  #failExpired(): void {
+    this.#expiryAlarm.clear();
     for (const entry of this.#entries.values()) {
-      if (entry.current !== "pending" || entry.underWay) continue;
-      const left = this.maxAge - this.#age(entry);
+      if (entry.currentState !== "pending" || entry.isInFlight) continue;
+      const left = this.maxAge - this.#waitedMs(entry);
       if (left > 0) {
         // The first entry is the oldest, so the alarm is set for it.
-        if (left < Infinity) this.#expiry.set(left);
+        if (left < Infinity) this.#expiryAlarm.set(left);
         return;
       }
-      this.#fail(entry, failure("expired", "the message waited for too long"));
+      this.#failEntry(entry, localError("expired", "the message waited for too long"));
       // Another tab may have retried the message: only the tab that sent or retried it last changes the stored entry.
-      if (entry.isOwn) this.#keep(entry);
+      if (entry.isOwn) this.#store(entry);
     }
   }
 
   // ---- The storage.
 
-  async #load(scope: string): Promise<void> {
-    const found = await this.#use((storage) => storage.load(scope));
+  async #loadStored(scope: string): Promise<void> {
+    const found = await this.#useStorage((storage) => storage.load(scope));
     if (this.#closed || this.#scope !== scope) return;
-    for (const what of found ?? []) {
-      if (!this.#entries.has(what.key) && !this.#gone.has(what.key)) this.#add(what, true);
+    for (const message of found ?? []) {
+      if (!this.#entries.has(message.key) && !this.#removedKeys.has(message.key)) this.#addEntry(message, true);
     }
-    const inOrder = [...this.#entries].sort(([, a], [, b]) => a.what.time - b.what.time);
+    const inOrder = [...this.#entries].sort(([, a], [, b]) => a.message.time - b.message.time);
     this.#entries = new Map(inOrder);
-    this.flush();
+    this.sendWaiting();
   }
 
-  #keep({ what }: Entry): void {
-    const copy = { ...what };
-    this.#useFor(what.key, async (storage, scope) => {
-      this.#unkept.add(what.key);
+  #store({ message }: Entry): void {
+    const copy = { ...message };
+    this.#useStorageForKey(message.key, async (storage, scope) => {
+      this.#unstoredKeys.add(message.key);
       await storage.put(scope, copy);
-      this.#onKept(what.key);
+      this.#onEntryStored(message.key);
     });
   }
 
-  #forget(key: string, from?: string): void {
-    if (!from) this.#unkept.delete(key);
-    this.#useFor(key, (storage, scope) => storage.delete(from ?? scope, key));
+  #deleteStored(key: string, from?: string): void {
+    if (!from) this.#unstoredKeys.delete(key);
+    this.#useStorageForKey(key, (storage, scope) => storage.delete(from ?? scope, key));
   }
 
   /** Handles that the storage accepted an entry: entries that it had refused are stored again later. */
-  #onKept(key: string): void {
-    this.#unkept.delete(key);
-    if (!this.#unkept.size) {
+  #onEntryStored(key: string): void {
+    this.#unstoredKeys.delete(key);
+    if (!this.#unstoredKeys.size) {
       this.#storageFailed = false;
-      this.#keepAttempts = 0;
-    } else if (!this.#keepAgain.isSet && !this.#closed) {
-      this.#keepAgain.set(backoff(this.#keepAttempts++));
+      this.#storageRetries = 0;
+    } else if (!this.#storageRetryAlarm.isSet && !this.#closed) {
+      this.#storageRetryAlarm.set(storageRetryDelay(this.#storageRetries++));
     }
   }
 
-  #keepUnkept(): void {
-    for (const key of this.#unkept) {
+  #storeAgain(): void {
+    for (const key of this.#unstoredKeys) {
       const entry = this.#entries.get(key);
-      if (entry) this.#keep(entry);
-      else this.#unkept.delete(key);
+      if (entry) this.#store(entry);
+      else this.#unstoredKeys.delete(key);
     }
   }
 
-  #useFor(key: string, act: (storage: OutboxStorage, scope: string) => Promise<void>): void {
-    const before = this.#used.get(key);
-    const used = this.#use(before ? (storage, scope) => before.then(() => act(storage, scope)) : act);
-    this.#used.set(key, used);
-    void used.then(() => this.#used.get(key) === used && this.#used.delete(key));
+  #useStorageForKey(key: string, act: (storage: OutboxStorage, scope: string) => Promise<void>): void {
+    const before = this.#lastStorageUse.get(key);
+    const used = this.#useStorage(before ? (storage, scope) => before.then(() => act(storage, scope)) : act);
+    this.#lastStorageUse.set(key, used);
+    void used.then(() => this.#lastStorageUse.get(key) === used && this.#lastStorageUse.delete(key));
   }
 
-  async #use<T>(act: (storage: OutboxStorage, scope: string) => Promise<T>): Promise<T | undefined> {
+  async #useStorage<T>(act: (storage: OutboxStorage, scope: string) => Promise<T>): Promise<T | undefined> {
     const storage = this.#storage;
     const scope = this.#scope;
     if (!storage || !scope) return undefined;
@@ -359,7 +361,7 @@ export class Outbox implements ChatOutbox {
     } catch (error) {
       // The message is sent although it could not be stored; the failure is reported once.
       const text = `messages that are not sent yet cannot be kept: ${String(error)}`;
-      if (!this.#storageFailed) this.owner.report(failure("storage", text, error));
+      if (!this.#storageFailed) this.owner.report(localError("storage", text, error));
       this.#storageFailed = true;
       return undefined;
     }
@@ -367,37 +369,37 @@ export class Outbox implements ChatOutbox {
 
   // ---- Other tabs.
 
-  #tellOf(
+  #notifyTabsAbout(
     entry: Entry,
     notice: object & { type: TabNotice["type"]; acked?: Acknowledged; error?: OutboxEntry["error"]; time?: number },
   ): void {
-    if (this.#scope) this.#tell({ scope: this.#scope, key: entry.key, ...notice } as TabNotice);
+    if (this.#scope) this.#notifyTabs({ scope: this.#scope, key: entry.key, ...notice } as TabNotice);
   }
 
-  #tell(notice: TabNotice): void {
-    this.#tabs?.tell(notice);
+  #notifyTabs(notice: TabNotice): void {
+    this.#tabs?.notify(notice);
   }
 
-  #onNotice(notice: TabNotice): void {
+  #onTabNotice(notice: TabNotice): void {
     if (notice.scope !== this.#scope) return;
     if (notice.type === "cleared") {
-      for (const entry of [...this.#entries.values()]) this.#remove(entry);
+      for (const entry of [...this.#entries.values()]) this.#removeDiscarded(entry);
       return;
     }
-    if (notice.type === "discarded") this.#gone.add(notice.key);
+    if (notice.type === "discarded") this.#removedKeys.add(notice.key);
     const entry = this.#entries.get(notice.key);
     if (!entry) return;
-    if (notice.type === "discarded") this.#remove(entry);
+    if (notice.type === "discarded") this.#removeDiscarded(entry);
     else if (notice.type === "sent") {
       entry.setSent(notice.acked);
       this.#entries.delete(entry.key);
       // The list shows the entry until the log was applied up to it.
-      this.#changed(entry);
-    } else if (notice.type === "failed" && entry.current === "pending" && !entry.underWay) {
-      this.#fail(entry, new ChatError(notice.error));
-    } else if (notice.type === "retried" && entry.current !== "sent") {
+      this.#onEntryChange(entry);
+    } else if (notice.type === "failed" && entry.currentState === "pending" && !entry.isInFlight) {
+      this.#failEntry(entry, new ChatError(notice.error));
+    } else if (notice.type === "retried" && entry.currentState !== "sent") {
       // A tab with an older version of the SDK sends no time.
-      this.#renew(entry, notice.time ?? this.clock.wall());
+      this.#resetToPending(entry, notice.time ?? this.clock.wall());
     }
   }
 }

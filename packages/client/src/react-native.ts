@@ -29,7 +29,7 @@ export interface NetInfoLike {
 }
 
 /** Runs functions one after the other, so that a deletion does not overtake the write before it. */
-function queue() {
+function serialQueue() {
   let last: Promise<unknown> = Promise.resolve();
   return <T>(run: () => Promise<T>): Promise<T> => {
     const done = last.then(run, run);
@@ -40,34 +40,34 @@ function queue() {
 
 /** Stores the outbox in AsyncStorage, so that unacknowledged messages survive the end of the app. */
 export function asyncStorageOutbox(storage: AsyncStorageLike): OutboxStorage {
-  const inTurn = queue();
-  const start = (scope: string) => `switchboard:outbox:${scope}:`;
+  const runInOrder = serialQueue();
+  const keyPrefix = (scope: string) => `switchboard:outbox:${scope}:`;
   return {
     load: (scope) =>
-      inTurn(async () => {
-        const keys = (await storage.getAllKeys()).filter((key) => key.startsWith(start(scope)));
+      runInOrder(async () => {
+        const keys = (await storage.getAllKeys()).filter((key) => key.startsWith(keyPrefix(scope)));
         const items = await Promise.all(keys.map((key) => storage.getItem(key)));
         const entries = items.flatMap((item) => (item === null ? [] : [JSON.parse(item) as OutboxEntry]));
         return entries.sort((a, b) => a.time - b.time);
       }),
     put: (scope, entry) =>
-      inTurn(async () => void (await storage.setItem(start(scope) + entry.key, JSON.stringify(entry)))),
-    delete: (scope, key) => inTurn(async () => void (await storage.removeItem(start(scope) + key))),
+      runInOrder(async () => void (await storage.setItem(keyPrefix(scope) + entry.key, JSON.stringify(entry)))),
+    delete: (scope, key) => runInOrder(async () => void (await storage.removeItem(keyPrefix(scope) + key))),
   };
 }
 
 /** Stores in AsyncStorage how far the listeners of `on("message")` have handled each conversation. */
 export function asyncStorageCursors(storage: AsyncStorageLike): CursorStorage {
-  const inTurn = queue();
-  const name = (scope: string) => `switchboard:cursors:${scope}`;
+  const inTurn = serialQueue();
+  const storageKey = (scope: string) => `switchboard:cursors:${scope}`;
   const load = async (scope: string) =>
-    JSON.parse((await storage.getItem(name(scope))) ?? "{}") as Record<string, number>;
+    JSON.parse((await storage.getItem(storageKey(scope))) ?? "{}") as Record<string, number>;
   return {
     load: (scope) => inTurn(() => load(scope)),
     save: (scope, cursors) =>
       inTurn(async () => {
         const all = { ...(await load(scope)), ...cursors };
-        await storage.setItem(name(scope), JSON.stringify(all));
+        await storage.setItem(storageKey(scope), JSON.stringify(all));
       }),
   };
 }

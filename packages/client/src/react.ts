@@ -22,7 +22,7 @@ import type { Chat, ChatOptions, Conversation, Draft, Readable } from "./types.j
  * Milliseconds between the last unmount and the end of the connection. React mounts twice in strict mode, and again after a
  * hot reload; those mounts reuse the connection.
  */
-const CLOSE_AFTER = 1_000;
+const CLOSE_DELAY_MS = 1_000;
 
 /** A chat that the app has made, or the URL and the options of one that the provider makes. */
 export type ChatProviderProps = { children?: ReactNode } & (
@@ -51,25 +51,25 @@ export function ChatProvider(props: ChatProviderProps): ReactNode {
   const { url, user, token } = props;
   // Another URL, name or token may mean another user, so React creates the whole tree anew, without data of the previous user.
   const key = JSON.stringify([url, user, typeof token === "string" ? token : null]);
-  return createElement(OwnChat, { ...props, key });
+  return createElement(OwnedChatProvider, { ...props, key });
 }
 
-function OwnChat({ children, ...options }: { children?: ReactNode; url: string } & ChatOptions): ReactNode {
+function OwnedChatProvider({ children, ...options }: { children?: ReactNode; url: string } & ChatOptions): ReactNode {
   const latest = useRef(options);
-  const [own, setOwn] = useState(() => ownChat(latest));
+  const [own, setOwn] = useState(() => makeOwnedChat(latest));
   useEffect(() => {
     latest.current = options;
   });
   useEffect(() => {
     // If React kept the tree hidden, its chat may have been closed meanwhile; then a new one is made.
     if (own.open()) return () => own.closeSoon();
-    return setOwn(ownChat(latest));
+    return setOwn(makeOwnedChat(latest));
   }, [own]);
   return createElement(ChatContext, { value: own.chat }, children);
 }
 
 /** A chat that is connected while it is mounted. Creating it has no effect, because React may discard a render. */
-function ownChat(latest: { current: { url: string } & ChatOptions }) {
+function makeOwnedChat(latest: { current: { url: string } & ChatOptions }) {
   const { url, ...options } = latest.current;
   if (typeof options.token === "function") {
     options.token = (context) => (latest.current.token as Exclude<ChatOptions["token"], string | undefined>)(context);
@@ -89,7 +89,7 @@ function ownChat(latest: { current: { url: string } & ChatOptions }) {
       closing = setTimeout(() => {
         closed = true;
         chat.close();
-      }, CLOSE_AFTER);
+      }, CLOSE_DELAY_MS);
     },
   };
 }

@@ -5,83 +5,83 @@ import { Alarm, type Clock } from "./clock.js";
 import type { CursorBody, Seq } from "./protocol.js";
 
 /** Milliseconds between two `read` frames. */
-const INTERVAL = 500;
+const MIN_READ_INTERVAL_MS = 500;
 
 /** Queues a `read` frame. `fields` is called when the frame can be sent; if it returns `undefined`, no frame is needed. */
-export type SendRead = (fields: () => { upto: Seq } | undefined) => Promise<CursorBody | undefined>;
+export type QueueRead = (fields: () => { upto: Seq } | undefined) => Promise<CursorBody | undefined>;
 
-export class Reading {
+export class ReadCursor {
   /** How far the user has read in this client. */
-  #local: Seq = 0;
+  #localSeq: Seq = 0;
   /** The read cursor that the server has confirmed. */
-  #confirmed: Seq = 0;
+  #confirmedSeq: Seq = 0;
   /** The request that is queued or waits for its answer. */
   #request: object | undefined;
   #sentAt = -Infinity;
-  #next: Alarm;
+  #sendAlarm: Alarm;
   #clock: Clock;
-  #send: SendRead;
+  #queueRead: QueueRead;
 
-  constructor(clock: Clock, send: SendRead) {
+  constructor(clock: Clock, send: QueueRead) {
     this.#clock = clock;
-    this.#next = new Alarm(clock, () => void this.#tell());
-    this.#send = send;
+    this.#sendAlarm = new Alarm(clock, () => void this.#sendRead());
+    this.#queueRead = send;
   }
 
-  get upto(): Seq {
-    return Math.max(this.#local, this.#confirmed);
+  get readUpto(): Seq {
+    return Math.max(this.#localSeq, this.#confirmedSeq);
   }
 
-  get confirmed(): Seq {
-    return this.#confirmed;
+  get confirmedUpto(): Seq {
+    return this.#confirmedSeq;
   }
 
   /** Handles that the user has read up to this event. */
-  mark(upto: Seq): void {
-    this.#local = Math.max(this.#local, upto);
-    this.#schedule();
+  markRead(upto: Seq): void {
+    this.#localSeq = Math.max(this.#localSeq, upto);
+    this.#scheduleSend();
   }
 
   /** Handles the server's read cursor, which this device or another one has moved. */
   confirm(upto: Seq): void {
-    this.#confirmed = Math.max(this.#confirmed, upto);
+    this.#confirmedSeq = Math.max(this.#confirmedSeq, upto);
   }
 
   /** Sends an unconfirmed position with a new connection. */
-  resume(): void {
-    this.#schedule();
+  sendUnconfirmed(): void {
+    this.#scheduleSend();
   }
 
   /** Forgets the positions, because the server has another log, in which the same seqs mean other events. */
   reset(): void {
     this.stop();
     this.#request = undefined;
-    this.#local = this.#confirmed = 0;
+    this.#localSeq = this.#confirmedSeq = 0;
   }
 
   stop(): void {
-    this.#next.clear();
+    this.#sendAlarm.clear();
   }
 
-  #schedule(): void {
-    if (this.#request || this.#local <= this.#confirmed) return;
-    this.#next.set(Math.max(0, this.#sentAt + INTERVAL - this.#clock.now()));
+  #scheduleSend(): void {
+    if (this.#request || this.#localSeq <= this.#confirmedSeq) return;
+    this.#sendAlarm.set(Math.max(0, this.#sentAt + MIN_READ_INTERVAL_MS - this.#clock.now()));
   }
 
-  async #tell(): Promise<void> {
+  async #sendRead(): Promise<void> {
     const request = (this.#request = {});
     let sent: Seq | undefined;
     const fields = () => {
-      if (this.#request !== request || this.#local <= this.#confirmed) return undefined;
+      if (this.#request !== request || this.#localSeq <= this.#confirmedSeq) return undefined;
       this.#sentAt = this.#clock.now();
-      return { upto: (sent = this.#local) };
+      return { upto: (sent = this.#localSeq) };
     };
     try {
-      const body = await this.#send(fields);
+      const body = await this.#queueRead(fields);
       if (this.#request !== request) return;
       this.#request = undefined;
       if (sent !== undefined) this.confirm(body?.upto ?? sent);
-      this.#schedule();
+      this.#scheduleSend();
     } catch {
       // If the connection was lost, the position is sent with the next connection. A final refusal can be ignored.
       if (this.#request === request) this.#request = undefined;

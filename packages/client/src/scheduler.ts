@@ -1,49 +1,49 @@
 // Background requests: a few at a time, most urgent first, and so slow that they never use up the connection's rate limit.
 
 import { Alarm, type Clock } from "./clock.js";
-import { ChatError, failure } from "./error.js";
+import { ChatError, localError } from "./error.js";
 import type { Command } from "./protocol.js";
 
 /**
  * The lanes, and the most requests of each in flight; receipts have their own lane because the server answers them late. Of two
  * equally urgent requests the one in the earlier lane is sent first. Receipts wait for all others.
  */
-const AT_ONCE = { reads: 4, pages: 4, receipts: 1 };
+const MAX_IN_FLIGHT = { reads: 4, pages: 4, receipts: 1 };
 /** The shares of `limits.frames_per_connection` for background requests: a rate and a burst, together less than half. */
-const RATE = 0.45;
-const BURST = 0.04;
+const RATE_SHARE = 0.45;
+const BURST_SHARE = 0.04;
 /** The first and the longest delay before a refused request is retried, in milliseconds; doubled each time, with jitter. */
-const RETRY = 500;
-const RETRY_MOST = 20_000;
+const INITIAL_RETRY_DELAY_MS = 500;
+const MAX_RETRY_DELAY_MS = 20_000;
 
 /** Milliseconds after which a request without an answer shows that the connection is broken. */
-const ANSWER_TIMEOUT = 30_000;
+const ANSWER_TIMEOUT_MS = 30_000;
 
-export type Lane = keyof typeof AT_ONCE;
+export type Lane = keyof typeof MAX_IN_FLIGHT;
 
-const LANES = Object.keys(AT_ONCE) as Lane[];
+const LANES = Object.keys(MAX_IN_FLIGHT) as Lane[];
 
-interface Job {
+interface QueuedRequest {
   command: () => Command | undefined;
   /** The request with the lowest urgency number is sent first. The function is called when a request can be sent. */
   urgency: () => number;
   lane: Lane;
   attempts: number;
   /** The request is not sent before this time. */
-  due: number;
+  notBefore: number;
   resolve: (answer: never) => void;
   reject: (error: unknown) => void;
 }
 
 /** A token bucket on the clock that users cannot set. */
-export class Bucket {
+export class TokenBucket {
   #tokens = Infinity;
-  #at: number;
+  #refilledAt: number;
   #rate = Infinity;
   #burst = 1;
 
   constructor(readonly clock: Clock) {
-    this.#at = clock.now();
+    this.#refilledAt = clock.now();
   }
 
   /** `rate`: tokens a second. */
@@ -66,8 +66,8 @@ export class Bucket {
   #refill(): void {
     const now = this.clock.now();
     if (this.#rate !== Infinity)
-      this.#tokens = Math.min(this.#burst, this.#tokens + ((now - this.#at) * this.#rate) / 1_000);
-    this.#at = now;
+      this.#tokens = Math.min(this.#burst, this.#tokens + ((now - this.#refilledAt) * this.#rate) / 1_000);
+    this.#refilledAt = now;
   }
 }
 
@@ -80,33 +80,36 @@ export interface SchedulerOwner {
 
 export class Scheduler {
   #owner: SchedulerOwner;
-  #bucket: Bucket;
-  #waiting = new Set<Job>();
-  #running: Record<Lane, number> = { reads: 0, pages: 0, receipts: 0 };
-  #next: Alarm;
-  #queued = false;
-  #online = false;
+  #bucket: TokenBucket;
+  #queue = new Set<QueuedRequest>();
+  #inFlight: Record<Lane, number> = { reads: 0, pages: 0, receipts: 0 };
+  #sendAlarm: Alarm;
+  #sendIsPlanned = false;
+  #isOnline = false;
 
   constructor(owner: SchedulerOwner) {
     this.#owner = owner;
-    this.#next = new Alarm(owner.clock, () => this.#run());
-    this.#bucket = new Bucket(owner.clock);
+    this.#sendAlarm = new Alarm(owner.clock, () => this.#sendDue());
+    this.#bucket = new TokenBucket(owner.clock);
   }
 
   /** Starts with a new connection, which allows this many frames a second; 0 is no limit. */
   start(framesPerSecond: number): void {
-    this.#online = true;
+    this.#isOnline = true;
     const limited = framesPerSecond > 0;
-    this.#bucket.configure(limited ? framesPerSecond * RATE : Infinity, Math.floor(framesPerSecond * BURST));
-    this.#run();
+    this.#bucket.configure(
+      limited ? framesPerSecond * RATE_SHARE : Infinity,
+      Math.floor(framesPerSecond * BURST_SHARE),
+    );
+    this.#sendDue();
   }
 
   /** Stops with a lost connection: queued requests fail with `error`. */
   stop(error: ChatError): void {
-    this.#online = false;
-    this.#next.clear();
-    const waiting = [...this.#waiting];
-    this.#waiting.clear();
+    this.#isOnline = false;
+    this.#sendAlarm.clear();
+    const waiting = [...this.#queue];
+    this.#queue.clear();
     for (const job of waiting) job.reject(error);
   }
 
@@ -116,26 +119,26 @@ export class Scheduler {
    */
   request<T>(command: () => Command | undefined, urgency: () => number, lane: Lane = "pages"): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      if (!this.#online) return reject(failure("offline", "there is no connection"));
-      this.#waiting.add({ command, urgency, lane, attempts: 0, due: 0, resolve, reject });
-      if (this.#queued) return;
-      this.#queued = true;
+      if (!this.#isOnline) return reject(localError("offline", "there is no connection"));
+      this.#queue.add({ command, urgency, lane, attempts: 0, notBefore: 0, resolve, reject });
+      if (this.#sendIsPlanned) return;
+      this.#sendIsPlanned = true;
       // Requests of the same task are sorted before the first is sent.
       queueMicrotask(() => {
-        this.#queued = false;
-        this.#run();
+        this.#sendIsPlanned = false;
+        this.#sendDue();
       });
     });
   }
 
   /** The most urgent job that is due; a refused one becomes due later. */
-  #first(now: number): Job | undefined {
-    let next: Job | undefined;
+  #mostUrgent(now: number): QueuedRequest | undefined {
+    let next: QueuedRequest | undefined;
     let least = Infinity;
     for (const lane of LANES) {
-      if (this.#running[lane] >= AT_ONCE[lane] || (next && lane === "receipts")) continue;
-      for (const job of this.#waiting) {
-        if (job.lane !== lane || job.due > now) continue;
+      if (this.#inFlight[lane] >= MAX_IN_FLIGHT[lane] || (next && lane === "receipts")) continue;
+      for (const job of this.#queue) {
+        if (job.lane !== lane || job.notBefore > now) continue;
         const urgency = job.urgency();
         if (urgency < least) [next, least] = [job, urgency];
         if (least <= 0) return next;
@@ -144,42 +147,42 @@ export class Scheduler {
     return next;
   }
 
-  #run(): void {
-    this.#next.clear();
-    if (!this.#online) return;
+  #sendDue(): void {
+    this.#sendAlarm.clear();
+    if (!this.#isOnline) return;
     const now = this.#owner.clock.now();
-    for (let job; (job = this.#first(now));) {
+    for (let job; (job = this.#mostUrgent(now));) {
       const wait = this.#bucket.take();
-      if (wait) return this.#next.set(wait);
-      this.#waiting.delete(job);
-      void this.#make(job);
+      if (wait) return this.#sendAlarm.set(wait);
+      this.#queue.delete(job);
+      void this.#send(job);
     }
     let due = Infinity;
-    for (const job of this.#waiting) if (job.due > now) due = Math.min(due, job.due);
-    if (due < Infinity) this.#next.set(due - now);
+    for (const job of this.#queue) if (job.notBefore > now) due = Math.min(due, job.notBefore);
+    if (due < Infinity) this.#sendAlarm.set(due - now);
   }
 
-  async #make(job: Job): Promise<void> {
+  async #send(job: QueuedRequest): Promise<void> {
     const command = job.command();
     if (!command) return job.resolve(undefined as never);
-    this.#running[job.lane]++;
-    const timer = this.#owner.clock.setTimeout(() => this.#owner.onNoAnswer(), ANSWER_TIMEOUT);
+    this.#inFlight[job.lane]++;
+    const timer = this.#owner.clock.setTimeout(() => this.#owner.onNoAnswer(), ANSWER_TIMEOUT_MS);
     try {
       job.resolve((await this.#owner.request(command)) as never);
     } catch (error) {
-      const again = error instanceof ChatError && error.retryable && error.code !== "offline" && this.#online;
-      if (again) this.#retry(job, error.retryAfter);
+      const again = error instanceof ChatError && error.retryable && error.code !== "offline" && this.#isOnline;
+      if (again) this.#queueRetry(job, error.retryAfter);
       else job.reject(error);
     } finally {
       this.#owner.clock.clearTimeout(timer);
-      this.#running[job.lane]--;
-      this.#run();
+      this.#inFlight[job.lane]--;
+      this.#sendDue();
     }
   }
 
-  #retry(job: Job, retryAfter = 0): void {
-    const longest = Math.min(RETRY_MOST, RETRY * 2 ** job.attempts++);
-    job.due = this.#owner.clock.now() + retryAfter + longest * (0.5 + Math.random() / 2);
-    this.#waiting.add(job);
+  #queueRetry(job: QueuedRequest, retryAfter = 0): void {
+    const longest = Math.min(MAX_RETRY_DELAY_MS, INITIAL_RETRY_DELAY_MS * 2 ** job.attempts++);
+    job.notBefore = this.#owner.clock.now() + retryAfter + longest * (0.5 + Math.random() / 2);
+    this.#queue.add(job);
   }
 }

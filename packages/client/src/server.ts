@@ -16,18 +16,18 @@ import type {
 import type { Draft, DraftData, WithData } from "./types.js";
 
 /** The shortest secret that the server accepts, in bytes. */
-const MIN_SECRET = 32;
+const MIN_SECRET_BYTES = 32;
 /** The default lifetime of a token, in seconds. */
-const EXPIRES_IN = 3_600;
+const DEFAULT_EXPIRES_IN_SECONDS = 3_600;
 /** The longest lifetime of a token, in seconds: a larger number is probably one of milliseconds. */
-const MAX_EXPIRES_IN = 366 * 86_400;
+const MAX_EXPIRES_IN_SECONDS = 366 * 86_400;
 /** The default time-out of a call, in milliseconds. */
-const TIMEOUT = 30_000;
+const DEFAULT_TIMEOUT_MS = 30_000;
 /** The longest delay of a timer, in milliseconds: platforms fire timers with longer delays at once. */
-const MAX_TIMEOUT = 2 ** 31 - 1;
+const MAX_TIMER_DELAY_MS = 2 ** 31 - 1;
 /** The first and the longest delay before a message is sent again, in milliseconds. */
-const BACKOFF = 200;
-const MAX_BACKOFF = 5_000;
+const INITIAL_RETRY_DELAY_MS = 200;
+const MAX_RETRY_DELAY_MS = 5_000;
 
 export interface TokenClaims {
   /** The user's id, for `sub`. */
@@ -116,11 +116,12 @@ export interface Sent {
  * @throws ChatError `invalid` for a secret, a user or a lifetime that the server does not accept.
  */
 export async function mintToken(secret: string | Uint8Array, of: TokenClaims): Promise<string> {
-  const { user, expiresIn = EXPIRES_IN, issuer, audience, claims } = of ?? {};
-  const bytes = typeof secret === "string" ? encode(secret.replace(/\r?\n$/, "")) : secret;
-  if (!(bytes?.length >= MIN_SECRET)) throw invalid(`a secret has at least ${MIN_SECRET} bytes`);
-  if (!user) throw invalid("a token needs a user");
-  if (!(expiresIn > 0 && expiresIn <= MAX_EXPIRES_IN)) throw invalid("expiresIn counts seconds, up to a year");
+  const { user, expiresIn = DEFAULT_EXPIRES_IN_SECONDS, issuer, audience, claims } = of ?? {};
+  const bytes = typeof secret === "string" ? utf8Bytes(secret.replace(/\r?\n$/, "")) : secret;
+  if (!(bytes?.length >= MIN_SECRET_BYTES)) throw invalidError(`a secret has at least ${MIN_SECRET_BYTES} bytes`);
+  if (!user) throw invalidError("a token needs a user");
+  if (!(expiresIn > 0 && expiresIn <= MAX_EXPIRES_IN_SECONDS))
+    throw invalidError("expiresIn counts seconds, up to a year");
   // The server needs `iat` to refuse tokens that were made before a revocation.
   const iat = Math.floor(Date.now() / 1_000);
   const payload = {
@@ -131,10 +132,10 @@ export async function mintToken(secret: string | Uint8Array, of: TokenClaims): P
     iat,
     exp: iat + Math.ceil(expiresIn),
   };
-  const signed = `${base64url(encode('{"alg":"HS256","typ":"JWT"}'))}.${base64url(encode(JSON.stringify(payload)))}`;
+  const signed = `${base64url(utf8Bytes('{"alg":"HS256","typ":"JWT"}'))}.${base64url(utf8Bytes(JSON.stringify(payload)))}`;
   const algorithm = { name: "HMAC", hash: "SHA-256" };
   const key = await crypto.subtle.importKey("raw", bytes as BufferSource, algorithm, false, ["sign"]);
-  const signature = await crypto.subtle.sign("HMAC", key, encode(signed) as BufferSource);
+  const signature = await crypto.subtle.sign("HMAC", key, utf8Bytes(signed) as BufferSource);
   return `${signed}.${base64url(new Uint8Array(signature))}`;
 }
 
@@ -151,17 +152,17 @@ export async function send(message: Access & ServerMessage): Promise<Sent> {
     ...(data !== undefined && { data }),
     ...(replyTo !== undefined && { reply_to: replyTo }),
   };
-  const { timeout = TIMEOUT } = access;
+  const { timeout = DEFAULT_TIMEOUT_MS } = access;
   checkTimeout(timeout);
   const deadline = performance.now() + timeout;
-  for (let wait = BACKOFF; ; wait = Math.min(wait * 2, MAX_BACKOFF)) {
+  for (let wait = INITIAL_RETRY_DELAY_MS; ; wait = Math.min(wait * 2, MAX_RETRY_DELAY_MS)) {
     try {
       return await command({ ...access, timeout: Math.max(1, deadline - performance.now()) }, "send", fields);
     } catch (error) {
       const again =
         error instanceof ChatError && error.retryable ? (error.retryAfter ?? wait * Math.random()) : Infinity;
       if (!(performance.now() + again < deadline)) throw error;
-      await pause(again, access.signal);
+      await sleep(again, access.signal);
     }
   }
 }
@@ -179,11 +180,11 @@ export async function command<T extends HttpCommand["type"]>(
   type: T,
   fields: FieldsOf<T>,
 ): Promise<AnswerOf<T>> {
-  const { url, key, as, timeout = TIMEOUT, signal, fetch = globalThis.fetch } = access;
-  const to = `${address(url)}/v1/${type}`;
+  const { url, key, as, timeout = DEFAULT_TIMEOUT_MS, signal, fetch = globalThis.fetch } = access;
+  const to = `${httpAddress(url)}/v1/${type}`;
   checkTimeout(timeout);
-  const request = serialized(key, { ...fields, ...(as !== undefined && { as }) });
-  const ends = AbortSignal.timeout(Math.min(Math.ceil(timeout), MAX_TIMEOUT));
+  const request = requestOptions(key, { ...fields, ...(as !== undefined && { as }) });
+  const ends = AbortSignal.timeout(Math.min(Math.ceil(timeout), MAX_TIMER_DELAY_MS));
   let status: number;
   let body: string;
   try {
@@ -191,43 +192,43 @@ export async function command<T extends HttpCommand["type"]>(
     status = answer.status;
     body = await answer.text();
   } catch (cause) {
-    if (signal?.aborted) throw failed("aborted", "the call was ended", false, cause);
-    if (ends.aborted) throw failed("timeout", `no answer within ${Math.ceil(timeout)} ms`, true, cause);
-    throw failed("offline", `the server cannot be reached: ${reason(cause)}`, true, cause);
+    if (signal?.aborted) throw chatError("aborted", "the call was ended", false, cause);
+    if (ends.aborted) throw chatError("timeout", `no answer within ${Math.ceil(timeout)} ms`, true, cause);
+    throw chatError("offline", `the server cannot be reached: ${fetchFailureReason(cause)}`, true, cause);
   }
-  const answer = parsed(body);
+  const answer = parseJson(body);
   if (answer?.["type"] === "ok") {
     const { type: _, ...rest } = answer;
     return rest as AnswerOf<T>;
   }
-  if (typeof answer?.["code"] === "string") throw problem(answer);
+  if (typeof answer?.["code"] === "string") throw errorFromProblem(answer);
   // The answer is not from a Switchboard server, but from a proxy, for example.
   const retryable = status >= 500 || status === 408 || status === 429;
-  throw failed(retryable ? "unavailable" : "internal", `HTTP ${status}: ${body.slice(0, 200)}`, retryable);
+  throw chatError(retryable ? "unavailable" : "internal", `HTTP ${status}: ${body.slice(0, 200)}`, retryable);
 }
 
-function address(url: string): string {
-  if (!/^(http|ws)s?:\/\//.test(url) || !URL.canParse(url)) throw invalid(`no URL of a server: ${url}`);
+function httpAddress(url: string): string {
+  if (!/^(http|ws)s?:\/\//.test(url) || !URL.canParse(url)) throw invalidError(`no URL of a server: ${url}`);
   return url.replace(/^ws/, "http").replace(/(\/v1\/ws)?\/*$/, "");
 }
 
 function checkTimeout(timeout: number): void {
-  if (!(timeout >= 0)) throw invalid("`timeout` is to be a number of milliseconds, 0 or more");
+  if (!(timeout >= 0)) throw invalidError("`timeout` is to be a number of milliseconds, 0 or more");
 }
 
 /** The request's options. Throws if the command cannot be sent; such an error is not retried. */
-function serialized(key: string, fields: object): RequestInit {
+function requestOptions(key: string, fields: object): RequestInit {
   // The error does not contain the key, because it is a secret.
-  if (!/^[!-~]+$/.test(key?.trim() ?? "")) throw invalid("`key` is neither an API key nor a token");
+  if (!/^[!-~]+$/.test(key?.trim() ?? "")) throw invalidError("`key` is neither an API key nor a token");
   try {
     const headers = { authorization: `Bearer ${key.trim()}`, "content-type": "application/json" };
     return { method: "POST", headers, body: JSON.stringify(fields) };
   } catch (cause) {
-    throw failed("invalid", `this command is not JSON: ${String(cause)}`, false, cause);
+    throw chatError("invalid", `this command is not JSON: ${String(cause)}`, false, cause);
   }
 }
 
-function parsed(body: string): Record<string, unknown> | undefined {
+function parseJson(body: string): Record<string, unknown> | undefined {
   try {
     return JSON.parse(body) as Record<string, unknown>;
   } catch {
@@ -236,27 +237,27 @@ function parsed(body: string): Record<string, unknown> | undefined {
 }
 
 /** The error for a problem document (RFC 9457) of the server. */
-function problem(answer: Record<string, unknown>): ChatError {
+function errorFromProblem(answer: Record<string, unknown>): ChatError {
   return new ChatError({ ...answer, message: String(answer["detail"]) } as unknown as Failure);
 }
 
-function failed(code: ChatError["code"], message: string, retryable: boolean, cause?: unknown): ChatError {
+function chatError(code: ChatError["code"], message: string, retryable: boolean, cause?: unknown): ChatError {
   return Object.assign(new ChatError({ code, message, retryable }), cause !== undefined && { cause });
 }
 
-const invalid = (message: string): ChatError => failed("invalid", message, false);
+const invalidError = (message: string): ChatError => chatError("invalid", message, false);
 
 /** The reason of a failed `fetch`. In Node it is in the `cause` of the error. */
-const reason = (error: unknown): string => {
+const fetchFailureReason = (error: unknown): string => {
   const { cause, message } = error as Error;
   return (cause instanceof Error && cause.message) || message;
 };
 
-function pause(time: number, signal: AbortSignal | undefined): Promise<void> {
+function sleep(time: number, signal: AbortSignal | undefined): Promise<void> {
   return new Promise((resolve, reject) => {
     const end = () => {
       clearTimeout(timer);
-      reject(failed("aborted", "the call was ended", false, signal?.reason));
+      reject(chatError("aborted", "the call was ended", false, signal?.reason));
     };
     const timer = setTimeout(() => {
       signal?.removeEventListener("abort", end);
@@ -267,7 +268,7 @@ function pause(time: number, signal: AbortSignal | undefined): Promise<void> {
   });
 }
 
-const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
+const utf8Bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 
 const base64url = (bytes: Uint8Array): string =>
   btoa(String.fromCharCode(...bytes))

@@ -1,7 +1,11 @@
 import type { Readable } from "./types.js";
 
 /** Calls a listener that an app registered. An exception is passed to `report` and does not stop the SDK. */
-export function call<T, R>(listener: (value: T) => R, value: T, report: (error: unknown) => void): R | undefined {
+export function callListener<T, R>(
+  listener: (value: T) => R,
+  value: T,
+  report: (error: unknown) => void,
+): R | undefined {
   try {
     return listener(value);
   } catch (error) {
@@ -13,9 +17,9 @@ export function call<T, R>(listener: (value: T) => R, value: T, report: (error: 
 /** Callbacks of a store to its owner. */
 export interface StoreHooks {
   /** Called after every new subscription. */
-  subscribed?: () => void;
+  onSubscribe?: () => void;
   /** Called after a subscription has ended. */
-  unsubscribed?: () => void;
+  onUnsubscribe?: () => void;
 }
 
 /** A value that is computed when it is read, and again after `changed()`. */
@@ -27,28 +31,28 @@ export class Store<T> implements Readable<T> {
   #compute: () => T;
   #value: T | undefined;
   #initial: T;
-  #fresh = false;
-  #queued = false;
+  #isFresh = false;
+  #publishIsPlanned = false;
   #listeners = new Set<{ listener: (value: T) => void; seen: T | undefined }>();
   #hooks: StoreHooks;
-  #unfollow: (() => void) | undefined;
+  #unsubscribeFromTarget: (() => void) | undefined;
   #target: Store<T> | undefined;
 
   constructor(compute: () => T, hooks: StoreHooks | (() => void) = {}) {
     this.#compute = compute;
-    this.#hooks = typeof hooks === "function" ? { subscribed: hooks } : hooks;
+    this.#hooks = typeof hooks === "function" ? { onSubscribe: hooks } : hooks;
     this.#initial = compute();
   }
 
-  get subscribed(): boolean {
+  get isSubscribed(): boolean {
     return this.#listeners.size > 0;
   }
 
   // These are arrow functions, because frameworks call them without their object.
   readonly getSnapshot = (): T => {
-    if (!this.#fresh) {
+    if (!this.#isFresh) {
       this.#value = this.#compute();
-      this.#fresh = true;
+      this.#isFresh = true;
     }
     return this.#value as T;
   };
@@ -59,25 +63,25 @@ export class Store<T> implements Readable<T> {
     const entry: { listener: typeof listener; seen: T | undefined } = { listener, seen: this.getSnapshot() };
     this.#listeners.add(entry);
     this.#followWhileSubscribed();
-    call(listener, entry.seen as T, this.report);
-    if (this.onUse) queueMicrotask(() => this.subscribed && this.onUse?.());
-    this.#hooks.subscribed?.();
+    callListener(listener, entry.seen as T, this.report);
+    if (this.onUse) queueMicrotask(() => this.isSubscribed && this.onUse?.());
+    this.#hooks.onSubscribe?.();
     return () => {
       if (!this.#listeners.delete(entry)) return;
       // Forgets the value, because the app may keep this function for longer.
       entry.seen = undefined;
       this.#followWhileSubscribed();
-      this.#hooks.unsubscribed?.();
+      this.#hooks.onUnsubscribe?.();
     };
   };
 
-  readonly changed = (): void => {
-    this.#fresh = false;
+  readonly invalidate = (): void => {
+    this.#isFresh = false;
     this.#value = undefined;
-    if (this.#queued || !this.#listeners.size) return;
-    this.#queued = true;
+    if (this.#publishIsPlanned || !this.#listeners.size) return;
+    this.#publishIsPlanned = true;
     queueMicrotask(() => {
-      this.#queued = false;
+      this.#publishIsPlanned = false;
       try {
         this.#publish(this.getSnapshot());
       } catch (error) {
@@ -92,22 +96,22 @@ export class Store<T> implements Readable<T> {
     this.#hooks = {};
     this.#target = target;
     this.#followWhileSubscribed();
-    this.changed();
+    this.invalidate();
   }
 
-  protected replace(compute: () => T): void {
+  protected setCompute(compute: () => T): void {
     this.#compute = compute;
-    this.changed();
+    this.invalidate();
   }
 
   #followWhileSubscribed(): void {
-    if (!this.#target || this.subscribed === !!this.#unfollow) return;
-    if (this.subscribed) {
-      this.#unfollow = this.#target.subscribe(this.changed);
+    if (!this.#target || this.isSubscribed === !!this.#unsubscribeFromTarget) return;
+    if (this.isSubscribed) {
+      this.#unsubscribeFromTarget = this.#target.subscribe(this.invalidate);
     } else {
-      this.#unfollow?.();
-      this.#unfollow = undefined;
-      this.#fresh = false;
+      this.#unsubscribeFromTarget?.();
+      this.#unsubscribeFromTarget = undefined;
+      this.#isFresh = false;
     }
   }
 
@@ -115,7 +119,7 @@ export class Store<T> implements Readable<T> {
     for (const entry of [...this.#listeners]) {
       if (entry.seen === value || !this.#listeners.has(entry)) continue;
       entry.seen = value;
-      call(entry.listener, value, this.report);
+      callListener(entry.listener, value, this.report);
     }
   }
 }
@@ -127,7 +131,7 @@ export class Value<T> extends Store<T> {
   }
 
   set(value: T): void {
-    this.replace(() => value);
+    this.setCompute(() => value);
   }
 }
 
@@ -135,23 +139,23 @@ export class Value<T> extends Store<T> {
 export type Replay = "all" | "none";
 
 interface Listener {
-  act: (value: never) => unknown;
+  callback: (value: never) => unknown;
   replay: Replay;
 }
 
 /** Listeners by the name of the event. */
 export class Emitter<Events> {
   #listeners = new Map<keyof Events, Set<Listener>>();
-  #linked: Emitter<Events>[] = [];
+  #linkedEmitters: Emitter<Events>[] = [];
   #report: (error: unknown) => void;
 
   constructor(report: (error: unknown) => void) {
     this.#report = report;
   }
 
-  on<K extends keyof Events>(event: K, act: (value: Events[K]) => unknown, replay: Replay = "all"): () => boolean {
+  on<K extends keyof Events>(event: K, callback: (value: Events[K]) => unknown, replay: Replay = "all"): () => boolean {
     const listeners = this.#listeners.get(event) ?? new Set();
-    const listener = { act, replay };
+    const listener = { callback, replay };
     this.#listeners.set(event, listeners.add(listener));
     return () => listeners.delete(listener);
   }
@@ -159,12 +163,12 @@ export class Emitter<Events> {
   /** Whether the event has a listener, or with `replay` a listener with that option. */
   has(event: keyof Events, replay?: Replay): boolean {
     for (const listener of this.#listeners.get(event) ?? []) if (!replay || listener.replay === replay) return true;
-    return this.#linked.some((other) => other.has(event, replay));
+    return this.#linkedEmitters.some((other) => other.has(event, replay));
   }
 
   /** Emits all events of this emitter at the other one, too. */
   link(other: Emitter<Events>): void {
-    this.#linked.push(other);
+    this.#linkedEmitters.push(other);
   }
 
   /** Calls all listeners, or those with this `replay` only. */
@@ -179,10 +183,10 @@ export class Emitter<Events> {
     for (const listener of [...(listeners ?? [])]) {
       // An earlier listener may have removed this one.
       if ((replay && listener.replay !== replay) || !listeners?.has(listener)) continue;
-      const result = call(listener.act as (value: Events[K]) => unknown, value, this.#report);
+      const result = callListener(listener.callback as (value: Events[K]) => unknown, value, this.#report);
       if (result instanceof Promise) promises.push(result.catch(this.#report));
     }
-    for (const other of this.#linked) promises.push(...other.collect(event, value, replay));
+    for (const other of this.#linkedEmitters) promises.push(...other.collect(event, value, replay));
     return promises;
   }
 }

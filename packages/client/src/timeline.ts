@@ -12,18 +12,19 @@ export type StoredMessage = ChatMessage & { seq: Seq };
 export type Amendment = Extract<Event, { type: "edit" | "delete" | "react" }>;
 
 /** A message, and the last event that was applied to it. */
-interface Row {
+interface MessageRow {
   message: StoredMessage;
-  upto: Seq;
+  appliedUpto: Seq;
 }
 
 /** The id of a message: the same before it has a seq and after, if it has a key. */
-export const idOf = (from: string, key: string | undefined, seq?: Seq): string => (key ? `${from}/${key}` : `#${seq}`);
+export const messageIdOf = (from: string, key: string | undefined, seq?: Seq): string =>
+  key ? `${from}/${key}` : `#${seq}`;
 
 /** A message of the protocol in the form that an app sees. */
-export function fromWire(wire: Folded): StoredMessage {
+export function messageFromWire(wire: Folded): StoredMessage {
   const { type, conversation, reply_to: replyTo, data, reactions = {}, ...rest } = wire;
-  const id = idOf(rest.from, rest.key, rest.seq);
+  const id = messageIdOf(rest.from, rest.key, rest.seq);
   const [kind, state] = ["message" as const, "sent" as const];
   return compact({ kind, id, ...rest, data: data as AnyData | undefined, replyTo, reactions, state });
 }
@@ -39,7 +40,7 @@ export const isAmendment = (event: Event): event is Amendment =>
   event.type === "edit" || event.type === "delete" || event.type === "react";
 
 /** The message after an edit, a deletion or a reaction. */
-export function amended(message: StoredMessage, event: Amendment): StoredMessage {
+export function applyAmendment(message: StoredMessage, event: Amendment): StoredMessage {
   // A deleted message has no reactions, and its edits have no content, so they change nothing.
   if (message.deleted) return message;
   switch (event.type) {
@@ -48,7 +49,7 @@ export function amended(message: StoredMessage, event: Amendment): StoredMessage
       return compact({ kind, id, seq, from, at, key, deleted: true, reactions: {}, state });
     }
     case "react":
-      return { ...message, reactions: reacted(message.reactions, event) };
+      return { ...message, reactions: applyReaction(message.reactions, event) };
     case "edit": {
       if (event.deleted) return message;
       const { text, data, seq, at } = event;
@@ -58,7 +59,7 @@ export function amended(message: StoredMessage, event: Amendment): StoredMessage
 }
 
 // This uses a `Map`, because a reaction's emoji may be any text, including names of an object's own properties.
-function reacted(
+function applyReaction(
   reactions: ChatMessage["reactions"],
   event: Extract<Event, { type: "react" }>,
 ): ChatMessage["reactions"] {
@@ -78,15 +79,15 @@ function reacted(
 }
 
 export class Timeline {
-  #rows: Row[] = [];
-  #ids = new Set<string>();
+  #rows: MessageRow[] = [];
+  #messageIds = new Set<string>();
   /** The list includes all events up to this one. */
-  #upto: Seq;
+  #headSeq: Seq;
   /** Whether the server has earlier messages. */
   hasOlder = false;
 
   constructor(page?: HistoryBody) {
-    this.#upto = page?.head ?? 0;
+    this.#headSeq = page?.head ?? 0;
     if (page) this.prepend(page, []);
   }
 
@@ -96,11 +97,11 @@ export class Timeline {
 
   /** The last event that the list includes. */
   get head(): Seq {
-    return this.#upto;
+    return this.#headSeq;
   }
 
   /** The first message's number. */
-  get oldest(): Seq | undefined {
+  get oldestSeq(): Seq | undefined {
     return this.#rows[0]?.message.seq;
   }
 
@@ -110,49 +111,49 @@ export class Timeline {
 
   /** Adds a page of earlier messages, and applies to it the events that arrived since the page was requested. */
   prepend(page: HistoryBody, meanwhile: Event[]): void {
-    const before = this.oldest ?? Infinity;
+    const before = this.oldestSeq ?? Infinity;
     const rows = page.messages.filter((wire) => wire.seq < before);
-    this.#rows.unshift(...rows.map((wire) => this.#row(wire, page.head)));
+    this.#rows.unshift(...rows.map((wire) => this.#makeRow(wire, page.head)));
     this.hasOlder = page.more;
-    for (const event of meanwhile) if (isAmendment(event)) this.#amend(event);
+    for (const event of meanwhile) if (isAmendment(event)) this.#amendMessage(event);
   }
 
   /** Removes the oldest messages until `length` are left. */
-  trim(length: number): void {
+  trimTo(length: number): void {
     const excess = this.#rows.length - length;
     if (excess <= 0) return;
-    for (const { message } of this.#rows.splice(0, excess)) this.#ids.delete(message.id);
+    for (const { message } of this.#rows.splice(0, excess)) this.#messageIds.delete(message.id);
     this.hasOlder = true;
   }
 
-  has(id: string): boolean {
-    return this.#ids.has(id);
+  hasMessage(id: string): boolean {
+    return this.#messageIds.has(id);
   }
 
-  find(seq: Seq): StoredMessage | undefined {
-    return this.#rows[this.#index(seq)]?.message;
+  findMessage(seq: Seq): StoredMessage | undefined {
+    return this.#rows[this.#indexOf(seq)]?.message;
   }
 
   /** How many messages of others there are after this event; `undefined` if the list does not reach back to it. */
-  unread(after: Seq, me: string): number | undefined {
-    if (this.hasOlder && (this.oldest ?? Infinity) > after + 1) return undefined;
+  countUnread(after: Seq, me: string): number | undefined {
+    if (this.hasOlder && (this.oldestSeq ?? Infinity) > after + 1) return undefined;
     return this.#rows.filter(({ message }) => message.seq > after && message.from !== me).length;
   }
 
-  apply(event: Event): void {
-    if (event.seq <= this.#upto) return;
-    this.#upto = event.seq;
-    if (event.type === "message") this.#rows.push(this.#row(event, event.seq));
-    else if (isAmendment(event)) this.#amend(event);
+  applyEvent(event: Event): void {
+    if (event.seq <= this.#headSeq) return;
+    this.#headSeq = event.seq;
+    if (event.type === "message") this.#rows.push(this.#makeRow(event, event.seq));
+    else if (isAmendment(event)) this.#amendMessage(event);
   }
 
-  #row(wire: Folded, upto: Seq): Row {
-    const message = fromWire(wire);
-    this.#ids.add(message.id);
-    return { message, upto };
+  #makeRow(wire: Folded, upto: Seq): MessageRow {
+    const message = messageFromWire(wire);
+    this.#messageIds.add(message.id);
+    return { message, appliedUpto: upto };
   }
 
-  #index(seq: Seq): number {
+  #indexOf(seq: Seq): number {
     let low = 0;
     let high = this.#rows.length;
     while (low < high) {
@@ -163,10 +164,10 @@ export class Timeline {
     return this.#rows[low]?.message.seq === seq ? low : -1;
   }
 
-  #amend(event: Amendment): void {
-    const row = this.#rows[this.#index(event.target)];
-    if (!row || row.upto >= event.seq) return;
-    row.upto = event.seq;
-    row.message = amended(row.message, event);
+  #amendMessage(event: Amendment): void {
+    const row = this.#rows[this.#indexOf(event.target)];
+    if (!row || row.appliedUpto >= event.seq) return;
+    row.appliedUpto = event.seq;
+    row.message = applyAmendment(row.message, event);
   }
 }

@@ -13,15 +13,15 @@ export function markReadWhileVisible(
     if (entries.at(-1)?.isIntersecting && page.visibilityState === "visible") conversation.markRead();
   });
   // An observer reports the position when it begins to observe, so this checks whether a new message moved the end out of view.
-  const look = () => {
+  const checkPosition = () => {
     observer.unobserve(element);
     observer.observe(element);
   };
-  page.addEventListener("visibilitychange", look);
-  const unsubscribe = conversation.messages.subscribe(look);
+  page.addEventListener("visibilitychange", checkPosition);
+  const unsubscribe = conversation.messages.subscribe(checkPosition);
   return () => {
     observer.disconnect();
-    page.removeEventListener("visibilitychange", look);
+    page.removeEventListener("visibilitychange", checkPosition);
     unsubscribe();
   };
 }

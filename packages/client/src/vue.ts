@@ -27,7 +27,7 @@ export function useValue<T>(readable: MaybeRefOrGetter<Readable<T>>): Readonly<S
   const hydrating = !!instance?.vnode.el;
   const { getSnapshot, getInitialSnapshot } = toValue(readable);
   const value = shallowRef((hydrating && getInitialSnapshot ? getInitialSnapshot : getSnapshot)()) as ShallowRef<T>;
-  const follow = () => {
+  const followReadable = () => {
     watch(
       () => toValue(readable),
       (now, _, onCleanup) => onCleanup(now.subscribe((next) => (value.value = next))),
@@ -35,9 +35,9 @@ export function useValue<T>(readable: MaybeRefOrGetter<Readable<T>>): Readonly<S
     );
   };
   // Hooks do not run while a server renders, so there is no subscription there.
-  if (!instance) follow();
-  else if (hydrating) onMounted(follow);
-  else onBeforeMount(follow);
+  if (!instance) followReadable();
+  else if (hydrating) onMounted(followReadable);
+  else onBeforeMount(followReadable);
   return value;
 }
 

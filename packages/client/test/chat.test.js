@@ -186,7 +186,7 @@ onBoth("older messages, page by page, with what happens to them meanwhile", asyn
 
 onBoth("whoever listens to all messages hears each once, of new conversations too, over losses", async (t, Server) => {
   const server = await Server.start(t);
-  const { WebSocket, cut } = server.wire();
+  const { WebSocket, cut } = server.connectionGroup();
   const bot = server.connects(t, "bot", { WebSocket });
   const heard = [];
   bot.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.text}`));

@@ -52,16 +52,16 @@ onBoth("a server killed while two people send: each message once, in one order",
 
 onBoth("too much was missed: the list is rebuilt, and that is told once", async (t, Server) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "50" } });
-  const line = server.wire();
+  const line = server.connectionGroup();
   const alice = server.connects(t, "alice", line);
   const room = alice.conversation("#general");
   await until(room.messages, (list) => list.length === 3);
   let resyncs = 0;
   room.on("resync", () => resyncs++);
-  line.part();
+  line.goOffline();
   await offline(alice);
   for (let n = 0; n < 120; n++) await server.posts("send", { as: "bob", to: "#general", text: `missed ${n}` });
-  line.mend();
+  line.goOnline();
   await online(alice);
   const list = await until(room.messages, (list) => list.at(-1)?.text === "missed 119");
   assert.equal(resyncs, 1);
@@ -78,16 +78,16 @@ onBoth("too much was missed: the list is rebuilt, and that is told once", async 
 
 onBoth("whoever listens to every message gets those of a gap, too", async (t, Server) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "50" } });
-  const line = server.wire();
+  const line = server.connectionGroup();
   const bot = server.connects(t, "alice", line);
   const heard = [];
   bot.on("message", ({ message }) => heard.push(message.text));
   await online(bot);
-  line.part();
+  line.goOffline();
   await offline(bot);
   const missed = Array.from({ length: 300 }, (_, n) => `missed ${n}`);
   for (const text of missed) await server.posts("send", { as: "bob", to: "#general", text });
-  line.mend();
+  line.goOnline();
   const last = new Promise((resolve) => bot.on("message", ({ message }) => message.text === "missed 299" && resolve()));
   await last;
   assert.deepEqual(heard, missed);
@@ -97,7 +97,7 @@ onBoth("more conversations than cursors fit into `hello`: all of them catch up",
   const server = await Server.start(t, {
     env: { SWITCHBOARD_LIMITS_HELLO_FRAME: "250", SWITCHBOARD_LIMITS_PAGE: "8" },
   });
-  const line = server.wire();
+  const line = server.connectionGroup();
   const bot = server.connects(t, "bot", line);
   const heard = [];
   bot.on("message", ({ message }) => heard.push(message.text));
@@ -111,10 +111,10 @@ onBoth("more conversations than cursors fit into `hello`: all of them catch up",
     );
   for (const as of names) await server.posts("send", { as, to: "@bot", text: `one of ${as}` });
   await hears(20);
-  line.part();
+  line.goOffline();
   await offline(bot);
   for (const as of names) await server.posts("send", { as, to: "@bot", text: `two of ${as}` });
-  line.mend();
+  line.goOnline();
   await hears(40);
   assert.equal(new Set(heard).size, 40, "each once");
 });
@@ -155,10 +155,10 @@ test(
 
 onBoth("what was not acknowledged outlives the page", async (t, Server) => {
   const server = await Server.start(t);
-  const line = server.wire();
+  const line = server.connectionGroup();
   const first = server.connects(t, "alice", line);
   await until(first.conversation("#general").messages, (list) => list.length === 3);
-  line.part();
+  line.goOffline();
   const sent = ["one", "two", "three"].map((text) => first.conversation("#general").send(text));
   assert.deepEqual(
     sent.map(({ state }) => state.getSnapshot()),
@@ -226,7 +226,7 @@ onBoth("a server that stops says when to come back, and is obeyed", async (t, Se
 
 onBoth("commands wait for a connection, and are repeated after a loss", async (t, Server) => {
   const server = await Server.start(t);
-  const { WebSocket, cut } = server.wire();
+  const { WebSocket, cut } = server.connectionGroup();
   const alice = server.connects(t, "alice", { WebSocket });
   // The command is called before there is a connection.
   const room = await alice.create({ room: "early", title: "Early" });

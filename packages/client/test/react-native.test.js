@@ -7,7 +7,7 @@ import vm from "node:vm";
 import { build } from "esbuild";
 import WebSocket from "ws";
 import { asyncStorageCursors, asyncStorageOutbox, nativeNetwork } from "@switchboard/client/react-native";
-import { Server, until, wire } from "./support.js";
+import { Server, until, connectionGroup } from "./support.js";
 
 /** The `URL` of React Native: it appends a slash to its text, and has no setters. */
 class NativeUrl {
@@ -106,18 +106,18 @@ test("without a page, `crypto` or IndexedDB: messages go and come, and those of 
     t.after(() => chat.close());
     return chat;
   };
-  const first = wire();
+  const first = connectionGroup();
   const before = await start(first);
   const room = before.conversation("#general");
   await until(room.messages, (list) => list.length === 3);
   await room.send("online").acked;
-  first.part();
+  first.goOffline();
   await until(before.status, ({ state }) => state === "offline");
   const kept = room.send("offline 🎉");
   assert.equal(new Set([kept.key, room.send("second").key]).size, 2);
   await until(storage.count, (count) => count === 2);
   before.close();
-  const after = await start(wire());
+  const after = await start(connectionGroup());
   const texts = ["online", "offline 🎉", "second"];
   await until(
     after.conversation("#general").messages,
@@ -178,14 +178,14 @@ test("the app in front and the network back: it is told, once for each, until it
 test("the app that comes to the front connects at once", async (t) => {
   const server = await Server.start(t);
   const { AppState, app } = device();
-  const line = wire();
+  const line = connectionGroup();
   const chat = server.connects(t, "alice", { WebSocket: line.WebSocket, network: nativeNetwork({ AppState }) });
   await until(chat.status, ({ state }) => state === "online");
   app("background");
-  line.part();
+  line.goOffline();
   // Waits for a backoff so long that only the event "the app is active" can end it in time.
   await until(chat.status, ({ retryIn }) => retryIn > 1_500);
-  line.mend();
+  line.goOnline();
   const from = performance.now();
   app("active");
   await until(chat.status, ({ state }) => state === "online");

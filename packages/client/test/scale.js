@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { connect } from "@switchboard/client";
-import { Server, until, wire } from "./support.js";
+import { Server, until, connectionGroup } from "./support.js";
 
 const SECRET = "a secret of the tests that is long enough";
 /** Concurrent requests of the back end that sends the messages. */
@@ -60,7 +60,7 @@ export function peak(frames) {
 
 /** Cuts the connection, sends a message of each user, and reconnects. Returns the duration and the received messages. */
 export async function outage(t, { server, news, count, token }) {
-  const line = wire();
+  const line = connectionGroup();
   const { WebSocket, sent } = noting(line);
   const bot = connect(server.url, { token, outbox: null, WebSocket });
   t.after(() => bot.close());
@@ -72,12 +72,12 @@ export async function outage(t, { server, news, count, token }) {
   });
   await bot.ready();
   await until(bot.conversations.hasMore, (more) => !more);
-  line.part();
+  line.goOffline();
   await until(bot.status, ({ state }) => state === "offline");
   await news("missed");
   sent.length = 0;
   const all = new Promise((resolve) => (enough = resolve));
-  line.mend();
+  line.goOnline();
   const start = performance.now();
   bot.reconnect();
   await bot.ready();

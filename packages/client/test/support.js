@@ -71,8 +71,8 @@ export class Server {
   }
 
   /** Connections that a test can cut. */
-  wire() {
-    return wire();
+  connectionGroup() {
+    return connectionGroup();
   }
 
   /** A chat of a user, which is closed after the test. */
@@ -117,7 +117,7 @@ export class Server {
     return said;
   }
 
-  /** Reads the whole log of a conversation, page by page. */
+  /** Reads the reachable log of a conversation, page by page. */
   async log(user, conversation) {
     const events = [];
     for (let more = true; more;) {
@@ -174,8 +174,8 @@ export class Fake {
     this.server.stop(700);
   }
 
-  wire() {
-    return this.server.line();
+  connectionGroup() {
+    return this.server.connectionGroup();
   }
 
   connects(t, user, options = {}) {
@@ -199,30 +199,30 @@ export function onBoth(name, run) {
 }
 
 /** Makes a WebSocket class whose connections a test can cut, refuse and count. */
-export function wire() {
+export function connectionGroup() {
   const open = new Set();
-  let whole = true;
-  class Wire extends WebSocket {
+  let reachable = true;
+  class GroupSocket extends WebSocket {
     constructor(url, ...args) {
       // While the network is cut, connects to port 1, on which no process listens.
-      super(whole ? url : "ws://127.0.0.1:1", ...args);
+      super(reachable ? url : "ws://127.0.0.1:1", ...args);
       open.add(this);
       this.on("close", () => open.delete(this));
       this.on("error", () => {});
     }
   }
   return {
-    WebSocket: Wire,
+    WebSocket: GroupSocket,
     open,
     /** Cuts the connections without a close frame, like a failed network. */
     cut: () => open.forEach((socket) => socket.terminate()),
-    /** Cuts the connections, and lets no new one through until `mend`. */
-    part() {
-      whole = false;
+    /** Cuts the connections, and lets no new one through until `goOnline`. */
+    goOffline() {
+      reachable = false;
       this.cut();
     },
-    mend() {
-      whole = true;
+    goOnline() {
+      reachable = true;
     },
   };
 }

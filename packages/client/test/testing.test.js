@@ -264,16 +264,16 @@ test("a test makes a server, talks and looks into it", async () => {
 
 test("a test cuts the connection: what was said meanwhile comes on both sides", async () => {
   const { server, alice, team } = await room();
-  const line = server.line();
+  const line = server.connectionGroup();
   const bob = server.connect("bob", line);
   await shows(bob.conversation("#team"), []);
   await until(bob.conversation("#team").state, (state) => state === "ready");
-  line.part();
+  line.goOffline();
   await until(bob.status, ({ state }) => state === "offline");
   assert.equal(alice.status.getSnapshot().state, "online", "others stay");
   const sent = bob.conversation("#team").send("from offline");
   await team.send("to offline").acked;
-  line.mend();
+  line.goOnline();
   await sent.acked;
   await shows(team, ["to offline", "from offline"]);
   await shows(bob.conversation("#team"), ["to offline", "from offline"]);

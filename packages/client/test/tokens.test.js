@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { connect, UnauthorizedError } from "@switchboard/client";
 import { FakeClock, FakeServer, settle } from "./fake-socket.js";
-import { online, Server, until, wire } from "./support.js";
+import { online, Server, until, connectionGroup } from "./support.js";
 
 const SECRET = "a secret of the tests that is long enough";
 const production = { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } };
@@ -212,7 +212,7 @@ test("what is no token is said so, and never sent; a newline at its end is not p
 
 test("tokens on a real server: a throw is tried again, `UnauthorizedError` is not, one that ends is replaced", async (t) => {
   const server = await Server.start(t, production);
-  const { WebSocket, cut } = wire();
+  const { WebSocket, cut } = connectionGroup();
   let asked = 0;
   const chats = (options) => {
     const chat = connect(server.url, options);
@@ -267,7 +267,7 @@ test("a static token that has ended is refused for good by a real server, with i
 
 test("no other user's messages after a token of another user", async (t) => {
   const server = await Server.start(t, production);
-  const { WebSocket, cut } = wire();
+  const { WebSocket, cut } = connectionGroup();
   let user = "alice";
   // The token expires too soon to be kept.
   const chat = connect(server.url, { WebSocket, token: () => server.token(user, { ttl: 20 }) });

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
-import { online, Server, until, wire } from "./support.js";
+import { online, Server, until, connectionGroup } from "./support.js";
 
 const DISCONNECTS = 1_000;
 const PEOPLE = ["alice", "bob", "carol", "dave"];
@@ -31,7 +31,7 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
   const server = await Server.start(t);
   for (const name of PEOPLE.slice(2)) await server.posts("join", { as: name, conversation: ROOM });
   const people = PEOPLE.map((name) => {
-    const { WebSocket, cut, open } = wire();
+    const { WebSocket, cut, open } = connectionGroup();
     const chat = server.connects(t, name, { WebSocket });
     return { name, chat, cut, open, room: chat.conversation(ROOM), sent: [], doubled: [], unordered: [] };
   });

@@ -5,18 +5,18 @@ export const browserNetwork: NetworkSource = {
   visible: () => globalThis.document?.visibilityState !== "hidden",
   subscribe(listener) {
     const { document } = globalThis;
-    const isOnline = () => listener("online");
-    const isVisible = () => document?.visibilityState !== "hidden" && listener("visible");
-    globalThis.addEventListener?.("online", isOnline);
-    globalThis.addEventListener?.("pageshow", isVisible);
-    document?.addEventListener("visibilitychange", isVisible);
+    const onOnline = () => listener("online");
+    const onVisibilityChange = () => document?.visibilityState !== "hidden" && listener("visible");
+    globalThis.addEventListener?.("online", onOnline);
+    globalThis.addEventListener?.("pageshow", onVisibilityChange);
+    document?.addEventListener("visibilitychange", onVisibilityChange);
     return () => {
-      globalThis.removeEventListener?.("online", isOnline);
-      globalThis.removeEventListener?.("pageshow", isVisible);
-      document?.removeEventListener("visibilitychange", isVisible);
+      globalThis.removeEventListener?.("online", onOnline);
+      globalThis.removeEventListener?.("pageshow", onVisibilityChange);
+      document?.removeEventListener("visibilitychange", onVisibilityChange);
     };
   },
 };
 
 /** Whether the code runs in a page or in a worker of a page. A server that renders pages is neither. */
-export const hasPage = (): boolean => "document" in globalThis || "importScripts" in globalThis;
+export const runsInPage = (): boolean => "document" in globalThis || "importScripts" in globalThis;

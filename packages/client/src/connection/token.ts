@@ -1,13 +1,13 @@
 // The credentials of a connection: a token that the app makes when it is needed, and that is kept while it is valid.
 
 import type { Clock } from "../clock.js";
-import { ChatError, failure, UnauthorizedError } from "../error.js";
+import { ChatError, localError, UnauthorizedError } from "../error.js";
 import type { ChatOptions } from "../types.js";
 
 /** Milliseconds after which a token function counts as failed. */
-const TOKEN_TIMEOUT = 30_000;
+const TOKEN_TIMEOUT_MS = 30_000;
 /** A token that expires within this many milliseconds is not used for a new connection. */
-const MARGIN = 30_000;
+const EXPIRY_MARGIN_MS = 30_000;
 
 export type Credentials = { token: string } | { user: string };
 
@@ -27,25 +27,25 @@ function claimsOf(token: string): Claims {
 }
 
 /** Milliseconds for which a token is valid. Uses `iat` as well, because the device's clock may be wrong. */
-function lifetime({ exp, iat }: Claims, wall: number): number {
+function tokenLifetime({ exp, iat }: Claims, wall: number): number {
   if (typeof exp !== "number") return Infinity;
   const left = exp * 1_000 - wall;
   return typeof iat === "number" ? Math.min(left, (exp - iat) * 1_000) : left;
 }
 
 /** Returns the token without surrounding space. Throws if it is no token, such as an HTML page of a back end. */
-function checked(token: unknown): string {
+function checkedToken(token: unknown): string {
   const text = typeof token === "string" ? token.trim() : "";
   if (/^[\w.~+/=-]+$/.test(text)) return text;
   const shown = typeof token === "string" ? JSON.stringify(token.slice(0, 40)) : typeof token;
-  throw failure("invalid", `a token is a JWT, and not ${shown}`);
+  throw localError("invalid", `a token is a JWT, and not ${shown}`);
 }
 
 export class TokenSource {
   #options: ChatOptions;
   #clock: Clock;
   #onUser: (user: string) => void;
-  #kept: { token: string; until: number } | undefined;
+  #cachedToken: { token: string; expiresAt: number } | undefined;
 
   /** `onUser` is called with the token's user as soon as that is known. */
   constructor(options: ChatOptions, clock: Clock, onUser: (user: string) => void) {
@@ -55,38 +55,38 @@ export class TokenSource {
   }
 
   /** Whether the app has a function that makes tokens. */
-  get renewable(): boolean {
+  get isRenewable(): boolean {
     return typeof this.#options.token === "function";
   }
 
   /** Forgets the kept token, because the server no longer accepts it. */
-  drop(): void {
-    this.#kept = undefined;
+  dropToken(): void {
+    this.#cachedToken = undefined;
   }
 
-  async get(signal: AbortSignal): Promise<Credentials> {
+  async credentials(signal: AbortSignal): Promise<Credentials> {
     const { token, user } = this.#options;
     if (token === undefined) {
       if (user === undefined) throw new UnauthorizedError("neither a token nor a user");
       this.#onUser(user);
       return { user };
     }
-    if (typeof token === "string") return this.#is(checked(token));
-    if (this.#kept && this.#clock.now() < this.#kept.until) return { token: this.#kept.token };
-    const fresh = await this.#ask(token, signal);
-    const until = this.#clock.now() + lifetime(claimsOf(fresh), this.#clock.wall()) - MARGIN;
-    this.#kept = { token: fresh, until };
-    return this.#is(fresh);
+    if (typeof token === "string") return this.#credentialsOf(checkedToken(token));
+    if (this.#cachedToken && this.#clock.now() < this.#cachedToken.expiresAt) return { token: this.#cachedToken.token };
+    const fresh = await this.#callTokenFunction(token, signal);
+    const expiresAt = this.#clock.now() + tokenLifetime(claimsOf(fresh), this.#clock.wall()) - EXPIRY_MARGIN_MS;
+    this.#cachedToken = { token: fresh, expiresAt };
+    return this.#credentialsOf(fresh);
   }
 
-  #is(token: string): Credentials {
+  #credentialsOf(token: string): Credentials {
     const user = this.#options.user ?? claimsOf(token).sub;
     if (typeof user === "string") this.#onUser(user);
     return { token };
   }
 
   /** Calls the app's token function; rejects when it takes too long or `signal` is aborted. */
-  #ask(token: Exclude<ChatOptions["token"], string | undefined>, signal: AbortSignal): Promise<string> {
+  #callTokenFunction(token: Exclude<ChatOptions["token"], string | undefined>, signal: AbortSignal): Promise<string> {
     const asked = new AbortController();
     return new Promise<string>((resolve, reject) => {
       const end = (error: ChatError) => {
@@ -94,16 +94,16 @@ export class TokenSource {
         reject(error);
       };
       const timer = this.#clock.setTimeout(
-        () => end(failure("timeout", `the token function gave nothing in ${TOKEN_TIMEOUT / 1_000} s`)),
-        TOKEN_TIMEOUT,
+        () => end(localError("timeout", `the token function gave nothing in ${TOKEN_TIMEOUT_MS / 1_000} s`)),
+        TOKEN_TIMEOUT_MS,
       );
-      signal.addEventListener("abort", () => end(failure("aborted", "another attempt took its place")));
-      const given = async () => checked(await token({ signal: asked.signal }));
-      given()
+      signal.addEventListener("abort", () => end(localError("aborted", "another attempt took its place")));
+      const getToken = async () => checkedToken(await token({ signal: asked.signal }));
+      getToken()
         .catch((error: unknown) => {
           const known =
             error instanceof ChatError || (error as Partial<ChatError> | undefined)?.code === "unauthorized";
-          throw known ? error : failure("offline", String(error), error);
+          throw known ? error : localError("offline", String(error), error);
         })
         .then(resolve, reject)
         .finally(() => this.#clock.clearTimeout(timer));

@@ -2,89 +2,89 @@
 // later, and the client sends all of them again.
 
 import { Alarm, type Clock } from "../clock.js";
-import { ChatError, failure } from "../error.js";
+import { ChatError, localError } from "../error.js";
 import type { Command, OkBody } from "../protocol.js";
 
 /** Milliseconds until the next attempt if the refusal has no `retry_after`. */
-const PAUSE = 1_000;
+const DEFAULT_RETRY_DELAY_MS = 1_000;
 
-export type Done = (reply: OkBody | ChatError) => void;
+export type ReplyHandler = (reply: OkBody | ChatError) => void;
 
-interface Write {
+interface QueuedWrite {
   readonly command: Command;
-  readonly done: Done;
+  readonly onReply: ReplyHandler;
   /** Whether the write shall still be sent again after a refusal. */
-  readonly wanted: () => boolean;
+  readonly isWanted: () => boolean;
   /** The number of the write, which is also its `id`. */
-  readonly n: number;
-  sent?: boolean;
+  readonly number: number;
+  isSent?: boolean;
 }
 
-export class Writes {
+export class WriteQueue {
   /** The writes that are neither stored nor refused for good, in order. */
-  #queue: Write[] = [];
-  #underWay = 0;
+  #queue: QueuedWrite[] = [];
+  #inFlight = 0;
   /** The most writes in flight. One after a refusal, which may be due to a rate limit; one more after each stored write. */
-  #most = Infinity;
+  #maxInFlight = Infinity;
   /** The longest `retry_after` of the refusals since the last attempt, in milliseconds. */
-  #wait: number | undefined;
-  #pause: Alarm;
+  #retryAfterMs: number | undefined;
+  #retryAlarm: Alarm;
   /** The number of the last stored write. */
-  #stored = 0;
+  #lastStoredNumber = 0;
 
   constructor(
     clock: Clock,
     /** Sends a write that follows the write number `after`. */
-    readonly send: (write: Write, after: number, done: Done) => void,
+    readonly sendWrite: (write: QueuedWrite, after: number, done: ReplyHandler) => void,
   ) {
-    this.#pause = new Alarm(clock, () => {
-      this.#wait = undefined;
-      this.#flush();
+    this.#retryAlarm = new Alarm(clock, () => {
+      this.#retryAfterMs = undefined;
+      this.#sendQueued();
     });
   }
 
-  add(write: Write): void {
+  add(write: QueuedWrite): void {
     this.#queue.push(write);
-    this.#flush();
+    this.#sendQueued();
   }
 
   /** Fails all writes with `error`, because the connection is lost. */
-  end(error: ChatError): void {
-    this.#pause.clear();
-    for (const { done } of this.#queue.splice(0)) done(error);
+  failAll(error: ChatError): void {
+    this.#retryAlarm.clear();
+    for (const { onReply } of this.#queue.splice(0)) onReply(error);
   }
 
-  #flush(): void {
-    while (this.#wait === undefined && this.#underWay < this.#most) {
-      const at = this.#queue.findIndex(({ sent }) => !sent);
+  #sendQueued(): void {
+    while (this.#retryAfterMs === undefined && this.#inFlight < this.#maxInFlight) {
+      const at = this.#queue.findIndex(({ isSent }) => !isSent);
       const write = this.#queue[at];
       if (!write) return;
-      write.sent = true;
-      this.#underWay++;
+      write.isSent = true;
+      this.#inFlight++;
       const done = (reply: OkBody | ChatError) => this.#onAnswer(write, reply);
-      if (write.wanted()) this.send(write, this.#queue[at - 1]?.n ?? this.#stored, done);
-      else done(failure("aborted", "not wanted any more"));
+      if (write.isWanted()) this.sendWrite(write, this.#queue[at - 1]?.number ?? this.#lastStoredNumber, done);
+      else done(localError("aborted", "not wanted any more"));
     }
   }
 
-  #onAnswer(write: Write, reply: OkBody | ChatError): void {
+  #onAnswer(write: QueuedWrite, reply: OkBody | ChatError): void {
     const at = this.#queue.indexOf(write);
     if (at < 0) return;
-    this.#underWay--;
-    write.sent = false;
+    this.#inFlight--;
+    write.isSent = false;
     if (reply instanceof ChatError && reply.retryable) {
-      this.#most = 1;
-      this.#wait = Math.max(this.#wait ?? 0, reply.retryAfter ?? PAUSE);
+      this.#maxInFlight = 1;
+      this.#retryAfterMs = Math.max(this.#retryAfterMs ?? 0, reply.retryAfter ?? DEFAULT_RETRY_DELAY_MS);
     } else {
       this.#queue.splice(at, 1);
       if (!(reply instanceof ChatError)) {
-        this.#stored = write.n;
-        this.#most++;
+        this.#lastStoredNumber = write.number;
+        this.#maxInFlight++;
       }
-      write.done(reply);
+      write.onReply(reply);
     }
     // The server also refuses writes in flight that were sent after a refused one; the pause begins when all are answered.
-    if (this.#wait !== undefined && !this.#underWay) this.#pause.set(this.#wait);
-    this.#flush();
+    if (this.#retryAfterMs !== undefined && !this.#inFlight) this.#retryAlarm.set(this.#retryAfterMs);
+    this.#sendQueued();
   }
 }

@@ -1,6 +1,6 @@
 // An entry of the outbox: a message that is not acknowledged.
 
-import { ChatError, failure } from "../error.js";
+import { ChatError, localError } from "../error.js";
 import { Value } from "../store.js";
 import type { Acknowledged, OutboxEntry, Outgoing, OutgoingState } from "../types.js";
 
@@ -14,43 +14,43 @@ export class Entry implements Outgoing {
   readonly state: Value<OutgoingState>;
   error: ChatError | undefined;
   /** The position in the log, once the message is stored. */
-  stored: Acknowledged | undefined;
+  acknowledged: Acknowledged | undefined;
   /** Whether the message was sent and has no answer yet. */
-  underWay = false;
+  isInFlight = false;
   acked!: Promise<Acknowledged>;
   #state: OutgoingState = "pending";
   #resolve!: (acked: Acknowledged) => void;
   #reject!: (error: ChatError) => void;
 
   /** Whether the message is held for moderation, and must be sent again to learn the decision. */
-  asks = false;
+  needsResend = false;
   /** Whether this tab sent or retried the message; otherwise it was only read from the storage. */
   isOwn: boolean;
 
-  /** `since`: when the message was sent or found, by the clock that users cannot set. `found`: it was read from the storage. */
+  /** `waitingSince`: when the message was sent or found, by the clock that users cannot set. `isLoaded`: it was read from the storage. */
   constructor(
-    readonly what: OutboxEntry,
+    readonly message: OutboxEntry,
     readonly owner: EntryOwner,
-    public since: number,
-    readonly found = false,
+    public waitingSince: number,
+    readonly isLoaded = false,
   ) {
-    const { state = "pending", error } = what;
+    const { state = "pending", error } = message;
     this.state = new Value<OutgoingState>(state);
     this.#state = state;
-    this.asks = state === "held";
-    this.isOwn = !found;
-    this.#promise();
+    this.needsResend = state === "held";
+    this.isOwn = !isLoaded;
+    this.#makePromise();
     if (state === "failed") {
-      this.error = error ? new ChatError(error) : failure("internal", "it failed");
+      this.error = error ? new ChatError(error) : localError("internal", "it failed");
       this.#reject(this.error);
     }
   }
 
   get key(): string {
-    return this.what.key;
+    return this.message.key;
   }
 
-  get current(): OutgoingState {
+  get currentState(): OutgoingState {
     return this.#state;
   }
 
@@ -85,45 +85,45 @@ export class Entry implements Outgoing {
   // ---- Changes of the state.
 
   setPending(): void {
-    if (this.#state === "failed") this.#promise();
+    if (this.#state === "failed") this.#makePromise();
     this.error = undefined;
-    this.#set("pending");
-    delete this.what.state;
-    delete this.what.error;
+    this.#setState("pending");
+    delete this.message.state;
+    delete this.message.error;
   }
 
   setHeld(): void {
-    this.#set("held");
-    this.what.state = "held";
+    this.#setState("held");
+    this.message.state = "held";
   }
 
   setSent({ conversation, seq, at }: Acknowledged): void {
     // The message was taken back or had failed, but the server has stored it.
-    if (this.#state === "failed") this.#promise();
+    if (this.#state === "failed") this.#makePromise();
     this.error = undefined;
-    this.#set("sent");
-    this.stored = { conversation, seq, at };
-    this.#resolve(this.stored);
+    this.#setState("sent");
+    this.acknowledged = { conversation, seq, at };
+    this.#resolve(this.acknowledged);
   }
 
   setFailed(error: ChatError): void {
     this.error = error;
-    this.#set("failed");
+    this.#setState("failed");
     this.#reject(error);
   }
 
   /** Makes a retry fail at once with `error`, because the message cannot be sent. */
-  refuse(error: ChatError): void {
-    this.#promise();
+  failRetry(error: ChatError): void {
+    this.#makePromise();
     this.setFailed(error);
   }
 
-  #set(state: OutgoingState): void {
+  #setState(state: OutgoingState): void {
     this.#state = state;
     this.state.set(state);
   }
 
-  #promise(): void {
+  #makePromise(): void {
     this.acked = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;

@@ -11,8 +11,8 @@ export type TabNotice = { scope: string } & (
 );
 
 /** Returns functions to notify the other tabs and to leave. Without `BroadcastChannel` both do nothing. */
-export function joinTabs(onNotice: (notice: TabNotice) => void): { tell(notice: TabNotice): void; leave(): void } {
-  if (!globalThis.BroadcastChannel) return { tell() {}, leave() {} };
+export function joinTabs(onNotice: (notice: TabNotice) => void): { notify(notice: TabNotice): void; leave(): void } {
+  if (!globalThis.BroadcastChannel) return { notify() {}, leave() {} };
   let channel: BroadcastChannel | undefined;
   const join = () => {
     const joined = new BroadcastChannel("switchboard.outbox");
@@ -23,7 +23,7 @@ export function joinTabs(onNotice: (notice: TabNotice) => void): { tell(notice: 
   };
   channel = join();
   return {
-    tell(notice) {
+    notify(notice) {
       if (channel) return channel.postMessage(notice);
       const once = join();
       once.postMessage(notice);

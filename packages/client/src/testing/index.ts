@@ -3,11 +3,11 @@
 import { type Chat, ChatError, type ChatOptions, connect, type WithData } from "@switchboard/client";
 import type { ConversationId, Event, Limits, Message, Seq, UserId } from "../protocol.js";
 import { LIMITS } from "./limits.js";
-import { parse } from "./parse.js";
+import { parseCommand } from "./parse.js";
 import { Refusal } from "./refusal.js";
-import { answer } from "./session.js";
-import { FakeSocket, Line, Network } from "./socket.js";
-import { World } from "./world.js";
+import { executeCommand } from "./session.js";
+import { FakeSocket, ConnectionGroup, Network } from "./socket.js";
+import { ServerState } from "./world.js";
 
 export interface FakeServerOptions {
   /** Limits other than those of a `dev` server, by their names in docs/protocol.md: `{ replay: 50 }`. */
@@ -18,13 +18,13 @@ export interface FakeServerOptions {
 export type FakeWebSocket = NonNullable<ChatOptions["WebSocket"]>;
 
 /** A group of connections that a test can cut without affecting others. */
-export interface FakeLine {
+export interface FakeConnectionGroup {
   readonly WebSocket: FakeWebSocket;
   /** Cuts the connections without a close frame, as a failing network does. They may be made again at once. */
   cut(): void;
-  /** Cuts the connections, and refuses new ones until `mend`. */
-  part(): void;
-  mend(): void;
+  /** Cuts the connections, and refuses new ones until `goOnline`. */
+  goOffline(): void;
+  goOnline(): void;
 }
 
 export interface FakeServer {
@@ -50,7 +50,7 @@ export interface FakeServer {
   history(conversation: ConversationId): readonly WithData<Message>[];
   log(conversation: ConversationId): readonly WithData<Event>[];
   /** Makes a separate group of connections, which a test can cut alone. */
-  line(): FakeLine;
+  connectionGroup(): FakeConnectionGroup;
   /** Cuts the connections of all users, or of one. */
   cut(user?: UserId): void;
   /** Closes connections with a close code of the protocol, such as 4502. */
@@ -66,16 +66,16 @@ export interface FakeServer {
 }
 
 /** The number of started servers. Each gets another address, so that data that is stored by address (an outbox) is not shared. */
-let started = 0;
+let startedServers = 0;
 
 /** Starts a fake server. It need not be stopped: it is garbage when nothing refers to it. */
 export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
-  const world = new World({ ...LIMITS, ...limits });
+  const world = new ServerState({ ...LIMITS, ...limits });
   const network = new Network();
-  const url = `ws://${++started}.switchboard.test`;
-  const of = (user?: UserId) =>
+  const url = `ws://${++startedServers}.switchboard.test`;
+  const socketsOf = (user?: UserId) =>
     [...network.sockets].filter(({ session }) => user === undefined || session?.user === user);
-  const line = () => fakeLine(world, network);
+  const line = () => fakeConnectionGroup(world, network);
   const { WebSocket } = line();
   const log = (id: ConversationId) => {
     const found = world.logs.get(id);
@@ -85,18 +85,18 @@ export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
   return {
     url,
     WebSocket,
-    line,
+    connectionGroup: line,
     get connections() {
-      return [...world.listeners].map(({ user }) => user as UserId);
+      return [...world.clients].map(({ user }) => user as UserId);
     },
     connect(user, options = {}) {
       const who = options.token === undefined ? { user } : {};
       return connect(url, { outbox: null, WebSocket, ...who, ...options });
     },
     command(user, type, fields = {}) {
-      const frame = overTheWire({ ...fields, type });
+      const frame = asReceived({ ...fields, type });
       try {
-        const body = answer(world, user, parse(frame, world.limits));
+        const body = executeCommand(world, user, parseCommand(frame, world.limits));
         return JSON.parse(JSON.stringify(body)) as Record<string, unknown>;
       } catch (error) {
         throw error instanceof Refusal ? error.chatError : error;
@@ -104,16 +104,16 @@ export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
     },
     history: (id) => structuredClone(log(id).messages) as WithData<Message>[],
     log: (id) => structuredClone(log(id).events) as WithData<Event>[],
-    cut: (user) => network.cut(of(user)),
-    close: (code, reason = "", user) => network.cut(of(user), code, reason),
+    cut: (user) => network.cut(socketsOf(user)),
+    close: (code, reason = "", user) => network.cut(socketsOf(user), code, reason),
     stop(retryAfter = 0) {
-      network.reachable = false;
-      for (const socket of of()) {
+      network.isReachable = false;
+      for (const socket of socketsOf()) {
         socket.push({ type: "bye", retry_after: retryAfter });
-        socket.end(1012, "the server stops");
+        socket.closeByServer(1012, "the server stops");
       }
     },
-    start: () => void (network.reachable = true),
+    start: () => void (network.isReachable = true),
     pause: () => network.pause(),
     resume: () => network.resume(),
     restore: (id, head) => log(id).truncate(head),
@@ -121,7 +121,7 @@ export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
 }
 
 /** The frame as a server receives it: after encoding and decoding as JSON. */
-function overTheWire(frame: object): Record<string, unknown> {
+function asReceived(frame: object): Record<string, unknown> {
   try {
     return JSON.parse(JSON.stringify(frame)) as Record<string, unknown>;
   } catch (cause) {
@@ -129,8 +129,8 @@ function overTheWire(frame: object): Record<string, unknown> {
   }
 }
 
-function fakeLine(world: World, network: Network): FakeLine {
-  const line = new Line();
+function fakeConnectionGroup(world: ServerState, network: Network): FakeConnectionGroup {
+  const line = new ConnectionGroup();
   class WebSocket extends FakeSocket {
     constructor(url: string) {
       super(network, line, world, url);
@@ -139,10 +139,10 @@ function fakeLine(world: World, network: Network): FakeLine {
   return {
     WebSocket: WebSocket as unknown as FakeWebSocket,
     cut: () => network.cut(line.sockets),
-    part() {
-      line.whole = false;
+    goOffline() {
+      line.isReachable = false;
       network.cut(line.sockets);
     },
-    mend: () => void (line.whole = true),
+    goOnline: () => void (line.isReachable = true),
   };
 }

@@ -16,7 +16,7 @@ import type {
 import { notFound, Refusal } from "./refusal.js";
 
 /** The type of an event and the fields that are not common to all events. */
-export type Body = Event extends infer E
+export type EventBody = Event extends infer E
   ? E extends Event
     ? Omit<E, "conversation" | "seq" | "from" | "at">
     : never
@@ -25,19 +25,19 @@ export type Body = Event extends infer E
 export interface Membership {
   role: Role;
   /** The event with which the user joined, and the one with which the user left. */
-  since: Seq;
-  until?: Seq;
+  joinSeq: Seq;
+  leaveSeq?: Seq;
   read: Seq;
   received: Seq;
 }
 
 /** The last event about one user's reaction with one emoji to one message. `on`: the event added the reaction. */
-interface Reaction {
+interface ReactionState {
   seq: Seq;
-  on: boolean;
+  isSet: boolean;
 }
 
-export class Log {
+export class ConversationLog {
   readonly id: ConversationId;
   readonly public: boolean;
   title: string | undefined;
@@ -45,10 +45,10 @@ export class Log {
   /** The current and former members. */
   readonly memberships = new Map<UserId, Membership>();
   /** The number of the last event, counted over all logs, to sort logs by activity. */
-  activity = 0;
-  #messages = new Map<Seq, Message>();
+  lastActivity = 0;
+  #messageBySeq = new Map<Seq, Message>();
   /** The reactions, also removed ones. The key contains the message, the emoji and the user. */
-  #reactions = new Map<string, Reaction>();
+  #reactionByKey = new Map<string, ReactionState>();
 
   constructor(id: ConversationId, open = false, title?: string) {
     this.id = id;
@@ -66,78 +66,78 @@ export class Log {
 
   /** The current members. */
   get members(): [UserId, Membership][] {
-    return [...this.memberships].filter(([, { until }]) => until === undefined);
+    return [...this.memberships].filter(([, { leaveSeq }]) => leaveSeq === undefined);
   }
 
   // ---- Access checks.
 
-  member(user: UserId): Membership {
+  checkedMembership(user: UserId): Membership {
     const membership = this.memberships.get(user);
-    if (!membership || membership.until !== undefined) throw notFound();
+    if (!membership || membership.leaveSeq !== undefined) throw notFound();
     return membership;
   }
 
   /** The last event that a user may see. */
-  visible(user: UserId): Seq {
+  visibleHead(user: UserId): Seq {
     const membership = this.memberships.get(user);
     if (!membership) throw notFound();
-    return Math.min(membership.until ?? this.head, this.head);
+    return Math.min(membership.leaveSeq ?? this.head, this.head);
   }
 
   get messages(): Message[] {
-    return [...this.#messages.values()];
+    return [...this.#messageBySeq.values()];
   }
 
-  message(seq: Seq): Message {
-    const message = this.#messages.get(seq);
+  checkedMessage(seq: Seq): Message {
+    const message = this.#messageBySeq.get(seq);
     if (!message) throw notFound();
     return message;
   }
 
-  reaction(target: Seq, emoji: string, user: UserId): Reaction | undefined {
-    return this.#reactions.get(JSON.stringify([target, emoji, user]));
+  lastReaction(target: Seq, emoji: string, user: UserId): ReactionState | undefined {
+    return this.#reactionByKey.get(JSON.stringify([target, emoji, user]));
   }
 
   // ---- Changes.
 
-  append(from: UserId, body: Body, at: Timestamp): Event {
+  append(from: UserId, body: EventBody, at: Timestamp): Event {
     const { type, ...fields } = body;
     const event = { type, conversation: this.id, seq: this.head + 1, from, at, ...fields } as Event;
     this.events.push(event);
-    this.#fold(event);
+    this.#applyEvent(event);
     return event;
   }
 
-  enter(user: UserId, role: Role): void {
+  addMember(user: UserId, role: Role): void {
     const seq = this.isRoom ? this.head + 1 : 0;
-    this.memberships.set(user, { role, since: seq, read: seq, received: seq });
+    this.memberships.set(user, { role, joinSeq: seq, read: seq, received: seq });
   }
 
-  #fold(event: Event): void {
+  #applyEvent(event: Event): void {
     if (event.type === "message") {
-      this.#messages.set(event.seq, structuredClone(event));
+      this.#messageBySeq.set(event.seq, structuredClone(event));
     } else if (event.type === "edit") {
       if (event.deleted) return;
-      const { text: _text, data: _data, ...message } = this.message(event.target);
+      const { text: _text, data: _data, ...message } = this.checkedMessage(event.target);
       const { text, data, seq, at } = event;
       const content = { ...(text !== undefined && { text }), ...(data !== undefined && { data }) };
-      this.#messages.set(event.target, { ...message, ...content, edited: { seq, at } });
+      this.#messageBySeq.set(event.target, { ...message, ...content, edited: { seq, at } });
     } else if (event.type === "delete") {
-      this.#erase(event.target);
+      this.#eraseContent(event.target);
     } else if (event.type === "react") {
       const { target, emoji, on, seq, from } = event;
-      this.#reactions.set(JSON.stringify([target, emoji, from]), { seq, on });
-      this.#messages.set(target, withReaction(this.message(target), emoji, from, on));
+      this.#reactionByKey.set(JSON.stringify([target, emoji, from]), { seq, isSet: on });
+      this.#messageBySeq.set(target, withReaction(this.checkedMessage(target), emoji, from, on));
     } else if (event.type === "rename") {
       this.title = event.title;
     }
   }
 
   /** Erases the content of a deleted message and of its edits from the raw log. */
-  #erase(target: Seq): void {
-    const { type, conversation, seq, from, at, key } = this.message(target);
+  #eraseContent(target: Seq): void {
+    const { type, conversation, seq, from, at, key } = this.checkedMessage(target);
     const kept = { type, conversation, seq, from, at, ...(key !== undefined && { key }), deleted: true };
-    this.#messages.set(target, kept);
+    this.#messageBySeq.set(target, kept);
     this.events.forEach((event, n) => {
       if (event.type === "message" && event.seq === target) this.events[n] = kept;
       else if (event.type === "edit" && event.target === target) {
@@ -150,11 +150,11 @@ export class Log {
   /** Removes all events after `head`, like a server that was restored from an older backup. */
   truncate(head: Seq): void {
     const events = this.events.splice(0).slice(0, head);
-    this.#messages.clear();
-    this.#reactions.clear();
+    this.#messageBySeq.clear();
+    this.#reactionByKey.clear();
     for (const event of events) {
       this.events.push(event);
-      this.#fold(event);
+      this.#applyEvent(event);
     }
     for (const membership of this.memberships.values()) {
       membership.read = Math.min(membership.read, head);
@@ -164,24 +164,24 @@ export class Log {
 
   // ---- Pages.
 
-  page(user: UserId, after: Seq, limit: number): LogBody {
-    const head = this.visible(user);
+  logPage(user: UserId, after: Seq, limit: number): LogBody {
+    const head = this.visibleHead(user);
     if (after > head) throw new Refusal("bad_cursor", "the log ends before this cursor");
     const end = Math.min(head, after + limit);
     return { conversation: this.id, events: this.events.slice(after, end), head, more: end < head };
   }
 
-  history(user: UserId, limit: number, before = Infinity): HistoryBody {
-    const head = this.visible(user);
-    const messages = this.#upto(Math.min(head, before - 1));
+  historyPage(user: UserId, limit: number, before = Infinity): HistoryBody {
+    const head = this.visibleHead(user);
+    const messages = this.#messagesUpto(Math.min(head, before - 1));
     return { conversation: this.id, messages: messages.slice(-limit), head, more: messages.length > limit };
   }
 
   /** A page around an event: half of its messages are from before the event, the others from the event on. */
-  around(user: UserId, limit: number, seq: Seq): HistoryBody & { more_after: boolean } {
-    const head = this.visible(user);
+  pageAround(user: UserId, limit: number, seq: Seq): HistoryBody & { more_after: boolean } {
+    const head = this.visibleHead(user);
     if (seq > head) throw new Refusal("bad_cursor", "around: the log ends before this event", "around");
-    const all = this.#upto(head);
+    const all = this.#messagesUpto(head);
     const before = all.filter((message) => message.seq < seq);
     const from = all.slice(before.length);
     const half = Math.floor(limit / 2);
@@ -190,17 +190,17 @@ export class Log {
     return { conversation: this.id, messages: page, head, more, more_after: from.length > limit - half };
   }
 
-  #upto(head: Seq): Message[] {
+  #messagesUpto(head: Seq): Message[] {
     return this.messages.filter(({ seq }) => seq <= head);
   }
 
-  unread(user: UserId): number {
-    const { read } = this.member(user);
+  countUnread(user: UserId): number {
+    const { read } = this.checkedMembership(user);
     return this.messages.filter(({ seq, from }) => seq > read && from !== user).length;
   }
 
-  summary(user: UserId): Summary {
-    const { role, read, received } = this.member(user);
+  summaryFor(user: UserId): Summary {
+    const { role, read, received } = this.checkedMembership(user);
     const last = this.messages.at(-1);
     return {
       conversation: this.id,
@@ -212,12 +212,12 @@ export class Log {
       at: this.events.at(-1)?.at ?? new Date(0).toISOString(),
       read,
       received,
-      unread: this.unread(user),
+      unread: this.countUnread(user),
       ...(last && { last }),
     };
   }
 
-  listed(): Member[] {
+  memberList(): Member[] {
     return this.members.map(([user, { role, read, received }]) => ({ user, role, read, received }));
   }
 }

@@ -1,7 +1,7 @@
 import { ChatError } from "@switchboard/client";
 import type { ErrorCode, Failure } from "../protocol.js";
 
-const RETRYABLE: ReadonlySet<string> = new Set(["rate_limited", "unavailable", "not_ready"]);
+const RETRYABLE_CODES: ReadonlySet<string> = new Set(["rate_limited", "unavailable", "not_ready"]);
 
 /** Why a command is refused: the fields of an `error` frame. */
 export class Refusal extends Error {
@@ -16,7 +16,7 @@ export class Refusal extends Error {
 
   get failure(): Failure {
     const { code, message, field } = this;
-    return { code, message, retryable: RETRYABLE.has(code), ...(field !== undefined && { field }) };
+    return { code, message, retryable: RETRYABLE_CODES.has(code), ...(field !== undefined && { field }) };
   }
 
   get chatError(): ChatError {

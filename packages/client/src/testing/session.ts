@@ -1,132 +1,132 @@
 // One connection: `hello`, then commands, each answered before the next is read.
 
 import type { Command, Hello, Limits, Seq, UserId, Welcome } from "../protocol.js";
-import { parse, parseId, parseNumber } from "./parse.js";
+import { parseCommand, parseId, parseWriteNumber } from "./parse.js";
 import { badField, notFound, Refusal } from "./refusal.js";
-import type { Listener, World } from "./world.js";
+import type { ConnectedClient, ServerState } from "./world.js";
 
 /** The most conversations that `welcome.unread` counts. */
-const COUNTED = 200;
+const MAX_COUNTED_CONVERSATIONS = 200;
 
-interface Wire {
+interface SessionSocket {
   push(frame: object): void;
-  end(code: number, reason: string): void;
+  closeByServer(code: number, reason: string): void;
 }
 
 /** Answers a command of a user. `by`: the connection that sent it; `undefined` for a command over HTTP. */
-export function answer(world: World, user: UserId, command: Command, by?: Listener): object {
-  const held = (limit = Math.floor(world.limits.page / 2)) => Math.min(Math.max(limit, 1), world.limits.page);
+export function executeCommand(world: ServerState, user: UserId, command: Command, by?: ConnectedClient): object {
+  const pageLimit = (limit = Math.floor(world.limits.page / 2)) => Math.min(Math.max(limit, 1), world.limits.page);
   switch (command.type) {
     case "sync":
-      return world.log(command.conversation, user).page(user, command.after ?? 0, held(command.limit));
+      return world.log(command.conversation, user).logPage(user, command.after ?? 0, pageLimit(command.limit));
     case "history": {
       const log = world.log(command.conversation, user);
       const { around } = command as { around?: Seq };
-      if (around !== undefined) return log.around(user, held(command.limit), around);
-      return log.history(user, held(command.limit), command.before);
+      if (around !== undefined) return log.pageAround(user, pageLimit(command.limit), around);
+      return log.historyPage(user, pageLimit(command.limit), command.before);
     }
     case "conversations":
-      return inboxPage(world, user, held(command.limit), command.before);
+      return inboxPage(world, user, pageLimit(command.limit), command.before);
     case "members": {
       const log = world.log(command.conversation, user);
-      log.member(user);
-      const all = log.listed();
+      log.checkedMembership(user);
+      const all = log.memberList();
       const first = command.after === undefined ? 0 : all.findIndex((member) => member.user === command.after) + 1;
       if (command.after !== undefined && !first) throw new Refusal("bad_field", "after: never a member", "after");
-      const members = all.slice(first, first + held(command.limit));
+      const members = all.slice(first, first + pageLimit(command.limit));
       return { conversation: log.id, members, more: first + members.length < all.length };
     }
     case "read":
     case "received":
-      return world.move(user, command, by);
+      return world.moveCursor(user, command, by);
     case "typing":
-      world.typing(user, command.conversation, by);
+      world.pushTyping(user, command.conversation, by);
       return {};
     default:
-      return world.store(user, command, by);
+      return world.executeWrite(user, command, by);
   }
 }
 
-function inboxPage(world: World, user: UserId, limit: number, before?: string) {
-  const logs = world.inbox(user);
+function inboxPage(world: ServerState, user: UserId, limit: number, before?: string) {
+  const logs = world.conversationsOf(user);
   const first = before === undefined ? 0 : logs.findIndex(({ id }) => id === world.canonical(before, user)) + 1;
   if (before !== undefined && !first) throw notFound();
   const page = logs.slice(first, first + limit);
-  return { conversations: page.map((log) => log.summary(user)), more: first + page.length < logs.length };
+  return { conversations: page.map((log) => log.summaryFor(user)), more: first + page.length < logs.length };
 }
 
-export class Session implements Listener {
+export class Session implements ConnectedClient {
   user: UserId | undefined;
   watched: ReadonlySet<UserId> = new Set();
-  #world: World;
-  #wire: Wire;
-  #ended = false;
+  #world: ServerState;
+  #socket: SessionSocket;
+  #isEnded = false;
   /** The number of the last stored write, and that of the last write that was stored or refused for good. */
-  #stored = 0;
-  #settled = 0;
+  #lastStoredNumber = 0;
+  #lastSettledNumber = 0;
 
-  constructor(world: World, wire: Wire) {
+  constructor(world: ServerState, wire: SessionSocket) {
     this.#world = world;
-    this.#wire = wire;
+    this.#socket = wire;
   }
 
   push(frame: object): void {
-    this.#wire.push(frame);
+    this.#socket.push(frame);
   }
 
-  receive(data: string): void {
-    if (this.#ended) return;
+  onData(data: string): void {
+    if (this.#isEnded) return;
     const limits: Limits = this.#world.limits;
     if (data.length > (this.user === undefined ? limits.hello_frame : limits.frame))
-      return this.#end(1009, "too large");
+      return this.#close(1009, "too large");
     let id: { id?: string | number } = {};
     let tried = false;
     let number: { n: number; after: number } | undefined;
     try {
-      const frame = object(data);
+      const frame = parseObject(data);
       id = parseId(frame["id"]);
       const known = this.user;
       tried = frame["type"] === "hello";
       if (known === undefined) return this.#hello(frame);
-      number = this.#inTurn(parseNumber(frame));
-      const command = parse(frame, limits);
+      number = this.#checkWriteNumber(parseWriteNumber(frame));
+      const command = parseCommand(frame, limits);
       if (command.type === "hello") throw new Refusal("bad_frame", "`hello` was said");
       if (command.type === "ping") return this.push({ type: "pong", ...id });
       if (command.type === "watch") return this.#watch(command.users, id);
-      const body = answer(this.#world, known, command, this);
-      this.#stored = number?.n ?? this.#stored;
-      this.#settled = Math.max(this.#settled, this.#stored);
+      const body = executeCommand(this.#world, known, command, this);
+      this.#lastStoredNumber = number?.n ?? this.#lastStoredNumber;
+      this.#lastSettledNumber = Math.max(this.#lastSettledNumber, this.#lastStoredNumber);
       this.push({ type: "ok", ...id, ...body });
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       // This fake server refuses no write as retryable, so a refused write is never sent again.
-      this.#settled = Math.max(this.#settled, number?.n ?? 0);
+      this.#lastSettledNumber = Math.max(this.#lastSettledNumber, number?.n ?? 0);
       this.push({ type: "error", ...id, ...error.failure });
       // If the first frame is refused, the connection is closed.
-      if (this.user === undefined) this.#end(error.code === "unauthorized" && tried ? 4501 : 1008, error.message);
+      if (this.user === undefined) this.#close(error.code === "unauthorized" && tried ? 4501 : 1008, error.message);
     }
   }
 
   /** Refuses a write if the write before it was neither stored nor refused for good. */
-  #inTurn(number: { n: number; after: number } | undefined) {
-    if (number && number.after > this.#settled)
+  #checkWriteNumber(number: { n: number; after: number } | undefined) {
+    if (number && number.after > this.#lastSettledNumber)
       throw new Refusal("unavailable", `write ${number.after}, which this one follows, was not stored`);
-    if (number && number.n <= this.#stored) throw badField("n", `write ${this.#stored} is stored`);
+    if (number && number.n <= this.#lastStoredNumber) throw badField("n", `write ${this.#lastStoredNumber} is stored`);
     return number;
   }
 
-  end(): void {
-    if (!this.#world.listeners.delete(this) || this.user === undefined) return;
-    this.#world.presenceChanged(this.user, this.#others());
+  onClose(): void {
+    if (!this.#world.clients.delete(this) || this.user === undefined) return;
+    this.#world.onPresenceChange(this.user, this.#hasOtherConnections());
   }
 
-  #end(code: number, reason: string): void {
-    this.#ended = true;
-    this.#wire.end(code, reason);
+  #close(code: number, reason: string): void {
+    this.#isEnded = true;
+    this.#socket.closeByServer(code, reason);
   }
 
   #watch(users: UserId[], id: object): void {
-    this.#world.watch(this, users);
+    this.#world.pushPresences(this, users);
     this.watched = new Set(users);
     this.push({ type: "ok", ...id });
   }
@@ -134,23 +134,23 @@ export class Session implements Listener {
   #hello(frame: Record<string, unknown>): void {
     // If the first frame is not `hello`, it is refused without checking its fields.
     if (frame["type"] !== "hello") throw new Refusal("unauthorized", "the first frame is `hello`");
-    const hello = parse(frame, this.#world.limits) as { user?: UserId } & Hello;
+    const hello = parseCommand(frame, this.#world.limits) as { user?: UserId } & Hello;
     this.#welcome(userOf(hello), hello.cursors ?? {});
   }
 
   #welcome(user: UserId, cursors: Record<string, Seq>): void {
     const world = this.#world;
     this.user = user;
-    const others = this.#others();
+    const others = this.#hasOtherConnections();
     const page = inboxPage(world, user, Math.floor(world.limits.page / 2));
     const welcome: Welcome & { unread: object } = {
       user,
-      connection: world.name(),
+      connection: world.makeName(),
       server: "switchboard/fake",
       features: ["numbers"],
       limits: world.limits,
       ...page,
-      unread: unread(world, user),
+      unread: unreadTotal(world, user),
     };
     this.push({ type: "welcome", ...welcome });
     const followed = Object.keys(cursors)
@@ -158,17 +158,17 @@ export class Session implements Listener {
       .filter((id) => this.#checkCursor(user, id, cursors[id] as Seq));
     for (const id of followed) {
       const log = world.log(id, user);
-      world.replay(this, log, cursors[id] as Seq, log.visible(user));
+      world.replayEvents(this, log, cursors[id] as Seq, log.visibleHead(user));
     }
-    world.listeners.add(this);
-    world.presenceChanged(user, others);
+    world.clients.add(this);
+    world.onPresenceChange(user, others);
   }
 
   /** Whether the server can replay events after this cursor; if not, sends the reason. */
   #checkCursor(user: UserId, conversation: string, cursor: Seq): boolean {
     try {
       const log = this.#world.log(conversation, user);
-      const head = log.visible(user);
+      const head = log.visibleHead(user);
       if (cursor > head) throw new Refusal("bad_cursor", "the log ends before this cursor");
       if (head - cursor <= this.#world.limits.replay) return true;
       this.push({ type: "gap", conversation, after: cursor, head });
@@ -179,18 +179,18 @@ export class Session implements Listener {
     return false;
   }
 
-  #others(): boolean {
-    return [...this.#world.listeners].some((listener) => listener !== this && listener.user === this.user);
+  #hasOtherConnections(): boolean {
+    return [...this.#world.clients].some((listener) => listener !== this && listener.user === this.user);
   }
 }
 
-function unread(world: World, user: UserId) {
-  const logs = world.inbox(user);
-  const counts = logs.slice(0, COUNTED).map((log) => log.unread(user));
+function unreadTotal(world: ServerState, user: UserId) {
+  const logs = world.conversationsOf(user);
+  const counts = logs.slice(0, MAX_COUNTED_CONVERSATIONS).map((log) => log.countUnread(user));
   return {
     messages: counts.reduce((sum, count) => sum + count, 0),
     conversations: counts.filter(Boolean).length,
-    more: logs.length > COUNTED,
+    more: logs.length > MAX_COUNTED_CONVERSATIONS,
   };
 }
 
@@ -210,7 +210,7 @@ function userOf({ user, token }: { user?: UserId; token?: string }): UserId {
   throw new Refusal("unauthorized", "the token is wrong");
 }
 
-function object(data: string): Record<string, unknown> {
+function parseObject(data: string): Record<string, unknown> {
   try {
     const frame: unknown = JSON.parse(data);
     if (typeof frame === "object" && frame !== null && !Array.isArray(frame)) return frame as Record<string, unknown>;

@@ -1,39 +1,39 @@
 // A WebSocket without a network.
 
-import type { World } from "./world.js";
+import type { ServerState } from "./world.js";
 import { Session } from "./session.js";
 
 /** The network between server and sockets: decides when frames arrive. */
 export class Network {
   readonly sockets = new Set<FakeSocket>();
-  reachable = true;
-  #held: (() => void)[] | undefined;
+  isReachable = true;
+  #heldDeliveries: (() => void)[] | undefined;
 
   /** Delays all frames until `resume`. */
   pause(): void {
-    this.#held ??= [];
+    this.#heldDeliveries ??= [];
   }
 
   resume(): void {
-    const held = this.#held ?? [];
-    this.#held = undefined;
-    for (const arrive of held) this.later(arrive);
+    const held = this.#heldDeliveries ?? [];
+    this.#heldDeliveries = undefined;
+    for (const arrive of held) this.deliver(arrive);
   }
 
   /** Delivers in a microtask, in order, without using a clock. */
-  later(arrive: () => void): void {
-    queueMicrotask(() => (this.#held ? this.#held.push(arrive) : arrive()));
+  deliver(arrive: () => void): void {
+    queueMicrotask(() => (this.#heldDeliveries ? this.#heldDeliveries.push(arrive) : arrive()));
   }
 
   cut(sockets: Iterable<FakeSocket>, code = 1006, reason = ""): void {
-    for (const socket of [...sockets]) socket.lose(code, reason);
+    for (const socket of [...sockets]) socket.cut(code, reason);
   }
 }
 
 /** The sockets of some connections, which a test can cut together. */
-export class Line {
+export class ConnectionGroup {
   readonly sockets = new Set<FakeSocket>();
-  whole = true;
+  isReachable = true;
 }
 
 type Handler = ((event: never) => void) | null;
@@ -60,20 +60,20 @@ export class FakeSocket {
   onerror: Handler = null;
   session: Session | undefined;
   #network: Network;
-  #line: Line;
+  #group: ConnectionGroup;
   #listeners = new Map<string, Set<Handler>>();
 
-  constructor(network: Network, line: Line, world: World, url: string) {
+  constructor(network: Network, line: ConnectionGroup, world: ServerState, url: string) {
     this.url = String(url);
     this.#network = network;
-    this.#line = line;
+    this.#group = line;
     network.sockets.add(this);
     line.sockets.add(this);
-    network.later(() => {
+    network.deliver(() => {
       if (this.readyState !== 0) return;
-      if (!network.reachable || !line.whole) {
+      if (!network.isReachable || !line.isReachable) {
         this.#emit("error", {});
-        return this.#closed(1006, "", false);
+        return this.#finishClose(1006, "", false);
       }
       this.readyState = 1;
       this.session = new Session(world, this);
@@ -92,13 +92,13 @@ export class FakeSocket {
 
   send(data: string): void {
     if (this.readyState === 0) throw new DOMException("not open yet", "InvalidStateError");
-    if (this.readyState === 1) this.#network.later(() => this.readyState < 3 && this.session?.receive(data));
+    if (this.readyState === 1) this.#network.deliver(() => this.readyState < 3 && this.session?.onData(data));
   }
 
   close(code = 1000, reason = ""): void {
     if (this.readyState >= 2) return;
     this.readyState = 2;
-    this.#network.later(() => this.#closed(code, reason, true));
+    this.#network.deliver(() => this.#finishClose(code, reason, true));
   }
 
   // ---- Methods for the server.
@@ -106,32 +106,32 @@ export class FakeSocket {
   /** Sends a frame to the client. */
   push(frame: object): void {
     const data = JSON.stringify(frame);
-    this.#network.later(() => this.readyState === 1 && this.#emit("message", { data }));
+    this.#network.deliver(() => this.readyState === 1 && this.#emit("message", { data }));
   }
 
   /** Closes the connection from the server's side, after all sent frames. */
-  end(code: number, reason: string): void {
-    this.#network.later(() => this.#closed(code, reason, true));
+  closeByServer(code: number, reason: string): void {
+    this.#network.deliver(() => this.#finishClose(code, reason, true));
   }
 
   /** Ends the connection at once; frames in flight are lost. */
-  lose(code: number, reason: string): void {
+  cut(code: number, reason: string): void {
     if (this.readyState === 3) return;
-    this.#gone();
+    this.#detach();
     queueMicrotask(() => this.#emit("close", { code, reason, wasClean: code !== 1006 }));
   }
 
-  #closed(code: number, reason: string, wasClean: boolean): void {
+  #finishClose(code: number, reason: string, wasClean: boolean): void {
     if (this.readyState === 3) return;
-    this.#gone();
+    this.#detach();
     this.#emit("close", { code, reason, wasClean });
   }
 
-  #gone(): void {
+  #detach(): void {
     this.readyState = 3;
     this.#network.sockets.delete(this);
-    this.#line.sockets.delete(this);
-    this.session?.end();
+    this.#group.sockets.delete(this);
+    this.session?.onClose();
   }
 
   #emit(type: "open" | "message" | "close" | "error", fields: object): void {

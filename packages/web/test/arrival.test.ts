@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { readFragment } from "../src/app/fragment.js";
-import { expired } from "../src/app/token.js";
+import { isExpired } from "../src/app/token.js";
 import { bytesOver } from "../src/composer/length.js";
-import { mentionAt, offered } from "../src/composer/mention.js";
+import { mentionAt, suggestedUsers } from "../src/composer/mention.js";
 import { roomId, userId } from "../src/conversations/id.js";
 import { peerOf } from "../src/conversations/name.js";
 import { GROUPS } from "../src/emoji/emoji.js";
@@ -19,9 +19,9 @@ test("the fragment contains a token, a user, a conversation", () => {
 
 test("only a token with a past `exp` counts as expired", () => {
   const token = (payload: object) => `e30.${Buffer.from(JSON.stringify(payload)).toString("base64url")}.x`;
-  assert.equal(expired(token({ exp: 10, name: "ÿ?>" }), 10_000), true);
-  assert.equal(expired(token({ exp: 11 }), 10_000), false);
-  for (const other of [token({}), "", "a.b.c", "no token"]) assert.equal(expired(other, 10_000), false);
+  assert.equal(isExpired(token({ exp: 10, name: "ÿ?>" }), 10_000), true);
+  assert.equal(isExpired(token({ exp: 11 }), 10_000), false);
+  for (const other of [token({}), "", "a.b.c", "no token"]) assert.equal(isExpired(other, 10_000), false);
 });
 
 test("names, as people type them", () => {
@@ -38,8 +38,8 @@ test("a mention is completed at the caret", () => {
   assert.deepEqual(mentionAt("hi @Bo", 6), { from: 3, wanted: "bo" });
   assert.deepEqual(mentionAt("@", 1), { from: 0, wanted: "" });
   for (const text of ["a@b", "hi bob", "@bob "]) assert.equal(mentionAt(text, text.length), undefined, text);
-  assert.deepEqual(offered(["carol", "bob", "rob"], "ob"), ["bob", "rob"]);
-  assert.deepEqual(offered(["rob", "bobby"], "bob"), ["bobby"]);
+  assert.deepEqual(suggestedUsers(["carol", "bob", "rob"], "ob"), ["bob", "rob"]);
+  assert.deepEqual(suggestedUsers(["rob", "bobby"], "bob"), ["bobby"]);
 });
 
 test("the length counts in bytes", () => {

@@ -1,18 +1,19 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { compose, type Entry } from "../src/i18n/catalogue.js";
+import { fillPlaceholders, type CatalogueText } from "../src/i18n/catalogue.js";
 import { dayDistance } from "../src/i18n/day.js";
 import { de } from "../src/i18n/de.js";
 import { en } from "../src/i18n/en.js";
 
-const texts = (entry: Entry): string[] => (typeof entry === "string" ? [entry] : Object.values(entry));
-const names = (entry: Entry) => [...new Set(texts(entry).flatMap((text) => text.match(/\{\w+\}/g) ?? []))].sort();
+const texts = (entry: CatalogueText): string[] => (typeof entry === "string" ? [entry] : Object.values(entry));
+const names = (entry: CatalogueText) =>
+  [...new Set(texts(entry).flatMap((text) => text.match(/\{\w+\}/g) ?? []))].sort();
 
 test("German has every text of English, with the same names and a form for each number", () => {
   assert.deepEqual(Object.keys(de).sort(), Object.keys(en).sort());
   const categories = new Intl.PluralRules("de").resolvedOptions().pluralCategories;
-  for (const [key, entry] of Object.entries(en) as [keyof typeof en, Entry][]) {
-    const german: Entry = de[key];
+  for (const [key, entry] of Object.entries(en) as [keyof typeof en, CatalogueText][]) {
+    const german: CatalogueText = de[key];
     assert.deepEqual(names(german), names(entry), key);
     assert.equal(typeof german, typeof entry, key);
     if (typeof german !== "string") assert.deepEqual(Object.keys(german).sort(), [...categories].sort(), key);
@@ -20,8 +21,8 @@ test("German has every text of English, with the same names and a form for each 
   }
 });
 
-const composed = (entry: Entry, values: Record<string, string | number>) =>
-  compose(entry, values, new Intl.PluralRules("en"), new Intl.NumberFormat("en"));
+const composed = (entry: CatalogueText, values: Record<string, string | number>) =>
+  fillPlaceholders(entry, values, new Intl.PluralRules("en"), new Intl.NumberFormat("en"));
 
 test("a text uses the plural form of its number", () => {
   assert.equal(composed(en.newCount, { n: 1 }), "1 new message");

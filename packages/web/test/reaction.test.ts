@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { coloured, folded } from "../src/emoji/reaction.js";
+import { withEmojiSelector, withoutEmojiSelector } from "../src/emoji/reaction.js";
 
 test("both forms of an emoji are one reaction, shown in colour", () => {
   for (const [name, drawn] of [
@@ -11,9 +11,9 @@ test("both forms of an emoji are one reaction, shown in colour", () => {
     ["1\u{20e3}", "1\u{fe0f}\u{20e3}"],
     ["+1", "+1"],
   ] as const) {
-    assert.equal(folded(drawn), name);
-    assert.equal(coloured(name), drawn);
-    assert.equal(coloured(drawn), drawn);
+    assert.equal(withoutEmojiSelector(drawn), name);
+    assert.equal(withEmojiSelector(name), drawn);
+    assert.equal(withEmojiSelector(drawn), drawn);
   }
-  assert.equal(folded("\u{1f44d}\u{fe0f}"), "\u{1f44d}");
+  assert.equal(withoutEmojiSelector("\u{1f44d}\u{fe0f}"), "\u{1f44d}");
 });

@@ -7,12 +7,12 @@ import type { Language } from "../i18n/language.svelte.js";
 import { Announcer } from "./announcer.svelte.js";
 import { Drafts } from "../composer/drafts.js";
 import { Dialogs } from "./dialogs.svelte.js";
-import type { Host, Identity } from "./host.js";
+import type { AppHost, Identity } from "./host.js";
 import { Notices } from "./notices.svelte.js";
 import type { Settings } from "./settings.svelte.js";
 
 export class AppState {
-  readonly host: Host;
+  readonly host: AppHost;
   readonly language: Language;
   readonly settings: Settings;
   readonly chat: Chat;
@@ -28,7 +28,7 @@ export class AppState {
   readonly #unread;
   #open = $derived.by(() => this.#find(this.host.navigation.conversation));
 
-  constructor(host: Host, identity: Identity, language: Language, settings: Settings) {
+  constructor(host: AppHost, identity: Identity, language: Language, settings: Settings) {
     this.host = host;
     this.language = language;
     this.settings = settings;

@@ -1,11 +1,11 @@
 // The app in the custom element, configured by its attributes, which may change while it runs.
 
-import type { Host, Identity, Theme } from "./host.js";
+import type { AppHost, Identity, Theme } from "./host.js";
 import { MemoryNavigation } from "./navigation.svelte.js";
 
 const THEMES: readonly string[] = ["system", "light", "dark"];
 
-export class ElementHost implements Host {
+export class ElementHost implements AppHost {
   readonly ownsDocument = false;
   readonly navigation = new MemoryNavigation();
   #server = $state.raw("");

@@ -2,14 +2,14 @@
 // parents by `frame-ancestors`; this code accepts messages from the parent window only.
 
 import { readFragment } from "./fragment.js";
-import type { Host, Identity, Theme } from "./host.js";
+import type { AppHost, Identity, Theme } from "./host.js";
 import { ownServer } from "./own-server.js";
 import { MemoryNavigation } from "./navigation.svelte.js";
-import { expired } from "./token.js";
+import { isExpired } from "./token.js";
 
 const THEMES: readonly string[] = ["system", "light", "dark"];
 
-export class FrameHost implements Host {
+export class FrameHost implements AppHost {
   readonly server = ownServer();
   readonly navigation: MemoryNavigation;
   readonly sidebar: boolean;
@@ -58,7 +58,7 @@ export class FrameHost implements Host {
   }
 
   #requestToken(): string | Promise<string> {
-    if (this.#token && !expired(this.#token)) return this.#token;
+    if (this.#token && !isExpired(this.#token)) return this.#token;
     this.#postToParent({ type: "switchboard:token-request" });
     return new Promise((resolve) => this.#tokenRequests.push(resolve));
   }

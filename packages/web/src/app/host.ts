@@ -10,7 +10,7 @@ export interface Identity {
   user?: string;
 }
 
-export interface Host {
+export interface AppHost {
   /** The server's URL, as `http(s)://` or `ws(s)://`. */
   readonly server: string;
   readonly navigation: Navigation;

@@ -1,12 +1,12 @@
 // The full page: the open conversation is in the address, the user in the tab's storage.
 
 import { readFragment } from "./fragment.js";
-import type { Host, Identity } from "./host.js";
+import type { AppHost, Identity } from "./host.js";
 import { tabStore } from "./storage.js";
 import { ownServer } from "./own-server.js";
 import { AddressNavigation, addressOf } from "./navigation.svelte.js";
 
-export class PageHost implements Host {
+export class PageHost implements AppHost {
   readonly server = ownServer();
   readonly navigation: AddressNavigation;
   readonly sidebar = true;

@@ -2,7 +2,7 @@
 
 import type { AppState } from "./app-state.svelte.js";
 
-const writes = (target: EventTarget | null) =>
+const isTextField = (target: EventTarget | null) =>
   target instanceof Element && target.closest("input, textarea, select, [popover], dialog") !== null;
 
 export function shortcuts(event: KeyboardEvent, appState: AppState, board: ParentNode): void {
@@ -12,7 +12,7 @@ export function shortcuts(event: KeyboardEvent, appState: AppState, board: Paren
     const ids = appState.inbox.map(({ id }) => id);
     const next = ids[ids.indexOf(appState.open?.id ?? "") + (key === "ArrowUp" ? -1 : 1)];
     if (next !== undefined) appState.show(next);
-  } else if (altKey || writes(event.target)) {
+  } else if (altKey || isTextField(event.target)) {
     return;
   } else if (key === "?") {
     appState.dialogs.open({ name: "shortcuts" });

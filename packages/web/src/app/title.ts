@@ -1,9 +1,9 @@
 // Shows the number of unread messages in the page's title and icon.
 
-import { isolated } from "../i18n/catalogue.js";
+import { isolateDirection } from "../i18n/catalogue.js";
 
 export function showUnread(count: number, conversation: string | undefined): void {
-  const name = conversation ? `${isolated(conversation)} – Switchboard` : "Switchboard";
+  const name = conversation ? `${isolateDirection(conversation)} – Switchboard` : "Switchboard";
   document.title = count ? `(${count}) ${name}` : name;
   const icon = document.getElementById("icon") as HTMLLinkElement | null;
   const href = count ? "./favicon-unread.svg" : "./favicon.svg";

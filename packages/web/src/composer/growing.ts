@@ -2,7 +2,7 @@
 
 import type { Attachment } from "svelte/attachments";
 
-export function growing(text: () => string): Attachment<HTMLTextAreaElement> {
+export function growWithText(text: () => string): Attachment<HTMLTextAreaElement> {
   return (field) => {
     void text();
     if (CSS.supports("field-sizing", "content")) return;

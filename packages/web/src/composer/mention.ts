@@ -10,7 +10,7 @@ export function mentionAt(text: string, caret: number): { from: number; wanted: 
 }
 
 /** Users whose name starts with `wanted`, then users whose name contains it. */
-export function offered(users: readonly string[], wanted: string): string[] {
+export function suggestedUsers(users: readonly string[], wanted: string): string[] {
   const at = (user: string) => user.toLowerCase().indexOf(wanted);
   const begin = users.filter((user) => at(user) === 0);
   const contain = users.filter((user) => at(user) > 0);

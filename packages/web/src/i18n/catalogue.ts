@@ -4,28 +4,28 @@
 import type { en } from "./en.js";
 
 /** A text in the plural forms of its language; `{n}` is the number. */
-export type Forms = { readonly other: string } & { readonly [category in Intl.LDMLPluralRule]?: string };
-export type Entry = string | Forms;
+export type PluralForms = { readonly other: string } & { readonly [category in Intl.LDMLPluralRule]?: string };
+export type CatalogueText = string | PluralForms;
 
 export type Key = keyof typeof en;
-export type Catalogue = { readonly [K in Key]: (typeof en)[K] extends string ? string : Forms };
+export type Catalogue = { readonly [K in Key]: (typeof en)[K] extends string ? string : PluralForms };
 
-type NamesIn<S> = S extends `${string}{${infer Name}}${infer Rest}` ? Name | NamesIn<Rest> : never;
+type PlaceholdersIn<S> = S extends `${string}{${infer Name}}${infer Rest}` ? Name | PlaceholdersIn<Rest> : never;
 /** The names of the placeholders in a text: `"user" | "n"` for `{user} and {n} more`. */
-export type Names<E> = E extends string ? NamesIn<E> : NamesIn<E[keyof E]>;
+export type PlaceholderNames<E> = E extends string ? PlaceholdersIn<E> : PlaceholdersIn<E[keyof E]>;
 
-type Value<Name> = Name extends "n" ? number : string;
-export type Values<K extends Key> = { [Name in Names<(typeof en)[K]>]: Value<Name> };
+type PlaceholderValue<Name> = Name extends "n" ? number : string;
+export type PlaceholderValues<K extends Key> = { [Name in PlaceholderNames<(typeof en)[K]>]: PlaceholderValue<Name> };
 
 /** Characters beyond the Latin letters. Some are written from right to left, which would affect the surrounding text. */
-const FOREIGN = /[^\u0020-\u024f]/;
+const NON_LATIN = /[^\u0020-\u024f]/;
 
 /** Encloses a value in marks that keep its direction (left to right or right to left) from affecting the text around it. */
-export const isolated = (value: string): string => (FOREIGN.test(value) ? `\u2068${value}\u2069` : value);
+export const isolateDirection = (value: string): string => (NON_LATIN.test(value) ? `\u2068${value}\u2069` : value);
 
 /** Fills in the placeholders of a text. A value that is written from right to left does not affect the text around it. */
-export function compose(
-  entry: Entry,
+export function fillPlaceholders(
+  entry: CatalogueText,
   values: Record<string, string | number>,
   plural: Intl.PluralRules,
   number: Intl.NumberFormat,
@@ -33,6 +33,6 @@ export function compose(
   const text = typeof entry === "string" ? entry : (entry[plural.select(Number(values["n"]))] ?? entry.other);
   return text.replace(/\{(\w+)\}/g, (_, name: string) => {
     const value = values[name];
-    return typeof value === "number" ? number.format(value) : isolated(value ?? "");
+    return typeof value === "number" ? number.format(value) : isolateDirection(value ?? "");
   });
 }

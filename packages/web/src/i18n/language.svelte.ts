@@ -1,6 +1,12 @@
 // The page's language: its texts, and the formats of times and lists.
 
-import { compose, type Catalogue, type Key, type Names, type Values } from "./catalogue.js";
+import {
+  fillPlaceholders,
+  type Catalogue,
+  type Key,
+  type PlaceholderNames,
+  type PlaceholderValues,
+} from "./catalogue.js";
 import { dayDistance } from "./day.js";
 import { en } from "./en.js";
 
@@ -22,7 +28,9 @@ export function choose(wanted: readonly string[]): string {
   return "en";
 }
 
-type Needed<K extends Key> = [Names<(typeof en)[K]>] extends [never] ? [] : [values: Values<K>];
+type PlaceholderArguments<K extends Key> = [PlaceholderNames<(typeof en)[K]>] extends [never]
+  ? []
+  : [values: PlaceholderValues<K>];
 
 export class Language {
   #catalogue = $state.raw<Catalogue>(en);
@@ -56,8 +64,8 @@ export class Language {
   }
 
   // An arrow function, so that components can destructure `t`.
-  readonly t = <K extends Key>(key: K, ...[values]: Needed<K>): string =>
-    compose(this.#catalogue[key], values ?? {}, this.#plural, this.#number);
+  readonly t = <K extends Key>(key: K, ...[values]: PlaceholderArguments<K>): string =>
+    fillPlaceholders(this.#catalogue[key], values ?? {}, this.#plural, this.#number);
 
   number(value: number): string {
     return this.#number.format(value);

@@ -4,7 +4,7 @@ import type { ChatMessage, Conversation, ConversationInfo, ConversationMember } 
 import { value } from "@switchboard/client/svelte";
 import type { AppState } from "../app/app-state.svelte.js";
 import { nameOf, peerOf } from "../conversations/name.js";
-import { folded } from "../emoji/reaction.js";
+import { withoutEmojiSelector } from "../emoji/reaction.js";
 
 /** In larger rooms the server signals no members' cursors, and loading all members would take too long. */
 const MAX_MEMBERS = 100;
@@ -12,7 +12,7 @@ const NO_MEMBERS: readonly ConversationMember[] = [];
 
 /** The actions that the log offers to other components. */
 export interface LogView {
-  toLatest(): void;
+  scrollToLatest(): void;
   /** Scrolls a message into view, and loads pages to find it. */
   show(seq: number): Promise<void>;
 }
@@ -121,7 +121,7 @@ export class OpenRoom {
 
   /** Toggles the user's own reaction. */
   react(message: ChatMessage, emoji: string): void {
-    const users = message.reactions[emoji] ?? message.reactions[folded(emoji)];
+    const users = message.reactions[emoji] ?? message.reactions[withoutEmojiSelector(emoji)];
     const mine = users?.includes(this.me) ?? false;
     this.appState.notices.showFailure(this.conversation.react(message.seq!, emoji, !mine));
   }

@@ -8,12 +8,12 @@ import { Worker } from "node:worker_threads";
 import { ChatError, connect, UnauthorizedError } from "@switchboard/client";
 import { command, mintToken, send } from "@switchboard/client/server";
 import { fakeServer } from "@switchboard/client/testing";
-import { FakeServer, settle } from "./fake-socket.js";
-import { refused, started, stored } from "./outbox-support.js";
+import { FakeServer, runPendingTasks } from "./fake-socket.js";
+import { refusedAnswer, startOutboxChat, storedAnswer } from "./outbox-support.js";
 
 const circular = {};
 circular.itself = circular;
-const UNFIT = [{ text: "hi", data: { amount: 1n } }, { data: circular }];
+const UNSERIALIZABLE_DRAFTS = [{ text: "hi", data: { amount: 1n } }, { data: circular }];
 
 const isInvalid = (sentence) => (error) => {
   assert.ok(error instanceof ChatError, inspect(error));
@@ -30,9 +30,9 @@ test("`connect` says what is wrong with an address, and that it needs options", 
 });
 
 test("a message that is not JSON fails as any other does, and is not sent", async (t) => {
-  const server = new FakeServer().on("send", () => stored(1));
-  const { room, errors } = await started(t, server);
-  for (const draft of UNFIT) {
+  const server = new FakeServer().on("send", () => storedAnswer(1));
+  const { room, errors } = await startOutboxChat(t, server);
+  for (const draft of UNSERIALIZABLE_DRAFTS) {
     const outgoing = room.send(draft);
     await assert.rejects(outgoing, isInvalid(/this message is not JSON/));
     assert.deepEqual([outgoing.state.getSnapshot(), outgoing.error.code], ["failed", "invalid"]);
@@ -41,7 +41,7 @@ test("a message that is not JSON fails as any other does, and is not sent", asyn
     outgoing.discard();
     await assert.rejects(room.edit(1, draft), isInvalid(/not JSON/));
   }
-  await settle();
+  await runPendingTasks();
   assert.deepEqual([server.sent("send"), errors], [[], []]);
 });
 
@@ -59,7 +59,7 @@ test("a back end's mistakes are no failures of the network: they are not tried a
   const access = { url: "http://127.0.0.1:1", key: "sbk_key", to: "@alice", text: "hi" };
   for (const url of ["chat.example", "http://", undefined])
     await assert.rejects(send({ ...access, url }), isInvalid(/no URL of a server/));
-  for (const draft of UNFIT) await assert.rejects(send({ ...access, ...draft }), isInvalid(/not JSON/));
+  for (const draft of UNSERIALIZABLE_DRAFTS) await assert.rejects(send({ ...access, ...draft }), isInvalid(/not JSON/));
   for (const key of ["two\nlines", "", undefined])
     await assert.rejects(send({ ...access, key }), (error) => {
       assert.doesNotMatch(error.message, /lines/);
@@ -83,9 +83,9 @@ test("the server for tests has no rooms, and says so as the real one does", () =
 
 test("what `send` gives has all that a promise has", async (t) => {
   const server = new FakeServer().on("send", ({ text, id }) =>
-    text === "no" ? refused("forbidden", { id }) : stored(7),
+    text === "no" ? refusedAnswer("forbidden", { id }) : storedAnswer(7),
   );
-  const { room } = await started(t, server);
+  const { room } = await startOutboxChat(t, server);
   const heard = [];
   assert.equal((await room.send("yes").finally(() => heard.push("finally"))).seq, 7);
   assert.equal((await room.send("yes").catch(() => heard.push("catch"))).seq, 7);

@@ -3,10 +3,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { connect } from "@switchboard/client";
-import { chatting, FakeClock, LogServer, settle, texts } from "./fake-log.js";
+import { startChat, FakeClock, LogServer, runPendingTasks, texts } from "./fake-log.js";
 
 /** Records the times at which frames of these types arrive. */
-function timed(server, clock, ...types) {
+function recordFrameTimes(server, clock, ...types) {
   const times = [];
   const { receive } = server;
   server.receive = (frame, socket) => {
@@ -17,40 +17,40 @@ function timed(server, clock, ...types) {
 }
 
 /** The most frames within any second. */
-const most = (times) =>
+const maxPerSecond = (times) =>
   Math.max(0, ...times.map((from) => times.filter((at) => at >= from && at < from + 1_000).length));
 
 /** Moves the clock in small steps, so that the effects of each step happen before the next one. */
-async function pass(clock, seconds) {
+async function advanceSeconds(clock, seconds) {
   for (let n = 0; n < seconds * 10; n++) await clock.advance(100);
 }
 
 test("300 conversations with news after an outage: each message once, at most half of the rate", async (t) => {
   const server = new LogServer({ limits: { frames_per_connection: 20, hello_frame: 600 } });
   for (let n = 0; n < 300; n++) server.fill(`#room${n}`, 1);
-  const { chat, clock, comeBack } = await chatting(t, server);
+  const { chat, clock, comeBack } = await startChat(t, server);
   const heard = [];
   chat.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.text}`));
-  await pass(clock, 2);
-  const times = timed(server, clock, "sync", "conversations", "received", "history");
+  await advanceSeconds(clock, 2);
+  const times = recordFrameTimes(server, clock, "sync", "conversations", "received", "history");
   await comeBack(() => {
     for (let n = 0; n < 300; n++) server.store(`#room${n}`, { type: "message", key: "n", text: "news" });
   });
-  await pass(clock, 45);
+  await advanceSeconds(clock, 45);
   assert.equal(chat.status.getSnapshot().state, "online");
   assert.equal(heard.length, 300);
   assert.equal(new Set(heard).size, 300);
-  assert.ok(most(times) <= 10, `${most(times)} frames within a second`);
+  assert.ok(maxPerSecond(times) <= 10, `${maxPerSecond(times)} frames within a second`);
 });
 
 test("a conversation whose head is the cursor costs no `sync`", async (t) => {
   const server = new LogServer({ limits: { hello_frame: 300 } });
   for (let n = 0; n < 200; n++) server.fill(`#room${n}`, 1);
-  const { chat, clock, comeBack } = await chatting(t, server);
+  const { chat, clock, comeBack } = await startChat(t, server);
   chat.on("message", () => {});
-  await pass(clock, 2);
+  await advanceSeconds(clock, 2);
   await comeBack(() => server.store("#room7", { type: "message", key: "n", text: "news" }));
-  await pass(clock, 3);
+  await advanceSeconds(clock, 3);
   assert.equal(server.sent("sync").length <= 1, true, `${server.sent("sync").length}`);
   assert.equal(server.frames.length < 60, true, `${server.frames.length}`);
 });
@@ -58,16 +58,16 @@ test("a conversation whose head is the cursor costs no `sync`", async (t) => {
 test("what is on the screen comes first, in `hello` and after it", async (t) => {
   const server = new LogServer({ replay: 1, limits: { hello_frame: 300 } });
   for (let n = 0; n < 40; n++) server.fill(`#room${n}`, 1);
-  const { chat, clock, comeBack } = await chatting(t, server);
+  const { chat, clock, comeBack } = await startChat(t, server);
   chat.on("message", () => {});
   const room = chat.conversation("#room3");
   t.after(room.messages.subscribe(() => {}));
-  await pass(clock, 2);
+  await advanceSeconds(clock, 2);
   await comeBack(() => {
     for (let n = 0; n < 40; n++) server.fill(`#room${n}`, 5);
   });
   assert.equal(Object.keys(server.sent("hello")[1].cursors)[0], "#room3");
-  await pass(clock, 5);
+  await advanceSeconds(clock, 5);
   // The `gap` arrives after `welcome`, when the first requests are already sent.
   const place = server.sent("sync").findIndex(({ conversation }) => conversation === "#room3");
   assert.ok(place <= 5, `${place} of ${server.sent("sync").length}`);
@@ -80,67 +80,67 @@ test("what the server refuses for now is asked again, later each time, and not b
   const refused = { type: "error", code: "unavailable", message: "not now", retryable: true };
   const clock = new FakeClock();
   server.on("history", () => refused);
-  const times = timed(server, clock, "history");
-  const { chat } = await chatting(t, server, { clock });
+  const times = recordFrameTimes(server, clock, "history");
+  const { chat } = await startChat(t, server, { clock });
   t.after(chat.conversation("#general").messages.subscribe(() => {}));
-  await pass(clock, 20);
+  await advanceSeconds(clock, 20);
   const waits = times.slice(1).map((at, n) => at - times[n]);
   assert.ok(times.length >= 4 && times.length <= 9, `${times.length}`);
   assert.ok(waits.at(-1) > 2_000, `${waits}`);
   server.on("history", (frame) => server.history(frame));
-  await pass(clock, 20);
+  await advanceSeconds(clock, 20);
   assert.equal(chat.conversation("#general").state.getSnapshot(), "ready");
 });
 
 test('20,000 missed events with `replay: "none"`: the list is made anew, and nothing is paged', async (t) => {
   const server = new LogServer({ replay: 50 });
   server.fill("#general", 100);
-  const { chat, clock, comeBack } = await chatting(t, server);
+  const { chat, clock, comeBack } = await startChat(t, server);
   const room = chat.conversation("#general");
   const heard = [];
   chat.on("message", ({ message }) => heard.push(message.text), { replay: "none" });
   room.on("message", ({ text }) => heard.push(`room ${text}`), { replay: "none" });
   t.after(room.messages.subscribe(() => {}));
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   let resyncs = 0;
   room.on("resync", () => resyncs++);
   const before = server.sent("history").length;
   await comeBack(() => server.fill("#general", 20_000));
-  await pass(clock, 3);
+  await advanceSeconds(clock, 3);
   assert.deepEqual([server.sent("history").length - before, server.sent("sync").length, resyncs], [1, 0, 1]);
   assert.equal(texts(room).at(-1), "19999");
   assert.deepEqual(heard, [], "nothing that was missed is told");
   server.message("#general", "live");
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(heard, ["room live", "live"]);
 });
 
 test("`replay`: a listener that wants all hears what was missed, one that wants none what comes live", async (t) => {
   const server = new LogServer({ replay: 50 });
   server.fill("#general", 3);
-  const { chat, clock, comeBack } = await chatting(t, server);
+  const { chat, clock, comeBack } = await startChat(t, server);
   const [all, none] = [[], []];
   chat.on("message", ({ message }) => all.push(message.text), { replay: "all" });
   chat.on("message", ({ message }) => none.push(message.text), { replay: "none" });
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   await comeBack(() => server.store("#general", { type: "message", key: "m", text: "missed" }));
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   server.message("#general", "live");
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   await comeBack(() => server.fill("#general", 100));
-  await pass(clock, 5);
+  await advanceSeconds(clock, 5);
   assert.deepEqual([all.length, none], [102, ["live"]]);
 });
 
 test("a conversation that began during an outage is heard from its first message", async (t) => {
   const server = new LogServer();
   for (let n = 0; n < 120; n++) server.fill(`#room${n}`, 2);
-  const { chat, clock, comeBack } = await chatting(t, server);
+  const { chat, clock, comeBack } = await startChat(t, server);
   const heard = [];
   chat.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.text}`));
-  await pass(clock, 2);
+  await advanceSeconds(clock, 2);
   await comeBack(() => server.fill("@alice:bob", 3));
-  await pass(clock, 2);
+  await advanceSeconds(clock, 2);
   assert.deepEqual(heard, ["@alice:bob 0", "@alice:bob 1", "@alice:bob 2"]);
 });
 
@@ -152,14 +152,14 @@ test("200 read signals a second in a room of 50: one `members` request, and the 
   server.on("members", (frame) => {
     answer = () => server.say({ type: "ok", id: frame.id, conversation: frame.conversation, members, more: false });
   });
-  const { chat, clock } = await chatting(t, server);
+  const { chat, clock } = await startChat(t, server);
   const room = chat.conversation("#general");
   t.after(room.members.subscribe(() => {}));
-  await settle();
+  await runPendingTasks();
   // Signals for members who are not loaded yet: the page of members is answered below.
   server.say({ type: "read", conversation: "#general", user: "user1", upto: 250 });
   server.say({ type: "read", conversation: "#general", user: "user2", upto: 2 });
-  await settle();
+  await runPendingTasks();
   answer();
   for (let n = 0; n < 200; n++) {
     server.say({ type: "read", conversation: "#general", user: `user${n % 50}`, upto: 20 + n });
@@ -188,17 +188,17 @@ test("a long list of members says that it is not complete, and loads more", asyn
     const first = after === undefined ? 0 : all.findIndex(({ user }) => user === after) + 1;
     return { conversation, members: all.slice(first, first + limit), more: first + limit < all.length };
   });
-  const { chat, clock } = await chatting(t, server);
+  const { chat, clock } = await startChat(t, server);
   const { members } = chat.conversation("#general");
   t.after(members.subscribe(() => {}));
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   assert.deepEqual([members.getSnapshot().length, members.complete], [1_000, false]);
   const more = [members.loadMore(), members.loadMore()];
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   assert.deepEqual(await Promise.all(more), [true, true]);
   assert.deepEqual([members.getSnapshot().length, members.complete], [1_200, false]);
   const last = members.loadMore();
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   assert.deepEqual([await last, members.getSnapshot().length, members.complete], [true, 1_300, true]);
   assert.equal(await members.loadMore(), false);
 });
@@ -206,39 +206,39 @@ test("a long list of members says that it is not complete, and loads more", asyn
 test("what was read without a connection is told with the next one, once", async (t) => {
   const server = new LogServer();
   server.fill("#general", 5);
-  const { chat, clock, comeBack } = await chatting(t, server);
+  const { chat, clock, comeBack } = await startChat(t, server);
   const room = chat.conversation("#general");
   t.after(room.messages.subscribe(() => {}));
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   await comeBack(async () => {
     room.markRead();
-    await pass(clock, 2);
+    await advanceSeconds(clock, 2);
     assert.equal(room.info.getSnapshot().unread, 0);
     assert.equal(server.sent("read").length, 0);
   });
-  await pass(clock, 2);
+  await advanceSeconds(clock, 2);
   assert.deepEqual(
     server.sent("read").map(({ upto }) => upto),
     [5],
   );
   assert.equal(room.info.getSnapshot().unread, 0);
   await comeBack();
-  await pass(clock, 2);
+  await advanceSeconds(clock, 2);
   assert.equal(server.sent("read").length, 1, "the server knows");
 });
 
 test("a clock that is set back delays no `read`", async (t) => {
   const server = new LogServer();
   server.fill("#general", 5);
-  const { chat, clock } = await chatting(t, server);
+  const { chat, clock } = await startChat(t, server);
   const room = chat.conversation("#general");
   t.after(room.messages.subscribe(() => {}));
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   room.markRead(2);
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   clock.offset -= 3_600_000;
   room.markRead(4);
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   assert.deepEqual(
     server.sent("read").map(({ upto }) => upto),
     [2, 4],
@@ -248,16 +248,16 @@ test("a clock that is set back delays no `read`", async (t) => {
 test("that messages arrived is told once a second, and survives an outage", async (t) => {
   const server = new LogServer();
   server.fill("#general", 1);
-  const { chat, clock, comeBack } = await chatting(t, server);
+  const { chat, clock, comeBack } = await startChat(t, server);
   t.after(chat.conversation("#general").messages.subscribe(() => {}));
-  await pass(clock, 2);
+  await advanceSeconds(clock, 2);
   for (let n = 0; n < 20; n++) server.message("#general", `${n}`);
   await clock.advance(500);
   server.cut();
-  await settle();
-  await pass(clock, 0.3);
+  await runPendingTasks();
+  await advanceSeconds(clock, 0.3);
   await comeBack();
-  await pass(clock, 3);
+  await advanceSeconds(clock, 3);
   assert.deepEqual(
     server.sent("received").map(({ upto }) => upto),
     [21],
@@ -268,7 +268,7 @@ test("unread messages are counted over all conversations, also those that are no
   const server = new LogServer();
   for (let n = 0; n < 60; n++) server.fill(`#room${n}`, 1);
   server.welcome.unread = { messages: 60, conversations: 60, more: false };
-  const { chat, clock } = await chatting(t, server);
+  const { chat, clock } = await startChat(t, server);
   const unread = () => {
     const { messages, conversations, more } = chat.unread.getSnapshot();
     return [messages, conversations, more];
@@ -278,14 +278,14 @@ test("unread messages are counted over all conversations, also those that are no
   assert.equal(chat.conversations.hasMore.getSnapshot(), true);
   // A message of a conversation that is not loaded.
   server.message("#room3", "more");
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   assert.deepEqual(unread(), [61, 60, false]);
   assert.equal(await chat.conversations.loadMore(), true);
   assert.deepEqual(unread(), [61, 60, false]);
   assert.deepEqual([chat.conversations.hasMore.getSnapshot(), await chat.conversations.loadMore()], [false, false]);
   const room = chat.conversation("#room3");
   t.after(room.messages.subscribe(() => {}));
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   room.markRead();
   assert.deepEqual(unread(), [59, 59, false]);
 });
@@ -293,7 +293,7 @@ test("unread messages are counted over all conversations, also those that are no
 test("ready() resolves online, and rejects for good, in time, or by its signal", async (t) => {
   const server = new LogServer();
   server.reachable = false;
-  const { chat, clock } = await chatting(t, server, { start: false }, { now: false });
+  const { chat, clock } = await startChat(t, server, { start: false }, { now: false });
   const controller = new AbortController();
   const [aborted, late, ready] = [
     chat.ready({ signal: controller.signal }),
@@ -309,10 +309,10 @@ test("ready() resolves online, and rejects for good, in time, or by its signal",
   );
   server.reachable = true;
   chat.start();
-  await settle();
+  await runPendingTasks();
   assert.equal(await ready, chat);
   const refused = new LogServer().on("hello", (_, socket) => void socket.end(4501, "no"));
-  const { chat: other } = await chatting(t, refused);
+  const { chat: other } = await startChat(t, refused);
   await assert.rejects(other.ready(), { code: "unauthorized" });
   other.close();
   await assert.rejects(other.ready(), { code: "closed" });
@@ -322,7 +322,7 @@ test("any command, with a signal and a time-out; and frames that are not known h
   const server = new LogServer();
   server.on("profile", ({ name }) => ({ user: "alice", name }));
   server.on("slow", () => undefined);
-  const { chat, clock } = await chatting(t, server);
+  const { chat, clock } = await startChat(t, server);
   assert.deepEqual((await chat.command("profile", { name: "Ana" })).name, "Ana");
   const late = assert.rejects(chat.command("slow", {}, { timeout: 2_000 }), { code: "timeout" });
   await clock.advance(2_000);
@@ -335,7 +335,7 @@ test("any command, with a signal and a time-out; and frames that are not known h
   const frames = [];
   chat.on("frame", (frame) => frames.push(frame));
   server.say({ type: "profile", user: "bob", name: "Bob" });
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(frames, [{ type: "profile", user: "bob", name: "Bob" }]);
 });
 
@@ -354,14 +354,14 @@ test("with `cursors` a bot hears after a restart what it has missed, in order, a
   for (let n = 0; n < 80; n++) server.fill(`#room${n}`, 3);
   const cursors = storage();
   const run = async (act) => {
-    const { chat, clock } = await chatting(t, server, { cursors });
+    const { chat, clock } = await startChat(t, server, { cursors });
     const heard = [];
     chat.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.seq}`));
-    await pass(clock, 3);
+    await advanceSeconds(clock, 3);
     await act?.();
-    await pass(clock, 10);
+    await advanceSeconds(clock, 10);
     chat.close();
-    await settle();
+    await runPendingTasks();
     return heard;
   };
   assert.deepEqual(await run(() => server.message("#room5", "live")), ["#room5 4"]);
@@ -384,46 +384,46 @@ test("a message counts as heard when what its listener has promised is done", as
   const server = new LogServer();
   server.fill("#general", 1);
   const cursors = storage();
-  const { chat, clock } = await chatting(t, server, { cursors });
+  const { chat, clock } = await startChat(t, server, { cursors });
   const done = [];
   chat.on("message", () => new Promise((resolve) => done.push(resolve)));
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   for (let n = 0; n < 3; n++) server.message("#general", `${n}`);
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   assert.equal(cursors.kept["#general"], 1);
   done[1]();
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   assert.equal(cursors.kept["#general"], 1, "not while the one before is under way");
   done[0]();
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   assert.equal(cursors.kept["#general"], 3);
 });
 
 test("a conversation is released some time after its last subscriber, and by itself takes no part in reconnects", async (t) => {
   const server = new LogServer();
   for (let n = 0; n < 3; n++) server.fill(`#room${n}`, 80);
-  const { chat, clock, comeBack } = await chatting(t, server, { releaseAfter: 10_000 });
+  const { chat, clock, comeBack } = await startChat(t, server, { releaseAfter: 10_000 });
   const [one, two, three] = [0, 1, 2].map((n) => chat.conversation(`#room${n}`));
   const stops = [one, two, three].map((room) => room.messages.subscribe(() => {}));
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   stops[0]();
-  await pass(clock, 9);
+  await advanceSeconds(clock, 9);
   assert.equal(texts(one).length, 50, "still there");
   stops[0] = one.messages.subscribe(() => {});
-  await pass(clock, 20);
+  await advanceSeconds(clock, 20);
   assert.equal(texts(one).length, 50, "somebody has come back");
   stops[0]();
   two.release();
-  await pass(clock, 11);
+  await advanceSeconds(clock, 11);
   assert.deepEqual([texts(one), texts(two), texts(three).length], [[], [], 50]);
   assert.deepEqual([one.state.getSnapshot(), one.info.getSnapshot().unread], ["loading", 80]);
   await comeBack();
   assert.deepEqual(Object.keys(server.sent("hello").at(-1).cursors), ["#room2"]);
   server.message("#room0", "still counted");
-  await settle();
+  await runPendingTasks();
   assert.equal(one.info.getSnapshot().unread, 81);
   stops[0] = one.messages.subscribe(() => {});
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   assert.equal(texts(one).at(-1), "still counted");
   chat.close();
   assert.equal(clock.timers, 0, "a closed chat keeps no timer");
@@ -438,7 +438,7 @@ test("`releaseAfter: Infinity` keeps what was opened", async (t) => {
   t.after(() => chat.close());
   const room = chat.conversation("#general");
   const stop = room.messages.subscribe(() => {});
-  await pass(clock, 1);
+  await advanceSeconds(clock, 1);
   stop();
   await clock.advance(86_400_000);
   assert.equal(texts(room).length, 3);

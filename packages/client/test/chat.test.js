@@ -1,73 +1,79 @@
 // Tests in which two users chat on the real server.
 
 import assert from "node:assert/strict";
-import { onBoth, online, shows, until } from "./support.js";
+import { testOnBothServers, untilOnline, untilTexts, until } from "./support.js";
 
-onBoth("a message is pending, then sent, and comes to the other side and to every device", async (t, Server) => {
-  const server = await Server.start(t);
-  const alice = server.connects(t, "alice");
-  const laptop = server.connects(t, "alice");
-  const bob = server.connects(t, "bob");
-  const [there, here, elsewhere] = [
-    bob.conversation("@alice"),
-    alice.conversation("@bob"),
-    laptop.conversation("@bob"),
-  ];
-  await Promise.all([alice, laptop, bob].map(online));
-  await Promise.all([shows(there, []), shows(here, []), shows(elsewhere, [])]);
-  const sent = here.send("hi");
-  assert.equal(sent.state.getSnapshot(), "pending");
-  assert.deepEqual(
-    here.messages.getSnapshot().map((m) => [m.text, m.state, m.seq]),
-    [["hi", "pending", undefined]],
-  );
-  const { id } = here.messages.getSnapshot()[0];
-  assert.deepEqual((({ conversation, seq }) => ({ conversation, seq }))(await sent.acked), {
-    conversation: "@alice:bob",
-    seq: 1,
-  });
-  for (const room of [here, there, elsewhere]) {
-    const [message] = await until(room.messages, (list) => list[0]?.seq === 1);
-    assert.deepEqual([message.id, message.text, message.from, message.state], [id, "hi", "alice", "sent"]);
-  }
-  assert.equal(bob.conversation("@alice"), bob.conversation("@alice:bob"));
-});
+testOnBothServers(
+  "a message is pending, then sent, and comes to the other side and to every device",
+  async (t, Server) => {
+    const server = await Server.start(t);
+    const alice = server.connects(t, "alice");
+    const laptop = server.connects(t, "alice");
+    const bob = server.connects(t, "bob");
+    const [there, here, elsewhere] = [
+      bob.conversation("@alice"),
+      alice.conversation("@bob"),
+      laptop.conversation("@bob"),
+    ];
+    await Promise.all([alice, laptop, bob].map(untilOnline));
+    await Promise.all([untilTexts(there, []), untilTexts(here, []), untilTexts(elsewhere, [])]);
+    const sent = here.send("hi");
+    assert.equal(sent.state.getSnapshot(), "pending");
+    assert.deepEqual(
+      here.messages.getSnapshot().map((m) => [m.text, m.state, m.seq]),
+      [["hi", "pending", undefined]],
+    );
+    const { id } = here.messages.getSnapshot()[0];
+    assert.deepEqual((({ conversation, seq }) => ({ conversation, seq }))(await sent.acked), {
+      conversation: "@alice:bob",
+      seq: 1,
+    });
+    for (const room of [here, there, elsewhere]) {
+      const [message] = await until(room.messages, (list) => list[0]?.seq === 1);
+      assert.deepEqual([message.id, message.text, message.from, message.state], [id, "hi", "alice", "sent"]);
+    }
+    assert.equal(bob.conversation("@alice"), bob.conversation("@alice:bob"));
+  },
+);
 
-onBoth("edits, deletions, reactions and replies are folded in, live and from the history alike", async (t, Server) => {
-  const server = await Server.start(t);
-  const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
-  const [hers, his] = [alice, bob].map((chat) => chat.conversation("#general"));
-  await Promise.all([hers, his].map((room) => until(room.messages, (list) => list.length === 3)));
-  const { seq } = await hers.send("one").acked;
-  const answer = await his.send({ text: "two", replyTo: seq, data: { kind: "x" } }).acked;
-  await hers.edit(seq, "ONE");
-  await his.react(seq, "👍");
-  await hers.react(seq, "👍");
-  await hers.react(seq, "🎉");
-  await hers.react(seq, "🎉", false);
-  const gone = await his.send("three").acked;
-  await his.deleteMessage(gone.seq);
-  const folded = (list) => list.find((m) => m.seq === gone.seq)?.deleted;
-  const lists = await Promise.all([hers, his].map((room) => until(room.messages, folded)));
-  assert.deepEqual(lists[0], lists[1]);
-  const message = lists[0].find((m) => m.seq === seq);
-  assert.equal(message.text, "ONE");
-  assert.ok(message.edited.seq > seq);
-  assert.deepEqual(message.reactions, { "👍": ["bob", "alice"] });
-  const { replyTo, data } = lists[0].find((m) => m.seq === answer.seq);
-  assert.deepEqual({ replyTo, data }, { replyTo: seq, data: { kind: "x" } });
-  const fresh = server.connects(t, "bob").conversation("#general");
-  assert.deepEqual(await until(fresh.messages, (list) => list.length > 3), lists[0]);
-  await assert.rejects(hers.edit(answer.seq, "not mine"), { code: "forbidden" });
-  // This test ignores the promise, and must have no unhandled rejection.
-  void hers.deleteMessage(999);
-});
+testOnBothServers(
+  "edits, deletions, reactions and replies are folded in, live and from the history alike",
+  async (t, Server) => {
+    const server = await Server.start(t);
+    const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
+    const [hers, his] = [alice, bob].map((chat) => chat.conversation("#general"));
+    await Promise.all([hers, his].map((room) => until(room.messages, (list) => list.length === 3)));
+    const { seq } = await hers.send("one").acked;
+    const answer = await his.send({ text: "two", replyTo: seq, data: { kind: "x" } }).acked;
+    await hers.edit(seq, "ONE");
+    await his.react(seq, "👍");
+    await hers.react(seq, "👍");
+    await hers.react(seq, "🎉");
+    await hers.react(seq, "🎉", false);
+    const gone = await his.send("three").acked;
+    await his.deleteMessage(gone.seq);
+    const folded = (list) => list.find((m) => m.seq === gone.seq)?.deleted;
+    const lists = await Promise.all([hers, his].map((room) => until(room.messages, folded)));
+    assert.deepEqual(lists[0], lists[1]);
+    const message = lists[0].find((m) => m.seq === seq);
+    assert.equal(message.text, "ONE");
+    assert.ok(message.edited.seq > seq);
+    assert.deepEqual(message.reactions, { "👍": ["bob", "alice"] });
+    const { replyTo, data } = lists[0].find((m) => m.seq === answer.seq);
+    assert.deepEqual({ replyTo, data }, { replyTo: seq, data: { kind: "x" } });
+    const fresh = server.connects(t, "bob").conversation("#general");
+    assert.deepEqual(await until(fresh.messages, (list) => list.length > 3), lists[0]);
+    await assert.rejects(hers.edit(answer.seq, "not mine"), { code: "forbidden" });
+    // This test ignores the promise, and must have no unhandled rejection.
+    void hers.deleteMessage(999);
+  },
+);
 
-onBoth("the inbox: order, unread, last message, read on another device", async (t, Server) => {
+testOnBothServers("the inbox: order, unread, last message, read on another device", async (t, Server) => {
   const server = await Server.start(t);
   const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
   const phone = server.connects(t, "bob");
-  await Promise.all([alice, bob, phone].map(online));
+  await Promise.all([alice, bob, phone].map(untilOnline));
   await alice.conversation("@bob").send("psst").acked;
   const names = (list) => list.map((c) => c.id);
   await until(bob.conversations, (list) => names(list).join() === "@alice:bob,#general");
@@ -89,10 +95,10 @@ onBoth("the inbox: order, unread, last message, read on another device", async (
   await until(alice.conversation("@bob").members, (list) => list.find((m) => m.user === "bob")?.read === 1);
 });
 
-onBoth("rooms: create, invite, roles, rename, remove, leave, join", async (t, Server) => {
+testOnBothServers("rooms: create, invite, roles, rename, remove, leave, join", async (t, Server) => {
   const server = await Server.start(t);
   const [alice, bob, carol] = ["alice", "bob", "carol"].map((name) => server.connects(t, name));
-  await Promise.all([alice, bob, carol].map(online));
+  await Promise.all([alice, bob, carol].map(untilOnline));
   const room = await alice.create({ room: "team", title: "Team", members: ["bob"] });
   assert.equal(room.id, "#team");
   await until(bob.conversations, (list) => list.some((c) => c.title === "Team"));
@@ -127,13 +133,13 @@ onBoth("rooms: create, invite, roles, rename, remove, leave, join", async (t, Se
   await until(own.members, (list) => list.map((m) => `${m.user} ${m.role}`).join() === "alice admin");
 });
 
-onBoth(
+testOnBothServers(
   "a conversation beyond the first page of the inbox: how it stands is found out when it is opened",
   async (t, Server) => {
     const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_PAGE: "8" } });
     for (let n = 0; n < 12; n++) await server.posts("send", { as: `user${n}`, to: "@alice", text: "hi" });
     const alice = server.connects(t, "alice");
-    await online(alice);
+    await untilOnline(alice);
     const room = alice.conversation("@user0");
     assert.equal(room.info.getSnapshot(), undefined);
     room.messages.subscribe(() => {});
@@ -147,10 +153,10 @@ onBoth(
   },
 );
 
-onBoth("typing and presence", async (t, Server) => {
+testOnBothServers("typing and presence", async (t, Server) => {
   const server = await Server.start(t);
   const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
-  await Promise.all([alice, bob].map(online));
+  await Promise.all([alice, bob].map(untilOnline));
   await until(alice.presence("bob"), (presence) => presence?.online === true);
   const room = alice.conversation("#general");
   bob.conversation("#general").typing.set(true);
@@ -161,7 +167,7 @@ onBoth("typing and presence", async (t, Server) => {
   await until(alice.presence("bob"), (presence) => presence?.online === false && presence.lastSeen);
 });
 
-onBoth("older messages, page by page, with what happens to them meanwhile", async (t, Server) => {
+testOnBothServers("older messages, page by page, with what happens to them meanwhile", async (t, Server) => {
   const server = await Server.start(t);
   const alice = server.connects(t, "alice");
   const room = alice.conversation("@bob");
@@ -184,39 +190,42 @@ onBoth("older messages, page by page, with what happens to them meanwhile", asyn
   );
 });
 
-onBoth("whoever listens to all messages hears each once, of new conversations too, over losses", async (t, Server) => {
-  const server = await Server.start(t);
-  const { WebSocket, cut } = server.connectionGroup();
-  const bot = server.connects(t, "bot", { WebSocket });
-  const heard = [];
-  bot.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.text}`));
-  await online(bot);
-  const alice = server.connects(t, "alice");
-  await alice.conversation("@bot").send("first").acked;
-  await until(
-    { subscribe: (l) => bot.conversations.subscribe(() => l(heard)), getSnapshot: () => heard },
-    () => heard.length === 1,
-  );
-  cut();
-  await until(bot.status, ({ state }) => state === "offline");
-  await alice.conversation("@bot").send("while away").acked;
-  await online(bot);
-  await alice.conversation("@bot").send("back").acked;
-  await until(
-    { subscribe: (l) => bot.conversations.subscribe(() => l(heard)), getSnapshot: () => heard },
-    () => heard.length === 3,
-  );
-  assert.deepEqual(heard, ["@alice:bot first", "@alice:bot while away", "@alice:bot back"]);
-});
+testOnBothServers(
+  "whoever listens to all messages hears each once, of new conversations too, over losses",
+  async (t, Server) => {
+    const server = await Server.start(t);
+    const { WebSocket, cut } = server.connectionGroup();
+    const bot = server.connects(t, "bot", { WebSocket });
+    const heard = [];
+    bot.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.text}`));
+    await untilOnline(bot);
+    const alice = server.connects(t, "alice");
+    await alice.conversation("@bot").send("first").acked;
+    await until(
+      { subscribe: (l) => bot.conversations.subscribe(() => l(heard)), getSnapshot: () => heard },
+      () => heard.length === 1,
+    );
+    cut();
+    await until(bot.status, ({ state }) => state === "offline");
+    await alice.conversation("@bot").send("while away").acked;
+    await untilOnline(bot);
+    await alice.conversation("@bot").send("back").acked;
+    await until(
+      { subscribe: (l) => bot.conversations.subscribe(() => l(heard)), getSnapshot: () => heard },
+      () => heard.length === 3,
+    );
+    assert.deepEqual(heard, ["@alice:bot first", "@alice:bot while away", "@alice:bot back"]);
+  },
+);
 
-onBoth(
+testOnBothServers(
   "unread messages of conversations that are not loaded count, and a message far back has its surroundings",
   async (t, Server) => {
     const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_PAGE: "8" } });
     for (let n = 0; n < 12; n++) await server.posts("send", { as: `user${n}`, to: "@alice", text: "hi" });
     for (let n = 0; n < 60; n++) await server.posts("send", { as: "bob", to: "@alice", text: `line ${n}` });
     const alice = server.connects(t, "alice");
-    await online(alice);
+    await untilOnline(alice);
     const counts = () => (({ messages, conversations }) => [messages, conversations])(alice.unread.getSnapshot());
     const before = counts();
     assert.ok(alice.conversations.getSnapshot().length < 13);

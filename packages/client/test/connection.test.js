@@ -6,24 +6,24 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { ChatError, connect } from "@switchboard/client";
-import { FakeClock, FakeServer, settle } from "./fake-socket.js";
-import { online as isOnline, Server, until } from "./support.js";
+import { FakeClock, FakeServer, runPendingTasks } from "./fake-socket.js";
+import { untilOnline as isOnline, Server, until } from "./support.js";
 
 /** A connected chat of alice on a scripted server; closed after the test. */
-async function online(t, server, options = {}) {
+async function startOnlineChat(t, server, options = {}) {
   const clock = options.clock ?? new FakeClock();
   const { WebSocket } = server;
   const chat = connect("ws://chat.example", { user: "alice", outbox: null, WebSocket, clock, ...options });
   t.after(() => chat.close());
   chat.start();
-  await settle();
+  await runPendingTasks();
   return { chat, clock, state: () => chat.status.getSnapshot() };
 }
 
 const refusal = (code, message, more = {}) => ({ type: "error", code, message, retryable: false, ...more });
 
 /** A server that refuses every `hello` with this error code and close code. */
-const refusing = (code, close, more) =>
+const refusingServer = (code, close, more) =>
   new FakeServer().on("hello", (_, socket) => {
     if (code) socket.say(refusal(code, `the server says ${code}`, more));
     socket.end(close, "a word");
@@ -32,10 +32,10 @@ const refusing = (code, close, more) =>
 test("a connection that broke is tried again, and so after every close code that asks for it", async (t) => {
   for (const code of [1000, 1001, 1005, 1006, 1011, 1012, 1013, 4400, 4401, 4408, 4429, 4499]) {
     const server = new FakeServer();
-    const { clock, state } = await online(t, server, { token: () => "a.b.c" });
+    const { clock, state } = await startOnlineChat(t, server, { token: () => "a.b.c" });
     assert.equal(state().state, "online");
     server.cut(code);
-    await settle();
+    await runPendingTasks();
     assert.deepEqual([state().state, state().code], ["offline", code]);
     assert.ok(state().retryIn >= 0, `${code}: ${state().retryIn}`);
     await clock.advance(state().retryIn);
@@ -55,8 +55,8 @@ test("close codes that forbid it are final, and say why in the server's words", 
     ["refused", 4504],
     ["something_new", 4999],
   ]) {
-    const server = refusing(code, close, { until: "2027-01-01T00:00:00.000Z" });
-    const { clock, state } = await online(t, server);
+    const server = refusingServer(code, close, { until: "2027-01-01T00:00:00.000Z" });
+    const { clock, state } = await startOnlineChat(t, server);
     const { reason, retryIn, error } = state();
     assert.deepEqual([reason, retryIn, error.code], [`the server says ${code}`, undefined, code], `${close}`);
     assert.equal(error.until, "2027-01-01T00:00:00.000Z");
@@ -64,17 +64,17 @@ test("close codes that forbid it are final, and say why in the server's words", 
     assert.equal(server.sockets.length, 1, `${close} is final`);
   }
   for (const close of [4501, 4502]) {
-    const { state } = await online(t, refusing(undefined, close));
+    const { state } = await startOnlineChat(t, refusingServer(undefined, close));
     assert.deepEqual([state().error.code, state().reason], ["unauthorized", "a word"], "also without an error frame");
   }
 });
 
 test("too fast (4429) is never final: it comes back after the server's retry_after", async (t) => {
   const server = new FakeServer();
-  const { clock, state } = await online(t, server);
+  const { clock, state } = await startOnlineChat(t, server);
   server.say({ ...refusal("rate_limited", "too fast"), retryable: true, retry_after: 8_000 });
   server.cut(4429);
-  await settle();
+  await runPendingTasks();
   assert.ok(state().retryIn >= 8_000 && state().retryIn <= 9_000, `${state().retryIn}`);
   await clock.advance(7_999);
   assert.equal(server.sockets.length, 1);
@@ -82,7 +82,7 @@ test("too fast (4429) is never final: it comes back after the server's retry_aft
   assert.equal(state().state, "online");
 
   server.cut(4429);
-  await settle();
+  await runPendingTasks();
   assert.ok(state().retryIn >= 5_000, "a default where the server does not say");
 });
 
@@ -116,17 +116,17 @@ test("1008 is final, also right after `rate_limited`", async (t) => {
   const server = new FakeServer().on("typing", ({ id }) =>
     refusal("rate_limited", "too fast", { id, retry_after: 10 }),
   );
-  const { chat, state } = await online(t, server);
+  const { chat, state } = await startOnlineChat(t, server);
   chat.conversation("#general").typing.set(true);
-  await settle();
+  await runPendingTasks();
   server.cut(1008);
-  await settle();
+  await runPendingTasks();
   assert.equal(state().retryIn, undefined);
 });
 
 test("a dead connection is found although the wall clock was set back by an hour", async (t) => {
   const server = new FakeServer();
-  const { clock, state } = await online(t, server);
+  const { clock, state } = await startOnlineChat(t, server);
   await clock.advance(60_000);
   server.socket.deaf = true;
   clock.offset -= 3_600_000;
@@ -136,7 +136,7 @@ test("a dead connection is found although the wall clock was set back by an hour
 
 test("after a sleep, in which only the wall clock goes on, the connection is tried soon", async (t) => {
   const server = new FakeServer();
-  const { clock } = await online(t, server);
+  const { clock } = await startOnlineChat(t, server);
   await clock.advance(5_000);
   assert.equal(server.sent("ping").length, 0);
   clock.offset += 3_600_000;
@@ -161,7 +161,7 @@ test("when the network is back, what a person looks at connects at once, the res
     for (let n = 0; n < 5; n++) {
       const server = new FakeServer();
       const source = network(visible);
-      const { chat, clock, state } = await online(t, server, { network: source });
+      const { chat, clock, state } = await startOnlineChat(t, server, { network: source });
       server.reachable = false;
       server.cut();
       for (let tries = 0; tries < 6; tries++) await clock.advance(state().retryIn ?? 0);
@@ -169,7 +169,7 @@ test("when the network is back, what a person looks at connects at once, the res
       server.reachable = true;
       const sockets = server.sockets.length;
       source.tell("online");
-      await settle();
+      await runPendingTasks();
       assert.equal(server.sockets.length - sockets, visible ? 1 : 0);
       const before = clock.now();
       while (state().state !== "online" && clock.now() - before < 1_000) await clock.advance(50);
@@ -185,9 +185,9 @@ test("when the network is back, what a person looks at connects at once, the res
 test("coming to the front asks whether the other side is there, and does not shorten a wait that the server gave", async (t) => {
   const server = new FakeServer();
   const source = network(true);
-  const { clock, state } = await online(t, server, { network: source });
+  const { clock, state } = await startOnlineChat(t, server, { network: source });
   source.tell("visible");
-  await settle();
+  await runPendingTasks();
   assert.equal(server.sent("ping").length, 1);
   server.socket.deaf = true;
   source.tell("visible");
@@ -196,7 +196,7 @@ test("coming to the front asks whether the other side is there, and does not sho
   assert.equal(state().state, "online");
   server.say({ type: "bye", retry_after: 9_000 });
   server.cut(1012);
-  await settle();
+  await runPendingTasks();
   source.tell("visible");
   source.tell("online");
   await clock.advance(8_900);
@@ -230,10 +230,10 @@ test("without a page nothing connects until the chat is used", async (t) => {
       store.getSnapshot();
       store.subscribe(() => {})();
     }
-    await settle();
+    await runPendingTasks();
     assert.deepEqual([server.sockets.length, chat.status.getSnapshot().state], [0, "idle"], name);
     use(chat);
-    await settle();
+    await runPendingTasks();
     assert.equal(server.sockets.length, 1, name);
   }
 });
@@ -242,17 +242,17 @@ test("`start` decides when it connects: at once, or only at `start()`", async (t
   const server = new FakeServer();
   const options = { user: "alice", outbox: null, WebSocket: server.WebSocket, clock: new FakeClock() };
   const first = connect("ws://chat.example", { ...options, start: true });
-  await settle();
+  await runPendingTasks();
   assert.equal(server.sockets.length, 1);
   const second = connect("ws://chat.example", { ...options, start: false });
   t.after(() => [first, second].forEach((chat) => chat.close()));
   second.status.subscribe(() => {});
   second.conversation("#general").send("hi");
-  await settle();
+  await runPendingTasks();
   assert.equal(server.sockets.length, 1);
   second.start();
   second.start();
-  await settle();
+  await runPendingTasks();
   assert.equal(server.sockets.length, 2);
 });
 
@@ -277,9 +277,9 @@ test("the browser's build opens nothing where there is no page, and connects at 
 
 test("close() ends what is under way with `closed`, and nothing starts it again", async (t) => {
   const server = new FakeServer().on("rename", () => undefined);
-  const { chat, clock } = await online(t, server);
+  const { chat, clock } = await startOnlineChat(t, server);
   const renamed = chat.conversation("#general").rename("Title");
-  await settle();
+  await runPendingTasks();
   chat.close();
   await assert.rejects(renamed, { code: "closed" });
   chat.start();
@@ -294,12 +294,12 @@ test("`device` is said in `hello`; `debug` tells what happens, without token and
   const server = new FakeServer();
   const lines = [];
   const debug = (line, ...details) => lines.push([line, ...details].join(" "));
-  const { chat } = await online(t, server, { device: "kitchen", debug, user: undefined, token: "a.secret.c" });
+  const { chat } = await startOnlineChat(t, server, { device: "kitchen", debug, user: undefined, token: "a.secret.c" });
   assert.equal(server.sent("hello")[0].device, "kitchen");
   chat.conversation("#general").send("a private text");
-  await settle();
+  await runPendingTasks();
   server.cut();
-  await settle();
+  await runPendingTasks();
   for (const wanted of [/connecting/, /→ hello/, /← welcome/, /→ send/, /← ok/, /offline/]) {
     assert.ok(
       lines.some((line) => wanted.test(line)),
@@ -311,7 +311,7 @@ test("`device` is said in `hello`; `debug` tells what happens, without token and
 
 test("a frame that cannot be read is reported, and the next one is handled", async (t) => {
   const server = new FakeServer();
-  const { chat, state } = await online(t, server);
+  const { chat, state } = await startOnlineChat(t, server);
   const errors = [];
   chat.on("error", (error) => errors.push(error));
   server.socket.onmessage({ data: "no JSON" });
@@ -321,7 +321,7 @@ test("a frame that cannot be read is reported, and the next one is handled", asy
 });
 
 test("an error prints its text: as a string, as JSON, in a log", async (t) => {
-  const { state } = await online(t, refusing("unauthorized", 4501));
+  const { state } = await startOnlineChat(t, refusingServer("unauthorized", 4501));
   const { error } = state();
   assert.ok(error instanceof ChatError);
   assert.equal(String(error), "ChatError: the server says unauthorized");

@@ -42,13 +42,13 @@ globalThis.IntersectionObserver = class {
     if (observers.has(this)) this.callback([{ isIntersecting: inView }]);
   }
 };
-export function scroll(intoView) {
+export function scrollIntoView(intoView) {
   inView = intoView;
   for (const observer of observers) observer.tell();
 }
 
 /** Makes the page visible or hidden. */
-export function show(visible) {
+export function setPageVisible(visible) {
   Object.defineProperty(document, "visibilityState", { value: visible ? "visible" : "hidden", configurable: true });
   document.dispatchEvent(new window.Event("visibilitychange"));
 }
@@ -61,7 +61,7 @@ export function container(html = "") {
 }
 
 /** A server with two rooms of alice and bob; `opened` counts the attempts to connect. */
-export function countingServer() {
+export function serverWithConnectionCount() {
   const server = fakeServer();
   const counts = { opened: 0 };
   class Counted extends server.WebSocket {
@@ -78,7 +78,7 @@ export function countingServer() {
 }
 
 /** Runs React's `act`. Outside of it React renders as in a browser, without warnings. */
-export async function acting(run) {
+export async function runInAct(run) {
   globalThis.IS_REACT_ACT_ENVIRONMENT = true;
   try {
     return await act(run);

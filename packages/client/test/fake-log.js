@@ -1,14 +1,14 @@
 // A scripted server with logs: conversations that a test writes into.
 
 import { connect } from "@switchboard/client";
-import { FakeClock, FakeServer, settle } from "./fake-socket.js";
+import { FakeClock, FakeServer, runPendingTasks } from "./fake-socket.js";
 
-export { FakeClock, settle };
+export { FakeClock, runPendingTasks };
 
 const time = (n) => new Date(Date.UTC(2026, 0, 1) + n * 1_000).toISOString();
 
 /** Computes the messages from the events of a log, by the rules of docs/protocol.md and without code of the SDK. */
-export function fold(log) {
+export function foldLog(log) {
   const messages = new Map();
   for (const { type, target, from, on, seq, at, ...event } of log) {
     const about = messages.get(target);
@@ -131,7 +131,7 @@ export class LogServer extends FakeServer {
   history({ conversation, before = Infinity, around, limit = 50 }) {
     const log = this.logs.get(conversation);
     if (!log) return { type: "error", code: "not_found", message: "no such conversation", retryable: false };
-    const all = fold(log);
+    const all = foldLog(log);
     if (around !== undefined) {
       const first = Math.max(0, all.findIndex(({ seq }) => seq >= around) - limit / 2);
       const messages = all.slice(first, first + limit);
@@ -159,7 +159,7 @@ export class LogServer extends FakeServer {
 }
 
 /** A connected chat of alice on a scripted server; closed after the test. */
-export async function chatting(t, server, options = {}, { now = true } = {}) {
+export async function startChat(t, server, options = {}, { now = true } = {}) {
   const clock = options.clock ?? new FakeClock();
   const { WebSocket } = server;
   const chat = connect("ws://chat.example", { user: server.user, outbox: null, WebSocket, clock, ...options });
@@ -167,17 +167,17 @@ export async function chatting(t, server, options = {}, { now = true } = {}) {
   const errors = [];
   chat.on("error", (error) => errors.push(error));
   if (now) chat.start();
-  await settle();
+  await runPendingTasks();
   /** Cuts the connection, calls `between`, and lets the chat reconnect. */
   const comeBack = async (between = () => {}) => {
     server.reachable = false;
     server.cut();
-    await settle();
+    await runPendingTasks();
     await between();
-    await settle();
+    await runPendingTasks();
     server.reachable = true;
     chat.reconnect();
-    await settle();
+    await runPendingTasks();
   };
   return { chat, clock, errors, comeBack };
 }

@@ -13,11 +13,11 @@ const LIMITS = {
 };
 
 /** Delivers each frame or event of a socket in its own task, as a network does. */
-const later = (act) => setImmediate(act);
+const runLater = (act) => setImmediate(act);
 
 /** Waits until frames in flight are delivered and promises are settled, without moving the clock. */
-export async function settle(turns = 30) {
-  for (let n = 0; n < turns; n++) await new Promise(later);
+export async function runPendingTasks(turns = 30) {
+  for (let n = 0; n < turns; n++) await new Promise(runLater);
 }
 
 /**
@@ -104,7 +104,7 @@ class FakeSocket {
     Object.assign(this, { server, url, protocols });
     server.sockets.push(this);
     const { reachable } = server;
-    later(() => {
+    runLater(() => {
       if (this.readyState !== 0 || this.deaf) return;
       if (!reachable) return this.end(1006, "");
       this.readyState = 1;
@@ -114,15 +114,15 @@ class FakeSocket {
 
   send(text) {
     if (this.readyState !== 1) throw new DOMException("the socket is not open", "InvalidStateError");
-    if (!this.deaf) later(() => this.readyState === 1 && this.server.receive(JSON.parse(text), this));
+    if (!this.deaf) runLater(() => this.readyState === 1 && this.server.receive(JSON.parse(text), this));
   }
 
   say(frame) {
-    if (!this.deaf) later(() => this.readyState === 1 && this.onmessage?.({ data: JSON.stringify(frame) }));
+    if (!this.deaf) runLater(() => this.readyState === 1 && this.onmessage?.({ data: JSON.stringify(frame) }));
   }
 
   end(code, reason) {
-    later(() => {
+    runLater(() => {
       if (this.readyState === 3) return;
       this.readyState = 3;
       this.onclose?.({ code, reason });
@@ -164,7 +164,7 @@ export class FakeClock {
   /** Advances the time, fires every timer that is due, and waits for the effects of each. */
   async advance(milliseconds) {
     const end = this.#now + milliseconds;
-    await settle();
+    await runPendingTasks();
     for (;;) {
       let due;
       for (const [id, { at }] of this.#timers) if (at <= end && (!due || at < this.#timers.get(due).at)) due = id;
@@ -173,7 +173,7 @@ export class FakeClock {
       this.#timers.delete(due);
       this.#now = Math.max(this.#now, at);
       act();
-      await settle();
+      await runPendingTasks();
     }
     this.#now = end;
   }

@@ -4,33 +4,33 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { chatting, LogServer, settle } from "./fake-log.js";
+import { startChat, LogServer, runPendingTasks } from "./fake-log.js";
 
 setFlagsFromString("--expose-gc");
-const collect = runInNewContext("gc");
+const collectGarbage = runInNewContext("gc");
 
-const ROOMS = 200;
+const ROOM_COUNT = 200;
 
 /** The bytes in use after a garbage collection. */
-async function heap(server) {
+async function heapSize(server) {
   server.frames.length = 0;
-  await settle();
-  for (let n = 0; n < 4; n++) collect();
+  await runPendingTasks();
+  for (let n = 0; n < 4; n++) collectGarbage();
   return process.memoryUsage().heapUsed;
 }
 
-async function place(t, options) {
+async function startChatWithRooms(t, options) {
   const server = new LogServer({ page: 200, limits: { frames_per_connection: 0 } });
-  for (let n = 0; n < ROOMS; n++) {
+  for (let n = 0; n < ROOM_COUNT; n++) {
     server.fill(`#room${n}`, 50);
     for (const event of server.logs.get(`#room${n}`))
       event.text = Buffer.from(`${event.key} ${"x".repeat(2_000)}`).toString();
   }
-  const { chat, clock } = await chatting(t, server, options);
-  const rooms = Array.from({ length: ROOMS }, (_, n) => chat.conversation(`#room${n}`));
+  const { chat, clock } = await startChat(t, server, options);
+  const rooms = Array.from({ length: ROOM_COUNT }, (_, n) => chat.conversation(`#room${n}`));
   const open = async (some) => {
     const stops = some.flatMap((room) => [room.messages.subscribe(() => {}), room.members.subscribe(() => {})]);
-    await settle(some.length * 4);
+    await runPendingTasks(some.length * 4);
     assert.ok(some.every((room) => room.messages.getSnapshot().length === 50));
     return () => stops.forEach((stop) => stop());
   };
@@ -39,20 +39,20 @@ async function place(t, options) {
 
 for (const way of ["release()", "five minutes without a subscriber"]) {
   test(`200 rooms that were opened weigh no more than 10 that are open, after ${way}`, async (t) => {
-    const { server, clock, rooms, open } = await place(t);
+    const { server, clock, rooms, open } = await startChatWithRooms(t);
     // The first run compiles the code and creates shared objects before anything is measured.
     (await open(rooms))();
     for (const room of rooms) room.release();
-    const nothing = await heap(server);
+    const nothing = await heapSize(server);
     const close = await open(rooms.slice(0, 10));
-    const ten = (await heap(server)) - nothing;
+    const ten = (await heapSize(server)) - nothing;
     close();
     const closeAll = await open(rooms);
-    const all = (await heap(server)) - nothing;
+    const all = (await heapSize(server)) - nothing;
     closeAll();
     if (way === "release()") for (const room of rooms) room.release();
     else await clock.advance(300_000);
-    const released = (await heap(server)) - nothing;
+    const released = (await heapSize(server)) - nothing;
     const kilobytes = [ten, all, released].map((bytes) => Math.round(bytes / 1_024));
     t.diagnostic(`10 open: ${kilobytes[0]} KB, 200 open: ${kilobytes[1]} KB, 200 released: ${kilobytes[2]} KB`);
     assert.ok(all > 5 * ten, "they weigh something while they are open");

@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { chatting, LogServer, settle } from "./fake-log.js";
+import { startChat, LogServer, runPendingTasks } from "./fake-log.js";
 
 /** A chat whose user is unknown at first: until it is known, `@bob` and `@alice:bob` are two conversations. */
-async function unnamed(t, server, options = {}) {
+async function startChatWithoutUser(t, server, options = {}) {
   let give;
   const token = () => new Promise((resolve) => (give = resolve));
-  const chat = await chatting(t, server, { user: undefined, token, ...options });
+  const chat = await startChat(t, server, { user: undefined, token, ...options });
   const name = async () => {
     give(`e.${btoa(JSON.stringify({ sub: "alice" }))}.s`);
     await chat.clock.advance(1_000);
@@ -19,7 +19,7 @@ async function unnamed(t, server, options = {}) {
 test("a listener under one name is heard after the last subscriber under the other has gone", async (t) => {
   const server = new LogServer();
   server.fill("@alice:bob", 1);
-  const { chat, clock, name } = await unnamed(t, server, { releaseAfter: 10_000 });
+  const { chat, clock, name } = await startChatWithoutUser(t, server, { releaseAfter: 10_000 });
   const heard = [];
   chat.conversation("@alice:bob").messages.subscribe(() => {})();
   chat.conversation("@bob").on("message", ({ text }) => heard.push(text));
@@ -34,7 +34,7 @@ test("a listener under one name is heard after the last subscriber under the oth
 test("after `close()` nothing is heard any more, and no error is reported for it", async (t) => {
   const server = new LogServer({ replay: 5 });
   server.fill("#general", 1);
-  const { chat, clock, errors, comeBack } = await chatting(t, server);
+  const { chat, clock, errors, comeBack } = await startChat(t, server);
   const heard = [];
   chat.on("message", ({ message }) => {
     heard.push(message.seq);
@@ -51,22 +51,22 @@ test("`close()` with requests under way reports nothing", async (t) => {
   const server = new LogServer();
   server.fill("#general", 100);
   for (const type of ["history", "members", "conversations"]) server.on(type, () => undefined);
-  const { chat, errors } = await chatting(t, server);
+  const { chat, errors } = await startChat(t, server);
   const room = chat.conversation("#general");
   for (const store of [room.messages, room.members]) t.after(store.subscribe(() => {}));
-  await settle();
+  await runPendingTasks();
   chat.close();
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(errors, []);
 });
 
 test("what was known of events in front of a trimmed list is forgotten, and read again with the messages", async (t) => {
   const server = new LogServer();
   server.fill("#general", 1);
-  const { chat, clock } = await chatting(t, server);
+  const { chat, clock } = await startChat(t, server);
   const room = chat.conversation("#general");
   t.after(room.timeline.subscribe(() => {}));
-  await settle();
+  await runPendingTasks();
   server.write("#general", { type: "rename", title: "early" });
   for (let n = 0; n < 1_100; n++) server.message("#general", `${n}`);
   await clock.advance(1_000);
@@ -82,7 +82,7 @@ test("what was known of events in front of a trimmed list is forgotten, and read
 test("a listener that an earlier one takes off is not called any more", async (t) => {
   const server = new LogServer();
   server.fill("#general", 1);
-  const { chat, clock } = await chatting(t, server);
+  const { chat, clock } = await startChat(t, server);
   const room = chat.conversation("#general");
   const heard = [];
   room.on("message", () => {
@@ -92,7 +92,7 @@ test("a listener that an earlier one takes off is not called any more", async (t
   const off = room.on("message", () => heard.push("second"));
   await clock.advance(100);
   server.message("#general", "one");
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(heard, ["first"]);
 });
 
@@ -109,7 +109,7 @@ test("members under another name load more, and say whether they are complete", 
     const rest = all.filter(({ user }) => user > after);
     return { conversation, members: rest.slice(0, limit), more: rest.length > limit };
   });
-  const { chat, clock, name } = await unnamed(t, server);
+  const { chat, clock, name } = await startChatWithoutUser(t, server);
   chat.conversation("@alice:bob");
   const { members } = chat.conversation("@bob");
   t.after(members.subscribe(() => {}));
@@ -121,17 +121,17 @@ test("members under another name load more, and say whether they are complete", 
     await clock.advance(1_000);
     assert.equal(await more, true);
   }
-  await settle();
+  await runPendingTasks();
   assert.equal(members.getSnapshot().length, 1_300);
 });
 
 test("a list that was released and opened again loads earlier messages, while an answer of before is late", async (t) => {
   const server = new LogServer();
   server.fill("#general", 300);
-  const { chat } = await chatting(t, server);
+  const { chat } = await startChat(t, server);
   const room = chat.conversation("#general");
   room.messages.subscribe(() => {})();
-  await settle();
+  await runPendingTasks();
   let late;
   server.on("history", (frame, socket) => {
     const page = server.history(frame);
@@ -139,10 +139,10 @@ test("a list that was released and opened again loads earlier messages, while an
     late = () => socket.say({ type: "ok", id: frame.id, ...page });
   });
   const before = room.loadOlder();
-  await settle();
+  await runPendingTasks();
   room.release();
   t.after(room.messages.subscribe(() => {}));
-  await settle();
+  await runPendingTasks();
   assert.equal(await room.loadOlder(), true);
   late();
   assert.equal(await before, false);
@@ -154,10 +154,10 @@ test("a private room that one has left, or was removed from, is `missing`; a pub
   for (const id of ["#left", "#removed", "#public"]) server.fill(id, 3);
   const { summary } = server;
   server.summary = (id) => ({ ...summary.call(server, id), public: id === "#public" });
-  const { chat, clock } = await chatting(t, server);
+  const { chat, clock } = await startChat(t, server);
   const rooms = ["#left", "#removed", "#public"].map((id) => chat.conversation(id));
   for (const room of rooms) t.after(room.messages.subscribe(() => {}));
-  await settle();
+  await runPendingTasks();
   await rooms[0].leave();
   server.write("#removed", { type: "remove", from: "bob", user: "alice" });
   await rooms[2].leave();
@@ -174,10 +174,10 @@ test("a private room leaves the list with the answer to `leave`, also where even
   server.fill("#other", 1);
   const { summary } = server;
   server.summary = (id) => ({ ...summary.call(server, id), public: false });
-  const { chat, clock } = await chatting(t, server);
+  const { chat, clock } = await startChat(t, server);
   const room = chat.conversation("#private");
   t.after(room.messages.subscribe(() => {}));
-  await settle();
+  await runPendingTasks();
   // The message is stored before the user leaves. After that, the server refuses pages of the log, and pushes no message.
   const late = server.store("#private", { type: "message", key: "late", text: "late" });
   let refusals = 0;
@@ -191,14 +191,14 @@ test("a private room leaves the list with the answer to `leave`, also where even
   server.logs.delete("#private");
   // An event that was in flight does not open the conversation again.
   server.say(late);
-  await settle();
+  await runPendingTasks();
   assert.deepEqual([listed(), server.sent("conversations").length, refusals], [["#other"], 0, 0]);
   await clock.advance(5_000);
   assert.deepEqual([listed(), room.state.getSnapshot()], [["#other"], "missing"]);
 });
 
 test("a `timeout` that is not a number of milliseconds is refused as `invalid`", async (t) => {
-  const { chat } = await chatting(t, new LogServer());
+  const { chat } = await startChat(t, new LogServer());
   for (const timeout of [-1, NaN, "1000", null]) {
     await assert.rejects(chat.command("profile", {}, { timeout }), { code: "invalid" });
     await assert.rejects(chat.ready({ timeout }), { code: "invalid" });

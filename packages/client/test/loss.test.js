@@ -5,12 +5,12 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import WebSocket from "ws";
 import { ChatError, connect } from "@switchboard/client";
-import { onBoth, online, Server, shows, until } from "./support.js";
+import { testOnBothServers, untilOnline, Server, untilTexts, until } from "./support.js";
 
 const SECRET = "a secret of the tests that is long enough";
-const production = { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } };
+const PRODUCTION_OPTIONS = { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } };
 
-const offline = (chat) => until(chat.status, ({ state }) => state === "offline");
+const untilOffline = (chat) => until(chat.status, ({ state }) => state === "offline");
 
 /** A chat that is closed after the test. */
 function chats(t, ...args) {
@@ -19,7 +19,7 @@ function chats(t, ...args) {
   return chat;
 }
 
-onBoth("a server killed while two people send: each message once, in one order", async (t, Server) => {
+testOnBothServers("a server killed while two people send: each message once, in one order", async (t, Server) => {
   const server = await Server.start(t);
   const [alice, bob] = ["alice", "bob"].map((name) => server.connects(t, name));
   const rooms = [alice, bob].map((chat) => chat.conversation("#general"));
@@ -30,7 +30,7 @@ onBoth("a server killed while two people send: each message once, in one order",
     if (n === 20) await sends[10].acked;
     if (n === 30) await server.kill();
   }
-  await Promise.all([alice, bob].map(offline));
+  await Promise.all([alice, bob].map(untilOffline));
   await server.start();
   await Promise.all(sends.map((sent) => sent.acked));
   const lists = await Promise.all(
@@ -50,7 +50,7 @@ onBoth("a server killed while two people send: each message once, in one order",
   }
 });
 
-onBoth("too much was missed: the list is rebuilt, and that is told once", async (t, Server) => {
+testOnBothServers("too much was missed: the list is rebuilt, and that is told once", async (t, Server) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "50" } });
   const line = server.connectionGroup();
   const alice = server.connects(t, "alice", line);
@@ -59,10 +59,10 @@ onBoth("too much was missed: the list is rebuilt, and that is told once", async 
   let resyncs = 0;
   room.on("resync", () => resyncs++);
   line.goOffline();
-  await offline(alice);
+  await untilOffline(alice);
   for (let n = 0; n < 120; n++) await server.posts("send", { as: "bob", to: "#general", text: `missed ${n}` });
   line.goOnline();
-  await online(alice);
+  await untilOnline(alice);
   const list = await until(room.messages, (list) => list.at(-1)?.text === "missed 119");
   assert.equal(resyncs, 1);
   assert.deepEqual(
@@ -76,15 +76,15 @@ onBoth("too much was missed: the list is rebuilt, and that is told once", async 
   await until(room.messages, (list) => list.at(-1)?.text === "live again" && list.length === 124);
 });
 
-onBoth("whoever listens to every message gets those of a gap, too", async (t, Server) => {
+testOnBothServers("whoever listens to every message gets those of a gap, too", async (t, Server) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "50" } });
   const line = server.connectionGroup();
   const bot = server.connects(t, "alice", line);
   const heard = [];
   bot.on("message", ({ message }) => heard.push(message.text));
-  await online(bot);
+  await untilOnline(bot);
   line.goOffline();
-  await offline(bot);
+  await untilOffline(bot);
   const missed = Array.from({ length: 300 }, (_, n) => `missed ${n}`);
   for (const text of missed) await server.posts("send", { as: "bob", to: "#general", text });
   line.goOnline();
@@ -93,7 +93,7 @@ onBoth("whoever listens to every message gets those of a gap, too", async (t, Se
   assert.deepEqual(heard, missed);
 });
 
-onBoth("more conversations than cursors fit into `hello`: all of them catch up", async (t, Server) => {
+testOnBothServers("more conversations than cursors fit into `hello`: all of them catch up", async (t, Server) => {
   const server = await Server.start(t, {
     env: { SWITCHBOARD_LIMITS_HELLO_FRAME: "250", SWITCHBOARD_LIMITS_PAGE: "8" },
   });
@@ -101,7 +101,7 @@ onBoth("more conversations than cursors fit into `hello`: all of them catch up",
   const bot = server.connects(t, "bot", line);
   const heard = [];
   bot.on("message", ({ message }) => heard.push(message.text));
-  await online(bot);
+  await untilOnline(bot);
   const names = Array.from({ length: 20 }, (_, n) => `user${n}`);
   const hears = (wanted) =>
     until(
@@ -112,7 +112,7 @@ onBoth("more conversations than cursors fit into `hello`: all of them catch up",
   for (const as of names) await server.posts("send", { as, to: "@bot", text: `one of ${as}` });
   await hears(20);
   line.goOffline();
-  await offline(bot);
+  await untilOffline(bot);
   for (const as of names) await server.posts("send", { as, to: "@bot", text: `two of ${as}` });
   line.goOnline();
   await hears(40);
@@ -144,7 +144,7 @@ test(
     const both = new Promise((resolve) =>
       bot.on("message", ({ message }) => heard.push(message.text) === 2 && resolve()),
     );
-    await online(bot);
+    await untilOnline(bot);
     await server.posts("send", { as: "bob", to: "@bot", text: "overtaken" });
     // The bot does not know this conversation, so it looks it up in the inbox.
     await server.posts("send", { as: "alice", to: "@bot", text: "on time" });
@@ -153,7 +153,7 @@ test(
   },
 );
 
-onBoth("what was not acknowledged outlives the page", async (t, Server) => {
+testOnBothServers("what was not acknowledged outlives the page", async (t, Server) => {
   const server = await Server.start(t);
   const line = server.connectionGroup();
   const first = server.connects(t, "alice", line);
@@ -176,27 +176,27 @@ onBoth("what was not acknowledged outlives the page", async (t, Server) => {
     ["one", "two", "three"].map((text, n) => [text, sent[n].key]),
   );
   const third = server.connects(t, "alice");
-  await online(third);
+  await untilOnline(third);
   assert.equal((await server.history("alice", "#general")).length, 6, "nothing is left to send");
 });
 
 test("over the rate: it waits as long as the server says, and keeps the order", async (t) => {
   const server = await Server.start(t, {
-    ...production,
-    env: { ...production.env, SWITCHBOARD_LIMITS_SENDS_PER_CONNECTION: "4" },
+    ...PRODUCTION_OPTIONS,
+    env: { ...PRODUCTION_OPTIONS.env, SWITCHBOARD_LIMITS_SENDS_PER_CONNECTION: "4" },
   });
   const alice = chats(t, server.url, { token: server.token("alice") });
   const room = alice.conversation("@bob");
   const texts = Array.from({ length: 30 }, (_, n) => String(n));
   await Promise.all(texts.map((text) => room.send(text).acked));
-  await shows(room, texts);
+  await untilTexts(room, texts);
 });
 
-onBoth("a message that is refused fails, with the reason, and can be taken back", async (t, Server) => {
+testOnBothServers("a message that is refused fails, with the reason, and can be taken back", async (t, Server) => {
   const server = await Server.start(t);
   const alice = server.connects(t, "alice");
   const room = alice.conversation("@bob");
-  await online(alice);
+  await untilOnline(alice);
   const sent = room.send("x".repeat(20_000));
   await assert.rejects(
     sent.acked,
@@ -210,28 +210,28 @@ onBoth("a message that is refused fails, with the reason, and can be taken back"
   assert.deepEqual(room.messages.getSnapshot(), []);
 });
 
-onBoth("a server that stops says when to come back, and is obeyed", async (t, Server) => {
+testOnBothServers("a server that stops says when to come back, and is obeyed", async (t, Server) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_RECONNECT_SPREAD: "1500" } });
   const alice = server.connects(t, "alice");
-  await online(alice);
+  await untilOnline(alice);
   // Waits for both at once, because the chat may already try to reconnect when the server has stopped.
-  const [{ code, retryIn }] = await Promise.all([offline(alice), server.stop()]);
+  const [{ code, retryIn }] = await Promise.all([untilOffline(alice), server.stop()]);
   assert.equal(code, 1012);
   assert.ok(retryIn >= 0 && retryIn < 1_500 * 1.25, `${retryIn}`);
   // An event of the platform does not shorten the server's delay; a reconnect by the user does.
   await server.start();
   alice.reconnect();
-  await online(alice);
+  await untilOnline(alice);
 });
 
-onBoth("commands wait for a connection, and are repeated after a loss", async (t, Server) => {
+testOnBothServers("commands wait for a connection, and are repeated after a loss", async (t, Server) => {
   const server = await Server.start(t);
   const { WebSocket, cut } = server.connectionGroup();
   const alice = server.connects(t, "alice", { WebSocket });
   // The command is called before there is a connection.
   const room = await alice.create({ room: "early", title: "Early" });
   cut();
-  await offline(alice);
+  await untilOffline(alice);
   await room.rename("Later");
   await until(room.info, (info) => info?.title === "Later");
   alice.close();

@@ -1,13 +1,13 @@
 // A chat with an outbox on a scripted server, and a storage that a test can inspect and break.
 
 import { connect } from "@switchboard/client";
-import { FakeClock, settle } from "./fake-socket.js";
+import { FakeClock, runPendingTasks } from "./fake-socket.js";
 
 export const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
 export const jwt = (claims) => `${part({ alg: "HS256" })}.${part(claims)}.c2lnbmF0dXJl`;
 
 /** A storage of an app, which a test can inspect and break. */
-export function memory() {
+export function memoryStorage() {
   const kept = new Map();
   const calls = [];
   const of = (scope) => kept.get(scope) ?? kept.set(scope, new Map()).get(scope);
@@ -39,7 +39,7 @@ export function memory() {
 export const SCOPE = "ws://chat.example/v1/ws alice";
 
 /** A started chat of alice on a scripted server; closed after the test. */
-export async function started(t, server, options = {}) {
+export async function startOutboxChat(t, server, options = {}) {
   const clock = options.clock ?? new FakeClock();
   const { WebSocket } = server;
   const chat = connect("ws://chat.example", { user: "alice", WebSocket, clock, outbox: null, ...options });
@@ -47,21 +47,26 @@ export async function started(t, server, options = {}) {
   const errors = [];
   chat.on("error", (error) => errors.push(error));
   chat.start();
-  await settle();
+  await runPendingTasks();
   return { chat, clock, errors, room: chat.conversation("#general") };
 }
 
 /** Keeps the process alive while a test waits for the channel between tabs, which does not keep it alive. */
-export function awake(t) {
+export function keepProcessAlive(t) {
   const timer = setInterval(() => {}, 1_000);
   t.after(() => clearInterval(timer));
 }
 
-export const refused = (code, more = {}) => ({
+export const refusedAnswer = (code, more = {}) => ({
   type: "error",
   code,
   message: `it is ${code}`,
   retryable: false,
   ...more,
 });
-export const stored = (seq, more = {}) => ({ conversation: "#general", seq, at: "2026-01-01T00:00:00.000Z", ...more });
+export const storedAnswer = (seq, more = {}) => ({
+  conversation: "#general",
+  seq,
+  at: "2026-01-01T00:00:00.000Z",
+  ...more,
+});

@@ -6,17 +6,17 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { ChatError } from "@switchboard/client";
-import { FakeClock, FakeServer, settle } from "./fake-socket.js";
-import { memory, refused, SCOPE, started, stored } from "./outbox-support.js";
-import { online, Server, until } from "./support.js";
+import { FakeClock, FakeServer, runPendingTasks } from "./fake-socket.js";
+import { memoryStorage, refusedAnswer, SCOPE, startOutboxChat, storedAnswer } from "./outbox-support.js";
+import { untilOnline, Server, until } from "./support.js";
 
 test("a message that failed is kept as failed, with its reason and attempts, and not sent by the next page", async (t) => {
-  const server = new FakeServer().on("send", ({ id }) => refused("forbidden", { id }));
-  const storage = memory();
-  const first = await started(t, server, { outbox: storage });
+  const server = new FakeServer().on("send", ({ id }) => refusedAnswer("forbidden", { id }));
+  const storage = memoryStorage();
+  const first = await startOutboxChat(t, server, { outbox: storage });
   const sent = first.room.send("angry words");
   await assert.rejects(sent.acked, { code: "forbidden" });
-  await settle();
+  await runPendingTasks();
   const [kept] = storage.all();
   assert.deepEqual(
     [kept.state, kept.attempts, kept.error],
@@ -25,10 +25,10 @@ test("a message that failed is kept as failed, with its reason and attempts, and
   first.chat.close();
 
   // The server would accept the message now, but the SDK does not send a failed message again by itself.
-  server.on("send", () => stored(7));
-  const second = await started(t, server, { outbox: storage });
+  server.on("send", () => storedAnswer(7));
+  const second = await startOutboxChat(t, server, { outbox: storage });
   second.room.messages.subscribe(() => {});
-  await settle();
+  await runPendingTasks();
   assert.equal(server.sent("send").length, 1);
   const outgoing = second.room.outgoing(sent.key);
   assert.deepEqual([outgoing.state.getSnapshot(), outgoing.error.code], ["failed", "forbidden"]);
@@ -38,7 +38,7 @@ test("a message that failed is kept as failed, with its reason and attempts, and
   await assert.rejects(outgoing.acked, { code: "forbidden" });
   outgoing.retry();
   assert.equal((await outgoing).seq, 7);
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(
     server.sent("send").map(({ key }) => key),
     [sent.key, sent.key],
@@ -47,11 +47,11 @@ test("a message that failed is kept as failed, with its reason and attempts, and
 });
 
 test("`maxAge`: what waited for too long fails with `expired`; a retry says it again", async (t) => {
-  const server = new FakeServer().on("send", () => stored(1));
+  const server = new FakeServer().on("send", () => storedAnswer(1));
   server.reachable = false;
-  const storage = memory();
+  const storage = memoryStorage();
   const clock = new FakeClock();
-  const { room, chat } = await started(t, server, { outbox: storage, maxAge: 60_000, clock });
+  const { room, chat } = await startOutboxChat(t, server, { outbox: storage, maxAge: 60_000, clock });
   const sent = room.send("late");
   await clock.advance(59_000);
   assert.equal(sent.state.getSnapshot(), "pending");
@@ -68,15 +68,15 @@ test("`maxAge`: what waited for too long fails with `expired`; a retry says it a
 test("what was typed two days ago and never sent fails with `expired` when the page is opened again", async (t) => {
   const server = new FakeServer();
   server.reachable = false;
-  const storage = memory();
+  const storage = memoryStorage();
   const clock = new FakeClock();
-  const first = await started(t, server, { outbox: storage, clock });
+  const first = await startOutboxChat(t, server, { outbox: storage, clock });
   const { key } = first.room.send("the day before yesterday");
-  await settle();
+  await runPendingTasks();
   first.chat.close();
   clock.offset += 2 * 86_400_000;
   server.reachable = true;
-  const second = await started(t, server, { outbox: storage, clock });
+  const second = await startOutboxChat(t, server, { outbox: storage, clock });
   assert.equal(server.sent("send").length, 0);
   // The stored entry stays unchanged, because the tab that sent the message may be retrying it.
   assert.deepEqual([second.room.outgoing(key).error.code, storage.all()[0].state], ["expired", undefined]);
@@ -84,10 +84,10 @@ test("what was typed two days ago and never sent fails with `expired` when the p
 
 test("a clock that is set back or forward by an hour does not matter to a message of this page", async (t) => {
   for (const hours of [-1, 1]) {
-    const server = new FakeServer().on("send", () => stored(1));
+    const server = new FakeServer().on("send", () => storedAnswer(1));
     server.reachable = false;
     const clock = new FakeClock();
-    const { chat, room } = await started(t, server, { clock });
+    const { chat, room } = await startOutboxChat(t, server, { clock });
     const sent = room.send("hi");
     clock.offset += hours * 3_600_000;
     server.reachable = true;
@@ -98,12 +98,12 @@ test("a clock that is set back or forward by an hour does not matter to a messag
 
 test("`clear()` takes everything back, from the storage too, also after `close()`", async (t) => {
   const server = new FakeServer().on("send", () => undefined);
-  const storage = memory();
+  const storage = memoryStorage();
   storage.kept.set(SCOPE, new Map([["old", { key: "old", to: "#general", text: "old", time: 0 }]]));
   storage.kept.set("another", new Map([["theirs", { key: "theirs", to: "#general", text: "theirs", time: 0 }]]));
-  const { chat, room } = await started(t, server, { outbox: storage, maxAge: Infinity });
+  const { chat, room } = await startOutboxChat(t, server, { outbox: storage, maxAge: Infinity });
   const sent = room.send("private");
-  await settle();
+  await runPendingTasks();
   assert.equal(storage.all().length, 3);
   assert.deepEqual(
     chat.outbox.entries.getSnapshot().map(({ text }) => text),
@@ -121,7 +121,7 @@ test("`clear()` takes everything back, from the storage too, also after `close()
 
 test("`discard()` rejects with `discarded`", async (t) => {
   const server = new FakeServer().on("send", () => undefined);
-  const { room } = await started(t, server);
+  const { room } = await startOutboxChat(t, server);
   const sent = room.send("hi");
   sent.discard();
   await assert.rejects(sent.acked, { code: "discarded" });
@@ -129,49 +129,49 @@ test("`discard()` rejects with `discarded`", async (t) => {
 });
 
 test("`send()` after `close()` rejects with `closed`, and is kept nowhere", async (t) => {
-  const storage = memory();
-  const { chat, room } = await started(t, new FakeServer(), { outbox: storage });
+  const storage = memoryStorage();
+  const { chat, room } = await startOutboxChat(t, new FakeServer(), { outbox: storage });
   chat.close();
   const sent = room.send("too late");
   await assert.rejects(sent.acked, { code: "closed" });
-  await settle();
+  await runPendingTasks();
   assert.deepEqual([sent.state.getSnapshot(), storage.all()], ["failed", []]);
 });
 
 test("what is under way when the chat is closed is kept as it was, for the next page", async (t) => {
   const server = new FakeServer().on("send", () => undefined);
-  const storage = memory();
-  const { chat, room } = await started(t, server, { outbox: storage });
+  const storage = memoryStorage();
+  const { chat, room } = await startOutboxChat(t, server, { outbox: storage });
   const sent = room.send("hi");
-  await settle();
+  await runPendingTasks();
   chat.close();
   await assert.rejects(sent.acked, { code: "closed" });
-  await settle();
+  await runPendingTasks();
   assert.equal(storage.all()[0].state, undefined);
 });
 
 test("`await room.send()` waits for the acknowledgement; `state` is a readable", async (t) => {
-  const server = new FakeServer().on("send", () => stored(3));
-  const { room } = await started(t, server);
+  const server = new FakeServer().on("send", () => storedAnswer(3));
+  const { room } = await startOutboxChat(t, server);
   const sent = room.send("hi");
   const states = [];
   sent.state.subscribe((state) => states.push(state));
   const { conversation, seq, at } = await sent;
   assert.deepEqual([conversation, seq, at], ["#general", 3, "2026-01-01T00:00:00.000Z"]);
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(states, ["pending", "sent"]);
-  server.on("send", ({ id }) => refused("forbidden", { id }));
+  server.on("send", ({ id }) => refusedAnswer("forbidden", { id }));
   await assert.rejects(async () => await room.send("no"), { code: "forbidden" });
 });
 
 test("a message that is held waits beside the log: not sent again, and sent when the log has it", async (t) => {
   const server = new FakeServer().on("send", () => ({ conversation: "#general", held: true }));
-  const storage = memory();
-  const { chat, clock, room } = await started(t, server, { outbox: storage, maxAge: 60_000 });
+  const storage = memoryStorage();
+  const { chat, clock, room } = await startOutboxChat(t, server, { outbox: storage, maxAge: 60_000 });
   room.messages.subscribe(() => {});
   const sent = room.send("for a moderator");
   await until(sent.state, (state) => state === "held");
-  await settle();
+  await runPendingTasks();
   assert.equal(storage.all()[0].state, "held");
   assert.equal(room.messages.getSnapshot().at(-1).state, "held");
   server.cut();
@@ -183,14 +183,14 @@ test("a message that is held waits beside the log: not sent again, and sent when
 
   // The next page sends the message once more with the same key, to learn the decision.
   server.on("send", () => ({ conversation: "#general", held: true, duplicate: true }));
-  const next = await started(t, server, { outbox: storage, clock });
-  await settle();
+  const next = await startOutboxChat(t, server, { outbox: storage, clock });
+  await runPendingTasks();
   assert.deepEqual([server.sent("send").length, new Set(server.sent("send").map(({ key }) => key)).size], [2, 1]);
   const again = next.room.outgoing(sent.key);
-  server.on("send", ({ id }) => refused("refused", { id }));
+  server.on("send", ({ id }) => refusedAnswer("refused", { id }));
   next.chat.close();
-  const last = await started(t, server, { outbox: storage, clock });
-  await settle();
+  const last = await startOutboxChat(t, server, { outbox: storage, clock });
+  await runPendingTasks();
   assert.equal(again.state.getSnapshot(), "failed");
   assert.equal(last.room.outgoing(sent.key).error.code, "refused");
 });
@@ -199,12 +199,12 @@ test("`ok.event`: what the server stored stands in place of what was said", asyn
   const server = new FakeServer();
   server.on("history", () => ({ conversation: "#general", messages: [], head: 0, more: false }));
   server.on("send", ({ key }) => ({
-    ...stored(1),
-    event: { type: "message", ...stored(1), from: "alice", key, text: "call me: [removed]" },
+    ...storedAnswer(1),
+    event: { type: "message", ...storedAnswer(1), from: "alice", key, text: "call me: [removed]" },
   }));
-  const { room } = await started(t, server);
+  const { room } = await startOutboxChat(t, server);
   room.messages.subscribe(() => {});
-  await settle();
+  await runPendingTasks();
   const { key } = room.send("call me: 555 0100");
   const [message] = await until(room.messages, ([first]) => first?.state === "sent");
   assert.deepEqual([message.text, message.key, message.seq], ["call me: [removed]", key, 1]);
@@ -212,23 +212,23 @@ test("`ok.event`: what the server stored stands in place of what was said", asyn
 
 test("half a surrogate is made U+FFFD, in what is sent and in what is shown", async (t) => {
   const server = new FakeServer().on("send", () => undefined);
-  const { room } = await started(t, server);
+  const { room } = await startOutboxChat(t, server);
   const text = `${"\u{1f600}".slice(0, 1)} \\ud83d \u{1f600} \n`;
   const wanted = "\ufffd \\ud83d \u{1f600} \n";
   room.send({ text, data: { "\udc00": ["\ud800"] } });
-  await settle();
+  await runPendingTasks();
   const [frame] = server.sent("send");
   assert.deepEqual([frame.text, frame.data], [wanted, { "\ufffd": ["\ufffd"] }]);
   assert.equal(room.messages.getSnapshot()[0].text, wanted);
   void room.rename("\ud83d!");
-  await settle();
+  await runPendingTasks();
   assert.equal(server.sent("rename")[0].title, "\ufffd!");
 });
 
 test("a real server takes a text that was cut inside an emoji", async (t) => {
   const server = await Server.start(t);
   const alice = server.connects(t, "alice", { outbox: null });
-  await online(alice);
+  await untilOnline(alice);
   await alice.conversation("@bob").send("so sad \u{1f622}".slice(0, -1));
   assert.equal((await server.history("bob", "@alice")).at(-1).text, "so sad \ufffd");
 });

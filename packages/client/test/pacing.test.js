@@ -2,13 +2,13 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { chatting, LogServer, settle } from "./fake-log.js";
+import { startChat, LogServer, runPendingTasks } from "./fake-log.js";
 
 /** A server with 300 unread conversations, and the times at which `read` frames arrive. */
-async function unread(t) {
+async function chatWithUnreadRooms(t) {
   const server = new LogServer({ page: 400 });
   for (let n = 0; n < 300; n++) server.fill(`#room${n}`, 2);
-  const all = await chatting(t, server);
+  const all = await startChat(t, server);
   const times = [];
   server.on("read", ({ conversation, upto }) => {
     times.push(all.clock.now());
@@ -21,7 +21,7 @@ async function unread(t) {
 }
 
 test("marking 300 conversations read uses at most half of the rate, and tells all of them", async (t) => {
-  const { server, chat, clock, times, most, markAll } = await unread(t);
+  const { server, chat, clock, times, most, markAll } = await chatWithUnreadRooms(t);
   markAll();
   assert.equal(chat.unread.getSnapshot().messages, 0, "at once on the screen");
   await clock.advance(10_000);
@@ -30,7 +30,7 @@ test("marking 300 conversations read uses at most half of the rate, and tells al
 });
 
 test("300 conversations read without a connection are told with the next one, paced", async (t) => {
-  const { server, clock, times, most, markAll, comeBack } = await unread(t);
+  const { server, clock, times, most, markAll, comeBack } = await chatWithUnreadRooms(t);
   await comeBack(markAll);
   await clock.advance(10_000);
   assert.deepEqual([times.length, server.read.size], [300, 300]);
@@ -40,7 +40,7 @@ test("300 conversations read without a connection are told with the next one, pa
 test("what a person has read is told while a long catch-up uses the whole rate", async (t) => {
   const server = new LogServer({ page: 400, replay: 0, limits: { frames_per_connection: 20, hello_frame: 400 } });
   for (let n = 0; n < 100; n++) server.fill(`#room${n}`, 2);
-  const { chat, clock, comeBack } = await chatting(t, server);
+  const { chat, clock, comeBack } = await startChat(t, server);
   chat.on("message", () => {});
   await clock.advance(1_000);
   await comeBack(() => {
@@ -68,7 +68,7 @@ test("what a person has read is told while a long catch-up uses the whole rate",
 test("a `read` that waits for its turn tells what was read until then", async (t) => {
   const server = new LogServer();
   server.fill("#general", 9);
-  const { chat, clock } = await chatting(t, server);
+  const { chat, clock } = await startChat(t, server);
   const room = chat.conversation("#general");
   const answers = [];
   server.on("read", (frame, socket) => {
@@ -81,7 +81,7 @@ test("a `read` that waits for its turn tells what was read until then", async (t
   await clock.advance(1_000);
   assert.equal(answers.length, 1, "one at a time");
   answers[0]();
-  await settle();
+  await runPendingTasks();
   room.markRead(7);
   await clock.advance(1_000);
   const told = server.sent("read").map(({ upto }) => upto);
@@ -89,12 +89,12 @@ test("a `read` that waits for its turn tells what was read until then", async (t
 });
 
 test("10,000 requests of one moment cost a few looks at each", async (t) => {
-  const { chat } = await chatting(t, new LogServer());
+  const { chat } = await startChat(t, new LogServer());
   let looks = 0;
   const urgency = () => ++looks;
   const request = () => chat.scheduler.request(() => ({ type: "received" }), urgency, "receipts");
   const requests = Array.from({ length: 10_000 }, () => request().catch(({ code }) => code));
-  await settle();
+  await runPendingTasks();
   assert.ok(looks < 100_000, `${looks} looks`);
   chat.close();
   assert.ok((await Promise.all(requests)).includes("offline"));
@@ -104,13 +104,13 @@ test("an inbox that never knows the head is asked less and less often", async (t
   const server = new LogServer();
   server.fill("#general", 3);
   server.fill("#other", 1);
-  const { chat, clock } = await chatting(t, server);
+  const { chat, clock } = await startChat(t, server);
   t.after(chat.conversation("#general").messages.subscribe(() => {}));
-  await settle();
+  await runPendingTasks();
   const { summary } = server;
   server.summary = (id) => ({ ...summary.call(server, id), ...(id === "#general" && { head: 3 }) });
   server.message("#general", "four");
-  await settle();
+  await runPendingTasks();
   server.message("#new", "one");
   await clock.advance(60_000);
   const asked = server.sent("conversations").length;
@@ -129,10 +129,10 @@ test("an inbox that never knows the head is asked less and less often", async (t
 test("pages of the log that lead nowhere and say `more` end, and the list is loaded anew", async (t) => {
   const server = new LogServer();
   server.fill("#general", 3);
-  const { chat, clock, errors } = await chatting(t, server);
+  const { chat, clock, errors } = await startChat(t, server);
   const room = chat.conversation("#general");
   t.after(room.messages.subscribe(() => {}));
-  await settle();
+  await runPendingTasks();
   server.on("sync", ({ conversation }) => {
     return { conversation, events: server.logs.get(conversation).slice(0, 1), head: 9, more: true };
   });
@@ -148,7 +148,7 @@ test("background requests that get no answer end the connection, and the next on
   for (let n = 0; n < 6; n++) server.fill(`#room${n}`, 3);
   let ignored = 0;
   server.on("history", (frame) => (ignored++ < 4 ? undefined : server.history(frame)));
-  const { chat, clock } = await chatting(t, server);
+  const { chat, clock } = await startChat(t, server);
   const rooms = Array.from({ length: 6 }, (_, n) => chat.conversation(`#room${n}`));
   for (const room of rooms) t.after(room.messages.subscribe(() => {}));
   await clock.advance(29_000);

@@ -3,21 +3,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { connect } from "@switchboard/client";
-import { FakeClock, FakeServer, settle } from "./fake-socket.js";
-import { online, Server, until } from "./support.js";
+import { FakeClock, FakeServer, runPendingTasks } from "./fake-socket.js";
+import { untilOnline, Server, until } from "./support.js";
 
-async function started(t, server) {
+async function startPresenceChat(t, server) {
   const clock = new FakeClock();
   const chat = connect("ws://chat.example", { user: "alice", outbox: null, WebSocket: server.WebSocket, clock });
   t.after(() => chat.close());
   chat.start();
-  await settle();
+  await runPendingTasks();
   return { chat, clock, watched: () => server.sent("watch").map(({ users }) => users) };
 }
 
 test("those that an app subscribes to are watched, in one question; nobody when it subscribes no more", async (t) => {
   const server = new FakeServer();
-  const { chat, clock, watched } = await started(t, server);
+  const { chat, clock, watched } = await startPresenceChat(t, server);
   const stops = ["bob", "carol", "dave"].map((user) => chat.presence(user).subscribe(() => {}));
   await clock.advance(50);
   assert.deepEqual(watched(), [["bob", "carol", "dave"]]);
@@ -35,7 +35,7 @@ test("those that an app subscribes to are watched, in one question; nobody when 
 
 test("over `limits.watch` the last ones are watched, and `watched` says of the others that they are not", async (t) => {
   const server = new FakeServer({ limits: { watch: 3 } });
-  const { chat, clock, watched } = await started(t, server);
+  const { chat, clock, watched } = await startPresenceChat(t, server);
   const users = ["a", "b", "c", "d", "e"];
   const stops = users.map((user) => chat.presence(user).subscribe(() => {}));
   const changes = [];
@@ -45,7 +45,7 @@ test("over `limits.watch` the last ones are watched, and `watched` says of the o
   const told = () => users.filter((user) => chat.presence(user).watched.getSnapshot());
   assert.deepEqual(told(), ["c", "d", "e"]);
   server.say({ type: "presence", user: "c", online: true });
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(
     users.map((user) => chat.presence(user).getSnapshot()?.online),
     [undefined, undefined, true, undefined, undefined],
@@ -61,20 +61,20 @@ test("over `limits.watch` the last ones are watched, and `watched` says of the o
       ["a", "c", "e"],
     ],
   );
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(changes, [false, true]);
   server.cut();
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(told(), [], "without a connection nobody is watched");
 });
 
 test("a user's own typing, on another device, is not shown to them", async (t) => {
   const server = new FakeServer();
-  const { chat, clock } = await started(t, server);
+  const { chat, clock } = await startPresenceChat(t, server);
   const { typing } = chat.conversation("#general");
   server.say({ type: "typing", conversation: "#general", user: "alice" });
   server.say({ type: "typing", conversation: "#general", user: "bob" });
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(typing.getSnapshot(), ["bob"]);
   await clock.advance(5_000);
   assert.deepEqual(typing.getSnapshot(), []);
@@ -83,7 +83,7 @@ test("a user's own typing, on another device, is not shown to them", async (t) =
 test("one's own typing, on a real server: another device of the same user shows nothing", async (t) => {
   const server = await Server.start(t);
   const [phone, laptop, bob] = ["alice", "alice", "bob"].map((user) => server.connects(t, user));
-  await Promise.all([phone, laptop, bob].map(online));
+  await Promise.all([phone, laptop, bob].map(untilOnline));
   const shown = [];
   laptop.conversation("#general").typing.subscribe((users) => shown.push(...users));
   phone.conversation("#general").typing.set(true);
@@ -94,20 +94,20 @@ test("one's own typing, on a real server: another device of the same user shows 
 
 test("typing is said again every three seconds at most, whatever the wall clock shows", async (t) => {
   const server = new FakeServer();
-  const { chat, clock } = await started(t, server);
+  const { chat, clock } = await startPresenceChat(t, server);
   const { typing } = chat.conversation("#general");
   typing.set(true);
   clock.offset -= 3_600_000;
   await clock.advance(2_900);
   typing.set(true);
-  await settle();
+  await runPendingTasks();
   assert.equal(server.sent("typing").length, 1);
   await clock.advance(200);
   typing.set(true);
-  await settle();
+  await runPendingTasks();
   assert.equal(server.sent("typing").length, 2);
   typing.set(false);
   typing.set(true);
-  await settle();
+  await runPendingTasks();
   assert.equal(server.sent("typing").length, 3, "a new text");
 });

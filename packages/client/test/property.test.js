@@ -4,12 +4,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { chatting, fold, LogServer, settle } from "./fake-log.js";
+import { startChat, foldLog, LogServer, runPendingTasks } from "./fake-log.js";
 
-const HOSTILE = ["__proto__", "constructor", "toString", "hasOwnProperty", "👍", "👍\u{fe0f}", "a"];
+const HOSTILE_EMOJIS = ["__proto__", "constructor", "toString", "hasOwnProperty", "👍", "👍\u{fe0f}", "a"];
 const USERS = ["alice", "bob", "constructor", "__proto"];
 
-const asListed = ({ seq, from, text, edited, deleted, reactions = {} }) => ({
+const listedFields = ({ seq, from, text, edited, deleted, reactions = {} }) => ({
   seq,
   from,
   text,
@@ -23,9 +23,9 @@ const event = fc.record({
   type: fc.constantFrom("message", "message", "edit", "delete", "react", "react", "react", "rename", "withheld"),
   from: fc.constantFrom(...USERS),
   target: fc.integer({ min: 1, max: 12 }),
-  emoji: fc.constantFrom(...HOSTILE),
+  emoji: fc.constantFrom(...HOSTILE_EMOJIS),
   on: fc.boolean(),
-  text: fc.constantFrom(...HOSTILE),
+  text: fc.constantFrom(...HOSTILE_EMOJIS),
 });
 
 /** How each event arrives: in which order, how often, or not at all. */
@@ -35,7 +35,7 @@ const delivery = fc.record({
   cuts: fc.infiniteStream(fc.integer({ min: 0, max: 12 })),
 });
 
-const wire = ({ type, from, target, emoji, on, text }, n) =>
+const frameOf = ({ type, from, target, emoji, on, text }, n) =>
   ({
     message: { type, from, key: `k${n}`, text },
     edit: { type, from, target, text },
@@ -45,7 +45,7 @@ const wire = ({ type, from, target, emoji, on, text }, n) =>
     withheld: { type, from, of: "message", withheld: "blocked" },
   })[type];
 
-const take = (stream) => stream.next().value;
+const nextValue = (stream) => stream.next().value;
 
 test("any order, any loss, any cut: the list is the log's, and each event is heard once, in order", async (t) => {
   const runs = Number(process.env.RUNS ?? 150);
@@ -57,8 +57,8 @@ test("any order, any loss, any cut: the list is the log's, and each event is hea
       async (events, known, how) => {
         const server = new LogServer({ replay: 10_000 });
         server.fill("#general", 1);
-        for (const [n, one] of events.slice(0, known).entries()) server.store("#general", wire(one, `old${n}`));
-        const { chat, clock, comeBack, errors } = await chatting(t, server);
+        for (const [n, one] of events.slice(0, known).entries()) server.store("#general", frameOf(one, `old${n}`));
+        const { chat, clock, comeBack, errors } = await startChat(t, server);
         const room = chat.conversation("#general");
         const [heard, orders] = [[], []];
         room.on("event", ({ seq }) => heard.push(seq));
@@ -70,19 +70,19 @@ test("any order, any loss, any cut: the list is the log's, and each event is hea
         const begun = server.logs.get("#general").length;
         const waiting = [];
         for (const [n, one] of events.slice(known).entries()) {
-          const stored = server.store("#general", wire(one, `new${n}`));
-          if (take(how.lost)) waiting.splice(take(how.order) % (waiting.length + 1), 0, stored);
-          if (take(how.order) > 2) for (const late of waiting.splice(0)) server.say(late);
-          if (take(how.lost) === 1 && stored) server.say(stored);
-          if (take(how.cuts) === 0) await comeBack();
-          else await settle(5);
+          const stored = server.store("#general", frameOf(one, `new${n}`));
+          if (nextValue(how.lost)) waiting.splice(nextValue(how.order) % (waiting.length + 1), 0, stored);
+          if (nextValue(how.order) > 2) for (const late of waiting.splice(0)) server.say(late);
+          if (nextValue(how.lost) === 1 && stored) server.say(stored);
+          if (nextValue(how.cuts) === 0) await comeBack();
+          else await runPendingTasks(5);
         }
         for (const late of waiting) server.say(late);
         // The last event is not lost, so the SDK notices a gap before it.
         server.message("#general", "the end");
         await clock.advance(5_000);
         const log = server.logs.get("#general");
-        assert.deepEqual(room.messages.getSnapshot().map(asListed), fold(log).map(asListed));
+        assert.deepEqual(room.messages.getSnapshot().map(listedFields), foldLog(log).map(listedFields));
         assert.deepEqual(
           heard,
           log.slice(begun).map(({ seq }) => seq),
@@ -107,13 +107,13 @@ test("earlier pages while new messages trim the list: never a hole", async (t) =
     fc.asyncProperty(fc.integer({ min: 940, max: 1_010 }), fc.array(step, { maxLength: 12 }), async (first, steps) => {
       const server = new LogServer();
       server.fill("#general", 150);
-      const { chat, clock } = await chatting(t, server);
+      const { chat, clock } = await startChat(t, server);
       const room = chat.conversation("#general");
       room.messages.subscribe(() => {});
-      await settle();
+      await runPendingTasks();
       const live = async (count) => {
         for (let n = 0; n < count; n++) server.message("#general", "live");
-        await settle(5);
+        await runPendingTasks(5);
       };
       await live(first);
       const waiting = [];
@@ -126,7 +126,7 @@ test("earlier pages while new messages trim the list: never a hole", async (t) =
         if (count) await live(count);
         else if (ask) room.loadOlder().catch(() => {});
         else waiting.shift()?.(!!answer);
-        await settle(5);
+        await runPendingTasks(5);
         const seqs = room.messages.getSnapshot().map(({ seq }) => seq);
         const head = server.logs.get("#general").length;
         assert.deepEqual(
@@ -137,7 +137,7 @@ test("earlier pages while new messages trim the list: never a hole", async (t) =
       // A list is not trimmed while a page is requested; the first message after the page's arrival trims it.
       while (waiting.length) {
         waiting.shift()(true);
-        await settle(5);
+        await runPendingTasks(5);
       }
       await live(1);
       const [kept, earlier, page] = [1_000, 150, 100];

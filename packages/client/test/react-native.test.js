@@ -68,7 +68,7 @@ function asyncStorage() {
 }
 
 /** A fake `AppState` and `NetInfo`, which a test sets. */
-function device() {
+function fakeDevice() {
   const listeners = { app: new Set(), net: new Set() };
   const AppState = {
     currentState: "active",
@@ -155,7 +155,7 @@ test("AsyncStorage gives back what was put, in order, by server and user", async
 });
 
 test("the app in front and the network back: it is told, once for each, until it unsubscribes", () => {
-  const { AppState, NetInfo, app, net, listeners } = device();
+  const { AppState, NetInfo, app, net, listeners } = fakeDevice();
   const network = nativeNetwork({ AppState, NetInfo });
   const heard = [];
   const stop = network.subscribe((event) => heard.push(event));
@@ -177,7 +177,7 @@ test("the app in front and the network back: it is told, once for each, until it
 
 test("the app that comes to the front connects at once", async (t) => {
   const server = await Server.start(t);
-  const { AppState, app } = device();
+  const { AppState, app } = fakeDevice();
   const line = connectionGroup();
   const chat = server.connects(t, "alice", { WebSocket: line.WebSocket, network: nativeNetwork({ AppState }) });
   await until(chat.status, ({ state }) => state === "online");

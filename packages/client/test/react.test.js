@@ -2,14 +2,21 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { acting, consoleErrors, container, countingServer, scroll, show } from "./dom.js";
+import {
+  runInAct,
+  consoleErrors,
+  container,
+  serverWithConnectionCount,
+  scrollIntoView,
+  setPageVisible,
+} from "./dom.js";
 import { Activity, createElement as h, StrictMode } from "react";
 import { flushSync } from "react-dom";
 import { createRoot, hydrateRoot } from "react-dom/client";
 import { renderToString } from "react-dom/server";
 import { connect } from "@switchboard/client";
 import { ChatProvider, useChat, useConversation, useMarkRead, useMessages, useValue } from "@switchboard/client/react";
-import { shows, until } from "./support.js";
+import { untilTexts, until } from "./support.js";
 
 /** The values of the last render of the components. */
 let seen;
@@ -29,7 +36,7 @@ function Room({ id = "#team" }) {
 const texts = (element) => [...element.querySelectorAll("li")].map((li) => li.textContent);
 
 /** Renders into a page, which is unmounted and disconnected after the test. */
-function page(t) {
+function mountPage(t) {
   const element = container();
   const root = createRoot(element);
   t.after(() => {
@@ -40,32 +47,32 @@ function page(t) {
 }
 
 /** Waits until a store has the wanted value and React has rendered it, which happens in a microtask. */
-async function sees(store, wanted) {
+async function untilRendered(store, wanted) {
   await until(store, wanted);
   await new Promise((done) => setImmediate(done));
 }
 
 test("in strict mode, with a new token function in each of ten renders, there is one connection", async (t) => {
-  const { server, counts, options } = countingServer();
+  const { server, counts, options } = serverWithConnectionCount();
   const { user, ...others } = options;
   const token = `x.${btoa(JSON.stringify({ sub: user }))}.x`;
   const errors = consoleErrors(t);
-  const { element, render } = page(t);
+  const { element, render } = mountPage(t);
   for (let n = 0; n < 10; n++) {
     const provider = h(ChatProvider, { url: server.url, ...others, token: async () => token }, h(Room));
     render(h(StrictMode, null, provider));
   }
-  await sees(seen.conversation.messages, (list) => list.length === 1);
+  await untilRendered(seen.conversation.messages, (list) => list.length === 1);
   assert.deepEqual(texts(element), ["hi from team"]);
   assert.deepEqual([counts.opened, server.connections], [1, ["alice"]]);
   await seen.send("hello").acked;
-  await sees(seen.conversation.messages, (list) => list.length === 2);
+  await untilRendered(seen.conversation.messages, (list) => list.length === 2);
   assert.deepEqual(texts(element), ["hi from team", "hello"]);
   assert.deepEqual(errors, []);
 });
 
 test("a server that renders connects nowhere", async () => {
-  const { server, counts, options } = countingServer();
+  const { server, counts, options } = serverWithConnectionCount();
   const provider = h(ChatProvider, { url: server.url, ...options }, h(Room));
   assert.equal(renderToString(provider), "<ul></ul>");
   // Waits until the microtasks have run, because an unwanted connection would be opened in one of them.
@@ -74,101 +81,101 @@ test("a server that renders connects nowhere", async () => {
 });
 
 test("hydration finds what the server has rendered, though the data is there before it", async (t) => {
-  const { server, counts, options } = countingServer();
+  const { server, counts, options } = serverWithConnectionCount();
   const chat = connect(server.url, options);
   t.after(() => chat.close());
-  await shows(chat.conversation("#team"), ["hi from team"]);
+  await untilTexts(chat.conversation("#team"), ["hi from team"]);
   const app = (value) => h(StrictMode, null, h(ChatProvider, { chat: value }, h(Room)));
   const html = renderToString(app(connect(server.url, { ...options, start: false })));
   const errors = consoleErrors(t);
   const element = container(html);
-  const root = await acting(() =>
+  const root = await runInAct(() =>
     hydrateRoot(element, app(chat), { onRecoverableError: (e) => errors.push(String(e)) }),
   );
   assert.deepEqual(errors, []);
   assert.deepEqual(texts(element), ["hi from team"]);
-  await acting(() => root.unmount());
+  await runInAct(() => root.unmount());
   assert.equal(chat.status.getSnapshot().state, "online", "a chat of the app's own is the app's to close");
   assert.equal(counts.opened, 1);
 });
 
 test("the provider disconnects after it was unmounted, but not between two mounts", async (t) => {
-  const { server, counts, options } = countingServer();
-  const { render } = page(t);
+  const { server, counts, options } = serverWithConnectionCount();
+  const { render } = mountPage(t);
   const app = (mode) => h(Activity, { mode }, h(ChatProvider, { url: server.url, ...options }, h(Room)));
   render(app("visible"));
   const first = seen.chat;
-  await sees(first.status, ({ state }) => state === "online");
+  await untilRendered(first.status, ({ state }) => state === "online");
   // Hiding and showing the tree ends its effects and runs them again, as strict mode and a hot reload do.
   render(app("hidden"));
   render(app("visible"));
   assert.deepEqual([seen.chat === first, counts.opened], [true, 1]);
   render(app("hidden"));
-  await sees(first.status, ({ state }) => state === "idle");
+  await untilRendered(first.status, ({ state }) => state === "idle");
   assert.deepEqual(server.connections, []);
   // A closed chat cannot be used again, so the components get another one.
   render(app("visible"));
   assert.notEqual(seen.chat, first);
-  await sees(seen.chat.status, ({ state }) => state === "online");
-  await sees(seen.conversation.messages, (list) => list.length === 1);
+  await untilRendered(seen.chat.status, ({ state }) => state === "online");
+  await untilRendered(seen.conversation.messages, (list) => list.length === 1);
   assert.equal(counts.opened, 2);
 });
 
 test("another user is another connection, with nothing of the first one's", async (t) => {
-  const { server, options } = countingServer();
+  const { server, options } = serverWithConnectionCount();
   server.command("bob", "send", { to: "@bob", text: "to myself" });
-  const { element, render } = page(t);
+  const { element, render } = mountPage(t);
   const app = (user, id) => h(ChatProvider, { url: server.url, ...options, user }, h(Room, { id }));
   render(app("alice", "#team"));
-  await sees(seen.conversation.messages, (list) => list.length === 1);
+  await untilRendered(seen.conversation.messages, (list) => list.length === 1);
   const first = seen.chat;
   render(app("bob", "@bob"));
   assert.ok(!texts(element).includes("hi from team"));
-  await sees(seen.conversation.messages, (list) => list.length === 1);
+  await untilRendered(seen.conversation.messages, (list) => list.length === 1);
   assert.deepEqual(texts(element), ["to myself"]);
-  await sees(first.status, ({ state }) => state === "idle");
+  await untilRendered(first.status, ({ state }) => state === "idle");
   assert.deepEqual(server.connections, ["bob"]);
 });
 
 test("`useMessages` follows another id, and its functions stay the same while the id does", async (t) => {
-  const { server, options } = countingServer();
-  const { element, render } = page(t);
+  const { server, options } = serverWithConnectionCount();
+  const { element, render } = mountPage(t);
   const app = (id) => h(ChatProvider, { url: server.url, ...options }, h(Room, { id }));
   render(app("#team"));
-  await sees(seen.conversation.messages, (list) => list.length === 1);
+  await untilRendered(seen.conversation.messages, (list) => list.length === 1);
   const { send } = seen;
   render(app("#team"));
   assert.equal(seen.send, send);
   render(app("#other"));
-  await sees(seen.conversation.messages, (list) => list.length === 1);
+  await untilRendered(seen.conversation.messages, (list) => list.length === 1);
   assert.deepEqual(texts(element), ["hi from other"]);
   await seen.send("here").acked;
   assert.equal(server.history("#other").at(-1).text, "here");
 });
 
 test("`useMarkRead` marks as read what a person can see, and nothing else", async (t) => {
-  const { server, options } = countingServer();
-  const { render } = page(t);
+  const { server, options } = serverWithConnectionCount();
+  const { render } = mountPage(t);
   function End() {
     const conversation = useConversation("#team");
     seen = { chat: useChat(), conversation };
     return h("div", { ref: useMarkRead(conversation) });
   }
-  show(false);
-  t.after(() => show(true));
+  setPageVisible(false);
+  t.after(() => setPageVisible(true));
   render(h(StrictMode, null, h(ChatProvider, { url: server.url, ...options }, h(End))));
   const { info, messages } = seen.conversation;
-  await sees(info, (now) => now?.unread === 1);
-  await sees(messages, (list) => list.length === 1);
-  scroll(true);
+  await untilRendered(info, (now) => now?.unread === 1);
+  await untilRendered(messages, (list) => list.length === 1);
+  scrollIntoView(true);
   assert.equal(info.getSnapshot().unread, 1, "the page is not in front");
-  scroll(false);
-  show(true);
+  scrollIntoView(false);
+  setPageVisible(true);
   assert.equal(info.getSnapshot().unread, 1, "the end is not in view");
-  scroll(true);
-  await sees(info, (now) => now.unread === 0);
+  scrollIntoView(true);
+  await untilRendered(info, (now) => now.unread === 0);
   server.command("bob", "send", { to: "#team", text: "the end stays in view" });
-  await sees(info, (now) => now.head === 3 && now.unread === 0);
+  await untilRendered(info, (now) => now.head === 3 && now.unread === 0);
 });
 
 test("a hook without a provider says what is missing", (t) => {

@@ -3,16 +3,16 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { chatting, LogServer, settle, texts } from "./fake-log.js";
+import { startChat, LogServer, runPendingTasks, texts } from "./fake-log.js";
 
 /** A server with one room of this many messages, and a chat that has opened it. */
-async function opened(t, { messages = 3, id = "#general", ...options } = {}, chatOptions = {}) {
+async function openRoom(t, { messages = 3, id = "#general", ...options } = {}, chatOptions = {}) {
   const server = new LogServer(options);
   server.fill(id, messages);
-  const { chat, ...more } = await chatting(t, server, chatOptions);
+  const { chat, ...more } = await startChat(t, server, chatOptions);
   const room = chat.conversation(id);
   t.after(room.messages.subscribe(() => {}));
-  await settle();
+  await runPendingTasks();
   return { server, chat, room, ...more };
 }
 
@@ -20,7 +20,7 @@ test("two objects of one conversation are both alive once the user is known", as
   const server = new LogServer();
   server.fill("@alice:bob", 2);
   // The token does not name the user; `welcome` does.
-  const { chat } = await chatting(t, server, { user: undefined, token: "a.b.c", start: false }, { now: false });
+  const { chat } = await startChat(t, server, { user: undefined, token: "a.b.c", start: false }, { now: false });
   const [short, long] = [chat.conversation("@bob"), chat.conversation("@alice:bob")];
   assert.notEqual(short, long);
   const heard = [];
@@ -29,9 +29,9 @@ test("two objects of one conversation are both alive once the user is known", as
     room.on("message", ({ text }) => heard.push(`${name} ${text}`));
   }
   chat.start();
-  await settle();
+  await runPendingTasks();
   server.message("@alice:bob", "to both");
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(
     [texts(short), texts(long)],
     [
@@ -43,13 +43,13 @@ test("two objects of one conversation are both alive once the user is known", as
   assert.equal(server.sent("history").length, 1, "loaded once");
   assert.equal([short, long].includes(chat.conversation("@bob")), true);
   short.send("from the short name");
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(texts(long).at(-1), "from the short name");
   assert.deepEqual([short.id, long.id, short.state.getSnapshot()], ["@alice:bob", "@alice:bob", "ready"]);
 });
 
 test("what is no name of a conversation is refused at once", async (t) => {
-  const { chat } = await opened(t);
+  const { chat } = await openRoom(t);
   for (const name of [
     "general",
     "",
@@ -68,7 +68,7 @@ test("what is no name of a conversation is refused at once", async (t) => {
 });
 
 test("an `ok` that overtakes events waits for them: no `sync`", async (t) => {
-  const { server, room, clock } = await opened(t);
+  const { server, room, clock } = await openRoom(t);
   server.on("send", ({ to, id, type, ...what }) => {
     // Another user's event is stored before the user's own message, and arrives after the answer to the message.
     const before = server.store(to, { type: "message", key: "b", text: "before" });
@@ -78,7 +78,7 @@ test("an `ok` that overtakes events waits for them: no `sync`", async (t) => {
   });
   for (let n = 0; n < 20; n++) {
     room.send(`own ${n}`);
-    await settle();
+    await runPendingTasks();
   }
   await clock.advance(1_000);
   assert.equal(texts(room).length, 43);
@@ -86,10 +86,10 @@ test("an `ok` that overtakes events waits for them: no `sync`", async (t) => {
 });
 
 test("what was overtaken and does not come within 300 ms is asked for", async (t) => {
-  const { server, room, clock } = await opened(t);
+  const { server, room, clock } = await openRoom(t);
   server.store("#general", { type: "message", key: "lost", text: "lost on its way" });
   server.message("#general", "after it");
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(texts(room), ["0", "1", "2"]);
   await clock.advance(299);
   assert.equal(server.sent("sync").length, 0);
@@ -99,12 +99,12 @@ test("what was overtaken and does not come within 300 ms is asked for", async (t
 });
 
 test("after a restored backup nothing of the old log is shown", async (t) => {
-  const { server, room, clock, comeBack } = await opened(t, { messages: 8 });
+  const { server, room, clock, comeBack } = await openRoom(t, { messages: 8 });
   const resyncs = [];
   room.on("resync", () => resyncs.push(1));
   // The event arrives although an earlier one is missing.
   server.say({ ...server.store("#general", { type: "message", key: "x", text: "of the old log" }), seq: 10 });
-  await settle();
+  await runPendingTasks();
   await comeBack(() => {
     server.logs.set("#general", server.logs.get("#general").slice(0, 4));
     server.store("#general", { type: "message", key: "n5", text: "new 5" });
@@ -118,12 +118,12 @@ test("after a restored backup nothing of the old log is shown", async (t) => {
 });
 
 test("reactions with the names of every object's properties", async (t) => {
-  const { server, room } = await opened(t);
+  const { server, room } = await openRoom(t);
   for (const emoji of ["constructor", "__proto__", "toString", "hasOwnProperty", "👍"])
     server.write("#general", { type: "react", target: 1, emoji, on: true });
   server.write("#general", { type: "react", target: 1, emoji: "valueOf", on: false });
   server.write("#general", { type: "react", target: 1, emoji: "toString", on: false });
-  await settle();
+  await runPendingTasks();
   const { reactions } = room.messages.getSnapshot()[0];
   assert.deepEqual(Object.entries(reactions), [
     ["__proto__", ["bob"]],
@@ -135,7 +135,7 @@ test("reactions with the names of every object's properties", async (t) => {
 });
 
 test("a listener that throws stops nothing, and is reported as `internal` with its cause", async (t) => {
-  const { server, chat, room, errors } = await opened(t);
+  const { server, chat, room, errors } = await openRoom(t);
   const mistake = new Error("a mistake of the app's");
   const throws = () => {
     throw mistake;
@@ -149,7 +149,7 @@ test("a listener that throws stops nothing, and is reported as `internal` with i
   chat.on("message", ({ message }) => heard.push(message.text));
   server.message("#general", "one");
   server.message("#general", "two");
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(heard, ["one", "two"]);
   assert.deepEqual(texts(room).slice(-2), ["one", "two"]);
   assert.ok(errors.length >= 6);
@@ -157,25 +157,25 @@ test("a listener that throws stops nothing, and is reported as `internal` with i
 });
 
 test("the list is a new one only when a message has changed", async (t) => {
-  const { server, room } = await opened(t);
+  const { server, room } = await openRoom(t);
   let renders = 0;
   t.after(room.messages.subscribe(() => renders++));
   const before = room.messages.getSnapshot();
   room.markRead();
   server.say({ type: "read", conversation: "#general", user: "bob", upto: 2 });
   server.write("#general", { type: "rename", title: "Other" });
-  await settle();
+  await runPendingTasks();
   assert.equal(room.messages.getSnapshot(), before);
   assert.equal(renders, 1);
   assert.equal(room.info.getSnapshot().title, "Other");
   server.message("#general", "new");
-  await settle();
+  await runPendingTasks();
   assert.equal(renders, 2);
   assert.equal(room.messages.getSnapshot()[0], before[0], "the others are the same objects");
 });
 
 test("edits, deletions and reactions show at once, and are taken back where they fail", async (t) => {
-  const { server, room } = await opened(t);
+  const { server, room } = await openRoom(t);
   const answers = [];
   const hold = (type) =>
     server.on(type, (frame) => {
@@ -190,13 +190,13 @@ test("edits, deletions and reactions show at once, and are taken back where they
   const edit = room.edit(1, "edited");
   const remove = room.deleteMessage(2);
   const react = room.react(3, "👍");
-  await settle();
+  await runPendingTasks();
   const [one, two, three] = room.messages.getSnapshot();
   assert.deepEqual([one.text, two.deleted, three.reactions], ["edited", true, { "👍": ["alice"] }]);
   assert.equal(room.messages.getSnapshot()[0], one);
   for (const answer of answers.splice(0)) answer(refusal);
   for (const promise of [edit, remove, react]) await assert.rejects(promise, { code: "forbidden" });
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(
     room.messages.getSnapshot().map(({ text, deleted, reactions }) => [text, deleted, reactions]),
     [0, 1, 2].map((n) => [String(n), undefined, {}]),
@@ -207,23 +207,23 @@ test("edits, deletions and reactions show at once, and are taken back where they
   );
 
   void room.edit(1, "again");
-  await settle();
+  await runPendingTasks();
   const { conversation, seq, at } = server.store("#general", { type: "edit", from: "alice", target: 1, text: "again" });
   answers[0]({ conversation, seq, at });
-  await settle();
+  await runPendingTasks();
   const [edited] = room.messages.getSnapshot();
   assert.deepEqual([edited.text, edited.edited], ["again", { seq, at }]);
 });
 
 test("an edit without a connection shows, fails in time, and gives its text back", async (t) => {
-  const { server, room, clock } = await opened(t);
+  const { server, room, clock } = await openRoom(t);
   server.reachable = false;
   server.cut();
-  await settle();
+  await runPendingTasks();
   const failed = [];
   room.on("editFailed", ({ draft, error }) => failed.push([draft.text, error.code]));
   const edit = room.edit(1, "written on a train", { timeout: 5_000 });
-  await settle();
+  await runPendingTasks();
   assert.equal(texts(room)[0], "written on a train");
   const rejected = assert.rejects(edit, { code: "offline" });
   await clock.advance(5_000);
@@ -233,25 +233,25 @@ test("an edit without a connection shows, fails in time, and gives its text back
 });
 
 test("an answer with the stored event stands in place of one's own copy", async (t) => {
-  const { server, room } = await opened(t);
+  const { server, room } = await openRoom(t);
   server.on("send", ({ to, key }) => {
     const event = server.store(to, { type: "message", from: "alice", key, text: "what a filter made of it" });
     const { conversation, seq, at } = event;
     return { conversation, seq, at, event };
   });
   room.send("what was written");
-  await settle();
+  await runPendingTasks();
   assert.equal(texts(room).at(-1), "what a filter made of it");
 });
 
 test("events that are withheld keep their place; an erasure makes the list anew", async (t) => {
-  const { server, room, clock } = await opened(t);
+  const { server, room, clock } = await openRoom(t);
   const heard = [];
   room.on("message", ({ text }) => heard.push(text));
   const resync = new Promise((resolve) => room.on("resync", resolve));
   server.write("#general", { type: "withheld", of: "message", withheld: "blocked" });
   server.message("#general", "behind it");
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(texts(room), ["0", "1", "2", "behind it"]);
   assert.equal(room.info.getSnapshot().unread, 4, "what is withheld is not counted");
   const log = server.logs.get("#general");
@@ -259,7 +259,7 @@ test("events that are withheld keep their place; an erasure makes the list anew"
     if (event.type === "message") Object.assign(event, { from: "erased-1", text: undefined, deleted: true });
   server.write("#general", { type: "erase", from: "erased-1" });
   await resync;
-  await settle();
+  await runPendingTasks();
   assert.ok(room.messages.getSnapshot().every(({ deleted, from }) => deleted && from === "erased-1"));
   server.message("#general", "life goes on");
   await clock.advance(1_000);
@@ -268,10 +268,10 @@ test("events that are withheld keep their place; an erasure makes the list anew"
 });
 
 test("one's own typing on another device is not shown", async (t) => {
-  const { server, room } = await opened(t);
+  const { server, room } = await openRoom(t);
   server.say({ type: "typing", conversation: "#general", user: "alice" });
   server.say({ type: "typing", conversation: "#general", user: "bob" });
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(room.typing.getSnapshot(), ["bob"]);
 });
 
@@ -281,34 +281,34 @@ test("joins, leaves, renames and roles come between the messages, live and from 
   server.fill("#general", 1);
   server.store("#general", { type: "join", from: "carol" });
   server.fill("#general", 1);
-  const { chat } = await chatting(t, server);
+  const { chat } = await startChat(t, server);
   const room = chat.conversation("#general");
   const seen = () =>
     room.timeline.getSnapshot().map((entry) => (entry.kind === "message" ? entry.text : `${entry.from} ${entry.type}`));
   const stop = room.messages.subscribe(() => {});
-  await settle();
+  await runPendingTasks();
   assert.equal(server.sent("sync").length, 0, "nobody has asked for notices");
   t.after(room.timeline.subscribe(() => {}));
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(seen(), ["bob create", "0", "carol join", "0"]);
   assert.equal(server.sent("sync").length, 1);
   server.write("#general", { type: "rename", title: "H" });
   server.write("#general", { type: "leave", from: "carol" });
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(seen(), ["bob create", "0", "carol join", "0", "bob rename", "carol leave"]);
   assert.equal(server.sent("sync").length, 1);
   stop();
 });
 
 test("the messages around one, and whether there are others on each side", async (t) => {
-  const { room } = await opened(t, { messages: 200 });
+  const { room } = await openRoom(t, { messages: 200 });
   const window = await room.around(100);
   assert.deepEqual([window.hasOlder, window.hasNewer, window.messages.length], [true, true, 50]);
   assert.ok(window.messages.some(({ seq }) => seq === 100));
 });
 
 test("hasOlder says whether there are earlier messages, loadOlder whether it added any", async (t) => {
-  const { room } = await opened(t, { messages: 120 });
+  const { room } = await openRoom(t, { messages: 120 });
   assert.equal(room.hasOlder.getSnapshot(), true);
   assert.equal(await room.loadOlder(), true);
   assert.deepEqual([room.hasOlder.getSnapshot(), await room.loadOlder()], [true, true]);

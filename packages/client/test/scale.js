@@ -18,7 +18,7 @@ const AT_ONCE = 64;
 const idOf = (n) => `@bot:user${n}`;
 
 /** A server, and a back end that sends messages to the bot in the name of `count` users. */
-export async function busy(t, count, env = {}) {
+export async function startBusyServer(t, count, env = {}) {
   const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, ...env } });
   const [key] = /sbk_\S+/.exec((await server.cli("key", "create", "shop")).stdout);
   const authorization = { authorization: `Bearer ${key}` };
@@ -36,7 +36,7 @@ export async function busy(t, count, env = {}) {
 }
 
 /** A socket class that records when frames are sent. */
-function noting(line) {
+function recordFrames(line) {
   const sent = [];
   class Noting extends line.WebSocket {
     send(data, ...rest) {
@@ -48,7 +48,7 @@ function noting(line) {
 }
 
 /** The most frames within any second, without `hello`. */
-export function peak(frames) {
+export function peakPerSecond(frames) {
   const times = frames.filter(({ type }) => type !== "hello").map(({ at }) => at);
   let [most, first] = [0, 0];
   times.forEach((at, n) => {
@@ -59,9 +59,9 @@ export function peak(frames) {
 }
 
 /** Cuts the connection, sends a message of each user, and reconnects. Returns the duration and the received messages. */
-export async function outage(t, { server, news, count, token }) {
+export async function runOutage(t, { server, news, count, token }) {
   const line = connectionGroup();
-  const { WebSocket, sent } = noting(line);
+  const { WebSocket, sent } = recordFrames(line);
   const bot = connect(server.url, { token, outbox: null, WebSocket });
   t.after(() => bot.close());
   const heard = [];
@@ -93,7 +93,7 @@ export async function outage(t, { server, news, count, token }) {
       .flat()
       .sort(),
   );
-  return { online, caughtUp, frames: peak(sent), state: bot.status.getSnapshot().state };
+  return { online, caughtUp, frames: peakPerSecond(sent), state: bot.status.getSnapshot().state };
 }
 
 /** Starts a process of the bot. `heard` has the messages that it has printed. */
@@ -127,7 +127,7 @@ async function startBot(t, { server, token }, file) {
 }
 
 /** Kills a bot while it catches up, and starts it again. Returns the messages that both runs have received. */
-export async function killed(t, place) {
+export async function runKilledBot(t, place) {
   const { news, count } = place;
   const folder = await mkdtemp(join(tmpdir(), "switchboard-bot-"));
   t.after(() => rm(folder, { recursive: true, force: true }));

@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { busy, killed, outage } from "./scale.js";
+import { startBusyServer, runKilledBot, runOutage } from "./scale.js";
 
 for (const count of [1_000, 2_000]) {
   test(`${count} conversations with news after an outage`, async (t) => {
-    const { online, caughtUp, frames, state } = await outage(t, await busy(t, count));
+    const { online, caughtUp, frames, state } = await runOutage(t, await startBusyServer(t, count));
     t.diagnostic(
       `online in ${Math.round(online)} ms, caught up in ${Math.round(caughtUp)} ms, ${frames} frames a second`,
     );
@@ -17,7 +17,7 @@ for (const count of [1_000, 2_000]) {
 
 test("300 conversations with news, where 20 frames a second are allowed", async (t) => {
   const slow = { SWITCHBOARD_LIMITS_FRAMES_PER_CONNECTION: "20", SWITCHBOARD_LIMITS_HELLO_FRAME: "2000" };
-  const { online, caughtUp, frames, state } = await outage(t, await busy(t, 300, slow));
+  const { online, caughtUp, frames, state } = await runOutage(t, await startBusyServer(t, 300, slow));
   t.diagnostic(
     `online in ${Math.round(online)} ms, caught up in ${Math.round(caughtUp)} ms, ${frames} frames a second`,
   );
@@ -26,6 +26,6 @@ test("300 conversations with news, where 20 frames a second are allowed", async 
 });
 
 test("a bot with 1,000 conversations is killed while it catches up", async (t) => {
-  const { again } = await killed(t, await busy(t, 1_000));
+  const { again } = await runKilledBot(t, await startBusyServer(t, 1_000));
   t.diagnostic(`${again} messages heard twice`);
 });

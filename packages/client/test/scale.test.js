@@ -2,16 +2,16 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { busy, killed, outage } from "./scale.js";
+import { startBusyServer, runKilledBot, runOutage } from "./scale.js";
 
 test("a bot with 250 conversations on a production server comes back from an outage, and from being killed", async (t) => {
-  const place = await busy(t, 250);
-  const { online, caughtUp, frames, state } = await outage(t, place);
+  const place = await startBusyServer(t, 250);
+  const { online, caughtUp, frames, state } = await runOutage(t, place);
   t.diagnostic(
     `online in ${Math.round(online)} ms, caught up in ${Math.round(caughtUp)} ms, ${frames} frames a second`,
   );
   assert.equal(state, "online");
   assert.ok(frames <= 50, `${frames} frames within a second`);
-  const { again } = await killed(t, await busy(t, 150));
+  const { again } = await runKilledBot(t, await startBusyServer(t, 150));
   t.diagnostic(`${again} messages heard twice`);
 });

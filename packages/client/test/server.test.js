@@ -5,11 +5,11 @@ import { createServer } from "node:http";
 import { test } from "node:test";
 import { ChatError, connect } from "@switchboard/client";
 import { command, mintToken, send } from "@switchboard/client/server";
-import { Server, shows, until } from "./support.js";
+import { Server, untilTexts, until } from "./support.js";
 
 const SECRET = "a secret of the tests that is long enough";
 
-async function production(t, env = {}) {
+async function startProductionServer(t, env = {}) {
   const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, ...env } });
   const { stdout } = await server.cli("key", "create", "shop");
   const [key] = /sbk_\S+/.exec(stdout);
@@ -17,7 +17,7 @@ async function production(t, env = {}) {
 }
 
 test("a token that was minted lets its user in", async (t) => {
-  const { server } = await production(t);
+  const { server } = await startProductionServer(t);
   // The secret has a line break at its end, as if it was read from a file; the line break is ignored.
   const alice = connect(server.url, { token: () => mintToken(`${SECRET}\n`, { user: "alice" }) });
   t.after(() => alice.close());
@@ -26,7 +26,10 @@ test("a token that was minted lets its user in", async (t) => {
 });
 
 test("a token says when it ends, from whom it is and for whom", async (t) => {
-  const { server } = await production(t, { SWITCHBOARD_AUTH_ISSUER: "shop", SWITCHBOARD_AUTH_AUDIENCE: "chat" });
+  const { server } = await startProductionServer(t, {
+    SWITCHBOARD_AUTH_ISSUER: "shop",
+    SWITCHBOARD_AUTH_AUDIENCE: "chat",
+  });
   const of = { user: "Zoë-is-no-id", expiresIn: 60, issuer: "shop", audience: "chat", claims: { name: "Zoë 🎉" } };
   const [, payload] = (await mintToken(SECRET, of)).split(".");
   const { iat, exp, ...claims } = JSON.parse(Buffer.from(payload, "base64url").toString());
@@ -45,7 +48,7 @@ test("a token that no server would take is not made", async () => {
 });
 
 test("a back end sends in a user's name, once for each key", async (t) => {
-  const { server, access } = await production(t);
+  const { server, access } = await startProductionServer(t);
   const alice = connect(server.url, { token: server.token("alice") });
   t.after(() => alice.close());
   const room = alice.conversation("@shop");
@@ -54,14 +57,14 @@ test("a back end sends in a user's name, once for each key", async (t) => {
   assert.deepEqual([conversation, seq], ["@alice:shop", 1]);
   assert.deepEqual((({ seq, duplicate }) => ({ seq, duplicate }))(await send(order)), { seq: 1, duplicate: true });
   await send({ ...access, to: "@alice", text: "A reply.", replyTo: 1 });
-  await shows(room, ["On its way.", "A reply."]);
+  await untilTexts(room, ["On its way.", "A reply."]);
   const [first, second] = room.messages.getSnapshot();
   assert.deepEqual([first.from, first.key, first.data, second.replyTo], ["shop", "order-17", { order: 17 }, 1]);
   await assert.rejects(send({ ...order, text: "Another." }), { code: "key_conflict", retryable: false });
 });
 
 test("any command, with the server's errors", async (t) => {
-  const { access } = await production(t);
+  const { access } = await startProductionServer(t);
   const { conversation } = await command(access, "create", { room: "orders", title: "Orders", members: ["alice"] });
   assert.equal(conversation, "#orders");
   const { members } = await command(access, "members", { conversation });
@@ -81,14 +84,14 @@ test("any command, with the server's errors", async (t) => {
 });
 
 test("a user is logged out everywhere", async (t) => {
-  const { server, key } = await production(t);
+  const { server, key } = await startProductionServer(t);
   const token = await mintToken(SECRET, { user: "alice" });
   await command({ url: server.url, key }, "revoke", { user: "alice" });
   await assert.rejects(command({ url: server.url, key: token }, "conversations", {}), { code: "unauthorized" });
 });
 
 /** A proxy that answers the first requests with `answers`, one each, and forwards later requests to the server. */
-async function door(t, server, answers) {
+async function startFailingProxy(t, server, answers) {
   const keys = [];
   const front = createServer(async (request, response) => {
     const body = await request.toArray().then((parts) => Buffer.concat(parts).toString());
@@ -106,8 +109,8 @@ async function door(t, server, answers) {
 }
 
 test("what may succeed later is sent again, with the same key", async (t) => {
-  const { server, access } = await production(t);
-  const { url, keys } = await door(t, server, [
+  const { server, access } = await startProductionServer(t);
+  const { url, keys } = await startFailingProxy(t, server, [
     (response) => response.writeHead(502, { "content-type": "text/html" }).end("<h1>Bad gateway</h1>"),
     (response) => response.destroy(),
     (response) =>
@@ -122,9 +125,9 @@ test("what may succeed later is sent again, with the same key", async (t) => {
 });
 
 test("no answer: `timeout`, `aborted`, `offline`, and a page of another server", async (t) => {
-  const { server, access } = await production(t);
+  const { server, access } = await startProductionServer(t);
   const asks = async (answer, more = {}) => {
-    const { url } = await door(t, server, [answer]);
+    const { url } = await startFailingProxy(t, server, [answer]);
     return command({ ...access, url, ...more }, "conversations", {});
   };
   await assert.rejects(

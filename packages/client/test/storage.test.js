@@ -4,45 +4,53 @@ import "fake-indexeddb/auto";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { IDBFactory } from "fake-indexeddb";
-import { FakeClock, FakeServer, settle } from "./fake-socket.js";
-import { awake, jwt, memory, refused, SCOPE, started, stored } from "./outbox-support.js";
+import { FakeClock, FakeServer, runPendingTasks } from "./fake-socket.js";
+import {
+  keepProcessAlive,
+  jwt,
+  memoryStorage,
+  refusedAnswer,
+  SCOPE,
+  startOutboxChat,
+  storedAnswer,
+} from "./outbox-support.js";
 import { until } from "./support.js";
 
 test("the option `outbox`: a storage of the app's own is used, and `null` keeps in memory only", async (t) => {
   globalThis.indexedDB = new IDBFactory();
   const server = new FakeServer().on("send", () => undefined);
-  const storage = memory();
-  const own = await started(t, server, { outbox: storage });
+  const storage = memoryStorage();
+  const own = await startOutboxChat(t, server, { outbox: storage });
   const sent = own.room.send({ text: "hi", data: { n: 1 }, replyTo: 3 });
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(storage.all(), [
     { scope: SCOPE, text: "hi", data: { n: 1 }, replyTo: 3, key: sent.key, to: "#general", time: own.clock.wall() },
   ]);
-  const none = await started(t, server, { outbox: null });
+  const none = await startOutboxChat(t, server, { outbox: null });
   none.room.send("nowhere");
-  await settle();
+  await runPendingTasks();
   assert.equal((await indexedDB.databases()).length, 0);
-  const browsers = await started(t, server, { outbox: undefined });
+  const browsers = await startOutboxChat(t, server, { outbox: undefined });
   browsers.room.send("in IndexedDB");
   await until({ getSnapshot: () => 0, subscribe: (l) => browsers.chat.outbox.entries.subscribe(l) }, () => true);
-  await settle(200);
+  await runPendingTasks(200);
   assert.equal((await indexedDB.databases()).length, 1);
 });
 
 test("tabs agree: what one discards, clears, sends, fails or retries the other knows", async (t) => {
-  awake(t);
+  keepProcessAlive(t);
   const server = new FakeServer();
   const answers = new Map();
   server.on("send", ({ text, id }) => (answers.has(text) ? { id, ...answers.get(text) } : undefined));
-  const storage = memory();
+  const storage = memoryStorage();
   const texts = ["discarded", "sent", "failed", "retried"];
   const kept = texts.map((text, time) => [text, { key: text, to: "#general", text, time }]);
   kept[3][1].state = "failed";
   kept[3][1].error = { code: "forbidden", message: "no", retryable: false };
   storage.kept.set(SCOPE, new Map(kept));
-  const one = await started(t, server, { outbox: storage, maxAge: Infinity });
+  const one = await startOutboxChat(t, server, { outbox: storage, maxAge: Infinity });
   server.reachable = false;
-  const other = await started(t, server, { outbox: storage, maxAge: Infinity });
+  const other = await startOutboxChat(t, server, { outbox: storage, maxAge: Infinity });
   const [here, there] = [one, other].map(
     ({ room }) =>
       (key) =>
@@ -62,9 +70,9 @@ test("tabs agree: what one discards, clears, sends, fails or retries the other k
   const [, sends] = [0, server.sent("send")];
   const reply = (text, answer) =>
     server.sockets[0].say({ type: "ok", id: sends.find((f) => f.text === text).id, ...answer });
-  reply("sent", stored(5));
+  reply("sent", storedAnswer(5));
   assert.equal((await acked).seq, 5);
-  reply("failed", refused("forbidden"));
+  reply("failed", refusedAnswer("forbidden"));
   assert.equal(await state("failed"), "failed");
   here("retried").retry();
   await until(entries.retried.state, (value) => value === "pending");
@@ -74,10 +82,10 @@ test("tabs agree: what one discards, clears, sends, fails or retries the other k
 });
 
 test("a tab with an older version says of a retry no time: what is kept has one all the same", async (t) => {
-  awake(t);
-  const server = new FakeServer().on("send", ({ id }) => refused("forbidden", { id }));
-  const storage = memory();
-  const { room, clock } = await started(t, server, { outbox: storage });
+  keepProcessAlive(t);
+  const server = new FakeServer().on("send", ({ id }) => refusedAnswer("forbidden", { id }));
+  const storage = memoryStorage();
+  const { room, clock } = await startOutboxChat(t, server, { outbox: storage });
   const failed = room.send("failed");
   await assert.rejects(failed.acked, { code: "forbidden" });
   server.on("send", () => undefined);
@@ -86,7 +94,7 @@ test("a tab with an older version says of a retry no time: what is kept has one 
   await until(failed.state, (value) => value === "pending");
   old.close();
   room.send("after it");
-  await settle();
+  await runPendingTasks();
   const times = storage.all().map(({ text, time }) => [text, time]);
   assert.deepEqual(times, [
     ["failed", clock.wall()],
@@ -95,16 +103,16 @@ test("a tab with an older version says of a retry no time: what is kept has one 
 });
 
 test("a message that another tab took back while this one was reading the storage stays away", async (t) => {
-  awake(t);
+  keepProcessAlive(t);
   const server = new FakeServer().on("send", () => undefined);
-  const storage = memory();
+  const storage = memoryStorage();
   storage.kept.set(SCOPE, new Map([["k", { key: "k", to: "#general", text: "regretted", time: 0 }]]));
-  const one = await started(t, server, { outbox: storage, maxAge: Infinity });
+  const one = await startOutboxChat(t, server, { outbox: storage, maxAge: Infinity });
   let answer;
   const read = new Promise((resolve) => (answer = resolve));
   const slow = { ...storage, load: async (scope) => (await read, scope === SCOPE ? [...before] : []) };
   const before = await storage.load(SCOPE);
-  const other = await started(t, server, { outbox: slow, maxAge: Infinity });
+  const other = await startOutboxChat(t, server, { outbox: slow, maxAge: Infinity });
   const sends = server.sent("send").length;
   one.room.outgoing("k").discard();
   // The other tab is notified over the platform's `BroadcastChannel`.
@@ -115,18 +123,18 @@ test("a message that another tab took back while this one was reading the storag
   await marker;
   [heard, speaker].forEach((channel) => channel.close());
   answer();
-  await settle();
+  await runPendingTasks();
   assert.deepEqual([other.room.outgoing("k"), server.sent("send").length], [undefined, sends]);
 });
 
 test("what is said before the first connection is kept, under the name in the token", async (t) => {
   const server = new FakeServer();
   server.reachable = false;
-  const storage = memory();
+  const storage = memoryStorage();
   for (const options of [{ token: () => jwt({ sub: "alice" }), user: undefined }, { token: "opaque.but.known" }]) {
-    const { chat, room } = await started(t, server, { outbox: storage, ...options });
+    const { chat, room } = await startOutboxChat(t, server, { outbox: storage, ...options });
     room.send("typed while the server was down");
-    await settle();
+    await runPendingTasks();
     assert.deepEqual(
       storage.all().map(({ scope, text }) => [scope, text]),
       [[SCOPE, "typed while the server was down"]],
@@ -137,19 +145,19 @@ test("what is said before the first connection is kept, under the name in the to
 });
 
 test("where the server knows the user by another name, one's messages move there, and nobody else's are sent", async (t) => {
-  const server = new FakeServer({ user: "shop.alice" }).on("send", () => stored(1));
-  const storage = memory();
+  const server = new FakeServer({ user: "shop.alice" }).on("send", () => storedAnswer(1));
+  const storage = memoryStorage();
   storage.kept.set(SCOPE, new Map([["k", { key: "k", to: "#general", text: "another alice's", time: 0 }]]));
   const clock = new FakeClock(0);
   server.reachable = false;
   const options = { outbox: storage, token: jwt({ sub: "alice" }), user: undefined, clock };
-  const { chat, room } = await started(t, server, options);
+  const { chat, room } = await startOutboxChat(t, server, options);
   const sent = room.send("mine");
-  await settle();
+  await runPendingTasks();
   server.reachable = true;
   server.on("send", () => undefined);
   chat.reconnect();
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(
     storage.all().map(({ scope, text }) => [scope, text]),
     [
@@ -175,7 +183,7 @@ test("IndexedDB that closes: it is opened again, and what was said after it is k
     return request;
   };
   const server = new FakeServer().on("send", () => undefined);
-  const { chat, room, errors } = await started(t, server, { outbox: undefined });
+  const { chat, room, errors } = await startOutboxChat(t, server, { outbox: undefined });
   const texts = ["one", "two", "three"];
   const keptAre = async (wanted) => {
     const database = await new Promise(
@@ -188,7 +196,7 @@ test("IndexedDB that closes: it is opened again, and what was said after it is k
             done(target.result)),
       );
       if (all.length === wanted.length) return assert.deepEqual(all.map(({ text }) => text).sort(), wanted.sort());
-      await settle(1);
+      await runPendingTasks(1);
     }
   };
   room.send(texts[0]);
@@ -216,10 +224,10 @@ test("IndexedDB that could not be opened is tried again; that nothing is kept is
     throw fault;
   };
   const server = new FakeServer().on("send", () => undefined);
-  const { clock, room, errors } = await started(t, server, { outbox: undefined });
+  const { clock, room, errors } = await startOutboxChat(t, server, { outbox: undefined });
   room.send("one");
   room.send("two");
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(
     errors.map(({ code, cause }) => [code, cause]),
     [["storage", fault]],
@@ -228,9 +236,9 @@ test("IndexedDB that could not be opened is tried again; that nothing is kept is
   assert.equal(server.sent("send").length, 2, "they are sent all the same");
   indexedDB.open = open;
   room.send("three");
-  await settle(200);
+  await runPendingTasks(200);
   await clock.advance(1_000);
-  await settle(200);
+  await runPendingTasks(200);
   const database = await new Promise((done) => {
     indexedDB.open("switchboard", 1).onsuccess = ({ target }) => done(target.result);
   });
@@ -247,11 +255,11 @@ test("IndexedDB that could not be opened is tried again; that nothing is kept is
 
 test("a storage of the app's that fails is `storage`, with its cause", async (t) => {
   const server = new FakeServer().on("send", () => undefined);
-  const storage = memory();
+  const storage = memoryStorage();
   storage.broken = new Error("disk full");
-  const { chat, room, errors } = await started(t, server, { outbox: storage });
+  const { chat, room, errors } = await startOutboxChat(t, server, { outbox: storage });
   room.send("hi");
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(
     errors.map(({ code, cause }) => [code, cause.message]),
     [["storage", "disk full"]],
@@ -262,16 +270,16 @@ test("a storage of the app's that fails is `storage`, with its cause", async (t)
 test("the database of an open page does not block those who delete it, and is made again", async (t) => {
   globalThis.indexedDB = new IDBFactory();
   const server = new FakeServer().on("send", () => undefined);
-  const { room, errors } = await started(t, server, { outbox: undefined });
+  const { room, errors } = await startOutboxChat(t, server, { outbox: undefined });
   room.send("one");
-  await settle(200);
+  await runPendingTasks(200);
   await new Promise((resolve, reject) => {
     const request = indexedDB.deleteDatabase("switchboard");
     request.onsuccess = resolve;
     request.onblocked = () => reject(new Error("blocked"));
   });
   room.send("two");
-  await settle(200);
+  await runPendingTasks(200);
   assert.deepEqual([(await indexedDB.databases()).map(({ name }) => name), errors], [["switchboard"], []]);
 });
 
@@ -280,7 +288,7 @@ test("a database that never opens is given up after ten seconds, reported, and t
   const open = indexedDB.open.bind(indexedDB);
   indexedDB.open = () => ({});
   const server = new FakeServer().on("send", () => undefined);
-  const { clock, room, errors } = await started(t, server, { outbox: undefined });
+  const { clock, room, errors } = await startOutboxChat(t, server, { outbox: undefined });
   const { key } = room.send("one");
   await clock.advance(21_000);
   assert.deepEqual(
@@ -290,6 +298,6 @@ test("a database that never opens is given up after ten seconds, reported, and t
   assert.match(errors[0].message, /does not open/);
   indexedDB.open = open;
   room.send("two");
-  await settle(200);
+  await runPendingTasks(200);
   assert.deepEqual([(await indexedDB.databases()).length, room.outgoing(key).state.getSnapshot()], [1, "pending"]);
 });

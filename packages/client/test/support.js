@@ -141,23 +141,23 @@ export class Server {
 }
 
 /** The messages with which a `dev` server starts. */
-const LINES = [
+const FIRST_MESSAGES = [
   ["alice", "Hi Bob! Every message here is on the disk before I see that it was sent."],
   ["bob", "And when I was away I get what I missed, in the same order as you."],
   ["alice", "Open the other link in a second tab and write something."],
 ];
 
 /** The fake server of `@switchboard/client/testing`, with the methods of `Server` that the tests use. */
-export class Fake {
+export class FakeServerAdapter {
   static async start(t, { env = {} } = {}) {
     const prefix = "SWITCHBOARD_LIMITS_";
     const given = Object.entries(env).filter(([name]) => name.startsWith(prefix));
     const limits = given.map(([name, value]) => [name.slice(prefix.length).toLowerCase(), Number(value)]);
-    const fake = new Fake();
+    const fake = new FakeServerAdapter();
     fake.server = fakeServer({ limits: Object.fromEntries(limits) });
     fake.url = fake.server.url;
     await fake.posts("create", { as: "alice", room: "general", title: "General", public: true, members: ["bob"] });
-    for (const [as, text] of LINES) await fake.posts("send", { as, to: "#general", text });
+    for (const [as, text] of FIRST_MESSAGES) await fake.posts("send", { as, to: "#general", text });
     return fake;
   }
 
@@ -193,9 +193,9 @@ export class Fake {
 }
 
 /** A test that both servers pass. */
-export function onBoth(name, run) {
+export function testOnBothServers(name, run) {
   test(`${name} (real)`, (t) => run(t, Server));
-  test(`${name} (fake)`, (t) => run(t, Fake));
+  test(`${name} (fake)`, (t) => run(t, FakeServerAdapter));
 }
 
 /** Makes a WebSocket class whose connections a test can cut, refuse and count. */
@@ -248,10 +248,10 @@ export function until(store, wanted, what = wanted.toString()) {
   });
 }
 
-export const online = (chat) => until(chat.status, ({ state }) => state === "online");
+export const untilOnline = (chat) => until(chat.status, ({ state }) => state === "online");
 
 /** Waits until the list shows exactly these texts. */
-export const shows = (room, texts) =>
+export const untilTexts = (room, texts) =>
   until(
     room.messages,
     (list) => JSON.stringify(list.map((m) => m.text)) === JSON.stringify(texts),

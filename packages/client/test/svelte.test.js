@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { compile } from "svelte/compiler";
 import { connect } from "@switchboard/client";
-import { consoleErrors, container, countingServer, scroll } from "./dom.js";
+import { consoleErrors, container, serverWithConnectionCount, scrollIntoView } from "./dom.js";
 import { until } from "./support.js";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
@@ -46,7 +46,7 @@ async function bundle(t, generate, runs) {
 const texts = (element) => [...element.querySelectorAll("li")].map((li) => li.textContent);
 
 test("a server that renders connects nowhere; hydration shows the data", async (t) => {
-  const { server, counts, options } = countingServer();
+  const { server, counts, options } = serverWithConnectionCount();
   const onServer = await bundle(t, "server", 'export { render } from "svelte/server"');
   const props = { url: server.url, options, id: "#team", report: () => {} };
   const { body } = onServer.render(onServer.Room, { props });
@@ -71,7 +71,7 @@ test("a server that renders connects nowhere; hydration shows the data", async (
 });
 
 test("`value` and `useMessages` follow another id; `markRead` waits until the end is seen", async (t) => {
-  const { server, options } = countingServer();
+  const { server, options } = serverWithConnectionCount();
   const { App, mount, unmount, flushSync } = await bundle(
     t,
     "client",
@@ -97,12 +97,12 @@ test("`value` and `useMessages` follow another id; `markRead` waits until the en
   assert.equal(server.history("#other").at(-1).text, "here");
   const unread = (id) => seen.chat.conversation(id).info.getSnapshot().unread;
   assert.deepEqual([unread("#team"), unread("#other")], [1, 1]);
-  scroll(true);
+  scrollIntoView(true);
   assert.deepEqual([unread("#team"), unread("#other")], [1, 0]);
 });
 
 test("hydration shows the data that is there before it, without a warning", async (t) => {
-  const { server, options } = countingServer();
+  const { server, options } = serverWithConnectionCount();
   const onServer = await bundle(t, "server", 'export { render } from "svelte/server"');
   const props = { url: server.url, options, id: "#team", report: () => {} };
   const { body } = onServer.render(onServer.Room, { props });

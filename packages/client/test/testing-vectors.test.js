@@ -34,7 +34,7 @@ function answer(text, { hello = true } = {}) {
 
 const command = (frame) => answer(JSON.stringify(frame), { hello: frame.type !== "hello" });
 /** Whether a frame is refused because of its content, not because its conversation does not exist. */
-const refused = ({ code }) => ["bad_field", "bad_frame", "too_large"].includes(code);
+const isRefused = ({ code }) => ["bad_field", "bad_frame", "too_large"].includes(code);
 
 for (const { name, json, code, field } of read("bad-commands")) {
   if (BEYOND_JSON.some((pattern) => pattern.test(name))) continue;
@@ -44,12 +44,12 @@ for (const { name, json, code, field } of read("bad-commands")) {
 for (const { name, frame } of read("commands")) {
   test(`taken: ${name}`, async () => {
     const told = await command(frame);
-    assert.ok(!refused(told) && told.code !== "unknown_type", JSON.stringify(told));
+    assert.ok(!isRefused(told) && told.code !== "unknown_type", JSON.stringify(told));
   });
 }
 
 /** A command with a name in it. */
-const NAMED = {
+const ID_COMMANDS = {
   user: (user) => ({ type: "watch", users: [user] }),
   room: (room) => ({ type: "create", room }),
   conversation: (id) => ({ type: "hello", user: "zoe", cursors: { [id]: 0 } }),
@@ -57,12 +57,12 @@ const NAMED = {
 };
 
 for (const { name, kind, value, valid } of read("ids")) {
-  if (!NAMED[kind]) continue;
-  test(`id: ${name}`, async () => assert.equal(!refused(await command(NAMED[kind](value))), valid));
+  if (!ID_COMMANDS[kind]) continue;
+  test(`id: ${name}`, async () => assert.equal(!isRefused(await command(ID_COMMANDS[kind](value))), valid));
 }
 
 /** A command with a text in it. */
-const SAID = {
+const TEXT_COMMANDS = {
   text: (text) => ({ type: "send", to: "@zoe", text }),
   key: (key) => ({ type: "send", to: "@zoe", text: "x", key }),
   title: (title) => ({ type: "create", title }),
@@ -70,20 +70,20 @@ const SAID = {
 };
 
 for (const { name, kind, value, valid, blank } of read("texts")) {
-  if (!SAID[kind]) continue;
+  if (!TEXT_COMMANDS[kind]) continue;
   const good = valid && !(blank && kind !== "key");
-  test(`text: ${name}`, async () => assert.equal(!refused(await command(SAID[kind](value))), good));
+  test(`text: ${name}`, async () => assert.equal(!isRefused(await command(TEXT_COMMANDS[kind](value))), good));
 }
 
 for (const { name, json, valid } of read("strings")) {
   const frame = `{"type":"send","to":"@zoe","data":{"x":1},"text":${json}}`;
-  test(`string: ${name}`, async () => assert.equal(!refused(await answer(frame)), valid));
+  test(`string: ${name}`, async () => assert.equal(!isRefused(await answer(frame)), valid));
 }
 
 for (const { name, json, valid } of read("numbers")) {
   if (BEYOND_JSON.some((pattern) => pattern.test(name))) continue;
   const frame = `{"type":"read","conversation":"#x","upto":${json}}`;
-  test(`number: ${name}`, async () => assert.equal(!refused(await answer(frame)), valid));
+  test(`number: ${name}`, async () => assert.equal(!isRefused(await answer(frame)), valid));
 }
 
 /** The command that stores this event. */
@@ -93,7 +93,7 @@ function commandOf({ type, conversation, seq: _, from: _from, at: _at, ...fields
   return [type, { conversation, ...fields }];
 }
 
-const timeless = (value) => JSON.parse(JSON.stringify(value, (name, field) => (name === "at" ? undefined : field)));
+const withoutTimes = (value) => JSON.parse(JSON.stringify(value, (name, field) => (name === "at" ? undefined : field)));
 
 for (const { name, events, messages, page, restart, client_only: clientOnly } of read("fold")) {
   if (page || restart || clientOnly) continue;
@@ -101,6 +101,6 @@ for (const { name, events, messages, page, restart, client_only: clientOnly } of
     const server = fakeServer();
     const { conversation } = events[0];
     for (const event of events) server.command(event.from, ...commandOf(event));
-    assert.deepEqual(timeless(server.history(conversation)), timeless(messages));
+    assert.deepEqual(withoutTimes(server.history(conversation)), withoutTimes(messages));
   });
 }

@@ -4,10 +4,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import WebSocket from "ws";
 import { fakeServer } from "@switchboard/client/testing";
-import { online, Server, shows, until } from "./support.js";
+import { untilOnline, Server, untilTexts, until } from "./support.js";
 
 /** All commands, also refused ones, whose answers are compared: the user, the command and its fields. */
-const SCRIPT = [
+const COMMAND_SCRIPT = [
   ["alice", "send", { to: "@bob", key: "k1", text: "hi" }],
   ["alice", "send", { to: "@bob", key: "k1", text: "hi" }],
   ["alice", "send", { to: "@bob", key: "k1", text: "other" }],
@@ -60,7 +60,7 @@ const SCRIPT = [
   ["bob", "conversations", {}],
   ["bob", "conversations", { limit: 1 }],
   ["bob", "conversations", { before: "@bob:bob" }],
-  ["alice", "create", { room: "#team", title: "Team", members: ["carol", "bob", "bob", "alice"] }],
+  ["alice", "create", { startRoom: "#team", title: "Team", members: ["carol", "bob", "bob", "alice"] }],
   ["alice", "create", { room: "team", title: "Team", members: ["bob", "carol"] }],
   ["alice", "create", { room: "team", title: "Other", members: ["bob", "carol"] }],
   ["bob", "create", { room: "team" }],
@@ -155,7 +155,7 @@ test("every command and every refusal is answered as the real server answers it"
   for (const user of ["bob", "alice"]) {
     await real.posts("leave", { as: user, conversation: "#general" });
   }
-  for (const [as, command, fields] of SCRIPT) {
+  for (const [as, command, fields] of COMMAND_SCRIPT) {
     assert.deepEqual(
       fromFake(fake, as, command, fields),
       await fromReal(real, as, command, fields),
@@ -165,7 +165,7 @@ test("every command and every refusal is answered as the real server answers it"
 });
 
 /** The frames that a connection receives after sending `frames`, up to the answer to a last `ping` or the close. */
-function talk(Socket, url, frames) {
+function exchangeFrames(Socket, url, frames) {
   return new Promise((resolve) => {
     const heard = [];
     const socket = new Socket(`${url.replace("http", "ws")}/v1/ws`, "switchboard.v1");
@@ -185,7 +185,7 @@ function talk(Socket, url, frames) {
   });
 }
 
-const TALKS = [
+const FRAME_SCRIPTS = [
   [[{ type: "ping" }]],
   [["no JSON"]],
   [[{ type: "hello" }]],
@@ -223,10 +223,10 @@ test("a connection hears what it hears from the real server, close codes include
   for (let n = 0; n < 3; n++) await both("alice", "send", { to: "@bob", key: `a${n}`, text: `direct ${n}` });
   await both("bob", "create", { room: "busy" });
   for (let n = 0; n < 12; n++) await both("bob", "send", { to: "#busy", key: `b${n}`, text: `busy ${n}` });
-  for (const [frames] of TALKS) {
+  for (const [frames] of FRAME_SCRIPTS) {
     assert.deepEqual(
-      await talk(fake.WebSocket, fake.url, frames),
-      await talk(WebSocket, real.url, frames),
+      await exchangeFrames(fake.WebSocket, fake.url, frames),
+      await exchangeFrames(WebSocket, real.url, frames),
       JSON.stringify(frames),
     );
   }
@@ -238,7 +238,7 @@ async function room(options) {
   server.command("alice", "create", { room: "team", members: ["bob"] });
   const alice = server.connect("alice");
   const team = alice.conversation("#team");
-  await shows(team, []);
+  await untilTexts(team, []);
   await until(team.state, (state) => state === "ready");
   return { server, alice, team };
 }
@@ -246,7 +246,7 @@ async function room(options) {
 test("a test makes a server, talks and looks into it", async () => {
   const { server, alice, team } = await room();
   server.command("bob", "send", { to: "#team", text: "hi", data: { n: 1 } });
-  await shows(team, ["hi"]);
+  await untilTexts(team, ["hi"]);
   const { seq } = await team.send("hello").acked;
   assert.deepEqual(
     server.history("#team").map(({ from, text }) => `${from}: ${text}`),
@@ -266,7 +266,7 @@ test("a test cuts the connection: what was said meanwhile comes on both sides", 
   const { server, alice, team } = await room();
   const line = server.connectionGroup();
   const bob = server.connect("bob", line);
-  await shows(bob.conversation("#team"), []);
+  await untilTexts(bob.conversation("#team"), []);
   await until(bob.conversation("#team").state, (state) => state === "ready");
   line.goOffline();
   await until(bob.status, ({ state }) => state === "offline");
@@ -275,11 +275,11 @@ test("a test cuts the connection: what was said meanwhile comes on both sides", 
   await team.send("to offline").acked;
   line.goOnline();
   await sent.acked;
-  await shows(team, ["to offline", "from offline"]);
-  await shows(bob.conversation("#team"), ["to offline", "from offline"]);
+  await untilTexts(team, ["to offline", "from offline"]);
+  await untilTexts(bob.conversation("#team"), ["to offline", "from offline"]);
   server.cut("bob");
   await until(bob.status, ({ state }) => state === "offline");
-  await online(bob);
+  await untilOnline(bob);
   for (const chat of [alice, bob]) chat.close();
 });
 
@@ -295,7 +295,7 @@ test("a test holds everything back and lets it go, in order", async () => {
   );
   server.resume();
   await sent.acked;
-  await shows(team, ["stored first", "held"]);
+  await untilTexts(team, ["stored first", "held"]);
   alice.close();
 });
 
@@ -307,8 +307,8 @@ test("a test closes with a code, stops the server and restores a backup", async 
   assert.equal(code, 1012);
   server.restore("#team", 2);
   server.start();
-  await online(alice);
-  await shows(team, ["kept"]);
+  await untilOnline(alice);
+  await untilTexts(team, ["kept"]);
   server.close(4502, "logged out everywhere");
   const ended = await until(alice.status, ({ state }) => state === "offline");
   assert.deepEqual([ended.code, ended.retryIn], [4502, undefined]);

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { connect, UnauthorizedError } from "@switchboard/client";
-import { FakeClock, FakeServer, settle } from "./fake-socket.js";
-import { online, Server, until, connectionGroup } from "./support.js";
+import { FakeClock, FakeServer, runPendingTasks } from "./fake-socket.js";
+import { untilOnline, Server, until, connectionGroup } from "./support.js";
 
 const SECRET = "a secret of the tests that is long enough";
 const production = { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } };
@@ -13,26 +13,26 @@ const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url")
 const jwt = (claims) => `${part({ alg: "HS256" })}.${part({ sub: "alice", ...claims })}.c2lnbmF0dXJl`;
 
 /** A started chat on a scripted server. */
-async function started(t, server, options) {
+async function startTokenChat(t, server, options) {
   const clock = options.clock ?? new FakeClock();
   const chat = connect("ws://chat.example", { outbox: null, WebSocket: server.WebSocket, clock, ...options });
   t.after(() => chat.close());
   chat.start();
-  await settle();
+  await runPendingTasks();
   return { chat, clock, state: () => chat.status.getSnapshot() };
 }
 
-const offline = (chat) => until(chat.status, ({ state }) => state === "offline");
+const untilOffline = (chat) => until(chat.status, ({ state }) => state === "offline");
 
 test("a token is asked for once, and again from 30 s before it ends", async (t) => {
   const server = new FakeServer();
   const clock = new FakeClock();
   let asked = 0;
   const token = () => jwt({ n: ++asked, exp: (clock.wall() + 600_000) / 1_000 });
-  const { state } = await started(t, server, { token, clock });
+  const { state } = await startTokenChat(t, server, { token, clock });
   for (let n = 0; n < 20; n++) {
     server.cut();
-    await settle();
+    await runPendingTasks();
     await clock.advance(state().retryIn);
     assert.equal(state().state, "online");
   }
@@ -45,7 +45,7 @@ test("a token is asked for once, and again from 30 s before it ends", async (t) 
     await clock.advance(until - clock.now());
     server.reachable = true;
     server.cut();
-    await settle();
+    await runPendingTasks();
     // The backoff is at most 20 s. The token is checked at the time of the attempt.
     const before = clock.now() + state().retryIn < 570_000;
     await clock.advance(state().retryIn);
@@ -65,10 +65,10 @@ test("a token is not kept for longer than it lives, although the device's clock 
   const issued = clock.wall() / 1_000;
   clock.offset -= 3_600_000;
   const token = () => (asked++, jwt({ iat: issued, exp: issued + 120 }));
-  const { state } = await started(t, server, { token, clock });
+  const { state } = await startTokenChat(t, server, { token, clock });
   await clock.advance(91_000);
   server.cut();
-  await settle();
+  await runPendingTasks();
   await clock.advance(state().retryIn);
   assert.equal(asked, 2);
 });
@@ -83,11 +83,11 @@ test("a token that the server does not take is replaced once; then it is final",
   });
   const given = ["first.good.token", "second.bad.token", "third.bad.token"];
   let asked = 0;
-  const { clock, state } = await started(t, server, { token: () => given[asked++] });
+  const { clock, state } = await startTokenChat(t, server, { token: () => given[asked++] });
   assert.equal(state().state, "online");
   good.clear();
   server.cut();
-  await settle();
+  await runPendingTasks();
   // The server refuses the token of the first connection, and then also the second one; no third one is requested.
   await clock.advance(60_000);
   assert.equal(asked, 2);
@@ -107,7 +107,7 @@ test("a token that is refused is not used again, although a proxy hides the clos
     socket.end(1006, "");
   });
   let asked = 0;
-  const { clock, state } = await started(t, server, { token: () => `a.${++asked}.c` });
+  const { clock, state } = await startTokenChat(t, server, { token: () => `a.${++asked}.c` });
   await clock.advance(state().retryIn);
   assert.deepEqual([given, state().state], [["a.1.c", "a.2.c"], "online"]);
 });
@@ -115,10 +115,10 @@ test("a token that is refused is not used again, although a proxy hides the clos
 test("a token that ended is asked for anew; `error` says nothing of it, for nobody needs to sign in", async (t) => {
   const server = new FakeServer();
   let asked = 0;
-  const { clock, state } = await started(t, server, { token: () => `a.${++asked}.c` });
+  const { clock, state } = await startTokenChat(t, server, { token: () => `a.${++asked}.c` });
   for (let n = 0; n < 3; n++) {
     server.cut(4401, "the token has expired");
-    await settle();
+    await runPendingTasks();
     assert.equal(state().error, undefined);
     await clock.advance(state().retryIn);
     assert.equal(state().state, "online");
@@ -128,9 +128,9 @@ test("a token that ended is asked for anew; `error` says nothing of it, for nobo
 
 test("a static token that ended is final, and the error says what to do", async (t) => {
   const server = new FakeServer();
-  const { clock, state } = await started(t, server, { token: jwt({}) });
+  const { clock, state } = await startTokenChat(t, server, { token: jwt({}) });
   server.cut(4401, "token expired");
-  await settle();
+  await runPendingTasks();
   assert.deepEqual([state().retryIn, state().error.code], [undefined, "unauthorized"]);
   assert.match(state().reason, /the token has ended.*`token` as a function/);
   await clock.advance(600_000);
@@ -140,15 +140,15 @@ test("a static token that ended is final, and the error says what to do", async 
 test("logged out everywhere (4502) is final at once, and no token is asked for", async (t) => {
   const server = new FakeServer();
   let asked = 0;
-  const { chat, clock, state } = await started(t, server, { token: () => `a.${++asked}.c` });
+  const { chat, clock, state } = await startTokenChat(t, server, { token: () => `a.${++asked}.c` });
   server.cut(4502, "logged out everywhere");
-  await settle();
+  await runPendingTasks();
   assert.deepEqual([state().retryIn, state().error.code], [undefined, "unauthorized"]);
   await clock.advance(600_000);
   assert.equal(asked, 1);
   // The user signs in again.
   chat.reconnect();
-  await settle();
+  await runPendingTasks();
   assert.deepEqual([asked, state().state], [2, "online"]);
 });
 
@@ -160,7 +160,7 @@ test("a token function that hangs is given up after 30 s, by a clock that nobody
     signals.push(signal);
     return signals.length < 2 ? new Promise(() => {}) : "a.b.c";
   };
-  const { state } = await started(t, server, { token, clock });
+  const { state } = await startTokenChat(t, server, { token, clock });
   clock.offset -= 3_600_000;
   await clock.advance(29_900);
   assert.deepEqual([state().state, signals[0].aborted], ["connecting", false]);
@@ -176,10 +176,10 @@ test("reconnect() while a token function hangs asks it again, and ends the first
     signals.push(signal);
     return signals.length < 2 ? new Promise(() => {}) : "a.b.c";
   };
-  const { chat, state } = await started(t, server, { token });
+  const { chat, state } = await startTokenChat(t, server, { token });
   assert.equal(state().state, "connecting");
   chat.reconnect();
-  await settle();
+  await runPendingTasks();
   assert.deepEqual([signals[0].aborted, signals[1].aborted, state().state], [true, false, "online"]);
   chat.close();
 });
@@ -187,7 +187,9 @@ test("reconnect() while a token function hangs asks it again, and ends the first
 test("close() ends what the token function does", async (t) => {
   const server = new FakeServer();
   let given;
-  const { chat } = await started(t, server, { token: ({ signal }) => ((given = signal), new Promise(() => {})) });
+  const { chat } = await startTokenChat(t, server, {
+    token: ({ signal }) => ((given = signal), new Promise(() => {})),
+  });
   chat.close();
   assert.equal(given.aborted, true);
 });
@@ -200,13 +202,13 @@ test("what is no token is said so, and never sent; a newline at its end is not p
     ["", /a token is a JWT, and not ""/],
   ]) {
     const server = new FakeServer();
-    const { state } = await started(t, server, { token: () => answer });
+    const { state } = await startTokenChat(t, server, { token: () => answer });
     assert.match(state().reason, shown);
     assert.ok(state().retryIn >= 0, "it is asked again");
     assert.equal(server.sockets.length, 0);
   }
   const server = new FakeServer();
-  await started(t, server, { token: async () => "a.b.c\n" });
+  await startTokenChat(t, server, { token: async () => "a.b.c\n" });
   assert.equal(server.sent("hello")[0].token, "a.b.c");
 });
 
@@ -229,10 +231,10 @@ test("tokens on a real server: a throw is tried again, `UnauthorizedError` is no
   const { reason, retryIn } = await until(alice.status, ({ state }) => state === "offline");
   assert.match(reason, /the back end is down/);
   assert.ok(retryIn >= 0 && retryIn <= 500, `${retryIn}`);
-  await online(alice);
+  await untilOnline(alice);
   cut();
-  await offline(alice);
-  await online(alice);
+  await untilOffline(alice);
+  await untilOnline(alice);
   assert.equal(asked, 2, "the second is kept");
 
   const nobody = chats({
@@ -240,27 +242,27 @@ test("tokens on a real server: a throw is tried again, `UnauthorizedError` is no
       throw new UnauthorizedError("signed out");
     },
   });
-  const stopped = await offline(nobody);
+  const stopped = await untilOffline(nobody);
   assert.deepEqual([stopped.reason, stopped.retryIn, stopped.error.code], ["signed out", undefined, "unauthorized"]);
   await assert.rejects(nobody.conversation("#general").react(1, "x"), { code: "unauthorized" });
 
   const eve = chats({ token: "wrong" });
-  const refused = await offline(eve);
+  const refused = await untilOffline(eve);
   assert.deepEqual([refused.code, refused.retryIn, refused.error.code], [4501, undefined, "unauthorized"]);
 
   let ttl = 2;
   const bob = chats({ token: () => server.token("bob", { ttl: (ttl += 100) - 100 }) });
-  await online(bob);
-  const { code } = await offline(bob);
+  await untilOnline(bob);
+  const { code } = await untilOffline(bob);
   assert.equal(code, 4401);
-  await online(bob);
+  await untilOnline(bob);
 });
 
 test("a static token that has ended is refused for good by a real server, with its sentence", async (t) => {
   const server = await Server.start(t, production);
   const chat = connect(server.url, { token: server.token("alice", { ttl: -60 }) });
   t.after(() => chat.close());
-  const { retryIn, reason, error } = await offline(chat);
+  const { retryIn, reason, error } = await untilOffline(chat);
   assert.deepEqual([retryIn, error.code], [undefined, "unauthorized"]);
   assert.match(reason, /expired/);
 });
@@ -272,7 +274,7 @@ test("no other user's messages after a token of another user", async (t) => {
   // The token expires too soon to be kept.
   const chat = connect(server.url, { WebSocket, token: () => server.token(user, { ttl: 20 }) });
   t.after(() => chat.close());
-  await online(chat);
+  await untilOnline(chat);
   const told = new Promise((resolve) => chat.on("error", (error) => error.code === "unauthorized" && resolve()));
   user = "bob";
   cut();

@@ -3,14 +3,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { isDeepStrictEqual } from "node:util";
-import { online, Server, until, connectionGroup } from "./support.js";
+import { untilOnline, Server, until, connectionGroup } from "./support.js";
 
 const DISCONNECTS = 1_000;
 const PEOPLE = ["alice", "bob", "carol", "dave"];
 const ROOM = "#general";
 
 /** A message of the server in the form that a list of the SDK has. */
-const asListed = ({ seq, from, text, edited, deleted, reactions }) => ({
+const listedFields = ({ seq, from, text, edited, deleted, reactions }) => ({
   seq,
   from,
   text,
@@ -45,7 +45,7 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
       if (others.some((seq, n) => n > 0 && seq <= others[n - 1])) unordered.push(others);
     });
   }
-  await Promise.all(people.map(({ chat }) => online(chat)));
+  await Promise.all(people.map(({ chat }) => untilOnline(chat)));
   await Promise.all(people.map(({ room }) => until(room.state, (state) => state === "ready")));
 
   const amended = [];
@@ -88,18 +88,18 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
   assert.equal(stored.length, 3 + sends.length, "stored once each, with the three that were there");
   assert.deepEqual(new Set(acked.map(({ seq }) => seq)), new Set(stored.slice(3).map(({ seq }) => seq)));
 
-  await Promise.all(people.map(({ chat }) => online(chat)));
+  await Promise.all(people.map(({ chat }) => untilOnline(chat)));
   await Promise.allSettled(amended);
-  const wanted = (await server.history("alice", ROOM)).map(asListed);
+  const wanted = (await server.history("alice", ROOM)).map(listedFields);
   for (const { name, room, doubled, unordered } of people) {
     assert.deepEqual([doubled, unordered], [[], []], `what ${name} saw on the way`);
     while (await room.loadOlder());
-    const same = (list) => isDeepStrictEqual(list.map(asListed), wanted);
+    const matchesWanted = (list) => isDeepStrictEqual(list.map(listedFields), wanted);
     // The last changes may still be in flight.
-    const list = await until(room.messages, same, `${name}'s ${wanted.length} messages`).catch(() =>
+    const list = await until(room.messages, matchesWanted, `${name}'s ${wanted.length} messages`).catch(() =>
       room.messages.getSnapshot(),
     );
-    assert.deepEqual(list.map(asListed), wanted, `the list of ${name}`);
+    assert.deepEqual(list.map(listedFields), wanted, `the list of ${name}`);
     assert.ok(list.every((m) => m.state === "sent"));
   }
 });

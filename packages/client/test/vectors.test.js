@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 import { connect } from "@switchboard/client";
-import { FakeClock, FakeServer, settle } from "./fake-socket.js";
+import { FakeClock, FakeServer, runPendingTasks } from "./fake-socket.js";
 
 const DIRECTORY = new URL("../../../testdata/protocol/", import.meta.url);
 
@@ -12,7 +12,7 @@ const DIRECTORY = new URL("../../../testdata/protocol/", import.meta.url);
 const STORED = { conversation: "#r", seq: 99, at: "2026-11-24T17:54:59.000Z" };
 
 /** For each file of wire vectors, the function that checks one of its cases. */
-const READ = {
+const CHECKS_BY_FILE = {
   "ids.json": checkId,
   "texts.json": checkText,
   "strings.json": checkString,
@@ -27,10 +27,10 @@ const READ = {
 
 test("every file of vectors is read", () => {
   const files = readdirSync(DIRECTORY).filter((name) => name.endsWith(".json"));
-  assert.deepEqual(files.sort(), Object.keys(READ).sort());
+  assert.deepEqual(files.sort(), Object.keys(CHECKS_BY_FILE).sort());
 });
 
-for (const [file, check] of Object.entries(READ)) {
+for (const [file, check] of Object.entries(CHECKS_BY_FILE)) {
   const { cases } = JSON.parse(readFileSync(new URL(file, DIRECTORY), "utf8"));
   for (const vector of cases) test(`${file}: ${vector.name}`, (t) => check(vector, t));
 }
@@ -43,7 +43,7 @@ async function online(t, server, options = {}) {
   const chat = connect("ws://chat.example", { user, outbox: null, WebSocket, clock, ...options });
   t.after(() => chat.close());
   chat.start();
-  await settle();
+  await runPendingTasks();
   assert.equal(chat.status.getSnapshot().state, "online");
   return { chat, clock, state: () => chat.status.getSnapshot() };
 }
@@ -102,14 +102,14 @@ async function checkFrame({ frame }, t) {
   const { chat, state } = await online(t, server);
   const room = chat.conversation("#r");
   t.after(room.messages.subscribe(() => {}));
-  await settle();
+  await runPendingTasks();
   if (frame.type !== "welcome") server.say(frame);
-  await settle();
+  await runPendingTasks();
   if (frame.type !== "bye") assert.equal(state().state, "online");
   let renamed = false;
   server.on("rename", () => ((renamed = true), STORED));
   room.rename("R").catch(() => {});
-  await settle();
+  await runPendingTasks();
   assert.ok(renamed || frame.type === "bye");
 }
 
@@ -125,7 +125,7 @@ async function checkError({ frame: { id: _, ...error }, again }, t) {
       () => undefined,
       (error) => error,
     );
-  await settle();
+  await runPendingTasks();
   if (again) await clock.advance(error.retry_after);
   const failed = await outcome;
   assert.equal(server.sent("rename").length, again ? 2 : 1);
@@ -140,7 +140,7 @@ async function checkClose({ code, reconnect, before, after }, t) {
   const { clock, state } = await online(t, server, code === 4401 ? { user: undefined, token: () => "a.b.c" } : {});
   if (before) server.say(before);
   server.cut(code);
-  await settle();
+  await runPendingTasks();
   const { retryIn } = state();
   if (!reconnect) return assert.equal(retryIn, undefined, "it is final");
   if (after !== undefined) assert.ok(retryIn >= after, `${retryIn} < ${after}`);
@@ -153,10 +153,10 @@ async function checkFold({ events, messages, page, head, restart }, t) {
   const { chat } = await online(t, server);
   const room = chat.conversation("#r");
   t.after(room.messages.subscribe(() => {}));
-  await settle();
+  await runPendingTasks();
   if (restart) server.on("history", () => ({ conversation: "#r", messages: [], head: restart, more: false }));
   server.say(...events);
-  await settle();
+  await runPendingTasks();
   assert.deepEqual(asOnTheWire(room.messages.getSnapshot()), asOnTheWire(messages));
 }
 

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { consoleErrors, container, countingServer, scroll } from "./dom.js";
+import { consoleErrors, container, serverWithConnectionCount, scrollIntoView } from "./dom.js";
 import { createApp, createSSRApp, effectScope, h, nextTick, shallowRef } from "vue";
 import { renderToString } from "vue/server-renderer";
 import { connect } from "@switchboard/client";
@@ -15,7 +15,7 @@ import {
   useMessages,
   useValue,
 } from "@switchboard/client/vue";
-import { shows, until } from "./support.js";
+import { untilTexts, until } from "./support.js";
 
 /** The values of the last render of the components. */
 let seen;
@@ -47,7 +47,7 @@ const app = (...chat) => ({
 const texts = (element) => [...element.querySelectorAll("li")].map((li) => li.textContent);
 
 test("a component connects while it is mounted, and its values follow another id", async (t) => {
-  const { server, counts, options } = countingServer();
+  const { server, counts, options } = serverWithConnectionCount();
   const errors = consoleErrors(t);
   const element = container();
   id.value = "#team";
@@ -64,7 +64,7 @@ test("a component connects while it is mounted, and its values follow another id
   assert.equal(server.history("#other").at(-1).text, "here");
   const unread = (id) => seen.chat.conversation(id).info.getSnapshot().unread;
   assert.deepEqual([unread("#team"), unread("#other")], [1, 1]);
-  scroll(true);
+  scrollIntoView(true);
   assert.deepEqual([unread("#team"), unread("#other")], [1, 0]);
   vue.unmount();
   assert.equal(seen.chat.status.getSnapshot().state, "idle");
@@ -73,7 +73,7 @@ test("a component connects while it is mounted, and its values follow another id
 });
 
 test("a server that renders connects nowhere", async (t) => {
-  const { server, counts, options } = countingServer();
+  const { server, counts, options } = serverWithConnectionCount();
   const { document } = globalThis;
   delete globalThis.document;
   t.after(() => (globalThis.document = document));
@@ -88,12 +88,12 @@ test("a server that renders connects nowhere", async (t) => {
 });
 
 test("hydration finds what the server has rendered, though the data is there before it", async (t) => {
-  const { server, options } = countingServer();
+  const { server, options } = serverWithConnectionCount();
   id.value = "#team";
   const html = await renderToString(createSSRApp(app(server.url, options)));
   const chat = connect(server.url, options);
   t.after(() => chat.close());
-  await shows(chat.conversation("#team"), ["hi from team"]);
+  await untilTexts(chat.conversation("#team"), ["hi from team"]);
   const errors = consoleErrors(t);
   const element = container(html);
   const vue = createSSRApp(app(chat));
@@ -105,16 +105,16 @@ test("hydration finds what the server has rendered, though the data is there bef
 });
 
 test("outside of components, a value lives as long as its effect scope", async (t) => {
-  const { server, options } = countingServer();
+  const { server, options } = serverWithConnectionCount();
   const chat = connect(server.url, options);
   t.after(() => chat.close());
   const room = shallowRef(chat.conversation("#team"));
   const scope = effectScope();
   const messages = scope.run(() => useValue(() => room.value.messages));
-  await shows(room.value, ["hi from team"]);
+  await untilTexts(room.value, ["hi from team"]);
   assert.equal(messages.value.length, 1);
   room.value = chat.conversation("#other");
-  await shows(room.value, ["hi from other"]);
+  await untilTexts(room.value, ["hi from other"]);
   assert.deepEqual(
     messages.value.map(({ text }) => text),
     ["hi from other"],
@@ -125,7 +125,7 @@ test("outside of components, a value lives as long as its effect scope", async (
 });
 
 test("an app provides its chat for all of its components, and a missing one is told", (t) => {
-  const { server, options } = countingServer();
+  const { server, options } = serverWithConnectionCount();
   const chat = connect(server.url, { ...options, start: false });
   let got;
   const component = { setup: () => ((got = useConversation("#team").value), () => null) };

@@ -19,8 +19,6 @@ import { storesEvent } from "./stored.js";
 import type { ChatOptions, ChatStatus } from "./types.js";
 import { wellFormedJson } from "./well-formed.js";
 
-export { NO_CONNECTION_REASON };
-
 /** Milliseconds without a frame after which the client sends a `ping`, because browsers do not show the server's pings. */
 const PING_AFTER_MS = 25_000;
 /** Milliseconds within which a frame must arrive after a `ping`, and `welcome` after the connection was opened. */

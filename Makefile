@@ -3,7 +3,7 @@
 # Delete incomplete targets of failed builds.
 .DELETE_ON_ERROR:
 
-.PHONY: help run test quick soak simulate fuzz autobahn send-path bench bench-rivals torture torture-cluster mutations lint fmt build page tidy types screenshots clean
+.PHONY: help run test quick soak simulate fuzz autobahn send-path bench bench-rivals torture torture-cluster mutations lint fmt build page dist dist-check release tidy types screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -66,6 +66,15 @@ fmt: ## format the Rust code
 build: page ## the release binary, with the page in it
 	cargo build --release --locked --bin switchboard
 
+dist: ## everything that a release has, in dist/, the same in each run on a commit
+	scripts/dist.sh
+
+dist-check: ## test what `make dist` built: it starts, installs, and its checksums fit; root is needed
+	scripts/test-dist.sh
+
+release: ## set the version, commit and tag: VERSION=1.2.3, only shown with DRY_RUN=1
+	@VERSION=$(VERSION) DRY_RUN=$(DRY_RUN) node scripts/release/set-version.mjs
+
 page: packages/web/dist/index.html ## the SDK and the chat page
 
 tidy: ## this repository's own lint rules
@@ -80,7 +89,7 @@ screenshots: page ## take the pictures in docs/screenshots again
 
 clean: ## remove what was built
 	cargo clean
-	rm -rf node_modules packages/*/dist
+	rm -rf dist node_modules packages/*/dist
 
 # The page's sources. Directories are included, because a removed file changes their time; not the packages' own
 # directories, in which npm packs and unpacks.

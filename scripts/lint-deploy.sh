@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Lints the files of packaging/: systemd's unit, the Compose file with its scripts and configurations, and the Helm chart. Every tool
-# is optional; the script reports missing ones. It starts no service and needs no network, because the tools contain all schemas.
+# Lints the files of packaging/: systemd's unit, the Compose file with its scripts and configurations, and the Helm chart. A missing
+# tool is a failure; scripts/tools.sh installs those that Debian lacks. The script starts no service and needs no network, because the
+# tools contain all schemas.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+PATH=$PATH:$(scripts/tools.sh --path)
 
 compose=packaging/compose
 chart=packaging/helm/switchboard
@@ -12,10 +14,11 @@ failed=0
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 
-# Whether a tool is installed; prints how to install it if not.
+# Whether a tool is installed; fails and prints how to install it if not.
 have() {
   command -v "$1" >/dev/null && return
-  echo "skipped: $1 is not installed ($2)"
+  echo "FAILED: $1 is not installed ($2)"
+  failed=1
   return 1
 }
 
@@ -23,7 +26,8 @@ have() {
 is_recent_caddy() {
   printf ':1 {\nreverse_proxy 127.0.0.1:2 {\nrequest_buffers 1KiB\n}\n}\n' >"$made/recent"
   caddy adapt --adapter caddyfile --config "$made/recent" >"$made/output" 2>&1 && return
-  echo "skipped: this caddy is older than 2.7"
+  echo "FAILED: this caddy is older than 2.7"
+  failed=1
   return 1
 }
 
@@ -56,17 +60,16 @@ for script in "$compose"/*.sh; do
   lint "$script: syntax" bash -n "$script"
 done
 
-if have check-jsonschema "pipx install check-jsonschema"; then
+if have check-jsonschema "scripts/tools.sh check-jsonschema"; then
   lint "$compose/compose.yaml: the schema of Compose" \
     check-jsonschema --builtin-schema vendor.compose-spec "$compose/compose.yaml"
 fi
+# Its schema is the same; without it, only the substitution of variables is not tried.
 if docker compose version >/dev/null 2>&1; then
   lint "$compose/compose.yaml: docker compose config" docker compose --file "$compose/compose.yaml" config --quiet
-else
-  echo "skipped: docker compose is not installed"
 fi
 
-if have caddy "caddyserver.com, 2.7 or newer" && is_recent_caddy; then
+if have caddy "scripts/tools.sh caddy" && is_recent_caddy; then
   lint "$compose/Caddyfile: caddy adapt" \
     env CHAT_NODES="127.0.0.1:1 127.0.0.1:2" caddy adapt --adapter caddyfile --config "$compose/Caddyfile"
 fi
@@ -97,7 +100,7 @@ if have systemd-analyze "Debian's systemd"; then
     systemd-analyze security --offline=true --threshold=15 "$made/switchboard.service"
 fi
 
-if have helm "helm.sh, 3.14 or newer"; then
+if have helm "scripts/tools.sh helm"; then
   for values in "$chart"/ci/*-values.yaml; do
     name=$(basename "$values" -values.yaml)
     lint "$chart: helm lint, $name" helm lint --strict --quiet --values "$values" "$chart"
@@ -112,7 +115,7 @@ if have helm "helm.sh, 3.14 or newer"; then
   lint "$chart: an unknown value is refused" refuses "replica" \
     helm template chat "$chart" --kube-version "${kubernetes[0]}" --values "$chart/ci/least-values.yaml" \
     --set replica=3
-  if have kubernetes-validate "pipx install kubernetes-validate"; then
+  if have kubernetes-validate "scripts/tools.sh kubernetes-validate"; then
     versions=()
     for version in "${kubernetes[@]}"; do
       versions+=(--kubernetes-version "$version")
@@ -147,7 +150,8 @@ if [[ -x $program ]]; then
       env SWITCHBOARD_AUTH_SECRET="0123456789abcdef0123456789abcdef" "$program" config check --config "$made/switchboard.toml"
   fi
 else
-  echo "skipped: $program is not built"
+  echo "FAILED: $program is not built"
+  failed=1
 fi
 
 exit "$failed"

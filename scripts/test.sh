@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Everything that CI checks. It continues after a failure, so that one run shows all of them; the last line is
-# "N passed, N failed", over the tests of Rust, the SDK, the page and the browser. A failed check without tests (the
-# format, or code that does not compile) counts as one failure.
+# "N passed, N failed, N skipped", over the tests of Rust, the SDK, the page and the browser. A failed check without tests (the
+# format, or code that does not compile) counts as one failure. What needs the public network alone may be skipped: published
+# advisories of crates and of npm packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 passed=0
 failed=0
+skipped=0
 broken=()
 log=$(mktemp -d)
 trap 'rm -rf "$log"' EXIT
@@ -106,6 +108,7 @@ check() {
     grep -vE '^ +(Compiling|Downloaded|Fresh) |^test .* ok$|✔' "$log/output" | tail -n 60 >"$log/broken.${#broken[@]}" || true
     ((bad > 0)) || bad=1
   fi
+  skipped=$((skipped + $(grep -c '^skipped: ' "$log/output" || true)))
   passed=$((passed + good))
   failed=$((failed + bad))
 }
@@ -138,19 +141,13 @@ python_tools() {
 
 # Licences, sources and bans of the dependencies; the tool is optional.
 dependencies() {
-  if ! command -v cargo-deny >/dev/null; then
-    echo "skipped: cargo-deny is not installed (cargo install cargo-deny --locked)"
-    return
-  fi
   cargo deny --log-level error check licenses bans sources
 }
 
 # Known vulnerabilities, by published advisories. An unreachable database is not a failure.
 advisories() {
   local report status=0
-  if ! command -v cargo-deny >/dev/null; then
-    echo "skipped: cargo-deny is not installed (cargo install cargo-deny --locked)"
-  elif ! timeout 120 cargo deny fetch db >/dev/null 2>&1; then
+  if ! timeout 120 cargo deny fetch db >/dev/null 2>&1; then
     echo "skipped: the advisories of RustSec cannot be reached"
   else
     cargo deny --log-level error check --disable-fetch advisories || status=$?
@@ -192,7 +189,7 @@ mutations_apply() {
 # Where Debian has libraries for PHP.
 php_libraries=/usr/share/php
 
-require cargo node npm make git python3
+require cargo node npm make git go python3
 browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
 for_php "command -v php" php-cli
 for_php "php --re curl" php-curl
@@ -213,6 +210,7 @@ command -v systemd-analyze >/dev/null ||
 proxy haproxy >/dev/null || provide "proxy haproxy" haproxy "the examples of packaging/proxy are tested with it"
 proxy nginx >/dev/null || provide "proxy nginx" nginx-light "the examples of packaging/proxy are tested with it"
 
+PATH=$PATH:$(scripts/tools.sh --path)
 node_passed='s/^.*ℹ pass \([0-9]*\).*$/\1/p'
 node_failed='s/^.*ℹ \(fail\|cancelled\) \([0-9]*\).*$/\2/p'
 
@@ -222,7 +220,8 @@ for manifest in packages/*/package.json examples/*/package.json; do
   [[ ! -f $manifest ]] || without_browser+=("--workspace=${manifest%/package.json}")
 done
 
-# First the page, because it is compiled into the binary.
+check "tools" "" "" scripts/tools.sh caddy cargo-deny check-jsonschema helm kubernetes-validate
+# The page before all that follows, because it is compiled into the binary.
 check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check
 check "lint" "" "" cargo clippy --workspace --all-targets --features simulation --locked -- -D warnings
@@ -254,5 +253,5 @@ done
 for title in ${broken[@]+"${broken[@]}"}; do
   echo "FAILED: $title"
 done
-echo "$passed passed, $failed failed"
+echo "$passed passed, $failed failed, $skipped skipped"
 ((failed == 0))

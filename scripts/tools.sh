@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# tools.sh TOOL…: installs linters, and the tools of a release, from the registries of Rust, Go and Python. A tool in PATH is used as it
+# is; the others have fixed versions and stay in a cache (TOOLS_CACHE, by default a directory of the user's caches), because compiling
+# one takes up to two minutes.
+# tools.sh --path: prints the cache's directory of programs, for PATH.
+set -euo pipefail
+
+cache=${TOOLS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/switchboard-tools}
+mkdir -p "$cache/bin"
+PATH=$cache/bin:$PATH
+
+# The debug profile compiles in half the time, and none of these tools runs for long.
+from_crates() {
+  cargo install --quiet --locked --debug --root "$cache" --target-dir "$cache/target" --version "$2" "$1" &&
+    rm -rf "$cache/target"
+}
+
+from_go() {
+  GOBIN=$cache/bin go install "$1@$2"
+}
+
+from_pypi() {
+  local environment=$cache/python-$1-$2
+  python3 -m venv --clear "$environment" &&
+    "$environment/bin/pip" install --quiet --disable-pip-version-check "$1==$2" &&
+    ln -sf "$environment/bin/$1" "$cache/bin/$1"
+}
+
+install_tool() {
+  case $1 in
+    caddy) from_go github.com/caddyserver/caddy/v2/cmd/caddy v2.11.9 ;;
+    cargo-cyclonedx) from_crates cargo-cyclonedx 0.5.9 ;;
+    cargo-deny) from_crates cargo-deny 0.20.2 ;;
+    check-jsonschema) from_pypi check-jsonschema 0.39.0 ;;
+    helm) from_go helm.sh/helm/v3/cmd/helm v3.22.0 ;;
+    kubernetes-validate) from_pypi kubernetes-validate 1.37.0 ;;
+    *) echo "tools.sh knows no $1" && return 1 ;;
+  esac
+}
+
+if [[ ${1:-} == --path ]]; then
+  echo "$cache/bin"
+  exit
+fi
+failed=0
+for tool in "$@"; do
+  if command -v "$tool" >/dev/null; then
+    continue
+  fi
+  began=$SECONDS
+  install_tool "$tool" >"$cache/log" 2>&1 || true
+  if command -v "$tool" >/dev/null; then
+    echo "installed $tool in $((SECONDS - began)) s"
+  else
+    echo "FAILED: $tool could not be installed"
+    tail -n 20 "$cache/log"
+    failed=1
+  fi
+done
+exit "$failed"

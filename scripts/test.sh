@@ -139,7 +139,7 @@ python_tools() {
   "$directory/bin/pip" install --quiet --disable-pip-version-check --requirement packages/python/requirements-test.txt
 }
 
-# Licences, sources and bans of the dependencies; the tool is optional.
+# Licences, sources and bans of the dependencies.
 dependencies() {
   cargo deny --log-level error check licenses bans sources
 }

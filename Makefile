@@ -3,7 +3,7 @@
 # Delete incomplete targets of failed builds.
 .DELETE_ON_ERROR:
 
-.PHONY: help run test quick soak simulate fuzz autobahn send-path bench bench-rivals torture torture-cluster mutations lint fmt build page dist dist-check release tidy types screenshots clean
+.PHONY: help run test quick soak simulate fuzz autobahn send-path bench bench-rivals torture torture-cluster mutations lint fmt build page dist dist-check dist-twice release tidy types screenshots clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ dist: ## everything that a release has, in dist/, the same in each run on a comm
 
 dist-check: ## test what `make dist` built: it starts, installs, and its checksums fit; root is needed
 	scripts/test-dist.sh
+
+dist-twice: ## build a release in two fresh clones and compare the checksums; half an hour
+	scripts/test-dist-twice.sh
 
 release: ## set the version, commit and tag: VERSION=1.2.3, only shown with DRY_RUN=1
 	@VERSION=$(VERSION) DRY_RUN=$(DRY_RUN) node scripts/release/set-version.mjs

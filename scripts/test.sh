@@ -228,6 +228,7 @@ check "lint" "" "" cargo clippy --workspace --all-targets --features simulation 
 check "format of JavaScript" "" "" npm run format:check --silent
 check "lint of JavaScript" "" "" npm run lint --silent
 check "mutations apply" "" "" mutations_apply
+check "release" "" "" scripts/test-release.sh
 check "dependencies" "" "" dependencies
 check "advisories" "" "" advisories
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \

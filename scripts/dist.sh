@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make dist`: builds everything that a release has, into dist/. Two runs on one commit, in whatever directories, make the same bytes if
+# `make dist`: builds everything that a release has, into dist/. Two runs on one commit, in any two directories, make the same bytes if
 # the compilers are the same; the file build.txt has their versions. It needs the tools of CONTRIBUTING.md, "A release".
 set -euo pipefail
 cd "$(dirname "$0")/.."

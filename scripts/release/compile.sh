@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # compile.sh TARGET: compiles the release binary for a target of Rust and prints its path. Two builds of one commit with the same
-# compilers are equal, in whatever directories: the paths of this machine are replaced by fixed ones. packaging/docker/Dockerfile uses
+# compilers are equal, in any two directories: the paths of this machine are replaced by fixed ones. packaging/docker/Dockerfile uses
 # it, too.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -132,6 +132,17 @@ php_package() {
   )
 }
 
+# The package for Python: its types and its tests.
+python_package() {
+  local target
+  target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
+  (
+    cd packages/python
+    export SWITCHBOARD_BINARY="$target/debug/switchboard" PYTHONPATH=src PYTHONDONTWRITEBYTECODE=1
+    "$target/python/bin/mypy" && "$target/python/bin/python" -W error -m unittest -v
+  )
+}
+
 # Python's packages for the tests, in a directory of their own.
 python_tools() {
   local directory=${CARGO_TARGET_DIR:-target}/python
@@ -242,6 +253,7 @@ check "types and sizes" "" "" npm run check --silent --workspaces --if-present
 check "SDK and page tests" "$node_passed" "$node_failed" in_node --if-present "${without_browser[@]}"
 check "tools for Python" "" "" python_tools
 check "PHP" 's/^ ✔ .*/1/p' 's/^ ✘ .*/1/p' php_package
+check "Python" 's/^.* \.\.\. ok$/1/p' 's/^.* \.\.\. \(FAIL\|ERROR\)$/1/p' python_package
 # These tests also run each example, and the alerts on a real Prometheus.
 check "browser tests" "$node_passed" "$node_failed" in_node -w e2e
 

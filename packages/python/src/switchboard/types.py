@@ -1,0 +1,131 @@
+"""What the server answers; the fields are those of docs/protocol.md."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, Required, TypedDict, TypeVar
+
+T = TypeVar("T")
+
+
+class Role(StrEnum):
+    """What a member of a room may do."""
+
+    ADMIN = "admin"
+    MEMBER = "member"
+    READER = "reader"
+
+
+# `from` is a word of Python, so the events' type is written as a call.
+Event = TypedDict(
+    "Event",
+    {
+        "type": Required[str],
+        "conversation": Required[str],
+        "seq": Required[int],
+        "from": Required[str],
+        "at": Required[str],
+        "key": str,
+        "text": str,
+        "data": dict[str, Any],
+        "reply_to": int,
+        "deleted": bool,
+        "target": int,
+        "emoji": str,
+        "on": bool,
+        "title": str,
+        "public": bool,
+        "members": list[str],
+        "user": str,
+        "role": str,
+    },
+    total=False,
+)
+
+Message = TypedDict(
+    "Message",
+    {
+        "type": Required[str],
+        "conversation": Required[str],
+        "seq": Required[int],
+        "from": Required[str],
+        "at": Required[str],
+        "key": str,
+        "text": str,
+        "data": dict[str, Any],
+        "reply_to": int,
+        "deleted": bool,
+        "edited": dict[str, Any],
+        "reactions": dict[str, list[str]],
+    },
+    total=False,
+)
+
+
+class Member(TypedDict):
+    """A member of a conversation."""
+
+    user: str
+    role: str
+    read: int
+    received: int
+
+
+class Summary(TypedDict, total=False):
+    """A conversation in the list of one of its members."""
+
+    conversation: Required[str]
+    title: str
+    public: bool
+    role: Required[str]
+    members: Required[int]
+    head: Required[int]
+    at: Required[str]
+    read: Required[int]
+    received: Required[int]
+    unread: Required[int]
+    last: Message
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The answer to a command that stores an event: the event is on stable storage.
+
+    `seq` and `at` are None while the message is held. `duplicate`: it had been stored before, for the same key. `event` is the
+    stored event, if the application changed the message.
+    """
+
+    conversation: str
+    seq: int | None
+    at: str | None
+    duplicate: bool = False
+    held: bool = False
+    event: Event | None = None
+
+    @classmethod
+    def of(cls, answer: Mapping[str, Any]) -> "Stored":
+        """The fields of an `ok`."""
+        return cls(
+            answer["conversation"],
+            answer.get("seq"),
+            answer.get("at"),
+            answer.get("duplicate", False),
+            answer.get("held", False),
+            answer.get("event"),
+        )
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    """A page: `more` says whether there is another one; `head` is the last event that it includes or that the user may see."""
+
+    items: list[T]
+    more: bool
+    head: int | None = None
+    more_after: bool | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)

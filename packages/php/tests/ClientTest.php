@@ -91,6 +91,17 @@ final class ClientTest extends TestCase
         self::assertSame(['#library'], array_keys(iterator_to_array($shop->user('librarian')->conversations())));
     }
 
+    public function testEachCallOfTheServerHasAMethod(): void
+    {
+        $document = json_decode(file_get_contents(self::$server->url . '/v1/openapi.json'), true);
+        $calls = array_keys(array_filter($document['paths'], static fn (array $path): bool => isset($path['post'])));
+        self::assertContains('/v1/send', $calls);
+        foreach ($calls as $path) {
+            $name = substr($path, strlen('/v1/'));
+            self::assertTrue(method_exists(Client::class, $name) || $name === 'feed', $name);
+        }
+    }
+
     public function testAUserIsLoggedOutEverywhere(): void
     {
         $tokens = \Switchboard\Tokens::fromSecret(Server::SECRET);

@@ -68,9 +68,10 @@ final class FrameworksTest extends TestCase
         file_put_contents("$path/fpm.conf", sprintf(self::FPM, $path));
         file_put_contents("$path/nginx.conf", sprintf(self::NGINX, $path, __DIR__ . '/Support/hook.php'));
         $version = PHP_MAJOR_VERSION . '.' . PHP_MINOR_VERSION;
-        $fpm = new Process([self::program("php-fpm$version"), '-F', '-R', '-y', "$path/fpm.conf"], $this->env());
+        $command = [self::program("php-fpm$version"), '-F', '-R', '-y', "$path/fpm.conf"];
+        $fpm = new Process($command, $this->env(), SIGTERM);
         $fpm->line('/ready to handle connections/');
-        $nginx = new Process([self::program('nginx'), '-c', "$path/nginx.conf", '-p', $path]);
+        $nginx = new Process([self::program('nginx'), '-c', "$path/nginx.conf", '-p', $path], [], SIGTERM);
         $nginx->line('/start worker process \d/');
         $this->tryHook([CURLOPT_URL => 'http://localhost/', CURLOPT_UNIX_SOCKET_PATH => "$path/nginx"]);
     }

@@ -13,6 +13,7 @@ final class WebhookTest extends TestCase
 {
     private const SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw';
     private const OTHER = 'whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD';
+    private const NOW = 1_700_000_000;
     private const BODY = '{"type":"message","timestamp":"2026-11-24T17:54:04.010Z","data":{"text":"Zoë 🎉"}}';
 
     public function testTheExampleOfTheSpecification(): void
@@ -92,22 +93,22 @@ final class WebhookTest extends TestCase
     /** @return array<string, array{array<string, string>, 1?: string}> */
     public static function forgeries(): array
     {
-        $signed = self::signed();
+        $signed = self::signed(self::NOW);
         $without = static fn (string $name): array => array_diff_key($signed, [$name => '']);
         $time = static fn (int $time): array => self::signed($time);
         return [
             'another body' => [$signed, self::BODY . ' '],
             'another id' => [['webhook-id' => 'e1-8'] + $signed],
-            'another time' => [['webhook-timestamp' => (string) (time() + 1)] + $signed],
+            'another time' => [['webhook-timestamp' => (string) (self::NOW + 1)] + $signed],
             'another version' => [['webhook-signature' => 'v2' . substr($signed['webhook-signature'], 2)] + $signed],
             'an empty signature' => [['webhook-signature' => 'v1,'] + $signed],
             'no id' => [$without('webhook-id')],
             'no time' => [$without('webhook-timestamp')],
             'no signature' => [$without('webhook-signature')],
-            'too old' => [$time(time() - 310)],
-            'too new' => [$time(time() + 310)],
-            'no number' => [['webhook-timestamp' => time() . 'e0'] + $signed],
-            'not JSON' => [self::signed(body: 'text'), 'text'],
+            'too old' => [$time(self::NOW - 310)],
+            'too new' => [$time(self::NOW + 310)],
+            'no number' => [['webhook-timestamp' => self::NOW . 'e0'] + $signed],
+            'not JSON' => [self::signed(self::NOW, 'text'), 'text'],
         ];
     }
 
@@ -118,14 +119,14 @@ final class WebhookTest extends TestCase
     public function testAForgeryIsRefused(array $headers, string $body = self::BODY): void
     {
         $this->expectException(BadSignature::class);
-        Webhook::verify(self::SECRET, $body, $headers);
+        Webhook::verify(self::SECRET, $body, $headers, now: self::NOW);
     }
 
     public function testTheToleranceIsFiveMinutes(): void
     {
         foreach ([-300 => true, -301 => false, 300 => true, 301 => false] as $off => $good) {
             try {
-                Webhook::verify(self::SECRET, self::BODY, self::signed(1_700_000_000), now: 1_700_000_000 + $off);
+                Webhook::verify(self::SECRET, self::BODY, self::signed(self::NOW), now: self::NOW + $off);
                 self::assertTrue($good, "$off seconds");
             } catch (BadSignature) {
                 self::assertFalse($good, "$off seconds");

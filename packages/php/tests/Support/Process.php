@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Switchboard\Tests\Support;
 
-/** A program that a test started. It is killed when the object goes. */
+/** A program that a test started. It is ended when the object goes. */
 final class Process
 {
     /** Seconds that a test waits for a line before it fails. */
@@ -19,8 +19,9 @@ final class Process
     /**
      * @param list<string> $command
      * @param array<string, string> $env in place of this process's environment
+     * @param int $end the signal that ends it: SIGTERM for a program that has to end its own processes
      */
-    public function __construct(array $command, array $env = [])
+    public function __construct(array $command, array $env = [], private readonly int $end = SIGKILL)
     {
         $streams = [['file', '/dev/null', 'r'], ['pipe', 'w'], ['redirect', 1]];
         $env += ['PATH' => (string) getenv('PATH')];
@@ -79,10 +80,10 @@ final class Process
         return $status['termsig'];
     }
 
-    public function kill(int $signal = SIGKILL): void
+    public function kill(): void
     {
         if (isset($this->process)) {
-            proc_terminate($this->process, $signal);
+            proc_terminate($this->process, $this->end);
             proc_close($this->process);
             unset($this->process);
         }

@@ -69,7 +69,10 @@ export interface ServerMessage extends Draft {
 }
 
 /** The commands over HTTP, with the fields in docs/protocol.md. */
-export type HttpCommand = Exclude<Command, { type: "hello" | "watch" | "ping" }> | { type: "revoke"; user: string };
+export type HttpCommand =
+  | Exclude<Command, { type: "hello" | "watch" }>
+  /** With `replace` as of now even if an earlier call stored a later time, by a clock that was wrong. */
+  | { type: "revoke"; user: string; replace?: boolean };
 
 type WithDraftData<T> = { [K in keyof T]: K extends "data" ? DraftData | undefined : T[K] };
 
@@ -87,7 +90,7 @@ export type AnswerOf<T extends HttpCommand["type"]> = T extends "sync"
         ? Extract<OkBody, { members: unknown }>
         : T extends "read" | "received"
           ? Extract<OkBody, { upto: unknown }>
-          : T extends "typing" | "revoke"
+          : T extends "ping" | "typing" | "revoke"
             ? unknown
             : T extends "send"
               ? WithData<StoredBody | HeldBody>
@@ -197,7 +200,7 @@ export async function command<T extends HttpCommand["type"]>(
     throw chatError("offline", `the server cannot be reached: ${fetchFailureReason(cause)}`, true, cause);
   }
   const answer = parseJson(body);
-  if (answer?.["type"] === "ok") {
+  if (answer?.["type"] === "ok" || answer?.["type"] === "pong") {
     const { type: _, ...rest } = answer;
     return rest as AnswerOf<T>;
   }

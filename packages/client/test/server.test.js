@@ -88,6 +88,13 @@ test("a user is logged out everywhere", async (t) => {
   const token = await mintToken(SECRET, { user: "alice" });
   await command({ url: server.url, key }, "revoke", { user: "alice" });
   await assert.rejects(command({ url: server.url, key: token }, "conversations", {}), { code: "unauthorized" });
+  assert.deepEqual(await command({ url: server.url, key }, "revoke", { user: "alice", replace: true }), {});
+});
+
+test("a back end checks its address and its key", async (t) => {
+  const { server, access } = await production(t);
+  assert.deepEqual(await command(access, "ping", {}), {});
+  await assert.rejects(command({ url: server.url, key: "sbk_wrong" }, "ping", {}), { code: "unauthorized" });
 });
 
 /** A proxy that answers the first requests with `answers`, one each, and forwards later requests to the server. */

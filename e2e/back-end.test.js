@@ -1,0 +1,75 @@
+// Runs the snippets of docs/back-end.md. For each language they are one program, which prints what the page says.
+
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { delimiter, dirname, join } from "node:path";
+import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { Server } from "../packages/client/test/support.js";
+
+const run = promisify(execFile);
+const root = fileURLToPath(new URL("..", import.meta.url));
+const SECRET = "a secret of the tests that is long enough";
+
+/** The page's sections that have snippets: the text of the last block of each language. */
+const page = await readFile(join(root, "docs/back-end.md"), "utf8");
+const sections = page
+  .split(/^## /m)
+  .map((section) => Object.fromEntries(Array.from(section.matchAll(/^```(\w+)\n(.*?)^```$/gms), (m) => m.slice(1))))
+  .filter((blocks) => Object.keys(blocks).length > 0);
+
+/** Each language: how a program begins, how it prints a line between two sections, and what executes it. */
+const languages = {
+  php: { begin: "<?php\n", mark: 'echo "==\\n";', file: "main.php", command: "php" },
+  python: { begin: "", mark: 'print("==")', file: "main.py", command: "python3" },
+  js: { begin: "", mark: 'console.log("==");', file: "main.mjs", command: process.execPath },
+  sh: { begin: "set -eu\n", mark: "echo; echo ==", file: "main.sh", command: "sh" },
+};
+
+/** A directory in which the packages are installed. */
+async function project(t) {
+  const directory = await mkdtemp(join(tmpdir(), "switchboard-back-end-"));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  await mkdir(join(directory, "vendor"));
+  const autoload = join(root, "packages/php/autoload.php");
+  await writeFile(join(directory, "vendor/autoload.php"), `<?php require ${JSON.stringify(autoload)};`);
+  await symlink(join(root, "node_modules"), join(directory, "node_modules"));
+  await writeFile(join(directory, "secret"), `${SECRET}\n`);
+  return directory;
+}
+
+test("each section has every language", () => {
+  assert.ok(sections.length >= 8, `${sections.length} sections`);
+  for (const blocks of sections) {
+    for (const language of Object.keys(languages)) assert.ok(blocks[language], JSON.stringify(blocks));
+  }
+});
+
+for (const [language, { begin, mark, file, command }] of Object.entries(languages)) {
+  test(`the snippets in ${language}`, async (t) => {
+    const directory = await project(t);
+    const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } });
+    const key = (await server.cli("key", "create", "shop")).stdout.trim().split("\n").at(-1);
+    const program = sections.map((blocks) => blocks[language]).join(`${mark}\n`);
+    await writeFile(join(directory, file), begin + program);
+    const binary = process.env.SWITCHBOARD_BINARY ?? join(root, "target/debug/switchboard");
+    const { stdout } = await run(command, [file], {
+      cwd: directory,
+      env: {
+        PATH: [dirname(binary), process.env.PATH].join(delimiter),
+        PYTHONPATH: join(root, "packages/python/src"),
+        PYTHONDONTWRITEBYTECODE: "1",
+        CHAT_SERVER: server.url,
+        CHAT_API_KEY: key,
+        CHAT_SECRET_FILE: join(directory, "secret"),
+      },
+    });
+    const printed = stdout.split(/^==$/m).map((part) => part.trim());
+    const expected = sections.map((blocks) => (blocks[language === "sh" ? "json" : "text"] ?? "").trim());
+    const times = (text) => text.replace(/"at":"[^"]*"/g, '"at":"…"');
+    assert.deepEqual(printed.map(times), expected);
+  });
+}

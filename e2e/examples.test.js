@@ -162,7 +162,7 @@ async function freePort() {
   return port;
 }
 
-test("a back end in PHP makes tokens for its users, and sends messages as the system", async (t) => {
+test("a back end in PHP: a customer, the support desk, and messages of the system", async (t) => {
   const secret = "a secret of the tests that is long enough";
   const secretFile = join(await folder(t), "secret");
   await writeFile(secretFile, `${secret}\n`);
@@ -172,30 +172,53 @@ test("a back end in PHP makes tokens for its users, and sends messages as the sy
     args: ["serve"],
     env: { SWITCHBOARD_AUTH_SECRET: secret, SWITCHBOARD_ALLOWED_ORIGINS: origin },
   });
-  const env = { PATH: process.env.PATH, CHAT_SERVER: server.url, CHAT_SECRET_FILE: secretFile };
+  const key = (await server.cli("key", "create", "shop")).stdout.trim().split("\n").at(-1);
+  const { PATH } = process.env;
+  const env = { PATH, CHAT_SERVER: server.url, CHAT_SECRET_FILE: secretFile, CHAT_API_KEY: key, CHAT_DESK: "dora" };
   const php = spawn("php", ["-S", `127.0.0.1:${port}`, "-t", `${examples}php`], {
     env,
     stdio: ["ignore", "pipe", "pipe"],
   });
   t.after(() => php.kill("SIGKILL"));
   await says(php, /started/);
+  const signIn = async (name) => {
+    const person = await Person.open(t, browser, { url: origin }, name, "/");
+    assert.equal((await person.page.request.get("/token.php")).status(), 401);
+    assert.equal((await person.page.request.get("/desk.php")).status(), 403);
+    await person.page.getByLabel("Name").fill(name);
+    await person.page.getByLabel("Name").press("Enter");
+    return person;
+  };
 
-  const alice = await Person.open(t, browser, { url: origin }, "alice", "/");
-  assert.equal((await alice.page.request.get("/token.php")).status(), 401);
-  await alice.page.getByLabel("Name").fill("alice");
-  await alice.page.getByLabel("Name").press("Enter");
+  const alice = await signIn("alice");
   await alice.at("composer").waitFor();
   await alice.says("Where is my order?");
   await alice.sees("Where is my order?");
 
-  const key = (await server.cli("key", "create", "shop")).stdout.trim().split("\n").at(-1);
-  const notify = (...args) =>
-    run("php", [`${examples}php/notify.php`, ...args], { env: { ...env, CHAT_API_KEY: key } });
-  assert.equal((await notify("alice", "order-17", "On its way.")).stdout, "2\n");
+  const notify = (...args) => run("php", [`${examples}php/notify.php`, ...args], { env });
+  const seq = Number((await notify("alice", "order-17", "On its way.")).stdout);
   await alice.sees("On its way.");
-  assert.equal((await notify("alice", "order-17", "On its way.")).stdout, "2 (already stored)\n");
+  assert.equal((await notify("alice", "order-17", "On its way.")).stdout, `${seq} (already stored)\n`);
   await assert.rejects(notify("alice", "order-17", "Another text."), /used for another message/);
-  assert.equal((await server.asUser("alice", "history", { conversation: "@shop" })).messages.length, 2);
+
+  const dora = await signIn("dora");
+  await dora.page.getByText("Support for alice: 2 unread").waitFor();
+  await dora.page.getByRole("link", { name: "Support for alice" }).click();
+  await dora.sees("Where is my order?");
+  await dora.says("It comes tomorrow.");
+  await alice.sees("It comes tomorrow.");
+  const { messages } = await server.asUser("alice", "history", { conversation: "#support-alice" });
+  assert.deepEqual(
+    messages.map(({ from }) => from),
+    ["alice", "shop", "dora"],
+  );
+
+  // Another desk: its members come into the room as soon as the customer's page is loaded.
+  const later = { env: { ...env, CHAT_DESK: "dora,dan" } };
+  await run("php", [`${examples}php/notify.php`, "alice", "order-18", "And another."], later);
+  const { members } = await server.asUser("alice", "members", { conversation: "#support-alice" });
+  assert.deepEqual(members.map(({ user }) => user).sort(), ["alice", "dan", "dora", "shop"]);
+  assert.equal((await alice.page.request.get("/desk.php")).status(), 403);
   // The app has no favicon, which browsers request automatically.
-  assert.deepEqual(complaints([alice], /404/), []);
+  assert.deepEqual(complaints([alice, dora], /404/), []);
 });

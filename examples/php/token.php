@@ -1,13 +1,16 @@
 <?php
+
 // GET /token.php: a chat token for the signed-in user. The page's SDK requests it before every connection.
 
-require __DIR__ . '/chat.php';
+declare(strict_types=1);
 
-session_start();
+require __DIR__ . '/app.php';
+
 header('content-type: text/plain');
 header('cache-control: no-store');
-if (!isset($_SESSION['user'])) {
+$user = user();
+if ($user === null) {
     http_response_code(401);
     exit('nobody is signed in');
 }
-echo chat_token($_SESSION['user'], trim(file_get_contents(getenv('CHAT_SECRET_FILE'))));
+echo tokens()->mint($user);

@@ -92,7 +92,7 @@ test("a user is logged out everywhere", async (t) => {
 });
 
 test("a back end checks its address and its key", async (t) => {
-  const { server, access } = await production(t);
+  const { server, access } = await startProductionServer(t);
   assert.deepEqual(await command(access, "ping", {}), {});
   await assert.rejects(command({ url: server.url, key: "sbk_wrong" }, "ping", {}), { code: "unauthorized" });
 });

@@ -58,7 +58,7 @@ pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
                         return report_error(error, tail.args.connect.json);
                     }
                     Err(TailEnd::Client(error)) => {
-                        output::eprint_line(&format!("lost the connection: {error}"))
+                        output::eprint_line(&format!("lost the connection: {error}"));
                     }
                 }
                 client.reconnect()

@@ -253,7 +253,7 @@ impl Cluster {
             StoreReply::Revocations { asked, result } => self.apply_revocations(node, asked, result),
             StoreReply::Memberships { asked, result } => self.apply_memberships(node, asked, result),
             StoreReply::MissingMemberships { asked, result } => {
-                self.apply_missing_memberships(node, asked, result)
+                self.apply_missing_memberships(node, asked, result);
             }
             StoreReply::Presence { asked, result } => self.apply_presence(node, asked, result),
             StoreReply::Entry { newcomer, result } => self.apply_join_events(node, newcomer, result),

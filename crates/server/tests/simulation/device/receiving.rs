@@ -188,7 +188,7 @@ impl Device {
                 let _ = to;
             }
             PendingCommand::Change { join } => {
-                self.handle_acknowledgement(session, id, None, join, answer)?
+                self.handle_acknowledgement(session, id, None, join, answer)?;
             }
             PendingCommand::Cursor { conversation, upto } => {
                 let (name, now) = named(answer, "upto");
@@ -199,7 +199,7 @@ impl Device {
                 }
             }
             PendingCommand::Log { conversation, after, .. } => {
-                self.handle_log_page(&conversation, after, answer)?
+                self.handle_log_page(&conversation, after, answer)?;
             }
             PendingCommand::History { before, conversation, .. } => {
                 self.world.model().history(&self.name, self.user, before, answer)?;
@@ -319,7 +319,7 @@ impl Device {
         if let Some(numbers) = &mut session.numbers {
             match (later, asked) {
                 (true, asked) => {
-                    numbers.refused_temporarily(id, matches!(asked, PendingCommand::Message { .. }))
+                    numbers.refused_temporarily(id, matches!(asked, PendingCommand::Message { .. }));
                 }
                 (false, _) => numbers.refused(id),
             }

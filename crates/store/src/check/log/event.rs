@@ -75,7 +75,7 @@ impl Log<'_> {
                 self.members.add_member_by_choice(event.sender, Role::Admin, seq);
                 for member in &members {
                     self.with_user(member, seq, report, |log, user| {
-                        log.members.add_member(user, Role::Member, seq)
+                        log.members.add_member(user, Role::Member, seq);
                     })?;
                 }
             }

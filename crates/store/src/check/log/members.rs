@@ -201,7 +201,7 @@ fn compare_membership(log: &Log<'_>, name: &str, member: &Member, report: &mut R
     match (&member.stored, member.logged) {
         (None, None) => log.add_problem(report, None, format!("{name} has written, and was never a member")),
         (None, Some(_)) => {
-            log.add_problem(report, None, format!("{name} is a member by the log, and has no row"))
+            log.add_problem(report, None, format!("{name} is a member by the log, and has no row"));
         }
         (Some(_), None) => {
             log.add_problem(report, None, format!("{name} has a row, and was never a member by the log"));

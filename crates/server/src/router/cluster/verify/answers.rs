@@ -227,7 +227,7 @@ impl Cluster {
             CompareScope::All => self.compare_user(asked.user),
             CompareScope::NextPortion(_) => self.query_memberships(node, asked.user, &[place.conversation]),
             CompareScope::Conversations(conversations) => {
-                self.query_memberships(node, asked.user, &conversations.clone())
+                self.query_memberships(node, asked.user, &conversations.clone());
             }
         }
         if let (Ok(Some(entry)), true) = (entry, current) {

@@ -134,6 +134,8 @@ pub enum CloseCode {
     TokenExpired = 4401,
     /// The client did not send `hello` in time, or did not answer a ping in time.
     Silent = 4408,
+    /// An operator closed the connection. The client may reconnect at once.
+    Kicked = 4410,
     /// The client sent too many frames. It reconnects after the `retry_after` of the `error` frame that precedes the close.
     TooFast = 4429,
     /// The token is invalid. Another attempt with the same token would fail, too.
@@ -148,7 +150,7 @@ pub enum CloseCode {
 
 impl CloseCode {
     /// Every close code.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Normal,
         Self::Protocol,
         Self::NotUtf8,
@@ -158,6 +160,7 @@ impl CloseCode {
         Self::TryLater,
         Self::TokenExpired,
         Self::Silent,
+        Self::Kicked,
         Self::TooFast,
         Self::Unauthorized,
         Self::Revoked,
@@ -182,6 +185,7 @@ impl CloseCode {
             Self::TryLater => "full; try later",
             Self::TokenExpired => "token expired; come back with a new one",
             Self::Silent => "nothing heard in time",
+            Self::Kicked => "closed by an operator",
             Self::TooFast => "too fast; come back after `retry_after` of the error before",
             Self::Unauthorized => "unauthorized",
             Self::Revoked => "logged out everywhere",

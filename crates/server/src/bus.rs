@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 
+use crate::node_name::NodeName;
 use switchboard_store::record::{Answer, ConversationKey, Effect};
 
 /// Identifies a running node: a random number drawn at each start.
@@ -59,6 +60,8 @@ pub(crate) enum Address {
     Watched(UserId),
     /// Every node.
     Nodes,
+    /// Every node whose version knows [`Notice::Status`]. An earlier version would count such a notice as damaged.
+    Status,
 }
 
 /// A message from one node to others. (The enum is externally tagged because serde cannot pass a `RawValue` through an
@@ -125,6 +128,29 @@ pub(crate) enum Notice {
     /// The sending node stops: none of its users is online there any more.
     #[serde(rename = "gone")]
     Stopped,
+    /// What the sending node says of itself.
+    Status {
+        /// The node's name.
+        name: NodeName,
+        /// The version of the node's program.
+        version: String,
+        /// The time on the node's clock.
+        time: Timestamp,
+    },
+    /// What an operator asks of every node.
+    Question {
+        /// A random number, which the answers repeat.
+        number: u64,
+        /// The question as JSON, which the bus does not read.
+        question: Box<RawValue>,
+    },
+    /// A node's answer to [`Notice::Question`].
+    Answer {
+        /// The number of the question.
+        number: u64,
+        /// The answer as JSON, which the bus does not read.
+        answer: Box<RawValue>,
+    },
 }
 
 /// What the bus reports to this node's router.

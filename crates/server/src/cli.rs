@@ -4,18 +4,22 @@ mod backup;
 mod check;
 mod completions;
 mod config;
+mod config_check;
 mod connect;
 mod database;
 mod descriptors;
 mod health;
 mod key;
 mod migrate_store;
+mod operator;
 mod output;
+mod rooms;
 mod send;
 mod serve;
 mod show;
 mod tail;
 mod token;
+mod who;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +58,14 @@ enum Command {
     MigrateStore(migrate_store::MigrateStoreArgs),
     /// Checks whether the server on this machine is ready.
     Health(health::HealthArgs),
+    /// Lists the connections of a user on all nodes, or the slowest ones of a node.
+    Who(who::WhoArgs),
+    /// Closes the connections of a user on all nodes. Their clients may reconnect.
+    Kick(who::KickArgs),
+    /// Lists the largest, busiest or latest rooms.
+    Rooms(rooms::RoomsArgs),
+    /// Shows the sizes of the database, its tables and the largest conversations.
+    Sizes(rooms::SizesArgs),
     /// Checks and shows the configuration.
     Config(config::ConfigArgs),
     /// Prints the completions for a shell.
@@ -65,6 +77,9 @@ enum Command {
 struct ServerArgs {
     #[command(flatten)]
     file: FileArgs,
+    /// The name of the node in the log and the metrics [default: the host name]
+    #[arg(long)]
+    name: Option<String>,
     /// The address to listen on [default: 127.0.0.1:9501]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
@@ -85,8 +100,8 @@ struct ServerArgs {
 
 impl ServerArgs {
     fn flags(self) -> Flags {
-        let Self { file, listen, operator_listen, data, store, bus } = self;
-        Flags { listen, operator_listen, data, store, bus, ..file.flags() }
+        let Self { file, name, listen, operator_listen, data, store, bus } = self;
+        Flags { name, listen, operator_listen, data, store, bus, ..file.flags() }
     }
 }
 
@@ -143,6 +158,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(args),
         Command::MigrateStore(args) => migrate_store::run(args),
         Command::Health(args) => health::run(args),
+        Command::Who(args) => who::who(args),
+        Command::Kick(args) => who::kick(args),
+        Command::Rooms(args) => rooms::rooms(args),
+        Command::Sizes(args) => rooms::sizes(args),
         Command::Config(args) => config::run(args),
         Command::Completions(args) => completions::run(&args),
     }
@@ -164,7 +183,7 @@ mod tests {
         for line in [
             "serve --config x.toml --listen 0.0.0.0:9501 --data /d",
             "serve --operator-listen 0.0.0.0:9502",
-            "dev",
+            "dev --name chat-1",
             "token alice --ttl 90m --json",
             "key create billing",
             "key list --json",
@@ -175,10 +194,17 @@ mod tests {
             "tail",
             "tail #general @alice:bob @bob --after 41 --json",
             "config check",
+            "config check --offline",
             "config show --json",
             "config default",
             "completions bash",
             "health --listen 0.0.0.0:9501",
+            "who",
+            "who alice --json",
+            "who --limit 5 --operator-listen 127.0.0.1:9502",
+            "kick alice --device phone --reason flood",
+            "rooms --by name --after #general",
+            "sizes",
             "backup /backup/a.db --data /d --force --json",
             "check",
             "check /backup/a.db --json",
@@ -195,6 +221,9 @@ mod tests {
             "tail --after 3",
             "token alice --ttl 0s",
             "key create",
+            "kick",
+            "kick alice --device phone --connection 0198c0de-0000-7000-8000-000000000000",
+            "rooms --by size",
             "backup",
             "check a.db --data /d",
         ] {

@@ -16,27 +16,25 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 use switchboard_protocol::Limits;
 use url::{Origin, Url};
 
 pub use crate::engine_url::EngineUrl;
-use crate::engine_url::MASK;
+use crate::node_name::NodeName;
 pub use cluster::{ClusterConfig, ClusterSettings};
 pub use file::default_toml;
 use file::{AuthSection, File};
 use layers::Layers;
 pub(crate) use layers::requested_log_format;
 pub use proxies::{ForwardedHeader, Network, ProxyConfig};
+pub use secret::Secret;
 
 /// The default listen address: the protocol's port, on loopback.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9501);
 
 /// The example address of the operators' listener in `config default`: the port after the default one.
 const EXAMPLE_OPERATOR_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9502);
-
-/// The minimum length of a secret in bytes: HS256 requires a key as long as its hash (RFC 7518 section 3.2).
-const MIN_SECRET_BYTES: usize = 32;
 
 /// Why the configuration is invalid. The message names the setting and the remedy, and never contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,58 +88,6 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
-/// A shared secret of at least 32 bytes. Its debug and serialised forms are masked.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text that replaces a secret where a configuration is shown.
-    pub const MASK: &'static str = MASK;
-
-    /// Makes a secret of `text`, without line breaks at its end, because editors and `echo` end a file with one.
-    ///
-    /// # Errors
-    /// The text has fewer than 32 bytes, or invisible characters that the token issuer's copy probably lacks.
-    pub fn new(text: impl Into<String>) -> Result<Self, ConfigError> {
-        let mut text = text.into();
-        text.truncate(text.trim_end_matches(['\r', '\n']).len());
-        secret::check_visible(&text)?;
-        if text.len() < MIN_SECRET_BYTES {
-            return Err(ConfigError(format!(
-                "a secret needs at least {MIN_SECRET_BYTES} bytes, this one has {}; `openssl rand -base64 32` \
-                 generates one",
-                text.len()
-            )));
-        }
-        Ok(Self(text))
-    }
-
-    /// The secret's bytes, for signing and verifying.
-    pub fn expose(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(Self::MASK)
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str(Self::MASK)
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        // serde's own message would contain the value.
-        let text = String::deserialize(d).map_err(|_| de::Error::custom("a secret is a string"))?;
-        Self::new(text).map_err(de::Error::custom)
-    }
-}
-
 /// The key that verifies tokens. It determines the algorithm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthKey {
@@ -177,6 +123,8 @@ pub struct Flags {
     pub store: Option<String>,
     /// See [`ClusterConfig::bus`].
     pub bus: Option<String>,
+    /// See [`Config::node_name`].
+    pub name: Option<String>,
 }
 
 /// The configuration, resolved: files read, addresses and times parsed, limits checked.
@@ -184,10 +132,14 @@ pub struct Flags {
 pub struct Config {
     /// The mode in which the server runs.
     pub mode: Mode,
+    /// The name of the node; `None` for the host name.
+    pub node_name: Option<NodeName>,
     /// The address to listen on; port 0 picks a free one.
     pub listen: SocketAddr,
     /// The separate address of probes and metrics, if any.
     pub operator_listen: Option<SocketAddr>,
+    /// The token that operators send for commands; without it, they use them on the server's machine only.
+    pub operator_token: Option<Secret>,
     /// The directory of the SQLite database.
     pub data: PathBuf,
     /// The shared database and the bus of a cluster; `None` on a single node. In a cluster, `data` is not used.
@@ -244,20 +196,23 @@ impl Config {
         file.proxies().check()?;
         let source = |path: &str| sources.get(path).cloned().unwrap_or_default();
         let auth = resolve_auth(&file.auth, |name| source(&format!("auth.{name}")))?;
+        let operator_token = resolve_token(&file.operator, &source)?;
         let cluster = cluster::resolve(&file, source)?;
         if cluster.is_some() && flags.data.is_some() {
             return Err(ConfigError::new(
                 "--data names the directory of an SQLite database, but `store` is set; use only one of them",
             ));
         }
-        Ok(Self::from_file(file, mode, auth, cluster))
+        Ok(Self { operator_token, ..Self::from_file(file, mode, auth, cluster) })
     }
 
     fn from_file(file: File, mode: Mode, auth: AuthConfig, cluster: Option<ClusterConfig>) -> Self {
         Self {
             mode,
+            node_name: file.name.clone(),
             listen: file.listen,
             operator_listen: file.operator.listen,
+            operator_token: None,
             proxies: file.proxies(),
             data: file.data,
             cluster,
@@ -297,6 +252,11 @@ impl Config {
         }
     }
 
+    /// The name of the node: the configured one, or the host name.
+    pub fn name(&self) -> NodeName {
+        self.node_name.clone().unwrap_or_else(NodeName::of_host)
+    }
+
     /// The configuration as TOML, with secrets masked.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         toml::to_string(&self.to_file())
@@ -315,8 +275,13 @@ impl Config {
             None => (None, None),
         };
         File {
+            name: self.node_name.clone(),
             listen: self.listen,
-            operator: file::OperatorSection { listen: self.operator_listen },
+            operator: file::OperatorSection {
+                listen: self.operator_listen,
+                token: self.operator_token.clone(),
+                token_file: None,
+            },
             data: self.data.clone(),
             store: self.cluster.as_ref().map(|cluster| cluster.store.clone()),
             store_file: None,
@@ -342,6 +307,18 @@ impl Config {
             limits: self.limits.clone(),
         }
     }
+}
+
+/// Reads the operators' token from its setting or file.
+fn resolve_token(
+    section: &file::OperatorSection,
+    source: impl Fn(&str) -> String,
+) -> Result<Option<Secret>, ConfigError> {
+    let (None, Some(path)) = (&section.token, &section.token_file) else { return Ok(section.token.clone()) };
+    let (source, path_name) = (source("operator.token_file"), path.display());
+    let text = secret::read_text(path);
+    let text = text.map_err(|e| ConfigError(format!("{source}: cannot read {path_name}: {e}")))?;
+    Secret::new(text).map(Some).map_err(|e| ConfigError(format!("{source}: {path_name}: {e}")))
 }
 
 /// Reads the key from its setting or file. The merged layers contain at most one of the four settings for it.

@@ -7,6 +7,7 @@ mod body;
 mod document;
 mod guard;
 mod health;
+mod operations;
 mod operator;
 mod probes;
 mod problem;
@@ -17,6 +18,7 @@ mod write_timeout;
 mod ws;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::HeaderMap;
@@ -24,6 +26,10 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
 
 use crate::services::Services;
+
+/// How long a stopping server waits for the rest of a request that has begun to arrive, and for a client that does not read its
+/// response. Most requests arrive whole, and a client whose request was cut sends it again.
+const STOP_GRACE: Duration = Duration::from_secs(1);
 
 pub(crate) use accept::serve;
 pub(crate) use operator::{OPERATOR_CONNECTIONS, listen as listen_for_operators, serve as serve_operators};
@@ -41,6 +47,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/{command}", post(api::command))
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))
+        .route("/version", get(operations::version))
         .fallback(get(assets::file).fallback(assets::reject_method))
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(from_fn_with_state(services.clone(), guard::check))
@@ -50,7 +57,15 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
 
 /// The routes of the operators' listener.
 fn operator_routes(services: &Arc<Services>) -> Router {
+    let operations = Router::new()
+        .route("/connections", get(operations::connections))
+        .route("/connections/close", post(operations::close))
+        .route("/rooms", get(operations::rooms))
+        .route("/sizes", get(operations::sizes))
+        .layer(from_fn_with_state(services.clone(), operations::check_access));
     operator_only_routes()
+        .merge(operations)
+        .route("/version", get(operations::version))
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))
         .fallback(probes::unknown_operator_path)
@@ -71,6 +86,7 @@ fn operator_routes_while_stopping(services: &Services) -> Router {
         .route("/readyz", get(stopping.clone()))
         .route("/healthz", get(stopping))
         .route("/metrics", get(metrics))
+        .route("/version", get(operations::version))
         .fallback(probes::unknown_operator_path)
         .layer(from_fn(request_span::enter))
 }

@@ -7,6 +7,7 @@ pub mod auth;
 mod bus;
 pub mod cli;
 pub mod config;
+mod connections;
 pub mod denial;
 mod dev;
 mod encode;
@@ -21,6 +22,8 @@ mod in_flight;
 mod limiter;
 mod log;
 pub mod metrics;
+mod node_name;
+mod nodes;
 mod outbox;
 mod peer;
 mod places;
@@ -42,13 +45,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use crate::auth::Authenticator;
 use crate::bus::{Bus, BusEvent, NoBus, NodeId, nats};
 use crate::config::{ClusterConfig, Config, UnknownUsers};
+use crate::connections::Connections;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
+pub use crate::node_name::NodeName;
 use crate::router::RouterHandle;
 use crate::services::Services;
 pub use crate::tasks::Failure;
@@ -56,6 +61,7 @@ use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 pub use switchboard_store::check::check_database;
 use switchboard_store::clock::Clock;
+use switchboard_store::inspect::Inspector;
 use switchboard_store::keys::KeyStore;
 use switchboard_store::postgres::{self, PostgresStore};
 use switchboard_store::record::NoticeKey;
@@ -78,6 +84,14 @@ pub fn key_store(config: &Config) -> KeyStore {
         Some(shared) => {
             KeyStore::Shared { url: shared.store.expose().to_owned(), ca: shared.settings.store_ca.clone() }
         }
+    }
+}
+
+/// The database of a server with this configuration, for the queries of operators.
+pub(crate) fn inspector(config: &Config) -> Inspector {
+    match key_store(config) {
+        KeyStore::Directory(data) => Inspector::Directory(data),
+        KeyStore::Shared { url, ca } => Inspector::Shared { url, ca },
     }
 }
 
@@ -109,6 +123,7 @@ pub(crate) struct Parts {
     pub(crate) coalesce_from: usize,
     /// The connection to the other nodes; `None` on a single node.
     pub(crate) cluster: Option<router::ClusterParts>,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) tasks: Tasks,
 }
 
@@ -137,9 +152,23 @@ impl Server {
         let authenticator = Authenticator::with_clock(&config.auth, clock.clone()).context("auth")?;
         let operators = bind_for_operators(config.operator_listen)?;
         let (metrics, tasks) = (Arc::new(Metrics::new()), Tasks::new());
-        let Opened { store, batches, cluster } = open(&config, &clock, &metrics, &tasks).await?;
+        metrics.set_node(&config.name());
+        metrics.set_server(inspector(&config), config.limits.connections);
+        let connections = Connections::new(config.name());
+        let Opened { store, batches, cluster } =
+            open(&config, &clock, &metrics, &connections, &tasks).await?;
         let coalesce_from = router::COALESCE_FROM_USERS;
-        let parts = Parts { authenticator, store, batches, metrics, clock, coalesce_from, cluster, tasks };
+        let parts = Parts {
+            authenticator,
+            store,
+            batches,
+            metrics,
+            clock,
+            coalesce_from,
+            cluster,
+            connections,
+            tasks,
+        };
         let (mut server, services) = Self::without_listeners(config, parts);
         if let Some(operators) = operators {
             server.serve_operators(operators, services.clone())?;
@@ -151,7 +180,19 @@ impl Server {
     /// Makes a server without listeners: the router, and the services that sessions share.
     fn without_listeners(config: Config, parts: Parts) -> (Self, Arc<Services>) {
         let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
-        let Parts { authenticator, store, batches, metrics, clock, coalesce_from, cluster, tasks } = parts;
+        let Parts {
+            authenticator,
+            store,
+            batches,
+            metrics,
+            clock,
+            coalesce_from,
+            cluster,
+            connections,
+            tasks,
+        } = parts;
+        let nodes = cluster.as_ref().map(|cluster| cluster.nodes.clone()).unwrap_or_default();
+        let inspection = Some(Arc::new(Mutex::new(inspector(&config))));
         let limits = Arc::new(config.limits);
         let (handle, router) = router::new(router::Parts {
             store: store.clone(),
@@ -178,6 +219,10 @@ impl Server {
             router: handle.clone(),
             store,
             bus,
+            connections,
+            nodes,
+            inspection,
+            operator_token: config.operator_token,
             has_operator_listener: config.operator_listen.is_some(),
             health: health::Health::default(),
             in_flight: Arc::default(),
@@ -265,6 +310,7 @@ async fn open(
     config: &Config,
     clock: &Clock,
     metrics: &Arc<Metrics>,
+    connections: &Arc<Connections>,
     tasks: &Tasks,
 ) -> anyhow::Result<Opened> {
     let (limits, strangers) = (config.limits.clone(), config.unknown_users == UnknownUsers::Allow);
@@ -281,6 +327,7 @@ async fn open(
         url: shared.store.expose().to_owned(),
         ca: shared.settings.store_ca.clone(),
         readers: shared.settings.readers as usize,
+        name: Some(config.name().to_string()),
         limits,
         strangers,
         clock,
@@ -290,15 +337,18 @@ async fn open(
     let (store, batches) = tokio::task::spawn_blocking(|| PostgresStore::open(settings)).await??;
     let store = Arc::new(store);
     let node = NodeId::new()?;
-    let (bus, events) = join_bus(shared, node, store.notice_key(), metrics, tasks).await?;
+    let name = config.name();
+    let (bus, events) = join_bus(shared, (node, &name), store.notice_key(), metrics, tasks).await?;
     let between = shared.bus.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
-    tracing::info!(store = %shared.store, bus = between, %node, "started in cluster mode");
+    tracing::info!(store = %shared.store, bus = between, node = %name, node_id = %node, "started in cluster mode");
     let cluster = router::ClusterParts {
         store: store.clone(),
         bus,
         events,
         sweep: shared.settings.sweep,
         lease: shared.settings.lease,
+        nodes: Arc::default(),
+        connections: connections.clone(),
     };
     Ok(Opened { store, batches, cluster: Some(cluster) })
 }
@@ -306,30 +356,42 @@ async fn open(
 /// Connects to the bus of a cluster, if one is configured.
 async fn join_bus(
     cluster: &ClusterConfig,
-    node: NodeId,
+    (node, name): (NodeId, &NodeName),
     key: &NoticeKey,
     metrics: Arc<Metrics>,
     tasks: &Tasks,
 ) -> anyhow::Result<(Arc<dyn Bus>, mpsc::Receiver<BusEvent>)> {
-    let Some(settings) = bus_settings(cluster) else { return Ok((Arc::new(NoBus), mpsc::channel(1).1)) };
+    let Some(settings) = bus_settings(cluster, name) else {
+        return Ok((Arc::new(NoBus), mpsc::channel(1).1));
+    };
     let (bus, heard) = nats::connect(&settings, key, node, metrics, tasks).await?;
     Ok((Arc::new(bus), heard))
 }
 
-fn bus_settings(cluster: &ClusterConfig) -> Option<nats::NatsSettings> {
+fn bus_settings(cluster: &ClusterConfig, name: &NodeName) -> Option<nats::NatsSettings> {
     let settings = &cluster.settings;
     Some(nats::NatsSettings {
         url: cluster.bus.clone()?,
         credentials: settings.bus_credentials.clone(),
         ca: settings.bus_ca.clone(),
         prefix: settings.bus_prefix.clone(),
+        name: name.clone(),
     })
 }
 
 /// Checks the addresses of the database and the bus without connecting to them.
 pub(crate) fn check_engines(cluster: &ClusterConfig) -> anyhow::Result<()> {
     postgres::check_url(cluster.store.expose(), cluster.settings.store_ca.as_deref())?;
-    bus_settings(cluster).as_ref().map_or(Ok(()), nats::check)
+    bus_settings(cluster, &NodeName::of_host()).as_ref().map_or(Ok(()), nats::check)
+}
+
+/// Connects to the bus once.
+pub(crate) async fn try_bus(config: &Config) -> anyhow::Result<()> {
+    let settings = config.cluster.as_ref().and_then(|cluster| bus_settings(cluster, &config.name()));
+    match settings {
+        Some(settings) => nats::try_connect(&settings).await,
+        None => Ok(()),
+    }
 }
 
 /// Drops the rate buckets of inactive users and logs how many log lines were suppressed, at an interval until the server stops.

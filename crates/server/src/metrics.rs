@@ -2,7 +2,9 @@
 
 mod process;
 mod prometheus_text;
+mod store_files;
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,8 +15,12 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+pub(crate) use self::process::resident_bytes;
+use self::store_files::StoreFiles;
+use crate::node_name::NodeName;
 use switchboard_protocol::ErrorCode;
 use switchboard_store::CommitMetrics;
+use switchboard_store::inspect::Inspector;
 use switchboard_store::write_fault::WriteFault;
 
 /// The metrics of one server.
@@ -41,6 +47,14 @@ pub struct Metrics {
     delivery_seconds: Histogram,
     /// The metrics of the bus to other nodes.
     pub(crate) bus: BusMetrics,
+    node: Family<NodeLabels, Gauge>,
+    clock_skew: Gauge<f64, AtomicU64>,
+    /// Counts the events of other nodes that were read from the store.
+    pub(crate) holes_filled: Counter,
+    queued_writes: Gauge,
+    replay_lag: Gauge,
+    connections_limit: Gauge,
+    store_files: StoreFiles,
 }
 
 /// The metrics of the bus. They stay zero on a single node.
@@ -90,11 +104,12 @@ pub enum Drop {
     StrangerLimit,
     TokenExpired,
     Revoked,
+    Kicked,
 }
 
 impl Drop {
     /// All reasons.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::SignalQueueFull,
         Self::SilentConnection,
         Self::StalledConnection,
@@ -105,6 +120,7 @@ impl Drop {
         Self::StrangerLimit,
         Self::TokenExpired,
         Self::Revoked,
+        Self::Kicked,
     ];
 
     fn as_str(self) -> &'static str {
@@ -119,6 +135,7 @@ impl Drop {
             Self::StrangerLimit => "stranger_limit",
             Self::TokenExpired => "token_expired",
             Self::Revoked => "revoked",
+            Self::Kicked => "kicked",
         }
     }
 }
@@ -126,6 +143,11 @@ impl Drop {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NodeLabels {
+    node: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -138,6 +160,8 @@ impl Metrics {
     pub fn new() -> Self {
         let mut all = Registry::default();
         all.register_collector(Box::new(process::ProcessCollector));
+        let store_files = StoreFiles::default();
+        all.register_collector(Box::new(store_files.clone()));
         let registry = all.sub_registry_with_prefix("switchboard");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version of the program", version);
@@ -157,6 +181,13 @@ impl Metrics {
             commits: CommitMetrics::default(),
             delivery_seconds: latency(),
             bus: BusMetrics::default(),
+            node: Family::default(),
+            clock_skew: Gauge::default(),
+            holes_filled: Counter::default(),
+            queued_writes: Gauge::default(),
+            replay_lag: Gauge::default(),
+            connections_limit: Gauge::default(),
+            store_files,
             registry: Registry::default(),
         };
         registry.register("ready", "Whether /readyz answers 200", metrics.ready.clone());
@@ -190,6 +221,18 @@ impl Metrics {
         let help = "Lines of the log that were dropped, because they could not be written or not in time";
         registry.register("log_lines_dropped", help, crate::log::dropped_lines());
         metrics.bus.register(registry);
+        registry.register("node_info", "The name of the node", metrics.node.clone());
+        let help = "Events of other nodes that were read from the store, because no notice brought them or they change memberships";
+        registry.register("holes_filled", help, metrics.holes_filled.clone());
+        let help = "Writes that wait for the writer of the store";
+        registry.register("queued_writes", help, metrics.queued_writes.clone());
+        let help = "Events that connections have still to read from the log";
+        registry.register("replay_lag_events", help, metrics.replay_lag.clone());
+        let help =
+            "The limit of connections: limits.connections, or what the limit of open files leaves of it";
+        registry.register("connections_limit", help, metrics.connections_limit.clone());
+        let help = "How far the clock of another node is ahead of this node's clock";
+        registry.register_with_unit("clock_skew", help, Unit::Seconds, metrics.clock_skew.clone());
         metrics.begin_at_zero();
         Self { registry: all, ..metrics }
     }
@@ -204,6 +247,29 @@ impl Metrics {
         for reason in Drop::ALL {
             drop(self.dropped.get_or_create(&ReasonLabels { reason: reason.as_str() }));
         }
+    }
+
+    /// Records the name of the node.
+    pub(crate) fn set_node(&self, name: &NodeName) {
+        self.node.get_or_create(&NodeLabels { node: name.as_str().to_owned() }).set(1);
+    }
+
+    /// Records what does not change while the server runs: its database and its limit of connections.
+    pub(crate) fn set_server(&self, inspector: Inspector, connections: u32) {
+        self.store_files.set(inspector);
+        self.connections_limit.set(connections.into());
+    }
+
+    /// Records the writes that wait for the writer, and the events that connections have still to read from the log.
+    pub(crate) fn set_queues(&self, writes: usize, lag_events: u64) {
+        self.queued_writes.set(i64::try_from(writes).unwrap_or(i64::MAX));
+        self.replay_lag.set(i64::try_from(lag_events).unwrap_or(i64::MAX));
+    }
+
+    /// Records how far the clock of another node is ahead of this node's clock, in milliseconds.
+    #[expect(clippy::cast_precision_loss, reason = "2^53 ms are 285,000 years")]
+    pub(crate) fn set_clock_skew(&self, milliseconds: i64) {
+        self.clock_skew.set(milliseconds as f64 / 1_000.0);
     }
 
     /// Records whether `/readyz` now answers that the server is ready.

@@ -7,6 +7,8 @@
 //! `limits.lags` bounds the number of lags. A connection that needs more is a slow consumer: it is closed with 1013. No further
 //! event is queued, so that no event is missing before those that the client has, and the client can resume by its cursors.
 
+mod activity;
+mod joined;
 mod lags;
 
 use std::any::Any;
@@ -21,6 +23,7 @@ use switchboard_protocol::{CloseCode, ErrorCode, Limits, Seq};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+pub(crate) use self::joined::join;
 pub(crate) use self::lags::Lag;
 use self::lags::Lags;
 use crate::metrics::{Drop, Metrics};
@@ -49,22 +52,6 @@ pub(crate) struct CoalescedEvent {
     pub(crate) sender: Option<Arc<Outbox>>,
     /// When this node learned that the event is in stable storage.
     pub(crate) learned_at: Instant,
-}
-
-/// The most bytes of frames that are joined into one buffer. Copying more costs more than writing several buffers.
-const MAX_JOINED_BYTES: usize = 64 * 1024;
-
-/// Joins the frames of several events into one buffer; `None` for a single event, or if there are too many bytes.
-pub(crate) fn join(events: &[CoalescedEvent]) -> Option<Bytes> {
-    let bytes: usize = events.iter().map(|event| event.frame.len()).sum();
-    if events.len() < 2 || bytes > MAX_JOINED_BYTES {
-        return None;
-    }
-    let mut joined = Vec::with_capacity(bytes);
-    for event in events {
-        joined.extend_from_slice(&event.frame);
-    }
-    Some(joined.into())
 }
 
 /// A frame in the queue, or several frames of live events.
@@ -102,6 +89,7 @@ pub(crate) struct Outbox {
     /// The most conversations that the session may read from the log at a time, because it has missed events: `limits.lags`.
     max_lags: u32,
     metrics: Arc<Metrics>,
+    activity: activity::Activity,
 }
 
 /// Events that this connection has sent and that are stored. They wait until earlier events of their conversations are applied.
@@ -154,7 +142,7 @@ pub(crate) struct OutboxState {
 impl Outbox {
     pub(crate) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
         let (limit, max_lags) = (limits.queue, limits.lags);
-        let (rejected, stored_number, settled_number) = Default::default();
+        let (rejected, stored_number, settled_number, activity) = Default::default();
         let id = Uuid::now_v7();
         Self {
             id,
@@ -165,6 +153,7 @@ impl Outbox {
             limit,
             max_lags,
             metrics,
+            activity,
         }
     }
 

@@ -16,6 +16,7 @@ mod attach;
 mod cluster;
 mod coalesce;
 mod departures;
+mod handle;
 mod parked;
 mod presence;
 mod publish;
@@ -37,6 +38,7 @@ use self::cluster::Cluster;
 pub(crate) use self::cluster::ClusterParts;
 pub(crate) use self::coalesce::COALESCE_FROM_USERS;
 use self::coalesce::Coalescer;
+pub(crate) use self::handle::RouterHandle;
 pub(crate) use self::parked::Leaves;
 use self::parked::ParkedSessions;
 use self::presence::{ExpiredTimer, Presence};
@@ -69,6 +71,9 @@ const MAX_UNLOADS: usize = 1_000;
 /// How long the store may take to close after the deadline of a shutdown: it has to checkpoint its write-ahead log.
 const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Conversations, each with the number of its members who are connected to this node.
+pub(crate) type OnlineMembers = Vec<(ConversationKey, usize)>;
+
 /// A request of a session.
 #[derive(Debug)]
 enum Input {
@@ -79,6 +84,7 @@ enum Input {
     Typing { user: UserId, conversation: ConversationId, standing: WriteAccess, from: Option<Arc<Outbox>> },
     Watch { session: SessionSlot, users: Vec<PresencePeer> },
     Revoke(UserId),
+    Online { conversations: Vec<ConversationKey>, reply: oneshot::Sender<OnlineMembers> },
     Ping(oneshot::Sender<()>),
     Stop,
 }
@@ -109,78 +115,6 @@ pub(crate) struct Subscription {
     pub(crate) leaves: Vec<(ConversationKey, Seq)>,
 }
 
-/// A handle to the router. The router ends when all clones are dropped.
-#[derive(Debug, Clone)]
-pub(crate) struct RouterHandle {
-    inputs: mpsc::Sender<Input>,
-}
-
-impl RouterHandle {
-    async fn send(&self, input: Input) -> Result<(), Refusal> {
-        self.inputs.send(input).await.map_err(|_| Refusal::unavailable())
-    }
-
-    /// Registers a session of `user`, which must call [`Self::leave`] in the end.
-    pub(crate) async fn enter(&self, user: UserId, outbox: Arc<Outbox>) -> Result<SessionSlot, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Input::Enter { user, outbox, reply }).await?;
-        answer.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
-    }
-
-    /// Adds the user of an attaching session to the members of the conversations on a page, once every batch that the page can
-    /// contain has been published. Returns the conversations that the user has left since the page was read.
-    pub(crate) async fn load(&self, session: SessionSlot, page: Memberships) -> Result<Leaves, Refusal> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Input::Load(Box::new(Load { session, page, reply }))).await?;
-        answer.await.map_err(|_| Refusal::unavailable())
-    }
-
-    /// Makes a session live: from then on it receives events as they are published.
-    pub(crate) async fn subscribe(&self, subscribe: Subscription) -> Result<(), Refusal> {
-        self.send(Input::Subscribe(Box::new(subscribe))).await
-    }
-
-    /// Removes a session from the registry.
-    pub(crate) async fn leave(&self, session: SessionSlot) {
-        // If the router has ended, its registry is gone too.
-        let _ = self.send(Input::Leave(session)).await;
-    }
-
-    /// Signals to the other members that `user` is typing. Dropped when the queue of the router is full.
-    pub(crate) fn typing(
-        &self,
-        user: UserId,
-        conversation: ConversationId,
-        standing: WriteAccess,
-        from: Option<Arc<Outbox>>,
-    ) {
-        let _ = self.inputs.try_send(Input::Typing { user, conversation, standing, from });
-    }
-
-    /// Replaces the list of users that a session watches.
-    pub(crate) fn watch(&self, session: SessionSlot, users: Vec<PresencePeer>) -> Result<(), Refusal> {
-        self.inputs.try_send(Input::Watch { session, users }).map_err(|_| Refusal::unavailable())
-    }
-
-    /// Closes every connection of `user` because tokens were revoked, including connections that are attaching.
-    pub(crate) async fn revoke(&self, user: UserId) {
-        // A router that ends closes all connections.
-        let _ = self.send(Input::Revoke(user)).await;
-    }
-
-    /// Returns when the router has handled what was queued before, or has ended.
-    pub(crate) async fn ping(&self) {
-        let (reply, answer) = oneshot::channel();
-        let _ = self.send(Input::Ping(reply)).await;
-        let _ = answer.await;
-    }
-
-    /// Sends `bye` to every connection, and closes each once its answers are written.
-    pub(crate) async fn stop(&self) {
-        let _ = self.send(Input::Stop).await;
-    }
-}
-
 /// What a router is made of.
 pub(crate) struct Parts {
     pub(crate) store: SharedStore,
@@ -190,7 +124,7 @@ pub(crate) struct Parts {
     pub(crate) limits: Arc<Limits>,
     /// How long a user still counts as online after the last connection has closed.
     pub(crate) grace: std::time::Duration,
-    /// The window over which clients reconnect after `bye`, in milliseconds.
+    /// The longest window over which clients reconnect after `bye`, in milliseconds.
     pub(crate) reconnect_spread_ms: u64,
     /// From this number of users on this node, a conversation coalesces its events.
     pub(crate) coalesce_from: usize,
@@ -229,7 +163,7 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         is_writer_gone: false,
         spread: parts.reconnect_spread_ms,
     };
-    (RouterHandle { inputs: sender }, router)
+    (RouterHandle::new(sender), router)
 }
 
 /// The actor that owns the registry.
@@ -356,6 +290,12 @@ impl Router {
                 }
                 self.revoke(&user);
             }
+            Input::Online { conversations, reply } => {
+                let online = conversations
+                    .into_iter()
+                    .map(|key| (key, self.node.registry.count_connected_members(key)));
+                drop(reply.send(online.collect()));
+            }
             Input::Ping(reply) => drop(reply.send(())),
             Input::Stop => self.stop(),
         }
@@ -460,6 +400,7 @@ impl Router {
     fn stop(&mut self) {
         self.stopping = true;
         self.node.flush_coalesced();
+        self.spread = spread(self.node.registry.sessions().count(), self.spread);
         for session in self.node.registry.sessions() {
             send_bye(&session.outbox, self.spread);
         }
@@ -474,6 +415,12 @@ async fn next_work(cluster: Option<&mut Cluster>) -> cluster::ClusterWork {
     }
 }
 
+/// The window over which the clients of this node reconnect, in milliseconds: a millisecond for each, so that a thousand of them
+/// reconnect in a second and few of them at once, and at most `longest`.
+fn spread(clients: usize, longest: u64) -> u64 {
+    longest.min(clients as u64)
+}
+
 /// Sends `bye` with a random delay within the window `spread`, so that not all clients reconnect at once after a restart.
 fn send_bye(outbox: &Outbox, spread: u64) {
     let mut random = [0; 8];
@@ -482,4 +429,16 @@ fn send_bye(outbox: &Outbox, spread: u64) {
     let bye = Reply::<Box<RawValue>>::Bye { retry_after: u64::from_ne_bytes(random) % spread.max(1) };
     outbox.push_reply(encode(&bye));
     outbox.close(CloseCode::Restart);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn a_thousand_clients_reconnect_in_a_second_and_few_at_once() {
+        for (clients, window) in [(0, 0), (20, 20), (1_000, 1_000), (5_000, 5_000), (100_000, 5_000)] {
+            assert_eq!(spread(clients, 5_000), window, "{clients}");
+        }
+    }
 }

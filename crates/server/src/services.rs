@@ -6,18 +6,21 @@ use switchboard_protocol::{ConversationId, Limits, UserId};
 
 use crate::auth::Authenticator;
 use crate::bus::Bus;
-use crate::config::{Mode, ProxyConfig};
+use crate::config::{Mode, ProxyConfig, Secret};
+use crate::connections::Connections;
 use crate::denial::Denials;
 use crate::health::Health;
 use crate::in_flight::InFlight;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
+use crate::nodes::Nodes;
 use crate::outbox::Outbox;
 use crate::readiness::Readiness;
 use crate::router::RouterHandle;
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 use switchboard_store::clock::Clock;
+use switchboard_store::inspect::Inspector;
 use switchboard_store::{SharedStore, WriteAccess};
 
 /// The parts of the server that all sessions and HTTP requests share.
@@ -35,6 +38,14 @@ pub(crate) struct Services {
     pub(crate) store: SharedStore,
     /// The bus to other nodes; `None` on a single node.
     pub(crate) bus: Option<Arc<dyn Bus>>,
+    /// What operators see of this node's connections.
+    pub(crate) connections: Arc<Connections>,
+    /// The other nodes.
+    pub(crate) nodes: Arc<Nodes>,
+    /// The database, for the queries of operators; `None` if it is not in a file or at a URL.
+    pub(crate) inspection: Option<Arc<tokio::sync::Mutex<Inspector>>>,
+    /// The token that operators send, if one is configured.
+    pub(crate) operator_token: Option<Secret>,
     /// Whether operators have a separate listener for `/metrics` and `/healthz`.
     pub(crate) has_operator_listener: bool,
     pub(crate) health: Health,

@@ -45,11 +45,15 @@ pub(crate) async fn run<S: Stream>(
 ) {
     let outbox = Arc::new(Outbox::new(&services.limits, services.metrics.clone()));
     let end = match Box::pin(hello::receive_hello(&services, &mut socket, &outbox, place.as_deref())).await {
-        Ok(admitted) => {
-            let session = admitted.session;
+        Ok(mut admitted) => {
+            let (session, device) = (admitted.session, admitted.device.take());
+            let (address, agent) = (socket.address(), socket.take_agent());
+            let connections = &services.connections;
+            let entered = connections.enter(&admitted.user, &outbox, address, device, agent.as_deref());
             let served = serve(&services, &mut socket, &outbox, admitted);
             // A panic is a bug. It must not leave the session in the registry.
             let end = AssertUnwindSafe(served).catch_unwind().await;
+            drop(entered);
             Box::pin(services.router.leave(session)).await;
             end.unwrap_or_else(|_| log_lines::log_panic(&outbox, &socket))
         }

@@ -19,7 +19,9 @@ pub use self::bus::{BusFaults, SimulatedNetwork};
 use crate::auth::Authenticator;
 use crate::bus::NoBus;
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::metrics::Metrics;
+use crate::node_name::NodeName;
 use crate::router::ClusterParts;
 use crate::services::Services;
 use crate::session::{self, socket::Socket};
@@ -44,13 +46,13 @@ pub struct SimulatedCluster {
 }
 
 impl SimulatedCluster {
-    fn into_parts(self) -> ClusterParts {
+    fn into_parts(self, connections: Arc<Connections>) -> ClusterParts {
         let Self { store, network, sweep, lease } = self;
         let (bus, events) = match network {
             Some((network, place)) => network.join(place),
             None => (Arc::new(NoBus) as _, mpsc::channel(1).1),
         };
-        ClusterParts { store, bus, events, sweep, lease }
+        ClusterParts { store, bus, events, sweep, lease, nodes: Arc::default(), connections }
     }
 }
 
@@ -75,8 +77,20 @@ impl SimulatedServer {
     ) -> anyhow::Result<Self> {
         let metrics = Arc::new(Metrics::new());
         let authenticator = Authenticator::with_clock(&config.auth, clock.clone())?;
-        let (cluster, tasks) = (among.map(SimulatedCluster::into_parts), Tasks::new());
-        let parts = Parts { authenticator, store, batches, metrics, clock, coalesce_from, cluster, tasks };
+        let connections = Connections::new(NodeName::of_host());
+        let cluster = among.map(|among| among.into_parts(connections.clone()));
+        let tasks = Tasks::new();
+        let parts = Parts {
+            authenticator,
+            store,
+            batches,
+            metrics,
+            clock,
+            coalesce_from,
+            cluster,
+            connections,
+            tasks,
+        };
         let (server, services) = Server::without_listeners(config, parts);
         Ok(Self { server, services })
     }

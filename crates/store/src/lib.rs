@@ -46,6 +46,7 @@ mod first_schema;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod in_memory;
+pub mod inspect;
 mod joins_and_leaves;
 mod key;
 pub mod keys;
@@ -61,6 +62,7 @@ pub mod record;
 pub mod refusal;
 pub mod request;
 mod rewrite;
+mod sizes;
 pub mod sqlite;
 mod table;
 pub mod write_fault;
@@ -130,6 +132,11 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
 
     /// Why the store refuses every write at present; `None` while it stores writes.
     fn write_fault(&self) -> Option<WriteFault>;
+
+    /// How many writes wait for the writer.
+    fn queued_writes(&self) -> usize {
+        0
+    }
 
     /// The features that clients may use: those that every process serving this log supports.
     fn features(&self) -> Vec<&'static str> {

@@ -4,6 +4,7 @@
 mod commit;
 mod connect;
 mod ids;
+pub(crate) mod inspect;
 mod installation;
 pub(crate) mod keys;
 pub mod moving;
@@ -65,6 +66,8 @@ pub struct Settings {
     pub url: String,
     /// A file of root certificates that replaces the system's.
     pub ca: Option<PathBuf>,
+    /// The name of this node in the database's list of connections.
+    pub name: Option<String>,
     /// The number of reader threads. Each has its own connection.
     pub readers: usize,
     /// The limits of pages and changes.
@@ -111,7 +114,7 @@ impl PostgresStore {
     /// # Errors
     /// The database cannot be reached or does not keep what it should, or a newer version made it.
     pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
-        let target = Target::new(&settings.url, settings.ca.as_deref())?;
+        let target = Target::new(&settings.url, settings.ca.as_deref())?.named(settings.name.as_deref());
         let state = Arc::new(WriterState::default());
         let (batches, outcomes) = mpsc::channel(MAX_QUEUED_BATCHES);
         // A reader connects at its first read, so that the writer has created the tables by then.
@@ -186,6 +189,10 @@ impl Store for PostgresStore {
 
     fn probe(&self) -> Answer<()> {
         self.readers.probe()
+    }
+
+    fn queued_writes(&self) -> usize {
+        self.queue.len()
     }
 
     fn write_fault(&self) -> Option<WriteFault> {

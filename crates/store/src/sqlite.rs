@@ -25,10 +25,10 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 
-use self::opening::{Access, Opened, check_not_moved, is_disk_full, open_reader, open_to_serve, shrink};
+use self::opening::{Access, Opened, is_disk_full, open_reader, open_to_serve, shrink};
 pub(super) use self::opening::{
-    check_version, empty_database, latest_database, lock, mark_moved, open_database, open_shared,
-    open_to_read,
+    WAL_FILE, check_application_id, check_header, check_not_moved, check_version, empty_database, is_locked,
+    latest_database, lock, mark_moved, open_database, open_shared, open_to_read,
 };
 use self::readers::{Readers, SqliteReader};
 use self::rows::SqliteRows;
@@ -85,7 +85,7 @@ pub const SETTINGS: &str = "PRAGMA page_size = 2048; PRAGMA journal_mode = WAL; 
 const CHECKPOINT_PAGES: u32 = 16_384;
 
 /// The database's name in its directory.
-pub(super) const DATABASE_FILE: &str = "switchboard.db";
+pub(crate) const DATABASE_FILE: &str = "switchboard.db";
 
 /// The lock file that keeps a second server out of the directory.
 pub(super) const LOCK_FILE: &str = "lock";
@@ -270,6 +270,10 @@ impl Store for SqliteStore {
 
     fn probe(&self) -> Answer<()> {
         self.readers.probe()
+    }
+
+    fn queued_writes(&self) -> usize {
+        self.queue.len()
     }
 
     fn write_fault(&self) -> Option<WriteFault> {

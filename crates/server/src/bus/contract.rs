@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::{Address, Bus, BusEvent, NodeId, Notice};
+use crate::node_name::NodeName;
 use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 
 /// How long a test of the contract waits for an event before it fails.
@@ -222,6 +223,13 @@ pub(crate) async fn every_kind_of_notice_arrives_unchanged<N: Network>() {
         Notice::Heartbeat,
         Notice::Resync,
         Notice::Stopped,
+        Notice::Status {
+            name: NodeName::of_host(),
+            version: "1.2.3".to_owned(),
+            time: Timestamp::from_millis(7),
+        },
+        Notice::Question { number: u64::MAX, question: frame() },
+        Notice::Answer { number: u64::MAX, answer: frame() },
     ] {
         alice.bus.publish(&Address::Nodes, &notice);
         assert_eq!(format!("{:?}", bob.next_notice().await), format!("{:?}", (alice.id, notice)));

@@ -37,6 +37,7 @@ use self::subscribe::SubscriptionManager;
 use super::{Address, Bus, BusEvent, NodeId, Notice};
 use crate::engine_url::EngineUrl;
 use crate::metrics::Metrics;
+use crate::node_name::NodeName;
 use crate::tasks::Tasks;
 use switchboard_store::record::Answer;
 use switchboard_store::record::NoticeKey;
@@ -59,11 +60,18 @@ pub(crate) struct NatsSettings {
     pub(crate) ca: Option<PathBuf>,
     /// The first tokens of every subject, so that several installations can share a NATS server.
     pub(crate) prefix: String,
+    /// The name of this node, for NATS' list of connections.
+    pub(crate) name: NodeName,
 }
 
 /// Checks the settings without connecting.
 pub(crate) fn check(settings: &NatsSettings) -> anyhow::Result<()> {
     ConnectionPlan::new(settings).map(drop)
+}
+
+/// Connects once, to check the settings.
+pub(crate) async fn try_connect(settings: &NatsSettings) -> anyhow::Result<()> {
+    ConnectionPlan::new(settings)?.try_connect().await
 }
 
 /// State that the bus's tasks share.

@@ -9,6 +9,7 @@ use super::check::{ProgressPrinter, counts, print_problems, progress};
 use super::database::DatabaseArgs;
 use super::output;
 use switchboard_store::backup::{Options, Outcome, Step, Written, backup};
+use switchboard_store::inspect::record_backup;
 
 /// The flags of `backup`.
 #[derive(Debug, Args)]
@@ -35,8 +36,15 @@ pub(super) fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
         Step::Copying { pages, of } => printer.print(|| format!("copied {pages} of {of} pages")),
         Step::Checking(step) => progress(&mut printer, step),
     };
-    match backup(&database.data()?, &to, Options { force, skip_check: unchecked }, &mut on_step)? {
-        Outcome::Written(written) => output::print_line(&describe(&written, json)?)?,
+    let data = database.data()?;
+    match backup(&data, &to, Options { force, skip_check: unchecked }, &mut on_step)? {
+        Outcome::Written(written) => {
+            if !unchecked && let Err(error) = record_backup(&data) {
+                // The backup is good, though the server cannot show its age.
+                output::eprint_line(&format!("warning: cannot record the time of the backup: {error}"));
+            }
+            output::print_line(&describe(&written, json)?)?;
+        }
         Outcome::Corrupt(report) => {
             print_problems(&report)?;
             anyhow::bail!(

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, ensure};
 use clap::{Args, Subcommand};
 
-use super::{FileArgs, environment, output};
+use super::{FileArgs, config_check, environment, output};
 use crate::auth::Authenticator;
 use crate::config::{Config, Mode, default_toml};
 
@@ -19,8 +19,14 @@ pub(super) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Checks whether `serve` can run with this configuration
-    Check(FileArgs),
+    /// Tries what `serve` would do with this configuration, and prints a line for each part
+    Check {
+        #[command(flatten)]
+        file: FileArgs,
+        /// Check the settings only: open no database, address or connection
+        #[arg(long)]
+        offline: bool,
+    },
     /// Prints the effective configuration from all sources, with secrets masked
     Show {
         #[command(flatten)]
@@ -36,12 +42,12 @@ enum ConfigCommand {
 /// Checks or prints the configuration.
 pub(super) fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
     match args.command {
-        ConfigCommand::Check(file) => {
+        ConfigCommand::Check { file, offline } => {
             let config = Config::load(Mode::Serve, &file.flags(), &environment())?;
-            Authenticator::new(&config.auth)?;
-            match &config.cluster {
-                Some(cluster) => crate::check_engines(cluster)?,
-                None => check_directory(&config.data)?,
+            if offline {
+                check_settings(&config)?;
+            } else {
+                config_check::try_all(&config)?;
             }
             output::print_line("the configuration is good")?;
         }
@@ -52,8 +58,17 @@ pub(super) fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Checks what can be checked without a database, an address or a connection.
+fn check_settings(config: &Config) -> anyhow::Result<()> {
+    Authenticator::new(&config.auth)?;
+    match &config.cluster {
+        Some(cluster) => crate::check_engines(cluster),
+        None => check_directory(&config.data),
+    }
+}
+
 /// Checks that the data directory is writable or can be created.
-fn check_directory(data: &Path) -> anyhow::Result<()> {
+pub(super) fn check_directory(data: &Path) -> anyhow::Result<()> {
     let absolute = std::path::absolute(data)?;
     let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     ensure!(existing.is_dir(), "`data` is {}, and {} is not a directory", data.display(), existing.display());

@@ -21,12 +21,8 @@ pub(super) fn reduce_limit_to_descriptors(config: &mut Config) {
             soft
         }
     };
-    let readers = config.cluster.as_ref().map_or(0, |cluster| u64::from(cluster.settings.readers));
-    let operators = config.operator_listen.map_or(0, |_| OPERATOR_CONNECTIONS as u64 + 1);
-    let reserved = BASE_DESCRIPTORS + readers + operators;
-    let (wanted, fits) = (config.limits.connections, connections_within(files, reserved));
-    if fits < wanted {
-        config.limits.connections = fits;
+    if let Some(fits) = connections_in(config, files) {
+        let wanted = std::mem::replace(&mut config.limits.connections, fits);
         tracing::warn!(
             files,
             wanted,
@@ -35,6 +31,20 @@ pub(super) fn reduce_limit_to_descriptors(config: &mut Config) {
              LimitNOFILE= in a unit) or lower limits.connections"
         );
     }
+}
+
+/// The limit of open files that a server would have, and how many connections fit into it, if `limits.connections` does not.
+pub(super) fn shortage(config: &Config) -> Option<(u64, u32)> {
+    let (_, hard) = Resource::NOFILE.get().ok()?;
+    connections_in(config, hard).map(|fits| (hard, fits))
+}
+
+/// How many connections fit into `files` descriptors; `None` if `limits.connections` does.
+fn connections_in(config: &Config, files: u64) -> Option<u32> {
+    let readers = config.cluster.as_ref().map_or(0, |cluster| u64::from(cluster.settings.readers));
+    let operators = config.operator_listen.map_or(0, |_| OPERATOR_CONNECTIONS as u64 + 1);
+    let reserved = BASE_DESCRIPTORS + readers + operators;
+    Some(connections_within(files, reserved)).filter(|fits| *fits < config.limits.connections)
 }
 
 /// How many connections fit into `files` descriptors, of which the server needs `reserved` itself and some more to refuse

@@ -1,13 +1,12 @@
 //! `switchboard health`: the health check of a supervisor that has only this program, such as a container without a shell.
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use super::operator::{connectable, send};
 use super::{FileArgs, environment, output};
 use crate::config::{Config, Flags, Mode};
 
@@ -36,48 +35,14 @@ pub(super) fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
     let config = Config::read(Mode::Serve, &flags, &environment())?;
     // Without --listen, prefer the operators' listener because it also answers while the other one is flooded.
     let listen = config.operator_listen.filter(|_| args.listen.is_none()).unwrap_or(config.listen);
-    let address = probe_address(listen);
+    let address = connectable(listen);
     let path = if args.delivery { "/healthz" } else { "/readyz" };
-    let response = get(address, path).with_context(|| format!("no response from {address}"))?;
-    let status = response.split(' ').nth(1).unwrap_or_default();
-    let body = output::printable(response.split_once("\r\n\r\n").map_or("", |(_, body)| body.trim()));
+    let response = send(address, ("GET", path), "", "", (PROBE_TIMEOUT, MAX_RESPONSE_BYTES))
+        .with_context(|| format!("no response from {address}"))?;
+    let (status, body) = (response.status, output::printable(&response.body));
     if status != "200" {
         bail!("{}: {status} {body}", if args.delivery { "delivery failed" } else { "not ready" });
     }
     output::print_line(&body)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// The address to connect to for a listen address: loopback instead of the unspecified address.
-fn probe_address(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, listen.port())
-}
-
-fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PROBE_TIMEOUT)?;
-    stream.set_read_timeout(Some(PROBE_TIMEOUT))?;
-    stream.set_write_timeout(Some(PROBE_TIMEOUT))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
-    let mut response = Vec::new();
-    stream.take(MAX_RESPONSE_BYTES).read_to_end(&mut response)?;
-    Ok(String::from_utf8_lossy(&response).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_unspecified_address_is_probed_at_loopback() {
-        for (listen, connected) in
-            [("0.0.0.0:9501", "127.0.0.1:9501"), ("[::]:80", "[::1]:80"), ("10.0.0.1:9501", "10.0.0.1:9501")]
-        {
-            assert_eq!(probe_address(listen.parse().expect("an address")).to_string(), connected);
-        }
-    }
 }

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{descriptors, output};
 use crate::config::{Config, Flags, Mode, requested_log_format};
 use crate::log::{self, Log};
-use crate::{Failure, Server};
+use crate::{Failure, NodeName, Server};
 use switchboard_store::clock::Clock;
 use switchboard_store::postgres::Outdated;
 
@@ -82,13 +82,13 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
     let listener = bind(config.listen)?;
     let address = listener.local_addr().context("the listener has no address")?;
     let dev = config.mode == Mode::Dev;
-    let settings = config.changed_settings()?;
+    let (settings, name) = (config.changed_settings()?, config.name());
     if dev && config.cluster.is_none() {
         let seeded = config.clone();
         tokio::task::spawn_blocking(move || crate::dev::seed(&seeded)).await??;
     }
     let server = Server::start(listener, config, Clock::system()).await?;
-    log_start(address, server.operator_address(), dev, &settings);
+    log_start(&name, (address, server.operator_address()), dev, &settings);
     notify_ready(&format!("listening on http://{address}"));
     if let Some(operators) = server.operator_address() {
         notify_ready(&format!("probes and metrics on http://{operators}"));
@@ -107,8 +107,14 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
 }
 
 /// Logs the first line of a server: its version, its addresses, and the settings that differ from the defaults.
-fn log_start(address: SocketAddr, operator_address: Option<SocketAddr>, dev: bool, settings: &str) {
+fn log_start(
+    node: &NodeName,
+    (address, operator_address): (SocketAddr, Option<SocketAddr>),
+    dev: bool,
+    settings: &str,
+) {
     tracing::info!(
+        %node,
         version = env!("CARGO_PKG_VERSION"),
         %address,
         operator_address = operator_address.map(tracing::field::display),
@@ -157,7 +163,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(LISTEN_BACKLOG)
 }
 
-fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub(super) fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     let error = match listen(address) {
         Ok(listener) => return Ok(listener),
         Err(error) => error,

@@ -14,11 +14,17 @@ use super::{
     Network, ProxyConfig, Secret, UnknownUsers, milliseconds,
 };
 use crate::engine_url::EngineUrl;
+use crate::node_name::NodeName;
 
 /// The whole file.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct File {
+    /// The name of the node in the log, the metrics, the lists of connections of PostgreSQL and NATS, and at other nodes. Without it,
+    /// the host name. Nodes on one machine need different names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(super) name: Option<NodeName>,
     /// The address to listen on. If it is reachable from other machines, put a proxy with TLS in front.
     #[serde(deserialize_with = "listen")]
     pub(super) listen: SocketAddr,
@@ -68,7 +74,8 @@ pub(super) struct File {
     #[serde(with = "milliseconds")]
     #[schemars(with = "u32")]
     pub(super) shutdown_deadline: Duration,
-    /// The window over which clients spread their reconnects after a shutdown, in milliseconds.
+    /// The longest window over which clients spread their reconnects after a shutdown, in milliseconds. The window is a millisecond
+    /// for each client, so that few clients reconnect at once.
     #[serde(with = "milliseconds")]
     #[schemars(with = "u32")]
     pub(super) reconnect_spread: Duration,
@@ -82,6 +89,7 @@ pub(super) struct File {
 impl Default for File {
     fn default() -> Self {
         Self {
+            name: None,
             listen: DEFAULT_LISTEN,
             data: PathBuf::from("./data"),
             store: None,
@@ -170,6 +178,15 @@ pub(super) struct OperatorSection {
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "optional_listen")]
     #[schemars(with = "String")]
     pub(super) listen: Option<SocketAddr>,
+    /// The token of operators, at least 32 bytes, for `switchboard who`, `kick`, `rooms` and `sizes`. Without it, they work on the
+    /// server's machine only, for every program there. To keep it out of this file, use `token_file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(super) token: Option<Secret>,
+    /// A file with the token of operators.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub(super) token_file: Option<PathBuf>,
 }
 
 impl Default for LogSection {
@@ -310,11 +327,16 @@ fn comment(text: &mut String, doc: &str) {
 /// The defaults, with examples for settings that have none.
 fn example() -> Result<File, ConfigError> {
     Ok(File {
+        name: "chat-1".parse().ok(),
         store: Some(EngineUrl::new("postgres://switchboard@db.example.com/switchboard")),
         store_file: Some(PathBuf::from("/etc/switchboard/store")),
         bus: Some(EngineUrl::new("tls://nats.example.com:4222")),
         bus_file: Some(PathBuf::from("/etc/switchboard/bus")),
-        operator: OperatorSection { listen: Some(EXAMPLE_OPERATOR_LISTEN) },
+        operator: OperatorSection {
+            listen: Some(EXAMPLE_OPERATOR_LISTEN),
+            token: Some(Secret::new("the output of `openssl rand -base64 32`")?),
+            token_file: Some(PathBuf::from("/etc/switchboard/operator-token")),
+        },
         cluster: ClusterSettings {
             store_ca: Some(PathBuf::from("/etc/switchboard/store-ca.pem")),
             bus_ca: Some(PathBuf::from("/etc/switchboard/bus-ca.pem")),

@@ -36,11 +36,12 @@ pub(crate) fn requested_log_format(flags: &Flags, env: &[(String, String)]) -> L
 }
 
 /// Settings that exclude each other: one of them in a layer overrides all of them in lower layers.
-const ALTERNATIVES: [(&str, &[&str]); 3] = [
+const ALTERNATIVES: [(&str, &[&str]); 4] = [
     (
         "tokens are verified with one key",
         &["auth.secret", "auth.secret_file", "auth.public_key", "auth.public_key_file"],
     ),
+    ("operators have one token", &["operator.token", "operator.token_file"]),
     ("there is one store", &["store", "store_file"]),
     ("there is one bus", &["bus", "bus_file"]),
 ];
@@ -144,6 +145,7 @@ impl Layers {
     pub(super) fn add_flags(&mut self, flags: &Flags) -> Result<(), ConfigError> {
         let mut layer = Vec::new();
         for (name, text) in [
+            ("name", &flags.name),
             ("listen", &flags.listen),
             ("operator.listen", &flags.operator_listen),
             ("data", &flags.data),

@@ -266,7 +266,8 @@ fn the_default_file_lists_every_setting_with_its_default() {
         .lines()
         .filter_map(|line| line.strip_prefix('#').or(Some(line)))
         .filter(|line| {
-            ![" ", "secret", "public_key", "store_file", "bus_file"].iter().any(|way| line.starts_with(way))
+            let others = [" ", "secret", "public_key", "store_file", "bus_file", "token_file"];
+            !others.iter().any(|way| line.starts_with(way))
         })
         .fold(String::new(), |all, line| all + line + "\n");
     let config = read_config(&open, &[]).expect(&open);
@@ -374,4 +375,34 @@ fn the_operators_listener_has_its_own_setting_variable_and_flag() {
     let flags = Flags { operator_listen: Some("127.0.0.1:9501".to_owned()), ..Flags::default() };
     let error = Config::load(Mode::Dev, &flags, &[]).expect_err("the same").to_string();
     assert!(error.contains("a port of their own"), "{error}");
+}
+
+#[test]
+fn a_node_has_the_configured_name_or_that_of_its_host() {
+    assert_eq!(read_config("", &[]).expect("good").name(), NodeName::of_host());
+    let config = read_config("name = 'chat-1'", &[]).expect("good");
+    assert_eq!(config.name().as_str(), "chat-1");
+    assert!(config.changed_settings().expect("settings").contains("name=chat-1"));
+    assert_eq!(read_config("name = 'a'", &[("SWITCHBOARD_NAME", "b")]).expect("good").name().as_str(), "b");
+    assert_refused("name = 'two words'", &[], "`name` in");
+    assert_refused("name = ''", &[], "1 to 63 ASCII letters");
+}
+
+#[test]
+fn the_token_of_operators_comes_from_a_setting_or_a_file_and_is_never_shown() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("token");
+    std::fs::write(&path, format!("{SECRET}\n")).expect("written");
+    let path = path.to_str().expect("UTF-8");
+    let token_file = ("SWITCHBOARD_OPERATOR_TOKEN_FILE", path);
+    for (text, vars) in [("", token_file), ("", ("SWITCHBOARD_OPERATOR_TOKEN", SECRET))] {
+        let config = read_config(text, &[vars]).expect("good");
+        let token = config.operator_token.clone().expect("a token");
+        assert!(token.matches(SECRET) && !token.matches(&SECRET[1..]) && !token.matches(""));
+        assert!(!config.to_toml().expect("toml").contains(SECRET));
+    }
+    assert_refused("", &[token_file, ("SWITCHBOARD_OPERATOR_TOKEN", SECRET)], "operators have one token");
+    assert_refused("[operator]\ntoken = 'short'", &[], "at least 32 bytes");
+    assert_refused("[operator]\ntoken_file = '/nowhere'", &[], "cannot read /nowhere");
+    assert_eq!(read_config("", &[]).expect("good").operator_token, None);
 }

@@ -15,6 +15,7 @@ use tower::ServiceExt as _;
 
 use crate::auth::Authenticator;
 use crate::config::{Config, Mode};
+use crate::connections::Connections;
 use crate::denial::Denials;
 use crate::health::Health;
 use crate::limiter::Limiter;
@@ -117,6 +118,10 @@ impl HttpServer {
             router: handle,
             store,
             bus: None,
+            connections: Connections::new(config.name()),
+            nodes: Arc::default(),
+            inspection: None,
+            operator_token: None,
             has_operator_listener: false,
             health: Health::default(),
             in_flight: Arc::default(),

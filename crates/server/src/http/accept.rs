@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::extract::Request;
@@ -17,6 +18,7 @@ use switchboard_protocol::ErrorCode;
 use tokio::net::{TcpListener, TcpStream};
 use tower::ServiceExt as _;
 
+use super::STOP_GRACE;
 use super::problem::Problem;
 use super::write_timeout::{ResponsePermit, WriteTimeoutStream, is_write_timeout};
 use crate::denial::Denial;
@@ -247,7 +249,10 @@ impl Acceptor {
         let (services, acceptor) = (self.services.clone(), self);
         let (request_place, response_permit) = (place.clone(), ResponsePermit::default());
         let next_permit = response_permit.clone();
+        let answering = Arc::new(AtomicU32::new(0));
+        let counter = answering.clone();
         let service = service_fn(move |request: hyper::Request<Incoming>| {
+            let counted = Counted::begin(&counter);
             let address = peer.client(request.headers(), &acceptor.services.proxies);
             let mut request: Request = request.map(axum::body::Body::new);
             let probing = is_probe_request(&request).then(|| request_place.begin_probe()).flatten();
@@ -255,7 +260,7 @@ impl Acceptor {
             request.extensions_mut().insert(request_place.clone());
             let response_permit = next_permit.clone();
             acceptor.routes.clone().oneshot(request).map_ok(move |mut response: Response| {
-                drop(probing);
+                drop((probing, counted));
                 if let Some(permit) = response.extensions_mut().remove::<Arc<Permit>>() {
                     response_permit.hold(permit);
                 }
@@ -280,10 +285,14 @@ impl Acceptor {
             () = place.evicted() => return,
             () = services.tasks.stop().cancelled() => serving.as_mut().graceful_shutdown(),
         }
-        tokio::select! {
-            _ = serving => {}
-            () = place.evicted() => {}
-            () = services.tasks.deadline_passed().cancelled() => {}
+        loop {
+            tokio::select! {
+                _ = serving.as_mut() => return,
+                () = place.evicted() => return,
+                () = services.tasks.deadline_passed().cancelled() => return,
+                // If no request is being answered, the client sends half a request, or does not read its response.
+                () = tokio::time::sleep(STOP_GRACE) => if answering.load(Ordering::Relaxed) == 0 { return },
+            }
         }
     }
 
@@ -308,6 +317,22 @@ impl Acceptor {
             () = place.evicted() => {}
             () = self.services.tasks.deadline_passed().cancelled() => {}
         }
+    }
+}
+
+/// Counts a request that is being answered, until it is dropped.
+struct Counted(Arc<AtomicU32>);
+
+impl Counted {
+    fn begin(answering: &Arc<AtomicU32>) -> Self {
+        answering.fetch_add(1, Ordering::Relaxed);
+        Self(answering.clone())
+    }
+}
+
+impl std::ops::Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

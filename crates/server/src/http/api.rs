@@ -123,7 +123,7 @@ pub(super) async fn read_authenticated(
         place.authenticate();
     }
     let checked = Instant::now();
-    let text = body::read(body, max_bytes).await?;
+    let text = body::read(body, max_bytes, services.tasks.stop()).await?;
     if checked.elapsed() > MAX_CREDENTIALS_AGE {
         credentials = verify_credentials(services, headers)?;
         confirm_credentials(services, &credentials).await?;

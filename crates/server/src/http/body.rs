@@ -8,7 +8,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use headers::{ContentLength, ContentType, HeaderMapExt as _, Mime};
 use http_body_util::BodyExt as _;
 use switchboard_protocol::ErrorCode;
+use tokio_util::sync::CancellationToken;
 
+use super::STOP_GRACE;
 use super::problem::Problem;
 use crate::tasks::Tasks;
 use switchboard_store::refusal::Refusal;
@@ -52,8 +54,19 @@ fn check_encoding(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Reads a body of at most `max_bytes`. A command without fields needs no body: an empty one counts as `{}`.
-pub(super) async fn read(body: &mut Body, max_bytes: usize) -> Result<String, Problem> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, collect(body, max_bytes)).await;
+pub(super) async fn read(
+    body: &mut Body,
+    max_bytes: usize,
+    stop: &CancellationToken,
+) -> Result<String, Problem> {
+    let stopped = async {
+        stop.cancelled().await;
+        tokio::time::sleep(STOP_GRACE).await;
+    };
+    let read = tokio::select! {
+        read = tokio::time::timeout(BODY_TIMEOUT, collect(body, max_bytes)) => read,
+        () = stopped => return Err(Refusal::unavailable().into()),
+    };
     let bytes = read.map_err(|_| {
         let refusal = Refusal::new(ErrorCode::BadFrame, "the body did not arrive in time");
         Problem::from(refusal).with_status(StatusCode::REQUEST_TIMEOUT)

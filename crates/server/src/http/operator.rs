@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::accept::builder;
+use super::operations::OperatorPeer;
 use crate::services::Services;
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
@@ -106,8 +107,8 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks:
             accepted = listener.accept() => accepted,
             () = tasks.stop().cancelled() => return,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok((stream, address)) => (stream, OperatorPeer(address.ip())),
             Err(error) => {
                 if let Some(count) = failed.record() {
                     tracing::warn!(%error, count, "cannot accept a connection on the operators' listener");
@@ -123,7 +124,7 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks:
         let closed = idle.add(number);
         let (routes, idle, stop) = (routes.clone(), idle.clone(), tasks.stop().clone());
         tasks.spawn(async move {
-            let answered = answer(stream, routes, || idle.remove(number));
+            let answered = answer(stream, peer, routes, || idle.remove(number));
             tokio::select! {
                 _ = tokio::time::timeout(CONNECTION_TIMEOUT, answered) => {}
                 () = closed.cancelled() => {}
@@ -147,10 +148,16 @@ fn routes(services: &Arc<Services>, tasks: &Tasks) -> watch::Receiver<Router> {
 }
 
 /// Answers one request; calls `on_request` when it has arrived.
-async fn answer(stream: TcpStream, routes: watch::Receiver<Router>, on_request: impl Fn()) {
+async fn answer(
+    stream: TcpStream,
+    peer: OperatorPeer,
+    routes: watch::Receiver<Router>,
+    on_request: impl Fn(),
+) {
     let service = service_fn(|request: hyper::Request<Incoming>| {
         on_request();
-        let request: Request = request.map(axum::body::Body::new);
+        let mut request: Request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(peer);
         let current = routes.borrow().clone();
         current.oneshot(request)
     });

@@ -80,14 +80,26 @@ async fn unreadiness(services: &Services, exclude: Option<Excluded>) -> Option<S
 
 /// The response of the operators' listener for any other path.
 pub(super) async fn unknown_operator_path() -> Problem {
-    Refusal::new(ErrorCode::NotFound, "this listener serves /livez, /readyz, /healthz and /metrics").into()
+    let message =
+        "this listener serves /livez, /readyz, /healthz, /metrics, /version, /connections, /rooms and /sizes";
+    Refusal::new(ErrorCode::NotFound, message).into()
 }
 
 /// `/metrics`, in the text format of OpenMetrics for clients that accept it, otherwise in that of Prometheus.
 pub(super) async fn metrics(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {
     services.metrics.set_ready(unreadiness(&services, None).await.is_none());
     services.metrics.set_write_fault(services.store.write_fault());
+    services.metrics.set_queues(services.store.queued_writes(), replay_lag(&services).await);
     encode(&services.metrics, &headers)
+}
+
+/// How many events all connections have still to read from the log. The connections are only looked at if one has a lag.
+async fn replay_lag(services: &Services) -> u64 {
+    if services.metrics.catching_up.get() == 0 {
+        return 0;
+    }
+    let connections = services.connections.clone();
+    tokio::task::spawn_blocking(move || connections.slowest(0).0.lag_events).await.unwrap_or_default()
 }
 
 /// `/metrics` while the server stops.

@@ -46,8 +46,11 @@ pub(super) async fn upgrade(
         return problem.into_response();
     }
     let address = client.address;
+    let agent =
+        request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).map(Box::from);
     services.clone().tasks.spawn(async move {
-        if let Some(socket) = Box::pin(take_over(upgrade, address)).await {
+        if let Some(mut socket) = Box::pin(take_over(upgrade, address)).await {
+            socket.set_agent(agent);
             let tasks = services.tasks.clone();
             tasks.run_until_deadline(Box::pin(session::run(services, socket, Some(place)))).await;
         }

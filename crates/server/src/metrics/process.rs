@@ -35,6 +35,10 @@ impl Stat {
         Some(seconds(self.field(14)? + self.field(15)?))
     }
 
+    fn resident_bytes(&self) -> Option<u64> {
+        self.field(24).map(|pages| pages * page_size() as u64)
+    }
+
     fn start_time(&self) -> Option<f64> {
         let of_system = fs::read_to_string("/proc/stat").ok()?;
         let boot = of_system.lines().find_map(|line| line.strip_prefix("btime "))?;
@@ -47,11 +51,16 @@ fn seconds(ticks: u64) -> f64 {
     ticks as f64 / clock_ticks_per_second() as f64
 }
 
+/// The resident memory of this process, in bytes.
+pub(crate) fn resident_bytes() -> Option<u64> {
+    Stat::read()?.resident_bytes()
+}
+
 /// Writes the metric families of one scrape.
-struct Families<'a>(DescriptorEncoder<'a>);
+pub(super) struct Families<'a>(pub(super) DescriptorEncoder<'a>);
 
 impl Families<'_> {
-    fn add(
+    pub(super) fn add(
         &mut self,
         (name, help): (&str, &str),
         unit: Option<&Unit>,
@@ -68,7 +77,7 @@ impl Collector for ProcessCollector {
         // One of the listed descriptors is open only for reading this directory.
         let open = fs::read_dir("/proc/self/fd").ok().map(|all| all.count().saturating_sub(1) as u64);
         let most = Resource::NOFILE.get().ok().map(|(soft, _)| soft);
-        let resident = stat.field(24).map(|pages| pages * page_size() as u64);
+        let resident = stat.resident_bytes();
         let (seconds, bytes) = (Some(&Unit::Seconds), Some(&Unit::Bytes));
         let mut families = Families(encoder);
         let cpu = stat.cpu_seconds().map(ConstCounter::new);

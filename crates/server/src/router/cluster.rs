@@ -89,6 +89,9 @@ use self::verify::Comparisons;
 use super::LocalNode;
 use super::registry::{Interest, SessionSlot};
 use crate::bus::{Address, Bus, BusEvent};
+use crate::connections::Connections;
+use crate::nodes::Nodes;
+use crate::throttle::Throttle;
 use switchboard_store::SharedLog;
 use switchboard_store::record::{Answer, ConversationKey};
 use switchboard_store::refusal::Refusal;
@@ -114,6 +117,10 @@ pub(crate) struct ClusterParts {
     pub(crate) sweep: Duration,
     /// How long a node counts as alive after its last heartbeat.
     pub(crate) lease: Duration,
+    /// The table of the other nodes.
+    pub(crate) nodes: Arc<Nodes>,
+    /// The connections of this node, about which operators at other nodes ask.
+    pub(crate) connections: Arc<Connections>,
 }
 
 /// The state by which this node stays consistent with the others: missing events, pending queries and comparisons. The
@@ -143,6 +150,10 @@ pub(super) struct Cluster {
     sweeps: Interval,
     heartbeats: Interval,
     lease: Duration,
+    nodes: Arc<Nodes>,
+    connections: Arc<Connections>,
+    /// Limits the log lines about clock skew.
+    clock_log: Throttle,
 }
 
 type PendingReply = Pin<Box<dyn Future<Output = StoreReply> + Send>>;
@@ -160,8 +171,9 @@ enum Work {
 
 impl Cluster {
     pub(super) fn new(parts: ClusterParts) -> Self {
-        let ClusterParts { store, bus, events, sweep, lease } = parts;
+        let ClusterParts { store, bus, events, sweep, lease, nodes, connections } = parts;
         bus.subscribe(Address::Nodes);
+        bus.subscribe(Address::Status);
         Self {
             store,
             bus,
@@ -179,6 +191,9 @@ impl Cluster {
             sweeps: interval_of(sweep),
             heartbeats: interval_of(lease / HEARTBEATS_PER_LEASE),
             lease,
+            nodes,
+            connections,
+            clock_log: Throttle::default(),
         }
     }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{Reply, Welcome};
 use switchboard_protocol::{
-    CloseCode, Command, CommandId, ConversationId, ErrorCode, Frame, Hello, Rejected, Seq, Timestamp, UserId,
-    decode,
+    CloseCode, Command, CommandId, ConversationId, Device, ErrorCode, Frame, Hello, Rejected, Seq, Timestamp,
+    UserId, decode,
 };
 use tokio::sync::oneshot;
 
@@ -41,6 +41,8 @@ const MAX_CONTROL_FRAMES: u32 = 10;
 pub(super) struct AdmittedSession {
     pub(super) session: SessionSlot,
     pub(super) user: UserId,
+    /// The name that the client chose for its device.
+    pub(super) device: Option<Device>,
     /// The token's claims; `None` on a `dev` server with a bare user name.
     identity: Option<Identity>,
     cursors: BTreeMap<ConversationId, Seq>,
@@ -102,6 +104,7 @@ pub(super) async fn receive_hello<S: Stream>(
             session,
             user,
             identity,
+            device: hello.device,
             cursors: hello.cursors,
             id,
             address: socket.address(),
@@ -224,7 +227,7 @@ pub(super) async fn attach(
     outbox: &Outbox,
     admitted: Box<AdmittedSession>,
 ) -> Result<AttachedSession, ConnectionEnd> {
-    let AdmittedSession { session, user, identity, mut cursors, id, address } = *admitted;
+    let AdmittedSession { session, user, identity, mut cursors, id, address, .. } = *admitted;
     let refuser = HelloRefuser { services, outbox, user: Some(&user), address };
     let later = |refusal: Refusal| refuser.refuse(refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();

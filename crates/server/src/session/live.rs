@@ -265,6 +265,7 @@ impl LiveSession {
         };
         if read.is_ready() {
             self.last_received = Instant::now();
+            self.outbox.record_received(self.last_received);
             self.pinged_at = None;
         }
         Ok(read)

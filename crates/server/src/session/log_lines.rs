@@ -75,6 +75,7 @@ pub(super) fn reason(end: ConnectionEnd) -> &'static str {
         CloseCode::TryLater => "unavailable",
         CloseCode::TokenExpired => "token_expired",
         CloseCode::Silent => "silent_connection",
+        CloseCode::Kicked => "kicked",
         CloseCode::TooFast => "rate_limit",
         CloseCode::Unauthorized => "unauthorized",
         CloseCode::Revoked => "revoked",

@@ -75,9 +75,21 @@ pub(crate) struct Socket<S> {
     messages_out: u32,
     /// The client's address.
     address: IpAddr,
+    /// The `User-Agent` of the handshake, until the client has authenticated.
+    agent: Option<Box<str>>,
 }
 
 impl<S> Socket<S> {
+    /// Adds the `User-Agent` of the handshake.
+    pub(crate) fn set_agent(&mut self, agent: Option<Box<str>>) {
+        self.agent = agent;
+    }
+
+    /// Takes the `User-Agent` of the handshake.
+    pub(super) fn take_agent(&mut self) -> Option<Box<str>> {
+        self.agent.take()
+    }
+
     /// How many messages were received and how many were sent.
     pub(super) fn messages(&self) -> (u32, u32) {
         (self.messages_in, self.messages_out)
@@ -93,8 +105,19 @@ impl<S: Stream> Socket<S> {
     /// A connection after its handshake; `unread` are bytes that arrived with the handshake.
     pub(crate) fn new(stream: S, unread: Vec<u8>, address: IpAddr) -> Self {
         let (decoder, unread, writing) = (Decoder::default(), unread.into(), VecDeque::new());
-        let (messages_in, messages_out) = (0, 0);
-        Self { stream, decoder, unread, writing, offset: 0, sent: 0, messages_in, messages_out, address }
+        let (messages_in, messages_out, agent) = (0, 0, None);
+        Self {
+            stream,
+            decoder,
+            unread,
+            writing,
+            offset: 0,
+            sent: 0,
+            messages_in,
+            messages_out,
+            address,
+            agent,
+        }
     }
 
     /// Reads once, and passes every whole message to `on_message`, until it returns [`DecodeFlow::Pause`].

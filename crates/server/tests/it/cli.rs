@@ -19,10 +19,10 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 use crate::support::{Person, in_time, user};
 
-const SECRET: &str = "a secret of the tests that is long enough";
+pub(crate) const SECRET: &str = "a secret of the tests that is long enough";
 
 /// The program `switchboard` with these arguments, in an environment without settings.
-fn switchboard(words: &[&str]) -> Command {
+pub(crate) fn switchboard(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(words).env_clear().kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -30,11 +30,11 @@ fn switchboard(words: &[&str]) -> Command {
 }
 
 /// Runs a command until it exits, and returns its output.
-async fn run(command: &mut Command) -> Output {
+pub(crate) async fn run(command: &mut Command) -> Output {
     in_time("the program ends", command.output()).await.expect("the program starts")
 }
 
-async fn run_successfully(command: &mut Command) -> String {
+pub(crate) async fn run_successfully(command: &mut Command) -> String {
     let output = run(command).await;
     let (stdout, stderr) = stdout_and_stderr(&output);
     assert!(output.status.success(), "{stdout}{stderr}");
@@ -42,7 +42,7 @@ async fn run_successfully(command: &mut Command) -> String {
 }
 
 /// Runs a command, which must fail, and returns its standard error.
-async fn run_to_failure(command: &mut Command) -> String {
+pub(crate) async fn run_to_failure(command: &mut Command) -> String {
     let output = run(command).await;
     let (stdout, stderr) = stdout_and_stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
@@ -50,7 +50,7 @@ async fn run_to_failure(command: &mut Command) -> String {
     stderr
 }
 
-fn stdout_and_stderr(output: &Output) -> (String, String) {
+pub(crate) fn stdout_and_stderr(output: &Output) -> (String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
     (text(&output.stdout), text(&output.stderr))
 }
@@ -413,61 +413,6 @@ async fn with_a_secret_the_program_makes_tokens_and_api_keys() {
     assert_eq!(sends().await, 401);
     drop(http);
     assert_eq!(server.terminate().await, Some(0));
-}
-
-#[tokio::test]
-async fn config_check_and_config_show_hide_the_secret() {
-    let good =
-        run_successfully(switchboard(&["config", "check"]).env("SWITCHBOARD_AUTH_SECRET", SECRET)).await;
-    assert_eq!(good, "the configuration is good\n");
-    run_to_failure(&mut switchboard(&["config", "check"])).await;
-    let mut show = switchboard(&["config", "show", "--json"]);
-    let shown =
-        run_successfully(show.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LIMITS_TEXT", "99"))
-            .await;
-    assert!(!shown.contains(SECRET), "{shown}");
-    let shown: Value = serde_json::from_str(&shown).expect("JSON");
-    assert_eq!((&shown["limits"]["text"], &shown["auth"]["secret"]), (&json!(99), &json!("(hidden)")));
-    let dir = TempDir::new().expect("a directory");
-    let file = dir.path().join("switchboard.toml");
-    std::fs::write(&file, run_successfully(&mut switchboard(&["config", "default"])).await).expect("written");
-    let path = file.to_str().expect("UTF-8");
-    run_successfully(
-        switchboard(&["config", "check", "--config", path]).env("SWITCHBOARD_AUTH_SECRET", SECRET),
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn config_check_finds_settings_that_cannot_work() {
-    let dir = TempDir::new().expect("a directory");
-    let (file, fresh) = (dir.path().join("file"), dir.path().join("a/b"));
-    std::fs::write(&file, "x").expect("written");
-    let path = |path: &Path| path.to_str().expect("UTF-8").to_owned();
-    for (name, value, words) in [
-        ("STORE", "postgres://u:geheim@db/chat?sslmode=prefer".to_owned(), "sslmode=prefer"),
-        ("STORE", "postgres://u:geheim@db/chat?sslmod=require".to_owned(), "sslmod"),
-        ("STORE", "postgres://u:geheim@db:99999/chat".to_owned(), "port"),
-        ("STORE", "host=db user=u password=geheim".to_owned(), "not the address of a PostgreSQL database"),
-        ("LISTEN", "127.0.0.1:99999".to_owned(), "an IP address with a port"),
-        ("DATA", path(&file), "is not a directory"),
-        ("DATA", format!("{}/below", path(&file)), "is not a directory"),
-        ("LOG_LEVEL", "info,swichboard=debug".to_owned(), "did you mean switchboard"),
-        ("AUTH_SECRET", format!("{SECRET} "), "white space"),
-        ("AUTH_SECRET", format!("\u{feff}{SECRET}"), "byte order mark"),
-    ] {
-        let mut check = switchboard(&["config", "check"]);
-        check.env("SWITCHBOARD_AUTH_SECRET", SECRET).env(format!("SWITCHBOARD_{name}"), &value);
-        let error = run_to_failure(&mut check).await;
-        assert!(error.contains(words), "{value}: {error}");
-        assert!(!error.contains("geheim") && !error.contains(SECRET), "{error}");
-    }
-    let mut check = switchboard(&["config", "check"]);
-    run_successfully(
-        check.env("SWITCHBOARD_AUTH_SECRET", format!("{SECRET}\n")).env("SWITCHBOARD_DATA", &fresh),
-    )
-    .await;
-    assert!(!dir.path().join("a").exists(), "a check creates no file");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
-use switchboard::config::EngineUrl;
+use switchboard::config::{Config, EngineUrl};
 use switchboard_protocol::reply::{Reply, ServerFrame};
 use switchboard_protocol::{CloseCode, Event, EventBody, Limits, Signal};
 use tokio::time::Instant;
@@ -398,4 +398,15 @@ async fn a_forged_notice_adds_no_member() {
     // All members receive the real event 3, not the forged one.
     let mut tablet = cluster.node(0).resumes("alice", &[("#board", 2)]).await;
     tablet.receives_message("among ourselves").await;
+}
+
+#[tokio::test]
+async fn the_name_of_a_node_is_in_its_metrics() {
+    let shared = SharedEngines::new().await;
+    let named = |config: &mut Config| config.node_name = "chat-1".parse().ok();
+    let cluster = Cluster::start_on(shared, 1, named).await;
+    cluster.node(0).connects("alice").await.says("@bob", "hi").await;
+    let metrics = cluster.node(0).gets("/metrics").await.text;
+    assert!(metrics.contains(r#"switchboard_node_info{node="chat-1"} 1"#), "{metrics}");
+    assert!(metrics.contains("\nswitchboard_clock_skew_seconds 0.0\n"), "{metrics}");
 }

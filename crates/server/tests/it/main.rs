@@ -5,6 +5,8 @@ mod auth;
 mod check;
 mod cli;
 mod cluster;
+mod commands;
+mod config_check;
 mod cursors;
 mod denials;
 mod documents;

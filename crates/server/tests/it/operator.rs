@@ -17,20 +17,20 @@ use crate::check::assert_clean;
 use crate::support::{Person, Process, Server, command, eventually, in_time};
 
 /// Runs the program until it exits, in an environment without settings.
-async fn run(words: &[&str]) -> Output {
+pub(crate) async fn run(words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(words).env_clear().kill_on_drop(true);
     in_time("the program ends", command.output()).await.expect("the program starts")
 }
 
-async fn run_successfully(words: &[&str]) -> String {
+pub(crate) async fn run_successfully(words: &[&str]) -> String {
     let output = run(words).await;
     let (stdout, stderr) = stdout_and_stderr(&output);
     assert!(output.status.success(), "{stdout}{stderr}");
     stdout
 }
 
-async fn run_to_failure(words: &[&str]) -> (String, String) {
+pub(crate) async fn run_to_failure(words: &[&str]) -> (String, String) {
     let output = run(words).await;
     let (stdout, stderr) = stdout_and_stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");

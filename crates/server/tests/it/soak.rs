@@ -11,5 +11,6 @@ mod leaving;
 mod pages;
 mod prices;
 mod proxy;
+mod rolling;
 mod router;
 mod small_disk;

@@ -44,7 +44,7 @@ pub(crate) fn revoke(url: &str, ca: Option<&Path>, name: &str) -> anyhow::Result
 }
 
 /// Runs `work` on a new connection in a new thread, because the caller's thread may be async and must not block.
-fn with_connection<T: Send>(
+pub(super) fn with_connection<T: Send>(
     url: &str,
     ca: Option<&Path>,
     work: impl AsyncFnOnce(&mut Client) -> anyhow::Result<T> + Send,

@@ -92,6 +92,18 @@ impl Target {
         Ok(Self { hosts, tls, display: display.into() })
     }
 
+    /// Adds the name of a node to the application name, unless the URL has an application name of its own.
+    pub(super) fn named(mut self, node: Option<&str>) -> Self {
+        for host in &mut self.hosts {
+            if let Some(node) = node
+                && host.get_application_name() == Some(APPLICATION_NAME)
+            {
+                host.application_name(format!("{APPLICATION_NAME} {node}"));
+            }
+        }
+        self
+    }
+
     /// The hosts, in the order in which they are tried.
     pub(super) fn hosts(&self) -> &[Config] {
         &self.hosts

@@ -35,6 +35,7 @@ fn settings(url: &str) -> Settings {
     Settings {
         url: url.to_owned(),
         ca: None,
+        name: None,
         readers: 1,
         limits: Limits::default(),
         strangers: true,

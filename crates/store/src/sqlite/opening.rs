@@ -37,7 +37,7 @@ const FOREIGN_DATABASE: &str = "it is another program's database; choose another
 const MOVED_FILE: &str = "MOVED";
 
 /// The name of the write-ahead log.
-const WAL_FILE: &str = "switchboard.db-wal";
+pub(crate) const WAL_FILE: &str = "switchboard.db-wal";
 
 /// How often locking the directory is attempted: for a second in all.
 const MAX_LOCK_ATTEMPTS: u32 = 20;
@@ -213,7 +213,7 @@ fn set_up(db: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Refuses another program's database by the `application_id` in its first page, without opening it.
-fn check_header(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn check_header(path: &Path) -> anyhow::Result<()> {
     /// The offset of that number (sqlite.org/fileformat.html section 1.3).
     const APPLICATION_ID: usize = 68;
     let mut header = [0; APPLICATION_ID + 4];
@@ -232,8 +232,8 @@ fn check_header(path: &Path) -> anyhow::Result<()> {
 }
 
 /// Refuses another program's database by its tables. Early databases of this program have no `application_id`; they are
-/// recognised by their tables.
-fn check_application_id(db: &Connection) -> anyhow::Result<()> {
+/// recognised by their tables. Returns the version of the schema.
+pub(crate) fn check_application_id(db: &Connection) -> anyhow::Result<SchemaVersion> {
     db.busy_timeout(BUSY_TIMEOUT)?;
     let version = Migrations::from_slice(MIGRATIONS).current_version(db)?;
     let is_ours = if version == SchemaVersion::NoneSet {
@@ -242,11 +242,11 @@ fn check_application_id(db: &Connection) -> anyhow::Result<()> {
         OWN_TABLES.iter().all(|select| db.prepare(select).is_ok())
     };
     ensure!(is_ours, FOREIGN_DATABASE);
-    check_version(db).map(drop)
+    check_version(db)
 }
 
 /// Refuses a directory whose installation was moved to PostgreSQL, because writes here would be missing there.
-pub(super) fn check_not_moved(data: &Path) -> anyhow::Result<()> {
+pub(crate) fn check_not_moved(data: &Path) -> anyhow::Result<()> {
     let marker = data.join(MOVED_FILE);
     match std::fs::read_to_string(&marker) {
         Ok(note) => bail!("{}", note.trim_end()),
@@ -316,6 +316,12 @@ pub(crate) fn check_version(db: &Connection) -> anyhow::Result<SchemaVersion> {
         );
     }
     Ok(version)
+}
+
+/// Whether a server has the lock of a directory.
+pub(crate) fn is_locked(data: &Path) -> bool {
+    let file = File::open(data.join(LOCK_FILE));
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
 /// An empty database in memory, with the tables of a version.

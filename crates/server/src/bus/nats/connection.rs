@@ -17,6 +17,9 @@ use super::NatsSettings;
 /// Time-out of a connection attempt, up to the server's first `INFO`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Time-out of the connection attempts to all servers when the settings are checked.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// How often the client pings the server. After two unanswered pings the connection counts as lost.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -174,31 +177,44 @@ impl ConnectionPlan {
     /// Starts a client that connects and reconnects without end.
     pub(super) async fn connect(&self, state: &Arc<ConnectionState>) -> anyhow::Result<Client> {
         let events = state.clone();
-        let mut options = ConnectOptions::new()
-            .name(format!("switchboard {}", state.name))
+        let options = self
+            .options(state.name)?
             .no_echo()
             .retry_on_initial_connect()
-            .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)
             .client_capacity(MAX_QUEUED_COMMANDS)
             .subscription_capacity(MAX_QUEUED_MESSAGES)
             .reconnect_delay_callback(reconnect_delay)
-            .require_tls(self.tls)
             .event_callback(move |event| {
                 events.on_event(event);
                 std::future::ready(())
             });
+        options.connect(self.servers.as_slice()).await.context("the bus")
+    }
+
+    /// Connects once, without retries.
+    pub(super) async fn try_connect(&self) -> anyhow::Result<()> {
+        let connecting = self.options("check")?.connect(self.servers.as_slice());
+        let connected = tokio::time::timeout(CHECK_TIMEOUT, connecting).await;
+        connected.context("it does not answer")?.map(drop).context("cannot connect")
+    }
+
+    /// The options of every connection: name, TLS and login.
+    fn options(&self, connection: &str) -> anyhow::Result<ConnectOptions> {
+        let mut options = ConnectOptions::new()
+            .name(format!("switchboard {}: {connection}", self.settings.name))
+            .connection_timeout(CONNECT_TIMEOUT)
+            .require_tls(self.tls);
         if let Some(ca) = &self.settings.ca {
             options = options.add_root_certificates(ca.clone());
         }
-        options = match &self.login {
+        Ok(match &self.login {
             Login::Anonymous => options,
             Login::User { name, password } => options.user_and_password(name.clone(), password.clone()),
             Login::Token(token) => options.token(token.clone()),
             // Neither this context nor the error quotes the file, which holds a secret.
             Login::Credentials(text) => options.credentials(text).context("the bus's credentials")?,
-        };
-        options.connect(self.servers.as_slice()).await.context("the bus")
+        })
     }
 }
 

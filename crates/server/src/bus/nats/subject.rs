@@ -19,6 +19,8 @@ pub(super) enum SubjectKind {
     Watched,
     /// Every node.
     Nodes,
+    /// Every node, for notices about the nodes themselves.
+    Status,
     /// A node's health probes: messages to itself, whose arrival proves that its connection receives.
     Probe,
     /// A node's barriers: messages to itself, whose arrival proves that NATS has processed what the node sent before.
@@ -32,13 +34,14 @@ impl SubjectKind {
             Self::User => 'u',
             Self::Watched => 'w',
             Self::Nodes => 'n',
+            Self::Status => 's',
             Self::Probe => 'p',
             Self::Barrier => 'm',
         }
     }
 
     fn from_letter(letter: &str) -> Option<Self> {
-        [Self::Conversation, Self::User, Self::Watched, Self::Nodes, Self::Probe, Self::Barrier]
+        [Self::Conversation, Self::User, Self::Watched, Self::Nodes, Self::Status, Self::Probe, Self::Barrier]
             .into_iter()
             .find(|kind| letter.chars().eq([kind.letter()]))
     }
@@ -48,7 +51,7 @@ impl SubjectKind {
         match self {
             Self::Conversation => 1_024,
             Self::User | Self::Watched => 256,
-            Self::Nodes | Self::Probe | Self::Barrier => 1,
+            Self::Nodes | Self::Status | Self::Probe | Self::Barrier => 1,
         }
     }
 }
@@ -69,6 +72,7 @@ impl SubjectKey {
             Address::User(user) => Self { kind: SubjectKind::User, key: hash(user.as_str()) },
             Address::Watched(user) => Self { kind: SubjectKind::Watched, key: hash(user.as_str()) },
             Address::Nodes => Self { kind: SubjectKind::Nodes, key: 0 },
+            Address::Status => Self { kind: SubjectKind::Status, key: 0 },
         }
     }
 
@@ -120,7 +124,7 @@ impl Subjects {
             SubjectKind::Conversation | SubjectKind::User | SubjectKind::Watched => {
                 format!("{root}{letter}.{slot}.{:016x}", subject.key)
             }
-            SubjectKind::Nodes => format!("{root}{letter}"),
+            SubjectKind::Nodes | SubjectKind::Status => format!("{root}{letter}"),
             SubjectKind::Probe | SubjectKind::Barrier => format!("{root}{letter}.{:016x}", subject.key),
         }
     }
@@ -137,7 +141,7 @@ impl Subjects {
             SubjectKind::Conversation | SubjectKind::User | SubjectKind::Watched => {
                 tokens.nth(1).and_then(parse_key)?
             }
-            SubjectKind::Nodes => 0,
+            SubjectKind::Nodes | SubjectKind::Status => 0,
             SubjectKind::Probe | SubjectKind::Barrier => tokens.next().and_then(parse_key)?,
         };
         Some(SubjectKey { kind, key })

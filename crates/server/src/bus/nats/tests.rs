@@ -22,7 +22,13 @@ use switchboard_store::record::ConversationKey;
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn settings(url: &str, prefix: &str) -> NatsSettings {
-    NatsSettings { url: EngineUrl::new(url), credentials: None, ca: None, prefix: prefix.to_owned() }
+    NatsSettings {
+        url: EngineUrl::new(url),
+        credentials: None,
+        ca: None,
+        prefix: prefix.to_owned(),
+        name: NodeName::of_host(),
+    }
 }
 
 /// A subject prefix that no other test uses.

@@ -11,7 +11,9 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::mpsc;
 
 use crate::bus::NoBus;
+use crate::connections::Connections;
 use crate::metrics::Metrics;
+use crate::node_name::NodeName;
 use crate::router::{ClusterParts, Parts, Router};
 use switchboard_store::clock::Clock;
 use switchboard_store::record::{Answer, ConversationKey, Effect, JoinOrLeave, LogEvent, UserKey};
@@ -200,8 +202,15 @@ pub(in crate::router) fn router(store: &Arc<FakeStore>, users: &[String]) -> (Ro
     let (batch, batches) = mpsc::channel(1);
     let (_sender, events) = mpsc::channel(1);
     let hour = Duration::from_secs(3_600);
-    let cluster =
-        ClusterParts { store: store.clone(), bus: Arc::new(NoBus), events, sweep: hour, lease: hour };
+    let cluster = ClusterParts {
+        store: store.clone(),
+        bus: Arc::new(NoBus),
+        events,
+        sweep: hour,
+        lease: hour,
+        nodes: Arc::default(),
+        connections: Connections::new(NodeName::of_host()),
+    };
     let (_, mut router) = crate::router::new(Parts {
         store: store.clone(),
         batches,

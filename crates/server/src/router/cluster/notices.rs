@@ -1,17 +1,15 @@
 //! Notices between nodes: publishes those of this router, and handles those of the others.
 
-use std::sync::LazyLock;
-
 use serde_json::value::RawValue;
-use switchboard_protocol::{Signal, Timestamp, UserId};
+use switchboard_protocol::{Signal, UserId};
 use tokio::time::Instant;
 
 use super::Cluster;
 use crate::bus::{Address, BusEvent, NodeId, Notice};
 use crate::frame;
+use crate::nodes::NodeStatus;
 use crate::router::LocalNode;
 use crate::router::apply::ArrivedEvent;
-use crate::throttle::Throttle;
 use switchboard_store::record::{ConversationKey, JoinOrLeave};
 
 /// If at most this number of users join by an event, the event is published to the address of each of them. If more users join, it
@@ -20,26 +18,7 @@ const MAX_ADDRESSED_USERS: usize = 64;
 
 /// How far the clock of another node may be ahead before the log has a warning. Members see times that far in the future. NTP keeps
 /// clocks within milliseconds of each other.
-const MAX_CLOCK_LEAD_MS: i64 = 2_000;
-
-static CLOCK_LOG: LazyLock<Throttle> = LazyLock::new(Throttle::default);
-
-/// How far the clock of another node is ahead, in milliseconds, if that is worth a warning. `last_seen` is the time on that node at
-/// which a user went offline there just now.
-fn clock_lead(last_seen: Timestamp, now: Timestamp) -> Option<i64> {
-    let lead = last_seen.as_millis().saturating_sub(now.as_millis());
-    (lead > MAX_CLOCK_LEAD_MS).then_some(lead)
-}
-
-/// Logs that the clock of another node is ahead of this node's clock, at most once a minute. If the other clock is behind instead,
-/// the other node logs the difference.
-fn warn_of_clock_lead(node: NodeId, last_seen: Timestamp, now: Timestamp) {
-    if let Some(ahead_ms) = clock_lead(last_seen, now)
-        && let Some(count) = CLOCK_LOG.record()
-    {
-        tracing::warn!(%node, ahead_ms, count, "clock skew: another node's clock is ahead; compare the clocks");
-    }
-}
+const MAX_CLOCK_LEAD_MS: i64 = 1_000;
 
 impl Cluster {
     /// Publishes an event that this node stored, to the nodes of the conversation's members and of the users who join by the event.
@@ -86,7 +65,9 @@ impl Cluster {
     pub(super) fn receive(&mut self, node: &mut LocalNode, event: BusEvent) {
         match event {
             BusEvent::Notice(from, notice) => {
-                node.presence.record_heartbeat(from);
+                if node.presence.record_heartbeat(from) {
+                    self.publish_status(node);
+                }
                 self.apply_notice(node, from, notice);
             }
             BusEvent::Subscribed(addresses) => {
@@ -131,9 +112,6 @@ impl Cluster {
             // This may be an old notice that arrives late, and the user may have a new token, so the store is queried.
             Notice::Revoke { user } => self.query_revocation_of(node, &user),
             Notice::Presence { user, last_seen, conversations, number } => {
-                if let Some(last_seen) = last_seen {
-                    warn_of_clock_lead(from, last_seen, node.clock.now());
-                }
                 let registry = &node.registry;
                 node.presence.apply_remote_change(registry, from, &user, last_seen, &conversations, number);
             }
@@ -141,10 +119,49 @@ impl Cluster {
             Notice::Heartbeat => {}
             Notice::Resync => node.presence.mark_stale(Some(from)),
             Notice::Stopped => {
-                tracing::info!(node = %from, "node stopped");
+                node.presence.node_stopped(from);
                 node.presence.remove_lost_node(&node.registry, from, node.clock.now());
+                self.forget_node(node, from);
+            }
+            Notice::Question { number, question } => {
+                // A question of a later version is not answered, and the operator sees which node has not answered.
+                let Ok(question) = serde_json::from_str(question.get()) else { return };
+                let reports = self.connections.answer(&question, &node.metrics);
+                let Ok(answer) = serde_json::value::to_raw_value(&reports) else { return };
+                self.bus.publish(&Address::Status, &Notice::Answer { number, answer });
+            }
+            Notice::Answer { number, answer } => self.nodes.receive_answer(number, from, answer),
+            Notice::Status { name, version, time } => {
+                let lead = time.as_millis().saturating_sub(node.clock.now().as_millis());
+                self.record_status(node, from, NodeStatus { name, version, ahead_ms: lead.max(0) });
             }
         }
+    }
+
+    /// Records what another node says of itself. If its clock is ahead of this node's clock, logs that at most once a minute. If its
+    /// clock is behind, the other node logs the difference: a notice that arrives late looks the same as one of a clock that is
+    /// behind, and only a clock that is ahead makes a time in the future.
+    fn record_status(&mut self, node: &mut LocalNode, from: NodeId, status: NodeStatus) {
+        let (name, ahead_ms) = (status.name.clone(), status.ahead_ms);
+        let lead = self.nodes.record(from, status);
+        node.metrics.set_clock_skew(lead);
+        node.presence.node_has_name(from, &name);
+        if ahead_ms > MAX_CLOCK_LEAD_MS
+            && let Some(count) = self.clock_log.record()
+        {
+            let node = name;
+            tracing::warn!(%node, node_id = %from, ahead_ms, count, "clock skew: another node's clock is ahead; compare the clocks");
+        }
+    }
+
+    fn forget_node(&self, node: &LocalNode, gone: NodeId) {
+        node.metrics.set_clock_skew(self.nodes.remove(gone));
+    }
+
+    /// Publishes what this node says of itself.
+    fn publish_status(&self, node: &LocalNode) {
+        let (name, version) = (self.connections.node().clone(), env!("CARGO_PKG_VERSION").to_owned());
+        self.bus.publish(&Address::Status, &Notice::Status { name, version, time: node.clock.now() });
     }
 
     /// Called when a subscription has become active. Notices that were published before that may have been missed.
@@ -163,13 +180,17 @@ impl Cluster {
             }
             Address::Watched(user) => node.presence.query(user),
             Address::Nodes => self.bus.publish(&Address::Nodes, &Notice::Heartbeat),
+            Address::Status => self.publish_status(node),
         }
     }
 
     /// Publishes a heartbeat, and removes the nodes that have sent nothing for a lease.
     pub(super) fn heartbeat(&self, node: &mut LocalNode) {
         self.bus.publish(&Address::Nodes, &Notice::Heartbeat);
-        node.presence.expire_nodes(&node.registry, self.lease, node.clock.now());
+        self.publish_status(node);
+        for gone in node.presence.expire_nodes(&node.registry, self.lease, node.clock.now()) {
+            self.forget_node(node, gone);
+        }
     }
 }
 

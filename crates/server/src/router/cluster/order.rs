@@ -181,6 +181,9 @@ impl Cluster {
     ) {
         let nothing = events.is_empty();
         for arrival in events.into_iter().filter_map(ArrivedEvent::from_store) {
+            if node.registry.applied(conversation).is_some_and(|applied| arrival.seq > applied) {
+                node.metrics.holes_filled.inc();
+            }
             self.accept_event(node, conversation, arrival);
         }
         // Either no event is missing any more, or a timer runs for other missing events.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use switchboard_protocol::{Timestamp, UserId};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
@@ -15,6 +15,7 @@ use tokio_util::time::{DelayQueue, delay_queue};
 use super::Presence;
 use super::lookups::Lookup;
 use crate::bus::{Address, Bus, NodeId, Notice};
+use crate::node_name::NodeName;
 use crate::router::registry::Registry;
 use crate::router::registry::SessionSlot;
 use switchboard_store::record::ConversationKey;
@@ -23,6 +24,9 @@ use switchboard_store::record::ConversationKey;
 /// notified that the user is offline.
 const QUERY_TIMEOUT: Duration = Duration::from_millis(300);
 
+/// How long the log line about a new node waits for its name.
+const NAME_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The most nodes that are remembered as lost. A node that restarts has another id, so the number of lost nodes only grows.
 const MAX_LOST_NODES: usize = 100;
 
@@ -30,10 +34,10 @@ const MAX_LOST_NODES: usize = 100;
 #[derive(Debug)]
 pub(super) struct RemotePresence {
     pub(super) bus: Arc<dyn Bus>,
-    /// The nodes that are alive, and when each last sent a notice.
-    nodes: FxHashMap<NodeId, Instant>,
-    /// The nodes that were lost. If one of them sends a notice again, the log says that it is back.
-    lost_nodes: FxHashSet<NodeId>,
+    /// The nodes that are alive.
+    nodes: FxHashMap<NodeId, RemoteNode>,
+    /// The nodes that were lost, with their names. If one of them sends a notice again, the log says that it is back.
+    lost_nodes: FxHashMap<NodeId, Option<NodeName>>,
     users: FxHashMap<UserId, RemoteUser>,
     queries: Queries,
     /// Changes that wait for the store to say which conversations the user is in.
@@ -42,6 +46,29 @@ pub(super) struct RemotePresence {
     last_expiry_check: Instant,
     /// The number of the last presence notice that this node published.
     notice_number: u64,
+}
+
+/// A node that is alive.
+#[derive(Debug)]
+struct RemoteNode {
+    /// When the node last sent a notice.
+    received: Instant,
+    /// When this node first received a notice of it.
+    joined: Instant,
+    /// The node's name, once it has sent its status.
+    name: Option<NodeName>,
+    /// Whether the log has a line that the node joined. The line waits for the name, but not for long: a node of an earlier version
+    /// sends none.
+    logged: bool,
+}
+
+impl RemoteNode {
+    /// Logs that the node has joined, unless the log says so already.
+    fn log_joined(&mut self, id: NodeId) {
+        if !std::mem::replace(&mut self.logged, true) {
+            tracing::info!(node = self.name.as_ref().map(display), node_id = %id, "node joined");
+        }
+    }
 }
 
 /// The presence of a user on each of the other nodes.
@@ -116,7 +143,7 @@ impl RemotePresence {
         Self {
             bus,
             nodes: FxHashMap::default(),
-            lost_nodes: FxHashSet::default(),
+            lost_nodes: FxHashMap::default(),
             users: FxHashMap::default(),
             queries: Queries::default(),
             lookups: BTreeMap::new(),
@@ -188,9 +215,9 @@ impl RemotePresence {
         self.last_expiry_check = Instant::now();
         if late {
             // This process was suspended for a while, and has not read the notices of that time yet.
-            self.nodes.values_mut().for_each(|received| *received = Instant::now());
+            self.nodes.values_mut().for_each(|node| node.received = Instant::now());
         }
-        let silent = self.nodes.iter().map(|(node, received)| (*node, received.elapsed()));
+        let silent = self.nodes.iter().map(|(id, node)| (*id, node.received.elapsed()));
         silent.filter(|(_, silence)| *silence > lease).collect()
     }
 
@@ -221,11 +248,27 @@ impl RemotePresence {
         before && !remote_user.online()
     }
 
+    /// Logs the nodes that have joined and sent no name within [`NAME_TIMEOUT`].
+    fn log_unnamed(&mut self) -> &mut Self {
+        for (id, node) in &mut self.nodes {
+            if node.joined.elapsed() > NAME_TIMEOUT {
+                node.log_joined(*id);
+            }
+        }
+        self
+    }
+
     fn remember_lost(&mut self, node: NodeId) {
         if self.lost_nodes.len() == MAX_LOST_NODES {
             self.lost_nodes.clear();
         }
-        self.lost_nodes.insert(node);
+        let name = self.nodes.get(&node).and_then(|node| node.name.clone());
+        tracing::warn!(
+            node = name.as_ref().map(display),
+            node_id = %node,
+            "node lost: no heartbeat for a lease; its users count as offline"
+        );
+        self.lost_nodes.insert(node, name);
     }
 
     /// Removes a node. Returns the users who were online there and on no other node.
@@ -244,18 +287,42 @@ impl RemotePresence {
 }
 
 impl Presence {
-    /// Records that a node has sent a notice. If the node is new or counted as dead, publishes queries about all watched users.
-    pub(crate) fn record_heartbeat(&mut self, node: NodeId) {
-        if let Some(remote) = &mut self.remote
-            && remote.nodes.insert(node, Instant::now()).is_none()
-        {
-            if remote.lost_nodes.remove(&node) {
-                tracing::info!(%node, "node is back");
-            } else {
-                tracing::info!(%node, "node joined");
-            }
-            self.query_all();
+    /// Records that a node has sent a notice. If the node is new or counted as dead, publishes queries about all watched users, and
+    /// returns `true`.
+    pub(crate) fn record_heartbeat(&mut self, id: NodeId) -> bool {
+        let Some(remote) = &mut self.remote else { return false };
+        let now = Instant::now();
+        if let Some(node) = remote.nodes.get_mut(&id) {
+            node.received = now;
+            return false;
         }
+        let lost = remote.lost_nodes.remove(&id);
+        if let Some(name) = &lost {
+            tracing::info!(node = name.as_ref().map(display), node_id = %id, "node is back");
+        }
+        let logged = lost.is_some();
+        let node = RemoteNode { received: now, joined: now, name: lost.flatten(), logged };
+        remote.nodes.insert(id, node);
+        self.query_all();
+        true
+    }
+
+    /// Records the name of a node.
+    pub(crate) fn node_has_name(&mut self, id: NodeId, name: &NodeName) {
+        if let Some(node) = self.remote.as_mut().and_then(|remote| remote.nodes.get_mut(&id)) {
+            node.name.get_or_insert_with(|| name.clone());
+            node.log_joined(id);
+        }
+    }
+
+    /// Logs that a node has stopped.
+    pub(crate) fn node_stopped(&mut self, id: NodeId) {
+        let node = self.remote.as_mut().and_then(|remote| remote.nodes.get_mut(&id));
+        let name = node.and_then(|node| {
+            node.log_joined(id);
+            node.name.clone()
+        });
+        tracing::info!(node = name.map(display), node_id = %id, "node stopped");
     }
 
     /// Publishes a presence query for each user whom a session here watches.
@@ -385,16 +452,22 @@ impl Presence {
         others
     }
 
-    /// Removes the nodes that have sent nothing for a lease. Their users go offline.
-    pub(crate) fn expire_nodes(&mut self, registry: &Registry, lease: Duration, now: Timestamp) {
-        let silent = self.remote.as_mut().map(|remote| remote.silent_nodes(lease)).unwrap_or_default();
-        for (node, silence) in silent {
+    /// Removes the nodes that have sent nothing for a lease, and returns them. Their users go offline.
+    pub(crate) fn expire_nodes(
+        &mut self,
+        registry: &Registry,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Vec<NodeId> {
+        let silent = self.remote.as_mut().map(RemotePresence::log_unnamed);
+        let silent = silent.map(|remote| remote.silent_nodes(lease)).unwrap_or_default();
+        for &(node, silence) in &silent {
             let silence = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
             let last_received = Timestamp::from_millis(now.as_millis().saturating_sub(silence));
-            tracing::warn!(%node, "node lost: no heartbeat for a lease; its users count as offline");
             self.remote.iter_mut().for_each(|remote| remote.remember_lost(node));
             self.remove_lost_node(registry, node, last_received);
         }
+        silent.into_iter().map(|(node, _)| node).collect()
     }
 
     /// Sets the users of a node offline, last seen at `at`.

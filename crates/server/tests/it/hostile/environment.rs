@@ -76,8 +76,8 @@ const MEMBERS_PER_ROOM: usize = 1_000;
 /// The number of rooms that each client is in.
 const ROOMS_PER_CLIENT: usize = 3;
 
-/// The delays in `bye` are random, up to this many milliseconds: the default of `reconnect_spread`.
-const RECONNECT_SPREAD_MS: u64 = 5_000;
+/// The delays in `bye` are random, up to this many milliseconds: one for each client.
+const RECONNECT_SPREAD_MS: u64 = CLIENTS as u64;
 
 /// The most read system calls for each client that reconnects, with [`ROOMS_PER_CLIENT`] conversations of which two have new
 /// events. 45 were measured, including reads by which threads wake each other. More clients do not raise this number.

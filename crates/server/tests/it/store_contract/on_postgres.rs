@@ -18,6 +18,7 @@ pub(super) fn settings(url: &str) -> Settings {
     Settings {
         url: url.to_owned(),
         ca: None,
+        name: None,
         readers: 2,
         limits: Limits::default(),
         strangers: true,

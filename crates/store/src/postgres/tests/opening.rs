@@ -9,6 +9,7 @@ use super::{Node, asks, is_sound, new_database, settings};
 use crate::postgres::connect::BlockingConnection;
 use crate::postgres::schema;
 use crate::postgres::target::Target;
+use crate::postgres::{PostgresStore, Settings};
 use crate::{Committed, Request, Store as _};
 
 /// Rows of the first schema: a room of alice and bob with two messages.
@@ -131,4 +132,17 @@ async fn a_database_of_another_encoding_is_refused() {
 async fn a_missing_database_is_an_error_of_one_sentence() {
     let error = opening_error("postgres://switchboard:secret@127.0.0.1:1/nowhere").await;
     assert!(error.contains("postgres://127.0.0.1:1/nowhere") && !error.contains("secret"), "{error}");
+}
+
+#[tokio::test]
+async fn the_database_lists_connections_with_the_name_of_the_node() {
+    let url = new_database().await;
+    let named = Settings { name: Some("chat-1".to_owned()), ..settings(&url) };
+    let opened = tokio::task::spawn_blocking(|| PostgresStore::open(named)).await.expect("no panic");
+    let _open = opened.expect("a store");
+    let database = url.split('?').next().and_then(|url| url.rsplit('/').next()).expect("a database");
+    let names = "SELECT string_agg(DISTINCT application_name, ',') FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name LIKE 'switchboard%'";
+    let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
+    assert_eq!(postgres.psql_in(database, names).await.expect("a row"), "switchboard chat-1");
 }

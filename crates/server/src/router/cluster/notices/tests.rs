@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use switchboard_protocol::Timestamp;
+
 use super::*;
 use crate::bus::Bus;
 use crate::router::cluster::fake::{FakeStore, router};
@@ -57,10 +59,29 @@ async fn a_node_publishes_that_a_user_is_online_once_it_can_receive_queries_abou
     assert!(one < two, "the later one has the higher number");
 }
 
-#[test]
-fn only_a_clock_that_is_seconds_ahead_is_worth_a_warning() {
-    let now = Timestamp::from_millis(1_800_000_000_000);
-    let seen_at = |ms: i64| clock_lead(Timestamp::from_millis(now.as_millis() + ms), now);
-    assert_eq!((seen_at(-3_600_000), seen_at(0), seen_at(2_000)), (None, None, None));
-    assert_eq!(seen_at(3_600_000), Some(3_600_000));
+/// Makes the router receive the status of another node whose clock is ahead by so many milliseconds.
+fn receives_status(router: &mut crate::router::Router, from: u64, ahead_ms: i64) {
+    let time = Timestamp::from_millis(router.node.clock.now().as_millis() + ahead_ms);
+    let status = Notice::Status { name: "other".parse().expect("a name"), version: "1.0.0".to_owned(), time };
+    let cluster = router.cluster.as_mut().expect("a cluster");
+    cluster.receive(&mut router.node, BusEvent::Notice(NodeId(from), status));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_skew_is_how_far_the_most_advanced_clock_of_a_living_node_is_ahead() {
+    let (mut router, _batches) = router(&Arc::new(FakeStore::default()), &[]);
+    router.node.presence = Presence::new(Duration::ZERO, Some(Arc::new(Recording::default())));
+    let skew = |router: &crate::router::Router| {
+        let text = router.node.metrics.encode();
+        let line = text.lines().find_map(|line| line.strip_prefix("switchboard_clock_skew_seconds "));
+        line.expect("the gauge").parse::<f64>().expect("a number")
+    };
+    assert_eq!(skew(&router), 0.0);
+    receives_status(&mut router, 1, -3_600_000);
+    assert_eq!(skew(&router), 0.0, "a late notice looks the same as a clock that is behind");
+    receives_status(&mut router, 2, 3_600_000);
+    assert!((3_590.0..=3_600.0).contains(&skew(&router)));
+    let cluster = router.cluster.as_mut().expect("a cluster");
+    cluster.receive(&mut router.node, BusEvent::Notice(NodeId(2), Notice::Stopped));
+    assert_eq!(skew(&router), 0.0, "the node has stopped");
 }

@@ -1,0 +1,101 @@
+//! `switchboard config check`: tries what `serve` would do, without serving or changing anything.
+
+use std::fmt::Display;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::operator::{connectable, send};
+use super::{descriptors, output, serve};
+use crate::auth::Authenticator;
+use crate::config::Config;
+use crate::http::listen_for_operators;
+
+/// The time-out of a request to a server that already listens on the address.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The most bytes of the response to that request.
+const MAX_RESPONSE_BYTES: u64 = 4_096;
+
+/// The lines that have been printed.
+struct Report {
+    failed: u32,
+}
+
+impl Report {
+    /// Prints a line about one part.
+    fn line(&mut self, part: impl Display, result: anyhow::Result<String>) -> anyhow::Result<()> {
+        let line = match result {
+            Ok(found) => format!("ok       {part}: {found}"),
+            Err(error) => {
+                self.failed += 1;
+                format!("FAILED   {part}: {error:#}")
+            }
+        };
+        output::print_line(&output::printable(&line))
+    }
+}
+
+/// Tries each part that `serve` needs, and prints a line for each.
+///
+/// # Errors
+/// A part failed.
+pub(super) fn try_all(config: &Config) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    let mut report = Report { failed: 0 };
+    let keys = Authenticator::new(&config.auth).map(|_| "tokens can be verified".to_owned());
+    report.line("auth", keys.map_err(anyhow::Error::from))?;
+    let within = runtime.enter();
+    report.line("listen", try_listen(config.listen, |address| serve::bind(address).map(drop)))?;
+    if let Some(operators) = config.operator_listen {
+        let listen = |address| Ok(listen_for_operators(address).map(drop)?);
+        report.line("operator.listen", try_listen(operators, listen))?;
+    }
+    drop(within);
+    match descriptors::shortage(config) {
+        None => {
+            report.line("descriptors", Ok(format!("enough for {} connections", config.limits.connections)))?
+        }
+        Some((files, fits)) => output::print_line(&format!(
+            "WARNING  descriptors: the limit of {files} open files lowers limits.connections from {} to {fits}",
+            config.limits.connections
+        ))?,
+    }
+    let store = if config.cluster.is_some() { "store" } else { "data" };
+    report.line(store, try_store(config))?;
+    if let Some(bus) = config.cluster.as_ref().and_then(|cluster| cluster.bus.as_ref()) {
+        let connected = runtime.block_on(crate::try_bus(config));
+        report.line("bus", connected.map(|()| format!("connected to {bus}")))?;
+    }
+    if report.failed > 0 {
+        bail!("`serve` would not work with this configuration: {} of the lines above FAILED", report.failed);
+    }
+    Ok(())
+}
+
+/// Tries to listen on an address. An address that another server of this program uses is fine, because a check often runs before
+/// that server is replaced.
+fn try_listen(
+    address: SocketAddr,
+    listen: impl FnOnce(SocketAddr) -> anyhow::Result<()>,
+) -> anyhow::Result<String> {
+    let Err(error) = listen(address) else { return Ok(format!("{address} is free")) };
+    let in_use =
+        error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) == Some(ErrorKind::AddrInUse);
+    let probe = || send(connectable(address), ("GET", "/livez"), "", "", (PROBE_TIMEOUT, MAX_RESPONSE_BYTES));
+    if in_use && probe().is_ok_and(|response| response.status == "200" && response.body == "alive") {
+        return Ok(format!("a running switchboard server has {address}"));
+    }
+    Err(error)
+}
+
+/// Opens the database for reading.
+fn try_store(config: &Config) -> anyhow::Result<String> {
+    if config.cluster.is_none() {
+        super::config::check_directory(&config.data)?;
+    }
+    crate::inspector(config).try_open()
+}

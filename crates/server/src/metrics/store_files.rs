@@ -1,0 +1,40 @@
+//! Metrics of an SQLite database, read from its files at each scrape.
+
+use std::fmt::Error;
+use std::sync::{Arc, OnceLock};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+
+use super::process::Families;
+use switchboard_store::inspect::Inspector;
+
+/// Collects the sizes of the files, and the time of the last backup. On PostgreSQL, or before the server has started, there are none.
+#[derive(Debug, Clone, Default)]
+pub(super) struct StoreFiles(Arc<OnceLock<Inspector>>);
+
+impl StoreFiles {
+    /// Sets the database.
+    pub(super) fn set(&self, inspector: Inspector) {
+        // A server sets it once.
+        let _ = self.0.set(inspector);
+    }
+}
+
+impl Collector for StoreFiles {
+    fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
+        let Some(inspector) = self.0.get() else { return Ok(()) };
+        let mut families = Families(encoder);
+        let sizes = inspector.file_sizes();
+        let (database, wal) =
+            (sizes.map(|sizes| ConstGauge::new(sizes.0)), sizes.map(|sizes| ConstGauge::new(sizes.1)));
+        let bytes = Some(&Unit::Bytes);
+        families.add(("switchboard_database_size", "The size of the SQLite database"), bytes, database)?;
+        families.add(("switchboard_wal_size", "The size of the write-ahead log"), bytes, wal)?;
+        let last = inspector.last_backup().map(|time| ConstGauge::new(time.as_millis() / 1_000));
+        let help = "When `switchboard backup` last made a backup of this database, since 1970";
+        families.add(("switchboard_backup_timestamp", help), Some(&Unit::Seconds), last)
+    }
+}

@@ -49,7 +49,7 @@ make --no-print-directory page >"$work/log" 2>&1 || { cat "$work/log" >&2 && exi
 declare -A binaries
 for libc in gnu musl; do
   echo "== the program for $architecture-unknown-linux-$libc"
-  rustup target add --quiet "$architecture-unknown-linux-$libc" 2>/dev/null || true
+  rustup target add "$architecture-unknown-linux-$libc" >"$work/log" 2>&1 || { cat "$work/log" >&2 && exit 1; }
   binaries[$libc]=$(scripts/release/compile.sh "$architecture-unknown-linux-$libc")
   name=switchboard-$version-$architecture-linux-$libc
   mkdir "$work/$name"

@@ -88,7 +88,7 @@ tar --extract --file "switchboard-$version-$architecture-image.tar.gz" --directo
 [[ $(stat -c '%u:%g %a' "$work/image/data") == "65532:65532 700" ]] || fail "the owner of /data in the image"
 start env SWITCHBOARD_DATA=/data chroot --userspec=65532:65532 "$work/image" /switchboard serve --listen 127.0.0.1:0
 converse
-env chroot --userspec=65532:65532 "$work/image" /switchboard health --listen "$address" || fail "the image's health check"
+env chroot --userspec=65532:65532 "$work/image" /switchboard health --listen "$address" >/dev/null || fail "the image's health check"
 stop
 echo "ok: the image's root file system, as its user"
 

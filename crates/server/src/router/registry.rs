@@ -237,6 +237,7 @@ impl Registry {
             user,
             outbox,
             is_live: false,
+            has_joined_page: false,
             subscription_epoch: self.subscription_epoch,
             not_before: None,
             received: FxHashMap::default(),

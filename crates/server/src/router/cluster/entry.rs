@@ -15,7 +15,7 @@ use switchboard_protocol::Seq;
 use super::Cluster;
 use super::store_reply::{PendingLeave, StoreReply};
 use crate::router::parked::{Leaves, NextStep, ParkedPage, WaitsFor};
-use crate::router::registry::{Changes, LocalUser, MembershipChange, SessionSlot, UserSlot};
+use crate::router::registry::{Changes, LocalSession, LocalUser, MembershipChange, SessionSlot, UserSlot};
 use crate::router::{LocalNode, Subscription};
 use switchboard_store::record::{ConversationKey, JoinOrLeave};
 use switchboard_store::refusal::Refusal;
@@ -195,7 +195,7 @@ impl Cluster {
         entry: &mut Entry,
     ) -> Option<WaitsFor> {
         let session = node.registry.session(slot)?;
-        let (user, subscription_epoch) = (session.user, session.subscription_epoch);
+        let user = session.user;
         if entry.to_confirm.is_none() {
             // What has been found before comes first; more may have come up meanwhile.
             if has_unapplied(node, user, entry) || self.find_unapplied(node, user, entry) {
@@ -204,7 +204,7 @@ impl Cluster {
                     WaitsFor::Event(*conversation, *seq)
                 }));
             }
-            self.join_page(node, user, subscription_epoch, entry);
+            self.join_page(node, slot, entry);
         }
         // This node may have just begun to host conversations at their heads on the page, while later events of them are known.
         if let Some((conversation, seq)) = self.first_unapplied(node, &entry.must_be_applied) {
@@ -258,15 +258,17 @@ impl Cluster {
 
     /// Adds a user to the members of the conversations on a page whose memberships are known to be current. The store is queried
     /// for the others.
-    fn join_page(
-        &mut self,
-        node: &mut LocalNode,
-        user: UserSlot,
-        subscription_epoch: u64,
-        entry: &mut Entry,
-    ) {
+    fn join_page(&mut self, node: &mut LocalNode, slot: SessionSlot, entry: &mut Entry) {
+        let Some(session) = node.registry.session_mut(slot) else { return };
+        session.has_joined_page = true;
+        let (user, subscription_epoch) = (session.user, session.subscription_epoch);
         let Some(local) = node.registry.user(user) else { return };
-        let (first, changed) = (!local.is_loaded, local.last_changes());
+        // Another attaching session whose page is older must learn by which event the user joined, and the store says it. A session
+        // whose page was not handled here yet is compared with the registry later.
+        let is_older = |other: &LocalSession| !other.is_live && other.has_joined_page;
+        let others = local.sessions.iter().filter(|other| **other != slot);
+        let older = others.filter_map(|other| node.registry.session(*other)).any(is_older);
+        let (first, changed) = (!local.is_loaded && !older, local.last_changes());
         // Coalesced events that still wait were applied before the page.
         node.flush_coalesced();
         let mut memberships = Vec::new();

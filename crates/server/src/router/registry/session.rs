@@ -20,6 +20,8 @@ pub(crate) struct LocalSession {
     pub(crate) outbox: Arc<Outbox>,
     /// Whether the session receives live events. `false` while it is attaching.
     pub(crate) is_live: bool,
+    /// In a cluster: whether this node has added the user to the conversations of one of the session's pages.
+    pub(crate) has_joined_page: bool,
     /// The subscription epoch ([`subscription_epoch`](super::Registry::subscription_epoch)) when the session began to read its
     /// current page of memberships.
     pub(crate) subscription_epoch: u64,

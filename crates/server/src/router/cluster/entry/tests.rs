@@ -182,3 +182,19 @@ async fn a_session_waits_for_the_removal_that_its_page_contains() {
     assert!(live(&router));
     assert_eq!(outbox.next_lag(), None);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_receives_a_conversation_that_another_session_of_its_user_has_on_a_newer_page() {
+    const OTHER: ConversationKey = ConversationKey(8);
+    let store =
+        Arc::new(FakeStore::of(vec![(OTHER, Seq(8), rejoined_after(7)), (ROOM, Seq(1), rejoined_after(0))]));
+    let (mut router, _batches) = router(&store, &[]);
+    let (older, outbox) = attach_alice(&mut router).await;
+    let (newer, _) = attach_alice(&mut router).await;
+    // The store is asked about the cursor of the older session, and has not answered when the newer page arrives.
+    router.subscribe(Subscription { cursors: vec![(OTHER, Seq(8))], ..last_page(older, &[]) });
+    router.subscribe(last_page(newer, &[(ROOM, Seq(1))]));
+    wait_until_live(&mut router, newer).await;
+    wait_until_live(&mut router, older).await;
+    assert_eq!(outbox.next_lag(), Some(Lag { conversation: ROOM, cursor: Seq(0), missed: Seq(1) }));
+}

@@ -266,7 +266,7 @@ fn the_default_file_lists_every_setting_with_its_default() {
         .lines()
         .filter_map(|line| line.strip_prefix('#').or(Some(line)))
         .filter(|line| {
-            let others = [" ", "secret", "public_key", "store_file", "bus_file", "token_file"];
+            let others = [" ", "secret", "public_key", "store_file", "bus_file", "token"];
             !others.iter().any(|way| line.starts_with(way))
         })
         .fold(String::new(), |all, line| all + line + "\n");

@@ -11,7 +11,10 @@ const SECRET = "a secret of the tests that is long enough";
 
 async function startProductionServer(t, env = {}) {
   const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, ...env } });
-  const { stdout } = await server.cli("key", "create", "shop");
+  // A key of a server with scopes has to be made for `revoke`.
+  const scoped = (await server.cli("key", "create", "--help")).stdout.includes("--scope");
+  const scopes = scoped ? ["--scope", "act,feed,moderate"] : [];
+  const { stdout } = await server.cli("key", "create", "shop", ...scopes);
   const [key] = /sbk_\S+/.exec(stdout);
   return { server, key, access: { url: server.url, key, as: "shop" } };
 }

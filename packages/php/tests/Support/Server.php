@@ -21,7 +21,10 @@ final class Server
     {
         $this->data = new Directory();
         $this->url = $this->start('127.0.0.1:0');
-        preg_match('/sbk_\S+/', $this->cli('key', 'create', 'shop'), $found);
+        // A key of a server with scopes has to be made for `revoke`.
+        $scoped = str_contains($this->cli('key', 'create', '--help'), '--scope');
+        $scopes = $scoped ? ['--scope', 'act,feed,moderate'] : [];
+        preg_match('/sbk_\S+/', $this->cli('key', 'create', 'shop', ...$scopes), $found);
         $this->key = $found[0];
     }
 

@@ -201,7 +201,7 @@ mutations_apply() {
 # Where Debian has libraries for PHP.
 php_libraries=/usr/share/php
 
-require cargo node npm make git go python3
+require cargo node npm make git go openssl python3
 browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
 for_php "command -v php" php-cli
 for_php "php --re curl" php-curl
@@ -232,7 +232,8 @@ for manifest in packages/*/package.json examples/*/package.json; do
   [[ ! -f $manifest ]] || without_browser+=("--workspace=${manifest%/package.json}")
 done
 
-check "tools" "" "" scripts/tools.sh caddy cargo-deny check-jsonschema helm kubernetes-validate
+check "tools" "" "" scripts/tools.sh caddy cargo-deny check-jsonschema helm kubernetes-validate \
+  pebble pebble-challtestsrv
 # The page before all that follows, because it is compiled into the binary.
 check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tools.sh TOOL…: installs linters, and the tools of a release, from the registries of Rust, Go and Python. A tool in PATH is used as it
+# tools.sh TOOL…: installs linters, tools of a release, and an ACME server for the tests, from the registries of Rust, Go and Python. A tool in PATH is used as it
 # is; the others have fixed versions and stay in a cache (TOOLS_CACHE, by default a directory of the user's caches), because compiling
 # one takes up to two minutes.
 # tools.sh --path: prints the cache's directory of programs, for PATH.
@@ -34,6 +34,8 @@ install_tool() {
     check-jsonschema) from_pypi check-jsonschema 0.39.0 ;;
     helm) from_go helm.sh/helm/v3/cmd/helm v3.22.0 ;;
     kubernetes-validate) from_pypi kubernetes-validate 1.37.0 ;;
+    pebble) from_go github.com/letsencrypt/pebble/v2/cmd/pebble v2.10.3 ;;
+    pebble-challtestsrv) from_go github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv v2.10.3 ;;
     *) echo "tools.sh knows no $1" && return 1 ;;
   esac
 }

@@ -11,11 +11,11 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, ClientRequestBuilder, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 use crate::reconnect::{self, Reconnect};
 use crate::writes::Writes;
-use crate::{ClientError, wire};
+use crate::{ClientError, Trust, wire};
 
 /// Size of the read buffer. The library's default of 128 KiB per connection is too much for a load generator, which has
 /// thousands of connections.
@@ -34,7 +34,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// [`next`](Self::next).
 #[derive(Debug)]
 pub struct Client {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// On the heap, because the state of TLS has more than a kilobyte.
+    socket: Box<WebSocketStream<MaybeTlsStream<TcpStream>>>,
     /// Frames that arrived while a call waited for its answer, and that `next` will return.
     unread: VecDeque<ServerFrame>,
     last_id: i64,
@@ -53,10 +54,24 @@ struct Closed {
 }
 
 impl Client {
-    /// Connects to the WebSocket at `url` (`ws://…/v1/ws`), sends `hello` and waits for `welcome`. If the server answers
+    /// Connects to the WebSocket at `url` (`ws://…/v1/ws`, or `wss://` with the certificate authorities of the system), sends `hello` and waits for `welcome`. If the server answers
     /// with `error`, this returns [`ClientError::Refused`].
     pub async fn connect(url: &str, hello: Hello) -> Result<(Self, Welcome), ClientError> {
-        let mut client = Self::open(url).await?;
+        Self::open(url).await?.greet(hello).await
+    }
+
+    /// Like [`connect`](Self::connect), with the certificate authorities of `trust`.
+    pub async fn connect_trusting(
+        url: &str,
+        hello: Hello,
+        trust: &Trust,
+    ) -> Result<(Self, Welcome), ClientError> {
+        Self::open_trusting(url, Some(trust)).await?.greet(hello).await
+    }
+
+    /// Sends `hello` and waits for `welcome`.
+    async fn greet(self, hello: Hello) -> Result<(Self, Welcome), ClientError> {
+        let mut client = self;
         client.feed(&hello.into(), None, None).await?;
         client.flush().await?;
         loop {
@@ -76,14 +91,21 @@ impl Client {
 
     /// Connects without sending `hello`, for programs (such as tests) that send their own first frame.
     pub async fn open(url: &str) -> Result<Self, ClientError> {
+        let system = url.starts_with("wss:").then(Trust::system);
+        Self::open_trusting(url, system.as_ref()).await
+    }
+
+    async fn open_trusting(url: &str, trust: Option<&Trust>) -> Result<Self, ClientError> {
         let uri = url.parse().map_err(tungstenite::Error::from)?;
         let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUBPROTOCOL);
         let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
         // Nagle's algorithm would delay commands, which are small and whose answers callers wait for.
         let disable_nagle = true;
-        let (socket, _) = connect_async_with_config(request, Some(config), disable_nagle).await?;
+        let connector = trust.map(Trust::connector);
+        let connecting = connect_async_tls_with_config(request, Some(config), disable_nagle, connector);
+        let (socket, _) = Box::pin(connecting).await?;
         Ok(Self {
-            socket,
+            socket: Box::new(socket),
             unread: VecDeque::new(),
             last_id: 0,
             writes: None,
@@ -210,7 +232,7 @@ impl Client {
     pub async fn close(&mut self) {
         let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         let closing = async {
-            if self.socket.close(Some(frame)).await.is_ok() {
+            if (*self.socket).close(Some(frame)).await.is_ok() {
                 while self.read().await.is_some() {}
             }
         };

@@ -8,9 +8,11 @@
 mod client;
 mod error;
 mod reconnect;
+mod tls;
 mod wire;
 mod writes;
 
 pub use client::{Client, MAX_UNREAD_FRAMES};
 pub use error::ClientError;
 pub use reconnect::Reconnect;
+pub use tls::Trust;

@@ -1,4 +1,4 @@
-//! Finds the programs of PostgreSQL and NATS on this machine.
+//! Finds the programs of PostgreSQL, NATS and Pebble on this machine.
 
 use std::env;
 use std::fs;
@@ -29,6 +29,18 @@ pub(crate) fn nats() -> anyhow::Result<PathBuf> {
     let mut programs =
         in_path("nats-server").chain(elsewhere.into_iter().filter(|program| program.is_file()));
     programs.next().context("nats-server is not installed (Debian: apt-get install nats-server)")
+}
+
+/// Finds a program of Pebble: in PATH, or in the cache of `scripts/tools.sh`.
+pub(crate) fn pebble(name: &str) -> anyhow::Result<PathBuf> {
+    let cache = env::var_os("TOOLS_CACHE").map(PathBuf::from).or_else(|| {
+        let caches = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let caches = caches.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));
+        Some(caches?.join("switchboard-tools"))
+    });
+    let cached = cache.map(|cache| cache.join("bin").join(name)).filter(|program| program.is_file());
+    let mut programs = in_path(name).chain(cached);
+    programs.next().with_context(|| format!("{name} is not installed: scripts/tools.sh {name}"))
 }
 
 fn in_path(program: &str) -> impl Iterator<Item = PathBuf> {

@@ -10,6 +10,7 @@ mod log_module;
 mod milliseconds;
 mod proxies;
 mod secret;
+mod tls;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ use layers::Layers;
 pub(crate) use layers::requested_log_format;
 pub use proxies::{ForwardedHeader, Network, ProxyConfig};
 pub use secret::Secret;
+pub use tls::{AcmeSection, TlsConfig, TlsSection};
 
 /// The default listen address: the protocol's port, on loopback.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9501);
@@ -142,6 +144,8 @@ pub struct Config {
     pub operator_token: Option<Secret>,
     /// The directory of the SQLite database.
     pub data: PathBuf,
+    /// Where the certificate of `listen` comes from; `None` if it speaks plain HTTP.
+    pub tls: Option<TlsConfig>,
     /// The shared database and the bus of a cluster; `None` on a single node. In a cluster, `data` is not used.
     pub cluster: Option<ClusterConfig>,
     /// Web origins whose pages may connect, besides the server's own, in the form that browsers send.
@@ -164,10 +168,18 @@ pub struct Config {
     pub limits: Limits,
 }
 
+/// The settings that come from more than one setting or from files.
+#[derive(Default)]
+struct Resolved {
+    auth: AuthConfig,
+    tls: Option<TlsConfig>,
+    cluster: Option<ClusterConfig>,
+}
+
 impl Config {
     /// The defaults in `dev` mode on a free loopback port, for tests.
     pub fn for_dev(data: PathBuf) -> Self {
-        let defaults = Self::from_file(File::default(), Mode::Dev, AuthConfig::default(), None);
+        let defaults = Self::from_file(File::default(), Mode::Dev, Resolved::default());
         Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), data, ..defaults }
     }
 
@@ -197,16 +209,18 @@ impl Config {
         let source = |path: &str| sources.get(path).cloned().unwrap_or_default();
         let auth = resolve_auth(&file.auth, |name| source(&format!("auth.{name}")))?;
         let operator_token = resolve_token(&file.operator, &source)?;
+        let tls = tls::resolve(&file)?;
         let cluster = cluster::resolve(&file, source)?;
         if cluster.is_some() && flags.data.is_some() {
             return Err(ConfigError::new(
                 "--data names the directory of an SQLite database, but `store` is set; use only one of them",
             ));
         }
-        Ok(Self { operator_token, ..Self::from_file(file, mode, auth, cluster) })
+        Ok(Self { operator_token, ..Self::from_file(file, mode, Resolved { auth, tls, cluster }) })
     }
 
-    fn from_file(file: File, mode: Mode, auth: AuthConfig, cluster: Option<ClusterConfig>) -> Self {
+    fn from_file(file: File, mode: Mode, resolved: Resolved) -> Self {
+        let Resolved { auth, tls, cluster } = resolved;
         Self {
             mode,
             node_name: file.name.clone(),
@@ -215,6 +229,7 @@ impl Config {
             operator_token: None,
             proxies: file.proxies(),
             data: file.data,
+            tls,
             cluster,
             allowed_origins: file.allowed_origins,
             unknown_users: file.unknown_users,
@@ -274,6 +289,7 @@ impl Config {
             Some(AuthKey::PublicKey(pem)) => (None, Some(pem)),
             None => (None, None),
         };
+        let (tls, acme) = TlsConfig::to_sections(self.tls.as_ref());
         File {
             name: self.node_name.clone(),
             listen: self.listen,
@@ -282,6 +298,8 @@ impl Config {
                 token: self.operator_token.clone(),
                 token_file: None,
             },
+            tls,
+            acme,
             data: self.data.clone(),
             store: self.cluster.as_ref().map(|cluster| cluster.store.clone()),
             store_file: None,

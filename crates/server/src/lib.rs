@@ -37,6 +37,7 @@ pub mod simulated;
 mod tasks;
 mod throttle;
 mod timers;
+mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -155,6 +156,7 @@ impl Server {
         metrics.set_node(&config.name());
         metrics.set_server(inspector(&config), config.limits.connections);
         let connections = Connections::new(config.name());
+        let tls = start_tls(&config, &clock, &metrics, &tasks)?;
         let Opened { store, batches, cluster } =
             open(&config, &clock, &metrics, &connections, &tasks).await?;
         let coalesce_from = router::COALESCE_FROM_USERS;
@@ -173,7 +175,7 @@ impl Server {
         if let Some(operators) = operators {
             server.serve_operators(operators, services.clone())?;
         }
-        server.tasks.spawn_critical("acceptor", http::serve(listener, services));
+        server.tasks.spawn_critical("acceptor", http::serve(listener, services, tls));
         Ok(server)
     }
 
@@ -297,6 +299,18 @@ fn bind_for_operators(address: Option<SocketAddr>) -> anyhow::Result<Option<TcpL
     let bound = http::listen_for_operators(address);
     let advice = "choose another address with --operator-listen";
     bound.map(Some).with_context(|| format!("cannot listen on {address} for operators: {advice}"))
+}
+
+/// Loads the certificate of the clients' listener, if it has TLS.
+fn start_tls(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+    tasks: &Tasks,
+) -> anyhow::Result<Option<Arc<tls::Tls>>> {
+    tls::HandshakeFailure::ALL.into_iter().for_each(|failure| metrics.tls.add_failure(failure.as_str()));
+    let tls = config.tls.as_ref();
+    tls.map(|tls| tls::Tls::start(tls, &config.data, clock, metrics, tasks)).transpose()
 }
 
 /// The opened store, and the connection to the other nodes that share it.

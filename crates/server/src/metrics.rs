@@ -3,6 +3,7 @@
 mod process;
 mod prometheus_text;
 mod store_files;
+mod tls;
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 pub(crate) use self::process::resident_bytes;
 use self::store_files::StoreFiles;
+pub(crate) use self::tls::TlsMetrics;
 use crate::node_name::NodeName;
 use switchboard_protocol::ErrorCode;
 use switchboard_store::CommitMetrics;
@@ -55,6 +57,8 @@ pub struct Metrics {
     replay_lag: Gauge,
     connections_limit: Gauge,
     store_files: StoreFiles,
+    /// The metrics of TLS.
+    pub(crate) tls: TlsMetrics,
 }
 
 /// The metrics of the bus. They stay zero on a single node.
@@ -188,6 +192,7 @@ impl Metrics {
             replay_lag: Gauge::default(),
             connections_limit: Gauge::default(),
             store_files,
+            tls: TlsMetrics::default(),
             registry: Registry::default(),
         };
         registry.register("ready", "Whether /readyz answers 200", metrics.ready.clone());
@@ -233,6 +238,7 @@ impl Metrics {
         registry.register("connections_limit", help, metrics.connections_limit.clone());
         let help = "How far the clock of another node is ahead of this node's clock";
         registry.register_with_unit("clock_skew", help, Unit::Seconds, metrics.clock_skew.clone());
+        metrics.tls.register(registry);
         metrics.begin_at_zero();
         Self { registry: all, ..metrics }
     }

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use super::{FileArgs, config_check, environment, output};
 use crate::auth::Authenticator;
 use crate::config::{Config, Mode, default_toml};
+use switchboard_store::clock::Clock;
 
 /// The flags of `config`.
 #[derive(Debug, Args)]
@@ -61,6 +62,9 @@ pub(super) fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
 /// Checks what can be checked without a database, an address or a connection.
 fn check_settings(config: &Config) -> anyhow::Result<()> {
     Authenticator::new(&config.auth)?;
+    if let Some(tls) = &config.tls {
+        crate::tls::check(tls, &Clock::system())?;
+    }
     match &config.cluster {
         Some(cluster) => crate::check_engines(cluster),
         None => check_directory(&config.data),

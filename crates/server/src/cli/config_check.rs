@@ -12,6 +12,7 @@ use super::{descriptors, output, serve};
 use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::http::listen_for_operators;
+use switchboard_store::clock::Clock;
 
 /// The time-out of a request to a server that already listens on the address.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -48,6 +49,10 @@ pub(super) fn try_all(config: &Config) -> anyhow::Result<()> {
     let mut report = Report { failed: 0 };
     let keys = Authenticator::new(&config.auth).map(|_| "tokens can be verified".to_owned());
     report.line("auth", keys.map_err(anyhow::Error::from))?;
+    if let Some(tls) = &config.tls {
+        let checked = crate::tls::check(tls, &Clock::system());
+        report.line("tls", checked.map(|()| "the certificate can be used".to_owned()))?;
+    }
     let within = runtime.enter();
     report.line("listen", try_listen(config.listen, |address| serve::bind(address).map(drop)))?;
     if let Some(operators) = config.operator_listen {

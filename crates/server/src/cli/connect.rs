@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use switchboard_client::ClientError;
-use switchboard_protocol::reply::{Failure, Reply};
+use switchboard_client::{Client, ClientError, Trust};
+use switchboard_protocol::reply::{Failure, Reply, Welcome};
 use switchboard_protocol::{Event, Hello, Seq, Target, UserId};
 
 use super::output;
@@ -18,6 +18,9 @@ pub(super) struct ConnectArgs {
     /// The server's WebSocket
     #[arg(long, default_value = "ws://127.0.0.1:9501/v1/ws")]
     pub(super) url: String,
+    /// A file with the CA certificates, in PEM, that verify a wss:// server [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     #[command(flatten)]
     identity: IdentityArgs,
     /// Print frames as JSON, as on the wire
@@ -41,6 +44,17 @@ struct IdentityArgs {
 }
 
 impl ConnectArgs {
+    /// Connects and waits for `welcome`.
+    pub(super) async fn connect(
+        &self,
+        hello: Hello,
+    ) -> anyhow::Result<Result<(Client, Welcome), ClientError>> {
+        let Some(ca) = &self.ca else { return Ok(Client::connect(&self.url, hello).await) };
+        let trust = Trust::from_file(ca);
+        let trust = trust.with_context(|| format!("cannot read CA certificates from {}", ca.display()))?;
+        Ok(Client::connect_trusting(&self.url, hello, &trust).await)
+    }
+
     /// Makes `hello`, the first frame of a connection.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use switchboard_client::{Client, ClientError};
+use switchboard_client::ClientError;
 use switchboard_protocol::reply::{Ok as OkFrame, OkBody, Reply};
 use switchboard_protocol::{Data, ErrorCode, Key, Send, Seq, Target, Text, read_object};
 
@@ -48,7 +48,7 @@ pub(super) async fn run(args: SendArgs) -> anyhow::Result<ExitCode> {
         key: Some(key.clone()),
         reply_to: args.reply_to,
     };
-    let mut client = match Client::connect(&args.connect.url, hello).await {
+    let mut client = match args.connect.connect(hello).await? {
         Ok((client, _)) => client,
         Err(error) => return report_error(error, json),
     };

@@ -83,18 +83,19 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
     let address = listener.local_addr().context("the listener has no address")?;
     let dev = config.mode == Mode::Dev;
     let (settings, name) = (config.changed_settings()?, config.name());
+    let (scheme, of_sockets) = if config.tls.is_some() { ("https", "wss") } else { ("http", "ws") };
     if dev && config.cluster.is_none() {
         let seeded = config.clone();
         tokio::task::spawn_blocking(move || crate::dev::seed(&seeded)).await??;
     }
     let server = Server::start(listener, config, Clock::system()).await?;
     log_start(&name, (address, server.operator_address()), dev, &settings);
-    notify_ready(&format!("listening on http://{address}"));
+    notify_ready(&format!("listening on {scheme}://{address}"));
     if let Some(operators) = server.operator_address() {
         notify_ready(&format!("probes and metrics on http://{operators}"));
     }
     if dev {
-        notify_ready(&dev_greeting(address));
+        notify_ready(&dev_greeting((scheme, of_sockets), address));
     }
     notify_supervisor(NotifyState::Ready);
     tokio::select! {
@@ -248,23 +249,23 @@ fn is_ignored(signal: i32) -> bool {
 }
 
 /// The text that `dev` prints: first commands, which a developer can copy from the terminal.
-fn dev_greeting(address: SocketAddr) -> String {
+fn dev_greeting((scheme, of_sockets): (&str, &str), address: SocketAddr) -> String {
     format!(
         r##"
 *** NOT FOR PRODUCTION: this server does not authenticate anyone. Use `switchboard serve` for that. ***
 
 In a browser, side by side:
-  http://{address}/#user=alice
-  http://{address}/#user=bob
+  {scheme}://{address}/#user=alice
+  {scheme}://{address}/#user=bob
 
 By hand:
-  websocat ws://{address}/v1/ws
+  websocat {of_sockets}://{address}/v1/ws
 and then type
   {{"type":"hello","user":"alice"}}
   {{"type":"send","to":"#general","text":"hi from websocat"}}
 
 From a script:
-  curl -s http://{address}/v1/send -H 'content-type: application/json' -d '{{"as":"alice","to":"#general","text":"hi from curl"}}'
+  curl -s {scheme}://{address}/v1/send -H 'content-type: application/json' -d '{{"as":"alice","to":"#general","text":"hi from curl"}}'
 "##
     )
 }
@@ -277,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_frames_of_the_greeting_are_valid_commands() {
-        let greeting = dev_greeting(SocketAddr::from(([127, 0, 0, 1], 9501)));
+        let greeting = dev_greeting(("http", "ws"), SocketAddr::from(([127, 0, 0, 1], 9501)));
         let frames: Vec<_> = greeting.lines().map(str::trim).filter(|line| line.starts_with('{')).collect();
         let commands: Vec<_> = frames.iter().map(|frame| decode(frame).expect(frame).command).collect();
         assert!(matches!(commands.as_slice(), [Command::Hello(_), Command::Send(_)]), "{commands:?}");

@@ -41,7 +41,7 @@ pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
     let mut tail = Tail { args, wanted: None, cursors: None };
     let mut delays = reconnect_delays();
     loop {
-        let again = match Client::connect(&tail.args.connect.url, hello.clone()).await {
+        let again = match tail.args.connect.connect(hello.clone()).await? {
             Ok((mut client, welcome)) => {
                 let connected_at = Instant::now();
                 let outcome = tail.follow(&mut client, welcome).await;

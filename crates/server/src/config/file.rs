@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use switchboard_protocol::Limits;
 
 use super::{
-    ClusterSettings, ConfigError, DEFAULT_LISTEN, EXAMPLE_OPERATOR_LISTEN, ForwardedHeader, LogFormat,
-    Network, ProxyConfig, Secret, UnknownUsers, milliseconds,
+    AcmeSection, ClusterSettings, ConfigError, DEFAULT_LISTEN, EXAMPLE_OPERATOR_LISTEN, ForwardedHeader,
+    LogFormat, Network, ProxyConfig, Secret, TlsSection, UnknownUsers, milliseconds,
 };
 use crate::engine_url::EngineUrl;
 use crate::node_name::NodeName;
@@ -25,7 +25,7 @@ pub(super) struct File {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) name: Option<NodeName>,
-    /// The address to listen on. If it is reachable from other machines, put a proxy with TLS in front.
+    /// The address to listen on. If it is reachable from other machines, it needs TLS: `[tls]`, `[acme]`, or a proxy in front.
     #[serde(deserialize_with = "listen")]
     pub(super) listen: SocketAddr,
     /// The directory of the database. It is created if it does not exist.
@@ -82,6 +82,8 @@ pub(super) struct File {
     pub(super) auth: AuthSection,
     pub(super) log: LogSection,
     pub(super) operator: OperatorSection,
+    pub(super) tls: TlsSection,
+    pub(super) acme: AcmeSection,
     pub(super) cluster: ClusterSettings,
     pub(super) limits: Limits,
 }
@@ -107,6 +109,8 @@ impl Default for File {
             auth: AuthSection::default(),
             log: LogSection::default(),
             operator: OperatorSection::default(),
+            tls: TlsSection::default(),
+            acme: AcmeSection::default(),
             cluster: ClusterSettings::default(),
             limits: Limits::default(),
         }
@@ -247,13 +251,15 @@ impl Setting {
 }
 
 /// The names of the file's sections.
-pub(super) const SECTIONS: [&str; 5] = ["auth", "log", "operator", "cluster", "limits"];
+pub(super) const SECTIONS: [&str; 7] = ["auth", "log", "operator", "tls", "acme", "cluster", "limits"];
 
 fn schema(section: &str) -> Schema {
     match section {
         "auth" => schema_for!(AuthSection),
         "log" => schema_for!(LogSection),
         "operator" => schema_for!(OperatorSection),
+        "tls" => schema_for!(TlsSection),
+        "acme" => schema_for!(AcmeSection),
         "cluster" => schema_for!(ClusterSettings),
         "limits" => schema_for!(Limits),
         _ => schema_for!(File),
@@ -336,6 +342,15 @@ fn example() -> Result<File, ConfigError> {
             listen: Some(EXAMPLE_OPERATOR_LISTEN),
             token: Some(Secret::new("the output of `openssl rand -base64 32`")?),
             token_file: Some(PathBuf::from("/etc/switchboard/operator-token")),
+        },
+        tls: TlsSection {
+            certificate: Some(PathBuf::from("/etc/switchboard/tls.crt")),
+            key: Some(PathBuf::from("/etc/switchboard/tls.key")),
+        },
+        acme: AcmeSection {
+            cache: Some(PathBuf::from("/var/lib/switchboard/acme")),
+            ca: Some(PathBuf::from("/etc/switchboard/acme-ca.pem")),
+            ..AcmeSection::default()
         },
         cluster: ClusterSettings {
             store_ca: Some(PathBuf::from("/etc/switchboard/store-ca.pem")),

@@ -3,7 +3,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
@@ -63,7 +63,8 @@ async fn connection(stream: TcpStream) {
     }
     let found = lock().take();
     let Some(found) = found else { return };
-    let Some(mut socket) = take_over(found, IpAddr::V4(Ipv4Addr::LOCALHOST)).await else { return };
+    let Ok(upgraded) = found.await else { return };
+    let Ok(mut socket) = take_over::<TcpStream>(upgraded, Ipv4Addr::LOCALHOST.into()) else { return };
     let metrics = Arc::new(Metrics::new());
     let limits = Limits { queue: QUEUE, ..Limits::default() };
     let outbox = Outbox::new(&limits, metrics.clone());

@@ -15,7 +15,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use switchboard_protocol::ErrorCode;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt as _;
 
 use super::STOP_GRACE;
@@ -28,6 +30,7 @@ use crate::peer::{Peer, proxy_protocol};
 use crate::places::{AdmissionError, Place, Places, RefusedPlace};
 use crate::services::Services;
 use crate::throttle::Throttle;
+use crate::tls::{HandshakeFailure, HandshakeStream, Tls};
 use switchboard_store::refusal::Refusal;
 
 /// The time-out of a request's head, from the accepted connection or the end of the previous response. It bounds how long a client
@@ -54,6 +57,11 @@ const TOO_MANY_CONNECTIONS_RETRY_MS: u64 = 5_000;
 /// tell a flooded server from a dead one.
 const PROBE_PATHS: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
+/// A connection's bytes: TCP, or TLS over it. Each has its own code, so that plain TCP pays nothing for TLS.
+trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for S {}
+
 /// Limits the log lines about refused connections to one a minute for each reason.
 #[derive(Debug, Default)]
 struct LogThrottles {
@@ -61,6 +69,7 @@ struct LogThrottles {
     address_full: Throttle,
     evicted: Throttle,
     failed: Throttle,
+    handshake: Throttle,
 }
 
 /// The client that sent a request.
@@ -90,12 +99,14 @@ struct Acceptor {
     routes: axum::Router,
     places: Arc<Places>,
     throttles: LogThrottles,
+    /// TLS, which comes before HTTP; `None` if the listener speaks plain HTTP.
+    tls: Option<Arc<Tls>>,
 }
 
 /// Accepts connections until the server stops.
-pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>) {
+pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tls: Option<Arc<Tls>>) {
     let (routes, places) = (super::routes(&services), Places::new(&services.limits));
-    let acceptor = Arc::new(Acceptor { services, routes, places, throttles: LogThrottles::default() });
+    let acceptor = Arc::new(Acceptor { services, routes, places, throttles: LogThrottles::default(), tls });
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -126,7 +137,7 @@ impl Acceptor {
             Err(full) => {
                 self.report_refusal(full, peer.address());
                 if let Some(place) = self.places.refuse() {
-                    self.services.tasks.spawn(self.clone().refuse(stream, full, place));
+                    self.services.tasks.spawn(self.clone().encrypt_and_refuse(stream, full, place));
                 }
                 tokio::task::yield_now().await;
             }
@@ -151,11 +162,48 @@ impl Acceptor {
             self.report_refusal(full, peer.address());
             drop(place);
             if let Some(place) = self.places.refuse() {
-                self.refuse(stream, full, place).await;
+                self.encrypt_and_refuse(stream, full, place).await;
             }
             return;
         }
-        Box::pin(self.serve(stream, peer, place)).await;
+        let Some(tls) = self.tls.clone() else {
+            return Box::pin(self.serve(stream, peer, place)).await;
+        };
+        let encrypted = tokio::select! {
+            encrypted = self.handshake(&tls, stream, peer.address()) => encrypted,
+            () = place.evicted() => return,
+            () = services.tasks.stop().cancelled() => return,
+        };
+        if let Some(stream) = encrypted {
+            Box::pin(self.serve(stream, peer, place)).await;
+        }
+    }
+
+    /// Performs the TLS handshake of a connection; counts and logs a failed one. Returns `None` if there is nothing to serve.
+    async fn handshake(
+        &self,
+        tls: &Tls,
+        stream: TcpStream,
+        address: IpAddr,
+    ) -> Option<TlsStream<HandshakeStream>> {
+        let metrics = &self.services.metrics.tls;
+        match Box::pin(tls.accept(stream)).await {
+            Ok(stream) => {
+                metrics.handshakes.inc();
+                stream
+            }
+            Err(failure) => {
+                metrics.handshake_failed(failure.as_str());
+                // Port scanners and closed laptops disconnect all the time.
+                if failure != HandshakeFailure::Disconnected
+                    && let Some(count) = self.throttles.handshake.record()
+                {
+                    let (reason, suppressed) = (failure.as_str(), count - 1);
+                    tracing::warn!(reason, %address, suppressed, "a TLS handshake failed");
+                }
+                None
+            }
+        }
     }
 
     fn report_eviction(&self) {
@@ -245,7 +293,7 @@ async fn name_client(stream: &mut TcpStream, peer: Peer, services: &Services) ->
 }
 
 impl Acceptor {
-    async fn serve(self: Arc<Self>, stream: TcpStream, peer: Peer, place: Arc<Place>) {
+    async fn serve(self: Arc<Self>, stream: impl Transport, peer: Peer, place: Arc<Place>) {
         let (services, acceptor) = (self.services.clone(), self);
         let (request_place, response_permit) = (place.clone(), ResponsePermit::default());
         let next_permit = response_permit.clone();
@@ -296,8 +344,27 @@ impl Acceptor {
         }
     }
 
+    /// Answers one request and closes, after the TLS handshake if there is TLS.
+    async fn encrypt_and_refuse(
+        self: Arc<Self>,
+        stream: TcpStream,
+        full: AdmissionError,
+        place: RefusedPlace,
+    ) {
+        let Some(tls) = self.tls.clone() else { return self.refuse(stream, full, place).await };
+        let Ok(address) = stream.peer_addr() else { return };
+        let encrypted = tokio::select! {
+            encrypted = self.handshake(&tls, stream, address.ip()) => encrypted,
+            () = place.evicted() => return,
+            () = self.services.tasks.stop().cancelled() => return,
+        };
+        if let Some(stream) = encrypted {
+            Box::pin(self.refuse(stream, full, place)).await;
+        }
+    }
+
     /// Answers one request and closes: a probe as usual, any other request with "too many connections".
-    async fn refuse(self: Arc<Self>, stream: TcpStream, full: AdmissionError, place: RefusedPlace) {
+    async fn refuse(self: Arc<Self>, stream: impl Transport, full: AdmissionError, place: RefusedPlace) {
         let service = service_fn(|request: hyper::Request<Incoming>| {
             place.begin_answer();
             let routes = is_probe_request(&request).then(|| self.routes.clone());

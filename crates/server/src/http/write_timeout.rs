@@ -117,6 +117,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        // TLS keeps encrypted bytes that the kernel has not taken yet.
+        let flushed = self.or_timeout(cx, flushed);
         // hyper flushes once it has written its whole buffer, so the kernel has the whole response now.
         if flushed.is_ready() {
             self.response_permit.release();
@@ -125,7 +127,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let shut_down = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.or_timeout(cx, shut_down)
     }
 }
 
@@ -169,6 +172,57 @@ mod tests {
         let ended = tokio::time::timeout(2 * RESPONSE_WRITE_TIMEOUT, serving).await.expect("it ends");
         assert!(ended.as_ref().is_err_and(is_write_timeout), "{ended:?}");
         assert_eq!(began.elapsed().as_secs(), RESPONSE_WRITE_TIMEOUT.as_secs());
+        drop(client);
+    }
+
+    /// Takes every write at once, as TLS does, and hands it on when it is flushed.
+    struct Buffered {
+        stream: DuplexStream,
+        buffer: Vec<u8>,
+    }
+
+    impl AsyncRead for Buffered {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.stream).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Buffered {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.buffer.extend_from_slice(buf);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let Self { stream, buffer } = self.get_mut();
+            while !buffer.is_empty() {
+                let written = std::task::ready!(Pin::new(&mut *stream).poll_write(cx, buffer))?;
+                drop(buffer.drain(..written));
+            }
+            Pin::new(stream).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            std::task::ready!(self.as_mut().poll_flush(cx))?;
+            Pin::new(&mut self.stream).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_reads_nothing_is_disconnected_while_its_response_is_flushed() {
+        let (mut client, stream) = tokio::io::duplex(PIPE_BYTES);
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("written");
+        let service = service_fn(|_| async {
+            Ok::<_, Infallible>(Response::new(Body::from(vec![b'x'; RESPONSE_BYTES])))
+        });
+        let stream = WriteTimeoutStream::new(Buffered { stream, buffer: Vec::new() });
+        let serving = super::super::accept::builder().serve_connection(TokioIo::new(stream), service);
+        let ended = tokio::time::timeout(2 * RESPONSE_WRITE_TIMEOUT, serving).await.expect("it ends");
+        assert!(ended.as_ref().is_err_and(is_write_timeout), "{ended:?}");
         drop(client);
     }
 

@@ -13,10 +13,11 @@ use base64::engine::general_purpose::STANDARD;
 use headers::{
     Connection, HeaderMapExt as _, SecWebsocketAccept, SecWebsocketKey, SecWebsocketVersion, Upgrade,
 };
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use switchboard_protocol::{ErrorCode, SUBPROTOCOL};
 use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::accept::Client;
 use super::problem::Problem;
@@ -25,7 +26,8 @@ use crate::denial::{Denial, Denied};
 use crate::places::Place;
 use crate::services::Services;
 use crate::session;
-use crate::session::socket::Socket;
+use crate::session::socket::{Socket, Stream};
+use crate::tls::HandshakeStream;
 use switchboard_store::refusal::Refusal;
 
 /// The length of the nonce in `Sec-WebSocket-Key` (RFC 6455 section 4.1).
@@ -49,10 +51,18 @@ pub(super) async fn upgrade(
     let agent =
         request.headers().get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).map(Box::from);
     services.clone().tasks.spawn(async move {
-        if let Some(mut socket) = Box::pin(take_over(upgrade, address)).await {
-            socket.set_agent(agent);
-            let tasks = services.tasks.clone();
-            tasks.run_until_deadline(Box::pin(session::run(services, socket, Some(place)))).await;
+        let (Ok(upgraded), tasks) = (upgrade.await, services.tasks.clone()) else { return };
+        match take_over::<TcpStream>(upgraded, address) {
+            Ok(mut socket) => {
+                socket.set_agent(agent);
+                tasks.run_until_deadline(Box::pin(session::run(services, socket, Some(place)))).await;
+            }
+            Err(upgraded) => {
+                if let Ok(mut socket) = take_over::<TlsStream<HandshakeStream>>(upgraded, address) {
+                    socket.set_agent(agent);
+                    tasks.run_until_deadline(Box::pin(session::run(services, socket, Some(place)))).await;
+                }
+            }
         }
     });
     response
@@ -79,11 +89,13 @@ pub(crate) fn accept_handshake(request: &mut Request) -> Result<(OnUpgrade, Resp
     Ok((upgrade, response))
 }
 
-/// The upgraded connection, once the handshake's response is written; `None` if the client has disconnected.
-pub(crate) async fn take_over(upgrade: OnUpgrade, address: IpAddr) -> Option<Box<Socket<TcpStream>>> {
-    let upgraded = upgrade.await.ok()?;
-    let parts = upgraded.downcast::<TokioIo<WriteTimeoutStream<TcpStream>>>().ok()?;
-    Some(Box::new(Socket::new(parts.io.into_inner().into_inner(), parts.read_buf.into(), address)))
+/// The WebSocket on an upgraded connection, if the connection has this transport.
+pub(crate) fn take_over<S: Stream + Send + 'static>(
+    upgraded: Upgraded,
+    address: IpAddr,
+) -> Result<Box<Socket<S>>, Upgraded> {
+    let parts = upgraded.downcast::<TokioIo<WriteTimeoutStream<S>>>()?;
+    Ok(Box::new(Socket::new(parts.io.into_inner().into_inner(), parts.read_buf.into(), address)))
 }
 
 /// Checks the handshake's headers and computes `Sec-WebSocket-Accept`.

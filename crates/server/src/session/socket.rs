@@ -52,7 +52,7 @@ pub(crate) enum DecodeFlow {
     Pause,
 }
 
-/// The transport of a connection: TCP, or its replacement in a simulation.
+/// The transport of a connection: TCP, TLS over TCP, or the replacement of both in a simulation.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
@@ -210,7 +210,10 @@ impl<S: Stream> Socket<S> {
             if self.writing.is_empty() {
                 outbox.take(std::mem::take(&mut written), &mut self.writing);
                 if self.writing.is_empty() {
-                    return Poll::Ready(Ok(()));
+                    // TCP has nothing to flush. TLS keeps encrypted bytes that the kernel has not taken yet.
+                    return Pin::new(&mut self.stream)
+                        .poll_flush(cx)
+                        .map_err(|_| ConnectionEnd::ConnectionLost);
                 }
             }
             match self.poll_write_frames(cx) {

@@ -20,4 +20,5 @@ mod secrets;
 mod slow_reader;
 mod strangers;
 mod texts;
+mod tls;
 mod unhealthy;

@@ -1,5 +1,7 @@
 //! Tests of the real server over real sockets. Each file has the tests of one subject; `support.rs` has the shared helpers.
 
+#[cfg(feature = "acme")]
+mod acme;
 mod assets;
 mod auth;
 mod check;
@@ -40,6 +42,7 @@ mod stopping;
 mod store_contract;
 mod supervisor;
 mod support;
+mod tls;
 mod upgrade;
 mod versions;
 mod write_ahead_log;

@@ -1,6 +1,7 @@
 //! Shared helpers: servers, and clients that connect to them.
 
 mod answer;
+pub(crate) mod certificates;
 mod cluster;
 mod crowd;
 mod disk;

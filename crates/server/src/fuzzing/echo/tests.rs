@@ -16,7 +16,7 @@ async fn client() -> (Client, JoinSet<io::Result<()>>) {
     let address = listener.local_addr().expect("an address");
     let mut running = JoinSet::new();
     running.spawn(serve(listener));
-    let (client, _) = connect_async(format!("ws://{address}/")).await.expect("a handshake");
+    let (client, _) = Box::pin(connect_async(format!("ws://{address}/"))).await.expect("a handshake");
     (client, running)
 }
 

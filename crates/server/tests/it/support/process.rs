@@ -114,7 +114,7 @@ impl Process {
         let mut output = BufReader::new(child.stdout.take().expect("its output")).lines();
         let line = in_time("the first line", output.next_line()).await.expect("readable");
         let line = line.expect("a line with the address; is the data directory usable?");
-        let address = line.strip_prefix("listening on http://").and_then(|address| address.parse().ok());
+        let address = line.split_once("://").and_then(|(_, address)| address.parse().ok());
         let address = address.unwrap_or_else(|| panic!("no address in {line:?}"));
         Self { child, address, mint, output: Some(output) }
     }

@@ -1,0 +1,106 @@
+//! A certificate from files, which is loaded again when they change.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use switchboard_store::clock::Clock;
+
+use super::{Certificate, Installer};
+
+/// How often the files are read. A change is used when two reads in a row agree, because a program may replace the two files one
+/// after the other.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The two files of a certificate.
+pub(super) struct Files {
+    paths: Arc<Paths>,
+    /// What is in use.
+    loaded: Content,
+}
+
+struct Paths {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// What the two files contained when they were read.
+#[derive(Clone, PartialEq, Eq)]
+enum Content {
+    Pair { certificate: Vec<u8>, key: Vec<u8> },
+    Unreadable(String),
+}
+
+impl Paths {
+    fn read(&self) -> Content {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+        };
+        match (read(&self.certificate), read(&self.key)) {
+            (Ok(certificate), Ok(key)) => Content::Pair { certificate, key },
+            (Err(error), _) | (_, Err(error)) => Content::Unreadable(error),
+        }
+    }
+}
+
+impl Content {
+    fn parse(&self, clock: &Clock) -> anyhow::Result<Certificate> {
+        match self {
+            Self::Unreadable(error) => Err(anyhow::Error::msg(error.clone())),
+            Self::Pair { certificate, key } => {
+                let parsed = Certificate::from_pem(certificate, key)?;
+                parsed.check_end(clock.now())?;
+                Ok(parsed)
+            }
+        }
+    }
+}
+
+impl Files {
+    /// Loads the certificate.
+    ///
+    /// # Errors
+    /// A file cannot be read, the key does not fit the certificate, or the certificate has ended.
+    pub(super) fn open(certificate: &Path, key: &Path, clock: &Clock) -> anyhow::Result<(Self, Certificate)> {
+        let paths = Paths { certificate: certificate.to_owned(), key: key.to_owned() };
+        let loaded = paths.read();
+        let context = || format!("{} with {}", certificate.display(), key.display());
+        let parsed = loaded.parse(clock).with_context(context)?;
+        Ok((Self { paths: Arc::new(paths), loaded }, parsed))
+    }
+
+    /// Loads the certificate again whenever the files change. If they cannot be used, the server keeps the certificate that it has.
+    /// Never returns.
+    pub(super) async fn follow(mut self, mut installer: Installer) {
+        let mut ticks = tokio::time::interval(POLL_INTERVAL);
+        let (mut last, mut refused) = (self.loaded.clone(), None);
+        loop {
+            ticks.tick().await;
+            installer.check_expiry();
+            let paths = self.paths.clone();
+            let Ok(content) = tokio::task::spawn_blocking(move || paths.read()).await else { continue };
+            let stable = std::mem::replace(&mut last, content.clone()) == content;
+            if content == self.loaded {
+                refused = None;
+            } else if stable && refused.as_ref() != Some(&content) {
+                match content.parse(&installer.clock) {
+                    Ok(certificate) => {
+                        installer.install(&certificate);
+                        (self.loaded, refused) = (content, None);
+                    }
+                    Err(error) => {
+                        installer.metrics.load_failures.inc();
+                        tracing::error!(
+                            certificate = %self.paths.certificate.display(),
+                            key = %self.paths.key.display(),
+                            error = format!("{error:#}"),
+                            "cannot use the new certificate; the old one stays in use"
+                        );
+                        refused = Some(content);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -52,7 +52,7 @@ export class Server {
       this.process.on("exit", (code) => reject(new Error(`the server ended with ${code}:\n${said}`)));
       createInterface({ input: this.process.stdout }).on("line", (line) => {
         said += `${line}\n`;
-        const found = /listening on (http:\/\/127\.0\.0\.1:\d+)/.exec(line);
+        const found = /listening on (https?:\/\/127\.0\.0\.1:\d+)/.exec(line);
         if (found) resolve(found[1]);
       });
     });

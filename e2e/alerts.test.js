@@ -3,10 +3,11 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { once } from "node:events";
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { test } from "node:test";
 import { promisify } from "node:util";
+import { makeCertificate } from "../packages/client/test/certificate.js";
 import { Server } from "../packages/client/test/support.js";
 import { freePort, packaging, Prometheus, promtool } from "./prometheus.js";
 
@@ -142,6 +143,9 @@ const FAULTS = {
   async SwitchboardHandshakesRefused({ server }) {
     for (let count = 0; count < 120; count++) await assert.rejects(server.posts("conversations", {}), /unauthorized/);
   },
+  async SwitchboardCertificateNotRenewed({ server }) {
+    await writeFile(server.env.SWITCHBOARD_TLS_KEY, "no key");
+  },
   // The server logs to stderr, which is a pipe; the test closes the reading end.
   async SwitchboardLogLinesDropped({ server }) {
     server.process.stderr.destroy();
@@ -166,6 +170,14 @@ const instance = ({ url, env }) => env.SWITCHBOARD_OPERATOR_LISTEN ?? new URL(ur
 test("an alert fires on its fault, and not before", async (t) => {
   const names = Object.keys(FAULTS);
   const servers = new Map();
+  const { certificate, key } = await makeCertificate(t);
+  SETTINGS.SwitchboardCertificateNotRenewed = {
+    env: {
+      SWITCHBOARD_TLS_CERTIFICATE: certificate,
+      SWITCHBOARD_TLS_KEY: key,
+      SWITCHBOARD_OPERATOR_LISTEN: `127.0.0.1:${await freePort()}`,
+    },
+  };
   for (const name of names) servers.set(name, await Server.start(t, SETTINGS[name]));
   const prometheus = await Prometheus.start(t, [...servers.values()].map(instance));
   assert.deepEqual(await prometheus.alerts(), [], "no fault, no alert");

@@ -200,7 +200,7 @@ test("an alert fires on its fault, and not before", async (t) => {
 });
 
 /** The names of the metrics, and the values of labels, in an expression of PromQL. */
-function named(expression) {
+function familiesAndLabels(expression) {
   const families = expression.match(/\b(?:switchboard|process)_\w+/g) ?? [];
   const labels = [...expression.matchAll(/\b(reason|code)(?:=|=~|!=|!~)"([^"]*)"/g)];
   return { families, values: labels.flatMap(([, label, values]) => values.split("|").map((value) => [label, value])) };
@@ -208,7 +208,7 @@ function named(expression) {
 
 /** Asserts that a server exports the metrics and label values in an expression. A value may be a regular expression. */
 function assertExported(page, where, expression) {
-  const { families, values } = named(expression);
+  const { families, values } = familiesAndLabels(expression);
   for (const family of families.filter((family) => family !== OF_THE_BACKUP_JOB)) {
     assert.match(page, new RegExp(`^${family}[{ ]`, "m"), `${where} names ${family}`);
   }

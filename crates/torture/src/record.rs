@@ -47,7 +47,7 @@ pub(crate) enum Law {
 #[derive(Debug, Clone)]
 pub(crate) struct Breach {
     pub(crate) law: Law,
-    pub(crate) what: String,
+    pub(crate) description: String,
     /// The entries of the history that led to the breach, oldest first.
     pub(crate) history: Vec<String>,
 }
@@ -171,15 +171,15 @@ impl Record {
         u32::try_from(inner.names.len() - 1).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn fault(&self, what: String) {
+    pub(crate) fn fault(&self, description: String) {
         let mut inner = self.lock();
         inner.faults += 1;
-        inner.push_history(u32::MAX, Entry::Fault(what));
+        inner.push_history(u32::MAX, Entry::Fault(description));
     }
 
     /// Adds an entry to the history about a fault that was recorded before.
-    pub(crate) fn note(&self, what: String) {
-        self.lock().push_history(u32::MAX, Entry::Fault(what));
+    pub(crate) fn note(&self, description: String) {
+        self.lock().push_history(u32::MAX, Entry::Fault(description));
     }
 
     pub(crate) fn connected(&self, device: u32) {
@@ -228,10 +228,10 @@ impl Record {
         sent.acked.get_or_insert((seq, at));
         inner.counts.acknowledged += u64::from(first);
         if other_position {
-            let what = format!(
+            let description = format!(
                 "{key} was acknowledged as {conversation} {seq:?} at {at}, and before with another number"
             );
-            inner.breach(Law::SeqChanged, what, &[key], Some((conversation, seq)), self.start);
+            inner.breach(Law::SeqChanged, description, &[key], Some((conversation, seq)), self.start);
         }
     }
 
@@ -265,20 +265,20 @@ impl Record {
         let inner = &mut *inner;
         inner.counts.delivered += 1;
         inner.push_history(device, Entry::Received(event.conversation.clone(), event.seq));
-        if let Some((law, what)) = inner.compare_with_first_seen(event) {
+        if let Some((law, description)) = inner.compare_with_first_seen(event) {
             let key = event.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default();
-            inner.breach(law, what, &[&key], Some((&event.conversation, event.seq)), self.start);
+            inner.breach(law, description, &[&key], Some((&event.conversation, event.seq)), self.start);
         }
     }
 
     pub(crate) fn breach(
         &self,
         law: Law,
-        what: String,
+        description: String,
         keys: &[&str],
         position: Option<(&ConversationId, Seq)>,
     ) {
-        self.lock().breach(law, what, keys, position, self.start);
+        self.lock().breach(law, description, keys, position, self.start);
     }
 }
 
@@ -328,7 +328,7 @@ impl RecordState {
     fn breach(
         &mut self,
         law: Law,
-        what: String,
+        description: String,
         keys: &[&str],
         position: Option<(&ConversationId, Seq)>,
         start: Instant,
@@ -336,7 +336,7 @@ impl RecordState {
         self.breach_count += 1;
         if self.breaches.len() < MAX_REPORTED {
             let history = self.explain(keys, position, start);
-            self.breaches.push(Breach { law, what, history });
+            self.breaches.push(Breach { law, description, history });
         }
     }
 
@@ -377,8 +377,8 @@ impl RecordState {
     fn describe(&self, one: &HistoryEntry, start: Instant) -> String {
         let time = one.at.duration_since(start).as_secs_f64();
         let name = self.names.get(one.device as usize).map_or("nemesis", String::as_str);
-        let what = match &one.entry {
-            Entry::Fault(what) => what.clone(),
+        let description = match &one.entry {
+            Entry::Fault(description) => description.clone(),
             Entry::Connected => "connected".to_owned(),
             Entry::Disconnected(reason) => format!("disconnected: {reason}"),
             Entry::Tried(key) => format!("sends {key}"),
@@ -386,13 +386,13 @@ impl RecordState {
             Entry::Refused(key, code) => format!("receives an error for {key}: {code}"),
             Entry::Received(conversation, seq) => format!("receives {conversation} {}", seq.0),
         };
-        format!("{time:10.3} {name}: {what}")
+        format!("{time:10.3} {name}: {description}")
     }
 }
 
 impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:?}: {}", self.law, self.what)?;
+        writeln!(f, "{:?}: {}", self.law, self.description)?;
         self.history.iter().try_for_each(|line| writeln!(f, "  {line}"))
     }
 }

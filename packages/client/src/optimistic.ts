@@ -13,7 +13,7 @@ export interface PendingAmendment {
 export class OptimisticChanges {
   #unconfirmed = new Set<PendingAmendment>();
   /** The last result of `applyTo` for each message, so that an unchanged message stays the same object. */
-  #changedMessages = new WeakMap<StoredMessage, { of: readonly PendingAmendment[]; message: StoredMessage }>();
+  #changedMessages = new WeakMap<StoredMessage, { changes: readonly PendingAmendment[]; message: StoredMessage }>();
 
   add(event: Amendment): PendingAmendment {
     const pending = { event };
@@ -39,12 +39,12 @@ export class OptimisticChanges {
   /** The message with the unconfirmed changes applied. */
   applyTo(message: StoredMessage): StoredMessage {
     if (!this.#unconfirmed.size) return message;
-    const of = [...this.#unconfirmed].filter(({ event }) => event.target === message.seq);
-    if (!of.length) return message;
-    const made = this.#changedMessages.get(message);
-    if (made && made.of.length === of.length && made.of.every((pending, n) => pending === of[n])) return made.message;
-    const shown = of.reduce((before, { event }) => applyAmendment(before, event), message);
-    this.#changedMessages.set(message, { of, message: shown });
+    const pendingChanges = [...this.#unconfirmed].filter(({ event }) => event.target === message.seq);
+    if (!pendingChanges.length) return message;
+    const cached = this.#changedMessages.get(message);
+    if (cached && cached.changes.length === pendingChanges.length && cached.changes.every((pending, n) => pending === pendingChanges[n])) return cached.message;
+    const shown = pendingChanges.reduce((before, { event }) => applyAmendment(before, event), message);
+    this.#changedMessages.set(message, { changes: pendingChanges, message: shown });
     return shown;
   }
 }

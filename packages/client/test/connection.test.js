@@ -224,7 +224,7 @@ test("without a page nothing connects until the chat is used", async (t) => {
     const options = { user: "alice", outbox: null, WebSocket: server.WebSocket, clock: new FakeClock() };
     const chat = connect("ws://chat.example", options);
     t.after(() => chat.close());
-    // A server that renders a page reads values, and at most subscribes for a moment.
+    // Server-side rendering reads the current values of the stores, and unsubscribes at once if it subscribes.
     const room = chat.conversation("#general");
     for (const store of [chat.status, chat.conversations, room.messages, room.info, room.members]) {
       store.getSnapshot();

@@ -8,7 +8,7 @@ import { reference } from "../reference.js";
 const file = new URL("../../../docs/sdk-reference.md", import.meta.url);
 
 test("docs/sdk-reference.md is made from the declarations; UPDATE_DOCS=1 makes it anew", async () => {
-  const made = reference();
-  if (process.env.UPDATE_DOCS) await writeFile(file, made);
-  assert.equal(await readFile(file, "utf8"), made);
+  const generated = reference();
+  if (process.env.UPDATE_DOCS) await writeFile(file, generated);
+  assert.equal(await readFile(file, "utf8"), generated);
 });

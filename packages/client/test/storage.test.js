@@ -117,10 +117,10 @@ test("a message that another tab took back while this one was reading the storag
   one.room.outgoing("k").discard();
   // The other tab is notified over the platform's `BroadcastChannel`.
   const heard = new BroadcastChannel("switchboard.outbox");
-  const marker = new Promise((resolve) => (heard.onmessage = resolve));
+  const messageReceived = new Promise((resolve) => (heard.onmessage = resolve));
   const speaker = new BroadcastChannel("switchboard.outbox");
   speaker.postMessage({ scope: "none", type: "cleared" });
-  await marker;
+  await messageReceived;
   [heard, speaker].forEach((channel) => channel.close());
   answer();
   await runPendingTasks();

@@ -33,7 +33,8 @@ fn check_rejected(rejected: &Rejected) {
     assert!(rejected.field.is_none() || rejected.code == ErrorCode::BadField, "{rejected:?}");
 }
 
-/// Parses an id. An accepted id is written as it was read, has the parts that it was made of, and needs no escaping in JSON.
+/// Parses an id. Asserts of an accepted id that it is written as it was read, that an id built from its parts is equal to it, and
+/// that it needs no escaping in JSON.
 pub fn ids(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(user) = UserId::parse(text) {

@@ -69,12 +69,12 @@ pub trait DiskControl: Send + Sync + 'static {
 
 /// A database in memory. Like a disk, it outlives the stores that are opened on it.
 #[derive(Clone)]
-pub struct Disk(Arc<Mutex<DiskUse>>);
+pub struct Disk(Arc<Mutex<DatabaseUse>>);
 
 /// Which stores use the database.
-enum DiskUse {
+enum DatabaseUse {
     /// No store uses it.
-    Free(Connection),
+    Unowned(Connection),
     /// One store has the database for itself.
     Exclusive,
     /// All stores that join share the database.
@@ -89,18 +89,18 @@ impl Disk {
     pub fn new() -> anyhow::Result<Self> {
         let db = empty_database(MIGRATIONS.len())?;
         configure_statement_cache(&db)?;
-        Ok(Self(Arc::new(Mutex::new(DiskUse::Free(db)))))
+        Ok(Self(Arc::new(Mutex::new(DatabaseUse::Unowned(db)))))
     }
 
-    fn lock(&self) -> MutexGuard<'_, DiskUse> {
+    fn lock(&self) -> MutexGuard<'_, DatabaseUse> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the database for one store; `None` if it is in use.
     fn take(&self) -> Option<Connection> {
         let mut held = self.lock();
-        match std::mem::replace(&mut *held, DiskUse::Exclusive) {
-            DiskUse::Free(db) => Some(db),
+        match std::mem::replace(&mut *held, DatabaseUse::Exclusive) {
+            DatabaseUse::Unowned(db) => Some(db),
             other => {
                 *held = other;
                 None
@@ -187,7 +187,7 @@ impl Database {
     /// Closes the store, and returns the database to the disk if no other store shares it.
     fn close(&self) {
         if let Some(DatabaseAccess::Exclusive(committer)) = self.lock().take() {
-            *self.disk.lock() = DiskUse::Free(committer.rows.into_database());
+            *self.disk.lock() = DatabaseUse::Unowned(committer.rows.into_database());
         }
     }
 
@@ -329,11 +329,13 @@ impl MemoryStore {
         if let Some(db) = disk.take() {
             // A final fault here would affect all stores that joined, but none occurs on a shared disk.
             let committer = new_committer(db, settings, Arc::default());
-            *disk.lock() = DiskUse::Shared(Arc::new(Mutex::new(committer)));
+            *disk.lock() = DatabaseUse::Shared(Arc::new(Mutex::new(committer)));
         }
         let share = match &*disk.lock() {
-            DiskUse::Shared(committer) => DatabaseAccess::Shared(committer.clone()),
-            DiskUse::Free(_) | DiskUse::Exclusive => anyhow::bail!("another store uses this disk alone"),
+            DatabaseUse::Shared(committer) => DatabaseAccess::Shared(committer.clone()),
+            DatabaseUse::Unowned(_) | DatabaseUse::Exclusive => {
+                anyhow::bail!("another store uses this disk alone")
+            }
         };
         Ok(Self::start(disk, share, Arc::default(), settings, pace))
     }

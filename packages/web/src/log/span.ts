@@ -6,7 +6,7 @@ import type { ChatMessage } from "@switchboard/client";
 type List = readonly Pick<ChatMessage, "id">[];
 
 export const MAX_ROWS = 240;
-const STEP = 60;
+const MESSAGES_PER_STEP = 60;
 
 export class Span {
   /** Ids of the first and the last drawn message; indices would change with each earlier page. `undefined`: the list's end. */
@@ -19,7 +19,7 @@ export class Span {
     if (last < 0) this.#last = undefined;
     const to = last < 0 ? list.length : last + 1;
     let from = this.#first === undefined ? -1 : indexOf(list, this.#first);
-    if (from < 0 || from >= to) from = Math.max(0, to - STEP);
+    if (from < 0 || from >= to) from = Math.max(0, to - MESSAGES_PER_STEP);
     return [from, to];
   }
 
@@ -42,7 +42,7 @@ export class Span {
   older(list: List): boolean {
     const [from, to] = this.of(list);
     if (from === 0) return false;
-    const start = Math.max(0, from - STEP);
+    const start = Math.max(0, from - MESSAGES_PER_STEP);
     this.#set(list, start, Math.min(to, start + MAX_ROWS));
     return true;
   }
@@ -54,7 +54,7 @@ export class Span {
       this.#last = undefined;
       return false;
     }
-    const end = Math.min(list.length, to + STEP);
+    const end = Math.min(list.length, to + MESSAGES_PER_STEP);
     this.#set(list, Math.max(from, end - MAX_ROWS), end);
     return true;
   }
@@ -71,7 +71,7 @@ export class Span {
     if (at < 0) return false;
     const [from, to] = this.of(list);
     if (at >= from && at < to) return true;
-    this.#set(list, Math.max(0, at - STEP), Math.min(list.length, at + STEP));
+    this.#set(list, Math.max(0, at - MESSAGES_PER_STEP), Math.min(list.length, at + MESSAGES_PER_STEP));
     return true;
   }
 

@@ -102,7 +102,7 @@ struct Queries {
 
 impl Queries {
     /// Begins a query, unless one is pending.
-    fn begin(&mut self, user: &UserId) {
+    fn begin_query(&mut self, user: &UserId) {
         if !self.pending.contains_key(user) {
             let timeout = self.timeouts.insert(user.clone(), QUERY_TIMEOUT);
             let query = PendingQuery { timeout, sessions: WaitingWatchers::default() };
@@ -167,7 +167,7 @@ impl RemotePresence {
     /// is active.
     pub(super) fn subscribe(&mut self, user: &UserId) {
         self.bus.subscribe(Address::Watched(user.clone()));
-        self.queries.begin(user);
+        self.queries.begin_query(user);
     }
 
     /// Unsubscribes from the presence of a user whom no session here watches any more.
@@ -233,7 +233,7 @@ impl RemotePresence {
                 }
             }
             if any {
-                self.queries.begin(user);
+                self.queries.begin_query(user);
             }
         }
     }

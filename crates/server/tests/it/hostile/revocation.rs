@@ -118,7 +118,7 @@ async fn hostile_22_tokens_of_a_clock_that_is_ahead_are_revoked_too() {
         server.posts_as(token, "ping", json!({})).await.ok();
     }
     server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
-    // The issuer's clock has advanced: a token of the next second is valid.
+    // A token with the same `iat` as the revoked one is refused. A token of the next second is valid.
     assert_token_refused(&server, &minted_ahead(45 * SECOND_MS)).await;
     now.fetch_add(SECOND_MS, Ordering::Relaxed);
     server.posts_as(&minted_ahead(45 * SECOND_MS), "ping", json!({})).await.ok();

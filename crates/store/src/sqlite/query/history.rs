@@ -123,6 +123,6 @@ fn first_with_count(db: &Connection, conversation: ConversationKey, run: EventRu
 struct EventRun {
     /// The earliest event of the run that was read.
     earliest: Seq,
-    /// The number of messages before that event.
+    /// The number of messages before `earliest`.
     messages_before: i64,
 }

@@ -208,7 +208,7 @@ impl Config {
         file.proxies().check()?;
         let source = |path: &str| sources.get(path).cloned().unwrap_or_default();
         let auth = resolve_auth(&file.auth, |name| source(&format!("auth.{name}")))?;
-        let operator_token = resolve_token(&file.operator, &source)?;
+        let operator_token = resolve_token(&file.operator, source)?;
         let tls = tls::resolve(&file)?;
         let cluster = cluster::resolve(&file, source)?;
         if cluster.is_some() && flags.data.is_some() {

@@ -139,7 +139,8 @@ impl Connections {
     }
 
     fn intern(&self, agent: &str) -> Arc<str> {
-        let agent = &agent[..agent.floor_char_boundary(MAX_AGENT_BYTES)];
+        let ends = (0..=MAX_AGENT_BYTES).rev();
+        let agent = ends.filter_map(|end| agent.get(..end)).next().unwrap_or(agent);
         let mut agents = lock(&self.agents);
         if let Some(known) = agents.get(agent) {
             return known.clone();

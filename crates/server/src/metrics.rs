@@ -226,21 +226,26 @@ impl Metrics {
         let help = "Lines of the log that were dropped, because they could not be written or not in time";
         registry.register("log_lines_dropped", help, crate::log::dropped_lines());
         metrics.bus.register(registry);
-        registry.register("node_info", "The name of the node", metrics.node.clone());
-        let help = "Events of other nodes that were read from the store, because no notice brought them or they change memberships";
-        registry.register("holes_filled", help, metrics.holes_filled.clone());
-        let help = "Writes that wait for the writer of the store";
-        registry.register("queued_writes", help, metrics.queued_writes.clone());
-        let help = "Events that connections have still to read from the log";
-        registry.register("replay_lag_events", help, metrics.replay_lag.clone());
-        let help =
-            "The limit of connections: limits.connections, or what the limit of open files leaves of it";
-        registry.register("connections_limit", help, metrics.connections_limit.clone());
-        let help = "How far the clock of another node is ahead of this node's clock";
-        registry.register_with_unit("clock_skew", help, Unit::Seconds, metrics.clock_skew.clone());
+        metrics.register_state(registry);
         metrics.tls.register(registry);
         metrics.begin_at_zero();
         Self { registry: all, ..metrics }
+    }
+
+    /// Registers what is set from time to time: the node, its queues, its limit and its clock.
+    fn register_state(&self, registry: &mut Registry) {
+        registry.register("node_info", "The name of the node", self.node.clone());
+        let help = "Events of other nodes that were read from the store, because no notice brought them or they change memberships";
+        registry.register("holes_filled", help, self.holes_filled.clone());
+        let help = "Writes that wait for the writer of the store";
+        registry.register("queued_writes", help, self.queued_writes.clone());
+        let help = "Events that connections have still to read from the log";
+        registry.register("replay_lag_events", help, self.replay_lag.clone());
+        let help =
+            "The limit of connections: limits.connections, or what the limit of open files leaves of it";
+        registry.register("connections_limit", help, self.connections_limit.clone());
+        let help = "How far the clock of another node is ahead of this node's clock";
+        registry.register_with_unit("clock_skew", help, Unit::Seconds, self.clock_skew.clone());
     }
 
     /// Exports every counter as zero before its first increment. Prometheus computes a rate from two values, so it would miss the

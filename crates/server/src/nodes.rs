@@ -21,12 +21,17 @@ pub(crate) struct NodeStatus {
     pub(crate) ahead_ms: i64,
 }
 
+/// The answer of a node to a question.
+type Answer = (NodeId, Box<RawValue>);
+
+/// The questions of operators that wait for answers, by their numbers.
+type Questions = BTreeMap<u64, mpsc::Sender<Answer>>;
+
 /// The other nodes that have sent their status and are alive.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     table: Mutex<BTreeMap<NodeId, NodeStatus>>,
-    /// The questions of operators that wait for answers, by their numbers.
-    questions: Mutex<BTreeMap<u64, mpsc::Sender<(NodeId, Box<RawValue>)>>>,
+    questions: Mutex<Questions>,
 }
 
 /// The answers of the other nodes to a question. Dropping it ends the question.
@@ -34,7 +39,7 @@ pub(crate) struct Nodes {
 pub(crate) struct Answers {
     nodes: Arc<Nodes>,
     number: u64,
-    receiver: mpsc::Receiver<(NodeId, Box<RawValue>)>,
+    receiver: mpsc::Receiver<Answer>,
     /// The nodes that have not answered yet.
     missing: BTreeSet<NodeId>,
 }
@@ -44,7 +49,7 @@ impl Nodes {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn questions(&self) -> MutexGuard<'_, BTreeMap<u64, mpsc::Sender<(NodeId, Box<RawValue>)>>> {
+    fn questions(&self) -> MutexGuard<'_, Questions> {
         self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -62,7 +62,8 @@ pub(super) fn try_all(config: &Config) -> anyhow::Result<()> {
     drop(within);
     match descriptors::shortage(config) {
         None => {
-            report.line("descriptors", Ok(format!("enough for {} connections", config.limits.connections)))?
+            report
+                .line("descriptors", Ok(format!("enough for {} connections", config.limits.connections)))?;
         }
         Some((files, fits)) => output::print_line(&format!(
             "WARNING  descriptors: the limit of {files} open files lowers limits.connections from {} to {fits}",

@@ -188,7 +188,23 @@ fn percentile(sorted: &[Duration], percent: usize) -> Duration {
         .unwrap_or_default()
 }
 
+/// Makes rooms of [`MEMBERS_PER_ROOM`] for the clients, and returns how many.
+async fn make_rooms(node: &Process, clients: usize) -> usize {
+    let rooms = clients.div_ceil(MEMBERS_PER_ROOM);
+    let mut maker = node.connects("sender").await;
+    for room in 0..rooms {
+        let members = room * MEMBERS_PER_ROOM..((room + 1) * MEMBERS_PER_ROOM).min(clients);
+        let members: Vec<_> = members.map(|client| format!("client{client}")).collect();
+        maker
+            .makes_room(&format!("room{room}"), &members.iter().map(String::as_str).collect::<Vec<_>>())
+            .await;
+    }
+    maker.client.close().await;
+    rooms
+}
+
 /// Restarts each of three nodes while `clients` are connected, and prints what they observed.
+#[expect(clippy::print_stdout, reason = "a soak reports what it measured")]
 async fn restart_with(clients: usize) {
     let (shared, data) = (SharedEngines::new().await, TempDir::new().expect("a directory"));
     let balancer = Arc::new(Balancer::default());
@@ -198,16 +214,7 @@ async fn restart_with(clients: usize) {
         balancer.set(number, Some(node.address()));
         nodes.push(node);
     }
-    let rooms = clients.div_ceil(MEMBERS_PER_ROOM);
-    let mut maker = nodes[0].connects("sender").await;
-    for room in 0..rooms {
-        let members = room * MEMBERS_PER_ROOM..((room + 1) * MEMBERS_PER_ROOM).min(clients);
-        let members: Vec<_> = members.map(|client| format!("client{client}")).collect();
-        maker
-            .makes_room(&format!("room{room}"), &members.iter().map(String::as_str).collect::<Vec<_>>())
-            .await;
-    }
-    maker.client.close().await;
+    let rooms = make_rooms(&nodes[0], clients).await;
     let (began, (stop, stopped)) = (Instant::now(), watch::channel(false));
     let (ready, mut connected) = mpsc::channel(1);
     let mut devices = JoinSet::new();
@@ -224,16 +231,16 @@ async fn restart_with(clients: usize) {
     let mut sending = JoinSet::new();
     sending.spawn(send(rooms, balancer.clone(), began, stopped));
     let mut restarts = Vec::new();
-    for number in 0..NODES {
+    for (number, node) in nodes.iter_mut().enumerate() {
         // waits for: the clients that have moved to settle, as docs/scaling.md advises
         tokio::time::sleep(PAUSE).await;
         let started = Instant::now();
         balancer.set(number, None);
-        nodes[number].signal("TERM").await;
-        assert_eq!(nodes[number].wait_for_exit().await.code(), Some(0));
-        nodes[number] = start_node(&shared, &data, number).await;
+        node.signal("TERM").await;
+        assert_eq!(node.wait_for_exit().await.code(), Some(0));
+        *node = start_node(&shared, &data, number).await;
         restarts.push(started.elapsed());
-        balancer.set(number, Some(nodes[number].address()));
+        balancer.set(number, Some(node.address()));
     }
     // waits for: the last clients and messages
     tokio::time::sleep(PAUSE).await;

@@ -30,13 +30,13 @@ async function violations(page) {
 }
 
 for (const colorScheme of ["light", "dark"]) {
-  for (const [device, viewport] of [
-    ["desktop", { width: 1280, height: 800 }],
-    ["phone", { width: 390, height: 844 }],
+  for (const [device, screen] of [
+    ["desktop", { viewport: { width: 1280, height: 800 } }],
+    ["phone", { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true }],
   ]) {
     test(`no violations on any view: ${device}, ${colorScheme}`, async (t) => {
       const server = await Server.start(t);
-      const options = { colorScheme, viewport, reducedMotion: "reduce" };
+      const options = { colorScheme, ...screen, reducedMotion: "reduce" };
       await views(t, browser, server, options, async (name, page) => {
         assert.deepEqual(await violations(page), [], name);
       });
@@ -67,7 +67,14 @@ test("everything works by keyboard", async (t) => {
   }
   assert.equal(await page.locator("[data-testid=message][tabindex='0']").count(), 1, "one stop");
   await page.keyboard.press("End");
-  const label = () => page.evaluate(() => document.activeElement.getAttribute("aria-label"));
+  const label = () =>
+    page.evaluate(() =>
+      document.activeElement
+        .getAttribute("aria-labelledby")
+        .split(" ")
+        .map((id) => document.getElementById(id)?.textContent.trim())
+        .join(" "),
+    );
   assert.match(await label(), /^You, .*typed/);
   await page.keyboard.press("ArrowUp");
   assert.match(await label(), /^You, .*Open the other link/);
@@ -88,6 +95,77 @@ test("everything works by keyboard", async (t) => {
   await page.keyboard.press("Escape");
   await page.getByRole("dialog").waitFor({ state: "detached" });
   assert.equal(await focused(), "message", "the focus returns");
+  assert.deepEqual(complaints([alice]), []);
+});
+
+test("a letter does nothing outside the log, so that speech input triggers no shortcut", async (t) => {
+  const [, alice] = await world(t, browser, "alice");
+  const { page } = alice;
+  await alice.opens("#general");
+  await alice.at("settings").focus();
+  await page.keyboard.press("?");
+  await page.keyboard.press("c");
+  assert.equal(await page.getByRole("dialog").count(), 0);
+  assert.equal(await page.evaluate(() => document.activeElement.dataset.testid), "settings");
+  // Ctrl+K searches the list, F6 moves on to the messages and to the composer.
+  await page.keyboard.press("Control+k");
+  await page.waitForFunction(() => document.activeElement.dataset.testid === "finder");
+  await page.keyboard.type("gen");
+  await page.keyboard.press("ArrowDown");
+  assert.equal(await page.evaluate(() => document.activeElement.dataset.id), "#general");
+  await page.keyboard.press("F6");
+  assert.equal(await page.evaluate(() => document.activeElement.dataset.testid), "message");
+  await page.keyboard.press("F6");
+  assert.equal(await page.evaluate(() => document.activeElement.dataset.testid), "composer");
+  assert.deepEqual(complaints([alice]), []);
+});
+
+test("the whole list of conversations is one Tab stop", async (t) => {
+  const [server, alice] = await world(t, browser, "alice");
+  for (const user of ["bob", "carol", "dana"]) await server.posts("send", { as: user, to: "@alice", text: "hi" });
+  await alice.conversation("@alice:dana").waitFor();
+  assert.equal(await alice.page.locator("[data-testid=conversation][tabindex='0']").count(), 1);
+  await alice.page.locator("[data-testid=conversation][tabindex='0']").focus();
+  const first = await alice.page.evaluate(() => document.activeElement.dataset.id);
+  await alice.page.keyboard.press("ArrowDown");
+  assert.notEqual(await alice.page.evaluate(() => document.activeElement.dataset.id), first);
+});
+
+/** Moves a finger over the page: `touchstart` at the first point, a move to each other point, then `touchend`. */
+async function finger(page, points, held) {
+  const session = await page.context().newCDPSession(page);
+  const touch = (type, touchPoints) => session.send("Input.dispatchTouchEvent", { type, touchPoints });
+  await touch("touchStart", [points[0]]);
+  for (const point of points.slice(1)) await touch("touchMove", [point]);
+  await held?.();
+  await touch("touchEnd", []);
+}
+
+test("on a phone: a long press opens the menu, a swipe replies, Enter begins a line", async (t) => {
+  const server = await Server.start(t);
+  const options = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
+  await server.posts("send", { as: "bob", to: "@alice", text: "press or swipe me" });
+  const alice = await Person.arrive(t, browser, server, "alice", options);
+  await alice.conversation("@alice:bob").tap();
+  await alice.sees("press or swipe me");
+  const box = await alice.messages("press or swipe me").locator(".bubble").boundingBox();
+  const [x, y] = [box.x + 40, box.y + box.height / 2];
+  await finger(alice.page, [{ x, y }], () => alice.page.locator(".message.held").waitFor());
+  await alice.page.getByRole("menu").waitFor();
+  await alice.page.keyboard.press("Escape");
+  await alice.page.getByRole("menu").waitFor({ state: "detached" });
+  await finger(alice.page, [
+    { x, y },
+    { x: x + 30, y },
+    { x: x + 70, y },
+  ]);
+  await alice.page.getByText("Replying to bob").waitFor();
+  await alice.at("composer").fill("one line");
+  await alice.at("composer").press("Enter");
+  assert.equal(await alice.at("composer").inputValue(), "one line\n");
+  await alice.at("composer").pressSequentially("and another");
+  await alice.at("send").tap();
+  await alice.messages().filter({ hasText: "and another" }).waitFor();
   assert.deepEqual(complaints([alice]), []);
 });
 

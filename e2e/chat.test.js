@@ -176,7 +176,10 @@ test("rooms: create, invite, rename, roles, remove, join, leave", async (t) => {
   await alice.at("room-menu").click();
   await alice.page.getByRole("menuitem", { name: "Members" }).click();
   await alice.at("members").getByText("bob").first().waitFor();
-  await alice.at("members").getByRole("button", { name: "Take bob out" }).click();
+  await alice.at("members").getByRole("button", { name: "Remove bob" }).click();
+  // Nobody is removed by one click.
+  await alice.at("members").getByText("Remove bob from the room?").waitFor();
+  await alice.at("confirm").click();
   await bob.conversation("#release").waitFor({ state: "detached" });
   assert.deepEqual(complaints([alice, bob]), []);
 });
@@ -241,6 +244,52 @@ test("a token is removed from the address; a wrong one shows the reason", async 
   await stranger.page.getByText(/token/i).first().waitFor();
   assert.equal(new URL(stranger.page.url()).hash.includes("token"), false);
   assert.deepEqual(complaints([stranger]), []);
+});
+
+test("a link with another user's name asks before it replaces the user of the tab", async (t) => {
+  const [, alice] = await world(t, browser, "alice");
+  await alice.page.evaluate(() => (location.hash = "#user=mallory"));
+  await alice.at("replace").filter({ hasText: "You are signed in as alice" }).waitFor();
+  await alice.page.getByRole("button", { name: "Stay signed in as alice" }).click();
+  await alice.is("online");
+  assert.equal(await alice.at("me").textContent(), "alice");
+  assert.doesNotMatch(alice.page.url(), /mallory/);
+  await alice.page.goto(new URL("/?again#user=mallory", alice.page.url()).href);
+  await alice.at("replace-accept").click();
+  await alice.at("me").filter({ hasText: "mallory" }).waitFor();
+  assert.deepEqual(complaints([alice]), []);
+});
+
+test("the list shows a draft, and its filters and search hide other conversations", async (t) => {
+  const [server, alice] = await world(t, browser, "alice");
+  await server.posts("send", { as: "bob", to: "@alice", text: "one" });
+  await server.posts("send", { as: "carol", to: "@alice", text: "two" });
+  await alice.opens("@alice:bob");
+  await alice.at("composer").fill("not sent yet");
+  await alice.opens("@alice:carol");
+  await alice.conversation("@alice:bob").filter({ hasText: "Draft: not sent yet" }).waitFor();
+  await alice.conversation("#general").getByTestId("unread").waitFor();
+  await alice.page.getByRole("button", { name: "Unread", exact: true }).click();
+  await alice.conversation("@alice:bob").waitFor({ state: "detached" });
+  await alice.conversation("#general").waitFor();
+  await alice.page.getByRole("button", { name: "All", exact: true }).click();
+  await alice.at("finder").fill("bob");
+  await alice.conversation("#general").waitFor({ state: "detached" });
+  await alice.at("finder").press("Enter");
+  await alice.reads("room-title", "bob");
+  assert.deepEqual(complaints([alice]), []);
+});
+
+test("joins and renames are lines of the log", async (t) => {
+  const [server, alice] = await world(t, browser, "alice");
+  await server.posts("create", { as: "alice", room: "team", title: "Team", members: ["bob"], public: true });
+  await alice.opens("#team");
+  await server.posts("join", { as: "carol", conversation: "#team" });
+  await server.posts("join", { as: "dana", conversation: "#team" });
+  await alice.at("event").filter({ hasText: "carol, dana joined" }).waitFor();
+  await server.posts("rename", { as: "alice", conversation: "#team", title: "The team" });
+  await alice.at("event").filter({ hasText: "alice renamed the room to “The team”" }).waitFor();
+  assert.deepEqual(complaints([alice]), []);
 });
 
 test("without a user the page asks for a name; after signing out it asks again", async (t) => {

@@ -76,6 +76,7 @@ export class Person {
     const context = await browser.newContext({ baseURL: url, locale: "en-GB", ...options });
     t.after(() => context.close());
     person.name = name;
+    person.touch = options.hasTouch ?? false;
     person.complaints = [];
     person.page = await context.newPage();
     person.page.setDefaultTimeout(STEP_TIMEOUT);
@@ -127,7 +128,9 @@ export class Person {
 
   async says(text) {
     await this.at("composer").fill(text);
-    await this.at("composer").press("Enter");
+    // On a phone Enter begins a new line.
+    if (this.touch) await this.at("send").tap();
+    else await this.at("composer").press("Enter");
   }
 
   /** The acknowledged messages: all, or those with this text. */

@@ -1,4 +1,4 @@
 /** No preprocessor is needed: stylesheets are plain CSS, and TypeScript in components is only erased. */
 export default {
-  compilerOptions: { runes: true },
+  compilerOptions: { runes: true, discloseVersion: false },
 };

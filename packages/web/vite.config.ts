@@ -1,10 +1,13 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vite";
+import { rewriteOriginTo } from "./build/origin.js";
 import { compress } from "./build/compress.js";
 import { sdk } from "./build/sdk.js";
 
 /** The server that `npm run dev` uses; by default a local `switchboard dev`. */
 const server = process.env["SWITCHBOARD"] ?? "http://127.0.0.1:9501";
+
+const rewriteOrigin = rewriteOriginTo(server);
 
 /** Browsers with `light-dark()` and popovers; there is no fallback for older ones. */
 const browsers = ["chrome123", "edge123", "firefox128", "safari17.5"];
@@ -32,6 +35,10 @@ export default defineConfig(({ mode }) => {
         },
         rolldownOptions: { output: { codeSplitting: false } },
       }),
+      // One script for the first screen, which compresses better than two.
+      ...(!element && {
+        rolldownOptions: { output: { codeSplitting: { groups: [{ name: "index", tags: ["$initial"] }] } } },
+      }),
     },
     server: {
       proxy: {
@@ -39,10 +46,11 @@ export default defineConfig(({ mode }) => {
           target: server,
           ws: true,
           changeOrigin: true,
-          // The server accepts only pages of its own origin.
+          // The server accepts only pages of its own origin. A request of any other page keeps its origin, so that the
+          // server refuses it, as it would without this proxy.
           configure: (proxy) => {
-            proxy.on("proxyReq", (request) => request.setHeader("origin", server));
-            proxy.on("proxyReqWs", (request) => request.setHeader("origin", server));
+            proxy.on("proxyReq", rewriteOrigin);
+            proxy.on("proxyReqWs", rewriteOrigin);
           },
         },
       },

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { ChatMessage } from "@switchboard/client";
+import type { ChatMessage, Notice } from "@switchboard/client";
 import { lastOwn, receiptOf } from "../src/log/receipt.js";
 import { Rows } from "../src/log/rows.js";
 import { MAX_ROWS, Span } from "../src/log/span.js";
@@ -21,11 +21,34 @@ function said(seq: number, from: string, minutes = 0, more: Partial<ChatMessage>
   };
 }
 
-const shown = (messages: ChatMessage[], mark?: number, previous?: ChatMessage) =>
+const shown = (messages: (ChatMessage | Notice)[], mark?: number, previous?: ChatMessage) =>
   new Rows()
     .build(messages, previous, mark, "me")
     .map((row) => (row.kind === "message" ? `${row.message.seq}${row.first ? "!" : ""}` : row.kind))
     .join(" ");
+
+/** A notice that a user joined or left, `minutes` after noon. */
+function joined(seq: number, from: string, minutes = 0, type: Notice["type"] = "join"): Notice {
+  const at = new Date(2026, 10, 25, 12, minutes).toISOString();
+  return { kind: "notice", id: `notice/${seq}`, seq, from, at, type };
+}
+
+test("joins in a row are one line, which ends a group of messages", () => {
+  assert.equal(
+    shown([said(1, "a"), joined(2, "b"), joined(3, "c"), joined(4, "d", 0, "leave"), said(5, "a")]),
+    "day 1! event event 5!",
+  );
+});
+
+test("the last message of a group is known before the next group, an unread line, a notice, and the end", () => {
+  const lasts = (items: (ChatMessage | Notice)[], mark?: number) =>
+    new Rows()
+      .build(items, undefined, mark, "me")
+      .flatMap((row) => (row.kind === "message" && row.last ? [row.message.seq] : []));
+  assert.deepEqual(lasts([said(1, "a"), said(2, "a"), said(3, "b"), said(4, "b", 9)]), [2, 3, 4]);
+  assert.deepEqual(lasts([said(1, "a"), said(2, "a")], 1), [1, 2]);
+  assert.deepEqual(lasts([said(1, "a"), joined(2, "b"), said(3, "a")]), [1, 3]);
+});
 
 test("messages of one author within some minutes are grouped", () => {
   assert.equal(

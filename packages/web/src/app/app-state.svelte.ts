@@ -3,9 +3,10 @@
 import { connect, type Chat, type Conversation, type ConversationInfo } from "@switchboard/client";
 import { value } from "@switchboard/client/svelte";
 import { nameOf } from "../conversations/name.js";
+import { recent } from "../emoji/recent.svelte.js";
 import type { Language } from "../i18n/language.svelte.js";
 import { Announcer } from "./announcer.svelte.js";
-import { Drafts } from "../composer/drafts.js";
+import { Drafts } from "../composer/drafts.svelte.js";
 import { Dialogs } from "./dialogs.svelte.js";
 import type { AppHost, Identity } from "./host.js";
 import { Notices } from "./notices.svelte.js";
@@ -20,6 +21,8 @@ export class AppState {
   readonly notices: Notices;
   readonly dialogs = new Dialogs();
   readonly drafts: Drafts;
+  /** The field that searches the list, for the keyboard shortcut; absent while the list is not shown. */
+  finder: HTMLInputElement | undefined;
   /** Whether the open conversation shall take the focus: only after the user has opened it, not after the page has loaded. */
   #follows = false;
   readonly #status;
@@ -89,9 +92,10 @@ export class AppState {
     this.chat.close();
   }
 
-  /** Removes the user's data from the browser: drafts and unsent messages. */
+  /** Removes the user's data from the browser: drafts, unsent messages and recent emoji. */
   async forget(): Promise<void> {
     this.drafts.clear();
+    recent.clear();
     await this.chat.outbox.clear().catch(() => {
       // The browser's storage cannot be opened, so there is nothing more to remove.
     });

@@ -10,6 +10,15 @@ export interface Identity {
   user?: string;
 }
 
+/** A link with the credentials of another user than the one who is signed in. */
+export interface Replacement {
+  /** The users' ids, if the credentials name them. */
+  readonly user: string | undefined;
+  readonly before: string | undefined;
+  accept(): void;
+  refuse(): void;
+}
+
 export interface AppHost {
   /** The server's URL, as `http(s)://` or `ws(s)://`. */
   readonly server: string;
@@ -22,6 +31,8 @@ export interface AppHost {
   readonly identity: Identity | undefined;
   /** Whether the app controls the whole document, including its title and icon. */
   readonly ownsDocument: boolean;
+  /** Asks whether to sign in as another user; absent if there is no such question. */
+  readonly replacement?: Replacement | undefined;
   /** Signs in by name and stores it; for `dev` servers. */
   signIn?(user: string): void;
   signOut?(): void;

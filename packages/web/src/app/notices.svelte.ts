@@ -1,16 +1,12 @@
-// Error messages, each shown for some seconds.
+// Error messages, each shown until the user closes it or the next one comes.
 
 import { ChatError } from "@switchboard/client";
 import type { Key } from "../i18n/catalogue.js";
 import type { Language } from "../i18n/language.svelte.js";
 
-/** How long an error message is shown: long enough to read it twice. */
-const NOTICE_MS = 8_000;
-
 export class Notices {
   #text = $state.raw("");
   #language: Language;
-  #timer: ReturnType<typeof setTimeout> | undefined;
 
   constructor(language: Language) {
     this.#language = language;
@@ -30,13 +26,14 @@ export class Notices {
   }
 
   show(error: unknown): void {
-    this.#text = this.explain(error);
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.dismiss(), NOTICE_MS);
+    this.showText(this.explain(error));
+  }
+
+  showText(text: string): void {
+    this.#text = text;
   }
 
   dismiss(): void {
-    clearTimeout(this.#timer);
     this.#text = "";
   }
 

@@ -2,7 +2,7 @@
 
 import type { ChatEvents } from "@switchboard/client";
 import { nameOf, peerOf } from "../conversations/name.js";
-import { plain } from "../text/plain.js";
+import { previewOf } from "../text/plain.js";
 import type { AppState } from "./app-state.svelte.js";
 
 export function notify(appState: AppState, { message, conversation }: ChatEvents["message"]): void {
@@ -18,7 +18,7 @@ export function notify(appState: AppState, { message, conversation }: ChatEvents
   try {
     // One notification per conversation: a new one replaces the previous one.
     const notification = new Notification(title, {
-      body: message.text ? plain(message.text, 200) : language.t("attachment"),
+      body: previewOf(message, language.t, 200),
       tag: conversation.id,
       icon: "favicon.svg",
     });

@@ -12,7 +12,7 @@ export type Catalogue = { readonly [K in Key]: (typeof en)[K] extends string ? s
 
 type PlaceholdersIn<S> = S extends `${string}{${infer Name}}${infer Rest}` ? Name | PlaceholdersIn<Rest> : never;
 /** The names of the placeholders in a text: `"user" | "n"` for `{user} and {n} more`. */
-export type PlaceholderNames<E> = E extends string ? PlaceholdersIn<E> : PlaceholdersIn<E[keyof E]>;
+export type PlaceholderNames<E> = E extends string ? PlaceholdersIn<E> : PlaceholdersIn<E[keyof E]> | "n";
 
 type PlaceholderValue<Name> = Name extends "n" ? number : string;
 export type PlaceholderValues<K extends Key> = { [Name in PlaceholderNames<(typeof en)[K]>]: PlaceholderValue<Name> };

@@ -3,6 +3,7 @@
 import { tick } from "svelte";
 import type { ChatMessage } from "@switchboard/client";
 import type { OpenRoom } from "../room/open-room.svelte.js";
+import type { Item } from "./rows.js";
 import { Span } from "./span.js";
 
 /** Maximum number of pages to load in search of one message. */
@@ -32,14 +33,14 @@ export class Pager {
   }
 
   /** The part of the list to draw, as indices; `to` is exclusive. */
-  part(list: readonly ChatMessage[], readerAtBottom: boolean): [from: number, to: number] {
+  part(list: readonly Item[], readerAtBottom: boolean): [from: number, to: number] {
     void this.#moves;
     this.#span.trim(list, readerAtBottom);
     return this.#span.of(list);
   }
 
   /** Moves the drawn part one step up, and loads earlier messages if necessary. Returns whether the part has moved. */
-  async older(list: readonly ChatMessage[]): Promise<boolean> {
+  async older(list: readonly Item[]): Promise<boolean> {
     if (this.#span.older(list)) {
       this.#moves++;
       return true;
@@ -60,7 +61,7 @@ export class Pager {
     }
   }
 
-  newer(list: readonly ChatMessage[]): boolean {
+  newer(list: readonly Item[]): boolean {
     const moved = this.#span.newer(list);
     this.#moves++;
     return moved;
@@ -71,7 +72,7 @@ export class Pager {
     this.#moves++;
   }
 
-  around(list: readonly ChatMessage[], id: string): boolean {
+  around(list: readonly Item[], id: string): boolean {
     const found = this.#span.around(list, id);
     this.#moves++;
     return found;

@@ -54,6 +54,18 @@ export class Reading {
     if (this.#ready && endInView && attention.here && info && info.unread > 0) conversation.markRead();
   }
 
+  /** Marks the messages up to `seq` as read, which the user has scrolled into view. */
+  markSeen(seq: number | undefined): void {
+    const { info, conversation } = this.#room;
+    if (seq === undefined || !this.#ready || !attention.here || !info) return;
+    if (info.unread > 0 && seq > info.read) conversation.markRead(seq);
+  }
+
+  /** Removes the line above the unread messages. */
+  removeLine(): void {
+    this.#mark = undefined;
+  }
+
   /** Handles a new message: if the user is not looking at the page, moves the unread line to just before the message. */
   onMessage(seq: number): void {
     if (attention.here || this.#movedAway || this.#unreadBefore(seq)) return;

@@ -1,6 +1,7 @@
 // The delivery state of the user's last message.
 
 import type { ConversationMember, ChatMessage } from "@switchboard/client";
+import type { Item } from "./rows.js";
 
 export type Receipt = { reached: "sent" | "delivered" | "read"; readers: string[] };
 
@@ -21,6 +22,9 @@ export function receiptOf(
 }
 
 /** The user's last message that is stored and not deleted. */
-export function lastOwn(messages: readonly ChatMessage[], me: string): ChatMessage | undefined {
-  return messages.findLast(({ from, deleted, seq }) => from === me && !deleted && seq !== undefined);
+export function lastOwn(items: readonly Item[], me: string): ChatMessage | undefined {
+  return items.findLast(
+    (item): item is ChatMessage =>
+      item.kind === "message" && item.from === me && !item.deleted && item.seq !== undefined,
+  );
 }

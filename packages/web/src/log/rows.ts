@@ -1,20 +1,26 @@
-// Turns messages into rows, with lines for new days and for unread messages, and groups messages of one author.
+// Turns messages and notices into rows, with lines for new days and for unread messages, and groups messages of one author.
 
-import type { ChatMessage } from "@switchboard/client";
+import type { ChatMessage, Notice } from "@switchboard/client";
 import { dayOf } from "../i18n/day.js";
 
 /** Longest time between two messages of one author that are grouped. */
 const GROUP_GAP_MS = 5 * 60_000;
 
+export type Item = ChatMessage | Notice;
+
 export type Row =
   | { kind: "day"; key: string; at: string }
   | { kind: "unread"; key: "unread" }
+  /** What happened in the room; notices of one kind in a row are one line. */
+  | { kind: "event"; key: string; notices: Notice[] }
   | {
       kind: "message";
       key: string;
       message: ChatMessage;
-      /** Whether the message is the first of its group, which shows author and time. */
+      /** Whether the message is the first of its group, which shows the author. */
       first: boolean;
+      /** Whether the message is the last of its group, which shows the author's face. */
+      last: boolean;
     };
 
 type MessageRow = Extract<Row, { kind: "message" }>;
@@ -23,60 +29,70 @@ export class Rows {
   #before = new Map<string, MessageRow>();
 
   /**
-   * @param previous the message before the first one, if it is not drawn
+   * @param previous the item before the first one, if it is not drawn
    * @param mark the seq of the last read message; the unread line is before the first later message of another user
    */
-  build(
-    messages: readonly ChatMessage[],
-    previous: ChatMessage | undefined,
-    mark: number | undefined,
-    me: string,
-  ): Row[] {
+  build(items: readonly Item[], previous: Item | undefined, mark: number | undefined, me: string): Row[] {
     const rows: Row[] = [];
     const now = new Map<string, MessageRow>();
-    let marked = mark === undefined || (previous !== undefined && isUnread(previous, mark, me));
+    const markedBefore = mark === undefined || (previous !== undefined && isUnread(previous, mark, me));
+    const line = markedBefore ? undefined : items.find((item) => isUnread(item, mark!, me));
     let last = previous;
-    for (const message of messages) {
-      const newDay = !last || dayOf(last.at) !== dayOf(message.at);
-      const unread = !marked && isUnread(message, mark!, me);
-      if (newDay) rows.push({ kind: "day", key: `day ${message.id}`, at: message.at });
-      if (unread) rows.push({ kind: "unread", key: "unread" });
-      marked ||= unread;
-      const first = newDay || unread || !last || !together(last, message);
-      const row = this.#row(message, first);
-      now.set(row.key, row);
-      rows.push(row);
-      last = message;
+    for (const [index, item] of items.entries()) {
+      if (isNewDay(last, item)) rows.push({ kind: "day", key: `day ${item.id}`, at: item.at });
+      if (item === line) rows.push({ kind: "unread", key: "unread" });
+      if (item.kind === "notice") {
+        const row = rows.at(-1);
+        if (row?.kind === "event" && isSameEvent(row.notices[0]!, item)) row.notices.push(item);
+        else rows.push({ kind: "event", key: item.id, notices: [item] });
+      } else {
+        const next = items[index + 1];
+        const first = item === line || !isTogether(last, item);
+        const row = this.#row(item, first, next === undefined || next === line || !isTogether(item, next));
+        now.set(row.key, row);
+        rows.push(row);
+      }
+      last = item;
     }
     this.#before = now;
     return rows;
   }
 
   /** Makes a row, or returns that of the last call if nothing has changed, so that Svelte does not draw the row again. */
-  #row(message: ChatMessage, first: boolean): MessageRow {
+  #row(message: ChatMessage, first: boolean, last: boolean): MessageRow {
     const before = this.#before.get(message.id);
-    if (before?.message === message && before.first === first) return before;
-    return { kind: "message", key: message.id, message, first };
+    if (before?.message === message && before.first === first && before.last === last) return before;
+    return { kind: "message", key: message.id, message, first, last };
   }
 }
 
 /** The first message of another user after the last read one. */
-export function firstUnread(
-  messages: readonly ChatMessage[],
-  mark: number | undefined,
-  me: string,
-): ChatMessage | undefined {
-  return mark === undefined ? undefined : messages.find((message) => isUnread(message, mark, me));
+export function firstUnread(items: readonly Item[], mark: number | undefined, me: string): Item | undefined {
+  return mark === undefined ? undefined : items.find((item) => isUnread(item, mark, me));
 }
 
-function isUnread(message: ChatMessage, mark: number, me: string): boolean {
-  return message.seq !== undefined && message.seq > mark && message.from !== me;
+function isUnread(item: Item, mark: number, me: string): boolean {
+  return item.kind === "message" && item.seq !== undefined && item.seq > mark && item.from !== me;
 }
 
-function together(last: ChatMessage, message: ChatMessage): boolean {
+function isNewDay(last: Item | undefined, item: Item): boolean {
+  return !last || dayOf(last.at) !== dayOf(item.at);
+}
+
+/** Whether two notices are of one kind, so that one line names both users. A line with a title names only one change. */
+function isSameEvent(one: Notice, other: Notice): boolean {
+  if (one.type !== other.type) return false;
+  if (one.type === "join" || one.type === "leave") return true;
+  return (one.type === "invite" || one.type === "remove") && one.from === other.from;
+}
+
+function isTogether(last: Item | undefined, item: Item): boolean {
   return (
-    last.from === message.from &&
-    message.replyTo === undefined &&
-    Date.parse(message.at) - Date.parse(last.at) <= GROUP_GAP_MS
+    last?.kind === "message" &&
+    item.kind === "message" &&
+    !isNewDay(last, item) &&
+    last.from === item.from &&
+    item.replyTo === undefined &&
+    Date.parse(item.at) - Date.parse(last.at) <= GROUP_GAP_MS
   );
 }

@@ -77,6 +77,23 @@ export class Scroll {
     return { above: scrollTop, below: scrollHeight - clientHeight - scrollTop };
   }
 
+  /** The seq of the last message that is in view as a whole. */
+  lastSeqInView(): number | undefined {
+    const element = this.#element;
+    const rows = element?.firstElementChild!.querySelectorAll<HTMLElement>(":scope > [data-seq]");
+    if (!element || !rows?.length) return undefined;
+    const end = element.scrollTop + element.clientHeight;
+    let [low, high] = [0, rows.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      const row = rows[middle]!;
+      if (row.offsetTop + row.offsetHeight <= end) low = middle + 1;
+      else high = middle;
+    }
+    const seq = rows[low - 1]?.dataset["seq"];
+    return seq === undefined ? undefined : Number(seq);
+  }
+
   /** Remembers the first row in view as the anchor. Call it before rows change. */
   saveAnchor(): void {
     const element = this.#element;

@@ -1,10 +1,11 @@
 // The open conversation, with the state that its components share.
 
-import type { ChatMessage, Conversation, ConversationInfo, ConversationMember } from "@switchboard/client";
+import type { ChatMessage, Conversation, ConversationInfo, ConversationMember, Notice } from "@switchboard/client";
 import { value } from "@switchboard/client/svelte";
 import type { AppState } from "../app/app-state.svelte.js";
 import { nameOf, peerOf } from "../conversations/name.js";
 import { withoutEmojiSelector } from "../emoji/reaction.js";
+import { recent } from "../emoji/recent.svelte.js";
 
 /** In larger rooms the server signals no members' cursors, and loading all members would take too long. */
 const MAX_MEMBERS = 100;
@@ -13,6 +14,8 @@ const NO_MEMBERS: readonly ConversationMember[] = [];
 /** The actions that the log offers to other components. */
 export interface LogView {
   scrollToLatest(): void;
+  /** Removes the line above the unread messages, because the user has answered them. */
+  answered(): void;
   /** Scrolls a message into view, and loads pages to find it. */
   show(seq: number): Promise<void>;
 }
@@ -30,6 +33,7 @@ export class OpenRoom {
   /** The seq of the message that the composer replies to. */
   replyTo = $state.raw<number>();
   readonly #messages;
+  readonly #timeline;
   readonly #info;
   readonly #members;
   readonly #typing;
@@ -40,6 +44,7 @@ export class OpenRoom {
     this.conversation = conversation;
     this.appState = appState;
     this.#messages = value(conversation.messages);
+    this.#timeline = value(conversation.timeline);
     this.#info = value(conversation.info);
     this.#members = value(conversation.members);
     this.#typing = value(conversation.typing);
@@ -49,6 +54,11 @@ export class OpenRoom {
 
   get messages(): readonly ChatMessage[] {
     return this.#messages.current;
+  }
+
+  /** The messages with what else happened in the room. */
+  get timeline(): readonly (ChatMessage | Notice)[] {
+    return this.#timeline.current;
   }
 
   /** Whether the server has messages before the loaded ones. */
@@ -123,6 +133,7 @@ export class OpenRoom {
   react(message: ChatMessage, emoji: string): void {
     const users = message.reactions[emoji] ?? message.reactions[withoutEmojiSelector(emoji)];
     const mine = users?.includes(this.me) ?? false;
+    if (!mine) recent.add(emoji);
     this.appState.notices.showFailure(this.conversation.react(message.seq!, emoji, !mine));
   }
 }

@@ -34,3 +34,23 @@ export function bareLink(text: string, at: number): { text: string; href: string
   const href = address(link);
   return { text: href === undefined ? found : link, href };
 }
+
+const LIKE_ADDRESS = /^(?:[a-z][a-z0-9+.-]*:)?(?:\/\/)?([^\s/?#]*\.[^\s/?#]{2,})(?:[/?#].*)?$/iu;
+
+/** The host that an address leads to, in the form that DNS uses; for `mailto:` the address. */
+export function hostOf(href: string): string {
+  const url = new URL(href);
+  return url.protocol === "mailto:" ? url.pathname : url.host;
+}
+
+/**
+ * The real host of a link, if its name looks like an address that leads elsewhere, or hides a part of the host: another
+ * host, a user before the host, or letters of another script. `undefined` for a link that says where it leads.
+ */
+export function maskedHost(name: string, href: string): string | undefined {
+  const text = name.trim();
+  const host = hostOf(href);
+  const [, shown] = LIKE_ADDRESS.exec(text) ?? [];
+  if (shown === undefined || shown.toLowerCase() === host || `www.${shown.toLowerCase()}` === host) return undefined;
+  return host;
+}

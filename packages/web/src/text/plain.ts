@@ -1,12 +1,14 @@
 // Renders a text without markup in one line, for lists, quotes, notifications and screen readers.
 
+import type { Language } from "../i18n/language.svelte.js";
 import { parse } from "./markdown.js";
 import type { Block, Inline } from "./tree.js";
 
 /** Default maximum length, in characters: more than a list, a quote or a notification shows. */
 const MAX_CHARS = 300;
 
-const inline = (nodes: Inline[]): string =>
+/** The text of a part of a line. */
+export const inlineText = (nodes: Inline[]): string =>
   nodes
     .map((node) => {
       switch (node.type) {
@@ -18,7 +20,7 @@ const inline = (nodes: Inline[]): string =>
         case "mention":
           return `@${node.user}`;
         default:
-          return inline(node.children);
+          return inlineText(node.children);
       }
     })
     .join("");
@@ -26,13 +28,13 @@ const inline = (nodes: Inline[]): string =>
 const block = (node: Block): string => {
   switch (node.type) {
     case "paragraph":
-      return inline(node.children);
+      return inlineText(node.children);
     case "code":
       return node.text;
     case "quote":
       return node.children.map(block).join(" ");
     case "list":
-      return node.items.map(inline).join(", ");
+      return node.items.map(inlineText).join(", ");
   }
 };
 
@@ -44,6 +46,17 @@ export function plain(text: string, most = MAX_CHARS): string {
     .trim();
   const chars = [...line.slice(0, most * 2)];
   return chars.length > most || line.length > most * 2 ? `${chars.slice(0, most).join("")}…` : line;
+}
+
+interface Previewed {
+  readonly text?: string;
+  readonly deleted?: boolean;
+}
+
+/** A message in one line, for lists, quotes, notifications and announcements. */
+export function previewOf({ text, deleted }: Previewed, t: Language["t"], most = MAX_CHARS): string {
+  if (deleted) return t("deleted");
+  return text ? plain(text, most) : t("attachment");
 }
 
 const EMOJI =

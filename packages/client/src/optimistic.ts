@@ -42,7 +42,12 @@ export class OptimisticChanges {
     const pendingChanges = [...this.#unconfirmed].filter(({ event }) => event.target === message.seq);
     if (!pendingChanges.length) return message;
     const cached = this.#changedMessages.get(message);
-    if (cached && cached.changes.length === pendingChanges.length && cached.changes.every((pending, n) => pending === pendingChanges[n])) return cached.message;
+    if (
+      cached &&
+      cached.changes.length === pendingChanges.length &&
+      cached.changes.every((pending, n) => pending === pendingChanges[n])
+    )
+      return cached.message;
     const shown = pendingChanges.reduce((before, { event }) => applyAmendment(before, event), message);
     this.#changedMessages.set(message, { changes: pendingChanges, message: shown });
     return shown;

@@ -333,9 +333,7 @@ impl MemoryStore {
         }
         let share = match &*disk.lock() {
             DatabaseUse::Shared(committer) => DatabaseAccess::Shared(committer.clone()),
-            DatabaseUse::Unowned(_) | DatabaseUse::Exclusive => {
-                anyhow::bail!("another store uses this disk alone")
-            }
+            _ => anyhow::bail!("another store uses this disk alone"),
         };
         Ok(Self::start(disk, share, Arc::default(), settings, pace))
     }

@@ -73,7 +73,7 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum HiddenCommand {
-    /// Runs the floor of delivery as a server.
+    /// Runs the comparison server of the delivery floor, which only forwards frames; the benchmark starts it as a process.
     #[command(hide = true)]
     Floor {
         #[arg(long)]

@@ -73,7 +73,7 @@ impl KillPoint {
     }
 }
 
-/// What all processes that used the control have done since it was created.
+/// Counts of file operations and injected faults, of all processes that attached to the control since it was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// How many syncs of data files succeeded.

@@ -114,7 +114,7 @@ pub async fn run(
 }
 
 /// The parts of a server, besides its configuration.
-pub(crate) struct Parts {
+pub(crate) struct ServerParts {
     pub(crate) authenticator: Authenticator,
     pub(crate) store: SharedStore,
     pub(crate) batches: mpsc::Receiver<Batch>,
@@ -160,7 +160,7 @@ impl Server {
         let Opened { store, batches, cluster } =
             open(&config, &clock, &metrics, &connections, &tasks).await?;
         let coalesce_from = router::COALESCE_FROM_USERS;
-        let parts = Parts {
+        let parts = ServerParts {
             authenticator,
             store,
             batches,
@@ -180,9 +180,9 @@ impl Server {
     }
 
     /// Makes a server without listeners: the router, and the services that sessions share.
-    fn without_listeners(config: Config, parts: Parts) -> (Self, Arc<Services>) {
+    fn without_listeners(config: Config, parts: ServerParts) -> (Self, Arc<Services>) {
         let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
-        let Parts {
+        let ServerParts {
             authenticator,
             store,
             batches,

@@ -26,7 +26,7 @@ use crate::router::ClusterParts;
 use crate::services::Services;
 use crate::session::{self, socket::Socket};
 use crate::tasks::Tasks;
-use crate::{Parts, Server, http};
+use crate::{Server, ServerParts, http};
 use switchboard_store::clock::Clock;
 use switchboard_store::{Batch, SharedLog, SharedStore};
 
@@ -80,7 +80,7 @@ impl SimulatedServer {
         let connections = Connections::new(NodeName::of_host());
         let cluster = among.map(|among| among.into_parts(connections.clone()));
         let tasks = Tasks::new();
-        let parts = Parts {
+        let parts = ServerParts {
             authenticator,
             store,
             batches,

@@ -170,7 +170,7 @@ pub(super) fn reject_stale(batch: &mut Vec<Submission>) -> Vec<Outcome> {
 /// Rejects a write that could not be stored. Later writes of its connection without numbers become stale, because they must
 /// not be stored before the client has sent this one again.
 pub(super) fn reject(submission: Submission) -> Outcome {
-    submission.origin.reject();
+    submission.origin.record_rejection();
     Outcome { origin: submission.origin, result: Err(Refusal::unavailable()) }
 }
 
@@ -229,7 +229,7 @@ fn outcome(submission: Submission, result: WriteResult, uncounted: &mut Vec<Subm
     match result {
         WriteResult::Answered(result) => {
             match &result {
-                Err(refusal) if refusal.code.retryable() => submission.origin.reject(),
+                Err(refusal) if refusal.code.retryable() => submission.origin.record_rejection(),
                 settled => submission.origin.settle(settled.is_ok()),
             }
             Some(Outcome { origin: submission.origin, result })

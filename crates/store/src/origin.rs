@@ -149,7 +149,7 @@ impl Origin {
 
     /// Called by the writer for a write that the client has to send again. Makes the connection's later writes without a
     /// number stale.
-    pub(crate) fn reject(&self) {
+    pub(crate) fn record_rejection(&self) {
         if let Self::Session(SessionOrigin { connection, order: Some(WriteOrder::Epoch(_)), .. }) = self {
             connection.count_rejected_write();
         }

@@ -149,7 +149,7 @@ impl BareServer {
             self.connections[n] = None;
         } else if let Some(room) = connection.room {
             self.enqueue_delivery(room, n, count_frames(input));
-        } else if let Some(room) = connection.greet(input)? {
+        } else if let Some(room) = connection.answer_handshake(input)? {
             let rooms = self.rooms.len().max(room + 1);
             self.rooms.resize_with(rooms, || Vec::with_capacity(self.size));
             self.rooms[room].push(n);
@@ -183,7 +183,7 @@ impl BareServer {
 
 impl Connection {
     /// Answers the handshake, and after it the greeting. Returns the number of the room if `input` was the greeting.
-    fn greet(&mut self, input: &[u8]) -> anyhow::Result<Option<usize>> {
+    fn answer_handshake(&mut self, input: &[u8]) -> anyhow::Result<Option<usize>> {
         if input.starts_with(b"GET ") {
             self.stream.write_all(
                 b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",

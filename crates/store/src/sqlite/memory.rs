@@ -263,7 +263,7 @@ fn hide_outcomes(
         if let Ok(Committed::Event(event)) = result {
             stored.push(event.conversation);
         }
-        origin.reject();
+        origin.record_rejection();
         Outcome { origin, result: Err(Refusal::unavailable()) }
     });
     (refused.collect(), stored)

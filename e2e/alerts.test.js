@@ -249,7 +249,7 @@ test("every family, label and paragraph that the alerts and the dashboard name e
     );
     for (const { expr } of targets) {
       assertExported(page, title, expr).forEach((family) => shown.add(family));
-      assert.ok(!/_total\b/.test(expr) || /rate\(/.test(expr), `${title} shows the rate of a counter`);
+      assert.ok(!/_total\b/.test(expr) || /(rate|increase)\(/.test(expr), `${title} shows how fast a counter grows`);
       const concrete = expr.replaceAll("$__rate_interval", "1m").replaceAll(/\$(job|instance)/g, ".+");
       assert.doesNotMatch(concrete, /\$/, `${title} uses a variable that does not exist`);
       await prometheus.query(concrete);

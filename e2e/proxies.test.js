@@ -6,7 +6,7 @@ import { request } from "node:https";
 import { test } from "node:test";
 import WebSocket from "ws";
 import { connect } from "@switchboard/client";
-import { online, until } from "../packages/client/test/support.js";
+import { until, untilOnline } from "../packages/client/test/support.js";
 import { end, eventually, Node, startPostgres, token } from "./cluster.js";
 import { EXAMPLES, whyNot, startProxy } from "./proxies.js";
 
@@ -77,7 +77,7 @@ class Installation {
     await eventually(async () => (await held()) === "0,0", "the end of earlier connections");
     const names = Array.from({ length: USERS }, (_, n) => `user_${n}`);
     const users = names.map((name) => ({ name, chat: this.user(t, name), outages: [] }));
-    await Promise.all(users.map(({ chat }) => online(chat)));
+    await Promise.all(users.map(({ chat }) => untilOnline(chat)));
     for (const { chat, outages } of users) {
       let since;
       chat.status.subscribe(({ state }) => {
@@ -100,7 +100,7 @@ class Installation {
     const before = await node.connections();
     await eventually(async () => {
       const probe = this.user(t, "probe");
-      await online(probe);
+      await untilOnline(probe);
       const found = (await node.connections()) > before;
       probe.close();
       return found;
@@ -156,11 +156,11 @@ async function survivesRestarts(t, here) {
   const stop = writes(room);
 
   await here.restart(t, here.nodes[0]);
-  await Promise.all(users.map(({ chat }) => online(chat)));
+  await Promise.all(users.map(({ chat }) => untilOnline(chat)));
   const first = users.flatMap(({ outages }) => outages);
   assert.equal(first.length, held[0], "the clients of the restarted node reconnect, the others are not cut");
   await here.restart(t, here.nodes[1]);
-  await Promise.all(users.map(({ chat }) => online(chat)));
+  await Promise.all(users.map(({ chat }) => untilOnline(chat)));
 
   const sent = await stop();
   assert.ok(sent.length > 0);
@@ -206,7 +206,7 @@ async function cutsDeadNode(t, here) {
     `${held} clients of a hanging node were on the other one after ${Math.round(performance.now() - start)} ms`,
   );
   hanging.process.kill("SIGCONT");
-  await Promise.all(users.map(({ chat }) => online(chat)));
+  await Promise.all(users.map(({ chat }) => untilOnline(chat)));
   assert.equal(users.flatMap(({ outages }) => outages).length, held, "the others are not cut");
 }
 

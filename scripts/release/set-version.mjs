@@ -38,7 +38,10 @@ function npmManifest(path, text) {
 
 /** What to do with each file, by its path. */
 const EDITS = [
-  [/^(Cargo|packages\/python\/pyproject)\.toml$/, (path, text) => replaceIn(path, text, /^version = ".*"$/m, `version = "${version}"`)],
+  [
+    /^(Cargo|packages\/python\/pyproject)\.toml$/,
+    (path, text) => replaceIn(path, text, /^version = ".*"$/m, `version = "${version}"`),
+  ],
   [/^(.*\/)?package\.json$/, npmManifest],
   [
     /^packaging\/helm\/.*\/Chart\.yaml$/,

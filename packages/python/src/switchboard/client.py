@@ -6,12 +6,16 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from ._http import Http
 from .errors import ChatError, Unavailable, from_problem
 from .types import Event, Member, Message, Page, Role, Stored, Summary
+
+T = TypeVar("T")
+C = TypeVar("C")
 
 # The first and the longest delay before another attempt, in seconds.
 BACKOFF = 0.2
@@ -167,46 +171,24 @@ class Client:
 
     def all_messages(self, conversation: str) -> Iterator[Message]:
         """All messages, newest first; pages are loaded as they are needed."""
-        before: int | None = None
-        while True:
+
+        def load(before: int | None) -> Page[Message]:
             page = self.history(conversation, before=before)
-            for message in reversed(page.items):
-                before = message["seq"]
-                yield message
-            if not page.more:
-                return
+            return replace(page, items=page.items[::-1])
+
+        return _all(load, lambda message: message["seq"])
 
     def all_events(self, conversation: str, *, after: int = 0) -> Iterator[Event]:
         """The events of the log after a number, oldest first; pages are loaded as they are needed."""
-        while True:
-            page = self.sync(conversation, after=after)
-            for event in page:
-                after = event["seq"]
-                yield event
-            if not page.more:
-                return
+        return _all(lambda seq: self.sync(conversation, after=after if seq is None else seq), lambda event: event["seq"])
 
     def all_conversations(self) -> Iterator[Summary]:
         """All conversations of the user; pages are loaded as they are needed."""
-        before: str | None = None
-        while True:
-            page = self.conversations(before=before)
-            for summary in page:
-                before = summary["conversation"]
-                yield summary
-            if not page.more:
-                return
+        return _all(lambda before: self.conversations(before=before), lambda summary: summary["conversation"])
 
     def all_members(self, conversation: str) -> Iterator[Member]:
         """All members of a conversation; pages are loaded as they are needed."""
-        after: str | None = None
-        while True:
-            page = self.members(conversation, after=after)
-            for member in page:
-                after = member["user"]
-                yield member
-            if not page.more:
-                return
+        return _all(lambda after: self.members(conversation, after=after), lambda member: member["user"])
 
     def ping(self) -> None:
         """Checks the address, the key and the connection."""
@@ -259,6 +241,18 @@ class Client:
 
     def _store(self, name: str, **fields: Any) -> Stored:
         return Stored.of(self.command(name, **fields))
+
+
+def _all(load: Callable[[C | None], Page[T]], cursor_of: Callable[[T], C]) -> Iterator[T]:
+    """The items of all pages. Each page is loaded from the cursor of the last item, and the first one from `None`."""
+    cursor = None
+    while True:
+        page = load(cursor)
+        for item in page:
+            cursor = cursor_of(item)
+            yield item
+        if not page.more:
+            return
 
 
 def _page(answer: Mapping[str, Any], items: str) -> Page[Any]:

@@ -16,9 +16,9 @@ class Role(StrEnum):
     READER = "reader"
 
 
-# `from` is a word of Python, so the events' type is written as a call.
-Event = TypedDict(
-    "Event",
+# `from` is a word of Python, so this type is written as a call.
+_Stored = TypedDict(
+    "_Stored",
     {
         "type": Required[str],
         "conversation": Required[str],
@@ -30,36 +30,29 @@ Event = TypedDict(
         "data": dict[str, Any],
         "reply_to": int,
         "deleted": bool,
-        "target": int,
-        "emoji": str,
-        "on": bool,
-        "title": str,
-        "public": bool,
-        "members": list[str],
-        "user": str,
-        "role": str,
     },
     total=False,
 )
 
-Message = TypedDict(
-    "Message",
-    {
-        "type": Required[str],
-        "conversation": Required[str],
-        "seq": Required[int],
-        "from": Required[str],
-        "at": Required[str],
-        "key": str,
-        "text": str,
-        "data": dict[str, Any],
-        "reply_to": int,
-        "deleted": bool,
-        "edited": dict[str, Any],
-        "reactions": dict[str, list[str]],
-    },
-    total=False,
-)
+
+class Event(_Stored, total=False):
+    """An event of the log. Which fields it has depends on its `type`."""
+
+    target: int
+    emoji: str
+    on: bool
+    title: str
+    public: bool
+    members: list[str]
+    user: str
+    role: str
+
+
+class Message(_Stored, total=False):
+    """A message in its current state."""
+
+    edited: dict[str, Any]
+    reactions: dict[str, list[str]]
 
 
 class Member(TypedDict):

@@ -139,8 +139,7 @@ impl Connections {
     }
 
     fn intern(&self, agent: &str) -> Arc<str> {
-        let ends = (0..=MAX_AGENT_BYTES).rev();
-        let agent = ends.filter_map(|end| agent.get(..end)).next().unwrap_or(agent);
+        let agent = (0..=MAX_AGENT_BYTES).rev().find_map(|end| agent.get(..end)).unwrap_or(agent);
         let mut agents = lock(&self.agents);
         if let Some(known) = agents.get(agent) {
             return known.clone();

@@ -9,7 +9,6 @@ mod current;
 mod expiry;
 mod files;
 mod handshake;
-mod probe;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +23,6 @@ use self::certificate::Certificate;
 use self::current::Current;
 use self::expiry::Expiry;
 pub(crate) use self::handshake::{HandshakeFailure, HandshakeStream};
-pub(crate) use self::probe::probe_client;
 use crate::config::TlsConfig;
 use crate::metrics::{Metrics, TlsMetrics};
 use crate::tasks::Tasks;

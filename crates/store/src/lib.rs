@@ -65,6 +65,7 @@ mod rewrite;
 mod sizes;
 pub mod sqlite;
 mod table;
+pub mod tls_client;
 pub mod write_fault;
 
 use std::sync::Arc;

@@ -6,14 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
 use futures_util::StreamExt as _;
-use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use rustls_acme::{AcmeConfig, EventError};
 use switchboard_store::clock::Clock;
+use switchboard_store::tls_client;
 use tokio::time::Instant;
 
 use self::cache::{Cache, Issued};
@@ -65,29 +62,8 @@ pub(super) fn start(
 
 /// The client of the ACME server.
 fn client(ca: Option<&Path>) -> anyhow::Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore::empty();
-    match ca {
-        None => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            ensure!(!roots.is_empty(), "this system has no root certificates; name a file with `acme.ca`");
-        }
-        Some(ca) => {
-            let mut read = || -> anyhow::Result<()> {
-                for certificate in CertificateDer::pem_file_iter(ca)? {
-                    roots.add(certificate?)?;
-                }
-                ensure!(!roots.is_empty(), "it contains none");
-                Ok(())
-            };
-            read().with_context(|| format!("cannot read root certificates from {}", ca.display()))?;
-        }
-    }
-    let config = ClientConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .context("TLS does not work")?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+    const NO_ROOTS: &str = "this system has no root certificates; name a file with `acme.ca`";
+    Ok(Arc::new(tls_client::verifying(tls_client::root_certificates(ca, NO_ROOTS)?)?))
 }
 
 /// The account at an ACME server.

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::tls_client;
 
 /// The application name in the database's logs and in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "switchboard";
@@ -222,77 +220,12 @@ fn config_of_host(all: &Config, n: usize, others: &[String]) -> Config {
 }
 
 fn tls(mode: TlsMode, ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let versions = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .context("TLS does not work")?;
-    let mut roots = RootCertStore::empty();
+    const NO_ROOTS: &str = "this system has no root certificates to verify the database with; name a file with `cluster.store_ca`";
     match (mode, ca) {
-        (TlsMode::Plain, _) => {}
-        (TlsMode::Encrypted, None) => {
-            let config = versions
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider)));
-            return Ok(config.with_no_client_auth());
-        }
-        (_, Some(ca)) => {
-            let mut read = || -> anyhow::Result<()> {
-                for certificate in CertificateDer::pem_file_iter(ca)? {
-                    roots.add(certificate?)?;
-                }
-                ensure!(!roots.is_empty(), "it contains none");
-                Ok(())
-            };
-            read().with_context(|| format!("cannot read root certificates from {}", ca.display()))?;
-        }
-        (TlsMode::Verified, None) => {
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            ensure!(
-                !roots.is_empty(),
-                "this system has no root certificates to verify the database with; name a file with `cluster.store_ca`"
-            );
-        }
-    }
-    Ok(versions.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Accepts any certificate, as `sslmode=require` does. That protects against eavesdropping, but not against an active
-/// attacker who poses as the server.
-#[derive(Debug)]
-struct AcceptAnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        (TlsMode::Plain, _) => tls_client::verifying(RootCertStore::empty()),
+        // As `sslmode=require` does.
+        (TlsMode::Encrypted, None) => tls_client::accepting_any_certificate(),
+        (_, ca) => tls_client::verifying(tls_client::root_certificates(ca, NO_ROOTS)?),
     }
 }
 

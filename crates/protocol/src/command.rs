@@ -35,7 +35,7 @@ macro_rules! commands {
             ];
 
             /// The requests that exist over HTTP only.
-            pub const HTTP_ONLY: &'static [&'static str] = &["revoke"];
+            pub const HTTP_ONLY: &'static [&'static str] = &["feed", "revoke"];
 
             /// The command's name on the wire.
             pub fn name(&self) -> &'static str {

@@ -157,6 +157,19 @@ impl Limits {
     /// `hello` reads a row for each; a page of summaries has about as many.
     pub const UNREAD_CONVERSATIONS: usize = 200;
 
+    /// The most entries in a page of the feed, and how many a call gets that names no `limit`. A page also ends at
+    /// `page_bytes`.
+    pub const FEED_PAGE: u32 = 500;
+
+    /// The longest `wait` of a call of the feed, in milliseconds: proxies cut a request after 30 s without an answer.
+    pub const FEED_WAIT: u64 = 25_000;
+
+    /// How many calls of one API key wait for the feed at a time, streams included. Beyond: `rate_limited`.
+    pub const FEED_WAITING: u32 = 16;
+
+    /// The most types that a call of the feed names: more than there are.
+    pub const FEED_TYPES: usize = 64;
+
     /// Which part of `connections` may be unauthenticated: one in this many. Authenticated means a `hello` or a request
     /// with valid credentials.
     const UNAUTHENTICATED_DIVISOR: u32 = 10;

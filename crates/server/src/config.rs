@@ -160,6 +160,8 @@ pub struct Config {
     pub shutdown_deadline: Duration,
     /// The window over which clients spread their reconnects after a shutdown.
     pub reconnect_spread: Duration,
+    /// How long the feed keeps its entries; zero keeps all.
+    pub feed_keep: Duration,
     /// How tokens are verified.
     pub auth: AuthConfig,
     /// What is logged, and in which form.
@@ -236,6 +238,7 @@ impl Config {
             presence_grace: file.presence_grace,
             shutdown_deadline: file.shutdown_deadline,
             reconnect_spread: file.reconnect_spread,
+            feed_keep: file.feed.keep,
             auth,
             log: LogConfig { level: file.log.level, format: file.log.format },
             limits: if mode == Mode::Dev { file.limits.without_rates() } else { file.limits },
@@ -314,6 +317,7 @@ impl Config {
             presence_grace: self.presence_grace,
             shutdown_deadline: self.shutdown_deadline,
             reconnect_spread: self.reconnect_spread,
+            feed: file::FeedSection { keep: self.feed_keep },
             auth: AuthSection {
                 secret,
                 public_key,

@@ -5,6 +5,7 @@ mod api;
 mod assets;
 mod body;
 mod document;
+pub(crate) mod feed;
 mod guard;
 mod health;
 mod operations;
@@ -44,6 +45,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/openapi.json", get(spec::serve_openapi))
         .route("/v1/asyncapi.json", get(spec::serve_asyncapi))
         .route("/v1/revoke", post(revoke::revoke))
+        .route("/v1/feed", post(feed::page).get(feed::stream))
         .route("/v1/{command}", post(api::command))
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))

@@ -228,6 +228,8 @@ impl Server {
             has_operator_listener: config.operator_listen.is_some(),
             health: health::Health::default(),
             in_flight: Arc::default(),
+            feed_keep: config.feed_keep,
+            feed_waits: Arc::default(),
             readiness: readiness::Readiness::default(),
             denials,
             closed_lines: Throttle::lines(MAX_CLOSED_LINES, Duration::from_secs(1)),
@@ -416,6 +418,7 @@ async fn sweep(services: Arc<Services>) {
             () = tokio::time::sleep(limiter::SWEEP_INTERVAL) => {
                 services.limiter.sweep();
                 services.denials.flush();
+                http::feed::trim(&services);
                 if let Some(suppressed) = services.closed_lines.take_unlogged() {
                     tracing::info!(suppressed, "more connections closed");
                 }

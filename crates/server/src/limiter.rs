@@ -1,7 +1,9 @@
 //! Rate limits of connections, users and API keys.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Limits, UserId};
 use tokio::time::Instant;
 
@@ -78,6 +80,8 @@ pub(crate) struct Limiter {
     watched_by_user: Option<Buckets<UserId>>,
     /// Limits all writes and signals of back ends.
     sends_by_key: Option<Buckets<[u8; 32]>>,
+    /// Limits the writes of back ends whose keys have a rate of their own.
+    own_rates: OwnRates,
     /// Limits repeated `typing` signals of a user in a conversation. This applies even if `limits` has no rate for them.
     typing_signals: Buckets<(UserId, ConversationId)>,
 }
@@ -95,6 +99,7 @@ impl Limiter {
             typing_by_user: users(),
             cursors_by_user: Rate::per_second(limits.cursors_per_user, BURST_SECONDS).map(Buckets::new),
             watched_by_user: Rate::per_second(limits.watched_per_user, BURST_SECONDS).map(Buckets::new),
+            own_rates: OwnRates::default(),
             sends_by_key: Rate::per_second(limits.sends_per_key, BURST_SECONDS).map(Buckets::new),
             typing_signals: Buckets::new(Rate::new(TYPING_INTERVAL, 1)),
         }
@@ -106,10 +111,19 @@ impl Limiter {
     }
 
     /// Counts a command that stores, which costs `price` sends, over the WebSocket or HTTP.
-    pub(crate) fn check_send(&self, payer: &RateOwner, price: u32) -> Result<(), Refusal> {
+    /// `own_rate` is that of the API key, if it has one: writes a second.
+    pub(crate) fn check_send(
+        &self,
+        payer: &RateOwner,
+        own_rate: Option<u32>,
+        price: u32,
+    ) -> Result<(), Refusal> {
         match payer {
             RateOwner::User(user) => take_tokens(self.sends_by_user.as_ref(), user, price),
-            RateOwner::Key(key) => take_tokens(self.sends_by_key.as_ref(), key, price),
+            RateOwner::Key(key) => match own_rate.and_then(|rate| Rate::per_second(rate, BURST_SECONDS)) {
+                Some(rate) => self.own_rates.take(*key, rate, price),
+                None => take_tokens(self.sends_by_key.as_ref(), key, price),
+            },
             RateOwner::Nobody => Ok(()),
         }
     }
@@ -157,6 +171,18 @@ impl Limiter {
     }
 }
 
+/// The buckets of API keys that have a rate of their own: one for each such key that was used.
+#[derive(Debug, Default)]
+struct OwnRates(Mutex<FxHashMap<[u8; 32], Bucket>>);
+
+impl OwnRates {
+    fn take(&self, key: [u8; 32], rate: Rate, price: u32) -> Result<(), Refusal> {
+        let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = buckets.entry(key).or_insert_with(|| Bucket::full(Instant::now()));
+        bucket.take(rate, price).map_err(Refusal::too_fast)
+    }
+}
+
 fn take_tokens<K: std::hash::Hash + Eq + Clone>(
     buckets: Option<&Buckets<K>>,
     key: &K,
@@ -188,15 +214,16 @@ mod tests {
     #[test]
     fn zero_is_no_limit() {
         let limiter = Limiter::new(&Limits::default().without_rates());
-        assert!((0..10_000).all(|_| limiter.check_send(&alice(), 1_001).is_ok()));
-        assert!((0..10_000).all(|_| limiter.check_send(&RateOwner::Key([1; 32]), 1_001).is_ok()));
+        assert!((0..10_000).all(|_| limiter.check_send(&alice(), None, 1_001).is_ok()));
+        assert!((0..10_000).all(|_| limiter.check_send(&RateOwner::Key([1; 32]), None, 1_001).is_ok()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_key_has_a_rate_of_its_own() {
         let limits = Limits { sends_per_key: 10, sends_per_user: 1, ..Limits::default() };
         let limiter = Limiter::new(&limits);
-        let stored = |payer: &RateOwner| (0..100).filter(|_| limiter.check_send(payer, 1).is_ok()).count();
+        let stored =
+            |payer: &RateOwner| (0..100).filter(|_| limiter.check_send(payer, None, 1).is_ok()).count();
         assert_eq!(stored(&alice()), 5);
         assert_eq!(stored(&RateOwner::Key([1; 32])), 50);
         assert_eq!(stored(&RateOwner::Key([2; 32])), 50, "another key");

@@ -1,6 +1,7 @@
 //! The parts of the server that all sessions and HTTP requests share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use switchboard_protocol::{ConversationId, Limits, UserId};
 
@@ -51,6 +52,10 @@ pub(crate) struct Services {
     pub(crate) health: Health,
     /// Counts the HTTP requests that are being answered.
     pub(crate) in_flight: Arc<InFlight>,
+    /// How long the feed keeps its entries; zero keeps all.
+    pub(crate) feed_keep: Duration,
+    /// Counts the calls that wait for the feed.
+    pub(crate) feed_waits: Arc<InFlight>,
     pub(crate) readiness: Readiness,
     /// Counts and logs clients that are refused.
     pub(crate) denials: Denials,

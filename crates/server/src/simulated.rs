@@ -110,7 +110,9 @@ impl SimulatedServer {
         let services = Arc::downgrade(&self.services);
         async move {
             let Some(services) = services.upgrade() else { return false };
-            http::revoke::revoke_user(&services, user, false).await.is_ok()
+            http::revoke::revoke_user(&services, user, false, (switchboard_store::record::Via::USER, None))
+                .await
+                .is_ok()
         }
     }
 

@@ -173,7 +173,19 @@ fn copy_to(db: &Connection, file: &NamedTempFile, watch: &mut dyn FnMut(Step)) -
     // The copied header says that there is a write-ahead log. A backup must be a single file that can be read where nothing
     // can be written, so the journal mode is changed.
     copy.execute_batch("PRAGMA journal_mode = DELETE;")?;
+    begin_epoch(&copy)?;
     copy.close().map_err(|(_, error)| error)?;
+    Ok(())
+}
+
+/// Makes the first server on the copy begin a new epoch of the feed. The server of the original gives the numbers after the
+/// copy as well, to other events.
+fn begin_epoch(copy: &Connection) -> anyhow::Result<()> {
+    // A copy of an earlier version's database has no feed.
+    let has_feed = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'feed_state')";
+    if copy.query_row(has_feed, [], |row| row.get(0))? {
+        copy.execute("UPDATE feed_state SET epoch = ''", [])?;
+    }
     Ok(())
 }
 

@@ -190,7 +190,12 @@ pub(super) fn apply<R: Rows>(
             continue;
         }
         // The change is cloned, because a second attempt at the transaction needs it again.
-        let actor = Actor { name: &one.actor, has_allowances: one.origin.is_user() };
+        let actor = Actor {
+            name: &one.actor,
+            has_allowances: one.origin.is_user(),
+            via: one.origin.via(),
+            address: one.origin.address(),
+        };
         *result = match change::apply(rows, rules, actor, one.change.clone(), now) {
             Ok(committed) => {
                 turns.settle(&one.origin, true);

@@ -13,6 +13,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::net::IpAddr;
 
 use self::allowance::Allowances;
 pub(super) use self::dispatch::apply;
@@ -25,8 +26,9 @@ use switchboard_protocol::{
 };
 
 use super::{Committed, CommittedCursor, CommittedEvent, Counts, CursorKind};
+use crate::feed::Entry;
 use crate::record::{Conversation, Membership};
-use crate::record::{Effect, LogEvent, UserKey};
+use crate::record::{Effect, LogEvent, UserKey, Via};
 use crate::refusal::Refusal;
 use crate::{access, body};
 
@@ -112,12 +114,15 @@ pub(super) struct Actor<'a> {
     pub(super) name: &'a UserId,
     /// Whether the effects of the change count against the user's allowances.
     pub(super) has_allowances: bool,
+    /// What makes the change in the user's name, and the client's address.
+    pub(super) via: Via,
+    pub(super) address: Option<IpAddr>,
 }
 
 impl<'a> Actor<'a> {
     /// An actor whose effects count against no allowance.
     pub(super) fn without_allowances(name: &'a UserId) -> Self {
-        Self { name, has_allowances: false }
+        Self { name, has_allowances: false, via: Via::USER, address: None }
     }
 }
 
@@ -131,6 +136,8 @@ struct ChangeContext<'a, R> {
     rules: &'a Rules,
     actor: &'a UserId,
     has_allowances: bool,
+    via: Via,
+    address: Option<IpAddr>,
     now: Timestamp,
 }
 
@@ -151,6 +158,28 @@ impl<R: Rows> ChangeContext<'_, R> {
         let user = self.rows.user(self.actor)?.ok_or_else(Refusal::not_found)?;
         let membership = self.rows.member(conversation.key, user)?;
         Ok(ActorMembership { conversation, user, membership })
+    }
+
+    /// The key of a user, who is stored from now on.
+    fn user_or_new(&mut self, name: &UserId) -> Result<UserKey, OperationError<R::Error>> {
+        if let Some(user) = self.rows.user(name)? {
+            return Ok(user);
+        }
+        let user = self.rows.user_or_new(name)?;
+        self.do_tell_feed("user.new", user, "{}".to_owned())?;
+        Ok(user)
+    }
+
+    /// Adds an entry about a user to the feed.
+    fn do_tell_feed(
+        &mut self,
+        kind: &'static str,
+        user: UserKey,
+        body: String,
+    ) -> Result<(), OperationError<R::Error>> {
+        let address = self.address.map(|address| address.to_string());
+        let entry = Entry { kind: kind.into(), at: self.now, user: Some(user), via: self.via, address, body };
+        Ok(self.rows.insert_entry(entry)?)
     }
 
     /// The allowances against which the actor's effects count, if any.
@@ -193,7 +222,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             key,
             body: body.into(),
         };
-        Ok(self.rows.insert_event(&event, stored, conversation, sender)?.then_some(event))
+        Ok(self.rows.insert_event(&event, stored, conversation, (sender, self.via))?.then_some(event))
     }
 
     /// Appends an event that is not a message, and writes the conversation's row.

@@ -33,6 +33,8 @@ pub(super) enum LaneOwner {
     Probe,
     /// A request with an API key. The key is not verified yet, so a wrong key delays only its own requests.
     ApiKeyHash([u8; 32]),
+    /// Pages of the feed, for all keys.
+    Feed,
     /// The router's reads of the log of a conversation to which other nodes also write.
     Log(ConversationKey),
     /// The router's comparison of the heads of many conversations.

@@ -14,3 +14,14 @@ impl ConversationKey {
     /// A key less than that of every conversation.
     pub const MIN: Self = Self(i64::MIN);
 }
+
+/// The maker of an event or entry, besides the user in whose name it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Via(pub i32);
+
+impl Via {
+    /// The user, over a connection or with a token.
+    pub const USER: Self = Self(0);
+    /// The command line.
+    pub const COMMAND_LINE: Self = Self(-1);
+}

@@ -41,8 +41,10 @@ mod fair_queue;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 #[doc(hidden)]
 pub mod fault;
+pub mod feed;
 #[cfg(test)]
 mod first_schema;
+pub mod grant;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod in_memory;
@@ -77,6 +79,10 @@ use switchboard_protocol::{ConversationId, FEATURES, Seq, Timestamp, UserId};
 pub use self::commit_metrics::CommitMetrics;
 pub use self::memberships::{Activity, Joined, Memberships, Summaries};
 pub use self::request::{Change, CountedRead, Counts, CursorKind, Query, Request};
+use tokio::sync::watch;
+
+use crate::feed::{FeedPage, FeedQuery};
+use crate::grant::KeyGrant;
 use crate::origin::Origin;
 use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -125,8 +131,14 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// The time up to which the tokens of `user` are revoked: tokens issued then or earlier are invalid. `None` if none is.
     fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>>;
 
-    /// The name of the API key with this hash, unless it was revoked.
-    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>>;
+    /// What the API key with this hash may do, unless it was revoked. The caller checks when it expires.
+    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>>;
+
+    /// A page of the feed.
+    fn feed(&self, query: FeedQuery) -> Answer<FeedPage>;
+
+    /// The number of the last entry of the feed, whenever it changes.
+    fn feed_news(&self) -> watch::Receiver<u64>;
 
     /// Probes whether the store can be read, ahead of all queued reads.
     fn probe(&self) -> Answer<()>;

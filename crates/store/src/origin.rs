@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fmt::Debug;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -9,6 +10,7 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{CommandId, WriteNumber};
 use tokio::sync::oneshot;
 
+use crate::key::Via;
 use crate::refusal::Refusal;
 
 /// The recipient of a write's outcome.
@@ -20,9 +22,20 @@ pub enum Origin {
     Call(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
     /// A back end with an API key, which waits for the outcome. Its writes do not count against the allowances of the users
     /// it acts for.
-    BackEnd(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
+    BackEnd(BackEndOrigin),
     /// The server itself, which needs no outcome.
     Internal,
+}
+
+/// The back end that sent a write.
+#[derive(Debug)]
+pub struct BackEndOrigin {
+    /// Gets the outcome.
+    pub reply: oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>,
+    /// The back end's key.
+    pub via: Via,
+    /// The back end's address.
+    pub address: Option<IpAddr>,
 }
 
 /// The connection that sent a write.
@@ -127,6 +140,22 @@ impl Origin {
     /// Whether the user writes directly, over a connection or with a token.
     pub(crate) fn is_user(&self) -> bool {
         matches!(self, Self::Session(_) | Self::Call(_))
+    }
+
+    /// What made the write in the user's name.
+    pub(crate) fn via(&self) -> Via {
+        match self {
+            Self::BackEnd(origin) => origin.via,
+            Self::Session(_) | Self::Call(_) | Self::Internal => Via::USER,
+        }
+    }
+
+    /// The address of the back end that made the write.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::BackEnd(origin) => origin.address,
+            Self::Session(_) | Self::Call(_) | Self::Internal => None,
+        }
     }
 
     /// The connection of a numbered write, and the connection's highest numbers at present.

@@ -3,6 +3,7 @@
 
 mod commit;
 mod connect;
+mod feed;
 mod ids;
 pub(crate) mod inspect;
 mod installation;
@@ -27,7 +28,7 @@ use anyhow::{Context as _, bail};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
 use self::connect::{BlockingConnection, SESSION_SETTINGS};
@@ -44,6 +45,10 @@ use super::{
 };
 use crate::CommitMetrics;
 use crate::clock::Clock;
+use crate::fair_queue::LaneOwner;
+use crate::feed::{FeedPage, FeedQuery};
+use crate::grant::KeyGrant;
+use crate::read::feed::Unpaged;
 use crate::record::{Answer, ConversationKey, LogEvent, NoticeKey, UserKey};
 
 /// The current schema, for benchmarks.
@@ -99,6 +104,8 @@ pub struct PostgresStore {
     state: Arc<WriterState>,
     installation: Arc<Installation>,
     notice_key: NoticeKey,
+    /// The last number of the feed.
+    feed: watch::Receiver<u64>,
 }
 
 impl std::fmt::Debug for PostgresStore {
@@ -122,6 +129,15 @@ impl PostgresStore {
         let (queue, submissions) = crossbeam_channel::bounded(MAX_QUEUED_WRITES);
         let counter = Counter::new(readers.users.read_queue(), queue.clone());
         let installation = Arc::new(Installation::new(&settings.capabilities));
+        let (committed, commits) = crossbeam_channel::bounded(1);
+        let (last, feed) = watch::channel(0);
+        let parts = feed::Parts {
+            target: target.clone(),
+            clock: settings.clock.clone(),
+            state: state.clone(),
+            commits,
+            last,
+        };
         let notice_key = writer::start(writer::Parts {
             target,
             settings,
@@ -130,8 +146,10 @@ impl PostgresStore {
             queue: submissions,
             counter: Arc::downgrade(&counter),
             installation: installation.clone(),
+            committed,
         })?;
-        Ok((Self { queue, readers, _counter: counter, state, installation, notice_key }, outcomes))
+        feed::start(parts)?;
+        Ok((Self { queue, readers, _counter: counter, state, installation, notice_key, feed }, outcomes))
     }
 
     /// The key that authenticates notices between the nodes on this database.
@@ -183,8 +201,17 @@ impl Store for PostgresStore {
         self.readers.users.not_before(user)
     }
 
-    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
+    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>> {
         self.readers.users.api_key(hash)
+    }
+
+    fn feed(&self, query: FeedQuery) -> Answer<FeedPage> {
+        // Everything that has a number is in a page.
+        self.readers.users.read(LaneOwner::Feed, move |reader| reader.feed(&query, &Unpaged::default()))
+    }
+
+    fn feed_news(&self) -> watch::Receiver<u64> {
+        self.feed.clone()
     }
 
     fn probe(&self) -> Answer<()> {

@@ -2,6 +2,7 @@
 //! a store itself only looks up rows.
 
 pub(super) mod counts;
+pub(crate) mod feed;
 mod fold;
 mod history;
 pub(super) mod list;
@@ -25,6 +26,7 @@ use self::row::{
 use super::change::{OperationError, StoreError};
 use super::{Activity, Joined, Memberships, Query, Snapshot, Summaries, VisibleConversation};
 use crate::access;
+use crate::grant::KeyGrant;
 use crate::record::{ConversationKey, LogEvent, Membership, NewerKind, UserKey};
 use crate::refusal::Refusal;
 
@@ -152,7 +154,7 @@ pub(super) trait Lookups {
     fn share_a_room(&self, pairs: &[(UserKey, UserKey)], most: u32) -> LookupResult<Vec<bool>, Self>;
 
     /// The name of the API key with this hash, unless it was revoked.
-    fn api_key(&self, hash: &[u8]) -> LookupResult<Option<String>, Self>;
+    fn api_key(&self, hash: &[u8]) -> LookupResult<Option<KeyGrant>, Self>;
 }
 
 /// The result of a query.
@@ -368,7 +370,7 @@ impl<L: Lookups> Reader<'_, L> {
     }
 
     /// The name of the API key with this hash.
-    pub(super) fn api_key(&self, hash: &[u8]) -> LookupResult<Option<String>, L> {
+    pub(super) fn api_key(&self, hash: &[u8]) -> LookupResult<Option<KeyGrant>, L> {
         self.rows.api_key(hash)
     }
 }

@@ -16,6 +16,7 @@ use super::change::OperationError;
 use super::fair_queue::{FairQueue, LaneOwner, NextJob};
 use super::read::{LookupResult, Lookups, Reader, list};
 use super::{Memberships, PresencePeer, Query, Snapshot, Summaries, WriteAccess};
+use crate::grant::KeyGrant;
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
@@ -186,7 +187,7 @@ impl<D: ReaderConnection> Readers<D> {
         self.read(LaneOwner::Probe, |reader| reader.api_key(&[0; 32]).map(drop))
     }
 
-    pub(super) fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
+    pub(super) fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>> {
         self.read(LaneOwner::ApiKeyHash(hash), move |reader| reader.api_key(&hash))
     }
 }

@@ -7,20 +7,62 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::{ConversationId, Role, Seq, Timestamp, UserId};
 
-pub use crate::key::{ConversationKey, UserKey};
+use crate::grant::{Scope, Scopes};
+pub use crate::key::{ConversationKey, UserKey, Via};
 pub use crate::kind::{Kind, NewerKind};
 use crate::refusal::Refusal;
 use crate::table::{conversations, members, record};
 
 /// An API key without its secret, which the store does not keep.
 #[derive(Debug, Clone)]
-pub struct KeyInfo {
+pub struct ApiKeyInfo {
     /// The key's name.
     pub name: String,
     /// When the key was made.
     pub created: Timestamp,
     /// Whether the key is revoked.
     pub revoked: bool,
+    /// What it may do.
+    pub scopes: Scopes,
+    /// The pattern of the users whom it acts for; `None` for all.
+    pub acts_as: Option<String>,
+    /// When it expires.
+    pub expires: Option<Timestamp>,
+    /// How many writes a second; `None` for the server's limit.
+    pub rate: Option<u32>,
+    /// The networks from which it may be used; `None` for all.
+    pub addresses: Option<String>,
+    /// Whether events come without their content.
+    pub no_text: bool,
+    /// Whether hooks are not asked about its writes.
+    pub unasked: bool,
+    /// The key that made it; `None` for the command line.
+    pub parent: Option<String>,
+    /// The hour of its last use.
+    pub used: Option<Timestamp>,
+    /// How long the secret before the last rotation is good.
+    pub old_until: Option<Timestamp>,
+}
+
+impl ApiKeyInfo {
+    /// A key in a database of an earlier version, which has neither scopes nor limits.
+    pub(crate) fn of_before(name: String, created: Timestamp, revoked: bool) -> Self {
+        Self {
+            name,
+            created,
+            revoked,
+            scopes: Scopes::new([Scope::Act, Scope::Revoke]),
+            acts_as: None,
+            expires: None,
+            rate: None,
+            addresses: None,
+            no_text: false,
+            unasked: false,
+            parent: None,
+            used: None,
+            old_until: None,
+        }
+    }
 }
 
 /// The key that authenticates notices: random bytes in the database that all nodes share.

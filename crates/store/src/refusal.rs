@@ -6,6 +6,8 @@ use std::time::Duration;
 use switchboard_protocol::reply::Failure;
 use switchboard_protocol::{CommandId, ErrorCode, Rejected};
 
+use crate::grant::Scope;
+
 /// The delay after which a client retries a command that was refused with `unavailable`.
 const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -21,12 +23,23 @@ pub struct Refusal {
     pub field: Option<Cow<'static, str>>,
     /// How many milliseconds the client should wait before it tries again.
     pub retry_after: Option<u64>,
+    /// The permission that is missing: a scope of an API key.
+    pub permission: Option<&'static str>,
+    /// The oldest and the newest cursor, if the command's cursor is not between them.
+    pub cursors: Option<Box<(String, String)>>,
 }
 
 impl Refusal {
     /// A refusal without a field or a delay.
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), field: None, retry_after: None }
+        Self {
+            code,
+            message: message.into(),
+            field: None,
+            retry_after: None,
+            permission: None,
+            cursors: None,
+        }
     }
 
     /// The object does not exist, or the user may not know of it. Both get the same refusal, so that a user cannot tell
@@ -38,6 +51,14 @@ impl Refusal {
     /// The user may see the object, but their role does not allow the command.
     pub fn forbidden(message: &'static str) -> Self {
         Self::new(ErrorCode::Forbidden, message)
+    }
+
+    /// The API key does not have this scope.
+    pub fn out_of_scope(scope: Scope) -> Self {
+        let scope = scope.as_str();
+        let message =
+            format!("the API key does not have the scope `{scope}`; make one with `--scope {scope}`");
+        Self { permission: Some(scope), ..Self::new(ErrorCode::Forbidden, message) }
     }
 
     /// A field has a value that is not valid.
@@ -106,11 +127,6 @@ impl Refusal {
 
 impl From<Rejected> for Refusal {
     fn from(rejected: Rejected) -> Self {
-        Self {
-            code: rejected.code,
-            message: rejected.message.into(),
-            field: rejected.field.map(Cow::Owned),
-            retry_after: None,
-        }
+        Self { field: rejected.field.map(Cow::Owned), ..Self::new(rejected.code, rejected.message) }
     }
 }

@@ -7,6 +7,7 @@ use switchboard_protocol::{
     is_blank,
 };
 
+use crate::key::Via;
 use crate::refusal::Refusal;
 
 /// One of the two cursors of a member.
@@ -67,6 +68,12 @@ pub enum Change {
         /// Whether this time replaces a later one that is stored. Otherwise the later one stays.
         replace: bool,
     },
+    /// A back end used its key in the hour of this time.
+    UseKey(Via, Timestamp),
+    /// Removes entries of the feed that are older than this. Each time a part of them.
+    TrimFeed(Timestamp),
+    /// Gives numbers in the feed to what other processes have committed. It changes nothing else.
+    NumberPending,
     /// A probe: changes nothing, but is written like every other change.
     Probe,
     /// A numbered write that was refused for good before it was submitted. It changes nothing. The writer answers it in the

@@ -2,6 +2,8 @@
 //! `synchronous=FULL`.
 
 pub(super) mod checksum;
+mod feed;
+pub(crate) mod keys;
 #[cfg(feature = "simulation")]
 pub mod memory;
 pub(crate) mod opening;
@@ -23,8 +25,9 @@ use rusqlite_migration::M;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
+use self::feed::Tail;
 use self::opening::{Access, Opened, is_disk_full, open_reader, open_to_serve, shrink};
 pub(super) use self::opening::{
     WAL_FILE, check_application_id, check_header, check_not_moved, check_version, empty_database, is_locked,
@@ -41,6 +44,9 @@ use super::{
 };
 use crate::CommitMetrics;
 use crate::clock::Clock;
+use crate::fair_queue::LaneOwner;
+use crate::feed::{FeedPage, FeedQuery};
+use crate::grant::KeyGrant;
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
@@ -62,7 +68,8 @@ schema!(
     "migrations/sqlite/0003_revocations.sql",
     "migrations/sqlite/0004_probe.sql",
     "migrations/sqlite/0005_checksums.sql",
-    "migrations/sqlite/0006_user_numbers.sql"
+    "migrations/sqlite/0006_user_numbers.sql",
+    "migrations/sqlite/0007_keys_and_feed.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
@@ -127,6 +134,7 @@ pub struct SqliteStore {
     /// Keeps the writer's handle to it valid, because the writer holds only a weak reference.
     _counter: Arc<Counter<SqliteReader>>,
     state: Arc<WriterState>,
+    feed: Arc<Tail>,
 }
 
 impl SqliteStore {
@@ -141,7 +149,8 @@ impl SqliteStore {
         let lock = lock(&settings.data)?;
         check_not_moved(&settings.data)?;
         let Opened { db, access, unsynced_log } = open_to_serve(&settings.data)?;
-        let rows = SqliteRows::new(db);
+        let mut rows = SqliteRows::new(db);
+        let feed = rows.load_feed().context("cannot find out where the feed ends")?;
         let state = Arc::new(WriterState::default());
         if access == Access::Exclusive || !room_exists(&rows, &settings)? {
             state.set_fault(WriteFault::DiskFull);
@@ -167,7 +176,7 @@ impl SqliteStore {
             lock,
             unsynced_log,
         })?;
-        Ok((Self { queue, readers, _counter: counter, state }, outcomes))
+        Ok((Self { queue, readers, _counter: counter, state, feed }, outcomes))
     }
 }
 
@@ -264,8 +273,18 @@ impl Store for SqliteStore {
         self.readers.not_before(user)
     }
 
-    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
+    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>> {
         self.readers.api_key(hash)
+    }
+
+    fn feed(&self, query: FeedQuery) -> Answer<FeedPage> {
+        let feed = self.feed.clone();
+        // The end of the feed is read before the transaction's first statement, so that the transaction has all of it.
+        self.readers.read(LaneOwner::Feed, move |reader| reader.feed(&query, &feed.read()))
+    }
+
+    fn feed_news(&self) -> watch::Receiver<u64> {
+        self.feed.watch()
     }
 
     fn probe(&self) -> Answer<()> {

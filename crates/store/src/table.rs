@@ -143,13 +143,14 @@ pub(crate) enum WriteTime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ColumnType {
     Number,
+    Int,
     Small,
     Bool,
     Text,
     Bytes,
 }
 
-use ColumnType::{Bool, Bytes, Number, Small, Text};
+use ColumnType::{Bool, Bytes, Int, Number, Small, Text};
 use WriteTime::{Key, OnInsert, OnUpdate};
 
 /// A Rust type that can be the type of a column.
@@ -192,19 +193,45 @@ pub(crate) const USERS: Table = table_without_record!("users": "id" Number Key, 
 pub(crate) const CONVERSATIONS: Table = conversations!(table);
 pub(crate) const MEMBERS: Table = members!(table);
 pub(crate) const EVENTS: Table = table_without_record!("events": "conversation" Number Key, "seq" Number Key,
-    "kind" Small OnInsert, "sender" Number OnInsert, "at" Number OnInsert, "messages" Number OnInsert, "key" Text OnInsert, "body" Text OnUpdate);
+    "kind" Small OnInsert, "sender" Number OnInsert, "at" Number OnInsert, "messages" Number OnInsert, "key" Text OnInsert, "body" Text OnUpdate,
+    "via" Int OnInsert);
 pub(crate) const AMENDMENTS: Table =
     table_without_record!("amendments": "conversation" Number Key, "target" Number Key, "seq" Number Key);
 pub(crate) const REACTIONS: Table = table_without_record!("reactions": "conversation" Number Key,
     "target" Number Key, "emoji" Text Key, "user" Number Key, "since" Number Key, "until" Number OnUpdate);
 pub(crate) const ROOMS_BY_CHOICE: Table =
     table_without_record!("rooms_by_choice": "user" Number Key, "conversation" Number Key);
-pub(crate) const API_KEYS: Table = table_without_record!("api_keys": "name" Text Key, "hash" Bytes OnInsert,
-    "created" Number OnInsert, "revoked" Number OnUpdate);
+pub(crate) const API_KEYS: Table = table_without_record!("api_keys": "name" Text Key, "hash" Bytes OnUpdate,
+    "created" Number OnInsert, "revoked" Number OnUpdate, "number" Number OnInsert, "scopes" Text OnInsert,
+    "acts_as" Text OnInsert, "expires" Number OnInsert, "rate" Number OnInsert, "addresses" Text OnInsert,
+    "no_text" Bool OnInsert, "unasked" Bool OnInsert, "parent" Number OnInsert, "used" Number OnUpdate,
+    "old_hash" Bytes OnUpdate, "old_until" Number OnUpdate);
+pub(crate) const FEED_PAGES: Table = table_without_record!("feed_pages": "first" Number Key, "last" Number OnInsert,
+    "at" Number OnInsert, "runs" Bytes OnInsert);
+pub(crate) const FEED_ENTRIES: Table = table_without_record!("feed_entries": "number" Number Key, "type" Text OnInsert,
+    "at" Number OnInsert, "user" Number OnInsert, "via" Int OnInsert, "address" Text OnInsert, "body" Text OnInsert);
+pub(crate) const CONSUMERS: Table = table_without_record!("consumers": "name" Text Key, "epoch" Text OnUpdate,
+    "position" Number OnUpdate, "at" Number OnUpdate, "node" Text OnUpdate, "until" Number OnUpdate,
+    "generation" Number OnUpdate, "state" Text OnUpdate);
+pub(crate) const WEBHOOKS: Table = table_without_record!("webhooks": "name" Text Key, "created" Number OnInsert,
+    "settings" Text OnInsert, "version" Int OnUpdate, "old_until" Number OnUpdate, "paused" Text OnUpdate,
+    "parent" Number OnInsert);
 
 /// All tables that `migrate-store` copies, in the order of copying.
-pub(crate) const TABLES: [Table; 8] =
-    [USERS, CONVERSATIONS, MEMBERS, EVENTS, AMENDMENTS, REACTIONS, ROOMS_BY_CHOICE, API_KEYS];
+pub(crate) const TABLES: [Table; 12] = [
+    USERS,
+    CONVERSATIONS,
+    MEMBERS,
+    EVENTS,
+    AMENDMENTS,
+    REACTIONS,
+    ROOMS_BY_CHOICE,
+    API_KEYS,
+    FEED_PAGES,
+    FEED_ENTRIES,
+    CONSUMERS,
+    WEBHOOKS,
+];
 
 /// The names of columns, quoted as both databases accept them.
 pub(crate) fn quoted<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {

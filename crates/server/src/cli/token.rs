@@ -38,7 +38,7 @@ pub(super) fn run(args: TokenArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn parse_ttl(text: &str) -> Result<Duration, &'static str> {
+pub(super) fn parse_ttl(text: &str) -> Result<Duration, &'static str> {
     const EXPECTED: &str = "write a number and a unit, such as 30s, 15m, 1h or 7d";
     let unit = match text.as_bytes().last() {
         Some(b's') => 1,

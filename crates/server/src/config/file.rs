@@ -85,6 +85,7 @@ pub(super) struct File {
     pub(super) tls: TlsSection,
     pub(super) acme: AcmeSection,
     pub(super) cluster: ClusterSettings,
+    pub(super) feed: FeedSection,
     pub(super) limits: Limits,
 }
 
@@ -112,6 +113,7 @@ impl Default for File {
             tls: TlsSection::default(),
             acme: AcmeSection::default(),
             cluster: ClusterSettings::default(),
+            feed: FeedSection::default(),
             limits: Limits::default(),
         }
     }
@@ -127,6 +129,23 @@ impl File {
     pub(super) fn proxies(&self) -> ProxyConfig {
         let trusted = self.trusted_proxies.clone();
         ProxyConfig { trusted, header: self.forwarded_header, protocol: self.proxy_protocol }
+    }
+}
+
+/// The feed: what is committed, for back ends.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct FeedSection {
+    /// How long entries are kept, in milliseconds: 30 days. A consumer that was away for longer gets `bad_cursor`. 0 keeps all. The
+    /// logs of conversations stay as they are.
+    #[serde(with = "milliseconds")]
+    #[schemars(with = "u32")]
+    pub(super) keep: Duration,
+}
+
+impl Default for FeedSection {
+    fn default() -> Self {
+        Self { keep: Duration::from_secs(30 * 24 * 60 * 60) }
     }
 }
 
@@ -251,7 +270,8 @@ impl Setting {
 }
 
 /// The names of the file's sections.
-pub(super) const SECTIONS: [&str; 7] = ["auth", "log", "operator", "tls", "acme", "cluster", "limits"];
+pub(super) const SECTIONS: [&str; 8] =
+    ["auth", "log", "operator", "tls", "acme", "cluster", "feed", "limits"];
 
 fn schema(section: &str) -> Schema {
     match section {
@@ -261,6 +281,7 @@ fn schema(section: &str) -> Schema {
         "tls" => schema_for!(TlsSection),
         "acme" => schema_for!(AcmeSection),
         "cluster" => schema_for!(ClusterSettings),
+        "feed" => schema_for!(FeedSection),
         "limits" => schema_for!(Limits),
         _ => schema_for!(File),
     }

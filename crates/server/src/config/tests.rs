@@ -74,7 +74,7 @@ fn an_unknown_setting_is_refused_with_the_most_similar_one() {
     assert_refused(
         "[server]\nframe = 1",
         &[],
-        "the sections are [auth], [log], [operator], [tls], [acme], [cluster], [limits]",
+        "the sections are [auth], [log], [operator], [tls], [acme], [cluster], [feed], [limits]",
     );
     assert_refused("zzzzzzzz = 1", &[], "`switchboard config default`");
     assert_refused("limits = 3", &[], "is a section, `[limits]`");

@@ -26,6 +26,7 @@ use crate::services::Services;
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 use switchboard_store::clock::Clock;
+use switchboard_store::feed::{FeedPage, FeedQuery};
 use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::write_fault::WriteFault;
@@ -69,8 +70,14 @@ impl Store for UnavailableStore {
     fn not_before(&self, _: &UserId) -> Answer<Option<Timestamp>> {
         unavailable()
     }
-    fn api_key(&self, _: [u8; 32]) -> Answer<Option<String>> {
+    fn api_key(&self, _: [u8; 32]) -> Answer<Option<switchboard_store::grant::KeyGrant>> {
         unavailable()
+    }
+    fn feed(&self, _: FeedQuery) -> Answer<FeedPage> {
+        unavailable()
+    }
+    fn feed_news(&self) -> tokio::sync::watch::Receiver<u64> {
+        tokio::sync::watch::Sender::new(0).subscribe()
     }
     fn probe(&self) -> Answer<()> {
         unavailable()
@@ -125,6 +132,8 @@ impl HttpServer {
             has_operator_listener: false,
             health: Health::default(),
             in_flight: Arc::default(),
+            feed_keep: config.feed_keep,
+            feed_waits: Arc::default(),
             readiness: Readiness::default(),
             denials: Denials::new(Arc::new(Metrics::new())),
             closed_lines: Throttle::default(),

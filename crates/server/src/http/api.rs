@@ -1,5 +1,6 @@
 //! `POST /v1/<command>`: the commands of the WebSocket, one per request.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +19,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::Span;
 
+use super::accept::Client;
 use super::body;
 use super::problem::Problem;
 use super::request_span;
 use crate::auth::{ApiKey, AuthError, Identity};
+use crate::config::Network;
 use crate::denial::{Denial, Denied};
 use crate::encode;
 use crate::in_flight::Permit;
@@ -29,7 +32,9 @@ use crate::limiter::RateOwner;
 use crate::metrics::Drop;
 use crate::places::Place;
 use crate::services::Services;
-use switchboard_store::origin::Origin;
+use switchboard_store::grant::{KeyGrant, Scope};
+use switchboard_store::origin::{BackEndOrigin, Origin};
+use switchboard_store::record::Via;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Change, Request as StoreRequest, Submission, request};
 
@@ -63,6 +68,10 @@ impl Credentials {
 /// An authenticated request.
 pub(super) struct Authenticated {
     pub(super) credentials: Credentials,
+    /// What the API key may do, if there is one.
+    pub(super) grant: Option<KeyGrant>,
+    /// The client's address.
+    pub(super) address: Option<IpAddr>,
     /// The request's body.
     pub(super) text: String,
     /// The permit that counts the request as in flight until it is dropped.
@@ -74,6 +83,8 @@ struct Caller {
     user: UserId,
     /// The payer whose rate the request counts against.
     payer: RateOwner,
+    grant: Option<KeyGrant>,
+    address: Option<IpAddr>,
 }
 
 /// Answers a command with its `ok` frame, or a problem.
@@ -99,8 +110,12 @@ async fn answer(
     head: &Parts,
     body: &mut Body,
 ) -> Result<(Answer, Option<Permit>), Problem> {
-    let Authenticated { credentials, text, permit } = read_authenticated(services, head, body).await?;
-    let caller = identify(&credentials, &text)?;
+    let request = read_authenticated(services, head, body).await?;
+    request.check_scope(Scope::Act)?;
+    let Authenticated { credentials, grant, address, text, permit } = request;
+    let (user, payer) = identify(&credentials, &text)?;
+    check_acts_as(grant.as_ref(), &user)?;
+    let caller = Caller { user, payer, grant, address };
     request_span::record("user", caller.user.as_str());
     let command = read_command(name, &text, &head.headers, services)?;
     Ok((dispatch(services, caller, command).await?, permit))
@@ -114,21 +129,59 @@ pub(super) async fn read_authenticated(
 ) -> Result<Authenticated, Problem> {
     let (headers, max_bytes) = (&head.headers, services.limits.frame as usize);
     body::check_head(headers, max_bytes)?;
-    let mut credentials = verify_credentials(services, headers)?;
+    let mut request = authenticate(services, head).await?;
+    let checked = Instant::now();
+    request.text = body::read(body, max_bytes, services.tasks.stop()).await?;
+    if checked.elapsed() > MAX_CREDENTIALS_AGE {
+        request.credentials = verify_credentials(services, headers)?;
+        request.grant = confirm_credentials(services, &request.credentials, request.address).await?;
+    }
+    Ok(request)
+}
+
+/// Checks the credentials of a request and the payer's number of requests in flight. The text is still empty.
+pub(super) async fn authenticate(services: &Services, head: &Parts) -> Result<Authenticated, Problem> {
+    let credentials = verify_credentials(services, &head.headers)?;
     // The permit is taken before the query of the store, so that the number of requests that wait for the store is bounded, too.
     let permit = take_permit(services, &credentials)?;
-    confirm_credentials(services, &credentials).await?;
+    let address = head.extensions.get::<Client>().map(|client| client.address);
+    let grant = confirm_credentials(services, &credentials, address).await?;
     if let Some(place) = head.extensions.get::<Arc<Place>>() {
         // If the connection has been evicted before, this changes nothing, and the connection ends.
         place.authenticate();
     }
-    let checked = Instant::now();
-    let text = body::read(body, max_bytes, services.tasks.stop()).await?;
-    if checked.elapsed() > MAX_CREDENTIALS_AGE {
-        credentials = verify_credentials(services, headers)?;
-        confirm_credentials(services, &credentials).await?;
+    if let Some(grant) = &grant {
+        store_use(services, grant);
     }
-    Ok(Authenticated { credentials, text, permit })
+    Ok(Authenticated { credentials, grant, address, text: String::new(), permit })
+}
+
+impl Authenticated {
+    /// Checks that a key has a scope. Users' tokens have none, and may do what the call allows to users.
+    pub(super) fn check_scope(&self, scope: Scope) -> Result<(), Denied> {
+        match &self.grant {
+            Some(grant) if !grant.scopes.allow(scope) => {
+                Err(Denied::new(Denial::NotPermitted, Refusal::out_of_scope(scope)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the request comes from a back end whose key has a scope.
+    pub(super) fn check_back_end(&self, scope: Scope) -> Result<(), Denied> {
+        if matches!(self.credentials, Credentials::Token(_)) {
+            let refusal = Refusal::forbidden("this needs an API key; a user's token is not enough");
+            return Err(Denied::new(Denial::NotPermitted, refusal));
+        }
+        self.check_scope(scope)
+    }
+}
+
+/// Checks the credentials of a request again that has waited.
+pub(super) async fn authenticate_again(services: &Services, head: &Parts) -> Result<(), Denied> {
+    let credentials = verify_credentials(services, &head.headers)?;
+    let address = head.extensions.get::<Client>().map(|client| client.address);
+    confirm_credentials(services, &credentials, address).await.map(drop)
 }
 
 fn take_permit(services: &Services, credentials: &Credentials) -> Result<Option<Permit>, Refusal> {
@@ -192,10 +245,10 @@ fn acting_as(body: &str) -> Result<ActingAs, Refusal> {
 }
 
 /// Determines the user whom a request acts for, from its credentials and the `as` of its body.
-fn identify(credentials: &Credentials, body: &str) -> Result<Caller, Denied> {
+fn identify(credentials: &Credentials, body: &str) -> Result<(UserId, RateOwner), Denied> {
     let payer = credentials.payer();
     match (acting_as(body)?, credentials) {
-        (ActingAs::User(user), Credentials::Key(_) | Credentials::None) => Ok(Caller { user, payer }),
+        (ActingAs::User(user), Credentials::Key(_) | Credentials::None) => Ok((user, payer)),
         (ActingAs::Unreadable(refusal), Credentials::Key(_) | Credentials::None) => Err(refusal.into()),
         (ActingAs::Absent, Credentials::Key(_)) => {
             let message = "as: with an API key, name the user to act as: `\"as\":\"alice\"`";
@@ -208,7 +261,7 @@ fn identify(credentials: &Credentials, body: &str) -> Result<Caller, Denied> {
             let message = "a user's token acts for that user only; leave `as` out, or use an API key";
             Err(Denied::new(Denial::NotPermitted, Refusal::forbidden(message)))
         }
-        (_, Credentials::Token(identity)) => Ok(Caller { user: identity.user.clone(), payer }),
+        (_, Credentials::Token(identity)) => Ok((identity.user.clone(), payer)),
     }
 }
 
@@ -228,19 +281,62 @@ fn verify_credentials(services: &Services, headers: &HeaderMap) -> Result<Creden
     }
 }
 
-/// Checks in the store that the API key exists, or that the token is not revoked.
-async fn confirm_credentials(services: &Services, credentials: &Credentials) -> Result<(), Denied> {
+/// Checks in the store that the API key may be used now and from this address, or that the token is not revoked.
+async fn confirm_credentials(
+    services: &Services,
+    credentials: &Credentials,
+    address: Option<IpAddr>,
+) -> Result<Option<KeyGrant>, Denied> {
     match credentials {
-        Credentials::None => Ok(()),
+        Credentials::None => Ok(None),
         Credentials::Key(hash) => match services.store.api_key(*hash).await? {
-            Some(_) => Ok(()),
+            Some(grant) => check_grant(services, grant, address).map(Some),
             None => Err(Denied::unauthorized(Denial::BadKey, "the API key is wrong or was revoked")),
         },
         Credentials::Token(identity) => {
             let not_before = services.store.not_before(&identity.user).await?;
-            if identity.is_revoked(not_before) { Err(unauthorized(AuthError::Revoked)) } else { Ok(()) }
+            if identity.is_revoked(not_before) { Err(unauthorized(AuthError::Revoked)) } else { Ok(None) }
         }
     }
+}
+
+/// Checks when the key expires, and from where it may be used.
+fn check_grant(services: &Services, grant: KeyGrant, address: Option<IpAddr>) -> Result<KeyGrant, Denied> {
+    if grant.expires.is_some_and(|expires| expires <= services.clock.now()) {
+        return Err(Denied::unauthorized(Denial::BadKey, "the API key has expired, or was rotated"));
+    }
+    let is_in = |network: &str| {
+        let network = network.parse::<Network>();
+        network.is_ok_and(|network| address.is_some_and(|address| network.contains(address)))
+    };
+    if grant.addresses.as_deref().is_some_and(|networks| !networks.split(',').any(is_in)) {
+        let refusal = Refusal::forbidden("the API key may not be used from this address");
+        return Err(Denied::new(Denial::NotPermitted, refusal));
+    }
+    Ok(grant)
+}
+
+/// Stores the hour of a key's last use, if it is another one than before.
+fn store_use(services: &Services, grant: &KeyGrant) {
+    let hour = KeyGrant::hour_of(services.clock.now());
+    if grant.used.is_none_or(|used| used < hour) {
+        let Ok(actor) = UserId::parse("key") else { return };
+        let change = Change::UseKey(grant.number, hour);
+        // If the store takes no writes, the next use of the hour after stores it.
+        let origin = Origin::Call(oneshot::channel().0);
+        let _ = services.store.submit(Submission { actor, change, origin });
+    }
+}
+
+/// Checks that a key may act for a user.
+pub(super) fn check_acts_as(grant: Option<&KeyGrant>, user: &UserId) -> Result<(), Denied> {
+    let pattern = grant.and_then(|grant| grant.acts_as.as_ref());
+    if pattern.is_none_or(|pattern| pattern.matches(user)) {
+        return Ok(());
+    }
+    let message =
+        "the API key was made for other users: `switchboard key list` shows the pattern of their ids";
+    Err(Denied::new(Denial::NotPermitted, Refusal::forbidden(message)))
 }
 
 fn unauthorized(error: AuthError) -> Denied {
@@ -300,7 +396,7 @@ async fn submit_change(services: &Services, caller: Caller, change: Change) -> R
         let counted = services.limiter.check_cursor(&caller.payer);
         counted.inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))?;
     } else {
-        check_send(services, &caller.payer, change.cost())?;
+        check_send(services, &caller.payer, caller.grant.as_ref(), change.cost())?;
     }
     let change = match change {
         Change::Invite(invite) if !matches!(caller.payer, RateOwner::User(_)) => {
@@ -311,7 +407,10 @@ async fn submit_change(services: &Services, caller: Caller, change: Change) -> R
     let (reply, outcome) = oneshot::channel();
     let origin = match caller.payer {
         RateOwner::User(_) => Origin::Call(reply),
-        RateOwner::Key(_) | RateOwner::Nobody => Origin::BackEnd(reply),
+        RateOwner::Key(_) | RateOwner::Nobody => {
+            let via = caller.grant.map_or(Via::USER, |grant| grant.number);
+            Origin::BackEnd(BackEndOrigin { reply, via, address: caller.address })
+        }
     };
     let submission = Submission { actor: caller.user, change, origin };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
@@ -319,8 +418,14 @@ async fn submit_change(services: &Services, caller: Caller, change: Change) -> R
 }
 
 /// Counts a write against the payer's rate of sends.
-pub(super) fn check_send(services: &Services, payer: &RateOwner, price: u32) -> Result<(), Refusal> {
-    let counted = services.limiter.check_send(payer, price);
+pub(super) fn check_send(
+    services: &Services,
+    payer: &RateOwner,
+    grant: Option<&KeyGrant>,
+    price: u32,
+) -> Result<(), Refusal> {
+    let own_rate = grant.and_then(|grant| grant.rate);
+    let counted = services.limiter.check_send(payer, own_rate, price);
     counted.inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))
 }
 

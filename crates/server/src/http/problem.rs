@@ -32,6 +32,15 @@ pub struct Problem {
     /// The field at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
+    /// The scope that the API key does not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permission: Option<&'static str>,
+    /// With `bad_cursor` of the feed: the oldest cursor that it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest: Option<String>,
+    /// With `bad_cursor` of the feed: the newest cursor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    newest: Option<String>,
     /// The reason for the denial metrics and the log, if the request was denied.
     #[serde(skip)]
     denial: Option<Denial>,
@@ -97,6 +106,8 @@ impl From<Refusal> for Problem {
 
 impl From<Denied> for Problem {
     fn from(Denied { refusal, denial }: Denied) -> Self {
+        let permission = refusal.permission;
+        let (oldest, newest) = refusal.cursors.as_deref().cloned().unzip();
         let failure = refusal.into_failure(None);
         let status = failure.code.http_status();
         let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
@@ -109,6 +120,9 @@ impl From<Denied> for Problem {
             retryable: failure.retryable,
             retry_after: failure.retry_after,
             field: failure.field,
+            permission,
+            oldest,
+            newest,
             denial,
         }
     }

@@ -10,6 +10,7 @@
 //! 4. The snapshot of a session that attaches there may be older than the revocation. So the user is marked with `must_compare`: when a session of
 //!    the user becomes live, the node compares the user's memberships and `not_before` with the store again.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -22,13 +23,14 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{UserId, read_object};
 use tokio::sync::oneshot;
 
-use super::api::{Answer, Authenticated, Credentials, check_send, read_authenticated, respond};
+use super::api::{Answer, Authenticated, check_acts_as, check_send, read_authenticated, respond};
 use super::body;
 use super::problem::Problem;
-use crate::denial::{Denial, Denied};
 use crate::in_flight::Permit;
 use crate::services::Services;
-use switchboard_store::origin::Origin;
+use switchboard_store::grant::Scope;
+use switchboard_store::origin::{BackEndOrigin, Origin};
+use switchboard_store::record::Via;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Change, Submission};
 
@@ -58,21 +60,27 @@ async fn answer(
     head: &Parts,
     body: &mut Body,
 ) -> Result<(Answer, Option<Permit>), Problem> {
-    let Authenticated { credentials, text, permit } = read_authenticated(services, head, body).await?;
-    if matches!(credentials, Credentials::Token(_)) {
-        let refusal = Refusal::forbidden("this needs an API key; a user's token is not enough");
-        return Err(Denied::new(Denial::NotPermitted, refusal).into());
-    }
+    let request = read_authenticated(services, head, body).await?;
+    request.check_back_end(Scope::Revoke)?;
+    let Authenticated { credentials, grant, address, text, permit } = request;
     let Revoke { user, replace } = read_object(&text).map_err(Refusal::from)?;
-    check_send(services, &credentials.payer(), 1)?;
-    Ok((revoke_user(services, user, replace).await?, permit))
+    check_acts_as(grant.as_ref(), &user)?;
+    check_send(services, &credentials.payer(), grant.as_ref(), 1)?;
+    let via = grant.map_or(Via::USER, |grant| grant.number);
+    Ok((revoke_user(services, user, replace, (via, address)).await?, permit))
 }
 
 /// Logs a user out everywhere.
-pub(crate) async fn revoke_user(services: &Services, user: UserId, replace: bool) -> Result<Answer, Refusal> {
+pub(crate) async fn revoke_user(
+    services: &Services,
+    user: UserId,
+    replace: bool,
+    (via, address): (Via, Option<IpAddr>),
+) -> Result<Answer, Refusal> {
     let (reply, stored) = oneshot::channel();
     let change = Change::Revoke { until: services.authenticator.latest_issued(), replace };
-    let submission = Submission { actor: user.clone(), change, origin: Origin::Call(reply) };
+    let origin = Origin::BackEnd(BackEndOrigin { reply, via, address });
+    let submission = Submission { actor: user.clone(), change, origin };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
     stored.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
     // A session that authenticates from now on reads the stored revocation; earlier sessions are registered with the router.

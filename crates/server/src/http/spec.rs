@@ -12,6 +12,7 @@ use switchboard_protocol::reply::{Ok as OkReply, Reply};
 use switchboard_protocol::{CloseCode, Command, Event, Signal, WriteNumber};
 
 use super::document::Document;
+use super::feed::{Feed, Page};
 use super::problem::Problem;
 use super::revoke::Revoke;
 
@@ -92,6 +93,8 @@ pub fn openapi() -> Value {
             "responses": responses(&ok, &problem),
         } }),
     );
+    let (feed, page) = (schema::<Feed>(&mut generator), schema::<Page>(&mut generator));
+    paths.insert("/v1/feed".to_owned(), feed_operations(&feed, &page, &problem));
     let document = json!({
         "openapi": "3.1.0",
         "info": api_info("Switchboard over HTTP", "The same commands as over the WebSocket, one per request."),
@@ -112,6 +115,39 @@ fn responses(ok: &Value, problem: &Value) -> Value {
         "default": {
             "description": "The problem and its remedy.",
             "content": { "application/problem+json": { "schema": problem } },
+        },
+    })
+}
+
+/// The feed: a page, and a stream.
+fn feed_operations(feed: &Value, page: &Value, problem: &Value) -> Value {
+    let problem = json!({
+        "description": "The problem and its remedy.",
+        "content": { "application/problem+json": { "schema": problem } },
+    });
+    let parameter = |name: &str, place: &str, description: &str| json!({ "name": name, "in": place, "description": description, "schema": { "type": "string" } });
+    json!({
+        "post": {
+            "operationId": "feed",
+            "summary": "A page of the feed. Only with an API key that has the scope `feed`.",
+            "requestBody": { "required": true, "content": { "application/json": { "schema": feed } } },
+            "responses": {
+                "200": { "description": "The page.", "content": { "application/json": { "schema": page } } },
+                "default": problem.clone(),
+            },
+        },
+        "get": {
+            "operationId": "feed_stream",
+            "summary": "The feed as server-sent events. Only with an API key that has the scope `feed`.",
+            "parameters": [
+                parameter("after", "query", "Where the stream begins; the end without it."),
+                parameter("types", "query", "The types of entries, separated by commas."),
+                parameter("last-event-id", "header", "The id of the last entry; it goes before `after`."),
+            ],
+            "responses": {
+                "200": { "description": "Entries, as the data of events.", "content": { "text/event-stream": {} } },
+                "default": problem,
+            },
         },
     })
 }

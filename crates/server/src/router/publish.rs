@@ -10,7 +10,7 @@ use super::apply::ArrivedEvent;
 use crate::encode::encode_answer;
 use crate::frame;
 use crate::outbox::Outbox;
-use switchboard_store::origin::{Origin, SessionOrigin, WriteOrder};
+use switchboard_store::origin::{BackEndOrigin, Origin, SessionOrigin, WriteOrder};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Batch, Committed, CommittedCursor, CommittedEvent, CursorKind, Outcome};
 
@@ -112,7 +112,7 @@ fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
             }
         }
         // If the caller no longer waits, the answer is dropped. The write stays stored.
-        Origin::Call(reply) | Origin::BackEnd(reply) => drop(reply.send(result)),
+        Origin::Call(reply) | Origin::BackEnd(BackEndOrigin { reply, .. }) => drop(reply.send(result)),
         Origin::Internal => {}
     }
 }

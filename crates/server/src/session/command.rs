@@ -182,7 +182,7 @@ impl LiveSession {
         let payer = self.rate_owner();
         let limiter = &self.services.limiter;
         let rates = self.limiter.check_send(limiter.connection_rates());
-        let rates = rates.and_then(|()| limiter.check_send(&payer, change.cost()));
+        let rates = rates.and_then(|()| limiter.check_send(&payer, None, change.cost()));
         match (rates, number) {
             (Ok(()), Some(number)) => self.submitted_number = self.submitted_number.max(number.n),
             (Ok(()), None) => {}

@@ -14,7 +14,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// Creates an API key.
 pub(crate) fn create_api_key(server: &Server, name: &str) -> String {
     let key = ApiKey::generate().expect("random bytes");
-    keys::create(&server.keys(), name, &ApiKey::hash(key.expose())).expect("stored");
+    keys::create(&server.keys(), &keys::NewKey::new(name, ApiKey::hash(key.expose()))).expect("stored");
     key.expose().to_owned()
 }
 

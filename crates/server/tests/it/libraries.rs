@@ -239,7 +239,7 @@ async fn a_host_with_the_default_port_is_the_same_origin() {
 async fn a_back_end_can_add_a_user_to_an_empty_room() {
     let server = Server::start_with_auth().await;
     let key = ApiKey::generate().expect("random bytes");
-    keys::create(&server.keys(), "shop", &ApiKey::hash(key.expose())).expect("stored");
+    keys::create(&server.keys(), &keys::NewKey::new("shop", ApiKey::hash(key.expose()))).expect("stored");
     let mut alice = server.connects("alice").await;
     alice.makes_room("ops", &[]).await;
     alice.does("leave", json!({"conversation": "#ops"})).await;

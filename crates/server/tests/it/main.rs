@@ -14,11 +14,13 @@ mod denials;
 mod documents;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 mod failing;
+mod feed;
 mod foreign;
 mod frames;
 mod full_disk;
 mod hostile;
 mod http;
+mod keys;
 mod libraries;
 mod limits;
 mod log_connections;

@@ -1,6 +1,7 @@
 //! The contract suite of the stores (`crates/store/src/lib.rs`): each contract is a function, and every store must pass it.
 
 mod access;
+mod feed;
 mod messages;
 mod on_postgres;
 mod pages;
@@ -158,6 +159,11 @@ macro_rules! contract_tests {
             people::only_users_who_share_a_conversation_are_presence_peers,
             people::a_snapshot_has_the_users_own_conversations,
             people::tokens_are_revoked_up_to_the_latest_time,
+            feed::every_event_is_in_the_feed_once_and_in_the_order_of_its_log,
+            feed::an_entry_has_its_event_as_the_log_has_it_now,
+            feed::a_query_leaves_out_what_its_types_and_its_pattern_do_not_name,
+            feed::a_cursor_that_the_feed_does_not_have_is_refused_with_those_it_has,
+            feed::news_tell_of_every_commit,
             vectors::events_fold_to_the_messages_of_the_vectors,
             $($own::$contract,)+
         );

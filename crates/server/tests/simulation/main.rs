@@ -7,6 +7,7 @@ mod backend;
 mod chance;
 mod cluster;
 mod device;
+mod feed;
 mod network;
 mod truth;
 mod watched;

@@ -211,6 +211,11 @@ impl ReferenceModel {
         Ok(())
     }
 
+    /// The last event of each conversation.
+    pub(crate) fn heads(&self) -> Vec<(String, u64)> {
+        self.logs.iter().map(|(name, log)| (name.clone(), log.events.len() as u64)).collect()
+    }
+
     fn head(&self, name: &str) -> u64 {
         self.logs.get(name).map_or(0, |log| log.events.len() as u64)
     }

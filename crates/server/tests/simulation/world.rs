@@ -232,6 +232,11 @@ impl SimulatedWorld {
         self.store_of(self.random_node(chance))
     }
 
+    /// The store of a running server that stores writes.
+    pub(crate) fn writable_store(&self) -> Option<Arc<dyn Store>> {
+        (0..self.servers.len()).filter_map(|node| self.store_of(node)).find(|store| store.is_writable())
+    }
+
     fn store_of(&self, node: usize) -> Option<Arc<dyn Store>> {
         self.running(node).as_ref()?.store.upgrade()
     }
@@ -442,6 +447,9 @@ pub(crate) async fn run(seed: u64) -> RunResult {
         world.report_violation("world", "a device did not receive everything in time");
     }
     world.enter_phase(Phase::Ended);
+    if world.model().violation().is_none() {
+        world.check_feed().await;
+    }
     for node in 0..world.servers.len() {
         world.stop(node).await;
     }

@@ -16,8 +16,8 @@ pub(crate) fn apply<R: Rows>(
     change: Change,
     now: Timestamp,
 ) -> ChangeResult<R> {
-    let Actor { name: actor, has_allowances } = actor;
-    let mut act = ChangeContext { rows, rules, actor, has_allowances, now };
+    let Actor { name: actor, has_allowances, via, address } = actor;
+    let mut act = ChangeContext { rows, rules, actor, has_allowances, via, address, now };
     match change {
         Change::Send(c) => act.send(c),
         Change::Edit(c) => act.edit(c),
@@ -35,22 +35,34 @@ pub(crate) fn apply<R: Rows>(
         Change::SetRole(c) => act.set_role(c),
         Change::Rename(c) => act.rename(c),
         Change::RegisterUser => {
-            act.rows.user_or_new(actor)?;
+            act.user_or_new(actor)?;
             Ok(Committed::NotAnnounced)
         }
         Change::SetLastSeen(at) => {
-            let user = act.rows.user_or_new(actor)?;
+            let user = act.user_or_new(actor)?;
             act.rows.set_last_seen(user, at)?;
+            act.do_tell_feed("user.offline", user, "{}".to_owned())?;
             Ok(Committed::NotAnnounced)
         }
         Change::Probe => {
             act.rows.probe()?;
             Ok(Committed::NotAnnounced)
         }
+        Change::UseKey(key, at) => {
+            act.rows.set_key_used(key, at)?;
+            Ok(Committed::NotAnnounced)
+        }
+        Change::TrimFeed(before) => {
+            act.rows.trim_feed(before)?;
+            Ok(Committed::NotAnnounced)
+        }
+        // The stores do it in each of their transactions, or beside them.
+        Change::NumberPending => Ok(Committed::NotAnnounced),
         Change::Refused(refusal) => Err(OperationError::Refused(refusal)),
         Change::Revoke { until, replace } => {
-            let user = act.rows.user_or_new(actor)?;
+            let user = act.user_or_new(actor)?;
             act.rows.set_not_before(user, until, replace)?;
+            act.do_tell_feed("audit.revoke", user, "{}".to_owned())?;
             Ok(Committed::NotAnnounced)
         }
     }
@@ -139,7 +151,12 @@ impl Prefetch {
             Change::Remove(c) => self.add_subject(actor, c.conversation.resolve(actor), &c.user),
             Change::SetRole(c) => self.add_subject(actor, c.conversation.resolve(actor), &c.user),
             Change::Rename(c) => self.add_membership(actor, c.conversation.resolve(actor)),
-            Change::RegisterUser | Change::Probe | Change::Refused(_) => {}
+            Change::RegisterUser
+            | Change::Probe
+            | Change::UseKey(..)
+            | Change::NumberPending
+            | Change::TrimFeed(_)
+            | Change::Refused(_) => {}
             Change::SetLastSeen(_) | Change::Revoke { .. } => {
                 self.users_to_lock.insert(actor.clone());
             }

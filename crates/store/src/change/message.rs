@@ -131,12 +131,12 @@ impl<R: Rows> ChangeContext<'_, R> {
         let member = super::new_membership(Role::Member, Seq(0), 0, None);
         let mut effects = Vec::with_capacity(2);
         for user in if a == b { vec![a] } else { vec![a, b] } {
-            let key = self.rows.user_or_new(user)?;
+            let key = self.user_or_new(user)?;
             self.rows.put_member(conversation.key, key, member);
             effects.push(Effect { user: user.clone(), join_or_leave: JoinOrLeave::Join { seen: Seq(0) } });
             conversation.members += 1;
         }
-        let user = self.rows.user_or_new(self.actor)?;
+        let user = self.user_or_new(self.actor)?;
         Ok((ActorMembership { conversation, user, membership: Some(member) }, member, effects))
     }
 

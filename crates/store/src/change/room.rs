@@ -32,7 +32,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         }
         self.check_room_limit("room")?;
         self.check_rooms_created_today()?;
-        let creator = self.rows.user_or_new(self.actor)?;
+        let creator = self.user_or_new(self.actor)?;
         let title = create.title.map(|t| t.as_str().to_owned());
         let mut room = self.rows.new_conversation(&name, title, create.public)?;
         room.members = 1 + members.len() as u64;
@@ -43,7 +43,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         let join_or_leave = JoinOrLeave::Join { seen: Seq(0) };
         let mut effects = vec![Effect { user: self.actor.clone(), join_or_leave }];
         for user in members {
-            let key = self.rows.user_or_new(&user)?;
+            let key = self.user_or_new(&user)?;
             self.rows.put_member(room.key, key, new_membership(Role::Member, since, 0, None));
             effects.push(Effect { user, join_or_leave });
         }
@@ -90,7 +90,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             return Err(Refusal::not_found().into());
         }
         self.check_room_limit("conversation")?;
-        let user = self.rows.user_or_new(self.actor)?;
+        let user = self.user_or_new(self.actor)?;
         self.rows.insert_room_by_choice(user, room.key)?;
         let role = access::role_of_joiner(&room, earlier.as_ref());
         let join_or_leave = self.do_add_member(&mut room, user, role, earlier);
@@ -145,7 +145,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             return self.invite(invite);
         }
         self.check_known(&invite.user)?;
-        let user = self.rows.user_or_new(self.actor)?;
+        let user = self.user_or_new(self.actor)?;
         self.do_invite(room, user, invite.user, Role::Admin, earlier)
     }
 
@@ -167,7 +167,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         role: Role,
         earlier: Option<Membership>,
     ) -> ChangeResult<R> {
-        let invited = self.rows.user_or_new(&user)?;
+        let invited = self.user_or_new(&user)?;
         let join_or_leave = self.do_add_member(&mut room, invited, role, earlier);
         let effect = Effect { user: user.clone(), join_or_leave };
         self.do_append_event(room, by, &EventBody::Invite { user, role }, vec![effect])

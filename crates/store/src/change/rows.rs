@@ -4,8 +4,9 @@ use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, User
 
 use super::StoreError;
 use crate::Counts;
+use crate::feed::Entry;
 use crate::record::{Conversation, Membership};
-use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::record::{ConversationKey, LogEvent, UserKey, Via};
 
 /// How many removed reactions the store keeps for each message. They are kept because users who left before the removal
 /// still see them, and because a retry of the removal finds its event. The oldest are deleted first. Without the bound, a
@@ -31,6 +32,9 @@ pub(crate) struct ReferredEvent {
     pub(crate) body: String,
 }
 
+/// How many pages of the feed a transaction removes, and how many entries that are no events.
+pub(crate) const TRIMMED_PAGES: u32 = 1_000;
+
 /// How many bytes a probe writes. They fill more pages than a message changes, so if the probe fits on the disk, a message
 /// does too.
 pub(crate) const PROBE_BYTES: usize = 8 * 1024;
@@ -52,6 +56,9 @@ pub(crate) trait Rows {
 
     /// Stores the time up to which a user's tokens are revoked. A later stored time stays, unless `replace` is set.
     fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<(), Self::Error>;
+
+    /// Stores the hour of a key's last use, unless a later one is stored.
+    fn set_key_used(&mut self, key: Via, hour: Timestamp) -> Result<(), Self::Error>;
 
     /// Writes as much as a message does, to a row that is never read.
     fn probe(&mut self) -> Result<(), Self::Error>;
@@ -90,15 +97,21 @@ pub(crate) trait Rows {
     /// read such bodies.
     fn stores_user_keys(&self) -> bool;
 
-    /// Adds an event with the stored form of its body. Returns `false`, and stores nothing, if the sender has used its key
+    /// Adds an event with the stored form of its body, and with its sender and its maker. Returns `false`, and stores nothing, if the sender has used its key
     /// before.
     fn insert_event(
         &mut self,
         event: &LogEvent,
         stored: &str,
         conversation: &Conversation,
-        sender: UserKey,
+        made_by: (UserKey, Via),
     ) -> Result<bool, Self::Error>;
+
+    /// Removes pages of the feed that are older than this, and their entries. The newest page stays.
+    fn trim_feed(&mut self, before: Timestamp) -> Result<(), Self::Error>;
+
+    /// Adds an entry to the feed that is no event.
+    fn insert_entry(&mut self, entry: Entry) -> Result<(), Self::Error>;
 
     /// Replaces the body of an event.
     fn erase_event(

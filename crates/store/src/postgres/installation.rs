@@ -26,6 +26,9 @@ use crate::rewrite::REWRITE_INTERVAL;
 /// The version of stored data from which the bodies of events name users by key.
 pub(super) const VERSION_WITH_USER_KEYS: i32 = 1;
 
+/// The version from which every transaction tells the feed what it writes.
+pub(super) const FEED: i32 = 2;
+
 /// The advisory lock that keeps the version of the installation from changing: "version" in ASCII.
 const VERSION_LOCK_ID: i64 = 0x76_65_72_73_69_6f_6e;
 
@@ -52,7 +55,7 @@ pub struct Capabilities {
 
 impl Default for Capabilities {
     fn default() -> Self {
-        Self { version: VERSION_WITH_USER_KEYS, features: FEATURES.to_vec() }
+        Self { version: FEED, features: FEATURES.to_vec() }
     }
 }
 
@@ -147,14 +150,15 @@ const SELECT_INSTALLATION: &str = concat!(
     " AS lives) earlier"
 );
 
-/// Raises the version, under the exclusive lock of it. The rewriting of older bodies then starts from the beginning.
+/// Raises the version, under the exclusive lock of it. Where the version before has bodies with ids, their rewriting starts.
 const RAISE_VERSION: &str = concat!(
     "WITH raised AS (UPDATE installation SET version = $2 WHERE version < $2 AND NOT ",
     has_older_node!(),
     " AND NOT ",
     has_unversioned_node!(),
     " RETURNING version)
-    INSERT INTO rewrite (conversation, seq) SELECT 0, 0 FROM raised WHERE EXISTS (SELECT FROM events)
+    INSERT INTO rewrite (conversation, seq) SELECT 0, 0 FROM raised, installation before
+    WHERE before.version < 1 AND EXISTS (SELECT FROM events)
     ON CONFLICT (id) DO UPDATE SET conversation = 0, seq = 0"
 );
 

@@ -17,7 +17,7 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 
 use self::table::Value;
 use super::connect::BlockingConnection;
-use super::installation::VERSION_WITH_USER_KEYS;
+use super::installation::FEED;
 use super::target::Target;
 use super::{SERVING_LOCK_ID, migrate};
 use crate::sqlite;
@@ -266,9 +266,7 @@ async fn compare(
 /// to serve.
 async fn finish(source: &Connection, client: &mut Client) -> anyhow::Result<()> {
     let transaction = client.transaction().await?;
-    transaction
-        .execute("UPDATE installation SET version = greatest(version, $1)", &[&VERSION_WITH_USER_KEYS])
-        .await?;
+    transaction.execute("UPDATE installation SET version = greatest(version, $1)", &[&FEED]).await?;
     if let Some((conversation, seq)) = rewrite_position(source)? {
         let insert = "INSERT INTO rewrite (conversation, seq) VALUES ($1, $2)
             ON CONFLICT (id) DO UPDATE SET conversation = excluded.conversation, seq = excluded.seq";
@@ -283,9 +281,12 @@ async fn finish(source: &Connection, client: &mut Client) -> anyhow::Result<()> 
         let insert = "INSERT INTO kinds (number, name, users) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
         transaction.execute(insert, &[&number, &name, &users]).await?;
     }
-    for table in ["users", "conversations"] {
+    let (epoch, last): (String, i64) =
+        source.query_row("SELECT epoch, last FROM feed_state", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    transaction.execute("UPDATE feed_state SET epoch = $1, last = $2", &[&epoch, &last]).await?;
+    for (table, number) in [("users", "id"), ("conversations", "id"), ("api_keys", "number")] {
         let next = format!(
-            "SELECT setval(pg_get_serial_sequence('{table}', 'id'), greatest((SELECT max(id) FROM {table}), 1),
+            "SELECT setval(pg_get_serial_sequence('{table}', '{number}'), greatest((SELECT max({number}) FROM {table}), 1),
              EXISTS (SELECT 1 FROM {table}))"
         );
         transaction.query_one(&next, &[]).await?;

@@ -2,6 +2,7 @@
 //! of its result has the index in the array.
 
 mod event;
+mod feed;
 mod message;
 pub(super) mod row;
 mod shared;
@@ -22,6 +23,7 @@ use self::row::{conversation_key, count, get, maybe_time, number, position, seq,
 pub(super) use self::shared::{heads, memberships_in, places, revocations};
 use super::connect::{BlockingConnection, Error};
 use crate::change::OperationError;
+use crate::grant::{KeyGrant, KeyRow, key_columns};
 use crate::postgres::table::maybe_membership;
 use crate::read::row::{
     ConnectionStart, ListedConversation, MembershipRow, NamedConversation, PresencePeerRow, StoredMessage,
@@ -378,10 +380,33 @@ impl Lookups for Session {
         flags_by_position(pairs.len(), &self.rows(SELECT_SHARED_ROOMS, &[&a, &b, &i64::from(most)])?)
     }
 
-    fn api_key(&self, hash: &[u8]) -> Result<Option<String>> {
-        let row = self.row("SELECT name FROM api_keys WHERE hash = $1 AND revoked IS NULL", &[&hash])?;
-        Ok(row.map(|row| get(&row, 0)).transpose()?)
+    fn api_key(&self, hash: &[u8]) -> Result<Option<KeyGrant>> {
+        let row = self.row(
+            concat!(
+                "SELECT ",
+                key_columns!(),
+                " FROM api_keys WHERE (hash = $1 OR old_hash = $1) AND revoked IS NULL"
+            ),
+            &[&hash],
+        )?;
+        Ok(row.map(|row| key_row(&row)).transpose()?.map(|row| row.grant(hash)))
     }
+}
+
+fn key_row(row: &Row) -> Result<KeyRow> {
+    Ok(KeyRow {
+        number: get(row, 0)?,
+        name: get(row, 1)?,
+        scopes: get(row, 2)?,
+        acts_as: get(row, 3)?,
+        expires: get(row, 4)?,
+        rate: get(row, 5)?,
+        addresses: get(row, 6)?,
+        no_text: get(row, 7)?,
+        used: get(row, 8)?,
+        hash: get(row, 9)?,
+        old_until: get(row, 10)?,
+    })
 }
 
 fn read_user(row: &Row) -> Result<UserRow> {

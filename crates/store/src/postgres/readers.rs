@@ -217,7 +217,7 @@ mod tests {
         Readers::start(1, &target, &Limits::default(), &Arc::new(WriterState::default())).expect("readers")
     }
 
-    async fn read(readers: &Readers) -> Result<Option<String>, Refusal> {
+    async fn read(readers: &Readers) -> Result<Option<crate::grant::KeyGrant>, Refusal> {
         let answer = timeout(Duration::from_secs(60), readers.users.api_key([7; 32]));
         answer.await.expect("an answer within the time-out")
     }

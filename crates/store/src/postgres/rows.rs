@@ -18,13 +18,14 @@ pub(super) use self::flush::SaveError;
 use self::reactions::Reactions;
 use super::connect::{BlockingConnection, Error};
 use super::ids::Ids;
-use super::installation::VERSION_WITH_USER_KEYS;
+use super::installation::{FEED, VERSION_WITH_USER_KEYS};
 use crate::Counts;
 use crate::change::Rules;
 use crate::change::dispatch::Prefetch;
 use crate::change::rows::{KeyedMessage, PROBE_BYTES, ReferredEvent, Rows};
+use crate::feed::Entry;
 use crate::record::{Conversation, Membership};
-use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::record::{ConversationKey, LogEvent, UserKey, Via};
 
 /// The statements to prepare on each connection.
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {
@@ -50,6 +51,7 @@ struct NewEvent {
     messages: u64,
     key: Option<Box<str>>,
     body: Box<str>,
+    via: Via,
 }
 
 /// The rows of one transaction.
@@ -88,6 +90,7 @@ pub(super) struct PostgresRows<'a> {
     new_users: BTreeMap<UserId, UserKey>,
     last_seen: BTreeMap<UserKey, i64>,
     not_before: BTreeMap<UserKey, (i64, bool)>,
+    keys_used: BTreeMap<Via, i64>,
     new_conversations: BTreeSet<ConversationId>,
     dirty_conversations: FxHashSet<ConversationId>,
     /// The changed members; the value says whether the row exists in the database.
@@ -99,6 +102,10 @@ pub(super) struct PostgresRows<'a> {
     new_amendments: Vec<(ConversationKey, Seq, Seq)>,
     /// `true` if the user created or joined the room, `false` if the user left it.
     room_choices: BTreeMap<(UserKey, ConversationKey), bool>,
+    /// Entries of the feed that are no events.
+    entries: Vec<Entry>,
+    /// The time before which entries of the feed are removed; empty if none are.
+    feed_trimmed: Vec<i64>,
     /// The bytes that a probe writes; empty if there is no probe.
     probe: Vec<u8>,
 }
@@ -128,6 +135,7 @@ impl<'a> PostgresRows<'a> {
             new_users: BTreeMap::new(),
             last_seen: BTreeMap::new(),
             not_before: BTreeMap::new(),
+            keys_used: BTreeMap::new(),
             new_conversations: BTreeSet::new(),
             dirty_conversations: FxHashSet::default(),
             dirty_members: BTreeMap::new(),
@@ -137,6 +145,8 @@ impl<'a> PostgresRows<'a> {
             erased_bodies: BTreeMap::new(),
             new_amendments: Vec::new(),
             room_choices: BTreeMap::new(),
+            entries: Vec::new(),
+            feed_trimmed: Vec::new(),
             probe: Vec::new(),
         }
     }
@@ -144,6 +154,11 @@ impl<'a> PostgresRows<'a> {
     /// Returns the event at `at`, if this transaction inserts it.
     fn new_event(&self, at: (ConversationKey, Seq)) -> Option<&NewEvent> {
         self.new_events.get(*self.new_event_index.get(&at)?)
+    }
+
+    /// Whether the transaction tells the feed what it writes.
+    fn feeds(&self) -> bool {
+        self.installation_version >= FEED
     }
 
     /// The conversations with new events.
@@ -186,6 +201,12 @@ impl Rows for PostgresRows<'_> {
         let at = at.as_millis();
         let noted = self.not_before.entry(user).or_insert((at, replace));
         *noted = if replace { (at, true) } else { (noted.0.max(at), noted.1) };
+        Ok(())
+    }
+
+    fn set_key_used(&mut self, key: Via, hour: Timestamp) -> Result<(), Error> {
+        let used = self.keys_used.entry(key).or_insert(i64::MIN);
+        *used = (*used).max(hour.as_millis());
         Ok(())
     }
 
@@ -292,7 +313,7 @@ impl Rows for PostgresRows<'_> {
         event: &LogEvent,
         stored: &str,
         conversation: &Conversation,
-        sender: UserKey,
+        (sender, via): (UserKey, Via),
     ) -> Result<bool, Error> {
         let place = self.new_events.len();
         if let Some(key) = &event.key {
@@ -312,8 +333,19 @@ impl Rows for PostgresRows<'_> {
             messages: conversation.messages,
             key: event.key.clone(),
             body: stored.into(),
+            via,
         });
         Ok(true)
+    }
+
+    fn trim_feed(&mut self, before: Timestamp) -> Result<(), Error> {
+        self.feed_trimmed = vec![before.as_millis()];
+        Ok(())
+    }
+
+    fn insert_entry(&mut self, entry: Entry) -> Result<(), Error> {
+        self.entries.push(entry);
+        Ok(())
     }
 
     fn erase_event(&mut self, conversation: ConversationKey, target: Seq, body: &str) -> Result<(), Error> {

@@ -157,6 +157,7 @@ fn arrays<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
     let arrays = (1..).zip(columns).map(|(place, column)| {
         let kind = match column.kind {
             ColumnType::Number => "bigint",
+            ColumnType::Int => "integer",
             ColumnType::Small => "smallint",
             ColumnType::Bool => "boolean",
             ColumnType::Text => "text",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -31,6 +31,8 @@ pub(super) struct Parts {
     pub(super) queue: Receiver<Submission>,
     pub(super) counter: CounterHandle<PostgresReader>,
     pub(super) installation: Arc<Installation>,
+    /// Gets an item after each batch, for the feed.
+    pub(super) committed: Sender<()>,
 }
 
 /// Connects, migrates the schema and starts the thread. The thread ends when the queue's senders are dropped and the queue
@@ -42,7 +44,7 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
     let (ready, opened) = crossbeam_channel::bounded(1);
     std::thread::Builder::new().name(WRITER_THREAD.to_owned()).spawn(move || {
         // The connection is opened on this thread, because it cannot move to another.
-        let Parts { target, settings, batches, state, queue, counter, installation } = parts;
+        let Parts { target, settings, batches, state, queue, counter, installation, committed } = parts;
         let link = BlockingConnection::open(&target).and_then(|mut link| {
             super::migrate(&mut link)?;
             super::moving::check_finished(&mut link)?;
@@ -55,8 +57,12 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
         });
         match opened {
             Ok((committer, key)) => {
-                let writer =
-                    Writer { committer, channels: WriterChannels::new(queue, batches, state), counter };
+                let writer = Writer {
+                    committer,
+                    channels: WriterChannels::new(queue, batches, state),
+                    counter,
+                    committed,
+                };
                 // If the caller has stopped waiting, the thread ends at once.
                 if ready.send(Ok(key)).is_ok() {
                     writer.run();
@@ -74,6 +80,7 @@ struct Writer {
     committer: Committer,
     channels: WriterChannels,
     counter: CounterHandle<PostgresReader>,
+    committed: Sender<()>,
 }
 
 impl Writer {
@@ -88,6 +95,8 @@ impl Writer {
             if !served {
                 break;
             }
+            // If there is an item already, the feed has not taken up the batch before.
+            let _ = self.committed.try_send(());
             // This work delays no client of the batch, because the outcomes have been sent.
             self.committer.run_upkeep(false);
         }

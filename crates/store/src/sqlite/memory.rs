@@ -5,20 +5,20 @@
 //! database server: each has its own queue, batches and pace, and sees what any of them has committed.
 
 mod reads;
+mod store;
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use serde_json::value::RawValue;
-use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Limits, Read, Seq, Timestamp, UserId};
+use switchboard_protocol::{Limits, Read, UserId};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::reads::MemoryReader;
+use super::feed::Tail;
 use super::opening::configure_statement_cache;
 use super::query::{Reader, reader};
 use super::rows::SqliteRows;
@@ -28,15 +28,11 @@ use crate::batch::{self, MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, MAX_WRITES_PER_B
 use crate::change::OperationError;
 use crate::origin::{self, Numbers};
 use crate::read::counts::CountStep;
-use crate::read::list;
 use crate::readers::failure_to_refusal;
-use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
+use crate::record::{Answer, ConversationKey};
 use crate::refusal::Refusal;
 use crate::write_fault::WriteFault;
-use crate::{
-    Batch, Change, Committed, CountedRead, Counts, Memberships, Outcome, PresencePeer, Query, Snapshot,
-    Store, Submission, Summaries, WriteAccess,
-};
+use crate::{Batch, Change, Committed, CountedRead, Counts, Outcome, Submission};
 
 /// What the simulated disk does with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +116,7 @@ impl std::fmt::Debug for Disk {
 pub struct MemoryStore {
     queue: mpsc::Sender<Submission>,
     reads: MemoryReader,
+    feed: Arc<Tail>,
 }
 
 /// Ends a store as if its process were killed.
@@ -313,8 +310,9 @@ impl MemoryStore {
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let db = disk.take().ok_or_else(|| anyhow::anyhow!("another store uses this disk"))?;
         let state = Arc::new(WriterState::default());
-        let committer = new_committer(db, settings, state.clone());
-        Ok(Self::start(disk, DatabaseAccess::Exclusive(Box::new(committer)), state, settings, pace))
+        let mut committer = new_committer(db, settings, state.clone());
+        let feed = committer.rows.load_feed()?;
+        Ok(Self::start(disk, (DatabaseAccess::Exclusive(Box::new(committer)), feed), state, settings, pace))
     }
 
     /// Opens a disk that other stores may join as well. The settings of the first store decide how changes are applied.
@@ -332,7 +330,10 @@ impl MemoryStore {
             *disk.lock() = DatabaseUse::Shared(Arc::new(Mutex::new(committer)));
         }
         let share = match &*disk.lock() {
-            DatabaseUse::Shared(committer) => DatabaseAccess::Shared(committer.clone()),
+            DatabaseUse::Shared(committer) => {
+                let feed = committer.lock().unwrap_or_else(PoisonError::into_inner).rows.load_feed()?;
+                (DatabaseAccess::Shared(committer.clone()), feed)
+            }
             _ => anyhow::bail!("another store uses this disk alone"),
         };
         Ok(Self::start(disk, share, Arc::default(), settings, pace))
@@ -340,7 +341,7 @@ impl MemoryStore {
 
     fn start(
         disk: &Disk,
-        share: DatabaseAccess,
+        (share, feed): (DatabaseAccess, Arc<Tail>),
         state: Arc<WriterState>,
         settings: &Settings,
         pace: Arc<dyn DiskControl>,
@@ -366,7 +367,7 @@ impl MemoryStore {
         tasks.spawn(async move {
             let _ = end.run_until_cancelled(write).await;
         });
-        (Self { queue, reads: MemoryReader { database, tasks, killed: pulled } }, outcomes)
+        (Self { queue, reads: MemoryReader { database, tasks, killed: pulled }, feed }, outcomes)
     }
 
     /// The handle that ends the store at once.
@@ -429,72 +430,4 @@ async fn write(
         }
     }
     database.close();
-}
-
-impl Store for MemoryStore {
-    fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
-        self.queue.try_send(submission).map_err(|error| Box::new(error.into_inner()))
-    }
-
-    fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
-        let user = user.clone();
-        let Query::Conversations(command) = query else {
-            return self.spawn_read(move |reader| reader.answer(&user, &query));
-        };
-        let reads = self.reads.clone();
-        Box::pin(list::list_in_steps(move |list| {
-            let (user, command) = (user.clone(), command.clone());
-            reads.spawn(move |reader| reader.list(&user, &command, list.as_ref()))
-        }))
-    }
-
-    fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
-        let user = user.clone();
-        self.spawn_read(move |reader| reader.attach(&user, &named))
-    }
-
-    fn memberships(&self, _: &UserId, key: UserKey, after: ConversationKey) -> Answer<Memberships> {
-        self.spawn_read(move |reader| reader.memberships(key, after))
-    }
-
-    fn summaries(&self, _: &UserId, key: UserKey, of: Vec<ConversationKey>) -> Answer<Summaries> {
-        self.spawn_read(move |reader| reader.summaries(key, &of))
-    }
-
-    fn replay(
-        &self,
-        user: UserKey,
-        conversation: ConversationKey,
-        after: Seq,
-        upto: Seq,
-    ) -> Answer<Vec<LogEvent>> {
-        self.spawn_read(move |reader| reader.replay(user, conversation, after, upto))
-    }
-
-    fn check_write_access(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess> {
-        let user = user.clone();
-        self.spawn_read(move |reader| reader.standing(&user, &conversation))
-    }
-
-    fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
-        let user = user.clone();
-        self.spawn_read(move |reader| reader.presence_peers(&user, &others))
-    }
-
-    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<String>> {
-        self.spawn_read(move |reader| reader.api_key(&hash))
-    }
-
-    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
-        let user = user.clone();
-        self.spawn_read(move |reader| reader.not_before(&user))
-    }
-
-    fn probe(&self) -> Answer<()> {
-        self.spawn_read(|reader| reader.api_key(&[0; 32]).map(drop))
-    }
-
-    fn write_fault(&self) -> Option<WriteFault> {
-        self.reads.database.state.fault()
-    }
 }

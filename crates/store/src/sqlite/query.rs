@@ -1,6 +1,7 @@
 //! The lookups in an SQLite database. The data is local, so rows are read one by one, and only as many as the caller
 //! consumes.
 
+mod feed;
 mod history;
 mod message;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use super::rows::{self, conversation_id, find_conversation, find_member, seq, user_id};
 use crate::batch::WriterState;
 use crate::change::OperationError;
+use crate::grant::{KeyGrant, KeyRow, key_columns};
 use crate::read::row::{
     ConnectionStart, ListedConversation, MembershipRow, NamedConversation, PresencePeerRow, StoredMessage,
     UserRow, View, WantedMessage, is_readable, skip_damaged, unreadable_event,
@@ -264,10 +266,28 @@ impl Lookups for Connection {
         pairs.iter().map(|(a, b)| Ok(select.exists(params![a.0, b.0, most])?)).collect()
     }
 
-    fn api_key(&self, hash: &[u8]) -> Result<Option<String>> {
-        let mut select =
-            self.prepare_cached("SELECT name FROM api_keys WHERE hash = ?1 AND revoked IS NULL")?;
-        Ok(select.query_row([hash], |row| row.get(0)).optional()?)
+    fn api_key(&self, hash: &[u8]) -> Result<Option<KeyGrant>> {
+        let mut select = self.prepare_cached(concat!(
+            "SELECT ",
+            key_columns!(),
+            " FROM api_keys WHERE (hash = ?1 OR old_hash = ?1) AND revoked IS NULL"
+        ))?;
+        let found = select.query_row([hash], |row| {
+            Ok(KeyRow {
+                number: row.get(0)?,
+                name: row.get(1)?,
+                scopes: row.get(2)?,
+                acts_as: row.get(3)?,
+                expires: row.get(4)?,
+                rate: row.get(5)?,
+                addresses: row.get(6)?,
+                no_text: row.get(7)?,
+                used: row.get(8)?,
+                hash: row.get(9)?,
+                old_until: row.get(10)?,
+            })
+        });
+        Ok(found.optional()?.map(|row| row.grant(hash)))
     }
 }
 

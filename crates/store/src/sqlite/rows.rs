@@ -6,12 +6,13 @@
 mod change;
 mod log;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 
+use super::feed::{FeedWriter, Tail};
 use super::table;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, UserKey};
@@ -29,6 +30,9 @@ pub(crate) struct SqliteRows {
     /// The members whose rows changed. The value is `true` if they joined or left, because only then an index changes.
     dirty_members: FxHashMap<(ConversationKey, UserKey), bool>,
     has_erased: bool,
+    pub(super) feed: FeedWriter,
+    /// The number in the feed of the last event of each conversation that this transaction has written to.
+    numbered: FxHashMap<ConversationId, u64>,
     db: Connection,
 }
 
@@ -41,6 +45,8 @@ impl SqliteRows {
             dirty_conversations: FxHashSet::default(),
             dirty_members: FxHashMap::default(),
             has_erased: false,
+            feed: FeedWriter::new(),
+            numbered: FxHashMap::default(),
             db,
         }
     }
@@ -69,19 +75,36 @@ impl SqliteRows {
         {
             self.clear_cache();
         }
-        self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([]).map(drop)
+        self.feed.load(&self.db)?;
+        self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        self.feed.take_pending(&self.db)
     }
 
     pub(crate) fn commit(&mut self) -> Result<()> {
         self.write_back()?;
-        self.db.prepare_cached("COMMIT")?.execute([]).map(drop)
+        self.feed.write(&self.db)?;
+        self.db.prepare_cached("COMMIT")?.execute([])?;
+        self.feed.committed();
+        Ok(())
     }
 
     /// Rolls the transaction back and drops the cached rows that it changed.
     pub(crate) fn roll_back(&mut self) {
         self.clear_cache();
+        self.feed.roll_back();
         // The ROLLBACK fails only if SQLite has already rolled back (sqlite.org/lang_transaction.html section 3).
         let _ = self.db.execute_batch("ROLLBACK");
+    }
+
+    /// Finds out where the feed ends.
+    pub(in crate::sqlite) fn load_feed(&mut self) -> Result<Arc<Tail>> {
+        self.feed.load(&self.db)?;
+        Ok(self.feed.tail())
+    }
+
+    /// Writes the last page of the feed, before the database is closed.
+    pub(crate) fn close_feed(&mut self) -> Result<()> {
+        self.feed.close(&self.db)
     }
 
     /// Whether content was erased since the last call. Its bytes are then still in the write-ahead log.
@@ -100,15 +123,22 @@ impl SqliteRows {
         self.members.clear();
         self.dirty_conversations.clear();
         self.dirty_members.clear();
+        self.numbered.clear();
     }
 
     fn write_back(&mut self) -> Result<()> {
         let mut update = self.db.prepare_cached(&UPDATE_CONVERSATION)?;
         for name in self.dirty_conversations.drain() {
             if let Some(conversation) = self.conversations.get(&name) {
-                conversation.with_sqlite(|row| update.execute(table::of(row, is_changed)))?;
+                let number = self.numbered.get(&name);
+                conversation.with_sqlite(|row| {
+                    let row: Vec<_> =
+                        row.iter().copied().chain([(WriteTime::OnUpdate, &number as _)]).collect();
+                    update.execute(table::of(&row, is_changed))
+                })?;
             }
         }
+        self.numbered.clear();
         let mut upsert = self.db.prepare_cached(&PUT_MEMBER)?;
         let mut update = self.db.prepare_cached(&UPDATE_MEMBER)?;
         for (at, passed) in self.dirty_members.drain() {
@@ -125,7 +155,12 @@ impl SqliteRows {
     }
 }
 
-static UPDATE_CONVERSATION: LazyLock<String> = LazyLock::new(|| table::update(&CONVERSATIONS, is_changed));
+/// The last value is the number of the last event in the feed; NULL for none. Only SQLite's table has that column.
+static UPDATE_CONVERSATION: LazyLock<String> = LazyLock::new(|| {
+    let update = table::update(&CONVERSATIONS, is_changed);
+    let place = CONVERSATIONS.columns.iter().filter(|column| is_changed(column.written)).count() + 1;
+    update.replacen(" SET ", &format!(" SET feed = coalesce(?{place}, feed), "), 1)
+});
 
 static PUT_MEMBER: LazyLock<String> =
     LazyLock::new(|| table::insert("INSERT OR REPLACE", &MEMBERS, any_column));

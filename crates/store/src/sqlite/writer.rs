@@ -132,6 +132,10 @@ impl Writer {
         // The writer's connection is closed last, because connections that only read cannot empty the write-ahead log.
         let _ = self.readers.recv();
         if !self.committer.has_failed() {
+            // Otherwise the next server finds out by itself how far the feed goes.
+            if let Err(error) = self.committer.rows.close_feed() {
+                tracing::warn!(%error, "cannot write the last page of the feed");
+            }
             match self.committer.rows.truncate_wal() {
                 Ok(true) => {}
                 Ok(false) => tracing::warn!(

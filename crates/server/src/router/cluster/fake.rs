@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::node_name::NodeName;
 use crate::router::{ClusterParts, Parts, Router};
 use switchboard_store::clock::Clock;
+use switchboard_store::feed::{FeedPage, FeedQuery};
 use switchboard_store::record::{Answer, ConversationKey, Effect, JoinOrLeave, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{
@@ -125,8 +126,14 @@ impl Store for FakeStore {
     fn not_before(&self, _: &UserId) -> Answer<Option<Timestamp>> {
         unavailable()
     }
-    fn api_key(&self, _: [u8; 32]) -> Answer<Option<String>> {
+    fn api_key(&self, _: [u8; 32]) -> Answer<Option<switchboard_store::grant::KeyGrant>> {
         unavailable()
+    }
+    fn feed(&self, _: FeedQuery) -> Answer<FeedPage> {
+        unavailable()
+    }
+    fn feed_news(&self) -> tokio::sync::watch::Receiver<u64> {
+        tokio::sync::watch::Sender::new(0).subscribe()
     }
     fn probe(&self) -> Answer<()> {
         unavailable()

@@ -248,7 +248,7 @@ const DAMAGE: &[(&str, &str)] = &[
     ),
     ("DELETE FROM users WHERE id = 4", "#r 17: it names user number 4, who is not there"),
     (
-        "INSERT INTO api_keys VALUES ('shop', x'00', 1, NULL)",
+        "INSERT INTO api_keys (name, hash, created) VALUES ('shop', x'00', 1)",
         "the hash of the API key 'shop' is none of SHA-256",
     ),
 ];

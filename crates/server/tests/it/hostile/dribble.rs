@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use switchboard::auth::ApiKey;
+use switchboard_store::grant::Scope;
 use switchboard_store::keys;
 
 use crate::support::{RawSocket, Server, assert_single_bytes_are_cheap};
@@ -76,7 +77,7 @@ async fn hostile_24_concurrent_requests_are_limited_per_user_and_per_key() {
     })
     .await;
     let key = ApiKey::generate().expect("random bytes");
-    keys::create(&server.keys(), "back end", &ApiKey::hash(key.expose())).expect("stored");
+    keys::create(&server.keys(), &keys::NewKey::new("back end", ApiKey::hash(key.expose()))).expect("stored");
     let (token, other) = (server.token("alice", MINUTE), server.token("bob", MINUTE));
     for (bearer, most) in [(token.as_str(), REQUESTS_PER_USER), (key.expose(), REQUESTS_PER_KEY)] {
         let mut begun = Vec::new();
@@ -115,7 +116,8 @@ async fn hostile_22_a_token_that_is_revoked_during_a_slow_request_is_refused() {
     let token = server.token("alice", MINUTE);
     server.connects("alice").await;
     let key = ApiKey::generate().expect("random bytes");
-    keys::create(&server.keys(), "back end", &ApiKey::hash(key.expose())).expect("stored");
+    let new = keys::NewKey::new("back end", ApiKey::hash(key.expose()));
+    keys::create(&server.keys(), &new.with_scopes([Scope::Act, Scope::Moderate])).expect("stored");
     let body = json!({"to": "@bob", "text": "hi"}).to_string();
     let mut raw = RawSocket::connect(server.address()).await;
     raw.writes(post_head("/v1/send", &format!("Authorization: Bearer {token}\r\n"), body.len())).await;

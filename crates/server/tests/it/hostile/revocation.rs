@@ -10,6 +10,7 @@ use switchboard::config::Config;
 use switchboard_client::ClientError;
 use switchboard_protocol::{ErrorCode, Hello, Timestamp};
 use switchboard_store::clock::Clock;
+use switchboard_store::grant::Scope;
 use switchboard_store::keys;
 use tokio::time::Instant;
 
@@ -35,7 +36,8 @@ async fn server_with_clock_and_settings(
     let clock = Clock::from_fn(move || Timestamp::from_millis(clock_now.load(Ordering::Relaxed)));
     let server = Server::start_with_auth_and_clock(clock, settings).await;
     let key = ApiKey::generate().expect("random bytes");
-    keys::create(&server.keys(), "backend", &ApiKey::hash(key.expose())).expect("stored");
+    let new = keys::NewKey::new("backend", ApiKey::hash(key.expose()));
+    keys::create(&server.keys(), &new.with_scopes([Scope::Act, Scope::Moderate])).expect("stored");
     (server, now, key.expose().to_owned())
 }
 

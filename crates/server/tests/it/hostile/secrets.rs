@@ -20,8 +20,11 @@ async fn hostile_06_tokens_keys_and_texts_are_in_no_log_and_no_metric() {
     let (token, key) = (server.token("alice"), ApiKey::generate().expect("random bytes"));
     let bad_token = format!("{}tampered", server.token("mallory"));
     let text = "a text in confidence";
-    keys::create(&keys::KeyStore::Directory(data.path().to_owned()), "billing", &ApiKey::hash(key.expose()))
-        .expect("stored");
+    keys::create(
+        &keys::KeyStore::Directory(data.path().to_owned()),
+        &keys::NewKey::new("billing", ApiKey::hash(key.expose())),
+    )
+    .expect("stored");
 
     let mut alice = server.connects("alice").await;
     alice.says_with_key("@bob", "k", text).await;

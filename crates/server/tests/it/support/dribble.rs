@@ -132,7 +132,7 @@ pub(crate) async fn assert_single_bytes_are_cheap(bytes: usize, hello_bytes: usi
     let server = Process::start_production(data.path(), &[], Stdio::null()).await;
     let key = ApiKey::generate().expect("random bytes");
     let store = KeyStore::Directory(data.path().to_owned());
-    keys::create(&store, "billing", &ApiKey::hash(key.expose())).expect("stored");
+    keys::create(&store, &keys::NewKey::new("billing", ApiKey::hash(key.expose()))).expect("stored");
     let token = server.token("alice");
     let mut costs = Vec::new();
     for bearer in [None, Some(token.clone()), Some(key.expose().to_owned())] {

@@ -17,14 +17,29 @@ impl ReferenceModel {
         }
     }
 
+    /// Checks an event that a back end read in the feed at the end of the run, when all deletions are known.
+    pub(crate) fn check_fed(&mut self, event: &Value) -> LawResult {
+        match self.check_content(event, Some(u64::MAX)) {
+            Ok(()) => Ok(()),
+            Err(what) => Err(self.report_violation("feed", &format!("{what}: {event}"))),
+        }
+    }
+
     fn check_received(&self, user: &str, event: &Value, head: Option<u64>) -> Result<(), String> {
         let name = event["conversation"].as_str().ok_or("an event without a conversation")?;
         let seq = event["seq"].as_u64().ok_or("an event without a seq")?;
-        let stored = self.logs.get(name).and_then(|log| log.get(seq)).ok_or("nothing like it is stored")?;
         let visible = self.visible(user, name).ok_or("received by a user who never was a member")?;
         if seq > visible {
             return Err(format!("received by a user who may see up to {visible}"));
         }
+        self.check_content(event, head)
+    }
+
+    /// Compares an event with what was stored, or with what a deletion has left of it.
+    fn check_content(&self, event: &Value, head: Option<u64>) -> Result<(), String> {
+        let name = event["conversation"].as_str().ok_or("an event without a conversation")?;
+        let seq = event["seq"].as_u64().ok_or("an event without a seq")?;
+        let stored = self.logs.get(name).and_then(|log| log.get(seq)).ok_or("nothing like it is stored")?;
         let same = event["type"] == stored.kind
             && event["from"] == *stored.from
             && event["at"] == *stored.at

@@ -9,13 +9,14 @@ use crate::table::{Column, ColumnType, Table, quoted};
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Number(Option<i64>),
+    Int(i32),
     Small(i16),
     Bool(bool),
     Text(Option<String>),
-    Bytes(Vec<u8>),
+    Bytes(Option<Vec<u8>>),
 }
 
-use ColumnType::{Bool, Bytes, Number, Small, Text};
+use ColumnType::{Bool, Bytes, Int, Number, Small, Text};
 
 impl Table {
     fn select(&self) -> String {
@@ -43,6 +44,7 @@ impl Table {
     pub(super) fn types(&self) -> Vec<Type> {
         let types = self.columns.iter().map(|column| match column.kind {
             Number => Type::INT8,
+            Int => Type::INT4,
             Small => Type::INT2,
             Bool => Type::BOOL,
             Text => Type::TEXT,
@@ -61,6 +63,7 @@ impl Table {
         let read = |(index, column): (usize, &Column)| -> anyhow::Result<Value> {
             let value = match column.kind {
                 Number => Value::Number(row.get(index)?),
+                Int => Value::Int(row.get(index)?),
                 Small => Value::Small(row.get(index)?),
                 Bool => Value::Bool(row.get(index)?),
                 Text => Value::Text(row.get(index)?),
@@ -79,6 +82,7 @@ impl Table {
         let read = |(index, column): (usize, &Column)| -> anyhow::Result<Value> {
             Ok(match column.kind {
                 Number => Value::Number(row.try_get(index)?),
+                Int => Value::Int(row.try_get(index)?),
                 Small => Value::Small(row.try_get(index)?),
                 Bool => Value::Bool(row.try_get(index)?),
                 Text => Value::Text(row.try_get(index)?),
@@ -93,6 +97,7 @@ impl Value {
     pub(super) fn to_sql(&self) -> &(dyn ToSql + Sync) {
         match self {
             Self::Number(value) => value,
+            Self::Int(value) => value,
             Self::Small(value) => value,
             Self::Bool(value) => value,
             Self::Text(value) => value,

@@ -110,6 +110,10 @@ impl RandomLog {
                         let text = std::str::from_utf8(text).expect("text");
                         format!("'{}'", text.replace('\'', "''"))
                     }
+                    ValueRef::Blob(bytes) => {
+                        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                        format!("'\\x{hex}'")
+                    }
                     other => panic!("{other:?} in {name}"),
                 });
                 let values: Vec<_> = values.collect();

@@ -6,7 +6,8 @@ use switchboard_protocol::Seq;
 
 use super::PostgresRows;
 use crate::change::dispatch::Prefetch;
-use crate::change::rows::MAX_REMOVED_REACTIONS_KEPT;
+use crate::change::rows::{MAX_REMOVED_REACTIONS_KEPT, TRIMMED_PAGES};
+use crate::feed::runs;
 use crate::postgres::connect::{Error, Pipelined};
 use crate::postgres::query::row::number;
 use crate::postgres::table::{self, conversation_rows, is_any, is_changed, member_rows, signed};
@@ -28,6 +29,23 @@ const SET_LAST_SEEN: &str = "UPDATE users u SET last_seen = greatest(coalesce(u.
 const SET_NOT_BEFORE: &str = "UPDATE users u
     SET not_before = CASE WHEN w.replace THEN w.at ELSE greatest(coalesce(u.not_before, 0), w.at) END
     FROM unnest($1::bigint[], $2::bigint[], $3::boolean[]) AS w(id, at, replace) WHERE u.id = w.id";
+
+const SET_KEYS_USED: &str = "UPDATE api_keys k SET used = greatest(coalesce(k.used, 0), w.at)
+    FROM unnest($1::integer[], $2::bigint[]) AS w(number, at) WHERE k.number = w.number";
+
+/// Tells the feed which events the transaction writes.
+const FEED_EVENTS: &str = "INSERT INTO feed_pending (runs) VALUES ($1)";
+
+/// Tells the feed of entries that are no events.
+const FEED_ENTRIES: &str = r#"INSERT INTO feed_pending (type, at, "user", via, address, body)
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::text[], $6::text[])"#;
+
+const TRIM_PAGES: &str =
+    "DELETE FROM feed_pages WHERE first IN (SELECT first FROM feed_pages WHERE at < ALL ($1::bigint[])
+    AND first < (SELECT max(first) FROM feed_pages) ORDER BY first LIMIT $2)";
+
+const TRIM_ENTRIES: &str = "DELETE FROM feed_entries WHERE number IN (SELECT number FROM feed_entries
+    WHERE number < (SELECT min(first) FROM feed_pages) ORDER BY number LIMIT $1)";
 
 static INSERT_CONVERSATIONS: LazyLock<String> = LazyLock::new(|| table::insert(&CONVERSATIONS));
 
@@ -75,7 +93,7 @@ const DELETE_REACTIONS: &str =
 const DELETE_ROOMS_BY_CHOICE: &str = r#"DELETE FROM rooms_by_choice r USING unnest($1::bigint[], $2::bigint[]) AS w("user", conversation)
     WHERE r."user" = w."user" AND r.conversation = w.conversation"#;
 
-pub(super) fn statements() -> [&'static str; 18] {
+pub(super) fn statements() -> [&'static str; 23] {
     [
         PROBE,
         COMMIT,
@@ -83,6 +101,11 @@ pub(super) fn statements() -> [&'static str; 18] {
         INSERT_USERS,
         SET_LAST_SEEN,
         SET_NOT_BEFORE,
+        SET_KEYS_USED,
+        FEED_EVENTS,
+        FEED_ENTRIES,
+        TRIM_PAGES,
+        TRIM_ENTRIES,
         &INSERT_CONVERSATIONS,
         &UPDATE_CONVERSATIONS,
         &INSERT_MEMBERS,
@@ -125,6 +148,9 @@ impl PostgresRows<'_> {
             self.not_before.iter().map(|(key, (at, replace))| (key.0, (*at, *replace))).unzip();
         let new =
             conversation_arrays(self.new_conversations.iter().filter_map(|name| self.conversation_row(name)));
+        let (keys, keys_at): (Vec<_>, Vec<_>) = self.keys_used.iter().map(|(key, at)| (key.0, *at)).unzip();
+        let (runs, entries) = (self.runs(), EntryArrays::of(self));
+        let (trims, trimmed) = (&self.feed_trimmed, i64::from(TRIMMED_PAGES));
         let old = self.dirty_conversations.iter().filter(|name| !self.new_conversations.contains(*name));
         let changed = conversation_arrays(old.filter_map(|name| self.conversation_row(name)));
         let joined = self.members_to_write(false);
@@ -160,6 +186,11 @@ impl PostgresRows<'_> {
             (deleted.len(), Pipelined::new(DELETE_REACTIONS, &[&deleted_in, &deleted])),
             (chosen.len(), Pipelined::new(&INSERT_ROOMS_BY_CHOICE, &[&choosers, &chosen])),
             (left.len(), Pipelined::new(DELETE_ROOMS_BY_CHOICE, &[&leavers, &left])),
+            (keys.len(), Pipelined::new(SET_KEYS_USED, &[&keys, &keys_at])),
+            (runs.len(), Pipelined::new(FEED_EVENTS, &[&runs])),
+            (entries.kind.len(), entries.insert()),
+            (trims.len(), Pipelined::new(TRIM_PAGES, &[trims, &trimmed])),
+            (trims.len(), Pipelined::new(TRIM_ENTRIES, &[&trimmed])),
             (self.probe.len(), Pipelined::new(PROBE, &[&self.writer_id, &self.probe])),
             (1, Pipelined::new(COMMIT, &[])),
         ];
@@ -185,6 +216,17 @@ impl PostgresRows<'_> {
             return Err(SaveError::Unknown(error));
         }
         if self.link.take_warning() { Err(SaveError::Unknown(Error::StandbyUncertain)) } else { Ok(()) }
+    }
+
+    /// The events of this transaction as the feed stores them; empty while the feed is off.
+    fn runs(&self) -> Vec<u8> {
+        if !self.feeds() {
+            return Vec::new();
+        }
+        let mut events: Vec<_> =
+            self.new_events.iter().map(|event| (event.conversation, event.seq)).collect();
+        events.sort_unstable();
+        runs::encode(events.into_iter().map(Some))
     }
 
     fn conversation_row(&self, name: &switchboard_protocol::ConversationId) -> Option<&Conversation> {
@@ -265,6 +307,7 @@ struct EventArrays<'a> {
     messages: Vec<i64>,
     key: Vec<Option<&'a str>>,
     body: Vec<&'a str>,
+    via: Vec<i32>,
 }
 
 impl<'a> EventArrays<'a> {
@@ -279,13 +322,45 @@ impl<'a> EventArrays<'a> {
             all.messages.push(signed(event.messages));
             all.key.push(event.key.as_deref());
             all.body.push(&event.body);
+            all.via.push(event.via.0);
         }
         all
     }
 
     fn insert(&self) -> Pipelined<'_> {
-        let Self { conversation, seq, kind, sender, at, messages, key, body } = self;
-        Pipelined::new(&INSERT_EVENTS, &[conversation, seq, kind, sender, at, messages, key, body])
+        let Self { conversation, seq, kind, sender, at, messages, key, body, via } = self;
+        Pipelined::new(&INSERT_EVENTS, &[conversation, seq, kind, sender, at, messages, key, body, via])
+    }
+}
+
+/// Entries of the feed as one array per column, to pass to a statement with `unnest`.
+#[derive(Default)]
+struct EntryArrays<'a> {
+    kind: Vec<&'a str>,
+    at: Vec<i64>,
+    user: Vec<Option<i64>>,
+    via: Vec<i32>,
+    address: Vec<Option<&'a str>>,
+    body: Vec<&'a str>,
+}
+
+impl<'a> EntryArrays<'a> {
+    fn of(rows: &'a PostgresRows<'_>) -> Self {
+        let mut all = Self::default();
+        for entry in rows.entries.iter().filter(|_| rows.feeds()) {
+            all.kind.push(&entry.kind);
+            all.at.push(entry.at.as_millis());
+            all.user.push(entry.user.map(|user| user.0));
+            all.via.push(entry.via.0);
+            all.address.push(entry.address.as_deref());
+            all.body.push(&entry.body);
+        }
+        all
+    }
+
+    fn insert(&self) -> Pipelined<'_> {
+        let Self { kind, at, user, via, address, body } = self;
+        Pipelined::new(FEED_ENTRIES, &[kind, at, user, via, address, body])
     }
 }
 

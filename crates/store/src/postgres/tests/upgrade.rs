@@ -185,7 +185,7 @@ async fn numbers_are_written_once_every_living_node_reads_them() {
     assert_eq!(select_column(&url, SELECT_BODIES).await, with_ids);
     assert_eq!(select_column(&url, SELECT_VERSION).await, ["0"]);
     old.ends().await;
-    wait_until_column_is(&url, SELECT_VERSION, &["1"]).await;
+    wait_until_column_is(&url, SELECT_VERSION, &["2"]).await;
     let rewritten =
         [r#"{"public":false,"members":[2]}"#, r#"{"user":2}"#, r#"{"public":false,"members":[2]}"#];
     wait_until_column_is(&url, SELECT_BODIES, &rewritten).await;
@@ -205,7 +205,7 @@ async fn numbers_are_written_once_every_living_node_reads_them() {
     let Err(error) = Node::with(settings_of_earlier_version(&url)).await else { panic!("it is too old") };
     assert!(error.is::<crate::postgres::Outdated>(), "{error:#}");
     assert!(
-        format!("{error:#}").contains("the installation has version 1 and this node knows 0"),
+        format!("{error:#}").contains("the installation has version 2 and this node knows 0"),
         "{error:#}"
     );
 }
@@ -217,7 +217,7 @@ async fn a_node_that_counts_as_dead_is_refused_in_its_transaction() {
     let new = Node::new(&url).await;
     old.says("alice", "@bob", "hi").await;
     let raised = async {
-        while select_column(&url, SELECT_VERSION).await != ["1"] {
+        while select_column(&url, SELECT_VERSION).await != ["2"] {
             // Makes the node's last heartbeat 61 seconds old by the database's clock, so that the node counts as gone.
             asks(&url, "UPDATE writers SET at = now() - interval '61 seconds' WHERE version = 0").await;
         }
@@ -256,7 +256,7 @@ async fn a_node_from_before_the_rows_of_nodes_is_counted_and_refused() {
     assert_eq!(new.store.features(), Vec::<&str>::new());
     proceed.0.send(()).expect("it waits");
     earlier.await.expect("no panic");
-    wait_until_column_is(&url, SELECT_VERSION, &["1"]).await;
+    wait_until_column_is(&url, SELECT_VERSION, &["2"]).await;
     let refused =
         with_link(&url, |link| link.run(link.client().batch_execute(EARLIER_NODE_PUTS_ITS_ROW))).await;
     let refused = refused.expect_err("its version is 0");

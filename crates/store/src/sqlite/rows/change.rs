@@ -7,10 +7,13 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 use super::{SqliteRows, conversation_id, count_messages, count_sent, find_conversation, find_member, seq};
 use crate::Counts;
-use crate::change::rows::{KeyedMessage, MAX_REMOVED_REACTIONS_KEPT, PROBE_BYTES, ReferredEvent, Rows};
+use crate::change::rows::{
+    KeyedMessage, MAX_REMOVED_REACTIONS_KEPT, PROBE_BYTES, ReferredEvent, Rows, TRIMMED_PAGES,
+};
 use crate::change::{own_messages_upto, shorter_count_range};
+use crate::feed::Entry;
 use crate::record::{Conversation, Membership};
-use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::record::{ConversationKey, LogEvent, UserKey, Via};
 use crate::sqlite::checksum::Columns;
 use crate::sqlite::table;
 use crate::table::{CONVERSATIONS, EVENTS, WriteTime, quoted};
@@ -19,11 +22,16 @@ use crate::table::{CONVERSATIONS, EVENTS, WriteTime, quoted};
 static INSERT_CONVERSATION: LazyLock<String> =
     LazyLock::new(|| table::insert("INSERT", &CONVERSATIONS, is_not_key));
 
-/// Inserts an event. The checksum is the last column, which only SQLite's table has.
+/// Inserts an event. The last two columns, the checksum and the number in the feed, only SQLite's table has.
 static INSERT_EVENT: LazyLock<String> = LazyLock::new(|| {
     let columns = EVENTS.columns.len();
     let places: String = (1..=columns).map(|place| format!("?{place}, ")).collect();
-    format!("INSERT INTO events ({}, checksum) VALUES ({places}?{})", quoted(EVENTS.columns), columns + 1)
+    format!(
+        "INSERT INTO events ({}, checksum, feed) VALUES ({places}?{}, ?{})",
+        quoted(EVENTS.columns),
+        columns + 1,
+        columns + 2
+    )
 });
 
 fn is_not_key(written: WriteTime) -> bool {
@@ -69,6 +77,13 @@ impl Rows for SqliteRows {
             "UPDATE users SET not_before = max(coalesce(not_before, 0), ?2) WHERE id = ?1"
         })?;
         update.execute(params![user.0, at.as_millis()]).map(drop)
+    }
+
+    fn set_key_used(&mut self, key: Via, hour: Timestamp) -> Result<()> {
+        let mut update = self
+            .db
+            .prepare_cached("UPDATE api_keys SET used = max(coalesce(used, 0), ?2) WHERE number = ?1")?;
+        update.execute(params![key.0, hour.as_millis()]).map(drop)
     }
 
     fn probe(&mut self) -> Result<()> {
@@ -168,7 +183,7 @@ impl Rows for SqliteRows {
         event: &LogEvent,
         stored: &str,
         conversation: &Conversation,
-        sender: UserKey,
+        (sender, via): (UserKey, Via),
     ) -> Result<bool> {
         let mut insert = self.db.prepare_cached(&INSERT_EVENT)?;
         let columns = Columns {
@@ -189,15 +204,39 @@ impl Rows for SqliteRows {
             conversation.messages,
             event.key,
             stored,
-            columns.checksum()
+            via.0,
+            columns.checksum(),
+            self.feed.next()
         ]);
         match inserted {
             // Besides the primary key, which has its own error code, only the index of idempotency keys is unique.
             Err(error) if error.sqlite_extended_error_code() == Some(ffi::SQLITE_CONSTRAINT_UNIQUE) => {
                 Ok(false)
             }
-            inserted => inserted.map(|_| true),
+            Err(error) => Err(error),
+            Ok(_) => {
+                self.numbered.insert(conversation.name.clone(), self.feed.next());
+                self.feed.add(conversation.key, event.seq, event.at);
+                Ok(true)
+            }
         }
+    }
+
+    fn trim_feed(&mut self, before: Timestamp) -> Result<()> {
+        let mut pages = self.db.prepare_cached(
+            "DELETE FROM feed_pages WHERE first IN (SELECT first FROM feed_pages WHERE at < ?1
+                AND first < (SELECT max(first) FROM feed_pages) ORDER BY first LIMIT ?2)",
+        )?;
+        pages.execute(params![before.as_millis(), TRIMMED_PAGES])?;
+        let mut entries = self.db.prepare_cached(
+            "DELETE FROM feed_entries WHERE number IN (SELECT number FROM feed_entries
+                WHERE number < (SELECT min(first) FROM feed_pages) ORDER BY number LIMIT ?1)",
+        )?;
+        entries.execute([TRIMMED_PAGES]).map(drop)
+    }
+
+    fn insert_entry(&mut self, entry: Entry) -> Result<()> {
+        self.feed.insert(&self.db, &entry)
     }
 
     fn erase_event(&mut self, conversation: ConversationKey, target: Seq, body: &str) -> Result<()> {

@@ -1,0 +1,315 @@
+//! Pages of the feed. docs/decisions/0053-feed-pages.md
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
+use switchboard_protocol::{ErrorCode, Seq, Timestamp, UserId};
+
+use super::{LookupResult, Lookups, PageBudget, Reader};
+use crate::feed::{FeedCursor, FeedPage, FeedQuery, Item, runs};
+use crate::grant::UserPattern;
+use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::refusal::Refusal;
+
+/// How many entries are looked up at a time.
+const STEP: usize = 256;
+
+/// The most entries that a page of the feed's index may have: more than a transaction writes.
+const MAX_PAGE_ITEMS: u64 = 1 << 20;
+
+/// The most entries that one call passes over because its `types` or its key leave them out.
+const MAX_PASSED: usize = 10_000;
+
+/// The prefix of the types that only a key with the scope `admin` reads.
+const AUDIT: &str = "audit.";
+
+/// The fields of an event that have content.
+const CONTENT: [&str; 3] = ["text", "data", "files"];
+
+/// The lookups that the feed needs besides those of all reads.
+pub(crate) trait FeedLookups: Lookups {
+    /// The epoch of the feed, the number before its first entry, and the last number that is in a page.
+    fn feed_ends(&self) -> LookupResult<Ends, Self>;
+
+    /// At most `most` pages with numbers above `after`: the first number of each, and its runs.
+    fn feed_pages(&self, after: u64, most: usize) -> LookupResult<Vec<(u64, Vec<u8>)>, Self>;
+
+    /// Events in their stored form, in the order given; `None` for one that does not exist.
+    fn feed_events(&self, events: &[(ConversationKey, Seq)]) -> LookupResult<Vec<Option<FedEvent>>, Self>;
+
+    /// The entries that are no events, with a number above `after` and up to `upto`.
+    fn feed_entries(&self, after: u64, upto: u64) -> LookupResult<FxHashMap<u64, FedEntry>, Self>;
+
+    /// The names of API keys by their numbers.
+    fn key_names(&self) -> LookupResult<FxHashMap<i64, String>, Self>;
+
+    /// The conversations among `conversations` with a member whose id matches the pattern.
+    fn conversations_with(
+        &self,
+        conversations: &[ConversationKey],
+        pattern: &UserPattern,
+    ) -> LookupResult<FxHashSet<ConversationKey>, Self>;
+}
+
+/// Where the feed begins and ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Ends {
+    pub(crate) epoch: String,
+    /// The number before the first entry that is kept.
+    pub(crate) before: u64,
+    /// The last number.
+    pub(crate) last: u64,
+}
+
+/// The numbers that are in no page yet: those after `paged`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unpaged {
+    pub(crate) epoch: String,
+    pub(crate) paged: u64,
+    pub(crate) items: Vec<Item>,
+}
+
+/// An event in the feed.
+pub(crate) struct FedEvent {
+    pub(crate) event: LogEvent,
+    pub(crate) via: i32,
+}
+
+/// An entry that is no event, as it is stored.
+pub(crate) struct FedEntry {
+    pub(crate) kind: String,
+    pub(crate) at: i64,
+    pub(crate) user: Option<i64>,
+    pub(crate) via: i32,
+    pub(crate) address: Option<String>,
+    pub(crate) body: String,
+}
+
+/// An entry on the wire.
+#[derive(Serialize)]
+struct Entry<'a> {
+    id: String,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    at: Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    event: Option<Box<RawValue>>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+/// A page that is being filled.
+struct Filling<'q> {
+    query: &'q FeedQuery,
+    ends: Ends,
+    page: FeedPage,
+    room: PageBudget,
+    passed: usize,
+    /// The names of keys, once an entry needs them.
+    keys: Option<FxHashMap<i64, String>>,
+}
+
+impl<L: FeedLookups> Reader<'_, L> {
+    /// A page of the feed. `unpaged` was read before this transaction began, and has what is in no page.
+    pub(crate) fn feed(&self, query: &FeedQuery, unpaged: &Unpaged) -> LookupResult<FeedPage, L> {
+        let mut ends = self.rows.feed_ends()?;
+        let paged = ends.last;
+        if !unpaged.epoch.is_empty() {
+            ends.epoch.clone_from(&unpaged.epoch);
+            ends.last = ends.last.max(unpaged.paged + unpaged.items.len() as u64);
+        }
+        let after = check_cursor(&query.after, &ends)?;
+        let page = FeedPage { epoch: ends.epoch.clone(), entries: Vec::new(), next: after, more: false };
+        let room = PageBudget(self.limits.page_bytes as usize);
+        let mut filling = Filling { query, ends, page, room, passed: 0, keys: None };
+        while filling.page.next < filling.ends.last {
+            let items = self.feed_items(filling.page.next, paged, unpaged)?;
+            if items.is_empty() {
+                break;
+            }
+            if !self.fill(&mut filling, &items)? {
+                filling.page.more = filling.page.next < filling.ends.last;
+                break;
+            }
+        }
+        Ok(filling.page)
+    }
+
+    /// At most [`STEP`] items after the number `after`.
+    fn feed_items(&self, after: u64, paged: u64, unpaged: &Unpaged) -> LookupResult<Vec<Item>, L> {
+        if after >= paged {
+            let passed = usize::try_from(after - unpaged.paged.min(after)).unwrap_or(usize::MAX);
+            return Ok(unpaged.items.iter().skip(passed).take(STEP).copied().collect());
+        }
+        let pages = self.rows.feed_pages(after, 1)?;
+        let Some((first, bytes)) = pages.into_iter().next() else { return Ok(Vec::new()) };
+        let Some(items) = runs::decode(&bytes, MAX_PAGE_ITEMS) else {
+            tracing::error!(first, "a page of the feed is damaged");
+            return Err(Refusal::unavailable().into());
+        };
+        let passed = usize::try_from(after + 1 - first.min(after + 1)).unwrap_or(usize::MAX);
+        Ok(items.into_iter().skip(passed).take(STEP).collect())
+    }
+
+    /// Adds the entries of these items to the page. Returns `false` if the page is full.
+    fn fill(&self, filling: &mut Filling<'_>, items: &[Item]) -> LookupResult<bool, L> {
+        let first = filling.page.next + 1;
+        let places: Vec<_> = items.iter().copied().flatten().collect();
+        let events = self.fed_events(&places)?;
+        let mut via = events.iter().flatten().map(|fed| fed.via);
+        let entries = if places.len() < items.len() {
+            self.rows.feed_entries(first - 1, first - 1 + items.len() as u64)?
+        } else {
+            FxHashMap::default()
+        };
+        if filling.keys.is_none() && (via.any(|via| via > 0) || entries.values().any(|entry| entry.via > 0)) {
+            filling.keys = Some(self.rows.key_names()?);
+        }
+        let users: Vec<_> = entries.values().filter_map(|entry| entry.user.map(UserKey)).collect();
+        let users = if users.is_empty() { FxHashMap::default() } else { self.rows.user_names(&users)? };
+        let seen = match &filling.query.acts_as {
+            Some(pattern) => {
+                let mut of: Vec<_> = places.iter().map(|place| place.0).collect();
+                of.sort_unstable();
+                of.dedup();
+                Some(self.rows.conversations_with(&of, pattern)?)
+            }
+            None => None,
+        };
+        let mut events = events.iter();
+        for (number, item) in (first..).zip(items) {
+            let entry = match item {
+                Some((conversation, _)) => events.next().and_then(Option::as_ref).and_then(|fed| {
+                    let is_seen = seen.as_ref().is_none_or(|seen| seen.contains(conversation));
+                    is_seen.then(|| filling.of_event(number, fed)).flatten()
+                }),
+                None => entries.get(&number).and_then(|entry| filling.of_entry(number, entry, &users)),
+            };
+            if !filling.add(number, entry) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Events in their wire form, in the order given.
+    fn fed_events(&self, places: &[(ConversationKey, Seq)]) -> LookupResult<Vec<Option<FedEvent>>, L> {
+        let found = self.rows.feed_events(places)?;
+        let (mut events, mut at) = (Vec::with_capacity(found.len()), Vec::with_capacity(found.len()));
+        for fed in found {
+            at.push(fed.as_ref().map(|fed| fed.via));
+            events.extend(fed.map(|fed| fed.event));
+        }
+        self.fill_names(&mut events, u32::MAX)?;
+        let mut events = events.into_iter();
+        let fed = at.into_iter().map(|via| {
+            let via = via?;
+            events.next().map(|event| FedEvent { event, via })
+        });
+        Ok(fed.collect())
+    }
+}
+
+impl Filling<'_> {
+    /// Adds an entry, or passes over a number without one. Returns `false` if the page is full.
+    fn add(&mut self, number: u64, entry: Option<Box<RawValue>>) -> bool {
+        match entry {
+            Some(entry) => {
+                let is_first = self.page.entries.is_empty();
+                if !self.room.spend(entry.get().len() + 1) && !is_first {
+                    return false;
+                }
+                self.page.entries.push(entry);
+            }
+            None => self.passed += 1,
+        }
+        self.page.next = number;
+        self.page.entries.len() < self.query.limit as usize && self.passed < MAX_PASSED
+    }
+
+    fn is_wanted(&self, kind: &str) -> bool {
+        (self.query.types.is_empty() || self.query.types.iter().any(|wanted| wanted == kind))
+            && (self.query.is_admin || !kind.starts_with(AUDIT))
+    }
+
+    fn of_event(&self, number: u64, fed: &FedEvent) -> Option<Box<RawValue>> {
+        let FedEvent { event, via } = fed;
+        let kind = event.kind.as_str();
+        if !self.is_wanted(kind) {
+            return None;
+        }
+        let raw = if self.query.no_text {
+            let mut fields: Map<String, Value> = serde_json::from_str(&event.to_json()).ok()?;
+            fields.retain(|name, _| !CONTENT.contains(&name.as_str()));
+            to_raw_value(&fields).ok()?
+        } else {
+            event.to_raw().ok()?
+        };
+        self.encode(number, kind, event.at, (*via, None), None, (Some(raw), Map::new()))
+    }
+
+    fn of_entry(
+        &self,
+        number: u64,
+        entry: &FedEntry,
+        users: &FxHashMap<UserKey, UserId>,
+    ) -> Option<Box<RawValue>> {
+        let user = entry.user.and_then(|user| users.get(&UserKey(user)));
+        let pattern = self.query.acts_as.as_ref();
+        let is_seen = pattern.is_none_or(|pattern| user.is_some_and(|user| pattern.matches(user)));
+        if !is_seen || !self.is_wanted(&entry.kind) {
+            return None;
+        }
+        let rest = serde_json::from_str(&entry.body).unwrap_or_default();
+        let address = entry.address.as_deref().filter(|_| self.query.is_admin);
+        let at = Timestamp::from_millis(entry.at);
+        self.encode(number, &entry.kind, at, (entry.via, address), user, (None, rest))
+    }
+
+    fn encode(
+        &self,
+        number: u64,
+        kind: &str,
+        at: Timestamp,
+        (via, address): (i32, Option<&str>),
+        user: Option<&UserId>,
+        (event, rest): (Option<Box<RawValue>>, Map<String, Value>),
+    ) -> Option<Box<RawValue>> {
+        let via = match via {
+            0 => None,
+            -1 => Some("cli"),
+            number => self.keys.as_ref().and_then(|keys| keys.get(&number.into())).map(String::as_str),
+        };
+        let id = FeedPage::cursor(&self.ends.epoch, number);
+        to_raw_value(&Entry { id, kind, at, via, address, user, event, rest }).ok()
+    }
+}
+
+/// The number after which a page begins.
+fn check_cursor(cursor: &FeedCursor, ends: &Ends) -> Result<u64, Refusal> {
+    match cursor {
+        FeedCursor::Beginning => Ok(ends.before),
+        FeedCursor::End => Ok(ends.last),
+        FeedCursor::After { epoch, number }
+            if *epoch == ends.epoch && (ends.before..=ends.last).contains(number) =>
+        {
+            Ok(*number)
+        }
+        FeedCursor::After { .. } => {
+            let [oldest, newest] =
+                [ends.before, ends.last].map(|number| FeedPage::cursor(&ends.epoch, number));
+            let message = "the feed has no such cursor, or no longer: what is after it may be lost to you; go on from `oldest` or `newest`";
+            Err(Refusal {
+                cursors: Some(Box::new((oldest, newest))),
+                ..Refusal::new(ErrorCode::BadCursor, message)
+            })
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The store's contract for a database in memory.
+
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
+use tokio::sync::watch;
+
+use super::MemoryStore;
+use crate::feed::{FeedPage, FeedQuery};
+use crate::grant::KeyGrant;
+use crate::read::list;
+use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
+use crate::write_fault::WriteFault;
+use crate::{Memberships, PresencePeer, Query, Snapshot, Store, Submission, Summaries, WriteAccess};
+
+impl Store for MemoryStore {
+    fn submit(&self, submission: Submission) -> Result<(), Box<Submission>> {
+        self.queue.try_send(submission).map_err(|error| Box::new(error.into_inner()))
+    }
+
+    fn query(&self, user: &UserId, query: Query) -> Answer<OkBody<Box<RawValue>>> {
+        let user = user.clone();
+        let Query::Conversations(command) = query else {
+            return self.spawn_read(move |reader| reader.answer(&user, &query));
+        };
+        let reads = self.reads.clone();
+        Box::pin(list::list_in_steps(move |list| {
+            let (user, command) = (user.clone(), command.clone());
+            reads.spawn(move |reader| reader.list(&user, &command, list.as_ref()))
+        }))
+    }
+
+    fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.attach(&user, &named))
+    }
+
+    fn memberships(&self, _: &UserId, key: UserKey, after: ConversationKey) -> Answer<Memberships> {
+        self.spawn_read(move |reader| reader.memberships(key, after))
+    }
+
+    fn summaries(&self, _: &UserId, key: UserKey, of: Vec<ConversationKey>) -> Answer<Summaries> {
+        self.spawn_read(move |reader| reader.summaries(key, &of))
+    }
+
+    fn replay(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Answer<Vec<LogEvent>> {
+        self.spawn_read(move |reader| reader.replay(user, conversation, after, upto))
+    }
+
+    fn check_write_access(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.standing(&user, &conversation))
+    }
+
+    fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.presence_peers(&user, &others))
+    }
+
+    fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>> {
+        self.spawn_read(move |reader| reader.api_key(&hash))
+    }
+
+    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.not_before(&user))
+    }
+
+    fn feed(&self, query: FeedQuery) -> Answer<FeedPage> {
+        let feed = self.feed.clone();
+        self.spawn_read(move |reader| reader.feed(&query, &feed.read()))
+    }
+
+    fn feed_news(&self) -> watch::Receiver<u64> {
+        self.feed.watch()
+    }
+
+    fn probe(&self) -> Answer<()> {
+        self.spawn_read(|reader| reader.api_key(&[0; 32]).map(drop))
+    }
+
+    fn write_fault(&self) -> Option<WriteFault> {
+        self.reads.database.state.fault()
+    }
+}

@@ -52,10 +52,10 @@ for (const [language, { begin, mark, file, command }] of Object.entries(language
   test(`the snippets in ${language}`, async (t) => {
     const directory = await project(t);
     const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } });
-    // A key of a server with scopes has to be made for `revoke`.
-    const scoped = (await server.cli("key", "create", "--help")).stdout.includes("--scope");
-    const scopes = scoped ? ["--scope", "act,moderate"] : [];
-    const key = (await server.cli("key", "create", "shop", ...scopes)).stdout.trim().split("\n").at(-1);
+    const key = (await server.cli("key", "create", "shop", "--scope", "act,feed,moderate")).stdout
+      .trim()
+      .split("\n")
+      .at(-1);
     const program = sections.map((blocks) => blocks[language]).join(`${mark}\n`);
     await writeFile(join(directory, file), begin + program);
     const binary = process.env.SWITCHBOARD_BINARY ?? join(root, "target/debug/switchboard");
@@ -72,7 +72,7 @@ for (const [language, { begin, mark, file, command }] of Object.entries(language
     });
     const printed = stdout.split(/^==$/m).map((part) => part.trim());
     const expected = sections.map((blocks) => (blocks[language === "sh" ? "json" : "text"] ?? "").trim());
-    const times = (text) => text.replace(/"at":"[^"]*"/g, '"at":"…"');
+    const times = (text) => text.replace(/"(at|id|next)":"[^"]*"/g, '"$1":"…"');
     assert.deepEqual(printed.map(times), expected);
   });
 }

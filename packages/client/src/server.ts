@@ -12,6 +12,7 @@ import type {
   Seq,
   StoredBody,
   Timestamp,
+  UserId,
 } from "./protocol.js";
 import type { Draft, DraftData, WithData } from "./types.js";
 
@@ -25,6 +26,9 @@ const MAX_EXPIRES_IN_SECONDS = 366 * 86_400;
 const DEFAULT_TIMEOUT_MS = 30_000;
 /** The longest delay of a timer, in milliseconds: platforms fire timers with longer delays at once. */
 const MAX_TIMER_DELAY_MS = 2 ** 31 - 1;
+/** The longest time that the server waits for an entry of the feed, and what such a call may take beyond it, in milliseconds. */
+const MAX_WAIT_MS = 25_000;
+const CALL_MARGIN_MS = 10_000;
 /** The first and the longest delay before a message is sent again, in milliseconds. */
 const INITIAL_RETRY_DELAY_MS = 200;
 const MAX_RETRY_DELAY_MS = 5_000;
@@ -72,7 +76,8 @@ export interface ServerMessage extends Draft {
 export type HttpCommand =
   | Exclude<Command, { type: "hello" | "watch" }>
   /** With `replace` as of now even if an earlier call stored a later time, by a clock that was wrong. */
-  | { type: "revoke"; user: string; replace?: boolean };
+  | { type: "revoke"; user: string; replace?: boolean }
+  | { type: "feed"; after: string; limit?: number; wait?: number; types?: string[] };
 
 type WithDraftData<T> = { [K in keyof T]: K extends "data" ? DraftData | undefined : T[K] };
 
@@ -92,9 +97,11 @@ export type AnswerOf<T extends HttpCommand["type"]> = T extends "sync"
           ? Extract<OkBody, { upto: unknown }>
           : T extends "ping" | "typing" | "revoke"
             ? unknown
-            : T extends "send"
-              ? WithData<StoredBody | HeldBody>
-              : WithData<StoredBody>;
+            : T extends "feed"
+              ? { entries: FeedEntry[]; next: string; more: boolean }
+              : T extends "send"
+                ? WithData<StoredBody | HeldBody>
+                : WithData<StoredBody>;
 
 /** The server's answer to a message. */
 export interface Sent {
@@ -108,6 +115,34 @@ export interface Sent {
   duplicate?: boolean;
   /** The stored event, if the application has changed the message. */
   event?: WithData<Event>;
+}
+
+/** An entry of the feed. Types with a dot have further fields. */
+export interface FeedEntry {
+  /** A cursor: entries after it come next. It is the same whenever the entry is read. */
+  id: string;
+  /** The type of an event; with a dot what is no event, such as `user.offline`. */
+  type: string;
+  at: Timestamp;
+  /** The API key that made it, or `cli`. */
+  via?: string;
+  /** The user whom an entry that is no event is about. */
+  user?: UserId;
+  /** The event as it is in the log now: without content if it was deleted since. */
+  event?: WithData<Event>;
+  [field: string]: unknown;
+}
+
+/** Where a reader of the feed begins, and what it reads. */
+export interface FeedOptions extends Omit<Access, "as" | "timeout"> {
+  /** The `id` of the last entry that was handled; `"0"` for the beginning, `"now"` for the end. */
+  after: string;
+  /** Only these types of entries. */
+  types?: string[];
+  /** The most entries of a call. */
+  limit?: number;
+  /** Whether to wait at the end of the feed. With `false` the loop ends there. */
+  follow?: boolean;
 }
 
 /**
@@ -208,6 +243,38 @@ export async function command<T extends HttpCommand["type"]>(
   // The answer is not from a Switchboard server, but from a proxy, for example.
   const retryable = status >= 500 || status === 408 || status === 429;
   throw chatError(retryable ? "unavailable" : "internal", `HTTP ${status}: ${body.slice(0, 200)}`, retryable);
+}
+
+/**
+ * Reads the feed, and waits for new entries. A failure that may pass is tried again, however long it takes. The key needs the
+ * scope `feed`.
+ *
+ *     for await (const entry of feed({ url, key, after: await load() })) {
+ *       …
+ *       await save(entry.id);
+ *     }
+ *
+ * @throws ChatError if a retry cannot help: `bad_cursor` for a cursor of another feed; `aborted` after `signal`.
+ */
+export async function* feed(options: FeedOptions): AsyncGenerator<FeedEntry, void, undefined> {
+  const { after, types, limit, follow = true, ...access } = options;
+  const wait = follow ? MAX_WAIT_MS : 0;
+  const timeout = wait + CALL_MARGIN_MS;
+  const fixed = { wait, ...(types && { types }), ...(limit !== undefined && { limit }) };
+  for (let cursor = after, more = true, delay = INITIAL_RETRY_DELAY_MS; follow || more;) {
+    let page;
+    try {
+      page = await command({ ...access, timeout }, "feed", { after: cursor, ...fixed });
+      delay = INITIAL_RETRY_DELAY_MS;
+    } catch (error) {
+      if (!follow || !(error instanceof ChatError && error.retryable)) throw error;
+      await sleep(error.retryAfter ?? delay * Math.random(), access.signal);
+      delay = Math.min(delay * 2, MAX_RETRY_DELAY_MS);
+      continue;
+    }
+    yield* page.entries;
+    ({ next: cursor, more } = page);
+  }
 }
 
 function httpAddress(url: string): string {

@@ -4,17 +4,14 @@ import assert from "node:assert/strict";
 import { createServer } from "node:http";
 import { test } from "node:test";
 import { ChatError, connect } from "@switchboard/client";
-import { command, mintToken, send } from "@switchboard/client/server";
+import { command, feed, mintToken, send } from "@switchboard/client/server";
 import { Server, untilTexts, until } from "./support.js";
 
 const SECRET = "a secret of the tests that is long enough";
 
 async function startProductionServer(t, env = {}) {
   const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, ...env } });
-  // A key of a server with scopes has to be made for `revoke`.
-  const scoped = (await server.cli("key", "create", "--help")).stdout.includes("--scope");
-  const scopes = scoped ? ["--scope", "act,feed,moderate"] : [];
-  const { stdout } = await server.cli("key", "create", "shop", ...scopes);
+  const { stdout } = await server.cli("key", "create", "shop", "--scope", "act,feed,moderate");
   const [key] = /sbk_\S+/.exec(stdout);
   return { server, key, access: { url: server.url, key, as: "shop" } };
 }
@@ -98,6 +95,39 @@ test("a back end checks its address and its key", async (t) => {
   const { server, access } = await startProductionServer(t);
   assert.deepEqual(await command(access, "ping", {}), {});
   await assert.rejects(command({ url: server.url, key: "sbk_wrong" }, "ping", {}), { code: "unauthorized" });
+});
+
+test("the feed has each message once, however often its reader starts again", async (t) => {
+  const { access } = await startProductionServer(t);
+  for (let n = 1; n <= 5; n++) await send({ ...access, to: "@alice", text: `message ${n}` });
+  const { as: _, ...reader } = access;
+  const texts = [];
+  for (let after = "0"; texts.length < 5;) {
+    for await (const entry of feed({ ...reader, after, types: ["message"], limit: 2, follow: false })) {
+      texts.push(entry.event.text);
+      after = entry.id;
+      if (texts.length % 3 === 0) break;
+    }
+  }
+  assert.deepEqual(
+    texts,
+    [1, 2, 3, 4, 5].map((n) => `message ${n}`),
+  );
+  await assert.rejects(feed({ ...reader, after: "00000000-1" }).next(), { code: "bad_cursor" });
+});
+
+test("a reader of the feed waits for what is written, over a failure, until it is aborted", async (t) => {
+  const { server, access } = await startProductionServer(t);
+  const { url } = await startFailingProxy(t, server, [(response) => response.writeHead(502).end("Bad gateway")]);
+  const ending = new AbortController();
+  const entries = feed({ url, key: access.key, after: "0", types: ["message"], signal: ending.signal });
+  const first = entries.next();
+  await send({ ...access, to: "@alice", text: "hello" });
+  const { value } = await first;
+  assert.deepEqual([value.via, value.event.text], ["shop", "hello"]);
+  const next = entries.next();
+  ending.abort();
+  await assert.rejects(next, { code: "aborted" });
 });
 
 /** A proxy that answers the first requests with `answers`, one each, and forwards later requests to the server. */

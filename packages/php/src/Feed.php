@@ -55,7 +55,10 @@ final class Feed implements \IteratorAggregate
         return $this->cursor;
     }
 
-    /** Ends the loop before the next entry, for example in a handler of SIGTERM. */
+    /**
+     * Ends the loop before the next entry, for example in a handler of SIGTERM. A call that waits for an entry ends
+     * after `wait` at the latest.
+     */
     public function stop(): void
     {
         $this->stopped = true;

@@ -29,15 +29,15 @@ class Server:
         settings = {"SWITCHBOARD_AUTH_SECRET": SECRET} | settings
         self._env = {"PATH": os.environ["PATH"]} | settings
         self.url = self._start("127.0.0.1:0")
-        # A key of a server with scopes has to be made for `revoke`.
-        scopes = ["--scope", "act,feed,moderate"] if "--scope" in self._key_create("--help") else []
-        found = re.search(r"sbk_\S+", self._key_create("shop", *scopes))
+        output = subprocess.check_output(
+            [BINARY, "key", "create", "shop", "--scope", "act,feed,moderate", "--data", self._directory.name],
+            env=self._env,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        found = re.search(r"sbk_\S+", output)
         assert found
         self.key = found[0]
-
-    def _key_create(self, *arguments: str) -> str:
-        command = [BINARY, "key", "create", *arguments, "--data", self._directory.name]
-        return subprocess.check_output(command, env=self._env, stderr=subprocess.DEVNULL, text=True)
 
     def client(self, as_user: str = "shop", timeout: float = 10.0) -> Client:
         return Client(self.url, self.key, as_user=as_user, timeout=timeout)

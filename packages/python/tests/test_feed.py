@@ -6,7 +6,7 @@ from typing import Any
 
 from switchboard import BadCursor, Client, Feed
 
-from .support import Scripted, problem
+from .support import Scripted, Server, problem
 
 ENTRIES = 50
 
@@ -64,3 +64,22 @@ class FeedTest(unittest.TestCase):
         with self.assertRaises(BadCursor) as caught:
             list(Feed(self.client, "e0-17"))
         self.assertEqual(caught.exception.details["newest"], "e1-50")
+
+
+class ServerTest(unittest.TestCase):
+    def test_the_feed_of_the_real_server(self) -> None:
+        server = Server()
+        self.addCleanup(server.close)
+        shop = server.client()
+        for number in range(30):
+            shop.send("@alice", f"message {number}")
+        reader = Feed(shop, "0", types=["message"], limit=7, follow=False)
+        texts = [entry.event["text"] for entry in reader if entry.event]
+        self.assertEqual(texts, [f"message {number}" for number in range(30)])
+        follower = Feed(shop, reader.cursor, types=["message"])
+        shop.send("@alice", "after")
+        for entry in follower:
+            self.assertEqual((entry.via, entry.event and entry.event["text"]), ("shop", "after"))
+            follower.stop()
+        with self.assertRaises(BadCursor):
+            list(Feed(shop, "00000000-1", follow=False))

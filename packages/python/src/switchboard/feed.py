@@ -69,7 +69,10 @@ class Feed:
         self._stopped = False
 
     def stop(self) -> None:
-        """Ends the loop before the next entry, for example in a handler of SIGTERM."""
+        """Ends the loop before the next entry, for example in a handler of SIGTERM.
+
+        A call that waits for an entry ends after `wait` at the latest.
+        """
         self._stopped = True
 
     def __iter__(self) -> Iterator[Entry]:

@@ -63,6 +63,35 @@ async function readsWhatIsSeen(server, bob) {
   while ((await unread(server)) > 0) await bob.page.evaluate(() => new Promise(requestAnimationFrame));
 }
 
+test("a shop with a launcher and cards for orders", async (t) => {
+  let server;
+  const [page, script, style] = await Promise.all(
+    ["index.html", "shop.js", "shop.css"].map((name) => readFile(`${examples}launcher/${name}`, "utf8")),
+  );
+  const origin = await host(t, {
+    "/": ["text/html", () => page.replaceAll(WRITTEN, server.url)],
+    "/shop.js": ["text/javascript", script],
+    "/shop.css": ["text/css", style],
+  });
+  server = await Server.start(t, { env: { SWITCHBOARD_ALLOWED_ORIGINS: origin } });
+  const alice = await Person.open(t, browser, { url: origin }, "alice", "/");
+  const order = { number: 17, state: "Sent", items: ["2 × Sencha"], total: 31.8, currency: "EUR" };
+  await server.posts("send", { as: "shop", to: "@alice", text: "Your order:", data: { order } });
+  await alice.at("badge").getByText("1", { exact: true }).waitFor();
+  await alice.at("launcher").click();
+  await alice.page.getByText("Order 17").waitFor();
+  // The card has the styles of the shop's page.
+  const radius = await alice.page.locator(".order").evaluate((card) => getComputedStyle(card).borderRadius);
+  assert.equal(radius, "12px");
+  await alice.page.getByRole("button", { name: "Track it" }).click();
+  await alice.page.getByText("Tracking order 17…").waitFor();
+  // The list makes no second card for a message that changes otherwise.
+  await server.posts("react", { as: "shop", conversation: "@alice", target: 1, emoji: "🎉" });
+  await alice.at("reaction").waitFor();
+  assert.equal(await alice.page.locator(".order").count(), 1);
+  assert.deepEqual(complaints([alice]), []);
+});
+
 test("a plain page", async (t) => {
   let server;
   const page = await readFile(`${examples}html/index.html`, "utf8");

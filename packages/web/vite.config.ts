@@ -12,33 +12,38 @@ const rewriteOrigin = rewriteOriginTo(server);
 /** Browsers with `light-dark()` and popovers; there is no fallback for older ones. */
 const browsers = ["chrome123", "edge123", "firefox128", "safari17.5"];
 
+/** By mode, the source and the name of a script for other pages. */
+const SCRIPTS: Record<string, { entry: string; name: string } | undefined> = {
+  element: { entry: "src/element.ts", name: "switchboard-chat" },
+  launcher: { entry: "src/launcher/launcher.ts", name: "switchboard-launcher" },
+};
+
 export default defineConfig(({ mode }) => {
-  const element = mode === "element";
+  /** The scripts that other pages load are built one by one, so that each has only what it needs. */
+  const script = SCRIPTS[mode];
   return {
     // Relative addresses, because a proxy may serve the page below a path.
     base: "./",
-    publicDir: element ? false : "static",
-    plugins: [svelte(), !element && sdk(), compress()],
+    publicDir: script ? false : "static",
+    plugins: [svelte(), !script && sdk(), compress()],
     build: {
       target: browsers,
-      emptyOutDir: !element,
+      emptyOutDir: !script,
       // The content security policy forbids inline scripts and `data:`, except for images.
       assetsInlineLimit: 0,
-      modulePreload: { polyfill: false },
+      modulePreload: script ? false : { polyfill: false },
       reportCompressedSize: false,
-      ...(element && {
-        lib: {
-          entry: "src/element.ts",
-          formats: ["iife"],
-          name: "SwitchboardChat",
-          fileName: () => "switchboard-chat.js",
+      rolldownOptions: {
+        ...(script && { input: script.entry }),
+        output: {
+          ...(script && { entryFileNames: `${script.name}.js` }),
+          // One script for the first screen, which compresses better than two. Its name changes with its content, also for
+          // a page that loads it by a name that does not change.
+          ...(mode !== "launcher" && {
+            codeSplitting: { groups: [{ name: script ? "element" : "index", tags: ["$initial"] }] },
+          }),
         },
-        rolldownOptions: { output: { codeSplitting: false } },
-      }),
-      // One script for the first screen, which compresses better than two.
-      ...(!element && {
-        rolldownOptions: { output: { codeSplitting: { groups: [{ name: "index", tags: ["$initial"] }] } } },
-      }),
+      },
     },
     server: {
       proxy: {

@@ -1,9 +1,12 @@
-// `<switchboard-chat>`: the app as a custom element for other pages, in one file with its styles.
+// `<switchboard-chat>`: the app as a custom element for other pages.
 
+import type { Acknowledged, Draft } from "@switchboard/client";
 import { mount, unmount } from "svelte";
 import App from "./App.svelte";
 import { ElementHost } from "./app/element-host.svelte.js";
 import type { Identity } from "./app/host.js";
+import type { ChatEventDetails, ChatMethods, ChatProperties, RenderData, UnreadCounts } from "../types/index.js";
+import type { OwnTexts } from "./i18n/language.svelte.js";
 import styles from "./styles/app.css?inline";
 import elementStyles from "./styles/element.css?inline";
 
@@ -13,10 +16,17 @@ const SHEETS = [styles, elementStyles].map((text) => {
   return sheet;
 });
 
-export class SwitchboardChat extends HTMLElement {
-  static readonly observedAttributes = ["server", "conversation", "theme", "lang", "sidebar", "user"];
+/** The directory of this script, which the server serves; it may be below a path. */
+const OWN_SERVER = new URL(".", import.meta.url).href.replace(/\/$/, "");
 
-  #host = new ElementHost(this);
+const RESTARTING: readonly string[] = ["server", "user"];
+const SETTINGS = ["conversation", "theme", "lang", "sidebar", "mode", "name", "logo", "hide"];
+const PROPERTIES = ["token", "user", "texts", "renderData"] as const;
+
+export class SwitchboardChat extends HTMLElement implements ChatMethods, ChatProperties {
+  static readonly observedAttributes = [...RESTARTING, ...SETTINGS];
+
+  #host = new ElementHost(this, (name, detail) => this.#emit(name, detail));
   #token: Identity["token"];
   #app: ReturnType<typeof mount> | undefined;
   #restarting = false;
@@ -25,9 +35,11 @@ export class SwitchboardChat extends HTMLElement {
 
   constructor() {
     super();
-    this.attachShadow({ mode: "open" }).adoptedStyleSheets = SHEETS;
+    const root = this.attachShadow({ mode: "open" });
+    root.adoptedStyleSheets = SHEETS;
+    root.addEventListener("click", (event) => this.#onClick(event));
     // A property that was set before this script ran would hide the accessor: set it again through the accessor.
-    for (const name of ["token", "user"] as const) {
+    for (const name of PROPERTIES) {
       if (!Object.hasOwn(this, name)) continue;
       const value = this[name];
       delete this[name];
@@ -40,10 +52,12 @@ export class SwitchboardChat extends HTMLElement {
     return this.#token;
   }
 
+  /** Another function takes the place of the last one without a reconnect: it is called when a token is needed. */
   set token(token: Identity["token"]) {
-    if (token === this.#token) return;
+    const before = this.#token;
+    if (token === before) return;
     this.#token = token;
-    this.#restart();
+    if (typeof token !== "function" || typeof before !== "function" || !this.#host.identity) this.#restart();
   }
 
   /** The user's name, which a `dev` server accepts in place of a token. */
@@ -56,6 +70,72 @@ export class SwitchboardChat extends HTMLElement {
     else this.setAttribute("user", user);
   }
 
+  /** The page's own texts, by language. */
+  get texts(): OwnTexts | undefined {
+    return this.#host.texts;
+  }
+
+  set texts(texts: OwnTexts | undefined) {
+    this.#host.texts = texts;
+  }
+
+  /** Returns the content for a message's `data`. */
+  get renderData(): RenderData | undefined {
+    return this.#host.renderData;
+  }
+
+  set renderData(render: RenderData | undefined) {
+    this.#host.renderData = render;
+  }
+
+  /** The number of unread messages, in all and by conversation. */
+  get unread(): UnreadCounts {
+    return this.#host.embedding.unread;
+  }
+
+  /** Shows the element, and opens a conversation in it. */
+  open(conversation?: string): void {
+    if (conversation !== undefined) this.#host.embedding.show(conversation);
+    if (!this.hidden) return;
+    this.hidden = false;
+    this.#emit("open", { conversation: this.#host.navigation.conversation });
+  }
+
+  /** Hides the element. It stays connected, and counts what is unread. */
+  close(): void {
+    if (this.hidden) return;
+    this.hidden = true;
+    this.#emit("close", {});
+  }
+
+  toggle(): void {
+    if (this.hidden) this.open();
+    else this.close();
+  }
+
+  /** Moves the focus to the message field. */
+  override focus(): void {
+    this.#host.embedding.focus();
+  }
+
+  /** Puts a text into the message field, for the user to send. */
+  compose(text: string): void {
+    this.open();
+    this.#host.embedding.compose(text);
+  }
+
+  /** Sends a message to the open conversation. Resolves when the server has stored it. */
+  send(message: string | Draft): Promise<Acknowledged> {
+    return this.#host.embedding.send(message);
+  }
+
+  /** Ends the user's chat, and removes the user's data from the browser. Another token starts it again. */
+  async signOut(): Promise<void> {
+    await this.#host.embedding.forget();
+    this.#token = undefined;
+    this.#host.end();
+  }
+
   connectedCallback(): void {
     this.#restart();
   }
@@ -66,7 +146,7 @@ export class SwitchboardChat extends HTMLElement {
 
   attributeChangedCallback(name: string, before: string | null, now: string | null): void {
     if (before === now) return;
-    if (name === "server" || name === "user") this.#restart();
+    if (RESTARTING.includes(name)) this.#restart();
     else this.#host.attribute(name, now);
   }
 
@@ -79,6 +159,7 @@ export class SwitchboardChat extends HTMLElement {
       const app = this.#app;
       if (app && this.isConnected && this.#unchanged()) return;
       this.#app = undefined;
+      this.#host.stop();
       if (app) void unmount(app);
       if (this.isConnected) this.#start();
     });
@@ -91,12 +172,31 @@ export class SwitchboardChat extends HTMLElement {
 
   #start(): void {
     const server = this.getAttribute("server");
-    const { user } = this;
-    const token = this.#token;
-    this.#started = { server, user, token };
-    const identity = token !== undefined ? { token } : user !== undefined ? { user } : undefined;
-    this.#host.start(server, identity);
+    this.#started = { server, user: this.user, token: this.#token };
+    this.#host.start(server ?? OWN_SERVER, this.#identity());
     this.#app = mount(App, { target: this.shadowRoot!, props: { host: this.#host } });
+  }
+
+  #identity(): Identity | undefined {
+    const token = this.#token;
+    if (typeof token === "function") return { token: (context) => this.#callTokenFunction(context) };
+    if (token !== undefined) return { token };
+    return this.user === undefined ? undefined : { user: this.user };
+  }
+
+  /** Calls the token function that the page has set last. */
+  #callTokenFunction(context: { signal: AbortSignal }): string | Promise<string> {
+    return typeof this.#token === "function" ? this.#token(context) : (this.#token ?? "");
+  }
+
+  /** Lets the page handle a link in a message, for example with its router. */
+  #onClick(event: Event): void {
+    const link = event.composedPath().find((target) => target instanceof HTMLAnchorElement);
+    if (link && !this.#emit("linkclick", { href: link.href })) event.preventDefault();
+  }
+
+  #emit<K extends keyof ChatEventDetails>(name: K, detail: ChatEventDetails[K]): boolean {
+    return this.dispatchEvent(new CustomEvent(name, { detail, cancelable: name === "linkclick" }));
   }
 }
 

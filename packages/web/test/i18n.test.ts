@@ -3,7 +3,10 @@ import { test } from "node:test";
 import { fillPlaceholders, type CatalogueText } from "../src/i18n/catalogue.js";
 import { dayDistance } from "../src/i18n/day.js";
 import { de } from "../src/i18n/de.js";
-import { en } from "../src/i18n/en.js";
+import { en as first } from "../src/i18n/en.js";
+import { later } from "../src/i18n/en-later.js";
+
+const en = { ...first, ...later };
 
 const texts = (entry: CatalogueText): string[] => (typeof entry === "string" ? [entry] : Object.values(entry));
 const names = (entry: CatalogueText) =>

@@ -45,7 +45,7 @@ const PERMISSIONS_POLICY: &str = "accelerometer=(), autoplay=(), camera=(), clip
 const DEV_ANCESTORS: &str = "http://localhost:* http://127.0.0.1:*";
 
 /// Scripts for other pages, under names that do not change.
-const SHARED_SCRIPTS: [&str; 2] = ["switchboard-chat.js", "switchboard.js"];
+const SHARED_SCRIPTS: [&str; 3] = ["switchboard-chat.js", "switchboard-launcher.js", "switchboard.js"];
 
 /// The directory of files whose names contain a hash of their content.
 const HASHED_PREFIX: &str = "assets/";
@@ -76,6 +76,13 @@ pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, header
     out.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
     if path == INDEX {
         out.extend(header_value(header::CONTENT_SECURITY_POLICY, policy(&services, uri.path() == "/embed")));
+        if uri.path() != "/embed" {
+            // A page of another origin that opens this one gets no handle to it, so it cannot replace its address.
+            out.insert(
+                HeaderName::from_static("cross-origin-opener-policy"),
+                HeaderValue::from_static("same-origin"),
+            );
+        }
         out.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
         out.insert(
             HeaderName::from_static("permissions-policy"),

@@ -77,8 +77,16 @@ pub(super) async fn wrong_method(method: Method) -> Problem {
 }
 
 /// The paths of one segment, which clients often request with a trailing slash. The hint names the right one.
-const SINGLE_SEGMENT_PATHS: [&str; 7] =
-    ["/embed", "/livez", "/readyz", "/healthz", "/metrics", "/switchboard.js", "/switchboard-chat.js"];
+const SINGLE_SEGMENT_PATHS: [&str; 8] = [
+    "/embed",
+    "/livez",
+    "/readyz",
+    "/healthz",
+    "/metrics",
+    "/switchboard.js",
+    "/switchboard-chat.js",
+    "/switchboard-launcher.js",
+];
 
 /// The problem for an unknown path, with a hint.
 pub(super) fn unknown_path(path: &str) -> Problem {

@@ -150,11 +150,13 @@ async fn only_the_embedded_page_may_be_framed_and_only_by_configured_origins() {
     assert_eq!(whole.header("content-security-policy"), format!("{POLICY} 'none'"));
     assert_eq!(whole.header("referrer-policy"), "no-referrer");
     assert_eq!(whole.header("x-content-type-options"), "nosniff");
+    assert_eq!(whole.header("cross-origin-opener-policy"), "same-origin");
     let permissions = whole.header("permissions-policy");
     assert!(permissions.contains("camera=()") && !permissions.contains("clipboard-write"), "{permissions}");
     let embedded = server.gets("/embed?conversation=%23general&theme=dark&lang=de&sidebar=0").await;
     assert_eq!((embedded.status, &embedded.text), (200, &whole.text));
     assert_eq!(embedded.header("content-security-policy"), format!("{POLICY} 'self' https://shop.example"));
+    assert_eq!(embedded.header("cross-origin-opener-policy"), "");
     assert_eq!(server.gets("/embed?token=x").await.status, 401);
 
     let dev = Server::start_with(|config| config.mode = Mode::Dev).await;
@@ -166,7 +168,7 @@ async fn only_the_embedded_page_may_be_framed_and_only_by_configured_origins() {
 async fn embed_scripts_may_be_loaded_from_other_origins() {
     let server = Server::start().await;
     let path = script(&server).await;
-    for path in ["/switchboard.js", "/switchboard-chat.js", &path] {
+    for path in ["/switchboard.js", "/switchboard-chat.js", "/switchboard-launcher.js", &path] {
         let answer = server.gets(path).await;
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, "*"), "{path}");
         assert_eq!(answer.header("cross-origin-resource-policy"), "cross-origin");

@@ -1,6 +1,13 @@
 // A signed-in user's connection and state, shared by all components.
 
-import { connect, type Chat, type Conversation, type ConversationInfo } from "@switchboard/client";
+import {
+  connect,
+  type Acknowledged,
+  type Chat,
+  type Conversation,
+  type ConversationInfo,
+  type Draft,
+} from "@switchboard/client";
 import { value } from "@switchboard/client/svelte";
 import { nameOf } from "../conversations/name.js";
 import { recent } from "../emoji/recent.svelte.js";
@@ -8,8 +15,10 @@ import type { Language } from "../i18n/language.svelte.js";
 import { Announcer } from "./announcer.svelte.js";
 import { Drafts } from "../composer/drafts.svelte.js";
 import { Dialogs } from "./dialogs.svelte.js";
-import type { AppHost, Identity } from "./host.js";
+import { attention } from "./attention.svelte.js";
+import type { AppHost, Attention, Identity } from "./host.js";
 import { Notices } from "./notices.svelte.js";
+import type { OpenRoom } from "../room/open-room.svelte.js";
 import type { Settings } from "./settings.svelte.js";
 
 export class AppState {
@@ -21,6 +30,9 @@ export class AppState {
   readonly notices: Notices;
   readonly dialogs = new Dialogs();
   readonly drafts: Drafts;
+  readonly attention: Attention;
+  /** The open conversation as its components share it. */
+  room = $state.raw<OpenRoom>();
   /** The field that searches the list, for the keyboard shortcut; absent while the list is not shown. */
   finder: HTMLInputElement | undefined;
   /** Whether the open conversation shall take the focus: only after the user has opened it, not after the page has loaded. */
@@ -35,6 +47,7 @@ export class AppState {
     this.host = host;
     this.language = language;
     this.settings = settings;
+    this.attention = host.attention ?? attention;
     this.announcer = new Announcer((n) => language.t("newCount", { n }));
     this.notices = new Notices(language);
     this.chat = connect(host.server, identity);
@@ -79,6 +92,16 @@ export class AppState {
   show(conversation: string): void {
     this.#follows = true;
     this.host.navigation.open(conversation);
+  }
+
+  /** Sends a message. The list shows a failure, so the caller may ignore the rejection. */
+  send(conversation: Conversation, draft: Draft): Promise<Acknowledged> {
+    const { acked, key } = conversation.send(draft);
+    acked.then(
+      (stored) => this.host.onSent?.({ ...draft, ...stored, key }),
+      () => {},
+    );
+    return acked;
   }
 
   /** Returns true once after the user has opened a conversation: the caller then moves the focus to it. */

@@ -1,22 +1,35 @@
-// The app in the custom element, configured by its attributes, which may change while it runs.
+// The app in the custom element, configured by its attributes and properties, which may change while it runs.
 
-import type { AppHost, Identity, Theme } from "./host.js";
+import type { ChatMessage } from "@switchboard/client";
+import type { ChatEventDetails, RenderData } from "../../types/index.js";
+import type { OwnTexts } from "../i18n/language.svelte.js";
+import { Embedding, type Emit } from "./embedding.svelte.js";
+import { type AppHost, type Identity, type SignedOut, type Theme, themeOf } from "./host.js";
+import type { AppState } from "./app-state.svelte.js";
 import { MemoryNavigation } from "./navigation.svelte.js";
+import { Visibility } from "./visibility.svelte.js";
 
-const THEMES: readonly string[] = ["system", "light", "dark"];
+/** How long the page may take to give a token, before the user sees that there is no chat. */
+const TOKEN_WAIT_MS = 3_000;
 
 export class ElementHost implements AppHost {
   readonly ownsDocument = false;
   readonly navigation = new MemoryNavigation();
+  readonly embedding: Embedding;
+  readonly attention: Visibility;
+  #emit: Emit;
   #server = $state.raw("");
   #identity = $state.raw<Identity>();
-  #sidebar = $state.raw(true);
-  #theme = $state.raw<Theme>();
-  #language = $state.raw<string>();
-  #element: HTMLElement;
+  #signedOut = $state.raw<SignedOut>();
+  #attributes = $state.raw<Readonly<Record<string, string | undefined>>>({});
+  #waiting: ReturnType<typeof setTimeout> | undefined;
+  texts = $state.raw<OwnTexts>();
+  renderData = $state.raw<RenderData>();
 
-  constructor(element: HTMLElement) {
-    this.#element = element;
+  constructor(element: HTMLElement, emit: Emit) {
+    this.#emit = emit;
+    this.embedding = new Embedding(this.navigation, emit);
+    this.attention = new Visibility(element, true);
   }
 
   get server(): string {
@@ -27,31 +40,86 @@ export class ElementHost implements AppHost {
     return this.#identity;
   }
 
+  get signedOut(): SignedOut | undefined {
+    return this.#signedOut;
+  }
+
+  get single(): boolean {
+    return this.#attributes["mode"] === "single";
+  }
+
   get sidebar(): boolean {
-    return this.#sidebar;
+    const { sidebar } = this.#attributes;
+    return !this.single && sidebar !== "0" && sidebar !== "false";
   }
 
   get theme(): Theme | undefined {
-    return this.#theme;
+    return themeOf(this.#attributes["theme"]);
   }
 
   get language(): string | undefined {
-    return this.#language;
+    return this.#attributes["lang"];
   }
 
-  start(server: string | null, identity: Identity | undefined): void {
-    this.#server = server || location.origin;
+  get name(): string | undefined {
+    return this.#attributes["name"];
+  }
+
+  get logo(): string | undefined {
+    return this.#attributes["logo"];
+  }
+
+  get hide(): string | undefined {
+    return this.#attributes["hide"];
+  }
+
+  /** Starts with a user, or without one until the page gives a token. */
+  start(server: string, identity: Identity | undefined): void {
+    clearTimeout(this.#waiting);
+    this.#server = server;
     this.#identity = identity;
+    this.#signedOut = undefined;
+    if (!identity) this.#waiting = setTimeout(() => this.#reportNoToken(), TOKEN_WAIT_MS);
+  }
+
+  stop(): void {
+    clearTimeout(this.#waiting);
+  }
+
+  /** Ends the user's chat. `retry` starts another one; without it the page has to give a token first. */
+  end(retry?: () => void): void {
+    clearTimeout(this.#waiting);
+    this.#identity = undefined;
+    this.#signedOut = { before: true, retry };
+    this.#emit("status", { state: "signed-out" });
   }
 
   attribute(name: string, value: string | null): void {
-    if (name === "conversation" && value) this.navigation.open(value);
-    else if (name === "theme") this.#theme = value !== null && THEMES.includes(value) ? (value as Theme) : undefined;
-    else if (name === "lang") this.#language = value || undefined;
-    else if (name === "sidebar") this.#sidebar = value !== "0" && value !== "false";
+    this.#attributes = { ...this.#attributes, [name]: value || undefined };
+    if (name !== "conversation") return;
+    if (value) this.navigation.open(value);
+    else this.navigation.close();
   }
 
-  reportUnread(count: number): void {
-    this.#element.dispatchEvent(new CustomEvent("unread", { detail: { count } }));
+  attach(appState: AppState): void {
+    this.embedding.attach(appState);
+  }
+
+  refused(): void {
+    const identity = this.#identity;
+    this.end(() => this.start(this.#server, identity && { ...identity }));
+  }
+
+  onSent(sent: ChatEventDetails["sent"]): void {
+    this.#emit("sent", sent);
+  }
+
+  onAction(action: string, message: ChatMessage): void {
+    this.#emit("action", { action, message });
+  }
+
+  #reportNoToken(): void {
+    this.#signedOut = { before: false };
+    this.embedding.fail("unauthorized", "the chat has no user: set its property `token`");
   }
 }

@@ -1,13 +1,36 @@
 // What the app needs from its environment: the full page, a frame in another site's page, or the custom element.
 
+import type { ChatMessage } from "@switchboard/client";
+import type { ChatEventDetails, RenderData } from "../../types/index.js";
+import type { OwnTexts } from "../i18n/language.svelte.js";
+import type { AppState } from "./app-state.svelte.js";
 import type { Navigation } from "./navigation.svelte.js";
 
 export type Theme = "system" | "light" | "dark";
 
+const THEMES: readonly unknown[] = ["system", "light", "dark"] satisfies Theme[];
+
+/** The theme that an attribute or a parameter names. */
+export const themeOf = (name: string | null | undefined): Theme | undefined =>
+  THEMES.includes(name) ? (name as Theme) : undefined;
+
 /** The user's credentials: a token, or on a `dev` server a name. */
 export interface Identity {
-  token?: string | (() => string | Promise<string>);
+  token?: string | ((context: { signal: AbortSignal }) => string | Promise<string>);
   user?: string;
+}
+
+/** Whether the user can see the app and is likely to look at it. */
+export interface Attention {
+  readonly here: boolean;
+}
+
+/** How an embedding page sees a chat without a user. */
+export interface SignedOut {
+  /** Whether a user was signed in before. */
+  readonly before: boolean;
+  /** Asks for a new token; absent if the page gives none. */
+  retry?: (() => void) | undefined;
 }
 
 /** A link with the credentials of another user than the one who is signed in. */
@@ -36,8 +59,27 @@ export interface AppHost {
   /** Signs in by name and stores it; for `dev` servers. */
   signIn?(user: string): void;
   signOut?(): void;
-  /** Handles that the server refused the token for good. The host calls `retry` to reconnect once it has a new token. */
-  refused?(retry: () => void): void;
-  /** Reports the total number of unread messages. */
-  reportUnread(count: number): void;
+  /**
+   * Handles that the server refused the token for good. The host calls `retry` to reconnect once it has a new token. `ended`:
+   * the user was logged out everywhere or banned, so that nothing may stay on the screen.
+   */
+  refused?(retry: () => void, ended: boolean): void;
+  /** Why there is no chat in an embedding page; absent while there is one, or while the page may still give a token. */
+  readonly signedOut?: SignedOut | undefined;
+  /** Connects a user's chat with the embedding page. Called while the component is created, so that it may have effects. */
+  attach?(appState: AppState): void;
+  /** By default the document's visibility and focus. */
+  readonly attention?: Attention;
+  /** Whether only the conversation of `navigation` is shown and counted. */
+  readonly single?: boolean;
+  /** The name and the address of a picture, in place of the product's. */
+  readonly name?: string | undefined;
+  readonly logo?: string | undefined;
+  /** The names of hidden parts, separated by spaces. */
+  readonly hide?: string | undefined;
+  readonly texts?: OwnTexts | undefined;
+  readonly renderData?: RenderData | undefined;
+  /** Handles a click in the content that `renderData` returned, on an element with `data-action`. */
+  onAction?(action: string, message: ChatMessage): void;
+  onSent?(sent: ChatEventDetails["sent"]): void;
 }

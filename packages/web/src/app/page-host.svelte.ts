@@ -89,10 +89,6 @@ export class PageHost implements AppHost {
     history.replaceState(null, "", location.pathname);
     dispatchEvent(new PopStateEvent("popstate"));
   }
-
-  reportUnread(): void {
-    // Nothing to do here, because the document's title shows the number of unread messages.
-  }
 }
 
 function storedIdentity(): Identity | undefined {

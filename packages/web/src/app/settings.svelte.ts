@@ -1,5 +1,7 @@
 // The user's settings, stored in the browser.
 
+import { createSubscriber } from "svelte/reactivity";
+import { on } from "svelte/events";
 import type { Theme } from "./host.js";
 import { localStore } from "./storage.js";
 
@@ -21,13 +23,19 @@ function load(): Choices {
 }
 
 export class Settings {
-  #choices = $state.raw(load());
+  #saved = $state.raw(load());
+  /** Browsers fire `storage` in all other tabs when a tab has changed the settings. */
+  #depend = createSubscriber((update) =>
+    on(window, "storage", ({ key }) => {
+      if (key !== "switchboard:settings") return;
+      this.#saved = load();
+      update();
+    }),
+  );
 
-  constructor() {
-    // Browsers fire `storage` in all other tabs when a tab has changed the settings.
-    addEventListener("storage", ({ key }) => {
-      if (key === "switchboard:settings") this.#choices = load();
-    });
+  get #choices(): Choices {
+    this.#depend();
+    return this.#saved;
   }
 
   get theme(): Theme {
@@ -43,7 +51,7 @@ export class Settings {
   }
 
   choose(choices: Partial<Choices>): void {
-    this.#choices = { ...this.#choices, ...choices };
-    localStore.set("settings", JSON.stringify(this.#choices));
+    this.#saved = { ...this.#saved, ...choices };
+    localStore.set("settings", JSON.stringify(this.#saved));
   }
 }

@@ -2,20 +2,24 @@
 // placeholders; the compiler reports what another language lacks.
 
 import type { en } from "./en.js";
+import type { later } from "./en-later.js";
+
+/** All English texts. */
+export type English = typeof en & typeof later;
 
 /** A text in the plural forms of its language; `{n}` is the number. */
 export type PluralForms = { readonly other: string } & { readonly [category in Intl.LDMLPluralRule]?: string };
 export type CatalogueText = string | PluralForms;
 
-export type Key = keyof typeof en;
-export type Catalogue = { readonly [K in Key]: (typeof en)[K] extends string ? string : PluralForms };
+export type Key = keyof English;
+export type Catalogue = { readonly [K in Key]: English[K] extends string ? string : PluralForms };
 
 type PlaceholdersIn<S> = S extends `${string}{${infer Name}}${infer Rest}` ? Name | PlaceholdersIn<Rest> : never;
 /** The names of the placeholders in a text: `"user" | "n"` for `{user} and {n} more`. */
 export type PlaceholderNames<E> = E extends string ? PlaceholdersIn<E> : PlaceholdersIn<E[keyof E]> | "n";
 
 type PlaceholderValue<Name> = Name extends "n" ? number : string;
-export type PlaceholderValues<K extends Key> = { [Name in PlaceholderNames<(typeof en)[K]>]: PlaceholderValue<Name> };
+export type PlaceholderValues<K extends Key> = { [Name in PlaceholderNames<English[K]>]: PlaceholderValue<Name> };
 
 /** Characters beyond the Latin letters. Some are written from right to left, which would affect the surrounding text. */
 const NON_LATIN = /[^\u0020-\u024f]/;

@@ -27,6 +27,9 @@ export const de: Catalogue = {
   signInWanted: "Komm aus deiner Anwendung zurück, um dich neu anzumelden: {reason}",
   nameRule: "Nur Buchstaben, Ziffern und . _ ~ + = | @ -, am Anfang ein Buchstabe oder eine Ziffer.",
   signOut: "Abmelden",
+  signedOut: "Du bist abgemeldet.",
+  unavailable: "Der Chat ist gerade nicht verfügbar.",
+  wrongConversation: "Diese Unterhaltung gibt es nicht.",
 
   conversations: "Unterhaltungen",
   newConversation: "Neue Unterhaltung",

@@ -1,4 +1,4 @@
-// The English texts, which define the keys for all languages. Names in braces are placeholders; `{n}` is a number.
+// The English texts that the first screen needs; `en-later.ts` has the others. Together they define the keys for all languages. Names in braces are placeholders; `{n}` is a number.
 
 export const en = {
   // Connection
@@ -12,21 +12,6 @@ export const en = {
   bannerStopped: "Disconnected: {reason}",
   reconnect: "Reconnect now",
   backOnline: "Connected again",
-
-  // Signing in
-  signIn: "Sign in",
-  signInName: "Your name",
-  signInExplained:
-    "There is no password: this works on a development server only. Elsewhere, the application that you came from signs you in.",
-  signInRefused: "This server does not let you in by name: {reason}",
-  replaceUser: "This link signs you in as {user}. You are signed in as {before} in this tab.",
-  replaceTitle: "Sign in as someone else?",
-  replaceYes: "Sign in as {user}",
-  replaceNo: "Stay signed in as {before}",
-  anotherUser: "another user",
-  signInWanted: "Come back from your application to sign in again: {reason}",
-  nameRule: "Letters, digits and . _ ~ + = | @ - only, the first a letter or a digit.",
-  signOut: "Sign out",
 
   // Conversations
   conversations: "Conversations",
@@ -128,89 +113,6 @@ export const en = {
   readerOnly: "You may read here, but not write.",
   mentions: "Members to mention",
 
-  // Emoji
-  emojiSearch: "Search emoji",
-  emojiNone: "No emoji of that name",
-  emojiResults: "Found",
-  emojiRecent: "Recent",
-  skinTone: "Skin tone",
-  skinToneNumber: "Skin tone {n}",
-  emojiFaces: "Faces",
-  emojiPeople: "People",
-  emojiNature: "Nature",
-  emojiFood: "Food",
-  emojiActivities: "Activities",
-  emojiObjects: "Objects",
-  emojiSymbols: "Symbols",
-
-  // Rooms and people
-  newDirect: "Write to a user",
-  newRoom: "Create a room",
-  joinRoom: "Join a room",
-  userName: "User",
-  roomName: "Room",
-  roomTitle: "Name of the room",
-  roomId: "Address (optional)",
-  roomIdExplained: "Others join the room by it, such as #release. If you leave it empty, the server chooses one.",
-  roomPublic: "Public",
-  roomPublicExplained: "Anyone who knows the name may join.",
-  roomMembers: "Members",
-  roomMembersExplained: "User names, separated by spaces. You can invite others later.",
-  roomMembersKnown: "People you know",
-  open: "Open",
-  create: "Create",
-  join: "Join",
-  missing: "There is no such room, or you are not a member.",
-  missingJoin: "If it is public, you can join.",
-  roomMenu: "Room: more",
-  showMembers: "Members",
-  invite: "Invite",
-  inviteUser: "User to invite",
-  rename: "Rename",
-  renameTitle: "Rename the room",
-  leave: "Leave",
-  leaveTitle: "Leave {room}?",
-  leaveExplained: "It disappears from your list. You can rejoin if it is public, or if a member invites you.",
-  takeOut: "Remove",
-  takeOutUser: "Remove {user}",
-  takeOutAsk: "Remove {user} from the room?",
-  demoteAsk: "Give up your role as admin? You cannot take it back by yourself.",
-  demote: "Give up",
-  roleOf: "Role of {user}",
-  role_admin: "admin",
-  role_member: "member",
-  role_reader: "reader",
-
-  // Settings
-  settings: "Settings",
-  theme: "Appearance",
-  themeSystem: "Same as the system",
-  themeLight: "Light",
-  themeDark: "Dark",
-  language: "Language",
-  languageAuto: "Same as the browser",
-  notifications: "Notifications",
-  notificationsOn: "Notify me of new messages while this page is hidden",
-  notificationsDenied: "Your browser blocks notifications from this page.",
-  notifiedDirect: "{user}",
-  notifiedRoom: "{user} in {room}",
-
-  // Shortcuts
-  shortcuts: "Keyboard shortcuts",
-  keySend: "Send",
-  keyNewline: "New line",
-  keyEditLast: "Edit your last message, in an empty field",
-  keyEscape: "Stop editing or replying; close what is open",
-  keyMention: "Mention a member",
-  keyMessages: "From message to message",
-  keyEnds: "First and last message shown",
-  keyActions: "Actions for the message",
-  keyConversation: "Previous and next conversation",
-  keyFind: "Search conversations",
-  keyRegion: "From the list to the messages to the message field",
-  keyCompose: "From the messages to the message field",
-  keyHelp: "From the messages to this list",
-
   // Errors, by code
   failUnknown: "That did not work: {reason}",
   fail_offline: "There is no connection. Try again when it is back.",
@@ -223,4 +125,15 @@ export const en = {
   fail_storage: "This browser cannot store messages: those that are not sent when you leave this page are lost.",
   fail_banned: "You are banned from this server.",
   fail_unavailable: "The server cannot store it right now. Try again.",
+
+  // What the first screen has of rooms and settings
+  signOut: "Sign out",
+  signedOut: "You are signed out.",
+  open: "Open",
+  roomMenu: "Room: more",
+  showMembers: "Members",
+  role_admin: "admin",
+  role_member: "member",
+  role_reader: "reader",
+  settings: "Settings",
 } as const;

@@ -3,37 +3,42 @@
 import {
   fillPlaceholders,
   type Catalogue,
+  type English,
   type Key,
   type PlaceholderNames,
   type PlaceholderValues,
 } from "./catalogue.js";
+import type { LauncherTexts } from "../launcher/texts.js";
 import { dayDistance } from "./day.js";
 import { en } from "./en.js";
 
-/** English is part of the page's script; the others are loaded on demand. */
+/** The first English texts are part of the page's script; the others are loaded on demand. */
 const CATALOGUES: Record<string, () => Promise<Catalogue>> = {
-  en: async () => en,
+  en: async () => ({ ...en, ...(await import("./en-later.js")).later }),
   de: async () => (await import("./de.js")).de,
 };
+
+/** A page's own texts by language: some of them, or all texts of a language that the app does not have. */
+export type OwnTexts = Readonly<Record<string, Partial<Catalogue & LauncherTexts>>>;
 
 /** All languages, with their own names. */
 export const LANGUAGES = { en: "English", de: "Deutsch" } as const;
 
 /** The first available language of `wanted`. */
-export function choose(wanted: readonly string[]): string {
+export function choose(wanted: readonly string[], own: OwnTexts = {}): string {
   for (const tag of wanted) {
     const base = tag.toLowerCase().split("-")[0]!;
-    if (base in CATALOGUES) return base;
+    if (Object.hasOwn(CATALOGUES, base) || Object.hasOwn(own, base)) return base;
   }
   return "en";
 }
 
-type PlaceholderArguments<K extends Key> = [PlaceholderNames<(typeof en)[K]>] extends [never]
+type PlaceholderArguments<K extends Key> = [PlaceholderNames<English[K]>] extends [never]
   ? []
   : [values: PlaceholderValues<K>];
 
 export class Language {
-  #catalogue = $state.raw<Catalogue>(en);
+  #catalogue = $state.raw<Partial<Catalogue>>(en);
   #tag = $state.raw("en");
   /** The language with its region, which determines date formats. */
   #locale = $derived(navigator.languages.find((tag) => tag.split("-")[0] === this.#tag) ?? this.#tag);
@@ -56,16 +61,16 @@ export class Language {
   }
 
   /** Switches to the first available language of `wanted`, once its catalogue is loaded. */
-  async use(wanted: readonly string[]): Promise<void> {
-    const tag = choose(wanted);
-    const catalogue = await CATALOGUES[tag]!();
-    this.#catalogue = catalogue;
+  async use(wanted: readonly string[], own?: OwnTexts): Promise<void> {
+    const tag = choose(wanted, own);
+    const catalogue = await (CATALOGUES[tag] ?? CATALOGUES["en"]!)();
+    this.#catalogue = { ...catalogue, ...own?.[tag] };
     this.#tag = tag;
   }
 
   // An arrow function, so that components can destructure `t`.
   readonly t = <K extends Key>(key: K, ...[values]: PlaceholderArguments<K>): string =>
-    fillPlaceholders(this.#catalogue[key], values ?? {}, this.#plural, this.#number);
+    fillPlaceholders(this.#catalogue[key] ?? "", values ?? {}, this.#plural, this.#number);
 
   number(value: number): string {
     return this.#number.format(value);

@@ -1,7 +1,7 @@
 // The unread line, and when messages count as read. `Reading` in packages/client/src/reading.ts then sends the read cursor.
 
 import { untrack } from "svelte";
-import { attention } from "../app/attention.svelte.js";
+import type { Attention } from "../app/host.js";
 import type { OpenRoom } from "../room/open-room.svelte.js";
 
 /** Maximum number of pages to load in search of the first unread message. */
@@ -15,9 +15,11 @@ export class Reading {
   /** Whether the unread line was moved, and the user has not looked at the page since then. */
   #movedAway = false;
   #room: OpenRoom;
+  #attention: Attention;
 
   constructor(room: OpenRoom) {
     this.#room = room;
+    this.#attention = room.appState.attention;
   }
 
   get mark(): number | undefined {
@@ -50,14 +52,14 @@ export class Reading {
   /** Marks the conversation as read if the user is looking at its end. Call it in an effect, which runs again on changes. */
   markReadAtEnd(endInView: boolean): void {
     const { info, conversation } = this.#room;
-    if (attention.here) this.#movedAway = false;
-    if (this.#ready && endInView && attention.here && info && info.unread > 0) conversation.markRead();
+    if (this.#attention.here) this.#movedAway = false;
+    if (this.#ready && endInView && this.#attention.here && info && info.unread > 0) conversation.markRead();
   }
 
   /** Marks the messages up to `seq` as read, which the user has scrolled into view. */
   markSeen(seq: number | undefined): void {
     const { info, conversation } = this.#room;
-    if (seq === undefined || !this.#ready || !attention.here || !info) return;
+    if (seq === undefined || !this.#ready || !this.#attention.here || !info) return;
     if (info.unread > 0 && seq > info.read) conversation.markRead(seq);
   }
 
@@ -68,7 +70,7 @@ export class Reading {
 
   /** Handles a new message: if the user is not looking at the page, moves the unread line to just before the message. */
   onMessage(seq: number): void {
-    if (attention.here || this.#movedAway || this.#unreadBefore(seq)) return;
+    if (this.#attention.here || this.#movedAway || this.#unreadBefore(seq)) return;
     this.#movedAway = true;
     this.#mark = seq - 1;
   }

@@ -25,7 +25,7 @@ export class OpenRoom {
   readonly appState: AppState;
   log: LogView | undefined;
   /** The composer's text field, for other components that move the focus to it. */
-  field: HTMLTextAreaElement | undefined;
+  field = $state.raw<HTMLTextAreaElement>();
   /** The user's message that is being edited. */
   editing = $state.raw<ChatMessage>();
   /** An edit that failed: the composer opens it again when no other edit is open. */
@@ -100,6 +100,8 @@ export class OpenRoom {
   }
 
   get name(): string {
+    const { single, name } = this.appState.host;
+    if (single && name) return name;
     return nameOf(this.id, this.info?.title, this.me, this.appState.language);
   }
 

@@ -1,0 +1,32 @@
+const chat = document.querySelector("switchboard-launcher");
+
+// A development server accepts a name. In production: chat.token = async () => (await fetch("/chat-token")).text();
+chat.user = new URLSearchParams(location.search).get("user") ?? "alice";
+
+/** Makes an element with a class and content. */
+function make(name, className, ...content) {
+  const element = document.createElement(name);
+  element.className = className;
+  element.append(...content);
+  return element;
+}
+
+// The shop's back end sends messages with `data: { order: { … } }`. The page decides how they look, with its own styles.
+chat.renderData = ({ order }) => {
+  if (!order) return;
+  const track = make("button", "order-track", "Track it");
+  track.dataset.action = "track";
+  const total = new Intl.NumberFormat(undefined, { style: "currency", currency: order.currency }).format(order.total);
+  return make(
+    "section",
+    "order",
+    make("header", "order-head", make("b", "", `Order ${order.number}`), make("span", "order-state", order.state)),
+    make("ul", "", ...order.items.map((item) => make("li", "", item))),
+    make("footer", "order-foot", make("b", "", total), track),
+  );
+};
+
+// Elements with `data-action` in a card send this event.
+chat.addEventListener("action", ({ detail: { action, message } }) => {
+  if (action === "track") document.querySelector("#said").textContent = `Tracking order ${message.data.order.number}…`;
+});

@@ -1,0 +1,2 @@
+// Only types are imported from here.
+export {};

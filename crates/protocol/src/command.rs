@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::number::read_limit;
 use crate::reply::Answer;
-use crate::{ConversationId, Data, Device, Emoji, Key, Role, RoomId, Seq, Target, Text, Title, UserId};
+use crate::{
+    Avatar, ConversationId, Data, Device, Emoji, Key, PersonName, Role, RoomId, Seq, Target, Text, Title,
+    UserId,
+};
 
 /// Lists the commands once, and generates from them the enum, the wire names, the answers, the decoder's dispatch and the
 /// schemas.
@@ -35,11 +38,19 @@ macro_rules! commands {
             ];
 
             /// The requests that exist over HTTP only.
-            pub const HTTP_ONLY: &'static [&'static str] = &["feed", "revoke"];
+            pub const HTTP_ONLY: &'static [&'static str] = &["feed", "profiles", "revoke"];
 
             /// The command's name on the wire.
             pub fn name(&self) -> &'static str {
                 match self { $(Self::$variant(_) => $name,)* }
+            }
+
+            /// The feature that a server must have for the command; `None` if every server has it.
+            pub fn feature(&self) -> Option<&'static str> {
+                match self {
+                    Self::SetProfile(_) | Self::Users(_) | Self::FindUsers(_) => Some(crate::PROFILES),
+                    _ => None,
+                }
             }
 
             /// The kind of answer that the command gets if it succeeds.
@@ -118,6 +129,12 @@ commands! {
     "rename" Rename => Stored;
     /// Pages through the members of a conversation.
     "members" Members => Members;
+    /// Changes the user's own profile.
+    "profile" SetProfile => Profile;
+    /// Returns the profiles of these users, and sends their changes from then on.
+    "users" Users => Users;
+    /// Finds users by the beginning of a word of their name, or of their id.
+    "find_users" FindUsers => Users;
     /// Asks for a `pong`.
     "ping" Ping => Done;
 }
@@ -333,6 +350,32 @@ fields! {
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
         limit: Option<u32>,
     }
+    /// `profile`: changes the user's own profile. An absent field stays as it is; `null` removes it.
+    #[derive(Default)]
+    SetProfile {
+        /// The name for people.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named")]
+        name: Option<Option<PersonName>>,
+        /// The picture.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named")]
+        avatar: Option<Option<Avatar>>,
+        /// The JSON object for the application. It is as public as the name.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named")]
+        data: Option<Option<Data>>,
+    }
+    /// `users`: returns the profiles of these users in this order, and sends `profile` when one of them changes.
+    Users {
+        /// The users. The server leaves out those whom the user may not see.
+        users: Vec<UserId>,
+    }
+    /// `find_users`: finds users by the beginning of a word of their name, or of their id.
+    FindUsers {
+        /// What to look for, at least two bytes. Case and accents make no difference.
+        query: String,
+        /// The most users to return.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
+        limit: Option<u32>,
+    }
     /// `ping`: asks for a `pong`.
     Ping {}
 }
@@ -367,6 +410,11 @@ fn unique_cursors<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<Con
     }
     // `deserialize_any`, because `deserialize_map` would refuse a list before the visitor sees it.
     d.deserialize_any(Cursors)
+}
+
+/// Reads a field that is there: `null` becomes `Some(None)`, and only an absent field `None`.
+fn named<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(d).map(Some)
 }
 
 fn enabled() -> bool {

@@ -11,7 +11,9 @@ mod decode;
 mod event;
 mod id;
 mod limits;
+mod message;
 mod number;
+mod profile;
 mod reason;
 pub mod reply;
 mod signal;
@@ -27,12 +29,15 @@ pub use id::{CommandId, ConversationId, InvalidId, RoomId, Seq, Target, UserId};
 pub use limits::Limits;
 pub use reason::in_json_words;
 pub use signal::Signal;
-pub use text::{Device, Emoji, Key, Text, Title, is_blank};
+pub use text::{Avatar, Device, Emoji, Key, PersonName, Text, Title, is_blank};
 pub use write_number::WriteNumber;
 
 /// The WebSocket subprotocol (RFC 6455 section 1.9) that names this version.
 pub const SUBPROTOCOL: &str = "switchboard.v1";
 
 /// The optional features that `welcome.features` lists: what a server supports beyond the first version of the protocol.
-/// `numbers` means that it accepts a [`WriteNumber`].
-pub const FEATURES: &[&str] = &["numbers"];
+/// `numbers` means that it accepts a [`WriteNumber`], `profiles` that it has the users' names and pictures.
+pub const FEATURES: &[&str] = &["numbers", PROFILES];
+
+/// The feature of the users' names and pictures.
+pub const PROFILES: &str = "profiles";

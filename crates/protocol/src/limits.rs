@@ -88,13 +88,19 @@ pub struct Limits {
     /// Most members of a room whose members all receive `read`, `received` and `typing`: the number of these signals grows
     /// with the square of the members. Beyond: only the user's own devices receive them.
     pub signal_room: u32,
-    /// Users a second that one user's connections name in `watch`, with a burst of five seconds' worth: a full list each
+    /// Users a second that one user's connections name in `watch`, and as many in `users`, with a burst of five seconds' worth: a full list each
     /// second. Each may cost a query of the store, and with several nodes up to three messages on the bus: to subscribe, to
     /// query the other nodes, and to unsubscribe. Beyond: the latest list of a connection waits, in place of an earlier one
-    /// that waits. 0 is no limit.
+    /// that waits; a `users` is refused as `rate_limited`. 0 is no limit.
     pub watched_per_user: u32,
     /// Most users in `watch`: as many as a screen shows, and more for scrolling. Beyond: the error `too_large`.
     pub watch: u32,
+    /// Most users in `users`, and of how many a connection gets the changes of their profiles: as many as a screen shows, and
+    /// more for scrolling. Beyond: the error `too_large`; of several commands the latest users count.
+    pub follow: u32,
+    /// Longest body of a call with many items, such as `/v1/profiles`. The key is checked before the body is read. Beyond: the
+    /// error `too_large`.
+    pub bulk: u32,
     /// Most members in `create`: one transaction writes them all. Beyond: the error `too_large`.
     pub create_members: u32,
     /// Most rooms that a user is in because they created or joined them, and most that a user creates within a day, even if
@@ -141,6 +147,8 @@ impl Default for Limits {
             signal_room: 100,
             watched_per_user: 200,
             watch: 200,
+            follow: 200,
+            bulk: 8 * 1024 * 1024,
             create_members: 1_000,
             rooms: 1_000,
             reactions: 1_000,
@@ -169,6 +177,43 @@ impl Limits {
 
     /// The most types that a call of the feed names: more than there are.
     pub const FEED_TYPES: usize = 64;
+
+    /// The most profiles in one `/v1/profiles`: one transaction writes them all.
+    pub const PROFILES: usize = 1_000;
+
+    /// How many calls with a body of up to `bulk` one API key makes at a time, because each takes that memory. Beyond:
+    /// `rate_limited`.
+    pub const BULK_CALLS: u32 = 4;
+
+    /// The longest `data` of a profile as JSON: several must fit a page.
+    pub const PROFILE_DATA: usize = 4_096;
+
+    /// How many milliseconds a user waits between two changes of their own profile, after a burst of
+    /// [`Self::OWN_PROFILE_BURST`]: each is sent to everybody who follows the user. Beyond: `rate_limited`.
+    pub const OWN_PROFILE_INTERVAL_MS: u64 = 10_000;
+
+    /// How many changes of their own profile a user makes at once.
+    pub const OWN_PROFILE_BURST: u32 = 5;
+
+    /// How long a node waits between two `profile` signals about one user, in milliseconds. What changes meanwhile comes
+    /// together.
+    pub const PROFILE_SIGNAL_INTERVAL_MS: u64 = 1_000;
+
+    /// The fewest bytes of the `query` of `find_users`: a single letter would match a large part of all users.
+    pub const FIND_BYTES: usize = 2;
+
+    /// The most bytes of that `query`: more than a name has.
+    pub const FIND_MAX_BYTES: usize = 200;
+
+    /// How many `find_users` a second a user makes, after a burst of [`Self::FIND_BURST`]: a person types no faster for long, and
+    /// a program should not read out the directory. Beyond: `rate_limited`.
+    pub const FINDS_PER_USER: u32 = 1;
+
+    /// How many `find_users` a user makes at once.
+    pub const FIND_BURST: u32 = 10;
+
+    /// How many users one `find_users` examines. Those beyond are not found; a longer `query` finds them.
+    pub const FIND_CANDIDATES: usize = 1_000;
 
     /// Which part of `connections` may be unauthenticated: one in this many. Authenticated means a `hello` or a request
     /// with valid credentials.

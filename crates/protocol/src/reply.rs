@@ -3,15 +3,15 @@
 //! The server encodes events once and copies them into pages as raw JSON. So a page is generic over its events:
 //! [`Event`] for a client, raw JSON for the server.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::is_false;
+pub use crate::message::{Edited, Message, MessageTag};
+pub use crate::profile::{Person, Profile};
 use crate::{
-    Command, CommandId, ConversationId, Data, ErrorCode, Event, EventBody, Key, Limits, Role, Seq, Signal,
-    Text, Timestamp, Title, UserId,
+    Avatar, Command, CommandId, ConversationId, ErrorCode, Event, EventBody, Limits, PersonName, Role, Seq,
+    Signal, Timestamp, Title, UserId,
 };
 
 /// Any frame from the server.
@@ -238,6 +238,20 @@ answers! {
         /// Whether there are more.
         more: bool,
     }
+    /// The user's own profile is on stable storage (`profile`).
+    "version" Profile {
+        /// The user.
+        user: UserId,
+        /// The profile's version, which grows with each change.
+        version: u64,
+    }
+    /// Profiles (`users`, `find_users`).
+    "users" Users {
+        /// The profiles, in the order asked.
+        users: Vec<Profile>,
+        /// Whether there are more: those asked for that did not fit, or more that were found.
+        more: bool,
+    }
     /// The new position of a cursor (`read`, `received`).
     "upto" Cursor {
         /// The conversation.
@@ -313,69 +327,12 @@ pub struct Summary {
     pub received: Seq,
     /// Messages of others after `read`; a deleted one still counts.
     pub unread: u64,
+    /// In a direct conversation: the other user, if they have a name or a picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with: Option<Person>,
     /// The last message, in its current state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Message>,
-}
-
-/// A message in its current state: its event with all edits, reactions and the deletion applied.
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Message {
-    /// Always `message`.
-    #[serde(rename = "type")]
-    pub kind: MessageTag,
-    /// The conversation.
-    pub conversation: ConversationId,
-    /// The message's number in the log.
-    pub seq: Seq,
-    /// The user who wrote it.
-    pub from: UserId,
-    /// The time at which the server stored it.
-    pub at: Timestamp,
-    /// Its idempotency key.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<Key>,
-    /// The text for people, after the last edit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub text: Option<Text>,
-    /// The JSON object for the application, after the last edit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<Data>,
-    /// The `seq` of the message that this one answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reply_to: Option<Seq>,
-    /// The last edit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub edited: Option<Edited>,
-    /// Whether it was deleted.
-    #[serde(default, skip_serializing_if = "is_false")]
-    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
-    pub deleted: bool,
-    /// For each emoji, the users who reacted with it, in the order of their reactions.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
-    pub reactions: BTreeMap<String, Vec<UserId>>,
-}
-
-/// The `type` of a [`Message`]: the same as its event's.
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum MessageTag {
-    /// The only value.
-    #[default]
-    Message,
-}
-
-/// When a message was last edited.
-#[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Edited {
-    /// The number of the `edit` event.
-    pub seq: Seq,
-    /// The time at which the server stored it.
-    pub at: Timestamp,
 }
 
 /// A member of a conversation.
@@ -390,6 +347,12 @@ pub struct Member {
     pub read: Seq,
     /// The member's received cursor.
     pub received: Seq,
+    /// The member's name for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<PersonName>,
+    /// The member's picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub avatar: Option<Avatar>,
 }
 
 #[cfg(test)]
@@ -408,6 +371,9 @@ mod tests {
             (r##"{"type":"ok","conversation":"#a","members":[],"more":false}"##, "Members"),
             (r##"{"type":"ok","conversations":[],"more":false}"##, "Conversations"),
             (r##"{"type":"ok","conversation":"#a","upto":4}"##, "Cursor"),
+            (r##"{"type":"ok","user":"bob","version":4}"##, "Profile"),
+            (r##"{"type":"ok","users":[{"user":"bob","version":0}],"more":false}"##, "Users"),
+            (r##"{"type":"profile","user":"bob","name":"Bob","version":5}"##, "Signal(Profile"),
             (r##"{"type":"ok","id":"x"}"##, "Done"),
             (r##"{"type":"gap","conversation":"#general","after":41,"head":9000}"##, "Gap"),
             (r##"{"type":"bye","retry_after":700}"##, "Bye"),

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::reply::Profile;
 use crate::{ConversationId, Seq, Timestamp, UserId};
 
 /// A signal in its wire form.
@@ -45,9 +46,11 @@ pub enum Signal {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last_seen: Option<Timestamp>,
     },
+    /// The profile of a user has changed, for whom the connection has asked with `users`.
+    Profile(Profile),
 }
 
 impl Signal {
     /// Every `type` of a signal.
-    pub const NAMES: [&'static str; 4] = ["read", "received", "typing", "presence"];
+    pub const NAMES: [&'static str; 5] = ["read", "received", "typing", "presence", "profile"];
 }

@@ -86,6 +86,15 @@ text!(
     Title, max 200, is_printable, "1 to 200 bytes without control characters"
 );
 text!(
+    /// A user's name for people: 1–200 bytes, no control characters, not only spaces. Names are not unique.
+    PersonName, max 200, |s| is_printable(s) && !is_blank(s),
+    "1 to 200 bytes that show something, without control characters"
+);
+text!(
+    /// A user's picture: the id of a file (`f_…`), or an `https:` URL. At most 2,048 bytes.
+    Avatar, max 2_048, is_avatar, "the id of a file, or an https: URL of at most 2,048 bytes"
+);
+text!(
     /// A reaction: 1–64 bytes (the longest emoji sequences of Unicode 17 take 35), no control
     /// characters and no spaces.
     Emoji, max 64, |s| is_printable(s) && !s.contains(char::is_whitespace),
@@ -95,6 +104,12 @@ text!(
     /// A stable name that a client chose for its device: 1–64 bytes, no control characters.
     Device, max 64, is_printable, "1 to 64 bytes without control characters"
 );
+
+fn is_avatar(s: &str) -> bool {
+    let file = s.strip_prefix("f_").filter(|id| (1..=64).contains(&id.len()));
+    file.is_some_and(|id| id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)))
+        || s.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && is_printable(rest))
+}
 
 /// Selects the coloured form of an emoji (Unicode Technical Standard 51, section 4.3).
 const VARIATION_SELECTOR_16: char = '\u{fe0f}';
@@ -138,6 +153,17 @@ mod tests {
         }
         for shown in [".", " x ", "\u{200b}a", "\u{1f44d}", "\u{2764}\u{fe0f}", "\u{301}", "\u{661}"] {
             assert!(!is_blank(shown), "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn an_avatar_is_a_file_or_an_https_url() {
+        for avatar in ["f_1a-B_", "https://images.example.com/a.png?s=64"] {
+            assert!(Avatar::parse(avatar).is_ok(), "{avatar}");
+        }
+        let long = format!("https://a.example/{}", "x".repeat(2_048));
+        for wrong in ["", "f_", "f_a/b", "http://a.example/a.png", "https://", "data:image/png,x", &long] {
+            assert!(Avatar::parse(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -34,6 +34,17 @@ pub struct Identity {
     pub issued: Option<Timestamp>,
     /// When the token expires.
     pub expires: Timestamp,
+    /// What the token says of the user for other users to see.
+    pub claims: ProfileClaims,
+}
+
+/// The claims about the user's name and picture (OpenID Connect Core 1.0, section 5.1). They are not checked yet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProfileClaims {
+    /// The name.
+    pub name: Option<String>,
+    /// The URL of the picture.
+    pub picture: Option<String>,
 }
 
 impl Identity {
@@ -95,6 +106,9 @@ struct Claims {
     exp: Option<f64>,
     nbf: Option<f64>,
     iat: Option<f64>,
+    // A claim of another type than OpenID Connect's makes no token invalid.
+    name: Option<serde_json::Value>,
+    picture: Option<serde_json::Value>,
 }
 
 /// The claims of a minted token.
@@ -209,6 +223,7 @@ impl Authenticator {
             user,
             issued: claims.iat.and_then(|iat| self.trusted_issue_time(timestamp_of_seconds(iat), now)),
             expires,
+            claims: ProfileClaims { name: text_of(claims.name), picture: text_of(claims.picture) },
         })
     }
 
@@ -312,6 +327,13 @@ fn check_seconds(claims: &Claims) -> Result<(), AuthError> {
         }
     }
     Ok(())
+}
+
+fn text_of(claim: Option<serde_json::Value>) -> Option<String> {
+    match claim {
+        Some(serde_json::Value::String(text)) => Some(text),
+        _ => None,
+    }
 }
 
 fn timestamp_of_seconds(seconds: f64) -> Timestamp {

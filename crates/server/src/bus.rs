@@ -25,6 +25,7 @@ use std::fmt::{self, Debug};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use switchboard_protocol::reply::Profile;
 use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 
 use crate::node_name::NodeName;
@@ -62,6 +63,8 @@ pub(crate) enum Address {
     Nodes,
     /// Every node whose version knows [`Notice::Status`]. An earlier version would count such a notice as damaged.
     Status,
+    /// Every node whose version knows [`Notice::Profile`].
+    Profiles,
 }
 
 /// A message from one node to others. (The enum is externally tagged because serde cannot pass a `RawValue` through an
@@ -136,6 +139,11 @@ pub(crate) enum Notice {
         version: String,
         /// The time on the node's clock.
         time: Timestamp,
+    },
+    /// A user's profile has changed.
+    Profile {
+        /// The profile.
+        profile: Box<Profile>,
     },
     /// What an operator asks of every node.
     Question {

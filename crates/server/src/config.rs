@@ -8,6 +8,7 @@ mod file;
 mod layers;
 mod log_module;
 mod milliseconds;
+mod people;
 mod proxies;
 mod secret;
 mod tls;
@@ -28,6 +29,7 @@ pub use file::default_toml;
 use file::{AuthSection, File};
 use layers::Layers;
 pub(crate) use layers::requested_log_format;
+pub use people::{DirectorySetting, PermissionsSection, ProfilesSection};
 pub use proxies::{ForwardedHeader, Network, ProxyConfig};
 pub use secret::Secret;
 pub use tls::{AcmeSection, TlsConfig, TlsSection};
@@ -162,6 +164,10 @@ pub struct Config {
     pub reconnect_spread: Duration,
     /// How long the feed keeps its entries; zero keeps all.
     pub feed_keep: Duration,
+    /// The settings of names and pictures.
+    pub profiles: ProfilesSection,
+    /// What users may do.
+    pub permissions: PermissionsSection,
     /// How tokens are verified.
     pub auth: AuthConfig,
     /// What is logged, and in which form.
@@ -207,6 +213,7 @@ impl Config {
         check_origins(&file.allowed_origins)?;
         check_level(&file.log.level)?;
         check_limits(&file.limits)?;
+        file.profiles.check()?;
         file.proxies().check()?;
         let source = |path: &str| sources.get(path).cloned().unwrap_or_default();
         let auth = resolve_auth(&file.auth, |name| source(&format!("auth.{name}")))?;
@@ -239,6 +246,8 @@ impl Config {
             shutdown_deadline: file.shutdown_deadline,
             reconnect_spread: file.reconnect_spread,
             feed_keep: file.feed.keep,
+            profiles: ProfilesSection { own: file.profiles.allows_own(mode), ..file.profiles },
+            permissions: file.permissions,
             auth,
             log: LogConfig { level: file.log.level, format: file.log.format },
             limits: if mode == Mode::Dev { file.limits.without_rates() } else { file.limits },
@@ -318,6 +327,8 @@ impl Config {
             shutdown_deadline: self.shutdown_deadline,
             reconnect_spread: self.reconnect_spread,
             feed: file::FeedSection { keep: self.feed_keep },
+            profiles: self.profiles.clone(),
+            permissions: self.permissions.clone(),
             auth: AuthSection {
                 secret,
                 public_key,

@@ -12,6 +12,7 @@ mod operations;
 mod operator;
 mod probes;
 mod problem;
+mod profiles;
 mod request_span;
 pub(crate) mod revoke;
 pub mod spec;
@@ -45,6 +46,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/openapi.json", get(spec::serve_openapi))
         .route("/v1/asyncapi.json", get(spec::serve_asyncapi))
         .route("/v1/revoke", post(revoke::revoke))
+        .route("/v1/profiles", post(profiles::profiles))
         .route("/v1/feed", post(feed::page).get(feed::stream))
         .route("/v1/{command}", post(api::command))
         .route("/livez", get(probes::livez))

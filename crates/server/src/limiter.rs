@@ -8,6 +8,7 @@ use switchboard_protocol::{ConversationId, Limits, UserId};
 use tokio::time::Instant;
 
 use switchboard_store::bucket::{Bucket, Buckets, Rate};
+use switchboard_store::profile::PeopleQuery;
 use switchboard_store::refusal::Refusal;
 
 /// The capacity of a bucket, in seconds of its rate. A client that reconnects sends several commands at once.
@@ -84,11 +85,17 @@ pub(crate) struct Limiter {
     own_rates: OwnRates,
     /// Limits repeated `typing` signals of a user in a conversation. This applies even if `limits` has no rate for them.
     typing_signals: Buckets<(UserId, ConversationId)>,
+    /// Limits changes of a user's own profile; `None` if there are no rates.
+    own_profiles: Option<Buckets<UserId>>,
+    /// Limits searches for users.
+    finds_by_user: Option<Buckets<UserId>>,
 }
 
 impl Limiter {
     pub(crate) fn new(limits: &Limits) -> Self {
         let users = || Rate::per_second(limits.sends_per_user, BURST_SECONDS).map(Buckets::new);
+        // A server without rates for users is for load tools and developers.
+        let has_rates = limits.sends_per_user > 0;
         let per_connection = |rate| Rate::per_second(rate, BURST_SECONDS);
         Self {
             connections: ConnectionRates {
@@ -102,6 +109,14 @@ impl Limiter {
             own_rates: OwnRates::default(),
             sends_by_key: Rate::per_second(limits.sends_per_key, BURST_SECONDS).map(Buckets::new),
             typing_signals: Buckets::new(Rate::new(TYPING_INTERVAL, 1)),
+            own_profiles: has_rates.then(|| {
+                let interval = Duration::from_millis(Limits::OWN_PROFILE_INTERVAL_MS);
+                Buckets::new(Rate::new(interval, Limits::OWN_PROFILE_BURST))
+            }),
+            finds_by_user: has_rates.then(|| {
+                let interval = Duration::from_secs(1) / Limits::FINDS_PER_USER;
+                Buckets::new(Rate::new(interval, Limits::FIND_BURST))
+            }),
         }
     }
 
@@ -151,6 +166,23 @@ impl Limiter {
         take_tokens(self.watched_by_user.as_ref(), user, u32::try_from(named).unwrap_or(u32::MAX))
     }
 
+    /// Counts a change of a user's own profile.
+    pub(crate) fn check_profile(&self, user: &UserId) -> Result<(), Refusal> {
+        take_tokens(self.own_profiles.as_ref(), user, 1)
+    }
+
+    /// Counts a search for users, or the users whose profiles are asked for.
+    pub(crate) fn check_people(&self, payer: &RateOwner, query: &PeopleQuery) -> Result<(), Refusal> {
+        match (payer, query) {
+            (RateOwner::User(user), PeopleQuery::Users(users)) => self.check_watch(user, users.len()),
+            (RateOwner::User(user), PeopleQuery::Find { .. }) => {
+                take_tokens(self.finds_by_user.as_ref(), user, 1)
+            }
+            (RateOwner::Key(key), _) => take_tokens(self.sends_by_key.as_ref(), key, 1),
+            (RateOwner::Nobody, _) => Ok(()),
+        }
+    }
+
     /// Whether to signal that `user` is typing. `false` if a signal was sent less than [`TYPING_INTERVAL`] ago.
     pub(crate) fn is_new_typing(&self, user: &UserId, conversation: &ConversationId) -> bool {
         self.typing_signals.take(&(user.clone(), conversation.clone()), 1).is_ok()
@@ -158,10 +190,15 @@ impl Limiter {
 
     /// Drops the buckets that are full again, because a new bucket would be the same.
     pub(crate) fn sweep(&self) {
-        for users in [&self.sends_by_user, &self.typing_by_user, &self.cursors_by_user, &self.watched_by_user]
-            .into_iter()
-            .flatten()
-        {
+        let by_user = [
+            &self.sends_by_user,
+            &self.typing_by_user,
+            &self.cursors_by_user,
+            &self.watched_by_user,
+            &self.own_profiles,
+            &self.finds_by_user,
+        ];
+        for users in by_user.into_iter().flatten() {
             users.sweep();
         }
         if let Some(keys) = &self.sends_by_key {

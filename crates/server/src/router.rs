@@ -19,6 +19,7 @@ mod departures;
 mod handle;
 mod parked;
 mod presence;
+mod profiles;
 mod publish;
 pub(crate) mod registry;
 
@@ -42,6 +43,7 @@ pub(crate) use self::handle::RouterHandle;
 pub(crate) use self::parked::Leaves;
 use self::parked::ParkedSessions;
 use self::presence::{ExpiredTimer, Presence};
+use self::profiles::Profiles;
 use self::registry::{Registry, SessionSlot};
 use crate::encode::encode;
 use crate::metrics::{Drop, Metrics};
@@ -83,6 +85,7 @@ enum Input {
     Leave(SessionSlot),
     Typing { user: UserId, conversation: ConversationId, standing: WriteAccess, from: Option<Arc<Outbox>> },
     Watch { session: SessionSlot, users: Vec<PresencePeer> },
+    Follow { session: SessionSlot, users: Vec<(UserId, u64)> },
     Revoke(UserId),
     Online { conversations: Vec<ConversationKey>, reply: oneshot::Sender<OnlineMembers> },
     Ping(oneshot::Sender<()>),
@@ -140,6 +143,7 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         registry.record_interests();
     }
     let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
+    let now = parts.clock.now();
     let node = LocalNode {
         registry,
         recent: RecentHeads::default(),
@@ -147,6 +151,7 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         parked: ParkedSessions::default(),
         published: 0,
         presence: Presence::new(parts.grace, bus),
+        profiles: Profiles::default(),
         metrics: parts.metrics,
         clock: parts.clock,
         limits: parts.limits,
@@ -156,7 +161,7 @@ pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
         batches: parts.batches,
         store: parts.store,
         node,
-        cluster: parts.cluster.map(Cluster::new),
+        cluster: parts.cluster.map(|cluster| Cluster::new(cluster, now)),
         departures_in_flight: 0,
         unloading: VecDeque::new(),
         stopping: false,
@@ -194,6 +199,7 @@ struct LocalNode {
     /// The number of the last batch that was published.
     published: u64,
     presence: Presence,
+    profiles: Profiles,
     metrics: Arc<Metrics>,
     clock: Clock,
     limits: Arc<Limits>,
@@ -229,6 +235,9 @@ impl Router {
                     }
                 },
                 due = self.node.presence.next_timer(self.departures_in_flight < MAX_DEPARTURES) => self.handle_due_timer(Some(due)),
+                user = self.node.profiles.next_timer() => {
+                    self.node.profiles.timer_expired(&self.node.registry, &user);
+                }
                 next = next_work(self.cluster.as_mut()) => {
                     self.handle_queued(&mut inputs);
                     if let Some(cluster) = &mut self.cluster {
@@ -284,6 +293,10 @@ impl Router {
                 self.typing(&user, conversation, standing, from.as_ref());
             }
             Input::Watch { session, users } => self.watch(session, users),
+            Input::Follow { session, users } => {
+                let most = self.node.limits.follow as usize;
+                self.node.profiles.follow(&mut self.node.registry, session, users, most);
+            }
             Input::Revoke(user) => {
                 if let Some(cluster) = &self.cluster {
                     cluster.publish_revoked(&user);
@@ -372,6 +385,7 @@ impl Router {
         self.unloading.pop_front();
         if self.node.registry.shrink() {
             self.node.presence.shrink();
+            self.node.profiles.shrink();
             self.node.recent.shrink();
         }
     }

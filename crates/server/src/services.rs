@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_protocol::{ConversationId, Limits, UserId};
+use switchboard_protocol::{Command, ConversationId, ErrorCode, Limits, SetProfile, UserId};
 
 use crate::auth::Authenticator;
 use crate::bus::Bus;
-use crate::config::{Mode, ProxyConfig, Secret};
+use crate::config::{Mode, ProfilesSection, ProxyConfig, Secret};
 use crate::connections::Connections;
 use crate::denial::Denials;
 use crate::health::Health;
@@ -22,6 +22,8 @@ use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 use switchboard_store::clock::Clock;
 use switchboard_store::inspect::Inspector;
+use switchboard_store::profile::Directory;
+use switchboard_store::refusal::Refusal;
 use switchboard_store::{SharedStore, WriteAccess};
 
 /// The parts of the server that all sessions and HTTP requests share.
@@ -56,6 +58,12 @@ pub(crate) struct Services {
     pub(crate) feed_keep: Duration,
     /// Counts the calls that wait for the feed.
     pub(crate) feed_waits: Arc<InFlight>,
+    /// The settings of names and pictures.
+    pub(crate) profiles: ProfilesSection,
+    /// Of whom a user may see the profile.
+    pub(crate) directory: Directory,
+    /// Counts the calls with large bodies.
+    pub(crate) bulk_calls: Arc<InFlight>,
     pub(crate) readiness: Readiness,
     /// Counts and logs clients that are refused.
     pub(crate) denials: Denials,
@@ -70,6 +78,29 @@ impl Services {
     /// Whether clients may name their user without a token.
     pub(crate) fn is_dev(&self) -> bool {
         self.mode == Mode::Dev
+    }
+
+    /// Refuses a command that some living node does not know yet.
+    pub(crate) fn check_feature(&self, command: &Command) -> Result<(), Refusal> {
+        match command.feature() {
+            Some(feature) => self.require_feature(feature),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses unless every living node has the feature.
+    pub(crate) fn require_feature(&self, feature: &str) -> Result<(), Refusal> {
+        if self.store.features().contains(&feature) {
+            return Ok(());
+        }
+        let message = "this command works once every node has the new version: see `features` in `welcome`";
+        Err(Refusal::new(ErrorCode::UnknownType, message))
+    }
+
+    /// Checks a change of a user's own profile, and counts it against the user's rate.
+    pub(crate) fn check_own_profile(&self, user: &UserId, fields: &SetProfile) -> Result<(), Refusal> {
+        self.profiles.check_own(fields)?;
+        self.limiter.check_profile(user)
     }
 
     /// Signals to the other members that the user is typing, at most once within the limiter's interval. The connection `from` does

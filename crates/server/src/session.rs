@@ -8,6 +8,7 @@ mod log_lines;
 mod pending;
 mod report;
 pub(crate) mod socket;
+mod token_profile;
 mod unread;
 mod watch;
 

@@ -6,6 +6,7 @@
 mod allowance;
 pub(super) mod dispatch;
 mod message;
+mod profile;
 mod room;
 pub(super) mod rows;
 #[cfg(test)]

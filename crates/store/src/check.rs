@@ -5,6 +5,7 @@
 //! for each present or past member.
 
 mod log;
+mod profiles;
 mod rows;
 
 use std::fmt;
@@ -25,6 +26,9 @@ const EVENTS_PER_REPORT: u64 = 10_000;
 
 /// The first schema version that records which rooms a user created or joined themselves.
 const FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE: usize = 2;
+
+/// The first schema version with profiles.
+const FIRST_SCHEMA_WITH_PROFILES: usize = 8;
 
 /// A fault in a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -219,7 +223,11 @@ fn empty_report(db: &Connection) -> anyhow::Result<Report> {
 
 fn check_rows(db: &Connection, report: &mut Report, watch: &mut dyn FnMut(Progress)) -> anyhow::Result<()> {
     log::check(db, report, watch)?;
-    Ok(rows::check(db, report)?)
+    rows::check(db, report)?;
+    if report.schema >= FIRST_SCHEMA_WITH_PROFILES {
+        profiles::check(db, report)?;
+    }
+    Ok(())
 }
 
 fn check_pages(

@@ -41,6 +41,8 @@ pub(super) enum LaneOwner {
     Heads,
     /// The router's comparison of the memberships of many users.
     Memberships,
+    /// The router's search for changed profiles.
+    Profiles,
     /// The router's search for users who joined conversations.
     Newcomers,
 }

@@ -58,12 +58,14 @@ mod memberships;
 mod migrations;
 pub mod origin;
 pub mod postgres;
+pub mod profile;
 mod read;
 mod readers;
 pub mod record;
 pub mod refusal;
 pub mod request;
 mod rewrite;
+mod search;
 mod sizes;
 pub mod sqlite;
 mod table;
@@ -73,7 +75,7 @@ pub mod write_fault;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::reply::{OkBody, Profile};
 use switchboard_protocol::{ConversationId, FEATURES, Seq, Timestamp, UserId};
 
 pub use self::commit_metrics::CommitMetrics;
@@ -84,6 +86,7 @@ use tokio::sync::watch;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
 use crate::origin::Origin;
+use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::write_fault::WriteFault;
@@ -127,6 +130,12 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
 
     /// The users among `others` who share a conversation with `user`.
     fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>>;
+
+    /// Profiles that `user` may see.
+    fn people(&self, user: &UserId, query: PeopleQuery, directory: Directory) -> Answer<People>;
+
+    /// The token that the profile of `user` was last read from.
+    fn last_token(&self, user: &UserId) -> Answer<Option<LastToken>>;
 
     /// The time up to which the tokens of `user` are revoked: tokens issued then or earlier are invalid. `None` if none is.
     fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>>;
@@ -187,6 +196,9 @@ pub trait SharedLog: Store {
         &self,
         pairs: Vec<(UserId, ConversationKey)>,
     ) -> Answer<Vec<Option<CurrentMembership>>>;
+
+    /// Profiles that have changed after a place, in the order of their changes: at most `most`.
+    fn changed_profiles(&self, after: ChangePlace, most: u32) -> Answer<ChangedProfiles>;
 
     /// Events after `after` up to `upto`, oldest first, with the membership changes that they carry: at most one page. The
     /// page is empty only at the end of the range.
@@ -285,6 +297,8 @@ pub enum Committed {
     Event(Box<CommittedEvent>),
     /// A stored read or received position of a member.
     Cursor(CommittedCursor),
+    /// Stored profiles.
+    Profiles(Box<CommittedProfiles>),
     /// A change that sends nothing to any session.
     NotAnnounced,
 }
@@ -323,6 +337,15 @@ pub struct CommittedCursor {
     pub has_moved: bool,
     /// How many members the conversation has.
     pub members: u64,
+}
+
+/// Stored profiles.
+#[derive(Debug)]
+pub struct CommittedProfiles {
+    /// If a user has changed their own profile: the user, and the profile's version.
+    pub own: Option<(UserId, u64)>,
+    /// The profiles of which other users see a difference.
+    pub changed: Vec<Profile>,
 }
 
 /// The state that a connection starts from: one consistent snapshot.

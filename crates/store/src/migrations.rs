@@ -8,12 +8,13 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 /// The SHA-256 of each migration file. A new file gets a new line; no line ever changes.
-const MIGRATION_CHECKSUMS: [(&str, &str); 12] = [
+const MIGRATION_CHECKSUMS: [(&str, &str); 14] = [
     ("postgres/V1__log.sql", "e47178996d04b7d1f1fbc70eb5aebb05be372ea8a53503d75573641fc148436c"),
     ("postgres/V2__notice_key.sql", "eff430beb1437bdd218f20300bf19ea676a3d1b88eae4ac7e11601a8358d886d"),
     ("postgres/V3__probe.sql", "f9e9ecc2bdba8bd554005735eb53e4f165b825c0af748368d65e2bb186e8a180"),
     ("postgres/V4__user_numbers.sql", "407846d503105ba3b8d46d055bf17db17daea79b80786f64d5ed66781b9b268f"),
     ("postgres/V5__keys_and_feed.sql", "4a3c8aff8ba792e565aa676458aee7ba0ce4569ce5313fab3b99a25c3bfd3c18"),
+    ("postgres/V6__profiles.sql", "ed4bc337b1683c6ea83f26998b42e345220a706d7d2d852f1dff2263ab383a23"),
     ("sqlite/0001_log.sql", "2303da03e3dec4c738073af6d9261fab33620cd845a9865e8faefd60cdf1113e"),
     ("sqlite/0002_bounded_reads.sql", "4ebcd320e1364fba448a712e4d6b3ddaa5667fbefdd31286dd4ec71cf684a917"),
     ("sqlite/0003_revocations.sql", "f68572beba82ac8fde054a4eff7d4e878628bb5583a8f14cb75cd6e69b95bd61"),
@@ -21,6 +22,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 12] = [
     ("sqlite/0005_checksums.sql", "7f0b38e385d567dfd37a7c92057f83d3d61a9186d303f207f6fc21f122be6f86"),
     ("sqlite/0006_user_numbers.sql", "b6632049164834eb4ea8596fa19ce904b39d447872f14bf52843466a020695d6"),
     ("sqlite/0007_keys_and_feed.sql", "288a124987e8840c53595fec6160c563762f297dbc8d56283a8bd80f0fbfd574"),
+    ("sqlite/0008_profiles.sql", "c3c3015bcf2b01ddb2b9d36c364dbece948e4a39a04dc9ea3ef52b66c98fac50"),
 ];
 
 /// The SHA-256 of each migration file as it is now.

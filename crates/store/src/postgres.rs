@@ -48,6 +48,7 @@ use crate::clock::Clock;
 use crate::fair_queue::LaneOwner;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
+use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use crate::read::feed::Unpaged;
 use crate::record::{Answer, ConversationKey, LogEvent, NoticeKey, UserKey};
 
@@ -197,6 +198,14 @@ impl Store for PostgresStore {
         self.readers.users.presence_peers(user, others)
     }
 
+    fn people(&self, user: &UserId, query: PeopleQuery, directory: Directory) -> Answer<People> {
+        self.readers.users.people(user, query, directory)
+    }
+
+    fn last_token(&self, user: &UserId) -> Answer<Option<LastToken>> {
+        self.readers.users.last_token(user)
+    }
+
     fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
         self.readers.users.not_before(user)
     }
@@ -253,6 +262,10 @@ impl SharedLog for PostgresStore {
         pairs: Vec<(UserId, ConversationKey)>,
     ) -> Answer<Vec<Option<CurrentMembership>>> {
         self.readers.memberships_in(pairs)
+    }
+
+    fn changed_profiles(&self, after: ChangePlace, most: u32) -> Answer<ChangedProfiles> {
+        self.readers.changed_profiles(after, most)
     }
 
     fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {

@@ -8,6 +8,7 @@ mod history;
 pub(super) mod list;
 mod names;
 mod people;
+mod profiles;
 pub(super) mod row;
 pub(super) mod shared;
 
@@ -27,6 +28,7 @@ use super::change::{OperationError, StoreError};
 use super::{Activity, Joined, Memberships, Query, Snapshot, Summaries, VisibleConversation};
 use crate::access;
 use crate::grant::KeyGrant;
+use crate::profile::StoredProfile;
 use crate::record::{ConversationKey, LogEvent, Membership, NewerKind, UserKey};
 use crate::refusal::Refusal;
 
@@ -141,6 +143,21 @@ pub(super) trait Lookups {
         each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
     ) -> LookupResult<(), Self>;
 
+    /// The profiles of users; those without one are left out.
+    fn profiles(&self, users: &[UserKey]) -> LookupResult<FxHashMap<UserKey, StoredProfile>, Self>;
+
+    /// The users among `users` who have a profile, by name. Their `data` may be left out.
+    fn named_people(&self, users: &[UserId]) -> LookupResult<Vec<NamedPerson>, Self>;
+
+    /// Users with a word in the first range or an id in the second, but not those who are gone: at most `most` of each.
+    /// A range includes its beginning and excludes its end.
+    fn find_people(
+        &self,
+        words: (&str, &str),
+        ids: (&str, &str),
+        most: usize,
+    ) -> LookupResult<Vec<PresencePeerRow>, Self>;
+
     /// The users among `users` who are known, in the order given.
     fn presence_peer_rows(&self, users: &[UserId]) -> LookupResult<Vec<PresencePeerRow>, Self>;
 
@@ -156,6 +173,9 @@ pub(super) trait Lookups {
     /// The name of the API key with this hash, unless it was revoked.
     fn api_key(&self, hash: &[u8]) -> LookupResult<Option<KeyGrant>, Self>;
 }
+
+/// A user with their profile.
+pub(super) type NamedPerson = (UserId, (UserKey, StoredProfile));
 
 /// The result of a query.
 pub(super) type LookupResult<T, L> = Result<T, OperationError<<L as Lookups>::Error>>;
@@ -302,7 +322,7 @@ impl<L: Lookups> Reader<'_, L> {
         let counted = count_leading(&listed, first_conversations(of, Limits::UNREAD_CONVERSATIONS));
         let unread = fold::unread(&listed[..counted], of.len() > Limits::UNREAD_CONVERSATIONS);
         listed.truncate(count_leading(&listed, first_conversations(of, limit)));
-        self.page_of_summaries(listed, unread, of.len() > limit)
+        self.page_of_summaries(user, listed, unread, of.len() > limit)
     }
 
     /// Like [`Self::summaries`], without the count of unread messages.
@@ -313,12 +333,13 @@ impl<L: Lookups> Reader<'_, L> {
         limit: usize,
     ) -> LookupResult<Summaries, L> {
         let listed = self.rows.listed_conversations(user, first_conversations(of, limit))?;
-        self.page_of_summaries(listed, Unread::default(), of.len() > limit)
+        self.page_of_summaries(user, listed, Unread::default(), of.len() > limit)
     }
 
     fn page_of_summaries(
         &self,
-        listed: Vec<ListedConversation>,
+        user: UserKey,
+        mut listed: Vec<ListedConversation>,
         unread: Unread,
         mut more: bool,
     ) -> LookupResult<Summaries, L> {
@@ -343,7 +364,12 @@ impl<L: Lookups> Reader<'_, L> {
             head: conversation.head,
         });
         let joined = joined.collect();
-        let summaries = listed.into_iter().zip(last).map(|(listed, last)| fold::summary(listed, last));
+        listed.truncate(last.len());
+        let mut others = self.others_of(user, &listed)?;
+        let summaries = listed.into_iter().zip(last).map(|(listed, last)| {
+            let with = others.remove(&listed.conversation.name);
+            fold::summary(listed, with, last)
+        });
         Ok(Summaries { mark, summaries: summaries.collect(), joined, has_more: more, unread })
     }
 

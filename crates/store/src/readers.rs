@@ -17,6 +17,7 @@ use super::fair_queue::{FairQueue, LaneOwner, NextJob};
 use super::read::{LookupResult, Lookups, Reader, list};
 use super::{Memberships, PresencePeer, Query, Snapshot, Summaries, WriteAccess};
 use crate::grant::KeyGrant;
+use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
@@ -175,6 +176,16 @@ impl<D: ReaderConnection> Readers<D> {
     pub(super) fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
         let user = user.clone();
         self.read(LaneOwner::User(user.clone()), move |reader| reader.presence_peers(&user, &others))
+    }
+
+    pub(super) fn people(&self, user: &UserId, query: PeopleQuery, directory: Directory) -> Answer<People> {
+        let user = user.clone();
+        self.read(LaneOwner::User(user.clone()), move |reader| reader.people(&user, &query, directory))
+    }
+
+    pub(super) fn last_token(&self, user: &UserId) -> Answer<Option<LastToken>> {
+        let user = user.clone();
+        self.read(LaneOwner::Token(user.clone()), move |reader| reader.last_token(&user))
     }
 
     pub(super) fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {

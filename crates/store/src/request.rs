@@ -3,11 +3,12 @@
 
 use switchboard_protocol::{
     Command, Conversations, Create, Data, Delete, Edit, History, Invite, Join, Leave, Limits, Members, React,
-    Read, Received, Remove, Rename, Send, Seq, SetRole, Sync, Target, Text, Timestamp, Title, UserId,
-    is_blank,
+    Read, Received, Remove, Rename, Send, Seq, SetProfile, SetRole, Sync, Target, Text, Timestamp, Title,
+    UserId, is_blank,
 };
 
 use crate::key::Via;
+use crate::profile::{PeopleQuery, ProfileChange, TokenProfile};
 use crate::refusal::Refusal;
 
 /// One of the two cursors of a member.
@@ -55,6 +56,11 @@ pub enum Change {
     Remove(Remove),
     SetRole(SetRole),
     Rename(Rename),
+    SetProfile(Box<SetProfile>),
+    /// A back end changes the profiles of several users.
+    SetProfiles(Vec<ProfileChange>),
+    /// The actor's profile becomes what their token says.
+    ReadToken(Box<TokenProfile>),
     /// A `read` that is queued for the writer again, with the counts that readers made for it.
     CountedRead(Box<CountedRead>),
     /// The actor connected for the first time.
@@ -88,11 +94,12 @@ impl Change {
         self.cursor().is_none()
     }
 
-    /// The change's price in sends: one, and one more for each member that it names.
+    /// The change's price in sends: one, and one more for each member or further profile that it names.
     pub fn cost(&self) -> u32 {
         let members = match self {
             Self::Create(create) => create.members.len(),
             Self::Invite(_) | Self::InviteWithKey(_) => 1,
+            Self::SetProfiles(changes) => changes.len().saturating_sub(1),
             _ => 0,
         };
         u32::try_from(members).unwrap_or(u32::MAX).saturating_add(1)
@@ -128,6 +135,8 @@ pub enum Request {
     Query(Query),
     /// A typing signal to send through the router.
     Typing(Target),
+    /// Profiles to read from the store.
+    People(PeopleQuery),
     /// A request for the presence of users, which the router answers.
     Watch(Vec<UserId>),
     /// A ping, which needs only an answer.
@@ -159,6 +168,9 @@ impl From<Command> for Request {
             Command::SetRole(c) => Self::Change(Change::SetRole(c)),
             Command::Rename(c) => Self::Change(Change::Rename(c)),
             Command::Members(c) => Self::Query(Query::Members(c)),
+            Command::SetProfile(c) => Self::Change(Change::SetProfile(Box::new(c))),
+            Command::Users(c) => Self::People(PeopleQuery::Users(c.users)),
+            Command::FindUsers(c) => Self::People(PeopleQuery::Find { query: c.query, limit: c.limit }),
             Command::Ping(_) => Self::Ping,
         }
     }
@@ -177,6 +189,9 @@ pub fn check(command: &Command, limits: &Limits) -> Result<(), Refusal> {
             check_title(c.title.as_ref())?;
             check_count("members", c.members.len(), limits.create_members)
         }
+        Command::SetProfile(c) => check_profile(c),
+        Command::Users(c) => check_count("users", c.users.len(), limits.follow),
+        Command::FindUsers(c) => check_search(&c.query),
         Command::Rename(c) => check_title(Some(&c.title)),
         Command::React(c) if is_blank(c.emoji.as_str()) => {
             Err(Refusal::bad_field("emoji", "emoji: a reaction shows something"))
@@ -223,6 +238,31 @@ fn check_content(text: Option<&Text>, data: Option<&Data>, limits: &Limits) -> R
             "data",
             format!("data: at most {most} bytes of JSON; store the rest elsewhere"),
         ));
+    }
+    Ok(())
+}
+
+/// Checks the fields of a profile that their types do not check.
+///
+/// # Errors
+/// `data` exceeds its limit.
+pub fn check_profile(fields: &SetProfile) -> Result<(), Refusal> {
+    let data = fields.data.as_ref().and_then(Option::as_ref);
+    if data
+        .is_some_and(|data| serde_json::to_string(data).is_ok_and(|json| json.len() > Limits::PROFILE_DATA))
+    {
+        let message =
+            format!("data: at most {} bytes of JSON; store the rest elsewhere", Limits::PROFILE_DATA);
+        return Err(Refusal::too_large("data", message));
+    }
+    Ok(())
+}
+
+fn check_search(query: &str) -> Result<(), Refusal> {
+    if !(Limits::FIND_BYTES..=Limits::FIND_MAX_BYTES).contains(&query.trim().len()) || query.contains('\0') {
+        let message =
+            format!("query: {} to {} bytes of a name or an id", Limits::FIND_BYTES, Limits::FIND_MAX_BYTES);
+        return Err(Refusal::bad_field("query", message));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ pub(crate) mod keys;
 #[cfg(feature = "simulation")]
 pub mod memory;
 pub(crate) mod opening;
+mod profiles;
 pub(crate) mod query;
 mod readers;
 mod rewrite;
@@ -47,6 +48,7 @@ use crate::clock::Clock;
 use crate::fair_queue::LaneOwner;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
+use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
@@ -69,7 +71,8 @@ schema!(
     "migrations/sqlite/0004_probe.sql",
     "migrations/sqlite/0005_checksums.sql",
     "migrations/sqlite/0006_user_numbers.sql",
-    "migrations/sqlite/0007_keys_and_feed.sql"
+    "migrations/sqlite/0007_keys_and_feed.sql",
+    "migrations/sqlite/0008_profiles.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
@@ -267,6 +270,14 @@ impl Store for SqliteStore {
 
     fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
         self.readers.presence_peers(user, others)
+    }
+
+    fn people(&self, user: &UserId, query: PeopleQuery, directory: Directory) -> Answer<People> {
+        self.readers.people(user, query, directory)
+    }
+
+    fn last_token(&self, user: &UserId) -> Answer<Option<LastToken>> {
+        self.readers.last_token(user)
     }
 
     fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {

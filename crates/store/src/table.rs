@@ -217,9 +217,17 @@ pub(crate) const WEBHOOKS: Table = table_without_record!("webhooks": "name" Text
     "settings" Text OnInsert, "version" Int OnUpdate, "old_until" Number OnUpdate, "paused" Text OnUpdate,
     "parent" Number OnInsert);
 
+pub(crate) const PROFILES: Table = table_without_record!("profiles": "user" Number Key, "name" Text OnUpdate,
+    "avatar" Text OnUpdate, "data" Text OnUpdate, "version" Number OnUpdate, "active" Bool OnUpdate,
+    "changed" Number OnUpdate, "issued" Number OnUpdate, "claims" Text OnUpdate);
+pub(crate) const PROFILE_WORDS: Table =
+    table_without_record!("profile_words": "word" Text Key, "user" Number Key);
+
 /// All tables that `migrate-store` copies, in the order of copying.
-pub(crate) const TABLES: [Table; 12] = [
+pub(crate) const TABLES: [Table; 14] = [
     USERS,
+    PROFILES,
+    PROFILE_WORDS,
     CONVERSATIONS,
     MEMBERS,
     EVENTS,

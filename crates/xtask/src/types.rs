@@ -5,11 +5,12 @@ mod print;
 mod shape;
 
 use switchboard_protocol::reply::{
-    Edited, Failure, Member, Message, MessageTag, OkBody, Reply, ServerFrame, Summary, Unread, Welcome,
+    Edited, Failure, Member, Message, MessageTag, OkBody, Person, Profile, Reply, ServerFrame, Summary,
+    Unread, Welcome,
 };
 use switchboard_protocol::{
-    Command, CommandId, ConversationId, Data, Device, Emoji, ErrorCode, Event, Key, Limits, Role, RoomId,
-    Seq, Signal, Target, Text, Timestamp, Title, UserId,
+    Avatar, Command, CommandId, ConversationId, Data, Device, Emoji, ErrorCode, Event, Key, Limits,
+    PersonName, Role, RoomId, Seq, Signal, Target, Text, Timestamp, Title, UserId,
 };
 use ts_rs::{Config, TS, TypeVisitor};
 
@@ -70,16 +71,20 @@ pub fn file() -> String {
         Key,
         Emoji,
         Device,
+        PersonName,
+        Avatar,
         Data,
         CommandId,
         Role,
         ErrorCode,
         Limits,
         Event,
+        Profile,
         Signal,
         Edited,
         MessageTag,
         Message,
+        Person,
         Summary,
         Member,
         OkBody,

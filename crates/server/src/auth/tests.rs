@@ -84,6 +84,7 @@ fn a_minted_token_verifies() {
             user,
             issued: Some(Timestamp::from_millis(NOW * 1_000)),
             expires: Timestamp::from_millis((NOW + 3_600) * 1_000),
+            claims: ProfileClaims::default(),
         }
     );
 }

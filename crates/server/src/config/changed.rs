@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use switchboard_protocol::Limits;
 
 use super::file::File;
-use super::{Config, ConfigError, Mode, Secret};
+use super::{Config, ConfigError, Mode, ProfilesSection, Secret};
 
 /// Replaces a value of several lines in the log.
 const SET: &str = "(set)";
@@ -17,7 +17,9 @@ impl Config {
             Mode::Serve => Limits::default(),
             Mode::Dev => Limits::default().without_rates(),
         };
-        let defaults = File { limits, ..File::default() }.to_json()?;
+        let profiles = ProfilesSection::default();
+        let profiles = ProfilesSection { own: profiles.allows_own(self.mode), ..profiles };
+        let defaults = File { limits, profiles, ..File::default() }.to_json()?;
         let mut changed = Vec::new();
         collect("", &as_object(self.to_json()?), &as_object(defaults), &mut changed);
         Ok(changed.join(" "))

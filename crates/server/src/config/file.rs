@@ -11,7 +11,8 @@ use switchboard_protocol::Limits;
 
 use super::{
     AcmeSection, ClusterSettings, ConfigError, DEFAULT_LISTEN, EXAMPLE_OPERATOR_LISTEN, ForwardedHeader,
-    LogFormat, Network, ProxyConfig, Secret, TlsSection, UnknownUsers, milliseconds,
+    LogFormat, Network, PermissionsSection, ProfilesSection, ProxyConfig, Secret, TlsSection, UnknownUsers,
+    milliseconds,
 };
 use crate::engine_url::EngineUrl;
 use crate::node_name::NodeName;
@@ -86,6 +87,8 @@ pub(super) struct File {
     pub(super) acme: AcmeSection,
     pub(super) cluster: ClusterSettings,
     pub(super) feed: FeedSection,
+    pub(super) profiles: ProfilesSection,
+    pub(super) permissions: PermissionsSection,
     pub(super) limits: Limits,
 }
 
@@ -114,6 +117,8 @@ impl Default for File {
             acme: AcmeSection::default(),
             cluster: ClusterSettings::default(),
             feed: FeedSection::default(),
+            profiles: ProfilesSection::default(),
+            permissions: PermissionsSection::default(),
             limits: Limits::default(),
         }
     }
@@ -270,8 +275,8 @@ impl Setting {
 }
 
 /// The names of the file's sections.
-pub(super) const SECTIONS: [&str; 8] =
-    ["auth", "log", "operator", "tls", "acme", "cluster", "feed", "limits"];
+pub(super) const SECTIONS: [&str; 10] =
+    ["auth", "log", "operator", "tls", "acme", "cluster", "feed", "profiles", "permissions", "limits"];
 
 fn schema(section: &str) -> Schema {
     match section {
@@ -282,6 +287,8 @@ fn schema(section: &str) -> Schema {
         "acme" => schema_for!(AcmeSection),
         "cluster" => schema_for!(ClusterSettings),
         "feed" => schema_for!(FeedSection),
+        "profiles" => schema_for!(ProfilesSection),
+        "permissions" => schema_for!(PermissionsSection),
         "limits" => schema_for!(Limits),
         _ => schema_for!(File),
     }

@@ -27,6 +27,7 @@ use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
+use switchboard_store::profile::{Directory, LastToken, People, PeopleQuery};
 use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::write_fault::WriteFault;
@@ -65,6 +66,12 @@ impl Store for UnavailableStore {
         unavailable()
     }
     fn presence_peers(&self, _: &UserId, _: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
+        unavailable()
+    }
+    fn people(&self, _: &UserId, _: PeopleQuery, _: Directory) -> Answer<People> {
+        unavailable()
+    }
+    fn last_token(&self, _: &UserId) -> Answer<Option<LastToken>> {
         unavailable()
     }
     fn not_before(&self, _: &UserId) -> Answer<Option<Timestamp>> {
@@ -134,6 +141,9 @@ impl HttpServer {
             in_flight: Arc::default(),
             feed_keep: config.feed_keep,
             feed_waits: Arc::default(),
+            profiles: config.profiles,
+            directory: Directory::Shared,
+            bulk_calls: Arc::default(),
             readiness: Readiness::default(),
             denials: Denials::new(Arc::new(Metrics::new())),
             closed_lines: Throttle::default(),

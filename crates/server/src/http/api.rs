@@ -34,6 +34,7 @@ use crate::places::Place;
 use crate::services::Services;
 use switchboard_store::grant::{KeyGrant, Scope};
 use switchboard_store::origin::{BackEndOrigin, Origin};
+use switchboard_store::profile::People;
 use switchboard_store::record::Via;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Change, Request as StoreRequest, Submission, request};
@@ -377,6 +378,7 @@ fn read_command(
         }
         send.key = Some(key);
     }
+    services.check_feature(&command)?;
     request::check(&command, &services.limits)?;
     Ok(command)
 }
@@ -386,6 +388,13 @@ async fn dispatch(services: &Services, caller: Caller, command: Command) -> Resu
         StoreRequest::Change(change) => submit_change(services, caller, change).await,
         StoreRequest::Query(query) => services.store.query(&caller.user, query).await,
         StoreRequest::Typing(target) => typing(services, caller, &target).await,
+        StoreRequest::People(query) => {
+            let counted = services.limiter.check_people(&caller.payer, &query);
+            counted.inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))?;
+            let People { users, more } =
+                services.store.people(&caller.user, query, services.directory).await?;
+            Ok(OkBody::Users { users, more })
+        }
         StoreRequest::Ping => Ok(OkBody::Done {}),
         StoreRequest::Hello | StoreRequest::Watch(_) => Err(Refusal::not_found()),
     }
@@ -397,6 +406,12 @@ async fn submit_change(services: &Services, caller: Caller, change: Change) -> R
         counted.inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))?;
     } else {
         check_send(services, &caller.payer, caller.grant.as_ref(), change.cost())?;
+    }
+    if let Change::SetProfile(fields) = &change {
+        match &caller.payer {
+            RateOwner::User(user) => services.check_own_profile(user, fields)?,
+            RateOwner::Key(_) | RateOwner::Nobody => services.profiles.check_by_key(fields)?,
+        }
     }
     let change = match change {
         Change::Invite(invite) if !matches!(caller.payer, RateOwner::User(_)) => {

@@ -157,10 +157,16 @@ pub(super) fn is_cached(headers: &HeaderMap, tag: Option<&ETag>) -> bool {
 }
 
 fn policy(services: &Services, embedded: bool) -> String {
-    if !embedded {
-        return format!("{CONTENT_SECURITY_POLICY} 'none'");
+    let mut images = "img-src 'self' data:".to_owned();
+    for host in &services.profiles.avatar_hosts {
+        // Writing to a string cannot fail.
+        let _ = write!(images, " https://{host}");
     }
-    let mut policy = format!("{CONTENT_SECURITY_POLICY} 'self'");
+    let policy = CONTENT_SECURITY_POLICY.replacen("img-src 'self' data:", &images, 1);
+    if !embedded {
+        return format!("{policy} 'none'");
+    }
+    let mut policy = format!("{policy} 'self'");
     // `frame-ancestors` cannot name an opaque origin.
     for origin in services.allowed_origins.iter().filter(|origin| *origin != OPAQUE_ORIGIN) {
         // Writing to a string cannot fail.

@@ -14,6 +14,7 @@ use switchboard_protocol::{CloseCode, Command, Event, Signal, WriteNumber};
 use super::document::Document;
 use super::feed::{Feed, Page};
 use super::problem::Problem;
+use super::profiles::Profiles;
 use super::revoke::Revoke;
 
 /// The JSON pointer to the shared schemas in a document of OpenAPI or AsyncAPI.
@@ -90,6 +91,16 @@ pub fn openapi() -> Value {
             "operationId": "revoke",
             "summary": "Logs a user out everywhere. Only with an API key.",
             "requestBody": { "required": true, "content": { "application/json": { "schema": revoke } } },
+            "responses": responses(&ok, &problem),
+        } }),
+    );
+    let profiles = schema::<Profiles>(&mut generator);
+    paths.insert(
+        "/v1/profiles".to_owned(),
+        json!({ "post": {
+            "operationId": "profiles",
+            "summary": "Changes the profiles of users. Only with an API key that has the scope `people`.",
+            "requestBody": { "required": true, "content": { "application/json": { "schema": profiles } } },
             "responses": responses(&ok, &problem),
         } }),
     );

@@ -186,6 +186,7 @@ impl LocalNode {
         let Some(gone) = self.registry.remove_session(session) else { return };
         self.metrics.connections.dec();
         self.presence.unwatch(session, &gone.watching);
+        self.profiles.unfollow(session, &gone.following);
         if !gone.is_live {
             self.end_attach(session, gone.user);
         }

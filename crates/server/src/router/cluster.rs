@@ -67,6 +67,7 @@ pub(super) mod fake;
 mod lookups;
 mod notices;
 mod order;
+mod profiles;
 mod store_reply;
 mod verify;
 
@@ -79,11 +80,13 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use rustc_hash::FxHashMap;
+use switchboard_protocol::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use self::entry::Entry;
 use self::order::EventOrder;
+use self::profiles::ProfileComparison;
 use self::store_reply::StoreReply;
 use self::verify::Comparisons;
 use super::LocalNode;
@@ -154,6 +157,7 @@ pub(super) struct Cluster {
     connections: Arc<Connections>,
     /// Limits the log lines about clock skew.
     clock_log: Throttle,
+    profiles: ProfileComparison,
 }
 
 type PendingReply = Pin<Box<dyn Future<Output = StoreReply> + Send>>;
@@ -170,10 +174,11 @@ enum Work {
 }
 
 impl Cluster {
-    pub(super) fn new(parts: ClusterParts) -> Self {
+    pub(super) fn new(parts: ClusterParts, now: Timestamp) -> Self {
         let ClusterParts { store, bus, events, sweep, lease, nodes, connections } = parts;
         bus.subscribe(Address::Nodes);
         bus.subscribe(Address::Status);
+        bus.subscribe(Address::Profiles);
         Self {
             store,
             bus,
@@ -194,6 +199,7 @@ impl Cluster {
             nodes,
             connections,
             clock_log: Throttle::default(),
+            profiles: ProfileComparison::new(now),
         }
     }
 
@@ -247,7 +253,10 @@ impl Cluster {
             }
             Work::StoreReply(reply) => self.apply_reply(node, reply),
             Work::Due(conversation) => self.read_due(node, conversation),
-            Work::Sweep => self.sweep(node),
+            Work::Sweep => {
+                self.sweep(node);
+                self.compare_profiles(node);
+            }
             Work::Heartbeat => self.heartbeat(node),
         }
     }
@@ -272,6 +281,7 @@ impl Cluster {
             }
             StoreReply::Presence { asked, result } => self.apply_presence(node, asked, result),
             StoreReply::Entry { newcomer, result } => self.apply_join_events(node, newcomer, result),
+            StoreReply::Profiles { asked, result } => self.apply_changed_profiles(node, asked, result),
             StoreReply::Leave { pending, result } => self.apply_leave(node, &pending, result),
         }
     }

@@ -71,6 +71,11 @@ impl RouterHandle {
         self.inputs.try_send(Input::Watch { session, users }).map_err(|_| Refusal::unavailable())
     }
 
+    /// Adds users, each with the version of the profile that the session has, to those whom a session follows.
+    pub(crate) fn follow(&self, session: SessionSlot, users: Vec<(UserId, u64)>) -> Result<(), Refusal> {
+        self.inputs.try_send(Input::Follow { session, users }).map_err(|_| Refusal::unavailable())
+    }
+
     /// Closes every connection of `user` because tokens were revoked, including connections that are attaching.
     pub(crate) async fn revoke(&self, user: UserId) {
         // A router that ends closes all connections.

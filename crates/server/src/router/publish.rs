@@ -2,17 +2,19 @@
 
 use serde_json::value::RawValue;
 use switchboard_protocol::Signal;
-use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::reply::{OkBody, Profile};
 use tokio::time::Instant;
 
-use super::Router;
 use super::apply::ArrivedEvent;
-use crate::encode::encode_answer;
+use super::{LocalNode, Router};
+use crate::encode::{encode, encode_answer};
 use crate::frame;
 use crate::outbox::Outbox;
 use switchboard_store::origin::{BackEndOrigin, Origin, SessionOrigin, WriteOrder};
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Batch, Committed, CommittedCursor, CommittedEvent, CursorKind, Outcome};
+use switchboard_store::{
+    Batch, Committed, CommittedCursor, CommittedEvent, CommittedProfiles, CursorKind, Outcome,
+};
 
 impl Router {
     pub(super) fn publish(&mut self, batch: Batch) {
@@ -24,6 +26,7 @@ impl Router {
             match result {
                 Ok(Committed::Event(committed)) => self.publish_event(origin, *committed, stored),
                 Ok(Committed::Cursor(committed)) => self.publish_cursor(origin, committed),
+                Ok(Committed::Profiles(committed)) => self.publish_profiles(origin, *committed),
                 Ok(Committed::NotAnnounced) => answer(origin, Ok(OkBody::Done {})),
                 Err(refusal) => {
                     // A caller that waits for the outcome, such as an HTTP request, counts the refusal itself.
@@ -72,6 +75,18 @@ impl Router {
         }
     }
 
+    fn publish_profiles(&mut self, origin: Origin, committed: CommittedProfiles) {
+        let CommittedProfiles { own, changed } = committed;
+        let stored = own.map_or(OkBody::Done {}, |(user, version)| OkBody::Profile { user, version });
+        answer(origin, Ok(stored));
+        for profile in changed {
+            if let Some(cluster) = &self.cluster {
+                cluster.publish_profile(&profile);
+            }
+            self.node.profile_changed(profile);
+        }
+    }
+
     fn publish_cursor(&mut self, origin: Origin, committed: CommittedCursor) {
         let CommittedCursor { conversation, name, user, kind: of, upto, has_moved: moved, members } =
             committed;
@@ -91,6 +106,15 @@ impl Router {
             self.signal(&signal, &user, conversation, members, from.as_ref());
         }
         answer(origin, Ok(OkBody::Cursor { conversation: name, upto }));
+    }
+}
+
+impl LocalNode {
+    /// Sends a changed profile to the sessions that follow the user.
+    pub(super) fn profile_changed(&mut self, profile: Profile) {
+        let (user, version) = (profile.user.clone(), profile.version);
+        let frame = encode(&Signal::Profile(profile));
+        self.profiles.changed(&self.registry, &user, version, frame);
     }
 }
 

@@ -242,6 +242,7 @@ impl Registry {
             not_before: None,
             received: FxHashMap::default(),
             watching: Box::default(),
+            following: Box::default(),
         };
         let session = SessionSlot(self.sessions.insert(session));
         if let Some(local) = self.user_mut(user) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Reply};
-use switchboard_protocol::{CloseCode, CommandId, ErrorCode, Frame, Target, WriteNumber, decode};
+use switchboard_protocol::{CloseCode, Command, CommandId, ErrorCode, Frame, Target, WriteNumber, decode};
 use tokio::time::Instant;
 
 use super::live::{Flood, LiveSession};
@@ -16,6 +16,7 @@ use crate::frame::{self, Message};
 use crate::limiter::RateOwner;
 use crate::metrics::Drop;
 use switchboard_store::origin::{Origin, SessionOrigin, WriteOrder};
+use switchboard_store::profile::{People, PeopleQuery};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Change, Request, Submission, request};
 
@@ -87,7 +88,7 @@ impl LiveSession {
 
     fn handle_text(&mut self, text: &str) {
         match decode(text) {
-            Ok(Frame { id, number, command }) => match request::check(&command, &self.services.limits) {
+            Ok(Frame { id, number, command }) => match self.check(&command) {
                 Ok(()) => self.dispatch(id, number, command.into()),
                 Err(refusal) => self.refuse_permanently(id, number, refusal),
             },
@@ -96,6 +97,11 @@ impl LiveSession {
                 self.refuse_permanently(id, number, rejected.into());
             }
         }
+    }
+
+    fn check(&self, command: &Command) -> Result<(), Refusal> {
+        self.services.check_feature(command)?;
+        request::check(command, &self.services.limits)
     }
 
     /// Refuses a command that would be refused again. The refusal of a write with a number passes through the store's queue,
@@ -113,7 +119,7 @@ impl LiveSession {
     }
 
     fn dispatch(&mut self, id: Option<CommandId>, number: Option<WriteNumber>, request: Request) {
-        if matches!(request, Request::Query(_) | Request::Typing(_)) {
+        if matches!(request, Request::Query(_) | Request::Typing(_) | Request::People(_)) {
             // The session does not read until the store has answered. The pause begins before the query, because the query may run
             // at once on this thread's core.
             self.pause_reading();
@@ -126,6 +132,7 @@ impl LiveSession {
             }
             Request::Typing(target) => self.handle_typing(id, &target),
             Request::Watch(users) => self.watch(id, users),
+            Request::People(query) => self.handle_people(id, query),
             Request::Ping => self.outbox.push_reply(encode(&Reply::<Box<RawValue>>::Pong { id })),
             Request::Hello => {
                 let message = "this connection has already sent `hello`; open another one for another user";
@@ -137,6 +144,15 @@ impl LiveSession {
     fn handle_change(&mut self, id: Option<CommandId>, number: Option<WriteNumber>, change: Change) {
         if change.cursor().is_some() {
             return self.move_cursor(id, change);
+        }
+        if let Change::SetProfile(fields) = &change {
+            return match self.services.check_own_profile(&self.user, fields) {
+                Ok(()) => {
+                    self.outbox.begin_in_flight();
+                    self.submit(id, change, None);
+                }
+                Err(refusal) => self.reply(id, Err(refusal)),
+            };
         }
         match self.check_write(number, &change) {
             Ok(order) => {
@@ -152,7 +168,7 @@ impl LiveSession {
         }
     }
 
-    /// Submits a write, already counted as in flight, to the store. `order` is `None` for cursors, which need not keep their order.
+    /// Submits a write, already counted as in flight, to the store. `order` is `None` for cursors and profiles, which need not keep their order.
     pub(super) fn submit(&self, id: Option<CommandId>, change: Change, order: Option<WriteOrder>) {
         let origin =
             Origin::Session(SessionOrigin { connection: self.outbox.clone(), id: id.clone(), order });
@@ -217,6 +233,26 @@ impl LiveSession {
         self.pending = Some(Box::new(PendingQuery::Typing(id, conversation, standing)));
     }
 
+    fn handle_people(&mut self, id: Option<CommandId>, query: PeopleQuery) {
+        if let Err(refusal) = self.services.limiter.check_people(&self.rate_owner(), &query) {
+            self.services.metrics.count_dropped(Drop::RateLimit);
+            return self.reply(id, Err(refusal));
+        }
+        let follows = matches!(query, PeopleQuery::Users(_));
+        let people = self.services.store.people(&self.user, query, self.services.directory);
+        self.pending = Some(Box::new(PendingQuery::People(id, follows, people)));
+    }
+
+    /// Follows the users of an answer, and returns the answer. A change that comes in between may be sent before it.
+    fn follow(&self, people: People, follows: bool) -> Result<OkBody<Box<RawValue>>, Refusal> {
+        let People { users, more } = people;
+        if follows {
+            let versions = users.iter().map(|profile| (profile.user.clone(), profile.version)).collect();
+            self.services.router.follow(self.session, versions)?;
+        }
+        Ok(OkBody::Users { users, more })
+    }
+
     /// Answers the pending command once the store has answered.
     pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(pending) = self.pending.as_deref_mut() else { return Poll::Pending };
@@ -238,6 +274,11 @@ impl LiveSession {
                 let Poll::Ready(users) = users.as_mut().poll(cx) else { return Poll::Pending };
                 let answer = users.and_then(|users| self.services.router.watch(self.session, users));
                 (id.take(), answer.map(|()| OkBody::Done {}))
+            }
+            PendingQuery::People(id, follows, people) => {
+                let Poll::Ready(people) = people.as_mut().poll(cx) else { return Poll::Pending };
+                let (id, follows) = (id.take(), *follows);
+                (id, people.and_then(|people| self.follow(people, follows)))
             }
         };
         self.pending = None;

@@ -16,8 +16,8 @@ use switchboard_protocol::{
 };
 use tokio::sync::oneshot;
 
-use super::log_lines;
 use super::socket::{ConnectionEnd, DecodeFlow, Socket, Stream};
+use super::{log_lines, token_profile};
 use crate::auth::{AuthError, Identity};
 use crate::denial::{Denial, Denied};
 use crate::encode::encode;
@@ -236,6 +236,9 @@ pub(super) async fn attach(
     if identity.as_ref().is_some_and(|identity| identity.is_revoked(snapshot.not_before)) {
         let refusal = Denied::unauthorized(Denial::RevokedToken, AuthError::Revoked.to_string());
         return Err(refuser.refuse(refusal, id.clone(), CloseCode::Revoked));
+    }
+    if let Some(identity) = &identity {
+        token_profile::store(services, &user, identity).await;
     }
     let Snapshot { user: key, not_before, named, .. } = snapshot;
     let mut mark = snapshot.mark;

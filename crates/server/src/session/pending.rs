@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{CommandId, ConversationId, UserId};
+use switchboard_store::profile::People;
 use switchboard_store::record::Answer;
 use switchboard_store::{Change, CursorKind, PresencePeer, WriteAccess};
 use tokio::time::Instant;
@@ -15,6 +16,8 @@ pub(super) enum PendingQuery {
     Page(Option<CommandId>, Answer<OkBody<Box<RawValue>>>),
     Typing(Option<CommandId>, ConversationId, Answer<WriteAccess>),
     Watch(Option<CommandId>, Answer<Vec<PresencePeer>>),
+    /// Profiles; if the flag is set, the session follows these users.
+    People(Option<CommandId>, bool, Answer<People>),
 }
 
 /// The delayed cursors of a connection. They count as writes in flight, so `limits.in_flight` bounds them.

@@ -24,7 +24,7 @@ pub(crate) fn key_with(server: &Server, name: &str, change: impl FnOnce(NewKey) 
 fn calls() -> Vec<(&'static str, Scope)> {
     let commands = Command::NAMES.iter().filter(|name| !Command::SOCKET_ONLY.contains(name));
     let mut calls: Vec<_> = commands.map(|name| (*name, Scope::Act)).collect();
-    calls.extend([("revoke", Scope::Revoke), ("feed", Scope::Feed)]);
+    calls.extend([("revoke", Scope::Revoke), ("feed", Scope::Feed), ("profiles", Scope::People)]);
     assert_eq!(calls.len(), Command::NAMES.len() - Command::SOCKET_ONLY.len() + Command::HTTP_ONLY.len());
     calls
 }

@@ -32,6 +32,7 @@ mod messages;
 mod moving;
 mod numbers;
 mod operator;
+mod people;
 mod presence;
 mod probes;
 mod proxy;

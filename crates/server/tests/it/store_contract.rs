@@ -6,6 +6,7 @@ mod messages;
 mod on_postgres;
 mod pages;
 mod people;
+mod profiles;
 mod vectors;
 mod writes;
 
@@ -159,6 +160,13 @@ macro_rules! contract_tests {
             people::only_users_who_share_a_conversation_are_presence_peers,
             people::a_snapshot_has_the_users_own_conversations,
             people::tokens_are_revoked_up_to_the_latest_time,
+            profiles::a_profile_changes_by_the_fields_that_are_named,
+            profiles::profiles_are_those_of_users_who_share_a_conversation,
+            profiles::users_are_found_by_the_beginning_of_a_word,
+            profiles::a_page_of_profiles_is_bounded_in_users_and_bytes,
+            profiles::names_are_on_pages_of_members_and_in_summaries,
+            profiles::a_user_who_is_gone_cannot_sign_in_and_keeps_the_name,
+            profiles::a_token_is_a_change_only_if_it_is_newer_and_says_something_else,
             feed::every_event_is_in_the_feed_once_and_in_the_order_of_its_log,
             feed::an_entry_has_its_event_as_the_log_has_it_now,
             feed::a_query_leaves_out_what_its_types_and_its_pattern_do_not_name,

@@ -46,7 +46,7 @@ pub(crate) use self::text_socket::{TextSocket, mask_times};
 const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The secret that signs the tokens of [`Server::start_with_auth`].
-const SECRET: &str = "a secret of the tests that is long enough";
+pub(crate) const SECRET: &str = "a secret of the tests that is long enough";
 
 /// Waits for a future; panics with `what` if it takes longer than [`WAIT_TIMEOUT`].
 pub(crate) async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -141,7 +141,7 @@ impl ReferenceModel {
             let held = match &outcome.result {
                 Ok(Committed::Event(event)) => self.event(event),
                 Ok(Committed::Cursor(cursor)) => self.cursor(cursor),
-                Ok(Committed::NotAnnounced) => Ok(()),
+                Ok(Committed::Profiles(_) | Committed::NotAnnounced) => Ok(()),
                 Err(refusal) => {
                     self.record("store", format_args!("refuses: {:?}", refusal.code));
                     Ok(())

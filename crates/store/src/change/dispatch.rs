@@ -34,6 +34,9 @@ pub(crate) fn apply<R: Rows>(
         Change::Remove(c) => act.remove(c),
         Change::SetRole(c) => act.set_role(c),
         Change::Rename(c) => act.rename(c),
+        Change::SetProfile(c) => act.set_own_profile(&c),
+        Change::SetProfiles(c) => act.set_profiles(&c),
+        Change::ReadToken(c) => act.read_token(&c),
         Change::RegisterUser => {
             act.user_or_new(actor)?;
             Ok(Committed::NotAnnounced)
@@ -77,6 +80,8 @@ pub(crate) struct Prefetch {
     pub(crate) users_to_lock: FxHashSet<UserId>,
     /// Users whose created and joined rooms are counted against the limit.
     pub(crate) users_with_room_limit: FxHashSet<UserId>,
+    /// Users whose profiles will change.
+    pub(crate) profiles: FxHashSet<UserId>,
     pub(crate) conversations: FxHashSet<ConversationId>,
     pub(crate) members: FxHashSet<(ConversationId, UserId)>,
     pub(crate) message_keys: FxHashSet<(UserId, Box<str>)>,
@@ -151,6 +156,8 @@ impl Prefetch {
             Change::Remove(c) => self.add_subject(actor, c.conversation.resolve(actor), &c.user),
             Change::SetRole(c) => self.add_subject(actor, c.conversation.resolve(actor), &c.user),
             Change::Rename(c) => self.add_membership(actor, c.conversation.resolve(actor)),
+            Change::SetProfile(_) | Change::ReadToken(_) => self.add_profile(actor),
+            Change::SetProfiles(changes) => changes.iter().for_each(|change| self.add_profile(&change.user)),
             Change::RegisterUser
             | Change::Probe
             | Change::UseKey(..)
@@ -161,6 +168,12 @@ impl Prefetch {
                 self.users_to_lock.insert(actor.clone());
             }
         }
+    }
+
+    /// The row of a user orders the changes of their profile, also before there is a profile.
+    fn add_profile(&mut self, user: &UserId) {
+        self.users_to_lock.insert(user.clone());
+        self.profiles.insert(user.clone());
     }
 
     fn add_membership(&mut self, actor: &UserId, name: ConversationId) {

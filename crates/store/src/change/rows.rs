@@ -5,6 +5,7 @@ use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, User
 use super::StoreError;
 use crate::Counts;
 use crate::feed::Entry;
+use crate::profile::StoredProfile;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey, Via};
 
@@ -56,6 +57,18 @@ pub(crate) trait Rows {
 
     /// Stores the time up to which a user's tokens are revoked. A later stored time stays, unless `replace` is set.
     fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<(), Self::Error>;
+
+    /// A user's profile. No other transaction can change it until this one ends.
+    fn profile(&mut self, user: UserKey) -> Result<Option<StoredProfile>, Self::Error>;
+
+    /// Stores a user's profile, and adds and removes words by which it is found.
+    fn put_profile(
+        &mut self,
+        user: UserKey,
+        profile: StoredProfile,
+        removed: Vec<String>,
+        added: Vec<String>,
+    ) -> Result<(), Self::Error>;
 
     /// Stores the hour of a key's last use, unless a later one is stored.
     fn set_key_used(&mut self, key: Via, hour: Timestamp) -> Result<(), Self::Error>;

@@ -4,6 +4,7 @@
 mod event;
 mod feed;
 mod message;
+pub(super) mod profiles;
 pub(super) mod row;
 mod shared;
 #[cfg(test)]
@@ -19,17 +20,19 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+pub(super) use self::profiles::changed_profiles;
 use self::row::{conversation_key, count, get, maybe_time, number, position, seq, user_id, user_key};
 pub(super) use self::shared::{heads, memberships_in, places, revocations};
 use super::connect::{BlockingConnection, Error};
 use crate::change::OperationError;
 use crate::grant::{KeyGrant, KeyRow, key_columns};
 use crate::postgres::table::maybe_membership;
+use crate::profile::{StoredProfile, not_before};
 use crate::read::row::{
     ConnectionStart, ListedConversation, MembershipRow, NamedConversation, PresencePeerRow, StoredMessage,
     UserRow, View, WantedMessage, skip_damaged,
 };
-use crate::read::{Lookups, Range};
+use crate::read::{Lookups, NamedPerson, Range};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, NewerKind, UserKey};
 use crate::table::{columns, conversations, members};
@@ -102,7 +105,11 @@ impl Session {
     }
 }
 
-const SELECT_USER: &str = "SELECT id, not_before FROM users WHERE name = $1";
+const SELECT_USER: &str = concat!(
+    "SELECT u.id, ",
+    not_before!(),
+    r#" FROM users u LEFT JOIN profiles p ON p."user" = u.id WHERE u.name = $1"#
+);
 
 const SELECT_FIRST_MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM users u
     CROSS JOIN LATERAL (SELECT conversation FROM members
@@ -349,6 +356,23 @@ impl Lookups for Session {
             }
         }
         Ok(())
+    }
+
+    fn profiles(&self, users: &[UserKey]) -> Result<FxHashMap<UserKey, StoredProfile>> {
+        profiles::find_all(self, users)
+    }
+
+    fn named_people(&self, users: &[UserId]) -> Result<Vec<NamedPerson>> {
+        profiles::named(self, users)
+    }
+
+    fn find_people(
+        &self,
+        words: (&str, &str),
+        ids: (&str, &str),
+        most: usize,
+    ) -> Result<Vec<PresencePeerRow>> {
+        profiles::search(self, words, ids, most)
     }
 
     fn presence_peer_rows(&self, users: &[UserId]) -> Result<Vec<PresencePeerRow>> {

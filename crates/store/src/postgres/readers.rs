@@ -12,6 +12,7 @@ use super::target::Target;
 use crate::batch::WriterState;
 use crate::change::OperationError;
 use crate::fair_queue::LaneOwner;
+use crate::profile::{ChangePlace, ChangedProfiles};
 use crate::read::{LookupResult, MEMBERSHIPS_PER_READ, Reader};
 use crate::readers::{self, ReaderConnection, failure_to_refusal};
 use crate::record::{Answer, ConversationKey};
@@ -63,6 +64,10 @@ impl Readers {
 
     pub(super) fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations> {
         self.revocations.read(LaneOwner::Memberships, move |reader| query::revocations(reader, &users))
+    }
+
+    pub(super) fn changed_profiles(&self, after: ChangePlace, most: u32) -> Answer<ChangedProfiles> {
+        self.router.read(LaneOwner::Profiles, move |reader| query::changed_profiles(reader, after, most))
     }
 
     pub(super) fn places(

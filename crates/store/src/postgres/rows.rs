@@ -7,6 +7,7 @@
 mod fetch;
 mod flush;
 mod missing;
+mod profiles;
 mod reactions;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 pub(super) use self::flush::SaveError;
+use self::profiles::Profiles;
 use self::reactions::Reactions;
 use super::connect::{BlockingConnection, Error};
 use super::ids::Ids;
@@ -24,6 +26,7 @@ use crate::change::Rules;
 use crate::change::dispatch::Prefetch;
 use crate::change::rows::{KeyedMessage, PROBE_BYTES, ReferredEvent, Rows};
 use crate::feed::Entry;
+use crate::profile::StoredProfile;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey, Via};
 
@@ -91,6 +94,7 @@ pub(super) struct PostgresRows<'a> {
     last_seen: BTreeMap<UserKey, i64>,
     not_before: BTreeMap<UserKey, (i64, bool)>,
     keys_used: BTreeMap<Via, i64>,
+    profiles: Profiles,
     new_conversations: BTreeSet<ConversationId>,
     dirty_conversations: FxHashSet<ConversationId>,
     /// The changed members; the value says whether the row exists in the database.
@@ -136,6 +140,7 @@ impl<'a> PostgresRows<'a> {
             last_seen: BTreeMap::new(),
             not_before: BTreeMap::new(),
             keys_used: BTreeMap::new(),
+            profiles: Profiles::default(),
             new_conversations: BTreeSet::new(),
             dirty_conversations: FxHashSet::default(),
             dirty_members: BTreeMap::new(),
@@ -201,6 +206,21 @@ impl Rows for PostgresRows<'_> {
         let at = at.as_millis();
         let noted = self.not_before.entry(user).or_insert((at, replace));
         *noted = if replace { (at, true) } else { (noted.0.max(at), noted.1) };
+        Ok(())
+    }
+
+    fn profile(&mut self, user: UserKey) -> Result<Option<StoredProfile>, Error> {
+        self.read_profile(user)
+    }
+
+    fn put_profile(
+        &mut self,
+        user: UserKey,
+        profile: StoredProfile,
+        removed: Vec<String>,
+        added: Vec<String>,
+    ) -> Result<(), Error> {
+        self.profiles.put(user, profile, removed, added);
         Ok(())
     }
 

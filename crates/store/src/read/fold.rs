@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
-use switchboard_protocol::reply::{Message, MessageTag, Summary, Unread};
+use switchboard_protocol::reply::{Message, MessageTag, Person, Summary, Unread};
 use switchboard_protocol::{Data, Key, Limits, Seq, Text, Timestamp, Title, UserId};
 
 use super::row::{ListedConversation, StoredMessage, WantedMessage, unknown_user};
@@ -123,7 +123,7 @@ pub(super) fn unread(listed: &[ListedConversation], more: bool) -> Unread {
 }
 
 /// A conversation as its member sees it.
-pub(super) fn summary(listed: ListedConversation, last: Option<Message>) -> Summary {
+pub(super) fn summary(listed: ListedConversation, with: Option<Person>, last: Option<Message>) -> Summary {
     let ListedConversation { conversation, member } = listed;
     Summary {
         title: conversation.title.and_then(|title| Title::parse(title).ok()),
@@ -135,6 +135,7 @@ pub(super) fn summary(listed: ListedConversation, last: Option<Message>) -> Summ
         read: member.read,
         received: member.received,
         unread: member.unread(conversation.messages),
+        with,
         last,
         conversation: conversation.name,
     }

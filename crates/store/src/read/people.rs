@@ -7,11 +7,10 @@ use rustc_hash::FxHashSet;
 use switchboard_protocol::reply::{Member, OkBody};
 use switchboard_protocol::{ConversationId, Members, UserId};
 
-use super::fold::json_bytes;
 use super::row::{PresencePeerRow, View};
-use super::{LookupResult, Lookups, PageBudget, PageResult, Reader};
+use super::{LookupResult, Lookups, PageResult, Reader};
 use crate::access;
-use crate::record::{ConversationKey, UserKey};
+use crate::record::{ConversationKey, Membership, UserKey};
 use crate::refusal::Refusal;
 use crate::{PresencePeer, WriteAccess};
 
@@ -33,24 +32,28 @@ impl<L: Lookups> Reader<'_, L> {
         let mut after =
             after.map_or(Ok(BEFORE_FIRST_USER), |user| self.key_of_member(user, conversation.key))?;
         let most = limit + 1;
-        let mut room = PageBudget(self.limits.page_bytes as usize);
-        let (mut members, mut more) = (Vec::new(), false);
+        let (mut keys, mut members, mut more) = (Vec::new(), Vec::new(), false);
         loop {
             let mut rows = 0;
             self.rows.members(conversation.key, after, most, |key, row| {
                 (after, rows) = (key, rows + 1);
                 let Some((user, m)) = row else { return ControlFlow::Continue(()) };
-                let member = Member { user, role: m.role, read: m.read, received: m.received };
-                more = members.len() == limit || !room.spend(json_bytes(&member));
+                let Membership { role, read, received, .. } = m;
+                let member = Member { user, role, read, received, name: None, avatar: None };
+                more = members.len() == limit;
                 if more {
                     return ControlFlow::Break(());
                 }
+                keys.push(key);
                 members.push(member);
                 ControlFlow::Continue(())
             })?;
             // The page is finished, unless it has room although a full set of rows was read. Then some rows were damaged,
             // and the next rows are read.
             if more || rows < most {
+                let fits = self.name_members(&keys, &mut members)?;
+                more |= fits < members.len();
+                members.truncate(fits);
                 return Ok(OkBody::Members { conversation: conversation.name, members, more });
             }
         }
@@ -80,28 +83,39 @@ impl<L: Lookups> Reader<'_, L> {
     ) -> LookupResult<Vec<PresencePeer>, L> {
         let Some(own) = self.rows.find_user(user)?.map(|known| known.key) else { return Ok(Vec::new()) };
         let others = self.rows.presence_peer_rows(others)?;
+        let shared = self.sharing_users(own, user, &others)?;
+        let found = others.into_iter().filter(|other| shared.contains(&other.key));
+        Ok(found.map(|other| PresencePeer { user: other.name, last_seen: other.last_seen }).collect())
+    }
+
+    /// The keys of the users among `others` who share a conversation with `user`, including the user's own.
+    pub(super) fn sharing_users(
+        &self,
+        own: UserKey,
+        user: &UserId,
+        others: &[PresencePeerRow],
+    ) -> LookupResult<FxHashSet<UserKey>, L> {
         let mut shared = FxHashSet::from_iter([own]);
         // A direct conversation never ends, because its two members cannot leave it.
-        let open = not_yet_shared(&others, &shared);
+        let open = not_yet_shared(others, &shared);
         let direct: Vec<_> = open.iter().map(|other| ConversationId::direct(user, &other.name)).collect();
         add_sharing_users(
             &mut shared,
             open.iter().map(|other| other.key),
             &self.rows.conversations_exist(&direct)?,
         );
-        let keys: Vec<_> = not_yet_shared(&others, &shared).iter().map(|other| other.key).collect();
+        let keys: Vec<_> = not_yet_shared(others, &shared).iter().map(|other| other.key).collect();
         if !keys.is_empty() {
             let pairs: Vec<_> = keys.iter().map(|key| (own, *key)).collect();
             add_sharing_users(&mut shared, keys, &self.rows.share_a_room(&pairs, MAX_COMPARED_ROOMS)?);
         }
-        let keys: Vec<_> = not_yet_shared(&others, &shared).iter().map(|other| other.key).collect();
+        let keys: Vec<_> = not_yet_shared(others, &shared).iter().map(|other| other.key).collect();
         // If all rooms of the user were compared, the opposite comparison would find nothing more.
         if !keys.is_empty() && self.rows.count_rooms(own, MAX_COMPARED_ROOMS + 1)? > MAX_COMPARED_ROOMS {
             let pairs: Vec<_> = keys.iter().map(|key| (*key, own)).collect();
             add_sharing_users(&mut shared, keys, &self.rows.share_a_room(&pairs, MAX_COMPARED_ROOMS)?);
         }
-        let found = others.into_iter().filter(|other| shared.contains(&other.key));
-        Ok(found.map(|other| PresencePeer { user: other.name, last_seen: other.last_seen }).collect())
+        Ok(shared)
     }
 }
 

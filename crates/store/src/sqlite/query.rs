@@ -13,15 +13,18 @@ use rusqlite::{Connection, OptionalExtension, params};
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
+use super::profiles;
 use super::rows::{self, conversation_id, find_conversation, find_member, seq, user_id};
 use crate::batch::WriterState;
 use crate::change::OperationError;
 use crate::grant::{KeyGrant, KeyRow, key_columns};
+use crate::profile::StoredProfile;
+use crate::profile::not_before;
 use crate::read::row::{
     ConnectionStart, ListedConversation, MembershipRow, NamedConversation, PresencePeerRow, StoredMessage,
     UserRow, View, WantedMessage, is_readable, skip_damaged, unreadable_event,
 };
-use crate::read::{self, Lookups, MEMBERSHIPS_PER_READ, Range};
+use crate::read::{self, Lookups, MEMBERSHIPS_PER_READ, NamedPerson, Range};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, Kind, LogEvent, NewerKind, UserKey};
 use crate::table::{columns, conversations, members};
@@ -39,7 +42,11 @@ impl Lookups for Connection {
     type Error = rusqlite::Error;
 
     fn find_user(&self, user: &UserId) -> Result<Option<UserRow>> {
-        let mut select = self.prepare_cached("SELECT id, not_before FROM users WHERE name = ?1")?;
+        let mut select = self.prepare_cached(concat!(
+            "SELECT u.id, ",
+            not_before!(),
+            " FROM users u LEFT JOIN profiles p ON p.user = u.id WHERE u.name = ?1"
+        ))?;
         let known = select.query_row([user.as_str()], |row| {
             let not_before = row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis);
             Ok(UserRow { key: UserKey(row.get(0)?), not_before })
@@ -229,6 +236,23 @@ impl Lookups for Connection {
             }
         }
         Ok(())
+    }
+
+    fn profiles(&self, users: &[UserKey]) -> Result<FxHashMap<UserKey, StoredProfile>> {
+        Ok(profiles::find_all(self, users)?)
+    }
+
+    fn named_people(&self, users: &[UserId]) -> Result<Vec<NamedPerson>> {
+        Ok(profiles::named(self, users)?)
+    }
+
+    fn find_people(
+        &self,
+        words: (&str, &str),
+        ids: (&str, &str),
+        most: usize,
+    ) -> Result<Vec<PresencePeerRow>> {
+        Ok(profiles::search(self, words, ids, most)?)
     }
 
     fn presence_peer_rows(&self, users: &[UserId]) -> Result<Vec<PresencePeerRow>> {

@@ -9,6 +9,7 @@ use super::memory::MemoryStore;
 use super::query::Reader;
 use super::rows::{conversation_id, seq};
 use crate::change::OperationError;
+use crate::profile::{ChangePlace, ChangedProfiles, not_before};
 use crate::read::Lookups as _;
 use crate::read::shared::SharedLookups;
 use crate::record::{Answer, ConversationKey};
@@ -42,6 +43,10 @@ impl SharedLog for MemoryStore {
         })
     }
 
+    fn changed_profiles(&self, after: ChangePlace, most: u32) -> Answer<ChangedProfiles> {
+        self.spawn_read(move |reader| Ok(super::profiles::changed(reader.rows, after, most)?))
+    }
+
     fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
         self.spawn_read(move |reader| reader.log(conversation, after, upto))
     }
@@ -59,13 +64,16 @@ impl Reader<'_> {
     }
 
     fn revocations(&self, users: &[UserId]) -> Result<Revocations, OperationError> {
-        let mut select = self
-            .rows
-            .prepare_cached("SELECT not_before FROM users WHERE name = ?1 AND not_before IS NOT NULL")?;
+        let mut select = self.rows.prepare_cached(concat!(
+            "SELECT ",
+            not_before!(),
+            " FROM users u LEFT JOIN profiles p ON p.user = u.id WHERE u.name = ?1"
+        ))?;
         let mut revocations = Vec::new();
         for user in users {
-            let not_before = select.query_row([user.as_str()], |row| row.get(0)).optional()?;
-            revocations.extend(not_before.map(|at| (user.clone(), Timestamp::from_millis(at))));
+            let not_before: Option<Option<i64>> =
+                select.query_row([user.as_str()], |row| row.get(0)).optional()?;
+            revocations.extend(not_before.flatten().map(|at| (user.clone(), Timestamp::from_millis(at))));
         }
         Ok(revocations)
     }

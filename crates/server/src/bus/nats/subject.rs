@@ -21,6 +21,8 @@ pub(super) enum SubjectKind {
     Nodes,
     /// Every node, for notices about the nodes themselves.
     Status,
+    /// Every node, for changed profiles.
+    Profiles,
     /// A node's health probes: messages to itself, whose arrival proves that its connection receives.
     Probe,
     /// A node's barriers: messages to itself, whose arrival proves that NATS has processed what the node sent before.
@@ -35,15 +37,25 @@ impl SubjectKind {
             Self::Watched => 'w',
             Self::Nodes => 'n',
             Self::Status => 's',
+            Self::Profiles => 'f',
             Self::Probe => 'p',
             Self::Barrier => 'm',
         }
     }
 
     fn from_letter(letter: &str) -> Option<Self> {
-        [Self::Conversation, Self::User, Self::Watched, Self::Nodes, Self::Status, Self::Probe, Self::Barrier]
-            .into_iter()
-            .find(|kind| letter.chars().eq([kind.letter()]))
+        [
+            Self::Conversation,
+            Self::User,
+            Self::Watched,
+            Self::Nodes,
+            Self::Status,
+            Self::Profiles,
+            Self::Probe,
+            Self::Barrier,
+        ]
+        .into_iter()
+        .find(|kind| letter.chars().eq([kind.letter()]))
     }
 
     /// The number of hash slots into which subjects of this kind are divided. All nodes must use the same number.
@@ -51,7 +63,7 @@ impl SubjectKind {
         match self {
             Self::Conversation => 1_024,
             Self::User | Self::Watched => 256,
-            Self::Nodes | Self::Status | Self::Probe | Self::Barrier => 1,
+            Self::Nodes | Self::Status | Self::Profiles | Self::Probe | Self::Barrier => 1,
         }
     }
 }
@@ -73,6 +85,7 @@ impl SubjectKey {
             Address::Watched(user) => Self { kind: SubjectKind::Watched, key: hash(user.as_str()) },
             Address::Nodes => Self { kind: SubjectKind::Nodes, key: 0 },
             Address::Status => Self { kind: SubjectKind::Status, key: 0 },
+            Address::Profiles => Self { kind: SubjectKind::Profiles, key: 0 },
         }
     }
 
@@ -124,7 +137,7 @@ impl Subjects {
             SubjectKind::Conversation | SubjectKind::User | SubjectKind::Watched => {
                 format!("{root}{letter}.{slot}.{:016x}", subject.key)
             }
-            SubjectKind::Nodes | SubjectKind::Status => format!("{root}{letter}"),
+            SubjectKind::Nodes | SubjectKind::Status | SubjectKind::Profiles => format!("{root}{letter}"),
             SubjectKind::Probe | SubjectKind::Barrier => format!("{root}{letter}.{:016x}", subject.key),
         }
     }
@@ -141,7 +154,7 @@ impl Subjects {
             SubjectKind::Conversation | SubjectKind::User | SubjectKind::Watched => {
                 tokens.nth(1).and_then(parse_key)?
             }
-            SubjectKind::Nodes | SubjectKind::Status => 0,
+            SubjectKind::Nodes | SubjectKind::Status | SubjectKind::Profiles => 0,
             SubjectKind::Probe | SubjectKind::Barrier => tokens.next().and_then(parse_key)?,
         };
         Some(SubjectKey { kind, key })

@@ -17,6 +17,7 @@ use crate::node_name::NodeName;
 use crate::router::{ClusterParts, Parts, Router};
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
+use switchboard_store::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use switchboard_store::record::{Answer, ConversationKey, Effect, JoinOrLeave, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{
@@ -123,6 +124,12 @@ impl Store for FakeStore {
     fn presence_peers(&self, _: &UserId, _: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
         unavailable()
     }
+    fn people(&self, _: &UserId, _: PeopleQuery, _: Directory) -> Answer<People> {
+        unavailable()
+    }
+    fn last_token(&self, _: &UserId) -> Answer<Option<LastToken>> {
+        unavailable()
+    }
     fn not_before(&self, _: &UserId) -> Answer<Option<Timestamp>> {
         unavailable()
     }
@@ -146,6 +153,9 @@ impl Store for FakeStore {
 impl SharedLog for FakeStore {
     fn heads(&self, _: Vec<ConversationKey>) -> Answer<Seqs> {
         answer(Ok(Vec::new()))
+    }
+    fn changed_profiles(&self, _: ChangePlace, _: u32) -> Answer<ChangedProfiles> {
+        answer(Ok(ChangedProfiles::default()))
     }
     fn revocations(&self, _: Vec<UserId>) -> Answer<Revocations> {
         answer(Ok(Vec::new()))

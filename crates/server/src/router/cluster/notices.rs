@@ -1,6 +1,7 @@
 //! Notices between nodes: publishes those of this router, and handles those of the others.
 
 use serde_json::value::RawValue;
+use switchboard_protocol::reply::Profile;
 use switchboard_protocol::{Signal, UserId};
 use tokio::time::Instant;
 
@@ -57,6 +58,12 @@ impl Cluster {
         self.bus.publish(&Address::User(user.clone()), &Notice::Revoke { user: user.clone() });
     }
 
+    /// Publishes a changed profile to all nodes.
+    pub(in crate::router) fn publish_profile(&self, profile: &Profile) {
+        let profile = Box::new(profile.clone());
+        self.bus.publish(&Address::Profiles, &Notice::Profile { profile });
+    }
+
     /// Publishes that no user is online on this node any more.
     pub(in crate::router) fn publish_stopped(&self) {
         self.bus.publish(&Address::Nodes, &Notice::Stopped);
@@ -78,6 +85,7 @@ impl Cluster {
             BusEvent::Gap => {
                 self.compare_all_users(node);
                 node.presence.mark_stale(None);
+                self.compare_profiles(node);
                 // Notices that this node published during the gap may be lost as well.
                 self.bus.publish(&Address::Nodes, &Notice::Resync);
             }
@@ -116,6 +124,7 @@ impl Cluster {
                 node.presence.apply_remote_change(registry, from, &user, last_seen, &conversations, number);
             }
             Notice::PresenceQuery { user } => node.presence.answer_query(&node.registry, &user),
+            Notice::Profile { profile } => node.profile_changed(*profile),
             Notice::Heartbeat => {}
             Notice::Resync => node.presence.mark_stale(Some(from)),
             Notice::Stopped => {
@@ -181,6 +190,7 @@ impl Cluster {
             Address::Watched(user) => node.presence.query(user),
             Address::Nodes => self.bus.publish(&Address::Nodes, &Notice::Heartbeat),
             Address::Status => self.publish_status(node),
+            Address::Profiles => self.compare_profiles(node),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use switchboard_protocol::{Seq, UserId};
+use switchboard_store::profile::{ChangePlace, ChangedProfiles};
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{CurrentMembership, Excerpt, MembershipsPage, Revocations, Seqs};
@@ -27,6 +28,8 @@ pub(super) enum StoreReply {
     Entry { newcomer: UnknownMembership, result: Result<Excerpt, Refusal> },
     /// Pages of memberships of users whose presence has changed.
     Presence { asked: Vec<(UserId, Lookup)>, result: Result<Vec<MembershipsPage>, Refusal> },
+    /// Profiles that have changed.
+    Profiles { asked: ChangePlace, result: Result<ChangedProfiles, Refusal> },
     /// A range of events in which to find the leave of a session's user.
     Leave { pending: PendingLeave, result: Result<Excerpt, Refusal> },
 }

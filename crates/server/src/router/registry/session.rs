@@ -32,6 +32,8 @@ pub(crate) struct LocalSession {
     pub(crate) received: FxHashMap<ConversationKey, Seq>,
     /// The users whose presence the session receives.
     pub(crate) watching: Box<[UserId]>,
+    /// The users whose changes of the profile the session receives, the latest first.
+    pub(crate) following: Box<[UserId]>,
 }
 
 impl LocalSession {

@@ -6,6 +6,7 @@ use tokio_postgres::Row;
 
 use super::row::{conversation_id, conversation_key, number, position as nth, seq, time, user_id};
 use super::{Result, Session};
+use crate::profile::not_before;
 use crate::read::Reader;
 use crate::read::row::skip_damaged;
 use crate::read::shared::SharedLookups;
@@ -28,8 +29,12 @@ pub(in crate::postgres) fn heads(
     heads.filter_map(Result::transpose).collect()
 }
 
-const SELECT_REVOCATIONS: &str =
-    "SELECT name, not_before FROM users WHERE name = ANY($1::text[]) AND not_before IS NOT NULL";
+const SELECT_REVOCATIONS: &str = concat!(
+    "SELECT u.name, ",
+    not_before!(),
+    r#" FROM users u LEFT JOIN profiles p ON p."user" = u.id
+    WHERE u.name = ANY($1::text[]) AND (u.not_before IS NOT NULL OR NOT p.active)"#
+);
 
 /// The time up to which the tokens of each user are revoked.
 pub(in crate::postgres) fn revocations(

@@ -4,11 +4,13 @@ use rustc_hash::FxHashSet;
 use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 use tokio_postgres::Row;
 
+use super::profiles::SELECT_PROFILES;
 use super::{LockMode, PostgresRows};
 use crate::change::dispatch::Prefetch;
 use crate::change::rows::{KeyedMessage, ReferredEvent};
 use crate::postgres::connect::{Error, Pipelined};
 use crate::postgres::installation::Node;
+use crate::postgres::query::profiles;
 use crate::postgres::query::row::{
     conversation_id, conversation_key, count, get, kind, maybe_seq, number, seq, time, user_id, user_key,
 };
@@ -115,7 +117,8 @@ const SELECT_REACTIONS: &str = r#"SELECT c.id, w.target, w.emoji, u.id, l.since,
     LEFT JOIN LATERAL (SELECT r.since, r.until FROM reactions r WHERE r.conversation = c.id
         AND r.target = w.target AND r.emoji = w.emoji AND r."user" = u.id ORDER BY r.since DESC LIMIT 1) AS l ON true"#;
 
-pub(super) const STATEMENTS: [&str; 15] = [
+pub(super) const STATEMENTS: [&str; 16] = [
+    SELECT_PROFILES,
     BEGIN_WRITE,
     SHORT_TIMEOUTS,
     SET_ATTEMPT,
@@ -140,6 +143,7 @@ enum FetchedRows {
     Conversations,
     Names,
     Users,
+    Profiles,
     Choices,
     Members,
     Keyed,
@@ -191,6 +195,7 @@ impl PostgresRows<'_> {
         let locked: Vec<_> = wanted.users_to_lock.iter().map(UserId::as_str).collect();
         // Locking a user's row also reads it, so locked users need no other statement.
         let users: Vec<_> = wanted.users.difference(&wanted.users_to_lock).map(UserId::as_str).collect();
+        let profiles: Vec<_> = wanted.profiles.iter().map(UserId::as_str).collect();
         let choosing: Vec<_> = wanted.users_with_room_limit.iter().map(UserId::as_str).collect();
         let (member_of, members): (Vec<_>, Vec<_>) =
             wanted.members.iter().map(|(name, user)| (name.as_str(), user.as_str())).unzip();
@@ -215,6 +220,7 @@ impl PostgresRows<'_> {
             (FetchedRows::Names, passes, Pipelined::new(SELECT_CONVERSATION_NAMES, &[&conversations])),
             (FetchedRows::Users, !locked.is_empty(), Pipelined::new(LOCK_USERS, &[&locked])),
             (FetchedRows::Users, !users.is_empty(), Pipelined::new(SELECT_USERS, &[&users])),
+            (FetchedRows::Profiles, !profiles.is_empty(), Pipelined::new(SELECT_PROFILES, &[&profiles])),
             (
                 FetchedRows::Choices,
                 !choosing.is_empty() && most > 0,
@@ -279,6 +285,7 @@ impl PostgresRows<'_> {
                 self.user_names.insert(key, name.clone());
                 self.users.insert(name, Some(key));
             }
+            FetchedRows::Profiles => self.profiles.add_stored(user_key(row, 0)?, profiles::read(row, 1)?),
             FetchedRows::Choices => {
                 let most = u32::try_from(count(row, 1)?).unwrap_or(u32::MAX);
                 self.room_counts.insert(user_key(row, 0)?, most);
@@ -338,6 +345,11 @@ impl PostgresRows<'_> {
             let key = *self.users.entry(name.clone()).or_insert(None);
             if let Some(key) = key.filter(|_| wanted.users_to_lock.contains(name)) {
                 self.locked.insert(key);
+            }
+        }
+        for name in &wanted.profiles {
+            if let Some(user) = self.key_of_user(name) {
+                self.profiles.add_absent(user);
             }
         }
         for (name, user) in &wanted.members {

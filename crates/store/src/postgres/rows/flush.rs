@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use switchboard_protocol::Seq;
 
 use super::PostgresRows;
+use super::profiles::{self, ProfileArrays};
 use crate::change::dispatch::Prefetch;
 use crate::change::rows::{MAX_REMOVED_REACTIONS_KEPT, TRIMMED_PAGES};
 use crate::feed::runs;
@@ -93,8 +94,8 @@ const DELETE_REACTIONS: &str =
 const DELETE_ROOMS_BY_CHOICE: &str = r#"DELETE FROM rooms_by_choice r USING unnest($1::bigint[], $2::bigint[]) AS w("user", conversation)
     WHERE r."user" = w."user" AND r.conversation = w.conversation"#;
 
-pub(super) fn statements() -> [&'static str; 23] {
-    [
+pub(super) fn statements() -> impl Iterator<Item = &'static str> {
+    let own: [&str; 23] = [
         PROBE,
         COMMIT,
         ROLLBACK,
@@ -118,7 +119,8 @@ pub(super) fn statements() -> [&'static str; 23] {
         DELETE_REACTIONS,
         &INSERT_ROOMS_BY_CHOICE,
         DELETE_ROOMS_BY_CHOICE,
-    ]
+    ];
+    own.into_iter().chain(profiles::STATEMENTS)
 }
 
 /// Why a flush failed.
@@ -149,6 +151,7 @@ impl PostgresRows<'_> {
         let new =
             conversation_arrays(self.new_conversations.iter().filter_map(|name| self.conversation_row(name)));
         let (keys, keys_at): (Vec<_>, Vec<_>) = self.keys_used.iter().map(|(key, at)| (key.0, *at)).unzip();
+        let profiles = ProfileArrays::of(&self.profiles);
         let (runs, entries) = (self.runs(), EntryArrays::of(self));
         let (trims, trimmed) = (&self.feed_trimmed, i64::from(TRIMMED_PAGES));
         let old = self.dirty_conversations.iter().filter(|name| !self.new_conversations.contains(*name));
@@ -174,6 +177,9 @@ impl PostgresRows<'_> {
             (users.len(), Pipelined::new(INSERT_USERS, &[&users, &user_names])),
             (seen.len(), Pipelined::new(SET_LAST_SEEN, &[&seen, &seen_at])),
             (revoked.len(), Pipelined::new(SET_NOT_BEFORE, &[&revoked, &revoked_at, &replace])),
+            (profiles.user.len(), profiles.upsert()),
+            (profiles.removed.1.len(), profiles.delete_words()),
+            (profiles.added.1.len(), profiles.insert_words()),
             (new.len(), Pipelined::new(&INSERT_CONVERSATIONS, &new.of(is_any))),
             (changed.len(), Pipelined::new(&UPDATE_CONVERSATIONS, &changed.of(is_changed))),
             (joined.len(), Pipelined::new(&INSERT_MEMBERS, &joined.of(is_any))),

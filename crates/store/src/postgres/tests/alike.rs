@@ -8,7 +8,7 @@ use fastrand::Rng;
 use rusqlite::types::ValueRef;
 use rustc_hash::FxHashMap;
 use serde_json::json;
-use switchboard_protocol::{ConversationId, Limits, Timestamp};
+use switchboard_protocol::{ConversationId, Limits, SetProfile, Timestamp};
 
 use super::{change, new_database, settings, user};
 use crate::batch::WriterState;
@@ -21,6 +21,7 @@ use crate::postgres::connect::BlockingConnection;
 use crate::postgres::installation::{Installation, Upkeep};
 use crate::postgres::target::Target;
 use crate::postgres::{Settings, migrate};
+use crate::profile::{ProfileChange, TokenProfile};
 use crate::record::{Kind, UserKey};
 use crate::refusal::Refusal;
 use crate::{Change, Committed, CountedRead, Submission};
@@ -33,7 +34,7 @@ fn limits() -> Limits {
 }
 
 /// Queries for all stored rows. They return users' names in place of their keys, which may differ between the databases.
-const ROWS: [&str; 7] = [
+const ROWS: [&str; 9] = [
     "SELECT name, last_seen, not_before FROM users ORDER BY 1",
     "SELECT name, title, CASE WHEN public THEN 1 ELSE 0 END, head, messages, last_message, members, admins, at
         FROM conversations ORDER BY 1",
@@ -48,6 +49,9 @@ const ROWS: [&str; 7] = [
         JOIN conversations c ON c.id = r.conversation JOIN users u ON u.id = r."user" ORDER BY 1, 2, 3, 4, 5"#,
     r#"SELECT u.name, c.name FROM rooms_by_choice r JOIN conversations c ON c.id = r.conversation
         JOIN users u ON u.id = r."user" ORDER BY 1, 2"#,
+    r#"SELECT u.name, p.name, p.avatar, p.data, p.version, CASE WHEN p.active THEN 1 ELSE 0 END, p.changed, p.issued,
+        p.claims FROM profiles p JOIN users u ON u.id = p."user" ORDER BY 1"#,
+    r#"SELECT w.word, u.name FROM profile_words w JOIN users u ON u.id = w."user" ORDER BY 1, 2"#,
 ];
 
 const USERS: &str = "SELECT id, name FROM users";
@@ -106,6 +110,7 @@ fn describe(result: &Result<Committed, Refusal>) -> String {
             "{} {} {:?} {} {} {}",
             cursor.name, cursor.user, cursor.kind, cursor.upto, cursor.has_moved, cursor.members
         ),
+        Ok(Committed::Profiles(profiles)) => format!("{profiles:?}"),
         Ok(Committed::NotAnnounced) => "quiet".to_owned(),
         Err(refusal) => format!("{refusal:?}"),
     }
@@ -154,12 +159,44 @@ fn random_change(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<Conve
     change(name, &fields)
 }
 
+/// A random change of profiles: one's own, by a token, or of several users.
+fn random_profile(random: &mut Rng) -> Change {
+    let mut fields = || {
+        let name = ["Ana María", "Straße", "王小明", "a b c"][random.usize(..4)];
+        let fields = match random.u8(..4) {
+            0 => json!({"name": null, "data": {"n": random.u8(..3)}}),
+            1 => json!({"avatar": "https://a.example/a.png"}),
+            _ => json!({ "name": name }),
+        };
+        serde_json::from_value::<SetProfile>(fields).expect("fields")
+    };
+    let own = fields();
+    let named = fields();
+    match random.u8(..3) {
+        0 => Change::SetProfile(Box::new(own)),
+        1 => Change::ReadToken(Box::new(TokenProfile {
+            fields: own,
+            claims: random.u8(..3).to_string(),
+            issued: Timestamp::from_millis(random.i64(..1_000)),
+        })),
+        _ => {
+            let mut change = |fields| ProfileChange {
+                user: user(PEOPLE[random.usize(..PEOPLE.len())]),
+                fields,
+                active: [None, Some(true), Some(false)][random.usize(..3)],
+            };
+            Change::SetProfiles(vec![change(own), change(named)])
+        }
+    }
+}
+
 /// A random change that the server makes by itself, not for a client's command.
 fn random_internal_change(random: &mut Rng) -> Change {
     let at = Timestamp::from_millis(random.i64(..1_000));
-    match random.u8(..4) {
-        0 => Change::RegisterUser,
-        1 => Change::SetLastSeen(at),
+    match random.u8(..8) {
+        0..=3 => random_profile(random),
+        4 => Change::RegisterUser,
+        5 => Change::SetLastSeen(at),
         _ => Change::Revoke { until: at, replace: random.bool() },
     }
 }

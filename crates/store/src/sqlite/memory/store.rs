@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::MemoryStore;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
+use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::read::list;
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::write_fault::WriteFault;
@@ -61,6 +62,16 @@ impl Store for MemoryStore {
     fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
         let user = user.clone();
         self.spawn_read(move |reader| reader.presence_peers(&user, &others))
+    }
+
+    fn people(&self, user: &UserId, query: PeopleQuery, directory: Directory) -> Answer<People> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.people(&user, &query, directory))
+    }
+
+    fn last_token(&self, user: &UserId) -> Answer<Option<LastToken>> {
+        let user = user.clone();
+        self.spawn_read(move |reader| reader.last_token(&user))
     }
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>> {

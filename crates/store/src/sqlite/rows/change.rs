@@ -12,10 +12,11 @@ use crate::change::rows::{
 };
 use crate::change::{own_messages_upto, shorter_count_range};
 use crate::feed::Entry;
+use crate::profile::StoredProfile;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey, Via};
 use crate::sqlite::checksum::Columns;
-use crate::sqlite::table;
+use crate::sqlite::{profiles, table};
 use crate::table::{CONVERSATIONS, EVENTS, WriteTime, quoted};
 
 /// Inserts a conversation without a key, because SQLite assigns the key.
@@ -77,6 +78,20 @@ impl Rows for SqliteRows {
             "UPDATE users SET not_before = max(coalesce(not_before, 0), ?2) WHERE id = ?1"
         })?;
         update.execute(params![user.0, at.as_millis()]).map(drop)
+    }
+
+    fn profile(&mut self, user: UserKey) -> Result<Option<StoredProfile>> {
+        profiles::find(&self.db, user)
+    }
+
+    fn put_profile(
+        &mut self,
+        user: UserKey,
+        profile: StoredProfile,
+        removed: Vec<String>,
+        added: Vec<String>,
+    ) -> Result<()> {
+        profiles::put(&self.db, user, &profile, &removed, &added)
     }
 
     fn set_key_used(&mut self, key: Via, hour: Timestamp) -> Result<()> {

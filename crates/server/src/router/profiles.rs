@@ -1,0 +1,166 @@
+//! Profiles: which sessions follow which users, and the signals about changes.
+//!
+//! A change costs what the sessions that follow the user cost, not the user's rooms and their members. Changes of one user within
+//! [`Limits::PROFILE_SIGNAL_INTERVAL_MS`] come together.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustc_hash::{FxHashMap, FxHashSet};
+use switchboard_protocol::{Limits, UserId};
+use tokio::time::Instant;
+use tokio_util::time::{DelayQueue, delay_queue};
+
+use crate::router::registry::{Registry, SessionSlot, VecSet};
+use crate::timers::expired;
+
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(Limits::PROFILE_SIGNAL_INTERVAL_MS);
+
+/// How long a change is kept after its signal. A session that read the profile before the change, and whose request to follow
+/// the user arrives after it, gets the signal then. Reads take less time.
+const RETENTION: Duration = Duration::from_secs(5);
+
+/// How many changes of users whom nobody follows are kept at a time. A back end that writes all profiles anew makes more; then a
+/// session may miss a change that happens while it asks for the profile.
+const MAX_UNFOLLOWED: usize = 10_000;
+
+/// The followers of users, and the latest changes.
+#[derive(Debug, Default)]
+pub(crate) struct Profiles {
+    followed: FxHashMap<UserId, Followed>,
+    changes: FxHashMap<UserId, Change>,
+    timers: DelayQueue<UserId>,
+}
+
+/// A user whom sessions follow.
+#[derive(Debug, Default)]
+struct Followed {
+    sessions: VecSet<SessionSlot>,
+    /// The latest version that this node knows.
+    version: u64,
+}
+
+/// The latest change of a profile.
+#[derive(Debug)]
+struct Change {
+    version: u64,
+    frame: Bytes,
+    /// When the last signal was sent.
+    sent: Instant,
+    /// Whether the frame waits to be sent.
+    waits: bool,
+    /// When to send the frame, or to drop the change.
+    timer: delay_queue::Key,
+}
+
+impl Profiles {
+    /// Adds users, each with the version that the session has, to those whom a session follows. The session follows at most
+    /// `most` users, the latest.
+    pub(crate) fn follow(
+        &mut self,
+        registry: &mut Registry,
+        session: SessionSlot,
+        users: Vec<(UserId, u64)>,
+        most: usize,
+    ) {
+        let Some(local) = registry.session_mut(session) else { return };
+        let before = std::mem::take(&mut local.following).into_vec();
+        let named: FxHashSet<&UserId> = users.iter().map(|(user, _)| user).collect();
+        let mut kept: Vec<_> = before.iter().filter(|user| !named.contains(user)).cloned().collect();
+        let dropped = kept.split_off(kept.len().min(most.saturating_sub(users.len())));
+        self.unfollow(session, &dropped);
+        let already: FxHashSet<&UserId> = before.iter().collect();
+        for (user, version) in &users {
+            let followed = self.followed.entry(user.clone()).or_default();
+            followed.version = followed.version.max(*version);
+            if !already.contains(user) {
+                followed.sessions.insert(session);
+            }
+            if let Some(change) = self.changes.get(user).filter(|change| change.version > *version) {
+                local.outbox.push_signal(&change.frame);
+            }
+        }
+        local.following = users.into_iter().map(|(user, _)| user).chain(kept).collect();
+    }
+
+    /// Removes a session from the followers of these users.
+    pub(crate) fn unfollow(&mut self, session: SessionSlot, users: &[UserId]) {
+        for user in users {
+            if let Some(followed) = self.followed.get_mut(user) {
+                followed.sessions.remove(session);
+                if followed.sessions.is_empty() {
+                    self.followed.remove(user);
+                }
+            }
+        }
+    }
+
+    /// Sends a changed profile to the sessions that follow the user, unless they have this version or a later one.
+    pub(crate) fn changed(&mut self, registry: &Registry, user: &UserId, version: u64, frame: Bytes) {
+        let now = Instant::now();
+        let known = self.followed.get(user).map(|followed| followed.version);
+        if known
+            .max(self.changes.get(user).map(|change| change.version))
+            .is_some_and(|known| known >= version)
+        {
+            return;
+        }
+        if let Some(followed) = self.followed.get_mut(user) {
+            followed.version = version;
+        } else if !self.changes.contains_key(user) && self.changes.len() >= MAX_UNFOLLOWED {
+            return;
+        }
+        let Some(change) = self.changes.get_mut(user) else {
+            let timer = self.timers.insert_at(user.clone(), now + RETENTION);
+            self.changes.insert(user.clone(), Change { version, frame, sent: now, waits: false, timer });
+            return self.send(registry, user);
+        };
+        (change.version, change.frame) = (version, frame);
+        let due = change.sent + SIGNAL_INTERVAL;
+        if change.waits {
+            return;
+        }
+        if now < due {
+            change.waits = true;
+            self.timers.reset_at(&change.timer, due);
+            return;
+        }
+        (change.sent, change.waits) = (now, false);
+        self.timers.reset_at(&change.timer, now + RETENTION);
+        self.send(registry, user);
+    }
+
+    /// Sends the latest change of a user.
+    fn send(&self, registry: &Registry, user: &UserId) {
+        let Some(change) = self.changes.get(user) else { return };
+        let followers = self.followed.get(user).into_iter().flat_map(|followed| followed.sessions.iter());
+        for session in followers.filter_map(|session| registry.session(*session)) {
+            session.outbox.push_signal(&change.frame);
+        }
+    }
+
+    /// Waits for the next timer, for ever if there is none.
+    pub(crate) async fn next_timer(&mut self) -> UserId {
+        expired(&mut self.timers).await
+    }
+
+    /// Handles the timer of a user: sends the change that waits, or drops the change.
+    pub(crate) fn timer_expired(&mut self, registry: &Registry, user: &UserId) {
+        let Some(change) = self.changes.get_mut(user) else { return };
+        if !change.waits {
+            self.changes.remove(user);
+            return;
+        }
+        let now = Instant::now();
+        (change.sent, change.waits) = (now, false);
+        change.timer = self.timers.insert_at(user.clone(), now + RETENTION);
+        self.send(registry, user);
+    }
+
+    /// Frees memory after the number of sessions has fallen.
+    pub(crate) fn shrink(&mut self) {
+        self.followed.shrink_to_fit();
+        self.changes.shrink_to_fit();
+        self.timers.shrink_to_fit();
+    }
+}

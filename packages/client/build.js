@@ -27,7 +27,9 @@ const [core] = await Promise.all([
     format: "esm",
     outdir: "dist",
     external: ["@switchboard/client", "react", "svelte", "vue"],
-    entryPoints: ["react", "react-native", "server", "svelte", "testing/index", "vue"].map((name) => `src/${name}.ts`),
+    entryPoints: ["profiles", "react", "react-native", "server", "svelte", "testing/index", "vue"].map(
+      (name) => `src/${name}.ts`,
+    ),
   }),
   build({
     ...common,

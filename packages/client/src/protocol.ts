@@ -43,6 +43,12 @@ export type Emoji = string;
 /** A stable name that a client chose for its device: 1–64 bytes, no control characters. */
 export type Device = string;
 
+/** A user's name for people: 1–200 bytes, no control characters, not only spaces. Names are not unique. */
+export type PersonName = string;
+
+/** A user's picture: the id of a file (`f_…`), or an `https:` URL. At most 2,048 bytes. */
+export type Avatar = string;
+
 /**
  * Any JSON object of the application: at most 64 levels deep, no duplicate name in an object (RFC 7493 section 2.3), no
  * U+0000 in a string, numbers within the range of an IEEE 754 double. Its names are sorted, so equal objects have equal
@@ -202,14 +208,24 @@ export type Limits = {
    */
   signal_room: number;
   /**
-   * Users a second that one user's connections name in `watch`, with a burst of five seconds' worth: a full list each
+   * Users a second that one user's connections name in `watch`, and as many in `users`, with a burst of five seconds' worth: a full list each
    * second. Each may cost a query of the store, and with several nodes up to three messages on the bus: to subscribe, to
    * query the other nodes, and to unsubscribe. Beyond: the latest list of a connection waits, in place of an earlier one
-   * that waits. 0 is no limit.
+   * that waits; a `users` is refused as `rate_limited`. 0 is no limit.
    */
   watched_per_user: number;
   /** Most users in `watch`: as many as a screen shows, and more for scrolling. Beyond: the error `too_large`. */
   watch: number;
+  /**
+   * Most users in `users`, and of how many a connection gets the changes of their profiles: as many as a screen shows, and
+   * more for scrolling. Beyond: the error `too_large`; of several commands the latest users count.
+   */
+  follow: number;
+  /**
+   * Longest body of a call with many items, such as `/v1/profiles`. The key is checked before the body is read. Beyond: the
+   * error `too_large`.
+   */
+  bulk: number;
   /** Most members in `create`: one transaction writes them all. Beyond: the error `too_large`. */
   create_members: number;
   /**
@@ -332,6 +348,20 @@ export type Event = {
   | { type: "erase" }
 );
 
+/** A user's profile. */
+export type Profile = {
+  /** The user. */
+  user: UserId;
+  /** The name for people. It is the text of another person: not unique, and in any script. */
+  name?: PersonName;
+  /** The picture. */
+  avatar?: Avatar;
+  /** The JSON object for the application. */
+  data?: Data;
+  /** The version, which grows with each change; 0 if the user has no profile. */
+  version: number;
+};
+
 /** A signal in its wire form. */
 export type Signal =
   | {
@@ -367,7 +397,8 @@ export type Signal =
       online: boolean;
       /** The time at which the last device disconnected. Absent while the user is online, or if they never were. */
       last_seen?: Timestamp;
-    };
+    }
+  | { type: "profile" } & Profile;
 
 /** When a message was last edited. */
 export type Edited = {
@@ -408,6 +439,16 @@ export type Message = {
   reactions?: Record<string, Array<UserId>>;
 };
 
+/** A user's name and picture. */
+export type Person = {
+  /** The user. */
+  user: UserId;
+  /** The name for people. */
+  name?: PersonName;
+  /** The picture. */
+  avatar?: Avatar;
+};
+
 /** A conversation in the list of one of its members. */
 export type Summary = {
   /** The conversation. */
@@ -430,6 +471,8 @@ export type Summary = {
   received: Seq;
   /** Messages of others after `read`; a deleted one still counts. */
   unread: number;
+  /** In a direct conversation: the other user, if they have a name or a picture. */
+  with?: Person;
   /** The last message, in its current state. */
   last?: Message;
 };
@@ -444,6 +487,10 @@ export type Member = {
   read: Seq;
   /** The member's received cursor. */
   received: Seq;
+  /** The member's name for people. */
+  name?: PersonName;
+  /** The member's picture. */
+  avatar?: Avatar;
 };
 
 /** An event is on stable storage. */
@@ -514,6 +561,22 @@ export type ConversationsBody = {
   more: boolean;
 };
 
+/** The user's own profile is on stable storage (`profile`). */
+export type ProfileBody = {
+  /** The user. */
+  user: UserId;
+  /** The profile's version, which grows with each change. */
+  version: number;
+};
+
+/** Profiles (`users`, `find_users`). */
+export type UsersBody = {
+  /** The profiles, in the order asked. */
+  users: Array<Profile>;
+  /** Whether there are more: those asked for that did not fit, or more that were found. */
+  more: boolean;
+};
+
 /** The new position of a cursor (`read`, `received`). */
 export type CursorBody = {
   /** The conversation. */
@@ -533,6 +596,8 @@ export type OkBody =
   | HistoryBody
   | MembersBody
   | ConversationsBody
+  | ProfileBody
+  | UsersBody
   | CursorBody
   | DoneBody;
 
@@ -806,6 +871,30 @@ export type Members = {
   limit?: number;
 };
 
+/** `profile`: changes the user's own profile. An absent field stays as it is; `null` removes it. */
+export type SetProfile = {
+  /** The name for people. */
+  name?: PersonName | null;
+  /** The picture. */
+  avatar?: Avatar | null;
+  /** The JSON object for the application. It is as public as the name. */
+  data?: Data | null;
+};
+
+/** `users`: returns the profiles of these users in this order, and sends `profile` when one of them changes. */
+export type Users = {
+  /** The users. The server leaves out those whom the user may not see. */
+  users: Array<UserId>;
+};
+
+/** `find_users`: finds users by the beginning of a word of their name, or of their id. */
+export type FindUsers = {
+  /** What to look for, at least two bytes. Case and accents make no difference. */
+  query: string;
+  /** The most users to return. */
+  limit?: number;
+};
+
 /** `ping`: asks for a `pong`. */
 export type Ping = Record<symbol, never>;
 
@@ -831,4 +920,7 @@ export type Command =
   | { type: "role" } & SetRole
   | { type: "rename" } & Rename
   | { type: "members" } & Members
+  | { type: "profile" } & SetProfile
+  | { type: "users" } & Users
+  | { type: "find_users" } & FindUsers
   | { type: "ping" } & Ping;

@@ -199,12 +199,12 @@ async fn a_name_comes_with_the_token_and_a_newer_token_changes_it() {
 
 #[tokio::test]
 async fn users_change_their_own_profile_only_where_it_is_allowed() {
-    let closed = Server::start_with_auth().await;
+    let closed = Server::start_with_auth_and(|config| config.profiles.own = false).await;
     let mut ana = closed.connects("ana").await;
     assert_eq!(ana.is_refused("profile", json!({"name": "Support"})).await.as_str(), "forbidden");
     let open = Server::start_with_auth_and(|config| {
         with_pictures(config);
-        config.profiles.own = true;
+        config.limits = Limits::default();
     })
     .await;
     let mut ana = open.connects("ana").await;
@@ -232,8 +232,9 @@ async fn users_change_their_own_profile_only_where_it_is_allowed() {
 
 #[tokio::test]
 async fn a_search_needs_two_bytes_and_has_a_rate() {
-    let server = Server::start_with_auth().await;
+    let server = Server::start_with_auth_and(|config| config.limits = Limits::default()).await;
     let mut ana = server.connects("ana").await;
+    ana.does("profile", json!({"name": "Ana"})).await;
     for query in ["", "a", " a ", &"x".repeat(201), "a\0b"] {
         let refused = ana.tries("find_users", json!({ "query": query })).await.expect_err("refused");
         assert_eq!(

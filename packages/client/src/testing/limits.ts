@@ -28,6 +28,8 @@ export const LIMITS: Limits = {
   lags: 7_000,
   signal_room: 100,
   watch: 200,
+  follow: 200,
+  bulk: 8_388_608,
   watched_per_user: 0,
   create_members: 1_000,
   rooms: 0,

@@ -100,7 +100,7 @@ const checkData: FieldCheck = (value, field, limits) => {
 };
 
 const checkUsers =
-  (most: "watch" | "create_members"): FieldCheck =>
+  (most: "watch" | "create_members" | "follow"): FieldCheck =>
   (value, field, limits) => {
     if (!Array.isArray(value)) throw badField(field, "a list of users");
     if (value.length > limits[most]) throw tooLarge(field, `at most ${limits[most]}`);
@@ -114,6 +114,17 @@ const checkCursors: FieldCheck = (value, field, limits) => {
     if (id[0] === "@" && !id.includes(":")) throw badField(`${field}.${id}`, "a conversation id");
     checkCursor(at, `${field}.${id}`, limits);
   }
+  return value;
+};
+
+const orNull =
+  (check: FieldCheck): FieldCheck =>
+  (value, field, limits) =>
+    value === null ? null : check(value, field, limits);
+
+const checkQuery: FieldCheck = (value, field, limits) => {
+  const length = utf8Length((checkString(value, field, limits) as string).trim());
+  if (length < 2 || length > 200) throw badField(field, "2 to 200 bytes");
   return value;
 };
 
@@ -162,6 +173,13 @@ const COMMANDS: Record<string, CommandFields> = {
   role: { conversation: CONVERSATION_FIELD, user: required(checkUser), role: required(checkRole) },
   rename: { conversation: CONVERSATION_FIELD, title: required(checkVisible(checkShortText(200))) },
   members: { conversation: CONVERSATION_FIELD, after: optional(checkUser), ...PAGE_FIELDS },
+  profile: {
+    name: optional(orNull(checkVisible(checkShortText(200)))),
+    avatar: optional(orNull(checkPattern(/^(f_[\w-]{1,64}|https:\/\/\P{Cc}{1,2040})$/u, "a file, or an https: URL"))),
+    data: optional(orNull(checkData)),
+  },
+  users: { users: required(checkUsers("follow")) },
+  find_users: { query: required(checkQuery), ...PAGE_FIELDS },
   ping: {},
 };
 

@@ -39,6 +39,14 @@ export function executeCommand(world: ServerState, user: UserId, command: Comman
     case "read":
     case "received":
       return world.moveCursor(user, command, by);
+    case "profile": {
+      const { type: _, ...fields } = command;
+      return world.people.change(user, fields, world.clients);
+    }
+    case "users":
+      return world.people.page(command);
+    case "find_users":
+      return world.people.find(command, pageLimit(command.limit));
     case "typing":
       world.pushTyping(user, command.conversation, by);
       return {};
@@ -58,6 +66,7 @@ function inboxPage(world: ServerState, user: UserId, limit: number, before?: str
 export class Session implements ConnectedClient {
   user: UserId | undefined;
   watched: ReadonlySet<UserId> = new Set();
+  followed: ReadonlySet<UserId> = new Set();
   #world: ServerState;
   #socket: SessionSocket;
   #isEnded = false;
@@ -94,6 +103,7 @@ export class Session implements ConnectedClient {
       if (command.type === "ping") return this.push({ type: "pong", ...id });
       if (command.type === "watch") return this.#watch(command.users, id);
       const body = executeCommand(this.#world, known, command, this);
+      if (command.type === "users") this.followed = new Set([...command.users, ...this.followed]);
       this.#lastStoredNumber = number?.n ?? this.#lastStoredNumber;
       this.#lastSettledNumber = Math.max(this.#lastSettledNumber, this.#lastStoredNumber);
       this.push({ type: "ok", ...id, ...body });
@@ -147,7 +157,7 @@ export class Session implements ConnectedClient {
       user,
       connection: world.makeName(),
       server: "switchboard/fake",
-      features: ["numbers"],
+      features: ["numbers", "profiles"],
       limits: world.limits,
       ...page,
       unread: unreadTotal(world, user),

@@ -1,5 +1,6 @@
 // All conversations of the fake server: executes commands, and pushes events to connections.
 
+import { People } from "./people.js";
 import type { Command, ConversationId, Event, Limits, Presence, Seq, StoredBody, UserId } from "./frames.js";
 import { type EventBody, ConversationLog } from "./log.js";
 import { executeChange } from "./change.js";
@@ -9,6 +10,8 @@ import { badField, forbidden, notFound, Refusal, tooLarge } from "./refusal.js";
 export interface ConnectedClient {
   readonly user: UserId | undefined;
   readonly watched: ReadonlySet<UserId>;
+  /** The users whose changes of the profile the client gets. */
+  readonly followed: ReadonlySet<UserId>;
   push(frame: object): void;
 }
 
@@ -22,6 +25,7 @@ export class ServerState {
   readonly limits: Limits;
   readonly logs = new Map<ConversationId, ConversationLog>();
   readonly clients = new Set<ConnectedClient>();
+  readonly people = new People();
   #messageByKey = new Map<string, KeyedMessage>();
   #lastSeen = new Map<UserId, string>();
   #lastActivity = 0;

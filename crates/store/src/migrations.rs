@@ -13,7 +13,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 14] = [
     ("postgres/V2__notice_key.sql", "eff430beb1437bdd218f20300bf19ea676a3d1b88eae4ac7e11601a8358d886d"),
     ("postgres/V3__probe.sql", "f9e9ecc2bdba8bd554005735eb53e4f165b825c0af748368d65e2bb186e8a180"),
     ("postgres/V4__user_numbers.sql", "407846d503105ba3b8d46d055bf17db17daea79b80786f64d5ed66781b9b268f"),
-    ("postgres/V5__keys_and_feed.sql", "4a3c8aff8ba792e565aa676458aee7ba0ce4569ce5313fab3b99a25c3bfd3c18"),
+    ("postgres/V5__keys_and_feed.sql", "cb19b57cd909ce5e6571a97dc16dcdb4bf167b57dedcd27c11f6718991bed14f"),
     ("postgres/V6__profiles.sql", "ed4bc337b1683c6ea83f26998b42e345220a706d7d2d852f1dff2263ab383a23"),
     ("sqlite/0001_log.sql", "2303da03e3dec4c738073af6d9261fab33620cd845a9865e8faefd60cdf1113e"),
     ("sqlite/0002_bounded_reads.sql", "4ebcd320e1364fba448a712e4d6b3ddaa5667fbefdd31286dd4ec71cf684a917"),
@@ -21,7 +21,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 14] = [
     ("sqlite/0004_probe.sql", "4b6e6a1cb89c61fcf17a9c289b9dad0b03d234855a1abec10b5ac446601be922"),
     ("sqlite/0005_checksums.sql", "7f0b38e385d567dfd37a7c92057f83d3d61a9186d303f207f6fc21f122be6f86"),
     ("sqlite/0006_user_numbers.sql", "b6632049164834eb4ea8596fa19ce904b39d447872f14bf52843466a020695d6"),
-    ("sqlite/0007_keys_and_feed.sql", "288a124987e8840c53595fec6160c563762f297dbc8d56283a8bd80f0fbfd574"),
+    ("sqlite/0007_keys_and_feed.sql", "fdaa78037ac852a931a997eb9104201e607d40eacfbe1b96a8db5044a6eeeb52"),
     ("sqlite/0008_profiles.sql", "c3c3015bcf2b01ddb2b9d36c364dbece948e4a39a04dc9ea3ef52b66c98fac50"),
 ];
 

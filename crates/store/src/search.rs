@@ -18,7 +18,9 @@ const WORDS: usize = 16;
 /// A text without differences of case, accents and width. Marks that only modify a letter go; vowel signs, as in Devanagari and
 /// Thai, are letters and stay. The upper case is taken first, because only so `ß` meets `SS` (Unicode 17, section 3.13.3).
 pub(crate) fn fold(text: &str) -> String {
-    let folded = text.chars().flat_map(char::to_uppercase).flat_map(char::to_lowercase);
+    // A word begins after an apostrophe, too, as in O'Brien.
+    let text = text.chars().map(|c| if matches!(c, '\'' | '\u{2019}' | '\u{2bc}') { ' ' } else { c });
+    let folded = text.flat_map(char::to_uppercase).flat_map(char::to_lowercase);
     folded
         .nfkd()
         .filter(|c| canonical_combining_class(*c) == 0 || !is_combining_mark(*c))

@@ -7,7 +7,6 @@ pub(crate) mod keys;
 #[cfg(feature = "simulation")]
 pub mod memory;
 pub(crate) mod opening;
-mod profiles;
 pub(crate) mod query;
 mod readers;
 mod rewrite;

@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
-use super::profiles;
+use super::rows::profiles;
 use super::rows::{self, conversation_id, find_conversation, find_member, seq, user_id};
 use crate::batch::WriterState;
 use crate::change::OperationError;

@@ -5,6 +5,7 @@
 
 mod change;
 mod log;
+pub(in crate::sqlite) mod profiles;
 
 use std::sync::{Arc, LazyLock};
 

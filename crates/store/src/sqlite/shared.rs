@@ -44,7 +44,7 @@ impl SharedLog for MemoryStore {
     }
 
     fn changed_profiles(&self, after: ChangePlace, most: u32) -> Answer<ChangedProfiles> {
-        self.spawn_read(move |reader| Ok(super::profiles::changed(reader.rows, after, most)?))
+        self.spawn_read(move |reader| Ok(super::rows::profiles::changed(reader.rows, after, most)?))
     }
 
     fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {

@@ -5,7 +5,9 @@ use std::sync::LazyLock;
 use rusqlite::{OptionalExtension, Result, ffi, params};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
-use super::{SqliteRows, conversation_id, count_messages, count_sent, find_conversation, find_member, seq};
+use super::{
+    SqliteRows, conversation_id, count_messages, count_sent, find_conversation, find_member, profiles, seq,
+};
 use crate::Counts;
 use crate::change::rows::{
     KeyedMessage, MAX_REMOVED_REACTIONS_KEPT, PROBE_BYTES, ReferredEvent, Rows, TRIMMED_PAGES,
@@ -16,7 +18,7 @@ use crate::profile::StoredProfile;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey, Via};
 use crate::sqlite::checksum::Columns;
-use crate::sqlite::{profiles, table};
+use crate::sqlite::table;
 use crate::table::{CONVERSATIONS, EVENTS, WriteTime, quoted};
 
 /// Inserts a conversation without a key, because SQLite assigns the key.

@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::Timestamp;
 use switchboard_protocol::UserId;
 
-use super::rows::user_id;
+use super::user_id;
 use crate::profile::StoredProfile;
 #[cfg(feature = "simulation")]
 use crate::profile::{ChangePlace, ChangedProfiles};
@@ -29,7 +29,7 @@ fn read(row: &Row<'_>, first: usize) -> Result<StoredProfile> {
 }
 
 /// A user's profile.
-pub(super) fn find(db: &Connection, user: UserKey) -> Result<Option<StoredProfile>> {
+pub(in crate::sqlite) fn find(db: &Connection, user: UserKey) -> Result<Option<StoredProfile>> {
     let mut select = db.prepare_cached(
         "SELECT name, avatar, data, version, active, changed, issued, claims FROM profiles WHERE user = ?1",
     )?;
@@ -37,7 +37,7 @@ pub(super) fn find(db: &Connection, user: UserKey) -> Result<Option<StoredProfil
 }
 
 /// Stores a profile, and the words by which it is found.
-pub(super) fn put(
+pub(in crate::sqlite) fn put(
     db: &Connection,
     user: UserKey,
     profile: &StoredProfile,
@@ -62,7 +62,10 @@ pub(super) fn put(
 }
 
 /// The profiles of users; those without one are left out.
-pub(super) fn find_all(db: &Connection, users: &[UserKey]) -> Result<FxHashMap<UserKey, StoredProfile>> {
+pub(in crate::sqlite) fn find_all(
+    db: &Connection,
+    users: &[UserKey],
+) -> Result<FxHashMap<UserKey, StoredProfile>> {
     let mut found = FxHashMap::default();
     for user in users {
         found.extend(find(db, *user)?.map(|profile| (*user, profile)));
@@ -71,7 +74,7 @@ pub(super) fn find_all(db: &Connection, users: &[UserKey]) -> Result<FxHashMap<U
 }
 
 /// Users who have a profile, by name.
-pub(super) fn named(db: &Connection, users: &[UserId]) -> Result<Vec<NamedPerson>> {
+pub(in crate::sqlite) fn named(db: &Connection, users: &[UserId]) -> Result<Vec<NamedPerson>> {
     let mut select = db.prepare_cached(
         "SELECT p.user, p.name, p.avatar, NULL, p.version, p.active, p.changed, NULL, NULL
          FROM users u CROSS JOIN profiles p ON p.user = u.id WHERE u.name = ?1",
@@ -85,7 +88,7 @@ pub(super) fn named(db: &Connection, users: &[UserId]) -> Result<Vec<NamedPerson
 }
 
 /// Users with a word in the first range or an id in the second, but not those who are gone.
-pub(super) fn search(
+pub(in crate::sqlite) fn search(
     db: &Connection,
     words: (&str, &str),
     ids: (&str, &str),
@@ -110,7 +113,11 @@ pub(super) fn search(
 
 /// Profiles that have changed after a place, in the order of their changes.
 #[cfg(feature = "simulation")]
-pub(super) fn changed(db: &Connection, (at, user): ChangePlace, most: u32) -> Result<ChangedProfiles> {
+pub(in crate::sqlite) fn changed(
+    db: &Connection,
+    (at, user): ChangePlace,
+    most: u32,
+) -> Result<ChangedProfiles> {
     let mut select = db.prepare_cached(
         "SELECT u.name, p.name, p.avatar, p.data, p.version, p.active, p.changed, p.issued, p.claims, p.user
          FROM profiles p CROSS JOIN users u ON u.id = p.user WHERE (p.changed, p.user) > (?1, ?2)

@@ -21,7 +21,7 @@ chat.renderData = ({ order }) => {
     "section",
     "order",
     make("header", "order-head", make("b", "", `Order ${order.number}`), make("span", "order-state", order.state)),
-    make("ul", "", ...order.items.map((item) => make("li", "", item))),
+    make("ul", "", ...order.items.map((item) => Object.assign(make("li", "", item), { dir: "auto" }))),
     make("footer", "order-foot", make("b", "", total), track),
   );
 };

@@ -105,6 +105,12 @@ export class OpenRoom {
     return nameOf(this.id, this.info?.title, this.me, this.appState.language);
   }
 
+  /** The id, or the embedding page's name, from which the picture is made. */
+  get face(): string {
+    const { single, name } = this.appState.host;
+    return (single && name) || (this.peer ?? this.id);
+  }
+
   /** A direct conversation without messages does not exist on the server yet, but the user may write to it. */
   get state(): "loading" | "ready" | "missing" {
     const state = this.#state.current;

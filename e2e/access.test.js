@@ -4,19 +4,19 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
-import { complaints, launch, Person, Server, world } from "./support.js";
-import { views } from "./views.js";
+import { unexpectedConsoleMessages, launchBrowser, Person, Server, openPagesOf } from "./support.js";
+import { visitEveryView } from "./views.js";
 
 let browser;
 let axe;
 before(async () => {
-  browser = await launch();
+  browser = await launchBrowser();
   axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 });
 after(() => browser.close());
 
 /** The violations that axe-core finds, by WCAG 2.2 AA and its own best practices. */
-async function violations(page) {
+async function accessibilityViolations(page) {
   // The debugger evaluates the script, because the page's content security policy forbids foreign scripts.
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() =>
@@ -37,20 +37,20 @@ for (const colorScheme of ["light", "dark"]) {
     test(`no violations on any view: ${device}, ${colorScheme}`, async (t) => {
       const server = await Server.start(t);
       const options = { colorScheme, ...screen, reducedMotion: "reduce" };
-      await views(t, browser, server, options, async (name, page) => {
-        assert.deepEqual(await violations(page), [], name);
+      await visitEveryView(t, browser, server, options, async (name, page) => {
+        assert.deepEqual(await accessibilityViolations(page), [], name);
       });
     });
   }
 }
 
 test("everything works by keyboard", async (t) => {
-  const [server, alice] = await world(t, browser, "alice");
+  const [server, alice] = await openPagesOf(t, browser, "alice");
   const { page } = alice;
-  const focused = () =>
+  const focusedElementLabel = () =>
     page.evaluate(() => document.activeElement?.getAttribute("data-testid") ?? document.activeElement?.tagName);
   // Move to the conversation by Tab only.
-  for (let tabs = 0; (await focused()) !== "conversation"; tabs++) {
+  for (let tabs = 0; (await focusedElementLabel()) !== "conversation"; tabs++) {
     assert.ok(tabs < 20, "the list is a few Tabs away");
     await page.keyboard.press("Tab");
   }
@@ -61,13 +61,13 @@ test("everything works by keyboard", async (t) => {
   await page.keyboard.press("Enter");
   await alice.sees("typed");
   // The log is one Tab stop; arrow keys move between messages.
-  for (let tabs = 0; (await focused()) !== "message"; tabs++) {
+  for (let tabs = 0; (await focusedElementLabel()) !== "message"; tabs++) {
     assert.ok(tabs < 20, "the log is a few Tabs away");
     await page.keyboard.press("Shift+Tab");
   }
   assert.equal(await page.locator("[data-testid=message][tabindex='0']").count(), 1, "one stop");
   await page.keyboard.press("End");
-  const label = () =>
+  const accessibleLabel = () =>
     page.evaluate(() =>
       document.activeElement
         .getAttribute("aria-labelledby")
@@ -75,13 +75,13 @@ test("everything works by keyboard", async (t) => {
         .map((id) => document.getElementById(id)?.textContent.trim())
         .join(" "),
     );
-  assert.match(await label(), /^You, .*typed/);
+  assert.match(await accessibleLabel(), /^You, .*typed/);
   await page.keyboard.press("ArrowUp");
-  assert.match(await label(), /^You, .*Open the other link/);
+  assert.match(await accessibleLabel(), /^You, .*Open the other link/);
   // A new message does not take the focus.
   await server.posts("send", { as: "bob", to: "#general", text: "and now?" });
   await alice.sees("and now?");
-  assert.match(await label(), /Open the other link/);
+  assert.match(await accessibleLabel(), /Open the other link/);
   await alice.at("announcer").filter({ hasText: "bob: and now?" }).first().waitFor({ state: "attached" });
   // React through the menu.
   await page.keyboard.press("End");
@@ -94,12 +94,12 @@ test("everything works by keyboard", async (t) => {
   await page.getByRole("dialog", { name: "Keyboard shortcuts" }).waitFor();
   await page.keyboard.press("Escape");
   await page.getByRole("dialog").waitFor({ state: "detached" });
-  assert.equal(await focused(), "message", "the focus returns");
-  assert.deepEqual(complaints([alice]), []);
+  assert.equal(await focusedElementLabel(), "message", "the focus returns");
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("a letter does nothing outside the log, so that speech input triggers no shortcut", async (t) => {
-  const [, alice] = await world(t, browser, "alice");
+  const [, alice] = await openPagesOf(t, browser, "alice");
   const { page } = alice;
   await alice.opens("#general");
   await alice.at("settings").focus();
@@ -117,28 +117,28 @@ test("a letter does nothing outside the log, so that speech input triggers no sh
   assert.equal(await page.evaluate(() => document.activeElement.dataset.testid), "message");
   await page.keyboard.press("F6");
   assert.equal(await page.evaluate(() => document.activeElement.dataset.testid), "composer");
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("the whole list of conversations is one Tab stop", async (t) => {
-  const [server, alice] = await world(t, browser, "alice");
+  const [server, alice] = await openPagesOf(t, browser, "alice");
   for (const user of ["bob", "carol", "dana"]) await server.posts("send", { as: user, to: "@alice", text: "hi" });
   await alice.conversation("@alice:dana").waitFor();
   assert.equal(await alice.page.locator("[data-testid=conversation][tabindex='0']").count(), 1);
   await alice.page.locator("[data-testid=conversation][tabindex='0']").focus();
-  const first = await alice.page.evaluate(() => document.activeElement.dataset.id);
+  const firstFocusedId = await alice.page.evaluate(() => document.activeElement.dataset.id);
   await alice.page.keyboard.press("ArrowDown");
-  assert.notEqual(await alice.page.evaluate(() => document.activeElement.dataset.id), first);
+  assert.notEqual(await alice.page.evaluate(() => document.activeElement.dataset.id), firstFocusedId);
 });
 
 /** Moves a finger over the page: `touchstart` at the first point, a move to each other point, then `touchend`. */
-async function finger(page, points, held) {
+async function dragFinger(page, points, held) {
   const session = await page.context().newCDPSession(page);
-  const touch = (type, touchPoints) => session.send("Input.dispatchTouchEvent", { type, touchPoints });
-  await touch("touchStart", [points[0]]);
-  for (const point of points.slice(1)) await touch("touchMove", [point]);
+  const dispatchTouch = (type, touchPoints) => session.send("Input.dispatchTouchEvent", { type, touchPoints });
+  await dispatchTouch("touchStart", [points[0]]);
+  for (const point of points.slice(1)) await dispatchTouch("touchMove", [point]);
   await held?.();
-  await touch("touchEnd", []);
+  await dispatchTouch("touchEnd", []);
 }
 
 test("on a phone: a long press opens the menu, a swipe replies, Enter begins a line", async (t) => {
@@ -148,13 +148,13 @@ test("on a phone: a long press opens the menu, a swipe replies, Enter begins a l
   const alice = await Person.arrive(t, browser, server, "alice", options);
   await alice.conversation("@alice:bob").tap();
   await alice.sees("press or swipe me");
-  const box = await alice.messages("press or swipe me").locator(".bubble").boundingBox();
-  const [x, y] = [box.x + 40, box.y + box.height / 2];
-  await finger(alice.page, [{ x, y }], () => alice.page.locator(".message.held").waitFor());
+  const bubbleBox = await alice.messages("press or swipe me").locator(".bubble").boundingBox();
+  const [x, y] = [bubbleBox.x + 40, bubbleBox.y + bubbleBox.height / 2];
+  await dragFinger(alice.page, [{ x, y }], () => alice.page.locator(".message.held").waitFor());
   await alice.page.getByRole("menu").waitFor();
   await alice.page.keyboard.press("Escape");
   await alice.page.getByRole("menu").waitFor({ state: "detached" });
-  await finger(alice.page, [
+  await dragFinger(alice.page, [
     { x, y },
     { x: x + 30, y },
     { x: x + 70, y },
@@ -166,7 +166,7 @@ test("on a phone: a long press opens the menu, a swipe replies, Enter begins a l
   await alice.at("composer").pressSequentially("and another");
   await alice.at("send").tap();
   await alice.messages().filter({ hasText: "and another" }).waitFor();
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("on a phone: one pane, large touch targets, and the phone's back button", async (t) => {
@@ -181,14 +181,14 @@ test("on a phone: one pane, large touch targets, and the phone's back button", a
   await alice.at("send").tap();
   await bob.opens("#general");
   await bob.sees("from a phone");
-  const small = await alice.page.evaluate(() =>
+  const tooSmallTargets = await alice.page.evaluate(() =>
     [...document.querySelectorAll("button, a, textarea, input")]
       .filter((node) => node.checkVisibility({ opacityProperty: true, visibilityProperty: true }))
       .map((node) => [node.getAttribute("aria-label") ?? node.textContent.trim(), node.getBoundingClientRect()])
       .filter(([, { width, height }]) => width > 0 && (width < 24 || height < 24))
       .map(([name, { width, height }]) => `${name} ${width}x${height}`),
   );
-  assert.deepEqual(small, []);
+  assert.deepEqual(tooSmallTargets, []);
   assert.ok(
     await alice.page.evaluate(() => document.documentElement.scrollWidth <= innerWidth),
     "nothing is wider than the phone",
@@ -198,5 +198,5 @@ test("on a phone: one pane, large touch targets, and the phone's back button", a
   await alice.conversation("#general").tap();
   await alice.at("back").tap();
   await alice.conversation("#general").waitFor();
-  assert.deepEqual(complaints([alice, bob]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice, bob]), []);
 });

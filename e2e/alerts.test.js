@@ -9,27 +9,27 @@ import { test } from "node:test";
 import { promisify } from "node:util";
 import { makeCertificate } from "../packages/client/test/certificate.js";
 import { Server } from "../packages/client/test/support.js";
-import { freePort, packaging, Prometheus, promtool } from "./prometheus.js";
+import { freePort, packagingPath, Prometheus, promtool } from "./prometheus.js";
 
-const run = promisify(execFile);
+const runFile = promisify(execFile);
 const SECRET = "a secret of the tests that is long enough";
 /** A metric that the backup job of docs/operating.md writes, so the server does not export it. */
-const OF_THE_BACKUP_JOB = "switchboard_backup_timestamp_seconds";
+const BACKUP_JOB_METRIC = "switchboard_backup_timestamp_seconds";
 
-const metrics = async (server) => (await fetch(`${server.url}/metrics`)).text();
+const readMetrics = async (server) => (await fetch(`${server.url}/metrics`)).text();
 
 /** Sets a limit of a running process, such as `--nofile=9`. */
-const prlimit = (server, limit) => run("prlimit", ["--pid", String(server.process.pid), limit]);
+const setProcessLimit = (server, limit) => runFile("prlimit", ["--pid", String(server.process.pid), limit]);
 
 test("promtool accepts the alerts, their tests and the server's metrics", async (t) => {
   const server = await Server.start(t);
   await promtool(["check", "rules", "--lint-fatal", "alerts.yml"]);
   await promtool(["test", "rules", "alerts_test.yml"]);
-  await promtool(["check", "metrics"], await metrics(server));
+  await promtool(["check", "metrics"], await readMetrics(server));
 });
 
 /** Opens a WebSocket that sends `hello`, and reads nothing after the `welcome`. */
-async function reader(t, server, user) {
+async function connectNonReadingClient(t, server, user) {
   const { hostname, port } = new URL(server.url);
   const socket = connect(Number(port), hostname);
   t.after(() => socket.destroy());
@@ -52,8 +52,8 @@ async function reader(t, server, user) {
 }
 
 /** Sends long messages of many users to bob, who reads none of them, until the promise `done` is settled. */
-async function overwhelms(t, server, connections, done) {
-  await Promise.all(Array.from({ length: connections }, () => reader(t, server, "bob")));
+async function sendUntilQueuesAreFull(t, server, connections, done) {
+  await Promise.all(Array.from({ length: connections }, () => connectNonReadingClient(t, server, "bob")));
   const text = "x".repeat(16_000);
   let ended = false;
   const users = Array.from({ length: 20 }, async (_, user) => {
@@ -71,25 +71,25 @@ const FAULTS = {
     for (let restart = 0; restart < 3; restart++) {
       await server.kill();
       await server.start();
-      const started = /^process_start_time_seconds (.*)$/m.exec(await metrics(server))[1];
+      const processStartTime = /^process_start_time_seconds (.*)$/m.exec(await readMetrics(server))[1];
       await prometheus.until("a scrape after the restart", async () => {
-        const [sample] = await prometheus.query(`process_start_time_seconds{instance="${instance(server)}"}`);
-        return Number(sample?.value[1]) === Number(started);
+        const [sample] = await prometheus.query(`process_start_time_seconds{instance="${operatorsAddress(server)}"}`);
+        return Number(sample?.value[1]) === Number(processStartTime);
       });
     }
   },
   // A client stops reading, so the server waits for this client when it shuts down.
   async SwitchboardNotReady({ t, server }) {
-    await reader(t, server, "bob");
+    await connectNonReadingClient(t, server, "bob");
     server.process.kill("SIGTERM");
   },
   // The kernel refuses every write to a file, as it does when a disk quota is used up.
   async SwitchboardWritesRefused({ server, alert }) {
-    await prlimit(server, "--fsize=1:");
+    await setProcessLimit(server, "--fsize=1:");
     await assert.rejects(server.posts("send", { as: "alice", to: "@bob", text: "lost" }), /unavailable/);
     await alert("SwitchboardCommandsUnavailable");
     await alert("SwitchboardWritesRefused");
-    await prlimit(server, "--fsize=unlimited:");
+    await setProcessLimit(server, "--fsize=unlimited:");
     return { ends: true };
   },
   // Stops the process for a while during commits, as if the machine froze.
@@ -107,10 +107,10 @@ const FAULTS = {
     });
   },
   async SwitchboardSlowConsumersCut({ t, server, alert }) {
-    await overwhelms(t, server, 12, alert("SwitchboardSlowConsumersCut"));
+    await sendUntilQueuesAreFull(t, server, 12, alert("SwitchboardSlowConsumersCut"));
   },
   async SwitchboardCatchingUp({ t, server, alert }) {
-    await overwhelms(t, server, 8, alert("SwitchboardCatchingUp"));
+    await sendUntilQueuesAreFull(t, server, 8, alert("SwitchboardCatchingUp"));
   },
   async SwitchboardConnectionsRefused({ t, server }) {
     const { hostname, port } = new URL(server.url);
@@ -130,12 +130,12 @@ const FAULTS = {
     }
   },
   async SwitchboardDescriptorsShort({ server }) {
-    const open = Number(/^process_open_fds (\d+)$/m.exec(await metrics(server))[1]);
-    await prlimit(server, `--nofile=${Math.ceil(open / 0.85)}:`);
+    const openDescriptors = Number(/^process_open_fds (\d+)$/m.exec(await readMetrics(server))[1]);
+    await setProcessLimit(server, `--nofile=${Math.ceil(openDescriptors / 0.85)}:`);
   },
   async SwitchboardWrongCredentials({ server }) {
-    const other = { env: { SWITCHBOARD_AUTH_SECRET: `${SECRET}, and another one` } };
-    const token = server.token.call(other, "alice");
+    const serverWithOtherSecret = { env: { SWITCHBOARD_AUTH_SECRET: `${SECRET}, and another one` } };
+    const token = server.token.call(serverWithOtherSecret, "alice");
     for (let count = 0; count < 12; count++) {
       await assert.rejects(server.posts("conversations", {}, { authorization: `Bearer ${token}` }), /unauthorized/);
     }
@@ -153,45 +153,45 @@ const FAULTS = {
   },
 };
 
-const serve = (limits = {}) => ({ args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, ...limits } });
-const SETTINGS = {
+const productionServer = (limits = {}) => ({ args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, ...limits } });
+const SERVER_SETTINGS_BY_ALERT = {
   SwitchboardNotReady: { env: { SWITCHBOARD_OPERATOR_LISTEN: `127.0.0.1:${await freePort()}` } },
   SwitchboardSlowConsumersCut: { env: { SWITCHBOARD_LIMITS_LAGS: "1" } },
-  SwitchboardConnectionsRefused: serve({ SWITCHBOARD_LIMITS_CONNECTIONS_PER_ADDRESS: "5" }),
-  SwitchboardFlood: serve({ SWITCHBOARD_LIMITS_SENDS_PER_USER: "1" }),
-  SwitchboardWrongCredentials: serve(),
-  SwitchboardHandshakesRefused: serve(),
-  SwitchboardLogLinesDropped: serve(),
+  SwitchboardConnectionsRefused: productionServer({ SWITCHBOARD_LIMITS_CONNECTIONS_PER_ADDRESS: "5" }),
+  SwitchboardFlood: productionServer({ SWITCHBOARD_LIMITS_SENDS_PER_USER: "1" }),
+  SwitchboardWrongCredentials: productionServer(),
+  SwitchboardHandshakesRefused: productionServer(),
+  SwitchboardLogLinesDropped: productionServer(),
 };
 
 /** The address at which Prometheus scrapes this server. */
-const instance = ({ url, env }) => env.SWITCHBOARD_OPERATOR_LISTEN ?? new URL(url).host;
+const operatorsAddress = ({ url, env }) => env.SWITCHBOARD_OPERATOR_LISTEN ?? new URL(url).host;
 
 test("an alert fires on its fault, and not before", async (t) => {
-  const names = Object.keys(FAULTS);
+  const alertNames = Object.keys(FAULTS);
   const servers = new Map();
   const { certificate, key } = await makeCertificate(t);
-  SETTINGS.SwitchboardCertificateNotRenewed = {
+  SERVER_SETTINGS_BY_ALERT.SwitchboardCertificateNotRenewed = {
     env: {
       SWITCHBOARD_TLS_CERTIFICATE: certificate,
       SWITCHBOARD_TLS_KEY: key,
       SWITCHBOARD_OPERATOR_LISTEN: `127.0.0.1:${await freePort()}`,
     },
   };
-  for (const name of names) servers.set(name, await Server.start(t, SETTINGS[name]));
-  const prometheus = await Prometheus.start(t, [...servers.values()].map(instance));
+  for (const name of alertNames) servers.set(name, await Server.start(t, SERVER_SETTINGS_BY_ALERT[name]));
+  const prometheus = await Prometheus.start(t, [...servers.values()].map(operatorsAddress));
   assert.deepEqual(await prometheus.alerts(), [], "no fault, no alert");
-  for (const name of names) {
+  for (const name of alertNames) {
     await t.test(name, async (t) => {
       const server = servers.get(name);
-      const alert = (name) => prometheus.alert(name, instance(server));
-      const fires = async (name) =>
-        (await prometheus.alerts(instance(server))).some(({ labels }) => labels.alertname === name);
-      const until = async (name, repeat) => {
-        while (!(await fires(name))) await repeat();
+      const alert = (name) => prometheus.alert(name, operatorsAddress(server));
+      const alertFires = async (name) =>
+        (await prometheus.alerts(operatorsAddress(server))).some(({ labels }) => labels.alertname === name);
+      const repeatUntilAlertFires = async (name, repeat) => {
+        while (!(await alertFires(name))) await repeat();
       };
-      const { ends } = (await FAULTS[name]({ t, server, prometheus, alert, until })) ?? {};
-      if (ends) return prometheus.ends(name, instance(server));
+      const { ends } = (await FAULTS[name]({ t, server, prometheus, alert, until: repeatUntilAlertFires })) ?? {};
+      if (ends) return prometheus.ends(name, operatorsAddress(server));
       const { annotations } = await alert(name);
       assert.doesNotMatch(JSON.stringify(annotations), /error|no value|\{\{/i);
       t.diagnostic(annotations.summary);
@@ -209,7 +209,7 @@ function familiesAndLabels(expression) {
 /** Asserts that a server exports the metrics and label values in an expression. A value may be a regular expression. */
 function assertExported(page, where, expression) {
   const { families, values } = familiesAndLabels(expression);
-  for (const family of families.filter((family) => family !== OF_THE_BACKUP_JOB)) {
+  for (const family of families.filter((family) => family !== BACKUP_JOB_METRIC)) {
     assert.match(page, new RegExp(`^${family}[{ ]`, "m"), `${where} names ${family}`);
   }
   for (const [label, value] of values) {
@@ -220,12 +220,12 @@ function assertExported(page, where, expression) {
 
 test("every family, label and paragraph that the alerts and the dashboard name exists", async (t) => {
   const server = await Server.start(t);
-  const page = await metrics(server);
-  const prometheus = await Prometheus.start(t, [instance(server)]);
+  const page = await readMetrics(server);
+  const prometheus = await Prometheus.start(t, [operatorsAddress(server)]);
   const rules = await prometheus.rules();
   const [operating, tests, dashboard] = await Promise.all(
     ["../docs/operating.md", "prometheus/alerts_test.yml", "grafana/switchboard.json"].map((path) =>
-      readFile(packaging(path), "utf8"),
+      readFile(packagingPath(path), "utf8"),
     ),
   );
   const { panels, templating } = JSON.parse(dashboard);
@@ -233,14 +233,14 @@ test("every family, label and paragraph that the alerts and the dashboard name e
 
   for (const { name, query, annotations, labels } of rules) {
     assertExported(page, name, query);
-    const paragraph = new RegExp(`\n#+ ${name}\n`);
-    assert.match(operating, paragraph, `docs/operating.md has no paragraph on ${name}`);
+    const runbookHeading = new RegExp(`\n#+ ${name}\n`);
+    assert.match(operating, runbookHeading, `docs/operating.md has no paragraph on ${name}`);
     assert.equal(annotations.runbook, `docs/operating.md#${name.toLowerCase()}`);
     assert.ok(annotations.summary && annotations.description && /^(critical|warning)$/.test(labels.severity));
     assert.ok(tests.includes(`alertname="${name}"`), `alerts_test.yml has no test in which ${name} fires`);
   }
 
-  const shown = new Set();
+  const shownMetrics = new Set();
   for (const { title, type, description, targets = [], fieldConfig } of panels) {
     if (type === "row") continue;
     assert.ok(
@@ -248,11 +248,13 @@ test("every family, label and paragraph that the alerts and the dashboard name e
       `${title} has a description, a unit and a query`,
     );
     for (const { expr } of targets) {
-      assertExported(page, title, expr).forEach((family) => shown.add(family));
+      assertExported(page, title, expr).forEach((family) => shownMetrics.add(family));
       assert.ok(!/_total\b/.test(expr) || /(rate|increase)\(/.test(expr), `${title} shows how fast a counter grows`);
-      const concrete = expr.replaceAll("$__rate_interval", "1m").replaceAll(/\$(job|instance)/g, ".+");
-      assert.doesNotMatch(concrete, /\$/, `${title} uses a variable that does not exist`);
-      await prometheus.query(concrete);
+      const expressionWithoutVariables = expr
+        .replaceAll("$__rate_interval", "1m")
+        .replaceAll(/\$(job|instance)/g, ".+");
+      assert.doesNotMatch(expressionWithoutVariables, /\$/, `${title} uses a variable that does not exist`);
+      await prometheus.query(expressionWithoutVariables);
     }
     for (const [alert] of description.matchAll(/\bSwitchboard[A-Z]\w+/g)) {
       assert.ok(
@@ -266,6 +268,6 @@ test("every family, label and paragraph that the alerts and the dashboard name e
     ["datasource", "job", "instance"],
   );
   const families = [...page.matchAll(/^# TYPE (switchboard_\w+)/gm)].map(([, family]) => family);
-  const hidden = families.filter((family) => ![...shown].some((name) => name.startsWith(family)));
-  assert.deepEqual(hidden, [], "the dashboard shows every family of the server");
+  const undisplayedFamilies = families.filter((family) => ![...shownMetrics].some((name) => name.startsWith(family)));
+  assert.deepEqual(undisplayedFamilies, [], "the dashboard shows every family of the server");
 });

@@ -10,13 +10,13 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { Server } from "../packages/client/test/support.js";
 
-const run = promisify(execFile);
+const runFile = promisify(execFile);
 const root = fileURLToPath(new URL("..", import.meta.url));
 const SECRET = "a secret of the tests that is long enough";
 
 /** The page's sections that have snippets: the text of the last block of each language. */
 const page = await readFile(join(root, "docs/back-end.md"), "utf8");
-const sections = page
+const documentSections = page
   .split(/^## /m)
   .map((section) => Object.fromEntries(Array.from(section.matchAll(/^```(\w+)\n(.*?)^```$/gms), (m) => m.slice(1))))
   .filter((blocks) => Object.keys(blocks).length > 0);
@@ -30,7 +30,7 @@ const languages = {
 };
 
 /** A directory in which the packages are installed. */
-async function project(t) {
+async function makeProject(t) {
   const directory = await mkdtemp(join(tmpdir(), "switchboard-back-end-"));
   t.after(() => rm(directory, { recursive: true, force: true }));
   await mkdir(join(directory, "vendor"));
@@ -42,24 +42,24 @@ async function project(t) {
 }
 
 test("each section has every language", () => {
-  assert.ok(sections.length >= 8, `${sections.length} sections`);
-  for (const blocks of sections) {
+  assert.ok(documentSections.length >= 8, `${documentSections.length} sections`);
+  for (const blocks of documentSections) {
     for (const language of Object.keys(languages)) assert.ok(blocks[language], JSON.stringify(blocks));
   }
 });
 
 for (const [language, { begin, mark, file, command }] of Object.entries(languages)) {
   test(`the snippets in ${language}`, async (t) => {
-    const directory = await project(t);
+    const directory = await makeProject(t);
     const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } });
     const key = (await server.cli("key", "create", "shop", "--scope", "act,feed,moderate")).stdout
       .trim()
       .split("\n")
       .at(-1);
-    const program = sections.map((blocks) => blocks[language]).join(`${mark}\n`);
+    const program = documentSections.map((blocks) => blocks[language]).join(`${mark}\n`);
     await writeFile(join(directory, file), begin + program);
     const binary = process.env.SWITCHBOARD_BINARY ?? join(root, "target/debug/switchboard");
-    const { stdout } = await run(command, [file], {
+    const { stdout } = await runFile(command, [file], {
       cwd: directory,
       env: {
         PATH: [dirname(binary), process.env.PATH].join(delimiter),
@@ -70,9 +70,11 @@ for (const [language, { begin, mark, file, command }] of Object.entries(language
         CHAT_SECRET_FILE: join(directory, "secret"),
       },
     });
-    const printed = stdout.split(/^==$/m).map((part) => part.trim());
-    const expected = sections.map((blocks) => (blocks[language === "sh" ? "json" : "text"] ?? "").trim());
-    const times = (text) => text.replace(/"(at|id|next)":"[^"]*"/g, '"$1":"…"');
-    assert.deepEqual(printed.map(times), expected);
+    const printedSections = stdout.split(/^==$/m).map((part) => part.trim());
+    const expectedSections = documentSections.map((blocks) =>
+      (blocks[language === "sh" ? "json" : "text"] ?? "").trim(),
+    );
+    const maskTimes = (text) => text.replace(/"(at|id|next)":"[^"]*"/g, '"$1":"…"');
+    assert.deepEqual(printedSections.map(maskTimes), expectedSections);
   });
 }

@@ -2,16 +2,16 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { complaints, launch, Person, Server, world } from "./support.js";
+import { unexpectedConsoleMessages, launchBrowser, Person, Server, openPagesOf } from "./support.js";
 
 let browser;
 before(async () => {
-  browser = await launch();
+  browser = await launchBrowser();
 });
 after(() => browser.close());
 
 test("a room: each user sees the other's messages", async (t) => {
-  const [, alice, bob] = await world(t, browser, "alice", "bob");
+  const [, alice, bob] = await openPagesOf(t, browser, "alice", "bob");
   await alice.opens("#general");
   await bob.opens("#general");
   await alice.says("hello from alice");
@@ -23,35 +23,35 @@ test("a room: each user sees the other's messages", async (t) => {
   const policy = (await alice.response.allHeaders())["content-security-policy"];
   assert.match(policy, /default-src 'none'/);
   assert.doesNotMatch(policy, /unsafe|\*/);
-  assert.deepEqual(complaints([alice, bob]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice, bob]), []);
 });
 
 test("a direct conversation appears with its unread count, and shows who has read", async (t) => {
-  const [, alice, bob] = await world(t, browser, "alice", "bob");
+  const [, alice, bob] = await openPagesOf(t, browser, "alice", "bob");
   await alice.writesTo("bob");
   await alice.says("psst");
   await alice.sees("psst");
-  const row = bob.conversation("@alice:bob");
-  await row.getByTestId("unread").filter({ hasText: "1" }).waitFor();
-  await row.filter({ hasText: "psst" }).waitFor();
+  const conversationRow = bob.conversation("@alice:bob");
+  await conversationRow.getByTestId("unread").filter({ hasText: "1" }).waitFor();
+  await conversationRow.filter({ hasText: "psst" }).waitFor();
   // #general has three messages of the demonstration data.
   await bob.page.waitForFunction(() => /^\(3\) /.test(document.title));
   await alice
     .at("receipt")
     .filter({ hasText: /delivered|sent/ })
     .waitFor();
-  await row.click();
+  await conversationRow.click();
   await bob.sees("psst");
-  await row.getByTestId("unread").waitFor({ state: "detached" });
+  await conversationRow.getByTestId("unread").waitFor({ state: "detached" });
   await alice.at("receipt").filter({ hasText: "read" }).waitFor();
   await bob.says("yes?");
   await alice.sees("yes?");
   assert.deepEqual(await alice.log(), await bob.log());
-  assert.deepEqual(complaints([alice, bob]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice, bob]), []);
 });
 
 test("edit, delete, react and reply, with the mouse and with arrow-up", async (t) => {
-  const [, alice, bob] = await world(t, browser, "alice", "bob");
+  const [, alice, bob] = await openPagesOf(t, browser, "alice", "bob");
   await alice.opens("#general");
   await bob.opens("#general");
   await alice.says("frist");
@@ -63,12 +63,12 @@ test("edit, delete, react and reply, with the mouse and with arrow-up", async (t
   await bob.sees("first");
   await bob.messages("first").getByTestId("edited").waitFor();
   await bob.chooses("first", "👍");
-  const reaction = (person) => person.messages("first").locator("[data-testid=reaction][data-emoji='👍']");
-  await reaction(alice).filter({ hasText: "1" }).waitFor();
-  await reaction(alice).click();
-  await reaction(bob).filter({ hasText: "2" }).waitFor();
-  await reaction(bob).click();
-  await reaction(alice).filter({ hasText: "1" }).waitFor();
+  const thumbsUpOf = (person) => person.messages("first").locator("[data-testid=reaction][data-emoji='👍']");
+  await thumbsUpOf(alice).filter({ hasText: "1" }).waitFor();
+  await thumbsUpOf(alice).click();
+  await thumbsUpOf(bob).filter({ hasText: "2" }).waitFor();
+  await thumbsUpOf(bob).click();
+  await thumbsUpOf(alice).filter({ hasText: "1" }).waitFor();
   await bob.chooses("first", "Reply");
   await bob.says("an answer");
   await alice.messages("an answer").getByTestId("reply-quote").filter({ hasText: "first" }).waitFor();
@@ -80,11 +80,11 @@ test("edit, delete, react and reply, with the mouse and with arrow-up", async (t
   await alice.page.reload();
   await alice.sees("message deleted");
   assert.deepEqual(await alice.log(), await bob.log());
-  assert.deepEqual(complaints([alice, bob]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice, bob]), []);
 });
 
 test("presence and typing", async (t) => {
-  const [, alice, bob] = await world(t, browser, "alice", "bob");
+  const [, alice, bob] = await openPagesOf(t, browser, "alice", "bob");
   await alice.writesTo("bob");
   await alice.says("there?");
   await alice.reads("presence", "online");
@@ -96,13 +96,13 @@ test("presence and typing", async (t) => {
   await alice.page.getByText("bob is typing…").first().waitFor({ state: "detached" });
   await bob.page.close();
   await alice.reads("presence", /^last seen /);
-  assert.deepEqual(complaints([alice, bob]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice, bob]), []);
 });
 
 test("unread messages: the line, the button, and the jump to the latest", async (t) => {
-  const [server, alice] = await world(t, browser, "alice");
-  const say = (n) => server.posts("send", { as: "bob", to: "#general", text: `line ${n}` });
-  for (let n = 1; n <= 30; n++) await say(n);
+  const [server, alice] = await openPagesOf(t, browser, "alice");
+  const sendLine = (n) => server.posts("send", { as: "bob", to: "#general", text: `line ${n}` });
+  for (let n = 1; n <= 30; n++) await sendLine(n);
   await alice.conversation("#general").getByTestId("unread").filter({ hasText: "31" }).waitFor();
   await alice.opens("#general");
   await alice.at("unread-line").waitFor();
@@ -112,18 +112,22 @@ test("unread messages: the line, the button, and the jump to the latest", async 
   await alice.conversation("#general").getByTestId("unread").waitFor({ state: "detached" });
   await alice.at("log").evaluate((log) => log.scrollTo({ top: 0 }));
   await alice.at("jump").or(alice.at("new-pill")).first().waitFor();
-  const before = await alice.at("log").evaluate((log) => log.scrollTop);
-  await say(31);
+  const scrollTopBefore = await alice.at("log").evaluate((log) => log.scrollTop);
+  await sendLine(31);
   await alice.at("new-pill").filter({ hasText: "1 new message" }).waitFor();
-  assert.equal(await alice.at("log").evaluate((log) => log.scrollTop), before, "what comes moves nothing that is read");
+  assert.equal(
+    await alice.at("log").evaluate((log) => log.scrollTop),
+    scrollTopBefore,
+    "what comes moves nothing that is read",
+  );
   await alice.at("new-pill").click();
   await alice.sees("line 31");
   await alice.at("new-pill").waitFor({ state: "detached" });
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("a long history loads on scrolling, keeps the scroll position, and draws a bounded number of rows", async (t) => {
-  const [server, alice] = await world(t, browser, "alice");
+  const [server, alice] = await openPagesOf(t, browser, "alice");
   for (let n = 1; n <= 600; n++) await server.posts("send", { as: "alice", to: "@bob", text: `line ${n}` });
   await alice.opens("@alice:bob");
   await alice.sees("line 600");
@@ -131,12 +135,14 @@ test("a long history loads on scrolling, keeps the scroll position, and draws a 
   let rows = 0;
   while (!(await alice.messages("line 1").count())) {
     // The row at the top of the view keeps its place after rows were drawn above it.
-    const moved = await log.evaluate(async (log) => {
+    const movement = await log.evaluate(async (log) => {
       const top = log.getBoundingClientRect().top;
       log.scrollTop = Math.min(log.scrollTop, 300);
-      const row = [...log.querySelectorAll("[data-row]")].find((one) => one.getBoundingClientRect().bottom > top);
-      const { row: name } = row.dataset;
-      const was = row.getBoundingClientRect().top;
+      const visibleRow = [...log.querySelectorAll("[data-row]")].find(
+        (one) => one.getBoundingClientRect().bottom > top,
+      );
+      const { row: name } = visibleRow.dataset;
+      const topBefore = visibleRow.getBoundingClientRect().top;
       const first = log.querySelector("[data-row]").dataset.row;
       await new Promise((done) => {
         const observer = new MutationObserver(
@@ -146,19 +152,19 @@ test("a long history loads on scrolling, keeps the scroll position, and draws a 
         if (log.scrollTop <= 1) log.dispatchEvent(new Event("scroll"));
       });
       await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
-      return Math.abs(log.querySelector(`[data-row="${CSS.escape(name)}"]`).getBoundingClientRect().top - was);
+      return Math.abs(log.querySelector(`[data-row="${CSS.escape(name)}"]`).getBoundingClientRect().top - topBefore);
     });
-    assert.ok(moved <= 1, `it moved by ${moved} pixels`);
+    assert.ok(movement <= 1, `it moved by ${movement} pixels`);
     rows = Math.max(rows, await alice.page.getByTestId("message").count());
   }
   assert.ok(rows <= 300, `${rows} rows`);
   await alice.at("jump").click();
   await alice.sees("line 600");
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("rooms: create, invite, rename, roles, remove, join, leave", async (t) => {
-  const [server, alice, bob] = await world(t, browser, "alice", "bob");
+  const [server, alice, bob] = await openPagesOf(t, browser, "alice", "bob");
   await alice.at("new-conversation").click();
   await alice.page.getByText("Create a room").click();
   await alice.at("new-title").fill("Release");
@@ -181,11 +187,11 @@ test("rooms: create, invite, rename, roles, remove, join, leave", async (t) => {
   await alice.at("members").getByText("Remove bob from the room?").waitFor();
   await alice.at("confirm").click();
   await bob.conversation("#release").waitFor({ state: "detached" });
-  assert.deepEqual(complaints([alice, bob]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice, bob]), []);
 });
 
 test("drafts, Escape and mentions", async (t) => {
-  const [, alice, bob] = await world(t, browser, "alice", "bob");
+  const [, alice, bob] = await openPagesOf(t, browser, "alice", "bob");
   await alice.writesTo("bob");
   await alice.says("one");
   await alice.at("composer").fill("a draft");
@@ -205,11 +211,11 @@ test("drafts, Escape and mentions", async (t) => {
   assert.equal(await alice.at("composer").inputValue(), "");
   await alice.page.reload();
   await alice.is("online");
-  assert.deepEqual(complaints([alice, bob]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice, bob]), []);
 });
 
 test("hostile texts are shown as text", async (t) => {
-  const [server, alice] = await world(t, browser, "alice");
+  const [server, alice] = await openPagesOf(t, browser, "alice");
   const texts = [
     `<img src=x onerror="document.title='owned'">`,
     "</div><script>document.title='owned'</script>",
@@ -235,19 +241,19 @@ test("hostile texts are shown as text", async (t) => {
   // Right-to-left text affects only its own message.
   const time = alice.messages().filter({ hasText: "right to left" }).locator("time").first();
   if (await time.count()) assert.equal(await time.evaluate((node) => getComputedStyle(node).direction), "ltr");
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("a token is removed from the address; a wrong one shows the reason", async (t) => {
   const server = await Server.start(t);
-  const stranger = await Person.open(t, browser, server, "stranger", "/#token=not-a-token");
-  await stranger.page.getByText(/token/i).first().waitFor();
-  assert.equal(new URL(stranger.page.url()).hash.includes("token"), false);
-  assert.deepEqual(complaints([stranger]), []);
+  const personWithBadToken = await Person.open(t, browser, server, "stranger", "/#token=not-a-token");
+  await personWithBadToken.page.getByText(/token/i).first().waitFor();
+  assert.equal(new URL(personWithBadToken.page.url()).hash.includes("token"), false);
+  assert.deepEqual(unexpectedConsoleMessages([personWithBadToken]), []);
 });
 
 test("a link with another user's name asks before it replaces the user of the tab", async (t) => {
-  const [, alice] = await world(t, browser, "alice");
+  const [, alice] = await openPagesOf(t, browser, "alice");
   await alice.page.evaluate(() => (location.hash = "#user=mallory"));
   await alice.at("replace").filter({ hasText: "You are signed in as alice" }).waitFor();
   await alice.page.getByRole("button", { name: "Stay signed in as alice" }).click();
@@ -257,11 +263,11 @@ test("a link with another user's name asks before it replaces the user of the ta
   await alice.page.goto(new URL("/?again#user=mallory", alice.page.url()).href);
   await alice.at("replace-accept").click();
   await alice.at("me").filter({ hasText: "mallory" }).waitFor();
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("the list shows a draft, and its filters and search hide other conversations", async (t) => {
-  const [server, alice] = await world(t, browser, "alice");
+  const [server, alice] = await openPagesOf(t, browser, "alice");
   await server.posts("send", { as: "bob", to: "@alice", text: "one" });
   await server.posts("send", { as: "carol", to: "@alice", text: "two" });
   await alice.opens("@alice:bob");
@@ -277,11 +283,11 @@ test("the list shows a draft, and its filters and search hide other conversation
   await alice.conversation("#general").waitFor({ state: "detached" });
   await alice.at("finder").press("Enter");
   await alice.reads("room-title", "bob");
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("joins and renames are lines of the log", async (t) => {
-  const [server, alice] = await world(t, browser, "alice");
+  const [server, alice] = await openPagesOf(t, browser, "alice");
   await server.posts("create", { as: "alice", room: "team", title: "Team", members: ["bob"], public: true });
   await alice.opens("#team");
   await server.posts("join", { as: "carol", conversation: "#team" });
@@ -289,7 +295,7 @@ test("joins and renames are lines of the log", async (t) => {
   await alice.at("event").filter({ hasText: "carol, dana joined" }).waitFor();
   await server.posts("rename", { as: "alice", conversation: "#team", title: "The team" });
   await alice.at("event").filter({ hasText: "alice renamed the room to “The team”" }).waitFor();
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("without a user the page asks for a name; after signing out it asks again", async (t) => {
@@ -302,24 +308,24 @@ test("without a user the page asks for a name; after signing out it asks again",
   await alice.at("settings").click();
   await alice.at("sign-out").click();
   await alice.at("signin-name").waitFor();
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("language and theme are stored", async (t) => {
-  const [, alice] = await world(t, browser, "alice");
+  const [, alice] = await openPagesOf(t, browser, "alice");
   await alice.at("settings").click();
   await alice.at("language").selectOption("de");
   await alice.page.getByRole("heading", { name: "Einstellungen" }).waitFor();
-  const scheme = () =>
+  const colorScheme = () =>
     alice
       .at("status")
       .first()
       .evaluate((node) => getComputedStyle(node).colorScheme);
   await alice.at("theme").selectOption("dark");
-  assert.equal(await scheme(), "dark");
+  assert.equal(await colorScheme(), "dark");
   await alice.page.reload();
   await alice.is("online");
   assert.equal(await alice.page.evaluate(() => document.documentElement.lang), "de");
-  assert.equal(await scheme(), "dark");
-  assert.deepEqual(complaints([alice]), []);
+  assert.equal(await colorScheme(), "dark");
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });

@@ -10,52 +10,53 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { wire } from "./support.js";
+import { startCuttableProxy } from "./support.js";
 
-const run = promisify(execFile);
-const binary = process.env.SWITCHBOARD_BINARY ?? fileURLToPath(new URL("../target/debug/switchboard", import.meta.url));
+const runFile = promisify(execFile);
+const serverBinary =
+  process.env.SWITCHBOARD_BINARY ?? fileURLToPath(new URL("../target/debug/switchboard", import.meta.url));
 const SECRET = "a secret of the tests that is long enough";
 
 /** Polls `look` until it returns a value, and returns that. Only for states without events, such as another program's. */
-export async function eventually(look, what) {
-  const end = performance.now() + 60_000;
+export async function eventually(check, what) {
+  const deadline = performance.now() + 60_000;
   for (;;) {
-    const found = await look();
+    const found = await check();
     if (found) return found;
-    if (performance.now() > end) throw new Error(`timed out waiting for ${what}`);
+    if (performance.now() > deadline) throw new Error(`timed out waiting for ${what}`);
     // waits for: the next look, because another program's state sends no event
     await new Promise((done) => setTimeout(done, 20));
   }
 }
 
 /** Kills a process and waits until it has ended. */
-export async function end(child, signal = "SIGKILL") {
+export async function stopAndWait(child, signal = "SIGKILL") {
   if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = once(child, "exit");
+  const processEnds = once(child, "exit");
   child.kill(signal);
-  await ended;
+  await processEnds;
 }
 
 /** Makes a token for a user, which is valid for an hour. */
 export function token(user) {
-  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  const base64UrlJson = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
   const claims = { sub: user, exp: Math.floor(Date.now() / 1_000) + 3_600 };
-  const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part(claims)}`;
+  const signed = `${base64UrlJson({ alg: "HS256", typ: "JWT" })}.${base64UrlJson(claims)}`;
   return `${signed}.${createHmac("sha256", SECRET).update(signed).digest("base64url")}`;
 }
 
 /** The directory of the newest PostgreSQL's programs. Debian has one for each version, and none of them is in PATH. */
 async function postgresPrograms() {
   const versions = await readdir("/usr/lib/postgresql").catch(() => []);
-  const newest = versions.sort((one, other) => Number(other) - Number(one))[0];
-  return newest ? `/usr/lib/postgresql/${newest}/bin/` : "";
+  const newestVersion = versions.sort((one, other) => Number(other) - Number(one))[0];
+  return newestVersion ? `/usr/lib/postgresql/${newestVersion}/bin/` : "";
 }
 
 /** The account for PostgreSQL, which refuses to run as root: if the test runs as root, that of the user `postgres`. */
 async function postgresAccount() {
   if (process.getuid() !== 0) return {};
   const [uid, gid] = await Promise.all(
-    ["-u", "-g"].map(async (flag) => Number((await run("id", [flag, "postgres"])).stdout)),
+    ["-u", "-g"].map(async (flag) => Number((await runFile("id", [flag, "postgres"])).stdout)),
   );
   return { uid, gid };
 }
@@ -67,28 +68,36 @@ export async function startPostgres(t, address) {
   const directory = await mkdtemp(join(tmpdir(), "switchboard-postgres-"));
   let postgres;
   t.after(async () => {
-    if (postgres) await end(postgres, "SIGQUIT");
+    if (postgres) await stopAndWait(postgres, "SIGQUIT");
     await rm(directory, { recursive: true, force: true });
   });
   if (account.uid) await chown(directory, account.uid, account.gid);
   const data = join(directory, "data");
   const user = ["-U", "switchboard"];
-  const cluster = [...user, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "-D", data];
-  await run(`${programs}initdb`, cluster, { ...account, cwd: directory });
+  const initdbArguments = [...user, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "-D", data];
+  await runFile(`${programs}initdb`, initdbArguments, { ...account, cwd: directory });
   const settings = { listen_addresses: address, port: 5432, unix_socket_directories: directory };
   const flags = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
   postgres = spawn(`${programs}postgres`, ["-D", data, ...flags], { ...account, cwd: directory, stdio: "ignore" });
-  const create = ["-h", address, ...user, "-d", "postgres", "-c", "CREATE DATABASE switchboard TEMPLATE template0"];
+  const createDatabaseArguments = [
+    "-h",
+    address,
+    ...user,
+    "-d",
+    "postgres",
+    "-c",
+    "CREATE DATABASE switchboard TEMPLATE template0",
+  ];
   await eventually(
     () =>
-      run(`${programs}psql`, create).then(
+      runFile(`${programs}psql`, createDatabaseArguments).then(
         () => true,
         () => false,
       ),
     "PostgreSQL",
   );
-  const line = await wire(t, { url: `http://${address}:5432` });
-  return { ...line, url: `postgres://switchboard@${new URL(line.url).host}/switchboard` };
+  const databaseProxy = await startCuttableProxy(t, { url: `http://${address}:5432` });
+  return { ...databaseProxy, url: `postgres://switchboard@${new URL(databaseProxy.url).host}/switchboard` };
 }
 
 /** A Switchboard node: it listens for clients on port 9501 of its address, and for operators on port 9502. */
@@ -96,14 +105,14 @@ export class Node {
   static async start(t, address, env) {
     const node = new Node();
     Object.assign(node, { address, env, lines: [] });
-    t.after(() => end(node.process));
+    t.after(() => stopAndWait(node.process));
     await node.start();
     return node;
   }
 
   async start() {
     const listen = ["--listen", `${this.address}:9501`, "--operator-listen", `${this.address}:9502`];
-    this.process = spawn(binary, ["serve", ...listen], {
+    this.process = spawn(serverBinary, ["serve", ...listen], {
       env: {
         PATH: process.env.PATH,
         SWITCHBOARD_AUTH_SECRET: SECRET,

@@ -2,28 +2,28 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { host } from "./host.js";
-import { complaints, launch, Person, Server } from "./support.js";
+import { hostFiles } from "./host.js";
+import { unexpectedConsoleMessages, launchBrowser, Person, Server } from "./support.js";
 
 let browser;
 before(async () => {
-  browser = await launch();
+  browser = await launchBrowser();
 });
 after(() => browser.close());
 
 const SECRET = "a secret of the tests that is long enough";
 
 /** Starts a production server that accepts connections from pages of `origin`. */
-const serve = (t, origin) =>
+const startServer = (t, origin) =>
   Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, SWITCHBOARD_ALLOWED_ORIGINS: origin } });
 
 test("an element: a token from the page, its own styles, nothing inline", async (t) => {
   let server;
-  const script = () => `
+  const pageScript = () => `
     const chat = document.querySelector("switchboard-chat");
     chat.token = async () => (await fetch("/chat-token")).text();
     chat.addEventListener("unread", ({ detail }) => (document.title = String(detail.count)));`;
-  const files = {
+  const pageFiles = {
     "/": [
       "text/html",
       () => `<!doctype html><html lang=en><title>Shop</title><link rel=stylesheet href=/shop.css>
@@ -35,14 +35,14 @@ test("an element: a token from the page, its own styles, nothing inline", async 
       "text/css",
       "switchboard-chat { --switchboard-accent: rgb(180, 0, 90); width: 360px; height: 520px; }",
     ],
-    "/shop.js": ["text/javascript", script],
+    "/shop.js": ["text/javascript", pageScript],
     "/chat-token": ["text/plain", () => server.token("alice")],
   };
-  const policy = () =>
+  const contentSecurityPolicy = () =>
     `default-src 'none'; script-src 'self' ${server.url}; style-src 'self'; ` +
     `connect-src 'self' ${server.url.replace("http", "ws")}`;
-  const origin = await host(t, files, policy);
-  server = await serve(t, origin);
+  const origin = await hostFiles(t, pageFiles, contentSecurityPolicy);
+  server = await startServer(t, origin);
   const alice = await Person.open(t, browser, { url: origin }, "alice", "/");
   await alice.at("composer").waitFor();
   await alice.says("Do you have it in blue?");
@@ -53,24 +53,24 @@ test("an element: a token from the page, its own styles, nothing inline", async 
   await alice.sees("We do.");
   await alice.at("composer").fill("x");
   await alice.page.waitForFunction(() => {
-    const send = document.querySelector("switchboard-chat").shadowRoot.querySelector("[data-testid=send]");
-    return getComputedStyle(send).backgroundColor === "rgb(180, 0, 90)";
+    const sendButton = document.querySelector("switchboard-chat").shadowRoot.querySelector("[data-testid=send]");
+    return getComputedStyle(sendButton).backgroundColor === "rgb(180, 0, 90)";
   });
   await alice.page.evaluate(() => document.querySelector("switchboard-chat").setAttribute("theme", "dark"));
   await alice.page.waitForFunction(() => {
-    const send = document.querySelector("switchboard-chat").shadowRoot.querySelector("[data-testid=send]");
+    const sendButton = document.querySelector("switchboard-chat").shadowRoot.querySelector("[data-testid=send]");
     // White in OKLCH, because the site's accent is dark in both themes.
-    return getComputedStyle(send).color.startsWith("oklch(1 0 ");
+    return getComputedStyle(sendButton).color.startsWith("oklch(1 0 ");
   });
   // Removing the element closes its connection.
   await alice.page.evaluate(() => document.querySelector("switchboard-chat").remove());
   await server.hasConnections(0);
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("a frame requests a token from its page, and other origins may not frame it", async (t) => {
   let server;
-  const script = () => `
+  const pageScript = () => `
     const frame = document.querySelector("iframe");
     addEventListener("message", async ({ source, origin, data }) => {
       if (source !== frame.contentWindow || origin !== "${server.url}") return;
@@ -79,21 +79,22 @@ test("a frame requests a token from its page, and other origins may not frame it
       source.postMessage({ type: "switchboard:token", token: await (await fetch("/chat-token")).text() }, origin);
     });
     frame.src = "${server.url}/embed?conversation=" + encodeURIComponent("@shop") + "&sidebar=0&lang=de";`;
-  const files = {
+  const pageFiles = {
     "/": [
       "text/html",
       "<!doctype html><html lang=en><title>Shop</title><iframe title=Chat width=400 height=600></iframe><script type=module src=/shop.js></script>",
     ],
-    "/shop.js": ["text/javascript", script],
+    "/shop.js": ["text/javascript", pageScript],
     "/chat-token": ["text/plain", () => server.token("alice")],
     "/other": [
       "text/html",
       () => `<!doctype html><title>Other</title><iframe title=Chat src="${server.url}/embed"></iframe>`,
     ],
   };
-  const policy = () => `default-src 'none'; script-src 'self'; connect-src 'self'; frame-src ${server.url}`;
-  const origin = await host(t, files, policy);
-  server = await serve(t, origin);
+  const contentSecurityPolicy = () =>
+    `default-src 'none'; script-src 'self'; connect-src 'self'; frame-src ${server.url}`;
+  const origin = await hostFiles(t, pageFiles, contentSecurityPolicy);
+  server = await startServer(t, origin);
   const alice = await Person.open(t, browser, { url: origin }, "alice", "/");
   const frame = alice.page.frameLocator("iframe");
   await frame.getByTestId("composer").fill("Haben Sie das in Blau?");
@@ -102,10 +103,10 @@ test("a frame requests a token from its page, and other origins may not frame it
   assert.equal(await frame.locator("[lang]").first().getAttribute("lang"), "de");
   await server.asUser("shop", "send", { to: "@alice", text: "Ja." });
   await frame.locator("[data-testid=message][data-seq]").filter({ hasText: "Ja." }).waitFor();
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 
-  const stranger = await host(t, files, policy);
-  const eve = await Person.open(t, browser, { url: stranger }, "eve", "/other");
+  const foreignOrigin = await hostFiles(t, pageFiles, contentSecurityPolicy);
+  const eve = await Person.open(t, browser, { url: foreignOrigin }, "eve", "/other");
   await eve.page.waitForLoadState("load");
   assert.ok(
     eve.complaints.some((text) => /frame-ancestors/.test(text)),
@@ -116,7 +117,7 @@ test("a frame requests a token from its page, and other origins may not frame it
 
 test("the SDK as a plain script", async (t) => {
   let server;
-  const script = () => `
+  const pageScript = () => `
     const chat = Switchboard.connect("${server.url}", { user: "alice" });
     const room = chat.conversation("#general");
     room.messages.subscribe((list) => (document.querySelector("ol").replaceChildren(...list.map(({ text }) => {
@@ -125,20 +126,20 @@ test("the SDK as a plain script", async (t) => {
       return item;
     }))));
     room.send("from a plain script");`;
-  const files = {
+  const pageFiles = {
     "/": [
       "text/html",
       () =>
         `<!doctype html><html lang=en><title>x</title><ol></ol><script src="${server.url}/switchboard.js"></script><script src=/page.js></script>`,
     ],
-    "/page.js": ["text/javascript", script],
+    "/page.js": ["text/javascript", pageScript],
   };
-  const origin = await host(t, files);
+  const origin = await hostFiles(t, pageFiles);
   server = await Server.start(t, { env: { SWITCHBOARD_ALLOWED_ORIGINS: origin } });
   const alice = await Person.open(t, browser, { url: origin }, "alice", "/");
   await alice.page.getByText("from a plain script").waitFor();
   // The user's own message is shown at once; earlier ones come from the server.
   await alice.page.locator("li").nth(3).waitFor();
   assert.equal(await alice.page.locator("li").count(), 4);
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });

@@ -9,58 +9,58 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { host } from "./host.js";
-import { complaints, launch, Person, Server } from "./support.js";
+import { hostFiles } from "./host.js";
+import { unexpectedConsoleMessages, launchBrowser, Person, Server } from "./support.js";
 
-const run = promisify(execFile);
-const examples = fileURLToPath(new URL("../examples/", import.meta.url));
+const runFile = promisify(execFile);
+const examplesDirectory = fileURLToPath(new URL("../examples/", import.meta.url));
 /** The server's URL in the examples, which a test replaces. */
-const WRITTEN = "http://127.0.0.1:9501";
+const URL_IN_EXAMPLES = "http://127.0.0.1:9501";
 
 let browser;
 before(async () => {
-  browser = await launch();
+  browser = await launchBrowser();
 });
 after(() => browser.close());
 
-async function folder(t) {
+async function makeTemporaryDirectory(t) {
   const path = await mkdtemp(join(tmpdir(), "switchboard-example-"));
   t.after(() => rm(path, { recursive: true, force: true }));
   return path;
 }
 
 /** Waits until a child process prints a line that matches. */
-function says(child, wanted) {
+function untilPrinted(child, wanted) {
   return new Promise((resolve, reject) => {
     let said = "";
-    const hear = (chunk) => {
+    const readOutput = (chunk) => {
       said += chunk;
       if (wanted.test(said)) resolve(said);
     };
-    child.stdout.on("data", hear);
-    child.stderr.on("data", hear);
+    child.stdout.on("data", readOutput);
+    child.stderr.on("data", readOutput);
     child.once("exit", (code) => reject(new Error(`it ended with ${code}:\n${said}`)));
   });
 }
 
 /** Sends enough messages to move the end of the list out of view. */
-async function fills(server) {
+async function sendManyLines(server) {
   for (let n = 0; n < 60; n++) await server.posts("send", { as: "alice", to: "#general", text: `line ${n}` });
 }
 
 /** How many messages of #general the server counts as unread for bob. */
-async function unread(server) {
+async function unreadCount(server) {
   const { conversations } = await server.posts("conversations", { as: "bob" });
   return conversations.find(({ conversation }) => conversation === "#general").unread;
 }
 
 /** Checks that bob's page marks messages as read when he scrolls to the end of the list. */
-async function readsWhatIsSeen(server, bob) {
+async function assertReadWhenSeen(server, bob) {
   await bob.page.getByText("alice: line 59", { exact: true }).waitFor();
-  const before = await unread(server);
-  assert.ok(before >= 60, `${before} unread before bob has scrolled`);
+  const unreadBefore = await unreadCount(server);
+  assert.ok(unreadBefore >= 60, `${unreadBefore} unread before bob has scrolled`);
   await bob.page.getByLabel("Message").scrollIntoViewIfNeeded();
-  while ((await unread(server)) > 0) await bob.page.evaluate(() => new Promise(requestAnimationFrame));
+  while ((await unreadCount(server)) > 0) await bob.page.evaluate(() => new Promise(requestAnimationFrame));
 }
 
 test("a shop with a launcher and cards for orders", async (t) => {
@@ -94,10 +94,10 @@ test("a shop with a launcher and cards for orders", async (t) => {
 
 test("a plain page", async (t) => {
   let server;
-  const page = await readFile(`${examples}html/index.html`, "utf8");
-  const origin = await host(t, { "/": ["text/html", () => page.replaceAll(WRITTEN, server.url)] });
+  const page = await readFile(`${examplesDirectory}html/index.html`, "utf8");
+  const origin = await hostFiles(t, { "/": ["text/html", () => page.replaceAll(URL_IN_EXAMPLES, server.url)] });
   server = await Server.start(t, { env: { SWITCHBOARD_ALLOWED_ORIGINS: origin } });
-  await fills(server);
+  await sendManyLines(server);
   const alice = await Person.open(t, browser, { url: origin }, "alice", "/?user=alice");
   const bob = await Person.open(t, browser, { url: origin }, "bob", "/?user=bob");
   await alice.page.getByRole("status").getByText("online").waitFor();
@@ -105,25 +105,25 @@ test("a plain page", async (t) => {
   await alice.page.getByLabel("Message").press("Enter");
   await bob.page.getByText("alice: from the plain page", { exact: true }).waitFor();
   await alice.page.getByText("alice: from the plain page", { exact: true }).waitFor();
-  await readsWhatIsSeen(server, bob);
-  assert.deepEqual(complaints([alice, bob]), []);
+  await assertReadWhenSeen(server, bob);
+  assert.deepEqual(unexpectedConsoleMessages([alice, bob]), []);
 });
 
 for (const framework of ["React", "Vue", "Svelte"]) {
   test(framework, async (t) => {
-    const out = await folder(t);
-    const build = ["vite", "build", "--outDir", out, "--emptyOutDir", "--logLevel", "error"];
-    await run("npx", build, { cwd: `${examples}${framework.toLowerCase()}` });
-    const files = { "/": ["text/html", await readFile(join(out, "index.html"))] };
-    for (const name of await readdir(join(out, "assets"))) {
-      files[`/assets/${name}`] = ["text/javascript", await readFile(join(out, "assets", name))];
+    const outputDirectory = await makeTemporaryDirectory(t);
+    const buildCommand = ["vite", "build", "--outDir", outputDirectory, "--emptyOutDir", "--logLevel", "error"];
+    await runFile("npx", buildCommand, { cwd: `${examplesDirectory}${framework.toLowerCase()}` });
+    const files = { "/": ["text/html", await readFile(join(outputDirectory, "index.html"))] };
+    for (const name of await readdir(join(outputDirectory, "assets"))) {
+      files[`/assets/${name}`] = ["text/javascript", await readFile(join(outputDirectory, "assets", name))];
     }
-    const origin = await host(t, files);
+    const origin = await hostFiles(t, files);
     const server = await Server.start(t, { env: { SWITCHBOARD_ALLOWED_ORIGINS: origin } });
-    await fills(server);
-    const open = (name) =>
+    await sendManyLines(server);
+    const openExample = (name) =>
       Person.open(t, browser, { url: origin }, name, `/?user=${name}&server=${encodeURIComponent(server.url)}`);
-    const [alice, bob] = [await open("alice"), await open("bob")];
+    const [alice, bob] = [await openExample("alice"), await openExample("bob")];
     await alice.page.getByRole("status").getByText("online").waitFor();
     await bob.page.getByRole("status").getByText("online").waitFor();
     // The page shows for a few seconds only that a user is typing, so start waiting before alice types.
@@ -132,14 +132,14 @@ for (const framework of ["React", "Vue", "Svelte"]) {
     await alice.page.getByLabel("Message").press("Enter");
     await bob.page.getByText("alice: from an example", { exact: true }).waitFor();
     await alice.page.getByText("alice: from an example", { exact: true }).waitFor();
-    await readsWhatIsSeen(server, bob);
-    assert.deepEqual(complaints([alice, bob]), []);
+    await assertReadWhenSeen(server, bob);
+    assert.deepEqual(unexpectedConsoleMessages([alice, bob]), []);
   });
 }
 
 test("a bot receives messages that were sent while it was down", async (t) => {
   const secret = "a secret of the tests that is long enough";
-  const directory = await folder(t);
+  const directory = await makeTemporaryDirectory(t);
   const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: secret } });
   await writeFile(join(directory, "secret"), `${secret}\n`);
   const env = {
@@ -148,17 +148,17 @@ test("a bot receives messages that were sent while it was down", async (t) => {
     SECRET_FILE: join(directory, "secret"),
     CURSORS_FILE: join(directory, "cursors.json"),
   };
-  const start = async () => {
-    const bot = spawn(process.execPath, [`${examples}bot/bot.js`], { env, stdio: ["ignore", "pipe", "pipe"] });
+  const startBot = async () => {
+    const bot = spawn(process.execPath, [`${examplesDirectory}bot/bot.js`], { env, stdio: ["ignore", "pipe", "pipe"] });
     t.after(() => bot.kill("SIGKILL"));
-    await says(bot, /^online$/m);
+    await untilPrinted(bot, /^online$/m);
     return { bot, ended: new Promise((resolve) => bot.once("exit", resolve)) };
   };
-  const first = await start();
+  const firstRun = await startBot();
   const alice = server.connects(t, "alice", { user: undefined, token: server.token("alice") });
   const room = alice.conversation("@bot");
   const answers = [];
-  const answer = () =>
+  const nextAnswer = () =>
     new Promise((resolve) => {
       const stop = room.on("message", (message) => {
         if (message.from !== "bot") return;
@@ -167,19 +167,19 @@ test("a bot receives messages that were sent while it was down", async (t) => {
         resolve(message);
       });
     });
-  let answered = answer();
+  let answered = nextAnswer();
   const { seq } = await room.send("!time").acked;
   const { text, replyTo } = await answered;
   assert.equal(replyTo, seq);
   assert.ok(Math.abs(Date.parse(text) - Date.now()) < 60_000, text);
-  first.bot.kill("SIGTERM");
-  assert.equal(await first.ended, 0, "nothing keeps it running");
-  answered = answer();
-  const missed = await room.send("!time").acked;
-  const second = await start();
-  assert.equal((await answered).replyTo, missed.seq);
-  second.bot.kill("SIGTERM");
-  assert.equal(await second.ended, 0);
+  firstRun.bot.kill("SIGTERM");
+  assert.equal(await firstRun.ended, 0, "nothing keeps it running");
+  answered = nextAnswer();
+  const missedMessage = await room.send("!time").acked;
+  const secondRun = await startBot();
+  assert.equal((await answered).replyTo, missedMessage.seq);
+  secondRun.bot.kill("SIGTERM");
+  assert.equal(await secondRun.ended, 0);
 });
 
 /** Finds a free port, for a server that cannot choose one itself. */
@@ -193,7 +193,7 @@ async function freePort() {
 
 test("a back end in PHP: a customer, the support desk, and messages of the system", async (t) => {
   const secret = "a secret of the tests that is long enough";
-  const secretFile = join(await folder(t), "secret");
+  const secretFile = join(await makeTemporaryDirectory(t), "secret");
   await writeFile(secretFile, `${secret}\n`);
   const port = await freePort();
   const origin = `http://127.0.0.1:${port}`;
@@ -204,12 +204,12 @@ test("a back end in PHP: a customer, the support desk, and messages of the syste
   const key = (await server.cli("key", "create", "shop")).stdout.trim().split("\n").at(-1);
   const { PATH } = process.env;
   const env = { PATH, CHAT_SERVER: server.url, CHAT_SECRET_FILE: secretFile, CHAT_API_KEY: key, CHAT_DESK: "dora" };
-  const php = spawn("php", ["-S", `127.0.0.1:${port}`, "-t", `${examples}php`], {
+  const php = spawn("php", ["-S", `127.0.0.1:${port}`, "-t", `${examplesDirectory}php`], {
     env,
     stdio: ["ignore", "pipe", "pipe"],
   });
   t.after(() => php.kill("SIGKILL"));
-  await says(php, /started/);
+  await untilPrinted(php, /started/);
   const signIn = async (name) => {
     const person = await Person.open(t, browser, { url: origin }, name, "/");
     assert.equal((await person.page.request.get("/token.php")).status(), 401);
@@ -224,7 +224,7 @@ test("a back end in PHP: a customer, the support desk, and messages of the syste
   await alice.says("Where is my order?");
   await alice.sees("Where is my order?");
 
-  const notify = (...args) => run("php", [`${examples}php/notify.php`, ...args], { env });
+  const notify = (...args) => runFile("php", [`${examplesDirectory}php/notify.php`, ...args], { env });
   const seq = Number((await notify("alice", "order-17", "On its way.")).stdout);
   await alice.sees("On its way.");
   assert.equal((await notify("alice", "order-17", "On its way.")).stdout, `${seq} (already stored)\n`);
@@ -243,11 +243,11 @@ test("a back end in PHP: a customer, the support desk, and messages of the syste
   );
 
   // Another desk: its members come into the room as soon as the customer's page is loaded.
-  const later = { env: { ...env, CHAT_DESK: "dora,dan" } };
-  await run("php", [`${examples}php/notify.php`, "alice", "order-18", "And another."], later);
+  const laterEnvironment = { env: { ...env, CHAT_DESK: "dora,dan" } };
+  await runFile("php", [`${examplesDirectory}php/notify.php`, "alice", "order-18", "And another."], laterEnvironment);
   const { members } = await server.asUser("alice", "members", { conversation: "#support-alice" });
   assert.deepEqual(members.map(({ user }) => user).sort(), ["alice", "dan", "dora", "shop"]);
   assert.equal((await alice.page.request.get("/desk.php")).status(), 403);
   // The app has no favicon, which browsers request automatically.
-  assert.deepEqual(complaints([alice, dora], /404/), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice, dora], /404/), []);
 });

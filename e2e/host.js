@@ -3,7 +3,7 @@
 import { createServer } from "node:http";
 
 /** Serves `files` (path to `[content type, content]`) with `policy`. Returns its origin. */
-export async function host(t, files, policy) {
+export async function hostFiles(t, files, policy) {
   const server = createServer((request, response) => {
     const [type, content] = files[new URL(request.url, "http://host").pathname] ?? [];
     // Browsers request a favicon automatically.

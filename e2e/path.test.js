@@ -3,18 +3,18 @@
 import assert from "node:assert/strict";
 import { createServer, request } from "node:http";
 import { after, before, test } from "node:test";
-import { complaints, launch, Person, Server } from "./support.js";
+import { unexpectedConsoleMessages, launchBrowser, Person, Server } from "./support.js";
 
 let browser;
 before(async () => {
-  browser = await launch();
+  browser = await launchBrowser();
 });
 after(() => browser.close());
 
 const SECRET = "a secret of the tests that is long enough";
 
 /** A proxy with a shop at `/` and the server below `/chat/`, like nginx with `proxy_pass http://server/`. */
-async function behindPath(t, files) {
+async function startProxyWithPath(t, files) {
   const proxy = createServer();
   let server;
   const forward = (incoming) => {
@@ -24,21 +24,21 @@ async function behindPath(t, files) {
   proxy.on("request", (incoming, outgoing) => {
     const path = incoming.url.split("?")[0];
     if (path.startsWith("/chat/")) {
-      const inner = forward(incoming);
-      inner.on("response", (answer) => {
+      const forwardedRequest = forward(incoming);
+      forwardedRequest.on("response", (answer) => {
         outgoing.writeHead(answer.statusCode, answer.headers);
         answer.pipe(outgoing);
       });
-      inner.on("error", () => outgoing.destroy());
-      return incoming.pipe(inner);
+      forwardedRequest.on("error", () => outgoing.destroy());
+      return incoming.pipe(forwardedRequest);
     }
     const [type, body] = files[path] ?? [];
     if (!type) return outgoing.writeHead(path === "/favicon.ico" ? 204 : 404).end();
     outgoing.writeHead(200, { "content-type": type }).end(typeof body === "function" ? body() : body);
   });
   proxy.on("upgrade", (incoming, near) => {
-    const inner = forward(incoming);
-    inner.on("upgrade", (answer, far, head) => {
+    const forwardedRequest = forward(incoming);
+    forwardedRequest.on("upgrade", (answer, far, head) => {
       const lines = Object.entries(answer.headers).map(([name, value]) => `${name}: ${value}\r\n`);
       near.write(`HTTP/1.1 101 Switching Protocols\r\n${lines.join("")}\r\n`);
       near.write(head);
@@ -51,9 +51,9 @@ async function behindPath(t, files) {
         one.on("close", () => other.destroy());
       }
     });
-    inner.on("response", (answer) => near.end(`HTTP/1.1 ${answer.statusCode} Refused\r\n\r\n`));
-    inner.on("error", () => near.destroy());
-    inner.end();
+    forwardedRequest.on("response", (answer) => near.end(`HTTP/1.1 ${answer.statusCode} Refused\r\n\r\n`));
+    forwardedRequest.on("error", () => near.destroy());
+    forwardedRequest.end();
   });
   await new Promise((listening) => proxy.listen(0, "127.0.0.1", listening));
   t.after(() => {
@@ -65,21 +65,21 @@ async function behindPath(t, files) {
 }
 
 /** Checks that every request was below the path, except the shop's own. */
-function watchAddresses(person) {
-  const outside = [];
+function recordUrlsOutsidePath(person) {
+  const urlsOutsidePath = [];
   person.page.on("request", (request) => {
     const { pathname } = new URL(request.url());
-    if (!pathname.startsWith("/chat/") && !pathname.startsWith("/shop")) outside.push(pathname);
+    if (!pathname.startsWith("/chat/") && !pathname.startsWith("/shop")) urlsOutsidePath.push(pathname);
   });
-  return outside;
+  return urlsOutsidePath;
 }
 
 test("below a path, the page connects, sends, and keeps its token through a reload", async (t) => {
-  const { server, url } = await behindPath(t, {});
+  const { server, url } = await startProxyWithPath(t, {});
   const token = server.token("alice");
   const alice = await Person.open(t, browser, { url }, "alice", `/chat/#token=${token}`);
   await alice.is("online");
-  const outside = watchAddresses(alice);
+  const urlsOutsidePath = recordUrlsOutsidePath(alice);
   assert.equal(new URL(alice.page.url()).pathname, "/chat/");
   await alice.writesTo("bob");
   await alice.says("Is anybody there?");
@@ -91,10 +91,10 @@ test("below a path, the page connects, sends, and keeps its token through a relo
   await alice.sees("Here.");
   // The second language, dialogs and emoji are loaded on demand.
   await alice.at("composer").fill("x");
-  assert.deepEqual(outside, []);
-  const icon = await alice.page.evaluate(() => new URL(document.getElementById("icon").href).pathname);
-  assert.match(icon, /^\/chat\/favicon(-unread)?\.svg$/);
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(urlsOutsidePath, []);
+  const iconPath = await alice.page.evaluate(() => new URL(document.getElementById("icon").href).pathname);
+  assert.match(iconPath, /^\/chat\/favicon(-unread)?\.svg$/);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("below a path, the frame and the element connect", async (t) => {
@@ -117,18 +117,18 @@ test("below a path, the frame and the element connect", async (t) => {
       () => `document.querySelector("switchboard-chat").token = ${JSON.stringify(token)};`,
     ],
   };
-  const { server, url } = await behindPath(t, files);
+  const { server, url } = await startProxyWithPath(t, files);
   token = server.token("alice");
-  const framed = await Person.open(t, browser, { url }, "alice", "/shop/frame");
-  const outside = watchAddresses(framed);
-  const frame = framed.page.frameLocator("iframe");
+  const personWithFrame = await Person.open(t, browser, { url }, "alice", "/shop/frame");
+  const urlsOutsidePath = recordUrlsOutsidePath(personWithFrame);
+  const frame = personWithFrame.page.frameLocator("iframe");
   await frame.getByTestId("composer").fill("Haben Sie das in Blau?");
   await frame.getByTestId("composer").press("Enter");
   await frame.locator("[data-testid=message][data-seq]").filter({ hasText: "in Blau?" }).waitFor();
-  const element = await Person.open(t, browser, { url }, "alice", "/shop/element");
-  await element.sees("Haben Sie das in Blau?");
-  await element.says("Or in green?");
-  await element.sees("Or in green?");
-  assert.deepEqual(outside, []);
-  assert.deepEqual(complaints([framed, element]), []);
+  const personWithElement = await Person.open(t, browser, { url }, "alice", "/shop/element");
+  await personWithElement.sees("Haben Sie das in Blau?");
+  await personWithElement.says("Or in green?");
+  await personWithElement.sees("Or in green?");
+  assert.deepEqual(urlsOutsidePath, []);
+  assert.deepEqual(unexpectedConsoleMessages([personWithFrame, personWithElement]), []);
 });

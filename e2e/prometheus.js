@@ -9,22 +9,22 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
-const run = promisify(execFile);
-export const packaging = (path) => fileURLToPath(new URL(`../packaging/${path}`, import.meta.url));
+const runFile = promisify(execFile);
+export const packagingPath = (path) => fileURLToPath(new URL(`../packaging/${path}`, import.meta.url));
 
 /** Runs promtool in the directory of the alerts, with a text as its input. If it fails, throws an error with its output. */
 export async function promtool(args, input = "") {
-  const running = run("promtool", args, { cwd: packaging("prometheus") });
-  running.child.stdin.end(input);
-  await running.catch((error) => {
+  const promtoolProcess = runFile("promtool", args, { cwd: packagingPath("prometheus") });
+  promtoolProcess.child.stdin.end(input);
+  await promtoolProcess.catch((error) => {
     throw new Error(`promtool ${args.join(" ")}: ${error.stdout}${error.stderr}`);
   });
 }
 
 /** How long a test waits for a state that Prometheus reports, in milliseconds. Only a failing test waits so long. */
-const TIMEOUT = 90_000;
+const ALERT_TIMEOUT_MS = 90_000;
 /** Milliseconds between two queries to Prometheus. */
-const POLL_INTERVAL = 250;
+const POLL_INTERVAL_MS = 250;
 
 /** Finds a port that is free now. */
 export async function freePort() {
@@ -45,7 +45,7 @@ export class Prometheus {
     prometheus.url = `http://127.0.0.1:${port}`;
     const config = {
       global: { scrape_interval: "500ms", scrape_timeout: "500ms", evaluation_interval: "500ms" },
-      rule_files: [packaging("prometheus/alerts.yml")],
+      rule_files: [packagingPath("prometheus/alerts.yml")],
       scrape_configs: [{ job_name: "switchboard", static_configs: [{ targets }] }],
     };
     // Prometheus reads YAML, and every JSON text is also valid YAML.
@@ -60,15 +60,15 @@ export class Prometheus {
     child.stderr.on("data", (chunk) => (prometheus.log += chunk));
     t.after(async () => {
       if (child.exitCode === null && child.signalCode === null) {
-        const gone = once(child, "exit");
+        const processExits = once(child, "exit");
         child.kill("SIGKILL");
-        await gone;
+        await processExits;
       }
       await rm(directory, { recursive: true, force: true });
     });
     await prometheus.until(`${targets.length} servers`, async () => {
-      const up = await prometheus.query('count(up{job="switchboard"} == 1)').catch(() => []);
-      return Number(up[0]?.value[1]) === targets.length;
+      const upTargets = await prometheus.query('count(up{job="switchboard"} == 1)').catch(() => []);
+      return Number(upTargets[0]?.value[1]) === targets.length;
     });
     return prometheus;
   }
@@ -110,11 +110,11 @@ export class Prometheus {
   }
 
   async until(what, look) {
-    for (const end = performance.now() + TIMEOUT; performance.now() < end;) {
+    for (const end = performance.now() + ALERT_TIMEOUT_MS; performance.now() < end;) {
       const found = await look();
       if (found) return found;
       // waits for: the next scrape and evaluation, which Prometheus does not announce
-      await new Promise((done) => setTimeout(done, POLL_INTERVAL));
+      await new Promise((done) => setTimeout(done, POLL_INTERVAL_MS));
     }
     throw new Error(`no ${what}; ${JSON.stringify(await this.alerts().catch(String))}\n${this.log}`);
   }

@@ -6,17 +6,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { end, eventually, freePort } from "./cluster.js";
+import { stopAndWait, eventually, freePort } from "./cluster.js";
 
-const run = promisify(execFile);
+const runFile = promisify(execFile);
 
 /** PATH with /usr/sbin, where Debian installs nginx and HAProxy; not every user's PATH contains it. */
-const PATH = `${process.env.PATH}:/usr/sbin`;
+const PATH_WITH_SBIN = `${process.env.PATH}:/usr/sbin`;
 
-const example = (path) => fileURLToPath(new URL(`../packaging/${path}`, import.meta.url));
+const exampleConfigPath = (path) => fileURLToPath(new URL(`../packaging/${path}`, import.meta.url));
 
 /** Makes all replacements in a text; throws if one of them does not occur in the text. */
-function replaced(text, replacements) {
+function replaceAllOf(text, replacements) {
   for (const [before, after] of replacements) {
     if (!text.includes(before)) throw new Error(`the example no longer contains ${before}`);
     text = text.replaceAll(before, after);
@@ -24,7 +24,7 @@ function replaced(text, replacements) {
   return text;
 }
 
-const haproxy = (file) => ({
+const haproxyExample = (file) => ({
   async prepare({ directory, site, addresses }) {
     const replacements = [
       ["bind :443", `bind ${site}`],
@@ -33,13 +33,13 @@ const haproxy = (file) => ({
       ["10.0.0.12", addresses[1]],
     ];
     const config = join(directory, "haproxy.cfg");
-    await writeFile(config, replaced(await readFile(example(`proxy/${file}`), "utf8"), replacements));
+    await writeFile(config, replaceAllOf(await readFile(exampleConfigPath(`proxy/${file}`), "utf8"), replacements));
     return { check: ["haproxy", "-c", "-f", config], serve: ["haproxy", "-db", "-f", config] };
   },
 });
 
 /** The parts of Debian's nginx.conf around the files of conf.d, with a directory of the test for logs and temporary files. */
-const aroundNginx = (directory, included) => `
+const nginxConfigAround = (directory, included) => `
 worker_processes 2;
 daemon off;
 pid ${directory}/nginx.pid;
@@ -57,13 +57,14 @@ http {
 `;
 
 /**
- * Each example: the program, the nodes' settings, whether it queries their probes and cuts the connections of a node that does not
- * answer them, and whether it forwards probes of clients.
+ * Each example proxy: its program (`program`), the settings of the nodes behind it (`env`), whether it checks the health of the
+ * nodes (`probes`) and cuts the connections of a node that does not answer (`cutsDeadNodes`), and whether it passes a client's
+ * request for `/readyz` and the like on to a node (`forwardsProbes`).
  */
-export const EXAMPLES = {
-  "haproxy.cfg": { ...haproxy("haproxy.cfg"), program: "haproxy", env: {}, probes: true, cutsDeadNodes: true },
+export const PROXY_EXAMPLES = {
+  "haproxy.cfg": { ...haproxyExample("haproxy.cfg"), program: "haproxy", env: {}, probes: true, cutsDeadNodes: true },
   "haproxy-tcp.cfg": {
-    ...haproxy("haproxy-tcp.cfg"),
+    ...haproxyExample("haproxy-tcp.cfg"),
     program: "haproxy",
     env: { SWITCHBOARD_PROXY_PROTOCOL: "true" },
     probes: true,
@@ -82,9 +83,12 @@ export const EXAMPLES = {
         ["10.0.0.11", addresses[0]],
         ["10.0.0.12", addresses[1]],
       ];
-      await writeFile(included, replaced(await readFile(example("proxy/nginx.conf"), "utf8"), replacements));
+      await writeFile(
+        included,
+        replaceAllOf(await readFile(exampleConfigPath("proxy/nginx.conf"), "utf8"), replacements),
+      );
       const config = join(directory, "nginx.conf");
-      await writeFile(config, aroundNginx(directory, included));
+      await writeFile(config, nginxConfigAround(directory, included));
       const command = ["nginx", "-e", join(directory, "error.log"), "-p", directory, "-c", config];
       return { check: [...command, "-t"], serve: command };
     },
@@ -92,7 +96,7 @@ export const EXAMPLES = {
   Caddyfile: {
     program: "caddy",
     // A command that fails if Caddy is too old: that of Debian 12 does not know `request_buffers`.
-    parses: ["caddy", "adapt", "--adapter", "caddyfile", "--config", example("compose/Caddyfile")],
+    parses: ["caddy", "adapt", "--adapter", "caddyfile", "--config", exampleConfigPath("compose/Caddyfile")],
     env: {},
     probes: true,
     async prepare({ directory, site, addresses }) {
@@ -102,7 +106,10 @@ export const EXAMPLES = {
         ["\treverse_proxy {$CHAT_NODES}", tls],
         ["admin off", "admin off\n\tauto_https disable_redirects\n\tskip_install_trust"],
       ];
-      await writeFile(config, replaced(await readFile(example("compose/Caddyfile"), "utf8"), replacements));
+      await writeFile(
+        config,
+        replaceAllOf(await readFile(exampleConfigPath("compose/Caddyfile"), "utf8"), replacements),
+      );
       const env = {
         CHAT_SITE: `https://${site}`,
         CHAT_NODES: addresses.map((address) => `${address}:9501`).join(" "),
@@ -116,23 +123,26 @@ export const EXAMPLES = {
 };
 
 /** Why an example cannot be tested: its program is not installed, or is too old for it. */
-export async function whyNot(name) {
-  const { program, parses } = EXAMPLES[name];
-  const succeeds = (words, reason) =>
-    run(words[0], words.slice(1), { env: { PATH } }).then(
+export async function reasonProxyCannotRun(name) {
+  const { program, parses } = PROXY_EXAMPLES[name];
+  const reasonUnlessSucceeds = (words, reason) =>
+    runFile(words[0], words.slice(1), { env: { PATH: PATH_WITH_SBIN } }).then(
       () => false,
       () => reason,
     );
-  const missing = await succeeds(["sh", "-c", `command -v ${program}`], `${program} is not installed`);
-  return missing || (parses ? succeeds(parses, `this ${program} is too old`) : false);
+  const reasonIfMissing = await reasonUnlessSucceeds(
+    ["sh", "-c", `command -v ${program}`],
+    `${program} is not installed`,
+  );
+  return reasonIfMissing || (parses ? reasonUnlessSucceeds(parses, `this ${program} is too old`) : false);
 }
 
 /** Makes a self-signed certificate for an address. */
-async function certify(directory, host) {
+async function makeCertificate(directory, host) {
   const [crt, key] = ["crt", "key"].map((kind) => join(directory, `chat.${kind}`));
-  const names = ["-subj", "/CN=chat.example.com", "-addext", `subjectAltName=IP:${host}`];
-  const kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
-  await run("openssl", ["req", "-x509", ...kind, ...names, "-out", crt, "-keyout", key]);
+  const subjectArguments = ["-subj", "/CN=chat.example.com", "-addext", `subjectAltName=IP:${host}`];
+  const keyArguments = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+  await runFile("openssl", ["req", "-x509", ...keyArguments, ...subjectArguments, "-out", crt, "-keyout", key]);
   const certificate = await readFile(crt, "utf8");
   await writeFile(join(directory, "chat.pem"), certificate + (await readFile(key, "utf8")));
   return certificate;
@@ -143,21 +153,21 @@ export async function startProxy(t, name, host, addresses) {
   const directory = await mkdtemp(join(tmpdir(), "switchboard-proxy-"));
   let proxy;
   t.after(async () => {
-    if (proxy) await end(proxy, "SIGTERM");
+    if (proxy) await stopAndWait(proxy, "SIGTERM");
     await rm(directory, { recursive: true, force: true });
   });
-  const site = `${host}:${await freePort(host)}`;
-  const certificate = await certify(directory, host);
-  const { check, serve, env: more } = await EXAMPLES[name].prepare({ directory, site, addresses });
-  const env = { PATH, ...more };
-  await run(check[0], check.slice(1), { env });
+  const proxyAddress = `${host}:${await freePort(host)}`;
+  const certificate = await makeCertificate(directory, host);
+  const { check, serve, env: more } = await PROXY_EXAMPLES[name].prepare({ directory, site: proxyAddress, addresses });
+  const env = { PATH: PATH_WITH_SBIN, ...more };
+  await runFile(check[0], check.slice(1), { env });
   proxy = spawn(serve[0], serve.slice(1), { env, stdio: ["ignore", "pipe", "pipe"] });
   let printed = "";
   for (const output of [proxy.stdout, proxy.stderr]) output.on("data", (chunk) => (printed += chunk));
-  const url = `https://${site}`;
-  const forwards = async (look) => {
+  const url = `https://${proxyAddress}`;
+  const untilForwards = async (look) => {
     if (proxy.exitCode !== null) throw new Error(`${name} exited with ${proxy.exitCode}: ${printed}`);
     return look(url, certificate).catch(() => false);
   };
-  return { url, certificate, started: (look) => eventually(() => forwards(look), `${name} to forward`) };
+  return { url, certificate, started: (look) => eventually(() => untilForwards(look), `${name} to forward`) };
 }

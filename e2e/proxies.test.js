@@ -7,34 +7,34 @@ import { test } from "node:test";
 import WebSocket from "ws";
 import { connect } from "@switchboard/client";
 import { until, untilOnline } from "../packages/client/test/support.js";
-import { end, eventually, Node, startPostgres, token } from "./cluster.js";
-import { EXAMPLES, whyNot, startProxy } from "./proxies.js";
+import { stopAndWait, eventually, Node, startPostgres, token } from "./cluster.js";
+import { PROXY_EXAMPLES, reasonProxyCannotRun, startProxy } from "./proxies.js";
 
 /** Window over which clients spread their reconnects, in milliseconds. */
-const SPREAD = 1_000;
-/** Milliseconds that a reconnect may take in addition to `SPREAD`, because the machine may be busy. */
-const RECONNECT = 5_000;
-const USERS = 20;
+const RECONNECT_SPREAD_MS = 1_000;
+/** Milliseconds that a reconnect may take in addition to `RECONNECT_SPREAD_MS`, because the machine may be busy. */
+const MAX_RECONNECT_MS = 5_000;
+const USER_COUNT = 20;
 
 class Installation {
   static async start(t, name) {
-    const here = new Installation();
+    const installation = new Installation();
     // Each test has its own addresses, so that the examples can keep their ports.
     const network = `127.${randomInt(1, 255)}.${randomInt(1, 255)}`;
-    Object.assign(here, { network, postgres: await startPostgres(t, `${network}.20`) });
+    Object.assign(installation, { network, postgres: await startPostgres(t, `${network}.20`) });
     const env = {
-      SWITCHBOARD_STORE: here.postgres.url,
-      SWITCHBOARD_RECONNECT_SPREAD: String(SPREAD),
+      SWITCHBOARD_STORE: installation.postgres.url,
+      SWITCHBOARD_RECONNECT_SPREAD: String(RECONNECT_SPREAD_MS),
       SWITCHBOARD_CLUSTER_SWEEP: "500",
-      ...EXAMPLES[name].env,
+      ...PROXY_EXAMPLES[name].env,
     };
     const addresses = [`${network}.11`, `${network}.12`];
-    here.nodes = [];
+    installation.nodes = [];
     // The nodes start one after the other, because the first one creates the tables.
-    for (const address of addresses) here.nodes.push(await Node.start(t, address, env));
-    here.proxy = await startProxy(t, name, `${network}.1`, addresses);
-    await here.proxy.started(async () => (await here.asks("/v1/openapi.json")) === 200);
-    return here;
+    for (const address of addresses) installation.nodes.push(await Node.start(t, address, env));
+    installation.proxy = await startProxy(t, name, `${network}.1`, addresses);
+    await installation.proxy.started(async () => (await installation.asks("/v1/openapi.json")) === 200);
+    return installation;
   }
 
   /** The status of a request through the proxy, from an address of the test's choice. */
@@ -73,9 +73,9 @@ class Installation {
 
   /** Connects users until the end of the test `t`; `outages` has the milliseconds of each time that the user was offline. */
   async users(t) {
-    const held = async () => (await Promise.all(this.nodes.map((node) => node.connections()))).join();
-    await eventually(async () => (await held()) === "0,0", "the end of earlier connections");
-    const names = Array.from({ length: USERS }, (_, n) => `user_${n}`);
+    const connectionCounts = async () => (await Promise.all(this.nodes.map((node) => node.connections()))).join();
+    await eventually(async () => (await connectionCounts()) === "0,0", "the end of earlier connections");
+    const names = Array.from({ length: USER_COUNT }, (_, n) => `user_${n}`);
     const users = names.map((name) => ({ name, chat: this.user(t, name), outages: [] }));
     await Promise.all(users.map(({ chat }) => untilOnline(chat)));
     for (const { chat, outages } of users) {
@@ -93,26 +93,26 @@ class Installation {
 
   /** Stops a node as its supervisor does, starts it again, and waits until the proxy sends it a connection. */
   async restart(t, node) {
-    await end(node.process, "SIGTERM");
+    await stopAndWait(node.process, "SIGTERM");
     assert.equal(node.process.exitCode, 0);
     await node.start();
     await eventually(async () => (await node.probe("/readyz")) === 200, "the node to be ready");
     const before = await node.connections();
     await eventually(async () => {
-      const probe = this.user(t, "probe");
-      await untilOnline(probe);
-      const found = (await node.connections()) > before;
-      probe.close();
-      return found;
+      const probingUser = this.user(t, "probe");
+      await untilOnline(probingUser);
+      const foundNode = (await node.connections()) > before;
+      probingUser.close();
+      return foundNode;
     }, "the proxy to use the node again");
   }
 }
 
 /** Sends messages without a pause. Returns a function that stops this and returns the texts that were acknowledged. */
-function writes(room) {
+function startWriting(room) {
   const texts = [];
   let running = true;
-  const finished = (async () => {
+  const writingEnds = (async () => {
     for (let n = 0; running; n++) {
       await room.send(`message ${n}`).acked;
       texts.push(`message ${n}`);
@@ -120,14 +120,14 @@ function writes(room) {
   })();
   return async () => {
     running = false;
-    await finished;
+    await writingEnds;
     return texts;
   };
 }
 
-const max = (outages) => Math.round(Math.max(0, ...outages));
+const longestOutage = (outages) => Math.round(Math.max(0, ...outages));
 
-async function forwardsAddresses(here, { forwardsProbes }) {
+async function assertForwardsAddresses(here, { forwardsProbes }) {
   const client = `${here.network}.99`;
   const headers = {
     authorization: "Bearer forged",
@@ -142,46 +142,56 @@ async function forwardsAddresses(here, { forwardsProbes }) {
   );
   assert.equal(denied.address, client);
   if (forwardsProbes) return;
-  for (const probe of ["/livez", "/readyz", "/healthz", "/metrics"]) assert.equal(await here.asks(probe), 404, probe);
+  for (const path of ["/livez", "/readyz", "/healthz", "/metrics"]) assert.equal(await here.asks(path), 404, path);
 }
 
-async function survivesRestarts(t, here) {
+async function assertSurvivesRestarts(t, here) {
   const users = await here.users(t);
-  const held = await Promise.all(here.nodes.map((node) => node.connections()));
-  assert.deepEqual(held, [USERS / 2, USERS / 2], "connections by node");
+  const connectionCounts = await Promise.all(here.nodes.map((node) => node.connections()));
+  assert.deepEqual(connectionCounts, [USER_COUNT / 2, USER_COUNT / 2], "connections by node");
   const [writer, reader] = [users[0], users[1]];
   const room = writer.chat.conversation(`@${reader.name}`);
   const other = reader.chat.conversation(`@${writer.name}`);
   other.messages.subscribe(() => {});
-  const stop = writes(room);
+  const stopWriting = startWriting(room);
 
   await here.restart(t, here.nodes[0]);
   await Promise.all(users.map(({ chat }) => untilOnline(chat)));
-  const first = users.flatMap(({ outages }) => outages);
-  assert.equal(first.length, held[0], "the clients of the restarted node reconnect, the others are not cut");
+  const outagesOfFirstRestart = users.flatMap(({ outages }) => outages);
+  assert.equal(
+    outagesOfFirstRestart.length,
+    connectionCounts[0],
+    "the clients of the restarted node reconnect, the others are not cut",
+  );
   await here.restart(t, here.nodes[1]);
   await Promise.all(users.map(({ chat }) => untilOnline(chat)));
 
-  const sent = await stop();
+  const sent = await stopWriting();
   assert.ok(sent.length > 0);
   const listed = await until(other.messages, (list) => list.at(-1)?.text === sent.at(-1));
   const texts = listed.map(({ text }) => text);
   assert.deepEqual(texts, sent.slice(-texts.length));
   const outages = users.flatMap(({ outages }) => outages);
-  t.diagnostic(`${outages.length} reconnects, the longest ${max(outages)} ms; ${sent.length} messages`);
+  t.diagnostic(`${outages.length} reconnects, the longest ${longestOutage(outages)} ms; ${sent.length} messages`);
   for (const { name, outages } of users) assert.ok(outages.length <= 2, `${name} was cut ${outages.length} times`);
-  assert.ok(max(outages) < SPREAD + RECONNECT, `offline for ${max(outages)} ms`);
+  assert.ok(
+    longestOutage(outages) < RECONNECT_SPREAD_MS + MAX_RECONNECT_MS,
+    `offline for ${longestOutage(outages)} ms`,
+  );
 }
 
-async function keepsConnections(t, here, { probes }) {
+async function assertKeepsConnections(t, here, { probes }) {
   const users = await here.users(t);
   here.postgres.cut();
-  const ready = () => Promise.all(here.nodes.map((node) => node.probe("/readyz?exclude=writes")));
-  await eventually(async () => (await ready()).every((status) => status === 503), "nodes without a database");
+  const readinessOfNodes = () => Promise.all(here.nodes.map((node) => node.probe("/readyz?exclude=writes")));
+  await eventually(
+    async () => (await readinessOfNodes()).every((status) => status === 503),
+    "nodes without a database",
+  );
   // A proxy that queries the nodes' probes has noticed the lost database when it refuses a new connection.
   if (probes) await eventually(() => here.refuses(), "the proxy to refuse connections");
   here.postgres.goOnline();
-  await eventually(async () => (await ready()).every((status) => status === 200), "nodes with a database");
+  await eventually(async () => (await readinessOfNodes()).every((status) => status === 200), "nodes with a database");
   await eventually(async () => !(await here.refuses()), "the proxy to admit connections");
   const answer = await users[0].chat.conversation("@user_1").send("still here").acked;
   assert.ok(answer.seq > 0);
@@ -192,38 +202,40 @@ async function keepsConnections(t, here, { probes }) {
 }
 
 /** A node that hangs answers no probe and closes no connection. */
-async function cutsDeadNode(t, here) {
+async function assertCutsDeadNode(t, here) {
   const users = await here.users(t);
   // The previous test made both nodes unready, so all connections may be on the node that was ready again first.
-  const first = await here.nodes[0].connections();
-  const [hanging, other] = first > 0 ? here.nodes : here.nodes.toReversed();
-  const held = await hanging.connections();
-  assert.ok(held > 0);
+  const connectionsOfFirstNode = await here.nodes[0].connections();
+  const [hanging, other] = connectionsOfFirstNode > 0 ? here.nodes : here.nodes.toReversed();
+  const hangingConnections = await hanging.connections();
+  assert.ok(hangingConnections > 0);
   hanging.process.kill("SIGSTOP");
   const start = performance.now();
-  await eventually(async () => (await other.connections()) === USERS, "the clients on the other node");
+  await eventually(async () => (await other.connections()) === USER_COUNT, "the clients on the other node");
   t.diagnostic(
-    `${held} clients of a hanging node were on the other one after ${Math.round(performance.now() - start)} ms`,
+    `${hangingConnections} clients of a hanging node were on the other one after ${Math.round(performance.now() - start)} ms`,
   );
   hanging.process.kill("SIGCONT");
   await Promise.all(users.map(({ chat }) => untilOnline(chat)));
-  assert.equal(users.flatMap(({ outages }) => outages).length, held, "the others are not cut");
+  assert.equal(users.flatMap(({ outages }) => outages).length, hangingConnections, "the others are not cut");
 }
 
-for (const [name, example] of Object.entries(EXAMPLES)) {
-  test(name, { skip: await whyNot(name) }, async (t) => {
-    const here = await Installation.start(t, name);
+for (const [name, example] of Object.entries(PROXY_EXAMPLES)) {
+  test(name, { skip: await reasonProxyCannotRun(name) }, async (t) => {
+    const installation = await Installation.start(t, name);
     await t.test("the client's address arrives, a forged one does not, and probes are not forwarded", () =>
-      forwardsAddresses(here, example),
+      assertForwardsAddresses(installation, example),
     );
     await t.test("a rolling restart cuts only the clients of the node, for a reconnect, and loses nothing", (t) =>
-      survivesRestarts(t, here),
+      assertSurvivesRestarts(t, installation),
     );
-    await t.test("nodes without a database keep their connections", (t) => keepsConnections(t, here, example));
+    await t.test("nodes without a database keep their connections", (t) =>
+      assertKeepsConnections(t, installation, example),
+    );
     // Only in long runs (SOAK), because the proxy cuts the connections only after three failed health checks.
-    const hangs = example.cutsDeadNodes && !!process.env.SOAK;
-    await t.test("clients of a hanging node are cut, and reconnect to the other", { skip: !hangs }, (t) =>
-      cutsDeadNode(t, here),
+    const testsHangingNode = example.cutsDeadNodes && !!process.env.SOAK;
+    await t.test("clients of a hanging node are cut, and reconnect to the other", { skip: !testsHangingNode }, (t) =>
+      assertCutsDeadNode(t, installation),
     );
   });
 }

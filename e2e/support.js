@@ -6,7 +6,7 @@ import { Server } from "../packages/client/test/support.js";
 
 export { Server };
 
-const flags = [
+const BROWSER_FLAGS = [
   "--no-sandbox",
   "--disable-gpu",
   "--disable-quic",
@@ -16,49 +16,49 @@ const flags = [
   "--disable-sync",
 ];
 
-export const launch = () =>
-  chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, args: flags });
+export const launchBrowser = () =>
+  chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", headless: true, args: BROWSER_FLAGS });
 
 /** Time-out of a step, in milliseconds. Only a failing test waits so long; it allows for a busy machine. */
-const STEP_TIMEOUT = 60_000;
+const STEP_TIMEOUT_MS = 60_000;
 
 /** Matches what a browser logs for each attempt to reach an unreachable server. */
-export const AWAY = /WebSocket connection to .* failed|net::ERR_/;
+export const UNREACHABLE_SERVER_MESSAGE = /WebSocket connection to .* failed|net::ERR_/;
 
 /** A proxy to a server whose connections a test can cut, and then restore. */
-export async function wire(t, server) {
-  const open = new Set();
-  let whole = true;
-  const listener = createServer((near) => {
-    if (!whole) return near.destroy();
+export async function startCuttableProxy(t, server) {
+  const openSockets = new Set();
+  let isNetworkUp = true;
+  const listener = createServer((clientSocket) => {
+    if (!isNetworkUp) return clientSocket.destroy();
     const { hostname, port } = new URL(server.url);
-    const far = connect(Number(port), hostname);
+    const serverSocket = connect(Number(port), hostname);
     for (const [one, other] of [
-      [near, far],
-      [far, near],
+      [clientSocket, serverSocket],
+      [serverSocket, clientSocket],
     ]) {
-      open.add(one);
+      openSockets.add(one);
       one.pipe(other);
       one.on("error", () => other.destroy());
       one.on("close", () => {
-        open.delete(one);
+        openSockets.delete(one);
         other.destroy();
       });
     }
   });
   await new Promise((listening) => listener.listen(0, "127.0.0.1", listening));
   t.after(() => {
-    open.forEach((socket) => socket.destroy());
+    openSockets.forEach((socket) => socket.destroy());
     listener.close();
   });
   return {
     url: `http://127.0.0.1:${listener.address().port}`,
     cut() {
-      whole = false;
-      open.forEach((socket) => socket.destroy());
+      isNetworkUp = false;
+      openSockets.forEach((socket) => socket.destroy());
     },
     goOnline() {
-      whole = true;
+      isNetworkUp = true;
     },
   };
 }
@@ -79,7 +79,7 @@ export class Person {
     person.touch = options.hasTouch ?? false;
     person.complaints = [];
     person.page = await context.newPage();
-    person.page.setDefaultTimeout(STEP_TIMEOUT);
+    person.page.setDefaultTimeout(STEP_TIMEOUT_MS);
     person.page.on("pageerror", (error) => person.complaints.push(String(error)));
     person.page.on("console", (message) => {
       if (["error", "warning"].includes(message.type())) person.complaints.push(message.text());
@@ -174,7 +174,7 @@ export class Person {
 }
 
 /** Starts a server and opens the page for each user. */
-export async function world(t, browser, ...names) {
+export async function openPagesOf(t, browser, ...names) {
   const server = await Server.start(t);
   const people = [];
   for (const name of names) people.push(await Person.arrive(t, browser, server, name));
@@ -182,7 +182,7 @@ export async function world(t, browser, ...names) {
 }
 
 /** Errors and warnings in the pages' consoles, except those that the test expects. */
-export const complaints = (people, expected) =>
+export const unexpectedConsoleMessages = (people, expected) =>
   people.flatMap(({ name, complaints }) =>
     complaints.filter((text) => !expected?.test(text)).map((text) => `${name}: ${text}`),
   );

@@ -16,41 +16,41 @@ const run = (program, args, options) =>
 
 const sysroot = run("rustc", ["--print", "sysroot"]).trim();
 const host = /^host: (.*)$/m.exec(run("rustc", ["-vV"]))[1];
-const llvm = (tool) => join(sysroot, "lib", "rustlib", host, "bin", tool);
+const llvmTool = (tool) => join(sysroot, "lib", "rustlib", host, "bin", tool);
 
 const scratch = mkdtempSync(join(tmpdir(), "send-path-"));
 process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
 
 // Compiles coverage counters into the workspace's crates only. The counters are in a file that is mapped into memory
 // ("continuous mode"), so they can be read while the server runs.
-const wrapper = join(scratch, "rustc");
-writeFileSync(wrapper, '#!/bin/sh\nexec "$@" -C instrument-coverage -C llvm-args=-runtime-counter-relocation\n');
-chmodSync(wrapper, 0o755);
-const built = run("cargo", ["build", "--locked", "--bin", "switchboard", "--message-format", "json"], {
+const rustcWrapper = join(scratch, "rustc");
+writeFileSync(rustcWrapper, '#!/bin/sh\nexec "$@" -C instrument-coverage -C llvm-args=-runtime-counter-relocation\n');
+chmodSync(rustcWrapper, 0o755);
+const buildOutput = run("cargo", ["build", "--locked", "--bin", "switchboard", "--message-format", "json"], {
   // The profile of the build scripts, which are compiled with counters, too.
   env: {
     ...process.env,
-    RUSTC_WORKSPACE_WRAPPER: wrapper,
+    RUSTC_WORKSPACE_WRAPPER: rustcWrapper,
     CARGO_TARGET_DIR: target,
     LLVM_PROFILE_FILE: join(scratch, "built"),
   },
   stdio: ["ignore", "pipe", "inherit"],
 });
-const messages = built
+const messages = buildOutput
   .trim()
   .split("\n")
   .map((line) => JSON.parse(line));
 const binary = messages.map((message) => message.executable).findLast(Boolean);
 
 /** Encodes a text as a WebSocket frame of a client, which must be masked. */
-const frame = (text) => {
+const maskedTextFrame = (text) => {
   const [body, mask] = [Buffer.from(text), randomBytes(4)];
-  const masked = body.map((byte, at) => byte ^ mask[at % 4]);
-  return Buffer.concat([Buffer.from([0x81, 0x80 | body.length]), mask, masked]);
+  const maskedBody = body.map((byte, at) => byte ^ mask[at % 4]);
+  return Buffer.concat([Buffer.from([0x81, 0x80 | body.length]), mask, maskedBody]);
 };
 
 /** A connection that has said hello; `until` resolves once the server has sent this text. */
-const client = async (port, user) => {
+const connectClient = async (port, user) => {
   const socket = connect(port, "127.0.0.1");
   let received = "";
   let check = () => {};
@@ -58,7 +58,7 @@ const client = async (port, user) => {
     received += bytes.toString("latin1");
     check();
   });
-  const until = (text) =>
+  const untilReceived = (text) =>
     new Promise((resolve) => {
       check = () => received.includes(text) && resolve();
       check();
@@ -68,14 +68,14 @@ const client = async (port, user) => {
     `GET /v1/ws HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n` +
       `Sec-WebSocket-Key: ${key}\r\nSec-WebSocket-Version: 13\r\n\r\n`,
   );
-  await until("\r\n\r\n");
-  const say = (command) => socket.write(frame(JSON.stringify(command)));
-  say({ type: "hello", user });
-  await until('"type":"welcome"');
-  return { say, until };
+  await untilReceived("\r\n\r\n");
+  const sendCommand = (command) => socket.write(maskedTextFrame(JSON.stringify(command)));
+  sendCommand({ type: "hello", user });
+  await untilReceived('"type":"welcome"');
+  return { say: sendCommand, until: untilReceived };
 };
 
-const lines = (server) =>
+const listeningPort = (server) =>
   new Promise((resolve) => {
     let text = "";
     server.stdout.on("data", (bytes) => {
@@ -90,25 +90,25 @@ const server = spawn(binary, ["dev", "--listen", "127.0.0.1:0", "--data", join(s
   stdio: ["ignore", "pipe", "inherit"],
 });
 process.on("exit", () => server.kill("SIGKILL"));
-const port = await lines(server);
-const [alice, bob] = [await client(port, "alice"), await client(port, "bob")];
+const port = await listeningPort(server);
+const [alice, bob] = [await connectClient(port, "alice"), await connectClient(port, "bob")];
 const send = async (id, text) => {
   alice.say({ type: "send", id, to: "#general", key: `path-${id}`, text });
   await Promise.all([alice.until(`"id":${id}`), bob.until(text)]);
 };
 // The counters are read after this first message, so that they include lines that run only at the start or on connecting.
 await send(1, "first");
-const live = join(
+const liveCoverageFile = join(
   scratch,
   readdirSync(scratch).find((name) => name.endsWith(".profraw")),
 );
 
 /** How often each line has run until now: a map by file of maps by line number. */
-const counts = (name) => {
+const lineCounts = (name) => {
   const [raw, merged] = [join(scratch, `${name}.raw`), join(scratch, `${name}.profdata`)];
-  copyFileSync(live, raw);
-  run(llvm("llvm-profdata"), ["merge", "-sparse", raw, "-o", merged]);
-  const report = run(llvm("llvm-cov"), ["export", "-format=lcov", `-instr-profile=${merged}`, binary]);
+  copyFileSync(liveCoverageFile, raw);
+  run(llvmTool("llvm-profdata"), ["merge", "-sparse", raw, "-o", merged]);
+  const report = run(llvmTool("llvm-cov"), ["export", "-format=lcov", `-instr-profile=${merged}`, binary]);
   const files = new Map();
   let file;
   for (const line of report.split("\n")) {
@@ -122,23 +122,23 @@ const counts = (name) => {
   return files;
 };
 
-const before = counts("before");
+const countsBefore = lineCounts("before");
 await send(2, "second");
-const after = counts("after");
+const countsAfter = lineCounts("after");
 server.kill("SIGTERM");
 
-const ran = [];
-for (const [file, lines] of after) {
+const linesRun = [];
+for (const [file, lines] of countsAfter) {
   if (!file.startsWith(join(root, "crates/"))) continue;
-  const more = [...lines].filter(([line, count]) => count > (before.get(file)?.get(line) ?? 0));
-  if (more.length) ran.push({ file: relative(root, file), lines: more.length });
+  const moreOften = [...lines].filter(([line, count]) => count > (countsBefore.get(file)?.get(line) ?? 0));
+  if (moreOften.length) linesRun.push({ file: relative(root, file), lines: moreOften.length });
 }
-ran.sort((one, other) => other.lines - one.lines);
+linesRun.sort((one, other) => other.lines - one.lines);
 
 const map = readFileSync(join(root, "ARCHITECTURE.md"), "utf8");
 const section = (title) => map.split(`## ${title}\n`)[1]?.split("\n## ")[0] ?? "";
 /** The Rust files that a text names in backticks, with their path or after the name of their directory. */
-const named = (text) => {
+const namedFiles = (text) => {
   let directory = "";
   const files = new Set();
   for (const [, name] of text.matchAll(/`([\w./-]+)`/g)) {
@@ -148,15 +148,15 @@ const named = (text) => {
   return files;
 };
 const [walk, leaves] = section("One message, end to end").split("**Leaves**");
-const [path, rest] = [named(walk), named(leaves ?? "")];
+const [path, rest] = [namedFiles(walk), namedFiles(leaves ?? "")];
 rest.forEach((leaf) => path.delete(leaf));
-const onPath = ran.filter(({ file }) => path.has(file));
-const missing = ran.filter(({ file }) => !path.has(file) && !rest.has(file));
-for (const { file, lines } of ran) {
-  const where = path.has(file) ? "path" : rest.has(file) ? "leaf" : "MISSING";
-  console.log(`${where.padEnd(8)}${String(lines).padStart(4)} lines  ${file}`);
+const runOnPath = linesRun.filter(({ file }) => path.has(file));
+const runOffPath = linesRun.filter(({ file }) => !path.has(file) && !rest.has(file));
+for (const { file, lines } of linesRun) {
+  const placeOf = path.has(file) ? "path" : rest.has(file) ? "leaf" : "MISSING";
+  console.log(`${placeOf.padEnd(8)}${String(lines).padStart(4)} lines  ${file}`);
 }
 console.log(
-  `${ran.length} files ran: ${onPath.length} on the path, ${missing.length} that ARCHITECTURE.md does not name`,
+  `${linesRun.length} files ran: ${runOnPath.length} on the path, ${runOffPath.length} that ARCHITECTURE.md does not name`,
 );
-process.exit(missing.length || onPath.length > 10 ? 1 : 0);
+process.exit(runOffPath.length || runOnPath.length > 10 ? 1 : 0);

@@ -14,7 +14,7 @@ import { mintToken } from "@switchboard/client/server";
 const { SWITCHBOARD_URL = "http://127.0.0.1:9501", SECRET_FILE, CURSORS_FILE = "bot-cursors.json" } = process.env;
 
 /** The cursors in the file, by scope. A missing file means no cursors; any other failure is an error. */
-async function stored() {
+async function readStoredCursors() {
   const text = await readFile(CURSORS_FILE, "utf8").catch((error) => {
     if (error.code === "ENOENT") return "{}";
     throw error;
@@ -25,13 +25,13 @@ async function stored() {
 /** Stores the bot's cursor of each conversation, so that it receives messages sent while it was down. */
 const cursors = {
   async load(scope) {
-    return (await stored())[scope] ?? {};
+    return (await readStoredCursors())[scope] ?? {};
   },
   async save(scope, changed) {
-    const all = await stored();
-    all[scope] = { ...all[scope], ...changed };
+    const allCursors = await readStoredCursors();
+    allCursors[scope] = { ...allCursors[scope], ...changed };
     // The write is atomic: a new file is written and then renamed.
-    await writeFile(`${CURSORS_FILE}.new`, JSON.stringify(all));
+    await writeFile(`${CURSORS_FILE}.new`, JSON.stringify(allCursors));
     await rename(`${CURSORS_FILE}.new`, CURSORS_FILE);
   },
 };

@@ -8,22 +8,22 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { minify } from "terser";
 
-const here = (path) => fileURLToPath(new URL(path, import.meta.url));
+const absolutePath = (path) => fileURLToPath(new URL(path, import.meta.url));
 
-const common = {
+const commonOptions = {
   bundle: true,
   minify: true,
   sourcemap: "linked",
   target: "es2022",
   logLevel: "warning",
-  absWorkingDir: here("."),
+  absWorkingDir: absolutePath("."),
 };
 
-await rm(here("dist"), { recursive: true, force: true });
+await rm(absolutePath("dist"), { recursive: true, force: true });
 const [core] = await Promise.all([
-  build({ ...common, format: "esm", entryPoints: ["src/index.ts"], outdir: "dist", metafile: true }),
+  build({ ...commonOptions, format: "esm", entryPoints: ["src/index.ts"], outdir: "dist", metafile: true }),
   build({
-    ...common,
+    ...commonOptions,
     format: "esm",
     outdir: "dist",
     external: ["@switchboard/client", "react", "svelte", "vue"],
@@ -32,7 +32,7 @@ const [core] = await Promise.all([
     ),
   }),
   build({
-    ...common,
+    ...commonOptions,
     format: "esm",
     platform: "node",
     external: ["./index.js", "./ws.cjs"],
@@ -41,7 +41,7 @@ const [core] = await Promise.all([
   }),
   // Bundles a WebSocket library for Node 20, which has none, in a file that newer versions do not load.
   build({
-    ...common,
+    ...commonOptions,
     sourcemap: false,
     format: "cjs",
     platform: "node",
@@ -52,36 +52,40 @@ const [core] = await Promise.all([
 ]);
 
 // A second minifier shortens the output of the first by 2.5 % of the compressed core.
-const { code, map } = await minify(await readFile(here("dist/index.js"), "utf8"), {
+const { code, map } = await minify(await readFile(absolutePath("dist/index.js"), "utf8"), {
   module: true,
   compress: { passes: 3, ecma: 2022, pure_getters: true },
-  sourceMap: { content: await readFile(here("dist/index.js.map"), "utf8"), filename: "index.js", url: "index.js.map" },
+  sourceMap: {
+    content: await readFile(absolutePath("dist/index.js.map"), "utf8"),
+    filename: "index.js",
+    url: "index.js.map",
+  },
 });
-await writeFile(here("dist/index.js"), code);
-await writeFile(here("dist/index.js.map"), map);
+await writeFile(absolutePath("dist/index.js"), code);
+await writeFile(absolutePath("dist/index.js.map"), map);
 
 // The same code as a classic script with `Switchboard.connect`. The source map has a `;` for the script's additional first line.
-const script = code
+const wrappedScript = code
   .replace(/export\s*\{([^}]*)\};?/, (_, names) => {
-    const exported = names.split(",").map((name) => name.split(" as ").reverse().join(":"));
-    return `return{${exported}}})();`;
+    const exportedProperties = names.split(",").map((name) => name.split(" as ").reverse().join(":"));
+    return `return{${exportedProperties}}})();`;
   })
   .replace("index.js.map", "switchboard.js.map");
 const scriptMap = JSON.parse(map);
 Object.assign(scriptMap, { file: "switchboard.js", mappings: `;${scriptMap.mappings}` });
-await writeFile(here("dist/switchboard.js"), `"use strict";var Switchboard=(()=>{\n${script}\n`);
-await writeFile(here("dist/switchboard.js.map"), JSON.stringify(scriptMap));
+await writeFile(absolutePath("dist/switchboard.js"), `"use strict";var Switchboard=(()=>{\n${wrappedScript}\n`);
+await writeFile(absolutePath("dist/switchboard.js.map"), JSON.stringify(scriptMap));
 
 // The size of each module in the core, for `sizes.js`.
 const [{ inputs }] = Object.values(core.metafile.outputs).filter(({ entryPoint }) => entryPoint);
 const modules = Object.entries(inputs).map(([path, { bytesInOutput }]) => [path.replace("src/", ""), bytesInOutput]);
-await writeFile(here("dist/modules.json"), JSON.stringify(Object.fromEntries(modules)));
+await writeFile(absolutePath("dist/modules.json"), JSON.stringify(Object.fromEntries(modules)));
 
 await cp(
   createRequire(import.meta.url)
     .resolve("ws/package.json")
     .replace("package.json", "LICENSE"),
-  here("dist/ws.LICENSE"),
+  absolutePath("dist/ws.LICENSE"),
 );
-await cp(here("../../LICENSE"), here("LICENSE"));
-execFileSync("npx", ["tsc", "--emitDeclarationOnly", "--declaration"], { cwd: here("."), stdio: "inherit" });
+await cp(absolutePath("../../LICENSE"), absolutePath("LICENSE"));
+execFileSync("npx", ["tsc", "--emitDeclarationOnly", "--declaration"], { cwd: absolutePath("."), stdio: "inherit" });

@@ -9,14 +9,14 @@ import ts from "typescript";
 const root = dirname(fileURLToPath(import.meta.url));
 const { name, exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 
-const HEAD = `# The SDK's reference
+const DOCUMENT_HEAD = `# The SDK's reference
 
 Made from the declarations by \`UPDATE_DOCS=1 node --test test/reference.test.js\` in \`packages/client\`; how to use it all is in
 [the SDK](sdk.md). Types of the wire (\`Limits\`, \`Event\`, …) are those of [the protocol](protocol.md).
 `;
 
 /** The text of a declaration with its comment, without keywords and private members that only the compiler needs. */
-function textOf(declaration) {
+function declarationText(declaration) {
   const node = ts.isVariableDeclaration(declaration) ? declaration.parent.parent : declaration;
   const start = node.jsDoc?.[0]?.pos ?? node.getStart();
   return node
@@ -36,19 +36,19 @@ export function reference() {
   const options = { module: ts.ModuleKind.NodeNext, target: ts.ScriptTarget.ES2022, skipLibCheck: true, types: [] };
   const program = ts.createProgram(files, options);
   const checker = program.getTypeChecker();
-  const known = new Set();
-  const parts = [HEAD];
+  const documentedNames = new Set();
+  const parts = [DOCUMENT_HEAD];
   for (const [n, [path]] of entries.entries()) {
     const module = checker.getSymbolAtLocation(program.getSourceFile(files[n]));
     const symbols = checker
       .getExportsOfModule(module)
       .map((symbol) => (symbol.flags & ts.SymbolFlags.Alias ? checker.getAliasedSymbol(symbol) : symbol))
-      .filter((symbol) => !known.has(symbol) && symbol.declarations);
+      .filter((symbol) => !documentedNames.has(symbol) && symbol.declarations);
     parts.push(`## \`${join(name, path)}\`\n`);
     // Functions, classes and variables come before types.
     for (const symbol of [...symbols.filter((s) => !isType(s)), ...symbols.filter(isType)]) {
-      known.add(symbol);
-      parts.push(`### ${symbol.name}\n`, "```ts", ...symbol.declarations.map(textOf), "```\n");
+      documentedNames.add(symbol);
+      parts.push(`### ${symbol.name}\n`, "```ts", ...symbol.declarations.map(declarationText), "```\n");
     }
   }
   return parts.join("\n");

@@ -6,7 +6,7 @@ const version = process.argv[2];
 const changelog = readFileSync(new URL("../../CHANGELOG.md", import.meta.url), "utf8");
 
 /** The text between a version's heading and the next one. */
-function section(name) {
+function changelogSection(name) {
   const start = changelog.split("\n").findIndex((line) => line.startsWith(`## [${name}]`));
   if (start < 0) return undefined;
   const rest = changelog.split("\n").slice(start + 1);
@@ -17,13 +17,13 @@ function section(name) {
     .trim();
 }
 
-const changes = section(version) ?? section("Unreleased");
-if (!changes) {
+const versionChanges = changelogSection(version) ?? changelogSection("Unreleased");
+if (!versionChanges) {
   console.error(`CHANGELOG.md has no section for ${version}`);
   process.exit(1);
 }
 // Links to files of the repository would lead nowhere from here.
-const text = changes.replace(/\[([^\]]+)\]\((?!https?:)[^)]*\)/g, "$1");
+const releaseNotes = versionChanges.replace(/\[([^\]]+)\]\((?!https?:)[^)]*\)/g, "$1");
 console.log(`# Switchboard ${version}
 
 ## Upgrade
@@ -35,4 +35,4 @@ console.log(`# Switchboard ${version}
 
 ## Changes
 
-${text}`);
+${releaseNotes}`);

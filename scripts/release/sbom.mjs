@@ -10,9 +10,9 @@ delete bom.serialNumber;
 const component = bom.metadata.component;
 component.name = component["bom-ref"].startsWith("switchboard@") ? "switchboard" : component.name;
 bom.metadata.timestamp = new Date(Number(process.env.SOURCE_DATE_EPOCH) * 1000).toISOString();
-const by = (key) => (a, b) => (a[key] < b[key] ? -1 : Number(a[key] > b[key]));
-bom.components?.sort(by("bom-ref"));
-bom.dependencies?.sort(by("ref"));
+const compareBy = (key) => (a, b) => (a[key] < b[key] ? -1 : Number(a[key] > b[key]));
+bom.components?.sort(compareBy("bom-ref"));
+bom.dependencies?.sort(compareBy("ref"));
 bom.dependencies?.forEach(({ dependsOn }) => dependsOn?.sort());
 const text = JSON.stringify(bom, null, 2);
 if (text.includes(root)) {

@@ -37,7 +37,7 @@ function npmManifest(path, text) {
 }
 
 /** What to do with each file, by its path. */
-const EDITS = [
+const EDITS_BY_PATH = [
   [
     /^(Cargo|packages\/python\/pyproject)\.toml$/,
     (path, text) => replaceIn(path, text, /^version = ".*"$/m, `version = "${version}"`),
@@ -67,31 +67,31 @@ if (!/^\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?$/.test(version)) fail("usage: make release
 if (run("git", "status", "--porcelain")) fail("the work tree has changes: commit them first");
 if (run("git", "tag", "--list", tag)) fail(`the tag ${tag} exists`);
 
-const tracked = run("git", "ls-files").split("\n");
-const before = new Map();
-for (const path of tracked) {
-  const edit = EDITS.find(([pattern]) => pattern.test(path))?.[1];
+const trackedFiles = run("git", "ls-files").split("\n");
+const textsBefore = new Map();
+for (const path of trackedFiles) {
+  const edit = EDITS_BY_PATH.find(([pattern]) => pattern.test(path))?.[1];
   if (!edit) continue;
   const text = readFileSync(path, "utf8");
-  const edited = edit(path, text);
-  if (edited !== text) {
-    before.set(path, text);
-    writeFileSync(path, edited);
+  const newText = edit(path, text);
+  if (newText !== text) {
+    textsBefore.set(path, text);
+    writeFileSync(path, newText);
   }
 }
 // The lock files have the versions of this repository's crates and packages; nothing else of them changes.
-for (const path of ["Cargo.lock", "package-lock.json"]) before.set(path, readFileSync(path, "utf8"));
+for (const path of ["Cargo.lock", "package-lock.json"]) textsBefore.set(path, readFileSync(path, "utf8"));
 try {
   run("cargo", "update", "--quiet", "--workspace", "--offline");
   run("npm", "install", "--silent", "--package-lock-only", "--ignore-scripts", "--offline");
 } catch (error) {
-  for (const [path, text] of before) writeFileSync(path, text);
+  for (const [path, text] of textsBefore) writeFileSync(path, text);
   fail(`the lock files could not be written: ${error.message}`);
 }
 
 if (dryRun) {
   console.log(run("git", "diff", "--unified=0", "--no-color"));
-  for (const [path, text] of before) writeFileSync(path, text);
+  for (const [path, text] of textsBefore) writeFileSync(path, text);
   console.log(`a commit "release: ${version}" and the tag ${tag} would follow`);
 } else {
   run("git", "commit", "--quiet", "--all", "--message", `release: ${version}`);

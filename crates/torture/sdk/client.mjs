@@ -7,7 +7,7 @@ import { connect } from "@switchboard/client";
 
 const { url, users, seed, pause } = JSON.parse(process.argv[2]);
 
-const report = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
+const printLine = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 // A small generator, so that a seed gives the same numbers each time (Steele and Vigna's splitmix32 in its usual JavaScript form).
 let state = seed >>> 0;
@@ -26,60 +26,63 @@ const unacknowledged = new Map();
 const chats = users.map(({ user, token, rooms }) => {
   const chat = connect(url, { token, device: "sdk", outbox: null });
   chat.on("message", ({ message, conversation }) => {
-    report({ type: "shown", user, conversation: conversation.id, seq: message.seq, key: message.key });
+    printLine({ type: "shown", user, conversation: conversation.id, seq: message.seq, key: message.key });
   });
   for (const id of rooms) {
     const room = chat.conversation(id);
-    room.on("resync", () => report({ type: "resync", user, conversation: room.id }));
+    room.on("resync", () => printLine({ type: "resync", user, conversation: room.id }));
     // The subscription makes the SDK keep the list.
     room.messages.subscribe((list) => {
       const seqs = list.filter(({ seq }) => seq !== undefined).map(({ seq }) => seq);
-      const wrong = seqs.findIndex((seq, i) => i > 0 && seq <= seqs[i - 1]);
-      if (wrong > 0)
-        report({
+      const firstOutOfOrder = seqs.findIndex((seq, i) => i > 0 && seq <= seqs[i - 1]);
+      if (firstOutOfOrder > 0)
+        printLine({
           type: "broken",
-          what: `the list of ${room.id} of ${user} has ${seqs[wrong]} after ${seqs[wrong - 1]}`,
+          what: `the list of ${room.id} of ${user} has ${seqs[firstOutOfOrder]} after ${seqs[firstOutOfOrder - 1]}`,
         });
     });
   }
   let number = 0;
-  const step = () => {
+  const sendNextMessage = () => {
     if (settling) return;
     const room = chat.conversation(rooms[Math.floor(random() * rooms.length)]);
     if (unacknowledged.size < 200) {
       for (let left = 1 + Math.floor(random() * 4); left > 0; left--) {
         const text = `${user} ${++number} ${"y".repeat(Math.floor(random() * 200))}`;
         const sent = room.send(text);
-        report({ type: "tried", user, conversation: room.id, key: sent.key, text, number });
-        const done = sent.acked
-          .then(({ conversation, seq, at }) => report({ type: "acked", user, conversation, key: sent.key, seq, at }))
+        printLine({ type: "tried", user, conversation: room.id, key: sent.key, text, number });
+        const acknowledged = sent.acked
+          .then(({ conversation, seq, at }) => printLine({ type: "acked", user, conversation, key: sent.key, seq, at }))
           .catch((error) =>
-            report({ type: "broken", what: `${sent.key} of ${user} failed for good: ${error.code} ${error.message}` }),
+            printLine({
+              type: "broken",
+              what: `${sent.key} of ${user} failed for good: ${error.code} ${error.message}`,
+            }),
           )
           .finally(() => unacknowledged.delete(sent.key));
-        unacknowledged.set(sent.key, done);
+        unacknowledged.set(sent.key, acknowledged);
       }
     }
     if (random() < 0.2) room.markRead();
     if (random() < 0.1) room.typing.set(true);
-    setTimeout(step, -Math.log(1 - random()) * pause);
+    setTimeout(sendNextMessage, -Math.log(1 - random()) * pause);
   };
-  setTimeout(step, random() * pause);
+  setTimeout(sendNextMessage, random() * pause);
   return { user, chat, rooms };
 });
 
 /** Waits until the list ends with this message. */
-const endsWith = (room, seq) =>
+const roomEndsWith = (room, seq) =>
   new Promise((resolve) => {
     let stop;
-    const look = (list) => {
+    const checkLastSeq = (list) => {
       const last = list.filter((message) => message.seq !== undefined).at(-1)?.seq ?? 0;
       if (last >= seq) {
         resolve();
         queueMicrotask(() => stop());
       }
     };
-    stop = room.messages.subscribe(look);
+    stop = room.messages.subscribe(checkLastSeq);
   });
 
 for await (const line of createInterface({ input: process.stdin })) {
@@ -87,19 +90,24 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (command === "settle") {
     settling = true;
     await Promise.allSettled(unacknowledged.values());
-    report({ type: "settled" });
+    printLine({ type: "settled" });
   } else {
     await Promise.all(
-      chats.flatMap(({ chat, rooms }) => rooms.map((id) => endsWith(chat.conversation(id), command.last[id] ?? 0))),
+      chats.flatMap(({ chat, rooms }) => rooms.map((id) => roomEndsWith(chat.conversation(id), command.last[id] ?? 0))),
     );
     for (const { user, chat, rooms } of chats) {
       for (const id of rooms) {
         const room = chat.conversation(id);
         const messages = room.messages.getSnapshot().filter(({ seq }) => seq !== undefined);
-        report({ type: "screen", user, conversation: room.id, messages: messages.map(({ seq, key }) => [seq, key]) });
+        printLine({
+          type: "screen",
+          user,
+          conversation: room.id,
+          messages: messages.map(({ seq, key }) => [seq, key]),
+        });
       }
     }
-    report({ type: "done" });
+    printLine({ type: "done" });
     for (const { chat } of chats) chat.close();
     break;
   }

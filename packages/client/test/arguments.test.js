@@ -15,7 +15,7 @@ const circular = {};
 circular.itself = circular;
 const UNSERIALIZABLE_DRAFTS = [{ text: "hi", data: { amount: 1n } }, { data: circular }];
 
-const isInvalid = (sentence) => (error) => {
+const failsAsInvalid = (sentence) => (error) => {
   assert.ok(error instanceof ChatError, inspect(error));
   assert.deepEqual([error.code, error.retryable], ["invalid", false]);
   assert.match(error.message, sentence);
@@ -25,8 +25,8 @@ const isInvalid = (sentence) => (error) => {
 test("`connect` says what is wrong with an address, and that it needs options", () => {
   const user = { user: "alice" };
   for (const url of ["chat.example", "localhost:9501", "ftp://chat.example", "", undefined])
-    assert.throws(() => connect(url, user), isInvalid(/no URL of a server/));
-  assert.throws(() => connect("https://chat.example"), isInvalid(/`token` or a `user`/));
+    assert.throws(() => connect(url, user), failsAsInvalid(/no URL of a server/));
+  assert.throws(() => connect("https://chat.example"), failsAsInvalid(/`token` or a `user`/));
 });
 
 test("a message that is not JSON fails as any other does, and is not sent", async (t) => {
@@ -34,12 +34,12 @@ test("a message that is not JSON fails as any other does, and is not sent", asyn
   const { room, errors } = await startOutboxChat(t, server);
   for (const draft of UNSERIALIZABLE_DRAFTS) {
     const outgoing = room.send(draft);
-    await assert.rejects(outgoing, isInvalid(/this message is not JSON/));
+    await assert.rejects(outgoing, failsAsInvalid(/this message is not JSON/));
     assert.deepEqual([outgoing.state.getSnapshot(), outgoing.error.code], ["failed", "invalid"]);
     outgoing.retry();
     await assert.rejects(outgoing, { code: "invalid" });
     outgoing.discard();
-    await assert.rejects(room.edit(1, draft), isInvalid(/not JSON/));
+    await assert.rejects(room.edit(1, draft), failsAsInvalid(/not JSON/));
   }
   await runPendingTasks();
   assert.deepEqual([server.sent("send"), errors], [[], []]);
@@ -58,27 +58,28 @@ test("what is neither a text nor a draft is refused by the server, and throws no
 test("a back end's mistakes are no failures of the network: they are not tried again", async () => {
   const access = { url: "http://127.0.0.1:1", key: "sbk_key", to: "@alice", text: "hi" };
   for (const url of ["chat.example", "http://", undefined])
-    await assert.rejects(send({ ...access, url }), isInvalid(/no URL of a server/));
-  for (const draft of UNSERIALIZABLE_DRAFTS) await assert.rejects(send({ ...access, ...draft }), isInvalid(/not JSON/));
+    await assert.rejects(send({ ...access, url }), failsAsInvalid(/no URL of a server/));
+  for (const draft of UNSERIALIZABLE_DRAFTS)
+    await assert.rejects(send({ ...access, ...draft }), failsAsInvalid(/not JSON/));
   for (const key of ["two\nlines", "", undefined])
     await assert.rejects(send({ ...access, key }), (error) => {
       assert.doesNotMatch(error.message, /lines/);
-      return isInvalid(/`key` is neither/)(error);
+      return failsAsInvalid(/`key` is neither/)(error);
     });
   for (const timeout of [NaN, -1, "1s"]) {
-    await assert.rejects(send({ ...access, timeout }), isInvalid(/milliseconds/));
-    await assert.rejects(command({ ...access, timeout }, "conversations", {}), isInvalid(/milliseconds/));
+    await assert.rejects(send({ ...access, timeout }), failsAsInvalid(/milliseconds/));
+    await assert.rejects(command({ ...access, timeout }, "conversations", {}), failsAsInvalid(/milliseconds/));
   }
-  await assert.rejects(mintToken("short secret", { user: "alice" }), isInvalid(/32 bytes/));
-  await assert.rejects(mintToken(undefined, { user: "alice" }), isInvalid(/32 bytes/));
-  await assert.rejects(mintToken("x".repeat(32)), isInvalid(/needs a user/));
+  await assert.rejects(mintToken("short secret", { user: "alice" }), failsAsInvalid(/32 bytes/));
+  await assert.rejects(mintToken(undefined, { user: "alice" }), failsAsInvalid(/32 bytes/));
+  await assert.rejects(mintToken("x".repeat(32)), failsAsInvalid(/needs a user/));
 });
 
 test("the server for tests has no rooms, and says so as the real one does", () => {
   const server = fakeServer();
   for (const look of [server.history, server.log, (id) => server.restore(id, 1)])
     assert.throws(() => look("#nope"), { name: "ChatError", code: "not_found", message: /#nope/ });
-  assert.throws(() => server.command("bob", "send", { to: "@alice", data: circular }), isInvalid(/not JSON/));
+  assert.throws(() => server.command("bob", "send", { to: "@alice", data: circular }), failsAsInvalid(/not JSON/));
 });
 
 test("what `send` gives has all that a promise has", async (t) => {
@@ -86,20 +87,20 @@ test("what `send` gives has all that a promise has", async (t) => {
     text === "no" ? refusedAnswer("forbidden", { id }) : storedAnswer(7),
   );
   const { room } = await startOutboxChat(t, server);
-  const heard = [];
-  assert.equal((await room.send("yes").finally(() => heard.push("finally"))).seq, 7);
-  assert.equal((await room.send("yes").catch(() => heard.push("catch"))).seq, 7);
+  const heardErrors = [];
+  assert.equal((await room.send("yes").finally(() => heardErrors.push("finally"))).seq, 7);
+  assert.equal((await room.send("yes").catch(() => heardErrors.push("catch"))).seq, 7);
   assert.equal(await room.send("no").catch(({ code }) => code), "forbidden");
   await assert.rejects(
-    room.send("no").finally(() => heard.push("finally")),
+    room.send("no").finally(() => heardErrors.push("finally")),
     { code: "forbidden" },
   );
   const [given, lost] = await Promise.allSettled([room.send("yes"), room.send("no")]);
-  assert.deepEqual([given.value.seq, lost.reason.code, heard], [7, "forbidden", ["finally", "finally"]]);
+  assert.deepEqual([given.value.seq, lost.reason.code, heardErrors], [7, "forbidden", ["finally", "finally"]]);
 });
 
 test("a message that fails and that nobody waits for is no unhandled rejection", async () => {
-  const program = `
+  const workerProgram = `
     const { fakeServer } = await import(${JSON.stringify(import.meta.resolve("@switchboard/client/testing"))});
     const chat = fakeServer().connect("alice");
     const failing = ["", undefined, { data: { amount: 1n } }].map((draft) => chat.conversation("#nope").send(draft));
@@ -109,7 +110,7 @@ test("a message that fails and that nobody waits for is no unhandled rejection",
     await failed;
     chat.close();`;
   // With an unhandled rejection the worker would exit with 1.
-  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(program)}`));
+  const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(workerProgram)}`));
   assert.deepEqual(await once(worker, "exit"), [0]);
 });
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { connect } from "@switchboard/client";
-import { startChat, FakeClock, LogServer, runPendingTasks, texts } from "./fake-log.js";
+import { startChat, FakeClock, LogServer, runPendingTasks, shownTexts } from "./fake-log.js";
 
 /** Records the times at which frames of these types arrive. */
 function recordFrameTimes(server, clock, ...types) {
@@ -17,7 +17,7 @@ function recordFrameTimes(server, clock, ...types) {
 }
 
 /** The most frames within any second. */
-const maxPerSecond = (times) =>
+const maxFramesPerSecond = (times) =>
   Math.max(0, ...times.map((from) => times.filter((at) => at >= from && at < from + 1_000).length));
 
 /** Moves the clock in small steps, so that the effects of each step happen before the next one. */
@@ -29,18 +29,18 @@ test("300 conversations with news after an outage: each message once, at most ha
   const server = new LogServer({ limits: { frames_per_connection: 20, hello_frame: 600 } });
   for (let n = 0; n < 300; n++) server.fill(`#room${n}`, 1);
   const { chat, clock, comeBack } = await startChat(t, server);
-  const heard = [];
-  chat.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.text}`));
+  const heardEvents = [];
+  chat.on("message", ({ message, conversation }) => heardEvents.push(`${conversation.id} ${message.text}`));
   await advanceSeconds(clock, 2);
-  const times = recordFrameTimes(server, clock, "sync", "conversations", "received", "history");
+  const frameTimes = recordFrameTimes(server, clock, "sync", "conversations", "received", "history");
   await comeBack(() => {
     for (let n = 0; n < 300; n++) server.store(`#room${n}`, { type: "message", key: "n", text: "news" });
   });
   await advanceSeconds(clock, 45);
   assert.equal(chat.status.getSnapshot().state, "online");
-  assert.equal(heard.length, 300);
-  assert.equal(new Set(heard).size, 300);
-  assert.ok(maxPerSecond(times) <= 10, `${maxPerSecond(times)} frames within a second`);
+  assert.equal(heardEvents.length, 300);
+  assert.equal(new Set(heardEvents).size, 300);
+  assert.ok(maxFramesPerSecond(frameTimes) <= 10, `${maxFramesPerSecond(frameTimes)} frames within a second`);
 });
 
 test("a conversation whose head is the cursor costs no `sync`", async (t) => {
@@ -69,24 +69,24 @@ test("what is on the screen comes first, in `hello` and after it", async (t) => 
   assert.equal(Object.keys(server.sent("hello")[1].cursors)[0], "#room3");
   await advanceSeconds(clock, 5);
   // The `gap` arrives after `welcome`, when the first requests are already sent.
-  const place = server.sent("sync").findIndex(({ conversation }) => conversation === "#room3");
-  assert.ok(place <= 5, `${place} of ${server.sent("sync").length}`);
-  assert.equal(texts(room).length, 6);
+  const indexOfSync = server.sent("sync").findIndex(({ conversation }) => conversation === "#room3");
+  assert.ok(indexOfSync <= 5, `${indexOfSync} of ${server.sent("sync").length}`);
+  assert.equal(shownTexts(room).length, 6);
 });
 
 test("what the server refuses for now is asked again, later each time, and not by all at once", async (t) => {
   const server = new LogServer();
   server.fill("#general", 1);
-  const refused = { type: "error", code: "unavailable", message: "not now", retryable: true };
+  const refusal = { type: "error", code: "unavailable", message: "not now", retryable: true };
   const clock = new FakeClock();
-  server.on("history", () => refused);
-  const times = recordFrameTimes(server, clock, "history");
+  server.on("history", () => refusal);
+  const frameTimes = recordFrameTimes(server, clock, "history");
   const { chat } = await startChat(t, server, { clock });
   t.after(chat.conversation("#general").messages.subscribe(() => {}));
   await advanceSeconds(clock, 20);
-  const waits = times.slice(1).map((at, n) => at - times[n]);
-  assert.ok(times.length >= 4 && times.length <= 9, `${times.length}`);
-  assert.ok(waits.at(-1) > 2_000, `${waits}`);
+  const waitsBetweenFrames = frameTimes.slice(1).map((at, n) => at - frameTimes[n]);
+  assert.ok(frameTimes.length >= 4 && frameTimes.length <= 9, `${frameTimes.length}`);
+  assert.ok(waitsBetweenFrames.at(-1) > 2_000, `${waitsBetweenFrames}`);
   server.on("history", (frame) => server.history(frame));
   await advanceSeconds(clock, 20);
   assert.equal(chat.conversation("#general").state.getSnapshot(), "ready");
@@ -97,22 +97,25 @@ test('20,000 missed events with `replay: "none"`: the list is made anew, and not
   server.fill("#general", 100);
   const { chat, clock, comeBack } = await startChat(t, server);
   const room = chat.conversation("#general");
-  const heard = [];
-  chat.on("message", ({ message }) => heard.push(message.text), { replay: "none" });
-  room.on("message", ({ text }) => heard.push(`room ${text}`), { replay: "none" });
+  const heardEvents = [];
+  chat.on("message", ({ message }) => heardEvents.push(message.text), { replay: "none" });
+  room.on("message", ({ text }) => heardEvents.push(`room ${text}`), { replay: "none" });
   t.after(room.messages.subscribe(() => {}));
   await advanceSeconds(clock, 1);
   let resyncs = 0;
   room.on("resync", () => resyncs++);
-  const before = server.sent("history").length;
+  const historyRequestsBefore = server.sent("history").length;
   await comeBack(() => server.fill("#general", 20_000));
   await advanceSeconds(clock, 3);
-  assert.deepEqual([server.sent("history").length - before, server.sent("sync").length, resyncs], [1, 0, 1]);
-  assert.equal(texts(room).at(-1), "19999");
-  assert.deepEqual(heard, [], "nothing that was missed is told");
+  assert.deepEqual(
+    [server.sent("history").length - historyRequestsBefore, server.sent("sync").length, resyncs],
+    [1, 0, 1],
+  );
+  assert.equal(shownTexts(room).at(-1), "19999");
+  assert.deepEqual(heardEvents, [], "nothing that was missed is told");
   server.message("#general", "live");
   await runPendingTasks();
-  assert.deepEqual(heard, ["room live", "live"]);
+  assert.deepEqual(heardEvents, ["room live", "live"]);
 });
 
 test("`replay`: a listener that wants all hears what was missed, one that wants none what comes live", async (t) => {
@@ -136,12 +139,12 @@ test("a conversation that began during an outage is heard from its first message
   const server = new LogServer();
   for (let n = 0; n < 120; n++) server.fill(`#room${n}`, 2);
   const { chat, clock, comeBack } = await startChat(t, server);
-  const heard = [];
-  chat.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.text}`));
+  const heardEvents = [];
+  chat.on("message", ({ message, conversation }) => heardEvents.push(`${conversation.id} ${message.text}`));
   await advanceSeconds(clock, 2);
   await comeBack(() => server.fill("@alice:bob", 3));
   await advanceSeconds(clock, 2);
-  assert.deepEqual(heard, ["@alice:bob 0", "@alice:bob 1", "@alice:bob 2"]);
+  assert.deepEqual(heardEvents, ["@alice:bob 0", "@alice:bob 1", "@alice:bob 2"]);
 });
 
 test("200 read signals a second in a room of 50: one `members` request, and the higher cursors", async (t) => {
@@ -167,9 +170,9 @@ test("200 read signals a second in a room of 50: one `members` request, and the 
   }
   await clock.advance(1_000);
   assert.equal(server.sent("members").length, 1);
-  const byName = new Map(room.members.getSnapshot().map((member) => [member.user, member]));
+  const memberByName = new Map(room.members.getSnapshot().map((member) => [member.user, member]));
   assert.deepEqual(
-    [byName.get("user1").read, byName.get("user2").read, byName.get("user49").read],
+    [memberByName.get("user1").read, memberByName.get("user2").read, memberByName.get("user49").read],
     [250, 172 + 0, 219],
   );
   assert.equal(room.members.complete, true);
@@ -178,28 +181,32 @@ test("200 read signals a second in a room of 50: one `members` request, and the 
 test("a long list of members says that it is not complete, and loads more", async (t) => {
   const server = new LogServer();
   server.fill("#general", 3);
-  const all = Array.from({ length: 1_300 }, (_, n) => ({
+  const allMembers = Array.from({ length: 1_300 }, (_, n) => ({
     user: `u${String(n).padStart(4, "0")}`,
     role: "member",
     read: 0,
     received: 0,
   }));
   server.on("members", ({ conversation, after, limit }) => {
-    const first = after === undefined ? 0 : all.findIndex(({ user }) => user === after) + 1;
-    return { conversation, members: all.slice(first, first + limit), more: first + limit < all.length };
+    const firstIndex = after === undefined ? 0 : allMembers.findIndex(({ user }) => user === after) + 1;
+    return {
+      conversation,
+      members: allMembers.slice(firstIndex, firstIndex + limit),
+      more: firstIndex + limit < allMembers.length,
+    };
   });
   const { chat, clock } = await startChat(t, server);
   const { members } = chat.conversation("#general");
   t.after(members.subscribe(() => {}));
   await advanceSeconds(clock, 1);
   assert.deepEqual([members.getSnapshot().length, members.complete], [1_000, false]);
-  const more = [members.loadMore(), members.loadMore()];
+  const loads = [members.loadMore(), members.loadMore()];
   await advanceSeconds(clock, 1);
-  assert.deepEqual(await Promise.all(more), [true, true]);
+  assert.deepEqual(await Promise.all(loads), [true, true]);
   assert.deepEqual([members.getSnapshot().length, members.complete], [1_200, false]);
-  const last = members.loadMore();
+  const lastLoad = members.loadMore();
   await advanceSeconds(clock, 1);
-  assert.deepEqual([await last, members.getSnapshot().length, members.complete], [true, 1_300, true]);
+  assert.deepEqual([await lastLoad, members.getSnapshot().length, members.complete], [true, 1_300, true]);
   assert.equal(await members.loadMore(), false);
 });
 
@@ -269,25 +276,25 @@ test("unread messages are counted over all conversations, also those that are no
   for (let n = 0; n < 60; n++) server.fill(`#room${n}`, 1);
   server.welcome.unread = { messages: 60, conversations: 60, more: false };
   const { chat, clock } = await startChat(t, server);
-  const unread = () => {
+  const unreadSnapshot = () => {
     const { messages, conversations, more } = chat.unread.getSnapshot();
     return [messages, conversations, more];
   };
-  assert.deepEqual(unread(), [60, 60, false]);
+  assert.deepEqual(unreadSnapshot(), [60, 60, false]);
   assert.equal(chat.conversations.getSnapshot().length, 50);
   assert.equal(chat.conversations.hasMore.getSnapshot(), true);
   // A message of a conversation that is not loaded.
   server.message("#room3", "more");
   await advanceSeconds(clock, 1);
-  assert.deepEqual(unread(), [61, 60, false]);
+  assert.deepEqual(unreadSnapshot(), [61, 60, false]);
   assert.equal(await chat.conversations.loadMore(), true);
-  assert.deepEqual(unread(), [61, 60, false]);
+  assert.deepEqual(unreadSnapshot(), [61, 60, false]);
   assert.deepEqual([chat.conversations.hasMore.getSnapshot(), await chat.conversations.loadMore()], [false, false]);
   const room = chat.conversation("#room3");
   t.after(room.messages.subscribe(() => {}));
   await advanceSeconds(clock, 1);
   room.markRead();
-  assert.deepEqual(unread(), [59, 59, false]);
+  assert.deepEqual(unreadSnapshot(), [59, 59, false]);
 });
 
 test("ready() resolves online, and rejects for good, in time, or by its signal", async (t) => {
@@ -300,11 +307,11 @@ test("ready() resolves online, and rejects for good, in time, or by its signal",
     chat.ready({ timeout: 1_000 }),
     chat.ready(),
   ];
-  const outcomes = Promise.allSettled([aborted, late]);
+  const settledCommands = Promise.allSettled([aborted, late]);
   controller.abort();
   await clock.advance(1_000);
   assert.deepEqual(
-    (await outcomes).map(({ reason }) => reason.code),
+    (await settledCommands).map(({ reason }) => reason.code),
     ["aborted", "offline"],
   );
   server.reachable = true;
@@ -324,13 +331,13 @@ test("any command, with a signal and a time-out; and frames that are not known h
   server.on("slow", () => undefined);
   const { chat, clock } = await startChat(t, server);
   assert.deepEqual((await chat.command("profile", { name: "Ana" })).name, "Ana");
-  const late = assert.rejects(chat.command("slow", {}, { timeout: 2_000 }), { code: "timeout" });
+  const timedOut = assert.rejects(chat.command("slow", {}, { timeout: 2_000 }), { code: "timeout" });
   await clock.advance(2_000);
-  await late;
+  await timedOut;
   const controller = new AbortController();
-  const aborted = assert.rejects(chat.command("slow", {}, { signal: controller.signal }), { code: "aborted" });
+  const abortedCommand = assert.rejects(chat.command("slow", {}, { signal: controller.signal }), { code: "aborted" });
   controller.abort();
-  await aborted;
+  await abortedCommand;
   await assert.rejects(chat.command("slow", {}, { signal: AbortSignal.abort() }), { code: "aborted" });
   const frames = [];
   chat.on("frame", (frame) => frames.push(frame));
@@ -340,61 +347,65 @@ test("any command, with a signal and a time-out; and frames that are not known h
 });
 
 /** A storage of cursors, like that of an app. */
-function storage() {
-  const kept = {};
+function memoryCursors() {
+  const storedCursors = {};
   return {
-    kept,
-    load: async () => ({ ...kept }),
-    save: async (_, cursors) => void Object.assign(kept, cursors),
+    kept: storedCursors,
+    load: async () => ({ ...storedCursors }),
+    save: async (_, cursors) => void Object.assign(storedCursors, cursors),
   };
 }
 
 test("with `cursors` a bot hears after a restart what it has missed, in order, and nothing before its first run", async (t) => {
   const server = new LogServer({ replay: 10, limits: { hello_frame: 400 } });
   for (let n = 0; n < 80; n++) server.fill(`#room${n}`, 3);
-  const cursors = storage();
-  const run = async (act) => {
+  const cursors = memoryCursors();
+  const runWithStoredCursors = async (act) => {
     const { chat, clock } = await startChat(t, server, { cursors });
-    const heard = [];
-    chat.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.seq}`));
+    const heardEvents = [];
+    chat.on("message", ({ message, conversation }) => heardEvents.push(`${conversation.id} ${message.seq}`));
     await advanceSeconds(clock, 3);
     await act?.();
     await advanceSeconds(clock, 10);
     chat.close();
     await runPendingTasks();
-    return heard;
+    return heardEvents;
   };
-  assert.deepEqual(await run(() => server.message("#room5", "live")), ["#room5 4"]);
+  assert.deepEqual(await runWithStoredCursors(() => server.message("#room5", "live")), ["#room5 4"]);
   server.fill("#room5", 2);
   server.fill("#room79", 300);
   server.fill("#room0", 1);
   server.fill("@alice:carol", 2);
-  const heard = await run();
-  const of = (id) => heard.filter((line) => line.startsWith(`${id} `)).map((line) => Number(line.split(" ")[1]));
-  assert.deepEqual([of("#room5"), of("#room0"), of("@alice:carol")], [[5, 6], [4], [1, 2]]);
+  const heardEvents = await runWithStoredCursors();
+  const heardNumbersOf = (id) =>
+    heardEvents.filter((line) => line.startsWith(`${id} `)).map((line) => Number(line.split(" ")[1]));
   assert.deepEqual(
-    of("#room79"),
+    [heardNumbersOf("#room5"), heardNumbersOf("#room0"), heardNumbersOf("@alice:carol")],
+    [[5, 6], [4], [1, 2]],
+  );
+  assert.deepEqual(
+    heardNumbersOf("#room79"),
     Array.from({ length: 300 }, (_, n) => n + 4),
   );
-  assert.equal(heard.length, 305);
-  assert.deepEqual(await run(), [], "all of it was heard");
+  assert.equal(heardEvents.length, 305);
+  assert.deepEqual(await runWithStoredCursors(), [], "all of it was heard");
 });
 
 test("a message counts as heard when what its listener has promised is done", async (t) => {
   const server = new LogServer();
   server.fill("#general", 1);
-  const cursors = storage();
+  const cursors = memoryCursors();
   const { chat, clock } = await startChat(t, server, { cursors });
-  const done = [];
-  chat.on("message", () => new Promise((resolve) => done.push(resolve)));
+  const finishedRooms = [];
+  chat.on("message", () => new Promise((resolve) => finishedRooms.push(resolve)));
   await advanceSeconds(clock, 1);
   for (let n = 0; n < 3; n++) server.message("#general", `${n}`);
   await advanceSeconds(clock, 1);
   assert.equal(cursors.kept["#general"], 1);
-  done[1]();
+  finishedRooms[1]();
   await advanceSeconds(clock, 1);
   assert.equal(cursors.kept["#general"], 1, "not while the one before is under way");
-  done[0]();
+  finishedRooms[0]();
   await advanceSeconds(clock, 1);
   assert.equal(cursors.kept["#general"], 3);
 });
@@ -404,27 +415,27 @@ test("a conversation is released some time after its last subscriber, and by its
   for (let n = 0; n < 3; n++) server.fill(`#room${n}`, 80);
   const { chat, clock, comeBack } = await startChat(t, server, { releaseAfter: 10_000 });
   const [one, two, three] = [0, 1, 2].map((n) => chat.conversation(`#room${n}`));
-  const stops = [one, two, three].map((room) => room.messages.subscribe(() => {}));
+  const unsubscribes = [one, two, three].map((room) => room.messages.subscribe(() => {}));
   await advanceSeconds(clock, 1);
-  stops[0]();
+  unsubscribes[0]();
   await advanceSeconds(clock, 9);
-  assert.equal(texts(one).length, 50, "still there");
-  stops[0] = one.messages.subscribe(() => {});
+  assert.equal(shownTexts(one).length, 50, "still there");
+  unsubscribes[0] = one.messages.subscribe(() => {});
   await advanceSeconds(clock, 20);
-  assert.equal(texts(one).length, 50, "somebody has come back");
-  stops[0]();
+  assert.equal(shownTexts(one).length, 50, "somebody has come back");
+  unsubscribes[0]();
   two.release();
   await advanceSeconds(clock, 11);
-  assert.deepEqual([texts(one), texts(two), texts(three).length], [[], [], 50]);
+  assert.deepEqual([shownTexts(one), shownTexts(two), shownTexts(three).length], [[], [], 50]);
   assert.deepEqual([one.state.getSnapshot(), one.info.getSnapshot().unread], ["loading", 80]);
   await comeBack();
   assert.deepEqual(Object.keys(server.sent("hello").at(-1).cursors), ["#room2"]);
   server.message("#room0", "still counted");
   await runPendingTasks();
   assert.equal(one.info.getSnapshot().unread, 81);
-  stops[0] = one.messages.subscribe(() => {});
+  unsubscribes[0] = one.messages.subscribe(() => {});
   await advanceSeconds(clock, 1);
-  assert.equal(texts(one).at(-1), "still counted");
+  assert.equal(shownTexts(one).at(-1), "still counted");
   chat.close();
   assert.equal(clock.timers, 0, "a closed chat keeps no timer");
 });
@@ -437,9 +448,9 @@ test("`releaseAfter: Infinity` keeps what was opened", async (t) => {
   const chat = connect("ws://chat.example", { user: "alice", outbox: null, WebSocket, clock, releaseAfter: Infinity });
   t.after(() => chat.close());
   const room = chat.conversation("#general");
-  const stop = room.messages.subscribe(() => {});
+  const unsubscribe = room.messages.subscribe(() => {});
   await advanceSeconds(clock, 1);
-  stop();
+  unsubscribe();
   await clock.advance(86_400_000);
-  assert.equal(texts(room).length, 3);
+  assert.equal(shownTexts(room).length, 3);
 });

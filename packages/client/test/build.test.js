@@ -7,15 +7,15 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import ts from "typescript";
 
-const dist = (name) => fileURLToPath(new URL(`../dist/${name}`, import.meta.url));
-const text = (name) => readFile(dist(name), "utf8");
+const distPath = (name) => fileURLToPath(new URL(`../dist/${name}`, import.meta.url));
+const readDist = (name) => readFile(distPath(name), "utf8");
 
 /** The declarations of the core, and the type of the second argument of `connect`. */
-function declarations() {
+function readDeclarations() {
   const options = { skipLibCheck: true, types: [], target: ts.ScriptTarget.ES2022, strict: true };
-  const program = ts.createProgram([dist("index.d.ts")], options);
+  const program = ts.createProgram([distPath("index.d.ts")], options);
   const checker = program.getTypeChecker();
-  const module = checker.getSymbolAtLocation(program.getSourceFile(dist("index.d.ts")));
+  const module = checker.getSymbolAtLocation(program.getSourceFile(distPath("index.d.ts")));
   const exported = new Map(checker.getExportsOfModule(module).map((symbol) => [symbol.name, symbol]));
   const connect = exported.get("connect");
   const [signature] = checker.getTypeOfSymbol(connect).getCallSignatures();
@@ -23,21 +23,21 @@ function declarations() {
   return { checker, exported, options: options_ };
 }
 
-const names = (type) => type.getProperties().map(({ name }) => name);
+const propertyNames = (type) => type.getProperties().map(({ name }) => name);
 
 /** Whether the code reads a property of this name: `options.name`, or `{ name } = options`. */
-const reads = (code, name) => new RegExp(`\\.${name}\\b|[{,]${name}(:\\w+)?[,}=]`).test(code);
+const readsProperty = (code, name) => new RegExp(`\\.${name}\\b|[{,]${name}(:\\w+)?[,}=]`).test(code);
 /** Whether the name is in the code outside of strings. */
-const has = (code, name) => new RegExp(`(?<![\\w"'])${name}(?![\\w"'])`).test(code);
+const hasWord = (code, name) => new RegExp(`(?<![\\w"'])${name}(?![\\w"'])`).test(code);
 
 test("each option in the declarations is in the built code", async () => {
-  const { options } = declarations();
-  const wanted = names(options);
-  assert.ok(wanted.includes("token") && wanted.includes("outbox"), `${wanted}`);
+  const { options } = readDeclarations();
+  const optionNames = propertyNames(options);
+  assert.ok(optionNames.includes("token") && optionNames.includes("outbox"), `${optionNames}`);
   for (const file of ["index.js", "switchboard.js"]) {
-    const code = await text(file);
+    const code = await readDist(file);
     assert.deepEqual(
-      wanted.filter((name) => !reads(code, name)),
+      optionNames.filter((name) => !readsProperty(code, name)),
       [],
       `options that ${file} does not have`,
     );
@@ -45,14 +45,14 @@ test("each option in the declarations is in the built code", async () => {
 });
 
 test("each method that an app or a storage has in the declarations is in the built code", async () => {
-  const { checker, exported } = declarations();
-  const code = await text("index.js");
+  const { checker, exported } = readDeclarations();
+  const code = await readDist("index.js");
   for (const type of ["Chat", "Conversation", "Outgoing", "OutboxStorage", "OutboxEntry", "ChatError"]) {
-    const all = names(checker.getDeclaredTypeOfSymbol(exported.get(type)));
-    assert.ok(all.length > 2, type);
-    const own = all.filter((name) => !/^(name|stack|message|cause|__@.*)$/.test(name));
+    const memberNames = propertyNames(checker.getDeclaredTypeOfSymbol(exported.get(type)));
+    assert.ok(memberNames.length > 2, type);
+    const ownMemberNames = memberNames.filter((name) => !/^(name|stack|message|cause|__@.*)$/.test(name));
     assert.deepEqual(
-      own.filter((name) => !has(code, name)),
+      ownMemberNames.filter((name) => !hasWord(code, name)),
       [],
       `of ${type}`,
     );
@@ -62,14 +62,14 @@ test("each method that an app or a storage has in the declarations is in the bui
 test("source maps lead from the built code to the line of the source", async () => {
   const sentence = "neither a token nor a user";
   for (const file of ["index.js", "switchboard.js"]) {
-    const code = await text(file);
+    const code = await readDist(file);
     assert.ok(code.trimEnd().endsWith(`//# sourceMappingURL=${file}.map`));
-    const before = code.slice(0, code.indexOf(sentence)).split("\n");
-    const map = new SourceMap(JSON.parse(await text(`${file}.map`)));
-    const { originalSource, originalLine } = map.findEntry(before.length - 1, before.at(-1).length - 1);
-    const lines = (await readFile(new URL(originalSource, new URL(`../dist/${file}`, import.meta.url)), "utf8")).split(
-      "\n",
-    );
-    assert.ok(lines[originalLine].includes(sentence), `${originalSource}:${originalLine + 1}`);
+    const linesBefore = code.slice(0, code.indexOf(sentence)).split("\n");
+    const sourceMap = new SourceMap(JSON.parse(await readDist(`${file}.map`)));
+    const { originalSource, originalLine } = sourceMap.findEntry(linesBefore.length - 1, linesBefore.at(-1).length - 1);
+    const sourceLines = (
+      await readFile(new URL(originalSource, new URL(`../dist/${file}`, import.meta.url)), "utf8")
+    ).split("\n");
+    assert.ok(sourceLines[originalLine].includes(sentence), `${originalSource}:${originalLine + 1}`);
   }
 });

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 
-const run = promisify(execFile);
+const runFile = promisify(execFile);
 
 /** Makes the files `ca`, `certificate` and `key` for 127.0.0.1; they are deleted after the test `t`. */
 export async function makeCertificate(t) {
@@ -20,11 +20,35 @@ export async function makeCertificate(t) {
     "tls.csr",
     "names",
   ].map((name) => join(directory, name));
-  const newKey = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-  await run("openssl", ["req", "-x509", ...newKey, "-keyout", caKey, "-out", ca, "-subj", "/CN=Tests", "-days", "365"]);
-  await run("openssl", ["req", ...newKey, "-keyout", key, "-out", request, "-subj", "/CN=127.0.0.1"]);
+  const newKeyArguments = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  await runFile("openssl", [
+    "req",
+    "-x509",
+    ...newKeyArguments,
+    "-keyout",
+    caKey,
+    "-out",
+    ca,
+    "-subj",
+    "/CN=Tests",
+    "-days",
+    "365",
+  ]);
+  await runFile("openssl", ["req", ...newKeyArguments, "-keyout", key, "-out", request, "-subj", "/CN=127.0.0.1"]);
   await writeFile(names, "subjectAltName=IP:127.0.0.1\n");
-  const signed = ["x509", "-req", "-in", request, "-CA", ca, "-CAkey", caKey, "-CAcreateserial", "-out", certificate];
-  await run("openssl", [...signed, "-days", "365", "-extfile", names]);
+  const signArguments = [
+    "x509",
+    "-req",
+    "-in",
+    request,
+    "-CA",
+    ca,
+    "-CAkey",
+    caKey,
+    "-CAcreateserial",
+    "-out",
+    certificate,
+  ];
+  await runFile("openssl", [...signArguments, "-days", "365", "-extfile", names]);
   return { ca, certificate, key };
 }

@@ -17,14 +17,14 @@ testOnBothServers(
     ];
     await Promise.all([alice, laptop, bob].map(untilOnline));
     await Promise.all([untilTexts(there, []), untilTexts(here, []), untilTexts(elsewhere, [])]);
-    const sent = here.send("hi");
-    assert.equal(sent.state.getSnapshot(), "pending");
+    const sentMessage = here.send("hi");
+    assert.equal(sentMessage.state.getSnapshot(), "pending");
     assert.deepEqual(
       here.messages.getSnapshot().map((m) => [m.text, m.state, m.seq]),
       [["hi", "pending", undefined]],
     );
     const { id } = here.messages.getSnapshot()[0];
-    assert.deepEqual((({ conversation, seq }) => ({ conversation, seq }))(await sent.acked), {
+    assert.deepEqual((({ conversation, seq }) => ({ conversation, seq }))(await sentMessage.acked), {
       conversation: "@alice:bob",
       seq: 1,
     });
@@ -44,26 +44,26 @@ testOnBothServers(
     const [hers, his] = [alice, bob].map((chat) => chat.conversation("#general"));
     await Promise.all([hers, his].map((room) => until(room.messages, (list) => list.length === 3)));
     const { seq } = await hers.send("one").acked;
-    const answer = await his.send({ text: "two", replyTo: seq, data: { kind: "x" } }).acked;
+    const acknowledgement = await his.send({ text: "two", replyTo: seq, data: { kind: "x" } }).acked;
     await hers.edit(seq, "ONE");
     await his.react(seq, "👍");
     await hers.react(seq, "👍");
     await hers.react(seq, "🎉");
     await hers.react(seq, "🎉", false);
-    const gone = await his.send("three").acked;
-    await his.deleteMessage(gone.seq);
-    const folded = (list) => list.find((m) => m.seq === gone.seq)?.deleted;
-    const lists = await Promise.all([hers, his].map((room) => until(room.messages, folded)));
-    assert.deepEqual(lists[0], lists[1]);
-    const message = lists[0].find((m) => m.seq === seq);
+    const deletedMessage = await his.send("three").acked;
+    await his.deleteMessage(deletedMessage.seq);
+    const isDeletionShown = (list) => list.find((m) => m.seq === deletedMessage.seq)?.deleted;
+    const shownLists = await Promise.all([hers, his].map((room) => until(room.messages, isDeletionShown)));
+    assert.deepEqual(shownLists[0], shownLists[1]);
+    const message = shownLists[0].find((m) => m.seq === seq);
     assert.equal(message.text, "ONE");
     assert.ok(message.edited.seq > seq);
     assert.deepEqual(message.reactions, { "👍": ["bob", "alice"] });
-    const { replyTo, data } = lists[0].find((m) => m.seq === answer.seq);
+    const { replyTo, data } = shownLists[0].find((m) => m.seq === acknowledgement.seq);
     assert.deepEqual({ replyTo, data }, { replyTo: seq, data: { kind: "x" } });
-    const fresh = server.connects(t, "bob").conversation("#general");
-    assert.deepEqual(await until(fresh.messages, (list) => list.length > 3), lists[0]);
-    await assert.rejects(hers.edit(answer.seq, "not mine"), { code: "forbidden" });
+    const freshRoom = server.connects(t, "bob").conversation("#general");
+    assert.deepEqual(await until(freshRoom.messages, (list) => list.length > 3), shownLists[0]);
+    await assert.rejects(hers.edit(acknowledgement.seq, "not mine"), { code: "forbidden" });
     // This test ignores the promise, and must have no unhandled rejection.
     void hers.deleteMessage(999);
   },
@@ -75,8 +75,8 @@ testOnBothServers("the inbox: order, unread, last message, read on another devic
   const phone = server.connects(t, "bob");
   await Promise.all([alice, bob, phone].map(untilOnline));
   await alice.conversation("@bob").send("psst").acked;
-  const names = (list) => list.map((c) => c.id);
-  await until(bob.conversations, (list) => names(list).join() === "@alice:bob,#general");
+  const conversationIds = (list) => list.map((c) => c.id);
+  await until(bob.conversations, (list) => conversationIds(list).join() === "@alice:bob,#general");
   assert.deepEqual(
     bob.conversations
       .getSnapshot()
@@ -85,13 +85,13 @@ testOnBothServers("the inbox: order, unread, last message, read on another devic
     ["alice", 1, "psst"],
   );
   await alice.conversation("#general").send("all").acked;
-  await until(bob.conversations, (list) => names(list).join() === "#general,@alice:bob");
-  const row = (chat, id) => chat.conversations.getSnapshot().find((c) => c.id === id);
-  await until(phone.conversations, () => row(phone, "@alice:bob")?.unread === 1);
+  await until(bob.conversations, (list) => conversationIds(list).join() === "#general,@alice:bob");
+  const rowOf = (chat, id) => chat.conversations.getSnapshot().find((c) => c.id === id);
+  await until(phone.conversations, () => rowOf(phone, "@alice:bob")?.unread === 1);
   await until(bob.conversation("@alice").messages, (list) => list.length === 1);
   bob.conversation("@alice").markRead();
-  await until(bob.conversations, () => row(bob, "@alice:bob").unread === 0);
-  await until(phone.conversations, () => row(phone, "@alice:bob").unread === 0);
+  await until(bob.conversations, () => rowOf(bob, "@alice:bob").unread === 0);
+  await until(phone.conversations, () => rowOf(phone, "@alice:bob").unread === 0);
   await until(alice.conversation("@bob").members, (list) => list.find((m) => m.user === "bob")?.read === 1);
 });
 
@@ -102,35 +102,35 @@ testOnBothServers("rooms: create, invite, roles, rename, remove, leave, join", a
   const room = await alice.create({ room: "team", title: "Team", members: ["bob"] });
   assert.equal(room.id, "#team");
   await until(bob.conversations, (list) => list.some((c) => c.title === "Team"));
-  const theirs = carol.conversation("#team");
-  await until(theirs.state, (state) => state === "loading" || state === "missing");
-  theirs.messages.subscribe(() => {});
-  await until(theirs.state, (state) => state === "missing");
+  const carolsRoom = carol.conversation("#team");
+  await until(carolsRoom.state, (state) => state === "loading" || state === "missing");
+  carolsRoom.messages.subscribe(() => {});
+  await until(carolsRoom.state, (state) => state === "missing");
   await room.invite("carol", "reader");
-  await until(theirs.state, (state) => state === "ready");
-  await until(theirs.info, (info) => info?.role === "reader" && info.memberCount === 3);
-  await assert.rejects(theirs.send("may I?").acked, { code: "forbidden" });
-  assert.equal(theirs.messages.getSnapshot().at(-1).state, "failed");
+  await until(carolsRoom.state, (state) => state === "ready");
+  await until(carolsRoom.info, (info) => info?.role === "reader" && info.memberCount === 3);
+  await assert.rejects(carolsRoom.send("may I?").acked, { code: "forbidden" });
+  assert.equal(carolsRoom.messages.getSnapshot().at(-1).state, "failed");
   await room.setRole("carol", "member");
-  await until(theirs.info, (info) => info?.role === "member");
-  theirs.outgoing(theirs.messages.getSnapshot().at(-1).key).retry();
+  await until(carolsRoom.info, (info) => info?.role === "member");
+  carolsRoom.outgoing(carolsRoom.messages.getSnapshot().at(-1).key).retry();
   await until(room.messages, (list) => list.at(-1)?.text === "may I?");
   await room.rename("The team");
-  await until(theirs.info, (info) => info?.title === "The team");
+  await until(carolsRoom.info, (info) => info?.title === "The team");
   await until(
     room.members,
     (list) => list.map((m) => `${m.user} ${m.role}`).join() === "alice admin,bob member,carol member",
   );
   await room.removeMember("bob");
   await until(bob.conversations, (list) => !list.some((c) => c.id === "#team"));
-  await theirs.leave();
+  await carolsRoom.leave();
   await until(carol.conversations, (list) => !list.some((c) => c.id === "#team"));
-  await assert.rejects(theirs.join(), { code: "not_found" });
-  const open = await alice.create({ public: true, title: "Open" });
-  await carol.conversation(open.id).join();
+  await assert.rejects(carolsRoom.join(), { code: "not_found" });
+  const publicRoom = await alice.create({ public: true, title: "Open" });
+  await carol.conversation(publicRoom.id).join();
   await until(carol.conversations, (list) => list.some((c) => c.title === "Open"));
-  const own = await alice.create();
-  await until(own.members, (list) => list.map((m) => `${m.user} ${m.role}`).join() === "alice admin");
+  const unnamedRoom = await alice.create();
+  await until(unnamedRoom.members, (list) => list.map((m) => `${m.user} ${m.role}`).join() === "alice admin");
 });
 
 testOnBothServers(
@@ -147,9 +147,9 @@ testOnBothServers(
     room.markRead();
     await until(room.info, (info) => info.unread === 0);
     while (await alice.conversations.loadMore());
-    const inbox = alice.conversations.getSnapshot().map((c) => c.id);
-    const names = Array.from({ length: 12 }, (_, n) => `@alice:user${11 - n}`);
-    assert.deepEqual(inbox, [...names, "#general"]);
+    const listedIds = alice.conversations.getSnapshot().map((c) => c.id);
+    const expectedIds = Array.from({ length: 12 }, (_, n) => `@alice:user${11 - n}`);
+    assert.deepEqual(listedIds, [...expectedIds, "#general"]);
   },
 );
 
@@ -171,22 +171,22 @@ testOnBothServers("older messages, page by page, with what happens to them meanw
   const server = await Server.start(t);
   const alice = server.connects(t, "alice");
   const room = alice.conversation("@bob");
-  const all = Array.from({ length: 130 }, (_, n) => `message ${n}`);
-  await Promise.all(all.map((text) => room.send(text).acked));
+  const allTexts = Array.from({ length: 130 }, (_, n) => `message ${n}`);
+  await Promise.all(allTexts.map((text) => room.send(text).acked));
   const bob = server.connects(t, "bob");
-  const his = bob.conversation("@alice");
-  assert.equal((await until(his.messages, (list) => list.length > 0)).length, 50);
-  const older = his.loadOlder();
-  const again = his.loadOlder();
+  const bobsRoom = bob.conversation("@alice");
+  assert.equal((await until(bobsRoom.messages, (list) => list.length > 0)).length, 50);
+  const firstLoad = bobsRoom.loadOlder();
+  const secondLoad = bobsRoom.loadOlder();
   await room.edit(60, "edited");
-  assert.deepEqual([await older, await again], [true, true], "asked twice, loaded once");
-  assert.equal(his.messages.getSnapshot().length, 100);
-  await until(his.messages, (list) => list.find((m) => m.seq === 60)?.text === "edited");
-  assert.equal(await his.loadOlder(), true);
-  assert.equal(await his.loadOlder(), false);
+  assert.deepEqual([await firstLoad, await secondLoad], [true, true], "asked twice, loaded once");
+  assert.equal(bobsRoom.messages.getSnapshot().length, 100);
+  await until(bobsRoom.messages, (list) => list.find((m) => m.seq === 60)?.text === "edited");
+  assert.equal(await bobsRoom.loadOlder(), true);
+  assert.equal(await bobsRoom.loadOlder(), false);
   assert.deepEqual(
-    his.messages.getSnapshot().map((m) => m.text),
-    all.map((text, n) => (n === 59 ? "edited" : text)),
+    bobsRoom.messages.getSnapshot().map((m) => m.text),
+    allTexts.map((text, n) => (n === 59 ? "edited" : text)),
   );
 });
 
@@ -196,14 +196,14 @@ testOnBothServers(
     const server = await Server.start(t);
     const { WebSocket, cut } = server.connectionGroup();
     const bot = server.connects(t, "bot", { WebSocket });
-    const heard = [];
-    bot.on("message", ({ message, conversation }) => heard.push(`${conversation.id} ${message.text}`));
+    const heardTexts = [];
+    bot.on("message", ({ message, conversation }) => heardTexts.push(`${conversation.id} ${message.text}`));
     await untilOnline(bot);
     const alice = server.connects(t, "alice");
     await alice.conversation("@bot").send("first").acked;
     await until(
-      { subscribe: (l) => bot.conversations.subscribe(() => l(heard)), getSnapshot: () => heard },
-      () => heard.length === 1,
+      { subscribe: (l) => bot.conversations.subscribe(() => l(heardTexts)), getSnapshot: () => heardTexts },
+      () => heardTexts.length === 1,
     );
     cut();
     await until(bot.status, ({ state }) => state === "offline");
@@ -211,10 +211,10 @@ testOnBothServers(
     await untilOnline(bot);
     await alice.conversation("@bot").send("back").acked;
     await until(
-      { subscribe: (l) => bot.conversations.subscribe(() => l(heard)), getSnapshot: () => heard },
-      () => heard.length === 3,
+      { subscribe: (l) => bot.conversations.subscribe(() => l(heardTexts)), getSnapshot: () => heardTexts },
+      () => heardTexts.length === 3,
     );
-    assert.deepEqual(heard, ["@alice:bot first", "@alice:bot while away", "@alice:bot back"]);
+    assert.deepEqual(heardTexts, ["@alice:bot first", "@alice:bot while away", "@alice:bot back"]);
   },
 );
 
@@ -226,12 +226,12 @@ testOnBothServers(
     for (let n = 0; n < 60; n++) await server.posts("send", { as: "bob", to: "@alice", text: `line ${n}` });
     const alice = server.connects(t, "alice");
     await untilOnline(alice);
-    const counts = () => (({ messages, conversations }) => [messages, conversations])(alice.unread.getSnapshot());
-    const before = counts();
+    const unreadCounts = () => (({ messages, conversations }) => [messages, conversations])(alice.unread.getSnapshot());
+    const countsBefore = unreadCounts();
     assert.ok(alice.conversations.getSnapshot().length < 13);
-    assert.ok(before[0] >= 72 && before[1] >= 13, `${before}`);
+    assert.ok(countsBefore[0] >= 72 && countsBefore[1] >= 13, `${countsBefore}`);
     while (await alice.conversations.loadMore());
-    assert.deepEqual(counts(), before, "the same when all of them are loaded");
+    assert.deepEqual(unreadCounts(), countsBefore, "the same when all of them are loaded");
     assert.equal(alice.conversations.hasMore.getSnapshot(), false);
     const { messages, hasOlder, hasNewer } = await alice.conversation("@bob").around(30);
     assert.ok(messages.some(({ seq, text }) => seq === 30 && text === "line 29"));

@@ -20,12 +20,12 @@ async function startOnlineChat(t, server, options = {}) {
   return { chat, clock, state: () => chat.status.getSnapshot() };
 }
 
-const refusal = (code, message, more = {}) => ({ type: "error", code, message, retryable: false, ...more });
+const refusal = (code, message, moreFields = {}) => ({ type: "error", code, message, retryable: false, ...moreFields });
 
 /** A server that refuses every `hello` with this error code and close code. */
-const refusingServer = (code, close, more) =>
+const refusingServer = (code, close, moreFields) =>
   new FakeServer().on("hello", (_, socket) => {
-    if (code) socket.say(refusal(code, `the server says ${code}`, more));
+    if (code) socket.say(refusal(code, `the server says ${code}`, moreFields));
     socket.end(close, "a word");
   });
 
@@ -145,7 +145,7 @@ test("after a sleep, in which only the wall clock goes on, the connection is tri
 });
 
 /** A network source whose events the test sends. */
-function network(visible) {
+function fakeNetwork(visible) {
   const listeners = new Set();
   return {
     visible: () => visible,
@@ -156,49 +156,49 @@ function network(visible) {
 }
 
 test("when the network is back, what a person looks at connects at once, the rest within a second", async (t) => {
-  const spread = new Set();
+  const reconnectDelays = new Set();
   for (const visible of [true, false]) {
     for (let n = 0; n < 5; n++) {
       const server = new FakeServer();
-      const source = network(visible);
-      const { chat, clock, state } = await startOnlineChat(t, server, { network: source });
+      const networkSource = fakeNetwork(visible);
+      const { chat, clock, state } = await startOnlineChat(t, server, { network: networkSource });
       server.reachable = false;
       server.cut();
       for (let tries = 0; tries < 6; tries++) await clock.advance(state().retryIn ?? 0);
       assert.equal(state().state, "offline");
       server.reachable = true;
-      const sockets = server.sockets.length;
-      source.tell("online");
+      const socketCount = server.sockets.length;
+      networkSource.tell("online");
       await runPendingTasks();
-      assert.equal(server.sockets.length - sockets, visible ? 1 : 0);
-      const before = clock.now();
-      while (state().state !== "online" && clock.now() - before < 1_000) await clock.advance(50);
+      assert.equal(server.sockets.length - socketCount, visible ? 1 : 0);
+      const timeBefore = clock.now();
+      while (state().state !== "online" && clock.now() - timeBefore < 1_000) await clock.advance(50);
       assert.equal(state().state, "online");
-      if (!visible) spread.add(clock.now() - before);
+      if (!visible) reconnectDelays.add(clock.now() - timeBefore);
       chat.close();
-      assert.equal(source.listeners.size, 0, "it listens no more");
+      assert.equal(networkSource.listeners.size, 0, "it listens no more");
     }
   }
-  assert.ok(spread.size > 1, "not all at the same time");
+  assert.ok(reconnectDelays.size > 1, "not all at the same time");
 });
 
 test("coming to the front asks whether the other side is there, and does not shorten a wait that the server gave", async (t) => {
   const server = new FakeServer();
-  const source = network(true);
-  const { clock, state } = await startOnlineChat(t, server, { network: source });
-  source.tell("visible");
+  const networkSource = fakeNetwork(true);
+  const { clock, state } = await startOnlineChat(t, server, { network: networkSource });
+  networkSource.tell("visible");
   await runPendingTasks();
   assert.equal(server.sent("ping").length, 1);
   server.socket.deaf = true;
-  source.tell("visible");
+  networkSource.tell("visible");
   await clock.advance(4_900);
   assert.equal(server.sockets.length, 2, "a connection that does not answer within 4 s is replaced");
   assert.equal(state().state, "online");
   server.say({ type: "bye", retry_after: 9_000 });
   server.cut(1012);
   await runPendingTasks();
-  source.tell("visible");
-  source.tell("online");
+  networkSource.tell("visible");
+  networkSource.tell("online");
   await clock.advance(8_900);
   assert.equal(state().state, "offline");
   await clock.advance(3_000);
@@ -206,7 +206,7 @@ test("coming to the front asks whether the other side is there, and does not sho
 });
 
 test("without a page nothing connects until the chat is used", async (t) => {
-  const uses = {
+  const useByName = {
     start: (chat) => chat.start(),
     reconnect: (chat) => chat.reconnect(),
     status: (chat) => chat.status.subscribe(() => {}),
@@ -219,7 +219,7 @@ test("without a page nothing connects until the chat is used", async (t) => {
     send: (chat) => chat.conversation("#general").send("hi"),
     command: (chat) => chat.conversation("#general").join(),
   };
-  for (const [name, use] of Object.entries(uses)) {
+  for (const [name, use] of Object.entries(useByName)) {
     const server = new FakeServer();
     const options = { user: "alice", outbox: null, WebSocket: server.WebSocket, clock: new FakeClock() };
     const chat = connect("ws://chat.example", options);
@@ -241,38 +241,38 @@ test("without a page nothing connects until the chat is used", async (t) => {
 test("`start` decides when it connects: at once, or only at `start()`", async (t) => {
   const server = new FakeServer();
   const options = { user: "alice", outbox: null, WebSocket: server.WebSocket, clock: new FakeClock() };
-  const first = connect("ws://chat.example", { ...options, start: true });
+  const startedChat = connect("ws://chat.example", { ...options, start: true });
   await runPendingTasks();
   assert.equal(server.sockets.length, 1);
-  const second = connect("ws://chat.example", { ...options, start: false });
-  t.after(() => [first, second].forEach((chat) => chat.close()));
-  second.status.subscribe(() => {});
-  second.conversation("#general").send("hi");
+  const stoppedChat = connect("ws://chat.example", { ...options, start: false });
+  t.after(() => [startedChat, stoppedChat].forEach((chat) => chat.close()));
+  stoppedChat.status.subscribe(() => {});
+  stoppedChat.conversation("#general").send("hi");
   await runPendingTasks();
   assert.equal(server.sockets.length, 1);
-  second.start();
-  second.start();
+  stoppedChat.start();
+  stoppedChat.start();
   await runPendingTasks();
   assert.equal(server.sockets.length, 2);
 });
 
 test("the browser's build opens nothing where there is no page, and connects at once in one", async () => {
-  const index = fileURLToPath(new URL("../dist/index.js", import.meta.url));
-  const script = (setup) => `
+  const sdkPath = fileURLToPath(new URL("../dist/index.js", import.meta.url));
+  const programWith = (setup) => `
     ${setup}
     let sockets = 0;
     globalThis.WebSocket = class { constructor() { sockets++; } close() {} };
-    const { connect } = await import(${JSON.stringify(index)});
+    const { connect } = await import(${JSON.stringify(sdkPath)});
     const chat = connect("https://chat.example", { token: () => "a.b.c" });
     chat.conversation("#general").messages.getSnapshot();
     await new Promise((done) => setImmediate(done));
     console.log(sockets);
     process.exit();`;
-  const run = async (setup) =>
-    (await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script(setup)])).stdout.trim();
-  assert.equal(await run(""), "0");
-  assert.equal(await run("globalThis.document = { visibilityState: 'visible', addEventListener() {} };"), "1");
-  assert.equal(await run("globalThis.importScripts = () => {};"), "1");
+  const runProgram = async (setup) =>
+    (await promisify(execFile)(process.execPath, ["--input-type=module", "-e", programWith(setup)])).stdout.trim();
+  assert.equal(await runProgram(""), "0");
+  assert.equal(await runProgram("globalThis.document = { visibilityState: 'visible', addEventListener() {} };"), "1");
+  assert.equal(await runProgram("globalThis.importScripts = () => {};"), "1");
 });
 
 test("close() ends what is under way with `closed`, and nothing starts it again", async (t) => {
@@ -292,9 +292,14 @@ test("close() ends what is under way with `closed`, and nothing starts it again"
 
 test("`device` is said in `hello`; `debug` tells what happens, without token and text", async (t) => {
   const server = new FakeServer();
-  const lines = [];
-  const debug = (line, ...details) => lines.push([line, ...details].join(" "));
-  const { chat } = await startOnlineChat(t, server, { device: "kitchen", debug, user: undefined, token: "a.secret.c" });
+  const logLines = [];
+  const recordLogLine = (line, ...details) => logLines.push([line, ...details].join(" "));
+  const { chat } = await startOnlineChat(t, server, {
+    device: "kitchen",
+    debug: recordLogLine,
+    user: undefined,
+    token: "a.secret.c",
+  });
   assert.equal(server.sent("hello")[0].device, "kitchen");
   chat.conversation("#general").send("a private text");
   await runPendingTasks();
@@ -302,11 +307,11 @@ test("`device` is said in `hello`; `debug` tells what happens, without token and
   await runPendingTasks();
   for (const wanted of [/connecting/, /→ hello/, /← welcome/, /→ send/, /← ok/, /offline/]) {
     assert.ok(
-      lines.some((line) => wanted.test(line)),
-      `${wanted} in ${lines}`,
+      logLines.some((line) => wanted.test(line)),
+      `${wanted} in ${logLines}`,
     );
   }
-  assert.doesNotMatch(lines.join("\n"), /secret|private/);
+  assert.doesNotMatch(logLines.join("\n"), /secret|private/);
 });
 
 test("a frame that cannot be read is reported, and the next one is handled", async (t) => {
@@ -329,8 +334,8 @@ test("an error prints its text: as a string, as JSON, in a log", async (t) => {
 });
 
 test("React Native has less of a platform, and it is enough", async () => {
-  const index = fileURLToPath(new URL("../dist/index.js", import.meta.url));
-  const script = `
+  const sdkPath = fileURLToPath(new URL("../dist/index.js", import.meta.url));
+  const programWith = `
     const Real = URL;
     const addresses = [];
     // React Native's URL is read-only, and these globals are missing without a polyfill.
@@ -343,7 +348,7 @@ test("React Native has less of a platform, and it is enough", async () => {
       send(text) { hellos.push(JSON.parse(text)); }
       close() {}
     }
-    const { connect } = await import(${JSON.stringify(index)});
+    const { connect } = await import(${JSON.stringify(sdkPath)});
     for (const url of ["https://chat.example", "http://chat.example:9501/", "wss://chat.example/chat/?a=b#c", "ws://chat.example/v1/ws"]) {
       const chat = connect(url, { token: () => "a.b.c", device: "t\u00e9l\u00e9phone", WebSocket: Socket });
       chat.start();
@@ -353,7 +358,7 @@ test("React Native has less of a platform, and it is enough", async () => {
     await new Promise(setImmediate);
     console.log(JSON.stringify([addresses, hellos.map(({ type }) => type)]));
     process.exit();`;
-  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script]);
+  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", programWith]);
   assert.deepEqual(JSON.parse(stdout), [
     [
       "wss://chat.example/v1/ws",

@@ -5,7 +5,7 @@ import { act } from "react";
 import { fakeServer } from "@switchboard/client/testing";
 
 const { window } = new JSDOM("<!doctype html><body></body>", { url: "https://app.example", pretendToBeVisual: true });
-const names = [
+const globalNames = [
   "window",
   "navigator",
   "document",
@@ -18,10 +18,10 @@ const names = [
   "HTMLIFrameElement",
   "Event",
 ];
-for (const name of names) globalThis[name] ??= name === "window" ? window : window[name];
+for (const name of globalNames) globalThis[name] ??= name === "window" ? window : window[name];
 
 /** The fake observers of what is in view. A test controls them: `scroll(true)` brings everything into view. */
-const observers = new Set();
+const intersectionObservers = new Set();
 let inView = false;
 globalThis.IntersectionObserver = class {
   constructor(callback) {
@@ -29,22 +29,22 @@ globalThis.IntersectionObserver = class {
   }
   // A real observer reports where an element is as soon as the page was drawn.
   observe() {
-    observers.add(this);
+    intersectionObservers.add(this);
     queueMicrotask(() => this.tell());
   }
   unobserve() {
-    observers.delete(this);
+    intersectionObservers.delete(this);
   }
   disconnect() {
-    observers.delete(this);
+    intersectionObservers.delete(this);
   }
   tell() {
-    if (observers.has(this)) this.callback([{ isIntersecting: inView }]);
+    if (intersectionObservers.has(this)) this.callback([{ isIntersecting: inView }]);
   }
 };
-export function scrollIntoView(intoView) {
-  inView = intoView;
-  for (const observer of observers) observer.tell();
+export function scrollIntoView(onIntoView) {
+  inView = onIntoView;
+  for (const observer of intersectionObservers) observer.tell();
 }
 
 /** Makes the page visible or hidden. */
@@ -53,7 +53,7 @@ export function setPageVisible(visible) {
   document.dispatchEvent(new window.Event("visibilitychange"));
 }
 
-export function container(html = "") {
+export function addContainer(html = "") {
   const element = document.createElement("div");
   element.innerHTML = html;
   document.body.append(element);
@@ -63,18 +63,18 @@ export function container(html = "") {
 /** A server with two rooms of alice and bob; `opened` counts the attempts to connect. */
 export function serverWithConnectionCount() {
   const server = fakeServer();
-  const counts = { opened: 0 };
-  class Counted extends server.WebSocket {
+  const connectionCounts = { opened: 0 };
+  class CountingWebSocket extends server.WebSocket {
     constructor(url) {
       super(url);
-      counts.opened++;
+      connectionCounts.opened++;
     }
   }
   for (const room of ["team", "other"]) {
     server.command("alice", "create", { room, members: ["bob"] });
     server.command("bob", "send", { to: `#${room}`, text: `hi from ${room}` });
   }
-  return { server, counts, options: { user: "alice", WebSocket: Counted, outbox: null } };
+  return { server, counts: connectionCounts, options: { user: "alice", WebSocket: CountingWebSocket, outbox: null } };
 }
 
 /** Runs React's `act`. Outside of it React renders as in a browser, without warnings. */

@@ -10,16 +10,16 @@ import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { Server } from "./support.js";
 
-const BOT = fileURLToPath(new URL("../../../examples/bot/bot.js", import.meta.url));
+const BOT_SCRIPT = fileURLToPath(new URL("../../../examples/bot/bot.js", import.meta.url));
 
 /** Makes a directory, and a function that starts the bot with its cursors in `file`. */
-async function prepared(t) {
+async function startServerAndBotStarter(t) {
   const server = await Server.start(t);
   const directory = await mkdtemp(join(tmpdir(), "switchboard-bot-"));
   t.after(() => rm(directory, { recursive: true, force: true }));
-  const start = (file) => {
+  const startBot = (file) => {
     const env = { ...process.env, SWITCHBOARD_URL: server.url, CURSORS_FILE: file };
-    const bot = spawn(process.execPath, [BOT], { env, stdio: ["ignore", "ignore", "pipe"] });
+    const bot = spawn(process.execPath, [BOT_SCRIPT], { env, stdio: ["ignore", "ignore", "pipe"] });
     t.after(async () => {
       if (bot.exitCode !== null || bot.signalCode !== null) return;
       bot.kill("SIGKILL");
@@ -27,17 +27,17 @@ async function prepared(t) {
     });
     return bot;
   };
-  return { directory, start };
+  return { directory, start: startBot };
 }
 
 test("the bot keeps the cursors of other scopes", async (t) => {
-  const { directory, start } = await prepared(t);
+  const { directory, start } = await startServerAndBotStarter(t);
   const file = join(directory, "cursors.json");
   await writeFile(file, '{"another server":{"#general":7}}');
-  const changes = watch(directory, { signal: AbortSignal.timeout(30_000) });
+  const directoryChanges = watch(directory, { signal: AbortSignal.timeout(30_000) });
   start(file);
   let kept;
-  for await (const { filename } of changes) {
+  for await (const { filename } of directoryChanges) {
     if (filename !== "cursors.json") continue;
     kept = JSON.parse(await readFile(file, "utf8"));
     break;
@@ -47,7 +47,7 @@ test("the bot keeps the cursors of other scopes", async (t) => {
 });
 
 test("the bot says that its cursors cannot be read", { timeout: 30_000 }, async (t) => {
-  const { directory, start } = await prepared(t);
+  const { directory, start } = await startServerAndBotStarter(t);
   // The path is a directory, which can be opened but not read.
   const bot = start(directory);
   let said = "";

@@ -5,37 +5,41 @@ import { FakeClock, FakeServer, runPendingTasks } from "./fake-socket.js";
 
 export { FakeClock, runPendingTasks };
 
-const time = (n) => new Date(Date.UTC(2026, 0, 1) + n * 1_000).toISOString();
+const timeOfEvent = (n) => new Date(Date.UTC(2026, 0, 1) + n * 1_000).toISOString();
 
 /** Computes the messages from the events of a log, by the rules of docs/protocol.md and without code of the SDK. */
 export function foldLog(log) {
   const messages = new Map();
   for (const { type, target, from, on, seq, at, ...event } of log) {
-    const about = messages.get(target);
+    const targetMessage = messages.get(target);
     if (type === "message") messages.set(seq, { type, ...event, seq, from, at, reactions: new Map() });
-    if (!about || about.deleted) continue;
-    if (type === "edit") Object.assign(about, { text: event.text, edited: { seq, at } });
+    if (!targetMessage || targetMessage.deleted) continue;
+    if (type === "edit") Object.assign(targetMessage, { text: event.text, edited: { seq, at } });
     if (type === "delete") {
-      for (const name of ["text", "edited"]) delete about[name];
-      Object.assign(about, { deleted: true, reactions: new Map() });
+      for (const name of ["text", "edited"]) delete targetMessage[name];
+      Object.assign(targetMessage, { deleted: true, reactions: new Map() });
     }
     if (type === "react") {
       const emoji = event.emoji.replaceAll("\u{fe0f}", "");
-      const users = new Set(about.reactions.get(emoji));
+      const users = new Set(targetMessage.reactions.get(emoji));
       if (on) users.add(from);
       else users.delete(from);
-      if (users.size) about.reactions.set(emoji, users);
-      else about.reactions.delete(emoji);
+      if (users.size) targetMessage.reactions.set(emoji, users);
+      else targetMessage.reactions.delete(emoji);
     }
   }
-  const plain = (reactions) => Object.fromEntries([...reactions].map(([emoji, users]) => [emoji, [...users]]));
-  return [...messages.values()].map(({ reactions, ...message }) => ({ ...message, reactions: plain(reactions) }));
+  const reactionsAsArrays = (reactions) =>
+    Object.fromEntries([...reactions].map(([emoji, users]) => [emoji, [...users]]));
+  return [...messages.values()].map(({ reactions, ...message }) => ({
+    ...message,
+    reactions: reactionsAsArrays(reactions),
+  }));
 }
 
 export class LogServer extends FakeServer {
   /** The events of each conversation's log. */
   logs = new Map();
-  read = new Map();
+  readSeq = new Map();
   #replay;
   #page;
   #at = 0;
@@ -60,7 +64,7 @@ export class LogServer extends FakeServer {
       );
     }
     this.on("read", ({ conversation, upto }) => {
-      this.read.set(conversation, upto);
+      this.readSeq.set(conversation, upto);
       return { conversation, upto };
     });
     this.on("received", ({ conversation, upto }) => ({ conversation, upto }));
@@ -70,7 +74,7 @@ export class LogServer extends FakeServer {
   store(conversation, event) {
     const log = this.logs.get(conversation) ?? [];
     this.logs.set(conversation, log);
-    const stored = { conversation, seq: log.length + 1, at: time(++this.#at), from: "bob", ...event };
+    const stored = { conversation, seq: log.length + 1, at: timeOfEvent(++this.#at), from: "bob", ...event };
     log.push(stored);
     return stored;
   }
@@ -94,10 +98,10 @@ export class LogServer extends FakeServer {
   summary(conversation) {
     const log = this.logs.get(conversation);
     const { seq: head, at } = log.at(-1);
-    const read = this.read.get(conversation) ?? 0;
+    const readSeq = this.readSeq.get(conversation) ?? 0;
     const messages = log.filter(({ type }) => type === "message");
-    const unread = messages.filter(({ seq, from }) => seq > read && from !== this.user).length;
-    const last = messages.at(-1);
+    const unread = messages.filter(({ seq, from }) => seq > readSeq && from !== this.user).length;
+    const lastMessage = messages.at(-1);
     const room = conversation[0] === "#";
     return {
       conversation,
@@ -105,19 +109,23 @@ export class LogServer extends FakeServer {
       members: 2,
       head,
       at,
-      read,
+      read: readSeq,
       received: 0,
       unread,
       ...(room && { public: true, title: conversation.slice(1) }),
-      ...(last && { last }),
+      ...(lastMessage && { last: lastMessage }),
     };
   }
 
   page(before, limit = this.#page) {
-    const all = [...this.logs.keys()].map((id) => this.summary(id)).sort((a, b) => (a.at < b.at ? 1 : -1));
-    const first = before === undefined ? 0 : all.findIndex(({ conversation }) => conversation === before) + 1;
-    const size = Math.min(limit, this.#page);
-    return { conversations: all.slice(first, first + size), more: all.length > first + size };
+    const allSummaries = [...this.logs.keys()].map((id) => this.summary(id)).sort((a, b) => (a.at < b.at ? 1 : -1));
+    const firstIndex =
+      before === undefined ? 0 : allSummaries.findIndex(({ conversation }) => conversation === before) + 1;
+    const pageSize = Math.min(limit, this.#page);
+    return {
+      conversations: allSummaries.slice(firstIndex, firstIndex + pageSize),
+      more: allSummaries.length > firstIndex + pageSize,
+    };
   }
 
   sync(conversation, after, limit) {
@@ -131,14 +139,25 @@ export class LogServer extends FakeServer {
   history({ conversation, before = Infinity, around, limit = 50 }) {
     const log = this.logs.get(conversation);
     if (!log) return { type: "error", code: "not_found", message: "no such conversation", retryable: false };
-    const all = foldLog(log);
+    const allMessages = foldLog(log);
     if (around !== undefined) {
-      const first = Math.max(0, all.findIndex(({ seq }) => seq >= around) - limit / 2);
-      const messages = all.slice(first, first + limit);
-      return { conversation, messages, head: log.length, more: first > 0, more_after: first + limit < all.length };
+      const firstIndex = Math.max(0, allMessages.findIndex(({ seq }) => seq >= around) - limit / 2);
+      const messages = allMessages.slice(firstIndex, firstIndex + limit);
+      return {
+        conversation,
+        messages,
+        head: log.length,
+        more: firstIndex > 0,
+        more_after: firstIndex + limit < allMessages.length,
+      };
     }
-    const earlier = all.filter(({ seq }) => seq < before);
-    return { conversation, messages: earlier.slice(-limit), head: log.length, more: earlier.length > limit };
+    const earlierMessages = allMessages.filter(({ seq }) => seq < before);
+    return {
+      conversation,
+      messages: earlierMessages.slice(-limit),
+      head: log.length,
+      more: earlierMessages.length > limit,
+    };
   }
 
   #stored({ conversation, seq, at }) {
@@ -149,9 +168,9 @@ export class LogServer extends FakeServer {
     socket.say({ ...this.welcome, ...this.page() });
     for (const [conversation, after] of Object.entries(cursors)) {
       const log = this.logs.get(conversation);
-      const failed = { type: "error", message: "…", retryable: false, conversation };
-      if (!log) socket.say({ ...failed, code: "not_found" });
-      else if (after > log.length) socket.say({ ...failed, code: "bad_cursor" });
+      const failedReply = { type: "error", message: "…", retryable: false, conversation };
+      if (!log) socket.say({ ...failedReply, code: "not_found" });
+      else if (after > log.length) socket.say({ ...failedReply, code: "bad_cursor" });
       else if (log.length - after > this.#replay) socket.say({ type: "gap", conversation, after, head: log.length });
       else for (const event of log.slice(after)) socket.say(event);
     }
@@ -169,17 +188,17 @@ export async function startChat(t, server, options = {}, { now = true } = {}) {
   if (now) chat.start();
   await runPendingTasks();
   /** Cuts the connection, calls `between`, and lets the chat reconnect. */
-  const comeBack = async (between = () => {}) => {
+  const reconnect = async (whileOffline = () => {}) => {
     server.reachable = false;
     server.cut();
     await runPendingTasks();
-    await between();
+    await whileOffline();
     await runPendingTasks();
     server.reachable = true;
     chat.reconnect();
     await runPendingTasks();
   };
-  return { chat, clock, errors, comeBack };
+  return { chat, clock, errors, comeBack: reconnect };
 }
 
-export const texts = (room) => room.messages.getSnapshot().map(({ text }) => text);
+export const shownTexts = (room) => room.messages.getSnapshot().map(({ text }) => text);

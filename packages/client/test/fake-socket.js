@@ -1,7 +1,7 @@
 // A server that a test scripts, over sockets without a network, and a clock that a test moves.
 
 /** The limits in `welcome` that the SDK uses. */
-const LIMITS = {
+const DEFAULT_LIMITS = {
   frame: 65_536,
   text: 16_384,
   hello_frame: 8_192,
@@ -13,11 +13,11 @@ const LIMITS = {
 };
 
 /** Delivers each frame or event of a socket in its own task, as a network does. */
-const runLater = (act) => setImmediate(act);
+const runInNextTurn = (act) => setImmediate(act);
 
 /** Waits until frames in flight are delivered and promises are settled, without moving the clock. */
 export async function runPendingTasks(turns = 30) {
-  for (let n = 0; n < turns; n++) await new Promise(runLater);
+  for (let n = 0; n < turns; n++) await new Promise(runInNextTurn);
 }
 
 /**
@@ -38,16 +38,16 @@ export class FakeServer {
       user,
       connection: "c1",
       server: "switchboard/fake",
-      limits: { ...LIMITS, ...limits },
+      limits: { ...DEFAULT_LIMITS, ...limits },
       conversations,
       more: false,
       ...more,
     };
     this.on("hello", () => this.welcome);
     this.on("ping", () => ({ type: "pong" }));
-    const empty = { head: 0, more: false };
-    this.on("history", ({ conversation }) => ({ conversation, messages: [], ...empty }));
-    this.on("sync", ({ conversation }) => ({ conversation, events: [], ...empty }));
+    const emptyPage = { head: 0, more: false };
+    this.on("history", ({ conversation }) => ({ conversation, messages: [], ...emptyPage }));
+    this.on("sync", ({ conversation }) => ({ conversation, events: [], ...emptyPage }));
     this.on("members", ({ conversation }) => ({ conversation, members: [], more: false }));
     this.on("conversations", () => ({ conversations: [], more: false }));
     const server = this;
@@ -104,7 +104,7 @@ class FakeSocket {
     Object.assign(this, { server, url, protocols });
     server.sockets.push(this);
     const { reachable } = server;
-    runLater(() => {
+    runInNextTurn(() => {
       if (this.readyState !== 0 || this.deaf) return;
       if (!reachable) return this.end(1006, "");
       this.readyState = 1;
@@ -114,15 +114,15 @@ class FakeSocket {
 
   send(text) {
     if (this.readyState !== 1) throw new DOMException("the socket is not open", "InvalidStateError");
-    if (!this.deaf) runLater(() => this.readyState === 1 && this.server.receive(JSON.parse(text), this));
+    if (!this.deaf) runInNextTurn(() => this.readyState === 1 && this.server.receive(JSON.parse(text), this));
   }
 
   say(frame) {
-    if (!this.deaf) runLater(() => this.readyState === 1 && this.onmessage?.({ data: JSON.stringify(frame) }));
+    if (!this.deaf) runInNextTurn(() => this.readyState === 1 && this.onmessage?.({ data: JSON.stringify(frame) }));
   }
 
   end(code, reason) {
-    runLater(() => {
+    runInNextTurn(() => {
       if (this.readyState === 3) return;
       this.readyState = 3;
       this.onclose?.({ code, reason });
@@ -163,11 +163,11 @@ export class FakeClock {
 
   /** Advances the time, fires every timer that is due, and waits for the effects of each. */
   async advance(milliseconds) {
-    const end = this.#now + milliseconds;
+    const dueAt = this.#now + milliseconds;
     await runPendingTasks();
     for (;;) {
       let due;
-      for (const [id, { at }] of this.#timers) if (at <= end && (!due || at < this.#timers.get(due).at)) due = id;
+      for (const [id, { at }] of this.#timers) if (at <= dueAt && (!due || at < this.#timers.get(due).at)) due = id;
       if (!due) break;
       const { at, act } = this.#timers.get(due);
       this.#timers.delete(due);
@@ -175,6 +175,6 @@ export class FakeClock {
       act();
       await runPendingTasks();
     }
-    this.#now = end;
+    this.#now = dueAt;
   }
 }

@@ -28,13 +28,16 @@ async function startChatWithRooms(t, options) {
   }
   const { chat, clock } = await startChat(t, server, options);
   const rooms = Array.from({ length: ROOM_COUNT }, (_, n) => chat.conversation(`#room${n}`));
-  const open = async (some) => {
-    const stops = some.flatMap((room) => [room.messages.subscribe(() => {}), room.members.subscribe(() => {})]);
-    await runPendingTasks(some.length * 4);
-    assert.ok(some.every((room) => room.messages.getSnapshot().length === 50));
-    return () => stops.forEach((stop) => stop());
+  const subscribeToRooms = async (someRooms) => {
+    const unsubscribes = someRooms.flatMap((room) => [
+      room.messages.subscribe(() => {}),
+      room.members.subscribe(() => {}),
+    ]);
+    await runPendingTasks(someRooms.length * 4);
+    assert.ok(someRooms.every((room) => room.messages.getSnapshot().length === 50));
+    return () => unsubscribes.forEach((stop) => stop());
   };
-  return { server, clock, rooms, open };
+  return { server, clock, rooms, open: subscribeToRooms };
 }
 
 for (const way of ["release()", "five minutes without a subscriber"]) {
@@ -43,19 +46,19 @@ for (const way of ["release()", "five minutes without a subscriber"]) {
     // The first run compiles the code and creates shared objects before anything is measured.
     (await open(rooms))();
     for (const room of rooms) room.release();
-    const nothing = await heapSize(server);
-    const close = await open(rooms.slice(0, 10));
-    const ten = (await heapSize(server)) - nothing;
-    close();
+    const heapWithoutRooms = await heapSize(server);
+    const closeTenRooms = await open(rooms.slice(0, 10));
+    const heapOfTenRooms = (await heapSize(server)) - heapWithoutRooms;
+    closeTenRooms();
     const closeAll = await open(rooms);
-    const all = (await heapSize(server)) - nothing;
+    const heapOfAllRooms = (await heapSize(server)) - heapWithoutRooms;
     closeAll();
     if (way === "release()") for (const room of rooms) room.release();
     else await clock.advance(300_000);
-    const released = (await heapSize(server)) - nothing;
-    const kilobytes = [ten, all, released].map((bytes) => Math.round(bytes / 1_024));
+    const heapAfterClosing = (await heapSize(server)) - heapWithoutRooms;
+    const kilobytes = [heapOfTenRooms, heapOfAllRooms, heapAfterClosing].map((bytes) => Math.round(bytes / 1_024));
     t.diagnostic(`10 open: ${kilobytes[0]} KB, 200 open: ${kilobytes[1]} KB, 200 released: ${kilobytes[2]} KB`);
-    assert.ok(all > 5 * ten, "they weigh something while they are open");
-    assert.ok(released < 1.2 * ten);
+    assert.ok(heapOfAllRooms > 5 * heapOfTenRooms, "they weigh something while they are open");
+    assert.ok(heapAfterClosing < 1.2 * heapOfTenRooms);
   });
 }

@@ -6,44 +6,44 @@ import { startChat, LogServer, runPendingTasks } from "./fake-log.js";
 
 /** A chat whose user is unknown at first: until it is known, `@bob` and `@alice:bob` are two conversations. */
 async function startChatWithoutUser(t, server, options = {}) {
-  let give;
-  const token = () => new Promise((resolve) => (give = resolve));
+  let resolveToken;
+  const token = () => new Promise((resolve) => (resolveToken = resolve));
   const chat = await startChat(t, server, { user: undefined, token, ...options });
-  const name = async () => {
-    give(`e.${btoa(JSON.stringify({ sub: "alice" }))}.s`);
+  const learnUserName = async () => {
+    resolveToken(`e.${btoa(JSON.stringify({ sub: "alice" }))}.s`);
     await chat.clock.advance(1_000);
   };
-  return { ...chat, name };
+  return { ...chat, name: learnUserName };
 }
 
 test("a listener under one name is heard after the last subscriber under the other has gone", async (t) => {
   const server = new LogServer();
   server.fill("@alice:bob", 1);
   const { chat, clock, name } = await startChatWithoutUser(t, server, { releaseAfter: 10_000 });
-  const heard = [];
+  const heardEvents = [];
   chat.conversation("@alice:bob").messages.subscribe(() => {})();
-  chat.conversation("@bob").on("message", ({ text }) => heard.push(text));
+  chat.conversation("@bob").on("message", ({ text }) => heardEvents.push(text));
   await name();
   server.message("@alice:bob", "one");
   await clock.advance(15_000);
   server.message("@alice:bob", "two");
   await clock.advance(5_000);
-  assert.deepEqual(heard, ["one", "two"]);
+  assert.deepEqual(heardEvents, ["one", "two"]);
 });
 
 test("after `close()` nothing is heard any more, and no error is reported for it", async (t) => {
   const server = new LogServer({ replay: 5 });
   server.fill("#general", 1);
   const { chat, clock, errors, comeBack } = await startChat(t, server);
-  const heard = [];
+  const heardEvents = [];
   chat.on("message", ({ message }) => {
-    heard.push(message.seq);
+    heardEvents.push(message.seq);
     chat.close();
   });
   await clock.advance(1_000);
   await comeBack(() => server.fill("#general", 100));
   await clock.advance(1_000);
-  assert.deepEqual(heard, [2], "of the page of 100");
+  assert.deepEqual(heardEvents, [2], "of the page of 100");
   assert.deepEqual(errors, []);
 });
 
@@ -70,13 +70,13 @@ test("what was known of events in front of a trimmed list is forgotten, and read
   server.write("#general", { type: "rename", title: "early" });
   for (let n = 0; n < 1_100; n++) server.message("#general", `${n}`);
   await clock.advance(1_000);
-  const renames = () => room.timeline.getSnapshot().filter(({ kind }) => kind === "notice").length;
-  const before = server.sent("sync").length;
-  assert.deepEqual([renames(), room.hasOlder.getSnapshot()], [0, true]);
+  const renameNoticeCount = () => room.timeline.getSnapshot().filter(({ kind }) => kind === "notice").length;
+  const syncCountBefore = server.sent("sync").length;
+  assert.deepEqual([renameNoticeCount(), room.hasOlder.getSnapshot()], [0, true]);
   while (room.hasOlder.getSnapshot()) await room.loadOlder();
   await clock.advance(10_000);
-  assert.equal(renames(), 1);
-  assert.ok(server.sent("sync").length > before, "the log between was read again");
+  assert.equal(renameNoticeCount(), 1);
+  assert.ok(server.sent("sync").length > syncCountBefore, "the log between was read again");
 });
 
 test("a listener that an earlier one takes off is not called any more", async (t) => {
@@ -84,30 +84,30 @@ test("a listener that an earlier one takes off is not called any more", async (t
   server.fill("#general", 1);
   const { chat, clock } = await startChat(t, server);
   const room = chat.conversation("#general");
-  const heard = [];
+  const heardEvents = [];
   room.on("message", () => {
-    heard.push("first");
-    off();
+    heardEvents.push("first");
+    unsubscribe();
   });
-  const off = room.on("message", () => heard.push("second"));
+  const unsubscribe = room.on("message", () => heardEvents.push("second"));
   await clock.advance(100);
   server.message("#general", "one");
   await runPendingTasks();
-  assert.deepEqual(heard, ["first"]);
+  assert.deepEqual(heardEvents, ["first"]);
 });
 
 test("members under another name load more, and say whether they are complete", async (t) => {
   const server = new LogServer();
   server.fill("@alice:bob", 1);
-  const all = Array.from({ length: 1_300 }, (_, n) => ({
+  const allMembers = Array.from({ length: 1_300 }, (_, n) => ({
     user: `u${String(n).padStart(4, "0")}`,
     role: "member",
     read: 0,
     received: 0,
   }));
   server.on("members", ({ conversation, after = "", limit }) => {
-    const rest = all.filter(({ user }) => user > after);
-    return { conversation, members: rest.slice(0, limit), more: rest.length > limit };
+    const membersAfter = allMembers.filter(({ user }) => user > after);
+    return { conversation, members: membersAfter.slice(0, limit), more: membersAfter.length > limit };
   });
   const { chat, clock, name } = await startChatWithoutUser(t, server);
   chat.conversation("@alice:bob");
@@ -117,9 +117,9 @@ test("members under another name load more, and say whether they are complete", 
   await clock.advance(2_000);
   assert.deepEqual([members.getSnapshot().length, members.complete], [1_000, false]);
   while (!members.complete) {
-    const more = members.loadMore();
+    const loadOfMembers = members.loadMore();
     await clock.advance(1_000);
-    assert.equal(await more, true);
+    assert.equal(await loadOfMembers, true);
   }
   await runPendingTasks();
   assert.equal(members.getSnapshot().length, 1_300);
@@ -132,20 +132,20 @@ test("a list that was released and opened again loads earlier messages, while an
   const room = chat.conversation("#general");
   room.messages.subscribe(() => {})();
   await runPendingTasks();
-  let late;
+  let lateEvent;
   server.on("history", (frame, socket) => {
-    const page = server.history(frame);
-    if (!frame.before || late) return page;
-    late = () => socket.say({ type: "ok", id: frame.id, ...page });
+    const historyPage = server.history(frame);
+    if (!frame.before || lateEvent) return historyPage;
+    lateEvent = () => socket.say({ type: "ok", id: frame.id, ...historyPage });
   });
-  const before = room.loadOlder();
+  const loadBeforeReset = room.loadOlder();
   await runPendingTasks();
   room.release();
   t.after(room.messages.subscribe(() => {}));
   await runPendingTasks();
   assert.equal(await room.loadOlder(), true);
-  late();
-  assert.equal(await before, false);
+  lateEvent();
+  assert.equal(await loadBeforeReset, false);
   assert.equal(room.messages.getSnapshot().length, 100);
 });
 
@@ -179,22 +179,25 @@ test("a private room leaves the list with the answer to `leave`, also where even
   t.after(room.messages.subscribe(() => {}));
   await runPendingTasks();
   // The message is stored before the user leaves. After that, the server refuses pages of the log, and pushes no message.
-  const late = server.store("#private", { type: "message", key: "late", text: "late" });
+  const lateEvent = server.store("#private", { type: "message", key: "late", text: "late" });
   let refusals = 0;
   server.on("sync", () => {
     refusals++;
     return { type: "error", code: "not_found", message: "not there", retryable: false };
   });
-  const listed = () => chat.conversations.getSnapshot().map(({ id }) => id);
+  const listedIds = () => chat.conversations.getSnapshot().map(({ id }) => id);
   await room.leave();
-  assert.deepEqual([listed(), room.info.getSnapshot(), room.state.getSnapshot()], [["#other"], undefined, "missing"]);
+  assert.deepEqual(
+    [listedIds(), room.info.getSnapshot(), room.state.getSnapshot()],
+    [["#other"], undefined, "missing"],
+  );
   server.logs.delete("#private");
   // An event that was in flight does not open the conversation again.
-  server.say(late);
+  server.say(lateEvent);
   await runPendingTasks();
-  assert.deepEqual([listed(), server.sent("conversations").length, refusals], [["#other"], 0, 0]);
+  assert.deepEqual([listedIds(), server.sent("conversations").length, refusals], [["#other"], 0, 0]);
   await clock.advance(5_000);
-  assert.deepEqual([listed(), room.state.getSnapshot()], [["#other"], "missing"]);
+  assert.deepEqual([listedIds(), room.state.getSnapshot()], [["#other"], "missing"]);
 });
 
 test("a `timeout` that is not a number of milliseconds is refused as `invalid`", async (t) => {

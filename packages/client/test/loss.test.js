@@ -8,12 +8,12 @@ import { ChatError, connect } from "@switchboard/client";
 import { testOnBothServers, untilOnline, Server, untilTexts, until } from "./support.js";
 
 const SECRET = "a secret of the tests that is long enough";
-const PRODUCTION_OPTIONS = { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } };
+const PRODUCTION_SERVER_OPTIONS = { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } };
 
 const untilOffline = (chat) => until(chat.status, ({ state }) => state === "offline");
 
 /** A chat that is closed after the test. */
-function chats(t, ...args) {
+function startChat(t, ...args) {
   const chat = connect(...args);
   t.after(() => chat.close());
   return chat;
@@ -33,17 +33,17 @@ testOnBothServers("a server killed while two people send: each message once, in 
   await Promise.all([alice, bob].map(untilOffline));
   await server.start();
   await Promise.all(sends.map((sent) => sent.acked));
-  const lists = await Promise.all(
+  const shownLists = await Promise.all(
     rooms.map((room) => until(room.messages, (list) => list.length === 123 && list.every((m) => m.state === "sent"))),
   );
-  assert.deepEqual(lists[0], lists[1]);
+  assert.deepEqual(shownLists[0], shownLists[1]);
   for (const name of ["alice", "bob"]) {
-    const own = lists[0]
+    const ownMessages = shownLists[0]
       .slice(3)
       .filter((m) => m.from === name)
       .map((m) => m.text);
     assert.deepEqual(
-      own,
+      ownMessages,
       Array.from({ length: 60 }, (_, n) => `line ${n}`),
       "in the order in which they were said",
     );
@@ -52,16 +52,16 @@ testOnBothServers("a server killed while two people send: each message once, in 
 
 testOnBothServers("too much was missed: the list is rebuilt, and that is told once", async (t, Server) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "50" } });
-  const line = server.connectionGroup();
-  const alice = server.connects(t, "alice", line);
+  const connections = server.connectionGroup();
+  const alice = server.connects(t, "alice", connections);
   const room = alice.conversation("#general");
   await until(room.messages, (list) => list.length === 3);
   let resyncs = 0;
   room.on("resync", () => resyncs++);
-  line.goOffline();
+  connections.goOffline();
   await untilOffline(alice);
   for (let n = 0; n < 120; n++) await server.posts("send", { as: "bob", to: "#general", text: `missed ${n}` });
-  line.goOnline();
+  connections.goOnline();
   await untilOnline(alice);
   const list = await until(room.messages, (list) => list.at(-1)?.text === "missed 119");
   assert.equal(resyncs, 1);
@@ -78,44 +78,46 @@ testOnBothServers("too much was missed: the list is rebuilt, and that is told on
 
 testOnBothServers("whoever listens to every message gets those of a gap, too", async (t, Server) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "50" } });
-  const line = server.connectionGroup();
-  const bot = server.connects(t, "alice", line);
-  const heard = [];
-  bot.on("message", ({ message }) => heard.push(message.text));
+  const connections = server.connectionGroup();
+  const bot = server.connects(t, "alice", connections);
+  const heardTexts = [];
+  bot.on("message", ({ message }) => heardTexts.push(message.text));
   await untilOnline(bot);
-  line.goOffline();
+  connections.goOffline();
   await untilOffline(bot);
-  const missed = Array.from({ length: 300 }, (_, n) => `missed ${n}`);
-  for (const text of missed) await server.posts("send", { as: "bob", to: "#general", text });
-  line.goOnline();
-  const last = new Promise((resolve) => bot.on("message", ({ message }) => message.text === "missed 299" && resolve()));
-  await last;
-  assert.deepEqual(heard, missed);
+  const missedTexts = Array.from({ length: 300 }, (_, n) => `missed ${n}`);
+  for (const text of missedTexts) await server.posts("send", { as: "bob", to: "#general", text });
+  connections.goOnline();
+  const lastMissedArrives = new Promise((resolve) =>
+    bot.on("message", ({ message }) => message.text === "missed 299" && resolve()),
+  );
+  await lastMissedArrives;
+  assert.deepEqual(heardTexts, missedTexts);
 });
 
 testOnBothServers("more conversations than cursors fit into `hello`: all of them catch up", async (t, Server) => {
   const server = await Server.start(t, {
     env: { SWITCHBOARD_LIMITS_HELLO_FRAME: "250", SWITCHBOARD_LIMITS_PAGE: "8" },
   });
-  const line = server.connectionGroup();
-  const bot = server.connects(t, "bot", line);
+  const connections = server.connectionGroup();
+  const bot = server.connects(t, "bot", connections);
   const heard = [];
   bot.on("message", ({ message }) => heard.push(message.text));
   await untilOnline(bot);
-  const names = Array.from({ length: 20 }, (_, n) => `user${n}`);
-  const hears = (wanted) =>
+  const userNames = Array.from({ length: 20 }, (_, n) => `user${n}`);
+  const untilHeard = (wanted) =>
     until(
       { getSnapshot: () => heard, subscribe: (l) => bot.conversations.subscribe(() => l(heard)) },
       () => heard.length === wanted,
       `${wanted} messages`,
     );
-  for (const as of names) await server.posts("send", { as, to: "@bot", text: `one of ${as}` });
-  await hears(20);
-  line.goOffline();
+  for (const as of userNames) await server.posts("send", { as, to: "@bot", text: `one of ${as}` });
+  await untilHeard(20);
+  connections.goOffline();
   await untilOffline(bot);
-  for (const as of names) await server.posts("send", { as, to: "@bot", text: `two of ${as}` });
-  line.goOnline();
-  await hears(40);
+  for (const as of userNames) await server.posts("send", { as, to: "@bot", text: `two of ${as}` });
+  connections.goOnline();
+  await untilHeard(40);
   assert.equal(new Set(heard).size, 40, "each once");
 });
 
@@ -124,41 +126,41 @@ test(
   { timeout: 30_000 },
   async (t) => {
     const server = await Server.start(t);
-    const held = [];
+    const heldBackEvents = [];
     /** A socket on which answers arrive before bob's events; answers of a real server may also arrive before earlier events. */
-    class Overtaking extends WebSocket {
+    class OvertakingWebSocket extends WebSocket {
       set onmessage(hear) {
         super.onmessage =
           hear &&
           ((frame) => {
             if (frame.data.includes('"from":"bob"') && !frame.data.includes('"type":"ok"'))
-              return void held.push(frame);
+              return void heldBackEvents.push(frame);
             hear(frame);
             if (frame.data.includes('"conversations":[') && frame.data.includes("@bob:bot"))
-              setImmediate(() => held.splice(0).forEach(hear));
+              setImmediate(() => heldBackEvents.splice(0).forEach(hear));
           });
       }
     }
-    const bot = server.connects(t, "bot", { WebSocket: Overtaking });
+    const bot = server.connects(t, "bot", { WebSocket: OvertakingWebSocket });
     const heard = [];
-    const both = new Promise((resolve) =>
+    const bothArrive = new Promise((resolve) =>
       bot.on("message", ({ message }) => heard.push(message.text) === 2 && resolve()),
     );
     await untilOnline(bot);
     await server.posts("send", { as: "bob", to: "@bot", text: "overtaken" });
     // The bot does not know this conversation, so it looks it up in the inbox.
     await server.posts("send", { as: "alice", to: "@bot", text: "on time" });
-    await both;
+    await bothArrive;
     assert.deepEqual(heard, ["on time", "overtaken"]);
   },
 );
 
 testOnBothServers("what was not acknowledged outlives the page", async (t, Server) => {
   const server = await Server.start(t);
-  const line = server.connectionGroup();
-  const first = server.connects(t, "alice", line);
+  const connections = server.connectionGroup();
+  const first = server.connects(t, "alice", connections);
   await until(first.conversation("#general").messages, (list) => list.length === 3);
-  line.goOffline();
+  connections.goOffline();
   const sent = ["one", "two", "three"].map((text) => first.conversation("#general").send(text));
   assert.deepEqual(
     sent.map(({ state }) => state.getSnapshot()),
@@ -182,10 +184,10 @@ testOnBothServers("what was not acknowledged outlives the page", async (t, Serve
 
 test("over the rate: it waits as long as the server says, and keeps the order", async (t) => {
   const server = await Server.start(t, {
-    ...PRODUCTION_OPTIONS,
-    env: { ...PRODUCTION_OPTIONS.env, SWITCHBOARD_LIMITS_SENDS_PER_CONNECTION: "4" },
+    ...PRODUCTION_SERVER_OPTIONS,
+    env: { ...PRODUCTION_SERVER_OPTIONS.env, SWITCHBOARD_LIMITS_SENDS_PER_CONNECTION: "4" },
   });
-  const alice = chats(t, server.url, { token: server.token("alice") });
+  const alice = startChat(t, server.url, { token: server.token("alice") });
   const room = alice.conversation("@bob");
   const texts = Array.from({ length: 30 }, (_, n) => String(n));
   await Promise.all(texts.map((text) => room.send(text).acked));

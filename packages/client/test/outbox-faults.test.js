@@ -22,14 +22,14 @@ test("what is longer than the server's frame fails with `too_large`, and the con
   await chat.ready();
   const room = await chat.create({ title: "general" });
   const { seq } = await room.send("short");
-  const tooLarge = (field) => ({ code: "too_large", retryable: false, field });
+  const tooLargeError = (field) => ({ code: "too_large", retryable: false, field });
   const states = [];
   chat.status.subscribe(({ state }) => states.push(state));
   const sent = room.send({ text: "see", data: { long: LONG_TEXT } });
-  await assert.rejects(sent.acked, tooLarge("data"));
-  await assert.rejects(room.send(LONG_TEXT).acked, tooLarge("text"));
-  await assert.rejects(room.edit(seq, LONG_TEXT), tooLarge("text"));
-  await assert.rejects(chat.command("rename", { conversation: room.id, title: LONG_TEXT }), tooLarge("title"));
+  await assert.rejects(sent.acked, tooLargeError("data"));
+  await assert.rejects(room.send(LONG_TEXT).acked, tooLargeError("text"));
+  await assert.rejects(room.edit(seq, LONG_TEXT), tooLargeError("text"));
+  await assert.rejects(chat.command("rename", { conversation: room.id, title: LONG_TEXT }), tooLargeError("title"));
   assert.ok((await room.send("after")).seq > seq);
   assert.deepEqual([[...new Set(states)], sent.state.getSnapshot()], [["online"], "failed"]);
   assert.deepEqual(
@@ -125,23 +125,23 @@ test("a message that one tab retries does not expire in another, which puts it l
   server.reachable = false;
   const clock = new FakeClock();
   const options = { outbox: memoryStorage(), clock, maxAge: 60_000 };
-  const one = await startOutboxChat(t, server, options);
-  const { key } = one.room.send("old");
+  const firstTab = await startOutboxChat(t, server, options);
+  const { key } = firstTab.room.send("old");
   await runPendingTasks();
-  const other = await startOutboxChat(t, server, options);
+  const secondTab = await startOutboxChat(t, server, options);
   await clock.advance(30_000);
-  one.room.send("new");
+  firstTab.room.send("new");
   await clock.advance(40_000);
-  const there = other.room.outgoing(key);
-  assert.deepEqual([one.room.outgoing(key).error.code, there.error.code], ["expired", "expired"]);
-  one.room.outgoing(key).retry();
-  await until(there.state, (state) => state === "pending");
-  other.room.send("of the other tab");
+  const entryInSecondTab = secondTab.room.outgoing(key);
+  assert.deepEqual([firstTab.room.outgoing(key).error.code, entryInSecondTab.error.code], ["expired", "expired"]);
+  firstTab.room.outgoing(key).retry();
+  await until(entryInSecondTab.state, (state) => state === "pending");
+  secondTab.room.send("of the other tab");
   await runPendingTasks();
-  const kept = options.outbox.all().find((entry) => entry.key === key);
-  assert.deepEqual([kept.state, there.state.getSnapshot()], [undefined, "pending"]);
+  const storedEntry = options.outbox.all().find((entry) => entry.key === key);
+  assert.deepEqual([storedEntry.state, entryInSecondTab.state.getSnapshot()], [undefined, "pending"]);
   assert.deepEqual(
-    other.chat.outbox.entries.getSnapshot().map(({ text, time }) => [text, time === kept.time]),
+    secondTab.chat.outbox.entries.getSnapshot().map(({ text, time }) => [text, time === storedEntry.time]),
     [
       ["old", true],
       ["of the other tab", false],
@@ -156,11 +156,11 @@ test("`retry()` after `close()` fails with `closed`, and leaves no timer and wha
   const sent = room.send("hi");
   await runPendingTasks();
   chat.close();
-  const before = [storage.calls.length, clock.timers];
+  const callsAndTimersBefore = [storage.calls.length, clock.timers];
   sent.retry();
   await assert.rejects(sent.acked, { code: "closed" });
   await runPendingTasks();
-  assert.deepEqual([storage.calls.length, clock.timers], before);
+  assert.deepEqual([storage.calls.length, clock.timers], callsAndTimersBefore);
   assert.deepEqual([sent.state.getSnapshot(), storage.all()[0].state], ["failed", undefined]);
 });
 

@@ -3,35 +3,36 @@
 import { connect } from "@switchboard/client";
 import { FakeClock, runPendingTasks } from "./fake-socket.js";
 
-export const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-export const jwt = (claims) => `${part({ alg: "HS256" })}.${part(claims)}.c2lnbmF0dXJl`;
+export const base64UrlJson = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+export const jwt = (claims) => `${base64UrlJson({ alg: "HS256" })}.${base64UrlJson(claims)}.c2lnbmF0dXJl`;
 
 /** A storage of an app, which a test can inspect and break. */
 export function memoryStorage() {
-  const kept = new Map();
-  const calls = [];
-  const of = (scope) => kept.get(scope) ?? kept.set(scope, new Map()).get(scope);
+  const entriesByScope = new Map();
+  const recordedCalls = [];
+  const entriesOfScope = (scope) => entriesByScope.get(scope) ?? entriesByScope.set(scope, new Map()).get(scope);
   const storage = {
-    kept,
-    calls,
+    kept: entriesByScope,
+    calls: recordedCalls,
     broken: undefined,
     async load(scope) {
-      calls.push(["load", scope]);
+      recordedCalls.push(["load", scope]);
       if (storage.broken) throw storage.broken;
-      return structuredClone([...of(scope).values()]);
+      return structuredClone([...entriesOfScope(scope).values()]);
     },
     async put(scope, entry) {
-      calls.push(["put", scope, entry.key]);
+      recordedCalls.push(["put", scope, entry.key]);
       if (storage.broken) throw storage.broken;
-      of(scope).set(entry.key, structuredClone(entry));
+      entriesOfScope(scope).set(entry.key, structuredClone(entry));
     },
     async delete(scope, key) {
-      calls.push(["delete", scope, key]);
+      recordedCalls.push(["delete", scope, key]);
       if (storage.broken) throw storage.broken;
-      of(scope).delete(key);
+      entriesOfScope(scope).delete(key);
     },
     /** All stored entries of all users. */
-    all: () => [...kept].flatMap(([scope, entries]) => [...entries.values()].map((entry) => ({ scope, ...entry }))),
+    all: () =>
+      [...entriesByScope].flatMap(([scope, entries]) => [...entries.values()].map((entry) => ({ scope, ...entry }))),
   };
   return storage;
 }

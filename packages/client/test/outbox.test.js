@@ -13,8 +13,8 @@ import { untilOnline, Server, until } from "./support.js";
 test("a message that failed is kept as failed, with its reason and attempts, and not sent by the next page", async (t) => {
   const server = new FakeServer().on("send", ({ id }) => refusedAnswer("forbidden", { id }));
   const storage = memoryStorage();
-  const first = await startOutboxChat(t, server, { outbox: storage });
-  const sent = first.room.send("angry words");
+  const firstSession = await startOutboxChat(t, server, { outbox: storage });
+  const sent = firstSession.room.send("angry words");
   await assert.rejects(sent.acked, { code: "forbidden" });
   await runPendingTasks();
   const [kept] = storage.all();
@@ -22,18 +22,18 @@ test("a message that failed is kept as failed, with its reason and attempts, and
     [kept.state, kept.attempts, kept.error],
     ["failed", 1, { code: "forbidden", message: "it is forbidden", retryable: false }],
   );
-  first.chat.close();
+  firstSession.chat.close();
 
   // The server would accept the message now, but the SDK does not send a failed message again by itself.
   server.on("send", () => storedAnswer(7));
-  const second = await startOutboxChat(t, server, { outbox: storage });
-  second.room.messages.subscribe(() => {});
+  const secondSession = await startOutboxChat(t, server, { outbox: storage });
+  secondSession.room.messages.subscribe(() => {});
   await runPendingTasks();
   assert.equal(server.sent("send").length, 1);
-  const outgoing = second.room.outgoing(sent.key);
+  const outgoing = secondSession.room.outgoing(sent.key);
   assert.deepEqual([outgoing.state.getSnapshot(), outgoing.error.code], ["failed", "forbidden"]);
   assert.ok(outgoing.error instanceof ChatError);
-  const [shown] = second.room.messages.getSnapshot();
+  const [shown] = secondSession.room.messages.getSnapshot();
   assert.deepEqual([shown.state, shown.error.message, shown.text], ["failed", "it is forbidden", "angry words"]);
   await assert.rejects(outgoing.acked, { code: "forbidden" });
   outgoing.retry();
@@ -70,16 +70,16 @@ test("what was typed two days ago and never sent fails with `expired` when the p
   server.reachable = false;
   const storage = memoryStorage();
   const clock = new FakeClock();
-  const first = await startOutboxChat(t, server, { outbox: storage, clock });
-  const { key } = first.room.send("the day before yesterday");
+  const firstSession = await startOutboxChat(t, server, { outbox: storage, clock });
+  const { key } = firstSession.room.send("the day before yesterday");
   await runPendingTasks();
-  first.chat.close();
+  firstSession.chat.close();
   clock.offset += 2 * 86_400_000;
   server.reachable = true;
-  const second = await startOutboxChat(t, server, { outbox: storage, clock });
+  const secondSession = await startOutboxChat(t, server, { outbox: storage, clock });
   assert.equal(server.sent("send").length, 0);
   // The stored entry stays unchanged, because the tab that sent the message may be retrying it.
-  assert.deepEqual([second.room.outgoing(key).error.code, storage.all()[0].state], ["expired", undefined]);
+  assert.deepEqual([secondSession.room.outgoing(key).error.code, storage.all()[0].state], ["expired", undefined]);
 });
 
 test("a clock that is set back or forward by an hour does not matter to a message of this page", async (t) => {
@@ -183,16 +183,16 @@ test("a message that is held waits beside the log: not sent again, and sent when
 
   // The next page sends the message once more with the same key, to learn the decision.
   server.on("send", () => ({ conversation: "#general", held: true, duplicate: true }));
-  const next = await startOutboxChat(t, server, { outbox: storage, clock });
+  const nextSession = await startOutboxChat(t, server, { outbox: storage, clock });
   await runPendingTasks();
   assert.deepEqual([server.sent("send").length, new Set(server.sent("send").map(({ key }) => key)).size], [2, 1]);
-  const again = next.room.outgoing(sent.key);
+  const restoredMessage = nextSession.room.outgoing(sent.key);
   server.on("send", ({ id }) => refusedAnswer("refused", { id }));
-  next.chat.close();
-  const last = await startOutboxChat(t, server, { outbox: storage, clock });
+  nextSession.chat.close();
+  const lastSession = await startOutboxChat(t, server, { outbox: storage, clock });
   await runPendingTasks();
-  assert.equal(again.state.getSnapshot(), "failed");
-  assert.equal(last.room.outgoing(sent.key).error.code, "refused");
+  assert.equal(restoredMessage.state.getSnapshot(), "failed");
+  assert.equal(lastSession.room.outgoing(sent.key).error.code, "refused");
 });
 
 test("`ok.event`: what the server stored stands in place of what was said", async (t) => {
@@ -214,12 +214,12 @@ test("half a surrogate is made U+FFFD, in what is sent and in what is shown", as
   const server = new FakeServer().on("send", () => undefined);
   const { room } = await startOutboxChat(t, server);
   const text = `${"\u{1f600}".slice(0, 1)} \\ud83d \u{1f600} \n`;
-  const wanted = "\ufffd \\ud83d \u{1f600} \n";
+  const wellFormedText = "\ufffd \\ud83d \u{1f600} \n";
   room.send({ text, data: { "\udc00": ["\ud800"] } });
   await runPendingTasks();
   const [frame] = server.sent("send");
-  assert.deepEqual([frame.text, frame.data], [wanted, { "\ufffd": ["\ufffd"] }]);
-  assert.equal(room.messages.getSnapshot()[0].text, wanted);
+  assert.deepEqual([frame.text, frame.data], [wellFormedText, { "\ufffd": ["\ufffd"] }]);
+  assert.equal(room.messages.getSnapshot()[0].text, wellFormedText);
   void room.rename("\ud83d!");
   await runPendingTasks();
   assert.equal(server.sent("rename")[0].title, "\ufffd!");
@@ -234,14 +234,14 @@ test("a real server takes a text that was cut inside an emoji", async (t) => {
 });
 
 test("where the platform has no `crypto`, keys are different all the same", async () => {
-  const index = fileURLToPath(new URL("../dist/index.js", import.meta.url));
-  const script = `
+  const sdkPath = fileURLToPath(new URL("../dist/index.js", import.meta.url));
+  const programWithoutCrypto = `
     Object.defineProperty(globalThis, "crypto", { value: undefined });
-    const { connect } = await import(${JSON.stringify(index)});
+    const { connect } = await import(${JSON.stringify(sdkPath)});
     const chat = connect("ws://chat.example", { user: "alice", start: false });
     const keys = Array.from({ length: 10_000 }, () => chat.conversation("#general").send("x").key);
     console.log(new Set(keys).size, keys.every((key) => /^[a-z0-9]{20,64}$/.test(key)));
     process.exit();`;
-  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script]);
+  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", programWithoutCrypto]);
   assert.equal(stdout.trim(), "10000 true");
 });

@@ -8,16 +8,18 @@ import { startChat, LogServer, runPendingTasks } from "./fake-log.js";
 async function chatWithUnreadRooms(t) {
   const server = new LogServer({ page: 400 });
   for (let n = 0; n < 300; n++) server.fill(`#room${n}`, 2);
-  const all = await startChat(t, server);
-  const times = [];
+  const serverAndChat = await startChat(t, server);
+  const frameTimes = [];
   server.on("read", ({ conversation, upto }) => {
-    times.push(all.clock.now());
-    server.read.set(conversation, upto);
+    frameTimes.push(serverAndChat.clock.now());
+    server.readSeq.set(conversation, upto);
     return { conversation, upto };
   });
-  const most = () => Math.max(...times.map((at) => times.filter((other) => other >= at && other < at + 1_000).length));
-  const markAll = () => all.chat.conversations.getSnapshot().forEach(({ id }) => all.chat.conversation(id).markRead());
-  return { server, times, most, markAll, ...all };
+  const maxFramesPerSecond = () =>
+    Math.max(...frameTimes.map((at) => frameTimes.filter((other) => other >= at && other < at + 1_000).length));
+  const markAllRead = () =>
+    serverAndChat.chat.conversations.getSnapshot().forEach(({ id }) => serverAndChat.chat.conversation(id).markRead());
+  return { server, times: frameTimes, most: maxFramesPerSecond, markAll: markAllRead, ...serverAndChat };
 }
 
 test("marking 300 conversations read uses at most half of the rate, and tells all of them", async (t) => {
@@ -25,7 +27,7 @@ test("marking 300 conversations read uses at most half of the rate, and tells al
   markAll();
   assert.equal(chat.unread.getSnapshot().messages, 0, "at once on the screen");
   await clock.advance(10_000);
-  assert.deepEqual([times.length, server.read.size], [300, 300]);
+  assert.deepEqual([times.length, server.readSeq.size], [300, 300]);
   assert.ok(most() <= 50, `${most()} frames within a second`);
 });
 
@@ -33,7 +35,7 @@ test("300 conversations read without a connection are told with the next one, pa
   const { server, clock, times, most, markAll, comeBack } = await chatWithUnreadRooms(t);
   await comeBack(markAll);
   await clock.advance(10_000);
-  assert.deepEqual([times.length, server.read.size], [300, 300]);
+  assert.deepEqual([times.length, server.readSeq.size], [300, 300]);
   assert.ok(most() <= 50, `${most()} frames within a second`);
 });
 
@@ -47,22 +49,22 @@ test("what a person has read is told while a long catch-up uses the whole rate",
     for (const id of server.logs.keys()) server.fill(id, 1);
   });
   await clock.advance(1_000);
-  const pages = () => server.sent("sync").length;
-  const [before, away, shown] = [pages(), chat.conversation("#room7"), chat.conversation("#room8")];
+  const syncCount = () => server.sent("sync").length;
+  const [before, away, shown] = [syncCount(), chat.conversation("#room7"), chat.conversation("#room8")];
   assert.ok(before > 0 && before < 50, `${before} pages`);
   t.after(shown.messages.subscribe(() => {}));
-  const opened = pages();
-  const read = new Map();
+  const syncCountAfterOpening = syncCount();
+  const readSeqByRoom = new Map();
   server.on("read", ({ conversation, upto }) => {
-    read.set(conversation, pages() - opened);
+    readSeqByRoom.set(conversation, syncCount() - syncCountAfterOpening);
     return { conversation, upto };
   });
   away.markRead(2);
   shown.markRead(2);
   await clock.advance(60_000);
-  assert.deepEqual([...read.keys()].sort(), ["#room7", "#room8"]);
-  for (const [room, waited] of read) assert.ok(waited <= 5, `${room} waited for ${waited} pages`);
-  assert.ok(pages() >= 100, "all was caught up with");
+  assert.deepEqual([...readSeqByRoom.keys()].sort(), ["#room7", "#room8"]);
+  for (const [room, waited] of readSeqByRoom) assert.ok(waited <= 5, `${room} waited for ${waited} pages`);
+  assert.ok(syncCount() >= 100, "all was caught up with");
 });
 
 test("a `read` that waits for its turn tells what was read until then", async (t) => {
@@ -72,7 +74,7 @@ test("a `read` that waits for its turn tells what was read until then", async (t
   const room = chat.conversation("#general");
   const answers = [];
   server.on("read", (frame, socket) => {
-    server.read.set(frame.conversation, frame.upto);
+    server.readSeq.set(frame.conversation, frame.upto);
     answers.push(() => socket.say({ type: "ok", id: frame.id, conversation: frame.conversation, upto: frame.upto }));
   });
   room.markRead(2);
@@ -84,18 +86,18 @@ test("a `read` that waits for its turn tells what was read until then", async (t
   await runPendingTasks();
   room.markRead(7);
   await clock.advance(1_000);
-  const told = server.sent("read").map(({ upto }) => upto);
-  assert.deepEqual([told[0], told.at(-1), told.length], [2, 7, 2]);
+  const sentReadSeqs = server.sent("read").map(({ upto }) => upto);
+  assert.deepEqual([sentReadSeqs[0], sentReadSeqs.at(-1), sentReadSeqs.length], [2, 7, 2]);
 });
 
 test("10,000 requests of one moment cost a few looks at each", async (t) => {
   const { chat } = await startChat(t, new LogServer());
-  let looks = 0;
-  const urgency = () => ++looks;
-  const request = () => chat.scheduler.request(() => ({ type: "received" }), urgency, "receipts");
-  const requests = Array.from({ length: 10_000 }, () => request().catch(({ code }) => code));
+  let urgencyCalls = 0;
+  const countedUrgency = () => ++urgencyCalls;
+  const requestReceipt = () => chat.scheduler.request(() => ({ type: "received" }), countedUrgency, "receipts");
+  const requests = Array.from({ length: 10_000 }, () => requestReceipt().catch(({ code }) => code));
   await runPendingTasks();
-  assert.ok(looks < 100_000, `${looks} looks`);
+  assert.ok(urgencyCalls < 100_000, `${urgencyCalls} looks`);
   chat.close();
   assert.ok((await Promise.all(requests)).includes("offline"));
 });
@@ -113,17 +115,17 @@ test("an inbox that never knows the head is asked less and less often", async (t
   await runPendingTasks();
   server.message("#new", "one");
   await clock.advance(60_000);
-  const asked = server.sent("conversations").length;
-  assert.ok(asked < 12, `${asked} times within a minute`);
+  const listRequestsBefore = server.sent("conversations").length;
+  assert.ok(listRequestsBefore < 12, `${listRequestsBefore} times within a minute`);
   delete server.summary;
   await clock.advance(60_000);
   assert.deepEqual(
     chat.conversations.getSnapshot().map(({ id }) => id),
     ["#new", "#general", "#other"],
   );
-  const settled = server.sent("conversations").length;
+  const listRequestsAfter = server.sent("conversations").length;
   await clock.advance(600_000);
-  assert.equal(server.sent("conversations").length, settled, "nothing is left to be found out");
+  assert.equal(server.sent("conversations").length, listRequestsAfter, "nothing is left to be found out");
 });
 
 test("pages of the log that lead nowhere and say `more` end, and the list is loaded anew", async (t) => {

@@ -10,10 +10,10 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
-const run = promisify(execFile);
+const runFile = promisify(execFile);
 const root = fileURLToPath(new URL("..", import.meta.url));
 const { exports } = JSON.parse(await readFile(join(root, "package.json"), "utf8"));
-const modules = Object.keys(exports)
+const entryPoints = Object.keys(exports)
   .filter((name) => exports[name].types)
   .map((name) => join("@switchboard/client", name));
 
@@ -21,10 +21,10 @@ let project;
 
 before(async () => {
   project = await mkdtemp(join(tmpdir(), "switchboard-pack-"));
-  const { stdout } = await run("npm", ["pack", "--json", "--pack-destination", project], { cwd: root });
+  const { stdout } = await runFile("npm", ["pack", "--json", "--pack-destination", project], { cwd: root });
   const [{ filename }] = JSON.parse(stdout);
   await writeFile(join(project, "package.json"), '{"private":true,"type":"module"}');
-  await run("npm", ["install", "--offline", "--no-audit", "--no-fund", `./${filename}`], { cwd: project });
+  await runFile("npm", ["install", "--offline", "--no-audit", "--no-fund", `./${filename}`], { cwd: project });
   // Links the frameworks, which a real app has installed.
   const { resolve } = createRequire(import.meta.url);
   await mkdir(join(project, "node_modules/@types"), { recursive: true });
@@ -35,14 +35,14 @@ before(async () => {
 after(() => rm(project, { recursive: true, force: true }));
 
 test("every entry point can be imported, and has what it says", async () => {
-  const program = modules.map((name) => `console.log(JSON.stringify(Object.keys(await import("${name}"))))`);
+  const program = entryPoints.map((name) => `console.log(JSON.stringify(Object.keys(await import("${name}"))))`);
   await writeFile(join(project, "all.js"), program.join(";\n"));
-  const { stdout, stderr } = await run(process.execPath, ["all.js"], { cwd: project });
-  const names = stdout.trim().split("\n").map(JSON.parse);
-  const found = Object.fromEntries(modules.map((name, n) => [name, names[n].sort()]));
+  const { stdout, stderr } = await runFile(process.execPath, ["all.js"], { cwd: project });
+  const exportedNamesPerModule = stdout.trim().split("\n").map(JSON.parse);
+  const exportedNames = Object.fromEntries(entryPoints.map((name, n) => [name, exportedNamesPerModule[n].sort()]));
   assert.equal(stderr, "");
-  assert.ok(found["@switchboard/client"].includes("connect"), found["@switchboard/client"].join());
-  assert.deepEqual(found["@switchboard/client/react"], [
+  assert.ok(exportedNames["@switchboard/client"].includes("connect"), exportedNames["@switchboard/client"].join());
+  assert.deepEqual(exportedNames["@switchboard/client/react"], [
     "ChatProvider",
     "useChat",
     "useConversation",
@@ -50,7 +50,7 @@ test("every entry point can be imported, and has what it says", async () => {
     "useMessages",
     "useValue",
   ]);
-  assert.deepEqual(found["@switchboard/client/vue"], [
+  assert.deepEqual(exportedNames["@switchboard/client/vue"], [
     "chatKey",
     "provideChat",
     "useChat",
@@ -59,17 +59,23 @@ test("every entry point can be imported, and has what it says", async () => {
     "useMessages",
     "useValue",
   ]);
-  assert.deepEqual(found["@switchboard/client/svelte"], ["markRead", "provideChat", "useChat", "useMessages", "value"]);
-  assert.deepEqual(found["@switchboard/client/react-native"], [
+  assert.deepEqual(exportedNames["@switchboard/client/svelte"], [
+    "markRead",
+    "provideChat",
+    "useChat",
+    "useMessages",
+    "value",
+  ]);
+  assert.deepEqual(exportedNames["@switchboard/client/react-native"], [
     "asyncStorageCursors",
     "asyncStorageOutbox",
     "nativeNetwork",
   ]);
-  assert.deepEqual(found["@switchboard/client/server"], ["command", "mintToken", "send"]);
-  assert.deepEqual(found["@switchboard/client/testing"], ["fakeServer"]);
+  assert.deepEqual(exportedNames["@switchboard/client/server"], ["command", "mintToken", "send"]);
+  assert.deepEqual(exportedNames["@switchboard/client/testing"], ["fakeServer"]);
 });
 
-const PROGRAM = `
+const TYPESCRIPT_PROGRAM = `
 import { type Chat, ChatError, type ChatMessage, connect, type Draft } from "@switchboard/client";
 import { ChatProvider, useMessages, useValue } from "@switchboard/client/react";
 import { useMessages as useVueMessages, useValue as useVueValue } from "@switchboard/client/vue";
@@ -124,7 +130,7 @@ export const fake = fakeServer({ limits: { replay: 10 } }).connect("alice").stat
 `;
 
 /** The compiler's output for files of the project. */
-async function compile(files, module, moduleResolution) {
+async function compileProgram(files, module, moduleResolution) {
   for (const [name, text] of Object.entries(files)) await writeFile(join(project, name), text);
   const options = {
     module,
@@ -133,16 +139,16 @@ async function compile(files, module, moduleResolution) {
     lib: ["es2023", "dom", "dom.iterable"],
     jsx: "react-jsx",
   };
-  const strict = { strict: true, exactOptionalPropertyTypes: true, noEmit: true, types: [] };
-  const config = { compilerOptions: { ...options, ...strict }, files: Object.keys(files) };
+  const strictOptions = { strict: true, exactOptionalPropertyTypes: true, noEmit: true, types: [] };
+  const config = { compilerOptions: { ...options, ...strictOptions }, files: Object.keys(files) };
   await writeFile(join(project, "tsconfig.json"), JSON.stringify(config));
   const tsc = createRequire(import.meta.url).resolve("typescript/bin/tsc");
-  const { stdout } = await run(process.execPath, [tsc, "-p", project]).catch((error) => error);
+  const { stdout } = await runFile(process.execPath, [tsc, "-p", project]).catch((error) => error);
   return stdout;
 }
 
 /** The examples in docs/sdk.md, each a module. */
-async function examples() {
+async function documentedExamples() {
   const page = await readFile(join(root, "../../docs/sdk.md"), "utf8");
   const blocks = [...page.matchAll(/^```(tsx?)\n(.*?)^```$/gms)];
   assert.ok(blocks.length > 5);
@@ -150,10 +156,10 @@ async function examples() {
 }
 
 test("types, with the module resolution of bundlers, and what docs/sdk.md shows", async () => {
-  const files = { "use.ts": PROGRAM, ...Object.fromEntries(await examples()) };
-  assert.equal(await compile(files, "esnext", "bundler"), "");
+  const files = { "use.ts": TYPESCRIPT_PROGRAM, ...Object.fromEntries(await documentedExamples()) };
+  assert.equal(await compileProgram(files, "esnext", "bundler"), "");
 });
 
 test("types, with the module resolution of Node", async () => {
-  assert.equal(await compile({ "use.ts": PROGRAM }, "node16", "node16"), "");
+  assert.equal(await compileProgram({ "use.ts": TYPESCRIPT_PROGRAM }, "node16", "node16"), "");
 });

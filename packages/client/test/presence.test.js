@@ -18,13 +18,13 @@ async function startPresenceChat(t, server) {
 test("those that an app subscribes to are watched, in one question; nobody when it subscribes no more", async (t) => {
   const server = new FakeServer();
   const { chat, clock, watched } = await startPresenceChat(t, server);
-  const stops = ["bob", "carol", "dave"].map((user) => chat.presence(user).subscribe(() => {}));
+  const unsubscribes = ["bob", "carol", "dave"].map((user) => chat.presence(user).subscribe(() => {}));
   await clock.advance(50);
   assert.deepEqual(watched(), [["bob", "carol", "dave"]]);
-  stops[1]();
+  unsubscribes[1]();
   await clock.advance(50);
   assert.deepEqual(watched().at(-1), ["bob", "dave"]);
-  stops.forEach((stop) => stop());
+  unsubscribes.forEach((stop) => stop());
   await clock.advance(50);
   assert.deepEqual(watched().at(-1), [], "the server is told that nobody looks");
   await clock.advance(1_000);
@@ -37,13 +37,13 @@ test("over `limits.watch` the last ones are watched, and `watched` says of the o
   const server = new FakeServer({ limits: { watch: 3 } });
   const { chat, clock, watched } = await startPresenceChat(t, server);
   const users = ["a", "b", "c", "d", "e"];
-  const stops = users.map((user) => chat.presence(user).subscribe(() => {}));
+  const unsubscribes = users.map((user) => chat.presence(user).subscribe(() => {}));
   const changes = [];
   chat.presence("a").watched.subscribe((value) => changes.push(value));
   await clock.advance(50);
   assert.deepEqual(watched(), [["c", "d", "e"]]);
-  const told = () => users.filter((user) => chat.presence(user).watched.getSnapshot());
-  assert.deepEqual(told(), ["c", "d", "e"]);
+  const watchedUsers = () => users.filter((user) => chat.presence(user).watched.getSnapshot());
+  assert.deepEqual(watchedUsers(), ["c", "d", "e"]);
   server.say({ type: "presence", user: "c", online: true });
   await runPendingTasks();
   assert.deepEqual(
@@ -52,10 +52,10 @@ test("over `limits.watch` the last ones are watched, and `watched` says of the o
   );
   // Users of new subscriptions are watched before those of older ones.
   chat.presence("a").subscribe(() => {});
-  stops[3]();
+  unsubscribes[3]();
   await clock.advance(50);
   assert.deepEqual(
-    [watched().at(-1), told()],
+    [watched().at(-1), watchedUsers()],
     [
       ["c", "e", "a"],
       ["a", "c", "e"],
@@ -65,7 +65,7 @@ test("over `limits.watch` the last ones are watched, and `watched` says of the o
   assert.deepEqual(changes, [false, true]);
   server.cut();
   await runPendingTasks();
-  assert.deepEqual(told(), [], "without a connection nobody is watched");
+  assert.deepEqual(watchedUsers(), [], "without a connection nobody is watched");
 });
 
 test("a user's own typing, on another device, is not shown to them", async (t) => {
@@ -84,12 +84,12 @@ test("one's own typing, on a real server: another device of the same user shows 
   const server = await Server.start(t);
   const [phone, laptop, bob] = ["alice", "alice", "bob"].map((user) => server.connects(t, user));
   await Promise.all([phone, laptop, bob].map(untilOnline));
-  const shown = [];
-  laptop.conversation("#general").typing.subscribe((users) => shown.push(...users));
+  const shownStates = [];
+  laptop.conversation("#general").typing.subscribe((users) => shownStates.push(...users));
   phone.conversation("#general").typing.set(true);
   bob.conversation("#general").typing.set(true);
   await until(laptop.conversation("#general").typing, (users) => users.includes("bob"));
-  assert.deepEqual([...new Set(shown)], ["bob"]);
+  assert.deepEqual([...new Set(shownStates)], ["bob"]);
 });
 
 test("typing is said again every three seconds at most, whatever the wall clock shows", async (t) => {

@@ -25,7 +25,7 @@ class NativeUrl {
 }
 
 /** Bundles the SDK as an app does, and runs it with only these globals. */
-async function native(more) {
+async function loadAsNativeApp(moreGlobals) {
   const { outputFiles } = await build({
     stdin: {
       contents: 'export * from "@switchboard/client"; export * from "@switchboard/client/react-native"',
@@ -40,7 +40,14 @@ async function native(more) {
     logLevel: "error",
   });
   const globals = { console, setTimeout, clearTimeout, setInterval, clearInterval, queueMicrotask };
-  const context = vm.createContext({ ...globals, AbortController, performance, URL: NativeUrl, WebSocket, ...more });
+  const context = vm.createContext({
+    ...globals,
+    AbortController,
+    performance,
+    URL: NativeUrl,
+    WebSocket,
+    ...moreGlobals,
+  });
   for (const name of ["document", "window", "crypto", "indexedDB", "BroadcastChannel", "addEventListener", "navigator"])
     assert.equal(vm.runInContext(`typeof ${name}`, context), "undefined");
   return vm.runInContext(`${outputFiles[0].text}; Sdk`, context);
@@ -50,7 +57,7 @@ async function native(more) {
 function asyncStorage() {
   const items = new Map();
   const listeners = new Set();
-  const changed = () => listeners.forEach((listener) => listener(items.size));
+  const notifyListeners = () => listeners.forEach((listener) => listener(items.size));
   return {
     count: {
       getSnapshot: () => items.size,
@@ -61,8 +68,8 @@ function asyncStorage() {
       },
     },
     getItem: async (key) => items.get(key) ?? null,
-    setItem: async (key, value) => (items.set(key, value), changed()),
-    removeItem: async (key) => (items.delete(key), changed()),
+    setItem: async (key, value) => (items.set(key, value), notifyListeners()),
+    removeItem: async (key) => (items.delete(key), notifyListeners()),
     getAllKeys: async () => [...items.keys()],
   };
 }
@@ -100,27 +107,27 @@ function fakeDevice() {
 test("without a page, `crypto` or IndexedDB: messages go and come, and those of offline outlive the app", async (t) => {
   const server = await Server.start(t);
   const storage = asyncStorage();
-  const start = async (line) => {
-    const { connect, asyncStorageOutbox } = await native({ WebSocket: line.WebSocket });
+  const startChatOn = async (line) => {
+    const { connect, asyncStorageOutbox } = await loadAsNativeApp({ WebSocket: line.WebSocket });
     const chat = connect(server.url, { user: "alice", outbox: asyncStorageOutbox(storage) });
     t.after(() => chat.close());
     return chat;
   };
-  const first = connectionGroup();
-  const before = await start(first);
-  const room = before.conversation("#general");
+  const firstConnections = connectionGroup();
+  const chatBeforeRestart = await startChatOn(firstConnections);
+  const room = chatBeforeRestart.conversation("#general");
   await until(room.messages, (list) => list.length === 3);
   await room.send("online").acked;
-  first.goOffline();
-  await until(before.status, ({ state }) => state === "offline");
-  const kept = room.send("offline 🎉");
-  assert.equal(new Set([kept.key, room.send("second").key]).size, 2);
+  firstConnections.goOffline();
+  await until(chatBeforeRestart.status, ({ state }) => state === "offline");
+  const unacknowledged = room.send("offline 🎉");
+  assert.equal(new Set([unacknowledged.key, room.send("second").key]).size, 2);
   await until(storage.count, (count) => count === 2);
-  before.close();
-  const after = await start(connectionGroup());
+  chatBeforeRestart.close();
+  const chatAfterRestart = await startChatOn(connectionGroup());
   const texts = ["online", "offline 🎉", "second"];
   await until(
-    after.conversation("#general").messages,
+    chatAfterRestart.conversation("#general").messages,
     (list) =>
       list
         .slice(3)
@@ -134,20 +141,20 @@ test("without a page, `crypto` or IndexedDB: messages go and come, and those of 
 test("AsyncStorage gives back what was put, in order, by server and user", async () => {
   const storage = asyncStorage();
   const outbox = asyncStorageOutbox(storage);
-  const entry = (key, time) => ({ key, time, to: "#a", text: key });
+  const outboxEntry = (key, time) => ({ key, time, to: "#a", text: key });
   // The calls are made without waiting; the storage runs them one after the other.
-  const all = [
-    outbox.put("s alice", entry("two", 2)),
-    outbox.put("s alice", entry("one", 1)),
-    outbox.put("s bob", entry("his", 1)),
-    outbox.put("s alice", entry("gone", 3)),
+  const allEntries = [
+    outbox.put("s alice", outboxEntry("two", 2)),
+    outbox.put("s alice", outboxEntry("one", 1)),
+    outbox.put("s bob", outboxEntry("his", 1)),
+    outbox.put("s alice", outboxEntry("gone", 3)),
     outbox.delete("s alice", "gone"),
   ];
-  assert.deepEqual(await outbox.load("s alice"), [entry("one", 1), entry("two", 2)]);
-  await Promise.all(all);
-  const failing = asyncStorageOutbox({ ...storage, setItem: () => Promise.reject(new Error("full")) });
-  await assert.rejects(failing.put("s bob", entry("x", 1)), /full/);
-  assert.deepEqual(await failing.load("s bob"), [entry("his", 1)], "a failure does not end it");
+  assert.deepEqual(await outbox.load("s alice"), [outboxEntry("one", 1), outboxEntry("two", 2)]);
+  await Promise.all(allEntries);
+  const failingOutbox = asyncStorageOutbox({ ...storage, setItem: () => Promise.reject(new Error("full")) });
+  await assert.rejects(failingOutbox.put("s bob", outboxEntry("x", 1)), /full/);
+  assert.deepEqual(await failingOutbox.load("s bob"), [outboxEntry("his", 1)], "a failure does not end it");
   const cursors = asyncStorageCursors(storage);
   await Promise.all([cursors.save("s alice", { "#a": 1, "#b": 2 }), cursors.save("s alice", { "#a": 3 })]);
   assert.deepEqual(await cursors.load("s alice"), { "#a": 3, "#b": 2 });
@@ -157,8 +164,8 @@ test("AsyncStorage gives back what was put, in order, by server and user", async
 test("the app in front and the network back: it is told, once for each, until it unsubscribes", () => {
   const { AppState, NetInfo, app, net, listeners } = fakeDevice();
   const network = nativeNetwork({ AppState, NetInfo });
-  const heard = [];
-  const stop = network.subscribe((event) => heard.push(event));
+  const networkEvents = [];
+  const stop = network.subscribe((event) => networkEvents.push(event));
   assert.equal(network.visible(), true);
   app("background");
   assert.equal(network.visible(), false);
@@ -168,24 +175,24 @@ test("the app in front and the network back: it is told, once for each, until it
   net(false);
   net(false);
   net(true);
-  assert.deepEqual(heard, ["visible", "online"]);
+  assert.deepEqual(networkEvents, ["visible", "online"]);
   stop();
   app("active");
-  assert.deepEqual([heard.length, listeners.app.size, listeners.net.size], [2, 0, 0]);
+  assert.deepEqual([networkEvents.length, listeners.app.size, listeners.net.size], [2, 0, 0]);
   nativeNetwork({ AppState }).subscribe(() => {})();
 });
 
 test("the app that comes to the front connects at once", async (t) => {
   const server = await Server.start(t);
   const { AppState, app } = fakeDevice();
-  const line = connectionGroup();
-  const chat = server.connects(t, "alice", { WebSocket: line.WebSocket, network: nativeNetwork({ AppState }) });
+  const connections = connectionGroup();
+  const chat = server.connects(t, "alice", { WebSocket: connections.WebSocket, network: nativeNetwork({ AppState }) });
   await until(chat.status, ({ state }) => state === "online");
   app("background");
-  line.goOffline();
+  connections.goOffline();
   // Waits for a backoff so long that only the event "the app is active" can end it in time.
   await until(chat.status, ({ retryIn }) => retryIn > 1_500);
-  line.goOnline();
+  connections.goOnline();
   const from = performance.now();
   app("active");
   await until(chat.status, ({ state }) => state === "online");

@@ -5,7 +5,7 @@ import { test } from "node:test";
 import {
   runInAct,
   consoleErrors,
-  container,
+  addContainer,
   serverWithConnectionCount,
   scrollIntoView,
   setPageVisible,
@@ -33,11 +33,11 @@ function Room({ id = "#team" }) {
   );
 }
 
-const texts = (element) => [...element.querySelectorAll("li")].map((li) => li.textContent);
+const listedTexts = (element) => [...element.querySelectorAll("li")].map((li) => li.textContent);
 
 /** Renders into a page, which is unmounted and disconnected after the test. */
 function mountPage(t) {
-  const element = container();
+  const element = addContainer();
   const root = createRoot(element);
   t.after(() => {
     flushSync(() => root.unmount());
@@ -63,11 +63,11 @@ test("in strict mode, with a new token function in each of ten renders, there is
     render(h(StrictMode, null, provider));
   }
   await untilRendered(seen.conversation.messages, (list) => list.length === 1);
-  assert.deepEqual(texts(element), ["hi from team"]);
+  assert.deepEqual(listedTexts(element), ["hi from team"]);
   assert.deepEqual([counts.opened, server.connections], [1, ["alice"]]);
   await seen.send("hello").acked;
   await untilRendered(seen.conversation.messages, (list) => list.length === 2);
-  assert.deepEqual(texts(element), ["hi from team", "hello"]);
+  assert.deepEqual(listedTexts(element), ["hi from team", "hello"]);
   assert.deepEqual(errors, []);
 });
 
@@ -85,15 +85,15 @@ test("hydration finds what the server has rendered, though the data is there bef
   const chat = connect(server.url, options);
   t.after(() => chat.close());
   await untilTexts(chat.conversation("#team"), ["hi from team"]);
-  const app = (value) => h(StrictMode, null, h(ChatProvider, { chat: value }, h(Room)));
-  const html = renderToString(app(connect(server.url, { ...options, start: false })));
+  const appWith = (value) => h(StrictMode, null, h(ChatProvider, { chat: value }, h(Room)));
+  const html = renderToString(appWith(connect(server.url, { ...options, start: false })));
   const errors = consoleErrors(t);
-  const element = container(html);
+  const element = addContainer(html);
   const root = await runInAct(() =>
-    hydrateRoot(element, app(chat), { onRecoverableError: (e) => errors.push(String(e)) }),
+    hydrateRoot(element, appWith(chat), { onRecoverableError: (e) => errors.push(String(e)) }),
   );
   assert.deepEqual(errors, []);
-  assert.deepEqual(texts(element), ["hi from team"]);
+  assert.deepEqual(listedTexts(element), ["hi from team"]);
   await runInAct(() => root.unmount());
   assert.equal(chat.status.getSnapshot().state, "online", "a chat of the app's own is the app's to close");
   assert.equal(counts.opened, 1);
@@ -102,20 +102,20 @@ test("hydration finds what the server has rendered, though the data is there bef
 test("the provider disconnects after it was unmounted, but not between two mounts", async (t) => {
   const { server, counts, options } = serverWithConnectionCount();
   const { render } = mountPage(t);
-  const app = (mode) => h(Activity, { mode }, h(ChatProvider, { url: server.url, ...options }, h(Room)));
-  render(app("visible"));
-  const first = seen.chat;
-  await untilRendered(first.status, ({ state }) => state === "online");
+  const appInMode = (mode) => h(Activity, { mode }, h(ChatProvider, { url: server.url, ...options }, h(Room)));
+  render(appInMode("visible"));
+  const firstChat = seen.chat;
+  await untilRendered(firstChat.status, ({ state }) => state === "online");
   // Hiding and showing the tree ends its effects and runs them again, as strict mode and a hot reload do.
-  render(app("hidden"));
-  render(app("visible"));
-  assert.deepEqual([seen.chat === first, counts.opened], [true, 1]);
-  render(app("hidden"));
-  await untilRendered(first.status, ({ state }) => state === "idle");
+  render(appInMode("hidden"));
+  render(appInMode("visible"));
+  assert.deepEqual([seen.chat === firstChat, counts.opened], [true, 1]);
+  render(appInMode("hidden"));
+  await untilRendered(firstChat.status, ({ state }) => state === "idle");
   assert.deepEqual(server.connections, []);
   // A closed chat cannot be used again, so the components get another one.
-  render(app("visible"));
-  assert.notEqual(seen.chat, first);
+  render(appInMode("visible"));
+  assert.notEqual(seen.chat, firstChat);
   await untilRendered(seen.chat.status, ({ state }) => state === "online");
   await untilRendered(seen.conversation.messages, (list) => list.length === 1);
   assert.equal(counts.opened, 2);
@@ -125,30 +125,30 @@ test("another user is another connection, with nothing of the first one's", asyn
   const { server, options } = serverWithConnectionCount();
   server.command("bob", "send", { to: "@bob", text: "to myself" });
   const { element, render } = mountPage(t);
-  const app = (user, id) => h(ChatProvider, { url: server.url, ...options, user }, h(Room, { id }));
-  render(app("alice", "#team"));
+  const appInMode = (user, id) => h(ChatProvider, { url: server.url, ...options, user }, h(Room, { id }));
+  render(appInMode("alice", "#team"));
   await untilRendered(seen.conversation.messages, (list) => list.length === 1);
-  const first = seen.chat;
-  render(app("bob", "@bob"));
-  assert.ok(!texts(element).includes("hi from team"));
+  const firstChat = seen.chat;
+  render(appInMode("bob", "@bob"));
+  assert.ok(!listedTexts(element).includes("hi from team"));
   await untilRendered(seen.conversation.messages, (list) => list.length === 1);
-  assert.deepEqual(texts(element), ["to myself"]);
-  await untilRendered(first.status, ({ state }) => state === "idle");
+  assert.deepEqual(listedTexts(element), ["to myself"]);
+  await untilRendered(firstChat.status, ({ state }) => state === "idle");
   assert.deepEqual(server.connections, ["bob"]);
 });
 
 test("`useMessages` follows another id, and its functions stay the same while the id does", async (t) => {
   const { server, options } = serverWithConnectionCount();
   const { element, render } = mountPage(t);
-  const app = (id) => h(ChatProvider, { url: server.url, ...options }, h(Room, { id }));
-  render(app("#team"));
+  const appInMode = (id) => h(ChatProvider, { url: server.url, ...options }, h(Room, { id }));
+  render(appInMode("#team"));
   await untilRendered(seen.conversation.messages, (list) => list.length === 1);
   const { send } = seen;
-  render(app("#team"));
+  render(appInMode("#team"));
   assert.equal(seen.send, send);
-  render(app("#other"));
+  render(appInMode("#other"));
   await untilRendered(seen.conversation.messages, (list) => list.length === 1);
-  assert.deepEqual(texts(element), ["hi from other"]);
+  assert.deepEqual(listedTexts(element), ["hi from other"]);
   await seen.send("here").acked;
   assert.equal(server.history("#other").at(-1).text, "here");
 });
@@ -156,14 +156,14 @@ test("`useMessages` follows another id, and its functions stay the same while th
 test("`useMarkRead` marks as read what a person can see, and nothing else", async (t) => {
   const { server, options } = serverWithConnectionCount();
   const { render } = mountPage(t);
-  function End() {
+  function RoomEnd() {
     const conversation = useConversation("#team");
     seen = { chat: useChat(), conversation };
     return h("div", { ref: useMarkRead(conversation) });
   }
   setPageVisible(false);
   t.after(() => setPageVisible(true));
-  render(h(StrictMode, null, h(ChatProvider, { url: server.url, ...options }, h(End))));
+  render(h(StrictMode, null, h(ChatProvider, { url: server.url, ...options }, h(RoomEnd))));
   const { info, messages } = seen.conversation;
   await untilRendered(info, (now) => now?.unread === 1);
   await untilRendered(messages, (list) => list.length === 1);

@@ -3,7 +3,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { startChat, LogServer, runPendingTasks, texts } from "./fake-log.js";
+import { startChat, LogServer, runPendingTasks, shownTexts } from "./fake-log.js";
 
 /** A server with one room of this many messages, and a chat that has opened it. */
 async function openRoom(t, { messages = 3, id = "#general", ...options } = {}, chatOptions = {}) {
@@ -23,28 +23,28 @@ test("two objects of one conversation are both alive once the user is known", as
   const { chat } = await startChat(t, server, { user: undefined, token: "a.b.c", start: false }, { now: false });
   const [short, long] = [chat.conversation("@bob"), chat.conversation("@alice:bob")];
   assert.notEqual(short, long);
-  const heard = [];
+  const heardEvents = [];
   for (const [name, room] of Object.entries({ short, long })) {
     t.after(room.messages.subscribe(() => {}));
-    room.on("message", ({ text }) => heard.push(`${name} ${text}`));
+    room.on("message", ({ text }) => heardEvents.push(`${name} ${text}`));
   }
   chat.start();
   await runPendingTasks();
   server.message("@alice:bob", "to both");
   await runPendingTasks();
   assert.deepEqual(
-    [texts(short), texts(long)],
+    [shownTexts(short), shownTexts(long)],
     [
       ["0", "1", "to both"],
       ["0", "1", "to both"],
     ],
   );
-  assert.deepEqual(heard.sort(), ["long to both", "short to both"]);
+  assert.deepEqual(heardEvents.sort(), ["long to both", "short to both"]);
   assert.equal(server.sent("history").length, 1, "loaded once");
   assert.equal([short, long].includes(chat.conversation("@bob")), true);
   short.send("from the short name");
   await runPendingTasks();
-  assert.deepEqual(texts(long).at(-1), "from the short name");
+  assert.deepEqual(shownTexts(long).at(-1), "from the short name");
   assert.deepEqual([short.id, long.id, short.state.getSnapshot()], ["@alice:bob", "@alice:bob", "ready"]);
 });
 
@@ -71,9 +71,9 @@ test("an `ok` that overtakes events waits for them: no `sync`", async (t) => {
   const { server, room, clock } = await openRoom(t);
   server.on("send", ({ to, id, type, ...what }) => {
     // Another user's event is stored before the user's own message, and arrives after the answer to the message.
-    const before = server.store(to, { type: "message", key: "b", text: "before" });
+    const eventBefore = server.store(to, { type: "message", key: "b", text: "before" });
     const { conversation, seq, at } = server.store(to, { type: "message", from: "alice", ...what });
-    queueMicrotask(() => server.say(before));
+    queueMicrotask(() => server.say(eventBefore));
     return { conversation, seq, at };
   });
   for (let n = 0; n < 20; n++) {
@@ -81,7 +81,7 @@ test("an `ok` that overtakes events waits for them: no `sync`", async (t) => {
     await runPendingTasks();
   }
   await clock.advance(1_000);
-  assert.equal(texts(room).length, 43);
+  assert.equal(shownTexts(room).length, 43);
   assert.equal(server.sent("sync").length, 0);
 });
 
@@ -90,11 +90,11 @@ test("what was overtaken and does not come within 300 ms is asked for", async (t
   server.store("#general", { type: "message", key: "lost", text: "lost on its way" });
   server.message("#general", "after it");
   await runPendingTasks();
-  assert.deepEqual(texts(room), ["0", "1", "2"]);
+  assert.deepEqual(shownTexts(room), ["0", "1", "2"]);
   await clock.advance(299);
   assert.equal(server.sent("sync").length, 0);
   await clock.advance(10);
-  assert.deepEqual(texts(room), ["0", "1", "2", "lost on its way", "after it"]);
+  assert.deepEqual(shownTexts(room), ["0", "1", "2", "lost on its way", "after it"]);
   assert.equal(server.sent("sync").length, 1);
 });
 
@@ -110,10 +110,10 @@ test("after a restored backup nothing of the old log is shown", async (t) => {
     server.store("#general", { type: "message", key: "n5", text: "new 5" });
   });
   await clock.advance(1_000);
-  assert.deepEqual(texts(room), ["0", "1", "2", "3", "new 5"]);
+  assert.deepEqual(shownTexts(room), ["0", "1", "2", "3", "new 5"]);
   for (let n = 6; n < 12; n++) server.message("#general", `new ${n}`);
   await clock.advance(1_000);
-  assert.deepEqual(texts(room), ["0", "1", "2", "3", ...[5, 6, 7, 8, 9, 10, 11].map((n) => `new ${n}`)]);
+  assert.deepEqual(shownTexts(room), ["0", "1", "2", "3", ...[5, 6, 7, 8, 9, 10, 11].map((n) => `new ${n}`)]);
   assert.equal(resyncs.length, 1);
 });
 
@@ -137,21 +137,21 @@ test("reactions with the names of every object's properties", async (t) => {
 test("a listener that throws stops nothing, and is reported as `internal` with its cause", async (t) => {
   const { server, chat, room, errors } = await openRoom(t);
   const mistake = new Error("a mistake of the app's");
-  const throws = () => {
+  const throwMistake = () => {
     throw mistake;
   };
-  chat.on("message", throws);
-  room.on("message", throws);
-  room.on("event", throws);
+  chat.on("message", throwMistake);
+  room.on("message", throwMistake);
+  room.on("event", throwMistake);
   let first = true;
-  t.after(room.messages.subscribe(() => (first ? (first = false) : throws())));
-  const heard = [];
-  chat.on("message", ({ message }) => heard.push(message.text));
+  t.after(room.messages.subscribe(() => (first ? (first = false) : throwMistake())));
+  const heardEvents = [];
+  chat.on("message", ({ message }) => heardEvents.push(message.text));
   server.message("#general", "one");
   server.message("#general", "two");
   await runPendingTasks();
-  assert.deepEqual(heard, ["one", "two"]);
-  assert.deepEqual(texts(room).slice(-2), ["one", "two"]);
+  assert.deepEqual(heardEvents, ["one", "two"]);
+  assert.deepEqual(shownTexts(room).slice(-2), ["one", "two"]);
   assert.ok(errors.length >= 6);
   assert.ok(errors.every(({ code, cause }) => code === "internal" && cause === mistake));
 });
@@ -160,56 +160,56 @@ test("the list is a new one only when a message has changed", async (t) => {
   const { server, room } = await openRoom(t);
   let renders = 0;
   t.after(room.messages.subscribe(() => renders++));
-  const before = room.messages.getSnapshot();
+  const shownBefore = room.messages.getSnapshot();
   room.markRead();
   server.say({ type: "read", conversation: "#general", user: "bob", upto: 2 });
   server.write("#general", { type: "rename", title: "Other" });
   await runPendingTasks();
-  assert.equal(room.messages.getSnapshot(), before);
+  assert.equal(room.messages.getSnapshot(), shownBefore);
   assert.equal(renders, 1);
   assert.equal(room.info.getSnapshot().title, "Other");
   server.message("#general", "new");
   await runPendingTasks();
   assert.equal(renders, 2);
-  assert.equal(room.messages.getSnapshot()[0], before[0], "the others are the same objects");
+  assert.equal(room.messages.getSnapshot()[0], shownBefore[0], "the others are the same objects");
 });
 
 test("edits, deletions and reactions show at once, and are taken back where they fail", async (t) => {
   const { server, room } = await openRoom(t);
-  const answers = [];
-  const hold = (type) =>
+  const heldBackAnswers = [];
+  const holdBackAnswersTo = (type) =>
     server.on(type, (frame) => {
-      answers.push((answer) => server.say({ type: "ok", id: frame.id, ...answer }));
+      heldBackAnswers.push((answer) => server.say({ type: "ok", id: frame.id, ...answer }));
       return undefined;
     });
-  for (const type of ["edit", "delete", "react"]) hold(type);
-  const failed = [];
-  room.on("editFailed", (event) => failed.push(event));
+  for (const type of ["edit", "delete", "react"]) holdBackAnswersTo(type);
+  const failedEdits = [];
+  room.on("editFailed", (event) => failedEdits.push(event));
   const refusal = { type: "error", code: "forbidden", message: "not yours", retryable: false };
 
-  const edit = room.edit(1, "edited");
-  const remove = room.deleteMessage(2);
-  const react = room.react(3, "👍");
+  const editing = room.edit(1, "edited");
+  const deleting = room.deleteMessage(2);
+  const reacting = room.react(3, "👍");
   await runPendingTasks();
   const [one, two, three] = room.messages.getSnapshot();
   assert.deepEqual([one.text, two.deleted, three.reactions], ["edited", true, { "👍": ["alice"] }]);
   assert.equal(room.messages.getSnapshot()[0], one);
-  for (const answer of answers.splice(0)) answer(refusal);
-  for (const promise of [edit, remove, react]) await assert.rejects(promise, { code: "forbidden" });
+  for (const answer of heldBackAnswers.splice(0)) answer(refusal);
+  for (const promise of [editing, deleting, reacting]) await assert.rejects(promise, { code: "forbidden" });
   await runPendingTasks();
   assert.deepEqual(
     room.messages.getSnapshot().map(({ text, deleted, reactions }) => [text, deleted, reactions]),
     [0, 1, 2].map((n) => [String(n), undefined, {}]),
   );
   assert.deepEqual(
-    failed.map(({ seq, draft, error }) => [seq, draft, error.code]),
+    failedEdits.map(({ seq, draft, error }) => [seq, draft, error.code]),
     [[1, { text: "edited" }, "forbidden"]],
   );
 
   void room.edit(1, "again");
   await runPendingTasks();
   const { conversation, seq, at } = server.store("#general", { type: "edit", from: "alice", target: 1, text: "again" });
-  answers[0]({ conversation, seq, at });
+  heldBackAnswers[0]({ conversation, seq, at });
   await runPendingTasks();
   const [edited] = room.messages.getSnapshot();
   assert.deepEqual([edited.text, edited.edited], ["again", { seq, at }]);
@@ -220,42 +220,42 @@ test("an edit without a connection shows, fails in time, and gives its text back
   server.reachable = false;
   server.cut();
   await runPendingTasks();
-  const failed = [];
-  room.on("editFailed", ({ draft, error }) => failed.push([draft.text, error.code]));
-  const edit = room.edit(1, "written on a train", { timeout: 5_000 });
+  const failedEdits = [];
+  room.on("editFailed", ({ draft, error }) => failedEdits.push([draft.text, error.code]));
+  const editing = room.edit(1, "written on a train", { timeout: 5_000 });
   await runPendingTasks();
-  assert.equal(texts(room)[0], "written on a train");
-  const rejected = assert.rejects(edit, { code: "offline" });
+  assert.equal(shownTexts(room)[0], "written on a train");
+  const editRejected = assert.rejects(editing, { code: "offline" });
   await clock.advance(5_000);
-  await rejected;
-  assert.equal(texts(room)[0], "0");
-  assert.deepEqual(failed, [["written on a train", "offline"]]);
+  await editRejected;
+  assert.equal(shownTexts(room)[0], "0");
+  assert.deepEqual(failedEdits, [["written on a train", "offline"]]);
 });
 
 test("an answer with the stored event stands in place of one's own copy", async (t) => {
   const { server, room } = await openRoom(t);
   server.on("send", ({ to, key }) => {
-    const event = server.store(to, { type: "message", from: "alice", key, text: "what a filter made of it" });
-    const { conversation, seq, at } = event;
-    return { conversation, seq, at, event };
+    const storedEvent = server.store(to, { type: "message", from: "alice", key, text: "what a filter made of it" });
+    const { conversation, seq, at } = storedEvent;
+    return { conversation, seq, at, event: storedEvent };
   });
   room.send("what was written");
   await runPendingTasks();
-  assert.equal(texts(room).at(-1), "what a filter made of it");
+  assert.equal(shownTexts(room).at(-1), "what a filter made of it");
 });
 
 test("events that are withheld keep their place; an erasure makes the list anew", async (t) => {
   const { server, room, clock } = await openRoom(t);
-  const heard = [];
-  room.on("message", ({ text }) => heard.push(text));
+  const heardEvents = [];
+  room.on("message", ({ text }) => heardEvents.push(text));
   const resync = new Promise((resolve) => room.on("resync", resolve));
   server.write("#general", { type: "withheld", of: "message", withheld: "blocked" });
   server.message("#general", "behind it");
   await runPendingTasks();
-  assert.deepEqual(texts(room), ["0", "1", "2", "behind it"]);
+  assert.deepEqual(shownTexts(room), ["0", "1", "2", "behind it"]);
   assert.equal(room.info.getSnapshot().unread, 4, "what is withheld is not counted");
-  const log = server.logs.get("#general");
-  for (const event of log)
+  const serverLog = server.logs.get("#general");
+  for (const event of serverLog)
     if (event.type === "message") Object.assign(event, { from: "erased-1", text: undefined, deleted: true });
   server.write("#general", { type: "erase", from: "erased-1" });
   await resync;
@@ -263,7 +263,7 @@ test("events that are withheld keep their place; an erasure makes the list anew"
   assert.ok(room.messages.getSnapshot().every(({ deleted, from }) => deleted && from === "erased-1"));
   server.message("#general", "life goes on");
   await clock.advance(1_000);
-  assert.deepEqual(heard, ["behind it", "life goes on"]);
+  assert.deepEqual(heardEvents, ["behind it", "life goes on"]);
   assert.equal(server.sent("sync").length, 0);
 });
 
@@ -283,28 +283,31 @@ test("joins, leaves, renames and roles come between the messages, live and from 
   server.fill("#general", 1);
   const { chat } = await startChat(t, server);
   const room = chat.conversation("#general");
-  const seen = () =>
+  const shownSeqs = () =>
     room.timeline.getSnapshot().map((entry) => (entry.kind === "message" ? entry.text : `${entry.from} ${entry.type}`));
   const stop = room.messages.subscribe(() => {});
   await runPendingTasks();
   assert.equal(server.sent("sync").length, 0, "nobody has asked for notices");
   t.after(room.timeline.subscribe(() => {}));
   await runPendingTasks();
-  assert.deepEqual(seen(), ["bob create", "0", "carol join", "0"]);
+  assert.deepEqual(shownSeqs(), ["bob create", "0", "carol join", "0"]);
   assert.equal(server.sent("sync").length, 1);
   server.write("#general", { type: "rename", title: "H" });
   server.write("#general", { type: "leave", from: "carol" });
   await runPendingTasks();
-  assert.deepEqual(seen(), ["bob create", "0", "carol join", "0", "bob rename", "carol leave"]);
+  assert.deepEqual(shownSeqs(), ["bob create", "0", "carol join", "0", "bob rename", "carol leave"]);
   assert.equal(server.sent("sync").length, 1);
   stop();
 });
 
 test("the messages around one, and whether there are others on each side", async (t) => {
   const { room } = await openRoom(t, { messages: 200 });
-  const window = await room.around(100);
-  assert.deepEqual([window.hasOlder, window.hasNewer, window.messages.length], [true, true, 50]);
-  assert.ok(window.messages.some(({ seq }) => seq === 100));
+  const windowAround100 = await room.around(100);
+  assert.deepEqual(
+    [windowAround100.hasOlder, windowAround100.hasNewer, windowAround100.messages.length],
+    [true, true, 50],
+  );
+  assert.ok(windowAround100.messages.some(({ seq }) => seq === 100));
 });
 
 test("hasOlder says whether there are earlier messages, loadOlder whether it added any", async (t) => {
@@ -313,5 +316,5 @@ test("hasOlder says whether there are earlier messages, loadOlder whether it add
   assert.equal(await room.loadOlder(), true);
   assert.deepEqual([room.hasOlder.getSnapshot(), await room.loadOlder()], [true, true]);
   assert.deepEqual([room.hasOlder.getSnapshot(), await room.loadOlder()], [false, false]);
-  assert.equal(texts(room).length, 120);
+  assert.equal(shownTexts(room).length, 120);
 });

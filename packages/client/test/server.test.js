@@ -30,15 +30,23 @@ test("a token says when it ends, from whom it is and for whom", async (t) => {
     SWITCHBOARD_AUTH_ISSUER: "shop",
     SWITCHBOARD_AUTH_AUDIENCE: "chat",
   });
-  const of = { user: "Zoë-is-no-id", expiresIn: 60, issuer: "shop", audience: "chat", claims: { name: "Zoë 🎉" } };
-  const [, payload] = (await mintToken(SECRET, of)).split(".");
+  const tokenOptions = {
+    user: "Zoë-is-no-id",
+    expiresIn: 60,
+    issuer: "shop",
+    audience: "chat",
+    claims: { name: "Zoë 🎉" },
+  };
+  const [, payload] = (await mintToken(SECRET, tokenOptions)).split(".");
   const { iat, exp, ...claims } = JSON.parse(Buffer.from(payload, "base64url").toString());
   assert.deepEqual(claims, { name: "Zoë 🎉", iss: "shop", aud: "chat", sub: "Zoë-is-no-id" });
   assert.ok(exp - iat === 60 && Math.abs(iat - Date.now() / 1_000) < 60);
-  const key = await mintToken(SECRET, { ...of, user: "alice" });
+  const key = await mintToken(SECRET, { ...tokenOptions, user: "alice" });
   assert.deepEqual(await command({ url: server.url, key }, "conversations", {}), { conversations: [], more: false });
-  const other = await mintToken(SECRET, { user: "alice", issuer: "shop", audience: "mail" });
-  await assert.rejects(command({ url: server.url, key: other }, "conversations", {}), { code: "unauthorized" });
+  const tokenForOtherAudience = await mintToken(SECRET, { user: "alice", issuer: "shop", audience: "mail" });
+  await assert.rejects(command({ url: server.url, key: tokenForOtherAudience }, "conversations", {}), {
+    code: "unauthorized",
+  });
 });
 
 test("a token that no server would take is not made", async () => {
@@ -132,20 +140,24 @@ test("a reader of the feed waits for what is written, over a failure, until it i
 
 /** A proxy that answers the first requests with `answers`, one each, and forwards later requests to the server. */
 async function startFailingProxy(t, server, answers) {
-  const keys = [];
-  const front = createServer(async (request, response) => {
+  const idempotencyKeys = [];
+  const failingProxy = createServer(async (request, response) => {
     const body = await request.toArray().then((parts) => Buffer.concat(parts).toString());
-    keys.push(JSON.parse(body).key);
+    idempotencyKeys.push(JSON.parse(body).key);
     const answer = answers.shift();
     if (answer) return answer(response);
     const { method, headers } = request;
-    const through = await fetch(server.url + request.url, { method, body, headers: { ...headers, host: undefined } });
-    response.writeHead(through.status, { "content-type": through.headers.get("content-type") });
-    response.end(await through.text());
+    const proxiedResponse = await fetch(server.url + request.url, {
+      method,
+      body,
+      headers: { ...headers, host: undefined },
+    });
+    response.writeHead(proxiedResponse.status, { "content-type": proxiedResponse.headers.get("content-type") });
+    response.end(await proxiedResponse.text());
   });
-  await new Promise((listening) => front.listen(0, "127.0.0.1", listening));
-  t.after(() => front.close());
-  return { url: `http://127.0.0.1:${front.address().port}`, keys };
+  await new Promise((listening) => failingProxy.listen(0, "127.0.0.1", listening));
+  t.after(() => failingProxy.close());
+  return { url: `http://127.0.0.1:${failingProxy.address().port}`, keys: idempotencyKeys };
 }
 
 test("what may succeed later is sent again, with the same key", async (t) => {
@@ -166,21 +178,21 @@ test("what may succeed later is sent again, with the same key", async (t) => {
 
 test("no answer: `timeout`, `aborted`, `offline`, and a page of another server", async (t) => {
   const { server, access } = await startProductionServer(t);
-  const asks = async (answer, more = {}) => {
+  const sendThroughProxy = async (answer, more = {}) => {
     const { url } = await startFailingProxy(t, server, [answer]);
     return command({ ...access, url, ...more }, "conversations", {});
   };
   await assert.rejects(
-    asks(() => {}, { timeout: 50 }),
+    sendThroughProxy(() => {}, { timeout: 50 }),
     { name: "ChatError", code: "timeout", retryable: true },
   );
-  const ends = new AbortController();
+  const abortController = new AbortController();
   await assert.rejects(
-    asks(() => ends.abort(), { signal: ends.signal }),
+    sendThroughProxy(() => abortController.abort(), { signal: abortController.signal }),
     { code: "aborted", retryable: false },
   );
   await assert.rejects(
-    asks((response) => response.writeHead(404).end("nothing here")),
+    sendThroughProxy((response) => response.writeHead(404).end("nothing here")),
     (error) => error.code === "internal" && /404.*nothing here/.test(error.message),
   );
   await assert.rejects(command({ ...access, url: "http://127.0.0.1:1" }, "conversations", {}), {

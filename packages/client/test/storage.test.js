@@ -20,19 +20,30 @@ test("the option `outbox`: a storage of the app's own is used, and `null` keeps 
   globalThis.indexedDB = new IDBFactory();
   const server = new FakeServer().on("send", () => undefined);
   const storage = memoryStorage();
-  const own = await startOutboxChat(t, server, { outbox: storage });
-  const sent = own.room.send({ text: "hi", data: { n: 1 }, replyTo: 3 });
+  const withOwnStorage = await startOutboxChat(t, server, { outbox: storage });
+  const sent = withOwnStorage.room.send({ text: "hi", data: { n: 1 }, replyTo: 3 });
   await runPendingTasks();
   assert.deepEqual(storage.all(), [
-    { scope: SCOPE, text: "hi", data: { n: 1 }, replyTo: 3, key: sent.key, to: "#general", time: own.clock.wall() },
+    {
+      scope: SCOPE,
+      text: "hi",
+      data: { n: 1 },
+      replyTo: 3,
+      key: sent.key,
+      to: "#general",
+      time: withOwnStorage.clock.wall(),
+    },
   ]);
-  const none = await startOutboxChat(t, server, { outbox: null });
-  none.room.send("nowhere");
+  const withoutStorage = await startOutboxChat(t, server, { outbox: null });
+  withoutStorage.room.send("nowhere");
   await runPendingTasks();
   assert.equal((await indexedDB.databases()).length, 0);
-  const browsers = await startOutboxChat(t, server, { outbox: undefined });
-  browsers.room.send("in IndexedDB");
-  await until({ getSnapshot: () => 0, subscribe: (l) => browsers.chat.outbox.entries.subscribe(l) }, () => true);
+  const withBrowserStorage = await startOutboxChat(t, server, { outbox: undefined });
+  withBrowserStorage.room.send("in IndexedDB");
+  await until(
+    { getSnapshot: () => 0, subscribe: (l) => withBrowserStorage.chat.outbox.entries.subscribe(l) },
+    () => true,
+  );
   await runPendingTasks(200);
   assert.equal((await indexedDB.databases()).length, 1);
 });
@@ -44,40 +55,40 @@ test("tabs agree: what one discards, clears, sends, fails or retries the other k
   server.on("send", ({ text, id }) => (answers.has(text) ? { id, ...answers.get(text) } : undefined));
   const storage = memoryStorage();
   const texts = ["discarded", "sent", "failed", "retried"];
-  const kept = texts.map((text, time) => [text, { key: text, to: "#general", text, time }]);
-  kept[3][1].state = "failed";
-  kept[3][1].error = { code: "forbidden", message: "no", retryable: false };
-  storage.kept.set(SCOPE, new Map(kept));
-  const one = await startOutboxChat(t, server, { outbox: storage, maxAge: Infinity });
+  const storedEntries = texts.map((text, time) => [text, { key: text, to: "#general", text, time }]);
+  storedEntries[3][1].state = "failed";
+  storedEntries[3][1].error = { code: "forbidden", message: "no", retryable: false };
+  storage.kept.set(SCOPE, new Map(storedEntries));
+  const firstTab = await startOutboxChat(t, server, { outbox: storage, maxAge: Infinity });
   server.reachable = false;
-  const other = await startOutboxChat(t, server, { outbox: storage, maxAge: Infinity });
-  const [here, there] = [one, other].map(
+  const secondTab = await startOutboxChat(t, server, { outbox: storage, maxAge: Infinity });
+  const [here, entryInSecondTab] = [firstTab, secondTab].map(
     ({ room }) =>
       (key) =>
         room.outgoing(key),
   );
   assert.deepEqual(
-    texts.map((key) => there(key)?.state.getSnapshot()),
+    texts.map((key) => entryInSecondTab(key)?.state.getSnapshot()),
     ["pending", "pending", "pending", "failed"],
     "also read before the first connection",
   );
-  const acked = there("sent").acked;
-  const taken = there("discarded").acked;
-  const entries = Object.fromEntries(texts.map((key) => [key, there(key)]));
-  const state = (key) => until(entries[key].state, (value) => value !== "pending");
+  const sentAcked = entryInSecondTab("sent").acked;
+  const discardedAcked = entryInSecondTab("discarded").acked;
+  const entryByKey = Object.fromEntries(texts.map((key) => [key, entryInSecondTab(key)]));
+  const finalStateOf = (key) => until(entryByKey[key].state, (value) => value !== "pending");
   here("discarded").discard();
-  await assert.rejects(taken, { code: "discarded" });
+  await assert.rejects(discardedAcked, { code: "discarded" });
   const [, sends] = [0, server.sent("send")];
-  const reply = (text, answer) =>
+  const answerSend = (text, answer) =>
     server.sockets[0].say({ type: "ok", id: sends.find((f) => f.text === text).id, ...answer });
-  reply("sent", storedAnswer(5));
-  assert.equal((await acked).seq, 5);
-  reply("failed", refusedAnswer("forbidden"));
-  assert.equal(await state("failed"), "failed");
+  answerSend("sent", storedAnswer(5));
+  assert.equal((await sentAcked).seq, 5);
+  answerSend("failed", refusedAnswer("forbidden"));
+  assert.equal(await finalStateOf("failed"), "failed");
   here("retried").retry();
-  await until(entries.retried.state, (value) => value === "pending");
-  await one.chat.outbox.clear();
-  await until(other.chat.outbox.entries, (list) => list.length === 0);
+  await until(entryByKey.retried.state, (value) => value === "pending");
+  await firstTab.chat.outbox.clear();
+  await until(secondTab.chat.outbox.entries, (list) => list.length === 0);
   assert.deepEqual(storage.all(), []);
 });
 
@@ -86,17 +97,17 @@ test("a tab with an older version says of a retry no time: what is kept has one 
   const server = new FakeServer().on("send", ({ id }) => refusedAnswer("forbidden", { id }));
   const storage = memoryStorage();
   const { room, clock } = await startOutboxChat(t, server, { outbox: storage });
-  const failed = room.send("failed");
-  await assert.rejects(failed.acked, { code: "forbidden" });
+  const failedMessage = room.send("failed");
+  await assert.rejects(failedMessage.acked, { code: "forbidden" });
   server.on("send", () => undefined);
-  const old = new BroadcastChannel("switchboard.outbox");
-  old.postMessage({ scope: SCOPE, type: "retried", key: failed.key });
-  await until(failed.state, (value) => value === "pending");
-  old.close();
+  const channelOfOldVersion = new BroadcastChannel("switchboard.outbox");
+  channelOfOldVersion.postMessage({ scope: SCOPE, type: "retried", key: failedMessage.key });
+  await until(failedMessage.state, (value) => value === "pending");
+  channelOfOldVersion.close();
   room.send("after it");
   await runPendingTasks();
-  const times = storage.all().map(({ text, time }) => [text, time]);
-  assert.deepEqual(times, [
+  const textsAndTimes = storage.all().map(({ text, time }) => [text, time]);
+  assert.deepEqual(textsAndTimes, [
     ["failed", clock.wall()],
     ["after it", clock.wall() + 1],
   ]);
@@ -107,24 +118,24 @@ test("a message that another tab took back while this one was reading the storag
   const server = new FakeServer().on("send", () => undefined);
   const storage = memoryStorage();
   storage.kept.set(SCOPE, new Map([["k", { key: "k", to: "#general", text: "regretted", time: 0 }]]));
-  const one = await startOutboxChat(t, server, { outbox: storage, maxAge: Infinity });
+  const firstTab = await startOutboxChat(t, server, { outbox: storage, maxAge: Infinity });
   let answer;
-  const read = new Promise((resolve) => (answer = resolve));
-  const slow = { ...storage, load: async (scope) => (await read, scope === SCOPE ? [...before] : []) };
+  const storageWasRead = new Promise((resolve) => (answer = resolve));
+  const slowStorage = { ...storage, load: async (scope) => (await storageWasRead, scope === SCOPE ? [...before] : []) };
   const before = await storage.load(SCOPE);
-  const other = await startOutboxChat(t, server, { outbox: slow, maxAge: Infinity });
-  const sends = server.sent("send").length;
-  one.room.outgoing("k").discard();
+  const secondTab = await startOutboxChat(t, server, { outbox: slowStorage, maxAge: Infinity });
+  const sendCountBefore = server.sent("send").length;
+  firstTab.room.outgoing("k").discard();
   // The other tab is notified over the platform's `BroadcastChannel`.
-  const heard = new BroadcastChannel("switchboard.outbox");
-  const messageReceived = new Promise((resolve) => (heard.onmessage = resolve));
-  const speaker = new BroadcastChannel("switchboard.outbox");
-  speaker.postMessage({ scope: "none", type: "cleared" });
+  const receivingChannel = new BroadcastChannel("switchboard.outbox");
+  const messageReceived = new Promise((resolve) => (receivingChannel.onmessage = resolve));
+  const sendingChannel = new BroadcastChannel("switchboard.outbox");
+  sendingChannel.postMessage({ scope: "none", type: "cleared" });
   await messageReceived;
-  [heard, speaker].forEach((channel) => channel.close());
+  [receivingChannel, sendingChannel].forEach((channel) => channel.close());
   answer();
   await runPendingTasks();
-  assert.deepEqual([other.room.outgoing("k"), server.sent("send").length], [undefined, sends]);
+  assert.deepEqual([secondTab.room.outgoing("k"), server.sent("send").length], [undefined, sendCountBefore]);
 });
 
 test("what is said before the first connection is kept, under the name in the token", async (t) => {
@@ -175,53 +186,54 @@ test("where the server knows the user by another name, one's messages move there
 
 test("IndexedDB that closes: it is opened again, and what was said after it is kept", async (t) => {
   globalThis.indexedDB = new IDBFactory();
-  const opened = [];
-  const open = indexedDB.open.bind(indexedDB);
+  const openedDatabases = [];
+  const realOpen = indexedDB.open.bind(indexedDB);
   indexedDB.open = (...args) => {
-    const request = open(...args);
-    request.addEventListener("success", () => opened.push(request.result));
+    const request = realOpen(...args);
+    request.addEventListener("success", () => openedDatabases.push(request.result));
     return request;
   };
   const server = new FakeServer().on("send", () => undefined);
   const { chat, room, errors } = await startOutboxChat(t, server, { outbox: undefined });
   const texts = ["one", "two", "three"];
-  const keptAre = async (wanted) => {
+  const untilStoredTextsAre = async (wanted) => {
     const database = await new Promise(
-      (done) => (open("switchboard", 1).onsuccess = ({ target }) => done(target.result)),
+      (done) => (realOpen("switchboard", 1).onsuccess = ({ target }) => done(target.result)),
     );
     for (;;) {
-      const all = await new Promise(
+      const storedEntriesNow = await new Promise(
         (done) =>
           (database.transaction("outbox").objectStore("outbox").getAll().onsuccess = ({ target }) =>
             done(target.result)),
       );
-      if (all.length === wanted.length) return assert.deepEqual(all.map(({ text }) => text).sort(), wanted.sort());
+      if (storedEntriesNow.length === wanted.length)
+        return assert.deepEqual(storedEntriesNow.map(({ text }) => text).sort(), wanted.sort());
       await runPendingTasks(1);
     }
   };
   room.send(texts[0]);
-  await keptAre(texts.slice(0, 1));
+  await untilStoredTextsAre(texts.slice(0, 1));
   // Closes the database like iOS in the background: without an event, so the next use fails with InvalidStateError.
-  opened.forEach((database) => database.close());
+  openedDatabases.forEach((database) => database.close());
   room.send(texts[1]);
-  await keptAre(texts.slice(0, 2));
+  await untilStoredTextsAre(texts.slice(0, 2));
   // Closes the database with a `close` event, like a browser that clears its data.
-  for (const database of opened) {
+  for (const database of openedDatabases) {
     database.close();
     database.onclose?.(new Event("close"));
   }
   room.send(texts[2]);
-  await keptAre(texts);
+  await untilStoredTextsAre(texts);
   assert.deepEqual(errors, []);
   chat.close();
 });
 
 test("IndexedDB that could not be opened is tried again; that nothing is kept is said once, as `storage`", async (t) => {
   globalThis.indexedDB = new IDBFactory();
-  const open = indexedDB.open.bind(indexedDB);
-  const fault = new DOMException("no space", "QuotaExceededError");
+  const realOpen = indexedDB.open.bind(indexedDB);
+  const quotaError = new DOMException("no space", "QuotaExceededError");
   indexedDB.open = () => {
-    throw fault;
+    throw quotaError;
   };
   const server = new FakeServer().on("send", () => undefined);
   const { clock, room, errors } = await startOutboxChat(t, server, { outbox: undefined });
@@ -230,11 +242,11 @@ test("IndexedDB that could not be opened is tried again; that nothing is kept is
   await runPendingTasks();
   assert.deepEqual(
     errors.map(({ code, cause }) => [code, cause]),
-    [["storage", fault]],
+    [["storage", quotaError]],
   );
   assert.match(errors[0].message, /no space/);
   assert.equal(server.sent("send").length, 2, "they are sent all the same");
-  indexedDB.open = open;
+  indexedDB.open = realOpen;
   room.send("three");
   await runPendingTasks(200);
   await clock.advance(1_000);
@@ -242,13 +254,17 @@ test("IndexedDB that could not be opened is tried again; that nothing is kept is
   const database = await new Promise((done) => {
     indexedDB.open("switchboard", 1).onsuccess = ({ target }) => done(target.result);
   });
-  const all = await new Promise((done) => {
+  const storedEntriesNow = await new Promise((done) => {
     database.transaction("outbox").objectStore("outbox").getAll().onsuccess = ({ target }) => done(target.result);
   });
   database.close();
-  assert.deepEqual(all.map(({ text }) => text).sort(), ["one", "three", "two"], "and kept when that is possible again");
+  assert.deepEqual(
+    storedEntriesNow.map(({ text }) => text).sort(),
+    ["one", "three", "two"],
+    "and kept when that is possible again",
+  );
   indexedDB.open = () => {
-    throw fault;
+    throw quotaError;
   };
   assert.equal(errors.length, 1);
 });
@@ -285,7 +301,7 @@ test("the database of an open page does not block those who delete it, and is ma
 
 test("a database that never opens is given up after ten seconds, reported, and tried again", async (t) => {
   globalThis.indexedDB = new IDBFactory();
-  const open = indexedDB.open.bind(indexedDB);
+  const realOpen = indexedDB.open.bind(indexedDB);
   indexedDB.open = () => ({});
   const server = new FakeServer().on("send", () => undefined);
   const { clock, room, errors } = await startOutboxChat(t, server, { outbox: undefined });
@@ -296,7 +312,7 @@ test("a database that never opens is given up after ten seconds, reported, and t
     ["storage"],
   );
   assert.match(errors[0].message, /does not open/);
-  indexedDB.open = open;
+  indexedDB.open = realOpen;
   room.send("two");
   await runPendingTasks(200);
   assert.deepEqual([(await indexedDB.databases()).length, room.outgoing(key).state.getSnapshot()], [1, "pending"]);

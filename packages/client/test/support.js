@@ -14,11 +14,11 @@ import WebSocket from "ws";
 import { connect } from "@switchboard/client";
 import { fakeServer } from "@switchboard/client/testing";
 
-const binary =
+const serverBinary =
   process.env.SWITCHBOARD_BINARY ?? fileURLToPath(new URL("../../../target/debug/switchboard", import.meta.url));
 
 // The server reads settings from the environment; the tests need the default settings.
-const environment = Object.fromEntries(
+const minimalEnvironment = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !name.startsWith("SWITCHBOARD_")),
 );
 
@@ -41,17 +41,17 @@ export class Server {
   /** Starts the server; later starts use the port of the first one. */
   async start() {
     const address = this.url ? new URL(this.url).host : "127.0.0.1:0";
-    let said = "";
-    this.process = spawn(binary, [...this.args, "--listen", address, "--data", this.data], {
-      env: { ...environment, ...this.env },
+    let answerBody = "";
+    this.process = spawn(serverBinary, [...this.args, "--listen", address, "--data", this.data], {
+      env: { ...minimalEnvironment, ...this.env },
       stdio: ["ignore", "pipe", "pipe"],
     });
-    this.process.stderr.on("data", (chunk) => (said += chunk));
+    this.process.stderr.on("data", (chunk) => (answerBody += chunk));
     this.url = await new Promise((resolve, reject) => {
       this.process.on("error", reject);
-      this.process.on("exit", (code) => reject(new Error(`the server ended with ${code}:\n${said}`)));
+      this.process.on("exit", (code) => reject(new Error(`the server ended with ${code}:\n${answerBody}`)));
       createInterface({ input: this.process.stdout }).on("line", (line) => {
-        said += `${line}\n`;
+        answerBody += `${line}\n`;
         const found = /listening on (https?:\/\/127\.0\.0\.1:\d+)/.exec(line);
         if (found) resolve(found[1]);
       });
@@ -65,9 +65,9 @@ export class Server {
 
   async stop(signal = "SIGTERM") {
     if (this.process.exitCode !== null || this.process.signalCode !== null) return;
-    const gone = once(this.process, "exit");
+    const processExits = once(this.process, "exit");
     this.process.kill(signal);
-    await gone;
+    await processExits;
   }
 
   /** Connections that a test can cut. */
@@ -84,13 +84,15 @@ export class Server {
 
   /** Runs a command of the command line on the server's data. */
   cli(...args) {
-    return promisify(execFile)(binary, [...args, "--data", this.data], { env: { ...environment, ...this.env } });
+    return promisify(execFile)(serverBinary, [...args, "--data", this.data], {
+      env: { ...minimalEnvironment, ...this.env },
+    });
   }
 
   /** Makes a token for a user; the server's secret is in `env`. */
   token(user, { ttl = 3_600 } = {}) {
-    const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
-    const signed = `${part({ alg: "HS256", typ: "JWT" })}.${part({ sub: user, exp: Math.floor(Date.now() / 1_000) + ttl })}`;
+    const base64UrlJson = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const signed = `${base64UrlJson({ alg: "HS256", typ: "JWT" })}.${base64UrlJson({ sub: user, exp: Math.floor(Date.now() / 1_000) + ttl })}`;
     return `${signed}.${createHmac("sha256", this.env.SWITCHBOARD_AUTH_SECRET).update(signed).digest("base64url")}`;
   }
 
@@ -100,10 +102,10 @@ export class Server {
   }
 
   /** Waits until the server has this number of connections. */
-  async hasConnections(wanted) {
+  async hasConnections(isWanted) {
     for (;;) {
       const page = await (await fetch(`${this.url}/metrics`)).text();
-      if (Number(/^switchboard_connections (\d+)/m.exec(page)?.[1]) === wanted) return;
+      if (Number(/^switchboard_connections (\d+)/m.exec(page)?.[1]) === isWanted) return;
       // waits for: the next poll, because no event reports it
       await new Promise((done) => setTimeout(done, 20));
     }
@@ -112,29 +114,29 @@ export class Server {
   async posts(command, body, more = {}) {
     const headers = { "content-type": "application/json", ...more };
     const answer = await fetch(`${this.url}/v1/${command}`, { method: "POST", headers, body: JSON.stringify(body) });
-    const said = await answer.json();
-    if (!answer.ok) throw new Error(`${command}: ${JSON.stringify(said)}`);
-    return said;
+    const answerBody = await answer.json();
+    if (!answer.ok) throw new Error(`${command}: ${JSON.stringify(answerBody)}`);
+    return answerBody;
   }
 
   /** Reads the reachable log of a conversation, page by page. */
   async log(user, conversation) {
     const events = [];
-    for (let more = true; more;) {
+    for (let moreHeaders = true; moreHeaders;) {
       const page = await this.posts("sync", { as: user, conversation, after: events.at(-1)?.seq ?? 0, limit: 200 });
       events.push(...page.events);
-      more = page.more;
+      moreHeaders = page.more;
     }
     return events;
   }
 
   async history(user, conversation) {
     const messages = [];
-    for (let more = true; more;) {
+    for (let moreHeaders = true; moreHeaders;) {
       const before = messages[0]?.seq;
       const page = await this.posts("history", { as: user, conversation, limit: 200, ...(before && { before }) });
       messages.unshift(...page.messages);
-      more = page.more;
+      moreHeaders = page.more;
     }
     return messages;
   }
@@ -151,8 +153,8 @@ const FIRST_MESSAGES = [
 export class FakeServerAdapter {
   static async start(t, { env = {} } = {}) {
     const prefix = "SWITCHBOARD_LIMITS_";
-    const given = Object.entries(env).filter(([name]) => name.startsWith(prefix));
-    const limits = given.map(([name, value]) => [name.slice(prefix.length).toLowerCase(), Number(value)]);
+    const limitVariables = Object.entries(env).filter(([name]) => name.startsWith(prefix));
+    const limits = limitVariables.map(([name, value]) => [name.slice(prefix.length).toLowerCase(), Number(value)]);
     const fake = new FakeServerAdapter();
     fake.server = fakeServer({ limits: Object.fromEntries(limits) });
     fake.url = fake.server.url;
@@ -200,22 +202,22 @@ export function testOnBothServers(name, run) {
 
 /** Makes a WebSocket class whose connections a test can cut, refuse and count. */
 export function connectionGroup() {
-  const open = new Set();
+  const openSockets = new Set();
   let reachable = true;
   class GroupSocket extends WebSocket {
     constructor(url, ...args) {
       // While the network is cut, connects to port 1, on which no process listens.
       super(reachable ? url : "ws://127.0.0.1:1", ...args);
-      open.add(this);
-      this.on("close", () => open.delete(this));
+      openSockets.add(this);
+      this.on("close", () => openSockets.delete(this));
       this.on("error", () => {});
     }
   }
   return {
     WebSocket: GroupSocket,
-    open,
+    open: openSockets,
     /** Cuts the connections without a close frame, like a failed network. */
-    cut: () => open.forEach((socket) => socket.terminate()),
+    cut: () => openSockets.forEach((socket) => socket.terminate()),
     /** Cuts the connections, and lets no new one through until `goOnline`. */
     goOffline() {
       reachable = false;
@@ -228,7 +230,7 @@ export function connectionGroup() {
 }
 
 /** Waits until a store has the wanted value, and returns it. */
-export function until(store, wanted, what = wanted.toString()) {
+export function until(store, isWanted, what = isWanted.toString()) {
   return new Promise((resolve, reject) => {
     let stop;
     let done = false;
@@ -239,7 +241,7 @@ export function until(store, wanted, what = wanted.toString()) {
       );
     }, TEST_TIMEOUT_MS);
     stop = store.subscribe((value) => {
-      if (done || !wanted(value)) return;
+      if (done || !isWanted(value)) return;
       done = true;
       clearTimeout(timer);
       resolve(value);

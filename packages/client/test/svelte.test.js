@@ -9,13 +9,13 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { compile } from "svelte/compiler";
 import { connect } from "@switchboard/client";
-import { consoleErrors, container, serverWithConnectionCount, scrollIntoView } from "./dom.js";
+import { consoleErrors, addContainer, serverWithConnectionCount, scrollIntoView } from "./dom.js";
 import { until } from "./support.js";
 
 const here = fileURLToPath(new URL(".", import.meta.url));
 
 /** Bundles the component and the code that runs it. `generate` is `client` or `server`. */
-async function bundle(t, generate, runs) {
+async function bundleFixture(t, generate, entryCode) {
   const svelte = {
     name: "svelte",
     setup({ onLoad }) {
@@ -26,7 +26,7 @@ async function bundle(t, generate, runs) {
     },
   };
   const { outputFiles } = await build({
-    stdin: { contents: `export { default as Room } from "./fixtures/Room.svelte"; ${runs}`, resolveDir: here },
+    stdin: { contents: `export { default as Room } from "./fixtures/Room.svelte"; ${entryCode}`, resolveDir: here },
     bundle: true,
     write: false,
     format: "esm",
@@ -43,25 +43,28 @@ async function bundle(t, generate, runs) {
   return import(join(directory, "bundle.mjs"));
 }
 
-const texts = (element) => [...element.querySelectorAll("li")].map((li) => li.textContent);
+const listedTexts = (element) => [...element.querySelectorAll("li")].map((li) => li.textContent);
 
 test("a server that renders connects nowhere; hydration shows the data", async (t) => {
   const { server, counts, options } = serverWithConnectionCount();
-  const onServer = await bundle(t, "server", 'export { render } from "svelte/server"');
+  const onServer = await bundleFixture(t, "server", 'export { render } from "svelte/server"');
   const props = { url: server.url, options, id: "#team", report: () => {} };
   const { body } = onServer.render(onServer.Room, { props });
   assert.match(body, /idle loading 0/);
   await new Promise((done) => setImmediate(done));
   assert.equal(counts.opened, 0);
 
-  const { Room, hydrate, unmount } = await bundle(t, "client", 'export { hydrate, unmount } from "svelte"');
+  const { Room, hydrate, unmount } = await bundleFixture(t, "client", 'export { hydrate, unmount } from "svelte"');
   const errors = consoleErrors(t);
-  const element = container(body);
+  const element = addContainer(body);
   let seen;
-  const component = hydrate(Room, { target: element, props: { ...props, report: (of) => (seen = of) } });
+  const component = hydrate(Room, {
+    target: element,
+    props: { ...props, report: (roomContext) => (seen = roomContext) },
+  });
   await until(seen.room.conversation.messages, (list) => list.length === 1);
   await new Promise((done) => setImmediate(done));
-  assert.deepEqual(texts(element), ["hi from team"]);
+  assert.deepEqual(listedTexts(element), ["hi from team"]);
   assert.match(element.textContent, /online ready 1/);
   assert.deepEqual(errors, []);
   assert.equal(counts.opened, 1);
@@ -72,48 +75,51 @@ test("a server that renders connects nowhere; hydration shows the data", async (
 
 test("`value` and `useMessages` follow another id; `markRead` waits until the end is seen", async (t) => {
   const { server, options } = serverWithConnectionCount();
-  const { App, mount, unmount, flushSync } = await bundle(
+  const { App, mount, unmount, flushSync } = await bundleFixture(
     t,
     "client",
     'export { mount, unmount, flushSync } from "svelte"; export { default as App } from "./fixtures/App.svelte"',
   );
-  const element = container();
+  const element = addContainer();
   const seen = {};
-  const props = { url: server.url, options, report: (of) => Object.assign(seen, of) };
+  const props = { url: server.url, options, report: (roomContext) => Object.assign(seen, roomContext) };
   const component = mount(App, { target: element, props });
   t.after(() => unmount(component));
-  const shows = async (id, text) => {
+  const openRoomAndExpectText = async (id, text) => {
     await until(seen.chat.conversation(id).messages, (list) => list.length === 1);
     await new Promise((done) => setImmediate(done));
-    assert.deepEqual([texts(element), element.querySelector("p").textContent], [[text], "online ready 1"]);
+    assert.deepEqual([listedTexts(element), element.querySelector("p").textContent], [[text], "online ready 1"]);
   };
   flushSync();
   assert.equal(seen.used, seen.chat);
-  await shows("#team", "hi from team");
+  await openRoomAndExpectText("#team", "hi from team");
   seen.setId("#other");
   flushSync();
-  await shows("#other", "hi from other");
+  await openRoomAndExpectText("#other", "hi from other");
   await seen.room.send("here").acked;
   assert.equal(server.history("#other").at(-1).text, "here");
-  const unread = (id) => seen.chat.conversation(id).info.getSnapshot().unread;
-  assert.deepEqual([unread("#team"), unread("#other")], [1, 1]);
+  const unreadCountOf = (id) => seen.chat.conversation(id).info.getSnapshot().unread;
+  assert.deepEqual([unreadCountOf("#team"), unreadCountOf("#other")], [1, 1]);
   scrollIntoView(true);
-  assert.deepEqual([unread("#team"), unread("#other")], [1, 0]);
+  assert.deepEqual([unreadCountOf("#team"), unreadCountOf("#other")], [1, 0]);
 });
 
 test("hydration shows the data that is there before it, without a warning", async (t) => {
   const { server, options } = serverWithConnectionCount();
-  const onServer = await bundle(t, "server", 'export { render } from "svelte/server"');
+  const onServer = await bundleFixture(t, "server", 'export { render } from "svelte/server"');
   const props = { url: server.url, options, id: "#team", report: () => {} };
   const { body } = onServer.render(onServer.Room, { props });
   const chat = connect(server.url, options);
   t.after(() => chat.close());
   await until(chat.conversation("#team").messages, (list) => list.length === 1);
-  const { Room, hydrate, flushSync } = await bundle(t, "client", 'export { hydrate, flushSync } from "svelte"');
+  const { Room, hydrate, flushSync } = await bundleFixture(t, "client", 'export { hydrate, flushSync } from "svelte"');
   const errors = consoleErrors(t);
-  const element = container(body);
+  const element = addContainer(body);
   hydrate(Room, { target: element, props: { ...props, url: chat } });
   flushSync();
-  assert.deepEqual([texts(element), element.querySelector("p").textContent], [["hi from team"], "online ready 1"]);
+  assert.deepEqual(
+    [listedTexts(element), element.querySelector("p").textContent],
+    [["hi from team"], "online ready 1"],
+  );
   assert.deepEqual(errors, []);
 });

@@ -5,14 +5,14 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { fakeServer } from "@switchboard/client/testing";
 
-const read = (file) =>
+const readVectors = (file) =>
   JSON.parse(readFileSync(new URL(`../../../testdata/protocol/${file}.json`, import.meta.url), "utf8")).cases;
 
 /** Cases that the fake server cannot check, because JavaScript's JSON parser hides the difference. */
 const BEYOND_JSON = [/a field twice/, /name twice/, /to the last digit/];
 
 /** The answer to a frame that is given as text: its type, with the code and field of an error. */
-function answer(text, { hello = true } = {}) {
+function answerToText(text, { hello = true } = {}) {
   const server = fakeServer();
   return new Promise((resolve) => {
     const socket = new server.WebSocket(server.url);
@@ -32,19 +32,19 @@ function answer(text, { hello = true } = {}) {
   });
 }
 
-const command = (frame) => answer(JSON.stringify(frame), { hello: frame.type !== "hello" });
+const answerToFrame = (frame) => answerToText(JSON.stringify(frame), { hello: frame.type !== "hello" });
 /** Whether a frame is refused because of its content, not because its conversation does not exist. */
 const isRefused = ({ code }) => ["bad_field", "bad_frame", "too_large"].includes(code);
 
-for (const { name, json, code, field } of read("bad-commands")) {
+for (const { name, json, code, field } of readVectors("bad-commands")) {
   if (BEYOND_JSON.some((pattern) => pattern.test(name))) continue;
-  test(`refused: ${name}`, async () => assert.deepEqual(await answer(json), { type: "error", code, field }));
+  test(`refused: ${name}`, async () => assert.deepEqual(await answerToText(json), { type: "error", code, field }));
 }
 
-for (const { name, frame } of read("commands")) {
+for (const { name, frame } of readVectors("commands")) {
   test(`taken: ${name}`, async () => {
-    const told = await command(frame);
-    assert.ok(!isRefused(told) && told.code !== "unknown_type", JSON.stringify(told));
+    const answerOfFake = await answerToFrame(frame);
+    assert.ok(!isRefused(answerOfFake) && answerOfFake.code !== "unknown_type", JSON.stringify(answerOfFake));
   });
 }
 
@@ -56,9 +56,9 @@ const ID_COMMANDS = {
   target: (to) => ({ type: "join", conversation: to }),
 };
 
-for (const { name, kind, value, valid } of read("ids")) {
+for (const { name, kind, value, valid } of readVectors("ids")) {
   if (!ID_COMMANDS[kind]) continue;
-  test(`id: ${name}`, async () => assert.equal(!isRefused(await command(ID_COMMANDS[kind](value))), valid));
+  test(`id: ${name}`, async () => assert.equal(!isRefused(await answerToFrame(ID_COMMANDS[kind](value))), valid));
 }
 
 /** A command with a text in it. */
@@ -69,21 +69,21 @@ const TEXT_COMMANDS = {
   emoji: (emoji) => ({ type: "react", conversation: "#x", target: 1, emoji }),
 };
 
-for (const { name, kind, value, valid, blank } of read("texts")) {
+for (const { name, kind, value, valid, blank } of readVectors("texts")) {
   if (!TEXT_COMMANDS[kind]) continue;
-  const good = valid && !(blank && kind !== "key");
-  test(`text: ${name}`, async () => assert.equal(!isRefused(await command(TEXT_COMMANDS[kind](value))), good));
+  const isGood = valid && !(blank && kind !== "key");
+  test(`text: ${name}`, async () => assert.equal(!isRefused(await answerToFrame(TEXT_COMMANDS[kind](value))), isGood));
 }
 
-for (const { name, json, valid } of read("strings")) {
+for (const { name, json, valid } of readVectors("strings")) {
   const frame = `{"type":"send","to":"@zoe","data":{"x":1},"text":${json}}`;
-  test(`string: ${name}`, async () => assert.equal(!isRefused(await answer(frame)), valid));
+  test(`string: ${name}`, async () => assert.equal(!isRefused(await answerToText(frame)), valid));
 }
 
-for (const { name, json, valid } of read("numbers")) {
+for (const { name, json, valid } of readVectors("numbers")) {
   if (BEYOND_JSON.some((pattern) => pattern.test(name))) continue;
   const frame = `{"type":"read","conversation":"#x","upto":${json}}`;
-  test(`number: ${name}`, async () => assert.equal(!isRefused(await answer(frame)), valid));
+  test(`number: ${name}`, async () => assert.equal(!isRefused(await answerToText(frame)), valid));
 }
 
 /** The command that stores this event. */
@@ -95,7 +95,7 @@ function commandOf({ type, conversation, seq: _, from: _from, at: _at, ...fields
 
 const withoutTimes = (value) => JSON.parse(JSON.stringify(value, (name, field) => (name === "at" ? undefined : field)));
 
-for (const { name, events, messages, page, restart, client_only: clientOnly } of read("fold")) {
+for (const { name, events, messages, page, restart, client_only: clientOnly } of readVectors("fold")) {
   if (page || restart || clientOnly) continue;
   test(`fold: ${name}`, () => {
     const server = fakeServer();

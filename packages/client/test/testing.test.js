@@ -126,23 +126,23 @@ const COMMAND_SCRIPT = [
 ];
 
 /** An answer without the parts that differ from run to run: times, and keys that a server made. */
-function comparable(answer) {
-  const told = JSON.parse(JSON.stringify(answer, (name, value) => (name === "at" ? "…" : value)));
-  delete told.type;
-  return told;
+function withoutVaryingFields(answer) {
+  const answerCopy = JSON.parse(JSON.stringify(answer, (name, value) => (name === "at" ? "…" : value)));
+  delete answerCopy.type;
+  return answerCopy;
 }
 
-async function fromReal(server, as, command, fields) {
+async function answerOfRealServer(server, as, command, fields) {
   const headers = { "content-type": "application/json" };
   const body = JSON.stringify({ ...fields, as });
   const answer = await (await fetch(`${server.url}/v1/${command}`, { method: "POST", headers, body })).json();
   const { code, field } = answer;
-  return code ? { code, ...(field && { field }) } : comparable(answer);
+  return code ? { code, ...(field && { field }) } : withoutVaryingFields(answer);
 }
 
-function fromFake(server, as, command, fields) {
+function answerOfFakeServer(server, as, command, fields) {
   try {
-    return comparable(server.command(as, command, fields));
+    return withoutVaryingFields(server.command(as, command, fields));
   } catch ({ code, field }) {
     return { code, ...(field && { field }) };
   }
@@ -157,8 +157,8 @@ test("every command and every refusal is answered as the real server answers it"
   }
   for (const [as, command, fields] of COMMAND_SCRIPT) {
     assert.deepEqual(
-      fromFake(fake, as, command, fields),
-      await fromReal(real, as, command, fields),
+      answerOfFakeServer(fake, as, command, fields),
+      await answerOfRealServer(real, as, command, fields),
       `${as} ${command} ${JSON.stringify(fields).slice(0, 200)}`,
     );
   }
@@ -167,7 +167,7 @@ test("every command and every refusal is answered as the real server answers it"
 /** The frames that a connection receives after sending `frames`, up to the answer to a last `ping` or the close. */
 function exchangeFrames(Socket, url, frames) {
   return new Promise((resolve) => {
-    const heard = [];
+    const receivedFrames = [];
     const socket = new Socket(`${url.replace("http", "ws")}/v1/ws`, "switchboard.v1");
     socket.onopen = () => {
       for (const frame of frames) socket.send(typeof frame === "string" ? frame : JSON.stringify(frame));
@@ -179,9 +179,9 @@ function exchangeFrames(Socket, url, frames) {
       if (frame.id === "last") return;
       const { at: _at, message: _message, limits, connection, server, ...rest } = frame;
       if (limits) assert.deepEqual([typeof connection, server.split("/")[0]], ["string", "switchboard"]);
-      heard.push(comparable({ ...rest, frame: frame.type }));
+      receivedFrames.push(withoutVaryingFields({ ...rest, frame: frame.type }));
     };
-    socket.onclose = ({ code }) => resolve([...heard, code]);
+    socket.onclose = ({ code }) => resolve([...receivedFrames, code]);
   });
 }
 
@@ -213,16 +213,17 @@ const FRAME_SCRIPTS = [
 test("a connection hears what it hears from the real server, close codes included", async (t) => {
   const real = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "10" } });
   const fake = fakeServer({ limits: { replay: 10 } });
-  const general = await real.log("alice", "#general");
+  const realLog = await real.log("alice", "#general");
   fake.command("alice", "create", { room: "general", title: "General", public: true, members: ["bob"] });
-  for (const { from, key, text } of general.slice(1)) fake.command(from, "send", { to: "#general", key, text });
-  const both = async (as, command, fields) => {
+  for (const { from, key, text } of realLog.slice(1)) fake.command(from, "send", { to: "#general", key, text });
+  const assertSameAnswer = async (as, command, fields) => {
     await real.posts(command, { as, ...fields });
     fake.command(as, command, fields);
   };
-  for (let n = 0; n < 3; n++) await both("alice", "send", { to: "@bob", key: `a${n}`, text: `direct ${n}` });
-  await both("bob", "create", { room: "busy" });
-  for (let n = 0; n < 12; n++) await both("bob", "send", { to: "#busy", key: `b${n}`, text: `busy ${n}` });
+  for (let n = 0; n < 3; n++)
+    await assertSameAnswer("alice", "send", { to: "@bob", key: `a${n}`, text: `direct ${n}` });
+  await assertSameAnswer("bob", "create", { room: "busy" });
+  for (let n = 0; n < 12; n++) await assertSameAnswer("bob", "send", { to: "#busy", key: `b${n}`, text: `busy ${n}` });
   for (const [frames] of FRAME_SCRIPTS) {
     assert.deepEqual(
       await exchangeFrames(fake.WebSocket, fake.url, frames),
@@ -233,7 +234,7 @@ test("a connection hears what it hears from the real server, close codes include
 });
 
 /** A server with a room of alice and bob, and alice's chat in it. */
-async function room(options) {
+async function openTeamRoom(options) {
   const server = fakeServer(options);
   server.command("alice", "create", { room: "team", members: ["bob"] });
   const alice = server.connect("alice");
@@ -244,7 +245,7 @@ async function room(options) {
 }
 
 test("a test makes a server, talks and looks into it", async () => {
-  const { server, alice, team } = await room();
+  const { server, alice, team } = await openTeamRoom();
   server.command("bob", "send", { to: "#team", text: "hi", data: { n: 1 } });
   await untilTexts(team, ["hi"]);
   const { seq } = await team.send("hello").acked;
@@ -263,17 +264,17 @@ test("a test makes a server, talks and looks into it", async () => {
 });
 
 test("a test cuts the connection: what was said meanwhile comes on both sides", async () => {
-  const { server, alice, team } = await room();
-  const line = server.connectionGroup();
-  const bob = server.connect("bob", line);
+  const { server, alice, team } = await openTeamRoom();
+  const connections = server.connectionGroup();
+  const bob = server.connect("bob", connections);
   await untilTexts(bob.conversation("#team"), []);
   await until(bob.conversation("#team").state, (state) => state === "ready");
-  line.goOffline();
+  connections.goOffline();
   await until(bob.status, ({ state }) => state === "offline");
   assert.equal(alice.status.getSnapshot().state, "online", "others stay");
   const sent = bob.conversation("#team").send("from offline");
   await team.send("to offline").acked;
-  line.goOnline();
+  connections.goOnline();
   await sent.acked;
   await untilTexts(team, ["to offline", "from offline"]);
   await untilTexts(bob.conversation("#team"), ["to offline", "from offline"]);
@@ -284,7 +285,7 @@ test("a test cuts the connection: what was said meanwhile comes on both sides", 
 });
 
 test("a test holds everything back and lets it go, in order", async () => {
-  const { server, alice, team } = await room();
+  const { server, alice, team } = await openTeamRoom();
   server.pause();
   const sent = team.send("held");
   server.command("bob", "send", { to: "#team", text: "stored first" });
@@ -300,7 +301,7 @@ test("a test holds everything back and lets it go, in order", async () => {
 });
 
 test("a test closes with a code, stops the server and restores a backup", async () => {
-  const { server, alice, team } = await room();
+  const { server, alice, team } = await openTeamRoom();
   for (const text of ["kept", "lost"]) await team.send(text).acked;
   server.stop(5);
   const { code } = await until(alice.status, ({ state }) => state === "offline");
@@ -310,7 +311,7 @@ test("a test closes with a code, stops the server and restores a backup", async 
   await untilOnline(alice);
   await untilTexts(team, ["kept"]);
   server.close(4502, "logged out everywhere");
-  const ended = await until(alice.status, ({ state }) => state === "offline");
-  assert.deepEqual([ended.code, ended.retryIn], [4502, undefined]);
+  const offlineStatus = await until(alice.status, ({ state }) => state === "offline");
+  assert.deepEqual([offlineStatus.code, offlineStatus.retryIn], [4502, undefined]);
   alice.close();
 });

@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import { makeCertificate } from "./certificate.js";
 import { Server } from "./support.js";
 
-const run = promisify(execFile);
+const runFile = promisify(execFile);
 
 /** Sends a message, and prints the status of a probe and what the conversation shows. */
 const PROGRAM = `
@@ -28,16 +28,16 @@ test("the SDK in Node talks to a server with TLS whose authority NODE_EXTRA_CA_C
     env: { SWITCHBOARD_TLS_CERTIFICATE: certificate, SWITCHBOARD_TLS_KEY: key },
   });
   assert.match(server.url, /^https:/);
-  const program = (env) =>
-    run(process.execPath, ["--input-type=module", "-e", PROGRAM], {
+  const runClientProgram = (env) =>
+    runFile(process.execPath, ["--input-type=module", "-e", PROGRAM], {
       cwd: import.meta.dirname,
       env: { ...process.env, SERVER: server.url, ...env },
       timeout: 20_000,
     });
-  const { stdout } = await program({ NODE_EXTRA_CA_CERTS: ca });
+  const { stdout } = await runClientProgram({ NODE_EXTRA_CA_CERTS: ca });
   assert.equal(stdout.trim(), "200 over TLS");
-  const untrusting = `await fetch(process.env.SERVER + "/livez").catch((error) => console.log(error.cause.code))`;
-  const refused = await run(process.execPath, ["--input-type=module", "-e", untrusting], {
+  const fetchProgram = `await fetch(process.env.SERVER + "/livez").catch((error) => console.log(error.cause.code))`;
+  const refused = await runFile(process.execPath, ["--input-type=module", "-e", fetchProgram], {
     env: { ...process.env, SERVER: server.url },
   });
   assert.match(refused.stdout, /UNABLE_TO_VERIFY|SELF_SIGNED|UNABLE_TO_GET_ISSUER/);

@@ -6,7 +6,7 @@ import { isDeepStrictEqual } from "node:util";
 import { untilOnline, Server, until, connectionGroup } from "./support.js";
 
 const DISCONNECTS = 1_000;
-const PEOPLE = ["alice", "bob", "carol", "dave"];
+const USER_NAMES = ["alice", "bob", "carol", "dave"];
 const ROOM = "#general";
 
 /** A message of the server in the form that a list of the SDK has. */
@@ -25,12 +25,12 @@ const random = () => {
   seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
   return seed / 2 ** 31;
 };
-const pick = (list) => list[Math.floor(random() * list.length)];
+const randomChoice = (list) => list[Math.floor(random() * list.length)];
 
 test(`${DISCONNECTS} disconnects while four people chat: every list is the server's, every send resolves`, async (t) => {
   const server = await Server.start(t);
-  for (const name of PEOPLE.slice(2)) await server.posts("join", { as: name, conversation: ROOM });
-  const people = PEOPLE.map((name) => {
+  for (const name of USER_NAMES.slice(2)) await server.posts("join", { as: name, conversation: ROOM });
+  const people = USER_NAMES.map((name) => {
     const { WebSocket, cut, open } = connectionGroup();
     const chat = server.connects(t, name, { WebSocket });
     return { name, chat, cut, open, room: chat.conversation(ROOM), sent: [], doubled: [], unordered: [] };
@@ -38,31 +38,33 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
   for (const { room, doubled, unordered } of people) {
     room.messages.subscribe((list) => {
       // The list must have no duplicate at any moment, not only at the end.
-      const ids = list.map((m) => m.id);
-      if (new Set(ids).size !== ids.length) doubled.push(ids);
+      const messageIds = list.map((m) => m.id);
+      if (new Set(messageIds).size !== messageIds.length) doubled.push(messageIds);
       // The user's own messages at the end may be stored already, while earlier events have not arrived yet.
-      const others = list.filter((m) => m.seq && !room.outgoing(m.key)).map((m) => m.seq);
-      if (others.some((seq, n) => n > 0 && seq <= others[n - 1])) unordered.push(others);
+      const foreignSeqs = list.filter((m) => m.seq && !room.outgoing(m.key)).map((m) => m.seq);
+      if (foreignSeqs.some((seq, n) => n > 0 && seq <= foreignSeqs[n - 1])) unordered.push(foreignSeqs);
     });
   }
   await Promise.all(people.map(({ chat }) => untilOnline(chat)));
   await Promise.all(people.map(({ room }) => until(room.state, (state) => state === "ready")));
 
-  const amended = [];
+  const amendments = [];
   let cuts = 0;
   let n = 0;
   while (cuts < DISCONNECTS) {
-    const person = pick(people);
+    const person = randomChoice(people);
     const { room, name } = person;
-    const dice = random();
-    if (dice < 0.45) {
+    const randomNumber = random();
+    if (randomNumber < 0.45) {
       person.sent.push(room.send(`${name} ${n++}`));
-    } else if (dice < 0.55) {
+    } else if (randomNumber < 0.55) {
       const list = room.messages.getSnapshot().filter((m) => m.seq && !m.deleted);
-      const mine = list.filter((m) => m.from === name);
-      if (list.length && random() < 0.6) amended.push(room.react(pick(list).seq, pick(["👍", "🎉"]), random() < 0.7));
-      else if (mine.length && random() < 0.7) amended.push(room.edit(pick(mine).seq, `${name} edits ${n++}`));
-      else if (mine.length) amended.push(room.deleteMessage(pick(mine).seq));
+      const ownMessages = list.filter((m) => m.from === name);
+      if (list.length && random() < 0.6)
+        amendments.push(room.react(randomChoice(list).seq, randomChoice(["👍", "🎉"]), random() < 0.7));
+      else if (ownMessages.length && random() < 0.7)
+        amendments.push(room.edit(randomChoice(ownMessages).seq, `${name} edits ${n++}`));
+      else if (ownMessages.length) amendments.push(room.deleteMessage(randomChoice(ownMessages).seq));
     } else {
       const { size } = person.open;
       person.cut();
@@ -89,17 +91,17 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
   assert.deepEqual(new Set(acked.map(({ seq }) => seq)), new Set(stored.slice(3).map(({ seq }) => seq)));
 
   await Promise.all(people.map(({ chat }) => untilOnline(chat)));
-  await Promise.allSettled(amended);
-  const wanted = (await server.history("alice", ROOM)).map(listedFields);
+  await Promise.allSettled(amendments);
+  const expectedMessages = (await server.history("alice", ROOM)).map(listedFields);
   for (const { name, room, doubled, unordered } of people) {
     assert.deepEqual([doubled, unordered], [[], []], `what ${name} saw on the way`);
     while (await room.loadOlder());
-    const matchesWanted = (list) => isDeepStrictEqual(list.map(listedFields), wanted);
+    const matchesWanted = (list) => isDeepStrictEqual(list.map(listedFields), expectedMessages);
     // The last changes may still be in flight.
-    const list = await until(room.messages, matchesWanted, `${name}'s ${wanted.length} messages`).catch(() =>
+    const list = await until(room.messages, matchesWanted, `${name}'s ${expectedMessages.length} messages`).catch(() =>
       room.messages.getSnapshot(),
     );
-    assert.deepEqual(list.map(listedFields), wanted, `the list of ${name}`);
+    assert.deepEqual(list.map(listedFields), expectedMessages, `the list of ${name}`);
     assert.ok(list.every((m) => m.state === "sent"));
   }
 });

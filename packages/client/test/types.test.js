@@ -6,13 +6,28 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
 const here = fileURLToPath(new URL("..", import.meta.url));
-const strict = ["--strict", "--noEmit", "--target", "es2022", "--lib", "es2023,dom,dom.iterable", "--skipLibCheck"];
+const STRICT_OPTIONS = [
+  "--strict",
+  "--noEmit",
+  "--target",
+  "es2022",
+  "--lib",
+  "es2023,dom,dom.iterable",
+  "--skipLibCheck",
+];
 
 for (const name of ["types", "plain-types"]) {
   for (const resolution of ["bundler", "nodenext"]) {
     test(`test/fixtures/${name}.ts compiles, and its mistakes do not (${resolution})`, async () => {
       const module = resolution === "bundler" ? "esnext" : "nodenext";
-      const options = [...strict, "--module", module, "--moduleResolution", resolution, "--exactOptionalPropertyTypes"];
+      const options = [
+        ...STRICT_OPTIONS,
+        "--module",
+        module,
+        "--moduleResolution",
+        resolution,
+        "--exactOptionalPropertyTypes",
+      ];
       const compile = ["tsc", ...options, `test/fixtures/${name}.ts`];
       await promisify(execFile)("npx", compile, { cwd: here }).catch(({ stdout }) => {
         throw new Error(stdout);

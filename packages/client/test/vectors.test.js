@@ -6,10 +6,10 @@ import { test } from "node:test";
 import { connect } from "@switchboard/client";
 import { FakeClock, FakeServer, runPendingTasks } from "./fake-socket.js";
 
-const DIRECTORY = new URL("../../../testdata/protocol/", import.meta.url);
+const VECTORS_DIRECTORY = new URL("../../../testdata/protocol/", import.meta.url);
 
 /** The fields of the answer to a write. */
-const STORED = { conversation: "#r", seq: 99, at: "2026-11-24T17:54:59.000Z" };
+const STORED_FIELDS = { conversation: "#r", seq: 99, at: "2026-11-24T17:54:59.000Z" };
 
 /** For each file of wire vectors, the function that checks one of its cases. */
 const CHECKS_BY_FILE = {
@@ -26,17 +26,17 @@ const CHECKS_BY_FILE = {
 };
 
 test("every file of vectors is read", () => {
-  const files = readdirSync(DIRECTORY).filter((name) => name.endsWith(".json"));
-  assert.deepEqual(files.sort(), Object.keys(CHECKS_BY_FILE).sort());
+  const vectorFiles = readdirSync(VECTORS_DIRECTORY).filter((name) => name.endsWith(".json"));
+  assert.deepEqual(vectorFiles.sort(), Object.keys(CHECKS_BY_FILE).sort());
 });
 
 for (const [file, check] of Object.entries(CHECKS_BY_FILE)) {
-  const { cases } = JSON.parse(readFileSync(new URL(file, DIRECTORY), "utf8"));
+  const { cases } = JSON.parse(readFileSync(new URL(file, VECTORS_DIRECTORY), "utf8"));
   for (const vector of cases) test(`${file}: ${vector.name}`, (t) => check(vector, t));
 }
 
 /** A connected chat on a scripted server; closed after the test. */
-async function online(t, server, options = {}) {
+async function startOnlineChat(t, server, options = {}) {
   const clock = new FakeClock();
   const { WebSocket } = server;
   const user = server.welcome.user;
@@ -49,7 +49,7 @@ async function online(t, server, options = {}) {
 }
 
 /** A server with a room of this user. */
-function withRoom({ messages = [], head = 0, user = "zoe" } = {}) {
+function serverWithRoom({ messages = [], head = 0, user = "zoe" } = {}) {
   const summary = { conversation: "#r", role: "member", members: 2, head, at: "2026-11-24T17:54:00.000Z" };
   const server = new FakeServer({ user, conversations: [{ ...summary, read: head, received: head, unread: 0 }] });
   server.on("history", () => ({ conversation: "#r", messages, head, more: false }));
@@ -59,10 +59,10 @@ function withRoom({ messages = [], head = 0, user = "zoe" } = {}) {
 
 async function checkId({ kind, value, valid, by, canonical }, t) {
   if (kind !== "target" || !valid) return;
-  const { chat } = await online(t, new FakeServer({ user: by }));
+  const { chat } = await startOnlineChat(t, new FakeServer({ user: by }));
   // The SDK refuses a direct conversation of two other users itself; the server would answer `not_found`.
-  const others = canonical.startsWith("@") && !canonical.slice(1).split(":").includes(by);
-  if (others) assert.throws(() => chat.conversation(value), { code: "invalid" });
+  const otherUsers = canonical.startsWith("@") && !canonical.slice(1).split(":").includes(by);
+  if (otherUsers) assert.throws(() => chat.conversation(value), { code: "invalid" });
   else assert.equal(chat.conversation(value).id, canonical);
 }
 
@@ -71,15 +71,15 @@ function checkText({ kind, value, folded }) {
 }
 
 function checkString({ json, valid, value, well_formed: wellFormed }) {
-  const read = JSON.parse(json);
-  if (valid) assert.equal(read, value);
-  else if (read.toWellFormed) assert.equal(read.toWellFormed(), wellFormed);
+  const parsedValue = JSON.parse(json);
+  if (valid) assert.equal(parsedValue, value);
+  else if (parsedValue.toWellFormed) assert.equal(parsedValue.toWellFormed(), wellFormed);
 }
 
 function checkNumber({ json, valid, value }) {
-  const read = JSON.parse(json);
-  assert.equal(Number.isSafeInteger(read) && read >= 0, valid);
-  if (valid) assert.ok(read === value);
+  const parsedValue = JSON.parse(json);
+  assert.equal(Number.isSafeInteger(parsedValue) && parsedValue >= 0, valid);
+  if (valid) assert.ok(parsedValue === value);
 }
 
 function checkCommand({ frame }) {
@@ -98,8 +98,8 @@ function checkBadCommand({ json, code }) {
 
 /** Checks that the chat still works after this frame of the server. */
 async function checkFrame({ frame }, t) {
-  const server = withRoom();
-  const { chat, state } = await online(t, server);
+  const server = serverWithRoom();
+  const { chat, state } = await startOnlineChat(t, server);
   const room = chat.conversation("#r");
   t.after(room.messages.subscribe(() => {}));
   await runPendingTasks();
@@ -107,7 +107,7 @@ async function checkFrame({ frame }, t) {
   await runPendingTasks();
   if (frame.type !== "bye") assert.equal(state().state, "online");
   let renamed = false;
-  server.on("rename", () => ((renamed = true), STORED));
+  server.on("rename", () => ((renamed = true), STORED_FIELDS));
   room.rename("R").catch(() => {});
   await runPendingTasks();
   assert.ok(renamed || frame.type === "bye");
@@ -115,9 +115,9 @@ async function checkFrame({ frame }, t) {
 
 /** Checks that a command with a retryable refusal is sent again after the server's delay. */
 async function checkError({ frame: { id: _, ...error }, again }, t) {
-  const server = withRoom();
-  server.on("rename", () => (server.sent("rename").length === 1 ? error : STORED));
-  const { chat, clock } = await online(t, server);
+  const server = serverWithRoom();
+  server.on("rename", () => (server.sent("rename").length === 1 ? error : STORED_FIELDS));
+  const { chat, clock } = await startOnlineChat(t, server);
   const outcome = chat
     .conversation("#r")
     .rename("R")
@@ -127,17 +127,21 @@ async function checkError({ frame: { id: _, ...error }, again }, t) {
     );
   await runPendingTasks();
   if (again) await clock.advance(error.retry_after);
-  const failed = await outcome;
+  const failedError = await outcome;
   assert.equal(server.sent("rename").length, again ? 2 : 1);
-  if (again) return assert.equal(failed, undefined);
-  assert.deepEqual([failed.code, failed.retryable, failed.message], [error.code, false, error.message]);
-  assert.equal(failed.retryAfter, error.retry_after);
+  if (again) return assert.equal(failedError, undefined);
+  assert.deepEqual([failedError.code, failedError.retryable, failedError.message], [error.code, false, error.message]);
+  assert.equal(failedError.retryAfter, error.retry_after);
 }
 
 async function checkClose({ code, reconnect, before, after }, t) {
   const server = new FakeServer();
   // If there is a token function, the SDK requests another token once. Without a function, a wrong token is final.
-  const { clock, state } = await online(t, server, code === 4401 ? { user: undefined, token: () => "a.b.c" } : {});
+  const { clock, state } = await startOnlineChat(
+    t,
+    server,
+    code === 4401 ? { user: undefined, token: () => "a.b.c" } : {},
+  );
   if (before) server.say(before);
   server.cut(code);
   await runPendingTasks();
@@ -149,19 +153,19 @@ async function checkClose({ code, reconnect, before, after }, t) {
 }
 
 async function checkFold({ events, messages, page, head, restart }, t) {
-  const server = withRoom({ messages: page, head });
-  const { chat } = await online(t, server);
+  const server = serverWithRoom({ messages: page, head });
+  const { chat } = await startOnlineChat(t, server);
   const room = chat.conversation("#r");
   t.after(room.messages.subscribe(() => {}));
   await runPendingTasks();
   if (restart) server.on("history", () => ({ conversation: "#r", messages: [], head: restart, more: false }));
   server.say(...events);
   await runPendingTasks();
-  assert.deepEqual(asOnTheWire(room.messages.getSnapshot()), asOnTheWire(messages));
+  assert.deepEqual(toWireForm(room.messages.getSnapshot()), toWireForm(messages));
 }
 
 /** Messages without the fields that the SDK adds, with the protocol's names. As entries, because `__proto__` is a valid key. */
-function asOnTheWire(messages) {
+function toWireForm(messages) {
   return messages.map(({ id: _, kind, state, type, conversation, replyTo, reply_to, reactions, ...rest }) => ({
     ...rest,
     ...((replyTo ?? reply_to) && { reply_to: replyTo ?? reply_to }),

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { consoleErrors, container, serverWithConnectionCount, scrollIntoView } from "./dom.js";
+import { consoleErrors, addContainer, serverWithConnectionCount, scrollIntoView } from "./dom.js";
 import { createApp, createSSRApp, effectScope, h, nextTick, shallowRef } from "vue";
 import { renderToString } from "vue/server-renderer";
 import { connect } from "@switchboard/client";
@@ -38,34 +38,37 @@ const Room = {
     ];
   },
 };
-const app = (...chat) => ({
+const appOptions = (...chat) => ({
   setup() {
     provideChat(...chat);
     return () => h(Room);
   },
 });
-const texts = (element) => [...element.querySelectorAll("li")].map((li) => li.textContent);
+const listedTexts = (element) => [...element.querySelectorAll("li")].map((li) => li.textContent);
 
 test("a component connects while it is mounted, and its values follow another id", async (t) => {
   const { server, counts, options } = serverWithConnectionCount();
   const errors = consoleErrors(t);
-  const element = container();
+  const element = addContainer();
   id.value = "#team";
-  const vue = createApp(app(server.url, options));
+  const vue = createApp(appOptions(server.url, options));
   vue.mount(element);
   await until(seen.conversation.value.messages, (list) => list.length === 1);
   await nextTick();
-  assert.deepEqual([texts(element), seen.state.value, seen.status.value.state], [["hi from team"], "ready", "online"]);
+  assert.deepEqual(
+    [listedTexts(element), seen.state.value, seen.status.value.state],
+    [["hi from team"], "ready", "online"],
+  );
   id.value = "#other";
   await until(seen.conversation.value.messages, (list) => list.length === 1);
   await nextTick();
-  assert.deepEqual(texts(element), ["hi from other"]);
+  assert.deepEqual(listedTexts(element), ["hi from other"]);
   await seen.send("here").acked;
   assert.equal(server.history("#other").at(-1).text, "here");
-  const unread = (id) => seen.chat.conversation(id).info.getSnapshot().unread;
-  assert.deepEqual([unread("#team"), unread("#other")], [1, 1]);
+  const unreadCountOf = (id) => seen.chat.conversation(id).info.getSnapshot().unread;
+  assert.deepEqual([unreadCountOf("#team"), unreadCountOf("#other")], [1, 1]);
   scrollIntoView(true);
-  assert.deepEqual([unread("#team"), unread("#other")], [1, 0]);
+  assert.deepEqual([unreadCountOf("#team"), unreadCountOf("#other")], [1, 0]);
   vue.unmount();
   assert.equal(seen.chat.status.getSnapshot().state, "idle");
   await nextTick();
@@ -78,11 +81,11 @@ test("a server that renders connects nowhere", async (t) => {
   delete globalThis.document;
   t.after(() => (globalThis.document = document));
   id.value = "#team";
-  const html = await renderToString(createSSRApp(app(server.url, options)));
+  const html = await renderToString(createSSRApp(appOptions(server.url, options)));
   assert.match(html, /<ul><\/ul>/);
   // A chat of the app connects when it is used; rendering does not count as a use.
   const chat = connect(server.url, options);
-  await renderToString(createSSRApp(app(chat)));
+  await renderToString(createSSRApp(appOptions(chat)));
   await new Promise((done) => setImmediate(done));
   assert.equal(counts.opened, 0);
 });
@@ -90,16 +93,16 @@ test("a server that renders connects nowhere", async (t) => {
 test("hydration finds what the server has rendered, though the data is there before it", async (t) => {
   const { server, options } = serverWithConnectionCount();
   id.value = "#team";
-  const html = await renderToString(createSSRApp(app(server.url, options)));
+  const html = await renderToString(createSSRApp(appOptions(server.url, options)));
   const chat = connect(server.url, options);
   t.after(() => chat.close());
   await untilTexts(chat.conversation("#team"), ["hi from team"]);
   const errors = consoleErrors(t);
-  const element = container(html);
-  const vue = createSSRApp(app(chat));
+  const element = addContainer(html);
+  const vue = createSSRApp(appOptions(chat));
   vue.mount(element);
   await nextTick();
-  assert.deepEqual([errors, texts(element)], [[], ["hi from team"]]);
+  assert.deepEqual([errors, listedTexts(element)], [[], ["hi from team"]]);
   vue.unmount();
   assert.equal(chat.status.getSnapshot().state, "online", "a chat of the app's own is the app's to close");
 });
@@ -128,11 +131,14 @@ test("an app provides its chat for all of its components, and a missing one is t
   const { server, options } = serverWithConnectionCount();
   const chat = connect(server.url, { ...options, start: false });
   let got;
-  const component = { setup: () => ((got = useConversation("#team").value), () => null) };
-  const vue = createApp(component);
-  vue.provide(chatKey, chat).mount(container());
+  const componentUsingConversation = { setup: () => ((got = useConversation("#team").value), () => null) };
+  const vue = createApp(componentUsingConversation);
+  vue.provide(chatKey, chat).mount(addContainer());
   assert.equal(got, chat.conversation("#team"));
   vue.unmount();
   consoleErrors(t);
-  assert.throws(() => createApp(component).mount(container()), /no component above has called provideChat/);
+  assert.throws(
+    () => createApp(componentUsingConversation).mount(addContainer()),
+    /no component above has called provideChat/,
+  );
 });

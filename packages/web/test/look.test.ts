@@ -25,27 +25,27 @@ test("an avatar has two letters of a user, and the first letter or the emoji of 
 });
 
 test("a link whose name is another address shows the real host", () => {
-  const real = "https://evil.example/login";
-  assert.equal(maskedHost("https://bank.example", real), "evil.example");
-  assert.equal(maskedHost("bank.example", real), "evil.example");
-  assert.equal(maskedHost("bank.example/login", real), "evil.example");
-  assert.equal(maskedHost("evil.example", real), undefined);
-  assert.equal(maskedHost("the login page", real), undefined);
-  assert.equal(maskedHost("https://evil.example/other", real), undefined);
+  const realAddress = "https://evil.example/login";
+  assert.equal(maskedHost("https://bank.example", realAddress), "evil.example");
+  assert.equal(maskedHost("bank.example", realAddress), "evil.example");
+  assert.equal(maskedHost("bank.example/login", realAddress), "evil.example");
+  assert.equal(maskedHost("evil.example", realAddress), undefined);
+  assert.equal(maskedHost("the login page", realAddress), undefined);
+  assert.equal(maskedHost("https://evil.example/other", realAddress), undefined);
   // A user before the host, and letters of another script.
   assert.equal(maskedHost("https://bank.example@evil.example/", "https://bank.example@evil.example/"), "evil.example");
   assert.equal(maskedHost("https://b\u0430nk.example", "https://xn--bnk-8cd.example/"), "xn--bnk-8cd.example");
 });
 
 test("code is split into coloured tokens without a change of the text", () => {
-  const code = 'const chat = connect("wss://chat.example"); // done\n\nchat.send("hi");\n';
-  const tokens = highlight(code, "ts")!;
-  assert.equal(tokens.map(({ value }) => value).join(""), code);
+  const sampleCode = 'const chat = connect("wss://chat.example"); // done\n\nchat.send("hi");\n';
+  const tokens = highlight(sampleCode, "ts")!;
+  assert.equal(tokens.map(({ value }) => value).join(""), sampleCode);
   assert.deepEqual(
     tokens.filter(({ type }) => type === "keyword").map(({ value }) => value),
     ["const"],
   );
   assert.ok(tokens.some(({ type, value }) => type === "string" && value.includes("hi")));
-  assert.equal(highlight(code, "constructor"), undefined);
+  assert.equal(highlight(sampleCode, "constructor"), undefined);
   assert.equal(highlight("x".repeat(30_000), "ts"), undefined);
 });

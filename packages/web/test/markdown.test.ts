@@ -5,7 +5,7 @@ import { onlyEmoji, plain } from "../src/text/plain.js";
 import type { Block, Inline } from "../src/text/tree.js";
 
 /** Prints the tree as tags, which are easier to read in expectations. */
-const inline = (nodes: Inline[]): string =>
+const inlineToText = (nodes: Inline[]): string =>
   nodes
     .map((node) => {
       switch (node.type) {
@@ -18,25 +18,25 @@ const inline = (nodes: Inline[]): string =>
         case "mention":
           return `<@${node.user}>`;
         case "link":
-          return `<a ${node.href}>${inline(node.children)}</a>`;
+          return `<a ${node.href}>${inlineToText(node.children)}</a>`;
         default:
-          return `<${node.type}>${inline(node.children)}</${node.type}>`;
+          return `<${node.type}>${inlineToText(node.children)}</${node.type}>`;
       }
     })
     .join("");
-const block = (node: Block): string => {
+const blockToText = (node: Block): string => {
   switch (node.type) {
     case "paragraph":
-      return `<p>${inline(node.children)}</p>`;
+      return `<p>${inlineToText(node.children)}</p>`;
     case "code":
       return `<pre ${node.language}>${node.text}</pre>`;
     case "quote":
-      return `<q>${node.children.map(block).join("")}</q>`;
+      return `<q>${node.children.map(blockToText).join("")}</q>`;
     case "list":
-      return `<list ${node.start ?? "-"}>${node.items.map((item) => `<li>${inline(item)}</li>`).join("")}</list>`;
+      return `<list ${node.start ?? "-"}>${node.items.map((item) => `<li>${inlineToText(item)}</li>`).join("")}</list>`;
   }
 };
-const shown = (text: string) => parse(text).map(block).join("");
+const parsedText = (text: string) => parse(text).map(blockToText).join("");
 
 const cases: [string, string][] = [
   ["hello", "<p>hello</p>"],
@@ -67,11 +67,11 @@ const cases: [string, string][] = [
   ["<img src=x onerror=alert(1)>", "<p><img src=x onerror=alert(1)></p>"],
 ];
 
-for (const [text, wanted] of cases) test(JSON.stringify(text), () => assert.equal(shown(text), wanted));
+for (const [text, wanted] of cases) test(JSON.stringify(text), () => assert.equal(parsedText(text), wanted));
 
 test("nested quotes have a maximum depth", () => {
-  const deep = shown(`${">".repeat(1000)} x`);
-  assert.equal(deep.match(/<q>/g)?.length, 4);
+  const deeplyNested = parsedText(`${">".repeat(1000)} x`);
+  assert.equal(deeplyNested.match(/<q>/g)?.length, 4);
 });
 
 test("no text makes the parser slow", () => {
@@ -113,13 +113,13 @@ test("no text makes the parser slow", () => {
     const text = unit.repeat(Math.ceil(size / unit.length));
     const begin = performance.now();
     parse(text);
-    const took = performance.now() - begin;
-    assert.ok(took < 5_000, `${JSON.stringify(unit)} took ${Math.round(took)} ms`);
+    const millisecondsTaken = performance.now() - begin;
+    assert.ok(millisecondsTaken < 5_000, `${JSON.stringify(unit)} took ${Math.round(millisecondsTaken)} ms`);
   }
 });
 
 test("10,000 asterisks are text", () => {
-  assert.equal(shown("*".repeat(10_000)), `<p>${"*".repeat(10_000)}</p>`);
+  assert.equal(parsedText("*".repeat(10_000)), `<p>${"*".repeat(10_000)}</p>`);
 });
 
 test("a text in one line, without markup", () => {

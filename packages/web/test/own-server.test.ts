@@ -16,15 +16,15 @@ test("the server's URL is the directory of the page", () => {
 });
 
 test("the proxy of the development page replaces its own origin, and that of no other page", () => {
-  const passed = (origin: string | undefined) => {
+  const rewrittenOrigin = (origin: string | undefined) => {
     const headers: Record<string, string> = {};
     const out = { setHeader: (name: string, value: string) => (headers[name] = value) };
     const incoming = { headers: { host: "localhost:5173", ...(origin && { origin }) } };
     rewriteOriginTo("http://127.0.0.1:9501")(out as never, incoming as never);
     return headers["origin"];
   };
-  assert.equal(passed("http://localhost:5173"), "http://127.0.0.1:9501");
-  assert.equal(passed("https://other.example"), undefined);
-  assert.equal(passed("http://localhost:9999"), undefined);
-  assert.equal(passed(undefined), undefined);
+  assert.equal(rewrittenOrigin("http://localhost:5173"), "http://127.0.0.1:9501");
+  assert.equal(rewrittenOrigin("https://other.example"), undefined);
+  assert.equal(rewrittenOrigin("http://localhost:9999"), undefined);
+  assert.equal(rewrittenOrigin(undefined), undefined);
 });

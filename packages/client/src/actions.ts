@@ -98,10 +98,10 @@ export abstract class RoomActions {
   async #sendAndApply(command: Command, options: CallOptions): Promise<WriteAnswer> {
     const answer = await this.owner.call<WriteAnswer>(command, options);
     const { conversation, seq, at, event } = answer;
-    const own = event ?? ({ ...command, conversation, seq, at, from: this.owner.me } as Event);
+    const ownEvent = event ?? ({ ...command, conversation, seq, at, from: this.owner.me } as Event);
     // The server pushes no event for a write of this connection; the answer replaces it. If the answer says `duplicate`, the
     // event has already arrived, or arrives with the log.
-    if (!answer.duplicate) this.onOwnEvent(own);
+    if (!answer.duplicate) this.onOwnEvent(ownEvent);
     return answer;
   }
 

@@ -145,10 +145,10 @@ export class Switchboard implements Chat, RoomOwner {
     listener: (value: ChatEvents[K]) => unknown,
     { replay = "all" }: Listening = {},
   ): () => void {
-    const off = this.#events.on(event, listener, replay);
+    const removeListener = this.#events.on(event, listener, replay);
     this.connect();
     if (event === "message" && replay === "all") this.#onFirstReplayListener();
-    return () => void off();
+    return () => void removeListener();
   }
 
   // ---- Methods for conversations.
@@ -214,12 +214,12 @@ export class Switchboard implements Chat, RoomOwner {
   }
 
   readonly report = (error: unknown): void => {
-    const known = error instanceof ChatError ? error : localError("internal", String(error), error);
+    const chatError = error instanceof ChatError ? error : localError("internal", String(error), error);
     // The app itself has closed the chat, so the error need not be reported.
-    if (known.code === "closed") return;
+    if (chatError.code === "closed") return;
     // An exception of the app is printed if no listener for errors would see it.
-    if (known.code === "internal" && !this.#events.has("error")) console.error(known.cause ?? known);
-    this.#events.emit("error", known);
+    if (chatError.code === "internal" && !this.#events.has("error")) console.error(chatError.cause ?? chatError);
+    this.#events.emit("error", chatError);
   };
 
   // ---- Callbacks of the connection.

@@ -68,8 +68,8 @@ export class Commands {
       const onTimeout = () => {
         // If there is no connection, the error says so, because that is the cause of the time-out.
         const { state, reason = "there was no connection in time" } = status.getSnapshot();
-        const late = localError("timeout", `there was no answer in ${timeout} ms`);
-        fail(state === "online" ? late : localError("offline", reason));
+        const timeoutError = localError("timeout", `there was no answer in ${timeout} ms`);
+        fail(state === "online" ? timeoutError : localError("offline", reason));
       };
       if (timeout !== Infinity) timer = clock.setTimeout(onTimeout, timeout);
       act(() => running)

@@ -49,7 +49,7 @@ export interface ConnectionEvents {
 
 type State =
   | { at: "idle" }
-  | { at: "requesting-token"; abort: AbortController }
+  | { at: "requesting-token"; abortController: AbortController }
   | { at: "opening"; socket: WebSocket }
   | { at: "online"; socket: WebSocket; since: number }
   | { at: "waiting"; timer: Timer; byServer: boolean }
@@ -165,15 +165,16 @@ export class Connection {
     if (this.#closed) return;
     const network = this.options.network ?? browserNetwork;
     this.#unsubscribeFromNetwork ??= network.subscribe((event) => this.#onNetworkEvent(event));
-    const abort = new AbortController();
-    this.#enterState({ at: "requesting-token", abort });
+    const abortController = new AbortController();
+    this.#enterState({ at: "requesting-token", abortController });
     this.status.set({ state: "connecting" });
     this.log("asking for the token");
-    const current = () => this.#state.at === "requesting-token" && this.#state.abort === abort;
-    this.#tokens.credentials(abort.signal).then(
-      (credentials) => current() && this.#openSocket(credentials),
+    const isCurrentAttempt = () =>
+      this.#state.at === "requesting-token" && this.#state.abortController === abortController;
+    this.#tokens.credentials(abortController.signal).then(
+      (credentials) => isCurrentAttempt() && this.#openSocket(credentials),
       (error: unknown) => {
-        if (!current()) return;
+        if (!isCurrentAttempt()) return;
         const isFinal = (error as Partial<ChatError>).code === "unauthorized" || !this.#tokens.isRenewable;
         this.#onOffline({
           error: error instanceof ChatError ? error : localError("unauthorized", String(error)),
@@ -198,10 +199,10 @@ export class Connection {
     this.#recordFrameTime();
     this.#answerDeadline = this.clock.now() + ANSWER_TIMEOUT_MS;
     this.#timeoutCheck.reset(TIMEOUT_CHECK_INTERVAL_MS);
-    const current = () => "socket" in this.#state && this.#state.socket === socket;
+    const isCurrentSocket = () => "socket" in this.#state && this.#state.socket === socket;
     socket.onopen = () => this.#sendHello(credentials);
-    socket.onmessage = ({ data }) => current() && this.#onData(String(data));
-    socket.onclose = ({ code, reason }) => current() && this.#onClose(code, reason);
+    socket.onmessage = ({ data }) => isCurrentSocket() && this.#onData(String(data));
+    socket.onclose = ({ code, reason }) => isCurrentSocket() && this.#onClose(code, reason);
     // Ignored, because a `close` event follows every `error` event, and is handled.
     socket.onerror = () => {};
   }
@@ -272,16 +273,16 @@ export class Connection {
   }
 
   #callReplyHandler(id: unknown, reply: OkBody | ChatError): void {
-    const done = this.#replyHandlers.get(id as number);
+    const replyHandler = this.#replyHandlers.get(id as number);
     this.#replyHandlers.delete(id as number);
-    done?.(reply);
+    replyHandler?.(reply);
   }
 
   #failUnanswered(error: ChatError): void {
     this.#writeQueue?.failAll(error);
-    const waiting = [...this.#replyHandlers.values()];
+    const waitingHandlers = [...this.#replyHandlers.values()];
     this.#replyHandlers.clear();
-    for (const done of waiting) done(error);
+    for (const replyHandler of waitingHandlers) replyHandler(error);
   }
 
   /** Ends the current state (its socket, timer or token request) and enters the next state. */
@@ -290,7 +291,7 @@ export class Connection {
     this.#state = next;
     this.#answerDeadline = Infinity;
     this.#timeoutCheck.clear();
-    if (state.at === "requesting-token") state.abort.abort();
+    if (state.at === "requesting-token") state.abortController.abort();
     if (state.at === "waiting") this.clock.clearTimeout(state.timer);
     if ("socket" in state) {
       state.socket.onopen = state.socket.onmessage = state.socket.onclose = null;
@@ -357,14 +358,16 @@ export class Connection {
 
   /** Checks whether an answer is late, whether a ping is due, and whether the device slept. */
   #checkTimeouts(): void {
-    const late = () => this.clock.now() > this.#answerDeadline;
+    const isAnswerLate = () => this.clock.now() > this.#answerDeadline;
     // When a frozen page continues, this timer may run before the frames that arrived meanwhile are handled: wait for them.
-    if (late()) return void this.clock.setTimeout(() => late() && this.#onClose(undefined, "no answer"), 100);
+    if (isAnswerLate())
+      return void this.clock.setTimeout(() => isAnswerLate() && this.#onClose(undefined, "no answer"), 100);
     if (!this.online || this.#answerDeadline !== Infinity) return;
-    const silent = this.clock.now() - this.#lastFrameAt;
+    const silentMs = this.clock.now() - this.#lastFrameAt;
     // On some platforms the clock that users cannot set stops while the device sleeps, but the wall clock does not.
-    const slept = this.clock.wall() - this.#lastFrameWallTime - silent > 2 * TIMEOUT_CHECK_INTERVAL_MS;
-    if (slept || silent > PING_AFTER_MS) this.#sendPing(slept ? FOREGROUND_ANSWER_TIMEOUT_MS : ANSWER_TIMEOUT_MS);
+    const wasSuspended = this.clock.wall() - this.#lastFrameWallTime - silentMs > 2 * TIMEOUT_CHECK_INTERVAL_MS;
+    if (wasSuspended || silentMs > PING_AFTER_MS)
+      this.#sendPing(wasSuspended ? FOREGROUND_ANSWER_TIMEOUT_MS : ANSWER_TIMEOUT_MS);
   }
 
   #sendPing(timeout: number): void {

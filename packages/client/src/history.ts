@@ -110,12 +110,12 @@ export class History {
   }
 
   async #collectEventsDuring<T>(act: (meanwhile: Event[]) => Promise<T>): Promise<T> {
-    const meanwhile: Event[] = [];
-    this.#eventsSinceRequests.add(meanwhile);
+    const eventsMeanwhile: Event[] = [];
+    this.#eventsSinceRequests.add(eventsMeanwhile);
     try {
-      return await act(meanwhile);
+      return await act(eventsMeanwhile);
     } finally {
-      this.#eventsSinceRequests.delete(meanwhile);
+      this.#eventsSinceRequests.delete(eventsMeanwhile);
     }
   }
 

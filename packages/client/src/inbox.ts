@@ -235,13 +235,16 @@ export class Inbox {
   }
 
   #computeUnread(): UnreadTotal {
-    const known = this.sorted().filter((room) => room.summary?.unread);
-    const all = this.#nextPageAfter === null;
-    const elsewhere = all ? { messages: 0, conversations: 0 } : this.#unloadedUnread;
+    const unreadRooms = this.sorted().filter((room) => room.summary?.unread);
+    const isComplete = this.#nextPageAfter === null;
+    const unreadOfUnloaded = isComplete ? { messages: 0, conversations: 0 } : this.#unloadedUnread;
     return {
-      messages: known.reduce((sum, room) => sum + (room.summary as RoomSummary).unread, elsewhere.messages),
-      conversations: known.length + elsewhere.conversations,
-      more: !all && this.#unloadedUnread.more,
+      messages: unreadRooms.reduce(
+        (sum, room) => sum + (room.summary as RoomSummary).unread,
+        unreadOfUnloaded.messages,
+      ),
+      conversations: unreadRooms.length + unreadOfUnloaded.conversations,
+      more: !isComplete && this.#unloadedUnread.more,
     };
   }
 

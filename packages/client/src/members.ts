@@ -137,25 +137,25 @@ export class Members extends Store<readonly Member[]> {
   }
 
   async #loadList(request: object): Promise<void> {
-    const current = () => this.#state.is === "loading" && this.#state.request === request;
-    const meanwhile: (() => void)[] = (this.#changesSinceRequest = []);
+    const isCurrentRequest = () => this.#state.is === "loading" && this.#state.request === request;
+    const changesMeanwhile: (() => void)[] = (this.#changesSinceRequest = []);
     try {
-      const all: Member[] = [];
+      const allMembers: Member[] = [];
       let after: UserId | undefined;
       for (let pages = 0; pages < MAX_INITIAL_PAGES && (pages === 0 || after !== undefined); pages++) {
         const page = await this.#owner.readMembers({ ...(after !== undefined && { after }), limit: PAGE_SIZE });
-        if (!current()) return;
-        all.push(...page.members);
+        if (!isCurrentRequest()) return;
+        allMembers.push(...page.members);
         after = page.more ? page.members.at(-1)?.user : undefined;
       }
       this.#members.clear();
-      for (const member of all) this.#members.set(member.user, member);
+      for (const member of allMembers) this.#members.set(member.user, member);
       this.#lastLoadedUser = after;
       this.#state = { is: "loaded" };
-      for (const act of meanwhile) act();
+      for (const act of changesMeanwhile) act();
       this.invalidate();
     } catch (error) {
-      if (!current()) return;
+      if (!isCurrentRequest()) return;
       this.#state = { is: "closed" };
       // Errors of the server need no report: the list stays incomplete, and is loaded again with the next connection.
       if (!(error instanceof ChatError)) this.#owner.report(error);

@@ -78,16 +78,16 @@ export class Outbox implements ChatOutbox {
     // Two messages of the same millisecond get different times, so that they keep their order.
     this.#lastMessageTime = Math.max(this.clock.wall(), this.#lastMessageTime + 1);
     const message: OutboxEntry = { key: makeKey(), to, time: this.#lastMessageTime };
-    const refused = (error: ChatError) => {
+    const refuse = (error: ChatError) => {
       const entry = new Entry(message, { retry: () => entry.failRetry(error), discard() {} }, 0);
       entry.setFailed(error);
       return entry;
     };
-    if (this.#closed) return refused(localError("closed", "the chat was closed"));
+    if (this.#closed) return refuse(localError("closed", "the chat was closed"));
     try {
       Object.assign(message, { ...JSON.parse(wellFormedJson(draft)), ...message });
     } catch (error) {
-      return refused(localError("invalid", `this message is not JSON: ${String(error)}`, error));
+      return refuse(localError("invalid", `this message is not JSON: ${String(error)}`, error));
     }
     const entry = this.#addEntry(message);
     this.#store(entry);
@@ -102,8 +102,8 @@ export class Outbox implements ChatOutbox {
     if (!scope) return;
     this.#notifyTabs({ scope, type: "cleared" });
     const cleared = await this.#useStorage(async (storage) => {
-      const kept = await storage.load(scope);
-      await Promise.all(kept.map(({ key }) => storage.delete(scope, key)));
+      const keptEntries = await storage.load(scope);
+      await Promise.all(keptEntries.map(({ key }) => storage.delete(scope, key)));
       return true;
     });
     if (this.#storage && !cleared) throw localError("storage", "the outbox cannot be cleared");
@@ -232,15 +232,15 @@ export class Outbox implements ChatOutbox {
     entry.needsResend = false;
     this.#inFlight++;
     const fields = { to, key, text, data: data as Record<string, unknown> | undefined, reply_to };
-    const done = (reply: OkBody | ChatError) => {
+    const onReply = (reply: OkBody | ChatError) => {
       entry.isInFlight = false;
       this.#inFlight--;
       if (reply instanceof ChatError) this.#onEntryRefused(entry, reply);
       else this.#onEntryAnswer(entry, reply as StoredBody | HeldBody);
     };
     // A message that was taken back, or has waited for too long, is not sent again.
-    const wanted = () => this.#entries.get(key) === entry && this.#waitedMs(entry) < this.maxAge;
-    this.connection.command(compact({ type: "send" as const, ...fields }), done, wanted);
+    const isStillWanted = () => this.#entries.get(key) === entry && this.#waitedMs(entry) < this.maxAge;
+    this.connection.command(compact({ type: "send" as const, ...fields }), onReply, isStillWanted);
   }
 
   #onEntryAnswer(entry: Entry, body: StoredBody | HeldBody): void {
@@ -260,8 +260,18 @@ export class Outbox implements ChatOutbox {
       this.entries.invalidate();
       this.#deleteStored(key);
       this.#notifyTabsAbout(entry, { type: "sent", acked: entry.acknowledged! });
-      const own = { type: "message" as const, conversation, seq, from: this.owner.me, at, key, text, data, reply_to };
-      this.owner.onMessageStored(entry, event ?? (compact(own) as Event));
+      const ownEvent = {
+        type: "message" as const,
+        conversation,
+        seq,
+        from: this.owner.me,
+        at,
+        key,
+        text,
+        data,
+        reply_to,
+      };
+      this.owner.onMessageStored(entry, event ?? (compact(ownEvent) as Event));
     }
     this.sendWaiting();
   }
@@ -287,10 +297,10 @@ export class Outbox implements ChatOutbox {
     this.#expiryAlarm.clear();
     for (const entry of this.#entries.values()) {
       if (entry.currentState !== "pending" || entry.isInFlight) continue;
-      const left = this.maxAge - this.#waitedMs(entry);
-      if (left > 0) {
+      const msUntilExpiry = this.maxAge - this.#waitedMs(entry);
+      if (msUntilExpiry > 0) {
         // The first entry is the oldest, so the alarm is set for it.
-        if (left < Infinity) this.#expiryAlarm.set(left);
+        if (msUntilExpiry < Infinity) this.#expiryAlarm.set(msUntilExpiry);
         return;
       }
       this.#failEntry(entry, localError("expired", "the message waited for too long"));
@@ -313,10 +323,10 @@ export class Outbox implements ChatOutbox {
   }
 
   #store({ message }: Entry): void {
-    const copy = { ...message };
+    const storedCopy = { ...message };
     this.#useStorageForKey(message.key, async (storage, scope) => {
       this.#unstoredKeys.add(message.key);
-      await storage.put(scope, copy);
+      await storage.put(scope, storedCopy);
       this.#onEntryStored(message.key);
     });
   }
@@ -347,9 +357,9 @@ export class Outbox implements ChatOutbox {
 
   #useStorageForKey(key: string, act: (storage: OutboxStorage, scope: string) => Promise<void>): void {
     const before = this.#lastStorageUse.get(key);
-    const used = this.#useStorage(before ? (storage, scope) => before.then(() => act(storage, scope)) : act);
-    this.#lastStorageUse.set(key, used);
-    void used.then(() => this.#lastStorageUse.get(key) === used && this.#lastStorageUse.delete(key));
+    const storageUse = this.#useStorage(before ? (storage, scope) => before.then(() => act(storage, scope)) : act);
+    this.#lastStorageUse.set(key, storageUse);
+    void storageUse.then(() => this.#lastStorageUse.get(key) === storageUse && this.#lastStorageUse.delete(key));
   }
 
   async #useStorage<T>(act: (storage: OutboxStorage, scope: string) => Promise<T>): Promise<T | undefined> {

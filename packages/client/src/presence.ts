@@ -63,9 +63,9 @@ export class PresenceWatch {
 
   #sendWatch(): void {
     if (!this.#owner.online) return;
-    const shown = [...this.#storeByUser].filter(([, store]) => store.isSubscribed).map(([user]) => user);
+    const shownUsers = [...this.#storeByUser].filter(([, store]) => store.isSubscribed).map(([user]) => user);
     // If there are too many users for one `watch`, those of the latest subscriptions are sent: they are likely on the screen.
-    const users = shown.slice(-(this.#owner.limits?.watch ?? DEFAULT_MAX_WATCHED));
+    const users = shownUsers.slice(-(this.#owner.limits?.watch ?? DEFAULT_MAX_WATCHED));
     if (!users.length && !this.#watchedUsers.size) return;
     this.#setWatchedUsers(users);
     this.#owner.request({ type: "watch", users }).catch(() => {});

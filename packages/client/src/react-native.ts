@@ -83,9 +83,9 @@ export function nativeNetwork({ AppState, NetInfo }: { AppState: AppStateLike; N
       let connected: boolean | null = true;
       const stop = NetInfo?.addEventListener(({ isConnected }) => {
         // The first call reports the current state, which is no change.
-        const back = isConnected === true && connected === false;
+        const isBackOnline = isConnected === true && connected === false;
         connected = isConnected;
-        if (back) listener("online");
+        if (isBackOnline) listener("online");
       });
       return () => {
         state.remove();

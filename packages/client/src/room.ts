@@ -129,14 +129,14 @@ export class Room extends RoomActions implements Conversation {
     { replay = "all" }: Listening = {},
   ): () => void {
     this.owner.connect();
-    const off = this.#events.on(event, listener, replay);
+    const removeListener = this.#events.on(event, listener, replay);
     const opens = event === "message" || event === "event";
     if (opens) {
       this.#listenerCount++;
       this.#onSubscribe(true);
     }
     return () => {
-      if (!off() || !opens) return;
+      if (!removeListener() || !opens) return;
       this.#mergedInto.#listenerCount--;
       this.#mergedInto.#onUnsubscribe();
     };
@@ -303,8 +303,8 @@ export class Room extends RoomActions implements Conversation {
 
   /** Handles that an entry of the outbox was added, changed or (with `gone`) removed. */
   onOutboxChange(entry: Entry, gone: boolean): void {
-    const passed = entry.acknowledged && entry.acknowledged.seq <= (this.#log.cursor ?? 0);
-    this.list.onOutboxChange(entry, gone || !!passed);
+    const isPassedByCursor = entry.acknowledged && entry.acknowledged.seq <= (this.#log.cursor ?? 0);
+    this.list.onOutboxChange(entry, gone || !!isPassedByCursor);
   }
 
   /** Handles that the server has stored an entry: its event is applied after all earlier events. */
@@ -435,13 +435,13 @@ export class Room extends RoomActions implements Conversation {
   }
 
   #emitEvent(event: Event, source: EventSource): void {
-    const live = source !== "sync" && event.seq > this.#headAtConnect;
+    const isLive = source !== "sync" && event.seq > this.#headAtConnect;
     const message = event.type === "message" ? (this.list.findMessage(event.seq) ?? messageFromWire(event)) : undefined;
-    for (const replay of live ? (["all", "none"] as const) : (["all"] as const)) {
+    for (const replay of isLive ? (["all", "none"] as const) : (["all"] as const)) {
       if (this.#history.isOpen) this.#events.emit("event", eventFromWire(event), replay);
       if (this.#history.isOpen && message) this.#events.emit("message", message, replay);
     }
-    this.owner.onEventApplied(event, message, this, live);
+    this.owner.onEventApplied(event, message, this, isLive);
   }
 
   /** Handles that the read cursor has moved. */

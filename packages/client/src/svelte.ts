@@ -63,10 +63,10 @@ export type { Messages };
 export function useMessages(of: () => string | Conversation): Messages {
   const chat = getContext<Chat | undefined>(key);
   const conversation = () => {
-    const given = of();
-    if (typeof given !== "string") return given;
+    const conversationOrId = of();
+    if (typeof conversationOrId !== "string") return conversationOrId;
     if (!chat) throw new Error("useMessages: no component above has called provideChat");
-    return chat.conversation(given);
+    return chat.conversation(conversationOrId);
   };
   const messages = value(() => conversation().messages);
   const state = value(() => conversation().state);

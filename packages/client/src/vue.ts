@@ -89,10 +89,10 @@ export interface Messages {
 export function useMessages(of: MaybeRefOrGetter<string | Conversation>): Messages {
   const chat = inject(chatKey, undefined);
   const conversation = computed(() => {
-    const given = toValue(of);
-    if (typeof given !== "string") return given;
+    const conversationOrId = toValue(of);
+    if (typeof conversationOrId !== "string") return conversationOrId;
     if (!chat) throw new Error("useMessages: no component above has called provideChat");
-    return chat.conversation(given);
+    return chat.conversation(conversationOrId);
   });
   return {
     conversation,

@@ -56,14 +56,14 @@ export function decideRetry({
   isRenewable: renewable,
   isRenewed: renewed,
 }: ConnectionLoss): RetryDecision {
-  const why = error?.message || reason || NO_CONNECTION_REASON;
-  const decision: RetryDecision = { reason: why, error, isFinal: isFinalCloseCode(code), waitMs: retryAfter };
+  const reasonText = error?.message || reason || NO_CONNECTION_REASON;
+  const decision: RetryDecision = { reason: reasonText, error, isFinal: isFinalCloseCode(code), waitMs: retryAfter };
   if (code === CLOSE_FLOODED) return { ...decision, waitMs: retryAfter ?? FLOOD_DELAY_MS };
   if (isTokenRefusal(code)) {
     const isFinal = code === CLOSE_LOGGED_OUT || !renewable || (code === CLOSE_UNAUTHORIZED && renewed);
     if (!isFinal) return { ...decision, isFinal, error: undefined };
     const text =
-      code === CLOSE_TOKEN_ENDED ? "the token has ended: give `token` as a function, which gets a new one" : why;
+      code === CLOSE_TOKEN_ENDED ? "the token has ended: give `token` as a function, which gets a new one" : reasonText;
     const known = error?.code === "unauthorized" ? error : localError("unauthorized", text);
     return { ...decision, isFinal, error: known, reason: known.message };
   }
@@ -72,7 +72,7 @@ export function decideRetry({
 
 /** Milliseconds until the next attempt after `failures` failures, with jitter, so that clients do not all connect at once. */
 export function retryDelay(failures: number, wait: number | undefined): number {
-  const longest = Math.min(MAX_BACKOFF_MS, INITIAL_BACKOFF_MS * 2 ** failures);
+  const longestWaitMs = Math.min(MAX_BACKOFF_MS, INITIAL_BACKOFF_MS * 2 ** failures);
   // The server's delays already differ between clients. The small jitter spreads clients with the same delay.
-  return wait === undefined ? Math.random() * longest : wait + Math.random() * Math.min(1_000, wait / 4);
+  return wait === undefined ? Math.random() * longestWaitMs : wait + Math.random() * Math.min(1_000, wait / 4);
 }

@@ -29,16 +29,16 @@ function claimsOf(token: string): Claims {
 /** Milliseconds for which a token is valid. Uses `iat` as well, because the device's clock may be wrong. */
 function tokenLifetime({ exp, iat }: Claims, wall: number): number {
   if (typeof exp !== "number") return Infinity;
-  const left = exp * 1_000 - wall;
-  return typeof iat === "number" ? Math.min(left, (exp - iat) * 1_000) : left;
+  const msUntilExpiry = exp * 1_000 - wall;
+  return typeof iat === "number" ? Math.min(msUntilExpiry, (exp - iat) * 1_000) : msUntilExpiry;
 }
 
 /** Returns the token without surrounding space. Throws if it is no token, such as an HTML page of a back end. */
 function checkedToken(token: unknown): string {
   const text = typeof token === "string" ? token.trim() : "";
   if (/^[\w.~+/=-]+$/.test(text)) return text;
-  const shown = typeof token === "string" ? JSON.stringify(token.slice(0, 40)) : typeof token;
-  throw localError("invalid", `a token is a JWT, and not ${shown}`);
+  const shownToken = typeof token === "string" ? JSON.stringify(token.slice(0, 40)) : typeof token;
+  throw localError("invalid", `a token is a JWT, and not ${shownToken}`);
 }
 
 export class TokenSource {
@@ -73,10 +73,10 @@ export class TokenSource {
     }
     if (typeof token === "string") return this.#credentialsOf(checkedToken(token));
     if (this.#cachedToken && this.#clock.now() < this.#cachedToken.expiresAt) return { token: this.#cachedToken.token };
-    const fresh = await this.#callTokenFunction(token, signal);
-    const expiresAt = this.#clock.now() + tokenLifetime(claimsOf(fresh), this.#clock.wall()) - EXPIRY_MARGIN_MS;
-    this.#cachedToken = { token: fresh, expiresAt };
-    return this.#credentialsOf(fresh);
+    const newToken = await this.#callTokenFunction(token, signal);
+    const expiresAt = this.#clock.now() + tokenLifetime(claimsOf(newToken), this.#clock.wall()) - EXPIRY_MARGIN_MS;
+    this.#cachedToken = { token: newToken, expiresAt };
+    return this.#credentialsOf(newToken);
   }
 
   #credentialsOf(token: string): Credentials {
@@ -87,10 +87,10 @@ export class TokenSource {
 
   /** Calls the app's token function; rejects when it takes too long or `signal` is aborted. */
   #callTokenFunction(token: Exclude<ChatOptions["token"], string | undefined>, signal: AbortSignal): Promise<string> {
-    const asked = new AbortController();
+    const abortController = new AbortController();
     return new Promise<string>((resolve, reject) => {
       const end = (error: ChatError) => {
-        asked.abort();
+        abortController.abort();
         reject(error);
       };
       const timer = this.#clock.setTimeout(
@@ -98,7 +98,7 @@ export class TokenSource {
         TOKEN_TIMEOUT_MS,
       );
       signal.addEventListener("abort", () => end(localError("aborted", "another attempt took its place")));
-      const getToken = async () => checkedToken(await token({ signal: asked.signal }));
+      const getToken = async () => checkedToken(await token({ signal: abortController.signal }));
       getToken()
         .catch((error: unknown) => {
           const known =

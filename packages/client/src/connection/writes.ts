@@ -61,9 +61,9 @@ export class WriteQueue {
       if (!write) return;
       write.isSent = true;
       this.#inFlight++;
-      const done = (reply: OkBody | ChatError) => this.#onAnswer(write, reply);
-      if (write.isWanted()) this.sendWrite(write, this.#queue[at - 1]?.number ?? this.#lastStoredNumber, done);
-      else done(localError("aborted", "not wanted any more"));
+      const onReply = (reply: OkBody | ChatError) => this.#onAnswer(write, reply);
+      if (write.isWanted()) this.sendWrite(write, this.#queue[at - 1]?.number ?? this.#lastStoredNumber, onReply);
+      else onReply(localError("aborted", "not wanted any more"));
     }
   }
 

@@ -14,18 +14,18 @@ export type TabNotice = { scope: string } & (
 export function joinTabs(onNotice: (notice: TabNotice) => void): { notify(notice: TabNotice): void; leave(): void } {
   if (!globalThis.BroadcastChannel) return { notify() {}, leave() {} };
   let channel: BroadcastChannel | undefined;
-  const join = () => {
-    const joined = new BroadcastChannel("switchboard.outbox");
-    joined.onmessage = ({ data }) => onNotice(data as TabNotice);
+  const joinChannel = () => {
+    const joinedChannel = new BroadcastChannel("switchboard.outbox");
+    joinedChannel.onmessage = ({ data }) => onNotice(data as TabNotice);
     // In Node the channel must not keep the process alive.
-    (joined as { unref?(): void }).unref?.();
-    return joined;
+    (joinedChannel as { unref?(): void }).unref?.();
+    return joinedChannel;
   };
-  channel = join();
+  channel = joinChannel();
   return {
     notify(notice) {
       if (channel) return channel.postMessage(notice);
-      const once = join();
+      const once = joinChannel();
       once.postMessage(notice);
       once.close();
     },

@@ -110,8 +110,8 @@ function createRoom(world: ServerState, user: UserId, command: CommandOf<"create
     } = existing.events[0] as EventBody & { from: UserId } & {
       [field in "conversation" | "seq" | "at"]: unknown;
     };
-    const same = from === user && JSON.stringify(sortedFields(first)) === JSON.stringify(sortedFields(body));
-    if (!same) throw new Refusal("already_exists", "a room of this name exists; choose another");
+    const isSameRequest = from === user && JSON.stringify(sortedFields(first)) === JSON.stringify(sortedFields(body));
+    if (!isSameRequest) throw new Refusal("already_exists", "a room of this name exists; choose another");
     return world.duplicateOf(existing, 1);
   }
   const log = new ConversationLog(id, open, title);
@@ -130,15 +130,15 @@ function joinRoom(
   append: AppendEvent,
 ): StoredBody {
   const log = world.log(conversation, user);
-  const earlier = log.memberships.get(user);
-  if (earlier && earlier.leaveSeq === undefined) {
+  const earlierMembership = log.memberships.get(user);
+  if (earlierMembership && earlierMembership.leaveSeq === undefined) {
     checkIsRoom(log);
-    return world.duplicateOf(log, earlier.joinSeq);
+    return world.duplicateOf(log, earlierMembership.joinSeq);
   }
   if (!log.public) throw notFound();
-  const role = log.members.length === 0 ? "admin" : roleOfJoiner("member", earlier);
+  const role = log.members.length === 0 ? "admin" : roleOfJoiner("member", earlierMembership);
   log.addMember(user, role);
-  return append(log, { type: "join", ...(role !== "member" && { role }) }, undefined, earlier?.leaveSeq);
+  return append(log, { type: "join", ...(role !== "member" && { role }) }, undefined, earlierMembership?.leaveSeq);
 }
 
 function leaveRoom(
@@ -160,14 +160,15 @@ function inviteUser(world: ServerState, user: UserId, command: CommandOf<"invite
   const log = world.log(command.conversation, user);
   const inviter = log.checkedMembership(user);
   checkIsRoom(log);
-  const wanted = command.role ?? "member";
-  if (log.public && wanted === "member") world.checkWriter(log, user);
+  const wantedRole = command.role ?? "member";
+  if (log.public && wantedRole === "member") world.checkWriter(log, user);
   else checkAdmin(log, user);
-  const earlier = log.memberships.get(command.user);
-  if (earlier && earlier.leaveSeq === undefined) return world.duplicateOf(log, earlier.joinSeq);
-  const role = inviter.role === "admin" ? wanted : roleOfJoiner(wanted, earlier);
+  const earlierMembership = log.memberships.get(command.user);
+  if (earlierMembership && earlierMembership.leaveSeq === undefined)
+    return world.duplicateOf(log, earlierMembership.joinSeq);
+  const role = inviter.role === "admin" ? wantedRole : roleOfJoiner(wantedRole, earlierMembership);
   log.addMember(command.user, role);
-  return append(log, { type: "invite", user: command.user, role }, undefined, earlier?.leaveSeq);
+  return append(log, { type: "invite", user: command.user, role }, undefined, earlierMembership?.leaveSeq);
 }
 
 function removeUser(world: ServerState, user: UserId, command: CommandOf<"remove">, append: AppendEvent): StoredBody {
@@ -207,9 +208,9 @@ function checkAdmin(log: ConversationLog, user: UserId): ConversationLog {
 }
 
 function checkAdminRemains(log: ConversationLog, member: Membership, goes: boolean): void {
-  const alone = goes && log.members.length === 1;
+  const isLastMember = goes && log.members.length === 1;
   const admins = log.members.filter(([, { role }]) => role === "admin").length;
-  if (member.role === "admin" && admins === 1 && !alone)
+  if (member.role === "admin" && admins === 1 && !isLastMember)
     throw forbidden("you are the room's only admin: make another member `admin` first");
 }
 

@@ -75,8 +75,8 @@ export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
   const url = `ws://${++startedServers}.switchboard.test`;
   const socketsOf = (user?: UserId) =>
     [...network.sockets].filter(({ session }) => user === undefined || session?.user === user);
-  const line = () => fakeConnectionGroup(world, network);
-  const { WebSocket } = line();
+  const newConnectionGroup = () => fakeConnectionGroup(world, network);
+  const { WebSocket } = newConnectionGroup();
   const log = (id: ConversationId) => {
     const found = world.logs.get(id);
     if (!found) throw new Refusal("not_found", `there is no conversation ${id}`).chatError;
@@ -85,13 +85,13 @@ export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
   return {
     url,
     WebSocket,
-    connectionGroup: line,
+    connectionGroup: newConnectionGroup,
     get connections() {
       return [...world.clients].map(({ user }) => user as UserId);
     },
     connect(user, options = {}) {
-      const who = options.token === undefined ? { user } : {};
-      return connect(url, { outbox: null, WebSocket, ...who, ...options });
+      const credentials = options.token === undefined ? { user } : {};
+      return connect(url, { outbox: null, WebSocket, ...credentials, ...options });
     },
     command(user, type, fields = {}) {
       const frame = asReceived({ ...fields, type });

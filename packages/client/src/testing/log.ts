@@ -136,10 +136,10 @@ export class ConversationLog {
   /** Erases the content of a deleted message and of its edits from the raw log. */
   #eraseContent(target: Seq): void {
     const { type, conversation, seq, from, at, key } = this.checkedMessage(target);
-    const kept = { type, conversation, seq, from, at, ...(key !== undefined && { key }), deleted: true };
-    this.#messageBySeq.set(target, kept);
+    const erasedMessage = { type, conversation, seq, from, at, ...(key !== undefined && { key }), deleted: true };
+    this.#messageBySeq.set(target, erasedMessage);
     this.events.forEach((event, n) => {
-      if (event.type === "message" && event.seq === target) this.events[n] = kept;
+      if (event.type === "message" && event.seq === target) this.events[n] = erasedMessage;
       else if (event.type === "edit" && event.target === target) {
         const { text: _text, data: _data, ...rest } = event;
         this.events[n] = { ...rest, deleted: true };

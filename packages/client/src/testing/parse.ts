@@ -84,11 +84,11 @@ const checkRoomId: FieldCheck = (value, field) =>
   checkPattern(ID_PATTERN, "a room id")(String(value).replace(/^#/, ""), field, {} as Limits);
 
 const text: FieldCheck = (value, field, limits) => {
-  const said = checkString(value, field, limits) as string;
-  if (utf8Length(said) > limits.text) throw tooLarge(field, `at most ${limits.text} bytes`);
-  if (said.includes("\0")) throw badField(field, "no U+0000");
-  if (said && !VISIBLE_CHARACTER.test(said)) throw badField(field, "something that one can see");
-  return said;
+  const checkedText = checkString(value, field, limits) as string;
+  if (utf8Length(checkedText) > limits.text) throw tooLarge(field, `at most ${limits.text} bytes`);
+  if (checkedText.includes("\0")) throw badField(field, "no U+0000");
+  if (checkedText && !VISIBLE_CHARACTER.test(checkedText)) throw badField(field, "something that one can see");
+  return checkedText;
 };
 
 const checkData: FieldCheck = (value, field, limits) => {

@@ -94,15 +94,15 @@ export class Session implements ConnectedClient {
     try {
       const frame = parseObject(data);
       id = parseId(frame["id"]);
-      const known = this.user;
+      const knownUser = this.user;
       tried = frame["type"] === "hello";
-      if (known === undefined) return this.#hello(frame);
+      if (knownUser === undefined) return this.#hello(frame);
       number = this.#checkWriteNumber(parseWriteNumber(frame));
       const command = parseCommand(frame, limits);
       if (command.type === "hello") throw new Refusal("bad_frame", "`hello` was said");
       if (command.type === "ping") return this.push({ type: "pong", ...id });
       if (command.type === "watch") return this.#watch(command.users, id);
-      const body = executeCommand(this.#world, known, command, this);
+      const body = executeCommand(this.#world, knownUser, command, this);
       if (command.type === "users") this.followed = new Set([...command.users, ...this.followed]);
       this.#lastStoredNumber = number?.n ?? this.#lastStoredNumber;
       this.#lastSettledNumber = Math.max(this.#lastSettledNumber, this.#lastStoredNumber);
@@ -163,10 +163,10 @@ export class Session implements ConnectedClient {
       unread: unreadTotal(world, user),
     };
     this.push({ type: "welcome", ...welcome });
-    const followed = Object.keys(cursors)
+    const followedLogs = Object.keys(cursors)
       .sort()
       .filter((id) => this.#checkCursor(user, id, cursors[id] as Seq));
-    for (const id of followed) {
+    for (const id of followedLogs) {
       const log = world.log(id, user);
       world.replayEvents(this, log, cursors[id] as Seq, log.visibleHead(user));
     }

@@ -15,9 +15,9 @@ export class Network {
   }
 
   resume(): void {
-    const held = this.#heldDeliveries ?? [];
+    const heldDeliveries = this.#heldDeliveries ?? [];
     this.#heldDeliveries = undefined;
-    for (const arrive of held) this.deliver(arrive);
+    for (const arrive of heldDeliveries) this.deliver(arrive);
   }
 
   /** Delivers in a microtask, in order, without using a clock. */

@@ -126,8 +126,8 @@ export class ServerState {
     const receivers = new Set([...(before ?? []), ...log.members.map(([user]) => user)]);
     for (const listener of this.clients) {
       if (!listener.user || !receivers.has(listener.user)) continue;
-      const missed = back !== undefined && listener.user === (body.type === "invite" ? body.user : from);
-      if (missed) this.replayEvents(listener, log, back, event.seq - 1);
+      const wasAway = back !== undefined && listener.user === (body.type === "invite" ? body.user : from);
+      if (wasAway) this.replayEvents(listener, log, back, event.seq - 1);
       if (listener !== by) listener.push(event);
     }
     return { conversation: log.id, seq: event.seq, at: event.at };

@@ -3,7 +3,7 @@
 import { createSubscriber } from "svelte/reactivity";
 import { on } from "svelte/events";
 
-const depend = createSubscriber((update) => {
+const dependOnFocus = createSubscriber((update) => {
   const ends = [on(document, "visibilitychange", update), on(window, "focus", update), on(window, "blur", update)];
   return () => ends.forEach((end) => end());
 });
@@ -11,7 +11,7 @@ const depend = createSubscriber((update) => {
 export const attention = {
   /** Whether the page is visible and has the focus. */
   get here(): boolean {
-    depend();
+    dependOnFocus();
     return document.visibilityState === "visible" && document.hasFocus();
   },
 };

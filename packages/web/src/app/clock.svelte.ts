@@ -4,7 +4,7 @@ import { createSubscriber } from "svelte/reactivity";
 
 const MINUTE_MS = 60_000;
 
-const depend = createSubscriber((update) => {
+const dependOnMinute = createSubscriber((update) => {
   const timer = setInterval(update, MINUTE_MS);
   // A laptop that wakes up has missed the timer.
   document.addEventListener("visibilitychange", update);
@@ -17,7 +17,7 @@ const depend = createSubscriber((update) => {
 export const clock = {
   /** The current time; an effect or a component that reads it runs again every minute. */
   get now(): Date {
-    depend();
+    dependOnMinute();
     return new Date();
   },
 };

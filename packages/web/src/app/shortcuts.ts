@@ -16,7 +16,7 @@ const REGIONS = [
 
 export function shortcuts(event: KeyboardEvent, appState: AppState, board: ParentNode): void {
   if (event.defaultPrevented || isModal(event.target)) return;
-  if (withControl(event, appState) || (!event.ctrlKey && !event.metaKey && plain(event, appState, board)))
+  if (withControl(event, appState) || (!event.ctrlKey && !event.metaKey && handlePlainKey(event, appState, board)))
     event.preventDefault();
 }
 
@@ -31,7 +31,11 @@ function withControl({ key, ctrlKey, metaKey, altKey, shiftKey }: KeyboardEvent,
   return true;
 }
 
-function plain({ key, altKey, shiftKey, target }: KeyboardEvent, appState: AppState, board: ParentNode): boolean {
+function handlePlainKey(
+  { key, altKey, shiftKey, target }: KeyboardEvent,
+  appState: AppState,
+  board: ParentNode,
+): boolean {
   if (altKey)
     return (key === "ArrowUp" || key === "ArrowDown") && nextConversation(key === "ArrowUp" ? -1 : 1, appState);
   if (key === "F6") return nextRegion(shiftKey ? -1 : 1, target, board);
@@ -56,8 +60,8 @@ function nextConversation(step: 1 | -1, appState: AppState): boolean {
 function nextRegion(step: 1 | -1, target: EventTarget | null, board: ParentNode): boolean {
   const elements = REGIONS.flatMap(([region, inside]) => {
     const element = board.querySelector(region);
-    const stop = element?.querySelector<HTMLElement>(inside);
-    return element && stop?.checkVisibility() ? [{ element, stop }] : [];
+    const focusTarget = element?.querySelector<HTMLElement>(inside);
+    return element && focusTarget?.checkVisibility() ? [{ element, stop: focusTarget }] : [];
   });
   const at = elements.findIndex(({ element }) => target instanceof Node && element.contains(target));
   const next = at < 0 ? 0 : (at + step + elements.length) % elements.length;

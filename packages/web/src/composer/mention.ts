@@ -12,7 +12,7 @@ export function mentionAt(text: string, caret: number): { from: number; wanted: 
 /** Users whose name starts with `wanted`, then users whose name contains it. */
 export function suggestedUsers(users: readonly string[], wanted: string): string[] {
   const at = (user: string) => user.toLowerCase().indexOf(wanted);
-  const begin = users.filter((user) => at(user) === 0);
-  const contain = users.filter((user) => at(user) > 0);
-  return [...begin, ...contain].slice(0, MAX_SUGGESTIONS);
+  const startingWithText = users.filter((user) => at(user) === 0);
+  const containingText = users.filter((user) => at(user) > 0);
+  return [...startingWithText, ...containingText].slice(0, MAX_SUGGESTIONS);
 }

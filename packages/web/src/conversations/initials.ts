@@ -11,8 +11,8 @@ export function initials(user: string): string {
     .split(/[\s._~+=|@-]+/)
     .filter((word) => letters(word).length);
   const [first = "", second] = words;
-  const two = second === undefined ? letters(first).slice(0, 2) : [letters(first)[0]!, letters(second)[0]!];
-  return two.join("").toLocaleUpperCase() || "?";
+  const letterPair = second === undefined ? letters(first).slice(0, 2) : [letters(first)[0]!, letters(second)[0]!];
+  return letterPair.join("").toLocaleUpperCase() || "?";
 }
 
 /** The emoji with which a room's title begins, otherwise its first letter. */

@@ -16,7 +16,7 @@ const OBJECTS = `💻 laptop|laptop;📱 phone|telefon;☎️ telephone|telefon;
 const SYMBOLS = `❤️ heart love|herz liebe;🧡 orange-heart|oranges-herz;💛 yellow-heart|gelbes-herz;💚 green-heart|grünes-herz;💙 blue-heart|blaues-herz;💜 purple-heart|lila-herz;🖤 black-heart|schwarzes-herz;🤍 white-heart|weißes-herz;💔 broken-heart|gebrochenes-herz;💯 hundred|hundert;✅ done check|fertig haken;☑️ checkbox|kästchen;❌ cross no|kreuz nein;❗ exclamation|ausrufezeichen;❓ question|fragezeichen;⚠️ warning|warnung;🚫 forbidden|verboten;♻️ recycle|recycling;➕ plus|plus;➖ minus|minus;➡️ arrow right|pfeil rechts;⬅️ arrow left|pfeil links;⬆️ arrow up|pfeil hoch;⬇️ arrow down|pfeil runter;🔄 repeat|wiederholen;⏸️ pause|pause;▶️ play|abspielen;🔴 red circle|roter kreis;🟡 yellow circle|gelber kreis;🟢 green circle|grüner kreis;🔵 blue circle|blauer kreis;✨ sparkles|funkeln;💥 boom|knall;💤 zzz sleep|schlaf;💬 speech|sprechblase;👁️ eye|auge`;
 
 /** Parses the names after the emoji: English, a bar, German. A hyphen stands for a space inside a name. */
-function read(table: string): Emoji[] {
+function parseEmojiTable(table: string): Emoji[] {
   return table.split(";").map((entry) => {
     const space = entry.indexOf(" ");
     const [en = "", de = ""] = entry.slice(space + 1).split("|");
@@ -26,11 +26,11 @@ function read(table: string): Emoji[] {
 }
 
 export const GROUPS: readonly { key: Extract<Key, `emoji${string}`>; emoji: readonly Emoji[] }[] = [
-  { key: "emojiFaces", emoji: read(FACES) },
-  { key: "emojiPeople", emoji: read(PEOPLE) },
-  { key: "emojiNature", emoji: read(NATURE) },
-  { key: "emojiFood", emoji: read(FOOD) },
-  { key: "emojiActivities", emoji: read(ACTIVITIES) },
-  { key: "emojiObjects", emoji: read(OBJECTS) },
-  { key: "emojiSymbols", emoji: read(SYMBOLS) },
+  { key: "emojiFaces", emoji: parseEmojiTable(FACES) },
+  { key: "emojiPeople", emoji: parseEmojiTable(PEOPLE) },
+  { key: "emojiNature", emoji: parseEmojiTable(NATURE) },
+  { key: "emojiFood", emoji: parseEmojiTable(FOOD) },
+  { key: "emojiActivities", emoji: parseEmojiTable(ACTIVITIES) },
+  { key: "emojiObjects", emoji: parseEmojiTable(OBJECTS) },
+  { key: "emojiSymbols", emoji: parseEmojiTable(SYMBOLS) },
 ];

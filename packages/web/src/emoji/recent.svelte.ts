@@ -6,9 +6,9 @@ import { withoutEmojiSelector } from "./reaction.js";
 /** Maximum number of stored emoji: two rows of the picker. */
 const MAX_RECENT = 16;
 /** The choices of a user who has not used any. */
-const USUAL = ["👍", "❤️", "😂", "🎉", "😮", "😢"];
+const DEFAULT_EMOJI = ["👍", "❤️", "😂", "🎉", "😮", "😢"];
 
-function load(): string[] {
+function loadRecentEmoji(): string[] {
   try {
     const stored: unknown = JSON.parse(localStore.get("emoji") ?? "[]");
     return Array.isArray(stored) ? stored.filter((one) => typeof one === "string").slice(0, MAX_RECENT) : [];
@@ -17,7 +17,7 @@ function load(): string[] {
   }
 }
 
-let used = $state.raw(load());
+let used = $state.raw(loadRecentEmoji());
 
 export const recent = {
   get all(): readonly string[] {
@@ -27,7 +27,7 @@ export const recent = {
   /** The `n` emoji to offer for a quick reaction: the latest, then the usual ones. */
   quick(n: number): string[] {
     const known = new Set(used.map(withoutEmojiSelector));
-    return [...used, ...USUAL.filter((emoji) => !known.has(withoutEmojiSelector(emoji)))].slice(0, n);
+    return [...used, ...DEFAULT_EMOJI.filter((emoji) => !known.has(withoutEmojiSelector(emoji)))].slice(0, n);
   },
 
   /** Forgets the user's emoji, at signing out. */

@@ -6,15 +6,15 @@ import { localStore } from "../app/storage.js";
 export const TONES = ["", "\u{1f3fb}", "\u{1f3fc}", "\u{1f3fd}", "\u{1f3fe}", "\u{1f3ff}"] as const;
 export type Tone = (typeof TONES)[number];
 
-const BASE = /(\p{Emoji_Modifier_Base})\ufe0f?/gu;
+const TONEABLE_EMOJI = /(\p{Emoji_Modifier_Base})\ufe0f?/gu;
 const MODIFIER = /\p{Emoji_Modifier}/u;
 
-function load(): Tone {
+function loadTone(): Tone {
   const stored = localStore.get("tone");
   return TONES.find((one) => one === stored) ?? "";
 }
 
-let chosen = $state<Tone>(load());
+let chosen = $state<Tone>(loadTone());
 
 export const tone = {
   get current(): Tone {
@@ -29,5 +29,5 @@ export const tone = {
 
 /** The emoji in a skin tone, if it shows a person and has no tone yet. */
 export function toned(emoji: string, by: Tone = chosen): string {
-  return by && !MODIFIER.test(emoji) ? emoji.replace(BASE, `$1${by}`) : emoji;
+  return by && !MODIFIER.test(emoji) ? emoji.replace(TONEABLE_EMOJI, `$1${by}`) : emoji;
 }

@@ -36,19 +36,19 @@ export class Rows {
     const rows: Row[] = [];
     const now = new Map<string, MessageRow>();
     const markedBefore = mark === undefined || (previous !== undefined && isUnread(previous, mark, me));
-    const line = markedBefore ? undefined : items.find((item) => isUnread(item, mark!, me));
+    const firstUnreadItem = markedBefore ? undefined : items.find((item) => isUnread(item, mark!, me));
     let last = previous;
     for (const [index, item] of items.entries()) {
       if (isNewDay(last, item)) rows.push({ kind: "day", key: `day ${item.id}`, at: item.at });
-      if (item === line) rows.push({ kind: "unread", key: "unread" });
+      if (item === firstUnreadItem) rows.push({ kind: "unread", key: "unread" });
       if (item.kind === "notice") {
         const row = rows.at(-1);
         if (row?.kind === "event" && isSameEvent(row.notices[0]!, item)) row.notices.push(item);
         else rows.push({ kind: "event", key: item.id, notices: [item] });
       } else {
         const next = items[index + 1];
-        const first = item === line || !isTogether(last, item);
-        const row = this.#row(item, first, next === undefined || next === line || !isTogether(item, next));
+        const first = item === firstUnreadItem || !isTogether(last, item);
+        const row = this.#row(item, first, next === undefined || next === firstUnreadItem || !isTogether(item, next));
         now.set(row.key, row);
         rows.push(row);
       }

@@ -19,7 +19,7 @@ export interface Gestures {
 }
 
 /** Shows with a short vibration that the gesture is complete, where the device has one. */
-const confirm = () => navigator.vibrate?.(10);
+const vibrateBriefly = () => navigator.vibrate?.(10);
 
 export function gestures({ onhold, onswipe }: Gestures): Attachment<HTMLElement> {
   return (element) => {
@@ -28,7 +28,7 @@ export function gestures({ onhold, onswipe }: Gestures): Attachment<HTMLElement>
     let state: "waiting" | "held" | "swiping" | "over" = "over";
     let along = 0;
 
-    function reset(): void {
+    function cancelGesture(): void {
       clearTimeout(timer);
       element.classList.remove("held", "swiping");
       element.style.translate = "";
@@ -36,19 +36,19 @@ export function gestures({ onhold, onswipe }: Gestures): Attachment<HTMLElement>
       along = 0;
     }
 
-    function down(event: TouchEvent): void {
-      reset();
+    function onTouchStart(event: TouchEvent): void {
+      cancelGesture();
       if (event.touches.length !== 1) return;
       start = { x: event.touches[0]!.clientX, y: event.touches[0]!.clientY };
       state = "waiting";
       timer = setTimeout(() => {
         state = "held";
         element.classList.add("held");
-        confirm();
+        vibrateBriefly();
       }, HOLD_MS);
     }
 
-    function move(event: TouchEvent): void {
+    function onTouchMove(event: TouchEvent): void {
       if (!start || state === "over" || state === "held") return;
       const touch = event.touches[0]!;
       const [x, y] = [touch.clientX - start.x, touch.clientY - start.y];
@@ -63,12 +63,12 @@ export function gestures({ onhold, onswipe }: Gestures): Attachment<HTMLElement>
       along = Math.min(MAX_SWIPE_PX, Math.max(0, forward));
       element.style.translate = `${x < 0 ? -along : along}px`;
       element.classList.toggle("swiping", along >= SWIPE_PX);
-      if (before < SWIPE_PX && along >= SWIPE_PX) confirm();
+      if (before < SWIPE_PX && along >= SWIPE_PX) vibrateBriefly();
     }
 
-    function up(event: TouchEvent): void {
+    function onTouchEnd(event: TouchEvent): void {
       const [done, swiped] = [state, along >= SWIPE_PX];
-      reset();
+      cancelGesture();
       if (done === "waiting" || done === "over") return;
       // No click follows, which would open a link or a quote.
       if (event.cancelable) event.preventDefault();
@@ -81,17 +81,17 @@ export function gestures({ onhold, onswipe }: Gestures): Attachment<HTMLElement>
       if ((event as PointerEvent).pointerType === "touch") event.preventDefault();
     };
 
-    element.addEventListener("touchstart", down, { passive: true });
-    element.addEventListener("touchmove", move, { passive: true });
-    element.addEventListener("touchend", up);
-    element.addEventListener("touchcancel", reset);
+    element.addEventListener("touchstart", onTouchStart, { passive: true });
+    element.addEventListener("touchmove", onTouchMove, { passive: true });
+    element.addEventListener("touchend", onTouchEnd);
+    element.addEventListener("touchcancel", cancelGesture);
     element.addEventListener("contextmenu", contextmenu);
     return () => {
-      reset();
-      element.removeEventListener("touchstart", down);
-      element.removeEventListener("touchmove", move);
-      element.removeEventListener("touchend", up);
-      element.removeEventListener("touchcancel", reset);
+      cancelGesture();
+      element.removeEventListener("touchstart", onTouchStart);
+      element.removeEventListener("touchmove", onTouchMove);
+      element.removeEventListener("touchend", onTouchEnd);
+      element.removeEventListener("touchcancel", cancelGesture);
       element.removeEventListener("contextmenu", contextmenu);
     };
   };

@@ -8,9 +8,9 @@ export function placeBeside(popup: HTMLElement, anchor: Element): void {
   const at = anchor.getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = popup;
   const { clientWidth, clientHeight } = document.documentElement;
-  const below = at.bottom + GAP_PX + height <= clientHeight - EDGE_PX;
-  const above = at.top - GAP_PX - height >= EDGE_PX;
-  const top = below ? at.bottom + GAP_PX : above ? at.top - GAP_PX - height : clientHeight - EDGE_PX - height;
+  const fitsBelow = at.bottom + GAP_PX + height <= clientHeight - EDGE_PX;
+  const fitsAbove = at.top - GAP_PX - height >= EDGE_PX;
+  const top = fitsBelow ? at.bottom + GAP_PX : fitsAbove ? at.top - GAP_PX - height : clientHeight - EDGE_PX - height;
   // Align with the side of the anchor that is nearer to the window's edge.
   const left = at.left + at.width / 2 > clientWidth / 2 ? at.right - width : at.left;
   popup.style.top = `${Math.max(EDGE_PX, top)}px`;

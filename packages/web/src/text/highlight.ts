@@ -40,7 +40,7 @@ const LANGUAGES: Record<string, object> = {
 /** Longest code that is highlighted: the time grows with the length. */
 const MAX_LENGTH = 20_000;
 
-const COLOURED: readonly string[] = ["keyword", "string", "class", "entity", "comment"];
+const COLOURED_TOKEN_TYPES: readonly string[] = ["keyword", "string", "class", "entity", "comment"];
 
 /** The tokens of a code; `undefined` if the language is unknown or the code is too long. */
 export function highlight(code: string, language: string): Token[] | undefined {
@@ -49,7 +49,7 @@ export function highlight(code: string, language: string): Token[] | undefined {
   return parse(code, LANGUAGES[name]).lines.flatMap(({ tokens }, index) => [
     ...(index > 0 ? [{ value: "\n" }] : []),
     ...tokens.map(({ type, value }) =>
-      COLOURED.includes(type) ? { type: type as NonNullable<Token["type"]>, value } : { value },
+      COLOURED_TOKEN_TYPES.includes(type) ? { type: type as NonNullable<Token["type"]>, value } : { value },
     ),
   ]);
 }

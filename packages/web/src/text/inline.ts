@@ -5,13 +5,13 @@ import { address, bareLink, MAX_LINK } from "./link.js";
 import type { Inline } from "./tree.js";
 
 type Emphasis = "strong" | "em" | "del";
-const MARKS: Record<string, Emphasis> = { "**": "strong", __: "strong", "*": "em", _: "em", "~~": "del" };
+const EMPHASIS_BY_MARK: Record<string, Emphasis> = { "**": "strong", __: "strong", "*": "em", _: "em", "~~": "del" };
 
-const WORD = /[\p{L}\p{N}_]/u;
-const SPACE = /\s/;
+const WORD_CHARACTER = /[\p{L}\p{N}_]/u;
+const WHITE_SPACE = /\s/;
 /** A run of characters that begin no markup. */
-const PLAIN = /[^\\`*_~[\]@hm\n]+/y;
-const USER = /@([A-Za-z0-9][A-Za-z0-9._~+=|@-]{0,63})/y;
+const PLAIN_TEXT = /[^\\`*_~[\]@hm\n]+/y;
+const USER_MENTION = /@([A-Za-z0-9][A-Za-z0-9._~+=|@-]{0,63})/y;
 const ESCAPABLE = /[\\`*_~[\]@>#-]/;
 
 /** An emphasis that has begun. The node at index `at` is its mark as text, and the later nodes will be its content. */
@@ -44,8 +44,8 @@ class Line {
 
   parse(): Inline[] {
     while (this.#at < this.#text.length) {
-      PLAIN.lastIndex = this.#at;
-      const plain = PLAIN.exec(this.#text)?.[0];
+      PLAIN_TEXT.lastIndex = this.#at;
+      const plain = PLAIN_TEXT.exec(this.#text)?.[0];
       if (plain) this.#addText(plain);
       else if (!this.#parseMarkup()) this.#addText(this.#text[this.#at]!);
     }
@@ -97,7 +97,7 @@ class Line {
   }
 
   #afterWord(): boolean {
-    return this.#at > 0 && WORD.test(this.#text[this.#at - 1]!);
+    return this.#at > 0 && WORD_CHARACTER.test(this.#text[this.#at - 1]!);
   }
 
   #escape(): boolean {
@@ -145,9 +145,9 @@ class Line {
 
   #mention(): boolean {
     if (this.#inLink || this.#afterWord()) return false;
-    USER.lastIndex = this.#at;
+    USER_MENTION.lastIndex = this.#at;
     // Punctuation after a mention mostly ends the sentence, although ids may end with it.
-    const user = USER.exec(this.#text)?.[1]?.replace(/[._~+=|@-]+$/, "");
+    const user = USER_MENTION.exec(this.#text)?.[1]?.replace(/[._~+=|@-]+$/, "");
     return user ? this.#push({ type: "mention", user }, user.length + 1) : false;
   }
 
@@ -161,10 +161,10 @@ class Line {
     }
     const before = this.#text[this.#at - 1] ?? " ";
     const after = this.#text[this.#at + length] ?? " ";
-    const closes = !SPACE.test(before) && !WORD.test(after);
-    const opens = !SPACE.test(after) && !WORD.test(before);
+    const closes = !WHITE_SPACE.test(before) && !WORD_CHARACTER.test(after);
+    const opens = !WHITE_SPACE.test(after) && !WORD_CHARACTER.test(before);
     const marks = length === 3 ? [char + char, char] : [char.repeat(length)];
-    if (marks.some((mark) => !(mark in MARKS)) || !(closes || opens)) {
+    if (marks.some((mark) => !(mark in EMPHASIS_BY_MARK)) || !(closes || opens)) {
       this.#addText(char.repeat(length));
       return true;
     }
@@ -187,7 +187,7 @@ class Line {
     for (const index of byDepth) {
       const { mark, at } = this.#open[index]!;
       const children = this.#nodes.splice(at).slice(1);
-      this.#nodes.push({ type: MARKS[mark]!, children });
+      this.#nodes.push({ type: EMPHASIS_BY_MARK[mark]!, children });
       this.#open.length = index;
     }
     return true;

@@ -1,6 +1,6 @@
 // Addresses that become links: only safe schemes, so that no text can run a script.
 
-const SCHEMES = new Set(["http:", "https:", "mailto:"]);
+const ALLOWED_SCHEMES = new Set(["http:", "https:", "mailto:"]);
 /** Longest address that becomes a link, in UTF-16 units. */
 export const MAX_LINK = 2048;
 
@@ -8,19 +8,20 @@ export const MAX_LINK = 2048;
 export function address(text: string): string | undefined {
   if (text.length > MAX_LINK || !URL.canParse(text)) return undefined;
   const url = new URL(text);
-  return SCHEMES.has(url.protocol) ? url.href : undefined;
+  return ALLOWED_SCHEMES.has(url.protocol) ? url.href : undefined;
 }
 
-const START = /(?:https?:\/\/|mailto:)[^\s<>"\u0000-\u001f\u202a-\u202e\u2066-\u2069]+/y;
-const TRAILING = new Set(".,;:!?'\"*_~");
+/** From an allowed scheme up to the next space: a link with the punctuation that may follow it. */
+const LINK_UP_TO_SPACE = /(?:https?:\/\/|mailto:)[^\s<>"\u0000-\u001f\u202a-\u202e\u2066-\u2069]+/y;
+const TRAILING_PUNCTUATION = new Set(".,;:!?'\"*_~");
 
 /**
  * A bare address that begins at `at`, without the punctuation of the surrounding sentence. If its scheme is not allowed,
  * `href` is undefined and `text` is all of it, so that the parser skips it as a whole.
  */
 export function bareLink(text: string, at: number): { text: string; href: string | undefined } | undefined {
-  START.lastIndex = at;
-  const found = START.exec(text)?.[0];
+  LINK_UP_TO_SPACE.lastIndex = at;
+  const found = LINK_UP_TO_SPACE.exec(text)?.[0];
   if (!found) return undefined;
   let open = 0;
   for (const char of found) open += char === "(" ? 1 : char === ")" ? -1 : 0;
@@ -28,7 +29,7 @@ export function bareLink(text: string, at: number): { text: string; href: string
   for (; end > 0; end--) {
     const last = found[end - 1]!;
     if (last === ")" && open < 0) open++;
-    else if (!TRAILING.has(last)) break;
+    else if (!TRAILING_PUNCTUATION.has(last)) break;
   }
   const link = found.slice(0, end);
   const href = address(link);

@@ -7,10 +7,10 @@ import type { Block } from "./tree.js";
 /** Maximum depth of nested quotes; deeper ones are text. */
 const MAX_QUOTES = 4;
 
-const FENCE = /^ {0,3}(```+|~~~+)\s*([\w+#.-]{0,32})\s*$/;
-const QUOTE = /^ {0,3}> ?/;
-const BULLET = /^ {0,3}[-*+] +(?=\S)/;
-const NUMBER = /^ {0,3}(\d{1,9})[.)] +(?=\S)/;
+const FENCE_LINE = /^ {0,3}(```+|~~~+)\s*([\w+#.-]{0,32})\s*$/;
+const QUOTE_PREFIX = /^ {0,3}> ?/;
+const BULLET_PREFIX = /^ {0,3}[-*+] +(?=\S)/;
+const NUMBER_PREFIX = /^ {0,3}(\d{1,9})[.)] +(?=\S)/;
 
 export function parse(text: string): Block[] {
   return parseLines(text.replace(/\r\n?/g, "\n").split("\n"), 0);
@@ -33,17 +33,17 @@ function parseLines(lines: string[], depth: number): Block[] {
 
   while (at < lines.length) {
     const line = lines[at]!;
-    const fence = FENCE.exec(line);
-    const number = NUMBER.exec(line);
+    const fence = FENCE_LINE.exec(line);
+    const number = NUMBER_PREFIX.exec(line);
     if (fence) {
       endParagraph();
-      at = code(lines, at, fence[1]!, fence[2]!, blocks);
-    } else if (QUOTE.test(line) && depth < MAX_QUOTES) {
+      at = appendCodeBlock(lines, at, fence[1]!, fence[2]!, blocks);
+    } else if (QUOTE_PREFIX.test(line) && depth < MAX_QUOTES) {
       endParagraph();
-      blocks.push({ type: "quote", children: parseLines(takeWhile(QUOTE), depth + 1) });
-    } else if (BULLET.test(line) || number) {
+      blocks.push({ type: "quote", children: parseLines(takeWhile(QUOTE_PREFIX), depth + 1) });
+    } else if (BULLET_PREFIX.test(line) || number) {
       endParagraph();
-      const items = takeWhile(number ? NUMBER : BULLET).map((item) => parseInline(item));
+      const items = takeWhile(number ? NUMBER_PREFIX : BULLET_PREFIX).map((item) => parseInline(item));
       blocks.push({ type: "list", start: number ? Number(number[1]) : undefined, items });
     } else {
       if (line.trim()) paragraph.push(line);
@@ -56,10 +56,10 @@ function parseLines(lines: string[], depth: number): Block[] {
 }
 
 /** A code block that begins at line `at` and ends at its fence or at the end of the text, and the next line's index. */
-function code(lines: string[], at: number, fence: string, language: string, blocks: Block[]): number {
+function appendCodeBlock(lines: string[], at: number, fence: string, language: string, blocks: Block[]): number {
   let end = at + 1;
   // The closing fence is at least as long as the opening one.
-  while (end < lines.length && !(lines[end]!.trim().startsWith(fence) && FENCE.test(lines[end]!))) end++;
+  while (end < lines.length && !(lines[end]!.trim().startsWith(fence) && FENCE_LINE.test(lines[end]!))) end++;
   blocks.push({ type: "code", language, text: lines.slice(at + 1, end).join("\n") });
   return end + 1;
 }

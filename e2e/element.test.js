@@ -5,11 +5,11 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import { listening, openShop, reported } from "./shop.js";
-import { complaints, launch } from "./support.js";
+import { unexpectedConsoleMessages, launchBrowser } from "./support.js";
 
 let browser;
 before(async () => {
-  browser = await launch();
+  browser = await launchBrowser();
 });
 after(() => browser.close());
 
@@ -54,7 +54,7 @@ test("a hidden element counts messages and reads none; a visible one reads them"
   }
   const from = (await alice.page.evaluate(() => window.events)).filter(({ type }) => type === "message");
   assert.ok(from.every(({ detail }) => detail.conversation === "@alice:shop"));
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("ten renders in React's StrictMode with a new token function each make one connection", async (t) => {

@@ -3,11 +3,11 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { listening, openShop, reported } from "./shop.js";
-import { complaints, launch } from "./support.js";
+import { unexpectedConsoleMessages, launchBrowser } from "./support.js";
 
 let browser;
 before(async () => {
-  browser = await launch();
+  browser = await launchBrowser();
 });
 after(() => browser.close());
 
@@ -85,7 +85,7 @@ test("attributes and texts change while it runs, also a language that the chat d
   await page.waitForFunction(
     () => getComputedStyle(window.chat.shadowRoot.querySelector(".switchboard")).colorScheme === "dark",
   );
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("the page handles links, hears of messages, and can style parts", async (t) => {
@@ -106,7 +106,7 @@ test("the page handles links, hears of messages, and can style parts", async (t)
     () => getComputedStyle(window.chat.shadowRoot.querySelector(".composer")).backgroundColor,
   );
   assert.equal(background, "rgb(1, 2, 3)");
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 /** Everything that the chat shows or has stored in the browser. */
@@ -219,5 +219,5 @@ test("a frame reports and obeys by messages; what is plainly seen is read, and h
   await page.evaluate(() => window.post("sign-out"));
   await frame.getByTestId("signed-out").getByText("You are signed out.").waitFor();
   await shop.server.hasConnections(0);
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });

@@ -66,10 +66,10 @@ async function assertReadWhenSeen(server, bob) {
 test("a shop with a launcher and cards for orders", async (t) => {
   let server;
   const [page, script, style] = await Promise.all(
-    ["index.html", "shop.js", "shop.css"].map((name) => readFile(`${examples}launcher/${name}`, "utf8")),
+    ["index.html", "shop.js", "shop.css"].map((name) => readFile(`${examplesDirectory}launcher/${name}`, "utf8")),
   );
-  const origin = await host(t, {
-    "/": ["text/html", () => page.replaceAll(WRITTEN, server.url)],
+  const origin = await hostFiles(t, {
+    "/": ["text/html", () => page.replaceAll(URL_IN_EXAMPLES, server.url)],
     "/shop.js": ["text/javascript", script],
     "/shop.css": ["text/css", style],
   });
@@ -89,7 +89,7 @@ test("a shop with a launcher and cards for orders", async (t) => {
   await server.posts("react", { as: "shop", conversation: "@alice", target: 1, emoji: "🎉" });
   await alice.at("reaction").waitFor();
   assert.equal(await alice.page.locator(".order").count(), 1);
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("a plain page", async (t) => {

@@ -3,11 +3,11 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { listening, openShop, reported } from "./shop.js";
-import { complaints, launch } from "./support.js";
+import { unexpectedConsoleMessages, launchBrowser } from "./support.js";
 
 let browser;
 before(async () => {
-  browser = await launch();
+  browser = await launchBrowser();
 });
 after(() => browser.close());
 
@@ -80,7 +80,7 @@ test("closed it is small, counts, and reads nothing; open it reads", async (t) =
   await page.reload();
   await alice.messages().filter({ hasText: "You are welcome." }).waitFor();
   assert.equal(await page.evaluate(() => document.activeElement === document.body), true);
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("on a phone it fills the screen, and Back closes it", async (t) => {
@@ -113,7 +113,7 @@ test("on a phone it fills the screen, and Back closes it", async (t) => {
   await alice.at("panel").waitFor({ state: "hidden" });
   await page.waitForFunction(() => history.state?.switchboardLauncher === undefined);
   assert.deepEqual(await page.evaluate(() => history.state), { route: "teas" });
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("the teaser comes by itself, and stays away once dismissed", async (t) => {
@@ -132,7 +132,7 @@ test("the teaser comes by itself, and stays away once dismissed", async (t) => {
   await alice.at("teaser").click();
   await alice.at("composer").waitFor();
   await shop.hasUnread("@alice:shop", 0);
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("its methods: open, compose, send, toggle, close, sign out", async (t) => {
@@ -164,7 +164,7 @@ test("its methods: open, compose, send, toggle, close, sign out", async (t) => {
   // Another token starts it again.
   await page.evaluate(() => (window.chat.token = async () => (await fetch("/chat-token")).text()));
   await shop.server.hasConnections(1);
-  assert.deepEqual(complaints([alice]), []);
+  assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
 test("its look does not depend on the page's style sheet", async (t) => {

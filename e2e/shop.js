@@ -1,6 +1,6 @@
 // A page of another origin that embeds the chat, under a content security policy without `unsafe`.
 
-import { host } from "./host.js";
+import { hostFiles } from "./host.js";
 import { Person, Server } from "./support.js";
 
 const SECRET = "a secret of the tests that is long enough";
@@ -27,7 +27,7 @@ export async function openShop(t, { body, script = "", style = "", files = {} })
   const policy = () =>
     `default-src 'none'; script-src 'self' ${shop.server.url}; style-src 'self'; frame-src ${shop.server.url}; ` +
     `connect-src 'self' ${shop.server.url.replace("http", "ws")}`;
-  shop.origin = await host(t, all, policy);
+  shop.origin = await hostFiles(t, all, policy);
   const env = { SWITCHBOARD_AUTH_SECRET: SECRET, SWITCHBOARD_ALLOWED_ORIGINS: shop.origin };
   shop.server = await Server.start(t, { args: ["serve"], env });
   /** Opens the shop's page for a visitor. */

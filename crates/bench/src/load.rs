@@ -10,7 +10,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::clock;
-use crate::wire::{self, Incoming};
+use crate::wire::{self, ServerWireFrame};
 
 /// The size of the read buffer that all connections share.
 const READ_BUFFER_BYTES: usize = 256 * 1024;
@@ -45,9 +45,9 @@ pub(crate) enum CloseReason {
 
 /// Frames that are to be sent, each with the number of its connection.
 #[derive(Debug, Default)]
-pub(crate) struct Replies(Vec<(usize, String)>);
+pub(crate) struct QueuedFrames(Vec<(usize, String)>);
 
-impl Replies {
+impl QueuedFrames {
     /// Queues a text frame, unless the text is empty.
     pub(crate) fn send(&mut self, connection: usize, text: String) {
         if !text.is_empty() {
@@ -57,7 +57,8 @@ impl Replies {
 }
 
 /// Handles an event of a connection. Connections are numbered from 0 in the order of the calls of [`Load::connect`].
-pub(crate) type OnEvent<'a> = dyn FnMut(usize, ConnectionEvent<'_>, &mut Replies) -> anyhow::Result<()> + 'a;
+pub(crate) type ConnectionEventHandler<'a> =
+    dyn FnMut(usize, ConnectionEvent<'_>, &mut QueuedFrames) -> anyhow::Result<()> + 'a;
 
 #[derive(Debug)]
 struct Connection {
@@ -78,7 +79,7 @@ pub(crate) struct Load {
     waiting: VecDeque<(usize, SocketAddr, Vec<u8>)>,
     handshakes_in_progress: usize,
     scratch: Vec<u8>,
-    replies: Replies,
+    replies: QueuedFrames,
 }
 
 impl Load {
@@ -90,7 +91,7 @@ impl Load {
             waiting: VecDeque::new(),
             handshakes_in_progress: 0,
             scratch: vec![0; READ_BUFFER_BYTES],
-            replies: Replies::default(),
+            replies: QueuedFrames::default(),
         })
     }
 
@@ -120,14 +121,14 @@ impl Load {
         let Some(Some(open)) = self.connections.get_mut(connection) else {
             bail!("connection {connection} is closed")
         };
-        texts.into_iter().for_each(|text| wire::text(&mut open.unsent, text.as_bytes()));
+        texts.into_iter().for_each(|text| wire::write_text(&mut open.unsent, text.as_bytes()));
         open.flush()
     }
 
     /// Handles events until `done` returns true; fails if no event arrives for half a minute.
     pub(crate) fn run_until(
         &mut self,
-        on_event: &mut OnEvent<'_>,
+        on_event: &mut ConnectionEventHandler<'_>,
         mut done: impl FnMut() -> bool,
     ) -> anyhow::Result<()> {
         let mut last = clock::now();
@@ -145,9 +146,9 @@ impl Load {
     pub(crate) fn poll_once(
         &mut self,
         timeout: Option<Duration>,
-        on_event: &mut OnEvent<'_>,
+        on_event: &mut ConnectionEventHandler<'_>,
     ) -> anyhow::Result<bool> {
-        self.open_more()?;
+        self.open_waiting_connections()?;
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(false),
             polled => polled?,
@@ -166,7 +167,7 @@ impl Load {
         Ok(!ready.is_empty())
     }
 
-    fn open_more(&mut self) -> anyhow::Result<()> {
+    fn open_waiting_connections(&mut self) -> anyhow::Result<()> {
         while self.handshakes_in_progress < MAX_HANDSHAKES_IN_PROGRESS {
             let Some((connection, address, request)) = self.waiting.pop_front() else { break };
             let mut stream = TcpStream::connect(address).context("cannot connect")?;
@@ -180,28 +181,32 @@ impl Load {
     }
 
     /// Reads all available bytes. A read that does not fill the buffer was the last, because the next bytes cause a new event.
-    fn read(&mut self, connection: usize, on_event: &mut OnEvent<'_>) -> anyhow::Result<()> {
+    fn read(&mut self, connection: usize, on_event: &mut ConnectionEventHandler<'_>) -> anyhow::Result<()> {
         loop {
             let Some(Some(open)) = self.connections.get_mut(connection) else { return Ok(()) };
             let unread = open.unread.len();
             self.scratch[..unread].copy_from_slice(&open.unread);
             open.unread.clear();
             let count = match open.stream.read(&mut self.scratch[unread..]) {
-                Ok(0) => return self.close_with(connection, CloseReason::WithoutCloseFrame, on_event),
+                Ok(0) => return self.report_and_close(connection, CloseReason::WithoutCloseFrame, on_event),
                 Ok(count) => count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     open.unread.extend_from_slice(&self.scratch[..unread]);
                     return Ok(());
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) => return self.close_with(connection, CloseReason::Failed(error), on_event),
+                Err(error) => return self.report_and_close(connection, CloseReason::Failed(error), on_event),
             };
             let filled = unread + count;
             let input = &self.scratch[..filled];
-            if let Some(reason) =
-                open.decode(connection, input, &mut self.handshakes_in_progress, on_event, &mut self.replies)?
-            {
-                return self.close_with(connection, reason, on_event);
+            if let Some(reason) = open.decode_frames(
+                connection,
+                input,
+                &mut self.handshakes_in_progress,
+                on_event,
+                &mut self.replies,
+            )? {
+                return self.report_and_close(connection, reason, on_event);
             }
             self.send_replies()?;
             if filled < self.scratch.len() {
@@ -210,11 +215,11 @@ impl Load {
         }
     }
 
-    fn close_with(
+    fn report_and_close(
         &mut self,
         connection: usize,
         reason: CloseReason,
-        on_event: &mut OnEvent<'_>,
+        on_event: &mut ConnectionEventHandler<'_>,
     ) -> anyhow::Result<()> {
         self.connections[connection] = None;
         on_event(connection, ConnectionEvent::Closed(reason), &mut self.replies)?;
@@ -225,7 +230,7 @@ impl Load {
         let mut replies = std::mem::take(&mut self.replies.0);
         for (connection, text) in &replies {
             if let Some(Some(open)) = self.connections.get_mut(*connection) {
-                wire::text(&mut open.unsent, text.as_bytes());
+                wire::write_text(&mut open.unsent, text.as_bytes());
             }
         }
         // All queued frames of a connection are written in one call.
@@ -241,16 +246,17 @@ impl Load {
 
 impl Connection {
     /// Decodes the frames in `input` and keeps an incomplete last one. Returns why the server closed the connection, if it did.
-    fn decode(
+    fn decode_frames(
         &mut self,
         connection: usize,
         mut input: &[u8],
         opening: &mut usize,
-        on_event: &mut OnEvent<'_>,
-        replies: &mut Replies,
+        on_event: &mut ConnectionEventHandler<'_>,
+        replies: &mut QueuedFrames,
     ) -> anyhow::Result<Option<CloseReason>> {
         if !self.is_open {
-            let answer = wire::response(input).map_err(|e| anyhow::anyhow!("the handshake failed: {e}"))?;
+            let answer = wire::upgrade_response_length(input)
+                .map_err(|e| anyhow::anyhow!("the handshake failed: {e}"))?;
             let Some(used) = answer else {
                 self.unread.extend_from_slice(input);
                 return Ok(None);
@@ -260,15 +266,15 @@ impl Connection {
             input = &input[used..];
             on_event(connection, ConnectionEvent::Open, replies)?;
         }
-        while let Some((frame, used)) = wire::decode(input).map_err(anyhow::Error::msg)? {
+        while let Some((frame, used)) = wire::decode_frame(input).map_err(anyhow::Error::msg)? {
             match frame {
-                Incoming::Text(text) => on_event(connection, ConnectionEvent::Text(text), replies)?,
-                Incoming::Ping(payload) => {
-                    wire::pong(&mut self.unsent, payload);
+                ServerWireFrame::Text(text) => on_event(connection, ConnectionEvent::Text(text), replies)?,
+                ServerWireFrame::Ping(payload) => {
+                    wire::write_pong(&mut self.unsent, payload);
                     self.flush()?;
                 }
-                Incoming::Pong => {}
-                Incoming::Close(code) => return Ok(Some(CloseReason::ByServer(code))),
+                ServerWireFrame::Pong => {}
+                ServerWireFrame::Close(code) => return Ok(Some(CloseReason::ByServer(code))),
             }
             input = &input[used..];
         }

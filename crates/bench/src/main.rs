@@ -36,7 +36,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Measures a Switchboard server on this machine, beside what the machine can do
 #[derive(Debug, Parser)]
 #[command(name = "switchboard-bench", version)]
-struct Args {
+struct BenchArgs {
     #[command(subcommand)]
     hidden_command: Option<HiddenCommand>,
     /// Scenarios to measure [default: all of them]
@@ -108,7 +108,7 @@ enum Scenario {
 
 /// The exit code is 0 for success, 1 for failure, and 2 if the command line cannot be parsed.
 fn main() -> ExitCode {
-    let done = run(&Args::parse()).and_then(|table| Ok(writeln!(std::io::stdout(), "{table}")?));
+    let done = run(&BenchArgs::parse()).and_then(|table| Ok(writeln!(std::io::stdout(), "{table}")?));
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -137,7 +137,7 @@ fn server_program(given: Option<&Path>) -> anyhow::Result<PathBuf> {
 ///
 /// # Errors
 /// A server does not start, or a message was lost, duplicated or delivered out of order.
-fn run(args: &Args) -> anyhow::Result<String> {
+fn run(args: &BenchArgs) -> anyhow::Result<String> {
     if let Some(HiddenCommand::Floor { len, size }) = args.hidden_command {
         return sockets::serve(len, size).map(|()| String::new());
     }

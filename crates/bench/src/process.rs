@@ -22,10 +22,10 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const BOTH_CORES: &[usize] = &[0, 1];
 
 /// Binds this thread, and the processes and threads that it starts later, to cores.
-pub(crate) fn pin(cores: &[usize]) -> anyhow::Result<()> {
+pub(crate) fn pin_to_cores(cores: &[usize]) -> anyhow::Result<()> {
     /// The cores that this process may use, read before it binds itself to any.
-    static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
-    let allowed = ALLOWED.get_or_init(|| {
+    static ALLOWED_CORES: OnceLock<Vec<usize>> = OnceLock::new();
+    let allowed = ALLOWED_CORES.get_or_init(|| {
         let set = rustix::thread::sched_getaffinity(None).unwrap_or_default();
         (0..CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect()
     });
@@ -49,7 +49,7 @@ pub(crate) struct Process {
 impl Process {
     /// Starts a program on these cores, and waits until it prints `http://` and its address.
     pub(crate) fn start(command: &mut Command, cores: &[usize]) -> anyhow::Result<Self> {
-        let mut child = spawn(command.stdout(Stdio::piped()), cores)?;
+        let mut child = spawn_on_cores(command.stdout(Stdio::piped()), cores)?;
         let mut stdout = BufReader::new(child.stdout.take().context("stdout is not piped")?);
         let mut line = String::new();
         while stdout.read_line(&mut line)? > 0 {
@@ -70,7 +70,7 @@ impl Process {
     ) -> anyhow::Result<Self> {
         // The port is free now. If another process takes it in a moment, the start fails.
         let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
-        let child = spawn(command(address.port()).stdout(Stdio::null()), cores)?;
+        let child = spawn_on_cores(command(address.port()).stdout(Stdio::null()), cores)?;
         let mut process = Self { child, address, _stdout: None };
         let begun = clock::now();
         while TcpStream::connect(address).is_err() {
@@ -84,7 +84,7 @@ impl Process {
     }
 
     /// The server's processor time so far, in seconds. The kernel counts mostly in steps of 10 ms, so measure over some seconds.
-    pub(crate) fn cpu(&self) -> anyhow::Result<f64> {
+    pub(crate) fn cpu_seconds(&self) -> anyhow::Result<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
         let (_, fields) = stat.rsplit_once(')').context("cannot parse /proc/PID/stat")?;
         // The line ends with fields after the name in parentheses; utime and stime are fields 14 and 15 of the whole line.
@@ -94,7 +94,7 @@ impl Process {
     }
 
     /// The server's resident memory in bytes: the sum of its mappings, because `VmRSS` may be wrong by 64 pages for each thread.
-    pub(crate) fn memory(&self) -> anyhow::Result<u64> {
+    pub(crate) fn resident_bytes(&self) -> anyhow::Result<u64> {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
         let line =
             rollup.lines().find_map(|line| line.strip_prefix("Rss:")).context("smaps_rollup has no Rss")?;
@@ -117,10 +117,10 @@ impl Drop for Process {
     }
 }
 
-fn spawn(command: &mut Command, cores: &[usize]) -> anyhow::Result<Child> {
-    pin(cores)?;
+fn spawn_on_cores(command: &mut Command, cores: &[usize]) -> anyhow::Result<Child> {
+    pin_to_cores(cores)?;
     let started = command.stdin(Stdio::null()).spawn();
-    pin(LOAD_CORE)?;
+    pin_to_cores(LOAD_CORE)?;
     started.with_context(|| format!("cannot start {:?}", command.get_program()))
 }
 
@@ -134,7 +134,7 @@ fn sleep_briefly() {
 
 /// Creates a directory for a server's data below `parent`. It must be on a disk: `/tmp` is memory on many machines, where a
 /// commit costs nothing.
-pub(crate) fn scratch(parent: &Path) -> anyhow::Result<tempfile::TempDir> {
+pub(crate) fn create_scratch_directory(parent: &Path) -> anyhow::Result<tempfile::TempDir> {
     tempfile::Builder::new()
         .prefix("switchboard-bench-")
         .tempdir_in(parent)

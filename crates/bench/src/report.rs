@@ -42,7 +42,7 @@ pub(crate) struct Name<'a> {
 
 impl Report {
     pub(crate) fn new() -> Self {
-        Self { machine: machine(), ..Self::default() }
+        Self { machine: describe_machine(), ..Self::default() }
     }
 
     /// Adds the value of another round to a measurement.
@@ -92,21 +92,21 @@ impl Report {
             let Figure { scenario, measured_server: subject, name, unit, median, values } = figure;
             let least = values.iter().copied().fold(f64::INFINITY, f64::min);
             let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let [to_floor, to_ours] = [FLOOR, OWN_SERVER].map(|reference| self.ratio(figure, reference));
+            let [to_floor, to_ours] = [FLOOR, OWN_SERVER].map(|reference| self.ratio_to(figure, reference));
             // Writing to a string does not fail.
             let _ = writeln!(
                 table,
                 "| {scenario} | {name}, {unit} | {subject} | {} | {} – {} | {to_floor} | {to_ours} |",
-                three_digits(*median),
-                three_digits(least),
-                three_digits(most)
+                to_three_digits(*median),
+                to_three_digits(least),
+                to_three_digits(most)
             );
         }
         table
     }
 
     /// The ratio to the same measurement of a server whose name begins with `reference`. Empty for baselines and for the reference.
-    fn ratio(&self, figure: &Figure, reference: &str) -> String {
+    fn ratio_to(&self, figure: &Figure, reference: &str) -> String {
         let other = self.figures.iter().find(|other| {
             other.scenario == figure.scenario
                 && other.name == figure.name
@@ -131,7 +131,7 @@ fn median(values: &[f64]) -> f64 {
 }
 
 /// Formats a value with three significant digits, or with all digits before the decimal point.
-fn three_digits(value: f64) -> String {
+fn to_three_digits(value: f64) -> String {
     match value.abs() {
         100.0.. => format!("{value:.0}"),
         10.0..100.0 => format!("{value:.1}"),
@@ -140,7 +140,7 @@ fn three_digits(value: f64) -> String {
     }
 }
 
-fn machine() -> BTreeMap<&'static str, String> {
+fn describe_machine() -> BTreeMap<&'static str, String> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();

@@ -38,7 +38,7 @@ pub(crate) struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// Measures each server of another project. If one fails, the error is printed and the next one is measured.
-    pub(crate) fn against(
+    pub(crate) fn for_each_rival(
         &mut self,
         cores: &[usize],
         wanted: impl Fn(Rival) -> bool,

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
-use crate::load::{ConnectionEvent, Load, Replies};
+use crate::load::{ConnectionEvent, Load, QueuedFrames};
 use crate::process::Process;
 
 /// What a frame from a server means for a measurement.
@@ -33,26 +33,27 @@ pub(crate) enum Target {
 }
 
 /// A function that receives the meaning of a frame.
-pub(crate) type OnMeaning<'a> = dyn FnMut(FrameMeaning) -> anyhow::Result<()> + 'a;
+pub(crate) type MeaningHandler<'a> = dyn FnMut(FrameMeaning) -> anyhow::Result<()> + 'a;
 
 /// A running server that is measured. Users and rooms have numbers; each user is in one room.
 pub(crate) trait Server {
     /// The server's name in tables.
     fn name(&self) -> &'static str;
     /// The server's process.
-    fn process(&self) -> &Process;
+    fn server_process(&self) -> &Process;
     /// Creates rooms of `size` users before the users connect. Most servers need no such step, so the default does nothing.
     fn make_rooms(&self, _users: usize, _size: usize) -> anyhow::Result<()> {
         Ok(())
     }
     /// The request of the WebSocket handshake.
-    fn request(&self) -> Vec<u8>;
+    fn handshake_request(&self) -> Vec<u8>;
     /// The first frame of the client of `user`, with which it joins `room`. Empty if the client sends none.
-    fn greeting(&self, user: usize, room: usize) -> String;
+    fn join_frame(&self, user: usize, room: usize) -> String;
     /// Decodes a frame that `user` received, and calls `emit` with its meaning. In some protocols a frame has several meanings.
-    fn decode(&self, user: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()>;
+    fn decode_meanings(&self, user: usize, frame: &[u8], emit: &mut MeaningHandler<'_>)
+    -> anyhow::Result<()>;
     /// The frame that sends a text. `id` is higher than the ids of the sender's earlier messages.
-    fn message(&self, to: Target, id: u64, text: &str) -> String;
+    fn message_frame(&self, to: Target, id: u64, text: &str) -> String;
 }
 
 /// Connects further users and waits until all are ready. A connection has the number of its user; rooms have `size` users.
@@ -63,18 +64,18 @@ pub(crate) fn join(
     size: usize,
 ) -> anyhow::Result<()> {
     for _ in users.clone() {
-        load.connect(server.process().address, server.request());
+        load.connect(server.server_process().address, server.handshake_request());
     }
     let ready = Cell::new(0);
-    let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut Replies| match event {
+    let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut QueuedFrames| match event {
         ConnectionEvent::Open => {
-            replies.send(user, server.greeting(user, user / size));
+            replies.send(user, server.join_frame(user, user / size));
             Ok(())
         }
         ConnectionEvent::Closed(why) => {
             anyhow::bail!("{} closed connection {user} before it was ready: {why}", server.name())
         }
-        ConnectionEvent::Text(frame) => server.decode(user, frame, &mut |meaning| {
+        ConnectionEvent::Text(frame) => server.decode_meanings(user, frame, &mut |meaning| {
             match meaning {
                 FrameMeaning::Ready => ready.set(ready.get() + 1),
                 FrameMeaning::MustAnswer(answer) => replies.send(user, answer),

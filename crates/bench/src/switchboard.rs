@@ -12,14 +12,14 @@ use serde::Serialize;
 use switchboard_store::clock::Clock;
 use tempfile::TempDir;
 
-use crate::load::{ConnectionEvent, Load, Replies};
+use crate::load::{ConnectionEvent, Load, QueuedFrames};
 use crate::process::{self, Process};
-use crate::server::{FrameMeaning, OnMeaning, Server, Target};
+use crate::server::{FrameMeaning, MeaningHandler, Server, Target};
 use crate::stamp::{self, number_after};
 use crate::wire;
 
 /// Limits that the measurement switches off by setting them to 0.
-const NO_LIMITS: [&str; 5] = [
+const DISABLED_LIMITS: [&str; 5] = [
     "CONNECTIONS_PER_USER",
     "CONNECTIONS_PER_ADDRESS",
     "SENDS_PER_CONNECTION",
@@ -60,8 +60,8 @@ pub(crate) struct Switchboard<'a> {
 impl<'a> Switchboard<'a> {
     /// Starts a server on an empty directory below `scratch`, on these cores.
     pub(crate) fn start(program: &'a Path, scratch: &Path, cores: &'static [usize]) -> anyhow::Result<Self> {
-        let data = process::scratch(scratch)?;
-        let process = launch(program, data.path(), "127.0.0.1:0", cores, None)?;
+        let data = process::create_scratch_directory(scratch)?;
+        let process = start_switchboard(program, data.path(), "127.0.0.1:0", cores, None)?;
         Ok(Self { program, process, cores, data })
     }
 
@@ -72,8 +72,8 @@ impl<'a> Switchboard<'a> {
         scratch: &Path,
         cores: &'static [usize],
     ) -> anyhow::Result<Self> {
-        let data = process::scratch(scratch)?;
-        let process = launch(program, data.path(), "127.0.0.1:0", cores, Some(store))?;
+        let data = process::create_scratch_directory(scratch)?;
+        let process = start_switchboard(program, data.path(), "127.0.0.1:0", cores, Some(store))?;
         Ok(Self { program, process, cores, data })
     }
 
@@ -90,8 +90,13 @@ impl<'a> Switchboard<'a> {
     /// Kills the server, if it runs, and starts it again on the same port.
     pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
         self.stop()?;
-        self.process =
-            launch(self.program, self.data.path(), &self.process.address.to_string(), self.cores, None)?;
+        self.process = start_switchboard(
+            self.program,
+            self.data.path(),
+            &self.process.address.to_string(),
+            self.cores,
+            None,
+        )?;
         Ok(())
     }
 
@@ -117,12 +122,12 @@ impl<'a> Switchboard<'a> {
         /// The most commands without an answer. The server stops reading at `limits.in_flight`.
         const MAX_IN_FLIGHT: usize = 256;
         let mut load = Load::new()?;
-        load.connect(self.process.address, self.request());
+        load.connect(self.process.address, self.handshake_request());
         let hello = self.hello(user, &[]);
         let mut commands = commands.peekable();
         let (mut ready, mut sent, answered) = (false, 0, Cell::new(0));
         let finished = Cell::new(false);
-        let mut on_event = |_: usize, event: ConnectionEvent<'_>, replies: &mut Replies| {
+        let mut on_event = |_: usize, event: ConnectionEvent<'_>, replies: &mut QueuedFrames| {
             match event {
                 ConnectionEvent::Open => replies.send(0, hello.clone()),
                 ConnectionEvent::Closed(why) => anyhow::bail!("the server closed the connection: {why}"),
@@ -152,27 +157,27 @@ impl Server for Switchboard<'_> {
         "switchboard"
     }
 
-    fn process(&self) -> &Process {
+    fn server_process(&self) -> &Process {
         &self.process
     }
 
-    fn request(&self) -> Vec<u8> {
-        wire::request("/v1/ws", "sec-websocket-protocol: switchboard.v1\r\n")
+    fn handshake_request(&self) -> Vec<u8> {
+        wire::handshake_request("/v1/ws", "sec-websocket-protocol: switchboard.v1\r\n")
     }
 
     fn make_rooms(&self, users: usize, size: usize) -> anyhow::Result<()> {
         for room in 0..users.div_ceil(size) {
             let members = room * size..users.min((room + 1) * size);
-            self.send_all_as(members.start, make_room(&name(Target::Room(room)), members))?;
+            self.send_all_as(members.start, make_room_commands(&target_id(Target::Room(room)), members))?;
         }
         Ok(())
     }
 
-    fn greeting(&self, user: usize, _: usize) -> String {
+    fn join_frame(&self, user: usize, _: usize) -> String {
         self.hello(user, &[])
     }
 
-    fn decode(&self, _: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+    fn decode_meanings(&self, _: usize, frame: &[u8], emit: &mut MeaningHandler<'_>) -> anyhow::Result<()> {
         anyhow::ensure!(
             !is_frame_of_type(frame, "error"),
             "the server refused: {}",
@@ -181,8 +186,8 @@ impl Server for Switchboard<'_> {
         emit(decode_frame(frame))
     }
 
-    fn message(&self, to: Target, id: u64, text: &str) -> String {
-        message(&name(to), id, text)
+    fn message_frame(&self, to: Target, id: u64, text: &str) -> String {
+        message_command(&target_id(to), id, text)
     }
 }
 
@@ -199,10 +204,10 @@ impl Groups {
     pub(crate) const ROOMS_PER_USER: usize = 10;
 
     /// Creates all rooms. Each has one event for each member.
-    pub(crate) fn fill(self, server: &Switchboard<'_>) -> anyhow::Result<()> {
+    pub(crate) fn create_all_rooms(self, server: &Switchboard<'_>) -> anyhow::Result<()> {
         for group in 0..self.users.div_ceil(self.size) {
             let members = group * self.size..((group + 1) * self.size).min(self.users);
-            let commands = Self::rooms(group).flat_map(|room| make_room(&room, members.clone()));
+            let commands = Self::rooms(group).flat_map(|room| make_room_commands(&room, members.clone()));
             server.send_all_as(members.start, commands)?;
         }
         Ok(())
@@ -213,8 +218,8 @@ impl Groups {
         Self::rooms(user / self.size)
     }
 
-    /// The seq of the last event in each room of a user after [`Self::fill`].
-    pub(crate) fn head(self, user: usize) -> u64 {
+    /// The seq of the last event in each room of a user after [`Self::create_all_rooms`].
+    pub(crate) fn last_seq(self, user: usize) -> u64 {
         let first = user / self.size * self.size;
         (self.users - first).min(self.size) as u64
     }
@@ -229,7 +234,7 @@ impl Groups {
 pub(crate) fn decode_frame(frame: &[u8]) -> FrameMeaning {
     if is_frame_of_type(frame, "message") {
         // A message without a number gets a number that was never sent, so that the check of deliveries fails.
-        FrameMeaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX)))
+        FrameMeaning::Delivered(Some(stamp::find_stamp(frame).unwrap_or(u64::MAX)))
     } else if is_frame_of_type(frame, "ok") {
         FrameMeaning::Acked(number_after(frame, r#""seq":"#))
     } else if is_frame_of_type(frame, "welcome") {
@@ -240,7 +245,7 @@ pub(crate) fn decode_frame(frame: &[u8]) -> FrameMeaning {
 }
 
 /// The commands with which the first of `members` creates a room and invites the others. Each command stores one event.
-pub(crate) fn make_room(room: &str, members: Range<usize>) -> impl Iterator<Item = String> + use<> {
+pub(crate) fn make_room_commands(room: &str, members: Range<usize>) -> impl Iterator<Item = String> + use<> {
     let id = room.trim_start_matches('#').to_owned();
     let create = format!(r#"{{"type":"create","id":0,"room":"{id}","public":true}}"#);
     let invites = members.skip(1).map(move |user| {
@@ -251,12 +256,12 @@ pub(crate) fn make_room(room: &str, members: Range<usize>) -> impl Iterator<Item
 }
 
 /// The command that sends a message to any conversation.
-pub(crate) fn message(to: &str, id: u64, text: &str) -> String {
+pub(crate) fn message_command(to: &str, id: u64, text: &str) -> String {
     format!(r#"{{"type":"send","id":{id},"to":"{to}","key":"{id}","text":"{text}"}}"#)
 }
 
 /// The name of the conversation with this target.
-pub(crate) fn name(to: Target) -> String {
+pub(crate) fn target_id(to: Target) -> String {
     match to {
         Target::Room(room) => format!("#bench{room}"),
         Target::User(user) | Target::Pair { user, .. } => format!("@{}", user_id(user)),
@@ -264,7 +269,7 @@ pub(crate) fn name(to: Target) -> String {
 }
 
 /// The name of the direct conversation of two users.
-pub(crate) fn direct(a: usize, b: usize) -> String {
+pub(crate) fn direct_conversation_id(a: usize, b: usize) -> String {
     let (a, b) = (user_id(a), user_id(b));
     format!("@{}:{}", (&a).min(&b), (&a).max(&b))
 }
@@ -280,7 +285,7 @@ fn is_frame_of_type(frame: &[u8], kind: &str) -> bool {
     })
 }
 
-fn launch(
+fn start_switchboard(
     program: &Path,
     data: &Path,
     listen: &str,
@@ -294,7 +299,7 @@ fn launch(
         Some(store) => command.env("SWITCHBOARD_STORE", store),
         None => command.arg("--data").arg(data),
     };
-    for limit in NO_LIMITS {
+    for limit in DISABLED_LIMITS {
         command.env(format!("SWITCHBOARD_LIMITS_{limit}"), "0");
     }
     Process::start(&mut command, cores)

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::clock::{self, latencies};
-use crate::load::{ConnectionEvent, Load, Replies};
+use crate::load::{ConnectionEvent, Load, QueuedFrames};
 use crate::server::{FrameMeaning, Server, Target};
 use crate::stamp;
 
@@ -27,7 +27,7 @@ const SATURATED_CPU_SHARE: f64 = 0.9;
 
 /// Who sends to whom. A connection has the number of its user.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Shape {
+pub(crate) struct TrafficShape {
     /// The number of rooms, which are all alike.
     pub(crate) rooms: usize,
     /// The number of connected users in each room: user `n` is in room `n / size`.
@@ -40,7 +40,7 @@ pub(crate) struct Shape {
 
 /// What determines when messages are sent.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Pace {
+pub(crate) enum SendSchedule {
     /// This many rounds are in flight in each room; every sender sends once in a round. The next round starts when all receivers
     /// have the oldest round in flight.
     InFlight(u64),
@@ -62,7 +62,7 @@ pub(crate) struct RunResult {
     pub(crate) is_limited_by_load: bool,
 }
 
-impl Shape {
+impl TrafficShape {
     /// The number of users in all rooms.
     pub(crate) fn users(self) -> usize {
         self.rooms * self.size
@@ -79,14 +79,14 @@ impl Shape {
     }
 
     /// How many messages of each round the user receives.
-    fn messages_of_others(self, user: usize) -> u64 {
+    fn received_per_round(self, user: usize) -> u64 {
         self.senders as u64 - u64::from(self.sender(user).is_some())
     }
 
     /// The number in the room of the next message that the user must receive after `count` messages, if rounds arrive in order. The
     /// user's own messages are skipped.
-    fn expected_deliveries(self, user: usize, count: u64) -> u64 {
-        let others = self.messages_of_others(user);
+    fn next_expected_number(self, user: usize, count: u64) -> u64 {
+        let others = self.received_per_round(user);
         let place = count % others;
         let own = self.sender(user).is_some_and(|own| place >= own);
         count / others * self.senders as u64 + place + u64::from(own)
@@ -110,14 +110,14 @@ impl Shape {
 /// The traffic of several runs over the same connections.
 pub(crate) struct Traffic<'a> {
     server: &'a dyn Server,
-    shape: Shape,
+    shape: TrafficShape,
     /// How many messages were sent in each room so far.
     sent: Vec<u64>,
 }
 
 impl<'a> Traffic<'a> {
     /// Prepares traffic between users who are already connected.
-    pub(crate) fn new(server: &'a dyn Server, shape: Shape) -> Self {
+    pub(crate) fn new(server: &'a dyn Server, shape: TrafficShape) -> Self {
         Self { server, shape, sent: vec![0; shape.rooms] }
     }
 
@@ -125,28 +125,35 @@ impl<'a> Traffic<'a> {
     ///
     /// # Errors
     /// A message was lost, duplicated or delivered out of order, or a connection was closed.
-    pub(crate) fn run(&mut self, load: &mut Load, pace: Pace, time: Duration) -> anyhow::Result<RunResult> {
+    pub(crate) fn run(
+        &mut self,
+        load: &mut Load,
+        pace: SendSchedule,
+        time: Duration,
+    ) -> anyhow::Result<RunResult> {
         let server = self.server;
         let started = clock::now();
-        let run = RefCell::new(Run::new(server, self.shape, &self.sent, started)?);
-        let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut Replies| {
+        let run = RefCell::new(TrafficRun::new(server, self.shape, &self.sent, started)?);
+        let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut QueuedFrames| {
             run.borrow_mut().on_event(user, &event, replies)
         };
         let mut start = None;
         while started.elapsed() < WARM_UP + time {
             if start.is_none() && started.elapsed() >= WARM_UP {
-                start = Some(Sample::now(server, &run.borrow())?);
+                start = Some(CounterSample::now(server, &run.borrow())?);
                 run.borrow_mut().is_measuring = true;
             }
-            let due = run.borrow_mut().due(pace);
+            let due = run.borrow_mut().messages_due_now(pace);
             self.send(load, &due)?;
             let wait = match pace {
-                Pace::InFlight(_) => Duration::from_millis(100),
-                Pace::Every(every) => (every * run.borrow().sent as u32).saturating_sub(started.elapsed()),
+                SendSchedule::InFlight(_) => Duration::from_millis(100),
+                SendSchedule::Every(every) => {
+                    (every * run.borrow().sent as u32).saturating_sub(started.elapsed())
+                }
             };
             load.poll_once(Some(wait), &mut on_event)?;
         }
-        let end = Sample::now(server, &run.borrow())?;
+        let end = CounterSample::now(server, &run.borrow())?;
         let start = start.unwrap_or_else(|| end.clone());
         load.run_until(&mut on_event, || run.borrow().is_complete())?;
         // Rounds up to whole rounds, because the next run must start with the first sender.
@@ -174,8 +181,12 @@ impl<'a> Traffic<'a> {
                     .skip((place - numbers.start) as usize)
                     .step_by(self.shape.senders)
                     .map(|message| {
-                        let text = stamp::text(room as u64 * NUMBERS_PER_ROOM + message, TEXT_BYTES);
-                        self.server.message(self.shape.sender_and_target(room, message).1, message + 1, &text)
+                        let text = stamp::stamped_text(room as u64 * NUMBERS_PER_ROOM + message, TEXT_BYTES);
+                        self.server.message_frame(
+                            self.shape.sender_and_target(room, message).1,
+                            message + 1,
+                            &text,
+                        )
                     })
                     .collect();
                 load.send_all(self.shape.sender_and_target(room, place).0, texts.iter().map(String::as_str))?;
@@ -187,7 +198,7 @@ impl<'a> Traffic<'a> {
 
 /// Counters at one moment of a run; a measurement is the difference of two samples.
 #[derive(Debug, Clone)]
-struct Sample {
+struct CounterSample {
     at: Instant,
     delivered: u64,
     /// The processor times that the server and the load have used so far, in seconds.
@@ -195,13 +206,13 @@ struct Sample {
     load: f64,
 }
 
-impl Sample {
-    fn now(server: &dyn Server, run: &Run<'_>) -> anyhow::Result<Self> {
+impl CounterSample {
+    fn now(server: &dyn Server, run: &TrafficRun<'_>) -> anyhow::Result<Self> {
         let own = clock_gettime(ClockId::ThreadCPUTime);
         Ok(Self {
             at: clock::now(),
             delivered: run.delivered,
-            server: server.process().cpu()?,
+            server: server.server_process().cpu_seconds()?,
             load: own.tv_sec as f64 + own.tv_nsec as f64 / 1e9,
         })
     }
@@ -218,9 +229,9 @@ struct Room {
     complete: u64,
 }
 
-struct Run<'a> {
+struct TrafficRun<'a> {
     server: &'a dyn Server,
-    shape: Shape,
+    shape: TrafficShape,
     started: Instant,
     rooms: Vec<Room>,
     /// How many messages each user has received.
@@ -233,8 +244,13 @@ struct Run<'a> {
     latency: Histogram<u64>,
 }
 
-impl<'a> Run<'a> {
-    fn new(server: &'a dyn Server, shape: Shape, sent: &[u64], started: Instant) -> anyhow::Result<Self> {
+impl<'a> TrafficRun<'a> {
+    fn new(
+        server: &'a dyn Server,
+        shape: TrafficShape,
+        sent: &[u64],
+        started: Instant,
+    ) -> anyhow::Result<Self> {
         let room = |first: &u64| Room {
             first: *first,
             due: Vec::new(),
@@ -263,12 +279,12 @@ impl<'a> Run<'a> {
         &mut self,
         user: usize,
         event: &ConnectionEvent<'_>,
-        replies: &mut Replies,
+        replies: &mut QueuedFrames,
     ) -> anyhow::Result<()> {
         let server = self.server;
         let ConnectionEvent::Text(frame) = event else { bail!("{} closed connection {user}", server.name()) };
-        server.decode(user, frame, &mut |meaning| match meaning {
-            FrameMeaning::Delivered(stamped) => self.deliver(user, stamped),
+        server.decode_meanings(user, frame, &mut |meaning| match meaning {
+            FrameMeaning::Delivered(stamped) => self.check_and_count_delivery(user, stamped),
             FrameMeaning::MustAnswer(answer) => {
                 replies.send(user, answer);
                 Ok(())
@@ -278,11 +294,11 @@ impl<'a> Run<'a> {
     }
 
     /// Checks and counts a delivery. If a server's messages have no numbers, the order is taken to be right.
-    fn deliver(&mut self, user: usize, stamped: Option<u64>) -> anyhow::Result<()> {
+    fn check_and_count_delivery(&mut self, user: usize, stamped: Option<u64>) -> anyhow::Result<()> {
         let (shape, number) = (self.shape, user / self.shape.size);
         let room = &mut self.rooms[number];
         // Some servers also send a user its own messages, which do not count.
-        if shape.messages_of_others(user) == 0 {
+        if shape.received_per_round(user) == 0 {
             return Ok(());
         }
         let message = match stamped {
@@ -302,15 +318,15 @@ impl<'a> Run<'a> {
                 *next += 1;
                 message
             }
-            None => shape.expected_deliveries(user, self.received[user]),
+            None => shape.next_expected_number(user, self.received[user]),
         };
         if let Some(due) = room.due.get(message as usize).filter(|_| self.is_measuring) {
             self.latency.saturating_record(self.started.elapsed().saturating_sub(*due).as_nanos() as u64);
         }
         self.delivered += 1;
         self.received[user] += 1;
-        if self.received[user].is_multiple_of(shape.messages_of_others(user)) {
-            let round = self.received[user] / shape.messages_of_others(user) - 1;
+        if self.received[user].is_multiple_of(shape.received_per_round(user)) {
+            let round = self.received[user] / shape.received_per_round(user) - 1;
             let receipts = round
                 .checked_sub(room.complete)
                 .and_then(|place| room.receipts_by_message.get_mut(place as usize));
@@ -326,16 +342,16 @@ impl<'a> Run<'a> {
     }
 
     /// Determines how many messages are to be sent now in each room, and records the time for each.
-    fn due(&mut self, pace: Pace) -> Vec<(usize, u64)> {
+    fn messages_due_now(&mut self, pace: SendSchedule) -> Vec<(usize, u64)> {
         let (now, senders) = (self.started.elapsed(), self.shape.senders as u64);
         let before: Vec<usize> = self.rooms.iter().map(|room| room.due.len()).collect();
         match pace {
-            Pace::InFlight(most) => {
+            SendSchedule::InFlight(most) => {
                 for room in &mut self.rooms {
                     room.due.resize(((room.complete + most) * senders) as usize, now);
                 }
             }
-            Pace::Every(every) => {
+            SendSchedule::Every(every) => {
                 let count = self.rooms.len();
                 let times = (self.sent..).map(|n| (n, every * n as u32)).take_while(|(_, due)| *due <= now);
                 for (n, due) in times {

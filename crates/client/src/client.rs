@@ -57,7 +57,7 @@ impl Client {
     /// Connects to the WebSocket at `url` (`ws://…/v1/ws`, or `wss://` with the certificate authorities of the system), sends `hello` and waits for `welcome`. If the server answers
     /// with `error`, this returns [`ClientError::Refused`].
     pub async fn connect(url: &str, hello: Hello) -> Result<(Self, Welcome), ClientError> {
-        Self::open(url).await?.greet(hello).await
+        Self::open(url).await?.exchange_hello(hello).await
     }
 
     /// Like [`connect`](Self::connect), with the certificate authorities of `trust`.
@@ -66,13 +66,13 @@ impl Client {
         hello: Hello,
         trust: &Trust,
     ) -> Result<(Self, Welcome), ClientError> {
-        Self::open_trusting(url, Some(trust)).await?.greet(hello).await
+        Self::open_trusting(url, Some(trust)).await?.exchange_hello(hello).await
     }
 
     /// Sends `hello` and waits for `welcome`.
-    async fn greet(self, hello: Hello) -> Result<(Self, Welcome), ClientError> {
+    async fn exchange_hello(self, hello: Hello) -> Result<(Self, Welcome), ClientError> {
         let mut client = self;
-        client.feed(&hello.into(), None, None).await?;
+        client.write_without_flush(&hello.into(), None, None).await?;
         client.flush().await?;
         loop {
             match client.receive().await? {
@@ -127,7 +127,7 @@ impl Client {
                     return if ok.body.is_answer_to(&command) {
                         Ok(ok.body)
                     } else {
-                        Err(wire::no_answer(&command))
+                        Err(wire::wrong_answer_error(&command))
                     };
                 }
                 ServerFrame::Reply(Reply::Pong { id: answered }) if answered == id => {
@@ -158,8 +158,8 @@ impl Client {
         for command in commands {
             self.last_id += 1;
             let writes = self.writes.as_mut().filter(|_| Command::ORDERED.contains(&command.name()));
-            let number = writes.map(|writes| writes.begin(self.last_id));
-            self.feed(&command, Some(self.last_id), number).await?;
+            let number = writes.map(|writes| writes.number_new_write(self.last_id));
+            self.write_without_flush(&command, Some(self.last_id), number).await?;
         }
         self.flush().await?;
         Ok(first..self.last_id + 1)
@@ -172,11 +172,11 @@ impl Client {
     /// The client gives a refused write up when the program sends a later one again before it, or submits a new write while no
     /// write waits for its answer. If a write that was given up is sent again, it gets a new number, which is also its new id.
     pub async fn resend(&mut self, id: i64, command: impl Into<Command>) -> Result<i64, ClientError> {
-        let number = self.writes.as_mut().and_then(|writes| writes.begin_resend(id));
+        let number = self.writes.as_mut().and_then(|writes| writes.number_resent_write(id));
         if number.is_none() {
             return self.submit(command).await;
         }
-        self.feed(&command.into(), Some(id), number).await?;
+        self.write_without_flush(&command.into(), Some(id), number).await?;
         self.flush().await?;
         Ok(id)
     }
@@ -240,7 +240,7 @@ impl Client {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
     }
 
-    async fn feed(
+    async fn write_without_flush(
         &mut self,
         command: &Command,
         id: Option<i64>,
@@ -282,7 +282,7 @@ impl Client {
                         return Some(frame);
                     }
                 }
-                Ok(Message::Binary(bytes)) => return Some(Err(wire::not_text(&bytes))),
+                Ok(Message::Binary(bytes)) => return Some(Err(wire::not_text_error(&bytes))),
                 Ok(Message::Close(frame)) => {
                     self.closed = Some(Closed::from(frame));
                     // Sends the answer to the close frame. If that fails, the server has already disconnected.

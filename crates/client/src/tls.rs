@@ -19,7 +19,7 @@ impl Trust {
     pub fn system() -> Self {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Self::only(roots)
+        Self::trusting_only(roots)
     }
 
     /// Trusts only the certificate authorities in a PEM file.
@@ -36,10 +36,10 @@ impl Trust {
         if roots.is_empty() {
             return Err(invalid("it contains no certificate".to_owned()));
         }
-        Ok(Self::only(roots))
+        Ok(Self::trusting_only(roots))
     }
 
-    fn only(roots: RootCertStore) -> Self {
+    fn trusting_only(roots: RootCertStore) -> Self {
         let config = ClientConfig::builder_with_provider(ring::default_provider().into())
             .with_safe_default_protocol_versions()
             .expect("the provider has the default versions")

@@ -12,7 +12,7 @@ const MAX_EXCERPT_CHARS: usize = 200;
 
 /// A command in its JSON form, in which `type` comes first.
 #[derive(Serialize)]
-struct Outgoing<'a> {
+struct OutgoingCommand<'a> {
     #[serde(flatten)]
     command: &'a Command,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -23,7 +23,7 @@ struct Outgoing<'a> {
 
 /// Encodes a command as the text of a frame. This cannot fail, because every map in a command has string keys.
 pub(crate) fn encode(command: &Command, id: Option<i64>, number: Option<WriteNumber>) -> String {
-    serde_json::to_string(&Outgoing { command, id, number }).expect("a command has a JSON form")
+    serde_json::to_string(&OutgoingCommand { command, id, number }).expect("a command has a JSON form")
 }
 
 /// Decodes a frame of the server. Returns `None` if only a newer version knows the frame's type.
@@ -34,23 +34,23 @@ pub(crate) fn decode(text: &str) -> Result<Option<ServerFrame>, ClientError> {
         if kind.is_some_and(|kind| !ServerFrame::TYPES.contains(&kind)) {
             Ok(None)
         } else {
-            Err(not_understood(text, source))
+            Err(not_understood_error(text, source))
         }
     })
 }
 
 /// The error for an `ok` that has the fields of another command's answer.
-pub(crate) fn no_answer(command: &Command) -> ClientError {
+pub(crate) fn wrong_answer_error(command: &Command) -> ClientError {
     let what = format_args!("it is no answer to `{}`", command.name());
-    not_understood(r#"{"type":"ok", …}"#, de::Error::custom(what))
+    not_understood_error(r#"{"type":"ok", …}"#, de::Error::custom(what))
 }
 
 /// The error for a binary frame, because the protocol uses text frames only.
-pub(crate) fn not_text(bytes: &[u8]) -> ClientError {
-    not_understood(&String::from_utf8_lossy(bytes), de::Error::custom("a binary frame"))
+pub(crate) fn not_text_error(bytes: &[u8]) -> ClientError {
+    not_understood_error(&String::from_utf8_lossy(bytes), de::Error::custom("a binary frame"))
 }
 
-fn not_understood(frame: &str, source: serde_json::Error) -> ClientError {
+fn not_understood_error(frame: &str, source: serde_json::Error) -> ClientError {
     ClientError::NotUnderstood { frame: frame.chars().take(MAX_EXCERPT_CHARS).collect(), source }
 }
 
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_error_for_an_invalid_frame_quotes_it() {
-        for error in [decode("nonsense").expect_err("no JSON"), not_text(b"nonsense")] {
+        for error in [decode("nonsense").expect_err("no JSON"), not_text_error(b"nonsense")] {
             assert!(error.to_string().contains("cannot understand the frame nonsense"), "{error}");
         }
     }

@@ -24,9 +24,9 @@ impl Server {
     }
 
     /// Accepts a connection and answers its `hello` with `welcome`.
-    async fn welcome(listener: &TcpListener) -> Self {
+    async fn accept_and_welcome(listener: &TcpListener) -> Self {
         let mut server = Self::accept(listener).await;
-        assert_eq!(server.receives().await, json!({"type": "hello", "user": "alice"}));
+        assert_eq!(server.receives_json().await, json!({"type": "hello", "user": "alice"}));
         let welcome = Welcome {
             user: UserId::parse("alice").expect("id"),
             connection: "c1".into(),
@@ -38,16 +38,16 @@ impl Server {
             unread: None,
         };
         let frame: Reply = Reply::Welcome(Box::new(welcome));
-        server.sends(serde_json::to_value(frame).expect("json")).await;
+        server.sends_frame(serde_json::to_value(frame).expect("json")).await;
         server
     }
 
-    async fn receives(&mut self) -> Value {
+    async fn receives_json(&mut self) -> Value {
         let message = self.0.next().await.expect("open").expect("a message");
         serde_json::from_str(message.to_text().expect("text")).expect("json")
     }
 
-    async fn sends(&mut self, frame: Value) {
+    async fn sends_frame(&mut self, frame: Value) {
         self.0.send(Message::text(frame.to_string())).await.expect("sent");
     }
 
@@ -61,7 +61,8 @@ impl Server {
 /// Connects a client. Returns it after `welcome`, with the server's side of its connection.
 async fn connect_pair() -> (Client, Server) {
     let (listener, url) = listen().await;
-    let (client, server) = tokio::join!(Client::connect(&url, hello_as_alice()), Server::welcome(&listener));
+    let (client, server) =
+        tokio::join!(Client::connect(&url, hello_as_alice()), Server::accept_and_welcome(&listener));
     (client.expect("welcome").0, server)
 }
 
@@ -93,7 +94,8 @@ async fn next_message(client: &mut Client) -> Seq {
 #[tokio::test]
 async fn hello_is_answered_by_welcome() {
     let (listener, url) = listen().await;
-    let (client, _server) = tokio::join!(Client::connect(&url, hello_as_alice()), Server::welcome(&listener));
+    let (client, _server) =
+        tokio::join!(Client::connect(&url, hello_as_alice()), Server::accept_and_welcome(&listener));
     let (_, welcome) = client.expect("welcome");
     assert_eq!(welcome.user.as_str(), "alice");
 }
@@ -103,9 +105,11 @@ async fn a_refused_hello_is_the_servers_error() {
     let (listener, url) = listen().await;
     let refuse = async {
         let mut server = Server::accept(&listener).await;
-        server.receives().await;
+        server.receives_json().await;
         server
-            .sends(json!({"type": "error", "code": "unauthorized", "message": "no", "retryable": false}))
+            .sends_frame(
+                json!({"type": "error", "code": "unauthorized", "message": "no", "retryable": false}),
+            )
             .await;
     };
     let (refused, ()) = tokio::join!(Client::connect(&url, hello_as_alice()), refuse);
@@ -132,10 +136,13 @@ async fn a_refused_handshake_is_an_error_with_the_http_status() {
 async fn next_returns_the_frames_that_arrived_during_a_call_in_order() {
     let (mut client, mut server) = connect_pair().await;
     let script = async {
-        assert_eq!(server.receives().await, json!({"type": "send", "to": "@bob", "text": "hi", "id": 1}));
+        assert_eq!(
+            server.receives_json().await,
+            json!({"type": "send", "to": "@bob", "text": "hi", "id": 1})
+        );
         for frame in [message_event(6), ok_stored(99, 1), message_event(7), ok_stored(1, 8), message_event(9)]
         {
-            server.sends(frame).await;
+            server.sends_frame(frame).await;
         }
     };
     let (answer, ()) = tokio::join!(client.call(message_to_bob()), script);
@@ -155,11 +162,11 @@ async fn next_returns_the_frames_that_arrived_during_a_call_in_order() {
 async fn a_call_fails_when_too_many_frames_are_unread() {
     let (mut client, mut server) = connect_pair().await;
     let script = async {
-        server.receives().await;
+        server.receives_json().await;
         for _ in 0..MAX_UNREAD_FRAMES {
             server.0.feed(Message::text(r#"{"type":"pong"}"#)).await.expect("written");
         }
-        server.sends(ok_stored(1, 1)).await;
+        server.sends_frame(ok_stored(1, 1)).await;
     };
     let (answer, ()) = tokio::join!(client.call(message_to_bob()), script);
     assert!(matches!(answer, Err(ClientError::Unread(MAX_UNREAD_FRAMES))), "{answer:?}");
@@ -176,9 +183,9 @@ async fn a_call_returns_the_error_with_its_own_id() {
     let (mut client, mut server) = connect_pair().await;
     let error = |id: i64, code: &str| json!({"type": "error", "id": id, "code": code, "message": "m", "retryable": false});
     let script = async {
-        server.receives().await;
-        server.sends(error(0, "not_found")).await;
-        server.sends(error(1, "forbidden")).await;
+        server.receives_json().await;
+        server.sends_frame(error(0, "not_found")).await;
+        server.sends_frame(error(1, "forbidden")).await;
     };
     let (refused, ()) = tokio::join!(client.call(message_to_bob()), script);
     let Err(ClientError::Refused(failure)) = refused else { panic!("{refused:?}") };
@@ -194,8 +201,8 @@ async fn the_answer_to_another_command_is_no_answer() {
         for answer in
             [json!({"type": "ok", "id": 1}), json!({"type": "ok", "id": 2, "page": []}), ok_stored(3, 8)]
         {
-            server.receives().await;
-            server.sends(answer).await;
+            server.receives_json().await;
+            server.sends_frame(answer).await;
         }
     };
     let calls = async {
@@ -213,8 +220,8 @@ async fn the_answer_to_another_command_is_no_answer() {
 async fn a_ping_is_answered_by_its_pong() {
     let (mut client, mut server) = connect_pair().await;
     let script = async {
-        assert_eq!(server.receives().await, json!({"type": "ping", "id": 1}));
-        server.sends(json!({"type": "pong", "id": 1})).await;
+        assert_eq!(server.receives_json().await, json!({"type": "ping", "id": 1}));
+        server.sends_frame(json!({"type": "pong", "id": 1})).await;
     };
     let (answer, ()) = tokio::join!(client.call(Ping {}), script);
     assert_eq!(answer.expect("pong"), OkBody::Done {});
@@ -227,9 +234,9 @@ async fn submitted_commands_are_answered_through_next() {
     assert_eq!(ids, 1..3);
     assert_eq!(client.submit(Ping {}).await.expect("written"), 3);
     for id in 1..=3 {
-        assert_eq!(server.receives().await["id"], id);
+        assert_eq!(server.receives_json().await["id"], id);
     }
-    server.sends(ok_stored(2, 5)).await;
+    server.sends_frame(ok_stored(2, 5)).await;
     let answer = client.next().await.expect("open").expect("understood");
     assert!(
         matches!(&answer, ServerFrame::Reply(Reply::Ok(OkFrame { id: Some(CommandId::Number(2)), .. }))),
@@ -243,7 +250,7 @@ async fn a_cancelled_next_loses_no_frame() {
     tokio::select! {
         biased;
         frame = client.next() => panic!("the server sent nothing, but {frame:?}"),
-        () = server.sends(message_event(1)) => {}
+        () = server.sends_frame(message_event(1)) => {}
     }
     assert_eq!(next_message(&mut client).await, Seq(1));
 }
@@ -262,7 +269,7 @@ async fn the_close_code_is_known_after_the_last_frame() {
         assert_eq!(reason, "restarting");
     };
     let script = async {
-        server.sends(message_event(1)).await;
+        server.sends_frame(message_event(1)).await;
         server.closes(1012, "restarting").await;
     };
     tokio::join!(read, script);
@@ -272,7 +279,7 @@ async fn the_close_code_is_known_after_the_last_frame() {
 async fn a_call_fails_when_the_server_closes() {
     let (mut client, mut server) = connect_pair().await;
     let script = async {
-        server.receives().await;
+        server.receives_json().await;
         server.closes(4408, "nothing heard").await;
     };
     let (answer, ()) = tokio::join!(client.call(message_to_bob()), script);
@@ -293,12 +300,12 @@ async fn next_returns_an_error_and_then_none_after_the_connection_breaks() {
 async fn the_connection_goes_on_after_an_invalid_frame() {
     let (mut client, mut server) = connect_pair().await;
     for nonsense in [json!({"type": "gap"}), json!({"novelty": 1}), json!(["novelty"])] {
-        server.sends(nonsense.clone()).await;
+        server.sends_frame(nonsense.clone()).await;
         let invalid = client.next().await;
         let Some(Err(ClientError::NotUnderstood { frame, .. })) = invalid else { panic!("{invalid:?}") };
         assert_eq!(frame, nonsense.to_string());
     }
-    server.sends(message_event(1)).await;
+    server.sends_frame(message_event(1)).await;
     assert_eq!(next_message(&mut client).await, Seq(1));
 }
 
@@ -313,14 +320,14 @@ fn unknown_event(seq: u64) -> Value {
 async fn unknown_frames_are_skipped_and_unknown_events_keep_their_seq() {
     let (mut client, mut server) = connect_pair().await;
     let script = async {
-        server.sends(json!({"type": "novelty"})).await;
-        server.sends(unknown_event(1)).await;
-        server.receives().await;
-        server.sends(json!({"type": "novelty", "id": 1})).await;
+        server.sends_frame(json!({"type": "novelty"})).await;
+        server.sends_frame(unknown_event(1)).await;
+        server.receives_json().await;
+        server.sends_frame(json!({"type": "novelty", "id": 1})).await;
         let page = json!({"type": "ok", "id": 1, "conversation": "@alice:bob", "head": 3, "more": false,
                           "events": [message_event(1), unknown_event(2), message_event(3)]});
-        server.sends(page).await;
-        server.sends(message_event(4)).await;
+        server.sends_frame(page).await;
+        server.sends_frame(message_event(4)).await;
     };
     let sync = Sync { conversation: Target::parse("@bob").expect("target"), after: Seq(0), limit: None };
     let (page, ()) = tokio::join!(client.call(sync), script);
@@ -338,7 +345,7 @@ async fn raw_frames_are_sent_without_a_change() {
     let (mut client, mut server) = connect_pair().await;
     client.send_raw("[]").await.expect("sent");
     client.send_binary(*b"\0").await.expect("sent");
-    assert_eq!(server.receives().await, json!([]));
+    assert_eq!(server.receives_json().await, json!([]));
     assert_eq!(server.0.next().await.expect("open").expect("message"), Message::binary(vec![0]));
 }
 

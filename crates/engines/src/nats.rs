@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use crate::account::ServerDirectory;
 use crate::port::Port;
 use crate::programs;
-use crate::server::{EndPlan, START_TIMEOUT, Server};
+use crate::server::{START_TIMEOUT, Server, ShutdownPlan};
 
 /// A nats-server. Dropping it ends its process.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Nats {
         let program = programs::nats()?;
         let ServerDirectory { path: directory, .. } = ServerDirectory::new(scratch, "nats-", None)?;
         let delete = disposable.then_some(directory.as_path());
-        let server = Server::new(EndPlan { signal: "KILL", data: None, delete })?;
+        let server = Server::new(ShutdownPlan { signal: "KILL", data: None, delete })?;
         let (port, monitor) = (Port::reserve()?, Port::reserve()?);
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
         let mut nats = Self { server, port, monitor, program, directory, arguments };

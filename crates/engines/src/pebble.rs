@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::port::Port;
 use crate::programs;
-use crate::server::{EndPlan, Server};
+use crate::server::{Server, ShutdownPlan};
 
 /// An ACME server. Dropping it ends its processes.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct PebbleSettings<'a> {
 impl Pebble {
     /// Reserves the ports, without starting a process. `directory` receives the configuration and the logs.
     pub fn reserve(directory: &Path) -> anyhow::Result<Self> {
-        let plan = EndPlan { signal: "KILL", data: None, delete: None };
+        let plan = ShutdownPlan { signal: "KILL", data: None, delete: None };
         let (server, names) = (Server::new(plan)?, Server::new(plan)?);
         let (port, management, name_port) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
         Ok(Self { server, names, port, management, name_port, directory: directory.to_owned() })
@@ -67,7 +67,7 @@ impl Pebble {
         let own = ["-dnsserver", &name_address, "-management", "127.0.0.1:0"].map(str::to_owned);
         let command: Vec<_> = [text(&names)?].into_iter().chain(own).chain(others).collect();
         self.names.start(&words(&command), &self.directory, None, &log)?;
-        let is_ready = |_| accepts(self.name_port.address());
+        let is_ready = |_| accepts_connections(self.name_port.address());
         self.names.becomes_ready("pebble-challtestsrv", &log, is_ready).await?;
 
         let config = self.directory.join("pebble.json");
@@ -78,7 +78,7 @@ impl Pebble {
         let own = [text(&pebble)?, "-config".into(), text(&config)?, "-dnsserver".into(), name_address];
         let command: Vec<_> = environment.into_iter().chain(own).collect();
         self.server.start(&words(&command), &self.directory, None, &log)?;
-        let is_ready = |_| accepts(address);
+        let is_ready = |_| accepts_connections(address);
         self.server.becomes_ready("pebble", &log, is_ready).await
     }
 
@@ -92,7 +92,7 @@ fn words(command: &[String]) -> Vec<&str> {
     command.iter().map(String::as_str).collect()
 }
 
-async fn accepts(address: SocketAddr) -> bool {
+async fn accepts_connections(address: SocketAddr) -> bool {
     TcpStream::connect(address).await.is_ok()
 }
 

@@ -13,13 +13,15 @@ use tokio::time::{sleep, timeout};
 use crate::account::{Account, ServerDirectory};
 use crate::port::Port;
 use crate::programs;
-use crate::server::{EndPlan, POLL_INTERVAL, START_TIMEOUT, Server, command_without_environment, log_tail};
+use crate::server::{
+    POLL_INTERVAL, START_TIMEOUT, Server, ShutdownPlan, command_with_minimal_environment, log_tail,
+};
 
 /// The name of the user and of the database in each cluster.
-const NAME: &str = "switchboard";
+const DATABASE_AND_USER: &str = "switchboard";
 
 /// The settings that differ from PostgreSQL's defaults, without the port. fsync stays on, so data are durable.
-const SETTINGS: &str = "listen_addresses = '127.0.0.1'
+const SERVER_SETTINGS: &str = "listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 fsync = on
 max_connections = 200
@@ -58,10 +60,13 @@ impl Postgres {
     ) -> anyhow::Result<Self> {
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect();
         let mut postgres = Self::prepare(scratch, settings, disposable)?;
-        let cluster = ["-U", NAME, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-clean"];
-        postgres.run("initdb", &cluster).await?;
+        let cluster =
+            ["-U", DATABASE_AND_USER, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync", "--no-clean"];
+        postgres.run_program("initdb", &cluster).await?;
         postgres.start_again().await?;
-        postgres.psql_in("postgres", &format!("CREATE DATABASE {NAME} TEMPLATE template0")).await?;
+        postgres
+            .psql_in("postgres", &format!("CREATE DATABASE {DATABASE_AND_USER} TEMPLATE template0"))
+            .await?;
         Ok(postgres)
     }
 
@@ -73,7 +78,7 @@ impl Postgres {
             ServerDirectory::new(scratch, "postgres-", account)?;
         let data = directory.join("data");
         let delete = (must_delete || disposable).then_some(directory.as_path());
-        let server = Server::new(EndPlan { signal: "QUIT", data: Some(&data), delete })?;
+        let server = Server::new(ShutdownPlan { signal: "QUIT", data: Some(&data), delete })?;
         let port = Port::reserve()?;
         Ok(Self { server, port, programs, account, directory, settings, synchronous: Mutex::default() })
     }
@@ -85,11 +90,11 @@ impl Postgres {
 
     /// The URL of the cluster's database `switchboard`.
     pub fn url(&self) -> String {
-        self.url_of(NAME)
+        self.url_of(DATABASE_AND_USER)
     }
 
     fn url_of(&self, database: &str) -> String {
-        format!("postgres://{NAME}@{}/{database}", self.address())
+        format!("postgres://{DATABASE_AND_USER}@{}/{database}", self.address())
     }
 
     /// Creates another database, which is empty, and returns its URL.
@@ -107,14 +112,17 @@ impl Postgres {
         let mut standby = Self::prepare(scratch, self.settings.clone(), false)?;
         let name = format!("standby_{:016x}", fastrand::u64(..));
         let address = self.address();
-        let primary =
-            format!("host={} port={} user={NAME} application_name={name}", address.ip(), address.port());
+        let primary = format!(
+            "host={} port={} user={DATABASE_AND_USER} application_name={name}",
+            address.ip(),
+            address.port()
+        );
         let copy = ["-d", &primary, "-R", "-X", "stream", "-c", "fast", "--no-sync"];
-        standby.run("pg_basebackup", &copy).await?;
+        standby.run_program("pg_basebackup", &copy).await?;
         standby.start_again().await?;
         if synchronous {
             self.synchronous.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
-            self.configure()?;
+            self.write_configuration()?;
             self.psql("SELECT pg_reload_conf()").await?;
         }
         let follows = format!(
@@ -139,9 +147,9 @@ impl Postgres {
     /// Starts the cluster again after [`Postgres::kill`], with its data and on the same port. Returns when it accepts connections.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
         self.server.exit_status()?;
-        self.configure()?;
-        self.launch("postgres", &[])?;
-        let (data, log) = (self.data(), self.log());
+        self.write_configuration()?;
+        self.start_program("postgres", &[])?;
+        let (data, log) = (self.data_directory(), self.log_file());
         self.server.becomes_ready("postgres", &log, |id| std::future::ready(is_ready(&data, id))).await
     }
 
@@ -157,12 +165,12 @@ impl Postgres {
 
     /// Runs SQL in the database `switchboard` with psql. Returns only the rows, one on each line, with `|` between columns.
     pub async fn psql(&self, sql: &str) -> anyhow::Result<String> {
-        self.psql_in(NAME, sql).await
+        self.psql_in(DATABASE_AND_USER, sql).await
     }
 
     /// Runs SQL like [`Postgres::psql`], in the database `database`.
     pub async fn psql_in(&self, database: &str, sql: &str) -> anyhow::Result<String> {
-        let mut psql = command_without_environment(&self.programs.join("psql"), self.account);
+        let mut psql = command_with_minimal_environment(&self.programs.join("psql"), self.account);
         psql.args(["-XqAt", "-v", "ON_ERROR_STOP=1", "-d", &self.url_of(database), "-c", sql]);
         psql.current_dir(&self.directory).stdin(Stdio::null());
         let output = tokio::process::Command::from(psql).kill_on_drop(true).output().await;
@@ -186,11 +194,11 @@ impl Postgres {
     }
 
     /// Runs a program of PostgreSQL on the data directory and waits until it exits.
-    async fn run(&mut self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-        self.launch(program, arguments)?;
+    async fn run_program(&mut self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        self.start_program(program, arguments)?;
         loop {
             if let Some(status) = self.server.exit_status()? {
-                ensure!(status.success(), "{program} failed ({status}):\n{}", log_tail(&self.log()));
+                ensure!(status.success(), "{program} failed ({status}):\n{}", log_tail(&self.log_file()));
                 return Ok(());
             }
             // waits for: the exit of a process whose id the watchdog has, so that only `Server` may reap it
@@ -199,17 +207,17 @@ impl Postgres {
     }
 
     /// Starts a program of PostgreSQL on the data directory.
-    fn launch(&mut self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
-        let (program, data) = (self.programs.join(program), self.data());
+    fn start_program(&mut self, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let (program, data) = (self.programs.join(program), self.data_directory());
         let program = program.to_str().context("the program's path is not UTF-8")?;
         let data = data.to_str().context("the directory's path is not UTF-8")?;
         let command = [&[program, "-D", data], arguments].concat();
-        self.server.start(&command, &self.directory, self.account, &self.log())
+        self.server.start(&command, &self.directory, self.account, &self.log_file())
     }
 
     /// Writes the configuration. A standby must not keep the one that it copied from its primary, because it has its own port.
-    fn configure(&self) -> anyhow::Result<()> {
-        let mut lines = format!("{SETTINGS}port = {}\n", self.address().port());
+    fn write_configuration(&self) -> anyhow::Result<()> {
+        let mut lines = format!("{SERVER_SETTINGS}port = {}\n", self.address().port());
         for setting in &self.settings {
             writeln!(lines, "{setting}")?;
         }
@@ -218,14 +226,14 @@ impl Postgres {
             let names = synchronous.join(", ");
             writeln!(lines, "synchronous_standby_names = 'FIRST {} ({names})'", synchronous.len())?;
         }
-        fs::write(self.data().join("postgresql.conf"), lines).context("cannot write the settings")
+        fs::write(self.data_directory().join("postgresql.conf"), lines).context("cannot write the settings")
     }
 
-    fn data(&self) -> PathBuf {
+    fn data_directory(&self) -> PathBuf {
         self.directory.join("data")
     }
 
-    fn log(&self) -> PathBuf {
+    fn log_file(&self) -> PathBuf {
         self.directory.join("log")
     }
 }

@@ -10,15 +10,17 @@ use anyhow::Context;
 const DEBIAN_POSTGRES_DIRECTORY: &str = "/usr/lib/postgresql";
 
 /// The programs of PostgreSQL that this crate runs. They must all be of one version.
-const POSTGRES: [&str; 4] = ["postgres", "initdb", "pg_basebackup", "psql"];
+const POSTGRES_PROGRAMS: [&str; 4] = ["postgres", "initdb", "pg_basebackup", "psql"];
 
 /// Finds the directory with PostgreSQL's programs.
 pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
     // Links are resolved, because PATH may have a link to only one of the programs.
-    let in_path = in_path("postgres").filter_map(|program| program.canonicalize().ok());
-    let directories = in_path.filter_map(|program| program.parent().map(Path::to_path_buf)).chain(debian());
-    let mut complete =
-        directories.filter(|directory| POSTGRES.iter().all(|program| directory.join(program).is_file()));
+    let in_path = candidates_in_path("postgres").filter_map(|program| program.canonicalize().ok());
+    let directories = in_path
+        .filter_map(|program| program.parent().map(Path::to_path_buf))
+        .chain(debian_postgres_directories());
+    let mut complete = directories
+        .filter(|directory| POSTGRES_PROGRAMS.iter().all(|program| directory.join(program).is_file()));
     complete.next().context("postgres is not installed (Debian: apt-get install postgresql)")
 }
 
@@ -27,7 +29,7 @@ pub(crate) fn nats() -> anyhow::Result<PathBuf> {
     let elsewhere =
         ["/usr/sbin", "/usr/local/sbin"].map(|directory| Path::new(directory).join("nats-server"));
     let mut programs =
-        in_path("nats-server").chain(elsewhere.into_iter().filter(|program| program.is_file()));
+        candidates_in_path("nats-server").chain(elsewhere.into_iter().filter(|program| program.is_file()));
     programs.next().context("nats-server is not installed (Debian: apt-get install nats-server)")
 }
 
@@ -39,11 +41,11 @@ pub(crate) fn pebble(name: &str) -> anyhow::Result<PathBuf> {
         Some(caches?.join("switchboard-tools"))
     });
     let cached = cache.map(|cache| cache.join("bin").join(name)).filter(|program| program.is_file());
-    let mut programs = in_path(name).chain(cached);
+    let mut programs = candidates_in_path(name).chain(cached);
     programs.next().with_context(|| format!("{name} is not installed: scripts/tools.sh {name}"))
 }
 
-fn in_path(program: &str) -> impl Iterator<Item = PathBuf> {
+fn candidates_in_path(program: &str) -> impl Iterator<Item = PathBuf> {
     let directories: Vec<PathBuf> =
         env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
     let program = program.to_owned();
@@ -51,7 +53,7 @@ fn in_path(program: &str) -> impl Iterator<Item = PathBuf> {
 }
 
 /// Debian's directories of PostgreSQL programs, the newest version first.
-fn debian() -> impl Iterator<Item = PathBuf> {
+fn debian_postgres_directories() -> impl Iterator<Item = PathBuf> {
     let versions = fs::read_dir(DEBIAN_POSTGRES_DIRECTORY).into_iter().flatten().flatten();
     let number = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
     let mut versions: Vec<(u32, PathBuf)> =

@@ -42,7 +42,7 @@ pub(crate) struct Server {
 
 /// How the watchdog ends a server, and what it cleans up after that.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct EndPlan<'a> {
+pub(crate) struct ShutdownPlan<'a> {
     /// The signal that asks the server to stop cleanly.
     pub(crate) signal: &'a str,
     /// The data directory of a PostgreSQL, whose shared memory must be removed.
@@ -53,8 +53,8 @@ pub(crate) struct EndPlan<'a> {
 
 impl Server {
     /// Prepares a server without starting it. The watchdog starts at once, and deletes `delete` when the owner has ended.
-    pub(crate) fn new(end_plan: EndPlan<'_>) -> anyhow::Result<Self> {
-        let mut watchdog = command_without_environment("sh".as_ref(), None);
+    pub(crate) fn new(end_plan: ShutdownPlan<'_>) -> anyhow::Result<Self> {
+        let mut watchdog = command_with_minimal_environment("sh".as_ref(), None);
         watchdog.args(["-c", WATCHDOG_SCRIPT, "watchdog", end_plan.signal]);
         watchdog.arg(end_plan.data.unwrap_or(Path::new(""))).arg(end_plan.delete.unwrap_or(Path::new("")));
         // The watchdog has its own process group, because signals from the terminal must not end it.
@@ -78,20 +78,20 @@ impl Server {
         }
         let log =
             File::options().create(true).append(true).open(log).context("cannot open the server's log")?;
-        let mut gate = command_without_environment("sh".as_ref(), account);
+        let mut gate = command_with_minimal_environment("sh".as_ref(), account);
         gate.args(["-c", WAIT_FOR_LINE_SCRIPT, "gate"]).args(command).process_group(0).current_dir(directory);
         gate.stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
         let child = gate.spawn().with_context(|| format!("cannot start {}", command[0]))?;
         let id = child.id();
         let child = self.child.insert(child);
         let mut open = child.stdin.take().context("stdin is not piped")?;
-        self.watch(&id.to_string())?;
+        self.register_process_with_watchdog(&id.to_string())?;
         open.write_all(b"\n").context("the shell exited before the server started")?;
         Ok(())
     }
 
     /// Sends the watchdog the id of the process that it must end.
-    fn watch(&mut self, process: &str) -> anyhow::Result<()> {
+    fn register_process_with_watchdog(&mut self, process: &str) -> anyhow::Result<()> {
         let pipe = self.watchdog_pipe.as_mut().context("the watchdog's pipe is closed")?;
         writeln!(pipe, "{process}").context("the watchdog exited")
     }
@@ -108,10 +108,11 @@ impl Server {
         }
         // The system may reuse the process id once the child is reaped, so the watchdog has to forget the id before that.
         let how = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        if waitid(WaitId::Pid(self.running()?), how).context("cannot wait for the server")?.is_none() {
+        if waitid(WaitId::Pid(self.running_process()?), how).context("cannot wait for the server")?.is_none()
+        {
             return Ok(None);
         }
-        self.watch("")?;
+        self.register_process_with_watchdog("")?;
         let child = self.child.take();
         child.map(|mut child| child.wait()).transpose().context("cannot wait for the server")
     }
@@ -152,7 +153,7 @@ impl Server {
 
     /// Suspends all processes of the server.
     pub(crate) fn pause(&self) -> anyhow::Result<()> {
-        let server = self.running()?;
+        let server = self.running_process()?;
         // The parent process is suspended first, so that it creates no further children.
         suspend_and_wait(server)?;
         children(server)?.into_iter().try_for_each(suspend_and_wait)
@@ -160,11 +161,11 @@ impl Server {
 
     /// Resumes all processes of the server.
     pub(crate) fn resume(&self) -> anyhow::Result<()> {
-        let server = self.running()?;
+        let server = self.running_process()?;
         for process in children(server)? {
-            signal(process, Signal::CONT)?;
+            send_signal(process, Signal::CONT)?;
         }
-        signal(server, Signal::CONT)
+        send_signal(server, Signal::CONT)
     }
 
     /// Kills all processes of the server, if it runs. They are suspended first, so that none can act while the others are killed.
@@ -173,11 +174,11 @@ impl Server {
         if self.child.is_none() {
             return Ok(());
         }
-        let server = self.running()?;
+        let server = self.running_process()?;
         suspend_and_wait(server)?;
         let family = children(server)?;
         for process in family.iter().copied().chain([server]) {
-            signal(process, Signal::KILL)?;
+            send_signal(process, Signal::KILL)?;
         }
         let deadline = Instant::now() + START_TIMEOUT;
         while self.child.is_some() || family.iter().any(|process| is_alive(*process)) {
@@ -191,7 +192,7 @@ impl Server {
         Ok(())
     }
 
-    fn running(&self) -> anyhow::Result<Pid> {
+    fn running_process(&self) -> anyhow::Result<Pid> {
         let id = self.id().context("the server does not run")?;
         pid(id).context("the process id is out of range")
     }
@@ -210,7 +211,7 @@ impl Drop for Server {
 }
 
 /// A command with a minimal environment, because PGHOST, a preloaded library or a locale would change what the program does.
-pub(crate) fn command_without_environment(program: &Path, account: Option<Account>) -> Command {
+pub(crate) fn command_with_minimal_environment(program: &Path, account: Option<Account>) -> Command {
     let mut command = Command::new(program);
     let kept =
         ["PATH", "HOME", "TMPDIR"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
@@ -234,7 +235,7 @@ fn pid(id: u32) -> Option<Pid> {
 }
 
 /// Sends a signal to a process. It is no error if the process has just exited.
-fn signal(process: Pid, signal: Signal) -> anyhow::Result<()> {
+fn send_signal(process: Pid, signal: Signal) -> anyhow::Result<()> {
     match kill_process(process, signal) {
         Err(error) if error != rustix::io::Errno::SRCH => Err(error).context("cannot send a signal"),
         _ => Ok(()),
@@ -243,9 +244,9 @@ fn signal(process: Pid, signal: Signal) -> anyhow::Result<()> {
 
 /// Suspends a process. Returns when the process has stopped.
 fn suspend_and_wait(process: Pid) -> anyhow::Result<()> {
-    signal(process, Signal::STOP)?;
+    send_signal(process, Signal::STOP)?;
     for _ in 0..MAX_SIGNAL_POLLS {
-        match read_stat(process.as_raw_nonzero().get()) {
+        match process_state_and_parent(process.as_raw_nonzero().get()) {
             None | Some(('T' | 'Z' | 'X', _)) => return Ok(()),
             Some(_) => sleep_briefly(),
         }
@@ -260,7 +261,7 @@ fn sleep_briefly() {
 }
 
 fn is_alive(process: Pid) -> bool {
-    read_stat(process.as_raw_nonzero().get()).is_some_and(|(state, _)| state != 'Z')
+    process_state_and_parent(process.as_raw_nonzero().get()).is_some_and(|(state, _)| state != 'Z')
 }
 
 /// The child processes of a process. Those of PostgreSQL have their own process groups, so no single signal reaches all of them.
@@ -268,7 +269,9 @@ fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")? {
         let Some(id) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        if read_stat(id).is_some_and(|(_, its_parent)| its_parent == parent.as_raw_nonzero().get()) {
+        if process_state_and_parent(id)
+            .is_some_and(|(_, its_parent)| its_parent == parent.as_raw_nonzero().get())
+        {
             found.extend(Pid::from_raw(id));
         }
     }
@@ -276,7 +279,7 @@ fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
 }
 
 /// The state of a process, and the id of its parent.
-fn read_stat(id: i32) -> Option<(char, i32)> {
+fn process_state_and_parent(id: i32) -> Option<(char, i32)> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // The process name is in parentheses, and may itself contain parentheses.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');

@@ -13,7 +13,7 @@ use crate::{directory, files, kill, system};
 
 /// # Safety
 /// `path` ends with a zero.
-unsafe fn open_in(directory: RawFd, path: *const c_char, mut flags: c_int, mode: mode_t) -> c_int {
+unsafe fn open_and_track(directory: RawFd, path: *const c_char, mut flags: c_int, mode: mode_t) -> c_int {
     // SAFETY: the caller keeps the contract of this function.
     unsafe {
         let Some(state) = state() else { return system::openat(directory, path, flags, mode) };
@@ -43,31 +43,31 @@ fn is_in_data_directory(state: &State, file: &File) -> bool {
 #[unsafe(no_mangle)]
 unsafe extern "C" fn open(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     // SAFETY: the caller keeps the contract of this function.
-    unsafe { open_in(libc::AT_FDCWD, path, flags, mode) }
+    unsafe { open_and_track(libc::AT_FDCWD, path, flags, mode) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     // SAFETY: the caller keeps the contract of this function.
-    unsafe { open_in(libc::AT_FDCWD, path, flags, mode) }
+    unsafe { open_and_track(libc::AT_FDCWD, path, flags, mode) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn openat(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     // SAFETY: the caller keeps the contract of this function.
-    unsafe { open_in(directory, path, flags, mode) }
+    unsafe { open_and_track(directory, path, flags, mode) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn openat64(directory: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     // SAFETY: the caller keeps the contract of this function.
-    unsafe { open_in(directory, path, flags, mode) }
+    unsafe { open_and_track(directory, path, flags, mode) }
 }
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn creat(path: *const c_char, mode: mode_t) -> c_int {
     // SAFETY: the caller keeps the contract of this function.
-    unsafe { open_in(libc::AT_FDCWD, path, libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC, mode) }
+    unsafe { open_and_track(libc::AT_FDCWD, path, libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC, mode) }
 }
 
 #[unsafe(no_mangle)]
@@ -101,7 +101,7 @@ unsafe fn write_data(
 ///
 /// # Safety
 /// `list` has `count` entries.
-unsafe fn first_buffer(list: *const iovec, count: c_int) -> (*const c_void, size_t) {
+unsafe fn first_nonempty_buffer(list: *const iovec, count: c_int) -> (*const c_void, size_t) {
     // SAFETY: the caller keeps the contract of this function.
     let list = unsafe { std::slice::from_raw_parts(list, usize::try_from(count).unwrap_or(0)) };
     let piece = list.iter().find(|piece| piece.iov_len > 0);
@@ -127,7 +127,7 @@ unsafe extern "C" fn pwrite64(fd: c_int, buffer: *const c_void, length: size_t, 
 unsafe extern "C" fn pwritev(fd: c_int, list: *const iovec, count: c_int, offset: off_t) -> ssize_t {
     // SAFETY: the caller keeps the contract of this function.
     unsafe {
-        let (buffer, length) = first_buffer(list, count);
+        let (buffer, length) = first_nonempty_buffer(list, count);
         pwrite(fd, buffer, length, offset)
     }
 }
@@ -139,10 +139,10 @@ unsafe extern "C" fn pwritev64(fd: c_int, list: *const iovec, count: c_int, offs
 }
 
 /// Called after a send with its result: kills the program if that is the kill point, otherwise returns the result unchanged.
-fn count_socket_write(fd: RawFd, result: ssize_t) -> ssize_t {
+fn count_socket_write_and_kill(fd: RawFd, result: ssize_t) -> ssize_t {
     if result > 0
         && let Some(state) = state()
-        && state.control.watches_sockets()
+        && state.control.counts_socket_writes()
         && system::is_tcp(fd)
     {
         kill::kill_at(&state.control, KillPoint::AfterSocketWrite(0));
@@ -155,7 +155,7 @@ unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, length: size_t) -> 
     // SAFETY: the caller keeps the contract of this function.
     unsafe {
         write_data(fd, buffer, length, None)
-            .unwrap_or_else(|| count_socket_write(fd, system::write(fd, buffer, length)))
+            .unwrap_or_else(|| count_socket_write_and_kill(fd, system::write(fd, buffer, length)))
     }
 }
 
@@ -164,10 +164,10 @@ unsafe extern "C" fn writev(fd: c_int, list: *const iovec, count: c_int) -> ssiz
     // SAFETY: the caller keeps the contract of this function.
     unsafe {
         if files::find(fd).is_some() {
-            let (buffer, length) = first_buffer(list, count);
+            let (buffer, length) = first_nonempty_buffer(list, count);
             return write(fd, buffer, length);
         }
-        count_socket_write(fd, libc::syscall(libc::SYS_writev, fd, list, count) as ssize_t)
+        count_socket_write_and_kill(fd, libc::syscall(libc::SYS_writev, fd, list, count) as ssize_t)
     }
 }
 
@@ -188,7 +188,7 @@ unsafe extern "C" fn sendto(
 ) -> ssize_t {
     // SAFETY: the caller keeps the contract of this function.
     unsafe {
-        count_socket_write(
+        count_socket_write_and_kill(
             fd,
             libc::syscall(libc::SYS_sendto, fd, buffer, length, flags, to, to_length) as ssize_t,
         )
@@ -198,7 +198,9 @@ unsafe extern "C" fn sendto(
 #[unsafe(no_mangle)]
 unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of this function.
-    unsafe { count_socket_write(fd, libc::syscall(libc::SYS_sendmsg, fd, message, flags) as ssize_t) }
+    unsafe {
+        count_socket_write_and_kill(fd, libc::syscall(libc::SYS_sendmsg, fd, message, flags) as ssize_t)
+    }
 }
 
 #[unsafe(no_mangle)]

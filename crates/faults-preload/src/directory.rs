@@ -12,11 +12,11 @@ use crate::kill::abort_with;
 use crate::state::State;
 use crate::system;
 
-static LOG: Mutex<Option<NamesLog>> = Mutex::new(None);
+static NAMES_LOG: Mutex<Option<NamesLog>> = Mutex::new(None);
 
 /// Calls `act` with the journal of changed names, which the first call opens.
 fn with_log<T>(state: &State, act: impl FnOnce(&mut NamesLog) -> std::io::Result<T>) -> T {
-    let mut log: MutexGuard<'_, Option<NamesLog>> = LOG.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut log: MutexGuard<'_, Option<NamesLog>> = NAMES_LOG.lock().unwrap_or_else(PoisonError::into_inner);
     let opened = match log.take() {
         Some(log) => Ok(log),
         None => NamesLog::open(&state.undo),
@@ -28,21 +28,21 @@ fn with_log<T>(state: &State, act: impl FnOnce(&mut NamesLog) -> std::io::Result
 }
 
 /// The name of the descriptor's file; `None` unless the file is directly in the data directory.
-fn name(state: &State, fd: RawFd) -> Option<String> {
+fn name_in_data_directory(state: &State, fd: RawFd) -> Option<String> {
     let name = system::with_path(fd, |path| state.relative_path(path).map(<[u8]>::to_vec))??;
     String::from_utf8(name).ok().filter(|name| !name.is_empty() && !name.contains(['/', '\n']))
 }
 
 /// Records that a file was created.
 pub(crate) fn log_created(state: &State, fd: RawFd, inode: u64) {
-    if let Some(name) = name(state, fd) {
+    if let Some(name) = name_in_data_directory(state, fd) {
         with_log(state, |log| log.append(&NameChange::Created { name, inode }));
     }
 }
 
 /// Records that a file is about to be removed.
 fn log_removal(state: &State, file: &File) {
-    let Some(name) = name(state, file.as_raw_fd()) else { return };
+    let Some(name) = name_in_data_directory(state, file.as_raw_fd()) else { return };
     let inode = match file.metadata() {
         Ok(metadata) if metadata.is_file() => metadata.ino(),
         _ => return,
@@ -85,7 +85,7 @@ pub(crate) unsafe fn log_rename(state: &State, from: (RawFd, *const c_char), to:
     }
     // SAFETY: the caller keeps the contract of this function.
     let last = unsafe { std::ffi::CStr::from_ptr(to.1) }.to_bytes().rsplit(|byte| *byte == b'/').next();
-    if let Some(from) = file.and_then(|file| name(state, file.as_raw_fd()))
+    if let Some(from) = file.and_then(|file| name_in_data_directory(state, file.as_raw_fd()))
         && let Some(Ok(to)) = last.map(|last| String::from_utf8(last.to_vec()))
     {
         with_log(state, |log| log.append(&NameChange::Renamed { from, to }));

@@ -10,19 +10,19 @@ use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use faults::{DropTime, FileId, KillPoint, UndoLog};
+use faults::{DroppedPages, FileId, KillPoint, UndoLog};
 
 use crate::kill::{self, abort_with};
 use crate::state::State;
 use crate::{directory, system};
 
 /// The kind of each descriptor. Most are neither a data file nor the data directory, and only this lookup slows them down.
-static KINDS: [AtomicU8; 1 << 16] = [const { AtomicU8::new(KIND_OTHER) }; 1 << 16];
+static DESCRIPTOR_KINDS: [AtomicU8; 1 << 16] = [const { AtomicU8::new(KIND_OTHER) }; 1 << 16];
 const KIND_OTHER: u8 = 0;
 const KIND_FILE: u8 = 1;
 const KIND_DIRECTORY: u8 = 2;
 
-static OPEN: Mutex<OpenFiles> =
+static OPEN_FILES: Mutex<OpenFiles> =
     Mutex::new(OpenFiles { descriptors: BTreeMap::new(), inodes: BTreeMap::new() });
 
 /// The open data files. A file has one entry, even if it is open several times.
@@ -44,21 +44,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn kind(fd: RawFd) -> Option<&'static AtomicU8> {
-    KINDS.get(usize::try_from(fd).ok()?)
+fn descriptor_kind(fd: RawFd) -> Option<&'static AtomicU8> {
+    DESCRIPTOR_KINDS.get(usize::try_from(fd).ok()?)
 }
 
 /// The data file that a descriptor refers to; `None` if it refers to something else.
 pub(crate) fn find(fd: RawFd) -> Option<Arc<Mutex<DataFile>>> {
-    if kind(fd)?.load(SeqCst) != KIND_FILE {
+    if descriptor_kind(fd)?.load(SeqCst) != KIND_FILE {
         return None;
     }
-    lock(&OPEN).descriptors.get(&fd).cloned()
+    lock(&OPEN_FILES).descriptors.get(&fd).cloned()
 }
 
 /// Whether the descriptor refers to the data directory.
 pub(crate) fn is_directory(fd: RawFd) -> bool {
-    kind(fd).is_some_and(|kind| kind.load(SeqCst) == KIND_DIRECTORY)
+    descriptor_kind(fd).is_some_and(|kind| kind.load(SeqCst) == KIND_DIRECTORY)
 }
 
 /// Registers a new descriptor. `made`: whether the call that opened it created the file.
@@ -66,7 +66,7 @@ pub(crate) fn track_open(state: &State, fd: RawFd, made: bool) {
     let Some(Some(length)) = system::with_path(fd, |path| state.relative_path(path).map(<[u8]>::len)) else {
         return;
     };
-    let Some(kind) = kind(fd) else { abort_with("too many descriptors", &fd) };
+    let Some(kind) = descriptor_kind(fd) else { abort_with("too many descriptors", &fd) };
     if length == 0 {
         return kind.store(KIND_DIRECTORY, SeqCst);
     }
@@ -77,7 +77,7 @@ pub(crate) fn track_open(state: &State, fd: RawFd, made: bool) {
     if made {
         directory::log_created(state, fd, id.inode);
     }
-    let mut open = lock(&OPEN);
+    let mut open = lock(&OPEN_FILES);
     let file = match open.inodes.get(&id.inode).and_then(Weak::upgrade) {
         Some(file) => file,
         None => {
@@ -95,10 +95,10 @@ pub(crate) fn track_open(state: &State, fd: RawFd, made: bool) {
 
 /// Unregisters a descriptor that is about to be closed.
 pub(crate) fn track_close(fd: RawFd) {
-    if let Some(kind) = kind(fd)
+    if let Some(kind) = descriptor_kind(fd)
         && kind.swap(KIND_OTHER, SeqCst) == KIND_FILE
     {
-        let file = lock(&OPEN).descriptors.remove(&fd);
+        let file = lock(&OPEN_FILES).descriptors.remove(&fd);
         drop(file);
     }
 }
@@ -134,7 +134,7 @@ impl DataFile {
     ) -> isize {
         let control = &state.control;
         let end = self.length();
-        let at = offset.unwrap_or_else(|| cursor(fd, end));
+        let at = offset.unwrap_or_else(|| write_position(fd, end));
         let growth = (at + length as u64).saturating_sub(end.max(at));
         let granted = control.take_space(growth);
         let mut length = length - (growth - granted) as usize;
@@ -188,10 +188,10 @@ impl DataFile {
         if self.is_wal {
             kill::kill_at(control, KillPoint::BeforeWalSync(0));
         }
-        if let Some(dropped) = control.take_sync_failure(self.is_wal) {
+        if let Some(dropped) = control.next_sync_failure(self.is_wal) {
             let result = match dropped {
-                DropTime::AtOnce => log.revert(&self.own_handle),
-                DropTime::Later => log.discard_unsynced(&self.own_handle),
+                DroppedPages::AtOnce => log.revert(&self.own_handle),
+                DroppedPages::Later => log.discard_unsynced(&self.own_handle),
             };
             return match result {
                 Ok(()) => system::fail(libc::EIO),
@@ -213,7 +213,7 @@ impl DataFile {
 }
 
 /// The position at which a call of `write` without an offset writes.
-fn cursor(fd: RawFd, end: u64) -> u64 {
+fn write_position(fd: RawFd, end: u64) -> u64 {
     // SAFETY: the call gets only numbers, no pointers.
     unsafe {
         if libc::fcntl(fd, libc::F_GETFL) & libc::O_APPEND != 0 {

@@ -49,4 +49,4 @@ extern "C" fn start() {
 
 #[used]
 #[unsafe(link_section = ".init_array")]
-static START: extern "C" fn() = start;
+static RUN_AT_LOAD: extern "C" fn() = start;

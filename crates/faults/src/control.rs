@@ -18,7 +18,7 @@ use crate::{ENV_CONTROL, ENV_DATA, ENV_UNDO, PowerCutResult};
 const CONTROL_FILE_BYTES: u64 = 4096;
 
 /// The value of `space` that means that the disk has no limit.
-const UNLIMITED: u64 = u64::MAX;
+const UNLIMITED_SPACE: u64 = u64::MAX;
 
 /// Which files a failure of syncs applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub enum SyncFilter {
 
 /// What happens to the pages that a failed sync should have written. Linux marks them as clean, so no later sync writes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DropTime {
+pub enum DroppedPages {
     /// The pages are read from the disk again: everything that was written since the last sync is lost at once.
     AtOnce,
     /// The pages stay in the page cache, where every process reads them, also after a restart of the program; the next power
@@ -145,7 +145,7 @@ impl Deref for MappedControl {
 
 impl SharedControl {
     /// Whether this sync must fail, and what happens to its data. Reduces the number of syncs that must still fail.
-    pub fn take_sync_failure(&self, wal: bool) -> Option<DropTime> {
+    pub fn next_sync_failure(&self, wal: bool) -> Option<DroppedPages> {
         let concerned = match self.fail_which.load(SeqCst) {
             0 => true,
             1 => wal,
@@ -155,13 +155,13 @@ impl SharedControl {
             return None;
         }
         self.failed_syncs.fetch_add(1, SeqCst);
-        Some(if self.fail_later.load(SeqCst) == 0 { DropTime::AtOnce } else { DropTime::Later })
+        Some(if self.fail_later.load(SeqCst) == 0 { DroppedPages::AtOnce } else { DroppedPages::Later })
     }
 
     /// Takes up to `wanted` bytes from the free space of the simulated disk. Returns how many bytes it took.
     pub fn take_space(&self, wanted: u64) -> u64 {
         let left = self.space.fetch_update(SeqCst, SeqCst, |left| {
-            (left != UNLIMITED && wanted != 0).then(|| left.saturating_sub(wanted))
+            (left != UNLIMITED_SPACE && wanted != 0).then(|| left.saturating_sub(wanted))
         });
         match left {
             Ok(left) if left < wanted => {
@@ -174,9 +174,9 @@ impl SharedControl {
 
     /// Adds the bytes that a truncated file freed to the free space of the simulated disk.
     pub fn return_space(&self, bytes: u64) {
-        let _ = self
-            .space
-            .fetch_update(SeqCst, SeqCst, |left| (left != UNLIMITED).then(|| left.saturating_add(bytes)));
+        let _ = self.space.fetch_update(SeqCst, SeqCst, |left| {
+            (left != UNLIMITED_SPACE).then(|| left.saturating_add(bytes))
+        });
     }
 
     /// How long each sync must be delayed.
@@ -205,7 +205,7 @@ impl SharedControl {
     }
 
     /// Whether the next thing that counts towards the kill point is a write to a socket.
-    pub fn watches_sockets(&self) -> bool {
+    pub fn counts_socket_writes(&self) -> bool {
         self.kill_point.load(SeqCst) == KillPoint::AfterSocketWrite(0).code()
             && self.wal_synced.load(SeqCst) != 0
     }
@@ -261,7 +261,7 @@ impl Control {
 
     /// Makes the next `count` syncs of files fail with EIO and drop the data that they should have written. Syncs of directories
     /// succeed.
-    pub fn fail_sync(&self, count: u64, which: SyncFilter, dropped: DropTime) {
+    pub fn fail_sync(&self, count: u64, which: SyncFilter, dropped: DroppedPages) {
         self.shared.fail_sync.store(0, SeqCst);
         self.shared.fail_which.store(which as u64, SeqCst);
         self.shared.fail_later.store(dropped as u64, SeqCst);
@@ -271,7 +271,7 @@ impl Control {
     /// Limits the space on the disk. With `Some`, all files together can grow by this many bytes; then a write beyond a file's end
     /// fails with ENOSPC, but writes within the file succeed. Truncating a file frees its bytes. `None` ends the limit.
     pub fn set_full_after(&self, after: Option<u64>) {
-        self.shared.space.store(after.unwrap_or(UNLIMITED), SeqCst);
+        self.shared.space.store(after.unwrap_or(UNLIMITED_SPACE), SeqCst);
     }
 
     /// Delays each sync.
@@ -296,7 +296,7 @@ impl Control {
 
     /// Ends all faults. The counts stay.
     pub fn clear_faults(&self) {
-        self.fail_sync(0, SyncFilter::Any, DropTime::AtOnce);
+        self.fail_sync(0, SyncFilter::Any, DroppedPages::AtOnce);
         self.set_full_after(None);
         self.set_sync_delay(Duration::ZERO);
         self.set_clock_offset(0);
@@ -304,7 +304,7 @@ impl Control {
     }
 
     /// Whether a kill point is set that was not reached yet.
-    pub fn kill_is_set(&self) -> bool {
+    pub fn has_pending_kill(&self) -> bool {
         self.shared.kill_point.load(SeqCst) != 0
     }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use fastrand::Rng;
 
 use crate::names::{NameChange, NamesLog};
-use crate::undo::{Change, FileId, UndoLog, read_range, write_into};
+use crate::undo::{FileChange, FileId, UndoLog, read_range, write_into};
 
 /// The unit that a disk writes as a whole or not at all, in bytes.
 const SECTOR_BYTES: usize = 512;
@@ -45,7 +45,7 @@ enum WriteFate {
 /// No process may run on `data`: kill it and wait for its exit first.
 pub fn cut_power(data: &Path, undo: &Path, rng: &mut Rng) -> io::Result<PowerCutResult> {
     let mut cut = PowerCutResult::default();
-    cut_names(data, undo, rng, &mut cut)?;
+    revert_unsynced_names(data, undo, rng, &mut cut)?;
     cut_directory(data, undo, rng, &mut cut)?;
     for entry in fs::read_dir(undo)? {
         fs::remove_file(entry?.path())?;
@@ -53,7 +53,12 @@ pub fn cut_power(data: &Path, undo: &Path, rng: &mut Rng) -> io::Result<PowerCut
     Ok(cut)
 }
 
-fn cut_names(data: &Path, undo: &Path, rng: &mut Rng, cut: &mut PowerCutResult) -> io::Result<()> {
+fn revert_unsynced_names(
+    data: &Path,
+    undo: &Path,
+    rng: &mut Rng,
+    cut: &mut PowerCutResult,
+) -> io::Result<()> {
     let changes = NamesLog::open(undo)?.changes()?;
     let kept = rng.usize(..=changes.len());
     for change in changes[kept..].iter().rev() {
@@ -95,39 +100,41 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut PowerCutResult)
     let mut written = Vec::with_capacity(records.len());
     for record in records.iter().rev() {
         written.push(match record.change {
-            Change::Write { offset, length } => {
+            FileChange::Write { offset, length } => {
                 let from = (offset as usize).min(image.len());
                 image[from..(from + length as usize).min(image.len())].to_vec()
             }
-            Change::Truncate { .. } => Vec::new(),
+            FileChange::Truncate { .. } => Vec::new(),
         });
         record.revert(&mut image);
     }
-    let dropped = log.overlay_lost(&mut image);
+    let dropped = log.overlay_lost_pages(&mut image);
     cut.dropped += u64::from(dropped);
     if records.is_empty() && !dropped {
         return Ok(());
     }
 
     // Applies the writes again that survive the power cut.
-    let survivals = survivals(records.len(), rng);
+    let survivals = random_write_fates(records.len(), rng);
     let mut truncation_lost = false;
     for ((record, new), survival) in records.iter().zip(written.iter().rev()).zip(survivals) {
         let survival = match record.change {
             // Blocks that the file gets after a truncation belong to the file only if the truncation survives.
             _ if truncation_lost => WriteFate::Lost,
-            Change::Truncate { .. } if survival == WriteFate::Torn => WriteFate::Lost,
+            FileChange::Truncate { .. } if survival == WriteFate::Torn => WriteFate::Lost,
             _ => survival,
         };
         cut.unsynced += 1;
         cut.lost += u64::from(survival == WriteFate::Lost);
         cut.torn += u64::from(survival == WriteFate::Torn);
         match (record.change, survival) {
-            (Change::Truncate { .. }, WriteFate::Lost) => truncation_lost = true,
-            (Change::Truncate { length }, _) => image.resize(length as usize, 0),
-            (Change::Write { offset, .. }, WriteFate::Kept) => write_into(&mut image, offset, new),
-            (Change::Write { offset, .. }, WriteFate::Torn) => tear(&mut image, offset, new, rng),
-            (Change::Write { .. }, WriteFate::Lost) => {}
+            (FileChange::Truncate { .. }, WriteFate::Lost) => truncation_lost = true,
+            (FileChange::Truncate { length }, _) => image.resize(length as usize, 0),
+            (FileChange::Write { offset, .. }, WriteFate::Kept) => write_into(&mut image, offset, new),
+            (FileChange::Write { offset, .. }, WriteFate::Torn) => {
+                write_random_sectors(&mut image, offset, new, rng)
+            }
+            (FileChange::Write { .. }, WriteFate::Lost) => {}
         }
     }
     file.set_len(image.len() as u64)?;
@@ -136,7 +143,7 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut PowerCutResult)
 
 /// What happens to each unsynced change of one file. Disks differ, so one of three models is chosen at random: nothing was written
 /// yet; the first changes were written; or any of them were, in any order.
-fn survivals(count: usize, rng: &mut Rng) -> Vec<WriteFate> {
+fn random_write_fates(count: usize, rng: &mut Rng) -> Vec<WriteFate> {
     match rng.u8(..4) {
         0 => vec![WriteFate::Lost; count],
         1 => {
@@ -155,7 +162,7 @@ fn survivals(count: usize, rng: &mut Rng) -> Vec<WriteFate> {
 }
 
 /// Applies a random selection of the sectors of a write.
-fn tear(image: &mut Vec<u8>, offset: u64, new: &[u8], rng: &mut Rng) {
+fn write_random_sectors(image: &mut Vec<u8>, offset: u64, new: &[u8], rng: &mut Rng) {
     let (mut at, mut rest) = (offset, new);
     while !rest.is_empty() {
         let (sector, after) = rest.split_at((SECTOR_BYTES - at as usize % SECTOR_BYTES).min(rest.len()));

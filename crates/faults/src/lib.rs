@@ -48,7 +48,7 @@ mod undo;
 use std::path::{Path, PathBuf};
 use std::{env, io};
 
-pub use control::{Control, Counts, DropTime, KillPoint, MappedControl, SharedControl, SyncFilter};
+pub use control::{Control, Counts, DroppedPages, KillPoint, MappedControl, SharedControl, SyncFilter};
 pub use cut::{PowerCutResult, cut_power};
 pub use names::{NameChange, NamesLog};
 pub use undo::{FileId, UndoLog};

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-const LOG: &str = "names.undo";
+const NAMES_LOG_FILE: &str = "names.undo";
 
 /// One change of a name in the data directory. A name contains no `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum NameChange {
 
 impl NameChange {
     /// The change as one line of the journal. Each field ends with `/`, which a name cannot contain.
-    fn line(&self) -> String {
+    fn to_line(&self) -> String {
         match self {
             Self::Created { name, inode } => format!("made/{name}/{inode}/\n"),
             Self::Removed { name, inode } => format!("removed/{name}/{inode}/\n"),
@@ -65,7 +65,7 @@ impl NameChange {
                 }
             }
             Self::Removed { name, inode } => {
-                let (path, kept) = (data.join(name), kept_path(undo, *inode));
+                let (path, kept) = (data.join(name), kept_file_path(undo, *inode));
                 if inode_of(&path)?.is_none() && inode_of(&kept)?.is_some() {
                     fs::hard_link(kept, path)?;
                 }
@@ -89,7 +89,7 @@ fn inode_of(path: &Path) -> io::Result<Option<u64>> {
 }
 
 /// The path of the link that keeps a removed file until the directory is synced.
-fn kept_path(undo: &Path, inode: u64) -> PathBuf {
+fn kept_file_path(undo: &Path, inode: u64) -> PathBuf {
     undo.join(format!("{inode}.kept"))
 }
 
@@ -103,7 +103,7 @@ pub struct NamesLog {
 impl NamesLog {
     /// Opens the journal. Entries of an earlier process remain in it.
     pub fn open(undo: &Path) -> io::Result<Self> {
-        let path = undo.join(LOG);
+        let path = undo.join(NAMES_LOG_FILE);
         let log = fs::OpenOptions::new().read(true).append(true).create(true).open(&path)?;
         let text = fs::read_to_string(&path)?;
         log.set_len(text.rfind('\n').map_or(0, |end| end as u64 + 1))?;
@@ -112,12 +112,12 @@ impl NamesLog {
 
     /// Records a change. A removal or renaming must be recorded before it is made, a creation after it.
     pub fn append(&mut self, change: &NameChange) -> io::Result<()> {
-        self.log.write_all(change.line().as_bytes())
+        self.log.write_all(change.to_line().as_bytes())
     }
 
     /// Keeps a link to the file whose name is about to be removed. Returns false if `undo` is on another file system.
     pub fn keep_removed_file(&self, path: &Path, inode: u64) -> bool {
-        let kept = kept_path(&self.undo, inode);
+        let kept = kept_file_path(&self.undo, inode);
         match fs::hard_link(path, &kept) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => true,
             result => result.is_ok(),
@@ -130,7 +130,7 @@ impl NamesLog {
         self.log.set_len(0)?;
         for change in changes {
             if let NameChange::Removed { inode, .. } = change {
-                match fs::remove_file(kept_path(&self.undo, inode)) {
+                match fs::remove_file(kept_file_path(&self.undo, inode)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     _ => {}
                 }
@@ -141,7 +141,7 @@ impl NamesLog {
 
     /// The changes that are not synced, oldest first.
     pub(crate) fn changes(&self) -> io::Result<Vec<NameChange>> {
-        let text = fs::read_to_string(self.undo.join(LOG))?;
+        let text = fs::read_to_string(self.undo.join(NAMES_LOG_FILE))?;
         Ok(text.lines().filter_map(NameChange::parse).collect())
     }
 }

@@ -45,8 +45,8 @@ impl FileId {
 
 /// One change of a file that is not synced, with the content that it replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) change: Change,
+pub(crate) struct UndoRecord {
+    pub(crate) change: FileChange,
     /// The file's length before the change.
     old_length: u64,
     /// The bytes that the change overwrote, as far as the file had them.
@@ -54,17 +54,17 @@ pub(crate) struct Record {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum FileChange {
     Write { offset: u64, length: u64 },
     Truncate { length: u64 },
 }
 
-impl Record {
+impl UndoRecord {
     /// The position in the file at which `old` was.
     fn offset(&self) -> u64 {
         match self.change {
-            Change::Write { offset, .. } => offset,
-            Change::Truncate { length } => length,
+            FileChange::Write { offset, .. } => offset,
+            FileChange::Truncate { length } => length,
         }
     }
 
@@ -77,8 +77,8 @@ impl Record {
     /// Encodes the record for a log.
     fn bytes(&self) -> Vec<u8> {
         let (kind, at, length) = match self.change {
-            Change::Write { offset, length } => (KIND_WRITE, offset, length),
-            Change::Truncate { length } => (KIND_TRUNCATE, length, 0),
+            FileChange::Write { offset, length } => (KIND_WRITE, offset, length),
+            FileChange::Truncate { length } => (KIND_TRUNCATE, length, 0),
         };
         let mut bytes = Vec::with_capacity(RECORD_BYTES + self.old.len());
         for number in [kind, at, length, self.old_length, self.old.len() as u64] {
@@ -94,8 +94,8 @@ impl Record {
         let number =
             |index: usize| Some(u64::from_le_bytes(bytes.get(index * 8..index * 8 + 8)?.try_into().ok()?));
         let change = match number(0)? {
-            KIND_WRITE => Change::Write { offset: number(1)?, length: number(2)? },
-            KIND_TRUNCATE => Change::Truncate { length: number(1)? },
+            KIND_WRITE => FileChange::Write { offset: number(1)?, length: number(2)? },
+            KIND_TRUNCATE => FileChange::Truncate { length: number(1)? },
             _ => return None,
         };
         let end = RECORD_BYTES.checked_add(number(4)?.try_into().ok()?)?;
@@ -127,21 +127,22 @@ impl UndoLog {
     /// Opens a file's log. Records of an earlier process remain in it, unless the file is `fresh`: then it was created just now,
     /// and an existing log belongs to another file.
     pub fn open(undo: &Path, id: FileId, fresh: bool) -> io::Result<Self> {
-        let path = path(undo, id.inode);
-        let valid = if fresh { None } else { parse(&read(&path)?, id).map(|(_, end)| end) };
+        let path = undo_log_path(undo, id.inode);
+        let valid =
+            if fresh { None } else { parse_undo_log(&read_if_exists(&path)?, id).map(|(_, end)| end) };
         let mut log = fs::OpenOptions::new().read(true).append(true).create(true).open(&path)?;
         log.set_len(valid.unwrap_or(0) as u64)?;
         let mut lost = LostPages::read(undo, id.inode)?;
         if valid.is_none() {
             log.write_all(&id.bytes())?;
-            lost.replace(BTreeMap::new())?;
+            lost.replace_atomically(BTreeMap::new())?;
         }
         Ok(Self { log, id, lost })
     }
 
     /// Opens the log of this file, if it has one.
     pub(crate) fn find(undo: &Path, id: FileId) -> io::Result<Option<Self>> {
-        let known = parse(&read(&path(undo, id.inode))?, id).is_some();
+        let known = parse_undo_log(&read_if_exists(&undo_log_path(undo, id.inode))?, id).is_some();
         known.then(|| Self::open(undo, id, false)).transpose()
     }
 
@@ -149,17 +150,17 @@ impl UndoLog {
     pub fn before_write(&mut self, data: &File, offset: u64, length: u64) -> io::Result<()> {
         let old_length = data.metadata()?.len();
         let old = read_range(data, offset, length.min(old_length.saturating_sub(offset)))?;
-        self.append(&Record { change: Change::Write { offset, length }, old_length, old })
+        self.append(&UndoRecord { change: FileChange::Write { offset, length }, old_length, old })
     }
 
     /// Records that the file is about to be truncated to `length` bytes.
     pub fn before_truncate(&mut self, data: &File, length: u64) -> io::Result<()> {
         let old_length = data.metadata()?.len();
         let old = read_range(data, length, old_length.saturating_sub(length))?;
-        self.append(&Record { change: Change::Truncate { length }, old_length, old })
+        self.append(&UndoRecord { change: FileChange::Truncate { length }, old_length, old })
     }
 
-    fn append(&mut self, record: &Record) -> io::Result<()> {
+    fn append(&mut self, record: &UndoRecord) -> io::Result<()> {
         self.log.write_all(&record.bytes())
     }
 
@@ -169,7 +170,7 @@ impl UndoLog {
             let written = written_pages(&self.records()?);
             let mut pages = std::mem::take(&mut self.lost.pages);
             pages.retain(|page, _| !written.contains(page));
-            self.lost.replace(pages)?;
+            self.lost.replace_atomically(pages)?;
         }
         self.log.set_len(HEADER_BYTES as u64)
     }
@@ -197,18 +198,18 @@ impl UndoLog {
             // If an earlier failed sync lost this page already, the disk still has that older content.
             pages.entry(page).or_insert(on_disk);
         }
-        self.lost.replace(pages)?;
+        self.lost.replace_atomically(pages)?;
         self.log.set_len(HEADER_BYTES as u64)
     }
 
     /// The changes that are not synced, oldest first.
-    pub(crate) fn records(&self) -> io::Result<Vec<Record>> {
+    pub(crate) fn records(&self) -> io::Result<Vec<UndoRecord>> {
         let bytes = read_range(&self.log, 0, self.log.metadata()?.len())?;
-        Ok(parse(&bytes, self.id).map_or_else(Vec::new, |(records, _)| records))
+        Ok(parse_undo_log(&bytes, self.id).map_or_else(Vec::new, |(records, _)| records))
     }
 
     /// Replaces the lost pages in the content of the file by the pages that are on the disk. Returns whether there were lost pages.
-    pub(crate) fn overlay_lost(&self, image: &mut [u8]) -> bool {
+    pub(crate) fn overlay_lost_pages(&self, image: &mut [u8]) -> bool {
         for (page, on_disk) in &self.lost.pages {
             let from = (*page as usize * PAGE_BYTES).min(image.len());
             let to = (from + PAGE_BYTES).min(image.len());
@@ -219,10 +220,10 @@ impl UndoLog {
 }
 
 /// The pages that were written to. A write to a part of a page counts as the whole page.
-fn written_pages(records: &[Record]) -> BTreeSet<u64> {
+fn written_pages(records: &[UndoRecord]) -> BTreeSet<u64> {
     let mut pages = BTreeSet::new();
     for record in records {
-        if let Change::Write { offset, length } = record.change {
+        if let FileChange::Write { offset, length } = record.change {
             pages.extend(offset / PAGE_BYTES as u64..(offset + length).div_ceil(PAGE_BYTES as u64));
         }
     }
@@ -230,11 +231,11 @@ fn written_pages(records: &[Record]) -> BTreeSet<u64> {
 }
 
 /// The path of the undo log of an inode.
-fn path(undo: &Path, inode: u64) -> PathBuf {
+fn undo_log_path(undo: &Path, inode: u64) -> PathBuf {
     undo.join(format!("{inode}.undo"))
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+fn read_if_exists(path: &Path) -> io::Result<Vec<u8>> {
     match fs::read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         result => result,
@@ -242,12 +243,12 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Parses the records of a log. Also returns the position at which they end. `None` if the log belongs to another file.
-fn parse(bytes: &[u8], id: FileId) -> Option<(Vec<Record>, usize)> {
+fn parse_undo_log(bytes: &[u8], id: FileId) -> Option<(Vec<UndoRecord>, usize)> {
     if !bytes.starts_with(&id.bytes()) {
         return None;
     }
     let (mut records, mut end) = (Vec::new(), HEADER_BYTES);
-    while let Some((record, length)) = Record::parse(&bytes[end..]) {
+    while let Some((record, length)) = UndoRecord::parse(&bytes[end..]) {
         records.push(record);
         end += length;
     }
@@ -270,7 +271,7 @@ struct LostPages {
 impl LostPages {
     fn read(undo: &Path, inode: u64) -> io::Result<Self> {
         let path = undo.join(format!("{inode}.lost"));
-        let bytes = read(&path)?;
+        let bytes = read_if_exists(&path)?;
         let pages = bytes.chunks_exact(8 + PAGE_BYTES).filter_map(|entry| {
             let (page, on_disk) = entry.split_first_chunk::<8>()?;
             Some((u64::from_le_bytes(*page), on_disk.to_vec()))
@@ -279,7 +280,7 @@ impl LostPages {
     }
 
     /// Replaces the file with the lost pages atomically: after a kill it contains the old pages or the new ones.
-    fn replace(&mut self, pages: BTreeMap<u64, Vec<u8>>) -> io::Result<()> {
+    fn replace_atomically(&mut self, pages: BTreeMap<u64, Vec<u8>>) -> io::Result<()> {
         let next = self.path.with_extension("next");
         let mut bytes = Vec::with_capacity(pages.len() * (8 + PAGE_BYTES));
         for (page, on_disk) in &pages {

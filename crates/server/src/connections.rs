@@ -160,7 +160,7 @@ impl Connections {
         }
     }
 
-    fn of(&self, user: &UserId) -> Vec<Arc<Connection>> {
+    fn connections_of(&self, user: &UserId) -> Vec<Arc<Connection>> {
         let all = (user.clone(), Uuid::nil())..=(user.clone(), Uuid::max());
         self.shard(user).range(all).map(|(_, connection)| connection.clone()).collect()
     }
@@ -169,7 +169,7 @@ impl Connections {
     pub(crate) fn answer(&self, question: &Question, metrics: &Metrics) -> Vec<Report> {
         match question {
             Question::List { user } => {
-                let of_user = self.of(user).into_iter().take(MAX_LISTED);
+                let of_user = self.connections_of(user).into_iter().take(MAX_LISTED);
                 of_user.map(|connection| self.report(user, &connection)).collect()
             }
             Question::Close(selection) => self.close(selection, metrics),
@@ -178,11 +178,11 @@ impl Connections {
 
     fn close(&self, selection: &Selection, metrics: &Metrics) -> Vec<Report> {
         let Selection { user, connection, device, reason, before } = selection;
-        let mut all = self.of(user);
+        let mut all = self.connections_of(user);
         all.retain(|one| {
             connection.is_none_or(|id| id == one.outbox.id())
                 && (device.is_none() || *device == one.device)
-                && began(one.outbox.id()) <= *before
+                && time_of_connection_id(one.outbox.id()) <= *before
         });
         for one in &all {
             metrics.count_dropped(Dropped::Kicked);
@@ -227,7 +227,7 @@ impl Connections {
             address: address.to_canonical(),
             device: device.clone(),
             user_agent: agent.as_deref().map(str::to_owned),
-            since: began(outbox.id()),
+            since: time_of_connection_id(outbox.id()),
             idle_ms: outbox.idle_ms(),
             waiting_frames: backlog.frames,
             waiting_bytes: backlog.bytes,
@@ -238,7 +238,7 @@ impl Connections {
 }
 
 /// When a connection began, by the time in its id.
-fn began(connection: Uuid) -> Timestamp {
+fn time_of_connection_id(connection: Uuid) -> Timestamp {
     let (seconds, nanos) = connection.get_timestamp().map_or((0, 0), |timestamp| timestamp.to_unix());
     let ms = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000);
     Timestamp::from_millis(ms.saturating_add(i64::from(nanos / 1_000_000)))

@@ -8,7 +8,7 @@ use switchboard_store::sqlite::{Settings, fill_if_new};
 use switchboard_store::{Change, CommitMetrics};
 
 /// Adds alice, bob and #general to a new database. A database that is already in use is not changed.
-pub(crate) fn seed(config: &Config) -> anyhow::Result<()> {
+pub(crate) fn create_example_conversation(config: &Config) -> anyhow::Result<()> {
     let settings = Settings {
         data: config.data.clone(),
         limits: config.limits.clone(),

@@ -9,7 +9,7 @@ use url::Url;
 pub(crate) const MASK: &str = "(hidden)";
 
 /// The error text for a malformed URL of the bus.
-const FORM: &str =
+const BUS_URL_FORM: &str =
     "a URL of the bus is nats://HOST:PORT or tls://HOST:PORT; in a password, @ is written as %40, and so on";
 
 /// URL parameters whose values are shown, because they never contain a secret.
@@ -41,7 +41,7 @@ impl EngineUrl {
         for url in self.0.split(',').map(str::trim) {
             // The servers after the first one may have no scheme.
             let named = if url.contains("://") { url.to_owned() } else { format!("nats://{url}") };
-            let mut server = Url::parse(&named).map_err(|_| FORM.to_owned())?;
+            let mut server = Url::parse(&named).map_err(|_| BUS_URL_FORM.to_owned())?;
             match server.query() {
                 None | Some("") => {}
                 Some("tls=off") => plain = true,
@@ -124,7 +124,7 @@ fn are_public(parameters: &str) -> bool {
 }
 
 /// Returns a URL without its secrets; `None` if it is not certain which part of it is a secret.
-fn show(url: &str, postgres: bool) -> Option<String> {
+fn show_without_secrets(url: &str, postgres: bool) -> Option<String> {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
     let (login, rest) = match rest.rsplit_once('@') {
         // The `@` may belong to the password in a parameter, or to a path.
@@ -161,7 +161,8 @@ impl std::fmt::Display for EngineUrl {
         // A PostgreSQL URL with several hosts has only one scheme, so it is not split at commas.
         let postgres = self.has_scheme(&["postgres", "postgresql"]);
         let urls: Vec<_> = if postgres { vec![self.0.as_str()] } else { self.0.split(',').collect() };
-        let shown: Option<Vec<_>> = urls.into_iter().map(|url| show(url.trim(), postgres)).collect();
+        let shown: Option<Vec<_>> =
+            urls.into_iter().map(|url| show_without_secrets(url.trim(), postgres)).collect();
         match shown {
             Some(shown) => f.write_str(&shown.join(",")),
             None => write!(f, "{scheme}://{MASK}"),

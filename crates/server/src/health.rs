@@ -31,18 +31,18 @@ pub(crate) struct Report {
     /// Whether every step succeeded.
     pub(crate) delivers: bool,
     /// A write: from its submission until the router has returned its outcome.
-    write: Step,
+    write: StepResult,
     /// A read of the store.
-    read: Step,
+    read: StepResult,
     /// A notice to this node itself; `None` if there is no bus.
     #[serde(skip_serializing_if = "Option::is_none")]
-    bus: Option<Step>,
+    bus: Option<StepResult>,
 }
 
 /// How long a step took in milliseconds, or why it failed.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Step {
+enum StepResult {
     Milliseconds(u64),
     Error(String),
 }
@@ -50,7 +50,7 @@ enum Step {
 impl Report {
     /// Whether the report and the store still agree on whether writes succeed.
     fn fits_store_state(&self, store: &SharedStore) -> bool {
-        matches!(self.write, Step::Milliseconds(_)) == store.write_fault().is_none()
+        matches!(self.write, StepResult::Milliseconds(_)) == store.write_fault().is_none()
     }
 }
 
@@ -74,23 +74,25 @@ impl Health {
 async fn probe(store: &SharedStore, bus: Option<&dyn Bus>) -> Report {
     let bus = async {
         match bus {
-            Some(bus) => Some(step(bus.probe()).await),
+            Some(bus) => Some(run_step(bus.probe()).await),
             None => None,
         }
     };
     let read = store.probe();
-    let (write, read, bus) = tokio::join!(step(write(store)), step(read), bus);
-    let well = |step: &Step| matches!(step, Step::Milliseconds(_));
+    let (write, read, bus) = tokio::join!(run_step(write(store)), run_step(read), bus);
+    let well = |step: &StepResult| matches!(step, StepResult::Milliseconds(_));
     let delivers = well(&write) && well(&read) && bus.as_ref().is_none_or(well);
     Report { delivers, write, read, bus }
 }
 
-async fn step(work: impl Future<Output = Result<(), Refusal>>) -> Step {
+async fn run_step(work: impl Future<Output = Result<(), Refusal>>) -> StepResult {
     let began = Instant::now();
     match tokio::time::timeout(STEP_TIMEOUT, work).await {
-        Ok(Ok(())) => Step::Milliseconds(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)),
-        Ok(Err(refusal)) => Step::Error(refusal.message.to_string()),
-        Err(_) => Step::Error(format!("no answer within {STEP_TIMEOUT:?}")),
+        Ok(Ok(())) => {
+            StepResult::Milliseconds(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX))
+        }
+        Ok(Err(refusal)) => StepResult::Error(refusal.message.to_string()),
+        Err(_) => StepResult::Error(format!("no answer within {STEP_TIMEOUT:?}")),
     }
 }
 

@@ -52,7 +52,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))
         .route("/version", get(operations::version))
-        .fallback(get(assets::file).fallback(assets::reject_method))
+        .fallback(get(assets::serve_file).fallback(assets::reject_method))
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(from_fn_with_state(services.clone(), guard::check))
         .layer(from_fn(request_span::enter))
@@ -82,7 +82,7 @@ fn operator_routes(services: &Arc<Services>) -> Router {
 /// owner, and the server waits for the writer.
 fn operator_routes_while_stopping(services: &Services) -> Router {
     let (tasks, metrics) = (services.tasks.clone(), services.metrics.clone());
-    let stopping = move || std::future::ready(probes::stopping(&tasks));
+    let stopping = move || std::future::ready(probes::stopping_response(&tasks));
     let metrics =
         move |headers: HeaderMap| std::future::ready(probes::metrics_while_stopping(&metrics, &headers));
     Router::new()

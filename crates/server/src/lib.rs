@@ -157,7 +157,7 @@ impl Server {
         metrics.set_server(inspector(&config), config.limits.connections);
         let connections = Connections::new(config.name());
         let tls = start_tls(&config, &clock, &metrics, &tasks)?;
-        let Opened { store, batches, cluster } =
+        let OpenedStore { store, batches, cluster } =
             open(&config, &clock, &metrics, &connections, &tasks).await?;
         let coalesce_from = router::COALESCE_FROM_USERS;
         let parts = ServerParts {
@@ -319,7 +319,7 @@ fn start_tls(
 }
 
 /// The opened store, and the connection to the other nodes that share it.
-struct Opened {
+struct OpenedStore {
     store: SharedStore,
     batches: mpsc::Receiver<Batch>,
     cluster: Option<router::ClusterParts>,
@@ -331,7 +331,7 @@ async fn open(
     metrics: &Arc<Metrics>,
     connections: &Arc<Connections>,
     tasks: &Tasks,
-) -> anyhow::Result<Opened> {
+) -> anyhow::Result<OpenedStore> {
     let (limits, strangers) = (config.limits.clone(), config.unknown_users == UnknownUsers::Allow);
     let (clock, metrics) = (clock.clone(), metrics.clone());
     let Some(shared) = &config.cluster else {
@@ -340,7 +340,7 @@ async fn open(
         let settings = Settings { data, limits, strangers, clock, metrics };
         // Opening blocks: it waits for a file lock, and rewrites the write-ahead log.
         let (store, batches) = tokio::task::spawn_blocking(|| SqliteStore::open(settings)).await??;
-        return Ok(Opened { store: Arc::new(store), batches, cluster: None });
+        return Ok(OpenedStore { store: Arc::new(store), batches, cluster: None });
     };
     let settings = postgres::Settings {
         url: shared.store.expose().to_owned(),
@@ -369,7 +369,7 @@ async fn open(
         nodes: Arc::default(),
         connections: connections.clone(),
     };
-    Ok(Opened { store, batches, cluster: Some(cluster) })
+    Ok(OpenedStore { store, batches, cluster: Some(cluster) })
 }
 
 /// Connects to the bus of a cluster, if one is configured.

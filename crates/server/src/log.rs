@@ -35,11 +35,11 @@ const WRITE_RETRY_INTERVAL: Duration = Duration::from_millis(20);
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How many lines were dropped since the process started. It is global, because all servers in a process share one log.
-static DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
+static DROPPED_LINES: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 /// How many lines of the log were dropped.
 pub(crate) fn dropped_lines() -> Counter {
-    DROPPED.clone()
+    DROPPED_LINES.clone()
 }
 
 /// A handle to the thread that writes the log. Clones share the thread.
@@ -86,7 +86,7 @@ impl Log {
         let filter = EnvFilter::try_new(directives(&config.level)).context("log.level")?;
         // The descriptor is duplicated, because a write that blocks must not hold the lock of `std::io::stderr`.
         let stderr = std::io::stderr().as_fd().try_clone_to_owned().context("stderr")?;
-        let log = Self::to(File::from(stderr), config.format)?;
+        let log = Self::to_writer(File::from(stderr), config.format)?;
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .log_internal_errors(false)
@@ -100,7 +100,7 @@ impl Log {
         Ok(log)
     }
 
-    fn to(out: impl Write + Send + 'static, format: LogFormat) -> anyhow::Result<Self> {
+    fn to_writer(out: impl Write + Send + 'static, format: LogFormat) -> anyhow::Result<Self> {
         let (queue, messages) = crossbeam_channel::bounded(MAX_QUEUED_LINES);
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let writer = LineWriter {
@@ -134,7 +134,7 @@ impl Log {
         let before = self.queued_bytes.fetch_add(length, Ordering::Relaxed);
         if before + length > MAX_QUEUED_BYTES || self.queue.try_send(Message::Line(line.into())).is_err() {
             self.queued_bytes.fetch_sub(length, Ordering::Relaxed);
-            DROPPED.inc();
+            DROPPED_LINES.inc();
         }
     }
 }
@@ -176,9 +176,9 @@ impl<W: Write> LineWriter<W> {
             let Message::Line(line) = message else { continue };
             self.queued_bytes.fetch_sub(line.len(), Ordering::Relaxed);
             match self.write(&line) {
-                Ok(()) if self.messages.is_empty() => self.report(),
+                Ok(()) if self.messages.is_empty() => self.report_dropped_lines(),
                 Ok(()) => {}
-                Err(_) => drop(DROPPED.inc()),
+                Err(_) => drop(DROPPED_LINES.inc()),
             }
         }
     }
@@ -208,8 +208,8 @@ impl<W: Write> LineWriter<W> {
     }
 
     /// Logs how many lines were dropped, once lines can be written again.
-    fn report(&mut self) {
-        let dropped = DROPPED.get();
+    fn report_dropped_lines(&mut self) {
+        let dropped = DROPPED_LINES.get();
         let lines = dropped - self.reported_drops;
         if lines > 0 {
             self.reported_drops = dropped;
@@ -286,8 +286,8 @@ mod tests {
 
     #[test]
     fn a_line_that_cannot_be_written_is_counted_and_the_next_one_begins_a_line() {
-        let (disk, before) = (FullDisk::default(), DROPPED.get());
-        let log = Log::to(disk.clone(), LogFormat::Text).expect("a thread");
+        let (disk, before) = (FullDisk::default(), DROPPED_LINES.get());
+        let log = Log::to_writer(disk.clone(), LogFormat::Text).expect("a thread");
         (&log).write_all(b"one\n").expect("queued");
         log.flush();
         disk.0.lock().expect("nobody panicked").1 = true;
@@ -297,7 +297,7 @@ mod tests {
         (&log).write_all(b"two\n").expect("queued");
         log.flush();
         assert_eq!(String::from_utf8_lossy(&disk.0.lock().expect("nobody panicked").0), "one\nhalf\ntwo\n");
-        assert!(DROPPED.get() > before);
+        assert!(DROPPED_LINES.get() > before);
     }
 
     /// A pipe that no process reads: each write blocks.
@@ -317,13 +317,13 @@ mod tests {
     #[test]
     fn a_pipe_that_nobody_reads_delays_nobody_and_takes_bounded_memory() {
         let (_unread, reader) = crossbeam_channel::bounded(0);
-        let log = Log::to(BlockedPipe(reader), LogFormat::Text).expect("a thread");
-        let (line, before) = (vec![b'x'; 1_024], DROPPED.get());
+        let log = Log::to_writer(BlockedPipe(reader), LogFormat::Text).expect("a thread");
+        let (line, before) = (vec![b'x'; 1_024], DROPPED_LINES.get());
         for _ in 0..2 * MAX_QUEUED_BYTES / line.len() {
             (&log).write_all(&line).expect("queued or dropped");
         }
         assert!(log.queued_bytes.load(Ordering::Relaxed) <= MAX_QUEUED_BYTES);
-        assert!(DROPPED.get() - before >= 4_000);
+        assert!(DROPPED_LINES.get() - before >= 4_000);
         log.flush();
     }
 }

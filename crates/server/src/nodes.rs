@@ -25,13 +25,13 @@ pub(crate) struct NodeStatus {
 type Answer = (NodeId, Box<RawValue>);
 
 /// The questions of operators that wait for answers, by their numbers.
-type Questions = BTreeMap<u64, mpsc::Sender<Answer>>;
+type PendingQuestions = BTreeMap<u64, mpsc::Sender<Answer>>;
 
 /// The other nodes that have sent their status and are alive.
 #[derive(Debug, Default)]
 pub(crate) struct Nodes {
     table: Mutex<BTreeMap<NodeId, NodeStatus>>,
-    questions: Mutex<Questions>,
+    questions: Mutex<PendingQuestions>,
 }
 
 /// The answers of the other nodes to a question. Dropping it ends the question.
@@ -49,7 +49,7 @@ impl Nodes {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn questions(&self) -> MutexGuard<'_, Questions> {
+    fn questions(&self) -> MutexGuard<'_, PendingQuestions> {
         self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -76,18 +76,18 @@ impl Nodes {
         if table.len() < MAX_NODES || table.contains_key(&node) {
             table.insert(node, status);
         }
-        lead(&table)
+        max_lead_ms(&table)
     }
 
     /// Removes a node that has stopped or was lost. Returns the same as [`Self::record`].
     pub(crate) fn remove(&self, node: NodeId) -> i64 {
         let mut table = self.table();
         table.remove(&node);
-        lead(&table)
+        max_lead_ms(&table)
     }
 }
 
-fn lead(table: &BTreeMap<NodeId, NodeStatus>) -> i64 {
+fn max_lead_ms(table: &BTreeMap<NodeId, NodeStatus>) -> i64 {
     table.values().map(|status| status.ahead_ms).max().unwrap_or_default()
 }
 

@@ -23,7 +23,7 @@ use switchboard_protocol::{CloseCode, ErrorCode, Limits, Seq};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub(crate) use self::joined::join;
+pub(crate) use self::joined::join_frames;
 pub(crate) use self::lags::Lag;
 use self::lags::Lags;
 use crate::metrics::{Drop, Metrics};
@@ -299,7 +299,7 @@ impl Outbox {
     /// yet.
     pub(crate) fn begin_write(&self) -> Result<WriteEpoch, Refusal> {
         let inner = self.lock();
-        if let Some((left, code)) = inner.held() {
+        if let Some((left, code)) = inner.remaining_hold() {
             return Err(match code {
                 ErrorCode::RateLimited => Refusal::too_fast(left),
                 _ => Refusal::unavailable_for(left),
@@ -319,7 +319,7 @@ impl Outbox {
     pub(crate) fn hold_for_rate(&self, wait: Duration) -> Refusal {
         let mut inner = self.lock();
         inner.hold(ErrorCode::RateLimited);
-        let left = inner.held().map_or(Duration::ZERO, |(left, _)| left);
+        let left = inner.remaining_hold().map_or(Duration::ZERO, |(left, _)| left);
         Refusal::too_fast(wait.max(left))
     }
 
@@ -425,14 +425,14 @@ impl OriginConnection for Outbox {
 impl Queue {
     /// Begins a hold (a pause of writes after a refusal), unless one has begun and not ended.
     fn hold(&mut self, code: ErrorCode) {
-        if self.held().is_none() {
+        if self.remaining_hold().is_none() {
             self.hold = Some((Instant::now() + HOLD_DURATION, code));
         }
     }
 
     /// If writes are paused after a refusal: the time until the pause ends, and the error code with which writes are refused until
     /// then.
-    fn held(&self) -> Option<(Duration, ErrorCode)> {
+    fn remaining_hold(&self) -> Option<(Duration, ErrorCode)> {
         let (until, code) = self.hold?;
         let left = until.saturating_duration_since(Instant::now());
         (left > Duration::ZERO).then_some((left, code))

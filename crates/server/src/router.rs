@@ -68,7 +68,7 @@ const MAX_DEPARTURES: usize = 64;
 /// After this many batches the router handles users who go offline, even if more batches wait.
 const BATCHES_IN_A_ROW: u64 = 16;
 /// The most conversations from which the router removes a disconnected user before other work. This takes less than a millisecond.
-const MAX_UNLOADS: usize = 1_000;
+const MAX_UNLOADED_CONVERSATIONS_PER_TURN: usize = 1_000;
 
 /// How long the store may take to close after the deadline of a shutdown: it has to checkpoint its write-ahead log.
 const STORE_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -375,11 +375,11 @@ impl Router {
         }
     }
 
-    /// Removes a disconnected user from at most [`MAX_UNLOADS`] conversations, so that other work does not wait long. If the user
+    /// Removes a disconnected user from at most [`MAX_UNLOADED_CONVERSATIONS_PER_TURN`] conversations, so that other work does not wait long. If the user
     /// connects again meanwhile, they stay a member of the others.
     fn unload_users(&mut self) {
         let Some(user) = self.unloading.front().copied() else { return };
-        if !self.node.registry.unload(user, MAX_UNLOADS) {
+        if !self.node.registry.unload(user, MAX_UNLOADED_CONVERSATIONS_PER_TURN) {
             return;
         }
         self.unloading.pop_front();
@@ -414,7 +414,7 @@ impl Router {
     fn stop(&mut self) {
         self.stopping = true;
         self.node.flush_coalesced();
-        self.spread = spread(self.node.registry.sessions().count(), self.spread);
+        self.spread = reconnect_spread_ms(self.node.registry.sessions().count(), self.spread);
         for session in self.node.registry.sessions() {
             send_bye(&session.outbox, self.spread);
         }
@@ -431,7 +431,7 @@ async fn next_work(cluster: Option<&mut Cluster>) -> cluster::ClusterWork {
 
 /// The window over which the clients of this node reconnect, in milliseconds: a millisecond for each, so that a thousand of them
 /// reconnect in a second and few of them at once, and at most `longest`.
-fn spread(clients: usize, longest: u64) -> u64 {
+fn reconnect_spread_ms(clients: usize, longest: u64) -> u64 {
     longest.min(clients as u64)
 }
 
@@ -447,12 +447,12 @@ fn send_bye(outbox: &Outbox, spread: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::spread;
+    use super::reconnect_spread_ms;
 
     #[test]
     fn a_thousand_clients_reconnect_in_a_second_and_few_at_once() {
         for (clients, window) in [(0, 0), (20, 20), (1_000, 1_000), (5_000, 5_000), (100_000, 5_000)] {
-            assert_eq!(spread(clients, 5_000), window, "{clients}");
+            assert_eq!(reconnect_spread_ms(clients, 5_000), window, "{clients}");
         }
     }
 }

@@ -45,13 +45,13 @@ pub(crate) enum TaskEnd {
 
 thread_local! {
     /// The critical task that this thread is running now.
-    static CURRENT: Cell<Option<&'static str>> = const { Cell::new(None) };
+    static CURRENT_TASK: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
 
 /// The critical task that this thread is running now, if any.
 pub(crate) fn current_critical() -> Option<&'static str> {
     let is_writer = || std::thread::current().name() == Some(WRITER_THREAD);
-    CURRENT.get().or_else(|| is_writer().then_some(WRITER_THREAD))
+    CURRENT_TASK.get().or_else(|| is_writer().then_some(WRITER_THREAD))
 }
 
 impl Tasks {
@@ -91,9 +91,9 @@ impl Tasks {
         let mut task = Box::pin(task);
         self.tracker.spawn(async move {
             let end = poll_fn(|cx| {
-                CURRENT.set(Some(name));
+                CURRENT_TASK.set(Some(name));
                 let polled = catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)));
-                CURRENT.set(None);
+                CURRENT_TASK.set(None);
                 match polled {
                     Ok(Poll::Pending) => Poll::Pending,
                     Ok(Poll::Ready(())) => Poll::Ready(TaskEnd::Returned),

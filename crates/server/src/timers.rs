@@ -7,7 +7,7 @@ use tokio_util::time::DelayQueue;
 
 /// Waits for the next entry that expires; forever if there is none. Nothing wakes the task of an empty queue, so code that adds an
 /// entry has to poll again.
-pub(crate) async fn expired<T>(queue: &mut DelayQueue<T>) -> T {
+pub(crate) async fn next_expired<T>(queue: &mut DelayQueue<T>) -> T {
     poll_fn(|cx| match ready!(queue.poll_expired(cx)) {
         Some(expired) => Poll::Ready(expired.into_inner()),
         None => Poll::Pending,

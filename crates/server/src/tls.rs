@@ -20,7 +20,7 @@ use switchboard_store::clock::Clock;
 use tokio_rustls::TlsAcceptor;
 
 use self::certificate::Certificate;
-use self::current::Current;
+use self::current::CurrentCertificate;
 use self::expiry::Expiry;
 pub(crate) use self::handshake::{HandshakeFailure, HandshakeStream};
 use crate::config::TlsConfig;
@@ -36,7 +36,7 @@ const HTTP_PROTOCOL: &[u8] = b"http/1.1";
 /// TLS on the clients' listener.
 pub(crate) struct Tls {
     acceptor: TlsAcceptor,
-    current: Arc<Current>,
+    current: Arc<CurrentCertificate>,
 }
 
 /// Checks the settings of TLS as a start does, without a network.
@@ -46,7 +46,7 @@ pub(crate) struct Tls {
 pub(crate) fn check(config: &TlsConfig, clock: &Clock) -> anyhow::Result<()> {
     match config {
         TlsConfig::Files { certificate, key } => {
-            files::Files::open(certificate, key, clock).context("tls").map(drop)
+            files::CertificateFiles::open(certificate, key, clock).context("tls").map(drop)
         }
         #[cfg(feature = "acme")]
         TlsConfig::Acme(acme) => acme::check(acme).context("acme"),
@@ -70,7 +70,7 @@ impl Tls {
         let metrics = metrics.tls.clone();
         match config {
             TlsConfig::Files { certificate, key } => {
-                let (files, first) = files::Files::open(certificate, key, clock).context("tls")?;
+                let (files, first) = files::CertificateFiles::open(certificate, key, clock).context("tls")?;
                 let tls = Self::new(false)?;
                 let mut installer = Installer::new(tls.current.clone(), clock.clone(), metrics);
                 installer.install(&first);
@@ -93,7 +93,7 @@ impl Tls {
     }
 
     fn new(challenges: bool) -> anyhow::Result<Arc<Self>> {
-        let current = Arc::new(Current::default());
+        let current = Arc::new(CurrentCertificate::default());
         let provider = ring::default_provider();
         let mut config = ServerConfig::builder_with_provider(provider.into())
             .with_safe_default_protocol_versions()
@@ -112,14 +112,14 @@ impl Tls {
 
 /// Takes certificates into use, and watches the end of the current one.
 struct Installer {
-    current: Arc<Current>,
+    current: Arc<CurrentCertificate>,
     clock: Clock,
     metrics: TlsMetrics,
     expiry: Option<Expiry>,
 }
 
 impl Installer {
-    fn new(current: Arc<Current>, clock: Clock, metrics: TlsMetrics) -> Self {
+    fn new(current: Arc<CurrentCertificate>, clock: Clock, metrics: TlsMetrics) -> Self {
         Self { current, clock, metrics, expiry: None }
     }
 

@@ -31,7 +31,7 @@ pub struct Options {
 
 /// A finished backup.
 #[derive(Debug, Clone, Serialize)]
-pub struct Written {
+pub struct WrittenBackup {
     /// The path of the copy.
     pub file: PathBuf,
     /// The size of the copy.
@@ -45,7 +45,7 @@ pub struct Written {
 #[derive(Debug)]
 pub enum Outcome {
     /// The copy is on stable storage under its name.
-    Written(Written),
+    Written(WrittenBackup),
     /// The copy failed its check and was deleted.
     Corrupt(Report),
 }
@@ -101,7 +101,7 @@ pub fn backup(
     File::open(directory)
         .and_then(|directory| directory.sync_all())
         .with_context(|| format!("the disk does not keep {}", to.display()))?;
-    Ok(Outcome::Written(Written { file: to.to_owned(), bytes, report }))
+    Ok(Outcome::Written(WrittenBackup { file: to.to_owned(), bytes, report }))
 }
 
 /// The directory and the file name to write to. Refuses a destination that is a file of the live database.

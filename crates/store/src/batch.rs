@@ -164,12 +164,12 @@ impl WriterChannels {
 /// Removes and rejects the stale writes of a batch: those submitted before their connection learned of an earlier
 /// rejection.
 pub(super) fn reject_stale(batch: &mut Vec<Submission>) -> Vec<Outcome> {
-    batch.extract_if(.., |one| one.origin.is_stale()).map(reject).collect()
+    batch.extract_if(.., |one| one.origin.is_stale()).map(rejected_outcome).collect()
 }
 
 /// Rejects a write that could not be stored. Later writes of its connection without numbers become stale, because they must
 /// not be stored before the client has sent this one again.
-pub(super) fn reject(submission: Submission) -> Outcome {
+pub(super) fn rejected_outcome(submission: Submission) -> Outcome {
     submission.origin.record_rejection();
     Outcome { origin: submission.origin, result: Err(Refusal::unavailable()) }
 }
@@ -198,14 +198,14 @@ pub(super) fn apply<R: Rows>(
         };
         *result = match change::apply(rows, rules, actor, one.change.clone(), now) {
             Ok(committed) => {
-                turns.settle(&one.origin, true);
+                turns.record_final_outcome(&one.origin, true);
                 WriteResult::Answered(Ok(committed))
             }
             Err(OperationError::Refused(refusal)) => {
                 if refusal.code.retryable() {
                     turns.reject(&one.origin);
                 } else {
-                    turns.settle(&one.origin, false);
+                    turns.record_final_outcome(&one.origin, false);
                 }
                 WriteResult::Answered(Err(refusal))
             }
@@ -227,19 +227,25 @@ pub(super) fn pair_outcomes(
     uncounted: &mut Vec<Submission>,
 ) -> Vec<Outcome> {
     let pairs = batch.into_iter().zip(results);
-    pairs.filter_map(|(submission, result)| outcome(submission, result, uncounted)).collect()
+    pairs
+        .filter_map(|(submission, result)| record_and_convert_outcome(submission, result, uncounted))
+        .collect()
 }
 
-fn outcome(submission: Submission, result: WriteResult, uncounted: &mut Vec<Submission>) -> Option<Outcome> {
+fn record_and_convert_outcome(
+    submission: Submission,
+    result: WriteResult,
+    uncounted: &mut Vec<Submission>,
+) -> Option<Outcome> {
     match result {
         WriteResult::Answered(result) => {
             match &result {
                 Err(refusal) if refusal.code.retryable() => submission.origin.record_rejection(),
-                settled => submission.origin.settle(settled.is_ok()),
+                settled => submission.origin.record_final_outcome(settled.is_ok()),
             }
             Some(Outcome { origin: submission.origin, result })
         }
-        WriteResult::Rejected => Some(reject(submission)),
+        WriteResult::Rejected => Some(rejected_outcome(submission)),
         WriteResult::Uncounted => {
             uncounted.push(submission);
             None
@@ -255,10 +261,10 @@ pub(super) fn write_each_alone(
 ) -> Vec<Outcome> {
     let alone = batch.into_iter().filter_map(|one| {
         if one.origin.is_stale() {
-            return Some(reject(one));
+            return Some(rejected_outcome(one));
         }
         let result = write(std::slice::from_ref(&one)).and_then(|mut results| results.pop());
-        outcome(one, result.unwrap_or(WriteResult::Rejected), uncounted)
+        record_and_convert_outcome(one, result.unwrap_or(WriteResult::Rejected), uncounted)
     });
     alone.collect()
 }

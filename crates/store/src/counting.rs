@@ -48,7 +48,7 @@ pub(super) fn start_counts<D: ReaderConnection>(
     match counter.upgrade() {
         Some(counter) => reads.into_iter().flat_map(|read| counter.start_count(read)).collect(),
         // The store is being closed, so no count can be made.
-        None => reads.into_iter().map(batch::reject).collect(),
+        None => reads.into_iter().map(batch::rejected_outcome).collect(),
     }
 }
 
@@ -69,7 +69,7 @@ impl<D: ReaderConnection> Counter<D> {
     }
 
     fn start_count(self: &Arc<Self>, submission: Submission) -> Vec<Outcome> {
-        let Change::Read(read) = &submission.change else { return vec![batch::reject(submission)] };
+        let Change::Read(read) = &submission.change else { return vec![batch::rejected_outcome(submission)] };
         let (key, upto) =
             ((submission.actor.clone(), read.conversation.resolve(&submission.actor)), read.upto);
         {

@@ -9,10 +9,10 @@ const USERS: [&str; 5] = ["alice", "bob", "carol", "2", "erin"];
 pub(crate) const CONVERSATIONS: [&str; 3] = ["#old", "@alice:bob", "#late"];
 
 /// An event: index of the conversation, kind, index of the sender, number of messages up to this event, key, body.
-type Row = (usize, EventKind, usize, u64, Option<&'static str>, &'static str);
+type EventRow = (usize, EventKind, usize, u64, Option<&'static str>, &'static str);
 
 /// The events, of every kind, in the order of the log.
-const EVENTS: [Row; 17] = [
+const EVENTS: [EventRow; 17] = [
     (1, EventKind::Create, 1, 0, None, r#"{"title":"Old","public":true,"members":["2","bob","carol"]}"#),
     (1, EventKind::Message, 1, 1, Some("a1"), r#"{"text":"first"}"#),
     (1, EventKind::Message, 2, 2, Some("b1"), r#"{"text":"\"user\":\"bob\"","reply_to":2}"#),
@@ -87,7 +87,7 @@ pub(crate) fn expected_frames() -> Vec<String> {
     events.map(|event| event.to_json()).collect()
 }
 
-fn numbered_events() -> impl Iterator<Item = (u64, Row)> {
+fn numbered_events() -> impl Iterator<Item = (u64, EventRow)> {
     let mut seqs = [0; CONVERSATIONS.len()];
     EVENTS.into_iter().map(move |event| {
         let seq = &mut seqs[event.0 - 1];

@@ -180,7 +180,7 @@ fn sizes_in(data: &Path) -> anyhow::Result<Sizes> {
         bail!("there is no database in {}", data.display());
     };
     let db = open(data).context("cannot read the database")?;
-    let largest_conversations = largest(&db).map_err(in_words)?;
+    let largest_conversations = largest_conversations(&db).map_err(in_words)?;
     let mut tables = Vec::new();
     for table in &TABLES {
         let name = table.name;
@@ -194,7 +194,7 @@ fn sizes_in(data: &Path) -> anyhow::Result<Sizes> {
     Ok(Sizes { database_bytes, wal_bytes: Some(wal_bytes), tables, largest_conversations })
 }
 
-fn largest(db: &Connection) -> rusqlite::Result<Vec<ConversationSize>> {
+fn largest_conversations(db: &Connection) -> rusqlite::Result<Vec<ConversationSize>> {
     let mut select =
         db.prepare("SELECT name, head, messages FROM conversations ORDER BY head DESC, name LIMIT ?1")?;
     let largest = select.query_map([LARGEST_CONVERSATIONS], |row| {

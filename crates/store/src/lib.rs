@@ -202,12 +202,12 @@ pub trait SharedLog: Store {
 
     /// Events after `after` up to `upto`, oldest first, with the membership changes that they carry: at most one page. The
     /// page is empty only at the end of the range.
-    fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt>;
+    fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<LogExcerpt>;
 }
 
 /// A range of a conversation's log.
 #[derive(Debug)]
-pub struct Excerpt {
+pub struct LogExcerpt {
     /// The number of the last write batch of this store from which `events` can contain an event. The receiver may not have
     /// delivered that batch's outcomes yet.
     pub mark: u64,

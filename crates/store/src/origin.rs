@@ -89,7 +89,7 @@ impl Numbers {
 
     /// Records a settled write. Does nothing if the write before it is not settled, because that one must still be settled
     /// first.
-    pub(crate) fn settle(&mut self, number: WriteNumber, is_stored: bool) {
+    pub(crate) fn record_final_outcome(&mut self, number: WriteNumber, is_stored: bool) {
         if number.after > self.settled {
             return;
         }
@@ -166,12 +166,12 @@ impl Origin {
     }
 
     /// Called by the writer for a write that is stored, or refused for good.
-    pub(crate) fn settle(&self, is_stored: bool) {
+    pub(crate) fn record_final_outcome(&self, is_stored: bool) {
         if let Self::Session(origin) = self
             && let Some(number) = origin.number()
         {
             let mut numbers = origin.connection.numbers();
-            numbers.settle(number, is_stored);
+            numbers.record_final_outcome(number, is_stored);
             origin.connection.set_numbers(numbers);
         }
     }

@@ -40,8 +40,8 @@ use super::batch::{MAX_QUEUED_BATCHES, MAX_QUEUED_WRITES, WriterState};
 use super::counting::Counter;
 use super::write_fault::WriteFault;
 use super::{
-    Batch, CurrentMembership, Excerpt, Memberships, MembershipsPage, PresencePeer, Query, Revocations, Seqs,
-    SharedLog, Snapshot, Store, Submission, Summaries, WriteAccess,
+    Batch, CurrentMembership, LogExcerpt, Memberships, MembershipsPage, PresencePeer, Query, Revocations,
+    Seqs, SharedLog, Snapshot, Store, Submission, Summaries, WriteAccess,
 };
 use crate::CommitMetrics;
 use crate::clock::Clock;
@@ -191,7 +191,7 @@ impl Store for PostgresStore {
     }
 
     fn check_write_access(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess> {
-        self.readers.users.standing(user, conversation)
+        self.readers.users.write_access(user, conversation)
     }
 
     fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {
@@ -268,7 +268,7 @@ impl SharedLog for PostgresStore {
         self.readers.changed_profiles(after, most)
     }
 
-    fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+    fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<LogExcerpt> {
         self.readers.log(conversation, after, upto)
     }
 }

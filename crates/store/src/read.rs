@@ -21,8 +21,8 @@ use switchboard_protocol::reply::{OkBody, Unread};
 use switchboard_protocol::{ConversationId, ErrorCode, Limits, Seq, Sync, Timestamp, UserId};
 
 use self::row::{
-    ConnectionStart, ListedConversation, MembershipRow, PresencePeerRow, StoredMessage, UserRow, View,
-    WantedMessage,
+    ConnectionStart, ConversationAccess, ListedConversation, MembershipRow, PresencePeerRow, StoredMessage,
+    UserRow, WantedMessage,
 };
 use super::change::{OperationError, StoreError};
 use super::{Activity, Joined, Memberships, Query, Snapshot, Summaries, VisibleConversation};
@@ -45,10 +45,18 @@ pub(super) trait Lookups {
     fn find_user(&self, user: &UserId) -> LookupResult<Option<UserRow>, Self>;
 
     /// A conversation as a user sees it; `None` if either does not exist.
-    fn view(&self, user: &UserId, conversation: &ConversationId) -> LookupResult<Option<View>, Self>;
+    fn find_access(
+        &self,
+        user: &UserId,
+        conversation: &ConversationId,
+    ) -> LookupResult<Option<ConversationAccess>, Self>;
 
-    /// A conversation as a user sees it, like [`Self::view`], looked up by keys.
-    fn view_by_key(&self, user: UserKey, conversation: ConversationKey) -> LookupResult<Option<View>, Self>;
+    /// A conversation as a user sees it, like [`Self::find_access`], looked up by keys.
+    fn view_by_key(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+    ) -> LookupResult<Option<ConversationAccess>, Self>;
 
     /// The rows that a connection of a user starts from: the first `most` memberships, and the conversations in `named`.
     fn connection_start(
@@ -221,8 +229,8 @@ impl PageBudget {
 }
 
 impl<L: Lookups> Reader<'_, L> {
-    fn view(&self, user: &UserId, name: &ConversationId) -> LookupResult<View, L> {
-        Ok(self.rows.view(user, name)?.ok_or_else(Refusal::not_found)?)
+    fn find_access(&self, user: &UserId, name: &ConversationId) -> LookupResult<ConversationAccess, L> {
+        Ok(self.rows.find_access(user, name)?.ok_or_else(Refusal::not_found)?)
     }
 
     /// Answers a command that reads a page.
@@ -237,7 +245,8 @@ impl<L: Lookups> Reader<'_, L> {
 
     /// Answers `sync`.
     fn sync(&self, user: &UserId, command: &Sync) -> PageResult<L> {
-        let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
+        let ConversationAccess { conversation, membership } =
+            self.find_access(user, &command.conversation.resolve(user))?;
         let head = access::check_visible(conversation.head, membership.as_ref())?;
         let after = command.after;
         if after > head {
@@ -381,7 +390,9 @@ impl<L: Lookups> Reader<'_, L> {
         after: Seq,
         upto: Seq,
     ) -> LookupResult<Vec<LogEvent>, L> {
-        let Some(View { conversation, membership }) = self.rows.view_by_key(user, conversation)? else {
+        let Some(ConversationAccess { conversation, membership }) =
+            self.rows.view_by_key(user, conversation)?
+        else {
             return Ok(Vec::new());
         };
         let visible = access::check_visible(conversation.head, membership.as_ref())?;
@@ -416,7 +427,7 @@ fn count_leading(listed: &[ListedConversation], of: &[ConversationKey]) -> usize
 /// What a connection with a cursor in a conversation may see of it. A conversation that cannot be read is refused as
 /// `unavailable`, and does not affect the others.
 fn visible_conversation(named: row::NamedConversation) -> Result<VisibleConversation, Refusal> {
-    let View { conversation, membership } = match named {
+    let ConversationAccess { conversation, membership } = match named {
         row::NamedConversation::Found(view) => view,
         row::NamedConversation::NotFound => return Err(Refusal::not_found()),
         row::NamedConversation::Damaged => return Err(Refusal::unavailable()),

@@ -168,9 +168,9 @@ impl<D: ReaderConnection> Readers<D> {
         self.read(LaneOwner::Replays(user), move |reader| reader.replay(user, conversation, after, upto))
     }
 
-    pub(super) fn standing(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess> {
+    pub(super) fn write_access(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess> {
         let user = user.clone();
-        self.read(LaneOwner::User(user.clone()), move |reader| reader.standing(&user, &conversation))
+        self.read(LaneOwner::User(user.clone()), move |reader| reader.write_access(&user, &conversation))
     }
 
     pub(super) fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {

@@ -171,8 +171,8 @@ impl LogEvent {
     pub const fn most_bytes_of(conversation: usize, key: usize, body: usize) -> usize {
         // The length of `{"type":"unreadable","conversation":"","seq":18446744073709551615,"from":"","at":"","key":"",`
         // with a time.
-        const FIXED: usize = 140;
-        FIXED + conversation + UserId::MAX_BYTES + 2 * key + body
+        const FIXED_FRAME_BYTES: usize = 140;
+        FIXED_FRAME_BYTES + conversation + UserId::MAX_BYTES + 2 * key + body
     }
 
     /// The event's frame as raw JSON.

@@ -39,7 +39,7 @@ pub(crate) struct Candidate {
 
 /// A range of a room's events: after one event, up to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Section {
+pub(crate) struct EventRange {
     pub(crate) conversation: i64,
     pub(crate) after: u64,
     pub(crate) upto: u64,
@@ -47,11 +47,11 @@ pub(crate) struct Section {
 
 /// The ranges of a portion of at most `events` events, and the position after them; `None` if no conversations are left.
 /// `candidates` are the conversations from the position `from` on, in order.
-pub(crate) fn portion(
+pub(crate) fn next_portion(
     from: Position,
     candidates: &[Candidate],
     events: u64,
-) -> (Vec<Section>, Option<Position>) {
+) -> (Vec<EventRange>, Option<Position>) {
     let (mut sections, mut left) = (Vec::new(), events.max(1));
     let mut next = None;
     for candidate in candidates {
@@ -59,7 +59,7 @@ pub(crate) fn portion(
         let after = if conversation == from.conversation { from.seq } else { 0 };
         let upto = head.min(after.saturating_add(left));
         if is_room && upto > after {
-            sections.push(Section { conversation, after, upto });
+            sections.push(EventRange { conversation, after, upto });
             left -= upto - after;
             if upto < head || left == 0 {
                 return (sections, Some(Position { conversation, seq: upto }));

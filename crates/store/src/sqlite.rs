@@ -264,7 +264,7 @@ impl Store for SqliteStore {
     }
 
     fn check_write_access(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess> {
-        self.readers.standing(user, conversation)
+        self.readers.write_access(user, conversation)
     }
 
     fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {

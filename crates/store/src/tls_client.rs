@@ -38,8 +38,8 @@ pub fn root_certificates(ca: Option<&Path>, advice: &'static str) -> anyhow::Res
 ///
 /// # Errors
 /// TLS does not work.
-pub fn verifying(roots: RootCertStore) -> anyhow::Result<ClientConfig> {
-    Ok(builder()?.with_root_certificates(roots).with_no_client_auth())
+pub fn verifying_config(roots: RootCertStore) -> anyhow::Result<ClientConfig> {
+    Ok(config_builder()?.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// A client that accepts any certificate. That protects against eavesdropping, but not against an active attacker who poses as
@@ -48,12 +48,12 @@ pub fn verifying(roots: RootCertStore) -> anyhow::Result<ClientConfig> {
 /// # Errors
 /// TLS does not work.
 pub fn accepting_any_certificate() -> anyhow::Result<ClientConfig> {
-    let builder = builder()?;
+    let builder = config_builder()?;
     let verifier = Arc::new(AcceptAnyCertificate(builder.crypto_provider().clone()));
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
 }
 
-fn builder() -> anyhow::Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
+fn config_builder() -> anyhow::Result<ConfigBuilder<ClientConfig, WantsVerifier>> {
     ClientConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
         .context("TLS does not work")

@@ -22,7 +22,7 @@ use self::database::Database;
 use self::fault::Fault;
 use self::nemesis::Nemesis;
 use self::node::{Engines, NodeSite, SWEEP_INTERVAL};
-use crate::Common;
+use crate::CommonArgs;
 use crate::proxy::TamperingCounts;
 use crate::record::Law;
 use crate::report::Outcome;
@@ -40,7 +40,7 @@ const RECOVERY_TIME: Duration = Duration::from_secs(15);
 #[derive(Debug, Parser)]
 pub(crate) struct ClusterArgs {
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CommonArgs,
     /// Number of nodes
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..))]
     nodes: u8,
@@ -88,7 +88,7 @@ pub(crate) async fn run(args: &ClusterArgs, seed: u64, scratch: &Path) -> anyhow
         Ok(()) => cluster.measure_without_faults(args, &phase, &mut outcome).await,
         Err(error) => Err(error),
     };
-    cluster.add_results(args, &mut outcome);
+    cluster.report_cluster_results(args, &mut outcome);
     match measured {
         Ok(()) => {
             let sdks = std::mem::take(&mut *cluster.sdks.lock().await);
@@ -97,7 +97,7 @@ pub(crate) async fn run(args: &ClusterArgs, seed: u64, scratch: &Path) -> anyhow
         // If the cluster does not start, that is a breach, and there is nothing to verify.
         Err(error) => world.record.breach(Law::Stuck, format!("{error:#}"), &[], None),
     }
-    outcome.took = started.elapsed();
+    outcome.duration = started.elapsed();
     Ok(outcome)
 }
 
@@ -184,9 +184,9 @@ impl Cluster {
         phase.send_replace(Phase::Measuring);
         // waits for: the time in which nodes and clients reconnect, because no event reports that all have
         sleep(RECOVERY_TIME).await;
-        self.world.record.lock().delays.start();
+        self.world.record.lock().delays.start_measuring();
         sleep(Duration::from_secs(args.fair)).await;
-        self.world.record.lock().delays.stop();
+        self.world.record.lock().delays.stop_measuring();
         if args.bus == Bus::Off {
             // Without the bus, other nodes do not learn the presence of a node's users.
             return Ok(());
@@ -194,17 +194,17 @@ impl Cluster {
         let offline = presence::a_dead_nodes_user_goes_offline(self).await?;
         let millis = offline.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         let when = millis.map_or_else(|| "not in time".to_owned(), |millis| format!("after {millis} ms"));
-        outcome.lines.push(format!("a user whose node had died was shown offline {when}"));
-        outcome.json.insert("offline_ms".to_owned(), millis.into());
+        outcome.extra_lines.push(format!("a user whose node had died was shown offline {when}"));
+        outcome.json_fields.insert("offline_ms".to_owned(), millis.into());
         Ok(())
     }
 
     /// Adds the results that only the run of a cluster has.
-    fn add_results(&self, args: &ClusterArgs, outcome: &mut Outcome) {
-        let measured = self.world.record.lock().delays.measured();
+    fn report_cluster_results(&self, args: &ClusterArgs, outcome: &mut Outcome) {
+        let measured = self.world.record.lock().delays.delay_summary();
         let (with, sweep) =
             (if args.bus == Bus::On { "with" } else { "without" }, SWEEP_INTERVAL.as_millis());
-        outcome.lines.push(match measured {
+        outcome.extra_lines.push(match measured {
             Some(m) => format!(
                 "{with} the bus, without faults, from an acknowledgement to the delivery on another node: \
                  p50 {} ms, p99 {} ms, longest {} ms, {} deliveries; the sweep runs every {sweep} ms",
@@ -222,7 +222,9 @@ impl Cluster {
         let lines = self.sites.iter().filter_map(|site| site.bus.as_ref());
         lines.for_each(|line| tampered += line.proxy.tampered());
         let TamperingCounts { lost, doubled, late } = tampered;
-        outcome.lines.push(format!("messages of the bus: {lost} lost, {doubled} duplicated, {late} delayed"));
+        outcome
+            .extra_lines
+            .push(format!("messages of the bus: {lost} lost, {doubled} duplicated, {late} delayed"));
         for (name, value) in [
             ("nodes", args.nodes.into()),
             ("bus", (args.bus == Bus::On).into()),
@@ -230,7 +232,7 @@ impl Cluster {
             ("delays", serde_json::json!(measured)),
             ("bus_messages", serde_json::json!(tampered)),
         ] {
-            outcome.json.insert(name.to_owned(), value);
+            outcome.json_fields.insert(name.to_owned(), value);
         }
     }
 }

@@ -27,12 +27,12 @@ pub(crate) struct DelaySummary {
 
 impl Delays {
     /// Starts to record acknowledged messages.
-    pub(crate) fn start(&mut self) {
+    pub(crate) fn start_measuring(&mut self) {
         self.is_measuring = true;
     }
 
     /// Stops recording acknowledged messages. Later deliveries of recorded messages still count.
-    pub(crate) fn stop(&mut self) {
+    pub(crate) fn stop_measuring(&mut self) {
         self.is_measuring = false;
     }
 
@@ -63,7 +63,7 @@ impl Delays {
     }
 
     /// The distribution of the delays so far; `None` if nothing was delivered.
-    pub(crate) fn measured(&self) -> Option<DelaySummary> {
+    pub(crate) fn delay_summary(&self) -> Option<DelaySummary> {
         let mut sorted = self.delays.clone();
         sorted.sort_unstable();
         let millis =
@@ -91,20 +91,20 @@ mod tests {
         let since = Instant::now();
         delays.on_ack((&room, Seq(1)), 0);
         advance(Duration::from_millis(5)).await;
-        delays.start();
+        delays.start_measuring();
         delays.on_ack((&room, Seq(2)), 0);
         advance(Duration::from_millis(30)).await;
         delays.on_delivery((&room, Seq(1)), 1, since);
         delays.on_delivery((&room, Seq(2)), 0, since);
         delays.on_delivery((&room, Seq(2)), 1, Instant::now());
-        assert!(delays.measured().is_none(), "{:?}", delays.measured());
+        assert!(delays.delay_summary().is_none(), "{:?}", delays.delay_summary());
         delays.on_delivery((&room, Seq(2)), 1, since);
-        delays.stop();
+        delays.stop_measuring();
         advance(Duration::from_millis(70)).await;
         delays.on_ack((&room, Seq(3)), 0);
         delays.on_delivery((&room, Seq(3)), 1, since);
         delays.on_delivery((&room, Seq(2)), 2, since);
-        let measured = delays.measured().unwrap();
+        let measured = delays.delay_summary().unwrap();
         assert_eq!((measured.deliveries, measured.longest_ms), (2, 100));
     }
 }

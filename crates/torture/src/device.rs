@@ -82,7 +82,7 @@ pub(crate) struct Device {
     rng: fastrand::Rng,
     progress: FxHashMap<ConversationId, Progress>,
     /// For each room whose first received event did not add the user, the event before the received one.
-    starts_after: Vec<(ConversationId, Seq)>,
+    first_received_after: Vec<(ConversationId, Seq)>,
     outbox: VecDeque<Outgoing>,
     stored: Vec<StoredMessage>,
     /// How many messages the device has written; the next message gets the next number.
@@ -109,7 +109,7 @@ pub(crate) struct FinalState {
     pub(crate) cursors: Vec<(ConversationId, Seq, Option<Seq>)>,
     /// Rooms whose first received event did not add the user, each with the event before it. That event must be the one with which
     /// the user had left, after which the user rejoined.
-    pub(crate) starts_after: Vec<(ConversationId, Seq)>,
+    pub(crate) first_received_after: Vec<(ConversationId, Seq)>,
 }
 
 /// One connection of a device.
@@ -129,7 +129,7 @@ struct Connection {
 impl Device {
     pub(crate) fn new(world: Arc<World>, user: UserId, number: usize, rng: fastrand::Rng) -> Self {
         let name = format!("{user}.{number}");
-        let id = world.record.device(name.clone());
+        let id = world.record.register_device(name.clone());
         let hold_until = Instant::now();
         Self {
             world,
@@ -138,7 +138,7 @@ impl Device {
             name,
             rng,
             progress: FxHashMap::default(),
-            starts_after: Vec::new(),
+            first_received_after: Vec::new(),
             outbox: VecDeque::new(),
             stored: Vec::new(),
             next_message_number: 0,
@@ -159,9 +159,9 @@ impl Device {
                 Ok(mut connection) => {
                     backoff = 20;
                     self.connect_failed = false;
-                    match self.use_connection(&mut connection).await {
+                    match self.run_connection(&mut connection).await {
                         Ok(()) => break,
-                        Err(reason) => self.world.record.disconnected(self.id, reason),
+                        Err(reason) => self.world.record.record_disconnected(self.id, reason),
                     }
                     if self.rng.bool() {
                         // If the server does not answer in time, the connection ends without the closing handshake.
@@ -170,7 +170,7 @@ impl Device {
                 }
                 Err(reason) => {
                     self.connect_failed = true;
-                    self.world.record.disconnected(self.id, reason);
+                    self.world.record.record_disconnected(self.id, reason);
                     backoff = (backoff * 2).min(500);
                 }
             }
@@ -185,9 +185,17 @@ impl Device {
                 _ = phase.changed() => {}
             }
         }
-        let cursors =
-            self.progress.into_iter().map(|(id, progress)| (id, progress.cursor, progress.left)).collect();
-        FinalState { user: self.user, name: self.name, cursors, starts_after: self.starts_after }
+        let cursors = self
+            .progress
+            .into_iter()
+            .map(|(id, progress)| (id, progress.cursor, progress.left_with))
+            .collect();
+        FinalState {
+            user: self.user,
+            name: self.name,
+            cursors,
+            first_received_after: self.first_received_after,
+        }
     }
 
     async fn connect(&mut self) -> Result<Connection, Disconnect> {
@@ -207,7 +215,7 @@ impl Device {
             Ok(Err(error)) => return Err(error.to_string()),
             Err(_) => return Err("no welcome before the time-out".to_owned()),
         };
-        self.world.record.connected(self.id);
+        self.world.record.record_connected(self.id);
         self.check_welcome(&welcome, &reads);
         for outgoing in &mut self.outbox {
             outgoing.in_flight = false;
@@ -249,7 +257,7 @@ impl Device {
                 self.breach(Law::WentBack, format!("the read cursor in {id} went back: {summary:?}"), None);
             }
             match self.progress.get(id) {
-                Some(progress) if progress.cursor > summary.head && progress.left.is_none() => {
+                Some(progress) if progress.cursor > summary.head && progress.left_with.is_none() => {
                     let what = format!(
                         "{} has {id} up to {}, and its head is {}",
                         self.name, progress.cursor.0, summary.head.0
@@ -265,7 +273,7 @@ impl Device {
     }
 
     /// Uses the connection until it ends, which is an error, or until the device has caught up at the end of the run.
-    async fn use_connection(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
+    async fn run_connection(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         let mut next = Instant::now();
         let mut pinged = Instant::now();
         let mut polled = Instant::now();
@@ -305,7 +313,7 @@ impl Device {
                         pinged = Instant::now();
                         self.submit(connection, Ping {}, PendingRequest::Other).await?;
                     }
-                    next = Instant::now() + self.pause();
+                    next = Instant::now() + self.time_until_next_action();
                     if phase <= Phase::Measuring {
                         self.random_action(connection).await?;
                     } else {
@@ -344,12 +352,12 @@ impl Device {
         command: impl Into<Command>,
         request: PendingRequest,
     ) -> Result<(), Disconnect> {
-        self.submit_again(connection, None, command, request).await?;
+        self.resubmit(connection, None, command, request).await?;
         Ok(())
     }
 
     /// Submits a command and returns its id. A write that was refused before is sent with its old number.
-    async fn submit_again(
+    async fn resubmit(
         &self,
         connection: &mut Connection,
         sent_as: Option<i64>,
@@ -387,7 +395,7 @@ impl Device {
             let (key, conversation) = (outgoing.key.clone(), outgoing.conversation.clone());
             let sent_as = outgoing.in_flight_id;
             let command = act::message(&key, &conversation);
-            let id = self.submit_again(connection, sent_as, command, PendingRequest::Send(key)).await?;
+            let id = self.resubmit(connection, sent_as, command, PendingRequest::Send(key)).await?;
             self.outbox[index].in_flight_id = Some(id);
         }
         Ok(())

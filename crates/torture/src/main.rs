@@ -50,7 +50,7 @@ enum Mode {
 
 /// Flags of every kind of run.
 #[derive(Debug, Parser)]
-struct Common {
+struct CommonArgs {
     /// How long faults are injected
     #[arg(long, default_value_t = 60)]
     seconds: u64,
@@ -74,7 +74,7 @@ struct Common {
     json: Option<PathBuf>,
 }
 
-impl Common {
+impl CommonArgs {
     fn binary(&self) -> anyhow::Result<PathBuf> {
         Ok(match &self.binary {
             Some(binary) => binary.clone(),

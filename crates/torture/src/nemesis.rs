@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::ValueEnum;
-use faults::{DropTime, KillPoint, SyncFilter};
+use faults::{DroppedPages, KillPoint, SyncFilter};
 use rustix::process::Signal;
 use switchboard_client::{Client, ClientError};
 use switchboard_protocol::{Key, Send, Seq, Sync, Target, Text};
@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::proxy::Proxy;
-use crate::record::{Law, Sent, digest};
+use crate::record::{AttemptedSend, Law, hash_of};
 use crate::schedule::{Schedule, Weighted};
 use crate::sdk::Sdk;
 use crate::server::Server;
@@ -23,7 +23,7 @@ use crate::world::{World, hello};
 const MEAN_FAULT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The most attempts to start a server that exits while it starts.
-const MAX_STARTS: usize = 20;
+const MAX_START_ATTEMPTS: usize = 20;
 
 /// How long a server may run before it reaches its kill point; then it is killed anyway.
 const KILL_POINT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -134,7 +134,7 @@ impl Nemesis {
             if self.server.process.has_exited() {
                 let what = format!("the server exited by itself:\n{}", self.server.process.log_tail());
                 self.world.record.breach(Law::Stuck, what, &[], None);
-                self.start().await?;
+                self.start_server().await?;
             }
         }
         self.proxy.heal();
@@ -143,18 +143,18 @@ impl Nemesis {
     }
 
     async fn inject(&mut self, fault: Fault) -> anyhow::Result<()> {
-        self.world.record.fault(format!("{fault:?}"));
+        self.world.record.record_fault(format!("{fault:?}"));
         match fault {
             Fault::Kill => {
                 self.server.process.kill().await?;
                 self.sleep_random(0..300).await;
-                self.start().await?;
+                self.start_server().await?;
             }
             Fault::KillAt => self.kill_at_write().await?,
             Fault::PowerCut => {
                 self.server.process.kill().await?;
                 self.cut_power()?;
-                self.start().await?;
+                self.start_server().await?;
             }
             Fault::DiskFull => {
                 self.server.disk.set_full_after(Some(self.rng.u64(..100_000)));
@@ -175,7 +175,7 @@ impl Nemesis {
                     self.world.record.breach(Law::Stuck, "the server did not stop".to_owned(), &[], None);
                     self.server.process.kill().await?;
                 }
-                self.start().await?;
+                self.start_server().await?;
             }
             Fault::Stop => {
                 self.server.process.signal(Signal::STOP);
@@ -188,7 +188,7 @@ impl Nemesis {
                 self.sdks.iter().for_each(|sdk| sdk.signal(Signal::CONT));
             }
             Fault::Cut | Fault::HalfOpen | Fault::Slow => self.disturb_network(fault).await,
-            Fault::Flood => self.flood().await,
+            Fault::Flood => self.flood_server().await,
         }
         Ok(())
     }
@@ -203,10 +203,10 @@ impl Nemesis {
             }
             Fault::HalfOpen => {
                 let rng = &mut self.rng;
-                self.proxy.half_open(|| rng.f64() < share / 2.0);
+                self.proxy.make_half_open(|| rng.f64() < share / 2.0);
             }
-            _ if self.rng.bool() => self.proxy.slow(true),
-            _ => self.proxy.delay(Duration::from_millis(self.rng.u64(10..300))),
+            _ if self.rng.bool() => self.proxy.set_slow(true),
+            _ => self.proxy.set_delay(Duration::from_millis(self.rng.u64(10..300))),
         }
         self.sleep_random(500..6_000).await;
         self.proxy.heal();
@@ -222,7 +222,7 @@ impl Nemesis {
             3 => KillPoint::AtWrite(self.rng.u64(1..200)),
             _ => KillPoint::InWrite(self.rng.u64(1..200)),
         };
-        self.world.record.fault(format!("{point:?}"));
+        self.world.record.record_fault(format!("{point:?}"));
         self.server.disk.set_kill(Some(point));
         // A server that writes nothing does not reach its kill point, so it is killed here.
         if !self.server.process.exits_within(KILL_POINT_TIMEOUT).await? {
@@ -234,30 +234,30 @@ impl Nemesis {
         // The first writes of a server are those of its recovery.
         let recovery = self.rng.u64(1..60);
         self.server.disk.set_kill((self.rng.u32(..4) == 0).then_some(KillPoint::InWrite(recovery)));
-        self.start().await
+        self.start_server().await
     }
 
     fn cut_power(&mut self) -> anyhow::Result<()> {
         let cut = self.server.disk.cut_power(&mut self.rng)?;
         self.power_cuts += 1;
-        self.world.record.fault(format!("{cut:?}"));
+        self.world.record.record_fault(format!("{cut:?}"));
         Ok(())
     }
 
     /// Makes a sync fail. Until its next start, the server must refuse every write and answer reads.
     async fn fail_sync(&mut self) -> anyhow::Result<()> {
         let (which, dropped) = match self.rng.u32(..4) {
-            0 => (SyncFilter::Other, DropTime::AtOnce),
-            1 => (SyncFilter::Other, DropTime::Later),
-            2 => (SyncFilter::Wal, DropTime::AtOnce),
-            _ => (SyncFilter::Wal, DropTime::Later),
+            0 => (SyncFilter::Other, DroppedPages::AtOnce),
+            1 => (SyncFilter::Other, DroppedPages::Later),
+            2 => (SyncFilter::Wal, DroppedPages::AtOnce),
+            _ => (SyncFilter::Wal, DroppedPages::Later),
         };
         self.server.disk.fail_sync(1, which, dropped);
         self.sleep_random(300..3_000).await;
         // Only a checkpoint syncs the database file, so the server may not have made the sync that should fail.
         let failed = self.server.disk.sync_failures_left() == 0;
         self.server.disk.fail_sync(0, which, dropped);
-        self.world.record.fault(format!("{which:?} {dropped:?}, failed: {failed}"));
+        self.world.record.record_fault(format!("{which:?} {dropped:?}, failed: {failed}"));
         if failed && let Err(why) = self.check_reads_succeed().await {
             self.world.record.breach(Law::WrongAnswer, format!("after a failed sync {why}"), &[], None);
         }
@@ -266,7 +266,7 @@ impl Nemesis {
         if self.rng.bool() {
             self.cut_power()?;
         }
-        self.start().await
+        self.start_server().await
     }
 
     /// Checks that the server refuses a write but answers a read.
@@ -279,12 +279,12 @@ impl Nemesis {
         let room = Target::from(conversation.clone());
         let (key, text) =
             (format!("refused.{}", self.schedule.counts()[&Fault::FailSync]), "a write that must be refused");
-        let sent = Sent {
+        let sent = AttemptedSend {
             conversation,
             from: user.clone(),
             device: u32::MAX,
             number: 0,
-            text: digest(text),
+            text: hash_of(text),
             acked: None,
         };
         self.world.record.record_send(&key, sent);
@@ -307,7 +307,7 @@ impl Nemesis {
     }
 
     /// Floods the server for a while. Other connections must not be affected.
-    async fn flood(&mut self) {
+    async fn flood_server(&mut self) {
         let mut silent = Vec::new();
         for _ in 0..SILENT_CONNECTIONS {
             silent.extend(TcpStream::connect(self.server.address).await);
@@ -328,15 +328,18 @@ impl Nemesis {
     }
 
     /// Starts the server again. The server must recover without help.
-    async fn start(&mut self) -> anyhow::Result<()> {
-        for _ in 0..MAX_STARTS {
+    async fn start_server(&mut self) -> anyhow::Result<()> {
+        for _ in 0..MAX_START_ATTEMPTS {
             if self.server.start().await? {
                 // The server is running, so it has not reached a kill point in its recovery; the kill point is removed.
                 self.server.disk.set_kill(None);
                 return Ok(());
             }
         }
-        bail!("the server does not recover after {MAX_STARTS} starts:\n{}", self.server.process.log_tail())
+        bail!(
+            "the server does not recover after {MAX_START_ATTEMPTS} starts:\n{}",
+            self.server.process.log_tail()
+        )
     }
 
     async fn sleep_random(&mut self, millis: std::ops::Range<u64>) {

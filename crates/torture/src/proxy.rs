@@ -13,7 +13,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-pub(crate) use self::messages::{Messages, TamperingCounts, TamperingRates};
+pub(crate) use self::messages::{MessageTamperer, TamperingCounts, TamperingRates};
 use self::partition::PartitionGate;
 pub(crate) use self::partition::{Direction, Partition};
 
@@ -38,7 +38,7 @@ struct Network {
     gate: PartitionGate,
     links: Mutex<Vec<Weak<Link>>>,
     /// Tampers with NATS's messages; `None` if the server is not a nats-server.
-    messages: Option<Messages>,
+    messages: Option<MessageTamperer>,
 }
 
 /// The network conditions that apply to all connections of a proxy.
@@ -69,10 +69,10 @@ impl Proxy {
         server: SocketAddr,
         rng: &mut fastrand::Rng,
     ) -> anyhow::Result<Self> {
-        Self::start_with(server, Some(Messages::new(rng.fork()))).await
+        Self::start_with(server, Some(MessageTamperer::new(rng.fork()))).await
     }
 
-    async fn start_with(server: SocketAddr, messages: Option<Messages>) -> anyhow::Result<Self> {
+    async fn start_with(server: SocketAddr, messages: Option<MessageTamperer>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let network = Arc::new(Network {
             server: Mutex::new(server),
@@ -85,7 +85,7 @@ impl Proxy {
         crate::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if network.gate.refuses_connections() {
-                    refuse(&client);
+                    reset_connection(&client);
                     continue;
                 }
                 let link = Arc::<Link>::default();
@@ -93,7 +93,7 @@ impl Proxy {
                 all.retain(|link| link.strong_count() > 0);
                 all.push(Arc::downgrade(&link));
                 drop(all);
-                crate::spawn(forward_both(client, link, network.clone()));
+                crate::spawn(forward_both_directions(client, link, network.clone()));
             }
         });
         Ok(proxy)
@@ -110,7 +110,7 @@ impl Proxy {
     }
 
     /// Makes the connections half-open for which `choose` returns true. Returns how many.
-    pub(crate) fn half_open(&self, choose: impl FnMut() -> bool) -> usize {
+    pub(crate) fn make_half_open(&self, choose: impl FnMut() -> bool) -> usize {
         self.for_chosen_links(choose, |link| link.half_open.store(true, Ordering::Relaxed))
     }
 
@@ -122,12 +122,12 @@ impl Proxy {
         }
     }
 
-    pub(crate) fn delay(&self, delay: Duration) {
+    pub(crate) fn set_delay(&self, delay: Duration) {
         let millis = u64::try_from(delay.as_millis()).unwrap_or(0);
         self.network.conditions.delay.store(millis, Ordering::Relaxed);
     }
 
-    pub(crate) fn slow(&self, slow: bool) {
+    pub(crate) fn set_slow(&self, slow: bool) {
         self.network.conditions.slow.store(slow, Ordering::Relaxed);
     }
 
@@ -140,13 +140,13 @@ impl Proxy {
 
     /// How many messages were lost, duplicated and delayed so far.
     pub(crate) fn tampered(&self) -> TamperingCounts {
-        self.network.messages.as_ref().map(Messages::tampered).unwrap_or_default()
+        self.network.messages.as_ref().map(MessageTamperer::tampered).unwrap_or_default()
     }
 
     /// Ends all faults. A half-open connection works again, unless one of its sides has closed it.
     pub(crate) fn heal(&self) {
-        self.delay(Duration::ZERO);
-        self.slow(false);
+        self.set_delay(Duration::ZERO);
+        self.set_slow(false);
         if let Some(messages) = &self.network.messages {
             messages.tamper(None);
         }
@@ -168,7 +168,7 @@ impl Proxy {
 }
 
 impl Network {
-    fn server(&self) -> SocketAddr {
+    fn server_address(&self) -> SocketAddr {
         *self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -189,17 +189,17 @@ impl Link {
 }
 
 /// Makes the client's connection end with a reset, as if the server had refused it.
-fn refuse(client: &TcpStream) {
+fn reset_connection(client: &TcpStream) {
     // Without this option the connection would end with FIN instead of a reset.
     let _ = client.set_zero_linger();
 }
 
-async fn forward_both(client: TcpStream, link: Arc<Link>, network: Arc<Network>) {
+async fn forward_both_directions(client: TcpStream, link: Arc<Link>, network: Arc<Network>) {
     let both = async {
         // A connection that is opened during a partition waits for the partition's end.
         network.gate.wait_until_open(Direction::ToServer).await;
-        let Ok(server) = TcpStream::connect(network.server()).await else {
-            refuse(&client);
+        let Ok(server) = TcpStream::connect(network.server_address()).await else {
+            reset_connection(&client);
             return;
         };
         // Disables Nagle's algorithm, which would delay small frames. If that fails, the connection is only slower.

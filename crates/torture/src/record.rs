@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use crate::delay::Delays;
 
 /// The most history entries that are kept to explain a breach. They cover about the last minute.
-const MAX_HISTORY: usize = 400_000;
+const MAX_HISTORY_ENTRIES: usize = 400_000;
 
 /// The most breaches that are reported one by one. Later ones are often consequences of the first.
-const MAX_REPORTED: usize = 20;
+const MAX_REPORTED_BREACHES: usize = 20;
 
 /// A law of the protocol: something that a server must never do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub(crate) struct Breach {
 
 /// A message that a client tried to send.
 #[derive(Debug, Clone)]
-pub(crate) struct Sent {
+pub(crate) struct AttemptedSend {
     pub(crate) conversation: ConversationId,
     pub(crate) from: UserId,
     /// The device that sent the message, and the number that the device gave to the message.
@@ -70,7 +70,7 @@ pub(crate) struct Sent {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EventDigest {
     /// A digest of the parts that never change.
-    shape: u64,
+    unchanging: u64,
     /// A digest of the content, which a deletion erases; `None` if no client has received the content.
     content: Option<u64>,
     at: Timestamp,
@@ -102,7 +102,7 @@ pub(crate) struct Counts {
 }
 
 #[derive(Debug, Clone)]
-enum Entry {
+enum HistoryKind {
     Fault(String),
     Connected,
     Disconnected(String),
@@ -116,7 +116,7 @@ enum Entry {
 struct HistoryEntry {
     at: Instant,
     device: u32,
-    entry: Entry,
+    entry: HistoryKind,
 }
 
 /// A command other than `send` that the server acknowledged.
@@ -131,7 +131,7 @@ pub(crate) struct AckedCommand {
 #[derive(Default)]
 pub(crate) struct RecordState {
     pub(crate) counts: Counts,
-    pub(crate) sends: FxHashMap<String, Sent>,
+    pub(crate) sends: FxHashMap<String, AttemptedSend>,
     pub(crate) logs: FxHashMap<ConversationId, Vec<Option<EventDigest>>>,
     /// The highest read cursor that the server reported to each user.
     pub(crate) reads: FxHashMap<(UserId, ConversationId), Seq>,
@@ -165,36 +165,36 @@ impl Record {
     }
 
     /// Registers a device by name; returns its number.
-    pub(crate) fn device(&self, name: String) -> u32 {
+    pub(crate) fn register_device(&self, name: String) -> u32 {
         let mut inner = self.lock();
         inner.names.push(name);
         u32::try_from(inner.names.len() - 1).unwrap_or(u32::MAX)
     }
 
-    pub(crate) fn fault(&self, description: String) {
+    pub(crate) fn record_fault(&self, description: String) {
         let mut inner = self.lock();
         inner.faults += 1;
-        inner.push_history(u32::MAX, Entry::Fault(description));
+        inner.push_history(u32::MAX, HistoryKind::Fault(description));
     }
 
     /// Adds an entry to the history about a fault that was recorded before.
-    pub(crate) fn note(&self, description: String) {
-        self.lock().push_history(u32::MAX, Entry::Fault(description));
+    pub(crate) fn record_fault_detail(&self, description: String) {
+        self.lock().push_history(u32::MAX, HistoryKind::Fault(description));
     }
 
-    pub(crate) fn connected(&self, device: u32) {
+    pub(crate) fn record_connected(&self, device: u32) {
         let mut inner = self.lock();
         inner.counts.connections += 1;
-        inner.push_history(device, Entry::Connected);
+        inner.push_history(device, HistoryKind::Connected);
     }
 
-    pub(crate) fn disconnected(&self, device: u32, reason: String) {
-        self.lock().push_history(device, Entry::Disconnected(reason));
+    pub(crate) fn record_disconnected(&self, device: u32, reason: String) {
+        self.lock().push_history(device, HistoryKind::Disconnected(reason));
     }
 
-    pub(crate) fn record_send(&self, key: &str, sent: Sent) {
+    pub(crate) fn record_send(&self, key: &str, sent: AttemptedSend) {
         let mut inner = self.lock();
-        inner.push_history(sent.device, Entry::Tried(key.to_owned()));
+        inner.push_history(sent.device, HistoryKind::Tried(key.to_owned()));
         if inner.sends.insert(key.to_owned(), sent).is_none() {
             inner.counts.tried += 1;
         }
@@ -204,7 +204,7 @@ impl Record {
     pub(crate) fn record_refusal(&self, device: u32, key: &str, code: &'static str) {
         let mut inner = self.lock();
         inner.counts.refused += 1;
-        inner.push_history(device, Entry::Refused(key.to_owned(), code));
+        inner.push_history(device, HistoryKind::Refused(key.to_owned(), code));
     }
 
     /// Records that a send got its `ok`.
@@ -218,7 +218,7 @@ impl Record {
         let (conversation, seq, at) = position;
         let mut inner = self.lock();
         let inner = &mut *inner;
-        inner.push_history(device, Entry::Acked(key.to_owned(), seq));
+        inner.push_history(device, HistoryKind::Acked(key.to_owned(), seq));
         inner.counts.duplicates += u64::from(duplicate);
         let Some(sent) = inner.sends.get_mut(key) else { return };
         let (first, other_position) = match sent.acked {
@@ -264,7 +264,7 @@ impl Record {
         let mut inner = self.lock();
         let inner = &mut *inner;
         inner.counts.delivered += 1;
-        inner.push_history(device, Entry::Received(event.conversation.clone(), event.seq));
+        inner.push_history(device, HistoryKind::Received(event.conversation.clone(), event.seq));
         if let Some((law, description)) = inner.compare_with_first_seen(event) {
             let key = event.key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default();
             inner.breach(law, description, &[&key], Some((&event.conversation, event.seq)), self.start);
@@ -283,8 +283,8 @@ impl Record {
 }
 
 impl RecordState {
-    fn push_history(&mut self, device: u32, entry: Entry) {
-        if self.history.len() == MAX_HISTORY {
+    fn push_history(&mut self, device: u32, entry: HistoryKind) {
+        if self.history.len() == MAX_HISTORY_ENTRIES {
             self.history.pop_front();
         }
         self.history.push_back(HistoryEntry { at: Instant::now(), device, entry });
@@ -299,10 +299,14 @@ impl RecordState {
         if log.len() <= index {
             log.resize(index + 1, None);
         }
-        let new = EventDigest { shape: shape(event), content: content(event), at: event.at };
+        let new = EventDigest {
+            unchanging: unchanging_digest(event),
+            content: content_digest(event),
+            at: event.at,
+        };
         let about = || format!("{} {:?}", event.conversation, event.seq);
         let breach = match &mut log[index] {
-            Some(old) if old.shape != new.shape || old.at != new.at => {
+            Some(old) if old.unchanging != new.unchanging || old.at != new.at => {
                 Some((Law::OutOfOrder, format!("{} has two versions: now {event:?}", about())))
             }
             Some(old) if old.content.is_some() && new.content.is_some() && old.content != new.content => {
@@ -334,26 +338,28 @@ impl RecordState {
         start: Instant,
     ) {
         self.breach_count += 1;
-        if self.breaches.len() < MAX_REPORTED {
-            let history = self.explain(keys, position, start);
+        if self.breaches.len() < MAX_REPORTED_BREACHES {
+            let history = self.relevant_history(keys, position, start);
             self.breaches.push(Breach { law, description, history });
         }
     }
 
     /// The history of the messages with these keys and of the event at this position. It includes all faults and connections
     /// between its first and its last entry.
-    fn explain(
+    fn relevant_history(
         &self,
         keys: &[&str],
         position: Option<(&ConversationId, Seq)>,
         start: Instant,
     ) -> Vec<String> {
-        let is_about = |entry: &Entry| match entry {
-            Entry::Tried(key) | Entry::Acked(key, _) | Entry::Refused(key, _) => keys.contains(&key.as_str()),
-            Entry::Received(conversation, seq) => {
+        let is_about = |entry: &HistoryKind| match entry {
+            HistoryKind::Tried(key) | HistoryKind::Acked(key, _) | HistoryKind::Refused(key, _) => {
+                keys.contains(&key.as_str())
+            }
+            HistoryKind::Received(conversation, seq) => {
                 position.is_some_and(|(c, s)| c == conversation && seq.0.abs_diff(s.0) <= 1)
             }
-            Entry::Fault(_) | Entry::Connected | Entry::Disconnected(_) => false,
+            HistoryKind::Fault(_) | HistoryKind::Connected | HistoryKind::Disconnected(_) => false,
         };
         let Some(first) = self.history.iter().position(|one| is_about(&one.entry)) else {
             return Vec::new();
@@ -362,12 +368,12 @@ impl RecordState {
         // Some entries before the first one are included, because they may show the cause.
         let first = first.saturating_sub(50);
         // Connections are shown only of devices that sent the messages, not of devices that only received the event.
-        let sends = |entry: &Entry| is_about(entry) && !matches!(entry, Entry::Received(..));
+        let sends = |entry: &HistoryKind| is_about(entry) && !matches!(entry, HistoryKind::Received(..));
         let senders: Vec<u32> =
             self.history.range(first..=last).filter(|one| sends(&one.entry)).map(|one| one.device).collect();
         let explains = |one: &&HistoryEntry| match one.entry {
-            Entry::Fault(_) => true,
-            Entry::Connected | Entry::Disconnected(_) => senders.contains(&one.device),
+            HistoryKind::Fault(_) => true,
+            HistoryKind::Connected | HistoryKind::Disconnected(_) => senders.contains(&one.device),
             _ => is_about(&one.entry),
         };
         let chosen = self.history.range(first..=last).filter(explains);
@@ -378,13 +384,13 @@ impl RecordState {
         let time = one.at.duration_since(start).as_secs_f64();
         let name = self.names.get(one.device as usize).map_or("nemesis", String::as_str);
         let description = match &one.entry {
-            Entry::Fault(description) => description.clone(),
-            Entry::Connected => "connected".to_owned(),
-            Entry::Disconnected(reason) => format!("disconnected: {reason}"),
-            Entry::Tried(key) => format!("sends {key}"),
-            Entry::Acked(key, seq) => format!("receives ok: {key} is {}", seq.0),
-            Entry::Refused(key, code) => format!("receives an error for {key}: {code}"),
-            Entry::Received(conversation, seq) => format!("receives {conversation} {}", seq.0),
+            HistoryKind::Fault(description) => description.clone(),
+            HistoryKind::Connected => "connected".to_owned(),
+            HistoryKind::Disconnected(reason) => format!("disconnected: {reason}"),
+            HistoryKind::Tried(key) => format!("sends {key}"),
+            HistoryKind::Acked(key, seq) => format!("receives ok: {key} is {}", seq.0),
+            HistoryKind::Refused(key, code) => format!("receives an error for {key}: {code}"),
+            HistoryKind::Received(conversation, seq) => format!("receives {conversation} {}", seq.0),
         };
         format!("{time:10.3} {name}: {description}")
     }
@@ -398,29 +404,29 @@ impl fmt::Display for Breach {
 }
 
 /// A hash of any value, which is compared in place of the value to save memory.
-pub(crate) fn digest(value: impl Hash) -> u64 {
+pub(crate) fn hash_of(value: impl Hash) -> u64 {
     let mut hasher = FxHasher::default();
     value.hash(&mut hasher);
     hasher.finish()
 }
 
 /// A digest of the parts of an event that never change, without its time.
-fn shape(event: &Event) -> u64 {
+fn unchanging_digest(event: &Event) -> u64 {
     let unchanging = match &event.body {
         EventBody::Message { .. } => format!("message {:?}", event.key),
         EventBody::Edit { target, .. } => format!("edit {target:?}"),
         other => format!("{other:?}"),
     };
-    digest((unchanging, event.from.as_str()))
+    hash_of((unchanging, event.from.as_str()))
 }
 
 /// A digest of an event's content; `None` if a deletion erased it, or if the event has none.
-fn content(event: &Event) -> Option<u64> {
+fn content_digest(event: &Event) -> Option<u64> {
     match &event.body {
         EventBody::Message { text, data, reply_to, deleted: false } => {
-            Some(digest(format!("{text:?} {data:?} {reply_to:?}")))
+            Some(hash_of(format!("{text:?} {data:?} {reply_to:?}")))
         }
-        EventBody::Edit { text, data, deleted: false, .. } => Some(digest(format!("{text:?} {data:?}"))),
+        EventBody::Edit { text, data, deleted: false, .. } => Some(hash_of(format!("{text:?} {data:?}"))),
         _ => None,
     }
 }

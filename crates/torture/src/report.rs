@@ -15,20 +15,21 @@ pub(crate) struct Outcome {
     /// How often each kind of fault occurred.
     pub(crate) faults: Vec<(String, u64)>,
     /// Text that is printed after the counts of the faults.
-    pub(crate) suffix: String,
+    pub(crate) text_after_fault_counts: String,
     /// Additional lines to print, and additional fields for the JSON file.
-    pub(crate) lines: Vec<String>,
-    pub(crate) json: Map<String, Value>,
+    pub(crate) extra_lines: Vec<String>,
+    pub(crate) json_fields: Map<String, Value>,
     /// The number of messages in the log.
     pub(crate) stored: u64,
-    pub(crate) took: Duration,
+    pub(crate) duration: Duration,
 }
 
 impl Outcome {
     /// The outcome of a run that has just started: empty.
     pub(crate) fn of(world: Arc<World>) -> Self {
-        let (faults, suffix, lines, json, stored, took) = Default::default();
-        Self { world, faults, suffix, lines, json, stored, took }
+        let (faults, text_after_fault_counts, extra_lines, json_fields, stored, duration) =
+            Default::default();
+        Self { world, faults, text_after_fault_counts, extra_lines, json_fields, stored, duration }
     }
 
     /// Whether no law of the protocol was broken in the run.
@@ -45,8 +46,12 @@ impl Outcome {
         }
         let of = |law: &[Law]| inner.breaches.iter().filter(|breach| law.contains(&breach.law)).count();
         let faults: Vec<String> = self.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        print_line(&format!("seed {seed}, {seconds} s of faults: {}{}", faults.join(", "), self.suffix));
-        self.lines.iter().for_each(|line| print_line(line));
+        print_line(&format!(
+            "seed {seed}, {seconds} s of faults: {}{}",
+            faults.join(", "),
+            self.text_after_fault_counts
+        ));
+        self.extra_lines.iter().for_each(|line| print_line(line));
         print_line(&format!(
             "tried {}, acknowledged {}, in the log {}, refused {}, answered as duplicates {}",
             counts.tried, counts.acknowledged, self.stored, counts.refused, counts.duplicates
@@ -68,7 +73,7 @@ impl Outcome {
             of(&[Law::Forbidden]),
             of(&[Law::SilentGap, Law::WentBack, Law::Mismatch, Law::WrongAnswer, Law::Stuck]),
             inner.breach_count,
-            self.took.as_secs()
+            self.duration.as_secs()
         ));
         let Some(path) = json else { return Ok(()) };
         let faults: Map<String, Value> =
@@ -78,7 +83,7 @@ impl Outcome {
             "in_the_log": self.stored, "broken": inner.breach_count,
         });
         if let Value::Object(record) = &mut record {
-            record.extend(self.json.clone());
+            record.extend(self.json_fields.clone());
         }
         std::fs::write(path, format!("{record:#}\n"))?;
         Ok(())

@@ -86,7 +86,7 @@ async fn drain_and_verify(
 ) -> anyhow::Result<Logs> {
     phase.send_replace(Phase::Draining);
     for sdk in &mut sdks {
-        if !sdk.settle().await? {
+        if !sdk.stop_sending_and_drain().await? {
             world.record.breach(
                 Law::Stuck,
                 "the SDK did not get an acknowledgement for everything that it sent".to_owned(),

@@ -14,7 +14,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use crate::record::{Law, Sent, digest};
+use crate::record::{AttemptedSend, Law, hash_of};
 use crate::world::{World, token};
 
 /// How long the SDK may take to catch up after the faults have ended.
@@ -23,7 +23,7 @@ const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(90);
 /// One line of the Node program's output.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum Line {
+enum SdkLine {
     /// The program called `send`.
     Tried { user: UserId, conversation: ConversationId, key: String, text: String, number: u64 },
     /// The server acknowledged a message: the promise that `send` returned was fulfilled.
@@ -89,7 +89,7 @@ impl Sdk {
     }
 
     /// Makes the program stop sending, and waits until every message is acknowledged. Returns whether that happened in time.
-    pub(crate) async fn settle(&mut self) -> anyhow::Result<bool> {
+    pub(crate) async fn stop_sending_and_drain(&mut self) -> anyhow::Result<bool> {
         self.stdin.write_all(b"\"settle\"\n").await?;
         Ok(timeout(CATCH_UP_TIMEOUT, &mut self.settled).await.is_ok_and(|settled| settled.is_ok()))
     }
@@ -132,19 +132,21 @@ async fn read_lines(
             }
         };
         let mut device = |user: &UserId| {
-            *devices.entry(user.clone()).or_insert_with(|| world.record.device(format!("{user}.sdk")))
+            *devices
+                .entry(user.clone())
+                .or_insert_with(|| world.record.register_device(format!("{user}.sdk")))
         };
         match line {
-            Line::Tried { user, conversation, key, text, number } => {
+            SdkLine::Tried { user, conversation, key, text, number } => {
                 let device = device(&user);
-                let text = digest(text.as_str());
-                let sent = Sent { conversation, from: user, device, number, text, acked: None };
+                let text = hash_of(text.as_str());
+                let sent = AttemptedSend { conversation, from: user, device, number, text, acked: None };
                 world.record.record_send(&key, sent);
             }
-            Line::Acked { user, conversation, key, seq, at } => {
+            SdkLine::Acked { user, conversation, key, seq, at } => {
                 world.record.record_ack(device(&user), &key, (&conversation, seq, at), false);
             }
-            Line::Shown { user, conversation, seq, key } => {
+            SdkLine::Shown { user, conversation, seq, key } => {
                 world.record.lock().counts.shown += 1;
                 let place = (user, conversation);
                 let last = shown.entry(place.clone()).or_default();
@@ -155,21 +157,21 @@ async fn read_lines(
                 }
                 *last = seq.max(*last);
             }
-            Line::Resync { user, conversation } => {
+            SdkLine::Resync { user, conversation } => {
                 // The messages of the new list are compared with the log at the end, like those of all lists.
-                world.record.fault(format!("the SDK of {user} made the list of {conversation} anew"));
+                world.record.record_fault(format!("the SDK of {user} made the list of {conversation} anew"));
             }
-            Line::Broken { what } => world.record.breach(Law::WrongAnswer, what, &[], None),
-            Line::Settled => {
+            SdkLine::Broken { what } => world.record.breach(Law::WrongAnswer, what, &[], None),
+            SdkLine::Settled => {
                 if let Some(settle) = settle.take() {
                     // If the receiver has already timed out, this fails, which does not matter.
                     let _ = settle.send(());
                 }
             }
-            Line::Screen { user, conversation, messages } => {
+            SdkLine::Screen { user, conversation, messages } => {
                 screens.insert((user, conversation), messages);
             }
-            Line::Done => return Some(screens),
+            SdkLine::Done => return Some(screens),
         }
     }
     None

@@ -9,7 +9,7 @@ use clap::{Parser, ValueEnum};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::Common;
+use crate::CommonArgs;
 use crate::nemesis::{Fault, Nemesis};
 use crate::proxy::Proxy;
 use crate::record::Law;
@@ -24,7 +24,7 @@ const DEFAULT_RATE: f64 = 500.0;
 #[derive(Debug, Parser)]
 pub(crate) struct SingleArgs {
     #[command(flatten)]
-    pub(crate) common: Common,
+    pub(crate) common: CommonArgs,
     /// Kinds of faults, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     faults: Vec<Fault>,
@@ -51,8 +51,8 @@ pub(crate) async fn run(args: &SingleArgs, seed: u64, scratch: &Path) -> anyhow:
     let result = nemesis.run_until(start + Duration::from_secs(args.common.seconds)).await;
     let faults = nemesis.schedule.counts().iter().map(|(fault, count)| (fault.name(), *count)).collect();
     let mut outcome = Outcome { faults, ..Outcome::of(world.clone()) };
-    outcome.suffix = format!("; the power failed {} times", nemesis.power_cuts);
-    outcome.json.insert("power_cuts".to_owned(), nemesis.power_cuts.into());
+    outcome.text_after_fault_counts = format!("; the power failed {} times", nemesis.power_cuts);
+    outcome.json_fields.insert("power_cuts".to_owned(), nemesis.power_cuts.into());
     match result {
         Ok(()) => {
             let (_server, sdks) = nemesis.into_server_and_sdks();
@@ -61,6 +61,6 @@ pub(crate) async fn run(args: &SingleArgs, seed: u64, scratch: &Path) -> anyhow:
         // If the server does not start, that is a breach, and there is nothing to verify.
         Err(error) => world.record.breach(Law::Stuck, format!("{error:#}"), &[], None),
     }
-    outcome.took = start.elapsed();
+    outcome.duration = start.elapsed();
     Ok(outcome)
 }

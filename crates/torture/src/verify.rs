@@ -12,7 +12,7 @@ use switchboard_protocol::reply::{Message, OkBody, Summary};
 use switchboard_protocol::{ConversationId, Conversations, Event, EventBody, History, Seq, Sync, UserId};
 
 use crate::device::FinalState;
-use crate::record::{AckedCommand, Law, digest};
+use crate::record::{AckedCommand, Law, hash_of};
 use crate::sdk::ShownMessages;
 use crate::world::{Room, World, hello};
 
@@ -200,7 +200,7 @@ fn check_message(
     };
     let same_content = match &event.body {
         EventBody::Message { deleted: true, .. } => true,
-        EventBody::Message { text: Some(text), .. } => digest(text.as_str()) == sent.text,
+        EventBody::Message { text: Some(text), .. } => hash_of(text.as_str()) == sent.text,
         _ => false,
     };
     if sent.from != event.from || sent.conversation != *id || !same_content {
@@ -279,7 +279,7 @@ fn check_final_states(world: &World, logs: &Logs, states: &[FinalState]) {
             let what = format!("{} has {id} up to {}, and may have it up to {}", state.name, cursor.0, may.0);
             world.record.breach(law, what, &[], Some((id, *may)));
         }
-        for (id, before) in &state.starts_after {
+        for (id, before) in &state.first_received_after {
             if !logs.leaves.contains(&(state.user.clone(), id.clone(), *before)) {
                 let what = format!(
                     "{} got {id} {} as its first event, which neither adds the user nor follows their leaving",

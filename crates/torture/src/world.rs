@@ -12,7 +12,7 @@ use switchboard_protocol::{ConversationId, Create, Hello, RoomId, UserId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::Common;
+use crate::CommonArgs;
 use crate::process::SECRET;
 use crate::record::Record;
 
@@ -32,7 +32,7 @@ const CLOSED_ROOMS: usize = 6;
 const OPEN_ROOMS: usize = 2;
 
 /// The number of users with whom each user has a direct conversation.
-const PEERS: usize = 3;
+const DIRECT_PEERS_PER_USER: usize = 3;
 
 /// The phases of a run, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,7 +105,7 @@ fn create_users_and_rooms(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Ro
         rooms.push(room(format!("open{n}"), members, true));
     }
     for (n, user) in users.iter().enumerate() {
-        for step in 1..=PEERS {
+        for step in 1..=DIRECT_PEERS_PER_USER {
             let other = &users[(n + step) % USERS];
             let members = vec![user.clone(), other.clone()];
             rooms.push(Room { id: ConversationId::direct(user, other), members, is_public: false });
@@ -116,7 +116,7 @@ fn create_users_and_rooms(sdk_users: usize) -> (Vec<UserId>, Vec<UserId>, Vec<Ro
 
 impl World {
     /// Makes the state of a run. The addresses of the servers are set later.
-    pub(crate) fn new(common: &Common, rate: f64, start: Instant, phase: watch::Receiver<Phase>) -> Self {
+    pub(crate) fn new(common: &CommonArgs, rate: f64, start: Instant, phase: watch::Receiver<Phase>) -> Self {
         let sdk = (!common.sdk.as_os_str().is_empty()).then(|| common.sdk.clone());
         let (users, sdk_users, rooms) =
             create_users_and_rooms(if sdk.is_some() { SDK_USERS * SDK_PROGRAMS } else { 0 });

@@ -11,7 +11,10 @@ fn main() -> ExitCode {
     let task = std::env::args().nth(1);
     let outcome = match task.as_deref() {
         Some("tidy") => check(),
-        Some("types") => std::fs::write(tidy::repository().join(types::PATH), types::file()).map(|()| true),
+        Some("types") => {
+            std::fs::write(tidy::repository().join(types::TYPES_FILE), types::generate_types_file())
+                .map(|()| true)
+        }
         Some("figures") => write_figures().map_err(std::io::Error::other).map(|()| true),
         _ => {
             eprintln!("usage: cargo run -p xtask -- tidy | types | figures");

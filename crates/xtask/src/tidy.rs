@@ -93,5 +93,5 @@ pub fn check(root: &Path) -> io::Result<(Vec<Complaint>, Vec<Complaint>)> {
 /// Runs one rule on these files (path and text); returns its complaints as they are printed.
 #[cfg(test)]
 fn run_rule(rule: Rule, files: &[(&str, &str)]) -> Vec<String> {
-    rule(&Tree::of(files)).iter().map(ToString::to_string).collect()
+    rule(&Tree::from_texts(files)).iter().map(ToString::to_string).collect()
 }

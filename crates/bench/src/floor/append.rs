@@ -37,7 +37,7 @@ pub(crate) trait BatchCommit: Send {
 
 /// The measured rate and latency of acknowledgements.
 #[derive(Debug)]
-pub(crate) struct Acks {
+pub(crate) struct AckMeasurement {
     /// Acknowledgements a second.
     pub(crate) rate: f64,
     /// The time from the send to the acknowledgement, in nanoseconds.
@@ -45,13 +45,13 @@ pub(crate) struct Acks {
 }
 
 /// A file to which batches are appended and synced.
-pub(crate) struct Append {
+pub(crate) struct AppendFile {
     file: File,
     text: String,
     buffer: Vec<u8>,
 }
 
-impl Append {
+impl AppendFile {
     /// Creates the file. Each message takes `len` bytes.
     pub(crate) fn new(directory: &Path, len: usize) -> anyhow::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(directory.join("log"))?;
@@ -59,7 +59,7 @@ impl Append {
     }
 }
 
-impl BatchCommit for Append {
+impl BatchCommit for AppendFile {
     fn commit(&mut self, batch: &[TimedMessage]) -> anyhow::Result<()> {
         self.buffer.clear();
         batch.iter().for_each(|_| self.buffer.extend_from_slice(self.text.as_bytes()));
@@ -70,16 +70,16 @@ impl BatchCommit for Append {
 
 /// Measures acknowledgements: each sender sends its next message when the previous one is acknowledged. The committing thread
 /// is on the server's core, the senders are on the load's.
-pub(crate) fn acks(
+pub(crate) fn measure_acks(
     commit: impl BatchCommit + 'static,
     senders: usize,
     time: Duration,
-) -> anyhow::Result<Acks> {
+) -> anyhow::Result<AckMeasurement> {
     let (submit, queue) = bounded::<TimedMessage>(senders);
     let (acknowledge, acknowledged) = bounded::<Vec<TimedMessage>>(senders);
-    process::pin(SERVER_CORE)?;
+    process::pin_to_cores(SERVER_CORE)?;
     let writer = std::thread::spawn(move || commit_batches(commit, &queue, &acknowledge));
-    process::pin(LOAD_CORE)?;
+    process::pin_to_cores(LOAD_CORE)?;
     for sender in 0..senders {
         submit.send(TimedMessage { sender, number: 0, sent: clock::now() })?;
     }
@@ -103,7 +103,7 @@ pub(crate) fn acks(
     drop(submit);
     while acknowledged.recv().is_ok() {}
     writer.join().map_err(|_| anyhow::anyhow!("the writer panicked"))??;
-    Ok(Acks { rate: count as f64 / time.as_secs_f64(), latency })
+    Ok(AckMeasurement { rate: count as f64 / time.as_secs_f64(), latency })
 }
 
 fn commit_batches(

@@ -38,7 +38,7 @@ impl LogFirst {
         let file = OpenOptions::new().create(true).append(true).open(directory.join("first.log"))?;
         let sqlite = Sqlite::unsynced(&directory.join("view.db"), senders, len)?;
         let (ahead, behind) = bounded(MAX_QUEUED_BATCHES);
-        let thread = std::thread::spawn(move || write_view(sqlite, &behind));
+        let thread = std::thread::spawn(move || write_view_from_queue(sqlite, &behind));
         Ok(Self {
             file,
             buffer: Vec::new(),
@@ -79,7 +79,7 @@ impl Drop for LogFirst {
     }
 }
 
-fn write_view(mut sqlite: Sqlite, behind: &Receiver<Vec<TimedMessage>>) -> anyhow::Result<()> {
+fn write_view_from_queue(mut sqlite: Sqlite, behind: &Receiver<Vec<TimedMessage>>) -> anyhow::Result<()> {
     while let Ok(mut messages) = behind.recv() {
         while messages.len() < MAX_VIEW_BATCH {
             let Ok(more) = behind.try_recv() else { break };

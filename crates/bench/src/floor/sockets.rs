@@ -10,7 +10,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
 use crate::process::{Process, SERVER_CORE};
-use crate::server::{FrameMeaning, OnMeaning, Server, Target};
+use crate::server::{FrameMeaning, MeaningHandler, Server, Target};
 use crate::{stamp, switchboard, wire};
 
 /// The most frames in one `writev`, as in Switchboard's server.
@@ -19,9 +19,9 @@ const MAX_SLICES: usize = 64;
 const LISTENER: Token = Token(usize::MAX);
 
 /// The baseline of delivery, which runs as a server in its own process.
-pub(crate) struct Sockets(Process);
+pub(crate) struct SocketFloor(Process);
 
-impl Sockets {
+impl SocketFloor {
     /// Starts the server. `len` is the length of a message's text in bytes; each room has `size` users.
     pub(crate) fn start(len: usize, size: usize) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
@@ -30,32 +30,32 @@ impl Sockets {
     }
 }
 
-impl Server for Sockets {
+impl Server for SocketFloor {
     fn name(&self) -> &'static str {
         "floor"
     }
 
-    fn process(&self) -> &Process {
+    fn server_process(&self) -> &Process {
         &self.0
     }
 
-    fn request(&self) -> Vec<u8> {
-        wire::request("/", "")
+    fn handshake_request(&self) -> Vec<u8> {
+        wire::handshake_request("/", "")
     }
 
     /// The first frame of a client contains only the number of its room.
-    fn greeting(&self, _: usize, room: usize) -> String {
+    fn join_frame(&self, _: usize, room: usize) -> String {
         room.to_string()
     }
 
     /// The frame `welcome` answers the greeting; all other frames are deliveries, and all of these are the same.
-    fn decode(&self, _: usize, frame: &[u8], tell: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+    fn decode_meanings(&self, _: usize, frame: &[u8], tell: &mut MeaningHandler<'_>) -> anyhow::Result<()> {
         tell(if frame == b"welcome" { FrameMeaning::Ready } else { FrameMeaning::Delivered(None) })
     }
 
     /// The frame is the same as a client of Switchboard sends.
-    fn message(&self, to: Target, id: u64, text: &str) -> String {
-        switchboard::message(&switchboard::name(to), id, text)
+    fn message_frame(&self, to: Target, id: u64, text: &str) -> String {
+        switchboard::message_command(&switchboard::target_id(to), id, text)
     }
 }
 
@@ -74,8 +74,8 @@ pub(crate) fn serve(len: usize, size: usize) -> anyhow::Result<()> {
     println!("listening on http://{}", listener.local_addr()?);
     let mut poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
-    let mut floor = BareServer {
-        frame: delivery(len),
+    let mut floor = ForwardingServer {
+        frame: delivery_frame(len),
         size,
         connections: Vec::new(),
         rooms: Vec::new(),
@@ -97,8 +97,8 @@ pub(crate) fn serve(len: usize, size: usize) -> anyhow::Result<()> {
 }
 
 /// The frame of a delivery, in Switchboard's format.
-fn delivery(len: usize) -> Vec<u8> {
-    let text = stamp::text(0, len);
+fn delivery_frame(len: usize) -> Vec<u8> {
+    let text = stamp::stamped_text(0, len);
     let event = format!(
         r##"{{"type":"message","conversation":"#bench0","seq":1000,"from":"u0","at":"2026-11-23T12:00:00.000Z","key":"1000","text":"{text}"}}"##
     );
@@ -108,7 +108,7 @@ fn delivery(len: usize) -> Vec<u8> {
     frame
 }
 
-struct BareServer {
+struct ForwardingServer {
     frame: Vec<u8>,
     size: usize,
     /// The connections in each room, by the number of the room.
@@ -118,7 +118,7 @@ struct BareServer {
     connections: Vec<Option<Connection>>,
 }
 
-impl BareServer {
+impl ForwardingServer {
     fn accept(&mut self, listener: &TcpListener, poll: &Poll) -> anyhow::Result<()> {
         loop {
             let (mut stream, _) = match listener.accept() {
@@ -172,7 +172,7 @@ impl BareServer {
         let (connections, frame) = (&mut self.connections, &self.frame);
         self.waiting.retain(|n| {
             let Some(connection) = &mut connections[*n] else { return false };
-            if connection.flush(frame).is_err() {
+            if connection.write_pending(frame).is_err() {
                 connections[*n] = None;
                 return false;
             }
@@ -191,13 +191,13 @@ impl Connection {
             return Ok(None);
         }
         let mut digits = input.get(6..).unwrap_or_default().to_vec();
-        wire::mask(&mut digits);
+        wire::apply_mask(&mut digits);
         self.room = Some(std::str::from_utf8(&digits)?.parse()?);
         self.stream.write_all(b"\x81\x07welcome")?;
         Ok(self.room)
     }
 
-    fn flush(&mut self, frame: &[u8]) -> std::io::Result<()> {
+    fn write_pending(&mut self, frame: &[u8]) -> std::io::Result<()> {
         while self.pending > 0 {
             // How many bytes of the first pending frame were already written.
             let offset = (frame.len() - self.pending % frame.len()) % frame.len();
@@ -218,7 +218,7 @@ impl Connection {
 fn count_frames(mut input: &[u8]) -> usize {
     let mut count = 0;
     // The four bytes of the mask follow the length.
-    while let Ok(Some((_, used))) = wire::decode(input) {
+    while let Ok(Some((_, used))) = wire::decode_frame(input) {
         count += 1;
         input = input.get(used + 4..).unwrap_or_default();
     }

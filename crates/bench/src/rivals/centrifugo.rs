@@ -8,7 +8,7 @@ use memchr::memmem;
 
 use super::channel_name;
 use crate::process::Process;
-use crate::server::{FrameMeaning, OnMeaning, Server, Target};
+use crate::server::{FrameMeaning, MeaningHandler, Server, Target};
 use crate::stamp::{self, number_after};
 use crate::switchboard::{self, SECRET};
 use crate::wire;
@@ -39,15 +39,15 @@ impl Server for Centrifugo {
         "centrifugo"
     }
 
-    fn process(&self) -> &Process {
+    fn server_process(&self) -> &Process {
         &self.process
     }
 
-    fn request(&self) -> Vec<u8> {
-        wire::request("/connection/websocket", "")
+    fn handshake_request(&self) -> Vec<u8> {
+        wire::handshake_request("/connection/websocket", "")
     }
 
-    fn greeting(&self, user: usize, room: usize) -> String {
+    fn join_frame(&self, user: usize, room: usize) -> String {
         let token = switchboard::token(&format!("u{user}")).unwrap_or_default();
         let channel = channel_name(Target::Room(room));
         format!(
@@ -56,11 +56,11 @@ impl Server for Centrifugo {
         )
     }
 
-    fn decode(&self, _: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+    fn decode_meanings(&self, _: usize, frame: &[u8], emit: &mut MeaningHandler<'_>) -> anyhow::Result<()> {
         frame.split(|byte| *byte == b'\n').try_for_each(|line| emit(decode_line(line)?))
     }
 
-    fn message(&self, to: Target, id: u64, text: &str) -> String {
+    fn message_frame(&self, to: Target, id: u64, text: &str) -> String {
         let (id, channel) = (id + SUBSCRIBE, channel_name(to));
         format!(r#"{{"id":{id},"publish":{{"channel":"{channel}","data":{{"text":"{text}"}}}}}}"#)
     }
@@ -68,7 +68,7 @@ impl Server for Centrifugo {
 
 fn decode_line(line: &[u8]) -> anyhow::Result<FrameMeaning> {
     Ok(if line.starts_with(br#"{"push":{"#) {
-        stamp::find(line).map_or(FrameMeaning::Other, |number| FrameMeaning::Delivered(Some(number)))
+        stamp::find_stamp(line).map_or(FrameMeaning::Other, |number| FrameMeaning::Delivered(Some(number)))
     } else if line == b"{}" {
         FrameMeaning::MustAnswer("{}".to_owned())
     } else if memmem::find(line, br#""error":{"#).is_some() {
@@ -100,7 +100,7 @@ mod tests {
         );
         assert_eq!(decode(r#"{"id":3,"publish":{}}"#), FrameMeaning::Acked(None));
         assert_eq!(decode("{}"), FrameMeaning::MustAnswer("{}".to_owned()));
-        let text = stamp::text(5, 200);
+        let text = stamp::stamped_text(5, 200);
         let push =
             format!(r#"{{"push":{{"channel":"room0","pub":{{"data":{{"text":"{text}"}},"offset":1}}}}}}"#);
         assert_eq!(decode(&push), FrameMeaning::Delivered(Some(5)));

@@ -15,13 +15,14 @@ use tempfile::TempDir;
 
 use super::channel_name;
 use crate::process::{self, Process};
-use crate::server::{FrameMeaning, OnMeaning, Server, Target};
+use crate::server::{FrameMeaning, MeaningHandler, Server, Target};
 use crate::{stamp, wire};
 
-const OPEN: &str = r#"<open xmlns="urn:ietf:params:xml:ns:xmpp-framing" to="localhost" version="1.0"/>"#;
+const OPEN_ELEMENT: &str =
+    r#"<open xmlns="urn:ietf:params:xml:ns:xmpp-framing" to="localhost" version="1.0"/>"#;
 
 /// Debian has a directory for each architecture here, and in it the directory of ejabberd's Erlang libraries.
-const LIBRARIES: &str = "/usr/lib";
+const LIBRARIES_DIRECTORY: &str = "/usr/lib";
 
 pub(super) struct Ejabberd {
     process: Process,
@@ -32,7 +33,7 @@ pub(super) struct Ejabberd {
 
 impl Ejabberd {
     pub(super) fn start(directory: &Path, scratch: &Path, cores: &[usize]) -> anyhow::Result<Self> {
-        let data = process::scratch(scratch)?;
+        let data = process::create_scratch_directory(scratch)?;
         let spool = std::path::absolute(data.path())?;
         let template = std::fs::read_to_string(directory.join("ejabberd.yml"))?;
         let config = spool.join("ejabberd.yml");
@@ -41,7 +42,7 @@ impl Ejabberd {
         command.args(["+K", "true", "+P", "250000", "-noinput", "-mnesia", "dir"]);
         command.arg(format!("\"{}\"", spool.join("mnesia").display()));
         command.args(["-s", "ejabberd"]).current_dir(&spool);
-        command.env("ERL_LIBS", libraries()?).env("EJABBERD_CONFIG_PATH", &config);
+        command.env("ERL_LIBS", find_ejabberd_libraries()?).env("EJABBERD_CONFIG_PATH", &config);
         command.env("EJABBERD_LOG_PATH", spool.join("ejabberd.log"));
         // ejabberd's log has the errors; on stderr it prints only that it is stopping.
         command.env("HOME", &spool).stderr(Stdio::null());
@@ -56,12 +57,12 @@ impl Ejabberd {
 }
 
 /// Finds Debian's directory of libraries that contains ejabberd.
-fn libraries() -> anyhow::Result<PathBuf> {
+fn find_ejabberd_libraries() -> anyhow::Result<PathBuf> {
     let is_ejabberd = |entry: DirEntry| entry.file_name().to_string_lossy().starts_with("ejabberd-");
     let has =
         |path: &PathBuf| read_dir(path).is_ok_and(|mut entries| entries.any(|e| e.is_ok_and(is_ejabberd)));
-    let found = read_dir(LIBRARIES)?.flatten().map(|entry| entry.path()).find(has);
-    found.with_context(|| format!("ejabberd is not installed: nothing below {LIBRARIES} has it"))
+    let found = read_dir(LIBRARIES_DIRECTORY)?.flatten().map(|entry| entry.path()).find(has);
+    found.with_context(|| format!("ejabberd is not installed: nothing below {LIBRARIES_DIRECTORY} has it"))
 }
 
 impl Server for Ejabberd {
@@ -69,24 +70,29 @@ impl Server for Ejabberd {
         "ejabberd"
     }
 
-    fn process(&self) -> &Process {
+    fn server_process(&self) -> &Process {
         &self.process
     }
 
-    fn request(&self) -> Vec<u8> {
-        wire::request("/ws", "sec-websocket-protocol: xmpp\r\norigin: http://localhost\r\n")
+    fn handshake_request(&self) -> Vec<u8> {
+        wire::handshake_request("/ws", "sec-websocket-protocol: xmpp\r\norigin: http://localhost\r\n")
     }
 
-    fn greeting(&self, user: usize, room: usize) -> String {
+    fn join_frame(&self, user: usize, room: usize) -> String {
         self.rooms.borrow_mut().insert(user, room);
-        OPEN.to_owned()
+        OPEN_ELEMENT.to_owned()
     }
 
-    fn decode(&self, user: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+    fn decode_meanings(
+        &self,
+        user: usize,
+        frame: &[u8],
+        emit: &mut MeaningHandler<'_>,
+    ) -> anyhow::Result<()> {
         emit(decode_frame(frame, user, self.rooms.borrow().get(&user).copied().unwrap_or_default())?)
     }
 
-    fn message(&self, to: Target, id: u64, text: &str) -> String {
+    fn message_frame(&self, to: Target, id: u64, text: &str) -> String {
         let to = channel_name(to);
         format!(
             r#"<message to="{to}@conference.localhost" type="groupchat" id="{id}"><body>{text}</body></message>"#
@@ -99,7 +105,7 @@ fn decode_frame(frame: &[u8], user: usize, room: usize) -> anyhow::Result<FrameM
     let has = |what: &str| memmem::find(frame, what.as_bytes()).is_some();
     Ok(if frame.starts_with(b"<message") {
         // The room's subject and its notices contain no number, so they are not deliveries.
-        stamp::find(frame).map_or(FrameMeaning::Other, |number| FrameMeaning::Delivered(Some(number)))
+        stamp::find_stamp(frame).map_or(FrameMeaning::Other, |number| FrameMeaning::Delivered(Some(number)))
     } else if frame.starts_with(b"<presence") {
         // Status 110 marks the presence of the client's own user: the room was joined (XEP-0045 section 7.2.2).
         if has("code='110'") { FrameMeaning::Ready } else { FrameMeaning::Other }
@@ -114,7 +120,7 @@ fn decode_frame(frame: &[u8], user: usize, room: usize) -> anyhow::Result<FrameM
             r#"<auth xmlns="urn:ietf:params:xml:ns:xmpp-sasl" mechanism="PLAIN">{secret}</auth>"#
         ))
     } else if frame.starts_with(b"<success") {
-        FrameMeaning::MustAnswer(OPEN.to_owned())
+        FrameMeaning::MustAnswer(OPEN_ELEMENT.to_owned())
     } else if has(r#"id='bind'"#) {
         let room = channel_name(Target::Room(room));
         FrameMeaning::MustAnswer(format!(
@@ -131,13 +137,13 @@ fn decode_frame(frame: &[u8], user: usize, room: usize) -> anyhow::Result<FrameM
 mod tests {
     use super::*;
 
-    fn must_answer(frame: &str) -> FrameMeaning {
+    fn decode_frame_successfully(frame: &str) -> FrameMeaning {
         decode_frame(frame.as_bytes(), 7, 3).expect("not a refusal")
     }
 
     #[test]
     fn each_step_of_joining_asks_for_the_next() {
-        let wants = |frame: &str| match must_answer(frame) {
+        let wants = |frame: &str| match decode_frame_successfully(frame) {
             FrameMeaning::MustAnswer(next) => next,
             other => panic!("{other:?}"),
         };
@@ -145,7 +151,7 @@ mod tests {
         let first = "<stream:features xmlns:stream='http://etherx.jabber.org/streams'><mechanisms \
                      xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>PLAIN</mechanism></mechanisms></stream:features>";
         assert!(wants(first).contains(&BASE64_STANDARD.encode("\0u7\0x")));
-        assert_eq!(wants("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"), OPEN);
+        assert_eq!(wants("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"), OPEN_ELEMENT);
         let second = "<stream:features xmlns:stream='http://etherx.jabber.org/streams'><bind \
                       xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></stream:features>";
         assert!(wants(second).starts_with("<iq"));
@@ -156,13 +162,20 @@ mod tests {
 
     #[test]
     fn only_the_own_presence_is_ready_and_only_a_number_is_a_message() {
-        assert_eq!(must_answer("<presence from='room3@conference.localhost/u8'/>"), FrameMeaning::Other);
+        assert_eq!(
+            decode_frame_successfully("<presence from='room3@conference.localhost/u8'/>"),
+            FrameMeaning::Other
+        );
         let oneself = "<presence from='room3@conference.localhost/u7'><x \
                        xmlns='http://jabber.org/protocol/muc#user'><status code='110'/></x></presence>";
-        assert_eq!(must_answer(oneself), FrameMeaning::Ready);
-        assert_eq!(must_answer("<message type='groupchat'><subject/></message>"), FrameMeaning::Other);
-        let message = format!("<message type='groupchat'><body>{}</body></message>", stamp::text(12, 200));
-        assert_eq!(must_answer(&message), FrameMeaning::Delivered(Some(12)));
+        assert_eq!(decode_frame_successfully(oneself), FrameMeaning::Ready);
+        assert_eq!(
+            decode_frame_successfully("<message type='groupchat'><subject/></message>"),
+            FrameMeaning::Other
+        );
+        let message =
+            format!("<message type='groupchat'><body>{}</body></message>", stamp::stamped_text(12, 200));
+        assert_eq!(decode_frame_successfully(&message), FrameMeaning::Delivered(Some(12)));
         assert!(decode_frame(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>", 7, 3).is_err());
     }
 }

@@ -5,10 +5,10 @@ use std::process::Command;
 
 use super::channel_name;
 use crate::process::Process;
-use crate::server::{FrameMeaning, OnMeaning, Server, Target};
+use crate::server::{FrameMeaning, MeaningHandler, Server, Target};
 use crate::{stamp, wire};
 
-fn launch(directory: &Path, script: &str, cores: &[usize]) -> anyhow::Result<Process> {
+fn start_node_script(directory: &Path, script: &str, cores: &[usize]) -> anyhow::Result<Process> {
     let mut command = Command::new("node");
     command.arg(directory.join("node").join(script)).env("NODE_ENV", "production");
     Process::start(&mut command, cores)
@@ -19,7 +19,7 @@ pub(super) struct SocketIo(Process);
 
 impl SocketIo {
     pub(super) fn start(directory: &Path, cores: &[usize]) -> anyhow::Result<Self> {
-        launch(directory, "socketio.js", cores).map(Self)
+        start_node_script(directory, "socketio.js", cores).map(Self)
     }
 }
 
@@ -28,24 +28,24 @@ impl Server for SocketIo {
         "socket.io"
     }
 
-    fn process(&self) -> &Process {
+    fn server_process(&self) -> &Process {
         &self.0
     }
 
-    fn request(&self) -> Vec<u8> {
-        wire::request("/socket.io/?EIO=4&transport=websocket", "")
+    fn handshake_request(&self) -> Vec<u8> {
+        wire::handshake_request("/socket.io/?EIO=4&transport=websocket", "")
     }
 
-    fn greeting(&self, user: usize, room: usize) -> String {
+    fn join_frame(&self, user: usize, room: usize) -> String {
         let room = channel_name(Target::Room(room));
         format!(r#"40{{"user":"u{user}","room":"{room}"}}"#)
     }
 
-    fn decode(&self, _: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+    fn decode_meanings(&self, _: usize, frame: &[u8], emit: &mut MeaningHandler<'_>) -> anyhow::Result<()> {
         emit(decode_socket_io(frame)?)
     }
 
-    fn message(&self, to: Target, id: u64, text: &str) -> String {
+    fn message_frame(&self, to: Target, id: u64, text: &str) -> String {
         let to = channel_name(to);
         format!(r#"42{id}["message",{{"to":"{to}","text":"{text}"}}]"#)
     }
@@ -55,7 +55,7 @@ impl Server for SocketIo {
 /// CONNECT_ERROR.
 fn decode_socket_io(frame: &[u8]) -> anyhow::Result<FrameMeaning> {
     Ok(match frame {
-        [b'4', b'2', ..] => FrameMeaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX))),
+        [b'4', b'2', ..] => FrameMeaning::Delivered(Some(stamp::find_stamp(frame).unwrap_or(u64::MAX))),
         [b'4', b'3', ..] => FrameMeaning::Acked(None),
         [b'4', b'0', ..] => FrameMeaning::Ready,
         [b'2'] => FrameMeaning::MustAnswer("3".to_owned()),
@@ -69,7 +69,7 @@ pub(super) struct Ws(Process);
 
 impl Ws {
     pub(super) fn start(directory: &Path, cores: &[usize]) -> anyhow::Result<Self> {
-        launch(directory, "ws.js", cores).map(Self)
+        start_node_script(directory, "ws.js", cores).map(Self)
     }
 }
 
@@ -78,24 +78,24 @@ impl Server for Ws {
         "ws"
     }
 
-    fn process(&self) -> &Process {
+    fn server_process(&self) -> &Process {
         &self.0
     }
 
-    fn request(&self) -> Vec<u8> {
-        wire::request("/", "")
+    fn handshake_request(&self) -> Vec<u8> {
+        wire::handshake_request("/", "")
     }
 
-    fn greeting(&self, user: usize, room: usize) -> String {
+    fn join_frame(&self, user: usize, room: usize) -> String {
         let room = channel_name(Target::Room(room));
         format!(r#"{{"type":"hello","user":"u{user}","room":"{room}"}}"#)
     }
 
-    fn decode(&self, _: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
+    fn decode_meanings(&self, _: usize, frame: &[u8], emit: &mut MeaningHandler<'_>) -> anyhow::Result<()> {
         emit(decode_ws(frame))
     }
 
-    fn message(&self, to: Target, id: u64, text: &str) -> String {
+    fn message_frame(&self, to: Target, id: u64, text: &str) -> String {
         let to = channel_name(to);
         format!(r#"{{"type":"send","id":{id},"to":"{to}","text":"{text}"}}"#)
     }
@@ -103,7 +103,7 @@ impl Server for Ws {
 
 fn decode_ws(frame: &[u8]) -> FrameMeaning {
     if frame.starts_with(br#"{"type":"message""#) {
-        FrameMeaning::Delivered(Some(stamp::find(frame).unwrap_or(u64::MAX)))
+        FrameMeaning::Delivered(Some(stamp::find_stamp(frame).unwrap_or(u64::MAX)))
     } else if frame.starts_with(br#"{"type":"ok""#) {
         FrameMeaning::Acked(None)
     } else {
@@ -125,7 +125,7 @@ mod tests {
         );
         assert_eq!(decode(r#"40{"sid":"3Ufyznjp1Qy1eWWNAAAA"}"#), FrameMeaning::Ready);
         let message =
-            format!(r#"42["message",{{"to":"room0","from":"u1","text":"{}"}}]"#, stamp::text(5, 200));
+            format!(r#"42["message",{{"to":"room0","from":"u1","text":"{}"}}]"#, stamp::stamped_text(5, 200));
         assert_eq!(decode(&message), FrameMeaning::Delivered(Some(5)));
         assert_eq!(decode("431[]"), FrameMeaning::Acked(None));
         assert_eq!(decode("2"), FrameMeaning::MustAnswer("3".to_owned()));
@@ -136,8 +136,10 @@ mod tests {
     fn frames_of_ws_are_decoded() {
         assert_eq!(decode_ws(br#"{"type":"welcome"}"#), FrameMeaning::Ready);
         assert_eq!(decode_ws(br#"{"type":"ok","id":1}"#), FrameMeaning::Acked(None));
-        let message =
-            format!(r#"{{"type":"message","to":"room0","from":"u1","text":"{}"}}"#, stamp::text(5, 200));
+        let message = format!(
+            r#"{{"type":"message","to":"room0","from":"u1","text":"{}"}}"#,
+            stamp::stamped_text(5, 200)
+        );
         assert_eq!(decode_ws(message.as_bytes()), FrameMeaning::Delivered(Some(5)));
     }
 }

@@ -8,10 +8,10 @@ use hdrhistogram::Histogram;
 
 use super::Context;
 use crate::clock::{self, latencies};
-use crate::floor::append::{Acks, Append, FLOOR_WARM_UP, acks};
+use crate::floor::append::{AckMeasurement, AppendFile, FLOOR_WARM_UP, measure_acks};
 use crate::floor::log_first::LogFirst;
 use crate::floor::sqlite::Sqlite;
-use crate::load::{ConnectionEvent, Load, Replies};
+use crate::load::{ConnectionEvent, Load, QueuedFrames};
 use crate::process::{self, BOTH_CORES};
 use crate::report::Name;
 use crate::rivals::Rival;
@@ -21,27 +21,27 @@ use crate::switchboard::Switchboard;
 use crate::traffic::TEXT_BYTES;
 
 /// The bytes that a message takes in the log besides its text.
-const OVERHEAD_BYTES: usize = 100;
+const LOG_OVERHEAD_BYTES: usize = 100;
 
 pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Result<()> {
     for round in 1..=context.rounds {
         for &count in senders {
             context.progress(&format!("ack: round {round} of {}, {count} senders", context.rounds));
-            let directory = process::scratch(context.scratch)?;
-            let append = Append::new(directory.path(), TEXT_BYTES + OVERHEAD_BYTES)?;
-            let raw = acks(append, count, context.time)?;
+            let directory = process::create_scratch_directory(context.scratch)?;
+            let append = AppendFile::new(directory.path(), TEXT_BYTES + LOG_OVERHEAD_BYTES)?;
+            let raw = measure_acks(append, count, context.time)?;
             report_acks(context, "raw fdatasync", count, &raw, None);
             let sqlite = Sqlite::new(&directory.path().join("floor.db"), count, TEXT_BYTES)?;
-            let floor = acks(sqlite, count, context.time)?;
+            let floor = measure_acks(sqlite, count, context.time)?;
             report_acks(context, "floor: SQLite", count, &floor, None);
             let log_first = LogFirst::new(directory.path(), count, TEXT_BYTES)?;
-            let other = acks(log_first, count, context.time)?;
+            let other = measure_acks(log_first, count, context.time)?;
             report_acks(context, "log first, SQLite behind", count, &other, None);
             let server = Switchboard::start(context.program, context.scratch, BOTH_CORES)?;
             let (ours, cpu) = measure(&server, count, context.time)?;
             report_acks(context, "switchboard", count, &ours, Some(cpu));
             drop(server);
-            context.against(BOTH_CORES, Rival::acknowledges, |context, rival| {
+            context.for_each_rival(BOTH_CORES, Rival::acknowledges, |context, rival| {
                 let (theirs, cpu) = measure(rival, count, context.time)?;
                 report_acks(context, rival.name(), count, &theirs, Some(cpu));
                 Ok(())
@@ -56,7 +56,7 @@ pub(super) fn report_acks(
     context: &mut Context<'_>,
     subject: &str,
     senders: usize,
-    acks: &Acks,
+    acks: &AckMeasurement,
     cpu: Option<f64>,
 ) {
     let scenario = format!("ack, {senders} senders");
@@ -96,14 +96,14 @@ impl Senders<'_> {
         let count = self.senders.len();
         let Sender { sent, last_sent: last, .. } = &mut self.senders[user];
         *last = clock::now();
-        let text = stamp::text(*sent, TEXT_BYTES);
+        let text = stamp::stamped_text(*sent, TEXT_BYTES);
         *sent += 1;
         // The receiver is a user who is not connected, so that nothing is delivered.
         let to = Target::User(user + count);
-        self.server.message(to, *sent, &text)
+        self.server.message_frame(to, *sent, &text)
     }
 
-    fn on_ack(&mut self, user: usize, seq: Option<u64>, replies: &mut Replies) -> anyhow::Result<()> {
+    fn on_ack(&mut self, user: usize, seq: Option<u64>, replies: &mut QueuedFrames) -> anyhow::Result<()> {
         let now = clock::now();
         let sender = &mut self.senders[user];
         let last = sender.last_sent;
@@ -126,13 +126,17 @@ impl Senders<'_> {
 
 /// Measures acknowledgements over sockets, and the server's processor time for each, in microseconds. Every sender writes to
 /// another conversation, which is the most expensive case.
-pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> anyhow::Result<(Acks, f64)> {
+pub(crate) fn measure(
+    server: &dyn Server,
+    senders: usize,
+    time: Duration,
+) -> anyhow::Result<(AckMeasurement, f64)> {
     // The scheduler chooses the core of the load. If the load was bound to one core, the server's threads would run there, too, and
     // the scheduler moves a busy thread to another core only after half a millisecond.
-    process::pin(BOTH_CORES)?;
+    process::pin_to_cores(BOTH_CORES)?;
     let mut load = Load::new()?;
     server::join(server, &mut load, 0..senders, 1)?;
-    let cpu = server.process().cpu()?;
+    let cpu = server.server_process().cpu_seconds()?;
     let started = clock::now();
     let from = started + FLOOR_WARM_UP;
     let state = RefCell::new(Senders {
@@ -148,9 +152,9 @@ pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> an
         let text = state.borrow_mut().next_message(user);
         load.send(user, &text)?;
     }
-    let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut Replies| {
+    let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut QueuedFrames| {
         let ConnectionEvent::Text(frame) = event else { bail!("the server closed connection {user}") };
-        server.decode(user, frame, &mut |meaning| match meaning {
+        server.decode_meanings(user, frame, &mut |meaning| match meaning {
             FrameMeaning::Acked(seq) => state.borrow_mut().on_ack(user, seq, replies),
             FrameMeaning::MustAnswer(answer) => {
                 replies.send(user, answer);
@@ -160,9 +164,9 @@ pub(crate) fn measure(server: &dyn Server, senders: usize, time: Duration) -> an
         })
     };
     load.run_until(&mut on_event, || state.borrow().waiting == 0)?;
-    let cpu = server.process().cpu()? - cpu;
+    let cpu = server.server_process().cpu_seconds()? - cpu;
     let state = state.into_inner();
     let sent: u64 = state.senders.iter().map(|sender| sender.sent).sum();
-    let acks = Acks { rate: state.count as f64 / time.as_secs_f64(), latency: state.latency };
+    let acks = AckMeasurement { rate: state.count as f64 / time.as_secs_f64(), latency: state.latency };
     Ok((acks, cpu * 1e6 / sent as f64))
 }

@@ -3,43 +3,43 @@
 use std::time::Duration;
 
 use super::Context;
-use crate::floor::sockets::Sockets;
+use crate::floor::sockets::SocketFloor;
 use crate::load::Load;
 use crate::process::SERVER_CORE;
 use crate::report::Name;
 use crate::server::{self, Server};
 use crate::switchboard::Switchboard;
-use crate::traffic::{Pace, RunResult, Shape, TEXT_BYTES, Traffic};
+use crate::traffic::{RunResult, SendSchedule, TEXT_BYTES, Traffic, TrafficShape};
 
 /// Measures one sender and many receivers in one room.
 pub(crate) fn one_to_many(context: &mut Context<'_>, receivers: usize) -> anyhow::Result<()> {
-    let shape = Shape { rooms: 1, size: receivers + 1, senders: 1, direct: false };
+    let shape = TrafficShape { rooms: 1, size: receivers + 1, senders: 1, direct: false };
     run(context, &format!("fanout, 1 to {receivers}"), shape, &[16, 1])
 }
 
 /// Measures rooms in which every user sends.
 pub(crate) fn rooms(context: &mut Context<'_>, rooms: usize, size: usize) -> anyhow::Result<()> {
-    let shape = Shape { rooms, size, senders: size, direct: false };
+    let shape = TrafficShape { rooms, size, senders: size, direct: false };
     run(context, &format!("{rooms} rooms of {size}, all to all"), shape, &[1])
 }
 
 /// Measures direct conversations. Few messages are in flight, because more would fill the writer's queue and be refused.
 pub(crate) fn pairs(context: &mut Context<'_>, pairs: usize) -> anyhow::Result<()> {
-    let shape = Shape { rooms: pairs, size: 2, senders: 2, direct: true };
+    let shape = TrafficShape { rooms: pairs, size: 2, senders: 2, direct: true };
     run(context, &format!("direct, {pairs} pairs"), shape, &[1])
 }
 
 /// `in_flight`: how many rounds are in flight in each measurement. The first measurement determines the server's highest rate.
-fn run(context: &mut Context<'_>, name: &str, shape: Shape, in_flight: &[u64]) -> anyhow::Result<()> {
+fn run(context: &mut Context<'_>, name: &str, shape: TrafficShape, in_flight: &[u64]) -> anyhow::Result<()> {
     for round in 1..=context.rounds {
         context.progress(&format!("{name}: round {round} of {}", context.rounds));
-        let floor = Sockets::start(TEXT_BYTES, shape.size)?;
+        let floor = SocketFloor::start(TEXT_BYTES, shape.size)?;
         measure(context, &floor, name, shape, in_flight)?;
         drop(floor);
         let ours = Switchboard::start(context.program, context.scratch, SERVER_CORE)?;
         measure(context, &ours, name, shape, in_flight)?;
         drop(ours);
-        context.against(
+        context.for_each_rival(
             SERVER_CORE,
             |_| true,
             |context, rival| measure(context, rival, name, shape, in_flight),
@@ -53,7 +53,7 @@ fn measure(
     context: &mut Context<'_>,
     server: &dyn Server,
     name: &str,
-    shape: Shape,
+    shape: TrafficShape,
     in_flight: &[u64],
 ) -> anyhow::Result<()> {
     let mut load = Load::new()?;
@@ -65,19 +65,19 @@ fn measure(
     let mut most = None;
     for &count in in_flight {
         let scenario = format!("{name}, {count} in flight");
-        let result = closed(context, &mut traffic, &mut load, &scenario, server, count)?;
+        let result = measure_rounds_in_flight(context, &mut traffic, &mut load, &scenario, server, count)?;
         most.get_or_insert(result.rate);
     }
     if let Some(rate) = most {
         let every = Duration::from_secs_f64(2.0 * (shape.size - 1) as f64 / rate);
-        let late = traffic.run(&mut load, Pace::Every(every), context.time)?;
+        let late = traffic.run(&mut load, SendSchedule::Every(every), context.time)?;
         context.report.add_latency(&format!("{name}, half of its rate"), server.name(), &late.latency);
     }
     Ok(())
 }
 
 /// Measures with a fixed number of rounds in flight. Adds the result to the report and returns it.
-pub(crate) fn closed(
+pub(crate) fn measure_rounds_in_flight(
     context: &mut Context<'_>,
     traffic: &mut Traffic<'_>,
     load: &mut Load,
@@ -85,7 +85,7 @@ pub(crate) fn closed(
     server: &dyn Server,
     in_flight: u64,
 ) -> anyhow::Result<RunResult> {
-    let result = traffic.run(load, Pace::InFlight(in_flight), context.time)?;
+    let result = traffic.run(load, SendSchedule::InFlight(in_flight), context.time)?;
     let subject = server.name();
     context
         .report

@@ -5,9 +5,9 @@ use super::{Context, ack};
 use crate::database;
 use crate::process::{BOTH_CORES, Process};
 use crate::report::Name;
-use crate::server::{OnMeaning, Server, Target};
+use crate::server::{MeaningHandler, Server, Target};
 use crate::stamp;
-use crate::switchboard::{Groups, Switchboard, message};
+use crate::switchboard::{Groups, Switchboard, message_command};
 use crate::traffic::TEXT_BYTES;
 
 /// The number of users in a group. They share their rooms.
@@ -26,7 +26,7 @@ const RECONNECTING_GROUPS: usize = 100;
 const SENDERS: usize = 64;
 
 /// The distance between the first message ids of two rounds. The ids are also idempotency keys, so a sender must not repeat them.
-const IDS_PER_ROUND: u64 = 10_000_000;
+const MESSAGE_IDS_PER_ROUND: u64 = 10_000_000;
 
 /// Measures at each of `scales`, which multiply the smallest number of messages. The first scale is 1.
 pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result<()> {
@@ -51,7 +51,7 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
             let spread = SpreadSenders {
                 server,
                 stride: scale * GROUPS / SENDERS,
-                ids: u64::from(round) * IDS_PER_ROUND,
+                ids: u64::from(round) * MESSAGE_IDS_PER_ROUND,
             };
             let (acks, cpu) = ack::measure(&spread, SENDERS, context.time)?;
             let mut report = |figure: &str, unit: &str, value: f64| {
@@ -73,12 +73,12 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
 /// Creates one group through the server, and then copies the group's rows in the database.
 fn create_groups(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<()> {
     let one = Groups { users: GROWTH_GROUP_SIZE, size: GROWTH_GROUP_SIZE };
-    one.fill(server)?;
-    let text = stamp::text(0, TEXT_BYTES);
+    one.create_all_rooms(server)?;
+    let text = stamp::stamped_text(0, TEXT_BYTES);
     for user in 0..GROWTH_GROUP_SIZE {
         let rooms = Groups::rooms(0)
             .flat_map(|room| (0..MESSAGES_PER_ROOM / GROWTH_GROUP_SIZE).map(move |_| room.clone()));
-        server.send_all_as(user, rooms.zip(1..).map(|(room, id)| message(&room, id, &text)))?;
+        server.send_all_as(user, rooms.zip(1..).map(|(room, id)| message_command(&room, id, &text)))?;
     }
     server.stop()?;
     database::copy_group(&server.database(), GROWTH_GROUP_SIZE, groups)?;
@@ -98,9 +98,9 @@ fn reconnect_groups(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f
             cursors: cursors.clone(),
         }));
     }
-    let cpu = server.process().cpu()?;
+    let cpu = server.server_process().cpu_seconds()?;
     reconnect(server, &clients)?;
-    Ok((server.process().cpu()? - cpu) * 1e6 / clients.len() as f64)
+    Ok((server.server_process().cpu_seconds()? - cpu) * 1e6 / clients.len() as f64)
 }
 
 /// Spreads the load over the tables: each sender is the first user of a group, and writes to the last of the group's rooms.
@@ -116,30 +116,35 @@ impl Server for SpreadSenders<'_, '_> {
         self.server.name()
     }
 
-    fn process(&self) -> &Process {
-        self.server.process()
+    fn server_process(&self) -> &Process {
+        self.server.server_process()
     }
 
-    fn request(&self) -> Vec<u8> {
-        self.server.request()
+    fn handshake_request(&self) -> Vec<u8> {
+        self.server.handshake_request()
     }
 
-    fn greeting(&self, sender: usize, _: usize) -> String {
+    fn join_frame(&self, sender: usize, _: usize) -> String {
         self.server.hello(sender * self.stride * GROWTH_GROUP_SIZE, &[])
     }
 
-    fn decode(&self, user: usize, frame: &[u8], emit: &mut OnMeaning<'_>) -> anyhow::Result<()> {
-        self.server.decode(user, frame, emit)
+    fn decode_meanings(
+        &self,
+        user: usize,
+        frame: &[u8],
+        emit: &mut MeaningHandler<'_>,
+    ) -> anyhow::Result<()> {
+        self.server.decode_meanings(user, frame, emit)
     }
 
     /// Sends to a room of the sender. `to` is the sender's number plus the number of senders, because the scenario numbers
     /// receivers after senders.
-    fn message(&self, to: Target, id: u64, text: &str) -> String {
+    fn message_frame(&self, to: Target, id: u64, text: &str) -> String {
         let sender = match to {
             Target::User(user) => user - SENDERS,
             Target::Room(_) | Target::Pair { .. } => 0,
         };
         let room = Groups::rooms(sender * self.stride).last().unwrap_or_default();
-        message(&room, self.ids + id, text)
+        message_command(&room, self.ids + id, text)
     }
 }

@@ -6,7 +6,7 @@ use anyhow::bail;
 
 use super::Context;
 use crate::clock;
-use crate::load::{ConnectionEvent, Load, Replies};
+use crate::load::{ConnectionEvent, Load, QueuedFrames};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
 use crate::server::{self, FrameMeaning, Server};
@@ -30,10 +30,14 @@ pub(crate) fn run(context: &mut Context<'_>, few: usize, many: usize) -> anyhow:
     for round in 1..=context.rounds {
         context.progress(&format!("idle: round {round} of {}", context.rounds));
         let server = Switchboard::start(context.program, context.scratch, SERVER_CORE)?;
-        Groups { users: many, size: GROUP_SIZE }.fill(&server)?;
+        Groups { users: many, size: GROUP_SIZE }.create_all_rooms(&server)?;
         measure(context, &server, few, many, round == 1)?;
         drop(server);
-        context.against(SERVER_CORE, |_| true, |context, rival| measure(context, rival, few, many, false));
+        context.for_each_rival(
+            SERVER_CORE,
+            |_| true,
+            |context, rival| measure(context, rival, few, many, false),
+        );
     }
     Ok(())
 }
@@ -47,15 +51,15 @@ fn measure(
     with_pings: bool,
 ) -> anyhow::Result<()> {
     let scenario = format!("idle, {few} → {many} connections");
-    let memory = || Ok::<_, anyhow::Error>(server.process().memory()? as f64);
-    wait(server, &mut Load::new()?, SETTLE_TIME)?;
+    let memory = || Ok::<_, anyhow::Error>(server.server_process().resident_bytes()? as f64);
+    poll_for(server, &mut Load::new()?, SETTLE_TIME)?;
     let start = memory()?;
     let mut load = Load::new()?;
     server::join(server, &mut load, 0..few, GROUP_SIZE)?;
-    wait(server, &mut load, SETTLE_TIME)?;
+    poll_for(server, &mut load, SETTLE_TIME)?;
     let with_few = memory()?;
     server::join(server, &mut load, few..many, GROUP_SIZE)?;
-    wait(server, &mut load, SETTLE_TIME)?;
+    poll_for(server, &mut load, SETTLE_TIME)?;
     let with_many = memory()?;
     let mut report = |figure: &str, unit: &str, value: f64| {
         context.report.add(Name { scenario: &scenario, measured_server: server.name(), figure, unit }, value);
@@ -64,24 +68,24 @@ fn measure(
     report("memory before", "MB", start / 1e6);
     report("memory with all", "MB", with_many / 1e6);
     if with_pings {
-        let (cpu, begun) = (server.process().cpu()?, clock::now());
-        wait(server, &mut load, PING_WINDOW)?;
-        let used = (server.process().cpu()? - cpu) / begun.elapsed().as_secs_f64();
+        let (cpu, begun) = (server.server_process().cpu_seconds()?, clock::now());
+        poll_for(server, &mut load, PING_WINDOW)?;
+        let used = (server.server_process().cpu_seconds()? - cpu) / begun.elapsed().as_secs_f64();
         report("cpu with pings", "% of a core", used * 100.0);
     }
     drop(load);
-    wait(server, &mut Load::new()?, OFFLINE_GRACE + SETTLE_TIME)?;
+    poll_for(server, &mut Load::new()?, OFFLINE_GRACE + SETTLE_TIME)?;
     report("memory after", "MB", memory()? / 1e6);
     Ok(())
 }
 
 /// Waits for `time`, and answers the server's pings meanwhile.
-fn wait(server: &dyn Server, load: &mut Load, time: Duration) -> anyhow::Result<()> {
+fn poll_for(server: &dyn Server, load: &mut Load, time: Duration) -> anyhow::Result<()> {
     let begun = clock::now();
-    let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut Replies| match event {
+    let mut on_event = |user: usize, event: ConnectionEvent<'_>, replies: &mut QueuedFrames| match event {
         ConnectionEvent::Open => Ok(()),
         ConnectionEvent::Closed(why) => bail!("{} closed connection {user}: {why}", server.name()),
-        ConnectionEvent::Text(frame) => server.decode(user, frame, &mut |meaning| {
+        ConnectionEvent::Text(frame) => server.decode_meanings(user, frame, &mut |meaning| {
             if let FrameMeaning::MustAnswer(answer) = meaning {
                 replies.send(user, answer);
             }

@@ -14,42 +14,42 @@ use serde::Deserialize;
 use super::Context;
 use super::idle::GROUP_SIZE;
 use crate::clock::{self, latencies};
-use crate::load::{ConnectionEvent, Load, Replies};
+use crate::load::{ConnectionEvent, Load, QueuedFrames};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
 use crate::server::{self, Server as _, Target};
 use crate::stamp;
-use crate::switchboard::{Groups, Switchboard, direct, message, name};
+use crate::switchboard::{Groups, Switchboard, direct_conversation_id, message_command, target_id};
 use crate::traffic::TEXT_BYTES;
 
-/// How many events happen in a second. With 2,000 users and the shares below, each user sends a message every two and a half
+/// How many simulated actions happen in a second. With 2,000 users and the shares below, each user sends a message every two and a half
 /// seconds, some 350 times as often as people who send a hundred messages a day.
-const EVENTS_PER_SECOND: u32 = 1_000;
+const ACTIONS_PER_SECOND: u32 = 1_000;
 
-/// Shares of the events, in percent: direct messages, messages to a room, typing. The remaining events move read cursors.
+/// Shares of the actions, in percent: direct messages, messages to a room, typing. The remaining actions move read cursors.
 const DIRECT_PERCENT: u32 = 55;
 const ROOM_PERCENT: u32 = 25;
 const TYPING_PERCENT: u32 = 15;
 
-/// A device reconnects before each event whose number is a multiple of this.
-const EVENTS_PER_RECONNECT: u32 = 50;
+/// A device reconnects before each action whose index is a multiple of this.
+const ACTIONS_PER_RECONNECT: u32 = 50;
 
-/// The seed of the random events, which are therefore the same in every run.
-const SEED: u64 = 7;
+/// The seed of the random actions, which are therefore the same in every run.
+const RANDOM_SEED: u64 = 7;
 
 pub(crate) fn run(context: &mut Context<'_>, users: usize) -> anyhow::Result<()> {
     for round in 1..=context.rounds {
         context.progress(&format!("mixed: round {round} of {}", context.rounds));
         let server = Switchboard::start(context.program, context.scratch, SERVER_CORE)?;
         let groups = Groups { users, size: GROUP_SIZE };
-        groups.fill(&server)?;
+        groups.create_all_rooms(&server)?;
         let mut load = Load::new()?;
         server::join(&server, &mut load, 0..users, GROUP_SIZE)?;
         let time = context.time * 2;
-        let (cpu, begun) = (server.process().cpu()?, clock::now());
+        let (cpu, begun) = (server.server_process().cpu_seconds()?, clock::now());
         let day = run_load(&server, &mut load, groups, time)?;
-        let cpu = (server.process().cpu()? - cpu) / begun.elapsed().as_secs_f64();
-        let scenario = format!("mixed, {users} users, {EVENTS_PER_SECOND} events a second");
+        let cpu = (server.server_process().cpu_seconds()? - cpu) / begun.elapsed().as_secs_f64();
+        let scenario = format!("mixed, {users} users, {ACTIONS_PER_SECOND} events a second");
         let mut report = |figure: &str, unit: &str, value: f64| {
             context
                 .report
@@ -107,7 +107,7 @@ fn run_load(
     let user = |user: usize| User {
         connection: user,
         is_online: true,
-        cursors: groups.rooms_of(user).map(|room| (room, groups.head(user))).collect(),
+        cursors: groups.rooms_of(user).map(|room| (room, groups.last_seq(user))).collect(),
         pending: BTreeMap::new(),
         last: 0,
     };
@@ -119,7 +119,7 @@ fn run_load(
         awaited_deliveries: 0,
         latency: latencies()?,
     });
-    let mut on_event = |connection: usize, event: ConnectionEvent<'_>, replies: &mut Replies| {
+    let mut on_event = |connection: usize, event: ConnectionEvent<'_>, replies: &mut QueuedFrames| {
         let day = &mut *day.borrow_mut();
         let user = day.user_of[connection];
         match event {
@@ -132,27 +132,27 @@ fn run_load(
             ConnectionEvent::Text(frame) => day.on_event(user, frame),
         }
     };
-    let (mut rng, mut events) = (Rng::with_seed(SEED), 0);
+    let (mut rng, mut events) = (Rng::with_seed(RANDOM_SEED), 0);
     let begun = day.borrow().begun;
     while begun.elapsed() < time {
-        while due_at(events) <= begun.elapsed() {
-            let due = due_at(events);
-            if events.is_multiple_of(EVENTS_PER_RECONNECT) {
+        while start_time_of_action(events) <= begun.elapsed() {
+            let due = start_time_of_action(events);
+            if events.is_multiple_of(ACTIONS_PER_RECONNECT) {
                 day.borrow_mut().reconnect(server, load, &mut rng);
             }
-            let (connection, text) = day.borrow_mut().random_event(groups, due, &mut rng);
+            let (connection, text) = day.borrow_mut().random_action(groups, due, &mut rng);
             load.send(connection, &text)?;
             events += 1;
         }
-        load.poll_once(Some(due_at(events).saturating_sub(begun.elapsed())), &mut on_event)?;
+        load.poll_once(Some(start_time_of_action(events).saturating_sub(begun.elapsed())), &mut on_event)?;
     }
     load.run_until(&mut on_event, || day.borrow().awaited_deliveries == 0)?;
     Ok(day.into_inner())
 }
 
-/// The time from the start of the day at which an event is to happen.
-fn due_at(event: u32) -> Duration {
-    Duration::from_secs(1) * event / EVENTS_PER_SECOND
+/// How long after the start of the run the simulated action with this index happens.
+fn start_time_of_action(index: u32) -> Duration {
+    Duration::from_secs(1) * index / ACTIONS_PER_SECOND
 }
 
 impl MixedLoad {
@@ -165,7 +165,7 @@ impl MixedLoad {
             load.close(user.connection);
             user.connection = self.user_of.len();
             self.user_of.push(place);
-            load.connect(server.process().address, server.request());
+            load.connect(server.server_process().address, server.handshake_request());
         }
     }
 
@@ -179,8 +179,8 @@ impl MixedLoad {
         }
     }
 
-    /// Makes a random event. Returns the connection and the command to send.
-    fn random_event(&mut self, groups: Groups, due: Duration, rng: &mut Rng) -> (usize, String) {
+    /// Chooses a random action. Returns the connection and the command to send.
+    fn random_action(&mut self, groups: Groups, due: Duration, rng: &mut Rng) -> (usize, String) {
         let place = self.random_online_user(rng);
         let room = groups.rooms_of(place).nth(rng.usize(..Groups::ROOMS_PER_USER)).unwrap_or_default();
         let first = place / GROUP_SIZE * GROUP_SIZE;
@@ -192,7 +192,7 @@ impl MixedLoad {
         let (to, conversation) = match rng.u32(..100) {
             kind if kind < DIRECT_PERCENT => {
                 self.awaited_deliveries += 2;
-                (name(Target::User(other)), direct(place, other))
+                (target_id(Target::User(other)), direct_conversation_id(place, other))
             }
             kind if kind < DIRECT_PERCENT + ROOM_PERCENT => {
                 self.awaited_deliveries += size as u64;
@@ -210,7 +210,7 @@ impl MixedLoad {
                 return (user.connection, read);
             }
         };
-        let text = message(&to, id, &stamp::text(self.due_times.len() as u64, TEXT_BYTES));
+        let text = message_command(&to, id, &stamp::stamped_text(self.due_times.len() as u64, TEXT_BYTES));
         self.due_times.push(due);
         user.pending.insert(id, conversation);
         (user.connection, text)
@@ -235,7 +235,7 @@ impl MixedLoad {
         ensure!(seq == *last + 1, "{place} got {seq} after {last}: {}", String::from_utf8_lossy(frame));
         *last = seq;
         self.awaited_deliveries -= 1;
-        if let Some(due) = stamp::find(frame).and_then(|number| self.due_times.get(number as usize)) {
+        if let Some(due) = stamp::find_stamp(frame).and_then(|number| self.due_times.get(number as usize)) {
             self.latency.saturating_record(self.begun.elapsed().saturating_sub(*due).as_nanos() as u64);
         }
         Ok(())

@@ -1,17 +1,17 @@
 //! Rooms with many offline members: a message must cost as little as in a room that has only the online members.
 
 use super::Context;
-use super::fanout::closed;
+use super::fanout::measure_rounds_in_flight;
 use crate::load::Load;
 use crate::process::SERVER_CORE;
 use crate::report::Name;
 use crate::server::{self, Server as _};
 use crate::switchboard::Switchboard;
-use crate::traffic::{Shape, Traffic};
+use crate::traffic::{Traffic, TrafficShape};
 
 /// Compares two rooms with a sender and `online` receivers: one has no other members, the other has `members` members.
 pub(crate) fn run(context: &mut Context<'_>, online: usize, members: usize) -> anyhow::Result<()> {
-    let shape = Shape { rooms: 1, size: online + 1, senders: 1, direct: false };
+    let shape = TrafficShape { rooms: 1, size: online + 1, senders: 1, direct: false };
     let sizes = [online, members];
     let mut servers = Vec::new();
     for size in sizes {
@@ -32,7 +32,7 @@ pub(crate) fn run(context: &mut Context<'_>, online: usize, members: usize) -> a
             let mut cost = [0.0; 2];
             for ((size, cost), (server, traffic, load)) in sizes.iter().zip(&mut cost).zip(&mut rooms) {
                 let scenario = format!("room of {size}, {online} online, {in_flight} in flight");
-                *cost = closed(context, traffic, load, &scenario, *server, in_flight)?.cpu;
+                *cost = measure_rounds_in_flight(context, traffic, load, &scenario, *server, in_flight)?.cpu;
             }
             let scenario = format!("room of {members}, {online} online, {in_flight} in flight");
             let figure = "cpu, times that in a room of those online";

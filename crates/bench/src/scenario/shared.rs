@@ -2,7 +2,7 @@
 
 use super::Context;
 use super::ack::{measure, report_acks};
-use crate::floor::append::acks;
+use crate::floor::append::measure_acks;
 use crate::floor::postgres::{Database, Postgres, pgbench};
 use crate::process::BOTH_CORES;
 use crate::report::Name;
@@ -18,7 +18,7 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
         for &count in senders {
             context.progress(&format!("ack: round {round} of {}, {count} senders", context.rounds));
             let database = Database::new(store)?;
-            let floor = acks(Postgres::new(&database, count, TEXT_BYTES)?, count, context.time)?;
+            let floor = measure_acks(Postgres::new(&database, count, TEXT_BYTES)?, count, context.time)?;
             report_acks(context, "floor: PostgreSQL", count, &floor, None);
             drop(database);
             let database = Database::new(store)?;

@@ -7,12 +7,12 @@ use anyhow::{bail, ensure};
 use super::Context;
 use super::idle::GROUP_SIZE;
 use crate::clock;
-use crate::load::{ConnectionEvent, Load, Replies};
+use crate::load::{ConnectionEvent, Load, QueuedFrames};
 use crate::process::SERVER_CORE;
 use crate::report::Name;
 use crate::server::{FrameMeaning, Server as _};
 use crate::stamp::{self, number_after};
-use crate::switchboard::{Groups, Switchboard, decode_frame, message};
+use crate::switchboard::{Groups, Switchboard, decode_frame, message_command};
 use crate::traffic::TEXT_BYTES;
 
 pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<()> {
@@ -20,23 +20,25 @@ pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<(
     for round in 1..=context.rounds {
         context.progress(&format!("storm: round {round} of {}", context.rounds));
         let mut server = Switchboard::start(context.program, context.scratch, SERVER_CORE)?;
-        groups.fill(&server)?;
-        let text = stamp::text(0, TEXT_BYTES);
+        groups.create_all_rooms(&server)?;
+        let text = stamp::stamped_text(0, TEXT_BYTES);
         for member in (0..clients).step_by(GROUP_SIZE) {
-            server
-                .send_all_as(member, groups.rooms_of(member).take(1).map(|room| message(&room, 1, &text)))?;
+            server.send_all_as(
+                member,
+                groups.rooms_of(member).take(1).map(|room| message_command(&room, 1, &text)),
+            )?;
         }
         server.restart()?;
         let client = |user: usize| {
-            let head = groups.head(user);
+            let head = groups.last_seq(user);
             let cursors = groups.rooms_of(user).map(|room| (room, head)).collect();
             Client { user, cursors, awaited_events: head + 1 }
         };
         let clients: Vec<_> = (0..clients).map(client).collect();
-        let cpu = server.process().cpu()?;
+        let cpu = server.server_process().cpu_seconds()?;
         let begun = clock::now();
         reconnect(&server, &clients)?;
-        let (took, cpu) = (begun.elapsed().as_secs_f64(), server.process().cpu()? - cpu);
+        let (took, cpu) = (begun.elapsed().as_secs_f64(), server.server_process().cpu_seconds()? - cpu);
         let count = clients.len() as f64;
         let scenario = format!("storm, {count} clients with {} cursors", Groups::ROOMS_PER_USER);
         for (figure, unit, value) in [
@@ -69,10 +71,10 @@ pub(crate) fn reconnect(server: &Switchboard<'_>, clients: &[Client]) -> anyhow:
     }
     let mut load = Load::new()?;
     for _ in clients {
-        load.connect(server.process().address, server.request());
+        load.connect(server.server_process().address, server.handshake_request());
     }
     let state = RefCell::new(Reconnected { has_all_events: vec![false; clients.len()], count: 0 });
-    let mut on_event = |place: usize, event: ConnectionEvent<'_>, replies: &mut Replies| {
+    let mut on_event = |place: usize, event: ConnectionEvent<'_>, replies: &mut QueuedFrames| {
         let Client { user, cursors, awaited_events: awaits } = &clients[place];
         match event {
             ConnectionEvent::Open => replies.send(place, server.hello(*user, cursors)),

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Connects to the server, publishes a message, and returns what it receives.
-async fn round_trip(nats: &Nats) -> std::io::Result<String> {
+async fn publish_and_receive(nats: &Nats) -> std::io::Result<String> {
     let mut socket = BufReader::new(TcpStream::connect(nats.address()).await?);
     socket.write_all(b"CONNECT {\"verbose\":false}\r\nSUB rooms 1\r\nPUB rooms 5\r\nhello\r\n").await?;
     let mut line = String::new();
@@ -28,7 +28,7 @@ async fn a_killed_server_restarts_on_its_ports() {
     let mut nats = Nats::start(scratch.path(), &["--name", "the-bus"]).await.unwrap();
     let (address, monitor) = (nats.address(), nats.monitor());
     assert_eq!(nats.url(), format!("nats://{address}"));
-    assert_eq!(round_trip(&nats).await.unwrap(), "hello");
+    assert_eq!(publish_and_receive(&nats).await.unwrap(), "hello");
 
     let mut http = TcpStream::connect(monitor).await.unwrap();
     http.write_all(b"GET /varz HTTP/1.0\r\n\r\n").await.unwrap();
@@ -40,16 +40,16 @@ async fn a_killed_server_restarts_on_its_ports() {
     assert!(TcpStream::connect(address).await.is_err());
     nats.start_again().await.unwrap();
     assert_eq!((nats.address(), nats.monitor()), (address, monitor));
-    assert_eq!(round_trip(&nats).await.unwrap(), "hello");
+    assert_eq!(publish_and_receive(&nats).await.unwrap(), "hello");
 }
 
 #[tokio::test]
 async fn a_suspended_server_does_not_answer() {
     let nats = Nats::start(TempDir::new().unwrap().path(), &[]).await.unwrap();
     nats.pause().unwrap();
-    assert!(timeout(Duration::from_millis(300), round_trip(&nats)).await.is_err());
+    assert!(timeout(Duration::from_millis(300), publish_and_receive(&nats)).await.is_err());
     nats.resume().unwrap();
-    assert_eq!(round_trip(&nats).await.unwrap(), "hello");
+    assert_eq!(publish_and_receive(&nats).await.unwrap(), "hello");
 }
 
 #[tokio::test]

@@ -18,12 +18,16 @@ async fn dropping_a_server_ends_all_its_processes() {
     let postgres = Postgres::start(&path, &[]).await.unwrap();
     let standby = postgres.standby(&path, true).await.unwrap();
     let nats = Nats::start(&path, &[]).await.unwrap();
-    assert!(processes::in_directory(&path).len() >= 12, "{:#?}", processes::in_directory(&path));
+    assert!(
+        processes::processes_in_directory(&path).len() >= 12,
+        "{:#?}",
+        processes::processes_in_directory(&path)
+    );
     // Suspended servers cannot handle SIGTERM, but must end as well.
     standby.pause().unwrap();
     nats.pause().unwrap();
     drop((postgres, standby, nats));
-    assert_eq!(processes::in_directory(&path), [""; 0]);
+    assert_eq!(processes::processes_in_directory(&path), [""; 0]);
 }
 
 #[tokio::test]
@@ -37,38 +41,42 @@ async fn a_panic_of_the_owner_ends_all_processes() {
         panic!("on purpose");
     });
     assert!(tasks.join_next().await.unwrap().unwrap_err().is_panic());
-    assert_eq!(processes::in_directory(&path), [""; 0]);
+    assert_eq!(processes::processes_in_directory(&path), [""; 0]);
 }
 
 #[tokio::test]
 async fn a_killed_postgres_leaves_no_shared_memory() {
     let scratch = TempDir::new().unwrap();
     let mut postgres = Postgres::start(scratch.path(), &[]).await.unwrap();
-    let memory = shared_memory(scratch.path());
-    assert!(in_use(&memory));
+    let memory = shared_memory_id(scratch.path());
+    assert!(is_shared_memory_in_use(&memory));
     postgres.kill().await.unwrap();
-    assert!(in_use(&memory));
+    assert!(is_shared_memory_in_use(&memory));
     drop(postgres);
-    assert!(!in_use(&memory));
+    assert!(!is_shared_memory_in_use(&memory));
 }
 
 #[tokio::test]
 async fn a_killed_owner_leaves_no_processes_and_no_files() {
     let scratch = TempDir::new().unwrap();
     let path = scratch.path().canonicalize().unwrap();
-    let mut owner = owner(&path).await;
-    assert!(processes::in_directory(&path).len() >= 8, "{:#?}", processes::in_directory(&path));
-    let memory = shared_memory(&path);
-    assert!(in_use(&memory));
+    let mut owner = start_engine_owner(&path).await;
+    assert!(
+        processes::processes_in_directory(&path).len() >= 8,
+        "{:#?}",
+        processes::processes_in_directory(&path)
+    );
+    let memory = shared_memory_id(&path);
+    assert!(is_shared_memory_in_use(&memory));
     owner.kill().await.unwrap();
-    processes::all_end(&path).await;
-    assert!(!in_use(&memory));
+    processes::wait_until_all_ended(&path).await;
+    assert!(!is_shared_memory_in_use(&memory));
     let left: Vec<_> = path.read_dir().unwrap().flatten().map(|entry| entry.path()).collect();
     assert!(left.is_empty(), "{left:?}");
 }
 
 /// Starts a process that owns a PostgreSQL and a nats-server below a directory.
-async fn owner(directory: &Path) -> Child {
+async fn start_engine_owner(directory: &Path) -> Child {
     let mut owner = Command::new(env!("CARGO_BIN_EXE_engines"));
     owner.env("TMPDIR", directory).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
     let mut owner = owner.spawn().unwrap();
@@ -79,14 +87,14 @@ async fn owner(directory: &Path) -> Child {
 }
 
 /// The identifier of a cluster's shared memory, read from its lock file.
-fn shared_memory(scratch: &Path) -> String {
+fn shared_memory_id(scratch: &Path) -> String {
     let lock = scratch.read_dir().unwrap().flatten().map(|entry| entry.path().join("data/postmaster.pid"));
     let lock = lock.into_iter().find(|lock| lock.exists()).unwrap();
     let lock = std::fs::read_to_string(lock).unwrap();
     lock.lines().nth(6).unwrap().split_whitespace().nth(1).unwrap().to_owned()
 }
 
-fn in_use(memory: &str) -> bool {
+fn is_shared_memory_in_use(memory: &str) -> bool {
     let segments = std::fs::read_to_string("/proc/sysvipc/shm").unwrap();
     segments.lines().any(|line| line.split_whitespace().nth(1) == Some(memory))
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Processes whose arguments contain a directory or that work in it. Zombies have neither arguments nor a working directory.
-pub(crate) fn in_directory(directory: &Path) -> Vec<String> {
+pub(crate) fn processes_in_directory(directory: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -19,14 +19,14 @@ pub(crate) fn in_directory(directory: &Path) -> Vec<String> {
     found
 }
 
-/// Waits until [`in_directory`] finds no process.
-pub(crate) async fn all_end(directory: &Path) {
+/// Waits until [`processes_in_directory`] finds no process.
+pub(crate) async fn wait_until_all_ended(directory: &Path) {
     for _ in 0..3000 {
-        if in_directory(directory).is_empty() {
+        if processes_in_directory(directory).is_empty() {
             return;
         }
         // waits for: the exit of processes that are not children of this process, which causes no event
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("there are still {:#?}", in_directory(directory));
+    panic!("there are still {:#?}", processes_in_directory(directory));
 }

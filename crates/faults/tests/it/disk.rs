@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fastrand::Rng;
-use faults::{DropTime, SyncFilter};
+use faults::{DroppedPages, SyncFilter};
 
 use crate::victim::Scene;
 
@@ -136,8 +136,8 @@ fn a_failed_sync_can_drop_its_data_at_once() {
     let scene = Scene::new();
     let mut victim = scene.victim();
     victim.expect_done(&["write a 0 1 512", "sync a", "sync .", "write a 0 2 1024"]);
-    scene.control.fail_sync(1, SyncFilter::Any, DropTime::AtOnce);
-    let answer = victim.command("sync a").unwrap();
+    scene.control.fail_sync(1, SyncFilter::Any, DroppedPages::AtOnce);
+    let answer = victim.run_order("sync a").unwrap();
     assert!(answer.contains("Input/output error"), "{answer}");
     assert_eq!(scene.read("a"), [1; 512]);
     victim.expect_done(&["sync a"]);
@@ -153,8 +153,8 @@ fn a_failed_sync_can_drop_its_data_at_the_next_power_cut() {
         let scene = Scene::new();
         let mut victim = scene.victim();
         victim.expect_done(&["write a 0 1 8192", "sync a", "sync .", "write a 0 2 8192"]);
-        scene.control.fail_sync(1, SyncFilter::Other, DropTime::Later);
-        assert!(victim.command("sync a").unwrap().contains("Input/output error"));
+        scene.control.fail_sync(1, SyncFilter::Other, DroppedPages::Later);
+        assert!(victim.run_order("sync a").unwrap().contains("Input/output error"));
         assert_eq!(scene.read("a"), [2; 8192], "the page cache has it");
         victim.expect_done(&["sync a"]);
         victim.kill();
@@ -176,13 +176,13 @@ fn files_do_not_grow_on_a_full_disk() {
     let mut victim = scene.victim();
     victim.expect_done(&["write a 0 1 1000", "sync a"]);
     scene.control.set_full_after(Some(100));
-    let answer = victim.command("write a 1000 2 300").unwrap();
+    let answer = victim.run_order("write a 1000 2 300").unwrap();
     assert!(answer.contains("No space left"), "{answer}");
     assert_eq!(scene.read("a").len(), 1100, "a write that partly fits is short");
     victim.expect_done(&["write a 0 3 1100", "sync a"]);
     assert_eq!(scene.read("a"), [3; 1100]);
     victim.expect_done(&["cut a 1000", "write a 1000 4 100"]);
-    assert!(victim.command("write b 0 1 1").unwrap().contains("No space left"));
+    assert!(victim.run_order("write b 0 1 1").unwrap().contains("No space left"));
     scene.control.set_full_after(None);
     victim.expect_done(&["write b 0 1 1"]);
     assert!(scene.control.counts().refused_writes >= 2);

@@ -14,7 +14,7 @@ fn rows_after(scene: &Scene, seed: u64) -> String {
     scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap();
     let mut victim = scene.victim();
     victim.expect_done(&["open FULL"]);
-    let count = victim.command("count").unwrap();
+    let count = victim.run_order("count").unwrap();
     victim.kill();
     count
 }
@@ -36,7 +36,7 @@ fn a_commit_is_lost_before_its_sync_and_durable_after_it() {
         victim.expect_done(&["open FULL", "insert 10"]);
         scene.control.set_kill(Some(KillPoint::AfterWalSync(1)));
         victim.expect_death("insert 11");
-        assert!(!scene.control.kill_is_set());
+        assert!(!scene.control.has_pending_kill());
         assert!(rows_after(&scene, seed).ends_with(" 11"));
     }
     assert!(before.iter().all(|rows| rows == "2 2" || rows == "3 3"), "{before:?}");
@@ -96,7 +96,7 @@ fn a_sync_can_be_delayed() {
 fn the_wall_clock_can_jump() {
     let scene = Scene::new();
     let mut victim = scene.victim();
-    let mut time = || victim.command("time").unwrap().parse::<i64>().unwrap();
+    let mut time = || victim.run_order("time").unwrap().parse::<i64>().unwrap();
     let before = time();
     scene.control.set_clock_offset(-3_600);
     assert!((before - 3_600..before - 3_500).contains(&time()));

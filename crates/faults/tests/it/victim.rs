@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 /// The prefix of the victim's answers, because the test harness inside the victim also prints lines.
-const ANSWER: &str = "> ";
+const ANSWER_PREFIX: &str = "> ";
 
 /// The data directory of a test, and the control of its faults.
 pub(crate) struct Scene {
@@ -35,7 +35,7 @@ impl Scene {
     pub(crate) fn victim(&self) -> Victim {
         let mut command = Command::new(env::current_exe().unwrap());
         command
-            .args(["--exact", "victim::execute", "--ignored", "--nocapture"])
+            .args(["--exact", "victim::run_victim", "--ignored", "--nocapture"])
             .current_dir(self.control.data());
         self.control.command_env(&mut command).unwrap();
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -60,20 +60,23 @@ pub(crate) struct Victim {
 
 impl Victim {
     /// Sends a command to the victim. Returns the answer, or `None` if the victim died.
-    pub(crate) fn command(&mut self, order: &str) -> Option<String> {
+    pub(crate) fn run_order(&mut self, order: &str) -> Option<String> {
         // The write fails if the victim is already dead; then there is no answer either.
         let _ = writeln!(self.command_input, "{order}");
-        self.lines.by_ref().map_while(Result::ok).find_map(|line| Some(line.split_once(ANSWER)?.1.to_owned()))
+        self.lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once(ANSWER_PREFIX)?.1.to_owned()))
     }
 
     pub(crate) fn expect_done(&mut self, orders: &[&str]) {
         for order in orders {
-            assert_eq!(self.command(order).as_deref(), Some("done"), "{order}");
+            assert_eq!(self.run_order(order).as_deref(), Some("done"), "{order}");
         }
     }
 
     pub(crate) fn expect_death(mut self, order: &str) {
-        assert_eq!(self.command(order), None, "{order}");
+        assert_eq!(self.run_order(order), None, "{order}");
         self.wait_for_kill();
     }
 
@@ -92,15 +95,15 @@ impl Victim {
 /// The code of the victim: not a test of its own, but the test binary runs it as a test.
 #[test]
 #[ignore = "run by the other tests, in a process of its own"]
-fn execute() {
+fn run_victim() {
     let mut life = State::default();
     for line in stdin().lock().lines() {
         let line = line.unwrap();
-        let answer = match life.execute(&line) {
+        let answer = match life.run_order_line(&line) {
             Ok(answer) => answer,
             Err(error) => format!("failed: {error}"),
         };
-        println!("{ANSWER}{answer}");
+        println!("{ANSWER_PREFIX}{answer}");
         stdout().flush().unwrap();
     }
 }
@@ -113,7 +116,7 @@ struct State {
 }
 
 impl State {
-    fn execute(&mut self, line: &str) -> Result<String, Box<dyn std::error::Error>> {
+    fn run_order_line(&mut self, line: &str) -> Result<String, Box<dyn std::error::Error>> {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
             ["write", name, offset, byte, length] => {

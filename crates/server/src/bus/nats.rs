@@ -93,7 +93,8 @@ struct Shared {
 pub(crate) struct NatsBus {
     shared: Arc<Shared>,
     client: Client,
-    /// The second connection to NATS, which receives this node's barriers and sends its probes.
+    /// A second connection to NATS. The messages that this node sends to itself cross from one connection to the other: barriers,
+    /// which show that NATS has handled all earlier requests of `client`, arrive here; probes of readiness leave here.
     probe_client: Client,
     publisher: Publisher,
 }

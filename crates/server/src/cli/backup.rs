@@ -8,7 +8,7 @@ use clap::Args;
 use super::check::{ProgressPrinter, counts, print_problems, progress};
 use super::database::DatabaseArgs;
 use super::output;
-use switchboard_store::backup::{Options, Outcome, Step, Written, backup};
+use switchboard_store::backup::{Options, Outcome, Step, WrittenBackup, backup};
 use switchboard_store::inspect::record_backup;
 
 /// The flags of `backup`.
@@ -56,10 +56,10 @@ pub(super) fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn describe(written: &Written, json: bool) -> anyhow::Result<String> {
+fn describe(written: &WrittenBackup, json: bool) -> anyhow::Result<String> {
     if json {
         return Ok(serde_json::to_string(written)?);
     }
-    let Written { file, bytes, report } = written;
+    let WrittenBackup { file, bytes, report } = written;
     Ok(format!("{}: {bytes} bytes, {}", file.display(), counts(report)))
 }

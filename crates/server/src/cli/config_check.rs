@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use super::operator::{connectable, send};
+use super::operator::{loopback_if_unspecified, send};
 use super::{descriptors, output, serve};
 use crate::auth::Authenticator;
 use crate::config::Config;
@@ -60,7 +60,7 @@ pub(super) fn try_all(config: &Config) -> anyhow::Result<()> {
         report.line("operator.listen", try_listen(operators, listen))?;
     }
     drop(within);
-    match descriptors::shortage(config) {
+    match descriptors::descriptor_shortage(config) {
         None => {
             report
                 .line("descriptors", Ok(format!("enough for {} connections", config.limits.connections)))?;
@@ -91,7 +91,9 @@ fn try_listen(
     let Err(error) = listen(address) else { return Ok(format!("{address} is free")) };
     let in_use =
         error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) == Some(ErrorKind::AddrInUse);
-    let probe = || send(connectable(address), ("GET", "/livez"), "", "", (PROBE_TIMEOUT, MAX_RESPONSE_BYTES));
+    let probe = || {
+        send(loopback_if_unspecified(address), ("GET", "/livez"), "", "", (PROBE_TIMEOUT, MAX_RESPONSE_BYTES))
+    };
     if in_use && probe().is_ok_and(|response| response.status == "200" && response.body == "alive") {
         return Ok(format!("a running switchboard server has {address}"));
     }

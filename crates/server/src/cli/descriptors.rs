@@ -34,7 +34,7 @@ pub(super) fn reduce_limit_to_descriptors(config: &mut Config) {
 }
 
 /// The limit of open files that a server would have, and how many connections fit into it, if `limits.connections` does not.
-pub(super) fn shortage(config: &Config) -> Option<(u64, u32)> {
+pub(super) fn descriptor_shortage(config: &Config) -> Option<(u64, u32)> {
     let (_, hard) = Resource::NOFILE.get().ok()?;
     connections_in(config, hard).map(|fits| (hard, fits))
 }

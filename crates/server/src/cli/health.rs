@@ -11,7 +11,7 @@ use clap::Args;
 use rustls::{ClientConnection, StreamOwned};
 use switchboard_store::tls_client::accepting_any_certificate;
 
-use super::operator::{Response, connectable, send};
+use super::operator::{Response, loopback_if_unspecified, send};
 use super::{FileArgs, environment, output};
 use crate::config::{Config, Flags, Mode};
 
@@ -40,7 +40,7 @@ pub(super) fn run(args: HealthArgs) -> anyhow::Result<ExitCode> {
     let config = Config::read(Mode::Serve, &flags, &environment())?;
     // Without --listen, prefer the operators' listener because it also answers while the other one is flooded.
     let listen = config.operator_listen.filter(|_| args.listen.is_none()).unwrap_or(config.listen);
-    let address = connectable(listen);
+    let address = loopback_if_unspecified(listen);
     let path = if args.delivery { "/healthz" } else { "/readyz" };
     let tls = config.tls.is_some() && listen == config.listen;
     let response = if tls {

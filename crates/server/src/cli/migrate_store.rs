@@ -10,7 +10,7 @@ use serde_json::json;
 use super::check::ProgressPrinter;
 use super::{FileArgs, environment, output};
 use crate::config::{Config, Flags, Mode};
-use switchboard_store::postgres::moving::{Destination, Step, move_store};
+use switchboard_store::postgres::moving::{Destination, MovingProgress, move_store};
 
 /// The flags of `migrate-store`.
 #[derive(Debug, Args)]
@@ -37,9 +37,9 @@ pub(super) fn run(args: MigrateStoreArgs) -> anyhow::Result<ExitCode> {
         bail!("no destination: pass --to, or set `store` in the configuration");
     };
     let mut printer = ProgressPrinter::start();
-    let mut on_step = |step: Step| {
+    let mut on_step = |step: MovingProgress| {
         let verb = if step.compares { "compared" } else { "copied" };
-        printer.print(|| format!("{}: {} of {} rows {verb}", step.table, step.done, step.of));
+        printer.print(|| format!("{}: {} of {} rows {verb}", step.table, step.rows_done, step.rows_in_table));
     };
     let (to, name) = (&shared.store, shared.store.to_string());
     let destination = Destination { url: to.expose(), ca: shared.settings.store_ca.as_deref(), name: &name };

@@ -46,7 +46,7 @@ impl OperatorArgs {
                 "the server has no listener for operators: set `operator.listen`, or name it with --operator-listen"
             );
         };
-        Ok(OperatorClient { address: connectable(listen), token: config.operator_token })
+        Ok(OperatorClient { address: loopback_if_unspecified(listen), token: config.operator_token })
     }
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Response {
 }
 
 /// The address to connect to for a listen address: loopback instead of the unspecified address.
-pub(super) fn connectable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn loopback_if_unspecified(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
@@ -154,7 +154,7 @@ mod tests {
         for (listen, connected) in
             [("0.0.0.0:9501", "127.0.0.1:9501"), ("[::]:80", "[::1]:80"), ("10.0.0.1:9501", "10.0.0.1:9501")]
         {
-            assert_eq!(connectable(listen.parse().expect("an address")).to_string(), connected);
+            assert_eq!(loopback_if_unspecified(listen.parse().expect("an address")).to_string(), connected);
         }
     }
 

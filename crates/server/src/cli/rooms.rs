@@ -13,7 +13,7 @@ use super::output;
 pub(super) struct RoomsArgs {
     /// The order
     #[arg(long, value_enum, default_value = "members")]
-    by: Order,
+    by: RoomOrderArg,
     /// With `--by name`: the page after this room
     #[arg(long, value_name = "ROOM")]
     after: Option<String>,
@@ -26,7 +26,7 @@ pub(super) struct RoomsArgs {
 
 /// The order of the rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Order {
+enum RoomOrderArg {
     /// The most members first
     Members,
     /// The most events first
@@ -56,7 +56,7 @@ pub(super) fn rooms(args: RoomsArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let mut rows =
-        vec![heading(&["ROOM", "MEMBERS", "ONLINE HERE", "MESSAGES", "LAST SEQ", "LAST EVENT", "TITLE"])];
+        vec![heading_row(&["ROOM", "MEMBERS", "ONLINE HERE", "MESSAGES", "LAST SEQ", "LAST EVENT", "TITLE"])];
     for room in answer["rooms"].as_array().into_iter().flatten() {
         let fields = ["name", "members", "online_here", "messages", "last_seq", "last_event", "title"];
         rows.push(fields.map(|field| cell(room, field)).to_vec());
@@ -84,12 +84,12 @@ pub(super) fn sizes(args: SizesArgs) -> anyhow::Result<ExitCode> {
     ];
     totals.retain(|row| row[1] != "-");
     output::print_line(&table(&totals))?;
-    let mut tables = vec![heading(&["TABLE", "ROWS", "SIZE"])];
+    let mut tables = vec![heading_row(&["TABLE", "ROWS", "SIZE"])];
     for one in database["tables"].as_array().into_iter().flatten() {
         tables.push(vec![cell(one, "name"), cell(one, "rows"), bytes(&one["bytes"])]);
     }
     output::print_line(&format!("\n{}", table(&tables)))?;
-    let mut largest = vec![heading(&["CONVERSATION", "EVENTS", "MESSAGES"])];
+    let mut largest = vec![heading_row(&["CONVERSATION", "EVENTS", "MESSAGES"])];
     for one in database["largest_conversations"].as_array().into_iter().flatten() {
         largest.push(["name", "events", "messages"].map(|field| cell(one, field)).to_vec());
     }
@@ -97,7 +97,7 @@ pub(super) fn sizes(args: SizesArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn heading(names: &[&str]) -> Vec<String> {
+fn heading_row(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 

@@ -86,7 +86,7 @@ async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()
     let (scheme, of_sockets) = if config.tls.is_some() { ("https", "wss") } else { ("http", "ws") };
     if dev && config.cluster.is_none() {
         let seeded = config.clone();
-        tokio::task::spawn_blocking(move || crate::dev::seed(&seeded)).await??;
+        tokio::task::spawn_blocking(move || crate::dev::create_example_conversation(&seeded)).await??;
     }
     let server = Server::start(listener, config, Clock::system()).await?;
     log_start(&name, (address, server.operator_address()), dev, &settings);

@@ -7,7 +7,7 @@ use super::file::File;
 use super::{Config, ConfigError, Mode, ProfilesSection, Secret};
 
 /// Replaces a value of several lines in the log.
-const SET: &str = "(set)";
+const MULTI_LINE_VALUE: &str = "(set)";
 
 impl Config {
     /// The settings that differ from the defaults of the mode, such as `listen=0.0.0.0:9501 limits.replay=5000`, with secrets
@@ -21,7 +21,7 @@ impl Config {
         let profiles = ProfilesSection { own: profiles.allows_own(self.mode), ..profiles };
         let defaults = File { limits, profiles, ..File::default() }.to_json()?;
         let mut changed = Vec::new();
-        collect("", &as_object(self.to_json()?), &as_object(defaults), &mut changed);
+        collect_changes("", &as_object(self.to_json()?), &as_object(defaults), &mut changed);
         Ok(changed.join(" "))
     }
 }
@@ -33,7 +33,7 @@ fn as_object(value: Value) -> Map<String, Value> {
     }
 }
 
-fn collect(
+fn collect_changes(
     section: &str,
     settings: &Map<String, Value>,
     defaults: &Map<String, Value>,
@@ -44,18 +44,18 @@ fn collect(
         match value {
             Value::Object(inner) => {
                 let of_section = default.and_then(Value::as_object).cloned().unwrap_or_default();
-                collect(&format!("{section}{name}."), inner, &of_section, out);
+                collect_changes(&format!("{section}{name}."), inner, &of_section, out);
             }
-            value if Some(value) != default => out.push(format!("{section}{name}={}", show(value))),
+            value if Some(value) != default => out.push(format!("{section}{name}={}", show_value(value))),
             _ => {}
         }
     }
 }
 
-fn show(value: &Value) -> String {
+fn show_value(value: &Value) -> String {
     match value {
         Value::String(text) if text == Secret::MASK => text.clone(),
-        Value::String(text) if text.contains('\n') => SET.to_owned(),
+        Value::String(text) if text.contains('\n') => MULTI_LINE_VALUE.to_owned(),
         Value::String(text) if !text.is_empty() && !text.contains(char::is_whitespace) => text.clone(),
         value => value.to_string(),
     }

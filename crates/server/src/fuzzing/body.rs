@@ -179,25 +179,26 @@ thread_local! {
     static HTTP_SERVER: HttpServer = HttpServer::new();
 }
 
-/// A request to the API: the first byte says which command, the second how many of the others are its idempotency key, the
-/// rest is the body. The answer is `ok` or a problem with a code of the protocol, for every split of the body.
+/// Sends a request to the API that is made from the input: byte 0 selects the command, byte 1 is the length of the idempotency key,
+/// which follows; the rest is the body. The answer must be `ok` or a problem with a code of the protocol, and the same if the body
+/// arrives in one piece or in many.
 pub fn body(bytes: &[u8]) {
     let [which, key, rest @ ..] = bytes else { return };
     let name = Command::NAMES.get(usize::from(*which)).copied();
     let path = format!("/v1/{}", name.unwrap_or(if which % 2 == 0 { "revoke" } else { "nonsense" }));
     let (key, body) = rest.split_at(usize::from(*key % 64).min(rest.len()));
     let key = Some(key).filter(|key| !key.is_empty());
-    HTTP_SERVER.with(|doors| {
-        let whole = doors.post(&path, key, vec![Bytes::copy_from_slice(body)]);
+    HTTP_SERVER.with(|server| {
+        let whole = server.post(&path, key, vec![Bytes::copy_from_slice(body)]);
         let pieces = body.chunks(7).map(Bytes::copy_from_slice).collect();
-        assert_eq!(doors.post(&path, key, pieces), whole, "in pieces");
+        assert_eq!(server.post(&path, key, pieces), whole, "in pieces");
         check_answer(name, &whole);
     });
 }
 
 fn check_answer(name: Option<&str>, (status, json): &(u16, Value)) {
-    let told = &json["code"];
-    let code = ErrorCode::ALL.into_iter().find(|code| told == code.as_str());
+    let sent_code = &json["code"];
+    let code = ErrorCode::ALL.into_iter().find(|code| sent_code == code.as_str());
     match (*status, code) {
         (0, _) => {}
         (200, None) => assert!(name == Some("ping") && json["type"] == "ok", "{json}"),

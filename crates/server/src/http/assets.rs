@@ -51,7 +51,11 @@ const SHARED_SCRIPTS: [&str; 3] = ["switchboard-chat.js", "switchboard-launcher.
 const HASHED_PREFIX: &str = "assets/";
 
 /// Serves a file of the page, or 404.
-pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, headers: HeaderMap) -> Response {
+pub(super) async fn serve_file(
+    State(services): State<Arc<Services>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
     let path = asset_path(&uri);
     if path == INDEX && Page::get(INDEX).is_none() {
         return not_built();
@@ -75,7 +79,10 @@ pub(super) async fn file(State(services): State<Arc<Services>>, uri: Uri, header
         if path.starts_with(HASHED_PREFIX) { "public, max-age=31536000, immutable" } else { "no-cache" };
     out.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache_control));
     if path == INDEX {
-        out.extend(header_value(header::CONTENT_SECURITY_POLICY, policy(&services, uri.path() == "/embed")));
+        out.extend(header_value(
+            header::CONTENT_SECURITY_POLICY,
+            security_policy_header(&services, uri.path() == "/embed"),
+        ));
         if uri.path() != "/embed" {
             // A page of another origin that opens this one gets no handle to it, so it cannot replace its address.
             out.insert(
@@ -135,7 +142,7 @@ fn find_encoded(path: &str, headers: &HeaderMap) -> Option<(EmbeddedFile, Encodi
     if !is_safe_path(path) || Encoding::ALL.iter().any(is_encoded_form) {
         return None;
     }
-    let mut accepted = encoding::accepted(headers).into_iter();
+    let mut accepted = encoding::accepted_encodings(headers).into_iter();
     accepted.find_map(|encoding| Some((Page::get(&format!("{path}{}", encoding.suffix()))?, encoding)))
 }
 
@@ -156,7 +163,7 @@ pub(super) fn is_cached(headers: &HeaderMap, tag: Option<&ETag>) -> bool {
     known.is_some_and(|(known, tag)| !known.precondition_passes(tag))
 }
 
-fn policy(services: &Services, embedded: bool) -> String {
+fn security_policy_header(services: &Services, embedded: bool) -> String {
     let mut images = "img-src 'self' data:".to_owned();
     for host in &services.profiles.avatar_hosts {
         // Writing to a string cannot fail.

@@ -44,7 +44,7 @@ impl Document {
 
     /// The smallest representation that the client accepts, or 304 if the client has it cached.
     pub(super) fn respond(&self, headers: &HeaderMap) -> Response {
-        let accepts_gzip = encoding::accepted(headers).contains(&Encoding::Gzip);
+        let accepts_gzip = encoding::accepted_encodings(headers).contains(&Encoding::Gzip);
         let gzip = self.gzip.as_ref().filter(|_| accepts_gzip);
         let representation = gzip.unwrap_or(&self.plain);
         let mut response = if is_cached(headers, representation.tag.as_ref()) {

@@ -92,7 +92,7 @@ pub(super) struct ConnectionsQuery {
     limit: Option<usize>,
 }
 
-fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
+fn parse_query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem> {
     query
         .map(|Query(query)| query)
         .map_err(|error| Refusal::new(ErrorCode::BadField, error.body_text()).into())
@@ -107,7 +107,7 @@ pub(super) async fn connections(
     State(services): State<Arc<Services>>,
     asked: Result<Query<ConnectionsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let ConnectionsQuery { user, limit: most } = query(asked)?;
+    let ConnectionsQuery { user, limit: most } = parse_query(asked)?;
     if let Some(user) = user {
         let (connections, unanswered) = ask_all(&services, &Question::List { user }).await;
         return Ok(
@@ -124,7 +124,7 @@ pub(super) async fn connections(
 /// The body of `POST /connections/close`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Close {
+struct CloseRequest {
     user: UserId,
     connection: Option<Uuid>,
     device: Option<Device>,
@@ -140,7 +140,7 @@ pub(super) async fn close(
     body::check_head(&head.headers, MAX_BODY_BYTES)?;
     let text = body::read(&mut body, MAX_BODY_BYTES, services.tasks.stop()).await?;
     let read = serde_json::from_str(&text);
-    let Close { user, connection, device, reason } =
+    let CloseRequest { user, connection, device, reason } =
         read.map_err(|error| Refusal::new(ErrorCode::BadField, error.to_string()))?;
     if reason.as_ref().is_some_and(|reason| reason.len() > MAX_REASON_BYTES) {
         let message = format!("reason: at most {MAX_REASON_BYTES} bytes");
@@ -161,11 +161,11 @@ async fn ask_all(services: &Services, question: &Question) -> (Vec<Report>, Vec<
     let mut answers = services.nodes.begin_question();
     bus.publish(&Address::Status, &Notice::Question { number: answers.number(), question: asked });
     // After the time-out the nodes that are still missing are reported by name.
-    let _ = tokio::time::timeout(ANSWER_TIMEOUT, collect(&mut answers, &mut reports)).await;
+    let _ = tokio::time::timeout(ANSWER_TIMEOUT, collect_reports(&mut answers, &mut reports)).await;
     (reports, answers.missing())
 }
 
-async fn collect(answers: &mut Answers, reports: &mut Vec<Report>) {
+async fn collect_reports(answers: &mut Answers, reports: &mut Vec<Report>) {
     while let Some(answer) = answers.next().await {
         // An answer that cannot be read comes from a later version, and counts as one without connections.
         reports.extend(serde_json::from_str::<Vec<Report>>(answer.get()).unwrap_or_default());
@@ -176,7 +176,7 @@ async fn collect(answers: &mut Answers, reports: &mut Vec<Report>) {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RoomsQuery {
-    by: Option<By>,
+    by: Option<RoomOrderQuery>,
     after: Option<ConversationId>,
     limit: Option<usize>,
 }
@@ -184,20 +184,20 @@ pub(super) struct RoomsQuery {
 /// The order of rooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum By {
+enum RoomOrderQuery {
     Members,
     Events,
     Recent,
     Name,
 }
 
-impl From<By> for RoomOrder {
-    fn from(by: By) -> Self {
+impl From<RoomOrderQuery> for RoomOrder {
+    fn from(by: RoomOrderQuery) -> Self {
         match by {
-            By::Members => Self::Members,
-            By::Events => Self::Events,
-            By::Recent => Self::Recent,
-            By::Name => Self::Name,
+            RoomOrderQuery::Members => Self::Members,
+            RoomOrderQuery::Events => Self::Events,
+            RoomOrderQuery::Recent => Self::Recent,
+            RoomOrderQuery::Name => Self::Name,
         }
     }
 }
@@ -216,14 +216,14 @@ pub(super) async fn rooms(
     State(services): State<Arc<Services>>,
     asked: Result<Query<RoomsQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let RoomsQuery { by, after, limit: most } = query(asked)?;
-    let order = by.unwrap_or(By::Members).into();
+    let RoomsQuery { by, after, limit: most } = parse_query(asked)?;
+    let order = by.unwrap_or(RoomOrderQuery::Members).into();
     if after.is_some() && order != RoomOrder::Name {
         return Err(Refusal::new(ErrorCode::BadField, "after: only with `by=name`").into());
     }
     let most = limit(most);
     let asked = u32::try_from(most + 1).unwrap_or(u32::MAX);
-    let mut rooms = inspect(&services, move |store| store.rooms(order, after.as_ref(), asked)).await?;
+    let mut rooms = run_inspection(&services, move |store| store.rooms(order, after.as_ref(), asked)).await?;
     let more = rooms.len() > most;
     rooms.truncate(most);
     let keys = rooms.iter().map(|room| room.key).collect();
@@ -238,14 +238,14 @@ pub(super) async fn rooms(
 
 /// `GET /sizes`: the sizes of the database and of the process.
 pub(super) async fn sizes(State(services): State<Arc<Services>>) -> Result<Response, Problem> {
-    let sizes = inspect(&services, Inspector::sizes).await?;
+    let sizes = run_inspection(&services, Inspector::sizes).await?;
     let memory = crate::metrics::resident_bytes();
     let node = services.connections.node();
     Ok(Json(json!({"node": node, "memory_bytes": memory, "database": sizes})).into_response())
 }
 
 /// Runs a query of the database, one at a time, on a connection of its own.
-async fn inspect<T: Send + 'static>(
+async fn run_inspection<T: Send + 'static>(
     services: &Services,
     work: impl FnOnce(&Inspector) -> anyhow::Result<T> + Send + 'static,
 ) -> Result<T, Problem> {

@@ -23,13 +23,13 @@ pub(super) async fn livez() -> &'static str {
 /// The query parameters of `/readyz`.
 #[derive(Debug, Deserialize)]
 pub(super) struct ReadyQuery {
-    exclude: Option<Excluded>,
+    exclude: Option<ExcludedCheck>,
 }
 
 /// The checks that can be excluded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Excluded {
+enum ExcludedCheck {
     /// The check of writes. An installation with one server excludes it, so that the server still serves reads while it refuses
     /// writes.
     Writes,
@@ -44,7 +44,7 @@ pub(super) async fn readyz(
         let refusal = Refusal::new(ErrorCode::BadField, "exclude: the only value is `writes`");
         return Problem::from(refusal).into_response();
     };
-    match unreadiness(&services, exclude).await {
+    match reason_not_ready(&services, exclude).await {
         None => "ready\n".into_response(),
         Some(reason) => not_ready(reason),
     }
@@ -56,7 +56,7 @@ fn not_ready(reason: String) -> Response {
 }
 
 /// The response of `/readyz` while the server stops.
-pub(super) fn stopping(tasks: &Tasks) -> Response {
+pub(super) fn stopping_response(tasks: &Tasks) -> Response {
     not_ready(stop_reason(tasks))
 }
 
@@ -67,11 +67,11 @@ fn stop_reason(tasks: &Tasks) -> String {
 }
 
 /// Why `/readyz` answers 503, if it does.
-async fn unreadiness(services: &Services, exclude: Option<Excluded>) -> Option<String> {
+async fn reason_not_ready(services: &Services, exclude: Option<ExcludedCheck>) -> Option<String> {
     if services.tasks.failure().is_some() || services.tasks.stop().is_cancelled() {
         return Some(stop_reason(&services.tasks));
     }
-    if let Some(fault) = services.store.write_fault().filter(|_| exclude != Some(Excluded::Writes)) {
+    if let Some(fault) = services.store.write_fault().filter(|_| exclude != Some(ExcludedCheck::Writes)) {
         return Some(format!("writes are refused: {fault}"));
     }
     let readable = services.readiness.check(|| services.store.probe()).await;
@@ -87,7 +87,7 @@ pub(super) async fn unknown_operator_path() -> Problem {
 
 /// `/metrics`, in the text format of OpenMetrics for clients that accept it, otherwise in that of Prometheus.
 pub(super) async fn metrics(State(services): State<Arc<Services>>, headers: HeaderMap) -> Response {
-    services.metrics.set_ready(unreadiness(&services, None).await.is_none());
+    services.metrics.set_ready(reason_not_ready(&services, None).await.is_none());
     services.metrics.set_write_fault(services.store.write_fault());
     services.metrics.set_queues(services.store.queued_writes(), replay_lag(&services).await);
     encode(&services.metrics, &headers)

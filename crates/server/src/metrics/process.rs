@@ -32,7 +32,7 @@ impl Stat {
     }
 
     fn cpu_seconds(&self) -> Option<f64> {
-        Some(seconds(self.field(14)? + self.field(15)?))
+        Some(ticks_to_seconds(self.field(14)? + self.field(15)?))
     }
 
     fn resident_bytes(&self) -> Option<u64> {
@@ -42,12 +42,12 @@ impl Stat {
     fn start_time(&self) -> Option<f64> {
         let of_system = fs::read_to_string("/proc/stat").ok()?;
         let boot = of_system.lines().find_map(|line| line.strip_prefix("btime "))?;
-        Some(boot.trim().parse::<f64>().ok()? + seconds(self.field(22)?))
+        Some(boot.trim().parse::<f64>().ok()? + ticks_to_seconds(self.field(22)?))
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "2^53 ticks are millions of years")]
-fn seconds(ticks: u64) -> f64 {
+fn ticks_to_seconds(ticks: u64) -> f64 {
     ticks as f64 / clock_ticks_per_second() as f64
 }
 

@@ -52,7 +52,7 @@ impl Outbox {
 
     /// What waits for the client.
     pub(crate) fn backlog(&self) -> Backlog {
-        let (lags, lag_events) = self.lag();
+        let (lags, lag_events) = self.total_lag();
         let inner = self.lock();
         let frames = inner.frames.iter().map(|queued| u64::from(queued.frames)).sum();
         Backlog { frames, bytes: inner.bytes as u64, lag_events, lag_conversations: lags as u64 }

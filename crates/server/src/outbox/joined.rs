@@ -8,7 +8,7 @@ use super::CoalescedEvent;
 const MAX_JOINED_BYTES: usize = 64 * 1024;
 
 /// Joins the frames of several events into one buffer; `None` for a single event, or if there are too many bytes.
-pub(crate) fn join(events: &[CoalescedEvent]) -> Option<Bytes> {
+pub(crate) fn join_frames(events: &[CoalescedEvent]) -> Option<Bytes> {
     let bytes: usize = events.iter().map(|event| event.frame.len()).sum();
     if events.len() < 2 || bytes > MAX_JOINED_BYTES {
         return None;

@@ -186,7 +186,7 @@ impl Outbox {
     }
 
     /// How many conversations have a lag, and how many events are in all of them.
-    pub(crate) fn lag(&self) -> (usize, u64) {
+    pub(crate) fn total_lag(&self) -> (usize, u64) {
         let inner = self.lock();
         let spans = inner.lags.iter().flat_map(|lags| lags.spans.values());
         let events = spans.map(|span| span.missed.0.saturating_sub(span.cursor.0)).sum();

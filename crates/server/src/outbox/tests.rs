@@ -120,7 +120,7 @@ impl Connection {
         log.own.extend_from_slice(own);
         let before = self.outbox.state().bytes;
         let key = ConversationKey(i64::try_from(conversation).expect("few"));
-        match join(&events) {
+        match join_frames(&events) {
             Some(joined) => self.outbox.push_joined(key, &events, &joined),
             None => self.outbox.push_events(key, &events),
         };

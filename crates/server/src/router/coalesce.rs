@@ -11,7 +11,7 @@ use switchboard_protocol::Seq;
 use tokio::time::Instant;
 
 use super::LocalNode;
-use crate::outbox::{CoalescedEvent, join};
+use crate::outbox::{CoalescedEvent, join_frames};
 use switchboard_store::record::ConversationKey;
 
 /// From this number of users on this node, a conversation coalesces its events. With fewer users, the writes to all connections
@@ -86,7 +86,7 @@ impl LocalNode {
         let new = events.iter().position(|event| event.seq > head).unwrap_or(events.len());
         let (Some(events), Some(last)) = (events.get(new..), events.last()) else { return };
         let Some(first) = events.first() else { return };
-        let joined = join(events);
+        let joined = join_frames(events);
         let mut delivered = 0;
         for outbox in self.registry.sessions_in(conversation) {
             // The events between the head and the first of these did not pass through this node. The session reads them from the

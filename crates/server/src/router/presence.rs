@@ -30,7 +30,7 @@ use self::remote::{KnownPresence, RemotePresence, WaitingWatchers};
 use crate::bus::{Address, Bus, Notice};
 use crate::encode::encode;
 use crate::router::registry::{DepartedUser, Registry, SessionSlot, UserSlot, VecSet};
-use crate::timers::expired;
+use crate::timers::next_expired;
 use switchboard_store::PresencePeer;
 use switchboard_store::record::ConversationKey;
 
@@ -175,13 +175,13 @@ impl Presence {
     pub(crate) async fn next_timer(&mut self, departures: bool) -> ExpiredTimer {
         let unanswered = async {
             match &mut self.remote {
-                Some(remote) => expired(remote.query_timeouts()).await,
+                Some(remote) => next_expired(remote.query_timeouts()).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             biased;
-            user = expired(&mut self.grace_timers), if departures => ExpiredTimer::GracePeriod(user),
+            user = next_expired(&mut self.grace_timers), if departures => ExpiredTimer::GracePeriod(user),
             user = unanswered => ExpiredTimer::PresenceQuery(user),
         }
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
 use crate::router::registry::{Registry, SessionSlot, VecSet};
-use crate::timers::expired;
+use crate::timers::next_expired;
 
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(Limits::PROFILE_SIGNAL_INTERVAL_MS);
 
@@ -141,7 +141,7 @@ impl Profiles {
 
     /// Waits for the next timer, for ever if there is none.
     pub(crate) async fn next_timer(&mut self) -> UserId {
-        expired(&mut self.timers).await
+        next_expired(&mut self.timers).await
     }
 
     /// Handles the timer of a user: sends the change that waits, or drops the change.

@@ -104,8 +104,8 @@ impl LiveSession {
         request::check(command, &self.services.limits)
     }
 
-    /// Refuses a command that would be refused again. The refusal of a write with a number passes through the store's queue,
-    /// because the number must be settled after those of the writes before it.
+    /// Refuses a command for a reason that a retry would not change. If the write has a number, the refusal passes through the
+    /// store's queue, so that the client receives the outcomes in the order of the numbers.
     fn refuse_permanently(&mut self, id: Option<CommandId>, number: Option<WriteNumber>, refusal: Refusal) {
         match number.map(|number| self.check_write_order(number).map(|()| number)) {
             Some(Ok(number)) => {

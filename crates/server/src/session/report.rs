@@ -31,7 +31,7 @@ impl LiveSession {
     /// ones.
     pub(super) fn log_lag(&self) {
         let Some(count) = self.services.slow_consumer_lines.record() else { return };
-        let (lag_conversations, lag_events) = self.outbox.lag();
+        let (lag_conversations, lag_events) = self.outbox.total_lag();
         let suppressed = count - 1;
         self.span().in_scope(|| {
             tracing::warn!(

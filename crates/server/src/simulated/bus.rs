@@ -50,7 +50,7 @@ struct Receiver {
     node_index: usize,
     events: mpsc::Sender<BusEvent>,
     codec: Codec,
-    desired: Vec<Desired>,
+    desired: Vec<RequestedSubscription>,
     requests: u64,
     /// The active subscriptions.
     confirmed: FxHashSet<Address>,
@@ -59,7 +59,7 @@ struct Receiver {
 }
 
 /// A subscription that a node has requested, and that may not be active yet.
-struct Desired {
+struct RequestedSubscription {
     address: Address,
     /// The number of the request.
     request: u64,
@@ -164,7 +164,7 @@ impl SimulatedNetwork {
     }
 
     /// Delivers a copy of a notice, unless it comes from another installation.
-    fn arrive(&self, from: NodeId, number: u64, subject: SubjectKey, payload: &Bytes) {
+    fn deliver_copy(&self, from: NodeId, number: u64, subject: SubjectKey, payload: &Bytes) {
         let mut nodes = self.nodes();
         let Nodes { receivers, cut_nodes: cut, .. } = &mut *nodes;
         if let Some(receiver) =
@@ -176,7 +176,7 @@ impl SimulatedNetwork {
     }
 
     /// Activates a subscription, unless the node has unsubscribed.
-    fn activate(&self, number: u64, request: u64) {
+    fn activate_subscription(&self, number: u64, request: u64) {
         let mut nodes = self.nodes();
         let Nodes { receivers, cut_nodes: cut, .. } = &mut *nodes;
         let Some(receiver) =
@@ -228,11 +228,11 @@ impl Bus for NodeBus {
         for (number, delay) in copies {
             let (network, from, payload) = (self.network.clone(), self.node, payload.clone());
             if delay.is_zero() {
-                network.arrive(from, number, subject, &payload);
+                network.deliver_copy(from, number, subject, &payload);
             } else {
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
-                    network.arrive(from, number, subject, &payload);
+                    network.deliver_copy(from, number, subject, &payload);
                 });
             }
         }
@@ -244,13 +244,13 @@ impl Bus for NodeBus {
         receiver.requests += 1;
         let request = receiver.requests;
         receiver.desired.retain(|desired| desired.address != address);
-        receiver.desired.push(Desired { address, request, confirmed: false });
+        receiver.desired.push(RequestedSubscription { address, request, confirmed: false });
         drop(nodes);
         let (network, number) = (self.network.clone(), self.node.0);
         let pause = self.network.0.faults.delivery_delay();
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            network.activate(number, request);
+            network.activate_subscription(number, request);
         });
     }
 

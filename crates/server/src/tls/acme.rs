@@ -13,7 +13,7 @@ use switchboard_store::clock::Clock;
 use switchboard_store::tls_client;
 use tokio::time::Instant;
 
-use self::cache::{Cache, Issued};
+use self::cache::{AcmeCache, IssuedCertificate};
 use super::{Certificate, Installer, Tls};
 use crate::config::AcmeSection;
 use crate::metrics::TlsMetrics;
@@ -43,8 +43,8 @@ pub(super) fn start(
     metrics: TlsMetrics,
     tasks: &Tasks,
 ) -> anyhow::Result<Arc<Tls>> {
-    let issued = Arc::new(Issued::default());
-    let cache = Cache::open(&section.cache_in(data), issued.clone())?;
+    let issued = Arc::new(IssuedCertificate::default());
+    let cache = AcmeCache::open(&section.cache_in(data), issued.clone())?;
     let account = Account { section: section.clone(), client: client(section.ca.as_deref())?, cache };
     let tls = Tls::new(true)?;
     let installer = Installer::new(tls.current.clone(), clock.clone(), metrics);
@@ -63,14 +63,14 @@ pub(super) fn start(
 /// The client of the ACME server.
 fn client(ca: Option<&Path>) -> anyhow::Result<Arc<ClientConfig>> {
     const NO_ROOTS: &str = "this system has no root certificates; name a file with `acme.ca`";
-    Ok(Arc::new(tls_client::verifying(tls_client::root_certificates(ca, NO_ROOTS)?)?))
+    Ok(Arc::new(tls_client::verifying_config(tls_client::root_certificates(ca, NO_ROOTS)?)?))
 }
 
 /// The account at an ACME server.
 struct Account {
     section: AcmeSection,
     client: Arc<ClientConfig>,
-    cache: Cache,
+    cache: AcmeCache,
 }
 
 impl Account {
@@ -88,7 +88,7 @@ impl Account {
 /// Takes issued certificates into use, and reports failures.
 struct Renewals {
     account: Account,
-    issued: Arc<Issued>,
+    issued: Arc<IssuedCertificate>,
     installer: Installer,
     /// How many orders have failed since the last success.
     failures: u32,

@@ -8,13 +8,13 @@ use rustls::sign::CertifiedKey;
 
 /// The certificate that new handshakes use. It can be replaced at any time; connections that are open keep theirs.
 #[derive(Default)]
-pub(super) struct Current {
+pub(super) struct CurrentCertificate {
     key: RwLock<Option<Arc<CertifiedKey>>>,
     /// Answers the challenges of an ACME server.
     challenges: RwLock<Option<Arc<dyn ResolvesServerCert>>>,
 }
 
-impl Current {
+impl CurrentCertificate {
     /// Uses `key` for handshakes from now on.
     pub(super) fn replace(&self, key: Arc<CertifiedKey>) {
         *self.key.write().unwrap_or_else(PoisonError::into_inner) = Some(key);
@@ -32,13 +32,13 @@ impl Current {
     }
 }
 
-impl fmt::Debug for Current {
+impl fmt::Debug for CurrentCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Current")
+        f.write_str("CurrentCertificate")
     }
 }
 
-impl ResolvesServerCert for Current {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let mut offered = hello.alpn().into_iter().flatten();
         if offered.any(|protocol| protocol == super::ACME_PROTOCOL) {

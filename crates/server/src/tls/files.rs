@@ -14,37 +14,37 @@ use super::{Certificate, Installer};
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The two files of a certificate.
-pub(super) struct Files {
-    paths: Arc<Paths>,
+pub(super) struct CertificateFiles {
+    paths: Arc<CertificatePaths>,
     /// What is in use.
-    loaded: Content,
+    loaded: FileContent,
 }
 
-struct Paths {
+struct CertificatePaths {
     certificate: PathBuf,
     key: PathBuf,
 }
 
 /// What the two files contained when they were read.
 #[derive(Clone, PartialEq, Eq)]
-enum Content {
+enum FileContent {
     Pair { certificate: Vec<u8>, key: Vec<u8> },
     Unreadable(String),
 }
 
-impl Paths {
-    fn read(&self) -> Content {
+impl CertificatePaths {
+    fn read(&self) -> FileContent {
         let read = |path: &Path| {
             std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
         };
         match (read(&self.certificate), read(&self.key)) {
-            (Ok(certificate), Ok(key)) => Content::Pair { certificate, key },
-            (Err(error), _) | (_, Err(error)) => Content::Unreadable(error),
+            (Ok(certificate), Ok(key)) => FileContent::Pair { certificate, key },
+            (Err(error), _) | (_, Err(error)) => FileContent::Unreadable(error),
         }
     }
 }
 
-impl Content {
+impl FileContent {
     fn parse(&self, clock: &Clock) -> anyhow::Result<Certificate> {
         match self {
             Self::Unreadable(error) => Err(anyhow::Error::msg(error.clone())),
@@ -57,13 +57,13 @@ impl Content {
     }
 }
 
-impl Files {
+impl CertificateFiles {
     /// Loads the certificate.
     ///
     /// # Errors
     /// A file cannot be read, the key does not fit the certificate, or the certificate has ended.
     pub(super) fn open(certificate: &Path, key: &Path, clock: &Clock) -> anyhow::Result<(Self, Certificate)> {
-        let paths = Paths { certificate: certificate.to_owned(), key: key.to_owned() };
+        let paths = CertificatePaths { certificate: certificate.to_owned(), key: key.to_owned() };
         let loaded = paths.read();
         let context = || format!("{} with {}", certificate.display(), key.display());
         let parsed = loaded.parse(clock).with_context(context)?;

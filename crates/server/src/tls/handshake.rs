@@ -25,7 +25,7 @@ const MAX_HANDSHAKE_BYTES: usize = 16 * 1024;
 pub(crate) enum HandshakeFailure {
     TimedOut,
     Disconnected,
-    TooLong,
+    HandshakeTooLong,
     Malformed,
     Incompatible,
     RefusedByClient,
@@ -37,7 +37,7 @@ impl HandshakeFailure {
     pub(crate) const ALL: [Self; 7] = [
         Self::TimedOut,
         Self::Disconnected,
-        Self::TooLong,
+        Self::HandshakeTooLong,
         Self::Malformed,
         Self::Incompatible,
         Self::RefusedByClient,
@@ -49,7 +49,7 @@ impl HandshakeFailure {
         match self {
             Self::TimedOut => "timed_out",
             Self::Disconnected => "disconnected",
-            Self::TooLong => "too_long",
+            Self::HandshakeTooLong => "too_long",
             Self::Malformed => "malformed",
             Self::Incompatible => "incompatible",
             Self::RefusedByClient => "refused_by_client",
@@ -59,8 +59,8 @@ impl HandshakeFailure {
 
     fn of(error: &io::Error, has_certificate: bool) -> Self {
         let cause = error.get_ref();
-        if cause.is_some_and(|cause| cause.is::<TooLong>()) {
-            return Self::TooLong;
+        if cause.is_some_and(|cause| cause.is::<HandshakeTooLong>()) {
+            return Self::HandshakeTooLong;
         }
         match cause.and_then(|cause| cause.downcast_ref::<Error>()) {
             None => Self::Disconnected,
@@ -76,7 +76,7 @@ impl HandshakeFailure {
 /// The cause inside an [`io::Error`] that says that the client has sent more than [`MAX_HANDSHAKE_BYTES`].
 #[derive(Debug, thiserror::Error)]
 #[error("the handshake is too long")]
-struct TooLong;
+struct HandshakeTooLong;
 
 impl Tls {
     /// Performs the handshake of a connection. Returns `None` if the connection was the challenge of an ACME server.
@@ -120,7 +120,7 @@ impl AsyncRead for HandshakeStream {
         if let Some(left) = &mut self.left {
             match left.checked_sub(buf.filled().len() - before) {
                 Some(rest) => *left = rest,
-                None => return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, TooLong))),
+                None => return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidData, HandshakeTooLong))),
             }
         }
         Poll::Ready(Ok(()))

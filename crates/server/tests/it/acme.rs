@@ -17,10 +17,10 @@ use crate::tls::{metric, reaches};
 const DOMAIN: &str = "localhost";
 
 /// How long an issued certificate is valid. The server renews it after two thirds of that.
-const VALIDITY_SECONDS: u32 = 12;
+const CERTIFICATE_VALIDITY_SECONDS: u32 = 12;
 
 /// Starts a server that obtains its certificate from an ACME server. `authority` issued the ACME server's own certificate.
-async fn start(authority: &Authority, pebble: &Pebble) -> Server {
+async fn start_server_with_acme(authority: &Authority, pebble: &Pebble) -> Server {
     Server::start_with(|config| {
         config.tls = Some(TlsConfig::Acme(AcmeSection {
             domains: vec![DOMAIN.to_owned()],
@@ -39,15 +39,15 @@ async fn start_acme_server(pebble: &mut Pebble, authority: &Authority, server: &
         certificate: &authority.certificate(),
         key: &authority.key(),
         tls_port: server.address().port(),
-        validity_seconds: VALIDITY_SECONDS,
+        validity_seconds: CERTIFICATE_VALIDITY_SECONDS,
     };
     pebble.start(settings).await.expect("an ACME server");
 }
 
 /// The certificate with which the server answers for its domain; `None` if the handshake fails.
-async fn certificate(server: &Server, authority: &Path) -> Option<Vec<u8>> {
+async fn served_certificate(server: &Server, authority: &Path) -> Option<Vec<u8>> {
     let stream = TcpStream::connect(server.address()).await.expect("a connection");
-    let connected = TlsRaw::encrypt(&connector_trusting(authority, &["http/1.1"]), stream, DOMAIN).await;
+    let connected = TlsRaw::handshake(&connector_trusting(authority, &["http/1.1"]), stream, DOMAIN).await;
     connected.ok().map(|connected| connected.certificate())
 }
 
@@ -55,7 +55,7 @@ async fn certificate(server: &Server, authority: &Path) -> Option<Vec<u8>> {
 async fn a_certificate_is_obtained_and_renewed_and_no_connection_is_lost() {
     let (authority, scratch) = (Authority::new(), TempDir::new().expect("a directory"));
     let mut pebble = Pebble::reserve(scratch.path()).expect("ports");
-    let mut server = start(&authority, &pebble).await;
+    let mut server = start_server_with_acme(&authority, &pebble).await;
     let failures = async || {
         let count = metric(&server, "switchboard_tls_certificate_failures_total").await;
         count.filter(|count| *count >= 1.0)
@@ -69,17 +69,17 @@ async fn a_certificate_is_obtained_and_renewed_and_no_connection_is_lost() {
     reaches(&server, "switchboard_tls_certificate_loads_total", 1.0).await;
     let root = scratch.path().join("root.pem");
     std::fs::write(&root, issued_root(&pebble, &authority).await).expect("a file");
-    let first = certificate(&server, &root).await.expect("a trusted certificate of the domain");
-    let mut alice = connects(&server, &root).await;
+    let first = served_certificate(&server, &root).await.expect("a trusted certificate of the domain");
+    let mut alice = connects_trusting(&server, &root).await;
     reaches(&server, "switchboard_tls_certificate_loads_total", 2.0).await;
-    let second = certificate(&server, &root).await.expect("the renewed certificate");
+    let second = served_certificate(&server, &root).await.expect("the renewed certificate");
     assert_ne!(first, second);
     alice.says("@bob", "on the connection from before").await;
 
     // A restart uses the certificate on disk, and needs no ACME server.
     pebble.kill().await.expect("it ran");
     server.restart().await;
-    let kept = eventually("the certificate on disk", || certificate(&server, &root)).await;
+    let kept = eventually("the certificate on disk", || served_certificate(&server, &root)).await;
     assert_eq!(kept, second);
     for entry in std::fs::read_dir(server.data().join("acme")).expect("the cache") {
         use std::os::unix::fs::PermissionsExt as _;
@@ -89,7 +89,7 @@ async fn a_certificate_is_obtained_and_renewed_and_no_connection_is_lost() {
 }
 
 /// Connects a user over TLS to the server's domain.
-async fn connects(server: &Server, root: &Path) -> Person {
+async fn connects_trusting(server: &Server, root: &Path) -> Person {
     let url = format!("wss://{DOMAIN}:{}/v1/ws", server.address().port());
     let (hello, trust) = (server.hello("alice", &[]), Trust::from_file(root).expect("a root"));
     let connecting = Client::connect_trusting(&url, hello, &trust);

@@ -5,15 +5,15 @@ use switchboard::config::Mode;
 use crate::support::{Answer, RawSocket, Server};
 
 /// Requests the chat page. It must have been built before these tests run.
-async fn page(server: &Server) -> Answer {
+async fn get_page(server: &Server) -> Answer {
     let page = server.gets("/").await;
     assert_eq!(page.status, 200, "the page was not built: run `make page`\n{}", page.text);
     page
 }
 
 /// The path of the page's script, which changes with its content.
-async fn script(server: &Server) -> String {
-    let page = page(server).await;
+async fn get_page_script(server: &Server) -> String {
+    let page = get_page(server).await;
     let start = page.text.find("/assets/").expect("a script");
     let end = start + page.text[start..].find('"').expect("its end");
     page.text[start..end].to_owned()
@@ -22,10 +22,10 @@ async fn script(server: &Server) -> String {
 #[tokio::test]
 async fn the_page_is_revalidated_and_its_assets_are_cached() {
     let server = Server::start().await;
-    let page = page(&server).await;
+    let page = get_page(&server).await;
     assert_eq!(page.header("cache-control"), "no-cache");
     assert!(page.header("content-type").starts_with("text/html"));
-    let path = script(&server).await;
+    let path = get_page_script(&server).await;
     let script = server.gets(&path).await;
     assert_eq!(script.header("cache-control"), "public, max-age=31536000, immutable");
     assert!(script.header("content-type").starts_with("text/javascript"));
@@ -49,7 +49,7 @@ async fn the_page_references_its_assets_by_relative_paths() {
         assert!(parts.len() >= 3, "a script, a style and an icon: {html}");
         assert!(parts.iter().all(|rest| rest.starts_with("./")), "{html}");
     }
-    let script = server.gets(&script(&server).await).await.text;
+    let script = server.gets(&get_page_script(&server).await).await.text;
     assert!(!script.contains("\"/assets/") && !script.contains("\"/favicon"), "an absolute path");
 }
 
@@ -57,7 +57,7 @@ async fn the_page_references_its_assets_by_relative_paths() {
 #[tokio::test]
 async fn no_file_outside_the_page_is_served() {
     let server = Server::start().await;
-    page(&server).await;
+    get_page(&server).await;
     for path in [
         "/../package.json",
         "/assets/../../package.json",
@@ -81,7 +81,7 @@ async fn no_file_outside_the_page_is_served() {
 #[tokio::test]
 async fn a_file_is_served_in_the_smallest_accepted_encoding() {
     let server = Server::start().await;
-    let path = script(&server).await;
+    let path = get_page_script(&server).await;
     let plain = server.gets(&path).await;
     assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "accept-encoding"));
     let mut sizes = vec![plain.length()];
@@ -110,7 +110,7 @@ async fn a_file_is_served_in_the_smallest_accepted_encoding() {
 #[tokio::test]
 async fn a_cached_file_is_answered_with_304() {
     let server = Server::start().await;
-    let tag = page(&server).await.header("etag").to_owned();
+    let tag = get_page(&server).await.header("etag").to_owned();
     for known in [tag.clone(), format!("\"x\", {tag}"), format!("W/{tag}"), "*".to_owned()] {
         let answer = server.gets_with("/", "if-none-match", &known).await;
         assert_eq!((answer.status, answer.text.as_str()), (304, ""), "{known}");
@@ -123,7 +123,7 @@ async fn a_cached_file_is_answered_with_304() {
 #[tokio::test]
 async fn a_head_request_has_the_headers_of_a_get_and_no_body() {
     let server = Server::start().await;
-    let path = script(&server).await;
+    let path = get_page_script(&server).await;
     for path in ["/", "/embed", "/switchboard-chat.js", &path] {
         let whole = server.gets_with(path, "accept-encoding", "br").await;
         let head = server.request(server.asks("HEAD", path).header("accept-encoding", "br")).await;
@@ -140,14 +140,14 @@ async fn a_head_request_has_the_headers_of_a_get_and_no_body() {
 
 #[tokio::test]
 async fn only_the_embedded_page_may_be_framed_and_only_by_configured_origins() {
-    const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
     let server = Server::start_with_auth_and(|config| {
         config.allowed_origins = vec!["https://shop.example".to_owned()];
     })
     .await;
-    let whole = page(&server).await;
-    assert_eq!(whole.header("content-security-policy"), format!("{POLICY} 'none'"));
+    let whole = get_page(&server).await;
+    assert_eq!(whole.header("content-security-policy"), format!("{CONTENT_SECURITY_POLICY} 'none'"));
     assert_eq!(whole.header("referrer-policy"), "no-referrer");
     assert_eq!(whole.header("x-content-type-options"), "nosniff");
     assert_eq!(whole.header("cross-origin-opener-policy"), "same-origin");
@@ -155,19 +155,22 @@ async fn only_the_embedded_page_may_be_framed_and_only_by_configured_origins() {
     assert!(permissions.contains("camera=()") && !permissions.contains("clipboard-write"), "{permissions}");
     let embedded = server.gets("/embed?conversation=%23general&theme=dark&lang=de&sidebar=0").await;
     assert_eq!((embedded.status, &embedded.text), (200, &whole.text));
-    assert_eq!(embedded.header("content-security-policy"), format!("{POLICY} 'self' https://shop.example"));
+    assert_eq!(
+        embedded.header("content-security-policy"),
+        format!("{CONTENT_SECURITY_POLICY} 'self' https://shop.example")
+    );
     assert_eq!(embedded.header("cross-origin-opener-policy"), "");
     assert_eq!(server.gets("/embed?token=x").await.status, 401);
 
     let dev = Server::start_with(|config| config.mode = Mode::Dev).await;
-    let ancestors = format!("{POLICY} 'self' http://localhost:* http://127.0.0.1:*");
+    let ancestors = format!("{CONTENT_SECURITY_POLICY} 'self' http://localhost:* http://127.0.0.1:*");
     assert_eq!(dev.gets("/embed").await.header("content-security-policy"), ancestors);
 }
 
 #[tokio::test]
 async fn embed_scripts_may_be_loaded_from_other_origins() {
     let server = Server::start().await;
-    let path = script(&server).await;
+    let path = get_page_script(&server).await;
     for path in ["/switchboard.js", "/switchboard-chat.js", "/switchboard-launcher.js", &path] {
         let answer = server.gets(path).await;
         assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, "*"), "{path}");
@@ -175,7 +178,7 @@ async fn embed_scripts_may_be_loaded_from_other_origins() {
     }
     assert_eq!(server.gets("/switchboard.js").await.header("cache-control"), "no-cache");
     assert_eq!(
-        page(&server).await.header("access-control-allow-origin"),
+        get_page(&server).await.header("access-control-allow-origin"),
         "",
         "the page itself may not be loaded by others"
     );

@@ -15,13 +15,13 @@ use crate::support::{Server, user};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-fn hello(token: String) -> Hello {
+fn hello_with_token(token: String) -> Hello {
     Hello { token: Some(token), user: None, device: None, cursors: Default::default() }
 }
 
 /// Connects with a token that is refused and returns the error.
 async fn expect_hello_refused(server: &Server, token: &str) -> Failure {
-    match server.tries_to_connect(hello(token.to_owned())).await {
+    match server.tries_to_connect(hello_with_token(token.to_owned())).await {
         Err(ClientError::Refused(failure)) => *failure,
         Err(other) => panic!("{other}"),
         Ok(person) => panic!("{token} is {}", person.name()),
@@ -55,7 +55,8 @@ fn bad_tokens(server: &Server) -> Vec<(&'static str, String, u16)> {
 #[tokio::test]
 async fn a_token_determines_the_user() {
     let server = Server::start_with_auth().await;
-    let person = server.tries_to_connect(hello(server.token("alice", HOUR))).await.expect("welcome");
+    let person =
+        server.tries_to_connect(hello_with_token(server.token("alice", HOUR))).await.expect("welcome");
     assert_eq!(person.name().as_str(), "alice");
 }
 
@@ -93,7 +94,7 @@ async fn an_invalid_token_is_refused_on_the_websocket_and_over_http() {
 async fn a_token_with_a_very_late_expiry_is_accepted() {
     let server = Server::start_with_auth().await;
     let token = server.token("alice", Duration::from_secs(1_000 * 365 * 24 * 3_600));
-    let mut alice = server.tries_to_connect(hello(token)).await.expect("welcome");
+    let mut alice = server.tries_to_connect(hello_with_token(token)).await.expect("welcome");
     alice.receives_nothing().await;
 }
 
@@ -102,7 +103,7 @@ async fn a_token_with_another_issuer_or_audience_is_refused() {
     let mut server =
         Server::start_with_auth_and(|config| config.auth.issuer = Some("https://a.example".into())).await;
     let token = server.token("alice", HOUR);
-    server.tries_to_connect(hello(token.clone())).await.expect("welcome");
+    server.tries_to_connect(hello_with_token(token.clone())).await.expect("welcome");
     server.restart_with(|config| config.auth.issuer = Some("https://b.example".into())).await;
     assert_eq!(expect_hello_refused(&server, &token).await.code, ErrorCode::Unauthorized);
     server

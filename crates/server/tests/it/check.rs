@@ -2,7 +2,7 @@
 
 mod corrupt;
 
-pub(crate) use self::corrupt::damage;
+pub(crate) use self::corrupt::damage_first_conversation;
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use switchboard::check_database;
 
 use crate::support::{Person, Server, user};
 
-pub(crate) fn assert_clean(path: &Path) {
+pub(crate) fn assert_check_finds_no_problem(path: &Path) {
     let problems: Vec<_> =
         check_database(path).expect("it can be checked").iter().map(ToString::to_string).collect();
     assert!(problems.is_empty(), "{problems:#?}");
@@ -60,26 +60,26 @@ async fn stopped_server_with_every_event() -> Server {
 #[tokio::test]
 async fn check_finds_no_problem_in_the_database_of_a_running_or_stopped_server() {
     let mut server = server_with_every_event().await;
-    assert_clean(server.data());
-    assert_clean(&server.data().join("switchboard.db"));
+    assert_check_finds_no_problem(server.data());
+    assert_check_finds_no_problem(&server.data().join("switchboard.db"));
     server.begin_shutdown();
     server.wait_until_stopped().await;
-    assert_clean(server.data());
+    assert_check_finds_no_problem(server.data());
 }
 
 /// A pseudo-random generator: the same seed gives the same numbers, so that a failure can be repeated.
 struct SeededRandom(u64);
 
 impl SeededRandom {
-    fn below(&mut self, end: u64) -> u64 {
+    fn random_below(&mut self, end: u64) -> u64 {
         // The constants of Knuth's MMIX generator. Its high bits are used, because its low bits are less random.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
 
-    fn one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+    fn random_one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
         let end = all.len() as u64;
-        all[usize::try_from(self.below(end)).expect("few")]
+        all[usize::try_from(self.random_below(end)).expect("few")]
     }
 }
 
@@ -87,25 +87,28 @@ const USERS: [&str; 4] = ["alice", "bob", "carol", "dora"];
 
 /// A random command. The server may refuse it.
 fn random_command(random: &mut SeededRandom, number: u64) -> (&'static str, Value) {
-    let place = random.one_of(&["#a", "#b", "@alice", "@bob", "@carol"]);
-    let room = random.one_of(&["#a", "#b"]);
-    let target = 1 + random.below(40);
-    let user = random.one_of(&USERS);
-    match random.below(16) {
+    let place = random.random_one_of(&["#a", "#b", "@alice", "@bob", "@carol"]);
+    let room = random.random_one_of(&["#a", "#b"]);
+    let target = 1 + random.random_below(40);
+    let user = random.random_one_of(&USERS);
+    match random.random_below(16) {
         0..=4 => ("send", json!({"to": place, "text": "hi", "key": (number / 2).to_string()})),
         5 => ("send", json!({"to": place, "data": {"n": number}, "reply_to": target})),
         6 => ("edit", json!({"conversation": place, "target": target, "text": "hello"})),
         7 => ("delete", json!({"conversation": place, "target": target})),
         8 | 9 => {
-            let (emoji, on) = (random.one_of(&["👍", "🎉"]), random.below(2) == 0);
+            let (emoji, on) = (random.random_one_of(&["👍", "🎉"]), random.random_below(2) == 0);
             ("react", json!({"conversation": place, "target": target, "emoji": emoji, "on": on}))
         }
-        10 => (random.one_of(&["read", "received"]), json!({"conversation": place, "upto": target})),
+        10 => (random.random_one_of(&["read", "received"]), json!({"conversation": place, "upto": target})),
         11 => ("join", json!({"conversation": room})),
         12 => ("leave", json!({"conversation": room})),
         13 => {
-            let role = random.one_of(&["admin", "member", "reader"]);
-            (random.one_of(&["invite", "role"]), json!({"conversation": room, "user": user, "role": role}))
+            let role = random.random_one_of(&["admin", "member", "reader"]);
+            (
+                random.random_one_of(&["invite", "role"]),
+                json!({"conversation": room, "user": user, "role": role}),
+            )
         }
         14 => ("remove", json!({"conversation": room, "user": user})),
         _ => ("rename", json!({"conversation": room, "title": user})),
@@ -127,12 +130,12 @@ async fn after_random_commands_the_folded_rows_match_the_log() {
         }
         let mut accepted = 0;
         for number in 0..400 {
-            let actor = usize::try_from(random.below(4)).expect("few");
+            let actor = usize::try_from(random.random_below(4)).expect("few");
             let (name, fields) = random_command(&mut random, number);
             accepted += u32::from(people[actor].tries(name, fields).await.is_ok());
         }
         assert!(accepted > 100, "only {accepted} commands were accepted");
-        assert_clean(server.data());
+        assert_check_finds_no_problem(server.data());
     }
     assert!(server.connects("alice").await.welcome.user == user("alice"), "the server still works");
 }

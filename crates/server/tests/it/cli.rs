@@ -19,10 +19,10 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 use crate::support::{Person, in_time, user};
 
-pub(crate) const SECRET: &str = "a secret of the tests that is long enough";
+pub(crate) const TOKEN_SECRET: &str = "a secret of the tests that is long enough";
 
 /// The program `switchboard` with these arguments, in an environment without settings.
-pub(crate) fn switchboard(words: &[&str]) -> Command {
+pub(crate) fn switchboard_command(words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(words).env_clear().kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -30,12 +30,12 @@ pub(crate) fn switchboard(words: &[&str]) -> Command {
 }
 
 /// Runs a command until it exits, and returns its output.
-pub(crate) async fn run(command: &mut Command) -> Output {
+pub(crate) async fn run_command(command: &mut Command) -> Output {
     in_time("the program ends", command.output()).await.expect("the program starts")
 }
 
 pub(crate) async fn run_successfully(command: &mut Command) -> String {
-    let output = run(command).await;
+    let output = run_command(command).await;
     let (stdout, stderr) = stdout_and_stderr(&output);
     assert!(output.status.success(), "{stdout}{stderr}");
     stdout
@@ -43,7 +43,7 @@ pub(crate) async fn run_successfully(command: &mut Command) -> String {
 
 /// Runs a command, which must fail, and returns its standard error.
 pub(crate) async fn run_to_failure(command: &mut Command) -> String {
-    let output = run(command).await;
+    let output = run_command(command).await;
     let (stdout, stderr) = stdout_and_stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
     assert_eq!(stdout, "", "{stderr}");
@@ -105,14 +105,14 @@ struct DevServer {
 }
 
 impl DevServer {
-    async fn dev(data: &Path) -> Self {
+    async fn start_dev(data: &Path) -> Self {
         Self::start_dev_at("127.0.0.1:0", data).await
     }
 
     async fn start_dev_at(address: &str, data: &Path) -> Self {
         let data = data.to_str().expect("UTF-8");
         let mut running =
-            RunningCommand::start(&mut switchboard(&["dev", "--listen", address, "--data", data]));
+            RunningCommand::start(&mut switchboard_command(&["dev", "--listen", address, "--data", data]));
         let first = running.next_line().await;
         let address = first.strip_prefix("listening on http://").expect(&first).to_owned();
         let greeting = running.lines_until("  curl").await;
@@ -142,7 +142,7 @@ impl DevServer {
 #[tokio::test]
 async fn dev_prints_its_address_and_reuses_existing_data() {
     let data = TempDir::new().expect("a directory");
-    let server = DevServer::dev(data.path()).await;
+    let server = DevServer::start_dev(data.path()).await;
     let greeting = server.greeting.join("\n");
     assert!(greeting.contains("NOT FOR PRODUCTION"), "{greeting}");
     for name in ["alice", "bob"] {
@@ -152,10 +152,11 @@ async fn dev_prints_its_address_and_reuses_existing_data() {
     let before = server.count_general_messages().await;
     assert_eq!(before, (3, 4), "a room with a few messages in it");
     let url = server.url();
-    run_successfully(&mut switchboard(&["send", "#general", "hi", "--user", "alice", "--url", &url])).await;
+    run_successfully(&mut switchboard_command(&["send", "#general", "hi", "--user", "alice", "--url", &url]))
+        .await;
     assert_eq!(server.running.terminate().await, Some(0));
 
-    let server = DevServer::dev(data.path()).await;
+    let server = DevServer::start_dev(data.path()).await;
     assert_eq!(
         server.count_general_messages().await,
         (4, 5),
@@ -167,11 +168,13 @@ async fn dev_prints_its_address_and_reuses_existing_data() {
 #[tokio::test]
 async fn a_second_server_on_the_same_directory_or_port_does_not_start() {
     let data = TempDir::new().expect("a directory");
-    let server = DevServer::dev(data.path()).await;
+    let server = DevServer::start_dev(data.path()).await;
     let path = data.path().to_str().expect("UTF-8");
-    let output = run_to_failure(&mut switchboard(&["dev", "--listen", "127.0.0.1:0", "--data", path])).await;
+    let output =
+        run_to_failure(&mut switchboard_command(&["dev", "--listen", "127.0.0.1:0", "--data", path])).await;
     assert!(output.contains("another switchboard server uses") && output.contains("--data"), "{output}");
-    let taken = run_to_failure(&mut switchboard(&["dev", "--listen", &server.address, "--data", path])).await;
+    let taken =
+        run_to_failure(&mut switchboard_command(&["dev", "--listen", &server.address, "--data", path])).await;
     assert!(taken.contains("another program listens there") && taken.contains("--listen"), "{taken}");
     assert_eq!(server.count_general_messages().await.0, 3, "the first server still works");
 }
@@ -181,7 +184,8 @@ async fn dev_refuses_to_listen_on_another_address_than_loopback() {
     let data = TempDir::new().expect("a directory");
     let path = data.path().to_str().expect("UTF-8");
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9501"] {
-        let output = run_to_failure(&mut switchboard(&["dev", "--listen", address, "--data", path])).await;
+        let output =
+            run_to_failure(&mut switchboard_command(&["dev", "--listen", address, "--data", path])).await;
         assert!(output.contains("loopback") && output.contains("switchboard serve"), "{output}");
     }
     assert_eq!(std::fs::read_dir(data.path()).expect("the directory").count(), 0, "no file was created");
@@ -192,61 +196,68 @@ async fn serve_without_a_secret_fails_with_instructions() {
     let data = TempDir::new().expect("a directory");
     let path = data.path().to_str().expect("UTF-8");
     let serve = ["serve", "--listen", "127.0.0.1:0", "--data", path];
-    let output = run_to_failure(&mut switchboard(&serve)).await;
+    let output = run_to_failure(&mut switchboard_command(&serve)).await;
     for word in ["SWITCHBOARD_AUTH_SECRET_FILE", "openssl rand", "switchboard dev"] {
         assert!(output.contains(word), "{output}");
     }
-    let output = run_to_failure(switchboard(&serve).env("SWITCHBOARD_AUTH_SECRET", "hunter2")).await;
+    let output = run_to_failure(switchboard_command(&serve).env("SWITCHBOARD_AUTH_SECRET", "hunter2")).await;
     assert!(output.contains("at least 32 bytes") && !output.contains("hunter2"), "{output}");
 }
 
 #[tokio::test]
 async fn send_and_tail_print_the_frames_of_the_protocol() {
     let data = TempDir::new().expect("a directory");
-    let server = DevServer::dev(data.path()).await;
+    let server = DevServer::start_dev(data.path()).await;
     let url = server.url();
-    let mut tail = RunningCommand::start(&mut switchboard(&[
+    let mut tail = RunningCommand::start(&mut switchboard_command(&[
         "tail", "#general", "--after", "2", "--json", "--user", "bob", "--url", &url,
     ]));
     for seq in [3, 4] {
         assert_eq!(tail.next_json_line().await["seq"], seq, "a stored event");
     }
     let words = ["send", "#general", "hi\nthere", "--key", "k", "--json", "--user", "alice", "--url", &url];
-    let ok: Value = serde_json::from_str(&run_successfully(&mut switchboard(&words)).await).expect("JSON");
+    let ok: Value =
+        serde_json::from_str(&run_successfully(&mut switchboard_command(&words)).await).expect("JSON");
     assert_eq!((&ok["type"], &ok["conversation"], &ok["seq"]), (&json!("ok"), &json!("#general"), &json!(5)));
     let event = tail.next_json_line().await;
     let expected = json!({"type": "message", "conversation": "#general", "seq": 5, "from": "alice",
                         "at": ok["at"], "key": "k", "text": "hi\nthere"});
     assert_eq!(event, expected, "a new event");
-    let again: Value = serde_json::from_str(&run_successfully(&mut switchboard(&words)).await).expect("JSON");
+    let again: Value =
+        serde_json::from_str(&run_successfully(&mut switchboard_command(&words)).await).expect("JSON");
     assert_eq!((&again["seq"], &again["duplicate"]), (&json!(5), &json!(true)));
 
     let other = ["send", "#general", "ho", "--key", "k", "--json", "--user", "alice", "--url", &url];
-    let output = run(&mut switchboard(&other)).await;
+    let output = run_command(&mut switchboard_command(&other)).await;
     assert_eq!(output.status.code(), Some(1));
     let error: Value = serde_json::from_slice(&output.stdout).expect("an error frame");
     assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!("key_conflict")));
-    let output =
-        run_to_failure(&mut switchboard(&["send", "#nowhere", "hi", "--user", "alice", "--url", &url])).await;
+    let output = run_to_failure(&mut switchboard_command(&[
+        "send", "#nowhere", "hi", "--user", "alice", "--url", &url,
+    ]))
+    .await;
     assert!(output.starts_with("error: not_found"), "{output}");
 }
 
 #[tokio::test]
 async fn tail_reconnects_after_a_restart_and_prints_each_event_once() {
     let data = TempDir::new().expect("a directory");
-    let server = DevServer::dev(data.path()).await;
+    let server = DevServer::start_dev(data.path()).await;
     let (url, address) = (server.url(), server.address.clone());
-    let mut tail = RunningCommand::start(&mut switchboard(&[
+    let mut tail = RunningCommand::start(&mut switchboard_command(&[
         "tail", "#general", "--after", "3", "--json", "--user", "bob", "--url", &url,
     ]));
     assert_eq!(tail.next_json_line().await["seq"], 4);
     assert_eq!(server.running.terminate().await, Some(0));
     let path = data.path().to_str().expect("UTF-8");
-    let mut again = RunningCommand::start(&mut switchboard(&["dev", "--listen", &address, "--data", path]));
+    let mut again =
+        RunningCommand::start(&mut switchboard_command(&["dev", "--listen", &address, "--data", path]));
     again.lines_until("  curl").await;
     for text in ["five", "six"] {
-        run_successfully(&mut switchboard(&["send", "#general", text, "--user", "alice", "--url", &url]))
-            .await;
+        run_successfully(&mut switchboard_command(&[
+            "send", "#general", text, "--user", "alice", "--url", &url,
+        ]))
+        .await;
     }
     for (seq, text) in [(5, "five"), (6, "six")] {
         let event = tail.next_json_line().await;
@@ -257,12 +268,12 @@ async fn tail_reconnects_after_a_restart_and_prints_each_event_once() {
 #[tokio::test]
 async fn tail_prints_the_events_before_a_removal_that_it_missed() {
     let data = TempDir::new().expect("a directory");
-    let server = DevServer::dev(data.path()).await;
+    let server = DevServer::start_dev(data.path()).await;
     let (url, address) = (server.url(), server.address.clone());
     let mut alice = server.connects("alice").await;
     alice.makes_room("ops", &["bob"]).await;
     let mut tail =
-        RunningCommand::start(&mut switchboard(&["tail", "--json", "--user", "bob", "--url", &url]));
+        RunningCommand::start(&mut switchboard_command(&["tail", "--json", "--user", "bob", "--url", &url]));
     // When `tail` prints this message, it has connected.
     alice.submits("send", json!({"to": "#ops", "key": "first", "text": "two"})).await;
     let known = async {
@@ -279,7 +290,7 @@ async fn tail_prints_the_events_before_a_removal_that_it_missed() {
     assert_eq!(server.running.terminate().await, Some(0));
 
     // This server listens at another address than the one that `tail` uses, so `tail` cannot connect yet.
-    let elsewhere = DevServer::dev(data.path()).await;
+    let elsewhere = DevServer::start_dev(data.path()).await;
     let mut alice = elsewhere.connects("alice").await;
     let last = alice.says("#ops", "last").await;
     alice.does("remove", json!({"conversation": "#ops", "user": "bob"})).await;
@@ -343,7 +354,7 @@ async fn tail_ignores_unknown_frames_of_a_newer_server() {
     ];
     let (url, _running) = start_scripted_server(says, false).await;
     let mut tail =
-        RunningCommand::start(&mut switchboard(&["tail", "--json", "--user", "bob", "--url", &url]));
+        RunningCommand::start(&mut switchboard_command(&["tail", "--json", "--user", "bob", "--url", &url]));
     let event = tail.next_json_line().await;
     assert_eq!((&event["type"], &event["seq"], &event["question"]), (&json!("poll"), &json!(5), &json!("?")));
     assert_eq!(tail.next_json_line().await["seq"], 6);
@@ -353,7 +364,7 @@ async fn tail_ignores_unknown_frames_of_a_newer_server() {
 async fn tail_backs_off_when_the_server_closes_each_connection() {
     let (url, _running) = start_scripted_server(&[], true).await;
     let mut child =
-        switchboard(&["tail", "--user", "bob", "--url", &url]).spawn().expect("the program starts");
+        switchboard_command(&["tail", "--user", "bob", "--url", &url]).spawn().expect("the program starts");
     let mut lines = BufReader::new(child.stderr.take().expect("its notes")).lines();
     let mut waits: Vec<u64> = Vec::new();
     while waits.len() < 3 {
@@ -372,8 +383,8 @@ async fn with_a_secret_the_program_makes_tokens_and_api_keys() {
     let data = TempDir::new().expect("a directory");
     let path = data.path().to_str().expect("UTF-8");
     let with_secret = |words: &[&str]| {
-        let mut command = switchboard(words);
-        command.env("SWITCHBOARD_AUTH_SECRET", SECRET);
+        let mut command = switchboard_command(words);
+        command.env("SWITCHBOARD_AUTH_SECRET", TOKEN_SECRET);
         command
     };
     let mut server =
@@ -383,10 +394,11 @@ async fn with_a_secret_the_program_makes_tokens_and_api_keys() {
     let url = format!("ws://{address}/v1/ws");
 
     let output =
-        run_to_failure(&mut switchboard(&["send", "@bob", "hi", "--user", "alice", "--url", &url])).await;
+        run_to_failure(&mut switchboard_command(&["send", "@bob", "hi", "--user", "alice", "--url", &url]))
+            .await;
     assert!(output.starts_with("error: unauthorized"), "{output}");
     let token = run_successfully(&mut with_secret(&["token", "alice", "--ttl", "1m"])).await;
-    let mut send = switchboard(&["send", "@bob", "hi", "--json", "--url", &url]);
+    let mut send = switchboard_command(&["send", "@bob", "hi", "--json", "--url", &url]);
     let ok = run_successfully(send.env("SWITCHBOARD_TOKEN", token.trim())).await;
     let ok: Value = serde_json::from_str(&ok).expect("JSON");
     assert_eq!(ok["conversation"], "@alice:bob");
@@ -395,7 +407,7 @@ async fn with_a_secret_the_program_makes_tokens_and_api_keys() {
             .expect("JSON");
     assert_eq!(output["user"], "bob");
     assert!(output["expires"].is_string() && output["token"].is_string(), "{output}");
-    let nothing = run_to_failure(&mut switchboard(&["token", "alice"])).await;
+    let nothing = run_to_failure(&mut switchboard_command(&["token", "alice"])).await;
     assert!(nothing.contains("SWITCHBOARD_AUTH_SECRET_FILE"), "{nothing}");
 
     // The API key is created while the server is running.
@@ -428,8 +440,8 @@ async fn an_empty_path_or_target_is_an_error() {
         &["send", "@bob", "--user", "alice", "--data", ""],
         &["send", "@bob", "hi", "--user", "alice", "--reply-to", "4.5"],
     ] {
-        let mut command = switchboard(words);
-        let output = run(command.env("SWITCHBOARD_AUTH_SECRET", SECRET)).await;
+        let mut command = switchboard_command(words);
+        let output = run_command(command.env("SWITCHBOARD_AUTH_SECRET", TOKEN_SECRET)).await;
         let (stdout, stderr) = stdout_and_stderr(&output);
         assert!(!output.status.success() && stdout.is_empty(), "{words:?}: {stdout}{stderr}");
         assert!(!stderr.is_empty(), "{words:?}");

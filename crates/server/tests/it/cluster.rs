@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::support::{Cluster, Person, SharedEngines, command, text_of, user};
 
 /// The close code of a connection whose user was logged out.
-const REVOKED_CLOSE: Option<u16> = Some(CloseCode::Revoked as u16);
+const REVOKED_CLOSE_CODE: Option<u16> = Some(CloseCode::Revoked as u16);
 
 /// Returns the next event that the user receives; skips signals.
 pub(crate) async fn next_event(person: &mut Person) -> Event {
@@ -154,7 +154,7 @@ async fn a_user_is_online_while_connected_to_any_node() {
 
 #[tokio::test]
 async fn watch_lists_cause_no_more_bus_messages_than_their_rate() {
-    const LISTS: usize = 100;
+    const WATCH_LISTS: usize = 100;
     const USERS_PER_LIST: usize = 100;
     const USERS_PER_SECOND: u32 = 100;
     let cluster = Cluster::start_on(SharedEngines::new().await, 1, |config| {
@@ -167,17 +167,17 @@ async fn watch_lists_cause_no_more_bus_messages_than_their_rate() {
     alice.does("create", json!({"room": "large", "members": users})).await;
     let published = async || node.metric("switchboard_bus_messages_published_total").await;
     let (before, began) = (published().await, Instant::now());
-    for list in 0..LISTS {
+    for list in 0..WATCH_LISTS {
         let named = users.iter().skip(list % 2 * USERS_PER_LIST).take(USERS_PER_LIST);
         alice.submits("watch", json!({"users": named.collect::<Vec<_>>()})).await;
     }
     let mut answered = 0;
-    while answered < LISTS {
+    while answered < WATCH_LISTS {
         answered += usize::from(matches!(alice.next().await, ServerFrame::Reply(Reply::Ok(_))));
     }
     alice.does("watch", json!({"users": []})).await;
     let (published, time) = (published().await - before, began.elapsed());
-    println!("{published} messages on the bus in {time:?} for {LISTS} lists of {USERS_PER_LIST}");
+    println!("{published} messages on the bus in {time:?} for {WATCH_LISTS} lists of {USERS_PER_LIST}");
     // The limit allows a burst of five lists and then one a second; the node also publishes heartbeats.
     let most = f64::from(USERS_PER_SECOND) * (5.0 + 1.0 + time.as_secs_f64());
     assert!(published < most, "{published} messages on the bus in {time:?}");
@@ -210,7 +210,7 @@ async fn assert_revoked_everywhere(shared: SharedEngines) {
     let began = Instant::now();
     cluster.node(0).posts("revoke", json!({"user": "alice"})).await;
     for device in &mut devices {
-        assert_eq!(device.is_closed().await, REVOKED_CLOSE);
+        assert_eq!(device.is_closed().await, REVOKED_CLOSE_CODE);
     }
     assert!(began.elapsed() < MAX_REVOCATION_TIME, "{:?}", began.elapsed());
     bob.receives_nothing().await;
@@ -291,7 +291,7 @@ async fn a_client_resumes_on_another_node_after_its_node_stops() {
 }
 
 /// How many messages a nats-server has received and delivered.
-async fn sent_messages_and_bytes(nats: &engines::Nats) -> (u64, u64) {
+async fn nats_messages_in_and_out(nats: &engines::Nats) -> (u64, u64) {
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let page = http.get(format!("http://{}/varz", nats.monitor())).send().await.expect("an answer");
     let page: serde_json::Value = serde_json::from_str(&page.text().await.expect("a page")).expect("JSON");
@@ -334,7 +334,7 @@ async fn an_event_in_a_large_room_is_one_notice_per_node() {
     for person in &mut here {
         person.receives_message("is everybody here?").await;
     }
-    let before = sent_messages_and_bytes(&nats).await;
+    let before = nats_messages_in_and_out(&nats).await;
     for number in 0..MESSAGES {
         alice.says("#large", &number.to_string()).await;
     }
@@ -343,13 +343,13 @@ async fn an_event_in_a_large_room_is_one_notice_per_node() {
             person.receives_message(&number.to_string()).await;
         }
     }
-    let after = sent_messages_and_bytes(&nats).await;
+    let after = nats_messages_in_and_out(&nats).await;
     // The node that stored the event publishes one notice, and only the other node with connected members receives it.
     assert_eq!((after.0 - before.0, after.1 - before.1), (MESSAGES, MESSAGES));
 }
 
 /// Publishes a notice on the bus as a node does: to the conversation's subject, with the cluster's message authentication code.
-async fn publish_forged(shared: &SharedEngines, conversation: i64, json: &serde_json::Value) {
+async fn publish_forged_notice(shared: &SharedEngines, conversation: i64, json: &serde_json::Value) {
     use hmac::{KeyInit as _, Mac as _};
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
     let (_, database) = shared.store.expose().rsplit_once('/').expect("a database");
@@ -389,8 +389,8 @@ async fn a_forged_notice_adds_no_member() {
     let signal = json!({"signal": {"conversation": 1, "user": "alice", "frame": signal}});
     // Publishes both notices again until the node has received two, because it may subscribe after the first ones.
     while cluster.node(0).metric("switchboard_bus_messages_received_total").await < 2.0 {
-        publish_forged(&cluster.shared, 1, &notice).await;
-        publish_forged(&cluster.shared, 1, &signal).await;
+        publish_forged_notice(&cluster.shared, 1, &notice).await;
+        publish_forged_notice(&cluster.shared, 1, &signal).await;
     }
     assert!(matches!(alice.receives_signal().await, Signal::Typing { .. }));
     alice.says("#board", "among ourselves").await;

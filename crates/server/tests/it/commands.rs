@@ -14,50 +14,50 @@ use crate::support::log::{FORMATS, log_of_server, only_line};
 use crate::support::{Answer, Cluster, Person, Server, SharedEngines, eventually, in_time};
 
 /// The close code of a connection that an operator has closed.
-const KICKED: Option<u16> = Some(4410);
+const KICKED_CLOSE_CODE: Option<u16> = Some(4410);
 
-const TOKEN: &str = "a token of operators that is long enough";
+const OPERATORS_TOKEN: &str = "a token of operators that is long enough";
 
-fn with_operators(config: &mut Config) {
+fn with_operators_listener(config: &mut Config) {
     config.operator_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
 }
 
 /// Runs a command on a server, and reads its JSON.
-async fn asks(server: &Server, words: &[&str]) -> Value {
+async fn run_for_json(server: &Server, words: &[&str]) -> Value {
     let address = server.operators().to_string();
     let output = run_successfully(&[words, &["--operator-listen", &address, "--json"]].concat()).await;
     serde_json::from_str(&output).expect("JSON")
 }
 
 /// Runs a command on a server, and returns the text for people.
-async fn shows(server: &Server, words: &[&str]) -> String {
+async fn run_for_text(server: &Server, words: &[&str]) -> String {
     let address = server.operators().to_string();
     run_successfully(&[words, &["--operator-listen", &address]].concat()).await
 }
 
 /// Connects a user on a device.
-async fn connects_on(server: &Server, name: &str, device: &str) -> Person {
+async fn connects_on_device(server: &Server, name: &str, device: &str) -> Person {
     let device = serde_json::from_value(json!(device)).expect("a device");
     let hello = Hello { device: Some(device), ..server.hello(name, &[]) };
     let (client, welcome) = in_time("welcome", Client::connect(&server.url(), hello)).await.expect("welcome");
     Person::new(client, welcome)
 }
 
-fn field<'a>(answer: &'a Value, list: &str, field: &str) -> Vec<&'a Value> {
+fn fields_of_list<'a>(answer: &'a Value, list: &str, field: &str) -> Vec<&'a Value> {
     answer[list].as_array().expect("a list").iter().map(|one| &one[field]).collect()
 }
 
 #[tokio::test]
 async fn who_lists_the_connections_of_a_user_with_what_waits_for_each() {
     let server = Server::start_with(|config| {
-        with_operators(config);
+        with_operators_listener(config);
         config.node_name = "chat-1".parse().ok();
         config.limits.queue = 40_000;
     })
     .await;
-    let alice = Mutex::new(connects_on(&server, "alice", "phone").await);
+    let alice = Mutex::new(connects_on_device(&server, "alice", "phone").await);
     let stalled = server.open_socket_as("bob").await;
-    let answer = asks(&server, &["who", "alice"]).await;
+    let answer = run_for_json(&server, &["who", "alice"]).await;
     let [one] = answer["connections"].as_array().expect("a list").as_slice() else { panic!("{answer}") };
     assert_eq!((&one["user"], &one["device"]), (&json!("alice"), &json!("phone")), "{one}");
     assert_eq!((&one["node"], &one["address"]), (&json!("chat-1"), &json!("127.0.0.1")), "{one}");
@@ -66,7 +66,7 @@ async fn who_lists_the_connections_of_a_user_with_what_waits_for_each() {
     let text = "x".repeat(10_000);
     let lag = eventually("bob reads too slowly", async || {
         alice.lock().await.says("@bob", &text).await;
-        let answer = asks(&server, &["who"]).await;
+        let answer = run_for_json(&server, &["who"]).await;
         let slowest = answer["connections"][0].clone();
         (slowest["lag_events"].as_u64()? > 0).then_some((answer, slowest))
     });
@@ -74,29 +74,29 @@ async fn who_lists_the_connections_of_a_user_with_what_waits_for_each() {
     assert_eq!((&slowest["user"], &slowest["lag_conversations"]), (&json!("bob"), &json!(1)), "{slowest}");
     assert!(slowest["waiting_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{slowest}");
     assert_eq!((&answer["totals"]["connections"], &answer["totals"]["users"]), (&json!(2), &json!(2)));
-    let table = shows(&server, &["who", "--limit", "1"]).await;
+    let table = run_for_text(&server, &["who", "--limit", "1"]).await;
     assert!(table.starts_with("node chat-1: 2 connections of 2 users; "), "{table}");
     assert!(table.contains("\nUSER  NODE    CONNECTION ") && table.contains("\nbob   chat-1  "), "{table}");
     assert!(!table.contains("alice"), "{table}");
     drop(stalled);
-    assert_eq!(shows(&server, &["who", "nobody"]).await, "no connections\n");
+    assert_eq!(run_for_text(&server, &["who", "nobody"]).await, "no connections\n");
 }
 
 #[tokio::test]
 async fn kick_closes_the_connections_of_a_user_with_4410() {
-    let server = Server::start_with(with_operators).await;
-    let mut phone = connects_on(&server, "alice", "phone").await;
-    let mut laptop = connects_on(&server, "alice", "laptop").await;
+    let server = Server::start_with(with_operators_listener).await;
+    let mut phone = connects_on_device(&server, "alice", "phone").await;
+    let mut laptop = connects_on_device(&server, "alice", "laptop").await;
     let mut other = server.connects("bob").await;
-    let answer = asks(&server, &["kick", "alice", "--device", "phone", "--reason", "a loop"]).await;
-    assert_eq!(field(&answer, "closed", "device"), [&json!("phone")], "{answer}");
-    assert_eq!(phone.is_closed().await, KICKED);
+    let answer = run_for_json(&server, &["kick", "alice", "--device", "phone", "--reason", "a loop"]).await;
+    assert_eq!(fields_of_list(&answer, "closed", "device"), [&json!("phone")], "{answer}");
+    assert_eq!(phone.is_closed().await, KICKED_CLOSE_CODE);
     laptop.says("@bob", "still here").await;
-    let id = asks(&server, &["who", "alice"]).await["connections"][0]["connection"].clone();
+    let id = run_for_json(&server, &["who", "alice"]).await["connections"][0]["connection"].clone();
     let id = id.as_str().expect("an id");
-    let said = shows(&server, &["kick", "alice", "--connection", id]).await;
+    let said = run_for_text(&server, &["kick", "alice", "--connection", id]).await;
     assert_eq!(said, "closed 1 connections of alice\n");
-    assert_eq!(laptop.is_closed().await, KICKED);
+    assert_eq!(laptop.is_closed().await, KICKED_CLOSE_CODE);
     let address = server.operators().to_string();
     let (_, error) = run_to_failure(&["kick", "alice", "--operator-listen", &address]).await;
     assert!(error.contains("alice has no such connection"), "{error}");
@@ -117,7 +117,7 @@ async fn a_kick_is_logged_in_one_line_with_its_reason() {
         let lines = log_of_server(format, &settings, async |server| {
             let mut alice = server.connects("alice").await;
             run_successfully(&["kick", "alice", "--reason", "a loop", "--operator-listen", &address]).await;
-            assert_eq!(alice.is_closed().await, KICKED);
+            assert_eq!(alice.is_closed().await, KICKED_CLOSE_CODE);
         })
         .await;
         let line = only_line(&lines, "an operator closed connections");
@@ -133,7 +133,7 @@ async fn a_kick_is_logged_in_one_line_with_its_reason() {
 async fn who_and_kick_reach_the_connections_on_other_nodes() {
     let shared = SharedEngines::new().await;
     let first = Cluster::start_on(shared, 1, |config| {
-        with_operators(config);
+        with_operators_listener(config);
         config.node_name = "chat-1".parse().ok();
     })
     .await;
@@ -144,16 +144,20 @@ async fn who_and_kick_reach_the_connections_on_other_nodes() {
     .await;
     let (here, mut there) = (first.node(0).connects("alice").await, second.connects("alice").await);
     let nodes = eventually("the nodes know each other", async || {
-        let answer = asks(first.node(0), &["who", "alice"]).await;
+        let answer = run_for_json(first.node(0), &["who", "alice"]).await;
         (answer["connections"].as_array()?.len() == 2).then(|| answer.clone())
     });
     let nodes = nodes.await;
-    assert_eq!(field(&nodes, "connections", "node"), [&json!("chat-1"), &json!("chat-2")], "{nodes}");
+    assert_eq!(
+        fields_of_list(&nodes, "connections", "node"),
+        [&json!("chat-1"), &json!("chat-2")],
+        "{nodes}"
+    );
     assert_eq!(nodes["nodes_without_answer"], json!([]), "{nodes}");
     let id = nodes["connections"][1]["connection"].as_str().expect("an id");
-    let answer = asks(first.node(0), &["kick", "alice", "--connection", id]).await;
-    assert_eq!(field(&answer, "closed", "node"), [&json!("chat-2")], "{answer}");
-    assert_eq!(there.is_closed().await, KICKED);
+    let answer = run_for_json(first.node(0), &["kick", "alice", "--connection", id]).await;
+    assert_eq!(fields_of_list(&answer, "closed", "node"), [&json!("chat-2")], "{answer}");
+    assert_eq!(there.is_closed().await, KICKED_CLOSE_CODE);
     drop(here);
 }
 
@@ -166,28 +170,28 @@ async fn assert_rooms_and_sizes(server: &Server) {
         alice.says("#small", &format!("{number}")).await;
     }
     alice.says("@bob", "not a room").await;
-    let answer = asks(server, &["rooms", "--by", "members", "--limit", "2"]).await;
-    let rooms = field(&answer, "rooms", "name");
+    let answer = run_for_json(server, &["rooms", "--by", "members", "--limit", "2"]).await;
+    let rooms = fields_of_list(&answer, "rooms", "name");
     assert!(rooms.contains(&&json!("#large")) && rooms.len() == 2, "{answer}");
-    let answer = asks(server, &["rooms", "--by", "events", "--limit", "1"]).await;
+    let answer = run_for_json(server, &["rooms", "--by", "events", "--limit", "1"]).await;
     let small = &answer["rooms"][0];
     assert_eq!((&small["name"], &small["last_seq"]), (&json!("#small"), &json!(6)), "{answer}");
     assert_eq!((&small["members"], &small["online_here"]), (&json!(1), &json!(1)), "{answer}");
     assert_eq!(answer["more"], true, "{answer}");
-    let answer = asks(server, &["rooms", "--by", "name", "--after", "#large"]).await;
-    assert_eq!(field(&answer, "rooms", "name"), [&json!("#small")], "{answer}");
-    let table = shows(server, &["rooms", "--by", "recent", "--limit", "1"]).await;
+    let answer = run_for_json(server, &["rooms", "--by", "name", "--after", "#large"]).await;
+    assert_eq!(fields_of_list(&answer, "rooms", "name"), [&json!("#small")], "{answer}");
+    let table = run_for_text(server, &["rooms", "--by", "recent", "--limit", "1"]).await;
     assert!(table.starts_with("ROOM    MEMBERS  ") && table.contains("\n#small  1        1 "), "{table}");
 
-    let sizes = asks(server, &["sizes"]).await;
+    let sizes = run_for_json(server, &["sizes"]).await;
     assert!(sizes["memory_bytes"].as_u64().is_some_and(|bytes| bytes > 1_000_000), "{sizes}");
     let database = &sizes["database"];
     assert!(database["database_bytes"].as_u64().is_some_and(|bytes| bytes > 4_096), "{sizes}");
-    let names = field(database, "tables", "name");
+    let names = fields_of_list(database, "tables", "name");
     assert!(names.contains(&&json!("events")) && names.contains(&&json!("members")), "{sizes}");
     let largest = database["largest_conversations"].as_array().expect("a list");
     assert!(largest.iter().any(|one| one["name"] == "#small" && one["events"] == 6), "{sizes}");
-    let text = shows(server, &["sizes"]).await;
+    let text = run_for_text(server, &["sizes"]).await;
     assert!(
         text.starts_with("database") && text.contains("\nCONVERSATION ") && text.contains("\nevents "),
         "{text}"
@@ -197,12 +201,12 @@ async fn assert_rooms_and_sizes(server: &Server) {
 #[tokio::test]
 async fn rooms_and_sizes_show_what_sqlite_stores() {
     let server = Server::start_with(|config| {
-        with_operators(config);
+        with_operators_listener(config);
         config.cluster = None;
     })
     .await;
     assert_rooms_and_sizes(&server).await;
-    let sizes = asks(&server, &["sizes"]).await;
+    let sizes = run_for_json(&server, &["sizes"]).await;
     let rows = |table: &str| {
         let tables = sizes["database"]["tables"].as_array().expect("a list");
         tables.iter().find(|one| one["name"] == table).expect("the table")["rows"].clone()
@@ -212,12 +216,12 @@ async fn rooms_and_sizes_show_what_sqlite_stores() {
 
 #[tokio::test]
 async fn rooms_and_sizes_show_what_postgresql_stores() {
-    let cluster = Cluster::start_on(SharedEngines::new().await, 1, with_operators).await;
+    let cluster = Cluster::start_on(SharedEngines::new().await, 1, with_operators_listener).await;
     assert_rooms_and_sizes(cluster.node(0)).await;
 }
 
 /// Requests a path of the operators' listener with headers.
-async fn gets_with(server: &Server, path: &str, headers: &[(&str, &str)]) -> Answer {
+async fn gets_as_operator_with_headers(server: &Server, path: &str, headers: &[(&str, &str)]) -> Answer {
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let mut request = http.get(format!("http://{}{path}", server.operators()));
     for (name, value) in headers {
@@ -228,11 +232,11 @@ async fn gets_with(server: &Server, path: &str, headers: &[(&str, &str)]) -> Ans
 
 #[tokio::test]
 async fn commands_are_for_the_operators_listener_and_programs_on_its_machine_or_with_the_token() {
-    const PATHS: [&str; 3] = ["/connections", "/rooms", "/sizes"];
-    let server = Server::start_with(with_operators).await;
-    for path in PATHS {
+    const OPERATORS_PATHS: [&str; 3] = ["/connections", "/rooms", "/sizes"];
+    let server = Server::start_with(with_operators_listener).await;
+    for path in OPERATORS_PATHS {
         assert_eq!(server.gets(path).await.status, 404, "{path} is not for clients");
-        assert_eq!(gets_with(&server, path, &[]).await.status, 200, "{path}");
+        assert_eq!(gets_as_operator_with_headers(&server, path, &[]).await.status, 200, "{path}");
         for (name, value) in [
             ("origin", "http://127.0.0.1"),
             ("x-forwarded-for", "10.0.0.1"),
@@ -240,38 +244,46 @@ async fn commands_are_for_the_operators_listener_and_programs_on_its_machine_or_
             ("host", "rebound.example"),
         ] {
             // A `dev` server answers 421 to a foreign host.
-            let status = gets_with(&server, path, &[(name, value)]).await.status;
+            let status = gets_as_operator_with_headers(&server, path, &[(name, value)]).await.status;
             assert!(matches!(status, 403 | 421), "{path} {name}: {status}");
         }
     }
     // A form of a web page cannot send JSON.
     let form = reqwest::Client::new().post(format!("http://{}/connections/close", server.operators()));
     assert_eq!(in_time("an answer", Answer::of(form.body("{\"user\":\"alice\"}"))).await.status, 415);
-    assert_eq!(gets_with(&server, "/connections?limit=x", &[]).await.status, 400);
+    assert_eq!(gets_as_operator_with_headers(&server, "/connections?limit=x", &[]).await.status, 400);
     let server = Server::start_with(|config| {
-        with_operators(config);
-        config.operator_token = Some(Secret::new(TOKEN).expect("long enough"));
+        with_operators_listener(config);
+        config.operator_token = Some(Secret::new(OPERATORS_TOKEN).expect("long enough"));
     })
     .await;
-    let right = format!("Bearer {TOKEN}");
-    for path in PATHS {
-        assert_eq!(gets_with(&server, path, &[]).await.status, 401, "{path}");
+    let right = format!("Bearer {OPERATORS_TOKEN}");
+    for path in OPERATORS_PATHS {
+        assert_eq!(gets_as_operator_with_headers(&server, path, &[]).await.status, 401, "{path}");
         assert_eq!(
-            gets_with(&server, path, &[("authorization", "Bearer wrong")]).await.status,
+            gets_as_operator_with_headers(&server, path, &[("authorization", "Bearer wrong")]).await.status,
             401,
             "{path}"
         );
-        assert_eq!(gets_with(&server, path, &[("authorization", &right)]).await.status, 200, "{path}");
+        assert_eq!(
+            gets_as_operator_with_headers(&server, path, &[("authorization", &right)]).await.status,
+            200,
+            "{path}"
+        );
     }
     let address = server.operators().to_string();
     let (_, error) = run_to_failure(&["who", "--operator-listen", &address]).await;
     assert!(error.contains("401") && error.contains("operators' token"), "{error}");
-    assert_eq!(gets_with(&server, "/livez", &[]).await.status, 200, "probes need no token");
+    assert_eq!(
+        gets_as_operator_with_headers(&server, "/livez", &[]).await.status,
+        200,
+        "probes need no token"
+    );
 }
 
 #[tokio::test]
 async fn both_listeners_tell_their_version() {
-    let server = Server::start_with(with_operators).await;
+    let server = Server::start_with(with_operators_listener).await;
     for answer in [server.gets("/version").await, server.gets_as_operator("/version").await] {
         assert_eq!(answer.status, 200);
         let version: Value = serde_json::from_str(&answer.text).expect("JSON");
@@ -282,7 +294,7 @@ async fn both_listeners_tell_their_version() {
 #[tokio::test]
 async fn metrics_have_the_sizes_the_limits_the_queues_and_the_age_of_the_backup() {
     let server = Server::start_with(|config| {
-        with_operators(config);
+        with_operators_listener(config);
         config.cluster = None;
         config.limits.connections = 321;
         config.limits.queue = 40_000;

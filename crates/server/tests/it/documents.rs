@@ -8,7 +8,7 @@ use switchboard_protocol::Command;
 
 use crate::support::Server;
 
-fn in_docs(name: &str) -> PathBuf {
+fn path_in_docs(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)
 }
 
@@ -20,7 +20,7 @@ fn to_pretty_json(document: &Value) -> String {
 #[test]
 fn the_documents_in_docs_match_the_types() {
     for (name, document) in [("openapi.json", spec::openapi()), ("asyncapi.json", spec::asyncapi())] {
-        let path = in_docs(name);
+        let path = path_in_docs(name);
         if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(&path, to_pretty_json(&document)).expect("written");
         }
@@ -49,13 +49,13 @@ async fn openapi_and_asyncapi_are_served() {
 }
 
 /// Collects every `$ref` of a document.
-fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
+fn collect_references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
     match value {
         Value::Object(fields) => {
             found.extend(fields.get("$ref").and_then(Value::as_str));
-            fields.values().for_each(|field| references(field, found));
+            fields.values().for_each(|field| collect_references(field, found));
         }
-        Value::Array(items) => items.iter().for_each(|item| references(item, found)),
+        Value::Array(items) => items.iter().for_each(|item| collect_references(item, found)),
         _ => {}
     }
 }
@@ -64,7 +64,7 @@ fn references<'a>(value: &'a Value, found: &mut Vec<&'a str>) {
 fn every_reference_in_the_documents_resolves() {
     for document in [spec::openapi(), spec::asyncapi()] {
         let mut found = Vec::new();
-        references(&document, &mut found);
+        collect_references(&document, &mut found);
         assert!(!found.is_empty());
         for reference in found {
             let pointer = reference.strip_prefix('#').expect("within the document");

@@ -17,9 +17,9 @@ const TASK_FAILED_EXIT_CODE: Option<i32> = Some(70);
 /// How a server with a failed task ended.
 pub(crate) struct Outcome {
     /// The close code that the client of the server received.
-    pub(crate) close: Option<u16>,
+    pub(crate) close_code: Option<u16>,
     /// The time from the fault to the exit of the process.
-    pub(crate) exit_time: Duration,
+    pub(crate) time_until_exit: Duration,
 }
 
 /// Runs a server with a client and triggers `fault`: a task's name with `panic` or `return`. Asserts what must hold after every
@@ -40,7 +40,7 @@ pub(crate) async fn run_with_fault(fault: &str, settings: &[(&str, &str)]) -> Ou
     if task == "writer" {
         alice.submits("send", json!({"to": "@alice", "text": "not acknowledged"})).await;
     }
-    let close = alice.is_closed().await;
+    let close_code = alice.is_closed().await;
     drop(alice);
     assert_eq!(server.wait_for_exit().await.code(), TASK_FAILED_EXIT_CODE);
     let took = began.elapsed();
@@ -51,26 +51,26 @@ pub(crate) async fn run_with_fault(fault: &str, settings: &[(&str, &str)]) -> Ou
     let server = Process::start_production(&data, settings, Stdio::null()).await;
     let log = server.connects("alice").await.log("@alice").await;
     assert_eq!(log.len(), 1, "the acknowledged message is stored, and no other");
-    Outcome { close, exit_time: took }
+    Outcome { close_code, time_until_exit: took }
 }
 
 #[tokio::test]
 async fn the_server_exits_when_the_router_panics_or_returns() {
     for end in ["panic", "return"] {
         let outcome = run_with_fault(&format!("router={end}"), &[]).await;
-        assert_eq!(outcome.close, Some(1013), "{end}");
+        assert_eq!(outcome.close_code, Some(1013), "{end}");
     }
 }
 
 #[tokio::test]
 async fn the_server_exits_when_the_writer_panics() {
-    assert_eq!(run_with_fault("writer=panic", &[]).await.close, Some(1013));
+    assert_eq!(run_with_fault("writer=panic", &[]).await.close_code, Some(1013));
 }
 
 #[tokio::test]
 async fn the_server_sends_bye_and_exits_when_another_task_returns() {
     for fault in ["acceptor=return", "sweep=panic"] {
-        assert_eq!(run_with_fault(fault, &[]).await.close, Some(1012), "{fault}");
+        assert_eq!(run_with_fault(fault, &[]).await.close_code, Some(1012), "{fault}");
     }
 }
 
@@ -88,6 +88,6 @@ pub(crate) async fn run_node_with_fault(fault: &str) -> Outcome {
 #[tokio::test]
 async fn a_node_exits_when_a_bus_task_returns() {
     for fault in ["bus subscriptions=return", "bus receiver=panic"] {
-        assert_eq!(run_node_with_fault(fault).await.close, Some(1012), "{fault}");
+        assert_eq!(run_node_with_fault(fault).await.close_code, Some(1012), "{fault}");
     }
 }

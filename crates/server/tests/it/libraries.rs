@@ -11,7 +11,7 @@ use switchboard_store::keys;
 use crate::support::{Answer, RawSocket, Server};
 
 /// Sends a command over HTTP with this text as its body.
-async fn post_body(server: &Server, command: &str, body: &str) -> Answer {
+async fn post_json_text(server: &Server, command: &str, body: &str) -> Answer {
     let token = server.token("alice", Duration::from_secs(60));
     let request = server.asks("POST", &format!("/v1/{command}")).bearer_auth(token);
     server.request(request.header("content-type", "application/json").body(body.to_owned())).await
@@ -35,7 +35,7 @@ async fn whole_numbers_are_read_in_each_way_to_write_them() {
             ("react", format!(r#""conversation":"@bob","target":{two},"emoji":"x""#)),
             ("send", format!(r#""to":"@bob","key":"{two}","text":"hi","reply_to":{two}"#)),
         ] {
-            post_body(&server, command, &format!("{{{fields}}}")).await.ok();
+            post_json_text(&server, command, &format!("{{{fields}}}")).await.ok();
             alice.says(&format!(r#"{{"type":"{command}","id":{two},{fields}}}"#)).await;
             let answer = loop {
                 let frame = alice.receives_json().await;
@@ -92,7 +92,7 @@ async fn an_empty_list_of_cursors_is_accepted() {
 #[tokio::test]
 async fn a_byte_order_mark_before_the_json_is_skipped() {
     let server = Server::start_with_auth().await;
-    post_body(&server, "send", "\u{feff}{\"to\":\"@bob\",\"text\":\"hi\"}").await.ok();
+    post_json_text(&server, "send", "\u{feff}{\"to\":\"@bob\",\"text\":\"hi\"}").await.ok();
     let mut alice = server.open_socket_as("alice").await;
     let pong = alice.asks("\u{feff}{\"type\":\"ping\",\"id\":1}").await;
     assert_eq!((&pong["type"], &pong["id"]), (&json!("pong"), &json!(1)));
@@ -125,9 +125,14 @@ async fn errors_about_fields_name_types_of_json() {
         let error = alice.asks(&format!(r#"{{"type":"{command}","id":7,{fields}}}"#)).await;
         assert_eq!(error["id"], 7, "{error}");
         check(&error, "message", field, said);
-        check(&post_body(&server, command, &format!("{{{fields}}}")).await.problem(), "detail", field, said);
+        check(
+            &post_json_text(&server, command, &format!("{{{fields}}}")).await.problem(),
+            "detail",
+            field,
+            said,
+        );
     }
-    let half = post_body(&server, "send", r#"{"as":"\ud83d","to":"@bob","text":"hi"}"#).await;
+    let half = post_json_text(&server, "send", r#"{"as":"\ud83d","to":"@bob","text":"hi"}"#).await;
     check(&half.problem(), "detail", "as", "surrogate pair");
 }
 
@@ -190,7 +195,7 @@ async fn a_compressed_body_is_refused_with_a_reason() {
 #[tokio::test]
 async fn an_unknown_command_is_answered_with_the_commands_of_its_interface() {
     let server = Server::start_with_auth().await;
-    let detail = post_body(&server, "nonsense", "{}").await.problem()["detail"].to_string();
+    let detail = post_json_text(&server, "nonsense", "{}").await.problem()["detail"].to_string();
     for (name, listed) in [("revoke", true), ("send", true), ("hello", false), ("watch", false)] {
         assert_eq!(detail.contains(name), listed, "{name} in {detail}");
     }

@@ -13,7 +13,7 @@ async fn wait_for_connections(server: &Process, count: usize) {
 }
 
 /// The log line about this connection that has this message.
-fn line_of<'a>(lines: &'a [LogLine], message: &str, connection: &str) -> &'a LogLine {
+fn line_about_connection<'a>(lines: &'a [LogLine], message: &str, connection: &str) -> &'a LogLine {
     let of_connection = |line: &&LogLine| line.field("connection").as_deref() == Some(connection);
     let found: Vec<_> = lines.iter().filter(|line| line.has_message(message)).filter(of_connection).collect();
     assert_eq!(found.len(), 1, "{message} of {connection} in {lines:#?}");
@@ -46,7 +46,7 @@ async fn the_end_of_a_connection_is_logged_with_its_code_reason_user_address_and
             (&of_alice, "alice", "1006", "disconnected", 3, 3),
             (&of_bob, "bob", "1012", "server_stops", 1, 4),
         ] {
-            let line = line_of(&lines, "connection closed", connection);
+            let line = line_about_connection(&lines, "connection closed", connection);
             for (field, value) in [
                 ("user", user),
                 ("address", "127.0.0.1"),
@@ -101,7 +101,7 @@ async fn a_refusal_by_the_writer_is_logged_although_the_log_shows_warnings_only(
             while alice.tries("send", json!({"to": "@carol", "text": "hi"})).await.is_ok() {}
         })
         .await;
-        let line = line_of(&lines, "a limit refused a command", &connection);
+        let line = line_about_connection(&lines, "a limit refused a command", &connection);
         assert_eq!(line.field("code").as_deref(), Some("rate_limited"), "{line:?}");
         assert_eq!(line.field("user").as_deref(), Some("alice"), "{line:?}");
     }
@@ -119,7 +119,7 @@ async fn a_failed_login_is_logged_with_the_connection() {
         let line = only_line(&lines, "a client was turned away");
         let connection = line.field("connection").expect("a connection");
         assert_eq!(line.field("reason").as_deref(), Some("malformed_token"), "{line:?}");
-        let end = line_of(&lines, "unauthenticated connection closed", &connection);
+        let end = line_about_connection(&lines, "unauthenticated connection closed", &connection);
         assert_eq!(end.field("code").as_deref(), Some("4501"), "{end:?}");
         assert_eq!(end.field("reason").as_deref(), Some("unauthorized"), "{end:?}");
         assert!(!format!("{lines:?}").contains("in-confidence"), "{lines:?}");

@@ -118,12 +118,12 @@ fn no_output_contains_the_password_of_an_address() {
 
 #[tokio::test]
 async fn a_refused_command_is_logged_with_its_request_user_address_and_code() {
-    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     for format in FORMATS {
         let (mut id, mut token) = (String::new(), String::new());
         let lines = log_of_server(format, &[], async |server| {
             token = server.token("alice");
-            let trace = format!("00-{TRACE}-00f067aa0ba902b7-01");
+            let trace = format!("00-{TRACE_ID}-00f067aa0ba902b7-01");
             let refused = server.posts(&token, "send", json!({"to": 7}), &[("traceparent", &trace)]).await;
             assert_eq!(refused.status, 400, "{refused:?}");
             id = refused.header("x-request-id").to_owned();
@@ -132,7 +132,7 @@ async fn a_refused_command_is_logged_with_its_request_user_address_and_code() {
         let line = only_line(&lines, "refused a command");
         for (field, value) in [
             ("request", id.as_str()),
-            ("trace", TRACE),
+            ("trace", TRACE_ID),
             ("method", "POST"),
             ("path", "/v1/{command}"),
             ("command", "send"),

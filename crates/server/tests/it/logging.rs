@@ -14,7 +14,7 @@ use crate::support::{Person, Process, eventually};
 /// This setting allows more connections than the limit of open files, so the server logs a warning at its start.
 const WARNING_AT_START: (&str, &str) = ("SWITCHBOARD_LIMITS_CONNECTIONS", "4000000000");
 
-const TRACE_LOG: (&str, &str) = ("SWITCHBOARD_LOG_LEVEL", "trace");
+const TRACE_LOG_LEVEL: (&str, &str) = ("SWITCHBOARD_LOG_LEVEL", "trace");
 
 /// Asserts that the server stores a message and stops gracefully.
 async fn assert_serves_and_stops(mut server: Process, signal: &str) {
@@ -32,7 +32,7 @@ async fn stop_and_expect_bye(server: &mut Process, person: &mut Person) {
 }
 
 /// The value of a metric in `/metrics`.
-async fn metric(server: &Process, name: &str) -> u64 {
+async fn metric_value(server: &Process, name: &str) -> u64 {
     let text = server.gets("/metrics").await.text;
     let line = text.lines().find_map(|line| line.strip_prefix(name)).expect(name);
     line.trim().parse().expect("a number")
@@ -43,7 +43,7 @@ async fn the_server_runs_on_when_its_log_has_no_reader() {
     let data = TempDir::new().expect("a directory");
     let (reader, log) = pipe().expect("a pipe");
     drop(reader);
-    let settings = [WARNING_AT_START, TRACE_LOG];
+    let settings = [WARNING_AT_START, TRACE_LOG_LEVEL];
     let server = Process::start_production(data.path(), &settings, Stdio::from(log)).await;
     assert_serves_and_stops(server, "TERM").await;
 }
@@ -52,7 +52,7 @@ async fn the_server_runs_on_when_its_log_has_no_reader() {
 async fn the_server_runs_on_when_the_reader_of_its_log_exits() {
     let data = TempDir::new().expect("a directory");
     let (reader, log) = pipe().expect("a pipe");
-    let server = Process::start_production(data.path(), &[TRACE_LOG], Stdio::from(log)).await;
+    let server = Process::start_production(data.path(), &[TRACE_LOG_LEVEL], Stdio::from(log)).await;
     drop(reader);
     assert_serves_and_stops(server, "TERM").await;
 }
@@ -62,7 +62,8 @@ async fn the_server_runs_on_with_its_log_on_a_full_disk_and_counts_lost_lines() 
     let data = TempDir::new().expect("a directory");
     let full = OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
     let server = Process::start_production(data.path(), &[WARNING_AT_START], Stdio::from(full)).await;
-    let lost = async || (metric(&server, "switchboard_log_lines_dropped_total").await > 0).then_some(());
+    let lost =
+        async || (metric_value(&server, "switchboard_log_lines_dropped_total").await > 0).then_some(());
     eventually("a lost line is counted", lost).await;
     assert_serves_and_stops(server, "TERM").await;
 }
@@ -76,7 +77,8 @@ async fn a_full_log_pipe_delays_nothing() {
         let (_unread, mut log) = pipe().expect("a pipe");
         log.write_all(&[b'\n'; PIPE_BYTES]).expect("room for it");
         let server =
-            Process::start_production(data.path(), &[WARNING_AT_START, TRACE_LOG], Stdio::from(log)).await;
+            Process::start_production(data.path(), &[WARNING_AT_START, TRACE_LOG_LEVEL], Stdio::from(log))
+                .await;
         assert_serves_and_stops(server, signal).await;
     }
 }
@@ -85,7 +87,7 @@ async fn a_full_log_pipe_delays_nothing() {
 async fn the_server_runs_on_when_its_output_is_closed() {
     let data = TempDir::new().expect("a directory");
     let (reader, log) = pipe().expect("a pipe");
-    let mut server = Process::start_with_log(data.path(), &[TRACE_LOG], Stdio::from(log)).await;
+    let mut server = Process::start_with_log(data.path(), &[TRACE_LOG_LEVEL], Stdio::from(log)).await;
     server.close_output();
     drop(reader);
     assert_serves_and_stops(server, "TERM").await;
@@ -102,7 +104,7 @@ async fn sighup_stops_the_server_gracefully() {
 async fn closing_the_terminal_stops_a_server_that_logs_to_it() {
     let data = TempDir::new().expect("a directory");
     let (emulator, terminal) = pseudoterminal();
-    let mut server = Process::start_production_in_terminal(data.path(), &[TRACE_LOG], terminal).await;
+    let mut server = Process::start_production_in_terminal(data.path(), &[TRACE_LOG_LEVEL], terminal).await;
     let mut alice = server.connects("alice").await;
     // Closing the terminal makes the kernel send SIGHUP to the server; later writes to the log fail.
     drop(emulator);

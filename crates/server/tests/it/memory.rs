@@ -37,7 +37,7 @@ async fn make_rooms(server: &Process) {
 }
 
 /// Connects these users.
-async fn connect(server: &Process, users: std::ops::Range<usize>) -> Vec<RawSocket> {
+async fn connect_users(server: &Process, users: std::ops::Range<usize>) -> Vec<RawSocket> {
     connect_crowd(users, server.address(), |address, number| async move {
         let mut raw = RawSocket::connect(address).await;
         raw.says_hello_as(&user_name(number)).await;
@@ -52,10 +52,10 @@ async fn ten_thousand_idle_connections_cost_at_most_8_kb_each() {
     let data = TempDir::new().expect("a directory");
     let server = Process::start(data.path()).await;
     make_rooms(&server).await;
-    drop(connect(&server, 0..WARM_UP_CONNECTIONS).await);
+    drop(connect_users(&server, 0..WARM_UP_CONNECTIONS).await);
     let before = server.resident_bytes();
 
-    let connections = connect(&server, 0..CONNECTIONS).await;
+    let connections = connect_users(&server, 0..CONNECTIONS).await;
     let each = server.resident_bytes().saturating_sub(before) / connections.len() as u64;
     println!(
         "{} idle connections in {CONVERSATIONS_PER_USER} conversations each: {each} bytes each",

@@ -44,7 +44,7 @@ async fn an_edit_is_delivered_and_applied_in_the_history() {
     assert_eq!(text.expect("a text").as_str(), "hullo");
     let data = json!({"conversation": "#ops", "target": 2, "data": {"x": 1}});
     bob.does("edit", data).await;
-    let message = alice.message("#ops", 2).await;
+    let message = alice.message_in_history("#ops", 2).await;
     assert!(message.text.is_none(), "an absent field is removed");
     assert_eq!(message.data.expect("data").as_map()["x"], 1);
     let edited = message.edited.expect("edited");
@@ -88,7 +88,7 @@ async fn reactions_are_added_once_and_removed() {
     alice.does("react", react_fields("🎉", true)).await;
     let EventBody::React { emoji, on, .. } = bob.receives_event().await.body else { panic!("no reaction") };
     assert_eq!((emoji.as_str(), on), ("👍", true));
-    let reactions = bob.message("#ops", 2).await.reactions;
+    let reactions = bob.message_in_history("#ops", 2).await.reactions;
     assert_eq!(reactions["👍"], [user("carol"), user("alice")], "in the order of the reactions");
     assert_eq!(reactions["🎉"], [user("alice")]);
 
@@ -96,9 +96,9 @@ async fn reactions_are_added_once_and_removed() {
     let again = carol.stores("react", react_fields("👍", false)).await;
     assert_eq!((again.seq, again.duplicate), (6, true));
     assert_eq!(carol.is_refused("react", react_fields("🎉", false)).await, ErrorCode::NotFound);
-    assert_eq!(bob.message("#ops", 2).await.reactions["👍"], [user("alice")]);
+    assert_eq!(bob.message_in_history("#ops", 2).await.reactions["👍"], [user("alice")]);
     carol.does("react", react_fields("👍", true)).await;
-    assert_eq!(bob.message("#ops", 2).await.reactions["👍"], [user("alice"), user("carol")]);
+    assert_eq!(bob.message_in_history("#ops", 2).await.reactions["👍"], [user("alice"), user("carol")]);
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn edits_of_a_message_are_limited() {
     }
     let failure = alice.tries("edit", edit_fields(2, "un")).await.expect_err("it has two");
     assert_eq!((failure.code, failure.field.as_deref()), (ErrorCode::TooLarge, Some("target")));
-    assert_eq!(alice.message("#ops", 2).await.text.expect("a text").as_str(), "eins");
+    assert_eq!(alice.message_in_history("#ops", 2).await.text.expect("a text").as_str(), "eins");
     alice.does("edit", edit_fields(3, "due")).await;
     alice.does("delete", target_fields(2)).await;
     assert_eq!(alice.is_refused("edit", edit_fields(2, "un")).await, ErrorCode::NotFound);
@@ -168,7 +168,7 @@ async fn a_deleted_message_keeps_its_seq_and_loses_its_content() {
     bob.does("edit", edit_fields(2, "hullo")).await;
     alice.does("react", react_fields("👍", true)).await;
     bob.does("delete", target_fields(2)).await;
-    let message = alice.message("#ops", 2).await;
+    let message = alice.message_in_history("#ops", 2).await;
     assert!(message.deleted && message.text.is_none() && message.edited.is_none(), "{message:?}");
     assert!(message.reactions.is_empty(), "{message:?}");
     assert_eq!(alice.summary("#ops").await.last.expect("the last message"), message);

@@ -7,28 +7,28 @@ use serde_json::{Value, json};
 use switchboard::config::{ClusterConfig, EngineUrl};
 use tokio::process::Command;
 
-use crate::check::assert_clean;
+use crate::check::assert_check_finds_no_problem;
 use crate::support::{Person, Server, command, eventually, in_time};
 
 /// The command `switchboard migrate-store`, in an environment without settings.
-fn migrate(from: &Path, to: &str) -> Command {
+fn migrate_command(from: &Path, to: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(["migrate-store", "--json", "--to", to, "--from"]).arg(from).env_clear().kill_on_drop(true);
     command
 }
 
-async fn run(from: &Path, to: &str) -> Output {
-    in_time("the program ends", migrate(from, to).output()).await.expect("the program starts")
+async fn run_migration(from: &Path, to: &str) -> Output {
+    in_time("the program ends", migrate_command(from, to).output()).await.expect("the program starts")
 }
 
-async fn run_successfully(from: &Path, to: &str) -> Value {
-    let output = run(from, to).await;
+async fn migrate_successfully(from: &Path, to: &str) -> Value {
+    let output = run_migration(from, to).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-async fn run_to_failure(from: &Path, to: &str) -> String {
-    let output = run(from, to).await;
+async fn migrate_to_failure(from: &Path, to: &str) -> String {
+    let output = run_migration(from, to).await;
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8(output.stderr).expect("UTF-8")
 }
@@ -39,7 +39,7 @@ async fn new_database() -> String {
 }
 
 /// Starts a server on the migrated database.
-async fn start_on(database: &str) -> Server {
+async fn start_on_migrated(database: &str) -> Server {
     Server::start_with(|config| {
         config.cluster = Some(ClusterConfig::on(EngineUrl::new(database), None));
     })
@@ -86,10 +86,10 @@ async fn migrate_store_copies_everything_and_the_new_server_continues() {
     server.wait_until_stopped().await;
 
     let database = new_database().await;
-    let output = run_successfully(server.data(), &database).await;
+    let output = migrate_successfully(server.data(), &database).await;
     assert_eq!(row_counts(&output, "events")["rows"], 9);
     assert_eq!(row_counts(&output, "users")["rows"], 3);
-    let mut node = start_on(&database).await;
+    let mut node = start_on_migrated(&database).await;
     let mut alice = node.connects("alice").await;
     let mut bob = node.connects("bob").await;
     assert_eq!(visible_state(&mut alice, &["@bob", "#room"]).await, alices);
@@ -102,7 +102,7 @@ async fn migrate_store_copies_everything_and_the_new_server_continues() {
 
     node.begin_shutdown();
     node.wait_until_stopped().await;
-    let again = run_to_failure(server.data(), &database).await;
+    let again = migrate_to_failure(server.data(), &database).await;
     assert!(again.contains("was already migrated there"), "{again}");
 
     // While the directory has the mark of a migration, no server starts on it and no API key is created in it.
@@ -142,10 +142,10 @@ async fn an_event_of_a_newer_version_is_served_and_moved() {
     alice.client.close().await;
     server.begin_shutdown();
     server.wait_until_stopped().await;
-    assert_clean(server.data());
+    assert_check_finds_no_problem(server.data());
     let database = new_database().await;
-    run_successfully(server.data(), &database).await;
-    let node = start_on(&database).await;
+    migrate_successfully(server.data(), &database).await;
+    let node = start_on_migrated(&database).await;
     assert_eq!(visible_state(&mut node.connects("alice").await, &["#room"]).await, before);
 }
 
@@ -164,13 +164,13 @@ async fn an_interrupted_migration_resumes() {
         }
     }
     let database = new_database().await;
-    let used = run_to_failure(server.data(), &database).await;
+    let used = migrate_to_failure(server.data(), &database).await;
     assert!(used.contains("another switchboard server uses"), "{used}");
     server.begin_shutdown();
     server.wait_until_stopped().await;
 
     // A node creates the tables. A trigger then blocks the first run in its second transaction, where the test kills it.
-    let mut node = start_on(&database).await;
+    let mut node = start_on_migrated(&database).await;
     node.begin_shutdown();
     node.wait_until_stopped().await;
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
@@ -182,7 +182,7 @@ async fn an_interrupted_migration_resumes() {
              WHEN (NEW.name = 'events' AND NEW.rows > {ROWS_PER_TRANSACTION}) EXECUTE FUNCTION hold()"
     );
     postgres.psql_in(&name, &hold).await.expect("made");
-    let mut first = migrate(server.data(), &database)
+    let mut first = migrate_command(server.data(), &database)
         .stderr(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
@@ -205,14 +205,14 @@ async fn an_interrupted_migration_resumes() {
     .await;
     postgres.psql_in(&name, "DROP FUNCTION hold CASCADE").await.expect("dropped");
 
-    let output = run_successfully(server.data(), &database).await;
+    let output = migrate_successfully(server.data(), &database).await;
     let events = row_counts(&output, "events");
     assert_eq!(events["rows"], MESSAGES);
     assert_eq!(
         events["before"], ROWS_PER_TRANSACTION,
         "rows of the first run are not copied again: {events}"
     );
-    let mut bob = start_on(&database).await.connects("bob").await;
+    let mut bob = start_on_migrated(&database).await.connects("bob").await;
     assert_eq!(bob.log("@alice").await.len(), MESSAGES);
 }
 
@@ -223,19 +223,19 @@ async fn migrate_store_needs_an_empty_database_and_a_server_needs_a_finished_mig
     server.begin_shutdown();
     server.wait_until_stopped().await;
     let used = new_database().await;
-    let mut node = start_on(&used).await;
+    let mut node = start_on_migrated(&used).await;
     node.connects("dora").await.says("@dora", "note").await;
     node.begin_shutdown();
     node.wait_until_stopped().await;
-    assert!(run_to_failure(server.data(), &used).await.contains("is not empty"));
+    assert!(migrate_to_failure(server.data(), &used).await.contains("is not empty"));
 
     let served = new_database().await;
-    let node = start_on(&served).await;
-    assert!(run_to_failure(server.data(), &served).await.contains("a node serves from that database"));
+    let node = start_on_migrated(&served).await;
+    assert!(migrate_to_failure(server.data(), &served).await.contains("a node serves from that database"));
     drop(node);
 
     let half = new_database().await;
-    run_successfully(server.data(), &half).await;
+    migrate_successfully(server.data(), &half).await;
     let postgres = engines::shared_postgres().await.expect("a PostgreSQL");
     let name = half.rsplit('/').next().expect("a name");
     postgres.psql_in(name, "UPDATE moves SET finished = false").await.expect("an answer");
@@ -255,5 +255,5 @@ async fn migrate_store_needs_an_empty_database_and_a_server_needs_a_finished_mig
     server.connects("alice").await.says("@bob", "once more").await;
     server.begin_shutdown();
     server.wait_until_stopped().await;
-    assert!(run_to_failure(server.data(), &half).await.contains("changed since"));
+    assert!(migrate_to_failure(server.data(), &half).await.contains("changed since"));
 }

@@ -30,31 +30,31 @@ fn numbered_send(n: usize, after: usize) -> String {
 async fn receive_answers(raw: &mut RawSocket, count: usize) -> BTreeMap<usize, Value> {
     let mut answers = BTreeMap::new();
     while answers.len() < count {
-        let told = raw.next().await.json();
-        if let Some(id) = told["id"].as_u64() {
-            answers.insert(usize::try_from(id).expect("small"), told);
+        let answer = raw.next().await.json();
+        if let Some(id) = answer["id"].as_u64() {
+            answers.insert(usize::try_from(id).expect("small"), answer);
         }
     }
     answers
 }
 
 /// Sends the refused commands again, in order, until all of them are stored.
-async fn resend_until_stored(raw: &mut RawSocket, mut told: BTreeMap<usize, Value>) {
+async fn resend_until_stored(raw: &mut RawSocket, mut answers: BTreeMap<usize, Value>) {
     loop {
-        told.retain(|_, answer| answer["type"] == "error");
-        let Some(first) = told.values().next() else { return };
-        assert!(told.values().all(|refused| refused["retryable"] == true), "{told:?}");
+        answers.retain(|_, answer| answer["type"] == "error");
+        let Some(first) = answers.values().next() else { return };
+        assert!(answers.values().all(|refused| refused["retryable"] == true), "{answers:?}");
         let wait = first["retry_after"].as_u64().expect("how long");
         // waits for: the server's `retry_after`
         tokio::time::sleep(Duration::from_millis(wait)).await;
         let frames: Vec<_> =
-            told.keys().flat_map(|&n| frame(FIN | TEXT, numbered_send(n, n - 1).as_bytes())).collect();
+            answers.keys().flat_map(|&n| frame(FIN | TEXT, numbered_send(n, n - 1).as_bytes())).collect();
         raw.writes(frames).await;
-        told = receive_answers(raw, told.len()).await;
+        answers = receive_answers(raw, answers.len()).await;
     }
 }
 
-async fn expect_all_in_order(server: &Server) {
+async fn assert_all_stored_in_order(server: &Server) {
     let log = server.connects("alice").await.log("@bob").await;
     let texts: Vec<_> = log.iter().filter_map(|event| text_of(event).map(str::to_owned)).collect();
     assert_eq!(texts, (1..=SEND_COUNT).map(|n| n.to_string()).collect::<Vec<_>>());
@@ -69,9 +69,9 @@ async fn numbered_sends_over_the_rate_keep_their_order_though_the_client_resends
     let all: Vec<_> =
         (1..=before).flat_map(|n| frame(FIN | TEXT, numbered_send(n, n - 1).as_bytes())).collect();
     raw.writes(all).await;
-    let mut told = receive_answers(&mut raw, before).await;
-    let refused = told.values().filter(|answer| answer["code"] == "rate_limited").count();
-    assert!(refused >= 1, "{told:?}");
+    let mut answers = receive_answers(&mut raw, before).await;
+    let refused = answers.values().filter(|answer| answer["code"] == "rate_limited").count();
+    assert!(refused >= 1, "{answers:?}");
     // waits for: new tokens of the rate limiter; the late commands then arrive as over a slow network
     tokio::time::sleep(CLIENT_PAUSE).await;
     let late: Vec<_> =
@@ -83,10 +83,10 @@ async fn numbered_sends_over_the_rate_keep_their_order_though_the_client_resends
             answer["message"].as_str().is_some_and(|m| m.contains(&format!("write {}", n - 1))),
             "{answer}"
         );
-        told.insert(n, answer);
+        answers.insert(n, answer);
     }
-    resend_until_stored(&mut raw, told).await;
-    expect_all_in_order(&server).await;
+    resend_until_stored(&mut raw, answers).await;
+    assert_all_stored_in_order(&server).await;
 }
 
 #[tokio::test]
@@ -113,10 +113,10 @@ async fn numbered_sends_keep_their_order_though_the_client_stops_reading_between
     raw.writes(frames).await;
     // waits for: tokens for the last send, which the server has not read yet
     tokio::time::sleep(CLIENT_PAUSE).await;
-    let told = receive_answers(&mut raw, SEND_COUNT).await;
-    assert_eq!(told[&SEND_COUNT]["code"], "unavailable", "{}", told[&SEND_COUNT]);
-    resend_until_stored(&mut raw, told).await;
-    expect_all_in_order(&server).await;
+    let answers = receive_answers(&mut raw, SEND_COUNT).await;
+    assert_eq!(answers[&SEND_COUNT]["code"], "unavailable", "{}", answers[&SEND_COUNT]);
+    resend_until_stored(&mut raw, answers).await;
+    assert_all_stored_in_order(&server).await;
 }
 
 #[tokio::test]
@@ -148,11 +148,11 @@ async fn a_permanently_refused_write_settles_its_number_in_order() {
     }
     alice.says(&numbered_send(5, 4)).await;
     for (id, code) in [(1, "too_large"), (2, "bad_field"), (3, "not_found"), (4, "bad_field")] {
-        let told = alice.receives_json().await;
-        assert_eq!((&told["id"], &told["code"]), (&json!(id), &json!(code)), "{told}");
+        let answer = alice.receives_json().await;
+        assert_eq!((&answer["id"], &answer["code"]), (&json!(id), &json!(code)), "{answer}");
     }
-    let told = alice.receives_json().await;
-    assert_eq!((&told["id"], &told["seq"]), (&json!(5), &json!(1)), "{told}");
+    let answer = alice.receives_json().await;
+    assert_eq!((&answer["id"], &answer["seq"]), (&json!(5), &json!(1)), "{answer}");
     // If an earlier write is missing, the server reports that first, even if this write is invalid, and does not count it as
     // refused.
     let bad = alice.asks(r#"{"type":"send","id":7,"n":7,"after":6,"to":"@bob","txt":"hi"}"#).await;

@@ -13,25 +13,25 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::check::assert_clean;
+use crate::check::assert_check_finds_no_problem;
 use crate::support::{Person, Process, Server, command, eventually, in_time};
 
 /// Runs the program until it exits, in an environment without settings.
-pub(crate) async fn run(words: &[&str]) -> Output {
+pub(crate) async fn run_switchboard(words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command.args(words).env_clear().kill_on_drop(true);
     in_time("the program ends", command.output()).await.expect("the program starts")
 }
 
 pub(crate) async fn run_successfully(words: &[&str]) -> String {
-    let output = run(words).await;
+    let output = run_switchboard(words).await;
     let (stdout, stderr) = stdout_and_stderr(&output);
     assert!(output.status.success(), "{stdout}{stderr}");
     stdout
 }
 
 pub(crate) async fn run_to_failure(words: &[&str]) -> (String, String) {
-    let output = run(words).await;
+    let output = run_switchboard(words).await;
     let (stdout, stderr) = stdout_and_stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{stdout}{stderr}");
     (stdout, stderr)
@@ -42,19 +42,19 @@ fn stdout_and_stderr(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-fn text(path: &Path) -> &str {
+fn utf8_path(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
 /// Copies a backup to a new data directory.
-fn restore(backup: &Path) -> TempDir {
+fn copy_backup_to_new_directory(backup: &Path) -> TempDir {
     let data = TempDir::new().expect("a directory");
     std::fs::copy(backup, data.path().join("switchboard.db")).expect("copied");
     data
 }
 
 /// The log of a conversation as JSON.
-async fn log(person: &mut Person, conversation: &str) -> Vec<Value> {
+async fn log_as_json(person: &mut Person, conversation: &str) -> Vec<Value> {
     person.log(conversation).await.iter().map(|event| json!(event)).collect()
 }
 
@@ -98,30 +98,30 @@ async fn a_backup_during_writes_has_every_acknowledged_event_and_a_server_starts
         let file = place.path().join(format!("{number}.db"));
         alice.says("@bob", "now").await;
         let before = acknowledged.load(Ordering::SeqCst);
-        let words = ["backup", text(&file), "--data", text(data.path()), "--json"];
+        let words = ["backup", utf8_path(&file), "--data", utf8_path(data.path()), "--json"];
         let output: Value = serde_json::from_str(&run_successfully(&words).await).expect("JSON");
         let after = acknowledged.load(Ordering::SeqCst);
         assert!(after > before, "messages were stored during the backup");
-        assert_clean(&file);
-        let restored = restore(&file);
+        assert_check_finds_no_problem(&file);
+        let restored = copy_backup_to_new_directory(&file);
         let second = Process::start(restored.path()).await;
         let mut bob = second.connects("bob").await;
-        let copied = log(&mut bob, "#r").await;
+        let copied = log_as_json(&mut bob, "#r").await;
         let head = copied.len() as u64;
         assert!(head >= before, "{before} events were acknowledged, and {head} are there");
-        assert_eq!(copied[..], log(&mut alice, "#r").await[..copied.len()], "the same events");
+        assert_eq!(copied[..], log_as_json(&mut alice, "#r").await[..copied.len()], "the same events");
         assert_eq!(bob.log("@alice").await.len() as u64, number + 1);
         // The backup also has the events of the other room: `create` and a thousand messages.
         let events = head + number + 1 + bob.log("#general").await.len() as u64 + 1_001;
         assert_eq!((&output["events"], &output["conversations"]), (&json!(events), &json!(4)), "{output}");
         assert_eq!(bob.says("#r", "elsewhere").await, head + 1, "the new server continues the log");
         second.kill().await;
-        assert_clean(restored.path());
+        assert_check_finds_no_problem(restored.path());
     }
     stop.send(true).expect("the writers run");
     writing.join_all().await;
     server.kill().await;
-    assert_clean(data.path());
+    assert_check_finds_no_problem(data.path());
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn a_backup_is_one_private_file_and_replaces_another_only_with_force() {
     server.connects("alice").await.says("@bob", "precious").await;
     let place = TempDir::new().expect("a directory");
     let file = place.path().join("a.db");
-    let words = ["backup", text(&file), "--data", text(server.data())];
+    let words = ["backup", utf8_path(&file), "--data", utf8_path(server.data())];
     let output = run_successfully(&words).await;
     assert!(output.contains("1 messages among 1 events in 1 conversations, schema "), "{output}");
     assert_eq!(std::fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
@@ -150,26 +150,27 @@ async fn a_backup_is_one_private_file_and_replaces_another_only_with_force() {
 
     let database = server.data().join("switchboard.db");
     let (_, error) =
-        run_to_failure(&["backup", text(&database), "--data", text(server.data()), "--force"]).await;
+        run_to_failure(&["backup", utf8_path(&database), "--data", utf8_path(server.data()), "--force"])
+            .await;
     assert!(error.contains("the database itself"), "{error}");
     let copy = server.data().join("copy.db");
-    run_successfully(&["backup", text(&copy), "--data", text(server.data()), "--force"]).await;
+    run_successfully(&["backup", utf8_path(&copy), "--data", utf8_path(server.data()), "--force"]).await;
     assert!(
-        run_to_failure(&["backup", text(place.path()), "--data", text(server.data())])
+        run_to_failure(&["backup", utf8_path(place.path()), "--data", utf8_path(server.data())])
             .await
             .1
             .contains("no file")
     );
     let nowhere = place.path().join("nowhere");
     assert!(
-        run_to_failure(&["backup", text(&file), "--data", text(&nowhere), "--force"])
+        run_to_failure(&["backup", utf8_path(&file), "--data", utf8_path(&nowhere), "--force"])
             .await
             .1
             .contains("switchboard.db")
     );
     assert!(!nowhere.exists(), "a wrong name creates no file");
     assert!(
-        run_to_failure(&["backup", text(&nowhere.join("a.db")), "--data", text(server.data())])
+        run_to_failure(&["backup", utf8_path(&nowhere.join("a.db")), "--data", utf8_path(server.data())])
             .await
             .1
             .contains("nowhere")
@@ -191,7 +192,7 @@ async fn a_backup_refuses_to_replace_a_file_of_the_server() {
         {
             let to = directory.join(name);
             for words in [&["--force"][..], &[]] {
-                let words = [&["backup", text(&to), "--data", text(data.path())], words].concat();
+                let words = [&["backup", utf8_path(&to), "--data", utf8_path(data.path())], words].concat();
                 let (_, error) = run_to_failure(&words).await;
                 assert!(error.contains("the database itself"), "{name}: {error}");
             }
@@ -212,16 +213,16 @@ async fn a_damaged_database_is_backed_up_only_with_unchecked() {
     server.connects("alice").await.says("@bob", "hi").await;
     server.begin_shutdown();
     server.wait_until_stopped().await;
-    crate::check::damage(server.data());
+    crate::check::damage_first_conversation(server.data());
     let place = TempDir::new().expect("a directory");
     let file = place.path().join("a.db");
-    let words = ["backup", text(&file), "--data", text(server.data())];
+    let words = ["backup", utf8_path(&file), "--data", utf8_path(server.data())];
     let (stdout, stderr) = run_to_failure(&words).await;
     assert!(stdout.contains("@alice:bob: its head is kept as 7, and is 1"), "{stdout}");
     assert!(stderr.contains("--unchecked"), "{stderr}");
     assert_eq!(std::fs::read_dir(place.path()).expect("there").count(), 0, "no file remains");
     run_successfully(&[&words[..], &["--unchecked"]].concat()).await;
-    let (stdout, _) = run_to_failure(&["check", text(&file)]).await;
+    let (stdout, _) = run_to_failure(&["check", utf8_path(&file)]).await;
     assert!(stdout.contains("1 problems; 1 messages among 1 events"), "{stdout}");
 }
 
@@ -229,15 +230,15 @@ async fn a_damaged_database_is_backed_up_only_with_unchecked() {
 async fn check_reports_problems_as_lines_or_as_json() {
     let mut server = Server::start().await;
     server.connects("alice").await.says("@bob", "hi").await;
-    let output = run_successfully(&["check", "--data", text(server.data())]).await;
+    let output = run_successfully(&["check", "--data", utf8_path(server.data())]).await;
     assert!(
         output.contains(": all is well; 1 messages among 1 events in 1 conversations, schema "),
         "{output}"
     );
     server.begin_shutdown();
     server.wait_until_stopped().await;
-    crate::check::damage(server.data());
-    let (stdout, _) = run_to_failure(&["check", "--data", text(server.data()), "--json"]).await;
+    crate::check::damage_first_conversation(server.data());
+    let (stdout, _) = run_to_failure(&["check", "--data", utf8_path(server.data()), "--json"]).await;
     let output: Value = serde_json::from_str(&stdout).expect("one object");
     let problem = json!({"conversation": "@alice:bob", "what": "its head is kept as 7, and is 1"});
     assert_eq!((&output["clean"], &output["problems"]), (&json!(false), &json!([problem])), "{output}");

@@ -15,7 +15,7 @@ fn with_operators_listener(config: &mut Config) {
 }
 
 /// Requests a path and returns the status.
-pub(crate) async fn get_status(raw: &mut RawSocket, path: &str) -> u16 {
+pub(crate) async fn request_status(raw: &mut RawSocket, path: &str) -> u16 {
     raw.writes(format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")).await;
     raw.read_head().await.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
 }
@@ -68,10 +68,10 @@ async fn the_operators_listener_answers_when_silent_connections_fill_it() {
     for _ in 0..SILENT_CONNECTIONS {
         silent.push(RawSocket::connect(server.operators()).await);
     }
-    assert_eq!(get_status(&mut RawSocket::connect(server.operators()).await, "/readyz").await, 200);
+    assert_eq!(request_status(&mut RawSocket::connect(server.operators()).await, "/readyz").await, 200);
     silent[0].is_disconnected().await;
     assert_eq!(
-        get_status(&mut silent[SILENT_CONNECTIONS - 1], "/livez").await,
+        request_status(&mut silent[SILENT_CONNECTIONS - 1], "/livez").await,
         200,
         "only the oldest are closed"
     );

@@ -21,7 +21,7 @@ async fn send_messages(person: &mut Person, to: &str, texts: impl Iterator<Item 
 
 #[tokio::test]
 async fn a_client_that_missed_a_thousand_messages_receives_each_once_and_in_order() {
-    const MISSED: u64 = 1_000;
+    const MISSED_MESSAGES: u64 = 1_000;
     let server = Server::start().await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
@@ -30,12 +30,12 @@ async fn a_client_that_missed_a_thousand_messages_receives_each_once_and_in_orde
     assert_eq!(bob.receives_event().await.seq, Seq(1));
     let cursor = bob.receives_message("before").await.seq.0;
     drop(bob);
-    send_messages(&mut alice, "#general", (1..=MISSED).map(|n| n.to_string())).await;
+    send_messages(&mut alice, "#general", (1..=MISSED_MESSAGES).map(|n| n.to_string())).await;
 
     let mut bob = server.resumes("bob", &[("#general", cursor)]).await;
-    assert_eq!(bob.welcome.conversations[0].head, Seq(cursor + MISSED));
+    assert_eq!(bob.welcome.conversations[0].head, Seq(cursor + MISSED_MESSAGES));
     alice.says("#general", "after").await;
-    for n in 1..=MISSED {
+    for n in 1..=MISSED_MESSAGES {
         assert_eq!(bob.receives_message(&n.to_string()).await.seq, Seq(cursor + n));
     }
     bob.receives_message("after").await;
@@ -124,10 +124,10 @@ async fn connect_repeatedly(server: &Server, name: &str, rounds: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_event_is_lost_or_duplicated_between_replay_and_live_events() {
-    const PEOPLE: u64 = 12;
+    const USERS: u64 = 12;
     const ROUNDS: u64 = 20;
     let server = std::sync::Arc::new(Server::start().await);
-    let names: Vec<String> = (0..PEOPLE).map(|n| format!("racer{n}")).collect();
+    let names: Vec<String> = (0..USERS).map(|n| format!("racer{n}")).collect();
     let mut host = server.connects("host").await;
     let members: Vec<&str> = names.iter().map(String::as_str).collect();
     host.makes_room("race", &members).await;
@@ -139,7 +139,7 @@ async fn no_event_is_lost_or_duplicated_between_replay_and_live_events() {
     while let Some(raced) = racers.join_next().await {
         raced.expect("the device received everything");
     }
-    for seq in 2..=PEOPLE * ROUNDS * 3 + 1 {
+    for seq in 2..=USERS * ROUNDS * 3 + 1 {
         assert_eq!(host.receives_event().await.seq, Seq(seq));
     }
     host.receives_nothing().await;

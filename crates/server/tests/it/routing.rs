@@ -48,7 +48,11 @@ async fn all_members_of_a_room_receive_events_in_the_same_order() {
             sender.submits("send", json!({"to": "#three", "text": text})).await;
         }
     }
-    let heads = [receive_all(&mut alice).await, receive_all(&mut bob).await, receive_all(&mut carol).await];
+    let heads = [
+        receive_answers_and_messages(&mut alice).await,
+        receive_answers_and_messages(&mut bob).await,
+        receive_answers_and_messages(&mut carol).await,
+    ];
     let log: BTreeMap<u64, String> =
         alice.log_after("#three", 1).await.iter().map(|e| (e.seq.0, message_text(e))).collect();
     assert_eq!(log.len(), 9);
@@ -63,7 +67,7 @@ async fn all_members_of_a_room_receive_events_in_the_same_order() {
 }
 
 /// Receives frames until the member's three messages are answered and six messages of others have arrived. Returns the six.
-async fn receive_all(person: &mut Person) -> Vec<(u64, String)> {
+async fn receive_answers_and_messages(person: &mut Person) -> Vec<(u64, String)> {
     let (mut answers, mut received) = (0, Vec::new());
     while answers < 3 || received.len() < 6 {
         match person.next().await {

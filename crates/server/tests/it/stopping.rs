@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::support::raw::{CLOSE, FIN, PING, PONG, frame};
 use crate::support::{Person, Process, RawSocket, Server, command, eventually, in_time};
 
-const RESTART_CODE: u16 = 1012;
+const RESTART_CLOSE_CODE: u16 = 1012;
 
 /// Reads frames up to `bye` and the close after it. Returns the delay for reconnecting that `bye` asks for.
 async fn receives_bye(person: &mut Person) -> u64 {
@@ -22,7 +22,7 @@ async fn receives_bye(person: &mut Person) -> u64 {
             break retry_after;
         }
     };
-    assert_eq!(person.is_closed().await, Some(RESTART_CODE));
+    assert_eq!(person.is_closed().await, Some(RESTART_CLOSE_CODE));
     retry_after
 }
 
@@ -58,7 +58,7 @@ async fn a_client_that_does_not_read_cannot_delay_a_stop_beyond_the_deadline() {
     let data = TempDir::new().expect("a directory");
     let settings = [("SWITCHBOARD_SHUTDOWN_DEADLINE", "1000")];
     let mut server = Process::start_with(data.path(), &settings).await;
-    let stopped_reader = stopped_reader(&server).await;
+    let stopped_reader = connect_stopped_reader(&server).await;
     let half_a_request = RawSocket::connect(server.address()).await;
     let started = Instant::now();
     server.signal("TERM").await;
@@ -89,7 +89,7 @@ async fn a_request_that_hangs_holds_no_stop() {
 async fn a_client_with_full_buffers_does_not_delay_a_stop_until_the_deadline() {
     let data = TempDir::new().expect("a directory");
     let mut server = Process::start(data.path()).await;
-    let stopped_reader = stopped_reader(&server).await;
+    let stopped_reader = connect_stopped_reader(&server).await;
     let started = Instant::now();
     server.signal("TERM").await;
     assert_eq!(server.wait_for_exit().await.code(), Some(0));
@@ -102,7 +102,7 @@ async fn a_client_with_full_buffers_does_not_delay_a_stop_until_the_deadline() {
 }
 
 /// Opens a connection that does not read and whose buffers are full, so that the server cannot even write its close frame.
-async fn stopped_reader(server: &Process) -> RawSocket {
+async fn connect_stopped_reader(server: &Process) -> RawSocket {
     let mut stopped_reader = RawSocket::connect_with_buffer(server.address(), 4_096).await;
     stopped_reader.says_hello_as("stopped_reader").await;
     let mut alice = server.connects("alice").await;
@@ -123,7 +123,7 @@ async fn stopped_reader(server: &Process) -> RawSocket {
 async fn a_second_signal_exits_immediately() {
     let data = TempDir::new().expect("a directory");
     let mut server = Process::start(data.path()).await;
-    let stopped_reader = stopped_reader(&server).await;
+    let stopped_reader = connect_stopped_reader(&server).await;
     let mut alice = server.connects("alice").await;
     server.signal("TERM").await;
     receives_bye(&mut alice).await;
@@ -219,7 +219,7 @@ async fn a_stopping_server_is_not_ready_and_refuses_connections() {
     })
     .await;
     assert_eq!(stopped_reader.next().await.json()["type"], "bye");
-    assert_eq!(stopped_reader.next().await.close_code(), RESTART_CODE);
+    assert_eq!(stopped_reader.next().await.close_code(), RESTART_CLOSE_CODE);
     let hello = server.hello("alice", &[]);
     assert!(server.tries_to_connect(hello).await.is_err(), "a stopping server refuses connections");
     server.wait_until_stopped().await;

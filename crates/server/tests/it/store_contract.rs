@@ -62,26 +62,26 @@ fn sqlite(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc::
 
 /// Opens the directory's database in memory, whose data remain when the store is closed and opened again.
 fn memory(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
-    open_on_disk(data, rules, MemoryStore::open)
+    open_memory_store(data, rules, MemoryStore::open)
 }
 
 /// Opens a database in memory that any number of stores may share.
 fn joined_memory(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
-    open_on_disk(data, rules, MemoryStore::join)
+    open_memory_store(data, rules, MemoryStore::join)
 }
 
-type OpenMemory =
+type OpenMemoryStore =
     fn(&Disk, &Settings, Arc<dyn DiskControl>) -> anyhow::Result<(MemoryStore, mpsc::Receiver<Batch>)>;
 
-fn open_on_disk(
+fn open_memory_store(
     data: &Path,
     rules: StoreRules,
-    open: OpenMemory,
+    open: OpenMemoryStore,
 ) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
-    static DISKS: Mutex<BTreeMap<PathBuf, Disk>> = Mutex::new(BTreeMap::new());
+    static DISK_OF_DIRECTORY: Mutex<BTreeMap<PathBuf, Disk>> = Mutex::new(BTreeMap::new());
     let StoreRules { limits, allow_unknown_users: strangers, clock } = rules;
     let metrics = CommitMetrics::default();
-    let disk = match DISKS.lock().expect("no test panics with it").entry(data.to_owned()) {
+    let disk = match DISK_OF_DIRECTORY.lock().expect("no test panics with it").entry(data.to_owned()) {
         Entry::Occupied(disk) => disk.get().clone(),
         Entry::Vacant(place) => place.insert(Disk::new()?).clone(),
     };
@@ -92,9 +92,9 @@ fn open_on_disk(
 
 /// Opens a database for the directory in the PostgreSQL that all tests share.
 fn postgres(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
-    static URLS: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
+    static DATABASE_OF_DIRECTORY: Mutex<BTreeMap<PathBuf, String>> = Mutex::new(BTreeMap::new());
     let StoreRules { limits, allow_unknown_users: strangers, clock } = rules;
-    let url = match URLS.lock().expect("no test panics with it").entry(data.to_owned()) {
+    let url = match DATABASE_OF_DIRECTORY.lock().expect("no test panics with it").entry(data.to_owned()) {
         Entry::Occupied(url) => url.get().clone(),
         Entry::Vacant(place) => place.insert(on_postgres::new_database()?).clone(),
     };
@@ -223,13 +223,14 @@ mod opening {
         }
         let mut one = one;
         for _ in 0..400 {
-            one.outcome().await.expect("stored");
-            other.outcome().await.expect("stored");
+            one.next_outcome().await.expect("stored");
+            other.next_outcome().await.expect("stored");
         }
         for (name, count) in [("#r", 401), ("@alice:bob", 400)] {
             let mut log = Vec::new();
-            while let Ok(OkBody::Log { events, more, .. }) =
-                one.asks("bob", "sync", json!({"conversation": name, "after": log.len(), "limit": 200})).await
+            while let Ok(OkBody::Log { events, more, .. }) = one
+                .query_page("bob", "sync", json!({"conversation": name, "after": log.len(), "limit": 200}))
+                .await
             {
                 log.extend(events);
                 if !more {
@@ -286,7 +287,7 @@ impl TestStore {
     }
 
     /// Returns the next outcome.
-    async fn outcome(&mut self) -> Result<Committed, Refusal> {
+    async fn next_outcome(&mut self) -> Result<Committed, Refusal> {
         while self.outcomes.is_empty() {
             let batch = in_time("an outcome", self.batches.recv()).await.expect("the store runs");
             self.number += 1;
@@ -299,7 +300,7 @@ impl TestStore {
     /// Submits a change and waits for its outcome.
     async fn tries(&mut self, actor: &str, name: &str, fields: Value) -> Result<Committed, Refusal> {
         self.submits(actor, change(name, &fields));
-        self.outcome().await
+        self.next_outcome().await
     }
 
     /// Submits a change, which must be stored as an event.
@@ -327,15 +328,15 @@ impl TestStore {
     }
 
     /// Runs a query that returns a page.
-    async fn asks(&self, actor: &str, name: &str, fields: Value) -> Result<OkBody, Refusal> {
+    async fn query_page(&self, actor: &str, name: &str, fields: Value) -> Result<OkBody, Refusal> {
         let query = match Request::from(command(name, &fields)) {
             Request::Query(query) => query,
             other => panic!("{other:?} is no query"),
         };
-        self.queries(actor, query).await
+        self.run_query(actor, query).await
     }
 
-    async fn queries(&self, actor: &str, query: Query) -> Result<OkBody, Refusal> {
+    async fn run_query(&self, actor: &str, query: Query) -> Result<OkBody, Refusal> {
         let page = in_time("a page", self.store.query(&user(actor), query)).await?;
         let json = serde_json::to_string(&page).expect("JSON");
         Ok(serde_json::from_str(&json).expect("what a client understands"))
@@ -343,7 +344,8 @@ impl TestStore {
 
     /// The events of a conversation that a user sees in its log.
     async fn log(&self, actor: &str, name: &str) -> Vec<Event> {
-        let page = self.asks(actor, "sync", serde_json::json!({"conversation": name, "limit": 200})).await;
+        let page =
+            self.query_page(actor, "sync", serde_json::json!({"conversation": name, "limit": 200})).await;
         match page {
             Ok(OkBody::Log { events, more: false, .. }) => events,
             other => panic!("no whole log but {other:?}"),
@@ -352,7 +354,7 @@ impl TestStore {
 
     /// The messages of a conversation that a user sees in its history.
     async fn history(&self, actor: &str, name: &str) -> Vec<Message> {
-        match self.asks(actor, "history", serde_json::json!({"conversation": name})).await {
+        match self.query_page(actor, "history", serde_json::json!({"conversation": name})).await {
             Ok(OkBody::History { messages, more: false, .. }) => messages,
             other => panic!("no whole history but {other:?}"),
         }
@@ -360,7 +362,7 @@ impl TestStore {
 
     /// The conversations of a user.
     async fn conversations(&self, actor: &str) -> Vec<Summary> {
-        match self.asks(actor, "conversations", serde_json::json!({})).await {
+        match self.query_page(actor, "conversations", serde_json::json!({})).await {
             Ok(OkBody::Conversations { conversations, more: false }) => conversations,
             other => panic!("not all conversations but {other:?}"),
         }

@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use crate::support::{in_time, user};
 
-fn command(data: &Path, socket: &Path) -> Command {
+fn dev_command(data: &Path, socket: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command
         .args(["dev", "--listen", "127.0.0.1:0", "--data"])
@@ -26,7 +26,7 @@ fn command(data: &Path, socket: &Path) -> Command {
 }
 
 fn start(data: &Path, socket: &Path) -> Child {
-    command(data, socket).spawn().expect("the program starts")
+    dev_command(data, socket).spawn().expect("the program starts")
 }
 
 async fn receives_notification(supervisor: &UnixDatagram) -> String {
@@ -66,7 +66,7 @@ async fn systemd_is_notified_as_often_as_its_watchdog_requires() {
     let place = TempDir::new().expect("a directory");
     let socket = place.path().join("notify");
     let supervisor = UnixDatagram::bind(&socket).expect("a socket");
-    let mut command = command(&place.path().join("data"), &socket);
+    let mut command = dev_command(&place.path().join("data"), &socket);
     let _child = command.env("WATCHDOG_USEC", "100000").spawn().expect("the program starts");
     assert_eq!(receives_notification(&supervisor).await, "READY=1\n");
     for _ in 0..3 {

@@ -236,9 +236,9 @@ async fn the_proxy_header_comes_before_the_handshake() {
         socket.bind((PROXY, 0).into()).expect("a loopback address");
         let mut stream = socket.connect(server.address()).await.expect("a connection");
         stream.write_all(&proxy_header(2, client)).await.expect("written");
-        let mut tls = TlsRaw::encrypt(&connector, stream, "127.0.0.1").await.expect("TLS");
+        let mut tls = TlsRaw::handshake(&connector, stream, "127.0.0.1").await.expect("TLS");
         tls.writes("GET /v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        let head = tls.head().await;
+        let head = tls.read_head().await;
         assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
         open.push(tls);
     }
@@ -260,7 +260,7 @@ async fn a_connection_beyond_the_limit_is_refused_over_tls() {
 }
 
 /// Runs the program with the settings of a production server.
-async fn switchboard(words: &[&str], settings: &[(&str, String)], data: &TempDir) -> Output {
+async fn switchboard_command(words: &[&str], settings: &[(&str, String)], data: &TempDir) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchboard"));
     command
         .args(words)
@@ -276,11 +276,11 @@ async fn config_check_and_serve_refuse_a_certificate_that_cannot_be_used() {
     let authority = Authority::new();
     let data = TempDir::new().expect("a directory");
     let both = authority.settings();
-    let good = switchboard(&["config", "check", "--offline"], &both, &data).await;
+    let good = switchboard_command(&["config", "check", "--offline"], &both, &data).await;
     assert!(good.status.success(), "{good:?}");
     let is_refused = async |settings: &[(&str, String)], words: &str| {
         for command in [&["config", "check", "--offline"][..], &["serve", "--listen", "127.0.0.1:0"]] {
-            let output = switchboard(command, settings, &data).await;
+            let output = switchboard_command(command, settings, &data).await;
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(1), "{stderr}");
             assert!(stderr.contains(words), "{stderr}");
@@ -313,14 +313,14 @@ async fn the_command_line_sends_over_tls_and_probes_a_server_with_tls() {
     let token = server.token("alice");
     let send = ["send", "@bob", "hi", "--url", &url, "--token", &token];
     let trusting = [&send[..], &["--ca", ca.to_str().expect("UTF-8")]].concat();
-    let sent = switchboard(&trusting, &[], &data).await;
+    let sent = switchboard_command(&trusting, &[], &data).await;
     assert!(String::from_utf8_lossy(&sent.stdout).starts_with("stored in @alice:bob as 1 "), "{sent:?}");
-    let refused = switchboard(&send, &[], &data).await;
+    let refused = switchboard_command(&send, &[], &data).await;
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("certificate"), "{refused:?}");
     let probe = ["health", "--listen", &server.address().to_string()];
-    let health = switchboard(&probe, &settings, &data).await;
+    let health = switchboard_command(&probe, &settings, &data).await;
     assert!(health.status.success(), "{health:?}");
-    let unavailable = switchboard(&["health", "--listen", "127.0.0.1:1"], &settings, &data).await;
+    let unavailable = switchboard_command(&["health", "--listen", "127.0.0.1:1"], &settings, &data).await;
     assert_eq!(unavailable.status.code(), Some(1), "{unavailable:?}");
 }

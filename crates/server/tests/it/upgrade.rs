@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::check::assert_clean;
+use crate::check::assert_check_finds_no_problem;
 use crate::support::{Answer, FailingDisk, Process, Server, in_time};
 
 const FIRST_SCHEMA_SQL: &str = include_str!("../fixtures/0001.sql");
@@ -87,7 +87,7 @@ async fn assert_same_answers(server: SocketAddr) {
 #[tokio::test]
 async fn a_database_of_the_first_schema_is_read_and_written() {
     let data = first_schema_database();
-    assert_clean(data.path());
+    assert_check_finds_no_problem(data.path());
     let server = Process::start(data.path()).await;
     assert_same_answers(server.address()).await;
 
@@ -119,7 +119,7 @@ async fn a_database_of_the_first_schema_is_read_and_written() {
     bob.does("invite", json!({"conversation": "#team", "user": "eve"})).await;
     bob.does("leave", json!({"conversation": "#team"})).await;
     server.kill().await;
-    assert_clean(data.path());
+    assert_check_finds_no_problem(data.path());
 }
 
 async fn run_key_command(data: &Path, words: &[&str]) -> (bool, String) {
@@ -151,7 +151,7 @@ async fn key_commands_work_beside_a_server_of_the_first_version() {
     assert_same_answers(server.address()).await;
     assert!(version(data.path()) > 1, "a server migrates the database");
     server.kill().await;
-    assert_clean(data.path());
+    assert_check_finds_no_problem(data.path());
 }
 
 #[tokio::test]
@@ -164,7 +164,7 @@ async fn key_create_makes_the_tables_unless_a_server_holds_the_lock() {
     assert_eq!(version(data.path()), 0, "no table was created");
     drop(lock);
     assert!(run_key_command(data.path(), &["create", "shop"]).await.0);
-    assert_clean(data.path());
+    assert_check_finds_no_problem(data.path());
 }
 
 fn start_on(disk: &FailingDisk) -> Child {
@@ -206,7 +206,7 @@ async fn kill_at_every_write(make: impl Fn(&Path), then: impl AsyncFn(&Process))
         let server = Process::start(disk.data()).await;
         then(&server).await;
         server.kill().await;
-        assert_clean(disk.data());
+        assert_check_finds_no_problem(disk.data());
         if alive {
             return died;
         }
@@ -302,7 +302,7 @@ async fn a_kill_while_old_events_are_rewritten_loses_nothing() {
         .await;
         assert_same_answers(server.address()).await;
         server.kill().await;
-        assert_clean(disk.data());
+        assert_check_finds_no_problem(disk.data());
         if done {
             break;
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use faults::{DropTime, SyncFilter};
+use faults::{DroppedPages, SyncFilter};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 use serde_json::json;
@@ -13,7 +13,7 @@ use switchboard_protocol::reply::Reply;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::check::assert_clean;
+use crate::check::assert_check_finds_no_problem;
 use crate::support::{FailingDisk, Server, command, eventually, text_of};
 
 const WRITE_AHEAD_LOG: &str = "switchboard.db-wal";
@@ -92,7 +92,7 @@ async fn a_commit_after_one_with_a_failed_fsync_survives_a_power_cut() {
     let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "before").await;
-    disk.control.fail_sync(1, SyncFilter::Wal, DropTime::Later);
+    disk.control.fail_sync(1, SyncFilter::Wal, DroppedPages::Later);
     let refusal = alice.is_refused("send", json!({"to": "@bob", "text": "x".repeat(16 * 1024)})).await;
     assert_eq!(refusal, ErrorCode::Unavailable);
     server.kill().await;
@@ -115,7 +115,7 @@ async fn a_commit_after_one_with_a_failed_fsync_survives_a_power_cut() {
     let last = log.last().expect("events");
     assert_eq!((last.seq.0, text_of(last)), (seq, Some("acknowledged")));
     server.kill().await;
-    assert_clean(disk.data());
+    assert_check_finds_no_problem(disk.data());
 }
 
 /// The files of a data directory, except the lock.

@@ -23,7 +23,7 @@ fn change(command: &Value) -> Change {
 }
 
 /// Writes a user's command to the store, as an HTTP request would. Returns `None` if the write failed or the server crashed.
-async fn send(world: &SimulatedWorld, chance: &Chance, user: &str, command: &Value) -> Option<Value> {
+async fn send_command(world: &SimulatedWorld, chance: &Chance, user: &str, command: &Value) -> Option<Value> {
     let store = world.store(chance)?;
     let (reply, answer) = oneshot::channel();
     world.model().record("backend", format_args!("for {user}: {command}"));
@@ -43,7 +43,7 @@ pub(crate) async fn create_rooms(world: &Arc<SimulatedWorld>, chance: &Chance) -
             "members": some.collect::<Vec<_>>(), "title": "A room"});
         // The simulated disk may refuse the write, so it is retried.
         let mut tries = 100;
-        while send(world, chance, world.users[0], &command).await.is_none() {
+        while send_command(world, chance, world.users[0], &command).await.is_none() {
             tries -= 1;
             let writable = world.store(chance).is_some_and(|store| store.is_writable());
             if tries == 0 || !writable {
@@ -56,7 +56,7 @@ pub(crate) async fn create_rooms(world: &Arc<SimulatedWorld>, chance: &Chance) -
 
 /// Sends commands for users from time to time, and retries those without an answer.
 pub(crate) async fn run(world: Arc<SimulatedWorld>, chance: Chance) {
-    let often = chance.random_one_of(&[200, 2_000, 60_000]);
+    let often = chance.random_choice(&[200, 2_000, 60_000]);
     let mut number = 0;
     loop {
         if timeout(chance.random_millis(1, often), world.phase.until(|phase| phase != Phase::Faults))
@@ -66,16 +66,16 @@ pub(crate) async fn run(world: Arc<SimulatedWorld>, chance: Chance) {
             return;
         }
         number += 1;
-        let (user, other) = (chance.random_one_of(&world.users), chance.random_one_of(&world.users));
+        let (user, other) = (chance.random_choice(&world.users), chance.random_choice(&world.users));
         let key = format!("backend-{number}");
         let to = if chance.once_in(3) {
             format!("@{other}")
         } else {
-            chance.random_one_of(&world.rooms).to_owned()
+            chance.random_choice(&world.rooms).to_owned()
         };
         let command = json!({"type": "send", "to": to, "key": key, "text": "from behind"});
         for _ in 0..2 {
-            let answer = timeout(Duration::from_secs(2), send(&world, &chance, user, &command)).await;
+            let answer = timeout(Duration::from_secs(2), send_command(&world, &chance, user, &command)).await;
             if let Ok(Some(ok)) = answer {
                 if world.model().acknowledged("backend", user, Some(&key), &ok).is_err() {
                     world.enter_phase(Phase::Ended);

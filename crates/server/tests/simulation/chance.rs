@@ -12,23 +12,23 @@ impl Chance {
         Self(Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))))
     }
 
-    fn with<T>(&self, ask: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+    fn with_generator<T>(&self, ask: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
         ask(&mut self.0.lock().expect("nothing panics with it"))
     }
 
     /// Makes a generator with its own sequence: how many numbers it draws does not change what the other generators draw.
-    pub(crate) fn fork(&self) -> Self {
-        Self::from_seed(self.with(|random| random.u64(..)))
+    pub(crate) fn independent_generator(&self) -> Self {
+        Self::from_seed(self.with_generator(|random| random.u64(..)))
     }
 
     /// A number from 0 to `n - 1`.
     pub(crate) fn random_below(&self, n: usize) -> usize {
-        self.with(|random| random.usize(..n.max(1)))
+        self.with_generator(|random| random.usize(..n.max(1)))
     }
 
     /// A number from `low` to `high`, both included.
     pub(crate) fn random_between(&self, low: u64, high: u64) -> u64 {
-        self.with(|random| random.u64(low..=high.max(low)))
+        self.with_generator(|random| random.u64(low..=high.max(low)))
     }
 
     /// True with a probability of 1 in `n`.
@@ -37,7 +37,7 @@ impl Chance {
     }
 
     /// A random element of the list, which must not be empty.
-    pub(crate) fn random_one_of<T: Copy>(&self, these: &[T]) -> T {
+    pub(crate) fn random_choice<T: Copy>(&self, these: &[T]) -> T {
         these[self.random_below(these.len())]
     }
 

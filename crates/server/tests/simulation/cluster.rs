@@ -10,7 +10,7 @@ use switchboard_protocol::{Timestamp, UserId};
 use tokio::time::{Instant, timeout};
 
 use crate::chance::Chance;
-use crate::wait;
+use crate::wait_simulated;
 use crate::world::{Phase, SimulatedWorld};
 
 /// One seed in this many simulates a cluster; the other seeds simulate a single server.
@@ -25,13 +25,13 @@ const MAX_STORE_PAUSES: u64 = 20;
 
 /// The configuration and faults of a cluster.
 pub(crate) struct Cluster {
-    pub(crate) nodes: usize,
+    pub(crate) node_count: usize,
     /// The simulated bus between the servers; `None` for a cluster without a bus.
     pub(crate) network: Option<SimulatedNetwork>,
-    pub(crate) sweep: Duration,
+    pub(crate) sweep_interval: Duration,
     pub(crate) lease: Duration,
     /// How long users keep sending after all faults except the bus faults have ended.
-    pub(crate) calm_time: Duration,
+    pub(crate) sending_time_after_faults: Duration,
     /// How long the phase `CatchUp` lasts: by its end every stored event must have reached every device.
     pub(crate) settling_time: Duration,
     faults: Arc<Faults>,
@@ -86,22 +86,22 @@ impl Cluster {
         if seed % CLUSTER_SEED_DIVISOR != CLUSTER_SEED_DIVISOR - 1 {
             return None;
         }
-        let chance = chance.fork();
+        let chance = chance.independent_generator();
         let faults = Arc::new(Faults {
-            losses: chance.random_one_of(&[0, 0, 1, 2, 5, 30]),
-            doubles: chance.random_one_of(&[0, 3, 20]),
-            max_delay_ms: chance.random_one_of(&[0, 5, 50, 500, 8_000]),
+            losses: chance.random_choice(&[0, 0, 1, 2, 5, 30]),
+            doubles: chance.random_choice(&[0, 3, 20]),
+            max_delay_ms: chance.random_choice(&[0, 5, 50, 500, 8_000]),
             lost: AtomicU64::new(0),
             doubled: AtomicU64::new(0),
-            chance: chance.fork(),
+            chance: chance.independent_generator(),
         });
         let sweep = chance.random_between(1_000, 4_000);
         Some(Self {
-            nodes: 2 + chance.random_below(3),
+            node_count: 2 + chance.random_below(3),
             network: (!chance.once_in(6)).then(|| SimulatedNetwork::new(faults.clone())),
-            sweep: Duration::from_millis(sweep),
+            sweep_interval: Duration::from_millis(sweep),
             lease: chance.random_millis(1_000, 5_000),
-            calm_time: chance.random_millis(0, 4_000),
+            sending_time_after_faults: chance.random_millis(0, 4_000),
             settling_time: Duration::from_millis(sweep + SETTLING_SLACK_MS + MAX_STORE_PAUSES * slowness),
             faults,
             chance,
@@ -110,7 +110,7 @@ impl Cluster {
     }
 
     /// How many notices the bus has lost, and how many it has delivered twice.
-    pub(crate) fn lost_and_doubled(&self) -> (u64, u64) {
+    pub(crate) fn lost_and_doubled_notices(&self) -> (u64, u64) {
         (self.faults.lost.load(Ordering::SeqCst), self.faults.doubled.load(Ordering::SeqCst))
     }
 
@@ -123,13 +123,15 @@ impl Cluster {
         })
     }
 
-    fn revocations<T>(&self, user: &'static str, what: impl FnOnce(&mut Revocations) -> T) -> T {
+    fn with_revocations_of<T>(&self, user: &'static str, what: impl FnOnce(&mut Revocations) -> T) -> T {
         what(self.revocations.lock().expect("nothing panics with it").entry(user).or_default())
     }
 
     /// Whether a revocation may close a connection that has been open since `since`.
     pub(crate) fn may_have_been_revoked(&self, user: &'static str, since: Instant) -> bool {
-        self.revocations(user, |r| r.in_progress > 0 || r.last_finished.is_some_and(|last| last >= since))
+        self.with_revocations_of(user, |r| {
+            r.in_progress > 0 || r.last_finished.is_some_and(|last| last >= since)
+        })
     }
 }
 
@@ -140,16 +142,16 @@ impl SimulatedWorld {
         else {
             return;
         };
-        let chance = cluster.chance.fork();
-        let often = chance.random_one_of(&[1_000, 5_000, 60_000]);
+        let chance = cluster.chance.independent_generator();
+        let often = chance.random_choice(&[1_000, 5_000, 60_000]);
         loop {
-            if self.is_calm_within(chance.random_millis(1, often)).await {
+            if self.faults_end_within(chance.random_millis(1, often)).await {
                 return;
             }
-            let (node, reported) = (chance.random_below(cluster.nodes), !chance.once_in(3));
+            let (node, reported) = (chance.random_below(cluster.node_count), !chance.once_in(3));
             self.count(&format!("server {node} is cut off"), |counts| &mut counts.partitions);
             network.cut(node);
-            self.is_calm_within(chance.random_millis(10, 6_000)).await;
+            self.faults_end_within(chance.random_millis(10, 6_000)).await;
             self.model().record("world", format_args!("server {node} is no longer cut off"));
             network.heal(node, reported);
         }
@@ -158,10 +160,10 @@ impl SimulatedWorld {
     /// Revokes a random user's tokens from time to time.
     pub(crate) async fn revoke_randomly(self: Arc<Self>) {
         let Some(cluster) = &self.cluster else { return };
-        let chance = cluster.chance.fork();
-        let often = chance.random_one_of(&[3_000, 60_000, 60_000]);
-        while !self.is_calm_within(chance.random_millis(1, often)).await {
-            self.revoke(chance.random_one_of(&self.users), &chance).await;
+        let chance = cluster.chance.independent_generator();
+        let often = chance.random_choice(&[3_000, 60_000, 60_000]);
+        while !self.faults_end_within(chance.random_millis(1, often)).await {
+            self.revoke(chance.random_choice(&self.users), &chance).await;
         }
     }
 
@@ -174,7 +176,7 @@ impl SimulatedWorld {
         self.count(&format!("{user} is logged out"), |counts| &mut counts.revocations);
         // An earlier revocation may have a later time, from a clock that was ahead; it remains in force.
         let now = self.clock().now();
-        let later = cluster.revocations(user, |revocations| {
+        let later = cluster.with_revocations_of(user, |revocations| {
             revocations.in_progress += 1;
             let later = revocations.latest_time.is_none_or(|latest| latest < now);
             revocations.latest_time = revocations.latest_time.max(Some(now));
@@ -182,7 +184,7 @@ impl SimulatedWorld {
         });
         let stored = revoking.await;
         self.model().record("world", format_args!("{user} is logged out: {stored}"));
-        cluster.revocations(user, |revocations| {
+        cluster.with_revocations_of(user, |revocations| {
             revocations.in_progress -= 1;
             revocations.last_finished = Some(Instant::now());
         });
@@ -194,9 +196,9 @@ impl SimulatedWorld {
     pub(crate) async fn wait_until_settled(self: Arc<Self>) {
         let Some(cluster) = &self.cluster else { return };
         if self.phase.until(|phase| phase >= Phase::CatchUp).await == Phase::CatchUp {
-            let chance = cluster.chance.fork();
+            let chance = cluster.chance.independent_generator();
             if chance.once_in(4) {
-                let user = chance.random_one_of(&self.users);
+                let user = chance.random_choice(&self.users);
                 // The time before the revocation counts, because connections that open before its answer arrives may stay open.
                 let began = Instant::now();
                 if self.revoke(user, &chance).await {
@@ -204,14 +206,14 @@ impl SimulatedWorld {
                     *self.revoked_user.lock().expect("nothing panics with it") = Some((user, began));
                 }
             }
-            wait(cluster.settling_time).await;
+            wait_simulated(cluster.settling_time).await;
             self.model().record("world", format_args!("everything has arrived"));
             self.enter_phase(Phase::Audit);
         }
     }
 
     /// Waits for `time`, or until the phase with faults (`Faults`) ends. Returns whether it has ended.
-    async fn is_calm_within(&self, time: Duration) -> bool {
+    async fn faults_end_within(&self, time: Duration) -> bool {
         timeout(time, self.phase.until(|phase| phase != Phase::Faults)).await.is_ok()
     }
 }

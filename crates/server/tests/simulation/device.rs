@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncWriteExt as _, DuplexStream, split};
 use tokio::time::{Instant, sleep_until};
 
-use self::numbers::Numbers;
+use self::numbers::WriteNumbers;
 use crate::chance::Chance;
 use crate::truth::LawResult;
-use crate::wait;
+use crate::wait_simulated;
 use crate::wire::{self, FrameReader, Received};
 use crate::world::{Phase, SimulatedWorld};
 
@@ -58,7 +58,7 @@ pub(crate) struct Message {
     pub(crate) key: String,
     pub(crate) command: Value,
     /// The id of the command that sent the message on this connection; `None` if it was not sent yet.
-    sent_as: Option<u64>,
+    sent_as_command: Option<u64>,
     /// The number of the write on this connection, if the connection numbers its writes.
     number: Option<u64>,
     /// The device does not send the message before this time.
@@ -83,7 +83,7 @@ pub(crate) struct Session {
     welcome: bool,
     /// The time at which `welcome` arrived.
     welcomed: Instant,
-    /// Whether [`Device::has_settled`] has checked this connection.
+    /// Whether [`Device::check_all_events_arrived`] has checked this connection.
     is_settled: bool,
     /// The seq of the next event that the device expects in each conversation on this connection.
     next_expected: BTreeMap<String, u64>,
@@ -100,7 +100,7 @@ pub(crate) struct Session {
     last_order: BTreeMap<String, (u64, u64)>,
     pub(crate) pending: BTreeMap<u64, PendingCommand>,
     /// The numbers of the writes; `None` if this connection does not number its writes.
-    numbers: Option<Numbers>,
+    numbers: Option<WriteNumbers>,
     /// Bytes that the device has not written to the connection yet.
     unwritten: Vec<u8>,
     /// The device does not read before this time.
@@ -108,9 +108,9 @@ pub(crate) struct Session {
     /// The device sends nothing before this time, because the server answered with `retry_after`.
     no_answer_until: Instant,
     /// Whether the device is to close the connection.
-    pub(crate) is_over: bool,
+    pub(crate) is_closing: bool,
     /// Whether the device closes the connection in the middle of a frame.
-    pub(crate) ends_abruptly: bool,
+    pub(crate) closes_in_mid_frame: bool,
 }
 
 impl LocalLog {
@@ -146,7 +146,7 @@ impl Device {
         }
     }
 
-    pub(crate) fn log(&self, what: std::fmt::Arguments<'_>) {
+    pub(crate) fn record_in_history(&self, what: std::fmt::Arguments<'_>) {
         self.world.model().record(&self.name, what);
     }
 
@@ -156,23 +156,23 @@ impl Device {
             self.world.end_if_violated();
             let storm = self.world.is_in_phase(Phase::Faults);
             if let Some((stream, node)) = self.world.connect(&self.chance) {
-                self.log(format_args!("connects to server {node}"));
-                self.connection(stream, storm).await;
+                self.record_in_history(format_args!("connects to server {node}"));
+                self.run_connection(stream, storm).await;
                 self.world.is_connected(&self.name, None);
             }
             let pause = if storm { self.chance.random_delay(4_000) } else { Duration::from_millis(200) };
-            wait(pause + Duration::from_millis(10)).await;
+            wait_simulated(pause + Duration::from_millis(10)).await;
         }
     }
 
     /// Runs a connection from `hello` to its end.
-    async fn connection(&mut self, stream: DuplexStream, storm: bool) {
+    async fn run_connection(&mut self, stream: DuplexStream, storm: bool) {
         let (mut read, mut write) = split(stream);
         // Half of the connections number their writes. No random number decides it, so that known seeds keep their runs.
         let mut session = Session::new(self.number.is_multiple_of(2));
         self.says_hello(&mut session);
         let mut reader = FrameReader::default();
-        let chunk = self.chance.random_one_of(&[16, 100, 4_096]);
+        let chunk = self.chance.random_choice(&[16, 100, 4_096]);
         let phases = self.world.phase.clone();
         let mut act = Instant::now();
         let (mut received_at, silence) = (Instant::now(), self.silence_timeout());
@@ -180,7 +180,7 @@ impl Device {
             let now = Instant::now();
             let phase = phases.get();
             let over = if storm { phase != Phase::Faults } else { phase == Phase::Ended };
-            if session.is_over && (session.ends_abruptly || session.unwritten.is_empty())
+            if session.is_closing && (session.closes_in_mid_frame || session.unwritten.is_empty())
                 || over
                 || self.has_all_events()
             {
@@ -188,7 +188,7 @@ impl Device {
             }
             received_at = received_at.max(session.reads_from);
             if received_at + silence <= now {
-                self.log(format_args!("receives nothing"));
+                self.record_in_history(format_args!("receives nothing"));
                 return;
             }
             if act <= now {
@@ -199,7 +199,7 @@ impl Device {
                 }
                 act = now + if lively { self.chance.random_millis(1, 400) } else { IDLE_INTERVAL };
             }
-            self.continue_work(&mut session);
+            self.continue_session(&mut session);
             let mut timer = act.min(received_at + silence);
             if session.reads_from > now {
                 timer = timer.min(session.reads_from);
@@ -243,17 +243,17 @@ impl Device {
             }
         }
         let hello = json!({"type": "hello", "user": self.user, "device": self.name, "cursors": cursors});
-        self.says(session, &hello);
+        self.queue_frame_and_record(session, &hello);
     }
 
     /// Queues a frame to be sent, and adds it to the record of the run.
-    fn says(&self, session: &mut Session, frame: &Value) {
-        self.log(format_args!("> {frame}"));
+    fn queue_frame_and_record(&self, session: &mut Session, frame: &Value) {
+        self.record_in_history(format_args!("> {frame}"));
         session.queue_frame(&wire::text(&frame.to_string()));
     }
 
     /// Sends a command and records in `asked` what to do with its answer.
-    pub(crate) fn asks(&mut self, session: &mut Session, mut command: Value, asked: PendingCommand) {
+    pub(crate) fn send_command(&mut self, session: &mut Session, mut command: Value, asked: PendingCommand) {
         self.number += 1;
         command["id"] = self.number.into();
         let message = match &asked {
@@ -264,31 +264,31 @@ impl Device {
             && matches!(asked, PendingCommand::Message { .. } | PendingCommand::Change { .. })
         {
             let before = message.as_ref().and_then(|message| message.number);
-            let (number, after) = numbers.begin(self.number, before);
+            let (number, after) = numbers.assign_number(self.number, before);
             if let Some(message) = message {
                 message.number = Some(number);
             }
             (command["n"], command["after"]) = (number.into(), after.into());
         }
         session.pending.insert(self.number, asked);
-        self.says(session, &command);
+        self.queue_frame_and_record(session, &command);
     }
 
     /// Sends pending messages, requests missing events and continues the final audit, as far as the connection allows.
-    fn continue_work(&mut self, session: &mut Session) {
+    fn continue_session(&mut self, session: &mut Session) {
         let now = Instant::now();
         if self.world.is_in_phase(Phase::Audit) && !std::mem::replace(&mut session.is_settled, true) {
-            self.has_settled(session);
+            self.check_all_events_arrived(session);
         }
-        if !session.welcome || session.is_over || session.no_answer_until > now {
+        if !session.welcome || session.is_closing || session.no_answer_until > now {
             return;
         }
-        let waiting = |message: &Message| message.sent_as.is_none() && message.not_before <= now;
+        let waiting = |message: &Message| message.sent_as_command.is_none() && message.not_before <= now;
         while let Some(at) = self.unsent.iter().position(waiting) {
             let (key, command) = (self.unsent[at].key.clone(), self.unsent[at].command.clone());
             let to = command["to"].as_str().unwrap_or_default().to_owned();
-            self.asks(session, command, PendingCommand::Message { key, to, at: now });
-            self.unsent[at].sent_as = Some(self.number);
+            self.send_command(session, command, PendingCommand::Message { key, to, at: now });
+            self.unsent[at].sent_as_command = Some(self.number);
         }
         let holes = self.local_logs.iter().filter(|(_, place)| place.cursor < place.head);
         let holes: Vec<_> = holes.map(|(name, place)| (name.clone(), place.cursor)).collect();
@@ -314,11 +314,15 @@ impl Device {
         let limit = if self.world.is_in_phase(Phase::Audit) {
             200
         } else {
-            self.chance.random_one_of(&[1, 2, 5, 200])
+            self.chance.random_choice(&[1, 2, 5, 200])
         };
         let command = json!({"type": "sync", "conversation": name, "after": after, "limit": limit});
         let seen = self.world.model().visible(self.user, name).is_some();
-        self.asks(session, command, PendingCommand::Log { conversation: name.to_owned(), after, seen });
+        self.send_command(
+            session,
+            command,
+            PendingCommand::Log { conversation: name.to_owned(), after, seen },
+        );
     }
 
     /// Whether the device has read every conversation again in the final audit.
@@ -340,7 +344,7 @@ impl Device {
         }
         if !self.has_all_conversations {
             let asked = PendingCommand::Conversations { since: Some(Instant::now()), first: true };
-            return self.asks(session, json!({"type": "conversations"}), asked);
+            return self.send_command(session, json!({"type": "conversations"}), asked);
         }
         if let Some(name) = self.local_logs.keys().find(|name| !self.audited_logs.contains(*name)).cloned() {
             self.local_logs
@@ -349,7 +353,11 @@ impl Device {
             self.request_log(session, &name, 0);
             let command = json!({"type": "history", "conversation": name, "limit": 200});
             let seen = true;
-            self.asks(session, command, PendingCommand::History { before: None, seen, conversation: name });
+            self.send_command(
+                session,
+                command,
+                PendingCommand::History { before: None, seen, conversation: name },
+            );
         }
     }
 }
@@ -370,12 +378,12 @@ impl Session {
             cursors: BTreeMap::new(),
             last_order: BTreeMap::new(),
             pending: BTreeMap::new(),
-            numbers: numbered.then(Numbers::default),
+            numbers: numbered.then(WriteNumbers::default),
             unwritten: Vec::new(),
             reads_from: now,
             no_answer_until: now,
-            is_over: false,
-            ends_abruptly: false,
+            is_closing: false,
+            closes_in_mid_frame: false,
         }
     }
 }
@@ -388,6 +396,6 @@ impl Session {
 
 impl Message {
     pub(crate) fn new(key: String, command: Value) -> Self {
-        Self { key, command, sent_as: None, number: None, not_before: Instant::now() }
+        Self { key, command, sent_as_command: None, number: None, not_before: Instant::now() }
     }
 }

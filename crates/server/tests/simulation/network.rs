@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::chance::Chance;
-use crate::wait;
+use crate::wait_simulated;
 use crate::watched::Watched;
 
 /// The state of a simulated connection between a client and a server.
@@ -36,22 +36,22 @@ struct Link {
 
 /// Makes a link and returns the client's and the server's end. A perfect link has no delays and no faults.
 pub(crate) fn link(chance: &Chance, tasks: &TaskTracker, perfect: bool) -> (DuplexStream, DuplexStream) {
-    let room = |chance: &Chance| chance.random_one_of(&[64, 256, 1_024, 8_192, 65_536]);
+    let room = |chance: &Chance| chance.random_choice(&[64, 256, 1_024, 8_192, 65_536]);
     let (client, near) = duplex(room(chance));
     let (far, server) = duplex(room(chance));
     let link = Link { state: Watched::new(LinkState::Open), ended: CancellationToken::new() };
-    let long = if perfect { 0 } else { chance.random_one_of(&[0, 5, 50, 500]) };
+    let long = if perfect { 0 } else { chance.random_choice(&[0, 5, 50, 500]) };
     let ((near_read, near_write), (far_read, far_write)) = (split(near), split(far));
-    tasks.spawn(forward(near_read, far_write, link.clone(), chance.fork(), long, true));
-    tasks.spawn(forward(far_read, near_write, link.clone(), chance.fork(), long, false));
+    tasks.spawn(forward(near_read, far_write, link.clone(), chance.independent_generator(), long, true));
+    tasks.spawn(forward(far_read, near_write, link.clone(), chance.independent_generator(), long, false));
     if !perfect {
-        tasks.spawn(disturb(link, chance.fork()));
+        tasks.spawn(change_link_state_randomly(link, chance.independent_generator()));
     }
     (client, server)
 }
 
 /// Changes the state of a link at random: stops its bytes for a while, makes it half-open, or cuts it.
-async fn disturb(link: Link, chance: Chance) {
+async fn change_link_state_randomly(link: Link, chance: Chance) {
     loop {
         if timeout(chance.random_millis(50, 6_000), link.ended.cancelled()).await.is_ok() {
             return;
@@ -60,12 +60,12 @@ async fn disturb(link: Link, chance: Chance) {
             0 => return link.state.set(LinkState::Cut),
             1 => {
                 link.state.set(LinkState::HalfOpen);
-                wait(chance.random_millis(500, 20_000)).await;
+                wait_simulated(chance.random_millis(500, 20_000)).await;
                 return link.state.set(LinkState::Cut);
             }
             _ => {
                 link.state.set(LinkState::Stalled);
-                wait(chance.random_millis(10, 3_000)).await;
+                wait_simulated(chance.random_millis(10, 3_000)).await;
                 link.state.set(LinkState::Open);
             }
         }
@@ -91,7 +91,7 @@ async fn forward(
             }
             let delay = if long > 0 { chance.random_delay(long) } else { Duration::ZERO };
             if !delay.is_zero() {
-                wait(delay).await;
+                wait_simulated(delay).await;
             }
             link.state.until(|state| state == LinkState::Open).await;
             if to.write_all(&buffer[..read]).await.is_err() {

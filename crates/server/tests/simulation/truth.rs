@@ -50,7 +50,7 @@ pub(crate) struct Counts {
     pub(crate) pages: u64,
     pub(crate) connections: u64,
     pub(crate) crashes: u64,
-    pub(crate) stops: u64,
+    pub(crate) clean_stops: u64,
     pub(crate) refused_batches: u64,
     pub(crate) clusters: u64,
     pub(crate) partitions: u64,
@@ -63,12 +63,12 @@ pub(crate) struct Counts {
 /// The committed events and memberships of a conversation.
 #[derive(Default)]
 struct Log {
-    events: Vec<Stored>,
+    events: Vec<CommittedLogEvent>,
     members: BTreeMap<String, Vec<MembershipPeriod>>,
 }
 
 /// A committed event.
-struct Stored {
+struct CommittedLogEvent {
     kind: &'static str,
     from: String,
     at: String,
@@ -174,7 +174,7 @@ impl ReferenceModel {
         self.counts.events += 1;
         let log = self.logs.entry(name.clone()).or_default();
         let before = log.events.last().map_or(i64::MIN, |last| last.at_millis);
-        let stored = Stored::of(event);
+        let stored = CommittedLogEvent::of(event);
         if seq != head + 1 || event.seq.0 != seq {
             return Err(self.report_violation("store", &format!("{name} {seq} follows {head}")));
         }
@@ -192,7 +192,7 @@ impl ReferenceModel {
         if stored.kind == "delete"
             && let Some(target) = stored.body.get("target").and_then(Value::as_u64)
         {
-            log.erase(target, seq);
+            log.erase_message_content(target, seq);
         }
         log.events.push(stored);
         Ok(())
@@ -228,7 +228,7 @@ impl ReferenceModel {
     }
 
     /// The first event that a session must receive that began at `since`: later than `since`, and not before the user last joined.
-    pub(crate) fn first_owed(&self, user: &str, name: &str, since: Instant) -> u64 {
+    pub(crate) fn first_seq_due_to_session(&self, user: &str, name: &str, since: Instant) -> u64 {
         let Some(log) = self.logs.get(name) else { return 0 };
         let stay = log.members.get(user).and_then(|stays| stays.last()).map_or(0, |last| last.since);
         let before = log.events.iter().take_while(|event| event.committed_at <= since).count() as u64;
@@ -242,7 +242,7 @@ impl ReferenceModel {
     }
 
     /// The conversations of which a user is or was a member, each with the last event that they may see.
-    pub(crate) fn visible_of(&self, user: &str) -> Vec<(String, u64)> {
+    pub(crate) fn visible_heads(&self, user: &str) -> Vec<(String, u64)> {
         let all = self.logs.keys().filter_map(|name| Some((name.clone(), self.visible(user, name)?)));
         all.collect()
     }
@@ -260,7 +260,7 @@ impl ReferenceModel {
     }
 
     /// Whether both users are members of the same conversation, and both were already before `then`.
-    pub(crate) fn share_since(&self, one: &str, other: &str, then: Instant) -> bool {
+    pub(crate) fn have_shared_room_since(&self, one: &str, other: &str, then: Instant) -> bool {
         self.logs.values().any(|log| {
             [one, other].iter().all(|user| {
                 let last = log.members.get(*user).and_then(|stays| stays.last());
@@ -270,13 +270,13 @@ impl ReferenceModel {
     }
 
     /// Whether the user joined the conversation again after the event `seq`.
-    pub(crate) fn joined_after(&self, user: &str, name: &str, seq: u64) -> bool {
+    pub(crate) fn rejoined_after(&self, user: &str, name: &str, seq: u64) -> bool {
         let stays = self.logs.get(name).and_then(|log| log.members.get(user));
         stays.and_then(|stays| stays.last()).is_some_and(|last| last.since > seq)
     }
 }
 
-impl Stored {
+impl CommittedLogEvent {
     fn of(event: &LogEvent) -> Self {
         Self {
             kind: event.kind.known().as_str(),
@@ -301,7 +301,7 @@ impl Stored {
 
 impl Log {
     /// Applies an event that adds or removes a member.
-    fn change_members(&mut self, name: &str, seq: u64, event: &Stored) {
+    fn change_members(&mut self, name: &str, seq: u64, event: &CommittedLogEvent) {
         let when = event.committed_at;
         let mut comes = |user: &str| {
             let stays = self.members.entry(user.to_owned()).or_default();
@@ -335,7 +335,7 @@ impl Log {
     }
 
     /// Records that the event `by` erased the message `target` and its edits.
-    fn erase(&mut self, target: u64, by: u64) {
+    fn erase_message_content(&mut self, target: u64, by: u64) {
         for (at, event) in (1..).zip(&mut self.events) {
             let of_it = at == target || (event.kind == "edit" && event.target() == Some(target));
             if of_it && event.deleted_by.is_none() {
@@ -344,7 +344,7 @@ impl Log {
         }
     }
 
-    fn get(&self, seq: u64) -> Option<&Stored> {
+    fn get(&self, seq: u64) -> Option<&CommittedLogEvent> {
         self.events.get(usize::try_from(seq.checked_sub(1)?).ok()?)
     }
 }
@@ -359,7 +359,7 @@ impl Counts {
         self.pages += other.pages;
         self.connections += other.connections;
         self.crashes += other.crashes;
-        self.stops += other.stops;
+        self.clean_stops += other.clean_stops;
         self.refused_batches += other.refused_batches;
         self.clusters += other.clusters;
         self.partitions += other.partitions;

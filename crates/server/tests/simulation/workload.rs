@@ -13,10 +13,10 @@ const MAX_UNSENT_MESSAGES: usize = 12;
 impl Device {
     /// Sends random commands, stops reading for a while, or closes the connection, as the random numbers decide.
     pub(crate) fn random_actions(&mut self, session: &mut Session) {
-        if session.is_over {
+        if session.is_closing {
             return;
         }
-        for _ in 0..self.chance.random_one_of(&[1, 1, 1, 2, 5]) {
+        for _ in 0..self.chance.random_choice(&[1, 1, 1, 2, 5]) {
             match self.chance.random_below(24) {
                 0..9 => self.queue_message(),
                 9..13 => self.change_message(session),
@@ -24,12 +24,12 @@ impl Device {
                 16..18 => self.read_page(session),
                 18..21 => self.change_room(session),
                 21 => self.send_signal(session),
-                22 if self.chance.once_in(2) => self.watches(session),
+                22 if self.chance.once_in(2) => self.watch_random_users(session),
                 22 => session.reads_from = Instant::now() + self.chance.random_millis(1, 3_000),
                 _ if self.chance.once_in(3) => {
-                    self.log(format_args!("hangs up"));
-                    session.is_over = true;
-                    session.ends_abruptly = self.chance.once_in(2);
+                    self.record_in_history(format_args!("hangs up"));
+                    session.is_closing = true;
+                    session.closes_in_mid_frame = self.chance.once_in(2);
                     return;
                 }
                 _ => {}
@@ -38,11 +38,11 @@ impl Device {
     }
 
     fn room(&self) -> &'static str {
-        self.chance.random_one_of(&self.world.rooms)
+        self.chance.random_choice(&self.world.rooms)
     }
 
     fn user(&self) -> &'static str {
-        self.chance.random_one_of(&self.world.users)
+        self.chance.random_choice(&self.world.users)
     }
 
     /// A random conversation that the device knows, and the device's cursor there; `None` if it knows none.
@@ -57,7 +57,7 @@ impl Device {
         }
         let to = if self.chance.once_in(3) { format!("@{}", self.user()) } else { self.room().to_owned() };
         let mut text = format!("{} says {}", self.name, self.number);
-        for _ in 0..self.chance.random_one_of(&[0, 0, 0, 5, 60]) {
+        for _ in 0..self.chance.random_choice(&[0, 0, 0, 5, 60]) {
             text.push_str(" and so on");
         }
         self.number += 1;
@@ -78,20 +78,20 @@ impl Device {
             }
             1 if self.chance.once_in(2) => json!({"type": "delete", "conversation": name, "target": target}),
             _ => {
-                let emoji = self.chance.random_one_of(&["👍", "🎉"]);
+                let emoji = self.chance.random_choice(&["👍", "🎉"]);
                 let on = !self.chance.once_in(4);
                 json!({"type": "react", "conversation": name, "target": target, "emoji": emoji, "on": on})
             }
         };
-        self.asks(session, command, PendingCommand::Change { join: false });
+        self.send_command(session, command, PendingCommand::Change { join: false });
     }
 
     fn move_cursor(&mut self, session: &mut Session) {
         let Some((conversation, cursor)) = self.random_conversation() else { return };
         let upto = if self.chance.once_in(3) { self.chance.random_between(0, cursor) } else { cursor };
-        let kind = self.chance.random_one_of(&["read", "received"]);
+        let kind = self.chance.random_choice(&["read", "received"]);
         let command = json!({"type": kind, "conversation": conversation, "upto": upto});
-        self.asks(session, command, PendingCommand::Cursor { conversation, upto });
+        self.send_command(session, command, PendingCommand::Cursor { conversation, upto });
     }
 
     fn read_page(&mut self, session: &mut Session) {
@@ -106,15 +106,19 @@ impl Device {
                     command["before"] = before.into();
                 }
                 let seen = self.world.model().visible(self.user, &name).is_some();
-                self.asks(session, command, PendingCommand::History { before, seen, conversation: name });
+                self.send_command(
+                    session,
+                    command,
+                    PendingCommand::History { before, seen, conversation: name },
+                );
             }
             2 => {
                 let asked = PendingCommand::Conversations { since: Some(Instant::now()), first: true };
-                self.asks(session, json!({"type": "conversations"}), asked);
+                self.send_command(session, json!({"type": "conversations"}), asked);
             }
             _ => {
                 let command = json!({"type": "members", "conversation": name});
-                self.asks(session, command, PendingCommand::Other);
+                self.send_command(session, command, PendingCommand::Other);
             }
         }
     }
@@ -127,7 +131,7 @@ impl Device {
             3 | 4 => (json!({"type": "invite", "conversation": room, "user": user}), false),
             5 if user != self.user => (json!({"type": "remove", "conversation": room, "user": user}), false),
             6 => {
-                let role = self.chance.random_one_of(&["admin", "admin", "member", "reader"]);
+                let role = self.chance.random_choice(&["admin", "admin", "member", "reader"]);
                 (json!({"type": "role", "conversation": room, "user": user, "role": role}), false)
             }
             _ => {
@@ -135,16 +139,16 @@ impl Device {
                 (json!({"type": "rename", "conversation": room, "title": title}), false)
             }
         };
-        self.asks(session, command, PendingCommand::Change { join });
+        self.send_command(session, command, PendingCommand::Change { join });
     }
 
     fn send_signal(&mut self, session: &mut Session) {
         let command = match (self.chance.random_below(3), self.random_conversation()) {
             (0, Some((name, _))) => json!({"type": "typing", "conversation": name}),
-            (1, _) => return self.watches(session),
+            (1, _) => return self.watch_random_users(session),
             _ => json!({"type": "ping"}),
         };
-        self.asks(session, command, PendingCommand::Other);
+        self.send_command(session, command, PendingCommand::Other);
         // Some devices stop reading for a while.
         if self.chance.once_in(4) {
             session.reads_from = Instant::now() + Duration::from_millis(500);

@@ -24,7 +24,7 @@ use crate::cluster::Cluster;
 use crate::device::Device;
 use crate::network;
 use crate::truth::{Counts, ReferenceModel};
-use crate::wait;
+use crate::wait_simulated;
 use crate::watched::Watched;
 
 /// How long the devices may take to receive all events after the faults have ended.
@@ -144,9 +144,9 @@ impl SimulatedWorld {
             rooms: ["#a", "#b", "#c"][..1 + chance.random_below(3)].to_vec(),
             disk: Disk::new().expect("SQLite works"),
             clock: Arc::new(AtomicI64::new(0)),
-            batches_per_refusal: chance.random_one_of(&[0, 0, 8, 40]),
-            max_delay_ms: chance.random_one_of(&[0, 5, 50, 400]),
-            coalesce_from: chance.random_one_of(&[1, 2, 3, 32]),
+            batches_per_refusal: chance.random_choice(&[0, 0, 8, 40]),
+            max_delay_ms: chance.random_choice(&[0, 5, 50, 400]),
+            coalesce_from: chance.random_choice(&[1, 2, 3, 32]),
             finished_devices: AtomicUsize::new(0),
             devices: users.len() + chance.random_below(4.min(users.len() + 1)),
             servers: Vec::new(),
@@ -162,7 +162,7 @@ impl SimulatedWorld {
         if world.cluster.is_some() {
             world.devices += world.chance.random_below(world.users.len() + 1);
         }
-        let servers = world.cluster.as_ref().map_or(1, |cluster| cluster.nodes);
+        let servers = world.cluster.as_ref().map_or(1, |cluster| cluster.node_count);
         world.servers.resize_with(servers, Mutex::default);
         Arc::new(world)
     }
@@ -281,7 +281,8 @@ impl SimulatedWorld {
             clock: clock.clone(),
             metrics: CommitMetrics::default(),
         };
-        let pace = SimulatedDiskControl { world: Arc::downgrade(self), chance: self.chance.fork() };
+        let pace =
+            SimulatedDiskControl { world: Arc::downgrade(self), chance: self.chance.independent_generator() };
         let pace: Arc<dyn DiskControl> = Arc::new(pace);
         let opened = async {
             loop {
@@ -289,7 +290,7 @@ impl SimulatedWorld {
                 match open(&self.disk, &settings, pace.clone()) {
                     Ok(opened) => return opened,
                     // The store is still in use: tasks of the previous server are still ending.
-                    Err(_) => wait(Duration::from_millis(1)).await,
+                    Err(_) => wait_simulated(Duration::from_millis(1)).await,
                 }
             }
         };
@@ -302,7 +303,7 @@ impl SimulatedWorld {
         let among = self.cluster.as_ref().map(|cluster| SimulatedCluster {
             store: shared.clone(),
             network: cluster.network.clone().map(|network| (network, node)),
-            sweep: cluster.sweep,
+            sweep: cluster.sweep_interval,
             lease: cluster.lease,
         });
         let store: Arc<dyn Store> = shared;
@@ -341,7 +342,7 @@ impl SimulatedWorld {
 
     async fn stop(&self, node: usize) {
         let Some(running) = self.running(node).take() else { return };
-        self.count(&format!("server {node} is stopped"), |counts| &mut counts.stops);
+        self.count(&format!("server {node} is stopped"), |counts| &mut counts.clean_stops);
         running.server.stop().await;
         // The store may still write commands of connections that were closed at the deadline.
         self.model().record("world", format_args!("server {node} has stopped"));
@@ -349,8 +350,8 @@ impl SimulatedWorld {
 
     /// Crashes and restarts a server again and again until the phase without faults begins, and then ensures that it is running.
     async fn restart_randomly(self: Arc<Self>, node: usize) {
-        let chance = self.chance.fork();
-        let often = chance.random_one_of(&[500, 2_000, 8_000, 60_000]);
+        let chance = self.chance.independent_generator();
+        let often = chance.random_choice(&[500, 2_000, 8_000, 60_000]);
         loop {
             let peace = chance.random_millis(1, often);
             if timeout(peace, self.phase.until(|phase| phase != Phase::Faults)).await.is_ok() {
@@ -361,7 +362,7 @@ impl SimulatedWorld {
                 0 => self.crash(node).await,
                 1 => self.stop(node).await,
                 2 if !broken_disk => {
-                    let jump = chance.random_one_of(&[-3_600_000, -1_000, 1_000, 3_600_000]);
+                    let jump = chance.random_choice(&[-3_600_000, -1_000, 1_000, 3_600_000]);
                     self.model().record("world", format_args!("the clock jumps by {jump} ms"));
                     self.clock.fetch_add(jump, Ordering::SeqCst);
                     continue;
@@ -369,7 +370,7 @@ impl SimulatedWorld {
                 _ if !broken_disk => continue,
                 _ => self.crash(node).await,
             }
-            wait(chance.random_delay(3_000)).await;
+            wait_simulated(chance.random_delay(3_000)).await;
             self.start(node).await;
         }
         if self.store_of(node).is_none_or(|store| !store.is_writable()) {
@@ -383,20 +384,20 @@ impl SimulatedWorld {
 fn limits(chance: &Chance) -> Limits {
     Limits {
         hello_timeout: 2_000,
-        ping_interval: chance.random_one_of(&[500, 2_000]),
-        pong_timeout: chance.random_one_of(&[200, 1_000]),
-        connections_per_user: chance.random_one_of(&[0, 0, 2, 3]),
-        sends_per_connection: chance.random_one_of(&[0, 0, 0, 1, 4]),
-        sends_per_user: chance.random_one_of(&[0, 0, 0, 2]),
-        frames_per_connection: chance.random_one_of(&[0, 0, 0, 20]),
-        in_flight: chance.random_one_of(&[1, 2, 8, 1_024]),
-        page: chance.random_one_of(&[2, 3, 10, 200]),
-        page_bytes: chance.random_one_of(&[400, 2_000, 524_288]),
-        replay: chance.random_one_of(&[0, 1, 4, 20, 5_000]),
-        queue: chance.random_one_of(&[600, 900, 2_000, 8_000, 262_144]),
-        lags: chance.random_one_of(&[1, 2, 7_000]),
-        signal_room: chance.random_one_of(&[1, 3, 100]),
-        reactions: chance.random_one_of(&[1, 3, 1_000]),
+        ping_interval: chance.random_choice(&[500, 2_000]),
+        pong_timeout: chance.random_choice(&[200, 1_000]),
+        connections_per_user: chance.random_choice(&[0, 0, 2, 3]),
+        sends_per_connection: chance.random_choice(&[0, 0, 0, 1, 4]),
+        sends_per_user: chance.random_choice(&[0, 0, 0, 2]),
+        frames_per_connection: chance.random_choice(&[0, 0, 0, 20]),
+        in_flight: chance.random_choice(&[1, 2, 8, 1_024]),
+        page: chance.random_choice(&[2, 3, 10, 200]),
+        page_bytes: chance.random_choice(&[400, 2_000, 524_288]),
+        replay: chance.random_choice(&[0, 1, 4, 20, 5_000]),
+        queue: chance.random_choice(&[600, 900, 2_000, 8_000, 262_144]),
+        lags: chance.random_choice(&[1, 2, 7_000]),
+        signal_room: chance.random_choice(&[1, 3, 100]),
+        reactions: chance.random_choice(&[1, 3, 1_000]),
         ..Limits::default()
     }
 }
@@ -410,14 +411,14 @@ pub(crate) async fn run(seed: u64) -> RunResult {
         world.start(node).await;
     }
     let tasks = TaskTracker::new();
-    let quiet = backend::create_rooms(&world, &world.chance.fork()).await;
+    let quiet = backend::create_rooms(&world, &world.chance.independent_generator()).await;
     if quiet {
-        let backend = backend::run(world.clone(), world.chance.fork());
+        let backend = backend::run(world.clone(), world.chance.independent_generator());
         tasks.spawn(backend);
         for n in 0..world.devices {
             let user = world.users[n % world.users.len()];
             let name = format!("{user}.{}", 1 + n / world.users.len());
-            tasks.spawn(Device::new(world.clone(), name, user, world.chance.fork()).run());
+            tasks.spawn(Device::new(world.clone(), name, user, world.chance.independent_generator()).run());
         }
         for node in 0..world.servers.len() {
             tasks.spawn(world.clone().restart_randomly(node));
@@ -433,7 +434,8 @@ pub(crate) async fn run(seed: u64) -> RunResult {
     let _ = timeout(storm, world.phase.until(|phase| phase == Phase::Ended)).await;
     world.model().record("world", format_args!("it is calm"));
     if let Some(cluster) = &world.cluster {
-        *world.load_until.lock().expect("nothing panics with it") = Some(Instant::now() + cluster.calm_time);
+        *world.load_until.lock().expect("nothing panics with it") =
+            Some(Instant::now() + cluster.sending_time_after_faults);
     }
     world.enter_phase(Phase::WithoutFaults);
     let ended = async {
@@ -456,7 +458,7 @@ pub(crate) async fn run(seed: u64) -> RunResult {
     let mut truth = world.model();
     if let Some(cluster) = &world.cluster {
         truth.counts.clusters += 1;
-        (truth.counts.lost, truth.counts.doubled) = cluster.lost_and_doubled();
+        (truth.counts.lost, truth.counts.doubled) = cluster.lost_and_doubled_notices();
     }
     RunResult {
         violation: truth.violation(),

@@ -41,12 +41,12 @@ impl<'a> TransactionOrder<'a> {
     }
 
     /// Records a write that is stored, or refused for good.
-    pub(super) fn settle(&mut self, origin: &Origin, is_stored: bool) {
+    pub(super) fn record_final_outcome(&mut self, origin: &Origin, is_stored: bool) {
         if let Origin::Session(origin) = origin
             && let Some(number) = origin.number()
         {
             let mut numbers = self.numbers(&origin.connection);
-            numbers.settle(number, is_stored);
+            numbers.record_final_outcome(number, is_stored);
             self.numbers.insert(connection_address(&origin.connection), numbers);
         }
     }

@@ -13,11 +13,11 @@ use tokio_postgres::error::SqlState;
 
 use super::connect::{BlockingConnection, Error};
 use super::ids::{self, Ids};
-use super::installation::{self, Node, Upkeep, VERSIONED_NODE_LOCK_ID, is_outdated};
+use super::installation::{self, InstallationUpkeep, Node, VERSIONED_NODE_LOCK_ID, is_outdated};
 use super::rows::{self, LockMode, PostgresRows, SaveError};
 use super::split::SplitPass;
 use super::target::Target;
-use super::trouble::{BatchError, FailureAction, classify, conflict_retry_delay};
+use super::trouble::{BatchError, FailureAction, classify_error, conflict_retry_delay};
 use super::{SERVING_LOCK_ID, Settings};
 use crate::CommitMetrics;
 use crate::batch::{self, Results, WriteResult, WriterState};
@@ -58,7 +58,7 @@ const DELETE_OLD_WRITERS: &str = "DELETE FROM writers WHERE at < now() - interva
 
 const DELETE_WRITER: &str = "DELETE FROM writers WHERE id = $1";
 
-const PING: &str = "SELECT 1";
+const SELECT_ONE: &str = "SELECT 1";
 
 /// Commits batches.
 pub(super) struct Committer {
@@ -66,7 +66,7 @@ pub(super) struct Committer {
     target: Target,
     ids: Ids,
     /// Writes this node's heartbeat, and does the work for the installation that is due between batches.
-    upkeep: Upkeep,
+    upkeep: InstallationUpkeep,
     /// The number of the last transaction, by which an unknown outcome is resolved.
     attempt: i64,
     rules: Rules,
@@ -99,7 +99,7 @@ impl Committer {
         target: Target,
         settings: &Settings,
         state: Arc<WriterState>,
-        mut upkeep: Upkeep,
+        mut upkeep: InstallationUpkeep,
     ) -> anyhow::Result<Self> {
         prepare(&link)?;
         link.run(link.rows(DELETE_OLD_WRITERS, &[]))?;
@@ -257,12 +257,12 @@ impl Committer {
                 if !link.is_closed() {
                     let _ = rows.roll_back();
                 }
-                return Err(classify(error));
+                return Err(classify_error(error));
             }
         };
         match rows.save() {
             Ok(()) => Ok(results),
-            Err(SaveError::RolledBack(error)) => Err(classify(error)),
+            Err(SaveError::RolledBack(error)) => Err(classify_error(error)),
             Err(SaveError::Unknown(error)) => {
                 let conversations = rows.changed_conversations();
                 Err(BatchError::Unknown(error, results, conversations))
@@ -438,7 +438,7 @@ impl Committer {
         }
         let alive = self.try_connect().and_then(|()| {
             let link = self.link.as_ref().context("there is no connection")?;
-            Ok(link.run(link.rows(PING, &[]))?)
+            Ok(link.run(link.rows(SELECT_ONE, &[]))?)
         });
         match alive {
             Ok(_) => self.report_recovery(),
@@ -478,7 +478,7 @@ fn prepare(link: &BlockingConnection) -> Result<(), Error> {
     }
     let described = "SELECT pg_advisory_lock_shared($1)";
     link.run(link.client().execute(described, &[&VERSIONED_NODE_LOCK_ID]))?;
-    let own = [RESOLVE_ATTEMPT, DELETE_OLD_WRITERS, DELETE_WRITER, PING];
+    let own = [RESOLVE_ATTEMPT, DELETE_OLD_WRITERS, DELETE_WRITER, SELECT_ONE];
     let statements: Vec<_> =
         rows::statements().chain(ids::STATEMENTS).chain(installation::STATEMENTS).chain(own).collect();
     link.prepare_all(&statements)
@@ -488,7 +488,7 @@ fn prepare(link: &BlockingConnection) -> Result<(), Error> {
 fn refuse_write(one: Submission, verdict: &FailureAction) -> Outcome {
     match verdict.refusal() {
         Some(refusal) => Outcome { origin: one.origin, result: Err(refusal) },
-        None => batch::reject(one),
+        None => batch::rejected_outcome(one),
     }
 }
 

@@ -332,11 +332,11 @@ where
 
 /// Refuses a database whose settings do not make commits durable, because `ok` promises durability.
 async fn check_durability(client: &Client) -> anyhow::Result<()> {
-    const SETTINGS: &str =
+    const SESSION_SETTINGS: &str =
         "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
         current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'),
         current_setting('synchronous_standby_names'), current_setting('server_encoding')";
-    let row = client.query_one(SETTINGS, &[]).await.map_err(Error::from)?;
+    let row = client.query_one(SESSION_SETTINGS, &[]).await.map_err(Error::from)?;
     let text = |column: usize| row.try_get::<_, &str>(column).map_err(Error::from);
     let version: i32 = row.try_get(0).map_err(Error::from)?;
     if version < MIN_SERVER_VERSION {

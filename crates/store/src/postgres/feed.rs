@@ -22,7 +22,7 @@ use tokio_postgres::Row;
 
 use super::connect::{BlockingConnection, Error};
 use super::query::row::{count, get};
-use super::table::signed;
+use super::table::to_signed;
 use super::target::Target;
 use crate::batch::WriterState;
 use crate::clock::Clock;
@@ -186,13 +186,13 @@ async fn number(link: &BlockingConnection, now: i64) -> Result<Option<u64>, Erro
     taken.insert_entries(link, last).await?;
     let (mut firsts, mut lasts, mut pages) = (Vec::new(), Vec::new(), Vec::new());
     for items in taken.items.chunks(MAX_PAGE_ITEMS) {
-        firsts.push(signed(last + 1));
+        firsts.push(to_signed(last + 1));
         last += items.len() as u64;
-        lasts.push(signed(last));
+        lasts.push(to_signed(last));
         pages.push(runs::encode(items.iter().copied()));
     }
     link.rows(INSERT_PAGES, &[&firsts, &lasts, &pages, &now]).await?;
-    link.rows(UPDATE, &[&signed(last)]).await?;
+    link.rows(UPDATE, &[&to_signed(last)]).await?;
     link.client().batch_execute("COMMIT").await?;
     Ok(Some(last))
 }
@@ -240,7 +240,7 @@ impl Taken {
         if kind.is_empty() {
             return Ok(());
         }
-        let numbers: Vec<_> = (last + 1..).take(kind.len()).map(signed).collect();
+        let numbers: Vec<_> = (last + 1..).take(kind.len()).map(to_signed).collect();
         link.rows(INSERT_ENTRIES, &[&numbers, kind, at, user, via, address, body]).await?;
         Ok(())
     }

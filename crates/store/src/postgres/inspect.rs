@@ -44,19 +44,19 @@ pub(crate) fn sizes(url: &str, ca: Option<&Path>) -> anyhow::Result<Sizes> {
     with_connection(url, ca, async |client| {
         limit_time(client).await?;
         let database = client.query_one("SELECT pg_database_size(current_database())", &[]);
-        let database_bytes = unsigned(database.await.map_err(in_words)?.try_get(0)?);
+        let database_bytes = to_unsigned(database.await.map_err(in_words)?.try_get(0)?);
         let mut tables = Vec::new();
         for table in &TABLES {
             let select = "SELECT reltuples::bigint, pg_total_relation_size(oid) FROM pg_class WHERE oid = to_regclass($1)";
             let row = client.query_one(select, &[&table.name]).await.map_err(in_words)?;
             // -1 means that the table has not been analysed yet.
             let rows = u64::try_from(row.try_get::<_, i64>(0)?).ok();
-            tables.push(TableSize { name: table.name, rows, bytes: Some(unsigned(row.try_get(1)?)) });
+            tables.push(TableSize { name: table.name, rows, bytes: Some(to_unsigned(row.try_get(1)?)) });
         }
         let select = "SELECT name, head, messages FROM conversations ORDER BY head DESC, name LIMIT $1";
         let rows = client.query(select, &[&i64::from(LARGEST_CONVERSATIONS)]).await.map_err(in_words)?;
         let largest = rows.iter().map(|row| {
-            let (events, messages) = (unsigned(row.try_get(1)?), unsigned(row.try_get(2)?));
+            let (events, messages) = (to_unsigned(row.try_get(1)?), to_unsigned(row.try_get(2)?));
             Ok(ConversationSize { name: name(row, 0)?, events, messages })
         });
         let largest_conversations = largest.collect::<anyhow::Result<_>>()?;
@@ -70,7 +70,7 @@ pub(crate) fn try_open(url: &str, ca: Option<&Path>) -> anyhow::Result<String> {
     std::thread::scope(|scope| {
         let done = scope.spawn(|| {
             let mut link = BlockingConnection::open(&target)?;
-            let found = link.run_alone(async |client| find(client).await)?;
+            let found = link.run_alone(async |client| inspect_database(client).await)?;
             if found.has_tables {
                 moving::check_finished(&mut link)?;
             }
@@ -86,12 +86,12 @@ pub(crate) fn try_open(url: &str, ca: Option<&Path>) -> anyhow::Result<String> {
 }
 
 /// What [`try_open`] finds.
-struct Found {
+struct FoundDatabase {
     server: String,
     has_tables: bool,
 }
 
-async fn find(client: &Client) -> anyhow::Result<Found> {
+async fn inspect_database(client: &Client) -> anyhow::Result<FoundDatabase> {
     let select = "SELECT current_setting('server_version'), to_regclass('users') IS NOT NULL,
                   to_regclass('installation') IS NOT NULL, has_schema_privilege(current_schema(), 'CREATE')";
     let row = client.query_one(select, &[]).await?;
@@ -105,7 +105,7 @@ async fn find(client: &Client) -> anyhow::Result<Found> {
             "a newer version of switchboard uses it (version {version}, this one knows {known})"
         );
     }
-    Ok(Found { server: row.try_get(0)?, has_tables })
+    Ok(FoundDatabase { server: row.try_get(0)?, has_tables })
 }
 
 async fn limit_time(client: &Client) -> anyhow::Result<()> {
@@ -127,9 +127,9 @@ fn read_room(row: &Row) -> anyhow::Result<Room> {
         name: name(row, 1)?,
         title: row.try_get(2)?,
         public: row.try_get(3)?,
-        members: unsigned(row.try_get(4)?),
-        messages: unsigned(row.try_get(5)?),
-        last_seq: Seq(unsigned(row.try_get(6)?)),
+        members: to_unsigned(row.try_get(4)?),
+        messages: to_unsigned(row.try_get(5)?),
+        last_seq: Seq(to_unsigned(row.try_get(6)?)),
         last_event: Timestamp::from_millis(row.try_get(7)?),
     })
 }
@@ -138,6 +138,6 @@ fn name(row: &Row, column: usize) -> anyhow::Result<ConversationId> {
     Ok(ConversationId::parse(row.try_get(column)?)?)
 }
 
-fn unsigned(number: i64) -> u64 {
+fn to_unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }

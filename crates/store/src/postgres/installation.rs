@@ -100,7 +100,7 @@ pub(super) struct Node {
 }
 
 /// The work that a node does for its installation between batches.
-pub(super) struct Upkeep {
+pub(super) struct InstallationUpkeep {
     pub(super) node: Node,
     installation: Arc<Installation>,
     last_heartbeat: Instant,
@@ -165,7 +165,7 @@ const RAISE_VERSION: &str = concat!(
 /// The statements to prepare on each connection.
 pub(super) const STATEMENTS: [&str; 4] = [INSERT_KINDS, WRITE_HEARTBEAT, SELECT_INSTALLATION, RAISE_VERSION];
 
-impl Upkeep {
+impl InstallationUpkeep {
     pub(super) fn new(abilities: &Capabilities, installation: Arc<Installation>) -> Self {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let node = Node { id, version: abilities.version, features: abilities.features.clone() };

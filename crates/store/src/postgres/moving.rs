@@ -42,17 +42,17 @@ pub struct CopiedTable {
     pub before: u64,
 }
 
-/// The progress of moving one table.
+/// The progress of the migration of one table.
 #[derive(Debug, Clone, Copy)]
-pub struct Step {
+pub struct MovingProgress {
     /// The table's name.
     pub table: &'static str,
     /// True while the rows are compared, false while they are copied.
     pub compares: bool,
-    /// How many rows are done.
-    pub done: u64,
-    /// How many rows there are.
-    pub of: u64,
+    /// How many rows of the table have been copied or compared so far.
+    pub rows_done: u64,
+    /// How many rows the table has in all.
+    pub rows_in_table: u64,
 }
 
 /// The PostgreSQL database to copy to.
@@ -75,7 +75,7 @@ pub struct Destination<'a> {
 pub fn move_store(
     from: &Path,
     to: Destination<'_>,
-    on_step: &mut dyn FnMut(Step),
+    on_step: &mut dyn FnMut(MovingProgress),
 ) -> anyhow::Result<Vec<CopiedTable>> {
     ensure!(
         from.join(sqlite::DATABASE_FILE).exists(),
@@ -190,7 +190,7 @@ async fn copy(
     source: &Connection,
     client: &mut Client,
     table: &Table,
-    on_step: &mut dyn FnMut(Step),
+    on_step: &mut dyn FnMut(MovingProgress),
 ) -> anyhow::Result<u64> {
     let noted = client.query_opt("SELECT rows FROM moved WHERE name = $1", &[&table.name]).await?;
     let before = noted.map(|row| row.try_get::<_, i64>(0)).transpose()?.unwrap_or_default();
@@ -209,7 +209,7 @@ async fn copy(
         ensure!(!chunk.is_empty(), "rows are missing: {done} of {of} could be read");
         done += chunk.len() as u64;
         copy_chunk(client, table, &chunk, done).await?;
-        on_step(Step { table: table.name, compares: false, done, of });
+        on_step(MovingProgress { table: table.name, compares: false, rows_done: done, rows_in_table: of });
     }
     Ok(before)
 }
@@ -219,7 +219,7 @@ async fn copy_chunk(
     client: &mut Client,
     table: &Table,
     rows: &[Vec<Value>],
-    done: u64,
+    rows_done: u64,
 ) -> anyhow::Result<()> {
     let transaction = client.transaction().await?;
     let sink = transaction.copy_in(&table.copy()).await?;
@@ -231,7 +231,7 @@ async fn copy_chunk(
     }
     writer.finish().await?;
     let note = "INSERT INTO moved (name, rows) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET rows = excluded.rows";
-    transaction.execute(note, &[&table.name, &i64::try_from(done)?]).await?;
+    transaction.execute(note, &[&table.name, &i64::try_from(rows_done)?]).await?;
     Ok(transaction.commit().await?)
 }
 
@@ -240,7 +240,7 @@ async fn compare(
     source: &Connection,
     client: &Client,
     table: &Table,
-    on_step: &mut dyn FnMut(Step),
+    on_step: &mut dyn FnMut(MovingProgress),
 ) -> anyhow::Result<u64> {
     let of = table.count(source)?;
     let mut select = source.prepare(&table.select_from(0))?;
@@ -254,11 +254,11 @@ async fn compare(
         ensure!(copy.as_ref() == Some(&original), "row {} differs from its original", done + 1);
         done += 1;
         if done % CHUNK_ROWS as u64 == 0 {
-            on_step(Step { table: table.name, compares: true, done, of });
+            on_step(MovingProgress { table: table.name, compares: true, rows_done: done, rows_in_table: of });
         }
     }
     ensure!(copies.try_next().await?.is_none(), "PostgreSQL has rows that were not copied");
-    on_step(Step { table: table.name, compares: true, done, of });
+    on_step(MovingProgress { table: table.name, compares: true, rows_done: done, rows_in_table: of });
     Ok(done)
 }
 

@@ -29,8 +29,8 @@ use crate::grant::{KeyGrant, KeyRow, key_columns};
 use crate::postgres::table::maybe_membership;
 use crate::profile::{StoredProfile, not_before};
 use crate::read::row::{
-    ConnectionStart, ListedConversation, MembershipRow, NamedConversation, PresencePeerRow, StoredMessage,
-    UserRow, View, WantedMessage, skip_damaged,
+    ConnectionStart, ConversationAccess, ListedConversation, MembershipRow, NamedConversation,
+    PresencePeerRow, StoredMessage, UserRow, WantedMessage, skip_damaged,
 };
 use crate::read::{Lookups, NamedPerson, Range};
 use crate::record::{Conversation, Membership};
@@ -191,12 +191,16 @@ impl Lookups for Session {
         self.row(SELECT_USER, &[&user.as_str()])?.map(|row| read_user(&row)).transpose()
     }
 
-    fn view(&self, user: &UserId, name: &ConversationId) -> Result<Option<View>> {
+    fn find_access(&self, user: &UserId, name: &ConversationId) -> Result<Option<ConversationAccess>> {
         let row = self.row(SELECT_VIEW, &[&user.as_str(), &name.as_str()])?;
         Ok(row.map(|row| read_view(&row, 0)).transpose()?)
     }
 
-    fn view_by_key(&self, user: UserKey, conversation: ConversationKey) -> Result<Option<View>> {
+    fn view_by_key(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+    ) -> Result<Option<ConversationAccess>> {
         let row = self.row(SELECT_VIEW_BY_KEY, &[&user.0, &conversation.0])?;
         Ok(row.map(|row| read_view(&row, 0)).transpose()?)
     }
@@ -444,9 +448,9 @@ fn read_membership(row: &Row) -> Result<MembershipRow> {
     Ok(MembershipRow { conversation, last_event: state })
 }
 
-fn read_view(row: &Row, first: usize) -> std::result::Result<View, Error> {
+fn read_view(row: &Row, first: usize) -> std::result::Result<ConversationAccess, Error> {
     let conversation = Conversation::from_postgres(row, first)?;
-    Ok(View { conversation, membership: maybe_membership(row, first + Conversation::COLUMNS)? })
+    Ok(ConversationAccess { conversation, membership: maybe_membership(row, first + Conversation::COLUMNS)? })
 }
 
 /// For each index of an array with `places` elements, whether one of the rows has that index.

@@ -17,7 +17,7 @@ use crate::read::{LookupResult, MEMBERSHIPS_PER_READ, Reader};
 use crate::readers::{self, ReaderConnection, failure_to_refusal};
 use crate::record::{Answer, ConversationKey};
 use crate::refusal::Refusal;
-use crate::{CurrentMembership, Excerpt, MembershipsPage, Revocations, Seqs};
+use crate::{CurrentMembership, LogExcerpt, MembershipsPage, Revocations, Seqs};
 
 /// The reader threads.
 pub(super) struct Readers {
@@ -53,7 +53,8 @@ impl Readers {
         Ok(Self { users, router, revocations })
     }
 
-    /// Probes on the router's threads, because all of the users' threads may be busy.
+    /// Checks that the database answers. A thread that reads for the router runs the check, because the threads that read for users
+    /// may all be busy.
     pub(super) fn probe(&self) -> Answer<()> {
         self.router.probe()
     }
@@ -85,7 +86,7 @@ impl Readers {
         self.router.read(LaneOwner::Newcomers, move |reader| query::memberships_in(reader, &pairs))
     }
 
-    pub(super) fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+    pub(super) fn log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<LogExcerpt> {
         self.router.read(LaneOwner::Log(conversation), move |reader| reader.log(conversation, after, upto))
     }
 }
@@ -102,7 +103,7 @@ const MAX_READER_RECONNECT_DELAY: Duration = Duration::from_secs(2);
 ///
 /// With index lookups the plan does not depend on the parameters, so each statement is planned once. Planning two of them
 /// anew for every `hello` took the database twice as long as all of its reads.
-pub(super) const SETUP: &str = "SET jit = off; SET max_parallel_workers_per_gather = 0;
+pub(super) const READER_SETTINGS: &str = "SET jit = off; SET max_parallel_workers_per_gather = 0;
                      SET plan_cache_mode = force_generic_plan; SET enable_bitmapscan = off;
                      SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off";
 
@@ -197,7 +198,7 @@ impl ReaderConnection for PostgresReader {
 
 fn connect(target: &Target) -> anyhow::Result<Session> {
     let session = Session::new(BlockingConnection::open(target)?);
-    session.link.run(session.link.client().batch_execute(SETUP))?;
+    session.link.run(session.link.client().batch_execute(READER_SETTINGS))?;
     Ok(session)
 }
 

@@ -9,7 +9,7 @@ use super::connect::{BlockingConnection, Error};
 use super::query::row::{count, get};
 use crate::body;
 use crate::record::{Kind, UserKey};
-use crate::rewrite::{Candidate, KINDS, MAX_CONVERSATIONS_PER_PORTION, Position, Section, portion};
+use crate::rewrite::{Candidate, EventRange, KINDS, MAX_CONVERSATIONS_PER_PORTION, Position, next_portion};
 
 /// How many events a portion reads at most. The number is lower than for SQLite, because each event may be on another page,
 /// which may have to be read from the disk.
@@ -26,21 +26,21 @@ pub(super) enum PortionResult {
     OfAnotherNode,
 }
 
-const POSITION: &str = "SELECT conversation, seq FROM rewrite FOR UPDATE SKIP LOCKED";
+const SELECT_POSITION: &str = "SELECT conversation, seq FROM rewrite FOR UPDATE SKIP LOCKED";
 
-const CANDIDATES: &str =
+const SELECT_CANDIDATES: &str =
     "SELECT id, name LIKE '#%', greatest(head, 0) FROM conversations WHERE id >= $1 ORDER BY id LIMIT $2";
 
 /// `OFFSET 0` is an optimisation fence, because the planner would read all events of a kind.
-const EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.body
+const SELECT_BODIES: &str = "SELECT e.conversation, e.seq, e.kind, e.body
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) s (conversation, after, upto)
     CROSS JOIN LATERAL (SELECT * FROM events e
         WHERE e.conversation = s.conversation AND e.seq > s.after AND e.seq <= s.upto OFFSET 0) e
     WHERE e.kind = ANY ($4::smallint[])";
 
-const USERS: &str = "SELECT name, id FROM users WHERE name = ANY ($1::text[])";
+const SELECT_USER_IDS: &str = "SELECT name, id FROM users WHERE name = ANY ($1::text[])";
 
-const UPDATE: &str = "UPDATE events e SET body = w.body
+const UPDATE_BODIES: &str = "UPDATE events e SET body = w.body
     FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS w (conversation, seq, body)
     WHERE e.conversation = w.conversation AND e.seq = w.seq";
 
@@ -58,12 +58,12 @@ pub(super) fn rewrite(link: &BlockingConnection, events: u64) -> Result<PortionR
 
 async fn rewrite_portion(client: &Client, events: u64) -> Result<PortionResult, Error> {
     client.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
-    let Some(row) = client.query_opt(POSITION, &[]).await? else {
+    let Some(row) = client.query_opt(SELECT_POSITION, &[]).await? else {
         client.batch_execute("COMMIT").await?;
         return Ok(PortionResult::OfAnotherNode);
     };
     let from = Position { conversation: get(&row, 0)?, seq: count(&row, 1)? };
-    let (sections, next) = portion(from, &candidates(client, from).await?, events);
+    let (sections, next) = next_portion(from, &candidates(client, from).await?, events);
     if !sections.is_empty() {
         rewrite_sections(client, &sections).await?;
     }
@@ -81,8 +81,9 @@ async fn rewrite_portion(client: &Client, events: u64) -> Result<PortionResult, 
 }
 
 async fn candidates(client: &Client, from: Position) -> Result<Vec<Candidate>, Error> {
-    let rows =
-        client.query(CANDIDATES, &[&from.conversation, &signed_seq(MAX_CONVERSATIONS_PER_PORTION)]).await?;
+    let rows = client
+        .query(SELECT_CANDIDATES, &[&from.conversation, &signed_seq(MAX_CONVERSATIONS_PER_PORTION)])
+        .await?;
     let candidates = rows
         .iter()
         .map(|row| Ok(Candidate { conversation: get(row, 0)?, is_room: get(row, 1)?, head: count(row, 2)? }));
@@ -97,7 +98,7 @@ struct StoredBody {
     body: String,
 }
 
-async fn rewrite_sections(client: &Client, sections: &[Section]) -> Result<(), Error> {
+async fn rewrite_sections(client: &Client, sections: &[EventRange]) -> Result<(), Error> {
     let found = find_bodies(client, sections).await?;
     let mut ids = Vec::new();
     for event in &found {
@@ -105,7 +106,7 @@ async fn rewrite_sections(client: &Client, sections: &[Section]) -> Result<(), E
     }
     let names: Vec<_> = ids.iter().map(UserId::as_str).collect();
     let mut numbers = FxHashMap::default();
-    for row in client.query(USERS, &[&names]).await? {
+    for row in client.query(SELECT_USER_IDS, &[&names]).await? {
         numbers.insert(get::<String>(&row, 0)?, UserKey(get(&row, 1)?));
     }
     let (mut conversations, mut seqs, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
@@ -120,17 +121,17 @@ async fn rewrite_sections(client: &Client, sections: &[Section]) -> Result<(), E
         }
     }
     if !seqs.is_empty() {
-        client.execute(UPDATE, &[&conversations, &seqs, &bodies]).await?;
+        client.execute(UPDATE_BODIES, &[&conversations, &seqs, &bodies]).await?;
     }
     Ok(())
 }
 
-async fn find_bodies(client: &Client, sections: &[Section]) -> Result<Vec<StoredBody>, Error> {
+async fn find_bodies(client: &Client, sections: &[EventRange]) -> Result<Vec<StoredBody>, Error> {
     let conversations: Vec<_> = sections.iter().map(|section| section.conversation).collect();
     let after: Vec<_> = sections.iter().map(|section| signed_seq(section.after)).collect();
     let upto: Vec<_> = sections.iter().map(|section| signed_seq(section.upto)).collect();
     let kinds = KINDS.map(|kind| i16::from(kind.number())).to_vec();
-    let rows = client.query(EVENTS, &[&conversations, &after, &upto, &kinds]).await?;
+    let rows = client.query(SELECT_BODIES, &[&conversations, &after, &upto, &kinds]).await?;
     let found = rows.iter().map(|row| {
         let kind = Kind::from_number(get::<i16>(row, 2)?.into());
         Ok(StoredBody { conversation: get(row, 0)?, seq: get(row, 1)?, kind, body: get(row, 3)? })

@@ -42,14 +42,14 @@ impl_column! {
     Option<String> as Option<&'a str>: |text| text.as_deref(), get;
     Seq as i64: |seq| number(*seq), seq;
     Option<Seq> as Option<i64>: |seq| seq.map(number), maybe_seq;
-    u64 as i64: |number| signed(*number), count;
+    u64 as i64: |number| to_signed(*number), count;
     i64 as i64: |number| *number, get;
     bool as bool: |is| *is, get;
     Role as i16: |role| role_number(*role).try_into().unwrap_or_default(),
         |row, column| get::<i16>(row, column).map(|number| role_from_number(number.into()));
 }
 
-pub(super) fn signed(number: u64) -> i64 {
+pub(super) fn to_signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
@@ -136,12 +136,12 @@ pub(super) fn is_changed(written: WriteTime) -> bool {
 
 /// The statement that inserts rows from one array per column.
 pub(super) fn insert(table: &Table) -> String {
-    let (columns, arrays) = (quoted(table.columns), arrays(table.columns.iter()));
+    let (columns, arrays) = (quoted(table.columns), array_parameters(table.columns.iter()));
     format!("INSERT INTO {} ({columns}) SELECT * FROM unnest({arrays})", table.name)
 }
 
 /// The statement that updates rows, from one array for each column that may change.
-pub(super) fn update(table: &Table) -> String {
+pub(super) fn update_sql(table: &Table) -> String {
     let wanted: Vec<_> = table.columns.iter().filter(|column| is_changed(column.written)).copied().collect();
     let equal = |columns: Vec<&Column>, left: &str, with: &str| {
         let equal = columns.iter().map(|Column { name, .. }| format!("{left}\"{name}\" = w.\"{name}\""));
@@ -149,11 +149,11 @@ pub(super) fn update(table: &Table) -> String {
     };
     let set = wanted.iter().filter(|column| column.written != WriteTime::Key).collect();
     let (set, key) = (equal(set, "", ", "), equal(table.key().collect(), "t.", " AND "));
-    let (columns, arrays) = (quoted(&wanted), arrays(wanted.iter()));
+    let (columns, arrays) = (quoted(&wanted), array_parameters(wanted.iter()));
     format!("UPDATE {} t SET {set} FROM unnest({arrays}) AS w({columns}) WHERE {key}", table.name)
 }
 
-fn arrays<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
+fn array_parameters<'a>(columns: impl Iterator<Item = &'a Column>) -> String {
     let arrays = (1..).zip(columns).map(|(place, column)| {
         let kind = match column.kind {
             ColumnType::Number => "bigint",

@@ -222,10 +222,10 @@ fn config_of_host(all: &Config, n: usize, others: &[String]) -> Config {
 fn tls(mode: TlsMode, ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
     const NO_ROOTS: &str = "this system has no root certificates to verify the database with; name a file with `cluster.store_ca`";
     match (mode, ca) {
-        (TlsMode::Plain, _) => tls_client::verifying(RootCertStore::empty()),
+        (TlsMode::Plain, _) => tls_client::verifying_config(RootCertStore::empty()),
         // As `sslmode=require` does.
         (TlsMode::Encrypted, None) => tls_client::accepting_any_certificate(),
-        (_, ca) => tls_client::verifying(tls_client::root_certificates(ca, NO_ROOTS)?),
+        (_, ca) => tls_client::verifying_config(tls_client::root_certificates(ca, NO_ROOTS)?),
     }
 }
 

@@ -61,7 +61,7 @@ impl FailureAction {
     }
 }
 
-pub(super) fn classify(error: Error) -> BatchError {
+pub(super) fn classify_error(error: Error) -> BatchError {
     if error.is_lost() || matches!(error, Error::StandbyUncertain | Error::MigrationRunning) {
         return BatchError::Lost(error);
     }

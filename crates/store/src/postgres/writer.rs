@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Settings;
 use super::commit::Committer;
 use super::connect::BlockingConnection;
-use super::installation::{Installation, Upkeep};
+use super::installation::{Installation, InstallationUpkeep};
 use super::readers::PostgresReader;
 use super::target::Target;
 use crate::WRITER_THREAD;
@@ -52,7 +52,7 @@ pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
             Ok((link, key))
         });
         let opened = link.and_then(|(link, key)| {
-            let upkeep = Upkeep::new(&settings.capabilities, installation);
+            let upkeep = InstallationUpkeep::new(&settings.capabilities, installation);
             Ok((Committer::new(link, target, &settings, state.clone(), upkeep)?, key))
         });
         match opened {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ErrorCode, History, Seq, UserId};
 
-use super::row::{View, WantedMessage};
+use super::row::{ConversationAccess, WantedMessage};
 use super::{LookupResult, Lookups, PageBudget, PageResult, Reader};
 use crate::access;
 use crate::record::ConversationKey;
@@ -32,19 +32,20 @@ impl HistorySide {
 impl<L: Lookups> Reader<'_, L> {
     /// Answers `history`.
     pub(crate) fn history(&self, user: &UserId, command: &History) -> PageResult<L> {
-        let View { conversation, membership } = self.view(user, &command.conversation.resolve(user))?;
+        let ConversationAccess { conversation, membership } =
+            self.find_access(user, &command.conversation.resolve(user))?;
         let visible = access::check_visible(conversation.head, membership.as_ref())?;
         let limit = self.limits.page_size(command.limit) as usize;
         let around = check_around(command, visible)?;
         let (mut earlier, mut later) = match around {
             None => {
                 let before = command.before.unwrap_or(Seq::MAX).min(visible.next());
-                (self.earlier(conversation.key, before, limit)?, HistorySide::EMPTY)
+                (self.earlier_messages(conversation.key, before, limit)?, HistorySide::EMPTY)
             }
             Some(around) => {
                 let half = limit / 2;
-                let later = self.later(conversation.key, around, visible, limit - half)?;
-                (self.earlier(conversation.key, around, half)?, later)
+                let later = self.later_messages(conversation.key, around, visible, limit - half)?;
+                (self.earlier_messages(conversation.key, around, half)?, later)
             }
         };
         let nearest_first = interleave(&later.seqs, &earlier.seqs);
@@ -80,7 +81,7 @@ impl<L: Lookups> Reader<'_, L> {
     }
 
     /// At most `most` messages before an event.
-    fn earlier(
+    fn earlier_messages(
         &self,
         conversation: ConversationKey,
         before: Seq,
@@ -90,7 +91,7 @@ impl<L: Lookups> Reader<'_, L> {
     }
 
     /// At most `most` messages from an event on, including the event itself.
-    fn later(
+    fn later_messages(
         &self,
         conversation: ConversationKey,
         from: Seq,

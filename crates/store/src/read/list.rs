@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{Conversations, UserId};
 
-use super::row::{MembershipRow, View};
+use super::row::{ConversationAccess, MembershipRow};
 use super::{LookupResult, Lookups, PageResult, Reader};
 use crate::Activity;
 use crate::access;
@@ -75,7 +75,7 @@ impl<L: Lookups> Reader<'_, L> {
         let Some(known) = self.rows.find_user(user)? else { return Ok(None) };
         let below = match &command.before {
             Some(name) => {
-                let View { conversation, membership } = self.view(user, name)?;
+                let ConversationAccess { conversation, membership } = self.find_access(user, name)?;
                 let visible = access::check_visible(conversation.head, membership.as_ref())?;
                 // For a former member, the conversation's activity is its time when they left, because they may not learn
                 // of later events.

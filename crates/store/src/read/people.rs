@@ -7,7 +7,7 @@ use rustc_hash::FxHashSet;
 use switchboard_protocol::reply::{Member, OkBody};
 use switchboard_protocol::{ConversationId, Members, UserId};
 
-use super::row::{PresencePeerRow, View};
+use super::row::{ConversationAccess, PresencePeerRow};
 use super::{LookupResult, Lookups, PageResult, Reader};
 use crate::access;
 use crate::record::{ConversationKey, Membership, UserKey};
@@ -25,7 +25,8 @@ impl<L: Lookups> Reader<'_, L> {
     /// Answers `members`. A former member gets no list, because they may not see who joined later; who was there before is
     /// in the log.
     pub(super) fn members(&self, user: &UserId, command: &Members) -> PageResult<L> {
-        let View { conversation, membership: own } = self.view(user, &command.conversation.resolve(user))?;
+        let ConversationAccess { conversation, membership: own } =
+            self.find_access(user, &command.conversation.resolve(user))?;
         access::check_member(own.as_ref())?;
         let limit = self.limits.page_size(command.limit) as usize;
         let after = command.after.as_ref();
@@ -68,8 +69,8 @@ impl<L: Lookups> Reader<'_, L> {
     }
 
     /// Checks that `user` may write in a conversation, and returns how many members it has.
-    pub(crate) fn standing(&self, user: &UserId, name: &ConversationId) -> LookupResult<WriteAccess, L> {
-        let View { conversation, membership } = self.view(user, name)?;
+    pub(crate) fn write_access(&self, user: &UserId, name: &ConversationId) -> LookupResult<WriteAccess, L> {
+        let ConversationAccess { conversation, membership } = self.find_access(user, name)?;
         access::check_writer(membership.as_ref())?;
         Ok(WriteAccess { conversation: conversation.key, members: conversation.members })
     }

@@ -28,7 +28,7 @@ pub(crate) struct PresencePeerRow {
 
 /// A conversation as one user sees it.
 #[derive(Debug)]
-pub(crate) struct View {
+pub(crate) struct ConversationAccess {
     pub(crate) conversation: Conversation,
     /// The user's membership, present or past.
     pub(crate) membership: Option<Membership>,
@@ -68,7 +68,7 @@ impl MembershipRow {
 /// A conversation that was requested by name.
 #[derive(Debug)]
 pub(crate) enum NamedConversation {
-    Found(View),
+    Found(ConversationAccess),
     NotFound,
     /// The row cannot be read.
     Damaged,

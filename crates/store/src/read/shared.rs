@@ -7,7 +7,7 @@ use switchboard_protocol::{ConversationId, Seq, UserId};
 
 use super::{LookupResult, Lookups, Range, Reader};
 use crate::record::ConversationKey;
-use crate::{Excerpt, joins_and_leaves};
+use crate::{LogExcerpt, joins_and_leaves};
 
 /// The lookups of a store to whose log other nodes also write, besides those of every store.
 pub(crate) trait SharedLookups: Lookups {
@@ -30,14 +30,14 @@ impl<L: SharedLookups> Reader<'_, L> {
         conversation: ConversationKey,
         after: Seq,
         upto: Seq,
-    ) -> LookupResult<Excerpt, L> {
+    ) -> LookupResult<LogExcerpt, L> {
         let name = self.rows.name_of(conversation)?;
         // The mark is read after the first query, because that query fixed the snapshot of this transaction.
         let mark = self.mark.load(Ordering::SeqCst);
-        let Some(name) = name else { return Ok(Excerpt { mark, events: Vec::new() }) };
+        let Some(name) = name else { return Ok(LogExcerpt { mark, events: Vec::new() }) };
         let (most, bytes) = (self.limits.page, self.limits.page_bytes);
         let events = self.events(conversation, &name, &Range { after, upto, most, bytes })?;
         let gone = self.rows.last_leaves(conversation, after, &joins_and_leaves::joiners(&events))?;
-        Ok(Excerpt { mark, events: joins_and_leaves::with_effects(conversation, events, gone) })
+        Ok(LogExcerpt { mark, events: joins_and_leaves::with_effects(conversation, events, gone) })
     }
 }

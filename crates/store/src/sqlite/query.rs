@@ -21,8 +21,8 @@ use crate::grant::{KeyGrant, KeyRow, key_columns};
 use crate::profile::StoredProfile;
 use crate::profile::not_before;
 use crate::read::row::{
-    ConnectionStart, ListedConversation, MembershipRow, NamedConversation, PresencePeerRow, StoredMessage,
-    UserRow, View, WantedMessage, is_readable, skip_damaged, unreadable_event,
+    ConnectionStart, ConversationAccess, ListedConversation, MembershipRow, NamedConversation,
+    PresencePeerRow, StoredMessage, UserRow, WantedMessage, is_readable, skip_damaged, unreadable_event,
 };
 use crate::read::{self, Lookups, MEMBERSHIPS_PER_READ, NamedPerson, Range};
 use crate::record::{Conversation, Membership};
@@ -54,22 +54,26 @@ impl Lookups for Connection {
         Ok(known.optional()?)
     }
 
-    fn view(&self, user: &UserId, name: &ConversationId) -> Result<Option<View>> {
+    fn find_access(&self, user: &UserId, name: &ConversationId) -> Result<Option<ConversationAccess>> {
         let Some(conversation) = find_conversation(self, name)? else { return Ok(None) };
         let mut select = self.prepare_cached("SELECT id FROM users WHERE name = ?1")?;
         let user = select.query_row([user.as_str()], |row| Ok(UserKey(row.get(0)?))).optional()?;
         let Some(user) = user else { return Ok(None) };
         let membership = find_member(self, conversation.key, user)?;
-        Ok(Some(View { conversation, membership }))
+        Ok(Some(ConversationAccess { conversation, membership }))
     }
 
-    fn view_by_key(&self, user: UserKey, conversation: ConversationKey) -> Result<Option<View>> {
+    fn view_by_key(
+        &self,
+        user: UserKey,
+        conversation: ConversationKey,
+    ) -> Result<Option<ConversationAccess>> {
         let mut select = self.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
         let name = select.query_row([conversation.0], |row| conversation_id(row, 0)).optional()?;
         let found = name.map(|name| find_conversation(self, &name)).transpose()?.flatten();
         let Some(found) = found else { return Ok(None) };
         let membership = find_member(self, conversation, user)?;
-        Ok(Some(View { conversation: found, membership }))
+        Ok(Some(ConversationAccess { conversation: found, membership }))
     }
 
     fn connection_start(
@@ -319,7 +323,7 @@ fn find_named(db: &Connection, user: UserKey, name: &ConversationId) -> Result<N
     let read = || -> rusqlite::Result<_> {
         let Some(conversation) = find_conversation(db, name)? else { return Ok(NamedConversation::NotFound) };
         let membership = find_member(db, conversation.key, user)?;
-        Ok(NamedConversation::Found(View { conversation, membership }))
+        Ok(NamedConversation::Found(ConversationAccess { conversation, membership }))
     };
     Ok(skip_damaged(read(), || name.to_string())?.unwrap_or(NamedConversation::Damaged))
 }

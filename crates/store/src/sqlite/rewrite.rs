@@ -8,7 +8,7 @@ use crate::body;
 use crate::change::StoreError as _;
 use crate::change::rows::Rows as _;
 use crate::record::Kind;
-use crate::rewrite::{Candidate, KINDS, MAX_CONVERSATIONS_PER_PORTION, Position, Section, portion};
+use crate::rewrite::{Candidate, EventRange, KINDS, MAX_CONVERSATIONS_PER_PORTION, Position, next_portion};
 
 #[cfg(test)]
 mod tests;
@@ -39,7 +39,7 @@ impl SqliteRows {
     fn rewrite_portion(&mut self, events: u64) -> Result<Option<Position>> {
         let Some(from) = self.position()? else { return Ok(None) };
         let candidates = self.candidates(from)?;
-        let (sections, next) = portion(from, &candidates, events);
+        let (sections, next) = next_portion(from, &candidates, events);
         for section in sections {
             for seq in self.events_to_rewrite(section)? {
                 self.rewrite_event(section.conversation, seq)?;
@@ -75,8 +75,8 @@ impl SqliteRows {
         candidates.collect()
     }
 
-    fn events_to_rewrite(&self, section: Section) -> Result<Vec<u64>> {
-        let Section { conversation, after, upto } = section;
+    fn events_to_rewrite(&self, section: EventRange) -> Result<Vec<u64>> {
+        let EventRange { conversation, after, upto } = section;
         let mut select = self.database().prepare_cached(
             "SELECT seq FROM events WHERE conversation = ?1 AND seq > ?2 AND seq <= ?3 AND kind IN (?4, ?5, ?6, ?7)",
         )?;

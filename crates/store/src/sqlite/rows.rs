@@ -158,7 +158,7 @@ impl SqliteRows {
 
 /// The last value is the number of the last event in the feed; NULL for none. Only SQLite's table has that column.
 static UPDATE_CONVERSATION: LazyLock<String> = LazyLock::new(|| {
-    let update = table::update(&CONVERSATIONS, is_changed);
+    let update = table::update_sql(&CONVERSATIONS, is_changed);
     let place = CONVERSATIONS.columns.iter().filter(|column| is_changed(column.written)).count() + 1;
     update.replacen(" SET ", &format!(" SET feed = coalesce(?{place}, feed), "), 1)
 });
@@ -167,7 +167,7 @@ static PUT_MEMBER: LazyLock<String> =
     LazyLock::new(|| table::insert("INSERT OR REPLACE", &MEMBERS, any_column));
 
 /// Does not write `since` and `until`, so that their indexes need no update.
-static UPDATE_MEMBER: LazyLock<String> = LazyLock::new(|| table::update(&MEMBERS, is_changed));
+static UPDATE_MEMBER: LazyLock<String> = LazyLock::new(|| table::update_sql(&MEMBERS, is_changed));
 
 fn any_column(_: WriteTime) -> bool {
     true

@@ -13,7 +13,7 @@ use crate::profile::{ChangePlace, ChangedProfiles, not_before};
 use crate::read::Lookups as _;
 use crate::read::shared::SharedLookups;
 use crate::record::{Answer, ConversationKey};
-use crate::{CurrentMembership, Excerpt, MembershipsPage, Revocations, Seqs, SharedLog};
+use crate::{CurrentMembership, LogExcerpt, MembershipsPage, Revocations, Seqs, SharedLog};
 
 impl SharedLog for MemoryStore {
     fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs> {
@@ -47,7 +47,7 @@ impl SharedLog for MemoryStore {
         self.spawn_read(move |reader| Ok(super::rows::profiles::changed(reader.rows, after, most)?))
     }
 
-    fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+    fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<LogExcerpt> {
         self.spawn_read(move |reader| reader.log(conversation, after, upto))
     }
 }

@@ -125,14 +125,14 @@ pub(super) fn of<'a>(
 
 /// The statement that inserts a row with the wanted columns.
 pub(super) fn insert(verb: &str, table: &Table, is_wanted: fn(WriteTime) -> bool) -> String {
-    let columns: Vec<_> = wanted(table, is_wanted).collect();
+    let columns: Vec<_> = wanted_columns(table, is_wanted).collect();
     let places: Vec<_> = (1..=columns.len()).map(|place| format!("?{place}")).collect();
     format!("{verb} INTO {} ({}) VALUES ({})", table.name, quoted(columns), places.join(", "))
 }
 
 /// The statement that updates the wanted columns of a row. The key, by which the row is found, is among them.
-pub(super) fn update(table: &Table, is_wanted: fn(WriteTime) -> bool) -> String {
-    let places = (1..).zip(wanted(table, is_wanted));
+pub(super) fn update_sql(table: &Table, is_wanted: fn(WriteTime) -> bool) -> String {
+    let places = (1..).zip(wanted_columns(table, is_wanted));
     let (key, set): (Vec<_>, Vec<_>) = places.partition(|(_, column)| column.written == WriteTime::Key);
     let equal = |columns: Vec<(u32, &Column)>, with: &str| {
         let equal = columns.iter().map(|(place, column)| format!("\"{}\" = ?{place}", column.name));
@@ -141,6 +141,6 @@ pub(super) fn update(table: &Table, is_wanted: fn(WriteTime) -> bool) -> String 
     format!("UPDATE {} SET {} WHERE {}", table.name, equal(set, ", "), equal(key, " AND "))
 }
 
-fn wanted(table: &Table, is_wanted: fn(WriteTime) -> bool) -> impl Iterator<Item = &Column> {
+fn wanted_columns(table: &Table, is_wanted: fn(WriteTime) -> bool) -> impl Iterator<Item = &Column> {
     table.columns.iter().filter(move |column| is_wanted(column.written))
 }

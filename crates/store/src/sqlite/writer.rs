@@ -308,7 +308,7 @@ impl Committer {
 
     fn refuse(&mut self, batch: Vec<Submission>, trouble: &WriteError) -> Vec<Outcome> {
         self.record_failure(trouble);
-        batch.into_iter().map(batch::reject).collect()
+        batch.into_iter().map(batch::rejected_outcome).collect()
     }
 
     fn record_failure(&mut self, trouble: &WriteError) {

@@ -23,13 +23,17 @@ pub(crate) async fn start(backends: Vec<BalancedNode>) -> anyhow::Result<SocketA
     let next = Arc::new(AtomicUsize::new(0));
     crate::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            crate::spawn(forward(client, backends.clone(), next.clone()));
+            crate::spawn(forward_to_next_node(client, backends.clone(), next.clone()));
         }
     });
     Ok(address)
 }
 
-async fn forward(mut client: TcpStream, backends: Arc<Vec<BalancedNode>>, next: Arc<AtomicUsize>) {
+async fn forward_to_next_node(
+    mut client: TcpStream,
+    backends: Arc<Vec<BalancedNode>>,
+    next: Arc<AtomicUsize>,
+) {
     let first = next.fetch_add(1, Ordering::Relaxed);
     for backend in backends.iter().cycle().skip(first % backends.len()).take(backends.len()) {
         // A suspended node still accepts connections; its clients notice the fault only because no answer arrives.

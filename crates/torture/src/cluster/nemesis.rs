@@ -24,10 +24,10 @@ const MAX_CONCURRENT_FAULTS: usize = 2;
 const MEAN_CLUSTER_FAULT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long most faults last, in milliseconds.
-const SHORT_MILLIS: Range<u64> = 200..5_000;
+const SHORT_FAULT_MILLIS: Range<u64> = 200..5_000;
 
 /// How long some faults last, in milliseconds: longer than the clients' time-outs.
-const LONG_MILLIS: Range<u64> = 10_000..20_000;
+const LONG_FAULT_MILLIS: Range<u64> = 10_000..20_000;
 
 /// Injects faults into a cluster, and ends each of them.
 pub(crate) struct Nemesis {
@@ -101,16 +101,17 @@ impl<'a> Injection<'a> {
                 sdks.iter().for_each(|sdk| sdk.signal(Signal::CONT));
             }
             Fault::KillBus | Fault::PauseBus => self.disturb_bus(fault).await?,
-            Fault::TamperBus => self.tamper_bus().await,
+            Fault::TamperBus => self.tamper_with_bus().await,
             Fault::CutBus | Fault::SilentBus | Fault::SlowBus => {
                 let site = self.random_site();
                 if let Some(line) = &site.bus {
-                    self.disturb(&format!("{} and NATS", site.name), line, fault).await;
+                    self.disturb_link_of_node(&format!("{} and NATS", site.name), line, fault).await;
                 }
             }
             Fault::CutDatabase | Fault::SilentDatabase | Fault::SlowDatabase => {
                 let site = self.random_site();
-                self.disturb(&format!("{} and PostgreSQL", site.name), &site.database, fault).await;
+                self.disturb_link_of_node(&format!("{} and PostgreSQL", site.name), &site.database, fault)
+                    .await;
             }
             Fault::PauseDatabase | Fault::PauseStandby | Fault::Failover => {
                 self.disturb_database(fault).await?;
@@ -126,7 +127,7 @@ impl<'a> Injection<'a> {
         node.process.kill().await?;
         self.sleep_random(0..3_000).await;
         node.start_until_listening().await?;
-        self.cluster.world.record.note(format!("{} is back", site.name));
+        self.cluster.world.record.record_fault_detail(format!("{} is back", site.name));
         Ok(())
     }
 
@@ -149,7 +150,7 @@ impl<'a> Injection<'a> {
             self.cluster.world.record.breach(Law::Stuck, what, &[], None);
         }
         node.start_until_listening().await?;
-        self.cluster.world.record.note(format!("{} is back", site.name));
+        self.cluster.world.record.record_fault_detail(format!("{} is back", site.name));
         Ok(())
     }
 
@@ -158,7 +159,7 @@ impl<'a> Injection<'a> {
         if self.rng.bool() {
             let _busy = site.clients.lock.lock().await;
             self.log_fault(format!("the network of {} is slow", site.name));
-            site.clients.proxy.slow(true);
+            site.clients.proxy.set_slow(true);
             self.sleep_random(500..6_000).await;
             site.clients.proxy.heal();
             return;
@@ -183,13 +184,13 @@ impl<'a> Injection<'a> {
             site.clients.proxy.reset(|| rng.f64() < share);
             return;
         }
-        site.clients.proxy.half_open(|| rng.f64() < share);
+        site.clients.proxy.make_half_open(|| rng.f64() < share);
         self.sleep_random(500..6_000).await;
         site.clients.proxy.heal();
     }
 
     /// Partitions or slows down the network between a node and PostgreSQL or NATS for a while.
-    async fn disturb(&mut self, between: &str, line: &LockedProxy, fault: Fault) {
+    async fn disturb_link_of_node(&mut self, between: &str, line: &LockedProxy, fault: Fault) {
         let time = self.random_duration();
         let partition = match fault {
             Fault::CutBus | Fault::CutDatabase => Partition::Refused,
@@ -200,12 +201,12 @@ impl<'a> Injection<'a> {
         let _busy = line.lock.lock().await;
         self.log_fault(format!("{fault:?} between {between} for {time:?}: {partition:?}"));
         match partition {
-            Partition::None => line.proxy.delay(delay),
+            Partition::None => line.proxy.set_delay(delay),
             _ => line.proxy.set_partition(partition),
         }
         sleep(time).await;
         line.proxy.heal();
-        self.cluster.world.record.note(format!("{fault:?} between {between} is over"));
+        self.cluster.world.record.record_fault_detail(format!("{fault:?} between {between} is over"));
     }
 
     async fn disturb_bus(&mut self, fault: Fault) -> anyhow::Result<()> {
@@ -225,7 +226,7 @@ impl<'a> Injection<'a> {
     }
 
     /// For a while, loses, duplicates or delays a share of NATS's messages (up to all of them) to one node or to all nodes.
-    async fn tamper_bus(&mut self) {
+    async fn tamper_with_bus(&mut self) {
         let (lost, doubled, late) = match self.rng.u32(..4) {
             0 => (100, 0, 0),
             1 => (self.rng.u32(..60), 0, self.rng.u32(..40)),
@@ -261,7 +262,7 @@ impl<'a> Injection<'a> {
             self.log_fault(format!("the primary is lost: {end:?}"));
             let proxies: Vec<_> = self.cluster.sites.iter().map(|site| &site.database.proxy).collect();
             database.fail_over(end, &proxies).await?;
-            self.cluster.world.record.note("there is a new standby".to_owned());
+            self.cluster.world.record.record_fault_detail("there is a new standby".to_owned());
             return Ok(());
         }
         let time = self.random_duration();
@@ -278,7 +279,7 @@ impl<'a> Injection<'a> {
 
     /// A random duration for a fault: mostly short, sometimes longer than the clients' time-outs.
     fn random_duration(&mut self) -> Duration {
-        let range = if self.rng.u32(..5) == 0 { LONG_MILLIS } else { SHORT_MILLIS };
+        let range = if self.rng.u32(..5) == 0 { LONG_FAULT_MILLIS } else { SHORT_FAULT_MILLIS };
         Duration::from_millis(self.rng.u64(range))
     }
 
@@ -287,6 +288,6 @@ impl<'a> Injection<'a> {
     }
 
     fn log_fault(&self, what: String) {
-        self.cluster.world.record.fault(what);
+        self.cluster.world.record.record_fault(what);
     }
 }

@@ -17,7 +17,7 @@ use crate::world::hello;
 const ONLINE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// By how much lease and grace may be exceeded on a busy machine, until a user of a dead node is shown offline.
-const TOLERANCE: Duration = Duration::from_secs(5);
+const OFFLINE_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Kills a node, and waits until a watcher on another node receives that a user of the dead node is offline. Returns how long
 /// that took, or `None` if it was too late.
@@ -41,7 +41,7 @@ pub(super) async fn a_dead_nodes_user_goes_offline(cluster: &Cluster) -> anyhow:
     }
     let mut node = there.node.lock().await;
     node.process.kill().await?;
-    let (begun, most) = (Instant::now(), LEASE + OFFLINE_GRACE + TOLERANCE);
+    let (begun, most) = (Instant::now(), LEASE + OFFLINE_GRACE + OFFLINE_TOLERANCE);
     let in_time = receives_presence(&mut client, &guest, false, most).await?;
     let took = begun.elapsed();
     if !in_time {

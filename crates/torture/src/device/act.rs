@@ -9,32 +9,32 @@ use switchboard_protocol::{
 use tokio::time::{Instant, sleep};
 
 use super::{Connection, Device, Disconnect, Outgoing, PendingRequest};
-use crate::record::{Sent, digest};
+use crate::record::{AttemptedSend, hash_of};
 use crate::world::{Phase, Room};
 
 /// The most messages that a device writes in one action.
-const MAX_BURST: usize = 8;
+const MAX_MESSAGES_PER_BURST: usize = 8;
 
 /// A device with this many unacknowledged messages writes no more.
-const MAX_OUTBOX: usize = 200;
+const MAX_UNACKED_MESSAGES: usize = 200;
 
 /// The longest padding of a message's text, in bytes.
-const MAX_PADDING: u64 = 300;
+const MAX_PADDING_BYTES: u64 = 300;
 
 const EMOJIS: [&str; 3] = ["👍", "🎉", "eyes"];
 
 /// The text of the message with this key. The key determines the text, so that a retry has the same one.
 pub(super) fn text_of(key: &str) -> String {
-    let length = usize::try_from(digest(key) % MAX_PADDING).unwrap_or(0);
+    let length = usize::try_from(hash_of(key) % MAX_PADDING_BYTES).unwrap_or(0);
     format!("{key} {}", "x".repeat(length))
 }
 
 /// The command that sends the message with this key.
 pub(super) fn message(key: &str, conversation: &ConversationId) -> Send {
-    send(key, conversation, &text_of(key))
+    send_command(key, conversation, &text_of(key))
 }
 
-fn send(key: &str, conversation: &ConversationId, text: &str) -> Send {
+fn send_command(key: &str, conversation: &ConversationId, text: &str) -> Send {
     Send {
         to: Target::from(conversation.clone()),
         text: Text::parse(text).ok(),
@@ -46,10 +46,10 @@ fn send(key: &str, conversation: &ConversationId, text: &str) -> Send {
 
 impl Device {
     /// A random time until the next action, chosen so that all devices together reach the rate.
-    pub(super) fn pause(&mut self) -> Duration {
+    pub(super) fn time_until_next_action(&mut self) -> Duration {
         let devices = self.world.users.len() as f64 * 2.0;
         // 60% of the actions are sends, with (MAX_BURST + 1) / 2 messages on average.
-        let mean = devices * (MAX_BURST as f64 + 1.0) / 2.0 * 0.6 / self.world.rate;
+        let mean = devices * (MAX_MESSAGES_PER_BURST as f64 + 1.0) / 2.0 * 0.6 / self.world.rate;
         // The distribution is exponential. A pause lasts at most a second, because the device must also send pings.
         Duration::from_secs_f64((-self.rng.f64().max(1e-9).ln() * mean).min(1.0))
     }
@@ -60,14 +60,14 @@ impl Device {
         match self.rng.u32(0..1000) {
             // While delays are measured, the device neither disconnects nor stops reading.
             900..925 if measuring => {}
-            0..600 if self.outbox.len() < MAX_OUTBOX => {
-                self.write();
+            0..600 if self.outbox.len() < MAX_UNACKED_MESSAGES => {
+                self.queue_random_messages();
                 self.flush(connection).await?;
             }
             600..700 => self.move_cursor(connection).await?,
-            700..800 => self.change(connection).await?,
-            800..830 => self.retry(connection).await?,
-            830..850 => self.probe(connection).await?,
+            700..800 => self.change_own_message(connection).await?,
+            800..830 => self.retry_acked_message(connection).await?,
+            830..850 => self.probe_hidden_conversation(connection).await?,
             850..860 => self.change_membership(connection).await?,
             860..900 => {
                 if let Some(room) = self.random_room() {
@@ -108,23 +108,23 @@ impl Device {
         let all: Vec<&Room> = self.world.rooms_of(&self.user).collect();
         let skip = usize::from(self.rng.u32(..10) > 0 && all.len() > 1);
         let room = all.get(self.rng.usize(skip..all.len().max(skip + 1)))?;
-        let out = self.progress.get(&room.id).is_some_and(|progress| progress.left.is_some());
+        let out = self.progress.get(&room.id).is_some_and(|progress| progress.left_with.is_some());
         (!out).then(|| (*room).clone())
     }
 
-    fn write(&mut self) {
+    fn queue_random_messages(&mut self) {
         let Some(room) = self.random_room() else { return };
-        for _ in 0..self.rng.usize(1..=MAX_BURST) {
+        for _ in 0..self.rng.usize(1..=MAX_MESSAGES_PER_BURST) {
             self.next_message_number += 1;
             let key = format!("{}.{}", self.name, self.next_message_number);
             self.world.record.record_send(
                 &key,
-                Sent {
+                AttemptedSend {
                     conversation: room.id.clone(),
                     from: self.user.clone(),
                     device: self.id,
                     number: self.next_message_number,
-                    text: digest(text_of(&key).as_str()),
+                    text: hash_of(text_of(&key).as_str()),
                     acked: None,
                 },
             );
@@ -150,7 +150,7 @@ impl Device {
     }
 
     /// Edits or deletes one of the device's own messages, or reacts to it.
-    async fn change(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
+    async fn change_own_message(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         if self.stored.is_empty() {
             return Ok(());
         }
@@ -176,14 +176,14 @@ impl Device {
     }
 
     /// Retries an acknowledged message, or sends another text with its key.
-    async fn retry(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
+    async fn retry_acked_message(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         if self.stored.is_empty() {
             return Ok(());
         }
         let stored = &self.stored[self.rng.usize(..self.stored.len())];
         let (key, conversation) = (stored.key.clone(), stored.conversation.clone());
         if self.rng.u32(..5) == 0 {
-            let other = send(&key, &conversation, &format!("not {key}"));
+            let other = send_command(&key, &conversation, &format!("not {key}"));
             self.submit(connection, other, PendingRequest::Conflict(key)).await
         } else {
             self.submit(connection, message(&key, &conversation), PendingRequest::Retry(key)).await
@@ -191,7 +191,7 @@ impl Device {
     }
 
     /// Sends a command about a conversation that the user may not see.
-    async fn probe(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
+    async fn probe_hidden_conversation(&mut self, connection: &mut Connection) -> Result<(), Disconnect> {
         let world = self.world.clone();
         let closed: Vec<&Room> =
             world.rooms.iter().filter(|room| !room.is_public && !room.members.contains(&self.user)).collect();
@@ -205,7 +205,7 @@ impl Device {
             1 => History { conversation, before: None, around: None, limit: None }.into(),
             2 => Members { conversation, after: None, limit: None }.into(),
             3 => Read { conversation, upto: Seq(1) }.into(),
-            _ => Send { key: None, ..send("x", &id, "let me in") }.into(),
+            _ => Send { key: None, ..send_command("x", &id, "let me in") }.into(),
         };
         self.world.record.lock().counts.probes += 1;
         self.submit(connection, command, PendingRequest::Probe(id)).await
@@ -216,7 +216,7 @@ impl Device {
         let open: Vec<&Room> = self.world.rooms.iter().filter(|room| room.is_public).collect();
         let room = open[self.rng.usize(..open.len())].clone();
         let conversation = Target::from(room.id.clone());
-        let is_in = self.progress.get(&room.id).is_some_and(|progress| progress.left.is_none());
+        let is_in = self.progress.get(&room.id).is_some_and(|progress| progress.left_with.is_none());
         let (command, kind): (Command, _) = if room.members[0] == self.user {
             let user = room.members[self.rng.usize(1..room.members.len())].clone();
             if self.rng.bool() {

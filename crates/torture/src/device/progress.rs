@@ -48,24 +48,24 @@ pub(crate) struct Progress {
     pub(crate) cursor: Seq,
     received_ahead: BTreeMap<u64, MembershipChange>,
     /// The event with which the user left the conversation; `None` if the user did not leave, or has rejoined.
-    pub(crate) left: Option<Seq>,
+    pub(crate) left_with: Option<Seq>,
     /// Whether a `sync` of the conversation has no answer yet.
     pub(crate) is_paging: bool,
 }
 
 impl Progress {
     pub(crate) fn at(cursor: Seq) -> Self {
-        Self { cursor, received_ahead: BTreeMap::new(), left: None, is_paging: false }
+        Self { cursor, received_ahead: BTreeMap::new(), left_with: None, is_paging: false }
     }
 
     /// The progress after the first received event of a conversation. In a room, the device needs only this event and later ones; a
     /// direct conversation is needed from its first message on.
-    pub(crate) fn starting_with(id: &ConversationId, first: Seq) -> Self {
+    pub(crate) fn from_first_event(id: &ConversationId, first: Seq) -> Self {
         Self::at(if id.is_room() { Seq(first.0.saturating_sub(1)) } else { Seq(0) })
     }
 
     /// How many events between the cursor and `seq` the device has not received.
-    pub(crate) fn missing_before(&self, seq: Seq) -> u64 {
+    pub(crate) fn count_missing_before(&self, seq: Seq) -> u64 {
         let between = seq.0.saturating_sub(self.cursor.0 + 1);
         between - self.received_ahead.range(..seq.0).count() as u64
     }
@@ -80,8 +80,8 @@ impl Progress {
             self.cursor.0 += 1;
             match change {
                 MembershipChange::None => {}
-                MembershipChange::Joined => self.left = None,
-                MembershipChange::Left => self.left = Some(self.cursor),
+                MembershipChange::Joined => self.left_with = None,
+                MembershipChange::Left => self.left_with = Some(self.cursor),
             }
         }
         true
@@ -96,11 +96,14 @@ mod tests {
     fn events_received_ahead_are_applied_once_the_missing_ones_arrive() {
         let mut progress = Progress::at(Seq(4));
         assert!(progress.apply(Seq(7), MembershipChange::Left));
-        assert_eq!((progress.cursor, progress.missing_before(Seq(9)), progress.left), (Seq(4), 3, None));
+        assert_eq!(
+            (progress.cursor, progress.count_missing_before(Seq(9)), progress.left_with),
+            (Seq(4), 3, None)
+        );
         assert!(
             progress.apply(Seq(5), MembershipChange::None) && progress.apply(Seq(6), MembershipChange::None)
         );
-        assert_eq!((progress.cursor, progress.left), (Seq(7), Some(Seq(7))));
+        assert_eq!((progress.cursor, progress.left_with), (Seq(7), Some(Seq(7))));
         assert!(!progress.apply(Seq(6), MembershipChange::None), "an event is applied once");
     }
 }

@@ -63,13 +63,13 @@ impl Device {
             if id.is_room() && !progress::adds_user(event, &self.user) {
                 // A user who joins again receives the events since they left, even on a device that was offline while they were a
                 // member. Only the whole log shows whether the user had left with the event before this one.
-                self.starts_after.push((id.clone(), Seq(seq.0 - 1)));
+                self.first_received_after.push((id.clone(), Seq(seq.0 - 1)));
             }
-            self.progress.insert(id.clone(), Progress::starting_with(id, seq));
+            self.progress.insert(id.clone(), Progress::from_first_event(id, seq));
         }
         let in_flight =
             connection.pending.values().filter(|(request, _)| self.may_append_to(request, id)).count() as u64;
-        let missing = self.progress.get(id).map_or(0, |progress| progress.missing_before(seq));
+        let missing = self.progress.get(id).map_or(0, |progress| progress.count_missing_before(seq));
         let paging = self.progress.get(id).is_some_and(|progress| progress.is_paging);
         if missing > in_flight && !paging {
             let what = format!(
@@ -79,7 +79,7 @@ impl Device {
             self.breach(Law::SilentGap, what, Some((id, seq)));
             self.request_page(connection, id.clone()).await?;
         }
-        if let Some(left) = self.progress.get(id).and_then(|progress| progress.left)
+        if let Some(left) = self.progress.get(id).and_then(|progress| progress.left_with)
             && seq > left
             && !self.world.attempted_join_within(&self.user, id, MAX_JOIN_TIME)
         {
@@ -114,7 +114,7 @@ impl Device {
 
     /// Applies the event of the device's own command, which the device knows only from the `ok`.
     fn apply_own(&mut self, id: &ConversationId, seq: Seq, change: MembershipChange) {
-        let start = || Progress::starting_with(id, seq);
+        let start = || Progress::from_first_event(id, seq);
         self.progress.entry(id.clone()).or_insert_with(start).apply(seq, change);
     }
 

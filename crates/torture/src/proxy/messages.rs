@@ -13,13 +13,13 @@ use tokio::time::{Instant, sleep_until};
 use super::{CHUNK_BYTES, Direction, Link, Network};
 
 /// The longest line that a nats-server sends, in bytes: its `INFO`.
-const MAX_LINE: usize = 64 * 1024;
+const MAX_LINE_BYTES: usize = 64 * 1024;
 
 /// The most delayed messages of one connection. Further messages are not delayed.
-const MAX_DELAYED: usize = 1_000;
+const MAX_DELAYED_PER_CONNECTION: usize = 1_000;
 
 /// The longest delay of a message.
-const MAX_DELAY: Duration = Duration::from_millis(1_500);
+const MAX_MESSAGE_DELAY: Duration = Duration::from_millis(1_500);
 
 /// Which share of the messages to lose, to duplicate and to delay, in percent.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +47,7 @@ impl std::ops::AddAssign for TamperingCounts {
 }
 
 /// Tampers with the messages on all connections of a proxy.
-pub(crate) struct Messages {
+pub(crate) struct MessageTamperer {
     rng: Mutex<fastrand::Rng>,
     tampering: Mutex<Option<TamperingRates>>,
     lost: AtomicU64,
@@ -65,7 +65,7 @@ enum TamperingAction {
     Delay(Duration),
 }
 
-impl Messages {
+impl MessageTamperer {
     pub(super) fn new(rng: fastrand::Rng) -> Self {
         let rng = Mutex::new(rng);
         let (lost, doubled, late) = Default::default();
@@ -90,7 +90,7 @@ impl Messages {
         };
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
         let chosen = rng.u32(..100);
-        let after = MAX_DELAY.mul_f64(rng.f64());
+        let after = MAX_MESSAGE_DELAY.mul_f64(rng.f64());
         let TamperingRates { lost, doubled, late } = tampering;
         if chosen < lost {
             self.lost.fetch_add(1, Ordering::Relaxed);
@@ -114,7 +114,7 @@ impl Messages {
         link: &Link,
         network: &Network,
     ) {
-        let mut frames = Frames::default();
+        let mut frames = FrameSplitter::default();
         let mut late: Vec<(Instant, Vec<u8>)> = Vec::new();
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
@@ -125,7 +125,7 @@ impl Messages {
                     let Ok(count @ 1..) = read else { break };
                     frames.extend(&buffer[..count]);
                     while let Some(frame) = frames.next() {
-                        self.dispatch(frame, &mut late, &mut out);
+                        self.forward_or_tamper(frame, &mut late, &mut out);
                     }
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
@@ -147,8 +147,8 @@ impl Messages {
         let _ = to.shutdown().await;
     }
 
-    fn dispatch(&self, frame: Frame, late: &mut Vec<(Instant, Vec<u8>)>, out: &mut Vec<u8>) {
-        let action = if frame.is_message && late.len() < MAX_DELAYED {
+    fn forward_or_tamper(&self, frame: NatsFrame, late: &mut Vec<(Instant, Vec<u8>)>, out: &mut Vec<u8>) {
+        let action = if frame.is_message && late.len() < MAX_DELAYED_PER_CONNECTION {
             self.choose_action()
         } else {
             TamperingAction::Forward
@@ -167,7 +167,7 @@ impl Messages {
 
 /// A line of NATS's protocol, with its payload if it has one.
 #[derive(Debug, PartialEq, Eq)]
-struct Frame {
+struct NatsFrame {
     /// Whether the frame is a message (`MSG` or `HMSG`), not a frame about the connection itself.
     is_message: bool,
     bytes: Vec<u8>,
@@ -175,22 +175,22 @@ struct Frame {
 
 /// Splits the server's byte stream into frames.
 #[derive(Default)]
-struct Frames {
+struct FrameSplitter {
     bytes: Vec<u8>,
     /// The bytes before this position contain no end of a line.
     scanned: usize,
 }
 
-impl Frames {
+impl FrameSplitter {
     fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// The next frame; `None` if it is not complete yet.
-    fn next(&mut self) -> Option<Frame> {
+    fn next(&mut self) -> Option<NatsFrame> {
         let Some(end) = self.bytes[self.scanned..].iter().position(|byte| *byte == b'\n') else {
             self.scanned = self.bytes.len();
-            assert!(self.scanned <= MAX_LINE, "this is not NATS: a line of {} bytes", self.scanned);
+            assert!(self.scanned <= MAX_LINE_BYTES, "this is not NATS: a line of {} bytes", self.scanned);
             return None;
         };
         let line_end = self.scanned + end + 1;
@@ -203,7 +203,7 @@ impl Frames {
         let rest = self.bytes.split_off(whole);
         let bytes = std::mem::replace(&mut self.bytes, rest);
         self.scanned = 0;
-        Some(Frame { is_message: payload.is_some(), bytes })
+        Some(NatsFrame { is_message: payload.is_some(), bytes })
     }
 }
 

@@ -3,20 +3,20 @@
 
 use super::{Complaint, Tree};
 
-const DIRECTORY: &str = "docs/decisions/";
-const HEADINGS: [&str; 3] = ["## Context", "## Decision", "## Rejected"];
+const DECISIONS_DIRECTORY: &str = "docs/decisions/";
+const REQUIRED_HEADINGS: [&str; 3] = ["## Context", "## Decision", "## Rejected"];
 
 /// The path, the file name and the text of every decision.
 fn decisions(tree: &Tree) -> impl Iterator<Item = (&str, &str, &str)> {
     tree.with_extension(&["md"])
-        .filter_map(|(path, text)| Some((path, path.strip_prefix(DIRECTORY)?, text)))
+        .filter_map(|(path, text)| Some((path, path.strip_prefix(DECISIONS_DIRECTORY)?, text)))
         .filter(|(_, name, _)| *name != "README.md")
 }
 
 pub(super) fn decisions_are_numbered(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for ((path, name, _), expected) in decisions(tree).zip(1_u32..) {
-        if number(name) != Some(expected) {
+        if number_in_file_name(name) != Some(expected) {
             let message = format!("use {expected:04}-title.md here: numbers have no gap and no duplicate");
             complaints.push(Complaint::for_file(path, message));
         }
@@ -25,7 +25,7 @@ pub(super) fn decisions_are_numbered(tree: &Tree) -> Vec<Complaint> {
 }
 
 /// The number in a file name of the form `NNNN-title.md`.
-fn number(name: &str) -> Option<u32> {
+fn number_in_file_name(name: &str) -> Option<u32> {
     let (number, title) = name.split_once('-')?;
     (number.len() == 4 && title != ".md").then(|| number.parse().ok())?
 }
@@ -33,8 +33,9 @@ fn number(name: &str) -> Option<u32> {
 pub(super) fn decisions_have_their_headings(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, _, text) in decisions(tree) {
-        for heading in
-            HEADINGS.into_iter().filter(|heading| !text.lines().any(|line| line.trim_end() == *heading))
+        for heading in REQUIRED_HEADINGS
+            .into_iter()
+            .filter(|heading| !text.lines().any(|line| line.trim_end() == *heading))
         {
             complaints
                 .push(Complaint::for_file(path, format!("use the three headings; `{heading}` is missing")));
@@ -44,7 +45,7 @@ pub(super) fn decisions_have_their_headings(tree: &Tree) -> Vec<Complaint> {
 }
 
 pub(super) fn decisions_are_in_the_table(tree: &Tree) -> Vec<Complaint> {
-    let table = format!("{DIRECTORY}README.md");
+    let table = format!("{DECISIONS_DIRECTORY}README.md");
     let rows = tree.text(&table).unwrap_or_default();
     decisions(tree)
         .filter(|(_, name, _)| !rows.contains(&format!("({name})")))

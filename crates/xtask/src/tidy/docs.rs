@@ -6,7 +6,7 @@ use super::{Complaint, Tree};
 const TOP_DIRECTORIES: &[&str] = &["bench", "crates", "docs", "e2e", "packages", "scripts", "testdata"];
 
 /// A path that contains one of these is a pattern or an example.
-const PLACEHOLDERS: &[&str] = &["*", "<", ">", "$", "…", "...", "NNNN"];
+const PLACEHOLDER_MARKS: &[&str] = &["*", "<", ">", "$", "…", "...", "NNNN"];
 
 /// The changelog is exempt, because it may name files that were removed.
 const CHANGELOG: &str = "CHANGELOG.md";
@@ -23,15 +23,15 @@ pub(super) fn named_paths_exist(tree: &Tree) -> Vec<Complaint> {
             if line.trim_start().starts_with("```") {
                 fenced = !fenced;
             } else if fenced {
-                check_code(tree, line).for_each(|path| report(&path));
+                missing_paths_in_code(tree, line).for_each(|path| report(&path));
             } else {
                 // Text between backticks is code, so every second part of the line is code.
                 for (part, text) in line.split('`').enumerate() {
                     if part % 2 == 1 {
-                        check_code(tree, text).for_each(|path| report(&path));
+                        missing_paths_in_code(tree, text).for_each(|path| report(&path));
                     }
                 }
-                check_links(tree, document, line).for_each(|path| report(&path));
+                missing_link_targets(tree, document, line).for_each(|path| report(&path));
             }
         }
     }
@@ -39,18 +39,18 @@ pub(super) fn named_paths_exist(tree: &Tree) -> Vec<Complaint> {
 }
 
 /// Finds the paths in a piece of code or a command that do not exist.
-fn check_code<'a>(tree: &'a Tree, code: &'a str) -> impl Iterator<Item = String> + 'a {
+fn missing_paths_in_code<'a>(tree: &'a Tree, code: &'a str) -> impl Iterator<Item = String> + 'a {
     code.split_whitespace()
         .map(|word| {
             word.trim_start_matches(['"', '\'', '(']).trim_end_matches(['"', '\'', ')', ',', ';', '.'])
         })
-        .filter(|word| !PLACEHOLDERS.iter().any(|placeholder| word.contains(placeholder)))
+        .filter(|word| !PLACEHOLDER_MARKS.iter().any(|placeholder| word.contains(placeholder)))
         .filter_map(|word| {
             // A path may be followed by a line number, an item or an anchor.
             let path = word.split([':', '#']).next().unwrap_or(word);
             match path.strip_prefix("./") {
                 Some(path) => Some(path),
-                None => path.split_once('/').filter(|(top, _)| is_top(tree, top)).map(|_| path),
+                None => path.split_once('/').filter(|(top, _)| is_top_level(tree, top)).map(|_| path),
             }
         })
         .filter(|path| !is_ignored(tree, path))
@@ -58,7 +58,7 @@ fn check_code<'a>(tree: &'a Tree, code: &'a str) -> impl Iterator<Item = String>
         .filter(|path| !tree.has(path.trim_end_matches('/')))
 }
 
-fn is_top(tree: &Tree, name: &str) -> bool {
+fn is_top_level(tree: &Tree, name: &str) -> bool {
     TOP_DIRECTORIES.contains(&name) || (!name.is_empty() && tree.has(name) && tree.text(name).is_none())
 }
 
@@ -80,7 +80,11 @@ fn expand_braces(path: &str) -> Vec<String> {
 }
 
 /// Finds the targets of links within the repository that do not exist.
-fn check_links<'a>(tree: &'a Tree, document: &'a str, line: &'a str) -> impl Iterator<Item = String> + 'a {
+fn missing_link_targets<'a>(
+    tree: &'a Tree,
+    document: &'a str,
+    line: &'a str,
+) -> impl Iterator<Item = String> + 'a {
     line.split("](")
         .skip(1)
         .filter_map(|rest| rest.split([')', '#', ' ']).next())

@@ -7,7 +7,7 @@ use super::source::Source;
 use super::{Complaint, Tree};
 
 /// Each filler word, and what to write in its place.
-const FILLERS: [(&str, &str); 5] = [
+const FILLERS_AND_REPLACEMENTS: [(&str, &str); 5] = [
     ("whoever", "name the actor: a user who …, the session that …, an operator"),
     ("whatever", "name the thing: any error, every input, the command"),
     ("somebody", "name the actor: a user, a client, a member, an operator"),
@@ -29,7 +29,7 @@ pub(super) fn comments_name_the_actor(tree: &Tree) -> Vec<Complaint> {
         match ratchets.get(directory.as_str()) {
             None => complaints.extend(hits.iter().map(FillerHit::complaint)),
             Some(most) if hits.len() > *most => {
-                complaints.push(Complaint::for_file(&directory, too_many(&hits, *most)));
+                complaints.push(Complaint::for_file(&directory, too_many_fillers_message(&hits, *most)));
             }
             Some(_) => {}
         }
@@ -70,8 +70,8 @@ impl FillerHit<'_> {
     }
 }
 
-fn too_many(hits: &[FillerHit<'_>], most: usize) -> String {
-    let mut instead: Vec<String> = FILLERS
+fn too_many_fillers_message(hits: &[FillerHit<'_>], most: usize) -> String {
+    let mut instead: Vec<String> = FILLERS_AND_REPLACEMENTS
         .iter()
         .filter(|(filler, _)| hits.iter().any(|hit| hit.filler == *filler))
         .map(|(filler, instead)| format!("for `{filler}` {instead}"))
@@ -86,7 +86,7 @@ fn too_many(hits: &[FillerHit<'_>], most: usize) -> String {
 
 fn fillers_by_directory(tree: &Tree) -> BTreeMap<String, Vec<FillerHit<'_>>> {
     let mut found: BTreeMap<String, Vec<FillerHit<'_>>> = BTreeMap::new();
-    for (path, text) in tree.iter().filter(|(path, _)| *path != crate::types::PATH) {
+    for (path, text) in tree.iter().filter(|(path, _)| *path != crate::types::TYPES_FILE) {
         let hits = find_fillers(path, text);
         if !hits.is_empty() {
             let directory = path.rsplit_once('/').map_or(".", |(directory, _)| directory);
@@ -99,7 +99,7 @@ fn fillers_by_directory(tree: &Tree) -> BTreeMap<String, Vec<FillerHit<'_>>> {
 fn find_fillers<'a>(path: &'a str, text: &str) -> Vec<FillerHit<'a>> {
     let words = join_words(&prose_lines(path, text));
     let mut hits = Vec::new();
-    for (filler, instead) in FILLERS {
+    for (filler, instead) in FILLERS_AND_REPLACEMENTS {
         let parts: Vec<&str> = filler.split(' ').collect();
         let found =
             words.windows(parts.len()).filter(|found| found.iter().map(|(_, word)| word).eq(parts.iter()));
@@ -126,7 +126,7 @@ fn prose_lines(path: &str, text: &str) -> Vec<(usize, String)> {
         "md" => markdown_prose_lines(text),
         "rs" => {
             let comments = Source::parse(text).comments;
-            let lines = |comment: &super::source::Literal| -> Vec<(usize, String)> {
+            let lines = |comment: &super::source::CommentOrString| -> Vec<(usize, String)> {
                 (comment.line..).zip(comment.text.lines().map(ToOwned::to_owned)).collect()
             };
             comments.iter().flat_map(lines).collect()
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::tidy::run_rule;
 
-    fn complaints(path: &str, text: &str, ratchets: &str) -> Vec<String> {
+    fn filler_complaints(path: &str, text: &str, ratchets: &str) -> Vec<String> {
         run_rule(comments_name_the_actor, &[(path, text), (FILLER_RATCHETS, ratchets)])
     }
 
@@ -228,11 +228,11 @@ mod tests {
             ("db/a.sql", "x;\n-- somebody\n"),
             ("deploy/a.yml", "a: 1\nb: 2 # whoever\n"),
         ] {
-            let complaints = complaints(path, text, "");
+            let complaints = filler_complaints(path, text, "");
             assert!(complaints.len() == 1 && complaints[0].contains(":2: `"), "{path}: {complaints:?}");
         }
         let expected = "docs/a.md:1: `somebody`: name the actor: a user, a client, a member, an operator";
-        assert_eq!(complaints("docs/a.md", "somebody's", ""), [expected]);
+        assert_eq!(filler_complaints("docs/a.md", "somebody's", ""), [expected]);
     }
 
     #[test]
@@ -243,26 +243,30 @@ mod tests {
             ("web/a.ts", "open(\"https://whatever.example\");\n/* a */\nsomebody();"),
             ("web/a.json", "whatever"),
         ] {
-            assert_eq!(complaints(path, text, ""), [""; 0], "{path}");
+            assert_eq!(filler_complaints(path, text, ""), [""; 0], "{path}");
         }
     }
 
     #[test]
     fn the_count_of_a_directory_only_goes_down() {
         let text = "Whoever. Whatever.\n";
-        assert_eq!(complaints("docs/a.md", text, "# why\n\n2 docs\n"), [""; 0]);
-        let more = complaints("docs/a.md", text, "1 docs");
+        assert_eq!(filler_complaints("docs/a.md", text, "# why\n\n2 docs\n"), [""; 0]);
+        let more = filler_complaints("docs/a.md", text, "1 docs");
         assert!(more.len() == 1 && more[0].starts_with("docs: 2 filler words, up from 1; "), "{more:?}");
         assert!(more[0].contains("for `whoever` name the actor"), "{more:?}");
-        assert_eq!(complaints("docs/sub/a.md", text, "2 docs").len(), 2, "each directory has its own count");
-        assert_eq!(complaints("a.md", "", "2 docs\n2 docs").len(), 1, "one line for a directory");
+        assert_eq!(
+            filler_complaints("docs/sub/a.md", text, "2 docs").len(),
+            2,
+            "each directory has its own count"
+        );
+        assert_eq!(filler_complaints("a.md", "", "2 docs\n2 docs").len(), 1, "one line for a directory");
     }
 
     #[test]
     fn a_ratchet_that_could_be_lower_is_a_hint() {
         let files = [("docs/a.md", "whoever"), (FILLER_RATCHETS, "3 docs\n1 gone")];
         let hints: Vec<String> =
-            ratchets_to_lower(&Tree::of(&files)).iter().map(ToString::to_string).collect();
+            ratchets_to_lower(&Tree::from_texts(&files)).iter().map(ToString::to_string).collect();
         assert_eq!(
             hints,
             [

@@ -4,7 +4,7 @@ use super::Tree;
 use super::source::{Source, is_word};
 
 /// The modules of a crate that have their own file.
-pub(super) struct Modules<'a> {
+pub(super) struct CrateModules<'a> {
     files: Vec<File<'a>>,
 }
 
@@ -17,7 +17,7 @@ pub(super) struct File<'a> {
     pub(super) imports: Vec<(usize, Vec<String>)>,
 }
 
-impl<'a> Modules<'a> {
+impl<'a> CrateModules<'a> {
     /// The modules below a directory such as `crates/server/src/`.
     pub(super) fn read(tree: &'a Tree, directory: &str) -> Self {
         let files = tree.with_extension(&["rs"]).filter_map(|(path, text)| {
@@ -44,7 +44,7 @@ impl<'a> Modules<'a> {
 /// The imported paths that begin with `crate`, `super` or `self`, in a module's code without its tests.
 fn imports(text: &str, module: &[&str]) -> Vec<(usize, Vec<String>)> {
     let source = Source::parse(text);
-    let code = &source.code[..tests_begin(&source.code)];
+    let code = &source.code[..start_of_unit_tests(&source.code)];
     let mut found = Vec::new();
     for start in ["crate::", "super::", "self::"] {
         for (at, _) in code.match_indices(start) {
@@ -54,15 +54,15 @@ fn imports(text: &str, module: &[&str]) -> Vec<(usize, Vec<String>)> {
             }
             let line = code[..at].matches('\n').count() + 1;
             let mut paths = Vec::new();
-            expand(&code[at..], &mut Vec::new(), &mut paths);
-            found.extend(paths.iter().filter_map(|path| Some((line, absolute(path, module)?))));
+            read_import_paths(&code[at..], &mut Vec::new(), &mut paths);
+            found.extend(paths.iter().filter_map(|path| Some((line, resolve_import(path, module)?))));
         }
     }
     found
 }
 
 /// The position of the inline module with the unit tests, which must be the last part of a file.
-fn tests_begin(code: &str) -> usize {
+fn start_of_unit_tests(code: &str) -> usize {
     code.match_indices("#[cfg(test)]")
         .find(|(at, mark)| {
             let after = code[at + mark.len()..].trim_start();
@@ -72,7 +72,7 @@ fn tests_begin(code: &str) -> usize {
 }
 
 /// Reads the path at the beginning of `code`; a group in braces gives several paths. Returns the length of the code that it read.
-fn expand(code: &str, before: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> usize {
+fn read_import_paths(code: &str, before: &mut Vec<String>, paths: &mut Vec<Vec<String>>) -> usize {
     let depth = before.len();
     let mut at = 0;
     loop {
@@ -80,7 +80,7 @@ fn expand(code: &str, before: &mut Vec<String>, paths: &mut Vec<Vec<String>>) ->
         if code[at..].starts_with('{') {
             at += 1;
             while !code[at..].trim_start().starts_with('}') && !code[at..].trim_start().is_empty() {
-                at += expand(&code[at..], before, paths).max(1);
+                at += read_import_paths(&code[at..], before, paths).max(1);
                 at += code[at..].len() - code[at..].trim_start_matches([',', ' ', '\n']).len();
             }
             at += code[at..].find('}').map_or(0, |end| end + 1);
@@ -104,7 +104,7 @@ fn expand(code: &str, before: &mut Vec<String>, paths: &mut Vec<Vec<String>>) ->
 }
 
 /// Resolves an import in `module` to a path from the crate's root.
-fn absolute(path: &[String], module: &[&str]) -> Option<Vec<String>> {
+fn resolve_import(path: &[String], module: &[&str]) -> Option<Vec<String>> {
     let mut base: Vec<String> = module.iter().map(|part| (*part).to_owned()).collect();
     let mut rest = path;
     while let Some((first, after)) = rest.split_first() {

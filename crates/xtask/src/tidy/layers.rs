@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::imports::{File, Modules};
+use super::imports::{CrateModules, File};
 use super::{Complaint, Tree};
 
 const MAP_DOCUMENT: &str = "ARCHITECTURE.md";
@@ -12,7 +12,7 @@ const MAP_DOCUMENT: &str = "ARCHITECTURE.md";
 const LAYERS_HEADING: &str = "Layers of ";
 
 /// The room to which items in the crate's root belong that are in no module.
-const ROOT: &str = "lib";
+const ROOT_ROOM: &str = "lib";
 
 /// The layers of one crate.
 struct Layers<'a> {
@@ -47,10 +47,10 @@ impl<'a> Layers<'a> {
 }
 
 /// The room to which a path of a module or an item belongs.
-fn room<'p, S: AsRef<str>>(path: &'p [S], modules: &Modules<'_>) -> &'p str {
+fn room_of_path<'p, S: AsRef<str>>(path: &'p [S], modules: &CrateModules<'_>) -> &'p str {
     match path.first() {
         Some(first) if modules.has(&path[..1]) => first.as_ref(),
-        _ => ROOT,
+        _ => ROOT_ROOM,
     }
 }
 
@@ -58,11 +58,11 @@ pub(super) fn imports_run_downward(tree: &Tree) -> Vec<Complaint> {
     let Some(map) = tree.text(MAP_DOCUMENT) else { return Vec::new() };
     let mut complaints = Vec::new();
     for layers in Layers::read(map) {
-        let modules = Modules::read(tree, layers.directory);
+        let modules = CrateModules::read(tree, layers.directory);
         for file in modules.files() {
             complaints.extend(upward_imports(file, &layers, &modules));
         }
-        let known: BTreeSet<_> = modules.files().map(|file| room(&file.module, &modules)).collect();
+        let known: BTreeSet<_> = modules.files().map(|file| room_of_path(&file.module, &modules)).collect();
         for gone in layers.layer_by_room.keys().filter(|room| !known.contains(*room)) {
             let message = format!("there is no room `{gone}` in {}: take it off the list", layers.directory);
             complaints.push(Complaint::for_file(MAP_DOCUMENT, message));
@@ -72,8 +72,8 @@ pub(super) fn imports_run_downward(tree: &Tree) -> Vec<Complaint> {
 }
 
 /// Complains about imports of a file from a higher layer.
-fn upward_imports(file: &File<'_>, layers: &Layers<'_>, modules: &Modules<'_>) -> Vec<Complaint> {
-    let from = room(&file.module, modules);
+fn upward_imports(file: &File<'_>, layers: &Layers<'_>, modules: &CrateModules<'_>) -> Vec<Complaint> {
+    let from = room_of_path(&file.module, modules);
     let Some(own) = layers.layer_of(from) else {
         let message = format!("the room `{from}` is not on the map: add it to a layer in {MAP_DOCUMENT}");
         return vec![Complaint::for_file(file.path, message)];
@@ -81,7 +81,7 @@ fn upward_imports(file: &File<'_>, layers: &Layers<'_>, modules: &Modules<'_>) -
     let mut complaints = Vec::new();
     let mut seen = BTreeSet::new();
     for (line, path) in &file.imports {
-        let to = room(path, modules);
+        let to = room_of_path(path, modules);
         if to != from && layers.layer_of(to).is_some_and(|layer| layer <= own) && seen.insert((line, to)) {
             let message = format!(
                 "`{from}` must not import `{to}`, which is no layer below it: see the layers in {MAP_DOCUMENT}"
@@ -97,7 +97,7 @@ pub(super) fn circles_are_small(tree: &Tree) -> Vec<Complaint> {
     let Some(map) = tree.text(MAP_DOCUMENT) else { return Vec::new() };
     let mut complaints = Vec::new();
     for layers in Layers::read(map) {
-        let modules = Modules::read(tree, layers.directory);
+        let modules = CrateModules::read(tree, layers.directory);
         for (folder, edges) in import_edges(&modules) {
             for circle in import_circles(&edges).into_iter().filter(|circle| circle.len() > 2) {
                 let names: Vec<_> = circle.iter().map(|name| format!("{name}.rs")).collect();
@@ -115,7 +115,7 @@ pub(super) fn circles_are_small(tree: &Tree) -> Vec<Complaint> {
 type ImportEdges = BTreeMap<String, BTreeSet<String>>;
 
 /// The imports between the files of each folder below the crate's root. For the rooms themselves the layers are checked instead.
-fn import_edges(modules: &Modules<'_>) -> BTreeMap<String, ImportEdges> {
+fn import_edges(modules: &CrateModules<'_>) -> BTreeMap<String, ImportEdges> {
     let mut folders: BTreeMap<String, ImportEdges> = BTreeMap::new();
     for file in modules.files() {
         for (_, path) in &file.imports {
@@ -163,11 +163,11 @@ mod tests {
     use super::*;
     use crate::tidy::run_rule;
 
-    const LAYERS: &str = "Layers of `a/src/`, from the top down:\n\n1. `lib`, `door`: the top\n2. `hall`: between\n3. `cellar`: the ground\n";
+    const EXAMPLE_MAP: &str = "Layers of `a/src/`, from the top down:\n\n1. `lib`, `door`: the top\n2. `hall`: between\n3. `cellar`: the ground\n";
 
     fn check_layers(files: &[(&str, &str)]) -> Vec<String> {
         let all: Vec<_> = [
-            (MAP_DOCUMENT, LAYERS),
+            (MAP_DOCUMENT, EXAMPLE_MAP),
             ("a/src/lib.rs", "mod door; mod hall; mod cellar;"),
             ("a/src/door.rs", ""),
             ("a/src/hall.rs", ""),
@@ -225,7 +225,7 @@ mod tests {
             found,
             ["a/src/attic.rs: the room `attic` is not on the map: add it to a layer in ARCHITECTURE.md"]
         );
-        let map = format!("{LAYERS}4. `well`: outside\n");
+        let map = format!("{EXAMPLE_MAP}4. `well`: outside\n");
         let found = check_layers(&[(MAP_DOCUMENT, &map)]);
         assert_eq!(found, ["ARCHITECTURE.md: there is no room `well` in a/src/: take it off the list"]);
     }
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_circle_of_more_than_two_files_in_a_folder_is_reported() {
         let files = [
-            (MAP_DOCUMENT, LAYERS),
+            (MAP_DOCUMENT, EXAMPLE_MAP),
             ("a/src/hall.rs", "mod one; mod two; mod three;"),
             ("a/src/hall/one.rs", "use super::two::Two;"),
             ("a/src/hall/two.rs", "use super::three::Three;\nuse super::one::One;"),

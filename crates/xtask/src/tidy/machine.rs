@@ -6,7 +6,7 @@ use super::{Complaint, Tree};
 /// must pass its own rule.
 const HOME_DIRECTORIES: [&str; 3] = ["work", "home", "root"];
 
-const CRATES_IO: &str = r#"source = "registry+https://github.com/rust-lang/crates.io-index""#;
+const CRATES_IO_SOURCE_LINE: &str = r#"source = "registry+https://github.com/rust-lang/crates.io-index""#;
 
 /// The text before the URL from which npm fetched a package.
 const RESOLVED_FIELD: &str = r#""resolved": "#;
@@ -53,7 +53,9 @@ pub(super) fn cargo_lock_names_crates_io(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in tree.iter().filter(|(path, _)| path.ends_with("Cargo.lock")) {
         let lines = text.lines().enumerate();
-        for (index, line) in lines.filter(|(_, line)| line.starts_with("source = ") && *line != CRATES_IO) {
+        for (index, line) in
+            lines.filter(|(_, line)| line.starts_with("source = ") && *line != CRATES_IO_SOURCE_LINE)
+        {
             let message = format!("use a release from crates.io in place of {line}");
             complaints.push(Complaint::at_line(path, index + 1, message));
         }
@@ -95,7 +97,9 @@ mod tests {
     #[test]
     fn a_source_other_than_crates_io_is_reported() {
         let lock = |source: &str| format!("[[package]]\nname = \"a\"\n{source}\n");
-        assert!(run_rule(cargo_lock_names_crates_io, &[("Cargo.lock", &lock(CRATES_IO))]).is_empty());
+        assert!(
+            run_rule(cargo_lock_names_crates_io, &[("Cargo.lock", &lock(CRATES_IO_SOURCE_LINE))]).is_empty()
+        );
         let mirror = lock("source = \"registry+https://registry.example/index\"");
         let complaints = run_rule(cargo_lock_names_crates_io, &[("Cargo.lock", &mirror)]);
         assert!(complaints[0].starts_with("Cargo.lock:3: use a release"), "{complaints:?}");

@@ -1,9 +1,9 @@
 //! Files and modules are named after a noun of the domain, because a module called `utils` collects unrelated code.
 
-use super::source::{Source, words};
+use super::source::{Source, split_into_words};
 use super::{Complaint, Tree};
 
-const VAGUE: &[&str] =
+const VAGUE_NAMES: &[&str] =
     &["util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "management"];
 
 pub(super) fn names_say_what_is_inside(tree: &Tree) -> Vec<Complaint> {
@@ -11,14 +11,14 @@ pub(super) fn names_say_what_is_inside(tree: &Tree) -> Vec<Complaint> {
     for (path, _) in tree.iter() {
         let mut stems = path.split('/').map(|part| part.split('.').next().unwrap_or(part));
         if let Some(name) = stems.find(|stem| is_vague(stem)) {
-            complaints.push(Complaint::for_file(path, instead_of(name)));
+            complaints.push(Complaint::for_file(path, vague_name_message(name)));
         }
     }
     for (path, text) in tree.with_extension(&["rs"]) {
         for (line, code) in Source::parse(text).lines() {
-            let names: Vec<&str> = words(code).collect();
+            let names: Vec<&str> = split_into_words(code).collect();
             let module = names.windows(2).find(|pair| pair[0] == "mod" && is_vague(pair[1]));
-            complaints.extend(module.map(|pair| Complaint::at_line(path, line, instead_of(pair[1]))));
+            complaints.extend(module.map(|pair| Complaint::at_line(path, line, vague_name_message(pair[1]))));
         }
     }
     complaints
@@ -26,10 +26,10 @@ pub(super) fn names_say_what_is_inside(tree: &Tree) -> Vec<Complaint> {
 
 /// Whether a name, or its last part, is in the list of vague names.
 fn is_vague(name: &str) -> bool {
-    VAGUE.contains(&name.rsplit(['_', '-']).next().unwrap_or(name))
+    VAGUE_NAMES.contains(&name.rsplit(['_', '-']).next().unwrap_or(name))
 }
 
-fn instead_of(name: &str) -> String {
+fn vague_name_message(name: &str) -> String {
     format!("use a noun of the domain in place of `{name}`: what is it about?")
 }
 

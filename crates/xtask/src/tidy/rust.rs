@@ -1,6 +1,6 @@
 //! Rules for Rust code: time is injected, queues are bounded, SQL is in the store only.
 
-use super::source::{Source, calls_function, is_word, words};
+use super::source::{Source, calls_function, is_word, split_into_words};
 use super::{Complaint, Tree};
 
 /// The source directories of the shipped program.
@@ -41,7 +41,7 @@ pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
     {
         let source = Source::parse(text);
         for (line, names) in words_after(&source.code, "std::time::") {
-            if words(names).any(|name| name == "Instant") {
+            if split_into_words(names).any(|name| name == "Instant") {
                 complaints.push(Complaint::at_line(
                     path,
                     line,
@@ -50,7 +50,7 @@ pub(super) fn time_is_injected(tree: &Tree) -> Vec<Complaint> {
             }
         }
         for (line, code) in source.lines().filter(|_| path != CLOCK_FILE) {
-            let reads_clock = words(code).any(|word| word == "SystemTime")
+            let reads_clock = split_into_words(code).any(|word| word == "SystemTime")
                 || calls_function(code, "Timestamp::now")
                 || calls_function(code, "Zoned::now");
             if reads_clock {
@@ -80,7 +80,7 @@ pub(super) fn queues_are_bounded(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in tree.with_extension(&["rs"]) {
         for (line, code) in Source::parse(text).lines() {
-            let unbounded = words(code).any(|word| word == "unbounded_channel")
+            let unbounded = split_into_words(code).any(|word| word == "unbounded_channel")
                 || calls_function(code, "unbounded")
                 || code.contains("mpsc::channel()");
             if unbounded {

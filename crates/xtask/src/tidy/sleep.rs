@@ -4,14 +4,14 @@
 use super::source::{Source, calls_function};
 use super::{Complaint, Tree};
 
-const REASON: &str = "// waits for:";
+const SLEEP_REASON_MARK: &str = "// waits for:";
 
 pub(super) fn tests_say_what_they_wait_for(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in tree.with_extension(&["rs"]).filter(|(path, _)| is_rust_test(path)) {
         let source = Source::parse(text);
         let sleeping = source.lines().filter(|(_, code)| calls_function(code, "sleep")).map(|(line, _)| line);
-        complaints.extend(unexplained(path, text, sleeping));
+        complaints.extend(complaints_without_reason(path, text, sleeping));
     }
     for (path, text) in tree.with_extension(&["js", "ts"]).filter(|(path, _)| path.starts_with("e2e/")) {
         let sleeps = |line: &str| {
@@ -19,7 +19,7 @@ pub(super) fn tests_say_what_they_wait_for(tree: &Tree) -> Vec<Complaint> {
         };
         let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
         let sleeping = lines.filter(|(_, line)| sleeps(line)).map(|(line, _)| line);
-        complaints.extend(unexplained(path, text, sleeping));
+        complaints.extend(complaints_without_reason(path, text, sleeping));
     }
     complaints
 }
@@ -29,12 +29,17 @@ fn is_rust_test(path: &str) -> bool {
 }
 
 /// Complaints about the `sleeping` lines (counted from 1) that have no reason on the same line or the line before.
-fn unexplained(path: &str, text: &str, sleeping: impl Iterator<Item = usize>) -> Vec<Complaint> {
+fn complaints_without_reason(
+    path: &str,
+    text: &str,
+    sleeping: impl Iterator<Item = usize>,
+) -> Vec<Complaint> {
     let lines: Vec<&str> = text.lines().collect();
     let explained =
-        |line: usize| lines[line.saturating_sub(2)..line].iter().any(|text| text.contains(REASON));
-    let message =
-        format!("wait for an event, or pause the clock; if neither is possible, write `{REASON} …`");
+        |line: usize| lines[line.saturating_sub(2)..line].iter().any(|text| text.contains(SLEEP_REASON_MARK));
+    let message = format!(
+        "wait for an event, or pause the clock; if neither is possible, write `{SLEEP_REASON_MARK} …`"
+    );
     sleeping
         .filter(|line| !explained(*line))
         .map(|line| Complaint::at_line(path, line, message.clone()))

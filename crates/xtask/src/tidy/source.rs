@@ -5,13 +5,13 @@ pub(super) struct Source {
     /// The source with spaces in place of comments and literals; line numbers stay the same.
     pub(super) code: String,
     /// The string literals without their quotes. Escapes stay as they are written.
-    pub(super) strings: Vec<Literal>,
+    pub(super) strings: Vec<CommentOrString>,
     /// The comments, including `//` or `/*`.
-    pub(super) comments: Vec<Literal>,
+    pub(super) comments: Vec<CommentOrString>,
 }
 
 /// A string literal or a comment.
-pub(super) struct Literal {
+pub(super) struct CommentOrString {
     /// The line on which the literal or comment begins, counted from 1.
     pub(super) line: usize,
     pub(super) text: String,
@@ -26,12 +26,12 @@ impl Source {
             let in_word = source.code.ends_with(is_word);
             let length = if let Some((open, body, close)) = string_bounds(rest, in_word) {
                 let line = source.code.matches('\n').count() + 1;
-                source.strings.push(Literal { line, text: rest[open..open + body].to_owned() });
+                source.strings.push(CommentOrString { line, text: rest[open..open + body].to_owned() });
                 open + body + close
             } else {
                 if let Some(length) = comment_len(rest) {
                     let line = source.code.matches('\n').count() + 1;
-                    source.comments.push(Literal { line, text: rest[..length].to_owned() });
+                    source.comments.push(CommentOrString { line, text: rest[..length].to_owned() });
                 }
                 comment_len(rest).or_else(|| character_len(rest)).unwrap_or(0)
             };
@@ -59,7 +59,7 @@ pub(super) fn is_word(c: char) -> bool {
 }
 
 /// The identifiers, keywords and numbers of a piece of code.
-pub(super) fn words(code: &str) -> impl Iterator<Item = &str> {
+pub(super) fn split_into_words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|c| !is_word(c)).filter(|word| !word.is_empty())
 }
 
@@ -159,11 +159,11 @@ mod tests {
             ("r#\"open", vec![], vec!["open"]),
         ] {
             let (got_code, got_strings) = code_and_strings(text);
-            assert_eq!((got_code, got_strings), (owned(&code), owned(&strings)), "{text}");
+            assert_eq!((got_code, got_strings), (to_strings(&code), to_strings(&strings)), "{text}");
         }
     }
 
-    fn owned(parts: &[&str]) -> Vec<String> {
+    fn to_strings(parts: &[&str]) -> Vec<String> {
         parts.iter().map(|&part| part.to_owned()).collect()
     }
 

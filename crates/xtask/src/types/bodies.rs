@@ -9,7 +9,7 @@ use super::print::print_declaration;
 use super::shape::{self, Shape};
 
 /// Parses the variants.
-fn variants(config: &Config) -> Vec<Shape> {
+fn body_variants(config: &Config) -> Vec<Shape> {
     let Shape::Union(variants) = shape::parse(&OkBody::<Event>::inline(config)) else {
         unreachable!("OkBody has several variants")
     };
@@ -17,9 +17,9 @@ fn variants(config: &Config) -> Vec<Shape> {
 }
 
 /// Declares each variant, then the union of all.
-pub(super) fn declare(config: &Config, docs: &str) -> String {
+pub(super) fn declare_body_types(config: &Config, docs: &str) -> String {
     let all = OkBody::<Event>::ALL;
-    let each = all.iter().zip(variants(config));
+    let each = all.iter().zip(body_variants(config));
     let each = each.map(|((name, _, docs), variant)| {
         print_declaration(docs.trim(), &format!("{name}Body"), &variant) + "\n"
     });
@@ -33,7 +33,7 @@ pub(super) fn by_name(config: &Config, shape: Shape) -> Shape {
         Shape::Intersection(parts) => {
             Shape::Intersection(parts.into_iter().map(|part| by_name(config, part)).collect())
         }
-        Shape::Union(parts) if parts == variants(config) => Shape::Text("OkBody".to_owned()),
+        Shape::Union(parts) if parts == body_variants(config) => Shape::Text("OkBody".to_owned()),
         other => other,
     }
 }

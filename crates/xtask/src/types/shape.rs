@@ -26,13 +26,13 @@ pub(super) struct Field {
 /// Parses a type. Panics on syntax that ts-rs does not use today.
 pub(super) fn parse(text: &str) -> Shape {
     let mut rest = ShapeParser(text.trim());
-    let shape = rest.union();
+    let shape = rest.parse_union();
     assert!(rest.0.is_empty(), "cannot parse: {}", rest.0);
     shape
 }
 
 /// The text of a doc comment without its marks.
-pub(super) fn text_of(comment: &str) -> String {
+pub(super) fn comment_text(comment: &str) -> String {
     let inner = comment.trim().trim_start_matches("/**").trim_end_matches("*/").trim();
     let lines: Vec<_> = inner.lines().map(|line| line.trim().trim_start_matches('*').trim()).collect();
     lines.join("\n")
@@ -65,25 +65,25 @@ impl ShapeParser<'_> {
         text.trim().to_owned()
     }
 
-    fn union(&mut self) -> Shape {
-        let mut shapes = vec![self.intersection()];
+    fn parse_union(&mut self) -> Shape {
+        let mut shapes = vec![self.parse_intersection()];
         while self.accept("|") {
-            shapes.push(self.intersection());
+            shapes.push(self.parse_intersection());
         }
         if shapes.len() == 1 { shapes.remove(0) } else { Shape::Union(shapes) }
     }
 
-    fn intersection(&mut self) -> Shape {
-        let mut shapes = vec![self.single()];
+    fn parse_intersection(&mut self) -> Shape {
+        let mut shapes = vec![self.parse_single()];
         while self.accept("&") {
-            shapes.push(self.single());
+            shapes.push(self.parse_single());
         }
         if shapes.len() == 1 { shapes.remove(0) } else { Shape::Intersection(shapes) }
     }
 
-    fn single(&mut self) -> Shape {
+    fn parse_single(&mut self) -> Shape {
         if self.accept("(") {
-            let shape = self.union();
+            let shape = self.parse_union();
             self.expect(")");
             return shape;
         }
@@ -99,20 +99,20 @@ impl ShapeParser<'_> {
         }
         let mut fields = Vec::new();
         while !self.accept("}") {
-            fields.push(self.field());
+            fields.push(self.parse_field());
         }
         Shape::Object(fields)
     }
 
-    fn field(&mut self) -> Field {
+    fn parse_field(&mut self) -> Field {
         let mut docs = String::new();
         if let Some(end) = self.0.starts_with("/**").then(|| self.0.find("*/")).flatten() {
-            docs = text_of(&self.0[..end]);
+            docs = comment_text(&self.0[..end]);
             self.0 = self.0[end + 2..].trim_start();
         }
         let name = self.take_until(&[':']).trim_matches('"').to_owned();
         self.expect(":");
-        let shape = self.union();
+        let shape = self.parse_union();
         self.accept(",");
         Field { docs, name, shape }
     }
@@ -122,24 +122,24 @@ impl ShapeParser<'_> {
 mod tests {
     use super::*;
 
-    fn text(text: &str) -> Shape {
+    fn text_shape(text: &str) -> Shape {
         Shape::Text(text.to_owned())
     }
 
     #[test]
     fn a_type_is_parsed_into_objects_unions_and_intersections() {
         let field = |docs: &str, name: &str, shape| Field { docs: docs.into(), name: name.into(), shape };
-        assert_eq!(parse(" string"), text("string"));
-        assert_eq!(parse("Record<symbol, never>"), text("Record<symbol, never>"));
-        assert_eq!(parse("{ [key in string]: Array<A> }"), text("Record<string, Array<A>>"));
+        assert_eq!(parse(" string"), text_shape("string"));
+        assert_eq!(parse("Record<symbol, never>"), text_shape("Record<symbol, never>"));
+        assert_eq!(parse("{ [key in string]: Array<A> }"), text_shape("Record<string, Array<A>>"));
         assert_eq!(
             parse("{ \"type\": \"a\", \n/**\n * One, {two} |\n * three.\n */\nb?: Array<B>, } & (C | \"d\")"),
             Shape::Intersection(vec![
                 Shape::Object(vec![
-                    field("", "type", text("\"a\"")),
-                    field("One, {two} |\nthree.", "b?", text("Array<B>")),
+                    field("", "type", text_shape("\"a\"")),
+                    field("One, {two} |\nthree.", "b?", text_shape("Array<B>")),
                 ]),
-                Shape::Union(vec![text("C"), text("\"d\"")]),
+                Shape::Union(vec![text_shape("C"), text_shape("\"d\"")]),
             ])
         );
     }

@@ -143,7 +143,7 @@ impl Subjects {
     }
 
     /// The wildcard that matches every subject of a slot.
-    pub(super) fn wildcard(&self, slot: Slot) -> String {
+    pub(super) fn wildcard_of_slot(&self, slot: Slot) -> String {
         format!("{}{}.{}.*", self.root, slot.kind.letter(), slot.number)
     }
 

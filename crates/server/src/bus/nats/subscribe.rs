@@ -158,7 +158,7 @@ impl SubscriptionManager {
             }
             DesiredKeys::Few(_) | DesiredKeys::Many if current.wildcard.is_some() => {}
             DesiredKeys::Few(_) | DesiredKeys::Many => {
-                current.wildcard = Some(self.subscribe(self.shared.subjects.wildcard(slot)).await?);
+                current.wildcard = Some(self.subscribe(self.shared.subjects.wildcard_of_slot(slot)).await?);
                 round.has_subscribed = true;
                 round.replaced.extend(current.exact.drain().map(|(_, handle)| handle));
             }

@@ -35,7 +35,7 @@ impl Encoding {
 
 /// The encodings that a client accepts, the smallest first. Always ends with the plain file, even if the client excludes it,
 /// because that is better than no page.
-pub(in crate::http) fn accepted(headers: &HeaderMap) -> Vec<Encoding> {
+pub(in crate::http) fn accepted_encodings(headers: &HeaderMap) -> Vec<Encoding> {
     let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
     let codings: Vec<_> = values.flat_map(|value| value.split(',')).map(parse_coding).collect();
     let accepts = |name: &str| {
@@ -78,7 +78,7 @@ mod tests {
             ("identity", vec![Identity]),
         ] {
             let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(accept))]);
-            assert_eq!(accepted(&headers), wanted, "{accept}");
+            assert_eq!(accepted_encodings(&headers), wanted, "{accept}");
         }
     }
 }

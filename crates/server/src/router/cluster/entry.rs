@@ -19,7 +19,7 @@ use crate::router::registry::{Changes, LocalSession, LocalUser, MembershipChange
 use crate::router::{LocalNode, Subscription};
 use switchboard_store::record::{ConversationKey, JoinOrLeave};
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{CommittedEvent, Excerpt, Memberships};
+use switchboard_store::{CommittedEvent, LogExcerpt, Memberships};
 
 /// A page of memberships that is being applied.
 pub(super) struct Entry {
@@ -339,12 +339,12 @@ impl Cluster {
         &mut self,
         node: &mut LocalNode,
         pending: &PendingLeave,
-        result: Result<Excerpt, Refusal>,
+        result: Result<LogExcerpt, Refusal>,
     ) {
         let PendingLeave { session, ref outbox, conversation, after } = *pending;
         let local = node.registry.session(session).filter(|session| Arc::ptr_eq(&session.outbox, outbox));
         let Some(user) = local.and_then(|local| node.registry.user(local.user)) else { return };
-        let Ok(Excerpt { events, .. }) = result else {
+        let Ok(LogExcerpt { events, .. }) = result else {
             return self.look_up_leave(node, session, conversation, after);
         };
         let leaves = |event: &&CommittedEvent| {

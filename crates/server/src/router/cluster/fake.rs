@@ -21,7 +21,7 @@ use switchboard_store::profile::{ChangePlace, ChangedProfiles, Directory, LastTo
 use switchboard_store::record::{Answer, ConversationKey, Effect, JoinOrLeave, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{
-    Batch, CommittedEvent, CurrentMembership, Excerpt, Memberships, MembershipsPage, PresencePeer, Query,
+    Batch, CommittedEvent, CurrentMembership, LogExcerpt, Memberships, MembershipsPage, PresencePeer, Query,
     Revocations, Seqs, SharedLog, Snapshot, Store, Submission, Summaries, WriteAccess,
 };
 
@@ -197,7 +197,7 @@ impl SharedLog for FakeStore {
         }
         answer(Ok(pairs.iter().map(|(user, conversation)| self.membership_of(user, *conversation)).collect()))
     }
-    fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<Excerpt> {
+    fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<LogExcerpt> {
         if self.joins_and_leaves.is_empty() {
             return unavailable();
         }
@@ -210,7 +210,7 @@ impl SharedLog for FakeStore {
             event: None,
             effects: vec![effect.clone()],
         });
-        answer(Ok(Excerpt { mark: 0, events: events.collect() }))
+        answer(Ok(LogExcerpt { mark: 0, events: events.collect() }))
     }
 }
 

@@ -43,7 +43,8 @@ impl Cluster {
         };
         for ((user, mut lookup), page) in asked.into_iter().zip(pages) {
             let conversations: Vec<_> = page.memberships.iter().map(|place| place.conversation).collect();
-            let more = node.presence.deliver(&node.registry, &user, &mut lookup, &conversations);
+            let more =
+                node.presence.send_change_to_watchers(&node.registry, &user, &mut lookup, &conversations);
             if let Some(after) = page.next.filter(|_| more) {
                 lookup.after = after;
                 node.presence.put_back(user, lookup);

@@ -16,7 +16,7 @@ use super::Cluster;
 use super::store_reply::StoreReply;
 use crate::router::LocalNode;
 use crate::router::apply::ArrivedEvent;
-use crate::timers::expired;
+use crate::timers::next_expired;
 use switchboard_store::CommittedEvent;
 use switchboard_store::record::ConversationKey;
 
@@ -79,7 +79,7 @@ impl EventOrder {
 
     /// Waits for the next conversation whose missing events are to be read; for ever if there is none.
     pub(super) async fn due(&mut self) -> ConversationKey {
-        expired(&mut self.due).await
+        next_expired(&mut self.due).await
     }
 }
 

@@ -6,7 +6,7 @@ use switchboard_protocol::{Seq, UserId};
 use switchboard_store::profile::{ChangePlace, ChangedProfiles};
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{CurrentMembership, Excerpt, MembershipsPage, Revocations, Seqs};
+use switchboard_store::{CurrentMembership, LogExcerpt, MembershipsPage, Revocations, Seqs};
 
 use crate::outbox::Outbox;
 use crate::router::presence::Lookup;
@@ -15,7 +15,7 @@ use crate::router::registry::{SessionSlot, UserSlot};
 /// An answer of the store.
 pub(super) enum StoreReply {
     /// Events of a conversation that this node had missed.
-    Log { conversation: ConversationKey, result: Result<Excerpt, Refusal> },
+    Log { conversation: ConversationKey, result: Result<LogExcerpt, Refusal> },
     /// The heads of conversations in which this node may have missed events.
     Heads { asked: Vec<ConversationKey>, result: Result<Seqs, Refusal> },
     /// For each user, the time up to which issued tokens are revoked.
@@ -25,13 +25,13 @@ pub(super) enum StoreReply {
     /// Whether users are members of conversations that they may have joined.
     MissingMemberships { asked: Vec<EntryQuery>, result: Result<Vec<Option<CurrentMembership>>, Refusal> },
     /// The event by which a user joined a conversation.
-    Entry { newcomer: UnknownMembership, result: Result<Excerpt, Refusal> },
+    Entry { newcomer: UnknownMembership, result: Result<LogExcerpt, Refusal> },
     /// Pages of memberships of users whose presence has changed.
     Presence { asked: Vec<(UserId, Lookup)>, result: Result<Vec<MembershipsPage>, Refusal> },
     /// Profiles that have changed.
     Profiles { asked: ChangePlace, result: Result<ChangedProfiles, Refusal> },
     /// A range of events in which to find the leave of a session's user.
-    Leave { pending: PendingLeave, result: Result<Excerpt, Refusal> },
+    Leave { pending: PendingLeave, result: Result<LogExcerpt, Refusal> },
 }
 
 impl StoreReply {

@@ -62,7 +62,7 @@ impl Presence {
 
     /// Sends a change to the watchers that share one of `conversations` with the user. Returns `false` if no session is left that
     /// could receive the change.
-    pub(in crate::router) fn deliver(
+    pub(in crate::router) fn send_change_to_watchers(
         &self,
         registry: &Registry,
         user: &UserId,

@@ -64,7 +64,7 @@ impl Node {
     fn apply_store_answer(&mut self, conversations: &[ConversationKey]) -> Vec<UserId> {
         let asked = self.presence.take_lookups(10);
         let answer = |(user, mut lookup)| {
-            self.presence.deliver(&self.registry, &user, &mut lookup, conversations);
+            self.presence.send_change_to_watchers(&self.registry, &user, &mut lookup, conversations);
             user
         };
         asked.into_iter().map(answer).collect()
@@ -163,7 +163,7 @@ async fn users_of_a_dead_node_go_offline_only_for_watchers_who_still_share_a_con
     node.other_node_publishes("bob", None, &[ROOM]);
     take_frames(&carols);
     let (user, lookup) = asked.first_mut().expect("bob is lost");
-    assert!(!node.presence.deliver(&node.registry, user, lookup, &[ROOM]));
+    assert!(!node.presence.send_change_to_watchers(&node.registry, user, lookup, &[ROOM]));
     assert_eq!(take_frames(&carols).len(), 0, "bob is online again");
 }
 

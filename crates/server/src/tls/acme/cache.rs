@@ -14,9 +14,9 @@ use sha2::{Digest as _, Sha256};
 
 /// The last certificate that passed through the cache, with its key in PEM, until it is in use.
 #[derive(Default)]
-pub(super) struct Issued(Mutex<Option<Vec<u8>>>);
+pub(super) struct IssuedCertificate(Mutex<Option<Vec<u8>>>);
 
-impl Issued {
+impl IssuedCertificate {
     /// The certificate, if there is a new one.
     pub(super) fn take(&self) -> Option<Vec<u8>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -29,14 +29,14 @@ impl Issued {
 
 /// A directory with the account's key and the certificate. Only the server's user may read it.
 #[derive(Clone)]
-pub(super) struct Cache {
+pub(super) struct AcmeCache {
     directory: PathBuf,
-    issued: Arc<Issued>,
+    issued: Arc<IssuedCertificate>,
 }
 
-impl Cache {
+impl AcmeCache {
     /// Creates the directory if it does not exist.
-    pub(super) fn open(directory: &Path, issued: Arc<Issued>) -> anyhow::Result<Self> {
+    pub(super) fn open(directory: &Path, issued: Arc<IssuedCertificate>) -> anyhow::Result<Self> {
         let created = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
         created.with_context(|| format!("cannot create {}", directory.display()))?;
         let writable = tempfile::tempfile_in(directory);
@@ -79,7 +79,7 @@ fn file_name(kind: &str, of: &[String], server: &str) -> String {
 }
 
 #[async_trait]
-impl CertCache for Cache {
+impl CertCache for AcmeCache {
     type EC = io::Error;
 
     async fn load_cert(&self, domains: &[String], server: &str) -> io::Result<Option<Vec<u8>>> {
@@ -98,7 +98,7 @@ impl CertCache for Cache {
 }
 
 #[async_trait]
-impl AccountCache for Cache {
+impl AccountCache for AcmeCache {
     type EA = io::Error;
 
     async fn load_account(&self, contact: &[String], server: &str) -> io::Result<Option<Vec<u8>>> {

@@ -6,23 +6,23 @@ use rusqlite::Connection;
 use serde_json::json;
 use switchboard::check_database;
 
-use super::{assert_clean, stopped_server_with_every_event};
+use super::{assert_check_finds_no_problem, stopped_server_with_every_event};
 use crate::support::Server;
 
-fn problems(path: &Path) -> Vec<String> {
+fn find_problems(path: &Path) -> Vec<String> {
     let problems = check_database(path).expect("it can be checked");
     problems.iter().map(ToString::to_string).collect()
 }
 
 /// Damages the first conversation of a database.
-pub(crate) fn damage(data: &Path) {
+pub(crate) fn damage_first_conversation(data: &Path) {
     let db = Connection::open(data.join("switchboard.db")).expect("a database");
     assert_eq!(db.execute("UPDATE conversations SET head = 7 WHERE id = 1", []), Ok(1));
 }
 
 /// SQL that damages the database, each with a line that the report of the check must have. `#r` is conversation 1; alice is user 1,
 /// bob 2, carol 3, dora 4.
-const DAMAGE: &[(&str, &str)] = &[
+const DAMAGE_SQL_AND_PROBLEMS: &[(&str, &str)] = &[
     ("DELETE FROM events WHERE conversation = 1 AND seq = 4", "#r 4: it is missing"),
     ("DELETE FROM events WHERE conversation = 1 AND seq IN (4, 5)", "#r 4: it and 1 after it are missing"),
     ("DELETE FROM events WHERE conversation = 2 AND seq = 2", "@alice:bob: its head is kept as 2, and is 1"),
@@ -256,18 +256,18 @@ const DAMAGE: &[(&str, &str)] = &[
 #[tokio::test]
 async fn check_finds_every_kind_of_damage() {
     let server = stopped_server_with_every_event().await;
-    assert_clean(server.data());
+    assert_check_finds_no_problem(server.data());
     let whole = std::fs::read(server.data().join("switchboard.db")).expect("readable");
     let place = tempfile::TempDir::new().expect("a directory");
     let mut missed = Vec::new();
-    for (number, (damage, expected)) in DAMAGE.iter().enumerate() {
+    for (number, (damage, expected)) in DAMAGE_SQL_AND_PROBLEMS.iter().enumerate() {
         let copy = place.path().join(format!("{number}.db"));
         std::fs::write(&copy, &whole).expect("written");
         let db = Connection::open(&copy).expect("a database");
         db.execute_batch(damage).unwrap_or_else(|error| panic!("{damage}: {error}"));
         assert!(db.changes() > 0 || damage.contains("INDEX") || damage.contains("TABLE"), "{damage}");
         drop(db);
-        let report = problems(&copy);
+        let report = find_problems(&copy);
         if !report.iter().any(|line| line.starts_with(expected)) {
             missed.push(format!("{damage}\n  expected {expected}\n  reported {report:#?}"));
         }
@@ -286,7 +286,7 @@ async fn check_reports_unreadable_pages() {
     let mut bytes = std::fs::read(&path).expect("readable");
     bytes[(page - 1) * 2048..page * 2048].fill(0x5a);
     std::fs::write(&path, &bytes).expect("written");
-    let report = problems(&path);
+    let report = find_problems(&path);
     assert!(report.iter().any(|line| line.starts_with("SQLite: ")), "{report:?}");
     assert!(report.iter().any(|line| line.contains("the check ends here")), "{report:?}");
 }
@@ -302,7 +302,7 @@ async fn check_reports_the_first_hundred_problems_and_counts_the_others() {
     )
     .expect("damaged");
     drop(db);
-    let report = problems(&path);
+    let report = find_problems(&path);
     assert_eq!(report.len(), 101, "{report:?}");
     assert_eq!(report[100], "and 50 more");
 }
@@ -338,11 +338,11 @@ async fn a_reaction_that_was_stored_with_u_fe0f_can_be_removed() {
     let mut alice = server.connects("alice").await;
     assert!(alice.stores("react", react(true)).await.duplicate, "the reaction is stored");
     assert_eq!(alice.stores("react", react(false)).await.seq, 3);
-    assert!(alice.message("@bob", 1).await.reactions.is_empty());
+    assert!(alice.message_in_history("@bob", 1).await.reactions.is_empty());
     alice.does("react", react(true)).await;
-    let reactions = alice.message("@bob", 1).await.reactions;
+    let reactions = alice.message_in_history("@bob", 1).await.reactions;
     assert_eq!(reactions.keys().map(|emoji| emoji.as_str()).collect::<Vec<_>>(), ["\u{1f44d}"]);
     server.begin_shutdown();
     server.wait_until_stopped().await;
-    assert_clean(server.data());
+    assert_check_finds_no_problem(server.data());
 }

@@ -15,10 +15,10 @@ use tempfile::TempDir;
 
 use crate::support::{Server, text_of};
 
-const DATABASE: &str = "switchboard.db";
+const DATABASE_FILE: &str = "switchboard.db";
 
 /// SQL that corrupts the row of an event, each with the seq of that event.
-const CORRUPTIONS: [(u64, &str); 6] = [
+const EVENT_CORRUPTION_SQL: [(u64, &str); 6] = [
     (3, "UPDATE events SET body = 'no JSON' WHERE seq = 3"),
     (4, "UPDATE events SET kind = 99 WHERE seq = 4"),
     (5, "UPDATE events SET body = '[1]' WHERE seq = 5"),
@@ -31,8 +31,8 @@ const CORRUPTIONS: [(u64, &str); 6] = [
 const LAST_SEQ: u64 = 9;
 
 fn corrupt_events(data: &Path) {
-    let db = Connection::open(data.join(DATABASE)).expect("the database");
-    for (seq, sql) in CORRUPTIONS {
+    let db = Connection::open(data.join(DATABASE_FILE)).expect("the database");
+    for (seq, sql) in EVENT_CORRUPTION_SQL {
         assert_eq!(db.execute(sql, []), Ok(1), "{seq}");
     }
     let last = "UPDATE events SET body = '' WHERE seq = 9";
@@ -59,11 +59,14 @@ fn is_unreadable(event: &Event) -> bool {
 }
 
 /// Asserts that every event has its seq, and only the corrupt ones are unreadable.
-fn check_log(log: &[Event]) {
+fn assert_only_corrupt_events_are_unreadable(log: &[Event]) {
     assert_eq!(log.iter().map(|event| event.seq.0).collect::<Vec<_>>(), (1..=LAST_SEQ).collect::<Vec<_>>());
     let unreadable: Vec<_> =
         log.iter().filter(|event| is_unreadable(event)).map(|event| event.seq.0).collect();
-    assert_eq!(unreadable, CORRUPTIONS.iter().map(|(seq, _)| *seq).chain([LAST_SEQ]).collect::<Vec<_>>());
+    assert_eq!(
+        unreadable,
+        EVENT_CORRUPTION_SQL.iter().map(|(seq, _)| *seq).chain([LAST_SEQ]).collect::<Vec<_>>()
+    );
     assert_eq!(text_of(&log[1]), Some("message 2"));
 }
 
@@ -71,7 +74,7 @@ fn check_log(log: &[Event]) {
 async fn hostile_29_a_corrupt_row_is_delivered_as_unreadable_and_blocks_no_other() {
     let server = server_with_corrupt_events().await;
     let mut bob = server.connects("bob").await;
-    check_log(&bob.log("#r").await);
+    assert_only_corrupt_events_are_unreadable(&bob.log("#r").await);
     let summary = bob.summary("#r").await;
     assert_eq!((summary.head, summary.unread), (Seq(LAST_SEQ), LAST_SEQ - 1));
     assert_eq!(bob.summary("@alice:bob").await.head, Seq(1), "other conversations are not affected");
@@ -90,7 +93,7 @@ async fn hostile_29_a_corrupt_row_is_delivered_as_unreadable_and_blocks_no_other
         let event = phone.receives_event().await;
         if event.conversation.as_str() == "#r" { log.push(event) } else { elsewhere.push(event) }
     }
-    check_log(&log);
+    assert_only_corrupt_events_are_unreadable(&log);
     assert_eq!(text_of(&elsewhere[0]), Some("elsewhere"));
     phone.receives_nothing().await;
 }
@@ -121,7 +124,7 @@ async fn hostile_29_a_corrupt_count_does_not_stop_the_writer() {
         server.connects(name).await.says("#r", "hi").await;
     }
     alice.client.close().await;
-    let db = Connection::open(server.data().join(DATABASE)).expect("the database");
+    let db = Connection::open(server.data().join(DATABASE_FILE)).expect("the database");
     db.execute_batch("UPDATE members SET sent = 0; UPDATE conversations SET members = 0, admins = 0;")
         .expect("damaged");
     drop(db);
@@ -138,7 +141,7 @@ async fn hostile_29_a_corrupt_count_does_not_stop_the_writer() {
 }
 
 /// SQL that corrupts the row of a conversation or a membership. The rows of the log stay intact.
-const CONVERSATION_DAMAGE: [&str; 9] = [
+const CONVERSATION_CORRUPTION_SQL: [&str; 9] = [
     "UPDATE conversations SET head = -1 WHERE name = ?1",
     "UPDATE conversations SET messages = -1 WHERE name = ?1",
     "UPDATE conversations SET last_message = -1 WHERE name = ?1",
@@ -159,7 +162,7 @@ fn peer_names(n: usize) -> (String, String) {
 async fn corrupt_conversations_and_memberships_do_not_prevent_a_connection() {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
-    let peers: Vec<_> = (0..CONVERSATION_DAMAGE.len()).map(peer_names).collect();
+    let peers: Vec<_> = (0..CONVERSATION_CORRUPTION_SQL.len()).map(peer_names).collect();
     let names: Vec<_> = peers.iter().map(|(peer, _)| peer.as_str()).collect();
     alice.makes_room("r", &names).await;
     alice.says("#r", "in the room").await;
@@ -167,14 +170,14 @@ async fn corrupt_conversations_and_memberships_do_not_prevent_a_connection() {
         alice.says(&format!("@{peer}"), "between us").await;
     }
     alice.client.close().await;
-    let db = Connection::open(server.data().join(DATABASE)).expect("the database");
-    for (sql, (_, name)) in CONVERSATION_DAMAGE.into_iter().zip(&peers) {
+    let db = Connection::open(server.data().join(DATABASE_FILE)).expect("the database");
+    for (sql, (_, name)) in CONVERSATION_CORRUPTION_SQL.into_iter().zip(&peers) {
         assert!(matches!(db.execute(sql, [name]), Ok(1..)), "{sql}");
     }
     drop(db);
     server.restart().await;
 
-    for (sql, (peer, name)) in CONVERSATION_DAMAGE.into_iter().zip(&peers) {
+    for (sql, (peer, name)) in CONVERSATION_CORRUPTION_SQL.into_iter().zip(&peers) {
         for user in ["alice", peer] {
             let mut device = server.resumes(user, &[("#r", 1), (name, 1)]).await;
             let listed: Vec<_> =
@@ -211,7 +214,7 @@ async fn corrupt_conversations_and_memberships_do_not_prevent_a_connection() {
 }
 
 /// SQL that corrupts rows that belong to a message, each with the users whose reactions remain visible and the visible text.
-const MESSAGE_DAMAGE: [(&str, &[&str], &str); 4] = [
+const MESSAGE_CORRUPTION_SQL: [(&str, &[&str], &str); 4] = [
     ("UPDATE users SET name = 'no id' WHERE name = 'carol0'", &["alice"], "edited"),
     (
         "UPDATE reactions SET emoji = CAST(x'FF' AS TEXT) WHERE user = (SELECT id FROM users WHERE name = 'carol1')",
@@ -231,8 +234,8 @@ const MESSAGE_DAMAGE: [(&str, &[&str], &str); 4] = [
     ),
 ];
 
-/// SQL that corrupts a member, each in a room of its own. The rooms are numbered after those of [`MESSAGE_DAMAGE`].
-const MEMBER_DAMAGE: [&str; 2] = [
+/// SQL that corrupts a member, each in a room of its own. The rooms are numbered after those of [`MESSAGE_CORRUPTION_SQL`].
+const MEMBER_CORRUPTION_SQL: [&str; 2] = [
     "UPDATE members SET since = -1 WHERE user = (SELECT id FROM users WHERE name = 'bob4')",
     "UPDATE users SET name = '!' WHERE name = 'bob5'",
 ];
@@ -241,7 +244,7 @@ const MEMBER_DAMAGE: [&str; 2] = [
 async fn corruption_of_a_message_or_a_member_hides_no_other_row() {
     let mut server = Server::start().await;
     let mut alice = server.connects("alice").await;
-    for n in 0..MESSAGE_DAMAGE.len() + MEMBER_DAMAGE.len() {
+    for n in 0..MESSAGE_CORRUPTION_SQL.len() + MEMBER_CORRUPTION_SQL.len() {
         let (room, carol) = (format!("#r{n}"), format!("carol{n}"));
         alice.makes_room(&room, &[&format!("bob{n}"), &carol]).await;
         alice.says(&room, "first").await;
@@ -251,14 +254,14 @@ async fn corruption_of_a_message_or_a_member_hides_no_other_row() {
         alice.does("edit", json!({"conversation": room, "target": 2, "text": "edited"})).await;
     }
     alice.client.close().await;
-    let db = Connection::open(server.data().join(DATABASE)).expect("the database");
-    for sql in MESSAGE_DAMAGE.iter().map(|(sql, ..)| *sql).chain(MEMBER_DAMAGE) {
+    let db = Connection::open(server.data().join(DATABASE_FILE)).expect("the database");
+    for sql in MESSAGE_CORRUPTION_SQL.iter().map(|(sql, ..)| *sql).chain(MEMBER_CORRUPTION_SQL) {
         assert!(matches!(db.execute(sql, []), Ok(1..)), "{sql}");
     }
     drop(db);
     server.restart().await;
 
-    for (n, (sql, reacted, text)) in MESSAGE_DAMAGE.into_iter().enumerate() {
+    for (n, (sql, reacted, text)) in MESSAGE_CORRUPTION_SQL.into_iter().enumerate() {
         let (mut bob, room) = (server.connects(&format!("bob{n}")).await, format!("#r{n}"));
         let last = bob.summary(&room).await.last.expect("the last message");
         assert_eq!(bob.history(&room).await, std::slice::from_ref(&last), "{sql}");
@@ -267,7 +270,7 @@ async fn corruption_of_a_message_or_a_member_hides_no_other_row() {
         assert_eq!(users, reacted, "{sql}");
     }
     let mut alice = server.connects("alice").await;
-    for (sql, n) in MEMBER_DAMAGE.into_iter().zip(MESSAGE_DAMAGE.len()..) {
+    for (sql, n) in MEMBER_CORRUPTION_SQL.into_iter().zip(MESSAGE_CORRUPTION_SQL.len()..) {
         let (mut members, mut after) = (Vec::new(), None);
         loop {
             let command = json!({"conversation": format!("#r{n}"), "limit": 1, "after": after});
@@ -293,7 +296,7 @@ fn file_contents(data: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-fn open(data: &Path) -> anyhow::Result<()> {
+fn open_store(data: &Path) -> anyhow::Result<()> {
     let settings = Settings {
         data: data.to_owned(),
         limits: Limits::default(),
@@ -314,7 +317,7 @@ async fn a_database_of_the_first_version_is_migrated() {
     alice.does("react", reaction(true)).await;
     server.connects("carol").await.does("join", json!({"conversation": "#r"})).await;
     alice.client.close().await;
-    let path = server.data().join(DATABASE);
+    let path = server.data().join(DATABASE_FILE);
     let db = Connection::open(&path).expect("the database");
     db.execute_batch(
         "DROP INDEX reactions_that_stand; DROP INDEX rooms_of_user; DROP TABLE rooms_by_choice;
@@ -348,11 +351,11 @@ async fn a_database_of_a_newer_version_is_refused_and_not_changed() {
     server.begin_shutdown();
     server.wait_until_stopped().await;
     let data = server.data();
-    let db = Connection::open(data.join(DATABASE)).expect("the database");
+    let db = Connection::open(data.join(DATABASE_FILE)).expect("the database");
     db.execute_batch("PRAGMA user_version = 99; CREATE TABLE of_the_future (a INTEGER);").expect("changed");
     drop(db);
     let before = file_contents(data);
-    let error = format!("{:#}", open(data).expect_err("not understood"));
+    let error = format!("{:#}", open_store(data).expect_err("not understood"));
     assert!(error.contains("newer version") && error.contains("99"), "{error}");
     assert_eq!(file_contents(data), before);
 }
@@ -360,9 +363,10 @@ async fn a_database_of_a_newer_version_is_refused_and_not_changed() {
 #[tokio::test]
 async fn a_file_that_is_no_database_is_refused_and_not_changed() {
     let data = TempDir::new().expect("a directory");
-    std::fs::write(data.path().join(DATABASE), "the data of another program".repeat(100)).expect("written");
+    std::fs::write(data.path().join(DATABASE_FILE), "the data of another program".repeat(100))
+        .expect("written");
     let before = file_contents(data.path());
-    let error = format!("{:#}", open(data.path()).expect_err("no database"));
-    assert!(error.contains(DATABASE), "it says which file: {error}");
+    let error = format!("{:#}", open_store(data.path()).expect_err("no database"));
+    assert!(error.contains(DATABASE_FILE), "it says which file: {error}");
     assert_eq!(file_contents(data.path()), before);
 }

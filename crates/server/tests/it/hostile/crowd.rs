@@ -26,7 +26,7 @@ const MAX_BYTES_AFTER_CLOSE: u64 = 24 * MIB;
 const MAX_BYTES_PER_UNAUTHENTICATED: u64 = 18 * 1024;
 
 /// Creates a room with this number of members in a database that no server uses yet.
-fn make_room(data: &std::path::Path, room: &str, members: usize) {
+fn insert_room_with_members(data: &std::path::Path, room: &str, members: usize) {
     let members = (0..members).map(|number| user(&format!("u{number}"))).collect();
     let settings = Settings {
         data: data.to_owned(),
@@ -44,7 +44,7 @@ fn make_room(data: &std::path::Path, room: &str, members: usize) {
 }
 
 /// Opens an unauthenticated connection. By its number, it sends nothing, a part of a request, or a handshake without `hello`.
-async fn unauthenticated(address: std::net::SocketAddr, number: usize) -> RawSocket {
+async fn connect_unauthenticated(address: std::net::SocketAddr, number: usize) -> RawSocket {
     let mut raw = RawSocket::connect(address).await;
     match number % 3 {
         0 => {}
@@ -64,14 +64,14 @@ async fn hostile_03_ten_thousand_unauthenticated_connections_are_closed_and_thei
     let server = Process::start(data.path()).await;
     let mut alice = server.connects("alice").await;
     let mut bob = server.connects("bob").await;
-    drop(connect_crowd(0..150, server.address(), unauthenticated).await);
+    drop(connect_crowd(0..150, server.address(), connect_unauthenticated).await);
     let before = server.resident_bytes();
 
     let (mut unauthenticated_connections, mut most, started) =
         (Vec::with_capacity(CROWD_SIZE), before, Instant::now());
     for first in (0..CROWD_SIZE).step_by(1_000) {
         unauthenticated_connections
-            .extend(connect_crowd(first..first + 1_000, server.address(), unauthenticated).await);
+            .extend(connect_crowd(first..first + 1_000, server.address(), connect_unauthenticated).await);
         most = most.max(server.resident_bytes());
     }
     let there = started.elapsed();
@@ -111,7 +111,7 @@ const MAX_BYTES_PER_STOPPED_READER: u64 = 4 * 1024;
 async fn hostile_23_ten_thousand_stopped_readers_share_one_copy_of_each_event_and_resume() {
     let _room = reserve_descriptors_for_a_crowd().await;
     let data = TempDir::new().expect("a directory");
-    make_room(data.path(), "busy", CROWD_SIZE);
+    insert_room_with_members(data.path(), "busy", CROWD_SIZE);
     let server = Process::start(data.path()).await;
     let mut alice = server.connects("alice").await;
     let mut readers = connect_crowd(0..CROWD_SIZE, server.address(), |address, number| async move {
@@ -178,7 +178,7 @@ async fn p99_delivery_time(one: &mut Person, other: &mut Person, lasts: Duration
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_25_a_room_of_100_000_members_does_not_slow_down_other_rooms() {
     let data = TempDir::new().expect("a directory");
-    make_room(data.path(), "stadium", MEMBERS);
+    insert_room_with_members(data.path(), "stadium", MEMBERS);
     let server = Process::start(data.path()).await;
     let mut alice = server.connects("alice").await;
     let (mut bob, mut carol) = (server.connects("bob").await, server.connects("carol").await);

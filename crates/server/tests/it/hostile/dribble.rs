@@ -20,7 +20,7 @@ async fn hostile_01_bytes_in_segments_of_their_own_cost_little_memory() {
 }
 
 /// The request head of a command over HTTP with a body of this length.
-fn post_head(path: &str, headers: &str, length: usize) -> String {
+fn post_request_head(path: &str, headers: &str, length: usize) -> String {
     format!(
         "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n{headers}Content-Length: {length}\r\n\r\n"
     )
@@ -43,7 +43,7 @@ async fn hostile_01_a_refused_request_is_answered_before_its_body_arrives() {
             ("", 70_000, "413"),
         ] {
             let mut raw = RawSocket::connect(server.address()).await;
-            raw.writes(post_head(path, headers, length)).await;
+            raw.writes(post_request_head(path, headers, length)).await;
             let head = raw.read_head().await;
             assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {headers}: {head}");
         }
@@ -54,7 +54,7 @@ async fn hostile_01_a_refused_request_is_answered_before_its_body_arrives() {
 async fn hostile_01_a_client_that_is_still_sending_receives_the_refusal() {
     let server = Server::start_with_auth().await;
     let mut raw = RawSocket::connect(server.address()).await;
-    raw.writes(post_head("/v1/send", "", 60_000)).await;
+    raw.writes(post_request_head("/v1/send", "", 60_000)).await;
     let head = raw.read_head().await;
     assert!(head.starts_with("HTTP/1.1 401 "), "{head}");
     raw.reads_body(&head).await;
@@ -83,7 +83,7 @@ async fn hostile_24_concurrent_requests_are_limited_per_user_and_per_key() {
         let mut begun = Vec::new();
         for _ in 0..most {
             let mut raw = RawSocket::connect(server.address()).await;
-            raw.writes(post_head(
+            raw.writes(post_request_head(
                 "/v1/ping",
                 &format!("Authorization: Bearer {bearer}\r\nExpect: 100-continue\r\n"),
                 14,
@@ -120,7 +120,8 @@ async fn hostile_22_a_token_that_is_revoked_during_a_slow_request_is_refused() {
     keys::create(&server.keys(), &new.with_scopes([Scope::Act, Scope::Moderate])).expect("stored");
     let body = json!({"to": "@bob", "text": "hi"}).to_string();
     let mut raw = RawSocket::connect(server.address()).await;
-    raw.writes(post_head("/v1/send", &format!("Authorization: Bearer {token}\r\n"), body.len())).await;
+    raw.writes(post_request_head("/v1/send", &format!("Authorization: Bearer {token}\r\n"), body.len()))
+        .await;
     raw.writes(&body.as_bytes()[..5]).await;
     // waits for: the time after which the server checks the credentials of a waiting request again
     tokio::time::sleep(Duration::from_millis(1_100)).await;

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{Person, Process, command, text_of};
 
-const KILLS: usize = 20;
+const SERVER_KILLS: usize = 20;
 const SENDERS: usize = 64;
 
 /// Several rooms, because in a single room the server would spend most of its time on delivering each message to 63 users.
@@ -43,18 +43,18 @@ struct Sender {
 
 /// Counts the messages that were acknowledged since the server started.
 #[derive(Default)]
-struct Progress {
+struct AcknowledgedCount {
     acknowledged: AtomicUsize,
     changed: Notify,
 }
 
-impl Progress {
-    fn increment(&self) {
+impl AcknowledgedCount {
+    fn count_acknowledged(&self) {
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
         self.changed.notify_one();
     }
 
-    async fn wait_for_count(&self, count: usize) {
+    async fn wait_until_acknowledged(&self, count: usize) {
         while self.acknowledged.load(Ordering::Relaxed) < count {
             self.changed.notified().await;
         }
@@ -67,9 +67,13 @@ impl Sender {
     }
 
     /// Sends the unanswered messages again, and then new ones, until the connection ends.
-    async fn write_until_closed(mut self, mut person: Person, progress: Arc<Progress>) -> Self {
-        let mut next = self.unanswered();
-        while let Ok(()) = self.send_message(&mut person, &next, &progress).await {
+    async fn write_until_closed(
+        mut self,
+        mut person: Person,
+        acknowledged_count: Arc<AcknowledgedCount>,
+    ) -> Self {
+        let mut next = self.unanswered_messages();
+        while let Ok(()) = self.send_message(&mut person, &next, &acknowledged_count).await {
             let first = self.sent.len();
             next = (first..first + SENDS_PER_BURST).collect();
             let new = next.iter().map(|number| format!("{}-{number}", self.name));
@@ -79,13 +83,15 @@ impl Sender {
     }
 
     /// Sends the unanswered messages again, to a server that is not killed.
-    async fn repeat_unanswered(mut self, mut person: Person) -> Self {
-        let open = self.unanswered();
-        self.send_message(&mut person, &open, &Progress::default()).await.expect("the server is not killed");
+    async fn resend_unanswered(mut self, mut person: Person) -> Self {
+        let open = self.unanswered_messages();
+        self.send_message(&mut person, &open, &AcknowledgedCount::default())
+            .await
+            .expect("the server is not killed");
         self
     }
 
-    fn unanswered(&self) -> Vec<usize> {
+    fn unanswered_messages(&self) -> Vec<usize> {
         (0..self.sent.len()).filter(|number| self.sent[*number].acknowledged_seq.is_none()).collect()
     }
 
@@ -94,7 +100,7 @@ impl Sender {
         &mut self,
         person: &mut Person,
         numbers: &[usize],
-        progress: &Progress,
+        acknowledged_count: &AcknowledgedCount,
     ) -> Result<(), ClientError> {
         let send = |number: &usize| {
             let key = &self.sent[*number].key;
@@ -112,7 +118,7 @@ impl Sender {
             let Some(CommandId::Number(id)) = ok.id else { panic!("an answer without a number: {ok:?}") };
             let nth = usize::try_from(id - first).expect("an answer to one of these");
             self.sent[numbers[nth]].record_acknowledgement(&ok.body);
-            progress.increment();
+            acknowledged_count.count_acknowledged();
             open -= 1;
         }
         Ok(())
@@ -137,16 +143,16 @@ impl SentMessage {
 }
 
 /// Starts a server, lets all senders write, and kills it at a random moment.
-async fn write_and_kill(data: &Path, senders: Vec<Sender>) -> Vec<Sender> {
+async fn send_and_kill_server(data: &Path, senders: Vec<Sender>) -> Vec<Sender> {
     let server = Process::start(data).await;
-    let progress = Arc::new(Progress::default());
+    let acknowledged_count = Arc::new(AcknowledgedCount::default());
     let mut ready = Vec::new();
     for sender in senders {
         let person = server.connects(&sender.name).await;
-        ready.push(sender.write_until_closed(person, progress.clone()));
+        ready.push(sender.write_until_closed(person, acknowledged_count.clone()));
     }
     let writing: JoinSet<_> = ready.into_iter().collect();
-    progress.wait_for_count(random_below(1_000)).await;
+    acknowledged_count.wait_until_acknowledged(random_below(1_000)).await;
     // waits for: a random moment, independent of the server's work
     tokio::time::sleep(Duration::from_micros(random_below(10_000) as u64)).await;
     server.kill().await;
@@ -172,7 +178,7 @@ async fn read_logs(auditor: &mut Person) -> HashMap<String, Vec<Event>> {
 }
 
 /// Compares the senders' messages with the logs, and records the seq of messages that were stored without an `ok`.
-fn audit(senders: &mut [Sender], logs: &HashMap<String, Vec<Event>>) {
+fn compare_with_logs(senders: &mut [Sender], logs: &HashMap<String, Vec<Event>>) {
     for sender in senders {
         let own = logs[&sender.room].iter().filter(|event| event.from.as_str() == sender.name);
         let mut stored: HashMap<&str, u64> = HashMap::new();
@@ -205,10 +211,10 @@ async fn hostile_28_acknowledged_messages_of_64_senders_survive_a_kill() {
     server.kill().await;
 
     let mut lost_answers = 0;
-    for _ in 0..KILLS {
-        senders = write_and_kill(data.path(), senders).await;
+    for _ in 0..SERVER_KILLS {
+        senders = send_and_kill_server(data.path(), senders).await;
         let server = Process::start(data.path()).await;
-        audit(&mut senders, &read_logs(&mut server.connects("auditor").await).await);
+        compare_with_logs(&mut senders, &read_logs(&mut server.connects("auditor").await).await);
         let unanswered = senders.iter().flat_map(|s| &s.sent).filter(|said| said.acknowledged_seq.is_none());
         lost_answers += unanswered.filter(|said| said.logged_seq.is_some()).count();
         server.kill().await;
@@ -218,14 +224,14 @@ async fn hostile_28_acknowledged_messages_of_64_senders_survive_a_kill() {
     let mut settling = JoinSet::new();
     for sender in senders {
         let person = server.connects(&sender.name).await;
-        settling.spawn(sender.repeat_unanswered(person));
+        settling.spawn(sender.resend_unanswered(person));
     }
     let mut senders = settling.join_all().await;
-    audit(&mut senders, &read_logs(&mut server.connects("auditor").await).await);
+    compare_with_logs(&mut senders, &read_logs(&mut server.connects("auditor").await).await);
     let said: Vec<_> = senders.iter().flat_map(|sender| &sender.sent).collect();
     assert!(said.iter().all(|said| said.acknowledged_seq.is_some()), "every retry was answered");
     println!(
-        "{KILLS} kills, {} messages stored once each, {lost_answers} of them before a kill took their `ok`",
+        "{SERVER_KILLS} kills, {} messages stored once each, {lost_answers} of them before a kill took their `ok`",
         said.len()
     );
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use faults::{DropTime, SyncFilter};
+use faults::{DroppedPages, SyncFilter};
 use serde_json::json;
 use switchboard_protocol::{ErrorCode, Timestamp};
 use switchboard_store::clock::Clock;
@@ -43,7 +43,7 @@ async fn hostile_28_after_a_failed_fsync_nothing_is_acknowledged_until_a_restart
     alice.says("@bob", "before").await;
     bob.receives_message("before").await;
     assert_eq!(server.gets("/readyz").await.status, 200);
-    disk.control.fail_sync(u64::MAX, SyncFilter::Any, DropTime::Later);
+    disk.control.fail_sync(u64::MAX, SyncFilter::Any, DroppedPages::Later);
     let send = || json!({"to": "@bob", "key": "k", "text": "hi"});
     let failure = alice.tries("send", send()).await.expect_err("the disk is broken");
     assert_eq!((failure.code, failure.retryable), (ErrorCode::Unavailable, true), "{failure:?}");
@@ -84,7 +84,7 @@ const RECONNECT_SPREAD_MS: u64 = CLIENTS as u64;
 const MAX_READS_PER_RECONNECT: u64 = 100;
 
 /// The id of a client's room.
-fn room(client: usize, number: usize) -> String {
+fn room_of_client(client: usize, number: usize) -> String {
     format!("room{}-{number}", client / MEMBERS_PER_ROOM)
 }
 
@@ -97,7 +97,7 @@ async fn hostile_30_after_a_restart_clients_reconnect_spread_out_and_each_costs_
             (first + 1..first + MEMBERS_PER_ROOM).map(|client| format!("user{client}")).collect();
         let mut creator = server.connects(&format!("user{first}")).await;
         for number in 0..ROOMS_PER_CLIENT {
-            creator.does("create", json!({"room": room(first, number), "members": members})).await;
+            creator.does("create", json!({"room": room_of_client(first, number), "members": members})).await;
         }
         creator.client.close().await;
     }
@@ -125,7 +125,7 @@ async fn hostile_30_after_a_restart_clients_reconnect_spread_out_and_each_costs_
     for first in (0..CLIENTS).step_by(MEMBERS_PER_ROOM) {
         let mut creator = server.connects(&format!("user{first}")).await;
         for number in [0, 2] {
-            creator.says(&format!("#{}", room(first, number)), "you were away").await;
+            creator.says(&format!("#{}", room_of_client(first, number)), "you were away").await;
         }
         creator.client.close().await;
     }
@@ -133,8 +133,9 @@ async fn hostile_30_after_a_restart_clients_reconnect_spread_out_and_each_costs_
     let come_back = |address, client| async move {
         let mut raw = RawSocket::connect(address).await;
         raw.upgrades().await;
-        let cursors: serde_json::Map<_, _> =
-            (0..ROOMS_PER_CLIENT).map(|number| (format!("#{}", room(client, number)), json!(1))).collect();
+        let cursors: serde_json::Map<_, _> = (0..ROOMS_PER_CLIENT)
+            .map(|number| (format!("#{}", room_of_client(client, number)), json!(1)))
+            .collect();
         let hello = json!({"type": "hello", "user": format!("user{client}"), "cursors": cursors});
         raw.says(&hello.to_string()).await;
         assert_eq!(raw.next().await.json()["type"], "welcome");

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::support::{Person, RawSocket, Server, StoredEvent, text_of};
 
-fn hello(token: String) -> Hello {
+fn hello_with_token(token: String) -> Hello {
     Hello { token: Some(token), user: None, device: None, cursors: Default::default() }
 }
 
@@ -58,7 +58,7 @@ async fn hostile_15_a_client_cannot_set_the_fields_that_the_server_assigns() {
 }
 
 /// Every command about a conversation, with its fields.
-fn commands_about(name: &str) -> Vec<(&'static str, Value)> {
+fn all_commands_about(name: &str) -> Vec<(&'static str, Value)> {
     let here = json!({"conversation": name});
     vec![
         ("send", json!({"to": name, "text": "psst"})),
@@ -90,7 +90,7 @@ async fn hostile_17_a_non_member_receives_the_same_error_for_existing_and_missin
     alice.says("@bob", "psst").await;
     for (there, nowhere) in [("#secret", "#nowhere"), ("@alice:bob", "@carol:dave")] {
         for ((command, of_there), (_, of_nowhere)) in
-            commands_about(there).into_iter().zip(commands_about(nowhere))
+            all_commands_about(there).into_iter().zip(all_commands_about(nowhere))
         {
             let refusal = eve.tries(command, of_there.clone()).await.expect_err(command);
             let expected = eve.tries(command, of_nowhere.clone()).await.expect_err(command);
@@ -275,7 +275,7 @@ async fn hostile_22_an_expired_token_closes_its_connection_and_stored_messages_s
     let clock = Clock::from_fn(|| Timestamp::from_millis(1_800_000_000_500));
     let server = Server::start_with_auth_and_clock(clock, |_| {}).await;
     let short = server.token("alice", Duration::from_secs(4));
-    let mut alice = server.tries_to_connect(hello(short)).await.expect("welcome");
+    let mut alice = server.tries_to_connect(hello_with_token(short)).await.expect("welcome");
     let mut lasting = server.connects("alice").await;
     assert_eq!(alice.says_with_key("@bob", "k", "in time").await.seq, 1);
     lasting.receives_message("in time").await;
@@ -299,7 +299,7 @@ async fn hostile_22_a_client_that_sends_without_a_pause_is_closed_when_its_token
 }
 
 /// Sends two commands alternately and returns the median time until the answer to each.
-async fn median_times(person: &mut Person, questions: [(&str, Value); 2]) -> [Duration; 2] {
+async fn median_answer_times(person: &mut Person, questions: [(&str, Value); 2]) -> [Duration; 2] {
     const ROUNDS: usize = 400;
     let mut took = [Vec::with_capacity(ROUNDS), Vec::with_capacity(ROUNDS)];
     for _ in 0..ROUNDS {
@@ -330,7 +330,7 @@ async fn hostile_26_refusals_take_the_same_time_for_existing_and_missing_convers
             _ => json!({"conversation": name}),
         };
         let asked = [(command, question("#secret")), (command, question("#nowhere"))];
-        let [there, nowhere] = median_times(&mut eve, asked).await;
+        let [there, nowhere] = median_answer_times(&mut eve, asked).await;
         println!("{command}: {there:?} for what is there, {nowhere:?} for what is not");
         let (less, more) = (there.min(nowhere), there.max(nowhere));
         assert!(more < less * 3 / 2 + Duration::from_micros(100), "{command}: {there:?}, {nowhere:?}");

@@ -6,10 +6,10 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::support::{Answer, RawSocket, Server, TextSocket};
 
 /// A command, its fields as JSON text, the expected error code, and the field that the error must name.
-type Case = (&'static str, String, &'static str, Option<&'static str>);
+type BadCommand = (&'static str, String, &'static str, Option<&'static str>);
 
 /// Commands with invalid fields. The WebSocket and HTTP must answer them with the same errors.
-fn bad_fields() -> Vec<Case> {
+fn bad_fields() -> Vec<BadCommand> {
     let mut cases = Vec::new();
     let mut add = |command, fields: &str, code, field| {
         cases.push((command, fields.to_owned(), code, field));
@@ -57,7 +57,7 @@ fn bad_fields() -> Vec<Case> {
 }
 
 /// Content that is too long, that a store or a terminal cannot represent, or that JSON parsers read differently.
-fn bad_content() -> Vec<Case> {
+fn bad_content() -> Vec<BadCommand> {
     let mut cases = Vec::new();
     let mut add = |command, fields: &str, code, field| {
         cases.push((command, fields.to_owned(), code, field));
@@ -139,7 +139,7 @@ impl UnchangedServer {
     }
 
     /// Asserts that nothing has changed, and that a valid message is stored.
-    async fn check(self) {
+    async fn assert_unchanged(self) {
         assert_eq!(Self::stored_state_as_text(&self.server).await, self.state_before);
         let mut alice = self.server.connects("alice").await;
         assert_eq!(alice.says("@bob", "the second").await, 2);
@@ -151,7 +151,7 @@ fn top_level_field(field: &str) -> &str {
     field.split('.').next().unwrap_or(field)
 }
 
-fn assert_error(error: &Value, code: &str, field: Option<&str>, said: &str) {
+fn assert_error_frame(error: &Value, code: &str, field: Option<&str>, said: &str) {
     let said: String = said.chars().take(200).collect();
     assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{said} {error}");
     assert_eq!(error["field"].as_str().map(top_level_field), field, "{said} {error}");
@@ -182,13 +182,13 @@ async fn hostile_14_on_the_websocket_bad_fields_are_named_and_the_connection_sta
         let comma = if fields.is_empty() { "" } else { "," };
         let frame = format!(r#"{{"type":"{command}","id":{n}{comma}{fields}}}"#);
         let error = alice.asks(&frame).await;
-        assert_error(&error, code, field, &frame);
+        assert_error_frame(&error, code, field, &frame);
         if code != "bad_frame" {
             assert_eq!(error["id"], n, "{frame}");
         }
         alice.receives_nothing().await;
     }
-    unchanged.check().await;
+    unchanged.assert_unchanged().await;
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn hostile_14_over_http_bad_fields_are_named() {
         let answer = post_as(&unchanged.server, &token, command, body.clone()).await;
         assert_problem(&answer, code, field, &body);
     }
-    unchanged.check().await;
+    unchanged.assert_unchanged().await;
 }
 
 async fn post_as(server: &Server, token: &str, command: &str, body: impl Into<reqwest::Body>) -> Answer {
@@ -213,7 +213,7 @@ async fn hostile_14_on_the_websocket_a_frame_that_is_no_command_is_an_error() {
     let unchanged = UnchangedServer::new().await;
     let mut alice = unchanged.server.open_socket_as("alice").await;
     for frame in bad_frames() {
-        assert_error(&alice.asks(&frame).await, "bad_frame", None, &frame);
+        assert_error_frame(&alice.asks(&frame).await, "bad_frame", None, &frame);
         alice.receives_nothing().await;
     }
     for (frame, code, field) in [
@@ -230,13 +230,13 @@ async fn hostile_14_on_the_websocket_a_frame_that_is_no_command_is_an_error() {
         (r#"{"type":"hello","user":"bob"}"#, "bad_frame", None),
         (r#"{"type":"watch","users":["bob","a b"]}"#, "bad_field", Some("users[1]")),
     ] {
-        assert_error(&alice.asks(frame).await, code, field, frame);
+        assert_error_frame(&alice.asks(frame).await, code, field, frame);
         alice.receives_nothing().await;
     }
     alice.writes(Message::binary(r#"{"type":"ping"}"#)).await;
-    assert_error(&alice.receives_json().await, "bad_frame", None, "a binary frame");
+    assert_error_frame(&alice.receives_json().await, "bad_frame", None, "a binary frame");
     alice.receives_nothing().await;
-    unchanged.check().await;
+    unchanged.assert_unchanged().await;
 }
 
 #[tokio::test]
@@ -265,7 +265,7 @@ async fn hostile_14_over_http_a_body_that_is_no_command_is_an_error() {
         let answer = server.request(request).await;
         assert_eq!((answer.status, answer.code().as_str()), (415, "bad_frame"));
     }
-    unchanged.check().await;
+    unchanged.assert_unchanged().await;
 }
 
 /// Sends the first frame of a connection. Returns the error that answers it, if any, and the close code.
@@ -301,7 +301,7 @@ async fn hostile_04_a_first_frame_other_than_hello_closes_the_connection() {
     assert_eq!(send_first_frame(server, Message::binary("{}")).await, (None, 1008));
     let long = format!(r#"{{"type":"hello","token":"{}"}}"#, "x".repeat(8 * 1024));
     assert_eq!(send_first_frame(server, Message::text(long)).await, (None, 1009));
-    unchanged.check().await;
+    unchanged.assert_unchanged().await;
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use switchboard_protocol::{ErrorCode, EventBody, Seq};
 use crate::support::{Person, Server, conversation, text_of, user};
 
 /// Every command about a room. A user who is no member of the room may use none of them.
-fn room_commands() -> Vec<(&'static str, Value)> {
+fn all_room_commands() -> Vec<(&'static str, Value)> {
     let here = json!({"conversation": "#ops"});
     vec![
         ("send", json!({"to": "#ops", "text": "still here"})),
@@ -65,7 +65,7 @@ impl RemovedMember {
 async fn hostile_16_on_the_websocket_a_removed_member_is_refused_and_receives_nothing() {
     let RemovedMember { server, mut alice, mut bob } = RemovedMember::new().await;
     let missing = bob.tries("sync", json!({"conversation": "#nowhere"})).await.expect_err("nowhere");
-    for (command, fields) in room_commands() {
+    for (command, fields) in all_room_commands() {
         let failure = bob.tries(command, fields).await.expect_err(command);
         assert_eq!((failure.code, &failure.message), (ErrorCode::NotFound, &missing.message), "{command}");
     }
@@ -84,7 +84,7 @@ async fn hostile_16_on_the_websocket_a_removed_member_is_refused_and_receives_no
 #[tokio::test]
 async fn hostile_16_over_http_a_removed_member_is_refused() {
     let RemovedMember { server, mut alice, .. } = RemovedMember::new().await;
-    for (command, mut fields) in room_commands() {
+    for (command, mut fields) in all_room_commands() {
         fields["as"] = json!("bob");
         let answer = server.posts(command, fields).await;
         assert_eq!((answer.status, answer.code().as_str()), (404, "not_found"), "{command}");

@@ -41,13 +41,13 @@ async fn server_with_clock_and_settings(
     (server, now, key.expose().to_owned())
 }
 
-fn hello(token: &str) -> Hello {
+fn hello_with_token(token: &str) -> Hello {
     Hello { token: Some(token.to_owned()), user: None, device: None, cursors: Default::default() }
 }
 
 /// Asserts that a token is refused on the WebSocket and over HTTP.
 async fn assert_token_refused(server: &Server, token: &str) {
-    match server.tries_to_connect(hello(token)).await {
+    match server.tries_to_connect(hello_with_token(token)).await {
         Err(ClientError::Refused(failure)) => {
             assert_eq!((failure.code, failure.retryable), (ErrorCode::Unauthorized, false));
             assert!(failure.message.contains("logged out"), "{}", failure.message);
@@ -69,8 +69,8 @@ async fn assert_token_refused(server: &Server, token: &str) {
 async fn hostile_22_a_revocation_closes_all_connections_within_five_seconds() {
     let (mut server, now, key) = server_with_clock().await;
     let old = server.token("alice", Duration::from_secs(3_600));
-    let mut alice = server.tries_to_connect(hello(&old)).await.expect("welcome");
-    let mut phone = server.tries_to_connect(hello(&old)).await.expect("welcome");
+    let mut alice = server.tries_to_connect(hello_with_token(&old)).await.expect("welcome");
+    let mut phone = server.tries_to_connect(hello_with_token(&old)).await.expect("welcome");
     let mut bob = server.connects("bob").await;
     alice.says("@bob", "stored").await;
     bob.receives_message("stored").await;
@@ -214,7 +214,7 @@ async fn hostile_22_a_connection_made_during_a_revocation_is_closed() {
             coming.spawn(async move {
                 let mut let_in = Vec::new();
                 while !done.load(Ordering::Relaxed) {
-                    let_in.extend(server.tries_to_connect(hello(&token)).await.ok());
+                    let_in.extend(server.tries_to_connect(hello_with_token(&token)).await.ok());
                     let_in.truncate(3);
                 }
                 let_in

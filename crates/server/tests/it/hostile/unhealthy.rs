@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use faults::{DropTime, SyncFilter};
+use faults::{DroppedPages, SyncFilter};
 use serde_json::json;
 use switchboard_client::ClientError;
 use switchboard_protocol::ErrorCode;
@@ -32,7 +32,7 @@ fn fill_disk(server: &Process, data: &Path) {
     server.limit_files(log);
 }
 
-fn free_disk(server: &Process) {
+fn unfill_disk(server: &Process) {
     server.limit_files(rlimit::INFINITY);
 }
 
@@ -79,7 +79,7 @@ async fn hostile_28_on_a_full_disk_nothing_is_acknowledged_and_reads_work() {
     phone.receives_message("before").await;
     assert_eq!(phone.summary("@alice:bob").await.unread, 1);
 
-    free_disk(&server);
+    unfill_disk(&server);
     for number in 0..3 {
         let stored = alice.says_with_key("@bob", &number.to_string(), "hi").await;
         assert_eq!((stored.seq, stored.duplicate), (number + 2, false), "the refused message was not stored");
@@ -128,7 +128,7 @@ async fn hostile_28_on_a_disk_that_fills_up_exactly_the_acknowledged_sends_are_s
     assert!(!acknowledged.is_empty() && refused > 0, "{} stored, {refused} refused", acknowledged.len());
     let stored: Vec<_> = alice.log_after("@bob", 1).await.iter().map(|event| event.seq.0).collect();
     assert_eq!(stored, acknowledged);
-    free_disk(&server);
+    unfill_disk(&server);
     // waits for: `retry_after`
     tokio::time::sleep(Duration::from_millis(wait)).await;
     for key in 0..SENDS {
@@ -142,13 +142,13 @@ async fn hostile_28_on_a_disk_that_fills_up_exactly_the_acknowledged_sends_are_s
 }
 
 /// The least `retry_after` in milliseconds: time for clients to send all rejected writes again, in order.
-const MIN_RETRY_AFTER_MS: u64 = 250;
+const MIN_EXPECTED_RETRY_AFTER_MS: u64 = 250;
 
 /// The limit for the text of a message, in bytes.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
 
 /// Waits until `/readyz` reports that the server is not ready.
-async fn assert_not_ready(server: &Process) {
+async fn wait_until_not_ready(server: &Process) {
     let url = format!("http://{}/readyz", server.address());
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
     let asks = async || {
@@ -166,7 +166,7 @@ async fn assert_read_only_until_restart(
     disk: &FailingDisk,
     stored: usize,
 ) {
-    assert_not_ready(&server).await;
+    wait_until_not_ready(&server).await;
     for _ in 0..2 {
         assert_unavailable(&mut alice, "send", json!({"to": "@bob", "key": "later", "text": "hi"})).await;
     }
@@ -191,7 +191,7 @@ async fn after_an_fsync_fails_during_scrubbing_the_database_stays_read_only() {
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "to be deleted").await;
     alice.says("@bob", "to stay").await;
-    disk.control.fail_sync(1, SyncFilter::Other, DropTime::Later);
+    disk.control.fail_sync(1, SyncFilter::Other, DroppedPages::Later);
     alice.does("delete", json!({"conversation": "@bob", "target": 1})).await;
     assert_read_only_until_restart(server, alice, &disk, 3).await;
     assert!(disk.control.sync_failures_left() == 0);
@@ -204,7 +204,7 @@ async fn after_an_fsync_fails_during_a_checkpoint_the_database_stays_read_only()
     let disk = FailingDisk::new();
     let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
-    disk.control.fail_sync(1, SyncFilter::Other, DropTime::Later);
+    disk.control.fail_sync(1, SyncFilter::Other, DroppedPages::Later);
     let (mut stored, mut refused) = (0, 0);
     while stored < MAX_MESSAGES && refused == 0 {
         let send = || command("send", &json!({"to": "@bob", "text": "x".repeat(MAX_TEXT_BYTES)}));
@@ -324,7 +324,7 @@ async fn send_after_a_rejected_message() -> Result<(), MachineStalled> {
         let at = unanswered.iter().position(|open| id == Some(CommandId::Number(*open)));
         unanswered.remove(at.unwrap_or_else(|| panic!("an answer to {id:?}")));
         let later = later.expect("how long");
-        assert!((MIN_RETRY_AFTER_MS..=1_000).contains(&later), "{later}");
+        assert!((MIN_EXPECTED_RETRY_AFTER_MS..=1_000).contains(&later), "{later}");
     }
     let all_rejected = rejected_at.elapsed();
     alice.does("read", json!({"conversation": "@bob", "upto": 1})).await;
@@ -342,7 +342,7 @@ async fn send_after_a_rejected_message() -> Result<(), MachineStalled> {
                 return Err(MachineStalled::assert_late_by_stall(
                     &format!("{other:?}"),
                     all_rejected,
-                    Duration::from_millis(MIN_RETRY_AFTER_MS),
+                    Duration::from_millis(MIN_EXPECTED_RETRY_AFTER_MS),
                 ));
             }
         }

@@ -40,7 +40,7 @@ const FLOOD_TIME: Duration = Duration::from_secs(65);
 const MAX_PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// Repeatedly connects and begins a request whose body never arrives. Returns the number of connections.
-async fn connect_until(address: SocketAddr, until: Instant) -> usize {
+async fn flood_until(address: SocketAddr, until: Instant) -> usize {
     let (mut held, mut made) = (VecDeque::new(), 0);
     while Instant::now() < until {
         let mut raw = RawSocket::connect(address).await;
@@ -82,7 +82,7 @@ async fn probe_during_a_flood(server: &Process) -> FloodResult {
     let until = Instant::now() + FLOOD_TIME;
     let mut flooding = JoinSet::new();
     for _ in 0..FLOOD_TASKS {
-        flooding.spawn(connect_until(server.address(), until));
+        flooding.spawn(flood_until(server.address(), until));
     }
     let (mut outcome, mut probes, url) =
         (FloodResult::default(), Vec::new(), format!("ws://{}/v1/ws", server.address()));

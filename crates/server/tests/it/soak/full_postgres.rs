@@ -15,7 +15,7 @@ use crate::support::{Cluster, Person, Server, SharedEngines, eventually};
 const DISK_BYTES: u64 = 160 * 1024 * 1024;
 
 /// How long the test polls the probes while the disk is full: longer than several retries of the writer.
-const POLL_TIME: Duration = Duration::from_secs(10);
+const READINESS_POLL_TIME: Duration = Duration::from_secs(10);
 
 async fn assert_status(server: &Server, path: &str, status: u16, reason: &str) {
     let asks = async || {
@@ -52,8 +52,8 @@ async fn sends_until_refused(person: &mut Person) -> u64 {
 }
 
 /// Polls the readiness of a server whose database has no space. Returns how often the server was ready, and the number of polls.
-async fn readiness_while_full(server: &Server) -> (usize, usize) {
-    let (end, mut wrong, mut asked) = (Instant::now() + POLL_TIME, 0, 0);
+async fn count_ready_polls_while_full(server: &Server) -> (usize, usize) {
+    let (end, mut wrong, mut asked) = (Instant::now() + READINESS_POLL_TIME, 0, 0);
     while Instant::now() < end {
         wrong += usize::from(server.gets("/readyz").await.status == 200);
         asked += 1;
@@ -91,7 +91,7 @@ async fn nodes_report_a_full_postgresql_disk_and_recover() {
         .expect_err("no room");
     wait_until_all_report(&cluster, "the disk is full").await;
     println!("no room for rows: refused, and said so, after {:?}", begun.elapsed());
-    let (wrong, asked) = readiness_while_full(cluster.node(0)).await;
+    let (wrong, asked) = count_ready_polls_while_full(cluster.node(0)).await;
     println!("/readyz was asked {asked} times while there was no room, and said yes {wrong} times");
     assert_eq!(wrong, 0);
     assert_eq!(cluster.node(1).connects("bob").await.log("@alice").await.len() as u64, stored, "reads work");

@@ -33,7 +33,7 @@ const SEND_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long delays are measured before users disconnect, and after. The disconnected users go offline 5 s later.
 const BASELINE_TIME: Duration = Duration::from_secs(20);
-const LOAD_TIME: Duration = Duration::from_secs(15);
+const LEAVING_TIME: Duration = Duration::from_secs(15);
 
 /// By which factor the 99th percentile of the delay may grow under load.
 const MAX_P99_RATIO: f64 = 1.5;
@@ -56,7 +56,7 @@ const ENV_CONNECT_TIME_MS: &str = "SOAK_LEAVING_OVER";
 const CONNECTED_LINE: &str = "all connected";
 
 /// Connects these users to a node, evenly over the duration `over`. If it is zero, they connect as fast as possible.
-async fn connect(node: SocketAddr, users: Range<usize>, over: Duration) -> Vec<RawSocket> {
+async fn connect_users(node: SocketAddr, users: Range<usize>, over: Duration) -> Vec<RawSocket> {
     let connects = |address, number| async move {
         let mut raw = RawSocket::connect(address).await;
         raw.says_hello_as(&rows::customer(number)).await;
@@ -74,36 +74,36 @@ async fn connect(node: SocketAddr, users: Range<usize>, over: Duration) -> Vec<R
     connecting.join_all().await
 }
 
-/// The program of the process that [`Clients`] starts: one process has too few file descriptors for all clients.
+/// The program of the process that [`ClientProcess`] starts: one process has too few file descriptors for all clients.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 #[ignore = "soak"]
-async fn clients_of_one_node() {
+async fn process_of_clients() {
     let Ok(node) = std::env::var(ENV_NODE) else { return };
     let _room = reserve_descriptors_for_a_crowd().await;
     let number = |name| std::env::var(name).ok().and_then(|number| number.parse().ok()).expect("a number");
     let users = number(ENV_FIRST_USER)..number(ENV_END_USER);
     let over = Duration::from_millis(number(ENV_CONNECT_TIME_MS) as u64);
-    let _connected = connect(node.parse().expect("an address"), users, over).await;
+    let _connected = connect_users(node.parse().expect("an address"), users, over).await;
     println!("{CONNECTED_LINE}");
     std::future::pending::<()>().await;
 }
 
-/// Clients in their own process. When this is dropped, the process is killed and all of them disconnect at once.
-struct Clients {
+/// ClientProcess in their own process. When this is dropped, the process is killed and all of them disconnect at once.
+struct ClientProcess {
     process: Child,
     /// The output is kept open, because the process ends when it is closed.
     _output: Lines<BufReader<ChildStdout>>,
 }
 
-impl Clients {
-    async fn connect(node: SocketAddr, users: Range<usize>, over: Duration) -> Self {
+impl ClientProcess {
+    async fn connect_users(node: SocketAddr, users: Range<usize>, over: Duration) -> Self {
         // Real clients run on other machines, so here they get a lower priority than the nodes.
         let priority = if over.is_zero() { "0" } else { "19" };
         let mut program = Command::new("nice");
         program
             .args(["-n", priority])
             .arg(std::env::current_exe().expect("this program"))
-            .args(["--ignored", "--exact", "--nocapture", "soak::leaving::clients_of_one_node"])
+            .args(["--ignored", "--exact", "--nocapture", "soak::leaving::process_of_clients"])
             .env(ENV_NODE, node.to_string())
             .env(ENV_FIRST_USER, users.start.to_string())
             .env(ENV_END_USER, users.end.to_string())
@@ -122,7 +122,7 @@ impl Clients {
     }
 
     /// Ends all connections without a close frame.
-    async fn leave(mut self) {
+    async fn disconnect_all(mut self) {
         self.process.kill().await.expect("it ran");
     }
 }
@@ -161,13 +161,13 @@ async fn sends_until(end: Instant, others: &mut [Person]) -> Vec<Duration> {
 }
 
 /// The median, the 99th percentile, the maximum and the number of these durations, as text.
-fn summary(took: &[Duration]) -> String {
+fn describe_durations(took: &[Duration]) -> String {
     let at = |percent| took[(took.len() - 1) * percent / 100];
     format!("p50 {:?}, p99 {:?}, longest {:?} of {}", at(50), at(99), at(100), took.len())
 }
 
 /// Starts the nodes on one PostgreSQL and one NATS.
-async fn nodes(shared: &SharedEngines, data: &TempDir) -> Vec<Process> {
+async fn start_nodes(shared: &SharedEngines, data: &TempDir) -> Vec<Process> {
     let settings = [
         ("SWITCHBOARD_STORE", shared.store.expose()),
         ("SWITCHBOARD_BUS", shared.bus.as_ref().expect("a bus").expose()),
@@ -186,9 +186,9 @@ async fn nodes(shared: &SharedEngines, data: &TempDir) -> Vec<Process> {
 async fn sends_stay_fast_while_50_000_users_disconnect_and_10_000_reconnect() {
     let _room = reserve_descriptors_for_a_crowd().await;
     let (shared, data) = (SharedEngines::new().await, TempDir::new().expect("a directory"));
-    drop(nodes(&shared, &data).await);
+    drop(start_nodes(&shared, &data).await);
     shared.sql(&rows::fill_postgres("shop", DISCONNECTING_USERS)).await;
-    let nodes = nodes(&shared, &data).await;
+    let nodes = start_nodes(&shared, &data).await;
     let share = |number: usize, of: usize| 1 + of * number / NODES..1 + of * (number + 1) / NODES;
     let shop = nodes[0].connects("shop").await;
     let mut others = Vec::new();
@@ -197,7 +197,7 @@ async fn sends_stay_fast_while_50_000_users_disconnect_and_10_000_reconnect() {
     }
     let all = |of, over| {
         let each = nodes.iter().enumerate();
-        join_all(each.map(move |(n, node)| Clients::connect(node.address(), share(n, of), over)))
+        join_all(each.map(move |(n, node)| ClientProcess::connect_users(node.address(), share(n, of), over)))
     };
     let begun = Instant::now();
     let clients = all(DISCONNECTING_USERS, Duration::ZERO).await;
@@ -207,11 +207,11 @@ async fn sends_stay_fast_while_50_000_users_disconnect_and_10_000_reconnect() {
     let before = processor();
     let quiet = sends_until(Instant::now() + BASELINE_TIME, &mut others).await;
     let quiet_time = processor() - before;
-    println!("quiet: {}; {quiet_time:?} of processor", summary(&quiet));
-    let end = Instant::now() + LOAD_TIME;
+    println!("quiet: {}; {quiet_time:?} of processor", describe_durations(&quiet));
+    let end = Instant::now() + LEAVING_TIME;
     let loud = async {
         let begun = Instant::now();
-        join_all(clients.into_iter().map(Clients::leave)).await;
+        join_all(clients.into_iter().map(ClientProcess::disconnect_all)).await;
         println!("{DISCONNECTING_USERS} left within {:?}", begun.elapsed());
         assert!(begun.elapsed() < Duration::from_secs(1));
         let begun = Instant::now();
@@ -221,7 +221,7 @@ async fn sends_stay_fast_while_50_000_users_disconnect_and_10_000_reconnect() {
     };
     let (loud, back) = tokio::join!(sends_until(end, &mut others), loud);
     let loud_time = processor() - before - quiet_time;
-    println!("while they leave and come back: {}; {loud_time:?} of processor", summary(&loud));
+    println!("while they leave and come back: {}; {loud_time:?} of processor", describe_durations(&loud));
     let gone = shared.sql(rows::COUNT_USERS_WITH_LAST_SEEN).await;
     println!("{gone} are known to have gone");
     drop((back, shop));

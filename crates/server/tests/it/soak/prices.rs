@@ -13,7 +13,7 @@ use crate::hostile::prices::{create_room_command, user_rates_only};
 use crate::support::{Person, Server};
 
 /// Sends messages one after another and returns the longest time until an `ok`.
-async fn slowest_of(sends: usize, person: &mut Person) -> Duration {
+async fn slowest_send(sends: usize, person: &mut Person) -> Duration {
     let mut slowest = Duration::ZERO;
     for _ in 0..sends {
         let begun = Instant::now();
@@ -76,7 +76,7 @@ async fn member_pages_of_a_large_room_delay_no_send() {
 async fn a_hundred_rooms_of_a_thousand_are_refused_after_the_burst() {
     let server = Server::start_with_auth_and(|config| config.limits = user_rates_only()).await;
     let mut bystander = server.connects("bystander").await;
-    let quiet = slowest_of(20, &mut bystander).await;
+    let quiet = slowest_send(20, &mut bystander).await;
     let token = server.token("mallory", Duration::from_secs(3_600));
     let begun = Instant::now();
     let attack = async {
@@ -90,7 +90,7 @@ async fn a_hundred_rooms_of_a_thousand_are_refused_after_the_burst() {
         }
         (statuses, begun.elapsed())
     };
-    let (slowest, (statuses, took)) = tokio::join!(slowest_of(100, &mut bystander), attack);
+    let (slowest, (statuses, took)) = tokio::join!(slowest_send(100, &mut bystander), attack);
     println!("100 creates of 1,000 members in {took:?}: {statuses:?}");
     println!("a bystander's slowest send: {quiet:?} before, {slowest:?} meanwhile");
     let stored = statuses.get(&(200, "ok".to_owned())).copied().unwrap_or(0);
@@ -116,7 +116,7 @@ async fn measure_deletions(sends_per_user: u32, messages: u32) -> (Duration, Dur
     rows::insert_many_edits(&server, messages);
     server.start_again().await;
     let mut bystander = server.connects("bystander").await;
-    let quiet = slowest_of(20, &mut bystander).await;
+    let quiet = slowest_send(20, &mut bystander).await;
     let attack = async {
         let deletions = (0..messages).map(|n| {
             let body = json!({"conversation": "@mallory", "target": 2 + n * 501});
@@ -125,7 +125,7 @@ async fn measure_deletions(sends_per_user: u32, messages: u32) -> (Duration, Dur
         let answers = futures_util::future::join_all(deletions).await;
         answers.iter().filter(|answer| answer.status == 429).count()
     };
-    let (slowest, refused) = tokio::join!(slowest_of(40, &mut bystander), attack);
+    let (slowest, refused) = tokio::join!(slowest_send(40, &mut bystander), attack);
     (quiet, slowest, refused)
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::probes::get_status;
+use crate::probes::request_status;
 use crate::support::{RawSocket, Server, connect_crowd, reserve_descriptors_for_a_crowd};
 
 /// The setting `limits.connections` of the server: the most public connections.
@@ -22,7 +22,7 @@ const FLOOD_TIME: Duration = Duration::from_secs(20);
 const MAX_PROBE_TIME: Duration = Duration::from_secs(1);
 
 /// Opens an unauthenticated connection and sends a request whose body never arrives.
-async fn unauthenticated(address: SocketAddr, _: usize) -> RawSocket {
+async fn connect_unauthenticated(address: SocketAddr, _: usize) -> RawSocket {
     let mut raw = RawSocket::connect(address).await;
     let head =
         "POST /v1/x HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n";
@@ -35,7 +35,8 @@ async fn unauthenticated(address: SocketAddr, _: usize) -> RawSocket {
 async fn send_probes(operators: SocketAddr) -> usize {
     let mut probes = JoinSet::new();
     for _ in 0..CONCURRENT_PROBES {
-        probes.spawn(async move { get_status(&mut RawSocket::connect(operators).await, "/readyz").await });
+        probes
+            .spawn(async move { request_status(&mut RawSocket::connect(operators).await, "/readyz").await });
     }
     probes.join_all().await.into_iter().filter(|status| *status == 200).count()
 }
@@ -46,7 +47,7 @@ async fn slowest_probe(operators: SocketAddr, until: Instant) -> (Duration, usiz
     while Instant::now() < until {
         for path in ["/livez", "/readyz", "/healthz", "/metrics"] {
             let asked = Instant::now();
-            assert_eq!(get_status(&mut RawSocket::connect(operators).await, path).await, 200, "{path}");
+            assert_eq!(request_status(&mut RawSocket::connect(operators).await, path).await, 200, "{path}");
             slowest = slowest.max(asked.elapsed());
             count += 1;
         }
@@ -71,7 +72,7 @@ async fn probes_are_answered_at_the_connection_limit_beside_a_thousand_other_pro
         let mut rounds = 0;
         while Instant::now() < end {
             let unauthenticated_connections =
-                connect_crowd(0..MAX_CONNECTIONS + 200, address, unauthenticated).await;
+                connect_crowd(0..MAX_CONNECTIONS + 200, address, connect_unauthenticated).await;
             rounds += 1;
             // waits for: half of the server's time-out for a request
             tokio::time::sleep(Duration::from_secs(4)).await;

@@ -29,7 +29,7 @@ const MEMBERS_PER_ROOM: usize = 20;
 const SEND_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long the nodes run before the first restart, between two, and after the last one.
-const PAUSE: Duration = Duration::from_secs(6);
+const TIME_BETWEEN_RESTARTS: Duration = Duration::from_secs(6);
 
 /// How long a client waits before it tries the next node after a failed attempt.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -45,12 +45,12 @@ struct Balancer {
 }
 
 impl Balancer {
-    fn set(&self, node: usize, address: Option<SocketAddr>) {
+    fn set_node_address(&self, node: usize, address: Option<SocketAddr>) {
         self.nodes.lock().expect("no panic holds the lock")[node] = address;
     }
 
     /// The next node in turn.
-    fn choose(&self) -> String {
+    fn next_node_url(&self) -> String {
         let nodes = *self.nodes.lock().expect("no panic holds the lock");
         let up: Vec<_> = nodes.into_iter().flatten().collect();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -59,7 +59,7 @@ impl Balancer {
 }
 
 /// What a client observes.
-enum Seen {
+enum Observation {
     /// A message arrived this long after it was sent.
     Message(Duration),
     /// The client was without a connection for this long. `announced` says whether `bye` came before the end.
@@ -74,7 +74,7 @@ struct Device {
     room: String,
     balancer: Arc<Balancer>,
     began: Instant,
-    seen: Vec<Seen>,
+    seen: Vec<Observation>,
     /// The last event received.
     cursor: u64,
 }
@@ -84,7 +84,7 @@ impl Device {
         loop {
             let cursors = std::iter::once((conversation(&self.room), Seq(self.cursor))).collect();
             let hello = Hello { token: None, user: Some(user(&self.name)), device: None, cursors };
-            match Client::connect(&self.balancer.choose(), hello).await {
+            match Client::connect(&self.balancer.next_node_url(), hello).await {
                 Ok((client, _)) => return client,
                 // waits for: the balancer to notice that a node has stopped
                 Err(_) => tokio::time::sleep(RETRY_DELAY).await,
@@ -92,13 +92,13 @@ impl Device {
         }
     }
 
-    async fn run(mut self, ready: mpsc::Sender<()>, mut stop: watch::Receiver<bool>) -> Vec<Seen> {
+    async fn run(mut self, ready: mpsc::Sender<()>, mut stop: watch::Receiver<bool>) -> Vec<Observation> {
         let mut client = self.connect().await;
         // The test may have stopped waiting.
         let _ = ready.send(()).await;
         loop {
             let ended = tokio::select! {
-                ended = self.receive(&mut client) => ended,
+                ended = self.receive_until_closed(&mut client) => ended,
                 _ = stop.changed() => return self.seen,
             };
             let lost = Instant::now();
@@ -107,12 +107,12 @@ impl Device {
                 tokio::time::sleep(Duration::from_millis(delay)).await;
             }
             client = self.connect().await;
-            self.seen.push(Seen::Interruption { took: lost.elapsed(), announced: ended.is_some() });
+            self.seen.push(Observation::Interruption { took: lost.elapsed(), announced: ended.is_some() });
         }
     }
 
     /// Receives until the connection ends. Returns the delay of its `bye`.
-    async fn receive(&mut self, client: &mut Client) -> Option<u64> {
+    async fn receive_until_closed(&mut self, client: &mut Client) -> Option<u64> {
         let mut delay = None;
         while let Some(Ok(frame)) = client.next().await {
             match frame {
@@ -120,12 +120,12 @@ impl Device {
                 ServerFrame::Event(event) => {
                     if event.seq.0 != self.cursor + 1 {
                         let seen = format!("{} received {} after {}", self.name, event.seq.0, self.cursor);
-                        self.seen.push(Seen::Disorder(seen));
+                        self.seen.push(Observation::Disorder(seen));
                     }
                     self.cursor = event.seq.0;
                     let sent = text_of(&event).and_then(|text| text.parse().ok()).map(Duration::from_micros);
                     if let Some(sent) = sent {
-                        self.seen.push(Seen::Message(self.began.elapsed().saturating_sub(sent)));
+                        self.seen.push(Observation::Message(self.began.elapsed().saturating_sub(sent)));
                     }
                 }
                 _ => {}
@@ -150,7 +150,12 @@ async fn start_node(shared: &SharedEngines, data: &TempDir, number: usize) -> Pr
 
 /// Sends a message to one room after the other until `stop`. The text is the time in microseconds. Repeats a failed message with the
 /// same key, at another node.
-async fn send(rooms: usize, balancer: Arc<Balancer>, began: Instant, stop: watch::Receiver<bool>) -> usize {
+async fn send_until(
+    rooms: usize,
+    balancer: Arc<Balancer>,
+    began: Instant,
+    stop: watch::Receiver<bool>,
+) -> usize {
     let mut ticks = tokio::time::interval(SEND_INTERVAL);
     let hello =
         || Hello { token: None, user: Some(user("sender")), device: None, cursors: Default::default() };
@@ -164,7 +169,7 @@ async fn send(rooms: usize, balancer: Arc<Balancer>, began: Instant, stop: watch
         loop {
             if connection.is_none() {
                 connection =
-                    Client::connect(&balancer.choose(), hello()).await.ok().map(|(client, _)| client);
+                    Client::connect(&balancer.next_node_url(), hello()).await.ok().map(|(client, _)| client);
             }
             if let Some(client) = &mut connection
                 && client.call(command("send", &message)).await.is_ok()
@@ -205,13 +210,13 @@ async fn make_rooms(node: &Process, clients: usize) -> usize {
 
 /// Restarts each of three nodes while `clients` are connected, and prints what they observed.
 #[expect(clippy::print_stdout, reason = "a soak reports what it measured")]
-async fn restart_with(clients: usize) {
+async fn restart_nodes_under_clients(clients: usize) {
     let (shared, data) = (SharedEngines::new().await, TempDir::new().expect("a directory"));
     let balancer = Arc::new(Balancer::default());
     let mut nodes = Vec::new();
     for number in 0..NODES {
         let node = start_node(&shared, &data, number).await;
-        balancer.set(number, Some(node.address()));
+        balancer.set_node_address(number, Some(node.address()));
         nodes.push(node);
     }
     let rooms = make_rooms(&nodes[0], clients).await;
@@ -229,33 +234,33 @@ async fn restart_with(clients: usize) {
         }
     }
     let mut sending = JoinSet::new();
-    sending.spawn(send(rooms, balancer.clone(), began, stopped));
+    sending.spawn(send_until(rooms, balancer.clone(), began, stopped));
     let mut restarts = Vec::new();
     for (number, node) in nodes.iter_mut().enumerate() {
         // waits for: the clients that have moved to settle, as docs/scaling.md advises
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(TIME_BETWEEN_RESTARTS).await;
         let started = Instant::now();
-        balancer.set(number, None);
+        balancer.set_node_address(number, None);
         node.signal("TERM").await;
         assert_eq!(node.wait_for_exit().await.code(), Some(0));
         *node = start_node(&shared, &data, number).await;
         restarts.push(started.elapsed());
-        balancer.set(number, Some(node.address()));
+        balancer.set_node_address(number, Some(node.address()));
     }
     // waits for: the last clients and messages
-    tokio::time::sleep(PAUSE).await;
+    tokio::time::sleep(TIME_BETWEEN_RESTARTS).await;
     stop.send(true).expect("the tasks run");
     let sent: usize = sending.join_all().await.into_iter().sum();
     let seen = devices.join_all().await;
     let (mut delays, mut interruptions, mut cut, mut disorder) = (Vec::new(), Vec::new(), 0, Vec::new());
     for one in seen.into_iter().flatten() {
         match one {
-            Seen::Message(delay) => delays.push(delay),
-            Seen::Interruption { took, announced } => {
+            Observation::Message(delay) => delays.push(delay),
+            Observation::Interruption { took, announced } => {
                 interruptions.push(took);
                 cut += usize::from(!announced);
             }
-            Seen::Disorder(what) => disorder.push(what),
+            Observation::Disorder(what) => disorder.push(what),
         }
     }
     delays.sort_unstable();
@@ -280,6 +285,6 @@ async fn restart_with(clients: usize) {
 async fn a_rolling_restart_interrupts_few_clients_for_a_moment_and_many_for_the_spread() {
     let _room = reserve_descriptors_for_a_crowd().await;
     for clients in [20, 5_000] {
-        restart_with(clients).await;
+        restart_nodes_under_clients(clients).await;
     }
 }

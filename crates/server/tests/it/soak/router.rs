@@ -69,7 +69,7 @@ async fn the_cost_of_an_event_does_not_grow_with_the_lags_of_stalled_sessions() 
 
 /// Rooms of the bot, and how long the bot stops reading.
 const BOT_ROOMS: usize = 2_000;
-const BOT_PAUSE: Duration = Duration::from_secs(5);
+const BOT_STALL_TIME: Duration = Duration::from_secs(5);
 
 /// Sends a message to each of these rooms, and then reads the answers.
 async fn send_to_rooms(writer: &mut Person, rooms: impl Iterator<Item = String>) -> usize {
@@ -95,7 +95,7 @@ async fn a_bot_that_pauses_in_2_000_busy_rooms_is_not_closed() {
     }
     let mut bot = server.connects("bot").await;
     let (began, mut sent) = (Instant::now(), 0);
-    while began.elapsed() < BOT_PAUSE {
+    while began.elapsed() < BOT_STALL_TIME {
         let rooms = (sent..sent + ROOMS_PER_BURST).map(|number| format!("#r{}", number % BOT_ROOMS));
         sent += send_to_rooms(&mut writer, rooms).await;
     }
@@ -108,6 +108,6 @@ async fn a_bot_that_pauses_in_2_000_busy_rooms_is_not_closed() {
     }
     bot.receives_nothing().await;
     println!(
-        "{sent} messages in {BOT_ROOMS} rooms during a pause of {BOT_PAUSE:?}: all received, no connection closed"
+        "{sent} messages in {BOT_ROOMS} rooms during a pause of {BOT_STALL_TIME:?}: all received, no connection closed"
     );
 }

@@ -30,13 +30,17 @@ fn change_commands(name: &str) -> Vec<(&'static str, Value)> {
 }
 
 /// Sends all queries and changes as a user, and returns the refusals.
-async fn refusals(db: &mut TestStore, actor: &str, name: &str) -> Vec<(&'static str, Refusal)> {
+async fn refusals_of_all_requests(
+    db: &mut TestStore,
+    actor: &str,
+    name: &str,
+) -> Vec<(&'static str, Refusal)> {
     let mut refusals = Vec::new();
     for page in PAGED_QUERIES {
-        let refused = db.asks(actor, page, json!({"conversation": name})).await.err();
+        let refused = db.query_page(actor, page, json!({"conversation": name})).await.err();
         refusals.extend(refused.map(|refusal| (page, refusal)));
     }
-    let before = db.asks(actor, "conversations", json!({"before": name})).await.err();
+    let before = db.query_page(actor, "conversations", json!({"before": name})).await.err();
     refusals.extend(before.map(|refusal| ("conversations", refusal)));
     let standing =
         in_time("standing", db.store.check_write_access(&user(actor), conversation(name))).await.err();
@@ -56,7 +60,7 @@ pub(super) async fn non_members_receive_the_same_refusal_for_every_command(open:
     db.says("known", "@other", "hi").await;
     for actor in ["known", "unknown"] {
         for name in ["#r", "#none", "@alice:bob", "@alice:zoe"] {
-            let refused = refusals(&mut db, actor, name).await;
+            let refused = refusals_of_all_requests(&mut db, actor, name).await;
             for (door, refusal) in &refused {
                 assert_eq!(*refusal, Refusal::not_found(), "{actor} sends {door} for {name}");
             }
@@ -84,11 +88,11 @@ pub(super) async fn a_former_member_sees_the_log_up_to_their_leave_event(open: O
     db.says("alice", "#r", "after").await;
     for (actor, end) in [("bob", 3), ("carol", 4)] {
         assert_eq!(seqs(&db.log(actor, "#r").await), (1..=end).map(Seq).collect::<Vec<_>>(), "{actor}");
-        let page = db.asks(actor, "history", json!({"conversation": "#r"})).await;
+        let page = db.query_page(actor, "history", json!({"conversation": "#r"})).await;
         let Ok(OkBody::History { messages, head, .. }) = page else { panic!("{page:?}") };
         assert_eq!(messages.iter().map(|message| message.seq.0).collect::<Vec<_>>(), [2], "{actor}");
         assert_eq!(head, Seq(end), "{actor}");
-        let beyond = db.asks(actor, "sync", json!({"conversation": "#r", "after": end + 1})).await;
+        let beyond = db.query_page(actor, "sync", json!({"conversation": "#r", "after": end + 1})).await;
         assert_eq!(beyond.expect_err("beyond").code, ErrorCode::BadCursor);
         let (snapshot, seen) = db.snapshot_and_view(actor, "#r").await;
         let seen = seen.expect("a former member");
@@ -103,7 +107,7 @@ pub(super) async fn a_former_member_sees_the_log_up_to_their_leave_event(open: O
             Some(Seq(end))
         );
         assert!(db.conversations(actor).await.is_empty(), "{actor}");
-        let refused = refusals(&mut db, actor, "#r").await;
+        let refused = refusals_of_all_requests(&mut db, actor, "#r").await;
         for (door, refusal) in &refused {
             assert_eq!(*refusal, Refusal::not_found(), "{actor} sends {door}");
         }
@@ -208,24 +212,24 @@ pub(super) async fn an_api_key_can_add_a_user_to_an_empty_room(open: OpenStore) 
     db.says("alice", "#r", "before").await;
     // By an invitation with an API key, a back end cannot add a user to a room that already has members.
     db.submits("shop", with_key("carol"));
-    assert_eq!(db.outcome().await.expect_err("it has members"), Refusal::not_found());
+    assert_eq!(db.next_outcome().await.expect_err("it has members"), Refusal::not_found());
     db.stores("bob", "leave", here.clone()).await;
     db.submits("shop", with_key("carol"));
-    assert_eq!(db.outcome().await.expect_err("it has one"), Refusal::not_found());
+    assert_eq!(db.next_outcome().await.expect_err("it has one"), Refusal::not_found());
     db.stores("alice", "leave", here.clone()).await;
     for name in ["alice", "bob", "carol", "shop"] {
         assert_eq!(db.is_refused(name, "join", here.clone()).await, ErrorCode::NotFound);
         assert_eq!(db.is_refused(name, "invite", invite("bob")).await, ErrorCode::NotFound);
     }
     db.submits("shop", with_key("bob"));
-    let Ok(Committed::Event(first)) = db.outcome().await else { panic!("not invited") };
+    let Ok(Committed::Event(first)) = db.next_outcome().await else { panic!("not invited") };
     assert_eq!((first.seq, first.event.is_some()), (Seq(5), true));
     // The same invitation again returns the event of the first.
     db.submits("shop", with_key("bob"));
-    let Ok(Committed::Event(again)) = db.outcome().await else { panic!("not repeated") };
+    let Ok(Committed::Event(again)) = db.next_outcome().await else { panic!("not repeated") };
     assert_eq!((again.seq, again.event.is_some()), (Seq(5), false));
     db.submits("shop", with_key("carol"));
-    assert_eq!(db.outcome().await.expect_err("it has a member again"), Refusal::not_found());
+    assert_eq!(db.next_outcome().await.expect_err("it has a member again"), Refusal::not_found());
     let summary = db.summary("bob", "#r").await;
     assert_eq!((summary.role, summary.members, summary.head), (Role::Admin, 1, Seq(5)));
     assert_eq!(seqs(&db.log("bob", "#r").await), (1..=5).map(Seq).collect::<Vec<_>>());
@@ -237,6 +241,6 @@ pub(super) async fn an_api_key_can_add_a_user_to_an_empty_room(open: OpenStore) 
     for target in [nowhere, change("invite", &json!({"conversation": "@alice", "user": "bob"}))] {
         let Change::Invite(invite) = target else { panic!("{target:?}") };
         db.submits("shop", Change::InviteWithKey(invite));
-        assert_eq!(db.outcome().await.expect_err("nothing"), Refusal::not_found());
+        assert_eq!(db.next_outcome().await.expect_err("nothing"), Refusal::not_found());
     }
 }

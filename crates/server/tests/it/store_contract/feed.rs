@@ -117,10 +117,10 @@ pub(super) async fn a_query_leaves_out_what_its_types_and_its_pattern_do_not_nam
     db.says("alice", "#r", "in the shop's room").await;
     db.says("shop-2", "@bob", "of the shop").await;
     db.submits("shop-2", Change::SetLastSeen(Timestamp::from_millis(1_000)));
-    db.outcome().await.expect("stored");
+    db.next_outcome().await.expect("stored");
     let until = Timestamp::from_millis(1_800_000_000_000);
     db.submits("alice", Change::Revoke { until, replace: false });
-    db.outcome().await.expect("stored");
+    db.next_outcome().await.expect("stored");
     let everything = eventually("the feed has all entries", || async {
         let entries = db.feed(all()).await;
         kinds(&entries).contains(&"audit.revoke").then_some(entries)

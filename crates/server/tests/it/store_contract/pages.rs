@@ -40,8 +40,9 @@ pub(super) async fn a_page_of_the_log_is_bounded_in_events_and_bytes(open: OpenS
         (9, Some(4), seq_range(10..=10), false),
         (10, Some(4), vec![], false),
     ] {
-        let page =
-            db.asks("bob", "sync", json!({"conversation": "@alice", "after": after, "limit": limit})).await;
+        let page = db
+            .query_page("bob", "sync", json!({"conversation": "@alice", "after": after, "limit": limit}))
+            .await;
         let Ok(OkBody::Log { events, head, more, .. }) = page else { panic!("{page:?}") };
         assert_eq!(
             (seqs(&events), more, head),
@@ -49,7 +50,7 @@ pub(super) async fn a_page_of_the_log_is_bounded_in_events_and_bytes(open: OpenS
             "after {after}, {limit:?}"
         );
     }
-    let beyond = db.asks("bob", "sync", json!({"conversation": "@alice", "after": 11})).await;
+    let beyond = db.query_page("bob", "sync", json!({"conversation": "@alice", "after": 11})).await;
     assert_eq!(beyond.expect_err("past the log").code, ErrorCode::BadCursor);
 }
 
@@ -75,7 +76,8 @@ pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: Ope
         (Some(99), Some(1), vec![11], true),
     ] {
         let fields = json!({"conversation": "@alice", "before": before, "limit": limit});
-        let Ok(OkBody::History { messages, more, head, .. }) = db.asks("bob", "history", fields).await else {
+        let Ok(OkBody::History { messages, more, head, .. }) = db.query_page("bob", "history", fields).await
+        else {
             panic!("a page")
         };
         assert_eq!(head, Seq(11), "every page includes the reactions up to the head");
@@ -87,7 +89,7 @@ pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: Ope
 /// Requests a page of history around an event. Returns its seqs, and whether there are more messages before and after.
 async fn history_around(db: &TestStore, actor: &str, seq: u64, limit: u32) -> (Vec<u64>, bool, bool) {
     let fields = json!({"conversation": "@alice:bob", "around": seq, "limit": limit});
-    match db.asks(actor, "history", fields).await {
+    match db.query_page(actor, "history", fields).await {
         Ok(OkBody::History { messages, more, more_after: Some(more_after), .. }) => {
             (messages.iter().map(|message| message.seq.0).collect(), more, more_after)
         }
@@ -116,7 +118,8 @@ pub(super) async fn a_page_of_history_around_an_event_has_half_on_each_side(open
     ] {
         assert_eq!(history_around(&db, "bob", seq, limit).await, expected, "around {seq}, {limit} at most");
     }
-    let page = db.asks("bob", "history", json!({"conversation": "@alice", "around": 5, "limit": 3})).await;
+    let page =
+        db.query_page("bob", "history", json!({"conversation": "@alice", "around": 5, "limit": 3})).await;
     let Ok(OkBody::History { messages, head, .. }) = page else { panic!("{page:?}") };
     assert_eq!(head, Seq(12));
     assert!(
@@ -124,7 +127,7 @@ pub(super) async fn a_page_of_history_around_an_event_has_half_on_each_side(open
         "a deleted message keeps its place: {messages:?}"
     );
     // A page without `around` has no `more_after`.
-    let page = db.asks("bob", "history", json!({"conversation": "@alice", "before": 5})).await;
+    let page = db.query_page("bob", "history", json!({"conversation": "@alice", "before": 5})).await;
     assert!(matches!(page, Ok(OkBody::History { more_after: None, .. })), "{page:?}");
 }
 
@@ -175,14 +178,14 @@ pub(super) async fn a_page_around_a_missing_event_is_refused_with_the_field(open
         ("bob", 6, None, ErrorCode::BadCursor),
     ] {
         let fields = json!({"conversation": "#r", "around": around, "before": before});
-        let refusal = db.asks(actor, "history", fields).await.expect_err("no such place");
+        let refusal = db.query_page(actor, "history", fields).await.expect_err("no such place");
         assert_eq!((refusal.code, refusal.field.as_deref()), (code, Some("around")), "{actor} {around}");
     }
     let fields = json!({"conversation": "#r", "around": 5});
-    let page = db.asks("bob", "history", fields.clone()).await;
+    let page = db.query_page("bob", "history", fields.clone()).await;
     let Ok(OkBody::History { messages, more_after: Some(false), .. }) = page else { panic!("{page:?}") };
     assert_eq!(messages.len(), 3, "a former member sees messages up to the leave event");
-    let refusal = db.asks("mallory", "history", fields).await.expect_err("a stranger");
+    let refusal = db.query_page("mallory", "history", fields).await.expect_err("a stranger");
     assert_eq!(refusal.code, ErrorCode::NotFound);
 }
 
@@ -197,7 +200,7 @@ pub(super) async fn a_page_of_history_matches_its_head_during_writes(open: OpenS
         let text = edit.to_string();
         db.submits("alice", change("edit", &json!({"conversation": "@bob", "target": 1, "text": text})));
         if edit % EDITS_PER_BATCH == 0 {
-            pages.push(db.asks("bob", "history", json!({"conversation": "@alice"})).await);
+            pages.push(db.query_page("bob", "history", json!({"conversation": "@alice"})).await);
             while db.batches.try_recv().is_ok() {}
         }
     }
@@ -223,7 +226,7 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: OpenS
     let mut found = Vec::new();
     let mut before: Option<String> = None;
     loop {
-        let page = db.asks("zoe", "conversations", json!({"before": before, "limit": 2})).await;
+        let page = db.query_page("zoe", "conversations", json!({"before": before, "limit": 2})).await;
         let Ok(OkBody::Conversations { conversations, more }) = page else { panic!("{page:?}") };
         assert!(conversations.len() == 2 || !more, "{conversations:?}");
         assert!(conversations.is_sorted_by(|one, next| one.at > next.at), "{conversations:?}");
@@ -264,10 +267,10 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: OpenS
     db.stores("zoe", "remove", json!({"conversation": "#r", "user": "ex"})).await;
     db.says("ex", "@a", "after").await;
     db.says("zoe", "#r", "not for ex").await;
-    let page = db.asks("ex", "conversations", json!({"before": "#r"})).await;
+    let page = db.query_page("ex", "conversations", json!({"before": "#r"})).await;
     let Ok(OkBody::Conversations { conversations, .. }) = page else { panic!("{page:?}") };
     assert_eq!(conversations.iter().map(|one| one.conversation.as_str()).collect::<Vec<_>>(), ["@ex:zoe"]);
-    let foreign = db.asks("a", "conversations", json!({"before": "@b:zoe"})).await;
+    let foreign = db.query_page("a", "conversations", json!({"before": "@b:zoe"})).await;
     assert_eq!(foreign.expect_err("not theirs").code, ErrorCode::NotFound);
 }
 
@@ -285,14 +288,14 @@ pub(super) async fn members_are_paged_in_the_order_in_which_users_were_created(o
         (Some("z"), None, vec![], false),
     ] {
         let fields = json!({"conversation": "#r", "after": after, "limit": limit});
-        let page = db.asks("a", "members", fields).await;
+        let page = db.query_page("a", "members", fields).await;
         let Ok(OkBody::Members { members, more, .. }) = page else { panic!("{page:?}") };
         let found: Vec<_> = members.iter().map(|member| member.user.as_str()).collect();
         assert_eq!((found, more), (expected, expected_more), "after {after:?}");
     }
     db.says("stranger", "@m", "hi").await;
     for nobody in ["stranger", "nobody"] {
-        let page = db.asks("a", "members", json!({"conversation": "#r", "after": nobody})).await;
+        let page = db.query_page("a", "members", json!({"conversation": "#r", "after": nobody})).await;
         let refusal = page.expect_err("never a member");
         let refused =
             (refusal.code, refusal.field.as_deref().map(str::to_owned), refusal.message.into_owned());

@@ -138,7 +138,7 @@ pub(super) async fn only_users_who_share_a_conversation_are_presence_peers(open:
     db.says("bob", "@eve", "hi").await;
     let at = Timestamp::from_millis(1_000_000);
     db.submits("carol", Change::SetLastSeen(at));
-    assert!(matches!(db.outcome().await, Ok(Committed::NotAnnounced)));
+    assert!(matches!(db.next_outcome().await, Ok(Committed::NotAnnounced)));
     db.stores("dan", "leave", json!({"conversation": "#r"})).await;
     let all = ["alice", "bob", "carol", "dan", "eve", "nobody"];
     let known = async |db: &TestStore, actor: &str| {
@@ -157,7 +157,7 @@ pub(super) async fn a_snapshot_has_the_users_own_conversations(open: OpenStore) 
     let mut db = TestStore::new(open).await;
     assert!(db.snapshot("alice", &[]).await.is_none(), "never seen");
     db.submits("alice", Change::RegisterUser);
-    assert!(matches!(db.outcome().await, Ok(Committed::NotAnnounced)));
+    assert!(matches!(db.next_outcome().await, Ok(Committed::NotAnnounced)));
     let empty = db.snapshot("alice", &["#r"]).await.expect("seen now");
     let page = empty.summaries.expect("one page");
     assert!(empty.memberships.joined.is_empty() && page.summaries.is_empty() && !page.has_more);
@@ -187,13 +187,13 @@ pub(super) async fn tokens_are_revoked_up_to_the_latest_time(open: OpenStore) {
     assert_eq!(db.snapshot("alice", &[]).await.expect("seen").not_before, None);
     for at in [late, early] {
         db.submits("alice", Change::Revoke { until: at, replace: false });
-        assert!(matches!(db.outcome().await, Ok(Committed::NotAnnounced)));
+        assert!(matches!(db.next_outcome().await, Ok(Committed::NotAnnounced)));
         assert_eq!(db.store.not_before(&user("alice")).await, Ok(Some(late)));
     }
     db.reopen().await;
     assert_eq!(db.snapshot("alice", &[]).await.expect("seen").not_before, Some(late));
     db.submits("alice", Change::Revoke { until: early, replace: true });
-    assert!(matches!(db.outcome().await, Ok(Committed::NotAnnounced)));
+    assert!(matches!(db.next_outcome().await, Ok(Committed::NotAnnounced)));
     assert_eq!(
         db.store.not_before(&user("alice")).await,
         Ok(Some(early)),

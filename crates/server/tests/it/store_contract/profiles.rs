@@ -16,7 +16,7 @@ fn fields(fields: &Value) -> SetProfile {
 impl TestStore {
     async fn stores_profiles(&mut self, actor: &str, change: Change) -> CommittedProfiles {
         self.submits(actor, change);
-        match self.outcome().await {
+        match self.next_outcome().await {
             Ok(Committed::Profiles(profiles)) => *profiles,
             other => panic!("{actor} stores no profile: {other:?}"),
         }

@@ -24,7 +24,7 @@ pub(super) async fn outcomes_arrive_in_commit_order_and_seqs_have_no_gap(open: O
     }
     let mut heads = HashMap::new();
     for number in 0..WRITES {
-        let Ok(Committed::Event(committed)) = db.outcome().await else { panic!("{number} is stored") };
+        let Ok(Committed::Event(committed)) = db.next_outcome().await else { panic!("{number} is stored") };
         let event = committed.event.expect("it is new");
         assert_eq!(event.key.as_deref(), Some(number.to_string().as_str()), "in the order of the calls");
         let head = heads.entry(committed.name).or_insert(Seq(0));
@@ -104,7 +104,7 @@ pub(super) async fn a_key_is_stored_once_per_sender(open: OpenStore) {
         db.submits("alice", change("send", &json!({"to": "@bob", "key": "twice", "text": "hi"})));
     }
     for expected in [true, false] {
-        let Ok(Committed::Event(stored)) = db.outcome().await else { panic!("stored") };
+        let Ok(Committed::Event(stored)) = db.next_outcome().await else { panic!("stored") };
         assert_eq!((stored.seq, stored.event.is_some()), (Seq(4), expected));
     }
 }
@@ -144,7 +144,7 @@ pub(super) async fn refusals_arrive_in_order_and_store_nothing(open: OpenStore) 
     }
     let mut outcomes = Vec::new();
     for _ in 0..7 {
-        outcomes.push(match db.outcome().await {
+        outcomes.push(match db.next_outcome().await {
             Ok(Committed::Event(event)) => Ok(event.seq.0),
             Ok(other) => panic!("{other:?}"),
             Err(refusal) => Err(refusal.code),
@@ -217,7 +217,7 @@ pub(super) async fn unknown_user_ids_can_be_refused(open: OpenStore) {
     let invite = json!({"conversation": "#r2", "user": "bob"});
     assert_eq!(db.is_refused("alice", "invite", invite.clone()).await, ErrorCode::NotFound);
     db.submits("bob", Change::RegisterUser);
-    assert!(matches!(db.outcome().await, Ok(Committed::NotAnnounced)));
+    assert!(matches!(db.next_outcome().await, Ok(Committed::NotAnnounced)));
     db.stores("alice", "send", to_bob).await;
     db.stores("alice", "create", with_bob).await;
     db.stores("alice", "invite", invite).await;

@@ -136,11 +136,11 @@ impl TlsRaw {
     /// Connects and completes the handshake.
     pub(crate) async fn connect(connector: &TlsConnector, address: SocketAddr) -> std::io::Result<Self> {
         let stream = in_time("a connection", TcpStream::connect(address)).await?;
-        Self::encrypt(connector, stream, "127.0.0.1").await
+        Self::handshake(connector, stream, "127.0.0.1").await
     }
 
     /// Completes the handshake on a TCP connection to a server of this name.
-    pub(crate) async fn encrypt(
+    pub(crate) async fn handshake(
         connector: &TlsConnector,
         stream: TcpStream,
         name: &str,
@@ -159,7 +159,7 @@ impl TlsRaw {
     }
 
     /// Reads the head of an HTTP response.
-    pub(crate) async fn head(&mut self) -> String {
+    pub(crate) async fn read_head(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.push(in_time("an answer", self.0.read_u8()).await.expect("an answer"));

@@ -171,7 +171,7 @@ impl Person {
     }
 
     /// The message with this seq, in its current state.
-    pub(crate) async fn message(&mut self, conversation: &str, seq: u64) -> Message {
+    pub(crate) async fn message_in_history(&mut self, conversation: &str, seq: u64) -> Message {
         let messages = self.history(conversation).await;
         messages.into_iter().find(|message| message.seq == Seq(seq)).expect("the message")
     }

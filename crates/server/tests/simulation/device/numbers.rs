@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The numbers that a device gave to its writes on one connection, and the answers to these writes.
 #[derive(Default)]
-pub(crate) struct Numbers {
+pub(crate) struct WriteNumbers {
     last: u64,
     /// The highest number of a write that is stored.
     stored: u64,
@@ -16,10 +16,10 @@ pub(crate) struct Numbers {
     commands: BTreeMap<u64, (u64, u64)>,
 }
 
-impl Numbers {
+impl WriteNumbers {
     /// Returns the number of this write and the number of the write before it. `before`: the number that the write already has if
     /// it is sent again.
-    pub(super) fn begin(&mut self, command: u64, before: Option<u64>) -> (u64, u64) {
+    pub(super) fn assign_number(&mut self, command: u64, before: Option<u64>) -> (u64, u64) {
         let number = before.unwrap_or(self.last + 1);
         self.last = self.last.max(number);
         let after = self.unsettled.range(..number).next_back().copied().unwrap_or(self.stored);
@@ -34,7 +34,7 @@ impl Numbers {
 
     /// Records the answer that the command's write was stored. Fails if the write before it has no final answer, or if a write with
     /// a higher number was stored earlier.
-    pub(super) fn stored(&mut self, command: u64) -> Result<(), String> {
+    pub(super) fn record_stored(&mut self, command: u64) -> Result<(), String> {
         let Some((number, after)) = self.commands.remove(&command) else { return Ok(()) };
         if after > self.settled {
             return Err(format!("write {number} was stored, though {after}, which it follows, was not"));
@@ -49,7 +49,7 @@ impl Numbers {
     }
 
     /// Records the answer that the command's write was refused for good: the device does not send it again.
-    pub(super) fn refused(&mut self, command: u64) {
+    pub(super) fn record_refused(&mut self, command: u64) {
         if let Some((number, after)) = self.commands.remove(&command) {
             self.unsettled.remove(&number);
             if after <= self.settled {
@@ -59,7 +59,7 @@ impl Numbers {
     }
 
     /// Records the answer that the command's write was refused for now. `again`: whether the device sends it again.
-    pub(super) fn refused_temporarily(&mut self, command: u64, again: bool) {
+    pub(super) fn record_refused_for_now(&mut self, command: u64, again: bool) {
         if let Some((number, _)) = self.commands.remove(&command)
             && !again
         {

@@ -31,18 +31,18 @@ pub(super) struct WatchState {
     /// they share a conversation.
     awaiting_state: BTreeSet<String>,
     /// Conversation and user of each leave or removal that the device knows from the events that it received.
-    pub(super) left: BTreeSet<(String, String)>,
+    pub(super) ended_memberships: BTreeSet<(String, String)>,
     /// The last received state of each user: true for online.
     last_states: BTreeMap<String, bool>,
     /// The users named in the last `watch`, and when it was sent.
-    last_list: Option<(Vec<&'static str>, Instant)>,
+    last_watched_users: Option<(Vec<&'static str>, Instant)>,
     /// When the `watch` was sent whose answers the final check examines.
     final_list_at: Option<Instant>,
 }
 
 impl Device {
     /// Sends `watch` with a random list of users, which may be all users or none.
-    pub(crate) fn watches(&mut self, session: &mut Session) {
+    pub(crate) fn watch_random_users(&mut self, session: &mut Session) {
         let most = self.world.users.len() + 1;
         let some = self.world.users[..self.chance.random_below(most)].to_vec();
         let users = if self.chance.once_in(2) { self.world.users.clone() } else { some };
@@ -53,8 +53,8 @@ impl Device {
         let names = users.iter().map(|user| (*user).to_owned());
         session.watching.watched_users.extend(names.clone());
         session.watching.awaiting_state.extend(names);
-        session.watching.last_list = Some((users.to_vec(), Instant::now()));
-        self.asks(session, json!({"type": "watch", "users": users}), PendingCommand::Other);
+        session.watching.last_watched_users = Some((users.to_vec(), Instant::now()));
+        self.send_command(session, json!({"type": "watch", "users": users}), PendingCommand::Other);
     }
 
     /// When the users send no more commands, sends a `watch` for all users, or relies on the answers to the last `watch`.
@@ -62,7 +62,7 @@ impl Device {
         if session.watching.final_list_at.is_some() {
             return;
         }
-        if let Some((_, sent)) = session.watching.last_list
+        if let Some((_, sent)) = session.watching.last_watched_users
             && self.world.limits.queue >= NEVER_FULL_QUEUE
             && self.chance.once_in(2)
         {
@@ -84,10 +84,10 @@ impl Device {
             || session.watching.watched_users.contains(&user)
                 && truth.shared_conversations(self.user, &user).iter().any(|name| {
                     let left = session.left_at.get(name);
-                    let i_left = left.is_some_and(|left| !truth.joined_after(self.user, name, *left));
+                    let i_left = left.is_some_and(|left| !truth.rejoined_after(self.user, name, *left));
                     // The other user's node may not have applied the leave event yet.
                     let they_left = alone
-                        && session.watching.left.contains(&(name.clone(), user.clone()))
+                        && session.watching.ended_memberships.contains(&(name.clone(), user.clone()))
                         && !truth.is_member(&user, name);
                     looked_up || !i_left && !they_left
                 });
@@ -104,10 +104,10 @@ impl Device {
     pub(super) fn record_leave(session: &mut Session, name: &str, event: &Value) {
         let who = |field: &str| (name.to_owned(), event[field].as_str().unwrap_or_default().to_owned());
         match event["type"].as_str().unwrap_or_default() {
-            "leave" => drop(session.watching.left.insert(who("from"))),
-            "remove" => drop(session.watching.left.insert(who("user"))),
-            "join" => drop(session.watching.left.remove(&who("from"))),
-            "invite" => drop(session.watching.left.remove(&who("user"))),
+            "leave" => drop(session.watching.ended_memberships.insert(who("from"))),
+            "remove" => drop(session.watching.ended_memberships.insert(who("user"))),
+            "join" => drop(session.watching.ended_memberships.remove(&who("from"))),
+            "invite" => drop(session.watching.ended_memberships.remove(&who("user"))),
             _ => {}
         }
     }
@@ -117,7 +117,7 @@ impl Device {
         let cluster = self.world.cluster.as_ref()?;
         let patience = PRESENCE_SLACK + cluster.max_presence_delay()?;
         let since = session.watching.final_list_at?;
-        let (list, _) = session.watching.last_list.as_ref()?;
+        let (list, _) = session.watching.last_watched_users.as_ref()?;
         let now = Instant::now();
         if self.world.limits.queue < MIN_QUEUE_WITHOUT_DROPS
             || since.max(session.reads_from) + patience > now
@@ -130,7 +130,7 @@ impl Device {
         let online = self.world.connected_since(now - patience);
         let missed = online.into_iter().find(|user| {
             list.contains(user)
-                && truth.share_since(self.user, user, since)
+                && truth.have_shared_room_since(self.user, user, since)
                 && session.watching.last_states.get(*user) != Some(&true)
         })?;
         let state = session.watching.last_states.get(missed);

@@ -34,15 +34,15 @@ impl Device {
             Received::Ping => session.queue_frame(&wire::pong()),
             Received::Frame(frame) => self.receives_frame(session, &frame)?,
             Received::End => {
-                self.log(format_args!("the connection ends"));
+                self.record_in_history(format_args!("the connection ends"));
                 return Ok(false);
             }
             Received::Close(code) if ALLOWED_CLOSE_CODES.contains(&code) => {
-                self.log(format_args!("is closed: {code}"));
+                self.record_in_history(format_args!("is closed: {code}"));
                 return Ok(false);
             }
             Received::Close(REVOKED_CODE) if self.may_have_been_revoked(session) => {
-                self.log(format_args!("is logged out"));
+                self.record_in_history(format_args!("is logged out"));
                 return Ok(false);
             }
             Received::Close(code) => return Err(self.report_violation(&format!("closed with {code}"))),
@@ -56,7 +56,7 @@ impl Device {
         if kind == "welcome" {
             return self.check_welcome(session, frame);
         }
-        self.log(format_args!("< {frame}"));
+        self.record_in_history(format_args!("< {frame}"));
         match kind {
             "ok" | "error" | "pong" => self.handle_answer(session, frame),
             "gap" => self.receives_gap(session, frame),
@@ -70,19 +70,19 @@ impl Device {
     fn check_welcome(&mut self, session: &mut Session, frame: &Value) -> LawResult {
         let all = frame["conversations"].as_array().cloned().unwrap_or_default();
         let more = frame["more"] == true;
-        self.log(format_args!("< welcome {}", Value::from(all.clone())));
+        self.record_in_history(format_args!("< welcome {}", Value::from(all.clone())));
         session.welcome = true;
         session.welcomed = Instant::now();
         self.world.is_connected(&self.name, Some(self.user));
         // The unsent messages were sent on an earlier connection, so their command ids are no longer valid.
         for message in &mut self.unsent {
-            message.sent_as = None;
+            message.sent_as_command = None;
             message.number = None;
         }
         let since = (!more).then_some(session.since);
         self.world.model().summaries(&self.name, self.user, &all, since)?;
         for summary in &all {
-            let (name, head) = named(summary, "head");
+            let (name, head) = conversation_and_number(summary, "head");
             session.next_expected.entry(name.clone()).or_insert(head + 1);
             let place = self.local_logs.entry(name).or_insert_with(|| LocalLog::at(head));
             place.head = place.head.max(head);
@@ -92,7 +92,7 @@ impl Device {
 
     /// Checks and applies an event, whether it arrives live or in a page of the log.
     fn receives_event(&mut self, session: &mut Session, event: &Value) -> LawResult {
-        let (name, seq) = named(event, "seq");
+        let (name, seq) = conversation_and_number(event, "seq");
         let mut truth = self.world.model();
         truth.received(&self.name, self.user, event, None)?;
         truth.counts.delivered += 1;
@@ -128,7 +128,7 @@ impl Device {
     }
 
     fn receives_gap(&mut self, session: &mut Session, gap: &Value) -> LawResult {
-        let (name, head) = named(gap, "head");
+        let (name, head) = conversation_and_number(gap, "head");
         let after = gap["after"].as_u64().unwrap_or_default();
         self.world.model().counts.gaps += 1;
         let visible = self.world.model().visible(self.user, &name);
@@ -144,12 +144,12 @@ impl Device {
     }
 
     fn receives_signal(&mut self, session: &mut Session, signal: &Value, kind: &str) -> LawResult {
-        let (name, upto) = named(signal, "upto");
+        let (name, upto) = conversation_and_number(signal, "upto");
         let user = signal["user"].as_str().unwrap_or_default().to_owned();
         let truth = self.world.model();
         let visible = truth.visible(self.user, &name);
         let gone =
-            session.left_at.get(&name).is_some_and(|left| !truth.joined_after(self.user, &name, *left));
+            session.left_at.get(&name).is_some_and(|left| !truth.rejoined_after(self.user, &name, *left));
         drop(truth);
         if gone || visible.is_none() {
             return Err(
@@ -191,7 +191,7 @@ impl Device {
                 self.handle_acknowledgement(session, id, None, join, answer)?;
             }
             PendingCommand::Cursor { conversation, upto } => {
-                let (name, now) = named(answer, "upto");
+                let (name, now) = conversation_and_number(answer, "upto");
                 if name != conversation || now < upto {
                     return Err(
                         self.report_violation(&format!("asked for {upto} in {conversation}: {answer}"))
@@ -210,13 +210,17 @@ impl Device {
                 let whole = since.filter(|_| first && answer["more"] == false);
                 self.world.model().summaries(&self.name, self.user, &all, whole)?;
                 for summary in &all {
-                    let (name, head) = named(summary, "head");
+                    let (name, head) = conversation_and_number(summary, "head");
                     self.local_logs.entry(name).or_insert_with(|| LocalLog::at(head));
                 }
                 self.has_all_conversations |= answer["more"] == false && self.world.is_in_phase(Phase::Audit);
                 if let Some(last) = all.last().filter(|_| answer["more"] == true) {
                     let command = json!({"type": "conversations", "before": last["conversation"]});
-                    self.asks(session, command, PendingCommand::Conversations { since: None, first: false });
+                    self.send_command(
+                        session,
+                        command,
+                        PendingCommand::Conversations { since: None, first: false },
+                    );
                 }
             }
             PendingCommand::Other => {}
@@ -231,7 +235,7 @@ impl Device {
         if page["more"] == true && self.world.is_in_phase(Phase::Audit) {
             let command = json!({"type": "history", "conversation": name, "before": first});
             let asked = PendingCommand::History { before: first, seen: true, conversation: name.to_owned() };
-            self.asks(session, command, asked);
+            self.send_command(session, command, asked);
         }
     }
 
@@ -256,9 +260,9 @@ impl Device {
     ) -> LawResult {
         self.world.model().acknowledged(&self.name, self.user, key, ok)?;
         self.unsent.retain(|message| Some(message.key.as_str()) != key);
-        let (name, seq) = named(ok, "seq");
+        let (name, seq) = conversation_and_number(ok, "seq");
         let number = session.numbers.as_ref().and_then(|numbers| numbers.number_of(id)).unwrap_or(id);
-        if let Some(Err(what)) = session.numbers.as_mut().map(|numbers| numbers.stored(id)) {
+        if let Some(Err(what)) = session.numbers.as_mut().map(|numbers| numbers.record_stored(id)) {
             return Err(self.report_violation(&what));
         }
         if ok["duplicate"] != true {
@@ -319,16 +323,16 @@ impl Device {
         if let Some(numbers) = &mut session.numbers {
             match (later, asked) {
                 (true, asked) => {
-                    numbers.refused_temporarily(id, matches!(asked, PendingCommand::Message { .. }));
+                    numbers.record_refused_for_now(id, matches!(asked, PendingCommand::Message { .. }));
                 }
-                (false, _) => numbers.refused(id),
+                (false, _) => numbers.record_refused(id),
             }
         }
         if let PendingCommand::Message { key, at, .. } = asked {
             if later {
-                let message = self.unsent.iter_mut().find(|message| message.sent_as == Some(id));
+                let message = self.unsent.iter_mut().find(|message| message.sent_as_command == Some(id));
                 if let Some(message) = message {
-                    message.sent_as = None;
+                    message.sent_as_command = None;
                     message.not_before = Instant::now() + wait;
                 }
             } else {
@@ -341,7 +345,7 @@ impl Device {
 }
 
 /// The conversation of a frame, and the value of its numeric field `number`.
-fn named(frame: &Value, number: &str) -> (String, u64) {
+fn conversation_and_number(frame: &Value, number: &str) -> (String, u64) {
     let name = frame["conversation"].as_str().unwrap_or_default();
     (name.to_owned(), frame[number].as_u64().unwrap_or_default())
 }

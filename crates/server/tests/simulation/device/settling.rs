@@ -6,7 +6,7 @@ use super::{Device, Session};
 
 impl Device {
     /// In a cluster, checks that every stored event has arrived although the device requested none.
-    pub(super) fn has_settled(&self, session: &Session) {
+    pub(super) fn check_all_events_arrived(&self, session: &Session) {
         let Some(cluster) = &self.world.cluster else { return };
         let revoked_user = *self.world.revoked_user.lock().expect("nothing panics with it");
         // A device that did not read for a while may still miss events.
@@ -22,9 +22,9 @@ impl Device {
             return;
         }
         let truth = self.world.model();
-        let missing = truth.visible_of(self.user).into_iter().find_map(|(name, head)| {
+        let missing = truth.visible_heads(self.user).into_iter().find_map(|(name, head)| {
             let next = session.next_expected.get(&name).copied();
-            let first_due = |since| truth.first_owed(self.user, &name, since);
+            let first_due = |since| truth.first_seq_due_to_session(self.user, &name, since);
             // The server need not send the events of a membership that ended before this node learned that it began. The
             // node's knowledge may be as old as the connection.
             if truth.has_membership_ended(self.user, &name, next.unwrap_or_else(|| first_due(session.since)))

@@ -14,7 +14,7 @@ impl Log {
 
     /// A message with its edits, reactions and deletion up to the event `upto`, in its wire form. With `gone` it is shown as
     /// deleted, because a later deletion may already have erased its content.
-    pub(super) fn message_after(&self, name: &str, seq: u64, upto: u64, gone: bool) -> Value {
+    pub(super) fn message_as_of(&self, name: &str, seq: u64, upto: u64, gone: bool) -> Value {
         let Some(message) = self.get(seq) else { return Value::Null };
         let mut folded = json!({"type": "message", "conversation": name, "seq": seq, "from": message.from,
             "at": message.at, "key": message.key});
@@ -51,7 +51,7 @@ impl Log {
     }
 
     /// The number of members after the event `seq`.
-    pub(super) fn members_after(&self, seq: u64) -> u64 {
+    pub(super) fn member_count_as_of(&self, seq: u64) -> u64 {
         let there = |stays: &Vec<super::MembershipPeriod>| {
             stays.iter().any(|stay| stay.since <= seq && stay.until.is_none_or(|until| until > seq))
         };
@@ -59,7 +59,7 @@ impl Log {
     }
 
     /// The number of messages of other users after the seq `read`, up to the seq `head`.
-    pub(super) fn unread(&self, user: &str, read: u64, head: u64) -> u64 {
+    pub(super) fn unread_count(&self, user: &str, read: u64, head: u64) -> u64 {
         let of_others = |seq: &u64| *seq > read && self.get(*seq).is_some_and(|event| event.from != user);
         self.messages(head).filter(of_others).count() as u64
     }

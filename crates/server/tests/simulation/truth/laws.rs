@@ -145,7 +145,7 @@ impl ReferenceModel {
             .zip(messages)
             .find(|(seq, message)| !log.is_shown_correctly(&name, **seq, head, message));
         if let Some((seq, message)) = wrong {
-            let what = format!("{message} is not {}", log.message_after(&name, *seq, head, false));
+            let what = format!("{message} is not {}", log.message_as_of(&name, *seq, head, false));
             return Err(self.report_violation(who, &what));
         }
         let more = all.len() > messages.len();
@@ -202,8 +202,8 @@ impl ReferenceModel {
         if self.visible(user, name).is_none_or(|visible| head > visible) || received < read || read > head {
             return Err("cursors and head do not fit".to_owned());
         }
-        let unread = log.unread(user, read, head);
-        let members = log.members_after(head);
+        let unread = log.unread_count(user, read, head);
+        let members = log.member_count_as_of(head);
         let last = log.messages(head).last();
         let shown = &summary["last"];
         let last_fits = match last {
@@ -238,8 +238,8 @@ impl Log {
     /// Whether `shown` is the state of the message after the event `head`, or its deleted state if it was deleted later.
     fn is_shown_correctly(&self, name: &str, seq: u64, head: u64, shown: &Value) -> bool {
         let deleted = self.get(seq).and_then(|event| event.deleted_by);
-        let as_it_was = || is_same(&self.message_after(name, seq, head, false), shown);
-        let gone = || is_same(&self.message_after(name, seq, head, true), shown);
+        let as_it_was = || is_same(&self.message_as_of(name, seq, head, false), shown);
+        let gone = || is_same(&self.message_as_of(name, seq, head, true), shown);
         match deleted {
             None => as_it_was(),
             Some(by) if by <= head => gone(),

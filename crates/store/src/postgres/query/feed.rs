@@ -8,7 +8,7 @@ use super::row::{conversation_id, conversation_key, count, get, number, position
 use super::{Result, Session, event};
 use crate::grant::UserPattern;
 use crate::postgres::connect::Error;
-use crate::postgres::table::signed;
+use crate::postgres::table::to_signed;
 use crate::read::feed::{Ends, FedEntry, FedEvent, FeedLookups};
 use crate::record::ConversationKey;
 
@@ -42,7 +42,7 @@ impl FeedLookups for Session {
     }
 
     fn feed_pages(&self, after: u64, most: usize) -> Result<Vec<(u64, Vec<u8>)>> {
-        let rows = self.rows(PAGES, &[&signed(after), &(most as i64)])?;
+        let rows = self.rows(PAGES, &[&to_signed(after), &(most as i64)])?;
         rows.iter().map(|row| Ok((count(row, 0)?, get(row, 1)?))).collect()
     }
 
@@ -64,7 +64,7 @@ impl FeedLookups for Session {
     }
 
     fn feed_entries(&self, after: u64, upto: u64) -> Result<FxHashMap<u64, FedEntry>> {
-        let rows = self.rows(ENTRIES, &[&signed(after), &signed(upto)])?;
+        let rows = self.rows(ENTRIES, &[&to_signed(after), &to_signed(upto)])?;
         let entry = |row: &Row| {
             let entry = FedEntry {
                 kind: get(row, 1)?,

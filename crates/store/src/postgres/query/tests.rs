@@ -194,7 +194,7 @@ fn all_answers<L: Lookups>(reader: &Reader<'_, L>) -> Vec<String> {
         let mut note = |what: &str, told: String| answers.push(format!("{actor} {what}: {told}"));
         for name in &names {
             all_pages(reader, &actor, name, &mut note);
-            note(&format!("in {name}"), describe(reader.standing(&actor, name)));
+            note(&format!("in {name}"), describe(reader.write_access(&actor, name)));
         }
         for (before, limit) in [(None, None), (None, Some(2)), (Some("#b"), Some(12)), (Some("#none"), None)]
         {

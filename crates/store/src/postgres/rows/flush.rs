@@ -11,7 +11,7 @@ use crate::change::rows::{MAX_REMOVED_REACTIONS_KEPT, TRIMMED_PAGES};
 use crate::feed::runs;
 use crate::postgres::connect::{Error, Pipelined};
 use crate::postgres::query::row::number;
-use crate::postgres::table::{self, conversation_rows, is_any, is_changed, member_rows, signed};
+use crate::postgres::table::{self, conversation_rows, is_any, is_changed, member_rows, to_signed};
 use crate::record::Conversation;
 use crate::record::{ConversationKey, UserKey};
 use crate::table::{AMENDMENTS, CONVERSATIONS, EVENTS, MEMBERS, REACTIONS, ROOMS_BY_CHOICE, quoted};
@@ -20,7 +20,7 @@ const COMMIT: &str = "COMMIT";
 
 const ROLLBACK: &str = "ROLLBACK";
 
-const PROBE: &str = "UPDATE writers SET probe = $2 WHERE id = $1";
+const UPDATE_PROBE: &str = "UPDATE writers SET probe = $2 WHERE id = $1";
 
 const INSERT_USERS: &str = "INSERT INTO users (id, name) SELECT * FROM unnest($1::bigint[], $2::text[])";
 
@@ -50,11 +50,11 @@ const TRIM_ENTRIES: &str = "DELETE FROM feed_entries WHERE number IN (SELECT num
 
 static INSERT_CONVERSATIONS: LazyLock<String> = LazyLock::new(|| table::insert(&CONVERSATIONS));
 
-static UPDATE_CONVERSATIONS: LazyLock<String> = LazyLock::new(|| table::update(&CONVERSATIONS));
+static UPDATE_CONVERSATIONS: LazyLock<String> = LazyLock::new(|| table::update_sql(&CONVERSATIONS));
 
 static INSERT_MEMBERS: LazyLock<String> = LazyLock::new(|| table::insert(&MEMBERS));
 
-static UPDATE_MEMBERS: LazyLock<String> = LazyLock::new(|| table::update(&MEMBERS));
+static UPDATE_MEMBERS: LazyLock<String> = LazyLock::new(|| table::update_sql(&MEMBERS));
 
 static INSERT_EVENTS: LazyLock<String> = LazyLock::new(|| table::insert(&EVENTS));
 
@@ -96,7 +96,7 @@ const DELETE_ROOMS_BY_CHOICE: &str = r#"DELETE FROM rooms_by_choice r USING unne
 
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {
     let own: [&str; 23] = [
-        PROBE,
+        UPDATE_PROBE,
         COMMIT,
         ROLLBACK,
         INSERT_USERS,
@@ -169,7 +169,7 @@ impl PostgresRows<'_> {
         let reactions = ReactionArrays::of(self);
         let (taken_in, taken) = to_arrays(self.reactions.messages_with_removals());
         let (deleted_in, deleted) = to_arrays(self.reactions.messages_to_clear());
-        let (kept, most) = (signed(MAX_REMOVED_REACTIONS_KEPT / 2), signed(MAX_REMOVED_REACTIONS_KEPT));
+        let (kept, most) = (to_signed(MAX_REMOVED_REACTIONS_KEPT / 2), to_signed(MAX_REMOVED_REACTIONS_KEPT));
         let (choosers, chosen) = self.choices_to_write(true);
         let (leavers, left) = self.choices_to_write(false);
         // All nodes write unlocked rows in the same order, which prevents deadlocks.
@@ -197,7 +197,7 @@ impl PostgresRows<'_> {
             (entries.kind.len(), entries.insert()),
             (trims.len(), Pipelined::new(TRIM_PAGES, &[trims, &trimmed])),
             (trims.len(), Pipelined::new(TRIM_ENTRIES, &[&trimmed])),
-            (self.probe.len(), Pipelined::new(PROBE, &[&self.writer_id, &self.probe])),
+            (self.probe.len(), Pipelined::new(UPDATE_PROBE, &[&self.writer_id, &self.probe])),
             (1, Pipelined::new(COMMIT, &[])),
         ];
         let asks: Vec<_> = parts.into_iter().filter(|(rows, _)| *rows > 0).map(|(_, ask)| ask).collect();
@@ -325,7 +325,7 @@ impl<'a> EventArrays<'a> {
             all.kind.push(event.kind.number().into());
             all.sender.push(event.sender.0);
             all.at.push(event.at.as_millis());
-            all.messages.push(signed(event.messages));
+            all.messages.push(to_signed(event.messages));
             all.key.push(event.key.as_deref());
             all.body.push(&event.body);
             all.via.push(event.via.0);

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::PostgresRows;
 use crate::change::dispatch::Prefetch;
 use crate::postgres::connect::{Error, Pipelined};
-use crate::postgres::table::signed;
+use crate::postgres::table::to_signed;
 use crate::profile::StoredProfile;
 use crate::record::UserKey;
 
@@ -101,7 +101,7 @@ impl<'a> ProfileArrays<'a> {
             all.name.push(profile.name.as_deref());
             all.avatar.push(profile.avatar.as_deref());
             all.data.push(profile.data.as_deref());
-            all.version.push(signed(profile.version));
+            all.version.push(to_signed(profile.version));
             all.active.push(profile.active);
             all.changed.push(profile.changed);
             all.issued.push(profile.issued);

@@ -18,7 +18,7 @@ use crate::in_memory::InMemory;
 use crate::origin::Origin;
 use crate::postgres::commit::Committer;
 use crate::postgres::connect::BlockingConnection;
-use crate::postgres::installation::{Installation, Upkeep};
+use crate::postgres::installation::{Installation, InstallationUpkeep};
 use crate::postgres::target::Target;
 use crate::postgres::{Settings, migrate};
 use crate::profile::{ProfileChange, TokenProfile};
@@ -221,7 +221,7 @@ impl BothStores {
         migrate(&mut link).expect("tables");
         let state = Arc::new(WriterState::default());
         let installation = Arc::new(Installation::new(&settings.capabilities));
-        let upkeep = Upkeep::new(&settings.capabilities, installation);
+        let upkeep = InstallationUpkeep::new(&settings.capabilities, installation);
         let postgres = Committer::new(link, target.clone(), &settings, state, upkeep).expect("a writer");
         let link = BlockingConnection::open(&target).expect("connected");
         Self { sqlite: InMemory::new(limits()), postgres, link, now }

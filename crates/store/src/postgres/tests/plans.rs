@@ -48,7 +48,7 @@ async fn a_reader_plans_a_statement_once() {
     Node::new(&url).await.ends().await;
     let executes = move || {
         let link = BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
-        link.run(link.client().batch_execute(readers::SETUP)).expect("set up");
+        link.run(link.client().batch_execute(readers::READER_SETTINGS)).expect("set up");
         for user in 0..10_i64 {
             // PostgreSQL estimates the number of rows by the length of the list, so other lengths may lead to other plans.
             let conversations: Vec<i64> = (0..=user).collect();

@@ -56,7 +56,7 @@ impl Store for MemoryStore {
 
     fn check_write_access(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess> {
         let user = user.clone();
-        self.spawn_read(move |reader| reader.standing(&user, &conversation))
+        self.spawn_read(move |reader| reader.write_access(&user, &conversation))
     }
 
     fn presence_peers(&self, user: &UserId, others: Vec<UserId>) -> Answer<Vec<PresencePeer>> {

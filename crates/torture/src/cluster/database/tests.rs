@@ -7,7 +7,7 @@ use super::*;
 const SSL_REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Whether PostgreSQL answers through the proxy to an SSLRequest, the shortest message that it answers.
-async fn answers(proxy: &Proxy) -> bool {
+async fn answers_ssl_request(proxy: &Proxy) -> bool {
     let ask = async {
         let mut socket = TcpStream::connect(proxy.address).await?;
         socket.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).await?;
@@ -31,11 +31,11 @@ async fn committed_data_survives_three_lost_primaries() {
         // Commits something that must survive the failover: a new database.
         let url = database.primary.new_database().await.unwrap();
         kept.extend(url.rsplit('/').next().map(str::to_owned));
-        assert!(answers(&proxy).await);
+        assert!(answers_ssl_request(&proxy).await);
         let before = database.primary.address();
         database.fail_over(end, &[&proxy]).await.unwrap();
         assert_ne!(database.primary.address(), before);
-        assert!(answers(&proxy).await, "after {end:?}");
+        assert!(answers_ssl_request(&proxy).await, "after {end:?}");
         let there = database.primary.psql("\\list").await.unwrap();
         assert!(
             kept.iter().all(|name| there.contains(name)),

@@ -22,15 +22,15 @@ fn frames_are_the_same_for_every_split_of_the_stream() {
     ];
     let all: String = stream.iter().map(|(text, _)| *text).collect();
     for size in 1..=all.len() {
-        let mut frames = Frames::default();
+        let mut frames = FrameSplitter::default();
         let mut got = Vec::new();
         for bytes in all.as_bytes().chunks(size) {
             frames.extend(bytes);
             got.extend(std::iter::from_fn(|| frames.next()));
         }
-        let expected: Vec<Frame> = stream
+        let expected: Vec<NatsFrame> = stream
             .iter()
-            .map(|(text, message)| Frame { is_message: *message, bytes: text.as_bytes().to_vec() })
+            .map(|(text, message)| NatsFrame { is_message: *message, bytes: text.as_bytes().to_vec() })
             .collect();
         assert_eq!(got, expected, "in pieces of {size}");
     }
@@ -47,7 +47,7 @@ impl Connection {
         let (from, to) = TcpStream::connect(address).await.unwrap().into_split();
         let mut connection = Self { lines: BufReader::new(from).lines(), to };
         connection.send("CONNECT {\"verbose\":false}\r\nSUB numbers 1\r\n").await;
-        connection.round_trip().await;
+        connection.wait_until_processed().await;
         connection
     }
 
@@ -55,14 +55,14 @@ impl Connection {
         self.to.write_all(text.as_bytes()).await.unwrap();
     }
 
-    async fn publish(&mut self, numbers: std::ops::Range<u32>) {
+    async fn publish_numbers(&mut self, numbers: std::ops::Range<u32>) {
         for number in numbers {
             let text = number.to_string();
             self.send(&format!("PUB numbers {}\r\n{text}\r\n", text.len())).await;
         }
     }
 
-    async fn line(&mut self) -> String {
+    async fn next_line(&mut self) -> String {
         timeout(TEST_TIMEOUT, self.lines.next_line())
             .await
             .expect("a line before the time-out")
@@ -71,44 +71,44 @@ impl Connection {
     }
 
     /// Waits until the server has processed everything that was sent before.
-    async fn round_trip(&mut self) {
+    async fn wait_until_processed(&mut self) {
         self.send("PING\r\n").await;
-        while self.line().await != "PONG" {}
+        while self.next_line().await != "PONG" {}
     }
 
     /// Returns the messages that arrive before the answer to a PING. It follows every message that was published before.
-    async fn receive_until_pong(&mut self) -> Vec<u32> {
+    async fn numbers_until_pong(&mut self) -> Vec<u32> {
         self.send("PING\r\n").await;
         let mut numbers = Vec::new();
         loop {
-            let line = self.line().await;
+            let line = self.next_line().await;
             if line == "PONG" {
                 return numbers;
             }
-            numbers.extend(self.number_after(&line).await);
+            numbers.extend(self.number_in_message(&line).await);
         }
     }
 
     /// Returns the next `count` messages.
-    async fn receive(&mut self, count: usize) -> Vec<u32> {
+    async fn next_numbers(&mut self, count: usize) -> Vec<u32> {
         let mut numbers = Vec::new();
         while numbers.len() < count {
-            let line = self.line().await;
-            numbers.extend(self.number_after(&line).await);
+            let line = self.next_line().await;
+            numbers.extend(self.number_in_message(&line).await);
         }
         numbers
     }
 
-    async fn number_after(&mut self, line: &str) -> Option<u32> {
+    async fn number_in_message(&mut self, line: &str) -> Option<u32> {
         match line.starts_with("MSG numbers 1 ") {
-            true => Some(self.line().await.parse().unwrap()),
+            true => Some(self.next_line().await.parse().unwrap()),
             false => None,
         }
     }
 }
 
 /// Starts a nats-server and a proxy, and connects a subscriber through the proxy and a publisher directly.
-async fn start() -> (tempfile::TempDir, Nats, Proxy, Connection, Connection) {
+async fn start_nats_behind_proxy() -> (tempfile::TempDir, Nats, Proxy, Connection, Connection) {
     let scratch = tempfile::tempdir().unwrap();
     let nats = Nats::start(scratch.path(), &[]).await.unwrap();
     let proxy = Proxy::start_before_nats(nats.address(), &mut fastrand::Rng::with_seed(7)).await.unwrap();
@@ -120,21 +120,21 @@ async fn start() -> (tempfile::TempDir, Nats, Proxy, Connection, Connection) {
 
 #[tokio::test]
 async fn messages_arrive_in_order_without_tampering() {
-    let (_scratch, _nats, _proxy, mut subscriber, mut publisher) = start().await;
-    publisher.publish(0..2_000).await;
-    assert_eq!(subscriber.receive(2_000).await, (0..2_000).collect::<Vec<_>>());
+    let (_scratch, _nats, _proxy, mut subscriber, mut publisher) = start_nats_behind_proxy().await;
+    publisher.publish_numbers(0..2_000).await;
+    assert_eq!(subscriber.next_numbers(2_000).await, (0..2_000).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn the_proxy_counts_messages_that_it_loses_duplicates_and_delays() {
-    let (_scratch, _nats, proxy, mut subscriber, mut publisher) = start().await;
+    let (_scratch, _nats, proxy, mut subscriber, mut publisher) = start_nats_behind_proxy().await;
     proxy.tamper(TamperingRates { lost: 20, doubled: 20, late: 20 });
-    publisher.publish(0..1_000).await;
-    publisher.round_trip().await;
-    let mut got = subscriber.receive_until_pong().await;
+    publisher.publish_numbers(0..1_000).await;
+    publisher.wait_until_processed().await;
+    let mut got = subscriber.numbers_until_pong().await;
     let tampered = proxy.tampered();
     let count = usize::try_from(1_000 - tampered.lost + tampered.doubled).unwrap();
-    got.extend(subscriber.receive(count - got.len()).await);
+    got.extend(subscriber.next_numbers(count - got.len()).await);
     let mut times = HashMap::new();
     got.iter().for_each(|number| *times.entry(*number).or_insert(0_u64) += 1);
     assert!((100..300).contains(&tampered.lost), "{tampered:?}");
@@ -144,28 +144,28 @@ async fn the_proxy_counts_messages_that_it_loses_duplicates_and_delays() {
     assert!(before > 20, "only {before} arrived before a message that was sent earlier");
 
     proxy.heal();
-    publisher.publish(5_000..5_100).await;
-    assert_eq!(subscriber.receive(100).await, (5_000..5_100).collect::<Vec<_>>());
+    publisher.publish_numbers(5_000..5_100).await;
+    assert_eq!(subscriber.next_numbers(100).await, (5_000..5_100).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn a_response_arrives_only_after_the_partition() {
-    let (_scratch, _nats, proxy, mut partitioned, mut other) = start().await;
+    let (_scratch, _nats, proxy, mut partitioned, mut other) = start_nats_behind_proxy().await;
     other.send("SUB numbers 1\r\n").await;
-    other.round_trip().await;
+    other.wait_until_processed().await;
     proxy.set_partition(Partition::NoResponses);
-    partitioned.publish(7..8).await;
-    assert_eq!(other.receive(1).await, [7], "requests pass");
+    partitioned.publish_numbers(7..8).await;
+    assert_eq!(other.next_numbers(1).await, [7], "requests pass");
     let answer = partitioned.lines.next_line();
     // waits for: an answer, which must not arrive
     assert!(timeout(Duration::from_millis(200), answer).await.is_err());
     proxy.heal();
-    assert_eq!(partitioned.receive(1).await, [7]);
+    assert_eq!(partitioned.next_numbers(1).await, [7]);
 }
 
 #[tokio::test]
 async fn a_refused_connection_is_reset_and_cannot_reconnect_before_the_partition_ends() {
-    let (_scratch, _nats, proxy, mut partitioned, _other) = start().await;
+    let (_scratch, _nats, proxy, mut partitioned, _other) = start_nats_behind_proxy().await;
     proxy.set_partition(Partition::Refused);
     let cut = timeout(TEST_TIMEOUT, partitioned.lines.next_line())
         .await

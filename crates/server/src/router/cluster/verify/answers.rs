@@ -13,7 +13,7 @@ use crate::router::cluster::store_reply::{
 use crate::router::registry::UserSlot;
 use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{CommittedEvent, CurrentMembership, Excerpt, MembershipsPage, Revocations, Seqs};
+use switchboard_store::{CommittedEvent, CurrentMembership, LogExcerpt, MembershipsPage, Revocations, Seqs};
 
 impl Cluster {
     pub(in crate::router::cluster) fn apply_heads(
@@ -213,7 +213,7 @@ impl Cluster {
         &mut self,
         node: &mut LocalNode,
         newcomer: UnknownMembership,
-        result: Result<Excerpt, Refusal>,
+        result: Result<LogExcerpt, Refusal>,
     ) {
         let UnknownMembership { query: asked, membership: place } = newcomer;
         let Some(current) = has_not_left_since(node, &asked) else { return };

@@ -143,7 +143,7 @@ pub(super) async fn names_are_on_pages_of_members_and_in_summaries(open: OpenSto
     let named = json!({"name": "Bob", "avatar": "https://images.example.com/b.png"});
     db.is_named("bob", named.clone()).await;
     let Ok(OkBody::Members { members, more: false, .. }) =
-        db.asks("alice", "members", json!({"conversation": "#r"})).await
+        db.query_page("alice", "members", json!({"conversation": "#r"})).await
     else {
         panic!("no members")
     };

@@ -19,6 +19,7 @@ import { attention } from "./attention.svelte.js";
 import type { AppHost, Attention, Identity } from "./host.js";
 import { Notices } from "./notices.svelte.js";
 import type { OpenRoom } from "../room/open-room.svelte.js";
+import { People } from "./people.svelte.js";
 import type { Settings } from "./settings.svelte.js";
 
 export class AppState {
@@ -26,6 +27,7 @@ export class AppState {
   readonly language: Language;
   readonly settings: Settings;
   readonly chat: Chat;
+  readonly people: People;
   readonly announcer: Announcer;
   readonly notices: Notices;
   readonly dialogs = new Dialogs();
@@ -51,6 +53,7 @@ export class AppState {
     this.announcer = new Announcer((n) => language.t("newCount", { n }));
     this.notices = new Notices(language);
     this.chat = connect(host.server, identity);
+    this.people = new People(this.chat);
     this.drafts = new Drafts(() => `${host.server} ${this.me}`);
     this.#status = value(this.chat.status);
     this.#user = value(this.chat.user);
@@ -81,7 +84,7 @@ export class AppState {
     const open = this.#open;
     if (!open) return undefined;
     const title = this.inbox.find(({ id }) => id === open.id)?.title;
-    return nameOf(open.id, title, this.me, this.language);
+    return nameOf(open.id, title, this);
   }
 
   /** Unread messages of all conversations, including those not loaded into the list. */

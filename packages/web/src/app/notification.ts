@@ -11,8 +11,8 @@ export function notify(appState: AppState, { message, conversation }: ChatEvents
   if (message.from === me || Notification.permission !== "granted") return;
   // The user has read the message on another device, so there is no notification.
   if ((message.seq ?? 0) <= (conversation.info.getSnapshot()?.read ?? 0)) return;
-  const room = nameOf(conversation.id, conversation.info.getSnapshot()?.title, me, language);
-  const user = message.from;
+  const room = nameOf(conversation.id, conversation.info.getSnapshot()?.title, appState);
+  const user = appState.people.name(message.from);
   const direct = peerOf(conversation.id, me) !== undefined;
   const title = direct ? language.t("notifiedDirect", { user }) : language.t("notifiedRoom", { user, room });
   try {

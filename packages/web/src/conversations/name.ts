@@ -1,6 +1,6 @@
 // Display names of conversations.
 
-import type { Language } from "../i18n/language.svelte.js";
+import type { AppState } from "../app/app-state.svelte.js";
 
 /** The other user of a direct conversation, the user `me` in a note to self, `undefined` for a room. */
 export function peerOf(conversation: string, me: string): string | undefined {
@@ -9,8 +9,10 @@ export function peerOf(conversation: string, me: string): string | undefined {
   return second === undefined || first !== me ? first : second;
 }
 
-export function nameOf(conversation: string, title: string | undefined, me: string, { t }: Language): string {
+type Names = Pick<AppState, "me" | "language" | "people">;
+
+export function nameOf(conversation: string, title: string | undefined, { me, language, people }: Names): string {
   const peer = peerOf(conversation, me);
   if (peer === undefined) return title ?? conversation;
-  return peer === me ? t("noteToSelf") : peer;
+  return peer === me ? language.t("noteToSelf") : people.name(peer);
 }

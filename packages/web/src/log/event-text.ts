@@ -2,15 +2,18 @@
 
 import type { Notice } from "@switchboard/client";
 import { isolateDirection } from "../i18n/catalogue.js";
-import type { Language } from "../i18n/language.svelte.js";
+import type { AppState } from "../app/app-state.svelte.js";
 
 /** Maximum number of users by name; further ones are only counted. */
 const MAX_NAMED = 3;
 
-export function eventText(notices: readonly Notice[], language: Language): string {
+export function eventText(
+  notices: readonly Notice[],
+  { language, people }: Pick<AppState, "language" | "people">,
+): string {
   const { t } = language;
   const { type, from, user: about, role, title } = notices[0]!;
-  const nameOf = isolateDirection;
+  const nameOf = (user: string) => isolateDirection(people.name(user));
   const users = [...new Set(notices.map((notice) => notice.user ?? notice.from))].map(nameOf);
   const more = users.length - MAX_NAMED;
   const names = language.list(more > 0 ? [...users.slice(0, MAX_NAMED), t("others", { n: more })] : users);

@@ -102,7 +102,7 @@ export class OpenRoom {
   get name(): string {
     const { single, name } = this.appState.host;
     if (single && name) return name;
-    return nameOf(this.id, this.info?.title, this.me, this.appState.language);
+    return nameOf(this.id, this.info?.title, this.appState);
   }
 
   /** The id, or the embedding page's name, from which the picture is made. */

@@ -1,0 +1,67 @@
+// Tests of names and pictures on the page, in a real browser.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+import { complaints, launch, Person, Server } from "./support.js";
+
+let browser;
+before(async () => {
+  browser = await launch();
+});
+after(() => browser.close());
+
+/** Sends a call of a back end, which a `dev` server takes without a key. */
+async function posts(server, call, body) {
+  const answer = await fetch(`${server.url}/v1/${call}`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  assert.equal(answer.status, 200, await answer.text());
+}
+
+test("people have names in the list, beside messages and in the title, and a new name shows at once", async (t) => {
+  const server = await Server.start(t);
+  const profiles = [
+    { user: "usr_8f3a21", name: "Ana María López" },
+    { user: "alice", name: "Alice Martin" },
+  ];
+  await posts(server, "profiles", { profiles });
+  await posts(server, "send", { as: "usr_8f3a21", to: "@bob", text: "an order" });
+  await posts(server, "join", { as: "usr_8f3a21", conversation: "#general" });
+  await posts(server, "send", { as: "usr_8f3a21", to: "#general", text: "hello all" });
+  const bob = await Person.arrive(t, browser, server, "bob");
+  const row = bob.conversation("@bob:usr_8f3a21");
+  await row.getByText("Ana María López", { exact: true }).waitFor();
+  await bob.opens("#general");
+  await bob.sees("hello all");
+  await bob.page.locator("[data-testid=message] .author").getByText("Ana María López").waitFor();
+  await bob.page.locator("[data-testid=message] .author").getByText("Alice Martin").first().waitFor();
+  await posts(server, "profiles", { profiles: [{ user: "usr_8f3a21", name: "Ana López" }] });
+  await row.getByText("Ana López", { exact: true }).waitFor();
+  await bob.page.locator("[data-testid=message] .author").getByText("Ana López", { exact: true }).waitFor();
+  assert.deepEqual(complaints([bob]), []);
+});
+
+test("one finds people by name, and changes one's own name in the settings", async (t) => {
+  const server = await Server.start(t, { env: { SWITCHBOARD_PERMISSIONS_DIRECTORY: "all" } });
+  await posts(server, "profiles", { profiles: [{ user: "usr_8f3a21", name: "Ana María López" }] });
+  const bob = await Person.arrive(t, browser, server, "bob");
+  await bob.at("new-conversation").click();
+  await bob.at("new-name").fill("lóp");
+  const found = bob.page.locator(".person[data-user=usr_8f3a21]");
+  await found.getByText("Ana María López").waitFor();
+  await found.click();
+  await bob.at("new-name").press("Enter");
+  await bob.at("composer").waitFor();
+  await bob.says("hi Ana");
+  await bob.sees("hi Ana");
+  await bob.conversation("@bob:usr_8f3a21").getByText("Ana María López", { exact: true }).waitFor();
+  await bob.at("settings").click();
+  await bob.at("own-name").fill("Bob <b>B.</b>");
+  await bob.at("own-name-save").click();
+  await bob.page.getByText("✓").waitFor();
+  const ana = await Person.arrive(t, browser, server, "usr_8f3a21");
+  await ana.conversation("@bob:usr_8f3a21").getByText("Bob <b>B.</b>", { exact: true }).waitFor();
+  assert.deepEqual(complaints([bob, ana]), []);
+});

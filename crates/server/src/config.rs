@@ -5,6 +5,7 @@
 mod changed;
 mod cluster;
 mod file;
+mod hooks;
 mod layers;
 mod log_module;
 mod milliseconds;
@@ -27,6 +28,7 @@ use crate::node_name::NodeName;
 pub use cluster::{ClusterConfig, ClusterSettings};
 pub use file::default_toml;
 use file::{AuthSection, File};
+pub use hooks::{Ask, HooksConfig, OnFailure, OnFailures, SigningKey};
 use layers::Layers;
 pub(crate) use layers::requested_log_format;
 pub use people::{DirectorySetting, PermissionsSection, ProfilesSection};
@@ -170,6 +172,8 @@ pub struct Config {
     pub permissions: PermissionsSection,
     /// How tokens are verified.
     pub auth: AuthConfig,
+    /// The hook of the application, if there is one.
+    pub hooks: Option<HooksConfig>,
     /// What is logged, and in which form.
     pub log: LogConfig,
     /// The limits for clients.
@@ -182,6 +186,7 @@ struct Resolved {
     auth: AuthConfig,
     tls: Option<TlsConfig>,
     cluster: Option<ClusterConfig>,
+    hooks: Option<HooksConfig>,
 }
 
 impl Config {
@@ -219,17 +224,18 @@ impl Config {
         let auth = resolve_auth(&file.auth, |name| source(&format!("auth.{name}")))?;
         let operator_token = resolve_token(&file.operator, source)?;
         let tls = tls::resolve(&file)?;
+        let hooks = hooks::resolve(&file, source)?;
         let cluster = cluster::resolve(&file, source)?;
         if cluster.is_some() && flags.data.is_some() {
             return Err(ConfigError::new(
                 "--data names the directory of an SQLite database, but `store` is set; use only one of them",
             ));
         }
-        Ok(Self { operator_token, ..Self::from_file(file, mode, Resolved { auth, tls, cluster }) })
+        Ok(Self { operator_token, ..Self::from_file(file, mode, Resolved { auth, tls, cluster, hooks }) })
     }
 
     fn from_file(file: File, mode: Mode, resolved: Resolved) -> Self {
-        let Resolved { auth, tls, cluster } = resolved;
+        let Resolved { auth, tls, cluster, hooks } = resolved;
         Self {
             mode,
             node_name: file.name.clone(),
@@ -249,6 +255,7 @@ impl Config {
             profiles: ProfilesSection { own: file.profiles.allows_own(mode), ..file.profiles },
             permissions: file.permissions,
             auth,
+            hooks,
             log: LogConfig { level: file.log.level, format: file.log.format },
             limits: if mode == Mode::Dev { file.limits.without_rates() } else { file.limits },
         }
@@ -336,6 +343,7 @@ impl Config {
                 audience: self.auth.audience.clone(),
                 ..AuthSection::default()
             },
+            hooks: HooksConfig::to_section(self.hooks.as_ref()),
             log: file::LogSection { level: self.log.level.clone(), format: self.log.format },
             limits: self.limits.clone(),
         }

@@ -17,6 +17,7 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 mod health;
+mod hooks;
 pub mod http;
 mod in_flight;
 mod limiter;
@@ -52,6 +53,7 @@ use crate::auth::Authenticator;
 use crate::bus::{Bus, BusEvent, NoBus, NodeId, nats};
 use crate::config::{ClusterConfig, Config, UnknownUsers};
 use crate::connections::Connections;
+use crate::hooks::Hooks;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 pub use crate::node_name::NodeName;
@@ -117,6 +119,8 @@ pub async fn run(
 pub(crate) struct ServerParts {
     pub(crate) authenticator: Authenticator,
     pub(crate) store: SharedStore,
+    /// The hook of the application, if there is one.
+    pub(crate) hooks: Option<Arc<Hooks>>,
     pub(crate) batches: mpsc::Receiver<Batch>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
@@ -159,10 +163,12 @@ impl Server {
         let tls = start_tls(&config, &clock, &metrics, &tasks)?;
         let OpenedStore { store, batches, cluster } =
             open(&config, &clock, &metrics, &connections, &tasks).await?;
+        let hooks = start_hooks(&config, &store, &clock, &metrics, &tasks)?;
         let coalesce_from = router::COALESCE_FROM_USERS;
         let parts = ServerParts {
             authenticator,
             store,
+            hooks,
             batches,
             metrics,
             clock,
@@ -185,6 +191,7 @@ impl Server {
         let ServerParts {
             authenticator,
             store,
+            hooks,
             batches,
             metrics,
             clock,
@@ -220,6 +227,7 @@ impl Server {
             metrics,
             router: handle.clone(),
             store,
+            hooks,
             bus,
             connections,
             nodes,
@@ -316,6 +324,25 @@ fn start_tls(
     tls::HandshakeFailure::ALL.into_iter().for_each(|failure| metrics.tls.add_failure(failure.as_str()));
     let tls = config.tls.as_ref();
     tls.map(|tls| tls::Tls::start(tls, &config.data, clock, metrics, tasks)).transpose()
+}
+
+/// Makes the hook, if one is configured.
+fn start_hooks(
+    config: &Config,
+    store: &SharedStore,
+    clock: &Clock,
+    metrics: &Metrics,
+    tasks: &Tasks,
+) -> anyhow::Result<Option<Arc<Hooks>>> {
+    let Some(hooks) = &config.hooks else { return Ok(None) };
+    let parts = hooks::Parts {
+        store: store.clone(),
+        limits: config.limits.clone(),
+        clock: clock.clone(),
+        metrics: metrics.hooks.clone(),
+        tasks: tasks.clone(),
+    };
+    Hooks::new(hooks.clone(), parts).map(Some)
 }
 
 /// The opened store, and the connection to the other nodes that share it.

@@ -1,5 +1,6 @@
 //! The metrics at `/metrics`: numbers of the whole process. No label names a user or a room.
 
+mod hooks;
 mod process;
 mod prometheus_text;
 mod store_files;
@@ -16,6 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+pub(crate) use self::hooks::{HookFailure, HookMetrics};
 pub(crate) use self::process::resident_bytes;
 use self::store_files::StoreFiles;
 pub(crate) use self::tls::TlsMetrics;
@@ -59,6 +61,8 @@ pub struct Metrics {
     store_files: StoreFiles,
     /// The metrics of TLS.
     pub(crate) tls: TlsMetrics,
+    /// The metrics of the hook.
+    pub(crate) hooks: HookMetrics,
 }
 
 /// The metrics of the bus. They stay zero on a single node.
@@ -193,6 +197,7 @@ impl Metrics {
             connections_limit: Gauge::default(),
             store_files,
             tls: TlsMetrics::default(),
+            hooks: HookMetrics::default(),
             registry: Registry::default(),
         };
         registry.register("ready", "Whether /readyz answers 200", metrics.ready.clone());
@@ -228,6 +233,7 @@ impl Metrics {
         metrics.bus.register(registry);
         metrics.register_state(registry);
         metrics.tls.register(registry);
+        metrics.hooks.register(registry);
         metrics.begin_at_zero();
         Self { registry: all, ..metrics }
     }

@@ -11,6 +11,7 @@ use crate::config::{Mode, ProfilesSection, ProxyConfig, Secret};
 use crate::connections::Connections;
 use crate::denial::Denials;
 use crate::health::Health;
+use crate::hooks::Hooks;
 use crate::in_flight::InFlight;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
@@ -39,6 +40,8 @@ pub(crate) struct Services {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) router: RouterHandle,
     pub(crate) store: SharedStore,
+    /// The hook of the application, if there is one.
+    pub(crate) hooks: Option<Arc<Hooks>>,
     /// The bus to other nodes; `None` on a single node.
     pub(crate) bus: Option<Arc<dyn Bus>>,
     /// What operators see of this node's connections.

@@ -1,10 +1,12 @@
 //! One connection, from `hello` to its end: it authenticates, receives its snapshot, is live, and closes.
 
+mod asked;
 mod command;
 mod cursors;
 mod hello;
 mod live;
 mod log_lines;
+mod open;
 mod pending;
 mod report;
 pub(crate) mod socket;

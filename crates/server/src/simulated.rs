@@ -83,6 +83,7 @@ impl SimulatedServer {
         let parts = ServerParts {
             authenticator,
             store,
+            hooks: None,
             batches,
             metrics,
             clock,

@@ -84,9 +84,9 @@ pub(super) fn probe_submission() -> Option<Submission> {
     Some(Submission { actor, change: Change::Probe, origin: Origin::Internal })
 }
 
-/// Counts the writes of a batch without its probes.
+/// Counts the writes of a batch, without its probes and checks.
 pub(super) fn count_writes(batch: &[Submission]) -> usize {
-    batch.iter().filter(|one| !matches!(one.change, Change::Probe)).count()
+    batch.iter().filter(|one| !matches!(one.change, Change::Probe | Change::Check(_))).count()
 }
 
 /// Records the final fault if the writer's thread panics.
@@ -210,6 +210,8 @@ pub(super) fn apply<R: Rows>(
                 WriteResult::Answered(Err(refusal))
             }
             Err(OperationError::Uncounted) => WriteResult::Uncounted,
+            // Only a check ends so, and `change::apply` has made it an answer.
+            Err(OperationError::Checked) => WriteResult::Rejected,
             Err(OperationError::Store(error)) if error.concerns_one_change() => {
                 turns.reject(&one.origin);
                 WriteResult::Rejected

@@ -15,6 +15,7 @@ mod tests;
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use self::allowance::Allowances;
 pub(super) use self::dispatch::apply;
@@ -40,6 +41,8 @@ pub(super) enum OperationError<E = rusqlite::Error> {
     Store(E),
     /// A `read` for which readers have to count messages first. Nothing was changed.
     Uncounted,
+    /// A [`Change::Check`](crate::Change::Check) of a change that would store something. Nothing was changed.
+    Checked,
 }
 
 impl<E> From<Refusal> for OperationError<E> {
@@ -131,6 +134,16 @@ impl<'a> Actor<'a> {
 /// writes wait for that. Readers count over longer ranges.
 pub(super) const MAX_EVENTS_COUNTED_BY_WRITER: u64 = 64;
 
+/// Why a change is applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Apply,
+    /// To find out whether it would be refused. It has no effect.
+    Check,
+    /// To get the answer of the change that it repeats. It has no effect.
+    Repeat,
+}
+
 /// One change that is being applied.
 struct ChangeContext<'a, R> {
     rows: &'a mut R,
@@ -140,6 +153,9 @@ struct ChangeContext<'a, R> {
     via: Via,
     address: Option<IpAddr>,
     now: Timestamp,
+    purpose: Purpose,
+    /// Whether the application has replaced what the client requested.
+    is_replaced: bool,
 }
 
 /// A conversation that exists, and the actor's membership in it.
@@ -150,6 +166,15 @@ struct ActorMembership {
 }
 
 impl<R: Rows> ChangeContext<'_, R> {
+    /// Called when every check has passed, before the first effect.
+    fn begin_effects(&self) -> Result<(), OperationError<R::Error>> {
+        match self.purpose {
+            Purpose::Apply => Ok(()),
+            Purpose::Check => Err(OperationError::Checked),
+            Purpose::Repeat => Err(Refusal::unavailable_for(Duration::ZERO).into()),
+        }
+    }
+
     /// The conversation and the actor's membership in it, present, past or none.
     fn find_actor_membership(
         &mut self,
@@ -265,16 +290,26 @@ impl<R: Rows> ChangeContext<'_, R> {
         event: LogEvent,
         effects: Vec<Effect>,
     ) -> Committed {
+        Committed::Event(self.put_and_commit(conversation, event, effects))
+    }
+
+    fn put_and_commit(
+        &mut self,
+        conversation: Conversation,
+        event: LogEvent,
+        effects: Vec<Effect>,
+    ) -> Box<CommittedEvent> {
         let committed = CommittedEvent {
             conversation: conversation.key,
             name: conversation.name.clone(),
             seq: event.seq,
             at: event.at,
+            replaced: self.is_replaced.then(|| Box::new(event.clone())),
             event: Some(event),
             effects,
         };
         self.rows.put_conversation(conversation);
-        Committed::Event(Box::new(committed))
+        Box::new(committed)
     }
 
     /// The outcome of a change that repeats what an earlier event did.
@@ -285,6 +320,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             name: conversation.name.clone(),
             seq: earlier,
             at: Timestamp::from_millis(at),
+            replaced: None,
             event: None,
             effects: Vec::new(),
         })))

@@ -30,6 +30,9 @@ const FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE: usize = 2;
 /// The first schema version with profiles.
 const FIRST_SCHEMA_WITH_PROFILES: usize = 8;
 
+/// The first schema version that has the requests for messages whose content the application has replaced.
+const FIRST_SCHEMA_WITH_REPLACED_REQUESTS: usize = 9;
+
 /// A fault in a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {

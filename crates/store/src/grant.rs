@@ -148,6 +148,8 @@ pub struct KeyGrant {
     pub addresses: Option<String>,
     /// Whether events come without their content.
     pub no_text: bool,
+    /// Whether the hook is not asked about its writes.
+    pub unasked: bool,
     /// The hour of its last use.
     pub used: Option<Timestamp>,
 }
@@ -243,7 +245,7 @@ pub(crate) fn audit(name: &str, action: &str) -> String {
 /// The columns of a key as a literal for SQL, in the order of [`KeyRow`].
 macro_rules! key_columns {
     () => {
-        "number, name, scopes, acts_as, expires, rate, addresses, no_text, used, hash, old_until"
+        "number, name, scopes, acts_as, expires, rate, addresses, no_text, used, hash, old_until, unasked"
     };
 }
 
@@ -262,6 +264,7 @@ pub(crate) struct KeyRow {
     pub(crate) used: Option<i64>,
     pub(crate) hash: Vec<u8>,
     pub(crate) old_until: Option<i64>,
+    pub(crate) unasked: bool,
 }
 
 impl KeyRow {
@@ -278,6 +281,7 @@ impl KeyRow {
             rate: self.rate.map(|rate| u32::try_from(rate).unwrap_or(u32::MAX)),
             addresses: self.addresses,
             no_text: self.no_text,
+            unasked: self.unasked,
             used: self.used.map(Timestamp::from_millis),
         }
     }

@@ -51,7 +51,9 @@ fn unwrap_failure<T>(done: Result<T, OperationError>) -> Result<T, Refusal> {
         Ok(done) => Ok(done),
         Err(OperationError::Refused(refusal)) => Err(refusal),
         Err(OperationError::Store(error)) => panic!("the database does not work: {error}"),
-        Err(OperationError::Uncounted) => panic!("a writer without a bound counts by itself"),
+        Err(OperationError::Uncounted | OperationError::Checked) => {
+            panic!("a writer without a bound counts by itself")
+        }
     }
 }
 

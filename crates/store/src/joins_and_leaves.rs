@@ -82,6 +82,7 @@ pub(super) fn with_effects(
             name: event.conversation.clone(),
             seq: event.seq,
             at: event.at,
+            replaced: None,
             event: Some(event),
             effects,
         }

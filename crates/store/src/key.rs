@@ -24,4 +24,6 @@ impl Via {
     pub const USER: Self = Self(0);
     /// The command line.
     pub const COMMAND_LINE: Self = Self(-1);
+    /// The answer of a hook.
+    pub const HOOK: Self = Self(-2);
 }

@@ -80,7 +80,7 @@ use switchboard_protocol::{ConversationId, FEATURES, Seq, Timestamp, UserId};
 
 pub use self::commit_metrics::CommitMetrics;
 pub use self::memberships::{Activity, Joined, Memberships, Summaries};
-pub use self::request::{Change, CountedRead, Counts, CursorKind, Query, Request};
+pub use self::request::{Approved, Change, CountedRead, Counts, CursorKind, Query, Request};
 use tokio::sync::watch;
 
 use crate::feed::{FeedPage, FeedQuery};
@@ -314,6 +314,8 @@ pub struct CommittedEvent {
     pub seq: Seq,
     /// When the event was stored.
     pub at: Timestamp,
+    /// The event as it is stored, if it differs from what the client requested, because the application has replaced it.
+    pub replaced: Option<Box<LogEvent>>,
     /// The event to deliver; `None` if the write is a duplicate of a stored one.
     pub event: Option<LogEvent>,
     /// The membership changes that the event carries.

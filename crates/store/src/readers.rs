@@ -224,7 +224,7 @@ pub(super) fn failure_to_refusal<T, E: Display>(answer: Result<T, OperationError
             Refusal::unavailable()
         }
         // Only changes can end this way, so a read never does.
-        OperationError::Uncounted => Refusal::unavailable(),
+        OperationError::Uncounted | OperationError::Checked => Refusal::unavailable(),
     })
 }
 

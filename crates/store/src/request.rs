@@ -80,11 +80,27 @@ pub enum Change {
     TrimFeed(Timestamp),
     /// Gives numbers in the feed to what other processes have committed. It changes nothing else.
     NumberPending,
+    /// Checks a change as if it were made now, and changes nothing. Succeeds without an event if the change would store one.
+    Check(Box<Change>),
+    /// A change that the application has allowed, perhaps with other content.
+    Approved(Box<Approved>),
+    /// A change that a [`Self::Check`] has found to repeat an earlier one. It is answered like the earlier one, and is
+    /// `unavailable` if it would store something by now, because the application has not allowed that.
+    Repeated(Box<Change>),
     /// A probe: changes nothing, but is written like every other change.
     Probe,
     /// A numbered write that was refused for good before it was submitted. It changes nothing. The writer answers it in the
     /// order of its connection's writes, so that the writes after it are not held up.
     Refused(Refusal),
+}
+
+/// A change that the application has allowed.
+#[derive(Debug, Clone)]
+pub struct Approved {
+    /// The change to make.
+    pub change: Change,
+    /// The change that the client requested, if the application has replaced its content.
+    pub requested: Option<Change>,
 }
 
 impl Change {

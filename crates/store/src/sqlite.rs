@@ -71,7 +71,8 @@ schema!(
     "migrations/sqlite/0005_checksums.sql",
     "migrations/sqlite/0006_user_numbers.sql",
     "migrations/sqlite/0007_keys_and_feed.sql",
-    "migrations/sqlite/0008_profiles.sql"
+    "migrations/sqlite/0008_profiles.sql",
+    "migrations/sqlite/0009_replaced_requests.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
@@ -224,7 +225,9 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
             |failed| match failed {
                 OperationError::Refused(refusal) => anyhow::Error::new(refusal),
                 OperationError::Store(error) => error.into(),
-                OperationError::Uncounted => anyhow::Error::new(Refusal::unavailable()),
+                OperationError::Uncounted | OperationError::Checked => {
+                    anyhow::Error::new(Refusal::unavailable())
+                }
             },
         )?;
     }

@@ -197,6 +197,7 @@ pub(crate) const EVENTS: Table = table_without_record!("events": "conversation" 
     "via" Int OnInsert);
 pub(crate) const AMENDMENTS: Table =
     table_without_record!("amendments": "conversation" Number Key, "target" Number Key, "seq" Number Key);
+pub(crate) const REPLACED_REQUESTS: Table = table_without_record!("replaced_requests": "conversation" Number Key, "seq" Number Key, "request" Bytes OnInsert);
 pub(crate) const REACTIONS: Table = table_without_record!("reactions": "conversation" Number Key,
     "target" Number Key, "emoji" Text Key, "user" Number Key, "since" Number Key, "until" Number OnUpdate);
 pub(crate) const ROOMS_BY_CHOICE: Table =
@@ -224,7 +225,7 @@ pub(crate) const PROFILE_WORDS: Table =
     table_without_record!("profile_words": "word" Text Key, "user" Number Key);
 
 /// All tables that `migrate-store` copies, in the order of copying.
-pub(crate) const TABLES: [Table; 14] = [
+pub(crate) const TABLES: [Table; 15] = [
     USERS,
     PROFILES,
     PROFILE_WORDS,
@@ -232,6 +233,7 @@ pub(crate) const TABLES: [Table; 14] = [
     MEMBERS,
     EVENTS,
     AMENDMENTS,
+    REPLACED_REQUESTS,
     REACTIONS,
     ROOMS_BY_CHOICE,
     API_KEYS,

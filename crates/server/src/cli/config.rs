@@ -65,6 +65,9 @@ fn check_settings(config: &Config) -> anyhow::Result<()> {
     if let Some(tls) = &config.tls {
         crate::tls::check(tls, &Clock::system())?;
     }
+    if let Some(hooks) = &config.hooks {
+        crate::hooks::check(hooks)?;
+    }
     match &config.cluster {
         Some(cluster) => crate::check_engines(cluster),
         None => check_directory(&config.data),

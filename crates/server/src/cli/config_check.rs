@@ -53,6 +53,10 @@ pub(super) fn try_all(config: &Config) -> anyhow::Result<()> {
         let checked = crate::tls::check(tls, &Clock::system());
         report.line("tls", checked.map(|()| "the certificate can be used".to_owned()))?;
     }
+    if let Some(hooks) = &config.hooks {
+        let checked = crate::hooks::check(hooks);
+        report.line("hooks", checked.map(|()| "the hook can be asked; this did not ask it".to_owned()))?;
+    }
     let within = runtime.enter();
     report.line("listen", try_listen(config.listen, |address| serve::bind(address).map(drop)))?;
     if let Some(operators) = config.operator_listen {

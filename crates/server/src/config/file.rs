@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 use switchboard_protocol::Limits;
 
+use super::hooks::HooksSection;
 use super::{
     AcmeSection, ClusterSettings, ConfigError, DEFAULT_LISTEN, EXAMPLE_OPERATOR_LISTEN, ForwardedHeader,
     LogFormat, Network, PermissionsSection, ProfilesSection, ProxyConfig, Secret, TlsSection, UnknownUsers,
@@ -89,6 +90,7 @@ pub(super) struct File {
     pub(super) feed: FeedSection,
     pub(super) profiles: ProfilesSection,
     pub(super) permissions: PermissionsSection,
+    pub(super) hooks: HooksSection,
     pub(super) limits: Limits,
 }
 
@@ -119,6 +121,7 @@ impl Default for File {
             feed: FeedSection::default(),
             profiles: ProfilesSection::default(),
             permissions: PermissionsSection::default(),
+            hooks: HooksSection::default(),
             limits: Limits::default(),
         }
     }
@@ -275,8 +278,19 @@ impl Setting {
 }
 
 /// The names of the file's sections.
-pub(super) const SECTIONS: [&str; 10] =
-    ["auth", "log", "operator", "tls", "acme", "cluster", "feed", "profiles", "permissions", "limits"];
+pub(super) const SECTIONS: [&str; 11] = [
+    "auth",
+    "log",
+    "operator",
+    "tls",
+    "acme",
+    "cluster",
+    "feed",
+    "hooks",
+    "profiles",
+    "permissions",
+    "limits",
+];
 
 fn schema(section: &str) -> Schema {
     match section {
@@ -289,6 +303,7 @@ fn schema(section: &str) -> Schema {
         "feed" => schema_for!(FeedSection),
         "profiles" => schema_for!(ProfilesSection),
         "permissions" => schema_for!(PermissionsSection),
+        "hooks" => schema_for!(HooksSection),
         "limits" => schema_for!(Limits),
         _ => schema_for!(File),
     }
@@ -333,7 +348,7 @@ pub fn default_toml() -> Result<String, ConfigError> {
     let values = toml::to_string(&example()?)
         .map_err(|e| ConfigError::new(format!("cannot write the defaults as TOML: {e}")))?;
     let mut section = "";
-    for line in values.lines().filter(|line| !line.is_empty()) {
+    for line in with_inline_tables(&values).lines().filter(|line| !line.is_empty()) {
         text.push('\n');
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             section = SECTIONS.into_iter().find(|s| *s == name).unwrap_or_default();
@@ -348,6 +363,30 @@ pub fn default_toml() -> Result<String, ConfigError> {
         text.push('\n');
     }
     Ok(text)
+}
+
+/// Writes a table within a section, such as `[hooks.on_failure]`, as a setting of that section on one line.
+fn with_inline_tables(toml: &str) -> String {
+    let (mut out, mut table) = (String::new(), None::<(String, Vec<&str>)>);
+    for line in toml.lines().chain(["["]).filter(|line| !line.is_empty()) {
+        match &mut table {
+            Some((_, fields)) if !line.starts_with('[') => fields.push(line),
+            _ => {
+                if let Some((name, fields)) = table.take() {
+                    out.push_str(&format!("{name} = {{ {} }}\n", fields.join(", ")));
+                }
+                let inner = line.strip_prefix('[').and_then(|line| line.strip_suffix(']'));
+                table = inner
+                    .and_then(|name| name.split_once('.'))
+                    .map(|(_, name)| (name.to_owned(), Vec::new()));
+                if table.is_none() && line != "[" {
+                    out.push_str(line);
+                    out.push('\n');
+                }
+            }
+        }
+    }
+    out
 }
 
 fn comment(text: &mut String, doc: &str) {
@@ -386,6 +425,7 @@ fn example() -> Result<File, ConfigError> {
             bus_credentials: Some(PathBuf::from("/etc/switchboard/bus.creds")),
             ..ClusterSettings::default()
         },
+        hooks: HooksSection::example(),
         auth: AuthSection {
             secret: Some(Secret::new("the output of `openssl rand -base64 32`")?),
             secret_file: Some(PathBuf::from("/etc/switchboard/secret")),

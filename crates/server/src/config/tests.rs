@@ -74,7 +74,7 @@ fn an_unknown_setting_is_refused_with_the_most_similar_one() {
     assert_refused(
         "[server]\nframe = 1",
         &[],
-        "the sections are [auth], [log], [operator], [tls], [acme], [cluster], [feed], [limits]",
+        "the sections are [auth], [log], [operator], [tls], [acme], [cluster], [feed], [hooks], [profiles], [permissions], [limits]",
     );
     assert_refused("zzzzzzzz = 1", &[], "`switchboard config default`");
     assert_refused("limits = 3", &[], "is a section, `[limits]`");
@@ -261,12 +261,13 @@ fn the_default_file_lists_every_setting_with_its_default() {
         read_config(&text, &[]).expect("as it is").to_toml(),
         read_config("", &[]).expect("empty").to_toml()
     );
-    // With all settings uncommented, except those that exclude each other, the file is still valid.
+    // With all settings uncommented, except those that exclude each other or need the hook's secret, the file is still valid.
     let open: String = text
         .lines()
         .filter_map(|line| line.strip_prefix('#').or(Some(line)))
         .filter(|line| {
-            let others = [" ", "secret", "public_key", "store_file", "bus_file", "token"];
+            let others =
+                [" ", "secret", "public_key", "store_file", "bus_file", "token", "url", "ask", "on_failure"];
             !others.iter().any(|way| line.starts_with(way))
         })
         .fold(String::new(), |all, line| all + line + "\n");
@@ -405,4 +406,74 @@ fn the_token_of_operators_comes_from_a_setting_or_a_file_and_is_never_shown() {
     assert_refused("[operator]\ntoken = 'short'", &[], "at least 32 bytes");
     assert_refused("[operator]\ntoken_file = '/nowhere'", &[], "cannot read /nowhere");
     assert_eq!(read_config("", &[]).expect("good").operator_token, None);
+}
+
+/// A file with a hook's secret, and the section up to what a test adds.
+fn hook_section(directory: &Path) -> String {
+    let secret = directory.join("hook");
+    std::fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").expect("written");
+    format!("[hooks]\nurl = 'https://shop.example/hook'\nsecret_file = '{}'\n", secret.display())
+}
+
+#[test]
+fn a_hook_needs_a_decision_for_each_question_without_an_answer() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let section = hook_section(directory.path());
+    let both = "ask = ['open', 'message']\non_failure = { open = 'accept', message = 'refuse' }";
+    let hooks = read_config(&format!("{section}{both}"), &[]).expect("good").hooks.expect("a hook");
+    let decisions = [(Ask::Open, OnFailure::Accept), (Ask::Message, OnFailure::Refuse)];
+    assert_eq!(hooks.on_failure, decisions.into());
+    assert_eq!(
+        (hooks.timeout, hooks.only, hooks.context),
+        (Duration::from_millis(1_500), vec!["*".to_owned()], 0)
+    );
+    for (wrong, why) in [
+        (
+            "ask = ['open', 'message']\non_failure = { open = 'accept' }",
+            "does not say what happens to `message`",
+        ),
+        ("ask = ['open']\non_failure = { open = 'accept', message = 'refuse' }", "names `message`"),
+        ("ask = ['open']\non_failure = { open = 'ignore' }", "neither"),
+        ("ask = ['open']\non_failure = { opne = 'accept' }", "nothing that is asked about"),
+        ("on_failure = { open = 'accept' }", "`hooks.ask` is empty"),
+        ("ask = ['settings']\non_failure = {}", "settings"),
+        ("ask = ['file']\non_failure = {}", "file"),
+        (&format!("{both}\ntimeout = 0"), "`hooks.timeout`"),
+        (&format!("{both}\ntimeout = 10001"), "`hooks.timeout`"),
+        (&format!("{both}\ncontext = 11"), "`hooks.context`"),
+        (&format!("{both}\nonly = []"), "`hooks.only`"),
+    ] {
+        assert_refused(&format!("{section}{wrong}"), &[], why);
+    }
+    assert_refused("[hooks]\nask = ['open']", &[], "`hooks.url` is missing");
+    assert_refused("[hooks]\nurl = 'shop'", &[], "not an address");
+    let without_secret = format!("[hooks]\nurl = 'http://127.0.0.1:1/'\n{both}");
+    assert_refused(&without_secret, &[], "`hooks.secret_file` is missing");
+}
+
+#[test]
+fn a_hook_can_be_set_in_the_environment() {
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let section = hook_section(directory.path());
+    let vars = [
+        ("SWITCHBOARD_HOOKS_ASK", "message,edit"),
+        ("SWITCHBOARD_HOOKS_ON_FAILURE", "message=refuse, edit=accept"),
+        ("SWITCHBOARD_HOOKS_ONLY", "#*"),
+    ];
+    let hooks = read_config(&section, &vars).expect("good").hooks.expect("a hook");
+    let decisions = [(Ask::Message, OnFailure::Refuse), (Ask::Edit, OnFailure::Accept)];
+    assert_eq!((hooks.on_failure, hooks.only), (decisions.into(), vec!["#*".to_owned()]));
+}
+
+#[test]
+fn the_secret_of_a_hook_is_base64_and_long_enough() {
+    for (text, why) in
+        [("hello, world!", "not base64"), ("c2hvcnQ=", "needs at least 24"), ("", "needs at least 24")]
+    {
+        let refused = SigningKey::parse(text).expect_err(text).to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    let with = SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n").expect("a key");
+    assert_eq!(with, SigningKey::parse("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("the same key"));
+    assert!(!format!("{with:?}").contains("MfKQ"));
 }

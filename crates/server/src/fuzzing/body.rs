@@ -121,6 +121,7 @@ impl HttpServer {
         });
         let services = Arc::new(Services {
             mode: Mode::Dev,
+            hooks: None,
             limiter: Limiter::new(&limits),
             allowed_origins: Vec::new(),
             proxies: Arc::default(),

@@ -23,10 +23,11 @@ use super::accept::Client;
 use super::body;
 use super::problem::Problem;
 use super::request_span;
-use crate::auth::{ApiKey, AuthError, Identity};
+use crate::auth::{self, ApiKey, AuthError, Identity};
 use crate::config::Network;
 use crate::denial::{Denial, Denied};
 use crate::encode;
+use crate::hooks::{Asker, AskingKey, Decision};
 use crate::in_flight::Permit;
 use crate::limiter::RateOwner;
 use crate::metrics::Drop;
@@ -86,6 +87,8 @@ struct Caller {
     payer: RateOwner,
     grant: Option<KeyGrant>,
     address: Option<IpAddr>,
+    /// The claims of the user's token as JSON, where the application is asked.
+    claims: Option<Arc<str>>,
 }
 
 /// Answers a command with its `ok` frame, or a problem.
@@ -116,7 +119,8 @@ async fn answer(
     let Authenticated { credentials, grant, address, text, permit } = request;
     let (user, payer) = identify(&credentials, &text)?;
     check_acts_as(grant.as_ref(), &user)?;
-    let caller = Caller { user, payer, grant, address };
+    let claims = services.hooks.as_ref().and_then(|_| claims(&head.headers, &credentials));
+    let caller = Caller { user, payer, grant, address, claims };
     request_span::record("user", caller.user.as_str());
     let command = read_command(name, &text, &head.headers, services)?;
     Ok((dispatch(services, caller, command).await?, permit))
@@ -419,6 +423,7 @@ async fn submit_change(services: &Services, caller: Caller, change: Change) -> R
         }
         change => change,
     };
+    let Decision { change, turn } = ask(services, &caller, change).await?;
     let (reply, outcome) = oneshot::channel();
     let origin = match caller.payer {
         RateOwner::User(_) => Origin::Call(reply),
@@ -429,7 +434,34 @@ async fn submit_change(services: &Services, caller: Caller, change: Change) -> R
     };
     let submission = Submission { actor: caller.user, change, origin };
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
+    drop(turn);
     outcome.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
+}
+
+/// Asks the application about a change, if it is to be asked. Returns what to submit.
+async fn ask(services: &Services, caller: &Caller, change: Change) -> Result<Decision, Refusal> {
+    let unasked = caller.grant.as_ref().is_some_and(|grant| grant.unasked);
+    let asked = services.hooks.as_ref().filter(|_| !unasked);
+    let Some((hooks, about)) =
+        asked.and_then(|hooks| Some((hooks, hooks.question_about(&caller.user, &change)?)))
+    else {
+        return Ok(Decision { change, turn: None });
+    };
+    let key = caller.grant.as_ref().map(|grant| AskingKey {
+        number: grant.number,
+        name: grant.name.clone(),
+        address: caller.address,
+    });
+    // The address of a back end is not that of the user.
+    let address = caller.address.filter(|_| matches!(caller.payer, RateOwner::User(_)));
+    let asker = Asker { user: caller.user.clone(), claims: caller.claims.clone(), address, key };
+    hooks.begin(asker, about, change).await.map_err(|_| Refusal::unavailable())
+}
+
+/// The claims of a user's token as JSON.
+fn claims(headers: &HeaderMap, credentials: &Credentials) -> Option<Arc<str>> {
+    let Credentials::Token(_) = credentials else { return None };
+    auth::claims_of(bearer(headers).ok()??.token())
 }
 
 /// Counts a write against the payer's rate of sends.

@@ -47,14 +47,15 @@ impl Router {
     }
 
     fn publish_event(&mut self, origin: Origin, committed: CommittedEvent, stored: Instant) {
-        let CommittedEvent { conversation, name, seq, at, event, effects } = committed;
+        let CommittedEvent { conversation, name, seq, at, replaced, event, effects } = committed;
         let duplicate = event.is_none();
         let own = match &origin {
             Origin::Session(origin) => Outbox::of(origin),
             Origin::Call(_) | Origin::BackEnd(_) | Origin::Internal => None,
         };
         // The answer is queued before the event is applied, because applying it may also queue later events that wait for it.
-        let stored_as = OkBody::Stored { conversation: name.clone(), seq, at, duplicate, event: None };
+        let replaced = replaced.and_then(|event| RawValue::from_string(event.to_json()).ok()).map(Box::new);
+        let stored_as = OkBody::Stored { conversation: name.clone(), seq, at, duplicate, event: replaced };
         answer(origin, Ok(stored_as));
         if let Some(event) = event {
             self.node.metrics.accepted.inc();

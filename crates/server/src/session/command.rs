@@ -111,7 +111,7 @@ impl LiveSession {
             Some(Ok(number)) => {
                 self.submitted_number = self.submitted_number.max(number.n);
                 self.outbox.begin_in_flight();
-                self.submit(id, Change::Refused(refusal), Some(WriteOrder::Number(number)));
+                self.submit_in_order(id, Change::Refused(refusal), WriteOrder::Number(number));
             }
             Some(Err(early)) => self.reply(id, Err(early)),
             None => self.reply(id, Err(refusal)),
@@ -157,7 +157,7 @@ impl LiveSession {
         match self.check_write(number, &change) {
             Ok(order) => {
                 self.outbox.begin_in_flight();
-                self.submit(id, change, Some(order));
+                self.submit_in_order(id, change, order);
             }
             Err(refusal) => {
                 if refusal.code == ErrorCode::RateLimited {

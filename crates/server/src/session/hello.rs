@@ -15,13 +15,15 @@ use switchboard_protocol::{
     UserId, decode,
 };
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::socket::{ConnectionEnd, DecodeFlow, Socket, Stream};
 use super::{log_lines, token_profile};
-use crate::auth::{AuthError, Identity};
+use crate::auth::{self, AuthError, Identity};
 use crate::denial::{Denial, Denied};
 use crate::encode::encode;
 use crate::frame::{self, Bounds, Message};
+use crate::hooks::Asker;
 use crate::metrics::Drop;
 use crate::outbox::Outbox;
 use crate::places::Place;
@@ -45,6 +47,8 @@ pub(super) struct AdmittedSession {
     pub(super) device: Option<Device>,
     /// The token's claims; `None` on a `dev` server with a bare user name.
     identity: Option<Identity>,
+    /// The token's claims as JSON, where the application is asked.
+    claims: Option<Arc<str>>,
     cursors: BTreeMap<ConversationId, Seq>,
     id: Option<CommandId>,
     /// The client's address, for the log.
@@ -57,6 +61,8 @@ pub(super) struct AttachedSession {
     pub(super) user: UserId,
     pub(super) key: UserKey,
     pub(super) expires: Option<Timestamp>,
+    /// The token's claims as JSON, where the application is asked.
+    pub(super) claims: Option<Arc<str>>,
     pub(super) address: IpAddr,
 }
 
@@ -68,10 +74,10 @@ pub(super) async fn receive_hello<S: Stream>(
     place: Option<&Place>,
 ) -> Result<Box<AdmittedSession>, ConnectionEnd> {
     let refuser = HelloRefuser { services, outbox, user: None, address: socket.address() };
-    let wait = Duration::from_millis(services.limits.hello_timeout.into());
+    let deadline = Instant::now() + Duration::from_millis(services.limits.hello_timeout.into());
     let received = tokio::select! {
         biased;
-        received = tokio::time::timeout(wait, first_frame(refuser, socket)) => received,
+        received = tokio::time::timeout_at(deadline, first_frame(refuser, socket)) => received,
         () = services.tasks.stop().cancelled() => return Err(ConnectionEnd::Close(CloseCode::Restart)),
         () = wait_for_eviction(place) => return Err(ConnectionEnd::ConnectionLost),
     };
@@ -99,11 +105,19 @@ pub(super) async fn receive_hello<S: Stream>(
     if place.is_some_and(|place| !place.authenticate()) {
         return Err(ConnectionEnd::ConnectionLost);
     }
+    let claims = hello.token.as_deref().filter(|_| services.hooks.is_some()).and_then(auth::claims_of);
+    let asker =
+        Asker { user: user.clone(), claims: claims.clone(), address: Some(socket.address()), key: None };
+    if let Err((refusal, code)) = super::open::ask(services, asker, identity.as_ref(), deadline).await {
+        let refuser = HelloRefuser { user: Some(&user), ..refuser };
+        return Err(refuser.refuse(refusal, id, code));
+    }
     match services.router.enter(user.clone(), outbox.clone()).await {
         Ok(session) => Ok(Box::new(AdmittedSession {
             session,
             user,
             identity,
+            claims,
             device: hello.device,
             cursors: hello.cursors,
             id,
@@ -227,7 +241,7 @@ pub(super) async fn attach(
     outbox: &Outbox,
     admitted: Box<AdmittedSession>,
 ) -> Result<AttachedSession, ConnectionEnd> {
-    let AdmittedSession { session, user, identity, mut cursors, id, address, .. } = *admitted;
+    let AdmittedSession { session, user, identity, claims, mut cursors, id, address, .. } = *admitted;
     let refuser = HelloRefuser { services, outbox, user: Some(&user), address };
     let later = |refusal: Refusal| refuser.refuse(refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();
@@ -277,7 +291,8 @@ pub(super) async fn attach(
     let subscribe =
         Subscription { session, mark, not_before, page, heads, cursors, listed, former, gone, leaves };
     services.router.subscribe(subscribe).await.map_err(later)?;
-    Ok(AttachedSession { session, user, key, expires: identity.map(|identity| identity.expires), address })
+    let expires = identity.map(|identity| identity.expires);
+    Ok(AttachedSession { session, user, key, expires, claims, address })
 }
 
 /// Reads the memberships of a session's user.

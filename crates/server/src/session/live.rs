@@ -12,6 +12,7 @@ use switchboard_protocol::{CloseCode, Seq, UserId};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
+use super::asked::AskedWrites;
 use super::hello::{self, AdmittedSession, AttachedSession};
 use super::log_lines;
 use super::pending::{DelayedCursors, DelayedWatch, PendingQuery};
@@ -54,6 +55,8 @@ pub(super) struct LiveSession {
     pub(super) delayed_cursors: Option<Box<DelayedCursors>>,
     /// The list of a `watch` command that is delayed because it exceeds the user's rate.
     pub(super) delayed_watch: Option<Box<DelayedWatch>>,
+    /// The writes that wait for the application's decision; `None` where the application is not asked.
+    pub(super) asked: Option<Box<AskedWrites>>,
     /// The one command whose answer is being read from the store.
     pub(super) pending: Option<Box<PendingQuery>>,
     /// The current series of frames over the rate; `None` if the client keeps to the rate.
@@ -107,11 +110,12 @@ impl LiveSession {
     }
 
     fn new(services: Arc<Services>, outbox: Arc<Outbox>, attached: AttachedSession) -> Self {
-        let AttachedSession { session, user, key, expires, address } = attached;
+        let AttachedSession { session, user, key, expires, claims, address } = attached;
         let address = match address {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
             IpAddr::V6(address) => address,
         };
+        let asked = services.hooks.as_ref().map(|_| Box::new(AskedWrites::new(claims)));
         let now = Instant::now();
         let lifetime = expires.map(|at| at.as_millis().saturating_sub(services.clock.now().as_millis()));
         let expires = lifetime.map(|ms| now + Duration::from_millis(u64::try_from(ms).unwrap_or(0)));
@@ -125,6 +129,7 @@ impl LiveSession {
             address,
             delayed_cursors: None,
             delayed_watch: None,
+            asked,
             pending: None,
             flood: None,
             submitted_number: 0,
@@ -177,6 +182,7 @@ impl LiveSession {
         socket: &mut Socket<S>,
     ) -> Result<Poll<()>, ConnectionEnd> {
         let mut idle = self.poll_pending(cx).is_pending();
+        idle &= self.poll_asked(cx).is_pending();
         let state = self.outbox.watch(cx.waker());
         if let Some(code) = state.refused {
             self.log_refusal(code, None);
@@ -187,6 +193,9 @@ impl LiveSession {
             // Delayed cursors must not delay a shutdown.
             if state.closing == Some(CloseCode::Restart) {
                 self.submit_all_cursors();
+            }
+            if state.closing == Some(CloseCode::Revoked) {
+                self.refuse_asked();
             }
         }
         let sent = socket.sent();
@@ -236,6 +245,7 @@ impl LiveSession {
     fn can_accept_write(&self, state: OutboxState) -> bool {
         let limits = &self.services.limits;
         self.pending.is_none()
+            && !self.asked.as_ref().is_some_and(|asked| asked.is_full())
             && state.closing.is_none()
             && state.in_flight < limits.in_flight
             && state.bytes <= limits.queue as usize

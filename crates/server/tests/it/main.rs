@@ -18,6 +18,7 @@ mod feed;
 mod foreign;
 mod frames;
 mod full_disk;
+mod hooks;
 mod hostile;
 mod http;
 mod keys;

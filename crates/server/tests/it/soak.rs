@@ -7,6 +7,7 @@ mod cursors;
 mod door;
 mod faults;
 mod full_postgres;
+mod hooks;
 mod leaving;
 mod pages;
 mod prices;

@@ -1,6 +1,7 @@
 //! Shared helpers: servers, and clients that connect to them.
 
 mod answer;
+mod application;
 pub(crate) mod certificates;
 mod cluster;
 mod crowd;
@@ -32,6 +33,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 pub(crate) use self::answer::Answer;
+pub(crate) use self::application::{Application, Question};
 pub(crate) use self::cluster::{Cluster, SharedEngines};
 pub(crate) use self::crowd::{CROWD_SIZE, connect_crowd, reserve_descriptors_for_a_crowd};
 pub(crate) use self::disk::FailingDisk;

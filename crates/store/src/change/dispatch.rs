@@ -5,7 +5,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, Emoji, Seq, Timestamp, UserId};
 
 use super::rows::Rows;
-use super::{Actor, ChangeContext, ChangeResult, OperationError, Rules};
+use super::{Actor, ChangeContext, ChangeResult, OperationError, Purpose, Rules};
+use crate::refusal::Refusal;
 use crate::{Change, Committed, Submission};
 
 /// Applies one change that `actor` makes at the time `now`.
@@ -17,9 +18,20 @@ pub(crate) fn apply<R: Rows>(
     now: Timestamp,
 ) -> ChangeResult<R> {
     let Actor { name: actor, has_allowances, via, address } = actor;
-    let mut act = ChangeContext { rows, rules, actor, has_allowances, via, address, now };
-    match change {
-        Change::Send(c) => act.send(c),
+    let (purpose, change, requested) = match change {
+        Change::Check(change) => (Purpose::Check, *change, None),
+        Change::Repeated(change) => (Purpose::Repeat, *change, None),
+        Change::Approved(approved) => (Purpose::Apply, approved.change, Some(approved.requested)),
+        change => (Purpose::Apply, change, None),
+    };
+    // The check of a change before its approval has counted against the allowances.
+    let has_allowances = has_allowances && requested.is_none() && purpose != Purpose::Repeat;
+    let requested = requested.flatten();
+    let is_replaced = requested.is_some();
+    let mut act =
+        ChangeContext { rows, rules, actor, has_allowances, via, address, now, purpose, is_replaced };
+    let result = match change {
+        Change::Send(c) => act.send(c, requested),
         Change::Edit(c) => act.edit(c),
         Change::Delete(c) => act.delete(&c),
         Change::React(c) => act.react(c),
@@ -68,6 +80,11 @@ pub(crate) fn apply<R: Rows>(
             act.do_tell_feed("audit.revoke", user, "{}".to_owned())?;
             Ok(Committed::NotAnnounced)
         }
+        Change::Check(_) | Change::Approved(_) | Change::Repeated(_) => Err(Refusal::unavailable().into()),
+    };
+    match result {
+        Err(OperationError::Checked) => Ok(Committed::NotAnnounced),
+        result => result,
     }
 }
 
@@ -158,6 +175,8 @@ impl Prefetch {
             Change::Rename(c) => self.add_membership(actor, c.conversation.resolve(actor)),
             Change::SetProfile(_) | Change::ReadToken(_) => self.add_profile(actor),
             Change::SetProfiles(changes) => changes.iter().for_each(|change| self.add_profile(&change.user)),
+            Change::Check(c) | Change::Repeated(c) => self.add_rows_of(actor, c),
+            Change::Approved(c) => self.add_rows_of(actor, &c.change),
             Change::RegisterUser
             | Change::Probe
             | Change::UseKey(..)

@@ -1,15 +1,18 @@
 //! Changes about messages: send, edit, delete, react.
 
+use sha2::{Digest as _, Sha256};
 use switchboard_protocol::{
     Delete, Edit, Emoji, ErrorCode, EventBody, EventKind, Key, React, Role, Send, Seq, UserId,
 };
 
-use super::rows::{KeyedMessage, ReferredEvent, Rows};
-use super::{ActorMembership, ChangeContext, ChangeResult, OperationError, event_fields};
-use crate::record::{Conversation, Membership};
+use super::rows::{KeyedMessage, ReferredEvent, RequestDigest, Rows};
+use super::{
+    ActorMembership, ChangeContext, ChangeResult, OperationError, Purpose, StoreError, event_fields,
+};
+use crate::record::{Conversation, LogEvent, Membership};
 use crate::record::{ConversationKey, Effect, JoinOrLeave, UserKey};
 use crate::refusal::Refusal;
-use crate::{Committed, CommittedEvent, access, body};
+use crate::{Change, Committed, CommittedEvent, access, body};
 
 // `history` and the writer read messages and edits without looking up user names, so these kinds must not name users.
 const _: () = assert!(!EventKind::Message.names_users() && !EventKind::Edit.names_users());
@@ -32,24 +35,67 @@ enum Destination {
 }
 
 impl<R: Rows> ChangeContext<'_, R> {
-    pub(super) fn send(&mut self, send: Send) -> ChangeResult<R> {
+    /// Sends a message. `requested` is what the client requested, if the application has replaced it.
+    pub(super) fn send(&mut self, send: Send, requested: Option<Change>) -> ChangeResult<R> {
         let name = send.to.resolve(self.actor);
         let given = send.key.is_some();
-        let key = send.key.unwrap_or_else(generate_key);
+        let key = send.key.clone().unwrap_or_else(generate_key);
         let reply_to = send.reply_to;
-        let body = EventBody::Message { text: send.text, data: send.data, reply_to, deleted: false };
-        let body = event_fields::<R::Error>(&body)?;
+        let body = message_body::<R::Error>(send)?;
+        let requested = match requested {
+            Some(Change::Send(requested)) => Some(message_body::<R::Error>(requested)?),
+            _ => None,
+        };
         // Nearly every message is new, and then nothing is looked for: the index of keys refuses the others.
         let refusal = match self.send_new(&name, key.as_str(), given, &body, reply_to) {
-            Ok(Some(committed)) => return Ok(committed),
+            Ok(Some(committed)) => {
+                if let Some(requested) = requested.filter(|_| given) {
+                    let digest = request_digest(name.as_str(), &requested);
+                    self.rows.insert_replaced_request(committed.conversation, committed.seq, digest)?;
+                }
+                return Ok(Committed::Event(committed));
+            }
             Ok(None) => Refusal::unavailable(),
             Err(OperationError::Refused(refusal)) => refusal,
             Err(failed) => return Err(failed),
         };
         // A key that the server just made cannot have been used before.
         let first = if given { self.message_sent_before(key.as_str())? } else { None }.ok_or(refusal)?;
-        check_same(&first, name.as_str(), &body)?;
-        Ok(repeated_message(first))
+        let request = requested.as_deref().unwrap_or(&body);
+        match first.request.filter(|_| !is_deleted(&first.body)) {
+            Some(digest) if digest == request_digest(name.as_str(), request) => {
+                Ok(self.repeated_message(first, Some(key)))
+            }
+            Some(_) => Err(key_conflict().into()),
+            None => {
+                check_same(&first, name.as_str(), request)?;
+                Ok(self.repeated_message(first, None))
+            }
+        }
+    }
+
+    /// The answer to a message that was sent before. `replaced` is its key, if the application replaced its content.
+    fn repeated_message(&self, first: KeyedMessage, replaced: Option<Key>) -> Committed {
+        let replaced = replaced.map(|key| {
+            Box::new(LogEvent {
+                conversation: first.conversation.clone(),
+                seq: first.seq,
+                kind: EventKind::Message.into(),
+                from: self.actor.clone(),
+                at: first.at,
+                key: Some(key.as_str().into()),
+                body: first.body.as_str().into(),
+            })
+        });
+        Committed::Event(Box::new(CommittedEvent {
+            conversation: first.key,
+            name: first.conversation,
+            seq: first.seq,
+            at: first.at,
+            replaced,
+            event: None,
+            effects: Vec::new(),
+        }))
     }
 
     /// The message that the actor has sent before with this key.
@@ -66,10 +112,16 @@ impl<R: Rows> ChangeContext<'_, R> {
         given: bool,
         body: &str,
         reply_to: Option<Seq>,
-    ) -> Result<Option<Committed>, OperationError<R::Error>> {
+    ) -> Result<Option<Box<CommittedEvent>>, OperationError<R::Error>> {
         let destination = self.check_destination(name)?;
         if let Some(target) = reply_to {
             self.check_reply(&destination, target)?;
+        }
+        if self.purpose != Purpose::Apply {
+            if given && self.message_sent_before(key)?.is_some() {
+                return Ok(None);
+            }
+            self.begin_effects()?;
         }
         let (place, mut member, effects) = match destination {
             Destination::Existing(place, member) => (*place, member, Vec::new()),
@@ -82,7 +134,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         let Some(event) = appended else { return Ok(None) };
         member.sent += 1;
         self.rows.put_member(conversation.key, user, member);
-        Ok(Some(self.put_and_report(conversation, event, effects)))
+        Ok(Some(self.put_and_commit(conversation, event, effects)))
     }
 
     fn check_destination(
@@ -173,6 +225,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             return Err(Refusal::too_large("target", message).into());
         }
         let body = EventBody::Edit { target: edit.target, text: edit.text, data: edit.data, deleted: false };
+        self.begin_effects()?;
         self.rows.insert_amendment(conversation.key, edit.target, conversation.head.next())?;
         self.do_append_event(conversation, user, &body, Vec::new())
     }
@@ -197,6 +250,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             self.rows.erase_event(conversation.key, seq, &edit)?;
         }
         self.rows.erase_event(conversation.key, target, DELETED_BODY)?;
+        self.rows.delete_replaced_request(conversation.key, target)?;
         self.rows.delete_reactions(conversation.key, target)?;
         self.rows.insert_amendment(conversation.key, target, conversation.head.next())?;
         self.do_append_event(conversation, user, &EventBody::Delete { target }, Vec::new())
@@ -218,6 +272,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             let message = format!("a message has at most {} reactions", self.rules.limits.reactions);
             return Err(Refusal::too_large("emoji", message).into());
         }
+        self.begin_effects()?;
         let by = conversation.head.next();
         match before {
             Some((since, true)) => {
@@ -261,20 +316,25 @@ fn check_same(first: &KeyedMessage, conversation: &str, body: &str) -> Result<()
     if first.conversation.as_str() == conversation && (is_deleted(&first.body) || is_same(&first.body)) {
         Ok(())
     } else {
-        let message = "this `key` was used for another message; a new message needs a new key";
-        Err(Refusal::new(ErrorCode::KeyConflict, message))
+        Err(key_conflict())
     }
 }
 
-fn repeated_message(first: KeyedMessage) -> Committed {
-    Committed::Event(Box::new(CommittedEvent {
-        conversation: first.key,
-        name: first.conversation,
-        seq: first.seq,
-        at: first.at,
-        event: None,
-        effects: Vec::new(),
-    }))
+fn key_conflict() -> Refusal {
+    let message = "this `key` was used for another message; a new message needs a new key";
+    Refusal::new(ErrorCode::KeyConflict, message)
+}
+
+/// The body of a new message.
+fn message_body<E: StoreError>(send: Send) -> Result<String, E> {
+    let Send { text, data, reply_to, .. } = send;
+    event_fields(&EventBody::Message { text, data, reply_to, deleted: false })
+}
+
+/// The digest of a request to send a message, to compare a retry with it where the stored message has other content.
+fn request_digest(conversation: &str, body: &str) -> RequestDigest {
+    // An id has no line break.
+    Sha256::digest(format!("{conversation}\n{body}")).into()
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         }
         self.check_room_limit("room")?;
         self.check_rooms_created_today()?;
+        self.begin_effects()?;
         let creator = self.user_or_new(self.actor)?;
         let title = create.title.map(|t| t.as_str().to_owned());
         let mut room = self.rows.new_conversation(&name, title, create.public)?;
@@ -125,6 +126,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         if let Some(member) = earlier.filter(|m| m.until.is_none()) {
             return self.repeated_event(&conversation, member.since);
         }
+        self.begin_effects()?;
         let role = access::role_of_invited(inviter.role, invite.role, earlier.as_ref());
         self.do_invite(conversation, user, invite.user, role, earlier)
     }
@@ -145,6 +147,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             return self.invite(invite);
         }
         self.check_known(&invite.user)?;
+        self.begin_effects()?;
         let user = self.user_or_new(self.actor)?;
         self.do_invite(room, user, invite.user, Role::Admin, earlier)
     }
@@ -220,6 +223,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
         access::check_admin(membership.as_ref())?;
+        self.begin_effects()?;
         conversation.title = Some(rename.title.as_str().to_owned());
         self.do_append_event(conversation, user, &EventBody::Rename { title: rename.title }, Vec::new())
     }

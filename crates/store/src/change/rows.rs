@@ -22,6 +22,8 @@ pub(crate) struct KeyedMessage {
     pub(crate) seq: Seq,
     pub(crate) at: Timestamp,
     pub(crate) body: String,
+    /// The digest of its request; `None` if the message is what was requested.
+    pub(crate) request: Option<RequestDigest>,
 }
 
 /// The part of an event that a later event about it needs.
@@ -32,6 +34,9 @@ pub(crate) struct ReferredEvent {
     pub(crate) at: Timestamp,
     pub(crate) body: String,
 }
+
+/// The SHA-256 of a request.
+pub(crate) type RequestDigest = [u8; 32];
 
 /// How many pages of the feed a transaction removes, and how many entries that are no events.
 pub(crate) const TRIMMED_PAGES: u32 = 1_000;
@@ -132,6 +137,21 @@ pub(crate) trait Rows {
         conversation: ConversationKey,
         target: Seq,
         body: &str,
+    ) -> Result<(), Self::Error>;
+
+    /// Stores the digest of the request for a message whose content the application has replaced.
+    fn insert_replaced_request(
+        &mut self,
+        conversation: ConversationKey,
+        message: Seq,
+        request: RequestDigest,
+    ) -> Result<(), Self::Error>;
+
+    /// Deletes the digest of the request for a message, if there is one.
+    fn delete_replaced_request(
+        &mut self,
+        conversation: ConversationKey,
+        message: Seq,
     ) -> Result<(), Self::Error>;
 
     fn insert_amendment(

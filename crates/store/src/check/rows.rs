@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Result};
 use switchboard_protocol::{ConversationId, UserId, kind_number};
 
-use super::{FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report};
+use super::{FIRST_SCHEMA_WITH_REPLACED_REQUESTS, FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report};
 
 /// Queries for rows that must not exist. Each returns the conversation's name or key, the event's number or NULL, and the
 /// description of the problem.
@@ -49,10 +49,21 @@ const STRAY_CHOICES: &str =
      FROM rooms_by_choice r LEFT JOIN conversations c ON c.id = r.conversation LEFT JOIN users u ON u.id = r.user
      WHERE NOT EXISTS (SELECT 1 FROM members m WHERE m.conversation = r.conversation AND m.user = r.user)";
 
+/// A query for requests whose message is deleted or does not exist, and for digests of another length. Only for schemas from
+/// [`FIRST_SCHEMA_WITH_REPLACED_REQUESTS`] on.
+const STRAY_REQUESTS: &str = concat!(
+    "SELECT coalesce(c.name, r.conversation), r.seq, 'the request is kept of what is no message, or its digest is none of SHA-256'
+     FROM replaced_requests r LEFT JOIN conversations c ON c.id = r.conversation
+     LEFT JOIN events e ON e.conversation = r.conversation AND e.seq = r.seq
+     WHERE e.kind IS NOT ", kind_number!(Message), " OR length(r.request) <> 32
+        OR (json_valid(e.body) AND json_extract(e.body, '$.deleted'))"
+);
+
 /// Reports every row that no event explains.
 pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
     let choices = (report.schema >= FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE).then_some(&STRAY_CHOICES);
-    for query in STRAY_ROWS.iter().chain(choices) {
+    let requests = (report.schema >= FIRST_SCHEMA_WITH_REPLACED_REQUESTS).then_some(&STRAY_REQUESTS);
+    for query in STRAY_ROWS.iter().chain(choices).chain(requests) {
         let mut select = db.prepare(query)?;
         let mut found = select.query([])?;
         while let Some(row) = found.next()? {

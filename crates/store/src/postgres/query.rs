@@ -434,6 +434,7 @@ fn key_row(row: &Row) -> Result<KeyRow> {
         used: get(row, 8)?,
         hash: get(row, 9)?,
         old_until: get(row, 10)?,
+        unasked: get(row, 11)?,
     })
 }
 

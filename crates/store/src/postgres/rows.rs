@@ -7,6 +7,7 @@
 mod fetch;
 mod flush;
 mod missing;
+mod new_event;
 mod profiles;
 mod reactions;
 
@@ -16,6 +17,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 pub(super) use self::flush::SaveError;
+use self::new_event::NewEvent;
 use self::profiles::Profiles;
 use self::reactions::Reactions;
 use super::connect::{BlockingConnection, Error};
@@ -24,7 +26,7 @@ use super::installation::{FEED, VERSION_WITH_USER_KEYS};
 use crate::Counts;
 use crate::change::Rules;
 use crate::change::dispatch::Prefetch;
-use crate::change::rows::{KeyedMessage, PROBE_BYTES, ReferredEvent, Rows};
+use crate::change::rows::{KeyedMessage, PROBE_BYTES, ReferredEvent, RequestDigest, Rows};
 use crate::feed::Entry;
 use crate::profile::StoredProfile;
 use crate::record::{Conversation, Membership};
@@ -42,19 +44,6 @@ pub(super) enum LockMode {
     Wait,
     /// Skip it: writes to it fail with [`Error::ConversationLocked`].
     SkipLocked,
-}
-
-/// An event to be inserted.
-struct NewEvent {
-    conversation: ConversationKey,
-    seq: Seq,
-    kind: EventKind,
-    sender: UserKey,
-    at: Timestamp,
-    messages: u64,
-    key: Option<Box<str>>,
-    body: Box<str>,
-    via: Via,
 }
 
 /// The rows of one transaction.
@@ -103,6 +92,7 @@ pub(super) struct PostgresRows<'a> {
     new_event_index: FxHashMap<(ConversationKey, Seq), usize>,
     new_event_keys: FxHashMap<(UserKey, Box<str>), usize>,
     erased_bodies: BTreeMap<(ConversationKey, Seq), Box<str>>,
+    deleted_requests: Vec<(ConversationKey, Seq)>,
     new_amendments: Vec<(ConversationKey, Seq, Seq)>,
     /// `true` if the user created or joined the room, `false` if the user left it.
     room_choices: BTreeMap<(UserKey, ConversationKey), bool>,
@@ -148,6 +138,7 @@ impl<'a> PostgresRows<'a> {
             new_event_index: FxHashMap::default(),
             new_event_keys: FxHashMap::default(),
             erased_bodies: BTreeMap::new(),
+            deleted_requests: Vec::new(),
             new_amendments: Vec::new(),
             room_choices: BTreeMap::new(),
             entries: Vec::new(),
@@ -290,6 +281,7 @@ impl Rows for PostgresRows<'_> {
                 seq: event.seq,
                 at: event.at,
                 body: event.body.to_string(),
+                request: event.request,
             }));
         }
         if !self.keyed.contains_key(&at) && !self.is_new_user(sender) {
@@ -354,6 +346,7 @@ impl Rows for PostgresRows<'_> {
             key: event.key.clone(),
             body: stored.into(),
             via,
+            request: None,
         });
         Ok(true)
     }
@@ -378,6 +371,21 @@ impl Rows for PostgresRows<'_> {
             event.body = body.to_owned();
         }
         self.erased_bodies.insert(at, body.into());
+        Ok(())
+    }
+
+    fn insert_replaced_request(
+        &mut self,
+        conversation: ConversationKey,
+        message: Seq,
+        request: RequestDigest,
+    ) -> Result<(), Error> {
+        self.put_request((conversation, message), Some(request));
+        Ok(())
+    }
+
+    fn delete_replaced_request(&mut self, conversation: ConversationKey, message: Seq) -> Result<(), Error> {
+        self.put_request((conversation, message), None);
         Ok(())
     }
 

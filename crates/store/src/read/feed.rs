@@ -285,6 +285,7 @@ impl Filling<'_> {
         let via = match via {
             0 => None,
             -1 => Some("cli"),
+            -2 => Some("hook"),
             number => self.keys.as_ref().and_then(|keys| keys.get(&number.into())).map(String::as_str),
         };
         let id = FeedPage::cursor(&self.ends.epoch, number);

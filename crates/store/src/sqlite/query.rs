@@ -313,6 +313,7 @@ impl Lookups for Connection {
                 used: row.get(8)?,
                 hash: row.get(9)?,
                 old_until: row.get(10)?,
+                unasked: row.get(11)?,
             })
         });
         Ok(found.optional()?.map(|row| row.grant(hash)))

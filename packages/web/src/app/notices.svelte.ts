@@ -20,6 +20,8 @@ export class Notices {
   explain(error: unknown): string {
     const { t } = this.#language;
     const code = error instanceof ChatError ? error.code : "";
+    // The application gives its reason in the words and the language of its choice.
+    if (code === "refused") return (error as ChatError).message;
     const key = `fail_${code}`;
     if (EXPLAINED.has(key)) return t(key as "fail_offline");
     return t("failUnknown", { reason: error instanceof Error ? error.message : String(error) });

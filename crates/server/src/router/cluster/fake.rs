@@ -207,6 +207,7 @@ impl SharedLog for FakeStore {
             name: ConversationId::parse("#room").expect("a name"),
             seq,
             at: Timestamp::from_millis(0),
+            replaced: None,
             event: None,
             effects: vec![effect.clone()],
         });

@@ -149,6 +149,18 @@ const DAMAGE_SQL_AND_PROBLEMS: &[(&str, &str)] = &[
         "#r 2: it has lost a reaction that event 15 did not take back",
     ),
     (
+        "INSERT INTO replaced_requests VALUES (1, 1, randomblob(32))",
+        "#r 1: the request is kept of what is no message, or its digest is none of SHA-256",
+    ),
+    (
+        "INSERT INTO replaced_requests VALUES (1, 2, x'00')",
+        "#r 2: the request is kept of what is no message, or its digest is none of SHA-256",
+    ),
+    (
+        "INSERT INTO replaced_requests VALUES (1, 3, randomblob(32))",
+        "#r 3: the request is kept of what is no message, or its digest is none of SHA-256",
+    ),
+    (
         "INSERT INTO reactions VALUES (1, 2, 'x', 2, 5, NULL)",
         "#r 2: it has a reaction that event 5 did not set",
     ),

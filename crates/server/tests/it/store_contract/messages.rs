@@ -3,8 +3,9 @@
 use serde_json::json;
 use switchboard_protocol::reply::Message;
 use switchboard_protocol::{ErrorCode, EventBody, Seq};
+use switchboard_store::{Approved, Change, Committed};
 
-use super::{OpenStore, TestStore, seqs};
+use super::{OpenStore, TestStore, change, seqs};
 
 fn text_of(message: &Message) -> Option<&str> {
     message.text.as_ref().map(switchboard_protocol::Text::as_str)
@@ -53,6 +54,42 @@ pub(super) async fn a_deletion_leaves_no_content(open: OpenStore) {
         assert_eq!(seqs(&log), (1..=4).map(Seq).collect::<Vec<_>>(), "the seqs are kept");
         assert!(!format!("{log:?}").contains(DELETED_TEXT), "{log:?}");
         db.reopen().await;
+    }
+}
+
+pub(super) async fn a_replaced_message_is_compared_with_its_request(open: OpenStore) {
+    let mut db = TestStore::new(open).await;
+    let request = |text: &str, to: &str| change("send", &json!({"to": to, "key": "k", "text": text}));
+    let approved = |stored: &str, requested: Change| {
+        Change::Approved(Box::new(Approved { change: request(stored, "@bob"), requested: Some(requested) }))
+    };
+    db.submits("alice", approved("call ***", request("call 555", "@bob")));
+    let Ok(Committed::Event(first)) = db.next_outcome().await else { panic!("stored") };
+    let shown = first.replaced.expect("the sender learns what is stored").to_json();
+    assert_eq!(first.event.map(|event| event.to_json()).as_ref(), Some(&shown));
+    for reopened in [false, true] {
+        if reopened {
+            db.reopen().await;
+        }
+        // Said again, whether it is asked about again or not.
+        for again in [request("call 555", "@bob"), approved("call +++", request("call 555", "@bob"))] {
+            db.submits("alice", again);
+            let Ok(Committed::Event(again)) = db.next_outcome().await else { panic!("a duplicate") };
+            assert_eq!((again.seq, again.event.is_none()), (first.seq, true));
+            let stored = again.replaced.expect("what is stored");
+            assert_eq!(stored.to_json(), shown);
+        }
+        for other in [request("call ***", "@bob"), request("call 555", "@carol")] {
+            db.submits("alice", other);
+            let refusal = db.next_outcome().await.expect_err("another request");
+            assert_eq!(refusal.code, ErrorCode::KeyConflict);
+        }
+    }
+    db.stores("alice", "delete", json!({"conversation": "@bob", "target": 1})).await;
+    for text in ["call 555", "call ***"] {
+        db.submits("alice", request(text, "@bob"));
+        let Ok(Committed::Event(again)) = db.next_outcome().await else { panic!("a duplicate") };
+        assert_eq!((again.seq, again.replaced.is_none()), (Seq(1), true));
     }
 }
 

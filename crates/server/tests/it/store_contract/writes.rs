@@ -8,7 +8,7 @@ use serde_json::json;
 use switchboard_protocol::{ErrorCode, EventBody, Seq, Timestamp};
 use switchboard_store::clock::Clock;
 use switchboard_store::record::{Effect, JoinOrLeave};
-use switchboard_store::{Change, Committed};
+use switchboard_store::{Approved, Change, Committed};
 
 use super::{OpenStore, StoreRules, TestStore, change, seqs};
 use crate::support::{text_of, user};
@@ -221,4 +221,57 @@ pub(super) async fn unknown_user_ids_can_be_refused(open: OpenStore) {
     db.stores("alice", "send", to_bob).await;
     db.stores("alice", "create", with_bob).await;
     db.stores("alice", "invite", invite).await;
+}
+
+pub(super) async fn a_check_stores_nothing_and_finds_what_would_be_refused_or_repeated(open: OpenStore) {
+    let mut db = TestStore::new(open).await;
+    db.stores("alice", "create", json!({"room": "r"})).await;
+    db.stores("alice", "send", json!({"to": "#r", "key": "k", "text": "a"})).await;
+    db.stores("alice", "react", json!({"conversation": "#r", "target": 2, "emoji": "x"})).await;
+    for (actor, name, fields, found) in [
+        ("alice", "send", json!({"to": "#r", "key": "k2", "text": "b"}), "stored"),
+        ("alice", "send", json!({"to": "@bob", "text": "b"}), "stored"),
+        ("alice", "send", json!({"to": "#r", "key": "k", "text": "a"}), "repeated"),
+        ("alice", "send", json!({"to": "#r", "key": "k", "text": "b"}), "refused"),
+        ("bob", "send", json!({"to": "#r", "text": "b"}), "refused"),
+        ("alice", "edit", json!({"conversation": "#r", "target": 2, "text": "b"}), "stored"),
+        ("alice", "edit", json!({"conversation": "#r", "target": 9, "text": "b"}), "refused"),
+        ("alice", "react", json!({"conversation": "#r", "target": 2, "emoji": "y"}), "stored"),
+        ("alice", "react", json!({"conversation": "#r", "target": 2, "emoji": "x", "on": false}), "stored"),
+        ("alice", "react", json!({"conversation": "#r", "target": 2, "emoji": "x"}), "repeated"),
+        ("alice", "rename", json!({"conversation": "#r", "title": "T"}), "stored"),
+        ("bob", "rename", json!({"conversation": "#r", "title": "T"}), "refused"),
+        ("alice", "create", json!({"room": "s", "members": ["bob"]}), "stored"),
+        ("alice", "create", json!({"room": "r"}), "repeated"),
+        ("bob", "create", json!({"room": "r"}), "refused"),
+        ("alice", "invite", json!({"conversation": "#r", "user": "carol"}), "stored"),
+        ("alice", "invite", json!({"conversation": "#r", "user": "alice"}), "repeated"),
+        ("bob", "invite", json!({"conversation": "#r", "user": "bob"}), "refused"),
+    ] {
+        db.submits(actor, Change::Check(Box::new(change(name, &fields))));
+        let is = match db.next_outcome().await {
+            Ok(Committed::NotAnnounced) => "stored",
+            Ok(Committed::Event(event)) if event.event.is_none() => "repeated",
+            Err(_) => "refused",
+            other => panic!("{name} {fields}: {other:?}"),
+        };
+        assert_eq!(is, found, "{actor} says {name} {fields}");
+    }
+    assert_eq!(db.log("alice", "#r").await.len(), 3);
+    assert!(db.query_page("alice", "sync", json!({"conversation": "@bob", "after": 0})).await.is_err());
+    assert!(db.query_page("alice", "sync", json!({"conversation": "#s", "after": 0})).await.is_err());
+}
+
+pub(super) async fn a_change_that_repeats_nothing_is_not_stored_as_a_repeat(open: OpenStore) {
+    let mut db = TestStore::new(open).await;
+    let send = || change("send", &json!({"to": "@bob", "key": "k", "text": "a"}));
+    db.submits("alice", Change::Repeated(Box::new(send())));
+    let refusal = db.next_outcome().await.expect_err("nothing was asked about it");
+    assert!(refusal.code.retryable(), "{refusal:?}");
+    db.submits("alice", Change::Approved(Box::new(Approved { change: send(), requested: None })));
+    db.next_outcome().await.expect("stored");
+    db.submits("alice", Change::Repeated(Box::new(send())));
+    let Ok(Committed::Event(again)) = db.next_outcome().await else { panic!("a duplicate") };
+    assert_eq!((again.seq, again.event.is_none()), (Seq(1), true));
+    assert_eq!(db.log("bob", "@alice").await.len(), 1);
 }

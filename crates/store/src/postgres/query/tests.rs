@@ -181,7 +181,7 @@ fn describe<T: std::fmt::Debug, E: std::fmt::Display>(answer: Result<T, Operatio
         Ok(answer) => format!("{answer:?}"),
         Err(OperationError::Refused(refusal)) => format!("{:?}", refusal.code),
         Err(OperationError::Store(error)) => panic!("{error}"),
-        Err(OperationError::Uncounted) => panic!("a read writes nothing"),
+        Err(OperationError::Uncounted | OperationError::Checked) => panic!("a read writes nothing"),
     }
 }
 

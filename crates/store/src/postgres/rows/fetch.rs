@@ -69,11 +69,14 @@ const SELECT_MEMBERS: &str = concat!(
     CROSS JOIN LATERAL (SELECT * FROM members m WHERE m.conversation = c.id AND m."user" = u.id OFFSET 0) AS m"#
 );
 
-const SELECT_KEYED_EVENTS: &str = "SELECT e.sender, e.key, c.name, e.conversation, e.seq, e.at, e.body
+const SELECT_KEYED_EVENTS: &str = "SELECT e.sender, e.key, c.name, e.conversation, e.seq, e.at, e.body, r.request
     FROM unnest($1::text[], $2::text[]) AS w(name, key) JOIN users u ON u.name = w.name
     CROSS JOIN LATERAL (
         SELECT * FROM events e WHERE e.sender = u.id AND e.key = w.key AND e.key IS NOT NULL OFFSET 0
-    ) AS e JOIN conversations c ON c.id = e.conversation";
+    ) AS e JOIN conversations c ON c.id = e.conversation
+    LEFT JOIN LATERAL (
+        SELECT r.request FROM replaced_requests r WHERE r.conversation = e.conversation AND r.seq = e.seq OFFSET 0
+    ) AS r ON true";
 
 const SELECT_EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.body
     FROM unnest($1::text[], $2::bigint[]) AS w(conversation, seq)
@@ -301,6 +304,7 @@ impl PostgresRows<'_> {
                     seq: seq(row, 4)?,
                     at: time(row, 5)?,
                     body: get(row, 6)?,
+                    request: get::<Option<&[u8]>>(row, 7)?.and_then(|request| request.try_into().ok()),
                 };
                 self.keyed.insert((user_key(row, 0)?, get::<&str>(row, 1)?.into()), Some(keyed));
             }

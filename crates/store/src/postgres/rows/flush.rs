@@ -14,7 +14,9 @@ use crate::postgres::query::row::number;
 use crate::postgres::table::{self, conversation_rows, is_any, is_changed, member_rows, to_signed};
 use crate::record::Conversation;
 use crate::record::{ConversationKey, UserKey};
-use crate::table::{AMENDMENTS, CONVERSATIONS, EVENTS, MEMBERS, REACTIONS, ROOMS_BY_CHOICE, quoted};
+use crate::table::{
+    AMENDMENTS, CONVERSATIONS, EVENTS, MEMBERS, REACTIONS, REPLACED_REQUESTS, ROOMS_BY_CHOICE, quoted,
+};
 
 const COMMIT: &str = "COMMIT";
 
@@ -60,6 +62,12 @@ static INSERT_EVENTS: LazyLock<String> = LazyLock::new(|| table::insert(&EVENTS)
 
 static INSERT_AMENDMENTS: LazyLock<String> = LazyLock::new(|| table::insert(&AMENDMENTS));
 
+static INSERT_REPLACED_REQUESTS: LazyLock<String> = LazyLock::new(|| table::insert(&REPLACED_REQUESTS));
+
+const DELETE_REPLACED_REQUESTS: &str =
+    "DELETE FROM replaced_requests r USING unnest($1::bigint[], $2::bigint[]) AS w(conversation, seq)
+    WHERE r.conversation = w.conversation AND r.seq = w.seq";
+
 static UPSERT_REACTIONS: LazyLock<String> = LazyLock::new(|| {
     let key = quoted(REACTIONS.key());
     format!("{} ON CONFLICT ({key}) DO UPDATE SET until = excluded.until", table::insert(&REACTIONS))
@@ -95,7 +103,7 @@ const DELETE_ROOMS_BY_CHOICE: &str = r#"DELETE FROM rooms_by_choice r USING unne
     WHERE r."user" = w."user" AND r.conversation = w.conversation"#;
 
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {
-    let own: [&str; 23] = [
+    let own: [&str; 25] = [
         UPDATE_PROBE,
         COMMIT,
         ROLLBACK,
@@ -114,6 +122,8 @@ pub(super) fn statements() -> impl Iterator<Item = &'static str> {
         &INSERT_EVENTS,
         ERASE_EVENTS,
         &INSERT_AMENDMENTS,
+        &INSERT_REPLACED_REQUESTS,
+        DELETE_REPLACED_REQUESTS,
         &UPSERT_REACTIONS,
         DELETE_OLD_REACTIONS,
         DELETE_REACTIONS,
@@ -166,6 +176,9 @@ impl PostgresRows<'_> {
         let (amended, by): (Vec<_>, Vec<_>) =
             amendments.map(|(conversation, target, by)| ((*conversation, *target), number(*by))).unzip();
         let (amended_in, amended) = to_arrays(&amended);
+        let (replaced, requests) = self.replaced_requests();
+        let (replaced_in, replaced) = to_arrays(&replaced);
+        let (deleted_requests_in, deleted_requests) = to_arrays(&self.deleted_requests);
         let reactions = ReactionArrays::of(self);
         let (taken_in, taken) = to_arrays(self.reactions.messages_with_removals());
         let (deleted_in, deleted) = to_arrays(self.reactions.messages_to_clear());
@@ -187,6 +200,14 @@ impl PostgresRows<'_> {
             (events.seq.len(), events.insert()),
             (erased.len(), Pipelined::new(ERASE_EVENTS, &[&erased_in, &erased, &bodies])),
             (amended.len(), Pipelined::new(&INSERT_AMENDMENTS, &[&amended_in, &amended, &by])),
+            (
+                requests.len(),
+                Pipelined::new(&INSERT_REPLACED_REQUESTS, &[&replaced_in, &replaced, &requests]),
+            ),
+            (
+                deleted_requests.len(),
+                Pipelined::new(DELETE_REPLACED_REQUESTS, &[&deleted_requests_in, &deleted_requests]),
+            ),
             (reactions.user.len(), reactions.upsert()),
             (taken.len(), Pipelined::new(DELETE_OLD_REACTIONS, &[&taken_in, &taken, &kept, &most])),
             (deleted.len(), Pipelined::new(DELETE_REACTIONS, &[&deleted_in, &deleted])),
@@ -233,6 +254,14 @@ impl PostgresRows<'_> {
             self.new_events.iter().map(|event| (event.conversation, event.seq)).collect();
         events.sort_unstable();
         runs::encode(events.into_iter().map(Some))
+    }
+
+    /// The new messages whose content the application has replaced, with the digests of their requests.
+    fn replaced_requests(&self) -> (Vec<(ConversationKey, Seq)>, Vec<&[u8]>) {
+        let replaced = self.new_events.iter().filter_map(|event| {
+            event.request.as_ref().map(|request| ((event.conversation, event.seq), request.as_slice()))
+        });
+        replaced.unzip()
     }
 
     fn conversation_row(&self, name: &switchboard_protocol::ConversationId) -> Option<&Conversation> {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::Counts;
 use crate::change::rows::{
-    KeyedMessage, MAX_REMOVED_REACTIONS_KEPT, PROBE_BYTES, ReferredEvent, Rows, TRIMMED_PAGES,
+    KeyedMessage, MAX_REMOVED_REACTIONS_KEPT, PROBE_BYTES, ReferredEvent, RequestDigest, Rows, TRIMMED_PAGES,
 };
 use crate::change::{own_messages_upto, shorter_count_range};
 use crate::feed::Entry;
@@ -158,8 +158,9 @@ impl Rows for SqliteRows {
 
     fn message_by_key(&mut self, sender: UserKey, key: &str) -> Result<Option<KeyedMessage>> {
         let mut select = self.db.prepare_cached(
-            "SELECT c.name, e.conversation, e.seq, e.at, e.body FROM events e JOIN conversations c ON c.id = e.conversation
-             WHERE e.sender = ?1 AND e.key = ?2",
+            "SELECT c.name, e.conversation, e.seq, e.at, e.body, r.request FROM events e
+             JOIN conversations c ON c.id = e.conversation
+             LEFT JOIN replaced_requests r ON r.conversation = e.conversation AND r.seq = e.seq WHERE e.sender = ?1 AND e.key = ?2",
         )?;
         select
             .query_row(params![sender.0, key], |row| {
@@ -169,6 +170,7 @@ impl Rows for SqliteRows {
                     seq: seq(row, 2)?,
                     at: Timestamp::from_millis(row.get(3)?),
                     body: row.get(4)?,
+                    request: row.get(5)?,
                 })
             })
             .optional()
@@ -273,6 +275,24 @@ impl Rows for SqliteRows {
             "UPDATE events SET body = ?3, checksum = ?4 WHERE conversation = ?1 AND seq = ?2",
         )?;
         update.execute(params![conversation.0, target.0, body, checksum]).map(drop)
+    }
+
+    fn insert_replaced_request(
+        &mut self,
+        conversation: ConversationKey,
+        message: Seq,
+        request: RequestDigest,
+    ) -> Result<()> {
+        let mut insert = self.db.prepare_cached(
+            "INSERT INTO replaced_requests (conversation, seq, request) VALUES (?1, ?2, ?3)",
+        )?;
+        insert.execute(params![conversation.0, message.0, request]).map(drop)
+    }
+
+    fn delete_replaced_request(&mut self, conversation: ConversationKey, message: Seq) -> Result<()> {
+        let mut delete =
+            self.db.prepare_cached("DELETE FROM replaced_requests WHERE conversation = ?1 AND seq = ?2")?;
+        delete.execute(params![conversation.0, message.0]).map(drop)
     }
 
     fn insert_amendment(&mut self, conversation: ConversationKey, target: Seq, by: Seq) -> Result<()> {

@@ -1,0 +1,359 @@
+//! The hook: asks the application's back end before something is stored, and before a user is connected.
+//!
+//! A question is asked while no lock of the store is held: a [`Change::Check`] finds out first whether the change would be
+//! refused or repeats an earlier one, and the change itself is checked again when it is stored. docs/protocol.md#hooks
+
+mod answer;
+mod breaker;
+mod client;
+mod keys;
+mod places;
+mod question;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{ConversationId, History, Limits, Target, UserId};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use wildmatch::WildMatch;
+
+use self::answer::{Action, Opened};
+use self::breaker::Breaker;
+use self::client::HookClient;
+use self::keys::{KeyTurn, Keys};
+use self::places::Places;
+use crate::config::{Ask, HooksConfig, OnFailure};
+use crate::metrics::{HookFailure as Failure, HookMetrics};
+use crate::tasks::Tasks;
+use crate::throttle::Throttle;
+use switchboard_store::clock::Clock;
+use switchboard_store::origin::{BackEndOrigin, Origin};
+use switchboard_store::record::Via;
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Change, Query, SharedStore, Submission};
+
+/// How many questions of a connection wait at a time. Then the connection is not read.
+pub(crate) const MAX_PER_CONNECTION: usize = 8;
+
+/// The user, and how they came, as the application sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Asker {
+    pub(crate) user: UserId,
+    /// The claims of the user's token as JSON.
+    pub(crate) claims: Option<Arc<str>>,
+    /// The user's address; `None` if a back end acts for the user.
+    pub(crate) address: Option<IpAddr>,
+    /// The back end's key, if one acts for the user.
+    pub(crate) key: Option<AskingKey>,
+}
+
+/// The API key of a back end that acts for a user.
+#[derive(Debug, Clone)]
+pub(crate) struct AskingKey {
+    pub(crate) number: Via,
+    pub(crate) name: String,
+    pub(crate) address: Option<IpAddr>,
+}
+
+/// What to submit in place of the change that was asked about.
+#[derive(Debug)]
+pub(crate) struct Decision {
+    pub(crate) change: Change,
+    /// Until it is dropped, a retry gets the same decision. It is dropped when the change is submitted; from then on the store
+    /// knows the change.
+    pub(crate) turn: Option<KeyTurn>,
+}
+
+/// What becomes of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OpenDecision {
+    /// The user comes in, and joins these rooms.
+    Accept(Vec<ConversationId>),
+    /// The application refuses the user.
+    Refuse(Refusal),
+    /// There was no answer, and the configuration refuses then.
+    Unavailable(Refusal),
+}
+
+/// Asks the application's back end.
+pub(crate) struct Hooks {
+    config: HooksConfig,
+    only: Vec<WildMatch>,
+    client: HookClient,
+    breaker: Breaker,
+    places: Places,
+    keys: Keys,
+    metrics: HookMetrics,
+    store: SharedStore,
+    limits: Limits,
+    clock: Clock,
+    tasks: Tasks,
+    failure_lines: Throttle,
+}
+
+/// The parts that the hook needs.
+pub(crate) struct Parts {
+    pub(crate) store: SharedStore,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: HookMetrics,
+    pub(crate) tasks: Tasks,
+}
+
+/// Checks that the hook can be asked, without asking it.
+pub(crate) fn check(config: &HooksConfig) -> anyhow::Result<()> {
+    HookClient::new(config, Clock::system()).map(drop)
+}
+
+impl Hooks {
+    /// Makes the hook.
+    ///
+    /// # Errors
+    /// The client cannot be made, for example because the CA certificates cannot be read.
+    pub(crate) fn new(config: HooksConfig, parts: Parts) -> anyhow::Result<Arc<Self>> {
+        let Parts { store, limits, clock, metrics, tasks } = parts;
+        metrics.begin_at_zero(config.on_failure.keys().copied());
+        Ok(Arc::new(Self {
+            only: config.only.iter().map(|pattern| WildMatch::new(pattern)).collect(),
+            client: HookClient::new(&config, clock.clone())?,
+            breaker: Breaker::new(metrics.clone()),
+            places: Places::new(metrics.clone()),
+            keys: Keys::default(),
+            failure_lines: Throttle::every(std::time::Duration::from_secs(1)),
+            config,
+            metrics,
+            store,
+            limits,
+            clock,
+            tasks,
+        }))
+    }
+
+    /// Whether the application is asked when a user connects.
+    pub(crate) fn asks_open(&self) -> bool {
+        self.config.on_failure.contains_key(&Ask::Open)
+    }
+
+    /// What the application is asked about a change; `None` if it is not asked.
+    pub(crate) fn question_about(&self, user: &UserId, change: &Change) -> Option<Ask> {
+        let (ask, conversation) = match change {
+            Change::Send(c) => (Ask::Message, c.to.resolve(user)),
+            Change::Edit(c) => (Ask::Edit, c.conversation.resolve(user)),
+            Change::React(c) => (Ask::React, c.conversation.resolve(user)),
+            Change::Rename(c) => (Ask::Rename, c.conversation.resolve(user)),
+            Change::Invite(c) | Change::InviteWithKey(c) => (Ask::Invite, c.conversation.resolve(user)),
+            Change::Create(c) => {
+                // A room without a name yet is compared as `#`.
+                let name = c.room.as_ref().map(ConversationId::room);
+                let name = name.as_ref().map_or("#", ConversationId::as_str);
+                return Some(Ask::Create).filter(|ask| self.is_asked(*ask, name));
+            }
+            _ => return None,
+        };
+        Some(ask).filter(|ask| self.is_asked(*ask, conversation.as_str()))
+    }
+
+    fn is_asked(&self, ask: Ask, conversation: &str) -> bool {
+        self.config.on_failure.contains_key(&ask)
+            && self.only.iter().any(|pattern| pattern.matches(conversation))
+    }
+
+    /// Asks about a change in a task of its own. If the receiver is dropped, it is asked only if it was asked already.
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        asker: Asker,
+        ask: Ask,
+        change: Change,
+    ) -> oneshot::Receiver<Decision> {
+        let (mut reply, receiver) = oneshot::channel();
+        let hooks = self.clone();
+        self.tasks.spawn(async move {
+            let prepared = tokio::select! {
+                biased;
+                () = reply.closed() => return,
+                prepared = hooks.prepare(&asker, change) => prepared,
+            };
+            let decision = match prepared {
+                Ok(Prepared { change, turn }) => {
+                    let place = tokio::select! {
+                        biased;
+                        () = reply.closed() => return,
+                        place = hooks.places.enter(&asker.user) => place,
+                    };
+                    let decision = hooks.ask_about(&asker, ask, change, turn).await;
+                    drop(place);
+                    decision
+                }
+                Err(decision) => *decision,
+            };
+            // If the connection has ended, a retry is asked about again.
+            drop(reply.send(decision));
+        });
+        receiver
+    }
+
+    /// Waits for another question about the same key, and checks the change. Returns the decision if nothing has to be asked.
+    async fn prepare(&self, asker: &Asker, change: Change) -> Result<Prepared, Box<Decision>> {
+        let turn = match &change {
+            Change::Send(send) => match &send.key {
+                Some(key) => Some(self.keys.enter(&asker.user, key).await),
+                None => None,
+            },
+            _ => None,
+        };
+        if let Some(decided) = turn.as_ref().and_then(|turn| turn.decision_about(&change)) {
+            return Err(Box::new(Decision { change: decided, turn: turn.map(KeyTurn::leave) }));
+        }
+        let change = match self.check(asker, change.clone()).await {
+            Ok(OkBody::Done {}) => return Ok(Prepared { change, turn }),
+            // It repeats an earlier change, which was asked about.
+            Ok(_) => Change::Repeated(Box::new(change)),
+            Err(refusal) => Change::Refused(refusal),
+        };
+        Err(Box::new(Decision { change, turn: None }))
+    }
+
+    /// Finds out whether the change would be stored. The store answers in the order of submissions, so it knows every change
+    /// that was submitted before.
+    async fn check(&self, asker: &Asker, change: Change) -> Result<OkBody<Box<RawValue>>, Refusal> {
+        let (reply, outcome) = oneshot::channel();
+        let origin = match &asker.key {
+            None => Origin::Call(reply),
+            Some(key) => Origin::BackEnd(BackEndOrigin { reply, via: key.number, address: key.address }),
+        };
+        let change = Change::Check(Box::new(change));
+        let submission = Submission { actor: asker.user.clone(), change, origin };
+        self.store.submit(submission).map_err(|_| Refusal::unavailable())?;
+        outcome.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
+    }
+
+    async fn ask_about(&self, asker: &Asker, ask: Ask, change: Change, turn: Option<KeyTurn>) -> Decision {
+        let question = self.question(asker, ask, &change).await;
+        let read = |body: &[u8]| Action::parse(body)?.apply_to(&change, &self.limits);
+        let decided = match self.exchange(ask, question, read).await {
+            Ok(decided) => decided,
+            Err(OnFailure::Accept) => answer::approved(change.clone(), None),
+            Err(OnFailure::Refuse) => Change::Refused(unanswered()),
+        };
+        let turn = turn.map(|turn| turn.decide(change, &decided));
+        Decision { change: decided, turn }
+    }
+
+    async fn question(&self, asker: &Asker, ask: Ask, change: &Change) -> String {
+        let context = match change {
+            Change::Send(send) if self.config.context > 0 => self.context(asker, &send.to).await,
+            _ => None,
+        };
+        question::about(asker, ask, change, context.as_deref(), self.clock.now())
+    }
+
+    /// The latest messages of a conversation; `None` if it does not exist yet.
+    async fn context(&self, asker: &Asker, to: &Target) -> Option<Vec<Box<RawValue>>> {
+        let history = History {
+            conversation: to.clone(),
+            before: None,
+            around: None,
+            limit: Some(self.config.context),
+        };
+        match self.store.query(&asker.user, Query::History(history)).await {
+            Ok(OkBody::History { messages, .. }) => Some(
+                messages.iter().filter_map(|message| serde_json::value::to_raw_value(message).ok()).collect(),
+            ),
+            _ => None,
+        }
+    }
+
+    /// Asks whether a user may connect. Waits for a place and an answer until `deadline` at most.
+    pub(crate) async fn ask_open(&self, asker: &Asker, deadline: Instant) -> OpenDecision {
+        let question = question::about_connection(asker, self.clock.now());
+        let asked = async {
+            let _place = self.places.enter(&asker.user).await;
+            self.exchange(Ask::Open, question, Opened::parse).await
+        };
+        let on_failure = self.config.on_failure.get(&Ask::Open).copied().unwrap_or(OnFailure::Refuse);
+        match tokio::time::timeout_at(deadline, asked).await.unwrap_or(Err(on_failure)) {
+            Ok(Opened::Accept { join }) => OpenDecision::Accept(join),
+            Ok(Opened::Refuse(refusal)) => OpenDecision::Refuse(refusal),
+            Err(OnFailure::Accept) => OpenDecision::Accept(Vec::new()),
+            Err(OnFailure::Refuse) => OpenDecision::Unavailable(unanswered()),
+        }
+    }
+
+    /// Asks one question. `read` makes of the answer what it says; its error is a failure like no answer.
+    ///
+    /// # Errors
+    /// What the configuration says about questions without an answer.
+    async fn exchange<T: Answered>(
+        &self,
+        ask: Ask,
+        question: String,
+        read: impl FnOnce(&[u8]) -> Result<T, Failure>,
+    ) -> Result<T, OnFailure> {
+        let failed = || self.config.on_failure.get(&ask).copied().unwrap_or(OnFailure::Refuse);
+        let Some(attempt) = self.breaker.begin() else {
+            self.metrics.count_failure(Failure::NotAsked);
+            return Err(failed());
+        };
+        let asked = Instant::now();
+        let in_flight = self.metrics.begin(ask);
+        let answered = tokio::time::timeout(self.config.timeout, self.client.post(question)).await;
+        let answered = answered.unwrap_or(Err(Failure::Timeout)).and_then(|body| read(&body));
+        drop(in_flight);
+        self.metrics.observe(asked.elapsed());
+        attempt.end(answered.is_ok());
+        match answered {
+            Ok(answer) => {
+                self.metrics.count_answer(ask, answer.action());
+                Ok(answer)
+            }
+            Err(failure) => {
+                self.metrics.count_failure(failure);
+                if let Some(count) = self.failure_lines.record() {
+                    let (ask, reason, suppressed) = (ask.as_str(), failure.as_str(), count - 1);
+                    tracing::warn!(ask, reason, suppressed, "the hook gave no answer");
+                }
+                Err(failed())
+            }
+        }
+    }
+}
+
+/// A change that has been checked, and is to be asked about.
+struct Prepared {
+    change: Change,
+    turn: Option<KeyTurn>,
+}
+
+/// An answer that names what the application decided.
+trait Answered {
+    /// The action's name, for the metrics.
+    fn action(&self) -> &'static str;
+}
+
+impl Answered for Change {
+    fn action(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refuse",
+            Self::Approved(approved) if approved.requested.is_some() => "replace",
+            _ => "accept",
+        }
+    }
+}
+
+impl Answered for Opened {
+    fn action(&self) -> &'static str {
+        match self {
+            Self::Accept { .. } => "accept",
+            Self::Refuse(_) => "refuse",
+        }
+    }
+}
+
+/// The refusal of what was asked about without an answer. The client tries again.
+fn unanswered() -> Refusal {
+    let message = "the application gave no answer; retry with the same `key`";
+    Refusal { message: message.into(), ..Refusal::unavailable() }
+}

@@ -1,0 +1,123 @@
+//! Sends questions: HTTP, signed as Standard Webhooks (standardwebhooks.com) describe it.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::header::{CONTENT_TYPE, USER_AGENT};
+use hyper::{Request, StatusCode, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::RootCertStore;
+use sha2::Sha256;
+use uuid::Uuid;
+
+use crate::config::{HooksConfig, SigningKey};
+use crate::metrics::HookFailure as Failure;
+use switchboard_store::clock::Clock;
+use switchboard_store::tls_client::{root_certificates, verifying_config};
+
+/// The most bytes of an answer.
+const MAX_ANSWER_BYTES: usize = 65_536;
+
+/// How long an idle connection is kept. It is shorter than the time-outs of web servers, because a question that meets a
+/// connection that is being closed fails.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The client of the application's back end.
+#[derive(Debug)]
+pub(super) struct HookClient {
+    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    url: Uri,
+    key: SigningKey,
+    clock: Clock,
+}
+
+impl HookClient {
+    /// Makes the client, and reads the CA certificates that it needs.
+    ///
+    /// # Errors
+    /// There are none, or they cannot be read.
+    pub(super) fn new(config: &HooksConfig, clock: Clock) -> anyhow::Result<Self> {
+        let roots = if config.url.scheme() == "https" {
+            let advice = "the system has no CA certificates; install `ca-certificates`, or set `hooks.ca`";
+            root_certificates(config.ca.as_deref(), advice)?
+        } else {
+            RootCertStore::empty()
+        };
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_nodelay(true);
+        let tls = HttpsConnectorBuilder::new().with_tls_config(verifying_config(roots)?).https_or_http();
+        let http = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_timer(TokioTimer::new())
+            .build(tls.enable_http1().wrap_connector(connector));
+        let url = config.url.as_str().parse().context("the URL of the hook")?;
+        Ok(Self { http, url, key: config.key.clone(), clock })
+    }
+
+    /// Sends a question and returns the body of the answer, which is empty after the status 204.
+    pub(super) async fn post(&self, question: String) -> Result<Bytes, Failure> {
+        let id = format!("ask_{}", Uuid::now_v7().simple());
+        let seconds = self.clock.now().as_millis().div_euclid(1_000).to_string();
+        let signature = sign(&self.key, &id, &seconds, &question);
+        let request = Request::post(self.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header(USER_AGENT, concat!("switchboard/", env!("CARGO_PKG_VERSION")))
+            .header("webhook-id", id)
+            .header("webhook-timestamp", seconds)
+            .header("webhook-signature", signature)
+            .body(Full::from(question))
+            .map_err(|_| Failure::Connection)?;
+        let response = self.http.request(request).await.map_err(|error| {
+            tracing::debug!(%error, cause = error.source(), "the hook cannot be asked");
+            Failure::Connection
+        })?;
+        match response.status() {
+            StatusCode::NO_CONTENT => return Ok(Bytes::new()),
+            StatusCode::OK => {}
+            _ => return Err(Failure::Status),
+        }
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let body = body.map_err(|error| {
+            if error.is::<LengthLimitError>() { Failure::TooLarge } else { Failure::Connection }
+        })?;
+        let body = body.to_bytes();
+        // An empty body accepts only with the status 204.
+        if body.is_empty() { Err(Failure::Unreadable) } else { Ok(body) }
+    }
+}
+
+/// The value of `webhook-signature`.
+fn sign(key: &SigningKey, id: &str, seconds: &str, body: &str) -> String {
+    let mut mac = match Hmac::<Sha256>::new_from_slice(key.expose()) {
+        Ok(mac) => mac,
+        Err(_) => unreachable!("HMAC takes a key of any length"),
+    };
+    for part in [id, ".", seconds, ".", body] {
+        mac.update(part.as_bytes());
+    }
+    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of the Standard Webhooks libraries' tests.
+    #[test]
+    fn a_signature_is_that_of_standard_webhooks() {
+        let key = SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a key");
+        let (id, seconds) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330");
+        let body = r#"{"test": 2432232314}"#;
+        assert_eq!(sign(&key, id, seconds, body), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+}

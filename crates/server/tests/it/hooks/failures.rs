@@ -1,0 +1,101 @@
+//! An application that does not answer, or says what is no answer.
+
+use serde_json::json;
+use switchboard::config::{Ask, OnFailure};
+
+use super::{SHORT_TIMEOUT, answer_of, server_with, texts};
+use crate::support::{Question, command};
+
+/// What a broken application does with a question.
+type Fault = fn(Question);
+
+/// Each fault, and the reason under which it is counted.
+const FAULTS: [(&str, Fault); 15] = [
+    ("timeout", Question::hangs),
+    // It answers in part, and then nothing.
+    ("timeout", |question| question.answers_raw("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"action\":")),
+    ("connection", |question| question.ends_after("")),
+    ("connection", |question| {
+        question.ends_after("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"action\":")
+    }),
+    ("connection", |question| question.ends_after("\x16\x03\x01 garbage\r\n\r\n")),
+    ("status", |question| question.answers_with("500 Internal Server Error", r#"{"action":"accept"}"#)),
+    ("status", |question| question.answers_with("302 Found\r\nlocation: /hook2", "")),
+    ("status", |question| question.answers_with("201 Created", r#"{"action":"accept"}"#)),
+    ("unreadable", |question| question.answers_with("200 OK", "<html>Fatal error</html>")),
+    ("unreadable", |question| question.answers_with("200 OK", "")),
+    ("unreadable", |question| question.answers_with("200 OK", r#"["accept"]"#)),
+    ("unreadable", |question| question.answers(json!({"action": 1}))),
+    ("unreadable", |question| question.answers(json!({"action": "hold"}))),
+    ("unreadable", |question| question.answers(json!({"action": "replace", "text": {"a": 1}}))),
+    ("too_large", |question| {
+        let answer = format!(r#"{{"action":"accept","pad":"{}"}}"#, "x".repeat(10 << 20));
+        question.answers_with("200 OK", &answer);
+    }),
+];
+
+#[tokio::test]
+async fn without_an_answer_nothing_is_stored_and_the_client_may_try_again() {
+    let (server, mut application) = server_with(&[Ask::Message], |hook| hook.timeout = SHORT_TIMEOUT).await;
+    let mut alice = server.connects("alice").await;
+    let mut counts = std::collections::BTreeMap::<_, f64>::new();
+    // The pause after ten failures is not the subject: every ninth question gets an answer.
+    for (index, (reason, fault)) in FAULTS.into_iter().enumerate() {
+        let fields = json!({"to": "@bob", "key": format!("k{index}"), "text": format!("{index}")});
+        let id = alice.submits("send", fields.clone()).await;
+        fault(application.is_asked().await);
+        let error = answer_of(&mut alice, id).await;
+        assert_eq!(
+            (&error["code"], &error["retryable"]),
+            (&json!("unavailable"), &json!(true)),
+            "{index} {reason}"
+        );
+        *counts.entry(reason).or_default() += 1.0;
+        let counted =
+            server.metric(&format!(r#"switchboard_hook_failures_total{{reason="{reason}"}}"#)).await;
+        assert!((counted - counts[reason]).abs() < 0.1, "{index}: {reason} is counted {counted} times");
+        alice.client.resend(id, command("send", &fields)).await.expect("sent");
+        application.is_asked().await.accepts();
+        let again = alice.receives_reply().await;
+        assert!(matches!(again, switchboard_protocol::reply::Reply::Ok(_)), "{again:?}");
+    }
+    let stored: Vec<_> = (0..FAULTS.len()).map(|index| index.to_string()).collect();
+    assert_eq!(texts(&alice.log("@bob").await), stored);
+}
+
+#[tokio::test]
+async fn without_an_answer_everything_is_stored_where_the_configuration_accepts() {
+    let (server, mut application) = server_with(&[Ask::Message], |hook| {
+        hook.timeout = SHORT_TIMEOUT;
+        hook.on_failure = [(Ask::Message, OnFailure::Accept)].into();
+    })
+    .await;
+    let mut alice = server.connects("alice").await;
+    for (index, (_, fault)) in FAULTS.into_iter().take(9).enumerate() {
+        let id = alice.submits("send", json!({"to": "@bob", "text": format!("{index}")})).await;
+        fault(application.is_asked().await);
+        assert_eq!(answer_of(&mut alice, id).await["seq"], index + 1);
+    }
+    // A refusal is no failure.
+    let id = alice.submits("send", json!({"to": "@bob", "text": "x"})).await;
+    application.is_asked().await.refuses("no");
+    assert_eq!(answer_of(&mut alice, id).await["code"], "refused");
+}
+
+#[tokio::test]
+async fn after_ten_failures_in_a_row_the_application_is_left_alone() {
+    let (server, mut application) = server_with(&[Ask::Message], |hook| {
+        hook.on_failure = [(Ask::Message, OnFailure::Accept)].into();
+    })
+    .await;
+    let mut alice = server.connects("alice").await;
+    for n in 0..10 {
+        let id = alice.submits("send", json!({"to": "@bob", "text": format!("{n}")})).await;
+        application.is_asked().await.answers_with("500 Oops", "");
+        answer_of(&mut alice, id).await;
+    }
+    alice.says("@bob", "unasked").await;
+    application.is_not_asked();
+    assert!((server.metric("switchboard_hook_paused").await - 1.0).abs() < 0.1);
+    assert!(server.metric(r#"switchboard_hook_failures_total{reason="not_asked"}"#).await > 0.5);
+}

@@ -2,11 +2,11 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { complaints, launch, Person, Server } from "./support.js";
+import { launchBrowser, Person, Server, unexpectedConsoleMessages } from "./support.js";
 
 let browser;
 before(async () => {
-  browser = await launch();
+  browser = await launchBrowser();
 });
 after(() => browser.close());
 
@@ -40,7 +40,7 @@ test("people have names in the list, beside messages and in the title, and a new
   await posts(server, "profiles", { profiles: [{ user: "usr_8f3a21", name: "Ana López" }] });
   await row.getByText("Ana López", { exact: true }).waitFor();
   await bob.page.locator("[data-testid=message] .author").getByText("Ana López", { exact: true }).waitFor();
-  assert.deepEqual(complaints([bob]), []);
+  assert.deepEqual(unexpectedConsoleMessages([bob]), []);
 });
 
 test("one finds people by name, and changes one's own name in the settings", async (t) => {
@@ -63,5 +63,5 @@ test("one finds people by name, and changes one's own name in the settings", asy
   await bob.page.getByText("✓").waitFor();
   const ana = await Person.arrive(t, browser, server, "usr_8f3a21");
   await ana.conversation("@bob:usr_8f3a21").getByText("Bob <b>B.</b>", { exact: true }).waitFor();
-  assert.deepEqual(complaints([bob, ana]), []);
+  assert.deepEqual(unexpectedConsoleMessages([bob, ana]), []);
 });

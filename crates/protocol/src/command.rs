@@ -30,7 +30,7 @@ macro_rules! commands {
             pub const NAMES: &'static [&'static str] = &[$($name),*];
 
             /// The commands that exist on a WebSocket only.
-            pub const SOCKET_ONLY: &'static [&'static str] = &["hello", "watch"];
+            pub const SOCKET_ONLY: &'static [&'static str] = &["hello", "token", "watch"];
 
             /// The commands that append to a log, and may carry a [`WriteNumber`](crate::WriteNumber) on a connection.
             pub const ORDERED: &'static [&'static str] = &[
@@ -48,6 +48,7 @@ macro_rules! commands {
             /// The feature that a server must have for the command; `None` if every server has it.
             pub fn feature(&self) -> Option<&'static str> {
                 match self {
+                    Self::RenewToken(_) => Some(crate::TOKEN),
                     Self::SetProfile(_) | Self::Users(_) | Self::FindUsers(_) => Some(crate::PROFILES),
                     _ => None,
                 }
@@ -91,6 +92,8 @@ macro_rules! commands {
 commands! {
     /// The first frame of a connection.
     "hello" Hello => Welcome;
+    /// Replaces the token of the connection by a newer one of the same user.
+    "token" RenewToken => Token;
     /// Appends a message.
     "send" Send => Stored;
     /// Replaces the content of the user's own message.
@@ -168,6 +171,11 @@ fields! {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "unique_cursors")]
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         cursors: BTreeMap<ConversationId, Seq>,
+    }
+    /// `token`: replaces the token of the connection, so that it does not close when the first one expires.
+    RenewToken {
+        /// A JWT of the same user.
+        token: String,
     }
     /// `send`: appends a message with `text`, `data` or both.
     Send {

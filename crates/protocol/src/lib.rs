@@ -36,8 +36,12 @@ pub use write_number::WriteNumber;
 pub const SUBPROTOCOL: &str = "switchboard.v1";
 
 /// The optional features that `welcome.features` lists: what a server supports beyond the first version of the protocol.
-/// `numbers` means that it accepts a [`WriteNumber`], `profiles` that it has the users' names and pictures.
-pub const FEATURES: &[&str] = &["numbers", PROFILES];
+/// `numbers` means that it accepts a [`WriteNumber`], `profiles` that it has the users' names and pictures,
+/// `token` that a connection can renew its token.
+pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN];
+
+/// The feature of the command `token`, which renews the token of a connection.
+pub const TOKEN: &str = "token";
 
 /// The feature of the users' names and pictures.
 pub const PROFILES: &str = "profiles";

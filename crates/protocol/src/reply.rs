@@ -238,6 +238,11 @@ answers! {
         /// Whether there are more.
         more: bool,
     }
+    /// The connection has a newer token (`token`).
+    "expires" Token {
+        /// When that token expires, and the connection with it.
+        expires: Timestamp,
+    }
     /// The user's own profile is on stable storage (`profile`).
     "version" Profile {
         /// The user.
@@ -372,6 +377,7 @@ mod tests {
             (r##"{"type":"ok","conversations":[],"more":false}"##, "Conversations"),
             (r##"{"type":"ok","conversation":"#a","upto":4}"##, "Cursor"),
             (r##"{"type":"ok","user":"bob","version":4}"##, "Profile"),
+            (r##"{"type":"ok","expires":"2026-11-23T12:00:00.000Z"}"##, "Token"),
             (r##"{"type":"ok","users":[{"user":"bob","version":0}],"more":false}"##, "Users"),
             (r##"{"type":"profile","user":"bob","name":"Bob","version":5}"##, "Signal(Profile"),
             (r##"{"type":"ok","id":"x"}"##, "Done"),

@@ -8,6 +8,7 @@ mod live;
 mod log_lines;
 mod open;
 mod pending;
+mod renewal;
 mod report;
 pub(crate) mod socket;
 mod token_profile;

@@ -157,6 +157,8 @@ pub enum Request {
     Watch(Vec<UserId>),
     /// A ping, which needs only an answer.
     Ping,
+    /// A newer token for the connection.
+    Token(String),
     /// A second `hello`, which is refused.
     Hello,
 }
@@ -165,6 +167,7 @@ impl From<Command> for Request {
     fn from(command: Command) -> Self {
         match command {
             Command::Hello(_) => Self::Hello,
+            Command::RenewToken(c) => Self::Token(c.token),
             Command::Send(c) => Self::Change(Change::Send(c)),
             Command::Edit(c) => Self::Change(Change::Edit(c)),
             Command::Delete(c) => Self::Change(Change::Delete(c)),
@@ -214,6 +217,7 @@ pub fn check(command: &Command, limits: &Limits) -> Result<(), Refusal> {
         }
         // The types of these commands bound their content completely. A new command is named in one of these lines.
         Command::Hello(_)
+        | Command::RenewToken(_)
         | Command::Delete(_)
         | Command::React(_)
         | Command::Sync(_)

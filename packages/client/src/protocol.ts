@@ -561,6 +561,12 @@ export type ConversationsBody = {
   more: boolean;
 };
 
+/** The connection has a newer token (`token`). */
+export type TokenBody = {
+  /** When that token expires, and the connection with it. */
+  expires: Timestamp;
+};
+
 /** The user's own profile is on stable storage (`profile`). */
 export type ProfileBody = {
   /** The user. */
@@ -596,6 +602,7 @@ export type OkBody =
   | HistoryBody
   | MembersBody
   | ConversationsBody
+  | TokenBody
   | ProfileBody
   | UsersBody
   | CursorBody
@@ -695,6 +702,12 @@ export type Hello = {
   device?: Device;
   /** The last event that the client has, by conversation. The server replays the events after it. */
   cursors?: Record<ConversationId, Seq>;
+};
+
+/** `token`: replaces the token of the connection, so that it does not close when the first one expires. */
+export type RenewToken = {
+  /** A JWT of the same user. */
+  token: string;
 };
 
 /** `send`: appends a message with `text`, `data` or both. */
@@ -901,6 +914,7 @@ export type Ping = Record<symbol, never>;
 /** A command, its fields parsed. */
 export type Command =
   | { type: "hello" } & Hello
+  | { type: "token" } & RenewToken
   | { type: "send" } & Send
   | { type: "edit" } & Edit
   | { type: "delete" } & Delete

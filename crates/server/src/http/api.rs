@@ -400,7 +400,7 @@ async fn dispatch(services: &Services, caller: Caller, command: Command) -> Resu
             Ok(OkBody::Users { users, more })
         }
         StoreRequest::Ping => Ok(OkBody::Done {}),
-        StoreRequest::Hello | StoreRequest::Watch(_) => Err(Refusal::not_found()),
+        StoreRequest::Hello | StoreRequest::Watch(_) | StoreRequest::Token(_) => Err(Refusal::not_found()),
     }
 }
 

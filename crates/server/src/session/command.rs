@@ -119,7 +119,8 @@ impl LiveSession {
     }
 
     fn dispatch(&mut self, id: Option<CommandId>, number: Option<WriteNumber>, request: Request) {
-        if matches!(request, Request::Query(_) | Request::Typing(_) | Request::People(_)) {
+        if matches!(request, Request::Query(_) | Request::Typing(_) | Request::People(_) | Request::Token(_))
+        {
             // The session does not read until the store has answered. The pause begins before the query, because the query may run
             // at once on this thread's core.
             self.pause_reading();
@@ -133,6 +134,7 @@ impl LiveSession {
             Request::Typing(target) => self.handle_typing(id, &target),
             Request::Watch(users) => self.watch(id, users),
             Request::People(query) => self.handle_people(id, query),
+            Request::Token(token) => self.renew(id, &token),
             Request::Ping => self.outbox.push_reply(encode(&Reply::<Box<RawValue>>::Pong { id })),
             Request::Hello => {
                 let message = "this connection has already sent `hello`; open another one for another user";
@@ -274,6 +276,11 @@ impl LiveSession {
                 let Poll::Ready(users) = users.as_mut().poll(cx) else { return Poll::Pending };
                 let answer = users.and_then(|users| self.services.router.watch(self.session, users));
                 (id.take(), answer.map(|()| OkBody::Done {}))
+            }
+            PendingQuery::Token(id, identity, revoked) => {
+                let Poll::Ready(revoked) = revoked.as_mut().poll(cx) else { return Poll::Pending };
+                let (id, identity) = (id.take(), identity.clone());
+                (id, revoked.and_then(|revoked| self.apply_token(&identity, revoked)))
             }
             PendingQuery::People(id, follows, people) => {
                 let Poll::Ready(people) = people.as_mut().poll(cx) else { return Poll::Pending };

@@ -65,7 +65,7 @@ pub(super) struct LiveSession {
     pub(super) submitted_number: u64,
     key: UserKey,
     replay: Option<Box<Replay>>,
-    expires: Option<Instant>,
+    pub(super) expires: Option<Instant>,
     /// When the client's last message arrived, or reading resumed.
     last_received: Instant,
     /// Since when the session has paused reading from the socket. During a pause the client does not count as silent.

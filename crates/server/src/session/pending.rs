@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 
+use crate::auth::Identity;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{CommandId, ConversationId, UserId};
+use switchboard_protocol::{CommandId, ConversationId, Timestamp, UserId};
 use switchboard_store::profile::People;
 use switchboard_store::record::Answer;
 use switchboard_store::{Change, CursorKind, PresencePeer, WriteAccess};
@@ -16,6 +17,8 @@ pub(super) enum PendingQuery {
     Page(Option<CommandId>, Answer<OkBody<Box<RawValue>>>),
     Typing(Option<CommandId>, ConversationId, Answer<WriteAccess>),
     Watch(Option<CommandId>, Answer<Vec<PresencePeer>>),
+    /// A newer token, and the time up to which its user's tokens are revoked.
+    Token(Option<CommandId>, Identity, Answer<Option<Timestamp>>),
     /// Profiles; if the flag is set, the session follows these users.
     People(Option<CommandId>, bool, Answer<People>),
 }

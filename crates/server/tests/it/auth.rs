@@ -6,9 +6,10 @@ use serde_json::json;
 use switchboard::auth::Authenticator;
 use switchboard::config::{AuthConfig, AuthKey, Secret};
 use switchboard_client::ClientError;
-use switchboard_protocol::reply::Failure;
-use switchboard_protocol::{ErrorCode, Hello, Timestamp};
+use switchboard_protocol::reply::{Failure, OkBody};
+use switchboard_protocol::{CloseCode, ErrorCode, Hello, Timestamp};
 use switchboard_store::clock::Clock;
+use switchboard_store::grant::Scope;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::{Server, user};
@@ -126,4 +127,35 @@ async fn a_dev_server_without_a_secret_accepts_names_and_refuses_tokens() {
     let failure = expect_hello_refused(&server, "hunter2hunter2").await;
     assert_eq!(failure.code, ErrorCode::Unauthorized);
     assert!(failure.message.contains("SWITCHBOARD_AUTH_SECRET_FILE"), "{}", failure.message);
+}
+
+#[tokio::test]
+async fn a_newer_token_of_the_same_user_renews_a_live_connection() {
+    let server = Server::start_with_auth().await;
+    let hello = hello_with_token;
+    let mut alice =
+        server.tries_to_connect(hello(server.token("alice", Duration::from_secs(3)))).await.expect("welcome");
+    let mut short =
+        server.tries_to_connect(hello(server.token("alice", Duration::from_secs(3)))).await.expect("welcome");
+    for wrong in [server.token("bob", Duration::from_secs(60)), "no token".to_owned()] {
+        assert_eq!(alice.is_refused("token", json!({ "token": wrong })).await.as_str(), "unauthorized");
+    }
+    let token = server.token("alice", Duration::from_secs(3_600));
+    let renewed = alice.does("token", json!({ "token": token })).await;
+    assert!(matches!(renewed, OkBody::Token { .. }), "{renewed:?}");
+    // The token of the other connection has expired when it is closed, and so has the first one of this connection.
+    assert_eq!(short.is_closed().await, Some(CloseCode::TokenExpired.number()));
+    alice.says("@bob", "still here").await;
+    let old = server.token_at(
+        Clock::from_fn(|| Timestamp::from_millis(Clock::system().now().as_millis() - 60_000)),
+        "alice",
+        Duration::from_secs(3_600),
+    );
+    let key = crate::keys::key_with(&server, "admin", |key| key.with_scopes([Scope::Moderate]));
+    let mut other = server.connects("carol").await;
+    server.posts_as(&key, "revoke", json!({"user": "carol"})).await.ok();
+    assert_eq!(other.is_closed().await, Some(CloseCode::Revoked.number()));
+    server.posts_as(&key, "revoke", json!({"user": "alice"})).await.ok();
+    assert_eq!(alice.is_closed().await, Some(CloseCode::Revoked.number()));
+    assert!(server.tries_to_connect(hello(old)).await.is_err(), "a revoked token is no way back");
 }

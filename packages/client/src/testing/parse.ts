@@ -173,6 +173,7 @@ const COMMANDS: Record<string, CommandFields> = {
   role: { conversation: CONVERSATION_FIELD, user: required(checkUser), role: required(checkRole) },
   rename: { conversation: CONVERSATION_FIELD, title: required(checkVisible(checkShortText(200))) },
   members: { conversation: CONVERSATION_FIELD, after: optional(checkUser), ...PAGE_FIELDS },
+  token: { token: required(checkString) },
   profile: {
     name: optional(orNull(checkVisible(checkShortText(200)))),
     avatar: optional(orNull(checkPattern(/^(f_[\w-]{1,64}|https:\/\/\P{Cc}{1,2040})$/u, "a file, or an https: URL"))),

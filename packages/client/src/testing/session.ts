@@ -101,6 +101,7 @@ export class Session implements ConnectedClient {
       const command = parseCommand(frame, limits);
       if (command.type === "hello") throw new Refusal("bad_frame", "`hello` was said");
       if (command.type === "ping") return this.push({ type: "pong", ...id });
+      if (command.type === "token") return this.#renew(command.token, id);
       if (command.type === "watch") return this.#watch(command.users, id);
       const body = executeCommand(this.#world, knownUser, command, this);
       if (command.type === "users") this.followed = new Set([...command.users, ...this.followed]);
@@ -141,6 +142,11 @@ export class Session implements ConnectedClient {
     this.push({ type: "ok", ...id });
   }
 
+  #renew(token: string, id: object): void {
+    if (userOf({ token }) !== this.user) throw new Refusal("unauthorized", "the token is another user's");
+    this.push({ type: "ok", ...id, expires: new Date((claimsOf(token)["exp"] as number) * 1_000).toISOString() });
+  }
+
   #hello(frame: Record<string, unknown>): void {
     // If the first frame is not `hello`, it is refused without checking its fields.
     if (frame["type"] !== "hello") throw new Refusal("unauthorized", "the first frame is `hello`");
@@ -157,7 +163,7 @@ export class Session implements ConnectedClient {
       user,
       connection: world.makeName(),
       server: "switchboard/fake",
-      features: ["numbers", "profiles"],
+      features: ["numbers", "profiles", "token"],
       limits: world.limits,
       ...page,
       unread: unreadTotal(world, user),
@@ -204,6 +210,12 @@ function unreadTotal(world: ServerState, user: UserId) {
   };
 }
 
+/** The claims of a token. */
+function claimsOf(token: string): Record<string, unknown> {
+  const payload = (token.split(".")[1] as string).replaceAll("-", "+").replaceAll("_", "/");
+  return JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (c) => c.charCodeAt(0))));
+}
+
 /** The user of a `hello`: the named one, or that of the token. The token's signature is not checked. */
 function userOf({ user, token }: { user?: UserId; token?: string }): UserId {
   if (token === undefined) {
@@ -211,8 +223,7 @@ function userOf({ user, token }: { user?: UserId; token?: string }): UserId {
     return user;
   }
   try {
-    const payload = (token.split(".")[1] as string).replaceAll("-", "+").replaceAll("_", "/");
-    const { sub } = JSON.parse(new TextDecoder().decode(Uint8Array.from(atob(payload), (c) => c.charCodeAt(0))));
+    const { sub } = claimsOf(token);
     if (typeof sub === "string") return sub;
   } catch {
     // The text is no JWT, so it is refused below.

@@ -1,0 +1,52 @@
+//! The command `token`: a newer token for a live connection.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use switchboard_protocol::reply::OkBody;
+use switchboard_protocol::{CommandId, ErrorCode, Timestamp};
+use tokio::time::Instant;
+
+use super::live::LiveSession;
+use super::pending::PendingQuery;
+use crate::auth::{AuthError, Identity};
+use switchboard_store::refusal::Refusal;
+
+impl LiveSession {
+    /// Checks a newer token, as `hello` does. If it is refused, the connection keeps the token that it has.
+    pub(super) fn renew(&mut self, id: Option<CommandId>, token: &str) {
+        let verified = self.services.authenticator.verify(token);
+        let identity = verified.map_err(|error| unauthorized(error.to_string()));
+        let identity = identity.and_then(|identity| {
+            if identity.user == self.user {
+                return Ok(identity);
+            }
+            Err(unauthorized("the token is another user's; open another connection for that user".to_owned()))
+        });
+        match identity {
+            Ok(identity) => {
+                let revoked = self.services.store.not_before(&self.user);
+                self.pending = Some(Box::new(PendingQuery::Token(id, identity, revoked)));
+            }
+            Err(refusal) => self.reply(id, Err(refusal)),
+        }
+    }
+
+    /// Replaces the token of the connection, unless it is revoked.
+    pub(super) fn apply_token(
+        &mut self,
+        identity: &Identity,
+        revoked: Option<Timestamp>,
+    ) -> Result<OkBody<Box<RawValue>>, Refusal> {
+        if identity.is_revoked(revoked) {
+            return Err(unauthorized(AuthError::Revoked.to_string()));
+        }
+        let lifetime = identity.expires.as_millis().saturating_sub(self.services.clock.now().as_millis());
+        self.expires = Some(Instant::now() + Duration::from_millis(u64::try_from(lifetime).unwrap_or(0)));
+        Ok(OkBody::Token { expires: identity.expires })
+    }
+}
+
+fn unauthorized(message: String) -> Refusal {
+    Refusal::new(ErrorCode::Unauthorized, message)
+}

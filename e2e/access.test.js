@@ -1,33 +1,16 @@
 // Tests of accessibility: axe-core finds no violation in any view, and everything works by keyboard and on a phone.
 
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { after, before, test } from "node:test";
+import { accessibilityViolations } from "./axe.js";
 import { unexpectedConsoleMessages, launchBrowser, Person, Server, openPagesOf } from "./support.js";
 import { visitEveryView } from "./views.js";
 
 let browser;
-let axe;
 before(async () => {
   browser = await launchBrowser();
-  axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 });
 after(() => browser.close());
-
-/** The violations that axe-core finds, by WCAG 2.2 AA and its own best practices. */
-async function accessibilityViolations(page) {
-  // The debugger evaluates the script, because the page's content security policy forbids foreign scripts.
-  await page.evaluate(axe);
-  const { violations } = await page.evaluate(() =>
-    globalThis.axe.run(document, {
-      runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
-    }),
-  );
-  return violations.map(
-    ({ id, nodes }) => `${id}: ${nodes.map((node) => `${node.target} ${node.failureSummary}`).join("; ")}`,
-  );
-}
 
 for (const colorScheme of ["light", "dark"]) {
   for (const [device, screen] of [

@@ -286,6 +286,24 @@ test("the list shows a draft, and its filters and search hide other conversation
   assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
+test("in a page from right to left, the sign of a room's address stays in front of it", async (t) => {
+  const [, alice] = await openPagesOf(t, browser, "alice");
+  await alice.opens("#general");
+  await alice.page.evaluate(() => (document.documentElement.dir = "rtl"));
+  const [sign, letter] = await alice.page.locator(".room-names p").evaluate((line) => {
+    const text = line.firstChild;
+    const at = text.data.indexOf("#");
+    const left = (index) => {
+      const range = document.createRange();
+      range.setStart(text, index);
+      range.setEnd(text, index + 1);
+      return range.getBoundingClientRect().left;
+    };
+    return [left(at), left(at + 1)];
+  });
+  assert.ok(sign < letter, `"#" is at ${sign}, "g" at ${letter}`);
+});
+
 test("joins and renames are lines of the log", async (t) => {
   const [server, alice] = await openPagesOf(t, browser, "alice");
   await server.posts("create", { as: "alice", room: "team", title: "Team", members: ["bob"], public: true });

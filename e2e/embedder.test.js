@@ -95,7 +95,8 @@ test("the page handles links, hears of messages, and can style parts", async (t)
     style: "switchboard-chat::part(composer) { background: rgb(1, 2, 3); }",
   });
   const alice = await shop.visit(browser);
-  await alice.at("composer").waitFor();
+  // Messages from before the connection are no event.
+  await reported(alice, "ready", { user: "alice" });
   await shop.writes("See https://shop.example/tea");
   const { detail } = await reported(alice, "message", { conversation: "@alice:shop" });
   assert.equal(detail.message.text, "See https://shop.example/tea");
@@ -164,8 +165,8 @@ test("signing out leaves nothing, and another token starts anew", async (t) => {
   assert.equal(await alice.at("message").count(), 0);
 });
 
-test("a frame reports and obeys by messages; what is plainly seen is read, and hidden it is not", async (t) => {
-  const script = (url) => `
+/** A script of the shop: gives the frame its token, and keeps what the frame reports in `window.events`. */
+const framing = (url) => `
     const frame = document.querySelector("iframe");
     window.events = [];
     window.post = (type, more) => frame.contentWindow.postMessage({ type: "switchboard:" + type, ...more }, "${url}");
@@ -177,9 +178,11 @@ test("a frame reports and obeys by messages; what is plainly seen is read, and h
         window.post("token", { token: await (await fetch("/chat-token")).text() });
     });
     frame.src = "${url}/embed?mode=single&conversation=" + encodeURIComponent("@shop");`;
+
+test("a frame reports and obeys by messages; what is plainly seen is read, and hidden it is not", async (t) => {
   const shop = await openShop(t, {
     body: "<h1>Shop</h1><iframe title=Chat></iframe>",
-    script,
+    script: framing,
     style: "iframe { width: 400px; height: 500px; } iframe.hidden { display: none; }",
   });
   const alice = await shop.visit(browser);
@@ -220,4 +223,23 @@ test("a frame reports and obeys by messages; what is plainly seen is read, and h
   await frame.getByTestId("signed-out").getByText("You are signed out.").waitFor();
   await shop.server.hasConnections(0);
   assert.deepEqual(unexpectedConsoleMessages([alice]), []);
+});
+
+test("a frame of a user who is logged out everywhere shows nothing, and requests a token when the user asks for it", async (t) => {
+  const shop = await openShop(t, { body: "<h1>Shop</h1><iframe title=Chat></iframe>", script: framing });
+  await shop.writes("Your secret code is 1234.");
+  const alice = await shop.visit(browser);
+  const frame = alice.page.frameLocator("iframe");
+  await frame.getByText("Your secret code is 1234.").first().waitFor();
+  const requests = () => alice.page.evaluate(() => window.events.filter(({ type }) => type === "token-request").length);
+  assert.equal(await requests(), 1);
+  await revoke(shop);
+  await frame.getByTestId("signed-out").getByText("You are signed out.").waitFor();
+  assert.equal(await frame.getByText("secret").count(), 0);
+  assert.equal(await requests(), 1);
+  // The page's tokens do not say when they were made, so the server refuses them after the revocation.
+  await frame.getByRole("button", { name: "Sign in" }).click();
+  await alice.page.waitForFunction(() => window.events.filter(({ type }) => type === "token-request").length === 2);
+  await frame.getByTestId("signed-out").getByText("You are signed out.").waitFor();
+  assert.equal(await requests(), 2);
 });

@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { accessibilityViolations } from "./axe.js";
 import { listening, openShop, reported } from "./shop.js";
 import { unexpectedConsoleMessages, launchBrowser } from "./support.js";
 
@@ -113,6 +114,19 @@ test("on a phone it fills the screen, and Back closes it", async (t) => {
   await alice.at("panel").waitFor({ state: "hidden" });
   await page.waitForFunction(() => history.state?.switchboardLauncher === undefined);
   assert.deepEqual(await page.evaluate(() => history.state), { route: "teas" });
+  // A page that closes it and goes to another address stays there.
+  await alice.at("launcher").tap();
+  await alice.at("composer").waitFor();
+  const steps = await page.evaluate(async () => {
+    window.chat.close();
+    history.pushState({ route: "order" }, "", "/?order");
+    const { index } = navigation.currentEntry;
+    // Comes after each step back that is under way.
+    history.back();
+    await new Promise((done) => addEventListener("popstate", done, { once: true }));
+    return index - navigation.currentEntry.index;
+  });
+  assert.equal(steps, 1);
   assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
 
@@ -134,6 +148,28 @@ test("the teaser comes by itself, and stays away once dismissed", async (t) => {
   await shop.hasUnread("@alice:shop", 0);
   assert.deepEqual(unexpectedConsoleMessages([alice]), []);
 });
+
+for (const [device, screen] of Object.entries({ desktop: { viewport: { width: 1280, height: 800 } }, phone })) {
+  for (const colorScheme of ["light", "dark"]) {
+    test(`no violations of accessibility, closed and open: ${device}, ${colorScheme}`, async (t) => {
+      const style = "html { color-scheme: light dark; }";
+      const shop = await openShop(t, { body: launcher('teaser="Questions about tea?"'), script, style });
+      const alice = await shop.visit(browser, { ...screen, colorScheme, reducedMotion: "reduce" });
+      await alice.at("teaser").getByText("Questions about tea?").waitFor();
+      await shop.writes("Your tea is here: https://shop.example/tea");
+      await alice.at("badge").getByText("1", { exact: true }).waitFor();
+      assert.deepEqual(await accessibilityViolations(alice.page), [], "closed");
+      await alice.at("launcher").click();
+      await alice.page.getByRole("link").waitFor();
+      await shop.hasUnread("@alice:shop", 0);
+      assert.deepEqual(await accessibilityViolations(alice.page), [], "open");
+      await alice.page.evaluate(() => window.chat.signOut());
+      await alice.at("launcher").click();
+      await alice.at("signed-out").waitFor();
+      assert.deepEqual(await accessibilityViolations(alice.page), [], "signed out");
+    });
+  }
+}
 
 test("its methods: open, compose, send, toggle, close, sign out", async (t) => {
   const shop = await openShop(t, { body: launcher('position="start" lang="de"'), script });

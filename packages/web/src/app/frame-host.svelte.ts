@@ -44,6 +44,8 @@ export class FrameHost implements AppHost {
   #retry: (() => void) | undefined;
   #tokenRequests: ((token: string) => void)[] = [];
   #texts = $state.raw<OwnTexts>();
+  /** Whether the server refused a token, and has accepted none since. */
+  #refused = false;
   /** Whether the parent page opens the links. */
   #parentOpensLinks = false;
 
@@ -82,17 +84,24 @@ export class FrameHost implements AppHost {
 
   attach(appState: AppState): void {
     this.#embedding.attach(appState);
+    $effect(() => {
+      if (appState.status.state === "online") this.#refused = false;
+    });
   }
 
   onSent(sent: ChatEventDetails["sent"]): void {
     this.#post("sent", sent);
   }
 
-  /** Requests another token from the parent, because the server refused this one. */
+  /**
+   * Requests another token from the parent, because the server refused this one. If it has refused two in a row, or the
+   * user's access has ended, the user asks for the next one, so that nothing is repeated without end.
+   */
   refused(retry: () => void, ended: boolean): void {
     this.#token = undefined;
-    if (ended) this.#end();
-    else this.#retry = retry;
+    if (ended || this.#refused) return this.#end(() => this.#restart());
+    this.#refused = true;
+    this.#retry = retry;
     this.#postToParent({ type: "switchboard:token-request" });
   }
 
@@ -121,10 +130,7 @@ export class FrameHost implements AppHost {
 
   #acceptToken(token: string): void {
     this.#token = token;
-    if (!this.#identity) {
-      this.#signedOut = undefined;
-      this.#identity = { token: () => this.#requestToken() };
-    }
+    if (!this.#identity) this.#restart();
     for (const resolve of this.#tokenRequests.splice(0)) resolve(token);
     this.#retry?.();
     this.#retry = undefined;
@@ -142,9 +148,16 @@ export class FrameHost implements AppHost {
     this.#end();
   }
 
-  #end(): void {
+  #restart(): void {
+    this.#signedOut = undefined;
+    this.#identity = { token: () => this.#requestToken() };
+  }
+
+  #end(retry?: () => void): void {
     this.#identity = undefined;
-    this.#signedOut = { before: true };
+    this.#retry = undefined;
+    this.#tokenRequests = [];
+    this.#signedOut = { before: true, retry };
     this.#post("status", { state: "signed-out" });
   }
 

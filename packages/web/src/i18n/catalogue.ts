@@ -24,8 +24,11 @@ export type PlaceholderValues<K extends Key> = { [Name in PlaceholderNames<Engli
 /** Characters beyond the Latin letters. Some are written from right to left, which would affect the surrounding text. */
 const NON_LATIN = /[^\u0020-\u024f]/;
 
+/** Encloses a value in marks, so that it does not mix with the text around it, as "#" at the beginning of a name would. */
+export const isolate = (value: string): string => `\u2068${value}\u2069`;
+
 /** Encloses a value in marks that keep its direction (left to right or right to left) from affecting the text around it. */
-export const isolateDirection = (value: string): string => (NON_LATIN.test(value) ? `\u2068${value}\u2069` : value);
+export const isolateDirection = (value: string): string => (NON_LATIN.test(value) ? isolate(value) : value);
 
 /** Fills in the placeholders of a text. A value that is written from right to left does not affect the text around it. */
 export function fillPlaceholders(

@@ -6,13 +6,11 @@ export const later = {
   signInName: "Your name",
   signInExplained:
     "There is no password: this works on a development server only. Elsewhere, the application that you came from signs you in.",
-  signInRefused: "This server does not let you in by name: {reason}",
   replaceUser: "This link signs you in as {user}. You are signed in as {before} in this tab.",
   replaceTitle: "Sign in as someone else?",
   replaceYes: "Sign in as {user}",
   replaceNo: "Stay signed in as {before}",
   anotherUser: "another user",
-  signInWanted: "Come back from your application to sign in again: {reason}",
   nameRule: "Letters, digits and . _ ~ + = | @ - only, the first a letter or a digit.",
   unavailable: "The chat is not available at the moment.",
   wrongConversation: "This conversation does not exist.",

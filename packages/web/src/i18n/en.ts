@@ -127,6 +127,8 @@ export const en = {
   fail_unavailable: "The server cannot store it right now. Try again.",
 
   // What the first screen has of rooms and settings
+  signInRefused: "This server does not let you in by name: {reason}",
+  signInWanted: "Come back from your application to sign in again: {reason}",
   signOut: "Sign out",
   signedOut: "You are signed out.",
   open: "Open",

@@ -7,6 +7,8 @@ const isMarked = (state: unknown): boolean => typeof state === "object" && state
 export class History {
   #onBack: () => void;
   #entered = false;
+  /** Set while the entry is still to be removed. */
+  #leaving: ReturnType<typeof setTimeout> | undefined;
 
   constructor(onBack: () => void) {
     this.#onBack = onBack;
@@ -16,16 +18,20 @@ export class History {
   enter(): void {
     if (this.#entered) return;
     this.#entered = true;
-    history.pushState({ ...(history.state as object | null), [MARK]: true }, "");
+    clearTimeout(this.#leaving);
+    if (!isMarked(history.state)) history.pushState({ ...(history.state as object | null), [MARK]: true }, "");
     addEventListener("popstate", this.#onPop);
   }
 
-  /** Removes the entry, if the panel was closed in another way. */
+  /**
+   * Removes the entry, if the panel was closed in another way. In a task of its own, because a page may close the panel and
+   * go to another address at once: then its own entry is the last one, and must stay.
+   */
   leave(): void {
     if (!this.#entered) return;
     this.#entered = false;
     removeEventListener("popstate", this.#onPop);
-    if (isMarked(history.state)) history.back();
+    this.#leaving = setTimeout(() => isMarked(history.state) && history.back());
   }
 
   #onPop = (): void => {

@@ -100,6 +100,34 @@ pub enum AuthError {
     NoRandomness,
 }
 
+/// A refused token, with what it says if its signature is valid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RefusedToken {
+    /// Why it is refused.
+    pub(crate) error: AuthError,
+    /// The user in a token with a valid signature.
+    pub(crate) user: Option<UserId>,
+    /// How long ago the token has expired, or how long until it becomes valid. If a clock is wrong, it is about the same for all.
+    pub(crate) off_by_seconds: Option<i64>,
+}
+
+impl From<AuthError> for RefusedToken {
+    fn from(error: AuthError) -> Self {
+        Self { error, user: None, off_by_seconds: None }
+    }
+}
+
+impl RefusedToken {
+    fn of(error: AuthError, claims: &Claims) -> Self {
+        Self { error, user: claims.user(), off_by_seconds: None }
+    }
+
+    /// A valid token of a user who was logged out everywhere after it was issued.
+    pub(crate) fn revoked(user: &UserId) -> Self {
+        Self { error: AuthError::Revoked, user: Some(user.clone()), off_by_seconds: None }
+    }
+}
+
 /// The claims that the server checks. The times are NumericDates: seconds, perhaps with a fraction.
 #[derive(Deserialize)]
 struct Claims {
@@ -110,6 +138,12 @@ struct Claims {
     // A claim of another type than OpenID Connect's makes no token invalid.
     name: Option<serde_json::Value>,
     picture: Option<serde_json::Value>,
+}
+
+impl Claims {
+    fn user(&self) -> Option<UserId> {
+        self.sub.as_deref().and_then(|sub| UserId::parse(sub).ok())
+    }
 }
 
 /// The claims of a minted token.
@@ -130,6 +164,19 @@ struct Keys {
     mint: Option<EncodingKey>,
     validation: Validation,
     algorithm: Algorithm,
+}
+
+impl Keys {
+    /// The user in a token that has a claim that is wrong and a valid signature.
+    fn user_of(&self, token: &str, error: AuthError) -> Option<UserId> {
+        if !matches!(error, AuthError::Claim(_)) {
+            return None;
+        }
+        let signature_only = validation(self.algorithm, None, None);
+        let signature_only = Validation { validate_aud: false, ..signature_only };
+        let decoded = jsonwebtoken::decode::<Claims>(token, &self.verify, &signature_only);
+        decoded.ok().and_then(|decoded| decoded.claims.user())
+    }
 }
 
 /// Verifies tokens, and signs them if it has a secret.
@@ -196,6 +243,11 @@ impl Authenticator {
     /// Verifies a token. The configured key determines the algorithm, not the token's header; `sub` must be a user id, `exp` in the
     /// future, `nbf` at most 60 s in the future, and `iss` and `aud` as configured.
     pub fn verify(&self, token: &str) -> Result<Identity, AuthError> {
+        self.check(token).map_err(|refused| refused.error)
+    }
+
+    /// Verifies a token as [`Self::verify`] does. The error says whose token it is, for the log.
+    pub(crate) fn check(&self, token: &str) -> Result<Identity, RefusedToken> {
         let keys = self.keys.as_ref().ok_or(AuthError::NotConfigured)?;
         let malformed = AuthError::Malformed(keys.algorithm);
         // A token from a file or the clipboard may end with a line break.
@@ -203,26 +255,30 @@ impl Authenticator {
         let header = jsonwebtoken::decode_header(token).map_err(|_| malformed)?;
         // A verifier must know every extension that is marked critical (RFC 7515 section 4.1.11), and this one knows none.
         if header.alg != keys.algorithm || header.crit.is_some() {
-            return Err(malformed);
+            return Err(malformed.into());
         }
-        let claims = jsonwebtoken::decode::<Claims>(token, &keys.verify, &keys.validation)
-            .map_err(|e| describe_jwt_error(e.kind(), malformed))?
-            .claims;
-        check_seconds(&claims)?;
+        let claims = match jsonwebtoken::decode::<Claims>(token, &keys.verify, &keys.validation) {
+            Ok(decoded) => decoded.claims,
+            Err(error) => {
+                let error = describe_jwt_error(error.kind(), malformed);
+                return Err(RefusedToken { user: keys.user_of(token, error), ..error.into() });
+            }
+        };
+        let refused = |error| RefusedToken::of(error, &claims);
+        check_seconds(&claims).map_err(refused)?;
         let now = self.clock.now();
-        let expires = timestamp_of_seconds(
-            claims.exp.ok_or(AuthError::Claim("the token has no `exp`: it must say when it expires"))?,
-        );
+        let no_end = AuthError::Claim("the token has no `exp`: it must say when it expires");
+        let expires = timestamp_of_seconds(claims.exp.ok_or_else(|| refused(no_end))?);
         if expires <= now {
-            return Err(AuthError::Expired);
+            let ago = (now.as_millis() - expires.as_millis()) / 1_000;
+            return Err(RefusedToken { off_by_seconds: Some(ago), ..refused(AuthError::Expired) });
         }
-        if claims
-            .nbf
-            .is_some_and(|nbf| timestamp_of_seconds(nbf).as_millis() > now.as_millis() + CLOCK_LEEWAY_MS)
-        {
-            return Err(AuthError::NotYet);
+        let begins = claims.nbf.map(|nbf| timestamp_of_seconds(nbf).as_millis());
+        if let Some(begins) = begins.filter(|begins| *begins > now.as_millis() + CLOCK_LEEWAY_MS) {
+            let ahead = (begins - now.as_millis()) / 1_000;
+            return Err(RefusedToken { off_by_seconds: Some(ahead), ..refused(AuthError::NotYet) });
         }
-        let user = claims.sub.as_deref().and_then(|sub| UserId::parse(sub).ok()).ok_or(AuthError::Claim(
+        let user = claims.user().ok_or(AuthError::Claim(
             "the token's `sub` must be the user's id: 1 to 64 characters of A-Z a-z 0-9 . _ ~ + = | @ -, the \
              first a letter or a digit",
         ))?;

@@ -178,6 +178,17 @@ pub struct Config {
     pub log: LogConfig,
     /// The limits for clients.
     pub limits: Limits,
+    /// How `limits.connections` was lowered, if the limit of open files is too low for it.
+    pub lowered: Option<LoweredConnections>,
+}
+
+/// A `limits.connections` that the limit of open files does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoweredConnections {
+    /// The configured limit.
+    pub from: u32,
+    /// The limit of open files.
+    pub open_files: u64,
 }
 
 /// The settings that come from more than one setting or from files.
@@ -258,6 +269,7 @@ impl Config {
             hooks,
             log: LogConfig { level: file.log.level, format: file.log.format },
             limits: if mode == Mode::Dev { file.limits.without_rates() } else { file.limits },
+            lowered: None,
         }
     }
 

@@ -8,17 +8,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_protocol::ErrorCode;
+use switchboard_protocol::{ErrorCode, Timestamp};
 use tracing::Span;
 
-use crate::auth::AuthError;
+use crate::auth::{AuthError, RefusedToken};
 use crate::metrics::Metrics;
 use crate::peer::proxy_protocol::HeaderError;
-use crate::throttle::Throttle;
+use crate::throttle::{Affected, NameBudget, Throttle};
+use switchboard_store::clock::Clock;
 use switchboard_store::refusal::Refusal;
 
-/// The shortest time between two log lines about refused clients. One line a second is enough for an operator, and a flood of
-/// clients cannot fill a disk.
+/// The shortest time between two log lines about refused clients, besides one a minute for each user or address. So all of them are
+/// named, and a flood of clients cannot fill a disk.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The longest name of a field that the log shows. No command has a longer one.
@@ -128,11 +129,13 @@ pub(crate) struct Denied {
     pub(crate) refusal: Refusal,
     /// The reason for the log and the metrics; `None` for a refusal that is no denial.
     pub(crate) denial: Option<Denial>,
+    /// What the log says about the token, if one was refused.
+    pub(crate) token: Option<Box<RefusedToken>>,
 }
 
 impl Denied {
     pub(crate) fn new(denial: Denial, refusal: Refusal) -> Self {
-        Self { refusal, denial: Some(denial) }
+        Self { refusal, denial: Some(denial), token: None }
     }
 
     /// The credentials are missing or invalid.
@@ -141,9 +144,16 @@ impl Denied {
     }
 }
 
+impl From<RefusedToken> for Denied {
+    fn from(token: RefusedToken) -> Self {
+        let denied = Self::unauthorized(Denial::from(&token.error), token.error.to_string());
+        Self { token: Some(Box::new(token)), ..denied }
+    }
+}
+
 impl From<Refusal> for Denied {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, denial: None }
+        Self { refusal, denial: None, token: None }
     }
 }
 
@@ -157,26 +167,51 @@ pub(crate) struct Denials {
 }
 
 impl Denials {
-    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(metrics: Arc<Metrics>, budget: &NameBudget) -> Self {
         Denial::ALL.into_iter().for_each(|denial| metrics.add_denial_reason(denial.as_str()));
-        let throttle = || Throttle::every(LOG_INTERVAL);
+        let throttle = || Throttle::every(LOG_INTERVAL).with_names(budget);
         let refusals = ErrorCode::ALL.into_iter().map(|code| (code, throttle())).collect();
         Self { metrics, log: throttle(), refusals }
     }
 
-    /// Counts a refused client, and logs it unless a line was logged within [`LOG_INTERVAL`].
-    pub(crate) fn record(&self, denial: Denial, address: IpAddr) {
-        self.metrics.count_denied(denial.as_str());
-        if let Some(count) = self.log.record() {
-            let suppressed = count - 1;
-            tracing::warn!(reason = denial.as_str(), %address, suppressed, "a client was turned away");
-        }
+    /// Counts a refused client, and logs it in the span that names its address. At most one line a second, besides one a minute for
+    /// each reason and client.
+    pub(crate) fn record(
+        &self,
+        denial: Denial,
+        token: Option<&RefusedToken>,
+        address: IpAddr,
+        span: impl FnOnce() -> Span,
+    ) {
+        let reason = denial.as_str();
+        self.metrics.count_denied(reason);
+        let user = token.and_then(|token| token.user.as_ref());
+        let affected = user.map_or(Affected::Address(address), Affected::User);
+        let Some(count) = self.log.record_for((reason, affected)) else { return };
+        let suppressed = count - 1;
+        let off_by =
+            |error| token.filter(|token| token.error == error).and_then(|token| token.off_by_seconds);
+        let (expired_seconds, early_seconds) = (off_by(AuthError::Expired), off_by(AuthError::NotYet));
+        span().in_scope(|| {
+            tracing::warn!(reason, expired_seconds, early_seconds, suppressed, "a client was turned away");
+        });
     }
 
-    /// Logs a refused command in the span that names its request or connection. At most one line a second for each code.
-    pub(crate) fn log_refusal(&self, code: ErrorCode, field: Option<&str>, span: impl FnOnce() -> Span) {
+    /// Logs a refused command in the span that names its request or connection. At most one line a second for each code, besides
+    /// one a minute for each client.
+    pub(crate) fn log_refusal(
+        &self,
+        code: ErrorCode,
+        field: Option<&str>,
+        affected: Option<Affected<'_>>,
+        span: impl FnOnce() -> Span,
+    ) {
         let throttle = self.refusals.iter().find(|(other, _)| *other == code);
-        let Some(count) = throttle.and_then(|(_, throttle)| throttle.record()) else { return };
+        let due = throttle.and_then(|(_, throttle)| match affected {
+            Some(affected) => throttle.record_for(affected),
+            None => throttle.record(),
+        });
+        let Some(count) = due else { return };
         let (suppressed, field) = (count - 1, field.and_then(known_field_name));
         span().in_scope(|| match code {
             ErrorCode::RateLimited => {
@@ -189,17 +224,29 @@ impl Denials {
         });
     }
 
-    /// Logs how many lines were suppressed at the end of a flood, if no later line has reported that.
+    /// Logs how many lines were suppressed at the end of a flood, and since when, if no later line has reported that.
     pub(crate) fn flush(&self) {
-        if let Some(suppressed) = self.log.take_unlogged() {
-            tracing::warn!(suppressed, "more clients were turned away");
+        if let Some(unlogged) = self.log.take_unlogged() {
+            let (suppressed, since) = (unlogged.count, time_before(unlogged.age));
+            tracing::warn!(suppressed, %since, "more clients were turned away");
         }
         for (code, throttle) in &self.refusals {
-            if let Some(suppressed) = throttle.take_unlogged() {
-                tracing::info!(code = code.as_str(), suppressed, "refused more commands");
+            let Some(unlogged) = throttle.take_unlogged() else { continue };
+            let (code_name, suppressed, since) = (code.as_str(), unlogged.count, time_before(unlogged.age));
+            match code {
+                ErrorCode::RateLimited | ErrorCode::Unavailable => {
+                    tracing::warn!(code = code_name, suppressed, %since, "refused more commands before");
+                }
+                _ => tracing::info!(code = code_name, suppressed, %since, "refused more commands before"),
             }
         }
     }
+}
+
+/// The time `age` ago, by the system's clock.
+fn time_before(age: Duration) -> Timestamp {
+    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    Timestamp::from_millis(Clock::system().now().as_millis().saturating_sub(age))
 }
 
 /// The name of a command's field for the log; `None` if the client may have made it up.

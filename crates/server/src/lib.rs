@@ -61,7 +61,6 @@ use crate::router::RouterHandle;
 use crate::services::Services;
 pub use crate::tasks::Failure;
 use crate::tasks::Tasks;
-use crate::throttle::Throttle;
 pub use switchboard_store::check::check_database;
 use switchboard_store::clock::Clock;
 use switchboard_store::inspect::Inspector;
@@ -73,9 +72,6 @@ use switchboard_store::{Batch, SharedStore};
 
 /// How long a server that has failed waits for its tasks to end. It is short, so that a supervisor starts the server again soon.
 const FAILURE_DEADLINE: Duration = Duration::from_secs(1);
-
-/// The most log lines about ends of connections in a second. A client that connects and leaves in a loop must not fill the disk.
-const MAX_CLOSED_LINES: u32 = 200;
 
 /// The time after which a server that has failed ends, even if tasks still run.
 const FAILURE_LIMIT: Duration = Duration::from_millis(1_500);
@@ -215,9 +211,11 @@ impl Server {
             cluster,
         });
         tasks.spawn_critical("router", router.run(tasks.clone()));
-        let denials = denial::Denials::new(metrics.clone());
+        let lines = services::ClientLines::new(throttle::NameBudget::default());
+        let denials = denial::Denials::new(metrics.clone(), &lines.budget);
         let services = Arc::new(Services {
             mode: config.mode,
+            lowered: config.lowered,
             limiter: Limiter::new(&limits),
             allowed_origins: config.allowed_origins,
             proxies: Arc::new(config.proxies),
@@ -243,8 +241,7 @@ impl Server {
             bulk_calls: Arc::default(),
             readiness: readiness::Readiness::default(),
             denials,
-            closed_lines: Throttle::lines(MAX_CLOSED_LINES, Duration::from_secs(1)),
-            slow_consumer_lines: Throttle::every(Duration::from_secs(1)),
+            lines,
             tasks: tasks.clone(),
         });
         tasks.spawn_critical("sweep", sweep(services.clone()));
@@ -449,12 +446,7 @@ async fn sweep(services: Arc<Services>) {
                 services.limiter.sweep();
                 services.denials.flush();
                 http::feed::trim(&services);
-                if let Some(suppressed) = services.closed_lines.take_unlogged() {
-                    tracing::info!(suppressed, "more connections closed");
-                }
-                if let Some(suppressed) = services.slow_consumer_lines.take_unlogged() {
-                    tracing::warn!(suppressed, "more slow consumers");
-                }
+                services.lines.flush();
             }
             () = services.tasks.stop().cancelled() => return,
         }

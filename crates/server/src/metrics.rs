@@ -43,6 +43,8 @@ pub struct Metrics {
     pub(crate) replayed: Counter,
     /// How many lags all connections have: conversations that a connection is reading from the log.
     pub(crate) catching_up: Gauge,
+    /// Counts the cursors of `hello` that are beyond the end of the log.
+    pub(crate) cursors_ahead: Counter,
     refused: Family<RefusedLabels, Counter>,
     dropped: Family<ReasonLabels, Counter>,
     denied: Family<ReasonLabels, Counter>,
@@ -103,6 +105,7 @@ impl BusMetrics {
 #[expect(missing_docs, reason = "docs/operating.md describes each")]
 pub enum Drop {
     SignalQueueFull,
+    NoHello,
     SilentConnection,
     StalledConnection,
     TooFarBehind,
@@ -117,8 +120,9 @@ pub enum Drop {
 
 impl Drop {
     /// All reasons.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::SignalQueueFull,
+        Self::NoHello,
         Self::SilentConnection,
         Self::StalledConnection,
         Self::TooFarBehind,
@@ -134,6 +138,7 @@ impl Drop {
     fn as_str(self) -> &'static str {
         match self {
             Self::SignalQueueFull => "signal_queue_full",
+            Self::NoHello => "no_hello",
             Self::SilentConnection => "silent_connection",
             Self::StalledConnection => "stalled_connection",
             Self::TooFarBehind => "too_far_behind",
@@ -183,6 +188,7 @@ impl Metrics {
             delivered: Counter::default(),
             replayed: Counter::default(),
             catching_up: Gauge::default(),
+            cursors_ahead: Counter::default(),
             refused: Family::default(),
             dropped: Family::default(),
             denied: Family::default(),
@@ -240,6 +246,8 @@ impl Metrics {
 
     /// Registers what is set from time to time: the node, its queues, its limit and its clock.
     fn register_state(&self, registry: &mut Registry) {
+        let help = "Cursors of clients beyond the end of the log, because the database is older than the clients' state";
+        registry.register("cursors_ahead", help, self.cursors_ahead.clone());
         registry.register("node_info", "The name of the node", self.node.clone());
         let help = "Events of other nodes that were read from the store, because no notice brought them or they change memberships";
         registry.register("holes_filled", help, self.holes_filled.clone());

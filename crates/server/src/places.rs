@@ -66,22 +66,34 @@ struct Counts {
 #[derive(Debug, Default)]
 struct Evictable {
     /// The connections that may be evicted, by their numbers, so that the first is the oldest.
-    waiting: BTreeMap<u64, Arc<Notify>>,
+    waiting: BTreeMap<u64, Arc<Waiting>>,
     /// The connections that were notified to end and have not ended yet.
     evicted: FxHashSet<u64>,
 }
 
+/// A connection that may be evicted.
+#[derive(Debug, Default)]
+struct Waiting {
+    evicted: Notify,
+    /// The client's address, once it is known.
+    address: OnceLock<IpAddr>,
+}
+
+/// An evicted connection, with its client's address if that was known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Evicted(pub(crate) Option<IpAddr>);
+
 impl Evictable {
-    /// Tells the oldest connection to end. Returns `false` if there is none, or if too many evicted connections have not ended
+    /// Tells the oldest connection to end. Returns `None` if there is none, or if too many evicted connections have not ended
     /// yet.
-    fn evict_oldest(&mut self) -> bool {
+    fn evict_oldest(&mut self) -> Option<Evicted> {
         if self.evicted.len() >= MAX_EVICTED_CONNECTIONS {
-            return false;
+            return None;
         }
-        let Some((number, evicted)) = self.waiting.pop_first() else { return false };
+        let (number, waiting) = self.waiting.pop_first()?;
         self.evicted.insert(number);
-        evicted.notify_one();
-        true
+        waiting.evicted.notify_one();
+        Some(Evicted(waiting.address.get().copied()))
     }
 
     /// Protects a connection from eviction from now on. Returns `false` if it has been evicted already.
@@ -131,12 +143,12 @@ impl Places {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits a new connection. Returns its place, and whether the oldest unauthenticated connection was evicted for it. `address`
+    /// Admits a new connection. Returns its place, and the oldest unauthenticated connection if that was evicted for it. `address`
     /// is `None` for a connection of a proxy, which counts for no address until the proxy has named the client.
     pub(crate) fn enter(
         self: &Arc<Self>,
         address: Option<IpAddr>,
-    ) -> Result<(Arc<Place>, bool), AdmissionError> {
+    ) -> Result<(Arc<Place>, Option<Evicted>), AdmissionError> {
         let of_address = OnceLock::new();
         if let Some(address) = address {
             let _ = of_address.set(self.enter_address(address)?);
@@ -144,14 +156,18 @@ impl Places {
         let mut counts = self.counts();
         let full = counts.admitted - counts.unauthenticated.evicted.len() >= self.connections;
         let crowded = full || counts.unauthenticated.waiting.len() >= self.max_unauthenticated;
-        if crowded && !counts.unauthenticated.evict_oldest() {
+        let evicted = if crowded { counts.unauthenticated.evict_oldest() } else { None };
+        if crowded && evicted.is_none() {
             return Err(AdmissionError::Server);
         }
         counts.admitted += 1;
-        let (number, evicted) = counts.next_number();
-        counts.unauthenticated.waiting.insert(number, evicted.clone());
+        let (number, waiting) = counts.next_number();
+        if let Some(address) = address {
+            let _ = waiting.address.set(address);
+        }
+        counts.unauthenticated.waiting.insert(number, waiting.clone());
         drop(counts);
-        Ok((Arc::new(Place { places: self.clone(), of_address, number, evicted }), crowded))
+        Ok((Arc::new(Place { places: self.clone(), of_address, number, waiting }), evicted))
     }
 
     fn enter_address(&self, address: IpAddr) -> Result<AddressPlace, AdmissionError> {
@@ -163,25 +179,36 @@ impl Places {
     pub(crate) fn refuse(self: &Arc<Self>) -> Option<RefusedPlace> {
         let mut counts = self.counts();
         let taken = counts.answering + counts.refused.waiting.len();
-        if taken >= self.max_refused && !counts.refused.evict_oldest() {
+        if taken >= self.max_refused && counts.refused.evict_oldest().is_none() {
             return None;
         }
-        let (number, evicted) = counts.next_number();
-        counts.refused.waiting.insert(number, evicted.clone());
+        let (number, waiting) = counts.next_number();
+        counts.refused.waiting.insert(number, waiting.clone());
         drop(counts);
-        Some(RefusedPlace { places: self.clone(), number, evicted, answering: AtomicBool::new(false) })
+        Some(RefusedPlace { places: self.clone(), number, waiting, answering: AtomicBool::new(false) })
     }
 
     /// Evicts at most `most` of the oldest unauthenticated connections, to free their file descriptors. Returns how many it has
     /// evicted.
     pub(crate) fn evict_unauthenticated(&self, most: usize) -> usize {
         let mut counts = self.counts();
-        (0..most).take_while(|_| counts.unauthenticated.evict_oldest()).count()
+        (0..most).take_while(|_| counts.unauthenticated.evict_oldest().is_some()).count()
+    }
+
+    /// The number of unauthenticated connections from an address.
+    pub(crate) fn unauthenticated_of(&self, address: IpAddr) -> usize {
+        let counts = self.counts();
+        counts
+            .unauthenticated
+            .waiting
+            .values()
+            .filter(|waiting| waiting.address.get() == Some(&address))
+            .count()
     }
 }
 
 impl Counts {
-    fn next_number(&mut self) -> (u64, Arc<Notify>) {
+    fn next_number(&mut self) -> (u64, Arc<Waiting>) {
         self.last += 1;
         (self.last, Arc::default())
     }
@@ -194,7 +221,7 @@ pub(crate) struct Place {
     /// The permit that counts towards the limit of the connection's address, once that address is known.
     of_address: OnceLock<AddressPlace>,
     number: u64,
-    evicted: Arc<Notify>,
+    waiting: Arc<Waiting>,
 }
 
 impl Place {
@@ -203,6 +230,7 @@ impl Place {
         if self.of_address.get().is_none() {
             // If two requests on the connection count it at the same time, the second count is dropped here.
             let _ = self.of_address.set(self.places.enter_address(address)?);
+            let _ = self.waiting.address.set(address);
         }
         Ok(())
     }
@@ -229,7 +257,7 @@ impl Place {
 
     /// Resolves when the connection must end because newer unauthenticated connections need its place.
     pub(crate) async fn evicted(&self) {
-        self.evicted.notified().await;
+        self.waiting.evicted.notified().await;
     }
 }
 
@@ -239,10 +267,10 @@ pub(crate) struct ProbeGuard(Arc<Place>);
 
 impl Drop for ProbeGuard {
     fn drop(&mut self) {
-        let Place { places, number, evicted, .. } = &*self.0;
+        let Place { places, number, waiting, .. } = &*self.0;
         let mut counts = places.counts();
         counts.probing -= 1;
-        counts.unauthenticated.waiting.insert(*number, evicted.clone());
+        counts.unauthenticated.waiting.insert(*number, waiting.clone());
     }
 }
 
@@ -260,7 +288,7 @@ impl Drop for Place {
 pub(crate) struct RefusedPlace {
     places: Arc<Places>,
     number: u64,
-    evicted: Arc<Notify>,
+    waiting: Arc<Waiting>,
     answering: AtomicBool,
 }
 
@@ -275,7 +303,7 @@ impl RefusedPlace {
 
     /// Resolves when the connection must end because newer refused connections need its place.
     pub(crate) async fn evicted(&self) {
-        self.evicted.notified().await;
+        self.waiting.evicted.notified().await;
     }
 }
 

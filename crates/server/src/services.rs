@@ -7,7 +7,7 @@ use switchboard_protocol::{Command, ConversationId, ErrorCode, Limits, SetProfil
 
 use crate::auth::Authenticator;
 use crate::bus::Bus;
-use crate::config::{Mode, ProfilesSection, ProxyConfig, Secret};
+use crate::config::{LoweredConnections, Mode, ProfilesSection, ProxyConfig, Secret};
 use crate::connections::Connections;
 use crate::denial::Denials;
 use crate::health::Health;
@@ -20,17 +20,68 @@ use crate::outbox::Outbox;
 use crate::readiness::Readiness;
 use crate::router::RouterHandle;
 use crate::tasks::Tasks;
-use crate::throttle::Throttle;
+use crate::throttle::{NameBudget, Throttle, Unlogged};
 use switchboard_store::clock::Clock;
 use switchboard_store::inspect::Inspector;
 use switchboard_store::profile::Directory;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{SharedStore, WriteAccess};
 
+/// The most log lines about ends of connections in a second. A client that connects and leaves in a loop must not fill the disk.
+const MAX_CLOSED_LINES: u32 = 200;
+
+/// Limits the log lines about clients, by kind.
+pub(crate) struct ClientLines {
+    /// Ends of connections.
+    pub(crate) closed: Throttle,
+    /// Slow consumers, by connection.
+    pub(crate) slow_consumers: Throttle,
+    /// Slow consumers that have caught up, by connection.
+    pub(crate) caught_up: Throttle,
+    /// Clients that are ahead of the log, by user.
+    pub(crate) ahead: Throttle,
+    /// Clients that send no `hello`, by address.
+    pub(crate) no_hello: Throttle,
+    /// The lines about new names of all kinds.
+    pub(crate) budget: NameBudget,
+}
+
+impl ClientLines {
+    pub(crate) fn new(budget: NameBudget) -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            closed: Throttle::lines(MAX_CLOSED_LINES, second),
+            slow_consumers: Throttle::every(second).with_names(&budget),
+            caught_up: Throttle::every(second).with_names(&budget),
+            ahead: Throttle::every(second).with_names(&budget),
+            no_hello: Throttle::default().with_names(&budget),
+            budget,
+        }
+    }
+
+    /// Logs how many lines were suppressed, if no later line has reported that.
+    pub(crate) fn flush(&self) {
+        if let Some(Unlogged { count: suppressed, .. }) = self.closed.take_unlogged() {
+            tracing::info!(suppressed, "more connections closed");
+        }
+        if let Some(Unlogged { count: suppressed, .. }) = self.slow_consumers.take_unlogged() {
+            tracing::warn!(suppressed, "more slow consumers");
+        }
+        if let Some(Unlogged { count: suppressed, .. }) = self.ahead.take_unlogged() {
+            tracing::warn!(suppressed, "more clients are ahead of the log");
+        }
+        if let Some(Unlogged { count: suppressed, .. }) = self.no_hello.take_unlogged() {
+            tracing::warn!(suppressed, "more clients sent no hello in time");
+        }
+    }
+}
+
 /// The parts of the server that all sessions and HTTP requests share.
 pub(crate) struct Services {
     pub(crate) mode: Mode,
     pub(crate) limits: Arc<Limits>,
+    /// How `limits.connections` was lowered, if it was.
+    pub(crate) lowered: Option<LoweredConnections>,
     pub(crate) allowed_origins: Vec<String>,
     /// The proxies in front of the server that may name a client's address.
     pub(crate) proxies: Arc<ProxyConfig>,
@@ -70,10 +121,8 @@ pub(crate) struct Services {
     pub(crate) readiness: Readiness,
     /// Counts and logs clients that are refused.
     pub(crate) denials: Denials,
-    /// Limits the log lines about ends of connections.
-    pub(crate) closed_lines: Throttle,
-    /// Limits the log lines about slow consumers.
-    pub(crate) slow_consumer_lines: Throttle,
+    /// Limits the log lines about clients.
+    pub(crate) lines: ClientLines,
     pub(crate) tasks: Tasks,
 }
 

@@ -128,7 +128,7 @@ impl Installer {
         self.current.replace(key.clone());
         self.metrics.set_validity(begins.as_millis() / 1_000, ends.as_millis() / 1_000);
         tracing::info!(names = certificate.names(), %begins, %ends, "a certificate is in use");
-        self.expiry = Some(Expiry::new(*begins, *ends));
+        self.expiry = Some(Expiry::new(certificate.names(), *begins, *ends));
         self.check_expiry();
     }
 

@@ -28,7 +28,9 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 use tokio::sync::{mpsc, watch};
 
 use self::feed::Tail;
-use self::opening::{Access, Opened, is_disk_full, open_reader, open_to_serve, shrink};
+use self::opening::{
+    Access, Opened, is_disk_full, log_contents, open_reader, open_to_serve, shrink, warn_of_unclean_stop,
+};
 pub(super) use self::opening::{
     WAL_FILE, check_application_id, check_header, check_not_moved, check_version, empty_database, is_locked,
     latest_database, lock, mark_moved, open_database, open_shared, open_to_read,
@@ -151,7 +153,9 @@ impl SqliteStore {
     pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let lock = lock(&settings.data)?;
         check_not_moved(&settings.data)?;
+        warn_of_unclean_stop(&settings.data);
         let Opened { db, access, unsynced_log } = open_to_serve(&settings.data)?;
+        log_contents(&db).context("cannot read the database")?;
         let mut rows = SqliteRows::new(db);
         let feed = rows.load_feed().context("cannot find out where the feed ends")?;
         let state = Arc::new(WriterState::default());

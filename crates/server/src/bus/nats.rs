@@ -111,9 +111,10 @@ pub(crate) async fn connect(
     tasks: &Tasks,
 ) -> anyhow::Result<(NatsBus, mpsc::Receiver<BusEvent>)> {
     let (plan, subjects) = (ConnectionPlan::new(settings)?, Subjects::new(&settings.prefix)?);
-    let connection = ConnectionState::new("bus", metrics.bus.connected.clone());
+    let connection = ConnectionState::new("bus", &plan, metrics.bus.connected.clone());
     let client = plan.connect(&connection).await?;
-    let probe_client = plan.connect(&ConnectionState::new("bus, for its health", Gauge::default())).await?;
+    let probe_client =
+        plan.connect(&ConnectionState::new("bus, for its health", &plan, Gauge::default())).await?;
     let shared = Arc::new(Shared {
         node,
         subjects,

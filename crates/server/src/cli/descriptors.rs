@@ -3,7 +3,7 @@
 
 use rlimit::Resource;
 
-use crate::config::Config;
+use crate::config::{Config, LoweredConnections};
 use crate::http::OPERATOR_CONNECTIONS;
 use crate::places::refused_places;
 
@@ -23,6 +23,7 @@ pub(super) fn reduce_limit_to_descriptors(config: &mut Config) {
     };
     if let Some(fits) = connections_in(config, files) {
         let wanted = std::mem::replace(&mut config.limits.connections, fits);
+        config.lowered = Some(LoweredConnections { from: wanted, open_files: files });
         tracing::warn!(
             files,
             wanted,

@@ -52,8 +52,10 @@ fn run_with(mode: Mode, flags: &Flags, env: &[(String, String)]) -> anyhow::Resu
         .context("cannot start threads")?;
     let signals = runtime.block_on(async { Signals::new() }).context("cannot listen for signals")?;
     let log = Log::start(&config.log)?;
+    // The log shows what the operator has set, and not what the limit of open files leaves of it.
+    let settings = config.changed_settings()?;
     descriptors::reduce_limit_to_descriptors(&mut config);
-    let ended = runtime.block_on(Box::pin(serve(config, signals, &log)));
+    let ended = runtime.block_on(Box::pin(serve(config, &settings, signals, &log)));
     // Every task that must finish has finished. Waiting for the rest would block without handling signals.
     runtime.shutdown_background();
     let code = match ended {
@@ -76,20 +78,20 @@ fn network_threads() -> usize {
     cores.saturating_sub(1).max(1)
 }
 
-async fn serve(config: Config, signals: Signals, log: &Log) -> anyhow::Result<()> {
+async fn serve(config: Config, settings: &str, signals: Signals, log: &Log) -> anyhow::Result<()> {
     // The signal handlers are set before the first line is printed, because its reader may send a signal at once.
     let stop = stop_on_signals(signals, log.clone());
     let listener = bind(config.listen)?;
     let address = listener.local_addr().context("the listener has no address")?;
     let dev = config.mode == Mode::Dev;
-    let (settings, name) = (config.changed_settings()?, config.name());
+    let name = config.name();
     let (scheme, of_sockets) = if config.tls.is_some() { ("https", "wss") } else { ("http", "ws") };
     if dev && config.cluster.is_none() {
         let seeded = config.clone();
         tokio::task::spawn_blocking(move || crate::dev::create_example_conversation(&seeded)).await??;
     }
     let server = Server::start(listener, config, Clock::system()).await?;
-    log_start(&name, (address, server.operator_address()), dev, &settings);
+    log_start(&name, (address, server.operator_address()), dev, settings);
     notify_ready(&format!("listening on {scheme}://{address}"));
     if let Some(operators) = server.operator_address() {
         notify_ready(&format!("probes and metrics on http://{operators}"));

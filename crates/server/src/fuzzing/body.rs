@@ -22,9 +22,9 @@ use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::router;
-use crate::services::Services;
+use crate::services::{ClientLines, Services};
 use crate::tasks::Tasks;
-use crate::throttle::Throttle;
+use crate::throttle::NameBudget;
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
 use switchboard_store::profile::{Directory, LastToken, People, PeopleQuery};
@@ -129,6 +129,7 @@ impl HttpServer {
                 .expect("no key is a good one"),
             clock,
             limits,
+            lowered: None,
             metrics,
             router: handle,
             store,
@@ -146,9 +147,8 @@ impl HttpServer {
             directory: Directory::Shared,
             bulk_calls: Arc::default(),
             readiness: Readiness::default(),
-            denials: Denials::new(Arc::new(Metrics::new())),
-            closed_lines: Throttle::default(),
-            slow_consumer_lines: Throttle::default(),
+            denials: Denials::new(Arc::new(Metrics::new()), &NameBudget::default()),
+            lines: ClientLines::new(NameBudget::default()),
             tasks: Tasks::new(),
         });
         let routes = crate::http::routes(&services);

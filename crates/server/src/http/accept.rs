@@ -27,9 +27,9 @@ use crate::denial::Denial;
 use crate::in_flight::Permit;
 use crate::metrics::Drop;
 use crate::peer::{Peer, proxy_protocol};
-use crate::places::{AdmissionError, Place, Places, RefusedPlace};
+use crate::places::{AdmissionError, Evicted, Place, Places, RefusedPlace};
 use crate::services::Services;
-use crate::throttle::Throttle;
+use crate::throttle::{Affected, NameBudget, Throttle};
 use crate::tls::{HandshakeFailure, HandshakeStream, Tls};
 use switchboard_store::refusal::Refusal;
 
@@ -62,14 +62,27 @@ trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for S {}
 
-/// Limits the log lines about refused connections to one a minute for each reason.
-#[derive(Debug, Default)]
+/// Limits the log lines about refused connections to one a minute for each reason, and one a minute for each address.
+#[derive(Debug)]
 struct LogThrottles {
     server_full: Throttle,
     address_full: Throttle,
     evicted: Throttle,
     failed: Throttle,
     handshake: Throttle,
+}
+
+impl LogThrottles {
+    fn new(budget: &NameBudget) -> Self {
+        let by_address = || Throttle::default().with_names(budget);
+        Self {
+            server_full: by_address(),
+            address_full: by_address(),
+            evicted: by_address(),
+            failed: Throttle::default(),
+            handshake: by_address(),
+        }
+    }
 }
 
 /// The client that sent a request.
@@ -106,7 +119,8 @@ struct Acceptor {
 /// Accepts connections until the server stops.
 pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tls: Option<Arc<Tls>>) {
     let (routes, places) = (super::routes(&services), Places::new(&services.limits));
-    let acceptor = Arc::new(Acceptor { services, routes, places, throttles: LogThrottles::default(), tls });
+    let throttles = LogThrottles::new(&services.lines.budget);
+    let acceptor = Arc::new(Acceptor { services, routes, places, throttles, tls });
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -128,8 +142,8 @@ impl Acceptor {
         match self.places.enter((!peer.is_proxy()).then_some(peer.address())) {
             Ok((place, evicted)) => {
                 self.services.tasks.spawn(self.clone().identify_and_serve(stream, peer, place));
-                if evicted {
-                    self.report_eviction();
+                if let Some(evicted) = evicted {
+                    self.report_eviction(evicted);
                     // Lets the evicted connection end before the next accept, so that the number of connections stays bounded.
                     tokio::task::yield_now().await;
                 }
@@ -154,7 +168,7 @@ impl Acceptor {
         };
         let peer = match named {
             Ok(peer) => peer,
-            Err(denial) => return services.denials.record(denial, peer.address()),
+            Err(denial) => return record_denial(services, denial, peer.address()),
         };
         if !peer.is_proxy()
             && let Err(full) = place.count_for_address(peer.address())
@@ -196,7 +210,8 @@ impl Acceptor {
                 metrics.handshake_failed(failure.as_str());
                 // Port scanners and closed laptops disconnect all the time.
                 if failure != HandshakeFailure::Disconnected
-                    && let Some(count) = self.throttles.handshake.record()
+                    && let Some(count) =
+                        self.throttles.handshake.record_for((failure.as_str(), Affected::Address(address)))
                 {
                     let (reason, suppressed) = (failure.as_str(), count - 1);
                     tracing::warn!(reason, %address, suppressed, "a TLS handshake failed");
@@ -206,11 +221,20 @@ impl Acceptor {
         }
     }
 
-    fn report_eviction(&self) {
+    /// Counts and logs the eviction of the oldest unauthenticated connection. A proxy's connection has no address.
+    fn report_eviction(&self, Evicted(address): Evicted) {
         self.services.metrics.count_dropped(Drop::StrangerLimit);
-        if let Some(count) = self.throttles.evicted.record() {
+        if let Some(count) = self.throttles.evicted.record_for(address) {
             let strangers = self.services.limits.max_unauthenticated();
-            tracing::warn!(count, strangers, "too many unauthenticated connections; closing the oldest");
+            let of_address = address.map(|address| self.places.unauthenticated_of(address));
+            let address = address.map(tracing::field::display);
+            tracing::warn!(
+                address,
+                of_address,
+                count,
+                strangers,
+                "too many unauthenticated connections; closing the oldest"
+            );
         }
     }
 
@@ -219,18 +243,21 @@ impl Acceptor {
         let limits = &self.services.limits;
         match full {
             AdmissionError::Server => {
-                if let Some(count) = self.throttles.server_full.record() {
+                if let Some(count) = self.throttles.server_full.record_for(Affected::Address(address)) {
                     let connections = limits.connections;
+                    let lowered = self.services.lowered;
                     tracing::warn!(
                         %address,
                         count,
                         connections,
+                        lowered_from = lowered.map(|lowered| lowered.from),
+                        open_files = lowered.map(|lowered| lowered.open_files),
                         "limits.connections is reached; refusing connections"
                     );
                 }
             }
             AdmissionError::Address => {
-                if let Some(count) = self.throttles.address_full.record() {
+                if let Some(count) = self.throttles.address_full.record_for(Affected::Address(address)) {
                     let connections = limits.connections_per_address;
                     tracing::warn!(
                         %address,
@@ -272,6 +299,11 @@ pub(crate) fn builder() -> http1::Builder {
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS);
     builder
+}
+
+/// Counts a client that was refused before its request had a span, and logs it with its address.
+fn record_denial(services: &Services, denial: Denial, address: IpAddr) {
+    services.denials.record(denial, None, address, || tracing::error_span!("client", %address));
 }
 
 /// Identifies the client: the TCP peer, or the client that a trusted proxy names in its PROXY protocol header.
@@ -325,7 +357,7 @@ impl Acceptor {
                     if is_write_timeout(&error) {
                         services.metrics.count_dropped(Drop::StalledConnection);
                     } else if error.is_parse() {
-                        services.denials.record(Denial::MalformedRequest, peer.address());
+                        record_denial(&services, Denial::MalformedRequest, peer.address());
                     }
                 }
                 return;

@@ -23,7 +23,7 @@ use super::accept::Client;
 use super::body;
 use super::problem::Problem;
 use super::request_span;
-use crate::auth::{self, ApiKey, AuthError, Identity};
+use crate::auth::{self, ApiKey, Identity, RefusedToken};
 use crate::config::Network;
 use crate::denial::{Denial, Denied};
 use crate::encode;
@@ -33,6 +33,7 @@ use crate::limiter::RateOwner;
 use crate::metrics::Drop;
 use crate::places::Place;
 use crate::services::Services;
+use crate::throttle::Affected;
 use switchboard_store::grant::{KeyGrant, Scope};
 use switchboard_store::origin::{BackEndOrigin, Origin};
 use switchboard_store::profile::People;
@@ -105,7 +106,7 @@ pub(super) async fn command(
     if answered.is_err() {
         body::discard(&services.tasks, &parts.headers, body);
     }
-    respond(&services, answered)
+    respond(&services, &parts, answered)
 }
 
 async fn answer(
@@ -122,8 +123,12 @@ async fn answer(
     let claims = services.hooks.as_ref().and_then(|_| claims(&head.headers, &credentials));
     let caller = Caller { user, payer, grant, address, claims };
     request_span::record("user", caller.user.as_str());
-    let command = read_command(name, &text, &head.headers, services)?;
-    Ok((dispatch(services, caller, command).await?, permit))
+    let user = caller.user.clone();
+    let answered = match read_command(name, &text, &head.headers, services) {
+        Ok(command) => dispatch(services, caller, command).await,
+        Err(refusal) => Err(refusal.into()),
+    };
+    answered.map(|answer| (answer, permit)).map_err(|refusal| Problem::from(refusal).of_user(user))
 }
 
 /// Checks the credentials and the payer's number of requests in flight, and only then reads the body.
@@ -202,7 +207,11 @@ fn take_permit(services: &Services, credentials: &Credentials) -> Result<Option<
 
 /// Builds the response: the `ok` frame or the problem. The permit is passed on with the response, because the connection keeps it
 /// until the client has read the response.
-pub(super) fn respond(services: &Services, answered: Result<(Answer, Option<Permit>), Problem>) -> Response {
+pub(super) fn respond(
+    services: &Services,
+    head: &Parts,
+    answered: Result<(Answer, Option<Permit>), Problem>,
+) -> Response {
     let encoded = answered
         .and_then(|(body, permit)| Ok((encode::to_json(&Reply::Ok(OkReply { id: None, body }))?, permit)));
     match encoded {
@@ -216,7 +225,9 @@ pub(super) fn respond(services: &Services, answered: Result<(Answer, Option<Perm
         Err(problem) => {
             services.metrics.count_refused(problem.code());
             if !problem.is_denial() {
-                services.denials.log_refusal(problem.code(), problem.field(), Span::current);
+                let address = head.extensions.get::<Client>().map(|client| Affected::Address(client.address));
+                let affected = problem.user().map(Affected::User).or(address);
+                services.denials.log_refusal(problem.code(), problem.field(), affected, Span::current);
             }
             problem.into_response()
         }
@@ -282,7 +293,7 @@ fn verify_credentials(services: &Services, headers: &HeaderMap) -> Result<Creden
             "send `Authorization: Bearer <a user's token, or an API key>`",
         )),
         Some(key) if key.starts_with(ApiKey::PREFIX) => Ok(Credentials::Key(ApiKey::hash(key))),
-        Some(token) => services.authenticator.verify(token).map(Credentials::Token).map_err(unauthorized),
+        Some(token) => Ok(Credentials::Token(services.authenticator.check(token)?)),
     }
 }
 
@@ -300,7 +311,10 @@ async fn confirm_credentials(
         },
         Credentials::Token(identity) => {
             let not_before = services.store.not_before(&identity.user).await?;
-            if identity.is_revoked(not_before) { Err(unauthorized(AuthError::Revoked)) } else { Ok(None) }
+            if identity.is_revoked(not_before) {
+                return Err(RefusedToken::revoked(&identity.user).into());
+            }
+            Ok(None)
         }
     }
 }
@@ -342,10 +356,6 @@ pub(super) fn check_acts_as(grant: Option<&KeyGrant>, user: &UserId) -> Result<(
     let message =
         "the API key was made for other users: `switchboard key list` shows the pattern of their ids";
     Err(Denied::new(Denial::NotPermitted, Refusal::forbidden(message)))
-}
-
-fn unauthorized(error: AuthError) -> Denied {
-    Denied::unauthorized(Denial::from(&error), error.to_string())
 }
 
 fn bearer(headers: &HeaderMap) -> Result<Option<Authorization<Bearer>>, Denied> {

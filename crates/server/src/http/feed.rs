@@ -209,7 +209,7 @@ async fn open(
 fn refuse(services: &Services, problem: Problem) -> Response {
     services.metrics.count_refused(problem.code());
     if !problem.is_denial() {
-        services.denials.log_refusal(problem.code(), problem.field(), tracing::Span::current);
+        services.denials.log_refusal(problem.code(), problem.field(), None, tracing::Span::current);
     }
     problem.into_response()
 }

@@ -7,9 +7,11 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use switchboard_protocol::ErrorCode;
+use tracing::Span;
 
 use super::accept::Client;
-use super::problem::Problem;
+use super::problem::{DeniedRequest, Problem};
+use super::request_span;
 use crate::denial::{Denial, Denied};
 use crate::services::Services;
 use switchboard_store::refusal::Refusal;
@@ -38,8 +40,12 @@ pub(super) async fn check(State(services): State<Arc<Services>>, request: Reques
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };
-    if let (Some(denial), Some(address)) = (response.extensions_mut().remove::<Denial>(), client) {
-        services.denials.record(denial, address);
+    if let (Some(denied), Some(address)) = (response.extensions_mut().remove::<DeniedRequest>(), client) {
+        let DeniedRequest { denial, token } = denied;
+        if let Some(user) = token.as_ref().and_then(|token| token.user.as_ref()) {
+            request_span::record("user", user.as_str());
+        }
+        services.denials.record(denial, token.as_deref(), address, Span::current);
     }
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -5,8 +5,9 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
-use switchboard_protocol::{Command, ErrorCode};
+use switchboard_protocol::{Command, ErrorCode, UserId};
 
+use crate::auth::RefusedToken;
 use crate::denial::{Denial, Denied};
 use switchboard_store::refusal::Refusal;
 
@@ -44,6 +45,19 @@ pub struct Problem {
     /// The reason for the denial metrics and the log, if the request was denied.
     #[serde(skip)]
     denial: Option<Denial>,
+    /// What the log says about the token, if one was refused.
+    #[serde(skip)]
+    token: Option<Box<RefusedToken>>,
+    /// The user whom the request acts for, if that is known, for the log.
+    #[serde(skip)]
+    user: Option<UserId>,
+}
+
+/// A denial, in the extensions of a response. The guard counts and logs it, because it knows the client's address.
+#[derive(Debug, Clone)]
+pub(super) struct DeniedRequest {
+    pub(super) denial: Denial,
+    pub(super) token: Option<Box<RefusedToken>>,
 }
 
 impl Problem {
@@ -53,6 +67,16 @@ impl Problem {
 
     pub(super) fn field(&self) -> Option<&str> {
         self.field.as_deref()
+    }
+
+    /// The user whom the request acts for, if that is known.
+    pub(super) fn user(&self) -> Option<&UserId> {
+        self.user.as_ref()
+    }
+
+    /// Records the user whom the request acts for.
+    pub(super) fn of_user(self, user: UserId) -> Self {
+        Self { user: Some(user), ..self }
     }
 
     /// Whether the guard counts and logs this problem as a denial.
@@ -113,7 +137,7 @@ impl From<Refusal> for Problem {
 }
 
 impl From<Denied> for Problem {
-    fn from(Denied { refusal, denial }: Denied) -> Self {
+    fn from(Denied { refusal, denial, token }: Denied) -> Self {
         let permission = refusal.permission;
         let (oldest, newest) = refusal.cursors.as_deref().cloned().unzip();
         let failure = refusal.into_failure(None);
@@ -132,6 +156,8 @@ impl From<Denied> for Problem {
             oldest,
             newest,
             denial,
+            token,
+            user: None,
         }
     }
 }
@@ -151,9 +177,8 @@ impl From<Problem> for Response {
         if problem.code == ErrorCode::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        // The guard counts and logs the denial, because it knows the client's address.
         if let Some(denial) = problem.denial {
-            response.extensions_mut().insert(denial);
+            response.extensions_mut().insert(DeniedRequest { denial, token: problem.token });
         }
         response
     }

@@ -63,7 +63,7 @@ pub(super) async fn profiles(State(services): State<Arc<Services>>, request: Req
     if answered.is_err() {
         body::discard(&services.tasks, &parts.headers, body);
     }
-    respond(&services, answered)
+    respond(&services, &parts, answered)
 }
 
 async fn answer(

@@ -52,7 +52,7 @@ pub(super) async fn revoke(State(services): State<Arc<Services>>, request: Reque
     if answered.is_err() {
         body::discard(&services.tasks, &parts.headers, body);
     }
-    respond(&services, answered)
+    respond(&services, &parts, answered)
 }
 
 async fn answer(

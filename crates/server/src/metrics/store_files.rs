@@ -11,7 +11,7 @@ use prometheus_client::registry::Unit;
 use super::process::Families;
 use switchboard_store::inspect::Inspector;
 
-/// Collects the sizes of the files, and the time of the last backup. On PostgreSQL, or before the server has started, there are none.
+/// Collects the sizes of the files and of their file system, and the time of the last backup. On PostgreSQL, or before the server has started, there are none.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StoreFiles(Arc<OnceLock<Inspector>>);
 
@@ -33,6 +33,17 @@ impl Collector for StoreFiles {
         let bytes = Some(&Unit::Bytes);
         families.add(("switchboard_database_size", "The size of the SQLite database"), bytes, database)?;
         families.add(("switchboard_wal_size", "The size of the write-ahead log"), bytes, wal)?;
+        let Inspector::Directory(data) = inspector else { return Ok(()) };
+        let disk = rustix::fs::statvfs(data).ok();
+        let free = disk.as_ref().map(|disk| ConstGauge::new(disk.f_bavail.saturating_mul(disk.f_frsize)));
+        let size = disk.as_ref().map(|disk| ConstGauge::new(disk.f_blocks.saturating_mul(disk.f_frsize)));
+        let help = "The free space on the file system of the SQLite database";
+        families.add(("switchboard_disk_free", help), bytes, free)?;
+        families.add(
+            ("switchboard_disk_size", "The size of the file system of the SQLite database"),
+            bytes,
+            size,
+        )?;
         let last = inspector.last_backup().map(|time| ConstGauge::new(time.as_millis() / 1_000));
         let help = "When `switchboard backup` last made a backup of this database, since 1970";
         families.add(("switchboard_backup_timestamp", help), Some(&Unit::Seconds), last)

@@ -19,17 +19,17 @@ use tokio::time::Instant;
 
 use super::socket::{ConnectionEnd, DecodeFlow, Socket, Stream};
 use super::{log_lines, token_profile};
-use crate::auth::{self, AuthError, Identity};
+use crate::auth::{self, AuthError, Identity, RefusedToken};
 use crate::denial::{Denial, Denied};
 use crate::encode::encode;
 use crate::frame::{self, Bounds, Message};
 use crate::hooks::Asker;
-use crate::metrics::Drop;
 use crate::outbox::Outbox;
 use crate::places::Place;
 use crate::router::registry::SessionSlot;
 use crate::router::{Leaves, PageHeads, Subscription};
 use crate::services::Services;
+use crate::throttle::Affected;
 use switchboard_store::origin::Origin;
 use switchboard_store::record::{ConversationKey, UserKey};
 use switchboard_store::refusal::Refusal;
@@ -82,7 +82,7 @@ pub(super) async fn receive_hello<S: Stream>(
         () = wait_for_eviction(place) => return Err(ConnectionEnd::ConnectionLost),
     };
     let Ok(first) = received else {
-        services.metrics.count_dropped(Drop::SilentConnection);
+        log_lines::log_no_hello(services, outbox.id(), socket.address());
         return Err(ConnectionEnd::Close(CloseCode::Silent));
     };
     let (hello, id) = match first? {
@@ -148,12 +148,17 @@ struct HelloRefuser<'a> {
 impl HelloRefuser<'_> {
     /// Queues an error frame, counts and logs the refusal, and returns the close code.
     fn refuse(self, denied: impl Into<Denied>, id: Option<CommandId>, code: CloseCode) -> ConnectionEnd {
-        let Denied { refusal, denial } = denied.into();
-        self.services.metrics.count_refused(refusal.code);
-        let span = || log_lines::span(self.outbox.id(), self.user, self.address);
+        let Denied { refusal, denial, token } = denied.into();
+        let Services { metrics, denials, .. } = self.services;
+        metrics.count_refused(refusal.code);
+        let user = self.user.or(token.as_ref().and_then(|token| token.user.as_ref()));
+        let span = || log_lines::span(self.outbox.id(), user, self.address);
         match denial {
-            Some(denial) => span().in_scope(|| self.services.denials.record(denial, self.address)),
-            None => self.services.denials.log_refusal(refusal.code, refusal.field.as_deref(), span),
+            Some(denial) => denials.record(denial, token.as_deref(), self.address, span),
+            None => {
+                let affected = user.map_or(Affected::Address(self.address), Affected::User);
+                denials.log_refusal(refusal.code, refusal.field.as_deref(), Some(affected), span);
+            }
         }
         self.outbox.push_reply(encode(&Reply::<Box<RawValue>>::Error(refusal.into_failure(id))));
         ConnectionEnd::Close(code)
@@ -208,14 +213,14 @@ async fn first_frame<S: Stream>(
 /// Authenticates a `hello`: returns the user and the token's identity.
 fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identity>), (Denied, CloseCode)> {
     match (&hello.token, &hello.user) {
-        (Some(token), None) => match services.authenticator.verify(token) {
+        (Some(token), None) => match services.authenticator.check(token) {
             Ok(identity) => Ok((identity.user.clone(), Some(identity))),
-            Err(error) => {
-                let code = match error {
+            Err(refused) => {
+                let code = match refused.error {
                     AuthError::Expired => CloseCode::TokenExpired,
                     _ => CloseCode::Unauthorized,
                 };
-                Err((Denied::unauthorized(Denial::from(&error), error.to_string()), code))
+                Err((refused.into(), code))
             }
         },
         (None, Some(user)) if services.is_dev() => Ok((user.clone(), None)),
@@ -248,8 +253,7 @@ pub(super) async fn attach(
     let snapshot = snapshot(services, &user, names.clone()).await.map_err(later)?;
     // The snapshot was read after the router registered the session, so a later revocation reaches it there.
     if identity.as_ref().is_some_and(|identity| identity.is_revoked(snapshot.not_before)) {
-        let refusal = Denied::unauthorized(Denial::RevokedToken, AuthError::Revoked.to_string());
-        return Err(refuser.refuse(refusal, id.clone(), CloseCode::Revoked));
+        return Err(refuser.refuse(RefusedToken::revoked(&user), id.clone(), CloseCode::Revoked));
     }
     if let Some(identity) = &identity {
         token_profile::store(services, &user, identity).await;
@@ -282,6 +286,12 @@ pub(super) async fn attach(
     let mut starts = ReplayStarts::default();
     for (name, seen) in names.into_iter().zip(named) {
         let cursor = cursors.remove(&name).unwrap_or_default();
+        if let Some(head) = seen.as_ref().ok().map(|seen| seen.head).filter(|head| cursor > *head) {
+            services.metrics.cursors_ahead.inc();
+            log_lines::log_ahead(services, &user, &name, (cursor, head), || {
+                log_lines::span(outbox.id(), Some(&user), address)
+            });
+        }
         if let Some(reply) = starts.add(&name, cursor, seen, services.limits.replay) {
             outbox.push_reply(encode(&reply));
         }

@@ -61,6 +61,8 @@ pub(super) struct LiveSession {
     pub(super) pending: Option<Box<PendingQuery>>,
     /// The current series of frames over the rate; `None` if the client keeps to the rate.
     pub(super) flood: Option<Box<Flood>>,
+    /// Since when the client has been a slow consumer; `None` if it keeps up.
+    pub(super) slow: Option<Box<SlowConsumer>>,
     /// The highest number of a write that was submitted to the store.
     pub(super) submitted_number: u64,
     key: UserKey,
@@ -85,6 +87,13 @@ pub(super) struct Flood {
     pub(super) since: Instant,
     pub(super) last: Instant,
     pub(super) frames: u32,
+}
+
+/// A time in which a client reads more slowly than its events arrive.
+pub(super) struct SlowConsumer {
+    pub(super) since: Instant,
+    /// When the log says next how far the client is behind.
+    pub(super) next_line: Instant,
 }
 
 /// The read of a page of the log.
@@ -132,6 +141,7 @@ impl LiveSession {
             asked,
             pending: None,
             flood: None,
+            slow: None,
             submitted_number: 0,
             key,
             replay: None,
@@ -211,7 +221,9 @@ impl LiveSession {
         } else if self.stalled_since.is_none() || socket.sent() > sent {
             self.stalled_since = Some(Instant::now());
         }
-        if !written && state.has_lag {
+        if !state.has_lag {
+            self.log_caught_up();
+        } else if !written {
             self.log_lag();
         }
         // If the whole queue is written, there is room again. Other changes that make room wake the task.
@@ -351,6 +363,9 @@ impl LiveSession {
     /// Handles the time-outs that are due.
     fn handle_due(&mut self, now: Instant) -> Result<(), ConnectionEnd> {
         self.submit_due_cursors(now);
+        if self.slow.is_some() && self.stalled_since.is_some() {
+            self.log_lag();
+        }
         let close = |reason, code| {
             self.services.metrics.count_dropped(reason);
             Err(ConnectionEnd::Close(code))
@@ -409,11 +424,13 @@ impl LiveSession {
             (None, Some(at)) => Some(at + self.pong_timeout()),
             (None, None) => Some(self.last_received + self.ping_interval()),
         };
+        // A client that reads wakes the session, one that does not read does not.
+        let lag_line = self.stalled_since.and(self.slow.as_ref()).map(|slow| slow.next_line);
         let replay = match self.replay.as_deref() {
             Some(Replay::Waiting(until)) => Some(*until),
             Some(Replay::Reading(..)) | None => None,
         };
-        [silence, replay, self.expires, self.close_deadline(), self.cursors_due(), self.watch_due()]
+        [silence, lag_line, replay, self.expires, self.close_deadline(), self.cursors_due(), self.watch_due()]
             .into_iter()
             .flatten()
             .min()

@@ -15,6 +15,9 @@ const WARNING_PART: i64 = 4;
 /// The time between two warnings about the same certificate.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
 
+/// The time between two lines about a certificate that has ended, because no client can connect.
+const ENDED_REPEAT_INTERVAL: Duration = Duration::from_secs(3_600);
+
 /// Whether a certificate can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Validity {
@@ -27,34 +30,39 @@ pub(super) enum Validity {
 /// The lifetime of a certificate, and the last warning about it.
 #[derive(Debug)]
 pub(super) struct Expiry {
+    /// The names of the certificate.
+    names: String,
     begins: Timestamp,
     ends: Timestamp,
     warned: Option<(Validity, Instant)>,
 }
 
 impl Expiry {
-    pub(super) fn new(begins: Timestamp, ends: Timestamp) -> Self {
-        Self { begins, ends, warned: None }
+    pub(super) fn new(names: String, begins: Timestamp, ends: Timestamp) -> Self {
+        Self { names, begins, ends, warned: None }
     }
 
     /// Logs a warning if one is due. Returns whether the certificate can be used.
     pub(super) fn check(&mut self, now: Timestamp) -> Validity {
         let validity = self.validity(now);
         let due = match self.warned {
+            Some((Validity::Ended, at)) => {
+                validity != Validity::Ended || at.elapsed() >= ENDED_REPEAT_INTERVAL
+            }
             Some((warned, at)) => warned != validity || at.elapsed() >= REPEAT_INTERVAL,
             None => true,
         };
         if due {
             self.warned = Some((validity, Instant::now()));
-            let Self { begins, ends, .. } = self;
+            let Self { names, begins, ends, .. } = self;
             match validity {
                 Validity::Valid => {}
                 Validity::NotYet => {
-                    tracing::warn!(%begins, "the certificate is not valid yet; is the clock right?");
+                    tracing::warn!(names, %begins, "the certificate is not valid yet; is the clock right?");
                 }
-                Validity::EndsSoon => tracing::warn!(%ends, "the certificate ends soon; replace it"),
+                Validity::EndsSoon => tracing::warn!(names, %ends, "the certificate ends soon; replace it"),
                 Validity::Ended => {
-                    tracing::warn!(%ends, "the certificate has ended: new clients cannot connect; replace it");
+                    tracing::error!(names, %ends, "the certificate has ended: new clients cannot connect; replace it");
                 }
             }
         }
@@ -91,7 +99,7 @@ mod tests {
             (6, 1, Validity::EndsSoon),
         ] {
             let at = |days: i64| Timestamp::from_millis(days * DAY);
-            let expiry = Expiry::new(at(1_000), at(1_000 + lifetime));
+            let expiry = Expiry::new(String::new(), at(1_000), at(1_000 + lifetime));
             assert_eq!(expiry.validity(at(1_000 + lifetime - left)), expected, "{lifetime} {left}");
         }
     }

@@ -87,7 +87,8 @@ async fn a_denied_client_is_logged_with_its_address_and_without_its_data() {
     })
     .await;
     let line = lines.iter().find(|line| line.contains("turned away")).expect("a line");
-    assert!(line.contains("reason=\"foreign_origin\" address=203.0.113.5 suppressed=0"), "{line}");
+    assert!(line.contains("reason=\"foreign_origin\" suppressed=0"), "{line}");
+    assert!(line.contains("address=203.0.113.5"), "{line}");
     assert!(lines.iter().all(|line| !line.contains(secret)), "{lines:?}");
 }
 
@@ -103,7 +104,8 @@ async fn a_flood_of_bad_tokens_is_logged_once_a_second_with_a_count() {
     })
     .await;
     let denials: Vec<_> = lines.iter().filter(|line| line.contains("turned away")).collect();
-    assert!(denials[0].contains("reason=\"malformed_token\" address=127.0.0.1 suppressed=0"), "{denials:?}");
+    assert!(denials[0].contains("reason=\"malformed_token\" suppressed=0"), "{denials:?}");
+    assert!(denials[0].contains("address=127.0.0.1"), "{denials:?}");
     let most = began.elapsed().as_secs() + 1;
     assert!(denials.len() as u64 <= most, "{} lines in {most} s", denials.len());
 }

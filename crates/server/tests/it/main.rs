@@ -2,8 +2,10 @@
 
 #[cfg(feature = "acme")]
 mod acme;
+mod affected;
 mod assets;
 mod auth;
+mod causes;
 mod check;
 mod cli;
 mod cluster;

@@ -176,9 +176,13 @@ async fn the_log_warns_before_and_after_the_end_of_a_certificate() {
         eventually(words, has_line).await;
     }
     let log = server.log_after_stop(&log).await;
-    let warnings =
-        log.lines().filter(|line| line.contains("WARN") && line.contains("the certificate")).count();
-    assert_eq!(warnings, 2, "{log}");
+    let lines = |level: &str| {
+        log.lines()
+            .filter(|line| line.contains(level) && line.contains("the certificate"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((lines("WARN").len(), lines("ERROR").len()), (1, 1), "{log}");
+    assert!(lines("ERROR")[0].contains("names=\"localhost\""), "{log}");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use super::installation::{self, InstallationUpkeep, Node, VERSIONED_NODE_LOCK_ID
 use super::rows::{self, LockMode, PostgresRows, SaveError};
 use super::split::SplitPass;
 use super::target::Target;
-use super::trouble::{BatchError, FailureAction, classify_error, conflict_retry_delay};
+use super::trouble::{BatchError, FailureAction, classify_error, conflict_retry_delay, describe};
 use super::{SERVING_LOCK_ID, Settings};
 use crate::CommitMetrics;
 use crate::batch::{self, Results, WriteResult, WriterState};
@@ -83,6 +83,8 @@ pub(super) struct Committer {
     unreachable: bool,
     /// When to try to connect again, and the current delay of the backoff.
     reconnect: Option<(Instant, Duration)>,
+    /// Why the last attempt to connect failed.
+    last_failure: String,
     /// The attempt whose outcome is unknown, and the conversations of its events.
     unknown_attempt: Option<(i64, Vec<ConversationKey>)>,
     /// Whether the last attempt with an unknown outcome was committed.
@@ -119,6 +121,7 @@ impl Committer {
             logged_failure: false,
             unreachable: false,
             reconnect: None,
+            last_failure: String::new(),
             unknown_attempt: None,
             resolved: None,
             check: Vec::new(),
@@ -307,14 +310,12 @@ impl Committer {
         if self.link.is_some() && self.unknown_attempt.is_none() {
             return Ok(());
         }
-        ensure!(
-            self.reconnect.is_none_or(|(next, _)| Instant::now() >= next),
-            "the last attempt failed a moment ago"
-        );
+        ensure!(self.reconnect.is_none_or(|(next, _)| Instant::now() >= next), "{}", self.last_failure);
         let done = self.connect().and_then(|()| self.resolve());
-        self.reconnect = match done {
+        self.reconnect = match &done {
             Ok(()) => None,
-            Err(_) => {
+            Err(error) => {
+                self.last_failure = describe(error);
                 let delay = self
                     .reconnect
                     .map_or(MIN_RECONNECT_DELAY, |(_, delay)| (delay * 2).min(MAX_RECONNECT_DELAY));
@@ -425,7 +426,8 @@ impl Committer {
         self.state.set_fault(WriteFault::Unreachable);
         self.unreachable = true;
         if !std::mem::replace(&mut self.logged_failure, true) {
-            tracing::error!("cannot reach the database; refusing writes until it is reachable: {error:#}");
+            let error = describe(error);
+            tracing::error!(error, "cannot reach the database; refusing writes until it is reachable");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The reader threads, each with a connection that only reads.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use switchboard_protocol::{Limits, Seq, UserId};
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use super::connect::{BlockingConnection, Error};
 use super::query::{self, Session};
 use super::target::Target;
+use super::trouble::describe;
 use crate::batch::WriterState;
 use crate::change::OperationError;
 use crate::fair_queue::LaneOwner;
@@ -42,9 +44,10 @@ impl Readers {
         limits: &Limits,
         state: &Arc<WriterState>,
     ) -> anyhow::Result<Self> {
-        let limits = Arc::new(limits.clone());
+        let (limits, logged) = (Arc::new(limits.clone()), Arc::<AtomicBool>::default());
         let connections = |count| {
-            let connection = |_| Ok(PostgresReader::new(target.clone(), limits.clone(), state.clone()));
+            let connection =
+                |_| Ok(PostgresReader::new(target.clone(), limits.clone(), state.clone(), logged.clone()));
             (0..count).map(connection)
         };
         let (users, _) = readers::Readers::start("reader", connections(count.max(1)))?;
@@ -113,13 +116,15 @@ pub(super) struct PostgresReader {
     target: Target,
     limits: Arc<Limits>,
     state: Arc<WriterState>,
+    /// Whether a reader has logged that it cannot connect, and none has connected since. All readers share it.
+    logged: Arc<AtomicBool>,
     /// When to try to connect again, and the current delay of the backoff.
     backoff: Option<(Instant, Duration)>,
 }
 
 impl PostgresReader {
-    pub(super) fn new(target: Target, limits: Arc<Limits>, state: Arc<WriterState>) -> Self {
-        Self { session: None, target, limits, state, backoff: None }
+    fn new(target: Target, limits: Arc<Limits>, state: Arc<WriterState>, logged: Arc<AtomicBool>) -> Self {
+        Self { session: None, target, limits, state, logged, backoff: None }
     }
 
     /// The session; connects if there is none and the backoff delay is over.
@@ -133,14 +138,15 @@ impl PostgresReader {
             }
             match connect(&self.target) {
                 Ok(session) => {
-                    if self.backoff.take().is_some() {
+                    self.backoff = None;
+                    if self.logged.swap(false, Ordering::Relaxed) {
                         tracing::info!("the database can be read again");
                     }
                     self.session = Some(session);
                 }
                 Err(error) => {
-                    if self.backoff.is_none() {
-                        tracing::error!("cannot read the database: {error:#}");
+                    if self.backoff.is_none() && !self.logged.swap(true, Ordering::Relaxed) {
+                        tracing::error!(error = describe(&error), "cannot read the database");
                     }
                     let delay = self.backoff.map_or(MIN_READER_RECONNECT_DELAY, |(_, delay)| {
                         (delay * 2).min(MAX_READER_RECONNECT_DELAY)

@@ -105,6 +105,19 @@ pub(super) fn conflict_retry_delay(attempts: u32) -> Duration {
     most.mul_f64(jitter)
 }
 
+/// An error with its causes. Some errors of the PostgreSQL client show their cause themselves; it is not shown twice.
+pub(super) fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if !text.ends_with(&cause) {
+            let separator = if text.is_empty() { "" } else { ": " };
+            text.push_str(separator);
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi, params};
 use rusqlite_migration::{Migrations, SchemaVersion};
-use switchboard_protocol::EventKind;
+use switchboard_protocol::{EventKind, Timestamp};
 
 use super::{BUSY_TIMEOUT, DATABASE_FILE, LOCK_FILE, MIGRATIONS, SETTINGS, STATEMENT_CACHE_CAPACITY};
 use crate::record::NewerKind;
@@ -129,6 +129,27 @@ pub(super) struct Opened {
     /// The path of the write-ahead log, if the disk was too full to sync it at opening. It must then be rewritten before
     /// the first commit.
     pub(super) unsynced_log: Option<PathBuf>,
+}
+
+/// Logs that the last server in a directory was killed: a clean stop empties the write-ahead log and removes it.
+pub(super) fn warn_of_unclean_stop(data: &Path) {
+    if std::fs::metadata(data.join(WAL_FILE)).is_ok_and(|log| log.len() > 0) {
+        tracing::warn!(
+            "the last run did not stop cleanly (killed, out of memory or power lost), or another program was reading the \
+             database"
+        );
+    }
+}
+
+/// Logs what the database has, so that an operator sees whether it is the right one: a restored backup ends earlier than the last
+/// line of the log before.
+pub(super) fn log_contents(db: &Connection) -> rusqlite::Result<()> {
+    let contents = "SELECT count(*), coalesce(sum(head), 0), max(at) FROM conversations";
+    let (conversations, events, newest): (i64, i64, Option<i64>) =
+        db.query_row(contents, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let newest_event = newest.map(Timestamp::from_millis).map(tracing::field::display);
+    tracing::info!(path = db.path(), conversations, events, newest_event, "the database is open");
+    Ok(())
 }
 
 /// Opens the database in a directory for a server that holds its lock. If the disk is full, opens it for reading only,

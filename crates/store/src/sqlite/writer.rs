@@ -331,7 +331,9 @@ impl Committer {
             };
             fault.into_iter().for_each(|fault| self.state.set_fault(fault));
             if !std::mem::replace(&mut self.has_logged_failure, true) {
-                tracing::error!(%error, "cannot write to the database; refusing writes until one succeeds");
+                let path = self.rows.database().path();
+                let what = if fault == Some(WriteFault::DiskFull) { ": the disk is full" } else { "" };
+                tracing::error!(%error, path, "cannot write to the database{what}; refusing writes until one succeeds");
             }
         }
     }

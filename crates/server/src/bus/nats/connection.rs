@@ -1,7 +1,7 @@
 //! Connects to NATS and tracks the state of the connection.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -10,7 +10,9 @@ use percent_encoding::percent_decode_str;
 use prometheus_client::metrics::gauge::Gauge;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::NatsSettings;
 
@@ -19,6 +21,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time-out of the connection attempts to all servers when the settings are checked.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time-out of the connection attempt that finds out why NATS cannot be reached. Meanwhile the client's events wait.
+const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The time between two lines about an outage.
+const OUTAGE_LINE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How often the client pings the server. After two unanswered pings the connection counts as lost.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
@@ -40,8 +48,11 @@ const MAX_WARNINGS: usize = 8;
 #[derive(Debug)]
 pub(super) struct ConnectionState {
     name: &'static str,
+    /// The servers, without logins.
+    servers: Vec<ServerAddr>,
     connected_gauge: Gauge,
     was_connected: AtomicBool,
+    outage: Mutex<Option<Outage>>,
     /// Warnings logged since the last successful connect.
     warnings: Mutex<Vec<String>>,
     /// Notified when messages may have been lost.
@@ -50,35 +61,104 @@ pub(super) struct ConnectionState {
     pub(super) connected: Notify,
 }
 
+/// A time without a connection.
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    since: Instant,
+    logged: Option<Instant>,
+}
+
+/// A failed attempt to connect that is to be logged.
+#[derive(Debug)]
+pub(super) struct FailedAttempt {
+    error: String,
+    /// How long there has been no connection.
+    age: Duration,
+}
+
 impl ConnectionState {
     /// `name` labels log lines; `connected_gauge` is 1 while connected.
-    pub(super) fn new(name: &'static str, connected_gauge: Gauge) -> Arc<Self> {
+    pub(super) fn new(name: &'static str, plan: &ConnectionPlan, connected_gauge: Gauge) -> Arc<Self> {
         Arc::new(Self {
             name,
+            servers: plan.servers.clone(),
             connected_gauge,
             was_connected: AtomicBool::new(false),
+            outage: Mutex::default(),
             warnings: Mutex::default(),
             messages_lost: Notify::new(),
             connected: Notify::new(),
         })
     }
 
-    /// Applies a client event. Never waits, because the client drops events while a callback blocks.
-    pub(super) fn on_event(&self, event: Event) {
+    fn servers(&self) -> String {
+        let servers: Vec<_> = self.servers.iter().map(shown).collect();
+        servers.join(", ")
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Option<Outage>> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the failed attempt if it is to be logged: the first of an outage, and then one each [`OUTAGE_LINE_INTERVAL`].
+    fn record_failed_attempt(&self, error: String) -> Option<FailedAttempt> {
+        let now = Instant::now();
+        let mut outage = self.outage();
+        let Outage { since, logged } = outage.get_or_insert(Outage { since: now, logged: None });
+        if logged.is_some_and(|logged| now - logged < OUTAGE_LINE_INTERVAL) {
+            return None;
+        }
+        *logged = Some(now);
+        Some(FailedAttempt { error, age: now - *since })
+    }
+
+    /// Logs why NATS cannot be reached. The client's error does not say it, so this connects to each server once more.
+    pub(super) async fn log_failed_attempt(&self, FailedAttempt { error, age }: FailedAttempt) {
+        let mut causes = Vec::new();
+        for server in &self.servers {
+            let connecting = TcpStream::connect((server.host(), server.port()));
+            let cause = match tokio::time::timeout(DIAGNOSIS_TIMEOUT, connecting).await {
+                Ok(Ok(_)) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "the connection attempt timed out".to_owned(),
+            };
+            causes.push(format!("{}: {cause}", shown(server)));
+        }
+        let cause = if causes.is_empty() { error } else { causes.join("; ") };
+        tracing::warn!(
+            link = self.name,
+            servers = self.servers(),
+            for_seconds = age.as_secs(),
+            "cannot connect to NATS: {cause}"
+        );
+    }
+
+    /// Applies a client event, and returns a failed attempt to log. Never waits, because the client drops events while a callback
+    /// blocks.
+    pub(super) fn on_event(&self, event: Event) -> Option<FailedAttempt> {
         match event {
             Event::Connected => {
                 self.connected_gauge.set(1);
                 self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                let outage = self.outage().take();
                 if !self.was_connected.swap(true, Ordering::Relaxed) {
-                    tracing::info!(connection = self.name, "connected to NATS");
+                    let away_seconds = outage.map(|outage| outage.since.elapsed().as_secs());
+                    tracing::info!(
+                        link = self.name,
+                        servers = self.servers(),
+                        away_seconds,
+                        "connected to NATS"
+                    );
                 }
                 self.connected.notify_one();
             }
             Event::Disconnected => {
                 self.connected_gauge.set(0);
+                self.outage().get_or_insert(Outage { since: Instant::now(), logged: None });
                 if self.was_connected.swap(false, Ordering::Relaxed) {
                     tracing::warn!(
-                        connection = self.name,
+                        link = self.name,
+                        servers = self.servers(),
                         "disconnected from NATS; falling back to polling the database for other nodes' events"
                     );
                 }
@@ -102,9 +182,10 @@ impl ConnectionState {
                 self.warn_once(&error.to_string());
                 self.messages_lost.notify_one();
             }
-            Event::ClientError(error) => self.warn_once(&format!("cannot connect to NATS: {error}")),
+            Event::ClientError(error) => return self.record_failed_attempt(error.to_string()),
             Event::Draining => {}
         }
+        None
     }
 
     /// Logs a warning unless it was logged since the last successful connect.
@@ -112,13 +193,14 @@ impl ConnectionState {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
         if warnings.len() < MAX_WARNINGS && !warnings.iter().any(|known| known == warning) {
             warnings.push(warning.to_owned());
-            tracing::warn!(connection = self.name, "{warning}");
+            tracing::warn!(link = self.name, "{warning}");
         }
     }
 
     #[cfg(test)]
     pub(super) fn has_warned(&self) -> bool {
-        !self.warnings.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        let has_warning = !self.warnings.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        has_warning || self.outage().is_some_and(|outage| outage.logged.is_some())
     }
 }
 
@@ -186,8 +268,12 @@ impl ConnectionPlan {
             .subscription_capacity(MAX_QUEUED_MESSAGES)
             .reconnect_delay_callback(reconnect_delay)
             .event_callback(move |event| {
-                events.on_event(event);
-                std::future::ready(())
+                let (failed, events) = (events.on_event(event), events.clone());
+                async move {
+                    if let Some(failed) = failed {
+                        events.log_failed_attempt(failed).await;
+                    }
+                }
             });
         options.connect(self.servers.as_slice()).await.context("the bus")
     }
@@ -234,6 +320,11 @@ fn without_secrets(server: ServerAddr) -> anyhow::Result<ServerAddr> {
     let cleared = url.set_username("").and_then(|()| url.set_password(None));
     ensure!(cleared.is_ok(), "a URL of the bus has no host");
     Ok(ServerAddr::from_url(url)?)
+}
+
+/// The URL of a server, from which [`without_secrets`] has removed the login.
+fn shown(server: &ServerAddr) -> String {
+    server.clone().into_inner().to_string()
 }
 
 /// Exponential backoff with jitter, so that nodes do not reconnect all at once.

@@ -198,7 +198,8 @@ impl Cluster {
     pub(super) fn heartbeat(&self, node: &mut LocalNode) {
         self.bus.publish(&Address::Nodes, &Notice::Heartbeat);
         self.publish_status(node);
-        for gone in node.presence.expire_nodes(&node.registry, self.lease, node.clock.now()) {
+        let (now, connected) = (node.clock.now(), node.metrics.bus.connected.get() == 1);
+        for gone in node.presence.expire_nodes(&node.registry, self.lease, now, connected) {
             self.forget_node(node, gone);
         }
     }

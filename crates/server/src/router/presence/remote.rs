@@ -3,6 +3,8 @@
 //! When a user comes online or goes offline on a node, that node publishes this to the nodes on which a session watches the user,
 //! and to no other. Each node sends heartbeats. A node without a heartbeat for a lease counts as dead, and its users as offline.
 
+mod lost_nodes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,9 +28,6 @@ const QUERY_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How long the log line about a new node waits for its name.
 const NAME_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The most nodes that are remembered as lost. A node that restarts has another id, so the number of lost nodes only grows.
-const MAX_LOST_NODES: usize = 100;
 
 /// The presence of users on other nodes.
 #[derive(Debug)]
@@ -258,19 +257,6 @@ impl RemotePresence {
         self
     }
 
-    fn remember_lost(&mut self, node: NodeId) {
-        if self.lost_nodes.len() == MAX_LOST_NODES {
-            self.lost_nodes.clear();
-        }
-        let name = self.nodes.get(&node).and_then(|node| node.name.clone());
-        tracing::warn!(
-            node = name.as_ref().map(display),
-            node_id = %node,
-            "node lost: no heartbeat for a lease; its users count as offline"
-        );
-        self.lost_nodes.insert(node, name);
-    }
-
     /// Removes a node. Returns the users who were online there and on no other node.
     fn remove_node(&mut self, node: NodeId) -> Vec<UserId> {
         self.nodes.remove(&node);
@@ -458,13 +444,14 @@ impl Presence {
         registry: &Registry,
         lease: Duration,
         now: Timestamp,
+        bus_connected: bool,
     ) -> Vec<NodeId> {
         let silent = self.remote.as_mut().map(RemotePresence::log_unnamed);
         let silent = silent.map(|remote| remote.silent_nodes(lease)).unwrap_or_default();
         for &(node, silence) in &silent {
             let silence = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
             let last_received = Timestamp::from_millis(now.as_millis().saturating_sub(silence));
-            self.remote.iter_mut().for_each(|remote| remote.remember_lost(node));
+            self.remote.iter_mut().for_each(|remote| remote.remember_lost(node, bus_connected));
             self.remove_lost_node(registry, node, last_received);
         }
         silent.into_iter().map(|(node, _)| node).collect()

@@ -11,7 +11,8 @@ use serde_json::Value;
 use switchboard::auth::Authenticator;
 use switchboard::config::{AuthConfig, AuthKey, Secret};
 use switchboard_client::Client;
-use switchboard_protocol::Hello;
+use switchboard_protocol::{Hello, Timestamp};
+use switchboard_store::clock::Clock;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -127,6 +128,16 @@ impl Process {
     /// Makes a token for a user of a production server.
     pub(crate) fn token(&self, name: &str) -> String {
         let mint = self.mint.as_ref().expect("a production server");
+        mint.mint(&user(name), Duration::from_secs(3_600)).expect("a token")
+    }
+
+    /// Makes a token as an issuer whose clock is slow by this much.
+    pub(crate) fn token_of_slow_clock(&self, name: &str, slow_by: Duration) -> String {
+        let key = AuthKey::Secret(Secret::new(SECRET).expect("long enough"));
+        let auth = AuthConfig { key: Some(key), ..AuthConfig::default() };
+        let slow_by = i64::try_from(slow_by.as_millis()).expect("a short time");
+        let slow = move || Timestamp::from_millis(Clock::system().now().as_millis() - slow_by);
+        let mint = Authenticator::with_clock(&auth, Clock::from_fn(slow)).expect("a secret");
         mint.mint(&user(name), Duration::from_secs(3_600)).expect("a token")
     }
 

@@ -216,7 +216,7 @@ test("its look does not depend on the page's style sheet", async (t) => {
         : "",
   });
   for (let visit = 0; visit < 2; visit++) {
-    const alice = await shop.visit(browser);
+    const alice = await shop.visit(browser, { reducedMotion: "reduce" });
     await alice.at("teaser").waitFor();
     await alice.at("launcher").click();
     await alice.at("composer").waitFor();

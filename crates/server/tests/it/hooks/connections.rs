@@ -51,7 +51,7 @@ async fn a_user_comes_in_once_the_application_accepts_and_joins_the_rooms_that_i
 }
 
 #[tokio::test]
-async fn a_join_by_the_hook_is_told_as_such_in_the_feed() {
+async fn a_join_by_the_hook_names_the_hook_in_the_feed() {
     let (server, mut application) = server_asking(&[Ask::Open]).await;
     let act = key_with(&server, "shop", |key| key.with_scopes([Scope::Act]));
     let feed = key_with(&server, "reader", |key| key.with_scopes([Scope::Feed]));

@@ -65,7 +65,11 @@ impl From<DirectorySetting> for Directory {
 impl ProfilesSection {
     /// Checks the hosts.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        let is_host = |host: &String| matches!(Host::parse(host), Ok(Host::Domain(name)) if name == *host);
+        // `*` and `;` would have a meaning in the page's policy.
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-".contains(&byte);
+        let is_host = |host: &String| {
+            host.bytes().all(is_plain) && matches!(Host::parse(host), Ok(Host::Domain(name)) if name == *host)
+        };
         match self.avatar_hosts.iter().find(|host| !is_host(host)) {
             Some(host) => Err(ConfigError::new(format!(
                 "`profiles.avatar_hosts`: {host:?} is no host; write its name alone in lower case, such as \"images.example.com\""

@@ -38,7 +38,19 @@ macro_rules! commands {
             ];
 
             /// The requests that exist over HTTP only.
-            pub const HTTP_ONLY: &'static [&'static str] = &["feed", "profiles", "revoke"];
+            pub const HTTP_ONLY: &'static [&'static str] = &[
+                "feed",
+                "profiles",
+                "revoke",
+                "add_webhook",
+                "list_webhooks",
+                "pause_webhook",
+                "resume_webhook",
+                "rotate_webhook",
+                "replay_webhook",
+                "test_webhook",
+                "remove_webhook",
+            ];
 
             /// The command's name on the wire.
             pub fn name(&self) -> &'static str {

@@ -8,6 +8,7 @@ mod config_check;
 mod connect;
 mod database;
 mod descriptors;
+mod feed;
 mod health;
 mod key;
 mod migrate_store;
@@ -19,6 +20,7 @@ mod serve;
 mod show;
 mod tail;
 mod token;
+mod webhook;
 mod who;
 
 use std::path::PathBuf;
@@ -46,6 +48,10 @@ enum Command {
     Token(token::TokenArgs),
     /// Creates, lists and revokes the API keys of back ends.
     Key(key::KeyArgs),
+    /// The feed of what is committed
+    Feed(feed::FeedArgs),
+    /// Sends the feed to the URLs of back ends.
+    Webhook(webhook::WebhookArgs),
     /// Sends a message.
     Send(send::SendArgs),
     /// Prints events as they arrive, one per line.
@@ -152,6 +158,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => Ok(serve::run(Mode::Dev, &args.flags())),
         Command::Token(args) => token::run(args),
         Command::Key(args) => key::run(args),
+        Command::Feed(args) => feed::run(args),
+        Command::Webhook(args) => webhook::run(args),
         Command::Send(args) => connect::block_on(send::run(args)),
         Command::Tail(args) => connect::block_on(tail::run(args)),
         Command::Backup(args) => backup::run(args),
@@ -186,6 +194,12 @@ mod tests {
             "dev --name chat-1",
             "token alice --ttl 90m --json",
             "key create billing",
+            "feed new-epoch --store postgres://x",
+            "webhook add shop https://shop.example/ --types message --only #support-* --header x-a:1",
+            "webhook list --json",
+            "webhook rotate shop --overlap 24h",
+            "webhook replay shop --parked",
+            "webhook remove shop",
             "key list --json",
             "key revoke billing",
             "send @bob hi --user alice",

@@ -13,6 +13,7 @@ mod people;
 mod proxies;
 mod secret;
 mod tls;
+mod webhooks;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -35,6 +36,7 @@ pub use people::{DirectorySetting, PermissionsSection, ProfilesSection};
 pub use proxies::{ForwardedHeader, Network, ProxyConfig};
 pub use secret::Secret;
 pub use tls::{AcmeSection, TlsConfig, TlsSection};
+pub use webhooks::WebhooksConfig;
 
 /// The default listen address: the protocol's port, on loopback.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9501);
@@ -170,6 +172,8 @@ pub struct Config {
     pub profiles: ProfilesSection,
     /// What users may do.
     pub permissions: PermissionsSection,
+    /// Webhooks, if there is a secret that signs them.
+    pub webhooks: Option<WebhooksConfig>,
     /// How tokens are verified.
     pub auth: AuthConfig,
     /// The hook of the application, if there is one.
@@ -198,6 +202,7 @@ struct Resolved {
     tls: Option<TlsConfig>,
     cluster: Option<ClusterConfig>,
     hooks: Option<HooksConfig>,
+    webhooks: Option<WebhooksConfig>,
 }
 
 impl Config {
@@ -236,17 +241,21 @@ impl Config {
         let operator_token = resolve_token(&file.operator, source)?;
         let tls = tls::resolve(&file)?;
         let hooks = hooks::resolve(&file, source)?;
+        let webhooks = webhooks::resolve(&file.webhooks, mode, source)?;
         let cluster = cluster::resolve(&file, source)?;
         if cluster.is_some() && flags.data.is_some() {
             return Err(ConfigError::new(
                 "--data names the directory of an SQLite database, but `store` is set; use only one of them",
             ));
         }
-        Ok(Self { operator_token, ..Self::from_file(file, mode, Resolved { auth, tls, cluster, hooks }) })
+        Ok(Self {
+            operator_token,
+            ..Self::from_file(file, mode, Resolved { auth, tls, cluster, hooks, webhooks })
+        })
     }
 
     fn from_file(file: File, mode: Mode, resolved: Resolved) -> Self {
-        let Resolved { auth, tls, cluster, hooks } = resolved;
+        let Resolved { auth, tls, cluster, hooks, webhooks } = resolved;
         Self {
             mode,
             node_name: file.name.clone(),
@@ -265,6 +274,7 @@ impl Config {
             feed_keep: file.feed.keep,
             profiles: ProfilesSection { own: file.profiles.allows_own(mode), ..file.profiles },
             permissions: file.permissions,
+            webhooks,
             auth,
             hooks,
             log: LogConfig { level: file.log.level, format: file.log.format },
@@ -348,6 +358,7 @@ impl Config {
             feed: file::FeedSection { keep: self.feed_keep },
             profiles: self.profiles.clone(),
             permissions: self.permissions.clone(),
+            webhooks: WebhooksConfig::to_section(self.webhooks.as_ref()),
             auth: AuthSection {
                 secret,
                 public_key,

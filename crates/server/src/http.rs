@@ -16,6 +16,7 @@ mod profiles;
 mod request_span;
 pub(crate) mod revoke;
 pub mod spec;
+mod webhooks;
 mod write_timeout;
 mod ws;
 
@@ -48,6 +49,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/revoke", post(revoke::revoke))
         .route("/v1/profiles", post(profiles::profiles))
         .route("/v1/feed", post(feed::page).get(feed::stream))
+        .merge(webhook_routes())
         .route("/v1/{command}", post(api::command))
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))
@@ -93,6 +95,19 @@ fn operator_routes_while_stopping(services: &Services) -> Router {
         .route("/version", get(operations::version))
         .fallback(probes::unknown_operator_path)
         .layer(from_fn(request_span::enter))
+}
+
+/// The calls about webhooks.
+fn webhook_routes() -> Router<Arc<Services>> {
+    Router::new()
+        .route("/v1/add_webhook", post(webhooks::add))
+        .route("/v1/list_webhooks", post(webhooks::list))
+        .route("/v1/pause_webhook", post(webhooks::pause))
+        .route("/v1/resume_webhook", post(webhooks::resume))
+        .route("/v1/rotate_webhook", post(webhooks::rotate))
+        .route("/v1/replay_webhook", post(webhooks::replay))
+        .route("/v1/test_webhook", post(webhooks::test))
+        .route("/v1/remove_webhook", post(webhooks::remove))
 }
 
 /// Routes for operators only: on the operators' listener if there is one.

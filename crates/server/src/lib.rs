@@ -32,6 +32,7 @@ mod readiness;
 pub mod router;
 mod services;
 mod session;
+mod signature;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub mod simulated;
@@ -39,6 +40,7 @@ mod tasks;
 mod throttle;
 mod timers;
 mod tls;
+mod webhooks;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -173,7 +175,9 @@ impl Server {
             connections,
             tasks,
         };
+        let node = format!("{}/{}", config.name(), uuid::Uuid::now_v7().simple());
         let (mut server, services) = Self::without_listeners(config, parts);
+        start_webhooks(&services, node);
         if let Some(operators) = operators {
             server.serve_operators(operators, services.clone())?;
         }
@@ -198,6 +202,7 @@ impl Server {
         } = parts;
         let nodes = cluster.as_ref().map(|cluster| cluster.nodes.clone()).unwrap_or_default();
         let inspection = Some(Arc::new(Mutex::new(inspector(&config))));
+        let key_store = key_store(&config);
         let limits = Arc::new(config.limits);
         let (handle, router) = router::new(router::Parts {
             store: store.clone(),
@@ -235,6 +240,9 @@ impl Server {
             health: health::Health::default(),
             in_flight: Arc::default(),
             feed_keep: config.feed_keep,
+            key_store,
+            webhooks: config.webhooks,
+            webhooks_changed: Arc::default(),
             feed_waits: Arc::default(),
             profiles: config.profiles,
             directory: config.permissions.directory.into(),
@@ -340,6 +348,22 @@ fn start_hooks(
         tasks: tasks.clone(),
     };
     Hooks::new(hooks.clone(), parts).map(Some)
+}
+
+/// Starts to send for the webhooks, if there is a secret that signs them.
+fn start_webhooks(services: &Arc<Services>, node: String) {
+    let Some(config) = services.webhooks.clone() else { return };
+    let parts = webhooks::Parts {
+        config,
+        database: services.key_store.clone(),
+        node,
+        store: services.store.clone(),
+        clock: services.clock.clone(),
+        metrics: services.metrics.webhooks.clone(),
+        tasks: services.tasks.clone(),
+        changed: services.webhooks_changed.clone(),
+    };
+    services.tasks.spawn_critical("webhooks", webhooks::run(parts));
 }
 
 /// The opened store, and the connection to the other nodes that share it.

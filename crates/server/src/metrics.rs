@@ -5,6 +5,7 @@ mod process;
 mod prometheus_text;
 mod store_files;
 mod tls;
+mod webhooks;
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub(crate) use self::hooks::{HookFailure, HookMetrics};
 pub(crate) use self::process::resident_bytes;
 use self::store_files::StoreFiles;
 pub(crate) use self::tls::TlsMetrics;
+pub(crate) use self::webhooks::WebhookMetrics;
 use crate::node_name::NodeName;
 use switchboard_protocol::ErrorCode;
 use switchboard_store::CommitMetrics;
@@ -65,6 +67,8 @@ pub struct Metrics {
     pub(crate) tls: TlsMetrics,
     /// The metrics of the hook.
     pub(crate) hooks: HookMetrics,
+    /// The metrics of webhooks.
+    pub(crate) webhooks: WebhookMetrics,
 }
 
 /// The metrics of the bus. They stay zero on a single node.
@@ -204,6 +208,7 @@ impl Metrics {
             store_files,
             tls: TlsMetrics::default(),
             hooks: HookMetrics::default(),
+            webhooks: WebhookMetrics::default(),
             registry: Registry::default(),
         };
         registry.register("ready", "Whether /readyz answers 200", metrics.ready.clone());
@@ -240,6 +245,7 @@ impl Metrics {
         metrics.register_state(registry);
         metrics.tls.register(registry);
         metrics.hooks.register(registry);
+        metrics.webhooks.register(registry);
         metrics.begin_at_zero();
         Self { registry: all, ..metrics }
     }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_protocol::{Command, ConversationId, ErrorCode, Limits, SetProfile, UserId};
+use tokio::sync::Notify;
 
 use crate::auth::Authenticator;
 use crate::bus::Bus;
-use crate::config::{LoweredConnections, Mode, ProfilesSection, ProxyConfig, Secret};
+use crate::config::{LoweredConnections, Mode, ProfilesSection, ProxyConfig, Secret, WebhooksConfig};
 use crate::connections::Connections;
 use crate::denial::Denials;
 use crate::health::Health;
@@ -23,6 +24,7 @@ use crate::tasks::Tasks;
 use crate::throttle::{NameBudget, Throttle, Unlogged};
 use switchboard_store::clock::Clock;
 use switchboard_store::inspect::Inspector;
+use switchboard_store::keys::KeyStore;
 use switchboard_store::profile::Directory;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{SharedStore, WriteAccess};
@@ -110,6 +112,12 @@ pub(crate) struct Services {
     pub(crate) in_flight: Arc<InFlight>,
     /// How long the feed keeps its entries; zero keeps all.
     pub(crate) feed_keep: Duration,
+    /// The database of API keys and webhooks.
+    pub(crate) key_store: KeyStore,
+    /// Webhooks, if there is a secret that signs them.
+    pub(crate) webhooks: Option<WebhooksConfig>,
+    /// Wakes the task of the webhooks.
+    pub(crate) webhooks_changed: Arc<Notify>,
     /// Counts the calls that wait for the feed.
     pub(crate) feed_waits: Arc<InFlight>,
     /// The settings of names and pictures.

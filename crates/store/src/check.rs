@@ -4,6 +4,7 @@
 //! The check reads in one transaction, so it may run beside a server. Its memory is bounded by the largest room: one entry
 //! for each present or past member.
 
+mod feed;
 mod log;
 mod profiles;
 mod rows;
@@ -230,7 +231,7 @@ fn check_rows(db: &Connection, report: &mut Report, watch: &mut dyn FnMut(Progre
     if report.schema >= FIRST_SCHEMA_WITH_PROFILES {
         profiles::check(db, report)?;
     }
-    Ok(())
+    Ok(feed::check(db, report)?)
 }
 
 fn check_pages(

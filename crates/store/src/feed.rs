@@ -35,9 +35,10 @@ pub(crate) struct Entry {
 }
 
 /// Where a page of the feed begins.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum FeedCursor {
     /// At the oldest entry that is kept.
+    #[default]
     Beginning,
     /// After the newest entry.
     End,
@@ -72,7 +73,7 @@ impl FeedCursor {
 }
 
 /// A query of the feed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FeedQuery {
     /// Where the page begins.
     pub after: FeedCursor,

@@ -69,3 +69,15 @@ pub fn rotate(store: &KeyStore, name: &str, hash: &[u8; 32], overlap: i64) -> an
         KeyStore::Shared { url, ca } => postgres::keys::rotate(url, ca.as_deref(), name, hash, until, now),
     }
 }
+
+/// Begins a new epoch of the feed in a database that was restored: every cursor of before is refused from then on. A server on
+/// SQLite must be stopped; nodes on PostgreSQL need not be.
+///
+/// # Errors
+/// The database cannot be used, or a server uses it.
+pub fn begin_feed_epoch(store: &KeyStore) -> anyhow::Result<()> {
+    match store {
+        KeyStore::Directory(data) => sqlite::begin_feed_epoch(data),
+        KeyStore::Shared { url, ca } => postgres::keys::begin_feed_epoch(url, ca.as_deref()),
+    }
+}

@@ -70,6 +70,8 @@ mod sizes;
 pub mod sqlite;
 mod table;
 pub mod tls_client;
+mod webhook;
+pub mod webhooks;
 pub mod write_fault;
 
 use std::sync::Arc;
@@ -265,6 +267,15 @@ pub struct Submission {
     pub change: Change,
     /// The session or request that gets the outcome.
     pub origin: Origin,
+}
+
+impl Submission {
+    /// A change of the server itself, whose outcome nothing needs.
+    pub fn unattended(change: Change) -> Option<Self> {
+        let actor = UserId::parse("feed").ok()?;
+        let origin = Origin::Call(tokio::sync::oneshot::channel().0);
+        Some(Self { actor, change, origin })
+    }
 }
 
 /// The outcomes of one transaction, in the order of the submissions.

@@ -19,6 +19,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod trouble;
+pub(crate) mod webhooks;
 mod writer;
 
 use std::path::{Path, PathBuf};

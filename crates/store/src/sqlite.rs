@@ -14,6 +14,7 @@ pub(super) mod rows;
 #[cfg(feature = "simulation")]
 mod shared;
 mod table;
+pub(crate) mod webhooks;
 mod writer;
 
 use std::path::PathBuf;

@@ -58,7 +58,12 @@ pub(super) struct KeyDatabaseArgs {
 impl KeyDatabaseArgs {
     /// The store of API keys.
     pub(super) fn keys(self) -> anyhow::Result<KeyStore> {
+        Ok(crate::key_store(&self.config()?))
+    }
+
+    /// The configuration with these flags.
+    pub(super) fn config(self) -> anyhow::Result<Config> {
         let flags = Flags { data: self.data, store: self.store, ..self.file.flags() };
-        Ok(crate::key_store(&Config::read(Mode::Serve, &flags, &environment())?))
+        Ok(Config::read(Mode::Serve, &flags, &environment())?)
     }
 }

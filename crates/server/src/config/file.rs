@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use switchboard_protocol::Limits;
 
 use super::hooks::HooksSection;
+use super::webhooks::WebhooksSection;
 use super::{
     AcmeSection, ClusterSettings, ConfigError, DEFAULT_LISTEN, EXAMPLE_OPERATOR_LISTEN, ForwardedHeader,
     LogFormat, Network, PermissionsSection, ProfilesSection, ProxyConfig, Secret, TlsSection, UnknownUsers,
@@ -91,6 +92,7 @@ pub(super) struct File {
     pub(super) profiles: ProfilesSection,
     pub(super) permissions: PermissionsSection,
     pub(super) hooks: HooksSection,
+    pub(super) webhooks: WebhooksSection,
     pub(super) limits: Limits,
 }
 
@@ -122,6 +124,7 @@ impl Default for File {
             profiles: ProfilesSection::default(),
             permissions: PermissionsSection::default(),
             hooks: HooksSection::default(),
+            webhooks: WebhooksSection::default(),
             limits: Limits::default(),
         }
     }
@@ -278,7 +281,7 @@ impl Setting {
 }
 
 /// The names of the file's sections.
-pub(super) const SECTIONS: [&str; 11] = [
+pub(super) const SECTIONS: [&str; 12] = [
     "auth",
     "log",
     "operator",
@@ -287,6 +290,7 @@ pub(super) const SECTIONS: [&str; 11] = [
     "cluster",
     "feed",
     "hooks",
+    "webhooks",
     "profiles",
     "permissions",
     "limits",
@@ -304,6 +308,7 @@ fn schema(section: &str) -> Schema {
         "profiles" => schema_for!(ProfilesSection),
         "permissions" => schema_for!(PermissionsSection),
         "hooks" => schema_for!(HooksSection),
+        "webhooks" => schema_for!(WebhooksSection),
         "limits" => schema_for!(Limits),
         _ => schema_for!(File),
     }
@@ -426,6 +431,11 @@ fn example() -> Result<File, ConfigError> {
             ..ClusterSettings::default()
         },
         hooks: HooksSection::example(),
+        webhooks: WebhooksSection {
+            secret_file: Some(PathBuf::from("/etc/switchboard/webhooks")),
+            ca: Some(PathBuf::from("/etc/switchboard/webhooks-ca.pem")),
+            ..WebhooksSection::default()
+        },
         auth: AuthSection {
             secret: Some(Secret::new("the output of `openssl rand -base64 32`")?),
             secret_file: Some(PathBuf::from("/etc/switchboard/secret")),

@@ -74,7 +74,7 @@ fn an_unknown_setting_is_refused_with_the_most_similar_one() {
     assert_refused(
         "[server]\nframe = 1",
         &[],
-        "the sections are [auth], [log], [operator], [tls], [acme], [cluster], [feed], [hooks], [profiles], [permissions], [limits]",
+        "the sections are [auth], [log], [operator], [tls], [acme], [cluster], [feed], [hooks], [webhooks], [profiles], [permissions], [limits]",
     );
     assert_refused("zzzzzzzz = 1", &[], "`switchboard config default`");
     assert_refused("limits = 3", &[], "is a section, `[limits]`");

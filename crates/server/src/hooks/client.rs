@@ -4,10 +4,7 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
@@ -16,11 +13,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
-use sha2::Sha256;
 use uuid::Uuid;
 
 use crate::config::{HooksConfig, SigningKey};
 use crate::metrics::HookFailure as Failure;
+use crate::signature::sign;
 use switchboard_store::clock::Clock;
 use switchboard_store::tls_client::{root_certificates, verifying_config};
 
@@ -68,7 +65,7 @@ impl HookClient {
     pub(super) async fn post(&self, question: String) -> Result<Bytes, Failure> {
         let id = format!("ask_{}", Uuid::now_v7().simple());
         let seconds = self.clock.now().as_millis().div_euclid(1_000).to_string();
-        let signature = sign(&self.key, &id, &seconds, &question);
+        let signature = sign(self.key.expose(), &id, &seconds, &question);
         let request = Request::post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
             .header(USER_AGENT, concat!("switchboard/", env!("CARGO_PKG_VERSION")))
@@ -93,31 +90,5 @@ impl HookClient {
         let body = body.to_bytes();
         // An empty body accepts only with the status 204.
         if body.is_empty() { Err(Failure::Unreadable) } else { Ok(body) }
-    }
-}
-
-/// The value of `webhook-signature`.
-fn sign(key: &SigningKey, id: &str, seconds: &str, body: &str) -> String {
-    let mut mac = match Hmac::<Sha256>::new_from_slice(key.expose()) {
-        Ok(mac) => mac,
-        Err(_) => unreachable!("HMAC takes a key of any length"),
-    };
-    for part in [id, ".", seconds, ".", body] {
-        mac.update(part.as_bytes());
-    }
-    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The example of the Standard Webhooks libraries' tests.
-    #[test]
-    fn a_signature_is_that_of_standard_webhooks() {
-        let key = SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").expect("a key");
-        let (id, seconds) = ("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330");
-        let body = r#"{"test": 2432232314}"#;
-        assert_eq!(sign(&key, id, seconds, body), "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 }

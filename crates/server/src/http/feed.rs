@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::{ErrorCode, Event, Limits, Timestamp, UserId, read_object};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::api::{Authenticated, authenticate, authenticate_again, read_authenticated};
@@ -25,7 +25,6 @@ use crate::in_flight::Permit;
 use crate::services::Services;
 use switchboard_store::feed::{FeedCursor, FeedPage, FeedQuery};
 use switchboard_store::grant::{KeyGrant, Scope};
-use switchboard_store::origin::Origin;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Change, Submission};
 
@@ -300,9 +299,7 @@ fn number_pending(services: &Services) {
 
 /// Submits a change whose outcome nothing needs.
 fn submit(services: &Services, change: Change) {
-    let Ok(actor) = UserId::parse("feed") else { return };
-    let origin = Origin::Call(oneshot::channel().0);
-    let _ = services.store.submit(Submission { actor, change, origin });
+    let _ = Submission::unattended(change).map(|submission| services.store.submit(submission));
 }
 
 /// A stream of the feed.

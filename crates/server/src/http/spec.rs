@@ -16,6 +16,7 @@ use super::feed::{Feed, Page};
 use super::problem::Problem;
 use super::profiles::Profiles;
 use super::revoke::Revoke;
+use super::webhooks::operations;
 
 /// The JSON pointer to the shared schemas in a document of OpenAPI or AsyncAPI.
 const SCHEMAS: &str = "/components/schemas";
@@ -106,6 +107,16 @@ pub fn openapi() -> Value {
     );
     let (feed, page) = (schema::<Feed>(&mut generator), schema::<Page>(&mut generator));
     paths.insert("/v1/feed".to_owned(), feed_operations(&feed, &page, &problem));
+    for operation in operations(&mut generator) {
+        let (path, summary) = (format!("/v1/{}", operation.name), operation.summary);
+        let answer = operation.answer.unwrap_or_else(|| ok.clone());
+        paths.insert(path, json!({ "post": {
+            "operationId": operation.name,
+            "summary": format!("{summary} Only with an API key that has the scope `admin`."),
+            "requestBody": { "required": true, "content": { "application/json": { "schema": operation.request } } },
+            "responses": responses(&answer, &problem),
+        } }));
+    }
     let document = json!({
         "openapi": "3.1.0",
         "info": api_info("Switchboard over HTTP", "The same commands as over the WebSocket, one per request."),

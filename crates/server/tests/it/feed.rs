@@ -222,3 +222,80 @@ async fn a_key_with_a_pattern_and_without_text_reads_only_that() {
     assert_eq!(entries[0]["event"]["from"], "shop-1");
     assert!(entries[0]["event"].get("text").is_none());
 }
+
+/// What a consumer has on its disk: the entries that it has handled, and its cursor.
+#[derive(Default)]
+struct Disk {
+    handled: Vec<Value>,
+    cursor: Option<String>,
+}
+
+#[tokio::test]
+async fn a_consumer_that_is_killed_200_times_misses_nothing_and_keeps_the_order() {
+    let (mut server, key) = server().await;
+    let mut random = fastrand::Rng::with_seed(17);
+    let (mut disk, mut sent) = (Disk::default(), 0);
+    for round in 0..4 {
+        let mut writers = [server.connects("alice").await, server.connects("bob").await];
+        for _ in 0..50 {
+            for writer in &mut writers {
+                writer.says(["@carol", "@dave"][random.usize(..2)], &sent.to_string()).await;
+                sent += 1;
+            }
+            let after = disk.cursor.clone().unwrap_or_else(|| "0".to_owned());
+            let body = json!({"after": after, "types": ["message"], "limit": random.u32(1..=8)});
+            let page = reads(&server, &key, body).await;
+            let entries = page["entries"].as_array().expect("entries");
+            // It is killed after it has handled some of the page, and mostly before its cursor is on its disk.
+            disk.handled.extend(entries.iter().take(random.usize(..=entries.len())).cloned());
+            if disk.handled.last() == entries.last() && random.bool() {
+                disk.cursor = page["next"].as_str().map(str::to_owned);
+            }
+        }
+        drop(writers);
+        if round % 2 == 0 {
+            server.restart().await;
+        }
+    }
+    let after = disk.cursor.clone().unwrap_or_else(|| "0".to_owned());
+    let mut first = std::collections::BTreeMap::new();
+    let mut by_conversation = std::collections::BTreeMap::<String, Vec<u64>>::new();
+    let (mut after, mut more) = (after, true);
+    while more {
+        let page = reads(&server, &key, json!({"after": after, "types": ["message"]})).await;
+        disk.handled.extend(page["entries"].as_array().expect("entries").iter().cloned());
+        after = page["next"].as_str().expect("a cursor").to_owned();
+        more = page["more"] == true;
+    }
+    for entry in &disk.handled {
+        let id = entry["id"].as_str().expect("an id").to_owned();
+        let seen = first.entry(id).or_insert_with(|| {
+            let conversation = entry["event"]["conversation"].as_str().expect("a conversation");
+            let seqs = by_conversation.entry(conversation.to_owned()).or_default();
+            seqs.push(entry["event"]["seq"].as_u64().expect("a seq"));
+            entry.clone()
+        });
+        assert_eq!(seen, entry, "an entry is the same whenever it is read");
+    }
+    assert_eq!(first.len(), sent, "none is missing");
+    for (conversation, seqs) in by_conversation {
+        assert!(seqs.iter().copied().eq(1..=seqs.len() as u64), "{conversation}: {seqs:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_epoch_refuses_the_cursors_of_before() {
+    let (mut server, key) = server().await;
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "one").await;
+    let (_, after) = reads_on(&server, &key, "0", &["message"], 1).await;
+    drop(alice);
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
+    keys::begin_feed_epoch(&server.keys()).expect("the database");
+    server.start_again().await;
+    let refused = server.posts_as(&key, "feed", json!({"after": after})).await;
+    assert_eq!(refused.code(), "bad_cursor");
+    let (entries, _) = reads_on(&server, &key, "0", &["message"], 1).await;
+    assert_eq!(texts(&entries), ["one"]);
+}

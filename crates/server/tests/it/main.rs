@@ -51,4 +51,5 @@ mod support;
 mod tls;
 mod upgrade;
 mod versions;
+mod webhooks;
 mod write_ahead_log;

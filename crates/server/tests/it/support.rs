@@ -11,6 +11,7 @@ pub(crate) mod log;
 mod person;
 mod process;
 pub(crate) mod raw;
+mod receiver;
 mod stalled;
 mod text_socket;
 
@@ -41,6 +42,7 @@ pub(crate) use self::dribble::assert_single_bytes_are_cheap;
 pub(crate) use self::person::{Person, StoredEvent, command, text_of};
 pub(crate) use self::process::Process;
 pub(crate) use self::raw::RawSocket;
+pub(crate) use self::receiver::{Received, Receiver, Reply};
 pub(crate) use self::stalled::{MachineStalled, retry_if_stalled};
 pub(crate) use self::text_socket::{TextSocket, mask_times};
 

@@ -110,6 +110,15 @@ pub(crate) fn rotate(
     })
 }
 
+/// Begins a new epoch of the feed.
+pub(crate) fn begin_feed_epoch(url: &str, ca: Option<&Path>) -> anyhow::Result<()> {
+    with_connection(url, ca, async |client| {
+        let update = "UPDATE feed_state SET epoch = substr(md5(gen_random_uuid()::text), 1, 8)";
+        client.execute(update, &[]).await?;
+        Ok(())
+    })
+}
+
 /// Whether the table has the columns of this version.
 async fn has_scopes(client: &Client) -> anyhow::Result<bool> {
     let select = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'api_keys'::regclass AND attname = 'scopes')";

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 use switchboard_protocol::Timestamp;
 
-use super::open_shared;
+use super::{lock, open_shared};
 use crate::grant::{NewKey, Scopes, audit, check_rotatable};
 use crate::key::Via;
 use crate::record::ApiKeyInfo;
@@ -109,6 +109,13 @@ pub(crate) fn rotate(
             params![name, hash.as_slice(), old_until.as_millis()],
         )
     })?)
+}
+
+/// Makes the next server begin a new epoch of the feed.
+pub(crate) fn begin_feed_epoch(data: &Path) -> anyhow::Result<()> {
+    let _lock = lock(data)?;
+    open_shared(data)?.execute("UPDATE feed_state SET epoch = ''", [])?;
+    Ok(())
 }
 
 /// Whether the table has the columns of this version.

@@ -260,6 +260,12 @@ const DAMAGE_SQL_AND_PROBLEMS: &[(&str, &str)] = &[
     ),
     ("DELETE FROM users WHERE id = 4", "#r 17: it names user number 4, who is not there"),
     (
+        "UPDATE events SET feed = 99 WHERE seq = 17",
+        "conversation number 1 17: the feed has it as number 21, and it has another or is not there",
+    ),
+    ("DELETE FROM feed_entries WHERE number = 1", "number 1 of the feed has no entry"),
+    ("UPDATE feed_pages SET runs = x'01'", "the page of the feed from 1 cannot be read"),
+    (
         "INSERT INTO api_keys (name, hash, created) VALUES ('shop', x'00', 1)",
         "the hash of the API key 'shop' is none of SHA-256",
     ),

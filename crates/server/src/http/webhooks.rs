@@ -1,0 +1,237 @@
+//! The calls about webhooks, for back ends with the scope `admin`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use switchboard_protocol::{ErrorCode, read_object};
+
+use super::api::read_authenticated;
+use super::body;
+use super::problem::Problem;
+use crate::services::Services;
+use crate::webhooks::admin::{
+    AddWebhook, Admin, NamedWebhook, ReplayWebhook, RotateWebhook, Test, WebhookInfo, WebhookSecret, Wrong,
+};
+use switchboard_store::feed::{FeedCursor, FeedPage, FeedQuery};
+use switchboard_store::grant::Scope;
+use switchboard_store::refusal::Refusal;
+
+/// `list_webhooks`: all webhooks.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListWebhooks {}
+
+/// The webhooks of the installation.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct WebhookList {
+    webhooks: Vec<WebhookInfo>,
+}
+
+/// The answer of the endpoint to a test.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct WebhookTested {
+    #[schemars(with = "serde_json::Value")]
+    answer: Box<RawValue>,
+}
+
+/// An answer without content.
+#[derive(Debug, Serialize)]
+struct Done {}
+
+/// The answer of a call.
+#[derive(Serialize)]
+struct Answer<T> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(flatten)]
+    body: T,
+}
+
+/// A call, for the description of the API.
+pub(super) struct Operation {
+    pub(super) name: &'static str,
+    pub(super) summary: &'static str,
+    pub(super) request: Value,
+    /// The body of the answer, if it is more than `ok`.
+    pub(super) answer: Option<Value>,
+}
+
+/// The calls about webhooks.
+pub(super) fn operations(generator: &mut SchemaGenerator) -> [Operation; 8] {
+    let mut schema = |schema: fn(&mut SchemaGenerator) -> Schema| schema(generator).to_value();
+    let named = schema(SchemaGenerator::subschema_for::<NamedWebhook>);
+    let secret = schema(SchemaGenerator::subschema_for::<WebhookSecret>);
+    let operation = |name, summary, request, answer| Operation { name, summary, request, answer };
+    [
+        operation(
+            "add_webhook",
+            "Sends entries of the feed to a URL.",
+            schema(SchemaGenerator::subschema_for::<AddWebhook>),
+            Some(secret.clone()),
+        ),
+        operation(
+            "list_webhooks",
+            "Lists the webhooks, and where each stands.",
+            schema(SchemaGenerator::subschema_for::<ListWebhooks>),
+            Some(schema(SchemaGenerator::subschema_for::<WebhookList>)),
+        ),
+        operation("pause_webhook", "Sends nothing more until it is resumed.", named.clone(), None),
+        operation("resume_webhook", "Goes on, and tries an endpoint at fault at once.", named.clone(), None),
+        operation(
+            "rotate_webhook",
+            "Gives a webhook another secret.",
+            schema(SchemaGenerator::subschema_for::<RotateWebhook>),
+            Some(secret),
+        ),
+        operation(
+            "replay_webhook",
+            "Sends entries again.",
+            schema(SchemaGenerator::subschema_for::<ReplayWebhook>),
+            None,
+        ),
+        operation(
+            "test_webhook",
+            "Sends an entry of the type `webhook.test`, and answers with what the endpoint answered.",
+            named.clone(),
+            Some(schema(SchemaGenerator::subschema_for::<WebhookTested>)),
+        ),
+        operation("remove_webhook", "Removes a webhook.", named, None),
+    ]
+}
+
+/// Who calls: the number of the API key, if there is one.
+struct Caller(Option<i32>);
+
+pub(super) async fn add(State(services): State<Arc<Services>>, request: Request) -> Response {
+    let (parts, mut body) = request.into_parts();
+    let answered = async {
+        let (mut add, Caller(key)) = read::<AddWebhook>(&services, &parts, &mut body).await?;
+        if add.from == "now" {
+            // The end of the feed is that of this moment, not of the moment when a node begins to send.
+            let query = FeedQuery { after: FeedCursor::End, limit: 1, ..FeedQuery::default() };
+            let page = services.store.feed(query).await?;
+            add.from = FeedPage::cursor(&page.epoch, page.next);
+        }
+        let secret = run(&services, move |admin| admin.add(add, key)).await?;
+        services.webhooks_changed.notify_one();
+        Ok(secret)
+    };
+    let answered = answered.await;
+    respond(&services, &parts, body, answered)
+}
+
+pub(super) async fn list(State(services): State<Arc<Services>>, request: Request) -> Response {
+    call(&services, request, |admin, ListWebhooks {}, _| Ok(WebhookList { webhooks: admin.list()? })).await
+}
+
+pub(super) async fn pause(State(services): State<Arc<Services>>, request: Request) -> Response {
+    call(&services, request, |admin, NamedWebhook { name }, _| admin.pause(&name).map(|()| Done {})).await
+}
+
+pub(super) async fn resume(State(services): State<Arc<Services>>, request: Request) -> Response {
+    call(&services, request, |admin, NamedWebhook { name }, _| admin.resume(&name).map(|()| Done {})).await
+}
+
+pub(super) async fn rotate(State(services): State<Arc<Services>>, request: Request) -> Response {
+    call(&services, request, |admin, rotate: RotateWebhook, _| admin.rotate(&rotate)).await
+}
+
+pub(super) async fn replay(State(services): State<Arc<Services>>, request: Request) -> Response {
+    call(&services, request, |admin, replay: ReplayWebhook, _| admin.replay(&replay).map(|()| Done {})).await
+}
+
+pub(super) async fn remove(State(services): State<Arc<Services>>, request: Request) -> Response {
+    call(&services, request, |admin, NamedWebhook { name }, _| admin.remove(&name).map(|()| Done {})).await
+}
+
+pub(super) async fn test(State(services): State<Arc<Services>>, request: Request) -> Response {
+    let (parts, mut body) = request.into_parts();
+    let answered = async {
+        let (named, _) = read::<NamedWebhook>(&services, &parts, &mut body).await?;
+        let test: Test = run(&services, move |admin| admin.prepare_test(&named.name)).await?;
+        let answer = test.send().await.map_err(refusal)?;
+        Ok(WebhookTested { answer })
+    };
+    let answered = answered.await;
+    respond(&services, &parts, body, answered)
+}
+
+/// Answers one call.
+async fn call<T: DeserializeOwned + Send + 'static, R: Serialize + Send + 'static>(
+    services: &Services,
+    request: Request,
+    work: impl FnOnce(&mut Admin, T, Caller) -> anyhow::Result<R> + Send + 'static,
+) -> Response {
+    let (parts, mut body) = request.into_parts();
+    let answered = async {
+        let (asked, caller) = read::<T>(services, &parts, &mut body).await?;
+        let done = run(services, move |admin| work(admin, asked, caller)).await?;
+        services.webhooks_changed.notify_one();
+        Ok(done)
+    };
+    let answered = answered.await;
+    respond(services, &parts, body, answered)
+}
+
+/// Checks the key and reads the request.
+async fn read<T: DeserializeOwned>(
+    services: &Services,
+    head: &Parts,
+    body: &mut Body,
+) -> Result<(T, Caller), Problem> {
+    let request = read_authenticated(services, head, body).await?;
+    request.check_back_end(Scope::Admin)?;
+    let key = request.grant.as_ref().map(|grant| grant.number.0);
+    Ok((read_object(&request.text).map_err(Refusal::from)?, Caller(key)))
+}
+
+/// Works on the database on a thread that may block.
+async fn run<R: Send + 'static>(
+    services: &Services,
+    work: impl FnOnce(&mut Admin) -> anyhow::Result<R> + Send + 'static,
+) -> Result<R, Problem> {
+    let (database, config) = (services.key_store.clone(), services.webhooks.clone());
+    let done = tokio::task::spawn_blocking(move || work(&mut Admin::open(&database, config)?));
+    let done = done.await.unwrap_or_else(|error| Err(error.into()));
+    done.map_err(refusal)
+}
+
+fn refusal(error: anyhow::Error) -> Problem {
+    match error.downcast::<Wrong>() {
+        Ok(Wrong::Field { field, message }) => Refusal::bad_field(field, message).into(),
+        Ok(Wrong::Unknown(message)) => Refusal::new(ErrorCode::NotFound, message).into(),
+        Err(error) => {
+            tracing::error!("webhooks: {error:#}");
+            Refusal::unavailable().into()
+        }
+    }
+}
+
+fn respond<R: Serialize>(
+    services: &Services,
+    head: &Parts,
+    body: Body,
+    answered: Result<R, Problem>,
+) -> Response {
+    let json = answered.and_then(|done| Ok(crate::encode::to_json(&Answer { kind: "ok", body: done })?));
+    match json {
+        Ok(json) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(problem) => {
+            body::discard(&services.tasks, &head.headers, body);
+            services.metrics.count_refused(problem.code());
+            if !problem.is_denial() {
+                services.denials.log_refusal(problem.code(), problem.field(), None, tracing::Span::current);
+            }
+            problem.into_response()
+        }
+    }
+}

@@ -245,10 +245,17 @@ for manifest in packages/*/package.json examples/*/package.json; do
 done
 
 check "ACME server" "" "" scripts/tools.sh pebble pebble-challtestsrv
+# Clippy compiles what it checks. As the compiler of this workspace's crates it makes one build of two, which `make lint` and the
+# tests would need. CLIPPY_ARGS is how cargo-clippy passes `-D warnings`. If the code breaks a rule, it is built without the rules.
+export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__
+
 # The page before all that follows, because it is compiled into the binary.
 check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check
-check "lint" "" "" cargo clippy --workspace --all-targets --features simulation --locked -- -D warnings
+check "lint and build" "" "" cargo test --workspace --features simulation --locked --no-run
+if [[ " ${broken[*]-} " == *" lint and build "* ]]; then
+  unset RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS
+fi
 check "format of JavaScript" "" "" npm run format:check --silent
 check "lint of JavaScript" "" "" npm run lint --silent
 check "mutations apply" "" "" mutations_apply

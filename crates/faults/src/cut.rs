@@ -132,7 +132,7 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut PowerCutResult)
             (FileChange::Truncate { length }, _) => image.resize(length as usize, 0),
             (FileChange::Write { offset, .. }, WriteFate::Kept) => write_into(&mut image, offset, new),
             (FileChange::Write { offset, .. }, WriteFate::Torn) => {
-                write_random_sectors(&mut image, offset, new, rng)
+                write_random_sectors(&mut image, offset, new, rng);
             }
             (FileChange::Write { .. }, WriteFate::Lost) => {}
         }

@@ -29,7 +29,7 @@ pub use id::{CommandId, ConversationId, InvalidId, RoomId, Seq, Target, UserId};
 pub use limits::Limits;
 pub use reason::in_json_words;
 pub use signal::Signal;
-pub use text::{Avatar, Device, Emoji, Key, PersonName, Text, Title, is_blank};
+pub use text::{Avatar, Device, Emoji, Key, PersonName, Text, Title, is_blank, truncated};
 pub use write_number::WriteNumber;
 
 /// The WebSocket subprotocol (RFC 6455 section 1.9) that names this version.

@@ -54,6 +54,12 @@ macro_rules! text {
     };
 }
 
+/// The beginning of a text, at most so many bytes. A character is not split.
+pub fn truncated(text: &str, max_bytes: usize) -> &str {
+    let end = (0..=max_bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or_default()]
+}
+
 /// Whether a text is invisible: it is empty, or has only white space, controls, and characters that format or join others
 /// (Unicode 17: White_Space, Default_Ignorable_Code_Point, general category Cf, and the blank of Braille).
 pub fn is_blank(s: &str) -> bool {

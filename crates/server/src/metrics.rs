@@ -217,19 +217,13 @@ impl Metrics {
         registry.register("connections", "Connections that have said hello", metrics.connections.clone());
         registry.register("accepted", "Events stored", metrics.accepted.clone());
         registry.register("delivered", "Events queued live for a connection", metrics.delivered.clone());
-        registry.register(
-            "replayed",
-            "Events queued for a connection from the log",
-            metrics.replayed.clone(),
-        );
+        let help = "Events queued for a connection from the log";
+        registry.register("replayed", help, metrics.replayed.clone());
         let help = "Conversations that connections are reading from the log";
         registry.register("catching_up", help, metrics.catching_up.clone());
         registry.register("refused", "Commands refused, by error code", metrics.refused.clone());
-        registry.register(
-            "dropped",
-            "Signals dropped and connections cut, by reason",
-            metrics.dropped.clone(),
-        );
+        let help = "Signals dropped and connections cut, by reason";
+        registry.register("dropped", help, metrics.dropped.clone());
         let help =
             "Connections, handshakes, requests and hellos turned away before it was known whose they are";
         registry.register("denied", help, metrics.denied.clone());

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use switchboard_protocol::UserId;
+use switchboard_protocol::{UserId, truncated};
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::{canonical_combining_class, is_combining_mark};
 use unicode_segmentation::UnicodeSegmentation as _;
@@ -28,24 +28,19 @@ pub(crate) fn fold(text: &str) -> String {
         .collect()
 }
 
-/// The first bytes of a folded text that are compared.
-fn cut(folded: &str) -> &str {
-    let end = (0..=WORD_BYTES).rev().find(|end| folded.is_char_boundary(*end));
-    &folded[..end.unwrap_or_default()]
-}
-
 /// What the table of words has of a user: the folded name from each of its words on, so that a query of several words finds it,
 /// and the folded id. In scripts without spaces, every character begins a word (Unicode Standard Annex 29).
 pub(crate) fn words(user: &UserId, name: Option<&str>) -> BTreeSet<String> {
     let name = name.map(fold).unwrap_or_default();
-    let words = name.unicode_word_indices().take(WORDS).map(|(at, _)| cut(&name[at..]).to_owned());
-    words.chain([cut(&fold(user.as_str())).to_owned()]).collect()
+    let words =
+        name.unicode_word_indices().take(WORDS).map(|(at, _)| truncated(&name[at..], WORD_BYTES).to_owned());
+    words.chain([truncated(&fold(user.as_str()), WORD_BYTES).to_owned()]).collect()
 }
 
 /// The words from the first bound on, and before the second, match a query.
 pub(crate) fn range(query: &str) -> (String, String) {
     let folded = fold(query);
-    let from = cut(folded.trim()).to_owned();
+    let from = truncated(folded.trim(), WORD_BYTES).to_owned();
     let to = format!("{from}{}", char::MAX);
     (from, to)
 }

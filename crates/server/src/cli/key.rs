@@ -88,7 +88,7 @@ pub(super) fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
         KeyCommand::Create(args) => create(*args)?,
         KeyCommand::List { database } => list(database)?,
         KeyCommand::Rotate { name, overlap, database } => {
-            rotate(&name, overlap.unwrap_or_default(), database)?
+            rotate(&name, overlap.unwrap_or_default(), database)?;
         }
         KeyCommand::Revoke { name, database } => {
             let json = database.json;

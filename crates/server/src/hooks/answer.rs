@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use switchboard_protocol::{Command, ConversationId, Edit, ErrorCode, Limits, Rename, Send};
+use switchboard_protocol::{Command, ConversationId, Edit, ErrorCode, Limits, Rename, Send, truncated};
 
 use crate::metrics::HookFailure as Failure;
 use switchboard_store::refusal::Refusal;
@@ -39,9 +39,7 @@ impl Fields {
     /// The refusal with the application's reason.
     fn into_refusal(self) -> Refusal {
         let reason = self.message.as_ref().and_then(Value::as_str).filter(|reason| !reason.is_empty());
-        let mut reason = reason.unwrap_or(NO_REASON).to_owned();
-        reason.truncate(reason.floor_char_boundary(MAX_REASON));
-        Refusal::new(ErrorCode::Refused, reason)
+        Refusal::new(ErrorCode::Refused, truncated(reason.unwrap_or(NO_REASON), MAX_REASON).to_owned())
     }
 }
 

@@ -126,7 +126,7 @@ async fn answer(
     let user = caller.user.clone();
     let answered = match read_command(name, &text, &head.headers, services) {
         Ok(command) => dispatch(services, caller, command).await,
-        Err(refusal) => Err(refusal.into()),
+        Err(refusal) => Err(refusal),
     };
     answered.map(|answer| (answer, permit)).map_err(|refusal| Problem::from(refusal).of_user(user))
 }

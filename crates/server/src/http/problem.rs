@@ -11,9 +11,16 @@ use crate::auth::RefusedToken;
 use crate::denial::{Denial, Denied};
 use switchboard_store::refusal::Refusal;
 
-/// The body of every response that is not 2xx.
+/// The body of every response that is not 2xx. It is boxed, so that the results of checks are small.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Problem {
+#[serde(transparent)]
+#[schemars(transparent)]
+pub struct Problem(Box<Fields>);
+
+/// The fields of a problem, and what only the guard needs.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Problem", description = "The body of every response that is not 2xx.")]
+struct Fields {
     /// Always `about:blank`: `code` says more than a link would.
     #[serde(rename = "type")]
     kind: &'static str,
@@ -62,31 +69,34 @@ pub(super) struct DeniedRequest {
 
 impl Problem {
     pub(super) fn code(&self) -> ErrorCode {
-        self.code
+        self.0.code
     }
 
     pub(super) fn field(&self) -> Option<&str> {
-        self.field.as_deref()
+        self.0.field.as_deref()
     }
 
     /// The user whom the request acts for, if that is known.
     pub(super) fn user(&self) -> Option<&UserId> {
-        self.user.as_ref()
+        self.0.user.as_ref()
     }
 
     /// Records the user whom the request acts for.
-    pub(super) fn of_user(self, user: UserId) -> Self {
-        Self { user: Some(user), ..self }
+    pub(super) fn of_user(mut self, user: UserId) -> Self {
+        self.0.user = Some(user);
+        self
     }
 
     /// Whether the guard counts and logs this problem as a denial.
     pub(super) fn is_denial(&self) -> bool {
-        self.denial.is_some()
+        self.0.denial.is_some()
     }
 
     /// Replaces the status of the code by a more specific one.
-    pub(super) fn with_status(self, status: StatusCode) -> Self {
-        Self { status: status.as_u16(), title: status.canonical_reason().unwrap_or_default(), ..self }
+    pub(super) fn with_status(mut self, status: StatusCode) -> Self {
+        self.0.status = status.as_u16();
+        self.0.title = status.canonical_reason().unwrap_or_default();
+        self
     }
 }
 
@@ -143,7 +153,7 @@ impl From<Denied> for Problem {
         let failure = refusal.into_failure(None);
         let status = failure.code.http_status();
         let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-        Self {
+        Self(Box::new(Fields {
             kind: "about:blank",
             title: title.unwrap_or_default(),
             status,
@@ -158,13 +168,14 @@ impl From<Denied> for Problem {
             denial,
             token,
             user: None,
-        }
+        }))
     }
 }
 
 impl From<Problem> for Response {
     fn from(problem: Problem) -> Self {
         let json = serde_json::to_string(&problem).unwrap_or_default();
+        let problem = *problem.0;
         let mut response = Self::new(Body::from(json));
         *response.status_mut() =
             StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -70,21 +70,7 @@ pub fn openapi() -> Value {
             );
         }
     }
-    for (path, summary) in [
-        ("/livez", "The process answers."),
-        (
-            "/readyz",
-            "The server is not stopping and can read and write; `?exclude=writes` skips the check of writes.",
-        ),
-        (
-            "/healthz",
-            "Messages are delivered: a write, a read and a notice over the bus have just succeeded.",
-        ),
-        ("/metrics", "Metrics for Prometheus."),
-    ] {
-        let answers = json!({ "200": { "description": "Yes." }, "503": { "description": "No, and why." } });
-        paths.insert(path.to_owned(), json!({ "get": { "summary": summary, "responses": answers } }));
-    }
+    paths.extend(probes());
     let revoke = schema::<Revoke>(&mut generator);
     paths.insert(
         "/v1/revoke".to_owned(),
@@ -131,6 +117,26 @@ pub fn openapi() -> Value {
     with_schemas(document, generator)
 }
 
+/// What supervisors, balancers and Prometheus ask for.
+fn probes() -> impl Iterator<Item = (String, Value)> {
+    let probes = [
+        ("/livez", "The process answers."),
+        (
+            "/readyz",
+            "The server is not stopping and can read and write; `?exclude=writes` skips the check of writes.",
+        ),
+        (
+            "/healthz",
+            "Messages are delivered: a write, a read and a notice over the bus have just succeeded.",
+        ),
+        ("/metrics", "Metrics for Prometheus."),
+    ];
+    probes.into_iter().map(|(path, summary)| {
+        let answers = json!({ "200": { "description": "Yes." }, "503": { "description": "No, and why." } });
+        (path.to_owned(), json!({ "get": { "summary": summary, "responses": answers } }))
+    })
+}
+
 fn responses(ok: &Value, problem: &Value) -> Value {
     json!({
         "200": { "description": "The `ok` frame.", "content": { "application/json": { "schema": ok } } },
@@ -155,7 +161,7 @@ fn feed_operations(feed: &Value, page: &Value, problem: &Value) -> Value {
             "requestBody": { "required": true, "content": { "application/json": { "schema": feed } } },
             "responses": {
                 "200": { "description": "The page.", "content": { "application/json": { "schema": page } } },
-                "default": problem.clone(),
+                "default": problem,
             },
         },
         "get": {

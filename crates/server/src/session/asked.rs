@@ -62,7 +62,10 @@ impl AskedWrites {
 
     /// The earliest write, if it can be submitted.
     fn take_ready(&mut self) -> Option<(Option<CommandId>, WriteOrder, Decision)> {
-        let write = self.queue.pop_front_if(|write| matches!(write.step, Step::Ready(_)))?;
+        if !matches!(self.queue.front()?.step, Step::Ready(_)) {
+            return None;
+        }
+        let write = self.queue.pop_front()?;
         match write.step {
             Step::Ready(decision) => Some((write.id, write.order, decision)),
             Step::Waiting(..) | Step::Asking(_) => None,

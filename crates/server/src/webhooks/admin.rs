@@ -289,7 +289,7 @@ impl Test {
         let now = Clock::system().now();
         let id = format!("test-{}", now.as_millis());
         let entry = serde_json::json!({ "id": id, "type": "webhook.test", "at": now });
-        let sent = self.0.send(&*to_raw_value(&entry)?, now).await;
+        let sent = self.0.send(&to_raw_value(&entry)?, now).await;
         Ok(to_raw_value(&sent.answer)?)
     }
 }

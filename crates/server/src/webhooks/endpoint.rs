@@ -217,7 +217,7 @@ impl Task {
         match self.parts.store.feed(self.query(after, PAGE)).await {
             Ok(page) => self.add(page),
             Err(refusal) if refusal.code == ErrorCode::BadCursor => {
-                self.lost(refusal.cursors.map(|ends| ends.0))
+                self.lost(refusal.cursors.as_ref().map(|ends| ends.0.as_str()));
             }
             Err(_) => self.read_again = Instant::now() + READ_DELAY,
         }
@@ -257,9 +257,9 @@ impl Task {
     }
 
     /// The feed no longer has what is after the position: it was not kept so long, or the database was restored.
-    fn lost(&mut self, oldest: Option<String>) {
+    fn lost(&mut self, oldest: Option<&str>) {
         let position = self.queue.read_position();
-        let Some((epoch, before)) = oldest.as_deref().and_then(|oldest| oldest.rsplit_once('-')) else {
+        let Some((epoch, before)) = oldest.and_then(|oldest| oldest.rsplit_once('-')) else {
             return;
         };
         if self.queue.position() < position {

@@ -13,7 +13,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use switchboard_protocol::Timestamp;
+use switchboard_protocol::{Timestamp, truncated};
 use tokio::time::Instant;
 
 use super::queue::End;
@@ -188,7 +188,7 @@ impl Sender {
             Ok(_) => Ok((status, retry_after)),
             // An answer that is too long is cut, and so is its connection.
             Err(error) if error.is::<http_body_util::LengthLimitError>() => Ok((status, retry_after)),
-            Err(error) => Err(cut(error.to_string())),
+            Err(error) => Err(truncated(&error.to_string(), MAX_REASON_BYTES).to_owned()),
         }
     }
 }
@@ -217,14 +217,7 @@ fn reason(error: &legacy::Error) -> String {
         causes.push(next.to_string());
         cause = next.source();
     }
-    cut(causes.join(": "))
-}
-
-fn cut(mut text: String) -> String {
-    if text.len() > MAX_REASON_BYTES {
-        text.truncate(text.floor_char_boundary(MAX_REASON_BYTES));
-    }
-    text
+    truncated(&causes.join(": "), MAX_REASON_BYTES).to_owned()
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ async fn server_with_every_event() -> Server {
 
 /// Builds the server of [`server_with_every_event`] and stops it.
 async fn stopped_server_with_every_event() -> Server {
-    let mut server = server_with_every_event().await;
+    let mut server = Box::pin(server_with_every_event()).await;
     server.begin_shutdown();
     server.wait_until_stopped().await;
     server

@@ -133,7 +133,7 @@ async fn a_graceful_stop_leaves_only_the_database_file() {
     let mut server = Server::start().await;
     for round in 0..10 {
         let mut alice = server.connects("alice").await;
-        let seq = alice.says("@bob", &format!("secret {round}")).await;
+        let seq = alice.says("@bob", &format!("spoken {round}")).await;
         alice.does("delete", json!({"conversation": "@bob", "target": seq})).await;
         assert_eq!(alice.log("@bob").await.len(), 2 * (round + 1));
         // The store still runs these queries when the server begins to stop.
@@ -152,7 +152,7 @@ async fn a_graceful_stop_leaves_only_the_database_file() {
         }
         assert_eq!(data_files(server.data()), ["switchboard.db"], "in round {round}");
         let database = std::fs::read(server.data().join("switchboard.db")).expect("the database");
-        assert!(!database.windows(7).any(|bytes| bytes == b"secret "), "in round {round}");
+        assert!(!database.windows(7).any(|bytes| bytes == b"spoken "), "in round {round}");
         server.start_again().await;
     }
 }

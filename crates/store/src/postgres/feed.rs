@@ -101,6 +101,7 @@ impl Numberer {
     }
 
     /// Waits until it is time to look again. Returns `false` when the store is closed.
+    #[expect(clippy::disallowed_methods, reason = "the thread of the feed has nothing else to do")]
     fn wait(&self, looked: Instant) -> bool {
         let mut has_commit = false;
         loop {

@@ -53,7 +53,7 @@ async fn a_refused_message_leaves_no_trace_and_its_sender_gets_the_reason() {
     let token = server.token("alice", std::time::Duration::from_secs(60));
     let (answer, ()) =
         tokio::join!(server.posts_as(&token, "send", json!({"to": "@bob", "text": "buy"})), async {
-            application.is_asked().await.refuses("No.")
+            application.is_asked().await.refuses("No.");
         });
     assert_eq!((answer.status, answer.code().as_str()), (422, "refused"));
     assert_eq!(answer.problem()["detail"], "No.");

@@ -82,7 +82,7 @@ async fn a_refused_user_gets_the_reason_and_does_not_come_back() {
 async fn without_an_answer_the_configuration_lets_the_user_in_or_tells_them_to_try_later() {
     let (server, mut application) = server_asking(&[Ask::Open]).await;
     let ((error, code), ()) = tokio::join!(refusal_of(&server), async {
-        application.is_asked().await.answers_with("500 Oops", "")
+        application.is_asked().await.answers_with("500 Oops", "");
     });
     assert_eq!((&error["code"], &error["retryable"]), (&json!("unavailable"), &json!(true)));
     assert_eq!(code, 1013);

@@ -16,7 +16,7 @@ const FAULTS: [(&str, Fault); 15] = [
     ("timeout", |question| question.answers_raw("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"action\":")),
     ("connection", |question| question.ends_after("")),
     ("connection", |question| {
-        question.ends_after("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"action\":")
+        question.ends_after("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"action\":");
     }),
     ("connection", |question| question.ends_after("\x16\x03\x01 garbage\r\n\r\n")),
     ("status", |question| question.answers_with("500 Internal Server Error", r#"{"action":"accept"}"#)),

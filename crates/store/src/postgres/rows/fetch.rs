@@ -252,20 +252,25 @@ impl PostgresRows<'_> {
                 Pipelined::new(SELECT_REACTIONS, &[&reacted_of, &reacted, &emojis, &reactors]),
             ),
         ];
-        let (mut abouts, mut asks): (Vec<_>, Vec<_>) = begin.into_iter().unzip();
-        for (about, _, ask) in parts.into_iter().filter(|(_, is_wanted, _)| *is_wanted) {
-            abouts.push(Some(about));
-            asks.push(ask);
-        }
-        let answers = self.link.run_pipelined(&asks)?;
-        for (about, answer) in abouts.into_iter().zip(answers) {
+        let wanted_parts = parts.into_iter().filter(|(_, is_wanted, _)| *is_wanted);
+        self.run(begin.into_iter().chain(wanted_parts.map(|(about, _, ask)| (Some(about), ask))))?;
+        self.record_absent(wanted);
+        Ok(())
+    }
+
+    /// Runs statements together, and records the rows of those that have a kind of rows.
+    fn run<'q>(
+        &mut self,
+        statements: impl Iterator<Item = (Option<FetchedRows>, Pipelined<'q>)>,
+    ) -> Result<(), Error> {
+        let (abouts, asks): (Vec<_>, Vec<_>) = statements.unzip();
+        for (about, answer) in abouts.into_iter().zip(self.link.run_pipelined(&asks)?) {
             let rows = answer?;
             let Some(about) = about else { continue };
             for row in &rows {
                 self.record_row(about, row)?;
             }
         }
-        self.record_absent(wanted);
         Ok(())
     }
 

@@ -50,7 +50,7 @@ export class Commands {
     const { clock, status } = this.#owner;
     return new Promise<T>((resolve, reject) => {
       if (typeof timeout !== "number" || !(timeout >= 0))
-        throw localError("invalid", "`timeout` is to be a number of milliseconds, 0 or more");
+        throw localError("invalid", "`timeout` must be 0 or more milliseconds");
       let running = true;
       let timer: Timer | undefined;
       const end = () => {

@@ -283,7 +283,7 @@ function httpAddress(url: string): string {
 }
 
 function checkTimeout(timeout: number): void {
-  if (!(timeout >= 0)) throw invalidError("`timeout` is to be a number of milliseconds, 0 or more");
+  if (!(timeout >= 0)) throw invalidError("`timeout` must be 0 or more milliseconds");
 }
 
 /** The request's options. Throws if the command cannot be sent; such an error is not retried. */

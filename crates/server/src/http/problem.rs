@@ -12,15 +12,14 @@ use crate::denial::{Denial, Denied};
 use switchboard_store::refusal::Refusal;
 
 /// The body of every response that is not 2xx. It is boxed, so that the results of checks are small.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize)]
 #[serde(transparent)]
-#[schemars(transparent)]
-pub struct Problem(Box<Fields>);
+pub struct Problem(Box<ProblemFields>);
 
-/// The fields of a problem, and what only the guard needs.
+/// The body of every response that is not 2xx.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Problem", description = "The body of every response that is not 2xx.")]
-struct Fields {
+#[schemars(rename = "Problem")]
+pub(super) struct ProblemFields {
     /// Always `about:blank`: `code` says more than a link would.
     #[serde(rename = "type")]
     kind: &'static str,
@@ -153,7 +152,7 @@ impl From<Denied> for Problem {
         let failure = refusal.into_failure(None);
         let status = failure.code.http_status();
         let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
-        Self(Box::new(Fields {
+        Self(Box::new(ProblemFields {
             kind: "about:blank",
             title: title.unwrap_or_default(),
             status,

@@ -13,7 +13,7 @@ use switchboard_protocol::{CloseCode, Command, Event, Signal, WriteNumber};
 
 use super::document::Document;
 use super::feed::{Feed, Page};
-use super::problem::Problem;
+use super::problem::ProblemFields;
 use super::profiles::Profiles;
 use super::revoke::Revoke;
 use super::webhooks::operations;
@@ -60,7 +60,7 @@ fn with_schemas(mut document: Value, mut generator: SchemaGenerator) -> Value {
 pub fn openapi() -> Value {
     let mut generator = generator();
     let ok = schema::<OkReply>(&mut generator);
-    let problem = schema::<Problem>(&mut generator);
+    let problem = schema::<ProblemFields>(&mut generator);
     let mut paths = Map::new();
     for (name, fields) in Command::schemas(&mut generator) {
         if !Command::SOCKET_ONLY.contains(&name) {

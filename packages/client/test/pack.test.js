@@ -71,7 +71,7 @@ test("every entry point can be imported, and has what it says", async () => {
     "asyncStorageOutbox",
     "nativeNetwork",
   ]);
-  assert.deepEqual(exportedNames["@switchboard/client/server"], ["command", "mintToken", "send"]);
+  assert.deepEqual(exportedNames["@switchboard/client/server"], ["command", "feed", "mintToken", "send"]);
   assert.deepEqual(exportedNames["@switchboard/client/testing"], ["fakeServer"]);
 });
 

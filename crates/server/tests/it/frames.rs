@@ -32,7 +32,7 @@ async fn hello_is_answered_with_welcome_and_the_missed_events() {
     );
     let unread = r#"{"messages":2,"conversations":1,"more":false}"#;
     let expected = format!(
-        r#","server":"switchboard/{version}","features":["numbers"],"limits":{limits},"conversations":[{conversation}],"more":false,"unread":{unread}}}"#
+        r#","server":"switchboard/{version}","features":["numbers","profiles","token"],"limits":{limits},"conversations":[{conversation}],"more":false,"unread":{unread}}}"#
     );
     assert_eq!(after, expected);
     assert_eq!(

@@ -51,7 +51,10 @@ async fn a_feature_is_on_while_every_living_node_knows_it() {
     let server = cluster.node(0);
     let features = async || server.connects("alice").await.welcome.features;
     assert_eq!(Box::pin(features()).await, switchboard_protocol::FEATURES);
-    cluster.shared.sql("INSERT INTO writers (id, batch, version) VALUES ('another', 0, 1)").await;
+    cluster
+        .shared
+        .sql("INSERT INTO writers (id, batch, version) SELECT 'another', 0, version FROM installation")
+        .await;
     eventually("the feature is off", || async { Box::pin(features()).await.is_empty().then_some(()) }).await;
     cluster.shared.sql("UPDATE writers SET at = now() - interval '61 seconds' WHERE id = 'another'").await;
     eventually("the feature is on", || async { (!Box::pin(features()).await.is_empty()).then_some(()) })

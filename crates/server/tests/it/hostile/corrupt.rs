@@ -320,7 +320,19 @@ async fn a_database_of_the_first_version_is_migrated() {
     let path = server.data().join(DATABASE_FILE);
     let db = Connection::open(&path).expect("the database");
     db.execute_batch(
-        "DROP INDEX reactions_that_stand; DROP INDEX rooms_of_user; DROP TABLE rooms_by_choice;
+        "DROP TABLE replaced_requests; DROP TABLE profiles; DROP TABLE profile_words;
+         DROP TABLE feed_pages; DROP TABLE feed_entries; DROP TABLE feed_pending; DROP TABLE feed_state;
+         DROP TABLE consumers; DROP TABLE webhooks; DROP TRIGGER number_key;
+         DROP INDEX api_keys_by_number; DROP INDEX api_keys_by_old_hash;
+         ALTER TABLE events DROP COLUMN via; ALTER TABLE events DROP COLUMN feed;
+         ALTER TABLE conversations DROP COLUMN feed;
+         ALTER TABLE api_keys DROP COLUMN number; ALTER TABLE api_keys DROP COLUMN scopes;
+         ALTER TABLE api_keys DROP COLUMN acts_as; ALTER TABLE api_keys DROP COLUMN expires;
+         ALTER TABLE api_keys DROP COLUMN rate; ALTER TABLE api_keys DROP COLUMN addresses;
+         ALTER TABLE api_keys DROP COLUMN no_text; ALTER TABLE api_keys DROP COLUMN unasked;
+         ALTER TABLE api_keys DROP COLUMN parent; ALTER TABLE api_keys DROP COLUMN used;
+         ALTER TABLE api_keys DROP COLUMN old_hash; ALTER TABLE api_keys DROP COLUMN old_until;
+         DROP INDEX reactions_that_stand; DROP INDEX rooms_of_user; DROP TABLE rooms_by_choice;
          ALTER TABLE users DROP COLUMN not_before; DROP TABLE probe; ALTER TABLE events DROP COLUMN checksum;
          DROP TABLE kinds; DROP TABLE rewrite;
          PRAGMA application_id = 0; PRAGMA user_version = 1;",
@@ -341,7 +353,7 @@ async fn a_database_of_the_first_version_is_migrated() {
     assert!(bob.history("#r").await[0].reactions.is_empty());
     let db = Connection::open(&path).expect("the database");
     let version = db.query_row("PRAGMA user_version", [], |row| row.get(0));
-    assert_eq!(version, Ok(6));
+    assert_eq!(version, Ok(9));
 }
 
 #[tokio::test]

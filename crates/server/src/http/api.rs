@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use headers::HeaderMapExt as _;
 use headers::authorization::{Authorization, Bearer};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{Ok as OkReply, OkBody, Reply};
 use switchboard_protocol::{Command, ErrorCode, Key, Target, UserId, decode_named, read_object};
@@ -205,15 +205,24 @@ fn take_permit(services: &Services, credentials: &Credentials) -> Result<Option<
     permit.map(Some).inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))
 }
 
-/// Builds the response: the `ok` frame or the problem. The permit is passed on with the response, because the connection keeps it
-/// until the client has read the response.
+/// Builds the response: the `ok` frame or the problem.
 pub(super) fn respond(
     services: &Services,
     head: &Parts,
     answered: Result<(Answer, Option<Permit>), Problem>,
 ) -> Response {
-    let encoded = answered
-        .and_then(|(body, permit)| Ok((encode::to_json(&Reply::Ok(OkReply { id: None, body }))?, permit)));
+    let answered = answered.map(|(body, permit)| (Reply::Ok(OkReply { id: None, body }), permit));
+    respond_with_json(services, head, answered)
+}
+
+/// Builds the response: the answer as JSON, or the problem. The permit is passed on with the response, because the connection
+/// keeps it until the client has read the response.
+pub(super) fn respond_with_json(
+    services: &Services,
+    head: &Parts,
+    answered: Result<(impl Serialize, Option<Permit>), Problem>,
+) -> Response {
+    let encoded = answered.and_then(|(answer, permit)| Ok((encode::to_json(&answer)?, permit)));
     match encoded {
         Ok((json, permit)) => {
             let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
@@ -222,16 +231,19 @@ pub(super) fn respond(
             }
             response
         }
-        Err(problem) => {
-            services.metrics.count_refused(problem.code());
-            if !problem.is_denial() {
-                let address = head.extensions.get::<Client>().map(|client| Affected::Address(client.address));
-                let affected = problem.user().map(Affected::User).or(address);
-                services.denials.log_refusal(problem.code(), problem.field(), affected, Span::current);
-            }
-            problem.into_response()
-        }
+        Err(problem) => refuse(services, head, problem),
     }
+}
+
+/// Counts and logs a problem, and builds its response.
+pub(super) fn refuse(services: &Services, head: &Parts, problem: Problem) -> Response {
+    services.metrics.count_refused(problem.code());
+    if !problem.is_denial() {
+        let address = head.extensions.get::<Client>().map(|client| Affected::Address(client.address));
+        let affected = problem.user().map(Affected::User).or(address);
+        services.denials.log_refusal(problem.code(), problem.field(), affected, Span::current);
+    }
+    problem.into_response()
 }
 
 /// The field `as` of a request.

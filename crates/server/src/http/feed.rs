@@ -17,7 +17,9 @@ use switchboard_protocol::{ErrorCode, Event, Limits, Timestamp, UserId, read_obj
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::api::{Authenticated, authenticate, authenticate_again, read_authenticated};
+use super::api::{
+    Authenticated, authenticate, authenticate_again, read_authenticated, refuse, respond_with_json,
+};
 use super::body;
 use super::problem::Problem;
 use crate::denial::{Denial, Denied};
@@ -107,17 +109,7 @@ pub(super) async fn page(State(services): State<Arc<Services>>, request: Request
     if answered.is_err() {
         body::discard(&services.tasks, &parts.headers, body);
     }
-    let encoded = answered.and_then(|(page, permit)| Ok((crate::encode::to_json(&page)?, permit)));
-    match encoded {
-        Ok((json, permit)) => {
-            let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
-            if let Some(permit) = permit {
-                response.extensions_mut().insert(Arc::new(permit));
-            }
-            response
-        }
-        Err(problem) => refuse(&services, problem),
-    }
+    respond_with_json(&services, &parts, answered)
 }
 
 async fn answer(
@@ -175,7 +167,7 @@ pub(super) async fn stream(
             let kind = HeaderValue::from_static("text/event-stream");
             ([(header::CONTENT_TYPE, kind)], Body::from_stream(frames)).into_response()
         }
-        Err(problem) => refuse(&services, problem),
+        Err(problem) => refuse(&services, &parts, problem),
     }
 }
 
@@ -203,14 +195,6 @@ async fn open(
     services.store.feed(probe).await?;
     let waiting = begin_waiting(services, &request, true)?;
     Ok((query, waiting))
-}
-
-fn refuse(services: &Services, problem: Problem) -> Response {
-    services.metrics.count_refused(problem.code());
-    if !problem.is_denial() {
-        services.denials.log_refusal(problem.code(), problem.field(), None, tracing::Span::current);
-    }
-    problem.into_response()
 }
 
 /// Checks what a call asks for.

@@ -7,6 +7,7 @@ import { ElementHost } from "./app/element-host.svelte.js";
 import type { Identity } from "./app/host.js";
 import type { ChatEventDetails, ChatMethods, ChatProperties, RenderData, UnreadCounts } from "../types/index.js";
 import type { OwnTexts } from "./i18n/language.svelte.js";
+import { setAgainOwnProperties } from "./own-properties.js";
 import styles from "./styles/app.css?inline";
 import elementStyles from "./styles/element.css?inline";
 
@@ -21,7 +22,6 @@ const OWN_SERVER = new URL(".", import.meta.url).href.replace(/\/$/, "");
 
 const RESTARTING: readonly string[] = ["server", "user"];
 const SETTINGS = ["conversation", "theme", "lang", "sidebar", "mode", "name", "logo", "hide"];
-const PROPERTIES = ["token", "user", "texts", "renderData"] as const;
 
 export class SwitchboardChat extends HTMLElement implements ChatMethods, ChatProperties {
   static readonly observedAttributes = [...RESTARTING, ...SETTINGS];
@@ -38,13 +38,7 @@ export class SwitchboardChat extends HTMLElement implements ChatMethods, ChatPro
     const root = this.attachShadow({ mode: "open" });
     root.adoptedStyleSheets = SHEETS;
     root.addEventListener("click", (event) => this.#onClick(event));
-    // A property that was set before this script ran would hide the accessor: set it again through the accessor.
-    for (const name of PROPERTIES) {
-      if (!Object.hasOwn(this, name)) continue;
-      const value = this[name];
-      delete this[name];
-      (this as Record<typeof name, unknown>)[name] = value;
-    }
+    setAgainOwnProperties(this);
   }
 
   /** A token, or a function that returns one and is called again when it expires. Not an attribute, because pages get copied. */

@@ -4,6 +4,7 @@
 import type { SwitchboardChat } from "../element.js";
 import type { ChatMethods, ChatProperties } from "../../types/index.js";
 import type { OwnTexts } from "../i18n/language.svelte.js";
+import { setAgainOwnProperties } from "../own-properties.js";
 import { History } from "./history.js";
 import { Memory } from "./memory.js";
 import styles from "./launcher.css?inline";
@@ -22,7 +23,6 @@ const CHAT_SCRIPT = new URL("./switchboard-chat.js", import.meta.url).href;
 
 /** The attributes that the chat in the panel has, too. */
 const PASSED_ON = ["server", "user", "conversation", "mode", "theme", "lang", "sidebar", "name", "logo", "hide"];
-const PROPERTIES = ["token", "user", "texts", "renderData"] as const;
 /** The events of the chat that the launcher reports. `open` and `close` are its own. */
 const REPORTED = [
   "ready",
@@ -73,12 +73,7 @@ export class SwitchboardLauncher extends HTMLElement implements ChatMethods, Cha
     panel.addEventListener("keydown", (event) => this.#onKey(event));
     // The Esc key in a modal dialog; a dialog inside closes by its own event.
     panel.addEventListener("cancel", (event) => event.target === panel && event.preventDefault());
-    for (const name of PROPERTIES) {
-      if (!Object.hasOwn(this, name)) continue;
-      const value = this[name];
-      delete this[name];
-      (this as Record<typeof name, unknown>)[name] = value;
-    }
+    setAgainOwnProperties(this);
   }
 
   get token(): Credentials["token"] {

@@ -14,6 +14,7 @@ mod probes;
 mod problem;
 mod profiles;
 mod request_span;
+mod respond;
 pub(crate) mod revoke;
 pub mod spec;
 mod webhooks;

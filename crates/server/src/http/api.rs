@@ -6,34 +6,32 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use headers::HeaderMapExt as _;
 use headers::authorization::{Authorization, Bearer};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
-use switchboard_protocol::reply::{Ok as OkReply, OkBody, Reply};
+use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{Command, ErrorCode, Key, Target, UserId, decode_named, read_object};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::Span;
 
 use super::accept::Client;
 use super::body;
 use super::problem::Problem;
 use super::request_span;
+use super::respond::respond;
 use crate::auth::{self, ApiKey, Identity, RefusedToken};
 use crate::config::Network;
 use crate::denial::{Denial, Denied};
-use crate::encode;
 use crate::hooks::{Asker, AskingKey, Decision};
 use crate::in_flight::Permit;
 use crate::limiter::RateOwner;
 use crate::metrics::Drop;
 use crate::places::Place;
 use crate::services::Services;
-use crate::throttle::Affected;
 use switchboard_store::grant::{KeyGrant, Scope};
 use switchboard_store::origin::{BackEndOrigin, Origin};
 use switchboard_store::profile::People;
@@ -203,47 +201,6 @@ fn take_permit(services: &Services, credentials: &Credentials) -> Result<Option<
     };
     let permit = services.in_flight.begin(payer, most);
     permit.map(Some).inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))
-}
-
-/// Builds the response: the `ok` frame or the problem.
-pub(super) fn respond(
-    services: &Services,
-    head: &Parts,
-    answered: Result<(Answer, Option<Permit>), Problem>,
-) -> Response {
-    let answered = answered.map(|(body, permit)| (Reply::Ok(OkReply { id: None, body }), permit));
-    respond_with_json(services, head, answered)
-}
-
-/// Builds the response: the answer as JSON, or the problem. The permit is passed on with the response, because the connection
-/// keeps it until the client has read the response.
-pub(super) fn respond_with_json(
-    services: &Services,
-    head: &Parts,
-    answered: Result<(impl Serialize, Option<Permit>), Problem>,
-) -> Response {
-    let encoded = answered.and_then(|(answer, permit)| Ok((encode::to_json(&answer)?, permit)));
-    match encoded {
-        Ok((json, permit)) => {
-            let mut response = ([(header::CONTENT_TYPE, "application/json")], json).into_response();
-            if let Some(permit) = permit {
-                response.extensions_mut().insert(Arc::new(permit));
-            }
-            response
-        }
-        Err(problem) => refuse(services, head, problem),
-    }
-}
-
-/// Counts and logs a problem, and builds its response.
-pub(super) fn refuse(services: &Services, head: &Parts, problem: Problem) -> Response {
-    services.metrics.count_refused(problem.code());
-    if !problem.is_denial() {
-        let address = head.extensions.get::<Client>().map(|client| Affected::Address(client.address));
-        let affected = problem.user().map(Affected::User).or(address);
-        services.denials.log_refusal(problem.code(), problem.field(), affected, Span::current);
-    }
-    problem.into_response()
 }
 
 /// The field `as` of a request.

@@ -17,11 +17,10 @@ use switchboard_protocol::{ErrorCode, Event, Limits, Timestamp, UserId, read_obj
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::api::{
-    Authenticated, authenticate, authenticate_again, read_authenticated, refuse, respond_with_json,
-};
+use super::api::{Authenticated, authenticate, authenticate_again, read_authenticated};
 use super::body;
 use super::problem::Problem;
+use super::respond::{refuse, respond_with_json};
 use crate::denial::{Denial, Denied};
 use crate::in_flight::Permit;
 use crate::services::Services;

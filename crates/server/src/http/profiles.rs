@@ -12,9 +12,10 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{Avatar, Data, Limits, PROFILES, PersonName, SetProfile, UserId, read_object};
 use tokio::sync::oneshot;
 
-use super::api::{Answer, Authenticated, authenticate, check_acts_as, check_send, respond};
+use super::api::{Answer, Authenticated, authenticate, check_acts_as, check_send};
 use super::body;
 use super::problem::Problem;
+use super::respond::respond;
 use crate::in_flight::Permit;
 use crate::services::Services;
 use switchboard_store::grant::Scope;

@@ -23,9 +23,10 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{UserId, read_object};
 use tokio::sync::oneshot;
 
-use super::api::{Answer, Authenticated, check_acts_as, check_send, read_authenticated, respond};
+use super::api::{Answer, Authenticated, check_acts_as, check_send, read_authenticated};
 use super::body;
 use super::problem::Problem;
+use super::respond::respond;
 use crate::in_flight::Permit;
 use crate::services::Services;
 use switchboard_store::grant::Scope;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,6 +16,7 @@ use switchboard_protocol::{ErrorCode, read_object};
 use super::api::read_authenticated;
 use super::body;
 use super::problem::Problem;
+use super::respond::respond_with_json;
 use crate::services::Services;
 use crate::webhooks::admin::{
     AddWebhook, Admin, NamedWebhook, ReplayWebhook, RotateWebhook, Test, WebhookInfo, WebhookSecret, Wrong,
@@ -222,16 +222,9 @@ fn respond<R: Serialize>(
     body: Body,
     answered: Result<R, Problem>,
 ) -> Response {
-    let json = answered.and_then(|done| Ok(crate::encode::to_json(&Answer { kind: "ok", body: done })?));
-    match json {
-        Ok(json) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], json).into_response(),
-        Err(problem) => {
-            body::discard(&services.tasks, &head.headers, body);
-            services.metrics.count_refused(problem.code());
-            if !problem.is_denial() {
-                services.denials.log_refusal(problem.code(), problem.field(), None, tracing::Span::current);
-            }
-            problem.into_response()
-        }
+    if answered.is_err() {
+        body::discard(&services.tasks, &head.headers, body);
     }
+    let answered = answered.map(|done| (Answer { kind: "ok", body: done }, None));
+    respond_with_json(services, head, answered)
 }

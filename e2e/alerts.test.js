@@ -180,7 +180,9 @@ test("an alert fires on its fault, and not before", async (t) => {
   };
   for (const name of alertNames) servers.set(name, await Server.start(t, SERVER_SETTINGS_BY_ALERT[name]));
   const prometheus = await Prometheus.start(t, [...servers.values()].map(operatorsAddress));
-  assert.deepEqual(await prometheus.alerts(), [], "no fault, no alert");
+  // The disk belongs to the machine that runs the test, and may be full there.
+  const alerts = (await prometheus.alerts()).filter(({ labels }) => labels.alertname !== "SwitchboardDiskSpaceLow");
+  assert.deepEqual(alerts, [], "no fault, no alert");
   for (const name of alertNames) {
     await t.test(name, async (t) => {
       const server = servers.get(name);

@@ -10,18 +10,28 @@ use Switchboard\Exception\Unavailable;
 /**
  * The server's commands over HTTP, with an API key in the name of any user, or with a user's token.
  *
- * A failure that may pass (no connection, a restart, a rate limit) is retried within the time-out. This is safe for
- * every command: a message has a key, and a room a name, before the first attempt.
+ * A failure that may pass (no connection, a restart, a rate limit) is retried within the time-out. This is safe: a
+ * message has a key, and a room a name, before the first attempt, and the calls that make a secret are not retried.
  *
  * Events, messages, summaries and members are arrays with the fields in docs/protocol.md.
  */
 final class Client
 {
+    use ApplicationCalls;
+
     /** The first and the longest delay before another attempt, in seconds. */
     private const BACKOFF = 0.2;
     private const MAX_BACKOFF = 5.0;
     private const JSON = JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE
         | JSON_PRESERVE_ZERO_FRACTION;
+
+    /** The calls that concern the application, not one of its users: they have no `as`. */
+    private const OF_THE_APPLICATION = [
+        'add_webhook', 'feed', 'list_webhooks', 'pause_webhook', 'profiles', 'remove_webhook', 'replay_webhook',
+        'resume_webhook', 'revoke', 'rotate_webhook', 'test_webhook',
+    ];
+    /** The calls that are not repeated, because each makes another secret. */
+    private const ONCE = ['add_webhook', 'rotate_webhook'];
 
     private readonly string $url;
     private readonly string $key;
@@ -259,14 +269,35 @@ final class Client
     }
 
     /**
-     * Logs a user out everywhere: tokens made up to now become invalid, and the user's connections are closed. Only
-     * with an API key.
+     * Changes the user's own profile: `profile(name: 'Ana', avatar: null)`. What is not named stays as it was; null
+     * removes it.
      *
-     * @param bool $replace revokes as of now even if an earlier call stored a later time, by a clock that was wrong
+     * @param string|array<string, mixed>|object|null ...$changes `name`, `avatar`, `data`
+     * @return int the profile's version
      */
-    public function revoke(string $user, bool $replace = false): void
+    public function profile(string|array|object|null ...$changes): int
     {
-        $this->command('revoke', ['user' => $user] + ($replace ? ['replace' => true] : []));
+        if (array_is_list($changes)) {
+            throw new \InvalidArgumentException("name what changes, as in profile(name: '…')");
+        }
+        $object = static fn (mixed $value): mixed => is_array($value) ? (object) $value : $value;
+        return $this->execute('profile', array_map($object, $changes))['version'];
+    }
+
+    /**
+     * The profiles of users, in this order, without those whom the user may not see.
+     *
+     * @param list<string> $users
+     */
+    public function users(array $users): Page
+    {
+        return Page::of($this->command('users', ['users' => array_values($users)]), 'users');
+    }
+
+    /** The users whose name has a word with this beginning, or whose id begins so; at least two bytes. */
+    public function findUsers(string $query, ?int $limit = null): Page
+    {
+        return Page::of($this->command('find_users', ['query' => $query, 'limit' => $limit]), 'users');
     }
 
     /**
@@ -277,6 +308,27 @@ final class Client
      * @throws ChatException
      */
     public function command(string $name, array $fields = []): array
+    {
+        return $this->execute($name, array_filter($fields, static fn (mixed $value): bool => $value !== null));
+    }
+
+    /**
+     * Without the key.
+     *
+     * @return array<string, mixed>
+     */
+    public function __debugInfo(): array
+    {
+        return ['url' => $this->url, 'as' => $this->as, 'timeout' => $this->timeout];
+    }
+
+    /**
+     * Executes a command, and again after a failure that may pass.
+     *
+     * @param array<string, mixed> $fields
+     * @return array<string, mixed>
+     */
+    private function execute(string $name, array $fields): array
     {
         $request = [
             "$this->url/v1/$name",
@@ -291,22 +343,13 @@ final class Client
                 $pause = $failure->retryAfter !== null
                     ? $failure->retryAfter / 1_000
                     : $wait * random_int(1, 1_000) / 1_000;
-                if (!$failure->retryable || self::now() + $pause >= $deadline) {
+                $again = $failure->retryable && !in_array($name, self::ONCE, true);
+                if (!$again || self::now() + $pause >= $deadline) {
                     throw $failure;
                 }
                 usleep((int) ($pause * 1_000_000));
             }
         }
-    }
-
-    /**
-     * Without the key.
-     *
-     * @return array<string, mixed>
-     */
-    public function __debugInfo(): array
-    {
-        return ['url' => $this->url, 'as' => $this->as, 'timeout' => $this->timeout];
     }
 
     /** @param array<string, mixed> $fields */
@@ -341,9 +384,9 @@ final class Client
     /** @param array<string, mixed> $fields */
     private function encode(string $name, array $fields): string
     {
-        // These concern the application, not one of its users.
-        $as = in_array($name, ['feed', 'revoke'], true) ? null : $this->as;
-        $fields = array_filter(['as' => $as] + $fields, static fn (mixed $value): bool => $value !== null);
+        if ($this->as !== null && !in_array($name, self::OF_THE_APPLICATION, true)) {
+            $fields += ['as' => $this->as];
+        }
         try {
             return json_encode((object) $fields, self::JSON);
         } catch (\JsonException $cause) {

@@ -91,15 +91,22 @@ final class ClientTest extends TestCase
         self::assertSame(['#library'], array_keys(iterator_to_array($shop->user('librarian')->conversations())));
     }
 
-    public function testEachCallOfTheServerHasAMethod(): void
+    public function testEachCallOfTheServerHasAMethodAndOneOfTheApplicationHasNoAs(): void
     {
         $document = json_decode(file_get_contents(self::$server->url . '/v1/openapi.json'), true);
-        $calls = array_keys(array_filter($document['paths'], static fn (array $path): bool => isset($path['post'])));
-        self::assertContains('/v1/send', $calls);
-        foreach ($calls as $path) {
+        $calls = array_filter(array_map(fn (array $path): ?array => $path['post'] ?? null, $document['paths']));
+        $ofTheApplication = [];
+        foreach ($calls as $path => $call) {
             $name = substr($path, strlen('/v1/'));
-            self::assertTrue(method_exists(Client::class, $name) || $name === 'feed', $name);
+            $method = lcfirst(str_replace('_', '', ucwords($name, '_')));
+            self::assertTrue(method_exists(Client::class, $method) || $name === 'feed', $name);
+            if (!str_contains(json_encode($call['requestBody']), '"as"')) {
+                $ofTheApplication[] = $name;
+            }
         }
+        self::assertContains('revoke', $ofTheApplication);
+        $known = (new \ReflectionClassConstant(Client::class, 'OF_THE_APPLICATION'))->getValue();
+        self::assertEqualsCanonicalizing($ofTheApplication, $known);
     }
 
     public function testAUserIsLoggedOutEverywhere(): void

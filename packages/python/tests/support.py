@@ -29,18 +29,14 @@ class Server:
         settings = {"SWITCHBOARD_AUTH_SECRET": SECRET} | settings
         self._env = {"PATH": os.environ["PATH"]} | settings
         self.url = self._start("127.0.0.1:0")
-        output = subprocess.check_output(
-            [BINARY, "key", "create", "shop", "--scope", "act,feed,moderate", "--data", self._directory.name],
-            env=self._env,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        found = re.search(r"sbk_\S+", output)
-        assert found
-        self.key = found[0]
+        self.key = self._create_key("shop", "act,feed,moderate")
 
     def client(self, as_user: str = "shop", timeout: float = 10.0) -> Client:
         return Client(self.url, self.key, as_user=as_user, timeout=timeout)
+
+    def admin(self) -> Client:
+        """A client with a key that may do everything."""
+        return Client(self.url, self._create_key("admin", "admin"), as_user="shop")
 
     def kill(self) -> None:
         """Kills the server, as a power failure would."""
@@ -55,6 +51,13 @@ class Server:
     def close(self) -> None:
         self.kill()
         self._directory.cleanup()
+
+    def _create_key(self, name: str, scopes: str) -> str:
+        command = [BINARY, "key", "create", name, "--scope", scopes, "--data", self._directory.name]
+        output = subprocess.check_output(command, env=self._env, stderr=subprocess.DEVNULL, text=True)
+        found = re.search(r"sbk_\S+", output)
+        assert found
+        return found[0]
 
     def _start(self, address: str) -> str:
         self._process = subprocess.Popen(

@@ -21,6 +21,7 @@ from switchboard import (
     UnknownType,
     mint_token,
 )
+from switchboard._application import OF_THE_APPLICATION
 
 from .support import SECRET, Server
 
@@ -81,12 +82,14 @@ class ClientTest(unittest.TestCase):
         self.assertEqual(len(list(librarian.all_messages("#library"))), 250)
         self.assertEqual([one["conversation"] for one in librarian.all_conversations()], ["#library"])
 
-    def test_each_call_of_the_server_has_a_method(self) -> None:
+    def test_each_call_of_the_server_has_a_method_and_one_of_the_application_has_no_as(self) -> None:
         with urllib.request.urlopen(f"{self.server.url}/v1/openapi.json") as answer:
             paths = json.load(answer)["paths"]
-        calls = {path.removeprefix("/v1/") for path, methods in paths.items() if "post" in methods}
+        calls = {path.removeprefix("/v1/"): methods["post"] for path, methods in paths.items() if "post" in methods}
         self.assertIn("send", calls)
         self.assertEqual({name for name in calls if not hasattr(Client, name)} - {"feed"}, set())
+        of_the_application = {name for name, call in calls.items() if '"as"' not in json.dumps(call["requestBody"])}
+        self.assertEqual(OF_THE_APPLICATION, of_the_application)
 
     def test_each_failure_has_a_class(self) -> None:
         shop = self.server.client()

@@ -25,6 +25,13 @@ final class Server
         $this->key = $found[0];
     }
 
+    /** A client with a key that may do everything. */
+    public function admin(): Client
+    {
+        preg_match('/sbk_\S+/', $this->cli('key', 'create', 'admin', '--scope', 'admin'), $found);
+        return new Client($this->url, $found[0], 'shop');
+    }
+
     public function client(string $as = 'shop', float $timeout = 10.0): Client
     {
         return new Client($this->url, $this->key, $as, $timeout);

@@ -1,6 +1,6 @@
 """Switchboard for back ends: commands, tokens for users, the feed, and the verification of webhooks and hooks."""
 
-from .client import Client
+from .client import UNCHANGED, Client
 from .errors import (
     AlreadyExists,
     BadCursor,
@@ -23,7 +23,19 @@ from .errors import (
 )
 from .feed import Entry, Feed
 from .tokens import mint_token
-from .types import Event, Member, Message, Page, Role, Stored, Summary
+from .types import (
+    Event,
+    Member,
+    Message,
+    Page,
+    Profile,
+    ProfileChange,
+    Role,
+    Stored,
+    Summary,
+    Webhook,
+    WebhookAnswer,
+)
 from .webhook import BadSignature, sign, verify
 
 __all__ = [
@@ -46,6 +58,8 @@ __all__ = [
     "NotReady",
     "Offline",
     "Page",
+    "Profile",
+    "ProfileChange",
     "RateLimited",
     "Refused",
     "Role",
@@ -53,9 +67,12 @@ __all__ = [
     "Summary",
     "TimedOut",
     "TooLarge",
+    "UNCHANGED",
     "Unauthorized",
     "Unavailable",
     "UnknownType",
+    "Webhook",
+    "WebhookAnswer",
     "mint_token",
     "sign",
     "verify",

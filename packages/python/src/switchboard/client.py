@@ -8,11 +8,13 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from enum import Enum
 from typing import Any, TypeVar
 
+from ._application import OF_THE_APPLICATION, ONCE, ApplicationCalls
 from ._http import Http
 from .errors import ChatError, Unavailable, from_problem
-from .types import Event, Member, Message, Page, Role, Stored, Summary
+from .types import Event, Member, Message, Page, Profile, Role, Stored, Summary
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -22,11 +24,19 @@ BACKOFF = 0.2
 MAX_BACKOFF = 5.0
 
 
-class Client:
+class _Unchanged(Enum):
+    UNCHANGED = 0
+
+
+# A field of a profile that stays as it is, because None removes it.
+UNCHANGED = _Unchanged.UNCHANGED
+
+
+class Client(ApplicationCalls):
     """Commands with an API key in the name of any user, or with a user's token.
 
-    A failure that may pass (no connection, a restart, a rate limit) is retried within the time-out. This is safe for every
-    command: a message has a key, and a room a name, before the first attempt. Threads may share a client.
+    A failure that may pass (no connection, a restart, a rate limit) is retried within the time-out. This is safe: a message has a
+    key, and a room a name, before the first attempt, and the calls that make a secret are not retried. Threads may share a client.
 
     `url` is the server, as `https://chat.example`; `as_user` is the user in whose name an API key acts; `timeout` counts seconds
     for a call with all its attempts, and `connect_timeout` those for one attempt to connect.
@@ -194,19 +204,34 @@ class Client:
         """Checks the address, the key and the connection."""
         self.command("ping")
 
-    def revoke(self, user: str, *, replace: bool = False) -> None:
-        """Logs a user out everywhere: tokens made up to now become invalid. Only with an API key.
+    def profile(
+        self,
+        *,
+        name: str | None | _Unchanged = UNCHANGED,
+        avatar: str | None | _Unchanged = UNCHANGED,
+        data: Mapping[str, Any] | None | _Unchanged = UNCHANGED,
+    ) -> int:
+        """Changes the user's own profile, and returns its version. What is not named stays as it was; None removes it."""
+        named = {"name": name, "avatar": avatar, "data": data}
+        changes = {field: value for field, value in named.items() if value is not UNCHANGED}
+        return int(self._execute("profile", changes)["version"])
 
-        `replace` revokes as of now even if an earlier call stored a later time, by a clock that was wrong.
-        """
-        self.command("revoke", user=user, replace=True if replace else None)
+    def users(self, users: Sequence[str]) -> Page[Profile]:
+        """The profiles of users, in this order, without those whom the user may not see."""
+        return _page(self.command("users", users=list(users)), "users")
+
+    def find_users(self, query: str, *, limit: int | None = None) -> Page[Profile]:
+        """The users whose name has a word with this beginning, or whose id begins so; at least two bytes."""
+        return _page(self.command("find_users", query=query, limit=limit), "users")
 
     def command(self, name: str, /, **fields: Any) -> dict[str, Any]:
         """Executes any command of docs/protocol.md, and returns the fields of its `ok`. Fields that are None are omitted."""
-        # `feed` and `revoke` concern the application, not one of its users.
-        named = {} if name in ("feed", "revoke") else {"as": self._as_user}
-        present = {field: value for field, value in (named | fields).items() if value is not None}
-        body = json.dumps(present, ensure_ascii=False, allow_nan=False).encode()
+        return self._execute(name, {field: value for field, value in fields.items() if value is not None})
+
+    def _execute(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Executes a command, and again after a failure that may pass."""
+        named = {} if self._as_user is None or name in OF_THE_APPLICATION else {"as": self._as_user}
+        body = json.dumps({**named, **fields}, ensure_ascii=False, allow_nan=False).encode()
         deadline = time.monotonic() + self._timeout
         wait = BACKOFF
         while True:
@@ -217,7 +242,8 @@ class Client:
                     pause = wait * random.random()
                 else:
                     pause = failure.retry_after / 1_000
-                if not failure.retryable or time.monotonic() + pause >= deadline:
+                again = failure.retryable and name not in ONCE
+                if not again or time.monotonic() + pause >= deadline:
                     raise
             time.sleep(pause)
             wait = min(wait * 2, MAX_BACKOFF)

@@ -80,6 +80,58 @@ class Summary(TypedDict, total=False):
     last: Message
 
 
+class Profile(TypedDict, total=False):
+    """What a user shows of themselves. `version` is 0 without a profile."""
+
+    user: Required[str]
+    name: str
+    avatar: str
+    data: dict[str, Any]
+    version: Required[int]
+
+
+class ProfileChange(TypedDict, total=False):
+    """What changes in a user's profile: None removes. A user whose `active` is false cannot sign in."""
+
+    user: Required[str]
+    name: str | None
+    avatar: str | None
+    data: Mapping[str, Any] | None
+    active: bool
+
+
+class WebhookAnswer(TypedDict, total=False):
+    """How a request to an endpoint ended: `took` counts milliseconds, and without an answer there is an `error`."""
+
+    id: Required[str]
+    at: Required[str]
+    took: Required[int]
+    status: int
+    error: str
+
+
+class Webhook(TypedDict):
+    """A webhook. `paused` says why nothing is sent; `held` and `parked` are ids of entries."""
+
+    name: str
+    url: str
+    created: str
+    types: list[str]
+    only: list[str]
+    headers: list[str]
+    paused: str | None
+    position: str | None
+    lag: int
+    moved: str
+    node: str | None
+    failing_since: str | None
+    next_try: str | None
+    held: list[str]
+    parked: list[str]
+    old_until: str | None
+    answers: list[WebhookAnswer]
+
+
 @dataclass(frozen=True)
 class Stored:
     """The answer to a command that stores an event: the event is on stable storage.

@@ -7,8 +7,8 @@ import hmac
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 # How far a request's time may be from now, in seconds.
 TOLERANCE = 300
@@ -18,10 +18,18 @@ class BadSignature(Exception):
     """The request is not signed with the secret, or its time is too far from now."""
 
 
+class Headers(Protocol):
+    """A dictionary, or the headers of a request in the standard library or a framework."""
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """Names and values."""
+        ...
+
+
 def verify(
     secrets: str | Sequence[str],
     body: bytes,
-    headers: Mapping[str, str],
+    headers: Headers,
     *,
     tolerance: int = TOLERANCE,
     now: float | None = None,

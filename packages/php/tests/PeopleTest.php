@@ -1,0 +1,87 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Switchboard\Tests;
+
+use PHPUnit\Framework\TestCase;
+use Switchboard\Client;
+use Switchboard\Exception;
+use Switchboard\Tests\Support\Server;
+use Switchboard\Tokens;
+
+/** Profiles on the real server. */
+final class PeopleTest extends TestCase
+{
+    private static Server $server;
+    private static Client $admin;
+
+    public static function setUpBeforeClass(): void
+    {
+        $settings = ['SWITCHBOARD_PROFILES_SELF' => 'true', 'SWITCHBOARD_PERMISSIONS_DIRECTORY' => 'all'];
+        self::$server = new Server(['SWITCHBOARD_AUTH_SECRET' => Server::SECRET] + $settings);
+        self::$admin = self::$server->admin();
+    }
+
+    public function testTheApplicationChangesManyProfilesAtOnce(): void
+    {
+        self::$admin->profiles([
+            ['user' => 'usr_1', 'name' => 'Ana María López', 'data' => ['tier' => 'gold']],
+            ['user' => 'usr_2', 'name' => 'Bob', 'data' => []],
+        ]);
+        [$bob, $ana] = self::$admin->users(['usr_2', 'usr_1'])->items;
+        self::assertSame(['usr_2', 'Bob', []], [$bob['user'], $bob['name'], $bob['data']]);
+        self::assertSame(['usr_1', 'Ana María López', ['tier' => 'gold']], [$ana['user'], $ana['name'], $ana['data']]);
+        self::$admin->profiles([['user' => 'usr_1', 'data' => null]]);
+        [$ana] = self::$admin->users(['usr_1'])->items;
+        self::assertSame(['Ana María López', false], [$ana['name'], isset($ana['data'])]);
+        self::assertSame(['usr_1'], array_column(self::$admin->findUsers('lop', limit: 5)->items, 'user'));
+    }
+
+    public function testAUserChangesWhatIsNamedAndRemovesWhatIsNull(): void
+    {
+        $eve = new Client(self::$server->url, Tokens::fromSecret(Server::SECRET)->mint('eve'));
+        $version = $eve->profile(name: 'Eve', data: ['team' => 'red']);
+        self::assertGreaterThan($version, $eve->profile(data: null));
+        [$profile] = $eve->users(['eve'])->items;
+        self::assertSame(['Eve', false], [$profile['name'], isset($profile['data'])]);
+        $this->expectException(\InvalidArgumentException::class);
+        $eve->profile('Eve');
+    }
+
+    public function testAUserWhoIsGoneIsRefusedUntilTheyAreBack(): void
+    {
+        $dan = new Client(self::$server->url, Tokens::fromSecret(Server::SECRET)->mint('dan'));
+        $dan->ping();
+        self::$admin->profiles([['user' => 'dan', 'active' => false]]);
+        try {
+            $dan->ping();
+            self::fail('the token was accepted');
+        } catch (Exception\Unauthorized) {
+            self::$admin->profiles([['user' => 'dan', 'active' => true]]);
+        }
+        $dan->ping();
+        $this->addToAssertionCount(1);
+    }
+
+    public function testAKeyWithoutTheScopeIsRefused(): void
+    {
+        try {
+            self::$server->client()->profiles([['user' => 'usr_1', 'name' => 'Mallory']]);
+            self::fail('the key changed a profile');
+        } catch (Exception\Forbidden $failure) {
+            self::assertSame('people', $failure->details['permission']);
+        }
+    }
+
+    public function testTheProfileAtFaultIsNamed(): void
+    {
+        try {
+            self::$admin->profiles([['user' => 'usr_3', 'name' => 'Zoë'], ['user' => 'usr_4', 'name' => ' ']]);
+            self::fail('an empty name');
+        } catch (Exception\BadField $failure) {
+            self::assertSame('profiles[1].name', $failure->field);
+            self::assertSame([], self::$admin->findUsers('zoë')->items, 'none of them is stored');
+        }
+    }
+}

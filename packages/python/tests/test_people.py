@@ -1,0 +1,56 @@
+"""Profiles on the real server."""
+
+import unittest
+
+from switchboard import BadField, Client, Forbidden, Unauthorized, mint_token
+
+from .support import SECRET, Server
+
+
+class PeopleTest(unittest.TestCase):
+    server: Server
+    admin: Client
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        cls.server = Server(SWITCHBOARD_PROFILES_SELF="true", SWITCHBOARD_PERMISSIONS_DIRECTORY="all")
+        cls.addClassCleanup(cls.server.close)
+        cls.admin = cls.server.admin()
+
+    def test_the_application_changes_many_profiles_at_once(self) -> None:
+        self.admin.profiles(
+            [{"user": "usr_1", "name": "Ana María López", "data": {"tier": "gold"}}, {"user": "usr_2", "name": "Bob"}]
+        )
+        bob, ana = self.admin.users(["usr_2", "usr_1"])
+        self.assertEqual((bob["name"], ana["name"], ana["data"]), ("Bob", "Ana María López", {"tier": "gold"}))
+        self.admin.profiles([{"user": "usr_1", "data": None}])
+        [ana] = self.admin.users(["usr_1"])
+        self.assertEqual((ana["name"], "data" in ana), ("Ana María López", False))
+        self.assertEqual([found["user"] for found in self.admin.find_users("lop", limit=5)], ["usr_1"])
+
+    def test_a_user_changes_what_is_named_and_removes_what_is_none(self) -> None:
+        eve = Client(self.server.url, mint_token(SECRET, "eve"))
+        version = eve.profile(name="Eve", data={"team": "red"})
+        self.assertGreater(eve.profile(data=None), version)
+        [profile] = eve.users(["eve"])
+        self.assertEqual((profile["name"], "data" in profile), ("Eve", False))
+
+    def test_a_user_who_is_gone_is_refused_until_they_are_back(self) -> None:
+        dan = Client(self.server.url, mint_token(SECRET, "dan"))
+        dan.ping()
+        self.admin.profiles([{"user": "dan", "active": False}])
+        with self.assertRaises(Unauthorized):
+            dan.ping()
+        self.admin.profiles([{"user": "dan", "active": True}])
+        dan.ping()
+
+    def test_a_key_without_the_scope_is_refused(self) -> None:
+        with self.assertRaises(Forbidden) as caught:
+            self.server.client().profiles([{"user": "usr_1", "name": "Mallory"}])
+        self.assertEqual(caught.exception.details["permission"], "people")
+
+    def test_the_profile_at_fault_is_named(self) -> None:
+        with self.assertRaises(BadField) as caught:
+            self.admin.profiles([{"user": "usr_3", "name": "Zoë"}, {"user": "usr_4", "name": " "}])
+        self.assertEqual(caught.exception.field, "profiles[1].name")
+        self.assertEqual(list(self.admin.find_users("zoë")), [], "none of them is stored")

@@ -2,6 +2,7 @@
 // `fetch` and WebCrypto, so it works in Node, Bun, Deno and in workers.
 
 import { ChatError } from "@switchboard/client";
+import { isOfTheApplication, type ApplicationCalls, type FeedEntry } from "./application-calls.js";
 import type {
   Command,
   ConversationId,
@@ -9,12 +10,23 @@ import type {
   Failure,
   HeldBody,
   OkBody,
+  ProfileBody,
   Seq,
   StoredBody,
   Timestamp,
-  UserId,
+  UsersBody,
 } from "./protocol.js";
 import type { Draft, DraftData, WithData } from "./types.js";
+
+export type {
+  ApplicationCalls,
+  FeedEntry,
+  NewWebhook,
+  ProfileChange,
+  Webhook,
+  WebhookAnswer,
+  WebhookSecret,
+} from "./application-calls.js";
 
 /** The shortest secret that the server accepts, in bytes. */
 const MIN_SECRET_BYTES = 32;
@@ -51,7 +63,7 @@ export interface Access {
   url: string;
   /** An API key (`switchboard key create`), or a user's token. */
   key: string;
-  /** With an API key: the user in whose name the command is executed. */
+  /** With an API key: the user in whose name the command is executed. Calls that concern the application do without. */
   as?: string;
   /** The time-out of the call in milliseconds, 30 s by default. */
   timeout?: number;
@@ -74,34 +86,38 @@ export interface ServerMessage extends Draft {
 
 /** The commands over HTTP, with the fields in docs/protocol.md. */
 export type HttpCommand =
-  | Exclude<Command, { type: "hello" | "watch" }>
-  /** With `replace` as of now even if an earlier call stored a later time, by a clock that was wrong. */
-  | { type: "revoke"; user: string; replace?: boolean }
-  | { type: "feed"; after: string; limit?: number; wait?: number; types?: string[] };
+  | Exclude<Command, { type: "hello" | "token" | "watch" }>
+  | { [T in keyof ApplicationCalls]: { type: T } & ApplicationCalls[T]["fields"] }[keyof ApplicationCalls];
 
-type WithDraftData<T> = { [K in keyof T]: K extends "data" ? DraftData | undefined : T[K] };
+type WithDraftData<T> = { [K in keyof T]: K extends "data" ? DraftData | Extract<T[K], null> | undefined : T[K] };
 
 /** The fields of a command. */
-export type FieldsOf<T extends HttpCommand["type"]> = WithDraftData<Omit<Extract<HttpCommand, { type: T }>, "type">>;
+export type FieldsOf<T extends HttpCommand["type"]> = T extends keyof ApplicationCalls
+  ? ApplicationCalls[T]["fields"]
+  : WithDraftData<Omit<Extract<HttpCommand, { type: T }>, "type">>;
 
 /** The server's answer to each command: the fields of its `ok`. */
-export type AnswerOf<T extends HttpCommand["type"]> = T extends "sync"
-  ? WithData<Extract<OkBody, { events: unknown }>>
-  : T extends "history"
-    ? WithData<Extract<OkBody, { messages: unknown }>>
-    : T extends "conversations"
-      ? WithData<Extract<OkBody, { conversations: unknown }>>
-      : T extends "members"
-        ? Extract<OkBody, { members: unknown }>
-        : T extends "read" | "received"
-          ? Extract<OkBody, { upto: unknown }>
-          : T extends "ping" | "typing" | "revoke"
-            ? unknown
-            : T extends "feed"
-              ? { entries: FeedEntry[]; next: string; more: boolean }
-              : T extends "send"
-                ? WithData<StoredBody | HeldBody>
-                : WithData<StoredBody>;
+export type AnswerOf<T extends HttpCommand["type"]> = T extends keyof ApplicationCalls
+  ? ApplicationCalls[T]["answer"]
+  : T extends "sync"
+    ? WithData<Extract<OkBody, { events: unknown }>>
+    : T extends "history"
+      ? WithData<Extract<OkBody, { messages: unknown }>>
+      : T extends "conversations"
+        ? WithData<Extract<OkBody, { conversations: unknown }>>
+        : T extends "members"
+          ? Extract<OkBody, { members: unknown }>
+          : T extends "users" | "find_users"
+            ? WithData<UsersBody>
+            : T extends "profile"
+              ? ProfileBody
+              : T extends "read" | "received"
+                ? Extract<OkBody, { upto: unknown }>
+                : T extends "ping" | "typing"
+                  ? unknown
+                  : T extends "send"
+                    ? WithData<StoredBody | HeldBody>
+                    : WithData<StoredBody>;
 
 /** The server's answer to a message. */
 export interface Sent {
@@ -115,22 +131,6 @@ export interface Sent {
   duplicate?: boolean;
   /** The stored event, if the application has changed the message. */
   event?: WithData<Event>;
-}
-
-/** An entry of the feed. Types with a dot have further fields. */
-export interface FeedEntry {
-  /** A cursor: entries after it come next. It is the same whenever the entry is read. */
-  id: string;
-  /** The type of an event; with a dot what is no event, such as `user.offline`. */
-  type: string;
-  at: Timestamp;
-  /** The API key that made it, or `cli`. */
-  via?: string;
-  /** The user whom an entry that is no event is about. */
-  user?: UserId;
-  /** The event as it is in the log now: without content if it was deleted since. */
-  event?: WithData<Event>;
-  [field: string]: unknown;
 }
 
 /** Where a reader of the feed begins, and what it reads. */
@@ -183,13 +183,8 @@ export async function mintToken(secret: string | Uint8Array, of: TokenClaims): P
  */
 export async function send(message: Access & ServerMessage): Promise<Sent> {
   const { to, text, data, replyTo, messageKey = crypto.randomUUID(), ...access } = message;
-  const fields = {
-    to,
-    key: messageKey,
-    ...(text !== undefined && { text }),
-    ...(data !== undefined && { data }),
-    ...(replyTo !== undefined && { reply_to: replyTo }),
-  };
+  // What is undefined is not in the JSON.
+  const fields = { to, key: messageKey, text, data, reply_to: replyTo } as FieldsOf<"send">;
   const { timeout = DEFAULT_TIMEOUT_MS } = access;
   checkTimeout(timeout);
   const deadline = performance.now() + timeout;
@@ -221,7 +216,7 @@ export async function command<T extends HttpCommand["type"]>(
   const { url, key, as, timeout = DEFAULT_TIMEOUT_MS, signal, fetch = globalThis.fetch } = access;
   const to = `${httpAddress(url)}/v1/${type}`;
   checkTimeout(timeout);
-  const request = requestOptions(key, { ...fields, ...(as !== undefined && { as }) });
+  const request = requestOptions(key, { as: isOfTheApplication(type) ? undefined : as, ...fields });
   const ends = AbortSignal.timeout(Math.min(Math.ceil(timeout), MAX_TIMER_DELAY_MS));
   let status: number;
   let body: string;

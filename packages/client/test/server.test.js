@@ -1,8 +1,15 @@
 // The entry point for back ends, against the real server with a secret and a key.
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
 import { ChatError, connect } from "@switchboard/client";
 import { command, feed, mintToken, send } from "@switchboard/client/server";
 import { Server, untilTexts, until } from "./support.js";
@@ -103,6 +110,106 @@ test("a back end checks its address and its key", async (t) => {
   const { server, access } = await startProductionServer(t);
   assert.deepEqual(await command(access, "ping", {}), {});
   await assert.rejects(command({ url: server.url, key: "sbk_wrong" }, "ping", {}), { code: "unauthorized" });
+});
+
+/** The calls of the server's OpenAPI document; `ofTheApplication` are those without `as`. */
+async function documentedCalls(server) {
+  const { paths } = await (await fetch(`${server.url}/v1/openapi.json`)).json();
+  const calls = Object.entries(paths).filter(([, { post }]) => post);
+  const names = (list) => list.map(([path]) => path.slice("/v1/".length));
+  const ofTheApplication = calls.filter(([, { post }]) => !JSON.stringify(post.requestBody).includes('"as"'));
+  return { all: names(calls), ofTheApplication: names(ofTheApplication) };
+}
+
+test("`command` knows each call of the server, and no other", async (t) => {
+  const { server } = await startProductionServer(t);
+  const { all, ofTheApplication } = await documentedCalls(server);
+  const directory = await mkdtemp(join(tmpdir(), "switchboard-types-"));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  const here = fileURLToPath(new URL("..", import.meta.url));
+  const union = (names) => names.map((name) => JSON.stringify(name)).join(" | ");
+  await writeFile(
+    join(directory, "calls.ts"),
+    `import type { ApplicationCalls, HttpCommand } from ${JSON.stringify(join(here, "dist/server.js"))};
+     type Same<A, B> = [A, B] extends [B, A] ? true : { missing: Exclude<A, B>; unknown: Exclude<B, A> };
+     export const all: Same<${union(all)}, HttpCommand["type"]> = true;
+     export const ofTheApplication: Same<${union(ofTheApplication)}, keyof ApplicationCalls> = true;`,
+  );
+  const options = ["--strict", "--noEmit", "--skipLibCheck", "--target", "es2022", "--module", "nodenext"];
+  await promisify(execFile)("npx", ["tsc", ...options, join(directory, "calls.ts")], { cwd: here }).catch(
+    ({ stdout }) => {
+      throw new Error(stdout);
+    },
+  );
+});
+
+test("a call that concerns the application has no `as`", async (t) => {
+  const { server, access } = await startProductionServer(t);
+  const { all, ofTheApplication } = await documentedCalls(server);
+  const withoutAs = [];
+  for (const name of all) {
+    const fetch = async (_, { body }) => {
+      if (JSON.parse(body).as === undefined) withoutAs.push(name);
+      return new Response('{"type":"ok"}');
+    };
+    await command({ ...access, fetch }, name, {});
+  }
+  assert.deepEqual(withoutAs, ofTheApplication);
+});
+
+test("profiles: of many users by the application, and one's own", async (t) => {
+  const { server } = await startProductionServer(t, { SWITCHBOARD_PROFILES_SELF: "true" });
+  const { stdout } = await server.cli("key", "create", "crm", "--scope", "admin");
+  const admin = { url: server.url, key: /sbk_\S+/.exec(stdout)[0], as: "shop" };
+  await command(admin, "create", { room: "team", members: ["usr_1", "eve"] });
+  const profiles = [{ user: "usr_1", name: "Ana María López", data: { tier: "gold" } }];
+  assert.deepEqual(await command(admin, "profiles", { profiles }), {});
+  const eve = { url: server.url, key: await mintToken(SECRET, { user: "eve" }) };
+  const { version } = await command(eve, "profile", { name: "Eve", data: { team: "red" } });
+  assert.ok((await command(eve, "profile", { data: null })).version > version);
+  const { users } = await command(admin, "users", { users: ["eve", "usr_1"] });
+  assert.deepEqual(
+    users.map(({ user, name, data }) => [user, name, data]),
+    [
+      ["eve", "Eve", undefined],
+      ["usr_1", "Ana María López", { tier: "gold" }],
+    ],
+  );
+  const found = await command(admin, "find_users", { query: "lop" });
+  assert.deepEqual([found.users.map(({ user }) => user), found.more], [["usr_1"], false]);
+});
+
+test("a webhook from its first entry to its end", async (t) => {
+  const directory = await mkdtemp(join(tmpdir(), "switchboard-webhooks-"));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  await writeFile(join(directory, "secret"), "secret".repeat(8));
+  const { server, access } = await startProductionServer(t, {
+    SWITCHBOARD_WEBHOOKS_SECRET_FILE: join(directory, "secret"),
+    SWITCHBOARD_WEBHOOKS_PRIVATE: "true",
+  });
+  const { stdout } = await server.cli("key", "create", "admin", "--scope", "admin");
+  const admin = { url: server.url, key: /sbk_\S+/.exec(stdout)[0] };
+  const endpoint = createServer(async (request, response) => {
+    const body = JSON.parse(Buffer.concat(await request.toArray()));
+    response.writeHead(204).end();
+    if (body.type === "message") endpoint.emit("entry", body.data.event.text);
+  });
+  await new Promise((listening) => endpoint.listen(0, "127.0.0.1", listening));
+  t.after(() => endpoint.close());
+  const url = `http://127.0.0.1:${endpoint.address().port}/`;
+  const { secret } = await command(admin, "add_webhook", { name: "shop", url, types: ["message"] });
+  assert.match(secret, /^whsec_/);
+  assert.equal((await command(admin, "test_webhook", { name: "shop" })).answer.status, 204);
+  const entry = once(endpoint, "entry");
+  await send({ ...access, to: "@alice", text: "hello" });
+  assert.deepEqual(await entry, ["hello"]);
+  await command(admin, "pause_webhook", { name: "shop" });
+  assert.equal((await command(admin, "list_webhooks", {})).webhooks[0].paused, "by an operator");
+  await command(admin, "resume_webhook", { name: "shop" });
+  assert.notEqual((await command(admin, "rotate_webhook", { name: "shop", overlap: 60_000 })).secret, secret);
+  await command(admin, "replay_webhook", { name: "shop", parked: true });
+  await command(admin, "remove_webhook", { name: "shop" });
+  assert.deepEqual(await command(admin, "list_webhooks", {}), { webhooks: [] });
 });
 
 test("the feed has each message once, however often its reader starts again", async (t) => {

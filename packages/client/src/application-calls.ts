@@ -1,0 +1,122 @@
+// The calls over HTTP that concern the application and not one of its users. They need an API key.
+
+import type { Event, Timestamp, UserId } from "./protocol.js";
+import type { DraftData, WithData } from "./types.js";
+
+/** An entry of the feed. Types with a dot have further fields. */
+export interface FeedEntry {
+  /** A cursor: entries after it come next. It is the same whenever the entry is read. */
+  id: string;
+  /** The type of an event; with a dot what is no event, such as `user.offline`. */
+  type: string;
+  at: Timestamp;
+  /** The API key that made it, or `cli`. */
+  via?: string;
+  /** The user whom an entry that is no event is about. */
+  user?: UserId;
+  /** The event as it is in the log now: without content if it was deleted since. */
+  event?: WithData<Event>;
+  [field: string]: unknown;
+}
+
+/** What changes in a user's profile: what is absent stays as it is, `null` removes. */
+export interface ProfileChange {
+  user: UserId;
+  name?: string | null;
+  avatar?: string | null;
+  data?: DraftData | null;
+  /** False for a user who is gone: they cannot sign in, are not found, and keep their name and messages. */
+  active?: boolean;
+}
+
+/** A new webhook. */
+export interface NewWebhook {
+  name: string;
+  /** The URL that gets the entries, by POST. */
+  url: string;
+  /** The types of entries, as `message`; all but those of the audit log without it. */
+  types?: string[];
+  /** The conversations, as patterns such as `#support-*`; all without it. */
+  only?: string[];
+  /** Where it begins: `"now"`, `"0"`, or a cursor of the feed. */
+  from?: string;
+  /** Headers of each request. */
+  headers?: Record<string, string>;
+}
+
+/** How a request to an endpoint ended. */
+export interface WebhookAnswer {
+  /** The entry's id. */
+  id: string;
+  at: Timestamp;
+  /** How long it took, in milliseconds. */
+  took: number;
+  /** The status, if the endpoint answered; otherwise there is an `error`. */
+  status?: number;
+  error?: string;
+}
+
+/** A webhook, as operators see it. */
+export interface Webhook {
+  name: string;
+  url: string;
+  created: Timestamp;
+  types: string[];
+  only: string[];
+  /** The names of its headers. Their values may be secret. */
+  headers: string[];
+  /** Why nothing is sent. */
+  paused: string | null;
+  /** The cursor up to which everything was taken, held or parked; null until it has begun. */
+  position: string | null;
+  /** How many entries of the feed were after it when the position was stored. */
+  lag: number;
+  /** When the position moved last. */
+  moved: Timestamp;
+  /** The node that sends. */
+  node: string | null;
+  /** Since when the endpoint is at fault, and when it is tried again. */
+  failing_since: Timestamp | null;
+  next_try: Timestamp | null;
+  /** The ids of entries that are tried again later, and of those behind them. */
+  held: string[];
+  /** The ids of entries that the endpoint does not take. */
+  parked: string[];
+  /** Until when the secret of before signs as well. */
+  old_until: Timestamp | null;
+  /** The latest answers, oldest first. */
+  answers: WebhookAnswer[];
+}
+
+/** A webhook's secret, which is shown once. */
+export interface WebhookSecret {
+  name: string;
+  /** `whsec_…`, as Standard Webhooks write it. */
+  secret: string;
+}
+
+/** The calls that concern the application, with their fields and the fields of their answers. They have no `as`. */
+export interface ApplicationCalls {
+  feed: {
+    fields: { after: string; limit?: number; wait?: number; types?: string[] };
+    answer: { entries: FeedEntry[]; next: string; more: boolean };
+  };
+  /** Changes up to 1,000 profiles, all or none. */
+  profiles: { fields: { profiles: ProfileChange[] }; answer: unknown };
+  /** With `replace` as of now even if an earlier call stored a later time, by a clock that was wrong. */
+  revoke: { fields: { user: UserId; replace?: boolean }; answer: unknown };
+  add_webhook: { fields: NewWebhook; answer: WebhookSecret };
+  list_webhooks: { fields: object; answer: { webhooks: Webhook[] } };
+  pause_webhook: { fields: { name: string }; answer: unknown };
+  resume_webhook: { fields: { name: string }; answer: unknown };
+  remove_webhook: { fields: { name: string }; answer: unknown };
+  test_webhook: { fields: { name: string }; answer: { answer: WebhookAnswer } };
+  /** `overlap` is how many milliseconds the secret of before signs as well. */
+  rotate_webhook: { fields: { name: string; overlap?: number }; answer: WebhookSecret };
+  /** `from` is a cursor of the feed, `"0"`, or a time. */
+  replay_webhook: { fields: { name: string; from: string } | { name: string; parked: true }; answer: unknown };
+}
+
+/** Whether a call concerns the application. A pattern is shorter than the names; a test compares it with the server's calls. */
+export const isOfTheApplication = (call: string): call is keyof ApplicationCalls =>
+  /webhook|^(feed|profiles|revoke)$/.test(call);

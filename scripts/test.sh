@@ -182,7 +182,6 @@ advisories() {
 # NATS. Each prints its seed; the output of the one node follows that of the cluster.
 torture() {
   local target=${CARGO_TARGET_DIR:-target} one_node status=0
-  cargo build --locked --bin switchboard --bin torture || return
   "$target/debug/torture" --seconds 60 --rate 300 --scratch "$target" >"$log/one-node" 2>&1 &
   one_node=$!
   "$target/debug/torture" cluster --seconds 20 --scratch "$target" || status=$?
@@ -195,7 +194,8 @@ torture() {
 on_postgres() {
   local subjects=(messages:: rooms:: resume:: routing:: cursors:: presence:: frames:: http:: libraries:: limits:: auth::
     hostile::identity hostile::input hostile::removal hostile::revocation hostile::slow hostile::texts)
-  TEST_STORE=postgres cargo test -p switchboard-server --features simulation --locked --test it -- "${subjects[@]}" \
+  # Only the server has tests of these names. Another selection of packages would compile everything again, with fewer features.
+  TEST_STORE=postgres cargo test --workspace --features simulation --locked --test it -- "${subjects[@]}" \
     --skip a_deleted_text_is_in_no_file_of_the_database
 }
 

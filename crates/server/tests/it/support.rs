@@ -46,8 +46,8 @@ pub(crate) use self::receiver::{Received, Receiver, Reply};
 pub(crate) use self::stalled::{MachineStalled, retry_if_stalled};
 pub(crate) use self::text_socket::{TextSocket, mask_times};
 
-/// How long a test waits for an event before it fails.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a test waits for an event before it fails. While other processes filled the disk's queue, a sync took over 20 s.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The secret that signs the tokens of [`Server::start_with_auth`].
 pub(crate) const SECRET: &str = "a secret of the tests that is long enough";

@@ -30,6 +30,7 @@ use self::target::Allowed;
 use crate::config::WebhooksConfig;
 use crate::metrics::WebhookMetrics;
 use crate::tasks::Tasks;
+use switchboard_protocol::Timestamp;
 use switchboard_store::clock::Clock;
 use switchboard_store::keys::KeyStore;
 use switchboard_store::webhooks::{Lease, Progress, Webhook, Webhooks};
@@ -49,6 +50,9 @@ const LEASE_MARGIN: Duration = Duration::from_secs(16);
 
 /// How often entries of other processes are numbered.
 const NUMBERING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Why a webhook is paused whose key has expired.
+const PARENT_EXPIRED: &str = "its key has expired";
 
 /// The delay after the database could not be used.
 const RETRY_DELAY: Duration = Duration::from_secs(2);
@@ -167,6 +171,7 @@ impl Supervisor {
     async fn round(&mut self, saves: Vec<Progress>, renews: bool) -> anyhow::Result<Round> {
         let (database, source, lease) =
             (self.database.take(), self.parts.database.clone(), self.lease.clone());
+        let now = self.parts.clock.now();
         let blocking = tokio::task::spawn_blocking(move || {
             let mut database = match database {
                 Some(database) => database,
@@ -179,7 +184,8 @@ impl Supervisor {
                         lost.push(save.name);
                     }
                 }
-                let webhooks = database.list()?;
+                let mut webhooks = database.list()?;
+                pause_of_expired_keys(&mut database, &mut webhooks, now)?;
                 let claimed = (renews && !webhooks.is_empty()).then(|| database.claim(&lease)).transpose()?;
                 Ok(Round { webhooks, claimed, lost })
             };
@@ -291,6 +297,23 @@ impl Running {
                     self.webhook.created,
                 )
     }
+}
+
+/// Pauses the webhooks whose keys have expired.
+fn pause_of_expired_keys(
+    database: &mut Webhooks,
+    webhooks: &mut [Webhook],
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let is_due = |webhook: &&mut Webhook| {
+        webhook.paused.is_none() && webhook.parent_expires.is_some_and(|expires| expires <= now)
+    };
+    for webhook in webhooks.iter_mut().filter(is_due) {
+        database.pause(&webhook.name, PARENT_EXPIRED)?;
+        tracing::warn!(webhook = webhook.name, "a webhook is paused: {PARENT_EXPIRED}");
+        webhook.paused = Some(PARENT_EXPIRED.to_owned());
+    }
+    Ok(())
 }
 
 /// Connects to the rows of the webhooks.

@@ -50,8 +50,9 @@ pub fn list(store: &KeyStore) -> anyhow::Result<Vec<ApiKeyInfo>> {
     }
 }
 
-/// Revokes a key; `false` if there is no such key, or if it is already revoked.
-pub fn revoke(store: &KeyStore, name: &str) -> anyhow::Result<bool> {
+/// Revokes a key, and pauses the webhooks that it added. Returns their names; `None` if there is no such key, or if it is already
+/// revoked.
+pub fn revoke(store: &KeyStore, name: &str) -> anyhow::Result<Option<Vec<String>>> {
     let now = Clock::system().now();
     match store {
         KeyStore::Directory(data) => sqlite::revoke(data, name, now),

@@ -36,7 +36,14 @@ pub struct Webhook {
     pub generation: i64,
     /// What is known besides the position: JSON.
     pub state: String,
+    /// The name of the key that added it; `None` for the command line.
+    pub parent: Option<String>,
+    /// When that key expires.
+    pub parent_expires: Option<Timestamp>,
 }
+
+/// Why a webhook is paused whose key was revoked.
+pub(crate) const PARENT_REVOKED: &str = "its key was revoked";
 
 /// An endpoint to be added.
 #[derive(Debug, Clone)]

@@ -51,7 +51,7 @@ impl Webhooks {
         on_both!(self, db => db.list())
     }
 
-    /// Adds a webhook; `false` if the name is taken.
+    /// Adds a webhook; `false` if the name is taken, or if the key that adds it was revoked meanwhile.
     ///
     /// # Errors
     /// The database cannot be written.
@@ -68,12 +68,22 @@ impl Webhooks {
         on_both!(self, db => db.remove(name))
     }
 
-    /// Pauses a webhook, or lets it go on; `false` if there is none.
+    /// Pauses a webhook; `false` if there is none.
     ///
     /// # Errors
     /// The database cannot be written.
-    pub fn set_paused(&mut self, name: &str, why: Option<&str>) -> anyhow::Result<bool> {
-        on_both!(self, db => db.set_paused(name, why))
+    pub fn pause(&mut self, name: &str, why: &str) -> anyhow::Result<bool> {
+        on_both!(self, db => db.pause(name, why))
+    }
+
+    /// Lets a webhook go on; `false` if there is none. If its key is revoked or has expired, it belongs to the key with the number
+    /// `by` from then on, or to the command line.
+    ///
+    /// # Errors
+    /// The database cannot be written.
+    pub fn resume(&mut self, name: &str, by: Option<i32>) -> anyhow::Result<bool> {
+        let now = Clock::system().now();
+        on_both!(self, db => db.resume(name, by, now))
     }
 
     /// Gives a webhook its next secret. The one before signs as well for `overlap` milliseconds. Returns the version of the

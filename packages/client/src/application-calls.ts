@@ -61,6 +61,8 @@ export interface Webhook {
   name: string;
   url: string;
   created: Timestamp;
+  /** The API key that added it; null if the command line did. */
+  parent: string | null;
   types: string[];
   only: string[];
   /** The names of its headers. Their values may be secret. */

@@ -92,13 +92,15 @@ pub(super) fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
         }
         KeyCommand::Revoke { name, database } => {
             let json = database.json;
-            if !keys::revoke(&database.keys()?, &name)? {
+            let Some(paused) = keys::revoke(&database.keys()?, &name)? else {
                 bail!("no active key is named {name:?}; `switchboard key list` shows all keys");
-            }
+            };
             let text = if json {
-                json!({"name": name, "revoked": true}).to_string()
-            } else {
+                json!({"name": name, "revoked": true, "paused": paused}).to_string()
+            } else if paused.is_empty() {
                 format!("revoked {name}")
+            } else {
+                format!("revoked {name}, and paused the webhooks that it added: {}", paused.join(", "))
             };
             output::print_line(&text)?;
         }
@@ -109,6 +111,11 @@ pub(super) fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
 fn create(args: CreateArgs) -> anyhow::Result<()> {
     let (json, secret) = (args.database.json, ApiKey::generate()?);
     let expires = args.expires.map(expiry).transpose()?;
+    if args.no_text && [Scope::Act, Scope::Admin].iter().any(|scope| args.scopes.contains(scope)) {
+        bail!(
+            "--no-text does not go with the scopes act and admin, because such a key reads every conversation as its members"
+        );
+    }
     let networks: Vec<_> = args.addresses.iter().map(ToString::to_string).collect();
     let key = NewKey {
         acts_as: args.acts_as,

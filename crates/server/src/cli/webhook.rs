@@ -115,7 +115,7 @@ pub(super) fn run(args: WebhookArgs) -> anyhow::Result<ExitCode> {
         }
         WebhookCommand::Resume(NameArgs { name, database }) => {
             let (json, mut admin) = open(database)?;
-            admin.resume(&name)?;
+            admin.resume(&name, None)?;
             say("resumed", &name, json)?;
         }
         WebhookCommand::Rotate { name, overlap, database } => {

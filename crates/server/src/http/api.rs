@@ -183,6 +183,16 @@ impl Authenticated {
         }
         self.check_scope(scope)
     }
+
+    /// Checks that the key may read everything, because the call is about the whole installation.
+    pub(super) fn check_unlimited(&self) -> Result<(), Denied> {
+        if self.grant.as_ref().is_some_and(|grant| grant.acts_as.is_some() || grant.no_text) {
+            let message =
+                "this is about all conversations, and the API key was made with `--as` or `--no-text`";
+            return Err(Denied::new(Denial::NotPermitted, Refusal::forbidden(message)));
+        }
+        Ok(())
+    }
 }
 
 /// Checks the credentials of a request again that has waited.
@@ -397,9 +407,7 @@ async fn submit_change(services: &Services, caller: Caller, change: Change) -> R
         }
     }
     let change = match change {
-        Change::Invite(invite) if !matches!(caller.payer, RateOwner::User(_)) => {
-            Change::InviteWithKey(invite)
-        }
+        Change::Invite(invite) if may_reopen(&caller) => Change::InviteWithKey(invite),
         change => change,
     };
     let Decision { change, turn } = ask(services, &caller, change).await?;
@@ -415,6 +423,13 @@ async fn submit_change(services: &Services, caller: Caller, change: Change) -> R
     services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
     drop(turn);
     outcome.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
+}
+
+/// Whether an invitation may bring back a room that all its members have left. A key that acts for some users reads only what they
+/// may read, and would read the whole log.
+fn may_reopen(caller: &Caller) -> bool {
+    !matches!(caller.payer, RateOwner::User(_))
+        && caller.grant.as_ref().is_none_or(|grant| grant.acts_as.is_none())
 }
 
 /// Asks the application about a change, if it is to be asked. Returns what to submit.

@@ -138,7 +138,10 @@ pub(super) async fn pause(State(services): State<Arc<Services>>, request: Reques
 }
 
 pub(super) async fn resume(State(services): State<Arc<Services>>, request: Request) -> Response {
-    call(&services, request, |admin, NamedWebhook { name }, _| admin.resume(&name).map(|()| Done {})).await
+    call(&services, request, |admin, NamedWebhook { name }, Caller(key)| {
+        admin.resume(&name, key).map(|()| Done {})
+    })
+    .await
 }
 
 pub(super) async fn rotate(State(services): State<Arc<Services>>, request: Request) -> Response {
@@ -190,6 +193,7 @@ async fn read<T: DeserializeOwned>(
 ) -> Result<(T, Caller), Problem> {
     let request = read_authenticated(services, head, body).await?;
     request.check_back_end(Scope::Admin)?;
+    request.check_unlimited()?;
     let key = request.grant.as_ref().map(|grant| grant.number.0);
     Ok((read_object(&request.text).map_err(Refusal::from)?, Caller(key)))
 }

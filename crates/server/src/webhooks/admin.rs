@@ -122,6 +122,8 @@ pub(crate) struct WebhookInfo {
     pub(crate) name: String,
     pub(crate) url: String,
     pub(crate) created: Timestamp,
+    /// The API key that added it; not there if the command line did.
+    pub(crate) parent: Option<String>,
     pub(crate) types: Vec<String>,
     pub(crate) only: Vec<String>,
     /// The names of its headers. Their values may be secret.
@@ -209,17 +211,17 @@ impl Admin {
     /// Sends nothing more until it is resumed.
     pub(crate) fn pause(&mut self, name: &str) -> anyhow::Result<()> {
         self.find(name)?;
-        self.database.set_paused(name, Some("by an operator")).map(drop)
+        self.database.pause(name, "by an operator").map(drop)
     }
 
-    /// Goes on where it was paused, and tries an endpoint at fault at once.
-    pub(crate) fn resume(&mut self, name: &str) -> anyhow::Result<()> {
+    /// Goes on where it was paused, and tries an endpoint at fault at once. `by` is the number of the key that asks for it.
+    pub(crate) fn resume(&mut self, name: &str, by: Option<i32>) -> anyhow::Result<()> {
         let webhook = self.find(name)?;
         let mut state = State::parse(&webhook.state);
         if state.stored.fault.take().is_some() {
             self.database.move_to(name, &webhook.epoch, webhook.position, &state.to_json())?;
         }
-        self.database.set_paused(name, None).map(drop)
+        self.database.resume(name, by).map(drop)
     }
 
     /// Gives a webhook another secret.
@@ -313,6 +315,7 @@ fn describe(webhook: &Webhook) -> WebhookInfo {
         name: webhook.name.clone(),
         url: endpoint.as_ref().map(|endpoint| endpoint.url.clone()).unwrap_or_default(),
         created: webhook.created,
+        parent: webhook.parent.clone(),
         types: endpoint.as_ref().map(|endpoint| endpoint.types.clone()).unwrap_or_default(),
         only: endpoint.as_ref().map(|endpoint| endpoint.only.clone()).unwrap_or_default(),
         headers: endpoint.map(|endpoint| endpoint.headers.into_keys().collect()).unwrap_or_default(),

@@ -422,6 +422,11 @@ async fn with_a_secret_the_program_makes_tokens_and_api_keys() {
         async || http.post(&page).bearer_auth(key).json(&body).send().await.expect("answered").status();
     assert_eq!(sends().await, 200);
     run_successfully(&mut with_secret(&["key", "revoke", "billing", "--data", path])).await;
+    for scope in ["act", "feed,admin"] {
+        let create = ["key", "create", "blind", "--scope", scope, "--no-text", "--data", path];
+        let refused = run_to_failure(&mut with_secret(&create)).await;
+        assert!(refused.contains("--no-text does not go with"), "{refused}");
+    }
     assert_eq!(sends().await, 401);
     drop(http);
     assert_eq!(server.terminate().await, Some(0));

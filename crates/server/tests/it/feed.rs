@@ -132,7 +132,7 @@ async fn calls_that_cannot_be_answered_are_refused_with_the_field() {
 async fn a_key_has_few_waiting_calls_and_a_revoked_one_gets_nothing() {
     let (server, key) = server().await;
     let mut waiting = fills_up(&server, &key).await;
-    assert!(keys::revoke(&server.keys(), "reader").expect("the database"));
+    keys::revoke(&server.keys(), "reader").expect("the database").expect("the key");
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "a secret").await;
     while let Some(answer) = in_time("an answer", waiting.join_next()).await {

@@ -82,6 +82,47 @@ async fn a_key_acts_only_for_users_of_its_pattern() {
 }
 
 #[tokio::test]
+async fn a_key_of_some_users_or_without_text_changes_no_webhooks() {
+    let server = Server::start_with_auth().await;
+    let some = key_with(&server, "some", |key| NewKey {
+        acts_as: Some("shop-*".parse().expect("a pattern")),
+        ..key.with_scopes([Scope::Admin])
+    });
+    let no_text =
+        key_with(&server, "no text", |key| NewKey { no_text: true, ..key.with_scopes([Scope::Admin]) });
+    for key in [&some, &no_text] {
+        for (call, _) in calls().into_iter().filter(|(call, _)| call.contains("webhook")) {
+            let answer =
+                server.posts_as(key, call, json!({"name": "a", "url": "https://shop.example"})).await;
+            assert_eq!((answer.status, answer.code().as_str()), (403, "forbidden"), "{call}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_key_of_some_users_brings_back_no_room_that_its_members_have_left() {
+    let server = Server::start_with_auth().await;
+    let some = key_with(&server, "some", |key| NewKey {
+        acts_as: Some("shop-*".parse().expect("a pattern")),
+        ..key
+    });
+    let all = key_with(&server, "all", |key| key);
+    let post = async |key: &str, call: &str, body: Value| server.posts_as(key, call, body).await;
+    post(&all, "create", json!({"as": "alice", "room": "hr"})).await.ok();
+    post(&all, "send", json!({"as": "alice", "to": "#hr", "text": "secret"})).await.ok();
+    post(&all, "leave", json!({"as": "alice", "conversation": "#hr"})).await.ok();
+    let invite = |by: &str| json!({"as": by, "conversation": "#hr", "user": "shop-2"});
+    let refused = post(&some, "invite", invite("shop-1")).await;
+    assert_eq!((refused.status, refused.code().as_str()), (404, "not_found"));
+    let read = json!({"as": "shop-2", "conversation": "#hr"});
+    assert_eq!(post(&some, "history", read).await.code(), "not_found");
+    post(&all, "invite", invite("back-end")).await.ok();
+    // A key of some users still invites as a member of the room.
+    let body = json!({"as": "shop-2", "conversation": "#hr", "user": "bob"});
+    post(&some, "invite", body).await.ok();
+}
+
+#[tokio::test]
 async fn a_key_is_refused_from_other_addresses() {
     let server = Server::start_with_auth().await;
     let of = |networks: &str| {

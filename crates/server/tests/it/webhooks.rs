@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +11,10 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use switchboard::config::{Config, Secret, WebhooksConfig};
+use switchboard_protocol::Timestamp;
+use switchboard_store::clock::Clock;
 use switchboard_store::grant::Scope;
+use switchboard_store::keys::{self, NewKey};
 use switchboard_store::webhooks::{NewWebhook, Webhooks};
 
 use crate::keys::key_with;
@@ -217,6 +222,51 @@ async fn entries_are_sent_again_from_a_cursor() {
     assert_eq!(again, [received[1].id.clone(), received[2].id.clone()]);
     server.posts_as(&key, "remove_webhook", json!({"name": "shop"})).await.ok();
     assert_eq!(listed(&server, &key).await, Value::Null);
+}
+
+#[tokio::test]
+async fn a_webhook_is_paused_when_its_key_is_revoked() {
+    let ((server, key), mut receiver) = (server().await, Receiver::start().await);
+    let maker = key_with(&server, "maker", |key| key.with_scopes([Scope::Admin]));
+    adds(&server, &maker, &receiver).await;
+    let other = json!({"name": "other", "url": receiver.url(), "types": ["user.profile"]});
+    server.posts_as(&key, "add_webhook", other).await.ok();
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "before").await;
+    receiver.next().await;
+    assert_eq!(keys::revoke(&server.keys(), "maker").expect("the database"), Some(vec!["shop".to_owned()]));
+    let list = || async { server.posts_as(&key, "list_webhooks", json!({})).await.ok()["webhooks"].clone() };
+    let listed = list().await;
+    assert_eq!((&listed[0]["paused"], &listed[0]["parent"]), (&Value::Null, &json!("admin")), "{listed}");
+    assert_eq!(
+        (&listed[1]["paused"], &listed[1]["parent"]),
+        (&json!("its key was revoked"), &json!("maker"))
+    );
+    // Another key lets it go on, and has it from then on.
+    server.posts_as(&key, "resume_webhook", json!({"name": "shop"})).await.ok();
+    alice.says("@bob", "after").await;
+    while !receiver.next().await.body.contains("after") {}
+    assert_eq!(list().await[1]["parent"], "admin");
+}
+
+#[tokio::test]
+async fn a_webhook_is_paused_when_its_key_expires() {
+    let start = Clock::system().now().as_millis();
+    let now = Arc::new(AtomicI64::new(start));
+    let by = now.clone();
+    let clock = Clock::from_fn(move || Timestamp::from_millis(by.load(Ordering::Relaxed)));
+    let server = Server::start_with_auth_and_clock(clock, with_webhooks).await;
+    let key = key_with(&server, "admin", |key| key.with_scopes([Scope::Admin]));
+    let expires = Some(Timestamp::from_millis(start + 60_000));
+    let maker = key_with(&server, "maker", |key| NewKey { expires, ..key.with_scopes([Scope::Admin]) });
+    let mut receiver = Receiver::start().await;
+    adds(&server, &maker, &receiver).await;
+    let mut alice = server.connects("alice").await;
+    alice.says("@bob", "before").await;
+    receiver.next().await;
+    assert_eq!(listed(&server, &key).await["paused"], Value::Null);
+    now.store(start + 60_000, Ordering::Relaxed);
+    listed_when(&server, &key, "the pause", |webhook| webhook["paused"] == "its key has expired").await;
 }
 
 #[tokio::test]

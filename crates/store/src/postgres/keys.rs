@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use switchboard_protocol::Timestamp;
-use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Transaction};
 
 use super::connect::BlockingConnection;
 use super::target::Target;
@@ -12,6 +12,7 @@ use super::{migrate, moving};
 use crate::grant::{NewKey, Scopes, UserPattern, audit, check_rotatable};
 use crate::key::Via;
 use crate::record::ApiKeyInfo;
+use crate::webhook::PARENT_REVOKED;
 
 /// Stores a key. Returns `false` if the name is taken.
 pub(crate) fn create(url: &str, ca: Option<&Path>, key: &NewKey, now: Timestamp) -> anyhow::Result<bool> {
@@ -81,15 +82,30 @@ pub(crate) fn list(url: &str, ca: Option<&Path>) -> anyhow::Result<Vec<ApiKeyInf
     })
 }
 
-/// Revokes a key. Returns `false` if no active key has this name.
-pub(crate) fn revoke(url: &str, ca: Option<&Path>, name: &str, now: Timestamp) -> anyhow::Result<bool> {
+/// Revokes a key and pauses its webhooks. Returns `None` if no active key has this name.
+pub(crate) fn revoke(
+    url: &str,
+    ca: Option<&Path>,
+    name: &str,
+    now: Timestamp,
+) -> anyhow::Result<Option<Vec<String>>> {
     with_connection(url, ca, async |client| {
         let update = "UPDATE api_keys SET revoked = $2 WHERE name = $1 AND revoked IS NULL";
         let values: [&(dyn ToSql + Sync); 2] = [&name, &now.as_millis()];
         if !has_scopes(client).await? {
-            return Ok(client.execute(update, &values).await? > 0);
+            return Ok((client.execute(update, &values).await? > 0).then(Vec::new));
         }
-        changed(client, name, "revoke", now, update, &values).await
+        let transaction = client.transaction().await?;
+        if !change(&transaction, name, "revoke", now, update, &values).await? {
+            return Ok(None);
+        }
+        // A statement of its own, so that it sees what was added until the key's row was locked.
+        let pause = "UPDATE webhooks SET paused = $2 WHERE parent = (SELECT number FROM api_keys WHERE name = $1) RETURNING name";
+        let rows = transaction.query(pause, &[&name, &PARENT_REVOKED]).await?;
+        let mut paused = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+        transaction.commit().await?;
+        paused.sort_unstable();
+        Ok(Some(paused))
     })
 }
 
@@ -125,7 +141,7 @@ async fn has_scopes(client: &Client) -> anyhow::Result<bool> {
     Ok(client.query_one(select, &[]).await?.try_get(0)?)
 }
 
-/// Changes a key, and tells it to the feed in the same transaction. Returns whether a row was changed.
+/// Changes a key in a transaction of its own. Returns whether a row was changed.
 async fn changed(
     client: &mut Client,
     name: &str,
@@ -135,13 +151,26 @@ async fn changed(
     values: &[&(dyn ToSql + Sync)],
 ) -> anyhow::Result<bool> {
     let transaction = client.transaction().await?;
+    let is_changed = change(&transaction, name, action, now, statement, values).await?;
+    transaction.commit().await?;
+    Ok(is_changed)
+}
+
+/// Changes a key, and tells it to the feed in the same transaction. Returns whether a row was changed.
+async fn change(
+    transaction: &Transaction<'_>,
+    name: &str,
+    action: &str,
+    now: Timestamp,
+    statement: &str,
+    values: &[&(dyn ToSql + Sync)],
+) -> anyhow::Result<bool> {
     let is_changed = transaction.execute(statement, values).await? > 0;
     if is_changed {
         let insert = "INSERT INTO feed_pending (type, at, via, body) VALUES ('audit.key', $1, $2, $3)";
         let (at, body) = (now.as_millis(), audit(name, action));
         transaction.execute(insert, &[&at, &Via::COMMAND_LINE.0, &body]).await?;
     }
-    transaction.commit().await?;
     Ok(is_changed)
 }
 

@@ -16,18 +16,27 @@ use crate::webhook::{CONSUMER, Lease, NewWebhook, Progress, Webhook};
 const EXISTS: &str = "SELECT to_regclass('webhooks') IS NOT NULL";
 
 const LIST: &str = "SELECT w.name, w.created, w.settings, w.version, w.old_until, w.paused, c.epoch, c.position, c.at,
-    CASE WHEN c.until > (extract(epoch FROM clock_timestamp()) * 1000)::bigint THEN c.node END, c.generation, c.state
-    FROM webhooks w JOIN consumers c ON c.name = 'webhook:' || w.name ORDER BY w.name";
+    CASE WHEN c.until > (extract(epoch FROM clock_timestamp()) * 1000)::bigint THEN c.node END, c.generation, c.state,
+    k.name, k.expires FROM webhooks w JOIN consumers c ON c.name = 'webhook:' || w.name
+    LEFT JOIN api_keys k ON k.number = w.parent ORDER BY w.name";
 
-const ADD: &str = "WITH w AS (
-        INSERT INTO webhooks (name, created, settings, version, parent) VALUES ($1, $2, $3, 1, $4)
+/// The lock on the key's row makes a revocation at the same time wait, and then pause this webhook, too.
+const ADD: &str = "WITH k AS (
+        SELECT number FROM api_keys WHERE number = $4 AND revoked IS NULL FOR SHARE
+    ), w AS (
+        INSERT INTO webhooks (name, created, settings, version, parent) SELECT $1, $2, $3, 1, $4
+        WHERE $4::bigint IS NULL OR EXISTS (SELECT FROM k)
         ON CONFLICT (name) DO NOTHING RETURNING name
     ) INSERT INTO consumers (name, epoch, position, at) SELECT 'webhook:' || w.name, $5, $6, $2 FROM w RETURNING name";
 
 const REMOVE: &str = "WITH c AS (DELETE FROM consumers WHERE name = 'webhook:' || $1::text)
     DELETE FROM webhooks WHERE name = $1 RETURNING name";
 
-const SET_PAUSED: &str = "UPDATE webhooks SET paused = $2 WHERE name = $1 RETURNING name";
+const PAUSE: &str = "UPDATE webhooks SET paused = $2 WHERE name = $1 RETURNING name";
+
+const RESUME: &str = "UPDATE webhooks w SET paused = NULL, parent = CASE WHEN EXISTS (
+        SELECT FROM api_keys k WHERE k.number = w.parent AND (k.revoked IS NOT NULL OR k.expires <= $3)
+    ) THEN $2 ELSE parent END WHERE name = $1 RETURNING name";
 
 const ROTATE: &str =
     "UPDATE webhooks SET version = version + 1, old_until = $2 WHERE name = $1 RETURNING version";
@@ -92,8 +101,12 @@ impl Db {
         Ok(!self.rows(REMOVE, &[&name])?.is_empty())
     }
 
-    pub(crate) fn set_paused(&mut self, name: &str, why: Option<&str>) -> anyhow::Result<bool> {
-        Ok(!self.rows(SET_PAUSED, &[&name, &why])?.is_empty())
+    pub(crate) fn pause(&mut self, name: &str, why: &str) -> anyhow::Result<bool> {
+        Ok(!self.rows(PAUSE, &[&name, &why])?.is_empty())
+    }
+
+    pub(crate) fn resume(&mut self, name: &str, by: Option<i32>, now: Timestamp) -> anyhow::Result<bool> {
+        Ok(!self.rows(RESUME, &[&name, &by.map(i64::from), &now.as_millis()])?.is_empty())
     }
 
     pub(crate) fn rotate(&mut self, name: &str, until: i64) -> anyhow::Result<Option<i32>> {
@@ -168,5 +181,7 @@ fn read(row: &Row) -> anyhow::Result<Webhook> {
         node: get(row, 9)?,
         generation: get(row, 10)?,
         state: get(row, 11)?,
+        parent: get(row, 12)?,
+        parent_expires: get::<Option<i64>>(row, 13)?.map(Timestamp::from_millis),
     })
 }

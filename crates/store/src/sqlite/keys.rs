@@ -9,6 +9,7 @@ use super::{lock, open_shared};
 use crate::grant::{NewKey, Scopes, audit, check_rotatable};
 use crate::key::Via;
 use crate::record::ApiKeyInfo;
+use crate::webhook::PARENT_REVOKED;
 
 /// Stores a key; `false` if the name is taken.
 pub(crate) fn create(data: &Path, key: &NewKey, now: Timestamp) -> anyhow::Result<bool> {
@@ -81,16 +82,25 @@ pub(crate) fn list(data: &Path) -> anyhow::Result<Vec<ApiKeyInfo>> {
     Ok(keys.collect::<Result<_, _>>()?)
 }
 
-/// Revokes a key; `false` if there is no active key of this name.
-pub(crate) fn revoke(data: &Path, name: &str, now: Timestamp) -> anyhow::Result<bool> {
+/// Revokes a key and pauses its webhooks; `None` if there is no active key of this name.
+pub(crate) fn revoke(data: &Path, name: &str, now: Timestamp) -> anyhow::Result<Option<Vec<String>>> {
     let mut db = open_shared(data)?;
     let update = "UPDATE api_keys SET revoked = ?2 WHERE name = ?1 AND revoked IS NULL";
     if !has_scopes(&db)? {
-        return Ok(db.execute(update, params![name, now.as_millis()])? > 0);
+        return Ok((db.execute(update, params![name, now.as_millis()])? > 0).then(Vec::new));
     }
-    Ok(changed(&mut db, name, "revoke", now, |transaction| {
-        transaction.execute(update, params![name, now.as_millis()])
-    })?)
+    let mut paused = Vec::new();
+    let is_revoked = changed(&mut db, name, "revoke", now, |transaction| {
+        let rows = transaction.execute(update, params![name, now.as_millis()])?;
+        let mut pause = transaction.prepare(
+            "UPDATE webhooks SET paused = ?2 WHERE parent = (SELECT number FROM api_keys WHERE name = ?1) RETURNING name",
+        )?;
+        let names = pause.query_map(params![name, PARENT_REVOKED], |row| row.get(0))?;
+        paused = names.collect::<Result<_, _>>()?;
+        Ok(rows)
+    })?;
+    paused.sort_unstable();
+    Ok(is_revoked.then_some(paused))
 }
 
 /// Gives a key another secret; `false` if there is no active key of this name.

@@ -9,7 +9,8 @@ use super::open_shared;
 use crate::webhook::{CONSUMER, Lease, NewWebhook, Progress, Webhook};
 
 const LIST: &str = "SELECT w.name, w.created, w.settings, w.version, w.old_until, w.paused, c.epoch, c.position, c.at, c.node,
-    c.generation, c.state FROM webhooks w JOIN consumers c ON c.name = 'webhook:' || w.name ORDER BY w.name";
+    c.generation, c.state, k.name, k.expires FROM webhooks w JOIN consumers c ON c.name = 'webhook:' || w.name
+    LEFT JOIN api_keys k ON k.number = w.parent ORDER BY w.name";
 
 pub(crate) struct Db(Connection);
 
@@ -35,7 +36,8 @@ impl Db {
         let NewWebhook { name, settings, epoch, position, parent } = new;
         let transaction = self.0.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let insert =
-            "INSERT INTO webhooks (name, created, settings, version, parent) VALUES (?1, ?2, ?3, 1, ?4)
+            "INSERT INTO webhooks (name, created, settings, version, parent) SELECT ?1, ?2, ?3, 1, ?4
+            WHERE ?4 IS NULL OR EXISTS (SELECT 1 FROM api_keys WHERE number = ?4 AND revoked IS NULL)
             ON CONFLICT DO NOTHING";
         if transaction.execute(insert, params![name, now.as_millis(), settings, parent])? == 0 {
             return Ok(false);
@@ -55,8 +57,15 @@ impl Db {
         Ok(rows > 0)
     }
 
-    pub(crate) fn set_paused(&mut self, name: &str, why: Option<&str>) -> anyhow::Result<bool> {
+    pub(crate) fn pause(&mut self, name: &str, why: &str) -> anyhow::Result<bool> {
         Ok(self.0.execute("UPDATE webhooks SET paused = ?2 WHERE name = ?1", params![name, why])? > 0)
+    }
+
+    pub(crate) fn resume(&mut self, name: &str, by: Option<i32>, now: Timestamp) -> anyhow::Result<bool> {
+        let update = "UPDATE webhooks SET paused = NULL, parent = CASE WHEN EXISTS (
+                SELECT 1 FROM api_keys k WHERE k.number = webhooks.parent AND (k.revoked IS NOT NULL OR k.expires <= ?3)
+            ) THEN ?2 ELSE parent END WHERE name = ?1";
+        Ok(self.0.execute(update, params![name, by, now.as_millis()])? > 0)
     }
 
     pub(crate) fn rotate(&mut self, name: &str, until: i64) -> anyhow::Result<Option<i32>> {
@@ -134,5 +143,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Webhook> {
         node: row.get(9)?,
         generation: row.get(10)?,
         state: row.get(11)?,
+        parent: row.get(12)?,
+        parent_expires: row.get::<_, Option<i64>>(13)?.map(Timestamp::from_millis),
     })
 }

@@ -63,7 +63,7 @@ async function sendUntilQueuesAreFull(t, server, connections, done) {
   await Promise.all(users);
 }
 
-const FAULTS = {
+const FAULT_BY_ALERT = {
   async SwitchboardDown({ server }) {
     await server.kill();
   },
@@ -168,7 +168,7 @@ const SERVER_SETTINGS_BY_ALERT = {
 const operatorsAddress = ({ url, env }) => env.SWITCHBOARD_OPERATOR_LISTEN ?? new URL(url).host;
 
 test("an alert fires on its fault, and not before", async (t) => {
-  const alertNames = Object.keys(FAULTS);
+  const alertNames = Object.keys(FAULT_BY_ALERT);
   const servers = new Map();
   const { certificate, key } = await makeCertificate(t);
   SERVER_SETTINGS_BY_ALERT.SwitchboardCertificateNotRenewed = {
@@ -192,7 +192,8 @@ test("an alert fires on its fault, and not before", async (t) => {
       const repeatUntilAlertFires = async (name, repeat) => {
         while (!(await alertFires(name))) await repeat();
       };
-      const { ends } = (await FAULTS[name]({ t, server, prometheus, alert, until: repeatUntilAlertFires })) ?? {};
+      const { ends } =
+        (await FAULT_BY_ALERT[name]({ t, server, prometheus, alert, until: repeatUntilAlertFires })) ?? {};
       if (ends) return prometheus.ends(name, operatorsAddress(server));
       const { annotations } = await alert(name);
       assert.doesNotMatch(JSON.stringify(annotations), /error|no value|\{\{/i);
@@ -203,9 +204,12 @@ test("an alert fires on its fault, and not before", async (t) => {
 
 /** The names of the metrics, and the values of labels, in an expression of PromQL. */
 function familiesAndLabels(expression) {
-  const families = expression.match(/\b(?:switchboard|process)_\w+/g) ?? [];
+  const metricFamilies = expression.match(/\b(?:switchboard|process)_\w+/g) ?? [];
   const labels = [...expression.matchAll(/\b(reason|code)(?:=|=~|!=|!~)"([^"]*)"/g)];
-  return { families, values: labels.flatMap(([, label, values]) => values.split("|").map((value) => [label, value])) };
+  return {
+    families: metricFamilies,
+    values: labels.flatMap(([, label, values]) => values.split("|").map((value) => [label, value])),
+  };
 }
 
 /** Metrics with a series for each webhook, and so with none on a server that has no webhook. */
@@ -273,7 +277,9 @@ test("every family, label and paragraph that the alerts and the dashboard name e
     templating.list.map(({ name }) => name),
     ["datasource", "job", "instance"],
   );
-  const families = [...page.matchAll(/^# TYPE (switchboard_\w+)/gm)].map(([, family]) => family);
-  const undisplayedFamilies = families.filter((family) => ![...shownMetrics].some((name) => name.startsWith(family)));
+  const metricFamilies = [...page.matchAll(/^# TYPE (switchboard_\w+)/gm)].map(([, family]) => family);
+  const undisplayedFamilies = metricFamilies.filter(
+    (family) => ![...shownMetrics].some((name) => name.startsWith(family)),
+  );
   assert.deepEqual(undisplayedFamilies, [], "the dashboard shows every family of the server");
 });

@@ -36,7 +36,7 @@ const languages = {
 };
 
 /** A directory in which the packages are installed. */
-async function makeProject(t) {
+async function makeProjectDirectory(t) {
   const directory = await mkdtemp(join(tmpdir(), "switchboard-back-end-"));
   t.after(() => rm(directory, { recursive: true, force: true }));
   await mkdir(join(directory, "vendor"));
@@ -56,7 +56,7 @@ test("each section has every language", () => {
 
 for (const [language, { begin, mark, file, command }] of Object.entries(languages)) {
   test(`the snippets in ${language}`, async (t) => {
-    const directory = await makeProject(t);
+    const directory = await makeProjectDirectory(t);
     const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } });
     const key = (await server.cli("key", "create", "shop", "--scope", "act,feed,moderate")).stdout
       .trim()
@@ -89,7 +89,7 @@ const HOOK_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const hook = blocksOf(texts.find(isHook));
 
 /** Resolves once a program listens at this port. */
-async function listens(port) {
+async function untilListening(port) {
   while (
     !(await fetch(`http://127.0.0.1:${port}`, { method: "POST", body: "{}" }).then(
       () => true,
@@ -103,7 +103,7 @@ async function listens(port) {
 
 for (const language of ["php", "python", "js"]) {
   test(`the hook in ${language} accepts, replaces and refuses`, async (t) => {
-    const directory = await makeProject(t);
+    const directory = await makeProjectDirectory(t);
     const { begin, file, command } = languages[language];
     await writeFile(join(directory, file), begin + hook[language]);
     await writeFile(join(directory, "hook"), HOOK_SECRET);
@@ -120,7 +120,7 @@ for (const language of ["php", "python", "js"]) {
       },
     });
     t.after(() => program.kill());
-    await listens(port);
+    await untilListening(port);
     const server = await Server.start(t, {
       args: ["serve"],
       env: {
@@ -136,12 +136,12 @@ for (const language of ["php", "python", "js"]) {
     t.after(() => chat.close());
     const room = chat.conversation("@bob");
     room.messages.subscribe(() => {});
-    const shown = (key) => room.messages.getSnapshot().find((message) => message.key === key)?.text;
+    const shownText = (key) => room.messages.getSnapshot().find((message) => message.key === key)?.text;
     const said = [];
     for (const text of ["hello", "call 5550100 now", "Best casino!"]) {
       const sent = room.send(text);
       await sent.acked.then(
-        () => said.push(shown(sent.key)),
+        () => said.push(shownText(sent.key)),
         (error) => said.push(`${error.code}: ${error.message}`),
       );
     }

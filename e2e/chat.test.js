@@ -293,13 +293,13 @@ test("in a page from right to left, the sign of a room's address stays in front 
   const [sign, letter] = await alice.page.locator(".room-names p").evaluate((line) => {
     const text = line.firstChild;
     const at = text.data.indexOf("#");
-    const left = (index) => {
+    const leftEdge = (index) => {
       const range = document.createRange();
       range.setStart(text, index);
       range.setEnd(text, index + 1);
       return range.getBoundingClientRect().left;
     };
-    return [left(at), left(at + 1)];
+    return [leftEdge(at), leftEdge(at + 1)];
   });
   assert.ok(sign < letter, `"#" is at ${sign}, "g" at ${letter}`);
 });

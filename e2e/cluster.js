@@ -101,9 +101,9 @@ export async function startPostgres(t, address) {
 }
 
 /** A Switchboard node: it listens for clients on port 9501 of its address, and for operators on port 9502. */
-export class Node {
+export class ServerNode {
   static async start(t, address, env) {
-    const node = new Node();
+    const node = new ServerNode();
     Object.assign(node, { address, env, lines: [] });
     t.after(() => stopAndWait(node.process));
     await node.start();

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
-import { listening, openShop, reported } from "./shop.js";
+import { recordEventsScript, openShop, waitForEvent } from "./shop.js";
 import { unexpectedConsoleMessages, launchBrowser } from "./support.js";
 
 let browser;
@@ -13,26 +13,26 @@ before(async () => {
 });
 after(() => browser.close());
 
-const element = (attributes) => (url) =>
+const chatElement = (attributes) => (url) =>
   `<script type=module src="${url}/switchboard-chat.js"></script><switchboard-chat ${attributes}></switchboard-chat>`;
-const SINGLE = 'mode="single" conversation="@shop"';
+const SINGLE_CONVERSATION = 'mode="single" conversation="@shop"';
 
 test("a hidden element counts messages and reads none; a visible one reads them", async (t) => {
-  const shop = await openShop(t, { body: element(`${SINGLE} hidden`), script: listening() });
+  const shop = await openShop(t, { body: chatElement(`${SINGLE_CONVERSATION} hidden`), script: recordEventsScript() });
   const alice = await shop.visit(browser);
-  await reported(alice, "ready", { user: "alice" });
+  await waitForEvent(alice, "ready", { user: "alice" });
   await shop.writes("We have it in blue.");
-  await reported(alice, "unread", { count: 1, conversations: { "@alice:shop": 1 } });
+  await waitForEvent(alice, "unread", { count: 1, conversations: { "@alice:shop": 1 } });
   await shop.writes("And in green.");
-  await reported(alice, "unread", { count: 2 });
+  await waitForEvent(alice, "unread", { count: 2 });
   // A message in another conversation does not count, and is not reported.
   await shop.writes("Psst.", { from: "mallory" });
   await shop.writes("And in red.");
-  await reported(alice, "unread", { count: 3, conversations: { "@alice:shop": 3 } });
+  await waitForEvent(alice, "unread", { count: 3, conversations: { "@alice:shop": 3 } });
   assert.equal(await shop.unread("@alice:shop"), 3);
   await alice.page.evaluate(() => window.chat.open());
   await shop.hasUnread("@alice:shop", 0);
-  await reported(alice, "unread", { count: 0 });
+  await waitForEvent(alice, "unread", { count: 0 });
   assert.equal(await shop.unread("@alice:mallory"), 1);
   // Other ways to hide it: out of view, without opacity, behind a closed parent.
   for (const [hide, show] of [
@@ -47,7 +47,7 @@ test("a hidden element counts messages and reads none; a visible one reads them"
       return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
     });
     await shop.writes("Are you there?");
-    await reported(alice, "unread", { count: 1 });
+    await waitForEvent(alice, "unread", { count: 1 });
     assert.equal(await shop.unread("@alice:shop"), 1, String(hide));
     await alice.page.evaluate(show);
     await shop.hasUnread("@alice:shop", 0);
@@ -115,7 +115,7 @@ test("ten renders in React's StrictMode with a new token function each make one 
 });
 
 /** Boxes, relative to the element, and styles of everything in it. */
-const look = () => {
+const appearance = () => {
   const host = document.querySelector("switchboard-chat");
   const origin = host.getBoundingClientRect();
   const names = ["color", "backgroundColor", "fontSize", "fontWeight", "letterSpacing", "textTransform", "wordSpacing"];
@@ -132,8 +132,8 @@ const look = () => {
   });
 };
 
-const SIZE = "switchboard-chat { inline-size: 420px; block-size: 560px; }";
-const HOSTILE = {
+const ELEMENT_SIZE = "switchboard-chat { inline-size: 420px; block-size: 560px; }";
+const HOSTILE_STYLES = {
   "a page for which 1 rem is 10 px": "html { font-size: 62.5%; } body { font-size: 1.6rem; line-height: 3; }",
   "a hostile style sheet": `html { font: italic 700 31px/2.4 serif; }
     body { color: red; letter-spacing: 4px; text-transform: uppercase; word-spacing: 9px; text-indent: 20px;
@@ -151,13 +151,13 @@ const HOSTILE = {
     switchboard-chat { justify-self: start; }`,
 };
 
-for (const [name, style] of Object.entries(HOSTILE)) {
+for (const [name, style] of Object.entries(HOSTILE_STYLES)) {
   test(`geometry and colours are those of a plain page on ${name}`, async (t) => {
     const looks = [];
     const shop = await openShop(t, {
-      body: element(`${SINGLE} theme="light"`),
-      script: listening(),
-      style: () => SIZE + (looks.length ? style : ""),
+      body: chatElement(`${SINGLE_CONVERSATION} theme="light"`),
+      script: recordEventsScript(),
+      style: () => ELEMENT_SIZE + (looks.length ? style : ""),
     });
     await shop.writes("We have it in **blue**:\n- cotton\n- wool\n\n`code` and https://shop.example/blue");
     for (let visit = 0; visit < 2; visit++) {
@@ -171,7 +171,7 @@ for (const [name, style] of Object.entries(HOSTILE)) {
       if (visit === 0) await alice.page.reload();
       await alice.page.locator("article").getByText("cotton").waitFor();
       await alice.page.getByTestId("presence").getByText(/./).waitFor();
-      looks.push(await alice.page.evaluate(look));
+      looks.push(await alice.page.evaluate(appearance));
     }
     assert.ok(looks[0].length > 40);
     assert.deepEqual(looks[1], looks[0]);

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { listening, openShop, reported } from "./shop.js";
+import { recordEventsScript, openShop, waitForEvent } from "./shop.js";
 import { unexpectedConsoleMessages, launchBrowser } from "./support.js";
 
 let browser;
@@ -11,7 +11,7 @@ before(async () => {
 });
 after(() => browser.close());
 
-const element = (attributes) => (url) =>
+const chatElement = (attributes) => (url) =>
   `<script type=module src="${url}/switchboard-chat.js"></script><switchboard-chat ${attributes}></switchboard-chat>`;
 
 for (const [name, message] of [
@@ -19,17 +19,20 @@ for (const [name, message] of [
   ["@bob:carol", /@bob:carol is a conversation of two others/],
 ]) {
   test(`conversation="${name}" is an error that the developer and the user see`, async (t) => {
-    const shop = await openShop(t, { body: element(`mode="single" conversation="${name}"`), script: listening() });
+    const shop = await openShop(t, {
+      body: chatElement(`mode="single" conversation="${name}"`),
+      script: recordEventsScript(),
+    });
     const alice = await shop.visit(browser);
     await alice.at("wrong-conversation").getByText("This conversation does not exist.").waitFor();
-    const { detail } = await reported(alice, "error", { code: "invalid" });
+    const { detail } = await waitForEvent(alice, "error", { code: "invalid" });
     assert.match(detail.message, message);
     assert.match(alice.complaints.join("\n"), message);
   });
 }
 
 test("without a token the user and the developer see why there is no chat", async (t) => {
-  const shop = await openShop(t, { body: element('conversation="@shop"'), script: "" });
+  const shop = await openShop(t, { body: chatElement('conversation="@shop"'), script: "" });
   const alice = await shop.visit(browser);
   await alice.at("signed-out").getByText("The chat is not available at the moment.").waitFor();
   assert.match(alice.complaints.join("\n"), /set its property `token`/);
@@ -40,14 +43,14 @@ test("without a token the user and the developer see why there is no chat", asyn
 });
 
 test("attributes and texts change while it runs, also a language that the chat does not have", async (t) => {
-  const dutch = {
+  const dutchTexts = {
     writeTo: "Bericht aan {name}",
     send: "Verstuur",
     newCount: { one: "{n} nieuw bericht", other: "{n} nieuwe berichten" },
   };
-  const script = `${listening()}
-    chat.texts = { nl: ${JSON.stringify(dutch)}, en: { writeTo: "Ask us anything" } };`;
-  const shop = await openShop(t, { body: element('conversation="@shop" sidebar="0" theme="light"'), script });
+  const script = `${recordEventsScript()}
+    chat.texts = { nl: ${JSON.stringify(dutchTexts)}, en: { writeTo: "Ask us anything" } };`;
+  const shop = await openShop(t, { body: chatElement('conversation="@shop" sidebar="0" theme="light"'), script });
   await shop.writes("Hello.", { from: "bob" });
   const alice = await shop.visit(browser);
   const { page } = alice;
@@ -75,7 +78,7 @@ test("attributes and texts change while it runs, also a language that the chat d
   await set("mode", null);
   await set("conversation", "@bob");
   await alice.at("room-title").getByText("bob", { exact: true }).waitFor();
-  await reported(alice, "conversationchange", { conversation: "@alice:bob" });
+  await waitForEvent(alice, "conversationchange", { conversation: "@alice:bob" });
   await set("sidebar", null);
   await set("conversation", null);
   await alice.conversation("@alice:bob").waitFor();
@@ -90,18 +93,18 @@ test("attributes and texts change while it runs, also a language that the chat d
 
 test("the page handles links, hears of messages, and can style parts", async (t) => {
   const shop = await openShop(t, {
-    body: element('mode="single" conversation="@shop"'),
-    script: `${listening()} chat.addEventListener("linkclick", (event) => event.preventDefault());`,
+    body: chatElement('mode="single" conversation="@shop"'),
+    script: `${recordEventsScript()} chat.addEventListener("linkclick", (event) => event.preventDefault());`,
     style: "switchboard-chat::part(composer) { background: rgb(1, 2, 3); }",
   });
   const alice = await shop.visit(browser);
   // Messages from before the connection are no event.
-  await reported(alice, "ready", { user: "alice" });
+  await waitForEvent(alice, "ready", { user: "alice" });
   await shop.writes("See https://shop.example/tea");
-  const { detail } = await reported(alice, "message", { conversation: "@alice:shop" });
+  const { detail } = await waitForEvent(alice, "message", { conversation: "@alice:shop" });
   assert.equal(detail.message.text, "See https://shop.example/tea");
   await alice.page.getByRole("link").click();
-  await reported(alice, "linkclick", { href: "https://shop.example/tea" });
+  await waitForEvent(alice, "linkclick", { href: "https://shop.example/tea" });
   assert.equal(alice.page.context().pages().length, 1);
   const background = await alice.page.evaluate(
     () => getComputedStyle(window.chat.shadowRoot.querySelector(".composer")).backgroundColor,
@@ -111,7 +114,7 @@ test("the page handles links, hears of messages, and can style parts", async (t)
 });
 
 /** Everything that the chat shows or has stored in the browser. */
-const remains = (page) =>
+const remainingData = (page) =>
   page.evaluate(async () => {
     const stored = [localStorage, sessionStorage].flatMap((storage) => Object.entries({ ...storage }));
     const databases = [];
@@ -130,26 +133,32 @@ const remains = (page) =>
   });
 
 test("a user who is logged out everywhere leaves nothing in the element or the browser", async (t) => {
-  const shop = await openShop(t, { body: element('mode="single" conversation="@shop"'), script: listening() });
+  const shop = await openShop(t, {
+    body: chatElement('mode="single" conversation="@shop"'),
+    script: recordEventsScript(),
+  });
   await shop.writes("Your secret code is 1234.");
   const alice = await shop.visit(browser);
   await alice.sees("Your secret code is 1234.");
   await alice.at("composer").fill("my secret draft");
-  await revoke(shop);
+  await revokeUser(shop);
   await alice.at("signed-out").getByText("You are signed out.").waitFor();
-  await reported(alice, "status", { state: "signed-out" });
-  assert.doesNotMatch(await remains(alice.page), /secret/);
+  await waitForEvent(alice, "status", { state: "signed-out" });
+  assert.doesNotMatch(await remainingData(alice.page), /secret/);
 });
 
 /** Logs alice out everywhere, as the shop's back end. */
-async function revoke(shop) {
+async function revokeUser(shop) {
   const { stdout } = await shop.server.cli("key", "create", "shop", "--scope", "act,moderate");
   const authorization = `Bearer ${/sbk_\S+/.exec(stdout)[0]}`;
   await shop.server.posts("revoke", { user: "alice" }, { authorization });
 }
 
 test("signing out leaves nothing, and another token starts anew", async (t) => {
-  const shop = await openShop(t, { body: element('mode="single" conversation="@shop"'), script: listening() });
+  const shop = await openShop(t, {
+    body: chatElement('mode="single" conversation="@shop"'),
+    script: recordEventsScript(),
+  });
   await shop.writes("Your secret code is 1234.");
   const alice = await shop.visit(browser);
   await alice.sees("Your secret code is 1234.");
@@ -157,16 +166,16 @@ test("signing out leaves nothing, and another token starts anew", async (t) => {
   await alice.page.evaluate(() => window.chat.signOut());
   await alice.at("signed-out").getByText("You are signed out.").waitFor();
   await shop.server.hasConnections(0);
-  assert.doesNotMatch(await remains(alice.page), /secret/);
+  assert.doesNotMatch(await remainingData(alice.page), /secret/);
   shop.user = "bob";
   await alice.page.evaluate(() => (window.chat.token = async () => (await fetch("/chat-token")).text()));
-  await reported(alice, "ready", { user: "bob" });
+  await waitForEvent(alice, "ready", { user: "bob" });
   await alice.at("composer").waitFor();
   assert.equal(await alice.at("message").count(), 0);
 });
 
 /** A script of the shop: gives the frame its token, and keeps what the frame reports in `window.events`. */
-const framing = (url) => `
+const framedChat = (url) => `
     const frame = document.querySelector("iframe");
     window.events = [];
     window.post = (type, more) => frame.contentWindow.postMessage({ type: "switchboard:" + type, ...more }, "${url}");
@@ -182,13 +191,13 @@ const framing = (url) => `
 test("a frame reports and obeys by messages; what is plainly seen is read, and hidden it is not", async (t) => {
   const shop = await openShop(t, {
     body: "<h1>Shop</h1><iframe title=Chat></iframe>",
-    script: framing,
+    script: framedChat,
     style: "iframe { width: 400px; height: 500px; } iframe.hidden { display: none; }",
   });
   const alice = await shop.visit(browser);
   const { page } = alice;
   const frame = page.frameLocator("iframe");
-  await reported(alice, "ready", { user: "alice" });
+  await waitForEvent(alice, "ready", { user: "alice" });
   await shop.writes("We have it in blue.");
   // Nobody has clicked into the frame.
   await shop.hasUnread("@alice:shop", 0);
@@ -198,9 +207,9 @@ test("a frame reports and obeys by messages; what is plainly seen is read, and h
     return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
   });
   await shop.writes("And in green.");
-  await reported(alice, "unread", { count: 1, conversations: { "@alice:shop": 1 } });
+  await waitForEvent(alice, "unread", { count: 1, conversations: { "@alice:shop": 1 } });
   await shop.writes("And in red.");
-  await reported(alice, "unread", { count: 2 });
+  await waitForEvent(alice, "unread", { count: 2 });
   assert.equal(await shop.unread("@alice:shop"), 2);
   await page.evaluate(() => (document.querySelector("iframe").className = ""));
   await shop.hasUnread("@alice:shop", 0);
@@ -210,14 +219,14 @@ test("a frame reports and obeys by messages; what is plainly seen is read, and h
     window.post("send", { text: "Sent by the page" });
     window.post("compose", { text: "For alice to send" });
   });
-  await reported(alice, "sent", { text: "Sent by the page" });
+  await waitForEvent(alice, "sent", { text: "Sent by the page" });
   await frame.getByPlaceholder("Ask us").waitFor();
   await page.waitForFunction(() => document.activeElement.localName === "iframe");
   assert.equal(await frame.getByTestId("composer").inputValue(), "For alice to send");
   await page.evaluate(() => window.post("links", { links: true }));
   await shop.writes("See https://shop.example/tea");
   await frame.getByRole("link").click();
-  await reported(alice, "linkclick", { href: "https://shop.example/tea" });
+  await waitForEvent(alice, "linkclick", { href: "https://shop.example/tea" });
   assert.equal(page.context().pages().length, 1);
   await page.evaluate(() => window.post("sign-out"));
   await frame.getByTestId("signed-out").getByText("You are signed out.").waitFor();
@@ -226,20 +235,21 @@ test("a frame reports and obeys by messages; what is plainly seen is read, and h
 });
 
 test("a frame of a user who is logged out everywhere shows nothing, and requests a token when the user asks for it", async (t) => {
-  const shop = await openShop(t, { body: "<h1>Shop</h1><iframe title=Chat></iframe>", script: framing });
+  const shop = await openShop(t, { body: "<h1>Shop</h1><iframe title=Chat></iframe>", script: framedChat });
   await shop.writes("Your secret code is 1234.");
   const alice = await shop.visit(browser);
   const frame = alice.page.frameLocator("iframe");
   await frame.getByText("Your secret code is 1234.").first().waitFor();
-  const requests = () => alice.page.evaluate(() => window.events.filter(({ type }) => type === "token-request").length);
-  assert.equal(await requests(), 1);
-  await revoke(shop);
+  const countTokenRequests = () =>
+    alice.page.evaluate(() => window.events.filter(({ type }) => type === "token-request").length);
+  assert.equal(await countTokenRequests(), 1);
+  await revokeUser(shop);
   await frame.getByTestId("signed-out").getByText("You are signed out.").waitFor();
   assert.equal(await frame.getByText("secret").count(), 0);
-  assert.equal(await requests(), 1);
+  assert.equal(await countTokenRequests(), 1);
   // The page's tokens do not say when they were made, so the server refuses them after the revocation.
   await frame.getByRole("button", { name: "Sign in" }).click();
   await alice.page.waitForFunction(() => window.events.filter(({ type }) => type === "token-request").length === 2);
   await frame.getByTestId("signed-out").getByText("You are signed out.").waitFor();
-  assert.equal(await requests(), 2);
+  assert.equal(await countTokenRequests(), 2);
 });

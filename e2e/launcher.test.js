@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { accessibilityViolations } from "./axe.js";
-import { listening, openShop, reported } from "./shop.js";
+import { recordEventsScript, openShop, waitForEvent } from "./shop.js";
 import { unexpectedConsoleMessages, launchBrowser } from "./support.js";
 
 let browser;
@@ -21,7 +21,7 @@ const launcher =
     `<main><h1>Teas</h1><button>Buy</button><p class=long>A long page</p></main>
     <script type=module src="${url}/switchboard-launcher.js"></script>
     <switchboard-launcher conversation="@shop" ${attributes}></switchboard-launcher>`;
-const script = listening("switchboard-launcher");
+const script = recordEventsScript("switchboard-launcher");
 
 const phone = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
 
@@ -34,7 +34,7 @@ test("closed it is small, counts, and reads nothing; open it reads", async (t) =
   await shop.writes("Your **tea** is on its way.");
   await alice.at("badge").getByText("1", { exact: true }).waitFor();
   assert.equal(await shop.unread("@alice:shop"), 1);
-  await reported(alice, "unread", { count: 1, conversations: { "@alice:shop": 1 } });
+  await waitForEvent(alice, "unread", { count: 1, conversations: { "@alice:shop": 1 } });
   assert.equal(await page.getByRole("button", { name: "Open the chat (1 unread)" }).count(), 1);
   const loaded = await page.evaluate(() => performance.getEntriesByType("resource").map(({ name }) => name));
   const scripts = loaded.filter((url) => url.startsWith(shop.server.url));
@@ -54,7 +54,7 @@ test("closed it is small, counts, and reads nothing; open it reads", async (t) =
     return chat?.shadowRoot.activeElement?.localName === "textarea";
   });
   await alice.says("Thank you!");
-  await reported(alice, "sent", { conversation: "@alice:shop", text: "Thank you!" });
+  await waitForEvent(alice, "sent", { conversation: "@alice:shop", text: "Thank you!" });
   // One connection: the chat's own, in place of that which counted.
   await shop.server.hasConnections(1);
 
@@ -68,7 +68,7 @@ test("closed it is small, counts, and reads nothing; open it reads", async (t) =
   await page.keyboard.press("Escape");
   await alice.at("panel").waitFor({ state: "hidden" });
   await page.waitForFunction(() => document.activeElement.shadowRoot?.activeElement?.dataset.testid === "launcher");
-  await reported(alice, "close");
+  await waitForEvent(alice, "close");
 
   // Closed again, the chat stays connected and counts.
   await shop.writes("You are welcome.");
@@ -194,7 +194,7 @@ test("its methods: open, compose, send, toggle, close, sign out", async (t) => {
   await page.evaluate(() => window.chat.signOut());
   await alice.at("panel").waitFor({ state: "hidden" });
   await shop.server.hasConnections(0);
-  await reported(alice, "status", { state: "signed-out" });
+  await waitForEvent(alice, "status", { state: "signed-out" });
   const kept = await page.evaluate(() => Object.keys(localStorage).filter((name) => name.includes("draft")));
   assert.deepEqual(kept, []);
   // Another token starts it again.

@@ -11,7 +11,7 @@ before(async () => {
 after(() => browser.close());
 
 /** Sends a call of a back end, which a `dev` server takes without a key. */
-async function posts(server, call, body) {
+async function postCall(server, call, body) {
   const answer = await fetch(`${server.url}/v1/${call}`, {
     method: "POST",
     headers: { "content-type": "application/json" },
@@ -26,10 +26,10 @@ test("people have names in the list, beside messages and in the title, and a new
     { user: "usr_8f3a21", name: "Ana María López" },
     { user: "alice", name: "Alice Martin" },
   ];
-  await posts(server, "profiles", { profiles });
-  await posts(server, "send", { as: "usr_8f3a21", to: "@bob", text: "an order" });
-  await posts(server, "join", { as: "usr_8f3a21", conversation: "#general" });
-  await posts(server, "send", { as: "usr_8f3a21", to: "#general", text: "hello all" });
+  await postCall(server, "profiles", { profiles });
+  await postCall(server, "send", { as: "usr_8f3a21", to: "@bob", text: "an order" });
+  await postCall(server, "join", { as: "usr_8f3a21", conversation: "#general" });
+  await postCall(server, "send", { as: "usr_8f3a21", to: "#general", text: "hello all" });
   const bob = await Person.arrive(t, browser, server, "bob");
   const row = bob.conversation("@bob:usr_8f3a21");
   await row.getByText("Ana María López", { exact: true }).waitFor();
@@ -37,7 +37,7 @@ test("people have names in the list, beside messages and in the title, and a new
   await bob.sees("hello all");
   await bob.page.locator("[data-testid=message] .author").getByText("Ana María López").waitFor();
   await bob.page.locator("[data-testid=message] .author").getByText("Alice Martin").first().waitFor();
-  await posts(server, "profiles", { profiles: [{ user: "usr_8f3a21", name: "Ana López" }] });
+  await postCall(server, "profiles", { profiles: [{ user: "usr_8f3a21", name: "Ana López" }] });
   await row.getByText("Ana López", { exact: true }).waitFor();
   await bob.page.locator("[data-testid=message] .author").getByText("Ana López", { exact: true }).waitFor();
   assert.deepEqual(unexpectedConsoleMessages([bob]), []);
@@ -45,7 +45,7 @@ test("people have names in the list, beside messages and in the title, and a new
 
 test("one finds people by name, and changes one's own name in the settings", async (t) => {
   const server = await Server.start(t, { env: { SWITCHBOARD_PERMISSIONS_DIRECTORY: "all" } });
-  await posts(server, "profiles", { profiles: [{ user: "usr_8f3a21", name: "Ana María López" }] });
+  await postCall(server, "profiles", { profiles: [{ user: "usr_8f3a21", name: "Ana María López" }] });
   const bob = await Person.arrive(t, browser, server, "bob");
   await bob.at("new-conversation").click();
   await bob.at("new-name").fill("lóp");

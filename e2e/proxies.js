@@ -26,14 +26,17 @@ function replaceAllOf(text, replacements) {
 
 const haproxyExample = (file) => ({
   async prepare({ directory, site, addresses }) {
-    const replacements = [
+    const configReplacements = [
       ["bind :443", `bind ${site}`],
       ["/etc/haproxy/chat.pem", join(directory, "chat.pem")],
       ["10.0.0.11", addresses[0]],
       ["10.0.0.12", addresses[1]],
     ];
     const config = join(directory, "haproxy.cfg");
-    await writeFile(config, replaceAllOf(await readFile(exampleConfigPath(`proxy/${file}`), "utf8"), replacements));
+    await writeFile(
+      config,
+      replaceAllOf(await readFile(exampleConfigPath(`proxy/${file}`), "utf8"), configReplacements),
+    );
     return { check: ["haproxy", "-c", "-f", config], serve: ["haproxy", "-db", "-f", config] };
   },
 });
@@ -77,7 +80,7 @@ export const PROXY_EXAMPLES = {
     probes: false,
     async prepare({ directory, site, addresses }) {
       const included = join(directory, "chat.conf");
-      const replacements = [
+      const configReplacements = [
         ["listen 443 ssl", `listen ${site} ssl`],
         ["/etc/nginx/chat.", join(directory, "chat.")],
         ["10.0.0.11", addresses[0]],
@@ -85,7 +88,7 @@ export const PROXY_EXAMPLES = {
       ];
       await writeFile(
         included,
-        replaceAllOf(await readFile(exampleConfigPath("proxy/nginx.conf"), "utf8"), replacements),
+        replaceAllOf(await readFile(exampleConfigPath("proxy/nginx.conf"), "utf8"), configReplacements),
       );
       const config = join(directory, "nginx.conf");
       await writeFile(config, nginxConfigAround(directory, included));
@@ -102,13 +105,13 @@ export const PROXY_EXAMPLES = {
     async prepare({ directory, site, addresses }) {
       const config = join(directory, "Caddyfile");
       const tls = `\ttls ${directory}/chat.crt ${directory}/chat.key\n\n\treverse_proxy {$CHAT_NODES}`;
-      const replacements = [
+      const configReplacements = [
         ["\treverse_proxy {$CHAT_NODES}", tls],
         ["admin off", "admin off\n\tauto_https disable_redirects\n\tskip_install_trust"],
       ];
       await writeFile(
         config,
-        replaceAllOf(await readFile(exampleConfigPath("compose/Caddyfile"), "utf8"), replacements),
+        replaceAllOf(await readFile(exampleConfigPath("compose/Caddyfile"), "utf8"), configReplacements),
       );
       const env = {
         CHAT_SITE: `https://${site}`,

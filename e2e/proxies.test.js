@@ -7,7 +7,7 @@ import { test } from "node:test";
 import WebSocket from "ws";
 import { connect } from "@switchboard/client";
 import { until, untilOnline } from "../packages/client/test/support.js";
-import { stopAndWait, eventually, Node, startPostgres, token } from "./cluster.js";
+import { stopAndWait, eventually, ServerNode, startPostgres, token } from "./cluster.js";
 import { PROXY_EXAMPLES, reasonProxyCannotRun, startProxy } from "./proxies.js";
 
 /** Window over which clients spread their reconnects, in milliseconds. */
@@ -31,7 +31,7 @@ class Installation {
     const addresses = [`${network}.11`, `${network}.12`];
     installation.nodes = [];
     // The nodes start one after the other, because the first one creates the tables.
-    for (const address of addresses) installation.nodes.push(await Node.start(t, address, env));
+    for (const address of addresses) installation.nodes.push(await ServerNode.start(t, address, env));
     installation.proxy = await startProxy(t, name, `${network}.1`, addresses);
     await installation.proxy.started(async () => (await installation.asks("/v1/openapi.json")) === 200);
     return installation;
@@ -60,13 +60,13 @@ class Installation {
   /** A user who connects through the proxy as a page of the same site does. */
   user(t, name) {
     const { certificate: ca, url: origin } = this.proxy;
-    class Socket extends WebSocket {
+    class AddressedSocket extends WebSocket {
       constructor(url, protocols) {
         super(url, protocols, { ca, origin });
         this.on("error", () => {});
       }
     }
-    const chat = connect(origin, { token: token(name), WebSocket: Socket });
+    const chat = connect(origin, { token: token(name), WebSocket: AddressedSocket });
     t.after(() => chat.close());
     return chat;
   }
@@ -136,11 +136,11 @@ async function assertForwardsAddresses(here, { forwardsProbes }) {
   };
   const status = await here.asks("/v1/conversations", { method: "POST", localAddress: client, headers });
   assert.equal(status, 401);
-  const denied = await eventually(
+  const deniedLine = await eventually(
     () => here.nodes.flatMap(({ lines }) => lines).find(({ reason }) => reason === "malformed_token"),
     "a line for the failed login",
   );
-  assert.equal(denied.address, client);
+  assert.equal(deniedLine.address, client);
   if (forwardsProbes) return;
   for (const path of ["/livez", "/readyz", "/healthz", "/metrics"]) assert.equal(await here.asks(path), 404, path);
 }
@@ -168,8 +168,8 @@ async function assertSurvivesRestarts(t, here) {
 
   const sent = await stopWriting();
   assert.ok(sent.length > 0);
-  const listed = await until(other.messages, (list) => list.at(-1)?.text === sent.at(-1));
-  const texts = listed.map(({ text }) => text);
+  const listedMessages = await until(other.messages, (list) => list.at(-1)?.text === sent.at(-1));
+  const texts = listedMessages.map(({ text }) => text);
   assert.deepEqual(texts, sent.slice(-texts.length));
   const outages = users.flatMap(({ outages }) => outages);
   t.diagnostic(`${outages.length} reconnects, the longest ${longestOutage(outages)} ms; ${sent.length} messages`);

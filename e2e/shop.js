@@ -11,23 +11,23 @@ const SECRET = "a secret of the tests that is long enough";
  */
 export async function openShop(t, { body, script = "", style = "", files = {} }) {
   const shop = {};
-  const fill = (text) => (typeof text === "function" ? text(shop.server.url) : text);
-  const all = {
+  const fillServerUrl = (text) => (typeof text === "function" ? text(shop.server.url) : text);
+  const allFiles = {
     "/": [
       "text/html",
       () =>
         `<!doctype html><html lang=en><meta name=viewport content="width=device-width"><title>Shop</title>
-        <link rel=stylesheet href=/shop.css>${fill(body)}<script type=module src=/shop.js></script></html>`,
+        <link rel=stylesheet href=/shop.css>${fillServerUrl(body)}<script type=module src=/shop.js></script></html>`,
     ],
-    "/shop.css": ["text/css", () => fill(style)],
-    "/shop.js": ["text/javascript", () => fill(script)],
+    "/shop.css": ["text/css", () => fillServerUrl(style)],
+    "/shop.js": ["text/javascript", () => fillServerUrl(script)],
     "/chat-token": ["text/plain", () => shop.server.token(shop.user ?? "alice")],
     ...files,
   };
-  const policy = () =>
+  const contentSecurityPolicy = () =>
     `default-src 'none'; script-src 'self' ${shop.server.url}; style-src 'self'; frame-src ${shop.server.url}; ` +
     `connect-src 'self' ${shop.server.url.replace("http", "ws")}`;
-  shop.origin = await hostFiles(t, all, policy);
+  shop.origin = await hostFiles(t, allFiles, contentSecurityPolicy);
   const env = { SWITCHBOARD_AUTH_SECRET: SECRET, SWITCHBOARD_ALLOWED_ORIGINS: shop.origin };
   shop.server = await Server.start(t, { args: ["serve"], env });
   /** Opens the shop's page for a visitor. */
@@ -48,7 +48,7 @@ export async function openShop(t, { body, script = "", style = "", files = {} })
 }
 
 /** A script of the shop: gives the element its token, and keeps what the element reports in `window.events`. */
-export const listening = (name = "switchboard-chat") => `
+export const recordEventsScript = (name = "switchboard-chat") => `
   const chat = document.querySelector("${name}");
   window.chat = chat;
   window.events = [];
@@ -58,7 +58,7 @@ export const listening = (name = "switchboard-chat") => `
   chat.token = async () => (await fetch("/chat-token")).text();`;
 
 /** Waits for an event with these details, and returns it. */
-export async function reported(person, type, wanted = {}) {
+export async function waitForEvent(person, type, wanted = {}) {
   const found = await person.page.waitForFunction(
     ([type, wanted]) =>
       window.events.find(

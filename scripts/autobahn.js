@@ -13,10 +13,10 @@ function gradeOf(verdict) {
 
 /** The verdict of each case, and that of its closing handshake if it differs. */
 function verdictsByCase(report) {
-  const cases = Object.entries(Object.values(report)[0] ?? {});
+  const caseResults = Object.entries(Object.values(report)[0] ?? {});
   const byNumber = ([one], [next]) => one.localeCompare(next, "en", { numeric: true });
   return Object.fromEntries(
-    cases.sort(byNumber).map(([name, { behavior, behaviorClose }]) => {
+    caseResults.sort(byNumber).map(([name, { behavior, behaviorClose }]) => {
       return [name, behavior === behaviorClose ? [behavior] : [behavior, behaviorClose]];
     }),
   );

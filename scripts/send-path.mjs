@@ -136,7 +136,7 @@ for (const [file, lines] of countsAfter) {
 linesRun.sort((one, other) => other.lines - one.lines);
 
 const map = readFileSync(join(root, "ARCHITECTURE.md"), "utf8");
-const section = (title) => map.split(`## ${title}\n`)[1]?.split("\n## ")[0] ?? "";
+const mapSection = (title) => map.split(`## ${title}\n`)[1]?.split("\n## ")[0] ?? "";
 /** The Rust files that a text names in backticks, with their path or after the name of their directory. */
 const namedFiles = (text) => {
   let directory = "";
@@ -147,7 +147,7 @@ const namedFiles = (text) => {
   }
   return files;
 };
-const [walk, leaves] = section("One message, end to end").split("**Leaves**");
+const [walk, leaves] = mapSection("One message, end to end").split("**Leaves**");
 const [path, rest] = [namedFiles(walk), namedFiles(leaves ?? "")];
 rest.forEach((leaf) => path.delete(leaf));
 const runOnPath = linesRun.filter(({ file }) => path.has(file));

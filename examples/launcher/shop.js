@@ -4,7 +4,7 @@ const chat = document.querySelector("switchboard-launcher");
 chat.user = new URLSearchParams(location.search).get("user") ?? "alice";
 
 /** Makes an element with a class and content. */
-function make(name, className, ...content) {
+function makeElement(name, className, ...content) {
   const element = document.createElement(name);
   element.className = className;
   element.append(...content);
@@ -14,15 +14,20 @@ function make(name, className, ...content) {
 // The shop's back end sends messages with `data: { order: { … } }`. The page decides how they look, with its own styles.
 chat.renderData = ({ order }) => {
   if (!order) return;
-  const track = make("button", "order-track", "Track it");
+  const track = makeElement("button", "order-track", "Track it");
   track.dataset.action = "track";
   const total = new Intl.NumberFormat(undefined, { style: "currency", currency: order.currency }).format(order.total);
-  return make(
+  return makeElement(
     "section",
     "order",
-    make("header", "order-head", make("b", "", `Order ${order.number}`), make("span", "order-state", order.state)),
-    make("ul", "", ...order.items.map((item) => Object.assign(make("li", "", item), { dir: "auto" }))),
-    make("footer", "order-foot", make("b", "", total), track),
+    makeElement(
+      "header",
+      "order-head",
+      makeElement("b", "", `Order ${order.number}`),
+      makeElement("span", "order-state", order.state),
+    ),
+    makeElement("ul", "", ...order.items.map((item) => Object.assign(makeElement("li", "", item), { dir: "auto" }))),
+    makeElement("footer", "order-foot", makeElement("b", "", total), track),
   );
 };
 

@@ -30,7 +30,7 @@ function declarationText(declaration) {
 
 const isType = (symbol) => !(symbol.flags & (ts.SymbolFlags.Function | ts.SymbolFlags.Variable | ts.SymbolFlags.Class));
 
-export function reference() {
+export function generateReference() {
   const entries = Object.entries(exports).filter(([, { types }]) => types);
   const files = entries.map(([, { types }]) => join(root, types));
   const options = { module: ts.ModuleKind.NodeNext, target: ts.ScriptTarget.ES2022, skipLibCheck: true, types: [] };

@@ -53,13 +53,13 @@ export class Commands {
         throw localError("invalid", "`timeout` must be 0 or more milliseconds");
       let running = true;
       let timer: Timer | undefined;
-      const end = () => {
+      const stopWaiting = () => {
         running = false;
         clock.clearTimeout(timer);
         signal?.removeEventListener("abort", onAbort);
       };
       const fail = (error: ChatError) => {
-        end();
+        stopWaiting();
         reject(error);
       };
       const onAbort = () => fail(localError("aborted", "the app has ended it", signal?.reason));
@@ -73,7 +73,7 @@ export class Commands {
       };
       if (timeout !== Infinity) timer = clock.setTimeout(onTimeout, timeout);
       act(() => running)
-        .finally(end)
+        .finally(stopWaiting)
         .then(resolve, reject);
     });
   }

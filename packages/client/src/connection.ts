@@ -252,9 +252,9 @@ export class Connection {
   #onWelcome(frame: Welcome): void {
     if (!("socket" in this.#state)) return;
     this.#state = { at: "online", socket: this.#state.socket, since: this.clock.now() };
-    const numbers = frame.features?.includes("numbers");
+    const acceptsNumbers = frame.features?.includes("numbers");
     this.#writeQueue = new WriteQueue(this.clock, ({ number, command }, after, done) =>
-      this.#sendCommand(number, numbers ? Object.assign({ n: number, after }, command) : command, done),
+      this.#sendCommand(number, acceptsNumbers ? Object.assign({ n: number, after }, command) : command, done),
     );
     this.#maxHelloBytes = frame.limits.hello_frame;
     this.#maxFrameBytes = frame.limits.frame;

@@ -144,9 +144,9 @@ export class Inbox {
   }
 
   async #loadMore(options: CommandOptions): Promise<boolean> {
-    const before = this.sorted().length;
+    const lengthBefore = this.sorted().length;
     await this.#loadNextPage(false, options);
-    return this.sorted().length > before;
+    return this.sorted().length > lengthBefore;
   }
 
   async #requestSummaries(): Promise<void> {
@@ -173,11 +173,11 @@ export class Inbox {
   #onLookUpDone(): void {
     this.#owner.onSummariesLoaded();
     if (!this.#lookUpIsWanted) return void (this.#incompleteLookUps = 0);
-    const wait =
+    const delayMs =
       this.#incompleteLookUps &&
       Math.min(MAX_LOOKUP_DELAY_MS, INITIAL_LOOKUP_DELAY_MS * 2 ** (this.#incompleteLookUps - 1));
     this.#incompleteLookUps++;
-    this.#lookUpAlarm.set(wait);
+    this.#lookUpAlarm.set(delayMs);
   }
 
   /** Loads the page after the end of the list. */

@@ -78,16 +78,16 @@ export class Outbox implements ChatOutbox {
     // Two messages of the same millisecond get different times, so that they keep their order.
     this.#lastMessageTime = Math.max(this.clock.wall(), this.#lastMessageTime + 1);
     const message: OutboxEntry = { key: makeKey(), to, time: this.#lastMessageTime };
-    const refuse = (error: ChatError) => {
+    const refuseMessage = (error: ChatError) => {
       const entry = new Entry(message, { retry: () => entry.failRetry(error), discard() {} }, 0);
       entry.setFailed(error);
       return entry;
     };
-    if (this.#closed) return refuse(localError("closed", "the chat was closed"));
+    if (this.#closed) return refuseMessage(localError("closed", "the chat was closed"));
     try {
       Object.assign(message, { ...JSON.parse(wellFormedJson(draft)), ...message });
     } catch (error) {
-      return refuse(localError("invalid", `this message is not JSON: ${String(error)}`, error));
+      return refuseMessage(localError("invalid", `this message is not JSON: ${String(error)}`, error));
     }
     const entry = this.#addEntry(message);
     this.#store(entry);

@@ -49,74 +49,74 @@ export interface Profiles {
   close(): void;
 }
 
-type Frame = { readonly type: string } & Partial<Profile>;
+type ProfileFrame = { readonly type: string } & Partial<Profile>;
 
 /** The profiles of a chat's users. Make one for a chat. */
 export function profiles(chat: Chat, { resolve }: ProfilesOptions = {}): Profiles {
-  const known = new Map<string, Profile>();
-  const stores = new Map<string, Store<Profile>>();
-  const wanted = new Set<string>();
+  const knownProfiles = new Map<string, Profile>();
+  const storeByUser = new Map<string, Store<Profile>>();
+  const wantedUsers = new Set<string>();
   let timer: ReturnType<typeof setTimeout> | undefined;
   let isOnline = false;
   let isClosed = false;
 
-  const available = () => chat.features.includes("profiles");
+  const hasFeature = () => chat.features.includes("profiles");
 
-  const learn = (profile: Profile) => {
-    const before = known.get(profile.user);
+  const storeProfile = (profile: Profile) => {
+    const before = knownProfiles.get(profile.user);
     // An answer may arrive after a change that it does not contain.
     if (before && (before.version ?? 0) > (profile.version ?? 0)) return;
-    known.set(profile.user, profile);
-    stores.get(profile.user)?.invalidate();
+    knownProfiles.set(profile.user, profile);
+    storeByUser.get(profile.user)?.invalidate();
     forgetOldest();
   };
 
   const forgetOldest = () => {
-    for (const user of known.keys()) {
-      if (known.size <= REMEMBERED_USERS) return;
-      if (!stores.get(user)?.isSubscribed) {
-        known.delete(user);
-        stores.delete(user);
+    for (const user of knownProfiles.keys()) {
+      if (knownProfiles.size <= REMEMBERED_USERS) return;
+      if (!storeByUser.get(user)?.isSubscribed) {
+        knownProfiles.delete(user);
+        storeByUser.delete(user);
       }
     }
   };
 
-  const fromServer = async (users: string[]) => {
+  const fetchFromServer = async (users: string[]) => {
     const answer = await chat.command<{ users: Profile[] }>("users", { users });
     return answer.users;
   };
 
-  const lookUp = async () => {
+  const fetchWanted = async () => {
     timer = undefined;
-    if (isClosed || (!resolve && (!isOnline || !available()))) return;
+    if (isClosed || (!resolve && (!isOnline || !hasFeature()))) return;
     const most = (chat.limits as { follow?: number } | undefined)?.follow ?? DEFAULT_MAX_USERS;
-    const users = [...wanted].slice(-most);
+    const users = [...wantedUsers].slice(-most);
     if (!users.length) return;
-    users.forEach((user) => wanted.delete(user));
+    users.forEach((user) => wantedUsers.delete(user));
     try {
-      (await (resolve ?? fromServer)(users)).forEach(learn);
+      (await (resolve ?? fetchFromServer)(users)).forEach(storeProfile);
     } catch {
       if (isClosed) return;
-      users.forEach((user) => wanted.add(user));
-      timer = setTimeout(lookUp, RETRY_DELAY_MS);
+      users.forEach((user) => wantedUsers.add(user));
+      timer = setTimeout(fetchWanted, RETRY_DELAY_MS);
       return;
     }
-    if (wanted.size) lookUpSoon();
+    if (wantedUsers.size) lookUpSoon();
   };
 
   const lookUpSoon = () => {
-    timer ??= setTimeout(lookUp, LOOK_UP_DELAY_MS);
+    timer ??= setTimeout(fetchWanted, LOOK_UP_DELAY_MS);
   };
 
-  const want = (user: string) => {
-    if (resolve && known.has(user)) return;
-    wanted.add(user);
+  const requestProfile = (user: string) => {
+    if (resolve && knownProfiles.has(user)) return;
+    wantedUsers.add(user);
     lookUpSoon();
   };
 
   const stopFrames = chat.on("frame", (frame) => {
-    const { type, ...profile } = frame as Frame;
-    if (!resolve && type === "profile" && profile.user !== undefined) learn(profile as Profile);
+    const { type, ...profile } = frame as ProfileFrame;
+    if (!resolve && type === "profile" && profile.user !== undefined) storeProfile(profile as Profile);
   });
 
   // A new connection follows no users: those on the screen are asked for again.
@@ -124,38 +124,38 @@ export function profiles(chat: Chat, { resolve }: ProfilesOptions = {}): Profile
     const cameOnline = state === "online" && !isOnline;
     isOnline = state === "online";
     if (!cameOnline) return;
-    if (!resolve) for (const [user, store] of stores) if (store.isSubscribed) wanted.add(user);
+    if (!resolve) for (const [user, store] of storeByUser) if (store.isSubscribed) wantedUsers.add(user);
     lookUpSoon();
   });
 
   return {
     of(user) {
-      let store = stores.get(user);
+      let store = storeByUser.get(user);
       if (!store) {
-        const alone: Profile = { user };
+        const profileWithoutName: Profile = { user };
         store = new Store<Profile>(
-          () => known.get(user) ?? alone,
-          () => want(user),
+          () => knownProfiles.get(user) ?? profileWithoutName,
+          () => requestProfile(user),
         );
-        stores.set(user, store);
+        storeByUser.set(user, store);
       }
       return store;
     },
     async find(query, { limit, ...options } = {}) {
       const fields = { query, ...(limit !== undefined && { limit }) };
       const { users } = await chat.command<{ users: Profile[] }>("find_users", fields, options);
-      users.forEach(learn);
+      users.forEach(storeProfile);
       return users;
     },
     async change(fields, options) {
       const { user, version } = await chat.command<{ user: string; version: number }>("profile", fields, options);
-      const before: Profile = known.get(user) ?? { user };
+      const before: Profile = knownProfiles.get(user) ?? { user };
       if ((before.version ?? 0) > version) return;
-      const kept = Object.entries({ ...before, ...fields, version }).filter(([, value]) => value !== null);
-      learn(Object.fromEntries(kept) as unknown as Profile);
+      const keptFields = Object.entries({ ...before, ...fields, version }).filter(([, value]) => value !== null);
+      storeProfile(Object.fromEntries(keptFields) as unknown as Profile);
     },
     get available() {
-      return available();
+      return hasFeature();
     },
     close() {
       isClosed = true;

@@ -634,7 +634,7 @@ export type Failure = {
   until?: Timestamp;
 };
 
-/** A user's unread counts, over the conversations with the latest activity (`Limits.UNREAD_CONVERSATIONS`). */
+/** A user's unread counts, over the conversations with the latest activity (`Limits.MAX_UNREAD_CONVERSATIONS`). */
 export type Unread = {
   /** Messages of others after the read cursor, as in a summary. */
   messages: number;

@@ -136,11 +136,11 @@ export function useMessages(of: string | Conversation): Messages {
  * Marks a conversation as read while the user can see its end: use the result as the `ref` of an element at the end of the list.
  */
 export function useMarkRead(conversation: Conversation): RefCallback<Element> {
-  const stop = useRef<() => void>(undefined);
+  const stopMarking = useRef<() => void>(undefined);
   return useCallback(
     (element: Element | null) => {
-      stop.current?.();
-      stop.current = element ? markReadWhileVisible(element, conversation) : undefined;
+      stopMarking.current?.();
+      stopMarking.current = element ? markReadWhileVisible(element, conversation) : undefined;
     },
     [conversation],
   );

@@ -192,10 +192,10 @@ export async function send(message: Access & ServerMessage): Promise<Sent> {
     try {
       return await command({ ...access, timeout: Math.max(1, deadline - performance.now()) }, "send", fields);
     } catch (error) {
-      const again =
+      const retryDelayMs =
         error instanceof ChatError && error.retryable ? (error.retryAfter ?? wait * Math.random()) : Infinity;
-      if (!(performance.now() + again < deadline)) throw error;
-      await sleep(again, access.signal);
+      if (!(performance.now() + retryDelayMs < deadline)) throw error;
+      await sleep(retryDelayMs, access.signal);
     }
   }
 }
@@ -217,16 +217,16 @@ export async function command<T extends HttpCommand["type"]>(
   const to = `${httpAddress(url)}/v1/${type}`;
   checkTimeout(timeout);
   const request = requestOptions(key, { as: isOfTheApplication(type) ? undefined : as, ...fields });
-  const ends = AbortSignal.timeout(Math.min(Math.ceil(timeout), MAX_TIMER_DELAY_MS));
+  const endSignal = AbortSignal.timeout(Math.min(Math.ceil(timeout), MAX_TIMER_DELAY_MS));
   let status: number;
   let body: string;
   try {
-    const answer = await fetch(to, { ...request, signal: signal ? AbortSignal.any([signal, ends]) : ends });
+    const answer = await fetch(to, { ...request, signal: signal ? AbortSignal.any([signal, endSignal]) : endSignal });
     status = answer.status;
     body = await answer.text();
   } catch (cause) {
     if (signal?.aborted) throw chatError("aborted", "the call was ended", false, cause);
-    if (ends.aborted) throw chatError("timeout", `no answer within ${Math.ceil(timeout)} ms`, true, cause);
+    if (endSignal.aborted) throw chatError("timeout", `no answer within ${Math.ceil(timeout)} ms`, true, cause);
     throw chatError("offline", `the server cannot be reached: ${fetchFailureReason(cause)}`, true, cause);
   }
   const answer = parseJson(body);
@@ -255,11 +255,11 @@ export async function* feed(options: FeedOptions): AsyncGenerator<FeedEntry, voi
   const { after, types, limit, follow = true, ...access } = options;
   const wait = follow ? MAX_WAIT_MS : 0;
   const timeout = wait + CALL_MARGIN_MS;
-  const fixed = { wait, ...(types && { types }), ...(limit !== undefined && { limit }) };
+  const fixedFields = { wait, ...(types && { types }), ...(limit !== undefined && { limit }) };
   for (let cursor = after, more = true, delay = INITIAL_RETRY_DELAY_MS; follow || more;) {
     let page;
     try {
-      page = await command({ ...access, timeout }, "feed", { after: cursor, ...fixed });
+      page = await command({ ...access, timeout }, "feed", { after: cursor, ...fixedFields });
       delay = INITIAL_RETRY_DELAY_MS;
     } catch (error) {
       if (!follow || !(error instanceof ChatError && error.retryable)) throw error;

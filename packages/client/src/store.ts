@@ -136,11 +136,11 @@ export class Value<T> extends Store<T> {
 }
 
 /** Whether a listener wants missed messages; see `Listening` in types.ts. */
-export type Replay = "all" | "none";
+export type ReplayMode = "all" | "none";
 
 interface Listener {
   callback: (value: never) => unknown;
-  replay: Replay;
+  replay: ReplayMode;
 }
 
 /** Listeners by the name of the event. */
@@ -153,7 +153,11 @@ export class Emitter<Events> {
     this.#report = report;
   }
 
-  on<K extends keyof Events>(event: K, callback: (value: Events[K]) => unknown, replay: Replay = "all"): () => boolean {
+  on<K extends keyof Events>(
+    event: K,
+    callback: (value: Events[K]) => unknown,
+    replay: ReplayMode = "all",
+  ): () => boolean {
     const listeners = this.#listeners.get(event) ?? new Set();
     const listener = { callback, replay };
     this.#listeners.set(event, listeners.add(listener));
@@ -161,7 +165,7 @@ export class Emitter<Events> {
   }
 
   /** Whether the event has a listener, or with `replay` a listener with that option. */
-  has(event: keyof Events, replay?: Replay): boolean {
+  has(event: keyof Events, replay?: ReplayMode): boolean {
     for (const listener of this.#listeners.get(event) ?? []) if (!replay || listener.replay === replay) return true;
     return this.#linkedEmitters.some((other) => other.has(event, replay));
   }
@@ -172,12 +176,12 @@ export class Emitter<Events> {
   }
 
   /** Calls all listeners, or those with this `replay` only. */
-  emit<K extends keyof Events>(event: K, value: Events[K], replay?: Replay): void {
+  emit<K extends keyof Events>(event: K, value: Events[K], replay?: ReplayMode): void {
     void this.collect(event, value, replay);
   }
 
   /** Like `emit`; returns the promises that the listeners returned. */
-  collect<K extends keyof Events>(event: K, value: Events[K], replay?: Replay): Promise<unknown>[] {
+  collect<K extends keyof Events>(event: K, value: Events[K], replay?: ReplayMode): Promise<unknown>[] {
     const promises: Promise<unknown>[] = [];
     const listeners = this.#listeners.get(event);
     for (const listener of [...(listeners ?? [])]) {

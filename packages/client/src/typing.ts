@@ -15,10 +15,10 @@ export class Typing extends Store<readonly UserId[]> {
   #sentAt = -Infinity;
 
   constructor(clock: Clock, send: () => void) {
-    const until = new Map<UserId, Timer>();
-    super(() => [...until.keys()]);
+    const timerByUser = new Map<UserId, Timer>();
+    super(() => [...timerByUser.keys()]);
     this.#clock = clock;
-    this.#expiryTimers = until;
+    this.#expiryTimers = timerByUser;
     this.#sendSignal = send;
   }
 

@@ -11,9 +11,9 @@ import { fakeServer } from "@switchboard/client/testing";
 import { FakeServer, runPendingTasks } from "./fake-socket.js";
 import { refusedAnswer, startOutboxChat, storedAnswer } from "./outbox-support.js";
 
-const circular = {};
-circular.itself = circular;
-const UNSERIALIZABLE_DRAFTS = [{ text: "hi", data: { amount: 1n } }, { data: circular }];
+const circularData = {};
+circularData.itself = circularData;
+const UNSERIALIZABLE_DRAFTS = [{ text: "hi", data: { amount: 1n } }, { data: circularData }];
 
 const failsAsInvalid = (sentence) => (error) => {
   assert.ok(error instanceof ChatError, inspect(error));
@@ -79,7 +79,7 @@ test("the server for tests has no rooms, and says so as the real one does", () =
   const server = fakeServer();
   for (const look of [server.history, server.log, (id) => server.restore(id, 1)])
     assert.throws(() => look("#nope"), { name: "ChatError", code: "not_found", message: /#nope/ });
-  assert.throws(() => server.command("bob", "send", { to: "@alice", data: circular }), failsAsInvalid(/not JSON/));
+  assert.throws(() => server.command("bob", "send", { to: "@alice", data: circularData }), failsAsInvalid(/not JSON/));
 });
 
 test("what `send` gives has all that a promise has", async (t) => {

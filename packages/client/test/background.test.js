@@ -7,13 +7,13 @@ import { startChat, FakeClock, LogServer, runPendingTasks, shownTexts } from "./
 
 /** Records the times at which frames of these types arrive. */
 function recordFrameTimes(server, clock, ...types) {
-  const times = [];
+  const frameTimes = [];
   const { receive } = server;
   server.receive = (frame, socket) => {
-    if (types.includes(frame.type)) times.push(clock.now());
+    if (types.includes(frame.type)) frameTimes.push(clock.now());
     return receive.call(server, frame, socket);
   };
-  return times;
+  return frameTimes;
 }
 
 /** The most frames within any second. */
@@ -200,9 +200,9 @@ test("a long list of members says that it is not complete, and loads more", asyn
   t.after(members.subscribe(() => {}));
   await advanceSeconds(clock, 1);
   assert.deepEqual([members.getSnapshot().length, members.complete], [1_000, false]);
-  const loads = [members.loadMore(), members.loadMore()];
+  const concurrentLoads = [members.loadMore(), members.loadMore()];
   await advanceSeconds(clock, 1);
-  assert.deepEqual(await Promise.all(loads), [true, true]);
+  assert.deepEqual(await Promise.all(concurrentLoads), [true, true]);
   assert.deepEqual([members.getSnapshot().length, members.complete], [1_200, false]);
   const lastLoad = members.loadMore();
   await advanceSeconds(clock, 1);
@@ -318,8 +318,8 @@ test("ready() resolves online, and rejects for good, in time, or by its signal",
   chat.start();
   await runPendingTasks();
   assert.equal(await ready, chat);
-  const refused = new LogServer().on("hello", (_, socket) => void socket.end(4501, "no"));
-  const { chat: other } = await startChat(t, refused);
+  const refusingServer = new LogServer().on("hello", (_, socket) => void socket.end(4501, "no"));
+  const { chat: other } = await startChat(t, refusingServer);
   await assert.rejects(other.ready(), { code: "unauthorized" });
   other.close();
   await assert.rejects(other.ready(), { code: "closed" });

@@ -60,16 +60,16 @@ test("each method that an app or a storage has in the declarations is in the bui
 });
 
 test("source maps lead from the built code to the line of the source", async () => {
-  const sentence = "neither a token nor a user";
+  const errorText = "neither a token nor a user";
   for (const file of ["index.js", "switchboard.js"]) {
     const code = await readDist(file);
     assert.ok(code.trimEnd().endsWith(`//# sourceMappingURL=${file}.map`));
-    const linesBefore = code.slice(0, code.indexOf(sentence)).split("\n");
+    const linesBefore = code.slice(0, code.indexOf(errorText)).split("\n");
     const sourceMap = new SourceMap(JSON.parse(await readDist(`${file}.map`)));
     const { originalSource, originalLine } = sourceMap.findEntry(linesBefore.length - 1, linesBefore.at(-1).length - 1);
     const sourceLines = (
       await readFile(new URL(originalSource, new URL(`../dist/${file}`, import.meta.url)), "utf8")
     ).split("\n");
-    assert.ok(sourceLines[originalLine].includes(sentence), `${originalSource}:${originalLine + 1}`);
+    assert.ok(sourceLines[originalLine].includes(errorText), `${originalSource}:${originalLine + 1}`);
   }
 });

@@ -20,12 +20,18 @@ async function startOnlineChat(t, server, options = {}) {
   return { chat, clock, state: () => chat.status.getSnapshot() };
 }
 
-const refusal = (code, message, moreFields = {}) => ({ type: "error", code, message, retryable: false, ...moreFields });
+const refusalFrame = (code, message, moreFields = {}) => ({
+  type: "error",
+  code,
+  message,
+  retryable: false,
+  ...moreFields,
+});
 
 /** A server that refuses every `hello` with this error code and close code. */
 const refusingServer = (code, close, moreFields) =>
   new FakeServer().on("hello", (_, socket) => {
-    if (code) socket.say(refusal(code, `the server says ${code}`, moreFields));
+    if (code) socket.say(refusalFrame(code, `the server says ${code}`, moreFields));
     socket.end(close, "a word");
   });
 
@@ -72,7 +78,7 @@ test("close codes that forbid it are final, and say why in the server's words", 
 test("too fast (4429) is never final: it comes back after the server's retry_after", async (t) => {
   const server = new FakeServer();
   const { clock, state } = await startOnlineChat(t, server);
-  server.say({ ...refusal("rate_limited", "too fast"), retryable: true, retry_after: 8_000 });
+  server.say({ ...refusalFrame("rate_limited", "too fast"), retryable: true, retry_after: 8_000 });
   server.cut(4429);
   await runPendingTasks();
   assert.ok(state().retryIn >= 8_000 && state().retryIn <= 9_000, `${state().retryIn}`);
@@ -97,13 +103,13 @@ test("a real server closes what floods with 4429, and takes it back", async (t) 
   const chat = connect(server.url, { token: () => server.token("alice"), outbox: null });
   t.after(() => chat.close());
   await isOnline(chat);
-  const closed = until(chat.status, ({ state }) => state === "offline");
+  const untilClosed = until(chat.status, ({ state }) => state === "offline");
   while (chat.status.getSnapshot().state === "online") {
     // The server refuses each command as too fast; this app ignores it.
     chat.command("typing", { conversation: "#general" }, { timeout: 1 }).catch(() => {});
     await new Promise((done) => setImmediate(done));
   }
-  const { code, retryIn, error, reason } = await closed;
+  const { code, retryIn, error, reason } = await untilClosed;
   assert.deepEqual([code, error.code], [4429, "rate_limited"]);
   assert.equal(reason, error.message);
   assert.ok(retryIn >= error.retryAfter && error.retryAfter >= 5_000, `${retryIn}`);
@@ -114,7 +120,7 @@ test("a real server closes what floods with 4429, and takes it back", async (t) 
 
 test("1008 is final, also right after `rate_limited`", async (t) => {
   const server = new FakeServer().on("typing", ({ id }) =>
-    refusal("rate_limited", "too fast", { id, retry_after: 10 }),
+    refusalFrame("rate_limited", "too fast", { id, retry_after: 10 }),
   );
   const { chat, state } = await startOnlineChat(t, server);
   chat.conversation("#general").typing.set(true);

@@ -101,14 +101,14 @@ testOnBothServers("more conversations than cursors fit into `hello`: all of them
   });
   const connections = server.connectionGroup();
   const bot = server.connects(t, "bot", connections);
-  const heard = [];
-  bot.on("message", ({ message }) => heard.push(message.text));
+  const heardTexts = [];
+  bot.on("message", ({ message }) => heardTexts.push(message.text));
   await untilOnline(bot);
   const userNames = Array.from({ length: 20 }, (_, n) => `user${n}`);
   const untilHeard = (wanted) =>
     until(
-      { getSnapshot: () => heard, subscribe: (l) => bot.conversations.subscribe(() => l(heard)) },
-      () => heard.length === wanted,
+      { getSnapshot: () => heardTexts, subscribe: (l) => bot.conversations.subscribe(() => l(heardTexts)) },
+      () => heardTexts.length === wanted,
       `${wanted} messages`,
     );
   for (const as of userNames) await server.posts("send", { as, to: "@bot", text: `one of ${as}` });
@@ -118,7 +118,7 @@ testOnBothServers("more conversations than cursors fit into `hello`: all of them
   for (const as of userNames) await server.posts("send", { as, to: "@bot", text: `two of ${as}` });
   connections.goOnline();
   await untilHeard(40);
-  assert.equal(new Set(heard).size, 40, "each once");
+  assert.equal(new Set(heardTexts).size, 40, "each once");
 });
 
 test(
@@ -142,16 +142,16 @@ test(
       }
     }
     const bot = server.connects(t, "bot", { WebSocket: OvertakingWebSocket });
-    const heard = [];
+    const heardTexts = [];
     const bothArrive = new Promise((resolve) =>
-      bot.on("message", ({ message }) => heard.push(message.text) === 2 && resolve()),
+      bot.on("message", ({ message }) => heardTexts.push(message.text) === 2 && resolve()),
     );
     await untilOnline(bot);
     await server.posts("send", { as: "bob", to: "@bot", text: "overtaken" });
     // The bot does not know this conversation, so it looks it up in the inbox.
     await server.posts("send", { as: "alice", to: "@bot", text: "on time" });
     await bothArrive;
-    assert.deepEqual(heard, ["on time", "overtaken"]);
+    assert.deepEqual(heardTexts, ["on time", "overtaken"]);
   },
 );
 
@@ -161,13 +161,13 @@ testOnBothServers("what was not acknowledged outlives the page", async (t, Serve
   const first = server.connects(t, "alice", connections);
   await until(first.conversation("#general").messages, (list) => list.length === 3);
   connections.goOffline();
-  const sent = ["one", "two", "three"].map((text) => first.conversation("#general").send(text));
+  const sentMessages = ["one", "two", "three"].map((text) => first.conversation("#general").send(text));
   assert.deepEqual(
-    sent.map(({ state }) => state.getSnapshot()),
+    sentMessages.map(({ state }) => state.getSnapshot()),
     ["pending", "pending", "pending"],
   );
   first.close();
-  await assert.rejects(sent[0].acked, { code: "closed" });
+  await assert.rejects(sentMessages[0].acked, { code: "closed" });
   const second = server.connects(t, "alice");
   const list = await until(
     second.conversation("#general").messages,
@@ -175,7 +175,7 @@ testOnBothServers("what was not acknowledged outlives the page", async (t, Serve
   );
   assert.deepEqual(
     list.slice(3).map((m) => [m.text, m.key]),
-    ["one", "two", "three"].map((text, n) => [text, sent[n].key]),
+    ["one", "two", "three"].map((text, n) => [text, sentMessages[n].key]),
   );
   const third = server.connects(t, "alice");
   await untilOnline(third);

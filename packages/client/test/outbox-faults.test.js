@@ -23,15 +23,15 @@ test("what is longer than the server's frame fails with `too_large`, and the con
   const room = await chat.create({ title: "general" });
   const { seq } = await room.send("short");
   const tooLargeError = (field) => ({ code: "too_large", retryable: false, field });
-  const states = [];
-  chat.status.subscribe(({ state }) => states.push(state));
+  const shownStates = [];
+  chat.status.subscribe(({ state }) => shownStates.push(state));
   const sent = room.send({ text: "see", data: { long: LONG_TEXT } });
   await assert.rejects(sent.acked, tooLargeError("data"));
   await assert.rejects(room.send(LONG_TEXT).acked, tooLargeError("text"));
   await assert.rejects(room.edit(seq, LONG_TEXT), tooLargeError("text"));
   await assert.rejects(chat.command("rename", { conversation: room.id, title: LONG_TEXT }), tooLargeError("title"));
   assert.ok((await room.send("after")).seq > seq);
-  assert.deepEqual([[...new Set(states)], sent.state.getSnapshot()], [["online"], "failed"]);
+  assert.deepEqual([[...new Set(shownStates)], sent.state.getSnapshot()], [["online"], "failed"]);
   assert.deepEqual(
     storage.all().map(({ state, error }) => [state, error.code]),
     [

@@ -154,12 +154,12 @@ test("`await room.send()` waits for the acknowledgement; `state` is a readable",
   const server = new FakeServer().on("send", () => storedAnswer(3));
   const { room } = await startOutboxChat(t, server);
   const sent = room.send("hi");
-  const states = [];
-  sent.state.subscribe((state) => states.push(state));
+  const shownStates = [];
+  sent.state.subscribe((state) => shownStates.push(state));
   const { conversation, seq, at } = await sent;
   assert.deepEqual([conversation, seq, at], ["#general", 3, "2026-01-01T00:00:00.000Z"]);
   await runPendingTasks();
-  assert.deepEqual(states, ["pending", "sent"]);
+  assert.deepEqual(shownStates, ["pending", "sent"]);
   server.on("send", ({ id }) => refusedAnswer("forbidden", { id }));
   await assert.rejects(async () => await room.send("no"), { code: "forbidden" });
 });

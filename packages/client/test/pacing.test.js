@@ -72,17 +72,19 @@ test("a `read` that waits for its turn tells what was read until then", async (t
   server.fill("#general", 9);
   const { chat, clock } = await startChat(t, server);
   const room = chat.conversation("#general");
-  const answers = [];
+  const answeredRequests = [];
   server.on("read", (frame, socket) => {
     server.readSeq.set(frame.conversation, frame.upto);
-    answers.push(() => socket.say({ type: "ok", id: frame.id, conversation: frame.conversation, upto: frame.upto }));
+    answeredRequests.push(() =>
+      socket.say({ type: "ok", id: frame.id, conversation: frame.conversation, upto: frame.upto }),
+    );
   });
   room.markRead(2);
   await clock.advance(1_000);
   for (const upto of [3, 4, 5]) room.markRead(upto);
   await clock.advance(1_000);
-  assert.equal(answers.length, 1, "one at a time");
-  answers[0]();
+  assert.equal(answeredRequests.length, 1, "one at a time");
+  answeredRequests[0]();
   await runPendingTasks();
   room.markRead(7);
   await clock.advance(1_000);

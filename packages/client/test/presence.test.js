@@ -38,8 +38,8 @@ test("over `limits.watch` the last ones are watched, and `watched` says of the o
   const { chat, clock, watched } = await startPresenceChat(t, server);
   const users = ["a", "b", "c", "d", "e"];
   const unsubscribes = users.map((user) => chat.presence(user).subscribe(() => {}));
-  const changes = [];
-  chat.presence("a").watched.subscribe((value) => changes.push(value));
+  const watchedStates = [];
+  chat.presence("a").watched.subscribe((value) => watchedStates.push(value));
   await clock.advance(50);
   assert.deepEqual(watched(), [["c", "d", "e"]]);
   const watchedUsers = () => users.filter((user) => chat.presence(user).watched.getSnapshot());
@@ -62,7 +62,7 @@ test("over `limits.watch` the last ones are watched, and `watched` says of the o
     ],
   );
   await runPendingTasks();
-  assert.deepEqual(changes, [false, true]);
+  assert.deepEqual(watchedStates, [false, true]);
   server.cut();
   await runPendingTasks();
   assert.deepEqual(watchedUsers(), [], "without a connection nobody is watched");

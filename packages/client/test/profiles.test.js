@@ -6,7 +6,7 @@ import { profiles } from "@switchboard/client/profiles";
 import { Server, until, untilOnline } from "./support.js";
 
 /** Keeps a profile on the screen. */
-const shows = (people, user) => {
+const recordShown = (people, user) => {
   people.of(user).subscribe(() => {});
   return () => people.of(user).getSnapshot();
 };
@@ -19,7 +19,7 @@ test("a name is looked up for its first subscriber, and follows its changes over
   const [anas, bobs] = [ana, bob].map((chat) => profiles(chat));
   t.after(() => [anas, bobs].forEach((people) => people.close()));
   await anas.change({ name: "Ana María", data: { tier: "gold" } });
-  const shown = shows(bobs, "ana");
+  const shown = recordShown(bobs, "ana");
   assert.deepEqual(shown(), { user: "ana" }, "the id alone until it is known");
   await until(bobs.of("ana"), ({ name }) => name === "Ana María");
   assert.deepEqual(shown().data, { tier: "gold" });
@@ -31,7 +31,7 @@ test("a name is looked up for its first subscriber, and follows its changes over
   await untilOnline(ana, bob);
   await anas.change({ name: "Ana again" });
   await until(bobs.of("ana"), ({ name }) => name === "Ana again");
-  assert.equal(shows(anas, "ana")().name, "Ana again", "one's own, without a question");
+  assert.equal(recordShown(anas, "ana")().name, "Ana again", "one's own, without a question");
 });
 
 test("people are found by the beginning of a word", async (t) => {
@@ -53,18 +53,18 @@ test("people are found by the beginning of a word", async (t) => {
 test("an app looks up names itself, several in one call and each once", async (t) => {
   const server = await Server.start(t);
   const chat = server.connects(t, "ana");
-  const calls = [];
+  const resolvedUsers = [];
   const resolve = async (users) => {
-    calls.push(users);
+    resolvedUsers.push(users);
     return users.map((user) => ({ user, name: user.toUpperCase() }));
   };
   const people = profiles(chat, { resolve });
   t.after(() => people.close());
-  ["bob", "carol", "bob"].forEach((user) => shows(people, user));
+  ["bob", "carol", "bob"].forEach((user) => recordShown(people, user));
   for (const user of ["bob", "carol"]) await until(people.of(user), ({ name }) => name === user.toUpperCase());
-  shows(people, "bob");
+  recordShown(people, "bob");
   await untilOnline(chat);
-  shows(people, "dave");
+  recordShown(people, "dave");
   await until(people.of("dave"), ({ name }) => name === "DAVE");
-  assert.deepEqual(calls, [["bob", "carol"], ["dave"]]);
+  assert.deepEqual(resolvedUsers, [["bob", "carol"], ["dave"]]);
 });

@@ -19,7 +19,7 @@ const listedFields = ({ seq, from, text, edited, deleted, reactions = {} }) => (
 });
 
 /** Random events, most of which are about one of a few messages. */
-const event = fc.record({
+const arbitraryEvent = fc.record({
   type: fc.constantFrom("message", "message", "edit", "delete", "react", "react", "react", "rename", "withheld"),
   from: fc.constantFrom(...USERS),
   target: fc.integer({ min: 1, max: 12 }),
@@ -51,7 +51,7 @@ test("any order, any loss, any cut: the list is the log's, and each event is hea
   const runCount = Number(process.env.RUNS ?? 150);
   await fc.assert(
     fc.asyncProperty(
-      fc.array(event, { maxLength: 40 }),
+      fc.array(arbitraryEvent, { maxLength: 40 }),
       fc.integer({ min: 0, max: 10 }),
       deliveryOfEvent,
       async (events, known, how) => {

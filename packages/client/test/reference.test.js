@@ -3,12 +3,12 @@
 import assert from "node:assert/strict";
 import { readFile, writeFile } from "node:fs/promises";
 import { test } from "node:test";
-import { reference } from "../reference.js";
+import { generateReference } from "../reference.js";
 
-const file = new URL("../../../docs/sdk-reference.md", import.meta.url);
+const referenceFile = new URL("../../../docs/sdk-reference.md", import.meta.url);
 
 test("docs/sdk-reference.md is made from the declarations; UPDATE_DOCS=1 makes it anew", async () => {
-  const generated = reference();
-  if (process.env.UPDATE_DOCS) await writeFile(file, generated);
-  assert.equal(await readFile(file, "utf8"), generated);
+  const generated = generateReference();
+  if (process.env.UPDATE_DOCS) await writeFile(referenceFile, generated);
+  assert.equal(await readFile(referenceFile, "utf8"), generated);
 });

@@ -49,10 +49,10 @@ function recordFrames(line) {
 
 /** The most frames within any second, without `hello`. */
 export function peakPerSecond(frames) {
-  const times = frames.filter(({ type }) => type !== "hello").map(({ at }) => at);
+  const frameTimes = frames.filter(({ type }) => type !== "hello").map(({ at }) => at);
   let [most, first] = [0, 0];
-  times.forEach((at, n) => {
-    while (times[first] <= at - 1_000) first++;
+  frameTimes.forEach((at, n) => {
+    while (frameTimes[first] <= at - 1_000) first++;
     most = Math.max(most, n - first + 1);
   });
   return most;

@@ -5,8 +5,8 @@ import { test } from "node:test";
 import { startBusyServer, runKilledBot, runOutage } from "./scale.js";
 
 test("a bot with 250 conversations on a production server comes back from an outage, and from being killed", async (t) => {
-  const place = await startBusyServer(t, 250);
-  const { online, caughtUp, frames, state } = await runOutage(t, place);
+  const busyServer = await startBusyServer(t, 250);
+  const { online, caughtUp, frames, state } = await runOutage(t, busyServer);
   t.diagnostic(
     `online in ${Math.round(online)} ms, caught up in ${Math.round(caughtUp)} ms, ${frames} frames a second`,
   );

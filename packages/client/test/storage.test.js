@@ -51,8 +51,8 @@ test("the option `outbox`: a storage of the app's own is used, and `null` keeps 
 test("tabs agree: what one discards, clears, sends, fails or retries the other knows", async (t) => {
   keepProcessAlive(t);
   const server = new FakeServer();
-  const answers = new Map();
-  server.on("send", ({ text, id }) => (answers.has(text) ? { id, ...answers.get(text) } : undefined));
+  const answerByText = new Map();
+  server.on("send", ({ text, id }) => (answerByText.has(text) ? { id, ...answerByText.get(text) } : undefined));
   const storage = memoryStorage();
   const texts = ["discarded", "sent", "failed", "retried"];
   const storedEntries = texts.map((text, time) => [text, { key: text, to: "#general", text, time }]);

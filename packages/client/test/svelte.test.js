@@ -57,19 +57,19 @@ test("a server that renders connects nowhere; hydration shows the data", async (
   const { Room, hydrate, unmount } = await bundleFixture(t, "client", 'export { hydrate, unmount } from "svelte"');
   const errors = consoleErrors(t);
   const element = addContainer(body);
-  let seen;
+  let seenContext;
   const component = hydrate(Room, {
     target: element,
-    props: { ...props, report: (roomContext) => (seen = roomContext) },
+    props: { ...props, report: (roomContext) => (seenContext = roomContext) },
   });
-  await until(seen.room.conversation.messages, (list) => list.length === 1);
+  await until(seenContext.room.conversation.messages, (list) => list.length === 1);
   await new Promise((done) => setImmediate(done));
   assert.deepEqual(listedTexts(element), ["hi from team"]);
   assert.match(element.textContent, /online ready 1/);
   assert.deepEqual(errors, []);
   assert.equal(counts.opened, 1);
   await unmount(component);
-  assert.equal(seen.chat.status.getSnapshot().state, "idle");
+  assert.equal(seenContext.chat.status.getSnapshot().state, "idle");
   assert.deepEqual(server.connections, []);
 });
 

@@ -149,16 +149,16 @@ function answerOfFakeServer(server, as, command, fields) {
 }
 
 test("every command and every refusal is answered as the real server answers it", async (t) => {
-  const real = await Server.start(t);
-  const fake = fakeServer();
+  const realServer = await Server.start(t);
+  const simulatedServer = fakeServer();
   // The real server starts with a room, which the users of the script leave.
   for (const user of ["bob", "alice"]) {
-    await real.posts("leave", { as: user, conversation: "#general" });
+    await realServer.posts("leave", { as: user, conversation: "#general" });
   }
   for (const [as, command, fields] of COMMAND_SCRIPT) {
     assert.deepEqual(
-      answerOfFakeServer(fake, as, command, fields),
-      await answerOfRealServer(real, as, command, fields),
+      answerOfFakeServer(simulatedServer, as, command, fields),
+      await answerOfRealServer(realServer, as, command, fields),
       `${as} ${command} ${JSON.stringify(fields).slice(0, 200)}`,
     );
   }
@@ -211,14 +211,15 @@ const FRAME_SCRIPTS = [
 ];
 
 test("a connection hears what it hears from the real server, close codes included", async (t) => {
-  const real = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "10" } });
-  const fake = fakeServer({ limits: { replay: 10 } });
-  const realLog = await real.log("alice", "#general");
-  fake.command("alice", "create", { room: "general", title: "General", public: true, members: ["bob"] });
-  for (const { from, key, text } of realLog.slice(1)) fake.command(from, "send", { to: "#general", key, text });
+  const realServer = await Server.start(t, { env: { SWITCHBOARD_LIMITS_REPLAY: "10" } });
+  const simulatedServer = fakeServer({ limits: { replay: 10 } });
+  const realLog = await realServer.log("alice", "#general");
+  simulatedServer.command("alice", "create", { room: "general", title: "General", public: true, members: ["bob"] });
+  for (const { from, key, text } of realLog.slice(1))
+    simulatedServer.command(from, "send", { to: "#general", key, text });
   const assertSameAnswer = async (as, command, fields) => {
-    await real.posts(command, { as, ...fields });
-    fake.command(as, command, fields);
+    await realServer.posts(command, { as, ...fields });
+    simulatedServer.command(as, command, fields);
   };
   for (let n = 0; n < 3; n++)
     await assertSameAnswer("alice", "send", { to: "@bob", key: `a${n}`, text: `direct ${n}` });
@@ -226,8 +227,8 @@ test("a connection hears what it hears from the real server, close codes include
   for (let n = 0; n < 12; n++) await assertSameAnswer("bob", "send", { to: "#busy", key: `b${n}`, text: `busy ${n}` });
   for (const [frames] of FRAME_SCRIPTS) {
     assert.deepEqual(
-      await exchangeFrames(fake.WebSocket, fake.url, frames),
-      await exchangeFrames(WebSocket, real.url, frames),
+      await exchangeFrames(simulatedServer.WebSocket, simulatedServer.url, frames),
+      await exchangeFrames(WebSocket, realServer.url, frames),
       JSON.stringify(frames),
     );
   }

@@ -37,8 +37,8 @@ test("the SDK in Node talks to a server with TLS whose authority NODE_EXTRA_CA_C
   const { stdout } = await runClientProgram({ NODE_EXTRA_CA_CERTS: ca });
   assert.equal(stdout.trim(), "200 over TLS");
   const fetchProgram = `await fetch(process.env.SERVER + "/livez").catch((error) => console.log(error.cause.code))`;
-  const refused = await runFile(process.execPath, ["--input-type=module", "-e", fetchProgram], {
+  const refusedFetch = await runFile(process.execPath, ["--input-type=module", "-e", fetchProgram], {
     env: { ...process.env, SERVER: server.url },
   });
-  assert.match(refused.stdout, /UNABLE_TO_VERIFY|SELF_SIGNED|UNABLE_TO_GET_ISSUER/);
+  assert.match(refusedFetch.stdout, /UNABLE_TO_VERIFY|SELF_SIGNED|UNABLE_TO_GET_ISSUER/);
 });

@@ -77,7 +77,7 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
     else await new Promise((done) => setTimeout(done, random() * 4));
   }
   const sends = people.flatMap(({ sent }) => sent);
-  const acked = await Promise.all(sends.map((sent) => sent.acked));
+  const acknowledgements = await Promise.all(sends.map((sent) => sent.acked));
   t.diagnostic(`${cuts} connections cut, ${sends.length} messages`);
 
   const log = await server.log("alice", ROOM);
@@ -86,9 +86,12 @@ test(`${DISCONNECTS} disconnects while four people chat: every list is the serve
     log.map((_, index) => index + 1),
     "no gap in the log",
   );
-  const stored = log.filter((event) => event.type === "message");
-  assert.equal(stored.length, 3 + sends.length, "stored once each, with the three that were there");
-  assert.deepEqual(new Set(acked.map(({ seq }) => seq)), new Set(stored.slice(3).map(({ seq }) => seq)));
+  const storedMessages = log.filter((event) => event.type === "message");
+  assert.equal(storedMessages.length, 3 + sends.length, "stored once each, with the three that were there");
+  assert.deepEqual(
+    new Set(acknowledgements.map(({ seq }) => seq)),
+    new Set(storedMessages.slice(3).map(({ seq }) => seq)),
+  );
 
   await Promise.all(people.map(({ chat }) => untilOnline(chat)));
   await Promise.allSettled(amendments);

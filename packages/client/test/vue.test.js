@@ -26,15 +26,15 @@ const Room = {
     const chat = useChat();
     const status = useValue(chat.status);
     const room = useMessages(id);
-    const end = shallowRef();
-    useMarkRead(room.conversation, end);
+    const conversationEnd = shallowRef();
+    useMarkRead(room.conversation, conversationEnd);
     seen = { chat, status, ...room };
     return () => [
       h(
         "ul",
         room.messages.value.map(({ id, text }) => h("li", { key: id }, text)),
       ),
-      h("div", { ref: end }),
+      h("div", { ref: conversationEnd }),
     ];
   },
 };

@@ -56,13 +56,14 @@ export class WriteQueue {
 
   #sendQueued(): void {
     while (this.#retryAfterMs === undefined && this.#inFlight < this.#maxInFlight) {
-      const at = this.#queue.findIndex(({ isSent }) => !isSent);
-      const write = this.#queue[at];
+      const firstUnsent = this.#queue.findIndex(({ isSent }) => !isSent);
+      const write = this.#queue[firstUnsent];
       if (!write) return;
       write.isSent = true;
       this.#inFlight++;
       const onReply = (reply: OkBody | ChatError) => this.#onAnswer(write, reply);
-      if (write.isWanted()) this.sendWrite(write, this.#queue[at - 1]?.number ?? this.#lastStoredNumber, onReply);
+      if (write.isWanted())
+        this.sendWrite(write, this.#queue[firstUnsent - 1]?.number ?? this.#lastStoredNumber, onReply);
       else onReply(localError("aborted", "not wanted any more"));
     }
   }

@@ -77,7 +77,7 @@ export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
     [...network.sockets].filter(({ session }) => user === undefined || session?.user === user);
   const newConnectionGroup = () => fakeConnectionGroup(world, network);
   const { WebSocket } = newConnectionGroup();
-  const log = (id: ConversationId) => {
+  const findLog = (id: ConversationId) => {
     const found = world.logs.get(id);
     if (!found) throw new Refusal("not_found", `there is no conversation ${id}`).chatError;
     return found;
@@ -102,8 +102,8 @@ export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
         throw error instanceof Refusal ? error.chatError : error;
       }
     },
-    history: (id) => structuredClone(log(id).messages) as WithData<Message>[],
-    log: (id) => structuredClone(log(id).events) as WithData<Event>[],
+    history: (id) => structuredClone(findLog(id).messages) as WithData<Message>[],
+    log: (id) => structuredClone(findLog(id).events) as WithData<Event>[],
     cut: (user) => network.cut(socketsOf(user)),
     close: (code, reason = "", user) => network.cut(socketsOf(user), code, reason),
     stop(retryAfter = 0) {
@@ -116,7 +116,7 @@ export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
     start: () => void (network.isReachable = true),
     pause: () => network.pause(),
     resume: () => network.resume(),
-    restore: (id, head) => log(id).truncate(head),
+    restore: (id, head) => findLog(id).truncate(head),
   };
 }
 

@@ -15,8 +15,8 @@ const SURROGATE = /\p{Surrogate}/u;
 
 const utf8Length = (checkText: string) => new TextEncoder().encode(checkText).length;
 
-const required = (check: FieldCheck) => ({ check, optional: false });
-const optional = (check: FieldCheck) => ({ check, optional: true });
+const requiredField = (check: FieldCheck) => ({ check, optional: false });
+const optionalField = (check: FieldCheck) => ({ check, optional: true });
 
 const checkString: FieldCheck = (value, field) => {
   if (typeof value !== "string") throw badField(field, "a string");
@@ -128,59 +128,66 @@ const checkQuery: FieldCheck = (value, field, limits) => {
   return value;
 };
 
-const CONVERSATION_FIELD = required(checkTarget);
-const CONTENT_FIELDS: CommandFields = { text: optional(text), data: optional(checkData) };
-const PAGE_FIELDS: CommandFields = { limit: optional(checkLimit) };
+const CONVERSATION_FIELD = requiredField(checkTarget);
+const CONTENT_FIELDS: CommandFields = { text: optionalField(text), data: optionalField(checkData) };
+const PAGE_FIELDS: CommandFields = { limit: optionalField(checkLimit) };
 
 const COMMANDS: Record<string, CommandFields> = {
   hello: {
-    token: optional(checkString),
-    user: optional(checkUser),
-    device: optional(checkShortText(64)),
-    cursors: optional(checkCursors),
+    token: optionalField(checkString),
+    user: optionalField(checkUser),
+    device: optionalField(checkShortText(64)),
+    cursors: optionalField(checkCursors),
   },
   send: {
-    to: required(checkTarget),
+    to: requiredField(checkTarget),
     ...CONTENT_FIELDS,
-    key: optional(checkShortText(128)),
-    reply_to: optional(checkSeq),
+    key: optionalField(checkShortText(128)),
+    reply_to: optionalField(checkSeq),
   },
-  edit: { conversation: CONVERSATION_FIELD, target: required(checkSeq), ...CONTENT_FIELDS },
-  delete: { conversation: CONVERSATION_FIELD, target: required(checkSeq) },
+  edit: { conversation: CONVERSATION_FIELD, target: requiredField(checkSeq), ...CONTENT_FIELDS },
+  delete: { conversation: CONVERSATION_FIELD, target: requiredField(checkSeq) },
   react: {
     conversation: CONVERSATION_FIELD,
-    target: required(checkSeq),
-    emoji: required(checkVisible(checkShortText(64, false))),
-    on: optional(checkBoolean),
+    target: requiredField(checkSeq),
+    emoji: requiredField(checkVisible(checkShortText(64, false))),
+    on: optionalField(checkBoolean),
   },
-  sync: { conversation: CONVERSATION_FIELD, after: optional(checkCursor), ...PAGE_FIELDS },
-  history: { conversation: CONVERSATION_FIELD, before: optional(checkSeq), around: optional(checkSeq), ...PAGE_FIELDS },
-  conversations: { before: optional(checkTarget), ...PAGE_FIELDS },
-  read: { conversation: CONVERSATION_FIELD, upto: required(checkCursor) },
-  received: { conversation: CONVERSATION_FIELD, upto: required(checkCursor) },
+  sync: { conversation: CONVERSATION_FIELD, after: optionalField(checkCursor), ...PAGE_FIELDS },
+  history: {
+    conversation: CONVERSATION_FIELD,
+    before: optionalField(checkSeq),
+    around: optionalField(checkSeq),
+    ...PAGE_FIELDS,
+  },
+  conversations: { before: optionalField(checkTarget), ...PAGE_FIELDS },
+  read: { conversation: CONVERSATION_FIELD, upto: requiredField(checkCursor) },
+  received: { conversation: CONVERSATION_FIELD, upto: requiredField(checkCursor) },
   typing: { conversation: CONVERSATION_FIELD },
-  watch: { users: required(checkUsers("watch")) },
+  watch: { users: requiredField(checkUsers("watch")) },
   create: {
-    room: optional(checkRoomId),
-    title: optional(checkVisible(checkShortText(200))),
-    public: optional(checkBoolean),
-    members: optional(checkUsers("create_members")),
+    room: optionalField(checkRoomId),
+    title: optionalField(checkVisible(checkShortText(200))),
+    public: optionalField(checkBoolean),
+    members: optionalField(checkUsers("create_members")),
   },
   join: { conversation: CONVERSATION_FIELD },
   leave: { conversation: CONVERSATION_FIELD },
-  invite: { conversation: CONVERSATION_FIELD, user: required(checkUser), role: optional(checkRole) },
-  remove: { conversation: CONVERSATION_FIELD, user: required(checkUser) },
-  role: { conversation: CONVERSATION_FIELD, user: required(checkUser), role: required(checkRole) },
-  rename: { conversation: CONVERSATION_FIELD, title: required(checkVisible(checkShortText(200))) },
-  members: { conversation: CONVERSATION_FIELD, after: optional(checkUser), ...PAGE_FIELDS },
-  token: { token: required(checkString) },
+  invite: { conversation: CONVERSATION_FIELD, user: requiredField(checkUser), role: optionalField(checkRole) },
+  remove: { conversation: CONVERSATION_FIELD, user: requiredField(checkUser) },
+  role: { conversation: CONVERSATION_FIELD, user: requiredField(checkUser), role: requiredField(checkRole) },
+  rename: { conversation: CONVERSATION_FIELD, title: requiredField(checkVisible(checkShortText(200))) },
+  members: { conversation: CONVERSATION_FIELD, after: optionalField(checkUser), ...PAGE_FIELDS },
+  token: { token: requiredField(checkString) },
   profile: {
-    name: optional(orNull(checkVisible(checkShortText(200)))),
-    avatar: optional(orNull(checkPattern(/^(f_[\w-]{1,64}|https:\/\/\P{Cc}{1,2040})$/u, "a file, or an https: URL"))),
-    data: optional(orNull(checkData)),
+    name: optionalField(orNull(checkVisible(checkShortText(200)))),
+    avatar: optionalField(
+      orNull(checkPattern(/^(f_[\w-]{1,64}|https:\/\/\P{Cc}{1,2040})$/u, "a file, or an https: URL")),
+    ),
+    data: optionalField(orNull(checkData)),
   },
-  users: { users: required(checkUsers("follow")) },
-  find_users: { query: required(checkQuery), ...PAGE_FIELDS },
+  users: { users: requiredField(checkUsers("follow")) },
+  find_users: { query: requiredField(checkQuery), ...PAGE_FIELDS },
   ping: {},
 };
 
@@ -198,12 +205,12 @@ export function parseWriteNumber(frame: Record<string, unknown>): { n: number; a
   if (!storesEvent(String(type)) || (n === undefined && after === undefined)) return undefined;
   if (n === undefined) throw badField("n", "`after` comes with it");
   if (after === undefined) throw badField("after", "`n` comes with it");
-  const number = {
+  const writeNumber = {
     n: checkSeq(n, "n", {} as Limits) as number,
     after: checkCursor(after, "after", {} as Limits) as number,
   };
-  if (number.after >= number.n) throw badField("after", "less than `n`");
-  return number;
+  if (writeNumber.after >= writeNumber.n) throw badField("after", "less than `n`");
+  return writeNumber;
 }
 
 /** Decodes and checks a command of a client. */

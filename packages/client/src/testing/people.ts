@@ -4,7 +4,7 @@ import type { FindUsers, Profile, SetProfile, UserId, Users } from "../protocol.
 import type { ConnectedClient } from "./world.js";
 
 /** A text without differences of case and accents. */
-const fold = (text: string) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
+const foldText = (text: string) => text.normalize("NFKD").replace(/\p{M}/gu, "").toLowerCase();
 
 export class People {
   #profiles = new Map<UserId, Profile>();
@@ -28,9 +28,9 @@ export class People {
 
   /** Answers `find_users`. */
   find({ query }: FindUsers, limit: number): object {
-    const wanted = fold(query);
+    const wanted = foldText(query);
     const found = [...this.#profiles.values()].filter(({ user, name = "" }) =>
-      [user, ...fold(name).split(/(?<=\P{L})(?=\p{L})/u)].some((word) => fold(word).startsWith(wanted)),
+      [user, ...foldText(name).split(/(?<=\P{L})(?=\p{L})/u)].some((word) => foldText(word).startsWith(wanted)),
     );
     return { users: found.slice(0, limit), more: found.length > limit };
   }

@@ -14,6 +14,6 @@ pub(crate) fn now() -> Instant {
 }
 
 /// An empty histogram for latencies in nanoseconds, of up to one minute, with three significant digits.
-pub(crate) fn latencies() -> anyhow::Result<Histogram<u64>> {
+pub(crate) fn new_latency_histogram() -> anyhow::Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1, 60_000_000_000, 3)?)
 }

@@ -43,7 +43,10 @@ pub(crate) fn copy_group(file: &Path, size: usize, groups: usize) -> anyhow::Res
 ///
 /// # Errors
 /// A conversation with one of the names does not exist.
-pub(crate) fn heads(file: &Path, names: impl Iterator<Item = String>) -> anyhow::Result<Vec<(String, u64)>> {
+pub(crate) fn read_heads(
+    file: &Path,
+    names: impl Iterator<Item = String>,
+) -> anyhow::Result<Vec<(String, u64)>> {
     let db = Connection::open(file)?;
     let mut head = db.prepare("SELECT head FROM conversations WHERE name = ?1")?;
     let heads = names.map(|name| {

@@ -159,8 +159,8 @@ fn run(args: &BenchArgs) -> anyhow::Result<String> {
     for scenario in all {
         match scenario {
             Scenario::Fanout => scenario::fanout::one_to_many(&mut context, 1_000)?,
-            Scenario::Rooms => scenario::fanout::rooms(&mut context, 20, 50)?,
-            Scenario::Direct => scenario::fanout::pairs(&mut context, 500)?,
+            Scenario::Rooms => scenario::fanout::measure_rooms(&mut context, 20, 50)?,
+            Scenario::Direct => scenario::fanout::measure_pairs(&mut context, 500)?,
             Scenario::Idle => scenario::idle::run(&mut context, 5_000, 15_000)?,
             Scenario::Storm => scenario::storm::run(&mut context, 10_000)?,
             Scenario::Mixed => scenario::mixed::run(&mut context, 2_000)?,

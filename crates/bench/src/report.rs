@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 /// The prefix of the names of baselines (floors).
-const FLOOR: &str = "floor";
+const FLOOR_NAME: &str = "floor";
 /// The name of the server with which all others are compared.
 const OWN_SERVER: &str = "switchboard";
 
@@ -33,7 +33,7 @@ struct Figure {
 
 /// Identifies a measurement: its scenario, the measured server, what was measured, and the unit.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Name<'a> {
+pub(crate) struct FigureName<'a> {
     pub(crate) scenario: &'a str,
     pub(crate) measured_server: &'a str,
     pub(crate) figure: &'a str,
@@ -46,8 +46,8 @@ impl Report {
     }
 
     /// Adds the value of another round to a measurement.
-    pub(crate) fn add(&mut self, name: Name<'_>, value: f64) {
-        let Name { scenario, measured_server: subject, figure, unit } = name;
+    pub(crate) fn add(&mut self, name: FigureName<'_>, value: f64) {
+        let FigureName { scenario, measured_server: subject, figure, unit } = name;
         let same =
             |f: &&mut Figure| f.scenario == scenario && f.measured_server == subject && f.name == figure;
         let entry = match self.figures.iter_mut().find(same) {
@@ -72,7 +72,7 @@ impl Report {
     /// Adds percentiles in milliseconds. `latency` has nanoseconds.
     pub(crate) fn add_latency(&mut self, scenario: &str, subject: &str, latency: &Histogram<u64>) {
         for (figure, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999)] {
-            let name = Name { scenario, measured_server: subject, figure, unit: "ms" };
+            let name = FigureName { scenario, measured_server: subject, figure, unit: "ms" };
             self.add(name, latency.value_at_quantile(quantile) as f64 / 1e6);
         }
     }
@@ -92,7 +92,8 @@ impl Report {
             let Figure { scenario, measured_server: subject, name, unit, median, values } = figure;
             let least = values.iter().copied().fold(f64::INFINITY, f64::min);
             let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let [to_floor, to_ours] = [FLOOR, OWN_SERVER].map(|reference| self.ratio_to(figure, reference));
+            let [to_floor, to_ours] =
+                [FLOOR_NAME, OWN_SERVER].map(|reference| self.ratio_to(figure, reference));
             // Writing to a string does not fail.
             let _ = writeln!(
                 table,
@@ -113,7 +114,7 @@ impl Report {
                 && other.measured_server.starts_with(reference)
                 && other.median > 0.0
         });
-        let below = figure.measured_server.starts_with(FLOOR) || figure.measured_server == reference;
+        let below = figure.measured_server.starts_with(FLOOR_NAME) || figure.measured_server == reference;
         other.filter(|_| !below).map_or(String::new(), |other| format!("{:.2}", figure.median / other.median))
     }
 }
@@ -167,7 +168,7 @@ mod tests {
         for (subject, values) in rounds {
             for value in values {
                 report.add(
-                    Name { scenario: "fanout", measured_server: subject, figure: "cpu", unit: "µs" },
+                    FigureName { scenario: "fanout", measured_server: subject, figure: "cpu", unit: "µs" },
                     value,
                 );
             }
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_has_medians_and_their_ratios() {
+    fn the_printed_table_has_medians_and_their_ratios() {
         let table = report().to_table();
         assert!(table.contains("| fanout | cpu, µs | floor | 2.00 | 1.00 – 9.00 |  |  |"), "{table}");
         assert!(

@@ -83,7 +83,7 @@ impl<'a> Switchboard<'a> {
     }
 
     /// The path of the server's database.
-    pub(crate) fn database(&self) -> PathBuf {
+    pub(crate) fn database_file(&self) -> PathBuf {
         self.data.path().join("switchboard.db")
     }
 
@@ -101,7 +101,7 @@ impl<'a> Switchboard<'a> {
     }
 
     /// The first frame of a client of `user`. It contains the client's cursors.
-    pub(crate) fn hello(&self, user: usize, cursors: &[(String, u64)]) -> String {
+    pub(crate) fn hello_frame(&self, user: usize, cursors: &[(String, u64)]) -> String {
         let token = token(&user_id(user)).unwrap_or_default();
         let mut hello = format!(r#"{{"type":"hello","token":"{token}","cursors":{{"#);
         for (n, (conversation, seq)) in cursors.iter().enumerate() {
@@ -123,7 +123,7 @@ impl<'a> Switchboard<'a> {
         const MAX_IN_FLIGHT: usize = 256;
         let mut load = Load::new()?;
         load.connect(self.process.address, self.handshake_request());
-        let hello = self.hello(user, &[]);
+        let hello = self.hello_frame(user, &[]);
         let mut commands = commands.peekable();
         let (mut ready, mut sent, answered) = (false, 0, Cell::new(0));
         let finished = Cell::new(false);
@@ -174,7 +174,7 @@ impl Server for Switchboard<'_> {
     }
 
     fn join_frame(&self, user: usize, _: usize) -> String {
-        self.hello(user, &[])
+        self.hello_frame(user, &[])
     }
 
     fn decode_meanings(&self, _: usize, frame: &[u8], emit: &mut MeaningHandler<'_>) -> anyhow::Result<()> {

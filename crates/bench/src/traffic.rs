@@ -8,7 +8,7 @@ use anyhow::{bail, ensure};
 use hdrhistogram::Histogram;
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::clock::{self, latencies};
+use crate::clock::{self, new_latency_histogram};
 use crate::load::{ConnectionEvent, Load, QueuedFrames};
 use crate::server::{FrameMeaning, Server, Target};
 use crate::stamp;
@@ -30,12 +30,12 @@ const SATURATED_CPU_SHARE: f64 = 0.9;
 pub(crate) struct TrafficShape {
     /// The number of rooms, which are all alike.
     pub(crate) rooms: usize,
-    /// The number of connected users in each room: user `n` is in room `n / size`.
-    pub(crate) size: usize,
+    /// The number of connected users in each room: user `n` is in room `n / room_size`.
+    pub(crate) room_size: usize,
     /// How many users of each room send: the first ones, one after the other. All users receive the messages of the others.
     pub(crate) senders: usize,
     /// Whether a room of two users is a direct conversation, on servers that have these.
-    pub(crate) direct: bool,
+    pub(crate) is_direct: bool,
 }
 
 /// What determines when messages are sent.
@@ -53,9 +53,9 @@ pub(crate) enum SendSchedule {
 /// The results of a run.
 pub(crate) struct RunResult {
     /// The server's processor time for each delivery, in microseconds.
-    pub(crate) cpu: f64,
+    pub(crate) cpu_us_per_delivery: f64,
     /// Deliveries a second.
-    pub(crate) rate: f64,
+    pub(crate) deliveries_per_second: f64,
     /// The time from when a message was to be sent to its delivery, in nanoseconds.
     pub(crate) latency: Histogram<u64>,
     /// Whether the load generator was the bottleneck: its core was saturated while the server's was not.
@@ -65,17 +65,17 @@ pub(crate) struct RunResult {
 impl TrafficShape {
     /// The number of users in all rooms.
     pub(crate) fn users(self) -> usize {
-        self.rooms * self.size
+        self.rooms * self.room_size
     }
 
     /// How many users receive a message.
     fn receivers(self) -> u64 {
-        self.size as u64 - 1
+        self.room_size as u64 - 1
     }
 
     /// The user's position among the senders of its room; `None` if the user does not send.
     fn sender(self, user: usize) -> Option<u64> {
-        Some(user % self.size).filter(|place| *place < self.senders).map(|place| place as u64)
+        Some(user % self.room_size).filter(|place| *place < self.senders).map(|place| place as u64)
     }
 
     /// How many messages of each round the user receives.
@@ -95,11 +95,11 @@ impl TrafficShape {
     /// The user who sends the message with this number in the room, and the target of the message.
     fn sender_and_target(self, room: usize, message: u64) -> (usize, Target) {
         let place = message as usize % self.senders;
-        let user = room * self.size + place;
+        let user = room * self.room_size + place;
         (
             user,
-            if self.direct {
-                Target::Pair { room, user: room * self.size + 1 - place }
+            if self.is_direct {
+                Target::Pair { room, user: room * self.room_size + 1 - place }
             } else {
                 Target::Room(room)
             },
@@ -162,8 +162,8 @@ impl<'a> Traffic<'a> {
         let took = (end.at - start.at).as_secs_f64();
         let (cpu, load_cpu) = (end.server - start.server, end.load - start.load);
         Ok(RunResult {
-            cpu: cpu * 1e6 / count,
-            rate: count / took,
+            cpu_us_per_delivery: cpu * 1e6 / count,
+            deliveries_per_second: count / took,
             latency: run.into_inner().latency,
             is_limited_by_load: load_cpu > SATURATED_CPU_SHARE * took && cpu < SATURATED_CPU_SHARE * took,
         })
@@ -267,7 +267,7 @@ impl<'a> TrafficRun<'a> {
             sent: 0,
             delivered: 0,
             is_measuring: false,
-            latency: latencies()?,
+            latency: new_latency_histogram()?,
         })
     }
 
@@ -295,7 +295,7 @@ impl<'a> TrafficRun<'a> {
 
     /// Checks and counts a delivery. If a server's messages have no numbers, the order is taken to be right.
     fn check_and_count_delivery(&mut self, user: usize, stamped: Option<u64>) -> anyhow::Result<()> {
-        let (shape, number) = (self.shape, user / self.shape.size);
+        let (shape, number) = (self.shape, user / self.shape.room_size);
         let room = &mut self.rooms[number];
         // Some servers also send a user its own messages, which do not count.
         if shape.received_per_round(user) == 0 {
@@ -333,7 +333,7 @@ impl<'a> TrafficRun<'a> {
             let Some(receipts) = receipts else { bail!("{user} got more messages than were sent") };
             *receipts += 1;
         }
-        let receivers = shape.size as u64 - u64::from(shape.senders == 1);
+        let receivers = shape.room_size as u64 - u64::from(shape.senders == 1);
         while room.receipts_by_message.front() == Some(&receivers) {
             room.receipts_by_message.pop_front();
             room.complete += 1;

@@ -86,9 +86,9 @@ unsafe fn write_data(
     length: size_t,
     offset: Option<off_t>,
 ) -> Option<ssize_t> {
-    let (state, file) = (state()?, files::find(fd)?);
+    let (state, file) = (state()?, files::find_data_file(fd)?);
     let offset = match offset.map(u64::try_from) {
-        Some(Err(_)) => return Some(system::fail(libc::EINVAL) as ssize_t),
+        Some(Err(_)) => return Some(system::set_errno(libc::EINVAL) as ssize_t),
         Some(Ok(offset)) => Some(offset),
         None => None,
     };
@@ -163,7 +163,7 @@ unsafe extern "C" fn write(fd: c_int, buffer: *const c_void, length: size_t) -> 
 unsafe extern "C" fn writev(fd: c_int, list: *const iovec, count: c_int) -> ssize_t {
     // SAFETY: the caller keeps the contract of this function.
     unsafe {
-        if files::find(fd).is_some() {
+        if files::find_data_file(fd).is_some() {
             let (buffer, length) = first_nonempty_buffer(list, count);
             return write(fd, buffer, length);
         }
@@ -205,7 +205,7 @@ unsafe extern "C" fn sendmsg(fd: c_int, message: *const msghdr, flags: c_int) ->
 
 #[unsafe(no_mangle)]
 extern "C" fn ftruncate(fd: c_int, length: off_t) -> c_int {
-    match (state(), files::find(fd)) {
+    match (state(), files::find_data_file(fd)) {
         (Some(state), Some(file)) => {
             let mut file = file.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             file.truncate(state, fd, length)
@@ -221,7 +221,7 @@ extern "C" fn ftruncate64(fd: c_int, length: off_t) -> c_int {
 
 fn sync(fd: RawFd, content_alone: bool) -> c_int {
     let Some(state) = state() else { return system::sync(fd, content_alone) };
-    let file = files::find(fd);
+    let file = files::find_data_file(fd);
     if file.is_some() || files::is_directory(fd) {
         #[expect(
             clippy::disallowed_methods,

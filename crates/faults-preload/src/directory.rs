@@ -15,7 +15,7 @@ use crate::system;
 static NAMES_LOG: Mutex<Option<NamesLog>> = Mutex::new(None);
 
 /// Calls `act` with the journal of changed names, which the first call opens.
-fn with_log<T>(state: &State, act: impl FnOnce(&mut NamesLog) -> std::io::Result<T>) -> T {
+fn with_names_log<T>(state: &State, act: impl FnOnce(&mut NamesLog) -> std::io::Result<T>) -> T {
     let mut log: MutexGuard<'_, Option<NamesLog>> = NAMES_LOG.lock().unwrap_or_else(PoisonError::into_inner);
     let opened = match log.take() {
         Some(log) => Ok(log),
@@ -36,7 +36,7 @@ fn name_in_data_directory(state: &State, fd: RawFd) -> Option<String> {
 /// Records that a file was created.
 pub(crate) fn log_created(state: &State, fd: RawFd, inode: u64) {
     if let Some(name) = name_in_data_directory(state, fd) {
-        with_log(state, |log| log.append(&NameChange::Created { name, inode }));
+        with_names_log(state, |log| log.append(&NameChange::Created { name, inode }));
     }
 }
 
@@ -47,7 +47,7 @@ fn log_removal(state: &State, file: &File) {
         Ok(metadata) if metadata.is_file() => metadata.ino(),
         _ => return,
     };
-    with_log(state, |log| {
+    with_names_log(state, |log| {
         // The removal is recorded only if a link to the file was kept, because otherwise a power cut could not restore it.
         if log.keep_removed_file(&state.data.join(&name), inode) {
             log.append(&NameChange::Removed { name, inode })
@@ -88,11 +88,11 @@ pub(crate) unsafe fn log_rename(state: &State, from: (RawFd, *const c_char), to:
     if let Some(from) = file.and_then(|file| name_in_data_directory(state, file.as_raw_fd()))
         && let Some(Ok(to)) = last.map(|last| String::from_utf8(last.to_vec()))
     {
-        with_log(state, |log| log.append(&NameChange::Renamed { from, to }));
+        with_names_log(state, |log| log.append(&NameChange::Renamed { from, to }));
     }
 }
 
 /// Records that the data directory was synced.
 pub(crate) fn log_synced(state: &State) {
-    with_log(state, NamesLog::forget_synced);
+    with_names_log(state, NamesLog::forget_synced);
 }

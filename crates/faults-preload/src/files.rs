@@ -49,7 +49,7 @@ fn descriptor_kind(fd: RawFd) -> Option<&'static AtomicU8> {
 }
 
 /// The data file that a descriptor refers to; `None` if it refers to something else.
-pub(crate) fn find(fd: RawFd) -> Option<Arc<Mutex<DataFile>>> {
+pub(crate) fn find_data_file(fd: RawFd) -> Option<Arc<Mutex<DataFile>>> {
     if descriptor_kind(fd)?.load(SeqCst) != KIND_FILE {
         return None;
     }
@@ -71,7 +71,7 @@ pub(crate) fn track_open(state: &State, fd: RawFd, made: bool) {
         return kind.store(KIND_DIRECTORY, SeqCst);
     }
     let id = match system::metadata(fd) {
-        Ok(metadata) if metadata.is_file() => FileId::of(&metadata),
+        Ok(metadata) if metadata.is_file() => FileId::from_metadata(&metadata),
         _ => return,
     };
     if made {
@@ -139,7 +139,7 @@ impl DataFile {
         let granted = control.take_space(growth);
         let mut length = length - (growth - granted) as usize;
         if length == 0 && growth > 0 {
-            return system::fail(libc::ENOSPC) as isize;
+            return system::set_errno(libc::ENOSPC) as isize;
         }
         let tears = self.log.is_some() && control.is_kill_due(KillPoint::InWrite(0));
         if tears {
@@ -194,7 +194,7 @@ impl DataFile {
                 DroppedPages::Later => log.discard_unsynced(&self.own_handle),
             };
             return match result {
-                Ok(()) => system::fail(libc::EIO),
+                Ok(()) => system::set_errno(libc::EIO),
                 Err(error) => abort_with("cannot drop what was written", &error),
             };
         }

@@ -11,7 +11,7 @@ use libc::{clockid_t, mode_t, size_t, ssize_t, timespec};
 const MAX_PATH_BYTES: usize = libc::PATH_MAX as usize;
 
 /// Sets `errno` and returns -1.
-pub(crate) fn fail(error: c_int) -> c_int {
+pub(crate) fn set_errno(error: c_int) -> c_int {
     // SAFETY: the location is this thread's own.
     unsafe { *libc::__errno_location() = error };
     -1

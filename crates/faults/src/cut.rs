@@ -17,17 +17,17 @@ const SECTOR_BYTES: usize = 512;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PowerCutResult {
     /// How many changes of files were not synced.
-    pub unsynced: u64,
+    pub unsynced_changes: u64,
     /// How many of the unsynced changes are lost as a whole.
-    pub lost: u64,
+    pub lost_changes: u64,
     /// How many of the unsynced changes are on the disk in part.
-    pub torn: u64,
+    pub torn_changes: u64,
     /// How many files had pages that a failed sync had dropped.
-    pub dropped: u64,
+    pub files_with_dropped_pages: u64,
     /// How many files that were created have lost their name.
-    pub vanished: u64,
+    pub vanished_files: u64,
     /// How many files that were removed have their name again.
-    pub returned: u64,
+    pub returned_files: u64,
 }
 
 /// What happens to one change in a power cut.
@@ -64,8 +64,8 @@ fn revert_unsynced_names(
     for change in changes[kept..].iter().rev() {
         change.revert(data, undo)?;
         match change {
-            NameChange::Created { .. } => cut.vanished += 1,
-            NameChange::Removed { .. } => cut.returned += 1,
+            NameChange::Created { .. } => cut.vanished_files += 1,
+            NameChange::Removed { .. } => cut.returned_files += 1,
             NameChange::Renamed { .. } => {}
         }
     }
@@ -84,7 +84,7 @@ fn cut_directory(directory: &Path, undo: &Path, rng: &mut Rng, cut: &mut PowerCu
             fs::remove_file(path)?;
         } else if kind.is_file() {
             let file = File::options().read(true).write(true).open(path)?;
-            if let Some(log) = UndoLog::find(undo, FileId::of(&file.metadata()?))? {
+            if let Some(log) = UndoLog::find(undo, FileId::from_metadata(&file.metadata()?))? {
                 cut_file(&file, &log, rng, cut)?;
             }
         }
@@ -109,7 +109,7 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut PowerCutResult)
         record.revert(&mut image);
     }
     let dropped = log.overlay_lost_pages(&mut image);
-    cut.dropped += u64::from(dropped);
+    cut.files_with_dropped_pages += u64::from(dropped);
     if records.is_empty() && !dropped {
         return Ok(());
     }
@@ -124,9 +124,9 @@ fn cut_file(file: &File, log: &UndoLog, rng: &mut Rng, cut: &mut PowerCutResult)
             FileChange::Truncate { .. } if survival == WriteFate::Torn => WriteFate::Lost,
             _ => survival,
         };
-        cut.unsynced += 1;
-        cut.lost += u64::from(survival == WriteFate::Lost);
-        cut.torn += u64::from(survival == WriteFate::Torn);
+        cut.unsynced_changes += 1;
+        cut.lost_changes += u64::from(survival == WriteFate::Lost);
+        cut.torn_changes += u64::from(survival == WriteFate::Torn);
         match (record.change, survival) {
             (FileChange::Truncate { .. }, WriteFate::Lost) => truncation_lost = true,
             (FileChange::Truncate { length }, _) => image.resize(length as usize, 0),

@@ -65,7 +65,7 @@ pub const ENV_UNDO: &str = "FAULTS_UNDO";
 /// The environment variable with the library's path, if it is not near the harness's executable; read by the harness.
 pub const ENV_LIBRARY: &str = "FAULTS_LIBRARY";
 
-const LIBRARY: &str = "libfaults_preload.so";
+const LIBRARY_FILE: &str = "libfaults_preload.so";
 
 /// The path of the library to preload: `FAULTS_LIBRARY`, or beside this executable, where Cargo puts it.
 pub fn library_path() -> io::Result<PathBuf> {
@@ -78,10 +78,10 @@ pub fn library_path() -> io::Result<PathBuf> {
         .ancestors()
         .skip(1)
         .take(2)
-        .flat_map(|directory| [directory.join("deps").join(LIBRARY), directory.join(LIBRARY)])
+        .flat_map(|directory| [directory.join("deps").join(LIBRARY_FILE), directory.join(LIBRARY_FILE)])
         .find(|path| path.exists())
         .ok_or_else(|| {
-            io::Error::new(io::ErrorKind::NotFound, format!("{LIBRARY} is not beside {executable:?}"))
+            io::Error::new(io::ErrorKind::NotFound, format!("{LIBRARY_FILE} is not beside {executable:?}"))
         })
 }
 

@@ -25,20 +25,20 @@ pub struct FileId {
     /// The number of the file's inode.
     pub inode: u64,
     /// The time of birth, in nanoseconds since 1970; 0 if the file system does not record it.
-    pub born: u64,
+    pub birth_time_ns: u64,
 }
 
 impl FileId {
     /// The id of the file with this metadata.
-    pub fn of(metadata: &fs::Metadata) -> Self {
+    pub fn from_metadata(metadata: &fs::Metadata) -> Self {
         let born = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        Self { inode: metadata.ino(), born: born.map_or(0, |time| time.as_nanos() as u64) }
+        Self { inode: metadata.ino(), birth_time_ns: born.map_or(0, |time| time.as_nanos() as u64) }
     }
 
-    fn bytes(self) -> [u8; HEADER_BYTES] {
+    fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..8].copy_from_slice(&self.inode.to_le_bytes());
-        bytes[8..].copy_from_slice(&self.born.to_le_bytes());
+        bytes[8..].copy_from_slice(&self.birth_time_ns.to_le_bytes());
         bytes
     }
 }
@@ -75,7 +75,7 @@ impl UndoRecord {
     }
 
     /// Encodes the record for a log.
-    fn bytes(&self) -> Vec<u8> {
+    fn to_bytes(&self) -> Vec<u8> {
         let (kind, at, length) = match self.change {
             FileChange::Write { offset, length } => (KIND_WRITE, offset, length),
             FileChange::Truncate { length } => (KIND_TRUNCATE, length, 0),
@@ -134,7 +134,7 @@ impl UndoLog {
         log.set_len(valid.unwrap_or(0) as u64)?;
         let mut lost = LostPages::read(undo, id.inode)?;
         if valid.is_none() {
-            log.write_all(&id.bytes())?;
+            log.write_all(&id.to_bytes())?;
             lost.replace_atomically(BTreeMap::new())?;
         }
         Ok(Self { log, id, lost })
@@ -161,7 +161,7 @@ impl UndoLog {
     }
 
     fn append(&mut self, record: &UndoRecord) -> io::Result<()> {
-        self.log.write_all(&record.bytes())
+        self.log.write_all(&record.to_bytes())
     }
 
     /// Clears the log after the file was synced.
@@ -244,7 +244,7 @@ fn read_if_exists(path: &Path) -> io::Result<Vec<u8>> {
 
 /// Parses the records of a log. Also returns the position at which they end. `None` if the log belongs to another file.
 fn parse_undo_log(bytes: &[u8], id: FileId) -> Option<(Vec<UndoRecord>, usize)> {
-    if !bytes.starts_with(&id.bytes()) {
+    if !bytes.starts_with(&id.to_bytes()) {
         return None;
     }
     let (mut records, mut end) = (Vec::new(), HEADER_BYTES);

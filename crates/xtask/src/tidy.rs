@@ -29,8 +29,8 @@ const RULES: &[Rule] = &[
     rust::sql_stays_in_the_store,
     layers::imports_run_downward,
     layers::circles_are_small,
-    names::names_say_what_is_inside,
-    sleep::tests_say_what_they_wait_for,
+    names::no_vague_name_of_a_file,
+    sleep::no_sleep_in_a_test_without_a_reason,
     docs::named_paths_exist,
     filler::comments_name_the_actor,
     hostile::hostile_tests_are_listed,
@@ -39,7 +39,7 @@ const RULES: &[Rule] = &[
     decisions::decisions_are_in_the_table,
     machine::paths_are_relative,
     machine::npm_lock_names_no_host,
-    machine::cargo_lock_names_crates_io,
+    machine::cargo_lock_names_only_crates_io,
 ];
 
 /// A place in the repository that breaks a rule, with advice.

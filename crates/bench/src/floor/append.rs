@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use hdrhistogram::Histogram;
 
-use crate::clock::{self, latencies};
+use crate::clock::{self, new_latency_histogram};
 use crate::process::{self, LOAD_CORE, SERVER_CORE};
 
 /// The most messages that one commit contains; the same limit as in Switchboard.
@@ -83,7 +83,7 @@ pub(crate) fn measure_acks(
     for sender in 0..senders {
         submit.send(TimedMessage { sender, number: 0, sent: clock::now() })?;
     }
-    let mut latency = latencies()?;
+    let mut latency = new_latency_histogram()?;
     let (begun, mut count) = (clock::now(), 0_u64);
     let from = begun + FLOOR_WARM_UP;
     loop {

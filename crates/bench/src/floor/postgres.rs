@@ -17,7 +17,7 @@ use super::append::{BatchCommit, TimedMessage};
 
 /// A database for one measurement, which is deleted afterwards.
 pub(crate) struct Database {
-    server: Link,
+    server: DatabaseLink,
     name: String,
     url: String,
 }
@@ -26,7 +26,7 @@ impl Database {
     /// Creates an empty database on the server of `store`, whose user must have the right to create databases.
     pub(crate) fn new(store: &str) -> anyhow::Result<Self> {
         let (server_url, _) = store.rsplit_once('/').context("the URL of a store ends with a database")?;
-        let server = Link::open(store)?;
+        let server = DatabaseLink::open(store)?;
         let name = format!("switchboard_bench_{:016x}", fastrand::u64(..));
         server.execute(&format!("CREATE DATABASE {name} TEMPLATE template0"))?;
         let url = format!("{server_url}/{name}");
@@ -39,8 +39,8 @@ impl Database {
     }
 
     /// Creates Switchboard's tables, with a conversation and a member for each sender. Returns a connection to the database.
-    fn connect_and_insert_senders(&self, senders: usize) -> anyhow::Result<Link> {
-        let link = Link::open(&self.url)?;
+    fn connect_and_insert_senders(&self, senders: usize) -> anyhow::Result<DatabaseLink> {
+        let link = DatabaseLink::open(&self.url)?;
         link.execute(switchboard_store::postgres::SCHEMA)?;
         let last = senders.saturating_sub(1);
         link.execute(&format!(
@@ -62,12 +62,12 @@ impl Drop for Database {
 }
 
 /// A database connection with the async runtime of the thread that blocks on it.
-struct Link {
+struct DatabaseLink {
     client: Client,
     runtime: Runtime,
 }
 
-impl Link {
+impl DatabaseLink {
     fn open(url: &str) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let client = runtime.block_on(async {
@@ -89,7 +89,7 @@ impl Link {
 
 /// The baseline with group commit: one writer commits a whole batch.
 pub(crate) struct Postgres {
-    link: Link,
+    link: DatabaseLink,
     statements: [Statement; 5],
     body: String,
 }
@@ -150,7 +150,7 @@ fn random_text(len: usize) -> String {
 }
 
 /// The measured results of `pgbench`.
-pub(crate) struct Pgbench {
+pub(crate) struct PgbenchResult {
     /// Transactions per second.
     pub(crate) rate: f64,
     /// The mean duration of a transaction, in milliseconds.
@@ -158,12 +158,12 @@ pub(crate) struct Pgbench {
 }
 
 /// Runs `pgbench`: a transaction for each message, and a connection for each sender. Returns no results if it is not installed.
-pub(crate) fn pgbench(
+pub(crate) fn run_pgbench(
     database: &Database,
     senders: usize,
     len: usize,
     time: Duration,
-) -> anyhow::Result<Option<Pgbench>> {
+) -> anyhow::Result<Option<PgbenchResult>> {
     let Some(program) = find_program("pgbench") else { return Ok(None) };
     database.connect_and_insert_senders(senders)?;
     let mut script = tempfile::NamedTempFile::new()?;
@@ -191,7 +191,7 @@ COMMIT;
     let (rate, mean) = (number("tps = "), number("latency average = "));
     let (rate, mean) =
         rate.zip(mean).with_context(|| format!("cannot parse the output of pgbench: {printed}"))?;
-    Ok(Some(Pgbench { rate, mean }))
+    Ok(Some(PgbenchResult { rate, mean }))
 }
 
 /// Finds a program of PostgreSQL: in PATH, or in Debian's directories, where the newest version comes first.

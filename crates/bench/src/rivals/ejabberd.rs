@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn each_step_of_joining_asks_for_the_next() {
+    fn each_answer_to_a_join_step_leads_to_the_next_request() {
         let wants = |frame: &str| match decode_frame_successfully(frame) {
             FrameMeaning::MustAnswer(next) => next,
             other => panic!("{other:?}"),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_own_presence_is_ready_and_only_a_number_is_a_message() {
+    fn only_the_users_own_presence_means_ready_and_only_a_body_with_a_number_is_a_message() {
         assert_eq!(
             decode_frame_successfully("<presence from='room3@conference.localhost/u8'/>"),
             FrameMeaning::Other

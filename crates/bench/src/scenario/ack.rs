@@ -7,13 +7,13 @@ use anyhow::{bail, ensure};
 use hdrhistogram::Histogram;
 
 use super::Context;
-use crate::clock::{self, latencies};
+use crate::clock::{self, new_latency_histogram};
 use crate::floor::append::{AckMeasurement, AppendFile, FLOOR_WARM_UP, measure_acks};
 use crate::floor::log_first::LogFirst;
 use crate::floor::sqlite::Sqlite;
 use crate::load::{ConnectionEvent, Load, QueuedFrames};
 use crate::process::{self, BOTH_CORES};
-use crate::report::Name;
+use crate::report::FigureName;
 use crate::rivals::Rival;
 use crate::server::{self, FrameMeaning, Server, Target};
 use crate::stamp;
@@ -60,13 +60,16 @@ pub(super) fn report_acks(
     cpu: Option<f64>,
 ) {
     let scenario = format!("ack, {senders} senders");
-    context
-        .report
-        .add(Name { scenario: &scenario, measured_server: subject, figure: "acks", unit: "/s" }, acks.rate);
+    context.report.add(
+        FigureName { scenario: &scenario, measured_server: subject, figure: "acks", unit: "/s" },
+        acks.rate,
+    );
     context.report.add_latency(&scenario, subject, &acks.latency);
     if let Some(cpu) = cpu {
         let name =
-            Name { scenario: &scenario, measured_server: subject, figure: "cpu a message", unit: "µs" };
+            FigureName {
+                scenario: &scenario, measured_server: subject, figure: "cpu a message", unit: "µs"
+            };
         context.report.add(name, cpu);
     }
 }
@@ -146,7 +149,7 @@ pub(crate) fn measure(
         senders: vec![Sender { sent: 0, last_sent: started, seq: None }; senders],
         waiting: senders,
         count: 0,
-        latency: latencies()?,
+        latency: new_latency_histogram()?,
     });
     for user in 0..senders {
         let text = state.borrow_mut().next_message(user);

@@ -4,7 +4,7 @@ use super::storm::{Client, reconnect};
 use super::{Context, ack};
 use crate::database;
 use crate::process::{BOTH_CORES, Process};
-use crate::report::Name;
+use crate::report::FigureName;
 use crate::server::{MeaningHandler, Server, Target};
 use crate::stamp;
 use crate::switchboard::{Groups, Switchboard, message_command};
@@ -55,9 +55,10 @@ pub(crate) fn run(context: &mut Context<'_>, scales: &[usize]) -> anyhow::Result
             };
             let (acks, cpu) = ack::measure(&spread, SENDERS, context.time)?;
             let mut report = |figure: &str, unit: &str, value: f64| {
-                context
-                    .report
-                    .add(Name { scenario: &scenario, measured_server: "switchboard", figure, unit }, value);
+                context.report.add(
+                    FigureName { scenario: &scenario, measured_server: "switchboard", figure, unit },
+                    value,
+                );
             };
             report("acks", "/s", acks.rate);
             report("cpu a message", "µs", cpu);
@@ -81,7 +82,7 @@ fn create_groups(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<
         server.send_all_as(user, rooms.zip(1..).map(|(room, id)| message_command(&room, id, &text)))?;
     }
     server.stop()?;
-    database::copy_group(&server.database(), GROWTH_GROUP_SIZE, groups)?;
+    database::copy_group(&server.database_file(), GROWTH_GROUP_SIZE, groups)?;
     server.restart()
 }
 
@@ -90,7 +91,7 @@ fn create_groups(server: &mut Switchboard<'_>, groups: usize) -> anyhow::Result<
 fn reconnect_groups(server: &Switchboard<'_>, groups: usize) -> anyhow::Result<f64> {
     let mut clients = Vec::new();
     for group in (0..RECONNECTING_GROUPS).map(|n| n * groups / RECONNECTING_GROUPS) {
-        let mut cursors = database::heads(&server.database(), Groups::rooms(group))?;
+        let mut cursors = database::read_heads(&server.database_file(), Groups::rooms(group))?;
         cursors[0].1 -= 1;
         clients.extend((0..GROWTH_GROUP_SIZE).map(|n| Client {
             user: group * GROWTH_GROUP_SIZE + n,
@@ -125,7 +126,7 @@ impl Server for SpreadSenders<'_, '_> {
     }
 
     fn join_frame(&self, sender: usize, _: usize) -> String {
-        self.server.hello(sender * self.stride * GROWTH_GROUP_SIZE, &[])
+        self.server.hello_frame(sender * self.stride * GROWTH_GROUP_SIZE, &[])
     }
 
     fn decode_meanings(

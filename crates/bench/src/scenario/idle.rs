@@ -8,7 +8,7 @@ use super::Context;
 use crate::clock;
 use crate::load::{ConnectionEvent, Load, QueuedFrames};
 use crate::process::SERVER_CORE;
-use crate::report::Name;
+use crate::report::FigureName;
 use crate::server::{self, FrameMeaning, Server};
 use crate::switchboard::{Groups, Switchboard};
 
@@ -62,7 +62,9 @@ fn measure(
     poll_for(server, &mut load, SETTLE_TIME)?;
     let with_many = memory()?;
     let mut report = |figure: &str, unit: &str, value: f64| {
-        context.report.add(Name { scenario: &scenario, measured_server: server.name(), figure, unit }, value);
+        context
+            .report
+            .add(FigureName { scenario: &scenario, measured_server: server.name(), figure, unit }, value);
     };
     report("memory a connection", "bytes", (with_many - with_few) / (many - few) as f64);
     report("memory before", "MB", start / 1e6);

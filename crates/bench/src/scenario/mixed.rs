@@ -13,10 +13,10 @@ use serde::Deserialize;
 
 use super::Context;
 use super::idle::GROUP_SIZE;
-use crate::clock::{self, latencies};
+use crate::clock::{self, new_latency_histogram};
 use crate::load::{ConnectionEvent, Load, QueuedFrames};
 use crate::process::SERVER_CORE;
-use crate::report::Name;
+use crate::report::FigureName;
 use crate::server::{self, Server as _, Target};
 use crate::stamp;
 use crate::switchboard::{Groups, Switchboard, direct_conversation_id, message_command, target_id};
@@ -53,7 +53,7 @@ pub(crate) fn run(context: &mut Context<'_>, users: usize) -> anyhow::Result<()>
         let mut report = |figure: &str, unit: &str, value: f64| {
             context
                 .report
-                .add(Name { scenario: &scenario, measured_server: "switchboard", figure, unit }, value);
+                .add(FigureName { scenario: &scenario, measured_server: "switchboard", figure, unit }, value);
         };
         report("cpu", "% of a core", cpu * 100.0);
         report("deliveries", "/s", day.latency.len() as f64 / time.as_secs_f64());
@@ -117,7 +117,7 @@ fn run_load(
         begun: clock::now(),
         due_times: Vec::new(),
         awaited_deliveries: 0,
-        latency: latencies()?,
+        latency: new_latency_histogram()?,
     });
     let mut on_event = |connection: usize, event: ConnectionEvent<'_>, replies: &mut QueuedFrames| {
         let day = &mut *day.borrow_mut();
@@ -125,7 +125,7 @@ fn run_load(
         match event {
             ConnectionEvent::Open => {
                 let cursors: Vec<_> = day.users[user].cursors.clone().into_iter().collect();
-                replies.send(connection, server.hello(user, &cursors));
+                replies.send(connection, server.hello_frame(user, &cursors));
                 Ok(())
             }
             ConnectionEvent::Closed(why) => bail!("the server closed the connection of {user}: {why}"),

@@ -4,14 +4,14 @@ use super::Context;
 use super::fanout::measure_rounds_in_flight;
 use crate::load::Load;
 use crate::process::SERVER_CORE;
-use crate::report::Name;
+use crate::report::FigureName;
 use crate::server::{self, Server as _};
 use crate::switchboard::Switchboard;
 use crate::traffic::{Traffic, TrafficShape};
 
 /// Compares two rooms with a sender and `online` receivers: one has no other members, the other has `members` members.
 pub(crate) fn run(context: &mut Context<'_>, online: usize, members: usize) -> anyhow::Result<()> {
-    let shape = TrafficShape { rooms: 1, size: online + 1, senders: 1, direct: false };
+    let shape = TrafficShape { rooms: 1, room_size: online + 1, senders: 1, is_direct: false };
     let sizes = [online, members];
     let mut servers = Vec::new();
     for size in sizes {
@@ -23,7 +23,7 @@ pub(crate) fn run(context: &mut Context<'_>, online: usize, members: usize) -> a
     let mut rooms = Vec::new();
     for server in &servers {
         let mut load = Load::new()?;
-        server::join(server, &mut load, 0..shape.users(), shape.size)?;
+        server::join(server, &mut load, 0..shape.users(), shape.room_size)?;
         rooms.push((server, Traffic::new(server, shape), load));
     }
     for round in 1..=context.rounds {
@@ -32,12 +32,13 @@ pub(crate) fn run(context: &mut Context<'_>, online: usize, members: usize) -> a
             let mut cost = [0.0; 2];
             for ((size, cost), (server, traffic, load)) in sizes.iter().zip(&mut cost).zip(&mut rooms) {
                 let scenario = format!("room of {size}, {online} online, {in_flight} in flight");
-                *cost = measure_rounds_in_flight(context, traffic, load, &scenario, *server, in_flight)?.cpu;
+                *cost = measure_rounds_in_flight(context, traffic, load, &scenario, *server, in_flight)?
+                    .cpu_us_per_delivery;
             }
             let scenario = format!("room of {members}, {online} online, {in_flight} in flight");
             let figure = "cpu, times that in a room of those online";
             context.report.add(
-                Name { scenario: &scenario, measured_server: "switchboard", figure, unit: "" },
+                FigureName { scenario: &scenario, measured_server: "switchboard", figure, unit: "" },
                 cost[1] / cost[0],
             );
         }

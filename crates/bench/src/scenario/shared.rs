@@ -3,9 +3,9 @@
 use super::Context;
 use super::ack::{measure, report_acks};
 use crate::floor::append::measure_acks;
-use crate::floor::postgres::{Database, Postgres, pgbench};
+use crate::floor::postgres::{Database, Postgres, run_pgbench};
 use crate::process::BOTH_CORES;
-use crate::report::Name;
+use crate::report::FigureName;
 use crate::switchboard::Switchboard;
 use crate::traffic::TEXT_BYTES;
 
@@ -22,11 +22,15 @@ pub(crate) fn run(context: &mut Context<'_>, senders: &[usize]) -> anyhow::Resul
             report_acks(context, "floor: PostgreSQL", count, &floor, None);
             drop(database);
             let database = Database::new(store)?;
-            match pgbench(&database, count.min(MAX_CLIENTS), TEXT_BYTES, context.time)? {
+            match run_pgbench(&database, count.min(MAX_CLIENTS), TEXT_BYTES, context.time)? {
                 Some(found) => {
                     let scenario = format!("ack, {count} senders");
-                    let name =
-                        |figure, unit| Name { scenario: &scenario, measured_server: "pgbench", figure, unit };
+                    let name = |figure, unit| FigureName {
+                        scenario: &scenario,
+                        measured_server: "pgbench",
+                        figure,
+                        unit,
+                    };
                     context.report.add(name("acks", "/s"), found.rate);
                     context.report.add(name("mean", "ms"), found.mean);
                 }

@@ -9,7 +9,7 @@ use super::idle::GROUP_SIZE;
 use crate::clock;
 use crate::load::{ConnectionEvent, Load, QueuedFrames};
 use crate::process::SERVER_CORE;
-use crate::report::Name;
+use crate::report::FigureName;
 use crate::server::{FrameMeaning, Server as _};
 use crate::stamp::{self, number_after};
 use crate::switchboard::{Groups, Switchboard, decode_frame, message_command};
@@ -48,7 +48,7 @@ pub(crate) fn run(context: &mut Context<'_>, clients: usize) -> anyhow::Result<(
         ] {
             context
                 .report
-                .add(Name { scenario: &scenario, measured_server: "switchboard", figure, unit }, value);
+                .add(FigureName { scenario: &scenario, measured_server: "switchboard", figure, unit }, value);
         }
     }
     Ok(())
@@ -77,7 +77,7 @@ pub(crate) fn reconnect(server: &Switchboard<'_>, clients: &[Client]) -> anyhow:
     let mut on_event = |place: usize, event: ConnectionEvent<'_>, replies: &mut QueuedFrames| {
         let Client { user, cursors, awaited_events: awaits } = &clients[place];
         match event {
-            ConnectionEvent::Open => replies.send(place, server.hello(*user, cursors)),
+            ConnectionEvent::Open => replies.send(place, server.hello_frame(*user, cursors)),
             ConnectionEvent::Closed(why) => bail!("the server closed the connection of {user}: {why}"),
             ConnectionEvent::Text(frame) => match decode_frame(frame) {
                 FrameMeaning::Delivered(_) => {

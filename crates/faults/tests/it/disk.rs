@@ -18,11 +18,11 @@ fn synced_data_survive_and_unsynced_data_may_be_lost() {
         let mut victim = scene.victim();
         victim.expect_done(&["write a 0 1 2048", "sync a", "sync .", "write a 1024 2 2048"]);
         victim.kill();
-        assert_eq!(scene.read("a").len(), 3072, "a kill keeps the page cache");
+        assert_eq!(scene.read_file("a").len(), 3072, "a kill keeps the page cache");
 
         let cut = scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap();
-        assert_eq!(cut.unsynced, 1);
-        let sectors: Vec<Vec<u8>> = scene.read("a").chunks(512).map(<[u8]>::to_vec).collect();
+        assert_eq!(cut.unsynced_changes, 1);
+        let sectors: Vec<Vec<u8>> = scene.read_file("a").chunks(512).map(<[u8]>::to_vec).collect();
         assert!(
             sectors.iter().all(|sector| sector.iter().all(|byte| *byte == sector[0])),
             "a sector is whole"
@@ -31,7 +31,7 @@ fn synced_data_survive_and_unsynced_data_may_be_lost() {
         assert_eq!(sectors[..2], [1, 1]);
         assert!(sectors[2..4].iter().all(|byte| [1, 2].contains(byte)), "{sectors:?}");
         assert!(sectors[4..].iter().all(|byte| [0, 2].contains(byte)), "{sectors:?}");
-        match (cut.lost, cut.torn) {
+        match (cut.lost_changes, cut.torn_changes) {
             (1, 0) => assert_eq!(sectors, [1, 1, 1, 1]),
             (0, 0) => assert_eq!(sectors, [1, 1, 2, 2, 2, 2]),
             torn => assert_eq!(torn, (0, 1)),
@@ -57,13 +57,13 @@ fn a_restart_does_not_sync() {
         victim.expect_done(&["write a 512 3 512", "write b 512 3 512", "sync b"]);
         victim.kill();
 
-        assert_eq!(scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap().unsynced, 2);
+        assert_eq!(scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap().unsynced_changes, 2);
         assert_eq!(
-            scene.read("b"),
+            scene.read_file("b"),
             [[2; 512], [3; 512]].concat(),
             "a sync covers what an earlier process wrote"
         );
-        match scene.read("a")[0] {
+        match scene.read_file("a")[0] {
             1 => reverted += 1,
             _ => kept += 1,
         }
@@ -80,7 +80,7 @@ fn an_unsynced_truncation_may_be_lost() {
         victim.expect_done(&["write a 0 1 2048", "sync a", "sync .", "cut a 512", "write a 512 2 512"]);
         victim.kill();
         scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap();
-        let content = scene.read("a");
+        let content = scene.read_file("a");
         assert!(content[..512] == [1; 512]);
         if content.len() == 2048 {
             assert_eq!(content, [1; 2048], "if a truncation is lost, so is the write after it");
@@ -109,13 +109,13 @@ fn names_are_durable_after_a_sync_of_the_directory() {
         }
         victim.kill();
         let cut = scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap();
-        let names = ["new", "old", "moved", "there", "new2"].map(|name| scene.has(name));
+        let names = ["new", "old", "moved", "there", "new2"].map(|name| scene.has_file(name));
         if seed % 2 == 0 {
             assert_eq!(names, [true, false, false, true, true]);
-            all.insert((cut.vanished, cut.returned));
+            all.insert((cut.vanished_files, cut.returned_files));
         } else {
             if names[1] {
-                assert_eq!(scene.read("old"), [1; 512]);
+                assert_eq!(scene.read_file("old"), [1; 512]);
             }
             seen.insert(names);
         }
@@ -139,12 +139,12 @@ fn a_failed_sync_can_drop_its_data_at_once() {
     scene.control.fail_sync(1, SyncFilter::Any, DroppedPages::AtOnce);
     let answer = victim.run_order("sync a").unwrap();
     assert!(answer.contains("Input/output error"), "{answer}");
-    assert_eq!(scene.read("a"), [1; 512]);
+    assert_eq!(scene.read_file("a"), [1; 512]);
     victim.expect_done(&["sync a"]);
     assert_eq!(scene.control.counts().failed_syncs, 1);
     victim.kill();
-    assert_eq!(scene.control.cut_power(&mut Rng::with_seed(0)).unwrap().unsynced, 0);
-    assert_eq!(scene.read("a"), [1; 512]);
+    assert_eq!(scene.control.cut_power(&mut Rng::with_seed(0)).unwrap().unsynced_changes, 0);
+    assert_eq!(scene.read_file("a"), [1; 512]);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_failed_sync_can_drop_its_data_at_the_next_power_cut() {
         victim.expect_done(&["write a 0 1 8192", "sync a", "sync .", "write a 0 2 8192"]);
         scene.control.fail_sync(1, SyncFilter::Other, DroppedPages::Later);
         assert!(victim.run_order("sync a").unwrap().contains("Input/output error"));
-        assert_eq!(scene.read("a"), [2; 8192], "the page cache has it");
+        assert_eq!(scene.read_file("a"), [2; 8192], "the page cache has it");
         victim.expect_done(&["sync a"]);
         victim.kill();
         let mut victim = scene.victim();
@@ -165,8 +165,8 @@ fn a_failed_sync_can_drop_its_data_at_the_next_power_cut() {
         let mut expected = [[1; 4096], [2; 4096]].concat();
         expected[5000] = 3;
         let cut = scene.control.cut_power(&mut Rng::with_seed(seed)).unwrap();
-        assert_eq!((cut.unsynced, cut.dropped), (0, 1));
-        assert_eq!(scene.read("a"), expected);
+        assert_eq!((cut.unsynced_changes, cut.files_with_dropped_pages), (0, 1));
+        assert_eq!(scene.read_file("a"), expected);
     }
 }
 
@@ -178,9 +178,9 @@ fn files_do_not_grow_on_a_full_disk() {
     scene.control.set_full_after(Some(100));
     let answer = victim.run_order("write a 1000 2 300").unwrap();
     assert!(answer.contains("No space left"), "{answer}");
-    assert_eq!(scene.read("a").len(), 1100, "a write that partly fits is short");
+    assert_eq!(scene.read_file("a").len(), 1100, "a write that partly fits is short");
     victim.expect_done(&["write a 0 3 1100", "sync a"]);
-    assert_eq!(scene.read("a"), [3; 1100]);
+    assert_eq!(scene.read_file("a"), [3; 1100]);
     victim.expect_done(&["cut a 1000", "write a 1000 4 100"]);
     assert!(victim.run_order("write b 0 1 1").unwrap().contains("No space left"));
     scene.control.set_full_after(None);

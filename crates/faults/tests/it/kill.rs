@@ -69,13 +69,13 @@ fn the_process_can_be_killed_after_a_write_and_in_the_middle_of_one() {
     scene.control.set_kill(Some(KillPoint::AtWrite(2)));
     victim.expect_done(&["write a 0 1 1024"]);
     victim.expect_death("write a 1024 2 1024");
-    assert_eq!(scene.read("a"), [[1; 1024], [2; 1024]].concat());
+    assert_eq!(scene.read_file("a"), [[1; 1024], [2; 1024]].concat());
 
     let mut victim = scene.victim();
     scene.control.set_kill(Some(KillPoint::InWrite(2)));
     victim.expect_done(&["write a 0 3 1024"]);
     victim.expect_death("write a 1024 4 1024");
-    assert_eq!(scene.read("a"), [vec![3; 1024], vec![4; 512], vec![2; 512]].concat());
+    assert_eq!(scene.read_file("a"), [vec![3; 1024], vec![4; 512], vec![2; 512]].concat());
 }
 
 #[test]

@@ -43,11 +43,11 @@ impl Scene {
         Victim { command_input: child.stdin.take().unwrap(), lines, child }
     }
 
-    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn read_file(&self, name: &str) -> Vec<u8> {
         fs::read(self.control.data().join(name)).unwrap()
     }
 
-    pub(crate) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has_file(&self, name: &str) -> bool {
         self.control.data().join(name).exists()
     }
 }

@@ -89,12 +89,12 @@ fn missing_link_targets<'a>(
         .skip(1)
         .filter_map(|rest| rest.split([')', '#', ' ']).next())
         .filter(|target| !target.is_empty() && !target.contains(':'))
-        .map(|target| resolve(document, target))
+        .map(|target| resolve_link(document, target))
         .filter(|path| !path.is_empty() && !tree.has(path))
 }
 
 /// Resolves the target of a link in a document to a path from the repository's root.
-fn resolve(document: &str, target: &str) -> String {
+fn resolve_link(document: &str, target: &str) -> String {
     let directory = document.rsplit_once('/').map_or("", |(directory, _)| directory);
     let mut path: Vec<&str> =
         if target.starts_with('/') { Vec::new() } else { directory.split('/').collect() };

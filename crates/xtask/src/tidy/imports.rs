@@ -5,11 +5,11 @@ use super::source::{Source, is_word};
 
 /// The modules of a crate that have their own file.
 pub(super) struct CrateModules<'a> {
-    files: Vec<File<'a>>,
+    files: Vec<SourceFile<'a>>,
 }
 
 /// A source file that is not a test.
-pub(super) struct File<'a> {
+pub(super) struct SourceFile<'a> {
     pub(super) path: &'a str,
     /// The module's path from the crate's root; empty for the root itself.
     pub(super) module: Vec<&'a str>,
@@ -24,12 +24,12 @@ impl<'a> CrateModules<'a> {
             let inside = path.strip_prefix(directory)?.strip_suffix(".rs")?;
             let module: Vec<_> = inside.split('/').filter(|part| *part != "lib").collect();
             let imports = imports(text, &module);
-            (!module.contains(&"tests")).then_some(File { path, module, imports })
+            (!module.contains(&"tests")).then_some(SourceFile { path, module, imports })
         });
         Self { files: files.collect() }
     }
 
-    pub(super) fn files(&self) -> impl Iterator<Item = &File<'a>> {
+    pub(super) fn files(&self) -> impl Iterator<Item = &SourceFile<'a>> {
         self.files.iter()
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::imports::{CrateModules, File};
+use super::imports::{CrateModules, SourceFile};
 use super::{Complaint, Tree};
 
 const MAP_DOCUMENT: &str = "ARCHITECTURE.md";
@@ -72,7 +72,7 @@ pub(super) fn imports_run_downward(tree: &Tree) -> Vec<Complaint> {
 }
 
 /// Complains about imports of a file from a higher layer.
-fn upward_imports(file: &File<'_>, layers: &Layers<'_>, modules: &CrateModules<'_>) -> Vec<Complaint> {
+fn upward_imports(file: &SourceFile<'_>, layers: &Layers<'_>, modules: &CrateModules<'_>) -> Vec<Complaint> {
     let from = room_of_path(&file.module, modules);
     let Some(own) = layers.layer_of(from) else {
         let message = format!("the room `{from}` is not on the map: add it to a layer in {MAP_DOCUMENT}");
@@ -133,7 +133,7 @@ fn import_edges(modules: &CrateModules<'_>) -> BTreeMap<String, ImportEdges> {
 /// Finds the sets of files that all import each other, directly or through other files.
 fn import_circles(edges: &ImportEdges) -> BTreeSet<BTreeSet<&str>> {
     let reach: BTreeMap<&str, BTreeSet<&str>> =
-        edges.keys().map(|name| (name.as_str(), reachable(name, edges))).collect();
+        edges.keys().map(|name| (name.as_str(), reachable_from(name, edges))).collect();
     let circle = |name: &'_ str| {
         reach
             .iter()
@@ -145,7 +145,7 @@ fn import_circles(edges: &ImportEdges) -> BTreeSet<BTreeSet<&str>> {
 }
 
 /// The files that `name` imports, directly or through other files.
-fn reachable<'a>(name: &str, edges: &'a ImportEdges) -> BTreeSet<&'a str> {
+fn reachable_from<'a>(name: &str, edges: &'a ImportEdges) -> BTreeSet<&'a str> {
     let mut found = BTreeSet::new();
     let mut next: Vec<&str> = vec![name];
     while let Some(name) = next.pop() {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_downward_or_stays_in_its_room_passes() {
+    fn imports_that_run_downward_or_stay_in_their_room_pass() {
         for code in [
             "use crate::cellar::{Wine, shelf::Jam};",
             "use super::cellar;",

@@ -49,7 +49,7 @@ pub(super) fn npm_lock_names_no_host(tree: &Tree) -> Vec<Complaint> {
     complaints
 }
 
-pub(super) fn cargo_lock_names_crates_io(tree: &Tree) -> Vec<Complaint> {
+pub(super) fn cargo_lock_names_only_crates_io(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in tree.iter().filter(|(path, _)| path.ends_with("Cargo.lock")) {
         let lines = text.lines().enumerate();
@@ -98,10 +98,11 @@ mod tests {
     fn a_source_other_than_crates_io_is_reported() {
         let lock = |source: &str| format!("[[package]]\nname = \"a\"\n{source}\n");
         assert!(
-            run_rule(cargo_lock_names_crates_io, &[("Cargo.lock", &lock(CRATES_IO_SOURCE_LINE))]).is_empty()
+            run_rule(cargo_lock_names_only_crates_io, &[("Cargo.lock", &lock(CRATES_IO_SOURCE_LINE))])
+                .is_empty()
         );
         let mirror = lock("source = \"registry+https://registry.example/index\"");
-        let complaints = run_rule(cargo_lock_names_crates_io, &[("Cargo.lock", &mirror)]);
+        let complaints = run_rule(cargo_lock_names_only_crates_io, &[("Cargo.lock", &mirror)]);
         assert!(complaints[0].starts_with("Cargo.lock:3: use a release"), "{complaints:?}");
     }
 }

@@ -6,7 +6,7 @@ use super::{Complaint, Tree};
 const VAGUE_NAMES: &[&str] =
     &["util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "management"];
 
-pub(super) fn names_say_what_is_inside(tree: &Tree) -> Vec<Complaint> {
+pub(super) fn no_vague_name_of_a_file(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, _) in tree.iter() {
         let mut stems = path.split('/').map(|part| part.split('.').next().unwrap_or(part));
@@ -41,10 +41,10 @@ mod tests {
     #[test]
     fn vague_names_are_reported() {
         for path in ["crates/server/src/utils.rs", "packages/web/common/a.js", "e2e/room_manager.test.js"] {
-            assert_eq!(run_rule(names_say_what_is_inside, &[(path, "")]).len(), 1, "{path}");
+            assert_eq!(run_rule(no_vague_name_of_a_file, &[(path, "")]).len(), 1, "{path}");
         }
         assert_eq!(
-            run_rule(names_say_what_is_inside, &[("a.rs", "\npub(crate) mod helpers {")]),
+            run_rule(no_vague_name_of_a_file, &[("a.rs", "\npub(crate) mod helpers {")]),
             ["a.rs:2: use a noun of the domain in place of `helpers`: what is it about?"]
         );
     }
@@ -52,8 +52,6 @@ mod tests {
     #[test]
     fn other_names_are_not_reported() {
         let code = "mod commons; // mod utils\nfn utils() {}";
-        assert!(
-            run_rule(names_say_what_is_inside, &[("crates/server/tests/it/support.rs", code)]).is_empty()
-        );
+        assert!(run_rule(no_vague_name_of_a_file, &[("crates/server/tests/it/support.rs", code)]).is_empty());
     }
 }

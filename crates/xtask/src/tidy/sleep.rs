@@ -6,7 +6,7 @@ use super::{Complaint, Tree};
 
 const SLEEP_REASON_MARK: &str = "// waits for:";
 
-pub(super) fn tests_say_what_they_wait_for(tree: &Tree) -> Vec<Complaint> {
+pub(super) fn no_sleep_in_a_test_without_a_reason(tree: &Tree) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (path, text) in tree.with_extension(&["rs"]).filter(|(path, _)| is_rust_test(path)) {
         let source = Source::parse(text);
@@ -59,7 +59,7 @@ mod tests {
             ("e2e/chat.test.js", "\nawait page.waitForTimeout(100);"),
             ("e2e/chat.test.js", "\nawait new Promise((done) => setTimeout(done, 100));"),
         ] {
-            let complaints = run_rule(tests_say_what_they_wait_for, &[(path, text)]);
+            let complaints = run_rule(no_sleep_in_a_test_without_a_reason, &[(path, text)]);
             assert!(complaints.len() == 1 && complaints[0].contains(":2: wait "), "{text}: {complaints:?}");
         }
     }
@@ -72,7 +72,7 @@ mod tests {
             ("crates/server/tests/it/room.rs", "// sleep(wait)"),
             ("crates/server/src/tail.rs", "sleep(wait).await;"),
         ] {
-            assert!(run_rule(tests_say_what_they_wait_for, &[(path, text)]).is_empty(), "{text}");
+            assert!(run_rule(no_sleep_in_a_test_without_a_reason, &[(path, text)]).is_empty(), "{text}");
         }
     }
 }

@@ -204,7 +204,7 @@ impl Client {
     }
 
     /// The error that tells how the connection ended.
-    pub fn closed(&self) -> ClientError {
+    pub fn closed_error(&self) -> ClientError {
         self.closed.clone().unwrap_or_else(Closed::without_close_frame).into()
     }
 
@@ -264,7 +264,7 @@ impl Client {
     async fn receive(&mut self) -> Result<ServerFrame, ClientError> {
         match self.read().await {
             Some(frame) => frame,
-            None => Err(self.closed()),
+            None => Err(self.closed_error()),
         }
     }
 
@@ -274,7 +274,7 @@ impl Client {
                 Ok(Message::Text(text)) => {
                     if let Some(frame) = wire::decode(&text).transpose() {
                         if let Ok(frame) = &frame {
-                            self.retry_after = reconnect::delay(frame).or(self.retry_after);
+                            self.retry_after = reconnect::retry_delay(frame).or(self.retry_after);
                             if let Some(writes) = &mut self.writes {
                                 writes.on_frame(frame);
                             }

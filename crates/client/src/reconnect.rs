@@ -17,13 +17,13 @@ pub enum Reconnect {
 }
 
 impl Reconnect {
-    fn after(retry_after: Option<u64>) -> Self {
+    fn after_delay(retry_after: Option<u64>) -> Self {
         retry_after.map_or(Self::Backoff, |wait| Self::After(Duration::from_millis(wait)))
     }
 
     /// Decides after the server answered `hello` with `error`, by the field `retryable`, so that it also works for an unknown code.
     pub(crate) fn after_refusal(failure: &Failure) -> Self {
-        if failure.retryable { Self::after(failure.retry_after) } else { Self::Never }
+        if failure.retryable { Self::after_delay(failure.retry_after) } else { Self::Never }
     }
 
     /// Decides after the server closed with `code`. `retry_after` is from the `bye` or `error` before the close.
@@ -31,13 +31,13 @@ impl Reconnect {
         if code.is_some_and(|code| !CloseCode::allows_reconnect(code)) {
             Self::Never
         } else {
-            Self::after(retry_after)
+            Self::after_delay(retry_after)
         }
     }
 }
 
 /// The delay before reconnecting that a `bye` contains, or an `error` that answers no command.
-pub(crate) fn delay(frame: &ServerFrame) -> Option<u64> {
+pub(crate) fn retry_delay(frame: &ServerFrame) -> Option<u64> {
     match frame {
         ServerFrame::Reply(Reply::Bye { retry_after }) => Some(*retry_after),
         ServerFrame::Reply(Reply::Error(failure))

@@ -31,7 +31,7 @@ pub(crate) fn decode(text: &str) -> Result<Option<ServerFrame>, ClientError> {
     serde_json::from_str(text).map(Some).or_else(|source| {
         let frame: Value = serde_json::from_str(text).unwrap_or_default();
         let kind = frame.get("type").and_then(Value::as_str);
-        if kind.is_some_and(|kind| !ServerFrame::TYPES.contains(&kind)) {
+        if kind.is_some_and(|kind| !ServerFrame::FRAME_TYPES.contains(&kind)) {
             Ok(None)
         } else {
             Err(not_understood_error(text, source))

@@ -15,7 +15,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-fn cases(file: &str) -> Vec<Value> {
+fn read_cases(file: &str) -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/protocol").join(file);
     let document: Value = serde_json::from_str(&std::fs::read_to_string(path).expect(file)).expect("JSON");
     document["cases"].as_array().expect("cases").clone()
@@ -35,7 +35,7 @@ async fn sends(server: &mut WebSocketStream<TcpStream>, frame: &Value) {
 #[tokio::test]
 async fn every_frame_of_a_known_type_is_decoded_and_others_are_skipped() {
     let (mut client, mut server) = connect_pair().await;
-    for case in cases("frames.json") {
+    for case in read_cases("frames.json") {
         sends(&mut server, &case["frame"]).await;
         // The client skips a frame of an unknown type, but not an event of an unknown type.
         if case["unknown"] == true && case["frame"]["seq"].is_null() {
@@ -50,7 +50,7 @@ async fn every_frame_of_a_known_type_is_decoded_and_others_are_skipped() {
 
 #[tokio::test]
 async fn every_error_says_whether_to_retry() {
-    for case in cases("errors.json") {
+    for case in read_cases("errors.json") {
         let (mut client, mut server) = connect_pair().await;
         let mut error = case["frame"].clone();
         error["id"] = json!(1);
@@ -73,7 +73,7 @@ async fn every_error_says_whether_to_retry() {
 
 #[tokio::test]
 async fn the_close_code_decides_whether_the_client_reconnects() {
-    for case in cases("closes.json") {
+    for case in read_cases("closes.json") {
         let (mut client, mut server) = connect_pair().await;
         let code = case["code"].as_u64().and_then(|code| u16::try_from(code).ok()).expect("a code");
         if case["before"].is_object() {

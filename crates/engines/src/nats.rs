@@ -36,7 +36,7 @@ impl Nats {
         arguments: &[&str],
         disposable: bool,
     ) -> anyhow::Result<Self> {
-        let program = programs::nats()?;
+        let program = programs::find_nats()?;
         let ServerDirectory { path: directory, .. } = ServerDirectory::new(scratch, "nats-", None)?;
         let delete = disposable.then_some(directory.as_path());
         let server = Server::new(ShutdownPlan { signal: "KILL", data: None, delete })?;
@@ -58,7 +58,7 @@ impl Nats {
     }
 
     /// The address of the server's HTTP monitoring: `/varz`, `/connz`, `/subsz`.
-    pub fn monitor(&self) -> SocketAddr {
+    pub fn monitor_address(&self) -> SocketAddr {
         self.monitor.address()
     }
 
@@ -77,7 +77,7 @@ impl Nats {
         command.extend(self.arguments.iter().map(String::as_str));
         let log = self.directory.join("log");
         self.server.start(&command, &self.directory, None, &log)?;
-        let (address, monitor) = (self.address(), self.monitor());
+        let (address, monitor) = (self.address(), self.monitor_address());
         let is_ready =
             |_| async move { sends_greeting(address).await && TcpStream::connect(monitor).await.is_ok() };
         self.server.becomes_ready("nats-server", &log, is_ready).await

@@ -50,13 +50,14 @@ impl Pebble {
     }
 
     /// The address at which HTTPS serves the root certificate of what it issues, as `/roots/0`.
-    pub fn management(&self) -> SocketAddr {
+    pub fn management_address(&self) -> SocketAddr {
         self.management.address()
     }
 
     /// Starts the processes. Returns when they accept connections.
     pub async fn start(&mut self, settings: PebbleSettings<'_>) -> anyhow::Result<()> {
-        let (pebble, names) = (programs::pebble("pebble")?, programs::pebble("pebble-challtestsrv")?);
+        let (pebble, names) =
+            (programs::find_pebble("pebble")?, programs::find_pebble("pebble-challtestsrv")?);
         let text = |path: &Path| path.to_str().map(str::to_owned).context("a path is not UTF-8");
         let (address, name_address) = (self.port.address(), self.name_port.address().to_string());
         let log = self.directory.join("names.log");
@@ -66,18 +67,18 @@ impl Pebble {
         // The management port is the system's choice: the tests do not use it.
         let own = ["-dnsserver", &name_address, "-management", "127.0.0.1:0"].map(str::to_owned);
         let command: Vec<_> = [text(&names)?].into_iter().chain(own).chain(others).collect();
-        self.names.start(&words(&command), &self.directory, None, &log)?;
+        self.names.start(&as_strs(&command), &self.directory, None, &log)?;
         let is_ready = |_| accepts_connections(self.name_port.address());
         self.names.becomes_ready("pebble-challtestsrv", &log, is_ready).await?;
 
         let config = self.directory.join("pebble.json");
-        fs::write(&config, configuration(address, self.management(), settings)?)
+        fs::write(&config, configuration(address, self.management_address(), settings)?)
             .context("cannot write a file")?;
         let log = self.directory.join("pebble.log");
         let environment = ["env", "PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0"].map(str::to_owned);
         let own = [text(&pebble)?, "-config".into(), text(&config)?, "-dnsserver".into(), name_address];
         let command: Vec<_> = environment.into_iter().chain(own).collect();
-        self.server.start(&words(&command), &self.directory, None, &log)?;
+        self.server.start(&as_strs(&command), &self.directory, None, &log)?;
         let is_ready = |_| accepts_connections(address);
         self.server.becomes_ready("pebble", &log, is_ready).await
     }
@@ -88,7 +89,7 @@ impl Pebble {
     }
 }
 
-fn words(command: &[String]) -> Vec<&str> {
+fn as_strs(command: &[String]) -> Vec<&str> {
     command.iter().map(String::as_str).collect()
 }
 

@@ -72,7 +72,7 @@ impl Postgres {
 
     /// Prepares a cluster whose data directory does not exist yet.
     fn prepare(scratch: &Path, settings: Vec<String>, disposable: bool) -> anyhow::Result<Self> {
-        let programs = programs::postgres()?;
+        let programs = programs::find_postgres_directory()?;
         let account = Account::for_postgres();
         let ServerDirectory { path: directory, must_delete } =
             ServerDirectory::new(scratch, "postgres-", account)?;
@@ -108,7 +108,7 @@ impl Postgres {
 
     /// Creates a standby with streaming replication and the same settings. If it is `synchronous`, each commit waits from now on
     /// until the standby has written it to disk.
-    pub async fn standby(&self, scratch: &Path, synchronous: bool) -> anyhow::Result<Self> {
+    pub async fn start_standby(&self, scratch: &Path, synchronous: bool) -> anyhow::Result<Self> {
         let mut standby = Self::prepare(scratch, self.settings.clone(), false)?;
         let name = format!("standby_{:016x}", fastrand::u64(..));
         let address = self.address();

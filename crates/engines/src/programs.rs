@@ -13,7 +13,7 @@ const DEBIAN_POSTGRES_DIRECTORY: &str = "/usr/lib/postgresql";
 const POSTGRES_PROGRAMS: [&str; 4] = ["postgres", "initdb", "pg_basebackup", "psql"];
 
 /// Finds the directory with PostgreSQL's programs.
-pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
+pub(crate) fn find_postgres_directory() -> anyhow::Result<PathBuf> {
     // Links are resolved, because PATH may have a link to only one of the programs.
     let in_path = candidates_in_path("postgres").filter_map(|program| program.canonicalize().ok());
     let directories = in_path
@@ -24,7 +24,7 @@ pub(crate) fn postgres() -> anyhow::Result<PathBuf> {
     complete.next().context("postgres is not installed (Debian: apt-get install postgresql)")
 }
 
-pub(crate) fn nats() -> anyhow::Result<PathBuf> {
+pub(crate) fn find_nats() -> anyhow::Result<PathBuf> {
     // Debian keeps the programs of services in a directory that is not in every user's PATH.
     let elsewhere =
         ["/usr/sbin", "/usr/local/sbin"].map(|directory| Path::new(directory).join("nats-server"));
@@ -34,7 +34,7 @@ pub(crate) fn nats() -> anyhow::Result<PathBuf> {
 }
 
 /// Finds a program of Pebble: in PATH, or in the cache of `scripts/tools.sh`.
-pub(crate) fn pebble(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn find_pebble(name: &str) -> anyhow::Result<PathBuf> {
     let cache = env::var_os("TOOLS_CACHE").map(PathBuf::from).or_else(|| {
         let caches = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
         let caches = caches.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")));

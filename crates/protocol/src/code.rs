@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_wire_form_is_the_name() {
+    fn the_wire_form_of_a_code_is_its_name() {
         for code in ErrorCode::ALL {
             assert_eq!(serde_json::to_value(code).expect("json"), code.as_str());
         }

@@ -235,7 +235,7 @@ fields! {
         /// The reaction.
         emoji: Emoji,
         /// True (the default) adds the reaction, false removes it.
-        #[serde(default = "enabled")]
+        #[serde(default = "default_true")]
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         on: bool,
     }
@@ -374,13 +374,13 @@ fields! {
     #[derive(Default)]
     SetProfile {
         /// The name for people.
-        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "deserialize_nullable")]
         name: Option<Option<PersonName>>,
         /// The picture.
-        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "deserialize_nullable")]
         avatar: Option<Option<Avatar>>,
         /// The JSON object for the application. It is as public as the name.
-        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "named")]
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "deserialize_nullable")]
         data: Option<Option<Data>>,
     }
     /// `users`: returns the profiles of these users in this order, and sends `profile` when one of them changes.
@@ -433,10 +433,12 @@ fn unique_cursors<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<Con
 }
 
 /// Reads a field that is there: `null` becomes `Some(None)`, and only an absent field `None`.
-fn named<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
+fn deserialize_nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    d: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(d).map(Some)
 }
 
-fn enabled() -> bool {
+fn default_true() -> bool {
     true
 }

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_all_their_digits() {
+    fn json_numbers_keep_all_their_digits() {
         for number in ["0.1", "51.24817837550540", "9007199254740991.0", "1.7976931348623157e308", "5e-324"] {
             let data: Data = serde_json::from_str(&format!(r#"{{"n":{number}}}"#)).expect(number);
             assert_eq!(data.as_map()["n"].as_f64(), number.parse().ok(), "{number}");

@@ -105,7 +105,7 @@ macro_rules! events {
             }
 
             /// Whether an event of this kind is a message, is about a message, or is about a room.
-            pub const fn about(self) -> EventScope {
+            pub const fn scope(self) -> EventScope {
                 match self {
                     Self::Unreadable => EventScope::Nothing,
                     $(Self::$variant => EventScope::$about,)*
@@ -119,7 +119,7 @@ macro_rules! events {
                     $(Self::$variant => {
                         const FIELDS: &[(&str, bool)] =
                             &[$((stringify!($field), <$type as FieldType>::HOLDS_USERS),)*];
-                        const USERS: [&str; count_users(FIELDS)] = pick_users(FIELDS);
+                        const USERS: [&str; count_user_fields(FIELDS)] = pick_user_fields(FIELDS);
                         &USERS
                     })*
                 }
@@ -294,7 +294,7 @@ macro_rules! without_users {
 
 without_users!(bool, Data, Emoji, Role, Seq, Text, Title);
 
-const fn count_users(fields: &[(&str, bool)]) -> usize {
+const fn count_user_fields(fields: &[(&str, bool)]) -> usize {
     let (mut at, mut count) = (0, 0);
     while at < fields.len() {
         count += fields[at].1 as usize;
@@ -303,7 +303,7 @@ const fn count_users(fields: &[(&str, bool)]) -> usize {
     count
 }
 
-const fn pick_users<const N: usize>(fields: &[(&'static str, bool)]) -> [&'static str; N] {
+const fn pick_user_fields<const N: usize>(fields: &[(&'static str, bool)]) -> [&'static str; N] {
     let (mut at, mut count, mut users) = (0, 0, [""; N]);
     while at < fields.len() {
         if fields[at].1 {

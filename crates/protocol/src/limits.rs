@@ -159,11 +159,11 @@ impl Default for Limits {
 
 impl Limits {
     /// About how many bytes an event's frame takes besides its body: for names, numbers and a time.
-    pub const EVENT_OVERHEAD: usize = 300;
+    pub const EVENT_OVERHEAD_BYTES: usize = 300;
 
     /// The number of conversations over which `welcome.unread` counts, the latest active first. It is bounded because every
     /// `hello` reads a row for each; a page of summaries has about as many.
-    pub const UNREAD_CONVERSATIONS: usize = 200;
+    pub const MAX_UNREAD_CONVERSATIONS: usize = 200;
 
     /// The most entries in a page of the feed, and how many a call gets that names no `limit`. A page also ends at
     /// `page_bytes`.
@@ -183,10 +183,10 @@ impl Limits {
 
     /// How many calls with a body of up to `bulk` one API key makes at a time, because each takes that memory. Beyond:
     /// `rate_limited`.
-    pub const BULK_CALLS: u32 = 4;
+    pub const MAX_CONCURRENT_BULK_CALLS: u32 = 4;
 
     /// The longest `data` of a profile as JSON: several must fit a page.
-    pub const PROFILE_DATA: usize = 4_096;
+    pub const MAX_PROFILE_DATA_BYTES: usize = 4_096;
 
     /// How many milliseconds a user waits between two changes of their own profile, after a burst of
     /// [`Self::OWN_PROFILE_BURST`]: each is sent to everybody who follows the user. Beyond: `rate_limited`.
@@ -200,20 +200,20 @@ impl Limits {
     pub const PROFILE_SIGNAL_INTERVAL_MS: u64 = 1_000;
 
     /// The fewest bytes of the `query` of `find_users`: a single letter would match a large part of all users.
-    pub const FIND_BYTES: usize = 2;
+    pub const MIN_FIND_QUERY_BYTES: usize = 2;
 
     /// The most bytes of that `query`: more than a name has.
-    pub const FIND_MAX_BYTES: usize = 200;
+    pub const MAX_FIND_QUERY_BYTES: usize = 200;
 
-    /// How many `find_users` a second a user makes, after a burst of [`Self::FIND_BURST`]: a person types no faster for long, and
+    /// How many `find_users` a second a user makes, after a burst of [`Self::FIND_USERS_BURST`]: a person types no faster for long, and
     /// a program should not read out the directory. Beyond: `rate_limited`.
     pub const FINDS_PER_USER: u32 = 1;
 
     /// How many `find_users` a user makes at once.
-    pub const FIND_BURST: u32 = 10;
+    pub const FIND_USERS_BURST: u32 = 10;
 
     /// How many users one `find_users` examines. Those beyond are not found; a longer `query` finds them.
-    pub const FIND_CANDIDATES: usize = 1_000;
+    pub const MAX_FIND_CANDIDATES: usize = 1_000;
 
     /// Which part of `connections` may be unauthenticated: one in this many. Authenticated means a `hello` or a request
     /// with valid credentials.
@@ -231,11 +231,11 @@ impl Limits {
 
     /// Which part of `queue` a page of replayed events may take: one in this many bytes. So a slow consumer never takes
     /// more memory than its queue may.
-    pub const REPLAY_SHARE: u32 = 2;
+    pub const QUEUE_TO_REPLAY_PAGE_RATIO: u32 = 2;
 
     /// The smallest allowed `queue`. With it a page of replayed events has room for one event; with less, a slow consumer
     /// would never catch up.
-    pub const MIN_QUEUE: usize = Self::REPLAY_SHARE as usize * Self::EVENT_OVERHEAD;
+    pub const MIN_QUEUE_BYTES: usize = Self::QUEUE_TO_REPLAY_PAGE_RATIO as usize * Self::EVENT_OVERHEAD_BYTES;
 
     /// The largest frame of the server, in bytes: a full page and one more item. An item has at most a text of which every
     /// byte is escaped (six bytes of JSON), `data`, and a user and an emoji for each reaction, or the members of a `create`.
@@ -243,7 +243,7 @@ impl Limits {
         let item = 7 * u64::from(self.text)
             + 200 * u64::from(self.reactions)
             + 70 * u64::from(self.create_members)
-            + Self::EVENT_OVERHEAD as u64;
+            + Self::EVENT_OVERHEAD_BYTES as u64;
         usize::try_from(u64::from(self.page_bytes) + item).unwrap_or(usize::MAX)
     }
 

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_double_is_whole_if_it_has_no_fraction_and_is_exact() {
+    fn a_double_without_a_fraction_that_is_exact_is_a_whole_number() {
         for (n, expected) in [
             (4.0, Some(4)),
             (-0.0, Some(0)),

@@ -66,7 +66,7 @@ mod tests {
     use super::in_json_words;
 
     #[test]
-    fn messages_name_types_of_json_and_not_of_rust() {
+    fn error_messages_name_types_of_json_and_not_of_rust() {
         for (library, ours) in [
             (
                 "invalid type: string \"50\", expected u32 at line 1 column 12",

@@ -29,15 +29,15 @@ pub enum ServerFrame {
 
 impl ServerFrame {
     /// Every `type` that this version knows. A client ignores a frame of another type, because a newer server sent it.
-    pub const TYPES: [&str; REPLY_NAMES.len() + Signal::NAMES.len() + EventBody::NAMES.len()] =
-        concat([&REPLY_NAMES, &Signal::NAMES, EventBody::NAMES]);
+    pub const FRAME_TYPES: [&str; REPLY_NAMES.len() + Signal::NAMES.len() + EventBody::NAMES.len()] =
+        concat_names([&REPLY_NAMES, &Signal::NAMES, EventBody::NAMES]);
 }
 
 /// Every `type` of a [`Reply`].
 const REPLY_NAMES: [&str; 6] = ["welcome", "ok", "error", "pong", "gap", "bye"];
 
 /// Concatenates three lists at compile time.
-const fn concat<const N: usize>(lists: [&[&'static str]; 3]) -> [&'static str; N] {
+const fn concat_names<const N: usize>(lists: [&[&'static str]; 3]) -> [&'static str; N] {
     let (mut all, mut list, mut from) = ([""; N], 0, 0);
     while list < lists.len() {
         let mut at = 0;
@@ -108,7 +108,7 @@ pub struct Welcome {
     pub unread: Option<Unread>,
 }
 
-/// A user's unread counts, over the conversations with the latest activity ([`Limits::UNREAD_CONVERSATIONS`]).
+/// A user's unread counts, over the conversations with the latest activity ([`Limits::MAX_UNREAD_CONVERSATIONS`]).
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Unread {
@@ -402,12 +402,12 @@ mod tests {
     }
 
     /// Collects the constants of all `type` properties in a schema.
-    fn types(schema: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+    fn collect_types(schema: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
         let tag = schema.pointer("/properties/type/const").and_then(|tag| tag.as_str());
         found.extend(tag.map(str::to_owned));
         match schema {
-            serde_json::Value::Object(inner) => inner.values().for_each(|inner| types(inner, found)),
-            serde_json::Value::Array(inner) => inner.iter().for_each(|inner| types(inner, found)),
+            serde_json::Value::Object(inner) => inner.values().for_each(|inner| collect_types(inner, found)),
+            serde_json::Value::Array(inner) => inner.iter().for_each(|inner| collect_types(inner, found)),
             _ => {}
         }
     }
@@ -430,10 +430,10 @@ mod tests {
     }
 
     #[test]
-    fn types_lists_every_type_in_the_schema() {
+    fn the_list_of_types_has_every_type_in_the_schema() {
         let mut found = std::collections::BTreeSet::new();
-        types(schemars::schema_for!(ServerFrame).as_value(), &mut found);
-        assert_eq!(found, ServerFrame::TYPES.map(str::to_owned).into());
+        collect_types(schemars::schema_for!(ServerFrame).as_value(), &mut found);
+        assert_eq!(found, ServerFrame::FRAME_TYPES.map(str::to_owned).into());
     }
 
     #[test]

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_invisible_text_is_blank() {
+    fn a_text_of_invisible_characters_is_blank() {
         for blank in [
             "",
             " ",
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_avatar_is_a_file_or_an_https_url() {
+    fn an_avatar_must_be_a_file_or_an_https_url() {
         for avatar in ["f_1a-B_", "https://images.example.com/a.png?s=64"] {
             assert!(Avatar::parse(avatar).is_ok(), "{avatar}");
         }

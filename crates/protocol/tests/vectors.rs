@@ -10,7 +10,7 @@ use switchboard_protocol::{
 };
 
 /// The files that these tests read, and `fold.json`, which the store's contract suite reads.
-const FILES: [&str; 10] = [
+const VECTOR_FILES: [&str; 10] = [
     "bad-commands.json",
     "closes.json",
     "commands.json",
@@ -23,12 +23,12 @@ const FILES: [&str; 10] = [
     "texts.json",
 ];
 
-fn directory() -> PathBuf {
+fn vectors_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/protocol")
 }
 
-fn cases(file: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(directory().join(file)).expect(file);
+fn read_cases(file: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(vectors_directory().join(file)).expect(file);
     let document: Value = serde_json::from_str(&text).expect(file);
     let cases = document["cases"].as_array().expect("cases").clone();
     assert!(!cases.is_empty(), "{file}");
@@ -42,18 +42,18 @@ fn text<'a>(case: &'a Value, name: &str) -> &'a str {
 
 #[test]
 fn every_file_has_a_test_here_and_in_the_sdk_and_each_case_has_a_name_and_a_description() {
-    let sdk = directory().join("../../packages/client/test/vectors.test.js");
+    let sdk = vectors_directory().join("../../packages/client/test/vectors.test.js");
     let sdk = std::fs::read_to_string(sdk).expect("the test of the SDK");
-    let found = std::fs::read_dir(directory()).expect("a directory");
+    let found = std::fs::read_dir(vectors_directory()).expect("a directory");
     let mut found: Vec<_> =
         found.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name")).collect();
     found.retain(|name| name != "README.md");
     found.sort_unstable();
-    assert_eq!(found, FILES, "each file is read by a test");
-    for file in FILES {
+    assert_eq!(found, VECTOR_FILES, "each file is read by a test");
+    for file in VECTOR_FILES {
         assert!(sdk.contains(&format!("\"{file}\"")), "the SDK reads {file}");
         let mut names = std::collections::BTreeSet::new();
-        for case in cases(file) {
+        for case in read_cases(file) {
             assert!(names.insert(text(&case, "name").to_owned()), "{file}: twice {}", case["name"]);
             assert!(text(&case, "about").ends_with('.'), "{file}: a sentence about {}", case["name"]);
         }
@@ -62,7 +62,7 @@ fn every_file_has_a_test_here_and_in_the_sdk_and_each_case_has_a_name_and_a_desc
 
 #[test]
 fn ids_match_their_vectors() {
-    for case in cases("ids.json") {
+    for case in read_cases("ids.json") {
         let value = text(&case, "value");
         let canonical = match text(&case, "kind") {
             "user" => UserId::parse(value).map(|id| id.to_string()),
@@ -83,7 +83,7 @@ fn ids_match_their_vectors() {
 
 #[test]
 fn texts_match_their_vectors() {
-    for case in cases("texts.json") {
+    for case in read_cases("texts.json") {
         let value = text(&case, "value");
         let valid = match text(&case, "kind") {
             "text" => Text::parse(value).is_ok(),
@@ -105,7 +105,7 @@ fn texts_match_their_vectors() {
 
 #[test]
 fn a_string_that_is_not_well_formed_is_refused_with_its_field() {
-    for case in cases("strings.json") {
+    for case in read_cases("strings.json") {
         let frame = format!(r#"{{"type":"send","to":"@bob","text":{}}}"#, text(&case, "json"));
         match (decode(&frame), case["valid"] == true) {
             (Ok(frame), true) => {
@@ -122,8 +122,8 @@ fn a_string_that_is_not_well_formed_is_refused_with_its_field() {
 }
 
 #[test]
-fn whole_numbers_are_read_in_each_way_to_write_them() {
-    for case in cases("numbers.json") {
+fn whole_numbers_are_read_in_every_json_notation() {
+    for case in read_cases("numbers.json") {
         let number = text(&case, "json");
         let read = decode(&format!(r##"{{"type":"read","conversation":"#a","upto":{number}}}"##));
         match (read, case["valid"] == true) {
@@ -142,7 +142,7 @@ fn whole_numbers_are_read_in_each_way_to_write_them() {
 #[test]
 fn commands_are_decoded_and_encoded_without_a_change() {
     let mut named = std::collections::BTreeSet::new();
-    for case in cases("commands.json") {
+    for case in read_cases("commands.json") {
         let frame =
             decode(&case["frame"].to_string()).unwrap_or_else(|rejected| panic!("{case}: {rejected:?}"));
         named.insert(frame.command.name());
@@ -157,7 +157,7 @@ fn commands_are_decoded_and_encoded_without_a_change() {
         assert_eq!(written, case["frame"], "{case}");
     }
     assert_eq!(named, Command::NAMES.iter().copied().collect(), "a vector for every command");
-    for case in cases("bad-commands.json") {
+    for case in read_cases("bad-commands.json") {
         let rejected = decode(text(&case, "json")).expect_err(text(&case, "json"));
         assert_eq!(rejected.code.as_str(), text(&case, "code"), "{case}");
         assert_eq!(rejected.field.as_deref(), case["field"].as_str(), "{case}");
@@ -167,14 +167,14 @@ fn commands_are_decoded_and_encoded_without_a_change() {
 #[test]
 fn frames_are_decoded_and_encoded_without_a_change() {
     let mut types = std::collections::BTreeSet::new();
-    for case in cases("frames.json") {
+    for case in read_cases("frames.json") {
         let frame = serde_json::from_value::<ServerFrame>(case["frame"].clone());
         if case["unknown"] == true {
             match (frame, case["frame"]["seq"].as_u64()) {
                 (Ok(ServerFrame::Event(event)), Some(seq)) => {
                     assert!(event.seq == Seq(seq) && matches!(event.body, EventBody::Unknown(_)), "{case}");
                 }
-                (Err(_), None) => assert!(!ServerFrame::TYPES.contains(&text(&case["frame"], "type"))),
+                (Err(_), None) => assert!(!ServerFrame::FRAME_TYPES.contains(&text(&case["frame"], "type"))),
                 (other, _) => panic!("{case}: {other:?}"),
             }
             continue;
@@ -201,13 +201,13 @@ fn frames_are_decoded_and_encoded_without_a_change() {
     }
     // The vectors of errors are in another file.
     types.insert("error".to_owned());
-    assert_eq!(types, ServerFrame::TYPES.map(str::to_owned).into(), "a vector for every type");
+    assert_eq!(types, ServerFrame::FRAME_TYPES.map(str::to_owned).into(), "a vector for every type");
 }
 
 #[test]
 fn every_error_says_whether_to_retry_the_command() {
     let mut codes = Vec::new();
-    for case in cases("errors.json") {
+    for case in read_cases("errors.json") {
         let frame = serde_json::from_value::<Reply>(case["frame"].clone());
         let Ok(Reply::Error(failure)) = frame else { panic!("{case}: {frame:?}") };
         let unknown = case["unknown"] == true;
@@ -228,7 +228,7 @@ fn every_error_says_whether_to_retry_the_command() {
 
 #[test]
 fn close_codes_say_whether_to_reconnect() {
-    let cases = cases("closes.json");
+    let cases = read_cases("closes.json");
     for case in &cases {
         let number = case["code"].as_u64().and_then(|code| u16::try_from(code).ok()).expect("a code");
         assert_eq!(json!(CloseCode::allows_reconnect(number)), case["reconnect"], "{case}");

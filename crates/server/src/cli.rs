@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,
         // The reader of our output closed the pipe, as `head` does. This is no failure.
-        Err(error) if error.is::<output::Closed>() => ExitCode::SUCCESS,
+        Err(error) if error.is::<output::StdoutClosed>() => ExitCode::SUCCESS,
         Err(error) => {
             output::eprint_line(&format!("error: {error:#}"));
             ExitCode::FAILURE

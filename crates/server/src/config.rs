@@ -183,7 +183,7 @@ pub struct Config {
     /// The limits for clients.
     pub limits: Limits,
     /// How `limits.connections` was lowered, if the limit of open files is too low for it.
-    pub lowered: Option<LoweredConnections>,
+    pub lowered_connections: Option<LoweredConnections>,
 }
 
 /// A `limits.connections` that the limit of open files does not allow.
@@ -197,7 +197,7 @@ pub struct LoweredConnections {
 
 /// The settings that come from more than one setting or from files.
 #[derive(Default)]
-struct Resolved {
+struct ResolvedSettings {
     auth: AuthConfig,
     tls: Option<TlsConfig>,
     cluster: Option<ClusterConfig>,
@@ -208,7 +208,7 @@ struct Resolved {
 impl Config {
     /// The defaults in `dev` mode on a free loopback port, for tests.
     pub fn for_dev(data: PathBuf) -> Self {
-        let defaults = Self::from_file(File::default(), Mode::Dev, Resolved::default());
+        let defaults = Self::from_file(File::default(), Mode::Dev, ResolvedSettings::default());
         Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), data, ..defaults }
     }
 
@@ -250,12 +250,12 @@ impl Config {
         }
         Ok(Self {
             operator_token,
-            ..Self::from_file(file, mode, Resolved { auth, tls, cluster, hooks, webhooks })
+            ..Self::from_file(file, mode, ResolvedSettings { auth, tls, cluster, hooks, webhooks })
         })
     }
 
-    fn from_file(file: File, mode: Mode, resolved: Resolved) -> Self {
-        let Resolved { auth, tls, cluster, hooks, webhooks } = resolved;
+    fn from_file(file: File, mode: Mode, resolved: ResolvedSettings) -> Self {
+        let ResolvedSettings { auth, tls, cluster, hooks, webhooks } = resolved;
         Self {
             mode,
             node_name: file.name.clone(),
@@ -279,7 +279,7 @@ impl Config {
             hooks,
             log: LogConfig { level: file.log.level, format: file.log.format },
             limits: if mode == Mode::Dev { file.limits.without_rates() } else { file.limits },
-            lowered: None,
+            lowered_connections: None,
         }
     }
 
@@ -482,11 +482,11 @@ fn check_limits(limits: &Limits) -> Result<(), ConfigError> {
             )));
         }
     }
-    if (limits.queue as usize) < Limits::MIN_QUEUE {
+    if (limits.queue as usize) < Limits::MIN_QUEUE_BYTES {
         return Err(ConfigError(format!(
             "`limits.queue` is {}, too small for one event; the minimum is {}",
             limits.queue,
-            Limits::MIN_QUEUE
+            Limits::MIN_QUEUE_BYTES
         )));
     }
     Ok(())

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use switchboard_protocol::{CloseCode, Device, Timestamp, UserId};
 use uuid::Uuid;
 
-use crate::metrics::{Drop as Dropped, Metrics};
+use crate::metrics::{DropReason, Metrics};
 use crate::node_name::NodeName;
 use crate::outbox::Outbox;
 
@@ -19,7 +19,7 @@ use crate::outbox::Outbox;
 const SHARDS: usize = 16;
 
 /// The most connections in one answer.
-pub(crate) const MAX_LISTED: usize = 100;
+pub(crate) const MAX_LISTED_CONNECTIONS: usize = 100;
 
 /// The most bytes of a `User-Agent` that are kept. Browsers send 80 to 150.
 const MAX_AGENT_BYTES: usize = 160;
@@ -54,7 +54,7 @@ pub(crate) struct Registered {
 /// What an operator asks of every node. Nodes pass it on to each other as JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Question {
+pub(crate) enum OperatorQuestion {
     /// Lists the connections of a user.
     List { user: UserId },
     /// Closes connections of a user.
@@ -75,7 +75,7 @@ pub(crate) struct Selection {
 
 /// What an operator sees of a connection.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Report {
+pub(crate) struct ConnectionReport {
     pub(crate) node: NodeName,
     pub(crate) connection: Uuid,
     pub(crate) user: UserId,
@@ -99,7 +99,7 @@ pub(crate) struct Report {
 
 /// The totals of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Totals {
+pub(crate) struct ConnectionTotals {
     pub(crate) connections: u64,
     pub(crate) users: u64,
     pub(crate) waiting_bytes: u64,
@@ -123,7 +123,7 @@ impl Connections {
     }
 
     /// Enters a connection of a user.
-    pub(crate) fn enter(
+    pub(crate) fn register(
         self: &Arc<Self>,
         user: &UserId,
         outbox: &Arc<Outbox>,
@@ -131,14 +131,14 @@ impl Connections {
         device: Option<Device>,
         agent: Option<&str>,
     ) -> Registered {
-        let agent = agent.map(|agent| self.intern(agent));
+        let agent = agent.map(|agent| self.intern_agent(agent));
         let key = (user.clone(), outbox.id());
         let connection = Connection { outbox: outbox.clone(), address, device, agent };
         self.shard(user).insert(key.clone(), Arc::new(connection));
         Registered { connections: self.clone(), key }
     }
 
-    fn intern(&self, agent: &str) -> Arc<str> {
+    fn intern_agent(&self, agent: &str) -> Arc<str> {
         let agent = (0..=MAX_AGENT_BYTES).rev().find_map(|end| agent.get(..end)).unwrap_or(agent);
         let mut agents = lock(&self.agents);
         if let Some(known) = agents.get(agent) {
@@ -149,7 +149,7 @@ impl Connections {
         agent
     }
 
-    fn leave(&self, key: &(UserId, Uuid)) {
+    fn unregister(&self, key: &(UserId, Uuid)) {
         let removed = self.shard(&key.0).remove(key);
         if let Some(agent) = removed.and_then(|connection| connection.agent.clone()) {
             let mut agents = lock(&self.agents);
@@ -165,18 +165,18 @@ impl Connections {
         self.shard(user).range(all).map(|(_, connection)| connection.clone()).collect()
     }
 
-    /// Answers a question about a user: at most [`MAX_LISTED`] connections, those that were closed if the question says so.
-    pub(crate) fn answer(&self, question: &Question, metrics: &Metrics) -> Vec<Report> {
+    /// Answers a question about a user: at most [`MAX_LISTED_CONNECTIONS`] connections, those that were closed if the question says so.
+    pub(crate) fn answer(&self, question: &OperatorQuestion, metrics: &Metrics) -> Vec<ConnectionReport> {
         match question {
-            Question::List { user } => {
-                let of_user = self.connections_of(user).into_iter().take(MAX_LISTED);
+            OperatorQuestion::List { user } => {
+                let of_user = self.connections_of(user).into_iter().take(MAX_LISTED_CONNECTIONS);
                 of_user.map(|connection| self.report(user, &connection)).collect()
             }
-            Question::Close(selection) => self.close(selection, metrics),
+            OperatorQuestion::Close(selection) => self.close_selected(selection, metrics),
         }
     }
 
-    fn close(&self, selection: &Selection, metrics: &Metrics) -> Vec<Report> {
+    fn close_selected(&self, selection: &Selection, metrics: &Metrics) -> Vec<ConnectionReport> {
         let Selection { user, connection, device, reason, before } = selection;
         let mut all = self.connections_of(user);
         all.retain(|one| {
@@ -185,19 +185,19 @@ impl Connections {
                 && time_of_connection_id(one.outbox.id()) <= *before
         });
         for one in &all {
-            metrics.count_dropped(Dropped::Kicked);
+            metrics.count_dropped(DropReason::Kicked);
             one.outbox.close(CloseCode::Kicked);
         }
         if !all.is_empty() {
             let (connections, why) = (all.len(), reason.as_deref().unwrap_or_default());
             tracing::warn!(node = %self.node, %user, connections, why, "an operator closed connections");
         }
-        all.iter().take(MAX_LISTED).map(|connection| self.report(user, connection)).collect()
+        all.iter().take(MAX_LISTED_CONNECTIONS).map(|connection| self.report(user, connection)).collect()
     }
 
     /// The totals of this node, and its connections with the most waiting bytes and missed events.
-    pub(crate) fn slowest(&self, most: usize) -> (Totals, Vec<Report>) {
-        let mut totals = Totals { connections: 0, users: 0, waiting_bytes: 0, lag_events: 0 };
+    pub(crate) fn slowest_connections(&self, most: usize) -> (ConnectionTotals, Vec<ConnectionReport>) {
+        let mut totals = ConnectionTotals { connections: 0, users: 0, waiting_bytes: 0, lag_events: 0 };
         let mut slow = Vec::new();
         for shard in &self.shards {
             let all: Vec<_> =
@@ -217,10 +217,10 @@ impl Connections {
         (totals, slow.iter().map(|(_, user, one)| self.report(user, one)).collect())
     }
 
-    fn report(&self, user: &UserId, connection: &Connection) -> Report {
+    fn report(&self, user: &UserId, connection: &Connection) -> ConnectionReport {
         let Connection { outbox, address, device, agent } = connection;
         let backlog = outbox.backlog();
-        Report {
+        ConnectionReport {
             node: self.node.clone(),
             connection: outbox.id(),
             user: user.clone(),
@@ -250,6 +250,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.connections.leave(&self.key);
+        self.connections.unregister(&self.key);
     }
 }

@@ -14,7 +14,7 @@ use tracing::Span;
 use crate::auth::{AuthError, RefusedToken};
 use crate::metrics::Metrics;
 use crate::peer::proxy_protocol::HeaderError;
-use crate::throttle::{Affected, NameBudget, Throttle};
+use crate::throttle::{AffectedClient, NameBudget, Throttle};
 use switchboard_store::clock::Clock;
 use switchboard_store::refusal::Refusal;
 
@@ -169,7 +169,7 @@ pub(crate) struct Denials {
 impl Denials {
     pub(crate) fn new(metrics: Arc<Metrics>, budget: &NameBudget) -> Self {
         Denial::ALL.into_iter().for_each(|denial| metrics.add_denial_reason(denial.as_str()));
-        let throttle = || Throttle::every(LOG_INTERVAL).with_names(budget);
+        let throttle = || Throttle::once_per(LOG_INTERVAL).with_names(budget);
         let refusals = ErrorCode::ALL.into_iter().map(|code| (code, throttle())).collect();
         Self { metrics, log: throttle(), refusals }
     }
@@ -186,8 +186,8 @@ impl Denials {
         let reason = denial.as_str();
         self.metrics.count_denied(reason);
         let user = token.and_then(|token| token.user.as_ref());
-        let affected = user.map_or(Affected::Address(address), Affected::User);
-        let Some(count) = self.log.record_for((reason, affected)) else { return };
+        let affected = user.map_or(AffectedClient::Address(address), AffectedClient::User);
+        let Some(count) = self.log.record_event_for((reason, affected)) else { return };
         let suppressed = count - 1;
         let off_by =
             |error| token.filter(|token| token.error == error).and_then(|token| token.off_by_seconds);
@@ -203,13 +203,13 @@ impl Denials {
         &self,
         code: ErrorCode,
         field: Option<&str>,
-        affected: Option<Affected<'_>>,
+        affected: Option<AffectedClient<'_>>,
         span: impl FnOnce() -> Span,
     ) {
         let throttle = self.refusals.iter().find(|(other, _)| *other == code);
         let due = throttle.and_then(|(_, throttle)| match affected {
-            Some(affected) => throttle.record_for(affected),
-            None => throttle.record(),
+            Some(affected) => throttle.record_event_for(affected),
+            None => throttle.record_event(),
         });
         let Some(count) = due else { return };
         let (suppressed, field) = (count - 1, field.and_then(known_field_name));
@@ -227,12 +227,12 @@ impl Denials {
     /// Logs how many lines were suppressed at the end of a flood, and since when, if no later line has reported that.
     pub(crate) fn flush(&self) {
         if let Some(unlogged) = self.log.take_unlogged() {
-            let (suppressed, since) = (unlogged.count, time_before(unlogged.age));
+            let (suppressed, since) = (unlogged.count, time_ago(unlogged.age));
             tracing::warn!(suppressed, %since, "more clients were turned away");
         }
         for (code, throttle) in &self.refusals {
             let Some(unlogged) = throttle.take_unlogged() else { continue };
-            let (code_name, suppressed, since) = (code.as_str(), unlogged.count, time_before(unlogged.age));
+            let (code_name, suppressed, since) = (code.as_str(), unlogged.count, time_ago(unlogged.age));
             match code {
                 ErrorCode::RateLimited | ErrorCode::Unavailable => {
                     tracing::warn!(code = code_name, suppressed, %since, "refused more commands before");
@@ -244,7 +244,7 @@ impl Denials {
 }
 
 /// The time `age` ago, by the system's clock.
-fn time_before(age: Duration) -> Timestamp {
+fn time_ago(age: Duration) -> Timestamp {
     let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     Timestamp::from_millis(Clock::system().now().as_millis().saturating_sub(age))
 }

@@ -9,12 +9,12 @@ use crate::frame;
 use switchboard_store::refusal::Refusal;
 
 /// The error frame for a frame that could not be encoded. It is a constant, because encoding it must not fail, too.
-const UNENCODABLE: &str = r#"{"type":"error","code":"unavailable","message":"the server could not encode this frame; its log says why","retryable":true}"#;
+const UNENCODABLE_ERROR_FRAME: &str = r#"{"type":"error","code":"unavailable","message":"the server could not encode this frame; its log says why","retryable":true}"#;
 
 /// Encodes a frame of the server. If it has no JSON form, which is a bug, the log has an error line, and the client receives the
 /// error `unavailable` instead.
 pub(crate) fn encode(frame: &impl Serialize) -> bytes::Bytes {
-    frame::text(&to_json(frame).unwrap_or_else(|_| UNENCODABLE.to_owned()))
+    frame::text(&to_json(frame).unwrap_or_else(|_| UNENCODABLE_ERROR_FRAME.to_owned()))
 }
 
 /// Encodes the answer to a command. If an `ok` cannot be encoded, the result is an error frame.
@@ -48,20 +48,20 @@ mod tests {
     use super::*;
 
     /// A value that has no JSON form.
-    struct Broken;
+    struct Unserializable;
 
-    impl Serialize for Broken {
+    impl Serialize for Unserializable {
         fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
             Err(S::Error::custom("a bug that this test wants"))
         }
     }
 
     #[test]
-    fn a_frame_without_a_json_form_is_an_error_to_its_client() {
-        assert_eq!(encode(&Broken), frame::text(UNENCODABLE));
-        let told: Value = serde_json::from_str(UNENCODABLE).expect("JSON");
+    fn a_frame_that_cannot_be_encoded_reaches_the_client_as_an_error() {
+        assert_eq!(encode(&Unserializable), frame::text(UNENCODABLE_ERROR_FRAME));
+        let told: Value = serde_json::from_str(UNENCODABLE_ERROR_FRAME).expect("JSON");
         let reply: Reply = serde_json::from_value(told).expect("a reply");
         assert!(matches!(reply, Reply::Error(failure) if failure.retryable));
-        assert_eq!(to_json(&Broken).expect_err("refused").code, ErrorCode::Unavailable);
+        assert_eq!(to_json(&Unserializable).expect_err("refused").code, ErrorCode::Unavailable);
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use switchboard_protocol::CloseCode;
 
 /// The longest payload of a control frame (RFC 6455 section 5.5).
-const MAX_CONTROL: usize = 125;
+const MAX_CONTROL_PAYLOAD: usize = 125;
 
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
@@ -108,7 +108,7 @@ struct Fragments {
 
 /// The limits of a message.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
+pub(crate) struct MessageBounds {
     /// The most bytes of a message.
     pub(crate) bytes: usize,
     /// The most fragments of a message.
@@ -141,12 +141,12 @@ impl Decoder {
 
     /// Decodes the frame at the start of `input`, and unmasks it in place. An error is the code with which to close the connection,
     /// and no more input may be decoded after it.
-    pub(crate) fn step<'a>(
+    pub(crate) fn decode_next<'a>(
         &'a mut self,
         input: &'a mut [u8],
-        bounds: Bounds,
+        bounds: MessageBounds,
     ) -> Result<DecodeStep<'a>, CloseCode> {
-        let Some(header) = self.header(input, bounds)? else { return Ok(DecodeStep::Incomplete) };
+        let Some(header) = self.decode_header(input, bounds)? else { return Ok(DecodeStep::Incomplete) };
         let end = header.start + header.len;
         let Some(payload) = input.get_mut(header.start..end) else { return Ok(DecodeStep::Incomplete) };
         unmask(payload, header.mask);
@@ -157,17 +157,17 @@ impl Decoder {
             opcode if header.is_final && self.fragments.is_none() => {
                 Ok(DecodeStep::Message(end, complete_message(opcode, payload)?))
             }
-            opcode => self.fragment(&header, opcode, payload, end, bounds),
+            opcode => self.add_fragment(&header, opcode, payload, end, bounds),
         }
     }
 
-    fn fragment<'a>(
+    fn add_fragment<'a>(
         &'a mut self,
         header: &Header,
         opcode: u8,
         payload: &[u8],
         end: usize,
-        bounds: Bounds,
+        bounds: MessageBounds,
     ) -> Result<DecodeStep<'a>, CloseCode> {
         let first = || Box::new(Fragments { opcode, count: 0, payload: Vec::new() });
         let fragments = self.fragments.get_or_insert_with(first);
@@ -186,7 +186,7 @@ impl Decoder {
     }
 
     /// Reads and checks a frame's header; `None` while it is incomplete.
-    fn header(&mut self, input: &[u8], bounds: Bounds) -> Result<Option<Header>, CloseCode> {
+    fn decode_header(&mut self, input: &[u8], bounds: MessageBounds) -> Result<Option<Header>, CloseCode> {
         self.free_memory();
         let [first, second, rest @ ..] = input else { return Ok(None) };
         let (fin, opcode, short) = (first & FIN != 0, first & 0x0F, second & !MASKED);
@@ -200,7 +200,7 @@ impl Decoder {
             0 if !continued => return Err(CloseCode::Protocol),
             TEXT | BINARY if continued => return Err(CloseCode::Protocol),
             0 | TEXT | BINARY => {}
-            CLOSE | PING | PONG if fin && usize::from(short) <= MAX_CONTROL => {}
+            CLOSE | PING | PONG if fin && usize::from(short) <= MAX_CONTROL_PAYLOAD => {}
             _ => return Err(CloseCode::Protocol),
         }
         let (len, mask) = match (short, rest) {

@@ -23,11 +23,11 @@ const REPORT_TTL: Duration = Duration::from_secs(1);
 
 /// The last report, and when it was made.
 #[derive(Debug, Default)]
-pub(crate) struct Health(Mutex<Option<(Instant, Report)>>);
+pub(crate) struct Health(Mutex<Option<(Instant, HealthReport)>>);
 
 /// The result of a check of delivery.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct HealthReport {
     /// Whether every step succeeded.
     pub(crate) delivers: bool,
     /// A write: from its submission until the router has returned its outcome.
@@ -47,7 +47,7 @@ enum StepResult {
     Error(String),
 }
 
-impl Report {
+impl HealthReport {
     /// Whether the report and the store still agree on whether writes succeed.
     fn fits_store_state(&self, store: &SharedStore) -> bool {
         matches!(self.write, StepResult::Milliseconds(_)) == store.write_fault().is_none()
@@ -56,7 +56,7 @@ impl Report {
 
 impl Health {
     /// Runs every step of a delivery, and reports how long each took. Returns the last report if it is fresh.
-    pub(crate) async fn report(&self, store: &SharedStore, bus: Option<&dyn Bus>) -> Report {
+    pub(crate) async fn report(&self, store: &SharedStore, bus: Option<&dyn Bus>) -> HealthReport {
         let mut last = self.0.lock().await;
         match &*last {
             Some((at, report)) if at.elapsed() < REPORT_TTL && report.fits_store_state(store) => {
@@ -71,7 +71,7 @@ impl Health {
     }
 }
 
-async fn probe(store: &SharedStore, bus: Option<&dyn Bus>) -> Report {
+async fn probe(store: &SharedStore, bus: Option<&dyn Bus>) -> HealthReport {
     let bus = async {
         match bus {
             Some(bus) => Some(run_step(bus.probe()).await),
@@ -79,10 +79,10 @@ async fn probe(store: &SharedStore, bus: Option<&dyn Bus>) -> Report {
         }
     };
     let read = store.probe();
-    let (write, read, bus) = tokio::join!(run_step(write(store)), run_step(read), bus);
+    let (write, read, bus) = tokio::join!(run_step(write_probe(store)), run_step(read), bus);
     let well = |step: &StepResult| matches!(step, StepResult::Milliseconds(_));
     let delivers = well(&write) && well(&read) && bus.as_ref().is_none_or(well);
-    Report { delivers, write, read, bus }
+    HealthReport { delivers, write, read, bus }
 }
 
 async fn run_step(work: impl Future<Output = Result<(), Refusal>>) -> StepResult {
@@ -96,7 +96,7 @@ async fn run_step(work: impl Future<Output = Result<(), Refusal>>) -> StepResult
     }
 }
 
-async fn write(store: &SharedStore) -> Result<(), Refusal> {
+async fn write_probe(store: &SharedStore) -> Result<(), Refusal> {
     let (reply, told) = oneshot::channel();
     // A write needs an actor. No user of this name is created, because a probe changes nothing.
     let actor = UserId::parse("probe").map_err(|_| Refusal::unavailable())?;

@@ -122,7 +122,7 @@ impl Hooks {
             breaker: Breaker::new(metrics.clone()),
             places: Places::new(metrics.clone()),
             keys: Keys::default(),
-            failure_lines: Throttle::every(std::time::Duration::from_secs(1)),
+            failure_lines: Throttle::once_per(std::time::Duration::from_secs(1)),
             config,
             metrics,
             store,
@@ -311,7 +311,7 @@ impl Hooks {
             }
             Err(failure) => {
                 self.metrics.count_failure(failure);
-                if let Some(count) = self.failure_lines.record() {
+                if let Some(count) = self.failure_lines.record_event() {
                     let (ask, reason, suppressed) = (ask.as_str(), failure.as_str(), count - 1);
                     tracing::warn!(ask, reason, suppressed, "the hook gave no answer");
                 }

@@ -57,7 +57,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/version", get(operations::version))
         .fallback(get(assets::serve_file).fallback(assets::reject_method))
         .method_not_allowed_fallback(problem::wrong_method)
-        .layer(from_fn_with_state(services.clone(), guard::check))
+        .layer(from_fn_with_state(services.clone(), guard::check_request))
         .layer(from_fn(request_span::enter))
         .with_state(services.clone())
 }
@@ -76,7 +76,7 @@ fn operator_routes(services: &Arc<Services>) -> Router {
         .route("/livez", get(probes::livez))
         .route("/readyz", get(probes::readyz))
         .fallback(probes::unknown_operator_path)
-        .layer(from_fn_with_state(services.clone(), guard::check))
+        .layer(from_fn_with_state(services.clone(), guard::check_request))
         .layer(from_fn(request_span::enter))
         .with_state(services.clone())
 }

@@ -61,7 +61,7 @@ use crate::metrics::Metrics;
 pub use crate::node_name::NodeName;
 use crate::router::RouterHandle;
 use crate::services::Services;
-pub use crate::tasks::Failure;
+pub use crate::tasks::TaskFailure;
 use crate::tasks::Tasks;
 pub use switchboard_store::check::check_database;
 use switchboard_store::clock::Clock;
@@ -99,7 +99,7 @@ pub(crate) fn inspector(config: &Config) -> Inspector {
 /// Runs a server on `listener` until `shutdown` resolves, then stops it gracefully.
 ///
 /// # Errors
-/// The configuration cannot be used, the data directory cannot be opened, or the server has failed: [`Failure`].
+/// The configuration cannot be used, the data directory cannot be opened, or the server has failed: [`TaskFailure`].
 pub async fn run(
     listener: TcpListener,
     config: Config,
@@ -136,12 +136,12 @@ pub struct Server {
     tasks: Tasks,
     router: RouterHandle,
     deadline: Duration,
-    operators: Operators,
+    operators: OperatorListener,
 }
 
 /// The operators' listener, which serves until everything else has ended. `address` is `None` if it is not configured.
 #[derive(Debug)]
-struct Operators {
+struct OperatorListener {
     address: Option<SocketAddr>,
     tasks: Tasks,
 }
@@ -160,7 +160,7 @@ impl Server {
         let connections = Connections::new(config.name());
         let tls = start_tls(&config, &clock, &metrics, &tasks)?;
         let OpenedStore { store, batches, cluster } =
-            open(&config, &clock, &metrics, &connections, &tasks).await?;
+            open_store(&config, &clock, &metrics, &connections, &tasks).await?;
         let hooks = start_hooks(&config, &store, &clock, &metrics, &tasks)?;
         let coalesce_from = router::COALESCE_FROM_USERS;
         let parts = ServerParts {
@@ -204,7 +204,7 @@ impl Server {
         let inspection = Some(Arc::new(Mutex::new(inspector(&config))));
         let key_store = key_store(&config);
         let limits = Arc::new(config.limits);
-        let (handle, router) = router::new(router::Parts {
+        let (handle, router) = router::new(router::RouterParts {
             store: store.clone(),
             batches,
             metrics: metrics.clone(),
@@ -216,11 +216,11 @@ impl Server {
             cluster,
         });
         tasks.spawn_critical("router", router.run(tasks.clone()));
-        let lines = services::ClientLines::new(throttle::NameBudget::default());
-        let denials = denial::Denials::new(metrics.clone(), &lines.budget);
+        let log_throttles = services::ClientLogThrottles::new(throttle::NameBudget::default());
+        let denials = denial::Denials::new(metrics.clone(), &log_throttles.budget);
         let services = Arc::new(Services {
             mode: config.mode,
-            lowered: config.lowered,
+            lowered_connections: config.lowered_connections,
             limiter: Limiter::new(&limits),
             allowed_origins: config.allowed_origins,
             proxies: Arc::new(config.proxies),
@@ -249,16 +249,16 @@ impl Server {
             bulk_calls: Arc::default(),
             readiness: readiness::Readiness::default(),
             denials,
-            lines,
+            log_throttles,
             tasks: tasks.clone(),
         });
-        tasks.spawn_critical("sweep", sweep(services.clone()));
-        let operators = Operators { address: None, tasks: tasks.new_later_set() };
+        tasks.spawn_critical("sweep", sweep_periodically(services.clone()));
+        let operators = OperatorListener { address: None, tasks: tasks.new_later_set() };
         (Self { tasks, router: handle, deadline: config.shutdown_deadline, operators }, services)
     }
 
     fn serve_operators(&mut self, listener: TcpListener, services: Arc<Services>) -> anyhow::Result<()> {
-        let Operators { address, tasks } = &mut self.operators;
+        let OperatorListener { address, tasks } = &mut self.operators;
         *address = Some(listener.local_addr().context("the operators' listener")?);
         let serving = http::serve_operators(listener, services, tasks.clone());
         tasks.spawn_critical("operators' acceptor", serving);
@@ -285,7 +285,7 @@ impl Server {
     ///
     /// # Errors
     /// The server has failed, before or during the stop. Then it stops within 2 seconds.
-    pub async fn stop(self) -> Result<(), Failure> {
+    pub async fn stop(self) -> Result<(), TaskFailure> {
         let Self { tasks, router, deadline, operators } = self;
         tasks.stop().cancel();
         let stopping = async {
@@ -373,7 +373,7 @@ struct OpenedStore {
     cluster: Option<router::ClusterParts>,
 }
 
-async fn open(
+async fn open_store(
     config: &Config,
     clock: &Clock,
     metrics: &Arc<Metrics>,
@@ -412,7 +412,7 @@ async fn open(
         store: store.clone(),
         bus,
         events,
-        sweep: shared.settings.sweep,
+        sweep_interval: shared.settings.sweep,
         lease: shared.settings.lease,
         nodes: Arc::default(),
         connections: connections.clone(),
@@ -462,7 +462,7 @@ pub(crate) async fn try_bus(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Drops the rate buckets of inactive users and logs how many log lines were suppressed, at an interval until the server stops.
-async fn sweep(services: Arc<Services>) {
+async fn sweep_periodically(services: Arc<Services>) {
     loop {
         tokio::select! {
             biased;
@@ -470,7 +470,7 @@ async fn sweep(services: Arc<Services>) {
                 services.limiter.sweep();
                 services.denials.flush();
                 http::feed::trim(&services);
-                services.lines.flush();
+                services.log_throttles.flush();
             }
             () = services.tasks.stop().cancelled() => return,
         }

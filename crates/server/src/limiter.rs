@@ -65,7 +65,7 @@ impl ConnectionLimiter {
 }
 
 fn check(bucket: &mut Bucket, rate: Option<Rate>) -> Result<(), Refusal> {
-    rate.map_or(Ok(()), |rate| bucket.take(rate, 1)).map_err(Refusal::too_fast)
+    rate.map_or(Ok(()), |rate| bucket.take_tokens(rate, 1)).map_err(Refusal::too_fast)
 }
 
 /// The buckets of all users and API keys.
@@ -82,7 +82,7 @@ pub(crate) struct Limiter {
     /// Limits all writes and signals of back ends.
     sends_by_key: Option<Buckets<[u8; 32]>>,
     /// Limits the writes of back ends whose keys have a rate of their own.
-    own_rates: OwnRates,
+    own_rates: KeyRateBuckets,
     /// Limits repeated `typing` signals of a user in a conversation. This applies even if `limits` has no rate for them.
     typing_signals: Buckets<(UserId, ConversationId)>,
     /// Limits changes of a user's own profile; `None` if there are no rates.
@@ -106,7 +106,7 @@ impl Limiter {
             typing_by_user: users(),
             cursors_by_user: Rate::per_second(limits.cursors_per_user, BURST_SECONDS).map(Buckets::new),
             watched_by_user: Rate::per_second(limits.watched_per_user, BURST_SECONDS).map(Buckets::new),
-            own_rates: OwnRates::default(),
+            own_rates: KeyRateBuckets::default(),
             sends_by_key: Rate::per_second(limits.sends_per_key, BURST_SECONDS).map(Buckets::new),
             typing_signals: Buckets::new(Rate::new(TYPING_INTERVAL, 1)),
             own_profiles: has_rates.then(|| {
@@ -115,7 +115,7 @@ impl Limiter {
             }),
             finds_by_user: has_rates.then(|| {
                 let interval = Duration::from_secs(1) / Limits::FINDS_PER_USER;
-                Buckets::new(Rate::new(interval, Limits::FIND_BURST))
+                Buckets::new(Rate::new(interval, Limits::FIND_USERS_BURST))
             }),
         }
     }
@@ -136,7 +136,7 @@ impl Limiter {
         match payer {
             RateOwner::User(user) => take_tokens(self.sends_by_user.as_ref(), user, price),
             RateOwner::Key(key) => match own_rate.and_then(|rate| Rate::per_second(rate, BURST_SECONDS)) {
-                Some(rate) => self.own_rates.take(*key, rate, price),
+                Some(rate) => self.own_rates.take_tokens(*key, rate, price),
                 None => take_tokens(self.sends_by_key.as_ref(), key, price),
             },
             RateOwner::Nobody => Ok(()),
@@ -185,7 +185,7 @@ impl Limiter {
 
     /// Whether to signal that `user` is typing. `false` if a signal was sent less than [`TYPING_INTERVAL`] ago.
     pub(crate) fn is_new_typing(&self, user: &UserId, conversation: &ConversationId) -> bool {
-        self.typing_signals.take(&(user.clone(), conversation.clone()), 1).is_ok()
+        self.typing_signals.take_tokens(&(user.clone(), conversation.clone()), 1).is_ok()
     }
 
     /// Drops the buckets that are full again, because a new bucket would be the same.
@@ -210,13 +210,13 @@ impl Limiter {
 
 /// The buckets of API keys that have a rate of their own: one for each such key that was used.
 #[derive(Debug, Default)]
-struct OwnRates(Mutex<FxHashMap<[u8; 32], Bucket>>);
+struct KeyRateBuckets(Mutex<FxHashMap<[u8; 32], Bucket>>);
 
-impl OwnRates {
-    fn take(&self, key: [u8; 32], rate: Rate, price: u32) -> Result<(), Refusal> {
+impl KeyRateBuckets {
+    fn take_tokens(&self, key: [u8; 32], rate: Rate, price: u32) -> Result<(), Refusal> {
         let mut buckets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.entry(key).or_insert_with(|| Bucket::full(Instant::now()));
-        bucket.take(rate, price).map_err(Refusal::too_fast)
+        bucket.take_tokens(rate, price).map_err(Refusal::too_fast)
     }
 }
 
@@ -225,7 +225,7 @@ fn take_tokens<K: std::hash::Hash + Eq + Clone>(
     key: &K,
     price: u32,
 ) -> Result<(), Refusal> {
-    buckets.map_or(Ok(()), |buckets| buckets.take(key, price)).map_err(Refusal::too_fast)
+    buckets.map_or(Ok(()), |buckets| buckets.take_tokens(key, price)).map_err(Refusal::too_fast)
 }
 
 #[cfg(test)]
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_is_allowed_and_what_follows_is_told_to_wait() {
+    async fn commands_after_a_full_burst_are_refused_with_the_time_to_wait() {
         let limits = Limits { sends_per_connection: 2, ..Limits::default() };
         let (limiter, mut connection) = (Limiter::new(&limits), ConnectionLimiter::new());
         let check = |_| connection.check_send(limiter.connection_rates()).err();

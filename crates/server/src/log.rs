@@ -234,7 +234,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let cause = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
     let place = panic.location().map(ToString::to_string);
     let at = place.as_deref().unwrap_or("unknown");
-    if let Some(task) = tasks::current_critical() {
+    if let Some(task) = tasks::current_critical_task() {
         tracing::error!(task, at, ?cause, "the {task} has panicked; the server ends");
     } else {
         let thread = std::thread::current();
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_delays_nobody_and_takes_bounded_memory() {
+    fn a_log_pipe_that_nobody_reads_delays_no_writer_and_takes_bounded_memory() {
         let (_unread, reader) = crossbeam_channel::bounded(0);
         let log = Log::to_writer(BlockedPipe(reader), LogFormat::Text).expect("a thread");
         let (line, before) = (vec![b'x'; 1_024], DROPPED_LINES.get());

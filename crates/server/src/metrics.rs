@@ -44,7 +44,7 @@ pub struct Metrics {
     /// Events queued for a connection after they were read from the log.
     pub(crate) replayed: Counter,
     /// How many lags all connections have: conversations that a connection is reading from the log.
-    pub(crate) catching_up: Gauge,
+    pub(crate) lag_count: Gauge,
     /// Counts the cursors of `hello` that are beyond the end of the log.
     pub(crate) cursors_ahead: Counter,
     refused: Family<RefusedLabels, Counter>,
@@ -58,7 +58,7 @@ pub struct Metrics {
     node: Family<NodeLabels, Gauge>,
     clock_skew: Gauge<f64, AtomicU64>,
     /// Counts the events of other nodes that were read from the store.
-    pub(crate) holes_filled: Counter,
+    pub(crate) missing_events_read: Counter,
     queued_writes: Gauge,
     replay_lag: Gauge,
     connections_limit: Gauge,
@@ -107,7 +107,7 @@ impl BusMetrics {
 /// Why a frame was dropped or refused, or why a connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "docs/operating.md describes each")]
-pub enum Drop {
+pub enum DropReason {
     SignalQueueFull,
     NoHello,
     SilentConnection,
@@ -122,7 +122,7 @@ pub enum Drop {
     Kicked,
 }
 
-impl Drop {
+impl DropReason {
     /// All reasons.
     pub(crate) const ALL: [Self; 12] = [
         Self::SignalQueueFull,
@@ -191,7 +191,7 @@ impl Metrics {
             accepted: Counter::default(),
             delivered: Counter::default(),
             replayed: Counter::default(),
-            catching_up: Gauge::default(),
+            lag_count: Gauge::default(),
             cursors_ahead: Counter::default(),
             refused: Family::default(),
             dropped: Family::default(),
@@ -201,7 +201,7 @@ impl Metrics {
             bus: BusMetrics::default(),
             node: Family::default(),
             clock_skew: Gauge::default(),
-            holes_filled: Counter::default(),
+            missing_events_read: Counter::default(),
             queued_writes: Gauge::default(),
             replay_lag: Gauge::default(),
             connections_limit: Gauge::default(),
@@ -220,7 +220,7 @@ impl Metrics {
         let help = "Events queued for a connection from the log";
         registry.register("replayed", help, metrics.replayed.clone());
         let help = "Conversations that connections are reading from the log";
-        registry.register("catching_up", help, metrics.catching_up.clone());
+        registry.register("catching_up", help, metrics.lag_count.clone());
         registry.register("refused", "Commands refused, by error code", metrics.refused.clone());
         let help = "Signals dropped and connections cut, by reason";
         registry.register("dropped", help, metrics.dropped.clone());
@@ -228,8 +228,8 @@ impl Metrics {
             "Connections, handshakes, requests and hellos turned away before it was known whose they are";
         registry.register("denied", help, metrics.denied.clone());
         let help = "From taking a batch of writes to its being on stable storage";
-        registry.register_with_unit("commit", help, Unit::Seconds, metrics.commits.seconds());
-        registry.register("batch_writes", "Writes in a transaction", metrics.commits.writes());
+        registry.register_with_unit("commit", help, Unit::Seconds, metrics.commits.commit_seconds());
+        registry.register("batch_writes", "Writes in a transaction", metrics.commits.writes_per_commit());
         let help = "From an event being on stable storage to its being handed to the system for one \
                     connection; one observation a system call, of its oldest event";
         registry.register_with_unit("delivery", help, Unit::Seconds, metrics.delivery_seconds.clone());
@@ -250,7 +250,7 @@ impl Metrics {
         registry.register("cursors_ahead", help, self.cursors_ahead.clone());
         registry.register("node_info", "The name of the node", self.node.clone());
         let help = "Events of other nodes that were read from the store, because no notice brought them or they change memberships";
-        registry.register("holes_filled", help, self.holes_filled.clone());
+        registry.register("holes_filled", help, self.missing_events_read.clone());
         let help = "Writes that wait for the writer of the store";
         registry.register("queued_writes", help, self.queued_writes.clone());
         let help = "Events that connections have still to read from the log";
@@ -269,7 +269,7 @@ impl Metrics {
             drop(self.refused.get_or_create(&RefusedLabels { code: code.as_str() }));
         }
         self.set_write_fault(None);
-        for reason in Drop::ALL {
+        for reason in DropReason::ALL {
             drop(self.dropped.get_or_create(&ReasonLabels { reason: reason.as_str() }));
         }
     }
@@ -324,7 +324,7 @@ impl Metrics {
         self.denied.get_or_create(&ReasonLabels { reason }).inc();
     }
 
-    pub(crate) fn count_dropped(&self, reason: Drop) {
+    pub(crate) fn count_dropped(&self, reason: DropReason) {
         self.dropped.get_or_create(&ReasonLabels { reason: reason.as_str() }).inc();
     }
 

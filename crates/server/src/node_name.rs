@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 const MAX_CHARS: usize = 63;
 
 /// The name of a node on a machine whose host name has no usable character.
-const FALLBACK: &str = "node";
+const FALLBACK_NAME: &str = "node";
 
 /// The name of a node: 1 to 63 ASCII letters, digits, dots, hyphens and underscores.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +31,7 @@ impl NodeName {
     fn from_host_name(host: &str) -> Self {
         let name: String =
             host.chars().map(|c| if is_allowed(c) { c } else { '-' }).take(MAX_CHARS).collect();
-        Self(if name.is_empty() { FALLBACK.into() } else { name.into() })
+        Self(if name.is_empty() { FALLBACK_NAME.into() } else { name.into() })
     }
 
     /// The name as text.
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn every_host_name_gives_a_name() {
+    fn every_host_name_is_made_a_valid_node_name() {
         for (host, name) in
             [("chat-1", "chat-1"), ("", "node"), ("my host", "my-host"), ("münchen", "m-nchen")]
         {

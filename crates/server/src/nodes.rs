@@ -45,43 +45,43 @@ pub(crate) struct Answers {
 }
 
 impl Nodes {
-    fn table(&self) -> MutexGuard<'_, BTreeMap<NodeId, NodeStatus>> {
+    fn lock_table(&self) -> MutexGuard<'_, BTreeMap<NodeId, NodeStatus>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn questions(&self) -> MutexGuard<'_, PendingQuestions> {
+    fn lock_questions(&self) -> MutexGuard<'_, PendingQuestions> {
         self.questions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a question to the nodes of the table. Its number is random, because all nodes see all answers.
     pub(crate) fn begin_question(self: &Arc<Self>) -> Answers {
         let number = getrandom::u64().unwrap_or_default();
-        let missing: BTreeSet<_> = self.table().keys().copied().collect();
+        let missing: BTreeSet<_> = self.lock_table().keys().copied().collect();
         let (sender, receiver) = mpsc::channel(missing.len().max(1));
-        self.questions().insert(number, sender);
+        self.lock_questions().insert(number, sender);
         Answers { nodes: self.clone(), number, receiver, missing }
     }
 
     /// Passes the answer of a node on. Drops it if this node did not ask.
     pub(crate) fn receive_answer(&self, number: u64, from: NodeId, answer: Box<RawValue>) {
-        if let Some(sender) = self.questions().get(&number) {
+        if let Some(sender) = self.lock_questions().get(&number) {
             // The queue has room for one answer of each node.
             let _ = sender.try_send((from, answer));
         }
     }
 
     /// Records the status of a node. Returns how far the clock of any node is ahead of this node's clock, in milliseconds.
-    pub(crate) fn record(&self, node: NodeId, status: NodeStatus) -> i64 {
-        let mut table = self.table();
+    pub(crate) fn record_status(&self, node: NodeId, status: NodeStatus) -> i64 {
+        let mut table = self.lock_table();
         if table.len() < MAX_NODES || table.contains_key(&node) {
             table.insert(node, status);
         }
         max_lead_ms(&table)
     }
 
-    /// Removes a node that has stopped or was lost. Returns the same as [`Self::record`].
+    /// Removes a node that has stopped or was lost. Returns the same as [`Self::record_status`].
     pub(crate) fn remove(&self, node: NodeId) -> i64 {
-        let mut table = self.table();
+        let mut table = self.lock_table();
         table.remove(&node);
         max_lead_ms(&table)
     }
@@ -109,8 +109,8 @@ impl Answers {
     }
 
     /// The names of the nodes that have not answered.
-    pub(crate) fn missing(&self) -> Vec<String> {
-        let table = self.nodes.table();
+    pub(crate) fn unanswered_nodes(&self) -> Vec<String> {
+        let table = self.nodes.lock_table();
         let name = |node: &NodeId| {
             table.get(node).map_or_else(|| node.to_string(), |status| status.name.to_string())
         };
@@ -120,7 +120,7 @@ impl Answers {
 
 impl Drop for Answers {
     fn drop(&mut self) {
-        self.nodes.questions().remove(&self.number);
+        self.nodes.lock_questions().remove(&self.number);
     }
 }
 
@@ -137,28 +137,28 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_ends_with_the_last_answer_and_names_the_nodes_that_gave_none() {
+    async fn a_question_to_all_nodes_ends_with_the_last_answer_and_names_the_nodes_without_one() {
         let nodes = Arc::new(Nodes::default());
-        nodes.record(NodeId(1), status("a", 0));
-        nodes.record(NodeId(2), status("b", 0));
+        nodes.record_status(NodeId(1), status("a", 0));
+        nodes.record_status(NodeId(2), status("b", 0));
         let mut answers = nodes.begin_question();
         nodes.receive_answer(answers.number().wrapping_add(1), NodeId(1), answer());
         nodes.receive_answer(answers.number(), NodeId(2), answer());
         assert!(answers.next().await.is_some());
-        assert_eq!(answers.missing(), ["a"]);
+        assert_eq!(answers.unanswered_nodes(), ["a"]);
         nodes.receive_answer(answers.number(), NodeId(2), answer());
         nodes.receive_answer(answers.number(), NodeId(1), answer());
         assert!(answers.next().await.is_some(), "the second answer of a node does not count");
-        assert!(answers.next().await.is_none() && answers.missing().is_empty());
+        assert!(answers.next().await.is_none() && answers.unanswered_nodes().is_empty());
         drop(answers);
-        assert!(nodes.questions().is_empty());
+        assert!(nodes.lock_questions().is_empty());
     }
 
     #[test]
-    fn the_lead_is_that_of_the_most_advanced_node() {
+    fn the_reported_clock_lead_is_that_of_the_most_advanced_node() {
         let nodes = Nodes::default();
-        assert_eq!(nodes.record(NodeId(1), status("a", 5)), 5);
-        assert_eq!(nodes.record(NodeId(2), status("b", 7)), 7);
+        assert_eq!(nodes.record_status(NodeId(1), status("a", 5)), 5);
+        assert_eq!(nodes.record_status(NodeId(2), status("b", 7)), 7);
         assert_eq!(nodes.remove(NodeId(2)), 5);
         assert_eq!(nodes.remove(NodeId(1)), 0);
     }

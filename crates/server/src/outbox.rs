@@ -26,7 +26,7 @@ use uuid::Uuid;
 pub(crate) use self::joined::join_frames;
 pub(crate) use self::lags::Lag;
 use self::lags::Lags;
-use crate::metrics::{Drop, Metrics};
+use crate::metrics::{DropReason, Metrics};
 use switchboard_store::origin::{Numbers, OriginConnection, SessionOrigin, WriteEpoch};
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
@@ -56,7 +56,7 @@ pub(crate) struct CoalescedEvent {
 
 /// A frame in the queue, or several frames of live events.
 #[derive(Debug)]
-pub(crate) struct Queued {
+pub(crate) struct QueuedFrames {
     /// Whole WebSocket frames.
     pub(crate) frame: Bytes,
     /// How many frames are in `frame`.
@@ -65,7 +65,7 @@ pub(crate) struct Queued {
     pub(crate) stored: Option<Instant>,
 }
 
-impl Queued {
+impl QueuedFrames {
     /// One frame that is no live event.
     fn single(frame: Bytes) -> Self {
         Self { frame, frames: 1, stored: None }
@@ -97,7 +97,7 @@ type PendingOwnEvents = BTreeSet<(ConversationKey, Seq)>;
 
 #[derive(Debug, Default)]
 struct Queue {
-    frames: VecDeque<Queued>,
+    frames: VecDeque<QueuedFrames>,
     /// Bytes in `frames` and in the frames that the session has taken but not written.
     bytes: usize,
     /// `None` on a connection without a lag, which is the usual case.
@@ -186,7 +186,7 @@ impl Outbox {
                 Some(lags) => {
                     lags.extend(conversation, event.seq);
                     if own {
-                        lags.add_own(conversation, event.seq);
+                        lags.add_own_event(conversation, event.seq);
                     }
                 }
                 None if own => {}
@@ -196,9 +196,9 @@ impl Outbox {
                     fell_behind = true;
                 }
                 None => {
-                    inner.queue(Queued {
+                    inner.enqueue(QueuedFrames {
                         stored: Some(event.learned_at),
-                        ..Queued::single(event.frame.clone())
+                        ..QueuedFrames::single(event.frame.clone())
                     });
                     queued += 1;
                 }
@@ -229,7 +229,7 @@ impl Outbox {
             return self.push_events(conversation, events);
         }
         let (frames, stored) = (events.len() as u32, events.first().map(|event| event.learned_at));
-        inner.push(Queued { frame: joined.clone(), frames, stored });
+        inner.push(QueuedFrames { frame: joined.clone(), frames, stored });
         frames.into()
     }
 
@@ -252,15 +252,15 @@ impl Outbox {
     pub(crate) fn push_signal(&self, frame: &Bytes) {
         let mut inner = self.lock();
         if inner.bytes + frame.len() > self.limit as usize {
-            self.metrics.count_dropped(Drop::SignalQueueFull);
+            self.metrics.count_dropped(DropReason::SignalQueueFull);
         } else {
-            inner.push(Queued::single(frame.clone()));
+            inner.push(QueuedFrames::single(frame.clone()));
         }
     }
 
     /// Queues a reply, even if the queue is full. Replies are bounded, because a session reads no commands while its queue is full.
     pub(crate) fn push_reply(&self, frame: Bytes) {
-        self.lock().push(Queued::single(frame));
+        self.lock().push(QueuedFrames::single(frame));
     }
 
     /// Queues a pong; it replaces one that has not been written yet.
@@ -279,7 +279,7 @@ impl Outbox {
     pub(crate) fn push_outcome(&self, frame: Bytes) {
         let mut inner = self.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
-        inner.push(Queued::single(frame));
+        inner.push(QueuedFrames::single(frame));
     }
 
     /// Queues the refusal of a write without a number that the store's writer rejected. For a while, later such writes are refused,
@@ -288,8 +288,8 @@ impl Outbox {
         let mut inner = self.lock();
         inner.in_flight = inner.in_flight.saturating_sub(1);
         inner.rejections_queued += 1;
-        inner.hold(ErrorCode::Unavailable);
-        inner.push(Queued::single(frame));
+        inner.begin_hold(ErrorCode::Unavailable);
+        inner.push(QueuedFrames::single(frame));
     }
 
     /// Returns the write epoch for a write without a number that is submitted now. A later rejection makes the epoch stale.
@@ -318,15 +318,15 @@ impl Outbox {
     /// the refused one.
     pub(crate) fn hold_for_rate(&self, wait: Duration) -> Refusal {
         let mut inner = self.lock();
-        inner.hold(ErrorCode::RateLimited);
+        inner.begin_hold(ErrorCode::RateLimited);
         let left = inner.remaining_hold().map_or(Duration::ZERO, |(left, _)| left);
         Refusal::too_fast(wait.max(left))
     }
 
     /// Begins a hold (a pause of writes) after the store's queue refused a write without a number. Writes in that queue are not
     /// affected.
-    pub(crate) fn hold(&self) {
-        self.lock().hold(ErrorCode::Unavailable);
+    pub(crate) fn begin_hold(&self) {
+        self.lock().begin_hold(ErrorCode::Unavailable);
     }
 
     /// Counts a write as in flight until its outcome is queued.
@@ -343,7 +343,7 @@ impl Outbox {
     }
 
     /// Like [`Self::close`], but does not wait for the outcomes of writes, because the store's writer or the router has ended.
-    pub(crate) fn abandon(&self, code: CloseCode) {
+    pub(crate) fn close_without_outcomes(&self, code: CloseCode) {
         let mut inner = self.lock();
         inner.in_flight = 0;
         inner.close(code);
@@ -351,7 +351,7 @@ impl Outbox {
     }
 
     /// Registers the waker and returns the state, under one lock so that no change between the two is missed.
-    pub(crate) fn watch(&self, waker: &Waker) -> OutboxState {
+    pub(crate) fn register_waker(&self, waker: &Waker) -> OutboxState {
         let mut inner = self.lock();
         inner.is_woken = false;
         if !inner.waker.as_ref().is_some_and(|old| old.will_wake(waker)) {
@@ -369,13 +369,13 @@ impl Outbox {
 
     /// Moves the queued frames to `empty`, and subtracts `written` bytes of frames taken earlier. The bytes of the taken frames
     /// count until they are written.
-    pub(crate) fn take(&self, written: usize, empty: &mut VecDeque<Queued>) {
+    pub(crate) fn take_frames(&self, written: usize, empty: &mut VecDeque<QueuedFrames>) {
         let mut inner = self.lock();
-        inner.written(written);
+        inner.subtract_written(written);
         if let Some(frame) = inner.pong.take() {
             // A pong goes first, "as soon as is practical" (RFC 6455 section 5.5.2).
             inner.bytes += frame.len();
-            inner.frames.push_front(Queued::single(frame));
+            inner.frames.push_front(QueuedFrames::single(frame));
         }
         // While the connection is busy, two small buffers are swapped. An idle connection keeps one of them, here.
         if !inner.frames.is_empty() || inner.frames.capacity() == 0 {
@@ -389,14 +389,14 @@ impl Outbox {
     }
 
     /// Subtracts bytes that have been written to the socket from the bytes in the queue.
-    pub(crate) fn written(&self, bytes: usize) {
-        self.lock().written(bytes);
+    pub(crate) fn subtract_written(&self, bytes: usize) {
+        self.lock().subtract_written(bytes);
     }
 }
 
 impl Outbox {
     /// The outbox of the connection that sent a write. Every connection of this server is an outbox.
-    pub(crate) fn of(origin: &SessionOrigin) -> Option<Arc<Self>> {
+    pub(crate) fn from_origin(origin: &SessionOrigin) -> Option<Arc<Self>> {
         let connection: Arc<dyn Any + Send + Sync> = origin.connection.clone();
         connection.downcast().ok()
     }
@@ -424,7 +424,7 @@ impl OriginConnection for Outbox {
 
 impl Queue {
     /// Begins a hold (a pause of writes after a refusal), unless one has begun and not ended.
-    fn hold(&mut self, code: ErrorCode) {
+    fn begin_hold(&mut self, code: ErrorCode) {
         if self.remaining_hold().is_none() {
             self.hold = Some((Instant::now() + HOLD_DURATION, code));
         }
@@ -438,7 +438,7 @@ impl Queue {
         (left > Duration::ZERO).then_some((left, code))
     }
 
-    fn written(&mut self, bytes: usize) {
+    fn subtract_written(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
@@ -466,12 +466,12 @@ impl Queue {
         found
     }
 
-    fn push(&mut self, queued: Queued) {
-        self.queue(queued);
+    fn push(&mut self, queued: QueuedFrames) {
+        self.enqueue(queued);
         self.wake();
     }
 
-    fn queue(&mut self, queued: Queued) {
+    fn enqueue(&mut self, queued: QueuedFrames) {
         self.bytes += queued.frame.len();
         self.frames.push_back(queued);
     }

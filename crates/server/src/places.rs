@@ -44,11 +44,11 @@ pub(crate) struct Places {
     /// The most refused connections that are served at once. Probes on them are answered as usual.
     max_refused: usize,
     addresses: Arc<Addresses>,
-    counts: Mutex<Counts>,
+    counts: Mutex<PlaceCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct PlaceCounts {
     /// The number of the newest connection. Connections are numbered in the order in which they were accepted.
     last: u64,
     /// How many admitted connections have not ended, including evicted ones.
@@ -139,21 +139,21 @@ impl Places {
         })
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
+    fn lock_counts(&self) -> MutexGuard<'_, PlaceCounts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Admits a new connection. Returns its place, and the oldest unauthenticated connection if that was evicted for it. `address`
     /// is `None` for a connection of a proxy, which counts for no address until the proxy has named the client.
-    pub(crate) fn enter(
+    pub(crate) fn admit(
         self: &Arc<Self>,
         address: Option<IpAddr>,
     ) -> Result<(Arc<Place>, Option<Evicted>), AdmissionError> {
         let of_address = OnceLock::new();
         if let Some(address) = address {
-            let _ = of_address.set(self.enter_address(address)?);
+            let _ = of_address.set(self.take_address_place(address)?);
         }
-        let mut counts = self.counts();
+        let mut counts = self.lock_counts();
         let full = counts.admitted - counts.unauthenticated.evicted.len() >= self.connections;
         let crowded = full || counts.unauthenticated.waiting.len() >= self.max_unauthenticated;
         let evicted = if crowded { counts.unauthenticated.evict_oldest() } else { None };
@@ -170,14 +170,14 @@ impl Places {
         Ok((Arc::new(Place { places: self.clone(), of_address, number, waiting }), evicted))
     }
 
-    fn enter_address(&self, address: IpAddr) -> Result<AddressPlace, AdmissionError> {
-        self.addresses.take(address, self.connections_per_address).ok_or(AdmissionError::Address)
+    fn take_address_place(&self, address: IpAddr) -> Result<AddressPlace, AdmissionError> {
+        self.addresses.take_place(address, self.connections_per_address).ok_or(AdmissionError::Address)
     }
 
     /// Takes a place for a connection that is refused, so that it can be answered. If too many are being served, evicts the oldest
     /// that has sent no request; `None` if there is none.
-    pub(crate) fn refuse(self: &Arc<Self>) -> Option<RefusedPlace> {
-        let mut counts = self.counts();
+    pub(crate) fn take_refused_place(self: &Arc<Self>) -> Option<RefusedPlace> {
+        let mut counts = self.lock_counts();
         let taken = counts.answering + counts.refused.waiting.len();
         if taken >= self.max_refused && counts.refused.evict_oldest().is_none() {
             return None;
@@ -191,13 +191,13 @@ impl Places {
     /// Evicts at most `most` of the oldest unauthenticated connections, to free their file descriptors. Returns how many it has
     /// evicted.
     pub(crate) fn evict_unauthenticated(&self, most: usize) -> usize {
-        let mut counts = self.counts();
+        let mut counts = self.lock_counts();
         (0..most).take_while(|_| counts.unauthenticated.evict_oldest().is_some()).count()
     }
 
     /// The number of unauthenticated connections from an address.
     pub(crate) fn unauthenticated_of(&self, address: IpAddr) -> usize {
-        let counts = self.counts();
+        let counts = self.lock_counts();
         counts
             .unauthenticated
             .waiting
@@ -207,7 +207,7 @@ impl Places {
     }
 }
 
-impl Counts {
+impl PlaceCounts {
     fn next_number(&mut self) -> (u64, Arc<Waiting>) {
         self.last += 1;
         (self.last, Arc::default())
@@ -229,7 +229,7 @@ impl Place {
     pub(crate) fn count_for_address(&self, address: IpAddr) -> Result<(), AdmissionError> {
         if self.of_address.get().is_none() {
             // If two requests on the connection count it at the same time, the second count is dropped here.
-            let _ = self.of_address.set(self.places.enter_address(address)?);
+            let _ = self.of_address.set(self.places.take_address_place(address)?);
             let _ = self.waiting.address.set(address);
         }
         Ok(())
@@ -237,14 +237,14 @@ impl Place {
 
     /// Called when the connection has authenticated: it cannot be evicted any more. Returns `false` if it has been evicted
     /// already.
-    pub(crate) fn authenticate(&self) -> bool {
-        self.places.counts().unauthenticated.protect(self.number)
+    pub(crate) fn mark_authenticated(&self) -> bool {
+        self.places.lock_counts().unauthenticated.protect(self.number)
     }
 
     /// Called when a probe has arrived: protects an unauthenticated connection from eviction until the probe is answered. `None`
     /// if too many probes are being answered, or if the connection has authenticated or has been evicted.
     pub(crate) fn begin_probe(self: &Arc<Self>) -> Option<ProbeGuard> {
-        let mut counts = self.places.counts();
+        let mut counts = self.places.lock_counts();
         if counts.probing >= self.places.max_refused
             || counts.unauthenticated.waiting.remove(&self.number).is_none()
         {
@@ -256,7 +256,7 @@ impl Place {
     }
 
     /// Resolves when the connection must end because newer unauthenticated connections need its place.
-    pub(crate) async fn evicted(&self) {
+    pub(crate) async fn wait_for_eviction(&self) {
         self.waiting.evicted.notified().await;
     }
 }
@@ -268,7 +268,7 @@ pub(crate) struct ProbeGuard(Arc<Place>);
 impl Drop for ProbeGuard {
     fn drop(&mut self) {
         let Place { places, number, waiting, .. } = &*self.0;
-        let mut counts = places.counts();
+        let mut counts = places.lock_counts();
         counts.probing -= 1;
         counts.unauthenticated.waiting.insert(*number, waiting.clone());
     }
@@ -276,7 +276,7 @@ impl Drop for ProbeGuard {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.places.counts();
+        let mut counts = self.places.lock_counts();
         counts.admitted -= 1;
         counts.unauthenticated.remove(self.number);
     }
@@ -295,21 +295,21 @@ pub(crate) struct RefusedPlace {
 impl RefusedPlace {
     /// Called when the request has arrived: protects the connection from eviction until it is answered.
     pub(crate) fn begin_answer(&self) {
-        let mut counts = self.places.counts();
+        let mut counts = self.places.lock_counts();
         if counts.refused.protect(self.number) && !self.answering.swap(true, Ordering::Relaxed) {
             counts.answering += 1;
         }
     }
 
     /// Resolves when the connection must end because newer refused connections need its place.
-    pub(crate) async fn evicted(&self) {
+    pub(crate) async fn wait_for_eviction(&self) {
         self.waiting.evicted.notified().await;
     }
 }
 
 impl Drop for RefusedPlace {
     fn drop(&mut self) {
-        let mut counts = self.places.counts();
+        let mut counts = self.places.lock_counts();
         counts.refused.remove(self.number);
         if *self.answering.get_mut() {
             counts.answering -= 1;
@@ -335,43 +335,43 @@ mod tests {
         })
     }
 
-    fn enter(places: &Arc<Places>) -> Arc<Place> {
-        places.enter(None).expect("a place").0
+    fn admit(places: &Arc<Places>) -> Arc<Place> {
+        places.admit(None).expect("a place").0
     }
 
     fn was_evicted(place: &Place) -> bool {
-        futures_util::FutureExt::now_or_never(place.evicted()).is_some()
+        futures_util::FutureExt::now_or_never(place.wait_for_eviction()).is_some()
     }
 
     #[test]
     fn the_newest_stranger_replaces_the_oldest_and_authenticated_ones_stay() {
         let places = places(10, 2);
-        let (first, second, third) = (enter(&places), enter(&places), enter(&places));
+        let (first, second, third) = (admit(&places), admit(&places), admit(&places));
         assert!(was_evicted(&first) && !was_evicted(&second));
-        assert!(!first.authenticate(), "too late");
-        assert!(second.authenticate());
-        let fourth = enter(&places);
+        assert!(!first.mark_authenticated(), "too late");
+        assert!(second.mark_authenticated());
+        let fourth = admit(&places);
         assert!(!was_evicted(&third), "an authenticated connection has left the share");
-        enter(&places);
+        admit(&places);
         assert!(was_evicted(&third) && !was_evicted(&second) && !was_evicted(&fourth));
     }
 
     #[test]
     fn when_all_places_are_taken_only_a_stranger_makes_room() {
         let places = places(2, 2);
-        let (user, stranger) = (enter(&places), enter(&places));
-        assert!(user.authenticate());
-        let newest = enter(&places);
+        let (user, stranger) = (admit(&places), admit(&places));
+        assert!(user.mark_authenticated());
+        let newest = admit(&places);
         assert!(was_evicted(&stranger));
-        assert!(newest.authenticate());
-        assert_eq!(places.enter(None).err(), Some(AdmissionError::Server));
+        assert!(newest.mark_authenticated());
+        assert_eq!(places.admit(None).err(), Some(AdmissionError::Server));
         // The evicted connection still has its descriptor. Its end frees only its own place.
         drop(stranger);
-        assert_eq!(places.enter(None).err(), Some(AdmissionError::Server));
+        assert_eq!(places.admit(None).err(), Some(AdmissionError::Server));
         drop(user);
-        drop(enter(&places));
+        drop(admit(&places));
         drop(newest);
-        let counts = places.counts();
+        let counts = places.lock_counts();
         assert!(counts.admitted == 0);
         assert!(counts.unauthenticated.waiting.is_empty() && counts.unauthenticated.evicted.is_empty());
     }
@@ -379,25 +379,25 @@ mod tests {
     #[test]
     fn a_stranger_is_not_evicted_while_its_probe_is_answered() {
         let places = places(2, 2);
-        let (probe, other) = (enter(&places), enter(&places));
+        let (probe, other) = (admit(&places), admit(&places));
         let probing = probe.begin_probe().expect("a stranger");
-        let newest = enter(&places);
+        let newest = admit(&places);
         assert!(was_evicted(&other) && !was_evicted(&probe));
         drop(probing);
-        enter(&places);
+        admit(&places);
         assert!(was_evicted(&probe) && !was_evicted(&newest), "it is the oldest again");
-        assert!(newest.authenticate() && newest.begin_probe().is_none());
+        assert!(newest.mark_authenticated() && newest.begin_probe().is_none());
         drop((probe, other, newest));
-        assert!(places.counts().probing == 0 && places.counts().unauthenticated.waiting.is_empty());
+        assert!(places.lock_counts().probing == 0 && places.lock_counts().unauthenticated.waiting.is_empty());
     }
 
     #[test]
     fn a_connection_counts_for_its_client_once_that_is_known() {
         let places = places(10, 10);
-        let (first, second) = (enter(&places), enter(&places));
+        let (first, second) = (admit(&places), admit(&places));
         assert_eq!((first.count_for_address(ADDRESS), first.count_for_address(ADDRESS)), (Ok(()), Ok(())));
         assert_eq!(second.count_for_address(ADDRESS), Err(AdmissionError::Address));
-        assert_eq!(places.enter(Some(ADDRESS)).err(), Some(AdmissionError::Address));
+        assert_eq!(places.admit(Some(ADDRESS)).err(), Some(AdmissionError::Address));
         drop(first);
         assert_eq!(second.count_for_address(ADDRESS), Ok(()));
     }
@@ -405,14 +405,15 @@ mod tests {
     #[test]
     fn refused_connections_that_are_being_answered_are_not_evicted() {
         let places = places(0, 0);
-        let (first, second) = (places.refuse().expect("a place"), places.refuse().expect("a place"));
+        let (first, second) =
+            (places.take_refused_place().expect("a place"), places.take_refused_place().expect("a place"));
         first.begin_answer();
-        let third = places.refuse().expect("in place of the second");
-        assert!(futures_util::FutureExt::now_or_never(second.evicted()).is_some());
+        let third = places.take_refused_place().expect("in place of the second");
+        assert!(futures_util::FutureExt::now_or_never(second.wait_for_eviction()).is_some());
         third.begin_answer();
-        assert!(places.refuse().is_none());
+        assert!(places.take_refused_place().is_none());
         drop((first, second, third));
-        let counts = places.counts();
+        let counts = places.lock_counts();
         assert!(
             counts.answering == 0 && counts.refused.waiting.is_empty() && counts.refused.evicted.is_empty()
         );

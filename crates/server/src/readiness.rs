@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_thousand_waiting_probes_are_one_read() {
+    async fn a_thousand_waiting_probes_share_one_read() {
         let (readiness, count) = (Readiness::default(), Arc::new(AtomicUsize::new(0)));
         let slow = || read(&count, Duration::from_millis(1_500));
         let answers = join_all((0..1_000).map(|_| readiness.check(slow))).await;

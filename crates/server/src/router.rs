@@ -34,19 +34,19 @@ use switchboard_protocol::{CloseCode, ConversationId, Limits, Seq, Signal, Times
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::attach::PageHeads;
-use self::attach::{Load, RecentHeads};
+use self::attach::{LoadRequest, RecentHeads};
 use self::cluster::Cluster;
 pub(crate) use self::cluster::ClusterParts;
 pub(crate) use self::coalesce::COALESCE_FROM_USERS;
 use self::coalesce::Coalescer;
 pub(crate) use self::handle::RouterHandle;
-pub(crate) use self::parked::Leaves;
+pub(crate) use self::parked::LeftConversations;
 use self::parked::ParkedSessions;
 use self::presence::{ExpiredTimer, Presence};
 use self::profiles::Profiles;
 use self::registry::{Registry, SessionSlot};
 use crate::encode::encode;
-use crate::metrics::{Drop, Metrics};
+use crate::metrics::{DropReason, Metrics};
 use crate::outbox::Outbox;
 use crate::tasks::{TaskEnd, Tasks};
 use switchboard_store::clock::Clock;
@@ -58,12 +58,12 @@ use switchboard_store::{Batch, Memberships, PresencePeer, SharedStore, WRITER_TH
 const INPUT_QUEUE: usize = 8_192;
 
 /// The most requests that the router handles before it handles commits again.
-const MAX_INPUTS: usize = 256;
+const MAX_INPUTS_PER_TURN: usize = 256;
 
 /// The most departures (users who go offline) that the router handles before other work, and that wait in the queue of the store at
 /// a time. When a load balancer dies, thousands of grace periods end together, and their writes must not fill that queue. The
 /// router handles this number in a millisecond or two.
-const MAX_DEPARTURES: usize = 64;
+const MAX_QUEUED_DEPARTURES: usize = 64;
 
 /// After this many batches the router handles users who go offline, even if more batches wait.
 const BATCHES_IN_A_ROW: u64 = 16;
@@ -80,7 +80,7 @@ pub(crate) type OnlineMembers = Vec<(ConversationKey, usize)>;
 #[derive(Debug)]
 enum Input {
     Enter { user: UserId, outbox: Arc<Outbox>, reply: oneshot::Sender<Result<SessionSlot, Refusal>> },
-    Load(Box<Load>),
+    Load(Box<LoadRequest>),
     Subscribe(Box<Subscription>),
     Leave(SessionSlot),
     Typing { user: UserId, conversation: ConversationId, standing: WriteAccess, from: Option<Arc<Outbox>> },
@@ -113,13 +113,13 @@ pub(crate) struct Subscription {
     /// the last event that the user may see.
     pub(crate) former: Vec<(ConversationKey, Seq, Seq)>,
     /// All conversations that the user has left, as far as the session knows, each with the event by which the user left.
-    pub(crate) gone: Vec<(ConversationKey, Seq)>,
+    pub(crate) left_conversations: Vec<(ConversationKey, Seq)>,
     /// Conversations of earlier pages that the user has left since, each with the event by which the user left.
-    pub(crate) leaves: Vec<(ConversationKey, Seq)>,
+    pub(crate) left_since_read: Vec<(ConversationKey, Seq)>,
 }
 
 /// What a router is made of.
-pub(crate) struct Parts {
+pub(crate) struct RouterParts {
     pub(crate) store: SharedStore,
     pub(crate) batches: mpsc::Receiver<Batch>,
     pub(crate) metrics: Arc<Metrics>,
@@ -136,11 +136,11 @@ pub(crate) struct Parts {
 }
 
 /// Makes a router, which [`Router::run`] starts, and its handle.
-pub(crate) fn new(parts: Parts) -> (RouterHandle, Router) {
+pub(crate) fn new(parts: RouterParts) -> (RouterHandle, Router) {
     let (sender, inputs) = mpsc::channel(INPUT_QUEUE);
     let mut registry = Registry::default();
     if parts.cluster.is_some() {
-        registry.record_interests();
+        registry.record_subscription_changes();
     }
     let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
     let now = parts.clock.now();
@@ -210,7 +210,7 @@ impl Router {
     /// deadline of `tasks` it stops at once, and waits only for the store to close, for at most [`STORE_CLOSE_TIMEOUT`].
     pub(crate) async fn run(mut self, tasks: Tasks) {
         let cut = tasks.deadline_passed().clone();
-        let mut inputs = Vec::with_capacity(MAX_INPUTS);
+        let mut inputs = Vec::with_capacity(MAX_INPUTS_PER_TURN);
         let mut batches = 0_u64;
         loop {
             // The order is fixed, so that a run is deterministic: docs/decisions/0034-simulation.md. Acknowledgements come before
@@ -219,11 +219,11 @@ impl Router {
             tokio::select! {
                 biased;
                 () = cut.cancelled() => break,
-                () = self.node.coalescer.due() => self.node.flush_coalesced(),
+                () = self.node.coalescer.wait_until_due() => self.node.flush_coalesced(),
                 batch = self.batches.recv(), if !self.is_writer_gone => match batch {
                     Some(batch) => {
                         self.handle_queued(&mut inputs);
-                        self.publish(batch);
+                        self.publish_batch(batch);
                         batches += 1;
                         if batches.is_multiple_of(BATCHES_IN_A_ROW) {
                             self.handle_due_timer(None);
@@ -231,10 +231,10 @@ impl Router {
                     }
                     None => {
                         self.fail_store();
-                        tasks.fail(WRITER_THREAD, TaskEnd::Panicked);
+                        tasks.record_failure(WRITER_THREAD, TaskEnd::Panicked);
                     }
                 },
-                due = self.node.presence.next_timer(self.departures_in_flight < MAX_DEPARTURES) => self.handle_due_timer(Some(due)),
+                due = self.node.presence.next_timer(self.departures_in_flight < MAX_QUEUED_DEPARTURES) => self.handle_due_timer(Some(due)),
                 user = self.node.profiles.next_timer() => {
                     self.node.profiles.timer_expired(&self.node.registry, &user);
                 }
@@ -244,7 +244,7 @@ impl Router {
                         cluster.handle(&mut self.node, next);
                     }
                 }
-                count = self.inputs.recv_many(&mut inputs, MAX_INPUTS) => {
+                count = self.inputs.recv_many(&mut inputs, MAX_INPUTS_PER_TURN) => {
                     if count == 0 {
                         break;
                     }
@@ -254,7 +254,7 @@ impl Router {
             }
             self.unload_users();
             if let Some(cluster) = &mut self.cluster {
-                cluster.after_input(&mut self.node);
+                cluster.update_after_input(&mut self.node);
             }
         }
         if cut.is_cancelled() {
@@ -285,17 +285,17 @@ impl Router {
 
     fn handle(&mut self, input: Input) {
         match input {
-            Input::Enter { user, outbox, reply } => self.enter(&user, outbox, reply),
-            Input::Load(load) => self.load(*load),
-            Input::Subscribe(subscribe) => self.subscribe(*subscribe),
-            Input::Leave(session) => self.leave(session),
+            Input::Enter { user, outbox, reply } => self.enter_session(&user, outbox, reply),
+            Input::Load(load) => self.load_page(*load),
+            Input::Subscribe(subscribe) => self.subscribe_session(*subscribe),
+            Input::Leave(session) => self.leave_session(session),
             Input::Typing { user, conversation, standing, from } => {
-                self.typing(&user, conversation, standing, from.as_ref());
+                self.forward_typing(&user, conversation, standing, from.as_ref());
             }
-            Input::Watch { session, users } => self.watch(session, users),
+            Input::Watch { session, users } => self.watch_presence(session, users),
             Input::Follow { session, users } => {
                 let most = self.node.limits.follow as usize;
-                self.node.profiles.follow(&mut self.node.registry, session, users, most);
+                self.node.profiles.follow_users(&mut self.node.registry, session, users, most);
             }
             Input::Revoke(user) => {
                 if let Some(cluster) = &self.cluster {
@@ -314,7 +314,7 @@ impl Router {
         }
     }
 
-    fn typing(
+    fn forward_typing(
         &mut self,
         user: &UserId,
         conversation: ConversationId,
@@ -322,11 +322,11 @@ impl Router {
         from: Option<&Arc<Outbox>>,
     ) {
         let signal = Signal::Typing { conversation, user: user.clone() };
-        self.signal(&signal, user, standing.conversation, standing.members, from);
+        self.forward_signal(&signal, user, standing.conversation, standing.members, from);
     }
 
     /// Forwards a signal of `user` to the sessions of all members, but in a large room only to the sessions of the user.
-    fn signal(
+    fn forward_signal(
         &mut self,
         signal: &Signal,
         user: &UserId,
@@ -346,7 +346,7 @@ impl Router {
         };
         if small {
             self.node.registry.sessions_in(conversation).for_each(tell);
-        } else if let Some(user) = self.node.registry.find(user) {
+        } else if let Some(user) = self.node.registry.find_user(user) {
             // The user may have left since the permission check.
             if self.node.registry.is_member(user, conversation) {
                 self.node.registry.live_sessions(user).for_each(tell);
@@ -354,10 +354,10 @@ impl Router {
         }
     }
 
-    /// Handles at most [`MAX_DEPARTURES`] expired presence timers.
+    /// Handles at most [`MAX_QUEUED_DEPARTURES`] expired presence timers.
     fn handle_due_timer(&mut self, mut due: Option<ExpiredTimer>) {
-        for _ in 0..MAX_DEPARTURES {
-            let departures = self.departures_in_flight < MAX_DEPARTURES;
+        for _ in 0..MAX_QUEUED_DEPARTURES {
+            let departures = self.departures_in_flight < MAX_QUEUED_DEPARTURES;
             match due.take().or_else(|| self.node.presence.next_timer(departures).now_or_never()) {
                 Some(ExpiredTimer::GracePeriod(user)) => self.store_departure(user),
                 Some(ExpiredTimer::PresenceQuery(user)) => {
@@ -390,13 +390,13 @@ impl Router {
         }
     }
 
-    fn watch(&mut self, session: SessionSlot, users: Vec<PresencePeer>) {
+    fn watch_presence(&mut self, session: SessionSlot, users: Vec<PresencePeer>) {
         self.node.presence.watch(&mut self.node.registry, session, users);
     }
 
     fn revoke(&mut self, user: &UserId) {
         for outbox in self.node.registry.all_sessions_of(user) {
-            self.node.metrics.count_dropped(Drop::Revoked);
+            self.node.metrics.count_dropped(DropReason::Revoked);
             outbox.close(CloseCode::Revoked);
         }
     }
@@ -407,7 +407,7 @@ impl Router {
         self.is_writer_gone = true;
         self.node.flush_coalesced();
         for session in self.node.registry.sessions() {
-            session.outbox.abandon(CloseCode::TryLater);
+            session.outbox.close_without_outcomes(CloseCode::TryLater);
         }
     }
 

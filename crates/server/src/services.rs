@@ -21,7 +21,7 @@ use crate::outbox::Outbox;
 use crate::readiness::Readiness;
 use crate::router::RouterHandle;
 use crate::tasks::Tasks;
-use crate::throttle::{NameBudget, Throttle, Unlogged};
+use crate::throttle::{NameBudget, Throttle, UnloggedEvents};
 use switchboard_store::clock::Clock;
 use switchboard_store::inspect::Inspector;
 use switchboard_store::keys::KeyStore;
@@ -33,46 +33,46 @@ use switchboard_store::{SharedStore, WriteAccess};
 const MAX_CLOSED_LINES: u32 = 200;
 
 /// Limits the log lines about clients, by kind.
-pub(crate) struct ClientLines {
+pub(crate) struct ClientLogThrottles {
     /// Ends of connections.
-    pub(crate) closed: Throttle,
+    pub(crate) closed_connections: Throttle,
     /// Slow consumers, by connection.
     pub(crate) slow_consumers: Throttle,
     /// Slow consumers that have caught up, by connection.
-    pub(crate) caught_up: Throttle,
+    pub(crate) recovered_consumers: Throttle,
     /// Clients that are ahead of the log, by user.
-    pub(crate) ahead: Throttle,
+    pub(crate) clients_ahead: Throttle,
     /// Clients that send no `hello`, by address.
-    pub(crate) no_hello: Throttle,
+    pub(crate) clients_without_hello: Throttle,
     /// The lines about new names of all kinds.
     pub(crate) budget: NameBudget,
 }
 
-impl ClientLines {
+impl ClientLogThrottles {
     pub(crate) fn new(budget: NameBudget) -> Self {
         let second = Duration::from_secs(1);
         Self {
-            closed: Throttle::lines(MAX_CLOSED_LINES, second),
-            slow_consumers: Throttle::every(second).with_names(&budget),
-            caught_up: Throttle::every(second).with_names(&budget),
-            ahead: Throttle::every(second).with_names(&budget),
-            no_hello: Throttle::default().with_names(&budget),
+            closed_connections: Throttle::lines_per(MAX_CLOSED_LINES, second),
+            slow_consumers: Throttle::once_per(second).with_names(&budget),
+            recovered_consumers: Throttle::once_per(second).with_names(&budget),
+            clients_ahead: Throttle::once_per(second).with_names(&budget),
+            clients_without_hello: Throttle::default().with_names(&budget),
             budget,
         }
     }
 
     /// Logs how many lines were suppressed, if no later line has reported that.
     pub(crate) fn flush(&self) {
-        if let Some(Unlogged { count: suppressed, .. }) = self.closed.take_unlogged() {
+        if let Some(UnloggedEvents { count: suppressed, .. }) = self.closed_connections.take_unlogged() {
             tracing::info!(suppressed, "more connections closed");
         }
-        if let Some(Unlogged { count: suppressed, .. }) = self.slow_consumers.take_unlogged() {
+        if let Some(UnloggedEvents { count: suppressed, .. }) = self.slow_consumers.take_unlogged() {
             tracing::warn!(suppressed, "more slow consumers");
         }
-        if let Some(Unlogged { count: suppressed, .. }) = self.ahead.take_unlogged() {
+        if let Some(UnloggedEvents { count: suppressed, .. }) = self.clients_ahead.take_unlogged() {
             tracing::warn!(suppressed, "more clients are ahead of the log");
         }
-        if let Some(Unlogged { count: suppressed, .. }) = self.no_hello.take_unlogged() {
+        if let Some(UnloggedEvents { count: suppressed, .. }) = self.clients_without_hello.take_unlogged() {
             tracing::warn!(suppressed, "more clients sent no hello in time");
         }
     }
@@ -83,7 +83,7 @@ pub(crate) struct Services {
     pub(crate) mode: Mode,
     pub(crate) limits: Arc<Limits>,
     /// How `limits.connections` was lowered, if it was.
-    pub(crate) lowered: Option<LoweredConnections>,
+    pub(crate) lowered_connections: Option<LoweredConnections>,
     pub(crate) allowed_origins: Vec<String>,
     /// The proxies in front of the server that may name a client's address.
     pub(crate) proxies: Arc<ProxyConfig>,
@@ -130,7 +130,7 @@ pub(crate) struct Services {
     /// Counts and logs clients that are refused.
     pub(crate) denials: Denials,
     /// Limits the log lines about clients.
-    pub(crate) lines: ClientLines,
+    pub(crate) log_throttles: ClientLogThrottles,
     pub(crate) tasks: Tasks,
 }
 

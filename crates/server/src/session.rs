@@ -53,7 +53,7 @@ pub(crate) async fn run<S: Stream>(
             let (session, device) = (admitted.session, admitted.device.take());
             let (address, agent) = (socket.address(), socket.take_agent());
             let connections = &services.connections;
-            let entered = connections.enter(&admitted.user, &outbox, address, device, agent.as_deref());
+            let entered = connections.register(&admitted.user, &outbox, address, device, agent.as_deref());
             let served = serve(&services, &mut socket, &outbox, admitted);
             // A panic is a bug. It must not leave the session in the registry.
             let end = AssertUnwindSafe(served).catch_unwind().await;

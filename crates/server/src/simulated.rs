@@ -52,7 +52,7 @@ impl SimulatedCluster {
             Some((network, place)) => network.join(place),
             None => (Arc::new(NoBus) as _, mpsc::channel(1).1),
         };
-        ClusterParts { store, bus, events, sweep, lease, nodes: Arc::default(), connections }
+        ClusterParts { store, bus, events, sweep_interval: sweep, lease, nodes: Arc::default(), connections }
     }
 }
 

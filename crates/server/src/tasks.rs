@@ -22,7 +22,7 @@ pub(crate) struct Tasks {
     tracker: TaskTracker,
     stop: CancellationToken,
     deadline_passed: Arc<CancellationToken>,
-    failure: Arc<OnceLock<Failure>>,
+    failure: Arc<OnceLock<TaskFailure>>,
     /// The token that is cancelled when a critical task has failed.
     failed: CancellationToken,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Tasks {
 /// A critical task has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the {task} has {}", match .end { TaskEnd::Panicked => "panicked", TaskEnd::Returned => "ended by itself" })]
-pub struct Failure {
+pub struct TaskFailure {
     task: &'static str,
     end: TaskEnd,
 }
@@ -49,7 +49,7 @@ thread_local! {
 }
 
 /// The critical task that this thread is running now, if any.
-pub(crate) fn current_critical() -> Option<&'static str> {
+pub(crate) fn current_critical_task() -> Option<&'static str> {
     let is_writer = || std::thread::current().name() == Some(WRITER_THREAD);
     CURRENT_TASK.get().or_else(|| is_writer().then_some(WRITER_THREAD))
 }
@@ -104,14 +104,14 @@ impl Tasks {
             if end == TaskEnd::Panicked
                 || !(tasks.stop.is_cancelled() || tasks.deadline_passed.is_cancelled())
             {
-                tasks.fail(name, end);
+                tasks.record_failure(name, end);
             }
         });
     }
 
     /// Records that a critical task has ended. Only the first one is kept, because others end as a consequence.
-    pub(crate) fn fail(&self, task: &'static str, end: TaskEnd) {
-        let failure = Failure { task, end };
+    pub(crate) fn record_failure(&self, task: &'static str, end: TaskEnd) {
+        let failure = TaskFailure { task, end };
         if self.failure.set(failure).is_ok() {
             if end == TaskEnd::Returned {
                 tracing::error!(task, "{failure}; the server ends");
@@ -121,7 +121,7 @@ impl Tasks {
     }
 
     /// Why the server has failed, if it has.
-    pub(crate) fn failure(&self) -> Option<Failure> {
+    pub(crate) fn failure(&self) -> Option<TaskFailure> {
         self.failure.get().copied()
     }
 

@@ -27,7 +27,7 @@ const MAX_NAME_LINES: u32 = 50;
 
 /// The client that a log line is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Affected<'a> {
+pub(crate) enum AffectedClient<'a> {
     User(&'a UserId),
     Address(IpAddr),
 }
@@ -38,7 +38,7 @@ pub(crate) struct NameBudget(Arc<Throttle>);
 
 impl Default for NameBudget {
     fn default() -> Self {
-        Self(Arc::new(Throttle::lines(MAX_NAME_LINES, Duration::from_secs(1))))
+        Self(Arc::new(Throttle::lines_per(MAX_NAME_LINES, Duration::from_secs(1))))
     }
 }
 
@@ -69,7 +69,7 @@ struct State {
 
 /// Events that no log line has reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unlogged {
+pub(crate) struct UnloggedEvents {
     pub(crate) count: u64,
     /// How long ago the first of them was.
     pub(crate) age: Duration,
@@ -77,18 +77,18 @@ pub(crate) struct Unlogged {
 
 impl Default for Throttle {
     fn default() -> Self {
-        Self::every(LINE_INTERVAL)
+        Self::once_per(LINE_INTERVAL)
     }
 }
 
 impl Throttle {
     /// Allows one line in each `interval`.
-    pub(crate) fn every(interval: Duration) -> Self {
-        Self::lines(1, interval)
+    pub(crate) fn once_per(interval: Duration) -> Self {
+        Self::lines_per(1, interval)
     }
 
     /// Allows at most `most` lines in each `interval`.
-    pub(crate) fn lines(most: u32, interval: Duration) -> Self {
+    pub(crate) fn lines_per(most: u32, interval: Duration) -> Self {
         Self { interval, most, budget: None, hasher: RandomState::new(), state: Mutex::default() }
     }
 
@@ -97,28 +97,28 @@ impl Throttle {
         Self { budget: Some(budget.clone()), ..self }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts an event. If a line is due, returns how many events the line stands for, including this one.
-    pub(crate) fn record(&self) -> Option<u64> {
-        let (mut state, now) = (self.state(), Instant::now());
-        state.count(now);
+    pub(crate) fn record_event(&self) -> Option<u64> {
+        let (mut state, now) = (self.lock_state(), Instant::now());
+        state.count_event(now);
         state.next_line(self, now)
     }
 
-    /// Counts an event about a name, such as [`Affected`]. If a line is due, for the interval or for the name, returns how many
+    /// Counts an event about a name, such as [`AffectedClient`]. If a line is due, for the interval or for the name, returns how many
     /// events the line stands for, including this one.
-    pub(crate) fn record_for(&self, name: impl Hash) -> Option<u64> {
-        let Some(budget) = &self.budget else { return self.record() };
+    pub(crate) fn record_event_for(&self, name: impl Hash) -> Option<u64> {
+        let Some(budget) = &self.budget else { return self.record_event() };
         let name = self.hasher.hash_one(name);
-        let (mut state, now) = (self.state(), Instant::now());
-        state.count(now);
-        let is_new = state.is_new(name, now);
+        let (mut state, now) = (self.lock_state(), Instant::now());
+        state.count_event(now);
+        let is_new = state.is_new_name(name, now);
         let due = state.next_line(self, now).or_else(|| {
-            let in_budget = is_new && budget.0.record().is_some();
-            in_budget.then(|| state.take())
+            let in_budget = is_new && budget.0.record_event().is_some();
+            in_budget.then(|| state.take_count())
         });
         if due.is_some() && is_new {
             state.names.insert(name);
@@ -127,20 +127,20 @@ impl Throttle {
     }
 
     /// Returns the suppressed events that a line should report, if such a line is due and no later event has caused it.
-    pub(crate) fn take_unlogged(&self) -> Option<Unlogged> {
-        let (mut state, now) = (self.state(), Instant::now());
+    pub(crate) fn take_unlogged(&self) -> Option<UnloggedEvents> {
+        let (mut state, now) = (self.lock_state(), Instant::now());
         let age = now - state.unlogged_since?;
-        state.next_line(self, now).map(|count| Unlogged { count, age })
+        state.next_line(self, now).map(|count| UnloggedEvents { count, age })
     }
 }
 
 impl State {
-    fn count(&mut self, now: Instant) {
+    fn count_event(&mut self, now: Instant) {
         self.unlogged += 1;
         self.unlogged_since.get_or_insert(now);
     }
 
-    fn take(&mut self) -> u64 {
+    fn take_count(&mut self) -> u64 {
         self.unlogged_since = None;
         std::mem::take(&mut self.unlogged)
     }
@@ -153,11 +153,11 @@ impl State {
             return None;
         }
         self.lines += 1;
-        Some(self.take())
+        Some(self.take_count())
     }
 
     /// Whether a name has had no line for a while, and can be remembered.
-    fn is_new(&mut self, name: u64, now: Instant) -> bool {
+    fn is_new_name(&mut self, name: u64, now: Instant) -> bool {
         if self.names_began.is_none_or(|began| now - began >= NAME_INTERVAL) {
             self.names_began = Some(now);
             self.names.clear();
@@ -171,61 +171,70 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_event_has_a_line_and_then_one_a_minute_counts_the_others() {
+    async fn the_first_event_is_logged_and_then_one_line_a_minute_counts_the_others() {
         let throttle = Throttle::default();
-        assert_eq!(throttle.record(), Some(1));
+        assert_eq!(throttle.record_event(), Some(1));
         for _ in 0..59 {
             tokio::time::advance(Duration::from_secs(1)).await;
-            assert_eq!(throttle.record(), None);
+            assert_eq!(throttle.record_event(), None);
         }
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(throttle.record(), Some(60));
+        assert_eq!(throttle.record_event(), Some(60));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn events_at_the_end_of_a_flood_have_a_line_too() {
+    async fn events_at_the_end_of_a_flood_are_logged_too() {
         let second = Duration::from_secs(1);
-        let throttle = Throttle::every(second);
-        assert_eq!((throttle.record(), throttle.record(), throttle.take_unlogged()), (Some(1), None, None));
+        let throttle = Throttle::once_per(second);
+        assert_eq!(
+            (throttle.record_event(), throttle.record_event(), throttle.take_unlogged()),
+            (Some(1), None, None)
+        );
         tokio::time::advance(second).await;
-        let unlogged = Unlogged { count: 1, age: second };
+        let unlogged = UnloggedEvents { count: 1, age: second };
         assert_eq!((throttle.take_unlogged(), throttle.take_unlogged()), (Some(unlogged), None));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_throttle_logs_up_to_its_number_of_lines_per_interval() {
-        let throttle = Throttle::lines(2, Duration::from_secs(1));
-        assert_eq!([throttle.record(), throttle.record(), throttle.record()], [Some(1), Some(1), None]);
+        let throttle = Throttle::lines_per(2, Duration::from_secs(1));
+        assert_eq!(
+            [throttle.record_event(), throttle.record_event(), throttle.record_event()],
+            [Some(1), Some(1), None]
+        );
         tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!([throttle.record(), throttle.record(), throttle.record()], [Some(2), Some(1), None]);
+        assert_eq!(
+            [throttle.record_event(), throttle.record_event(), throttle.record_event()],
+            [Some(2), Some(1), None]
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_name_has_a_line_a_minute_besides_those_of_the_interval() {
-        let throttle = Throttle::every(Duration::from_secs(1)).with_names(&NameBudget::default());
+    async fn each_name_is_logged_once_a_minute_besides_the_lines_of_the_interval() {
+        let throttle = Throttle::once_per(Duration::from_secs(1)).with_names(&NameBudget::default());
         assert_eq!(
-            ["a", "b", "a", "b", "c"].map(|name| throttle.record_for(name)),
+            ["a", "b", "a", "b", "c"].map(|name| throttle.record_event_for(name)),
             [Some(1), Some(1), None, None, Some(3)]
         );
         tokio::time::advance(Duration::from_secs(30)).await;
-        assert_eq!(["c", "a"].map(|name| throttle.record_for(name)), [Some(1), None]);
+        assert_eq!(["c", "a"].map(|name| throttle.record_event_for(name)), [Some(1), None]);
         tokio::time::advance(Duration::from_secs(30)).await;
-        assert_eq!(["a", "b", "a"].map(|name| throttle.record_for(name)), [Some(2), Some(1), None]);
+        assert_eq!(["a", "b", "a"].map(|name| throttle.record_event_for(name)), [Some(2), Some(1), None]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_of_names_has_at_most_50_lines_a_second_and_1000_names_a_minute() {
+    async fn a_flood_of_names_logs_at_most_50_lines_a_second_and_1000_names_a_minute() {
         let budget = NameBudget::default();
         let throttles = [(); 2].map(|()| Throttle::default().with_names(&budget));
         let mut lines = Vec::new();
         for second in 0..30 {
             let names = (0..1_000).map(|name| (second, name));
-            lines.push(names.filter(|name| throttles[name.1 % 2].record_for(name).is_some()).count());
+            lines.push(names.filter(|name| throttles[name.1 % 2].record_event_for(name).is_some()).count());
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         // The first event of each throttle has the line of its interval.
         assert_eq!(lines.iter().take(30).copied().max(), Some(52));
-        let remembered = throttles.each_ref().map(|throttle| throttle.state().names.len());
+        let remembered = throttles.each_ref().map(|throttle| throttle.lock_state().names.len());
         assert!(remembered.iter().all(|names| *names <= MAX_NAMES), "{remembered:?}");
         assert_eq!(remembered.iter().sum::<usize>(), lines.iter().sum::<usize>());
     }

@@ -72,12 +72,12 @@ impl Tls {
             TlsConfig::Files { certificate, key } => {
                 let (files, first) = files::CertificateFiles::open(certificate, key, clock).context("tls")?;
                 let tls = Self::new(false)?;
-                let mut installer = Installer::new(tls.current.clone(), clock.clone(), metrics);
+                let mut installer = CertificateInstaller::new(tls.current.clone(), clock.clone(), metrics);
                 installer.install(&first);
                 let stop = tasks.stop().clone();
                 tasks.spawn_critical("certificate", async move {
                     tokio::select! {
-                        () = files.follow(installer) => {}
+                        () = files.watch_files(installer) => {}
                         () = stop.cancelled() => {}
                     }
                 });
@@ -111,14 +111,14 @@ impl Tls {
 }
 
 /// Takes certificates into use, and watches the end of the current one.
-struct Installer {
+struct CertificateInstaller {
     current: Arc<CurrentCertificate>,
     clock: Clock,
     metrics: TlsMetrics,
     expiry: Option<Expiry>,
 }
 
-impl Installer {
+impl CertificateInstaller {
     fn new(current: Arc<CurrentCertificate>, clock: Clock, metrics: TlsMetrics) -> Self {
         Self { current, clock, metrics, expiry: None }
     }

@@ -141,7 +141,7 @@ impl Supervisor {
         // Entries that another process has written, such as `switchboard key`, get their numbers.
         if !self.endpoints.is_empty() && began >= self.numbered + NUMBERING_INTERVAL {
             self.numbered = began;
-            let numbering = Submission::unattended(Change::NumberPending);
+            let numbering = Submission::without_reply(Change::NumberPending);
             let _ = numbering.map(|submission| self.parts.store.submit(submission));
         }
         let renews = self.renewed.is_none_or(|renewed| renewed + RENEWAL_INTERVAL <= began);

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_former_member_sees_up_to_leaving() {
+    fn a_former_member_sees_the_log_up_to_the_leave() {
         assert_eq!(check_visible(Seq(9), None).map_err(|r| r.code), Err(ErrorCode::NotFound));
         assert_eq!(check_visible(Seq(9), Some(&membership_with(Role::Member, Some(4)))), Ok(Seq(4)));
         assert_eq!(check_visible(Seq(9), Some(&membership_with(Role::Reader, None))), Ok(Seq(9)));

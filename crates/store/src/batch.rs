@@ -42,7 +42,7 @@ pub(super) enum WriteResult {
 }
 
 /// The results of a batch, in the order of its writes.
-pub(super) type Results = Vec<WriteResult>;
+pub(super) type WriteResults = Vec<WriteResult>;
 
 /// The state that the writer shares with its readers.
 #[derive(Debug, Default)]
@@ -180,8 +180,8 @@ pub(super) fn apply<R: Rows>(
     rules: &Rules,
     batch: &[Submission],
     now: Timestamp,
-) -> Result<Results, R::Error> {
-    let mut results: Results = batch.iter().map(|_| WriteResult::Rejected).collect();
+) -> Result<WriteResults, R::Error> {
+    let mut results: WriteResults = batch.iter().map(|_| WriteResult::Rejected).collect();
     let mut turns = TransactionOrder::default();
     for index in coalesce::apply_order(batch) {
         let (Some(one), Some(result)) = (batch.get(index), results.get_mut(index)) else { continue };
@@ -225,7 +225,7 @@ pub(super) fn apply<R: Rows>(
 /// Pairs the writes of a batch with their results. The reads that need a count go into `uncounted` and get no outcome yet.
 pub(super) fn pair_outcomes(
     batch: Vec<Submission>,
-    results: Results,
+    results: WriteResults,
     uncounted: &mut Vec<Submission>,
 ) -> Vec<Outcome> {
     let pairs = batch.into_iter().zip(results);
@@ -259,7 +259,7 @@ fn record_and_convert_outcome(
 pub(super) fn write_each_alone(
     batch: Vec<Submission>,
     uncounted: &mut Vec<Submission>,
-    mut write: impl FnMut(&[Submission]) -> Option<Results>,
+    mut write: impl FnMut(&[Submission]) -> Option<WriteResults>,
 ) -> Vec<Outcome> {
     let alone = batch.into_iter().filter_map(|one| {
         if one.origin.is_stale() {

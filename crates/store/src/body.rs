@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn only_users_change_and_every_other_byte_stays() {
+    fn replacing_users_in_a_body_keeps_every_other_byte() {
         for (kind, wire, stored) in [
             (
                 EventKind::Create.into(),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_that_names_nobody_has_no_other_form() {
+    fn a_body_that_names_no_user_is_stored_unchanged() {
         let invite = Kind::from(EventKind::Invite);
         for stored in [
             r#"{"user":4}"#,

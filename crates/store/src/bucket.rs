@@ -36,7 +36,7 @@ impl Rate {
 
     /// Takes `price` tokens, or returns how long to wait. A price above the burst takes a full bucket and leaves a debt:
     /// the bucket stays empty until the rest is refilled as well.
-    fn take(self, full_at: &mut Instant, price: u32, now: Instant) -> Result<(), Duration> {
+    fn take_tokens(self, full_at: &mut Instant, price: u32, now: Instant) -> Result<(), Duration> {
         let missing = full_at.saturating_duration_since(now);
         let needed = self.interval * price.min(self.burst);
         let wait = (missing + needed).saturating_sub(self.interval * self.burst);
@@ -61,8 +61,8 @@ impl Bucket {
     }
 
     /// Takes `price` tokens, or returns how long to wait.
-    pub fn take(&mut self, rate: Rate, price: u32) -> Result<(), Duration> {
-        rate.take(&mut self.full_at, price, Instant::now())
+    pub fn take_tokens(&mut self, rate: Rate, price: u32) -> Result<(), Duration> {
+        rate.take_tokens(&mut self.full_at, price, Instant::now())
     }
 }
 
@@ -83,14 +83,14 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
     }
 
     /// Takes `price` tokens from the bucket of `key`, or returns how long to wait.
-    pub fn take(&self, key: &K, price: u32) -> Result<(), Duration> {
+    pub fn take_tokens(&self, key: &K, price: u32) -> Result<(), Duration> {
         let now = Instant::now();
         let mut shard = self.shard(key);
         if let Some(full_at) = shard.get_mut(key) {
-            return self.rate.take(full_at, price, now);
+            return self.rate.take_tokens(full_at, price, now);
         }
         let mut full_at = now;
-        self.rate.take(&mut full_at, price, now)?;
+        self.rate.take_tokens(&mut full_at, price, now)?;
         shard.insert(key.clone(), full_at);
         Ok(())
     }
@@ -131,7 +131,7 @@ mod tests {
     /// A function that takes tokens from a bucket, which begins with five seconds' worth.
     fn bucket(rate: u32) -> impl FnMut(u32) -> Result<(), Duration> {
         let (mut bucket, rate) = (Bucket::full(Instant::now()), Rate::per_second(rate, 5).expect("a rate"));
-        move |price| bucket.take(rate, price)
+        move |price| bucket.take_tokens(rate, price)
     }
 
     #[tokio::test(start_paused = true)]
@@ -176,20 +176,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn keys_have_buckets_of_their_own_and_full_ones_are_dropped() {
         let buckets = Buckets::new(Rate::per_second(1, 5).expect("a rate"));
-        assert_eq!(buckets.take(&"alice", 5), Ok(()));
-        assert_eq!(buckets.take(&"alice", 1), Err(SECOND));
-        assert_eq!(buckets.take(&"bob", 1), Ok(()));
+        assert_eq!(buckets.take_tokens(&"alice", 5), Ok(()));
+        assert_eq!(buckets.take_tokens(&"alice", 1), Err(SECOND));
+        assert_eq!(buckets.take_tokens(&"bob", 1), Ok(()));
         tokio::time::advance(SECOND).await;
         buckets.sweep();
         assert_eq!(buckets.len(), 1, "bob's is full");
-        assert_eq!(buckets.take(&"alice", 2), Err(SECOND));
+        assert_eq!(buckets.take_tokens(&"alice", 2), Err(SECOND));
         tokio::time::advance(4 * SECOND).await;
         buckets.sweep();
         assert_eq!(buckets.len(), 0);
     }
 
     #[test]
-    fn a_rate_of_zero_is_none() {
+    fn a_rate_of_zero_means_no_limit() {
         assert!(Rate::per_second(0, 5).is_none());
     }
 }

@@ -27,7 +27,7 @@ use switchboard_protocol::{
     UserId,
 };
 
-use super::{Committed, CommittedCursor, CommittedEvent, Counts, CursorKind};
+use super::{Committed, CommittedCursor, CommittedEvent, CursorKind, MessageCounts};
 use crate::feed::Entry;
 use crate::record::{Conversation, Membership};
 use crate::record::{Effect, LogEvent, UserKey, Via};
@@ -136,7 +136,7 @@ pub(super) const MAX_EVENTS_COUNTED_BY_WRITER: u64 = 64;
 
 /// Why a change is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+enum ChangePurpose {
     Apply,
     /// To find out whether it would be refused. It has no effect.
     Check,
@@ -153,7 +153,7 @@ struct ChangeContext<'a, R> {
     via: Via,
     address: Option<IpAddr>,
     now: Timestamp,
-    purpose: Purpose,
+    purpose: ChangePurpose,
     /// Whether the application has replaced what the client requested.
     is_replaced: bool,
 }
@@ -169,9 +169,9 @@ impl<R: Rows> ChangeContext<'_, R> {
     /// Called when every check has passed, before the first effect.
     fn begin_effects(&self) -> Result<(), OperationError<R::Error>> {
         match self.purpose {
-            Purpose::Apply => Ok(()),
-            Purpose::Check => Err(OperationError::Checked),
-            Purpose::Repeat => Err(Refusal::unavailable_for(Duration::ZERO).into()),
+            ChangePurpose::Apply => Ok(()),
+            ChangePurpose::Check => Err(OperationError::Checked),
+            ChangePurpose::Repeat => Err(Refusal::unavailable_for(Duration::ZERO).into()),
         }
     }
 
@@ -268,7 +268,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         let event = self.do_append(&mut conversation, user, kind, None, (&body, &stored))?;
         // An event without an idempotency key is never a duplicate, so it has always been appended.
         let event = event.ok_or_else(Refusal::unavailable)?;
-        Ok(self.put_and_report(conversation, event, effects))
+        Ok(self.commit_event(conversation, event, effects))
     }
 
     /// The stored form of a body; `None` if the body names a user who is not stored.
@@ -284,16 +284,16 @@ impl<R: Rows> ChangeContext<'_, R> {
         Ok(stored.map(Cow::Owned))
     }
 
-    fn put_and_report(
+    fn commit_event(
         &mut self,
         conversation: Conversation,
         event: LogEvent,
         effects: Vec<Effect>,
     ) -> Committed {
-        Committed::Event(self.put_and_commit(conversation, event, effects))
+        Committed::Event(self.commit_boxed_event(conversation, event, effects))
     }
 
-    fn put_and_commit(
+    fn commit_boxed_event(
         &mut self,
         conversation: Conversation,
         event: LogEvent,
@@ -313,7 +313,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     }
 
     /// The outcome of a change that repeats what an earlier event did.
-    fn repeated_event(&mut self, conversation: &Conversation, earlier: Seq) -> ChangeResult<R> {
+    fn outcome_of_repeated_change(&mut self, conversation: &Conversation, earlier: Seq) -> ChangeResult<R> {
         let at = self.rows.event(conversation.key, earlier)?.map_or(conversation.at, |e| e.at.as_millis());
         Ok(Committed::Event(Box::new(CommittedEvent {
             conversation: conversation.key,
@@ -329,7 +329,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     /// Advances the member's read cursor to the given position, unless it is already there or further. `counts` are the
     /// message counts up to that position, if readers have made them. Without them the writer counts, if the range is
     /// short.
-    fn move_read_cursor(&mut self, command: &Read, counts: Option<Counts>) -> ChangeResult<R> {
+    fn move_read_cursor(&mut self, command: &Read, counts: Option<MessageCounts>) -> ChangeResult<R> {
         let upto = command.upto;
         let ActorMembership { conversation, user, membership } =
             self.check_cursor(&command.conversation, upto)?;
@@ -338,7 +338,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         if moved {
             let counts = match counts {
                 Some(counts) => counts,
-                None => (self.rows.counts(
+                None => (self.rows.message_counts(
                     &conversation,
                     user,
                     &member,

@@ -13,12 +13,12 @@ pub struct CommitMetrics {
 
 impl CommitMetrics {
     /// The seconds from taking a batch of writes from the queue until it is on stable storage.
-    pub fn seconds(&self) -> Histogram {
+    pub fn commit_seconds(&self) -> Histogram {
         self.seconds.clone()
     }
 
     /// The number of writes in a transaction.
-    pub fn writes(&self) -> Histogram {
+    pub fn writes_per_commit(&self) -> Histogram {
         self.writes.clone()
     }
 

@@ -17,7 +17,7 @@ use switchboard_protocol::{ConversationId, Seq, UserId};
 use super::fair_queue::{FairQueue, LaneOwner};
 use super::read::counts::{CountProgress, CountStep};
 use super::readers::{Job, ReaderConnection};
-use super::{Change, CountedRead, Counts, Outcome, Submission, batch};
+use super::{Change, CountedRead, MessageCounts, Outcome, Submission, batch};
 use crate::refusal::Refusal;
 
 /// The user and the conversation of a count. One count runs for each key at a time.
@@ -63,7 +63,7 @@ impl<D: ReaderConnection> Counter<D> {
         Arc::new(Self { read_queue: turns, queue, waiting: Mutex::default() })
     }
 
-    fn waiting(&self) -> MutexGuard<'_, FxHashMap<CountKey, Vec<Submission>>> {
+    fn lock_waiting(&self) -> MutexGuard<'_, FxHashMap<CountKey, Vec<Submission>>> {
         // A poisoned lock is safe to use, because no code panics while it holds the lock.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,7 +73,7 @@ impl<D: ReaderConnection> Counter<D> {
         let (key, upto) =
             ((submission.actor.clone(), read.conversation.resolve(&submission.actor)), read.upto);
         {
-            let mut waiting = self.waiting();
+            let mut waiting = self.lock_waiting();
             if let Some(waiting) = waiting.get_mut(&key) {
                 waiting.push(submission);
                 return Vec::new();
@@ -81,7 +81,7 @@ impl<D: ReaderConnection> Counter<D> {
             waiting.insert(key.clone(), vec![submission]);
         }
         let Err(refusal) = self.enqueue_slice(key.clone(), upto, None) else { return Vec::new() };
-        let refused = self.waiting().remove(&key).unwrap_or_default();
+        let refused = self.lock_waiting().remove(&key).unwrap_or_default();
         refused.into_iter().map(|one| Outcome { origin: one.origin, result: Err(refusal.clone()) }).collect()
     }
 
@@ -126,9 +126,9 @@ impl<D: ReaderConnection> Counter<D> {
 
     /// Queues the reads that waited for a count. The reader thread blocks here while the writer's queue is full. That
     /// cannot deadlock, because the writer empties the queue and waits for no reader.
-    fn requeue_reads(&self, key: &CountKey, counts: Result<Counts, Refusal>) {
+    fn requeue_reads(&self, key: &CountKey, counts: Result<MessageCounts, Refusal>) {
         let mut counts = Some(counts);
-        let waiting = self.waiting().remove(key).unwrap_or_default();
+        let waiting = self.lock_waiting().remove(key).unwrap_or_default();
         for mut submission in waiting {
             if let Change::Read(read) = &submission.change
                 && let Some(counts) = counts.take()

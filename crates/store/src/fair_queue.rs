@@ -100,14 +100,14 @@ impl<J> FairQueue<J> {
         Self { queue: Mutex::new(queue), ready: Condvar::new() }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue<J>> {
+    fn lock_queue(&self) -> MutexGuard<'_, Queue<J>> {
         // No job runs while the lock is held, so a panic cannot leave the queue inconsistent.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues a job.
     pub(super) fn push(&self, who: LaneOwner, job: J) -> Result<(), Refusal> {
-        let mut queue = self.queue();
+        let mut queue = self.lock_queue();
         if queue.queued_jobs >= MAX_QUEUED_READS && who != LaneOwner::Probe || queue.closed {
             return Err(Refusal::unavailable());
         }
@@ -129,7 +129,7 @@ impl<J> FairQueue<J> {
 
     /// Waits for a job, at most for `timeout`.
     pub(super) fn take(&self, timeout: Option<Duration>) -> NextJob<J> {
-        let mut queue = self.queue();
+        let mut queue = self.lock_queue();
         loop {
             while let Some(who) = queue.ready_lanes.pop_front() {
                 let Some(lane) = queue.lanes.get_mut(&who) else { continue };
@@ -157,8 +157,8 @@ impl<J> FairQueue<J> {
 
     /// Marks the running job of a lane as finished, so that the lane's next job can run. No thread is woken, because the
     /// calling thread takes the next job itself.
-    pub(super) fn finish(&self, who: LaneOwner) {
-        let mut queue = self.queue();
+    pub(super) fn finish_job(&self, who: LaneOwner) {
+        let mut queue = self.lock_queue();
         let Some(lane) = queue.lanes.get_mut(&who) else { return };
         lane.busy = false;
         if lane.jobs.is_empty() {
@@ -174,7 +174,7 @@ impl<J> FairQueue<J> {
 
     /// Closes the queue: the threads end once no job is queued.
     pub(super) fn close(&self) {
-        self.queue().closed = true;
+        self.lock_queue().closed = true;
         self.ready.notify_all();
     }
 }
@@ -205,7 +205,7 @@ mod tests {
         let mut order = Vec::new();
         while let Some((who, job)) = take_now(&turns) {
             order.push(job);
-            turns.finish(who);
+            turns.finish_job(who);
         }
         assert_eq!(order, ["a1", "b1", "c1", "a2", "b2", "a3"]);
     }
@@ -219,7 +219,7 @@ mod tests {
         assert!(take_now(&turns).is_none(), "the second waits for the first");
         turns.push(user("bob"), 3).expect("room");
         assert!(matches!(take_now(&turns), Some((_, 3))), "another lane is not full");
-        turns.finish(alice);
+        turns.finish_job(alice);
         assert!(matches!(take_now(&turns), Some((_, 2))));
     }
 
@@ -235,7 +235,7 @@ mod tests {
         for expected in ["one", "two", "read"] {
             let (who, job) = take_now(&turns).expect("it waits");
             assert_eq!(job, expected);
-            turns.finish(who);
+            turns.finish_job(who);
         }
     }
 
@@ -261,9 +261,9 @@ mod tests {
         turns.push(user("alice"), ()).expect("room");
         turns.close();
         let NextJob::Run(who, ()) = turns.take(None) else { panic!("it waits") };
-        turns.finish(who);
+        turns.finish_job(who);
         assert!(matches!(turns.take(None), NextJob::End));
-        let queue = turns.queue();
+        let queue = turns.lock_queue();
         assert!(queue.lanes.is_empty() && queue.ready_lanes.is_empty() && queue.queued_jobs == 0);
     }
 }

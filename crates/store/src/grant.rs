@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_of_before_acts_and_revokes_and_does_nothing_else() {
+    fn a_key_of_an_earlier_version_may_only_act_for_users_and_revoke() {
         let scopes = Scopes::parse("act,revoke");
         for scope in Scope::ALL {
             assert_eq!(scopes.allow(scope), scope == Scope::Act, "{scope:?}");

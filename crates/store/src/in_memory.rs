@@ -28,7 +28,7 @@ use crate::sqlite::query::{Reader, reader};
 use crate::sqlite::rows::SqliteRows;
 use crate::{Change, Committed, Query, Snapshot};
 #[cfg(test)]
-use crate::{CountedRead, Counts, Submission};
+use crate::{CountedRead, MessageCounts, Submission};
 
 /// The fewest steps that SQLite's virtual machine executes for each row that it reads and counts.
 #[cfg(test)]
@@ -46,7 +46,7 @@ pub struct InMemory {
 }
 
 /// Panics on an error of the store, because for a database in memory it is a bug.
-fn unwrap_failure<T>(done: Result<T, OperationError>) -> Result<T, Refusal> {
+fn panic_on_failure<T>(done: Result<T, OperationError>) -> Result<T, Refusal> {
     match done {
         Ok(done) => Ok(done),
         Err(OperationError::Refused(refusal)) => Err(refusal),
@@ -93,7 +93,7 @@ impl InMemory {
 
     /// Applies a change within a batch.
     pub fn apply(&mut self, actor: &UserId, change: Change, now: Timestamp) -> Result<Committed, Refusal> {
-        unwrap_failure(change::apply(
+        panic_on_failure(change::apply(
             &mut self.rows,
             &self.rules,
             Actor::without_allowances(actor),
@@ -111,11 +111,11 @@ impl InMemory {
 
     /// Counts the messages for a `read` command, as the readers do.
     #[cfg(test)]
-    pub fn count(&self, actor: &UserId, read: &Read) -> Result<Counts, Refusal> {
+    pub fn count(&self, actor: &UserId, read: &Read) -> Result<MessageCounts, Refusal> {
         let name = read.conversation.resolve(actor);
         let mut so_far = None;
         loop {
-            match unwrap_failure(self.reader().count(actor, &name, read.upto, so_far))? {
+            match panic_on_failure(self.reader().count(actor, &name, read.upto, so_far))? {
                 CountStep::Done(counts) => return Ok(counts),
                 CountStep::More(progress) => so_far = Some(progress),
             }
@@ -139,7 +139,7 @@ impl InMemory {
                 let counts = self.count(actor, &read);
                 self.commit_change(actor, Change::CountedRead(Box::new(CountedRead { read, counts })), now)
             }
-            (made, _) => unwrap_failure(made),
+            (made, _) => panic_on_failure(made),
         }
     }
 
@@ -202,11 +202,11 @@ impl InMemory {
     }
 
     pub fn query(&self, user: &UserId, query: &Query) -> Result<OkBody<Box<RawValue>>, Refusal> {
-        unwrap_failure(self.reader().answer(user, query))
+        panic_on_failure(self.reader().answer(user, query))
     }
 
     pub fn attach(&self, user: &UserId, named: &[ConversationId]) -> Option<Snapshot> {
-        unwrap_failure(self.reader().attach(user, named)).expect("a snapshot is never refused")
+        panic_on_failure(self.reader().attach(user, named)).expect("a snapshot is never refused")
     }
 
     pub fn replay(
@@ -216,7 +216,7 @@ impl InMemory {
         after: Seq,
         upto: Seq,
     ) -> Result<Vec<LogEvent>, Refusal> {
-        unwrap_failure(self.reader().replay(user, conversation, after, upto))
+        panic_on_failure(self.reader().replay(user, conversation, after, upto))
     }
 
     /// The problems that a check of the database finds.

@@ -54,7 +54,7 @@ impl Inspector {
     ) -> anyhow::Result<Vec<Room>> {
         let after = after.map_or("", ConversationId::as_str);
         match self {
-            Self::Directory(data) => rooms_in(&open(data)?, order, after, most).map_err(in_words),
+            Self::Directory(data) => rooms_in(&open(data)?, order, after, most).map_err(describe_error),
             Self::Shared { url, ca } => postgres::inspect::rooms(url, ca.as_deref(), order, after, most),
         }
     }
@@ -126,7 +126,7 @@ fn is_timeout(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted)
 }
 
-fn in_words(error: rusqlite::Error) -> anyhow::Error {
+fn describe_error(error: rusqlite::Error) -> anyhow::Error {
     if is_timeout(&error) {
         took_too_long()
     } else {
@@ -180,14 +180,14 @@ fn sizes_in(data: &Path) -> anyhow::Result<Sizes> {
         bail!("there is no database in {}", data.display());
     };
     let db = open(data).context("cannot read the database")?;
-    let largest_conversations = largest_conversations(&db).map_err(in_words)?;
+    let largest_conversations = largest_conversations(&db).map_err(describe_error)?;
     let mut tables = Vec::new();
     for table in &TABLES {
         let name = table.name;
         let rows = match db.query_row(&format!("SELECT count(*) FROM {name}"), [], |row| row.get(0)) {
             Ok(rows) => Some(rows),
             Err(error) if is_timeout(&error) => None,
-            Err(error) => return Err(in_words(error)),
+            Err(error) => return Err(describe_error(error)),
         };
         tables.push(TableSize { name, rows, bytes: None });
     }

@@ -48,7 +48,7 @@ fn joins_and_leaves(event: &LogEvent) -> JoinsAndLeaves {
         MembershipEffect::UserEnters => joins_and_leaves.joiner = named_user(&event.body),
         MembershipEffect::SenderLeaves => joins_and_leaves.leaver = Some(event.from.clone()),
         MembershipEffect::UserLeaves => joins_and_leaves.leaver = named_user(&event.body),
-        MembershipEffect::None if event.kind.about() == EventScope::Message && event.seq == Seq(1) => {
+        MembershipEffect::None if event.kind.scope() == EventScope::Message && event.seq == Seq(1) => {
             joins_and_leaves.first_members = peers_of(&event.conversation);
         }
         MembershipEffect::None => {}
@@ -76,7 +76,7 @@ pub(super) fn with_effects(
     mut gone: FxHashMap<UserId, Seq>,
 ) -> Vec<CommittedEvent> {
     let told = events.into_iter().map(|event| {
-        let effects = joins_and_leaves(&event).effects(&mut gone, event.seq);
+        let effects = joins_and_leaves(&event).into_effects(&mut gone, event.seq);
         CommittedEvent {
             conversation,
             name: event.conversation.clone(),
@@ -93,7 +93,7 @@ pub(super) fn with_effects(
 impl JoinsAndLeaves {
     /// The membership changes of the event `seq`. `gone` has the last leave of each user so far, so call this in the order
     /// of the log.
-    fn effects(self, gone: &mut FxHashMap<UserId, Seq>, seq: Seq) -> Vec<Effect> {
+    fn into_effects(self, gone: &mut FxHashMap<UserId, Seq>, seq: Seq) -> Vec<Effect> {
         let Self { first_members: begins, joiner: comes_back, leaver: goes } = self;
         let before = Seq(seq.0.saturating_sub(1));
         let begins =

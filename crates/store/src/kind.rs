@@ -42,7 +42,7 @@ impl Kind {
     }
 
     /// The kind, if this version knows it; otherwise [`EventKind::Unreadable`].
-    pub fn known(&self) -> EventKind {
+    pub fn known_kind(&self) -> EventKind {
         match self {
             Self::Known(kind) => *kind,
             Self::Newer(_) | Self::Number(_) => EventKind::Unreadable,
@@ -53,19 +53,19 @@ impl Kind {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Newer(kind) => &kind.name,
-            kind => kind.known().as_str(),
+            kind => kind.known_kind().as_str(),
         }
     }
 
     /// Whether an event of this kind is a message, is about a message, or is about a room.
-    pub(crate) fn about(&self) -> EventScope {
-        self.known().about()
+    pub(crate) fn scope(&self) -> EventScope {
+        self.known_kind().scope()
     }
 
     /// The effect of the kind on memberships. For kinds of newer versions it is none, as this version knows no effect of
     /// theirs.
     pub(crate) fn membership(&self) -> MembershipEffect {
-        self.known().membership()
+        self.known_kind().membership()
     }
 
     /// Whether events of this kind have a field that holds user ids.

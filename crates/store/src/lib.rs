@@ -81,8 +81,8 @@ use switchboard_protocol::reply::{OkBody, Profile};
 use switchboard_protocol::{ConversationId, FEATURES, Seq, Timestamp, UserId};
 
 pub use self::commit_metrics::CommitMetrics;
-pub use self::memberships::{Activity, Joined, Memberships, Summaries};
-pub use self::request::{Approved, Change, CountedRead, Counts, CursorKind, Query, Request};
+pub use self::memberships::{Activity, JoinedConversation, Memberships, Summaries};
+pub use self::request::{Approved, Change, CountedRead, CursorKind, MessageCounts, Query, Request};
 use tokio::sync::watch;
 
 use crate::feed::{FeedPage, FeedQuery};
@@ -271,7 +271,7 @@ pub struct Submission {
 
 impl Submission {
     /// A change of the server itself, whose outcome nothing needs.
-    pub fn unattended(change: Change) -> Option<Self> {
+    pub fn without_reply(change: Change) -> Option<Self> {
         let actor = UserId::parse("feed").ok()?;
         let origin = Origin::Call(tokio::sync::oneshot::channel().0);
         Some(Self { actor, change, origin })

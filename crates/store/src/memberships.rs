@@ -9,7 +9,7 @@ use crate::record::ConversationKey;
 
 /// A conversation that a user is a member of.
 #[derive(Debug, Clone, Copy)]
-pub struct Joined {
+pub struct JoinedConversation {
     /// The conversation.
     pub conversation: ConversationKey,
     /// The conversation's last event.
@@ -26,7 +26,7 @@ pub struct Memberships {
     /// The last conversation of this page, after which the next page begins; `None` if this is the last page.
     pub next: Option<ConversationKey>,
     /// The memberships, in the order of the conversations' keys.
-    pub joined: Arc<[Joined]>,
+    pub joined: Arc<[JoinedConversation]>,
     /// The conversations with the latest activity, latest first: as many as [`Activity::max_per_connection`].
     pub latest: Vec<Activity>,
 }
@@ -44,7 +44,7 @@ impl Activity {
     /// How many of the latest conversations a connection needs: one more than its page of summaries has, or one more than
     /// the number of conversations in which its unread messages are counted, if that is greater.
     pub fn max_per_connection(limits: &Limits) -> usize {
-        (limits.page_size(None) as usize).max(Limits::UNREAD_CONVERSATIONS) + 1
+        (limits.page_size(None) as usize).max(Limits::MAX_UNREAD_CONVERSATIONS) + 1
     }
 
     /// Sorts activities, the latest first, and keeps at most `most`.
@@ -62,9 +62,9 @@ pub struct Summaries {
     /// The summaries, in the order requested.
     pub summaries: Vec<Summary>,
     /// The last event of each conversation that has a summary.
-    pub joined: Vec<Joined>,
+    pub joined: Vec<JoinedConversation>,
     /// Whether there are more conversations than these summaries.
     pub has_more: bool,
-    /// What the user has not read in the first [`Limits::UNREAD_CONVERSATIONS`] of the requested conversations.
+    /// What the user has not read in the first [`Limits::MAX_UNREAD_CONVERSATIONS`] of the requested conversations.
     pub unread: Unread,
 }

@@ -123,7 +123,8 @@ impl PostgresStore {
     /// # Errors
     /// The database cannot be reached or does not keep what it should, or a newer version made it.
     pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
-        let target = Target::new(&settings.url, settings.ca.as_deref())?.named(settings.name.as_deref());
+        let target =
+            Target::new(&settings.url, settings.ca.as_deref())?.with_node_name(settings.name.as_deref());
         let state = Arc::new(WriterState::default());
         let (batches, outcomes) = mpsc::channel(MAX_QUEUED_BATCHES);
         // A reader connects at its first read, so that the writer has created the tables by then.
@@ -140,7 +141,7 @@ impl PostgresStore {
             commits,
             last,
         };
-        let notice_key = writer::start(writer::Parts {
+        let notice_key = writer::start(writer::WriterParts {
             target,
             settings,
             batches,
@@ -255,7 +256,7 @@ impl SharedLog for PostgresStore {
         users: Vec<(UserId, ConversationKey)>,
         most: u32,
     ) -> Answer<Vec<MembershipsPage>> {
-        self.readers.places(users, most)
+        self.readers.membership_pages(users, most)
     }
 
     fn current_memberships(

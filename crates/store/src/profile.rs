@@ -59,7 +59,7 @@ pub struct LastToken {
 
 impl TokenProfile {
     /// Whether the token says something else than the last one, and is newer.
-    pub fn is_news(&self, last: Option<&LastToken>) -> bool {
+    pub fn has_new_claims(&self, last: Option<&LastToken>) -> bool {
         last.is_none_or(|last| last.issued < self.issued && last.claims != self.claims)
     }
 }
@@ -129,7 +129,7 @@ impl Default for StoredProfile {
 
 impl StoredProfile {
     /// The profile as other users see it. A field that cannot be read is left out.
-    pub(crate) fn shown(&self, user: UserId) -> Profile {
+    pub(crate) fn visible_profile(&self, user: UserId) -> Profile {
         let Person { user, name, avatar } = self.person(user);
         let data = self.data.as_deref().and_then(|data| serde_json::from_str(data).ok());
         Profile { user, name, avatar, data, version: self.version }

@@ -25,7 +25,7 @@ use self::row::{
     UserRow, WantedMessage,
 };
 use super::change::{OperationError, StoreError};
-use super::{Activity, Joined, Memberships, Query, Snapshot, Summaries, VisibleConversation};
+use super::{Activity, JoinedConversation, Memberships, Query, Snapshot, Summaries, VisibleConversation};
 use crate::access;
 use crate::grant::KeyGrant;
 use crate::profile::StoredProfile;
@@ -52,7 +52,7 @@ pub(super) trait Lookups {
     ) -> LookupResult<Option<ConversationAccess>, Self>;
 
     /// A conversation as a user sees it, like [`Self::find_access`], looked up by keys.
-    fn view_by_key(
+    fn access_by_key(
         &self,
         user: UserKey,
         conversation: ConversationKey,
@@ -91,7 +91,7 @@ pub(super) trait Lookups {
         &self,
         conversation: ConversationKey,
         name: &ConversationId,
-        range: &Range,
+        range: &LogRange,
         each: impl FnMut(LogEvent) -> ControlFlow<()>,
     ) -> LookupResult<(), Self>;
 
@@ -192,7 +192,7 @@ type PageResult<L> = LookupResult<OkBody<Box<RawValue>>, L>;
 
 /// A range of events.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Range {
+pub(super) struct LogRange {
     /// The range begins after this event.
     pub(super) after: Seq,
     /// The range ends with this event.
@@ -203,7 +203,7 @@ pub(super) struct Range {
     pub(super) bytes: u32,
 }
 
-/// The rules of reads, applied to one read transaction.
+/// Answers queries within one read transaction, and leaves out what the user may not see. `L` reads the rows of the database.
 pub(super) struct Reader<'a, L> {
     pub(super) rows: &'a L,
     pub(super) limits: &'a Limits,
@@ -255,7 +255,7 @@ impl<L: Lookups> Reader<'_, L> {
         }
         let (most, bytes) = (self.limits.page_size(command.limit), self.limits.page_bytes);
         let events =
-            self.events(conversation.key, &conversation.name, &Range { after, upto: head, most, bytes })?;
+            self.events(conversation.key, &conversation.name, &LogRange { after, upto: head, most, bytes })?;
         let more = events.last().map_or(after, |event| event.seq) < head;
         let events = events.iter().map(to_raw).collect::<Result<_, Refusal>>()?;
         Ok(OkBody::Log { conversation: conversation.name, events, head, more })
@@ -266,12 +266,12 @@ impl<L: Lookups> Reader<'_, L> {
         &self,
         conversation: ConversationKey,
         name: &ConversationId,
-        range: &Range,
+        range: &LogRange,
     ) -> LookupResult<Vec<LogEvent>, L> {
         let mut room = PageBudget(range.bytes as usize);
         let mut events = Vec::new();
         self.rows.events(conversation, name, range, |event| {
-            if !room.spend(event.most_bytes()) {
+            if !room.spend(event.max_json_bytes()) {
                 return ControlFlow::Break(());
             }
             events.push(event);
@@ -296,7 +296,7 @@ impl<L: Lookups> Reader<'_, L> {
         let mark = self.mark.load(Ordering::SeqCst);
         let named = named.into_iter().map(visible_conversation).collect();
         let UserRow { key, not_before } = user;
-        let memberships = self.page_of(mark, ConversationKey::MIN, &joined);
+        let memberships = self.page_from_rows(mark, ConversationKey::MIN, &joined);
         let all = memberships.next.is_none();
         let latest: Vec<_> = memberships.latest.iter().map(|latest| latest.conversation).collect();
         let summaries = all.then(|| self.summaries(key, &latest)).transpose()?;
@@ -308,29 +308,30 @@ impl<L: Lookups> Reader<'_, L> {
         let rows = self.rows.memberships(user, after, self.memberships_per_step)?;
         // The mark is read after the first query, as in `attach`.
         let mark = self.mark.load(Ordering::SeqCst);
-        Ok(self.page_of(mark, after, &rows))
+        Ok(self.page_from_rows(mark, after, &rows))
     }
 
-    fn page_of(&self, mark: u64, after: ConversationKey, rows: &[MembershipRow]) -> Memberships {
+    fn page_from_rows(&self, mark: u64, after: ConversationKey, rows: &[MembershipRow]) -> Memberships {
         let next =
             rows.last().filter(|_| rows.len() >= self.memberships_per_step).map(|last| last.conversation);
         let heads = rows.iter().filter_map(|row| Some((row.conversation, row.last_event?.0)));
-        let joined = heads.map(|(conversation, head)| Joined { conversation, head }).collect();
+        let joined = heads.map(|(conversation, head)| JoinedConversation { conversation, head }).collect();
         let mut latest: Vec<_> = rows.iter().filter_map(MembershipRow::activity).collect();
         Activity::keep_latest(&mut latest, Activity::max_per_connection(self.limits));
         Memberships { mark, after, next, joined, latest }
     }
 
     /// Summaries of conversations that a user is a member of, in the order given, as many as fit on a page; and the user's
-    /// unread messages in all the given conversations, up to [`Limits::UNREAD_CONVERSATIONS`].
+    /// unread messages in all the given conversations, up to [`Limits::MAX_UNREAD_CONVERSATIONS`].
     pub(super) fn summaries(&self, user: UserKey, of: &[ConversationKey]) -> LookupResult<Summaries, L> {
         let limit = self.limits.page_size(None) as usize;
-        let mut listed = self
-            .rows
-            .listed_conversations(user, first_conversations(of, limit.max(Limits::UNREAD_CONVERSATIONS)))?;
-        let counted = count_leading(&listed, first_conversations(of, Limits::UNREAD_CONVERSATIONS));
-        let unread = fold::unread(&listed[..counted], of.len() > Limits::UNREAD_CONVERSATIONS);
-        listed.truncate(count_leading(&listed, first_conversations(of, limit)));
+        let mut listed = self.rows.listed_conversations(
+            user,
+            first_conversations(of, limit.max(Limits::MAX_UNREAD_CONVERSATIONS)),
+        )?;
+        let counted = count_leading_rows(&listed, first_conversations(of, Limits::MAX_UNREAD_CONVERSATIONS));
+        let unread = fold::unread(&listed[..counted], of.len() > Limits::MAX_UNREAD_CONVERSATIONS);
+        listed.truncate(count_leading_rows(&listed, first_conversations(of, limit)));
         self.page_of_summaries(user, listed, unread, of.len() > limit)
     }
 
@@ -355,7 +356,7 @@ impl<L: Lookups> Reader<'_, L> {
         // The mark is read after the first query, as in `attach`.
         let mark = self.mark.load(Ordering::SeqCst);
         let wanted: Vec<_> =
-            listed.iter().map(|listed| WantedMessage::last_of(&listed.conversation)).collect();
+            listed.iter().map(|listed| WantedMessage::last_message_of(&listed.conversation)).collect();
         let mut room = PageBudget(self.limits.page_bytes as usize);
         let mut last = Vec::with_capacity(listed.len());
         self.messages(&wanted, |message| {
@@ -368,13 +369,12 @@ impl<L: Lookups> Reader<'_, L> {
             last.push(message);
             ControlFlow::Continue(())
         })?;
-        let joined = listed.iter().take(last.len()).map(|ListedConversation { conversation, .. }| Joined {
-            conversation: conversation.key,
-            head: conversation.head,
+        let joined = listed.iter().take(last.len()).map(|ListedConversation { conversation, .. }| {
+            JoinedConversation { conversation: conversation.key, head: conversation.head }
         });
         let joined = joined.collect();
         listed.truncate(last.len());
-        let mut others = self.others_of(user, &listed)?;
+        let mut others = self.direct_peers_of(user, &listed)?;
         let summaries = listed.into_iter().zip(last).map(|(listed, last)| {
             let with = others.remove(&listed.conversation.name);
             fold::summary(listed, with, last)
@@ -391,13 +391,13 @@ impl<L: Lookups> Reader<'_, L> {
         upto: Seq,
     ) -> LookupResult<Vec<LogEvent>, L> {
         let Some(ConversationAccess { conversation, membership }) =
-            self.rows.view_by_key(user, conversation)?
+            self.rows.access_by_key(user, conversation)?
         else {
             return Ok(Vec::new());
         };
         let visible = access::check_visible(conversation.head, membership.as_ref())?;
-        let bytes = self.limits.page_bytes.min(self.limits.queue / Limits::REPLAY_SHARE);
-        let range = Range { after, upto: upto.min(visible), most: self.limits.page, bytes };
+        let bytes = self.limits.page_bytes.min(self.limits.queue / Limits::QUEUE_TO_REPLAY_PAGE_RATIO);
+        let range = LogRange { after, upto: upto.min(visible), most: self.limits.page, bytes };
         self.events(conversation.key, &conversation.name, &range)
     }
 
@@ -419,7 +419,7 @@ fn first_conversations(of: &[ConversationKey], most: usize) -> &[ConversationKey
 
 /// How many rows at the beginning of `listed` belong to conversations in `of`. Both have the same order, but rows may be
 /// missing.
-fn count_leading(listed: &[ListedConversation], of: &[ConversationKey]) -> usize {
+fn count_leading_rows(listed: &[ListedConversation], of: &[ConversationKey]) -> usize {
     let mut of = of.iter();
     listed.iter().take_while(|listed| of.any(|key| *key == listed.conversation.key)).count()
 }

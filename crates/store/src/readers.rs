@@ -22,7 +22,7 @@ use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
 
 /// A channel that is disconnected once the readers' connections are closed.
-pub(super) type ReadersClosed = Receiver<Infallible>;
+pub(super) type ReadersClosedSignal = Receiver<Infallible>;
 
 /// A reader thread's connection to the database.
 pub(super) trait ReaderConnection: Send + 'static {
@@ -68,7 +68,7 @@ impl<D: ReaderConnection> Readers<D> {
     pub(super) fn start(
         name: &str,
         connections: impl IntoIterator<Item = anyhow::Result<D>>,
-    ) -> anyhow::Result<(Self, ReadersClosed)> {
+    ) -> anyhow::Result<(Self, ReadersClosedSignal)> {
         let readers = Self { queue: Queue { read_queue: Arc::new(FairQueue::new()) } };
         let (open_still, closed) = crossbeam_channel::bounded(0);
         for (n, connection) in connections.into_iter().enumerate() {
@@ -240,7 +240,7 @@ fn run<D: ReaderConnection>(connection: &mut D, turns: &FairQueue<Job<D>>) {
                 }
                 // The panic hook has logged the panic.
                 let _ = catch_unwind(AssertUnwindSafe(|| connection.end()));
-                turns.finish(who);
+                turns.finish_job(who);
                 idle_timeout = Some(D::IDLE_TIMEOUT);
             }
             NextJob::TimedOut => {

@@ -46,7 +46,7 @@ pub struct ApiKeyInfo {
 
 impl ApiKeyInfo {
     /// A key in a database of an earlier version, which has neither scopes nor limits.
-    pub(crate) fn of_before(name: String, created: Timestamp, revoked: bool) -> Self {
+    pub(crate) fn from_earlier_version(name: String, created: Timestamp, revoked: bool) -> Self {
         Self {
             name,
             created,
@@ -157,7 +157,7 @@ impl LogEvent {
     }
 
     /// The most bytes that [`Self::to_json`] can return, with the comma after it on a page.
-    pub fn most_bytes(&self) -> usize {
+    pub fn max_json_bytes(&self) -> usize {
         let key = self.key.as_ref().map_or(0, |key| key.len());
         let kind = match &self.kind {
             Kind::Known(_) => 0,
@@ -166,7 +166,7 @@ impl LogEvent {
         kind + Self::most_bytes_of(self.conversation.as_str().len(), key, self.body.len())
     }
 
-    /// The bound of [`Self::most_bytes`], computed from lengths, so that a database can add it up. A key takes at most
+    /// The bound of [`Self::max_json_bytes`], computed from lengths, so that a database can add it up. A key takes at most
     /// twice its length, if every character of it is escaped.
     pub const fn most_bytes_of(conversation: usize, key: usize, body: usize) -> usize {
         // The length of `{"type":"unreadable","conversation":"","seq":18446744073709551615,"from":"","at":"","key":"",`

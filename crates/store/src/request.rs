@@ -25,12 +25,12 @@ pub struct CountedRead {
     /// The command.
     pub read: Read,
     /// The counts up to the command's cursor, or why they could not be made.
-    pub counts: Result<Counts, Refusal>,
+    pub counts: Result<MessageCounts, Refusal>,
 }
 
 /// The message counts up to an event of a log. They never change, because events are only appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Counts {
+pub struct MessageCounts {
     /// Messages of all senders.
     pub messages: u64,
     /// Messages sent by the member whose cursor is counted.
@@ -268,20 +268,27 @@ fn check_content(text: Option<&Text>, data: Option<&Data>, limits: &Limits) -> R
 /// `data` exceeds its limit.
 pub fn check_profile(fields: &SetProfile) -> Result<(), Refusal> {
     let data = fields.data.as_ref().and_then(Option::as_ref);
-    if data
-        .is_some_and(|data| serde_json::to_string(data).is_ok_and(|json| json.len() > Limits::PROFILE_DATA))
-    {
-        let message =
-            format!("data: at most {} bytes of JSON; store the rest elsewhere", Limits::PROFILE_DATA);
+    if data.is_some_and(|data| {
+        serde_json::to_string(data).is_ok_and(|json| json.len() > Limits::MAX_PROFILE_DATA_BYTES)
+    }) {
+        let message = format!(
+            "data: at most {} bytes of JSON; store the rest elsewhere",
+            Limits::MAX_PROFILE_DATA_BYTES
+        );
         return Err(Refusal::too_large("data", message));
     }
     Ok(())
 }
 
 fn check_search(query: &str) -> Result<(), Refusal> {
-    if !(Limits::FIND_BYTES..=Limits::FIND_MAX_BYTES).contains(&query.trim().len()) || query.contains('\0') {
-        let message =
-            format!("query: {} to {} bytes of a name or an id", Limits::FIND_BYTES, Limits::FIND_MAX_BYTES);
+    if !(Limits::MIN_FIND_QUERY_BYTES..=Limits::MAX_FIND_QUERY_BYTES).contains(&query.trim().len())
+        || query.contains('\0')
+    {
+        let message = format!(
+            "query: {} to {} bytes of a name or an id",
+            Limits::MIN_FIND_QUERY_BYTES,
+            Limits::MAX_FIND_QUERY_BYTES
+        );
         return Err(Refusal::bad_field("query", message));
     }
     Ok(())

@@ -10,10 +10,10 @@ use unicode_normalization::char::{canonical_combining_class, is_combining_mark};
 use unicode_segmentation::UnicodeSegmentation as _;
 
 /// The most bytes of a stored word. A longer query is cut to as many.
-const WORD_BYTES: usize = 64;
+const MAX_WORD_BYTES: usize = 64;
 
 /// The most words of a name by which it is found.
-const WORDS: usize = 16;
+const MAX_WORDS: usize = 16;
 
 /// A text without differences of case, accents and width. Marks that only modify a letter go; vowel signs, as in Devanagari and
 /// Thai, are letters and stay. The upper case is taken first, because only so `ß` meets `SS` (Unicode 17, section 3.13.3).
@@ -32,15 +32,17 @@ pub(crate) fn fold(text: &str) -> String {
 /// and the folded id. In scripts without spaces, every character begins a word (Unicode Standard Annex 29).
 pub(crate) fn words(user: &UserId, name: Option<&str>) -> BTreeSet<String> {
     let name = name.map(fold).unwrap_or_default();
-    let words =
-        name.unicode_word_indices().take(WORDS).map(|(at, _)| truncated(&name[at..], WORD_BYTES).to_owned());
-    words.chain([truncated(&fold(user.as_str()), WORD_BYTES).to_owned()]).collect()
+    let words = name
+        .unicode_word_indices()
+        .take(MAX_WORDS)
+        .map(|(at, _)| truncated(&name[at..], MAX_WORD_BYTES).to_owned());
+    words.chain([truncated(&fold(user.as_str()), MAX_WORD_BYTES).to_owned()]).collect()
 }
 
 /// The words from the first bound on, and before the second, match a query.
-pub(crate) fn range(query: &str) -> (String, String) {
+pub(crate) fn word_range(query: &str) -> (String, String) {
     let folded = fold(query);
-    let from = truncated(folded.trim(), WORD_BYTES).to_owned();
+    let from = truncated(folded.trim(), MAX_WORD_BYTES).to_owned();
     let to = format!("{from}{}", char::MAX);
     (from, to)
 }
@@ -49,8 +51,8 @@ pub(crate) fn range(query: &str) -> (String, String) {
 mod tests {
     use super::*;
 
-    fn finds(query: &str, name: &str) -> bool {
-        let (from, to) = range(query);
+    fn matches_name(query: &str, name: &str) -> bool {
+        let (from, to) = word_range(query);
         let user = UserId::parse("usr_8f3a21").expect("an id");
         words(&user, Some(name)).iter().any(|word| (&from..&to).contains(&word))
     }
@@ -76,7 +78,7 @@ mod tests {
             ("usr_8F", "Ana"),
         ] {
             assert!(
-                finds(query, name),
+                matches_name(query, name),
                 "{query} finds {name}: {:?}",
                 words(&UserId::parse("u").expect("id"), Some(name))
             );
@@ -84,17 +86,17 @@ mod tests {
         for (query, name) in
             [("ria", "Ana María"), ("lopez ana", "Ana López"), ("दु", "दीपा"), ("8f3a", "Ana")]
         {
-            assert!(!finds(query, name), "{query} does not find {name}");
+            assert!(!matches_name(query, name), "{query} does not find {name}");
         }
     }
 
     #[test]
-    fn what_is_stored_of_a_name_is_bounded() {
+    fn the_stored_search_words_of_a_name_are_bounded() {
         let user = UserId::parse("u").expect("an id");
         for name in ["a ".repeat(100), "ﷺ".repeat(66), "é".repeat(100), "王".repeat(66)] {
             let words = words(&user, Some(&name));
             assert!(
-                words.len() <= WORDS + 1 && words.iter().all(|word| word.len() <= WORD_BYTES),
+                words.len() <= MAX_WORDS + 1 && words.iter().all(|word| word.len() <= MAX_WORD_BYTES),
                 "{words:?}"
             );
         }

@@ -30,7 +30,8 @@ use tokio::sync::{mpsc, watch};
 
 use self::feed::Tail;
 use self::opening::{
-    Access, Opened, is_disk_full, log_contents, open_reader, open_to_serve, shrink, warn_of_unclean_stop,
+    Access, Opened, free_page_cache, is_disk_full, log_contents, open_reader, open_to_serve,
+    warn_of_unclean_stop,
 };
 pub(super) use self::opening::{
     WAL_FILE, check_application_id, check_header, check_not_moved, check_version, empty_database, is_locked,
@@ -173,7 +174,7 @@ impl SqliteStore {
         let (batches, outcomes) = mpsc::channel(MAX_QUEUED_BATCHES);
         let (queue, submissions) = crossbeam_channel::bounded(MAX_QUEUED_WRITES);
         let counter = Counter::new(readers.read_queue(), queue.clone());
-        writer::start(writer::Parts {
+        writer::start(writer::WriterParts {
             rows,
             settings,
             batches,
@@ -346,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn benchmarks_have_the_tables_of_the_migrations() {
+    fn the_tables_of_the_benchmarks_are_those_of_the_migrations() {
         let tables = |db: &Connection| -> Vec<(String, Option<String>)> {
             let mut select =
                 db.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").expect("a query");

@@ -244,7 +244,7 @@ pub(crate) const TABLES: [Table; 15] = [
 ];
 
 /// The names of columns, quoted as both databases accept them.
-pub(crate) fn quoted<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
+pub(crate) fn quoted_names<'a>(columns: impl IntoIterator<Item = &'a Column>) -> String {
     columns.into_iter().map(|column| format!("\"{}\"", column.name)).collect::<Vec<_>>().join(", ")
 }
 

@@ -64,7 +64,7 @@ impl WriteFault {
     }
 
     /// What an error of SQLite says of other writes; `None` if it says nothing of them.
-    pub(super) fn of(error: &rusqlite::Error) -> Option<Self> {
+    pub(super) fn from_error(error: &rusqlite::Error) -> Option<Self> {
         match error.sqlite_extended_error_code()? {
             ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => Some(Self::SyncFailed),
             // The shared memory beside the database could not grow.
@@ -85,14 +85,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_fsync_error_is_for_good() {
-        let of = |code| WriteFault::of(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
-        assert_eq!(of(ffi::SQLITE_IOERR_FSYNC), Some(WriteFault::SyncFailed));
+    fn only_an_fsync_error_is_final() {
+        let fault_of =
+            |code| WriteFault::from_error(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+        assert_eq!(fault_of(ffi::SQLITE_IOERR_FSYNC), Some(WriteFault::SyncFailed));
         assert!(WriteFault::SyncFailed.is_final());
-        assert_eq!(of(ffi::SQLITE_FULL), Some(WriteFault::DiskFull));
-        assert_eq!(of(ffi::SQLITE_IOERR_WRITE), Some(WriteFault::WriteFailed));
-        assert_eq!(of(ffi::SQLITE_BUSY), Some(WriteFault::Locked));
-        assert_eq!(of(ffi::SQLITE_CONSTRAINT), None, "a bad row says nothing of others");
+        assert_eq!(fault_of(ffi::SQLITE_FULL), Some(WriteFault::DiskFull));
+        assert_eq!(fault_of(ffi::SQLITE_IOERR_WRITE), Some(WriteFault::WriteFailed));
+        assert_eq!(fault_of(ffi::SQLITE_BUSY), Some(WriteFault::Locked));
+        assert_eq!(fault_of(ffi::SQLITE_CONSTRAINT), None, "a bad row says nothing of others");
         for fault in
             [WriteFault::DiskFull, WriteFault::WriteFailed, WriteFault::Locked, WriteFault::Unreachable]
         {

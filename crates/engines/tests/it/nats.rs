@@ -26,7 +26,7 @@ async fn publish_and_receive(nats: &Nats) -> std::io::Result<String> {
 async fn a_killed_server_restarts_on_its_ports() {
     let scratch = TempDir::new().unwrap();
     let mut nats = Nats::start(scratch.path(), &["--name", "the-bus"]).await.unwrap();
-    let (address, monitor) = (nats.address(), nats.monitor());
+    let (address, monitor) = (nats.address(), nats.monitor_address());
     assert_eq!(nats.url(), format!("nats://{address}"));
     assert_eq!(publish_and_receive(&nats).await.unwrap(), "hello");
 
@@ -39,7 +39,7 @@ async fn a_killed_server_restarts_on_its_ports() {
     nats.kill().await.unwrap();
     assert!(TcpStream::connect(address).await.is_err());
     nats.start_again().await.unwrap();
-    assert_eq!((nats.address(), nats.monitor()), (address, monitor));
+    assert_eq!((nats.address(), nats.monitor_address()), (address, monitor));
     assert_eq!(publish_and_receive(&nats).await.unwrap(), "hello");
 }
 

@@ -16,7 +16,7 @@ async fn dropping_a_server_ends_all_its_processes() {
     let scratch = TempDir::new().unwrap();
     let path = scratch.path().canonicalize().unwrap();
     let postgres = Postgres::start(&path, &[]).await.unwrap();
-    let standby = postgres.standby(&path, true).await.unwrap();
+    let standby = postgres.start_standby(&path, true).await.unwrap();
     let nats = Nats::start(&path, &[]).await.unwrap();
     assert!(
         processes::processes_in_directory(&path).len() >= 12,

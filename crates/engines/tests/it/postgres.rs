@@ -102,7 +102,7 @@ async fn suspending_stops_a_running_query() {
 async fn a_promoted_standby_has_all_committed_data() {
     let scratch = TempDir::new().unwrap();
     let mut primary = Postgres::start(scratch.path(), &[]).await.unwrap();
-    let standby = primary.standby(scratch.path(), true).await.unwrap();
+    let standby = primary.start_standby(scratch.path(), true).await.unwrap();
     let second = standby_of(&primary, &scratch).await;
     primary.psql(WRITE).await.unwrap();
     let error = standby.psql(WRITE).await.unwrap_err().to_string();
@@ -119,7 +119,7 @@ async fn a_promoted_standby_has_all_committed_data() {
 
 /// Creates an asynchronous standby of the primary.
 async fn standby_of(primary: &Postgres, scratch: &TempDir) -> Postgres {
-    let standby = primary.standby(scratch.path(), false).await.unwrap();
+    let standby = primary.start_standby(scratch.path(), false).await.unwrap();
     let states = "SELECT sync_state FROM pg_stat_replication ORDER BY sync_state";
     assert_eq!(primary.psql(states).await.unwrap(), "async\nsync");
     standby
@@ -129,7 +129,7 @@ async fn standby_of(primary: &Postgres, scratch: &TempDir) -> Postgres {
 async fn a_commit_waits_for_a_synchronous_standby() {
     let scratch = TempDir::new().unwrap();
     let primary = Postgres::start(scratch.path(), &[]).await.unwrap();
-    let standby = primary.standby(scratch.path(), true).await.unwrap();
+    let standby = primary.start_standby(scratch.path(), true).await.unwrap();
     standby.pause().unwrap();
     let write = primary.psql(WRITE);
     tokio::pin!(write);

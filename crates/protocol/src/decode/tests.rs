@@ -65,7 +65,7 @@ fn the_field_at_fault_is_named() {
 }
 
 #[test]
-fn a_whole_number_is_read_in_each_way_to_write_it() {
+fn a_whole_number_is_read_in_every_json_notation() {
     for (written, n) in [("4", 4), ("4.0", 4), ("1e1", 10), ("40e-1", 4), ("4E0", 4), ("-0", 0), ("-0.0", 0)]
     {
         let id = decode(&format!(r#"{{"type":"ping","id":{written}}}"#)).expect(written).id;
@@ -229,7 +229,7 @@ fn a_command_is_encoded_with_the_name_that_decoding_accepts() {
 }
 
 #[test]
-fn over_http_type_id_and_as_are_skipped() {
+fn over_http_the_fields_type_id_and_as_are_skipped() {
     let frame = decode_named("sync", r##"{"as":"alice","conversation":"#a","after":4}"##).expect("a command");
     let Command::Sync(sync) = frame.command else { panic!("{:?}", frame.command) };
     assert_eq!(sync.after, Seq(4));

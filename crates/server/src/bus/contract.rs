@@ -20,7 +20,7 @@ use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The number of notices that are published before a receiver is read. Every bus can queue this many.
-const BURST: u64 = 32;
+const NOTICES_PER_BURST: u64 = 32;
 
 /// A network of buses that a test can start, disconnect and restore.
 pub(crate) trait Network: Sized {
@@ -119,7 +119,7 @@ impl Node {
     }
 
     fn publish(&self, key: i64, seq: u64) {
-        self.bus.publish(&conversation(key), &event(key, seq));
+        self.bus.publish(&conversation_address(key), &event_notice(key, seq));
     }
 
     /// Returns whether a probe arrives before `limit`.
@@ -128,7 +128,7 @@ impl Node {
     }
 }
 
-fn conversation(key: i64) -> Address {
+fn conversation_address(key: i64) -> Address {
     Address::Conversation(ConversationKey(key))
 }
 
@@ -136,21 +136,21 @@ fn user(name: &str) -> UserId {
     UserId::parse(name).expect("a user id")
 }
 
-fn event(key: i64, seq: u64) -> Notice {
+fn event_notice(key: i64, seq: u64) -> Notice {
     Notice::Event {
         conversation: ConversationKey(key),
         name: ConversationId::parse("#room").expect("an id"),
         seq: Seq(seq),
-        frame: frame(),
+        frame: sample_frame(),
         effects: vec![Effect { user: user("eve"), join_or_leave: JoinOrLeave::Join { seen: Seq(3) } }],
     }
 }
 
-fn frame() -> Box<RawValue> {
+fn sample_frame() -> Box<RawValue> {
     RawValue::from_string(r#"{"type":"message","text":"hü\u0000 "}"#.to_owned()).expect("JSON")
 }
 
-async fn nodes<N: Network, const COUNT: usize>(network: &mut N) -> [Node; COUNT] {
+async fn join_nodes<N: Network, const COUNT: usize>(network: &mut N) -> [Node; COUNT] {
     let mut nodes = Vec::new();
     for _ in 0..COUNT {
         nodes.push(network.join(1).await);
@@ -160,10 +160,10 @@ async fn nodes<N: Network, const COUNT: usize>(network: &mut N) -> [Node; COUNT]
 
 /// Publishes more notices than fit into the queue of the node `full`, which does not read. No notice is in flight in the end,
 /// because `reader` has received all of them.
-async fn overflow(publisher: &Node, full: &Node, reader: &mut Node) {
-    let many = u64::try_from(full.events.max_capacity()).expect("a number") + BURST;
-    for burst in 0..=many / BURST {
-        let seqs = burst * BURST..(burst + 1) * BURST;
+async fn overflow_queue(publisher: &Node, full: &Node, reader: &mut Node) {
+    let many = u64::try_from(full.events.max_capacity()).expect("a number") + NOTICES_PER_BURST;
+    for burst in 0..=many / NOTICES_PER_BURST {
+        let seqs = burst * NOTICES_PER_BURST..(burst + 1) * NOTICES_PER_BURST;
         seqs.clone().for_each(|seq| publisher.publish(1, seq));
         for seq in seqs {
             assert_eq!(reader.next_seq().await, seq);
@@ -174,22 +174,22 @@ async fn overflow(publisher: &Node, full: &Node, reader: &mut Node) {
 
 pub(crate) async fn a_notice_arrives_once_at_every_other_subscriber_of_its_address<N: Network>() {
     let mut network = N::start().await;
-    let [alice, mut bob, mut carol, mut dave] = nodes(&mut network).await;
+    let [alice, mut bob, mut carol, mut dave] = join_nodes(&mut network).await;
     let addresses = |name: &str| {
-        [conversation(1), Address::User(user(name)), Address::Watched(user(name)), Address::Nodes]
+        [conversation_address(1), Address::User(user(name)), Address::Watched(user(name)), Address::Nodes]
     };
     for node in [&mut bob, &mut carol] {
         for address in addresses("bob") {
             node.subscribe(&address).await;
         }
     }
-    dave.subscribe(&conversation(2)).await;
+    dave.subscribe(&conversation_address(2)).await;
     for (seq, address) in (1..).zip(addresses("bob")) {
-        alice.bus.publish(&address, &event(1, seq));
+        alice.bus.publish(&address, &event_notice(1, seq));
     }
     // None of these addresses has a subscriber.
     for address in &addresses("dave")[1..3] {
-        alice.bus.publish(address, &event(1, 9));
+        alice.bus.publish(address, &event_notice(1, 9));
     }
     alice.publish(3, 9);
     alice.publish(2, 5);
@@ -210,13 +210,18 @@ pub(crate) async fn a_notice_arrives_once_at_every_other_subscriber_of_its_addre
 
 pub(crate) async fn every_kind_of_notice_arrives_unchanged<N: Network>() {
     let mut network = N::start().await;
-    let [alice, mut bob] = nodes(&mut network).await;
+    let [alice, mut bob] = join_nodes(&mut network).await;
     bob.subscribe(&Address::Nodes).await;
     let conversations = vec![ConversationKey(i64::MAX), ConversationKey(-1)];
     let last_seen = Some(Timestamp::from_millis(7));
     for notice in [
-        event(i64::MAX, u64::from(u32::MAX)),
-        Notice::Signal { conversation: ConversationKey(1), own: true, user: user("eve"), frame: frame() },
+        event_notice(i64::MAX, u64::from(u32::MAX)),
+        Notice::Signal {
+            conversation: ConversationKey(1),
+            own: true,
+            user: user("eve"),
+            frame: sample_frame(),
+        },
         Notice::Revoke { user: user("eve") },
         Notice::Presence { user: user("eve"), last_seen, conversations, number: 3 },
         Notice::PresenceQuery { user: user("eve") },
@@ -228,8 +233,8 @@ pub(crate) async fn every_kind_of_notice_arrives_unchanged<N: Network>() {
             version: "1.2.3".to_owned(),
             time: Timestamp::from_millis(7),
         },
-        Notice::Question { number: u64::MAX, question: frame() },
-        Notice::Answer { number: u64::MAX, answer: frame() },
+        Notice::Question { number: u64::MAX, question: sample_frame() },
+        Notice::Answer { number: u64::MAX, answer: sample_frame() },
     ] {
         alice.bus.publish(&Address::Nodes, &notice);
         assert_eq!(format!("{:?}", bob.next_notice().await), format!("{:?}", (alice.id, notice)));
@@ -238,9 +243,9 @@ pub(crate) async fn every_kind_of_notice_arrives_unchanged<N: Network>() {
 
 pub(crate) async fn a_node_does_not_receive_its_own_notices<N: Network>() {
     let mut network = N::start().await;
-    let [mut alice, mut bob] = nodes(&mut network).await;
-    alice.subscribe(&conversation(1)).await;
-    bob.subscribe(&conversation(1)).await;
+    let [mut alice, mut bob] = join_nodes(&mut network).await;
+    alice.subscribe(&conversation_address(1)).await;
+    bob.subscribe(&conversation_address(1)).await;
     alice.publish(1, 1);
     assert_eq!(bob.next_seq().await, 1);
     bob.publish(1, 2);
@@ -249,15 +254,16 @@ pub(crate) async fn a_node_does_not_receive_its_own_notices<N: Network>() {
 
 pub(crate) async fn notices_of_one_node_arrive_in_their_order<N: Network>() {
     let mut network = N::start().await;
-    let [alice, mut bob] = nodes(&mut network).await;
-    let addresses = [conversation(1), conversation(2), Address::User(user("bob")), Address::Nodes];
+    let [alice, mut bob] = join_nodes(&mut network).await;
+    let addresses =
+        [conversation_address(1), conversation_address(2), Address::User(user("bob")), Address::Nodes];
     for address in &addresses {
         bob.subscribe(address).await;
     }
     for burst in 0..8 {
-        let seqs = burst * BURST..(burst + 1) * BURST;
+        let seqs = burst * NOTICES_PER_BURST..(burst + 1) * NOTICES_PER_BURST;
         for (seq, address) in seqs.clone().zip(addresses.iter().cycle()) {
-            alice.bus.publish(address, &event(1, seq));
+            alice.bus.publish(address, &event_notice(1, seq));
         }
         let mut arrived = vec![Vec::new(); addresses.len()];
         for _ in seqs {
@@ -271,9 +277,9 @@ pub(crate) async fn notices_of_one_node_arrive_in_their_order<N: Network>() {
 
 pub(crate) async fn a_notice_published_after_the_confirmation_arrives<N: Network>() {
     let mut network = N::start().await;
-    let [alice, mut bob] = nodes(&mut network).await;
+    let [alice, mut bob] = join_nodes(&mut network).await;
     for key in 1..=100 {
-        bob.subscribe(&conversation(key)).await;
+        bob.subscribe(&conversation_address(key)).await;
         alice.publish(key, 1);
         assert_eq!(bob.next_seq().await, 1);
     }
@@ -281,19 +287,19 @@ pub(crate) async fn a_notice_published_after_the_confirmation_arrives<N: Network
 
 pub(crate) async fn each_request_for_a_subscription_is_confirmed<N: Network>() {
     let mut network = N::start().await;
-    let [mut alice] = nodes(&mut network).await;
-    alice.subscribe(&conversation(1)).await;
-    alice.subscribe(&conversation(1)).await;
-    alice.bus.unsubscribe(conversation(1));
-    alice.subscribe(&conversation(1)).await;
+    let [mut alice] = join_nodes(&mut network).await;
+    alice.subscribe(&conversation_address(1)).await;
+    alice.subscribe(&conversation_address(1)).await;
+    alice.bus.unsubscribe(conversation_address(1));
+    alice.subscribe(&conversation_address(1)).await;
 }
 
 pub(crate) async fn nothing_arrives_from_an_address_after_unsubscribing<N: Network>() {
     let mut network = N::start().await;
-    let [alice, mut bob] = nodes(&mut network).await;
-    bob.subscribe(&conversation(1)).await;
-    bob.subscribe(&conversation(2)).await;
-    bob.bus.unsubscribe(conversation(1));
+    let [alice, mut bob] = join_nodes(&mut network).await;
+    bob.subscribe(&conversation_address(1)).await;
+    bob.subscribe(&conversation_address(2)).await;
+    bob.bus.unsubscribe(conversation_address(1));
     alice.publish(1, 1);
     alice.publish(2, 2);
     assert_eq!(bob.next_seq().await, 2);
@@ -301,9 +307,9 @@ pub(crate) async fn nothing_arrives_from_an_address_after_unsubscribing<N: Netwo
 
 pub(crate) async fn an_outage_is_reported_to_every_node<N: Network>() {
     let mut network = N::start().await;
-    let [mut alice, mut bob] = nodes(&mut network).await;
-    alice.subscribe(&conversation(1)).await;
-    bob.subscribe(&conversation(1)).await;
+    let [mut alice, mut bob] = join_nodes(&mut network).await;
+    alice.subscribe(&conversation_address(1)).await;
+    bob.subscribe(&conversation_address(1)).await;
     network.cut().await;
     alice.publish(1, 1);
     bob.publish(1, 2);
@@ -320,15 +326,15 @@ pub(crate) async fn an_outage_is_reported_to_every_node<N: Network>() {
 
 pub(crate) async fn a_subscription_made_in_an_outage_is_confirmed_after_it<N: Network>() {
     let mut network = N::start().await;
-    let [alice, mut bob] = nodes(&mut network).await;
-    bob.subscribe(&conversation(1)).await;
+    let [alice, mut bob] = join_nodes(&mut network).await;
+    bob.subscribe(&conversation_address(1)).await;
     network.cut().await;
-    bob.bus.subscribe(conversation(2));
-    bob.bus.unsubscribe(conversation(1));
+    bob.bus.subscribe(conversation_address(2));
+    bob.bus.unsubscribe(conversation_address(1));
     let early = timeout(Duration::from_millis(300), bob.events.recv()).await;
     assert!(early.is_err(), "nothing can confirm it: {early:?}");
     network.restore().await;
-    bob.wait_for_confirmation(&conversation(2)).await;
+    bob.wait_for_confirmation(&conversation_address(2)).await;
     alice.publish(1, 1);
     alice.publish(2, 2);
     loop {
@@ -342,10 +348,10 @@ pub(crate) async fn a_subscription_made_in_an_outage_is_confirmed_after_it<N: Ne
 
 pub(crate) async fn a_full_queue_is_reported<N: Network>() {
     let mut network = N::start().await;
-    let [alice, mut bob, mut carol] = nodes(&mut network).await;
-    bob.subscribe(&conversation(1)).await;
-    carol.subscribe(&conversation(1)).await;
-    overflow(&alice, &bob, &mut carol).await;
+    let [alice, mut bob, mut carol] = join_nodes(&mut network).await;
+    bob.subscribe(&conversation_address(1)).await;
+    carol.subscribe(&conversation_address(1)).await;
+    overflow_queue(&alice, &bob, &mut carol).await;
     bob.wait_for_gap().await;
     while bob.events.try_recv().is_ok() {}
     alice.publish(1, 1);
@@ -354,22 +360,22 @@ pub(crate) async fn a_full_queue_is_reported<N: Network>() {
 
 pub(crate) async fn a_full_queue_loses_no_confirmation<N: Network>() {
     let mut network = N::start().await;
-    let [alice, mut bob, mut carol] = nodes(&mut network).await;
-    bob.subscribe(&conversation(1)).await;
-    carol.subscribe(&conversation(1)).await;
-    overflow(&alice, &bob, &mut carol).await;
-    bob.bus.subscribe(conversation(2));
+    let [alice, mut bob, mut carol] = join_nodes(&mut network).await;
+    bob.subscribe(&conversation_address(1)).await;
+    carol.subscribe(&conversation_address(1)).await;
+    overflow_queue(&alice, &bob, &mut carol).await;
+    bob.bus.subscribe(conversation_address(2));
     // The confirmation is on its way while the queue is full.
-    carol.subscribe(&conversation(2)).await;
-    bob.wait_for_confirmation(&conversation(2)).await;
+    carol.subscribe(&conversation_address(2)).await;
+    bob.wait_for_confirmation(&conversation_address(2)).await;
 }
 
 pub(crate) async fn a_notice_with_another_key_does_not_arrive<N: Network>() {
     let mut network = N::start().await;
-    let [alice, mut bob] = nodes(&mut network).await;
+    let [alice, mut bob] = join_nodes(&mut network).await;
     let mut mallory = network.join(2).await;
-    mallory.subscribe(&conversation(1)).await;
-    bob.subscribe(&conversation(1)).await;
+    mallory.subscribe(&conversation_address(1)).await;
+    bob.subscribe(&conversation_address(1)).await;
     mallory.publish(1, 1);
     alice.publish(1, 2);
     // The probe arrives after every notice that was published before it on the same network.
@@ -383,7 +389,7 @@ pub(crate) async fn a_notice_with_another_key_does_not_arrive<N: Network>() {
 
 pub(crate) async fn a_probe_arrives_while_the_network_works<N: Network>() {
     let mut network = N::start().await;
-    let [alice] = nodes(&mut network).await;
+    let [alice] = join_nodes(&mut network).await;
     assert!(alice.probe_succeeds(TEST_TIMEOUT).await);
     network.cut().await;
     assert!(!alice.probe_succeeds(Duration::from_millis(300)).await);
@@ -393,7 +399,7 @@ pub(crate) async fn a_probe_arrives_while_the_network_works<N: Network>() {
 
 pub(crate) async fn the_last_notices_of_a_node_arrive<N: Network>() {
     let mut network = N::start().await;
-    let [alice, mut bob] = nodes(&mut network).await;
+    let [alice, mut bob] = join_nodes(&mut network).await;
     bob.subscribe(&Address::Nodes).await;
     alice.bus.publish(&Address::Nodes, &Notice::Heartbeat);
     alice.bus.publish(&Address::Nodes, &Notice::Stopped);

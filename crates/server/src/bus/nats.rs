@@ -169,7 +169,7 @@ impl Bus for NatsBus {
     }
 
     fn unsubscribe(&self, address: Address) {
-        self.shared.desired.remove(SubjectKey::of(&address));
+        self.shared.desired.remove(SubjectKey::for_address(&address));
     }
 
     fn probe(&self) -> Answer<()> {
@@ -182,11 +182,11 @@ impl Bus for NatsBus {
             if !connected {
                 return Err(refused("NATS is not connected"));
             }
-            let subject = shared.subjects.of(subject::probe(shared.node));
+            let subject = shared.subjects.name_of(subject::probe_subject(shared.node));
             let mut pending = shared.round_trips.begin();
             let sent = client.publish(subject, pending.payload()).await;
             sent.map_err(|_| refused("NATS does not accept messages"))?;
-            pending.completed().await;
+            pending.wait_until_completed().await;
             Ok(())
         })
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::check::{ProgressPrinter, counts, print_problems, progress};
+use super::check::{ProgressPrinter, describe_counts, print_problems, print_progress};
 use super::database::DatabaseArgs;
 use super::output;
 use switchboard_store::backup::{Options, Outcome, Step, WrittenBackup, backup};
@@ -34,9 +34,9 @@ pub(super) fn run(args: BackupArgs) -> anyhow::Result<ExitCode> {
     let mut printer = ProgressPrinter::start();
     let mut on_step = |step| match step {
         Step::Copying { pages, of } => printer.print(|| format!("copied {pages} of {of} pages")),
-        Step::Checking(step) => progress(&mut printer, step),
+        Step::Checking(step) => print_progress(&mut printer, step),
     };
-    let data = database.data()?;
+    let data = database.data_directory()?;
     match backup(&data, &to, Options { force, skip_check: unchecked }, &mut on_step)? {
         Outcome::Written(written) => {
             if !unchecked && let Err(error) = record_backup(&data) {
@@ -61,5 +61,5 @@ fn describe(written: &WrittenBackup, json: bool) -> anyhow::Result<String> {
         return Ok(serde_json::to_string(written)?);
     }
     let WrittenBackup { file, bytes, report } = written;
-    Ok(format!("{}: {bytes} bytes, {}", file.display(), counts(report)))
+    Ok(format!("{}: {bytes} bytes, {}", file.display(), describe_counts(report)))
 }

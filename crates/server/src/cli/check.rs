@@ -33,10 +33,10 @@ pub(super) fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     let json = args.database.json;
     let path = match args.file {
         Some(file) => file,
-        None => args.database.data()?,
+        None => args.database.data_directory()?,
     };
     let mut printer = ProgressPrinter::start();
-    let report = check(&path, &mut |step| progress(&mut printer, step))?;
+    let report = check(&path, &mut |step| print_progress(&mut printer, step))?;
     if json {
         let mut output = json!(report);
         output["path"] = json!(path);
@@ -46,7 +46,7 @@ pub(super) fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         print_problems(&report)?;
         let found = report.problems.len() as u64 + report.more;
         let state = if found == 0 { "all is well".to_owned() } else { format!("{found} problems") };
-        output::print_line(&format!("{}: {state}; {}", path.display(), counts(&report)))?;
+        output::print_line(&format!("{}: {state}; {}", path.display(), describe_counts(&report)))?;
     }
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -63,13 +63,13 @@ pub(super) fn print_problems(report: &Report) -> anyhow::Result<()> {
 }
 
 /// Describes the contents of the database in one sentence.
-pub(super) fn counts(report: &Report) -> String {
+pub(super) fn describe_counts(report: &Report) -> String {
     let Report { schema, conversations, events, messages, .. } = report;
     format!("{messages} messages among {events} events in {conversations} conversations, schema {schema}")
 }
 
 /// Prints the progress of a check.
-pub(super) fn progress(printer: &mut ProgressPrinter, step: Progress) {
+pub(super) fn print_progress(printer: &mut ProgressPrinter, step: Progress) {
     match step {
         Progress::Pages { bytes } if bytes > LARGE_DATABASE_BYTES => {
             output::eprint_line(&format!("reading the pages of {} MB", bytes / 1_000_000));

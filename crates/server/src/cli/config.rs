@@ -48,7 +48,7 @@ pub(super) fn run(args: ConfigArgs) -> anyhow::Result<ExitCode> {
             if offline {
                 check_settings(&config)?;
             } else {
-                config_check::try_all(&config)?;
+                config_check::try_all_parts(&config)?;
             }
             output::print_line("the configuration is good")?;
         }

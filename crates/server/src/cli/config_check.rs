@@ -21,13 +21,13 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 const MAX_RESPONSE_BYTES: u64 = 4_096;
 
 /// The lines that have been printed.
-struct Report {
+struct CheckReport {
     failed: u32,
 }
 
-impl Report {
+impl CheckReport {
     /// Prints a line about one part.
-    fn line(&mut self, part: impl Display, result: anyhow::Result<String>) -> anyhow::Result<()> {
+    fn print_result(&mut self, part: impl Display, result: anyhow::Result<String>) -> anyhow::Result<()> {
         let line = match result {
             Ok(found) => format!("ok       {part}: {found}"),
             Err(error) => {
@@ -43,31 +43,36 @@ impl Report {
 ///
 /// # Errors
 /// A part failed.
-pub(super) fn try_all(config: &Config) -> anyhow::Result<()> {
+pub(super) fn try_all_parts(config: &Config) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    let mut report = Report { failed: 0 };
+    let mut report = CheckReport { failed: 0 };
     let keys = Authenticator::new(&config.auth).map(|_| "tokens can be verified".to_owned());
-    report.line("auth", keys.map_err(anyhow::Error::from))?;
+    report.print_result("auth", keys.map_err(anyhow::Error::from))?;
     if let Some(tls) = &config.tls {
         let checked = crate::tls::check(tls, &Clock::system());
-        report.line("tls", checked.map(|()| "the certificate can be used".to_owned()))?;
+        report.print_result("tls", checked.map(|()| "the certificate can be used".to_owned()))?;
     }
     if let Some(hooks) = &config.hooks {
         let checked = crate::hooks::check(hooks);
-        report.line("hooks", checked.map(|()| "the hook can be asked; this did not ask it".to_owned()))?;
+        report.print_result(
+            "hooks",
+            checked.map(|()| "the hook can be asked; this did not ask it".to_owned()),
+        )?;
     }
     let within = runtime.enter();
-    report.line("listen", try_listen(config.listen, |address| serve::bind(address).map(drop)))?;
+    report.print_result("listen", try_listen(config.listen, |address| serve::bind(address).map(drop)))?;
     if let Some(operators) = config.operator_listen {
         let listen = |address| Ok(listen_for_operators(address).map(drop)?);
-        report.line("operator.listen", try_listen(operators, listen))?;
+        report.print_result("operator.listen", try_listen(operators, listen))?;
     }
     drop(within);
     match descriptors::descriptor_shortage(config) {
         None => {
-            report
-                .line("descriptors", Ok(format!("enough for {} connections", config.limits.connections)))?;
+            report.print_result(
+                "descriptors",
+                Ok(format!("enough for {} connections", config.limits.connections)),
+            )?;
         }
         Some((files, fits)) => output::print_line(&format!(
             "WARNING  descriptors: the limit of {files} open files lowers limits.connections from {} to {fits}",
@@ -75,10 +80,10 @@ pub(super) fn try_all(config: &Config) -> anyhow::Result<()> {
         ))?,
     }
     let store = if config.cluster.is_some() { "store" } else { "data" };
-    report.line(store, try_store(config))?;
+    report.print_result(store, try_store(config))?;
     if let Some(bus) = config.cluster.as_ref().and_then(|cluster| cluster.bus.as_ref()) {
         let connected = runtime.block_on(crate::try_bus(config));
-        report.line("bus", connected.map(|()| format!("connected to {bus}")))?;
+        report.print_result("bus", connected.map(|()| format!("connected to {bus}")))?;
     }
     if report.failed > 0 {
         bail!("`serve` would not work with this configuration: {} of the lines above FAILED", report.failed);

@@ -25,7 +25,7 @@ pub(super) struct DatabaseArgs {
 
 impl DatabaseArgs {
     /// The data directory.
-    pub(super) fn data(self) -> anyhow::Result<PathBuf> {
+    pub(super) fn data_directory(self) -> anyhow::Result<PathBuf> {
         let config = Config::read(Mode::Serve, &self.file.flags(), &environment())?;
         match (self.data, config.cluster) {
             (Some(data), _) => Ok(data.into()),
@@ -57,7 +57,7 @@ pub(super) struct KeyDatabaseArgs {
 
 impl KeyDatabaseArgs {
     /// The store of API keys.
-    pub(super) fn keys(self) -> anyhow::Result<KeyStore> {
+    pub(super) fn key_store(self) -> anyhow::Result<KeyStore> {
         Ok(crate::key_store(&self.config()?))
     }
 

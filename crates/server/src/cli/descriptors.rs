@@ -23,7 +23,7 @@ pub(super) fn reduce_limit_to_descriptors(config: &mut Config) {
     };
     if let Some(fits) = connections_in(config, files) {
         let wanted = std::mem::replace(&mut config.limits.connections, fits);
-        config.lowered = Some(LoweredConnections { from: wanted, open_files: files });
+        config.lowered_connections = Some(LoweredConnections { from: wanted, open_files: files });
         tracing::warn!(
             files,
             wanted,

@@ -29,7 +29,7 @@ enum FeedCommand {
 pub(super) fn run(args: FeedArgs) -> anyhow::Result<ExitCode> {
     let FeedCommand::NewEpoch { database } = args.command;
     let json = database.json;
-    keys::begin_feed_epoch(&database.keys()?)?;
+    keys::begin_feed_epoch(&database.key_store()?)?;
     let text =
         if json { json!({"new_epoch": true}).to_string() } else { "the feed has a new epoch".to_owned() };
     output::print_line(&text)?;

@@ -92,7 +92,7 @@ pub(super) fn run(args: KeyArgs) -> anyhow::Result<ExitCode> {
         }
         KeyCommand::Revoke { name, database } => {
             let json = database.json;
-            let Some(paused) = keys::revoke(&database.keys()?, &name)? else {
+            let Some(paused) = keys::revoke(&database.key_store()?, &name)? else {
                 bail!("no active key is named {name:?}; `switchboard key list` shows all keys");
             };
             let text = if json {
@@ -126,7 +126,7 @@ fn create(args: CreateArgs) -> anyhow::Result<()> {
         unasked: args.unasked,
         ..NewKey::new(args.name, ApiKey::hash(secret.expose())).with_scopes(args.scopes)
     };
-    keys::create(&args.database.keys()?, &key)?;
+    keys::create(&args.database.key_store()?, &key)?;
     let whom = key.acts_as.as_ref().map_or("any user", UserPattern::as_str);
     let may = if key.scopes.allow(Scope::Act) { format!("it can act as {whom}, so ") } else { String::new() };
     show_secret(&key.name, &secret, &may, json)
@@ -135,7 +135,7 @@ fn create(args: CreateArgs) -> anyhow::Result<()> {
 fn rotate(name: &str, overlap: Duration, database: KeyDatabaseArgs) -> anyhow::Result<()> {
     let (json, secret) = (database.json, ApiKey::generate()?);
     let overlap = i64::try_from(overlap.as_millis()).context("--overlap is too long")?;
-    if !keys::rotate(&database.keys()?, name, &ApiKey::hash(secret.expose()), overlap)? {
+    if !keys::rotate(&database.key_store()?, name, &ApiKey::hash(secret.expose()), overlap)? {
         bail!("no active key is named {name:?}; `switchboard key list` shows all keys");
     }
     show_secret(name, &secret, "", json)
@@ -157,7 +157,7 @@ fn expiry(after: Duration) -> anyhow::Result<Timestamp> {
 
 fn list(database: KeyDatabaseArgs) -> anyhow::Result<()> {
     let json = database.json;
-    for key in keys::list(&database.keys()?)? {
+    for key in keys::list(&database.key_store()?)? {
         output::print_line(&if json { as_json(&key) } else { as_line(&key) })?;
     }
     Ok(())
@@ -182,8 +182,12 @@ fn as_line(key: &ApiKeyInfo) -> String {
         Some(expires) if expires <= Clock::system().now() => "expired",
         _ => "active",
     };
-    let mut line =
-        format!("{}  {state:<7}  {}  {}", key.created, output::printable(&key.name), may(&key.scopes));
+    let mut line = format!(
+        "{}  {state:<7}  {}  {}",
+        key.created,
+        output::printable(&key.name),
+        describe_scopes(&key.scopes)
+    );
     let mut add = |what: String| {
         line.push_str("  ");
         line.push_str(&what);
@@ -205,7 +209,7 @@ fn as_line(key: &ApiKeyInfo) -> String {
 }
 
 /// The scopes in words. A key of an earlier version can also revoke.
-fn may(scopes: &Scopes) -> String {
+fn describe_scopes(scopes: &Scopes) -> String {
     if scopes.names().contains(&Scope::Revoke.as_str()) {
         format!("{scopes} (a key of an earlier version)")
     } else {

@@ -48,8 +48,8 @@ pub(super) fn run(args: MigrateStoreArgs) -> anyhow::Result<ExitCode> {
         output::print_line(&json!({"from": from, "to": to, "tables": moved}).to_string())?;
     } else {
         for moved in &moved {
-            let before = if moved.before > 0 {
-                format!(", {} by an earlier run", moved.before)
+            let before = if moved.rows_before > 0 {
+                format!(", {} by an earlier run", moved.rows_before)
             } else {
                 String::new()
             };

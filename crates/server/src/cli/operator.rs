@@ -12,7 +12,7 @@ use super::{FileArgs, environment, output};
 use crate::config::{Config, Flags, Mode, Secret};
 
 /// The time-out of connecting, writing and reading. It is longer than what the server allows its queries.
-const TIMEOUT: Duration = Duration::from_secs(12);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The most bytes that are read of a response.
 const MAX_RESPONSE_BYTES: u64 = 4 * 1024 * 1024;
@@ -72,7 +72,7 @@ impl OperatorClient {
         if let Some(token) = &self.token {
             head.push_str(&format!("authorization: Bearer {}\r\n", token.text()));
         }
-        let response = send(self.address, (method, path), &head, body, (TIMEOUT, MAX_RESPONSE_BYTES))
+        let response = send(self.address, (method, path), &head, body, (REQUEST_TIMEOUT, MAX_RESPONSE_BYTES))
             .with_context(|| format!("no response from {}", self.address))?;
         let answer: Value = serde_json::from_str(&response.body)
             .with_context(|| format!("{} {}", response.status, output::printable(&response.body)))?;
@@ -124,7 +124,7 @@ pub(super) fn send(
 }
 
 /// Formats rows of text as a table, each column as wide as its widest cell. The first row is the heading.
-pub(super) fn table(rows: &[Vec<String>]) -> String {
+pub(super) fn format_table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
@@ -137,7 +137,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// The text of a field for a table: escaped, and `-` if it is absent.
-pub(super) fn cell(object: &Value, field: &str) -> String {
+pub(super) fn format_cell(object: &Value, field: &str) -> String {
     match &object[field] {
         Value::Null => "-".to_owned(),
         Value::String(text) => output::printable(text),
@@ -162,6 +162,6 @@ mod tests {
     fn a_table_has_columns_as_wide_as_their_cells() {
         let rows =
             [["USER", "LAG"], ["a-long-name", "1"], ["b", "22"]].map(|row| row.map(str::to_owned).to_vec());
-        assert_eq!(table(&rows), "USER         LAG\na-long-name  1\nb            22");
+        assert_eq!(format_table(&rows), "USER         LAG\na-long-name  1\nb            22");
     }
 }

@@ -7,16 +7,16 @@ use anyhow::Context;
 /// The error of a write to stdout after its reader has closed the pipe.
 #[derive(Debug, thiserror::Error)]
 #[error("stdout is closed")]
-pub(super) struct Closed;
+pub(super) struct StdoutClosed;
 
 /// Writes a line of data to stdout and flushes it, because stdout buffers when it is a pipe.
 ///
 /// # Errors
-/// [`Closed`] if the reader has closed stdout.
+/// [`StdoutClosed`] if the reader has closed stdout.
 pub(super) fn print_line(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(Closed.into()),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(StdoutClosed.into()),
         other => other.context("cannot write to stdout"),
     }
 }

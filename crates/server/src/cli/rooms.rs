@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::operator::{OperatorArgs, cell, table};
+use super::operator::{OperatorArgs, format_cell, format_table};
 use super::output;
 
 /// The flags of `rooms`.
@@ -59,9 +59,9 @@ pub(super) fn rooms(args: RoomsArgs) -> anyhow::Result<ExitCode> {
         vec![heading_row(&["ROOM", "MEMBERS", "ONLINE HERE", "MESSAGES", "LAST SEQ", "LAST EVENT", "TITLE"])];
     for room in answer["rooms"].as_array().into_iter().flatten() {
         let fields = ["name", "members", "online_here", "messages", "last_seq", "last_event", "title"];
-        rows.push(fields.map(|field| cell(room, field)).to_vec());
+        rows.push(fields.map(|field| format_cell(room, field)).to_vec());
     }
-    output::print_line(&table(&rows))?;
+    output::print_line(&format_table(&rows))?;
     if answer["more"] == true {
         output::eprint_line("there are more rooms");
     }
@@ -78,22 +78,22 @@ pub(super) fn sizes(args: SizesArgs) -> anyhow::Result<ExitCode> {
     }
     let database = &answer["database"];
     let mut totals = vec![
-        vec!["database".to_owned(), bytes(&database["database_bytes"])],
-        vec!["write-ahead log".to_owned(), bytes(&database["wal_bytes"])],
-        vec![format!("memory of {}", cell(&answer, "node")), bytes(&answer["memory_bytes"])],
+        vec!["database".to_owned(), format_bytes(&database["database_bytes"])],
+        vec!["write-ahead log".to_owned(), format_bytes(&database["wal_bytes"])],
+        vec![format!("memory of {}", format_cell(&answer, "node")), format_bytes(&answer["memory_bytes"])],
     ];
     totals.retain(|row| row[1] != "-");
-    output::print_line(&table(&totals))?;
+    output::print_line(&format_table(&totals))?;
     let mut tables = vec![heading_row(&["TABLE", "ROWS", "SIZE"])];
     for one in database["tables"].as_array().into_iter().flatten() {
-        tables.push(vec![cell(one, "name"), cell(one, "rows"), bytes(&one["bytes"])]);
+        tables.push(vec![format_cell(one, "name"), format_cell(one, "rows"), format_bytes(&one["bytes"])]);
     }
-    output::print_line(&format!("\n{}", table(&tables)))?;
+    output::print_line(&format!("\n{}", format_table(&tables)))?;
     let mut largest = vec![heading_row(&["CONVERSATION", "EVENTS", "MESSAGES"])];
     for one in database["largest_conversations"].as_array().into_iter().flatten() {
-        largest.push(["name", "events", "messages"].map(|field| cell(one, field)).to_vec());
+        largest.push(["name", "events", "messages"].map(|field| format_cell(one, field)).to_vec());
     }
-    output::print_line(&format!("\n{}", table(&largest)))?;
+    output::print_line(&format!("\n{}", format_table(&largest)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -102,7 +102,7 @@ fn heading_row(names: &[&str]) -> Vec<String> {
 }
 
 /// A number of bytes in a unit of at most four digits.
-fn bytes(value: &Value) -> String {
+fn format_bytes(value: &Value) -> String {
     let Some(mut number) = value.as_u64() else { return "-".to_owned() };
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if number < 10_000 {

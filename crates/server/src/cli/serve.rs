@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{descriptors, output};
 use crate::config::{Config, Flags, Mode, requested_log_format};
 use crate::log::{self, Log};
-use crate::{Failure, NodeName, Server};
+use crate::{NodeName, Server, TaskFailure};
 use switchboard_store::clock::Clock;
 use switchboard_store::postgres::Outdated;
 
@@ -61,7 +61,7 @@ fn run_with(mode: Mode, flags: &Flags, env: &[(String, String)]) -> anyhow::Resu
     let code = match ended {
         Ok(()) => ExitCode::SUCCESS,
         // The cause is already logged.
-        Err(error) if error.is::<Failure>() => ExitCode::from(EXIT_FAILED),
+        Err(error) if error.is::<TaskFailure>() => ExitCode::from(EXIT_FAILED),
         Err(error) => {
             log.fatal(&format!("{error:#}"));
             if error.is::<Outdated>() { ExitCode::from(EXIT_OUTDATED) } else { ExitCode::FAILURE }
@@ -131,7 +131,7 @@ fn log_start(
 /// `head` does after a line.
 fn notify_ready(line: &str) {
     if let Err(error) = output::print_line(line)
-        && !error.is::<output::Closed>()
+        && !error.is::<output::StdoutClosed>()
     {
         tracing::warn!(error = format!("{error:#}"), "cannot print the server's address");
     }

@@ -1,5 +1,5 @@
 //! `switchboard tail`. It keeps a cursor for every conversation that it shows, and reads the events between a cursor and the
-//! next event with `sync`: after `--after`, after a lost connection and after a `gap`. So every event is printed once and in
+//! next event with `print_events_after_cursor`: after `--after`, after a lost connection and after a `gap`. So every event is printed once and in
 //! order.
 
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ pub(super) async fn run(args: TailArgs) -> anyhow::Result<ExitCode> {
                 }
                 match outcome {
                     Ok(()) if client.reconnect() == Reconnect::Never => {
-                        return report_error(client.closed(), tail.args.connect.json);
+                        return report_error(client.closed_error(), tail.args.connect.json);
                     }
                     Ok(()) => {}
                     Err(TailEnd::Output(error)) => return Err(error),
@@ -134,7 +134,7 @@ impl Tail {
             match frame {
                 ServerFrame::Event(event) => self.handle_event(client, event).await?,
                 ServerFrame::Reply(Reply::Gap { conversation, .. }) => {
-                    self.sync(client, conversation).await?;
+                    self.print_events_after_cursor(client, conversation).await?;
                 }
                 ServerFrame::Reply(Reply::Error(failure)) => {
                     output::eprint_line(&format!("error: {}", describe_failure(&failure)));
@@ -176,7 +176,7 @@ impl Tail {
             ));
         }
         for conversation in behind {
-            self.sync(client, conversation).await?;
+            self.print_events_after_cursor(client, conversation).await?;
         }
         Ok(())
     }
@@ -190,14 +190,18 @@ impl Tail {
         let known = self.cursors.as_ref().and_then(|cursors| cursors.get(&event.conversation));
         if known.is_some_and(|cursor| event.seq > cursor.next()) {
             // The page includes this event, too.
-            self.sync(client, event.conversation).await
+            self.print_events_after_cursor(client, event.conversation).await
         } else {
             self.print(&event)
         }
     }
 
     /// Prints everything after the cursor.
-    async fn sync(&mut self, client: &mut Client, conversation: ConversationId) -> Result<(), TailEnd> {
+    async fn print_events_after_cursor(
+        &mut self,
+        client: &mut Client,
+        conversation: ConversationId,
+    ) -> Result<(), TailEnd> {
         if self.wanted.as_ref().is_some_and(|only| !only.contains(&conversation)) {
             return Ok(());
         }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use switchboard_protocol::{Device, Timestamp, UserId};
 use uuid::Uuid;
 
-use super::operator::{OperatorArgs, cell, table};
+use super::operator::{OperatorArgs, format_cell, format_table};
 use super::output;
 use switchboard_store::clock::Clock;
 
@@ -61,7 +61,7 @@ pub(super) fn who(args: WhoArgs) -> anyhow::Result<ExitCode> {
     if let Some(totals) = answer.get("totals") {
         output::print_line(&format!(
             "node {}: {} connections of {} users; {} bytes wait in queues, {} events in the log\n",
-            cell(&answer, "node"),
+            format_cell(&answer, "node"),
             totals["connections"],
             totals["users"],
             totals["waiting_bytes"],
@@ -113,26 +113,26 @@ fn print_connections(connections: &Value) -> anyhow::Result<()> {
         let since = serde_json::from_value::<Timestamp>(one["since"].clone()).unwrap_or(now);
         let age = u64::try_from(now.as_millis().saturating_sub(since.as_millis())).unwrap_or_default();
         rows.push(vec![
-            cell(one, "user"),
-            cell(one, "node"),
-            cell(one, "connection"),
-            cell(one, "address"),
-            cell(one, "device"),
-            format!("{} ago", duration(age)),
-            duration(one["idle_ms"].as_u64().unwrap_or_default()),
+            format_cell(one, "user"),
+            format_cell(one, "node"),
+            format_cell(one, "connection"),
+            format_cell(one, "address"),
+            format_cell(one, "device"),
+            format!("{} ago", format_duration(age)),
+            format_duration(one["idle_ms"].as_u64().unwrap_or_default()),
             format!("{} B in {} frames", one["waiting_bytes"], one["waiting_frames"]),
             format!("{} events in {}", one["lag_events"], one["lag_conversations"]),
-            cell(one, "user_agent"),
+            format_cell(one, "user_agent"),
         ]);
     }
     if rows.len() == 1 {
         return output::print_line("no connections");
     }
-    output::print_line(&table(&rows))
+    output::print_line(&format_table(&rows))
 }
 
 /// A duration in its largest unit.
-fn duration(ms: u64) -> String {
+fn format_duration(ms: u64) -> String {
     match ms / 1_000 {
         seconds @ 0..60 => format!("{seconds} s"),
         seconds @ 60..3_600 => format!("{} min", seconds / 60),

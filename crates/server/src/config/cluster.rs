@@ -68,7 +68,7 @@ pub struct ClusterConfig {
 
 impl ClusterConfig {
     /// The default settings with this store and this bus, for tests.
-    pub fn on(store: EngineUrl, bus: Option<EngineUrl>) -> Self {
+    pub fn with_engines(store: EngineUrl, bus: Option<EngineUrl>) -> Self {
         Self { store, bus, settings: ClusterSettings::default() }
     }
 }

@@ -319,7 +319,7 @@ fn string_property<'a>(schema: &'a serde_json::Value, name: &str) -> &'a str {
 }
 
 /// All settings.
-pub(super) fn settings() -> Vec<Setting> {
+pub(super) fn all_settings() -> Vec<Setting> {
     let mut settings = Vec::new();
     for section in std::iter::once("").chain(SECTIONS) {
         let schema = schema(section);
@@ -343,7 +343,7 @@ pub(super) fn settings() -> Vec<Setting> {
 
 /// The defaults as a commented file: every setting with its documentation, its value commented out.
 pub fn default_toml() -> Result<String, ConfigError> {
-    let settings = settings();
+    let settings = all_settings();
     let mut text = String::from(
         "# The configuration of Switchboard. Every setting is listed with its default, or with an example if\n\
          # it has none; remove the # before a value to change it. SWITCHBOARD_<SETTING> and\n\
@@ -357,11 +357,11 @@ pub fn default_toml() -> Result<String, ConfigError> {
         text.push('\n');
         if let Some(name) = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')) {
             section = SECTIONS.into_iter().find(|s| *s == name).unwrap_or_default();
-            comment(&mut text, string_property(schema(section).as_value(), "description"));
+            append_comment(&mut text, string_property(schema(section).as_value(), "description"));
         } else {
             let name = line.split(' ').next().unwrap_or_default();
             let setting = settings.iter().find(|s| s.section == section && s.name == name);
-            comment(&mut text, setting.map_or("", |s| &s.doc));
+            append_comment(&mut text, setting.map_or("", |s| &s.doc));
             text.push('#');
         }
         text.push_str(&line.replace(Secret::MASK, "at least 32 bytes"));
@@ -394,7 +394,7 @@ fn with_inline_tables(toml: &str) -> String {
     out
 }
 
-fn comment(text: &mut String, doc: &str) {
+fn append_comment(text: &mut String, doc: &str) {
     for line in doc.lines() {
         text.push_str("# ");
         text.push_str(line);

@@ -8,7 +8,7 @@ use switchboard_protocol::in_json_words;
 use toml::de::DeTable;
 use toml::{Table, Value};
 
-use super::file::{File, SECTIONS, Setting, ValueType, settings};
+use super::file::{File, SECTIONS, Setting, ValueType, all_settings};
 use super::{ConfigError, Flags, LogFormat, secret};
 
 /// The prefix of the server's environment variables.
@@ -20,8 +20,8 @@ const OTHER_VARIABLES: [&str; 2] = ["SWITCHBOARD_CONFIG", "SWITCHBOARD_TOKEN"];
 /// The format of the log that the sources name. An error in the configuration is reported in this format, so it is found even if
 /// the rest of the sources is invalid.
 pub(crate) fn requested_log_format(flags: &Flags, env: &[(String, String)]) -> LogFormat {
-    const VARIABLE: &str = "SWITCHBOARD_LOG_FORMAT";
-    let in_env = env.iter().find(|(name, text)| name == VARIABLE && !text.is_empty());
+    const FORMAT_VARIABLE: &str = "SWITCHBOARD_LOG_FORMAT";
+    let in_env = env.iter().find(|(name, text)| name == FORMAT_VARIABLE && !text.is_empty());
     let in_file = || {
         let text = secret::read_text(flags.config.as_ref()?).ok()?;
         // This also parses the valid part of a file with a syntax error.
@@ -36,7 +36,7 @@ pub(crate) fn requested_log_format(flags: &Flags, env: &[(String, String)]) -> L
 }
 
 /// Settings that exclude each other: one of them in a layer overrides all of them in lower layers.
-const ALTERNATIVES: [(&str, &[&str]); 4] = [
+const EXCLUSIVE_SETTINGS: [(&str, &[&str]); 4] = [
     (
         "tokens are verified with one key",
         &["auth.secret", "auth.secret_file", "auth.public_key", "auth.public_key_file"],
@@ -61,7 +61,7 @@ pub(super) struct Layers {
 
 impl Default for Layers {
     fn default() -> Self {
-        Self { settings: settings(), assignments: BTreeMap::new() }
+        Self { settings: all_settings(), assignments: BTreeMap::new() }
     }
 }
 
@@ -105,7 +105,7 @@ impl Layers {
                 value => layer.push(self.assignment_from_file(&key, value, path)?),
             }
         }
-        self.add(layer)
+        self.add_layer(layer)
     }
 
     /// Adds environment variables. An empty variable counts as unset, because Compose and unit files omit a variable that way.
@@ -138,7 +138,7 @@ impl Layers {
             };
             layer.push(Assignment { setting, value, source: format!("{variable} in the environment") });
         }
-        self.add(layer)
+        self.add_layer(layer)
     }
 
     /// Adds the flags.
@@ -165,7 +165,7 @@ impl Layers {
                 });
             }
         }
-        self.add(layer)
+        self.add_layer(layer)
     }
 
     /// The merged file, and the source of each value by the setting's path.
@@ -192,8 +192,8 @@ impl Layers {
         }
     }
 
-    fn add(&mut self, layer: Vec<Assignment>) -> Result<(), ConfigError> {
-        for (rule, paths) in ALTERNATIVES {
+    fn add_layer(&mut self, layer: Vec<Assignment>) -> Result<(), ConfigError> {
+        for (rule, paths) in EXCLUSIVE_SETTINGS {
             let present: Vec<_> =
                 layer.iter().filter(|a| paths.contains(&a.setting.path().as_str())).collect();
             if let [first, second, ..] = present.as_slice() {

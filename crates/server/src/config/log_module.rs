@@ -3,10 +3,10 @@
 use super::ConfigError;
 
 /// The name of the server's crate, with which the paths of its modules begin.
-const CRATE: &str = "switchboard";
+const CRATE_NAME: &str = "switchboard";
 
 /// The crate root, which declares the modules; parsed because a separate list could become outdated.
-const CRATE_ROOT: &str = include_str!("../lib.rs");
+const CRATE_ROOT_SOURCE: &str = include_str!("../lib.rs");
 
 /// Checks the module of a `module=level` part. Modules of libraries are unknown here, but a name similar to the server's is a
 /// typo.
@@ -15,9 +15,11 @@ pub(super) fn check(part: &str) -> Result<(), ConfigError> {
     let mut path = target.split('[').next().unwrap_or_default().split("::");
     let (name, inner) = (path.next().unwrap_or_default(), path.next());
     let meant = match inner {
-        _ if name != CRATE && strsim::damerau_levenshtein(name, CRATE) <= 2 => CRATE.to_owned(),
-        Some(inner) if name == CRATE && !modules().any(|module| module == inner) => {
-            format!("one of {CRATE}::{{{}}}", modules().collect::<Vec<_>>().join(", "))
+        _ if name != CRATE_NAME && strsim::damerau_levenshtein(name, CRATE_NAME) <= 2 => {
+            CRATE_NAME.to_owned()
+        }
+        Some(inner) if name == CRATE_NAME && !module_names().any(|module| module == inner) => {
+            format!("one of {CRATE_NAME}::{{{}}}", module_names().collect::<Vec<_>>().join(", "))
         }
         _ => return Ok(()),
     };
@@ -25,8 +27,8 @@ pub(super) fn check(part: &str) -> Result<(), ConfigError> {
 }
 
 /// The modules of the crate.
-fn modules() -> impl Iterator<Item = &'static str> {
-    let declared = CRATE_ROOT.lines().filter_map(|line| {
+fn module_names() -> impl Iterator<Item = &'static str> {
+    let declared = CRATE_ROOT_SOURCE.lines().filter_map(|line| {
         let declared = line.strip_suffix(';')?;
         let declared =
             declared.strip_prefix("pub(crate) ").or(declared.strip_prefix("pub ")).unwrap_or(declared);

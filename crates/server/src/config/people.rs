@@ -129,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_is_from_a_configured_host_and_nowhere_else() {
+    fn a_picture_must_be_from_a_configured_host() {
         let settings = ProfilesSection {
             avatar_hosts: vec!["images.example.com".to_owned()],
             ..ProfilesSection::default()

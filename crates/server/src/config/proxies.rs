@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::ConfigError;
 
 /// The number of bits before the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2).
-const MAPPED_PREFIX: u8 = 96;
+const MAPPED_IPV4_PREFIX_BITS: u8 = 96;
 
 /// A network of IP addresses, such as `10.0.0.0/8`. A single address is a network of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,7 +21,7 @@ pub struct Network {
 
 impl Network {
     /// The network of an address with a prefix of `prefix` bits, at most the address's length.
-    pub fn of(address: IpAddr, prefix: u8) -> Self {
+    pub fn containing(address: IpAddr, prefix: u8) -> Self {
         match address.to_canonical() {
             IpAddr::V4(v4) => {
                 let prefix = prefix.min(32);
@@ -39,7 +39,7 @@ impl Network {
     /// Whether the network contains an address. An IPv4-mapped IPv6 address counts as IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.address.is_ipv4() == address.is_ipv4() && Self::of(address, self.prefix) == *self
+        self.address.is_ipv4() == address.is_ipv4() && Self::containing(address, self.prefix) == *self
     }
 }
 
@@ -73,8 +73,9 @@ impl FromStr for Network {
             Some(_) => return Err(wrong()),
         };
         let mapped = address.is_ipv6() && address.to_canonical().is_ipv4();
-        let prefix = if mapped { prefix.checked_sub(MAPPED_PREFIX).ok_or_else(wrong)? } else { prefix };
-        let network = Self::of(address, prefix);
+        let prefix =
+            if mapped { prefix.checked_sub(MAPPED_IPV4_PREFIX_BITS).ok_or_else(wrong)? } else { prefix };
+        let network = Self::containing(address, prefix);
         if network.address != address.to_canonical() {
             return Err(ConfigError::new(format!(
                 "{text:?} has bits set after its prefix: did you mean {network}, or the one address {address}?"

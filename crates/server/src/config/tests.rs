@@ -40,7 +40,7 @@ fn without_sources_the_configuration_is_the_defaults() {
 }
 
 #[test]
-fn a_flag_overrides_the_environment_and_that_overrides_the_file() {
+fn flags_override_the_environment_which_overrides_the_file() {
     let text =
         "listen = '127.0.0.1:1'\ndata = '/file'\nunknown_users = 'refuse'\n[limits]\nreplay = 7\ntext = 9";
     let (_dir, mut flags) = write_config_file(text);
@@ -121,7 +121,7 @@ fn an_invalid_value_is_refused_with_its_source() {
     assert_refused("[limits]\nframe = 0", &[], "`limits.frame` is 0");
     assert_refused("[limits]\ntext = 100_000", &[], "`limits.text` is 100000");
     assert_refused("[limits]\nqueue = 1", &[], "`limits.queue` is 1, too small for one event");
-    read_config(&format!("[limits]\nqueue = {}", Limits::MIN_QUEUE), &[]).expect("the smallest");
+    read_config(&format!("[limits]\nqueue = {}", Limits::MIN_QUEUE_BYTES), &[]).expect("the smallest");
     for origin in [
         "*",
         "https://*.example",
@@ -253,7 +253,7 @@ fn a_dev_server_listens_on_loopback_only() {
 #[test]
 fn the_default_file_lists_every_setting_with_its_default() {
     let text = default_toml().expect("text");
-    for setting in file::settings() {
+    for setting in file::all_settings() {
         assert!(text.contains(&format!("\n#{} = ", setting.name)), "{} in\n{text}", setting.path());
     }
     assert!(text.contains("# Longest frame from a client."), "{text}");
@@ -285,7 +285,7 @@ fn a_shown_configuration_can_be_read_again() {
 }
 
 #[test]
-fn a_cluster_has_a_store_and_an_optional_bus() {
+fn a_cluster_needs_a_store_and_may_have_a_bus() {
     assert_eq!(read_config("", &[]).expect("good").cluster, None);
     let store = ("SWITCHBOARD_STORE", "postgres://chat:geheim@db/chat");
     let alone = read_config("[cluster]\nsweep = 1000", &[store]).expect("good").cluster.expect("a store");

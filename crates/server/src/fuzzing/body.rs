@@ -22,7 +22,7 @@ use crate::limiter::Limiter;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::router;
-use crate::services::{ClientLines, Services};
+use crate::services::{ClientLogThrottles, Services};
 use crate::tasks::Tasks;
 use crate::throttle::NameBudget;
 use switchboard_store::clock::Clock;
@@ -108,7 +108,7 @@ impl HttpServer {
         let limits = Arc::new(Limits { frame: 4_096, ..Limits::default().without_rates() });
         let clock = Clock::from_fn(|| Timestamp::from_millis(1_000));
         // The router never runs, because no request reaches it.
-        let (handle, _router) = router::new(router::Parts {
+        let (handle, _router) = router::new(router::RouterParts {
             store: store.clone(),
             batches: tokio::sync::mpsc::channel(1).1,
             metrics: metrics.clone(),
@@ -129,7 +129,7 @@ impl HttpServer {
                 .expect("no key is a good one"),
             clock,
             limits,
-            lowered: None,
+            lowered_connections: None,
             metrics,
             router: handle,
             store,
@@ -151,7 +151,7 @@ impl HttpServer {
             bulk_calls: Arc::default(),
             readiness: Readiness::default(),
             denials: Denials::new(Arc::new(Metrics::new()), &NameBudget::default()),
-            lines: ClientLines::new(NameBudget::default()),
+            log_throttles: ClientLogThrottles::new(NameBudget::default()),
             tasks: Tasks::new(),
         });
         let routes = crate::http::routes(&services);

@@ -16,7 +16,7 @@ use switchboard_protocol::{CloseCode, Limits};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::frame::{self, Bounds, Message};
+use crate::frame::{self, Message, MessageBounds};
 use crate::http::{WriteTimeoutStream, accept_handshake, builder, take_over};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
@@ -27,23 +27,23 @@ use crate::session::socket::{ConnectionEnd, DecodeFlow, Socket};
 mod tests;
 
 /// The limits of messages. The longest message of the test suites has 16 MiB, in up to 65,536 fragments.
-const BOUNDS: Bounds = Bounds { bytes: 16 << 20, fragments: 1 << 17 };
+const BOUNDS: MessageBounds = MessageBounds { bytes: 16 << 20, fragments: 1 << 17 };
 
 /// The number of queued bytes at which the server stops reading, as a session does.
-const QUEUE: u32 = 256 * 1024;
+const QUEUE_BYTES: u32 = 256 * 1024;
 
 /// Serves until the listener fails.
 pub async fn serve(listener: TcpListener) -> io::Result<()> {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => drop(connections.spawn(connection(accepted?.0))),
+            accepted = listener.accept() => drop(connections.spawn(serve_connection(accepted?.0))),
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn connection(stream: TcpStream) {
+async fn serve_connection(stream: TcpStream) {
     let upgrade = Arc::new(Mutex::new(None));
     let lock = || upgrade.lock().unwrap_or_else(PoisonError::into_inner);
     let service = service_fn(|request: hyper::Request<Incoming>| {
@@ -66,7 +66,7 @@ async fn connection(stream: TcpStream) {
     let Ok(upgraded) = found.await else { return };
     let Ok(mut socket) = take_over::<TcpStream>(upgraded, Ipv4Addr::LOCALHOST.into()) else { return };
     let metrics = Arc::new(Metrics::new());
-    let limits = Limits { queue: QUEUE, ..Limits::default() };
+    let limits = Limits { queue: QUEUE_BYTES, ..Limits::default() };
     let outbox = Outbox::new(&limits, metrics.clone());
     let end = poll_fn(|cx| poll(cx, &mut socket, &outbox, &metrics)).await;
     finish(&metrics, socket, &outbox, end).await;
@@ -79,7 +79,7 @@ fn poll(
     metrics: &Metrics,
 ) -> Poll<ConnectionEnd> {
     loop {
-        outbox.watch(cx.waker());
+        outbox.register_waker(cx.waker());
         let written = match socket.poll_write(cx, outbox, metrics) {
             Poll::Ready(Err(end)) => return Poll::Ready(end),
             written => written.is_ready(),
@@ -87,13 +87,13 @@ fn poll(
         match outbox.state().closing {
             Some(code) if written => return Poll::Ready(ConnectionEnd::Close(code)),
             Some(_) => return Poll::Pending,
-            None if !written && outbox.state().bytes > QUEUE as usize => return Poll::Pending,
+            None if !written && outbox.state().bytes > QUEUE_BYTES as usize => return Poll::Pending,
             None => {}
         }
         let read = socket.poll_read(cx, BOUNDS, &mut |message| {
             answer_message(outbox, message);
             let state = outbox.state();
-            Ok(if state.bytes <= QUEUE as usize && state.closing.is_none() {
+            Ok(if state.bytes <= QUEUE_BYTES as usize && state.closing.is_none() {
                 DecodeFlow::Next
             } else {
                 DecodeFlow::Pause

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use switchboard_protocol::CloseCode;
 
-use crate::frame::{Bounds, DecodeStep, Decoder, Message};
+use crate::frame::{DecodeStep, Decoder, Message, MessageBounds};
 
 /// The maximum length of a frame header: 2 bytes, an extended length of 8 and a mask of 4.
 const MAX_HEADER_BYTES: usize = 14;
@@ -20,7 +20,7 @@ struct Decoded {
 /// into reads. Panics unless every split gives the same messages, and the buffer stays bounded.
 pub fn frames(bytes: &[u8]) {
     let [most, pieces, stream @ ..] = bytes else { return };
-    let bounds = Bounds { bytes: 1 << (most % 11), fragments: 1 + u32::from(most / 11) };
+    let bounds = MessageBounds { bytes: 1 << (most % 11), fragments: 1 + u32::from(most / 11) };
     let whole = decode_pieces([stream].into_iter(), bounds);
     let size = 1 + usize::from(pieces % 32);
     assert_eq!(decode_pieces(stream.chunks(size), bounds), whole, "in pieces of {size}");
@@ -36,7 +36,7 @@ pub fn frames(bytes: &[u8]) {
 }
 
 /// Decodes bytes that arrive in pieces, as `session/socket.rs` does: it buffers an incomplete frame.
-fn decode_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>, bounds: Bounds) -> Decoded {
+fn decode_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>, bounds: MessageBounds) -> Decoded {
     let mut decoder = Decoder::default();
     let mut kept = Vec::new();
     let mut messages = Vec::new();
@@ -44,7 +44,7 @@ fn decode_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>, bounds: Bounds) -> 
         kept.extend_from_slice(piece);
         let mut used = 0;
         while used < kept.len() {
-            match decoder.step(&mut kept[used..], bounds) {
+            match decoder.decode_next(&mut kept[used..], bounds) {
                 Ok(DecodeStep::Incomplete) => break,
                 Ok(DecodeStep::Fragment(len)) => used += len,
                 Ok(DecodeStep::Message(len, message)) => {
@@ -63,7 +63,7 @@ fn decode_pieces<'a>(pieces: impl Iterator<Item = &'a [u8]>, bounds: Bounds) -> 
     Decoded { messages, close_code: None }
 }
 
-fn to_owned_message(message: Message<'_>, bounds: Bounds) -> (String, Vec<u8>) {
+fn to_owned_message(message: Message<'_>, bounds: MessageBounds) -> (String, Vec<u8>) {
     let (kind, payload, most) = match message {
         Message::Text(text) => ("text", text.as_bytes(), bounds.bytes),
         Message::Binary(payload) => ("binary", payload, bounds.bytes),

@@ -39,14 +39,14 @@ impl ModelState {
 
 /// The events that a device has read, by conversation. The device reads the events after its last one, which must follow without
 /// a gap.
-type Device = BTreeMap<ConversationId, Vec<Event>>;
+type DeviceLogs = BTreeMap<ConversationId, Vec<Event>>;
 
 struct LogModel {
     store: InMemory,
     current: ModelState,
     /// The value of `known` at the last commit, to which a rollback returns.
     committed: ModelState,
-    devices: BTreeMap<UserId, [Device; DEVICES_PER_USER]>,
+    devices: BTreeMap<UserId, [DeviceLogs; DEVICES_PER_USER]>,
 }
 
 /// Applies commands of three users with two devices each, every command decoded from four bytes. Panics unless logs have no gap,

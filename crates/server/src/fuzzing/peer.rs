@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::{ForwardedHeader, Network, ProxyConfig};
 use crate::peer::Peer;
-use crate::peer::proxy_protocol::{Source, parse};
+use crate::peer::proxy_protocol::{ConnectionSource, parse};
 
 const PROXY: [u8; 4] = [10, 0, 0, 1];
 const CLIENT: [u8; 4] = [203, 0, 113, 7];
@@ -20,7 +20,8 @@ pub fn forwarded(bytes: &[u8]) {
     } else {
         (ForwardedHeader::Forwarded, "forwarded", "proto=https;for=\"203.0.113.7:80\"")
     };
-    let proxies = ProxyConfig { trusted: vec![Network::of(PROXY.into(), 8)], header, protocol: false };
+    let proxies =
+        ProxyConfig { trusted: vec![Network::containing(PROXY.into(), 8)], header, protocol: false };
     let (mut headers, name) = (HeaderMap::new(), HeaderName::from_static(name));
     for line in rest.split(|byte| *byte == b'\n') {
         let Ok(value) = HeaderValue::from_bytes(line) else { return };
@@ -51,7 +52,7 @@ pub fn proxy(bytes: &[u8]) {
         Ok(Some((source, len))) => {
             assert!(len <= bytes.len());
             assert_eq!(found, Some(whole), "in pieces");
-            if let Source::Client(address) = source {
+            if let ConnectionSource::Client(address) = source {
                 assert_eq!(address, address.to_canonical());
             }
         }

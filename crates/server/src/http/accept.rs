@@ -25,11 +25,11 @@ use super::problem::Problem;
 use super::write_timeout::{ResponsePermit, WriteTimeoutStream, is_write_timeout};
 use crate::denial::Denial;
 use crate::in_flight::Permit;
-use crate::metrics::Drop;
+use crate::metrics::DropReason;
 use crate::peer::{Peer, proxy_protocol};
 use crate::places::{AdmissionError, Evicted, Place, Places, RefusedPlace};
 use crate::services::Services;
-use crate::throttle::{Affected, NameBudget, Throttle};
+use crate::throttle::{AffectedClient, NameBudget, Throttle};
 use crate::tls::{HandshakeFailure, HandshakeStream, Tls};
 use switchboard_store::refusal::Refusal;
 
@@ -119,7 +119,7 @@ struct Acceptor {
 /// Accepts connections until the server stops.
 pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tls: Option<Arc<Tls>>) {
     let (routes, places) = (super::routes(&services), Places::new(&services.limits));
-    let throttles = LogThrottles::new(&services.lines.budget);
+    let throttles = LogThrottles::new(&services.log_throttles.budget);
     let acceptor = Arc::new(Acceptor { services, routes, places, throttles, tls });
     loop {
         let accepted = tokio::select! {
@@ -139,7 +139,7 @@ impl Acceptor {
         let _ = stream.set_nodelay(true);
         let peer = Peer::new(address, &self.services.proxies);
         // A proxy's connection carries the requests of many clients.
-        match self.places.enter((!peer.is_proxy()).then_some(peer.address())) {
+        match self.places.admit((!peer.is_proxy()).then_some(peer.address())) {
             Ok((place, evicted)) => {
                 self.services.tasks.spawn(self.clone().identify_and_serve(stream, peer, place));
                 if let Some(evicted) = evicted {
@@ -150,7 +150,7 @@ impl Acceptor {
             }
             Err(full) => {
                 self.report_refusal(full, peer.address());
-                if let Some(place) = self.places.refuse() {
+                if let Some(place) = self.places.take_refused_place() {
                     self.services.tasks.spawn(self.clone().encrypt_and_refuse(stream, full, place));
                 }
                 tokio::task::yield_now().await;
@@ -162,8 +162,8 @@ impl Acceptor {
     async fn identify_and_serve(self: Arc<Self>, mut stream: TcpStream, peer: Peer, place: Arc<Place>) {
         let services = &self.services;
         let named = tokio::select! {
-            named = name_client(&mut stream, peer, services) => named,
-            () = place.evicted() => return,
+            named = identify_client(&mut stream, peer, services) => named,
+            () = place.wait_for_eviction() => return,
             () = services.tasks.stop().cancelled() => return,
         };
         let peer = match named {
@@ -175,7 +175,7 @@ impl Acceptor {
         {
             self.report_refusal(full, peer.address());
             drop(place);
-            if let Some(place) = self.places.refuse() {
+            if let Some(place) = self.places.take_refused_place() {
                 self.encrypt_and_refuse(stream, full, place).await;
             }
             return;
@@ -185,7 +185,7 @@ impl Acceptor {
         };
         let encrypted = tokio::select! {
             encrypted = self.handshake(&tls, stream, peer.address()) => encrypted,
-            () = place.evicted() => return,
+            () = place.wait_for_eviction() => return,
             () = services.tasks.stop().cancelled() => return,
         };
         if let Some(stream) = encrypted {
@@ -210,8 +210,10 @@ impl Acceptor {
                 metrics.handshake_failed(failure.as_str());
                 // Port scanners and closed laptops disconnect all the time.
                 if failure != HandshakeFailure::Disconnected
-                    && let Some(count) =
-                        self.throttles.handshake.record_for((failure.as_str(), Affected::Address(address)))
+                    && let Some(count) = self
+                        .throttles
+                        .handshake
+                        .record_event_for((failure.as_str(), AffectedClient::Address(address)))
                 {
                     let (reason, suppressed) = (failure.as_str(), count - 1);
                     tracing::warn!(reason, %address, suppressed, "a TLS handshake failed");
@@ -223,8 +225,8 @@ impl Acceptor {
 
     /// Counts and logs the eviction of the oldest unauthenticated connection. A proxy's connection has no address.
     fn report_eviction(&self, Evicted(address): Evicted) {
-        self.services.metrics.count_dropped(Drop::StrangerLimit);
-        if let Some(count) = self.throttles.evicted.record_for(address) {
+        self.services.metrics.count_dropped(DropReason::StrangerLimit);
+        if let Some(count) = self.throttles.evicted.record_event_for(address) {
             let strangers = self.services.limits.max_unauthenticated();
             let of_address = address.map(|address| self.places.unauthenticated_of(address));
             let address = address.map(tracing::field::display);
@@ -239,13 +241,15 @@ impl Acceptor {
     }
 
     fn report_refusal(&self, full: AdmissionError, address: IpAddr) {
-        self.services.metrics.count_dropped(Drop::ConnectionLimit);
+        self.services.metrics.count_dropped(DropReason::ConnectionLimit);
         let limits = &self.services.limits;
         match full {
             AdmissionError::Server => {
-                if let Some(count) = self.throttles.server_full.record_for(Affected::Address(address)) {
+                if let Some(count) =
+                    self.throttles.server_full.record_event_for(AffectedClient::Address(address))
+                {
                     let connections = limits.connections;
-                    let lowered = self.services.lowered;
+                    let lowered = self.services.lowered_connections;
                     tracing::warn!(
                         %address,
                         count,
@@ -257,7 +261,9 @@ impl Acceptor {
                 }
             }
             AdmissionError::Address => {
-                if let Some(count) = self.throttles.address_full.record_for(Affected::Address(address)) {
+                if let Some(count) =
+                    self.throttles.address_full.record_event_for(AffectedClient::Address(address))
+                {
                     let connections = limits.connections_per_address;
                     tracing::warn!(
                         %address,
@@ -279,7 +285,7 @@ impl Acceptor {
         } else {
             0
         };
-        if let Some(count) = self.throttles.failed.record() {
+        if let Some(count) = self.throttles.failed.record_event() {
             tracing::warn!(%error, count, evicted, "cannot accept connections");
         }
         if evicted > 0 {
@@ -310,7 +316,7 @@ fn record_denial(services: &Services, denial: Denial, address: IpAddr) {
 ///
 /// # Errors
 /// A trusted proxy sent no valid header, or another peer sent one.
-async fn name_client(stream: &mut TcpStream, peer: Peer, services: &Services) -> Result<Peer, Denial> {
+async fn identify_client(stream: &mut TcpStream, peer: Peer, services: &Services) -> Result<Peer, Denial> {
     if !services.proxies.protocol {
         return Ok(peer);
     }
@@ -318,9 +324,9 @@ async fn name_client(stream: &mut TcpStream, peer: Peer, services: &Services) ->
         let has_header = proxy_protocol::starts_with_header(stream).await;
         return if has_header { Err(Denial::UntrustedProxyHeader) } else { Ok(peer) };
     }
-    match proxy_protocol::read(stream).await.map_err(Denial::from)? {
-        proxy_protocol::Source::Client(client) => Ok(Peer::new(client, &services.proxies)),
-        proxy_protocol::Source::Proxy => Ok(peer),
+    match proxy_protocol::read_source(stream).await.map_err(Denial::from)? {
+        proxy_protocol::ConnectionSource::Client(client) => Ok(Peer::new(client, &services.proxies)),
+        proxy_protocol::ConnectionSource::Proxy => Ok(peer),
     }
 }
 
@@ -332,7 +338,7 @@ impl Acceptor {
         let answering = Arc::new(AtomicU32::new(0));
         let counter = answering.clone();
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let counted = Counted::begin(&counter);
+            let counted = CountedRequest::begin(&counter);
             let address = peer.client(request.headers(), &acceptor.services.proxies);
             let mut request: Request = request.map(axum::body::Body::new);
             let probing = is_probe_request(&request).then(|| request_place.begin_probe()).flatten();
@@ -342,12 +348,12 @@ impl Acceptor {
             acceptor.routes.clone().oneshot(request).map_ok(move |mut response: Response| {
                 drop((probing, counted));
                 if let Some(permit) = response.extensions_mut().remove::<Arc<Permit>>() {
-                    response_permit.hold(permit);
+                    response_permit.hold_permit(permit);
                 }
                 response
             })
         });
-        let stream = TokioIo::new(WriteTimeoutStream::holding(stream, response_permit));
+        let stream = TokioIo::new(WriteTimeoutStream::with_permit(stream, response_permit));
         let serving = builder().serve_connection(stream, service).with_upgrades();
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
@@ -355,20 +361,20 @@ impl Acceptor {
             ended = serving.as_mut() => {
                 if let Err(error) = ended {
                     if is_write_timeout(&error) {
-                        services.metrics.count_dropped(Drop::StalledConnection);
+                        services.metrics.count_dropped(DropReason::StalledConnection);
                     } else if error.is_parse() {
                         record_denial(&services, Denial::MalformedRequest, peer.address());
                     }
                 }
                 return;
             }
-            () = place.evicted() => return,
+            () = place.wait_for_eviction() => return,
             () = services.tasks.stop().cancelled() => serving.as_mut().graceful_shutdown(),
         }
         loop {
             tokio::select! {
                 _ = serving.as_mut() => return,
-                () = place.evicted() => return,
+                () = place.wait_for_eviction() => return,
                 () = services.tasks.deadline_passed().cancelled() => return,
                 // If no request is being answered, the client sends half a request, or does not read its response.
                 () = tokio::time::sleep(STOP_GRACE) => if answering.load(Ordering::Relaxed) == 0 { return },
@@ -387,7 +393,7 @@ impl Acceptor {
         let Ok(address) = stream.peer_addr() else { return };
         let encrypted = tokio::select! {
             encrypted = self.handshake(&tls, stream, address.ip()) => encrypted,
-            () = place.evicted() => return,
+            () = place.wait_for_eviction() => return,
             () = self.services.tasks.stop().cancelled() => return,
         };
         if let Some(stream) = encrypted {
@@ -413,23 +419,23 @@ impl Acceptor {
             .serve_connection(TokioIo::new(WriteTimeoutStream::new(stream)), service);
         tokio::select! {
             _ = serving => {}
-            () = place.evicted() => {}
+            () = place.wait_for_eviction() => {}
             () = self.services.tasks.deadline_passed().cancelled() => {}
         }
     }
 }
 
 /// Counts a request that is being answered, until it is dropped.
-struct Counted(Arc<AtomicU32>);
+struct CountedRequest(Arc<AtomicU32>);
 
-impl Counted {
+impl CountedRequest {
     fn begin(answering: &Arc<AtomicU32>) -> Self {
         answering.fetch_add(1, Ordering::Relaxed);
         Self(answering.clone())
     }
 }
 
-impl std::ops::Drop for Counted {
+impl Drop for CountedRequest {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -29,7 +29,7 @@ use crate::denial::{Denial, Denied};
 use crate::hooks::{Asker, AskingKey, Decision};
 use crate::in_flight::Permit;
 use crate::limiter::RateOwner;
-use crate::metrics::Drop;
+use crate::metrics::DropReason;
 use crate::places::Place;
 use crate::services::Services;
 use switchboard_store::grant::{KeyGrant, Scope};
@@ -126,7 +126,7 @@ async fn answer(
         Ok(command) => dispatch(services, caller, command).await,
         Err(refusal) => Err(refusal),
     };
-    answered.map(|answer| (answer, permit)).map_err(|refusal| Problem::from(refusal).of_user(user))
+    answered.map(|answer| (answer, permit)).map_err(|refusal| Problem::from(refusal).with_user(user))
 }
 
 /// Checks the credentials and the payer's number of requests in flight, and only then reads the body.
@@ -156,7 +156,7 @@ pub(super) async fn authenticate(services: &Services, head: &Parts) -> Result<Au
     let grant = confirm_credentials(services, &credentials, address).await?;
     if let Some(place) = head.extensions.get::<Arc<Place>>() {
         // If the connection has been evicted before, this changes nothing, and the connection ends.
-        place.authenticate();
+        place.mark_authenticated();
     }
     if let Some(grant) = &grant {
         store_use(services, grant);
@@ -210,7 +210,7 @@ fn take_permit(services: &Services, credentials: &Credentials) -> Result<Option<
         RateOwner::User(_) => limits.requests_per_user,
     };
     let permit = services.in_flight.begin(payer, most);
-    permit.map(Some).inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))
+    permit.map(Some).inspect_err(|_| services.metrics.count_dropped(DropReason::RateLimit))
 }
 
 /// The field `as` of a request.
@@ -383,7 +383,7 @@ async fn dispatch(services: &Services, caller: Caller, command: Command) -> Resu
         StoreRequest::Typing(target) => typing(services, caller, &target).await,
         StoreRequest::People(query) => {
             let counted = services.limiter.check_people(&caller.payer, &query);
-            counted.inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))?;
+            counted.inspect_err(|_| services.metrics.count_dropped(DropReason::RateLimit))?;
             let People { users, more } =
                 services.store.people(&caller.user, query, services.directory).await?;
             Ok(OkBody::Users { users, more })
@@ -396,7 +396,7 @@ async fn dispatch(services: &Services, caller: Caller, command: Command) -> Resu
 async fn submit_change(services: &Services, caller: Caller, change: Change) -> Result<Answer, Refusal> {
     if change.cursor().is_some() {
         let counted = services.limiter.check_cursor(&caller.payer);
-        counted.inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))?;
+        counted.inspect_err(|_| services.metrics.count_dropped(DropReason::RateLimit))?;
     } else {
         check_send(services, &caller.payer, caller.grant.as_ref(), change.cost())?;
     }
@@ -410,7 +410,7 @@ async fn submit_change(services: &Services, caller: Caller, change: Change) -> R
         Change::Invite(invite) if may_reopen(&caller) => Change::InviteWithKey(invite),
         change => change,
     };
-    let Decision { change, turn } = ask(services, &caller, change).await?;
+    let Decision { change, turn } = ask_application(services, &caller, change).await?;
     let (reply, outcome) = oneshot::channel();
     let origin = match caller.payer {
         RateOwner::User(_) => Origin::Call(reply),
@@ -433,7 +433,7 @@ fn may_reopen(caller: &Caller) -> bool {
 }
 
 /// Asks the application about a change, if it is to be asked. Returns what to submit.
-async fn ask(services: &Services, caller: &Caller, change: Change) -> Result<Decision, Refusal> {
+async fn ask_application(services: &Services, caller: &Caller, change: Change) -> Result<Decision, Refusal> {
     let unasked = caller.grant.as_ref().is_some_and(|grant| grant.unasked);
     let asked = services.hooks.as_ref().filter(|_| !unasked);
     let Some((hooks, about)) =
@@ -467,14 +467,14 @@ pub(super) fn check_send(
 ) -> Result<(), Refusal> {
     let own_rate = grant.and_then(|grant| grant.rate);
     let counted = services.limiter.check_send(payer, own_rate, price);
-    counted.inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))
+    counted.inspect_err(|_| services.metrics.count_dropped(DropReason::RateLimit))
 }
 
 async fn typing(services: &Services, caller: Caller, target: &Target) -> Result<Answer, Refusal> {
     services
         .limiter
         .check_typing(&caller.payer)
-        .inspect_err(|_| services.metrics.count_dropped(Drop::RateLimit))?;
+        .inspect_err(|_| services.metrics.count_dropped(DropReason::RateLimit))?;
     let conversation = target.resolve(&caller.user);
     let standing = services.store.check_write_access(&caller.user, conversation.clone()).await?;
     services.publish_typing(caller.user, conversation, standing, None);

@@ -26,7 +26,7 @@ struct Page;
 
 const INDEX: &str = "index.html";
 
-const NOT_BUILT: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Switchboard</title>\
+const PAGE_NOT_BUILT: &str = "<!doctype html><html lang=en><meta charset=utf-8><title>Switchboard</title>\
     <p>The server runs. Its chat page was not built: run <code>make page</code>, and build the server again.";
 
 /// The page may load scripts and styles only from its own server, may connect only to it, and may contain no inline ones.
@@ -58,7 +58,7 @@ pub(super) async fn serve_file(
 ) -> Response {
     let path = asset_path(&uri);
     if path == INDEX && Page::get(INDEX).is_none() {
-        return not_built();
+        return not_built_response();
     }
     let Some((file, encoding)) = find_encoded(path, &headers) else {
         return unknown_path(uri.path()).into_response();
@@ -126,12 +126,12 @@ pub(super) async fn reject_method(method: Method, uri: Uri) -> Response {
 }
 
 /// The response of a binary that was built without the page.
-fn not_built() -> Response {
+fn not_built_response() -> Response {
     let html = [
         (header::CONTENT_TYPE, content_type(INDEX)),
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     ];
-    (StatusCode::SERVICE_UNAVAILABLE, html, NOT_BUILT).into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, html, PAGE_NOT_BUILT).into_response()
 }
 
 /// The file in the smallest encoding that exists and that the client accepts.
@@ -237,7 +237,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_binary_without_the_page_names_the_command_that_builds_it() {
-        let answer = not_built();
+        let answer = not_built_response();
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "text/html; charset=utf-8");
         let html = axum::body::to_bytes(answer.into_body(), 1_000).await.expect("a short page");

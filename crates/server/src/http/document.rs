@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_representation_has_its_own_tag_and_the_same_content() {
+    async fn each_encoding_of_a_document_has_its_own_etag_and_the_same_content() {
         let document = Document::new(&serde_json::json!({"openapi": "3.1.0 ".repeat(100)}));
         let plain = document.respond(&request_headers(&[]));
         let gzip = document.respond(&request_headers(&[(header::ACCEPT_ENCODING, "gzip, br")]));

@@ -282,7 +282,7 @@ fn number_pending(services: &Services) {
 
 /// Submits a change whose outcome nothing needs.
 fn submit(services: &Services, change: Change) {
-    let _ = Submission::unattended(change).map(|submission| services.store.submit(submission));
+    let _ = Submission::without_reply(change).map(|submission| services.store.submit(submission));
 }
 
 /// A stream of the feed.

@@ -31,7 +31,11 @@ const SECRET_PARAMETERS: [&str; 10] = [
 ];
 
 /// Checks a request before it is routed.
-pub(super) async fn check(State(services): State<Arc<Services>>, request: Request, next: Next) -> Response {
+pub(super) async fn check_request(
+    State(services): State<Arc<Services>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let client = request.extensions().get::<Client>().map(|client| client.address);
     let checked = check_query(request.uri())
         .and_then(|()| check_host(&services, request.headers()))

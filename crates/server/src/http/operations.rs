@@ -22,7 +22,7 @@ use super::body;
 use super::guard::{host_name, is_loopback};
 use super::problem::Problem;
 use crate::bus::{Address, Notice};
-use crate::connections::{MAX_LISTED, Question, Report, Selection};
+use crate::connections::{ConnectionReport, MAX_LISTED_CONNECTIONS, OperatorQuestion, Selection};
 use crate::nodes::Answers;
 use crate::services::Services;
 use switchboard_store::clock::Clock;
@@ -33,7 +33,7 @@ use switchboard_store::refusal::Refusal;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many connections `/connections` lists without a user, and how many rooms `/rooms` lists, unless `limit` says otherwise.
-const DEFAULT_LISTED: usize = 20;
+const DEFAULT_LISTED_CONNECTIONS: usize = 20;
 
 /// The most bytes of a request's body.
 const MAX_BODY_BYTES: usize = 4_096;
@@ -98,8 +98,8 @@ fn parse_query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, Problem>
         .map_err(|error| Refusal::new(ErrorCode::BadField, error.body_text()).into())
 }
 
-fn limit(limit: Option<usize>) -> usize {
-    limit.unwrap_or(DEFAULT_LISTED).clamp(1, MAX_LISTED)
+fn clamp_limit(limit: Option<usize>) -> usize {
+    limit.unwrap_or(DEFAULT_LISTED_CONNECTIONS).clamp(1, MAX_LISTED_CONNECTIONS)
 }
 
 /// `GET /connections`: the connections of a user on all nodes, or the totals and the slowest connections of this node.
@@ -109,13 +109,14 @@ pub(super) async fn connections(
 ) -> Result<Response, Problem> {
     let ConnectionsQuery { user, limit: most } = parse_query(asked)?;
     if let Some(user) = user {
-        let (connections, unanswered) = ask_all(&services, &Question::List { user }).await;
+        let (connections, unanswered) = ask_all(&services, &OperatorQuestion::List { user }).await;
         return Ok(
             Json(json!({"connections": connections, "nodes_without_answer": unanswered})).into_response()
         );
     }
     let connections = services.connections.clone();
-    let slowest = tokio::task::spawn_blocking(move || connections.slowest(limit(most))).await;
+    let slowest =
+        tokio::task::spawn_blocking(move || connections.slowest_connections(clamp_limit(most))).await;
     let (totals, slowest) = slowest.map_err(|_| Refusal::unavailable())?;
     let node = services.connections.node();
     Ok(Json(json!({"node": node, "totals": totals, "connections": slowest})).into_response())
@@ -147,13 +148,13 @@ pub(super) async fn close(
         return Err(Refusal::new(ErrorCode::BadField, message).into());
     }
     let before = Clock::system().now();
-    let question = Question::Close(Selection { user, connection, device, reason, before });
+    let question = OperatorQuestion::Close(Selection { user, connection, device, reason, before });
     let (closed, unanswered) = ask_all(&services, &question).await;
     Ok(Json(json!({"closed": closed, "nodes_without_answer": unanswered})).into_response())
 }
 
 /// Asks this node and every other one. Returns the answers, and the names of nodes that have not answered in time.
-async fn ask_all(services: &Services, question: &Question) -> (Vec<Report>, Vec<String>) {
+async fn ask_all(services: &Services, question: &OperatorQuestion) -> (Vec<ConnectionReport>, Vec<String>) {
     let mut reports = services.connections.answer(question, &services.metrics);
     let (Some(bus), Ok(asked)) = (&services.bus, serde_json::value::to_raw_value(question)) else {
         return (reports, Vec::new());
@@ -162,13 +163,13 @@ async fn ask_all(services: &Services, question: &Question) -> (Vec<Report>, Vec<
     bus.publish(&Address::Status, &Notice::Question { number: answers.number(), question: asked });
     // After the time-out the nodes that are still missing are reported by name.
     let _ = tokio::time::timeout(ANSWER_TIMEOUT, collect_reports(&mut answers, &mut reports)).await;
-    (reports, answers.missing())
+    (reports, answers.unanswered_nodes())
 }
 
-async fn collect_reports(answers: &mut Answers, reports: &mut Vec<Report>) {
+async fn collect_reports(answers: &mut Answers, reports: &mut Vec<ConnectionReport>) {
     while let Some(answer) = answers.next().await {
         // An answer that cannot be read comes from a later version, and counts as one without connections.
-        reports.extend(serde_json::from_str::<Vec<Report>>(answer.get()).unwrap_or_default());
+        reports.extend(serde_json::from_str::<Vec<ConnectionReport>>(answer.get()).unwrap_or_default());
     }
 }
 
@@ -221,13 +222,13 @@ pub(super) async fn rooms(
     if after.is_some() && order != RoomOrder::Name {
         return Err(Refusal::new(ErrorCode::BadField, "after: only with `by=name`").into());
     }
-    let most = limit(most);
+    let most = clamp_limit(most);
     let asked = u32::try_from(most + 1).unwrap_or(u32::MAX);
     let mut rooms = run_inspection(&services, move |store| store.rooms(order, after.as_ref(), asked)).await?;
     let more = rooms.len() > most;
     rooms.truncate(most);
     let keys = rooms.iter().map(|room| room.key).collect();
-    let online: BTreeMap<_, _> = services.router.online(keys).await.into_iter().collect();
+    let online: BTreeMap<_, _> = services.router.online_members(keys).await.into_iter().collect();
     let rooms = rooms.into_iter().map(|room| {
         let online_here = online.get(&room.key).copied().unwrap_or_default();
         ListedRoom { room, online_here }

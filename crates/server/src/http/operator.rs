@@ -110,7 +110,7 @@ pub(crate) async fn serve(listener: TcpListener, services: Arc<Services>, tasks:
         let (stream, peer) = match accepted {
             Ok((stream, address)) => (stream, OperatorPeer(address.ip())),
             Err(error) => {
-                if let Some(count) = failed.record() {
+                if let Some(count) = failed.record_event() {
                     tracing::warn!(%error, count, "cannot accept a connection on the operators' listener");
                 }
                 tokio::time::sleep(ACCEPT_RETRY_DELAY).await;

@@ -95,11 +95,13 @@ pub(super) async fn metrics(State(services): State<Arc<Services>>, headers: Head
 
 /// How many events all connections have still to read from the log. The connections are only looked at if one has a lag.
 async fn replay_lag(services: &Services) -> u64 {
-    if services.metrics.catching_up.get() == 0 {
+    if services.metrics.lag_count.get() == 0 {
         return 0;
     }
     let connections = services.connections.clone();
-    tokio::task::spawn_blocking(move || connections.slowest(0).0.lag_events).await.unwrap_or_default()
+    tokio::task::spawn_blocking(move || connections.slowest_connections(0).0.lag_events)
+        .await
+        .unwrap_or_default()
 }
 
 /// `/metrics` while the server stops.

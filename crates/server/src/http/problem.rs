@@ -81,7 +81,7 @@ impl Problem {
     }
 
     /// Records the user whom the request acts for.
-    pub(super) fn of_user(mut self, user: UserId) -> Self {
+    pub(super) fn with_user(mut self, user: UserId) -> Self {
         self.0.user = Some(user);
         self
     }

@@ -40,20 +40,22 @@ struct ProfileOf {
     /// The user.
     user: UserId,
     /// The name for people.
-    #[serde(default, deserialize_with = "named")]
+    #[serde(default, deserialize_with = "deserialize_nullable")]
     name: Option<Option<PersonName>>,
     /// The picture.
-    #[serde(default, deserialize_with = "named")]
+    #[serde(default, deserialize_with = "deserialize_nullable")]
     avatar: Option<Option<Avatar>>,
     /// The JSON object for the application. It is as public as the name.
-    #[serde(default, deserialize_with = "named")]
+    #[serde(default, deserialize_with = "deserialize_nullable")]
     data: Option<Option<Data>>,
     /// False if the user is gone: they cannot sign in and are not found, and keep their name and messages.
     active: Option<bool>,
 }
 
 /// Reads a field that is there: `null` becomes `Some(None)`, and only an absent field `None`.
-fn named<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Option<Option<T>>, D::Error> {
+fn deserialize_nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    d: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(d).map(Some)
 }
 
@@ -78,7 +80,7 @@ async fn answer(
     request.check_back_end(Scope::People)?;
     services.require_feature(PROFILES)?;
     let Authenticated { credentials, grant, address, permit, .. } = request;
-    let _bulk = services.bulk_calls.begin(credentials.payer(), Limits::BULK_CALLS)?;
+    let _bulk = services.bulk_calls.begin(credentials.payer(), Limits::MAX_CONCURRENT_BULK_CALLS)?;
     let text = body::read(body, max_bytes, services.tasks.stop()).await?;
     let Profiles { profiles } = read_object(&text).map_err(Refusal::from)?;
     drop(text);
@@ -91,7 +93,7 @@ async fn answer(
         let ProfileOf { user, name, avatar, data, active } = profile;
         check_acts_as(grant.as_ref(), &user)?;
         let fields = SetProfile { name, avatar, data };
-        check_fields(services, &fields).map_err(|refusal| at_place(refusal, place))?;
+        check_fields(services, &fields).map_err(|refusal| with_profile_place(refusal, place))?;
         changes.push(ProfileChange { user, fields, active });
     }
     let gone: Vec<_> = changes
@@ -120,7 +122,7 @@ fn check_fields(services: &Services, fields: &SetProfile) -> Result<(), Refusal>
 }
 
 /// Names the profile in a refusal.
-fn at_place(refusal: Refusal, place: usize) -> Refusal {
+fn with_profile_place(refusal: Refusal, place: usize) -> Refusal {
     let field = refusal.field.as_deref().map(|field| format!("profiles[{place}].{field}").into());
     Refusal { field, ..refusal }
 }

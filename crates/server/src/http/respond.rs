@@ -15,7 +15,7 @@ use super::problem::Problem;
 use crate::encode;
 use crate::in_flight::Permit;
 use crate::services::Services;
-use crate::throttle::Affected;
+use crate::throttle::AffectedClient;
 
 /// Builds the response: the `ok` frame or the problem.
 pub(super) fn respond(
@@ -51,8 +51,8 @@ pub(super) fn respond_with_json(
 pub(super) fn refuse(services: &Services, head: &Parts, problem: Problem) -> Response {
     services.metrics.count_refused(problem.code());
     if !problem.is_denial() {
-        let address = head.extensions.get::<Client>().map(|client| Affected::Address(client.address));
-        let affected = problem.user().map(Affected::User).or(address);
+        let address = head.extensions.get::<Client>().map(|client| AffectedClient::Address(client.address));
+        let affected = problem.user().map(AffectedClient::User).or(address);
         services.denials.log_refusal(problem.code(), problem.field(), affected, Span::current);
     }
     problem.into_response()

@@ -24,11 +24,11 @@ pub(super) struct ResponsePermit(Arc<Mutex<Option<Arc<Permit>>>>);
 
 impl ResponsePermit {
     /// Keeps the permit of the response that is written next.
-    pub(super) fn hold(&self, permit: Arc<Permit>) {
+    pub(super) fn hold_permit(&self, permit: Arc<Permit>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(permit);
     }
 
-    fn release(&self) {
+    fn release_permit(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
@@ -62,11 +62,11 @@ pub(super) fn is_write_timeout(error: &hyper::Error) -> bool {
 
 impl<S> WriteTimeoutStream<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self::holding(stream, ResponsePermit::default())
+        Self::with_permit(stream, ResponsePermit::default())
     }
 
     /// Wraps `stream`. The result releases the permit of a response once the response has been handed to the kernel.
-    pub(super) fn holding(stream: S, response_permit: ResponsePermit) -> Self {
+    pub(super) fn with_permit(stream: S, response_permit: ResponsePermit) -> Self {
         Self { stream, response_permit, timer: None }
     }
 
@@ -76,7 +76,11 @@ impl<S> WriteTimeoutStream<S> {
     }
 
     /// The result of a write, or an error when the time-out has passed.
-    fn or_timeout<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn written_or_timeout<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.timer = None;
             return written;
@@ -99,7 +103,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeoutStream<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.or_timeout(cx, written)
+        self.written_or_timeout(cx, written)
     }
 
     fn poll_write_vectored(
@@ -108,7 +112,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.or_timeout(cx, written)
+        self.written_or_timeout(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -118,17 +122,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         // TLS keeps encrypted bytes that the kernel has not taken yet.
-        let flushed = self.or_timeout(cx, flushed);
+        let flushed = self.written_or_timeout(cx, flushed);
         // hyper flushes once it has written its whole buffer, so the kernel has the whole response now.
         if flushed.is_ready() {
-            self.response_permit.release();
+            self.response_permit.release_permit();
         }
         flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut_down = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.or_timeout(cx, shut_down)
+        self.written_or_timeout(cx, shut_down)
     }
 }
 
@@ -176,12 +180,12 @@ mod tests {
     }
 
     /// Takes every write at once, as TLS does, and hands it on when it is flushed.
-    struct Buffered {
+    struct BufferedStream {
         stream: DuplexStream,
         buffer: Vec<u8>,
     }
 
-    impl AsyncRead for Buffered {
+    impl AsyncRead for BufferedStream {
         fn poll_read(
             mut self: Pin<&mut Self>,
             cx: &mut Context<'_>,
@@ -191,7 +195,7 @@ mod tests {
         }
     }
 
-    impl AsyncWrite for Buffered {
+    impl AsyncWrite for BufferedStream {
         fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
             self.buffer.extend_from_slice(buf);
             Poll::Ready(Ok(buf.len()))
@@ -219,7 +223,7 @@ mod tests {
         let service = service_fn(|_| async {
             Ok::<_, Infallible>(Response::new(Body::from(vec![b'x'; RESPONSE_BYTES])))
         });
-        let stream = WriteTimeoutStream::new(Buffered { stream, buffer: Vec::new() });
+        let stream = WriteTimeoutStream::new(BufferedStream { stream, buffer: Vec::new() });
         let serving = super::super::accept::builder().serve_connection(TokioIo::new(stream), service);
         let ended = tokio::time::timeout(2 * RESPONSE_WRITE_TIMEOUT, serving).await.expect("it ends");
         assert!(ended.as_ref().is_err_and(is_write_timeout), "{ended:?}");
@@ -254,11 +258,11 @@ mod tests {
         let user = || RateOwner::User(UserId::parse("alice").expect("an id"));
         let (held, counted) = (response_permit.clone(), in_flight.clone());
         let service = service_fn(move |_| {
-            held.hold(Arc::new(counted.begin(user(), 1).expect("the first")));
+            held.hold_permit(Arc::new(counted.begin(user(), 1).expect("the first")));
             std::future::ready(Ok::<_, Infallible>(Response::new(Body::from(vec![b'x'; RESPONSE_BYTES]))))
         });
         client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("written");
-        let stream = TokioIo::new(WriteTimeoutStream::holding(server, response_permit));
+        let stream = TokioIo::new(WriteTimeoutStream::with_permit(server, response_permit));
         let serving = super::super::accept::builder().serve_connection(stream, service);
         let reading = async {
             let (mut taken, mut buffer) = (0, [0; PIPE_BYTES]);

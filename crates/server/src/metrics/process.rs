@@ -16,9 +16,9 @@ use rustix::param::{clock_ticks_per_second, page_size};
 pub(super) struct ProcessCollector;
 
 /// The fields of `/proc/self/stat` from the third one on, which is the state of the process.
-struct Stat(Vec<u64>);
+struct ProcessStat(Vec<u64>);
 
-impl Stat {
+impl ProcessStat {
     fn read() -> Option<Self> {
         let text = fs::read_to_string("/proc/self/stat").ok()?;
         // The name, in parentheses, may contain spaces.
@@ -53,13 +53,13 @@ fn ticks_to_seconds(ticks: u64) -> f64 {
 
 /// The resident memory of this process, in bytes.
 pub(crate) fn resident_bytes() -> Option<u64> {
-    Stat::read()?.resident_bytes()
+    ProcessStat::read()?.resident_bytes()
 }
 
 /// Writes the metric families of one scrape.
-pub(super) struct Families<'a>(pub(super) DescriptorEncoder<'a>);
+pub(super) struct MetricFamilies<'a>(pub(super) DescriptorEncoder<'a>);
 
-impl Families<'_> {
+impl MetricFamilies<'_> {
     pub(super) fn add(
         &mut self,
         (name, help): (&str, &str),
@@ -73,13 +73,13 @@ impl Families<'_> {
 
 impl Collector for ProcessCollector {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
-        let Some(stat) = Stat::read() else { return Ok(()) };
+        let Some(stat) = ProcessStat::read() else { return Ok(()) };
         // One of the listed descriptors is open only for reading this directory.
         let open = fs::read_dir("/proc/self/fd").ok().map(|all| all.count().saturating_sub(1) as u64);
         let most = Resource::NOFILE.get().ok().map(|(soft, _)| soft);
         let resident = stat.resident_bytes();
         let (seconds, bytes) = (Some(&Unit::Seconds), Some(&Unit::Bytes));
-        let mut families = Families(encoder);
+        let mut families = MetricFamilies(encoder);
         let cpu = stat.cpu_seconds().map(ConstCounter::new);
         families.add(("process_cpu", "Processor time of the process, user and system"), seconds, cpu)?;
         let start = stat.start_time().map(ConstGauge::new);

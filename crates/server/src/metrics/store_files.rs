@@ -8,7 +8,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
-use super::process::Families;
+use super::process::MetricFamilies;
 use switchboard_store::inspect::Inspector;
 
 /// Collects the sizes of the files and of their file system, and the time of the last backup. On PostgreSQL, or before the server has started, there are none.
@@ -26,7 +26,7 @@ impl StoreFiles {
 impl Collector for StoreFiles {
     fn encode(&self, encoder: DescriptorEncoder) -> Result<(), Error> {
         let Some(inspector) = self.0.get() else { return Ok(()) };
-        let mut families = Families(encoder);
+        let mut families = MetricFamilies(encoder);
         let sizes = inspector.file_sizes();
         let (database, wal) =
             (sizes.map(|sizes| ConstGauge::new(sizes.0)), sizes.map(|sizes| ConstGauge::new(sizes.1)));

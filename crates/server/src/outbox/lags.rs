@@ -9,8 +9,8 @@ use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{CloseCode, Seq};
 
-use super::{Outbox, Queue, Queued};
-use crate::metrics::Drop;
+use super::{Outbox, Queue, QueuedFrames};
+use crate::metrics::DropReason;
 use switchboard_store::record::ConversationKey;
 
 /// The most events that the connection itself has sent and that are remembered as part of its lags. Beyond this number, the client
@@ -78,7 +78,7 @@ impl Lags {
     }
 
     /// Records that the connection itself sent an event within a lag, so that the replay skips the event.
-    pub(super) fn add_own(&mut self, conversation: ConversationKey, seq: Seq) {
+    pub(super) fn add_own_event(&mut self, conversation: ConversationKey, seq: Seq) {
         if self.own_events.len() < MAX_OWN_IN_LAGS {
             self.own_events.insert((conversation, seq));
         }
@@ -142,7 +142,7 @@ impl Outbox {
         if cursor < missed {
             let mut inner = self.lock();
             if !inner.too_far_behind && !inner.extend_lag(conversation, missed) {
-                self.metrics.catching_up.inc();
+                self.metrics.lag_count.inc();
                 inner.lags.get_or_insert_default().resume(Lag { conversation, cursor, missed });
             }
             inner.move_own_to_lag(conversation);
@@ -157,7 +157,7 @@ impl Outbox {
         }
         let lags = inner.lags.get_or_insert_default();
         if lags.count_limited() < self.max_lags as usize {
-            self.metrics.catching_up.inc();
+            self.metrics.lag_count.inc();
             lags.add(lag);
         } else {
             self.close_slow_locked(inner);
@@ -174,7 +174,7 @@ impl Outbox {
 
     fn close_slow_locked(&self, inner: &mut Queue) {
         if !std::mem::replace(&mut inner.too_far_behind, true) {
-            self.metrics.count_dropped(Drop::TooFarBehind);
+            self.metrics.count_dropped(DropReason::TooFarBehind);
             self.drop_lags(inner);
             inner.close(CloseCode::TryLater);
         }
@@ -182,7 +182,7 @@ impl Outbox {
 
     fn drop_lags(&self, inner: &mut Queue) {
         let lags = inner.lags.take().map_or(0, |lags| lags.spans.len());
-        self.metrics.catching_up.dec_by(i64::try_from(lags).unwrap_or_default());
+        self.metrics.lag_count.dec_by(i64::try_from(lags).unwrap_or_default());
     }
 
     /// How many conversations have a lag, and how many events are in all of them.
@@ -211,11 +211,11 @@ impl Outbox {
         for (seq, frame) in events {
             if lags.advance(conversation, seq) {
                 self.metrics.replayed.inc();
-                inner.push(Queued::single(frame));
+                inner.push(QueuedFrames::single(frame));
             }
         }
         if lags.finish_page(conversation, found) {
-            self.metrics.catching_up.dec();
+            self.metrics.lag_count.dec();
         }
         // A connection without lags keeps no memory for them.
         inner.lags = (!lags.spans.is_empty()).then_some(lags);
@@ -232,7 +232,7 @@ impl Queue {
         let own: Vec<_> = pending.range(within).copied().collect();
         for (_, seq) in own {
             pending.remove(&(conversation, seq));
-            lags.add_own(conversation, seq);
+            lags.add_own_event(conversation, seq);
         }
         self.pending_own.take_if(|pending| pending.is_empty());
     }
@@ -248,7 +248,7 @@ impl Queue {
     }
 }
 
-impl std::ops::Drop for Outbox {
+impl Drop for Outbox {
     fn drop(&mut self) {
         self.drop_lags(&mut self.lock());
     }

@@ -36,7 +36,7 @@ enum Action {
     PageFails,
 }
 
-fn action() -> impl Strategy<Value = Action> {
+fn any_action() -> impl Strategy<Value = Action> {
     let own = proptest::collection::vec(proptest::bool::weighted(0.2), 1..8);
     prop_oneof![
         4 => (0..CONVERSATIONS, own).prop_map(|(conversation, own)| Action::Publish { conversation, own }),
@@ -60,7 +60,7 @@ struct Connection {
     outbox: Arc<Outbox>,
     metrics: Arc<Metrics>,
     logs: Vec<Log>,
-    writing: VecDeque<Queued>,
+    writing: VecDeque<QueuedFrames>,
     /// The events that the client received, by conversation.
     received: Vec<Vec<u64>>,
     replies: usize,
@@ -98,7 +98,7 @@ impl Connection {
                 assert!(self.outbox.state().bytes <= QUEUE_LIMIT.max(before));
             }
             Action::Ping => self.outbox.set_pong(Bytes::from_static(b"pong")),
-            Action::Write(frames) => drop(self.write(frames)),
+            Action::Write(frames) => drop(self.write_frames(frames)),
             Action::ReadPage => self.read_page(),
             Action::PageArrives => self.page_arrives(),
             Action::PageFails => self.pending_page = None,
@@ -128,13 +128,13 @@ impl Connection {
     }
 
     /// Writes this many frames. Returns `true` if no frame is left.
-    fn write(&mut self, frames: usize) -> bool {
+    fn write_frames(&mut self, frames: usize) -> bool {
         for _ in 0..frames {
             if self.writing.is_empty() {
-                self.outbox.take(0, &mut self.writing);
+                self.outbox.take_frames(0, &mut self.writing);
             }
             let Some(queued) = self.writing.pop_front() else { return true };
-            self.outbox.written(queued.frame.len());
+            self.outbox.subtract_written(queued.frame.len());
             self.client_receives(&queued.frame);
         }
         self.writing.is_empty() && self.outbox.state().bytes == 0
@@ -156,7 +156,7 @@ impl Connection {
 
     /// Requests a page as `live.rs` does: only when everything is written, and one page at a time.
     fn read_page(&mut self) {
-        if self.pending_page.is_none() && self.write(usize::MAX) {
+        if self.pending_page.is_none() && self.write_frames(usize::MAX) {
             self.pending_page = self.outbox.next_lag();
         }
     }
@@ -185,7 +185,7 @@ impl Connection {
     }
 }
 
-fn log() -> impl Strategy<Value = Log> {
+fn any_log() -> impl Strategy<Value = Log> {
     proptest::collection::vec(any::<bool>(), 0..12)
         .prop_flat_map(|own| (0..=own.len() as u64).prop_map(move |cursor| Log { own: own.clone(), cursor }))
 }
@@ -193,8 +193,8 @@ fn log() -> impl Strategy<Value = Log> {
 proptest! {
     #[test]
     fn every_event_of_others_is_delivered_once_and_in_order(
-        logs in proptest::collection::vec(log(), CONVERSATIONS),
-        actions in proptest::collection::vec(action(), 0..120),
+        logs in proptest::collection::vec(any_log(), CONVERSATIONS),
+        actions in proptest::collection::vec(any_action(), 0..120),
     ) {
         let before: Vec<usize> = logs.iter().map(|log| log.own.len()).collect();
         let mut connection = Connection::new(logs);
@@ -206,7 +206,7 @@ proptest! {
         }
         // The connection reads the rest of the log, in a bounded number of pages.
         let mut pages = 2 * CONVERSATIONS + connection.logs.iter().map(|log| log.own.len()).sum::<usize>();
-        while !connection.write(usize::MAX) || connection.outbox.state().has_lag {
+        while !connection.write_frames(usize::MAX) || connection.outbox.state().has_lag {
             connection.read_page();
             connection.page_arrives();
             prop_assert!(pages > 0, "the connection never catches up");
@@ -214,10 +214,10 @@ proptest! {
         }
         prop_assert_eq!(&connection.received, &connection.expected(&before));
         prop_assert_eq!(connection.replies, 0);
-        prop_assert_eq!(connection.metrics.catching_up.get(), 0);
+        prop_assert_eq!(connection.metrics.lag_count.get(), 0);
         // The connection has no lag any more, so it receives this event live.
         connection.apply(Action::Publish { conversation: 0, own: vec![false] });
-        connection.write(usize::MAX);
+        connection.write_frames(usize::MAX);
         prop_assert_eq!(&connection.received, &connection.expected(&before));
     }
 }
@@ -247,16 +247,16 @@ fn a_connection_with_one_lag_too_many_is_closed_and_receives_no_further_event() 
         outbox.push_events(ConversationKey(conversation), &[event(2)]);
     }
     assert_eq!(
-        (outbox.state().closing, metrics.catching_up.get()),
+        (outbox.state().closing, metrics.lag_count.get()),
         (None, 2),
         "a second event extends the lag"
     );
     let page = outbox.next_lag().expect("a lag");
     outbox.push_lag(ConversationKey(2), Seq(0), Seq(1));
-    assert_eq!((outbox.state().closing, metrics.catching_up.get()), (Some(CloseCode::TryLater), 0));
+    assert_eq!((outbox.state().closing, metrics.lag_count.get()), (Some(CloseCode::TryLater), 0));
     assert!(metrics.encode().contains("switchboard_dropped_total{reason=\"too_far_behind\"} 1"));
     // No event is queued after a missing one.
-    outbox.written(outbox.state().bytes);
+    outbox.subtract_written(outbox.state().bytes);
     outbox.push_replayed(page.conversation, vec![(Seq(1), Bytes::from_static(b"late"))]);
     outbox.push_events(ConversationKey(0), &[event(3)]);
     outbox.push_lag(ConversationKey(1), Seq(2), Seq(3));
@@ -288,5 +288,5 @@ fn lags_are_read_in_round_robin() {
         outbox.push_replayed(lag.conversation, page.to_vec());
     }
     assert_eq!(reads, [(0, 0), (1, 0), (2, 0), (0, 2), (1, 2), (2, 2)]);
-    assert_eq!(metrics.catching_up.get(), 0);
+    assert_eq!(metrics.lag_count.get(), 0);
 }

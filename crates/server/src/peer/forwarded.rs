@@ -21,7 +21,7 @@ pub(super) fn addresses(
     let lines = headers.get_all(name).iter().rev();
     lines.flat_map(|line| Elements(Some(line.as_bytes()))).map(move |element| {
         let element = std::str::from_utf8(element).ok()?;
-        if plain { node(element.trim()) } else { forwarded_for(element) }
+        if plain { parse_node_address(element.trim()) } else { forwarded_for(element) }
     })
 }
 
@@ -64,7 +64,7 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
         if name.trim().eq_ignore_ascii_case("for") {
             let value = value.trim();
             let value = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
-            if found.replace(node(value)?).is_some() {
+            if found.replace(parse_node_address(value)?).is_some() {
                 return None;
             }
         }
@@ -77,7 +77,7 @@ fn forwarded_for(element: &str) -> Option<IpAddr> {
 
 /// Parses the address of a node, with or without a port: `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]:80`. `None` for
 /// a name such as `unknown`.
-fn node(text: &str) -> Option<IpAddr> {
+fn parse_node_address(text: &str) -> Option<IpAddr> {
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
     let address = text.parse::<IpAddr>().ok().or_else(bracketed).or_else(with_port);

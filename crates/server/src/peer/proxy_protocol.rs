@@ -11,11 +11,11 @@ use tokio::net::TcpStream;
 pub(crate) const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most bytes of a header of version 1, including its line end (section 2.1).
-const MAX_TEXT: usize = 107;
+const MAX_TEXT_HEADER_BYTES: usize = 107;
 
 /// The most bytes of a header of version 2 that is accepted. Addresses take 36 bytes at most. The rest are extensions, such as
 /// names of certificates, which are skipped.
-const MAX_BINARY: usize = 2_048;
+const MAX_BINARY_HEADER_BYTES: usize = 2_048;
 
 /// The beginning of every header of version 1.
 const TEXT_SIGNATURE: &[u8] = b"PROXY ";
@@ -24,10 +24,10 @@ const TEXT_SIGNATURE: &[u8] = b"PROXY ";
 const BINARY_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// The number of bytes of a header of version 2 before its addresses: signature, version and command, family, length.
-const BINARY_HEAD: usize = 16;
+const BINARY_PREFIX_BYTES: usize = 16;
 
 /// The most bytes that are peeked at once.
-const PEEK: usize = 512;
+const MAX_PEEKED_BYTES: usize = 512;
 
 /// Why a connection's header cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +48,7 @@ pub(crate) enum HeaderError {
 
 /// The source of the connection that a header names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum ConnectionSource {
     /// The connection comes from a client at this address.
     Client(IpAddr),
     /// The connection comes from the proxy itself, for example a health check, or the proxy does not know the client's address.
@@ -56,18 +56,18 @@ pub(crate) enum Source {
 }
 
 /// A decoded header: the source that it names, and its length in bytes.
-pub(crate) type Header = (Source, usize);
+pub(crate) type Header = (ConnectionSource, usize);
 
 /// Reads the header at the start of a connection, and no byte after it.
-pub(crate) async fn read(stream: &mut TcpStream) -> Result<Source, HeaderError> {
+pub(crate) async fn read_source(stream: &mut TcpStream) -> Result<ConnectionSource, HeaderError> {
     match tokio::time::timeout(HEADER_TIMEOUT, read_header(stream)).await {
         Ok(read) => read,
         Err(_) => Err(HeaderError::TimedOut),
     }
 }
 
-async fn read_header(stream: &mut TcpStream) -> Result<Source, HeaderError> {
-    let (mut header, mut chunk) = (Vec::new(), [0; PEEK]);
+async fn read_header(stream: &mut TcpStream) -> Result<ConnectionSource, HeaderError> {
+    let (mut header, mut chunk) = (Vec::new(), [0; MAX_PEEKED_BYTES]);
     loop {
         let peeked = stream.peek(&mut chunk).await.map_err(|_| HeaderError::TimedOut)?;
         if peeked == 0 {
@@ -123,8 +123,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
 }
 
 fn parse_text(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
-    let Some(end) = bytes.iter().take(MAX_TEXT).position(|byte| *byte == b'\n') else {
-        return if bytes.len() < MAX_TEXT { Ok(None) } else { Err(HeaderError::TooLong) };
+    let Some(end) = bytes.iter().take(MAX_TEXT_HEADER_BYTES).position(|byte| *byte == b'\n') else {
+        return if bytes.len() < MAX_TEXT_HEADER_BYTES { Ok(None) } else { Err(HeaderError::TooLong) };
     };
     let line = bytes[..end].strip_suffix(b"\r").and_then(|line| std::str::from_utf8(line).ok());
     let line = line.ok_or(HeaderError::Malformed)?;
@@ -132,11 +132,11 @@ fn parse_text(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     Ok(Some((source, end + 1)))
 }
 
-fn text_source(line: &str) -> Option<Source> {
+fn text_source(line: &str) -> Option<ConnectionSource> {
     let mut words = line.split(' ').skip(1);
     let family = words.next()?;
     if family == "UNKNOWN" {
-        return Some(Source::Proxy);
+        return Some(ConnectionSource::Proxy);
     }
     let (source, destination): (IpAddr, IpAddr) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     for port in [words.next()?, words.next()?] {
@@ -147,14 +147,14 @@ fn text_source(line: &str) -> Option<Source> {
         "TCP6" => source.is_ipv6() && destination.is_ipv6(),
         _ => false,
     };
-    (right && words.next().is_none()).then_some(Source::Client(source))
+    (right && words.next().is_none()).then_some(ConnectionSource::Client(source))
 }
 
 fn parse_binary(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
-    let Some((head, rest)) = bytes.split_at_checked(BINARY_HEAD) else { return Ok(None) };
+    let Some((head, rest)) = bytes.split_at_checked(BINARY_PREFIX_BYTES) else { return Ok(None) };
     let [.., version_and_command, family, high, low] = *head else { return Ok(None) };
     let len = usize::from(u16::from_be_bytes([high, low]));
-    if BINARY_HEAD + len > MAX_BINARY {
+    if BINARY_PREFIX_BYTES + len > MAX_BINARY_HEADER_BYTES {
         return Err(HeaderError::TooLong);
     }
     let Some(addresses) = rest.get(..len) else {
@@ -166,27 +166,27 @@ fn parse_binary(bytes: &[u8]) -> Result<Option<Header>, HeaderError> {
     };
     let source = match version_and_command {
         // The command is LOCAL, so the rest of the header is skipped.
-        0x20 => Source::Proxy,
+        0x20 => ConnectionSource::Proxy,
         0x21 => binary_source(family, addresses).ok_or(HeaderError::Malformed)?,
         _ => return Err(HeaderError::Malformed),
     };
-    Ok(Some((source, BINARY_HEAD + len)))
+    Ok(Some((source, BINARY_PREFIX_BYTES + len)))
 }
 
-fn binary_source(family: u8, addresses: &[u8]) -> Option<Source> {
+fn binary_source(family: u8, addresses: &[u8]) -> Option<ConnectionSource> {
     match family {
         // TCP over IPv4: two addresses, two ports.
         0x11 => {
             let octets: [u8; 4] = addresses.get(..12)?.first_chunk().copied()?;
-            Some(Source::Client(Ipv4Addr::from(octets).into()))
+            Some(ConnectionSource::Client(Ipv4Addr::from(octets).into()))
         }
         // TCP over IPv6.
         0x21 => {
             let octets: [u8; 16] = addresses.get(..36)?.first_chunk().copied()?;
-            Some(Source::Client(IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()))
+            Some(ConnectionSource::Client(IpAddr::V6(Ipv6Addr::from(octets)).to_canonical()))
         }
         // The family is unspecified, or the client uses a Unix socket on the proxy's machine: there is no address.
-        0x00 | 0x31 => Some(Source::Proxy),
+        0x00 | 0x31 => Some(ConnectionSource::Proxy),
         _ => None,
     }
 }

@@ -4,14 +4,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 
 use super::Peer;
-use super::proxy_protocol::{HeaderError, Source, parse};
+use super::proxy_protocol::{ConnectionSource, HeaderError, parse};
 use crate::config::{ForwardedHeader, ProxyConfig};
 
 fn address(text: &str) -> IpAddr {
     text.parse().expect(text)
 }
 
-fn proxies(header: ForwardedHeader) -> ProxyConfig {
+fn proxy_config(header: ForwardedHeader) -> ProxyConfig {
     let trusted = ["10.0.0.0/8", "::1"].map(|network| network.parse().expect("a network"));
     ProxyConfig { trusted: trusted.into(), header, protocol: false }
 }
@@ -26,9 +26,9 @@ fn headers(lines: &[(&'static str, &[u8])]) -> HeaderMap {
 }
 
 /// Returns the address that the server finds for the client of a request, which `peer` forwards with these header lines.
-fn client(peer: &str, header: ForwardedHeader, lines: &[(&'static str, &str)]) -> String {
+fn client_address(peer: &str, header: ForwardedHeader, lines: &[(&'static str, &str)]) -> String {
     let lines: Vec<_> = lines.iter().map(|(name, line)| (*name, line.as_bytes())).collect();
-    let proxies = proxies(header);
+    let proxies = proxy_config(header);
     Peer::new(address(peer), &proxies).client(&headers(&lines), &proxies).to_string()
 }
 
@@ -59,12 +59,16 @@ fn the_client_is_the_last_address_that_no_trusted_proxy_added() {
         // A quote that the client leaves open changes nothing.
         ("\", 203.0.113.1", "203.0.113.1"),
     ] {
-        assert_eq!(client("10.0.0.1", ForwardedHeader::XForwardedFor, &[(XFF, line)]), expected, "{line:?}");
+        assert_eq!(
+            client_address("10.0.0.1", ForwardedHeader::XForwardedFor, &[(XFF, line)]),
+            expected,
+            "{line:?}"
+        );
     }
 }
 
 #[test]
-fn the_client_is_named_by_for_in_forwarded() {
+fn the_parameter_for_of_the_forwarded_header_names_the_client() {
     for (line, expected) in [
         ("for=203.0.113.1", "203.0.113.1"),
         ("For=\"203.0.113.1:80\";proto=https;by=10.0.0.7", "203.0.113.1"),
@@ -80,33 +84,33 @@ fn the_client_is_named_by_for_in_forwarded() {
         ("203.0.113.1", "10.0.0.1"),
     ] {
         for header in [ForwardedHeader::Forwarded, ForwardedHeader::XForwardedFor] {
-            assert_eq!(client("10.0.0.1", header, &[("forwarded", line)]), expected, "{line:?}");
+            assert_eq!(client_address("10.0.0.1", header, &[("forwarded", line)]), expected, "{line:?}");
         }
     }
 }
 
 #[test]
-fn lines_of_one_name_are_one_list() {
+fn header_lines_of_one_name_are_read_as_one_list() {
     let lines = [(XFF, "198.51.100.9"), (XFF, "203.0.113.1"), (XFF, "10.2.3.4")];
-    assert_eq!(client("10.0.0.1", ForwardedHeader::XForwardedFor, &lines), "203.0.113.1");
+    assert_eq!(client_address("10.0.0.1", ForwardedHeader::XForwardedFor, &lines), "203.0.113.1");
 }
 
 #[test]
 fn a_header_that_the_proxies_do_not_write_is_ignored() {
     let lines = [(XFF, "203.0.113.1"), ("forwarded", "for=203.0.113.2")];
-    assert_eq!(client("10.0.0.1", ForwardedHeader::XForwardedFor, &lines), "203.0.113.1");
-    assert_eq!(client("10.0.0.1", ForwardedHeader::Forwarded, &lines), "203.0.113.2");
-    assert_eq!(client("10.0.0.1", ForwardedHeader::Forwarded, &lines[..1]), "10.0.0.1");
+    assert_eq!(client_address("10.0.0.1", ForwardedHeader::XForwardedFor, &lines), "203.0.113.1");
+    assert_eq!(client_address("10.0.0.1", ForwardedHeader::Forwarded, &lines), "203.0.113.2");
+    assert_eq!(client_address("10.0.0.1", ForwardedHeader::Forwarded, &lines[..1]), "10.0.0.1");
 }
 
 #[test]
 fn headers_of_an_untrusted_peer_are_ignored() {
     let lines = [(XFF, "203.0.113.1"), ("forwarded", "for=203.0.113.2")];
     for peer in ["192.0.2.1", "127.0.0.1", "::2"] {
-        assert_eq!(client(peer, ForwardedHeader::XForwardedFor, &lines), peer);
+        assert_eq!(client_address(peer, ForwardedHeader::XForwardedFor, &lines), peer);
     }
-    assert_eq!(client("::ffff:192.0.2.1", ForwardedHeader::XForwardedFor, &lines), "192.0.2.1");
-    assert_eq!(client("::ffff:10.0.0.1", ForwardedHeader::XForwardedFor, &lines), "203.0.113.1");
+    assert_eq!(client_address("::ffff:192.0.2.1", ForwardedHeader::XForwardedFor, &lines), "192.0.2.1");
+    assert_eq!(client_address("::ffff:10.0.0.1", ForwardedHeader::XForwardedFor, &lines), "203.0.113.1");
 }
 
 fn binary_header(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
@@ -122,8 +126,8 @@ fn ipv4_addresses() -> Vec<u8> {
 }
 
 #[test]
-fn a_header_of_the_proxy_protocol_says_where_the_connection_is_from() {
-    let client = |text| Source::Client(address(text));
+fn a_proxy_protocol_header_names_the_source_of_the_connection() {
+    let client = |text| ConnectionSource::Client(address(text));
     let mut of_ipv6 =
         address("2001:db8::1").to_string().parse::<std::net::Ipv6Addr>().expect("v6").octets().to_vec();
     of_ipv6.extend([0; 20]);
@@ -131,15 +135,15 @@ fn a_header_of_the_proxy_protocol_says_where_the_connection_is_from() {
     for (bytes, source) in [
         (b"PROXY TCP4 203.0.113.1 10.0.0.9 4711 443\r\n".to_vec(), client("203.0.113.1")),
         (b"PROXY TCP6 2001:db8::1 ::1 65535 0\r\n".to_vec(), client("2001:db8::1")),
-        (b"PROXY UNKNOWN\r\n".to_vec(), Source::Proxy),
-        (b"PROXY UNKNOWN ffff::1 whatever\r\n".to_vec(), Source::Proxy),
+        (b"PROXY UNKNOWN\r\n".to_vec(), ConnectionSource::Proxy),
+        (b"PROXY UNKNOWN ffff::1 whatever\r\n".to_vec(), ConnectionSource::Proxy),
         (binary_header(0x21, 0x11, &ipv4_addresses()), client("203.0.113.1")),
         (binary_header(0x21, 0x11, &with_extensions), client("203.0.113.1")),
         (binary_header(0x21, 0x21, &of_ipv6), client("2001:db8::1")),
-        (binary_header(0x20, 0x00, b""), Source::Proxy),
-        (binary_header(0x20, 0x11, &ipv4_addresses()), Source::Proxy),
-        (binary_header(0x21, 0x00, b"xyz"), Source::Proxy),
-        (binary_header(0x21, 0x31, &[0; 216]), Source::Proxy),
+        (binary_header(0x20, 0x00, b""), ConnectionSource::Proxy),
+        (binary_header(0x20, 0x11, &ipv4_addresses()), ConnectionSource::Proxy),
+        (binary_header(0x21, 0x00, b"xyz"), ConnectionSource::Proxy),
+        (binary_header(0x21, 0x31, &[0; 216]), ConnectionSource::Proxy),
     ] {
         let text = bytes.escape_ascii().to_string();
         let followed = [&bytes[..], b"GET / HTTP/1.1\r\n"].concat();
@@ -187,17 +191,17 @@ proptest! {
         let real = if with_port { "[2001:db8::7]:9" } else { "203.0.113.7" };
         let expected = if with_port { "2001:db8::7" } else { "203.0.113.7" };
         let plain = format!("{forged}, {real}");
-        prop_assert_eq!(client("10.0.0.1", ForwardedHeader::XForwardedFor, &[(XFF, &plain)]), expected);
+        prop_assert_eq!(client_address("10.0.0.1", ForwardedHeader::XForwardedFor, &[(XFF, &plain)]), expected);
         let lines = [(XFF, forged.as_str()), (XFF, real)];
-        prop_assert_eq!(client("10.0.0.1", ForwardedHeader::XForwardedFor, &lines), expected);
+        prop_assert_eq!(client_address("10.0.0.1", ForwardedHeader::XForwardedFor, &lines), expected);
         let structured = format!("{forged}, proto=https;for=\"{real}\"");
         let lines = [("forwarded", structured.as_str())];
-        prop_assert_eq!(client("10.0.0.1", ForwardedHeader::Forwarded, &lines), expected);
+        prop_assert_eq!(client_address("10.0.0.1", ForwardedHeader::Forwarded, &lines), expected);
     }
 
     /// No input makes the parser panic, and a header is never longer than the input.
     #[test]
-    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), sign in 0..3_u8) {
+    fn any_proxy_protocol_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300), sign in 0..3_u8) {
         let start: &[u8] = match sign { 0 => b"PROXY ", 1 => b"\r\n\r\n\0\r\nQUIT\n\x21", _ => b"" };
         let bytes = [start, &bytes].concat();
         if let Ok(Some((_, len))) = parse(&bytes) {

@@ -31,18 +31,18 @@ pub(super) struct AddressPlace {
 fn networks(address: IpAddr) -> impl Iterator<Item = (Network, u32)> {
     let address = address.to_canonical();
     let networks: &[_] = if address.is_ipv4() { &IPV4_NETWORKS } else { &IPV6_NETWORKS };
-    networks.iter().map(move |(prefix, share)| (Network::of(address, *prefix), *share))
+    networks.iter().map(move |(prefix, share)| (Network::containing(address, *prefix), *share))
 }
 
 impl Addresses {
-    fn counts(&self) -> MutexGuard<'_, FxHashMap<Network, u32>> {
+    fn lock_counts(&self) -> MutexGuard<'_, FxHashMap<Network, u32>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one more connection of an address; `None` if one of its networks has as many as it may have. A limit of 0 is no
     /// limit.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr, limit: u32) -> Option<AddressPlace> {
-        let mut counts = self.counts();
+    pub(super) fn take_place(self: &Arc<Self>, address: IpAddr, limit: u32) -> Option<AddressPlace> {
+        let mut counts = self.lock_counts();
         let here = |network| counts.get(&network).copied().unwrap_or(0);
         if limit > 0 && networks(address).any(|(network, share)| here(network) >= limit.saturating_mul(share))
         {
@@ -57,7 +57,7 @@ impl Addresses {
 
 impl Drop for AddressPlace {
     fn drop(&mut self) {
-        let mut counts = self.addresses.counts();
+        let mut counts = self.addresses.lock_counts();
         for (network, _) in networks(self.address) {
             if let Some(here) = counts.get_mut(&network) {
                 *here -= 1;
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_that_of_its_network_in_ipv6() {
+    fn ipv6_addresses_are_counted_by_their_network() {
         for (one, other, same) in [
             ("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff", true),
             ("2001:db8:1:2::1", "2001:db8:1:3::1", false),
@@ -88,11 +88,11 @@ mod tests {
             ("::1", "::2", true),
         ] {
             let addresses = Arc::new(Addresses::default());
-            let place = addresses.take(address(one), 1).expect("the first");
-            assert_eq!(addresses.take(address(other), 1).is_none(), same, "{one} {other}");
+            let place = addresses.take_place(address(one), 1).expect("the first");
+            assert_eq!(addresses.take_place(address(other), 1).is_none(), same, "{one} {other}");
             drop(place);
-            assert!(addresses.take(address(other), 1).is_some());
-            assert!(addresses.counts().is_empty(), "nothing is left behind");
+            assert!(addresses.take_place(address(other), 1).is_some());
+            assert!(addresses.lock_counts().is_empty(), "nothing is left behind");
         }
     }
 
@@ -106,7 +106,7 @@ mod tests {
         let places: Vec<_> = tries
             .filter_map(|(network, host)| {
                 let bits = base.to_bits() | network << 64 | u128::from(host);
-                addresses.take(IpAddr::V6(bits.into()), limit)
+                addresses.take_place(IpAddr::V6(bits.into()), limit)
             })
             .collect();
         places.len()
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn zero_is_no_limit() {
         let addresses = Arc::new(Addresses::default());
-        let places: Vec<_> = (0..5_000).map(|_| addresses.take(address("192.0.2.1"), 0)).collect();
+        let places: Vec<_> = (0..5_000).map(|_| addresses.take_place(address("192.0.2.1"), 0)).collect();
         assert!(places.iter().all(Option::is_some));
     }
 }

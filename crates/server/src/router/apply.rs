@@ -50,7 +50,7 @@ impl LocalNode {
         // A user who joins receives the event of the join, and a user who leaves receives the event of the leave.
         for effect in &effects {
             if let JoinOrLeave::Join { seen } = effect.join_or_leave {
-                self.join(&effect.user, conversation, &name, seen, seq);
+                self.join_member(&effect.user, conversation, &name, seen, seq);
             }
         }
         self.record_changes(conversation, seq, &effects);
@@ -60,7 +60,7 @@ impl LocalNode {
             self.flush_coalesced();
         }
         for effect in effects.iter().filter(|effect| effect.join_or_leave == JoinOrLeave::Leave) {
-            if let Some(user) = self.registry.find(&effect.user) {
+            if let Some(user) = self.registry.find_user(&effect.user) {
                 self.registry.remove_member(user, conversation, seq);
             }
         }
@@ -69,7 +69,7 @@ impl LocalNode {
     /// Records membership changes for attaching sessions, whose snapshots may not contain them.
     pub(super) fn record_changes(&mut self, conversation: ConversationKey, seq: Seq, effects: &[Effect]) {
         for effect in effects {
-            let user = self.registry.find(&effect.user).and_then(|user| self.registry.user_mut(user));
+            let user = self.registry.find_user(&effect.user).and_then(|user| self.registry.user_mut(user));
             if let Some(user) = user.filter(|user| user.attaching_sessions > 0) {
                 let join_or_leave = effect.join_or_leave;
                 user.changes_while_attaching.push(MembershipChange { conversation, seq, join_or_leave });
@@ -79,7 +79,7 @@ impl LocalNode {
 
     /// Adds a connected user to the members of a conversation that they joined by the event `seq`. A user who rejoins receives the
     /// events since they left, or a `gap` if there are too many.
-    fn join(
+    fn join_member(
         &mut self,
         user: &UserId,
         conversation: ConversationKey,
@@ -87,15 +87,15 @@ impl LocalNode {
         seen: Seq,
         seq: Seq,
     ) {
-        let Some(slot) = self.registry.find(user) else { return };
+        let Some(slot) = self.registry.find_user(user) else { return };
         let before = Seq(seq.0 - 1);
-        self.registry.join(slot, conversation, before);
-        self.queue_missed(slot, conversation, name, seen, before);
+        self.registry.add_member(slot, conversation, before);
+        self.queue_missed_events(slot, conversation, name, seen, before);
     }
 
     /// Queues the events after `seen` up to `before` for the sessions of a user who joins. For a session that has not received
     /// everything up to `seen`, it queues the earlier events, too.
-    pub(super) fn queue_missed(
+    pub(super) fn queue_missed_events(
         &mut self,
         user: UserSlot,
         conversation: ConversationKey,

@@ -6,39 +6,40 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{Seq, UserId};
 use tokio::sync::oneshot;
 
-use super::parked::{Leaves, NextStep, ParkedPage};
+use super::parked::{LeftConversations, NextStep, ParkedPage};
 use super::registry::{MembershipChange, UserSlot};
 use super::{LocalNode, Router, Subscription, send_bye};
-use crate::metrics::Drop;
+use crate::metrics::DropReason;
 use crate::outbox::Outbox;
 use crate::router::registry::SessionSlot;
 use switchboard_store::record::{ConversationKey, JoinOrLeave};
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Joined, Memberships};
+use switchboard_store::{JoinedConversation, Memberships};
 
 /// A page of memberships of a session that is not live yet.
 #[derive(Debug)]
-pub(super) struct Load {
+pub(super) struct LoadRequest {
     pub(super) session: SessionSlot,
     pub(super) page: Memberships,
-    pub(super) reply: oneshot::Sender<Leaves>,
+    pub(super) reply: oneshot::Sender<LeftConversations>,
 }
 
 /// The last event (head) of each conversation, page by page as they were read, sorted by conversation.
 #[derive(Debug, Default)]
-pub(crate) struct PageHeads(Vec<Arc<[Joined]>>);
+pub(crate) struct PageHeads(Vec<Arc<[JoinedConversation]>>);
 
 impl PageHeads {
     /// Adds the heads on the next page of memberships.
-    pub(crate) fn add(&mut self, page: Arc<[Joined]>) {
+    pub(crate) fn add(&mut self, page: Arc<[JoinedConversation]>) {
         if !page.is_empty() {
             self.0.push(page);
         }
     }
 
     pub(super) fn get(&self, conversation: ConversationKey) -> Option<Seq> {
-        let ends_before =
-            |page: &Arc<[Joined]>| page.last().is_none_or(|last| last.conversation < conversation);
+        let ends_before = |page: &Arc<[JoinedConversation]>| {
+            page.last().is_none_or(|last| last.conversation < conversation)
+        };
         let page = self.0.get(self.0.partition_point(ends_before))?;
         let at = page.binary_search_by_key(&conversation, |joined| joined.conversation).ok()?;
         page.get(at).map(|joined| joined.head)
@@ -116,7 +117,7 @@ impl RecentHeads {
 }
 
 impl Router {
-    pub(super) fn enter(
+    pub(super) fn enter_session(
         &mut self,
         name: &UserId,
         outbox: Arc<Outbox>,
@@ -132,7 +133,7 @@ impl Router {
         let user = node.registry.user_or_new(name);
         let Some(local) = node.registry.user_mut(user) else { return };
         if most > 0 && local.sessions.len() >= most {
-            node.metrics.count_dropped(Drop::ConnectionLimit);
+            node.metrics.count_dropped(DropReason::ConnectionLimit);
             // If the session has ended, the answer is dropped.
             let _ = reply.send(Err(Refusal::rate_limited(TOO_MANY_RETRY_MS)));
             return;
@@ -146,24 +147,24 @@ impl Router {
         node.recent.begin_attach(session);
         node.metrics.connections.inc();
         if reply.send(Ok(session)).is_err() {
-            self.leave(session);
+            self.leave_session(session);
         }
     }
 
-    pub(super) fn leave(&mut self, session: SessionSlot) {
-        self.node.leave(session);
+    pub(super) fn leave_session(&mut self, session: SessionSlot) {
+        self.node.leave_session(session);
         if let Some(cluster) = &mut self.cluster {
             cluster.remove_session(session);
         }
     }
 
-    pub(super) fn load(&mut self, load: Load) {
-        let Load { session, page, reply } = load;
+    pub(super) fn load_page(&mut self, load: LoadRequest) {
+        let LoadRequest { session, page, reply } = load;
         let mark = page.mark;
         self.accept_page(ParkedPage { session, mark, page, next_step: NextStep::ReplyWithLeaves(reply) });
     }
 
-    pub(super) fn subscribe(&mut self, subscribe: Subscription) {
+    pub(super) fn subscribe_session(&mut self, subscribe: Subscription) {
         let (session, mark, page) = (subscribe.session, subscribe.mark, subscribe.page.clone());
         self.accept_page(ParkedPage {
             session,
@@ -182,7 +183,7 @@ impl Router {
 }
 
 impl LocalNode {
-    fn leave(&mut self, session: SessionSlot) {
+    fn leave_session(&mut self, session: SessionSlot) {
         let Some(gone) = self.registry.remove_session(session) else { return };
         self.metrics.connections.dec();
         self.presence.unwatch(session, &gone.watching);
@@ -212,71 +213,71 @@ impl LocalNode {
 
     /// Adds the user of a session to the members of the conversations on a page, except where a later membership change was
     /// applied.
-    pub(super) fn join_page(&mut self, parked: &ParkedPage) {
+    pub(super) fn add_page_members(&mut self, parked: &ParkedPage) {
         // Coalesced events that still wait were published before the page was applied, so the heads on the page include them.
         self.flush_coalesced();
         let Some(user) = self.registry.session(parked.session).map(|session| session.user) else { return };
         let Some(local) = self.registry.user(user).filter(|local| !local.is_loaded) else { return };
         let changed = local.last_changes();
-        for Joined { conversation, head } in parked.page.joined.iter() {
+        for JoinedConversation { conversation, head } in parked.page.joined.iter() {
             // This node has applied a membership change that is later than the page.
             if changed.get(conversation).is_some_and(|seq| seq > head) {
                 continue;
             }
             let head = self.recent.head(*conversation).map_or(*head, |recent| recent.max(*head));
-            self.registry.join(user, *conversation, head);
+            self.registry.add_member(user, *conversation, head);
         }
     }
 
     /// Answers a session whose page has been applied, or makes the session live after its last page. For a session that is now
     /// live, returns the conversations that its user has left, each with the last event that the session receives.
-    pub(super) fn finish_page(&mut self, parked: ParkedPage, leaves: Leaves) -> Leaves {
+    pub(super) fn finish_page(&mut self, parked: ParkedPage, leaves: LeftConversations) -> LeftConversations {
         match parked.next_step {
             NextStep::ReplyWithLeaves(reply) => {
                 // If the session has ended, the answer is dropped.
                 let _ = reply.send(leaves);
-                Leaves::new()
+                LeftConversations::new()
             }
             NextStep::MakeLive(mut subscribe) => {
-                subscribe.leaves.extend(leaves);
-                self.make_live(&subscribe)
+                subscribe.left_since_read.extend(leaves);
+                self.start_live_delivery(&subscribe)
             }
         }
     }
 
     /// Makes a session live. The session reads the events between its cursors and the present from the store, as lags.
-    fn make_live(&mut self, subscribe: &Subscription) -> Leaves {
+    fn start_live_delivery(&mut self, subscribe: &Subscription) -> LeftConversations {
         // Coalesced events that still wait were published before this session is live, so it reads them from the store.
         self.flush_coalesced();
         let session = subscribe.session;
-        let Some(local) = self.registry.session_mut(session) else { return Leaves::new() };
+        let Some(local) = self.registry.session_mut(session) else { return LeftConversations::new() };
         local.is_live = true;
         local.not_before = subscribe.not_before;
         let (user, outbox) = (local.user, local.outbox.clone());
-        let Some(local) = self.registry.user_mut(user) else { return Leaves::new() };
+        let Some(local) = self.registry.user_mut(user) else { return LeftConversations::new() };
         let changes = local.changes_while_attaching.clone();
         local.is_loaded = true;
         let starts = StartPositions::new(subscribe, &changes);
         for conversation in self.conversations_published_since(user, &starts) {
             if let (Some(start), Some(head)) =
-                (starts.start_of(conversation), self.registry.head(conversation))
+                (starts.start_position_of(conversation), self.registry.head(conversation))
             {
                 outbox.resume_from(conversation, start, head);
             }
         }
-        let mut left = subscribe.gone.clone();
+        let mut left = subscribe.left_conversations.clone();
         // If the user left a conversation after the page was read, the session receives the conversation up to the event of the
         // leave.
         for change in changes.iter().filter(|c| c.join_or_leave == JoinOrLeave::Leave) {
             if subscribe.heads.get(change.conversation).is_none_or(|head| head < change.seq)
-                && let Some(start) = starts.start_of(change.conversation)
+                && let Some(start) = starts.start_position_of(change.conversation)
             {
                 outbox.resume_from(change.conversation, start, change.seq);
                 left.push((change.conversation, change.seq));
             }
         }
-        for (conversation, leave) in &subscribe.leaves {
-            if let Some(start) = starts.start_of(*conversation) {
+        for (conversation, leave) in &subscribe.left_since_read {
+            if let Some(start) = starts.start_position_of(*conversation) {
                 outbox.resume_from(*conversation, start, *leave);
                 left.push((*conversation, *leave));
             }
@@ -300,7 +301,8 @@ impl LocalNode {
         if conversations.len() <= self.recent.len() {
             return conversations.to_vec();
         }
-        let mut since: Vec<_> = self.recent.conversations().chain(starts.named()).collect();
+        let mut since: Vec<_> =
+            self.recent.conversations().chain(starts.conversations_without_page()).collect();
         since.sort_unstable();
         since.dedup();
         since.retain(|conversation| conversations.binary_search(conversation).is_ok());
@@ -321,7 +323,7 @@ struct StartPositions<'a> {
 impl<'a> StartPositions<'a> {
     fn new(subscribe: &'a Subscription, changes: &[MembershipChange]) -> Self {
         let mut named: FxHashMap<_, _> = subscribe.listed.iter().copied().collect();
-        for (conversation, told) in &subscribe.gone {
+        for (conversation, told) in &subscribe.left_conversations {
             named.entry(*conversation).and_modify(|start| *start = (*start).min(*told));
         }
         named.extend(subscribe.cursors.iter().copied());
@@ -330,16 +332,17 @@ impl<'a> StartPositions<'a> {
         for change in changes {
             // This node may have read the log again from an earlier event, so a join before a leave that the session knows is
             // outdated.
-            if let Some(before) = change.seen()
-                && known_leave(&subscribe.gone, change.conversation).is_none_or(|leave| leave < change.seq)
+            if let Some(before) = change.last_seen_event()
+                && known_leave(&subscribe.left_conversations, change.conversation)
+                    .is_none_or(|leave| leave < change.seq)
             {
                 seen_before_join.entry(change.conversation).or_insert(before);
             }
         }
-        Self { heads: &subscribe.heads, gone: &subscribe.gone, named, seen_before_join }
+        Self { heads: &subscribe.heads, gone: &subscribe.left_conversations, named, seen_before_join }
     }
 
-    fn start_of(&self, conversation: ConversationKey) -> Option<Seq> {
+    fn start_position_of(&self, conversation: ConversationKey) -> Option<Seq> {
         if let Some(start) = self.named.get(&conversation) {
             return Some(*start);
         }
@@ -351,7 +354,7 @@ impl<'a> StartPositions<'a> {
     }
 
     /// The conversations whose start does not come from a page.
-    fn named(&self) -> impl Iterator<Item = ConversationKey> {
+    fn conversations_without_page(&self) -> impl Iterator<Item = ConversationKey> {
         let gone = self.gone.iter().map(|(conversation, _)| conversation);
         self.named.keys().chain(self.seen_before_join.keys()).chain(gone).copied()
     }

@@ -49,7 +49,7 @@
 //! 4. If a user has left any conversation since a query about them (`departures`), the answer is dropped and the query is repeated,
 //!    because the answer may contain the membership that has ended.
 //! 5. A node that hosts a conversation again may read its log again from an earlier event. It then skips joins up to a recorded
-//!    leave (`gone`).
+//!    leave (`left_conversations`).
 //! 6. An answer is applied only after this node has published all of its own events in it, because the connection that wrote one of
 //!    them receives `ok` instead of the event.
 //! 7. A session becomes live once this node has applied all events that its pages contain. For each membership on a page that this
@@ -84,13 +84,13 @@ use switchboard_protocol::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
-use self::entry::Entry;
+use self::entry::EnteringPage;
 use self::order::EventOrder;
 use self::profiles::ProfileComparison;
 use self::store_reply::StoreReply;
 use self::verify::Comparisons;
 use super::LocalNode;
-use super::registry::{Interest, SessionSlot};
+use super::registry::{SessionSlot, SubscriptionChange};
 use crate::bus::{Address, Bus, BusEvent};
 use crate::connections::Connections;
 use crate::nodes::Nodes;
@@ -117,7 +117,7 @@ pub(crate) struct ClusterParts {
     /// The notices and state changes that the bus delivers.
     pub(crate) events: mpsc::Receiver<BusEvent>,
     /// How often this node compares its users with the store.
-    pub(crate) sweep: Duration,
+    pub(crate) sweep_interval: Duration,
     /// How long a node counts as alive after its last heartbeat.
     pub(crate) lease: Duration,
     /// The table of the other nodes.
@@ -141,7 +141,7 @@ pub(super) struct Cluster {
     unpublished: BTreeMap<u64, Vec<StoreReply>>,
     order: EventOrder,
     /// The pages of the parked sessions, with what each waits for.
-    entries: FxHashMap<SessionSlot, Entry>,
+    entries: FxHashMap<SessionSlot, EnteringPage>,
     /// The users and memberships that are still to be compared with the store.
     comparisons: Comparisons,
     /// Conversations whose heads are to be queried, because this node may have missed events.
@@ -175,7 +175,7 @@ enum Work {
 
 impl Cluster {
     pub(super) fn new(parts: ClusterParts, now: Timestamp) -> Self {
-        let ClusterParts { store, bus, events, sweep, lease, nodes, connections } = parts;
+        let ClusterParts { store, bus, events, sweep_interval, lease, nodes, connections } = parts;
         bus.subscribe(Address::Nodes);
         bus.subscribe(Address::Status);
         bus.subscribe(Address::Profiles);
@@ -193,8 +193,8 @@ impl Cluster {
             heads_to_query: BTreeSet::new(),
             querying_heads: false,
             querying_presence: false,
-            sweeps: interval_of(sweep),
-            heartbeats: interval_of(lease / HEARTBEATS_PER_LEASE),
+            sweeps: interval_with_period(sweep_interval),
+            heartbeats: interval_with_period(lease / HEARTBEATS_PER_LEASE),
             lease,
             nodes,
             connections,
@@ -232,7 +232,7 @@ impl Cluster {
             tokio::select! {
                 biased;
                 Some(reply) = self.replies.next() => return ClusterWork(Work::StoreReply(reply)),
-                conversation = self.order.due() => return ClusterWork(Work::Due(conversation)),
+                conversation = self.order.next_due_conversation() => return ClusterWork(Work::Due(conversation)),
                 _ = self.heartbeats.tick() => return ClusterWork(Work::Heartbeat),
                 _ = self.sweeps.tick() => return ClusterWork(Work::Sweep),
                 // Notices come last: they may arrive without a pause, and the work above repairs what lost notices have caused.
@@ -257,7 +257,7 @@ impl Cluster {
                 self.sweep(node);
                 self.compare_profiles(node);
             }
-            Work::Heartbeat => self.heartbeat(node),
+            Work::Heartbeat => self.publish_heartbeat(node),
         }
     }
 
@@ -288,27 +288,27 @@ impl Cluster {
 
     /// Runs after every input of the router: updates the subscriptions, sends the queries that are due to the store, and admits
     /// sessions whose obstacle is gone.
-    pub(super) fn after_input(&mut self, node: &mut LocalNode) {
-        self.apply_published(node);
-        for interest in node.registry.take_interests() {
-            match interest {
-                Interest::SubscribeConversation(conversation) => {
+    pub(super) fn update_after_input(&mut self, node: &mut LocalNode) {
+        self.apply_published_events(node);
+        for change in node.registry.take_subscription_changes() {
+            match change {
+                SubscriptionChange::SubscribeConversation(conversation) => {
                     self.bus.subscribe(Address::Conversation(conversation));
                 }
-                Interest::UnsubscribeConversation(conversation) => {
+                SubscriptionChange::UnsubscribeConversation(conversation) => {
                     self.order.remove(conversation);
                     self.heads_to_query.remove(&conversation);
                     self.bus.unsubscribe(Address::Conversation(conversation));
                 }
-                Interest::SubscribeUser(user) => self.bus.subscribe(Address::User(user)),
-                Interest::UnsubscribeUser(user) => self.bus.unsubscribe(Address::User(user)),
+                SubscriptionChange::SubscribeUser(user) => self.bus.subscribe(Address::User(user)),
+                SubscriptionChange::UnsubscribeUser(user) => self.bus.unsubscribe(Address::User(user)),
             }
         }
         self.query_store(node);
-        self.unpark(node);
+        self.admit_unblocked(node);
     }
 
-    fn apply_published(&mut self, node: &mut LocalNode) {
+    fn apply_published_events(&mut self, node: &mut LocalNode) {
         let mut ready = Vec::new();
         while let Some(first) = self.unpublished.first_entry().filter(|first| *first.key() <= node.published)
         {
@@ -318,7 +318,7 @@ impl Cluster {
     }
 }
 
-fn interval_of(period: Duration) -> Interval {
+fn interval_with_period(period: Duration) -> Interval {
     let mut interval = tokio::time::interval_at(Instant::now() + period, period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval

@@ -38,7 +38,7 @@ impl Coalescer {
     }
 
     /// Returns when the waiting events must be delivered. Never returns if no event waits.
-    pub(super) async fn due(&self) {
+    pub(super) async fn wait_until_due(&self) {
         match self.since {
             Some(since) => tokio::time::sleep_until(since + MAX_DELAY).await,
             None => std::future::pending().await,

@@ -4,7 +4,7 @@ use switchboard_protocol::{Timestamp, UserId};
 use tokio_util::sync::CancellationToken;
 
 use super::registry::UserSlot;
-use super::{MAX_DEPARTURES, Router};
+use super::{MAX_QUEUED_DEPARTURES, Router};
 use switchboard_store::origin::Origin;
 use switchboard_store::{Change, Submission};
 
@@ -35,14 +35,14 @@ impl Router {
             cluster.publish_stopped();
         }
         for (user, at) in seen {
-            while self.departures_in_flight >= MAX_DEPARTURES {
+            while self.departures_in_flight >= MAX_QUEUED_DEPARTURES {
                 let batch = tokio::select! {
                     biased;
                     () = cut.cancelled() => return,
                     batch = self.batches.recv() => batch,
                 };
                 let Some(batch) = batch else { return };
-                self.publish(batch);
+                self.publish_batch(batch);
             }
             self.store_last_seen(user, at);
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use switchboard_protocol::{ConversationId, UserId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::attach::Load;
-use super::parked::Leaves;
+use super::attach::LoadRequest;
+use super::parked::LeftConversations;
 use super::registry::SessionSlot;
 use super::{Input, OnlineMembers, Subscription};
 use crate::outbox::Outbox;
@@ -38,9 +38,13 @@ impl RouterHandle {
 
     /// Adds the user of an attaching session to the members of the conversations on a page, once every batch that the page can
     /// contain has been published. Returns the conversations that the user has left since the page was read.
-    pub(crate) async fn load(&self, session: SessionSlot, page: Memberships) -> Result<Leaves, Refusal> {
+    pub(crate) async fn load(
+        &self,
+        session: SessionSlot,
+        page: Memberships,
+    ) -> Result<LeftConversations, Refusal> {
         let (reply, answer) = oneshot::channel();
-        self.send(Input::Load(Box::new(Load { session, page, reply }))).await?;
+        self.send(Input::Load(Box::new(LoadRequest { session, page, reply }))).await?;
         answer.await.map_err(|_| Refusal::unavailable())
     }
 
@@ -83,7 +87,7 @@ impl RouterHandle {
     }
 
     /// How many members of each conversation are connected to this node. If the router has ended, the answer is empty.
-    pub(crate) async fn online(&self, conversations: Vec<ConversationKey>) -> OnlineMembers {
+    pub(crate) async fn online_members(&self, conversations: Vec<ConversationKey>) -> OnlineMembers {
         let (reply, answer) = oneshot::channel();
         let _ = self.send(Input::Online { conversations, reply }).await;
         answer.await.unwrap_or_default()

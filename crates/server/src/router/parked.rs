@@ -16,7 +16,7 @@ use switchboard_store::Memberships;
 use switchboard_store::record::ConversationKey;
 
 /// Conversations that a user left, each with the event of the leave.
-pub(crate) type Leaves = Vec<(ConversationKey, Seq)>;
+pub(crate) type LeftConversations = Vec<(ConversationKey, Seq)>;
 
 /// A page of memberships, and the next step of its session. It waits until every event that the page can contain has been
 /// published.
@@ -31,14 +31,14 @@ pub(super) struct ParkedPage {
 /// The next step of a session once its page has been applied.
 pub(super) enum NextStep {
     /// The session receives which conversations its user has left.
-    ReplyWithLeaves(oneshot::Sender<Leaves>),
+    ReplyWithLeaves(oneshot::Sender<LeftConversations>),
     /// The session becomes live.
     MakeLive(Box<Subscription>),
 }
 
 /// What an attaching session waits for, before its page of memberships can be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum WaitsFor {
+pub(super) enum Obstacle {
     /// The batch of this node with this number must be published.
     Batch(u64),
     /// In a cluster: this node must apply the event with this number, or any further event of the conversation if the number is
@@ -51,14 +51,14 @@ pub(super) enum WaitsFor {
 /// The waiting sessions, indexed by the obstacle that each waits for.
 #[derive(Default)]
 pub(super) struct ParkedSessions {
-    sessions: FxHashMap<SessionSlot, (ParkedPage, WaitsFor)>,
-    by_obstacle: BTreeSet<(WaitsFor, SessionSlot)>,
+    sessions: FxHashMap<SessionSlot, (ParkedPage, Obstacle)>,
+    by_obstacle: BTreeSet<(Obstacle, SessionSlot)>,
     /// The sessions whose obstacle has changed.
     due: BTreeSet<SessionSlot>,
 }
 
 impl ParkedSessions {
-    pub(super) fn insert(&mut self, parked: ParkedPage, obstacle: WaitsFor) {
+    pub(super) fn insert(&mut self, parked: ParkedPage, obstacle: Obstacle) {
         let session = parked.session;
         self.by_obstacle.insert((obstacle, session));
         self.sessions.insert(session, (parked, obstacle));
@@ -72,7 +72,7 @@ impl ParkedSessions {
     }
 
     /// Marks the sessions that wait for one of these obstacles to be checked again.
-    fn wake(&mut self, obstacles: RangeInclusive<WaitsFor>) {
+    fn wake(&mut self, obstacles: RangeInclusive<Obstacle>) {
         if self.sessions.is_empty() {
             return;
         }
@@ -83,17 +83,17 @@ impl ParkedSessions {
 
     /// Wakes the sessions that wait for a batch up to this one.
     pub(super) fn wake_for_batch(&mut self, number: u64) {
-        self.wake(WaitsFor::Batch(0)..=WaitsFor::Batch(number));
+        self.wake(Obstacle::Batch(0)..=Obstacle::Batch(number));
     }
 
     /// Wakes the sessions that wait for an event of a conversation up to this one.
     pub(super) fn wake_for_event(&mut self, conversation: ConversationKey, seq: Seq) {
-        self.wake(WaitsFor::Event(conversation, Seq(0))..=WaitsFor::Event(conversation, seq));
+        self.wake(Obstacle::Event(conversation, Seq(0))..=Obstacle::Event(conversation, seq));
     }
 
     /// Wakes the sessions that wait for a change of a user.
     pub(super) fn wake_for_user(&mut self, user: UserSlot) {
-        self.wake(WaitsFor::User(user)..=WaitsFor::User(user));
+        self.wake(Obstacle::User(user)..=Obstacle::User(user));
     }
 
     /// Wakes a session because its own store query is answered.
@@ -112,8 +112,8 @@ impl ParkedSessions {
 impl ParkedPage {
     /// If a batch that the page may contain is not published yet, that batch as the obstacle. It comes before all other
     /// obstacles, on a single node and in a cluster.
-    pub(super) fn unpublished_batch(&self, published: u64) -> Option<WaitsFor> {
-        (self.mark > published).then_some(WaitsFor::Batch(self.mark))
+    pub(super) fn unpublished_batch(&self, published: u64) -> Option<Obstacle> {
+        (self.mark > published).then_some(Obstacle::Batch(self.mark))
     }
 }
 
@@ -123,8 +123,8 @@ impl LocalNode {
         if let Some(obstacle) = parked.unpublished_batch(self.published) {
             self.parked.insert(parked, obstacle);
         } else {
-            self.join_page(&parked);
-            self.finish_page(parked, Leaves::new());
+            self.add_page_members(&parked);
+            self.finish_page(parked, LeftConversations::new());
         }
     }
 
@@ -146,13 +146,13 @@ mod tests {
     use crate::router::registry::Registry;
 
     const ROOM: ConversationKey = ConversationKey(1);
-    const OTHER: ConversationKey = ConversationKey(2);
+    const OTHER_ROOM: ConversationKey = ConversationKey(2);
 
-    fn due(parked: &mut ParkedSessions) -> Vec<SessionSlot> {
+    fn due_sessions(parked: &mut ParkedSessions) -> Vec<SessionSlot> {
         parked.take_due().into_iter().map(|parked| parked.session).collect()
     }
 
-    fn parked(session: SessionSlot) -> ParkedPage {
+    fn parked_page(session: SessionSlot) -> ParkedPage {
         let (after, joined, latest) = (ConversationKey::MIN, Arc::default(), vec![]);
         let page = Memberships { mark: 1, after, next: None, joined, latest };
         let (reply, _) = oneshot::channel();
@@ -165,33 +165,33 @@ mod tests {
         let user = registry.user_or_new(&UserId::parse("alice").expect("an id"));
         let mut sessions = ParkedSessions::default();
         let obstacles = [
-            WaitsFor::Batch(3),
-            WaitsFor::Batch(4),
-            WaitsFor::Event(ROOM, Seq(0)),
-            WaitsFor::Event(ROOM, Seq(5)),
-            WaitsFor::Event(ROOM, Seq(6)),
-            WaitsFor::Event(OTHER, Seq(1)),
-            WaitsFor::User(user),
+            Obstacle::Batch(3),
+            Obstacle::Batch(4),
+            Obstacle::Event(ROOM, Seq(0)),
+            Obstacle::Event(ROOM, Seq(5)),
+            Obstacle::Event(ROOM, Seq(6)),
+            Obstacle::Event(OTHER_ROOM, Seq(1)),
+            Obstacle::User(user),
         ];
         let slots = obstacles.map(|obstacle| {
             let outbox = Arc::new(Outbox::new(&Limits::default(), Arc::new(Metrics::new())));
             let session = registry.add_session(user, outbox);
-            sessions.insert(parked(session), obstacle);
+            sessions.insert(parked_page(session), obstacle);
             session
         });
-        assert_eq!(due(&mut sessions), []);
+        assert_eq!(due_sessions(&mut sessions), []);
         sessions.wake_for_batch(3);
-        assert_eq!(due(&mut sessions), [slots[0]]);
+        assert_eq!(due_sessions(&mut sessions), [slots[0]]);
         sessions.wake_for_event(ROOM, Seq(5));
-        assert_eq!(due(&mut sessions), [slots[2], slots[3]]);
+        assert_eq!(due_sessions(&mut sessions), [slots[2], slots[3]]);
         sessions.wake_for_user(user);
         sessions.wake_session(slots[4]);
-        assert_eq!(due(&mut sessions), [slots[4], slots[6]]);
+        assert_eq!(due_sessions(&mut sessions), [slots[4], slots[6]]);
         assert!(sessions.remove(slots[1]).is_some());
         sessions.wake_for_batch(9);
-        assert_eq!(due(&mut sessions), [], "it has left");
-        sessions.wake_for_event(OTHER, Seq(1));
-        assert_eq!(due(&mut sessions), [slots[5]]);
+        assert_eq!(due_sessions(&mut sessions), [], "it has left");
+        sessions.wake_for_event(OTHER_ROOM, Seq(1));
+        assert_eq!(due_sessions(&mut sessions), [slots[5]]);
         assert!(sessions.sessions.is_empty() && sessions.by_obstacle.is_empty());
     }
 }

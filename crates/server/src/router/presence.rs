@@ -10,7 +10,7 @@
 //!    here that share a conversation get a signal, unless another node has the user online. The store keeps when that was.
 //! 3. Other nodes apply the notice. They also take the users of a dead node offline (`remote.rs`).
 //!
-//! *Departure* means: a user goes offline (`MAX_DEPARTURES`, `departures_in_flight`); when that was, until the store has it ([`Departures`]);
+//! *Departure* means: a user goes offline (`MAX_QUEUED_DEPARTURES`, `departures_in_flight`); when that was, until the store has it ([`Departures`]);
 //! and in the counts `departures` of a user ([`Known`], `LocalUser`), a user leaves a conversation.
 
 mod lookups;
@@ -92,7 +92,7 @@ impl Departures {
         self.current.insert(user.clone(), at);
     }
 
-    fn last(&self, user: &UserId) -> Option<Timestamp> {
+    fn last_departure(&self, user: &UserId) -> Option<Timestamp> {
         self.current.get(user).or_else(|| self.previous.get(user)).copied()
     }
 }
@@ -156,7 +156,7 @@ impl Presence {
     /// Whether a user is online on this node.
     fn is_local(&self, registry: &Registry, user: &UserId) -> bool {
         registry
-            .find(user)
+            .find_user(user)
             .and_then(|slot| self.local_users.get(&slot))
             .is_some_and(|presence| presence.online)
     }
@@ -231,7 +231,7 @@ impl Presence {
         let frame = encode(&signal);
         for slot in watchers.iter().filter(|watcher| !waiting.contains_key(*watcher)) {
             let Some(session) = registry.session(*slot) else { continue };
-            let own = registry.find(user) == Some(session.user);
+            let own = registry.find_user(user) == Some(session.user);
             if own || registry.shares_conversation(conversations, session.user) {
                 session.outbox.push_signal(&frame);
             } else {
@@ -264,7 +264,7 @@ impl Presence {
                 if first {
                     remote.subscribe(&user);
                 }
-                if !local && remote.is_pending(&user) {
+                if !local && remote.is_query_pending(&user) {
                     remote.wait_for_answer(&user, session, KnownPresence { last_seen, departures });
                     continue;
                 }
@@ -282,7 +282,7 @@ impl Presence {
         last_seen: Option<Timestamp>,
     ) {
         let online = self.is_online(registry, &user);
-        let last_seen = last_seen.max(self.departures.last(&user)).filter(|_| !online);
+        let last_seen = last_seen.max(self.departures.last_departure(&user)).filter(|_| !online);
         let signal = Signal::Presence { user, online, last_seen };
         if let Some(local) = registry.session(session) {
             local.outbox.push_signal(&encode(&signal));

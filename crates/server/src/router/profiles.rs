@@ -18,23 +18,24 @@ const SIGNAL_INTERVAL: Duration = Duration::from_millis(Limits::PROFILE_SIGNAL_I
 
 /// How long a change is kept after its signal. A session that read the profile before the change, and whose request to follow
 /// the user arrives after it, gets the signal then. Reads take less time.
-const RETENTION: Duration = Duration::from_secs(5);
+const CHANGE_RETENTION: Duration = Duration::from_secs(5);
 
 /// How many changes of users whom nobody follows are kept at a time. A back end that writes all profiles anew makes more; then a
 /// session may miss a change that happens while it asks for the profile.
 const MAX_UNFOLLOWED: usize = 10_000;
 
-/// The followers of users, and the latest changes.
+/// The sessions that follow each user, and the latest change of each profile. A session that follows a user receives a signal
+/// when the profile of the user changes.
 #[derive(Debug, Default)]
 pub(crate) struct Profiles {
-    followed: FxHashMap<UserId, Followed>,
-    changes: FxHashMap<UserId, Change>,
+    followed: FxHashMap<UserId, FollowedUser>,
+    changes: FxHashMap<UserId, LatestChange>,
     timers: DelayQueue<UserId>,
 }
 
 /// A user whom sessions follow.
 #[derive(Debug, Default)]
-struct Followed {
+struct FollowedUser {
     sessions: VecSet<SessionSlot>,
     /// The latest version that this node knows.
     version: u64,
@@ -42,7 +43,7 @@ struct Followed {
 
 /// The latest change of a profile.
 #[derive(Debug)]
-struct Change {
+struct LatestChange {
     version: u64,
     frame: Bytes,
     /// When the last signal was sent.
@@ -56,7 +57,7 @@ struct Change {
 impl Profiles {
     /// Adds users, each with the version that the session has, to those whom a session follows. The session follows at most
     /// `most` users, the latest.
-    pub(crate) fn follow(
+    pub(crate) fn follow_users(
         &mut self,
         registry: &mut Registry,
         session: SessionSlot,
@@ -96,7 +97,13 @@ impl Profiles {
     }
 
     /// Sends a changed profile to the sessions that follow the user, unless they have this version or a later one.
-    pub(crate) fn changed(&mut self, registry: &Registry, user: &UserId, version: u64, frame: Bytes) {
+    pub(crate) fn send_newer_version(
+        &mut self,
+        registry: &Registry,
+        user: &UserId,
+        version: u64,
+        frame: Bytes,
+    ) {
         let now = Instant::now();
         let known = self.followed.get(user).map(|followed| followed.version);
         if known
@@ -111,9 +118,10 @@ impl Profiles {
             return;
         }
         let Some(change) = self.changes.get_mut(user) else {
-            let timer = self.timers.insert_at(user.clone(), now + RETENTION);
-            self.changes.insert(user.clone(), Change { version, frame, sent: now, waits: false, timer });
-            return self.send(registry, user);
+            let timer = self.timers.insert_at(user.clone(), now + CHANGE_RETENTION);
+            self.changes
+                .insert(user.clone(), LatestChange { version, frame, sent: now, waits: false, timer });
+            return self.send_latest_change(registry, user);
         };
         (change.version, change.frame) = (version, frame);
         let due = change.sent + SIGNAL_INTERVAL;
@@ -126,12 +134,12 @@ impl Profiles {
             return;
         }
         (change.sent, change.waits) = (now, false);
-        self.timers.reset_at(&change.timer, now + RETENTION);
-        self.send(registry, user);
+        self.timers.reset_at(&change.timer, now + CHANGE_RETENTION);
+        self.send_latest_change(registry, user);
     }
 
     /// Sends the latest change of a user.
-    fn send(&self, registry: &Registry, user: &UserId) {
+    fn send_latest_change(&self, registry: &Registry, user: &UserId) {
         let Some(change) = self.changes.get(user) else { return };
         let followers = self.followed.get(user).into_iter().flat_map(|followed| followed.sessions.iter());
         for session in followers.filter_map(|session| registry.session(*session)) {
@@ -153,8 +161,8 @@ impl Profiles {
         }
         let now = Instant::now();
         (change.sent, change.waits) = (now, false);
-        change.timer = self.timers.insert_at(user.clone(), now + RETENTION);
-        self.send(registry, user);
+        change.timer = self.timers.insert_at(user.clone(), now + CHANGE_RETENTION);
+        self.send_latest_change(registry, user);
     }
 
     /// Frees memory after the number of sessions has fallen.

@@ -17,7 +17,7 @@ use switchboard_store::{
 };
 
 impl Router {
-    pub(super) fn publish(&mut self, batch: Batch) {
+    pub(super) fn publish_batch(&mut self, batch: Batch) {
         let stored = Instant::now();
         for Outcome { origin, result } in batch.outcomes {
             if matches!(origin, Origin::Internal) {
@@ -27,13 +27,13 @@ impl Router {
                 Ok(Committed::Event(committed)) => self.publish_event(origin, *committed, stored),
                 Ok(Committed::Cursor(committed)) => self.publish_cursor(origin, committed),
                 Ok(Committed::Profiles(committed)) => self.publish_profiles(origin, *committed),
-                Ok(Committed::NotAnnounced) => answer(origin, Ok(OkBody::Done {})),
+                Ok(Committed::NotAnnounced) => send_answer(origin, Ok(OkBody::Done {})),
                 Err(refusal) => {
                     // A caller that waits for the outcome, such as an HTTP request, counts the refusal itself.
                     if !matches!(origin, Origin::Call(_) | Origin::BackEnd(_)) {
                         self.node.metrics.count_refused(refusal.code);
                     }
-                    answer(origin, Err(refusal));
+                    send_answer(origin, Err(refusal));
                 }
             }
         }
@@ -42,7 +42,7 @@ impl Router {
         self.node.flush_if_due(batch.has_more);
         match &mut self.cluster {
             None => self.node.retry_parked(),
-            Some(cluster) => cluster.batch_published(&mut self.node, batch.stored_after_all),
+            Some(cluster) => cluster.on_batch_published(&mut self.node, batch.stored_after_all),
         }
     }
 
@@ -50,13 +50,13 @@ impl Router {
         let CommittedEvent { conversation, name, seq, at, replaced, event, effects } = committed;
         let duplicate = event.is_none();
         let own = match &origin {
-            Origin::Session(origin) => Outbox::of(origin),
+            Origin::Session(origin) => Outbox::from_origin(origin),
             Origin::Call(_) | Origin::BackEnd(_) | Origin::Internal => None,
         };
         // The answer is queued before the event is applied, because applying it may also queue later events that wait for it.
         let replaced = replaced.and_then(|event| RawValue::from_string(event.to_json()).ok()).map(Box::new);
         let stored_as = OkBody::Stored { conversation: name.clone(), seq, at, duplicate, event: replaced };
-        answer(origin, Ok(stored_as));
+        send_answer(origin, Ok(stored_as));
         if let Some(event) = event {
             self.node.metrics.accepted.inc();
             let json = event.to_json();
@@ -71,7 +71,7 @@ impl Router {
             match &mut self.cluster {
                 // A single node stores and publishes events in the same order, so this event is the next one.
                 None => self.node.apply_event(conversation, arrival),
-                Some(cluster) => cluster.stored(&mut self.node, conversation, arrival, json),
+                Some(cluster) => cluster.publish_stored_event(&mut self.node, conversation, arrival, json),
             }
         }
     }
@@ -79,7 +79,7 @@ impl Router {
     fn publish_profiles(&mut self, origin: Origin, committed: CommittedProfiles) {
         let CommittedProfiles { own, changed } = committed;
         let stored = own.map_or(OkBody::Done {}, |(user, version)| OkBody::Profile { user, version });
-        answer(origin, Ok(stored));
+        send_answer(origin, Ok(stored));
         for profile in changed {
             if let Some(cluster) = &self.cluster {
                 cluster.publish_profile(&profile);
@@ -101,12 +101,12 @@ impl Router {
                 }
             };
             let from = match &origin {
-                Origin::Session(origin) => Outbox::of(origin),
+                Origin::Session(origin) => Outbox::from_origin(origin),
                 Origin::Call(_) | Origin::BackEnd(_) | Origin::Internal => None,
             };
-            self.signal(&signal, &user, conversation, members, from.as_ref());
+            self.forward_signal(&signal, &user, conversation, members, from.as_ref());
         }
-        answer(origin, Ok(OkBody::Cursor { conversation: name, upto }));
+        send_answer(origin, Ok(OkBody::Cursor { conversation: name, upto }));
     }
 }
 
@@ -115,15 +115,15 @@ impl LocalNode {
     pub(super) fn profile_changed(&mut self, profile: Profile) {
         let (user, version) = (profile.user.clone(), profile.version);
         let frame = encode(&Signal::Profile(profile));
-        self.profiles.changed(&self.registry, &user, version, frame);
+        self.profiles.send_newer_version(&self.registry, &user, version, frame);
     }
 }
 
 /// Sends the result of a write to the session or the caller that made the write.
-fn answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
+fn send_answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
     match origin {
         Origin::Session(origin) => {
-            let Some(outbox) = Outbox::of(&origin) else { return };
+            let Some(outbox) = Outbox::from_origin(&origin) else { return };
             let SessionOrigin { id, order, .. } = origin;
             if let Err(refusal) = &result {
                 outbox.record_refusal(refusal.code);

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{CloseCode, Seq, UserId};
 
-pub(super) use self::changes::Changes;
-pub(crate) use self::changes::Interest;
+pub(super) use self::changes::ObstacleChanges;
+pub(crate) use self::changes::SubscriptionChange;
 pub(crate) use self::session::LocalSession;
 use self::slots::{Slot, Slots};
 pub(crate) use self::vec_set::VecSet;
@@ -90,7 +90,7 @@ pub(crate) struct MembershipChange {
 
 impl MembershipChange {
     /// For a join: the last event that the user had seen before; `None` for a leave.
-    pub(super) fn seen(&self) -> Option<Seq> {
+    pub(super) fn last_seen_event(&self) -> Option<Seq> {
         match self.join_or_leave {
             JoinOrLeave::Join { seen } => Some(seen),
             JoinOrLeave::Leave => None,
@@ -130,17 +130,17 @@ pub(crate) struct Registry {
     subscription_epoch: u64,
     /// The generation of the sessions that attach now.
     generation: u64,
-    /// The changes of subscriptions since [`Registry::take_interests`] last took them; `None` on a single node.
-    interests: Option<Vec<Interest>>,
-    /// The changes that attaching sessions may wait for, since [`Registry::take_changes`] last took them; empty on a single node.
-    obstacle_changes: Changes,
+    /// The changes of subscriptions since [`Registry::take_subscription_changes`] last took them; `None` on a single node.
+    subscription_changes: Option<Vec<SubscriptionChange>>,
+    /// The changes that attaching sessions may wait for, since [`Registry::take_obstacle_changes`] last took them; empty on a single node.
+    obstacle_changes: ObstacleChanges,
 }
 
 impl Drop for Registry {
     /// Closes the sessions that are left when the router ends by a panic or at its deadline: they receive nothing more.
     fn drop(&mut self) {
         for (_, session) in self.sessions.iter() {
-            session.outbox.abandon(CloseCode::TryLater);
+            session.outbox.close_without_outcomes(CloseCode::TryLater);
         }
     }
 }
@@ -169,11 +169,11 @@ impl Registry {
             last_swept: ConversationKey::MIN,
         }));
         self.by_name.insert(name.clone(), user);
-        self.record_interest(Interest::SubscribeUser(name.clone()));
+        self.record_subscription_change(SubscriptionChange::SubscribeUser(name.clone()));
         user
     }
 
-    pub(crate) fn find(&self, name: &UserId) -> Option<UserSlot> {
+    pub(crate) fn find_user(&self, name: &UserId) -> Option<UserSlot> {
         self.by_name.get(name).copied()
     }
 
@@ -214,7 +214,7 @@ impl Registry {
         }
         if let Some(local) = self.users.remove(user.0) {
             self.by_name.remove(&local.name);
-            self.record_interest(Interest::UnsubscribeUser(local.name));
+            self.record_subscription_change(SubscriptionChange::UnsubscribeUser(local.name));
         }
         true
     }
@@ -278,7 +278,7 @@ impl Registry {
     }
 
     /// The last applied event of a conversation, if this node hosts it.
-    pub(super) fn applied(&self, conversation: ConversationKey) -> Option<Seq> {
+    pub(super) fn applied_seq(&self, conversation: ConversationKey) -> Option<Seq> {
         self.conversations.get(&conversation).map(|local| local.applied)
     }
 
@@ -302,11 +302,11 @@ impl Registry {
 
     /// Records the event by which a user left a conversation.
     pub(super) fn record_leave(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
-        let (shared, generation) = (self.interests.is_some(), self.generation);
+        let (shared, generation) = (self.subscription_changes.is_some(), self.generation);
         let Some(local) = self.users.get_mut(user.0).filter(|_| shared) else { return };
         let leave = local.recorded_leaves.entry(conversation).or_insert(RecordedLeave { seq, generation });
         *leave = RecordedLeave { seq: leave.seq.max(seq), generation };
-        self.obstacle_changes.user(user);
+        self.obstacle_changes.add_user(user);
     }
 
     /// Sets the generation of the sessions that attach from now on.
@@ -326,7 +326,7 @@ impl Registry {
     }
 
     /// The event by which a user left a conversation, if the leave is recorded.
-    pub(super) fn leave_of(&self, user: UserSlot, conversation: ConversationKey) -> Option<Seq> {
+    pub(super) fn recorded_leave_of(&self, user: UserSlot, conversation: ConversationKey) -> Option<Seq> {
         self.user(user)?.recorded_leaves.get(&conversation).map(|leave| leave.seq)
     }
 
@@ -339,30 +339,30 @@ impl Registry {
     pub(super) fn set_applied(&mut self, conversation: ConversationKey, seq: Seq) {
         if let Some(local) = self.conversations.get_mut(&conversation) {
             local.applied = local.applied.max(seq);
-            if self.interests.is_some() {
-                self.obstacle_changes.conversation(conversation);
+            if self.subscription_changes.is_some() {
+                self.obstacle_changes.add_conversation(conversation);
             }
         }
     }
 
-    /// Makes [`Registry::take_interests`] return changes from now on.
-    pub(super) fn record_interests(&mut self) {
-        self.interests.get_or_insert_default();
+    /// Makes [`Registry::take_subscription_changes`] return changes from now on.
+    pub(super) fn record_subscription_changes(&mut self) {
+        self.subscription_changes.get_or_insert_default();
     }
 
     /// Removes and returns the changes of subscriptions since the last call, oldest first.
-    pub(super) fn take_interests(&mut self) -> Vec<Interest> {
-        self.interests.as_mut().map(std::mem::take).unwrap_or_default()
+    pub(super) fn take_subscription_changes(&mut self) -> Vec<SubscriptionChange> {
+        self.subscription_changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Removes and returns the changes since the last call that attaching sessions may wait for.
-    pub(super) fn take_changes(&mut self) -> Changes {
+    pub(super) fn take_obstacle_changes(&mut self) -> ObstacleChanges {
         std::mem::take(&mut self.obstacle_changes)
     }
 
-    fn record_interest(&mut self, interest: Interest) {
-        if let Some(interests) = &mut self.interests {
-            interests.push(interest);
+    fn record_subscription_change(&mut self, change: SubscriptionChange) {
+        if let Some(subscription_changes) = &mut self.subscription_changes {
+            subscription_changes.push(change);
         }
     }
 
@@ -379,7 +379,7 @@ impl Registry {
     }
 
     /// Adds a user to the members of a conversation. If this node did not host it, `head` is its last published event.
-    pub(super) fn join(&mut self, user: UserSlot, conversation: ConversationKey, head: Seq) {
+    pub(super) fn add_member(&mut self, user: UserSlot, conversation: ConversationKey, head: Seq) {
         let Some(local) = self.users.get_mut(user.0) else { return };
         if let Err(place) = local.conversations.binary_search(&conversation) {
             local.conversations.insert(place, conversation);
@@ -392,11 +392,11 @@ impl Registry {
             if first {
                 self.subscription_epoch += 1;
                 here.hosted_since = self.subscription_epoch;
-                self.record_interest(Interest::SubscribeConversation(conversation));
+                self.record_subscription_change(SubscriptionChange::SubscribeConversation(conversation));
             }
-            if self.interests.is_some() {
-                self.obstacle_changes.user(user);
-                self.obstacle_changes.conversation(conversation);
+            if self.subscription_changes.is_some() {
+                self.obstacle_changes.add_user(user);
+                self.obstacle_changes.add_conversation(conversation);
             }
         }
     }
@@ -404,7 +404,7 @@ impl Registry {
     /// Removes a user from the members of a conversation, by the event `seq`.
     pub(super) fn remove_member(&mut self, user: UserSlot, conversation: ConversationKey, seq: Seq) {
         self.record_leave(user, conversation, seq);
-        if self.is_member(user, conversation) && self.interests.is_some() {
+        if self.is_member(user, conversation) && self.subscription_changes.is_some() {
             for session in self.user(user).map_or_else(Vec::new, |local| local.sessions.to_vec()) {
                 if let Some(session) = self.session_mut(session).filter(|session| session.is_live) {
                     session.record_received(conversation, seq);
@@ -419,9 +419,9 @@ impl Registry {
             local.conversations.remove(place);
             self.remove_online(conversation, user);
         }
-        if self.interests.is_some() {
-            self.obstacle_changes.user(user);
-            self.obstacle_changes.conversation(conversation);
+        if self.subscription_changes.is_some() {
+            self.obstacle_changes.add_user(user);
+            self.obstacle_changes.add_conversation(conversation);
         }
     }
 
@@ -430,9 +430,9 @@ impl Registry {
             here.connected_members.remove(user);
             if here.connected_members.is_empty() {
                 self.conversations.remove(&conversation);
-                self.record_interest(Interest::UnsubscribeConversation(conversation));
-                if self.interests.is_some() {
-                    self.obstacle_changes.conversation(conversation);
+                self.record_subscription_change(SubscriptionChange::UnsubscribeConversation(conversation));
+                if self.subscription_changes.is_some() {
+                    self.obstacle_changes.add_conversation(conversation);
                 }
             }
         }
@@ -447,12 +447,12 @@ impl Registry {
 
     /// The live sessions of a user.
     pub(super) fn sessions_of(&self, user: &UserId) -> impl Iterator<Item = &Arc<Outbox>> {
-        self.find(user).into_iter().flat_map(|user| self.live_sessions(user))
+        self.find_user(user).into_iter().flat_map(|user| self.live_sessions(user))
     }
 
     /// All sessions of a user, including those that are attaching.
     pub(super) fn all_sessions_of(&self, user: &UserId) -> impl Iterator<Item = &Arc<Outbox>> {
-        let local = self.find(user).and_then(|user| self.user(user));
+        let local = self.find_user(user).and_then(|user| self.user(user));
         let sessions = local.map_or(&[][..], |local| &local.sessions[..]);
         sessions.iter().filter_map(|session| self.session(*session)).map(|s| &s.outbox)
     }

@@ -14,7 +14,7 @@ use super::socket::ConnectionEnd;
 use crate::encode::{encode, encode_answer};
 use crate::frame::{self, Message};
 use crate::limiter::RateOwner;
-use crate::metrics::Drop;
+use crate::metrics::DropReason;
 use switchboard_store::origin::{Origin, SessionOrigin, WriteOrder};
 use switchboard_store::profile::{People, PeopleQuery};
 use switchboard_store::refusal::Refusal;
@@ -58,7 +58,7 @@ impl LiveSession {
 
     /// Refuses a frame over the rate. Closes the connection if the client does not stop.
     fn handle_rate_excess(&mut self, refusal: Refusal, message: Message<'_>) -> Result<(), ConnectionEnd> {
-        self.services.metrics.count_dropped(Drop::RateLimit);
+        self.services.metrics.count_dropped(DropReason::RateLimit);
         let now = Instant::now();
         // Some frames of a flood are within the rate, so only a pause ends it.
         let flood = self.flood.take().filter(|flood| now - flood.last <= MAX_FLOOD_DURATION);
@@ -88,7 +88,7 @@ impl LiveSession {
 
     fn handle_text(&mut self, text: &str) {
         match decode(text) {
-            Ok(Frame { id, number, command }) => match self.check(&command) {
+            Ok(Frame { id, number, command }) => match self.check_command(&command) {
                 Ok(()) => self.dispatch(id, number, command.into()),
                 Err(refusal) => self.refuse_permanently(id, number, refusal),
             },
@@ -99,7 +99,7 @@ impl LiveSession {
         }
     }
 
-    fn check(&self, command: &Command) -> Result<(), Refusal> {
+    fn check_command(&self, command: &Command) -> Result<(), Refusal> {
         self.services.check_feature(command)?;
         request::check(command, &self.services.limits)
     }
@@ -163,7 +163,7 @@ impl LiveSession {
             }
             Err(refusal) => {
                 if refusal.code == ErrorCode::RateLimited {
-                    self.services.metrics.count_dropped(Drop::RateLimit);
+                    self.services.metrics.count_dropped(DropReason::RateLimit);
                 }
                 self.reply(id, Err(refusal));
             }
@@ -177,7 +177,7 @@ impl LiveSession {
         if self.services.store.submit(Submission { actor: self.user.clone(), change, origin }).is_err() {
             self.services.metrics.count_refused(ErrorCode::Unavailable);
             if let Some(WriteOrder::Epoch(_)) = order {
-                self.outbox.hold();
+                self.outbox.begin_hold();
             }
             self.outbox.push_outcome(encode_answer(id, Err(Refusal::unavailable())));
         }
@@ -227,7 +227,7 @@ impl LiveSession {
 
     fn handle_typing(&mut self, id: Option<CommandId>, target: &Target) {
         if let Err(refusal) = self.services.limiter.check_typing(&self.rate_owner()) {
-            self.services.metrics.count_dropped(Drop::RateLimit);
+            self.services.metrics.count_dropped(DropReason::RateLimit);
             return self.reply(id, Err(refusal));
         }
         let conversation = target.resolve(&self.user);
@@ -237,7 +237,7 @@ impl LiveSession {
 
     fn handle_people(&mut self, id: Option<CommandId>, query: PeopleQuery) {
         if let Err(refusal) = self.services.limiter.check_people(&self.rate_owner(), &query) {
-            self.services.metrics.count_dropped(Drop::RateLimit);
+            self.services.metrics.count_dropped(DropReason::RateLimit);
             return self.reply(id, Err(refusal));
         }
         let follows = matches!(query, PeopleQuery::Users(_));
@@ -246,7 +246,7 @@ impl LiveSession {
     }
 
     /// Follows the users of an answer, and returns the answer. A change that comes in between may be sent before it.
-    fn follow(&self, people: People, follows: bool) -> Result<OkBody<Box<RawValue>>, Refusal> {
+    fn follow_people(&self, people: People, follows: bool) -> Result<OkBody<Box<RawValue>>, Refusal> {
         let People { users, more } = people;
         if follows {
             let versions = users.iter().map(|profile| (profile.user.clone(), profile.version)).collect();
@@ -285,7 +285,7 @@ impl LiveSession {
             PendingQuery::People(id, follows, people) => {
                 let Poll::Ready(people) = people.as_mut().poll(cx) else { return Poll::Pending };
                 let (id, follows) = (id.take(), *follows);
-                (id, people.and_then(|people| self.follow(people, follows)))
+                (id, people.and_then(|people| self.follow_people(people, follows)))
             }
         };
         self.pending = None;

@@ -9,8 +9,8 @@ use switchboard_protocol::CommandId;
 use tokio::time::Instant;
 
 use super::live::LiveSession;
-use super::pending::{DelayedCursors, Group};
-use crate::metrics::Drop;
+use super::pending::{CursorGroup, DelayedCursors};
+use crate::metrics::DropReason;
 use switchboard_store::Change;
 
 impl LiveSession {
@@ -23,7 +23,7 @@ impl LiveSession {
         // A new cursor must not overtake a delayed one.
         let wait = if self.delayed_cursors.is_none() { self.check_cursor() } else { Some(Duration::ZERO) };
         let Some(wait) = wait else { return self.submit(id, change, None) };
-        self.services.metrics.count_dropped(Drop::RateLimit);
+        self.services.metrics.count_dropped(DropReason::RateLimit);
         let new = || Box::new(DelayedCursors::new(Instant::now() + wait));
         self.delayed_cursors.get_or_insert_with(new).add(of, conversation, id, change);
     }
@@ -61,7 +61,7 @@ impl LiveSession {
     }
 
     /// Submits a group of delayed cursors. The store moves the cursor to the highest of the group, and answers every command.
-    fn submit_group(&mut self, group: Group) {
+    fn submit_group(&mut self, group: CursorGroup) {
         for (id, change) in group.commands {
             self.submit(id, change, None);
         }

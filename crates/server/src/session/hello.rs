@@ -22,14 +22,14 @@ use super::{log_lines, token_profile};
 use crate::auth::{self, AuthError, Identity, RefusedToken};
 use crate::denial::{Denial, Denied};
 use crate::encode::encode;
-use crate::frame::{self, Bounds, Message};
+use crate::frame::{self, Message, MessageBounds};
 use crate::hooks::Asker;
 use crate::outbox::Outbox;
 use crate::places::Place;
 use crate::router::registry::SessionSlot;
-use crate::router::{Leaves, PageHeads, Subscription};
+use crate::router::{LeftConversations, PageHeads, Subscription};
 use crate::services::Services;
-use crate::throttle::Affected;
+use crate::throttle::AffectedClient;
 use switchboard_store::origin::Origin;
 use switchboard_store::record::{ConversationKey, UserKey};
 use switchboard_store::refusal::Refusal;
@@ -102,7 +102,7 @@ pub(super) async fn receive_hello<S: Stream>(
         Ok(identified) => identified,
         Err((refusal, code)) => return Err(refuser.refuse(refusal, id, code)),
     };
-    if place.is_some_and(|place| !place.authenticate()) {
+    if place.is_some_and(|place| !place.mark_authenticated()) {
         return Err(ConnectionEnd::ConnectionLost);
     }
     let claims = hello.token.as_deref().filter(|_| services.hooks.is_some()).and_then(auth::claims_of);
@@ -130,7 +130,7 @@ pub(super) async fn receive_hello<S: Stream>(
 /// Resolves when the connection is evicted because newer unauthenticated connections need its place.
 async fn wait_for_eviction(place: Option<&Place>) {
     match place {
-        Some(place) => place.evicted().await,
+        Some(place) => place.wait_for_eviction().await,
         None => std::future::pending().await,
     }
 }
@@ -156,7 +156,7 @@ impl HelloRefuser<'_> {
         match denial {
             Some(denial) => denials.record(denial, token.as_deref(), self.address, span),
             None => {
-                let affected = user.map_or(Affected::Address(self.address), Affected::User);
+                let affected = user.map_or(AffectedClient::Address(self.address), AffectedClient::User);
                 denials.log_refusal(refusal.code, refusal.field.as_deref(), Some(affected), span);
             }
         }
@@ -173,7 +173,8 @@ async fn first_frame<S: Stream>(
     socket: &mut Socket<S>,
 ) -> Result<FirstFrame, ConnectionEnd> {
     let HelloRefuser { services, outbox, .. } = refuser;
-    let bounds = Bounds { bytes: services.limits.hello_frame as usize, fragments: services.limits.fragments };
+    let bounds =
+        MessageBounds { bytes: services.limits.hello_frame as usize, fragments: services.limits.fragments };
     let (mut first, mut control_frames) = (None, 0);
     poll_fn(|cx| {
         loop {
@@ -241,7 +242,7 @@ fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identi
 }
 
 /// Reads the snapshot, sends `welcome` and a frame for each cursor that cannot be resumed, and subscribes the session.
-pub(super) async fn attach(
+pub(super) async fn attach_session(
     services: &Services,
     outbox: &Outbox,
     admitted: Box<AdmittedSession>,
@@ -250,19 +251,21 @@ pub(super) async fn attach(
     let refuser = HelloRefuser { services, outbox, user: Some(&user), address };
     let later = |refusal: Refusal| refuser.refuse(refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();
-    let snapshot = snapshot(services, &user, names.clone()).await.map_err(later)?;
+    let snapshot = read_snapshot(services, &user, names.clone()).await.map_err(later)?;
     // The snapshot was read after the router registered the session, so a later revocation reaches it there.
     if identity.as_ref().is_some_and(|identity| identity.is_revoked(snapshot.not_before)) {
         return Err(refuser.refuse(RefusedToken::revoked(&user), id.clone(), CloseCode::Revoked));
     }
     if let Some(identity) = &identity {
-        token_profile::store(services, &user, identity).await;
+        token_profile::store_profile(services, &user, identity).await;
     }
     let Snapshot { user: key, not_before, named, .. } = snapshot;
     let mut mark = snapshot.mark;
     let pages = MembershipPages { session, user: &user, key };
-    let LoadedMemberships { page, heads, leaves, latest } =
-        pages.load(services, outbox, snapshot.memberships).await.map_err(|cause| match cause {
+    let LoadedMemberships { page, heads, leaves, latest } = pages
+        .load_memberships(services, outbox, snapshot.memberships)
+        .await
+        .map_err(|cause| match cause {
             LoadFailure::Refused(refusal) => later(refusal),
             LoadFailure::Closing(code) => ConnectionEnd::Close(code),
         })?;
@@ -288,7 +291,7 @@ pub(super) async fn attach(
         let cursor = cursors.remove(&name).unwrap_or_default();
         if let Some(head) = seen.as_ref().ok().map(|seen| seen.head).filter(|head| cursor > *head) {
             services.metrics.cursors_ahead.inc();
-            log_lines::log_ahead(services, &user, &name, (cursor, head), || {
+            log_lines::log_client_ahead(services, &user, &name, (cursor, head), || {
                 log_lines::span(outbox.id(), Some(&user), address)
             });
         }
@@ -298,8 +301,18 @@ pub(super) async fn attach(
     }
     let ReplayStarts { cursors, former, gone } = starts;
     let listed = listed.joined.iter().map(|joined| (joined.conversation, joined.head)).collect();
-    let subscribe =
-        Subscription { session, mark, not_before, page, heads, cursors, listed, former, gone, leaves };
+    let subscribe = Subscription {
+        session,
+        mark,
+        not_before,
+        page,
+        heads,
+        cursors,
+        listed,
+        former,
+        left_conversations: gone,
+        left_since_read: leaves,
+    };
     services.router.subscribe(subscribe).await.map_err(later)?;
     let expires = identity.map(|identity| identity.expires);
     Ok(AttachedSession { session, user, key, expires, claims, address })
@@ -319,7 +332,7 @@ struct LoadedMemberships {
     /// The last event (head) of each conversation on any page.
     heads: PageHeads,
     /// The conversations that the user has left since their page was read.
-    leaves: Leaves,
+    leaves: LeftConversations,
     /// The conversations with the latest activity.
     latest: Vec<ConversationKey>,
 }
@@ -334,7 +347,7 @@ enum LoadFailure {
 impl MembershipPages<'_> {
     /// Reads all pages and hands all but the last to the router. `welcome` is sent after the last one, so that every event
     /// published from then on comes after the pages.
-    async fn load(
+    async fn load_memberships(
         &self,
         services: &Services,
         outbox: &Outbox,
@@ -367,7 +380,7 @@ impl MembershipPages<'_> {
 }
 
 /// Reads the user's snapshot. Creates the user if the server has not seen them before.
-async fn snapshot(
+async fn read_snapshot(
     services: &Services,
     user: &UserId,
     names: Vec<ConversationId>,
@@ -383,7 +396,7 @@ async fn snapshot(
     services.store.attach(user, names).await?.ok_or_else(Refusal::unavailable)
 }
 
-/// Where the replay of each conversation starts, by kind of conversation: see the fields of [`Subscribe`].
+/// Where the replay of each conversation starts, by kind of conversation: see the fields of [`Subscription`].
 #[derive(Default)]
 struct ReplayStarts {
     cursors: Vec<(ConversationKey, Seq)>,

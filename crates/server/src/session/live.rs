@@ -17,9 +17,9 @@ use super::hello::{self, AdmittedSession, AttachedSession};
 use super::log_lines;
 use super::pending::{DelayedCursors, DelayedWatch, PendingQuery};
 use super::socket::{ConnectionEnd, DecodeFlow, Socket, Stream};
-use crate::frame::{self, Bounds};
+use crate::frame::{self, MessageBounds};
 use crate::limiter::ConnectionLimiter;
-use crate::metrics::Drop;
+use crate::metrics::DropReason;
 use crate::outbox::{Outbox, OutboxState};
 use crate::router::registry::SessionSlot;
 use crate::services::Services;
@@ -66,7 +66,7 @@ pub(super) struct LiveSession {
     /// The highest number of a write that was submitted to the store.
     pub(super) submitted_number: u64,
     key: UserKey,
-    replay: Option<Box<Replay>>,
+    replay: Option<Box<ReplayState>>,
     pub(super) expires: Option<Instant>,
     /// When the client's last message arrived, or reading resumed.
     last_received: Instant,
@@ -97,7 +97,7 @@ pub(super) struct SlowConsumer {
 }
 
 /// The read of a page of the log.
-enum Replay {
+enum ReplayState {
     Reading(ConversationKey, Answer<Vec<LogEvent>>),
     /// The read failed and is retried at this time.
     Waiting(Instant),
@@ -112,7 +112,7 @@ impl LiveSession {
         admitted: Box<AdmittedSession>,
     ) -> Result<Box<Self>, ConnectionEnd> {
         let user = admitted.user.clone();
-        let attached = hello::attach(services, outbox, admitted).await.inspect_err(|end| {
+        let attached = hello::attach_session(services, outbox, admitted).await.inspect_err(|end| {
             log_lines::log_end(services, outbox, socket, Some(&user), (*end, log_lines::reason(*end)));
         })?;
         Ok(Box::new(Self::new(services.clone(), outbox.clone(), attached)))
@@ -178,7 +178,7 @@ impl LiveSession {
             }
         }
         // A busy connection must not outlive its token, so time-outs are also handled when the task yields.
-        if let Err(end) = self.handle_due(Instant::now()) {
+        if let Err(end) = self.handle_due_timeouts(Instant::now()) {
             return Poll::Ready(end);
         }
         cx.waker().wake_by_ref();
@@ -193,7 +193,7 @@ impl LiveSession {
     ) -> Result<Poll<()>, ConnectionEnd> {
         let mut idle = self.poll_pending(cx).is_pending();
         idle &= self.poll_asked(cx).is_pending();
-        let state = self.outbox.watch(cx.waker());
+        let state = self.outbox.register_waker(cx.waker());
         if let Some(code) = state.refused {
             self.log_refusal(code, None);
         }
@@ -208,7 +208,7 @@ impl LiveSession {
                 self.refuse_asked();
             }
         }
-        let sent = socket.sent();
+        let sent = socket.sent_bytes();
         let written = socket.poll_write(cx, &self.outbox, &self.services.metrics)?.is_ready();
         if written {
             self.stalled_since = None;
@@ -218,7 +218,7 @@ impl LiveSession {
             if let Some(code) = state.closing.filter(|_| state.in_flight == 0) {
                 return Err(ConnectionEnd::Close(code));
             }
-        } else if self.stalled_since.is_none() || socket.sent() > sent {
+        } else if self.stalled_since.is_none() || socket.sent_bytes() > sent {
             self.stalled_since = Some(Instant::now());
         }
         if !state.has_lag {
@@ -269,7 +269,7 @@ impl LiveSession {
         socket: &mut Socket<S>,
     ) -> Result<Poll<()>, ConnectionEnd> {
         let limits = &self.services.limits;
-        let bounds = Bounds { bytes: limits.frame as usize, fragments: limits.fragments };
+        let bounds = MessageBounds { bytes: limits.frame as usize, fragments: limits.fragments };
         let read = socket.poll_read(cx, bounds, &mut |message| {
             self.handle_message(message)?;
             Ok(if self.can_accept_write(self.outbox.state()) { DecodeFlow::Next } else { DecodeFlow::Pause })
@@ -280,7 +280,7 @@ impl LiveSession {
                 return Err(ConnectionEnd::Close(CloseCode::TooFast));
             }
             Poll::Ready(Err(ConnectionEnd::Close(code))) => {
-                self.services.metrics.count_dropped(Drop::BrokenFraming);
+                self.services.metrics.count_dropped(DropReason::BrokenFraming);
                 return Err(ConnectionEnd::Close(code));
             }
             read => read?,
@@ -300,13 +300,13 @@ impl LiveSession {
             none => {
                 let Some(lag) = self.outbox.next_lag() else { return Poll::Ready(()) };
                 let page = self.services.store.replay(self.key, lag.conversation, lag.cursor, lag.missed);
-                none.insert(Box::new(Replay::Reading(lag.conversation, page)))
+                none.insert(Box::new(ReplayState::Reading(lag.conversation, page)))
             }
         };
         match &mut **replay {
-            Replay::Waiting(until) if *until > Instant::now() => return Poll::Pending,
-            Replay::Waiting(_) => self.replay = None,
-            Replay::Reading(conversation, page) => {
+            ReplayState::Waiting(until) if *until > Instant::now() => return Poll::Pending,
+            ReplayState::Waiting(_) => self.replay = None,
+            ReplayState::Reading(conversation, page) => {
                 let conversation = *conversation;
                 let Poll::Ready(page) = page.as_mut().poll(cx) else { return Poll::Pending };
                 self.replay = self.queue_replay_page(conversation, page).map(Box::new);
@@ -319,7 +319,7 @@ impl LiveSession {
         &mut self,
         conversation: ConversationKey,
         page: Result<Vec<LogEvent>, switchboard_store::refusal::Refusal>,
-    ) -> Option<Replay> {
+    ) -> Option<ReplayState> {
         match page {
             Ok(events) => {
                 let frames: Vec<(Seq, _)> =
@@ -328,7 +328,7 @@ impl LiveSession {
                 None
             }
             Err(refusal) if refusal.code.retryable() => {
-                Some(Replay::Waiting(Instant::now() + REPLAY_RETRY_DELAY))
+                Some(ReplayState::Waiting(Instant::now() + REPLAY_RETRY_DELAY))
             }
             // The read is not retried, because the user may no longer read the conversation.
             Err(_) => {
@@ -348,7 +348,7 @@ impl LiveSession {
             return Ok(Poll::Pending);
         }
         let now = Instant::now();
-        self.handle_due(now)?;
+        self.handle_due_timeouts(now)?;
         if self.release_watch(now) {
             return Ok(Poll::Ready(()));
         }
@@ -361,7 +361,7 @@ impl LiveSession {
     }
 
     /// Handles the time-outs that are due.
-    fn handle_due(&mut self, now: Instant) -> Result<(), ConnectionEnd> {
+    fn handle_due_timeouts(&mut self, now: Instant) -> Result<(), ConnectionEnd> {
         self.submit_due_cursors(now);
         if self.slow.is_some() && self.stalled_since.is_some() {
             self.log_lag();
@@ -371,7 +371,7 @@ impl LiveSession {
             Err(ConnectionEnd::Close(code))
         };
         if self.expires.is_some_and(|at| at <= now) {
-            return close(Drop::TokenExpired, CloseCode::TokenExpired);
+            return close(DropReason::TokenExpired, CloseCode::TokenExpired);
         }
         if let (Some((code, _)), Some(at)) = (self.closing, self.close_deadline())
             && at <= now
@@ -379,14 +379,14 @@ impl LiveSession {
             return Err(ConnectionEnd::Close(code));
         }
         if self.is_stalled_at(now) {
-            self.services.metrics.count_dropped(Drop::StalledConnection);
+            self.services.metrics.count_dropped(DropReason::StalledConnection);
             return Err(ConnectionEnd::ConnectionLost);
         }
         if self.paused_since.is_some() {
             return Ok(());
         }
         if self.stalled_since.is_none() && self.pinged_at.is_some_and(|at| at + self.pong_timeout() <= now) {
-            return close(Drop::SilentConnection, CloseCode::Silent);
+            return close(DropReason::SilentConnection, CloseCode::Silent);
         }
         if self.pinged_at.is_none() && self.last_received + self.ping_interval() <= now {
             self.pinged_at = Some(now);
@@ -427,8 +427,8 @@ impl LiveSession {
         // A client that reads wakes the session, one that does not read does not.
         let lag_line = self.stalled_since.and(self.slow.as_ref()).map(|slow| slow.next_line);
         let replay = match self.replay.as_deref() {
-            Some(Replay::Waiting(until)) => Some(*until),
-            Some(Replay::Reading(..)) | None => None,
+            Some(ReplayState::Waiting(until)) => Some(*until),
+            Some(ReplayState::Reading(..)) | None => None,
         };
         [silence, lag_line, replay, self.expires, self.close_deadline(), self.cursors_due(), self.watch_due()]
             .into_iter()

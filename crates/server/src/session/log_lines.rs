@@ -10,10 +10,10 @@ use tracing::Span;
 use uuid::Uuid;
 
 use super::socket::{ConnectionEnd, Socket};
-use crate::metrics::Drop;
+use crate::metrics::DropReason;
 use crate::outbox::Outbox;
 use crate::services::Services;
-use crate::throttle::Affected;
+use crate::throttle::AffectedClient;
 use switchboard_store::clock::Clock;
 
 /// What RFC 6455 section 7.1.5 calls the code of a connection that ended without a close frame.
@@ -35,7 +35,7 @@ pub(super) fn log_end<S>(
     user: Option<&UserId>,
     (end, reason): (ConnectionEnd, &'static str),
 ) {
-    let due = if user.is_some() { services.lines.closed.record() } else { None };
+    let due = if user.is_some() { services.log_throttles.closed_connections.record_event() } else { None };
     if user.is_some() && due.is_none() {
         return;
     }
@@ -59,22 +59,29 @@ pub(super) fn log_end<S>(
 
 /// Counts and logs a connection that is closed because its client has sent no `hello` in time.
 pub(super) fn log_no_hello(services: &Services, connection: Uuid, address: IpAddr) {
-    services.metrics.count_dropped(Drop::NoHello);
-    let Some(count) = services.lines.no_hello.record_for(Affected::Address(address)) else { return };
+    services.metrics.count_dropped(DropReason::NoHello);
+    let Some(count) =
+        services.log_throttles.clients_without_hello.record_event_for(AffectedClient::Address(address))
+    else {
+        return;
+    };
     let suppressed = count - 1;
     span(connection, None, address).in_scope(|| tracing::warn!(suppressed, "a client sent no hello in time"));
 }
 
 /// Logs that a client has events of a conversation that the log does not have. On a server that loses no event, this means that
 /// its database is older than the client's state.
-pub(super) fn log_ahead(
+pub(super) fn log_client_ahead(
     services: &Services,
     user: &UserId,
     conversation: &ConversationId,
     (cursor, head): (Seq, Seq),
     span: impl FnOnce() -> Span,
 ) {
-    let Some(count) = services.lines.ahead.record_for(Affected::User(user)) else { return };
+    let Some(count) = services.log_throttles.clients_ahead.record_event_for(AffectedClient::User(user))
+    else {
+        return;
+    };
     let suppressed = count - 1;
     span().in_scope(|| {
         tracing::warn!(

@@ -26,13 +26,13 @@ pub(super) enum PendingQuery {
 /// The delayed cursors of a connection. They count as writes in flight, so `limits.in_flight` bounds them.
 pub(super) struct DelayedCursors {
     /// The groups, oldest first.
-    pub(super) groups: VecDeque<Group>,
+    pub(super) groups: VecDeque<CursorGroup>,
     /// When to check the rate again for the first group.
     pub(super) due: Instant,
 }
 
 /// Cursors of one kind in one conversation.
-pub(super) struct Group {
+pub(super) struct CursorGroup {
     of: CursorKind,
     conversation: ConversationId,
     pub(super) commands: Vec<(Option<CommandId>, Change)>,
@@ -53,7 +53,7 @@ impl DelayedCursors {
         let group = self.groups.iter_mut().find(|group| group.of == of && group.conversation == conversation);
         match group {
             Some(group) => group.commands.push((id, change)),
-            None => self.groups.push_back(Group { of, conversation, commands: vec![(id, change)] }),
+            None => self.groups.push_back(CursorGroup { of, conversation, commands: vec![(id, change)] }),
         }
     }
 }

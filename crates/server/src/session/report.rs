@@ -9,7 +9,7 @@ use tracing::Span;
 use super::live::{LiveSession, SlowConsumer};
 use super::log_lines::{log_end, reason, span};
 use super::socket::{ConnectionEnd, Socket};
-use crate::throttle::Affected;
+use crate::throttle::AffectedClient;
 
 /// The time between two lines about a slow consumer.
 const LAG_LINE_INTERVAL: Duration = Duration::from_secs(60);
@@ -32,7 +32,9 @@ impl LiveSession {
     }
 
     pub(super) fn log_refusal(&self, code: ErrorCode, field: Option<&str>) {
-        self.services.denials.log_refusal(code, field, Some(Affected::User(&self.user)), || self.span());
+        self.services
+            .denials
+            .log_refusal(code, field, Some(AffectedClient::User(&self.user)), || self.span());
     }
 
     /// Logs that the client is a slow consumer: further events wait in the log of the conversation, because it has not read earlier
@@ -44,7 +46,7 @@ impl LiveSession {
             Some(slow) => slow.next_line = now + LAG_LINE_INTERVAL,
             None => self.slow = Some(Box::new(SlowConsumer { since: now, next_line: now + SECOND_LAG_LINE })),
         }
-        let due = self.services.lines.slow_consumers.record_for(self.outbox.id());
+        let due = self.services.log_throttles.slow_consumers.record_event_for(self.outbox.id());
         let Some(count) = due else { return };
         let (lag_conversations, lag_events) = self.outbox.total_lag();
         let suppressed = count - 1;
@@ -61,7 +63,9 @@ impl LiveSession {
     /// Logs that a slow consumer has received all events.
     pub(super) fn log_caught_up(&mut self) {
         let Some(slow) = self.slow.take() else { return };
-        if let Some(count) = self.services.lines.caught_up.record_for(self.outbox.id()) {
+        if let Some(count) =
+            self.services.log_throttles.recovered_consumers.record_event_for(self.outbox.id())
+        {
             let (suppressed, lag_seconds) = (count - 1, slow.since.elapsed().as_secs());
             self.span()
                 .in_scope(|| tracing::info!(lag_seconds, suppressed, "the slow consumer has caught up"));

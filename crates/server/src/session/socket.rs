@@ -10,10 +10,10 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 
-use super::unread::Unread;
-use crate::frame::{Bounds, DecodeStep, Decoder, Message};
+use super::unread::UndecodedBytes;
+use crate::frame::{DecodeStep, Decoder, Message, MessageBounds};
 use crate::metrics::Metrics;
-use crate::outbox::{Outbox, Queued};
+use crate::outbox::{Outbox, QueuedFrames};
 use switchboard_protocol::CloseCode;
 
 /// The size of the read buffer. The connections of a thread share one, so that an idle connection has none.
@@ -63,8 +63,8 @@ pub(crate) struct Socket<S> {
     stream: S,
     decoder: Decoder,
     /// Bytes read but not decoded: the start of a frame, or bytes that arrived while reading was paused.
-    unread: Unread,
-    writing: VecDeque<Queued>,
+    unread: UndecodedBytes,
+    writing: VecDeque<QueuedFrames>,
     /// How many bytes of the first frame in `writing` have been written.
     offset: usize,
     /// Total bytes written.
@@ -124,7 +124,7 @@ impl<S: Stream> Socket<S> {
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
-        bounds: Bounds,
+        bounds: MessageBounds,
         on_message: &mut dyn FnMut(Message<'_>) -> Result<DecodeFlow, ConnectionEnd>,
     ) -> Poll<Result<(), ConnectionEnd>> {
         let mut kept = std::mem::take(&mut self.unread);
@@ -147,8 +147,8 @@ impl<S: Stream> Socket<S> {
     fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
-        kept: &mut Unread,
-        bounds: Bounds,
+        kept: &mut UndecodedBytes,
+        bounds: MessageBounds,
         on_message: &mut dyn FnMut(Message<'_>) -> Result<DecodeFlow, ConnectionEnd>,
     ) -> Poll<Result<(), ConnectionEnd>> {
         READ_BUFFER.with_borrow_mut(|scratch| {
@@ -176,12 +176,12 @@ impl<S: Stream> Socket<S> {
     fn decode(
         &mut self,
         input: &mut [u8],
-        bounds: Bounds,
+        bounds: MessageBounds,
         on_message: &mut dyn FnMut(Message<'_>) -> Result<DecodeFlow, ConnectionEnd>,
     ) -> Result<(usize, DecodeFlow), ConnectionEnd> {
         let mut used = 0;
         while let Some(rest) = input.get_mut(used..).filter(|rest| !rest.is_empty()) {
-            match self.decoder.step(rest, bounds)? {
+            match self.decoder.decode_next(rest, bounds)? {
                 DecodeStep::Incomplete => break,
                 DecodeStep::Fragment(len) => used += len,
                 DecodeStep::Message(len, message) => {
@@ -208,7 +208,7 @@ impl<S: Stream> Socket<S> {
         let mut written = 0;
         loop {
             if self.writing.is_empty() {
-                outbox.take(std::mem::take(&mut written), &mut self.writing);
+                outbox.take_frames(std::mem::take(&mut written), &mut self.writing);
                 if self.writing.is_empty() {
                     // TCP has nothing to flush. TLS keeps encrypted bytes that the kernel has not taken yet.
                     return Pin::new(&mut self.stream)
@@ -226,7 +226,7 @@ impl<S: Stream> Socket<S> {
                 Poll::Ready(Err(error)) if error.kind() == ErrorKind::Interrupted => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Err(ConnectionEnd::ConnectionLost)),
                 Poll::Pending => {
-                    outbox.written(written);
+                    outbox.subtract_written(written);
                     return Poll::Pending;
                 }
             }
@@ -250,7 +250,7 @@ impl<S: Stream> Socket<S> {
     }
 
     /// The total number of bytes handed to the kernel.
-    pub(crate) fn sent(&self) -> u64 {
+    pub(crate) fn sent_bytes(&self) -> u64 {
         self.sent
     }
 

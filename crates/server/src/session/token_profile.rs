@@ -34,7 +34,7 @@ fn profile_of(services: &Services, identity: &Identity) -> Option<TokenProfile> 
 }
 
 /// Stores what a token says of its user, if it says something new. A failure changes nothing: the next `hello` tries again.
-pub(super) async fn store(services: &Services, user: &UserId, identity: &Identity) {
+pub(super) async fn store_profile(services: &Services, user: &UserId, identity: &Identity) {
     if !services.profiles.from_token {
         return;
     }
@@ -43,7 +43,7 @@ pub(super) async fn store(services: &Services, user: &UserId, identity: &Identit
         return;
     }
     match services.store.last_token(user).await {
-        Ok(last) if token.is_news(last.as_ref()) => {}
+        Ok(last) if token.has_new_claims(last.as_ref()) => {}
         _ => return,
     }
     let (reply, stored) = oneshot::channel();

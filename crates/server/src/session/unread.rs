@@ -7,13 +7,13 @@ const MAX_UNUSED_BYTES: usize = 64;
 /// content, and zero if there is none. Each byte is moved a constant number of times on average, however small the parts in which
 /// bytes are added and consumed.
 #[derive(Debug, Default)]
-pub(super) struct Unread {
+pub(super) struct UndecodedBytes {
     bytes: Vec<u8>,
     /// Index of the first byte that has not been decoded.
     start: usize,
 }
 
-impl Unread {
+impl UndecodedBytes {
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }
@@ -54,7 +54,7 @@ impl Unread {
     }
 }
 
-impl From<Vec<u8>> for Unread {
+impl From<Vec<u8>> for UndecodedBytes {
     fn from(bytes: Vec<u8>) -> Self {
         Self { bytes, start: 0 }
     }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn appending_byte_by_byte_reallocates_a_few_times_and_wastes_no_memory() {
-        let (mut unread, mut moves) = (Unread::default(), 0);
+        let (mut unread, mut moves) = (UndecodedBytes::default(), 0);
         for count in 1..=BYTES {
             let before = unread.bytes.capacity();
             unread.append(b"x");
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn consuming_frame_by_frame_reallocates_a_few_times_and_frees_the_buffer() {
-        let (mut unread, mut moves) = (Unread::from(vec![b'x'; BYTES]), 0);
+        let (mut unread, mut moves) = (UndecodedBytes::from(vec![b'x'; BYTES]), 0);
         while !unread.is_empty() {
             let before = unread.start;
             unread.consume(6);
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn appended_bytes_follow_the_remaining_ones() {
-        let mut unread = Unread::from(b"abc".to_vec());
+        let mut unread = UndecodedBytes::from(b"abc".to_vec());
         unread.consume(2);
         unread.append(b"de");
         assert_eq!(unread.bytes_mut(), b"cde");

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::live::LiveSession;
 use super::pending::{DelayedWatch, PendingQuery};
-use crate::metrics::Drop;
+use crate::metrics::DropReason;
 
 impl LiveSession {
     /// Looks up the users of a list in the store. A list over the user's rate is delayed instead of refused, so that clients need
@@ -22,7 +22,7 @@ impl LiveSession {
         match self.check_watch(&users) {
             None => self.look_up(id, users),
             Some(wait) => {
-                self.services.metrics.count_dropped(Drop::RateLimit);
+                self.services.metrics.count_dropped(DropReason::RateLimit);
                 self.delayed_watch = Some(Box::new(DelayedWatch { due: Instant::now() + wait, id, users }));
             }
         }

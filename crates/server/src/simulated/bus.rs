@@ -142,13 +142,13 @@ impl SimulatedNetwork {
                 receiver.confirm(new);
             }
             if announced {
-                self.deliver(number, receiver, BusEvent::Gap);
+                self.deliver_event(number, receiver, BusEvent::Gap);
             }
         }
     }
 
     /// Delivers an event to a node, unless its queue is full.
-    fn deliver(&self, number: u64, receiver: &mut Receiver, event: BusEvent) {
+    fn deliver_event(&self, number: u64, receiver: &mut Receiver, event: BusEvent) {
         if receiver.events.try_send(event).is_err()
             && !std::mem::replace(&mut receiver.has_lost_notices, true)
         {
@@ -171,7 +171,7 @@ impl SimulatedNetwork {
             receivers.get_mut(&number).filter(|receiver| !cut.contains(&receiver.node_index))
             && let Ok(notice) = receiver.codec.decode(subject, payload)
         {
-            self.deliver(number, receiver, BusEvent::Notice(from, notice));
+            self.deliver_event(number, receiver, BusEvent::Notice(from, notice));
         }
     }
 
@@ -223,7 +223,7 @@ impl Bus for NodeBus {
             .flat_map(|(number, _)| self.network.0.faults.copies().into_iter().map(|delay| (*number, delay)))
             .collect();
         drop(nodes);
-        let subject = SubjectKey::of(address);
+        let subject = SubjectKey::for_address(address);
         let Ok(payload) = self.codec.encode(subject, self.node, notice) else { return };
         for (number, delay) in copies {
             let (network, from, payload) = (self.network.clone(), self.node, payload.clone());

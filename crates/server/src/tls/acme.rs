@@ -14,7 +14,7 @@ use switchboard_store::tls_client;
 use tokio::time::Instant;
 
 use self::cache::{AcmeCache, IssuedCertificate};
-use super::{Certificate, Installer, Tls};
+use super::{Certificate, CertificateInstaller, Tls};
 use crate::config::AcmeSection;
 use crate::metrics::TlsMetrics;
 use crate::tasks::Tasks;
@@ -47,13 +47,13 @@ pub(super) fn start(
     let cache = AcmeCache::open(&section.cache_in(data), issued.clone())?;
     let account = Account { section: section.clone(), client: client(section.ca.as_deref())?, cache };
     let tls = Tls::new(true)?;
-    let installer = Installer::new(tls.current.clone(), clock.clone(), metrics);
+    let installer = CertificateInstaller::new(tls.current.clone(), clock.clone(), metrics);
     let deadline = Instant::now() + ORDER_TIMEOUT;
     let renewals = Renewals { account, issued, installer, failures: 0, deadline };
     let stop = tasks.stop().clone();
     tasks.spawn_critical("certificate", async move {
         tokio::select! {
-            () = renewals.follow() => {}
+            () = renewals.keep_renewed() => {}
             () = stop.cancelled() => {}
         }
     });
@@ -75,7 +75,7 @@ struct Account {
 
 impl Account {
     /// Begins to load and order certificates.
-    fn begin(&self) -> State {
+    fn start_state_machine(&self) -> State {
         let contact = self.section.contact.iter().map(|address| format!("mailto:{address}"));
         AcmeConfig::new_with_client_config(&self.section.domains, self.client.clone())
             .contact(contact)
@@ -89,7 +89,7 @@ impl Account {
 struct Renewals {
     account: Account,
     issued: Arc<IssuedCertificate>,
-    installer: Installer,
+    installer: CertificateInstaller,
     /// How many orders have failed since the last success.
     failures: u32,
     /// When the next event must have come. The library has no time-out for a server that does not answer.
@@ -98,9 +98,9 @@ struct Renewals {
 
 impl Renewals {
     /// Loads, orders and renews the certificate. Never returns.
-    async fn follow(mut self) {
+    async fn keep_renewed(mut self) {
         let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
-        let mut state = self.begin();
+        let mut state = self.start_state_machine();
         loop {
             tokio::select! {
                 event = state.next() => {
@@ -116,15 +116,15 @@ impl Renewals {
                     let directory = &self.account.section.directory;
                     tracing::warn!(directory, "the ACME server does not answer; trying again");
                     self.deadline = Instant::now() + ORDER_TIMEOUT;
-                    state = self.begin();
+                    state = self.start_state_machine();
                 }
                 _ = ticks.tick() => self.installer.check_expiry(),
             }
         }
     }
 
-    fn begin(&self) -> State {
-        let state = self.account.begin();
+    fn start_state_machine(&self) -> State {
+        let state = self.account.start_state_machine();
         self.installer.current.set_challenges(state.resolver());
         state
     }

@@ -10,13 +10,13 @@ const WARNING_TIME: Duration = Duration::from_secs(14 * 24 * 3_600);
 
 /// A certificate with a short lifetime causes a warning only in the last part of it. Automatic renewals replace a certificate when a
 /// third of its lifetime is left, so that a warning means that they fail.
-const WARNING_PART: i64 = 4;
+const WARNING_LIFETIME_DIVISOR: i64 = 4;
 
 /// The time between two warnings about the same certificate.
-const REPEAT_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
+const WARNING_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
 
 /// The time between two lines about a certificate that has ended, because no client can connect.
-const ENDED_REPEAT_INTERVAL: Duration = Duration::from_secs(3_600);
+const ENDED_WARNING_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// Whether a certificate can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,9 +47,9 @@ impl Expiry {
         let validity = self.validity(now);
         let due = match self.warned {
             Some((Validity::Ended, at)) => {
-                validity != Validity::Ended || at.elapsed() >= ENDED_REPEAT_INTERVAL
+                validity != Validity::Ended || at.elapsed() >= ENDED_WARNING_INTERVAL
             }
-            Some((warned, at)) => warned != validity || at.elapsed() >= REPEAT_INTERVAL,
+            Some((warned, at)) => warned != validity || at.elapsed() >= WARNING_INTERVAL,
             None => true,
         };
         if due {
@@ -72,7 +72,7 @@ impl Expiry {
     fn validity(&self, now: Timestamp) -> Validity {
         let (begins, ends, now) = (self.begins.as_millis(), self.ends.as_millis(), now.as_millis());
         let before = i64::try_from(WARNING_TIME.as_millis()).unwrap_or(i64::MAX);
-        let before = before.min((ends - begins) / WARNING_PART);
+        let before = before.min((ends - begins) / WARNING_LIFETIME_DIVISOR);
         match () {
             () if now >= ends => Validity::Ended,
             () if now < begins => Validity::NotYet,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use switchboard_store::clock::Clock;
 
-use super::{Certificate, Installer};
+use super::{Certificate, CertificateInstaller};
 
 /// How often the files are read. A change is used when two reads in a row agree, because a program may replace the two files one
 /// after the other.
@@ -72,7 +72,7 @@ impl CertificateFiles {
 
     /// Loads the certificate again whenever the files change. If they cannot be used, the server keeps the certificate that it has.
     /// Never returns.
-    pub(super) async fn follow(mut self, mut installer: Installer) {
+    pub(super) async fn watch_files(mut self, mut installer: CertificateInstaller) {
         let mut ticks = tokio::time::interval(POLL_INTERVAL);
         let (mut last, mut refused) = (self.loaded.clone(), None);
         loop {

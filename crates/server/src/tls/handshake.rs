@@ -57,7 +57,7 @@ impl HandshakeFailure {
         }
     }
 
-    fn of(error: &io::Error, has_certificate: bool) -> Self {
+    fn from_error(error: &io::Error, has_certificate: bool) -> Self {
         let cause = error.get_ref();
         if cause.is_some_and(|cause| cause.is::<HandshakeTooLong>()) {
             return Self::HandshakeTooLong;
@@ -89,7 +89,7 @@ impl Tls {
         let mut stream = match accepted {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
-                return Err(HandshakeFailure::of(&error, self.current.get().is_some()));
+                return Err(HandshakeFailure::from_error(&error, self.current.get().is_some()));
             }
             Err(_) => return Err(HandshakeFailure::TimedOut),
         };

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use crate::support::certificates::{Authority, TlsRaw, connector_trusting};
 use crate::support::{Person, Server, eventually, in_time};
-use crate::tls::{metric, reaches};
+use crate::tls::{metric_reaches, read_metric};
 
 /// The domain of the certificate.
 const DOMAIN: &str = "localhost";
@@ -57,21 +57,22 @@ async fn a_certificate_is_obtained_and_renewed_and_no_connection_is_lost() {
     let mut pebble = Pebble::reserve(scratch.path()).expect("ports");
     let mut server = start_server_with_acme(&authority, &pebble).await;
     let failures = async || {
-        let count = metric(&server, "switchboard_tls_certificate_failures_total").await;
+        let count = read_metric(&server, "switchboard_tls_certificate_failures_total").await;
         count.filter(|count| *count >= 1.0)
     };
     eventually("a failure is counted while the ACME server is away", failures).await;
     let none = TlsRaw::connect(&authority.connector(&[]), server.address()).await;
     assert!(none.is_err(), "there is no certificate yet");
-    reaches(&server, r#"switchboard_tls_handshake_failures_total{reason="no_certificate"}"#, 1.0).await;
+    metric_reaches(&server, r#"switchboard_tls_handshake_failures_total{reason="no_certificate"}"#, 1.0)
+        .await;
 
     start_acme_server(&mut pebble, &authority, &server).await;
-    reaches(&server, "switchboard_tls_certificate_loads_total", 1.0).await;
+    metric_reaches(&server, "switchboard_tls_certificate_loads_total", 1.0).await;
     let root = scratch.path().join("root.pem");
     std::fs::write(&root, issued_root(&pebble, &authority).await).expect("a file");
     let first = served_certificate(&server, &root).await.expect("a trusted certificate of the domain");
     let mut alice = connects_trusting(&server, &root).await;
-    reaches(&server, "switchboard_tls_certificate_loads_total", 2.0).await;
+    metric_reaches(&server, "switchboard_tls_certificate_loads_total", 2.0).await;
     let second = served_certificate(&server, &root).await.expect("the renewed certificate");
     assert_ne!(first, second);
     alice.says("@bob", "on the connection from before").await;
@@ -99,7 +100,7 @@ async fn connects_trusting(server: &Server, root: &Path) -> Person {
 
 /// The root certificate of what the ACME server issues, in PEM.
 async fn issued_root(pebble: &Pebble, authority: &Authority) -> String {
-    let management = TlsRaw::connect(&authority.connector(&[]), pebble.management()).await;
+    let management = TlsRaw::connect(&authority.connector(&[]), pebble.management_address()).await;
     let answer = management.expect("the management's address").gets("/roots/0", "").await;
     answer.split_once("\r\n\r\n").expect("a body").1.to_owned()
 }

@@ -10,7 +10,7 @@ use crate::support::log::{FORMATS, LogLine, log_of_server, only_line};
 use crate::support::{Process, RawSocket, TextSocket, eventually};
 
 /// The values of a field in the lines that have a message.
-fn values(lines: &[LogLine], message: &str, field: &str) -> BTreeSet<String> {
+fn field_values(lines: &[LogLine], message: &str, field: &str) -> BTreeSet<String> {
     lines.iter().filter(|line| line.has_message(message)).filter_map(|line| line.field(field)).collect()
 }
 
@@ -41,10 +41,14 @@ async fn every_user_whose_commands_are_refused_is_named() {
         sockets
     })
     .await;
-    assert_eq!(values(&lines, "refused a command", "user").intersection(&users).count(), 12, "{lines:#?}");
+    assert_eq!(
+        field_values(&lines, "refused a command", "user").intersection(&users).count(),
+        12,
+        "{lines:#?}"
+    );
     let of_field = lines.iter().filter(|line| line.field("field").as_deref() == Some("to")).count() as u64;
     assert!(of_field <= 12 + began.elapsed().as_secs() + 1, "each once, and one line a second: {lines:#?}");
-    let by_socket = values(&lines, "refused a command", "user");
+    let by_socket = field_values(&lines, "refused a command", "user");
     assert!(by_socket.contains("by_socket") && by_socket.contains("by_another"), "{by_socket:?}");
 }
 
@@ -62,7 +66,7 @@ async fn every_address_that_is_turned_away_is_named_once() {
         }
     })
     .await;
-    let named = values(&lines, "a client was turned away", "address");
+    let named = field_values(&lines, "a client was turned away", "address");
     assert_eq!(named, addresses.iter().map(ToString::to_string).collect(), "{lines:#?}");
     let doubled = lines.iter().filter(|line| format!("{line:?}").matches("address=").count() > 1).count();
     assert_eq!(doubled, 0, "a line has one address: {lines:#?}");
@@ -70,7 +74,7 @@ async fn every_address_that_is_turned_away_is_named_once() {
 
 #[tokio::test]
 async fn a_token_refused_after_its_signature_was_verified_names_its_user_and_how_late_it_is() {
-    const LATE: Duration = Duration::from_secs(7_200);
+    const TWO_HOURS: Duration = Duration::from_secs(7_200);
     for format in FORMATS {
         let lines = log_of_server(format, &[("SWITCHBOARD_AUTH_AUDIENCE", "chat")], async |server| {
             assert_eq!(server.posts(&server.token("claire"), "ping", json!({}), &[]).await.status, 401);
@@ -82,11 +86,14 @@ async fn a_token_refused_after_its_signature_was_verified_names_its_user_and_how
 
         let lines = log_of_server(format, &[], async |server| {
             assert_eq!(
-                server.posts(&server.token_of_slow_clock("oskar", LATE), "ping", json!({}), &[]).await.status,
+                server
+                    .posts(&server.token_of_slow_clock("oskar", TWO_HOURS), "ping", json!({}), &[])
+                    .await
+                    .status,
                 401
             );
             let mut socket = TextSocket::open(&format!("ws://{}/v1/ws", server.address())).await;
-            let token = server.token_of_slow_clock("amara", LATE);
+            let token = server.token_of_slow_clock("amara", TWO_HOURS);
             socket.says(&json!({"type": "hello", "token": token}).to_string()).await;
             assert_eq!(socket.error_and_close_code().await.1, 4401);
             // The signature is wrong, so its claims are not believed.
@@ -153,7 +160,7 @@ async fn connections_that_send_no_hello_are_logged_with_their_addresses() {
         wait_for_metric(server, "switchboard_dropped_total{reason=\"silent_connection\"}", 0).await;
     })
     .await;
-    let named = values(&lines, "a client sent no hello in time", "address");
+    let named = field_values(&lines, "a client sent no hello in time", "address");
     assert_eq!(named, addresses.iter().map(ToString::to_string).collect(), "{lines:#?}");
     let count = lines.iter().filter(|line| line.has_message("a client sent no hello in time")).count();
     assert_eq!(count, addresses.len(), "each address has one line a minute: {lines:#?}");

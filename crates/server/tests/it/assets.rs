@@ -84,13 +84,13 @@ async fn a_file_is_served_in_the_smallest_accepted_encoding() {
     let path = get_page_script(&server).await;
     let plain = server.gets(&path).await;
     assert_eq!((plain.header("content-encoding"), plain.header("vary")), ("", "accept-encoding"));
-    let mut sizes = vec![plain.length()];
+    let mut sizes = vec![plain.content_length()];
     let mut tags = vec![plain.header("etag").to_owned()];
     for (accept, coding) in [("gzip", "gzip"), ("gzip, br", "br"), ("br;q=0, gzip", "gzip")] {
         let packed = server.gets_with(&path, "accept-encoding", accept).await;
         assert_eq!((packed.status, packed.header("content-encoding")), (200, coding), "{accept}");
         assert!(packed.header("content-type").starts_with("text/javascript"));
-        sizes.push(packed.length());
+        sizes.push(packed.content_length());
         tags.push(packed.header("etag").to_owned());
     }
     assert!(sizes[0] > sizes[1] && sizes[1] > sizes[2] && sizes[3] == sizes[1], "{sizes:?}");
@@ -128,7 +128,7 @@ async fn a_head_request_has_the_headers_of_a_get_and_no_body() {
         let whole = server.gets_with(path, "accept-encoding", "br").await;
         let head = server.request(server.asks("HEAD", path).header("accept-encoding", "br")).await;
         assert_eq!((head.status, head.text.as_str()), (200, ""), "{path}");
-        assert_eq!(head.length(), whole.length(), "{path}");
+        assert_eq!(head.content_length(), whole.content_length(), "{path}");
         for name in ["etag", "content-type", "content-encoding", "cache-control", "content-security-policy"] {
             assert_eq!(head.header(name), whole.header(name), "{name} of {path}");
         }

@@ -12,20 +12,20 @@ use crate::support::log::{LogLine, only_line};
 use crate::support::{Process, RawSocket, SharedEngines, eventually};
 
 /// A log in a directory, and the standard error of a server that writes it.
-fn new_log(data: &Path, name: &str) -> (std::path::PathBuf, Stdio) {
+fn open_log_file(data: &Path, name: &str) -> (std::path::PathBuf, Stdio) {
     let log = data.join(name);
     let file = File::create(&log).expect("a file");
     (log, Stdio::from(file))
 }
 
 #[tokio::test]
-async fn a_start_says_what_the_database_has_and_whether_the_last_run_was_killed() {
+async fn the_start_logs_what_the_database_contains_and_whether_the_last_run_was_killed() {
     let data = TempDir::new().expect("a directory");
     let database = data.path().join("data");
     let settings = [("SWITCHBOARD_LOG_FORMAT", "json")];
     let mut logs = Vec::new();
     for (number, kill) in [true, false, false].into_iter().enumerate() {
-        let (log, stderr) = new_log(data.path(), &format!("log{number}"));
+        let (log, stderr) = open_log_file(data.path(), &format!("log{number}"));
         let mut server = Process::start_production(&database, &settings, stderr).await;
         server.connects("alice").await.says("@bob", "hi").await;
         let text = if kill {
@@ -60,9 +60,9 @@ async fn a_start_says_what_the_database_has_and_whether_the_last_run_was_killed(
 }
 
 #[tokio::test]
-async fn a_reached_limit_of_connections_says_that_the_limit_of_open_files_lowered_it() {
+async fn the_log_says_when_the_limit_of_open_files_has_lowered_the_limit_of_connections() {
     let data = TempDir::new().expect("a directory");
-    let (log, stderr) = new_log(data.path(), "log");
+    let (log, stderr) = open_log_file(data.path(), "log");
     let settings = [("SWITCHBOARD_LOG_FORMAT", "json")];
     // 64 descriptors and 16 for refused connections are reserved.
     let mut server =
@@ -87,7 +87,7 @@ async fn a_reached_limit_of_connections_says_that_the_limit_of_open_files_lowere
 async fn a_lost_bus_is_logged_with_its_server_and_the_words_of_the_system() {
     let shared = SharedEngines::without_bus().await;
     let data = TempDir::new().expect("a directory");
-    let (log, stderr) = new_log(data.path(), "log");
+    let (log, stderr) = open_log_file(data.path(), "log");
     // The port is free, and stays bound to nobody: nothing listens there.
     let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
     let bus = format!("nats://user:geheim@{free}");
@@ -120,7 +120,7 @@ async fn a_lost_node_is_logged_with_its_users() {
     let bus = shared.bus.as_ref().expect("a bus");
     let data = TempDir::new().expect("a directory");
     let start = async |name: &str| {
-        let (log, stderr) = new_log(data.path(), name);
+        let (log, stderr) = open_log_file(data.path(), name);
         let settings = [
             ("SWITCHBOARD_LOG_FORMAT", "json"),
             ("SWITCHBOARD_NAME", name),

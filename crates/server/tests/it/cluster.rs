@@ -291,9 +291,9 @@ async fn a_client_resumes_on_another_node_after_its_node_stops() {
 }
 
 /// How many messages a nats-server has received and delivered.
-async fn nats_messages_in_and_out(nats: &engines::Nats) -> (u64, u64) {
+async fn count_nats_messages_in_and_out(nats: &engines::Nats) -> (u64, u64) {
     let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-    let page = http.get(format!("http://{}/varz", nats.monitor())).send().await.expect("an answer");
+    let page = http.get(format!("http://{}/varz", nats.monitor_address())).send().await.expect("an answer");
     let page: serde_json::Value = serde_json::from_str(&page.text().await.expect("a page")).expect("JSON");
     let number = |name: &str| page[name].as_u64().expect("a number");
     (number("in_msgs"), number("out_msgs"))
@@ -334,7 +334,7 @@ async fn an_event_in_a_large_room_is_one_notice_per_node() {
     for person in &mut here {
         person.receives_message("is everybody here?").await;
     }
-    let before = nats_messages_in_and_out(&nats).await;
+    let before = count_nats_messages_in_and_out(&nats).await;
     for number in 0..MESSAGES {
         alice.says("#large", &number.to_string()).await;
     }
@@ -343,7 +343,7 @@ async fn an_event_in_a_large_room_is_one_notice_per_node() {
             person.receives_message(&number.to_string()).await;
         }
     }
-    let after = nats_messages_in_and_out(&nats).await;
+    let after = count_nats_messages_in_and_out(&nats).await;
     // The node that stored the event publishes one notice, and only the other node with connected members receives it.
     assert_eq!((after.0 - before.0, after.1 - before.1), (MESSAGES, MESSAGES));
 }

@@ -227,11 +227,11 @@ async fn gets_as_operator_with_headers(server: &Server, path: &str, headers: &[(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    in_time("an answer", Answer::of(request)).await
+    in_time("an answer", Answer::to(request)).await
 }
 
 #[tokio::test]
-async fn commands_are_for_the_operators_listener_and_programs_on_its_machine_or_with_the_token() {
+async fn operator_commands_need_the_operators_listener_and_a_local_program_or_the_token() {
     const OPERATORS_PATHS: [&str; 3] = ["/connections", "/rooms", "/sizes"];
     let server = Server::start_with(with_operators_listener).await;
     for path in OPERATORS_PATHS {
@@ -250,7 +250,7 @@ async fn commands_are_for_the_operators_listener_and_programs_on_its_machine_or_
     }
     // A form of a web page cannot send JSON.
     let form = reqwest::Client::new().post(format!("http://{}/connections/close", server.operators()));
-    assert_eq!(in_time("an answer", Answer::of(form.body("{\"user\":\"alice\"}"))).await.status, 415);
+    assert_eq!(in_time("an answer", Answer::to(form.body("{\"user\":\"alice\"}"))).await.status, 415);
     assert_eq!(gets_as_operator_with_headers(&server, "/connections?limit=x", &[]).await.status, 400);
     let server = Server::start_with(|config| {
         with_operators_listener(config);
@@ -282,7 +282,7 @@ async fn commands_are_for_the_operators_listener_and_programs_on_its_machine_or_
 }
 
 #[tokio::test]
-async fn both_listeners_tell_their_version() {
+async fn both_listeners_answer_with_their_version() {
     let server = Server::start_with(with_operators_listener).await;
     for answer in [server.gets("/version").await, server.gets_as_operator("/version").await] {
         assert_eq!(answer.status, 200);

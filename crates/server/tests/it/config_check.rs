@@ -83,7 +83,7 @@ async fn run_config_check(settings: &[(&str, &str)]) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn config_check_opens_the_database_and_the_addresses_and_accepts_a_running_server() {
+async fn config_check_tries_the_database_and_the_addresses_and_accepts_a_running_server() {
     let data = TempDir::new().expect("a directory");
     let path = data.path().to_str().expect("UTF-8");
     let (good, lines) = run_config_check(&[("SWITCHBOARD_DATA", path)]).await;

@@ -106,7 +106,7 @@ async fn unread_counts_the_messages_of_others_only() {
 
 /// The log is so long that a read connection of the store counts the unread messages, and not the writer.
 #[tokio::test]
-async fn unread_is_exact_for_a_cursor_in_the_middle_of_a_long_log() {
+async fn the_unread_count_is_exact_for_a_cursor_in_the_middle_of_a_long_log() {
     let server = Server::start().await;
     let (mut alice, mut bob) = (server.connects("alice").await, server.connects("bob").await);
     alice.makes_public_room("general", &["bob"]).await;

@@ -69,7 +69,7 @@ async fn a_waiting_call_is_answered_by_the_next_entry_and_when_the_server_stops(
     let mut alice = server.connects("alice").await;
     let body = json!({"after": "now", "types": ["message"], "wait": 25_000});
     let url = server.asks("POST", "/v1/feed").bearer_auth(&key).json(&body);
-    let mut waiting = std::pin::pin!(Answer::of(url));
+    let mut waiting = std::pin::pin!(Answer::to(url));
     // The call waits from some moment on; a message that came before it is not one for it.
     let answered = in_time("an answer", async {
         for n in 0.. {
@@ -94,7 +94,7 @@ async fn fills_up(server: &Server, key: &str) -> tokio::task::JoinSet<Answer> {
     let body = json!({"after": "now", "types": ["message"], "wait": 25_000});
     let mut waiting = tokio::task::JoinSet::new();
     for _ in 0..17 {
-        waiting.spawn(Answer::of(server.asks("POST", "/v1/feed").bearer_auth(key).json(&body)));
+        waiting.spawn(Answer::to(server.asks("POST", "/v1/feed").bearer_auth(key).json(&body)));
     }
     let refused = in_time("the limit", waiting.join_next()).await.expect("one is refused").expect("no panic");
     assert_eq!((refused.status, refused.code().as_str()), (429, "rate_limited"));

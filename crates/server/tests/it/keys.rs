@@ -151,7 +151,7 @@ async fn a_key_has_its_own_rate() {
 }
 
 #[tokio::test]
-async fn a_key_expires_and_an_old_secret_is_good_until_the_overlap_ends() {
+async fn a_key_expires_and_its_old_secret_works_until_the_overlap_ends() {
     let now = Arc::new(AtomicI64::new(Clock::system().now().as_millis()));
     let by = now.clone();
     let clock = Clock::from_fn(move || Timestamp::from_millis(by.load(Ordering::Relaxed)));

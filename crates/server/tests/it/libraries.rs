@@ -18,7 +18,7 @@ async fn post_json_text(server: &Server, command: &str, body: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn whole_numbers_are_read_in_each_way_to_write_them() {
+async fn whole_numbers_are_read_in_every_json_notation() {
     let server =
         Server::start_with_auth_and(|config| config.limits = config.limits.clone().without_rates()).await;
     server.connects("alice").await.says("@bob", "the first").await;

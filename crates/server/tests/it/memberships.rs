@@ -50,7 +50,7 @@ async fn list_conversations(person: &mut Person, before: Option<&str>, limit: u3
 
 /// The id of the shop's direct conversation with a customer.
 fn direct_with_customer(number: usize) -> String {
-    format!("@{}:shop", rows::customer(number))
+    format!("@{}:shop", rows::customer_id(number))
 }
 
 async fn assert_latest_conversations(shop: &mut Person, customers: usize) {
@@ -89,7 +89,7 @@ async fn a_user_with_very_many_conversations_lists_the_latest_and_receives_from_
     let mut second = server.resumes("shop", &[(&direct_with_customer(2), 0)]).await;
     second.receives_message("hi").await;
     for number in [1, CUSTOMER_COUNT / 2, CUSTOMER_COUNT] {
-        let mut customer = server.connects(&rows::customer(number)).await;
+        let mut customer = server.connects(&rows::customer_id(number)).await;
         customer.says("@shop", "is this live?").await;
         shop.receives_message("is this live?").await;
         second.receives_message("is this live?").await;
@@ -112,7 +112,7 @@ async fn a_user_with_very_many_conversations_receives_from_the_oldest_over_anoth
     let mut second = cluster.node(0).resumes("shop", &[(&direct_with_customer(2), 0)]).await;
     second.receives_message("hi").await;
     for number in [1, CUSTOMER_COUNT / 2, CUSTOMER_COUNT] {
-        let mut customer = cluster.node(1).connects(&rows::customer(number)).await;
+        let mut customer = cluster.node(1).connects(&rows::customer_id(number)).await;
         customer.says("@shop", "is this live?").await;
         shop.receives_message("is this live?").await;
         second.receives_message("is this live?").await;
@@ -130,7 +130,7 @@ async fn a_reconnecting_user_with_very_many_conversations_keeps_all_memberships(
         return;
     }
     add_customers_of_the_shop(&mut server).await;
-    let mut customer = server.connects(&rows::customer(1)).await;
+    let mut customer = server.connects(&rows::customer_id(1)).await;
     for round in 0..10 {
         let mut shop = server.connects("shop").await;
         let text = format!("round {round}");

@@ -41,7 +41,7 @@ async fn new_database() -> String {
 /// Starts a server on the migrated database.
 async fn start_on_migrated(database: &str) -> Server {
     Server::start_with(|config| {
-        config.cluster = Some(ClusterConfig::on(EngineUrl::new(database), None));
+        config.cluster = Some(ClusterConfig::with_engines(EngineUrl::new(database), None));
     })
     .await
 }
@@ -241,7 +241,7 @@ async fn migrate_store_needs_an_empty_database_and_a_server_needs_a_finished_mig
     postgres.psql_in(name, "UPDATE moves SET finished = false").await.expect("an answer");
     let config = {
         let mut config = switchboard::config::Config::for_dev(server.data().to_owned());
-        config.cluster = Some(ClusterConfig::on(EngineUrl::new(half.as_str()), None));
+        config.cluster = Some(ClusterConfig::with_engines(EngineUrl::new(half.as_str()), None));
         config
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");

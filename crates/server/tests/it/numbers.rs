@@ -61,7 +61,7 @@ async fn assert_all_stored_in_order(server: &Server) {
 }
 
 #[tokio::test]
-async fn numbered_sends_over_the_rate_keep_their_order_though_the_client_resends_late() {
+async fn numbered_sends_over_the_rate_keep_their_order_if_the_client_resends_late() {
     let server = start_with_send_rate().await;
     let mut raw = RawSocket::connect(server.address()).await;
     raw.says_hello_with(&server.token("alice", Duration::from_secs(60))).await;
@@ -90,7 +90,7 @@ async fn numbered_sends_over_the_rate_keep_their_order_though_the_client_resends
 }
 
 #[tokio::test]
-async fn numbered_sends_keep_their_order_though_the_client_stops_reading_between_pages() {
+async fn numbered_sends_keep_their_order_if_the_client_stops_reading_between_pages() {
     let server = start_with_send_rate().await;
     let mut carol = server.connects("carol").await;
     for n in 0..40 {
@@ -214,7 +214,7 @@ async fn a_write_that_cannot_be_stored_does_not_count_against_the_rates() {
 }
 
 #[tokio::test]
-async fn numbers_are_those_of_a_connection_and_of_the_socket() {
+async fn write_numbers_count_per_connection_and_are_refused_over_http() {
     let server = Server::start_with_auth().await;
     let token = server.token("alice", Duration::from_secs(60));
     let http = json!({"to": "@bob", "text": "hi", "n": 1, "after": 0});

@@ -68,7 +68,7 @@ async fn a_connection_that_asked_for_a_user_receives_the_changes_and_others_rece
 }
 
 #[tokio::test]
-async fn changes_of_a_user_come_at_most_once_a_second_and_the_last_one_comes() {
+async fn profile_changes_of_a_user_arrive_at_most_once_a_second_and_the_last_one_always() {
     let server = Server::start().await;
     let (mut ana, mut bob) = (server.connects("ana").await, server.connects("bob").await);
     ana.says("@bob", "hi").await;
@@ -141,7 +141,7 @@ async fn a_back_end_changes_profiles_in_bulk_all_or_none() {
 }
 
 #[tokio::test]
-async fn a_user_who_is_gone_is_disconnected_and_cannot_sign_in() {
+async fn a_deactivated_user_is_disconnected_and_cannot_sign_in() {
     let server = Server::start_with_auth().await;
     let key = key_with(&server, "crm", |key| key.with_scopes([Scope::People]));
     let mut ana = server.connects("ana").await;

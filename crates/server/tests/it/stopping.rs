@@ -68,7 +68,7 @@ async fn a_client_that_does_not_read_cannot_delay_a_stop_beyond_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_request_that_hangs_holds_no_stop() {
+async fn a_hanging_request_does_not_delay_a_stop() {
     let body = "POST /v1/send HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{";
     for (what, hanging) in [("half a head", "POST /v1/send HTTP/1.1\r\nhost: 127"), ("half a body", body)] {
         let data = TempDir::new().expect("a directory");

@@ -24,7 +24,7 @@ use switchboard_store::clock::Clock;
 use switchboard_store::origin::Origin;
 use switchboard_store::postgres::PostgresStore;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::sqlite::memory::{CommitFault, Disk, DiskControl, MemoryStore};
+use switchboard_store::sqlite::memory::{CommitFault, DiskControl, MemoryDisk, MemoryStore};
 use switchboard_store::sqlite::{Settings, SqliteStore};
 use switchboard_store::{
     Batch, Change, Committed, CommittedEvent, Outcome, Query, Request, SharedStore, Snapshot, Submission,
@@ -60,30 +60,30 @@ fn sqlite(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc::
     Ok((Arc::new(store), batches))
 }
 
-/// Opens the directory's database in memory, whose data remain when the store is closed and opened again.
+/// Opens a database in memory. The directory only identifies it: opening the same directory again finds the same data.
 fn memory(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
     open_memory_store(data, rules, MemoryStore::open)
 }
 
 /// Opens a database in memory that any number of stores may share.
 fn joined_memory(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
-    open_memory_store(data, rules, MemoryStore::join)
+    open_memory_store(data, rules, MemoryStore::open_shared)
 }
 
 type OpenMemoryStore =
-    fn(&Disk, &Settings, Arc<dyn DiskControl>) -> anyhow::Result<(MemoryStore, mpsc::Receiver<Batch>)>;
+    fn(&MemoryDisk, &Settings, Arc<dyn DiskControl>) -> anyhow::Result<(MemoryStore, mpsc::Receiver<Batch>)>;
 
 fn open_memory_store(
     data: &Path,
     rules: StoreRules,
     open: OpenMemoryStore,
 ) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
-    static DISK_OF_DIRECTORY: Mutex<BTreeMap<PathBuf, Disk>> = Mutex::new(BTreeMap::new());
+    static DISK_OF_DIRECTORY: Mutex<BTreeMap<PathBuf, MemoryDisk>> = Mutex::new(BTreeMap::new());
     let StoreRules { limits, allow_unknown_users: strangers, clock } = rules;
     let metrics = CommitMetrics::default();
     let disk = match DISK_OF_DIRECTORY.lock().expect("no test panics with it").entry(data.to_owned()) {
         Entry::Occupied(disk) => disk.get().clone(),
-        Entry::Vacant(place) => place.insert(Disk::new()?).clone(),
+        Entry::Vacant(place) => place.insert(MemoryDisk::new()?).clone(),
     };
     let settings = Settings { data: data.to_owned(), limits, strangers, clock, metrics };
     let (store, batches) = open(&disk, &settings, Arc::new(NoFaults))?;
@@ -116,7 +116,7 @@ impl DiskControl for NoFaults {
         CommitFault::Durable
     }
 
-    fn committed(&self, _: &[Outcome]) {}
+    fn on_commit(&self, _: &[Outcome]) {}
 }
 
 /// Defines a test for each contract, which runs the contract on one store.
@@ -129,7 +129,7 @@ macro_rules! contract_tests {
             writes::a_key_is_stored_once_per_sender,
             writes::an_idempotency_key_outlives_its_message_and_membership,
             writes::refusals_arrive_in_order_and_store_nothing,
-            writes::a_repeated_change_returns_its_first_event,
+            writes::a_repeated_change_returns_the_event_of_the_first,
             writes::a_direct_conversation_begins_with_its_first_message,
             writes::unknown_user_ids_can_be_refused,
             writes::a_check_stores_nothing_and_finds_what_would_be_refused_or_repeated,
@@ -163,18 +163,18 @@ macro_rules! contract_tests {
             people::only_users_who_share_a_conversation_are_presence_peers,
             people::a_snapshot_has_the_users_own_conversations,
             people::tokens_are_revoked_up_to_the_latest_time,
-            profiles::a_profile_changes_by_the_fields_that_are_named,
-            profiles::profiles_are_those_of_users_who_share_a_conversation,
+            profiles::a_change_of_a_profile_changes_only_the_fields_that_it_names,
+            profiles::a_user_sees_the_profiles_of_users_with_a_shared_conversation,
             profiles::users_are_found_by_the_beginning_of_a_word,
             profiles::a_page_of_profiles_is_bounded_in_users_and_bytes,
             profiles::names_are_on_pages_of_members_and_in_summaries,
-            profiles::a_user_who_is_gone_cannot_sign_in_and_keeps_the_name,
-            profiles::a_token_is_a_change_only_if_it_is_newer_and_says_something_else,
+            profiles::a_deactivated_user_cannot_sign_in_and_keeps_the_name,
+            profiles::a_token_changes_the_profile_only_if_it_is_newer_and_has_other_claims,
             feed::every_event_is_in_the_feed_once_and_in_the_order_of_its_log,
             feed::an_entry_has_its_event_as_the_log_has_it_now,
             feed::a_query_leaves_out_what_its_types_and_its_pattern_do_not_name,
             feed::a_cursor_that_the_feed_does_not_have_is_refused_with_those_it_has,
-            feed::news_tell_of_every_commit,
+            feed::feed_news_announce_every_commit,
             vectors::events_fold_to_the_messages_of_the_vectors,
             $($own::$contract,)+
         );
@@ -260,11 +260,11 @@ struct TestStore {
 
 impl TestStore {
     async fn new(open: OpenStore) -> Self {
-        Self::with(open, StoreRules::default()).await
+        Self::open_with(open, StoreRules::default()).await
     }
 
     #[expect(clippy::unused_async, reason = "a store of another kind may have to be waited for")]
-    async fn with(open: OpenStore, rules: StoreRules) -> Self {
+    async fn open_with(open: OpenStore, rules: StoreRules) -> Self {
         let data = TempDir::new().expect("a directory");
         let (store, batches) = open(data.path(), rules.clone()).expect("a store");
         let outcomes = std::collections::VecDeque::new();
@@ -398,13 +398,17 @@ impl TestStore {
             latest.append(&mut memberships.latest);
         }
         latest.sort_unstable_by(|one, other| other.cmp(one));
-        latest.truncate(Limits::UNREAD_CONVERSATIONS + 1);
+        latest.truncate(Limits::MAX_UNREAD_CONVERSATIONS + 1);
         let latest = latest.iter().map(|latest| latest.conversation).collect();
         in_time("summaries", self.store.summaries(&user(actor), key, latest)).await.expect("summaries")
     }
 
     /// The snapshot of a user, and what the user may see of a conversation.
-    async fn snapshot_and_view(&self, actor: &str, name: &str) -> (Snapshot, Option<VisibleConversation>) {
+    async fn snapshot_and_conversation(
+        &self,
+        actor: &str,
+        name: &str,
+    ) -> (Snapshot, Option<VisibleConversation>) {
         let mut snapshot = self.snapshot(actor, &[name]).await.expect("a known user");
         let seen = snapshot.named.pop().expect("one for each name").ok();
         (snapshot, seen)

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use switchboard::Failure;
+use switchboard::TaskFailure;
 use switchboard::auth::Authenticator;
 use switchboard::config::{AuthKey, Config, Mode, Secret};
 use switchboard_client::{Client, ClientError};
@@ -106,7 +106,7 @@ pub(crate) struct Server {
     data: TempDir,
     http: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
-    running: JoinSet<Result<(), Failure>>,
+    running: JoinSet<Result<(), TaskFailure>>,
 }
 
 impl Server {
@@ -196,7 +196,7 @@ impl Server {
         self.wait_for_end().await.expect_err("a task failed").to_string()
     }
 
-    async fn wait_for_end(&mut self) -> Result<(), Failure> {
+    async fn wait_for_end(&mut self) -> Result<(), TaskFailure> {
         let ended = in_time("the server stops", self.running.join_next()).await;
         ended.expect("it ran").expect("it ended well")
     }
@@ -345,12 +345,12 @@ impl Server {
 
     /// Sends an HTTP request and reads the whole response.
     pub(crate) async fn request(&self, request: reqwest::RequestBuilder) -> Answer {
-        in_time("an answer over HTTP", Answer::of(request)).await
+        in_time("an answer over HTTP", Answer::to(request)).await
     }
 
     /// Sends the request of a WebSocket handshake and returns the response. An accepted WebSocket is closed at once.
     pub(crate) async fn handshake(&self, request: reqwest::RequestBuilder) -> Answer {
-        in_time("an answer to a handshake", Answer::of_handshake(request)).await
+        in_time("an answer to a handshake", Answer::to_handshake(request)).await
     }
 
     /// The value of a metric in `/metrics`, such as `switchboard_connections`.

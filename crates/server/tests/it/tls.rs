@@ -13,7 +13,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::process::Command;
 
 use crate::proxy::{PROXY, proxy_header};
-use crate::support::certificates::{Authority, TlsRaw, der, in_the_future};
+use crate::support::certificates::{Authority, TlsRaw, der, time_from_now};
 use crate::support::{Person, Process, RawSocket, Server, eventually, in_time};
 
 /// A ClientHello of TLS 1.1 with one cipher suite and no extension.
@@ -42,21 +42,26 @@ pub(crate) async fn connects(server: &Server, authority: &Authority, name: &str)
 }
 
 /// The value of a metric; `None` if the server does not export it.
-pub(crate) async fn metric(server: &Server, name: &str) -> Option<f64> {
+pub(crate) async fn read_metric(server: &Server, name: &str) -> Option<f64> {
     let page = server.gets_as_operator("/metrics").await;
     let line = page.text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")).map(str::to_owned));
     line.map(|value| value.parse().expect("a number"))
 }
 
 /// Waits until a metric has a value.
-pub(crate) async fn reaches(server: &Server, name: &str, value: f64) {
-    let reached = async || (metric(server, name).await == Some(value)).then_some(());
+pub(crate) async fn metric_reaches(server: &Server, name: &str, value: f64) {
+    let reached = async || (read_metric(server, name).await == Some(value)).then_some(());
     eventually(&format!("{name} is {value}"), reached).await;
 }
 
 /// Waits until a number of handshakes have failed for a reason.
-pub(crate) async fn failed(server: &Server, reason: &str, times: f64) {
-    reaches(server, &format!("switchboard_tls_handshake_failures_total{{reason=\"{reason}\"}}"), times).await;
+pub(crate) async fn counts_handshake_failures(server: &Server, reason: &str, times: f64) {
+    metric_reaches(
+        server,
+        &format!("switchboard_tls_handshake_failures_total{{reason=\"{reason}\"}}"),
+        times,
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -75,8 +80,8 @@ async fn clients_exchange_messages_and_request_pages_over_tls() {
     let mut page = TlsRaw::connect(&authority.connector(&["http/1.1"]), server.address()).await.expect("TLS");
     let answer = page.gets("/livez", "").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-    reaches(&server, "switchboard_tls_handshakes_total", 3.0).await;
-    assert!(metric(&server, "switchboard_tls_certificate_expiry_timestamp_seconds").await > Some(0.0));
+    metric_reaches(&server, "switchboard_tls_handshakes_total", 3.0).await;
+    assert!(read_metric(&server, "switchboard_tls_certificate_expiry_timestamp_seconds").await > Some(0.0));
 }
 
 #[tokio::test]
@@ -85,7 +90,8 @@ async fn a_client_that_reads_late_receives_everything_over_tls() {
     let server = start_with(&authority, |_| {}).await;
     let mut alice = connects(&server, &authority, "alice").await;
     let mut bob = connects(&server, &authority, "bob").await;
-    // More than the buffers of the kernel and of TLS take, so that writes are interrupted at every boundary.
+    // All messages together do not fit into the buffers of the kernel and of TLS. So writes stop in the middle of frames and of TLS
+    // records.
     let long = "y".repeat(8_000);
     for n in 0..1_500 {
         alice.says("@bob", &format!("{n} {long}")).await;
@@ -100,11 +106,11 @@ async fn a_new_certificate_is_used_and_no_connection_is_lost() {
     let authority = Authority::new();
     let server = start_with(&authority, |_| {}).await;
     let mut alice = connects(&server, &authority, "alice").await;
-    let end = in_the_future(Duration::from_secs(90 * 24 * 3_600));
+    let end = time_from_now(Duration::from_secs(90 * 24 * 3_600));
     let renewed = authority.issue_until(end);
     authority.install(&renewed);
-    reaches(&server, "switchboard_tls_certificate_loads_total", 2.0).await;
-    let expiry = metric(&server, "switchboard_tls_certificate_expiry_timestamp_seconds").await;
+    metric_reaches(&server, "switchboard_tls_certificate_loads_total", 2.0).await;
+    let expiry = read_metric(&server, "switchboard_tls_certificate_expiry_timestamp_seconds").await;
     assert_eq!(expiry, Some((end.as_millis() / 1_000) as f64));
     let new = TlsRaw::connect(&authority.connector(&[]), server.address()).await.expect("TLS");
     assert_eq!(new.certificate(), der(&renewed.certificate));
@@ -157,7 +163,7 @@ async fn files_that_cannot_be_used_are_reported_once_and_the_old_certificate_sta
 #[tokio::test]
 async fn the_log_warns_before_and_after_the_end_of_a_certificate() {
     let authority = Authority::new();
-    let now = in_the_future(Duration::ZERO).as_millis();
+    let now = time_from_now(Duration::ZERO).as_millis();
     let at = |ms: i64| {
         std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).expect("a time"))
     };
@@ -192,22 +198,22 @@ async fn failed_handshakes_are_counted_by_reason() {
     let mut plain = RawSocket::connect(server.address()).await;
     plain.writes("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await;
     plain.wait_for_end().await;
-    failed(&server, "malformed", 1.0).await;
+    counts_handshake_failures(&server, "malformed", 1.0).await;
 
     let mut old = RawSocket::connect(server.address()).await;
     old.writes(OLD_CLIENT_HELLO).await;
     old.wait_for_end().await;
-    failed(&server, "incompatible", 1.0).await;
+    counts_handshake_failures(&server, "incompatible", 1.0).await;
     let h2 = TlsRaw::connect(&authority.connector(&["h2"]), server.address()).await;
     assert!(h2.is_err());
-    failed(&server, "incompatible", 2.0).await;
+    counts_handshake_failures(&server, "incompatible", 2.0).await;
 
     let stranger = TlsRaw::connect(&Authority::new().connector(&[]), server.address()).await;
     assert!(stranger.is_err(), "it does not trust the authority");
-    failed(&server, "refused_by_client", 1.0).await;
+    counts_handshake_failures(&server, "refused_by_client", 1.0).await;
 
     drop(TcpStream::connect(server.address()).await.expect("a connection"));
-    failed(&server, "disconnected", 1.0).await;
+    counts_handshake_failures(&server, "disconnected", 1.0).await;
 
     // The records of a ClientHello that says that it has 60,000 bytes.
     let mut long = RawSocket::connect(server.address()).await;
@@ -219,7 +225,7 @@ async fn failed_handshakes_are_counted_by_reason() {
         let _ = long.tries_to_write(&next).await;
     }
     long.wait_for_end().await;
-    failed(&server, "too_long", 1.0).await;
+    counts_handshake_failures(&server, "too_long", 1.0).await;
     connects(&server, &authority, "alice").await.says("@bob", "hi").await;
 }
 
@@ -250,7 +256,7 @@ async fn the_proxy_header_comes_before_the_handshake() {
     let mut missing = RawSocket::connect_from(PROXY, server.address()).await;
     missing.writes(OLD_CLIENT_HELLO).await;
     missing.wait_for_end().await;
-    reaches(&server, "switchboard_denied_total{reason=\"missing_proxy_header\"}", 1.0).await;
+    metric_reaches(&server, "switchboard_denied_total{reason=\"missing_proxy_header\"}", 1.0).await;
 }
 
 #[tokio::test]

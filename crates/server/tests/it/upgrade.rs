@@ -42,7 +42,7 @@ fn restore_first_schema(data: &Path) {
     db.execute_batch(FIRST_SCHEMA_SQL).expect("restored");
 }
 
-fn version(data: &Path) -> u32 {
+fn schema_version(data: &Path) -> u32 {
     let db = Connection::open(data.join("switchboard.db")).expect("a database");
     db.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version")
 }
@@ -53,7 +53,7 @@ async fn posts(server: SocketAddr, command: &str, body: &Value, key: Option<&str
     if let Some(key) = key {
         request = request.bearer_auth(key);
     }
-    in_time(command, Answer::of(request)).await
+    in_time(command, Answer::to(request)).await
 }
 
 /// Whether `now` has every field of `once`. It may have more fields, because a later version may add some.
@@ -144,12 +144,12 @@ async fn key_commands_work_beside_a_server_of_the_first_version() {
     ] {
         let (done, output) = run_key_command(data.path(), words).await;
         assert!(done && output.contains(expected), "{words:?}: {output}");
-        assert_eq!(version(data.path()), 1, "after {words:?}");
+        assert_eq!(schema_version(data.path()), 1, "after {words:?}");
     }
     drop(lock);
     let server = Process::start(data.path()).await;
     assert_same_answers(server.address()).await;
-    assert!(version(data.path()) > 1, "a server migrates the database");
+    assert!(schema_version(data.path()) > 1, "a server migrates the database");
     server.kill().await;
     assert_check_finds_no_problem(data.path());
 }
@@ -161,7 +161,7 @@ async fn key_create_makes_the_tables_unless_a_server_holds_the_lock() {
     lock.lock().expect("no other process has the lock");
     let (done, output) = run_key_command(data.path(), &["create", "shop"]).await;
     assert!(!done && output.contains("another switchboard server uses"), "{output}");
-    assert_eq!(version(data.path()), 0, "no table was created");
+    assert_eq!(schema_version(data.path()), 0, "no table was created");
     drop(lock);
     assert!(run_key_command(data.path(), &["create", "shop"]).await.0);
     assert_check_finds_no_problem(data.path());
@@ -284,7 +284,7 @@ async fn a_kill_while_old_events_are_rewritten_loses_nothing() {
         drop(db);
         let done = rewrite_and_kill_at(&disk, write).await;
         let db = Connection::open(disk.data().join("switchboard.db")).expect("a database");
-        if version(disk.data()) > 5 {
+        if schema_version(disk.data()) > 5 {
             let rewritten =
                 "SELECT count(*) FROM events WHERE body = '{\"public\":false,\"members\":[1002]}'";
             let rewritten: u32 = db.query_row(rewritten, [], |row| row.get(0)).expect("a count");
@@ -324,7 +324,7 @@ async fn a_database_of_the_first_schema_moves_to_postgresql_with_old_events() {
     let old = "SELECT count(*) FROM events WHERE kind IN (8, 9, 10) AND body LIKE '%\"user\":\"%'";
     assert_ne!(postgres.psql_in(name, old).await.expect("a count"), "0", "they were copied as they were");
     let server = Server::start_with(|config| {
-        config.cluster = Some(ClusterConfig::on(EngineUrl::new(database.clone()), None));
+        config.cluster = Some(ClusterConfig::with_engines(EngineUrl::new(database.clone()), None));
     })
     .await;
     assert_same_answers(server.address()).await;

@@ -24,9 +24,9 @@ fn change(command: &Value) -> Change {
 
 /// Writes a user's command to the store, as an HTTP request would. Returns `None` if the write failed or the server crashed.
 async fn send_command(world: &SimulatedWorld, chance: &Chance, user: &str, command: &Value) -> Option<Value> {
-    let store = world.store(chance)?;
+    let store = world.random_store(chance)?;
     let (reply, answer) = oneshot::channel();
-    world.model().record("backend", format_args!("for {user}: {command}"));
+    world.lock_model().record("backend", format_args!("for {user}: {command}"));
     let actor = UserId::parse(user).expect("a name");
     let submission = Submission { actor, change: change(command), origin: Origin::Call(reply) };
     store.submit(submission).ok()?;
@@ -45,7 +45,7 @@ pub(crate) async fn create_rooms(world: &Arc<SimulatedWorld>, chance: &Chance) -
         let mut tries = 100;
         while send_command(world, chance, world.users[0], &command).await.is_none() {
             tries -= 1;
-            let writable = world.store(chance).is_some_and(|store| store.is_writable());
+            let writable = world.random_store(chance).is_some_and(|store| store.is_writable());
             if tries == 0 || !writable {
                 return !writable;
             }
@@ -77,7 +77,7 @@ pub(crate) async fn run(world: Arc<SimulatedWorld>, chance: Chance) {
         for _ in 0..2 {
             let answer = timeout(Duration::from_secs(2), send_command(&world, &chance, user, &command)).await;
             if let Ok(Some(ok)) = answer {
-                if world.model().acknowledged("backend", user, Some(&key), &ok).is_err() {
+                if world.lock_model().on_acknowledged("backend", user, Some(&key), &ok).is_err() {
                     world.enter_phase(Phase::Ended);
                 }
                 break;

@@ -82,7 +82,7 @@ impl BusFaults for Faults {
 
 impl Cluster {
     /// Draws the cluster of a seed; `None` for a seed with a single server. `slowness`: the store's longest pause in milliseconds.
-    pub(crate) fn of(seed: u64, chance: &Chance, slowness: u64) -> Option<Self> {
+    pub(crate) fn random(seed: u64, chance: &Chance, slowness: u64) -> Option<Self> {
         if seed % CLUSTER_SEED_DIVISOR != CLUSTER_SEED_DIVISOR - 1 {
             return None;
         }
@@ -149,10 +149,10 @@ impl SimulatedWorld {
                 return;
             }
             let (node, reported) = (chance.random_below(cluster.node_count), !chance.once_in(3));
-            self.count(&format!("server {node} is cut off"), |counts| &mut counts.partitions);
+            self.count_in_model(&format!("server {node} is cut off"), |counts| &mut counts.partitions);
             network.cut(node);
             self.faults_end_within(chance.random_millis(10, 6_000)).await;
-            self.model().record("world", format_args!("server {node} is no longer cut off"));
+            self.lock_model().record("world", format_args!("server {node} is no longer cut off"));
             network.heal(node, reported);
         }
     }
@@ -173,7 +173,7 @@ impl SimulatedWorld {
         let Some(cluster) = &self.cluster else { return false };
         let name = UserId::parse(user).expect("a name");
         let Some(revoking) = self.with_node(chance, |server| server.revoke(name)) else { return false };
-        self.count(&format!("{user} is logged out"), |counts| &mut counts.revocations);
+        self.count_in_model(&format!("{user} is logged out"), |counts| &mut counts.revocations);
         // An earlier revocation may have a later time, from a clock that was ahead; it remains in force.
         let now = self.clock().now();
         let later = cluster.with_revocations_of(user, |revocations| {
@@ -183,7 +183,7 @@ impl SimulatedWorld {
             later
         });
         let stored = revoking.await;
-        self.model().record("world", format_args!("{user} is logged out: {stored}"));
+        self.lock_model().record("world", format_args!("{user} is logged out: {stored}"));
         cluster.with_revocations_of(user, |revocations| {
             revocations.in_progress -= 1;
             revocations.last_finished = Some(Instant::now());
@@ -202,12 +202,12 @@ impl SimulatedWorld {
                 // The time before the revocation counts, because connections that open before its answer arrives may stay open.
                 let began = Instant::now();
                 if self.revoke(user, &chance).await {
-                    self.model().record("world", format_args!("no connection of {user}'s is to last"));
+                    self.lock_model().record("world", format_args!("no connection of {user}'s is to last"));
                     *self.revoked_user.lock().expect("nothing panics with it") = Some((user, began));
                 }
             }
             wait_simulated(cluster.settling_time).await;
-            self.model().record("world", format_args!("everything has arrived"));
+            self.lock_model().record("world", format_args!("everything has arrived"));
             self.enter_phase(Phase::Audit);
         }
     }

@@ -147,7 +147,7 @@ impl Device {
     }
 
     pub(crate) fn record_in_history(&self, what: std::fmt::Arguments<'_>) {
-        self.world.model().record(&self.name, what);
+        self.world.lock_model().record(&self.name, what);
     }
 
     /// Connects repeatedly until the run is over or the device's audit is complete.
@@ -317,7 +317,7 @@ impl Device {
             self.chance.random_choice(&[1, 2, 5, 200])
         };
         let command = json!({"type": "sync", "conversation": name, "after": after, "limit": limit});
-        let seen = self.world.model().visible(self.user, name).is_some();
+        let seen = self.world.lock_model().visible_head(self.user, name).is_some();
         self.send_command(
             session,
             command,
@@ -328,7 +328,7 @@ impl Device {
     /// Whether the device has read every conversation again in the final audit.
     fn has_all_events(&self) -> bool {
         self.world.is_in_phase(Phase::Audit) && self.audited_logs.len() == self.local_logs.len() && {
-            let truth = self.world.model();
+            let truth = self.world.lock_model();
             let complete =
                 |(name, place): (&String, &LocalLog)| truth.is_complete(self.user, name, place.cursor);
             let known = truth.conversations(self.user);

@@ -35,7 +35,7 @@ impl SimulatedWorld {
             }
             query.after = FeedCursor::After { epoch: page.epoch, number: page.next };
         }
-        let _ = self.model().check_feed(entries.into_iter().map(Result::unwrap_or_default));
+        let _ = self.lock_model().check_feed(entries.into_iter().map(Result::unwrap_or_default));
     }
 }
 

@@ -136,11 +136,11 @@ impl ReferenceModel {
     }
 
     /// Records a batch that the store committed.
-    pub(crate) fn committed(&mut self, outcomes: &[Outcome]) {
+    pub(crate) fn on_commit(&mut self, outcomes: &[Outcome]) {
         for outcome in outcomes {
             let held = match &outcome.result {
-                Ok(Committed::Event(event)) => self.event(event),
-                Ok(Committed::Cursor(cursor)) => self.cursor(cursor),
+                Ok(Committed::Event(event)) => self.on_committed_event(event),
+                Ok(Committed::Cursor(cursor)) => self.on_committed_cursor(cursor),
                 Ok(Committed::Profiles(_) | Committed::NotAnnounced) => Ok(()),
                 Err(refusal) => {
                     self.record("store", format_args!("refuses: {:?}", refusal.code));
@@ -153,7 +153,7 @@ impl ReferenceModel {
         }
     }
 
-    fn event(&mut self, committed: &CommittedEvent) -> LawResult {
+    fn on_committed_event(&mut self, committed: &CommittedEvent) -> LawResult {
         let name = committed.name.to_string();
         let seq = committed.seq.0;
         let head = self.head(&name);
@@ -174,7 +174,7 @@ impl ReferenceModel {
         self.counts.events += 1;
         let log = self.logs.entry(name.clone()).or_default();
         let before = log.events.last().map_or(i64::MIN, |last| last.at_millis);
-        let stored = CommittedLogEvent::of(event);
+        let stored = CommittedLogEvent::from_event(event);
         if seq != head + 1 || event.seq.0 != seq {
             return Err(self.report_violation("store", &format!("{name} {seq} follows {head}")));
         }
@@ -198,7 +198,7 @@ impl ReferenceModel {
         Ok(())
     }
 
-    fn cursor(&mut self, cursor: &CommittedCursor) -> LawResult {
+    fn on_committed_cursor(&mut self, cursor: &CommittedCursor) -> LawResult {
         let (name, user, upto) = (cursor.name.to_string(), cursor.user.to_string(), cursor.upto.0);
         let reading = cursor.kind == CursorKind::Read;
         self.record("store", format_args!("{name} {user} {:?} {upto}", cursor.kind));
@@ -221,7 +221,7 @@ impl ReferenceModel {
     }
 
     /// The last event that a user may see; `None` for a user who never was a member.
-    pub(crate) fn visible(&self, user: &str, name: &str) -> Option<u64> {
+    pub(crate) fn visible_head(&self, user: &str, name: &str) -> Option<u64> {
         let log = self.logs.get(name)?;
         let last = log.members.get(user)?.last()?;
         Some(last.until.unwrap_or(log.events.len() as u64))
@@ -243,7 +243,7 @@ impl ReferenceModel {
 
     /// The conversations of which a user is or was a member, each with the last event that they may see.
     pub(crate) fn visible_heads(&self, user: &str) -> Vec<(String, u64)> {
-        let all = self.logs.keys().filter_map(|name| Some((name.clone(), self.visible(user, name)?)));
+        let all = self.logs.keys().filter_map(|name| Some((name.clone(), self.visible_head(user, name)?)));
         all.collect()
     }
 
@@ -277,9 +277,9 @@ impl ReferenceModel {
 }
 
 impl CommittedLogEvent {
-    fn of(event: &LogEvent) -> Self {
+    fn from_event(event: &LogEvent) -> Self {
         Self {
-            kind: event.kind.known().as_str(),
+            kind: event.kind.known_kind().as_str(),
             from: event.from.to_string(),
             at: event.at.to_string(),
             at_millis: event.at.as_millis(),

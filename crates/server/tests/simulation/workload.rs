@@ -105,7 +105,7 @@ impl Device {
                 if let Some(before) = before {
                     command["before"] = before.into();
                 }
-                let seen = self.world.model().visible(self.user, &name).is_some();
+                let seen = self.world.lock_model().visible_head(self.user, &name).is_some();
                 self.send_command(
                     session,
                     command,

@@ -12,7 +12,7 @@ use switchboard_protocol::{Limits, Timestamp};
 use switchboard_store::CommitMetrics;
 use switchboard_store::clock::Clock;
 use switchboard_store::sqlite::Settings;
-use switchboard_store::sqlite::memory::{CommitFault, Disk, DiskControl, KillSwitch, MemoryStore};
+use switchboard_store::sqlite::memory::{CommitFault, DiskControl, KillSwitch, MemoryDisk, MemoryStore};
 use switchboard_store::{Outcome, Store};
 use tokio::io::DuplexStream;
 use tokio::time::{Instant, timeout};
@@ -77,7 +77,7 @@ pub(crate) struct SimulatedWorld {
     /// The connected devices by name, each with its user and the time at which `welcome` arrived.
     connected: Mutex<BTreeMap<String, (&'static str, Instant)>>,
     links: TaskTracker,
-    disk: Disk,
+    disk: MemoryDisk,
     clock: Arc<AtomicI64>,
     /// The simulated disk refuses one batch in `refusals`; 0 means that it refuses none.
     batches_per_refusal: usize,
@@ -113,7 +113,7 @@ impl DiskControl for SimulatedDiskControl {
         if world.batches_per_refusal == 0 || !self.chance.once_in(world.batches_per_refusal) {
             return CommitFault::Durable;
         }
-        world.model().counts.refused_batches += 1;
+        world.lock_model().counts.refused_batches += 1;
         let fate = match self.chance.random_below(8) {
             // In a cluster the database server never loses commits, but their outcome may be unknown.
             0 if world.cluster.is_some() => CommitFault::OutcomeUnknown,
@@ -121,13 +121,13 @@ impl DiskControl for SimulatedDiskControl {
             1..4 => CommitFault::RowFails,
             _ => CommitFault::CommitFails,
         };
-        world.model().record("disk", format_args!("{fate:?}"));
+        world.lock_model().record("disk", format_args!("{fate:?}"));
         fate
     }
 
-    fn committed(&self, outcomes: &[Outcome]) {
+    fn on_commit(&self, outcomes: &[Outcome]) {
         if let Some(world) = self.world.upgrade() {
-            world.model().committed(outcomes);
+            world.lock_model().on_commit(outcomes);
             world.end_if_violated();
         }
     }
@@ -142,7 +142,7 @@ impl SimulatedWorld {
             phase: Watched::new(Phase::Faults),
             limits: limits(&chance),
             rooms: ["#a", "#b", "#c"][..1 + chance.random_below(3)].to_vec(),
-            disk: Disk::new().expect("SQLite works"),
+            disk: MemoryDisk::new().expect("SQLite works"),
             clock: Arc::new(AtomicI64::new(0)),
             batches_per_refusal: chance.random_choice(&[0, 0, 8, 40]),
             max_delay_ms: chance.random_choice(&[0, 5, 50, 400]),
@@ -158,7 +158,7 @@ impl SimulatedWorld {
             users,
             chance,
         };
-        world.cluster = Cluster::of(seed, &world.chance, world.max_delay_ms);
+        world.cluster = Cluster::random(seed, &world.chance, world.max_delay_ms);
         if world.cluster.is_some() {
             world.devices += world.chance.random_below(world.users.len() + 1);
         }
@@ -167,11 +167,11 @@ impl SimulatedWorld {
         Arc::new(world)
     }
 
-    pub(crate) fn model(&self) -> MutexGuard<'_, ReferenceModel> {
+    pub(crate) fn lock_model(&self) -> MutexGuard<'_, ReferenceModel> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn running(&self, node: usize) -> MutexGuard<'_, Option<RunningNode>> {
+    fn lock_node(&self, node: usize) -> MutexGuard<'_, Option<RunningNode>> {
         self.servers[node].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -186,7 +186,7 @@ impl SimulatedWorld {
         chance: &Chance,
         what: impl FnOnce(&SimulatedServer) -> T,
     ) -> Option<T> {
-        self.running(self.random_node(chance)).as_ref().map(|running| what(&running.server))
+        self.lock_node(self.random_node(chance)).as_ref().map(|running| what(&running.server))
     }
 
     pub(crate) fn is_in_phase(&self, phase: Phase) -> bool {
@@ -210,7 +210,7 @@ impl SimulatedWorld {
     /// Counts a device that has no more unsent messages.
     pub(crate) fn count_finished_device(&self) {
         if self.finished_devices.fetch_add(1, Ordering::SeqCst) + 1 == self.devices {
-            self.model().record("world", format_args!("no device has unsent messages"));
+            self.lock_model().record("world", format_args!("no device has unsent messages"));
             self.enter_phase(if self.cluster.is_some() { Phase::CatchUp } else { Phase::Audit });
         }
     }
@@ -218,17 +218,17 @@ impl SimulatedWorld {
     /// Connects to a randomly chosen server; `None` if that server is not running.
     pub(crate) fn connect(&self, chance: &Chance) -> Option<(DuplexStream, usize)> {
         let node = self.random_node(chance);
-        let running = self.running(node);
+        let running = self.lock_node(node);
         let server = &running.as_ref()?.server;
         let (client, far) = network::link(chance, &self.links, !self.is_in_phase(Phase::Faults));
         server.serve(far);
         drop(running);
-        self.model().counts.connections += 1;
+        self.lock_model().counts.connections += 1;
         Some((client, node))
     }
 
     /// The store of a randomly chosen server; `None` if that server is not running.
-    pub(crate) fn store(&self, chance: &Chance) -> Option<Arc<dyn Store>> {
+    pub(crate) fn random_store(&self, chance: &Chance) -> Option<Arc<dyn Store>> {
         self.store_of(self.random_node(chance))
     }
 
@@ -238,7 +238,7 @@ impl SimulatedWorld {
     }
 
     fn store_of(&self, node: usize) -> Option<Arc<dyn Store>> {
-        self.running(node).as_ref()?.store.upgrade()
+        self.lock_node(node).as_ref()?.store.upgrade()
     }
 
     /// Records that a device received `welcome` for a user, or with `None` that the device disconnected.
@@ -286,7 +286,7 @@ impl SimulatedWorld {
         let pace: Arc<dyn DiskControl> = Arc::new(pace);
         let opened = async {
             loop {
-                let open = if self.cluster.is_some() { MemoryStore::join } else { MemoryStore::open };
+                let open = if self.cluster.is_some() { MemoryStore::open_shared } else { MemoryStore::open };
                 match open(&self.disk, &settings, pace.clone()) {
                     Ok(opened) => return opened,
                     // The store is still in use: tasks of the previous server are still ending.
@@ -310,42 +310,42 @@ impl SimulatedWorld {
         let weak = Arc::downgrade(&store);
         let server = SimulatedServer::start(config, clock, (store, batches), self.coalesce_from, among);
         let server = server.expect("the configuration is good");
-        self.model().record("world", format_args!("server {node} starts"));
-        *self.running(node) = Some(RunningNode { server, plug, store: weak });
+        self.lock_model().record("world", format_args!("server {node} starts"));
+        *self.lock_node(node) = Some(RunningNode { server, plug, store: weak });
     }
 
     /// Ends the run if a broken law was recorded.
     pub(crate) fn end_if_violated(&self) {
-        if self.model().violation().is_some() {
+        if self.lock_model().violation().is_some() {
             self.enter_phase(Phase::Ended);
         }
     }
 
     /// Records a broken law and ends the run.
     pub(crate) fn report_violation(&self, who: &str, what: &str) {
-        self.model().report_violation(who, what);
+        self.lock_model().report_violation(who, what);
         self.enter_phase(Phase::Ended);
     }
 
-    pub(crate) fn count(&self, what: &str, which: impl FnOnce(&mut Counts) -> &mut u64) {
-        let mut truth = self.model();
+    pub(crate) fn count_in_model(&self, what: &str, which: impl FnOnce(&mut Counts) -> &mut u64) {
+        let mut truth = self.lock_model();
         truth.record("world", format_args!("{what}"));
         *which(&mut truth.counts) += 1;
     }
 
     async fn crash(&self, node: usize) {
-        let Some(running) = self.running(node).take() else { return };
-        self.count(&format!("server {node} is killed"), |counts| &mut counts.crashes);
+        let Some(running) = self.lock_node(node).take() else { return };
+        self.count_in_model(&format!("server {node} is killed"), |counts| &mut counts.crashes);
         running.plug.kill();
         running.server.crash().await;
     }
 
     async fn stop(&self, node: usize) {
-        let Some(running) = self.running(node).take() else { return };
-        self.count(&format!("server {node} is stopped"), |counts| &mut counts.clean_stops);
+        let Some(running) = self.lock_node(node).take() else { return };
+        self.count_in_model(&format!("server {node} is stopped"), |counts| &mut counts.clean_stops);
         running.server.stop().await;
         // The store may still write commands of connections that were closed at the deadline.
-        self.model().record("world", format_args!("server {node} has stopped"));
+        self.lock_model().record("world", format_args!("server {node} has stopped"));
     }
 
     /// Crashes and restarts a server again and again until the phase without faults begins, and then ensures that it is running.
@@ -363,7 +363,7 @@ impl SimulatedWorld {
                 1 => self.stop(node).await,
                 2 if !broken_disk => {
                     let jump = chance.random_choice(&[-3_600_000, -1_000, 1_000, 3_600_000]);
-                    self.model().record("world", format_args!("the clock jumps by {jump} ms"));
+                    self.lock_model().record("world", format_args!("the clock jumps by {jump} ms"));
                     self.clock.fetch_add(jump, Ordering::SeqCst);
                     continue;
                 }
@@ -406,7 +406,9 @@ fn limits(chance: &Chance) -> Limits {
 pub(crate) async fn run(seed: u64) -> RunResult {
     let world = SimulatedWorld::new(seed);
     let users = world.users.join(" ");
-    world.model().record("world", format_args!("{users}; {} devices; {:?}", world.devices, world.limits));
+    world
+        .lock_model()
+        .record("world", format_args!("{users}; {} devices; {:?}", world.devices, world.limits));
     for node in 0..world.servers.len() {
         world.start(node).await;
     }
@@ -432,7 +434,7 @@ pub(crate) async fn run(seed: u64) -> RunResult {
     tasks.close();
     let storm = world.chance.random_millis(500, 5_000);
     let _ = timeout(storm, world.phase.until(|phase| phase == Phase::Ended)).await;
-    world.model().record("world", format_args!("it is calm"));
+    world.lock_model().record("world", format_args!("it is calm"));
     if let Some(cluster) = &world.cluster {
         *world.load_until.lock().expect("nothing panics with it") =
             Some(Instant::now() + cluster.sending_time_after_faults);
@@ -449,13 +451,13 @@ pub(crate) async fn run(seed: u64) -> RunResult {
         world.report_violation("world", "a device did not receive everything in time");
     }
     world.enter_phase(Phase::Ended);
-    if world.model().violation().is_none() {
+    if world.lock_model().violation().is_none() {
         world.check_feed().await;
     }
     for node in 0..world.servers.len() {
         world.stop(node).await;
     }
-    let mut truth = world.model();
+    let mut truth = world.lock_model();
     if let Some(cluster) = &world.cluster {
         truth.counts.clusters += 1;
         (truth.counts.lost, truth.counts.doubled) = cluster.lost_and_doubled_notices();

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn other_conversations_are_other_groups() {
+    fn cursors_of_different_conversations_are_in_different_groups() {
         let other = json!({"conversation": "#s", "upto": 7});
         assert_eq!(order_of(&[("alice", "read", upto(3)), ("alice", "read", other)]), [0, 1]);
     }

@@ -60,17 +60,17 @@ impl Allowances {
     }
 
     /// Counts a direct conversation that `user` begins; refuses it if the user has begun too many.
-    pub(super) fn take_direct(&self, user: &UserId) -> Result<(), Refusal> {
+    pub(super) fn charge_direct_conversation(&self, user: &UserId) -> Result<(), Refusal> {
         self.take_tokens(self.direct_conversations.as_ref(), user, 1).map_err(Refusal::too_fast)
     }
 
     /// Counts a room that `user` creates; `false` if the user has created too many.
-    pub(super) fn take_room(&self, user: &UserId) -> bool {
+    pub(super) fn charge_room(&self, user: &UserId) -> bool {
         self.take_tokens(self.created_rooms.as_ref(), user, 1).is_ok()
     }
 
     /// Counts edits and reactions that `user` erases; refuses if the user has erased too many.
-    pub(super) fn take_erasures(&self, user: &UserId, edits: usize, reactions: u64) -> Result<(), Refusal> {
+    pub(super) fn charge_erasures(&self, user: &UserId, edits: usize, reactions: u64) -> Result<(), Refusal> {
         let edits = (edits as u64).saturating_add(reactions.div_ceil(REACTIONS_PER_ERASED_EDIT));
         let edits = u32::try_from(edits).unwrap_or(u32::MAX);
         self.take_tokens(self.erasures.as_ref(), user, edits).map_err(Refusal::too_fast)
@@ -80,7 +80,7 @@ impl Allowances {
         if self.take_count.fetch_add(1, Ordering::Relaxed) % TAKES_PER_SWEEP == TAKES_PER_SWEEP - 1 {
             self.sweep();
         }
-        of.map_or(Ok(()), |buckets| buckets.take(user, price))
+        of.map_or(Ok(()), |buckets| buckets.take_tokens(user, price))
     }
 
     /// Drops the buckets that are full again.
@@ -103,44 +103,45 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn direct_conversations_that_a_user_begins_are_rate_limited() {
         let allowances = Allowances::new(&Limits::default());
-        assert_eq!((0..200).filter(|_| allowances.take_direct(&user(1)).is_ok()).count(), 100);
-        assert_eq!(allowances.take_direct(&user(1)), Err(Refusal::rate_limited(3_000)));
-        assert_eq!(allowances.take_direct(&user(2)), Ok(()));
+        assert_eq!((0..200).filter(|_| allowances.charge_direct_conversation(&user(1)).is_ok()).count(), 100);
+        assert_eq!(allowances.charge_direct_conversation(&user(1)), Err(Refusal::rate_limited(3_000)));
+        assert_eq!(allowances.charge_direct_conversation(&user(2)), Ok(()));
         tokio::time::advance(MINUTE).await;
-        assert_eq!((0..200).filter(|_| allowances.take_direct(&user(1)).is_ok()).count(), 20);
+        assert_eq!((0..200).filter(|_| allowances.charge_direct_conversation(&user(1)).is_ok()).count(), 20);
     }
 
     #[tokio::test(start_paused = true)]
     async fn rooms_that_a_user_creates_are_limited_per_day() {
         let allowances = Allowances::new(&Limits { rooms: 10, ..Limits::default() });
-        assert_eq!((0..20).filter(|_| allowances.take_room(&user(1))).count(), 10);
+        assert_eq!((0..20).filter(|_| allowances.charge_room(&user(1))).count(), 10);
         tokio::time::advance(DAY).await;
-        assert_eq!((0..20).filter(|_| allowances.take_room(&user(1))).count(), 10);
+        assert_eq!((0..20).filter(|_| allowances.charge_room(&user(1))).count(), 10);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_deletion_uses_the_allowance_for_the_edits_it_erases() {
         let allowances = Allowances::new(&Limits::default());
-        assert_eq!(allowances.take_erasures(&user(1), 500, 0), Ok(()));
-        assert_eq!(allowances.take_erasures(&user(1), 0, 0), Ok(()), "a message that was never edited");
-        assert_eq!(allowances.take_erasures(&user(1), 500, 0), Err(Refusal::rate_limited(5_000)));
+        assert_eq!(allowances.charge_erasures(&user(1), 500, 0), Ok(()));
+        assert_eq!(allowances.charge_erasures(&user(1), 0, 0), Ok(()), "a message that was never edited");
+        assert_eq!(allowances.charge_erasures(&user(1), 500, 0), Err(Refusal::rate_limited(5_000)));
         tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(allowances.take_erasures(&user(1), 500, 0), Ok(()));
+        assert_eq!(allowances.charge_erasures(&user(1), 500, 0), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn fifty_reactions_that_a_deletion_erases_count_as_an_edit() {
         let allowances = Allowances::new(&Limits::default());
-        assert_eq!(allowances.take_erasures(&user(1), 479, 1_001), Ok(()), "500 at once");
-        assert_eq!(allowances.take_erasures(&user(1), 0, 1), Err(Refusal::rate_limited(10)));
+        assert_eq!(allowances.charge_erasures(&user(1), 479, 1_001), Ok(()), "500 at once");
+        assert_eq!(allowances.charge_erasures(&user(1), 0, 1), Err(Refusal::rate_limited(10)));
     }
 
     #[test]
-    fn without_rates_there_are_no_allowances() {
+    fn without_configured_rates_nothing_is_limited() {
         let allowances = Allowances::new(&Limits::default().without_rates());
         assert!(
-            (0..10_000).all(|_| allowances.take_room(&user(1)) && allowances.take_direct(&user(1)).is_ok())
+            (0..10_000).all(|_| allowances.charge_room(&user(1))
+                && allowances.charge_direct_conversation(&user(1)).is_ok())
         );
-        assert_eq!(allowances.take_erasures(&user(1), 1_000_000, 1_000_000), Ok(()));
+        assert_eq!(allowances.charge_erasures(&user(1), 1_000_000, 1_000_000), Ok(()));
     }
 }

@@ -5,7 +5,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, Emoji, Seq, Timestamp, UserId};
 
 use super::rows::Rows;
-use super::{Actor, ChangeContext, ChangeResult, OperationError, Purpose, Rules};
+use super::{Actor, ChangeContext, ChangePurpose, ChangeResult, OperationError, Rules};
 use crate::refusal::Refusal;
 use crate::{Change, Committed, Submission};
 
@@ -19,13 +19,13 @@ pub(crate) fn apply<R: Rows>(
 ) -> ChangeResult<R> {
     let Actor { name: actor, has_allowances, via, address } = actor;
     let (purpose, change, requested) = match change {
-        Change::Check(change) => (Purpose::Check, *change, None),
-        Change::Repeated(change) => (Purpose::Repeat, *change, None),
-        Change::Approved(approved) => (Purpose::Apply, approved.change, Some(approved.requested)),
-        change => (Purpose::Apply, change, None),
+        Change::Check(change) => (ChangePurpose::Check, *change, None),
+        Change::Repeated(change) => (ChangePurpose::Repeat, *change, None),
+        Change::Approved(approved) => (ChangePurpose::Apply, approved.change, Some(approved.requested)),
+        change => (ChangePurpose::Apply, change, None),
     };
     // The check of a change before its approval has counted against the allowances.
-    let has_allowances = has_allowances && requested.is_none() && purpose != Purpose::Repeat;
+    let has_allowances = has_allowances && requested.is_none() && purpose != ChangePurpose::Repeat;
     let requested = requested.flatten();
     let is_replaced = requested.is_some();
     let mut act =
@@ -48,7 +48,7 @@ pub(crate) fn apply<R: Rows>(
         Change::Rename(c) => act.rename(c),
         Change::SetProfile(c) => act.set_own_profile(&c),
         Change::SetProfiles(c) => act.set_profiles(&c),
-        Change::ReadToken(c) => act.read_token(&c),
+        Change::ReadToken(c) => act.apply_token_profile(&c),
         Change::RegisterUser => {
             act.user_or_new(actor)?;
             Ok(Committed::NotAnnounced)

@@ -7,7 +7,7 @@ use switchboard_protocol::{
 
 use super::rows::{KeyedMessage, ReferredEvent, RequestDigest, Rows};
 use super::{
-    ActorMembership, ChangeContext, ChangeResult, OperationError, Purpose, StoreError, event_fields,
+    ActorMembership, ChangeContext, ChangePurpose, ChangeResult, OperationError, StoreError, event_fields,
 };
 use crate::record::{Conversation, LogEvent, Membership};
 use crate::record::{ConversationKey, Effect, JoinOrLeave, UserKey};
@@ -47,7 +47,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             _ => None,
         };
         // Nearly every message is new, and then nothing is looked for: the index of keys refuses the others.
-        let refusal = match self.send_new(&name, key.as_str(), given, &body, reply_to) {
+        let refusal = match self.send_new_message(&name, key.as_str(), given, &body, reply_to) {
             Ok(Some(committed)) => {
                 if let Some(requested) = requested.filter(|_| given) {
                     let digest = request_digest(name.as_str(), &requested);
@@ -68,7 +68,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             }
             Some(_) => Err(key_conflict().into()),
             None => {
-                check_same(&first, name.as_str(), request)?;
+                check_same_message(&first, name.as_str(), request)?;
                 Ok(self.repeated_message(first, None))
             }
         }
@@ -105,7 +105,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     }
 
     /// Sends a message. Returns `None` if its key was used before, which is possible only if the client gave the key.
-    fn send_new(
+    fn send_new_message(
         &mut self,
         name: &switchboard_protocol::ConversationId,
         key: &str,
@@ -117,7 +117,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         if let Some(target) = reply_to {
             self.check_reply(&destination, target)?;
         }
-        if self.purpose != Purpose::Apply {
+        if self.purpose != ChangePurpose::Apply {
             if given && self.message_sent_before(key)?.is_some() {
                 return Ok(None);
             }
@@ -134,7 +134,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         let Some(event) = appended else { return Ok(None) };
         member.sent += 1;
         self.rows.put_member(conversation.key, user, member);
-        Ok(Some(self.put_and_commit(conversation, event, effects)))
+        Ok(Some(self.commit_boxed_event(conversation, event, effects)))
     }
 
     fn check_destination(
@@ -146,7 +146,8 @@ impl<R: Rows> ChangeContext<'_, R> {
             if self.rows.conversation(name)?.is_none() {
                 // The attempt is counted before the other user is looked up. So guessing user names costs as much as
                 // writing to them, and a user cannot find out which names exist by trying many.
-                self.allowances().map_or(Ok(()), |allowances| allowances.take_direct(self.actor))?;
+                self.allowances()
+                    .map_or(Ok(()), |allowances| allowances.charge_direct_conversation(self.actor))?;
                 self.check_known(&a)?;
                 self.check_known(&b)?;
                 return Ok(Destination::New(a, b));
@@ -239,13 +240,14 @@ impl<R: Rows> ChangeContext<'_, R> {
         access::check_eraser(message.sender == user, &member)?;
         let amendments = self.rows.amendments(conversation.key, target)?;
         if message.body == DELETED_BODY {
-            return self.repeated_event(&conversation, amendments.last().copied().unwrap_or(target));
+            return self
+                .outcome_of_repeated_change(&conversation, amendments.last().copied().unwrap_or(target));
         }
         let edit = EventBody::Edit { target, text: None, data: None, deleted: true };
         let edit = event_fields::<R::Error>(&edit)?;
         let (edits, reactions) = (amendments.len(), self.rows.count_reactions(conversation.key, target)?);
         self.allowances()
-            .map_or(Ok(()), |allowances| allowances.take_erasures(self.actor, edits, reactions))?;
+            .map_or(Ok(()), |allowances| allowances.charge_erasures(self.actor, edits, reactions))?;
         for seq in amendments {
             self.rows.erase_event(conversation.key, seq, &edit)?;
         }
@@ -264,7 +266,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         self.check_undeleted_target(&conversation, target)?;
         let (emoji, before) = self.find_reaction(conversation.key, target, react.emoji, user)?;
         match before {
-            Some((seq, is_on)) if is_on == on => return self.repeated_event(&conversation, seq),
+            Some((seq, is_on)) if is_on == on => return self.outcome_of_repeated_change(&conversation, seq),
             None if !on => return Err(Refusal::not_found().into()),
             _ => {}
         }
@@ -294,11 +296,11 @@ impl<R: Rows> ChangeContext<'_, R> {
     ) -> Result<(Emoji, ReactionState), OperationError<R::Error>> {
         let folded = said.folded();
         if folded != said
-            && let Some((seq, true)) = self.rows.reaction(conversation, target, said.as_str(), user)?
+            && let Some((seq, true)) = self.rows.latest_reaction(conversation, target, said.as_str(), user)?
         {
             return Ok((said, Some((seq, true))));
         }
-        let before = self.rows.reaction(conversation, target, folded.as_str(), user)?;
+        let before = self.rows.latest_reaction(conversation, target, folded.as_str(), user)?;
         Ok((folded, before))
     }
 }
@@ -311,7 +313,7 @@ fn generate_key() -> Key {
 
 /// Refuses a retry whose content differs from the first write. A deleted message has no content to compare with; its retry
 /// is accepted as a duplicate and does not restore it.
-fn check_same(first: &KeyedMessage, conversation: &str, body: &str) -> Result<(), Refusal> {
+fn check_same_message(first: &KeyedMessage, conversation: &str, body: &str) -> Result<(), Refusal> {
     let is_same = |first: &str| body::is_same_body(&EventKind::Message.into(), first, body);
     if first.conversation.as_str() == conversation && (is_deleted(&first.body) || is_same(&first.body)) {
         Ok(())
@@ -342,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_deleted_message_says_is_what_the_protocol_says() {
+    fn the_body_of_a_deleted_message_is_that_of_the_protocol() {
         let body = EventBody::Message { text: None, data: None, reply_to: None, deleted: true };
         assert_eq!(event_fields::<rusqlite::Error>(&body).expect("JSON"), DELETED_BODY);
     }

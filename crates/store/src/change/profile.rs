@@ -30,11 +30,11 @@ impl<R: Rows> ChangeContext<'_, R> {
     }
 
     /// Changes the actor's profile to what a token says, if the token is news.
-    pub(super) fn read_token(&mut self, token: &TokenProfile) -> ChangeResult<R> {
+    pub(super) fn apply_token_profile(&mut self, token: &TokenProfile) -> ChangeResult<R> {
         let user = self.user_or_new(self.actor)?;
         let before = self.rows.profile(user)?.unwrap_or_default();
         let mut changed = Vec::new();
-        if token.is_news(before.last_token().as_ref()) {
+        if token.has_new_claims(before.last_token().as_ref()) {
             changed.extend(self.do_change_profile(user, &self.actor.clone(), &token.fields, None)?.1);
             let mut profile = self.rows.profile(user)?.unwrap_or_default();
             profile.issued = Some(token.issued.as_millis());
@@ -60,7 +60,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         }
         after.version += 1;
         after.changed = self.now.as_millis();
-        let (version, shown) = (after.version, after.shown(name.clone()));
+        let (version, shown) = (after.version, after.visible_profile(name.clone()));
         self.do_put_profile(user, name, after)?;
         self.do_tell_feed("user.profile", user, format!(r#"{{"version":{version}}}"#))?;
         Ok((version, Some(shown)))

@@ -40,7 +40,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         room.admins = 1;
         let since = Seq(1);
         self.rows.put_member(room.key, creator, new_membership(Role::Admin, since, 0, None));
-        self.rows.insert_room_by_choice(creator, room.key)?;
+        self.rows.insert_self_joined_room(creator, room.key)?;
         let join_or_leave = JoinOrLeave::Join { seen: Seq(0) };
         let mut effects = vec![Effect { user: self.actor.clone(), join_or_leave }];
         for user in members {
@@ -69,7 +69,7 @@ impl<R: Rows> ChangeContext<'_, R> {
                     && Some(first.sender) == creator
                     && is_same(&first.body) =>
             {
-                self.repeated_event(room, Seq(1))
+                self.outcome_of_repeated_change(room, Seq(1))
             }
             _ => {
                 Err(Refusal::new(ErrorCode::AlreadyExists, "a room of this name exists; choose another")
@@ -85,14 +85,14 @@ impl<R: Rows> ChangeContext<'_, R> {
         let earlier = user.map(|user| self.rows.member(room.key, user)).transpose()?.flatten();
         if let Some(member) = earlier.filter(|m| m.until.is_none()) {
             access::check_room(&name)?;
-            return self.repeated_event(&room, member.since);
+            return self.outcome_of_repeated_change(&room, member.since);
         }
         if !room.public {
             return Err(Refusal::not_found().into());
         }
         self.check_room_limit("conversation")?;
         let user = self.user_or_new(self.actor)?;
-        self.rows.insert_room_by_choice(user, room.key)?;
+        self.rows.insert_self_joined_room(user, room.key)?;
         let role = access::role_of_joiner(&room, earlier.as_ref());
         let join_or_leave = self.do_add_member(&mut room, user, role, earlier);
         let effect = Effect { user: self.actor.clone(), join_or_leave };
@@ -104,7 +104,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         let ActorMembership { mut conversation, user, membership } =
             self.find_actor_membership(&leave.conversation.resolve(self.actor))?;
         if let Some(until) = membership.and_then(|m| m.until) {
-            return self.repeated_event(&conversation, until);
+            return self.outcome_of_repeated_change(&conversation, until);
         }
         let member = *access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
@@ -124,7 +124,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         let known = self.rows.user(&invite.user)?;
         let earlier = known.map(|invited| self.rows.member(conversation.key, invited)).transpose()?.flatten();
         if let Some(member) = earlier.filter(|m| m.until.is_none()) {
-            return self.repeated_event(&conversation, member.since);
+            return self.outcome_of_repeated_change(&conversation, member.since);
         }
         self.begin_effects()?;
         let role = access::role_of_invited(inviter.role, invite.role, earlier.as_ref());
@@ -141,7 +141,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         if let Some(member) = earlier.filter(|m| m.until.is_none())
             && self.is_invited_by_actor(&room, &member)?
         {
-            return self.repeated_event(&room, member.since);
+            return self.outcome_of_repeated_change(&room, member.since);
         }
         if access::check_reopener(&room).is_err() {
             return self.invite(invite);
@@ -187,7 +187,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         }
         let (removed, member) = self.check_subject(&conversation, &remove.user)?;
         if let Some(until) = member.until {
-            return self.repeated_event(&conversation, until);
+            return self.outcome_of_repeated_change(&conversation, until);
         }
         self.do_end_membership(&mut conversation, removed, member)?;
         let effect = Effect { user: remove.user.clone(), join_or_leave: JoinOrLeave::Leave };
@@ -265,13 +265,13 @@ impl<R: Rows> ChangeContext<'_, R> {
         room.admins = room.admins.saturating_sub(u64::from(member.role == Role::Admin));
         member.until = Some(room.head.next());
         self.rows.put_member(room.key, user, member);
-        Ok(self.rows.delete_room_by_choice(user, room.key)?)
+        Ok(self.rows.delete_self_joined_room(user, room.key)?)
     }
 
     /// Refuses a user who has created too many rooms within a day. Rooms that their creator has left count too, because the
     /// other members whom the creator added are still in them.
     fn check_rooms_created_today(&mut self) -> Result<(), OperationError<R::Error>> {
-        if self.allowances().is_none_or(|allowances| allowances.take_room(self.actor)) {
+        if self.allowances().is_none_or(|allowances| allowances.charge_room(self.actor)) {
             return Ok(());
         }
         let message = format!("you have made {} rooms within a day; wait a while", self.rules.limits.rooms);
@@ -283,7 +283,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     fn check_room_limit(&mut self, field: &'static str) -> Result<(), OperationError<R::Error>> {
         let most = self.rules.limits.rooms;
         let Some(user) = self.rows.user(self.actor)? else { return Ok(()) };
-        if most == 0 || self.rows.count_rooms_by_choice(user, most)? < most {
+        if most == 0 || self.rows.count_self_joined_rooms(user, most)? < most {
             return Ok(());
         }
         let message = format!("you are in {most} rooms that you made or joined; leave one first");

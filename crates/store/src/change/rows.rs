@@ -3,7 +3,7 @@
 use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, UserId};
 
 use super::StoreError;
-use crate::Counts;
+use crate::MessageCounts;
 use crate::feed::Entry;
 use crate::profile::StoredProfile;
 use crate::record::{Conversation, Membership};
@@ -39,7 +39,7 @@ pub(crate) struct ReferredEvent {
 pub(crate) type RequestDigest = [u8; 32];
 
 /// How many pages of the feed a transaction removes, and how many entries that are no events.
-pub(crate) const TRIMMED_PAGES: u32 = 1_000;
+pub(crate) const MAX_TRIMMED_PAGES: u32 = 1_000;
 
 /// How many bytes a probe writes. They fill more pages than a message changes, so if the probe fits on the disk, a message
 /// does too.
@@ -168,17 +168,17 @@ pub(crate) trait Rows {
 
     /// The number of messages up to an event of the log, and the number of the member's own among them. `None` if more than
     /// `near` events would have to be read.
-    fn counts(
+    fn message_counts(
         &mut self,
         conversation: &Conversation,
         user: UserKey,
         member: &Membership,
         upto: Seq,
         near: u64,
-    ) -> Result<Option<Counts>, Self::Error>;
+    ) -> Result<Option<MessageCounts>, Self::Error>;
 
     /// The event that last set or removed a reaction, and whether the reaction is set.
-    fn reaction(
+    fn latest_reaction(
         &mut self,
         conversation: ConversationKey,
         target: Seq,
@@ -214,16 +214,16 @@ pub(crate) trait Rows {
 
     /// Counts the rooms that the user created or joined, up to `most`. No other transaction can add one until this one
     /// ends.
-    fn count_rooms_by_choice(&mut self, user: UserKey, most: u32) -> Result<u32, Self::Error>;
+    fn count_self_joined_rooms(&mut self, user: UserKey, most: u32) -> Result<u32, Self::Error>;
 
-    fn insert_room_by_choice(
+    fn insert_self_joined_room(
         &mut self,
         user: UserKey,
         conversation: ConversationKey,
     ) -> Result<(), Self::Error>;
 
     /// Removes a room that the user created or joined. Has no effect if another user had added the user to it.
-    fn delete_room_by_choice(
+    fn delete_self_joined_room(
         &mut self,
         user: UserKey,
         conversation: ConversationKey,

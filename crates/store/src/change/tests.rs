@@ -48,7 +48,7 @@ fn summary(store: &InMemory, actor: &str) -> Option<Summary> {
 }
 
 #[test]
-fn an_event_without_json_is_not_stored_with_less_than_it_says() {
+fn an_event_of_an_unknown_type_is_not_encoded() {
     let known = EventBody::Delete { target: Seq(7) };
     assert_eq!(event_fields::<rusqlite::Error>(&known).expect("JSON"), r#"{"target":7}"#);
     let empty = EventBody::Leave {};

@@ -37,7 +37,7 @@ pub(super) fn check(
          FROM events e LEFT JOIN users u ON u.id = e.sender ORDER BY e.conversation, e.seq",
     ))?;
     let mut rows = select.query([])?;
-    let schema = Schema::of(db, report.schema)?;
+    let schema = Schema::read_from(db, report.schema)?;
     schema.compare_kinds(report);
     let mut log: Option<Log<'_>> = None;
     while let Some(row) = rows.next()? {
@@ -70,7 +70,7 @@ struct Schema {
 }
 
 impl Schema {
-    fn of(db: &Connection, version: usize) -> anyhow::Result<Self> {
+    fn read_from(db: &Connection, version: usize) -> anyhow::Result<Self> {
         let members = members::members_statement(db, version)?;
         if version < FIRST_SCHEMA_WITH_USER_NUMBERS {
             return Ok(Self { members, kinds: Vec::new(), is_rewritten: false });
@@ -153,7 +153,7 @@ impl<'a> StoredEvent<'a> {
         self.body.zip(self.checksum).is_none_or(|(body, checksum)| is_same(body, checksum))
     }
 
-    fn of(row: &'a Row<'_>) -> Result<Self> {
+    fn read_from(row: &'a Row<'_>) -> Result<Self> {
         let number = row.get(2)?;
         Ok(Self {
             seq: row.get(1)?,
@@ -240,7 +240,7 @@ impl<'a> Log<'a> {
     }
 
     fn check_event(&mut self, row: &Row<'_>, report: &mut Report) -> Result<()> {
-        let event = StoredEvent::of(row)?;
+        let event = StoredEvent::read_from(row)?;
         self.check_number_and_time(&event, report);
         if !event.matches_checksum(self.number) {
             self.add_problem(report, Some(event.seq), "its checksum is not that of what it says");

@@ -7,7 +7,7 @@ use super::{FIRST_SCHEMA_WITH_REPLACED_REQUESTS, FIRST_SCHEMA_WITH_ROOMS_BY_CHOI
 
 /// Queries for rows that must not exist. Each returns the conversation's name or key, the event's number or NULL, and the
 /// description of the problem.
-const STRAY_ROWS: &[&str] = &[
+const SELECT_STRAY_ROWS: &[&str] = &[
     "SELECT c.name, NULL, 'it has no events' FROM conversations c
      WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.conversation = c.id)",
     "SELECT m.conversation, NULL, 'it has members, and is not there' FROM members m
@@ -43,7 +43,7 @@ const STRAY_ROWS: &[&str] = &[
 
 /// A query for rooms recorded as chosen by a user without a member row. For users with a member row, [`super::log`]
 /// compares. Only for schemas from [`FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE`] on.
-const STRAY_CHOICES: &str =
+const SELECT_STRAY_CHOICES: &str =
     "SELECT coalesce(c.name, r.conversation), NULL,
      'it is among the rooms of ' || coalesce(u.name, 'user number ' || r.user) || '''s choice, who was never a member'
      FROM rooms_by_choice r LEFT JOIN conversations c ON c.id = r.conversation LEFT JOIN users u ON u.id = r.user
@@ -51,7 +51,7 @@ const STRAY_CHOICES: &str =
 
 /// A query for requests whose message is deleted or does not exist, and for digests of another length. Only for schemas from
 /// [`FIRST_SCHEMA_WITH_REPLACED_REQUESTS`] on.
-const STRAY_REQUESTS: &str = concat!(
+const SELECT_STRAY_REQUESTS: &str = concat!(
     "SELECT coalesce(c.name, r.conversation), r.seq, 'the request is kept of what is no message, or its digest is none of SHA-256'
      FROM replaced_requests r LEFT JOIN conversations c ON c.id = r.conversation
      LEFT JOIN events e ON e.conversation = r.conversation AND e.seq = r.seq
@@ -61,9 +61,9 @@ const STRAY_REQUESTS: &str = concat!(
 
 /// Reports every row that no event explains.
 pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
-    let choices = (report.schema >= FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE).then_some(&STRAY_CHOICES);
-    let requests = (report.schema >= FIRST_SCHEMA_WITH_REPLACED_REQUESTS).then_some(&STRAY_REQUESTS);
-    for query in STRAY_ROWS.iter().chain(choices).chain(requests) {
+    let choices = (report.schema >= FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE).then_some(&SELECT_STRAY_CHOICES);
+    let requests = (report.schema >= FIRST_SCHEMA_WITH_REPLACED_REQUESTS).then_some(&SELECT_STRAY_REQUESTS);
+    for query in SELECT_STRAY_ROWS.iter().chain(choices).chain(requests) {
         let mut select = db.prepare(query)?;
         let mut found = select.query([])?;
         while let Some(row) = found.next()? {

@@ -15,12 +15,12 @@ use super::connect::{BlockingConnection, Error};
 use super::ids::{self, Ids};
 use super::installation::{self, InstallationUpkeep, Node, VERSIONED_NODE_LOCK_ID, is_outdated};
 use super::rows::{self, LockMode, PostgresRows, SaveError};
-use super::split::SplitPass;
+use super::split::OneByOnePass;
 use super::target::Target;
 use super::trouble::{BatchError, FailureAction, classify_error, conflict_retry_delay, describe};
 use super::{SERVING_LOCK_ID, Settings};
 use crate::CommitMetrics;
-use crate::batch::{self, Results, WriteResult, WriterState};
+use crate::batch::{self, WriteResult, WriteResults, WriterState};
 use crate::change::Rules;
 use crate::clock::Clock;
 use crate::record::ConversationKey;
@@ -103,7 +103,7 @@ impl Committer {
         state: Arc<WriterState>,
         mut upkeep: InstallationUpkeep,
     ) -> anyhow::Result<Self> {
-        prepare(&link)?;
+        prepare_statements(&link)?;
         link.run(link.rows(DELETE_OLD_WRITERS, &[]))?;
         upkeep.join(&link)?;
         Ok(Self {
@@ -134,7 +134,7 @@ impl Committer {
         let outcomes = match self.persist(&batch) {
             Ok(results) => batch::pair_outcomes(batch, results, &mut self.uncounted),
             // A damaged row must not fail the other writes.
-            Err(FailureAction::WriteEachAlone) => self.write_alone(batch),
+            Err(FailureAction::WriteEachAlone) => self.write_one_by_one(batch),
             Err(verdict) => batch.into_iter().map(|one| refuse_write(one, &verdict)).collect(),
         };
         if writes > 0 {
@@ -144,9 +144,9 @@ impl Committer {
     }
 
     /// Writes each write of a batch in a transaction of its own.
-    fn write_alone(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
+    fn write_one_by_one(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
         self.writes_alone = true;
-        let mut pass = SplitPass::new();
+        let mut pass = OneByOnePass::new();
         let mut uncounted = Vec::new();
         let outcomes = batch::write_each_alone(batch, &mut uncounted, |one| {
             let submission = one.first().filter(|one| !pass.should_skip(one))?;
@@ -166,7 +166,7 @@ impl Committer {
     }
 
     /// Writes a batch, and retries temporary errors.
-    fn persist(&mut self, batch: &[Submission]) -> Result<Results, FailureAction> {
+    fn persist(&mut self, batch: &[Submission]) -> Result<WriteResults, FailureAction> {
         let connect_deadline = Instant::now() + CONNECT_TIMEOUT;
         let (mut mode, mut attempts) = (LockMode::Wait, 0);
         loop {
@@ -185,7 +185,7 @@ impl Committer {
                 BatchError::Unknown(error, results, conversations) => {
                     self.link = None;
                     self.unknown_attempt = Some((self.attempt, conversations));
-                    match self.resolve_before(Instant::now() + RESOLVE_TIMEOUT) {
+                    match self.resolve_commit_before(Instant::now() + RESOLVE_TIMEOUT) {
                         Some(true) => return Ok(results),
                         Some(false) if attempts < MAX_ATTEMPTS => continue,
                         _ => error,
@@ -242,7 +242,7 @@ impl Committer {
     }
 
     /// Writes a batch in one transaction.
-    fn transact(&mut self, batch: &[Submission], mode: LockMode) -> Result<Results, BatchError> {
+    fn transact(&mut self, batch: &[Submission], mode: LockMode) -> Result<WriteResults, BatchError> {
         let Some(link) = &self.link else { return Err(BatchError::Lost(Error::AnswerTimeout)) };
         self.attempt += 1;
         let now = self.clock.now();
@@ -311,7 +311,7 @@ impl Committer {
             return Ok(());
         }
         ensure!(self.reconnect.is_none_or(|(next, _)| Instant::now() >= next), "{}", self.last_failure);
-        let done = self.connect().and_then(|()| self.resolve());
+        let done = self.connect().and_then(|()| self.resolve_unknown_commit());
         self.reconnect = match &done {
             Ok(()) => None,
             Err(error) => {
@@ -328,7 +328,7 @@ impl Committer {
     fn connect(&mut self) -> anyhow::Result<()> {
         if self.link.is_none() {
             let link = BlockingConnection::open(&self.target)?;
-            prepare(&link)?;
+            prepare_statements(&link)?;
             // A promoted standby may return the same ids of the sequences again, so reserved ids are dropped.
             self.ids = Ids::default();
             self.link = Some(link);
@@ -337,7 +337,7 @@ impl Committer {
     }
 
     /// Resolves the unknown outcome of a commit, if there is one.
-    fn resolve(&mut self) -> anyhow::Result<()> {
+    fn resolve_unknown_commit(&mut self) -> anyhow::Result<()> {
         let (Some((attempt, _)), Some(link)) = (&self.unknown_attempt, &self.link) else { return Ok(()) };
         let attempt = *attempt;
         let _ = link.take_warning();
@@ -354,7 +354,7 @@ impl Committer {
     }
 
     /// Whether the last attempt was committed; `None` if that cannot be resolved before the deadline.
-    fn resolve_before(&mut self, deadline: Instant) -> Option<bool> {
+    fn resolve_commit_before(&mut self, deadline: Instant) -> Option<bool> {
         let (known, _) = (self.check.len(), self.resolved.take());
         if !self.ensure_connected(deadline) {
             return None;
@@ -456,7 +456,7 @@ impl Committer {
     }
 
     /// Removes and returns the conversations with committed events that the router has not received.
-    pub(super) fn take_check(&mut self) -> Vec<ConversationKey> {
+    pub(super) fn take_unreported_conversations(&mut self) -> Vec<ConversationKey> {
         std::mem::take(&mut self.check)
     }
 
@@ -469,7 +469,7 @@ impl Committer {
     }
 }
 
-fn prepare(link: &BlockingConnection) -> Result<(), Error> {
+fn prepare_statements(link: &BlockingConnection) -> Result<(), Error> {
     link.run(link.client().batch_execute(SESSION_SETUP))?;
     // The lock is held as long as the connection, because `migrate-store` may write to the database only while no node
     // serves from it.

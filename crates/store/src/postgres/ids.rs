@@ -22,11 +22,14 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    pub(super) fn user(&mut self, link: &BlockingConnection) -> Result<UserKey, Error> {
+    pub(super) fn new_user_key(&mut self, link: &BlockingConnection) -> Result<UserKey, Error> {
         take_id(&mut self.users, link, RESERVE_USER_IDS).map(UserKey)
     }
 
-    pub(super) fn conversation(&mut self, link: &BlockingConnection) -> Result<ConversationKey, Error> {
+    pub(super) fn new_conversation_key(
+        &mut self,
+        link: &BlockingConnection,
+    ) -> Result<ConversationKey, Error> {
         take_id(&mut self.conversations, link, RESERVE_CONVERSATION_IDS).map(ConversationKey)
     }
 }

@@ -34,7 +34,7 @@ pub(crate) fn rooms(
             "SELECT id, name, title, public, members, messages, head, at FROM conversations
              WHERE name >= '#' AND name < '$' AND name > $1 ORDER BY {order} LIMIT $2"
         );
-        let rows = client.query(&select, &[&after, &i64::from(most)]).await.map_err(in_words)?;
+        let rows = client.query(&select, &[&after, &i64::from(most)]).await.map_err(describe_error)?;
         rows.iter().map(read_room).collect()
     })
 }
@@ -44,17 +44,18 @@ pub(crate) fn sizes(url: &str, ca: Option<&Path>) -> anyhow::Result<Sizes> {
     with_connection(url, ca, async |client| {
         limit_time(client).await?;
         let database = client.query_one("SELECT pg_database_size(current_database())", &[]);
-        let database_bytes = to_unsigned(database.await.map_err(in_words)?.try_get(0)?);
+        let database_bytes = to_unsigned(database.await.map_err(describe_error)?.try_get(0)?);
         let mut tables = Vec::new();
         for table in &TABLES {
             let select = "SELECT reltuples::bigint, pg_total_relation_size(oid) FROM pg_class WHERE oid = to_regclass($1)";
-            let row = client.query_one(select, &[&table.name]).await.map_err(in_words)?;
+            let row = client.query_one(select, &[&table.name]).await.map_err(describe_error)?;
             // -1 means that the table has not been analysed yet.
             let rows = u64::try_from(row.try_get::<_, i64>(0)?).ok();
             tables.push(TableSize { name: table.name, rows, bytes: Some(to_unsigned(row.try_get(1)?)) });
         }
         let select = "SELECT name, head, messages FROM conversations ORDER BY head DESC, name LIMIT $1";
-        let rows = client.query(select, &[&i64::from(LARGEST_CONVERSATIONS)]).await.map_err(in_words)?;
+        let rows =
+            client.query(select, &[&i64::from(LARGEST_CONVERSATIONS)]).await.map_err(describe_error)?;
         let largest = rows.iter().map(|row| {
             let (events, messages) = (to_unsigned(row.try_get(1)?), to_unsigned(row.try_get(2)?));
             Ok(ConversationSize { name: name(row, 0)?, events, messages })
@@ -113,7 +114,7 @@ async fn limit_time(client: &Client) -> anyhow::Result<()> {
     Ok(client.batch_execute(&timeout).await?)
 }
 
-fn in_words(error: tokio_postgres::Error) -> anyhow::Error {
+fn describe_error(error: tokio_postgres::Error) -> anyhow::Error {
     if error.code() == Some(&SqlState::QUERY_CANCELED) {
         took_too_long()
     } else {

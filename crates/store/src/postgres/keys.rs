@@ -40,7 +40,7 @@ pub(crate) fn create(url: &str, ca: Option<&Path>, key: &NewKey, now: Timestamp)
             &key.no_text,
             &key.unasked,
         ];
-        changed(client, &key.name, "create", now, insert, &values).await
+        change_key(client, &key.name, "create", now, insert, &values).await
     })
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn list(url: &str, ca: Option<&Path>) -> anyhow::Result<Vec<ApiKeyInf
             let rows = client.query(select, &[]).await?;
             let keys = rows.iter().map(|row| {
                 let created = Timestamp::from_millis(row.try_get(1)?);
-                Ok(ApiKeyInfo::of_before(row.try_get(0)?, created, row.try_get(2)?))
+                Ok(ApiKeyInfo::from_earlier_version(row.try_get(0)?, created, row.try_get(2)?))
             });
             return keys.collect();
         }
@@ -122,7 +122,7 @@ pub(crate) fn rotate(
         check_rotatable(has_scopes(client).await?)?;
         let update = "UPDATE api_keys SET old_hash = hash, old_until = $3, hash = $2 WHERE name = $1 AND revoked IS NULL";
         let values: [&(dyn ToSql + Sync); 3] = [&name, &hash.as_slice(), &old_until.as_millis()];
-        changed(client, name, "rotate", now, update, &values).await
+        change_key(client, name, "rotate", now, update, &values).await
     })
 }
 
@@ -142,7 +142,7 @@ async fn has_scopes(client: &Client) -> anyhow::Result<bool> {
 }
 
 /// Changes a key in a transaction of its own. Returns whether a row was changed.
-async fn changed(
+async fn change_key(
     client: &mut Client,
     name: &str,
     action: &str,

@@ -39,7 +39,7 @@ pub struct CopiedTable {
     /// How many rows PostgreSQL has. Each was compared with its original.
     pub rows: u64,
     /// How many of these rows an earlier run had copied.
-    pub before: u64,
+    pub rows_before: u64,
 }
 
 /// The progress of the migration of one table.
@@ -95,7 +95,7 @@ pub fn move_store(
             "a node serves from that database, or another `migrate-store` is running; stop it first"
         );
         let source_print = fingerprint(&source)?;
-        if let Err(error) = begin(client, &source_print).await {
+        if let Err(error) = begin_move(client, &source_print).await {
             // An earlier run may have been killed before it wrote the marker file.
             if is_finished(client, &source_print).await? {
                 sqlite::mark_moved(from, to.name)?;
@@ -104,16 +104,16 @@ pub fn move_store(
         }
         let mut moved = Vec::new();
         for table in &TABLES {
-            let before = copy(&source, client, table, on_step)
+            let before = copy_table(&source, client, table, on_step)
                 .await
                 .with_context(|| format!("table {}", table.name))?;
-            moved.push(CopiedTable { table: table.name, rows: 0, before });
+            moved.push(CopiedTable { table: table.name, rows: 0, rows_before: before });
         }
         for (table, moved) in TABLES.iter().zip(&mut moved) {
-            let compared = compare(&source, client, table, on_step).await;
+            let compared = compare_tables(&source, client, table, on_step).await;
             moved.rows = compared.with_context(|| format!("table {}", table.name))?;
         }
-        finish(&source, client).await?;
+        finish_move(&source, client).await?;
         sqlite::mark_moved(from, to.name)?;
         Ok(moved)
     })
@@ -136,7 +136,7 @@ pub(super) fn check_finished(link: &mut BlockingConnection) -> anyhow::Result<()
 fn fingerprint(source: &Connection) -> anyhow::Result<String> {
     let mut hash = Sha256::new();
     for table in &TABLES {
-        let rows = table.count(source)?;
+        let rows = table.count_rows(source)?;
         hash.update(format!("{} {rows}\n", table.name));
     }
     let last = source.query_row(
@@ -160,7 +160,7 @@ fn rewrite_position(source: &Connection) -> rusqlite::Result<Option<(i64, i64)>>
 }
 
 /// Claims an empty database, or checks that an earlier run for the same source has claimed it.
-async fn begin(client: &Client, source: &str) -> anyhow::Result<()> {
+async fn begin_move(client: &Client, source: &str) -> anyhow::Result<()> {
     let claims = client.query("SELECT source, finished FROM moves", &[]).await?;
     if let Some(claim) = claims.first() {
         let (claim, finished): (&str, bool) = (claim.try_get(0)?, claim.try_get(1)?);
@@ -186,7 +186,7 @@ async fn is_finished(client: &Client, source: &str) -> anyhow::Result<bool> {
 }
 
 /// Copies the rows that have not been copied yet. Returns how many had been copied before.
-async fn copy(
+async fn copy_table(
     source: &Connection,
     client: &mut Client,
     table: &Table,
@@ -195,8 +195,8 @@ async fn copy(
     let noted = client.query_opt("SELECT rows FROM moved WHERE name = $1", &[&table.name]).await?;
     let before = noted.map(|row| row.try_get::<_, i64>(0)).transpose()?.unwrap_or_default();
     let before = u64::try_from(before)?;
-    let of = table.count(source)?;
-    let mut select = source.prepare(&table.select_from(before))?;
+    let of = table.count_rows(source)?;
+    let mut select = source.prepare(&table.select_rest_sql(before))?;
     let mut rows = select.query([])?;
     let mut done = before;
     while done < of {
@@ -204,7 +204,7 @@ async fn copy(
         while chunk.len() < CHUNK_ROWS
             && let Some(row) = rows.next()?
         {
-            chunk.push(table.read(row)?);
+            chunk.push(table.read_row(row)?);
         }
         ensure!(!chunk.is_empty(), "rows are missing: {done} of {of} could be read");
         done += chunk.len() as u64;
@@ -222,8 +222,8 @@ async fn copy_chunk(
     rows_done: u64,
 ) -> anyhow::Result<()> {
     let transaction = client.transaction().await?;
-    let sink = transaction.copy_in(&table.copy()).await?;
-    let writer = BinaryCopyInWriter::new(sink, &table.types());
+    let sink = transaction.copy_in(&table.copy_sql()).await?;
+    let writer = BinaryCopyInWriter::new(sink, &table.column_types());
     tokio::pin!(writer);
     for row in rows {
         let values: Vec<_> = row.iter().map(Value::to_sql).collect();
@@ -236,21 +236,21 @@ async fn copy_chunk(
 }
 
 /// Compares both databases row by row. Returns the number of rows.
-async fn compare(
+async fn compare_tables(
     source: &Connection,
     client: &Client,
     table: &Table,
     on_step: &mut dyn FnMut(MovingProgress),
 ) -> anyhow::Result<u64> {
-    let of = table.count(source)?;
-    let mut select = source.prepare(&table.select_from(0))?;
+    let of = table.count_rows(source)?;
+    let mut select = source.prepare(&table.select_rest_sql(0))?;
     let mut originals = select.query([])?;
-    let copies = client.query_raw(&table.select_copies(), std::iter::empty::<i64>()).await?;
+    let copies = client.query_raw(&table.select_copies_sql(), std::iter::empty::<i64>()).await?;
     tokio::pin!(copies);
     let mut done = 0;
     while let Some(original) = originals.next()? {
-        let original = table.read(original)?;
-        let copy = copies.try_next().await?.map(|copy| table.read_copy(&copy)).transpose()?;
+        let original = table.read_row(original)?;
+        let copy = copies.try_next().await?.map(|copy| table.read_copied_row(&copy)).transpose()?;
         ensure!(copy.as_ref() == Some(&original), "row {} differs from its original", done + 1);
         done += 1;
         if done % CHUNK_ROWS as u64 == 0 {
@@ -264,7 +264,7 @@ async fn compare(
 
 /// Finishes the migration: sets the id sequences after the copied rows, stores the version of the source, and allows nodes
 /// to serve.
-async fn finish(source: &Connection, client: &mut Client) -> anyhow::Result<()> {
+async fn finish_move(source: &Connection, client: &mut Client) -> anyhow::Result<()> {
     let transaction = client.transaction().await?;
     transaction.execute("UPDATE installation SET version = greatest(version, $1)", &[&FEED]).await?;
     if let Some((conversation, seq)) = rewrite_position(source)? {

@@ -22,7 +22,7 @@ use tokio_postgres::types::ToSql;
 
 pub(super) use self::profiles::changed_profiles;
 use self::row::{conversation_key, count, get, maybe_time, number, position, seq, user_id, user_key};
-pub(super) use self::shared::{heads, memberships_in, places, revocations};
+pub(super) use self::shared::{heads, membership_pages, memberships_in, revocations};
 use super::connect::{BlockingConnection, Error};
 use crate::change::OperationError;
 use crate::grant::{KeyGrant, KeyRow, key_columns};
@@ -32,7 +32,7 @@ use crate::read::row::{
     ConnectionStart, ConversationAccess, ListedConversation, MembershipRow, NamedConversation,
     PresencePeerRow, StoredMessage, UserRow, WantedMessage, skip_damaged,
 };
-use crate::read::{Lookups, NamedPerson, Range};
+use crate::read::{LogRange, Lookups, NamedPerson};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, NewerKind, UserKey};
 use crate::table::{columns, conversations, members};
@@ -76,17 +76,25 @@ impl Session {
         })?)
     }
 
-    fn rows(&self, sql: &'static str, parameters: &[&(dyn ToSql + std::marker::Sync)]) -> Result<Vec<Row>> {
+    fn query_rows(
+        &self,
+        sql: &'static str,
+        parameters: &[&(dyn ToSql + std::marker::Sync)],
+    ) -> Result<Vec<Row>> {
         self.run(self.link.rows(sql, parameters))
     }
 
     /// The first row of a result, if there is one.
-    fn row(&self, sql: &'static str, parameters: &[&(dyn ToSql + std::marker::Sync)]) -> Result<Option<Row>> {
-        Ok(self.rows(sql, parameters)?.pop())
+    fn query_row(
+        &self,
+        sql: &'static str,
+        parameters: &[&(dyn ToSql + std::marker::Sync)],
+    ) -> Result<Option<Row>> {
+        Ok(self.query_rows(sql, parameters)?.pop())
     }
 
     /// Ends the transaction. The ROLLBACK is only sent; its answer is read before that of the next statement.
-    pub(super) fn end(&self) {
+    pub(super) fn end_transaction(&self) {
         if !self.has_begun.replace(false) || self.link.is_closed() {
             return;
         }
@@ -120,7 +128,7 @@ const SELECT_MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM (SE
         WHERE "user" = $1 AND until IS NULL AND conversation > $2 ORDER BY conversation LIMIT $3) m
     JOIN conversations c ON c.id = m.conversation ORDER BY m.conversation"#;
 
-const SELECT_NAMED: &str = concat!(
+const SELECT_NAMED_CONVERSATIONS: &str = concat!(
     "SELECT n.place, ",
     conversations!(columns),
     ", ",
@@ -129,7 +137,7 @@ const SELECT_NAMED: &str = concat!(
     CROSS JOIN users u LEFT JOIN members m ON m.conversation = c.id AND m."user" = u.id WHERE u.name = $1"#
 );
 
-const SELECT_VIEW: &str = concat!(
+const SELECT_ACCESS: &str = concat!(
     "SELECT ",
     conversations!(columns),
     ", ",
@@ -138,7 +146,7 @@ const SELECT_VIEW: &str = concat!(
     LEFT JOIN members m ON m.conversation = c.id AND m."user" = u.id WHERE u.name = $1 AND c.name = $2"#
 );
 
-const SELECT_VIEW_BY_KEY: &str = concat!(
+const SELECT_ACCESS_BY_KEY: &str = concat!(
     "SELECT ",
     conversations!(columns),
     ", ",
@@ -147,7 +155,7 @@ const SELECT_VIEW_BY_KEY: &str = concat!(
     LEFT JOIN members m ON m.conversation = c.id AND m."user" = $1 WHERE c.id = $2"#
 );
 
-pub(super) const SELECT_LISTED: &str = concat!(
+pub(super) const SELECT_LISTED_CONVERSATIONS: &str = concat!(
     "SELECT ",
     conversations!(columns),
     ", ",
@@ -168,12 +176,13 @@ const SELECT_PRESENCE_PEERS: &str =
     "SELECT n.place, u.id, u.last_seen FROM unnest($1::text[]) WITH ORDINALITY n (name, place)
     JOIN users u ON u.name = n.name ORDER BY n.place";
 
-const SELECT_EXISTING: &str = "SELECT n.place FROM unnest($1::text[]) WITH ORDINALITY n (name, place)
+const SELECT_EXISTING_CONVERSATIONS: &str =
+    "SELECT n.place FROM unnest($1::text[]) WITH ORDINALITY n (name, place)
     JOIN conversations c ON c.name = n.name";
 
 const COUNT_MESSAGES: &str = "SELECT messages FROM events WHERE conversation = $1 AND seq = $2";
 
-const COUNT_SENT: &str = "SELECT count(*) FROM events
+const COUNT_SENT_MESSAGES: &str = "SELECT count(*) FROM events
     WHERE conversation = $1 AND seq > $2 AND seq <= $3 AND sender = $4 AND kind = $5";
 
 const COUNT_ROOMS: &str = r#"SELECT count(*) FROM (
@@ -188,21 +197,21 @@ impl Lookups for Session {
     type Error = Error;
 
     fn find_user(&self, user: &UserId) -> Result<Option<UserRow>> {
-        self.row(SELECT_USER, &[&user.as_str()])?.map(|row| read_user(&row)).transpose()
+        self.query_row(SELECT_USER, &[&user.as_str()])?.map(|row| read_user(&row)).transpose()
     }
 
     fn find_access(&self, user: &UserId, name: &ConversationId) -> Result<Option<ConversationAccess>> {
-        let row = self.row(SELECT_VIEW, &[&user.as_str(), &name.as_str()])?;
-        Ok(row.map(|row| read_view(&row, 0)).transpose()?)
+        let row = self.query_row(SELECT_ACCESS, &[&user.as_str(), &name.as_str()])?;
+        Ok(row.map(|row| read_access(&row, 0)).transpose()?)
     }
 
-    fn view_by_key(
+    fn access_by_key(
         &self,
         user: UserKey,
         conversation: ConversationKey,
     ) -> Result<Option<ConversationAccess>> {
-        let row = self.row(SELECT_VIEW_BY_KEY, &[&user.0, &conversation.0])?;
-        Ok(row.map(|row| read_view(&row, 0)).transpose()?)
+        let row = self.query_row(SELECT_ACCESS_BY_KEY, &[&user.0, &conversation.0])?;
+        Ok(row.map(|row| read_access(&row, 0)).transpose()?)
     }
 
     fn connection_start(
@@ -217,7 +226,11 @@ impl Lookups for Session {
         let first: [&(dyn ToSql + std::marker::Sync); 2] = [&user, &most];
         let by_names: [&(dyn ToSql + std::marker::Sync); 2] = [&user, &names];
         let named = async {
-            if names.is_empty() { Ok(Vec::new()) } else { self.link.rows(SELECT_NAMED, &by_names).await }
+            if names.is_empty() {
+                Ok(Vec::new())
+            } else {
+                self.link.rows(SELECT_NAMED_CONVERSATIONS, &by_names).await
+            }
         };
         let together = try_join3(
             self.link.rows(SELECT_USER, &by_name),
@@ -228,7 +241,7 @@ impl Lookups for Session {
         let Some(user) = user.first() else { return Ok(None) };
         let mut named: Vec<_> = names.iter().map(|_| NamedConversation::NotFound).collect();
         for row in found {
-            let view = skip_damaged(read_view(&row, 1), || conversation_name(&row, 2))?;
+            let view = skip_damaged(read_access(&row, 1), || conversation_name(&row, 2))?;
             if let Some(named) = named.get_mut(position(&row, 0)?) {
                 *named = view.map_or(NamedConversation::Damaged, NamedConversation::Found);
             }
@@ -238,7 +251,7 @@ impl Lookups for Session {
     }
 
     fn memberships(&self, user: UserKey, after: ConversationKey, most: usize) -> Result<Vec<MembershipRow>> {
-        self.rows(SELECT_MEMBERSHIPS, &[&user.0, &after.0, &(most as i64)])?
+        self.query_rows(SELECT_MEMBERSHIPS, &[&user.0, &after.0, &(most as i64)])?
             .iter()
             .map(read_membership)
             .collect()
@@ -253,7 +266,7 @@ impl Lookups for Session {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let rows = self.rows(SELECT_LISTED, &[&user.0, &keys])?;
+        let rows = self.query_rows(SELECT_LISTED_CONVERSATIONS, &[&user.0, &keys])?;
         let listed = |row: &Row| {
             Ok(ListedConversation {
                 conversation: Conversation::from_postgres(row, 0)?,
@@ -266,7 +279,7 @@ impl Lookups for Session {
 
     fn time_of(&self, conversation: ConversationKey, seq: Seq) -> Result<i64> {
         let sql = "SELECT at FROM events WHERE conversation = $1 AND seq = $2";
-        let row = self.row(sql, &[&conversation.0, &number(seq)])?;
+        let row = self.query_row(sql, &[&conversation.0, &number(seq)])?;
         let row = row.ok_or_else(|| Error::Damaged(format!("event {seq} is not there")))?;
         Ok(get(&row, 0)?)
     }
@@ -275,7 +288,7 @@ impl Lookups for Session {
         &self,
         conversation: ConversationKey,
         name: &ConversationId,
-        range: &Range,
+        range: &LogRange,
         mut each: impl FnMut(LogEvent) -> ControlFlow<()>,
     ) -> Result<()> {
         for row in event::rows(self, conversation, name, range)? {
@@ -289,7 +302,7 @@ impl Lookups for Session {
     fn user_names(&self, users: &[UserKey]) -> Result<FxHashMap<UserKey, UserId>> {
         let keys: Vec<_> = users.iter().map(|user| user.0).collect();
         let mut names = FxHashMap::default();
-        for row in self.rows("SELECT id, name FROM users WHERE id = ANY($1::bigint[])", &[&keys])? {
+        for row in self.query_rows("SELECT id, name FROM users WHERE id = ANY($1::bigint[])", &[&keys])? {
             let user = user_key(&row, 0)?;
             let name = skip_damaged(user_id(&row, 1), || format!("user number {}", user.0))?;
             names.extend(name.map(|name| (user, name)));
@@ -298,7 +311,7 @@ impl Lookups for Session {
     }
 
     fn kinds(&self) -> Result<Vec<NewerKind>> {
-        let kinds = self.rows("SELECT number, name, users FROM kinds", &[])?;
+        let kinds = self.query_rows("SELECT number, name, users FROM kinds", &[])?;
         let kinds = kinds
             .iter()
             .map(|row| Ok(NewerKind::from_row(get::<i16>(row, 0)?.into(), get(row, 1)?, get(row, 2)?)));
@@ -306,7 +319,7 @@ impl Lookups for Session {
     }
 
     fn messages_before(&self, conversation: ConversationKey, before: Seq, most: usize) -> Result<Vec<Seq>> {
-        message::before(self, conversation, before, most)
+        message::find_messages_before(self, conversation, before, most)
     }
 
     fn messages_from(
@@ -320,7 +333,7 @@ impl Lookups for Session {
     }
 
     fn count_messages(&self, conversation: ConversationKey, upto: Seq) -> Result<u64> {
-        let row = self.row(COUNT_MESSAGES, &[&conversation.0, &number(upto)])?;
+        let row = self.query_row(COUNT_MESSAGES, &[&conversation.0, &number(upto)])?;
         Ok(row.map_or(Ok(0), |row| count(&row, 0))?)
     }
 
@@ -332,7 +345,8 @@ impl Lookups for Session {
         upto: Seq,
     ) -> Result<u64> {
         let (after, upto, message) = (number(after), number(upto), i16::from(EventKind::Message.number()));
-        let row = self.row(COUNT_SENT, &[&conversation.0, &after, &upto, &sender.0, &message])?;
+        let row =
+            self.query_row(COUNT_SENT_MESSAGES, &[&conversation.0, &after, &upto, &sender.0, &message])?;
         Ok(row.map_or(Ok(0), |row| count(&row, 0))?)
     }
 
@@ -352,7 +366,7 @@ impl Lookups for Session {
         most: usize,
         mut each: impl FnMut(UserKey, Option<(UserId, Membership)>) -> ControlFlow<()>,
     ) -> Result<()> {
-        for row in self.rows(SELECT_MEMBER_PAGE, &[&conversation.0, &after.0, &(most as i64)])? {
+        for row in self.query_rows(SELECT_MEMBER_PAGE, &[&conversation.0, &after.0, &(most as i64)])? {
             let read = || Ok((user_id(&row, 1)?, Membership::from_postgres(&row, 2)?));
             let member = skip_damaged(read(), || format!("a member of conversation {}", conversation.0))?;
             if each(user_key(&row, 0)?, member).is_break() {
@@ -367,7 +381,7 @@ impl Lookups for Session {
     }
 
     fn named_people(&self, users: &[UserId]) -> Result<Vec<NamedPerson>> {
-        profiles::named(self, users)
+        profiles::find_named_people(self, users)
     }
 
     fn find_people(
@@ -381,7 +395,7 @@ impl Lookups for Session {
 
     fn presence_peer_rows(&self, users: &[UserId]) -> Result<Vec<PresencePeerRow>> {
         let names: Vec<_> = users.iter().map(UserId::as_str).collect();
-        let known = self.rows(SELECT_PRESENCE_PEERS, &[&names])?.into_iter().map(|row| {
+        let known = self.query_rows(SELECT_PRESENCE_PEERS, &[&names])?.into_iter().map(|row| {
             let name = users.get(position(&row, 0)?).cloned();
             let (key, last_seen) = (user_key(&row, 1)?, maybe_time(&row, 2)?);
             Ok(name.map(|name| PresencePeerRow { key, name, last_seen }))
@@ -394,22 +408,22 @@ impl Lookups for Session {
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        flags_by_position(names.len(), &self.rows(SELECT_EXISTING, &[&names])?)
+        flags_by_position(names.len(), &self.query_rows(SELECT_EXISTING_CONVERSATIONS, &[&names])?)
     }
 
     fn count_rooms(&self, user: UserKey, most: u32) -> Result<u32> {
-        let row = self.row(COUNT_ROOMS, &[&user.0, &i64::from(most)])?;
+        let row = self.query_row(COUNT_ROOMS, &[&user.0, &i64::from(most)])?;
         let rooms = row.map(|row| count(&row, 0)).transpose()?.unwrap_or(0);
         Ok(u32::try_from(rooms).unwrap_or(most))
     }
 
     fn share_a_room(&self, pairs: &[(UserKey, UserKey)], most: u32) -> Result<Vec<bool>> {
         let (a, b): (Vec<_>, Vec<_>) = pairs.iter().map(|(a, b)| (a.0, b.0)).unzip();
-        flags_by_position(pairs.len(), &self.rows(SELECT_SHARED_ROOMS, &[&a, &b, &i64::from(most)])?)
+        flags_by_position(pairs.len(), &self.query_rows(SELECT_SHARED_ROOMS, &[&a, &b, &i64::from(most)])?)
     }
 
     fn api_key(&self, hash: &[u8]) -> Result<Option<KeyGrant>> {
-        let row = self.row(
+        let row = self.query_row(
             concat!(
                 "SELECT ",
                 key_columns!(),
@@ -449,7 +463,7 @@ fn read_membership(row: &Row) -> Result<MembershipRow> {
     Ok(MembershipRow { conversation, last_event: state })
 }
 
-fn read_view(row: &Row, first: usize) -> std::result::Result<ConversationAccess, Error> {
+fn read_access(row: &Row, first: usize) -> std::result::Result<ConversationAccess, Error> {
     let conversation = Conversation::from_postgres(row, first)?;
     Ok(ConversationAccess { conversation, membership: maybe_membership(row, first + Conversation::COLUMNS)? })
 }

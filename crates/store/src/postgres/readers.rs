@@ -74,12 +74,12 @@ impl Readers {
         self.router.read(LaneOwner::Profiles, move |reader| query::changed_profiles(reader, after, most))
     }
 
-    pub(super) fn places(
+    pub(super) fn membership_pages(
         &self,
         users: Vec<(UserId, ConversationKey)>,
         most: u32,
     ) -> Answer<Vec<MembershipsPage>> {
-        self.router.read(LaneOwner::Memberships, move |reader| query::places(reader, &users, most))
+        self.router.read(LaneOwner::Memberships, move |reader| query::membership_pages(reader, &users, most))
     }
 
     pub(super) fn memberships_in(
@@ -195,7 +195,7 @@ impl ReaderConnection for PostgresReader {
 
     fn end(&mut self) {
         if let Some(session) = &self.session {
-            session.end();
+            session.end_transaction();
         }
     }
 

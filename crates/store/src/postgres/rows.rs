@@ -23,7 +23,7 @@ use self::reactions::Reactions;
 use super::connect::{BlockingConnection, Error};
 use super::ids::Ids;
 use super::installation::{FEED, VERSION_WITH_USER_KEYS};
-use crate::Counts;
+use crate::MessageCounts;
 use crate::change::Rules;
 use crate::change::dispatch::Prefetch;
 use crate::change::rows::{KeyedMessage, PROBE_BYTES, ReferredEvent, RequestDigest, Rows};
@@ -71,7 +71,7 @@ pub(super) struct PostgresRows<'a> {
     room_counts: FxHashMap<UserKey, u32>,
 
     /// Message counts up to cursors, as the database computed them.
-    counts: FxHashMap<(ConversationKey, UserKey, Seq), Counts>,
+    counts: FxHashMap<(ConversationKey, UserKey, Seq), MessageCounts>,
 
     /// Users whose rows this transaction has locked.
     locked: FxHashSet<UserKey>,
@@ -178,7 +178,7 @@ impl Rows for PostgresRows<'_> {
         if let Some(key) = self.user(name)? {
             return Ok(key);
         }
-        let key = self.ids.user(self.link)?;
+        let key = self.ids.new_user_key(self.link)?;
         self.users.insert(name.clone(), Some(key));
         self.user_names.insert(key, name.clone());
         self.new_users.insert(name.clone(), key);
@@ -186,14 +186,14 @@ impl Rows for PostgresRows<'_> {
     }
 
     fn set_last_seen(&mut self, user: UserKey, at: Timestamp) -> Result<(), Error> {
-        self.lock(user)?;
+        self.lock_user(user)?;
         let last = self.last_seen.entry(user).or_insert(i64::MIN);
         *last = (*last).max(at.as_millis());
         Ok(())
     }
 
     fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<(), Error> {
-        self.lock(user)?;
+        self.lock_user(user)?;
         let at = at.as_millis();
         let noted = self.not_before.entry(user).or_insert((at, replace));
         *noted = if replace { (at, true) } else { (noted.0.max(at), noted.1) };
@@ -245,7 +245,8 @@ impl Rows for PostgresRows<'_> {
         title: Option<String>,
         public: bool,
     ) -> Result<Conversation, Error> {
-        let conversation = Conversation::new(self.ids.conversation(self.link)?, name.clone(), title, public);
+        let conversation =
+            Conversation::new(self.ids.new_conversation_key(self.link)?, name.clone(), title, public);
         self.names.insert(conversation.key, name.clone());
         self.new_conversations.insert(name.clone());
         self.conversations.insert(name.clone(), Some(conversation.clone()));
@@ -339,7 +340,7 @@ impl Rows for PostgresRows<'_> {
         self.new_events.push(NewEvent {
             conversation: conversation.key,
             seq: event.seq,
-            kind: event.kind.known(),
+            kind: event.kind.known_kind(),
             sender,
             at: event.at,
             messages: conversation.messages,
@@ -404,16 +405,16 @@ impl Rows for PostgresRows<'_> {
     }
 
     /// Never queries the database. If a count was not prefetched, readers have to make it.
-    fn counts(
+    fn message_counts(
         &mut self,
         conversation: &Conversation,
         user: UserKey,
         member: &Membership,
         upto: Seq,
         _near: u64,
-    ) -> Result<Option<Counts>, Error> {
+    ) -> Result<Option<MessageCounts>, Error> {
         if upto == conversation.head {
-            return Ok(Some(Counts { messages: conversation.messages, sent: member.sent }));
+            return Ok(Some(MessageCounts { messages: conversation.messages, sent: member.sent }));
         }
         if let Some(counts) = self.counts.get(&(conversation.key, user, upto)) {
             return Ok(Some(*counts));
@@ -427,10 +428,10 @@ impl Rows for PostgresRows<'_> {
                 .is_some_and(|event| event.sender == user && event.kind == EventKind::Message)
         });
         let sent = member.sent.saturating_sub(later.count() as u64);
-        Ok(Some(Counts { messages, sent }))
+        Ok(Some(MessageCounts { messages, sent }))
     }
 
-    fn reaction(
+    fn latest_reaction(
         &mut self,
         conversation: ConversationKey,
         target: Seq,
@@ -479,21 +480,21 @@ impl Rows for PostgresRows<'_> {
         Ok(())
     }
 
-    fn count_rooms_by_choice(&mut self, user: UserKey, _most: u32) -> Result<u32, Error> {
+    fn count_self_joined_rooms(&mut self, user: UserKey, _most: u32) -> Result<u32, Error> {
         if self.is_new_user(user) {
             let new = self.choices_of(user).filter(|chosen| *chosen);
             return Ok(u32::try_from(new.count()).unwrap_or(u32::MAX));
         }
-        self.lock(user)?;
+        self.lock_user(user)?;
         self.count_chosen_rooms(user)
     }
 
-    fn insert_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<(), Error> {
+    fn insert_self_joined_room(&mut self, user: UserKey, conversation: ConversationKey) -> Result<(), Error> {
         self.room_choices.insert((user, conversation), true);
         Ok(())
     }
 
-    fn delete_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<(), Error> {
+    fn delete_self_joined_room(&mut self, user: UserKey, conversation: ConversationKey) -> Result<(), Error> {
         self.room_choices.insert((user, conversation), false);
         Ok(())
     }

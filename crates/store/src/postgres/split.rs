@@ -13,13 +13,13 @@ use crate::Submission;
 const MAX_SPLIT_DURATION: Duration = Duration::from_secs(10);
 
 /// The state of writing a batch's writes one by one.
-pub(super) struct SplitPass {
+pub(super) struct OneByOnePass {
     deadline: Instant,
     /// Users with a write that was too slow.
     slow_users: FxHashSet<UserId>,
 }
 
-impl SplitPass {
+impl OneByOnePass {
     pub(super) fn new() -> Self {
         Self { deadline: Instant::now() + MAX_SPLIT_DURATION, slow_users: FxHashSet::default() }
     }

@@ -9,7 +9,7 @@ use super::connect::Error;
 use super::query::row::{conversation_id, count, get, maybe_seq, number, seq};
 use crate::change::rows::{role_from_number, role_number};
 use crate::record::{Conversation, ConversationKey, Membership, UserKey};
-use crate::table::{Column, ColumnType, Table, WriteTime, conversations, members, quoted};
+use crate::table::{Column, ColumnType, Table, WriteTime, conversations, members, quoted_names};
 
 /// A type that a column can have in PostgreSQL.
 pub(super) trait PostgresColumn: Sized {
@@ -90,7 +90,7 @@ macro_rules! postgres_record {
             }
 
             /// The arrays of the wanted columns, in the order of the columns.
-            pub(in crate::postgres) fn of(&self, is_wanted: fn(WriteTime) -> bool) -> Vec<&(dyn ToSql + Sync)> {
+            pub(in crate::postgres) fn wanted_arrays(&self, is_wanted: fn(WriteTime) -> bool) -> Vec<&(dyn ToSql + Sync)> {
                 let all: [(WriteTime, &(dyn ToSql + Sync)); _] = [
                     $((WriteTime::$extra_written, &self.$extra),)*
                     $((WriteTime::$written, &self.$field),)*
@@ -125,7 +125,7 @@ pub(super) fn maybe_membership(row: &Row, first: usize) -> Result<Option<Members
 }
 
 /// Selects the columns that are written for a new row.
-pub(super) fn is_any(_: WriteTime) -> bool {
+pub(super) fn is_any_column(_: WriteTime) -> bool {
     true
 }
 
@@ -135,8 +135,8 @@ pub(super) fn is_changed(written: WriteTime) -> bool {
 }
 
 /// The statement that inserts rows from one array per column.
-pub(super) fn insert(table: &Table) -> String {
-    let (columns, arrays) = (quoted(table.columns), array_parameters(table.columns.iter()));
+pub(super) fn insert_sql(table: &Table) -> String {
+    let (columns, arrays) = (quoted_names(table.columns), array_parameters(table.columns.iter()));
     format!("INSERT INTO {} ({columns}) SELECT * FROM unnest({arrays})", table.name)
 }
 
@@ -149,7 +149,7 @@ pub(super) fn update_sql(table: &Table) -> String {
     };
     let set = wanted.iter().filter(|column| column.written != WriteTime::Key).collect();
     let (set, key) = (equal(set, "", ", "), equal(table.key().collect(), "t.", " AND "));
-    let (columns, arrays) = (quoted(&wanted), array_parameters(wanted.iter()));
+    let (columns, arrays) = (quoted_names(&wanted), array_parameters(wanted.iter()));
     format!("UPDATE {} t SET {set} FROM unnest({arrays}) AS w({columns}) WHERE {key}", table.name)
 }
 

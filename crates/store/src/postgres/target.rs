@@ -91,7 +91,7 @@ impl Target {
     }
 
     /// Adds the name of a node to the application name, unless the URL has an application name of its own.
-    pub(super) fn named(mut self, node: Option<&str>) -> Self {
+    pub(super) fn with_node_name(mut self, node: Option<&str>) -> Self {
         for host in &mut self.hosts {
             if let Some(node) = node
                 && host.get_application_name() == Some(APPLICATION_NAME)
@@ -233,17 +233,17 @@ fn tls(mode: TlsMode, ca: Option<&Path>) -> anyhow::Result<ClientConfig> {
 mod tests {
     use super::*;
 
-    fn mode(url: &str) -> SslMode {
+    fn ssl_mode(url: &str) -> SslMode {
         Target::new(url, None).expect("a target").hosts()[0].get_ssl_mode()
     }
 
     #[test]
     fn only_local_connections_are_unencrypted_by_default() {
-        assert_eq!(mode("postgres://a@127.0.0.1/b"), SslMode::Disable);
-        assert_eq!(mode("postgres://a@localhost:7/b"), SslMode::Disable);
-        assert_eq!(mode("postgres://a@%2Frun%2Fpostgresql/b"), SslMode::Disable);
-        assert_eq!(mode("postgres://a@db.example/b?sslmode=require"), SslMode::Require);
-        assert_eq!(mode("postgres://a@db.example/b?sslmode=disable"), SslMode::Disable);
+        assert_eq!(ssl_mode("postgres://a@127.0.0.1/b"), SslMode::Disable);
+        assert_eq!(ssl_mode("postgres://a@localhost:7/b"), SslMode::Disable);
+        assert_eq!(ssl_mode("postgres://a@%2Frun%2Fpostgresql/b"), SslMode::Disable);
+        assert_eq!(ssl_mode("postgres://a@db.example/b?sslmode=require"), SslMode::Require);
+        assert_eq!(ssl_mode("postgres://a@db.example/b?sslmode=disable"), SslMode::Disable);
         let mixed = Target::new("postgres://a@localhost,db.example/b?sslmode=require", None);
         assert!(mixed.expect("a target").hosts().iter().all(|host| host.get_ssl_mode() == SslMode::Require));
     }

@@ -72,11 +72,11 @@ struct Node {
 
 impl Node {
     async fn new(url: &str) -> Self {
-        Self::with(settings(url)).await.expect("a store")
+        Self::start_with(settings(url)).await.expect("a store")
     }
 
     /// Opens the store on a blocking thread, because opening blocks while a proxy in this process must keep running.
-    async fn with(settings: Settings) -> anyhow::Result<Self> {
+    async fn start_with(settings: Settings) -> anyhow::Result<Self> {
         let opened = tokio::task::spawn_blocking(|| PostgresStore::open(settings)).await.expect("no panic");
         let (store, batches) = opened?;
         Ok(Self { store, batches, outcomes: VecDeque::new(), check: Vec::new() })
@@ -89,7 +89,7 @@ impl Node {
         self.store.submit(submission).expect("there is room");
     }
 
-    async fn batch(&mut self) {
+    async fn wait_for_batch(&mut self) {
         let batch =
             timeout(TEST_TIMEOUT, self.batches.recv()).await.expect("in time").expect("the store lives");
         self.check.extend(batch.stored_after_all);
@@ -98,7 +98,7 @@ impl Node {
 
     async fn outcome(&mut self) -> Result<Committed, Refusal> {
         while self.outcomes.is_empty() {
-            self.batch().await;
+            self.wait_for_batch().await;
         }
         self.outcomes.pop_front().expect("there is one")
     }
@@ -120,7 +120,7 @@ impl Node {
     }
 
     /// Drops the store and waits until it has written everything.
-    async fn ends(self) {
+    async fn stop(self) {
         let Self { store, mut batches, .. } = self;
         drop(store);
         timeout(TEST_TIMEOUT, async { while batches.recv().await.is_some() {} }).await.expect("in time");
@@ -128,7 +128,7 @@ impl Node {
 }
 
 /// Queries a database on a blocking thread.
-async fn asks(url: &str, sql: &'static str) -> Vec<Vec<Option<String>>> {
+async fn query_texts(url: &str, sql: &'static str) -> Vec<Vec<Option<String>>> {
     let url = url.to_owned();
     let asked = tokio::task::spawn_blocking(move || {
         let link =
@@ -178,14 +178,15 @@ const SELECT_DAMAGE: &str = r#"
     SELECT 'an event has no user', e.seq::text FROM events e
     WHERE NOT EXISTS (SELECT FROM users u WHERE u.id = e.sender)"#;
 
-async fn is_sound(url: &str) {
-    assert_eq!(asks(url, SELECT_DAMAGE).await, Vec::<Vec<Option<String>>>::new());
+async fn assert_sound(url: &str) {
+    assert_eq!(query_texts(url, SELECT_DAMAGE).await, Vec::<Vec<Option<String>>>::new());
 }
 
 /// How many messages with each text the database has.
 async fn count_by_text(url: &str) -> std::collections::BTreeMap<String, u64> {
     let said =
-        asks(url, "SELECT body::json ->> 'text', count(*) FROM events WHERE kind = 1 GROUP BY 1").await;
+        query_texts(url, "SELECT body::json ->> 'text', count(*) FROM events WHERE kind = 1 GROUP BY 1")
+            .await;
     let said = said.into_iter().map(|row| {
         let mut row = row.into_iter().flatten();
         let (text, count) = (row.next().unwrap_or_default(), row.next().unwrap_or_default());

@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 
 use super::connect::Error;
 use super::installation::is_outdated;
-use crate::batch::Results;
+use crate::batch::WriteResults;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 use switchboard_protocol::ErrorCode;
@@ -20,7 +20,7 @@ pub(super) enum BatchError {
     /// The connection is lost. Nothing was stored.
     Lost(Error),
     /// The outcome of the commit is unknown. If it was committed, these are its results and its conversations.
-    Unknown(Error, Results, Vec<ConversationKey>),
+    Unknown(Error, WriteResults, Vec<ConversationKey>),
     /// A deadlock, or a row that another node inserted first. Nothing was stored, and a retry may succeed.
     Conflict(Error),
     /// The lock time-out expired: another node has held a lock for long.

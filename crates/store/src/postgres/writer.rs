@@ -23,7 +23,7 @@ use crate::{Batch, Submission};
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The parts that the writer is made of.
-pub(super) struct Parts {
+pub(super) struct WriterParts {
     pub(super) target: Target,
     pub(super) settings: Settings,
     pub(super) batches: mpsc::Sender<Batch>,
@@ -40,11 +40,11 @@ pub(super) struct Parts {
 ///
 /// # Errors
 /// The database cannot be used.
-pub(super) fn start(parts: Parts) -> anyhow::Result<NoticeKey> {
+pub(super) fn start(parts: WriterParts) -> anyhow::Result<NoticeKey> {
     let (ready, opened) = crossbeam_channel::bounded(1);
     std::thread::Builder::new().name(WRITER_THREAD.to_owned()).spawn(move || {
         // The connection is opened on this thread, because it cannot move to another.
-        let Parts { target, settings, batches, state, queue, counter, installation, committed } = parts;
+        let WriterParts { target, settings, batches, state, queue, counter, installation, committed } = parts;
         let link = BlockingConnection::open(&target).and_then(|mut link| {
             super::migrate(&mut link)?;
             super::moving::check_finished(&mut link)?;
@@ -90,7 +90,7 @@ impl Writer {
             let served = self.channels.write_queued(first, |batch| {
                 let mut outcomes = committer.write(batch);
                 outcomes.extend(counting::start_counts(counter, committer.take_uncounted()));
-                (outcomes, committer.take_check())
+                (outcomes, committer.take_unreported_conversations())
             });
             if !served {
                 break;
@@ -124,7 +124,7 @@ impl Writer {
                     self.committer.check_connection();
                     self.committer.run_upkeep(true);
                     checked = Instant::now();
-                    let check = self.committer.take_check();
+                    let check = self.committer.take_unreported_conversations();
                     if !check.is_empty() && !self.channels.commit_and_publish(|| (Vec::new(), check)) {
                         return None;
                     }

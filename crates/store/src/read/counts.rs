@@ -3,7 +3,7 @@
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
 use super::{ConversationAccess, LookupResult, Lookups, Reader};
-use crate::Counts;
+use crate::MessageCounts;
 use crate::access;
 use crate::change::{own_messages_upto, shorter_count_range};
 use crate::record::{ConversationKey, Membership, UserKey};
@@ -32,7 +32,7 @@ pub(crate) struct CountProgress {
 /// The result of one read of a count.
 #[derive(Debug)]
 pub(crate) enum CountStep {
-    Done(Counts),
+    Done(MessageCounts),
     More(CountProgress),
 }
 
@@ -60,7 +60,7 @@ impl<L: Lookups> Reader<'_, L> {
         if next < end {
             return Ok(CountStep::More(progress));
         }
-        Ok(CountStep::Done(Counts {
+        Ok(CountStep::Done(MessageCounts {
             messages,
             sent: own_messages_upto(&member, head, upto, progress.own_messages),
         }))

@@ -108,7 +108,7 @@ impl Write for ByteCounter {
 
 /// The most bytes that a summary can take without its last message. Its numbers are counted at their greatest length.
 pub(super) fn most_bytes_of_summary(conversation: &Conversation) -> usize {
-    Limits::EVENT_OVERHEAD + conversation.name.as_str().len() + json_bytes(&conversation.title)
+    Limits::EVENT_OVERHEAD_BYTES + conversation.name.as_str().len() + json_bytes(&conversation.title)
 }
 
 /// The unread messages of a member in these conversations; `more` says whether the user has other conversations.

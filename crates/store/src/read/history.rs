@@ -22,7 +22,7 @@ impl HistorySide {
     const EMPTY: Self = Self { seqs: Vec::new(), has_more: false };
 
     /// Makes a page of at most `most` from a lookup of one message more, which tells whether there are more.
-    fn of(mut seqs: Vec<Seq>, most: usize) -> Self {
+    fn from_seqs(mut seqs: Vec<Seq>, most: usize) -> Self {
         let has_more = seqs.len() > most;
         seqs.truncate(most);
         Self { seqs, has_more }
@@ -87,7 +87,7 @@ impl<L: Lookups> Reader<'_, L> {
         before: Seq,
         most: usize,
     ) -> LookupResult<HistorySide, L> {
-        Ok(HistorySide::of(self.rows.messages_before(conversation, before, most + 1)?, most))
+        Ok(HistorySide::from_seqs(self.rows.messages_before(conversation, before, most + 1)?, most))
     }
 
     /// At most `most` messages from an event on, including the event itself.
@@ -98,7 +98,7 @@ impl<L: Lookups> Reader<'_, L> {
         upto: Seq,
         most: usize,
     ) -> LookupResult<HistorySide, L> {
-        Ok(HistorySide::of(self.rows.messages_from(conversation, from, upto, most + 1)?, most))
+        Ok(HistorySide::from_seqs(self.rows.messages_from(conversation, from, upto, most + 1)?, most))
     }
 }
 

@@ -33,7 +33,7 @@ impl<L: Lookups> Reader<'_, L> {
             }
         }
         let mut room = PageBudget(bytes as usize);
-        let fits = events.iter().take_while(|event| room.spend(event.most_bytes())).count();
+        let fits = events.iter().take_while(|event| room.spend(event.max_json_bytes())).count();
         events.truncate(fits);
         Ok(())
     }

@@ -63,7 +63,7 @@ impl<L: Lookups> Reader<'_, L> {
     /// The key of a present or former member. Other users are not looked up, because a user must not find out who exists.
     fn key_of_member(&self, user: &UserId, conversation: ConversationKey) -> LookupResult<UserKey, L> {
         let known = self.rows.find_user(user)?.map(|known| known.key);
-        let view = known.map(|key| self.rows.view_by_key(key, conversation)).transpose()?.flatten();
+        let view = known.map(|key| self.rows.access_by_key(key, conversation)).transpose()?.flatten();
         let member = known.filter(|_| view.is_some_and(|view| view.membership.is_some()));
         Ok(member.ok_or_else(|| Refusal::bad_field("after", "after: name the last member of a page"))?)
     }

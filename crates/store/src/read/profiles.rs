@@ -25,15 +25,15 @@ impl<L: Lookups> Reader<'_, L> {
         match query {
             PeopleQuery::Users(users) => {
                 let rows = self.rows.presence_peer_rows(users)?;
-                let rows = self.visible(user, rows, directory)?;
+                let rows = self.filter_visible(user, rows, directory)?;
                 self.page_of_people(rows, false)
             }
-            PeopleQuery::Find { query, limit } => self.find(user, query, *limit, directory),
+            PeopleQuery::Find { query, limit } => self.find_people(user, query, *limit, directory),
         }
     }
 
     /// The users among `rows` whose profiles a user may see, in the same order.
-    fn visible(
+    fn filter_visible(
         &self,
         user: &UserId,
         rows: Vec<PresencePeerRow>,
@@ -50,7 +50,7 @@ impl<L: Lookups> Reader<'_, L> {
         })
     }
 
-    fn find(
+    fn find_people(
         &self,
         user: &UserId,
         query: &str,
@@ -58,18 +58,18 @@ impl<L: Lookups> Reader<'_, L> {
         directory: Directory,
     ) -> LookupResult<People, L> {
         let limit = self.limits.page_size(limit) as usize;
-        let (from, to) = search::range(query);
+        let (from, to) = search::word_range(query);
         let mut candidates = if from.is_empty() || directory == Directory::Off {
             Vec::new()
         } else {
             let by_id = (query.to_owned(), format!("{query}\u{7f}"));
-            self.rows.find_people((&from, &to), (&by_id.0, &by_id.1), Limits::FIND_CANDIDATES)?
+            self.rows.find_people((&from, &to), (&by_id.0, &by_id.1), Limits::MAX_FIND_CANDIDATES)?
         };
         let mut known = FxHashSet::default();
         candidates.retain(|row| known.insert(row.key));
         let mut found = Vec::new();
         for step in candidates.chunks(CANDIDATES_PER_STEP) {
-            found.extend(self.visible(user, step.to_vec(), directory)?);
+            found.extend(self.filter_visible(user, step.to_vec(), directory)?);
             if found.len() > limit {
                 break;
             }
@@ -85,7 +85,7 @@ impl<L: Lookups> Reader<'_, L> {
         let mut room = PageBudget(self.limits.page_bytes as usize);
         let mut users = Vec::with_capacity(rows.len());
         for row in rows {
-            let profile = profiles.get(&row.key).cloned().unwrap_or_default().shown(row.name);
+            let profile = profiles.get(&row.key).cloned().unwrap_or_default().visible_profile(row.name);
             if !room.spend(json_bytes(&profile)) {
                 more = true;
                 break;
@@ -120,7 +120,7 @@ impl<L: Lookups> Reader<'_, L> {
     }
 
     /// For each direct conversation of a user in a list: the other user, if they have a name or a picture.
-    pub(super) fn others_of(
+    pub(super) fn direct_peers_of(
         &self,
         user: UserKey,
         listed: &[ListedConversation],

@@ -84,12 +84,12 @@ pub(crate) struct WantedMessage<'a> {
 
 impl<'a> WantedMessage<'a> {
     /// The last message of a conversation, for a user who sees the whole log.
-    pub(crate) fn last_of(conversation: &'a Conversation) -> Self {
+    pub(crate) fn last_message_of(conversation: &'a Conversation) -> Self {
         Self { conversation, target: conversation.last_message, visible: conversation.head }
     }
 
     /// Whether the user sees the whole log. If so, removed reactions need not be read.
-    pub(crate) fn sees_all(&self) -> bool {
+    pub(crate) fn sees_whole_log(&self) -> bool {
         self.visible == self.conversation.head
     }
 }

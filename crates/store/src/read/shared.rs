@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
-use super::{LookupResult, Lookups, Range, Reader};
+use super::{LogRange, LookupResult, Lookups, Reader};
 use crate::record::ConversationKey;
 use crate::{LogExcerpt, joins_and_leaves};
 
@@ -36,7 +36,7 @@ impl<L: SharedLookups> Reader<'_, L> {
         let mark = self.mark.load(Ordering::SeqCst);
         let Some(name) = name else { return Ok(LogExcerpt { mark, events: Vec::new() }) };
         let (most, bytes) = (self.limits.page, self.limits.page_bytes);
-        let events = self.events(conversation, &name, &Range { after, upto, most, bytes })?;
+        let events = self.events(conversation, &name, &LogRange { after, upto, most, bytes })?;
         let gone = self.rows.last_leaves(conversation, after, &joins_and_leaves::joiners(&events))?;
         Ok(LogExcerpt { mark, events: joins_and_leaves::with_effects(conversation, events, gone) })
     }

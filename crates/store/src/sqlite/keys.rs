@@ -17,7 +17,7 @@ pub(crate) fn create(data: &Path, key: &NewKey, now: Timestamp) -> anyhow::Resul
     let has_scopes = has_scopes(&db)?;
     key.check_storable(has_scopes)?;
     let inserted = if has_scopes {
-        changed(&mut db, &key.name, "create", now, |transaction| {
+        change_key(&mut db, &key.name, "create", now, |transaction| {
             transaction.execute(
                 "INSERT INTO api_keys (name, hash, created, scopes, acts_as, expires, rate, addresses, no_text, unasked)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -52,7 +52,11 @@ pub(crate) fn list(data: &Path) -> anyhow::Result<Vec<ApiKeyInfo>> {
         let mut select =
             db.prepare("SELECT name, created, revoked IS NOT NULL FROM api_keys ORDER BY name")?;
         let keys = select.query_map([], |row| {
-            Ok(ApiKeyInfo::of_before(row.get(0)?, Timestamp::from_millis(row.get(1)?), row.get(2)?))
+            Ok(ApiKeyInfo::from_earlier_version(
+                row.get(0)?,
+                Timestamp::from_millis(row.get(1)?),
+                row.get(2)?,
+            ))
         })?;
         return Ok(keys.collect::<Result<_, _>>()?);
     }
@@ -90,7 +94,7 @@ pub(crate) fn revoke(data: &Path, name: &str, now: Timestamp) -> anyhow::Result<
         return Ok((db.execute(update, params![name, now.as_millis()])? > 0).then(Vec::new));
     }
     let mut paused = Vec::new();
-    let is_revoked = changed(&mut db, name, "revoke", now, |transaction| {
+    let is_revoked = change_key(&mut db, name, "revoke", now, |transaction| {
         let rows = transaction.execute(update, params![name, now.as_millis()])?;
         let mut pause = transaction.prepare(
             "UPDATE webhooks SET paused = ?2 WHERE parent = (SELECT number FROM api_keys WHERE name = ?1) RETURNING name",
@@ -113,7 +117,7 @@ pub(crate) fn rotate(
 ) -> anyhow::Result<bool> {
     let mut db = open_shared(data)?;
     check_rotatable(has_scopes(&db)?)?;
-    Ok(changed(&mut db, name, "rotate", now, |transaction| {
+    Ok(change_key(&mut db, name, "rotate", now, |transaction| {
         transaction.execute(
             "UPDATE api_keys SET old_hash = hash, old_until = ?3, hash = ?2 WHERE name = ?1 AND revoked IS NULL",
             params![name, hash.as_slice(), old_until.as_millis()],
@@ -135,7 +139,7 @@ fn has_scopes(db: &Connection) -> rusqlite::Result<bool> {
 }
 
 /// Changes a key, and tells it to the feed in the same transaction. Returns whether a row was changed.
-fn changed(
+fn change_key(
     db: &mut Connection,
     name: &str,
     action: &str,

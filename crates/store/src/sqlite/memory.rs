@@ -32,7 +32,7 @@ use crate::readers::failure_to_refusal;
 use crate::record::{Answer, ConversationKey};
 use crate::refusal::Refusal;
 use crate::write_fault::WriteFault;
-use crate::{Batch, Change, Committed, CountedRead, Counts, Outcome, Submission};
+use crate::{Batch, Change, Committed, CountedRead, MessageCounts, Outcome, Submission};
 
 /// What the simulated disk does with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,12 +60,12 @@ pub trait DiskControl: Send + Sync + 'static {
     fn next_fault(&self) -> CommitFault;
 
     /// Called when a batch is durable, before its outcomes are sent.
-    fn committed(&self, outcomes: &[Outcome]);
+    fn on_commit(&self, outcomes: &[Outcome]);
 }
 
 /// A database in memory. Like a disk, it outlives the stores that are opened on it.
 #[derive(Clone)]
-pub struct Disk(Arc<Mutex<DatabaseUse>>);
+pub struct MemoryDisk(Arc<Mutex<DatabaseUse>>);
 
 /// Which stores use the database.
 enum DatabaseUse {
@@ -77,7 +77,7 @@ enum DatabaseUse {
     Shared(Arc<Mutex<Committer>>),
 }
 
-impl Disk {
+impl MemoryDisk {
     /// Makes an empty database.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ impl Disk {
     }
 
     /// Takes the database for one store; `None` if it is in use.
-    fn take(&self) -> Option<Connection> {
+    fn take_database(&self) -> Option<Connection> {
         let mut held = self.lock();
         match std::mem::replace(&mut *held, DatabaseUse::Exclusive) {
             DatabaseUse::Unowned(db) => Some(db),
@@ -105,7 +105,7 @@ impl Disk {
     }
 }
 
-impl std::fmt::Debug for Disk {
+impl std::fmt::Debug for MemoryDisk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Disk")
     }
@@ -139,7 +139,7 @@ impl KillSwitch {
 struct Database {
     /// The access to the database; `None` once [`KillSwitch::kill`] has ended the store.
     access: Arc<Mutex<Option<DatabaseAccess>>>,
-    disk: Disk,
+    disk: MemoryDisk,
     limits: Arc<Limits>,
     state: Arc<WriterState>,
     control: Arc<dyn DiskControl>,
@@ -188,7 +188,7 @@ impl Database {
         }
     }
 
-    async fn pause(&self) {
+    async fn sleep_next_delay(&self) {
         let pause = self.control.next_delay();
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
@@ -214,7 +214,7 @@ impl Database {
             if fate != CommitFault::Durable {
                 committer.rows.inject_faults(false, false);
             }
-            self.control.committed(&outcomes);
+            self.control.on_commit(&outcomes);
             if fate == CommitFault::OutcomeUnknown {
                 (outcomes, check) = hide_outcomes(outcomes, numbers);
             }
@@ -223,11 +223,11 @@ impl Database {
     }
 
     /// Counts the messages up to a cursor, in several reads.
-    async fn count(&self, user: &UserId, command: &Read) -> Result<Counts, Refusal> {
+    async fn count(&self, user: &UserId, command: &Read) -> Result<MessageCounts, Refusal> {
         let name = command.conversation.resolve(user);
         let mut so_far = None;
         loop {
-            self.pause().await;
+            self.sleep_next_delay().await;
             match self.read(|reader| reader.count(user, &name, command.upto, so_far))? {
                 CountStep::Done(counts) => return Ok(counts),
                 CountStep::More(progress) => so_far = Some(progress),
@@ -304,11 +304,11 @@ impl MemoryStore {
     /// # Errors
     /// Another store uses the disk.
     pub fn open(
-        disk: &Disk,
+        disk: &MemoryDisk,
         settings: &Settings,
         pace: Arc<dyn DiskControl>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
-        let db = disk.take().ok_or_else(|| anyhow::anyhow!("another store uses this disk"))?;
+        let db = disk.take_database().ok_or_else(|| anyhow::anyhow!("another store uses this disk"))?;
         let state = Arc::new(WriterState::default());
         let mut committer = new_committer(db, settings, state.clone());
         let feed = committer.rows.load_feed()?;
@@ -319,12 +319,12 @@ impl MemoryStore {
     ///
     /// # Errors
     /// A store uses the disk alone.
-    pub fn join(
-        disk: &Disk,
+    pub fn open_shared(
+        disk: &MemoryDisk,
         settings: &Settings,
         pace: Arc<dyn DiskControl>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
-        if let Some(db) = disk.take() {
+        if let Some(db) = disk.take_database() {
             // A final fault here would affect all stores that joined, but none occurs on a shared disk.
             let committer = new_committer(db, settings, Arc::default());
             *disk.lock() = DatabaseUse::Shared(Arc::new(Mutex::new(committer)));
@@ -340,7 +340,7 @@ impl MemoryStore {
     }
 
     fn start(
-        disk: &Disk,
+        disk: &MemoryDisk,
         (share, feed): (DatabaseAccess, Arc<Tail>),
         state: Arc<WriterState>,
         settings: &Settings,
@@ -412,11 +412,11 @@ async fn write(
             continue;
         }
         let number = begin();
-        database.pause().await;
+        database.sleep_next_delay().await;
         let Some(written) = database.write(std::mem::take(&mut waiting)) else { return };
         let BatchResult { outcomes, check, uncounted } = written;
         uncounted.into_iter().for_each(|read| counting.start(read));
-        database.pause().await;
+        database.sleep_next_delay().await;
         if !tell(number, (outcomes, Vec::new()), !queue.is_empty()).await {
             break;
         }
@@ -424,7 +424,7 @@ async fn write(
             continue;
         }
         let number = begin();
-        database.pause().await;
+        database.sleep_next_delay().await;
         if !tell(number, (Vec::new(), check), false).await {
             break;
         }

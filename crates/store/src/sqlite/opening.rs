@@ -95,7 +95,7 @@ fn sqlite_error(code: i32, error: &std::io::Error) -> rusqlite::Error {
 /// Whether the error was caused by a full disk.
 pub(super) fn is_disk_full(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        let fault = cause.downcast_ref::<rusqlite::Error>().and_then(WriteFault::of);
+        let fault = cause.downcast_ref::<rusqlite::Error>().and_then(WriteFault::from_error);
         let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
         fault == Some(WriteFault::DiskFull)
             || matches!(kind, Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
@@ -175,7 +175,7 @@ fn open_on_full_disk(data: &Path) -> anyhow::Result<Opened> {
     let log = data.join(WAL_FILE);
     match sync_log(&db, &log) {
         Ok(()) => Ok(Opened { db, access, unsynced_log: None }),
-        Err(error) if WriteFault::of(&error) == Some(WriteFault::DiskFull) => {
+        Err(error) if WriteFault::from_error(&error) == Some(WriteFault::DiskFull) => {
             Ok(Opened { db, access, unsynced_log: Some(log) })
         }
         Err(error) => Err(error.into()),
@@ -382,7 +382,7 @@ pub(crate) fn configure_statement_cache(db: &Connection) -> rusqlite::Result<()>
 }
 
 /// Frees the memory of a connection's page cache (sqlite.org/pragma.html#pragma_shrink_memory).
-pub(super) fn shrink(db: &Connection) {
+pub(super) fn free_page_cache(db: &Connection) {
     if let Err(error) = db.execute_batch("PRAGMA shrink_memory") {
         tracing::warn!(%error, "the database's page cache cannot be emptied");
     }

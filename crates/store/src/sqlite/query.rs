@@ -24,7 +24,7 @@ use crate::read::row::{
     ConnectionStart, ConversationAccess, ListedConversation, MembershipRow, NamedConversation,
     PresencePeerRow, StoredMessage, UserRow, WantedMessage, is_readable, skip_damaged, unreadable_event,
 };
-use crate::read::{self, Lookups, MEMBERSHIPS_PER_READ, NamedPerson, Range};
+use crate::read::{self, LogRange, Lookups, MEMBERSHIPS_PER_READ, NamedPerson};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, Kind, LogEvent, NewerKind, UserKey};
 use crate::table::{columns, conversations, members};
@@ -63,7 +63,7 @@ impl Lookups for Connection {
         Ok(Some(ConversationAccess { conversation, membership }))
     }
 
-    fn view_by_key(
+    fn access_by_key(
         &self,
         user: UserKey,
         conversation: ConversationKey,
@@ -138,7 +138,7 @@ impl Lookups for Connection {
         &self,
         conversation: ConversationKey,
         name: &ConversationId,
-        range: &Range,
+        range: &LogRange,
         mut each: impl FnMut(LogEvent) -> ControlFlow<()>,
     ) -> Result<()> {
         let mut select = self.prepare_cached(
@@ -247,7 +247,7 @@ impl Lookups for Connection {
     }
 
     fn named_people(&self, users: &[UserId]) -> Result<Vec<NamedPerson>> {
-        Ok(profiles::named(self, users)?)
+        Ok(profiles::find_named_people(self, users)?)
     }
 
     fn find_people(

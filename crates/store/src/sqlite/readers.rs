@@ -11,7 +11,7 @@ use super::query::reader;
 use crate::batch::WriterState;
 use crate::change::OperationError;
 use crate::read::{LookupResult, Reader};
-pub(super) use crate::readers::ReadersClosed;
+pub(super) use crate::readers::ReadersClosedSignal;
 use crate::readers::{self, ReaderConnection, failure_to_refusal};
 use crate::refusal::Refusal;
 
@@ -41,7 +41,7 @@ impl ReaderConnection for SqliteReader {
     }
 
     fn free_memory(&mut self) {
-        super::shrink(&self.db);
+        super::free_page_cache(&self.db);
     }
 }
 

@@ -82,7 +82,7 @@ impl SqliteRows {
     }
 
     pub(crate) fn commit(&mut self) -> Result<()> {
-        self.write_back()?;
+        self.write_dirty_rows()?;
         self.feed.write(&self.db)?;
         self.db.prepare_cached("COMMIT")?.execute([])?;
         self.feed.committed();
@@ -114,8 +114,8 @@ impl SqliteRows {
     }
 
     /// Frees the memory of the page cache.
-    pub(crate) fn shrink(&self) {
-        super::shrink(&self.db);
+    pub(crate) fn free_page_cache(&self) {
+        super::free_page_cache(&self.db);
     }
 
     fn clear_cache(&mut self) {
@@ -127,7 +127,7 @@ impl SqliteRows {
         self.numbered.clear();
     }
 
-    fn write_back(&mut self) -> Result<()> {
+    fn write_dirty_rows(&mut self) -> Result<()> {
         let mut update = self.db.prepare_cached(&UPDATE_CONVERSATION)?;
         for name in self.dirty_conversations.drain() {
             if let Some(conversation) = self.conversations.get(&name) {
@@ -135,7 +135,7 @@ impl SqliteRows {
                 conversation.with_sqlite(|row| {
                     let row: Vec<_> =
                         row.iter().copied().chain([(WriteTime::OnUpdate, &number as _)]).collect();
-                    update.execute(table::of(&row, is_changed))
+                    update.execute(table::wanted_values(&row, is_changed))
                 })?;
             }
         }
@@ -146,9 +146,9 @@ impl SqliteRows {
             let Some(member) = self.members.get(&at) else { continue };
             member.with_sqlite(at.0, at.1, |row| {
                 if passed {
-                    upsert.execute(table::of(row, any_column))
+                    upsert.execute(table::wanted_values(row, any_column))
                 } else {
-                    update.execute(table::of(row, is_changed))
+                    update.execute(table::wanted_values(row, is_changed))
                 }
             })?;
         }
@@ -164,7 +164,7 @@ static UPDATE_CONVERSATION: LazyLock<String> = LazyLock::new(|| {
 });
 
 static PUT_MEMBER: LazyLock<String> =
-    LazyLock::new(|| table::insert("INSERT OR REPLACE", &MEMBERS, any_column));
+    LazyLock::new(|| table::insert_sql("INSERT OR REPLACE", &MEMBERS, any_column));
 
 /// Does not write `since` and `until`, so that their indexes need no update.
 static UPDATE_MEMBER: LazyLock<String> = LazyLock::new(|| table::update_sql(&MEMBERS, is_changed));

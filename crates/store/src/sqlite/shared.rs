@@ -30,7 +30,7 @@ impl SharedLog for MemoryStore {
         most: u32,
     ) -> Answer<Vec<MembershipsPage>> {
         self.spawn_read(move |reader| {
-            users.iter().map(|(user, after)| reader.places(user, *after, most)).collect()
+            users.iter().map(|(user, after)| reader.membership_page(user, *after, most)).collect()
         })
     }
 
@@ -39,12 +39,14 @@ impl SharedLog for MemoryStore {
         pairs: Vec<(UserId, ConversationKey)>,
     ) -> Answer<Vec<Option<CurrentMembership>>> {
         self.spawn_read(move |reader| {
-            pairs.iter().map(|(user, conversation)| reader.place(user, *conversation)).collect()
+            pairs.iter().map(|(user, conversation)| reader.current_membership(user, *conversation)).collect()
         })
     }
 
     fn changed_profiles(&self, after: ChangePlace, most: u32) -> Answer<ChangedProfiles> {
-        self.spawn_read(move |reader| Ok(super::rows::profiles::changed(reader.rows, after, most)?))
+        self.spawn_read(move |reader| {
+            Ok(super::rows::profiles::find_changed_profiles(reader.rows, after, most)?)
+        })
     }
 
     fn read_log(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Answer<LogExcerpt> {
@@ -78,7 +80,7 @@ impl Reader<'_> {
         Ok(revocations)
     }
 
-    fn places(
+    fn membership_page(
         &self,
         user: &UserId,
         after: ConversationKey,
@@ -99,7 +101,7 @@ impl Reader<'_> {
         Ok(page)
     }
 
-    fn place(
+    fn current_membership(
         &self,
         user: &UserId,
         conversation: ConversationKey,

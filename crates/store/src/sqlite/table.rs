@@ -7,7 +7,7 @@ use switchboard_protocol::{ConversationId, Role, Seq};
 use super::rows::conversation_id;
 use crate::change::rows::{role_from_number, role_number};
 use crate::record::{Conversation, ConversationKey, Membership, UserKey};
-use crate::table::{Column, Table, WriteTime, conversations, members, quoted};
+use crate::table::{Column, Table, WriteTime, conversations, members, quoted_names};
 
 /// A type that a column can have in SQLite.
 pub(super) trait SqliteColumn: Sized {
@@ -116,7 +116,7 @@ conversations!(sqlite_record);
 members!(sqlite_record);
 
 /// The values of the wanted columns.
-pub(super) fn of<'a>(
+pub(super) fn wanted_values<'a>(
     values: &'a [Value<'a>],
     is_wanted: fn(WriteTime) -> bool,
 ) -> rusqlite::ParamsFromIter<impl Iterator<Item = &'a dyn ToSql>> {
@@ -124,10 +124,10 @@ pub(super) fn of<'a>(
 }
 
 /// The statement that inserts a row with the wanted columns.
-pub(super) fn insert(verb: &str, table: &Table, is_wanted: fn(WriteTime) -> bool) -> String {
+pub(super) fn insert_sql(verb: &str, table: &Table, is_wanted: fn(WriteTime) -> bool) -> String {
     let columns: Vec<_> = wanted_columns(table, is_wanted).collect();
     let places: Vec<_> = (1..=columns.len()).map(|place| format!("?{place}")).collect();
-    format!("{verb} INTO {} ({}) VALUES ({})", table.name, quoted(columns), places.join(", "))
+    format!("{verb} INTO {} ({}) VALUES ({})", table.name, quoted_names(columns), places.join(", "))
 }
 
 /// The statement that updates the wanted columns of a row. The key, by which the row is found, is among them.

@@ -10,10 +10,10 @@ use rusqlite::ffi;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::readers::{ReadersClosed, SqliteReader};
+use super::readers::{ReadersClosedSignal, SqliteReader};
 use super::rows::SqliteRows;
 use super::{CHECKPOINT_PAGES, IDLE_TIMEOUT, Settings, opening};
-use crate::batch::{self, Results, WriterChannels, WriterState};
+use crate::batch::{self, WriteResults, WriterChannels, WriterState};
 use crate::change::Rules;
 use crate::clock::Clock;
 use crate::counting::{self, CounterHandle};
@@ -26,14 +26,14 @@ use crate::{CommitMetrics, WRITER_THREAD};
 const CHECKPOINT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The parts that the writer is made of.
-pub(super) struct Parts {
+pub(super) struct WriterParts {
     pub(super) rows: SqliteRows,
     pub(super) settings: Settings,
     pub(super) batches: mpsc::Sender<Batch>,
     pub(super) state: Arc<WriterState>,
     pub(super) queue: Receiver<Submission>,
     pub(super) counter: CounterHandle<SqliteReader>,
-    pub(super) readers: ReadersClosed,
+    pub(super) readers: ReadersClosedSignal,
     /// The lock of the directory, held as long as the thread writes.
     pub(super) lock: File,
     /// The path of the write-ahead log, if it must be rewritten before the first commit, because it could not be synced.
@@ -42,8 +42,8 @@ pub(super) struct Parts {
 
 /// Starts the thread. It ends when the queue's senders are dropped, the queue is empty and the readers have ended. The
 /// channel of batches closes after the database.
-pub(super) fn start(parts: Parts) -> std::io::Result<()> {
-    let Parts { rows, settings, batches, state, queue, counter, readers, lock, unsynced_log } = parts;
+pub(super) fn start(parts: WriterParts) -> std::io::Result<()> {
+    let WriterParts { rows, settings, batches, state, queue, counter, readers, lock, unsynced_log } = parts;
     let mut committer = Committer::new(rows, &settings, state.clone());
     committer.unsynced_log = unsynced_log;
     let writer =
@@ -58,7 +58,7 @@ struct Writer {
     committer: Committer,
     channels: WriterChannels,
     counter: CounterHandle<SqliteReader>,
-    readers: ReadersClosed,
+    readers: ReadersClosedSignal,
     lock: File,
 }
 
@@ -123,11 +123,11 @@ impl Writer {
             self.truncate_log_if_idle();
             self.committer.rewrite_if_due();
         }
-        self.end();
+        self.close_database();
     }
 
     /// Empties the write-ahead log, so that the database file alone is a complete copy without deleted messages.
-    fn end(mut self) {
+    fn close_database(mut self) {
         self.channels.close();
         // The writer's connection is closed last, because connections that only read cannot empty the write-ahead log.
         let _ = self.readers.recv();
@@ -170,7 +170,7 @@ impl Writer {
                     self.truncate_log_if_idle();
                     self.committer.rewrite_if_due();
                     if !shrunk && idle.elapsed() >= IDLE_TIMEOUT {
-                        self.committer.rows.shrink();
+                        self.committer.rows.free_page_cache();
                         shrunk = true;
                     }
                 }
@@ -313,7 +313,7 @@ impl Committer {
 
     fn record_failure(&mut self, trouble: &WriteError) {
         let error = trouble.error();
-        let fault = WriteFault::of(error);
+        let fault = WriteFault::from_error(error);
         if fault == Some(WriteFault::SyncFailed) {
             self.state.set_fault(WriteFault::SyncFailed);
             // The log is left as it is, so that a restart can write it again from the beginning.
@@ -338,7 +338,7 @@ impl Committer {
         }
     }
 
-    fn transact(&mut self, batch: &[Submission]) -> Result<Results, WriteError> {
+    fn transact(&mut self, batch: &[Submission]) -> Result<WriteResults, WriteError> {
         if self.has_failed() {
             let code = ffi::Error::new(ffi::SQLITE_READONLY);
             return Err(WriteError::Commit(rusqlite::Error::SqliteFailure(code, None)));
@@ -363,7 +363,7 @@ impl Committer {
 
     /// Moves the write-ahead log into the database if the log is long.
     fn checkpoint(&mut self) {
-        let long = self.rows.take_logged_pages() >= CHECKPOINT_PAGES;
+        let long = self.rows.take_wal_page_count() >= CHECKPOINT_PAGES;
         if long
             && !self.has_failed()
             && !is_recent(self.last_failed_checkpoint)
@@ -398,5 +398,5 @@ fn is_recent(tried: Option<Instant>) -> bool {
 /// Whether an fsync failed. Then it is unknown which data the kernel dropped, and a later fsync can succeed all the same
 /// (Rebello et al., USENIX ATC 2020).
 fn is_failed_sync(error: &rusqlite::Error) -> bool {
-    WriteFault::of(error) == Some(WriteFault::SyncFailed)
+    WriteFault::from_error(error) == Some(WriteFault::SyncFailed)
 }

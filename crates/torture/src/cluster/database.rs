@@ -33,7 +33,7 @@ pub(crate) struct Database {
 impl Database {
     pub(crate) async fn start(scratch: &Path) -> anyhow::Result<Self> {
         let primary = Postgres::start(&directory(scratch, 0), &[]).await?;
-        let standby = primary.standby(&directory(scratch, 1), true).await?;
+        let standby = primary.start_standby(&directory(scratch, 1), true).await?;
         Ok(Self { primary, standby, scratch: scratch.to_owned(), servers: 2 })
     }
 
@@ -60,7 +60,7 @@ impl Database {
             // Kills the old primary, as an operator must who promotes a standby (fencing).
             self.primary.kill().await?;
         }
-        let standby = self.standby.standby(&directory(&self.scratch, self.servers), true).await?;
+        let standby = self.standby.start_standby(&directory(&self.scratch, self.servers), true).await?;
         drop(std::mem::replace(&mut self.primary, std::mem::replace(&mut self.standby, standby)));
         // Deletes the data of the primary that was just lost, because such directories would fill the disk.
         let _ = std::fs::remove_dir_all(directory(&self.scratch, self.servers - 2));

@@ -42,7 +42,7 @@ const MAX_QUEUED_COMMANDS: usize = 1_024;
 const MAX_QUEUED_MESSAGES: usize = 16_384;
 
 /// The most different warnings that are logged until the next successful connect.
-const MAX_WARNINGS: usize = 8;
+const MAX_REMEMBERED_WARNINGS: usize = 8;
 
 /// The state of a connection, from the client's events.
 #[derive(Debug)]
@@ -92,18 +92,18 @@ impl ConnectionState {
     }
 
     fn servers(&self) -> String {
-        let servers: Vec<_> = self.servers.iter().map(shown).collect();
+        let servers: Vec<_> = self.servers.iter().map(display_url).collect();
         servers.join(", ")
     }
 
-    fn outage(&self) -> MutexGuard<'_, Option<Outage>> {
+    fn lock_outage(&self) -> MutexGuard<'_, Option<Outage>> {
         self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the failed attempt if it is to be logged: the first of an outage, and then one each [`OUTAGE_LINE_INTERVAL`].
     fn record_failed_attempt(&self, error: String) -> Option<FailedAttempt> {
         let now = Instant::now();
-        let mut outage = self.outage();
+        let mut outage = self.lock_outage();
         let Outage { since, logged } = outage.get_or_insert(Outage { since: now, logged: None });
         if logged.is_some_and(|logged| now - logged < OUTAGE_LINE_INTERVAL) {
             return None;
@@ -122,7 +122,7 @@ impl ConnectionState {
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the connection attempt timed out".to_owned(),
             };
-            causes.push(format!("{}: {cause}", shown(server)));
+            causes.push(format!("{}: {cause}", display_url(server)));
         }
         let cause = if causes.is_empty() { error } else { causes.join("; ") };
         tracing::warn!(
@@ -140,7 +140,7 @@ impl ConnectionState {
             Event::Connected => {
                 self.connected_gauge.set(1);
                 self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clear();
-                let outage = self.outage().take();
+                let outage = self.lock_outage().take();
                 if !self.was_connected.swap(true, Ordering::Relaxed) {
                     let away_seconds = outage.map(|outage| outage.since.elapsed().as_secs());
                     tracing::info!(
@@ -154,7 +154,7 @@ impl ConnectionState {
             }
             Event::Disconnected => {
                 self.connected_gauge.set(0);
-                self.outage().get_or_insert(Outage { since: Instant::now(), logged: None });
+                self.lock_outage().get_or_insert(Outage { since: Instant::now(), logged: None });
                 if self.was_connected.swap(false, Ordering::Relaxed) {
                     tracing::warn!(
                         link = self.name,
@@ -191,7 +191,7 @@ impl ConnectionState {
     /// Logs a warning unless it was logged since the last successful connect.
     pub(super) fn warn_once(&self, warning: &str) {
         let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        if warnings.len() < MAX_WARNINGS && !warnings.iter().any(|known| known == warning) {
+        if warnings.len() < MAX_REMEMBERED_WARNINGS && !warnings.iter().any(|known| known == warning) {
             warnings.push(warning.to_owned());
             tracing::warn!(link = self.name, "{warning}");
         }
@@ -200,7 +200,7 @@ impl ConnectionState {
     #[cfg(test)]
     pub(super) fn has_warned(&self) -> bool {
         let has_warning = !self.warnings.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        has_warning || self.outage().is_some_and(|outage| outage.logged.is_some())
+        has_warning || self.lock_outage().is_some_and(|outage| outage.logged.is_some())
     }
 }
 
@@ -323,7 +323,7 @@ fn without_secrets(server: ServerAddr) -> anyhow::Result<ServerAddr> {
 }
 
 /// The URL of a server, from which [`without_secrets`] has removed the login.
-fn shown(server: &ServerAddr) -> String {
+fn display_url(server: &ServerAddr) -> String {
     server.clone().into_inner().to_string()
 }
 

@@ -12,12 +12,12 @@ use crate::bus::Address;
 /// The subscriptions that the router wants.
 #[derive(Debug, Default)]
 pub(super) struct DesiredSubscriptions {
-    table: Mutex<Table>,
+    table: Mutex<DesiredTable>,
     changed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct DesiredTable {
     /// The desired keys of each hash slot.
     slots: FxHashMap<Slot, FxHashSet<u64>>,
     /// Slots that changed since the last [`DesiredSubscriptions::take_changes`].
@@ -28,7 +28,7 @@ struct Table {
 
 /// The changes of the table since they were last taken.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(super) struct DesiredChanges {
     pub(super) slots: Vec<(Slot, DesiredKeys)>,
     pub(super) unconfirmed: Vec<Address>,
 }
@@ -44,13 +44,13 @@ pub(super) enum DesiredKeys {
 }
 
 impl DesiredSubscriptions {
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn lock_table(&self) -> MutexGuard<'_, DesiredTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a subject of this node itself, whose subscription is not confirmed to the router.
     pub(super) fn add(&self, subject: SubjectKey) {
-        let mut table = self.table();
+        let mut table = self.lock_table();
         if table.slots.entry(subject.slot()).or_default().insert(subject.key) {
             table.changed.insert(subject.slot());
         }
@@ -59,13 +59,13 @@ impl DesiredSubscriptions {
     }
 
     pub(super) fn subscribe(&self, address: Address) {
-        let subject = SubjectKey::of(&address);
-        self.table().unconfirmed.insert(subject, address);
+        let subject = SubjectKey::for_address(&address);
+        self.lock_table().unconfirmed.insert(subject, address);
         self.add(subject);
     }
 
     pub(super) fn remove(&self, subject: SubjectKey) {
-        let mut table = self.table();
+        let mut table = self.lock_table();
         table.unconfirmed.remove(&subject);
         let Some(keys) = table.slots.get_mut(&subject.slot()) else { return };
         if keys.remove(&subject.key) {
@@ -79,17 +79,17 @@ impl DesiredSubscriptions {
     }
 
     pub(super) fn contains(&self, subject: SubjectKey) -> bool {
-        self.table().slots.get(&subject.slot()).is_some_and(|keys| keys.contains(&subject.key))
+        self.lock_table().slots.get(&subject.slot()).is_some_and(|keys| keys.contains(&subject.key))
     }
 
     /// Waits until the table has changed since the last call.
-    pub(super) async fn changed(&self) {
+    pub(super) async fn wait_for_change(&self) {
         self.changed.notified().await;
     }
 
     /// Takes the changes since the last call. For a changed slot with at most `few` desired keys, they contain the keys.
-    pub(super) fn take_changes(&self, few: usize) -> Changes {
-        let mut table = self.table();
+    pub(super) fn take_changes(&self, few: usize) -> DesiredChanges {
+        let mut table = self.lock_table();
         let table = &mut *table;
         let keys = |slot: &Slot| match table.slots.get(slot) {
             Some(keys) if keys.len() > few => DesiredKeys::Many,
@@ -97,6 +97,6 @@ impl DesiredSubscriptions {
         };
         let slots = table.changed.iter().map(|slot| (*slot, keys(slot))).collect();
         table.changed.clear();
-        Changes { slots, unconfirmed: table.unconfirmed.drain().map(|(_, address)| address).collect() }
+        DesiredChanges { slots, unconfirmed: table.unconfirmed.drain().map(|(_, address)| address).collect() }
     }
 }

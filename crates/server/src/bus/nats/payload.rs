@@ -19,7 +19,7 @@ const INITIAL_CAPACITY_BYTES: usize = 512;
 /// The length of the MAC. RFC 2104 section 5 recommends at least half of the hash's output, which is 32 bytes for SHA-256.
 const MAC_BYTES: usize = 16;
 
-const NODE_BYTES: usize = size_of::<u64>();
+const NODE_ID_BYTES: usize = size_of::<u64>();
 
 /// Encodes, authenticates and decodes the notices of one installation.
 pub(crate) struct Codec {
@@ -58,7 +58,7 @@ impl Codec {
         let (mac, signed) = bytes.split_at_checked(MAC_BYTES).context("too short")?;
         let matches = self.mac(subject, signed).verify_truncated_left(mac).is_ok();
         ensure!(matches, "its MAC is wrong: it does not come from a node on this database");
-        let json = signed.get(NODE_BYTES..).context("too short")?;
+        let json = signed.get(NODE_ID_BYTES..).context("too short")?;
         Ok(serde_json::from_slice(json)?)
     }
 
@@ -87,7 +87,7 @@ mod tests {
     }
 
     fn subject(conversation: i64) -> SubjectKey {
-        SubjectKey::of(&Address::Conversation(ConversationKey(conversation)))
+        SubjectKey::for_address(&Address::Conversation(ConversationKey(conversation)))
     }
 
     #[test]

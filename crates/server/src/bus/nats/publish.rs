@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Shared;
-use super::subscribe::barrier;
+use super::subscribe::wait_for_barrier;
 use crate::bus::{Address, BusEvent, Notice};
 
 use super::subject::SubjectKey;
@@ -65,11 +65,11 @@ pub(super) fn new(shared: Arc<Shared>, client: Client) -> (Publisher, PublishTas
 impl Publisher {
     /// Queues a notice. Returns `false` if the queue is full.
     pub(super) fn enqueue(&self, shared: &Shared, address: &Address, notice: &Notice) -> bool {
-        let subject = SubjectKey::of(address);
+        let subject = SubjectKey::for_address(address);
         let Ok(payload) = shared.codec.encode(subject, shared.node, notice) else { return false };
         let bytes = payload.len();
         let queued =
-            QueuedNotice { subject: shared.subjects.of(subject), payload, queued_at: Instant::now() };
+            QueuedNotice { subject: shared.subjects.name_of(subject), payload, queued_at: Instant::now() };
         let fits = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= MAX_QUEUED_BYTES;
         let accepted = fits && self.queue.try_send(queued).is_ok();
         if !accepted {
@@ -91,7 +91,7 @@ impl PublishTask {
             biased;
             () = self.publish_queue(&out) => {
                 // The connection closes after this, and messages that have not reached NATS are lost with it.
-                let _ = timeout(FINAL_FLUSH_TIMEOUT, barrier(&self.shared, &self.client)).await;
+                let _ = timeout(FINAL_FLUSH_TIMEOUT, wait_for_barrier(&self.shared, &self.client)).await;
             }
             () = deadline => {}
         }

@@ -47,7 +47,7 @@ impl PendingRoundTrip<'_> {
         self.number.to_be_bytes().to_vec().into()
     }
 
-    pub(super) async fn completed(&mut self) {
+    pub(super) async fn wait_until_completed(&mut self) {
         // This wait cannot fail early, because the sender stays in the table until the message arrives or this value is
         // dropped.
         let _ = (&mut self.wait).await;

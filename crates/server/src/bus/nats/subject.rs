@@ -59,7 +59,7 @@ impl SubjectKind {
     }
 
     /// The number of hash slots into which subjects of this kind are divided. All nodes must use the same number.
-    fn slots(self) -> u64 {
+    fn slot_count(self) -> u64 {
         match self {
             Self::Conversation => 1_024,
             Self::User | Self::Watched => 256,
@@ -76,7 +76,7 @@ pub(crate) struct SubjectKey {
 }
 
 impl SubjectKey {
-    pub(crate) fn of(address: &Address) -> Self {
+    pub(crate) fn for_address(address: &Address) -> Self {
         match address {
             Address::Conversation(ConversationKey(key)) => {
                 Self { kind: SubjectKind::Conversation, key: key.cast_unsigned() }
@@ -90,7 +90,7 @@ impl SubjectKey {
     }
 
     pub(super) fn slot(self) -> Slot {
-        let number = self.key % self.kind.slots();
+        let number = self.key % self.kind.slot_count();
         Slot { kind: self.kind, number: u16::try_from(number).unwrap_or_default() }
     }
 }
@@ -131,7 +131,7 @@ impl Subjects {
         Ok(Self { root: format!("{prefix}.{PROTOCOL_VERSION}.") })
     }
 
-    pub(super) fn of(&self, subject: SubjectKey) -> String {
+    pub(super) fn name_of(&self, subject: SubjectKey) -> String {
         let (root, letter, slot) = (&self.root, subject.kind.letter(), subject.slot().number);
         match subject.kind {
             SubjectKind::Conversation | SubjectKind::User | SubjectKind::Watched => {
@@ -166,11 +166,11 @@ fn parse_key(token: &str) -> Option<u64> {
 }
 
 /// The subject of a node's probes.
-pub(super) fn probe(node: NodeId) -> SubjectKey {
+pub(super) fn probe_subject(node: NodeId) -> SubjectKey {
     SubjectKey { kind: SubjectKind::Probe, key: node.0 }
 }
 
 /// The subject of a node's barriers.
-pub(super) fn barrier(node: NodeId) -> SubjectKey {
+pub(super) fn barrier_subject(node: NodeId) -> SubjectKey {
     SubjectKey { kind: SubjectKind::Barrier, key: node.0 }
 }

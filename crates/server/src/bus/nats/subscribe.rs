@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::Shared;
-use super::desired::{Changes, DesiredKeys};
+use super::desired::{DesiredChanges, DesiredKeys};
 use super::subject::{self, Slot, SubjectKey};
 use super::subscription::{StopHandle, Subscription};
 use crate::bus::BusEvent;
@@ -92,7 +92,7 @@ impl SubscriptionManager {
         done.run_until_cancelled(async move {
             loop {
                 tokio::select! {
-                    () = self.shared.desired.changed() => {}
+                    () = self.shared.desired.wait_for_change() => {}
                     () = self.shared.connection.connected.notified() => {}
                     () = sleep(CONNECTION_POLL_INTERVAL) => {}
                 }
@@ -106,7 +106,7 @@ impl SubscriptionManager {
         .await;
     }
 
-    async fn apply(&mut self, changes: Changes) -> anyhow::Result<()> {
+    async fn apply(&mut self, changes: DesiredChanges) -> anyhow::Result<()> {
         let mut round = Confirmation::default();
         for (slot, keys) in changes.slots {
             self.apply_to_slot(slot, keys, &mut round).await?;
@@ -114,11 +114,12 @@ impl SubscriptionManager {
         let connections = self.client.statistics().connects.load(Ordering::Relaxed);
         let reconnected = connections != self.confirmed_connections;
         if round.has_subscribed || reconnected || !changes.unconfirmed.is_empty() {
-            self.confirm().await?;
+            self.confirm_subscriptions().await?;
         }
         if !round.replaced.is_empty() {
             // Messages for the replaced subscriptions may still be in flight. They arrive before the message of this round trip.
-            complete_round_trip(&self.shared, &self.probe_client, subject::probe(self.shared.node)).await?;
+            complete_round_trip(&self.shared, &self.probe_client, subject::probe_subject(self.shared.node))
+                .await?;
             round.replaced.into_iter().for_each(|handle| self.stop(handle));
         }
         if !changes.unconfirmed.is_empty() {
@@ -149,7 +150,7 @@ impl SubscriptionManager {
                 }
                 for key in keys {
                     if let Entry::Vacant(entry) = current.exact.entry(key) {
-                        let subject = self.shared.subjects.of(SubjectKey { kind: slot.kind, key });
+                        let subject = self.shared.subjects.name_of(SubjectKey { kind: slot.kind, key });
                         entry.insert(self.subscribe(subject).await?);
                         round.has_subscribed = true;
                     }
@@ -184,8 +185,8 @@ impl SubscriptionManager {
 
     /// Returns once NATS has processed everything that this node sent before. Logs a warning if that takes too long although the
     /// connection is up.
-    async fn confirm(&self) -> anyhow::Result<()> {
-        let passed = barrier(&self.shared, &self.client);
+    async fn confirm_subscriptions(&self) -> anyhow::Result<()> {
+        let passed = wait_for_barrier(&self.shared, &self.client);
         tokio::pin!(passed);
         if let Ok(result) = timeout(BARRIER_WARNING_DELAY, &mut passed).await {
             return result;
@@ -201,8 +202,8 @@ impl SubscriptionManager {
 
 /// Sends a message over `client`, and returns once it has arrived over the second connection, because then NATS has processed
 /// everything that was sent over `client` before. (The client's own `flush` covers only this machine's socket.)
-pub(super) async fn barrier(shared: &Shared, client: &Client) -> anyhow::Result<()> {
-    complete_round_trip(shared, client, subject::barrier(shared.node)).await
+pub(super) async fn wait_for_barrier(shared: &Shared, client: &Client) -> anyhow::Result<()> {
+    complete_round_trip(shared, client, subject::barrier_subject(shared.node)).await
 }
 
 /// Sends a message over one connection to `destination`, again and again until one arrives over the other connection.
@@ -211,14 +212,14 @@ async fn complete_round_trip(
     client: &Client,
     destination: SubjectKey,
 ) -> anyhow::Result<()> {
-    let subject = shared.subjects.of(destination);
+    let subject = shared.subjects.name_of(destination);
     let (mut wait, longest) = ROUND_TRIP_TIMEOUTS;
     let mut pending = shared.round_trips.begin();
     loop {
         if client.connection_state() == State::Connected {
             client.publish(subject.clone(), pending.payload()).await?;
         }
-        if timeout(wait, pending.completed()).await.is_ok() {
+        if timeout(wait, pending.wait_until_completed()).await.is_ok() {
             return Ok(());
         }
         wait = (wait * 2).min(longest);
@@ -231,8 +232,9 @@ pub(super) async fn subscribe_to_own_messages(
     probe_client: &Client,
     subscriptions: &mpsc::Sender<Subscription>,
 ) -> anyhow::Result<()> {
-    shared.desired.add(subject::probe(shared.node));
-    let barriers = probe_client.subscribe(shared.subjects.of(subject::barrier(shared.node))).await?;
+    shared.desired.add(subject::probe_subject(shared.node));
+    let barriers =
+        probe_client.subscribe(shared.subjects.name_of(subject::barrier_subject(shared.node))).await?;
     // This subscription lives as long as the bus, so its stop handle is not needed.
     let (subscription, _) = Subscription::new(barriers);
     subscriptions.send(subscription).await?;

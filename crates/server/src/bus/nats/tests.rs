@@ -59,12 +59,12 @@ impl Node {
     }
 
     /// Connects a node to the nats-server that all tests share.
-    async fn on_shared(prefix: &str, id: u64) -> Self {
+    async fn connect_to_shared(prefix: &str, id: u64) -> Self {
         let nats = shared_nats().await.expect("a nats-server");
-        Self::connected(&settings(&nats.url(), prefix), id).await
+        Self::connect(&settings(&nats.url(), prefix), id).await
     }
 
-    async fn connected(settings: &NatsSettings, id: u64) -> Self {
+    async fn connect(settings: &NatsSettings, id: u64) -> Self {
         let node = Self::new(settings, id).await;
         wait_until(|| node.bus.has_both_connections()).await;
         node
@@ -107,7 +107,7 @@ impl Node {
     }
 
     fn publish(&self, key: i64, seq: u64) {
-        self.bus.publish(&conversation(key), &event(key, seq));
+        self.bus.publish(&conversation(key), &event_notice(key, seq));
     }
 
     /// Returns whether a health probe arrives before `limit`.
@@ -115,7 +115,7 @@ impl Node {
         matches!(timeout(limit, self.bus.probe()).await, Ok(Ok(())))
     }
 
-    fn subscriptions(&self) -> i64 {
+    fn subscription_count(&self) -> i64 {
         self.metrics.bus.subscriptions.get()
     }
 }
@@ -134,7 +134,7 @@ fn user(name: &str) -> UserId {
     UserId::parse(name).expect("a user id")
 }
 
-fn event(key: i64, seq: u64) -> Notice {
+fn event_notice(key: i64, seq: u64) -> Notice {
     Notice::Event {
         conversation: ConversationKey(key),
         name: switchboard_protocol::ConversationId::parse("#secrets").expect("an id"),
@@ -156,7 +156,7 @@ async fn wait_until(mut condition: impl FnMut() -> bool) {
 
 /// How many messages the nats-server has received and sent.
 async fn sent_messages_and_bytes(nats: &Nats) -> (u64, u64) {
-    let page = reqwest::get(format!("http://{}/varz", nats.monitor())).await.expect("an answer");
+    let page = reqwest::get(format!("http://{}/varz", nats.monitor_address())).await.expect("an answer");
     let page: serde_json::Value = page.json().await.expect("JSON");
     let count = |name: &str| page[name].as_u64().expect("a count");
     (count("in_msgs"), count("out_msgs"))
@@ -164,11 +164,11 @@ async fn sent_messages_and_bytes(nats: &Nats) -> (u64, u64) {
 
 #[tokio::test]
 async fn a_repeated_subscription_is_confirmed_again() {
-    let mut node = Node::on_shared(&unique_prefix(), 1).await;
+    let mut node = Node::connect_to_shared(&unique_prefix(), 1).await;
     for _ in 0..2 {
         node.subscribe(conversation(1)).await;
     }
-    assert_eq!(node.subscriptions(), 2, "one, and the one for probes");
+    assert_eq!(node.subscription_count(), 2, "one, and the one for probes");
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn nats_sends_one_message_to_each_subscribed_node() {
     let settings = settings(&nats.url(), "sw");
     let mut nodes = Vec::new();
     for id in 1..=4 {
-        nodes.push(Node::connected(&settings, id).await);
+        nodes.push(Node::connect(&settings, id).await);
     }
     let [publisher, others @ ..] = nodes.as_mut_slice() else { panic!("four nodes") };
     let (unrelated, subscribers) = others.split_last_mut().expect("three");
@@ -208,7 +208,8 @@ async fn subjects_contain_neither_user_names_nor_text() {
     let mut seen = spy.subscribe(format!("{prefix}.>")).await.expect("a subscription");
     spy.flush().await.expect("a connection");
 
-    let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
+    let (alice, mut bob) =
+        (Node::connect_to_shared(&prefix, 1).await, Node::connect_to_shared(&prefix, 2).await);
     bob.subscribe(Address::Nodes).await;
     let person = user("hush");
     alice.publish(5, 1);
@@ -231,7 +232,8 @@ async fn subjects_contain_neither_user_names_nor_text() {
 #[tokio::test]
 async fn a_notice_that_cannot_be_decoded_is_dropped() {
     let prefix = unique_prefix();
-    let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
+    let (alice, mut bob) =
+        (Node::connect_to_shared(&prefix, 1).await, Node::connect_to_shared(&prefix, 2).await);
     bob.subscribe(Address::Nodes).await;
     // A MAC of zeros, then node 3, then nothing or an unknown kind of notice.
     let anonymous = [0; 24];
@@ -247,7 +249,7 @@ async fn a_notice_that_cannot_be_decoded_is_dropped() {
 
 #[tokio::test]
 async fn a_probe_succeeds_until_the_bus_ends() {
-    let mut node = Node::on_shared(&unique_prefix(), 1).await;
+    let mut node = Node::connect_to_shared(&unique_prefix(), 1).await;
     node.subscribe(Address::Nodes).await;
     assert!(node.probe_succeeds(TEST_TIMEOUT).await);
     node.events.close();
@@ -258,7 +260,8 @@ async fn a_probe_succeeds_until_the_bus_ends() {
 #[tokio::test]
 async fn a_stopping_bus_delivers_its_queued_notices() {
     let prefix = unique_prefix();
-    let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
+    let (alice, mut bob) =
+        (Node::connect_to_shared(&prefix, 1).await, Node::connect_to_shared(&prefix, 2).await);
     bob.subscribe(conversation(1)).await;
     for seq in 1..=1_000 {
         alice.publish(1, seq);

@@ -20,7 +20,7 @@ async fn client() -> (Client, JoinSet<io::Result<()>>) {
     (client, running)
 }
 
-fn part(payload: &[u8], opcode: Data, last: bool) -> Sent {
+fn frame_part(payload: &[u8], opcode: Data, last: bool) -> Sent {
     Sent::Frame(Frame::message(payload.to_vec(), OpCode::Data(opcode), last))
 }
 
@@ -55,10 +55,10 @@ async fn messages_of_any_size_and_split_are_echoed() {
     }
     // The bytes of one character are in two fragments, and a ping arrives between them.
     for message in [
-        part(b"\xC3", Data::Text, false),
+        frame_part(b"\xC3", Data::Text, false),
         Sent::Ping("p".into()),
-        part(b"", Data::Continue, false),
-        part(b"\xA4", Data::Continue, true),
+        frame_part(b"", Data::Continue, false),
+        frame_part(b"\xA4", Data::Continue, true),
     ] {
         client.send(message).await.expect("sent");
     }
@@ -69,17 +69,17 @@ async fn messages_of_any_size_and_split_are_echoed() {
 }
 
 #[tokio::test]
-async fn a_close_is_answered_and_what_is_broken_is_closed_by_its_code() {
+async fn close_frames_are_answered_and_invalid_frames_close_the_connection_with_their_code() {
     let close = |code: u16| Sent::Close(Some(CloseFrame { code: Code::from(code), reason: "bye".into() }));
     for (sent, code) in [
         (vec![close(1000)], 1000),
         (vec![close(3000)], 1000),
         (vec![Sent::Close(None)], 1000),
-        (vec![part(b"\xFF", Data::Text, true)], 1007),
-        (vec![part(b"\xC3", Data::Text, false), part(b"a", Data::Continue, true)], 1007),
-        (vec![part(b"a", Data::Continue, true)], 1002),
-        (vec![part(b"a", Data::Text, false), part(b"a", Data::Text, true)], 1002),
-        (vec![part(&vec![b'a'; (16 << 20) + 1], Data::Binary, true)], 1009),
+        (vec![frame_part(b"\xFF", Data::Text, true)], 1007),
+        (vec![frame_part(b"\xC3", Data::Text, false), frame_part(b"a", Data::Continue, true)], 1007),
+        (vec![frame_part(b"a", Data::Continue, true)], 1002),
+        (vec![frame_part(b"a", Data::Text, false), frame_part(b"a", Data::Text, true)], 1002),
+        (vec![frame_part(&vec![b'a'; (16 << 20) + 1], Data::Binary, true)], 1009),
     ] {
         let told = format!("{:?}", sent.iter().map(Sent::len).collect::<Vec<_>>());
         assert_eq!(close_code_after(sent).await, Some(code), "{told}");

@@ -14,15 +14,17 @@ use switchboard_protocol::Seq;
 
 use super::Cluster;
 use super::store_reply::{PendingLeave, StoreReply};
-use crate::router::parked::{Leaves, NextStep, ParkedPage, WaitsFor};
-use crate::router::registry::{Changes, LocalSession, LocalUser, MembershipChange, SessionSlot, UserSlot};
+use crate::router::parked::{LeftConversations, NextStep, Obstacle, ParkedPage};
+use crate::router::registry::{
+    LocalSession, LocalUser, MembershipChange, ObstacleChanges, SessionSlot, UserSlot,
+};
 use crate::router::{LocalNode, Subscription};
 use switchboard_store::record::{ConversationKey, JoinOrLeave};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{CommittedEvent, LogExcerpt, Memberships};
 
 /// A page of memberships that is being applied.
-pub(super) struct Entry {
+pub(super) struct EnteringPage {
     page: Memberships,
     /// Further conversations that this node, if it hosts them, must have applied up to the given event.
     must_be_applied: Vec<(ConversationKey, Seq)>,
@@ -37,13 +39,13 @@ pub(super) struct Entry {
     unapplied_leaves: Vec<ConversationKey>,
     /// Memberships on the page that the store must confirm, because they may have ended. `None` until the page has been compared
     /// with the applied events.
-    to_confirm: Option<Unconfirmed>,
+    to_confirm: Option<UnconfirmedMemberships>,
     /// Conversations that the user left after the page was read, with the event of the leave once it is found.
     leaves: FxHashMap<ConversationKey, Option<Seq>>,
 }
 
 /// Memberships that the store must confirm.
-struct Unconfirmed {
+struct UnconfirmedMemberships {
     /// Each conversation with an event at which the user was a member.
     memberships: Vec<(ConversationKey, Seq)>,
     /// The number of the last query that had been sent when this was made. Only the answer of a later query confirms the
@@ -51,7 +53,7 @@ struct Unconfirmed {
     query_number: u64,
 }
 
-impl Entry {
+impl EnteringPage {
     fn new(parked: &ParkedPage) -> Self {
         let mut entry = Self {
             page: parked.page.clone(),
@@ -71,7 +73,8 @@ impl Entry {
 
     /// Adds the cursors and summaries of a session, which it has read at other moments than the pages.
     fn add_other_reads(&mut self, subscribe: &Subscription) {
-        self.must_be_applied = subscribe.gone.iter().chain(&subscribe.listed).copied().collect();
+        self.must_be_applied =
+            subscribe.left_conversations.iter().chain(&subscribe.listed).copied().collect();
         self.listed = subscribe.listed.iter().map(|(conversation, _)| *conversation).collect();
         for (conversation, seq) in subscribe.cursors.iter().chain(&subscribe.listed) {
             if subscribe.heads.get(*conversation).is_none() {
@@ -82,7 +85,7 @@ impl Entry {
     }
 
     /// The conversations that the user left after the page was read.
-    fn into_leaves(self) -> Leaves {
+    fn into_leaves(self) -> LeftConversations {
         self.leaves.into_iter().filter_map(|(conversation, leave)| Some((conversation, leave?))).collect()
     }
 }
@@ -103,11 +106,11 @@ impl Cluster {
         if let NextStep::MakeLive(subscribe) = &parked.next_step {
             record_leaves(node, subscribe);
         }
-        let mut entry = Entry::new(&parked);
+        let mut entry = EnteringPage::new(&parked);
         if let Some(user) = user_of(node, parked.session) {
-            self.find_unapplied(node, user, &mut entry);
+            self.query_unapplied_events(node, user, &mut entry);
         }
-        self.admit(node, parked, entry);
+        self.admit_page(node, parked, entry);
     }
 
     /// Forgets a session that has ended.
@@ -117,19 +120,23 @@ impl Cluster {
 
     /// Called after a batch was published: admits the sessions that waited for the batch. In the conversations `check`, events may
     /// have been stored whose outcome this node did not learn, so their heads are queried.
-    pub(in crate::router) fn batch_published(&mut self, node: &mut LocalNode, check: Vec<ConversationKey>) {
+    pub(in crate::router) fn on_batch_published(
+        &mut self,
+        node: &mut LocalNode,
+        check: Vec<ConversationKey>,
+    ) {
         self.query_heads_of(node, check);
-        self.unpark(node);
+        self.admit_unblocked(node);
     }
 
     /// Admits the sessions that have no obstacle any more.
-    pub(super) fn unpark(&mut self, node: &mut LocalNode) {
+    pub(super) fn admit_unblocked(&mut self, node: &mut LocalNode) {
         loop {
-            let Changes { users, conversations } = node.registry.take_changes();
+            let ObstacleChanges { users, conversations } = node.registry.take_obstacle_changes();
             users.into_iter().for_each(|user| node.parked.wake_for_user(user));
             for conversation in conversations {
                 // A conversation that this node no longer hosts is no obstacle.
-                let applied = node.registry.applied(conversation).unwrap_or(Seq::MAX);
+                let applied = node.registry.applied_seq(conversation).unwrap_or(Seq::MAX);
                 node.parked.wake_for_event(conversation, applied);
             }
             let due = node.parked.take_due();
@@ -138,14 +145,15 @@ impl Cluster {
             }
             // Admitting a session changes the registry, and another session may wait for that change.
             for parked in due {
-                let entry = self.entries.remove(&parked.session).unwrap_or_else(|| Entry::new(&parked));
-                self.admit(node, parked, entry);
+                let entry =
+                    self.entries.remove(&parked.session).unwrap_or_else(|| EnteringPage::new(&parked));
+                self.admit_page(node, parked, entry);
             }
         }
     }
 
     /// Applies a page, or parks it until it has no obstacle.
-    fn admit(&mut self, node: &mut LocalNode, parked: ParkedPage, mut entry: Entry) {
+    fn admit_page(&mut self, node: &mut LocalNode, parked: ParkedPage, mut entry: EnteringPage) {
         let session = parked.session;
         let obstacle = match parked.unpublished_batch(node.published) {
             None => self.find_obstacle(node, session, &mut entry),
@@ -160,7 +168,7 @@ impl Cluster {
         }
     }
 
-    fn finish_page(&mut self, node: &mut LocalNode, parked: ParkedPage, leaves: Leaves) {
+    fn finish_page(&mut self, node: &mut LocalNode, parked: ParkedPage, leaves: LeftConversations) {
         let session = parked.session;
         let NextStep::MakeLive(subscribe) = &parked.next_step else {
             // The session reads its next page from now on, so that page is newer than every conversation that this node hosts now.
@@ -192,25 +200,25 @@ impl Cluster {
         &mut self,
         node: &mut LocalNode,
         slot: SessionSlot,
-        entry: &mut Entry,
-    ) -> Option<WaitsFor> {
+        entry: &mut EnteringPage,
+    ) -> Option<Obstacle> {
         let session = node.registry.session(slot)?;
         let user = session.user;
         if entry.to_confirm.is_none() {
             // What has been found before comes first; more may have come up meanwhile.
-            if has_unapplied(node, user, entry) || self.find_unapplied(node, user, entry) {
+            if still_has_unapplied(node, user, entry) || self.query_unapplied_events(node, user, entry) {
                 let event = entry.events_to_apply.first();
-                return Some(event.map_or(WaitsFor::User(user), |(conversation, seq)| {
-                    WaitsFor::Event(*conversation, *seq)
+                return Some(event.map_or(Obstacle::User(user), |(conversation, seq)| {
+                    Obstacle::Event(*conversation, *seq)
                 }));
             }
-            self.join_page(node, slot, entry);
+            self.add_page_members(node, slot, entry);
         }
         // This node may have just begun to host conversations at their heads on the page, while later events of them are known.
-        if let Some((conversation, seq)) = self.first_unapplied(node, &entry.must_be_applied) {
-            return Some(WaitsFor::Event(conversation, seq));
+        if let Some((conversation, seq)) = self.expect_first_unapplied_event(node, &entry.must_be_applied) {
+            return Some(Obstacle::Event(conversation, seq));
         }
-        let Unconfirmed { memberships, query_number: question } =
+        let UnconfirmedMemberships { memberships, query_number: question } =
             entry.to_confirm.as_ref().filter(|open| !open.memberships.is_empty())?;
         let local = node.registry.user(user)?;
         // The answer to a query about some conversations says nothing about others.
@@ -219,16 +227,16 @@ impl Cluster {
             || memberships.iter().all(|(conversation, _)| entries.get(conversation) > Some(question));
         let known = answered && self.look_up_leaves(node, slot, user, memberships, &mut entry.leaves);
         if !known {
-            return Some(WaitsFor::User(user));
+            return Some(Obstacle::User(user));
         }
         // Because of an older answer, this node may have begun to host the conversation at an earlier event than the page shows.
-        let (conversation, seq) = self.first_unapplied(node, memberships)?;
-        Some(WaitsFor::Event(conversation, seq))
+        let (conversation, seq) = self.expect_first_unapplied_event(node, memberships)?;
+        Some(Obstacle::Event(conversation, seq))
     }
 
     /// Returns the first conversation in `bounds` that this node hosts and has not applied up to the given event. Makes the node
     /// read the missing events.
-    fn first_unapplied(
+    fn expect_first_unapplied_event(
         &mut self,
         node: &LocalNode,
         bounds: &[(ConversationKey, Seq)],
@@ -239,7 +247,7 @@ impl Cluster {
     }
 
     /// Finds the events that must be applied before a page, and queries them. Returns whether there are any.
-    fn find_unapplied(&mut self, node: &LocalNode, user: UserSlot, entry: &mut Entry) -> bool {
+    fn query_unapplied_events(&mut self, node: &LocalNode, user: UserSlot, entry: &mut EnteringPage) -> bool {
         let joined = entry.page.joined.iter().map(|joined| (joined.conversation, joined.head));
         let bounds = joined.chain(entry.must_be_applied.iter().copied());
         entry.events_to_apply = bounds.filter(|bound| is_unapplied(node, bound)).collect();
@@ -258,7 +266,7 @@ impl Cluster {
 
     /// Adds a user to the members of the conversations on a page whose memberships are known to be current. The store is queried
     /// for the others.
-    fn join_page(&mut self, node: &mut LocalNode, slot: SessionSlot, entry: &mut Entry) {
+    fn add_page_members(&mut self, node: &mut LocalNode, slot: SessionSlot, entry: &mut EnteringPage) {
         let Some(session) = node.registry.session_mut(slot) else { return };
         session.has_joined_page = true;
         let (user, subscription_epoch) = (session.user, session.subscription_epoch);
@@ -280,11 +288,13 @@ impl Cluster {
             if changed.get(&conversation).is_some_and(|seq| *seq > head) {
                 continue;
             }
-            if let Some(gone) = node.registry.leave_of(user, conversation).filter(|gone| *gone >= head) {
+            if let Some(gone) =
+                node.registry.recorded_leave_of(user, conversation).filter(|gone| *gone >= head)
+            {
                 entry.leaves.insert(conversation, Some(gone));
             } else if node.registry.is_member(user, conversation) {
             } else if first && node.registry.is_membership_current(conversation, head, subscription_epoch) {
-                node.registry.join(user, conversation, head);
+                node.registry.add_member(user, conversation, head);
             } else {
                 memberships.push((conversation, head));
             }
@@ -294,7 +304,7 @@ impl Cluster {
             self.query_memberships(node, user, &conversations);
         }
         entry.to_confirm =
-            Some(Unconfirmed { memberships, query_number: self.comparisons.last_query_number });
+            Some(UnconfirmedMemberships { memberships, query_number: self.comparisons.last_query_number });
     }
 
     /// Queries the leaves of a user that this node has not applied. Returns whether all leaves are known.
@@ -373,21 +383,21 @@ fn user_of(node: &LocalNode, session: SessionSlot) -> Option<UserSlot> {
 
 /// Whether this node hosts a conversation and has not applied it up to an event.
 fn is_unapplied(node: &LocalNode, (conversation, seq): &(ConversationKey, Seq)) -> bool {
-    node.registry.applied(*conversation).is_some_and(|applied| applied < *seq)
+    node.registry.applied_seq(*conversation).is_some_and(|applied| applied < *seq)
 }
 
 /// Records the leaves that a session knows, except leaves that this node has not applied yet.
 fn record_leaves(node: &mut LocalNode, subscribe: &Subscription) {
     let Some(user) = user_of(node, subscribe.session) else { return };
-    for (conversation, until) in &subscribe.gone {
+    for (conversation, until) in &subscribe.left_conversations {
         if !is_unapplied(node, &(*conversation, *until)) && !node.registry.is_member(user, *conversation) {
             node.registry.record_leave(user, *conversation, *until);
         }
     }
 }
 
-/// Whether events that `find_unapplied` has found to be missing are still not applied.
-fn has_unapplied(node: &LocalNode, user: UserSlot, entry: &mut Entry) -> bool {
+/// Whether events that `query_unapplied_events` has found to be missing are still not applied.
+fn still_has_unapplied(node: &LocalNode, user: UserSlot, entry: &mut EnteringPage) -> bool {
     let registry = &node.registry;
     entry.events_to_apply.retain(|bound| is_unapplied(node, bound));
     let (changes, bounds) =
@@ -400,7 +410,7 @@ fn has_unapplied(node: &LocalNode, user: UserSlot, entry: &mut Entry) -> bool {
 
 /// Conversations in which the user is a member on this node and not on the page, because this node has not applied the leave yet.
 /// Conversations that the user joined after the page was read, according to another page or to the summaries, are not among them.
-fn find_unapplied_leaves(node: &LocalNode, user: UserSlot, entry: &Entry) -> Vec<ConversationKey> {
+fn find_unapplied_leaves(node: &LocalNode, user: UserSlot, entry: &EnteringPage) -> Vec<ConversationKey> {
     let Some(local) = node.registry.user(user) else { return Vec::new() };
     let here = &local.conversations;
     let first = here.partition_point(|here| *here <= entry.page.after);

@@ -14,7 +14,7 @@ use crate::bus::NoBus;
 use crate::connections::Connections;
 use crate::metrics::Metrics;
 use crate::node_name::NodeName;
-use crate::router::{ClusterParts, Parts, Router};
+use crate::router::{ClusterParts, Router, RouterParts};
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
 use switchboard_store::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
@@ -53,7 +53,9 @@ impl FakeStore {
     }
 
     /// A store with these joins and leaves.
-    pub(in crate::router) fn of(joins_and_leaves: Vec<(ConversationKey, Seq, Effect)>) -> Self {
+    pub(in crate::router) fn with_joins_and_leaves(
+        joins_and_leaves: Vec<(ConversationKey, Seq, Effect)>,
+    ) -> Self {
         Self { joins_and_leaves, ..Self::default() }
     }
 
@@ -224,12 +226,12 @@ pub(in crate::router) fn router(store: &Arc<FakeStore>, users: &[String]) -> (Ro
         store: store.clone(),
         bus: Arc::new(NoBus),
         events,
-        sweep: hour,
+        sweep_interval: hour,
         lease: hour,
         nodes: Arc::default(),
         connections: Connections::new(NodeName::of_host()),
     };
-    let (_, mut router) = crate::router::new(Parts {
+    let (_, mut router) = crate::router::new(RouterParts {
         store: store.clone(),
         batches,
         metrics: Arc::new(Metrics::new()),
@@ -244,18 +246,18 @@ pub(in crate::router) fn router(store: &Arc<FakeStore>, users: &[String]) -> (Ro
         let registry = &mut router.node.registry;
         let user = registry.user_or_new(&UserId::parse(name).expect("a name"));
         for number in 1..=store.conversations {
-            registry.join(user, ConversationKey(number), Seq(1));
+            registry.add_member(user, ConversationKey(number), Seq(1));
         }
         registry.user_mut(user).expect("the user was added").is_loaded = true;
     }
-    after_input(&mut router);
+    update_after_input(&mut router);
     (router, batch)
 }
 
 /// Does the work that a router does after each input.
-pub(super) fn after_input(router: &mut Router) {
+pub(super) fn update_after_input(router: &mut Router) {
     let cluster = router.cluster.as_mut().expect("a cluster");
-    cluster.after_input(&mut router.node);
+    cluster.update_after_input(&mut router.node);
 }
 
 /// Waits for the next work of the cluster, and handles it.

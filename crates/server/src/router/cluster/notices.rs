@@ -95,7 +95,7 @@ impl Cluster {
     fn apply_notice(&mut self, node: &mut LocalNode, from: NodeId, notice: Notice) {
         match notice {
             Notice::Event { conversation, name, seq, frame, effects } => {
-                if node.registry.applied(conversation).is_some() {
+                if node.registry.applied_seq(conversation).is_some() {
                     if !effects.is_empty() {
                         // Memberships decide who receives later events, so membership changes are read from the database only.
                         return self.read_up_to(node, conversation, seq);
@@ -152,11 +152,11 @@ impl Cluster {
     /// behind, and only a clock that is ahead makes a time in the future.
     fn record_status(&mut self, node: &mut LocalNode, from: NodeId, status: NodeStatus) {
         let (name, ahead_ms) = (status.name.clone(), status.ahead_ms);
-        let lead = self.nodes.record(from, status);
+        let lead = self.nodes.record_status(from, status);
         node.metrics.set_clock_skew(lead);
-        node.presence.node_has_name(from, &name);
+        node.presence.set_node_name(from, &name);
         if ahead_ms > MAX_CLOCK_LEAD_MS
-            && let Some(count) = self.clock_log.record()
+            && let Some(count) = self.clock_log.record_event()
         {
             let node = name;
             tracing::warn!(%node, node_id = %from, ahead_ms, count, "clock skew: another node's clock is ahead; compare the clocks");
@@ -176,7 +176,7 @@ impl Cluster {
     /// Called when a subscription has become active. Notices that were published before that may have been missed.
     fn on_subscribed(&mut self, node: &mut LocalNode, address: &Address) {
         match address {
-            Address::Conversation(conversation) if node.registry.applied(*conversation).is_some() => {
+            Address::Conversation(conversation) if node.registry.applied_seq(*conversation).is_some() => {
                 self.heads_to_query.insert(*conversation);
             }
             Address::Conversation(_) => {}
@@ -195,7 +195,7 @@ impl Cluster {
     }
 
     /// Publishes a heartbeat, and removes the nodes that have sent nothing for a lease.
-    pub(super) fn heartbeat(&self, node: &mut LocalNode) {
+    pub(super) fn publish_heartbeat(&self, node: &mut LocalNode) {
         self.bus.publish(&Address::Nodes, &Notice::Heartbeat);
         self.publish_status(node);
         let (now, connected) = (node.clock.now(), node.metrics.bus.connected.get() == 1);
@@ -218,7 +218,7 @@ fn forward_signal(
         return node.registry.sessions_in(conversation).for_each(|outbox| outbox.push_signal(&frame));
     };
     // The user may have left the conversation since the signal was sent.
-    let user = node.registry.find(user).filter(|user| node.registry.is_member(*user, conversation));
+    let user = node.registry.find_user(user).filter(|user| node.registry.is_member(*user, conversation));
     for outbox in user.into_iter().flat_map(|user| node.registry.live_sessions(user)) {
         outbox.push_signal(&frame);
     }

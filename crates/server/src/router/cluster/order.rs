@@ -46,7 +46,7 @@ struct WaitingEvents {
 
 impl EventOrder {
     /// Records that a conversation has events up to this one.
-    fn expect(&mut self, conversation: ConversationKey, upto: Seq) -> &mut WaitingEvents {
+    fn expect_events(&mut self, conversation: ConversationKey, upto: Seq) -> &mut WaitingEvents {
         let due = &mut self.due;
         let waiting = self.waiting.entry(conversation).or_insert_with(|| WaitingEvents {
             last_known: upto,
@@ -58,7 +58,7 @@ impl EventOrder {
     }
 
     /// Removes and returns this event, if it waits.
-    fn take(&mut self, conversation: ConversationKey, seq: Seq) -> Option<ArrivedEvent> {
+    fn take_event(&mut self, conversation: ConversationKey, seq: Seq) -> Option<ArrivedEvent> {
         self.waiting.get_mut(&conversation)?.events.remove(&seq)
     }
 
@@ -78,14 +78,14 @@ impl EventOrder {
     }
 
     /// Waits for the next conversation whose missing events are to be read; for ever if there is none.
-    pub(super) async fn due(&mut self) -> ConversationKey {
+    pub(super) async fn next_due_conversation(&mut self) -> ConversationKey {
         next_expired(&mut self.due).await
     }
 }
 
 impl Cluster {
     /// Publishes an event that this node has stored to the other nodes, and applies the event in the order of its conversation.
-    pub(in crate::router) fn stored(
+    pub(in crate::router) fn publish_stored_event(
         &mut self,
         node: &mut LocalNode,
         conversation: ConversationKey,
@@ -108,24 +108,24 @@ impl Cluster {
         arrival: ArrivedEvent,
     ) {
         let seq = arrival.seq;
-        match node.registry.applied(conversation) {
+        match node.registry.applied_seq(conversation) {
             Some(applied) if seq <= applied => return,
             Some(applied) if seq > applied.next() => {
-                let waiting = self.order.expect(conversation, seq);
+                let waiting = self.order.expect_events(conversation, seq);
                 if waiting.events.len() < MAX_WAITING_EVENTS {
                     waiting.events.insert(seq, arrival);
                 }
                 return;
             }
-            _ => apply(node, conversation, arrival),
+            _ => apply_next_event(node, conversation, arrival),
         }
         self.apply_waiting(node, conversation, seq);
     }
 
     fn apply_waiting(&mut self, node: &mut LocalNode, conversation: ConversationKey, mut applied: Seq) {
-        while let Some(next) = self.order.take(conversation, applied.next()) {
+        while let Some(next) = self.order.take_event(conversation, applied.next()) {
             applied = next.seq;
-            apply(node, conversation, next);
+            apply_next_event(node, conversation, next);
         }
         self.order.end_wait(conversation, applied);
     }
@@ -133,8 +133,8 @@ impl Cluster {
     /// Records that a conversation has events up to `head`. Missing events arrive by the bus, or are read from the store after a
     /// while.
     pub(super) fn expect_event(&mut self, node: &LocalNode, conversation: ConversationKey, head: Seq) {
-        if node.registry.applied(conversation).is_some_and(|applied| applied < head) {
-            self.order.expect(conversation, head);
+        if node.registry.applied_seq(conversation).is_some_and(|applied| applied < head) {
+            self.order.expect_events(conversation, head);
         }
     }
 
@@ -149,7 +149,7 @@ impl Cluster {
 
     /// Reads the missing events of a conversation from the store.
     pub(super) fn read_missing(&mut self, node: &LocalNode, conversation: ConversationKey) {
-        let applied = node.registry.applied(conversation);
+        let applied = node.registry.applied_seq(conversation);
         let Some(waiting) = self.order.waiting.get_mut(&conversation) else { return };
         if let Some(due) = waiting.due.take() {
             self.order.due.try_remove(&due);
@@ -181,8 +181,8 @@ impl Cluster {
     ) {
         let nothing = events.is_empty();
         for arrival in events.into_iter().filter_map(ArrivedEvent::from_store) {
-            if node.registry.applied(conversation).is_some_and(|applied| arrival.seq > applied) {
-                node.metrics.holes_filled.inc();
+            if node.registry.applied_seq(conversation).is_some_and(|applied| arrival.seq > applied) {
+                node.metrics.missing_events_read.inc();
             }
             self.accept_event(node, conversation, arrival);
         }
@@ -202,10 +202,11 @@ impl Cluster {
 
 /// Applies the next event of a conversation, except membership changes that are no later than the recorded leave of their user. The
 /// node comes across such old changes when it reads the log again from an earlier event, for a session with an older snapshot.
-fn apply(node: &mut LocalNode, conversation: ConversationKey, mut arrival: ArrivedEvent) {
+fn apply_next_event(node: &mut LocalNode, conversation: ConversationKey, mut arrival: ArrivedEvent) {
     let registry = &node.registry;
     arrival.effects.retain(|effect| {
-        let gone = registry.find(&effect.user).and_then(|user| registry.leave_of(user, conversation));
+        let gone =
+            registry.find_user(&effect.user).and_then(|user| registry.recorded_leave_of(user, conversation));
         gone.is_none_or(|gone| gone < arrival.seq)
     });
     node.apply_event(conversation, arrival);

@@ -10,11 +10,11 @@ use super::store_reply::StoreReply;
 use crate::router::LocalNode;
 
 /// The most profiles in one query.
-const PAGE: u32 = 2_000;
+const PROFILES_PER_QUERY: u32 = 2_000;
 
 /// How much earlier than the last comparison a comparison begins. Times of changes come from the clocks of the nodes that stored
 /// them, and a transaction may take a while to commit.
-const MARGIN_MS: i64 = 60_000;
+const COMPARISON_MARGIN_MS: i64 = 60_000;
 
 /// The comparison of profiles with the store.
 #[derive(Debug)]
@@ -42,12 +42,12 @@ impl Cluster {
             return;
         }
         self.profiles.began = Some(node.clock.now());
-        let since = Timestamp::from_millis(self.profiles.since.as_millis() - MARGIN_MS);
+        let since = Timestamp::from_millis(self.profiles.since.as_millis() - COMPARISON_MARGIN_MS);
         self.query_changed_profiles((since, UserKey(0)));
     }
 
     fn query_changed_profiles(&self, after: ChangePlace) {
-        let page = self.store.changed_profiles(after, PAGE);
+        let page = self.store.changed_profiles(after, PROFILES_PER_QUERY);
         self.query(page, move |result| StoreReply::Profiles { asked: after, result });
     }
 

@@ -46,7 +46,7 @@ impl StoreReply {
     }
 }
 
-/// Which memberships of a user are compared.
+/// Which memberships of a user this node compares with the store.
 #[derive(Debug, Clone)]
 pub(super) enum CompareScope {
     /// All memberships.
@@ -71,10 +71,10 @@ pub(super) struct UserQuery {
     pub(super) scope: CompareScope,
     /// The page begins after this conversation.
     pub(super) after: ConversationKey,
-    /// Whether the comparison began with the first page, so that in the end it covers all memberships.
-    pub(super) covers_all: bool,
+    /// Whether the comparison began with the first page, so that in the end it covers all memberships of the user.
+    pub(super) covers_all_memberships: bool,
     /// Whether an earlier page had a membership that this node did not know.
-    pub(super) found_unknown: bool,
+    pub(super) found_unknown_membership: bool,
 }
 
 /// A membership that is in the store, and that this node does not know.

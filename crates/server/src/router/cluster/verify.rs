@@ -114,14 +114,14 @@ impl Cluster {
     /// Queries the heads of hosted conversations, because events may have been stored in them whose outcome this node did not
     /// learn.
     pub(super) fn query_heads_of(&mut self, node: &LocalNode, conversations: Vec<ConversationKey>) {
-        let here = |conversation: &ConversationKey| node.registry.applied(*conversation).is_some();
+        let here = |conversation: &ConversationKey| node.registry.applied_seq(*conversation).is_some();
         self.heads_to_query.extend(conversations.into_iter().filter(here));
     }
 
     /// Compares a user with the store, because notices may have been missed. For a user whose sessions are all attaching, this
     /// waits until one of them is live.
     pub(super) fn compare_user_when_loaded(&mut self, node: &mut LocalNode, user: &UserId) {
-        let Some(slot) = node.registry.find(user) else { return };
+        let Some(slot) = node.registry.find_user(user) else { return };
         let Some(local) = node.registry.user_mut(slot) else { return };
         local.must_compare |= local.attaching_sessions > 0 || !local.is_loaded;
         if local.is_loaded {
@@ -136,7 +136,7 @@ impl Cluster {
         user: &UserId,
         conversation: ConversationKey,
     ) {
-        let Some(slot) = node.registry.find(user) else { return };
+        let Some(slot) = node.registry.find_user(user) else { return };
         let Some(local) = node.registry.user_mut(slot) else { return };
         local.must_compare |= local.attaching_sessions > 0 || !local.is_loaded;
         if local.is_loaded {
@@ -146,7 +146,7 @@ impl Cluster {
 
     /// Queries whether the tokens of a user were revoked.
     pub(super) fn query_revocation_of(&mut self, node: &mut LocalNode, user: &UserId) {
-        let Some(slot) = node.registry.find(user) else { return };
+        let Some(slot) = node.registry.find_user(user) else { return };
         let Some(local) = node.registry.user_mut(slot) else { return };
         local.must_compare |= local.attaching_sessions > 0;
         self.comparisons.revocations_to_query.insert(slot);
@@ -370,8 +370,8 @@ fn new_query(
         subscription_epoch,
         scope,
         after,
-        covers_all: whole,
-        found_unknown: false,
+        covers_all_memberships: whole,
+        found_unknown_membership: false,
     })
 }
 

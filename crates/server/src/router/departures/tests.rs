@@ -6,7 +6,7 @@ use std::time::Duration;
 use switchboard_protocol::{Timestamp, UserId};
 use tokio::sync::mpsc;
 
-use super::MAX_DEPARTURES;
+use super::MAX_QUEUED_DEPARTURES;
 use crate::router::Router;
 use crate::router::cluster::fake::{FakeStore, router};
 use crate::tasks::Tasks;
@@ -21,8 +21,11 @@ fn stopping_router() -> (Arc<FakeStore>, Router, mpsc::Sender<Batch>) {
     let store = Arc::new(FakeStore::writable());
     let (mut router, batches) = router(&store, &names);
     for name in &names {
-        let user =
-            router.node.registry.find(&UserId::parse(name).expect("a name")).expect("the user was added");
+        let user = router
+            .node
+            .registry
+            .find_user(&UserId::parse(name).expect("a name"))
+            .expect("the user was added");
         router.node.presence.session_became_live(&router.node.registry, user);
         router.node.presence.start_grace_period(user, Timestamp::from_millis(7));
     }
@@ -40,13 +43,13 @@ async fn submitted(store: &FakeStore) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_stores_when_each_user_was_last_seen_in_portions() {
+async fn a_stop_stores_the_last_seen_times_of_users_in_portions() {
     let (store, router, batches) = stopping_router();
     let writer = async {
         let mut stored = 0;
         for number in 1.. {
             let some = submitted(&store).await;
-            assert!(some <= MAX_DEPARTURES, "{some} writes at once");
+            assert!(some <= MAX_QUEUED_DEPARTURES, "{some} writes at once");
             stored += some;
             let outcome = || Outcome { origin: Origin::Internal, result: Ok(Committed::NotAnnounced) };
             let outcomes = std::iter::repeat_with(outcome).take(some).collect();
@@ -69,7 +72,7 @@ async fn a_store_that_does_not_answer_delays_a_stop_until_its_deadline() {
     let (store, router, _batches) = stopping_router();
     let tasks = Tasks::new();
     let deadline = async {
-        assert_eq!(submitted(&store).await, MAX_DEPARTURES);
+        assert_eq!(submitted(&store).await, MAX_QUEUED_DEPARTURES);
         tasks.deadline_passed().cancel();
     };
     let stop = tokio::time::timeout(Duration::from_secs(60), router.run(tasks.clone()));

@@ -26,7 +26,7 @@ pub(in crate::router) struct Lookup {
 impl Presence {
     /// Queues a change for sessions that share no known conversation with the user. On a single node it does nothing, because such
     /// a node knows all conversations of its users.
-    pub(super) fn look_up(
+    pub(super) fn queue_lookup(
         &mut self,
         user: &UserId,
         online: bool,
@@ -72,7 +72,7 @@ impl Presence {
         if self.is_online(registry, user) != lookup.online {
             return false;
         }
-        let last_seen = lookup.last_seen.max(self.departures.last(user)).filter(|_| !lookup.online);
+        let last_seen = lookup.last_seen.max(self.departures.last_departure(user)).filter(|_| !lookup.online);
         let frame = encode(&Signal::Presence { user: user.clone(), online: lookup.online, last_seen });
         lookup.sessions.retain(|session| {
             let watching = registry.session(*session).filter(|session| session.watching.contains(user));

@@ -38,7 +38,7 @@ pub(super) struct RemotePresence {
     /// The nodes that were lost, with their names. If one of them sends a notice again, the log says that it is back.
     lost_nodes: FxHashMap<NodeId, Option<NodeName>>,
     users: FxHashMap<UserId, RemoteUser>,
-    queries: Queries,
+    queries: PendingQueries,
     /// Changes that wait for the store to say which conversations the user is in.
     pub(super) lookups: BTreeMap<UserId, Lookup>,
     /// When [`RemotePresence::silent_nodes`] last ran, to notice that this process was suspended.
@@ -73,13 +73,13 @@ impl RemoteNode {
 /// The presence of a user on each of the other nodes.
 #[derive(Debug, Default)]
 struct RemoteUser {
-    nodes: FxHashMap<NodeId, NodeState>,
+    nodes: FxHashMap<NodeId, NodePresence>,
 }
 
 /// The last presence notice of a node about a user. A notice that the user is offline is kept, too, because an earlier notice that
 /// the user is online may arrive after it.
 #[derive(Debug, Default)]
-struct NodeState {
+struct NodePresence {
     is_online: bool,
     /// Whether a later notice may have been lost. If so, a query about the user is pending.
     is_stale: bool,
@@ -87,19 +87,19 @@ struct NodeState {
 }
 
 impl RemoteUser {
-    fn online(&self) -> bool {
+    fn is_online(&self) -> bool {
         self.nodes.values().any(|state| state.is_online)
     }
 }
 
 /// The pending queries to the other nodes whether users are online there.
 #[derive(Debug, Default)]
-struct Queries {
+struct PendingQueries {
     pending: FxHashMap<UserId, PendingQuery>,
     timeouts: DelayQueue<UserId>,
 }
 
-impl Queries {
+impl PendingQueries {
     /// Begins a query, unless one is pending.
     fn begin_query(&mut self, user: &UserId) {
         if !self.pending.contains_key(user) {
@@ -110,7 +110,7 @@ impl Queries {
     }
 
     /// Ends a query, and returns the sessions that wait for its answer.
-    fn end(&mut self, user: &UserId) -> WaitingWatchers {
+    fn end_query(&mut self, user: &UserId) -> WaitingWatchers {
         let Some(query) = self.pending.remove(user) else { return WaitingWatchers::default() };
         self.timeouts.try_remove(&query.timeout);
         query.sessions
@@ -124,7 +124,8 @@ struct PendingQuery {
     sessions: WaitingWatchers,
 }
 
-/// Sessions that receive the presence of a user once the query is answered or has timed out, with what the store answered.
+/// Sessions that receive the presence of a user once the other nodes have answered the query or it has timed out. For each session:
+/// what the store had answered when the session began to watch the user.
 pub(super) type WaitingWatchers = FxHashMap<SessionSlot, KnownPresence>;
 
 /// What the store answered when a session began to watch a user: that the two share a conversation. The watcher may have left it
@@ -144,7 +145,7 @@ impl RemotePresence {
             nodes: FxHashMap::default(),
             lost_nodes: FxHashMap::default(),
             users: FxHashMap::default(),
-            queries: Queries::default(),
+            queries: PendingQueries::default(),
             lookups: BTreeMap::new(),
             last_expiry_check: Instant::now(),
             notice_number: 0,
@@ -153,7 +154,7 @@ impl RemotePresence {
 
     /// Whether a user is online on another node.
     pub(super) fn is_online(&self, user: &UserId) -> bool {
-        self.users.get(user).is_some_and(RemoteUser::online)
+        self.users.get(user).is_some_and(RemoteUser::is_online)
     }
 
     /// Returns the number for the next presence notice. Other nodes drop a notice whose number is not higher than the last one.
@@ -173,7 +174,7 @@ impl RemotePresence {
     pub(super) fn unsubscribe(&mut self, user: &UserId) {
         self.bus.unsubscribe(Address::Watched(user.clone()));
         self.users.remove(user);
-        self.queries.end(user);
+        self.queries.end_query(user);
     }
 
     pub(super) fn query_timeouts(&mut self) -> &mut DelayQueue<UserId> {
@@ -181,7 +182,7 @@ impl RemotePresence {
     }
 
     /// Whether a query about a user is pending.
-    pub(super) fn is_pending(&self, user: &UserId) -> bool {
+    pub(super) fn is_query_pending(&self, user: &UserId) -> bool {
         self.queries.pending.contains_key(user)
     }
 
@@ -199,11 +200,11 @@ impl RemotePresence {
 
     /// Applies a presence notice of a node. Returns `false` if the notice is a duplicate, or older than one that was applied. Nodes
     /// of an earlier version do not number their notices: number 0 always applies.
-    fn apply(&mut self, node: NodeId, user: &UserId, online: bool, number: u64) -> bool {
+    fn apply_notice(&mut self, node: NodeId, user: &UserId, online: bool, number: u64) -> bool {
         let state = self.users.entry(user.clone()).or_default().nodes.entry(node).or_default();
         let newer = number > state.number || number == 0;
         if newer {
-            *state = NodeState { is_online: online, is_stale: false, number };
+            *state = NodePresence { is_online: online, is_stale: false, number };
         }
         newer
     }
@@ -240,11 +241,11 @@ impl RemotePresence {
     /// Forgets that a user is online on nodes that have not answered the query. Returns whether the user went offline by this.
     fn drop_stale(&mut self, user: &UserId) -> bool {
         let Some(remote_user) = self.users.get_mut(user) else { return false };
-        let before = remote_user.online();
+        let before = remote_user.is_online();
         for state in remote_user.nodes.values_mut() {
             state.is_online &= !std::mem::take(&mut state.is_stale);
         }
-        before && !remote_user.online()
+        before && !remote_user.is_online()
     }
 
     /// Logs the nodes that have joined and sent no name within [`NAME_TIMEOUT`].
@@ -263,7 +264,7 @@ impl RemotePresence {
         let mut gone = Vec::new();
         self.users.retain(|user, remote_user| {
             let was_there = remote_user.nodes.remove(&node).is_some_and(|state| state.is_online);
-            if was_there && !remote_user.online() {
+            if was_there && !remote_user.is_online() {
                 gone.push(user.clone());
             }
             !remote_user.nodes.is_empty()
@@ -289,12 +290,12 @@ impl Presence {
         let logged = lost.is_some();
         let node = RemoteNode { received: now, joined: now, name: lost.flatten(), logged };
         remote.nodes.insert(id, node);
-        self.query_all();
+        self.query_watched_users();
         true
     }
 
     /// Records the name of a node.
-    pub(crate) fn node_has_name(&mut self, id: NodeId, name: &NodeName) {
+    pub(crate) fn set_node_name(&mut self, id: NodeId, name: &NodeName) {
         if let Some(node) = self.remote.as_mut().and_then(|remote| remote.nodes.get_mut(&id)) {
             node.name.get_or_insert_with(|| name.clone());
             node.log_joined(id);
@@ -312,7 +313,7 @@ impl Presence {
     }
 
     /// Publishes a presence query for each user whom a session here watches.
-    fn query_all(&self) {
+    fn query_watched_users(&self) {
         self.watchers.keys().for_each(|user| self.query(user));
     }
 
@@ -322,7 +323,7 @@ impl Presence {
         if let Some(remote) = &mut self.remote {
             remote.mark_stale(node);
         }
-        self.query_all();
+        self.query_watched_users();
     }
 
     /// Publishes a query to the other nodes whether a user is online there.
@@ -334,7 +335,7 @@ impl Presence {
 
     /// Answers a presence query, if the user is online here.
     pub(crate) fn answer_query(&mut self, registry: &Registry, user: &UserId) {
-        let local = registry.find(user).and_then(|slot| registry.user(slot));
+        let local = registry.find_user(user).and_then(|slot| registry.user(slot));
         if let Some(local) = local.filter(|_| self.is_local(registry, user)) {
             self.publish_change(user, &local.conversations, None);
         }
@@ -354,7 +355,7 @@ impl Presence {
         let local = self.is_local(registry, user);
         let Some(remote) = self.remote.as_mut().filter(|_| watched) else { return };
         let before = local || remote.is_online(user);
-        if !remote.apply(node, user, last_seen.is_none(), number) {
+        if !remote.apply_notice(node, user, last_seen.is_none(), number) {
             return;
         }
         let after = local || remote.is_online(user);
@@ -379,7 +380,7 @@ impl Presence {
     ) {
         let others =
             self.send_to_watchers(registry, user, conversations, last_seen, &WaitingWatchers::default());
-        self.look_up(user, false, last_seen, others);
+        self.queue_lookup(user, false, last_seen, others);
     }
 
     /// Sends to the watchers of a user that the user is online, once to each, including those that wait for other nodes' answers.
@@ -394,12 +395,12 @@ impl Presence {
         let waiting = self.end_query(user);
         let mut others = self.send_to_watchers(registry, user, conversations, None, &waiting);
         others.extend(self.send_to_waiting(registry, user, conversations, waiting));
-        self.look_up(user, true, None, others);
+        self.queue_lookup(user, true, None, others);
     }
 
     /// Ends the query about a user, and returns the sessions that wait for its answer.
     fn end_query(&mut self, user: &UserId) -> WaitingWatchers {
-        self.remote.as_mut().map(|remote| remote.queries.end(user)).unwrap_or_default()
+        self.remote.as_mut().map(|remote| remote.queries.end_query(user)).unwrap_or_default()
     }
 
     /// Handles the time-out of a query: from now on the user counts as offline on every node that has not answered.
@@ -412,7 +413,7 @@ impl Presence {
         let last_seen = waiting.values().filter_map(|known| known.last_seen).max();
         let online = self.is_online(registry, user);
         let others = self.send_to_waiting(registry, user, &[], waiting);
-        self.look_up(user, online, last_seen, others);
+        self.queue_lookup(user, online, last_seen, others);
     }
 
     /// Sends the presence of a user to sessions that have just begun to watch the user. The store has answered that each of them
@@ -472,6 +473,6 @@ impl Presence {
     fn send_offline_by_node(&mut self, user: &UserId, at: Timestamp) {
         self.departures.record(user, at);
         let watchers = self.watchers.get(user).into_iter().flat_map(|watchers| watchers.iter().copied());
-        self.look_up(user, false, Some(at), watchers.collect());
+        self.queue_lookup(user, false, Some(at), watchers.collect());
     }
 }

@@ -11,9 +11,9 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use switchboard_store::record::{Answer, ConversationKey};
 
-const NODE: NodeId = NodeId(7);
+const OTHER_NODE: NodeId = NodeId(7);
 const ROOM: ConversationKey = ConversationKey(1);
-const OTHER: ConversationKey = ConversationKey(2);
+const OTHER_ROOM: ConversationKey = ConversationKey(2);
 
 fn name(name: &str) -> UserId {
     UserId::parse(name).expect("a user id")
@@ -39,7 +39,7 @@ impl Node {
         let user = self.registry.user_or_new(&name(user));
         let session = self.registry.add_session(user, outbox.clone());
         for conversation in conversations {
-            self.registry.join(user, *conversation, Seq(1));
+            self.registry.add_member(user, *conversation, Seq(1));
         }
         (session, outbox)
     }
@@ -56,7 +56,7 @@ impl Node {
 
     /// Brings the user online on this node.
     fn end_grace_period(&mut self, user: &str) {
-        let slot = self.registry.find(&name(user)).expect("the user is connected");
+        let slot = self.registry.find_user(&name(user)).expect("the user is connected");
         self.presence.session_became_live(&self.registry, slot);
     }
 
@@ -84,19 +84,19 @@ impl Node {
         shared: &[ConversationKey],
     ) {
         let registry = &self.registry;
-        self.presence.apply_remote_change(registry, NODE, &name(user), last_seen, shared, number);
+        self.presence.apply_remote_change(registry, OTHER_NODE, &name(user), last_seen, shared, number);
     }
 }
 
 /// Removes the queued frames from an outbox and returns them.
 fn take_frames(outbox: &Outbox) -> Vec<Bytes> {
     let mut queued = std::collections::VecDeque::new();
-    outbox.take(0, &mut queued);
+    outbox.take_frames(0, &mut queued);
     queued.into_iter().map(|queued| queued.frame).collect()
 }
 
 /// The signal that a user is online, or offline since `last_seen`.
-fn presence(user: &str, last_seen: Option<Timestamp>) -> Bytes {
+fn presence_frame(user: &str, last_seen: Option<Timestamp>) -> Bytes {
     encode(&Signal::Presence { user: name(user), online: last_seen.is_none(), last_seen })
 }
 
@@ -134,7 +134,7 @@ async fn a_late_answer_does_not_reach_a_watcher_who_left_the_conversation() {
     let mut node = Node::new();
     let (alice, alices) = node.connect("alice", &[ROOM]);
     node.watch(alice, "bob");
-    let user = node.registry.find(&name("alice")).expect("alice is connected");
+    let user = node.registry.find_user(&name("alice")).expect("alice is connected");
     node.registry.remove_member(user, ROOM, Seq(2));
     node.other_node_publishes("bob", None, &[ROOM]);
     assert_eq!(take_frames(&alices), Vec::<Bytes>::new());
@@ -151,14 +151,14 @@ async fn users_of_a_dead_node_go_offline_only_for_watchers_who_still_share_a_con
     }
     node.other_node_publishes("bob", None, &[ROOM]);
     assert_eq!((take_frames(&alices).len(), take_frames(&carols).len()), (1, 1), "bob is online");
-    let user = node.registry.find(&name("alice")).expect("alice is connected");
+    let user = node.registry.find_user(&name("alice")).expect("alice is connected");
     node.registry.remove_member(user, ROOM, Seq(2));
-    node.presence.remove_lost_node(&node.registry, NODE, at);
+    node.presence.remove_lost_node(&node.registry, OTHER_NODE, at);
     assert_eq!(take_frames(&carols).len(), 0, "the store is queried first");
     assert_eq!(node.apply_store_answer(&[ROOM]), [name("bob")]);
     assert_eq!((take_frames(&alices).len(), take_frames(&carols).len()), (0, 1));
     node.other_node_publishes("bob", None, &[ROOM]);
-    node.presence.remove_lost_node(&node.registry, NODE, at);
+    node.presence.remove_lost_node(&node.registry, OTHER_NODE, at);
     let mut asked = node.presence.take_lookups(10);
     node.other_node_publishes("bob", None, &[ROOM]);
     take_frames(&carols);
@@ -173,14 +173,16 @@ async fn a_watcher_who_waits_for_other_nodes_receives_once_that_a_user_came_onli
     let (alice, alices) = node.connect("alice", &[ROOM]);
     node.watch(alice, "bob");
     node.connect("bob", &[ROOM]);
-    node.presence
-        .session_became_live(&node.registry, node.registry.find(&name("bob")).expect("bob is connected"));
+    node.presence.session_became_live(
+        &node.registry,
+        node.registry.find_user(&name("bob")).expect("bob is connected"),
+    );
     node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
     assert_eq!(take_frames(&alices).len(), 1, "bob is online");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_who_goes_before_their_node_knows_a_conversation_is_looked_up_in_the_store() {
+async fn the_store_finds_the_shared_conversation_of_a_user_who_goes_offline_on_another_node() {
     let mut node = Node::new();
     let (alice, alices) = node.connect("alice", &[ROOM]);
     node.watch(alice, "bob");
@@ -189,61 +191,61 @@ async fn a_user_who_goes_before_their_node_knows_a_conversation_is_looked_up_in_
     let at = Timestamp::from_millis(5);
     node.other_node_publishes("bob", Some(at), &[]);
     assert_eq!(node.apply_store_answer(&[ROOM]), [name("bob")]);
-    assert_eq!(take_frames(&alices), [presence("bob", Some(at))]);
+    assert_eq!(take_frames(&alices), [presence_frame("bob", Some(at))]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_who_comes_online_before_their_node_knows_a_conversation_is_looked_up_in_the_store() {
+async fn the_store_finds_the_shared_conversation_of_a_user_who_comes_online() {
     for here in [false, true] {
         let mut node = Node::new();
         let (alice, alices) = node.connect("alice", &[ROOM]);
-        let (carol, carols) = node.connect("carol", &[ROOM, OTHER]);
+        let (carol, carols) = node.connect("carol", &[ROOM, OTHER_ROOM]);
         for session in [alice, carol] {
             node.watch(session, "bob");
         }
         node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
         assert_eq!((take_frames(&alices).len(), take_frames(&carols).len()), (1, 1), "bob is offline");
         if here {
-            node.connect("bob", &[OTHER]);
+            node.connect("bob", &[OTHER_ROOM]);
             node.end_grace_period("bob");
         } else {
-            node.other_node_publishes("bob", None, &[OTHER]);
+            node.other_node_publishes("bob", None, &[OTHER_ROOM]);
         }
-        assert_eq!(take_frames(&carols), [presence("bob", None)]);
+        assert_eq!(take_frames(&carols), [presence_frame("bob", None)]);
         assert_eq!(take_frames(&alices), Vec::<Bytes>::new(), "no shared conversation is known");
-        assert_eq!(node.apply_store_answer(&[ROOM, OTHER]), [name("bob")]);
-        assert_eq!(take_frames(&alices), [presence("bob", None)]);
+        assert_eq!(node.apply_store_answer(&[ROOM, OTHER_ROOM]), [name("bob")]);
+        assert_eq!(take_frames(&alices), [presence_frame("bob", None)]);
         assert_eq!(take_frames(&carols), Vec::<Bytes>::new(), "a duplicate");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_user_who_leaves_this_node_before_it_knows_a_conversation_is_looked_up_in_the_store() {
+async fn the_store_finds_the_shared_conversation_of_a_user_who_leaves_this_node() {
     let mut node = Node::new();
     let (alice, alices) = node.connect("alice", &[ROOM]);
     let (bob, _) = node.connect("bob", &[]);
     node.end_grace_period("bob");
     node.watch(alice, "bob");
-    assert_eq!(take_frames(&alices), [presence("bob", None)]);
+    assert_eq!(take_frames(&alices), [presence_frame("bob", None)]);
     let at = Timestamp::from_millis(5);
-    let slot = node.registry.find(&name("bob")).expect("bob is connected");
+    let slot = node.registry.find_user(&name("bob")).expect("bob is connected");
     node.leave(bob);
     node.presence.start_grace_period(slot, at);
     let gone = node.registry.begin_unload(slot).expect("bob has no session");
     node.presence.remove_departed(slot);
     node.presence.publish_departure(&node.registry, &gone, at);
     assert_eq!(node.apply_store_answer(&[ROOM]), [name("bob")]);
-    assert_eq!(take_frames(&alices), [presence("bob", Some(at))]);
+    assert_eq!(take_frames(&alices), [presence_frame("bob", Some(at))]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_who_left_a_conversation_while_other_nodes_were_asked_is_looked_up_in_the_store() {
+async fn the_store_is_asked_again_when_a_watcher_has_left_a_conversation_during_a_query_of_other_nodes() {
     let mut node = Node::new();
-    let (alice, alices) = node.connect("alice", &[ROOM, OTHER]);
+    let (alice, alices) = node.connect("alice", &[ROOM, OTHER_ROOM]);
     node.watch(alice, "bob");
     node.registry.remove_member(
-        node.registry.find(&name("alice")).expect("alice is connected"),
-        OTHER,
+        node.registry.find_user(&name("alice")).expect("alice is connected"),
+        OTHER_ROOM,
         Seq(2),
     );
     node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
@@ -253,14 +255,14 @@ async fn a_watcher_who_left_a_conversation_while_other_nodes_were_asked_is_looke
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_who_shares_nothing_by_the_store_gets_nothing() {
+async fn a_watcher_who_shares_no_conversation_in_the_store_receives_nothing() {
     let mut node = Node::new();
     let (alice, alices) = node.connect("alice", &[ROOM]);
     node.watch(alice, "bob");
     node.presence.query_timed_out(&node.registry, &name("bob"), Timestamp::from_millis(1));
     take_frames(&alices);
     node.other_node_publishes("bob", None, &[]);
-    assert_eq!(node.apply_store_answer(&[OTHER]), [name("bob")]);
+    assert_eq!(node.apply_store_answer(&[OTHER_ROOM]), [name("bob")]);
     assert_eq!(take_frames(&alices), Vec::<Bytes>::new());
 }
 
@@ -290,7 +292,7 @@ async fn a_user_goes_offline_when_their_node_does_not_answer_again() {
     take_frames(&alices);
     let now = Timestamp::from_millis(9);
     for (answer, lost) in [(Some(4), 0), (None, 1)] {
-        node.presence.mark_stale(Some(NODE));
+        node.presence.mark_stale(Some(OTHER_NODE));
         if let Some(number) = answer {
             node.other_node_notice_arrives(number, "bob", None, &[ROOM]);
         }
@@ -330,7 +332,7 @@ impl Bus for CountingBus {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_list_costs_the_bus_only_its_differences() {
+async fn a_new_watch_list_changes_only_the_bus_subscriptions_that_differ() {
     let bus = Arc::new(CountingBus::default());
     let mut node = Node::new();
     node.presence = Presence::new(Duration::ZERO, Some(bus.clone()));

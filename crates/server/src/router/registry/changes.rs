@@ -7,7 +7,7 @@ use switchboard_store::record::ConversationKey;
 
 /// A change of the subscriptions of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Interest {
+pub(crate) enum SubscriptionChange {
     /// A conversation has its first member on this node.
     SubscribeConversation(ConversationKey),
     /// A conversation has no member on this node any more.
@@ -20,21 +20,21 @@ pub(crate) enum Interest {
 
 /// Changes that attaching sessions may have waited for.
 #[derive(Debug, Default)]
-pub(in crate::router) struct Changes {
+pub(in crate::router) struct ObstacleChanges {
     /// Users who joined or left a conversation.
     pub(in crate::router) users: Vec<UserSlot>,
     /// Conversations of which an event was applied, or which this node no longer hosts.
     pub(in crate::router) conversations: Vec<ConversationKey>,
 }
 
-impl Changes {
-    pub(super) fn user(&mut self, user: UserSlot) {
+impl ObstacleChanges {
+    pub(super) fn add_user(&mut self, user: UserSlot) {
         if self.users.last() != Some(&user) {
             self.users.push(user);
         }
     }
 
-    pub(super) fn conversation(&mut self, conversation: ConversationKey) {
+    pub(super) fn add_conversation(&mut self, conversation: ConversationKey) {
         if self.conversations.last() != Some(&conversation) {
             self.conversations.push(conversation);
         }

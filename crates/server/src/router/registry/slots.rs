@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_of_an_earlier_occupant_finds_nothing() {
+    fn a_slot_of_a_removed_value_finds_nothing() {
         let mut slots = Slots::default();
         let alice = slots.insert("alice");
         assert_eq!(slots.remove(alice), Some("alice"));

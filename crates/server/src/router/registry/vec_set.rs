@@ -82,7 +82,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_has_what_was_put_in_and_not_taken_out(changes in proptest::collection::vec((any::<bool>(), 0..200_u32), 0..2_000)) {
+        fn the_set_has_the_elements_that_were_inserted_and_not_removed(changes in proptest::collection::vec((any::<bool>(), 0..200_u32), 0..2_000)) {
             let (mut set, mut model) = (VecSet::default(), std::collections::BTreeSet::new());
             for (add, element) in changes {
                 if !add {

@@ -3,7 +3,7 @@
 use switchboard_protocol::Limits;
 use tokio::time::{Duration, Instant};
 
-use crate::support::raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame, head};
+use crate::support::raw::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, frame, frame_head};
 use crate::support::{RawSocket, Server};
 
 const PROTOCOL_ERROR_CODE: u16 = 1002;
@@ -40,11 +40,11 @@ async fn assert_closed(server: &Server, bytes: &[u8], code: u16, what: &str) {
 async fn hostile_07_a_length_beyond_the_limit_is_refused_before_the_payload_arrives() {
     let server = Server::start().await;
     for len in [(1 << 63) - 1, u64::MAX, 1 << 32, u64::from(Limits::default().frame) + 1] {
-        assert_closed(&server, &head(FIN | TEXT, len), TOO_BIG_CODE, &len.to_string()).await;
-        assert_closed(&server, &head(FIN | BINARY, len), TOO_BIG_CODE, &len.to_string()).await;
+        assert_closed(&server, &frame_head(FIN | TEXT, len), TOO_BIG_CODE, &len.to_string()).await;
+        assert_closed(&server, &frame_head(FIN | BINARY, len), TOO_BIG_CODE, &len.to_string()).await;
     }
     let mut hello = socket_before_hello(&server).await;
-    hello.writes(head(FIN | TEXT, u64::from(Limits::default().hello_frame) + 1)).await;
+    hello.writes(frame_head(FIN | TEXT, u64::from(Limits::default().hello_frame) + 1)).await;
     assert_eq!(hello.is_closed().await, TOO_BIG_CODE, "before `hello` the limit is lower");
 }
 
@@ -61,7 +61,7 @@ async fn hostile_08_a_message_one_byte_over_the_limit_is_refused_also_in_fragmen
     assert_eq!(raw.next().await.json()["code"], "bad_frame", "the same in fragments");
     raw.writes(frame(TEXT, &full[1..])).await;
     raw.writes(frame(CONTINUATION, b" ")).await;
-    raw.writes(head(FIN, 1)).await;
+    raw.writes(frame_head(FIN, 1)).await;
     assert_eq!(raw.is_closed().await, TOO_BIG_CODE, "closed at the first excess byte");
 }
 
@@ -100,9 +100,9 @@ async fn hostile_11_broken_framing_is_a_protocol_error() {
         (frame(FIN | RSV3 | PING, b""), "RSV3"),
         (frame(PING, b""), "a ping in fragments"),
         (frame(CLOSE, b""), "a close frame in fragments"),
-        (head(FIN | PING, 126), "a ping over 125 bytes"),
-        (head(FIN | PONG, 70_000), "a pong of 70,000 bytes"),
-        (head(FIN | CLOSE, 126), "a close frame over 125 bytes"),
+        (frame_head(FIN | PING, 126), "a ping over 125 bytes"),
+        (frame_head(FIN | PONG, 70_000), "a pong of 70,000 bytes"),
+        (frame_head(FIN | CLOSE, 126), "a close frame over 125 bytes"),
         (frame(FIN | CONTINUATION, b"x"), "the end of nothing"),
         (fragmented(frame(FIN | TEXT, b"}")), "a message within a message"),
         (fragmented(frame(FIN | BINARY, b"}")), "another kind of message within a message"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::raw::{FIN, PING, PONG, TEXT, frame, head};
+use crate::support::raw::{FIN, PING, PONG, TEXT, frame, frame_head};
 use crate::support::{RawSocket, Server};
 
 /// The header bit that marks a frame as compressed (RFC 7692 section 6).
@@ -18,12 +18,12 @@ const SILENT_CODE: u16 = 4408;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The HTTP status in the head of a response.
-fn status(head: &str) -> u16 {
+fn status_of_head(head: &str) -> u16 {
     head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status")
 }
 
 /// Writes the bytes one by one with a pause before each, until the server closes.
-async fn dribble(raw: &mut RawSocket, bytes: &[u8], pause: Duration) {
+async fn write_slowly(raw: &mut RawSocket, bytes: &[u8], pause: Duration) {
     for byte in bytes {
         // waits for: the pause before the next byte
         tokio::time::sleep(pause).await;
@@ -45,7 +45,7 @@ async fn hostile_01_a_slow_or_missing_handshake_is_closed_and_the_server_accepts
     let ((), ()) = tokio::join!(
         async {
             tokio::select! {
-                () = dribble(&mut dribbling, request.as_bytes(), Duration::from_secs(1)) => {}
+                () = write_slowly(&mut dribbling, request.as_bytes(), Duration::from_secs(1)) => {}
                 // waits for: longer than the server's time-out
                 () = tokio::time::sleep(HEAD_TIMEOUT + Duration::from_secs(2)) => {}
             }
@@ -68,8 +68,8 @@ async fn hostile_01_a_slow_or_missing_hello_is_closed() {
     let mut dribbling = RawSocket::connect(server.address()).await;
     dribbling.upgrades().await;
     let pause = Duration::from_millis(20);
-    dribble(&mut dribbling, &head(FIN | TEXT, 2_000)[..7], pause).await;
-    dribble(&mut dribbling, &[b'x'; 20], pause).await;
+    write_slowly(&mut dribbling, &frame_head(FIN | TEXT, 2_000)[..7], pause).await;
+    write_slowly(&mut dribbling, &[b'x'; 20], pause).await;
     for raw in [&mut silent, &mut dribbling] {
         assert_eq!(raw.is_closed().await, SILENT_CODE);
     }
@@ -89,17 +89,17 @@ async fn hostile_02_a_head_that_is_too_long_is_refused() {
     let protocols = format!("Sec-WebSocket-Protocol: {}switchboard.v1\r\n", "p, ".repeat(20_000));
     for headers in [many, long, protocols] {
         let answer = RawSocket::connect(server.address()).await.request_upgrade(&headers).await;
-        assert_eq!(status(&answer), 431, "{answer}");
+        assert_eq!(status_of_head(&answer), 431, "{answer}");
     }
     let line = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(64 * 1024));
     let mut raw = RawSocket::connect(server.address()).await;
     let _ = raw.tries_to_write(line).await;
     let answer = raw.read_head().await;
-    assert!([414, 431].contains(&status(&answer)), "{answer}");
+    assert!([414, 431].contains(&status_of_head(&answer)), "{answer}");
     // A long head within the limit is read: the server finds the subprotocol among many.
     let protocols = format!("Sec-WebSocket-Protocol: {}switchboard.v1\r\n", "p, ".repeat(2_000));
     let answer = RawSocket::connect(server.address()).await.request_upgrade(&protocols).await;
-    assert_eq!(status(&answer), 101, "{answer}");
+    assert_eq!(status_of_head(&answer), 101, "{answer}");
     assert!(answer.to_ascii_lowercase().contains("sec-websocket-protocol: switchboard.v1\r\n"), "{answer}");
 }
 
@@ -121,7 +121,7 @@ async fn hostile_05_a_page_of_another_origin_cannot_connect() {
     ] {
         let header = origin.map_or_else(String::new, |origin| format!("Origin: {origin}\r\n"));
         let answer = RawSocket::connect(server.address()).await.request_upgrade(&header).await;
-        assert_eq!(status(&answer), expected, "{origin:?}: {answer}");
+        assert_eq!(status_of_head(&answer), expected, "{origin:?}: {answer}");
         let request = server.asks("POST", "/v1/ping").json(&json!({"as": "alice"}));
         let request = if let Some(origin) = origin { request.header("origin", origin) } else { request };
         let answer = server.request(request).await;
@@ -141,7 +141,7 @@ async fn hostile_06_a_token_in_the_url_is_refused_and_not_echoed() {
         let request = raw.handshake().replace("/v1/ws", &format!("/v1/ws?{name}={token}"));
         raw.writes(format!("{request}\r\n")).await;
         let answer = raw.read_head().await;
-        assert_eq!(status(&answer), 401, "{answer}");
+        assert_eq!(status_of_head(&answer), 401, "{answer}");
         let answer = server.gets(&format!("/v1/ws?{name}={token}")).await;
         assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"));
         assert!(!answer.text.contains(&token), "{answer:?}");
@@ -160,7 +160,7 @@ async fn hostile_10_compression_is_not_negotiated() {
     let mut raw = RawSocket::connect(server.address()).await;
     let offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
     let answer = raw.request_upgrade(offer).await;
-    assert_eq!(status(&answer), 101, "{answer}");
+    assert_eq!(status_of_head(&answer), 101, "{answer}");
     assert!(!answer.to_ascii_lowercase().contains("sec-websocket-extensions"), "{answer}");
     // A client that compresses although the server did not accept compression violates the framing.
     raw.writes(frame(FIN | RSV1 | TEXT, b"\xaa\x56\x2a")).await;

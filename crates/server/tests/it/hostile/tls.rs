@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::support::certificates::{Authority, TlsRaw};
 use crate::support::{RawSocket, eventually};
-use crate::tls::{connects, failed, metric, start_with};
+use crate::tls::{connects, counts_handshake_failures, read_metric, start_with};
 
 /// The server's time-out of a handshake: `HANDSHAKE_TIMEOUT` in `tls/handshake.rs`.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ async fn hostile_31_a_slow_or_missing_tls_handshake_is_closed_and_the_server_acc
     let lasted = started.elapsed();
     assert!(lasted >= HANDSHAKE_TIMEOUT - Duration::from_millis(100), "only {lasted:?}");
     assert!(lasted < HANDSHAKE_TIMEOUT + Duration::from_secs(10), "{lasted:?}");
-    failed(&server, "timed_out", 2.0).await;
+    counts_handshake_failures(&server, "timed_out", 2.0).await;
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn hostile_31_garbage_in_place_of_a_client_hello_is_refused() {
         raw.writes(input).await;
         raw.wait_for_end().await;
     }
-    failed(&server, "malformed", inputs.len() as f64).await;
+    counts_handshake_failures(&server, "malformed", inputs.len() as f64).await;
     connects(&server, &authority, "alice").await.says("@bob", "hi").await;
 }
 
@@ -83,7 +83,7 @@ async fn hostile_31_a_flood_of_handshakes_keeps_no_client_out() {
     assert!(probe.gets("/livez", "").await.starts_with("HTTP/1.1 200 "));
     let evicted = async || {
         let name = r#"switchboard_dropped_total{reason="stranger_limit"}"#;
-        metric(&server, name).await.filter(|evicted| *evicted >= 60.0)
+        read_metric(&server, name).await.filter(|evicted| *evicted >= 60.0)
     };
     eventually("connections are evicted", evicted).await;
 }

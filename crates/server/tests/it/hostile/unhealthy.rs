@@ -292,7 +292,7 @@ async fn server_with_batch_count() -> (Server, impl Fn() -> usize) {
 }
 
 /// Sends a message that the store rejects, two messages that are queued after it, and one when the database can be written again.
-async fn send_after_a_rejected_message() -> Result<(), MachineStalled> {
+async fn assert_message_after_a_rejected_one_is_not_stored_before_it() -> Result<(), MachineStalled> {
     let (server, batches) = server_with_batch_count().await;
     let mut alice = server.connects("alice").await;
     alice.client.leave_out_numbers();
@@ -354,5 +354,5 @@ async fn send_after_a_rejected_message() -> Result<(), MachineStalled> {
 
 #[tokio::test]
 async fn a_message_after_a_rejected_one_is_not_stored_before_it() {
-    retry_if_stalled(send_after_a_rejected_message).await;
+    retry_if_stalled(assert_message_after_a_rejected_one_is_not_stored_before_it).await;
 }

@@ -22,7 +22,7 @@ pub(crate) const COUNT_USERS_WITH_LAST_SEEN: &str = "SELECT count(*) FROM users 
 pub(crate) const SWITCH_WAL_SEGMENT: &str = "SELECT pg_switch_wal()";
 
 /// The user id of a customer.
-pub(crate) fn customer(number: usize) -> String {
+pub(crate) fn customer_id(number: usize) -> String {
     format!("c{number:06}")
 }
 

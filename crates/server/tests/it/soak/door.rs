@@ -112,7 +112,7 @@ async fn probe_during_a_flood(server: &Process) -> FloodResult {
 }
 
 /// Creates a file for the log of a server.
-fn log_file(path: &Path) -> Stdio {
+fn open_log_file(path: &Path) -> Stdio {
     std::fs::File::create(path).expect("a file").into()
 }
 
@@ -125,9 +125,13 @@ async fn probes_and_users_are_served_during_a_flood_of_unauthenticated_connectio
     for descriptors in [256, 4_096] {
         let data = TempDir::new().expect("a directory");
         let path = data.path().join("log");
-        let server =
-            Process::start_production_with_descriptors(descriptors, data.path(), &settings, log_file(&path))
-                .await;
+        let server = Process::start_production_with_descriptors(
+            descriptors,
+            data.path(),
+            &settings,
+            open_log_file(&path),
+        )
+        .await;
         let outcome = probe_during_a_flood(&server).await;
         let log = std::fs::read_to_string(&path).expect("the log");
         let lines = log.matches("too many unauthenticated connections; closing the oldest").count();

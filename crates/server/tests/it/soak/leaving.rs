@@ -59,7 +59,7 @@ const CONNECTED_LINE: &str = "all connected";
 async fn connect_users(node: SocketAddr, users: Range<usize>, over: Duration) -> Vec<RawSocket> {
     let connects = |address, number| async move {
         let mut raw = RawSocket::connect(address).await;
-        raw.says_hello_as(&rows::customer(number)).await;
+        raw.says_hello_as(&rows::customer_id(number)).await;
         raw
     };
     if over.is_zero() {

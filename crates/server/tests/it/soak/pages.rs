@@ -74,7 +74,7 @@ async fn users_with_300_000_conversations_delay_no_other_user() {
     let measured = Box::pin(assert_reads_not_delayed(&server)).await;
     println!("SQLite: {measured}");
     let mut shop = server.connects("shop").await;
-    let mut oldest = server.connects(&rows::customer(1)).await;
+    let mut oldest = server.connects(&rows::customer_id(1)).await;
     oldest.says("@shop", "is this live?").await;
     shop.receives_message("is this live?").await;
 }
@@ -105,7 +105,7 @@ async fn users_with_300_000_conversations_delay_no_other_user_on_postgresql() {
     println!("PostgreSQL: {measured}");
     let mut shop = cluster.node(0).connects("shop").await;
     for node in [0, 1] {
-        let mut oldest = cluster.node(node).connects(&rows::customer(1)).await;
+        let mut oldest = cluster.node(node).connects(&rows::customer_id(1)).await;
         let text = format!("live from node {node}?");
         oldest.says("@shop", &text).await;
         shop.receives_message(&text).await;

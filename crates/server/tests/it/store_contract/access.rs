@@ -70,9 +70,9 @@ pub(super) async fn non_members_receive_the_same_refusal_for_every_command(open:
             assert_eq!(refused.len() + open, doors, "{actor} in {name}: {refused:?}");
         }
     }
-    let (known, seen) = db.snapshot_and_view("known", "#r").await;
+    let (known, seen) = db.snapshot_and_conversation("known", "#r").await;
     assert!(seen.is_none() && known.memberships.joined.len() == 1, "{known:?}");
-    let room = db.snapshot_and_view("alice", "#r").await.1.expect("a member");
+    let room = db.snapshot_and_conversation("alice", "#r").await.1.expect("a member");
     let replay = in_time("a replay", db.store.replay(known.user, room.conversation, Seq(0), Seq(2))).await;
     assert_eq!(replay.expect_err("a conversation of others"), Refusal::not_found());
     assert_eq!(db.log("alice", "#r").await.len(), 2, "nothing was stored");
@@ -94,7 +94,7 @@ pub(super) async fn a_former_member_sees_the_log_up_to_their_leave_event(open: O
         assert_eq!(head, Seq(end), "{actor}");
         let beyond = db.query_page(actor, "sync", json!({"conversation": "#r", "after": end + 1})).await;
         assert_eq!(beyond.expect_err("beyond").code, ErrorCode::BadCursor);
-        let (snapshot, seen) = db.snapshot_and_view(actor, "#r").await;
+        let (snapshot, seen) = db.snapshot_and_conversation(actor, "#r").await;
         let seen = seen.expect("a former member");
         assert_eq!(
             (seen.head, seen.is_member, snapshot.memberships.joined.len()),
@@ -235,7 +235,10 @@ pub(super) async fn an_api_key_can_add_a_user_to_an_empty_room(open: OpenStore) 
     assert_eq!(seqs(&db.log("bob", "#r").await), (1..=5).map(Seq).collect::<Vec<_>>());
     db.stores("bob", "invite", invite("alice")).await;
     db.says("alice", "#r", "back").await;
-    assert!(db.snapshot_and_view("shop", "#r").await.1.is_none(), "the inviting back end is no member");
+    assert!(
+        db.snapshot_and_conversation("shop", "#r").await.1.is_none(),
+        "the inviting back end is no member"
+    );
     // A back end can add no user to a room that does not exist, or to a direct conversation.
     let nowhere = change("invite", &json!({"conversation": "#none", "user": "bob"}));
     for target in [nowhere, change("invite", &json!({"conversation": "@alice", "user": "bob"}))] {

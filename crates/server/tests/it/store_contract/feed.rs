@@ -169,7 +169,7 @@ pub(super) async fn a_cursor_that_the_feed_does_not_have_is_refused_with_those_i
     }
 }
 
-pub(super) async fn news_tell_of_every_commit(open: OpenStore) {
+pub(super) async fn feed_news_announce_every_commit(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     let mut news = db.store.feed_news();
     for n in 0..3 {

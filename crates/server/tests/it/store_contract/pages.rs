@@ -22,7 +22,7 @@ fn seq_range(seqs: std::ops::RangeInclusive<u64>) -> Vec<Seq> {
 }
 
 pub(super) async fn a_page_of_the_log_is_bounded_in_events_and_bytes(open: OpenStore) {
-    let mut db = TestStore::with(open, rules_with_small_pages()).await;
+    let mut db = TestStore::open_with(open, rules_with_small_pages()).await;
     for _ in 0..6 {
         db.says("alice", "@bob", "hi").await;
     }
@@ -55,7 +55,7 @@ pub(super) async fn a_page_of_the_log_is_bounded_in_events_and_bytes(open: OpenS
 }
 
 pub(super) async fn a_page_of_history_is_bounded_in_messages_and_bytes(open: OpenStore) {
-    let mut db = TestStore::with(open, rules_with_small_pages()).await;
+    let mut db = TestStore::open_with(open, rules_with_small_pages()).await;
     db.says("alice", "@bob", &"x".repeat(10_000)).await;
     for _ in 0..3 {
         db.says("alice", "@bob", &"x".repeat(1_000)).await;
@@ -135,7 +135,7 @@ pub(super) async fn a_page_around_an_event_is_found_across_other_events_and_boun
     open: OpenStore,
 ) {
     let limits = Limits { page_bytes: 4_000, ..Limits::default() };
-    let mut db = TestStore::with(open, StoreRules { limits, ..StoreRules::default() }).await;
+    let mut db = TestStore::open_with(open, StoreRules { limits, ..StoreRules::default() }).await;
     let react =
         |target: u64, n: u32| json!({"conversation": "@alice:bob", "target": target, "emoji": n.to_string()});
     db.says("alice", "@bob", "1").await;
@@ -218,7 +218,7 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: OpenS
     let clock = Clock::from_fn(move || Timestamp::from_millis(now.fetch_add(1, Ordering::Relaxed)));
     let limits = Limits { page: 3, ..Limits::default() };
     let rules = StoreRules { limits, clock, ..StoreRules::default() };
-    let mut db = TestStore::with(open, rules).await;
+    let mut db = TestStore::open_with(open, rules).await;
     for name in ["a", "b", "c", "d", "e"] {
         db.says("zoe", &format!("@{name}"), "hi").await;
     }
@@ -275,7 +275,7 @@ pub(super) async fn conversations_are_paged_by_their_latest_activity(open: OpenS
 }
 
 pub(super) async fn members_are_paged_in_the_order_in_which_users_were_created(open: OpenStore) {
-    let mut db = TestStore::with(open, rules_with_small_pages()).await;
+    let mut db = TestStore::open_with(open, rules_with_small_pages()).await;
     db.stores("m", "create", json!({"room": "r", "members": ["z", "a", "Z", "k", "b"]})).await;
     db.stores("b", "leave", json!({"conversation": "#r"})).await;
     for (after, limit, expected, expected_more) in [
@@ -307,14 +307,14 @@ pub(super) async fn members_are_paged_in_the_order_in_which_users_were_created(o
 pub(super) async fn a_replay_is_the_log_between_two_events(open: OpenStore) {
     let rules =
         StoreRules { limits: Limits { page: 4, queue: 4_000, ..Limits::default() }, ..StoreRules::default() };
-    let mut db = TestStore::with(open, rules).await;
+    let mut db = TestStore::open_with(open, rules).await;
     for _ in 0..6 {
         db.says("alice", "@bob", "hi").await;
     }
     for _ in 0..4 {
         db.says("alice", "@bob", &"x".repeat(1_500)).await;
     }
-    let (bob, seen) = db.snapshot_and_view("bob", "@alice:bob").await;
+    let (bob, seen) = db.snapshot_and_conversation("bob", "@alice:bob").await;
     let seen = seen.expect("a member");
     assert_eq!((seen.head, seen.is_member), (Seq(10), true));
     for (after, upto, expected) in [

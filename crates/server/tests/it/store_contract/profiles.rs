@@ -9,7 +9,7 @@ use switchboard_store::{Change, Committed, CommittedProfiles};
 use super::{OpenStore, StoreRules, TestStore};
 use crate::support::{in_time, user};
 
-fn fields(fields: &Value) -> SetProfile {
+fn profile_fields(fields: &Value) -> SetProfile {
     serde_json::from_value(fields.clone()).expect("fields of a profile")
 }
 
@@ -24,7 +24,7 @@ impl TestStore {
 
     /// Changes a user's own profile, and returns its version.
     async fn is_named(&mut self, actor: &str, named: Value) -> u64 {
-        let stored = self.stores_profiles(actor, Change::SetProfile(Box::new(fields(&named)))).await;
+        let stored = self.stores_profiles(actor, Change::SetProfile(Box::new(profile_fields(&named)))).await;
         let (who, version) = stored.own.expect("one's own");
         assert_eq!(who, user(actor));
         assert!(stored.changed.iter().all(|profile| profile.version == version));
@@ -47,7 +47,7 @@ impl TestStore {
     }
 }
 
-pub(super) async fn a_profile_changes_by_the_fields_that_are_named(open: OpenStore) {
+pub(super) async fn a_change_of_a_profile_changes_only_the_fields_that_it_names(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     assert_eq!(db.is_named("ana", json!({"name": "Ana", "data": {"tier": "gold"}})).await, 1);
     assert_eq!(db.is_named("ana", json!({"name": "Ana"})).await, 1, "nothing differs");
@@ -60,7 +60,7 @@ pub(super) async fn a_profile_changes_by_the_fields_that_are_named(open: OpenSto
     assert_eq!(serde_json::to_value(seen).expect("JSON"), expected);
 }
 
-pub(super) async fn profiles_are_those_of_users_who_share_a_conversation(open: OpenStore) {
+pub(super) async fn a_user_sees_the_profiles_of_users_with_a_shared_conversation(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     for (name, shown) in [("ana", "Ana"), ("bob", "Bob"), ("eve", "Eve"), ("zoe", "Zoe")] {
         db.is_named(name, json!({"name": shown})).await;
@@ -119,11 +119,15 @@ pub(super) async fn users_are_found_by_the_beginning_of_a_word(open: OpenStore) 
 
 pub(super) async fn a_page_of_profiles_is_bounded_in_users_and_bytes(open: OpenStore) {
     let limits = Limits { page_bytes: 2_000, page: 10, ..Limits::default() };
-    let mut db = TestStore::with(open, StoreRules { limits, ..StoreRules::default() }).await;
+    let mut db = TestStore::open_with(open, StoreRules { limits, ..StoreRules::default() }).await;
     let mut changes = Vec::new();
     for n in 0..20 {
         let named = json!({"name": format!("Ana {n}"), "data": {"about": "x".repeat(300)}});
-        changes.push(ProfileChange { user: user(&format!("u{n}")), fields: fields(&named), active: None });
+        changes.push(ProfileChange {
+            user: user(&format!("u{n}")),
+            fields: profile_fields(&named),
+            active: None,
+        });
     }
     db.stores_profiles("key", Change::SetProfiles(changes)).await;
     let all = (0..20).map(|n| user(&format!("u{n}"))).collect();
@@ -159,11 +163,12 @@ pub(super) async fn names_are_on_pages_of_members_and_in_summaries(open: OpenSto
     assert_eq!(with(db.summary("bob", "@alice:bob").await), Value::Null, "it names the other user");
 }
 
-pub(super) async fn a_user_who_is_gone_cannot_sign_in_and_keeps_the_name(open: OpenStore) {
+pub(super) async fn a_deactivated_user_cannot_sign_in_and_keeps_the_name(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     db.says("ana", "@bob", "hi").await;
     let change = |named: Value, active| {
-        let change = ProfileChange { user: user("ana"), fields: fields(&named), active: Some(active) };
+        let change =
+            ProfileChange { user: user("ana"), fields: profile_fields(&named), active: Some(active) };
         Change::SetProfiles(vec![change])
     };
     db.stores_profiles("key", change(json!({"name": "Ana"}), false)).await;
@@ -177,11 +182,11 @@ pub(super) async fn a_user_who_is_gone_cannot_sign_in_and_keeps_the_name(open: O
     assert_eq!(db.finds("bob", "ana", Directory::All).await, ["ana"]);
 }
 
-pub(super) async fn a_token_is_a_change_only_if_it_is_newer_and_says_something_else(open: OpenStore) {
+pub(super) async fn a_token_changes_the_profile_only_if_it_is_newer_and_has_other_claims(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     let token = |name: &str, at: i64| {
         Change::ReadToken(Box::new(TokenProfile {
-            fields: fields(&json!({"name": name})),
+            fields: profile_fields(&json!({"name": name})),
             claims: name.to_owned(),
             issued: Timestamp::from_millis(at),
         }))

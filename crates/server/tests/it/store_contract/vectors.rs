@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{OpenStore, TestStore};
 
-fn cases() -> Vec<Value> {
+fn read_cases() -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/protocol/fold.json");
     let document: Value =
         serde_json::from_str(&std::fs::read_to_string(path).expect("the vectors")).expect("JSON");
@@ -14,7 +14,7 @@ fn cases() -> Vec<Value> {
 }
 
 /// The name and the fields of the command that stores this event in the room.
-fn command(event: &Value) -> (&str, Value) {
+fn command_for_event(event: &Value) -> (&str, Value) {
     let kind = event["type"].as_str().expect("a type");
     let mut fields = event.clone();
     let fields_of = fields.as_object_mut().expect("an object");
@@ -42,12 +42,12 @@ fn without_times(message: &Value) -> Value {
 }
 
 pub(super) async fn events_fold_to_the_messages_of_the_vectors(open: OpenStore) {
-    let cases: Vec<_> = cases().into_iter().filter(|case| case["client_only"] != true).collect();
+    let cases: Vec<_> = read_cases().into_iter().filter(|case| case["client_only"] != true).collect();
     assert!(cases.len() > 5, "{}", cases.len());
     for case in cases {
         let mut db = TestStore::new(open).await;
         for event in case["events"].as_array().expect("events") {
-            let (name, fields) = command(event);
+            let (name, fields) = command_for_event(event);
             let stored = db.stores(event["from"].as_str().expect("who"), name, fields).await;
             assert_eq!(json!(stored.seq), event["seq"], "{}", case["name"]);
         }

@@ -56,7 +56,7 @@ pub(super) async fn time_never_goes_back_within_a_conversation(open: OpenStore) 
     let now = Arc::new(AtomicI64::new(10 * HOUR_MS));
     let time = now.clone();
     let clock = Clock::from_fn(move || Timestamp::from_millis(time.load(Ordering::SeqCst)));
-    let mut db = TestStore::with(open, StoreRules { clock, ..StoreRules::default() }).await;
+    let mut db = TestStore::open_with(open, StoreRules { clock, ..StoreRules::default() }).await;
     let mut hours = Vec::new();
     for hour in [10, 9, 0, 11, 10] {
         now.store(hour * HOUR_MS, Ordering::SeqCst);
@@ -160,7 +160,7 @@ pub(super) async fn refusals_arrive_in_order_and_store_nothing(open: OpenStore) 
     }
 }
 
-pub(super) async fn a_repeated_change_returns_its_first_event(open: OpenStore) {
+pub(super) async fn a_repeated_change_returns_the_event_of_the_first(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     let create = json!({"room": "r", "title": "R", "public": true, "members": ["bob"]});
     for (n, (actor, name, fields)) in [
@@ -207,7 +207,7 @@ pub(super) async fn a_direct_conversation_begins_with_its_first_message(open: Op
 
 pub(super) async fn unknown_user_ids_can_be_refused(open: OpenStore) {
     let mut db =
-        TestStore::with(open, StoreRules { allow_unknown_users: false, ..StoreRules::default() }).await;
+        TestStore::open_with(open, StoreRules { allow_unknown_users: false, ..StoreRules::default() }).await;
     let to_bob = json!({"to": "@bob", "text": "hi"});
     let with_bob = json!({"room": "r", "members": ["bob"]});
     assert_eq!(db.is_refused("alice", "send", to_bob.clone()).await, ErrorCode::NotFound);

@@ -11,14 +11,14 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(crate) async fn of(request: reqwest::RequestBuilder) -> Self {
+    pub(crate) async fn to(request: reqwest::RequestBuilder) -> Self {
         let answer = request.send().await.expect("an answer");
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         Self { status, headers, text: answer.text().await.expect("a body") }
     }
 
     /// Reads the response to a WebSocket handshake, which has no body if the handshake succeeds.
-    pub(super) async fn of_handshake(request: reqwest::RequestBuilder) -> Self {
+    pub(super) async fn to_handshake(request: reqwest::RequestBuilder) -> Self {
         let answer = request.send().await.expect("an answer");
         let (status, headers) = (answer.status(), answer.headers().clone());
         let upgraded = status == reqwest::StatusCode::SWITCHING_PROTOCOLS;
@@ -32,7 +32,7 @@ impl Answer {
     }
 
     /// The value of `content-length`: the length of the body as it was sent, in bytes.
-    pub(crate) fn length(&self) -> usize {
+    pub(crate) fn content_length(&self) -> usize {
         self.header("content-length").parse().expect("a length")
     }
 

@@ -183,7 +183,7 @@ pub(crate) fn der(pem: &str) -> Vec<u8> {
 }
 
 /// The time of the system, this much later.
-pub(crate) fn in_the_future(by: Duration) -> Timestamp {
+pub(crate) fn time_from_now(by: Duration) -> Timestamp {
     let by = i64::try_from(by.as_millis()).expect("it fits");
     Timestamp::from_millis(Clock::system().now().as_millis() + by)
 }

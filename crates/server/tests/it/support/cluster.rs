@@ -53,7 +53,7 @@ impl SharedEngines {
 
     /// Changes the settings of a server, so that it becomes a node of this cluster.
     pub(crate) fn configure(&self, config: &mut Config) {
-        let mut cluster = ClusterConfig::on(self.store.clone(), self.bus.clone());
+        let mut cluster = ClusterConfig::with_engines(self.store.clone(), self.bus.clone());
         cluster.settings.bus_prefix.clone_from(&self.prefix);
         config.cluster = Some(cluster);
     }

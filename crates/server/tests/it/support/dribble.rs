@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::raw::{CONTINUATION, FIN, TEXT, frame, head};
+use super::raw::{CONTINUATION, FIN, TEXT, frame, frame_head};
 use super::{Process, RawSocket};
 
 /// Concurrent connections that send single bytes.
@@ -57,11 +57,11 @@ impl SlowRequest {
             }
             Self::FirstFrame => {
                 raw.upgrades().await;
-                raw.writes(head(FIN | TEXT, bytes as u64 + 1)).await;
+                raw.writes(frame_head(FIN | TEXT, bytes as u64 + 1)).await;
             }
             Self::Frame { token } => {
                 raw.says_hello_with(token).await;
-                raw.writes(head(FIN | TEXT, bytes as u64 + 1)).await;
+                raw.writes(frame_head(FIN | TEXT, bytes as u64 + 1)).await;
             }
             Self::Fragments { token } => {
                 raw.says_hello_with(token).await;

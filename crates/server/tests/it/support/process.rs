@@ -144,7 +144,7 @@ impl Process {
     /// Requests a path with GET.
     pub(crate) async fn gets(&self, path: &str) -> Answer {
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
-        in_time("an answer over HTTP", Answer::of(http.get(format!("http://{}{path}", self.address)))).await
+        in_time("an answer over HTTP", Answer::to(http.get(format!("http://{}{path}", self.address)))).await
     }
 
     /// Sends a command over HTTP as a user of a production server or with another bearer token, and with additional headers.
@@ -161,7 +161,7 @@ impl Process {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        in_time("an answer over HTTP", Answer::of(request)).await
+        in_time("an answer over HTTP", Answer::to(request)).await
     }
 
     /// The address on which the server listens.

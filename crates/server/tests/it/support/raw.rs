@@ -258,13 +258,13 @@ async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Ra
 
 /// Encodes a masked frame. `first` is its first byte: flags and opcode.
 pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = head(first, payload.len() as u64);
+    let mut bytes = frame_head(first, payload.len() as u64);
     bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
     bytes
 }
 
 /// Encodes the header of a frame with a payload of `len` bytes, including the mask.
-pub(crate) fn head(first: u8, len: u64) -> Vec<u8> {
+pub(crate) fn frame_head(first: u8, len: u64) -> Vec<u8> {
     let mut bytes = vec![first];
     match len {
         0..=125 => bytes.push(MASKED | u8::try_from(len).expect("at most 125")),

@@ -79,7 +79,7 @@ impl Device {
         let looked_up = session.watching.awaiting_state.remove(&user);
         session.watching.last_states.insert(user.clone(), presence["online"] == true);
         let alone = self.world.cluster.is_none();
-        let truth = self.world.model();
+        let truth = self.world.lock_model();
         let may = user == self.user
             || session.watching.watched_users.contains(&user)
                 && truth.shared_conversations(self.user, &user).iter().any(|name| {
@@ -126,7 +126,7 @@ impl Device {
         {
             return None;
         }
-        let truth = self.world.model();
+        let truth = self.world.lock_model();
         let online = self.world.connected_since(now - patience);
         let missed = online.into_iter().find(|user| {
             list.contains(user)

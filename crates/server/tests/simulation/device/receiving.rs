@@ -25,7 +25,7 @@ impl Device {
     }
 
     pub(super) fn report_violation(&self, what: &str) -> LawBroken {
-        self.world.model().report_violation(&self.name, what)
+        self.world.lock_model().report_violation(&self.name, what)
     }
 
     /// Checks and applies a frame. Returns whether the connection stays open.
@@ -80,7 +80,7 @@ impl Device {
             message.number = None;
         }
         let since = (!more).then_some(session.since);
-        self.world.model().summaries(&self.name, self.user, &all, since)?;
+        self.world.lock_model().on_summaries(&self.name, self.user, &all, since)?;
         for summary in &all {
             let (name, head) = conversation_and_number(summary, "head");
             session.next_expected.entry(name.clone()).or_insert(head + 1);
@@ -93,17 +93,15 @@ impl Device {
     /// Checks and applies an event, whether it arrives live or in a page of the log.
     fn receives_event(&mut self, session: &mut Session, event: &Value) -> LawResult {
         let (name, seq) = conversation_and_number(event, "seq");
-        let mut truth = self.world.model();
-        truth.received(&self.name, self.user, event, None)?;
+        let mut truth = self.world.lock_model();
+        truth.on_received(&self.name, self.user, event, None)?;
         truth.counts.delivered += 1;
         drop(truth);
         if let Some(next) = session.next_expected.get(&name).copied() {
             if seq < next {
                 return Err(self.report_violation(&format!("{name} {seq} comes again, after {}", next - 1)));
             }
-            if let Some(missing) =
-                (next..seq).find(|missing| !session.has_reason_to_be_missing(&name, *missing))
-            {
+            if let Some(missing) = (next..seq).find(|missing| !session.may_be_missing(&name, *missing)) {
                 return Err(self.report_violation(&format!("{name} {missing} is missing before {seq}")));
             }
         }
@@ -130,8 +128,8 @@ impl Device {
     fn receives_gap(&mut self, session: &mut Session, gap: &Value) -> LawResult {
         let (name, head) = conversation_and_number(gap, "head");
         let after = gap["after"].as_u64().unwrap_or_default();
-        self.world.model().counts.gaps += 1;
-        let visible = self.world.model().visible(self.user, &name);
+        self.world.lock_model().counts.gaps += 1;
+        let visible = self.world.lock_model().visible_head(self.user, &name);
         if after >= head || visible.is_none_or(|visible| head > visible) {
             return Err(
                 self.report_violation(&format!("a gap up to what may not be seen: {gap}, {visible:?}"))
@@ -146,8 +144,8 @@ impl Device {
     fn receives_signal(&mut self, session: &mut Session, signal: &Value, kind: &str) -> LawResult {
         let (name, upto) = conversation_and_number(signal, "upto");
         let user = signal["user"].as_str().unwrap_or_default().to_owned();
-        let truth = self.world.model();
-        let visible = truth.visible(self.user, &name);
+        let truth = self.world.lock_model();
+        let visible = truth.visible_head(self.user, &name);
         let gone =
             session.left_at.get(&name).is_some_and(|left| !truth.rejoined_after(self.user, &name, *left));
         drop(truth);
@@ -202,13 +200,13 @@ impl Device {
                 self.handle_log_page(&conversation, after, answer)?;
             }
             PendingCommand::History { before, conversation, .. } => {
-                self.world.model().history(&self.name, self.user, before, answer)?;
+                self.world.lock_model().on_history_page(&self.name, self.user, before, answer)?;
                 self.requests_previous_page(session, &conversation, answer);
             }
             PendingCommand::Conversations { since, first } => {
                 let all = answer["conversations"].as_array().cloned().unwrap_or_default();
                 let whole = since.filter(|_| first && answer["more"] == false);
-                self.world.model().summaries(&self.name, self.user, &all, whole)?;
+                self.world.lock_model().on_summaries(&self.name, self.user, &all, whole)?;
                 for summary in &all {
                     let (name, head) = conversation_and_number(summary, "head");
                     self.local_logs.entry(name).or_insert_with(|| LocalLog::at(head));
@@ -240,7 +238,7 @@ impl Device {
     }
 
     fn handle_log_page(&mut self, name: &str, after: u64, page: &Value) -> LawResult {
-        self.world.model().log_page(&self.name, self.user, after, page)?;
+        self.world.lock_model().on_log_page(&self.name, self.user, after, page)?;
         let place = self.local_logs.entry(name.to_owned()).or_default();
         for event in page["events"].as_array().into_iter().flatten() {
             place.record_received(event["seq"].as_u64().unwrap_or_default());
@@ -258,7 +256,7 @@ impl Device {
         join: bool,
         ok: &Value,
     ) -> LawResult {
-        self.world.model().acknowledged(&self.name, self.user, key, ok)?;
+        self.world.lock_model().on_acknowledged(&self.name, self.user, key, ok)?;
         self.unsent.retain(|message| Some(message.key.as_str()) != key);
         let (name, seq) = conversation_and_number(ok, "seq");
         let number = session.numbers.as_ref().and_then(|numbers| numbers.number_of(id)).unwrap_or(id);
@@ -336,7 +334,7 @@ impl Device {
                     message.not_before = Instant::now() + wait;
                 }
             } else {
-                self.world.model().refused(&self.name, self.user, key, *at)?;
+                self.world.lock_model().on_refused(&self.name, self.user, key, *at)?;
                 self.unsent.retain(|message| message.key != *key);
             }
         }

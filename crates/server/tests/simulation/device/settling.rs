@@ -21,7 +21,7 @@ impl Device {
         if !session.welcome || session.welcomed + cluster.settling_time > Instant::now() {
             return;
         }
-        let truth = self.world.model();
+        let truth = self.world.lock_model();
         let missing = truth.visible_heads(self.user).into_iter().find_map(|(name, head)| {
             let next = session.next_expected.get(&name).copied();
             let first_due = |since| truth.first_seq_due_to_session(self.user, &name, since);
@@ -32,7 +32,7 @@ impl Device {
                 return None;
             }
             let next = next.unwrap_or_else(|| first_due(session.welcomed));
-            let missing = (next..=head).find(|seq| !session.has_reason_to_be_missing(&name, *seq))?;
+            let missing = (next..=head).find(|seq| !session.may_be_missing(&name, *seq))?;
             Some(format!("{name} {missing} has not arrived, of {head}"))
         });
         drop(truth);
@@ -44,7 +44,7 @@ impl Device {
 
 impl Session {
     /// Whether the server need not send the event, because an `ok` acknowledged it or a `gap` skipped it.
-    pub(super) fn has_reason_to_be_missing(&self, name: &str, seq: u64) -> bool {
+    pub(super) fn may_be_missing(&self, name: &str, seq: u64) -> bool {
         let mut gaps = self.gaps.get(name).into_iter().flatten();
         self.own_events.contains(&(name.to_owned(), seq))
             || gaps.any(|(after, head)| *after < seq && seq <= *head)

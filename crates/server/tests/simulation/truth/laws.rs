@@ -10,7 +10,13 @@ const DELETED_FIELD: (&str, Value) = ("deleted", Value::Bool(true));
 
 impl ReferenceModel {
     /// Checks an event that a user received live or, if `head` is given, in a page of the log with this head.
-    pub(crate) fn received(&mut self, who: &str, user: &str, event: &Value, head: Option<u64>) -> LawResult {
+    pub(crate) fn on_received(
+        &mut self,
+        who: &str,
+        user: &str,
+        event: &Value,
+        head: Option<u64>,
+    ) -> LawResult {
         match self.check_received(user, event, head) {
             Ok(()) => Ok(()),
             Err(what) => Err(self.report_violation(who, &format!("{what}: {event}"))),
@@ -28,7 +34,7 @@ impl ReferenceModel {
     fn check_received(&self, user: &str, event: &Value, head: Option<u64>) -> Result<(), String> {
         let name = event["conversation"].as_str().ok_or("an event without a conversation")?;
         let seq = event["seq"].as_u64().ok_or("an event without a seq")?;
-        let visible = self.visible(user, name).ok_or("received by a user who never was a member")?;
+        let visible = self.visible_head(user, name).ok_or("received by a user who never was a member")?;
         if seq > visible {
             return Err(format!("received by a user who may see up to {visible}"));
         }
@@ -68,7 +74,13 @@ impl ReferenceModel {
     }
 
     /// Checks the `ok` for a write. `key` is the idempotency key if the write is a message.
-    pub(crate) fn acknowledged(&mut self, who: &str, user: &str, key: Option<&str>, ok: &Value) -> LawResult {
+    pub(crate) fn on_acknowledged(
+        &mut self,
+        who: &str,
+        user: &str,
+        key: Option<&str>,
+        ok: &Value,
+    ) -> LawResult {
         self.counts.acknowledged += 1;
         self.counts.duplicates += u64::from(ok["duplicate"] == true);
         match self.check_acknowledged(user, key, ok) {
@@ -101,7 +113,7 @@ impl ReferenceModel {
     }
 
     /// Checks the final refusal of a message that was sent at `asked`: no message with its key may be stored.
-    pub(crate) fn refused(&mut self, who: &str, user: &str, key: &str, asked: Instant) -> LawResult {
+    pub(crate) fn on_refused(&mut self, who: &str, user: &str, key: &str, asked: Instant) -> LawResult {
         let first = self.keys.get(&(user.to_owned(), key.to_owned()));
         let stored = first.and_then(|(name, seq)| self.logs.get(name).and_then(|log| log.get(*seq)));
         if stored.is_some_and(|stored| stored.committed_at < asked) {
@@ -112,7 +124,7 @@ impl ReferenceModel {
     }
 
     /// Checks a page of the log that begins after the event `after`.
-    pub(crate) fn log_page(&mut self, who: &str, user: &str, after: u64, page: &Value) -> LawResult {
+    pub(crate) fn on_log_page(&mut self, who: &str, user: &str, after: u64, page: &Value) -> LawResult {
         self.counts.pages += 1;
         let (name, head) = self.check_head(who, user, page)?;
         let events = page["events"].as_array().map_or(&[][..], Vec::as_slice);
@@ -120,7 +132,7 @@ impl ReferenceModel {
             if event["conversation"] != *name || event["seq"] != seq {
                 return Err(self.report_violation(who, &format!("a page has {event} in place of {seq}")));
             }
-            self.received(who, user, event, Some(head))?;
+            self.on_received(who, user, event, Some(head))?;
         }
         let last = after + events.len() as u64;
         if (last < head) != (page["more"] == true) || (events.is_empty() && after < head) {
@@ -132,7 +144,13 @@ impl ReferenceModel {
     }
 
     /// Checks a page of history with the messages before the event `before`, or with the latest ones.
-    pub(crate) fn history(&mut self, who: &str, user: &str, before: Option<u64>, page: &Value) -> LawResult {
+    pub(crate) fn on_history_page(
+        &mut self,
+        who: &str,
+        user: &str,
+        before: Option<u64>,
+        page: &Value,
+    ) -> LawResult {
         self.counts.pages += 1;
         let (name, head) = self.check_head(who, user, page)?;
         let messages = page["messages"].as_array().map_or(&[][..], Vec::as_slice);
@@ -161,7 +179,7 @@ impl ReferenceModel {
     fn check_head(&mut self, who: &str, user: &str, page: &Value) -> Result<(String, u64), LawBroken> {
         let name = page["conversation"].as_str().unwrap_or_default();
         let head = page["head"].as_u64().unwrap_or(u64::MAX);
-        let visible = self.visible(user, name);
+        let visible = self.visible_head(user, name);
         if visible.is_none_or(|visible| head > visible) {
             return Err(self.report_violation(who, &format!("{user} may see up to {visible:?}: {page}")));
         }
@@ -170,7 +188,7 @@ impl ReferenceModel {
 
     /// Checks the summaries in `welcome` or in a page. If `since` is given, they must include every conversation of which the user
     /// has been a member since then.
-    pub(crate) fn summaries(
+    pub(crate) fn on_summaries(
         &mut self,
         who: &str,
         user: &str,
@@ -199,7 +217,10 @@ impl ReferenceModel {
         let log = self.logs.get(name).ok_or("no such conversation")?;
         let number = |field: &str| summary[field].as_u64().ok_or_else(|| format!("no {field}"));
         let (head, read, received) = (number("head")?, number("read")?, number("received")?);
-        if self.visible(user, name).is_none_or(|visible| head > visible) || received < read || read > head {
+        if self.visible_head(user, name).is_none_or(|visible| head > visible)
+            || received < read
+            || read > head
+        {
             return Err("cursors and head do not fit".to_owned());
         }
         let unread = log.unread_count(user, read, head);
@@ -225,7 +246,7 @@ impl ReferenceModel {
 
     /// Whether `cursor` is the last event that the user may see in the conversation.
     pub(crate) fn is_complete(&self, user: &str, name: &str, cursor: u64) -> bool {
-        self.visible(user, name).is_none_or(|visible| cursor == visible)
+        self.visible_head(user, name).is_none_or(|visible| cursor == visible)
     }
 
     /// The conversations of which a user is a member.

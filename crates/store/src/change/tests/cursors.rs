@@ -134,7 +134,7 @@ fn check_against_model(steps: &[(&'static str, Action)], near: u64) -> TestCaseR
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
     #[test]
-    fn cursors_go_forward_and_unread_is_what_the_log_says(
+    fn cursors_only_move_forward_and_unread_counts_match_the_log(
         steps in proptest::collection::vec((proptest::sample::select(&PEOPLE[..3]), any_action()), 1..50),
         near in prop_oneof![Just(0), 1_u64..6, Just(u64::MAX)],
     ) {

@@ -253,7 +253,7 @@ fn check_against_model(public: bool, steps: &[(&'static str, Action)]) -> TestCa
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
     #[test]
-    fn who_may_do_what_is_what_the_table_says(
+    fn permissions_are_those_of_the_table_of_roles(
         public in any::<bool>(),
         steps in proptest::collection::vec((person(), any_action()), 1..40),
     ) {

@@ -36,7 +36,7 @@ impl Log<'_> {
         let is_told = matches!(wire, WireBody::UnknownUser);
         let Some(body) = self.decode(event, kind, wire) else {
             // A message or a reaction changes no membership, so the members stay known.
-            self.is_uncertain |= !matches!(event.kind.about(), EventScope::Message | EventScope::Target);
+            self.is_uncertain |= !matches!(event.kind.scope(), EventScope::Message | EventScope::Target);
             if !is_told {
                 let what = format!("it cannot be read as the event {:?}", event.kind.as_str());
                 self.add_problem(report, Some(seq), what);
@@ -196,7 +196,7 @@ impl Log<'_> {
         let Some(is_room) = self.id.as_ref().map(switchboard_protocol::ConversationId::is_room) else {
             return;
         };
-        if event.kind.about() == EventScope::Room && !is_room {
+        if event.kind.scope() == EventScope::Room && !is_room {
             self.add_problem(report, Some(event.seq), "a direct conversation has no such events");
         } else if is_room && (event.seq == 1) != (event.kind == EventKind::Create) {
             self.is_uncertain = true;

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 use tokio_postgres::types::{ToSql, Type};
 
-use crate::table::{Column, ColumnType, Table, quoted};
+use crate::table::{Column, ColumnType, Table, quoted_names};
 
 /// The value of a field.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,29 +19,29 @@ pub(super) enum Value {
 use ColumnType::{Bool, Bytes, Int, Number, Small, Text};
 
 impl Table {
-    fn select(&self) -> String {
-        let (columns, key) = (quoted(self.columns), quoted(self.key()));
+    fn select_sql(&self) -> String {
+        let (columns, key) = (quoted_names(self.columns), quoted_names(self.key()));
         format!("SELECT {columns} FROM {} ORDER BY {key}", self.name)
     }
 
     /// The statement that selects the table's rows from SQLite, except the first `before` rows.
-    pub(super) fn select_from(&self, before: u64) -> String {
-        format!("{} LIMIT -1 OFFSET {before}", self.select())
+    pub(super) fn select_rest_sql(&self, before: u64) -> String {
+        format!("{} LIMIT -1 OFFSET {before}", self.select_sql())
     }
 
     /// The statement that selects the table's rows from PostgreSQL.
-    pub(super) fn select_copies(&self) -> String {
-        self.select()
+    pub(super) fn select_copies_sql(&self) -> String {
+        self.select_sql()
     }
 
     /// The COPY statement for PostgreSQL.
-    pub(super) fn copy(&self) -> String {
-        let columns = quoted(self.columns);
+    pub(super) fn copy_sql(&self) -> String {
+        let columns = quoted_names(self.columns);
         format!("COPY {} ({columns}) FROM STDIN (FORMAT binary)", self.name)
     }
 
     /// The types of the table's columns in PostgreSQL.
-    pub(super) fn types(&self) -> Vec<Type> {
+    pub(super) fn column_types(&self) -> Vec<Type> {
         let types = self.columns.iter().map(|column| match column.kind {
             Number => Type::INT8,
             Int => Type::INT4,
@@ -54,12 +54,12 @@ impl Table {
     }
 
     /// The number of the table's rows in SQLite.
-    pub(super) fn count(&self, source: &Connection) -> rusqlite::Result<u64> {
+    pub(super) fn count_rows(&self, source: &Connection) -> rusqlite::Result<u64> {
         source.query_row(&format!("SELECT count(*) FROM {}", self.name), [], |row| row.get(0))
     }
 
     /// Reads a row from SQLite.
-    pub(super) fn read(&self, row: &rusqlite::Row<'_>) -> anyhow::Result<Vec<Value>> {
+    pub(super) fn read_row(&self, row: &rusqlite::Row<'_>) -> anyhow::Result<Vec<Value>> {
         let read = |(index, column): (usize, &Column)| -> anyhow::Result<Value> {
             let value = match column.kind {
                 Number => Value::Number(row.get(index)?),
@@ -78,7 +78,7 @@ impl Table {
     }
 
     /// Reads a row from PostgreSQL.
-    pub(super) fn read_copy(&self, row: &tokio_postgres::Row) -> anyhow::Result<Vec<Value>> {
+    pub(super) fn read_copied_row(&self, row: &tokio_postgres::Row) -> anyhow::Result<Vec<Value>> {
         let read = |(index, column): (usize, &Column)| -> anyhow::Result<Value> {
             Ok(match column.kind {
                 Number => Value::Number(row.try_get(index)?),

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use super::row::{get, number, seq, time, user_id};
 use super::{Result, Session};
 use crate::postgres::connect::Error;
-use crate::read::Range;
+use crate::read::LogRange;
 use crate::read::row::{is_readable, unreadable_event};
 use crate::record::{ConversationKey, Kind, LogEvent};
 
@@ -23,12 +23,12 @@ pub(super) fn rows(
     session: &Session,
     conversation: ConversationKey,
     name: &ConversationId,
-    range: &Range,
+    range: &LogRange,
 ) -> Result<Vec<Row>> {
     let (after, upto) = (number(range.after), number(range.upto));
     let (most, bytes) = (i64::from(range.most), i64::from(range.bytes));
     let overhead = LogEvent::most_bytes_of(name.as_str().len(), 0, 0) as i64;
-    session.rows(SELECT_EVENT_PAGE, &[&conversation.0, &after, &upto, &most, &bytes, &overhead])
+    session.query_rows(SELECT_EVENT_PAGE, &[&conversation.0, &after, &upto, &most, &bytes, &overhead])
 }
 
 /// Reads a row of [`SELECT_EVENT_PAGE`].

@@ -36,13 +36,13 @@ const CONVERSATIONS_WITH: &str = r#"SELECT w.id FROM unnest($1::bigint[]) w (id)
 
 impl FeedLookups for Session {
     fn feed_ends(&self) -> Result<Ends> {
-        let row = self.row(ENDS, &[])?;
+        let row = self.query_row(ENDS, &[])?;
         let row = row.ok_or_else(|| Error::Damaged("the feed has no state".to_owned()))?;
         Ok(Ends { epoch: get(&row, 0)?, last: count(&row, 1)?, before: count(&row, 2)? })
     }
 
     fn feed_pages(&self, after: u64, most: usize) -> Result<Vec<(u64, Vec<u8>)>> {
-        let rows = self.rows(PAGES, &[&to_signed(after), &(most as i64)])?;
+        let rows = self.query_rows(PAGES, &[&to_signed(after), &(most as i64)])?;
         rows.iter().map(|row| Ok((count(row, 0)?, get(row, 1)?))).collect()
     }
 
@@ -53,7 +53,7 @@ impl FeedLookups for Session {
         }
         let (conversations, seqs): (Vec<_>, Vec<_>) =
             events.iter().map(|(conversation, seq)| (conversation.0, number(*seq))).unzip();
-        for row in self.rows(EVENTS, &[&conversations, &seqs])? {
+        for row in self.query_rows(EVENTS, &[&conversations, &seqs])? {
             let event =
                 FedEvent { event: event::read(&row, &conversation_id(&row, 8)?)?, via: get(&row, 6)? };
             if let Some(found) = found.get_mut(position(&row, 7)?) {
@@ -64,7 +64,7 @@ impl FeedLookups for Session {
     }
 
     fn feed_entries(&self, after: u64, upto: u64) -> Result<FxHashMap<u64, FedEntry>> {
-        let rows = self.rows(ENTRIES, &[&to_signed(after), &to_signed(upto)])?;
+        let rows = self.query_rows(ENTRIES, &[&to_signed(after), &to_signed(upto)])?;
         let entry = |row: &Row| {
             let entry = FedEntry {
                 kind: get(row, 1)?,
@@ -80,7 +80,7 @@ impl FeedLookups for Session {
     }
 
     fn key_names(&self) -> Result<FxHashMap<i64, String>> {
-        let rows = self.rows(KEY_NAMES, &[])?;
+        let rows = self.query_rows(KEY_NAMES, &[])?;
         rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
     }
 
@@ -92,7 +92,7 @@ impl FeedLookups for Session {
         let keys: Vec<_> = conversations.iter().map(|key| key.0).collect();
         // Of the characters that LIKE knows, ids have only the underscore.
         let like = pattern.as_str().replace('_', "\\_").replace('*', "%");
-        let rows = self.rows(CONVERSATIONS_WITH, &[&keys, &like])?;
+        let rows = self.query_rows(CONVERSATIONS_WITH, &[&keys, &like])?;
         rows.iter().map(|row| Ok(conversation_key(row, 0)?)).collect()
     }
 }

@@ -53,13 +53,14 @@ const SELECT_MESSAGES_BEFORE: &str = concat!(
     SELECT found FROM way WHERE found IS NOT NULL ORDER BY found DESC"
 );
 
-pub(super) fn before(
+pub(super) fn find_messages_before(
     session: &Session,
     conversation: ConversationKey,
     before: Seq,
     most: usize,
 ) -> Result<Vec<Seq>> {
-    let rows = session.rows(SELECT_MESSAGES_BEFORE, &[&conversation.0, &number(before), &(most as i64)])?;
+    let rows =
+        session.query_rows(SELECT_MESSAGES_BEFORE, &[&conversation.0, &number(before), &(most as i64)])?;
     Ok(rows.iter().map(|row| seq(row, 0)).collect::<std::result::Result<_, _>>()?)
 }
 
@@ -85,9 +86,9 @@ pub(super) fn from(
     most: usize,
 ) -> Result<Vec<Seq>> {
     let (first, end) = (number(from), number(upto));
-    let last = session.rows(SELECT_LAST_MESSAGES, &[&conversation.0, &first, &end, &(most as i64)])?;
+    let last = session.query_rows(SELECT_LAST_MESSAGES, &[&conversation.0, &first, &end, &(most as i64)])?;
     let last = last.first().map_or(Ok(upto), |row| seq(row, 0))?;
-    let mut found = before(session, conversation, last.next(), most)?;
+    let mut found = find_messages_before(session, conversation, last.next(), most)?;
     found.retain(|seq| *seq >= from);
     found.reverse();
     Ok(found)
@@ -164,13 +165,13 @@ fn read_portion(
     let keys: Vec<_> = wanted.iter().map(|wanted| wanted.conversation.key.0).collect();
     let targets: Vec<_> = wanted.iter().map(|wanted| number(wanted.target)).collect();
     let visible: Vec<_> = wanted.iter().map(|wanted| number(wanted.visible)).collect();
-    let (messages, reactions) = if wanted.iter().all(WantedMessage::sees_all) {
+    let (messages, reactions) = if wanted.iter().all(WantedMessage::sees_whole_log) {
         (STANDING_MESSAGES, STANDING_REACTIONS)
     } else {
         (MESSAGES, REACTIONS)
     };
-    let (bytes, overhead) = (bytes as i64, Limits::EVENT_OVERHEAD as i64);
-    let rows = session.rows(messages, &[&keys, &targets, &visible, &bytes, &overhead])?;
+    let (bytes, overhead) = (bytes as i64, Limits::EVENT_OVERHEAD_BYTES as i64);
+    let rows = session.query_rows(messages, &[&keys, &targets, &visible, &bytes, &overhead])?;
     let mut any_reaction = false;
     let mut found = Vec::with_capacity(rows.len());
     for row in &rows {
@@ -179,7 +180,7 @@ fn read_portion(
     }
     if any_reaction {
         let of = found.len().min(keys.len());
-        for row in session.rows(reactions, &[&&keys[..of], &&targets[..of], &&visible[..of]])? {
+        for row in session.query_rows(reactions, &[&&keys[..of], &&targets[..of], &&visible[..of]])? {
             let place = position(&row, 0)?;
             let (Some(Some(whole)), Some(wanted)) = (found.get_mut(place), wanted.get(place)) else {
                 continue;

@@ -35,17 +35,17 @@ pub(super) fn find_all(session: &Session, users: &[UserKey]) -> Result<FxHashMap
         return Ok(FxHashMap::default());
     }
     let keys: Vec<_> = users.iter().map(|user| user.0).collect();
-    let rows = session.rows(SELECT_PROFILES, &[&keys])?;
+    let rows = session.query_rows(SELECT_PROFILES, &[&keys])?;
     rows.iter().map(|row| Ok((user_key(row, 0)?, read(row, 1)?))).collect()
 }
 
-const SELECT_NAMED: &str = r#"SELECT u.name, u.id, p.name, p.avatar, NULL::text, p.version, p.active, p.changed, NULL::bigint, NULL::text
+const SELECT_NAMED_PEOPLE: &str = r#"SELECT u.name, u.id, p.name, p.avatar, NULL::text, p.version, p.active, p.changed, NULL::bigint, NULL::text
     FROM unnest($1::text[]) n (name) JOIN users u ON u.name = n.name JOIN profiles p ON p."user" = u.id"#;
 
 /// Users who have a profile, by name.
-pub(super) fn named(session: &Session, users: &[UserId]) -> Result<Vec<NamedPerson>> {
+pub(super) fn find_named_people(session: &Session, users: &[UserId]) -> Result<Vec<NamedPerson>> {
     let names: Vec<_> = users.iter().map(UserId::as_str).collect();
-    let rows = session.rows(SELECT_NAMED, &[&names])?;
+    let rows = session.query_rows(SELECT_NAMED_PEOPLE, &[&names])?;
     rows.iter().map(|row| Ok((user_id(row, 0)?, (user_key(row, 1)?, read(row, 2)?)))).collect()
 }
 
@@ -64,8 +64,8 @@ pub(super) fn search(
     most: usize,
 ) -> Result<Vec<PresencePeerRow>> {
     let most = most as i64;
-    let mut rows = session.rows(SEARCH_WORDS, &[&words.0, &words.1, &most])?;
-    rows.extend(session.rows(SEARCH_IDS, &[&ids.0, &ids.1, &most])?);
+    let mut rows = session.query_rows(SEARCH_WORDS, &[&words.0, &words.1, &most])?;
+    rows.extend(session.query_rows(SEARCH_IDS, &[&ids.0, &ids.1, &most])?);
     let people = rows.iter();
     people
         .map(|row| Ok(PresencePeerRow { key: user_key(row, 0)?, name: user_id(row, 1)?, last_seen: None }))
@@ -82,8 +82,8 @@ pub(in crate::postgres) fn changed_profiles(
     (at, user): ChangePlace,
     most: u32,
 ) -> Result<ChangedProfiles> {
-    let rows = reader.rows.rows(SELECT_CHANGED, &[&at.as_millis(), &user.0, &i64::from(most)])?;
-    let profiles = rows.iter().map(|row| Ok(read(row, 1)?.shown(user_id(row, 0)?)));
+    let rows = reader.rows.query_rows(SELECT_CHANGED, &[&at.as_millis(), &user.0, &i64::from(most)])?;
+    let profiles = rows.iter().map(|row| Ok(read(row, 1)?.visible_profile(user_id(row, 0)?)));
     let last = rows.last().filter(|_| rows.len() >= most as usize);
     let next = last.map(|row| Ok::<_, Error>((time(row, 6)?, user_key(row, 9)?))).transpose()?;
     Ok(ChangedProfiles { profiles: profiles.collect::<Result<_>>()?, next })

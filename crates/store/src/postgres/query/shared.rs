@@ -19,8 +19,9 @@ pub(in crate::postgres) fn heads(
     conversations: &[ConversationKey],
 ) -> Result<Seqs> {
     let keys: Vec<_> = conversations.iter().map(|key| key.0).collect();
-    let rows =
-        reader.rows.rows("SELECT id, head FROM conversations WHERE id = ANY($1::bigint[])", &[&keys])?;
+    let rows = reader
+        .rows
+        .query_rows("SELECT id, head FROM conversations WHERE id = ANY($1::bigint[])", &[&keys])?;
     let heads = rows.iter().map(|row| {
         let key = conversation_key(row, 0)?;
         let head = skip_damaged(seq(row, 1), || format!("conversation {}", key.0))?;
@@ -42,7 +43,7 @@ pub(in crate::postgres) fn revocations(
     users: &[UserId],
 ) -> Result<Revocations> {
     let names: Vec<_> = users.iter().map(UserId::as_str).collect();
-    let rows = reader.rows.rows(SELECT_REVOCATIONS, &[&names])?;
+    let rows = reader.rows.query_rows(SELECT_REVOCATIONS, &[&names])?;
     rows.iter().map(|row| Ok((user_id(row, 0)?, time(row, 1)?))).collect()
 }
 
@@ -54,14 +55,14 @@ const SELECT_MEMBERSHIP_PAGES: &str = r#"SELECT n.place, m.conversation, m.since
     JOIN conversations c ON c.id = m.conversation ORDER BY n.place, m.conversation"#;
 
 /// A page of memberships for each of the users.
-pub(in crate::postgres) fn places(
+pub(in crate::postgres) fn membership_pages(
     reader: &Reader<'_, Session>,
     users: &[(UserId, ConversationKey)],
     most: u32,
 ) -> Result<Vec<MembershipsPage>> {
     let (names, after): (Vec<_>, Vec<_>) = users.iter().map(|(user, after)| (user.as_str(), after.0)).unzip();
     let mut pages = vec![(MembershipsPage::default(), 0); users.len()];
-    for row in &reader.rows.rows(SELECT_MEMBERSHIP_PAGES, &[&names, &after, &i64::from(most)])? {
+    for row in &reader.rows.query_rows(SELECT_MEMBERSHIP_PAGES, &[&names, &after, &i64::from(most)])? {
         let Some((page, rows)) = pages.get_mut(nth(row, 0)?) else { continue };
         *rows += 1;
         page.add(conversation_key(row, 1)?, read_membership(row, 1)?, *rows, most);
@@ -83,7 +84,7 @@ pub(in crate::postgres) fn memberships_in(
     let (names, conversations): (Vec<_>, Vec<_>) =
         pairs.iter().map(|(user, conversation)| (user.as_str(), conversation.0)).unzip();
     let mut places = vec![None; pairs.len()];
-    for row in &reader.rows.rows(SELECT_CURRENT_MEMBERSHIPS, &[&names, &conversations])? {
+    for row in &reader.rows.query_rows(SELECT_CURRENT_MEMBERSHIPS, &[&names, &conversations])? {
         if let Some(found) = places.get_mut(nth(row, 0)?) {
             *found = read_membership(row, 1)?;
         }
@@ -140,7 +141,7 @@ const _: () = {
 
 impl SharedLookups for Session {
     fn name_of(&self, conversation: ConversationKey) -> Result<Option<ConversationId>> {
-        let row = self.row("SELECT name FROM conversations WHERE id = $1", &[&conversation.0])?;
+        let row = self.query_row("SELECT name FROM conversations WHERE id = $1", &[&conversation.0])?;
         Ok(row.map(|row| conversation_id(&row, 0)).transpose()?)
     }
 
@@ -154,7 +155,7 @@ impl SharedLookups for Session {
         if names.is_empty() || upto == Seq(0) {
             return Ok(FxHashMap::default());
         }
-        let rows = self.rows(SELECT_LAST_LEAVES, &[&conversation.0, &number(upto), &names])?;
+        let rows = self.query_rows(SELECT_LAST_LEAVES, &[&conversation.0, &number(upto), &names])?;
         rows.iter().map(|row| Ok((user_id(row, 0)?, seq(row, 1)?))).collect()
     }
 }

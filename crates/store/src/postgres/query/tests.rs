@@ -12,7 +12,7 @@ use switchboard_protocol::{
     UserId, decode_named,
 };
 
-use super::{Session, heads, memberships_in, places, revocations};
+use super::{Session, heads, membership_pages, memberships_in, revocations};
 use crate::change::OperationError;
 use crate::in_memory::InMemory;
 use crate::postgres::connect::BlockingConnection;
@@ -21,7 +21,7 @@ use crate::postgres::target::Target;
 use crate::read::MEMBERSHIPS_PER_READ;
 use crate::read::{Lookups, Reader};
 use crate::record::{ConversationKey, Effect, JoinOrLeave, UserKey};
-use crate::table::{ColumnType, TABLES, quoted};
+use crate::table::{ColumnType, TABLES, quoted_names};
 use crate::{Change, Committed, CommittedEvent, Query, Request};
 
 const PEOPLE: [&str; 7] = ["alice", "bob", "carol", "Dave", "e~", "f.g", "zoe"];
@@ -97,7 +97,7 @@ impl RandomLog {
         let db = self.store.reader().rows;
         let mut sql = String::new();
         for table in TABLES.iter().filter(|table| table.name != "api_keys") {
-            let (name, list) = (table.name, quoted(table.columns));
+            let (name, list) = (table.name, quoted_names(table.columns));
             let mut select = db.prepare(&format!("SELECT {list} FROM {name}")).expect("a table");
             let mut rows = select.query([]).expect("rows");
             while let Some(row) = rows.next().expect("a row") {
@@ -322,12 +322,13 @@ async fn heads_and_memberships_are_the_current_ones() {
         let heads = heads(reader, &asked).expect("heads");
         assert_eq!(reader.rows.round_trips.get(), 1);
         let everybody: Vec<_> = names.iter().map(|name| (user(name), ConversationKey::MIN)).collect();
-        let whole = places(reader, &everybody, 2_000).expect("places");
+        let whole = membership_pages(reader, &everybody, 2_000).expect("places");
         assert_eq!(reader.rows.round_trips.get(), 2);
         let paged = |name: &UserId| {
             let (mut joined, mut after) = (Vec::new(), Some(ConversationKey::MIN));
             while let Some(from) = after {
-                let page = places(reader, &[(name.clone(), from)], 3).expect("a page").pop().expect("one");
+                let page =
+                    membership_pages(reader, &[(name.clone(), from)], 3).expect("a page").pop().expect("one");
                 assert!(page.memberships.len() <= 3);
                 joined.extend(page.memberships);
                 after = page.next;

@@ -16,7 +16,7 @@ use crate::postgres::query::row::{
 };
 use crate::record::{Conversation, ConversationKey, Membership, UserKey};
 use crate::table::{columns, conversations, members};
-use crate::{Counts, Submission};
+use crate::{MessageCounts, Submission};
 
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
@@ -83,7 +83,7 @@ const SELECT_EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.sender, e.a
     JOIN conversations c ON c.name = w.conversation
     CROSS JOIN LATERAL (SELECT * FROM events e WHERE e.conversation = c.id AND e.seq = w.seq OFFSET 0) AS e";
 
-/// Counts the messages up to a cursor, and the member's own among them. Like `shorter_count_range` and `own_messages_upto`, it counts from
+/// MessageCounts the messages up to a cursor, and the member's own among them. Like `shorter_count_range` and `own_messages_upto`, it counts from
 /// the end of the range that is nearer to the cursor. Returns no row if more than $5 events would have to be read.
 const COUNT_TO_CURSORS: &str = r#"SELECT c.id, u.id, w.upto, t.messages,
         CASE WHEN s.from_head THEN greatest(m.sent - n.own, 0) ELSE m.read_sent + n.own END
@@ -324,7 +324,7 @@ impl PostgresRows<'_> {
             }
             FetchedRows::Cursors => {
                 let at = (conversation_key(row, 0)?, user_key(row, 1)?, seq(row, 2)?);
-                self.counts.insert(at, Counts { messages: count(row, 3)?, sent: count(row, 4)? });
+                self.counts.insert(at, MessageCounts { messages: count(row, 3)?, sent: count(row, 4)? });
             }
             FetchedRows::Amendments => {
                 let at = (conversation_key(row, 0)?, seq(row, 1)?);

@@ -7,15 +7,15 @@ use switchboard_protocol::Seq;
 use super::PostgresRows;
 use super::profiles::{self, ProfileArrays};
 use crate::change::dispatch::Prefetch;
-use crate::change::rows::{MAX_REMOVED_REACTIONS_KEPT, TRIMMED_PAGES};
+use crate::change::rows::{MAX_REMOVED_REACTIONS_KEPT, MAX_TRIMMED_PAGES};
 use crate::feed::runs;
 use crate::postgres::connect::{Error, Pipelined};
 use crate::postgres::query::row::number;
-use crate::postgres::table::{self, conversation_rows, is_any, is_changed, member_rows, to_signed};
+use crate::postgres::table::{self, conversation_rows, is_any_column, is_changed, member_rows, to_signed};
 use crate::record::Conversation;
 use crate::record::{ConversationKey, UserKey};
 use crate::table::{
-    AMENDMENTS, CONVERSATIONS, EVENTS, MEMBERS, REACTIONS, REPLACED_REQUESTS, ROOMS_BY_CHOICE, quoted,
+    AMENDMENTS, CONVERSATIONS, EVENTS, MEMBERS, REACTIONS, REPLACED_REQUESTS, ROOMS_BY_CHOICE, quoted_names,
 };
 
 const COMMIT: &str = "COMMIT";
@@ -50,31 +50,31 @@ const TRIM_PAGES: &str =
 const TRIM_ENTRIES: &str = "DELETE FROM feed_entries WHERE number IN (SELECT number FROM feed_entries
     WHERE number < (SELECT min(first) FROM feed_pages) ORDER BY number LIMIT $1)";
 
-static INSERT_CONVERSATIONS: LazyLock<String> = LazyLock::new(|| table::insert(&CONVERSATIONS));
+static INSERT_CONVERSATIONS: LazyLock<String> = LazyLock::new(|| table::insert_sql(&CONVERSATIONS));
 
 static UPDATE_CONVERSATIONS: LazyLock<String> = LazyLock::new(|| table::update_sql(&CONVERSATIONS));
 
-static INSERT_MEMBERS: LazyLock<String> = LazyLock::new(|| table::insert(&MEMBERS));
+static INSERT_MEMBERS: LazyLock<String> = LazyLock::new(|| table::insert_sql(&MEMBERS));
 
 static UPDATE_MEMBERS: LazyLock<String> = LazyLock::new(|| table::update_sql(&MEMBERS));
 
-static INSERT_EVENTS: LazyLock<String> = LazyLock::new(|| table::insert(&EVENTS));
+static INSERT_EVENTS: LazyLock<String> = LazyLock::new(|| table::insert_sql(&EVENTS));
 
-static INSERT_AMENDMENTS: LazyLock<String> = LazyLock::new(|| table::insert(&AMENDMENTS));
+static INSERT_AMENDMENTS: LazyLock<String> = LazyLock::new(|| table::insert_sql(&AMENDMENTS));
 
-static INSERT_REPLACED_REQUESTS: LazyLock<String> = LazyLock::new(|| table::insert(&REPLACED_REQUESTS));
+static INSERT_REPLACED_REQUESTS: LazyLock<String> = LazyLock::new(|| table::insert_sql(&REPLACED_REQUESTS));
 
 const DELETE_REPLACED_REQUESTS: &str =
     "DELETE FROM replaced_requests r USING unnest($1::bigint[], $2::bigint[]) AS w(conversation, seq)
     WHERE r.conversation = w.conversation AND r.seq = w.seq";
 
 static UPSERT_REACTIONS: LazyLock<String> = LazyLock::new(|| {
-    let key = quoted(REACTIONS.key());
-    format!("{} ON CONFLICT ({key}) DO UPDATE SET until = excluded.until", table::insert(&REACTIONS))
+    let key = quoted_names(REACTIONS.key());
+    format!("{} ON CONFLICT ({key}) DO UPDATE SET until = excluded.until", table::insert_sql(&REACTIONS))
 });
 
 static INSERT_ROOMS_BY_CHOICE: LazyLock<String> =
-    LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING", table::insert(&ROOMS_BY_CHOICE)));
+    LazyLock::new(|| format!("{} ON CONFLICT DO NOTHING", table::insert_sql(&ROOMS_BY_CHOICE)));
 
 const ERASE_EVENTS: &str = "UPDATE events e SET body = w.body
     FROM unnest($1::bigint[], $2::bigint[], $3::text[]) AS w(conversation, seq, body)
@@ -161,14 +161,14 @@ impl PostgresRows<'_> {
         let new =
             conversation_arrays(self.new_conversations.iter().filter_map(|name| self.conversation_row(name)));
         let (keys, keys_at): (Vec<_>, Vec<_>) = self.keys_used.iter().map(|(key, at)| (key.0, *at)).unzip();
-        let profiles = ProfileArrays::of(&self.profiles);
-        let (runs, entries) = (self.runs(), EntryArrays::of(self));
-        let (trims, trimmed) = (&self.feed_trimmed, i64::from(TRIMMED_PAGES));
+        let profiles = ProfileArrays::from_profiles(&self.profiles);
+        let (runs, entries) = (self.runs(), EntryArrays::from_rows(self));
+        let (trims, trimmed) = (&self.feed_trimmed, i64::from(MAX_TRIMMED_PAGES));
         let old = self.dirty_conversations.iter().filter(|name| !self.new_conversations.contains(*name));
         let changed = conversation_arrays(old.filter_map(|name| self.conversation_row(name)));
         let joined = self.members_to_write(false);
         let moved = self.members_to_write(true);
-        let events = EventArrays::of(self);
+        let events = EventArrays::from_rows(self);
         let (erased, bodies): (Vec<_>, Vec<_>) =
             self.erased_bodies.iter().map(|(at, body)| (*at, &**body)).unzip();
         let (erased_in, erased) = to_arrays(&erased);
@@ -179,7 +179,7 @@ impl PostgresRows<'_> {
         let (replaced, requests) = self.replaced_requests();
         let (replaced_in, replaced) = to_arrays(&replaced);
         let (deleted_requests_in, deleted_requests) = to_arrays(&self.deleted_requests);
-        let reactions = ReactionArrays::of(self);
+        let reactions = ReactionArrays::from_rows(self);
         let (taken_in, taken) = to_arrays(self.reactions.messages_with_removals());
         let (deleted_in, deleted) = to_arrays(self.reactions.messages_to_clear());
         let (kept, most) = (to_signed(MAX_REMOVED_REACTIONS_KEPT / 2), to_signed(MAX_REMOVED_REACTIONS_KEPT));
@@ -193,10 +193,10 @@ impl PostgresRows<'_> {
             (profiles.user.len(), profiles.upsert()),
             (profiles.removed.1.len(), profiles.delete_words()),
             (profiles.added.1.len(), profiles.insert_words()),
-            (new.len(), Pipelined::new(&INSERT_CONVERSATIONS, &new.of(is_any))),
-            (changed.len(), Pipelined::new(&UPDATE_CONVERSATIONS, &changed.of(is_changed))),
-            (joined.len(), Pipelined::new(&INSERT_MEMBERS, &joined.of(is_any))),
-            (moved.len(), Pipelined::new(&UPDATE_MEMBERS, &moved.of(is_changed))),
+            (new.len(), Pipelined::new(&INSERT_CONVERSATIONS, &new.wanted_arrays(is_any_column))),
+            (changed.len(), Pipelined::new(&UPDATE_CONVERSATIONS, &changed.wanted_arrays(is_changed))),
+            (joined.len(), Pipelined::new(&INSERT_MEMBERS, &joined.wanted_arrays(is_any_column))),
+            (moved.len(), Pipelined::new(&UPDATE_MEMBERS, &moved.wanted_arrays(is_changed))),
             (events.seq.len(), events.insert()),
             (erased.len(), Pipelined::new(ERASE_EVENTS, &[&erased_in, &erased, &bodies])),
             (amended.len(), Pipelined::new(&INSERT_AMENDMENTS, &[&amended_in, &amended, &by])),
@@ -222,11 +222,11 @@ impl PostgresRows<'_> {
             (1, Pipelined::new(COMMIT, &[])),
         ];
         let asks: Vec<_> = parts.into_iter().filter(|(rows, _)| *rows > 0).map(|(_, ask)| ask).collect();
-        self.send(&asks)
+        self.send_statements(&asks)
     }
 
     /// Sends the statements; the last one is the commit.
-    fn send(&self, asks: &[Pipelined<'_>]) -> Result<(), SaveError> {
+    fn send_statements(&self, asks: &[Pipelined<'_>]) -> Result<(), SaveError> {
         // Discards warnings from before this commit.
         let _ = self.link.take_warning();
         let mut answers = self.link.run_pipelined(asks).map_err(SaveError::Unknown)?;
@@ -346,7 +346,7 @@ struct EventArrays<'a> {
 }
 
 impl<'a> EventArrays<'a> {
-    fn of(rows: &'a PostgresRows<'_>) -> Self {
+    fn from_rows(rows: &'a PostgresRows<'_>) -> Self {
         let mut all = Self::default();
         for event in &rows.new_events {
             all.conversation.push(event.conversation.0);
@@ -380,7 +380,7 @@ struct EntryArrays<'a> {
 }
 
 impl<'a> EntryArrays<'a> {
-    fn of(rows: &'a PostgresRows<'_>) -> Self {
+    fn from_rows(rows: &'a PostgresRows<'_>) -> Self {
         let mut all = Self::default();
         for entry in rows.entries.iter().filter(|_| rows.feeds()) {
             all.kind.push(&entry.kind);
@@ -411,7 +411,7 @@ struct ReactionArrays<'a> {
 }
 
 impl<'a> ReactionArrays<'a> {
-    fn of(rows: &'a PostgresRows<'_>) -> Self {
+    fn from_rows(rows: &'a PostgresRows<'_>) -> Self {
         let mut all = Self::default();
         for (((conversation, target, emoji, user), since), until) in rows.reactions.rows_to_write() {
             all.conversation.push(conversation.0);

@@ -29,7 +29,7 @@ impl PostgresRows<'_> {
     }
 
     /// Locks the row of a user until the transaction ends.
-    pub(super) fn lock(&mut self, user: UserKey) -> Result<(), Error> {
+    pub(super) fn lock_user(&mut self, user: UserKey) -> Result<(), Error> {
         if !self.locked.contains(&user) && !self.is_new_user(user) {
             let name = self.name_of_user(user)?;
             self.fetch(&Prefetch { users_to_lock: [name].into_iter().collect(), ..Prefetch::default() })?;

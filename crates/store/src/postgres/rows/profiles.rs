@@ -67,7 +67,7 @@ impl PostgresRows<'_> {
     /// A user's profile. Locks the user's row until the transaction ends.
     pub(super) fn read_profile(&mut self, user: UserKey) -> Result<Option<StoredProfile>, Error> {
         if !self.profiles.read.contains_key(&user) && !self.is_new_user(user) {
-            self.lock(user)?;
+            self.lock_user(user)?;
             let name = self.name_of_user(user)?;
             self.fetch(&Prefetch { profiles: [name].into_iter().collect(), ..Prefetch::default() })?;
             self.profiles.add_absent(user);
@@ -93,7 +93,7 @@ pub(super) struct ProfileArrays<'a> {
 }
 
 impl<'a> ProfileArrays<'a> {
-    pub(super) fn of(profiles: &'a Profiles) -> Self {
+    pub(super) fn from_profiles(profiles: &'a Profiles) -> Self {
         let mut all = Self::default();
         for user in &profiles.changed {
             let Some(Some(profile)) = profiles.read.get(user) else { continue };

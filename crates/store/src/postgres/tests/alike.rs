@@ -34,7 +34,7 @@ fn limits() -> Limits {
 }
 
 /// Queries for all stored rows. They return users' names in place of their keys, which may differ between the databases.
-const ROWS: [&str; 9] = [
+const ROW_QUERIES: [&str; 9] = [
     "SELECT name, last_seen, not_before FROM users ORDER BY 1",
     "SELECT name, title, CASE WHEN public THEN 1 ELSE 0 END, head, messages, last_message, members, admins, at
         FROM conversations ORDER BY 1",
@@ -72,7 +72,7 @@ fn replace_user_keys_with_names(events: &mut [Vec<String>], users: &[Vec<String>
     }
 }
 
-fn in_sqlite(store: &InMemory, sql: &str) -> Vec<Vec<String>> {
+fn rows_in_sqlite(store: &InMemory, sql: &str) -> Vec<Vec<String>> {
     let mut select = store.reader().rows.prepare(sql).expect("a query");
     let columns = select.column_count();
     let rows = select.query_map([], |row| {
@@ -88,7 +88,7 @@ fn in_sqlite(store: &InMemory, sql: &str) -> Vec<Vec<String>> {
     rows.expect("rows").collect::<Result<_, _>>().expect("read")
 }
 
-fn in_postgres(link: &BlockingConnection, sql: &str) -> Vec<Vec<String>> {
+fn rows_in_postgres(link: &BlockingConnection, sql: &str) -> Vec<Vec<String>> {
     let answer = link.run(link.client().simple_query(sql)).expect("rows");
     let rows = answer.iter().filter_map(|message| match message {
         tokio_postgres::SimpleQueryMessage::Row(row) => {
@@ -266,11 +266,12 @@ impl BothStores {
     }
 
     fn have_the_same_rows(&self) {
-        for sql in ROWS {
-            let (mut expected, mut found) = (in_sqlite(&self.sqlite, sql), in_postgres(&self.link, sql));
+        for sql in ROW_QUERIES {
+            let (mut expected, mut found) =
+                (rows_in_sqlite(&self.sqlite, sql), rows_in_postgres(&self.link, sql));
             if sql.contains("e.body") {
-                replace_user_keys_with_names(&mut expected, &in_sqlite(&self.sqlite, USERS));
-                replace_user_keys_with_names(&mut found, &in_postgres(&self.link, USERS));
+                replace_user_keys_with_names(&mut expected, &rows_in_sqlite(&self.sqlite, USERS));
+                replace_user_keys_with_names(&mut found, &rows_in_postgres(&self.link, USERS));
             }
             assert_eq!(expected.len(), found.len(), "{sql}");
             for (expected, found) in expected.iter().zip(found) {
@@ -303,8 +304,10 @@ async fn both_databases_have_the_same_rows_after_the_same_changes() {
                 heads.extend(both.write(&batch));
             }
             both.have_the_same_rows();
-            let kinds =
-                in_sqlite(&both.sqlite, "SELECT kind, count(*) AS n FROM events GROUP BY kind HAVING n > 3");
+            let kinds = rows_in_sqlite(
+                &both.sqlite,
+                "SELECT kind, count(*) AS n FROM events GROUP BY kind HAVING n > 3",
+            );
             assert_eq!(kinds.len(), 11, "random_change of everything happens: {kinds:?}");
         };
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| panic!("seed {seed}"));

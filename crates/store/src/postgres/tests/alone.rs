@@ -3,7 +3,7 @@
 use serde_json::json;
 use switchboard_protocol::ErrorCode;
 
-use super::{Node, asks, is_sound, new_database};
+use super::{Node, assert_sound, new_database, query_texts};
 
 const CANCELLING_TRIGGER: &str = "CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
     IF NEW.body LIKE '%poison%' THEN RAISE EXCEPTION 'cancelled' USING ERRCODE = '57014'; END IF;
@@ -21,7 +21,7 @@ const CANCELLING_TRIGGER_FOR_ALL: &str = "CREATE FUNCTION refuses() RETURNS trig
     CREATE TRIGGER refuses BEFORE UPDATE ON writers FOR EACH ROW EXECUTE FUNCTION refuses()";
 
 /// Sends a batch in which one write is mallory's. Returns the name of the user and the result of each write.
-async fn codes_of_a_mixed_batch(node: &mut Node) -> Vec<(&'static str, Result<(), ErrorCode>)> {
+async fn write_mixed_batch_and_return_codes(node: &mut Node) -> Vec<(&'static str, Result<(), ErrorCode>)> {
     let people = ["alice", "bob", "mallory", "carol", "dan", "alice"];
     for person in people {
         let text = if person == "mallory" { "poison" } else { "hi" };
@@ -40,15 +40,15 @@ async fn only_mallory_is_refused(trigger: &'static str) {
     for person in ["alice", "mallory"] {
         node.says(person, "@zoe", "before").await;
     }
-    asks(&url, trigger).await;
+    query_texts(&url, trigger).await;
     for _ in 0..3 {
-        for (person, code) in codes_of_a_mixed_batch(&mut node).await {
+        for (person, code) in write_mixed_batch_and_return_codes(&mut node).await {
             // Mallory's write must not be refused as `unavailable`, because a client would retry it without end.
             let expected = if person == "mallory" { Err(ErrorCode::TooLarge) } else { Ok(()) };
             assert_eq!(code, expected, "{person}");
         }
     }
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }
 
 #[tokio::test]
@@ -62,17 +62,17 @@ async fn only_the_write_that_the_database_cannot_store_is_refused() {
 }
 
 #[tokio::test]
-async fn writes_stay_retryable_while_the_database_is_slow_with_everything() {
+async fn writes_are_refused_as_retryable_while_every_statement_is_slow() {
     let url = new_database().await;
     let mut node = Node::new(&url).await;
     node.says("alice", "@zoe", "before").await;
-    asks(&url, CANCELLING_TRIGGER_FOR_ALL).await;
-    for (person, code) in codes_of_a_mixed_batch(&mut node).await {
+    query_texts(&url, CANCELLING_TRIGGER_FOR_ALL).await;
+    for (person, code) in write_mixed_batch_and_return_codes(&mut node).await {
         assert_eq!(code, Err(ErrorCode::Unavailable), "{person}");
     }
-    asks(&url, "DROP TRIGGER refuses ON writers").await;
+    query_texts(&url, "DROP TRIGGER refuses ON writers").await;
     assert_eq!(node.says("alice", "@zoe", "after").await.seq.0, 2);
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }
 
 /// If one write of a user is slow, the store does not try that user's other writes of the batch.
@@ -82,7 +82,7 @@ async fn the_slow_writes_of_one_user_delay_others_only_once() {
     let mut node = Node::new(&url).await;
     node.says("mallory", "@zoe", "before").await;
     // The database's sequences show how many transactions ran, because a rollback does not undo `nextval`.
-    asks(
+    query_texts(
         &url,
         "CREATE SEQUENCE tries; CREATE FUNCTION refuses() RETURNS trigger AS $$ BEGIN
             IF NEW.body LIKE '%poison%' THEN
@@ -101,8 +101,8 @@ async fn the_slow_writes_of_one_user_delay_others_only_once() {
         assert!(matches!(code, Err(ErrorCode::TooLarge | ErrorCode::Unavailable)), "{code:?}");
     }
     assert!(node.outcome().await.is_ok(), "bob's is stored");
-    let tries = asks(&url, "SELECT last_value FROM tries").await;
+    let tries = query_texts(&url, "SELECT last_value FROM tries").await;
     let tries: u64 = tries[0][0].as_deref().expect("a number").parse().expect("a number");
     assert!(tries <= 2 * batches, "{tries} tries of {poisonous} writes");
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }

@@ -9,7 +9,7 @@ use switchboard_protocol::ErrorCode;
 use tempfile::TempDir;
 
 use super::proxy::{CutPoint, Proxy};
-use super::{Node, asks, count_by_text, is_sound, new_database};
+use super::{Node, assert_sound, count_by_text, new_database, query_texts};
 use crate::postgres::connect::BlockingConnection;
 use crate::postgres::target::Target;
 use crate::{Committed, Store as _};
@@ -17,7 +17,7 @@ use crate::{Committed, Store as _};
 async fn proxy() -> (String, Proxy) {
     let url = new_database().await;
     let database = engines::shared_postgres().await.expect("a PostgreSQL").address();
-    (url, Proxy::to(database).await)
+    (url, Proxy::in_front_of(database).await)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -39,7 +39,7 @@ async fn the_outcome_of_a_commit_without_an_answer_is_resolved() {
     assert!(matches!(moved, Ok(Committed::Cursor(cursor)) if cursor.has_moved));
     assert!(node.check.is_empty(), "{:?}", node.check);
     assert!(count_by_text(&url).await.values().all(|times| *times == 1));
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,11 +73,11 @@ async fn broken_connections_neither_duplicate_nor_lose_messages() {
     let said = count_by_text(&url).await;
     assert!(said.values().all(|times| *times == 1));
     assert_eq!(said.into_keys().collect::<BTreeSet<_>>(), stored);
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_of_which_nothing_can_be_found_out_is_refused_and_looked_up_later() {
+async fn a_commit_with_an_unknown_outcome_is_refused_and_resolved_later() {
     let (url, proxy) = proxy().await;
     let mut node = Node::new(&proxy.url(&url)).await;
     let first = node.says("alice", "@bob", "before").await;
@@ -94,12 +94,12 @@ async fn a_commit_of_which_nothing_can_be_found_out_is_refused_and_looked_up_lat
     );
     proxy.set_refuses_connections(false);
     while node.check.is_empty() {
-        node.batch().await;
+        node.wait_for_batch().await;
     }
     assert_eq!(node.check, [first.conversation]);
     assert_eq!(node.says("bob", "@alice", "after").await.seq.0, 3);
     assert!(node.store.is_writable());
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,7 +113,7 @@ async fn killed_backends_under_load_lose_no_message() {
             one.submits("alice", "send", &json!({"to": "#a", "text": format!("one {round} {n}")}));
             two.submits("bob", "send", &json!({"to": "#a", "text": format!("two {round} {n}")}));
         }
-        asks(
+        query_texts(
             &url,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
              WHERE datname = current_database() AND pid <> pg_backend_pid()",
@@ -128,7 +128,7 @@ async fn killed_backends_under_load_lose_no_message() {
     let said = count_by_text(&url).await;
     assert!(said.values().all(|times| *times == 1));
     assert_eq!(said.into_keys().collect::<BTreeSet<_>>(), told);
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,14 +169,14 @@ async fn a_conversation_locked_by_another_node_blocks_no_other() {
     release.send(()).expect("it holds");
     holder.await.expect("no panic");
     assert_eq!(node.says("alice", "#held", "now").await.seq.0, 2);
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promoted_standby_has_every_acknowledged_message() {
     let scratch = TempDir::new().expect("a directory");
     let mut primary = engines::Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
-    let standby = primary.standby(scratch.path(), true).await.expect("a standby");
+    let standby = primary.start_standby(scratch.path(), true).await.expect("a standby");
     let hosts = format!("{},{}", primary.address(), standby.address());
     let url = primary.url().replace(&primary.address().to_string(), &hosts);
     let mut node = Node::new(&url).await;
@@ -210,5 +210,5 @@ async fn a_promoted_standby_has_every_acknowledged_message() {
     assert!(told.iter().all(|text| said.contains_key(text)), "what was acknowledged is there");
     assert_eq!(said.len(), 300);
     assert!(said.values().all(|times| *times == 1));
-    is_sound(&standby.url()).await;
+    assert_sound(&standby.url()).await;
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use switchboard_protocol::{ErrorCode, UserId};
 use tempfile::TempDir;
 
-use super::{Node, asks, is_sound, new_database, settings};
+use super::{Node, assert_sound, new_database, query_texts, settings};
 use crate::postgres::connect::BlockingConnection;
 use crate::postgres::schema;
 use crate::postgres::target::Target;
@@ -63,13 +63,13 @@ async fn a_database_of_the_first_schema_is_migrated_and_usable() {
     assert_eq!(texts, ["first", "second", "third"]);
     let latest = schema::migrations::runner();
     let latest = latest.get_migrations().iter().map(refinery::Migration::version).max();
-    let version = asks(&url, "SELECT max(version) FROM refinery_schema_history").await;
+    let version = query_texts(&url, "SELECT max(version) FROM refinery_schema_history").await;
     assert_eq!(version, [[latest.map(|version| version.to_string())]]);
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }
 
 async fn opening_error(url: &str) -> String {
-    match Node::with(settings(url)).await {
+    match Node::start_with(settings(url)).await {
         Ok(_) => panic!("{url} is taken"),
         Err(error) => format!("{error:#}"),
     }
@@ -83,14 +83,14 @@ async fn nodes_that_start_at_the_same_time_migrate_once() {
     for mut node in [one, two, three, four] {
         node.says("alice", "@bob", "hi").await;
     }
-    assert_eq!(asks(&url, "SELECT head FROM conversations").await, [[Some("4".to_owned())]]);
+    assert_eq!(query_texts(&url, "SELECT head FROM conversations").await, [[Some("4".to_owned())]]);
 }
 
 #[tokio::test]
 async fn a_schema_of_a_newer_version_is_refused_unchanged() {
     let url = new_database().await;
-    Node::new(&url).await.ends().await;
-    asks(
+    Node::new(&url).await.stop().await;
+    query_texts(
         &url,
         "INSERT INTO refinery_schema_history (version, name, applied_on, checksum)
          VALUES (99, 'later', '2030-01-01T00:00:00Z', '1')",
@@ -115,7 +115,7 @@ async fn synchronous_commit_off_is_refused() {
     let error = opening_error(&format!("{url}?options=-c%20synchronous_commit%3Doff")).await;
     assert!(error.contains("`synchronous_commit` is off"), "{error}");
     // `local` is accepted without a standby, because then a commit has no other server to wait for.
-    Node::new(&format!("{url}?options=-c%20synchronous_commit%3Dlocal")).await.ends().await;
+    Node::new(&format!("{url}?options=-c%20synchronous_commit%3Dlocal")).await.stop().await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use serde_json::json;
 use switchboard_protocol::ErrorCode;
 use tempfile::TempDir;
 
-use super::{Node, count_by_text, is_sound};
+use super::{Node, assert_sound, count_by_text};
 use crate::Store as _;
 
 /// Retries a send until it is stored, as a client does.
@@ -52,14 +52,14 @@ async fn writes_wait_for_a_stalled_database_and_are_then_refused() {
         "{said:?}"
     );
     assert!(!said.contains_key("or never") && !said.contains_key("gone"), "{said:?}");
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_without_the_standby_is_not_acknowledged() {
     let scratch = TempDir::new().expect("a directory");
     let primary = engines::Postgres::start(scratch.path(), &[]).await.expect("a PostgreSQL");
-    let mut standby = primary.standby(scratch.path(), true).await.expect("a standby");
+    let mut standby = primary.start_standby(scratch.path(), true).await.expect("a standby");
     let url = primary.url();
     let mut node = Node::new(&url).await;
     let first = node.says("alice", "@bob", "on two disks").await;
@@ -69,10 +69,10 @@ async fn a_commit_without_the_standby_is_not_acknowledged() {
     assert!(node.check.is_empty());
     standby.start_again().await.expect("started");
     while node.check.is_empty() {
-        node.batch().await;
+        node.wait_for_batch().await;
     }
     assert_eq!(node.check, [first.conversation]);
     let again = node.stores("alice", "send", json!({"to": "@bob", "text": "on one", "key": "k"})).await;
     assert!(again.seq.0 == 2 && again.event.is_none(), "it has been stored: {again:?}");
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Node, asks, is_sound, new_database};
+use super::{Node, assert_sound, new_database, query_texts};
 use crate::Committed;
 use crate::postgres::commit::SESSION_SETUP;
 use crate::postgres::connect::BlockingConnection;
@@ -12,7 +12,7 @@ use crate::postgres::{query, readers, rows};
 #[tokio::test]
 async fn every_statement_uses_the_whole_key_even_in_empty_tables() {
     let url = new_database().await;
-    Node::new(&url).await.ends().await;
+    Node::new(&url).await.stop().await;
     let explain = move || {
         let link = BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
         link.run(link.client().batch_execute(SESSION_SETUP)).expect("set up");
@@ -45,14 +45,15 @@ async fn every_statement_uses_the_whole_key_even_in_empty_tables() {
 #[tokio::test]
 async fn a_reader_plans_a_statement_once() {
     let url = new_database().await;
-    Node::new(&url).await.ends().await;
+    Node::new(&url).await.stop().await;
     let executes = move || {
         let link = BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
         link.run(link.client().batch_execute(readers::READER_SETTINGS)).expect("set up");
         for user in 0..10_i64 {
             // PostgreSQL estimates the number of rows by the length of the list, so other lengths may lead to other plans.
             let conversations: Vec<i64> = (0..=user).collect();
-            link.run(link.rows(query::SELECT_LISTED, &[&user, &conversations])).expect("no rows");
+            link.run(link.rows(query::SELECT_LISTED_CONVERSATIONS, &[&user, &conversations]))
+                .expect("no rows");
         }
         let plans = "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE generic_plans + custom_plans = 10";
         let plans = link.run(link.client().query_one(plans, &[])).expect("the statement");
@@ -67,7 +68,7 @@ async fn the_readers_count_for_a_cursor_in_the_middle_of_a_long_log() {
     let url = new_database().await;
     let mut node = Node::new(&url).await;
     node.says("mallory", "@mallory", "first").await;
-    asks(
+    query_texts(
         &url,
         "INSERT INTO events SELECT c.id, i, 1, u.id, c.at, i, 'k' || i, '{\"text\":\"x\"}'
             FROM conversations c, users u, generate_series(2, 20000) i;
@@ -113,12 +114,12 @@ async fn the_readers_count_for_a_cursor_in_the_middle_of_a_long_log() {
         }
     };
     tokio::task::spawn_blocking(explain).await.expect("explained");
-    // A new node counts for these cursors, and `is_sound` checks its counts.
-    node.ends().await;
+    // A new node counts for these cursors, and `assert_sound` checks its counts.
+    node.stop().await;
     let mut node = Node::new(&url).await;
     for upto in [10_000, 10_001, 10_100, 19_990] {
         let read = node.tries("mallory", "read", json!({"conversation": "@mallory", "upto": upto})).await;
         assert!(matches!(read, Ok(Committed::Cursor(cursor)) if cursor.has_moved && cursor.upto.0 == upto));
     }
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }

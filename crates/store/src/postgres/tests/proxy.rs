@@ -23,7 +23,7 @@ pub(super) enum CutPoint {
     AfterCommit,
 }
 
-const CUTS: [CutPoint; 5] = [
+const CUT_POINTS: [CutPoint; 5] = [
     CutPoint::None,
     CutPoint::BeforeReading,
     CutPoint::BeforeCommit,
@@ -45,7 +45,7 @@ struct Shared {
 }
 
 impl Proxy {
-    pub(super) async fn to(database: SocketAddr) -> Self {
+    pub(super) async fn in_front_of(database: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let shared =
@@ -124,7 +124,7 @@ fn contains_completion(bytes: &[u8], command: &[u8]) -> bool {
 
 impl Shared {
     fn cut(&self) -> CutPoint {
-        CUTS[usize::from(self.cut.load(Ordering::SeqCst))]
+        CUT_POINTS[usize::from(self.cut.load(Ordering::SeqCst))]
     }
 
     fn take_cut(&self) {

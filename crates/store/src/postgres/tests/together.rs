@@ -4,7 +4,7 @@ use fastrand::Rng;
 use serde_json::json;
 use switchboard_protocol::Limits;
 
-use super::{Node, asks, count_by_text, is_sound, new_database, settings};
+use super::{Node, assert_sound, count_by_text, new_database, query_texts, settings};
 use crate::Committed;
 
 const PEOPLE: [&str; 4] = ["alice", "bob", "carol", "dan"];
@@ -68,10 +68,10 @@ async fn concurrent_writes_of_several_nodes_leave_a_consistent_log() {
         }
     }
     assert!(stored > rounds, "{stored}");
-    is_sound(&url).await;
-    one.ends().await;
-    two.ends().await;
-    assert!(asks(&url, "SELECT id FROM writers").await.is_empty(), "who ends leaves nothing behind");
+    assert_sound(&url).await;
+    one.stop().await;
+    two.stop().await;
+    assert!(query_texts(&url, "SELECT id FROM writers").await.is_empty(), "who ends leaves nothing behind");
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_key_sent_to_several_nodes_is_stored_once() {
         assert_eq!(seqs[0], seqs[1], "message {n} is the same for both");
     }
     assert!(count_by_text(&url).await.values().all(|times| *times == 1));
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }
 
 #[tokio::test]
@@ -109,8 +109,8 @@ async fn a_limit_holds_across_two_nodes() {
         let settings = settings(&url);
         super::Settings { limits: Limits { rooms: 5, ..settings.limits.clone() }, ..settings }
     };
-    let mut one = Node::with(limited()).await.expect("a store");
-    let mut two = Node::with(limited()).await.expect("a store");
+    let mut one = Node::start_with(limited()).await.expect("a store");
+    let mut two = Node::start_with(limited()).await.expect("a store");
     one.tries("alice", "create", json!({"room": "first"})).await.expect("made");
     for n in 0..40 {
         one.submits("alice", "create", &json!({"room": format!("one{n}")}));
@@ -123,7 +123,7 @@ async fn a_limit_holds_across_two_nodes() {
             let _ = node.outcome().await;
         }
     }
-    let rooms = asks(&url, "SELECT count(*) FROM members WHERE until IS NULL").await;
+    let rooms = query_texts(&url, "SELECT count(*) FROM members WHERE until IS NULL").await;
     assert_eq!(rooms, [[Some("5".to_owned())]]);
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }

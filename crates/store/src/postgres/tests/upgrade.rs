@@ -5,7 +5,7 @@ use serde_json::json;
 use switchboard_protocol::{ConversationId, ErrorCode, FEATURES, Limits, Seq};
 use tokio::time::timeout;
 
-use super::{Node, TEST_TIMEOUT, asks, is_sound, new_database, settings};
+use super::{Node, TEST_TIMEOUT, assert_sound, new_database, query_texts, settings};
 use crate::Store as _;
 use crate::batch::WriterState;
 use crate::first_schema::{CONVERSATIONS, REWRITTEN_BODIES, expected_frames, insert_statements};
@@ -14,7 +14,7 @@ use crate::postgres::query::Session;
 use crate::postgres::rewrite::{PortionResult, rewrite};
 use crate::postgres::target::Target;
 use crate::postgres::{Capabilities, SERVING_LOCK_ID, Settings, migrate, schema};
-use crate::read::{MEMBERSHIPS_PER_READ, Range, Reader};
+use crate::read::{LogRange, MEMBERSHIPS_PER_READ, Reader};
 use crate::record::ConversationKey;
 use crate::write_fault::WriteFault;
 
@@ -63,7 +63,7 @@ fn read_frames(link: BlockingConnection) -> Vec<String> {
     };
     let events = (1..).zip(CONVERSATIONS).flat_map(|(key, name)| {
         let name = ConversationId::parse(name).expect("an id");
-        let range = Range { after: Seq(0), upto: Seq(99), most: 100, bytes: 100_000 };
+        let range = LogRange { after: Seq(0), upto: Seq(99), most: 100, bytes: 100_000 };
         reader.events(ConversationKey(key), &name, &range).expect("a page")
     });
     events.map(|event| event.to_json()).collect()
@@ -76,7 +76,7 @@ async fn frames_of(url: &str) -> Vec<String> {
 }
 
 async fn select_column(url: &str, sql: &'static str) -> Vec<String> {
-    asks(url, sql).await.into_iter().map(|mut row| row.remove(0).unwrap_or_default()).collect()
+    query_texts(url, sql).await.into_iter().map(|mut row| row.remove(0).unwrap_or_default()).collect()
 }
 
 /// Waits until a query returns these rows.
@@ -99,8 +99,11 @@ async fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
     let url = database_of_the_first_schema().await;
     with_link(&url, |link| migrate(link).expect("migrated")).await;
     assert_eq!(frames_of(&url).await, expected_frames());
-    asks(&url, "UPDATE installation SET version = 1; INSERT INTO rewrite (conversation, seq) VALUES (0, 0)")
-        .await;
+    query_texts(
+        &url,
+        "UPDATE installation SET version = 1; INSERT INTO rewrite (conversation, seq) VALUES (0, 0)",
+    )
+    .await;
     let mut portions = 0;
     loop {
         let before = select_column(&url, SELECT_BODIES).await;
@@ -114,7 +117,7 @@ async fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
             rewrite(link, 1).expect_err("the connection is lost");
         })
         .await;
-        asks(&url, "DROP FUNCTION cut CASCADE").await;
+        query_texts(&url, "DROP FUNCTION cut CASCADE").await;
         assert_eq!(select_column(&url, SELECT_BODIES).await, before);
         let portion = with_link(&url, |link| rewrite(link, 1).expect("a portion")).await;
         assert_eq!(frames_of(&url).await, expected_frames());
@@ -126,14 +129,14 @@ async fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
     assert!(portions > 15, "each event of a room is in a portion of its own: {portions}");
     assert_eq!(select_column(&url, SELECT_BODIES).await, REWRITTEN_BODIES);
     assert_eq!(select_column(&url, "SELECT count(*) FROM rewrite").await, ["0"]);
-    is_sound(&url).await;
+    assert_sound(&url).await;
 }
 
 #[tokio::test]
 async fn one_node_at_a_time_rewrites() {
     let url = database_of_the_first_schema().await;
     with_link(&url, |link| migrate(link).expect("migrated")).await;
-    asks(&url, "INSERT INTO rewrite (conversation, seq) VALUES (0, 0)").await;
+    query_texts(&url, "INSERT INTO rewrite (conversation, seq) VALUES (0, 0)").await;
     let target = Target::new(&url, None).expect("a target");
     let of_another = with_link(&url, move |link| {
         let locks = "BEGIN; SELECT FROM rewrite FOR UPDATE";
@@ -164,14 +167,14 @@ async fn a_node_rewrites_a_log_of_the_first_schema_while_it_serves() {
     let old = json!({"room": "old", "title": "Old", "public": true, "members": ["carol", "bob", "2"]});
     assert!(node.stores("alice", "create", old).await.event.is_none(), "also an old one");
     assert_eq!(node.store.features(), FEATURES);
-    node.ends().await;
-    is_sound(&url).await;
+    node.stop().await;
+    assert_sound(&url).await;
 }
 
 #[tokio::test]
-async fn numbers_are_written_once_every_living_node_reads_them() {
+async fn user_numbers_are_written_into_bodies_once_every_living_node_reads_them() {
     let url = new_database().await;
-    let mut old = Node::with(settings_of_earlier_version(&url)).await.expect("a store");
+    let mut old = Node::start_with(settings_of_earlier_version(&url)).await.expect("a store");
     let mut new = Node::new(&url).await;
     assert_eq!(new.store.features(), Vec::<&str>::new(), "an earlier node does not know them");
     old.stores("alice", "create", json!({"room": "a", "members": ["bob"]})).await;
@@ -184,7 +187,7 @@ async fn numbers_are_written_once_every_living_node_reads_them() {
     ];
     assert_eq!(select_column(&url, SELECT_BODIES).await, with_ids);
     assert_eq!(select_column(&url, SELECT_VERSION).await, ["0"]);
-    old.ends().await;
+    old.stop().await;
     wait_until_column_is(&url, SELECT_VERSION, &["2"]).await;
     let rewritten =
         [r#"{"public":false,"members":[2]}"#, r#"{"user":2}"#, r#"{"public":false,"members":[2]}"#];
@@ -201,8 +204,10 @@ async fn numbers_are_written_once_every_living_node_reads_them() {
     })
     .await
     .expect("its features are on");
-    is_sound(&url).await;
-    let Err(error) = Node::with(settings_of_earlier_version(&url)).await else { panic!("it is too old") };
+    assert_sound(&url).await;
+    let Err(error) = Node::start_with(settings_of_earlier_version(&url)).await else {
+        panic!("it is too old")
+    };
     assert!(error.is::<crate::postgres::Outdated>(), "{error:#}");
     assert!(
         format!("{error:#}").contains("the installation has version 2 and this node knows 0"),
@@ -213,13 +218,14 @@ async fn numbers_are_written_once_every_living_node_reads_them() {
 #[tokio::test]
 async fn a_node_that_counts_as_dead_is_refused_in_its_transaction() {
     let url = new_database().await;
-    let mut old = Node::with(settings_of_earlier_version(&url)).await.expect("a store");
+    let mut old = Node::start_with(settings_of_earlier_version(&url)).await.expect("a store");
     let new = Node::new(&url).await;
     old.says("alice", "@bob", "hi").await;
     let raised = async {
         while select_column(&url, SELECT_VERSION).await != ["2"] {
             // Makes the node's last heartbeat 61 seconds old by the database's clock, so that the node counts as gone.
-            asks(&url, "UPDATE writers SET at = now() - interval '61 seconds' WHERE version = 0").await;
+            query_texts(&url, "UPDATE writers SET at = now() - interval '61 seconds' WHERE version = 0")
+                .await;
         }
     };
     timeout(TEST_TIMEOUT, raised).await.expect("raised");
@@ -231,7 +237,7 @@ async fn a_node_that_counts_as_dead_is_refused_in_its_transaction() {
 }
 
 #[tokio::test]
-async fn a_node_from_before_the_rows_of_nodes_is_counted_and_refused() {
+async fn a_node_of_a_version_without_rows_of_nodes_is_counted_and_refused() {
     let url = new_database().await;
     with_link(&url, |link| migrate(link).expect("migrated")).await;
     let (connected, proceed) =
@@ -268,7 +274,7 @@ async fn a_node_from_before_the_rows_of_nodes_is_counted_and_refused() {
 async fn an_event_of_a_newer_node_is_passed_on() {
     let url = database_of_the_first_schema().await;
     let node = Node::new(&url).await;
-    asks(
+    query_texts(
         &url,
         r#"INSERT INTO kinds VALUES (99, 'pin', '["by","for"]');
            INSERT INTO events (conversation, seq, kind, sender, at, messages, body)

@@ -29,9 +29,9 @@ impl MemoryReader {
         let end = self.killed.clone();
         self.tasks.spawn(async move {
             let told = async {
-                database.pause().await;
+                database.sleep_next_delay().await;
                 let read = database.read(read);
-                database.pause().await;
+                database.sleep_next_delay().await;
                 // The caller may have been dropped.
                 let _ = reply.send(read);
             };

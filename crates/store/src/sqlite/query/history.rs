@@ -90,8 +90,10 @@ fn read_messages(
     Ok(None)
 }
 
-/// The first event that has a run's message count, which is the last message before the run. Searches backwards in growing
-/// steps, then by bisection. A missing event counts as one before the message, so that no message is skipped.
+/// Finds the last message before a run of events without messages. Each event has the number of messages up to it, which is the
+/// same for all events of the run and for that message; the message is the first event with this number. Searches backwards in
+/// growing steps, then by bisection. An event that is missing in the table counts as earlier than the message, so that no message
+/// is skipped.
 fn first_with_count(db: &Connection, conversation: ConversationKey, run: EventRun) -> Result<Seq> {
     let mut select = db.prepare_cached("SELECT messages FROM events WHERE conversation = ?1 AND seq = ?2")?;
     let mut counts = |seq: u64| -> Result<bool> {

@@ -48,7 +48,7 @@ fn last_edit(db: &Connection, wanted: &WantedMessage<'_>) -> Result<Option<(Edit
 }
 
 fn reactions(db: &Connection, wanted: &WantedMessage<'_>) -> Result<Vec<(String, UserId)>> {
-    let mut select = db.prepare_cached(if wanted.sees_all() {
+    let mut select = db.prepare_cached(if wanted.sees_whole_log() {
         "SELECT r.emoji, u.name FROM reactions r INDEXED BY reactions_that_stand CROSS JOIN users u ON u.id = r.user
          WHERE r.conversation = ?1 AND r.target = ?2 AND r.since <= ?3 AND r.until IS NULL ORDER BY r.since"
     } else {

@@ -23,17 +23,17 @@ struct Fixture {
     rows: SqliteRows,
     rules: Rules,
     db: Connection,
-    written: Steps,
-    read: Steps,
+    written: StepCounter,
+    read: StepCounter,
     data: TempDir,
 }
 
 /// Counts the steps of SQLite's virtual machine for one connection.
 #[derive(Clone, Default)]
-struct Steps(Arc<AtomicU64>);
+struct StepCounter(Arc<AtomicU64>);
 
-impl Steps {
-    fn of(db: &Connection) -> Self {
+impl StepCounter {
+    fn install(db: &Connection) -> Self {
         let steps = Self::default();
         let count = steps.clone();
         let handler = move || {
@@ -54,7 +54,7 @@ impl Fixture {
         let data = TempDir::new().expect("a directory");
         let writer = open_database(data.path()).expect("a database");
         let db = open_reader(data.path(), Access::Shared).expect("the same");
-        let (written, read) = (Steps::of(&writer), Steps::of(&db));
+        let (written, read) = (StepCounter::install(&writer), StepCounter::install(&db));
         let rules = Rules::new(Limits::default(), true);
         Self { rows: SqliteRows::new(writer), rules, db, written, read, data }
     }
@@ -98,7 +98,7 @@ impl Fixture {
     }
 
     /// Runs a read. Returns its result, and how many steps of SQLite's virtual machine it took.
-    fn reads<T>(&self, read: impl FnOnce(&Reader<'_>) -> T) -> (T, u64) {
+    fn run_and_count<T>(&self, read: impl FnOnce(&Reader<'_>) -> T) -> (T, u64) {
         self.read.take_count();
         let (limits, state) = (&self.rules.limits, &WriterState::default());
         let answer = read(&reader(&self.db, limits, state));
@@ -109,7 +109,7 @@ impl Fixture {
     fn history(&self, actor: &str, before: Option<u64>, limit: u32) -> ((Vec<u64>, bool), u64) {
         let conversation = Target::Conversation(ConversationId::parse("#r").expect("an id"));
         let command = History { conversation, before: before.map(Seq), around: None, limit: Some(limit) };
-        let (page, steps) = self.reads(|reader| reader.history(&user(actor), &command));
+        let (page, steps) = self.run_and_count(|reader| reader.history(&user(actor), &command));
         let Ok(OkBody::History { messages, more, .. }) = page else { panic!("{page:?}") };
         ((messages.iter().map(|message| message.seq.0).collect(), more), steps)
     }
@@ -125,12 +125,12 @@ fn user(name: &str) -> UserId {
     UserId::parse(name).expect("a user id")
 }
 
-fn toggle(n: u64) -> (String, &'static str, Value) {
+fn toggle_command(n: u64) -> (String, &'static str, Value) {
     let fields = json!({"conversation": "#r", "target": 2, "emoji": "x", "on": n.is_multiple_of(2)});
     ("alice".to_owned(), "react", fields)
 }
 
-fn rename(n: u64) -> (String, &'static str, Value) {
+fn rename_command(n: u64) -> (String, &'static str, Value) {
     ("alice".to_owned(), "rename", json!({"conversation": "#r", "title": n.to_string()}))
 }
 
@@ -149,7 +149,7 @@ fn a_page_of_history_does_not_read_what_lies_between_its_messages() {
     let costs: Vec<_> = [1_000, 8_000]
         .into_iter()
         .map(|others| {
-            let (page, steps) = room_with_events((0..others).map(rename)).history("bob", None, 10);
+            let (page, steps) = room_with_events((0..others).map(rename_command)).history("bob", None, 10);
             assert_eq!(page, (vec![2, others + 3], false));
             steps
         })
@@ -164,10 +164,10 @@ fn history_skips_no_message() {
     let mut wanted = vec![fixture.write("alice", "send", json!({"to": "#r", "text": "x"})).0];
     // Stores runs of events that are no messages. From `MAX_SCANNED_EVENTS` on, the reader searches instead of scanning the run.
     for run in [0, 1, 30, 31, 32, 33, 34, 63, 64, 65, 100, 1, 0, 200] {
-        fixture.writes((0..run).map(toggle));
+        fixture.writes((0..run).map(toggle_command));
         wanted.push(fixture.write("alice", "send", json!({"to": "#r", "text": "x"})).0);
     }
-    fixture.writes((0..77).map(|n| toggle(n + 1)).skip(1));
+    fixture.writes((0..77).map(|n| toggle_command(n + 1)).skip(1));
     let all = |fixture: &Fixture, limit: u32| {
         let (mut seqs, mut before) = (Vec::new(), None);
         loop {
@@ -205,10 +205,11 @@ fn removed_reactions_do_not_slow_reads() {
         let mut fixture = Fixture::new();
         fixture.write("alice", "create", json!({"room": "r", "members": ["bob", "carol"]}));
         fixture.write("alice", "send", json!({"to": "#r", "text": "first"}));
-        fixture.writes((0..toggles / 2 * 2).map(toggle));
+        fixture.writes((0..toggles / 2 * 2).map(toggle_command));
         fixture.write("carol", "leave", json!({"conversation": "#r"}));
-        fixture.writes((0..toggles / 2 * 2).map(toggle));
-        let (set, taken) = (fixture.steps_to_write(toggle(0)), fixture.steps_to_write(toggle(1)));
+        fixture.writes((0..toggles / 2 * 2).map(toggle_command));
+        let (set, taken) =
+            (fixture.steps_to_write(toggle_command(0)), fixture.steps_to_write(toggle_command(1)));
         let ((page, _), member) = fixture.history("bob", None, 10);
         let ((former_page, _), former) = fixture.history("carol", None, 10);
         assert_eq!((page, former_page), (vec![2], vec![2]));
@@ -221,24 +222,24 @@ fn removed_reactions_do_not_slow_reads() {
 }
 
 /// The command with which `owner` creates the room `owner-n` with these members.
-fn create(owner: &str, n: u64, members: &[String]) -> (String, &'static str, Value) {
+fn create_command(owner: &str, n: u64, members: &[String]) -> (String, &'static str, Value) {
     (owner.to_owned(), "create", json!({"room": format!("{owner}-{n}"), "members": members}))
 }
 
 /// Finds which of `others` share a conversation with a user. Returns them, and how many steps the search took.
 fn presence_peers(fixture: &Fixture, name: &str, others: &[String]) -> (Vec<String>, u64) {
     let others: Vec<_> = others.iter().map(|other| user(other)).collect();
-    let (found, steps) = fixture.reads(|reader| reader.presence_peers(&user(name), &others));
+    let (found, steps) = fixture.run_and_count(|reader| reader.presence_peers(&user(name), &others));
     (found.expect("an answer").into_iter().map(|other| other.user.to_string()).collect(), steps)
 }
 
 #[test]
-fn watching_strangers_costs_the_same_in_any_number_of_rooms() {
+fn the_cost_of_watching_strangers_does_not_depend_on_the_number_of_rooms() {
     let others: Vec<_> = (0..20).map(|n| format!("other{n}")).collect();
     let cost = |rooms: u64| {
         let mut fixture = Fixture::new();
-        fixture.writes((0..rooms).map(|n| create("alice", n, &[])));
-        fixture.writes((0..rooms).map(|n| create("bot", n, &others)));
+        fixture.writes((0..rooms).map(|n| create_command("alice", n, &[])));
+        fixture.writes((0..rooms).map(|n| create_command("bot", n, &others)));
         let (found, steps) = presence_peers(&fixture, "alice", &others);
         assert_eq!(found, [""; 0]);
         steps
@@ -248,17 +249,17 @@ fn watching_strangers_costs_the_same_in_any_number_of_rooms() {
 }
 
 #[test]
-fn a_direct_conversation_or_a_room_of_either_is_found_among_many() {
+fn a_shared_conversation_is_found_among_many() {
     let mut fixture = Fixture::new();
     let (alice, bob) = (["alice".to_owned()], ["bob".to_owned()]);
-    fixture.writes((0..150).map(|n| create("bob", n, &[])));
+    fixture.writes((0..150).map(|n| create_command("bob", n, &[])));
     fixture.write("carol", "create", json!({"room": "shared", "members": ["alice", "bob"]}));
     // Now most of bob's conversations are direct, and the room that he shares with alice is not among his oldest ones.
     fixture
         .writes((0..150).map(|n| ("bob".to_owned(), "send", json!({"to": format!("@x{n}"), "text": "x"}))));
     assert_eq!(presence_peers(&fixture, "alice", &bob).0, bob, "one of the few rooms of alice");
     assert_eq!(presence_peers(&fixture, "bob", &alice).0, alice, "and the other way round");
-    fixture.writes((0..150).map(|n| create("alice", n, &[])));
+    fixture.writes((0..150).map(|n| create_command("alice", n, &[])));
     assert_eq!(presence_peers(&fixture, "alice", &bob).0, bob, "one of the oldest of alice");
     assert_eq!(presence_peers(&fixture, "bob", &alice).0, alice);
     fixture.write("bob", "leave", json!({"conversation": "#shared"}));
@@ -271,13 +272,13 @@ fn a_direct_conversation_or_a_room_of_either_is_found_among_many() {
 #[test]
 fn counting_created_and_joined_rooms_costs_at_most_the_limit() {
     let mut fixture = Fixture::new();
-    fixture.writes((0..500).map(|n| create("alice", n, &[])));
+    fixture.writes((0..500).map(|n| create_command("alice", n, &[])));
     fixture.rules.limits.rooms = 600;
-    let before = fixture.steps_to_write(create("alice", 1_000, &[]));
+    let before = fixture.steps_to_write(create_command("alice", 1_000, &[]));
     fixture.rules.limits.rooms = 0;
-    fixture.writes((0..500).map(|n| create("bob", n, &["alice".to_owned()])));
+    fixture.writes((0..500).map(|n| create_command("bob", n, &["alice".to_owned()])));
     fixture.rules.limits.rooms = 600;
-    let after = fixture.steps_to_write(create("alice", 1_001, &[]));
+    let after = fixture.steps_to_write(create_command("alice", 1_001, &[]));
     assert!(after < before + 100, "rooms of others cost nothing: {before} {after}");
 }
 
@@ -291,7 +292,7 @@ fn a_page_of_members_reads_no_more_rows_than_it_shows() {
         [None, Some(user("user5"))].map(|after| {
             let command = Members { conversation: room.clone(), after, limit: Some(1) };
             let (page, steps) =
-                fixture.reads(|reader| reader.answer(&user("alice"), &Query::Members(command)));
+                fixture.run_and_count(|reader| reader.answer(&user("alice"), &Query::Members(command)));
             let Ok(OkBody::Members { members, more, .. }) = page else { panic!("{page:?}") };
             assert_eq!((members.len(), more), (1, true));
             steps

@@ -15,7 +15,7 @@ use crate::check::{PageCheck, check_connection};
 use crate::clock::Clock;
 use crate::first_schema::{CONVERSATIONS, REWRITTEN_BODIES, expected_frames, insert_statements};
 use crate::origin::Origin;
-use crate::read::Range;
+use crate::read::LogRange;
 use crate::record::ConversationKey;
 use crate::sqlite::query::reader;
 use crate::sqlite::rows::SqliteRows;
@@ -37,7 +37,7 @@ fn read_frames(db: &Connection) -> Vec<String> {
     let reader = reader(db, &limits, &state);
     let events = (1..).zip(CONVERSATIONS).flat_map(|(key, name)| {
         let name = ConversationId::parse(name).expect("an id");
-        let range = Range { after: Seq(0), upto: Seq(99), most: 100, bytes: 100_000 };
+        let range = LogRange { after: Seq(0), upto: Seq(99), most: 100, bytes: 100_000 };
         reader.events(ConversationKey(key), &name, &range).expect("a page")
     });
     events.map(|event| event.to_json()).collect()
@@ -91,7 +91,7 @@ fn an_old_log_is_rewritten_and_may_be_interrupted_at_every_portion() {
 }
 
 #[test]
-fn a_backup_is_rewritten_from_where_its_original_was() {
+fn a_backup_continues_the_rewrite_of_its_original() {
     let data = database_of_the_first_schema();
     let mut rows = SqliteRows::new(open_database(data.path()).expect("migrated"));
     assert!(rows.rewrite(9).expect("a portion"), "there is more");
@@ -242,7 +242,7 @@ async fn a_server_writes_and_reads_while_it_rewrites() {
 }
 
 #[test]
-fn a_repeated_create_is_known_in_both_forms() {
+fn a_repeated_create_is_recognised_in_the_old_and_the_new_form() {
     let data = database_of_the_first_schema();
     let mut rows = SqliteRows::new(open_database(data.path()).expect("migrated"));
     let rules = crate::change::Rules::new(Limits::default(), true);

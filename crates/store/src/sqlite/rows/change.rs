@@ -8,9 +8,10 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 use super::{
     SqliteRows, conversation_id, count_messages, count_sent, find_conversation, find_member, profiles, seq,
 };
-use crate::Counts;
+use crate::MessageCounts;
 use crate::change::rows::{
-    KeyedMessage, MAX_REMOVED_REACTIONS_KEPT, PROBE_BYTES, ReferredEvent, RequestDigest, Rows, TRIMMED_PAGES,
+    KeyedMessage, MAX_REMOVED_REACTIONS_KEPT, MAX_TRIMMED_PAGES, PROBE_BYTES, ReferredEvent, RequestDigest,
+    Rows,
 };
 use crate::change::{own_messages_upto, shorter_count_range};
 use crate::feed::Entry;
@@ -19,11 +20,11 @@ use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey, Via};
 use crate::sqlite::checksum::Columns;
 use crate::sqlite::table;
-use crate::table::{CONVERSATIONS, EVENTS, WriteTime, quoted};
+use crate::table::{CONVERSATIONS, EVENTS, WriteTime, quoted_names};
 
 /// Inserts a conversation without a key, because SQLite assigns the key.
 static INSERT_CONVERSATION: LazyLock<String> =
-    LazyLock::new(|| table::insert("INSERT", &CONVERSATIONS, is_not_key));
+    LazyLock::new(|| table::insert_sql("INSERT", &CONVERSATIONS, is_not_key));
 
 /// Inserts an event. The last two columns, the checksum and the number in the feed, only SQLite's table has.
 static INSERT_EVENT: LazyLock<String> = LazyLock::new(|| {
@@ -31,7 +32,7 @@ static INSERT_EVENT: LazyLock<String> = LazyLock::new(|| {
     let places: String = (1..=columns).map(|place| format!("?{place}, ")).collect();
     format!(
         "INSERT INTO events ({}, checksum, feed) VALUES ({places}?{}, ?{})",
-        quoted(EVENTS.columns),
+        quoted_names(EVENTS.columns),
         columns + 1,
         columns + 2
     )
@@ -129,7 +130,7 @@ impl Rows for SqliteRows {
     ) -> Result<Conversation> {
         let mut conversation = Conversation::new(ConversationKey(0), name.clone(), title, public);
         let mut insert = self.db.prepare_cached(&INSERT_CONVERSATION)?;
-        conversation.with_sqlite(|row| insert.execute(table::of(row, is_not_key)))?;
+        conversation.with_sqlite(|row| insert.execute(table::wanted_values(row, is_not_key)))?;
         conversation.key = ConversationKey(self.db.last_insert_rowid());
         Ok(conversation)
     }
@@ -246,12 +247,12 @@ impl Rows for SqliteRows {
             "DELETE FROM feed_pages WHERE first IN (SELECT first FROM feed_pages WHERE at < ?1
                 AND first < (SELECT max(first) FROM feed_pages) ORDER BY first LIMIT ?2)",
         )?;
-        pages.execute(params![before.as_millis(), TRIMMED_PAGES])?;
+        pages.execute(params![before.as_millis(), MAX_TRIMMED_PAGES])?;
         let mut entries = self.db.prepare_cached(
             "DELETE FROM feed_entries WHERE number IN (SELECT number FROM feed_entries
                 WHERE number < (SELECT min(first) FROM feed_pages) ORDER BY number LIMIT ?1)",
         )?;
-        entries.execute([TRIMMED_PAGES]).map(drop)
+        entries.execute([MAX_TRIMMED_PAGES]).map(drop)
     }
 
     fn insert_entry(&mut self, entry: Entry) -> Result<()> {
@@ -317,17 +318,17 @@ impl Rows for SqliteRows {
         seqs.collect()
     }
 
-    fn counts(
+    fn message_counts(
         &mut self,
         conversation: &Conversation,
         user: UserKey,
         member: &Membership,
         upto: Seq,
         near: u64,
-    ) -> Result<Option<Counts>> {
+    ) -> Result<Option<MessageCounts>> {
         let head = conversation.head;
         if upto == head {
-            return Ok(Some(Counts { messages: conversation.messages, sent: member.sent }));
+            return Ok(Some(MessageCounts { messages: conversation.messages, sent: member.sent }));
         }
         let (after, end) = shorter_count_range(member, head, upto);
         if end.0.saturating_sub(after.0) > near {
@@ -335,10 +336,10 @@ impl Rows for SqliteRows {
         }
         let own = count_sent(&self.db, conversation.key, user, after, end)?;
         let messages = count_messages(&self.db, conversation.key, upto)?;
-        Ok(Some(Counts { messages, sent: own_messages_upto(member, head, upto, own) }))
+        Ok(Some(MessageCounts { messages, sent: own_messages_upto(member, head, upto, own) }))
     }
 
-    fn reaction(
+    fn latest_reaction(
         &mut self,
         conversation: ConversationKey,
         target: Seq,
@@ -403,21 +404,21 @@ impl Rows for SqliteRows {
         delete.execute(params![conversation.0, target.0]).map(drop)
     }
 
-    fn count_rooms_by_choice(&mut self, user: UserKey, most: u32) -> Result<u32> {
+    fn count_self_joined_rooms(&mut self, user: UserKey, most: u32) -> Result<u32> {
         let mut select = self.db.prepare_cached(
             "SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice WHERE user = ?1 LIMIT ?2)",
         )?;
         select.query_row(params![user.0, most], |row| row.get(0))
     }
 
-    fn insert_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<()> {
+    fn insert_self_joined_room(&mut self, user: UserKey, conversation: ConversationKey) -> Result<()> {
         let mut insert = self
             .db
             .prepare_cached("INSERT OR IGNORE INTO rooms_by_choice (user, conversation) VALUES (?1, ?2)")?;
         insert.execute(params![user.0, conversation.0]).map(drop)
     }
 
-    fn delete_room_by_choice(&mut self, user: UserKey, conversation: ConversationKey) -> Result<()> {
+    fn delete_self_joined_room(&mut self, user: UserKey, conversation: ConversationKey) -> Result<()> {
         let mut delete =
             self.db.prepare_cached("DELETE FROM rooms_by_choice WHERE user = ?1 AND conversation = ?2")?;
         delete.execute(params![user.0, conversation.0]).map(drop)

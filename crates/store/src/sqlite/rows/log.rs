@@ -12,21 +12,21 @@ use crate::sqlite::BUSY_TIMEOUT;
 thread_local! {
     /// How many pages the write-ahead log had after this thread's last commit. It is a thread-local because SQLite's hook
     /// is a plain function; the writer thread has only one connection with the hook.
-    static LOGGED_PAGES: Cell<u32> = const { Cell::new(0) };
+    static WAL_PAGE_COUNT: Cell<u32> = const { Cell::new(0) };
 }
 
 impl SqliteRows {
-    /// Makes [`SqliteRows::take_logged_pages`] report the commits of this connection from now on.
+    /// Makes [`SqliteRows::take_wal_page_count`] report the commits of this connection from now on.
     pub(in crate::sqlite) fn count_logged_pages(&self) {
         self.db.wal_hook(Some(|_, pages| {
-            LOGGED_PAGES.set(u32::try_from(pages).unwrap_or(0));
+            WAL_PAGE_COUNT.set(u32::try_from(pages).unwrap_or(0));
             Ok(())
         }));
     }
 
     /// How many pages the write-ahead log had after the last commit; 0 if there was no commit since the last call.
-    pub(in crate::sqlite) fn take_logged_pages(&self) -> u32 {
-        LOGGED_PAGES.take()
+    pub(in crate::sqlite) fn take_wal_page_count(&self) -> u32 {
+        WAL_PAGE_COUNT.take()
     }
 
     /// Moves those pages of the write-ahead log into the database that no reader needs any more.

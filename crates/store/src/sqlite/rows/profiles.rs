@@ -74,7 +74,7 @@ pub(in crate::sqlite) fn find_all(
 }
 
 /// Users who have a profile, by name.
-pub(in crate::sqlite) fn named(db: &Connection, users: &[UserId]) -> Result<Vec<NamedPerson>> {
+pub(in crate::sqlite) fn find_named_people(db: &Connection, users: &[UserId]) -> Result<Vec<NamedPerson>> {
     let mut select = db.prepare_cached(
         "SELECT p.user, p.name, p.avatar, NULL, p.version, p.active, p.changed, NULL, NULL
          FROM users u CROSS JOIN profiles p ON p.user = u.id WHERE u.name = ?1",
@@ -113,7 +113,7 @@ pub(in crate::sqlite) fn search(
 
 /// Profiles that have changed after a place, in the order of their changes.
 #[cfg(feature = "simulation")]
-pub(in crate::sqlite) fn changed(
+pub(in crate::sqlite) fn find_changed_profiles(
     db: &Connection,
     (at, user): ChangePlace,
     most: u32,
@@ -125,7 +125,7 @@ pub(in crate::sqlite) fn changed(
     )?;
     let rows = select.query_map(params![at.as_millis(), user.0, most], |row| {
         let place = (Timestamp::from_millis(row.get(6)?), UserKey(row.get(9)?));
-        Ok((read(row, 1)?.shown(user_id(row, 0)?), place))
+        Ok((read(row, 1)?.visible_profile(user_id(row, 0)?), place))
     })?;
     let (profiles, places): (Vec<_>, Vec<_>) = rows.collect::<Result<Vec<_>>>()?.into_iter().unzip();
     let next = places.last().copied().filter(|_| places.len() >= most as usize);

@@ -47,7 +47,7 @@ async fn a_node_connects_with_a_private_ca_and_a_password() {
         let url = format!("{scheme}://us:p%40ss%2Fw@{address},{scheme}://localhost:{}", address.port());
         let settings = NatsSettings { ca: Some(ca.clone()), ..settings(&url, "sw") };
         assert!(!format!("{settings:?}").contains("ss"), "{settings:?}");
-        let mut node = Node::connected(&settings, 1).await;
+        let mut node = Node::connect(&settings, 1).await;
         node.subscribe(conversation(1)).await;
         assert!(node.probe_succeeds(TEST_TIMEOUT).await);
     }
@@ -67,7 +67,7 @@ async fn a_node_connects_with_a_token() {
     let scratch = tempfile::tempdir().expect("a directory");
     let nats = Nats::start(scratch.path(), &["--auth", "secret"]).await.expect("a nats-server");
     let url = format!("nats://secret@{}", nats.address());
-    Node::connected(&settings(&url, "sw"), 1).await.subscribe(Address::Nodes).await;
+    Node::connect(&settings(&url, "sw"), 1).await.subscribe(Address::Nodes).await;
 }
 
 /// A NATS JWT signed by `issuer`.
@@ -115,7 +115,7 @@ async fn credentials_need_no_subjects_outside_the_prefix() {
     let [config, creds] = ["server.conf", "node.creds"].map(|name| scratch.path().join(name));
     let nats = Nats::start(scratch.path(), &["-c", text(&config)]).await.expect("a nats-server");
     let settings = NatsSettings { credentials: Some(creds), ..settings(&nats.url(), "sw") };
-    let (alice, mut bob) = (Node::connected(&settings, 1).await, Node::connected(&settings, 2).await);
+    let (alice, mut bob) = (Node::connect(&settings, 1).await, Node::connect(&settings, 2).await);
     bob.subscribe(conversation(1)).await;
     alice.publish(1, 1);
     assert_eq!(bob.next_seq().await, 1);
@@ -159,7 +159,8 @@ async fn invalid_settings_are_rejected_with_the_reason() {
 async fn a_notice_from_a_client_without_the_key_is_dropped() {
     let prefix = unique_prefix();
     let nats = shared_nats().await.expect("a nats-server");
-    let (mut bob, alice) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
+    let (mut bob, alice) =
+        (Node::connect_to_shared(&prefix, 1).await, Node::connect_to_shared(&prefix, 2).await);
     let mallory = Node::with_key(&settings(&nats.url(), &prefix), 8, 2).await;
     wait_until(|| mallory.bus.has_both_connections()).await;
     bob.subscribe(conversation(1)).await;

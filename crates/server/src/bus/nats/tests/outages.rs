@@ -7,8 +7,8 @@ use super::*;
 async fn two_nodes(scratch: &tempfile::TempDir) -> (Nats, Node, Node) {
     let nats = Nats::start(scratch.path(), &[]).await.expect("a nats-server");
     let settings = settings(&nats.url(), "sw");
-    let alice = Node::connected(&settings, 1).await;
-    let mut bob = Node::connected(&settings, 2).await;
+    let alice = Node::connect(&settings, 1).await;
+    let mut bob = Node::connect(&settings, 2).await;
     bob.subscribe(conversation(1)).await;
     (nats, alice, bob)
 }
@@ -29,7 +29,7 @@ async fn publish_until_received(alice: &Node, bob: &mut Node, seq: u64) {
 }
 
 #[tokio::test]
-async fn a_restart_of_nats_is_a_gap() {
+async fn a_restart_of_nats_is_reported_as_a_gap() {
     let scratch = tempfile::tempdir().expect("a directory");
     let (mut nats, alice, mut bob) = two_nodes(&scratch).await;
     nats.kill().await.expect("NATS is killed");
@@ -113,7 +113,7 @@ async fn a_node_stops_without_nats() {
     let scratch = tempfile::tempdir().expect("a directory");
     let mut nats = Nats::start(scratch.path(), &[]).await.expect("a nats-server");
     let settings = settings(&nats.url(), "sw");
-    let (alice, bob) = (Node::connected(&settings, 1).await, Node::connected(&settings, 2).await);
+    let (alice, bob) = (Node::connect(&settings, 1).await, Node::connect(&settings, 2).await);
     nats.pause().expect("NATS is paused");
     alice.publish(1, 1);
     drop((alice.bus, alice.events));
@@ -125,9 +125,10 @@ async fn a_node_stops_without_nats() {
 }
 
 #[tokio::test]
-async fn a_full_router_queue_drops_notices_and_is_a_gap() {
+async fn a_full_router_queue_drops_notices_and_reports_a_gap() {
     let prefix = unique_prefix();
-    let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
+    let (alice, mut bob) =
+        (Node::connect_to_shared(&prefix, 1).await, Node::connect_to_shared(&prefix, 2).await);
     bob.subscribe(conversation(1)).await;
     let mut seq = 0;
     wait_until(|| {
@@ -145,7 +146,7 @@ async fn a_full_router_queue_drops_notices_and_is_a_gap() {
 
 #[tokio::test]
 async fn notices_beyond_the_publish_queue_are_dropped() {
-    let alice = Node::on_shared(&unique_prefix(), 1).await;
+    let alice = Node::connect_to_shared(&unique_prefix(), 1).await;
     // The publishing task cannot run before this task awaits.
     for seq in 1..=20_000 {
         alice.publish(1, seq);
@@ -156,8 +157,8 @@ async fn notices_beyond_the_publish_queue_are_dropped() {
 }
 
 #[tokio::test]
-async fn a_client_event_that_may_lose_messages_is_a_gap() {
-    let mut node = Node::on_shared(&unique_prefix(), 1).await;
+async fn a_client_event_that_may_lose_messages_is_reported_as_a_gap() {
+    let mut node = Node::connect_to_shared(&unique_prefix(), 1).await;
     node.subscribe(conversation(1)).await;
     let denied = async_nats::ServerError::Other("permissions".to_owned());
     for event in [Event::SlowConsumer(1), Event::LameDuckMode, Event::ServerError(denied)] {

@@ -12,15 +12,16 @@ fn key_in_first_slot(index: usize) -> i64 {
 #[tokio::test]
 async fn no_notice_is_lost_while_switching_to_a_wildcard_and_back() {
     let prefix = unique_prefix();
-    let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
+    let (alice, mut bob) =
+        (Node::connect_to_shared(&prefix, 1).await, Node::connect_to_shared(&prefix, 2).await);
     bob.subscribe(conversation(key_in_first_slot(0))).await;
     let mut seq = 0;
     let mut received = BTreeSet::new();
     // Publishes until bob has `wanted` subscriptions, then expects every notice published.
     let mut publish_until = async |bob: &mut Node, wanted: i64| {
         let deadline = Instant::now() + TEST_TIMEOUT;
-        while bob.subscriptions() != wanted {
-            assert!(Instant::now() < deadline, "{} subscriptions, not {wanted}", bob.subscriptions());
+        while bob.subscription_count() != wanted {
+            assert!(Instant::now() < deadline, "{} subscriptions, not {wanted}", bob.subscription_count());
             seq += 1;
             alice.publish(key_in_first_slot(0), seq);
             if seq % 16 == 0 {
@@ -59,11 +60,12 @@ async fn no_notice_is_lost_while_switching_to_a_wildcard_and_back() {
 #[tokio::test]
 async fn a_wildcard_passes_on_only_desired_subjects() {
     let prefix = unique_prefix();
-    let (alice, mut bob) = (Node::on_shared(&prefix, 1).await, Node::on_shared(&prefix, 2).await);
+    let (alice, mut bob) =
+        (Node::connect_to_shared(&prefix, 1).await, Node::connect_to_shared(&prefix, 2).await);
     for index in 0..=MAX_EXACT_PER_SLOT {
         bob.subscribe(conversation(key_in_first_slot(index))).await;
     }
-    assert_eq!(bob.subscriptions(), 2);
+    assert_eq!(bob.subscription_count(), 2);
     alice.publish(key_in_first_slot(MAX_EXACT_PER_SLOT + 1), 1);
     alice.publish(key_in_first_slot(MAX_EXACT_PER_SLOT), 2);
     assert_eq!(bob.next_seq().await, 2);
@@ -71,10 +73,10 @@ async fn a_wildcard_passes_on_only_desired_subjects() {
 
 #[tokio::test]
 async fn fifty_thousand_conversations_take_one_subscription_per_slot() {
-    let mut node = Node::on_shared(&unique_prefix(), 1).await;
+    let mut node = Node::connect_to_shared(&unique_prefix(), 1).await;
     (1..=50_000).for_each(|key| node.bus.subscribe(conversation(key)));
     node.subscribe(conversation(50_001)).await;
-    assert_eq!(node.subscriptions(), 1_024 + 1);
+    assert_eq!(node.subscription_count(), 1_024 + 1);
     (1..=50_001).for_each(|key| node.bus.unsubscribe(conversation(key)));
-    wait_until(|| node.subscriptions() == 1).await;
+    wait_until(|| node.subscription_count() == 1).await;
 }

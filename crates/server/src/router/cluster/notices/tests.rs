@@ -13,15 +13,15 @@ use switchboard_store::record::Answer;
 
 /// A bus that records what is published.
 #[derive(Debug, Default)]
-struct Recording(Mutex<Vec<(Address, Notice)>>);
+struct RecordingBus(Mutex<Vec<(Address, Notice)>>);
 
-impl Recording {
+impl RecordingBus {
     fn take(&self) -> Vec<(Address, Notice)> {
         std::mem::take(&mut *self.0.lock().expect("no panic holds the lock"))
     }
 }
 
-impl Bus for Recording {
+impl Bus for RecordingBus {
     fn publish(&self, address: &Address, notice: &Notice) {
         self.0.lock().expect("no panic holds the lock").push((address.clone(), notice.clone()));
     }
@@ -39,14 +39,14 @@ impl Bus for Recording {
 async fn a_node_publishes_that_a_user_is_online_once_it_can_receive_queries_about_them() {
     let bob = UserId::parse("bob").expect("a name");
     let (mut router, _batches) = router(&Arc::new(FakeStore::default()), &[bob.to_string()]);
-    let bus = Arc::new(Recording::default());
+    let bus = Arc::new(RecordingBus::default());
     router.node.presence = Presence::new(Duration::ZERO, Some(bus.clone()));
     let subscribed = || BusEvent::Subscribed(vec![Address::User(bob.clone())]);
     router.cluster.as_mut().expect("a cluster").receive(&mut router.node, subscribed());
     assert_eq!(bus.take().len(), 0, "the user is not online yet");
     router.node.presence.session_became_live(
         &router.node.registry,
-        router.node.registry.find(&bob).expect("bob is connected"),
+        router.node.registry.find_user(&bob).expect("bob is connected"),
     );
     let [(first, Notice::Presence { number: one, .. })] = &bus.take()[..] else { panic!("one notice") };
     router.cluster.as_mut().expect("a cluster").receive(&mut router.node, subscribed());
@@ -70,7 +70,7 @@ fn receives_status(router: &mut crate::router::Router, from: u64, ahead_ms: i64)
 #[tokio::test(start_paused = true)]
 async fn the_skew_is_how_far_the_most_advanced_clock_of_a_living_node_is_ahead() {
     let (mut router, _batches) = router(&Arc::new(FakeStore::default()), &[]);
-    router.node.presence = Presence::new(Duration::ZERO, Some(Arc::new(Recording::default())));
+    router.node.presence = Presence::new(Duration::ZERO, Some(Arc::new(RecordingBus::default())));
     let skew = |router: &crate::router::Router| {
         let text = router.node.metrics.encode();
         let line = text.lines().find_map(|line| line.strip_prefix("switchboard_clock_skew_seconds "));

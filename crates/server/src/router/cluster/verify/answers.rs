@@ -4,7 +4,7 @@ use rustc_hash::FxHashSet;
 use switchboard_protocol::{CloseCode, Seq, Timestamp};
 
 use super::has_not_left_since;
-use crate::metrics::Drop;
+use crate::metrics::DropReason;
 use crate::router::LocalNode;
 use crate::router::cluster::Cluster;
 use crate::router::cluster::store_reply::{
@@ -31,7 +31,8 @@ impl Cluster {
             }
             Err(_) => {
                 let registry = &node.registry;
-                self.heads_to_query.extend(asked.iter().filter(|asked| registry.applied(**asked).is_some()));
+                self.heads_to_query
+                    .extend(asked.iter().filter(|asked| registry.applied_seq(**asked).is_some()));
             }
         }
     }
@@ -49,7 +50,7 @@ impl Cluster {
             return;
         };
         for (user, not_before) in revocations {
-            if let Some(user) = node.registry.find(&user) {
+            if let Some(user) = node.registry.find_user(&user) {
                 close_revoked(node, user, not_before);
             }
         }
@@ -134,7 +135,7 @@ impl Cluster {
 
     /// Compares a page of memberships with the registry, and continues with the next page.
     fn apply_page(&mut self, node: &mut LocalNode, mut asked: UserQuery, page: &MembershipsPage) {
-        asked.found_unknown |= self.compare_memberships(node, &asked, &page.memberships);
+        asked.found_unknown_membership |= self.compare_memberships(node, &asked, &page.memberships);
         let here = node.registry.user(asked.user).map_or(&[][..], |local| &local.conversations);
         let first = here.partition_point(|here| *here <= asked.after);
         let end = page.next.map_or(here.len(), |next| here.partition_point(|here| *here <= next));
@@ -152,7 +153,7 @@ impl Cluster {
             (Some(next), _) => self.continue_query(UserQuery { after: next, ..asked }),
             (None, _) => {
                 local.last_swept = ConversationKey::MIN;
-                if asked.covers_all && !asked.found_unknown {
+                if asked.covers_all_memberships && !asked.found_unknown_membership {
                     local.last_full_answer = local.last_full_answer.max(asked.query_number);
                     node.parked.wake_for_user(asked.user);
                 }
@@ -170,7 +171,7 @@ impl Cluster {
     ) -> bool {
         let mut open = false;
         for place in joined {
-            let applied = node.registry.applied(place.conversation);
+            let applied = node.registry.applied_seq(place.conversation);
             if node.registry.is_member(asked.user, place.conversation)
                 // Applying the log adds the user.
                 || applied.is_some_and(|applied| applied < place.since)
@@ -245,10 +246,10 @@ impl Cluster {
         entry: &CommittedEvent,
     ) {
         let conversation = place.conversation;
-        let applied = node.registry.applied(conversation);
+        let applied = node.registry.applied_seq(conversation);
         if node.registry.is_member(asked.user, conversation)
             || applied.is_some_and(|applied| applied < entry.seq)
-            || node.registry.leave_of(asked.user, conversation).is_some_and(|gone| gone >= entry.seq)
+            || node.registry.recorded_leave_of(asked.user, conversation).is_some_and(|gone| gone >= entry.seq)
         {
             return;
         }
@@ -266,14 +267,14 @@ impl Cluster {
             Some(JoinOrLeave::Leave) | None => before,
         };
         node.flush_coalesced();
-        node.registry.join(asked.user, conversation, applied.unwrap_or(place.head));
+        node.registry.add_member(asked.user, conversation, applied.unwrap_or(place.head));
         node.record_changes(
             conversation,
             entry.seq,
             &[Effect { user: asked.name.clone(), join_or_leave: JoinOrLeave::Join { seen } }],
         );
         let head = node.registry.head(conversation).unwrap_or(place.head);
-        node.queue_missed(asked.user, conversation, &entry.name, seen, before);
+        node.queue_missed_events(asked.user, conversation, &entry.name, seen, before);
         for outbox in node.registry.sessions_of(&asked.name) {
             outbox.push_lag(conversation, before, head);
         }
@@ -285,7 +286,7 @@ fn close_revoked(node: &LocalNode, user: UserSlot, not_before: Timestamp) {
     let sessions = node.registry.user(user).map_or(&[][..], |local| &local.sessions);
     for session in sessions.iter().filter_map(|session| node.registry.session(*session)) {
         if session.is_live && session.not_before < Some(not_before) {
-            node.metrics.count_dropped(Drop::Revoked);
+            node.metrics.count_dropped(DropReason::Revoked);
             session.outbox.close(CloseCode::Revoked);
         }
     }
@@ -295,7 +296,7 @@ fn close_revoked(node: &LocalNode, user: UserSlot, not_before: Timestamp) {
 fn record_joins(node: &mut LocalNode, asked: &UserQuery, places: &[CurrentMembership]) {
     for place in places {
         let (conversation, since) = (place.conversation, place.since.max(Seq(1)));
-        let applied = node.registry.applied(conversation);
+        let applied = node.registry.applied_seq(conversation);
         let known = node.registry.user(asked.user).is_none_or(|local| {
             local
                 .changes_while_attaching

@@ -39,6 +39,7 @@ pub struct CopiedTable {
     /// How many rows PostgreSQL has. Each was compared with its original.
     pub rows: u64,
     /// How many of these rows an earlier run had copied.
+    #[serde(rename = "before")]
     pub rows_before: u64,
 }
 

@@ -29,8 +29,7 @@ use crate::change::dispatch::Prefetch;
 use crate::change::rows::{KeyedMessage, PROBE_BYTES, ReferredEvent, RequestDigest, Rows};
 use crate::feed::Entry;
 use crate::profile::StoredProfile;
-use crate::record::{Conversation, Membership};
-use crate::record::{ConversationKey, LogEvent, UserKey, Via};
+use crate::record::{Conversation, ConversationKey, LogEvent, Membership, UserKey, Via};
 
 /// The statements to prepare on each connection.
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {

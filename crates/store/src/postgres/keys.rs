@@ -40,7 +40,10 @@ pub(crate) fn create(url: &str, ca: Option<&Path>, key: &NewKey, now: Timestamp)
             &key.no_text,
             &key.unasked,
         ];
-        change_key(client, &key.name, "create", now, insert, &values).await
+        change_key(client, &key.name, "create", now, async |transaction| {
+            Ok(transaction.execute(insert, &values).await?)
+        })
+        .await
     })
 }
 
@@ -95,17 +98,20 @@ pub(crate) fn revoke(
         if !has_scopes(client).await? {
             return Ok((client.execute(update, &values).await? > 0).then(Vec::new));
         }
-        let transaction = client.transaction().await?;
-        if !change(&transaction, name, "revoke", now, update, &values).await? {
-            return Ok(None);
-        }
-        // A statement of its own, so that it sees what was added until the key's row was locked.
-        let pause = "UPDATE webhooks SET paused = $2 WHERE parent = (SELECT number FROM api_keys WHERE name = $1) RETURNING name";
-        let rows = transaction.query(pause, &[&name, &PARENT_REVOKED]).await?;
-        let mut paused = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
-        transaction.commit().await?;
+        let mut paused = Vec::new();
+        let is_revoked = change_key(client, name, "revoke", now, async |transaction| {
+            let revoked = transaction.execute(update, &values).await?;
+            if revoked > 0 {
+                // A statement of its own, so that it sees what was added until the key's row was locked.
+                let pause = "UPDATE webhooks SET paused = $2 WHERE parent = (SELECT number FROM api_keys WHERE name = $1) RETURNING name";
+                let rows = transaction.query(pause, &[&name, &PARENT_REVOKED]).await?;
+                paused = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+            }
+            Ok(revoked)
+        })
+        .await?;
         paused.sort_unstable();
-        Ok(Some(paused))
+        Ok(is_revoked.then_some(paused))
     })
 }
 
@@ -122,7 +128,10 @@ pub(crate) fn rotate(
         check_rotatable(has_scopes(client).await?)?;
         let update = "UPDATE api_keys SET old_hash = hash, old_until = $3, hash = $2 WHERE name = $1 AND revoked IS NULL";
         let values: [&(dyn ToSql + Sync); 3] = [&name, &hash.as_slice(), &old_until.as_millis()];
-        change_key(client, name, "rotate", now, update, &values).await
+        change_key(client, name, "rotate", now, async |transaction| {
+            Ok(transaction.execute(update, &values).await?)
+        })
+        .await
     })
 }
 
@@ -141,36 +150,23 @@ async fn has_scopes(client: &Client) -> anyhow::Result<bool> {
     Ok(client.query_one(select, &[]).await?.try_get(0)?)
 }
 
-/// Changes a key in a transaction of its own. Returns whether a row was changed.
+/// Changes a key, and tells it to the feed in the same transaction. `change` returns how many rows it changed. Returns whether a row
+/// was changed.
 async fn change_key(
     client: &mut Client,
     name: &str,
     action: &str,
     now: Timestamp,
-    statement: &str,
-    values: &[&(dyn ToSql + Sync)],
+    change: impl AsyncFnOnce(&Transaction<'_>) -> anyhow::Result<u64>,
 ) -> anyhow::Result<bool> {
     let transaction = client.transaction().await?;
-    let is_changed = change(&transaction, name, action, now, statement, values).await?;
-    transaction.commit().await?;
-    Ok(is_changed)
-}
-
-/// Changes a key, and tells it to the feed in the same transaction. Returns whether a row was changed.
-async fn change(
-    transaction: &Transaction<'_>,
-    name: &str,
-    action: &str,
-    now: Timestamp,
-    statement: &str,
-    values: &[&(dyn ToSql + Sync)],
-) -> anyhow::Result<bool> {
-    let is_changed = transaction.execute(statement, values).await? > 0;
+    let is_changed = change(&transaction).await? > 0;
     if is_changed {
         let insert = "INSERT INTO feed_pending (type, at, via, body) VALUES ('audit.key', $1, $2, $3)";
         let (at, body) = (now.as_millis(), audit(name, action));
         transaction.execute(insert, &[&at, &Via::COMMAND_LINE.0, &body]).await?;
     }
+    transaction.commit().await?;
     Ok(is_changed)
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use switchboard_store::grant::Scope;
 use switchboard_store::keys::{self, NewKey};
 
-use crate::keys::key_with;
+use crate::keys::{for_shop_users, key_with};
 use crate::support::{Answer, Server, in_time};
 
 /// A server and a key that reads the feed.
@@ -210,9 +210,8 @@ async fn next_entry(stream: &mut reqwest::Response) -> Value {
 async fn a_key_with_a_pattern_and_without_text_reads_only_that() {
     let (server, _) = server().await;
     let key = key_with(&server, "shop", |key| NewKey {
-        acts_as: Some("shop-*".parse().expect("a pattern")),
         no_text: true,
-        ..key.with_scopes([Scope::Feed])
+        ..for_shop_users(key.with_scopes([Scope::Feed]))
     });
     let (mut alice, mut shop) = (server.connects("alice").await, server.connects("shop-1").await);
     alice.says("@bob", "between others").await;

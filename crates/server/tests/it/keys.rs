@@ -20,6 +20,11 @@ pub(crate) fn key_with(server: &Server, name: &str, change: impl FnOnce(NewKey) 
     secret.expose().to_owned()
 }
 
+/// Limits a key to users whose names begin with `shop-`.
+pub(crate) fn for_shop_users(key: NewKey) -> NewKey {
+    NewKey { acts_as: Some("shop-*".parse().expect("a pattern")), ..key }
+}
+
 /// The calls over HTTP that a back end may make, with the scope that each needs.
 fn calls() -> Vec<(&'static str, Scope)> {
     let commands = Command::NAMES.iter().filter(|name| !Command::SOCKET_ONLY.contains(name));
@@ -66,10 +71,7 @@ async fn each_scope_allows_its_calls_and_no_others() {
 #[tokio::test]
 async fn a_key_acts_only_for_users_of_its_pattern() {
     let server = Server::start_with_auth().await;
-    let key = key_with(&server, "shop", |key| NewKey {
-        acts_as: Some("shop-*".parse().expect("a pattern")),
-        ..key.with_scopes([Scope::Act, Scope::Moderate])
-    });
+    let key = key_with(&server, "shop", |key| for_shop_users(key.with_scopes([Scope::Act, Scope::Moderate])));
     let hi = |user: &str| json!({"as": user, "to": "@bob", "text": "hi"});
     server.posts_as(&key, "send", hi("shop-1")).await.ok();
     server.posts_as(&key, "revoke", json!({"user": "shop-1"})).await.ok();
@@ -84,10 +86,7 @@ async fn a_key_acts_only_for_users_of_its_pattern() {
 #[tokio::test]
 async fn a_key_of_some_users_or_without_text_changes_no_webhooks() {
     let server = Server::start_with_auth().await;
-    let some = key_with(&server, "some", |key| NewKey {
-        acts_as: Some("shop-*".parse().expect("a pattern")),
-        ..key.with_scopes([Scope::Admin])
-    });
+    let some = key_with(&server, "some", |key| for_shop_users(key.with_scopes([Scope::Admin])));
     let no_text =
         key_with(&server, "no text", |key| NewKey { no_text: true, ..key.with_scopes([Scope::Admin]) });
     for key in [&some, &no_text] {
@@ -102,10 +101,7 @@ async fn a_key_of_some_users_or_without_text_changes_no_webhooks() {
 #[tokio::test]
 async fn a_key_of_some_users_brings_back_no_room_that_its_members_have_left() {
     let server = Server::start_with_auth().await;
-    let some = key_with(&server, "some", |key| NewKey {
-        acts_as: Some("shop-*".parse().expect("a pattern")),
-        ..key
-    });
+    let some = key_with(&server, "some", for_shop_users);
     let all = key_with(&server, "all", |key| key);
     let post = async |key: &str, call: &str, body: Value| server.posts_as(key, call, body).await;
     post(&all, "create", json!({"as": "alice", "room": "hr"})).await.ok();

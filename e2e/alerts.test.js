@@ -9,7 +9,8 @@ import { test } from "node:test";
 import { promisify } from "node:util";
 import { makeCertificate } from "../packages/client/test/certificate.js";
 import { Server } from "../packages/client/test/support.js";
-import { freePort, packagingPath, Prometheus, promtool } from "./prometheus.js";
+import { packagingPath, Prometheus, promtool } from "./prometheus.js";
+import { freePort } from "./support.js";
 
 const runFile = promisify(execFile);
 const SECRET = "a secret of the tests that is long enough";

@@ -9,7 +9,6 @@ import { promisify } from "node:util";
 import { connect } from "@switchboard/client";
 import {
   blocksOf,
-  createKey,
   languages,
   makeProjectDirectory,
   programEnvironment,
@@ -17,6 +16,7 @@ import {
   startListeningProgram,
   startServer,
 } from "./snippets.js";
+import { eventually } from "./support.js";
 
 const runFile = promisify(execFile);
 
@@ -48,8 +48,8 @@ for (const [language, { begin, mark, file, command }] of Object.entries(language
       cwd: directory,
       env: programEnvironment(directory, {
         CHAT_SERVER: server.url,
-        CHAT_API_KEY: await createKey(server, "shop", "act,feed,people,moderate"),
-        CHAT_ADMIN_KEY: await createKey(server, "admin", "admin"),
+        CHAT_API_KEY: await server.createKey("shop", "--scope", "act,feed,people,moderate"),
+        CHAT_ADMIN_KEY: await server.createKey("admin", "--scope", "admin"),
       }),
     });
     const printedSections = stdout.split(/^==$/m).map((part) => part.trim());
@@ -64,14 +64,6 @@ for (const [language, { begin, mark, file, command }] of Object.entries(language
 /** The number in the id of an entry. */
 const idNumber = (id) => Number(id.split("-")[1]);
 
-/** Tries until a condition is true. */
-async function until(condition) {
-  while (!(await condition())) {
-    // waits for: a file or a row of another program, which nothing announces
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
 for (const language of ["php", "python", "js"]) {
   test(`the endpoint in ${language} takes each message, and only what is signed`, async (t) => {
     const directory = await makeProjectDirectory(t);
@@ -84,18 +76,18 @@ for (const language of ["php", "python", "js"]) {
     const url = await startListeningProgram(t, directory, language, endpoint[language], add);
     assert.equal((await fetch(url, { method: "POST", body: '{"type":"message"}' })).status, 503);
     const described = async () => JSON.parse((await server.cli("webhook", "list", "--json")).stdout);
-    await until(async () => (await described()).position);
+    await eventually(async () => (await described()).position, "the webhook to have a position");
     for (const text of ["first", "second"]) await server.asUser("alice", "send", { to: "@bob", text });
     const taken = async () => {
       const names = (await readdir(join(directory, "messages"))).sort((a, b) => idNumber(a) - idNumber(b));
       return Promise.all(names.map((name) => readFile(join(directory, "messages", name), "utf8")));
     };
-    await until(async () => (await taken()).at(-1) === "second");
+    await eventually(async () => (await taken()).at(-1) === "second", "the second message");
     await server.cli("webhook", "replay", "shop", "--from", "0");
     await server.asUser("alice", "send", { to: "@bob", text: "third" });
-    await until(async () => (await taken()).at(-1) === "third");
+    await eventually(async () => (await taken()).at(-1) === "third", "the third message");
     assert.deepEqual(await taken(), ["first", "second", "third"]);
-    await until(async () => (await described()).answers.length >= 3);
+    await eventually(async () => (await described()).answers.length >= 3, "three answers");
     const { answers } = await described();
     assert.ok(
       answers.every(({ status }) => status === 204),

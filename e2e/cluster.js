@@ -4,30 +4,17 @@ import { execFile, spawn } from "node:child_process";
 import { createHmac } from "node:crypto";
 import { once } from "node:events";
 import { chown, mkdtemp, readdir, rm } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { startCuttableProxy } from "./support.js";
+import { eventually, startCuttableProxy } from "./support.js";
 
 const runFile = promisify(execFile);
 const serverBinary =
   process.env.SWITCHBOARD_BINARY ?? fileURLToPath(new URL("../target/debug/switchboard", import.meta.url));
 const SECRET = "a secret of the tests that is long enough";
-
-/** Polls `look` until it returns a value, and returns that. Only for states without events, such as another program's. */
-export async function eventually(check, what) {
-  const deadline = performance.now() + 60_000;
-  for (;;) {
-    const found = await check();
-    if (found) return found;
-    if (performance.now() > deadline) throw new Error(`timed out waiting for ${what}`);
-    // waits for: the next look, because another program's state sends no event
-    await new Promise((done) => setTimeout(done, 20));
-  }
-}
 
 /** Kills a process and waits until it has ended. */
 export async function stopAndWait(child, signal = "SIGKILL") {
@@ -140,13 +127,4 @@ export class ServerNode {
     const metrics = await (await fetch(`http://${this.address}:9502/metrics`)).text();
     return Number(/^switchboard_connections (\d+)/m.exec(metrics)[1]);
   }
-}
-
-/** Finds a port that is free on an address. */
-export async function freePort(address) {
-  const listener = createServer();
-  await new Promise((listening) => listener.listen(0, address, listening));
-  const { port } = listener.address();
-  await new Promise((closed) => listener.close(closed));
-  return port;
 }

@@ -149,8 +149,7 @@ test("a user who is logged out everywhere leaves nothing in the element or the b
 
 /** Logs alice out everywhere, as the shop's back end. */
 async function revokeUser(shop) {
-  const { stdout } = await shop.server.cli("key", "create", "shop", "--scope", "act,moderate");
-  const authorization = `Bearer ${/sbk_\S+/.exec(stdout)[0]}`;
+  const authorization = `Bearer ${await shop.server.createKey("shop", "--scope", "act,moderate")}`;
   await shop.server.posts("revoke", { user: "alice" }, { authorization });
 }
 

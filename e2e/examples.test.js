@@ -3,14 +3,13 @@
 import assert from "node:assert/strict";
 import { execFile, spawn } from "node:child_process";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { hostFiles } from "./host.js";
-import { unexpectedConsoleMessages, launchBrowser, Person, Server } from "./support.js";
+import { unexpectedConsoleMessages, freePort, launchBrowser, Person, Server } from "./support.js";
 
 const runFile = promisify(execFile);
 const examplesDirectory = fileURLToPath(new URL("../examples/", import.meta.url));
@@ -182,15 +181,6 @@ test("a bot receives messages that were sent while it was down", async (t) => {
   assert.equal(await secondRun.ended, 0);
 });
 
-/** Finds a free port, for a server that cannot choose one itself. */
-async function freePort() {
-  const listener = createServer();
-  await new Promise((listening) => listener.listen(0, "127.0.0.1", listening));
-  const { port } = listener.address();
-  await new Promise((closed) => listener.close(closed));
-  return port;
-}
-
 test("a back end in PHP: a customer, the support desk, and messages of the system", async (t) => {
   const secret = "a secret of the tests that is long enough";
   const secretFile = join(await makeTemporaryDirectory(t), "secret");
@@ -201,7 +191,7 @@ test("a back end in PHP: a customer, the support desk, and messages of the syste
     args: ["serve"],
     env: { SWITCHBOARD_AUTH_SECRET: secret, SWITCHBOARD_ALLOWED_ORIGINS: origin },
   });
-  const key = (await server.cli("key", "create", "shop")).stdout.trim().split("\n").at(-1);
+  const key = await server.createKey("shop");
   const { PATH } = process.env;
   const env = { PATH, CHAT_SERVER: server.url, CHAT_SECRET_FILE: secretFile, CHAT_API_KEY: key, CHAT_DESK: "dora" };
   const php = spawn("php", ["-S", `127.0.0.1:${port}`, "-t", `${examplesDirectory}php`], {

@@ -6,15 +6,7 @@ import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
-import {
-  blocksOf,
-  createKey,
-  languages,
-  makeProjectDirectory,
-  programEnvironment,
-  root,
-  startServer,
-} from "./snippets.js";
+import { blocksOf, languages, makeProjectDirectory, programEnvironment, root, startServer } from "./snippets.js";
 
 const page = await readFile(join(root, "docs/people.md"), "utf8");
 const guests = blocksOf(page.split(/^## /m).find((section) => section.startsWith("Guests\n")));
@@ -25,7 +17,7 @@ for (const language of ["php", "js"]) {
     const server = await startServer(t, directory);
     const { begin, file, command } = languages[language];
     await writeFile(join(directory, file), begin + guests[language]);
-    const CHAT_API_KEY = await createKey(server, "shop", "act,people");
+    const CHAT_API_KEY = await server.createKey("shop", "--scope", "act,people");
     const { stdout } = await promisify(execFile)(command, [file], {
       cwd: directory,
       env: programEnvironment(directory, { CHAT_SERVER: server.url, CHAT_API_KEY }),

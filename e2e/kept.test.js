@@ -112,7 +112,7 @@ test("the text of a refused edit returns to the composer", async (t) => {
 
 test("after a log-out everywhere the page shows and stores nothing of the user", async (t) => {
   const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET } });
-  const key = (await server.cli("key", "create", "shop", "--scope", "act,moderate")).stdout.trim().split("\n").at(-1);
+  const key = await server.createKey("shop", "--scope", "act,moderate");
   const alice = await Person.open(t, browser, server, "alice", `/#token=${server.token("alice")}`);
   await alice.is("online");
   await alice.writesTo("bob");

@@ -9,8 +9,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { freePort } from "./prometheus.js";
-import { launchBrowser, Person, Server } from "./support.js";
+import { freePort, launchBrowser, Person, Server } from "./support.js";
 
 const directory = fileURLToPath(new URL("../examples/php-tutorial/", import.meta.url));
 const SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -46,14 +45,14 @@ async function startServer(t, origin) {
       SWITCHBOARD_HOOKS_URL: `${origin}/`,
     },
   });
-  const printed = async (...command) => (await server.cli(...command)).stdout.trim().split("\n").at(-1);
+  const added = await server.cli("webhook", "add", "tutorial", `${origin}/`, "--types", "user.offline");
   const env = {
     PATH: process.env.PATH,
     CHAT_SERVER: server.url,
     CHAT_SECRET_FILE: join(data, "secret"),
     CHAT_HOOK_SECRET: SECRET,
-    CHAT_API_KEY: await printed("key", "create", "tutorial", "--unasked"),
-    CHAT_WEBHOOK_SECRET: await printed("webhook", "add", "tutorial", `${origin}/`, "--types", "user.offline"),
+    CHAT_API_KEY: await server.createKey("tutorial", "--unasked"),
+    CHAT_WEBHOOK_SECRET: added.stdout.trim().split("\n").at(-1),
   };
   return { server, env };
 }

@@ -3,11 +3,11 @@
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { freePort } from "./support.js";
 
 const runFile = promisify(execFile);
 export const packagingPath = (path) => fileURLToPath(new URL(`../packaging/${path}`, import.meta.url));
@@ -25,16 +25,6 @@ export async function promtool(args, input = "") {
 const ALERT_TIMEOUT_MS = 90_000;
 /** Milliseconds between two queries to Prometheus. */
 const POLL_INTERVAL_MS = 250;
-
-/** Finds a port that is free now. */
-export async function freePort() {
-  const listener = createServer().listen(0, "127.0.0.1");
-  await once(listener, "listening");
-  const { port } = listener.address();
-  listener.close();
-  await once(listener, "close");
-  return port;
-}
 
 export class Prometheus {
   /** Starts a Prometheus that scrapes these addresses, and waits until it has scraped all of them and evaluated the rules. */

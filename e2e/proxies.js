@@ -6,7 +6,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { stopAndWait, eventually, freePort } from "./cluster.js";
+import { stopAndWait } from "./cluster.js";
+import { eventually, freePort } from "./support.js";
 
 const runFile = promisify(execFile);
 

@@ -7,8 +7,9 @@ import { test } from "node:test";
 import WebSocket from "ws";
 import { connect } from "@switchboard/client";
 import { until, untilOnline } from "../packages/client/test/support.js";
-import { stopAndWait, eventually, ServerNode, startPostgres, token } from "./cluster.js";
+import { stopAndWait, ServerNode, startPostgres, token } from "./cluster.js";
 import { PROXY_EXAMPLES, reasonProxyCannotRun, startProxy } from "./proxies.js";
+import { eventually } from "./support.js";
 
 /** Window over which clients spread their reconnects, in milliseconds. */
 const RECONNECT_SPREAD_MS = 1_000;

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { Server } from "../packages/client/test/support.js";
-import { freePort } from "./prometheus.js";
+import { eventually, freePort } from "./support.js";
 
 export const root = fileURLToPath(new URL("..", import.meta.url));
 export const SECRET = "a secret of the tests that is long enough";
@@ -61,12 +61,6 @@ export async function startServer(t, directory, env = {}) {
   });
 }
 
-/** Creates a key with these scopes. */
-export async function createKey(server, name, scopes) {
-  const { stdout } = await server.cli("key", "create", name, "--scope", scopes);
-  return stdout.trim().split("\n").at(-1);
-}
-
 /** Starts a program that listens at a free port, and returns its URL. `env` is that of the program, or makes it of the URL. */
 export async function startListeningProgram(t, directory, language, program, env) {
   const { begin, file, command } = languages[language];
@@ -79,19 +73,11 @@ export async function startListeningProgram(t, directory, language, program, env
     env: programEnvironment(directory, { PORT: port, ...(typeof env === "function" ? await env(url) : env) }),
   });
   t.after(() => child.kill());
-  await untilListening(url);
-  return url;
-}
-
-/** Resolves once a program answers at this URL. */
-async function untilListening(url) {
-  while (
-    !(await fetch(url, { method: "POST", body: "{}" }).then(
+  const answers = () =>
+    fetch(url, { method: "POST", body: "{}" }).then(
       () => true,
       () => false,
-    ))
-  ) {
-    // waits for: the program's start, which nothing announces
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+    );
+  await eventually(answers, "the program to listen");
+  return url;
 }

@@ -22,6 +22,27 @@ export const launchBrowser = () =>
 /** Time-out of a step, in milliseconds. Only a failing test waits so long; it allows for a busy machine. */
 const STEP_TIMEOUT_MS = 60_000;
 
+/** Polls `check` until it returns a value, and returns that. Only for states without events, such as another program's. */
+export async function eventually(check, what) {
+  const deadline = performance.now() + 60_000;
+  for (;;) {
+    const found = await check();
+    if (found) return found;
+    if (performance.now() > deadline) throw new Error(`timed out waiting for ${what}`);
+    // waits for: the next look, because another program's state sends no event
+    await new Promise((done) => setTimeout(done, 20));
+  }
+}
+
+/** Finds a port that is free on an address, for a program that cannot choose one itself. */
+export async function freePort(address = "127.0.0.1") {
+  const listener = createServer();
+  await new Promise((listening) => listener.listen(0, address, listening));
+  const { port } = listener.address();
+  await new Promise((closed) => listener.close(closed));
+  return port;
+}
+
 /** Matches what a browser logs for each attempt to reach an unreachable server. */
 export const UNREACHABLE_SERVER_MESSAGE = /WebSocket connection to .* failed|net::ERR_/;
 

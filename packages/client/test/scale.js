@@ -20,8 +20,7 @@ const conversationOfUser = (n) => `@bot:user${n}`;
 /** A server, and a back end that sends messages to the bot in the name of `count` users. */
 export async function startBusyServer(t, count, env = {}) {
   const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, ...env } });
-  const [key] = /sbk_\S+/.exec((await server.cli("key", "create", "shop")).stdout);
-  const authorization = { authorization: `Bearer ${key}` };
+  const authorization = { authorization: `Bearer ${await server.createKey("shop")}` };
   const sendToBot = (n, text) => server.posts("send", { as: `user${n}`, to: "@bot", text }, authorization);
   /** Sends one message in the name of each user. */
   const sendFromAllUsers = async (text) => {

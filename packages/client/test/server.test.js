@@ -18,8 +18,7 @@ const SECRET = "a secret of the tests that is long enough";
 
 async function startProductionServer(t, env = {}) {
   const server = await Server.start(t, { args: ["serve"], env: { SWITCHBOARD_AUTH_SECRET: SECRET, ...env } });
-  const { stdout } = await server.cli("key", "create", "shop", "--scope", "act,feed,moderate");
-  const [key] = /sbk_\S+/.exec(stdout);
+  const key = await server.createKey("shop", "--scope", "act,feed,moderate");
   return { server, key, access: { url: server.url, key, as: "shop" } };
 }
 
@@ -159,8 +158,7 @@ test("a call that concerns the application has no `as`", async (t) => {
 
 test("profiles: of many users by the application, and one's own", async (t) => {
   const { server } = await startProductionServer(t, { SWITCHBOARD_PROFILES_SELF: "true" });
-  const { stdout } = await server.cli("key", "create", "crm", "--scope", "admin");
-  const admin = { url: server.url, key: /sbk_\S+/.exec(stdout)[0], as: "shop" };
+  const admin = { url: server.url, key: await server.createKey("crm", "--scope", "admin"), as: "shop" };
   await command(admin, "create", { room: "team", members: ["usr_1", "eve"] });
   const profiles = [{ user: "usr_1", name: "Ana María López", data: { tier: "gold" } }];
   assert.deepEqual(await command(admin, "profiles", { profiles }), {});
@@ -187,8 +185,7 @@ test("a webhook from its first entry to its end", async (t) => {
     SWITCHBOARD_WEBHOOKS_SECRET_FILE: join(directory, "secret"),
     SWITCHBOARD_WEBHOOKS_PRIVATE: "true",
   });
-  const { stdout } = await server.cli("key", "create", "admin", "--scope", "admin");
-  const admin = { url: server.url, key: /sbk_\S+/.exec(stdout)[0] };
+  const admin = { url: server.url, key: await server.createKey("admin", "--scope", "admin") };
   const endpoint = createServer(async (request, response) => {
     const body = JSON.parse(Buffer.concat(await request.toArray()));
     response.writeHead(204).end();

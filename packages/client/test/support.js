@@ -89,6 +89,12 @@ export class Server {
     });
   }
 
+  /** Creates an API key with these flags of `key create`, and returns it. */
+  async createKey(name, ...flags) {
+    const { stdout } = await this.cli("key", "create", name, ...flags);
+    return /sbk_\S+/.exec(stdout)[0];
+  }
+
   /** Makes a token for a user; the server's secret is in `env`. */
   token(user, { ttl = 3_600 } = {}) {
     const base64UrlJson = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
@@ -111,8 +117,8 @@ export class Server {
     }
   }
 
-  async posts(command, body, more = {}) {
-    const headers = { "content-type": "application/json", ...more };
+  async posts(command, body, moreHeaders = {}) {
+    const headers = { "content-type": "application/json", ...moreHeaders };
     const answer = await fetch(`${this.url}/v1/${command}`, { method: "POST", headers, body: JSON.stringify(body) });
     const answerBody = await answer.json();
     if (!answer.ok) throw new Error(`${command}: ${JSON.stringify(answerBody)}`);
@@ -122,21 +128,21 @@ export class Server {
   /** Reads the reachable log of a conversation, page by page. */
   async log(user, conversation) {
     const events = [];
-    for (let moreHeaders = true; moreHeaders;) {
+    for (let hasMore = true; hasMore;) {
       const page = await this.posts("sync", { as: user, conversation, after: events.at(-1)?.seq ?? 0, limit: 200 });
       events.push(...page.events);
-      moreHeaders = page.more;
+      hasMore = page.more;
     }
     return events;
   }
 
   async history(user, conversation) {
     const messages = [];
-    for (let moreHeaders = true; moreHeaders;) {
+    for (let hasMore = true; hasMore;) {
       const before = messages[0]?.seq;
       const page = await this.posts("history", { as: user, conversation, limit: 200, ...(before && { before }) });
       messages.unshift(...page.messages);
-      moreHeaders = page.more;
+      hasMore = page.more;
     }
     return messages;
   }

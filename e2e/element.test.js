@@ -159,6 +159,8 @@ for (const [name, style] of Object.entries(HOSTILE_STYLES)) {
       script: recordEventsScript(),
       style: () => ELEMENT_SIZE + (looks.length ? style : ""),
     });
+    // Presence is shown once both have written.
+    await shop.server.asUser("alice", "send", { to: "@shop", text: "Which colours?" });
     await shop.writes("We have it in **blue**:\n- cotton\n- wool\n\n`code` and https://shop.example/blue");
     for (let visit = 0; visit < 2; visit++) {
       const alice = await shop.visit(browser);

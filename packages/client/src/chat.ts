@@ -197,6 +197,7 @@ export class Switchboard implements Chat, RoomOwner {
     const promises: Promise<unknown>[] = [];
     const { wantsEveryMessage } = this;
     if (message) {
+      this.#presence.onDirectMessage(room.id, message.from);
       const value = { message, conversation: room };
       promises.push(...this.#events.collect("message", value, "all"));
       if (live) this.#events.emit("message", value, "none");

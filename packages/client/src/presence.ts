@@ -1,4 +1,5 @@
 import { Alarm, type Clock } from "./clock.js";
+import { usersOfDirect } from "./names.js";
 import type { Command, UserId } from "./protocol.js";
 import { Store } from "./store.js";
 import type { ChatLimits, Presence, UserPresence } from "./types.js";
@@ -24,6 +25,8 @@ export class PresenceWatch {
   #storeByUser = new Map<UserId, WatchedPresence>();
   /** The users in the last `watch` command. */
   #watchedUsers = new Set<UserId>();
+  /** The senders of messages of this connection, each with the direct conversation. */
+  #directSenders = new Set<string>();
   #owner: PresenceOwner;
   #watchAlarm: Alarm;
 
@@ -49,9 +52,22 @@ export class PresenceWatch {
     this.#storeByUser.get(user)?.invalidate();
   }
 
+  /**
+   * Watches the other user of a direct conversation again after the first message of either: the server sends presence once both
+   * have written.
+   */
+  onDirectMessage(conversation: string, from: UserId): void {
+    const sender = `${conversation} ${from}`;
+    if (this.#directSenders.has(sender)) return;
+    this.#directSenders.add(sender);
+    const isUnknown = (user: UserId) => this.#watchedUsers.has(user) && !this.#presenceByUser.has(user);
+    if (usersOfDirect(conversation).some(isUnknown)) this.watchSoon();
+  }
+
   /** Forgets all presence, because it may change without a connection, and the next connection has sent no `watch` yet. */
   onOffline(): void {
     this.#presenceByUser.clear();
+    this.#directSenders.clear();
     this.#setWatchedUsers([]);
     for (const store of this.#storeByUser.values()) store.invalidate();
   }

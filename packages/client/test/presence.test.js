@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { connect } from "@switchboard/client";
+import { LogServer } from "./fake-log.js";
 import { FakeClock, FakeServer, runPendingTasks } from "./fake-socket.js";
 import { untilOnline, Server, until } from "./support.js";
 
@@ -31,6 +32,25 @@ test("those that an app subscribes to are watched, in one question; nobody when 
   server.cut();
   await clock.advance(1_000);
   assert.equal(watched().length, 3, "a new connection watches nobody, and need not be told so");
+});
+
+test("the other user of a direct conversation is watched again once either has written", async (t) => {
+  const server = new LogServer();
+  server.fill("@alice:bob", 1);
+  const { chat, clock, watched } = await startPresenceChat(t, server);
+  chat.presence("bob").subscribe(() => {});
+  await clock.advance(1_000);
+  const before = watched().length;
+  const countAfterMessage = async (from) => {
+    server.message("@alice:bob", "a text", { from });
+    await clock.advance(50);
+    return watched().length - before;
+  };
+  assert.equal(await countAfterMessage("bob"), 1, "alice may have written before");
+  assert.equal(await countAfterMessage("bob"), 1);
+  assert.equal(await countAfterMessage("alice"), 2, "now both have");
+  assert.equal(await countAfterMessage("alice"), 2);
+  assert.deepEqual(watched().at(-1), ["bob"]);
 });
 
 test("over `limits.watch` the last ones are watched, and `watched` says of the others that they are not", async (t) => {

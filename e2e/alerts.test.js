@@ -213,14 +213,14 @@ function familiesAndLabels(expression) {
   };
 }
 
-/** Metrics with a series for each webhook, and so with none on a server that has no webhook. */
-const WEBHOOK_METRICS = /^switchboard_webhook_(lag|parked|requests)_/;
+/** Metrics with a series for each webhook or token issuer, and so with none on a server that has neither. */
+const OPTIONAL_METRICS = /^switchboard_(webhook_(lag|parked|requests)_|token_key)/;
 
 /** Asserts that a server exports the metrics and label values in an expression. A value may be a regular expression. */
 function assertExported(page, where, expression) {
   const { families, values } = familiesAndLabels(expression);
   for (const family of families) {
-    if (family === BACKUP_JOB_METRIC || WEBHOOK_METRICS.test(family)) continue;
+    if (family === BACKUP_JOB_METRIC || OPTIONAL_METRICS.test(family)) continue;
     assert.match(page, new RegExp(`^${family}[{ ]`, "m"), `${where} names ${family}`);
   }
   for (const [label, value] of values) {

@@ -15,7 +15,8 @@ pub struct Limits {
     /// Longest `text`, and longest `data` as JSON. The server copies a message to every member and keeps it for good, and
     /// several must fit a page. Beyond: the error `too_large`.
     pub text: u32,
-    /// Longest `hello`. It is smaller than `frame`, because the client has not authenticated yet. About 150 cursors fit.
+    /// Longest `hello`. It is smaller than `frame`, because the client has not authenticated yet. A token of 8 KB and 500 cursors
+    /// fit.
     /// Beyond: close 1009.
     pub hello_frame: u32,
     /// Time from the end of the handshake to `hello`. (The handshake has 5 s of its own.) Silent sockets cost memory.
@@ -122,7 +123,7 @@ impl Default for Limits {
         Self {
             frame: 64 * 1024,
             text: 16 * 1024,
-            hello_frame: 8 * 1024,
+            hello_frame: 32 * 1024,
             hello_timeout: 5_000,
             ping_interval: 30_000,
             pong_timeout: 10_000,

@@ -2,6 +2,7 @@
 //! the environment, the environment overrides the file, the file overrides the defaults. An unknown setting is an error that
 //! suggests the most similar known one.
 
+mod auth;
 mod changed;
 mod cluster;
 mod file;
@@ -16,7 +17,7 @@ mod tls;
 mod webhooks;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -26,9 +27,11 @@ use url::{Origin, Url};
 
 pub use crate::engine_url::EngineUrl;
 use crate::node_name::NodeName;
+use auth::AuthSection;
+pub use auth::{AuthConfig, AuthKey, FetchPace, IssuerConfig};
 pub use cluster::{ClusterConfig, ClusterSettings};
 pub use file::default_toml;
-use file::{AuthSection, File};
+use file::File;
 pub use hooks::{Ask, HooksConfig, OnFailure, OnFailures, SigningKey};
 use layers::Layers;
 pub(crate) use layers::requested_log_format;
@@ -94,26 +97,6 @@ pub struct LogConfig {
     pub level: String,
     /// How a line of the log is written: as text or as JSON.
     pub format: LogFormat,
-}
-
-/// The key that verifies tokens. It determines the algorithm.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AuthKey {
-    /// HS256, with a secret that the token issuer shares.
-    Secret(Secret),
-    /// RS256, ES256 or EdDSA, depending on the type of this public key in PEM.
-    PublicKey(String),
-}
-
-/// How tokens are verified.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct AuthConfig {
-    /// The key that verifies tokens. Without a key every token is refused, and only `dev` starts.
-    pub key: Option<AuthKey>,
-    /// The required `iss`, if any.
-    pub issuer: Option<String>,
-    /// The required `aud`. Without it, a token with an `aud` is refused because it is meant for another service.
-    pub audience: Option<String>,
 }
 
 /// The settings that also exist as flags.
@@ -237,7 +220,7 @@ impl Config {
         file.profiles.check()?;
         file.proxies().check()?;
         let source = |path: &str| sources.get(path).cloned().unwrap_or_default();
-        let auth = resolve_auth(&file.auth, |name| source(&format!("auth.{name}")))?;
+        let auth = file.auth.resolve(|name| source(&format!("auth.{name}")))?;
         let operator_token = resolve_token(&file.operator, source)?;
         let tls = tls::resolve(&file)?;
         let hooks = hooks::resolve(&file, source)?;
@@ -298,10 +281,10 @@ impl Config {
                  {DEFAULT_LISTEN}, not on {}; `switchboard serve` may listen anywhere",
                 self.listen
             ))),
-            Mode::Serve if self.auth.key.is_none() => Err(ConfigError(
+            Mode::Serve if self.auth.keys.is_empty() && self.auth.issuers.is_empty() => Err(ConfigError(
                 "no key to verify tokens with: put the output of `openssl rand -base64 32` into a \
                  file and set SWITCHBOARD_AUTH_SECRET_FILE to its path, or SWITCHBOARD_AUTH_PUBLIC_KEY_FILE \
-                 if another service issues the tokens; to try things out, `switchboard dev` needs neither"
+                 or [[auth.issuers]] if another service issues the tokens; to try things out, `switchboard dev` needs neither"
                     .to_owned(),
             )),
             _ => Ok(()),
@@ -325,11 +308,6 @@ impl Config {
     }
 
     fn to_file(&self) -> File {
-        let (secret, public_key) = match self.auth.key.clone() {
-            Some(AuthKey::Secret(secret)) => (Some(secret), None),
-            Some(AuthKey::PublicKey(pem)) => (None, Some(pem)),
-            None => (None, None),
-        };
         let (tls, acme) = TlsConfig::to_sections(self.tls.as_ref());
         File {
             name: self.node_name.clone(),
@@ -359,13 +337,7 @@ impl Config {
             profiles: self.profiles.clone(),
             permissions: self.permissions.clone(),
             webhooks: WebhooksConfig::to_section(self.webhooks.as_ref()),
-            auth: AuthSection {
-                secret,
-                public_key,
-                issuer: self.auth.issuer.clone(),
-                audience: self.auth.audience.clone(),
-                ..AuthSection::default()
-            },
+            auth: AuthSection::of(&self.auth),
             hooks: HooksConfig::to_section(self.hooks.as_ref()),
             log: file::LogSection { level: self.log.level.clone(), format: self.log.format },
             limits: self.limits.clone(),
@@ -383,30 +355,6 @@ fn resolve_token(
     let text = secret::read_text(path);
     let text = text.map_err(|e| ConfigError(format!("{source}: cannot read {path_name}: {e}")))?;
     Secret::new(text).map(Some).map_err(|e| ConfigError(format!("{source}: {path_name}: {e}")))
-}
-
-/// Reads the key from its setting or file. The merged layers contain at most one of the four settings for it.
-fn resolve_auth(section: &AuthSection, source: impl Fn(&str) -> String) -> Result<AuthConfig, ConfigError> {
-    let read = |path: &Path, name: &str| {
-        secret::read_text(path)
-            .map_err(|e| ConfigError(format!("{}: cannot read {}: {e}", source(name), path.display())))
-    };
-    let key = if let Some(secret) = &section.secret {
-        Some(AuthKey::Secret(secret.clone()))
-    } else if let Some(path) = &section.secret_file {
-        let text = read(path, "secret_file")?;
-        let secret = Secret::new(text)
-            .map_err(|e| ConfigError(format!("{}: {}: {e}", source("secret_file"), path.display())))?;
-        Some(AuthKey::Secret(secret))
-    } else if let Some(pem) = &section.public_key {
-        Some(AuthKey::PublicKey(secret::with_line_breaks(pem)))
-    } else if let Some(path) = &section.public_key_file {
-        let pem = read(path, "public_key_file")?;
-        Some(AuthKey::PublicKey(pem.trim_start_matches(secret::BOM).to_owned()))
-    } else {
-        None
-    };
-    Ok(AuthConfig { key, issuer: section.issuer.clone(), audience: section.audience.clone() })
 }
 
 /// The origin that browsers send for pages that have no origin of their own: local files, and sandboxed frames.

@@ -42,6 +42,7 @@ pub enum Denial {
     MalformedToken,
     WrongSignature,
     WrongClaim,
+    UnknownKey,
     EarlyToken,
     ExpiredToken,
     RevokedToken,
@@ -51,7 +52,7 @@ pub enum Denial {
 
 impl Denial {
     /// Every reason there is.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::MalformedRequest,
         Self::MalformedHandshake,
         Self::MalformedHello,
@@ -65,6 +66,7 @@ impl Denial {
         Self::MalformedToken,
         Self::WrongSignature,
         Self::WrongClaim,
+        Self::UnknownKey,
         Self::EarlyToken,
         Self::ExpiredToken,
         Self::RevokedToken,
@@ -88,6 +90,7 @@ impl Denial {
             Self::MalformedToken => "malformed_token",
             Self::WrongSignature => "wrong_signature",
             Self::WrongClaim => "wrong_claim",
+            Self::UnknownKey => "unknown_key",
             Self::EarlyToken => "early_token",
             Self::ExpiredToken => "expired_token",
             Self::RevokedToken => "revoked_token",
@@ -105,7 +108,9 @@ impl From<&AuthError> for Denial {
             AuthError::NotYet => Self::EarlyToken,
             AuthError::Signature => Self::WrongSignature,
             AuthError::Claim(_) => Self::WrongClaim,
+            AuthError::UnknownKey | AuthError::KeysAway(_) => Self::UnknownKey,
             AuthError::Malformed(_)
+            | AuthError::Header(_)
             | AuthError::NotConfigured
             | AuthError::CannotMint
             | AuthError::Lifetime
@@ -146,7 +151,7 @@ impl Denied {
 
 impl From<RefusedToken> for Denied {
     fn from(token: RefusedToken) -> Self {
-        let denied = Self::unauthorized(Denial::from(&token.error), token.error.to_string());
+        let denied = Self::new(Denial::from(&token.error), token.error.refusal());
         Self { token: Some(Box::new(token)), ..denied }
     }
 }

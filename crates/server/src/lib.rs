@@ -19,10 +19,12 @@ pub mod fuzzing;
 mod health;
 mod hooks;
 pub mod http;
+mod http_client;
 mod in_flight;
 mod limiter;
 mod log;
 pub mod metrics;
+mod network;
 mod node_name;
 mod nodes;
 mod outbox;
@@ -178,6 +180,7 @@ impl Server {
         let node = format!("{}/{}", config.name(), uuid::Uuid::now_v7().simple());
         let (mut server, services) = Self::without_listeners(config, parts);
         start_webhooks(&services, node);
+        fetch_token_keys(&services);
         if let Some(operators) = operators {
             server.serve_operators(operators, services.clone())?;
         }
@@ -364,6 +367,16 @@ fn start_webhooks(services: &Arc<Services>, node: String) {
         changed: services.webhooks_changed.clone(),
     };
     services.tasks.spawn_critical("webhooks", webhooks::run(parts));
+}
+
+/// Starts to fetch the keys of the issuers that publish them.
+fn fetch_token_keys(services: &Services) {
+    for provider in services.authenticator.providers() {
+        let metrics = services.metrics.token_keys.clone();
+        metrics.begin_at_zero(provider.issuer());
+        let task = provider.clone().run(metrics, services.tasks.stop().clone());
+        services.tasks.spawn_critical("token keys", task);
+    }
 }
 
 /// The opened store, and the connection to the other nodes that share it.

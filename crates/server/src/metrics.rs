@@ -23,6 +23,7 @@ pub(crate) use self::process::resident_bytes;
 use self::store_files::StoreFiles;
 pub(crate) use self::tls::TlsMetrics;
 pub(crate) use self::webhooks::WebhookMetrics;
+use crate::auth::TokenKeyMetrics;
 use crate::node_name::NodeName;
 use switchboard_protocol::ErrorCode;
 use switchboard_store::CommitMetrics;
@@ -65,6 +66,8 @@ pub struct Metrics {
     store_files: StoreFiles,
     /// The metrics of TLS.
     pub(crate) tls: TlsMetrics,
+    /// The metrics of the keys that token issuers publish.
+    pub(crate) token_keys: TokenKeyMetrics,
     /// The metrics of the hook.
     pub(crate) hooks: HookMetrics,
     /// The metrics of webhooks.
@@ -207,6 +210,7 @@ impl Metrics {
             connections_limit: Gauge::default(),
             store_files,
             tls: TlsMetrics::default(),
+            token_keys: TokenKeyMetrics::default(),
             hooks: HookMetrics::default(),
             webhooks: WebhookMetrics::default(),
             registry: Registry::default(),
@@ -238,6 +242,7 @@ impl Metrics {
         metrics.bus.register(registry);
         metrics.register_state(registry);
         metrics.tls.register(registry);
+        metrics.token_keys.register(registry);
         metrics.hooks.register(registry);
         metrics.webhooks.register(registry);
         metrics.begin_at_zero();

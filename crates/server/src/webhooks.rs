@@ -11,7 +11,6 @@ mod queue;
 mod request;
 mod secret;
 mod settings;
-mod target;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,11 +22,12 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use self::endpoint::{Parts as EndpointParts, Shared, Task};
-use self::request::{Client, Sender};
+use self::request::Sender;
 use self::secret::Signer;
 use self::settings::Endpoint;
-use self::target::Allowed;
 use crate::config::WebhooksConfig;
+use crate::http_client::HttpClient;
+use crate::http_client::target::Allowed;
 use crate::metrics::WebhookMetrics;
 use crate::tasks::Tasks;
 use switchboard_protocol::Timestamp;
@@ -113,7 +113,7 @@ struct Supervisor {
     database: Option<Webhooks>,
     endpoints: HashMap<String, Running>,
     running: TaskTracker,
-    clients: HashMap<Allowed, Client>,
+    clients: HashMap<Allowed, HttpClient>,
     /// When the lease was renewed last.
     renewed: Option<Instant>,
     /// The webhooks that this node had then.
@@ -329,7 +329,7 @@ fn sender(
     config: &WebhooksConfig,
     webhook: &Webhook,
     endpoint: &Endpoint,
-    client: impl FnOnce(Allowed, &WebhooksConfig) -> anyhow::Result<Client>,
+    client: impl FnOnce(Allowed, &WebhooksConfig) -> anyhow::Result<HttpClient>,
 ) -> anyhow::Result<Sender> {
     let (url, allowed) = endpoint.target(config.private).map_err(|(_, why)| anyhow::Error::msg(why))?;
     let headers = endpoint.header_map().map_err(|(_, why)| anyhow::Error::msg(why))?;

@@ -15,11 +15,11 @@ const ED_PRIVATE: &str = include_str!("../../testdata/ed.private.pem");
 
 fn config_with_secret(secret: &str) -> AuthConfig {
     let key = AuthKey::Secret(Secret::new(secret).expect("long enough"));
-    AuthConfig { key: Some(key), ..AuthConfig::default() }
+    AuthConfig { keys: vec![key], ..AuthConfig::default() }
 }
 
 fn config_with_public_key(pem: &str) -> AuthConfig {
-    AuthConfig { key: Some(AuthKey::PublicKey(pem.to_owned())), ..AuthConfig::default() }
+    AuthConfig { keys: vec![AuthKey::PublicKey(pem.to_owned())], ..AuthConfig::default() }
 }
 
 fn authenticator_at_now(config: &AuthConfig) -> Authenticator {

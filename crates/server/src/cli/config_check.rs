@@ -47,8 +47,7 @@ pub(super) fn try_all_parts(config: &Config) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let mut report = CheckReport { failed: 0 };
-    let keys = Authenticator::new(&config.auth).map(|_| "tokens can be verified".to_owned());
-    report.print_result("auth", keys.map_err(anyhow::Error::from))?;
+    check_tokens(config, &runtime, &mut report)?;
     if let Some(tls) = &config.tls {
         let checked = crate::tls::check(tls, &Clock::system());
         report.print_result("tls", checked.map(|()| "the certificate can be used".to_owned()))?;
@@ -87,6 +86,31 @@ pub(super) fn try_all_parts(config: &Config) -> anyhow::Result<()> {
     }
     if report.failed > 0 {
         bail!("`serve` would not work with this configuration: {} of the lines above FAILED", report.failed);
+    }
+    Ok(())
+}
+
+/// Checks the keys that verify tokens, and fetches those that issuers publish.
+fn check_tokens(
+    config: &Config,
+    runtime: &tokio::runtime::Runtime,
+    report: &mut CheckReport,
+) -> anyhow::Result<()> {
+    match Authenticator::new(&config.auth) {
+        Err(error) => report.print_result("auth", Err(error.into()))?,
+        Ok(authenticator) => {
+            report.print_result("auth", Ok("tokens can be verified".to_owned()))?;
+            for provider in authenticator.providers() {
+                let fetched = runtime.block_on(provider.fetch()).map_err(anyhow::Error::msg);
+                let (issuer, keys) = (provider.issuer(), fetched.map(|keys| format!("{keys} keys")));
+                report.print_result(format_args!("auth.issuers, {issuer}"), keys)?;
+            }
+        }
+    }
+    if config.auth.max_token_age.is_zero() {
+        output::print_line(
+            "WARNING  auth.max_token_age: a token is good until its `exp`, however late; 2592000000 limits it to 30 days",
+        )?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, schema_for};
 use serde::{Deserialize, Serialize};
 use switchboard_protocol::Limits;
 
+use super::auth::AuthSection;
 use super::hooks::HooksSection;
 use super::webhooks::WebhooksSection;
 use super::{
@@ -158,38 +159,6 @@ impl Default for FeedSection {
     fn default() -> Self {
         Self { keep: Duration::from_secs(30 * 24 * 60 * 60) }
     }
-}
-
-/// How tokens are verified. Set one of the four keys: a secret shared with the token issuer (HS256), or the issuer's public key.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct AuthSection {
-    /// The secret, at least 32 bytes. To keep it out of this file, use `secret_file`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub(super) secret: Option<Secret>,
-    /// A file with the secret; line breaks at its end are ignored. `openssl rand -base64 32` generates one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub(super) secret_file: Option<PathBuf>,
-    /// A public key in PEM. Its type determines the algorithm: RSA of at least 2048 bits is RS256, P-256 is ES256, Ed25519 is
-    /// EdDSA.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub(super) public_key: Option<String>,
-    /// A file with the public key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub(super) public_key_file: Option<PathBuf>,
-    /// The required `iss`. Without it, any issuer is accepted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub(super) issuer: Option<String>,
-    /// The required `aud`, or one of several in it. Without it, tokens with an `aud` are refused because they are meant for another
-    /// service (RFC 7519 section 4.1.3).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "String")]
-    pub(super) audience: Option<String>,
 }
 
 /// The log, on stderr.
@@ -378,7 +347,10 @@ fn with_inline_tables(toml: &str) -> String {
             Some((_, fields)) if !line.starts_with('[') => fields.push(line),
             _ => {
                 if let Some((name, fields)) = table.take() {
-                    out.push_str(&format!("{name} = {{ {} }}\n", fields.join(", ")));
+                    // The name of a list of tables has one more bracket on each side.
+                    let fields = format!("{{ {} }}", fields.join(", "));
+                    let written = name.strip_suffix(']').map(|name| format!("{name} = [{fields}]\n"));
+                    out.push_str(&written.unwrap_or_else(|| format!("{name} = {fields}\n")));
                 }
                 let inner = line.strip_prefix('[').and_then(|line| line.strip_suffix(']'));
                 table = inner
@@ -436,14 +408,7 @@ fn example() -> Result<File, ConfigError> {
             ca: Some(PathBuf::from("/etc/switchboard/webhooks-ca.pem")),
             ..WebhooksSection::default()
         },
-        auth: AuthSection {
-            secret: Some(Secret::new("the output of `openssl rand -base64 32`")?),
-            secret_file: Some(PathBuf::from("/etc/switchboard/secret")),
-            public_key: Some("-----BEGIN PUBLIC KEY-----".to_owned()),
-            public_key_file: Some(PathBuf::from("/etc/switchboard/issuer.pem")),
-            issuer: Some("https://accounts.example.com".to_owned()),
-            audience: Some("switchboard".to_owned()),
-        },
+        auth: AuthSection::example()?,
         ..File::default()
     })
 }

@@ -38,7 +38,7 @@ pub(crate) fn requested_log_format(flags: &Flags, env: &[(String, String)]) -> L
 /// Settings that exclude each other: one of them in a layer overrides all of them in lower layers.
 const EXCLUSIVE_SETTINGS: [(&str, &[&str]); 4] = [
     (
-        "tokens are verified with one key",
+        "the keys that verify tokens are in one setting",
         &["auth.secret", "auth.secret_file", "auth.public_key", "auth.public_key_file"],
     ),
     ("operators have one token", &["operator.token", "operator.token_file"]),

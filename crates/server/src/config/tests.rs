@@ -155,7 +155,7 @@ fn a_secret_is_long_enough_and_never_shown() {
         assert!(!message.contains("private"), "{message}");
     }
     let config = read_config("", &[("SWITCHBOARD_AUTH_SECRET", SECRET)]).expect("good");
-    assert_eq!(config.auth.key, Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough"))));
+    assert_eq!(config.auth.keys, [AuthKey::Secret(Secret::new(SECRET).expect("long enough"))]);
     let shown =
         [format!("{config:?}"), config.to_toml().expect("toml"), config.to_json().expect("json").to_string()];
     for text in shown {
@@ -170,7 +170,7 @@ fn a_secret_is_read_from_a_file() {
     std::fs::write(&path, format!("{SECRET}\n")).expect("written");
     let path = path.to_str().expect("a path");
     let config = read_config("", &[("SWITCHBOARD_AUTH_SECRET_FILE", path)]).expect("good");
-    assert_eq!(config.auth.key, Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough"))));
+    assert_eq!(config.auth.keys, [AuthKey::Secret(Secret::new(SECRET).expect("long enough"))]);
     assert_refused(
         "",
         &[("SWITCHBOARD_AUTH_SECRET_FILE", "/nowhere")],
@@ -182,11 +182,11 @@ fn a_secret_is_read_from_a_file() {
 
 #[test]
 fn trailing_line_breaks_of_a_secret_are_dropped_and_other_invisible_characters_refused() {
-    let good = Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough")));
+    let good = [AuthKey::Secret(Secret::new(SECRET).expect("long enough"))];
     for text in [format!("{SECRET}\n"), format!("{SECRET}\r\n"), format!("{SECRET}\n\n")] {
         let config =
             read_config("", &[("SWITCHBOARD_AUTH_SECRET", text.as_str())]).expect("a line break at the end");
-        assert_eq!(config.auth.key, good);
+        assert_eq!(config.auth.keys, good);
     }
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("secret");
@@ -220,10 +220,10 @@ fn a_key_in_a_higher_layer_replaces_all_keys_of_lower_layers() {
     assert_refused(&both, &[], "so give one of them");
     let config =
         read_config(&format!("[auth]\nsecret = '{SECRET}'"), &[("SWITCHBOARD_AUTH_PUBLIC_KEY", "pem")]);
-    assert_eq!(config.expect("good").auth.key, Some(AuthKey::PublicKey("pem".to_owned())));
+    assert_eq!(config.expect("good").auth.keys, [AuthKey::PublicKey("pem".to_owned())]);
     let one_line = [("SWITCHBOARD_AUTH_PUBLIC_KEY", "-----BEGIN-----\\nAAAA\\n-----END-----")];
     let pem = "-----BEGIN-----\nAAAA\n-----END-----".to_owned();
-    assert_eq!(read_config("", &one_line).expect("good").auth.key, Some(AuthKey::PublicKey(pem)));
+    assert_eq!(read_config("", &one_line).expect("good").auth.keys, [AuthKey::PublicKey(pem)]);
 }
 
 #[test]

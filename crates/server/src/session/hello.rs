@@ -219,6 +219,7 @@ fn identify(services: &Services, hello: &Hello) -> Result<(UserId, Option<Identi
             Err(refused) => {
                 let code = match refused.error {
                     AuthError::Expired => CloseCode::TokenExpired,
+                    AuthError::KeysAway(_) => CloseCode::TryLater,
                     _ => CloseCode::Unauthorized,
                 };
                 Err((refused.into(), code))

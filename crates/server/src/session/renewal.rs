@@ -16,12 +16,13 @@ impl LiveSession {
     /// Checks a newer token, as `hello` does. If it is refused, the connection keeps the token that it has.
     pub(super) fn renew(&mut self, id: Option<CommandId>, token: &str) {
         let verified = self.services.authenticator.verify(token);
-        let identity = verified.map_err(|error| unauthorized(error.to_string()));
+        let identity = verified.map_err(AuthError::refusal);
         let identity = identity.and_then(|identity| {
             if identity.user == self.user {
                 return Ok(identity);
             }
-            Err(unauthorized("the token is another user's; open another connection for that user".to_owned()))
+            let message = "the token is another user's; open another connection for that user";
+            Err(Refusal::new(ErrorCode::Unauthorized, message))
         });
         match identity {
             Ok(identity) => {
@@ -39,14 +40,10 @@ impl LiveSession {
         revoked: Option<Timestamp>,
     ) -> Result<OkBody<Box<RawValue>>, Refusal> {
         if identity.is_revoked(revoked) {
-            return Err(unauthorized(AuthError::Revoked.to_string()));
+            return Err(AuthError::Revoked.refusal());
         }
         let lifetime = identity.expires.as_millis().saturating_sub(self.services.clock.now().as_millis());
         self.expires = Some(Instant::now() + Duration::from_millis(u64::try_from(lifetime).unwrap_or(0)));
         Ok(OkBody::Token { expires: identity.expires })
     }
-}
-
-fn unauthorized(message: String) -> Refusal {
-    Refusal::new(ErrorCode::Unauthorized, message)
 }

@@ -7,20 +7,16 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, USER_AGENT};
 use hyper::{Request, Response, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use switchboard_protocol::{Timestamp, truncated};
+use switchboard_protocol::Timestamp;
 use tokio::time::Instant;
 
 use super::queue::End;
 use super::secret::Signer;
-use super::target::{Allowed, Resolver};
 use crate::config::WebhooksConfig;
-use switchboard_store::tls_client::{root_certificates, verifying_config};
+use crate::http_client::target::Allowed;
+use crate::http_client::{self, HttpClient, reason, short};
 
 /// How long a request may take, its answer included.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -28,43 +24,22 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// The most bytes that are read of an answer. Its body means nothing; it is read so that the connection can be used again.
 const MAX_ANSWER_BYTES: usize = 16_384;
 
-/// How long an idle connection is kept. It is shorter than the time-outs of web servers.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
 /// The longest time that an endpoint can ask for with `retry-after`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
-
-/// The longest reason that is kept of an answer.
-const MAX_REASON_BYTES: usize = 200;
-
-/// A client of endpoints. It follows no redirects.
-pub(super) type Client = legacy::Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>;
 
 /// The client for the addresses that an endpoint may have.
 ///
 /// # Errors
 /// The CA certificates cannot be read.
-pub(super) fn client(config: &WebhooksConfig, allowed: Allowed) -> anyhow::Result<Client> {
-    let roots = if allowed == Allowed::Private {
-        rustls::RootCertStore::empty()
-    } else {
-        let advice = "the system has no CA certificates; install `ca-certificates`, or set `webhooks.ca`";
-        root_certificates(config.ca.as_deref(), advice)?
-    };
-    let mut connector = HttpConnector::new_with_resolver(Resolver(allowed));
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    let tls = HttpsConnectorBuilder::new().with_tls_config(verifying_config(roots)?).https_or_http();
-    Ok(legacy::Client::builder(TokioExecutor::new())
-        .pool_idle_timeout(IDLE_TIMEOUT)
-        .pool_timer(TokioTimer::new())
-        .build(tls.enable_http1().wrap_connector(connector)))
+pub(super) fn client(config: &WebhooksConfig, allowed: Allowed) -> anyhow::Result<HttpClient> {
+    let advice = "the system has no CA certificates; install `ca-certificates`, or set `webhooks.ca`";
+    http_client::client(config.ca.as_deref(), allowed, advice)
 }
 
 /// A request that is sent.
 #[derive(Debug, Clone)]
 pub(super) struct Sender {
-    pub(super) http: Client,
+    pub(super) http: HttpClient,
     pub(super) url: Uri,
     pub(super) headers: HeaderMap,
     pub(super) signer: Signer,
@@ -188,7 +163,7 @@ impl Sender {
             Ok(_) => Ok((status, retry_after)),
             // An answer that is too long is cut, and so is its connection.
             Err(error) if error.is::<http_body_util::LengthLimitError>() => Ok((status, retry_after)),
-            Err(error) => Err(truncated(&error.to_string(), MAX_REASON_BYTES).to_owned()),
+            Err(error) => Err(short(&error.to_string())),
         }
     }
 }
@@ -207,17 +182,6 @@ fn meaning(status: StatusCode, retry_after: Option<Duration>) -> End {
 fn retry_after(response: &Response<Incoming>) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(MAX_RETRY_AFTER))
-}
-
-/// The causes of an error.
-fn reason(error: &legacy::Error) -> String {
-    let mut causes = Vec::new();
-    let mut cause = std::error::Error::source(error);
-    while let Some(next) = cause {
-        causes.push(next.to_string());
-        cause = next.source();
-    }
-    truncated(&causes.join(": "), MAX_REASON_BYTES).to_owned()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use switchboard_protocol::Limits;
 use url::Url;
 use wildmatch::WildMatch;
 
-use super::target::Allowed;
+use crate::http_client::target::Allowed;
 
 /// The most headers of a webhook.
 const MAX_HEADERS: usize = 16;

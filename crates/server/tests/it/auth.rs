@@ -32,7 +32,7 @@ async fn expect_hello_refused(server: &Server, token: &str) -> Failure {
 /// Invalid tokens: a description, the token, and the close code that the server must use.
 fn bad_tokens(server: &Server) -> Vec<(&'static str, String, u16)> {
     let key = Secret::new("another secret that is just as long").expect("long enough");
-    let foreign = AuthConfig { key: Some(AuthKey::Secret(key)), ..AuthConfig::default() };
+    let foreign = AuthConfig { keys: vec![AuthKey::Secret(key)], ..AuthConfig::default() };
     let foreign =
         Authenticator::new(&foreign).expect("a secret").mint(&user("alice"), HOUR).expect("a token");
     let good = server.token("alice", HOUR);

@@ -23,6 +23,7 @@ mod full_disk;
 mod hooks;
 mod hostile;
 mod http;
+mod issuers;
 mod keys;
 mod libraries;
 mod limits;

@@ -10,6 +10,7 @@ mod dribble;
 pub(crate) mod log;
 mod person;
 mod process;
+mod provider;
 pub(crate) mod raw;
 mod receiver;
 mod stalled;
@@ -41,6 +42,7 @@ pub(crate) use self::disk::FailingDisk;
 pub(crate) use self::dribble::assert_single_bytes_are_cheap;
 pub(crate) use self::person::{Person, StoredEvent, command, text_of};
 pub(crate) use self::process::Process;
+pub(crate) use self::provider::{Provider, ProviderKey};
 pub(crate) use self::raw::RawSocket;
 pub(crate) use self::receiver::{Received, Receiver, Reply};
 pub(crate) use self::stalled::{MachineStalled, retry_if_stalled};
@@ -160,7 +162,7 @@ impl Server {
     pub(crate) async fn start_with_auth_and_clock(clock: Clock, settings: impl FnOnce(&mut Config)) -> Self {
         Self::start_with_clock(clock, |config| {
             config.mode = Mode::Serve;
-            config.auth.key = Some(AuthKey::Secret(Secret::new(SECRET).expect("long enough")));
+            config.auth.keys = vec![AuthKey::Secret(Secret::new(SECRET).expect("long enough"))];
             settings(config);
         })
         .await

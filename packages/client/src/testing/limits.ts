@@ -4,7 +4,7 @@ import type { Limits } from "../protocol.js";
 export const LIMITS: Limits = {
   frame: 65_536,
   text: 16_384,
-  hello_frame: 8_192,
+  hello_frame: 32_768,
   hello_timeout: 5_000,
   ping_interval: 30_000,
   pong_timeout: 10_000,

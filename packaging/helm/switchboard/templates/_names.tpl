@@ -23,7 +23,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- fail "store.secret: name the Secret with the URL of the PostgreSQL database; docs/scaling.md has the steps" }}
 {{- end }}
 {{- if and .Values.auth.secret .Values.auth.publicKey.configMap }}
-{{- fail "auth.secret and auth.publicKey.configMap: tokens are verified with one key, so give one of them" }}
+{{- fail "auth.secret and auth.publicKey.configMap: the keys that verify tokens are in one setting, so give one of them" }}
 {{- end }}
 {{- if not (or .Values.auth.secret .Values.auth.publicKey.configMap) }}
 {{- fail "auth.secret: name the Secret that tokens are verified with, or in auth.publicKey.configMap a ConfigMap with a public key" }}

@@ -88,7 +88,7 @@ impl Process {
         log: Stdio,
     ) -> Self {
         let key = AuthKey::Secret(Secret::new(SECRET).expect("long enough"));
-        let auth = AuthConfig { key: Some(key), ..AuthConfig::default() };
+        let auth = AuthConfig { keys: vec![key], ..AuthConfig::default() };
         let settings = [&[("SWITCHBOARD_AUTH_SECRET", SECRET)], settings].concat();
         let mint = Authenticator::new(&auth).expect("a secret");
         Self::run(command, "serve", data, &settings, log, Some(mint)).await
@@ -134,7 +134,7 @@ impl Process {
     /// Makes a token as an issuer whose clock is slow by this much.
     pub(crate) fn token_of_slow_clock(&self, name: &str, slow_by: Duration) -> String {
         let key = AuthKey::Secret(Secret::new(SECRET).expect("long enough"));
-        let auth = AuthConfig { key: Some(key), ..AuthConfig::default() };
+        let auth = AuthConfig { keys: vec![key], ..AuthConfig::default() };
         let slow_by = i64::try_from(slow_by.as_millis()).expect("a short time");
         let slow = move || Timestamp::from_millis(Clock::system().now().as_millis() - slow_by);
         let mint = Authenticator::with_clock(&auth, Clock::from_fn(slow)).expect("a secret");

@@ -1,4 +1,4 @@
-//! Where a webhook may send to: addresses of the internet, unless the configuration allows private ones. Names are resolved at
+//! Where the server may send requests of its own: addresses of the internet, unless the configuration allows private ones. Names are resolved at
 //! each connection, and the connection goes to the address that was checked.
 
 use std::io;
@@ -11,7 +11,7 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tower::Service;
 use url::{Host, Url};
 
-use crate::config::Network;
+use crate::network::Network;
 
 /// The networks of IPv4 that are not of the internet (IANA's registry of special-purpose addresses), and multicast.
 const PRIVATE_V4: [&str; 16] = [
@@ -114,7 +114,7 @@ impl Allowed {
 
 /// Resolves names to allowed addresses only.
 #[derive(Debug, Clone)]
-pub(super) struct Resolver(pub(super) Allowed);
+pub(crate) struct Resolver(pub(super) Allowed);
 
 impl Resolver {
     async fn resolve(self, name: String) -> io::Result<std::vec::IntoIter<SocketAddr>> {

@@ -85,8 +85,9 @@ mod tests {
     fn refused(id: i64, code: ErrorCode) -> ServerFrame {
         let (id, retryable) = (Some(CommandId::Number(id)), code.retryable());
         let message = String::new();
-        let (retry_after, field, conversation, until) = Default::default();
-        let failure = Failure { id, code, retryable, message, retry_after, field, conversation, until };
+        let (retry_after, field, conversation, until, permission) = Default::default();
+        let failure =
+            Failure { id, code, retryable, message, retry_after, field, conversation, until, permission };
         ServerFrame::Reply(Reply::Error(failure))
     }
 

@@ -36,6 +36,7 @@ impl Server {
             conversations: Vec::new(),
             more: false,
             unread: None,
+            permissions: None,
         };
         let frame: Reply = Reply::Welcome(Box::new(welcome));
         server.sends_frame(serde_json::to_value(frame).expect("json")).await;

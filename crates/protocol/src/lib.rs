@@ -13,6 +13,7 @@ mod id;
 mod limits;
 mod message;
 mod number;
+mod permissions;
 mod profile;
 mod reason;
 pub mod reply;
@@ -27,6 +28,7 @@ pub use decode::{Frame, Rejected, decode, decode_named, read_object};
 pub use event::{Event, EventBody, EventKind, EventScope, MembershipEffect, Role, Timestamp};
 pub use id::{CommandId, ConversationId, InvalidId, RoomId, Seq, Target, UserId};
 pub use limits::Limits;
+pub use permissions::{Directory, Inviters, Others, Permissions};
 pub use reason::in_json_words;
 pub use signal::Signal;
 pub use text::{Avatar, Device, Emoji, Key, PersonName, Text, Title, is_blank, truncated};
@@ -37,8 +39,8 @@ pub const SUBPROTOCOL: &str = "switchboard.v1";
 
 /// The optional features that `welcome.features` lists: what a server supports beyond the first version of the protocol.
 /// `numbers` means that it accepts a [`WriteNumber`], `profiles` that it has the users' names and pictures,
-/// `token` that a connection can renew its token.
-pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN];
+/// `token` that a connection can renew its token, `permissions` that `welcome` and the answer to `token` have [`Permissions`].
+pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN, "permissions"];
 
 /// The feature of the command `token`, which renews the token of a connection.
 pub const TOKEN: &str = "token";

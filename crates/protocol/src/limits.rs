@@ -15,9 +15,8 @@ pub struct Limits {
     /// Longest `text`, and longest `data` as JSON. The server copies a message to every member and keeps it for good, and
     /// several must fit a page. Beyond: the error `too_large`.
     pub text: u32,
-    /// Longest `hello`. It is smaller than `frame`, because the client has not authenticated yet. A token of 8 KB and 500 cursors
-    /// fit.
-    /// Beyond: close 1009.
+    /// Longest `hello`. It is smaller than `frame`, because the client has not authenticated yet. A token of 8 KB and
+    /// 500 cursors fit. Beyond: close 1009.
     pub hello_frame: u32,
     /// Time from the end of the handshake to `hello`. (The handshake has 5 s of its own.) Silent sockets cost memory.
     /// Beyond: close 4408.

@@ -10,8 +10,8 @@ use crate::event::is_false;
 pub use crate::message::{Edited, Message, MessageTag};
 pub use crate::profile::{Person, Profile};
 use crate::{
-    Avatar, Command, CommandId, ConversationId, ErrorCode, Event, EventBody, Limits, PersonName, Role, Seq,
-    Signal, Timestamp, Title, UserId,
+    Avatar, Command, CommandId, ConversationId, ErrorCode, Event, EventBody, Limits, Permissions, PersonName,
+    Role, Seq, Signal, Timestamp, Title, UserId,
 };
 
 /// Any frame from the server.
@@ -106,6 +106,9 @@ pub struct Welcome {
     /// The user's unread counts. Absent from older servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unread: Option<Unread>,
+    /// What the user may do. Absent from older servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<Box<Permissions>>,
 }
 
 /// A user's unread counts, over the conversations with the latest activity ([`Limits::MAX_UNREAD_CONVERSATIONS`]).
@@ -242,6 +245,9 @@ answers! {
     "expires" Token {
         /// When that token expires, and the connection with it.
         expires: Timestamp,
+        /// What the user may do from now on. Absent from older servers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        permissions: Option<Box<Permissions>>,
     }
     /// The user's own profile is on stable storage (`profile`).
     "version" Profile {
@@ -303,6 +309,9 @@ pub struct Failure {
     /// With `banned`: the end of the ban. Absent if it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// With `forbidden`: the permission that the user lacks, by its name in `welcome.permissions`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permission: Option<String>,
 }
 
 /// A conversation in the list of one of its members.

@@ -5,6 +5,7 @@ mod claims;
 mod error;
 mod keys;
 mod metrics;
+mod permissions;
 mod provider;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use self::error::AuthError;
 pub(crate) use self::error::RefusedToken;
 use self::keys::{LocalKeys, VerifyingKey};
 pub(crate) use self::metrics::TokenKeyMetrics;
+pub use self::permissions::PermissionClaim;
 pub(crate) use self::provider::Provider;
 use crate::config::{AuthConfig, ConfigError};
 use switchboard_store::clock::Clock;
@@ -44,6 +46,10 @@ pub struct Identity {
     pub expires: Timestamp,
     /// What the token says of the user for other users to see.
     pub claims: ProfileClaims,
+    /// What the token says the user may do.
+    pub permissions: Option<Box<PermissionClaim>>,
+    /// Whether that may be more than the configuration allows.
+    pub grants: bool,
 }
 
 /// The claims about the user's name and picture (OpenID Connect Core 1.0, section 5.1). They are not checked yet.
@@ -183,7 +189,8 @@ impl Authenticator {
         }
         let is_typ = |typ: &String| header.typ.as_ref().is_some_and(|given| given.eq_ignore_ascii_case(typ));
         if self.typ.as_ref().is_some_and(|typ| !is_typ(typ)) {
-            let error = "the token's header has another `typ` than `auth.typ`: it was made for something else";
+            let error =
+                "the token's header has another `typ` than `auth.typ`: it was made for something else";
             return Err(AuthError::Header(error).into());
         }
         while let Some(key) = keys.next() {
@@ -227,6 +234,8 @@ impl Authenticator {
             issued: claims.iat.and_then(|iat| self.trusted_issue_time(timestamp_of_seconds(iat), now)),
             expires,
             claims: claims.profile(),
+            permissions: claims.permissions(rule).map_err(refused)?,
+            grants: rule.grants,
         })
     }
 

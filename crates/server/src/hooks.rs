@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, History, Limits, Target, UserId};
+use switchboard_protocol::{ConversationId, History, Limits, Permissions, Target, UserId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use wildmatch::WildMatch;
@@ -30,7 +30,7 @@ use crate::metrics::{HookFailure as Failure, HookMetrics};
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 use switchboard_store::clock::Clock;
-use switchboard_store::origin::{BackEndOrigin, Origin};
+use switchboard_store::origin::{BackEndOrigin, Origin, UserOrigin};
 use switchboard_store::record::Via;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{Change, Query, SharedStore, Submission};
@@ -44,6 +44,8 @@ pub(crate) struct Asker {
     pub(crate) user: UserId,
     /// The claims of the user's token as JSON.
     pub(crate) claims: Option<Arc<str>>,
+    /// What the user may do; `None` if a back end acts for the user.
+    pub(crate) permissions: Option<Arc<Permissions>>,
     /// The user's address; `None` if a back end acts for the user.
     pub(crate) address: Option<IpAddr>,
     /// The back end's key, if one acts for the user.
@@ -221,7 +223,10 @@ impl Hooks {
     async fn check(&self, asker: &Asker, change: Change) -> Result<OkBody<Box<RawValue>>, Refusal> {
         let (reply, outcome) = oneshot::channel();
         let origin = match &asker.key {
-            None => Origin::Call(reply),
+            None => match asker.permissions.clone() {
+                Some(permissions) => Origin::User(UserOrigin { reply, permissions }),
+                None => Origin::Call(reply),
+            },
             Some(key) => Origin::BackEnd(BackEndOrigin { reply, via: key.number, address: key.address }),
         };
         let change = Change::Check(Box::new(change));

@@ -248,7 +248,7 @@ impl Server {
             webhooks_changed: Arc::default(),
             feed_waits: Arc::default(),
             profiles: config.profiles,
-            directory: config.permissions.directory.into(),
+            permissions: Arc::new(config.permissions.into()),
             bulk_calls: Arc::default(),
             readiness: readiness::Readiness::default(),
             denials,

@@ -322,29 +322,29 @@ impl Router {
         from: Option<&Arc<Outbox>>,
     ) {
         let signal = Signal::Typing { conversation, user: user.clone() };
-        self.forward_signal(&signal, user, standing.conversation, standing.members, from);
+        let is_for_members = standing.members <= u64::from(self.node.limits.signal_room);
+        self.forward_signal(&signal, user, standing.conversation, is_for_members, from);
     }
 
-    /// Forwards a signal of `user` to the sessions of all members, but in a large room only to the sessions of the user.
+    /// Forwards a signal of `user` to the sessions of all members, or only to the sessions of the user.
     fn forward_signal(
         &mut self,
         signal: &Signal,
         user: &UserId,
         conversation: ConversationKey,
-        members: u64,
+        is_for_members: bool,
         from: Option<&Arc<Outbox>>,
     ) {
         let frame = encode(signal);
-        let small = members <= u64::from(self.node.limits.signal_room);
         if let Some(cluster) = &self.cluster {
-            cluster.publish_signal(signal, user, conversation, !small);
+            cluster.publish_signal(signal, user, conversation, !is_for_members);
         }
         let tell = |outbox: &Arc<Outbox>| {
             if !from.is_some_and(|from| Arc::ptr_eq(from, outbox)) {
                 outbox.push_signal(&frame);
             }
         };
-        if small {
+        if is_for_members {
             self.node.registry.sessions_in(conversation).for_each(tell);
         } else if let Some(user) = self.node.registry.find_user(user) {
             // The user may have left since the permission check.

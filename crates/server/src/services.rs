@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_protocol::{Command, ConversationId, ErrorCode, Limits, SetProfile, UserId};
+use switchboard_protocol::{Command, ConversationId, ErrorCode, Limits, Permissions, SetProfile, UserId};
 use tokio::sync::Notify;
 
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, Identity};
 use crate::bus::Bus;
 use crate::config::{LoweredConnections, Mode, ProfilesSection, ProxyConfig, Secret, WebhooksConfig};
 use crate::connections::Connections;
@@ -25,7 +25,6 @@ use crate::throttle::{NameBudget, Throttle, UnloggedEvents};
 use switchboard_store::clock::Clock;
 use switchboard_store::inspect::Inspector;
 use switchboard_store::keys::KeyStore;
-use switchboard_store::profile::Directory;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{SharedStore, WriteAccess};
 
@@ -122,8 +121,8 @@ pub(crate) struct Services {
     pub(crate) feed_waits: Arc<InFlight>,
     /// The settings of names and pictures.
     pub(crate) profiles: ProfilesSection,
-    /// Of whom a user may see the profile.
-    pub(crate) directory: Directory,
+    /// What users may do whose tokens say nothing about it.
+    pub(crate) permissions: Arc<Permissions>,
     /// Counts the calls with large bodies.
     pub(crate) bulk_calls: Arc<InFlight>,
     pub(crate) readiness: Readiness,
@@ -138,6 +137,16 @@ impl Services {
     /// Whether clients may name their user without a token.
     pub(crate) fn is_dev(&self) -> bool {
         self.mode == Mode::Dev
+    }
+
+    /// What a user may do: by the configuration, and by the token.
+    pub(crate) fn permissions_of(&self, identity: Option<&Identity>) -> Arc<Permissions> {
+        let Some((identity, claim)) =
+            identity.and_then(|identity| Some((identity, identity.permissions.as_ref()?)))
+        else {
+            return self.permissions.clone();
+        };
+        Arc::new(claim.apply(&self.permissions, identity.grants))
     }
 
     /// Refuses a command that some living node does not know yet.

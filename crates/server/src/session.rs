@@ -14,6 +14,7 @@ pub(crate) mod socket;
 mod token_profile;
 mod unread;
 mod watch;
+mod welcome;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -3,8 +3,9 @@
 //! The refusal is the same whether a conversation does not exist or the user may not know of it. A member sees the whole log;
 //! a user who left sees it up to the event of leaving; no other user sees anything.
 
-use switchboard_protocol::{ConversationId, Role, Seq, UserId};
+use switchboard_protocol::{ConversationId, Inviters, Permissions, Role, Seq, UserId};
 
+use crate::grant::UserPattern;
 use crate::record::{Conversation, Membership};
 use crate::refusal::Refusal;
 
@@ -57,6 +58,61 @@ pub(crate) fn check_room(conversation: &ConversationId) -> Result<(), Refusal> {
             "a direct conversation always has its two people and no title; make a room for more",
         ))
     }
+}
+
+/// Refuses users who may not create such a room.
+pub(crate) fn check_creator(permissions: Option<&Permissions>, public: bool) -> Result<(), Refusal> {
+    if permissions.is_some_and(|permissions| !permissions.create_rooms) {
+        return Err(Refusal::not_permitted("create_rooms", "you may not create rooms here"));
+    }
+    if public { check_public(permissions) } else { Ok(()) }
+}
+
+/// Refuses users who may not use public rooms.
+pub(crate) fn check_public(permissions: Option<&Permissions>) -> Result<(), Refusal> {
+    if permissions.is_some_and(|permissions| !permissions.public_rooms) {
+        return Err(Refusal::not_permitted("public_rooms", "you may not create or join public rooms here"));
+    }
+    Ok(())
+}
+
+/// Refuses users who may invite only as admins, and are none.
+pub(crate) fn check_may_invite(
+    permissions: Option<&Permissions>,
+    inviter: Option<&Membership>,
+) -> Result<(), Refusal> {
+    if permissions.is_none_or(|permissions| permissions.invite == Inviters::Members) {
+        return Ok(());
+    }
+    check_admin(inviter).map(drop).map_err(|refusal| Refusal { permission: Some("invite"), ..refusal })
+}
+
+/// Whether a user may be the first to reach another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    Yes,
+    /// If the two share a conversation.
+    IfShared,
+    No,
+}
+
+/// Whether a user with these permissions may be the first to reach another one.
+pub(crate) fn reach(permissions: &Permissions, user: &UserId) -> Reach {
+    let mut shared = false;
+    for entry in &permissions.contact {
+        match entry.as_str() {
+            Permissions::ALL => return Reach::Yes,
+            Permissions::SHARED => shared = true,
+            pattern if UserPattern::stored(pattern).matches(user) => return Reach::Yes,
+            _ => {}
+        }
+    }
+    if shared { Reach::IfShared } else { Reach::No }
+}
+
+/// The refusal of an attempt to reach a user first. It does not say whether there is such a user.
+pub(crate) fn out_of_reach() -> Refusal {
+    Refusal::not_permitted("contact", "you may not write to this user first, nor invite them")
 }
 
 /// Refuses users who may not invite. An admin may invite any user in any role. A member of a public room may invite any

@@ -4,6 +4,7 @@
 //! leaves no trace in a transaction that it shares with other writes.
 
 mod allowance;
+mod contact;
 pub(super) mod dispatch;
 mod message;
 mod profile;
@@ -18,13 +19,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use self::allowance::Allowances;
+pub(crate) use self::contact::MAX_COMPARED_ROOMS;
 pub(super) use self::dispatch::apply;
 pub(super) use self::message::is_deleted;
 use self::rows::Rows;
 
 use switchboard_protocol::{
-    ConversationId, ErrorCode, EventBody, EventKind, Limits, Read, Received, Role, Seq, Target, Timestamp,
-    UserId,
+    ConversationId, ErrorCode, EventBody, EventKind, Limits, Permissions, Read, Received, Role, Seq, Target,
+    Timestamp, UserId,
 };
 
 use super::{Committed, CommittedCursor, CommittedEvent, CursorKind, MessageCounts};
@@ -121,12 +123,14 @@ pub(super) struct Actor<'a> {
     /// What makes the change in the user's name, and the client's address.
     pub(super) via: Via,
     pub(super) address: Option<IpAddr>,
+    /// What the user may do; `None` if nothing limits it.
+    pub(super) permissions: Option<&'a Permissions>,
 }
 
 impl<'a> Actor<'a> {
     /// An actor whose effects count against no allowance.
     pub(super) fn without_allowances(name: &'a UserId) -> Self {
-        Self { name, has_allowances: false, via: Via::USER, address: None }
+        Self { name, has_allowances: false, via: Via::USER, address: None, permissions: None }
     }
 }
 
@@ -152,6 +156,7 @@ struct ChangeContext<'a, R> {
     has_allowances: bool,
     via: Via,
     address: Option<IpAddr>,
+    permissions: Option<&'a Permissions>,
     now: Timestamp,
     purpose: ChangePurpose,
     /// Whether the application has replaced what the client requested.
@@ -163,6 +168,19 @@ struct ActorMembership {
     conversation: Conversation,
     user: UserKey,
     membership: Option<Membership>,
+}
+
+impl<'a, R> ChangeContext<'a, R> {
+    fn new(
+        rows: &'a mut R,
+        rules: &'a Rules,
+        actor: Actor<'a>,
+        now: Timestamp,
+        (purpose, is_replaced): (ChangePurpose, bool),
+    ) -> Self {
+        let Actor { name: actor, has_allowances, via, address, permissions } = actor;
+        Self { rows, rules, actor, has_allowances, via, address, permissions, now, purpose, is_replaced }
+    }
 }
 
 impl<R: Rows> ChangeContext<'_, R> {
@@ -354,7 +372,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             member.received = member.received.max(upto);
             self.rows.put_member(conversation.key, user, member);
         }
-        Ok(self.committed_cursor(conversation, CursorKind::Read, member.read, moved))
+        self.committed_cursor(conversation, CursorKind::Read, member.read, moved)
     }
 
     /// Advances the member's received cursor to the given position, unless it is already there or further.
@@ -368,7 +386,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             member.received = upto;
             self.rows.put_member(conversation.key, user, member);
         }
-        Ok(self.committed_cursor(conversation, CursorKind::Received, member.received, moved))
+        self.committed_cursor(conversation, CursorKind::Received, member.received, moved)
     }
 
     /// The actor's membership in a conversation; refuses a cursor past the end of its log.
@@ -387,21 +405,23 @@ impl<R: Rows> ChangeContext<'_, R> {
     }
 
     fn committed_cursor(
-        &self,
+        &mut self,
         conversation: Conversation,
         of: CursorKind,
         upto: Seq,
         moved: bool,
-    ) -> Committed {
-        Committed::Cursor(CommittedCursor {
+    ) -> ChangeResult<R> {
+        let is_private = moved && self.is_one_sided(&conversation)?;
+        Ok(Committed::Cursor(CommittedCursor {
             conversation: conversation.key,
             name: conversation.name,
             user: self.actor.clone(),
             kind: of,
             upto,
             has_moved: moved,
+            is_private,
             members: conversation.members,
-        })
+        }))
     }
 }
 

@@ -109,6 +109,11 @@ impl UserPattern {
         WildMatch::new(&self.0).matches(user.as_str())
     }
 
+    /// Whether the pattern matches every user whom another one matches. No id has a `*`, so only a `*` matches one.
+    pub fn covers(&self, other: &str) -> bool {
+        WildMatch::new(&self.0).matches(other)
+    }
+
     /// The pattern as it is stored. If it is damaged, it matches no user, because no id has a `/`.
     pub(crate) fn stored(text: &str) -> Self {
         text.parse().unwrap_or_else(|_| Self("/".to_owned()))

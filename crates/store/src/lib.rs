@@ -348,6 +348,8 @@ pub struct CommittedCursor {
     pub upto: Seq,
     /// Whether the command advanced the cursor; otherwise the cursor had been there or further already.
     pub has_moved: bool,
+    /// Whether only the user's own devices learn of it: in a direct conversation in which the users have not both written.
+    pub is_private: bool,
     /// How many members the conversation has.
     pub members: u64,
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{CommandId, WriteNumber};
+use switchboard_protocol::{CommandId, Permissions, WriteNumber};
 use tokio::sync::oneshot;
 
 use crate::key::Via;
@@ -20,11 +20,22 @@ pub enum Origin {
     Session(SessionOrigin),
     /// A caller that waits for the outcome, such as an HTTP request.
     Call(oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>),
+    /// A user who waits for the outcome, such as of an HTTP request with a token.
+    User(UserOrigin),
     /// A back end with an API key, which waits for the outcome. Its writes do not count against the allowances of the users
     /// it acts for.
     BackEnd(BackEndOrigin),
     /// The server itself, which needs no outcome.
     Internal,
+}
+
+/// The user who sent a write outside a connection.
+#[derive(Debug)]
+pub struct UserOrigin {
+    /// Gets the outcome.
+    pub reply: oneshot::Sender<Result<OkBody<Box<RawValue>>, Refusal>>,
+    /// What the user may do.
+    pub permissions: Arc<Permissions>,
 }
 
 /// The back end that sent a write.
@@ -47,6 +58,8 @@ pub struct SessionOrigin {
     pub id: Option<CommandId>,
     /// How the write keeps its order with the connection's other writes; `None` for cursors.
     pub order: Option<WriteOrder>,
+    /// What the user may do.
+    pub permissions: Arc<Permissions>,
 }
 
 /// How a write keeps its order with the other writes of its connection.
@@ -133,20 +146,29 @@ impl Origin {
             Self::Session(SessionOrigin { connection, order: Some(WriteOrder::Epoch(epoch)), .. }) => {
                 connection.is_stale(*epoch)
             }
-            Self::Session(_) | Self::Call(_) | Self::BackEnd(_) | Self::Internal => false,
+            Self::Session(_) | Self::User(_) | Self::Call(_) | Self::BackEnd(_) | Self::Internal => false,
         }
     }
 
     /// Whether the user writes directly, over a connection or with a token.
     pub(crate) fn is_user(&self) -> bool {
-        matches!(self, Self::Session(_) | Self::Call(_))
+        matches!(self, Self::Session(_) | Self::User(_) | Self::Call(_))
+    }
+
+    /// What the user may do; `None` if nothing limits it.
+    pub(crate) fn permissions(&self) -> Option<&Permissions> {
+        match self {
+            Self::Session(origin) => Some(&origin.permissions),
+            Self::User(origin) => Some(&origin.permissions),
+            Self::Call(_) | Self::BackEnd(_) | Self::Internal => None,
+        }
     }
 
     /// What made the write in the user's name.
     pub(crate) fn via(&self) -> Via {
         match self {
             Self::BackEnd(origin) => origin.via,
-            Self::Session(_) | Self::Call(_) | Self::Internal => Via::USER,
+            Self::Session(_) | Self::User(_) | Self::Call(_) | Self::Internal => Via::USER,
         }
     }
 
@@ -154,7 +176,7 @@ impl Origin {
     pub(crate) fn address(&self) -> Option<IpAddr> {
         match self {
             Self::BackEnd(origin) => origin.address,
-            Self::Session(_) | Self::Call(_) | Self::Internal => None,
+            Self::Session(_) | Self::User(_) | Self::Call(_) | Self::Internal => None,
         }
     }
 

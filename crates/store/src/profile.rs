@@ -15,16 +15,7 @@ macro_rules! not_before {
 
 pub(crate) use not_before;
 
-/// Of whom a user may see the profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Directory {
-    /// Users with whom they share a conversation.
-    Shared,
-    /// All users.
-    All,
-    /// Only themselves.
-    Off,
-}
+pub use switchboard_protocol::Directory;
 
 /// A change of a user's profile by a back end.
 #[derive(Debug, Clone)]

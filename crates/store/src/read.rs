@@ -172,6 +172,9 @@ pub(super) trait Lookups {
     /// Whether each of the conversations exists, in the order given.
     fn conversations_exist(&self, conversations: &[ConversationId]) -> LookupResult<Vec<bool>, Self>;
 
+    /// Whether both users of each of these direct conversations have written, in the order given.
+    fn are_mutual(&self, conversations: &[ConversationId]) -> LookupResult<Vec<bool>, Self>;
+
     /// How many rooms a user is in; counting stops at `most`.
     fn count_rooms(&self, user: UserKey, most: u32) -> LookupResult<u32, Self>;
 

@@ -23,7 +23,7 @@ pub struct Refusal {
     pub field: Option<Cow<'static, str>>,
     /// How many milliseconds the client should wait before it tries again.
     pub retry_after: Option<u64>,
-    /// The permission that is missing: a scope of an API key.
+    /// The permission that is missing: a scope of an API key, or a name in a user's permissions.
     pub permission: Option<&'static str>,
     /// The oldest and the newest cursor, if the command's cursor is not between them.
     pub cursors: Option<Box<(String, String)>>,
@@ -59,6 +59,11 @@ impl Refusal {
         let message =
             format!("the API key does not have the scope `{scope}`; make one with `--scope {scope}`");
         Self { permission: Some(scope), ..Self::new(ErrorCode::Forbidden, message) }
+    }
+
+    /// The user does not have this permission.
+    pub fn not_permitted(permission: &'static str, message: &'static str) -> Self {
+        Self { permission: Some(permission), ..Self::forbidden(message) }
     }
 
     /// A field has a value that is not valid.
@@ -121,6 +126,7 @@ impl Refusal {
             field: self.field.map(Cow::into_owned),
             conversation: None,
             until: None,
+            permission: self.permission.map(str::to_owned),
         }
     }
 }

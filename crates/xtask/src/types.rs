@@ -9,8 +9,9 @@ use switchboard_protocol::reply::{
     Unread, Welcome,
 };
 use switchboard_protocol::{
-    Avatar, Command, CommandId, ConversationId, Data, Device, Emoji, ErrorCode, Event, Key, Limits,
-    PersonName, Role, RoomId, Seq, Signal, Target, Text, Timestamp, Title, UserId,
+    Avatar, Command, CommandId, ConversationId, Data, Device, Directory, Emoji, ErrorCode, Event, Inviters,
+    Key, Limits, Others, Permissions, PersonName, Role, RoomId, Seq, Signal, Target, Text, Timestamp, Title,
+    UserId,
 };
 use ts_rs::{Config, TS, TypeVisitor};
 
@@ -78,6 +79,10 @@ pub fn generate_types_file() -> String {
         Role,
         ErrorCode,
         Limits,
+        Inviters,
+        Others,
+        Directory,
+        Permissions,
         Event,
         Profile,
         Signal,

@@ -99,8 +99,8 @@ export type Limits = {
    */
   text: number;
   /**
-   * Longest `hello`. It is smaller than `frame`, because the client has not authenticated yet. About 150 cursors fit.
-   * Beyond: close 1009.
+   * Longest `hello`. It is smaller than `frame`, because the client has not authenticated yet. A token of 8 KB and
+   * 500 cursors fit. Beyond: close 1009.
    */
   hello_frame: number;
   /**
@@ -244,6 +244,34 @@ export type Limits = {
    * `too_large`.
    */
   edits: number;
+};
+
+/** Who may invite users to rooms. */
+export type Inviters = "members" | "admins";
+
+/** What becomes of an attempt to reach a user first who is not in `contact`. */
+export type Others = "refuse" | "request";
+
+/** Of whom a user may see the profile. */
+export type Directory = "shared" | "all" | "off";
+
+/** What a user may do, from the configuration and the user's token. API keys have scopes in place of this. */
+export type Permissions = {
+  /** Whether the user may create rooms. */
+  create_rooms: boolean;
+  /** Whether the user may create public rooms, and join them. */
+  public_rooms: boolean;
+  /** Who may invite. */
+  invite: Inviters;
+  /**
+   * Whom the user may reach first, by `send`, `invite` and the members of `create`: ids, patterns of ids in which `*` stands for any
+   * characters, "shared" for users with whom they share a conversation, and "all".
+   */
+  contact: Array<string>;
+  /** What becomes of attempts to reach other users first. */
+  others: Others;
+  /** Of whom `users` and `find_users` tell. */
+  directory: Directory;
 };
 
 /** An event of a conversation's log, in its wire form. */
@@ -565,6 +593,8 @@ export type ConversationsBody = {
 export type TokenBody = {
   /** When that token expires, and the connection with it. */
   expires: Timestamp;
+  /** What the user may do from now on. Absent from older servers. */
+  permissions?: Permissions;
 };
 
 /** The user's own profile is on stable storage (`profile`). */
@@ -632,6 +662,8 @@ export type Failure = {
   conversation?: ConversationId;
   /** With `banned`: the end of the ban. Absent if it has none. */
   until?: Timestamp;
+  /** With `forbidden`: the permission that the user lacks, by its name in `welcome.permissions`. */
+  permission?: string;
 };
 
 /** A user's unread counts, over the conversations with the latest activity (`Limits.MAX_UNREAD_CONVERSATIONS`). */
@@ -662,6 +694,8 @@ export type Welcome = {
   more: boolean;
   /** The user's unread counts. Absent from older servers. */
   unread?: Unread;
+  /** What the user may do. Absent from older servers. */
+  permissions?: Permissions;
 };
 
 /** A frame that answers a command, or is about the connection. */

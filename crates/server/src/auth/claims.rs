@@ -7,7 +7,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use switchboard_protocol::{Timestamp, UserId};
 
+use super::permissions::PermissionClaim;
 use super::{AuthError, ProfileClaims};
+use crate::config::default_permission_claim;
 
 /// The last second of the year 9999, in seconds since 1970. A time in a token must not be later.
 const LAST_SECOND: f64 = 253_402_300_799.0;
@@ -32,11 +34,22 @@ pub(super) struct UserRule {
     pub(super) prefix: String,
     /// Prefixes of other issuers. No user of this issuer has an id that begins with one.
     pub(super) reserved: Vec<String>,
+    /// The claim that says what the user may do.
+    pub(super) permissions: String,
+    /// Whether that claim may allow what the configuration does not.
+    pub(super) grants: bool,
 }
 
 impl Default for UserRule {
     fn default() -> Self {
-        Self { claim: "sub".to_owned(), prefix: String::new(), reserved: Vec::new() }
+        // Who has the secret can be any user.
+        Self {
+            claim: "sub".to_owned(),
+            prefix: String::new(),
+            reserved: Vec::new(),
+            permissions: default_permission_claim(),
+            grants: true,
+        }
     }
 }
 
@@ -47,6 +60,21 @@ impl Claims {
         let user = UserId::parse(&format!("{}{claim}", rule.prefix)).ok()?;
         let is_reserved = rule.reserved.iter().any(|prefix| user.as_str().starts_with(prefix));
         (!is_reserved).then_some(user)
+    }
+
+    /// What the token says its user may do. A claim that cannot be read must not be taken for none.
+    pub(super) fn permissions(&self, rule: &UserRule) -> Result<Option<Box<PermissionClaim>>, AuthError> {
+        let Some(claim) = self.others.get(&rule.permissions).filter(|claim| !claim.is_null()) else {
+            return Ok(None);
+        };
+        // Serde would also read an array as the fields in their order.
+        let claim = Some(claim).filter(|claim| claim.is_object());
+        let read = claim
+            .and_then(|claim| PermissionClaim::deserialize(claim).ok())
+            .filter(PermissionClaim::is_valid);
+        read.map(|read| Some(Box::new(read))).ok_or(AuthError::Claim(
+            "the token's claim about what the user may do cannot be read: it has the names and values of `[permissions]`",
+        ))
     }
 
     /// What the token says of the user for other users to see.
@@ -82,9 +110,10 @@ impl Claims {
     /// When the token ends: at its `exp`, or when it has the highest age, if that is earlier. A token without `iat` may have as much
     /// time left as a new one.
     pub(super) fn end(&self, now: Timestamp, max_age: Duration) -> Result<Timestamp, AuthError> {
-        let expires = self.exp.map(timestamp_of_seconds).ok_or(AuthError::Claim(
-            "the token has no `exp`: it must say when it expires",
-        ))?;
+        let expires = self
+            .exp
+            .map(timestamp_of_seconds)
+            .ok_or(AuthError::Claim("the token has no `exp`: it must say when it expires"))?;
         if max_age.is_zero() {
             return Ok(expires);
         }

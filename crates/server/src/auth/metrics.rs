@@ -33,7 +33,12 @@ impl TokenKeyMetrics {
         let help = "Keys of a token issuer that can verify tokens";
         registry.register("token_keys", help, self.keys.clone());
         let help = "When the keys of a token issuer were last fetched; 0 if never";
-        registry.register_with_unit("token_keys_fetched_timestamp", help, Unit::Seconds, self.fetched.clone());
+        registry.register_with_unit(
+            "token_keys_fetched_timestamp",
+            help,
+            Unit::Seconds,
+            self.fetched.clone(),
+        );
     }
 
     /// Exports the metrics of an issuer as zero.

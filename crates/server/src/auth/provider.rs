@@ -80,7 +80,13 @@ pub(super) fn providers(config: &AuthConfig, clock: &Clock) -> Vec<Arc<Provider>
         Arc::new(Provider {
             config: issuer.clone(),
             ca: config.ca.clone(),
-            user: UserRule { claim: issuer.user_claim.clone(), prefix: issuer.prefix.clone(), reserved },
+            user: UserRule {
+                claim: issuer.user_claim.clone(),
+                prefix: issuer.prefix.clone(),
+                reserved,
+                permissions: issuer.claims.clone(),
+                grants: issuer.grants,
+            },
             pace: config.pace,
             clock: clock.clone(),
             keys: RwLock::default(),
@@ -127,7 +133,9 @@ impl Provider {
             (Some(_), _) if header.kid.is_some() => {
                 Err(AuthError::Header("the token's `alg` is not the one of its key"))
             }
-            (Some(_), _) => Err(AuthError::Header("the token's header has no `kid`, and its issuer has several keys")),
+            (Some(_), _) => {
+                Err(AuthError::Header("the token's header has no `kid`, and its issuer has several keys"))
+            }
             (None, _) => {
                 let away = self.want_keys();
                 // The issuer published the key when it signed the token, or before. So a set that was read later has the key, or
@@ -164,7 +172,11 @@ impl Provider {
                 Ok(count) => {
                     metrics.set_keys(self.issuer(), *count, self.clock.now());
                     if failures > 0 {
-                        tracing::info!(issuer = self.issuer(), failures, "the keys of a token issuer are fetched again");
+                        tracing::info!(
+                            issuer = self.issuer(),
+                            failures,
+                            "the keys of a token issuer are fetched again"
+                        );
                     }
                     failures = 0;
                 }
@@ -211,15 +223,19 @@ impl Provider {
         let ids = |keys: &[VerifyingKey]| keys.iter().filter_map(|key| key.id.clone()).collect::<Vec<_>>();
         let count = keys.len();
         let new = Arc::new(KeySet { keys, fetched: Some(fetched) });
-        let old = std::mem::replace(
-            &mut *self.keys.write().unwrap_or_else(PoisonError::into_inner),
-            new.clone(),
-        );
+        let old =
+            std::mem::replace(&mut *self.keys.write().unwrap_or_else(PoisonError::into_inner), new.clone());
         let (old, new) = (ids(&old.keys), ids(&new.keys));
         if old != new {
             let added = new.iter().filter(|id| !old.contains(id)).count();
             let removed = old.iter().filter(|id| !new.contains(id)).count();
-            tracing::info!(issuer = self.issuer(), keys = count, added, removed, "the keys of a token issuer");
+            tracing::info!(
+                issuer = self.issuer(),
+                keys = count,
+                added,
+                removed,
+                "the keys of a token issuer"
+            );
         }
         Ok(count)
     }
@@ -234,7 +250,7 @@ impl Provider {
         #[derive(Deserialize)]
         struct Document {
             issuer: String,
-            jwks_uri: Url,
+            jwks_uri: String,
         }
         let known = self.discovered.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(known) = known {
@@ -250,11 +266,12 @@ impl Provider {
         if document.issuer != self.config.issuer {
             return Err(format!("{url}: the document is of another issuer"));
         }
-        if document.jwks_uri.scheme() != "https" && url.scheme() == "https" {
-            return Err(format!("{url}: its `jwks_uri` is not https"));
-        }
-        self.set_discovered(Some(document.jwks_uri.clone()));
-        Ok(document.jwks_uri)
+        let keys = Url::parse(&document.jwks_uri)
+            .ok()
+            .filter(|keys| keys.scheme() == "https" || url.scheme() == "http")
+            .ok_or_else(|| format!("{url}: its `jwks_uri` is no https URL"))?;
+        self.set_discovered(Some(keys.clone()));
+        Ok(keys)
     }
 
     fn set_discovered(&self, url: Option<Url>) {

@@ -1,7 +1,8 @@
+use jsonwebtoken::EncodingKey;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::Secret;
+use crate::config::{AuthKey, Secret};
 
 const NOW: i64 = 1_795_435_200;
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -85,6 +86,8 @@ fn a_minted_token_verifies() {
             issued: Some(Timestamp::from_millis(NOW * 1_000)),
             expires: Timestamp::from_millis((NOW + 3_600) * 1_000),
             claims: ProfileClaims::default(),
+            permissions: None,
+            grants: true,
         }
     );
 }

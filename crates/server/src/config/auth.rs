@@ -79,10 +79,21 @@ pub struct IssuerConfig {
     /// The claim that has the user's id.
     #[serde(default = "default_user_claim")]
     pub user_claim: String,
+    /// The claim that says what the user may do.
+    #[serde(default = "default_permission_claim")]
+    pub claims: String,
+    /// Whether that claim may also allow what the configuration does not.
+    #[serde(default)]
+    pub grants: bool,
 }
 
 fn default_user_claim() -> String {
     "sub".to_owned()
+}
+
+/// The claim that says what a user may do, unless an issuer has another one.
+pub(crate) fn default_permission_claim() -> String {
+    "switchboard".to_owned()
 }
 
 impl IssuerConfig {
@@ -94,6 +105,8 @@ impl IssuerConfig {
             jwks: None,
             prefix: String::new(),
             user_claim: default_user_claim(),
+            claims: default_permission_claim(),
+            grants: false,
         }
     }
 
@@ -107,10 +120,14 @@ impl IssuerConfig {
 
     fn check(&self) -> Result<(), String> {
         if self.audience.is_empty() {
-            return Err("`audience` is empty: without it, tokens for other services would be good here".to_owned());
+            return Err(
+                "`audience` is empty: without it, tokens for other services would be good here".to_owned()
+            );
         }
         if self.user_claim.is_empty() {
-            return Err("`user_claim` is empty: name the claim with the user's id, such as \"sub\"".to_owned());
+            return Err(
+                "`user_claim` is empty: name the claim with the user's id, such as \"sub\"".to_owned()
+            );
         }
         if UserId::parse(&format!("{}a", self.prefix)).is_err() {
             return Err(format!("`prefix`: {:?} is not the beginning of a user id", self.prefix));
@@ -165,7 +182,8 @@ pub(super) struct AuthSection {
     pub(super) max_token_age: Duration,
     /// Issuers that publish their keys, such as OpenID Connect providers; each is a table `[[auth.issuers]]`. `issuer` is the `iss` of
     /// its tokens, and `audience` is their `aud`. `jwks` is the URL of the keys; without it, the server discovers it. `prefix` is put
-    /// before the claim `user_claim` ("sub") to make the user's id. In the environment: the list as JSON.
+    /// before the claim `user_claim` ("sub") to make the user's id. `claims` ("switchboard") is the claim that says what the user may do;
+    /// with `grants = true` it may also allow what `[permissions]` does not. In the environment: the list as JSON.
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "issuers")]
     #[schemars(with = "String")]
     pub(super) issuers: Vec<IssuerConfig>,
@@ -365,7 +383,10 @@ mod tests {
         let json = r#"issuers = '[{"issuer":"https://a.example","audience":"chat"}]'"#;
         assert_eq!(read(json).expect("as JSON").issuers, [IssuerConfig::new("https://a.example", "chat")]);
         for (wrong, words) in [
-            (issuer("https://a.example", "") + &issuer("https://b.example", ""), "another issuer has the `prefix`"),
+            (
+                issuer("https://a.example", "") + &issuer("https://b.example", ""),
+                "another issuer has the `prefix`",
+            ),
             (issuer("https://a.example", "") + &issuer("https://a.example", "prefix = 'a'"), "named twice"),
             ("issuer = 'https://a.example'\n".to_owned() + &issuer("https://a.example", ""), "named twice"),
             (issuer("https://a.example", "prefix = 'a b'"), "not the beginning of a user id"),

@@ -1,9 +1,9 @@
-//! The settings of profiles, and of whom a user may see.
+//! The settings of profiles, and of what users may do.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use switchboard_protocol::{Avatar, ErrorCode, SetProfile};
-use switchboard_store::profile::Directory;
+use switchboard_protocol::{Avatar, Directory, ErrorCode, Inviters, Others, Permissions, SetProfile};
+use switchboard_store::grant::UserPattern;
 use switchboard_store::refusal::Refusal;
 use url::{Host, Url};
 
@@ -29,37 +29,62 @@ impl Default for ProfilesSection {
     }
 }
 
-/// What users may do. API keys have scopes in place of this.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// What users may do. A token's claim can narrow it, and that of an own token can widen it. API keys have scopes in place of this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PermissionsSection {
+    /// Whether users may create rooms.
+    pub create_rooms: bool,
+    /// Whether users may create public rooms, and join them.
+    pub public_rooms: bool,
+    /// Who may invite: "members" for admins, and in public rooms all members who may write; "admins" for admins only.
+    #[schemars(with = "String")]
+    pub invite: Inviters,
+    /// Whom a user may reach first, by `send`, `invite` and the members of `create`: ids, patterns of ids such as "agent_*", "shared"
+    /// for users with whom they share a conversation, "all". A user who was written to may answer.
+    pub contact: Vec<String>,
+    /// What becomes of attempts to reach other users first: "refuse".
+    #[schemars(with = "String")]
+    pub others: Others,
     /// Of whom a user may see the profile, and whom a search finds: "shared" for users with whom they share a conversation, "all", or
     /// "off" for nobody but themselves.
     #[schemars(with = "String")]
-    pub directory: DirectorySetting,
+    pub directory: Directory,
 }
 
-/// Of whom a user may see the profile.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DirectorySetting {
-    /// Users with whom they share a conversation.
-    #[default]
-    Shared,
-    /// All users.
-    All,
-    /// Only themselves.
-    Off,
+impl Default for PermissionsSection {
+    fn default() -> Self {
+        let Permissions { create_rooms, public_rooms, invite, contact, others, directory } =
+            Permissions::default();
+        Self { create_rooms, public_rooms, invite, contact, others, directory }
+    }
 }
 
-impl From<DirectorySetting> for Directory {
-    fn from(setting: DirectorySetting) -> Self {
-        match setting {
-            DirectorySetting::Shared => Self::Shared,
-            DirectorySetting::All => Self::All,
-            DirectorySetting::Off => Self::Off,
+impl From<PermissionsSection> for Permissions {
+    fn from(section: PermissionsSection) -> Self {
+        let PermissionsSection { create_rooms, public_rooms, invite, contact, others, directory } = section;
+        Self { create_rooms, public_rooms, invite, contact, others, directory }
+    }
+}
+
+impl PermissionsSection {
+    /// Checks the patterns.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if self.others == Others::Request {
+            return Err(ConfigError::new("`permissions.others`: this version only knows \"refuse\""));
+        }
+        match self.contact.iter().find(|entry| !is_contact(entry)) {
+            Some(entry) => Err(ConfigError::new(format!(
+                "`permissions.contact`: {entry:?} is no user id, no pattern such as \"agent_*\", and neither \"shared\" nor \"all\""
+            ))),
+            None => Ok(()),
         }
     }
+}
+
+/// Whether an entry of `contact` is a word, an id or a pattern.
+pub(crate) fn is_contact(entry: &str) -> bool {
+    entry.parse::<UserPattern>().is_ok()
 }
 
 impl ProfilesSection {
@@ -155,6 +180,16 @@ mod tests {
             let settings =
                 ProfilesSection { avatar_hosts: vec![host.to_owned()], ..ProfilesSection::default() };
             assert!(settings.check().is_err(), "{host}");
+        }
+    }
+
+    #[test]
+    fn an_entry_of_contact_is_a_word_an_id_or_a_pattern() {
+        for good in ["all", "shared", "bob", "agent_*", "*"] {
+            assert!(is_contact(good), "{good}");
+        }
+        for bad in ["", "a b", "a:b", "#room"] {
+            assert!(!is_contact(bad), "{bad}");
         }
     }
 }

@@ -147,7 +147,7 @@ impl HttpServer {
             webhooks_changed: Arc::default(),
             feed_waits: Arc::default(),
             profiles: config.profiles,
-            directory: Directory::Shared,
+            permissions: Arc::default(),
             bulk_calls: Arc::default(),
             readiness: Readiness::default(),
             denials: Denials::new(Arc::new(Metrics::new()), &NameBudget::default()),

@@ -115,6 +115,7 @@ mod tests {
 
     fn asker() -> Asker {
         Asker {
+            permissions: None,
             user: UserId::parse("alice").expect("an id"),
             claims: Some(r#"{"sub":"alice","tier":"gold"}"#.into()),
             address: Some("::ffff:192.0.2.7".parse().expect("an address")),

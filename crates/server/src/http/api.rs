@@ -14,7 +14,7 @@ use headers::authorization::{Authorization, Bearer};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{Command, ErrorCode, Key, Target, UserId, decode_named, read_object};
+use switchboard_protocol::{Command, ErrorCode, Key, Permissions, Target, UserId, decode_named, read_object};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -33,7 +33,7 @@ use crate::metrics::DropReason;
 use crate::places::Place;
 use crate::services::Services;
 use switchboard_store::grant::{KeyGrant, Scope};
-use switchboard_store::origin::{BackEndOrigin, Origin};
+use switchboard_store::origin::{BackEndOrigin, Origin, UserOrigin};
 use switchboard_store::profile::People;
 use switchboard_store::record::Via;
 use switchboard_store::refusal::Refusal;
@@ -88,6 +88,8 @@ struct Caller {
     address: Option<IpAddr>,
     /// The claims of the user's token as JSON, where the application is asked.
     claims: Option<Arc<str>>,
+    /// What the user may do; `None` if a back end acts for the user.
+    permissions: Option<Arc<Permissions>>,
 }
 
 /// Answers a command with its `ok` frame, or a problem.
@@ -119,7 +121,11 @@ async fn answer(
     let (user, payer) = identify(&credentials, &text)?;
     check_acts_as(grant.as_ref(), &user)?;
     let claims = services.hooks.as_ref().and_then(|_| claims(&head.headers, &credentials));
-    let caller = Caller { user, payer, grant, address, claims };
+    let permissions = match &credentials {
+        Credentials::Token(identity) => Some(services.permissions_of(Some(identity))),
+        Credentials::Key(_) | Credentials::None => None,
+    };
+    let caller = Caller { user, payer, grant, address, claims, permissions };
     request_span::record("user", caller.user.as_str());
     let user = caller.user.clone();
     let answered = match read_command(name, &text, &head.headers, services) {
@@ -384,8 +390,9 @@ async fn dispatch(services: &Services, caller: Caller, command: Command) -> Resu
         StoreRequest::People(query) => {
             let counted = services.limiter.check_people(&caller.payer, &query);
             counted.inspect_err(|_| services.metrics.count_dropped(DropReason::RateLimit))?;
+            let permissions = caller.permissions.as_ref().unwrap_or(&services.permissions);
             let People { users, more } =
-                services.store.people(&caller.user, query, services.directory).await?;
+                services.store.people(&caller.user, query, permissions.directory).await?;
             Ok(OkBody::Users { users, more })
         }
         StoreRequest::Ping => Ok(OkBody::Done {}),
@@ -412,9 +419,10 @@ async fn submit_change(services: &Services, caller: Caller, change: Change) -> R
     };
     let Decision { change, turn } = ask_application(services, &caller, change).await?;
     let (reply, outcome) = oneshot::channel();
-    let origin = match caller.payer {
-        RateOwner::User(_) => Origin::Call(reply),
-        RateOwner::Key(_) | RateOwner::Nobody => {
+    let origin = match (caller.permissions, caller.payer) {
+        (Some(permissions), _) => Origin::User(UserOrigin { reply, permissions }),
+        (None, RateOwner::User(_)) => Origin::Call(reply),
+        (None, RateOwner::Key(_) | RateOwner::Nobody) => {
             let via = caller.grant.map_or(Via::USER, |grant| grant.number);
             Origin::BackEnd(BackEndOrigin { reply, via, address: caller.address })
         }
@@ -448,7 +456,8 @@ async fn ask_application(services: &Services, caller: &Caller, change: Change) -
     });
     // The address of a back end is not that of the user.
     let address = caller.address.filter(|_| matches!(caller.payer, RateOwner::User(_)));
-    let asker = Asker { user: caller.user.clone(), claims: caller.claims.clone(), address, key };
+    let (user, claims) = (caller.user.clone(), caller.claims.clone());
+    let asker = Asker { user, claims, permissions: caller.permissions.clone(), address, key };
     hooks.begin(asker, about, change).await.map_err(|_| Refusal::unavailable())
 }
 

@@ -10,7 +10,7 @@ use super::{LocalNode, Router};
 use crate::encode::{encode, encode_answer};
 use crate::frame;
 use crate::outbox::Outbox;
-use switchboard_store::origin::{BackEndOrigin, Origin, SessionOrigin, WriteOrder};
+use switchboard_store::origin::{BackEndOrigin, Origin, SessionOrigin, UserOrigin, WriteOrder};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{
     Batch, Committed, CommittedCursor, CommittedEvent, CommittedProfiles, CursorKind, Outcome,
@@ -30,7 +30,7 @@ impl Router {
                 Ok(Committed::NotAnnounced) => send_answer(origin, Ok(OkBody::Done {})),
                 Err(refusal) => {
                     // A caller that waits for the outcome, such as an HTTP request, counts the refusal itself.
-                    if !matches!(origin, Origin::Call(_) | Origin::BackEnd(_)) {
+                    if !matches!(origin, Origin::User(_) | Origin::Call(_) | Origin::BackEnd(_)) {
                         self.node.metrics.count_refused(refusal.code);
                     }
                     send_answer(origin, Err(refusal));
@@ -51,7 +51,7 @@ impl Router {
         let duplicate = event.is_none();
         let own = match &origin {
             Origin::Session(origin) => Outbox::from_origin(origin),
-            Origin::Call(_) | Origin::BackEnd(_) | Origin::Internal => None,
+            Origin::User(_) | Origin::Call(_) | Origin::BackEnd(_) | Origin::Internal => None,
         };
         // The answer is queued before the event is applied, because applying it may also queue later events that wait for it.
         let replaced = replaced.and_then(|event| RawValue::from_string(event.to_json()).ok()).map(Box::new);
@@ -89,8 +89,16 @@ impl Router {
     }
 
     fn publish_cursor(&mut self, origin: Origin, committed: CommittedCursor) {
-        let CommittedCursor { conversation, name, user, kind: of, upto, has_moved: moved, members } =
-            committed;
+        let CommittedCursor {
+            conversation,
+            name,
+            user,
+            kind: of,
+            upto,
+            has_moved: moved,
+            is_private,
+            members,
+        } = committed;
         if moved {
             // The cursor may point at coalesced events that still wait, so they are delivered first.
             self.node.flush_coalesced();
@@ -102,9 +110,10 @@ impl Router {
             };
             let from = match &origin {
                 Origin::Session(origin) => Outbox::from_origin(origin),
-                Origin::Call(_) | Origin::BackEnd(_) | Origin::Internal => None,
+                Origin::User(_) | Origin::Call(_) | Origin::BackEnd(_) | Origin::Internal => None,
             };
-            self.forward_signal(&signal, &user, conversation, members, from.as_ref());
+            let is_for_members = !is_private && members <= u64::from(self.node.limits.signal_room);
+            self.forward_signal(&signal, &user, conversation, is_for_members, from.as_ref());
         }
         send_answer(origin, Ok(OkBody::Cursor { conversation: name, upto }));
     }
@@ -137,7 +146,9 @@ fn send_answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
             }
         }
         // If the caller no longer waits, the answer is dropped. The write stays stored.
-        Origin::Call(reply) | Origin::BackEnd(BackEndOrigin { reply, .. }) => drop(reply.send(result)),
+        Origin::Call(reply)
+        | Origin::User(UserOrigin { reply, .. })
+        | Origin::BackEnd(BackEndOrigin { reply, .. }) => drop(reply.send(result)),
         Origin::Internal => {}
     }
 }

@@ -116,7 +116,8 @@ impl LiveSession {
         for write in queue {
             if let Step::Waiting(ask, change) = &write.step {
                 let (user, address) = (self.user.clone(), Some(self.address.into()));
-                let asker = Asker { user, claims: claims.clone(), address, key: None };
+                let permissions = Some(self.permissions.clone());
+                let asker = Asker { user, claims: claims.clone(), permissions, address, key: None };
                 write.step = Step::Asking(hooks.begin(asker, *ask, change.clone()));
             }
             if !write.is_content {

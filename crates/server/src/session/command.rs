@@ -172,8 +172,12 @@ impl LiveSession {
 
     /// Submits a write, already counted as in flight, to the store. `order` is `None` for cursors and profiles, which need not keep their order.
     pub(super) fn submit(&self, id: Option<CommandId>, change: Change, order: Option<WriteOrder>) {
-        let origin =
-            Origin::Session(SessionOrigin { connection: self.outbox.clone(), id: id.clone(), order });
+        let origin = Origin::Session(SessionOrigin {
+            connection: self.outbox.clone(),
+            id: id.clone(),
+            order,
+            permissions: self.permissions.clone(),
+        });
         if self.services.store.submit(Submission { actor: self.user.clone(), change, origin }).is_err() {
             self.services.metrics.count_refused(ErrorCode::Unavailable);
             if let Some(WriteOrder::Epoch(_)) = order {
@@ -241,7 +245,7 @@ impl LiveSession {
             return self.reply(id, Err(refusal));
         }
         let follows = matches!(query, PeopleQuery::Users(_));
-        let people = self.services.store.people(&self.user, query, self.services.directory);
+        let people = self.services.store.people(&self.user, query, self.permissions.directory);
         self.pending = Some(Box::new(PendingQuery::People(id, follows, people)));
     }
 

@@ -9,15 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
-use switchboard_protocol::reply::{Reply, Welcome};
+use switchboard_protocol::reply::Reply;
 use switchboard_protocol::{
-    CloseCode, Command, CommandId, ConversationId, Device, ErrorCode, Frame, Hello, Rejected, Seq, Timestamp,
-    UserId, decode,
+    CloseCode, Command, CommandId, ConversationId, Device, ErrorCode, Frame, Hello, Permissions, Rejected,
+    Seq, Timestamp, UserId, decode,
 };
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::socket::{ConnectionEnd, DecodeFlow, Socket, Stream};
+use super::welcome::welcome_frame;
 use super::{log_lines, token_profile};
 use crate::auth::{self, AuthError, Identity, RefusedToken};
 use crate::denial::{Denial, Denied};
@@ -63,6 +64,8 @@ pub(super) struct AttachedSession {
     pub(super) expires: Option<Timestamp>,
     /// The token's claims as JSON, where the application is asked.
     pub(super) claims: Option<Arc<str>>,
+    /// What the user may do.
+    pub(super) permissions: Arc<Permissions>,
     pub(super) address: IpAddr,
 }
 
@@ -106,8 +109,13 @@ pub(super) async fn receive_hello<S: Stream>(
         return Err(ConnectionEnd::ConnectionLost);
     }
     let claims = hello.token.as_deref().filter(|_| services.hooks.is_some()).and_then(auth::claims_of);
-    let asker =
-        Asker { user: user.clone(), claims: claims.clone(), address: Some(socket.address()), key: None };
+    let asker = Asker {
+        user: user.clone(),
+        claims: claims.clone(),
+        permissions: None,
+        address: Some(socket.address()),
+        key: None,
+    };
     if let Err((refusal, code)) = super::open::ask(services, asker, identity.as_ref(), deadline).await {
         let refuser = HelloRefuser { user: Some(&user), ..refuser };
         return Err(refuser.refuse(refusal, id, code));
@@ -275,16 +283,9 @@ pub(super) async fn attach_session(
         None => services.store.summaries(&user, key, latest).await.map_err(later)?,
     };
     mark = mark.max(page.mark).max(listed.mark);
-    let welcome = Welcome {
-        user: user.clone(),
-        connection: outbox.id().to_string(),
-        server: concat!("switchboard/", env!("CARGO_PKG_VERSION")).to_owned(),
-        features: services.store.features().into_iter().map(str::to_owned).collect(),
-        limits: (*services.limits).clone(),
-        conversations: listed.summaries,
-        more: listed.has_more,
-        unread: Some(listed.unread),
-    };
+    let permissions = services.permissions_of(identity.as_ref());
+    let joined = listed.joined.iter().map(|joined| (joined.conversation, joined.head)).collect();
+    let welcome = welcome_frame(services, outbox, &user, listed, &permissions);
     log_lines::span(outbox.id(), Some(&user), address).in_scope(|| tracing::debug!("connection opened"));
     outbox.push_reply(encode(&Reply::<Box<RawValue>>::Welcome(Box::new(welcome))));
     let mut starts = ReplayStarts::default();
@@ -301,7 +302,6 @@ pub(super) async fn attach_session(
         }
     }
     let ReplayStarts { cursors, former, gone } = starts;
-    let listed = listed.joined.iter().map(|joined| (joined.conversation, joined.head)).collect();
     let subscribe = Subscription {
         session,
         mark,
@@ -309,14 +309,14 @@ pub(super) async fn attach_session(
         page,
         heads,
         cursors,
-        listed,
+        listed: joined,
         former,
         left_conversations: gone,
         left_since_read: leaves,
     };
     services.router.subscribe(subscribe).await.map_err(later)?;
     let expires = identity.map(|identity| identity.expires);
-    Ok(AttachedSession { session, user, key, expires, claims, address })
+    Ok(AttachedSession { session, user, key, expires, claims, permissions, address })
 }
 
 /// Reads the memberships of a session's user.

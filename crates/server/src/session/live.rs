@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use switchboard_protocol::{CloseCode, Seq, UserId};
+use switchboard_protocol::{CloseCode, Permissions, Seq, UserId};
 use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep};
 
@@ -48,6 +48,8 @@ pub(super) struct LiveSession {
     pub(super) outbox: Arc<Outbox>,
     pub(super) session: SessionSlot,
     pub(super) user: UserId,
+    /// What the user may do.
+    pub(super) permissions: Arc<Permissions>,
     /// The client's address, for the log. An IPv4 address is mapped to IPv6, because `Ipv6Addr` takes 16 bytes and `IpAddr` 17.
     pub(super) address: Ipv6Addr,
     pub(super) limiter: ConnectionLimiter,
@@ -119,7 +121,7 @@ impl LiveSession {
     }
 
     fn new(services: Arc<Services>, outbox: Arc<Outbox>, attached: AttachedSession) -> Self {
-        let AttachedSession { session, user, key, expires, claims, address } = attached;
+        let AttachedSession { session, user, key, expires, claims, permissions, address } = attached;
         let address = match address {
             IpAddr::V4(address) => address.to_ipv6_mapped(),
             IpAddr::V6(address) => address,
@@ -135,6 +137,7 @@ impl LiveSession {
             outbox,
             session,
             user,
+            permissions,
             address,
             delayed_cursors: None,
             delayed_watch: None,

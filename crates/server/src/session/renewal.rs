@@ -44,6 +44,8 @@ impl LiveSession {
         }
         let lifetime = identity.expires.as_millis().saturating_sub(self.services.clock.now().as_millis());
         self.expires = Some(Instant::now() + Duration::from_millis(u64::try_from(lifetime).unwrap_or(0)));
-        Ok(OkBody::Token { expires: identity.expires })
+        self.permissions = self.services.permissions_of(Some(identity));
+        let permissions = Some(Box::new((*self.permissions).clone()));
+        Ok(OkBody::Token { expires: identity.expires, permissions })
     }
 }

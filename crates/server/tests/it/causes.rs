@@ -134,8 +134,7 @@ async fn a_lost_node_is_logged_with_its_users() {
     let (mut observer, log) = start("observer").await;
     let (killed, _) = start("killed").await;
     let mut alice = observer.connects("alice").await;
-    alice.says("@carol", "hi").await;
-    alice.says("@bob", "hi").await;
+    alice.makes_room("friends", &["bob", "carol"]).await;
     let (bob, carol) = (killed.connects("bob").await, killed.connects("carol").await);
     alice.does("watch", json!({"users": ["bob", "carol"]})).await;
     for _ in 0..2 {

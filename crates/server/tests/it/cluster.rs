@@ -119,6 +119,8 @@ async fn signals_cross_nodes() {
     assert!(
         matches!(alice.receives_signal().await, Signal::Typing { user: typist, .. } if typist == user("bob"))
     );
+    bob.says("@alice", "hello").await;
+    alice.receives_message("hello").await;
     bob.does("read", json!({"conversation": "@alice", "upto": 1})).await;
     assert!(
         matches!(alice.receives_signal().await, Signal::Read { user: reader, .. } if reader == user("bob"))
@@ -131,14 +133,14 @@ async fn a_user_is_online_while_connected_to_any_node() {
         Cluster::start_on(SharedEngines::new().await, 3, |config| config.presence_grace = Duration::ZERO)
             .await;
     let mut alice = cluster.node(0).connects("alice").await;
-    alice.says("@bob", "hi").await;
+    alice.makes_room("alices", &["bob"]).await;
     alice.does("watch", json!({"users": ["bob"]})).await;
     assert_eq!(next_presence(&mut alice).await, ("bob".to_owned(), false));
     let laptop = cluster.node(1).connects("bob").await;
     assert_eq!(next_presence(&mut alice).await, ("bob".to_owned(), true));
     let phone = cluster.node(2).connects("bob").await;
     let mut carol = cluster.node(2).connects("carol").await;
-    carol.says("@bob", "hi").await;
+    carol.makes_room("carols", &["bob"]).await;
     carol.does("watch", json!({"users": ["bob"]})).await;
     assert_eq!(
         next_presence(&mut carol).await,
@@ -188,7 +190,7 @@ async fn users_of_a_node_that_stops_are_offline_at_once() {
     let mut cluster = Cluster::start(2).await;
     let mut alice = cluster.node(0).connects("alice").await;
     let bob = cluster.node(1).connects("bob").await;
-    alice.says("@bob", "hi").await;
+    alice.makes_room("friends", &["bob"]).await;
     alice.does("watch", json!({"users": ["bob"]})).await;
     assert_eq!(next_presence(&mut alice).await, ("bob".to_owned(), true));
     cluster.node_mut(1).begin_shutdown();

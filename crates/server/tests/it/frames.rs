@@ -31,8 +31,12 @@ async fn hello_is_answered_with_welcome_and_the_missed_events() {
         r##""conversation":"#general","seq":3,"from":"alice","at":"T","key":"k3","text":"two"}}"##
     );
     let unread = r#"{"messages":2,"conversations":1,"more":false}"#;
+    let permissions = concat!(
+        r#"{"create_rooms":true,"public_rooms":true,"invite":"members","contact":["all"],"#,
+        r#""others":"refuse","directory":"shared"}"#
+    );
     let expected = format!(
-        r#","server":"switchboard/{version}","features":["numbers","profiles","token"],"limits":{limits},"conversations":[{conversation}],"more":false,"unread":{unread}}}"#
+        r#","server":"switchboard/{version}","features":["numbers","profiles","token","permissions"],"limits":{limits},"conversations":[{conversation}],"more":false,"unread":{unread},"permissions":{permissions}}}"#
     );
     assert_eq!(after, expected);
     assert_eq!(
@@ -169,6 +173,8 @@ async fn signals_have_the_documented_form() {
     let mut bob = server.open_socket_as("bob").await;
     alice.asks(r#"{"type":"send","to":"@bob","text":"hi"}"#).await;
     bob.receives_text().await;
+    bob.asks(r#"{"type":"send","to":"@alice","text":"hello"}"#).await;
+    alice.receives_text().await;
     for (frame, ok, signal) in [
         (
             r#"{"type":"received","id":1,"conversation":"@alice","upto":1}"#,

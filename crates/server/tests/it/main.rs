@@ -37,6 +37,7 @@ mod moving;
 mod numbers;
 mod operator;
 mod people;
+mod permissions;
 mod presence;
 mod probes;
 mod proxy;

@@ -44,7 +44,7 @@ async fn wait_for_connections(server: &Server, expected: f64) {
 async fn a_watcher_receives_the_current_presence_and_its_changes() {
     let server = server_without_offline_grace().await;
     let mut alice = server.connects("alice").await;
-    alice.says("@bob", "hi").await;
+    alice.makes_room("friends", &["bob"]).await;
     watches_users(&mut alice, &["bob"]).await;
     assert_eq!(receives_offline(&mut alice, "bob").await, None, "never seen");
     let mut laptop = server.connects("bob").await;
@@ -67,7 +67,7 @@ async fn a_watcher_receives_the_current_presence_and_its_changes() {
 async fn watchers_receive_the_same_last_seen_immediately() {
     let server = server_without_offline_grace().await;
     let mut alice = server.connects("alice").await;
-    alice.says("@bob", "hi").await;
+    alice.makes_room("friends", &["bob"]).await;
     watches_users(&mut alice, &["bob"]).await;
     receives_offline(&mut alice, "bob").await;
     for _ in 0..5 {
@@ -86,7 +86,7 @@ async fn watchers_receive_the_same_last_seen_immediately() {
 async fn last_seen_survives_a_restart() {
     let mut server = server_without_offline_grace().await;
     let mut alice = server.connects("alice").await;
-    alice.says("@bob", "hi").await;
+    alice.makes_room("friends", &["bob"]).await;
     watches_users(&mut alice, &["bob"]).await;
     receives_offline(&mut alice, "bob").await;
     drop(server.connects("bob").await);
@@ -104,7 +104,7 @@ async fn last_seen_survives_a_restart() {
 async fn users_online_at_a_stop_have_its_time_as_last_seen() {
     let mut server = server_with_long_offline_grace().await;
     let mut bob = server.connects("bob").await;
-    bob.says("@alice", "hi").await;
+    bob.makes_room("friends", &["alice"]).await;
     drop(bob);
     server.restart().await;
     let mut alice = server.connects("alice").await;
@@ -117,7 +117,7 @@ async fn a_quick_reconnect_does_not_show_the_user_offline() {
     let server = server_with_long_offline_grace().await;
     let mut alice = server.connects("alice").await;
     let bob = server.connects("bob").await;
-    alice.says("@bob", "hi").await;
+    alice.makes_room("friends", &["bob"]).await;
     watches_users(&mut alice, &["bob"]).await;
     assert_eq!(alice.receives_signal().await, online_signal("bob"));
     drop(bob);

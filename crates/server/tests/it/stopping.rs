@@ -234,7 +234,7 @@ async fn wait_for_connections(server: &Server, expected: f64) {
 /// Ends bob's connection by calling `ends`, and asserts that alice, who watches bob, receives that he is offline.
 async fn assert_offline_after(server: &Server, ends: impl AsyncFnOnce(RawSocket)) {
     let mut alice = server.connects("alice").await;
-    alice.says("@bob", "hi").await;
+    alice.makes_room("friends", &["bob"]).await;
     let mut bob = RawSocket::connect(server.address()).await;
     bob.says_hello_as("bob").await;
     alice.does("watch", json!({"users": ["bob"]})).await;

@@ -6,6 +6,7 @@ mod messages;
 mod on_postgres;
 mod pages;
 mod people;
+mod permissions;
 mod profiles;
 mod vectors;
 mod writes;
@@ -163,6 +164,10 @@ macro_rules! contract_tests {
             people::only_users_who_share_a_conversation_are_presence_peers,
             people::a_snapshot_has_the_users_own_conversations,
             people::tokens_are_revoked_up_to_the_latest_time,
+            permissions::a_user_reaches_first_whom_the_permissions_name,
+            permissions::a_user_who_was_written_to_may_answer,
+            permissions::shared_conversations_count_where_the_permissions_say_so,
+            permissions::cursors_in_a_direct_conversation_are_private_until_both_have_written,
             profiles::a_change_of_a_profile_changes_only_the_fields_that_it_names,
             profiles::a_user_sees_the_profiles_of_users_with_a_shared_conversation,
             profiles::users_are_found_by_the_beginning_of_a_word,

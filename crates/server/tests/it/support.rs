@@ -103,7 +103,8 @@ pub(crate) struct Server {
     address: SocketAddr,
     /// The address of the operators' listener, if it is configured.
     operators: Option<SocketAddr>,
-    config: Config,
+    /// Boxed, because tests hold a server across many waits.
+    config: Box<Config>,
     clock: Clock,
     data: TempDir,
     http: reqwest::Client,
@@ -137,7 +138,7 @@ impl Server {
         let mut server = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             operators: None,
-            config,
+            config: Box::new(config),
             clock,
             data,
             http,
@@ -171,7 +172,7 @@ impl Server {
     async fn run(&mut self) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         self.address = listener.local_addr().expect("an address");
-        let server = switchboard::Server::start(listener, self.config.clone(), self.clock.clone()).await;
+        let server = switchboard::Server::start(listener, (*self.config).clone(), self.clock.clone()).await;
         let server = server.expect("the server starts");
         self.operators = server.operator_address();
         let (stop, stopped) = oneshot::channel();

@@ -253,18 +253,25 @@ impl ReferenceModel {
         stays.and_then(|stays| stays.last()).is_some_and(|last| last.until.is_none())
     }
 
-    /// The conversations that both users are or were members of.
+    /// The conversations in which two users may see each other's presence, or might while they were members: rooms of both, and
+    /// their direct conversation once both have written in it.
     pub(crate) fn shared_conversations(&self, one: &str, other: &str) -> Vec<String> {
-        let both = |log: &Log| log.members.contains_key(one) && log.members.contains_key(other);
-        self.logs.iter().filter(|(_, log)| both(log)).map(|(name, _)| name.clone()).collect()
+        let now = Instant::now();
+        let both = |name: &str, log: &Log| {
+            [one, other]
+                .iter()
+                .all(|user| log.members.contains_key(*user) && has_written(name, log, user, now))
+        };
+        self.logs.iter().filter(|(name, log)| both(name, log)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether both users are members of the same conversation, and both were already before `then`.
+    /// Whether two users may see each other's presence because of a conversation of both, and might already before `then`.
     pub(crate) fn have_shared_room_since(&self, one: &str, other: &str, then: Instant) -> bool {
-        self.logs.values().any(|log| {
+        self.logs.iter().any(|(name, log)| {
             [one, other].iter().all(|user| {
                 let last = log.members.get(*user).and_then(|stays| stays.last());
                 last.is_some_and(|stay| stay.until.is_none() && stay.when < then)
+                    && has_written(name, log, user, then)
             })
         })
     }
@@ -274,6 +281,12 @@ impl ReferenceModel {
         let stays = self.logs.get(name).and_then(|log| log.members.get(user));
         stays.and_then(|stays| stays.last()).is_some_and(|last| last.since > seq)
     }
+}
+
+/// Whether a user wrote a message in a direct conversation, until `then`. In a room it does not matter.
+fn has_written(name: &str, log: &Log, user: &str, then: Instant) -> bool {
+    let is_own = |event: &CommittedLogEvent| event.kind == "message" && event.from == user;
+    !name.starts_with('@') || log.events.iter().any(|event| is_own(event) && event.committed_at <= then)
 }
 
 impl CommittedLogEvent {

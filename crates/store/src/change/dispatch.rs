@@ -17,7 +17,6 @@ pub(crate) fn apply<R: Rows>(
     change: Change,
     now: Timestamp,
 ) -> ChangeResult<R> {
-    let Actor { name: actor, has_allowances, via, address } = actor;
     let (purpose, change, requested) = match change {
         Change::Check(change) => (ChangePurpose::Check, *change, None),
         Change::Repeated(change) => (ChangePurpose::Repeat, *change, None),
@@ -25,11 +24,12 @@ pub(crate) fn apply<R: Rows>(
         change => (ChangePurpose::Apply, change, None),
     };
     // The check of a change before its approval has counted against the allowances.
-    let has_allowances = has_allowances && requested.is_none() && purpose != ChangePurpose::Repeat;
+    let has_allowances = actor.has_allowances && requested.is_none() && purpose != ChangePurpose::Repeat;
     let requested = requested.flatten();
     let is_replaced = requested.is_some();
-    let mut act =
-        ChangeContext { rows, rules, actor, has_allowances, via, address, now, purpose, is_replaced };
+    let actor = Actor { has_allowances, ..actor };
+    let mut act = ChangeContext::new(rows, rules, actor, now, (purpose, is_replaced));
+    let actor = act.actor;
     let result = match change {
         Change::Send(c) => act.send(c, requested),
         Change::Edit(c) => act.edit(c),
@@ -153,10 +153,10 @@ impl Prefetch {
                 let name = c.conversation.resolve(actor);
                 let upto = self.read_cursors.entry((name.clone(), actor.clone())).or_default();
                 *upto = c.upto.max(*upto);
-                self.add_membership(actor, name);
+                self.add_cursor(actor, name);
             }
-            Change::CountedRead(c) => self.add_membership(actor, c.read.conversation.resolve(actor)),
-            Change::Received(c) => self.add_membership(actor, c.conversation.resolve(actor)),
+            Change::CountedRead(c) => self.add_cursor(actor, c.read.conversation.resolve(actor)),
+            Change::Received(c) => self.add_cursor(actor, c.conversation.resolve(actor)),
             Change::Create(c) => {
                 self.conversations.extend(c.room.iter().map(ConversationId::room));
                 self.users.extend(c.members.iter().cloned());
@@ -198,6 +198,15 @@ impl Prefetch {
     fn add_membership(&mut self, actor: &UserId, name: ConversationId) {
         self.conversations.insert(name.clone());
         self.members.insert((name, actor.clone()));
+    }
+
+    /// In a direct conversation, the other user's row says whether they have written.
+    fn add_cursor(&mut self, actor: &UserId, name: ConversationId) {
+        if let Some((a, b)) = name.peers() {
+            self.users.extend([a.clone(), b.clone()]);
+            self.members.extend([(name.clone(), a), (name.clone(), b)]);
+        }
+        self.add_membership(actor, name);
     }
 
     fn add_subject(&mut self, actor: &UserId, name: ConversationId, subject: &UserId) {

@@ -144,6 +144,8 @@ impl<R: Rows> ChangeContext<'_, R> {
         if !name.is_room() {
             let (a, b) = access::check_peer(name, self.actor)?;
             if self.rows.conversation(name)?.is_none() {
+                self.check_contact(&a)?;
+                self.check_contact(&b)?;
                 // The attempt is counted before the other user is looked up. So guessing user names costs as much as
                 // writing to them, and a user cannot find out which names exist by trying many.
                 self.allowances()

@@ -16,6 +16,7 @@ use crate::{access, body};
 
 impl<R: Rows> ChangeContext<'_, R> {
     pub(super) fn create(&mut self, create: Create) -> ChangeResult<R> {
+        access::check_creator(self.permissions, create.public)?;
         let name = ConversationId::room(&create.room.unwrap_or_else(generate_room_id));
         let mut members: BTreeSet<_> = create.members.into_iter().collect();
         members.remove(self.actor);
@@ -27,6 +28,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         if let Some(existing) = self.rows.conversation(&name)? {
             return self.check_created_before(&existing, &body);
         }
+        self.check_contacts(members.iter())?;
         for user in &members {
             self.check_known(user)?;
         }
@@ -90,6 +92,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         if !room.public {
             return Err(Refusal::not_found().into());
         }
+        access::check_public(self.permissions)?;
         self.check_room_limit("conversation")?;
         let user = self.user_or_new(self.actor)?;
         self.rows.insert_self_joined_room(user, room.key)?;
@@ -120,6 +123,8 @@ impl<R: Rows> ChangeContext<'_, R> {
         let inviter = *access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
         access::check_inviter(&conversation, membership.as_ref(), invite.role)?;
+        access::check_may_invite(self.permissions, membership.as_ref())?;
+        self.check_contact(&invite.user)?;
         self.check_known(&invite.user)?;
         let known = self.rows.user(&invite.user)?;
         let earlier = known.map(|invited| self.rows.member(conversation.key, invited)).transpose()?.flatten();

@@ -102,6 +102,14 @@ pub(crate) trait Rows {
 
     fn put_member(&mut self, conversation: ConversationKey, user: UserKey, member: Membership);
 
+    /// Whether two users share a room, or their direct conversation exists. Of each user, some of the oldest rooms are compared.
+    fn share_a_conversation(
+        &mut self,
+        a: UserKey,
+        b: UserKey,
+        direct: &ConversationId,
+    ) -> Result<bool, Self::Error>;
+
     /// The message that a sender has sent with an idempotency key.
     fn message_by_key(&mut self, sender: UserKey, key: &str) -> Result<Option<KeyedMessage>, Self::Error>;
 

@@ -180,6 +180,10 @@ const SELECT_EXISTING_CONVERSATIONS: &str =
     "SELECT n.place FROM unnest($1::text[]) WITH ORDINALITY n (name, place)
     JOIN conversations c ON c.name = n.name";
 
+const SELECT_MUTUAL: &str = "SELECT n.place FROM unnest($1::text[]) WITH ORDINALITY n (name, place)
+    JOIN conversations c ON c.name = n.name
+    JOIN members m ON m.conversation = c.id AND m.sent > 0 GROUP BY n.place HAVING count(*) > 1";
+
 const COUNT_MESSAGES: &str = "SELECT messages FROM events WHERE conversation = $1 AND seq = $2";
 
 const COUNT_SENT_MESSAGES: &str = "SELECT count(*) FROM events
@@ -409,6 +413,11 @@ impl Lookups for Session {
             return Ok(Vec::new());
         }
         flags_by_position(names.len(), &self.query_rows(SELECT_EXISTING_CONVERSATIONS, &[&names])?)
+    }
+
+    fn are_mutual(&self, conversations: &[ConversationId]) -> Result<Vec<bool>> {
+        let names: Vec<_> = conversations.iter().map(ConversationId::as_str).collect();
+        flags_by_position(names.len(), &self.query_rows(SELECT_MUTUAL, &[&names])?)
     }
 
     fn count_rooms(&self, user: UserKey, most: u32) -> Result<u32> {

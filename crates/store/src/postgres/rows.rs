@@ -22,7 +22,7 @@ use self::profiles::Profiles;
 use self::reactions::Reactions;
 use super::connect::{BlockingConnection, Error};
 use super::ids::Ids;
-use super::installation::{FEED, VERSION_WITH_USER_KEYS};
+use super::installation::VERSION_WITH_USER_KEYS;
 use crate::MessageCounts;
 use crate::change::Rules;
 use crate::change::dispatch::Prefetch;
@@ -150,17 +150,6 @@ impl<'a> PostgresRows<'a> {
     fn new_event(&self, at: (ConversationKey, Seq)) -> Option<&NewEvent> {
         self.new_events.get(*self.new_event_index.get(&at)?)
     }
-
-    /// Whether the transaction tells the feed what it writes.
-    fn feeds(&self) -> bool {
-        self.installation_version >= FEED
-    }
-
-    /// The conversations with new events.
-    pub(super) fn changed_conversations(&self) -> Vec<ConversationKey> {
-        let touched: BTreeSet<_> = self.new_events.iter().map(|event| event.conversation).collect();
-        touched.into_iter().collect()
-    }
 }
 
 impl Rows for PostgresRows<'_> {
@@ -270,6 +259,15 @@ impl Rows for PostgresRows<'_> {
         let at = (conversation, user);
         let before = self.members.insert(at, Some(member));
         self.dirty_members.entry(at).or_insert(before.flatten().is_some());
+    }
+
+    fn share_a_conversation(
+        &mut self,
+        a: UserKey,
+        b: UserKey,
+        direct: &ConversationId,
+    ) -> Result<bool, Error> {
+        self.look_up_shared(a, b, direct)
     }
 
     fn message_by_key(&mut self, sender: UserKey, key: &str) -> Result<Option<KeyedMessage>, Error> {

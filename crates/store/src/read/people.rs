@@ -5,18 +5,15 @@ use std::ops::ControlFlow;
 
 use rustc_hash::FxHashSet;
 use switchboard_protocol::reply::{Member, OkBody};
-use switchboard_protocol::{ConversationId, Members, UserId};
+use switchboard_protocol::{ConversationId, Members, Seq, UserId};
 
 use super::row::{ConversationAccess, PresencePeerRow};
 use super::{LookupResult, Lookups, PageResult, Reader};
 use crate::access;
+use crate::change::MAX_COMPARED_ROOMS;
 use crate::record::{ConversationKey, Membership, UserKey};
 use crate::refusal::Refusal;
 use crate::{PresencePeer, WriteAccess};
-
-/// The most rooms of a user that a read compares to find out whether two users share one. A `watch` reads at most this many
-/// rooms for each user that it names, and twice as many if the watching user is in more rooms.
-const MAX_COMPARED_ROOMS: u32 = 100;
 
 /// A key below that of every user: a page after it begins with the first member.
 const BEFORE_FIRST_USER: UserKey = UserKey(0);
@@ -52,12 +49,24 @@ impl<L: Lookups> Reader<'_, L> {
             // The page is finished, unless it has room although a full set of rows was read. Then some rows were damaged,
             // and the next rows are read.
             if more || rows < most {
+                if self.is_one_sided(&conversation.name)? {
+                    members.iter_mut().filter(|member| member.user != *user).for_each(hide_cursors);
+                }
                 let fits = self.name_members(&keys, &mut members)?;
                 more |= fits < members.len();
                 members.truncate(fits);
                 return Ok(OkBody::Members { conversation: conversation.name, members, more });
             }
         }
+    }
+
+    /// Whether a conversation is a direct one in which the users have not both written.
+    fn is_one_sided(&self, name: &ConversationId) -> LookupResult<bool, L> {
+        if name.peers().is_none_or(|(a, b)| a == b) {
+            return Ok(false);
+        }
+        let mutual = self.rows.are_mutual(std::slice::from_ref(name))?;
+        Ok(!mutual.first().copied().unwrap_or_default())
     }
 
     /// The key of a present or former member. Other users are not looked up, because a user must not find out who exists.
@@ -75,8 +84,9 @@ impl<L: Lookups> Reader<'_, L> {
         Ok(WriteAccess { conversation: conversation.key, members: conversation.members })
     }
 
-    /// The users among `others` who share a conversation with `user`, including `user`. If two users are each in more than
-    /// [`MAX_COMPARED_ROOMS`] rooms, a shared room is found only if it is one of the oldest rooms of either.
+    /// The users among `others` who share a room with `user`, or a direct conversation in which both have written, including `user`.
+    /// If two users are each in more than [`MAX_COMPARED_ROOMS`] rooms, a shared room is found only if it is one of the oldest rooms of
+    /// either.
     pub(crate) fn presence_peers(
         &self,
         user: &UserId,
@@ -84,7 +94,7 @@ impl<L: Lookups> Reader<'_, L> {
     ) -> LookupResult<Vec<PresencePeer>, L> {
         let Some(own) = self.rows.find_user(user)?.map(|known| known.key) else { return Ok(Vec::new()) };
         let others = self.rows.presence_peer_rows(others)?;
-        let shared = self.sharing_users(own, user, &others)?;
+        let shared = self.sharing_users(own, user, &others, Direct::Mutual)?;
         let found = others.into_iter().filter(|other| shared.contains(&other.key));
         Ok(found.map(|other| PresencePeer { user: other.name, last_seen: other.last_seen }).collect())
     }
@@ -95,16 +105,17 @@ impl<L: Lookups> Reader<'_, L> {
         own: UserKey,
         user: &UserId,
         others: &[PresencePeerRow],
+        direct_counts: Direct,
     ) -> LookupResult<FxHashSet<UserKey>, L> {
         let mut shared = FxHashSet::from_iter([own]);
         // A direct conversation never ends, because its two members cannot leave it.
         let open = not_yet_shared(others, &shared);
         let direct: Vec<_> = open.iter().map(|other| ConversationId::direct(user, &other.name)).collect();
-        add_sharing_users(
-            &mut shared,
-            open.iter().map(|other| other.key),
-            &self.rows.conversations_exist(&direct)?,
-        );
+        let do_share = match direct_counts {
+            Direct::Any => self.rows.conversations_exist(&direct)?,
+            Direct::Mutual => self.rows.are_mutual(&direct)?,
+        };
+        add_sharing_users(&mut shared, open.iter().map(|other| other.key), &do_share);
         let keys: Vec<_> = not_yet_shared(others, &shared).iter().map(|other| other.key).collect();
         if !keys.is_empty() {
             let pairs: Vec<_> = keys.iter().map(|key| (own, *key)).collect();
@@ -118,6 +129,20 @@ impl<L: Lookups> Reader<'_, L> {
         }
         Ok(shared)
     }
+}
+
+/// Shows a member of a direct conversation as at its beginning.
+fn hide_cursors(member: &mut Member) {
+    (member.read, member.received) = (Seq(0), Seq(0));
+}
+
+/// Which direct conversations count as shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direct {
+    /// All of them.
+    Any,
+    /// Those in which both users have written. One message must not be enough to watch its recipient.
+    Mutual,
 }
 
 /// The users who are not yet found to share a conversation.

@@ -5,6 +5,7 @@ use switchboard_protocol::reply::{Member, Person};
 use switchboard_protocol::{ConversationId, Limits, UserId};
 
 use super::fold::json_bytes;
+use super::people::Direct;
 use super::row::{ListedConversation, PresencePeerRow};
 use super::{LookupResult, Lookups, PageBudget, Reader};
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
@@ -44,7 +45,7 @@ impl<L: Lookups> Reader<'_, L> {
             Directory::Off => rows.into_iter().filter(|row| row.name == *user).collect(),
             Directory::Shared => {
                 let Some(own) = self.rows.find_user(user)? else { return Ok(Vec::new()) };
-                let shared = self.sharing_users(own.key, user, &rows)?;
+                let shared = self.sharing_users(own.key, user, &rows, Direct::Any)?;
                 rows.into_iter().filter(|row| shared.contains(&row.key)).collect()
             }
         })

@@ -277,6 +277,14 @@ impl Lookups for Connection {
         conversations.iter().map(|name| Ok(select.exists([name.as_str()])?)).collect()
     }
 
+    fn are_mutual(&self, conversations: &[ConversationId]) -> Result<Vec<bool>> {
+        let mut select = self.prepare_cached(
+            "SELECT 1 FROM conversations c JOIN members m ON m.conversation = c.id AND m.sent > 0
+             WHERE c.name = ?1 GROUP BY c.id HAVING count(*) > 1",
+        )?;
+        conversations.iter().map(|name| Ok(select.exists([name.as_str()])?)).collect()
+    }
+
     fn count_rooms(&self, user: UserKey, most: u32) -> Result<u32> {
         let mut count = self.prepare_cached(
             "SELECT count(*) FROM (SELECT 1 FROM members INDEXED BY rooms_of_user
@@ -286,11 +294,7 @@ impl Lookups for Connection {
     }
 
     fn share_a_room(&self, pairs: &[(UserKey, UserKey)], most: u32) -> Result<Vec<bool>> {
-        let mut select = self.prepare_cached(
-            "SELECT 1 FROM (SELECT conversation FROM members INDEXED BY rooms_of_user
-                WHERE user = ?1 AND until IS NULL AND since > 0 ORDER BY conversation LIMIT ?3) room
-             CROSS JOIN members m ON m.conversation = room.conversation AND m.user = ?2 AND m.until IS NULL",
-        )?;
+        let mut select = self.prepare_cached(rows::SELECT_SHARED_ROOM)?;
         pairs.iter().map(|(a, b)| Ok(select.exists(params![a.0, b.0, most])?)).collect()
     }
 

@@ -19,6 +19,12 @@ use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, UserKey};
 use crate::table::{CONVERSATIONS, MEMBERS, WriteTime, columns, conversations, members};
 
+/// Whether a user (2) is in one of the oldest rooms of another (1).
+pub(super) const SELECT_SHARED_ROOM: &str =
+    "SELECT 1 FROM (SELECT conversation FROM members INDEXED BY rooms_of_user
+        WHERE user = ?1 AND until IS NULL AND since > 0 ORDER BY conversation LIMIT ?3) room
+    CROSS JOIN members m ON m.conversation = room.conversation AND m.user = ?2 AND m.until IS NULL";
+
 /// How many rows of each kind the cache keeps between batches: about 200 bytes each.
 const MAX_CACHED_ROWS: usize = 50_000;
 

@@ -250,13 +250,15 @@ async fn hostile_21_a_forged_cursor_is_refused_or_moves_nothing() {
         alice.says("@bob", text).await;
         bob.receives_message(text).await;
     }
+    bob.says("@alice", "four").await;
+    alice.receives_message("four").await;
     let receipt = |upto: u64| json!({"conversation": "@alice:bob", "upto": upto});
     bob.does("read", receipt(2)).await;
     let signal = alice.receives_signal().await;
     assert!(matches!(signal, Signal::Read { upto: Seq(2), .. }), "{signal:?}");
     for command in ["read", "received"] {
         assert_eq!(eve.is_refused(command, receipt(1)).await, ErrorCode::NotFound, "of another conversation");
-        assert_eq!(bob.is_refused(command, receipt(4)).await, ErrorCode::BadCursor, "of the future");
+        assert_eq!(bob.is_refused(command, receipt(5)).await, ErrorCode::BadCursor, "of the future");
         let back = bob.does(command, receipt(1)).await;
         assert!(matches!(back, OkBody::Cursor { upto: Seq(2), .. }), "backwards: {back:?}");
         let answer =

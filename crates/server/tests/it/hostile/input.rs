@@ -299,7 +299,10 @@ async fn hostile_04_a_first_frame_other_than_hello_closes_the_connection() {
         assert_eq!(closed, close, "{frame}");
     }
     assert_eq!(send_first_frame(server, Message::binary("{}")).await, (None, 1008));
-    let long = format!(r#"{{"type":"hello","token":"{}"}}"#, "x".repeat(8 * 1024));
+    let long = format!(
+        r#"{{"type":"hello","token":"{}"}}"#,
+        "x".repeat(switchboard_protocol::Limits::default().hello_frame as usize)
+    );
     assert_eq!(send_first_frame(server, Message::text(long)).await, (None, 1009));
     unchanged.assert_unchanged().await;
 }

@@ -218,6 +218,7 @@ async fn hostile_24_watch_lists_are_applied_at_their_rate_and_the_latest_remains
     for friend in [&mut bob, &mut carol] {
         friend.says("@alice", "hi").await;
         alice.receives_message("hi").await;
+        alice.says(&format!("@{}", friend.name()), "hello").await;
     }
     for _ in 0..WATCH_COMMANDS {
         alice.submits("watch", json!({"users": ["bob", "dora"]})).await;

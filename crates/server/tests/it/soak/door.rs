@@ -21,7 +21,7 @@ use crate::support::{
 const MESSAGE_BYTES: usize = 60_000;
 
 /// Bytes that a connection sends before `hello`: nearly `limits.hello_frame`.
-const HELLO_BYTES: usize = 8_000;
+const HELLO_BYTES: usize = 32_000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak"]

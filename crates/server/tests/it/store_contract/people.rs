@@ -147,8 +147,15 @@ pub(super) async fn only_users_who_share_a_conversation_are_presence_peers(open:
         found.expect("an answer").into_iter().map(|a| (a.user.to_string(), a.last_seen)).collect::<Vec<_>>()
     };
     let named = |name: &str| (name.to_owned(), None);
+    assert_eq!(
+        known(&db, "alice").await,
+        [named("alice"), ("carol".to_owned(), Some(at))],
+        "bob did not write"
+    );
+    assert_eq!(known(&db, "bob").await, [named("bob")], "neither does a user who was written to watch");
+    db.says("bob", "@alice", "hello").await;
     assert_eq!(known(&db, "alice").await, [named("alice"), named("bob"), ("carol".to_owned(), Some(at))]);
-    assert_eq!(known(&db, "bob").await, [named("alice"), named("bob"), named("eve")]);
+    assert_eq!(known(&db, "bob").await, [named("alice"), named("bob")]);
     assert_eq!(known(&db, "dan").await, [named("dan")], "a former member has no presence_peers in the room");
     assert_eq!(known(&db, "nobody").await, []);
 }

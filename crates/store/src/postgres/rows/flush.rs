@@ -1,5 +1,6 @@
 //! Flushes the changed rows and the commit in one round trip.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use switchboard_protocol::Seq;
@@ -10,6 +11,7 @@ use crate::change::dispatch::Prefetch;
 use crate::change::rows::{MAX_REMOVED_REACTIONS_KEPT, MAX_TRIMMED_PAGES};
 use crate::feed::runs;
 use crate::postgres::connect::{Error, Pipelined};
+use crate::postgres::installation::FEED;
 use crate::postgres::query::row::number;
 use crate::postgres::table::{self, conversation_rows, is_any_column, is_changed, member_rows, to_signed};
 use crate::record::Conversation;
@@ -143,6 +145,17 @@ pub(in crate::postgres) enum SaveError {
 }
 
 impl PostgresRows<'_> {
+    /// Whether the transaction tells the feed what it writes.
+    fn feeds(&self) -> bool {
+        self.installation_version >= FEED
+    }
+
+    /// The conversations with new events.
+    pub(in crate::postgres) fn changed_conversations(&self) -> Vec<ConversationKey> {
+        let touched: BTreeSet<_> = self.new_events.iter().map(|event| event.conversation).collect();
+        touched.into_iter().collect()
+    }
+
     /// Rolls the transaction back.
     pub(in crate::postgres) fn roll_back(&self) -> Result<(), Error> {
         self.link

@@ -3,9 +3,18 @@
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
 use super::PostgresRows;
+use crate::change::MAX_COMPARED_ROOMS;
 use crate::change::dispatch::Prefetch;
 use crate::postgres::connect::Error;
 use crate::record::{ConversationKey, UserKey};
+
+const SELECT_SHARED: &str = r#"SELECT 1 WHERE EXISTS (SELECT 1 FROM conversations WHERE name = $3)
+    OR EXISTS (SELECT 1 FROM (SELECT conversation FROM members
+            WHERE "user" = $1 AND until IS NULL AND since > 0 ORDER BY conversation LIMIT $4) room
+        JOIN members m ON m.conversation = room.conversation AND m."user" = $2 AND m.until IS NULL)
+    OR EXISTS (SELECT 1 FROM (SELECT conversation FROM members
+            WHERE "user" = $2 AND until IS NULL AND since > 0 ORDER BY conversation LIMIT $4) room
+        JOIN members m ON m.conversation = room.conversation AND m."user" = $1 AND m.until IS NULL)"#;
 
 impl PostgresRows<'_> {
     /// Whether this transaction creates the conversation.
@@ -26,6 +35,21 @@ impl PostgresRows<'_> {
     pub(super) fn name_of_user(&self, user: UserKey) -> Result<UserId, Error> {
         let name = self.user_names.get(&user).cloned();
         name.ok_or_else(|| Error::Damaged(format!("user {} has no name", user.0)))
+    }
+
+    /// Whether two users share a conversation: a direct one, or a room in which they were when the transaction began.
+    pub(super) fn look_up_shared(
+        &self,
+        a: UserKey,
+        b: UserKey,
+        direct: &ConversationId,
+    ) -> Result<bool, Error> {
+        if self.conversations.get(direct).is_some_and(Option::is_some) {
+            return Ok(true);
+        }
+        let (name, most) = (direct.as_str(), i64::from(MAX_COMPARED_ROOMS));
+        let rows = self.link.run(self.link.rows(SELECT_SHARED, &[&a.0, &b.0, &name, &most]))?;
+        Ok(!rows.is_empty())
     }
 
     /// Locks the row of a user until the transaction ends.

@@ -265,6 +265,8 @@ fn a_shared_conversation_is_found_among_many() {
     fixture.write("bob", "leave", json!({"conversation": "#shared"}));
     assert_eq!(presence_peers(&fixture, "alice", &bob).0, [""; 0]);
     fixture.write("bob", "send", json!({"to": "@alice", "text": "x"}));
+    assert_eq!(presence_peers(&fixture, "alice", &bob).0, [""; 0], "only one of them has written");
+    fixture.write("alice", "send", json!({"to": "@bob", "text": "x"}));
     assert_eq!(presence_peers(&fixture, "alice", &bob).0, bob);
     assert_eq!(presence_peers(&fixture, "alice", &alice).0, alice);
 }

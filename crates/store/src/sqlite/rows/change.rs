@@ -13,7 +13,7 @@ use crate::change::rows::{
     KeyedMessage, MAX_REMOVED_REACTIONS_KEPT, MAX_TRIMMED_PAGES, PROBE_BYTES, ReferredEvent, RequestDigest,
     Rows,
 };
-use crate::change::{own_messages_upto, shorter_count_range};
+use crate::change::{MAX_COMPARED_ROOMS, own_messages_upto, shorter_count_range};
 use crate::feed::Entry;
 use crate::profile::StoredProfile;
 use crate::record::{Conversation, Membership};
@@ -155,6 +155,15 @@ impl Rows for SqliteRows {
         let before = self.members.insert((conversation, user), member);
         let passed = before.is_none_or(|before| before.until != member.until);
         *self.dirty_members.entry((conversation, user)).or_default() |= passed;
+    }
+
+    fn share_a_conversation(&mut self, a: UserKey, b: UserKey, direct: &ConversationId) -> Result<bool> {
+        if self.conversation(direct)?.is_some() {
+            return Ok(true);
+        }
+        let mut select = self.db.prepare_cached(super::SELECT_SHARED_ROOM)?;
+        Ok(select.exists(params![a.0, b.0, MAX_COMPARED_ROOMS])?
+            || select.exists(params![b.0, a.0, MAX_COMPARED_ROOMS])?)
     }
 
     fn message_by_key(&mut self, sender: UserKey, key: &str) -> Result<Option<KeyedMessage>> {

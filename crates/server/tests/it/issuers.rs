@@ -134,6 +134,9 @@ async fn a_token_of_a_removed_key_is_refused() {
     let answer = server.posts_as(&old.signs(&claims), "ping", json!({})).await;
     assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"));
     connects(&server, &new.signs(&claims)).await.expect("the other key stays");
+    // Without the test's pace it takes one refresh, or after a failed fetch one attempt more.
+    let FetchPace { refresh, spacing, .. } = FetchPace::default();
+    assert!(refresh + spacing <= Duration::from_secs(600), "within ten minutes");
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod cluster;
 mod commands;
 mod config_check;
 mod cursors;
+mod customers;
 mod denials;
 mod documents;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]

@@ -1,12 +1,22 @@
 // One connection: `hello`, then commands, each answered before the next is read.
 
-import type { Command, Hello, Limits, Seq, UserId, Welcome } from "../protocol.js";
+import type { Command, Hello, Limits, Permissions, Seq, UserId, Welcome } from "../protocol.js";
 import { parseCommand, parseId, parseWriteNumber } from "./parse.js";
 import { badField, notFound, Refusal } from "./refusal.js";
 import type { ConnectedClient, ServerState } from "./world.js";
 
 /** The most conversations that `welcome.unread` counts. */
 const MAX_COUNTED_CONVERSATIONS = 200;
+
+/** What every user may do: the defaults of the server. */
+const PERMISSIONS: Permissions = {
+  create_rooms: true,
+  public_rooms: true,
+  invite: "members",
+  contact: ["all"],
+  others: "refuse",
+  directory: "shared",
+};
 
 interface SessionSocket {
   push(frame: object): void;
@@ -144,7 +154,8 @@ export class Session implements ConnectedClient {
 
   #renew(token: string, id: object): void {
     if (userOf({ token }) !== this.user) throw new Refusal("unauthorized", "the token is another user's");
-    this.push({ type: "ok", ...id, expires: new Date((claimsOf(token)["exp"] as number) * 1_000).toISOString() });
+    const expires = new Date((claimsOf(token)["exp"] as number) * 1_000).toISOString();
+    this.push({ type: "ok", ...id, expires, permissions: PERMISSIONS });
   }
 
   #hello(frame: Record<string, unknown>): void {
@@ -163,10 +174,11 @@ export class Session implements ConnectedClient {
       user,
       connection: world.makeName(),
       server: "switchboard/fake",
-      features: ["numbers", "profiles", "token"],
+      features: ["numbers", "profiles", "token", "permissions"],
       limits: world.limits,
       ...page,
       unread: unreadTotal(world, user),
+      permissions: PERMISSIONS,
     };
     this.push({ type: "welcome", ...welcome });
     const followedLogs = Object.keys(cursors)

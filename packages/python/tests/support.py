@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import re
 import subprocess
 import tempfile
@@ -37,6 +38,15 @@ class Server:
     def admin(self) -> Client:
         """A client with a key that may do everything."""
         return Client(self.url, self._create_key("admin", "admin"), as_user="shop")
+
+    def command(self, *arguments: str) -> str:
+        """Runs a command of the command line on the server's data."""
+        return subprocess.check_output(
+            [BINARY, *arguments, "--data", self._directory.name],
+            env=self._env,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ).strip()
 
     def kill(self) -> None:
         """Kills the server, as a power failure would."""
@@ -128,6 +138,38 @@ class Scripted:
 
     def close(self) -> None:
         self._ended.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Endpoint:
+    """Takes the requests of a webhook, and keeps their headers and bodies."""
+
+    def __init__(self) -> None:
+        requests: queue.SimpleQueue[tuple[dict[str, str], bytes]] = queue.SimpleQueue()
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                requests.put((dict(self.headers), body))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                pass
+
+        self._requests = requests
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/"
+
+    def next(self) -> tuple[dict[str, str], bytes]:
+        return self._requests.get(timeout=20)
+
+    def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
 

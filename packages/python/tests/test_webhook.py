@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import tempfile
 import time
 import unittest
 from datetime import UTC, datetime
@@ -9,7 +10,7 @@ from datetime import UTC, datetime
 import standardwebhooks
 from switchboard import BadSignature, sign, verify
 
-from .support import ROOT
+from .support import ROOT, SECRET, Endpoint, Server
 
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
@@ -96,3 +97,58 @@ class WebhookTest(unittest.TestCase):
     def test_a_secret_that_is_none_is_a_mistake_here(self) -> None:
         with self.assertRaises(ValueError):
             verify("whsec_!", BODY, signed())
+
+
+class LiveWebhookTest(unittest.TestCase):
+    """What a server sends to an endpoint."""
+
+    def setUp(self) -> None:
+        secret = tempfile.NamedTemporaryFile("w")
+        self.addCleanup(secret.close)
+        secret.write(SECRET)
+        secret.flush()
+        settings = {"SWITCHBOARD_WEBHOOKS_SECRET_FILE": secret.name, "SWITCHBOARD_WEBHOOKS_PRIVATE": "true"}
+        self.server, self.endpoint = Server(**settings), Endpoint()
+        self.addCleanup(self.server.close)
+        self.addCleanup(self.endpoint.close)
+
+    def assert_verified(self, secret: str, headers: dict[str, str], body: bytes) -> None:
+        """Each library accepts the request with this secret."""
+        self.assertEqual(standardwebhooks.Webhook(secret).verify(body, headers), json.loads(body))
+        self.assertEqual(verify(secret, body, headers), json.loads(body))
+        fields = {name.removeprefix("webhook-"): value for name, value in headers.items()}
+        by_javascript = official(
+            do="verify",
+            secret=secret,
+            id=fields["id"],
+            timestamp=int(fields["timestamp"]),
+            signature=fields["signature"],
+            body=body.decode(),
+        )
+        self.assertEqual(by_javascript, "good")
+
+    def test_each_library_verifies_what_the_server_sends(self) -> None:
+        command = ("webhook", "add", "shop", self.endpoint.url, "--types", "message", "--from", "0")
+        old = self.server.command(*command)
+        chat = self.server.client()
+        chat.send("@alice", "Zoë 🎉 \\ </script> \u2028", data={"order": 17})
+        headers, body = self.endpoint.next()
+        self.assert_verified(old, headers, body)
+        self.assertEqual(json.loads(body)["data"]["event"]["text"], "Zoë 🎉 \\ </script> \u2028")
+        with self.assertRaises(standardwebhooks.WebhookVerificationError):
+            standardwebhooks.Webhook(OTHER).verify(body, headers)
+        with self.assertRaises(standardwebhooks.WebhookVerificationError):
+            standardwebhooks.Webhook(old).verify(body.replace(b"17", b"18"), headers)
+        new = self.server.command("webhook", "rotate", "shop", "--overlap", "24h")
+        self.assertNotEqual(new, old)
+        # The server reads its webhooks twice a second.
+        while " " not in headers["webhook-signature"]:
+            chat.send("@alice", "again")
+            headers, body = self.endpoint.next()
+        for secret in (old, new):
+            self.assert_verified(secret, headers, body)
+        answer = self.server.command("webhook", "test", "shop")
+        self.assertEqual(json.loads(answer)["status"], 204)
+        while json.loads(body)["type"] != "webhook.test":
+            headers, body = self.endpoint.next()
+        self.assert_verified(new, headers, body)

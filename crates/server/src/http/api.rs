@@ -103,10 +103,7 @@ pub(super) async fn command(
     }
     let (parts, mut body) = request.into_parts();
     let answered = answer(&services, &name, &parts, &mut body).await;
-    if answered.is_err() {
-        body::discard(&services.tasks, &parts.headers, body);
-    }
-    respond(&services, &parts, answered)
+    respond(&services, &parts, body, answered)
 }
 
 async fn answer(

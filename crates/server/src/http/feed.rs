@@ -18,7 +18,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::api::{Authenticated, authenticate, authenticate_again, read_authenticated};
-use super::body;
 use super::problem::Problem;
 use super::respond::{refuse, respond_with_json};
 use crate::denial::{Denial, Denied};
@@ -83,7 +82,7 @@ pub(super) struct Page {
 /// An entry of the feed. Types with a dot have further fields.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "it describes what the store encodes")]
-struct Entry {
+pub(super) struct Entry {
     /// The entry's id, which is a cursor: letters, digits and `-`. It is the same whenever the entry is read.
     id: String,
     /// The type of its event; with a dot, what is no event.
@@ -105,10 +104,7 @@ struct Entry {
 pub(super) async fn page(State(services): State<Arc<Services>>, request: Request) -> Response {
     let (parts, mut body) = request.into_parts();
     let answered = answer(&services, &parts, &mut body).await;
-    if answered.is_err() {
-        body::discard(&services.tasks, &parts.headers, body);
-    }
-    respond_with_json(&services, &parts, answered)
+    respond_with_json(&services, &parts, body, answered)
 }
 
 async fn answer(

@@ -63,10 +63,7 @@ fn deserialize_nullable<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
 pub(super) async fn profiles(State(services): State<Arc<Services>>, request: Request) -> Response {
     let (parts, mut body) = request.into_parts();
     let answered = answer(&services, &parts, &mut body).await;
-    if answered.is_err() {
-        body::discard(&services.tasks, &parts.headers, body);
-    }
-    respond(&services, &parts, answered)
+    respond(&services, &parts, body, answered)
 }
 
 async fn answer(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::http::header;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -11,29 +12,35 @@ use tracing::Span;
 
 use super::accept::Client;
 use super::api::Answer;
+use super::body;
 use super::problem::Problem;
 use crate::encode;
 use crate::in_flight::Permit;
 use crate::services::Services;
 use crate::throttle::AffectedClient;
 
-/// Builds the response: the `ok` frame or the problem.
+/// Builds the response: the `ok` frame or the problem. `body` is what was not read of the request.
 pub(super) fn respond(
     services: &Services,
     head: &Parts,
+    body: Body,
     answered: Result<(Answer, Option<Permit>), Problem>,
 ) -> Response {
-    let answered = answered.map(|(body, permit)| (Reply::Ok(OkReply { id: None, body }), permit));
-    respond_with_json(services, head, answered)
+    let answered = answered.map(|(answer, permit)| (Reply::Ok(OkReply { id: None, body: answer }), permit));
+    respond_with_json(services, head, body, answered)
 }
 
 /// Builds the response: the answer as JSON, or the problem. The permit is passed on with the response, because the connection
-/// keeps it until the client has read the response.
+/// keeps it until the client has read the response. What is left of the body of a refused request is read and dropped.
 pub(super) fn respond_with_json(
     services: &Services,
     head: &Parts,
+    body: Body,
     answered: Result<(impl Serialize, Option<Permit>), Problem>,
 ) -> Response {
+    if answered.is_err() {
+        body::discard(&services.tasks, &head.headers, body);
+    }
     let encoded = answered.and_then(|(answer, permit)| Ok((encode::to_json(&answer)?, permit)));
     match encoded {
         Ok((json, permit)) => {

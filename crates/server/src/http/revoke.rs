@@ -24,7 +24,6 @@ use switchboard_protocol::{UserId, read_object};
 use tokio::sync::oneshot;
 
 use super::api::{Answer, Authenticated, check_acts_as, check_send, read_authenticated};
-use super::body;
 use super::problem::Problem;
 use super::respond::respond;
 use crate::in_flight::Permit;
@@ -50,10 +49,7 @@ pub(super) struct Revoke {
 pub(super) async fn revoke(State(services): State<Arc<Services>>, request: Request) -> Response {
     let (parts, mut body) = request.into_parts();
     let answered = answer(&services, &parts, &mut body).await;
-    if answered.is_err() {
-        body::discard(&services.tasks, &parts.headers, body);
-    }
-    respond(&services, &parts, answered)
+    respond(&services, &parts, body, answered)
 }
 
 async fn answer(

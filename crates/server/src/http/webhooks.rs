@@ -14,7 +14,6 @@ use serde_json::value::RawValue;
 use switchboard_protocol::{ErrorCode, read_object};
 
 use super::api::read_authenticated;
-use super::body;
 use super::problem::Problem;
 use super::respond::respond_with_json;
 use crate::services::Services;
@@ -226,9 +225,6 @@ fn respond<R: Serialize>(
     body: Body,
     answered: Result<R, Problem>,
 ) -> Response {
-    if answered.is_err() {
-        body::discard(&services.tasks, &head.headers, body);
-    }
     let answered = answered.map(|done| (Answer { kind: "ok", body: done }, None));
-    respond_with_json(services, head, answered)
+    respond_with_json(services, head, body, answered)
 }

@@ -1,6 +1,8 @@
 //! OpenAPI 3.1 for HTTP and AsyncAPI 3.0 for the WebSocket, generated from the protocol's types. A test compares
 //! `docs/openapi.json` and `docs/asyncapi.json` with them.
 
+mod outgoing;
+
 use std::sync::LazyLock;
 
 use axum::http::HeaderMap;
@@ -11,8 +13,9 @@ use serde_json::{Map, Value, json};
 use switchboard_protocol::reply::{Ok as OkReply, Reply};
 use switchboard_protocol::{CloseCode, Command, Event, Signal, WriteNumber};
 
+use self::outgoing::outgoing;
 use super::document::Document;
-use super::feed::{Feed, Page};
+use super::feed::{Entry, Feed, Page};
 use super::problem::ProblemFields;
 use super::profiles::Profiles;
 use super::revoke::Revoke;
@@ -103,11 +106,13 @@ pub fn openapi() -> Value {
             "responses": responses(&answer, &problem),
         } }));
     }
+    let entry = schema::<Entry>(&mut generator);
     let document = json!({
         "openapi": "3.1.0",
         "info": api_info("Switchboard over HTTP", "The same commands as over the WebSocket, one per request."),
         "security": [{ "bearer": [] }],
         "paths": paths,
+        "webhooks": outgoing(&entry),
         "components": { "securitySchemes": { "bearer": {
             "type": "http",
             "scheme": "bearer",

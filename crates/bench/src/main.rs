@@ -104,6 +104,8 @@ enum Scenario {
     Mixed,
     /// 100,000 to 10 million stored messages
     Growth,
+    /// Acknowledgements with and without a hook on this machine that accepts at once
+    Hook,
 }
 
 /// The exit code is 0 for success, 1 for failure, and 2 if the command line cannot be parsed.
@@ -166,6 +168,7 @@ fn run(args: &BenchArgs) -> anyhow::Result<String> {
             Scenario::Mixed => scenario::mixed::run(&mut context, 2_000)?,
             Scenario::Room => scenario::room::run(&mut context, 1_000, 100_000)?,
             Scenario::Growth => scenario::growth::run(&mut context, &[1, 10, 100])?,
+            Scenario::Hook => scenario::hook::run(&mut context, &[1, 64])?,
             Scenario::Ack if args.store.is_some() => scenario::shared::run(&mut context, &args.senders)?,
             Scenario::Ack => scenario::ack::run(&mut context, &args.senders)?,
         }

@@ -3,6 +3,7 @@
 pub(crate) mod ack;
 pub(crate) mod fanout;
 pub(crate) mod growth;
+pub(crate) mod hook;
 pub(crate) mod idle;
 pub(crate) mod mixed;
 pub(crate) mod room;

@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::Context as _;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use jsonwebtoken::{EncodingKey, Header};
 use serde::Serialize;
 use switchboard_store::clock::Clock;
@@ -61,7 +63,7 @@ impl<'a> Switchboard<'a> {
     /// Starts a server on an empty directory below `scratch`, on these cores.
     pub(crate) fn start(program: &'a Path, scratch: &Path, cores: &'static [usize]) -> anyhow::Result<Self> {
         let data = process::create_scratch_directory(scratch)?;
-        let process = start_switchboard(program, data.path(), "127.0.0.1:0", cores, None)?;
+        let process = start_switchboard(program, data.path(), "127.0.0.1:0", cores, None, &[])?;
         Ok(Self { program, process, cores, data })
     }
 
@@ -73,7 +75,27 @@ impl<'a> Switchboard<'a> {
         cores: &'static [usize],
     ) -> anyhow::Result<Self> {
         let data = process::create_scratch_directory(scratch)?;
-        let process = start_switchboard(program, data.path(), "127.0.0.1:0", cores, Some(store))?;
+        let process = start_switchboard(program, data.path(), "127.0.0.1:0", cores, Some(store), &[])?;
+        Ok(Self { program, process, cores, data })
+    }
+
+    /// Starts a server that asks a URL about every message.
+    pub(crate) fn start_asking(
+        hook: &str,
+        program: &'a Path,
+        scratch: &Path,
+        cores: &'static [usize],
+    ) -> anyhow::Result<Self> {
+        let data = process::create_scratch_directory(scratch)?;
+        let secret = data.path().join("hook");
+        std::fs::write(&secret, BASE64_STANDARD.encode(SECRET))?;
+        let settings = [
+            ("SWITCHBOARD_HOOKS_URL", hook),
+            ("SWITCHBOARD_HOOKS_SECRET_FILE", secret.to_str().context("the path is not UTF-8")?),
+            ("SWITCHBOARD_HOOKS_ASK", "message"),
+            ("SWITCHBOARD_HOOKS_ON_FAILURE", "message=refuse"),
+        ];
+        let process = start_switchboard(program, data.path(), "127.0.0.1:0", cores, None, &settings)?;
         Ok(Self { program, process, cores, data })
     }
 
@@ -96,6 +118,7 @@ impl<'a> Switchboard<'a> {
             &self.process.address.to_string(),
             self.cores,
             None,
+            &[],
         )?;
         Ok(())
     }
@@ -291,6 +314,7 @@ fn start_switchboard(
     listen: &str,
     cores: &[usize],
     store: Option<&str>,
+    settings: &[(&str, &str)],
 ) -> anyhow::Result<Process> {
     let mut command = Command::new(program);
     command.args(["serve", "--listen", listen]);
@@ -299,6 +323,7 @@ fn start_switchboard(
         Some(store) => command.env("SWITCHBOARD_STORE", store),
         None => command.arg("--data").arg(data),
     };
+    command.envs(settings.iter().copied());
     for limit in DISABLED_LIMITS {
         command.env(format!("SWITCHBOARD_LIMITS_{limit}"), "0");
     }

@@ -59,17 +59,23 @@ pub(super) fn report_acks(
     acks: &AckMeasurement,
     cpu: Option<f64>,
 ) {
-    let scenario = format!("ack, {senders} senders");
-    context.report.add(
-        FigureName { scenario: &scenario, measured_server: subject, figure: "acks", unit: "/s" },
-        acks.rate,
-    );
-    context.report.add_latency(&scenario, subject, &acks.latency);
+    report_as(context, &format!("ack, {senders} senders"), subject, acks, cpu);
+}
+
+/// Like [`report_acks`], under the name of another scenario.
+pub(super) fn report_as(
+    context: &mut Context<'_>,
+    scenario: &str,
+    subject: &str,
+    acks: &AckMeasurement,
+    cpu: Option<f64>,
+) {
+    context
+        .report
+        .add(FigureName { scenario, measured_server: subject, figure: "acks", unit: "/s" }, acks.rate);
+    context.report.add_latency(scenario, subject, &acks.latency);
     if let Some(cpu) = cpu {
-        let name =
-            FigureName {
-                scenario: &scenario, measured_server: subject, figure: "cpu a message", unit: "µs"
-            };
+        let name = FigureName { scenario, measured_server: subject, figure: "cpu a message", unit: "µs" };
         context.report.add(name, cpu);
     }
 }

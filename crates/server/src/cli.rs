@@ -11,6 +11,7 @@ mod descriptors;
 mod feed;
 mod health;
 mod key;
+mod listen;
 mod migrate_store;
 mod operator;
 mod output;
@@ -200,6 +201,7 @@ mod tests {
             "webhook rotate shop --overlap 24h",
             "webhook replay shop --parked",
             "webhook remove shop",
+            "webhook listen --types message --forward http://127.0.0.1:8000/chat",
             "key list --json",
             "key revoke billing",
             "send @bob hi --user alice",

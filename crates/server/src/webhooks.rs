@@ -7,6 +7,7 @@
 
 pub(crate) mod admin;
 mod endpoint;
+pub(crate) mod listen;
 mod queue;
 mod request;
 mod secret;
@@ -257,7 +258,7 @@ impl Supervisor {
             if let Some(client) = self.clients.get(&allowed) {
                 return Ok(client.clone());
             }
-            let client = request::client(config, allowed)?;
+            let client = request::client(config.ca.as_deref(), allowed)?;
             self.clients.insert(allowed, client.clone());
             Ok(client)
         })?;

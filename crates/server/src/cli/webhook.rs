@@ -9,8 +9,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::database::KeyDatabaseArgs;
+use super::listen::ListenArgs;
 use super::token::parse_ttl;
-use super::{connect, output};
+use super::{connect, listen, output};
 use crate::webhooks::admin::{AddWebhook, Admin, ReplayWebhook, RotateWebhook, WebhookInfo, WebhookSecret};
 
 /// The flags of `webhook`.
@@ -60,6 +61,8 @@ enum WebhookCommand {
     Test(NameArgs),
     /// Removes a webhook
     Remove(NameArgs),
+    /// Prints entries as a webhook would send them, and sends them on to a program that the server cannot reach
+    Listen(Box<ListenArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +140,7 @@ pub(super) fn run(args: WebhookArgs) -> anyhow::Result<ExitCode> {
                 Ok(ExitCode::SUCCESS)
             });
         }
+        WebhookCommand::Listen(args) => return connect::block_on(listen::run(*args)),
         WebhookCommand::Remove(NameArgs { name, database }) => {
             let (json, mut admin) = open(database)?;
             admin.remove(&name)?;

@@ -48,6 +48,9 @@ impl Wrong {
 /// The longest name.
 const MAX_NAME_BYTES: usize = 64;
 
+/// How many of the entries that are held are listed.
+const MAX_LISTED: usize = 1_000;
+
 /// What an operator asks for. The names are those of the calls over HTTP.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -142,7 +145,7 @@ pub(crate) struct WebhookInfo {
     pub(crate) failing_since: Option<Timestamp>,
     /// When the endpoint is tried again.
     pub(crate) next_try: Option<Timestamp>,
-    /// The ids of entries that are tried again later, and of those behind them.
+    /// The ids of entries that are tried again later, and of those behind them; 1,000 of them at most.
     pub(crate) held: Vec<String>,
     /// The ids of entries that the endpoint does not take.
     pub(crate) parked: Vec<String>,
@@ -276,8 +279,9 @@ impl Admin {
         let webhook = self.find(name)?;
         let endpoint: Endpoint = serde_json::from_str(&webhook.settings).context("its settings")?;
         let config = self.config()?;
-        let sender =
-            super::sender(config, &webhook, &endpoint, |allowed, config| request::client(config, allowed));
+        let sender = super::sender(config, &webhook, &endpoint, |allowed, config| {
+            request::client(config.ca.as_deref(), allowed)
+        });
         Ok(Test(sender?))
     }
 }
@@ -326,7 +330,7 @@ fn describe(webhook: &Webhook) -> WebhookInfo {
         node: webhook.node.as_deref().map(|node| node.split('/').next().unwrap_or(node).to_owned()),
         failing_since: time(|fault| fault.since),
         next_try: time(|fault| fault.next),
-        held: stored.held.keys().copied().map(id).collect(),
+        held: stored.held.keys().take(MAX_LISTED).copied().map(id).collect(),
         parked: stored.parked.keys().copied().map(id).collect(),
         old_until: webhook.old_until,
         answers: answers.into(),

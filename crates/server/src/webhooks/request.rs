@@ -1,5 +1,6 @@
 //! One request to an endpoint, and what its answer means.
 
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,6 @@ use tokio::time::Instant;
 
 use super::queue::End;
 use super::secret::Signer;
-use crate::config::WebhooksConfig;
 use crate::http_client::target::Allowed;
 use crate::http_client::{self, HttpClient, reason, short};
 
@@ -27,13 +27,13 @@ const MAX_ANSWER_BYTES: usize = 16_384;
 /// The longest time that an endpoint can ask for with `retry-after`.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
-/// The client for the addresses that an endpoint may have.
+/// The client for the addresses that an endpoint may have. `ca` are the certificates that verify it; `None` for the system's.
 ///
 /// # Errors
 /// The CA certificates cannot be read.
-pub(super) fn client(config: &WebhooksConfig, allowed: Allowed) -> anyhow::Result<HttpClient> {
+pub(super) fn client(ca: Option<&Path>, allowed: Allowed) -> anyhow::Result<HttpClient> {
     let advice = "the system has no CA certificates; install `ca-certificates`, or set `webhooks.ca`";
-    http_client::client(config.ca.as_deref(), allowed, advice)
+    http_client::client(ca, allowed, advice)
 }
 
 /// A request that is sent.
@@ -95,16 +95,21 @@ struct Described<'a> {
     id: std::borrow::Cow<'a, str>,
 }
 
+/// The id of an entry, and the body of its request.
+pub(super) fn body_of(entry: &RawValue) -> Option<(String, String)> {
+    let Described { kind, at, id } = serde_json::from_str(entry.get()).ok()?;
+    let body = Body { kind: &kind, timestamp: at, data: entry };
+    Some((id.into_owned(), serde_json::to_string(&body).ok()?))
+}
+
 impl Sender {
     /// Sends an entry and waits for the answer.
     pub(super) async fn send(&self, entry: &RawValue, now: Timestamp) -> Sent {
         let began = Instant::now();
-        let Ok(Described { kind, at, id }) = serde_json::from_str(entry.get()) else {
+        let Some((id, body)) = body_of(entry) else {
             tracing::error!("a bug: an entry of the feed has no id, type or time");
             return Sent::of_nothing(now);
         };
-        let body = Body { kind: &kind, timestamp: at, data: entry };
-        let body = serde_json::to_string(&body).unwrap_or_default();
         let (seconds, signature) = self.signer.sign(&id, now, &body);
         let answered = match self.request(&id, (&seconds, &signature), body) {
             Ok(request) => tokio::time::timeout(TIMEOUT, self.exchange(request)).await,
@@ -113,7 +118,7 @@ impl Sender {
         let answered = answered.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let answer = |status: Option<StatusCode>, error| Answer {
-            id: id.clone().into_owned(),
+            id: id.clone(),
             at: now,
             took,
             status: status.map(|status| status.as_u16()),

@@ -3,8 +3,11 @@
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { once } from "node:events";
-import { readFile, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { createServer } from "node:http";
 import { connect } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { test } from "node:test";
 import { promisify } from "node:util";
 import { makeCertificate } from "../packages/client/test/certificate.js";
@@ -62,6 +65,36 @@ async function sendUntilQueuesAreFull(t, server, connections, done) {
   });
   await done.finally(() => (ended = true));
   await Promise.all(users);
+}
+
+/** An application that answers the questions of a hook and the requests of webhooks with the statuses that `nextStatus` returns. */
+async function startApplication(t, nextStatus) {
+  const application = createServer((request, response) => {
+    request.resume().on("end", () => response.writeHead(nextStatus()).end());
+  }).listen(0, "127.0.0.1");
+  await once(application, "listening");
+  t.after(() => {
+    application.closeAllConnections();
+    application.close();
+  });
+  return `http://127.0.0.1:${application.address().port}/`;
+}
+
+/** The settings of a server that asks an application before it stores a message, and that may have webhooks. */
+async function applicationSettings(t, nextStatus) {
+  const directory = await mkdtemp(join(tmpdir(), "switchboard-secrets-"));
+  t.after(() => rm(directory, { recursive: true, force: true }));
+  const [hook, webhooks] = ["hook", "webhooks"].map((name) => join(directory, name));
+  await writeFile(hook, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw");
+  await writeFile(webhooks, SECRET);
+  const env = {
+    SWITCHBOARD_HOOKS_URL: await startApplication(t, nextStatus),
+    SWITCHBOARD_HOOKS_SECRET_FILE: hook,
+    SWITCHBOARD_HOOKS_ASK: "message",
+    SWITCHBOARD_HOOKS_ON_FAILURE: "message=refuse",
+    SWITCHBOARD_WEBHOOKS_SECRET_FILE: webhooks,
+  };
+  return { env };
 }
 
 const FAULT_BY_ALERT = {
@@ -144,6 +177,23 @@ const FAULT_BY_ALERT = {
   async SwitchboardHandshakesRefused({ server }) {
     for (let count = 0; count < 120; count++) await assert.rejects(server.posts("conversations", {}), /unauthorized/);
   },
+  async SwitchboardHookPaused({ server }) {
+    // Of each user, one failure in a row counts.
+    for (let count = 0; count < 12; count++) {
+      await assert.rejects(server.posts("send", { as: `user-${count}`, to: "@bob", text: "unseen" }), /unavailable/);
+    }
+  },
+  async SwitchboardHookFailing({ server }) {
+    for (let count = 0; count < 40; count++) {
+      const sent = server.posts("send", { as: "alice", to: "@bob", text: "unseen" });
+      await (count % 2 ? sent : assert.rejects(sent, /unavailable/));
+    }
+  },
+  async SwitchboardWebhookFailing({ t, server }) {
+    const url = await startApplication(t, () => 503);
+    await server.posts("add_webhook", { name: "shop", url, types: ["message"] });
+    await server.posts("send", { as: "alice", to: "@bob", text: "not taken" });
+  },
   async SwitchboardCertificateNotRenewed({ server }) {
     await writeFile(server.env.SWITCHBOARD_TLS_KEY, "no key");
   },
@@ -179,6 +229,12 @@ test("an alert fires on its fault, and not before", async (t) => {
       SWITCHBOARD_OPERATOR_LISTEN: `127.0.0.1:${await freePort()}`,
     },
   };
+  let questions = 0;
+  Object.assign(SERVER_SETTINGS_BY_ALERT, {
+    SwitchboardHookPaused: await applicationSettings(t, () => 500),
+    SwitchboardHookFailing: await applicationSettings(t, () => (questions++ % 2 ? 204 : 500)),
+    SwitchboardWebhookFailing: await applicationSettings(t, () => 204),
+  });
   for (const name of alertNames) servers.set(name, await Server.start(t, SERVER_SETTINGS_BY_ALERT[name]));
   const prometheus = await Prometheus.start(t, [...servers.values()].map(operatorsAddress));
   // The disk belongs to the machine that runs the test, and may be full there.
@@ -213,8 +269,8 @@ function familiesAndLabels(expression) {
   };
 }
 
-/** Metrics with a series for each webhook or token issuer, and so with none on a server that has neither. */
-const OPTIONAL_METRICS = /^switchboard_(webhook_(lag|parked|requests)_|token_key)/;
+/** Metrics with a series for each token issuer, and so with none on a server that has none. */
+const OPTIONAL_METRICS = /^switchboard_token_key/;
 
 /** Asserts that a server exports the metrics and label values in an expression. A value may be a regular expression. */
 function assertExported(page, where, expression) {
@@ -229,9 +285,23 @@ function assertExported(page, where, expression) {
   return families;
 }
 
+/** Adds a webhook, and reads the metrics once it has sent a message. */
+async function readMetricsOfWebhook(t, server) {
+  const url = await startApplication(t, () => 204);
+  await server.posts("add_webhook", { name: "shop", url, types: ["message"] });
+  await server.posts("send", { as: "alice", to: "@bob", text: "taken" });
+  for (;;) {
+    const page = await readMetrics(server);
+    const [, position] = /^switchboard_webhook_position\{webhook="shop"\} (\d+)$/m.exec(page) ?? [];
+    if (position > 0 && /^switchboard_webhook_requests_total\{.*result="taken"\} [1-9]/m.test(page)) return page;
+    // waits for: the server to send, which no event reports
+    await new Promise((done) => setTimeout(done, 50));
+  }
+}
+
 test("every family, label and paragraph that the alerts and the dashboard name exists", async (t) => {
-  const server = await Server.start(t);
-  const page = await readMetrics(server);
+  const server = await Server.start(t, await applicationSettings(t, () => 204));
+  const page = await readMetricsOfWebhook(t, server);
   const prometheus = await Prometheus.start(t, [operatorsAddress(server)]);
   const rules = await prometheus.rules();
   const [operating, tests, dashboard] = await Promise.all(

@@ -22,7 +22,7 @@ pub(crate) use self::hooks::{HookFailure, HookMetrics};
 pub(crate) use self::process::resident_bytes;
 use self::store_files::StoreFiles;
 pub(crate) use self::tls::TlsMetrics;
-pub(crate) use self::webhooks::WebhookMetrics;
+pub(crate) use self::webhooks::{WebhookMetrics, WebhookStanding};
 use crate::auth::TokenKeyMetrics;
 use crate::node_name::NodeName;
 use switchboard_protocol::ErrorCode;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::queue::{End, Item, Queue, Stored};
 use super::request::{Answer, Sender, Sent};
 use super::settings::{Endpoint, Only, read_entry};
-use crate::metrics::WebhookMetrics;
+use crate::metrics::{WebhookMetrics, WebhookStanding};
 use switchboard_store::SharedStore;
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedCursor, FeedPage, FeedQuery};
@@ -162,6 +162,7 @@ impl Task {
     /// Sends until it is stopped, the lease ends, or the endpoint is paused.
     pub(super) async fn run(mut self) {
         let stop = self.parts.shared.stop.clone();
+        self.parts.metrics.begin_at_zero(&self.parts.webhook.name);
         let mut in_flight = FuturesUnordered::new();
         let mut tick = tokio::time::interval(TICK);
         while !self.is_paused() && self.parts.shared.has_lease() {
@@ -341,8 +342,14 @@ impl Task {
     /// Hands over what is to be stored.
     fn hand_over(&mut self) {
         let last = *self.news.borrow();
-        let lag = last.saturating_sub(self.queue.position());
-        self.parts.metrics.set_position(&self.parts.webhook.name, lag, self.queue.stored().parked.len());
+        let (position, stored) = (self.queue.position(), self.queue.stored());
+        let standing = WebhookStanding {
+            position,
+            lag: last.saturating_sub(position),
+            parked: stored.parked.len(),
+            next_try: stored.fault.as_ref().map(|fault| Timestamp::from_millis(fault.next)),
+        };
+        self.parts.metrics.set_standing(&self.parts.webhook.name, standing);
         if !std::mem::take(&mut self.is_changed) || self.epoch.is_empty() {
             return;
         }
@@ -353,6 +360,9 @@ impl Task {
             (_, true) => Some("1,000 entries are parked: the endpoint does not take them".to_owned()),
             _ => None,
         };
+        if let Some(why) = &paused {
+            tracing::error!(webhook = self.parts.webhook.name, why, "a webhook is paused");
+        }
         let progress = Progress {
             name: self.parts.webhook.name.clone(),
             generation: self.parts.webhook.generation,

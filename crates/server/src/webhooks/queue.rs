@@ -17,8 +17,12 @@ const MAX_IN_FLIGHT: usize = 8;
 /// How many entries may wait in memory.
 const MAX_WAITING: usize = 1_024;
 
-/// How many entries may be held or parked. Then nothing more is read, and if all are parked, the webhook is paused.
+/// How many entries may be parked. Then the webhook is paused.
 pub(super) const MAX_PARKED: usize = 1_000;
+
+/// How many entries may be held, those behind others in their lanes included. Then nothing more is read, because what is held
+/// is stored with the position twice a second.
+const MAX_HELD: usize = 10_000;
 
 /// The delays before an endpoint at fault is tried again. The last one repeats.
 const ENDPOINT_DELAYS: [u64; 6] = [0, 5, 30, 120, 600, 1_800];
@@ -31,6 +35,7 @@ const ENTRY_DELAYS: [u64; 9] = [5, 15, 60, 180, 600, 1_200, 1_800, 2_700, 4_200]
 #[serde(default)]
 pub(super) struct Stored {
     /// The entries that are tried again, and those behind them in their lanes, by their numbers.
+    #[serde(with = "lanes")]
     pub(super) held: BTreeMap<u64, Held>,
     /// The entries that the endpoint does not take, with their lanes.
     pub(super) parked: BTreeMap<u64, String>,
@@ -103,6 +108,8 @@ pub(super) struct Queue {
     lanes: HashMap<String, VecDeque<Item>>,
     /// The lanes whose first entry may be sent, by the number of that entry. Held ones are not among them.
     ready: BTreeMap<u64, String>,
+    /// The first entries of the lanes that are held, by when they are tried again. Those in flight are not among them.
+    due: BTreeSet<(i64, u64)>,
     in_flight: BTreeSet<u64>,
     /// The entries in lanes that are not held: the position is before the first one.
     undone: BTreeSet<u64>,
@@ -115,13 +122,18 @@ impl Queue {
             read: position,
             lanes: HashMap::new(),
             ready: BTreeMap::new(),
+            due: BTreeSet::new(),
             in_flight: BTreeSet::new(),
             undone: BTreeSet::new(),
             stored: Stored::default(),
         };
         for (number, held) in &stored.held {
             let item = Item { number: *number, lane: held.lane.clone(), entry: None };
-            queue.lanes.entry(held.lane.clone()).or_default().push_back(item);
+            let lane = queue.lanes.entry(held.lane.clone()).or_default();
+            if lane.is_empty() {
+                queue.due.insert((held.next, *number));
+            }
+            lane.push_back(item);
         }
         queue.stored = stored;
         queue
@@ -143,7 +155,7 @@ impl Queue {
 
     /// Whether more entries fit.
     pub(super) fn has_room(&self) -> bool {
-        self.undone.len() < MAX_WAITING / 2 && self.stored.held.len() + self.stored.parked.len() < MAX_PARKED
+        self.undone.len() < MAX_WAITING / 2 && self.stored.held.len() < MAX_HELD && !self.is_full_of_parked()
     }
 
     /// Whether so many entries are parked that the webhook is paused.
@@ -182,21 +194,13 @@ impl Queue {
         if self.in_flight.len() >= MAX_IN_FLIGHT {
             return None;
         }
-        let due = (self.stored.held.iter()).find(|(number, held)| {
-            let is_first = self.lanes.get(&held.lane).and_then(VecDeque::front);
-            held.next <= now
-                && is_first.is_some_and(|first| first.number == **number)
-                && !self.in_flight.contains(number)
-        });
-        let due = due.map(|(number, held)| (*number, held.lane.clone()));
+        let due = self.due.first().filter(|(next, _)| *next <= now);
         // A held entry is no good probe of the endpoint, because the entry may be at fault.
-        let ready = self.ready.pop_first();
-        let (number, lane) = match (ready, due) {
-            (Some(ready), due) if is_probe || due.is_none() => ready,
-            (ready, due) => {
-                self.ready.extend(ready);
-                due?
-            }
+        let (number, lane) = if due.is_none() || (is_probe && !self.ready.is_empty()) {
+            self.ready.pop_first()?
+        } else {
+            let (_, number) = self.due.pop_first()?;
+            (number, self.stored.held.get(&number)?.lane.clone())
         };
         let first = self.lanes.get_mut(&lane).and_then(VecDeque::front_mut)?;
         self.in_flight.insert(number);
@@ -233,10 +237,18 @@ impl Queue {
         waiting.pop_front();
         match waiting.front() {
             None => drop(self.lanes.remove(lane)),
-            Some(next) if !self.stored.held.contains_key(&next.number) => {
-                self.ready.insert(next.number, lane.to_owned());
+            Some(next) => {
+                let number = next.number;
+                self.put(number, lane.to_owned());
             }
-            Some(_) => {}
+        }
+    }
+
+    /// The first entry of a lane may be sent: now, or when it is tried again.
+    fn put(&mut self, number: u64, lane: String) {
+        match self.stored.held.get(&number) {
+            Some(held) => drop(self.due.insert((held.next, number))),
+            None => drop(self.ready.insert(number, lane)),
         }
     }
 
@@ -246,9 +258,7 @@ impl Queue {
         if let Some(first) = self.lanes.get_mut(&lane).and_then(VecDeque::front_mut) {
             first.entry = entry;
         }
-        if !self.stored.held.contains_key(&number) {
-            self.ready.insert(number, lane);
-        }
+        self.put(number, lane);
     }
 
     /// Holds an entry with its lane, or parks it after the last try.
@@ -266,8 +276,9 @@ impl Queue {
             let held = Held { lane: lane.to_owned(), tries: 0, next: 0 };
             self.stored.held.entry(item.number).or_insert(held);
         }
-        let held = Held { lane: lane.to_owned(), tries: tries + 1, next: after(now, *delay) };
-        self.stored.held.insert(number, held);
+        let next = after(now, *delay);
+        self.stored.held.insert(number, Held { lane: lane.to_owned(), tries: tries + 1, next });
+        self.due.insert((next, number));
     }
 
     /// The endpoint is no longer at fault, unless it answered a request that was in flight with one that failed.
@@ -298,6 +309,46 @@ impl Queue {
             Some(fault) => Some(fault.next),
             None => self.stored.held.values().map(|held| held.next).filter(|next| *next > 0).min(),
         }
+    }
+}
+
+/// How what is held is stored: by lanes, of which only the first entry has been tried.
+mod lanes {
+    use std::collections::{BTreeMap, HashMap};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Held;
+
+    #[derive(Default, Serialize, Deserialize)]
+    struct Lane {
+        tries: u32,
+        next: i64,
+        numbers: Vec<u64>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(held: &BTreeMap<u64, Held>, to: S) -> Result<S::Ok, S::Error> {
+        let mut lanes = HashMap::<&str, Lane>::new();
+        for (number, held) in held {
+            let lane = lanes.entry(&held.lane).or_insert_with(|| Lane {
+                tries: held.tries,
+                next: held.next,
+                numbers: Vec::new(),
+            });
+            lane.numbers.push(*number);
+        }
+        lanes.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<u64, Held>, D::Error> {
+        let lanes = HashMap::<String, Lane>::deserialize(from)?;
+        let held = lanes.into_iter().flat_map(|(lane, Lane { tries, next, numbers })| {
+            numbers.into_iter().enumerate().map(move |(place, number)| {
+                let (tries, next) = if place == 0 { (tries, next) } else { (0, 0) };
+                (number, Held { lane: lane.clone(), tries, next })
+            })
+        });
+        Ok(held.collect())
     }
 }
 

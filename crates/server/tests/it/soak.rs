@@ -15,3 +15,4 @@ mod proxy;
 mod rolling;
 mod router;
 mod small_disk;
+mod webhooks;

@@ -1,6 +1,13 @@
 //! Webhooks: a real server sends to a real endpoint.
 
-use std::collections::BTreeMap;
+mod book;
+mod listen;
+pub(crate) mod nodes;
+mod rows;
+pub(crate) mod run;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -355,6 +362,43 @@ async fn a_killed_server_sends_again_what_it_had_not_recorded_with_the_same_id()
     let again = receiver.next().await;
     assert_eq!((&again.id, &again.body), (&first.id, &first.body));
     assert_eq!(receiver.next().await.text(), "two");
+}
+
+#[tokio::test]
+async fn after_a_restore_from_a_backup_no_id_is_that_of_two_entries_and_nothing_is_lost() {
+    let ((mut server, key), mut receiver) = (server().await, Receiver::start().await);
+    adds(&server, &key, &receiver).await;
+    let mut alice = server.connects("alice").await;
+    let mut received = Vec::new();
+    for text in ["one", "two"] {
+        alice.says("@bob", text).await;
+        received.push(receiver.next().await);
+    }
+    let is_done = |webhook: &Value| webhook["lag"] == 0 && webhook["position"] == received[1].id.as_str();
+    listed_when(&server, &key, "the position", is_done).await;
+    let place = tempfile::TempDir::new().expect("a directory");
+    let copy = place.path().join("backup.db");
+    let backup = tokio::process::Command::new(env!("CARGO_BIN_EXE_switchboard"))
+        .args([Path::new("backup"), &copy, Path::new("--data"), server.data()])
+        .stdout(Stdio::null())
+        .status();
+    assert!(backup.await.expect("it runs").success());
+    alice.says("@bob", "not in the backup").await;
+    received.push(receiver.next().await);
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
+    for name in ["switchboard.db", "switchboard.db-wal", "switchboard.db-shm"] {
+        // SQLite may have removed the last two.
+        let _ = std::fs::remove_file(server.data().join(name));
+    }
+    std::fs::copy(&copy, server.data().join("switchboard.db")).expect("copied");
+    server.start_again().await;
+    server.connects("alice").await.says("@bob", "after the restore").await;
+    received.push(receiver.next().await);
+    let texts: Vec<_> = received.iter().map(Received::text).collect();
+    assert_eq!(texts, ["one", "two", "not in the backup", "after the restore"]);
+    let ids: HashSet<_> = received.iter().map(|request| &request.id).collect();
+    assert_eq!(ids.len(), received.len());
 }
 
 #[tokio::test]

@@ -123,14 +123,25 @@ fn what_is_parked_can_be_sent_again_and_what_is_read_again_is_forgotten() {
 }
 
 #[test]
-fn nothing_is_read_while_many_entries_are_held_or_parked() {
+fn nothing_is_read_while_a_thousand_entries_are_parked_or_ten_thousand_are_held() {
     let mut stored = Stored::default();
     stored.parked.extend((1..=999).map(|number| (number, "a".to_owned())));
     assert!(Queue::new(0, stored.clone()).has_room());
-    stored.held.insert(1_000, Held { lane: "b".to_owned(), tries: 1, next: 1 });
-    let queue = Queue::new(0, stored.clone());
+    stored.parked.insert(1_000, "a".to_owned());
+    let full = Queue::new(0, stored.clone());
+    assert!(!full.has_room() && full.is_full_of_parked());
+    stored.parked.clear();
+    let mut queue = Queue::new(0, stored);
+    queue.push(1, "a".to_owned(), entry());
+    let first = queue.begin(0).expect("an entry");
+    queue.end(first, End::EntryFault, 0);
+    for number in 2..=10_000 {
+        assert!(queue.has_room(), "{number}: one entry at fault stops no other conversation");
+        queue.push(number, "a".to_owned(), entry());
+    }
     assert!(!queue.has_room() && !queue.is_full_of_parked());
-    stored.unpark();
-    stored.parked.extend((1..=1_000).map(|number| (number, "a".to_owned())));
-    assert!(Queue::new(0, stored).is_full_of_parked());
+    let text = serde_json::to_string(queue.stored()).expect("JSON");
+    assert!(text.len() < 60_000, "{} bytes are stored", text.len());
+    let again = Queue::new(10_000, serde_json::from_str(&text).expect("what was stored"));
+    assert_eq!(again.stored(), queue.stored());
 }

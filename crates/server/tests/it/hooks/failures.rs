@@ -4,7 +4,8 @@ use serde_json::json;
 use switchboard::config::{Ask, OnFailure};
 
 use super::{SHORT_TIMEOUT, answer_of, server_with, texts};
-use crate::support::{Question, command};
+use crate::support::certificates::Authority;
+use crate::support::{Application, Question, Server, command};
 
 /// What a broken application does with a question.
 type Fault = fn(Question);
@@ -98,4 +99,27 @@ async fn after_ten_failures_in_a_row_the_application_is_left_alone() {
     application.is_not_asked();
     assert!((server.metric("switchboard_hook_paused").await - 1.0).abs() < 0.1);
     assert!(server.metric(r#"switchboard_hook_failures_total{reason="not_asked"}"#).await > 0.5);
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_authority_in_the_configuration_is_trusted_and_no_other() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let mut application = Application::start_with_tls(&authority).await;
+    for (ca, is_trusted) in [(authority.ca(), true), (other.ca(), false)] {
+        let mut hook = application.hook(&[(Ask::Message, OnFailure::Refuse)]);
+        hook.ca = Some(ca);
+        let server = Server::start_with_auth_and(|config| config.hooks = Some(hook)).await;
+        let mut alice = server.connects("alice").await;
+        let id = alice.submits("send", json!({"to": "@bob", "text": "hi"})).await;
+        if is_trusted {
+            let question = application.is_asked().await;
+            question.is_signed();
+            question.accepts();
+            assert_eq!(answer_of(&mut alice, id).await["seq"], 1);
+        } else {
+            assert_eq!(answer_of(&mut alice, id).await["code"], "unavailable");
+            application.is_not_asked();
+            assert!(server.metric(r#"switchboard_hook_failures_total{reason="connection"}"#).await > 0.5);
+        }
+    }
 }

@@ -8,11 +8,13 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
 use sha2::Sha256;
 use switchboard::config::{Ask, HooksConfig, OnFailure, SigningKey};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
+use super::certificates::Authority;
 use super::in_time;
 
 /// The secret that the server and the application share, as Standard Webhooks write it.
@@ -48,14 +50,35 @@ enum Reply {
 impl Application {
     /// Starts the application at a free port.
     pub(crate) async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// Starts the application with a certificate of an authority.
+    pub(crate) async fn start_with_tls(authority: &Authority) -> Self {
+        Self::start_with(Some(authority.acceptor())).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}/hook", listener.local_addr().expect("an address"));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}/hook", listener.local_addr().expect("an address"));
         let (sender, questions) = mpsc::channel(MAX_QUESTIONS);
         let mut serving = JoinSet::new();
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, sender.clone()));
+                let (tls, sender) = (tls.clone(), sender.clone());
+                connections.spawn(async move {
+                    match tls {
+                        None => serve(stream, sender).await,
+                        // The server may refuse the certificate.
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, sender).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { url, questions, _serving: serving }
@@ -90,7 +113,7 @@ impl Application {
 }
 
 /// Reads questions from a connection, one after another.
-async fn serve(mut stream: TcpStream, questions: mpsc::Sender<Question>) {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, questions: mpsc::Sender<Question>) {
     let mut buffer = Vec::new();
     while let Some((headers, body)) = read_request(&mut stream, &mut buffer).await {
         let (reply, replied) = oneshot::channel();
@@ -116,7 +139,7 @@ async fn serve(mut stream: TcpStream, questions: mpsc::Sender<Question>) {
 }
 
 async fn read_request(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,
 ) -> Option<(Vec<(String, String)>, String)> {
     loop {

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use switchboard::config::{Config, TlsConfig};
 use switchboard_client::Trust;
 use switchboard_protocol::Timestamp;
@@ -16,8 +16,8 @@ use switchboard_store::clock::Clock;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::in_time;
 
@@ -110,6 +110,15 @@ impl Authority {
     /// Trusts this authority only.
     pub(crate) fn trust(&self) -> Trust {
         Trust::from_file(&self.ca()).expect("the authority's certificate")
+    }
+
+    /// A TLS server that has a certificate of this authority.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        let Issued { certificate, key } = self.issue();
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
+        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+        TlsAcceptor::from(Arc::new(config.expect("they fit")))
     }
 
     /// A TLS client that trusts this authority and offers these protocols in ALPN.

@@ -175,6 +175,11 @@ impl Process {
 
     /// Kills the server with SIGKILL.
     pub(crate) async fn kill(mut self) {
+        self.kill_now().await;
+    }
+
+    /// Like [`Self::kill`], for a test that keeps the process until it starts another one.
+    pub(crate) async fn kill_now(&mut self) {
         self.child.kill().await.expect("it ran");
     }
 
@@ -215,6 +220,14 @@ impl Process {
             counts.split(' ').nth(1)?.parse::<u64>().ok()
         };
         Duration::from_nanos(threads.filter_map(|thread| wait(thread.ok()?)).max().unwrap_or_default())
+    }
+
+    /// Keeps all threads of the process on one processor.
+    pub(crate) async fn run_on_one_processor(&self) {
+        let pid = self.pid().to_string();
+        let set =
+            Command::new("taskset").args(["-a", "-c", "-p", "0", &pid]).stdout(Stdio::null()).status().await;
+        assert!(set.expect("util-linux has taskset").success());
     }
 
     /// The processor time that the process has used, in steps of 10 ms.

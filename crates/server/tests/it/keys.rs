@@ -40,31 +40,66 @@ fn is_out_of_scope(answer: &Answer) -> bool {
     answer.status == 403 && answer.json()["permission"].is_string()
 }
 
+/// Whether a scope of a key allows a call.
+fn allows(scope: Scope, needed: Scope) -> bool {
+    match scope {
+        Scope::Admin => true,
+        Scope::Moderate => needed == Scope::Revoke,
+        _ => scope == needed,
+    }
+}
+
+/// Calls with a key or a token and without content that would be good, or opens the feed as a stream.
+async fn calls_as(server: &Server, bearer: &str, call: &str) -> Answer {
+    match call {
+        "a stream" => server.request(server.asks("GET", "/v1/feed").bearer_auth(bearer)).await,
+        _ => server.posts_as(bearer, call, json!({"as": "alice", "user": "bob", "after": "0"})).await,
+    }
+}
+
 #[tokio::test]
-async fn each_scope_allows_its_calls_and_no_others() {
+async fn each_set_of_scopes_allows_its_calls_and_no_others() {
     let server = Server::start_with_auth().await;
-    for scope in Scope::ALL {
-        let key = key_with(&server, scope.as_str(), |key| key.with_scopes([scope]));
-        for (call, needed) in calls() {
-            let answer =
-                server.posts_as(&key, call, json!({"as": "alice", "user": "bob", "after": "0"})).await;
-            let is_allowed = match scope {
-                Scope::Admin => true,
-                Scope::Moderate => needed == Scope::Revoke,
-                _ => scope == needed,
-            };
-            assert_eq!(!is_out_of_scope(&answer), is_allowed, "{scope:?} calls {call}: {answer:?}");
+    let mut calls = calls();
+    calls.push(("a stream", Scope::Feed));
+    let pairs = Scope::ALL.iter().flat_map(|one| Scope::ALL.iter().map(move |other| [*one, *other]));
+    for scopes in pairs.filter(|[one, other]| one.as_str() <= other.as_str()) {
+        let name = scopes.map(Scope::as_str).join(" ");
+        let key = key_with(&server, &name, |key| key.with_scopes(scopes));
+        for (call, needed) in &calls {
+            let answer = calls_as(&server, &key, call).await;
+            let is_allowed = scopes.iter().any(|scope| allows(*scope, *needed));
+            assert_eq!(!is_out_of_scope(&answer), is_allowed, "{name} calls {call}: {answer:?}");
+            assert_ne!(answer.status, 401, "{name} calls {call}: {answer:?}");
             if !is_allowed {
-                let permission = if needed == Scope::Revoke { Scope::Revoke } else { needed };
                 assert_eq!(answer.code(), "forbidden");
-                assert_eq!(answer.json()["permission"], permission.as_str());
+                assert_eq!(answer.json()["permission"], needed.as_str());
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_users_token_and_no_credentials_allow_no_call_of_a_back_end() {
+    let server = Server::start_with_auth().await;
     let token = server.token("alice", std::time::Duration::from_secs(60));
-    for call in ["feed", "revoke"] {
-        let answer = server.posts_as(&token, call, json!({"user": "bob", "after": "0"})).await;
+    for (call, _) in
+        calls().into_iter().filter(|(_, needed)| *needed != Scope::Act).chain([("a stream", Scope::Feed)])
+    {
+        let answer = calls_as(&server, &token, call).await;
         assert_eq!((answer.status, answer.code().as_str()), (403, "forbidden"), "{call} with a user's token");
+        for wrong in ["", "sbk_of_nobody"] {
+            let answer = calls_as(&server, wrong, call).await;
+            assert_eq!(
+                (answer.status, answer.code().as_str()),
+                (401, "unauthorized"),
+                "{call} with {wrong:?}"
+            );
+        }
+    }
+    for (call, _) in calls().into_iter().filter(|(_, needed)| *needed == Scope::Act) {
+        let answer = calls_as(&server, "sbk_of_nobody", call).await;
+        assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"), "{call} without a key");
     }
 }
 

@@ -45,6 +45,8 @@ const MAX_CREDENTIALS_AGE: Duration = Duration::from_secs(1);
 
 pub(super) type Answer = OkBody<Box<RawValue>>;
 
+type Answered = Result<Answer, Refusal>;
+
 /// The contents of the `Authorization` header.
 pub(super) enum Credentials {
     /// The request has no credentials, which only a `dev` server accepts.
@@ -126,7 +128,7 @@ async fn answer(
     request_span::record("user", caller.user.as_str());
     let user = caller.user.clone();
     let answered = match read_command(name, &text, &head.headers, services) {
-        Ok(command) => dispatch(services, caller, command).await,
+        Ok(command) => dispatch(services, head, caller, command).await,
         Err(refusal) => Err(refusal),
     };
     answered.map(|answer| (answer, permit)).map_err(|refusal| Problem::from(refusal).with_user(user))
@@ -379,9 +381,9 @@ fn read_command(
     Ok(command)
 }
 
-async fn dispatch(services: &Services, caller: Caller, command: Command) -> Result<Answer, Refusal> {
+async fn dispatch(services: &Services, head: &Parts, caller: Caller, command: Command) -> Answered {
     match StoreRequest::from(command) {
-        StoreRequest::Change(change) => submit_change(services, caller, change).await,
+        StoreRequest::Change(change) => submit_change(services, head, caller, change).await,
         StoreRequest::Query(query) => services.store.query(&caller.user, query).await,
         StoreRequest::Typing(target) => typing(services, caller, &target).await,
         StoreRequest::People(query) => {
@@ -397,7 +399,7 @@ async fn dispatch(services: &Services, caller: Caller, command: Command) -> Resu
     }
 }
 
-async fn submit_change(services: &Services, caller: Caller, change: Change) -> Result<Answer, Refusal> {
+async fn submit_change(services: &Services, head: &Parts, caller: Caller, change: Change) -> Answered {
     if change.cursor().is_some() {
         let counted = services.limiter.check_cursor(&caller.payer);
         counted.inspect_err(|_| services.metrics.count_dropped(DropReason::RateLimit))?;
@@ -414,7 +416,7 @@ async fn submit_change(services: &Services, caller: Caller, change: Change) -> R
         Change::Invite(invite) if may_reopen(&caller) => Change::InviteWithKey(invite),
         change => change,
     };
-    let Decision { change, turn } = ask_application(services, &caller, change).await?;
+    let Decision { change, turn } = ask_application(services, head, &caller, change).await?;
     let (reply, outcome) = oneshot::channel();
     let origin = match (caller.permissions, caller.payer) {
         (Some(permissions), _) => Origin::User(UserOrigin { reply, permissions }),
@@ -438,7 +440,12 @@ fn may_reopen(caller: &Caller) -> bool {
 }
 
 /// Asks the application about a change, if it is to be asked. Returns what to submit.
-async fn ask_application(services: &Services, caller: &Caller, change: Change) -> Result<Decision, Refusal> {
+async fn ask_application(
+    services: &Services,
+    head: &Parts,
+    caller: &Caller,
+    change: Change,
+) -> Result<Decision, Refusal> {
     let unasked = caller.grant.as_ref().is_some_and(|grant| grant.unasked);
     let asked = services.hooks.as_ref().filter(|_| !unasked);
     let Some((hooks, about)) =
@@ -455,7 +462,10 @@ async fn ask_application(services: &Services, caller: &Caller, change: Change) -
     let address = caller.address.filter(|_| matches!(caller.payer, RateOwner::User(_)));
     let (user, claims) = (caller.user.clone(), caller.claims.clone());
     let asker = Asker { user, claims, permissions: caller.permissions.clone(), address, key };
-    hooks.begin(asker, about, change).await.map_err(|_| Refusal::unavailable())
+    let decision = hooks.begin(asker, about, change).await.map_err(|_| Refusal::unavailable())?;
+    // The user or the key may have been revoked during the question.
+    authenticate_again(services, head).await.map_err(|denied| denied.refusal)?;
+    Ok(decision)
 }
 
 /// The claims of a user's token as JSON.

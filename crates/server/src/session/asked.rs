@@ -54,6 +54,11 @@ impl AskedWrites {
         Self { claims, queue: VecDeque::new() }
     }
 
+    /// The next questions have the claims of a newer token.
+    pub(super) fn set_claims(&mut self, claims: Option<Arc<str>>) {
+        self.claims = claims;
+    }
+
     /// Whether the session reads no further command until there is an answer.
     pub(super) fn is_full(&self) -> bool {
         let asked = self.queue.iter().filter(|write| !matches!(write.step, Step::Ready(_)));

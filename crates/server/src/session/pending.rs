@@ -2,6 +2,7 @@
 //! a rate.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::auth::Identity;
 use serde_json::value::RawValue;
@@ -17,8 +18,8 @@ pub(super) enum PendingQuery {
     Page(Option<CommandId>, Answer<OkBody<Box<RawValue>>>),
     Typing(Option<CommandId>, ConversationId, Answer<WriteAccess>),
     Watch(Option<CommandId>, Answer<Vec<PresencePeer>>),
-    /// A newer token, and the time up to which its user's tokens are revoked.
-    Token(Option<CommandId>, Identity, Answer<Option<Timestamp>>),
+    /// A newer token, its claims as JSON where the application is asked, and the time up to which its user's tokens are revoked.
+    Token(Option<CommandId>, Identity, Option<Arc<str>>, Answer<Option<Timestamp>>),
     /// Profiles; if the flag is set, the session follows these users.
     People(Option<CommandId>, bool, Answer<People>),
 }

@@ -1,5 +1,6 @@
 //! The command `token`: a newer token for a live connection.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 
 use super::live::LiveSession;
 use super::pending::PendingQuery;
-use crate::auth::{AuthError, Identity};
+use crate::auth::{self, AuthError, Identity};
 use switchboard_store::refusal::Refusal;
 
 impl LiveSession {
@@ -27,7 +28,8 @@ impl LiveSession {
         match identity {
             Ok(identity) => {
                 let revoked = self.services.store.not_before(&self.user);
-                self.pending = Some(Box::new(PendingQuery::Token(id, identity, revoked)));
+                let claims = self.asked.as_ref().and_then(|_| auth::claims_of(token));
+                self.pending = Some(Box::new(PendingQuery::Token(id, identity, claims, revoked)));
             }
             Err(refusal) => self.reply(id, Err(refusal)),
         }
@@ -37,10 +39,14 @@ impl LiveSession {
     pub(super) fn apply_token(
         &mut self,
         identity: &Identity,
+        claims: Option<Arc<str>>,
         revoked: Option<Timestamp>,
     ) -> Result<OkBody<Box<RawValue>>, Refusal> {
         if identity.is_revoked(revoked) {
             return Err(AuthError::Revoked.refusal());
+        }
+        if let Some(asked) = &mut self.asked {
+            asked.set_claims(claims);
         }
         let lifetime = identity.expires.as_millis().saturating_sub(self.services.clock.now().as_millis());
         self.expires = Some(Instant::now() + Duration::from_millis(u64::try_from(lifetime).unwrap_or(0)));

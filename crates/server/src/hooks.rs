@@ -12,6 +12,7 @@ mod question;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
@@ -110,6 +111,13 @@ pub(crate) fn check(config: &HooksConfig) -> anyhow::Result<()> {
     HookClient::new(config, Clock::system()).map(drop)
 }
 
+/// What is asked about, and what is not and has the same effect.
+pub(crate) fn ways_round(config: &HooksConfig) -> impl Iterator<Item = (Ask, Ask)> {
+    let pairs = [(Ask::Message, Ask::Edit), (Ask::Invite, Ask::Create), (Ask::Rename, Ask::Create)];
+    let is_asked = |ask| config.on_failure.contains_key(&ask);
+    pairs.into_iter().filter(move |(asked, unasked)| is_asked(*asked) && !is_asked(*unasked))
+}
+
 impl Hooks {
     /// Makes the hook.
     ///
@@ -117,6 +125,14 @@ impl Hooks {
     /// The client cannot be made, for example because the CA certificates cannot be read.
     pub(crate) fn new(config: HooksConfig, parts: Parts) -> anyhow::Result<Arc<Self>> {
         let Parts { store, limits, clock, metrics, tasks } = parts;
+        for (asked, unasked) in ways_round(&config) {
+            let (asked, unasked) = (asked.as_str(), unasked.as_str());
+            tracing::warn!(
+                asked,
+                unasked,
+                "the hook is asked about one and not about the other, which has the same effect"
+            );
+        }
         metrics.begin_at_zero(config.on_failure.keys().copied());
         Ok(Arc::new(Self {
             only: config.only.iter().map(|pattern| WildMatch::new(pattern)).collect(),
@@ -124,7 +140,7 @@ impl Hooks {
             breaker: Breaker::new(metrics.clone()),
             places: Places::new(metrics.clone()),
             keys: Keys::default(),
-            failure_lines: Throttle::once_per(std::time::Duration::from_secs(1)),
+            failure_lines: Throttle::once_per(Duration::from_secs(1)),
             config,
             metrics,
             store,
@@ -238,7 +254,7 @@ impl Hooks {
     async fn ask_about(&self, asker: &Asker, ask: Ask, change: Change, turn: Option<KeyTurn>) -> Decision {
         let question = self.question(asker, ask, &change).await;
         let read = |body: &[u8]| Action::parse(body)?.apply_to(&change, &self.limits);
-        let decided = match self.exchange(ask, question, read).await {
+        let decided = match self.exchange(ask, &asker.user, question, read).await {
             Ok(decided) => decided,
             Err(OnFailure::Accept) => answer::approved(change.clone(), None),
             Err(OnFailure::Refuse) => Change::Refused(unanswered()),
@@ -271,15 +287,16 @@ impl Hooks {
         }
     }
 
-    /// Asks whether a user may connect. Waits for a place and an answer until `deadline` at most.
-    pub(crate) async fn ask_open(&self, asker: &Asker, deadline: Instant) -> OpenDecision {
-        let question = question::about_connection(asker, self.clock.now());
-        let asked = async {
-            let _place = self.places.enter(&asker.user).await;
-            self.exchange(Ask::Open, question, Opened::parse).await
+    /// Asks whether a user may connect. A user for whom there is no place within `limits.hello_timeout` is not accepted unasked.
+    /// The configuration has no say here: it decides when the application does not answer, and that user could bring this about.
+    pub(crate) async fn ask_open(&self, asker: &Asker) -> OpenDecision {
+        let longest = Duration::from_millis(self.limits.hello_timeout.into());
+        let Ok(_place) = tokio::time::timeout(longest, self.places.enter(&asker.user)).await else {
+            self.metrics.count_failure(Failure::NotAsked);
+            return OpenDecision::Unavailable(unanswered());
         };
-        let on_failure = self.config.on_failure.get(&Ask::Open).copied().unwrap_or(OnFailure::Refuse);
-        match tokio::time::timeout_at(deadline, asked).await.unwrap_or(Err(on_failure)) {
+        let question = question::about_connection(asker, self.clock.now());
+        match self.exchange(Ask::Open, &asker.user, question, Opened::parse).await {
             Ok(Opened::Accept { join }) => OpenDecision::Accept(join),
             Ok(Opened::Refuse(refusal)) => OpenDecision::Refuse(refusal),
             Err(OnFailure::Accept) => OpenDecision::Accept(Vec::new()),
@@ -287,13 +304,15 @@ impl Hooks {
         }
     }
 
-    /// Asks one question. `read` makes of the answer what it says; its error is a failure like no answer.
+    /// Asks one question about a user. `read` makes of the answer what it says.
     ///
     /// # Errors
-    /// What the configuration says about questions without an answer.
+    /// What the configuration says about questions without an answer. An answer that cannot be carried out refuses, because the
+    /// application did not accept.
     async fn exchange<T: Answered>(
         &self,
         ask: Ask,
+        user: &UserId,
         question: String,
         read: impl FnOnce(&[u8]) -> Result<T, Failure>,
     ) -> Result<T, OnFailure> {
@@ -308,7 +327,7 @@ impl Hooks {
         let answered = answered.unwrap_or(Err(Failure::Timeout)).and_then(|body| read(&body));
         drop(in_flight);
         self.metrics.observe(asked.elapsed());
-        attempt.end(answered.is_ok());
+        attempt.end(user, answered.as_ref().err().copied());
         match answered {
             Ok(answer) => {
                 self.metrics.count_answer(ask, answer.action());
@@ -320,7 +339,7 @@ impl Hooks {
                     let (ask, reason, suppressed) = (ask.as_str(), failure.as_str(), count - 1);
                     tracing::warn!(ask, reason, suppressed, "the hook gave no answer");
                 }
-                Err(failed())
+                Err(if failure.is_decision() { OnFailure::Refuse } else { failed() })
             }
         }
     }

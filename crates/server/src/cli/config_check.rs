@@ -58,6 +58,12 @@ pub(super) fn try_all_parts(config: &Config) -> anyhow::Result<()> {
             "hooks",
             checked.map(|()| "the hook can be asked; this did not ask it".to_owned()),
         )?;
+        for (asked, unasked) in crate::hooks::ways_round(hooks) {
+            let (asked, unasked) = (asked.as_str(), unasked.as_str());
+            let message =
+                format!("it is asked about `{asked}` and not about `{unasked}`, which has the same effect");
+            report.print_result("hooks", Ok(message))?;
+        }
     }
     let within = runtime.enter();
     report.print_result("listen", try_listen(config.listen, |address| serve::bind(address).map(drop)))?;

@@ -130,12 +130,16 @@ impl Default for HooksSection {
 impl HooksSection {
     /// An example for the file of defaults.
     pub(super) fn example() -> Self {
-        let on_failure = [(Ask::Open, OnFailure::Accept), (Ask::Message, OnFailure::Refuse)];
+        let on_failure = [
+            (Ask::Open, OnFailure::Accept),
+            (Ask::Message, OnFailure::Refuse),
+            (Ask::Edit, OnFailure::Refuse),
+        ];
         Self {
             url: Some("https://shop.example.com/chat-hook".to_owned()),
             secret_file: Some(PathBuf::from("/etc/switchboard/hook")),
             ca: Some(PathBuf::from("/etc/switchboard/hook-ca.pem")),
-            ask: vec![Ask::Open, Ask::Message],
+            ask: vec![Ask::Open, Ask::Message, Ask::Edit],
             on_failure: on_failure.into(),
             ..Self::default()
         }

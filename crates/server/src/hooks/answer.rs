@@ -61,6 +61,7 @@ impl Action {
             "accept" => Ok(Self::Accept),
             "replace" if !fields.others.is_empty() => Ok(Self::Replace(fields.others)),
             "refuse" => Ok(Self::Refuse(fields.into_refusal())),
+            "replace" | "hold" => Err(Failure::Unusable),
             _ => Err(Failure::Unreadable),
         }
     }
@@ -74,7 +75,7 @@ impl Action {
             Self::Accept => Ok(approved(change.clone(), None)),
             Self::Refuse(refusal) => Ok(Change::Refused(refusal)),
             Self::Replace(fields) => {
-                let replaced = replace(change, fields).ok_or(Failure::Unreadable)?;
+                let replaced = replace(change, fields).ok_or(Failure::Unusable)?;
                 check(&replaced, limits)?;
                 Ok(approved(replaced, Some(change.clone())))
             }
@@ -93,9 +94,9 @@ fn check(replaced: &Change, limits: &Limits) -> Result<(), Failure> {
         Change::Send(send) => Command::Send(send),
         Change::Edit(edit) => Command::Edit(edit),
         Change::Rename(rename) => Command::Rename(rename),
-        _ => return Err(Failure::Unreadable),
+        _ => return Err(Failure::Unusable),
     };
-    request::check(&command, limits).map_err(|_| Failure::Unreadable)
+    request::check(&command, limits).map_err(|_| Failure::Unusable)
 }
 
 /// The change with other fields; `None` if it has not these fields, or if a value is not valid.
@@ -185,18 +186,12 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_none_of_the_contract_is_a_failure() {
-        for answer in [
-            "x",
-            "[]",
-            "{}",
-            "null",
-            r#"{"action":1}"#,
-            r#"{"action":"hold"}"#,
-            r#"{"action":"replace"}"#,
-            r#"{"action":"Accept"}"#,
-        ] {
+        for answer in ["x", "[]", "{}", "null", r#"{"action":1}"#, r#"{"action":"Accept"}"#] {
             assert_eq!(Action::parse(answer.as_bytes()).err(), Some(Failure::Unreadable), "{answer}");
             assert_eq!(Opened::parse(answer.as_bytes()).err(), Some(Failure::Unreadable), "{answer}");
+        }
+        for answer in [r#"{"action":"hold"}"#, r#"{"action":"replace"}"#] {
+            assert_eq!(Action::parse(answer.as_bytes()).err(), Some(Failure::Unusable), "{answer}");
         }
         assert_eq!(Action::parse(b""), Ok(Action::Accept), "204");
         assert_eq!(parse(&json!({"action": "accept", "profile": {"name": "A"}})), Ok(Action::Accept));
@@ -236,10 +231,10 @@ mod tests {
             json!({"action": "replace", "to": "@eve"}),
             json!({"action": "replace", "text": "x".repeat(limits.text as usize + 1)}),
         ] {
-            assert_eq!(replace(wrong.clone()).err(), Some(Failure::Unreadable), "{wrong}");
+            assert_eq!(replace(wrong.clone()).err(), Some(Failure::Unusable), "{wrong}");
         }
         let react = change("react", &json!({"conversation": "@bob", "target": 1, "emoji": "x"}));
         let action = parse(&json!({"action": "replace", "emoji": "y"})).expect("an action");
-        assert_eq!(action.apply_to(&react, &limits).err(), Some(Failure::Unreadable));
+        assert_eq!(action.apply_to(&react, &limits).err(), Some(Failure::Unusable));
     }
 }

@@ -76,11 +76,14 @@ impl HookClient {
             .map_err(|_| Failure::Connection)?;
         let response = self.http.request(request).await.map_err(|error| {
             tracing::debug!(%error, cause = error.source(), "the hook cannot be asked");
-            Failure::Connection
+            if error.is_connect() { Failure::NoConnection } else { Failure::Connection }
         })?;
         match response.status() {
             StatusCode::NO_CONTENT => return Ok(Bytes::new()),
             StatusCode::OK => {}
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+                return Err(Failure::Rejected);
+            }
             _ => return Err(Failure::Status),
         }
         let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect().await;

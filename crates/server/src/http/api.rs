@@ -44,7 +44,6 @@ use switchboard_store::{Change, Request as StoreRequest, Submission, request};
 const MAX_CREDENTIALS_AGE: Duration = Duration::from_secs(1);
 
 pub(super) type Answer = OkBody<Box<RawValue>>;
-
 type Answered = Result<Answer, Refusal>;
 
 /// The contents of the `Authorization` header.

@@ -15,7 +15,9 @@ use crate::config::Ask;
 /// Why there was no answer to a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HookFailure {
-    /// There was no connection, or it ended before the answer.
+    /// There was no connection.
+    NoConnection,
+    /// The connection ended before the answer.
     Connection,
     /// The answer took too long.
     Timeout,
@@ -23,24 +25,43 @@ pub(crate) enum HookFailure {
     Status,
     /// The answer is too long.
     TooLarge,
-    /// The answer says nothing that the server understands, or names what is not valid.
+    /// The answer says nothing that the server understands.
     Unreadable,
+    /// The status says that the application does not take this request: 400, 413, 422.
+    Rejected,
+    /// The answer decides what cannot be done: a replacement that is not valid, or `hold`.
+    Unusable,
     /// The question was not asked, because there were no answers before.
     NotAsked,
 }
 
 impl HookFailure {
-    const ALL: [Self; 6] =
-        [Self::Connection, Self::Timeout, Self::Status, Self::TooLarge, Self::Unreadable, Self::NotAsked];
+    const ALL: [Self; 8] = [
+        Self::Connection,
+        Self::Timeout,
+        Self::Status,
+        Self::TooLarge,
+        Self::Unreadable,
+        Self::Rejected,
+        Self::Unusable,
+        Self::NotAsked,
+    ];
+
+    /// Whether the application has answered, and has not accepted. What users write must not make it the same as no answer.
+    pub(crate) fn is_decision(self) -> bool {
+        matches!(self, Self::Rejected | Self::Unusable)
+    }
 
     /// The failure's name in metrics and log lines.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::Connection => "connection",
+            Self::NoConnection | Self::Connection => "connection",
             Self::Timeout => "timeout",
             Self::Status => "status",
             Self::TooLarge => "too_large",
             Self::Unreadable => "unreadable",
+            Self::Rejected => "rejected",
+            Self::Unusable => "unusable",
             Self::NotAsked => "not_asked",
         }
     }

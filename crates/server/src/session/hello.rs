@@ -116,7 +116,7 @@ pub(super) async fn receive_hello<S: Stream>(
         address: Some(socket.address()),
         key: None,
     };
-    if let Err((refusal, code)) = super::open::ask(services, asker, identity.as_ref(), deadline).await {
+    if let Err((refusal, code)) = super::open::ask(services, asker, identity.as_ref()).await {
         let refuser = HelloRefuser { user: Some(&user), ..refuser };
         return Err(refuser.refuse(refusal, id, code));
     }

@@ -2,7 +2,6 @@
 
 use switchboard_protocol::{CloseCode, ConversationId, Join, UserId};
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 
 use crate::auth::{AuthError, Identity};
 use crate::denial::{Denial, Denied};
@@ -21,7 +20,6 @@ pub(super) async fn ask(
     services: &Services,
     asker: Asker,
     identity: Option<&Identity>,
-    deadline: Instant,
 ) -> Result<(), (Denied, CloseCode)> {
     let Some(hooks) = services.hooks.as_ref().filter(|hooks| hooks.asks_open()) else { return Ok(()) };
     // The snapshot is checked again. The application is not asked about a token that is revoked already.
@@ -34,7 +32,7 @@ pub(super) async fn ask(
         }
     }
     let decision = tokio::select! {
-        decision = hooks.ask_open(&asker, deadline) => decision,
+        decision = hooks.ask_open(&asker) => decision,
         () = services.tasks.stop().cancelled() => {
             return Err((Refusal::unavailable().into(), CloseCode::Restart));
         }

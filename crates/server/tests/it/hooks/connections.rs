@@ -5,12 +5,14 @@ use std::time::Duration;
 use serde_json::json;
 use switchboard::config::{Ask, OnFailure};
 use switchboard_client::ClientError;
-use switchboard_protocol::ErrorCode;
+use switchboard_protocol::{CloseCode, ErrorCode, Timestamp};
 
-use super::{SHORT_TIMEOUT, server_asking, server_with};
+use super::{SHORT_TIMEOUT, answer_of, server_asking, server_with};
 use crate::keys::key_with;
-use crate::support::{Server, in_time};
+use crate::support::{Application, Server, TextSocket, in_time};
+use switchboard_store::clock::Clock;
 use switchboard_store::grant::Scope;
+use switchboard_store::keys;
 
 /// Connects as alice, and receives the error and the close code of a refusal.
 async fn refusal_of(server: &Server) -> (serde_json::Value, u16) {
@@ -94,19 +96,98 @@ async fn without_an_answer_the_configuration_lets_the_user_in_or_tells_them_to_t
     let (_alice, ()) = tokio::join!(server.connects("alice"), async { application.is_asked().await.hangs() });
 }
 
-#[tokio::test]
-async fn the_answer_is_awaited_no_longer_than_the_time_for_hello() {
-    let application = crate::support::Application::start().await;
-    let mut hook = application.hook(&[(Ask::Open, OnFailure::Accept)]);
-    hook.timeout = Duration::from_secs(10);
+/// A server that lets users in without an answer, and whose clients have a short time to say `hello`.
+async fn server_with_short_hello() -> (Server, Application) {
+    let application = Application::start().await;
+    let hook = application.hook(&[(Ask::Open, OnFailure::Accept)]);
     let server = Server::start_with_auth_and(|config| {
         config.hooks = Some(hook);
         config.limits.hello_timeout = 300;
     })
     .await;
-    let mut application = application;
-    let (_alice, question) = tokio::join!(server.connects("alice"), application.is_asked());
+    (server, application)
+}
+
+/// Opens a socket on which alice says `hello`.
+async fn says_hello(server: &Server) -> TextSocket {
+    let mut socket = server.open_socket().await;
+    let hello = switchboard_protocol::Command::from(server.hello("alice", &[]));
+    socket.says(&serde_json::to_string(&hello).expect("JSON")).await;
+    socket
+}
+
+#[tokio::test]
+async fn a_user_does_not_come_in_because_the_time_for_hello_ends_before_the_answer() {
+    let (server, mut application) = server_with_short_hello().await;
+    let mut alice = says_hello(&server).await;
+    let question = application.is_asked().await;
+    // A connection that came later has no time left.
+    let mut silent = server.open_socket().await;
+    assert_eq!(silent.error_and_close_code().await.1, CloseCode::Silent.number());
+    question.refuses("Closed today.");
+    let (error, code) = alice.error_and_close_code().await;
+    assert_eq!((&error.expect("an error")["message"], code), (&json!("Closed today."), 4504));
+}
+
+#[tokio::test]
+async fn a_user_who_cannot_be_asked_about_yet_does_not_come_in_unasked() {
+    let (server, mut application) = server_with_short_hello().await;
+    let (mut sockets, mut questions) = (Vec::new(), Vec::new());
+    for _ in 0..16 {
+        sockets.push(says_hello(&server).await);
+        questions.push(application.is_asked().await);
+    }
+    let (error, code) = says_hello(&server).await.error_and_close_code().await;
+    assert_eq!((&error.expect("an error")["code"], code), (&json!("unavailable"), 1013));
+    application.is_not_asked();
+}
+
+#[tokio::test]
+async fn a_question_has_the_claims_of_the_newest_token() {
+    let (server, mut application) = server_asking(&[Ask::Message]).await;
+    let mut alice = server.connects("alice").await;
+    let now = Clock::system().now().as_millis() - 60_000;
+    let older = server.token_at(
+        Clock::from_fn(move || Timestamp::from_millis(now)),
+        "alice",
+        Duration::from_secs(600),
+    );
+    alice.does("token", json!({"token": older})).await;
+    let id = alice.submits("send", json!({"to": "@bob", "text": "hi"})).await;
+    let question = application.is_asked().await;
+    assert_eq!(question.data()["claims"]["iat"], now.div_euclid(1_000));
     question.accepts();
+    answer_of(&mut alice, id).await;
+}
+
+#[tokio::test]
+async fn nothing_is_stored_over_http_once_its_user_or_key_is_revoked_while_the_application_is_asked() {
+    let (server, mut application) = server_asking(&[Ask::Message]).await;
+    let revoker = key_with(&server, "revoker", |key| key.with_scopes([Scope::Moderate]));
+    let shop = key_with(&server, "shop", |key| key.with_scopes([Scope::Act]));
+    let token = server.token("alice", Duration::from_secs(60));
+    let sends = |bearer: String| {
+        let server = &server;
+        async move {
+            let body = json!({"as": "alice", "to": "@bob", "key": "k", "text": "late"});
+            server.posts_as(&bearer, "send", body).await
+        }
+    };
+    let (answer, ()) = tokio::join!(sends(token), async {
+        let question = application.is_asked().await;
+        server.posts_as(&revoker, "revoke", json!({"user": "alice"})).await.ok();
+        question.accepts();
+    });
+    assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"));
+    let (answer, ()) = tokio::join!(sends(shop), async {
+        let question = application.is_asked().await;
+        keys::revoke(&server.keys(), "shop").expect("the database").expect("the key");
+        question.accepts();
+    });
+    assert_eq!((answer.status, answer.code().as_str()), (401, "unauthorized"));
+    let feed = key_with(&server, "reader", |key| key.with_scopes([Scope::Feed]));
+    let page = server.posts_as(&feed, "feed", json!({"after": "0", "types": ["message"]})).await.ok();
+    assert_eq!(page["entries"], json!([]));
 }
 
 #[tokio::test]

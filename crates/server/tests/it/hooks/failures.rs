@@ -11,7 +11,7 @@ use crate::support::{Application, Question, Server, command};
 type Fault = fn(Question);
 
 /// Each fault, and the reason under which it is counted.
-const FAULTS: [(&str, Fault); 15] = [
+const FAULTS: [(&str, Fault); 16] = [
     ("timeout", Question::hangs),
     // It answers in part, and then nothing.
     ("timeout", |question| question.answers_raw("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"action\":")),
@@ -27,8 +27,9 @@ const FAULTS: [(&str, Fault); 15] = [
     ("unreadable", |question| question.answers_with("200 OK", "")),
     ("unreadable", |question| question.answers_with("200 OK", r#"["accept"]"#)),
     ("unreadable", |question| question.answers(json!({"action": 1}))),
-    ("unreadable", |question| question.answers(json!({"action": "hold"}))),
-    ("unreadable", |question| question.answers(json!({"action": "replace", "text": {"a": 1}}))),
+    ("unusable", |question| question.answers(json!({"action": "hold"}))),
+    ("unusable", |question| question.answers(json!({"action": "replace", "text": {"a": 1}}))),
+    ("rejected", |question| question.answers_with("413 Content Too Large", "")),
     ("too_large", |question| {
         let answer = format!(r#"{{"action":"accept","pad":"{}"}}"#, "x".repeat(10 << 20));
         question.answers_with("200 OK", &answer);
@@ -84,17 +85,64 @@ async fn without_an_answer_everything_is_stored_where_the_configuration_accepts(
 }
 
 #[tokio::test]
-async fn after_ten_failures_in_a_row_the_application_is_left_alone() {
+async fn an_answer_that_is_no_acceptance_refuses_whatever_the_configuration_says() {
     let (server, mut application) = server_with(&[Ask::Message], |hook| {
         hook.on_failure = [(Ask::Message, OnFailure::Accept)].into();
     })
     .await;
     let mut alice = server.connects("alice").await;
-    for n in 0..10 {
-        let id = alice.submits("send", json!({"to": "@bob", "text": format!("{n}")})).await;
-        application.is_asked().await.answers_with("500 Oops", "");
-        answer_of(&mut alice, id).await;
+    let long = "x".repeat(switchboard_protocol::Limits::default().text as usize + 1);
+    let answers = [
+        ("200 OK", json!({"action": "replace", "text": long}).to_string()),
+        ("200 OK", json!({"action": "replace"}).to_string()),
+        ("200 OK", json!({"action": "hold"}).to_string()),
+        ("413 Content Too Large", String::new()),
+        ("400 Bad Request", String::new()),
+        ("422 Unprocessable Content", String::new()),
+    ];
+    // More than ten, so that they are seen not to stop the questions.
+    for (status, body) in answers.iter().cycle().take(12) {
+        let id = alice.submits("send", json!({"to": "@bob", "text": "a number: 555"})).await;
+        application.is_asked().await.answers_with(status, body);
+        assert_eq!(answer_of(&mut alice, id).await["code"], "unavailable", "{status} {body:.40}");
     }
+    let id = alice.submits("send", json!({"to": "@bob", "text": "hi"})).await;
+    application.is_asked().await.accepts();
+    assert_eq!(answer_of(&mut alice, id).await["seq"], 1);
+}
+
+#[tokio::test]
+async fn one_user_does_not_stop_the_questions_about_others() {
+    let (server, mut application) = server_with(&[Ask::Message], |hook| {
+        hook.on_failure = [(Ask::Message, OnFailure::Accept)].into();
+    })
+    .await;
+    let mut mallory = server.connects("mallory").await;
+    for _ in 0..12 {
+        let id =
+            mallory.submits("send", json!({"to": "@bob", "text": "what makes the application fail"})).await;
+        application.is_asked().await.answers_with("500 Oops", "");
+        answer_of(&mut mallory, id).await;
+    }
+    let mut alice = server.connects("alice").await;
+    let id = alice.submits("send", json!({"to": "@bob", "text": "hi"})).await;
+    application.is_asked().await.refuses("no");
+    assert_eq!(answer_of(&mut alice, id).await["code"], "refused");
+}
+
+#[tokio::test]
+async fn after_ten_failures_in_a_row_the_application_is_left_alone() {
+    let (server, mut application) = server_with(&[Ask::Message], |hook| {
+        hook.on_failure = [(Ask::Message, OnFailure::Accept)].into();
+    })
+    .await;
+    for n in 0..10 {
+        let mut user = server.connects(&format!("user-{n}")).await;
+        let id = user.submits("send", json!({"to": "@bob", "text": format!("{n}")})).await;
+        application.is_asked().await.answers_with("500 Oops", "");
+        answer_of(&mut user, id).await;
+    }
+    let mut alice = server.connects("alice").await;
     alice.says("@bob", "unasked").await;
     application.is_not_asked();
     assert!((server.metric("switchboard_hook_paused").await - 1.0).abs() < 0.1);

@@ -38,8 +38,11 @@ pub(crate) struct ReferredEvent {
 /// The SHA-256 of a request.
 pub(crate) type RequestDigest = [u8; 32];
 
-/// How many pages of the feed a transaction removes, and how many entries that are no events.
-pub(crate) const MAX_TRIMMED_PAGES: u32 = 1_000;
+/// How many pages of the feed a transaction removes: more than are written between two of them.
+pub(crate) const MAX_TRIMMED_PAGES: u32 = 4_000;
+
+/// How many entries of the feed that are no events a transaction removes.
+pub(crate) const MAX_TRIMMED_ENTRIES: u32 = 10_000;
 
 /// How many bytes a probe writes. They fill more pages than a message changes, so if the probe fits on the disk, a message
 /// does too.

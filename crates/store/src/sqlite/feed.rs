@@ -11,12 +11,22 @@ use rusqlite::{Connection, OptionalExtension as _, Result, params};
 use switchboard_protocol::{Seq, Timestamp};
 use tokio::sync::watch;
 
+use crate::change::rows::{MAX_TRIMMED_ENTRIES, MAX_TRIMMED_PAGES};
 use crate::feed::{Entry, Item, runs};
 use crate::key::{ConversationKey, UserKey, Via};
 use crate::read::feed::Unpaged;
 
 /// How many numbers may be in no page: with five bytes or so for each, a page of the feed then fills a page of the database.
 const PAGE_ITEMS: usize = 256;
+
+/// Removes the oldest pages up to the first that is kept, and never the last. It reads that one and those that it removes.
+const TRIM_PAGES: &str = "DELETE FROM feed_pages WHERE first < coalesce(
+    (SELECT first FROM (SELECT first, at FROM feed_pages ORDER BY first LIMIT ?2) WHERE at >= ?1 LIMIT 1),
+    (SELECT first FROM feed_pages ORDER BY first LIMIT 1 OFFSET ?2),
+    (SELECT max(first) FROM feed_pages))";
+
+const TRIM_ENTRIES: &str = "DELETE FROM feed_entries WHERE number IN (SELECT number FROM feed_entries
+    WHERE number < (SELECT min(first) FROM feed_pages) ORDER BY number LIMIT ?1)";
 
 /// The end of the feed, which is in no page yet. The writer and the readers share it.
 #[derive(Debug)]
@@ -267,6 +277,12 @@ fn insert_page<'a>(
     insert.execute(params![paged + 1, paged + count, at, runs]).map(drop)
 }
 
+/// Removes pages that were written before a time, and the entries in them.
+pub(super) fn trim(db: &Connection, before: Timestamp) -> Result<()> {
+    db.prepare_cached(TRIM_PAGES)?.execute(params![before.as_millis(), MAX_TRIMMED_PAGES])?;
+    db.prepare_cached(TRIM_ENTRIES)?.execute([MAX_TRIMMED_ENTRIES]).map(drop)
+}
+
 /// The items after the last page of a database that no server has closed.
 fn recover(db: &Connection, paged: u64) -> Result<Vec<Item>> {
     let mut found = BTreeMap::new();
@@ -289,4 +305,64 @@ fn recover(db: &Connection, paged: u64) -> Result<Vec<Item>> {
     let last = found.last_key_value().map_or(paged, |(last, _)| *last);
     // Every number has a row. A damaged database may have lost some: they are passed over.
     Ok((paged + 1..=last).map(|number| found.get(&number).copied().flatten()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+    use crate::sqlite::open_database;
+
+    /// A database with this many pages of one entry each, written at the times 1, 2, 3, …
+    fn with_pages(data: &std::path::Path, pages: u64) -> Connection {
+        let db = open_database(data).expect("a database");
+        db.execute_batch("PRAGMA synchronous = off").expect("set");
+        let insert = "INSERT INTO feed_entries VALUES (?1, 'user.new', ?1, NULL, 0, NULL, '{}')";
+        for number in 1..=pages {
+            insert_page(&db, number - 1, [&None], number.cast_signed()).expect("a page");
+            db.execute(insert, [number]).expect("an entry");
+        }
+        db
+    }
+
+    fn numbers(db: &Connection, table: &str) -> (u64, u64) {
+        let column = if table == "feed_pages" { "first" } else { "number" };
+        db.query_row(&format!("SELECT min({column}), count(*) FROM {table}"), [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .expect("numbers")
+    }
+
+    #[test]
+    fn trimming_reads_only_what_it_removes() {
+        let data = tempfile::tempdir().expect("a directory");
+        let db = with_pages(data.path(), 10_000);
+        let trims = |before: i64, most: i32| {
+            let mut pages = db.prepare(TRIM_PAGES).expect("a statement");
+            pages.execute(params![before, MAX_TRIMMED_PAGES]).expect("trimmed");
+            let mut entries = db.prepare(TRIM_ENTRIES).expect("a statement");
+            entries.execute([MAX_TRIMMED_ENTRIES]).expect("trimmed");
+            let steps =
+                pages.get_status(StatementStatus::VmStep) + entries.get_status(StatementStatus::VmStep);
+            assert!(steps < most, "{steps} steps");
+            (numbers(&db, "feed_pages"), numbers(&db, "feed_entries"))
+        };
+        assert_eq!(trims(1, 200), ((1, 10_000), (1, 10_000)));
+        assert_eq!(trims(11, 1_000), ((11, 9_990), (11, 9_990)));
+        assert_eq!(trims(i64::MAX, 200_000), ((4_011, 5_990), (4_011, 5_990)), "as many at a time");
+        for _ in 0..3 {
+            trims(i64::MAX, 200_000);
+        }
+        assert_eq!(trims(i64::MAX, 200), ((10_000, 1), (10_000, 1)), "the last page stays");
+    }
+
+    #[test]
+    fn trimming_leaves_no_hole_if_a_clock_was_set_back() {
+        let data = tempfile::tempdir().expect("a directory");
+        let db = with_pages(data.path(), 6);
+        db.execute("UPDATE feed_pages SET at = 100 WHERE first = 3", []).expect("changed");
+        trim(&db, Timestamp::from_millis(6)).expect("trimmed");
+        assert_eq!(numbers(&db, "feed_pages"), (3, 4));
+    }
 }

@@ -8,7 +8,7 @@ use switchboard_protocol::Seq;
 use super::PostgresRows;
 use super::profiles::{self, ProfileArrays};
 use crate::change::dispatch::Prefetch;
-use crate::change::rows::{MAX_REMOVED_REACTIONS_KEPT, MAX_TRIMMED_PAGES};
+use crate::change::rows::{MAX_REMOVED_REACTIONS_KEPT, MAX_TRIMMED_ENTRIES, MAX_TRIMMED_PAGES};
 use crate::feed::runs;
 use crate::postgres::connect::{Error, Pipelined};
 use crate::postgres::installation::FEED;
@@ -45,9 +45,11 @@ const FEED_EVENTS: &str = "INSERT INTO feed_pending (runs) VALUES ($1)";
 const FEED_ENTRIES: &str = r#"INSERT INTO feed_pending (type, at, "user", via, address, body)
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::integer[], $5::text[], $6::text[])"#;
 
-const TRIM_PAGES: &str =
-    "DELETE FROM feed_pages WHERE first IN (SELECT first FROM feed_pages WHERE at < ALL ($1::bigint[])
-    AND first < (SELECT max(first) FROM feed_pages) ORDER BY first LIMIT $2)";
+/// Removes the oldest pages up to the first that is kept, and never the last. It reads that one and those that it removes.
+const TRIM_PAGES: &str = "DELETE FROM feed_pages WHERE first < coalesce(
+    (SELECT o.first FROM (SELECT first, at FROM feed_pages ORDER BY first LIMIT $2) o WHERE o.at >= ANY ($1::bigint[]) LIMIT 1),
+    (SELECT first FROM feed_pages ORDER BY first LIMIT 1 OFFSET $2),
+    (SELECT max(first) FROM feed_pages))";
 
 const TRIM_ENTRIES: &str = "DELETE FROM feed_entries WHERE number IN (SELECT number FROM feed_entries
     WHERE number < (SELECT min(first) FROM feed_pages) ORDER BY number LIMIT $1)";
@@ -176,7 +178,8 @@ impl PostgresRows<'_> {
         let (keys, keys_at): (Vec<_>, Vec<_>) = self.keys_used.iter().map(|(key, at)| (key.0, *at)).unzip();
         let profiles = ProfileArrays::from_profiles(&self.profiles);
         let (runs, entries) = (self.runs(), EntryArrays::from_rows(self));
-        let (trims, trimmed) = (&self.feed_trimmed, i64::from(MAX_TRIMMED_PAGES));
+        let trims = &self.feed_trimmed;
+        let (pages, others) = (i64::from(MAX_TRIMMED_PAGES), i64::from(MAX_TRIMMED_ENTRIES));
         let old = self.dirty_conversations.iter().filter(|name| !self.new_conversations.contains(*name));
         let changed = conversation_arrays(old.filter_map(|name| self.conversation_row(name)));
         let joined = self.members_to_write(false);
@@ -229,8 +232,8 @@ impl PostgresRows<'_> {
             (keys.len(), Pipelined::new(SET_KEYS_USED, &[&keys, &keys_at])),
             (runs.len(), Pipelined::new(FEED_EVENTS, &[&runs])),
             (entries.kind.len(), entries.insert()),
-            (trims.len(), Pipelined::new(TRIM_PAGES, &[trims, &trimmed])),
-            (trims.len(), Pipelined::new(TRIM_ENTRIES, &[&trimmed])),
+            (trims.len(), Pipelined::new(TRIM_PAGES, &[trims, &pages])),
+            (trims.len(), Pipelined::new(TRIM_ENTRIES, &[&others])),
             (self.probe.len(), Pipelined::new(UPDATE_PROBE, &[&self.writer_id, &self.probe])),
             (1, Pipelined::new(COMMIT, &[])),
         ];

@@ -123,3 +123,40 @@ async fn the_readers_count_for_a_cursor_in_the_middle_of_a_long_log() {
     }
     assert_sound(&url).await;
 }
+
+#[tokio::test]
+async fn trimming_the_feed_reads_only_what_it_removes() {
+    let url = new_database().await;
+    Node::new(&url).await.stop().await;
+    query_texts(
+        &url,
+        "DELETE FROM feed_pages;
+         INSERT INTO feed_pages SELECT i, i, i, '' FROM generate_series(1, 10000) i;
+         ANALYZE feed_pages",
+    )
+    .await;
+    let explain = move || {
+        let link = BlockingConnection::open(&Target::new(&url, None).expect("a target")).expect("connected");
+        link.run(link.client().batch_execute(SESSION_SETUP)).expect("set up");
+        let trim =
+            rows::statements().find(|sql| sql.starts_with("DELETE FROM feed_pages")).expect("the statement");
+        link.run(link.client().batch_execute(&format!("PREPARE p AS {trim}"))).expect("prepared");
+        for (before, removed, oldest) in [(1, 0, 1), (11, 10, 11), (i64::MAX, 4_000, 4_011)] {
+            let explain = format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) EXECUTE p('{{{before}}}', 4000)");
+            let plan = link.run(link.client().simple_query(&explain)).expect("a plan");
+            let lines = plan.iter().filter_map(|message| match message {
+                tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            });
+            let lines: Vec<_> = lines.collect();
+            let rows =
+                lines.iter().filter_map(|line| line.split("actual rows=").nth(1)?.split(['.', ' ']).next());
+            let most = rows.filter_map(|rows| rows.parse::<u64>().ok()).max().expect("rows");
+            assert!(most <= removed + 1, "{before}: {lines:#?}");
+            let first =
+                link.run(link.client().query_one("SELECT min(first) FROM feed_pages", &[])).expect("pages");
+            assert_eq!(first.get::<_, i64>(0), oldest);
+        }
+    };
+    tokio::task::spawn_blocking(explain).await.expect("explained");
+}

@@ -10,8 +10,7 @@ use super::{
 };
 use crate::MessageCounts;
 use crate::change::rows::{
-    KeyedMessage, MAX_REMOVED_REACTIONS_KEPT, MAX_TRIMMED_PAGES, PROBE_BYTES, ReferredEvent, RequestDigest,
-    Rows,
+    KeyedMessage, MAX_REMOVED_REACTIONS_KEPT, PROBE_BYTES, ReferredEvent, RequestDigest, Rows,
 };
 use crate::change::{MAX_COMPARED_ROOMS, own_messages_upto, shorter_count_range};
 use crate::feed::Entry;
@@ -19,7 +18,7 @@ use crate::profile::StoredProfile;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey, Via};
 use crate::sqlite::checksum::Columns;
-use crate::sqlite::table;
+use crate::sqlite::{feed, table};
 use crate::table::{CONVERSATIONS, EVENTS, WriteTime, quoted_names};
 
 /// Inserts a conversation without a key, because SQLite assigns the key.
@@ -252,16 +251,7 @@ impl Rows for SqliteRows {
     }
 
     fn trim_feed(&mut self, before: Timestamp) -> Result<()> {
-        let mut pages = self.db.prepare_cached(
-            "DELETE FROM feed_pages WHERE first IN (SELECT first FROM feed_pages WHERE at < ?1
-                AND first < (SELECT max(first) FROM feed_pages) ORDER BY first LIMIT ?2)",
-        )?;
-        pages.execute(params![before.as_millis(), MAX_TRIMMED_PAGES])?;
-        let mut entries = self.db.prepare_cached(
-            "DELETE FROM feed_entries WHERE number IN (SELECT number FROM feed_entries
-                WHERE number < (SELECT min(first) FROM feed_pages) ORDER BY number LIMIT ?1)",
-        )?;
-        entries.execute([MAX_TRIMMED_PAGES]).map(drop)
+        feed::trim(&self.db, before)
     }
 
     fn insert_entry(&mut self, entry: Entry) -> Result<()> {

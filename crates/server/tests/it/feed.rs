@@ -1,5 +1,7 @@
 //! The feed over HTTP.
 
+mod rows;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -296,4 +298,32 @@ async fn a_new_epoch_refuses_the_cursors_of_before() {
     assert_eq!(refused.code(), "bad_cursor");
     let (entries, _) = reads_on(&server, &key, "0", &["message"], 1).await;
     assert_eq!(texts(&entries), ["one"]);
+}
+
+#[tokio::test]
+async fn entries_after_a_missing_page_keep_their_ids() {
+    let (mut server, key) = server().await;
+    for round in 0..3 {
+        let mut alice = server.connects("alice").await;
+        for n in 0..3 {
+            alice.says("@bob", &format!("{round}.{n}")).await;
+        }
+        drop(alice);
+        // A server that stops leaves a page.
+        server.restart().await;
+    }
+    let before = reads(&server, &key, json!({"after": "0", "types": ["message"]})).await;
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
+    rows::delete_second_page(&server);
+    server.start_again().await;
+    let after = reads(&server, &key, json!({"after": "0", "types": ["message"]})).await;
+    let entries = before["entries"].as_array().expect("entries");
+    let expected: Vec<_> = entries
+        .iter()
+        .filter(|entry| !entry["event"]["text"].as_str().is_some_and(|text| text.starts_with("1.")))
+        .cloned()
+        .collect();
+    assert_eq!(after["entries"], json!(expected));
+    assert_eq!(after["next"], before["next"]);
 }

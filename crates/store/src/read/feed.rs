@@ -130,10 +130,11 @@ impl<L: FeedLookups> Reader<'_, L> {
         let room = PageBudget(self.limits.page_bytes as usize);
         let mut filling = Filling { query, ends, page, room, passed: 0, keys: None };
         while filling.page.next < filling.ends.last {
-            let items = self.feed_items(filling.page.next, paged, unpaged)?;
+            let (first, items) = self.feed_items(filling.page.next, paged, unpaged)?;
             if items.is_empty() {
                 break;
             }
+            filling.page.next = first - 1;
             if !self.fill(&mut filling, &items)? {
                 filling.page.more = filling.page.next < filling.ends.last;
                 break;
@@ -142,20 +143,22 @@ impl<L: FeedLookups> Reader<'_, L> {
         Ok(filling.page)
     }
 
-    /// At most [`STEP`] items after the number `after`.
-    fn feed_items(&self, after: u64, paged: u64, unpaged: &Unpaged) -> LookupResult<Vec<Item>, L> {
+    /// At most [`STEP`] items after the number `after`, and the number of the first: a later one than the next where a page is
+    /// missing.
+    fn feed_items(&self, after: u64, paged: u64, unpaged: &Unpaged) -> LookupResult<(u64, Vec<Item>), L> {
         if after >= paged {
             let passed = usize::try_from(after - unpaged.paged.min(after)).unwrap_or(usize::MAX);
-            return Ok(unpaged.items.iter().skip(passed).take(STEP).copied().collect());
+            let items = unpaged.items.iter().skip(passed).take(STEP).copied().collect();
+            return Ok((after.max(unpaged.paged) + 1, items));
         }
         let pages = self.rows.feed_pages(after, 1)?;
-        let Some((first, bytes)) = pages.into_iter().next() else { return Ok(Vec::new()) };
+        let Some((first, bytes)) = pages.into_iter().next() else { return Ok((after + 1, Vec::new())) };
         let Some(items) = runs::decode(&bytes, MAX_PAGE_ITEMS) else {
             tracing::error!(first, "a page of the feed is damaged");
             return Err(Refusal::unavailable().into());
         };
         let passed = usize::try_from(after + 1 - first.min(after + 1)).unwrap_or(usize::MAX);
-        Ok(items.into_iter().skip(passed).take(STEP).collect())
+        Ok((first.max(after + 1), items.into_iter().skip(passed).take(STEP).collect()))
     }
 
     /// Adds the entries of these items to the page. Returns `false` if the page is full.

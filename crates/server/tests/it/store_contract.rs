@@ -178,6 +178,7 @@ macro_rules! contract_tests {
             feed::every_event_is_in_the_feed_once_and_in_the_order_of_its_log,
             feed::an_entry_has_its_event_as_the_log_has_it_now,
             feed::a_query_leaves_out_what_its_types_and_its_pattern_do_not_name,
+            feed::a_pattern_reads_a_conversation_up_to_the_last_leave_of_its_users,
             feed::a_cursor_that_the_feed_does_not_have_is_refused_with_those_it_has,
             feed::feed_news_announce_every_commit,
             vectors::events_fold_to_the_messages_of_the_vectors,

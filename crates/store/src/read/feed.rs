@@ -1,6 +1,6 @@
 //! Pages of the feed. docs/decisions/0053-feed-pages.md
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
@@ -44,12 +44,13 @@ pub(crate) trait FeedLookups: Lookups {
     /// The names of API keys by their numbers.
     fn key_names(&self) -> LookupResult<FxHashMap<i64, String>, Self>;
 
-    /// The conversations among `conversations` with a member whose id matches the pattern.
+    /// The conversations among `conversations` with a member, or a former one, whose id matches the pattern, and the last event that
+    /// such a member may read: the latest event of leaving, or [`Seq::MAX`] while there is a member.
     fn conversations_with(
         &self,
         conversations: &[ConversationKey],
         pattern: &UserPattern,
-    ) -> LookupResult<FxHashSet<ConversationKey>, Self>;
+    ) -> LookupResult<FxHashMap<ConversationKey, Seq>, Self>;
 }
 
 /// Where the feed begins and ends.
@@ -189,8 +190,10 @@ impl<L: FeedLookups> Reader<'_, L> {
         let mut events = events.iter();
         for (number, item) in (first..).zip(items) {
             let entry = match item {
-                Some((conversation, _)) => events.next().and_then(Option::as_ref).and_then(|fed| {
-                    let is_seen = seen.as_ref().is_none_or(|seen| seen.contains(conversation));
+                Some((conversation, seq)) => events.next().and_then(Option::as_ref).and_then(|fed| {
+                    let is_seen = seen
+                        .as_ref()
+                        .is_none_or(|seen| seen.get(conversation).is_some_and(|last| seq <= last));
                     is_seen.then(|| filling.of_event(number, fed)).flatten()
                 }),
                 None => entries.get(&number).and_then(|entry| filling.of_entry(number, entry, &users)),

@@ -183,3 +183,24 @@ pub(super) async fn feed_news_announce_every_commit(open: OpenStore) {
         .await;
     }
 }
+
+pub(super) async fn a_pattern_reads_a_conversation_up_to_the_last_leave_of_its_users(open: OpenStore) {
+    let mut db = TestStore::new(open).await;
+    db.stores("alice", "create", json!({"room": "r", "members": ["shop-1", "shop-2"]})).await;
+    db.says("alice", "#r", "one").await;
+    db.stores("shop-1", "leave", json!({"conversation": "#r"})).await;
+    db.says("alice", "#r", "two").await;
+    db.stores("shop-2", "leave", json!({"conversation": "#r"})).await;
+    db.says("alice", "#r", "not for the shop").await;
+    db.whole_feed(all(), 6).await;
+    let of = |pattern: &str| FeedQuery { acts_as: Some(pattern.parse().expect("a pattern")), ..all() };
+    let shop = db.feed(of("shop-*")).await;
+    assert_eq!(seqs(&shop), BTreeMap::from([("#r".to_owned(), (1..=5).collect())]));
+    assert_eq!(seqs(&db.feed(of("shop-1")).await)["#r"], [1, 2, 3], "the leave is the last");
+    assert_eq!(texts(&db.feed(of("al*")).await), ["one", "two", "not for the shop"]);
+    assert_eq!(seqs(&db.feed(of("stranger-*")).await), BTreeMap::new());
+    db.stores("alice", "invite", json!({"conversation": "#r", "user": "shop-1"})).await;
+    db.whole_feed(all(), 7).await;
+    let back = db.feed(of("shop-1")).await;
+    assert_eq!(seqs(&back)["#r"], (1..=7).collect::<Vec<_>>(), "a member sees the whole log");
+}

@@ -1,6 +1,6 @@
 //! The lookups of the feed.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use switchboard_protocol::Seq;
 use tokio_postgres::Row;
 
@@ -30,9 +30,13 @@ const ENTRIES: &str = r#"SELECT number, type, at, "user", via, address, body FRO
 
 const KEY_NAMES: &str = "SELECT number, name FROM api_keys";
 
-const CONVERSATIONS_WITH: &str = r#"SELECT w.id FROM unnest($1::bigint[]) w (id)
-    WHERE EXISTS (SELECT FROM members m JOIN users u ON u.id = m."user"
-        WHERE m.conversation = w.id AND m.until IS NULL AND u.name LIKE $2)"#;
+const CONVERSATIONS_WITH: &str = r#"SELECT w.id, CASE
+        WHEN EXISTS (SELECT FROM members m JOIN users u ON u.id = m."user"
+            WHERE m.conversation = w.id AND m.until IS NULL AND u.name LIKE $2) THEN 9007199254740991
+        ELSE (SELECT max(m.until) FROM members m JOIN users u ON u.id = m."user"
+            WHERE m.conversation = w.id AND m.until IS NOT NULL AND u.name LIKE $2)
+        END
+    FROM unnest($1::bigint[]) w (id)"#;
 
 impl FeedLookups for Session {
     fn feed_ends(&self) -> Result<Ends> {
@@ -88,11 +92,14 @@ impl FeedLookups for Session {
         &self,
         conversations: &[ConversationKey],
         pattern: &UserPattern,
-    ) -> Result<FxHashSet<ConversationKey>> {
+    ) -> Result<FxHashMap<ConversationKey, Seq>> {
         let keys: Vec<_> = conversations.iter().map(|key| key.0).collect();
         // Of the characters that LIKE knows, ids have only the underscore.
         let like = pattern.as_str().replace('_', "\\_").replace('*', "%");
         let rows = self.query_rows(CONVERSATIONS_WITH, &[&keys, &like])?;
-        rows.iter().map(|row| Ok(conversation_key(row, 0)?)).collect()
+        let last = |row: &Row| Ok((conversation_key(row, 0)?, get::<Option<i64>>(row, 1)?));
+        let found = rows.iter().map(last).collect::<Result<Vec<_>>>()?;
+        let found = found.into_iter().filter_map(|(key, last)| Some((key, Seq(last?.unsigned_abs()))));
+        Ok(found.collect())
     }
 }

@@ -1,7 +1,7 @@
 //! The lookups of the feed.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use switchboard_protocol::Seq;
 
 use super::{Result, conversation_id, read_event};
@@ -88,17 +88,25 @@ impl FeedLookups for Connection {
         &self,
         conversations: &[ConversationKey],
         pattern: &UserPattern,
-    ) -> Result<FxHashSet<ConversationKey>> {
+    ) -> Result<FxHashMap<ConversationKey, Seq>> {
         // The pattern has no other character that GLOB knows.
-        let mut select = self.prepare_cached(
+        let mut is_member = self.prepare_cached(
             "SELECT 1 FROM members m CROSS JOIN users u ON u.id = m.user
              WHERE m.conversation = ?1 AND m.until IS NULL AND u.name GLOB ?2 LIMIT 1",
         )?;
-        let mut found = FxHashSet::default();
+        let mut was_member = self.prepare_cached(
+            "SELECT max(m.until) FROM members m CROSS JOIN users u ON u.id = m.user
+             WHERE m.conversation = ?1 AND m.until IS NOT NULL AND u.name GLOB ?2",
+        )?;
+        let mut found = FxHashMap::default();
         for conversation in conversations {
-            if select.exists(params![conversation.0, pattern.as_str()])? {
-                found.insert(*conversation);
-            }
+            let last = if is_member.exists(params![conversation.0, pattern.as_str()])? {
+                Some(Seq::MAX)
+            } else {
+                let last = was_member.query_row(params![conversation.0, pattern.as_str()], |row| row.get(0));
+                last.map(|last: Option<u64>| last.map(Seq))?
+            };
+            found.extend(last.map(|last| (*conversation, last)));
         }
         Ok(found)
     }

@@ -1,5 +1,4 @@
 import { Alarm, type Clock } from "./clock.js";
-import { usersOfDirect } from "./names.js";
 import type { Command, UserId } from "./protocol.js";
 import { Store } from "./store.js";
 import type { ChatLimits, Presence, UserPresence } from "./types.js";
@@ -57,11 +56,8 @@ export class PresenceWatch {
    * have written.
    */
   onDirectMessage(conversation: string, from: UserId): void {
-    const sender = `${conversation} ${from}`;
-    if (this.#directSenders.has(sender)) return;
-    this.#directSenders.add(sender);
-    const isUnknown = (user: UserId) => this.#watchedUsers.has(user) && !this.#presenceByUser.has(user);
-    if (usersOfDirect(conversation).some(isUnknown)) this.watchSoon();
+    const { size } = this.#directSenders;
+    if (conversation[0] === "@" && this.#directSenders.add(`${conversation} ${from}`).size > size) this.watchSoon();
   }
 
   /** Forgets all presence, because it may change without a connection, and the next connection has sent no `watch` yet. */

@@ -144,6 +144,8 @@ impl Book {
         if std::mem::take(&mut self.is_endless_next) {
             return Reply::EndlessBody;
         }
+        let place = self.faults.refuses_one_in.map(|many| number % many);
+        let is_never_taken = place == Some(1);
         if let Some(every) = self.faults.every
             && self.requests.is_multiple_of(every)
         {
@@ -151,13 +153,15 @@ impl Book {
             let fault = FAULTS[(self.count_of_faults - 1) % FAULTS.len()];
             let is_hang = matches!(fault, Reply::Hang);
             self.hangs += usize::from(is_hang);
-            if !is_hang || self.hangs <= self.faults.max_hangs {
+            // A slow body says that the entry was taken.
+            let contradicts = is_never_taken && matches!(fault, Reply::SlowBody);
+            if !contradicts && (!is_hang || self.hangs <= self.faults.max_hangs) {
                 // Both last until the time-out, and so they last together.
                 self.is_endless_next = is_hang;
                 return fault;
             }
         }
-        match self.faults.refuses_one_in.map(|many| number % many) {
+        match place {
             Some(1) => {
                 self.refused.insert(id.to_owned());
                 return Reply::Status(400);

@@ -6,7 +6,7 @@ use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustc_hash::{FxBuildHasher, FxHashSet};
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::{Deserialize, Serialize};
 use switchboard_protocol::{CloseCode, Device, Timestamp, UserId};
 use uuid::Uuid;
@@ -29,8 +29,8 @@ const MAX_AGENT_BYTES: usize = 160;
 pub(crate) struct Connections {
     node: NodeName,
     shards: [Mutex<Shard>; SHARDS],
-    /// The `User-Agent` texts of the connections. Most connections share one of a few.
-    agents: Mutex<FxHashSet<Arc<str>>>,
+    /// The `User-Agent` texts of the connections, with how many connections have each. Most connections share one of a few.
+    agents: Mutex<FxHashMap<Arc<str>, usize>>,
 }
 
 type Shard = BTreeMap<(UserId, Uuid), Arc<Connection>>;
@@ -141,22 +141,26 @@ impl Connections {
     fn intern_agent(&self, agent: &str) -> Arc<str> {
         let agent = (0..=MAX_AGENT_BYTES).rev().find_map(|end| agent.get(..end)).unwrap_or(agent);
         let mut agents = lock(&self.agents);
-        if let Some(known) = agents.get(agent) {
-            return known.clone();
-        }
-        let agent: Arc<str> = agent.into();
-        agents.insert(agent.clone());
+        let known = agents.get_key_value(agent).map(|(known, _)| known.clone());
+        let agent = known.unwrap_or_else(|| agent.into());
+        *agents.entry(agent.clone()).or_default() += 1;
         agent
+    }
+
+    fn release_agent(&self, agent: &str) {
+        let mut agents = lock(&self.agents);
+        if let Some(connections) = agents.get_mut(agent) {
+            *connections -= 1;
+            if *connections == 0 {
+                agents.remove(agent);
+            }
+        }
     }
 
     fn unregister(&self, key: &(UserId, Uuid)) {
         let removed = self.shard(&key.0).remove(key);
-        if let Some(agent) = removed.and_then(|connection| connection.agent.clone()) {
-            let mut agents = lock(&self.agents);
-            // The set and this function have the last two references.
-            if Arc::strong_count(&agent) == 2 {
-                agents.remove(&agent);
-            }
+        if let Some(agent) = removed.as_ref().and_then(|connection| connection.agent.as_deref()) {
+            self.release_agent(agent);
         }
     }
 
@@ -251,5 +255,33 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Drop for Registered {
     fn drop(&mut self) {
         self.connections.unregister(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use switchboard_protocol::Limits;
+
+    use super::*;
+
+    #[test]
+    fn a_user_agent_stays_as_long_as_a_connection_has_it() {
+        let connections = Connections::new(NodeName::of_host());
+        let alice = UserId::parse("alice").expect("a user id");
+        let register = || {
+            let outbox = Arc::new(Outbox::new(&Limits::default(), Arc::new(Metrics::new())));
+            connections.register(&alice, &outbox, Ipv4Addr::LOCALHOST.into(), None, Some("Browser/1.0"))
+        };
+        let (first, second) = (register(), register());
+        // A report of an operator holds the connections while they end.
+        let reported = connections.connections_of(&alice);
+        assert_eq!(lock(&connections.agents).get("Browser/1.0"), Some(&2));
+        drop(first);
+        assert_eq!(lock(&connections.agents).get("Browser/1.0"), Some(&1));
+        drop(second);
+        assert!(lock(&connections.agents).is_empty());
+        drop(reported);
     }
 }

@@ -58,7 +58,7 @@ send-path: ## which files run for one message on one node; needs rustup's llvm-t
 	node scripts/send-path.mjs
 
 lint: ## clippy, warnings are errors
-	cargo clippy --workspace --all-targets --features simulation --locked -- -D warnings
+	cargo clippy --workspace --all-targets --features simulation,otlp --locked -- -D warnings
 
 fmt: ## format the Rust code
 	cargo fmt --all

@@ -195,7 +195,7 @@ on_postgres() {
   local subjects=(messages:: rooms:: resume:: routing:: cursors:: presence:: frames:: http:: libraries:: limits:: auth::
     hostile::identity hostile::input hostile::removal hostile::revocation hostile::slow hostile::texts)
   # Only the server has tests of these names. Another selection of packages would compile everything again, with fewer features.
-  TEST_STORE=postgres cargo test --workspace --features simulation --locked --test it -- "${subjects[@]}" \
+  TEST_STORE=postgres cargo test --workspace --features simulation,otlp --locked --test it -- "${subjects[@]}" \
     --skip a_deleted_text_is_in_no_file_of_the_database
 }
 
@@ -252,7 +252,7 @@ export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings__CLIPPY_HACK
 # The page before all that follows, because it is compiled into the binary.
 check "the page" "" "" make page
 check "format" "" "" cargo fmt --all --check
-check "lint and build" "" "" cargo test --workspace --features simulation --locked --no-run
+check "lint and build" "" "" cargo test --workspace --features simulation,otlp --locked --no-run
 if [[ " ${broken[*]-} " == *" lint and build "* ]]; then
   unset RUSTC_WORKSPACE_WRAPPER CLIPPY_ARGS
 fi
@@ -261,7 +261,7 @@ check "lint of JavaScript" "" "" npm run lint --silent
 check "mutations apply" "" "" mutations_apply
 check "release" "" "" scripts/test-release.sh
 check "Rust tests" 's/^test result: .* \([0-9]*\) passed;.*/\1/p' 's/^test result: .* \([0-9]*\) failed;.*/\1/p' \
-  cargo test --workspace --features simulation --locked --no-fail-fast
+  cargo test --workspace --features simulation,otlp --locked --no-fail-fast
 # The linters are installed beside tests that leave the processors idle.
 nice -n 19 scripts/tools.sh caddy helm check-jsonschema kubernetes-validate >"$log/linters" 2>&1 &
 linters=$!

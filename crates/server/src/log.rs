@@ -3,6 +3,8 @@
 //! A pipe that no process reads, a full disk or a closed terminal can delay or lose lines. It never delays or ends a task.
 
 mod json;
+#[cfg(feature = "otlp")]
+pub(crate) mod otlp;
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal as _, Write};
@@ -16,10 +18,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, Sender};
 use prometheus_client::metrics::counter::Counter;
+use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+#[cfg(feature = "otlp")]
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 use crate::config::{LogConfig, LogFormat};
+use crate::node_name::NodeName;
 use crate::tasks;
 
 /// The most lines that wait for the thread: several seconds of a busy log. Further lines are dropped and counted.
@@ -48,6 +56,8 @@ pub(crate) struct Log {
     queue: Sender<Message>,
     queued_bytes: Arc<AtomicUsize>,
     format: LogFormat,
+    #[cfg(feature = "otlp")]
+    traces: Option<otlp::Traces>,
 }
 
 #[derive(Debug)]
@@ -78,26 +88,45 @@ pub(crate) fn fatal_line(format: LogFormat, message: &str) -> String {
 }
 
 impl Log {
-    /// Starts the thread, and makes it log every event of `tracing` and every panic.
+    /// Starts the thread, and makes it log every event of `tracing` and every panic. `node` is the name of this node in traces.
     ///
     /// # Errors
-    /// The filter in `config` cannot be parsed, the thread cannot be started, or another log has been started.
-    pub(crate) fn start(config: &LogConfig) -> anyhow::Result<Self> {
+    /// The filter in `config` cannot be parsed, the thread cannot be started, another log has been started, or traces go to an
+    /// address that cannot be used.
+    #[cfg_attr(not(feature = "otlp"), expect(unused_variables, reason = "only traces have the node's name"))]
+    pub(crate) fn start(config: &LogConfig, node: &NodeName) -> anyhow::Result<Self> {
         let filter = EnvFilter::try_new(directives(&config.level)).context("log.level")?;
         // The descriptor is duplicated, because a write that blocks must not hold the lock of `std::io::stderr`.
         let stderr = std::io::stderr().as_fd().try_clone_to_owned().context("stderr")?;
-        let log = Self::to_writer(File::from(stderr), config.format)?;
+        #[cfg_attr(not(feature = "otlp"), expect(unused_mut, reason = "only traces change it"))]
+        let mut log = Self::to_writer(File::from(stderr), config.format)?;
+        #[cfg(feature = "otlp")]
+        {
+            log.traces = otlp::Traces::start(node)?;
+        }
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .log_internal_errors(false)
             .with_writer(log.clone());
-        let started = match config.format {
-            LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-            LogFormat::Json => builder.json().event_format(json::JsonLines).try_init(),
-        };
-        started.map_err(|e| anyhow::anyhow!("cannot start the log: {e}"))?;
+        match config.format {
+            LogFormat::Text => log.observe(builder.with_ansi(std::io::stderr().is_terminal()).finish()),
+            LogFormat::Json => log.observe(builder.json().event_format(json::JsonLines).finish()),
+        }
+        .map_err(|e| anyhow::anyhow!("cannot start the log: {e}"))?;
         std::panic::set_hook(Box::new(log_panic));
         Ok(log)
+    }
+
+    /// Makes a subscriber the one of this process.
+    fn observe(
+        &self,
+        subscriber: impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync + 'static,
+    ) -> Result<(), TryInitError> {
+        #[cfg(feature = "otlp")]
+        if let Some(traces) = &self.traces {
+            return subscriber.with(traces.layer()).try_init();
+        }
+        subscriber.try_init()
     }
 
     fn to_writer(out: impl Write + Send + 'static, format: LogFormat) -> anyhow::Result<Self> {
@@ -111,7 +140,13 @@ impl Log {
             reported_drops: 0,
         };
         std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.run())?;
-        Ok(Self { queue, queued_bytes, format })
+        Ok(Self {
+            queue,
+            queued_bytes,
+            format,
+            #[cfg(feature = "otlp")]
+            traces: None,
+        })
     }
 
     /// Logs the error that ends the process, at any level.
@@ -120,8 +155,12 @@ impl Log {
         self.queue(line.as_bytes());
     }
 
-    /// Waits until all queued lines are written, for at most two times `FLUSH_TIMEOUT`.
+    /// Waits until all queued lines are written, for at most two times `FLUSH_TIMEOUT`, and before it until the last traces are sent.
     pub(crate) fn flush(&self) {
+        #[cfg(feature = "otlp")]
+        if let Some(traces) = &self.traces {
+            traces.shut_down();
+        }
         let (done, written) = crossbeam_channel::bounded(0);
         if self.queue.send_timeout(Message::Flush(done), FLUSH_TIMEOUT).is_ok() {
             // The thread sends nothing. It drops the sender, which ends this wait.

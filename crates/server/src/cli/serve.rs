@@ -51,7 +51,7 @@ fn run_with(mode: Mode, flags: &Flags, env: &[(String, String)]) -> anyhow::Resu
         .build()
         .context("cannot start threads")?;
     let signals = runtime.block_on(async { Signals::new() }).context("cannot listen for signals")?;
-    let log = Log::start(&config.log)?;
+    let log = Log::start(&config.log, &config.name())?;
     // The log shows what the operator has set, and not what the limit of open files leaves of it.
     let settings = config.changed_settings()?;
     descriptors::reduce_limit_to_descriptors(&mut config);

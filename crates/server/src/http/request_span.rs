@@ -34,6 +34,8 @@ pub(super) async fn enter(request: Request, next: Next) -> Response {
         command = Empty,
         user = Empty,
     );
+    #[cfg(feature = "otlp")]
+    crate::log::otlp::continue_trace(&span, request.headers());
     let began = Instant::now();
     let mut response = next.run(request).instrument(span.clone()).await;
     span.in_scope(|| {

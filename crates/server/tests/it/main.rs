@@ -52,6 +52,8 @@ mod store_contract;
 mod supervisor;
 mod support;
 mod tls;
+#[cfg(feature = "otlp")]
+mod traces;
 mod upgrade;
 mod versions;
 mod webhooks;

@@ -175,6 +175,12 @@ impl Limits {
     /// How many calls of one API key wait for the feed at a time, streams included. Beyond: `rate_limited`.
     pub const FEED_WAITING: u32 = 16;
 
+    /// The most rows that one call of `list_users` or `list_rooms` reads. Its filters may leave all of them out.
+    pub const LIST_ROWS: usize = 10_000;
+
+    /// The most users that one call of `unread` or `send_many` names: each is several reads, or a write.
+    pub const BULK_USERS: usize = 1_000;
+
     /// The most types that a call of the feed names: more than there are.
     pub const FEED_TYPES: usize = 64;
 

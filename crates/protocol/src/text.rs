@@ -16,6 +16,9 @@ macro_rules! text {
         pub struct $name(String);
 
         impl $name {
+            /// The most bytes.
+            pub const MAX_BYTES: usize = $max;
+
             /// Checks the rule of this type; the error says what was expected.
             pub fn parse(s: impl Into<String>) -> Result<Self, &'static str> {
                 let s = s.into();

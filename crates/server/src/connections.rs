@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use switchboard_protocol::{CloseCode, Device, Timestamp, UserId};
 use uuid::Uuid;
 
@@ -59,6 +60,12 @@ pub(crate) enum OperatorQuestion {
     List { user: UserId },
     /// Closes connections of a user.
     Close(Selection),
+}
+
+/// What a back end asks of every node: which of these users are connected.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct OnlineQuestion {
+    pub(crate) online: Vec<UserId>,
 }
 
 /// Which connections of a user to close.
@@ -178,6 +185,20 @@ impl Connections {
             }
             OperatorQuestion::Close(selection) => self.close_selected(selection, metrics),
         }
+    }
+
+    /// The users among `users` who are connected to this node.
+    pub(crate) fn online_users(&self, users: &[UserId]) -> Vec<UserId> {
+        users.iter().filter(|user| !self.connections_of(user).is_empty()).cloned().collect()
+    }
+
+    /// Answers a question of another node; `None` if it comes from a later version.
+    pub(crate) fn answer_as_json(&self, question: &RawValue, metrics: &Metrics) -> Option<Box<RawValue>> {
+        if let Ok(OnlineQuestion { online }) = serde_json::from_str(question.get()) {
+            return to_raw_value(&self.online_users(&online)).ok();
+        }
+        let question = serde_json::from_str(question.get()).ok()?;
+        to_raw_value(&self.answer(&question, metrics)).ok()
     }
 
     fn close_selected(&self, selection: &Selection, metrics: &Metrics) -> Vec<ConnectionReport> {

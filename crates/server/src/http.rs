@@ -1,21 +1,25 @@
 //! The HTTP API: every route on one screen.
 
 mod accept;
+mod acting_as;
 mod api;
 mod assets;
 mod body;
+mod call;
 mod document;
 pub(crate) mod feed;
 mod guard;
 mod health;
 mod operations;
 mod operator;
+mod people;
 mod probes;
 mod problem;
 mod profiles;
 mod request_span;
 mod respond;
 pub(crate) mod revoke;
+mod send_many;
 pub mod spec;
 mod webhooks;
 mod write_timeout;
@@ -49,6 +53,10 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/asyncapi.json", get(spec::serve_asyncapi))
         .route("/v1/revoke", post(revoke::revoke))
         .route("/v1/profiles", post(profiles::profiles))
+        .route("/v1/list_users", post(people::list_users))
+        .route("/v1/list_rooms", post(people::list_rooms))
+        .route("/v1/unread", post(people::unread))
+        .route("/v1/send_many", post(send_many::send_many))
         .route("/v1/feed", post(feed::page).get(feed::stream))
         .merge(webhook_routes())
         .route("/v1/{command}", post(api::command))

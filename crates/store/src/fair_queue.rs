@@ -35,6 +35,8 @@ pub(super) enum LaneOwner {
     ApiKeyHash([u8; 32]),
     /// Pages of the feed, for all keys.
     Feed,
+    /// The lists of all users and rooms, and unread counts, for all keys.
+    Lists,
     /// The router's reads of the log of a conversation to which other nodes also write.
     Log(ConversationKey),
     /// The router's comparison of the heads of many conversations.

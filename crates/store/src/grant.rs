@@ -109,6 +109,11 @@ impl UserPattern {
         WildMatch::new(&self.0).matches(user.as_str())
     }
 
+    /// Whether the pattern matches a text of the characters of ids.
+    pub(crate) fn matches_text(&self, text: &str) -> bool {
+        WildMatch::new(&self.0).matches(text)
+    }
+
     /// Whether the pattern matches every user whom another one matches. No id has a `*`, so only a `*` matches one.
     pub fn covers(&self, other: &str) -> bool {
         WildMatch::new(&self.0).matches(other)

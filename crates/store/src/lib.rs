@@ -53,6 +53,7 @@ mod joins_and_leaves;
 mod key;
 pub mod keys;
 mod kind;
+pub mod listing;
 mod memberships;
 #[cfg(test)]
 mod migrations;
@@ -78,7 +79,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Profile};
-use switchboard_protocol::{ConversationId, FEATURES, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, FEATURES, Seq, Timestamp, UserId, UserUnread};
 
 pub use self::commit_metrics::CommitMetrics;
 pub use self::memberships::{Activity, JoinedConversation, Memberships, Summaries};
@@ -87,6 +88,7 @@ use tokio::sync::watch;
 
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
+use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};
 use crate::origin::Origin;
 use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
@@ -144,6 +146,16 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
 
     /// What the API key with this hash may do, unless it was revoked. The caller checks when it expires.
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>>;
+
+    /// A page of all users, by number.
+    fn list_users(&self, query: ListUsers) -> Answer<UserListing>;
+
+    /// A page of all rooms, by number.
+    fn list_rooms(&self, query: ListRooms) -> Answer<RoomListing>;
+
+    /// What each of the users has not read, in the order given. A user who is not known has nothing. `online` is always false,
+    /// because the store does not know it.
+    fn unread(&self, users: Vec<UserId>) -> Answer<Vec<UserUnread>>;
 
     /// A page of the feed.
     fn feed(&self, query: FeedQuery) -> Answer<FeedPage>;

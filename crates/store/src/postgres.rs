@@ -28,7 +28,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId, UserUnread};
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
@@ -49,6 +49,7 @@ use crate::clock::Clock;
 use crate::fair_queue::LaneOwner;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
+use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};
 use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use crate::read::feed::Unpaged;
 use crate::record::{Answer, ConversationKey, LogEvent, NoticeKey, UserKey};
@@ -214,6 +215,18 @@ impl Store for PostgresStore {
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>> {
         self.readers.users.api_key(hash)
+    }
+
+    fn list_users(&self, query: ListUsers) -> Answer<UserListing> {
+        self.readers.users.list_users(query)
+    }
+
+    fn list_rooms(&self, query: ListRooms) -> Answer<RoomListing> {
+        self.readers.users.list_rooms(query)
+    }
+
+    fn unread(&self, users: Vec<UserId>) -> Answer<Vec<UserUnread>> {
+        self.readers.users.unread(users)
     }
 
     fn feed(&self, query: FeedQuery) -> Answer<FeedPage> {

@@ -6,6 +6,7 @@ pub(crate) mod feed;
 mod fold;
 mod history;
 pub(super) mod list;
+pub(crate) mod listing;
 mod names;
 mod people;
 mod profiles;

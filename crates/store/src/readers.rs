@@ -9,14 +9,16 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId, UserUnread};
 use tokio::sync::oneshot;
 
 use super::change::OperationError;
 use super::fair_queue::{FairQueue, LaneOwner, NextJob};
-use super::read::{LookupResult, Lookups, Reader, list};
+use super::read::listing::{ListLookups, listing_in_steps, unread_in_steps};
+use super::read::{LookupResult, Reader, list};
 use super::{Memberships, PresencePeer, Query, Snapshot, Summaries, WriteAccess};
 use crate::grant::KeyGrant;
+use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -27,7 +29,7 @@ pub(super) type ReadersClosedSignal = Receiver<Infallible>;
 /// A reader thread's connection to the database.
 pub(super) trait ReaderConnection: Send + 'static {
     /// The queries that run on this connection.
-    type Rows: Lookups;
+    type Rows: ListLookups;
 
     /// How long the thread waits without a read before it calls [`Self::free_memory`].
     const IDLE_TIMEOUT: Duration;
@@ -191,6 +193,30 @@ impl<D: ReaderConnection> Readers<D> {
     pub(super) fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
         let user = user.clone();
         self.read(LaneOwner::Token(user.clone()), move |reader| reader.not_before(&user))
+    }
+
+    pub(super) fn list_users(&self, query: ListUsers) -> Answer<UserListing> {
+        let queue = self.queue.clone();
+        Box::pin(listing_in_steps(move |list| {
+            let query = query.clone();
+            queue.read(LaneOwner::Lists, move |reader| reader.list_users(&query, list.as_ref()))
+        }))
+    }
+
+    pub(super) fn list_rooms(&self, query: ListRooms) -> Answer<RoomListing> {
+        let queue = self.queue.clone();
+        Box::pin(listing_in_steps(move |list| {
+            let query = query.clone();
+            queue.read(LaneOwner::Lists, move |reader| reader.list_rooms(&query, list.as_ref()))
+        }))
+    }
+
+    pub(super) fn unread(&self, users: Vec<UserId>) -> Answer<Vec<UserUnread>> {
+        let (queue, users) = (self.queue.clone(), Arc::<[UserId]>::from(users));
+        Box::pin(unread_in_steps(users.len(), move |counts| {
+            let users = users.clone();
+            queue.read(LaneOwner::Lists, move |reader| reader.unread_step(&users, &counts))
+        }))
     }
 
     pub(super) fn probe(&self) -> Answer<()> {

@@ -25,7 +25,7 @@ use anyhow::Context as _;
 use rusqlite_migration::M;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId, UserUnread};
 use tokio::sync::{mpsc, watch};
 
 use self::feed::Tail;
@@ -51,6 +51,7 @@ use crate::clock::Clock;
 use crate::fair_queue::LaneOwner;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
+use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -294,6 +295,18 @@ impl Store for SqliteStore {
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>> {
         self.readers.api_key(hash)
+    }
+
+    fn list_users(&self, query: ListUsers) -> Answer<UserListing> {
+        self.readers.list_users(query)
+    }
+
+    fn list_rooms(&self, query: ListRooms) -> Answer<RoomListing> {
+        self.readers.list_rooms(query)
+    }
+
+    fn unread(&self, users: Vec<UserId>) -> Answer<Vec<UserUnread>> {
+        self.readers.unread(users)
     }
 
     fn feed(&self, query: FeedQuery) -> Answer<FeedPage> {

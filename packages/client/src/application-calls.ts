@@ -1,6 +1,6 @@
 // The calls over HTTP that concern the application and not one of its users. They need an API key.
 
-import type { Event, Timestamp, UserId } from "./protocol.js";
+import type { ConversationId, Event, Failure, Seq, Timestamp, UserId } from "./protocol.js";
 import type { DraftData, WithData } from "./types.js";
 
 /** An entry of the feed. Types with a dot have further fields. */
@@ -27,6 +27,59 @@ export interface ProfileChange {
   data?: DraftData | null;
   /** False for a user who is gone: they cannot sign in, are not found, and keep their name and messages. */
   active?: boolean;
+}
+
+/** A user in `list_users`. */
+export interface ListedUser {
+  /** The user's number, which never changes and is never given again. */
+  number: number;
+  user: UserId;
+  name?: string;
+  avatar?: string;
+  data?: unknown;
+  version: number;
+  /** False if the application said that the user is gone. */
+  active: boolean;
+  /** When the user's last device disconnected. */
+  last_seen?: Timestamp;
+}
+
+/** A room in `list_rooms`. */
+export interface ListedRoom {
+  /** The room's number, which is never given again. */
+  number: number;
+  conversation: ConversationId;
+  title?: string;
+  public: boolean;
+  members: number;
+  messages: number;
+  head: Seq;
+  at: Timestamp;
+}
+
+/** What a user has not read, over the 200 conversations with the latest activity. */
+export interface UserUnread {
+  user: UserId;
+  messages: number;
+  conversations: number;
+  online: boolean;
+  /** When the user's last device disconnected; absent while one is connected. */
+  last_seen?: Timestamp;
+  /** Whether the user has more conversations than were counted. */
+  more: boolean;
+}
+
+/** What became of the message to one recipient of `send_many`: it has `seq` and `at`, or `held`, or `error`. */
+export interface SendResult {
+  user: UserId;
+  conversation?: ConversationId;
+  seq?: Seq;
+  at?: Timestamp;
+  /** Whether an earlier call had stored it. */
+  duplicate?: boolean;
+  held?: boolean;
+  /** Why it was not stored. The others are. */
+  error?: Failure;
 }
 
 /** A new webhook. */
@@ -107,6 +160,18 @@ export interface ApplicationCalls {
   profiles: { fields: { profiles: ProfileChange[] }; answer: unknown };
   /** With `replace` as of now even if an earlier call stored a later time, by a clock that was wrong. */
   revoke: { fields: { user: UserId; replace?: boolean }; answer: unknown };
+  /** All users by number. `after` is `next` of the page before; a page may be empty although there is `more`. */
+  list_users: {
+    fields: { after?: number; limit?: number; match?: string; active?: boolean };
+    answer: { users: ListedUser[]; next: number; more: boolean };
+  };
+  /** All rooms by number, as `list_users`; `match` is a pattern such as `#support-*`. */
+  list_rooms: {
+    fields: { after?: number; limit?: number; match?: string; member?: UserId; public?: boolean };
+    answer: { rooms: ListedRoom[]; next: number; more: boolean };
+  };
+  /** What up to 1,000 users have not read, in the order asked. */
+  unread: { fields: { users: UserId[] }; answer: { users: UserUnread[] } };
   add_webhook: { fields: NewWebhook; answer: WebhookSecret };
   list_webhooks: { fields: object; answer: { webhooks: Webhook[] } };
   pause_webhook: { fields: { name: string }; answer: unknown };
@@ -121,4 +186,4 @@ export interface ApplicationCalls {
 
 /** Whether a call concerns the application. A pattern is shorter than the names; a test compares it with the server's calls. */
 export const isOfTheApplication = (call: string): call is keyof ApplicationCalls =>
-  /webhook|^(feed|profiles|revoke)$/.test(call);
+  /webhook|^(feed|list_(rooms|users)|profiles|revoke|unread)$/.test(call);

@@ -2,7 +2,7 @@
 // `fetch` and WebCrypto, so it works in Node, Bun, Deno and in workers.
 
 import { ChatError } from "@switchboard/client";
-import { isOfTheApplication, type ApplicationCalls, type FeedEntry } from "./application-calls.js";
+import { isOfTheApplication, type ApplicationCalls, type FeedEntry, type SendResult } from "./application-calls.js";
 import type {
   Command,
   ConversationId,
@@ -14,6 +14,7 @@ import type {
   Seq,
   StoredBody,
   Timestamp,
+  UserId,
   UsersBody,
 } from "./protocol.js";
 import type { Draft, DraftData, WithData } from "./types.js";
@@ -21,8 +22,12 @@ import type { Draft, DraftData, WithData } from "./types.js";
 export type {
   ApplicationCalls,
   FeedEntry,
+  ListedRoom,
+  ListedUser,
   NewWebhook,
   ProfileChange,
+  SendResult,
+  UserUnread,
   Webhook,
   WebhookAnswer,
   WebhookSecret,
@@ -84,9 +89,19 @@ export interface ServerMessage extends Draft {
   messageKey?: string | undefined;
 }
 
+/** One direct message to each of up to 1,000 users. */
+export interface SendMany {
+  users: UserId[];
+  /** The idempotency key, at most 63 characters: a call that is repeated sends only what was not stored. */
+  key: string;
+  text?: string;
+  data?: DraftData;
+}
+
 /** The commands over HTTP, with the fields in docs/protocol.md. */
 export type HttpCommand =
   | Exclude<Command, { type: "hello" | "token" | "watch" }>
+  | ({ type: "send_many" } & SendMany)
   | { [T in keyof ApplicationCalls]: { type: T } & ApplicationCalls[T]["fields"] }[keyof ApplicationCalls];
 
 type WithDraftData<T> = { [K in keyof T]: K extends "data" ? DraftData | Extract<T[K], null> | undefined : T[K] };
@@ -99,7 +114,9 @@ export type FieldsOf<T extends HttpCommand["type"]> = T extends keyof Applicatio
 /** The server's answer to each command: the fields of its `ok`. */
 export type AnswerOf<T extends HttpCommand["type"]> = T extends keyof ApplicationCalls
   ? ApplicationCalls[T]["answer"]
-  : T extends "sync"
+  : T extends "send_many"
+    ? { results: SendResult[] }
+    : T extends "sync"
     ? WithData<Extract<OkBody, { events: unknown }>>
     : T extends "history"
       ? WithData<Extract<OkBody, { messages: unknown }>>

@@ -52,6 +52,77 @@ trait ApplicationCalls
     }
 
     /**
+     * Sends a direct message to each of up to 1,000 users, in the name of the client's user. The key needs the scope `act`.
+     * A call with the same `$key` sends only what was not stored, so it can be repeated after a failure.
+     *
+     * @param list<string> $users
+     * @param string $key at most 63 characters
+     * @param ?array<string, mixed> $data
+     * @return list<array<string, mixed>> what became of each: `user`, and `conversation`, `seq`, `at`, or `error`
+     */
+    public function sendMany(array $users, string $key, ?string $text = null, ?array $data = null): array
+    {
+        $fields = ['users' => array_values($users), 'key' => $key];
+        $fields += $text === null ? [] : ['text' => $text];
+        return $this->command('send_many', $fields + ($data === null ? [] : ['data' => (object) $data]))['results'];
+    }
+
+    /**
+     * What up to 1,000 users have not read, each over the 200 conversations with the latest activity, in the order asked.
+     * The key needs the scope `people`.
+     *
+     * @param list<string> $users
+     * @return list<array<string, mixed>> of each `user`, `messages`, `conversations`, `online`, `last_seen`, `more`
+     */
+    public function unread(array $users): array
+    {
+        return $this->command('unread', ['users' => array_values($users)])['users'];
+    }
+
+    /**
+     * All users, by number. The key needs the scope `people`.
+     *
+     * @param ?string $match a pattern of ids, as `usr_*`
+     * @return iterable<string, array<string, mixed>> by id: `number`, `user`, `name`, `avatar`, `data`, `active`, `last_seen`
+     */
+    public function listUsers(?string $match = null, ?bool $active = null): iterable
+    {
+        $filters = array_filter(['match' => $match, 'active' => $active], static fn (mixed $value): bool => $value !== null);
+        yield from $this->listed('list_users', 'users', 'user', $filters);
+    }
+
+    /**
+     * All rooms, by number. The key needs the scope `people`.
+     *
+     * @param ?string $match a pattern of ids, as `#support-*`
+     * @param ?string $member only rooms of which this user is a member
+     * @return iterable<string, array<string, mixed>> by id: `number`, `conversation`, `title`, `public`, `members`,
+     *     `messages`, `head`, `at`
+     */
+    public function listRooms(?string $match = null, ?string $member = null, ?bool $public = null): iterable
+    {
+        $filters = ['match' => $match, 'member' => $member, 'public' => $public];
+        $filters = array_filter($filters, static fn (mixed $value): bool => $value !== null);
+        yield from $this->listed('list_rooms', 'rooms', 'conversation', $filters);
+    }
+
+    /**
+     * @param array<string, mixed> $filters
+     * @return \Generator<string, array<string, mixed>>
+     */
+    private function listed(string $call, string $items, string $id, array $filters): \Generator
+    {
+        $after = 0;
+        do {
+            $page = $this->command($call, $filters + ['after' => $after]);
+            foreach ($page[$items] as $item) {
+                yield $item[$id] => $item;
+            }
+            $after = $page['next'];
+        } while ($page['more']);
+    }
+
+    /**
      * Sends the entries of the feed to a URL from now on; see "Webhooks" in docs/protocol.md. This call and all others
      * about webhooks need a key with the scope `admin`.
      *

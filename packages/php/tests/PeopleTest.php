@@ -38,6 +38,26 @@ final class PeopleTest extends TestCase
         self::assertSame(['usr_1'], array_column(self::$admin->findUsers('lop', limit: 5)->items, 'user'));
     }
 
+    public function testUsersAndRoomsAreListedAndManyUsersGetAMessage(): void
+    {
+        $users = array_map(static fn (int $number): string => "list_$number", range(0, 59));
+        self::$admin->profiles(array_map(static fn (string $user): array => ['user' => $user], $users));
+        self::assertSame($users, array_keys(iterator_to_array(self::$admin->listUsers(match: 'list_*'))));
+        self::assertSame([], iterator_to_array(self::$admin->listUsers(match: 'list_*', active: false)));
+        self::$admin->create('list-1', members: [$users[0], $users[1]]);
+        $rooms = iterator_to_array(self::$admin->listRooms(match: '#list-*', member: $users[0], public: false));
+        self::assertSame(3, $rooms['#list-1']['members']);
+        $some = array_slice($users, 0, 3);
+        $sent = self::$admin->sendMany($some, key: 'sale-1', text: 'Sale!', data: ['code' => 'S1']);
+        self::assertSame($some, array_column($sent, 'user'));
+        self::assertSame([1, 1, 1], array_column($sent, 'seq'));
+        $again = self::$admin->sendMany($some, key: 'sale-1', text: 'Sale!', data: ['code' => 'S1']);
+        self::assertSame([true, true, true], array_column($again, 'duplicate'));
+        [$first, $last] = self::$admin->unread([$users[0], $users[59]]);
+        self::assertSame([1, 1, false], [$first['messages'], $first['conversations'], $first['online']]);
+        self::assertSame([$users[59], 0], [$last['user'], $last['messages']]);
+    }
+
     public function testAUserChangesWhatIsNamedAndRemovesWhatIsNull(): void
     {
         $eve = new Client(self::$server->url, Tokens::fromSecret(Server::SECRET)->mint('eve'));

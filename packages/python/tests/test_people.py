@@ -49,6 +49,22 @@ class PeopleTest(unittest.TestCase):
             self.server.client().profiles([{"user": "usr_1", "name": "Mallory"}])
         self.assertEqual(caught.exception.details["permission"], "people")
 
+    def test_users_and_rooms_are_listed_and_many_users_get_a_message(self) -> None:
+        users = [f"list_{number}" for number in range(60)]
+        self.admin.profiles([{"user": user} for user in users])
+        self.assertEqual([listed["user"] for listed in self.admin.list_users(match="list_*")], users)
+        shop = self.admin.as_user("shop")
+        shop.create("list-1", members=users[:2])
+        [room] = self.admin.list_rooms(match="#list-*", member=users[0], public=False)
+        self.assertEqual((room["conversation"], room["members"]), ("#list-1", 3))
+        sent = shop.send_many(users[:3], "sale-1", "Sale!", data={"code": "S1"})
+        self.assertEqual([(result["user"], result["seq"]) for result in sent], [(user, 1) for user in users[:3]])
+        again = shop.send_many(users[:3], "sale-1", "Sale!", data={"code": "S1"})
+        self.assertTrue(all(result["duplicate"] for result in again))
+        first, last = self.admin.unread([users[0], users[59]])
+        self.assertEqual((first["messages"], first["conversations"], first["online"]), (1, 1, False))
+        self.assertEqual((last["user"], last["messages"]), (users[59], 0))
+
     def test_the_profile_at_fault_is_named(self) -> None:
         with self.assertRaises(BadField) as caught:
             self.admin.profiles([{"user": "usr_3", "name": "Zoë"}, {"user": "usr_4", "name": " "}])

@@ -10,7 +10,7 @@ use http_body_util::BodyExt as _;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{Command, ConversationId, ErrorCode, Limits, Seq, Timestamp, UserId};
+use switchboard_protocol::{Command, ConversationId, ErrorCode, Limits, Seq, Timestamp, UserId, UserUnread};
 use tower::ServiceExt as _;
 
 use crate::auth::Authenticator;
@@ -27,6 +27,7 @@ use crate::tasks::Tasks;
 use crate::throttle::NameBudget;
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
+use switchboard_store::listing::{ListRooms, ListUsers, RoomListing, UserListing};
 use switchboard_store::profile::{Directory, LastToken, People, PeopleQuery};
 use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
@@ -78,6 +79,15 @@ impl Store for UnavailableStore {
         unavailable()
     }
     fn api_key(&self, _: [u8; 32]) -> Answer<Option<switchboard_store::grant::KeyGrant>> {
+        unavailable()
+    }
+    fn list_users(&self, _: ListUsers) -> Answer<UserListing> {
+        unavailable()
+    }
+    fn list_rooms(&self, _: ListRooms) -> Answer<RoomListing> {
+        unavailable()
+    }
+    fn unread(&self, _: Vec<UserId>) -> Answer<Vec<UserUnread>> {
         unavailable()
     }
     fn feed(&self, _: FeedQuery) -> Answer<FeedPage> {

@@ -11,14 +11,14 @@ use axum::http::request::Parts;
 use axum::response::Response;
 use headers::HeaderMapExt as _;
 use headers::authorization::{Authorization, Bearer};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{Command, ErrorCode, Key, Permissions, Target, UserId, decode_named, read_object};
+use switchboard_protocol::{Command, ErrorCode, Key, Permissions, Target, UserId, decode_named};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::accept::Client;
+use super::acting_as::{ActingAs, acting_as};
 use super::body;
 use super::problem::Problem;
 use super::request_span;
@@ -81,7 +81,8 @@ pub(super) struct Authenticated {
 }
 
 /// The user whom a request acts for.
-struct Caller {
+#[derive(Clone)]
+pub(super) struct Caller {
     user: UserId,
     /// The payer whose rate the request counts against.
     payer: RateOwner,
@@ -169,6 +170,13 @@ pub(super) async fn authenticate(services: &Services, head: &Parts) -> Result<Au
 }
 
 impl Authenticated {
+    /// The back end as one that acts for a user, whom its key must allow.
+    pub(super) fn acts_as(&self, user: UserId) -> Result<Caller, Denied> {
+        check_acts_as(self.grant.as_ref(), &user)?;
+        let (payer, grant) = (self.credentials.payer(), self.grant.clone());
+        Ok(Caller { user, payer, grant, address: self.address, claims: None, permissions: None })
+    }
+
     /// Checks that a key has a scope. Users' tokens have none, and may do what the call allows to users.
     pub(super) fn check_scope(&self, scope: Scope) -> Result<(), Denied> {
         match &self.grant {
@@ -215,32 +223,6 @@ fn take_permit(services: &Services, credentials: &Credentials) -> Result<Option<
     };
     let permit = services.in_flight.begin(payer, most);
     permit.map(Some).inspect_err(|_| services.metrics.count_dropped(DropReason::RateLimit))
-}
-
-/// The field `as` of a request.
-enum ActingAs {
-    User(UserId),
-    Absent,
-    /// The body is not a JSON object. This is reported only to a client with valid credentials.
-    Unreadable(Refusal),
-}
-
-/// Reads the field `as`.
-///
-/// # Errors
-/// The field is invalid.
-fn acting_as(body: &str) -> Result<ActingAs, Refusal> {
-    #[derive(Deserialize)]
-    struct Fields {
-        #[serde(rename = "as")]
-        user: Option<UserId>,
-    }
-    match read_object::<Fields>(body) {
-        Ok(Fields { user: Some(user) }) => Ok(ActingAs::User(user)),
-        Ok(Fields { user: None }) => Ok(ActingAs::Absent),
-        Err(rejected) if rejected.field.as_deref() == Some("as") => Err(rejected.into()),
-        Err(rejected) => Ok(ActingAs::Unreadable(rejected.into())),
-    }
 }
 
 /// Determines the user whom a request acts for, from its credentials and the `as` of its body.
@@ -399,18 +381,33 @@ async fn dispatch(services: &Services, head: &Parts, caller: Caller, command: Co
 }
 
 async fn submit_change(services: &Services, head: &Parts, caller: Caller, change: Change) -> Answered {
+    check_change(services, &caller, &change)?;
+    submit_checked(services, head, caller, change).await
+}
+
+fn check_change(services: &Services, caller: &Caller, change: &Change) -> Result<(), Refusal> {
     if change.cursor().is_some() {
         let counted = services.limiter.check_cursor(&caller.payer);
         counted.inspect_err(|_| services.metrics.count_dropped(DropReason::RateLimit))?;
     } else {
         check_send(services, &caller.payer, caller.grant.as_ref(), change.cost())?;
     }
-    if let Change::SetProfile(fields) = &change {
+    if let Change::SetProfile(fields) = change {
         match &caller.payer {
             RateOwner::User(user) => services.check_own_profile(user, fields)?,
             RateOwner::Key(_) | RateOwner::Nobody => services.profiles.check_by_key(fields)?,
         }
     }
+    Ok(())
+}
+
+/// Submits a change that was counted against the payer's rates.
+pub(super) async fn submit_checked(
+    services: &Services,
+    head: &Parts,
+    caller: Caller,
+    change: Change,
+) -> Answered {
     let change = match change {
         Change::Invite(invite) if may_reopen(&caller) => Change::InviteWithKey(invite),
         change => change,

@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use headers::HeaderMapExt as _;
 use headers::authorization::{Authorization, Bearer};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use switchboard_protocol::{ConversationId, Device, ErrorCode, UserId};
@@ -156,20 +157,30 @@ pub(super) async fn close(
 /// Asks this node and every other one. Returns the answers, and the names of nodes that have not answered in time.
 async fn ask_all(services: &Services, question: &OperatorQuestion) -> (Vec<ConnectionReport>, Vec<String>) {
     let mut reports = services.connections.answer(question, &services.metrics);
+    let unanswered = ask_other_nodes(services, question, &mut reports).await;
+    (reports, unanswered)
+}
+
+/// Asks every other node, and adds what they answer. Returns the names of nodes that have not answered in time.
+pub(super) async fn ask_other_nodes<T: DeserializeOwned>(
+    services: &Services,
+    question: &impl Serialize,
+    found: &mut Vec<T>,
+) -> Vec<String> {
     let (Some(bus), Ok(asked)) = (&services.bus, serde_json::value::to_raw_value(question)) else {
-        return (reports, Vec::new());
+        return Vec::new();
     };
     let mut answers = services.nodes.begin_question();
     bus.publish(&Address::Status, &Notice::Question { number: answers.number(), question: asked });
     // After the time-out the nodes that are still missing are reported by name.
-    let _ = tokio::time::timeout(ANSWER_TIMEOUT, collect_reports(&mut answers, &mut reports)).await;
-    (reports, answers.unanswered_nodes())
+    let _ = tokio::time::timeout(ANSWER_TIMEOUT, collect_answers(&mut answers, found)).await;
+    answers.unanswered_nodes()
 }
 
-async fn collect_reports(answers: &mut Answers, reports: &mut Vec<ConnectionReport>) {
+async fn collect_answers<T: DeserializeOwned>(answers: &mut Answers, found: &mut Vec<T>) {
     while let Some(answer) = answers.next().await {
-        // An answer that cannot be read comes from a later version, and counts as one without connections.
-        reports.extend(serde_json::from_str::<Vec<ConnectionReport>>(answer.get()).unwrap_or_default());
+        // An answer that cannot be read comes from a later version, and counts as an empty one.
+        found.extend(serde_json::from_str::<Vec<T>>(answer.get()).unwrap_or_default());
     }
 }
 

@@ -19,7 +19,7 @@ use super::feed::{Entry, Feed, Page};
 use super::problem::ProblemFields;
 use super::profiles::Profiles;
 use super::revoke::Revoke;
-use super::webhooks::operations;
+use super::{people, send_many, webhooks};
 
 /// The JSON pointer to the shared schemas in a document of OpenAPI or AsyncAPI.
 const SCHEMAS: &str = "/components/schemas";
@@ -96,12 +96,14 @@ pub fn openapi() -> Value {
     );
     let (feed, page) = (schema::<Feed>(&mut generator), schema::<Page>(&mut generator));
     paths.insert("/v1/feed".to_owned(), feed_operations(&feed, &page, &problem));
-    for operation in operations(&mut generator) {
+    let operations = people::operations(&mut generator).into_iter();
+    let operations = operations.chain(send_many::operations(&mut generator));
+    for operation in operations.chain(webhooks::operations(&mut generator)) {
         let (path, summary) = (format!("/v1/{}", operation.name), operation.summary);
         let answer = operation.answer.unwrap_or_else(|| ok.clone());
         paths.insert(path, json!({ "post": {
             "operationId": operation.name,
-            "summary": format!("{summary} Only with an API key that has the scope `admin`."),
+            "summary": format!("{summary} Only with an API key that has the scope `{}`.", operation.scope.as_str()),
             "requestBody": { "required": true, "content": { "application/json": { "schema": operation.request } } },
             "responses": responses(&answer, &problem),
         } }));

@@ -6,16 +6,15 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 use switchboard_protocol::{ErrorCode, read_object};
 
 use super::api::read_authenticated;
+use super::call::{Done, Operation, respond, schema};
 use super::problem::Problem;
-use super::respond::respond_with_json;
 use crate::services::Services;
 use crate::webhooks::admin::{
     AddWebhook, Admin, NamedWebhook, ReplayWebhook, RotateWebhook, Test, WebhookInfo, WebhookSecret, Wrong,
@@ -42,66 +41,39 @@ pub(super) struct WebhookTested {
     answer: Box<RawValue>,
 }
 
-/// An answer without content.
-#[derive(Debug, Serialize)]
-struct Done {}
-
-/// The answer of a call.
-#[derive(Serialize)]
-struct Answer<T> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    #[serde(flatten)]
-    body: T,
-}
-
-/// A call, for the description of the API.
-pub(super) struct Operation {
-    pub(super) name: &'static str,
-    pub(super) summary: &'static str,
-    pub(super) request: Value,
-    /// The body of the answer, if it is more than `ok`.
-    pub(super) answer: Option<Value>,
-}
-
 /// The calls about webhooks.
 pub(super) fn operations(generator: &mut SchemaGenerator) -> [Operation; 8] {
-    let mut schema = |schema: fn(&mut SchemaGenerator) -> Schema| schema(generator).to_value();
-    let named = schema(SchemaGenerator::subschema_for::<NamedWebhook>);
-    let secret = schema(SchemaGenerator::subschema_for::<WebhookSecret>);
-    let operation = |name, summary, request, answer| Operation { name, summary, request, answer };
+    let named = schema::<NamedWebhook>(generator);
+    let secret = schema::<WebhookSecret>(generator);
+    let operation =
+        |name, summary, request, answer| Operation { name, summary, scope: Scope::Admin, request, answer };
     [
         operation(
             "add_webhook",
             "Sends entries of the feed to a URL.",
-            schema(SchemaGenerator::subschema_for::<AddWebhook>),
+            schema::<AddWebhook>(generator),
             Some(secret.clone()),
         ),
         operation(
             "list_webhooks",
             "Lists the webhooks, and where each stands.",
-            schema(SchemaGenerator::subschema_for::<ListWebhooks>),
-            Some(schema(SchemaGenerator::subschema_for::<WebhookList>)),
+            schema::<ListWebhooks>(generator),
+            Some(schema::<WebhookList>(generator)),
         ),
         operation("pause_webhook", "Sends nothing more until it is resumed.", named.clone(), None),
         operation("resume_webhook", "Goes on, and tries an endpoint at fault at once.", named.clone(), None),
         operation(
             "rotate_webhook",
             "Gives a webhook another secret.",
-            schema(SchemaGenerator::subschema_for::<RotateWebhook>),
+            schema::<RotateWebhook>(generator),
             Some(secret),
         ),
-        operation(
-            "replay_webhook",
-            "Sends entries again.",
-            schema(SchemaGenerator::subschema_for::<ReplayWebhook>),
-            None,
-        ),
+        operation("replay_webhook", "Sends entries again.", schema::<ReplayWebhook>(generator), None),
         operation(
             "test_webhook",
             "Sends an entry of the type `webhook.test`, and answers with what the endpoint answered.",
             named.clone(),
-            Some(schema(SchemaGenerator::subschema_for::<WebhookTested>)),
+            Some(schema::<WebhookTested>(generator)),
         ),
         operation("remove_webhook", "Removes a webhook.", named, None),
     ]
@@ -125,7 +97,7 @@ pub(super) async fn add(State(services): State<Arc<Services>>, request: Request)
         Ok(secret)
     };
     let answered = answered.await;
-    respond(&services, &parts, body, answered)
+    respond(&services, &parts, body, answered.map(|done| (done, None)))
 }
 
 pub(super) async fn list(State(services): State<Arc<Services>>, request: Request) -> Response {
@@ -164,7 +136,7 @@ pub(super) async fn test(State(services): State<Arc<Services>>, request: Request
         Ok(WebhookTested { answer })
     };
     let answered = answered.await;
-    respond(&services, &parts, body, answered)
+    respond(&services, &parts, body, answered.map(|done| (done, None)))
 }
 
 /// Answers one call.
@@ -181,7 +153,7 @@ async fn call<T: DeserializeOwned + Send + 'static, R: Serialize + Send + 'stati
         Ok(done)
     };
     let answered = answered.await;
-    respond(services, &parts, body, answered)
+    respond(services, &parts, body, answered.map(|done| (done, None)))
 }
 
 /// Checks the key and reads the request.
@@ -217,14 +189,4 @@ fn refusal(error: anyhow::Error) -> Problem {
             Refusal::unavailable().into()
         }
     }
-}
-
-fn respond<R: Serialize>(
-    services: &Services,
-    head: &Parts,
-    body: Body,
-    answered: Result<R, Problem>,
-) -> Response {
-    let answered = answered.map(|done| (Answer { kind: "ok", body: done }, None));
-    respond_with_json(services, head, body, answered)
 }

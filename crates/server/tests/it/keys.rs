@@ -30,6 +30,8 @@ fn calls() -> Vec<(&'static str, Scope)> {
     let commands = Command::NAMES.iter().filter(|name| !Command::SOCKET_ONLY.contains(name));
     let mut calls: Vec<_> = commands.map(|name| (*name, Scope::Act)).collect();
     calls.extend([("revoke", Scope::Revoke), ("feed", Scope::Feed), ("profiles", Scope::People)]);
+    calls.extend(["list_users", "list_rooms", "unread"].map(|name| (name, Scope::People)));
+    calls.push(("send_many", Scope::Act));
     let webhooks = Command::HTTP_ONLY.iter().filter(|name| name.contains("webhook"));
     calls.extend(webhooks.map(|name| (*name, Scope::Admin)));
     assert_eq!(calls.len(), Command::NAMES.len() - Command::SOCKET_ONLY.len() + Command::HTTP_ONLY.len());

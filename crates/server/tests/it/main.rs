@@ -5,6 +5,7 @@ mod acme;
 mod affected;
 mod assets;
 mod auth;
+mod back_end;
 mod causes;
 mod check;
 mod cli;

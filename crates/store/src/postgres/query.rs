@@ -3,6 +3,7 @@
 
 mod event;
 mod feed;
+mod listing;
 mod message;
 pub(super) mod profiles;
 pub(super) mod row;

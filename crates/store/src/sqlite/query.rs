@@ -3,6 +3,7 @@
 
 mod feed;
 mod history;
+mod listing;
 mod message;
 #[cfg(test)]
 mod tests;

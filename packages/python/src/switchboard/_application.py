@@ -1,15 +1,17 @@
 """The calls that concern the application, not one of its users."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .types import ProfileChange, Webhook, WebhookAnswer
+from .types import ListedRoom, ListedUser, ProfileChange, SendResult, UserUnread, Webhook, WebhookAnswer
 
 # These calls have no `as`.
 OF_THE_APPLICATION = frozenset(
     {
         "add_webhook",
         "feed",
+        "list_rooms",
+        "list_users",
         "list_webhooks",
         "pause_webhook",
         "profiles",
@@ -19,6 +21,7 @@ OF_THE_APPLICATION = frozenset(
         "revoke",
         "rotate_webhook",
         "test_webhook",
+        "unread",
     }
 )
 # These are not repeated, because each makes another secret.
@@ -45,6 +48,38 @@ class ApplicationCalls:
         What a profile does not name stays as it was, and None removes it. A user whose `active` is false cannot sign in.
         """
         self.command("profiles", profiles=list(profiles))
+
+    def send_many(
+        self, users: Sequence[str], key: str, text: str | None = None, *, data: Mapping[str, Any] | None = None
+    ) -> list[SendResult]:
+        """Sends a direct message to each of up to 1,000 users, in the name of the client's user. The key needs the scope `act`.
+
+        A call with the same `key` (at most 63 characters) sends only what was not stored. A refused recipient has an `error`.
+        """
+        results: list[SendResult] = self.command("send_many", users=list(users), key=key, text=text, data=data)["results"]
+        return results
+
+    def unread(self, users: Sequence[str]) -> list[UserUnread]:
+        """What up to 1,000 users have not read, each over the 200 latest conversations. The key needs the scope `people`."""
+        counts: list[UserUnread] = self.command("unread", users=list(users))["users"]
+        return counts
+
+    def list_users(self, *, match: str | None = None, active: bool | None = None) -> Iterator[ListedUser]:
+        """All users, by number; `match` is a pattern of ids. The key needs the scope `people`."""
+        yield from self._listed("list_users", "users", match=match, active=active)
+
+    def list_rooms(
+        self, *, match: str | None = None, member: str | None = None, public: bool | None = None
+    ) -> Iterator[ListedRoom]:
+        """All rooms, by number; `match` is a pattern as `#support-*`. The key needs the scope `people`."""
+        yield from self._listed("list_rooms", "rooms", match=match, member=member, public=public)
+
+    def _listed(self, call: str, items: str, **filters: Any) -> Iterator[Any]:
+        more, after = True, 0
+        while more:
+            page = self.command(call, after=after, **filters)
+            yield from page[items]
+            more, after = page["more"], page["next"]
 
     def add_webhook(
         self,

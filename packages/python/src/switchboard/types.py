@@ -100,6 +100,55 @@ class ProfileChange(TypedDict, total=False):
     active: bool
 
 
+class ListedUser(TypedDict, total=False):
+    """A user in a list. `number` never changes and is never given again."""
+
+    number: Required[int]
+    user: Required[str]
+    name: str
+    avatar: str
+    data: Mapping[str, Any]
+    version: Required[int]
+    active: Required[bool]
+    last_seen: str
+
+
+class ListedRoom(TypedDict, total=False):
+    """A room in a list. `number` is never given again."""
+
+    number: Required[int]
+    conversation: Required[str]
+    title: str
+    public: Required[bool]
+    members: Required[int]
+    messages: Required[int]
+    head: Required[int]
+    at: Required[str]
+
+
+class UserUnread(TypedDict, total=False):
+    """What a user has not read; `more`: they have more conversations than the 200 that were counted."""
+
+    user: Required[str]
+    messages: Required[int]
+    conversations: Required[int]
+    online: Required[bool]
+    last_seen: str
+    more: Required[bool]
+
+
+class SendResult(TypedDict, total=False):
+    """What became of the message to one recipient: it has `seq` and `at`, or `held`, or `error`."""
+
+    user: Required[str]
+    conversation: str
+    seq: int
+    at: str
+    duplicate: bool
+    held: bool
+    error: Mapping[str, Any]
+
+
 class WebhookAnswer(TypedDict, total=False):
     """How a request to an endpoint ended: `took` counts milliseconds, and without an answer there is an `error`."""
 

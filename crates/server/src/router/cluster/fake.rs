@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId, UserUnread};
 use tokio::sync::mpsc;
 
 use crate::bus::NoBus;
@@ -17,6 +17,7 @@ use crate::node_name::NodeName;
 use crate::router::{ClusterParts, Router, RouterParts};
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
+use switchboard_store::listing::{ListRooms, ListUsers, RoomListing, UserListing};
 use switchboard_store::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use switchboard_store::record::{Answer, ConversationKey, Effect, JoinOrLeave, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
@@ -136,6 +137,15 @@ impl Store for FakeStore {
         unavailable()
     }
     fn api_key(&self, _: [u8; 32]) -> Answer<Option<switchboard_store::grant::KeyGrant>> {
+        unavailable()
+    }
+    fn list_users(&self, _: ListUsers) -> Answer<UserListing> {
+        unavailable()
+    }
+    fn list_rooms(&self, _: ListRooms) -> Answer<RoomListing> {
+        unavailable()
+    }
+    fn unread(&self, _: Vec<UserId>) -> Answer<Vec<UserUnread>> {
         unavailable()
     }
     fn feed(&self, _: FeedQuery) -> Answer<FeedPage> {

@@ -134,9 +134,8 @@ impl Cluster {
             }
             Notice::Question { number, question } => {
                 // A question of a later version is not answered, and the operator sees which node has not answered.
-                let Ok(question) = serde_json::from_str(question.get()) else { return };
-                let reports = self.connections.answer(&question, &node.metrics);
-                let Ok(answer) = serde_json::value::to_raw_value(&reports) else { return };
+                let answer = self.connections.answer_as_json(&question, &node.metrics);
+                let Some(answer) = answer else { return };
                 self.bus.publish(&Address::Status, &Notice::Answer { number, answer });
             }
             Notice::Answer { number, answer } => self.nodes.receive_answer(number, from, answer),

@@ -2,14 +2,16 @@
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId, UserUnread};
 use tokio::sync::watch;
 
 use super::MemoryStore;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
+use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::read::list;
+use crate::read::listing::{listing_in_steps, unread_in_steps};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::write_fault::WriteFault;
 use crate::{Memberships, PresencePeer, Query, Snapshot, Store, Submission, Summaries, WriteAccess};
@@ -81,6 +83,30 @@ impl Store for MemoryStore {
     fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
         let user = user.clone();
         self.spawn_read(move |reader| reader.not_before(&user))
+    }
+
+    fn list_users(&self, query: ListUsers) -> Answer<UserListing> {
+        let reads = self.reads.clone();
+        Box::pin(listing_in_steps(move |list| {
+            let query = query.clone();
+            reads.spawn(move |reader| reader.list_users(&query, list.as_ref()))
+        }))
+    }
+
+    fn list_rooms(&self, query: ListRooms) -> Answer<RoomListing> {
+        let reads = self.reads.clone();
+        Box::pin(listing_in_steps(move |list| {
+            let query = query.clone();
+            reads.spawn(move |reader| reader.list_rooms(&query, list.as_ref()))
+        }))
+    }
+
+    fn unread(&self, users: Vec<UserId>) -> Answer<Vec<UserUnread>> {
+        let (reads, users) = (self.reads.clone(), std::sync::Arc::<[UserId]>::from(users));
+        Box::pin(unread_in_steps(users.len(), move |counts| {
+            let users = users.clone();
+            reads.spawn(move |reader| reader.unread_step(&users, &counts))
+        }))
     }
 
     fn feed(&self, query: FeedQuery) -> Answer<FeedPage> {

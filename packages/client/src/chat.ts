@@ -14,26 +14,26 @@ import { indexedDbOutbox } from "./indexeddb.js";
 import { makeKey } from "./key.js";
 import { type Entry, Outbox } from "./outbox.js";
 import { PresenceWatch } from "./presence.js";
-import type { Command, Event, Limits, OkBody, Seq, UserId, Welcome } from "./protocol.js";
+import type { Command, Event, Limits, OkBody, Permissions, Seq, UserId, Welcome } from "./protocol.js";
 import { Receipts } from "./receipts.js";
 import { Room } from "./room.js";
 import { Scheduler } from "./scheduler.js";
 import { Emitter, type Store, Value } from "./store.js";
 import type { RoomSummary } from "./summary.js";
 import type { StoredMessage } from "./timeline.js";
-import type { Chat, ChatEvents, ChatLimits, ChatOptions, ChatStatus, CommandOptions, Conversation } from "./types.js";
-import type { Listening, NewRoom, Readable, UnreadTotal, UserPresence } from "./types.js";
+import type { Chat, ChatEvents, ChatLimits, ChatOptions, ChatPermissions, ChatStatus } from "./types.js";
+import type { CommandOptions, Conversation, Listening, NewRoom, Readable, UnreadTotal, UserPresence } from "./types.js";
 
 /** Milliseconds after which a conversation without subscribers is released. */
 const DEFAULT_RELEASE_AFTER_MS = 300_000;
 /** The bytes that a cursor in `hello` takes besides the conversation's id. */
 const BYTES_PER_CURSOR = 22;
 
-/** Converts the names of the limits in `welcome` to the names that an app sees: `hello_frame` becomes `helloFrame`. */
-const chatLimitsOf = (limits: Limits): ChatLimits =>
+/** Converts the names of fields in `welcome` to the names that an app sees: `hello_frame` becomes `helloFrame`. */
+const camelCased = (fields: Limits | Permissions): never =>
   Object.fromEntries(
-    Object.entries(limits).map(([name, value]) => [name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), value]),
-  ) as unknown as ChatLimits;
+    Object.entries(fields).map(([name, value]) => [name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), value]),
+  ) as never;
 
 const debugLogOf = (debug: ChatOptions["debug"]): DebugLog =>
   debug === true ? (line, ...details) => console.debug(`[switchboard] ${line}`, ...details) : debug || (() => {});
@@ -41,6 +41,7 @@ const debugLogOf = (debug: ChatOptions["debug"]): DebugLog =>
 export class Switchboard implements Chat, RoomOwner {
   readonly status: Value<ChatStatus>;
   readonly user = new Value<UserId | undefined>(undefined);
+  readonly permissions = new Value<ChatPermissions | undefined>(undefined);
   readonly conversations: Chat["conversations"];
   readonly unread: Readable<UnreadTotal>;
   readonly outbox: Outbox;
@@ -91,7 +92,8 @@ export class Switchboard implements Chat, RoomOwner {
     this.#presence = new PresenceWatch(this);
     if (options.cursors) this.#savedCursors = new SavedCursors(options.cursors, this.clock, this.report);
     const { entries } = this.outbox;
-    const stores = [this.status, this.user, conversations, hasMore, unread, entries] as never as Store<never>[];
+    const { status, user, permissions } = this;
+    const stores = [status, user, permissions, conversations, hasMore, unread, entries] as never as Store<never>[];
     for (const store of stores) Object.assign(store, { onUse: this.connect, report: this.report });
     if (options.user && options.token === undefined) this.onUser(options.user);
     if (options.start ?? runsInPage()) this.start();
@@ -233,6 +235,12 @@ export class Switchboard implements Chat, RoomOwner {
     this.outbox.setScope(this.#scope(user), false);
   }
 
+  onPermissions(permissions: Permissions | undefined): void {
+    const value = permissions && camelCased(permissions);
+    // The value stays the same object over a reconnect, unless the permissions have changed.
+    if (JSON.stringify(value) !== JSON.stringify(this.permissions.getSnapshot())) this.permissions.set(value);
+  }
+
   /** The cursors of followed conversations, as many as fit: first those on the screen, then those with the latest activity. */
   helloCursors(bytes: number): Record<string, Seq> {
     this.#helloCursors = {};
@@ -251,7 +259,7 @@ export class Switchboard implements Chat, RoomOwner {
 
   onWelcome(frame: Welcome): void {
     const before = this.#inbox.sorted().length;
-    this.limits = chatLimitsOf(frame.limits);
+    this.limits = camelCased(frame.limits);
     this.features = frame.features ?? [];
     if (this.#welcomedUser && this.#welcomedUser !== frame.user) {
       // The user in `welcome` is not the one whose data the app shows.
@@ -259,6 +267,7 @@ export class Switchboard implements Chat, RoomOwner {
       return this.close();
     }
     this.onUser(frame.user);
+    this.onPermissions(frame.permissions);
     this.#welcomedUser = frame.user;
     this.scheduler.start(frame.limits.frames_per_connection);
     this.#inbox.onWelcome(frame);

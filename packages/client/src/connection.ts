@@ -13,7 +13,7 @@ import {
 import { type Credentials, TokenSource } from "./connection/token.js";
 import { type ReplyHandler, WriteQueue } from "./connection/writes.js";
 import { ChatError, localError } from "./error.js";
-import type { Command, Failure, OkBody, ServerFrame, Welcome } from "./protocol.js";
+import type { Command, Failure, OkBody, Permissions, ServerFrame, Welcome } from "./protocol.js";
 import { Value } from "./store.js";
 import { storesEvent } from "./stored.js";
 import type { ChatOptions, ChatStatus } from "./types.js";
@@ -41,6 +41,8 @@ export interface ConnectionEvents {
   /** The user that the token names. The server may name the user differently. */
   onUser(user: string): void;
   onWelcome(frame: Welcome): void;
+  /** What the user may do from now on; `undefined` if the server does not say. */
+  onPermissions(permissions: Permissions | undefined): void;
   onNotice(frame: ServerNotice): void;
   onOffline(): void;
   /** Reports an exception of the SDK or of the app that was thrown while a frame was handled. */
@@ -240,6 +242,9 @@ export class Connection {
         this.#retryAfter = frame.retry_after;
         return;
       case "ok":
+        // The answer to `token` has the permissions of the newer token.
+        if ("permissions" in frame) this.events.onPermissions(frame.permissions as Permissions);
+        return this.#callReplyHandler(frame.id, frame as OkBody);
       case "pong":
         return this.#callReplyHandler(frame.id, frame as OkBody);
       case "error":

@@ -11,7 +11,7 @@ import type { ErrorCode, Failure, Timestamp } from "./protocol.js";
 export type LocalErrorCode =
   "offline" | "closed" | "discarded" | "expired" | "timeout" | "aborted" | "storage" | "internal" | "invalid";
 
-type ErrorFields = Pick<Failure, "message" | "retryable" | "retry_after" | "field"> & {
+type ErrorFields = Pick<Failure, "message" | "retryable" | "retry_after" | "field" | "permission"> & {
   code: ErrorCode | LocalErrorCode;
   until?: Timestamp;
   cause?: unknown;
@@ -34,14 +34,16 @@ export class ChatError extends Error {
   declare readonly retryAfter?: number;
   /** The invalid field of the command. */
   declare readonly field?: string;
+  /** With `forbidden`: the permission that the user lacks, by its name in the protocol, such as `create_rooms`. */
+  declare readonly permission?: string;
   /** When a ban ends. */
   declare readonly until?: Timestamp;
 
-  constructor({ message, code, retryable, retry_after: retryAfter, field, until, cause }: ErrorFields) {
+  constructor({ message, code, retryable, retry_after: retryAfter, field, permission, until, cause }: ErrorFields) {
     super(message, cause === undefined ? undefined : { cause });
     // Makes `message` enumerable, so that logs and `JSON.stringify` include it.
     Object.defineProperty(this, "message", { enumerable: true });
-    Object.assign(this, compact({ code, retryable, retryAfter, field, until }));
+    Object.assign(this, compact({ code, retryable, retryAfter, field, permission, until }));
   }
 }
 

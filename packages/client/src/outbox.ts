@@ -219,8 +219,8 @@ export class Outbox implements ChatOutbox {
   }
 
   #failEntry(entry: Entry, error: ChatError): void {
-    const { code, message, retryable, field } = error;
-    Object.assign(entry.message, { state: "failed", error: compact({ code, message, retryable, field }) });
+    const { code, message, retryable, field, permission } = error;
+    Object.assign(entry.message, { state: "failed", error: compact({ code, message, retryable, field, permission }) });
     entry.setFailed(error);
     this.#onEntryChange(entry);
   }

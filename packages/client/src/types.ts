@@ -2,7 +2,8 @@
 
 import type { Clock } from "./clock.js";
 import type { ChatError } from "./error.js";
-import type { ConversationId, Edited, Event, Limits, Member, Role, Seq, Timestamp, UserId } from "./protocol.js";
+import type { ConversationId, Edited, Event, Limits, Member, Permissions, Role } from "./protocol.js";
+import type { Seq, Timestamp, UserId } from "./protocol.js";
 
 /** A conversation's role: what a member may do. */
 export type ChatRole = Role;
@@ -33,6 +34,9 @@ type CamelCase<S extends string> = S extends `${infer Head}_${infer Tail}`
 
 /** The server's limits; see `welcome.limits` in docs/protocol.md. Sizes are in bytes, times in milliseconds. */
 export type ChatLimits = { readonly [K in keyof Limits as CamelCase<K>]: Limits[K] };
+
+/** What the user may do, so that an app offers nothing else; see "Permissions" in docs/protocol.md. */
+export type ChatPermissions = { readonly [K in keyof Permissions as CamelCase<K>]: Permissions[K] };
 
 /** An event of a conversation's log. */
 export type ChatEvent =
@@ -83,7 +87,7 @@ export interface OutboxEntry extends Omit<Draft, "data"> {
   /** The state; absent while the message is pending. */
   state?: "held" | "failed";
   /** Why the message failed. */
-  error?: { code: ChatError["code"]; message: string; retryable: boolean; field?: string };
+  error?: { code: ChatError["code"]; message: string; retryable: boolean; field?: string; permission?: string };
   /** How often the message was sent to the server. */
   attempts?: number;
 }
@@ -403,6 +407,8 @@ export interface Chat {
   readonly limits: ChatLimits | undefined;
   /** The server's features beyond the first version of the protocol. */
   readonly features: readonly string[];
+  /** What the user may do; `undefined` until the first `welcome`, and with a server that does not say. */
+  readonly permissions: Readable<ChatPermissions | undefined>;
   /** Unread messages of all conversations, also of those that are not loaded. */
   readonly unread: Readable<UnreadTotal>;
   /** The user's conversations, latest activity first. */

@@ -2,7 +2,7 @@
 
 import type { Command, Role, Seq, StoredBody, UserId } from "../protocol.js";
 import { type EventBody, ConversationLog, type Membership } from "./log.js";
-import { badField, forbidden, notFound, Refusal, tooLarge } from "./refusal.js";
+import { badField, forbidden, notFound, notPermitted, Refusal, tooLarge } from "./refusal.js";
 import type { ConnectedClient, ServerState } from "./world.js";
 
 type CommandOf<T extends Command["type"]> = Extract<Command, { type: T }>;
@@ -96,6 +96,8 @@ function reactToMessage(
 
 function createRoom(world: ServerState, user: UserId, command: CommandOf<"create">, append: AppendEvent): StoredBody {
   const { title, public: open = false } = command;
+  if (!world.permissions.create_rooms) throw notPermitted("create_rooms");
+  if (open && !world.permissions.public_rooms) throw notPermitted("public_rooms");
   const id = `#${command.room ?? world.makeName()}`;
   const members = [...new Set(command.members)].filter((member) => member !== user).sort();
   const body: EventBody = { type: "create", ...(title !== undefined && { title }), public: open, members };
@@ -135,6 +137,7 @@ function joinRoom(
     checkIsRoom(log);
     return world.duplicateOf(log, earlierMembership.joinSeq);
   }
+  if (!world.permissions.public_rooms) throw notPermitted("public_rooms");
   if (!log.public) throw notFound();
   const role = log.members.length === 0 ? "admin" : roleOfJoiner("member", earlierMembership);
   log.addMember(user, role);

@@ -2,5 +2,5 @@
 
 import type { Signal } from "../protocol.js";
 
-export type { Command, ConversationId, Event, Limits, Seq, StoredBody, UserId } from "../protocol.js";
+export type { Command, ConversationId, Event, Limits, Permissions, Seq, StoredBody, UserId } from "../protocol.js";
 export type Presence = Extract<Signal, { type: "presence" }>;

@@ -1,17 +1,22 @@
 // A fake server for tests of an app, in the same process. It follows docs/protocol.md, without sockets and timers.
 
 import { type Chat, ChatError, type ChatOptions, connect, type WithData } from "@switchboard/client";
-import type { ConversationId, Event, Limits, Message, Seq, UserId } from "../protocol.js";
+import type { ConversationId, Event, Limits, Message, Permissions, Seq, UserId } from "../protocol.js";
 import { LIMITS } from "./limits.js";
 import { parseCommand } from "./parse.js";
 import { Refusal } from "./refusal.js";
-import { executeCommand } from "./session.js";
+import { executeCommand, PERMISSIONS } from "./session.js";
 import { FakeSocket, ConnectionGroup, Network } from "./socket.js";
 import { ServerState } from "./world.js";
 
 export interface FakeServerOptions {
   /** Limits other than those of a `dev` server, by their names in docs/protocol.md: `{ replay: 50 }`. */
   limits?: Partial<Limits>;
+  /**
+   * What `welcome` says that users may do, by the names in docs/protocol.md: `{ create_rooms: false }`. Of these, the fake
+   * server enforces `create_rooms` and `public_rooms`.
+   */
+  permissions?: Partial<Permissions>;
 }
 
 /** The value for the option `WebSocket` of `connect`. */
@@ -69,8 +74,8 @@ export interface FakeServer {
 let startedServers = 0;
 
 /** Starts a fake server. It need not be stopped: it is garbage when nothing refers to it. */
-export function fakeServer({ limits }: FakeServerOptions = {}): FakeServer {
-  const world = new ServerState({ ...LIMITS, ...limits });
+export function fakeServer({ limits, permissions }: FakeServerOptions = {}): FakeServer {
+  const world = new ServerState({ ...LIMITS, ...limits }, { ...PERMISSIONS, ...permissions });
   const network = new Network();
   const url = `ws://${++startedServers}.switchboard.test`;
   const socketsOf = (user?: UserId) =>

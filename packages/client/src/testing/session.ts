@@ -8,8 +8,8 @@ import type { ConnectedClient, ServerState } from "./world.js";
 /** The most conversations that `welcome.unread` counts. */
 const MAX_COUNTED_CONVERSATIONS = 200;
 
-/** What every user may do: the defaults of the server. */
-const PERMISSIONS: Permissions = {
+/** What every user may do by default, as on the real server. */
+export const PERMISSIONS: Permissions = {
   create_rooms: true,
   public_rooms: true,
   invite: "members",
@@ -178,7 +178,7 @@ export class Session implements ConnectedClient {
       limits: world.limits,
       ...page,
       unread: unreadTotal(world, user),
-      permissions: PERMISSIONS,
+      permissions: this.#world.permissions,
     };
     this.push({ type: "welcome", ...welcome });
     const followedLogs = Object.keys(cursors)

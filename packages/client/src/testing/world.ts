@@ -1,7 +1,17 @@
 // All conversations of the fake server: executes commands, and pushes events to connections.
 
 import { People } from "./people.js";
-import type { Command, ConversationId, Event, Limits, Presence, Seq, StoredBody, UserId } from "./frames.js";
+import type {
+  Command,
+  ConversationId,
+  Event,
+  Limits,
+  Permissions,
+  Presence,
+  Seq,
+  StoredBody,
+  UserId,
+} from "./frames.js";
 import { type EventBody, ConversationLog } from "./log.js";
 import { executeChange } from "./change.js";
 import { badField, forbidden, notFound, Refusal, tooLarge } from "./refusal.js";
@@ -23,6 +33,7 @@ interface KeyedMessage {
 
 export class ServerState {
   readonly limits: Limits;
+  readonly permissions: Permissions;
   readonly logs = new Map<ConversationId, ConversationLog>();
   readonly clients = new Set<ConnectedClient>();
   readonly people = new People();
@@ -32,8 +43,9 @@ export class ServerState {
   #lastTime = 0;
   #madeNames = 0;
 
-  constructor(limits: Limits) {
+  constructor(limits: Limits, permissions: Permissions) {
     this.limits = limits;
+    this.permissions = permissions;
   }
 
   // ---- Look-ups.

@@ -7,9 +7,9 @@ const SECRET = "a secret of the tests that is long enough";
 
 /**
  * Starts a production server and a shop whose page has `body` and runs `script`, which a module script wraps. Both may be
- * functions of the server's URL. `files` are further files of the shop.
+ * functions of the server's URL. `files` are further files of the shop, `settings` further settings of the server.
  */
-export async function openShop(t, { body, script = "", style = "", files = {} }) {
+export async function openShop(t, { body, script = "", style = "", files = {}, settings = {} }) {
   const shop = {};
   const fillServerUrl = (text) => (typeof text === "function" ? text(shop.server.url) : text);
   const allFiles = {
@@ -28,7 +28,7 @@ export async function openShop(t, { body, script = "", style = "", files = {} })
     `default-src 'none'; script-src 'self' ${shop.server.url}; style-src 'self'; frame-src ${shop.server.url}; ` +
     `connect-src 'self' ${shop.server.url.replace("http", "ws")}`;
   shop.origin = await hostFiles(t, allFiles, contentSecurityPolicy);
-  const env = { SWITCHBOARD_AUTH_SECRET: SECRET, SWITCHBOARD_ALLOWED_ORIGINS: shop.origin };
+  const env = { ...settings, SWITCHBOARD_AUTH_SECRET: SECRET, SWITCHBOARD_ALLOWED_ORIGINS: shop.origin };
   shop.server = await Server.start(t, { args: ["serve"], env });
   /** Opens the shop's page for a visitor. */
   shop.visit = (browser, options) => Person.open(t, browser, { url: shop.origin }, "alice", "/", options);

@@ -4,6 +4,7 @@ import {
   connect,
   type Acknowledged,
   type Chat,
+  type ChatPermissions,
   type Conversation,
   type ConversationInfo,
   type Draft,
@@ -43,6 +44,7 @@ export class AppState {
   readonly #user;
   readonly #inbox;
   readonly #unread;
+  readonly #permissions;
   #open = $derived.by(() => this.#find(this.host.navigation.conversation));
 
   constructor(host: AppHost, identity: Identity, language: Language, settings: Settings) {
@@ -59,6 +61,7 @@ export class AppState {
     this.#user = value(this.chat.user);
     this.#inbox = value(this.chat.conversations);
     this.#unread = value(this.chat.unread);
+    this.#permissions = value(this.chat.permissions);
   }
 
   get status() {
@@ -72,6 +75,11 @@ export class AppState {
 
   get inbox(): readonly ConversationInfo[] {
     return this.#inbox.current;
+  }
+
+  /** What the user may do; `undefined` until the server has told it. */
+  get permissions(): ChatPermissions | undefined {
+    return this.#permissions.current;
   }
 
   /** The conversation on the screen. */

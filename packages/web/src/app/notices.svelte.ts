@@ -22,7 +22,8 @@ export class Notices {
     const code = error instanceof ChatError ? error.code : "";
     // The application gives its reason in the words and the language of its choice.
     if (code === "refused") return (error as ChatError).message;
-    const key = `fail_${code}`;
+    const { permission } = error as Partial<ChatError>;
+    const key = permission ? `forbid_${permission}` : `fail_${code}`;
     if (EXPLAINED.has(key)) return t(key as "fail_offline");
     return t("failUnknown", { reason: error instanceof Error ? error.message : String(error) });
   }
@@ -56,4 +57,8 @@ const EXPLAINED: ReadonlySet<string> = new Set<Key>([
   "fail_expired",
   "fail_storage",
   "fail_banned",
+  "forbid_create_rooms",
+  "forbid_public_rooms",
+  "forbid_invite",
+  "forbid_contact",
 ]);

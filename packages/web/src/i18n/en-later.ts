@@ -31,6 +31,8 @@ export const later = {
   emojiSymbols: "Symbols",
 
   // Rooms and people
+  choose: "Choose a conversation, or start a new one.",
+  chooseOne: "Choose a conversation.",
   newDirect: "Write to a user",
   newRoom: "Create a room",
   joinRoom: "Join a room",
@@ -46,6 +48,10 @@ export const later = {
   roomMembers: "Members",
   roomMembersExplained: "User names, separated by spaces. You can invite others later.",
   roomMembersKnown: "People you know",
+  forbid_create_rooms: "You may not create rooms here.",
+  forbid_public_rooms: "You may not create public rooms here, nor join them.",
+  forbid_invite: "Only admins of the room may invite here.",
+  forbid_contact: "You may not be the first to write to this user, nor invite them.",
   create: "Create",
   join: "Join",
   missing: "There is no such room, or you are not a member.",

@@ -3,6 +3,7 @@
 import type { ChatMessage, Conversation, ConversationInfo, ConversationMember, Notice } from "@switchboard/client";
 import { value } from "@switchboard/client/svelte";
 import type { AppState } from "../app/app-state.svelte.js";
+import { mayContact } from "../app/permissions.js";
 import { nameOf, peerOf } from "../conversations/name.js";
 import { withoutEmojiSelector } from "../emoji/reaction.js";
 import { recent } from "../emoji/recent.svelte.js";
@@ -119,7 +120,14 @@ export class OpenRoom {
   }
 
   get canWrite(): boolean {
-    return this.peer !== undefined || (this.info !== undefined && this.info.role !== "reader");
+    return (this.peer !== undefined && !this.isOutOfReach) || (this.info !== undefined && this.info.role !== "reader");
+  }
+
+  /** Whether this is a direct conversation without messages, and the user may not begin it. */
+  get isOutOfReach(): boolean {
+    const { peer } = this;
+    if (peer === undefined || peer === this.me || this.info || this.messages.length) return false;
+    return this.state !== "loading" && !mayContact(this.appState.permissions, peer);
   }
 
   find(seq: number): ChatMessage | undefined {

@@ -117,24 +117,24 @@ export type AnswerOf<T extends HttpCommand["type"]> = T extends keyof Applicatio
   : T extends "send_many"
     ? { results: SendResult[] }
     : T extends "sync"
-    ? WithData<Extract<OkBody, { events: unknown }>>
-    : T extends "history"
-      ? WithData<Extract<OkBody, { messages: unknown }>>
-      : T extends "conversations"
-        ? WithData<Extract<OkBody, { conversations: unknown }>>
-        : T extends "members"
-          ? Extract<OkBody, { members: unknown }>
-          : T extends "users" | "find_users"
-            ? WithData<UsersBody>
-            : T extends "profile"
-              ? ProfileBody
-              : T extends "read" | "received"
-                ? Extract<OkBody, { upto: unknown }>
-                : T extends "ping" | "typing"
-                  ? unknown
-                  : T extends "send"
-                    ? WithData<StoredBody | HeldBody>
-                    : WithData<StoredBody>;
+      ? WithData<Extract<OkBody, { events: unknown }>>
+      : T extends "history"
+        ? WithData<Extract<OkBody, { messages: unknown }>>
+        : T extends "conversations"
+          ? WithData<Extract<OkBody, { conversations: unknown }>>
+          : T extends "members"
+            ? Extract<OkBody, { members: unknown }>
+            : T extends "users" | "find_users"
+              ? WithData<UsersBody>
+              : T extends "profile"
+                ? ProfileBody
+                : T extends "read" | "received"
+                  ? Extract<OkBody, { upto: unknown }>
+                  : T extends "ping" | "typing"
+                    ? unknown
+                    : T extends "send"
+                      ? WithData<StoredBody | HeldBody>
+                      : WithData<StoredBody>;
 
 /** The server's answer to a message. */
 export interface Sent {

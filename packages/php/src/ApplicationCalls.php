@@ -52,8 +52,8 @@ trait ApplicationCalls
     }
 
     /**
-     * Sends a direct message to each of up to 1,000 users, in the name of the client's user. The key needs the scope `act`.
-     * A call with the same `$key` sends only what was not stored, so it can be repeated after a failure.
+     * Sends a direct message to each of up to 1,000 users, in the name of the client's user. The key needs the scope
+     * `act`. A call with the same `$key` sends only what was not stored, so it can be repeated after a failure.
      *
      * @param list<string> $users
      * @param string $key at most 63 characters
@@ -68,8 +68,8 @@ trait ApplicationCalls
     }
 
     /**
-     * What up to 1,000 users have not read, each over the 200 conversations with the latest activity, in the order asked.
-     * The key needs the scope `people`.
+     * What up to 1,000 users have not read, each over the 200 conversations with the latest activity, in the order
+     * asked. The key needs the scope `people`.
      *
      * @param list<string> $users
      * @return list<array<string, mixed>> of each `user`, `messages`, `conversations`, `online`, `last_seen`, `more`
@@ -83,11 +83,13 @@ trait ApplicationCalls
      * All users, by number. The key needs the scope `people`.
      *
      * @param ?string $match a pattern of ids, as `usr_*`
-     * @return iterable<string, array<string, mixed>> by id: `number`, `user`, `name`, `avatar`, `data`, `active`, `last_seen`
+     * @return iterable<string, array<string, mixed>> by id: `number`, `user`, `name`, `avatar`, `data`, `active`,
+     *     `last_seen`
      */
     public function listUsers(?string $match = null, ?bool $active = null): iterable
     {
-        $filters = array_filter(['match' => $match, 'active' => $active], static fn (mixed $value): bool => $value !== null);
+        $filters = ['match' => $match, 'active' => $active];
+        $filters = array_filter($filters, static fn (mixed $value): bool => $value !== null);
         yield from $this->listed('list_users', 'users', 'user', $filters);
     }
 

@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{Command, Data, Key, Send, SendResult, Target, Text, UserId};
 
@@ -55,11 +56,13 @@ pub(super) struct SentMany {
 
 /// The call of this file.
 pub(super) fn operations(generator: &mut SchemaGenerator) -> [Operation; 1] {
+    // As in the other calls in the name of a user, `as` is beside the fields.
+    let sender = json!({ "type": "object", "properties": { "as": schema::<UserId>(generator) } });
     [Operation {
         name: "send_many",
         summary: "Sends a direct message to each of up to 1,000 users.",
         scope: Scope::Act,
-        request: schema::<SendMany>(generator),
+        request: json!({ "allOf": [schema::<SendMany>(generator), sender] }),
         answer: Some(schema::<SentMany>(generator)),
     }]
 }

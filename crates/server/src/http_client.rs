@@ -1,5 +1,5 @@
-//! The client of the HTTP servers that the configuration or an operator names: endpoints of webhooks, and issuers of tokens. It
-//! follows no redirects.
+//! The client of the HTTP servers that the configuration or an operator names: endpoints of webhooks, the application's hook, and
+//! issuers of tokens. It follows no redirects.
 
 pub(crate) mod target;
 
@@ -12,12 +12,14 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::RootCertStore;
 use switchboard_protocol::truncated;
 use switchboard_store::tls_client::{root_certificates, verifying_config};
 
 use self::target::{Allowed, Resolver};
 
-/// How long an idle connection is kept. It is shorter than the time-outs of web servers.
+/// How long an idle connection is kept. It is shorter than the time-outs of web servers, because a request that meets a
+/// connection that is being closed fails.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The longest reason that is kept of a failure.
@@ -35,11 +37,16 @@ pub(crate) fn client(
     allowed: Allowed,
     advice: &'static str,
 ) -> anyhow::Result<HttpClient> {
-    let roots = if allowed == Allowed::Private {
-        rustls::RootCertStore::empty()
-    } else {
-        root_certificates(ca, advice)?
-    };
+    let roots =
+        if allowed == Allowed::Private { RootCertStore::empty() } else { root_certificates(ca, advice)? };
+    client_with(roots, allowed)
+}
+
+/// The client for the addresses that a server may have, which trusts these authorities.
+///
+/// # Errors
+/// TLS cannot be set up.
+pub(crate) fn client_with(roots: RootCertStore, allowed: Allowed) -> anyhow::Result<HttpClient> {
     let mut connector = HttpConnector::new_with_resolver(Resolver(allowed));
     connector.enforce_http(false);
     connector.set_nodelay(true);

@@ -3,7 +3,10 @@
 //!
 //! `FAULTS_TASK=router=panic@/tmp/now` makes the task "router" panic once the file `/tmp/now` exists. With `return` in
 //! place of `panic` the task ends without an error.
+//!
+//! `FAULTS_NAMES` is a file in whose lines a name is followed by the addresses to which it resolves.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -51,4 +54,11 @@ pub fn panic_if_due(thread: &str) {
     {
         fault.panic_or_return();
     }
+}
+
+/// The addresses that a test has set for a name.
+pub fn addresses_of(name: &str) -> Option<Vec<SocketAddr>> {
+    let text = std::fs::read_to_string(std::env::var_os("FAULTS_NAMES")?).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(line.split(' ').filter_map(|address| Some((address.parse::<IpAddr>().ok()?, 0).into())).collect())
 }

@@ -1,37 +1,30 @@
 //! Sends questions: HTTP, signed as Standard Webhooks (standardwebhooks.com) describe it.
 
 use std::error::Error as _;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::header::{CONTENT_TYPE, USER_AGENT};
 use hyper::{Request, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
 use uuid::Uuid;
 
 use crate::config::{HooksConfig, SigningKey};
+use crate::http_client::target::Allowed;
+use crate::http_client::{HttpClient, client_with};
 use crate::metrics::HookFailure as Failure;
 use crate::signature::sign;
 use switchboard_store::clock::Clock;
-use switchboard_store::tls_client::{root_certificates, verifying_config};
+use switchboard_store::tls_client::root_certificates;
 
 /// The most bytes of an answer.
 const MAX_ANSWER_BYTES: usize = 65_536;
 
-/// How long an idle connection is kept. It is shorter than the time-outs of web servers, because a question that meets a
-/// connection that is being closed fails.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-
 /// The client of the application's back end.
 #[derive(Debug)]
 pub(super) struct HookClient {
-    http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HttpClient,
     url: Uri,
     key: SigningKey,
     clock: Clock,
@@ -49,14 +42,8 @@ impl HookClient {
         } else {
             RootCertStore::empty()
         };
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_nodelay(true);
-        let tls = HttpsConnectorBuilder::new().with_tls_config(verifying_config(roots)?).https_or_http();
-        let http = Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_timer(TokioTimer::new())
-            .build(tls.enable_http1().wrap_connector(connector));
+        // The URL is the operator's own, and may be one of this machine or of a private network.
+        let http = client_with(roots, Allowed::All)?;
         let url = config.url.as_str().parse().context("the URL of the hook")?;
         Ok(Self { http, url, key: config.key.clone(), clock })
     }

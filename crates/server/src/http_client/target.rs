@@ -13,12 +13,14 @@ use url::{Host, Url};
 
 use crate::network::Network;
 
-/// The networks of IPv4 that are not of the internet (IANA's registry of special-purpose addresses), and multicast.
-const PRIVATE_V4: [&str; 16] = [
+/// The networks of IPv4 that are not of the internet (IANA's registry of special-purpose addresses), multicast, and the address by
+/// which Azure's machines reach their host and its metadata.
+const PRIVATE_V4: [&str; 17] = [
     "0.0.0.0/8",
     "10.0.0.0/8",
     "100.64.0.0/10",
     "127.0.0.0/8",
+    "168.63.129.16/32",
     "169.254.0.0/16",
     "172.16.0.0/12",
     "192.0.0.0/24",
@@ -89,6 +91,17 @@ impl Allowed {
         }
     }
 
+    /// Checks what a name resolves to. The connection goes to these addresses and no others.
+    ///
+    /// # Errors
+    /// One address is not allowed. That is enough to refuse the name, because it is how rebinding begins.
+    fn check_all(self, found: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+        if found.iter().all(|address| self.allows(address.ip())) {
+            return Ok(found);
+        }
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, self.advice()))
+    }
+
     /// Why no other address is allowed.
     fn advice(self) -> &'static str {
         match self {
@@ -119,12 +132,12 @@ pub(crate) struct Resolver(pub(super) Allowed);
 impl Resolver {
     async fn resolve(self, name: String) -> io::Result<std::vec::IntoIter<SocketAddr>> {
         let Self(allowed) = self;
-        let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-        // One address that is not allowed is enough to refuse the name: it is how rebinding begins.
-        if found.iter().any(|address| !allowed.allows(address.ip())) {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, allowed.advice()));
+        #[cfg(any(debug_assertions, feature = "fault-injection"))]
+        if let Some(found) = switchboard_store::fault::addresses_of(&name) {
+            return allowed.check_all(found).map(Vec::into_iter);
         }
-        Ok(found.into_iter())
+        let found = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+        allowed.check_all(found).map(Vec::into_iter)
     }
 }
 
@@ -149,7 +162,15 @@ mod tests {
     #[test]
     fn only_addresses_of_the_internet_are_public() {
         assert_eq!(PRIVATE.len(), PRIVATE_V4.len() + PRIVATE_V6.len(), "all are networks");
-        for public in ["1.1.1.1", "8.8.8.8", "172.32.0.1", "100.128.0.1", "192.0.1.1", "223.255.255.255"] {
+        for public in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "168.63.129.15",
+            "172.32.0.1",
+            "100.128.0.1",
+            "192.0.1.1",
+            "223.255.255.255",
+        ] {
             assert!(is_public(public.parse().expect("an address")), "{public}");
         }
         for public in ["2606:4700::1111", "2a00:1450:4001::1", "2001:4860:4860::8888"] {
@@ -161,11 +182,17 @@ mod tests {
             "100.64.0.1",
             "127.0.0.1",
             "127.9.9.9",
+            "168.63.129.16",
             "169.254.169.254",
             "172.16.0.1",
             "172.31.255.255",
             "192.168.1.1",
+            "192.0.0.192",
+            "192.0.2.1",
+            "192.88.99.1",
             "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
             "224.0.0.1",
             "255.255.255.255",
             "::",
@@ -176,9 +203,14 @@ mod tests {
             "64:ff9b::808:808",
             "64:ff9b::7f00:1",
             "64:ff9b:1::1",
+            "64:ff9b:1:ffff::a9fe:a9fe",
+            "::ffff:0:8.8.8.8",
+            "::ffff:a83f:8110",
             "100::1",
             "2001::1",
+            "2001:0:7f00:1::1",
             "2001:db8::1",
+            "3fff::1",
             "2002:7f00:1::1",
             "fc00::1",
             "fd00:ec2::254",
@@ -212,6 +244,24 @@ mod tests {
             let parsed = Url::parse(url).expect("a URL");
             let checked = Allowed::of(&parsed, private).and_then(|allowed| allowed.check_address(&parsed));
             assert_eq!(checked.is_ok(), is_allowed, "{url} {private}");
+        }
+    }
+
+    #[test]
+    fn each_address_of_a_name_is_checked_and_those_are_used() {
+        for (addresses, is_allowed) in [
+            (&["8.8.8.8"][..], true),
+            (&["8.8.8.8", "2606:4700::1111", "1.1.1.1"], true),
+            (&["10.0.0.1"], false),
+            (&["8.8.8.8", "10.0.0.1"], false),
+            (&["10.0.0.1", "8.8.8.8"], false),
+            (&["8.8.8.8", "1.1.1.1", "fd00:ec2::254"], false),
+            (&["2606:4700::1111", "::ffff:8.8.8.8"], false),
+        ] {
+            let found: Vec<SocketAddr> =
+                addresses.iter().map(|ip| (ip.parse::<IpAddr>().expect("an address"), 0).into()).collect();
+            let checked = Allowed::Public.check_all(found.clone());
+            assert_eq!(checked.ok(), is_allowed.then_some(found), "{addresses:?}");
         }
     }
 

@@ -9,7 +9,7 @@ pub(crate) mod runs;
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
-use switchboard_protocol::{Seq, Timestamp};
+use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 
 use crate::grant::UserPattern;
 use crate::key::{ConversationKey, UserKey, Via};
@@ -72,6 +72,17 @@ impl FeedCursor {
     }
 }
 
+/// A part of the feed whose entries are in order among themselves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeedPart {
+    /// The events of a conversation.
+    Conversation(ConversationId),
+    /// The entries about a user that are no events.
+    User(UserId),
+    /// The entries that are no events and about no user.
+    Rest,
+}
+
 /// A query of the feed.
 #[derive(Debug, Clone, Default)]
 pub struct FeedQuery {
@@ -87,6 +98,8 @@ pub struct FeedQuery {
     pub no_text: bool,
     /// Whether entries of the audit log and addresses are read.
     pub is_admin: bool,
+    /// Only this part of the feed; all of it if there is none.
+    pub part: Option<FeedPart>,
 }
 
 /// A page of the feed.

@@ -213,6 +213,7 @@ fn query(grant: Option<&KeyGrant>, after: &str, limit: u32, types: Vec<String>) 
         acts_as: grant.and_then(|grant| grant.acts_as.clone()),
         no_text: grant.is_some_and(|grant| grant.no_text),
         is_admin,
+        part: None,
     })
 }
 

@@ -145,7 +145,7 @@ pub(crate) struct WebhookInfo {
     pub(crate) failing_since: Option<Timestamp>,
     /// When the endpoint is tried again.
     pub(crate) next_try: Option<Timestamp>,
-    /// The ids of entries that are tried again later, and of those behind them; 1,000 of them at most.
+    /// The ids of entries that are tried again later, and of the first ones behind them; 1,000 of them at most.
     pub(crate) held: Vec<String>,
     /// The ids of entries that the endpoint does not take.
     pub(crate) parked: Vec<String>,

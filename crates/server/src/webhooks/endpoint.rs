@@ -13,13 +13,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::queue::{End, Item, Queue, Stored};
+use super::queue::{End, Item, MAX_OF_LANE, Queue, Stored};
 use super::request::{Answer, Sender, Sent};
-use super::settings::{Endpoint, Only, read_entry};
+use super::settings::{Endpoint, Only, ReadEntry, part_of_lane};
 use crate::metrics::{WebhookMetrics, WebhookStanding};
 use switchboard_store::SharedStore;
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedCursor, FeedPage, FeedQuery};
+use switchboard_store::refusal::Refusal;
 use switchboard_store::webhooks::{AT_END, Progress, Webhook};
 
 /// How many entries are read at a time.
@@ -36,6 +37,9 @@ const ANSWERS: usize = 50;
 
 /// How long requests may take that are in flight when the endpoint is stopped.
 const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// The lane of the entries `feed.lost`.
+const LOST_LANE: &str = "lost";
 
 /// What is stored of a webhook besides its position.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -167,6 +171,7 @@ impl Task {
         let mut tick = tokio::time::interval(TICK);
         while !self.is_paused() && self.parts.shared.has_lease() {
             self.read().await;
+            self.read_lane().await;
             let now = self.parts.clock.now();
             while let Some(item) = self.queue.begin(now.as_millis()) {
                 in_flight.push(self.send(item, now));
@@ -184,6 +189,7 @@ impl Task {
                     self.is_at_end = false;
                 }
                 _ = tick.tick() => self.hand_over(),
+                () = tokio::task::yield_now(), if self.can_read() => {}
             }
         }
         // What is in flight may still be taken; what is not known to be taken is sent again.
@@ -201,6 +207,50 @@ impl Task {
 
     fn is_paused(&self) -> bool {
         self.is_gone || self.queue.is_full_of_parked()
+    }
+
+    /// Whether there is more to read and room for it.
+    fn can_read(&self) -> bool {
+        let has_more = !self.is_at_end && self.queue.has_room();
+        (has_more || self.queue.next_unread().is_some()) && Instant::now() >= self.read_again
+    }
+
+    /// Reads the next entries of a lane that is behind.
+    async fn read_lane(&mut self) {
+        let Some((lane, number)) = self.queue.next_unread().filter(|_| Instant::now() >= self.read_again)
+        else {
+            return;
+        };
+        let after = FeedCursor::After { epoch: self.epoch.clone(), number };
+        let query = FeedQuery { part: Some(part_of_lane(&lane)), ..self.query(after, MAX_OF_LANE as u32) };
+        match self.parts.store.feed(query).await {
+            Ok(page) => {
+                let read = |entry: Box<RawValue>| Some((ReadEntry::of(&entry)?.number, entry));
+                let entries = page.entries.into_iter().filter_map(read).collect();
+                self.queue.add_read(&lane, page.next, entries);
+                self.is_changed = true;
+            }
+            Err(refusal) if refusal.code == ErrorCode::BadCursor => {
+                self.lost_of_lane(&lane, number, &refusal);
+            }
+            Err(_) => self.read_again = Instant::now() + READ_DELAY,
+        }
+    }
+
+    /// The feed no longer has what a lane was behind by.
+    fn lost_of_lane(&mut self, lane: &str, number: u64, refusal: &Refusal) {
+        let oldest = refusal.cursors.as_ref().and_then(|ends| ends.0.rsplit_once('-'));
+        let before =
+            oldest.filter(|(epoch, _)| *epoch == self.epoch).and_then(|(_, before)| before.parse().ok());
+        let Some(before) = before.filter(|before| *before > number) else {
+            // The database was restored: what all lanes have lost is found out first.
+            self.read_again = Instant::now() + READ_DELAY;
+            return;
+        };
+        let lost =
+            self.lost_entry(&FeedPage::cursor(&self.epoch, number), &FeedPage::cursor(&self.epoch, before));
+        self.queue.add_read(lane, before, lost.map(|lost| (before, lost)).into_iter().collect());
+        self.is_changed = true;
     }
 
     /// Reads a page of the feed if there is room for it.
@@ -233,6 +283,7 @@ impl Task {
             acts_as: None,
             no_text: false,
             is_admin: self.parts.endpoint.reads_audit(),
+            part: None,
         }
     }
 
@@ -240,16 +291,16 @@ impl Task {
         if self.epoch.is_empty() {
             // The position is the page's, so that the webhook does not begin anew after a restart.
             let first =
-                page.entries.first().and_then(|entry| read_entry(entry)).map(|(number, _)| number - 1);
+                page.entries.first().and_then(|entry| ReadEntry::of(entry)).map(|entry| entry.number - 1);
             self.queue = Queue::new(first.unwrap_or(page.next), self.queue.stored().clone());
             self.is_changed = true;
         }
         self.is_changed |= page.next > self.queue.read_position() || self.epoch != page.epoch;
         self.epoch = page.epoch;
         for entry in page.entries {
-            let Some((number, lane)) = read_entry(&entry) else { continue };
-            if self.only.wants(&lane) {
-                self.queue.push(number, lane, entry);
+            let Some(read) = ReadEntry::of(&entry) else { continue };
+            if self.only.wants(&read.conversation) {
+                self.queue.push(read.number, &read.lane(), entry);
             }
         }
         self.queue.passed(page.next);
@@ -263,7 +314,7 @@ impl Task {
         let Some((epoch, before)) = oldest.and_then(|oldest| oldest.rsplit_once('-')) else {
             return;
         };
-        if self.queue.position() < position {
+        if self.queue.position() < position || self.queue.is_sending() {
             // What was read before goes first.
             self.read_again = Instant::now() + READ_DELAY;
             return;
@@ -277,16 +328,22 @@ impl Task {
         }
         let cursor = |epoch: &str, number| FeedPage::cursor(epoch, number);
         let (from, to) = (cursor(&self.epoch, position), cursor(epoch, before));
+        let lost = self.lost_entry(&from, &to);
+        epoch.clone_into(&mut self.epoch);
+        self.queue = Queue::new(before, self.queue.stored().clone());
+        if let Some(lost) = lost {
+            self.queue.push(before, LOST_LANE, lost);
+        }
+        self.is_changed = true;
+    }
+
+    /// An entry that says what the feed no longer has.
+    fn lost_entry(&self, from: &str, to: &str) -> Option<Box<RawValue>> {
         tracing::warn!(webhook = self.parts.webhook.name, from, to, "a webhook has lost entries");
         let entry = serde_json::json!({
             "id": to, "type": "feed.lost", "at": self.parts.clock.now(), "from": from, "to": to,
         });
-        epoch.clone_into(&mut self.epoch);
-        self.queue = Queue::new(before, self.queue.stored().clone());
-        if let Ok(entry) = to_raw_value(&entry) {
-            self.queue.push(before, String::new(), entry);
-        }
-        self.is_changed = true;
+        to_raw_value(&entry).ok()
     }
 
     /// Sends an entry. An entry that was held is read again, because it may have been deleted since.
@@ -341,6 +398,7 @@ impl Task {
 
     /// Hands over what is to be stored.
     fn hand_over(&mut self) {
+        self.queue.remove_reached();
         let last = *self.news.borrow();
         let (position, stored) = (self.queue.position(), self.queue.stored());
         let standing = WebhookStanding {
@@ -376,7 +434,7 @@ impl Task {
 }
 
 fn is_number(entry: &RawValue, number: u64) -> bool {
-    read_entry(entry).is_some_and(|(read, _)| read == number)
+    ReadEntry::of(entry).is_some_and(|read| read.number == number)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use url::Url;
 
 use super::request::{Answer, Sender, body_of, client};
 use super::secret::{Signer, text};
-use super::settings::{Endpoint, Only, read_entry};
+use super::settings::{Endpoint, Only, ReadEntry};
 use crate::config::Secret;
 use crate::http_client::HttpClient;
 use crate::http_client::target::Allowed;
@@ -128,7 +128,8 @@ impl Listener {
         let page = tokio::time::timeout(CALL_TIMEOUT, self.page());
         let page = page.await.unwrap_or_else(|_| Err(unreachable(&"no answer in time")))?;
         self.after = page.next;
-        let is_wanted = |entry: &RawValue| read_entry(entry).is_some_and(|(_, lane)| self.only.wants(&lane));
+        let is_wanted =
+            |entry: &RawValue| ReadEntry::of(entry).is_some_and(|read| self.only.wants(&read.conversation));
         Ok(page.entries.into_iter().filter(|entry| is_wanted(entry)).collect())
     }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use switchboard_protocol::Limits;
+use switchboard_protocol::{ConversationId, Limits, UserId};
+use switchboard_store::feed::FeedPart;
 use url::Url;
 use wildmatch::WildMatch;
 
@@ -137,20 +138,52 @@ impl Only {
     }
 }
 
-/// What is read of an entry: its number, and the conversation that it is in.
-pub(super) fn read_entry(entry: &RawValue) -> Option<(u64, String)> {
-    #[derive(Deserialize)]
-    struct Event {
-        conversation: String,
+/// The prefix of the lanes of entries that are about a user and in no conversation.
+const USER_LANE: &str = "user ";
+
+/// What is read of an entry.
+#[derive(Debug)]
+pub(super) struct ReadEntry {
+    pub(super) number: u64,
+    /// The conversation that it is in; empty if it is in none.
+    pub(super) conversation: String,
+    user: Option<String>,
+}
+
+impl ReadEntry {
+    /// Reads an entry; `None` if it is not one of the feed.
+    pub(super) fn of(entry: &RawValue) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Event {
+            conversation: String,
+        }
+        #[derive(Deserialize)]
+        struct Entry {
+            id: String,
+            event: Option<Event>,
+            user: Option<String>,
+        }
+        let Entry { id, event, user } = serde_json::from_str(entry.get()).ok()?;
+        let number = id.rsplit_once('-')?.1.parse().ok()?;
+        Some(Self { number, conversation: event.map(|event| event.conversation).unwrap_or_default(), user })
     }
-    #[derive(Deserialize)]
-    struct Entry {
-        id: String,
-        event: Option<Event>,
+
+    /// Its lane: the conversation, or the user whom it is about, so that one that is refused holds up no other.
+    pub(super) fn lane(&self) -> String {
+        match &self.user {
+            Some(user) if self.conversation.is_empty() => format!("{USER_LANE}{user}"),
+            _ => self.conversation.clone(),
+        }
     }
-    let Entry { id, event } = serde_json::from_str(entry.get()).ok()?;
-    let number = id.rsplit_once('-')?.1.parse().ok()?;
-    Some((number, event.map(|event| event.conversation).unwrap_or_default()))
+}
+
+/// The part of the feed that is in a lane.
+pub(super) fn part_of_lane(lane: &str) -> FeedPart {
+    let part = match lane.strip_prefix(USER_LANE) {
+        Some(user) => UserId::parse(user).map(FeedPart::User),
+        None => ConversationId::parse(lane).map(FeedPart::Conversation),
+    };
+    part.unwrap_or(FeedPart::Rest)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ impl SimulatedWorld {
             acts_as: None,
             no_text: false,
             is_admin: true,
+            part: None,
         };
         let mut entries = Vec::new();
         loop {

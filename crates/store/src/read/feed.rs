@@ -4,10 +4,10 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
-use switchboard_protocol::{ErrorCode, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, ErrorCode, Seq, Timestamp, UserId};
 
 use super::{LookupResult, Lookups, PageBudget, Reader};
-use crate::feed::{FeedCursor, FeedPage, FeedQuery, Item, runs};
+use crate::feed::{FeedCursor, FeedPage, FeedPart, FeedQuery, Item, runs};
 use crate::grant::UserPattern;
 use crate::record::{ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -40,6 +40,9 @@ pub(crate) trait FeedLookups: Lookups {
 
     /// The entries that are no events, with a number above `after` and up to `upto`.
     fn feed_entries(&self, after: u64, upto: u64) -> LookupResult<FxHashMap<u64, FedEntry>, Self>;
+
+    /// The key of a conversation.
+    fn find_conversation(&self, name: &ConversationId) -> LookupResult<Option<ConversationKey>, Self>;
 
     /// The names of API keys by their numbers.
     fn key_names(&self) -> LookupResult<FxHashMap<i64, String>, Self>;
@@ -113,6 +116,8 @@ struct Filling<'q> {
     page: FeedPage,
     room: PageBudget,
     passed: usize,
+    /// The only conversation whose events are wanted, if the query is of one; then `None` if it does not exist.
+    conversation: Option<Option<ConversationKey>>,
     /// The names of keys, once an entry needs them.
     keys: Option<FxHashMap<i64, String>>,
 }
@@ -129,7 +134,12 @@ impl<L: FeedLookups> Reader<'_, L> {
         let after = check_cursor(&query.after, &ends)?;
         let page = FeedPage { epoch: ends.epoch.clone(), entries: Vec::new(), next: after, more: false };
         let room = PageBudget(self.limits.page_bytes as usize);
-        let mut filling = Filling { query, ends, page, room, passed: 0, keys: None };
+        let conversation = match &query.part {
+            Some(FeedPart::Conversation(name)) => Some(self.rows.find_conversation(name)?),
+            Some(FeedPart::User(_) | FeedPart::Rest) => Some(None),
+            None => None,
+        };
+        let mut filling = Filling { query, ends, page, room, passed: 0, conversation, keys: None };
         while filling.page.next < filling.ends.last {
             let (first, items) = self.feed_items(filling.page.next, paged, unpaged)?;
             if items.is_empty() {
@@ -165,10 +175,13 @@ impl<L: FeedLookups> Reader<'_, L> {
     /// Adds the entries of these items to the page. Returns `false` if the page is full.
     fn fill(&self, filling: &mut Filling<'_>, items: &[Item]) -> LookupResult<bool, L> {
         let first = filling.page.next + 1;
-        let places: Vec<_> = items.iter().copied().flatten().collect();
+        let is_wanted = |item: &Item| item.is_none_or(|place| filling.is_of_part(place.0));
+        let items: Vec<_> = items.iter().map(|item| Some(*item).filter(is_wanted)).collect();
+        let places: Vec<_> = items.iter().copied().flatten().flatten().collect();
         let events = self.fed_events(&places)?;
         let mut via = events.iter().flatten().map(|fed| fed.via);
-        let entries = if places.len() < items.len() {
+        let has_entries = items.contains(&Some(None)) && filling.wants_entries();
+        let entries = if has_entries {
             self.rows.feed_entries(first - 1, first - 1 + items.len() as u64)?
         } else {
             FxHashMap::default()
@@ -188,15 +201,16 @@ impl<L: FeedLookups> Reader<'_, L> {
             None => None,
         };
         let mut events = events.iter();
-        for (number, item) in (first..).zip(items) {
-            let entry = match item {
-                Some((conversation, seq)) => events.next().and_then(Option::as_ref).and_then(|fed| {
+        for (number, item) in (first..).zip(&items) {
+            let entry = match item.as_ref() {
+                None => None,
+                Some(Some((conversation, seq))) => events.next().and_then(Option::as_ref).and_then(|fed| {
                     let is_seen = seen
                         .as_ref()
                         .is_none_or(|seen| seen.get(conversation).is_some_and(|last| seq <= last));
                     is_seen.then(|| filling.of_event(number, fed)).flatten()
                 }),
-                None => entries.get(&number).and_then(|entry| filling.of_entry(number, entry, &users)),
+                Some(None) => entries.get(&number).and_then(|entry| filling.of_entry(number, entry, &users)),
             };
             if !filling.add(number, entry) {
                 return Ok(false);
@@ -240,6 +254,16 @@ impl Filling<'_> {
         self.page.entries.len() < self.query.limit as usize && self.passed < MAX_PASSED
     }
 
+    /// Whether the events of a conversation are in the part of the feed that is read.
+    fn is_of_part(&self, conversation: ConversationKey) -> bool {
+        self.conversation.is_none_or(|only| only == Some(conversation))
+    }
+
+    /// Whether entries that are no events are in the part of the feed that is read.
+    fn wants_entries(&self) -> bool {
+        !matches!(self.query.part, Some(FeedPart::Conversation(_)))
+    }
+
     fn is_wanted(&self, kind: &str) -> bool {
         (self.query.types.is_empty() || self.query.types.iter().any(|wanted| wanted == kind))
             && (self.query.is_admin || !kind.starts_with(AUDIT))
@@ -270,7 +294,12 @@ impl Filling<'_> {
         let user = entry.user.and_then(|user| users.get(&UserKey(user)));
         let pattern = self.query.acts_as.as_ref();
         let is_seen = pattern.is_none_or(|pattern| user.is_some_and(|user| pattern.matches(user)));
-        if !is_seen || !self.is_wanted(&entry.kind) {
+        let is_of_part = match &self.query.part {
+            Some(FeedPart::User(wanted)) => user == Some(wanted),
+            Some(FeedPart::Rest) => user.is_none(),
+            _ => true,
+        };
+        if !is_seen || !is_of_part || !self.is_wanted(&entry.kind) {
             return None;
         }
         let rest = serde_json::from_str(&entry.body).unwrap_or_default();

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use switchboard_protocol::{ErrorCode, Timestamp};
+use switchboard_protocol::{ConversationId, ErrorCode, Timestamp, UserId};
 use switchboard_store::Change;
-use switchboard_store::feed::{FeedCursor, FeedPage, FeedQuery};
+use switchboard_store::feed::{FeedCursor, FeedPage, FeedPart, FeedQuery};
 use switchboard_store::refusal::Refusal;
 
 use super::{OpenStore, TestStore};
@@ -19,6 +19,7 @@ fn all() -> FeedQuery {
         acts_as: None,
         no_text: false,
         is_admin: true,
+        part: None,
     }
 }
 
@@ -88,6 +89,16 @@ pub(super) async fn every_event_is_in_the_feed_once_and_in_the_order_of_its_log(
     assert_eq!(seqs(&entries), expected);
     let few = db.feed(FeedQuery { limit: 7, ..all() }).await;
     assert_eq!(few, entries, "smaller pages have the same entries");
+    for name in expected.keys() {
+        let conversation = ConversationId::parse(name).expect("an id");
+        let part = db.feed(FeedQuery { part: Some(FeedPart::Conversation(conversation)), ..all() }).await;
+        let of: Vec<_> = entries.iter().filter(|entry| entry["event"]["conversation"] == **name).collect();
+        assert_eq!(part.iter().collect::<Vec<_>>(), of, "{name}");
+    }
+    let user = UserId::parse("carol").expect("an id");
+    let part = db.feed(FeedQuery { part: Some(FeedPart::User(user)), ..all() }).await;
+    assert_eq!((kinds(&part), &part[0]["user"]), (vec!["user.new"], &json!("carol")));
+    assert_eq!(db.feed(FeedQuery { part: Some(FeedPart::Rest), ..all() }).await, [Value::Null; 0]);
     db.reopen().await;
     assert_eq!(db.feed(all()).await, entries, "the ids stay as they are");
     db.says("bob", "#r", "later").await;

@@ -1,6 +1,7 @@
 //! An endpoint of webhooks: a real HTTP server that records what it gets and answers as the test says.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::RETRY_AFTER;
+use axum::http::header::{LOCATION, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -57,8 +58,12 @@ impl Received {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Reply {
     Status(u16),
+    /// 307 to the endpoint at this address.
+    Redirect(SocketAddr),
     /// This status, and the seconds of `retry-after`.
     RetryAfter(u16, u32),
+    /// 200 after this time.
+    Slow(Duration),
     /// 200, and some time later the body.
     SlowBody,
     /// 200, and a body without an end.
@@ -225,6 +230,7 @@ async fn receive(State(shared): State<Shared>, headers: HeaderMap, body: String)
     let status = |status| StatusCode::from_u16(status).expect("a status");
     match reply {
         Reply::Status(code) => status(code).into_response(),
+        Reply::Redirect(to) => (status(307), [(LOCATION, format!("http://{to}/hook"))]).into_response(),
         Reply::RetryAfter(code, seconds) => {
             (status(code), [(RETRY_AFTER, seconds.to_string())]).into_response()
         }
@@ -239,6 +245,11 @@ async fn receive(State(shared): State<Shared>, headers: HeaderMap, body: String)
         Reply::EndlessBody => {
             let begin = stream::once(async { Ok::<_, Infallible>("ta") });
             Body::from_stream(begin.chain(stream::pending())).into_response()
+        }
+        Reply::Slow(time) => {
+            // waits for: a slow endpoint
+            tokio::time::sleep(time).await;
+            status(200).into_response()
         }
         Reply::Hang => std::future::pending().await,
     }

@@ -1,7 +1,7 @@
 //! The lookups of the feed.
 
 use rustc_hash::FxHashMap;
-use switchboard_protocol::Seq;
+use switchboard_protocol::{ConversationId, Seq};
 use tokio_postgres::Row;
 
 use super::row::{conversation_id, conversation_key, count, get, number, position};
@@ -27,6 +27,8 @@ const EVENTS: &str = "SELECT e.seq, e.kind, u.name, e.at, e.key, e.body, e.via, 
 
 const ENTRIES: &str = r#"SELECT number, type, at, "user", via, address, body FROM feed_entries
     WHERE number > $1 AND number <= $2"#;
+
+const CONVERSATION: &str = "SELECT id FROM conversations WHERE name = $1";
 
 const KEY_NAMES: &str = "SELECT number, name FROM api_keys";
 
@@ -81,6 +83,11 @@ impl FeedLookups for Session {
             Ok((count(row, 0)?, entry))
         };
         rows.iter().map(entry).collect()
+    }
+
+    fn find_conversation(&self, name: &ConversationId) -> Result<Option<ConversationKey>> {
+        let row = self.query_row(CONVERSATION, &[&name.as_str()])?;
+        Ok(row.map(|row| conversation_key(&row, 0)).transpose()?)
     }
 
     fn key_names(&self) -> Result<FxHashMap<i64, String>> {

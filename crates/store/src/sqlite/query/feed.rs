@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use rustc_hash::FxHashMap;
-use switchboard_protocol::Seq;
+use switchboard_protocol::{ConversationId, Seq};
 
 use super::{Result, conversation_id, read_event};
 use crate::grant::UserPattern;
@@ -76,6 +76,11 @@ impl FeedLookups for Connection {
             Ok((row.get(0)?, entry))
         })?;
         Ok(entries.collect::<rusqlite::Result<_>>()?)
+    }
+
+    fn find_conversation(&self, name: &ConversationId) -> Result<Option<ConversationKey>> {
+        let mut select = self.prepare_cached("SELECT id FROM conversations WHERE name = ?1")?;
+        Ok(select.query_row([name.as_str()], |row| row.get(0)).optional()?.map(ConversationKey))
     }
 
     fn key_names(&self) -> Result<FxHashMap<i64, String>> {

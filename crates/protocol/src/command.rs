@@ -46,6 +46,7 @@ macro_rules! commands {
                 "list_rooms",
                 "unread",
                 "send_many",
+                "rename_user",
                 "add_webhook",
                 "list_webhooks",
                 "pause_webhook",

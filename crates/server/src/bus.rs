@@ -103,6 +103,11 @@ pub(crate) enum Notice {
         /// The user.
         user: UserId,
     },
+    /// Direct conversations have other ids, because a user has: receivers tell their members.
+    Renamed {
+        /// The conversations, with their earlier ids.
+        conversations: Vec<(ConversationKey, ConversationId)>,
+    },
     /// A user went online or offline on the sending node.
     Presence {
         /// The user.

@@ -16,6 +16,7 @@ mod people;
 mod probes;
 mod problem;
 mod profiles;
+mod rename;
 mod request_span;
 mod respond;
 pub(crate) mod revoke;
@@ -57,6 +58,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/list_rooms", post(people::list_rooms))
         .route("/v1/unread", post(people::unread))
         .route("/v1/send_many", post(send_many::send_many))
+        .route("/v1/rename_user", post(rename::rename_user))
         .route("/v1/feed", post(feed::page).get(feed::stream))
         .merge(webhook_routes())
         .route("/v1/{command}", post(api::command))

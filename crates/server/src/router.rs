@@ -52,6 +52,7 @@ use crate::tasks::{TaskEnd, Tasks};
 use switchboard_store::clock::Clock;
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
+use switchboard_store::rename::RenamedConversations;
 use switchboard_store::{Batch, Memberships, PresencePeer, SharedStore, WRITER_THREAD, WriteAccess};
 
 /// Capacity of the queue of requests from sessions. A session waits while the queue is full.
@@ -87,6 +88,7 @@ enum Input {
     Watch { session: SessionSlot, users: Vec<PresencePeer> },
     Follow { session: SessionSlot, users: Vec<(UserId, u64)> },
     Revoke(UserId),
+    Renamed { user: UserId, conversations: RenamedConversations },
     Online { conversations: Vec<ConversationKey>, reply: oneshot::Sender<OnlineMembers> },
     Ping(oneshot::Sender<()>),
     Stop,
@@ -302,6 +304,14 @@ impl Router {
                     cluster.publish_revoked(&user);
                 }
                 self.revoke(&user);
+            }
+            Input::Renamed { user, conversations } => {
+                if let Some(cluster) = &self.cluster {
+                    cluster.publish_revoked(&user);
+                    cluster.publish_renamed(&conversations);
+                }
+                self.revoke(&user);
+                self.node.forget_names(&conversations);
             }
             Input::Online { conversations, reply } => {
                 let online = conversations

@@ -234,10 +234,18 @@ impl<R: Rows> ChangeContext<'_, R> {
     /// Refuses a user who may not be written to or invited, because the server has never seen them.
     fn check_known(&mut self, user: &UserId) -> Result<(), OperationError<R::Error>> {
         if self.rules.allow_unknown_users || user == self.actor || self.rows.user(user)?.is_some() {
-            Ok(())
+            self.check_not_retired(user)
         } else {
             Err(Refusal::not_found().into())
         }
+    }
+
+    /// Refuses a user who has another id by now.
+    fn check_not_retired(&mut self, user: &UserId) -> Result<(), OperationError<R::Error>> {
+        if self.rows.user(user)?.is_none() && self.rows.is_retired(user)? {
+            return Err(Refusal::not_found().into());
+        }
+        Ok(())
     }
 
     /// Appends an event to the log. Returns `None`, and changes nothing, if the sender has used its key before. `stored` is

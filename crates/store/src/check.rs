@@ -7,6 +7,7 @@
 mod feed;
 mod log;
 mod profiles;
+mod retired;
 mod rows;
 
 use std::fmt;
@@ -231,6 +232,7 @@ fn check_rows(db: &Connection, report: &mut Report, watch: &mut dyn FnMut(Progre
     if report.schema >= FIRST_SCHEMA_WITH_PROFILES {
         profiles::check(db, report)?;
     }
+    retired::check(db, report)?;
     Ok(feed::check(db, report)?)
 }
 

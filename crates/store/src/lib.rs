@@ -57,6 +57,7 @@ pub mod listing;
 mod memberships;
 #[cfg(test)]
 mod migrations;
+mod new_id;
 pub mod origin;
 pub mod postgres;
 pub mod profile;
@@ -64,6 +65,7 @@ mod read;
 mod readers;
 pub mod record;
 pub mod refusal;
+pub mod rename;
 pub mod request;
 mod rewrite;
 mod search;

@@ -8,7 +8,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 /// The SHA-256 of each migration file. A new file gets a new line; no line ever changes.
-const MIGRATION_CHECKSUMS: [(&str, &str); 16] = [
+const MIGRATION_CHECKSUMS: [(&str, &str); 18] = [
     ("postgres/V1__log.sql", "e47178996d04b7d1f1fbc70eb5aebb05be372ea8a53503d75573641fc148436c"),
     ("postgres/V2__notice_key.sql", "eff430beb1437bdd218f20300bf19ea676a3d1b88eae4ac7e11601a8358d886d"),
     ("postgres/V3__probe.sql", "f9e9ecc2bdba8bd554005735eb53e4f165b825c0af748368d65e2bb186e8a180"),
@@ -19,6 +19,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 16] = [
         "postgres/V7__replaced_requests.sql",
         "b59ec07672142d60529a9bfd6249824d6b8576dad0fd5cd57d0685d626acd2f1",
     ),
+    ("postgres/V8__retired_ids.sql", "ba01b6eefa153b6a68b268b4f14f145fa94f81d13251348e61e841448177230a"),
     ("sqlite/0001_log.sql", "2303da03e3dec4c738073af6d9261fab33620cd845a9865e8faefd60cdf1113e"),
     ("sqlite/0002_bounded_reads.sql", "4ebcd320e1364fba448a712e4d6b3ddaa5667fbefdd31286dd4ec71cf684a917"),
     ("sqlite/0003_revocations.sql", "f68572beba82ac8fde054a4eff7d4e878628bb5583a8f14cb75cd6e69b95bd61"),
@@ -28,6 +29,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 16] = [
     ("sqlite/0007_keys_and_feed.sql", "fdaa78037ac852a931a997eb9104201e607d40eacfbe1b96a8db5044a6eeeb52"),
     ("sqlite/0008_profiles.sql", "c3c3015bcf2b01ddb2b9d36c364dbece948e4a39a04dc9ea3ef52b66c98fac50"),
     ("sqlite/0009_replaced_requests.sql", "1999ef321f75b248e90ae73499b51e31887fcbcafacea7f9ddd2b83d10acabdd"),
+    ("sqlite/0010_retired_ids.sql", "67cf37e8fb598e66c7fbb4af5a904f306f886d9802c020155d927b4c4a9d2bf0"),
 ];
 
 /// The SHA-256 of each migration file as it is now.

@@ -11,6 +11,7 @@ pub(crate) mod keys;
 pub mod moving;
 mod query;
 mod readers;
+pub(crate) mod rename;
 mod rewrite;
 mod rows;
 mod split;

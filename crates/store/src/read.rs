@@ -45,6 +45,9 @@ pub(super) trait Lookups {
     /// Looks up a user by name.
     fn find_user(&self, user: &UserId) -> LookupResult<Option<UserRow>, Self>;
 
+    /// Whether an id is never given again.
+    fn is_retired(&self, user: &UserId) -> LookupResult<bool, Self>;
+
     /// A conversation as a user sees it; `None` if either does not exist.
     fn find_access(
         &self,
@@ -217,6 +220,9 @@ pub(super) struct Reader<'a, L> {
     pub(super) memberships_per_step: usize,
 }
 
+/// The end of the year 9999: tokens of a retired id are revoked up to then.
+const END_OF_TIME_MS: i64 = 253_402_300_799_999;
+
 /// The most memberships of a user that one read may examine: some 5 ms. A user with more needs several reads, and the queue
 /// serves other users between them.
 pub(super) const MEMBERSHIPS_PER_READ: usize = 2_000;
@@ -294,6 +300,9 @@ impl<L: Lookups> Reader<'_, L> {
         let Some(ConnectionStart { user, joined, named }) =
             self.rows.connection_start(user, named, self.memberships_per_step)?
         else {
+            if self.rows.is_retired(user)? {
+                return Err(Refusal::retired().into());
+            }
             return Ok(None);
         };
         // The mark is read after the first query, because that query fixed the snapshot of this transaction.
@@ -407,7 +416,10 @@ impl<L: Lookups> Reader<'_, L> {
 
     /// The time up to which the user's tokens are revoked.
     pub(super) fn not_before(&self, user: &UserId) -> LookupResult<Option<Timestamp>, L> {
-        Ok(self.rows.find_user(user)?.and_then(|known| known.not_before))
+        match self.rows.find_user(user)? {
+            Some(known) => Ok(known.not_before),
+            None => Ok(self.rows.is_retired(user)?.then(|| Timestamp::from_millis(END_OF_TIME_MS))),
+        }
     }
 
     /// The name of the API key with this hash.

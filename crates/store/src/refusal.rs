@@ -48,6 +48,11 @@ impl Refusal {
         Self::new(ErrorCode::NotFound, "there is no such thing, or it is not yours to see")
     }
 
+    /// The user has another id by now, and the tokens for this one are good no more.
+    pub fn retired() -> Self {
+        Self::new(ErrorCode::Unauthorized, "this id was replaced by another; sign in again")
+    }
+
     /// The user may see the object, but their role does not allow the command.
     pub fn forbidden(message: &'static str) -> Self {
         Self::new(ErrorCode::Forbidden, message)

@@ -110,6 +110,19 @@ impl Change {
         self.cursor().is_none()
     }
 
+    /// Whether the change is made in the name of a user, and not of the server or a back end.
+    pub(crate) fn is_by_a_user(&self) -> bool {
+        !matches!(
+            self,
+            Self::SetProfiles(_)
+                | Self::UseKey(..)
+                | Self::TrimFeed(_)
+                | Self::NumberPending
+                | Self::Probe
+                | Self::Refused(_)
+        )
+    }
+
     /// The change's price in sends: one, and one more for each member or further profile that it names.
     pub fn cost(&self) -> u32 {
         let members = match self {

@@ -9,6 +9,7 @@ pub mod memory;
 pub(crate) mod opening;
 pub(crate) mod query;
 mod readers;
+pub(crate) mod rename;
 mod rewrite;
 pub(super) mod rows;
 #[cfg(feature = "simulation")]
@@ -77,7 +78,8 @@ schema!(
     "migrations/sqlite/0006_user_numbers.sql",
     "migrations/sqlite/0007_keys_and_feed.sql",
     "migrations/sqlite/0008_profiles.sql",
-    "migrations/sqlite/0009_replaced_requests.sql"
+    "migrations/sqlite/0009_replaced_requests.sql",
+    "migrations/sqlite/0010_retired_ids.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).

@@ -224,9 +224,13 @@ pub(crate) const PROFILES: Table = table_without_record!("profiles": "user" Numb
 pub(crate) const PROFILE_WORDS: Table =
     table_without_record!("profile_words": "word" Text Key, "user" Number Key);
 
+pub(crate) const RETIRED_IDS: Table =
+    table_without_record!("retired_ids": "name" Text Key, "user" Number OnInsert, "at" Number OnInsert);
+
 /// All tables that `migrate-store` copies, in the order of copying.
-pub(crate) const TABLES: [Table; 15] = [
+pub(crate) const TABLES: [Table; 16] = [
     USERS,
+    RETIRED_IDS,
     PROFILES,
     PROFILE_WORDS,
     CONVERSATIONS,

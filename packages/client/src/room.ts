@@ -279,10 +279,11 @@ export class Room extends RoomActions implements Conversation {
   }
 
   onRefused(error: ChatError): void {
-    if (error.code === "bad_cursor") this.#reloadEverything();
-    else if (error.code !== "not_found") this.owner.report(error);
-    else if (this.id[0] === "@") this.#history.reloadLatestPage();
-    else this.#setMissing();
+    if (error.code === "bad_cursor") return this.#reloadEverything();
+    if (error.code !== "not_found") return this.owner.report(error);
+    if (this.id[0] === "@" && !this.summary) return this.#history.reloadLatestPage();
+    this.#setMissing();
+    this.owner.lookUp(); // A user who was renamed is in the list under another id.
   }
 
   onReadSignal(user: UserId, upto: Seq): void {

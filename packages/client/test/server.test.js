@@ -305,3 +305,37 @@ test("no answer: `timeout`, `aborted`, `offline`, and a page of another server",
   });
   await assert.rejects(command({ ...access, url: "chat.example" }, "conversations", {}), { code: "invalid" });
 });
+
+test("one call sends to many users, and lists say who there is", async (t) => {
+  const { server, access } = await startProductionServer(t);
+  const people = { url: server.url, key: await server.createKey("people", "--scope", "people") };
+  const { results } = await command(access, "send_many", { users: ["alice", "bob"], key: "sale-1", text: "Sale!" });
+  assert.deepEqual(
+    results.map(({ user, conversation, seq }) => [user, conversation, seq]),
+    [
+      ["alice", "@alice:shop", 1],
+      ["bob", "@bob:shop", 1],
+    ],
+  );
+  const { users } = await command(people, "list_users", { match: "*b*" });
+  assert.deepEqual(
+    users.map(({ user }) => user),
+    ["bob"],
+  );
+  assert.deepEqual((await command(people, "list_rooms", {})).rooms, []);
+  const { users: counts } = await command(people, "unread", { users: ["bob"] });
+  assert.equal(counts[0].messages, 1);
+});
+
+test("a renamed user is in the list of the others under the new id, and no longer under the old one", async (t) => {
+  const { server } = await startProductionServer(t);
+  const admin = { url: server.url, key: await server.createKey("admin", "--scope", "admin") };
+  await command({ ...admin, as: "bob" }, "send", { to: "@alice", text: "hi" });
+  const alice = connect(server.url, { token: () => mintToken(SECRET, { user: "alice" }) });
+  t.after(() => alice.close());
+  const ids = (list) => list.map(({ id }) => id);
+  await until(alice.conversations, (list) => ids(list).includes("@alice:bob"));
+  await command(admin, "rename_user", { user: "bob", to: "robert" });
+  const list = await until(alice.conversations, (list) => ids(list).includes("@alice:robert"));
+  assert.deepEqual(ids(list), ["@alice:robert"]);
+});

@@ -68,6 +68,17 @@ trait ApplicationCalls
     }
 
     /**
+     * Gives a user another id, under which everything of theirs is found from now on. The old id is never given again.
+     * The key needs the scope `admin`.
+     *
+     * @param string $to an id that was never used
+     */
+    public function renameUser(string $user, string $to): void
+    {
+        $this->command('rename_user', ['user' => $user, 'to' => $to]);
+    }
+
+    /**
      * What up to 1,000 users have not read, each over the 200 conversations with the latest activity, in the order
      * asked. The key needs the scope `people`.
      *

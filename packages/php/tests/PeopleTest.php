@@ -58,6 +58,14 @@ final class PeopleTest extends TestCase
         self::assertSame([$users[59], 0], [$last['user'], $last['messages']]);
     }
 
+    public function testARenamedUserIsFoundUnderTheNewId(): void
+    {
+        self::$admin->as('rename_1')->send('@shop', 'hi');
+        self::$admin->renameUser('rename_1', 'rename_2');
+        $messages = iterator_to_array(self::$admin->conversation('@rename_2')->messages(), false);
+        self::assertSame(['rename_2'], array_column($messages, 'from'));
+    }
+
     public function testAUserChangesWhatIsNamedAndRemovesWhatIsNull(): void
     {
         $eve = new Client(self::$server->url, Tokens::fromSecret(Server::SECRET)->mint('eve'));

@@ -65,6 +65,11 @@ class PeopleTest(unittest.TestCase):
         self.assertEqual((first["messages"], first["conversations"], first["online"]), (1, 1, False))
         self.assertEqual((last["user"], last["messages"]), (users[59], 0))
 
+    def test_a_renamed_user_is_found_under_the_new_id(self) -> None:
+        self.admin.as_user("rename_1").send("@shop", "hi")
+        self.admin.rename_user("rename_1", "rename_2")
+        self.assertEqual([message["from"] for message in self.admin.all_messages("@rename_2")], ["rename_2"])
+
     def test_the_profile_at_fault_is_named(self) -> None:
         with self.assertRaises(BadField) as caught:
             self.admin.profiles([{"user": "usr_3", "name": "Zoë"}, {"user": "usr_4", "name": " "}])

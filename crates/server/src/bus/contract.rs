@@ -224,6 +224,9 @@ pub(crate) async fn every_kind_of_notice_arrives_unchanged<N: Network>() {
         },
         Notice::Revoke { user: user("eve") },
         Notice::Presence { user: user("eve"), last_seen, conversations, number: 3 },
+        Notice::Renamed {
+            conversations: vec![(ConversationKey(7), ConversationId::direct(&user("eve"), &user("zoe")))],
+        },
         Notice::PresenceQuery { user: user("eve") },
         Notice::Heartbeat,
         Notice::Resync,

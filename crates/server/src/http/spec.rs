@@ -19,7 +19,7 @@ use super::feed::{Entry, Feed, Page};
 use super::problem::ProblemFields;
 use super::profiles::Profiles;
 use super::revoke::Revoke;
-use super::{people, send_many, webhooks};
+use super::{people, rename, send_many, webhooks};
 
 /// The JSON pointer to the shared schemas in a document of OpenAPI or AsyncAPI.
 const SCHEMAS: &str = "/components/schemas";
@@ -98,6 +98,7 @@ pub fn openapi() -> Value {
     paths.insert("/v1/feed".to_owned(), feed_operations(&feed, &page, &problem));
     let operations = people::operations(&mut generator).into_iter();
     let operations = operations.chain(send_many::operations(&mut generator));
+    let operations = operations.chain(rename::operations(&mut generator));
     for operation in operations.chain(webhooks::operations(&mut generator)) {
         let (path, summary) = (format!("/v1/{}", operation.name), operation.summary);
         let answer = operation.answer.unwrap_or_else(|| ok.clone());

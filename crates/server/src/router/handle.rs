@@ -12,6 +12,7 @@ use super::{Input, OnlineMembers, Subscription};
 use crate::outbox::Outbox;
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
+use switchboard_store::rename::RenamedConversations;
 use switchboard_store::{Memberships, PresencePeer, WriteAccess};
 
 /// A handle to the router. The router ends when all clones are dropped.
@@ -84,6 +85,13 @@ impl RouterHandle {
     pub(crate) async fn revoke(&self, user: UserId) {
         // A router that ends closes all connections.
         let _ = self.send(Input::Revoke(user)).await;
+    }
+
+    /// Closes every connection of a user who has another id, and tells the other members of the user's direct conversations that
+    /// these have other ids.
+    pub(crate) async fn renamed(&self, user: UserId, conversations: RenamedConversations) {
+        // A router that ends closes all connections.
+        let _ = self.send(Input::Renamed { user, conversations }).await;
     }
 
     /// How many members of each conversation are connected to this node. If the router has ended, the answer is empty.

@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 use switchboard_protocol::Signal;
-use switchboard_protocol::reply::{OkBody, Profile};
+use switchboard_protocol::reply::{OkBody, Profile, Reply};
 use tokio::time::Instant;
 
 use super::apply::ArrivedEvent;
@@ -12,6 +12,7 @@ use crate::frame;
 use crate::outbox::Outbox;
 use switchboard_store::origin::{BackEndOrigin, Origin, SessionOrigin, UserOrigin, WriteOrder};
 use switchboard_store::refusal::Refusal;
+use switchboard_store::rename::RenamedConversations;
 use switchboard_store::{
     Batch, Committed, CommittedCursor, CommittedEvent, CommittedProfiles, CursorKind, Outcome,
 };
@@ -120,6 +121,22 @@ impl Router {
 }
 
 impl LocalNode {
+    /// Sends `not_found` with the earlier id of each conversation to the sessions of its members. They find it in their lists under
+    /// its new id.
+    pub(super) fn forget_names(&mut self, conversations: &RenamedConversations) {
+        self.flush_coalesced();
+        for (conversation, name) in conversations {
+            let mut sessions = self.registry.sessions_in(*conversation).peekable();
+            if sessions.peek().is_none() {
+                continue;
+            }
+            let mut failure = Refusal::not_found().into_failure(None);
+            failure.conversation = Some(name.clone());
+            let frame = encode(&Reply::<Box<RawValue>>::Error(failure));
+            sessions.for_each(|outbox| outbox.push_reply(frame.clone()));
+        }
+    }
+
     /// Sends a changed profile to the sessions that follow the user.
     pub(super) fn profile_changed(&mut self, profile: Profile) {
         let (user, version) = (profile.user.clone(), profile.version);

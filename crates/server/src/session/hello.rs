@@ -260,7 +260,15 @@ pub(super) async fn attach_session(
     let refuser = HelloRefuser { services, outbox, user: Some(&user), address };
     let later = |refusal: Refusal| refuser.refuse(refusal, id.clone(), CloseCode::TryLater);
     let names: Vec<_> = cursors.keys().cloned().collect();
-    let snapshot = read_snapshot(services, &user, names.clone()).await.map_err(later)?;
+    let snapshot = read_snapshot(services, &user, names.clone()).await;
+    let snapshot = snapshot.map_err(|refusal| match refusal.code {
+        // The user has another id by now.
+        ErrorCode::Unauthorized => {
+            let denied = Denied::new(Denial::RevokedToken, refusal);
+            refuser.refuse(denied, id.clone(), CloseCode::Unauthorized)
+        }
+        _ => later(refusal),
+    })?;
     // The snapshot was read after the router registered the session, so a later revocation reaches it there.
     if identity.as_ref().is_some_and(|identity| identity.is_revoked(snapshot.not_before)) {
         return Err(refuser.refuse(RefusedToken::revoked(&user), id.clone(), CloseCode::Revoked));

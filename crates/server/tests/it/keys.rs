@@ -31,7 +31,7 @@ fn calls() -> Vec<(&'static str, Scope)> {
     let mut calls: Vec<_> = commands.map(|name| (*name, Scope::Act)).collect();
     calls.extend([("revoke", Scope::Revoke), ("feed", Scope::Feed), ("profiles", Scope::People)]);
     calls.extend(["list_users", "list_rooms", "unread"].map(|name| (name, Scope::People)));
-    calls.push(("send_many", Scope::Act));
+    calls.extend([("send_many", Scope::Act), ("rename_user", Scope::Admin)]);
     let webhooks = Command::HTTP_ONLY.iter().filter(|name| name.contains("webhook"));
     calls.extend(webhooks.map(|name| (*name, Scope::Admin)));
     assert_eq!(calls.len(), Command::NAMES.len() - Command::SOCKET_ONLY.len() + Command::HTTP_ONLY.len());

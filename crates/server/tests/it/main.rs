@@ -43,6 +43,7 @@ mod permissions;
 mod presence;
 mod probes;
 mod proxy;
+mod renames;
 mod resume;
 mod rooms;
 mod routing;

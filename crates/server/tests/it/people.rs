@@ -135,7 +135,10 @@ async fn a_back_end_changes_profiles_in_bulk_all_or_none() {
     let seen = server.posts_as(&reader, "users", json!({"as": "usr_8", "users": ["usr_8"]})).await.ok();
     assert_eq!(seen["users"][0]["name"], "Person 8", "none of a refused call is stored");
     let feed = key_with(&server, "feed", |key| key.with_scopes([Scope::Feed]));
-    let page = server.posts_as(&feed, "feed", json!({"after": "0", "types": ["user.profile"]})).await.ok();
+    let page = server
+        .posts_as(&feed, "feed", json!({"after": "0", "types": ["user.profile"], "wait": 10_000}))
+        .await
+        .ok();
     assert_eq!(page["entries"][0]["user"], "usr_0");
     assert_eq!(page["entries"][0]["via"], "crm");
 }

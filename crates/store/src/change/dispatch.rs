@@ -30,6 +30,9 @@ pub(crate) fn apply<R: Rows>(
     let actor = Actor { has_allowances, ..actor };
     let mut act = ChangeContext::new(rows, rules, actor, now, (purpose, is_replaced));
     let actor = act.actor;
+    if change.is_by_a_user() {
+        act.check_not_retired(actor)?;
+    }
     let result = match change {
         Change::Send(c) => act.send(c, requested),
         Change::Edit(c) => act.edit(c),

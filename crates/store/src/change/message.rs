@@ -1,5 +1,7 @@
 //! Changes about messages: send, edit, delete, react.
 
+use std::time::Duration;
+
 use sha2::{Digest as _, Sha256};
 use switchboard_protocol::{
     Delete, Edit, Emoji, ErrorCode, EventBody, EventKind, Key, React, Role, Send, Seq, UserId,
@@ -152,6 +154,9 @@ impl<R: Rows> ChangeContext<'_, R> {
                     .map_or(Ok(()), |allowances| allowances.charge_direct_conversation(self.actor))?;
                 self.check_known(&a)?;
                 self.check_known(&b)?;
+                if !self.rows.hold_ids(&[&a, &b])? {
+                    return Err(Refusal::unavailable_for(Duration::ZERO).into());
+                }
                 return Ok(Destination::New(a, b));
             }
         }

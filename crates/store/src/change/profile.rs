@@ -21,6 +21,9 @@ impl<R: Rows> ChangeContext<'_, R> {
 
     /// Changes the profiles of several users.
     pub(super) fn set_profiles(&mut self, changes: &[ProfileChange]) -> ChangeResult<R> {
+        for change in changes {
+            self.check_not_retired(&change.user)?;
+        }
         let mut changed = Vec::new();
         for ProfileChange { user: name, fields, active } in changes {
             let user = self.user_or_new(name)?;

@@ -60,6 +60,13 @@ pub(crate) trait Rows {
 
     fn user_or_new(&mut self, name: &UserId) -> Result<UserKey, Self::Error>;
 
+    /// Whether an id is never given again. A retired id has no user.
+    fn is_retired(&mut self, name: &UserId) -> Result<bool, Self::Error>;
+
+    /// Keeps these users from getting another id until the transaction ends. `false` if one has got another id since this
+    /// transaction looked them up.
+    fn hold_ids(&mut self, users: &[&UserId]) -> Result<bool, Self::Error>;
+
     /// Stores the time at which a user's last device disconnected, unless a later time is stored.
     fn set_last_seen(&mut self, user: UserKey, at: Timestamp) -> Result<(), Self::Error>;
 

@@ -29,6 +29,9 @@ pub(super) const VERSION_WITH_USER_KEYS: i32 = 1;
 /// The version from which every transaction tells the feed what it writes.
 pub(super) const FEED: i32 = 2;
 
+/// The version from which ids may be retired: an earlier build would give them again.
+pub(super) const RETIRED_IDS: i32 = 3;
+
 /// The advisory lock that keeps the version of the installation from changing: "version" in ASCII.
 const VERSION_LOCK_ID: i64 = 0x76_65_72_73_69_6f_6e;
 
@@ -55,7 +58,7 @@ pub struct Capabilities {
 
 impl Default for Capabilities {
     fn default() -> Self {
-        Self { version: FEED, features: FEATURES.to_vec() }
+        Self { version: RETIRED_IDS, features: FEATURES.to_vec() }
     }
 }
 

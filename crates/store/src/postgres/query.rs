@@ -205,6 +205,10 @@ impl Lookups for Session {
         self.query_row(SELECT_USER, &[&user.as_str()])?.map(|row| read_user(&row)).transpose()
     }
 
+    fn is_retired(&self, user: &UserId) -> Result<bool> {
+        shared::is_retired(self, user)
+    }
+
     fn find_access(&self, user: &UserId, name: &ConversationId) -> Result<Option<ConversationAccess>> {
         let row = self.query_row(SELECT_ACCESS, &[&user.as_str(), &name.as_str()])?;
         Ok(row.map(|row| read_access(&row, 0)).transpose()?)

@@ -33,7 +33,7 @@ use crate::record::{Conversation, ConversationKey, LogEvent, Membership, UserKey
 
 /// The statements to prepare on each connection.
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {
-    fetch::STATEMENTS.into_iter().chain(flush::statements())
+    fetch::STATEMENTS.into_iter().chain(missing::STATEMENTS).chain(flush::statements())
 }
 
 /// How to treat a conversation that another node has locked.
@@ -59,6 +59,8 @@ pub(super) struct PostgresRows<'a> {
     // Rows that were read, with the changes of this transaction; `None` for rows that do not exist.
     users: FxHashMap<UserId, Option<UserKey>>,
     user_names: FxHashMap<UserKey, UserId>,
+    /// Whether ids without a user are retired.
+    retired: FxHashMap<UserId, bool>,
     conversations: FxHashMap<ConversationId, Option<Conversation>>,
     names: FxHashMap<ConversationKey, ConversationId>,
     members: FxHashMap<(ConversationKey, UserKey), Option<Membership>>,
@@ -114,6 +116,7 @@ impl<'a> PostgresRows<'a> {
             installation_version: 0,
             users: FxHashMap::default(),
             user_names: FxHashMap::default(),
+            retired: FxHashMap::default(),
             conversations: FxHashMap::default(),
             names: FxHashMap::default(),
             members: FxHashMap::default(),
@@ -173,6 +176,14 @@ impl Rows for PostgresRows<'_> {
         Ok(key)
     }
 
+    fn is_retired(&mut self, name: &UserId) -> Result<bool, Error> {
+        self.read_retired(name)
+    }
+
+    fn hold_ids(&mut self, users: &[&UserId]) -> Result<bool, Error> {
+        self.lock_ids(users)
+    }
+
     fn set_last_seen(&mut self, user: UserKey, at: Timestamp) -> Result<(), Error> {
         self.lock_user(user)?;
         let last = self.last_seen.entry(user).or_insert(i64::MIN);
@@ -215,16 +226,7 @@ impl Rows for PostgresRows<'_> {
     }
 
     fn conversation(&mut self, name: &ConversationId) -> Result<Option<Conversation>, Error> {
-        if self.locked_elsewhere.contains(name) {
-            return Err(Error::ConversationLocked);
-        }
-        if !self.conversations.contains_key(name) {
-            self.fetch(&Prefetch {
-                conversations: [name.clone()].into_iter().collect(),
-                ..Prefetch::default()
-            })?;
-        }
-        Ok(self.conversations.get(name).cloned().flatten())
+        self.read_conversation(name)
     }
 
     fn new_conversation(
@@ -247,12 +249,7 @@ impl Rows for PostgresRows<'_> {
     }
 
     fn member(&mut self, conversation: ConversationKey, user: UserKey) -> Result<Option<Membership>, Error> {
-        let at = (conversation, user);
-        if !self.members.contains_key(&at) && !self.is_new(conversation) && !self.is_new_user(user) {
-            let members = [(self.name_of(conversation)?, self.name_of_user(user)?)].into_iter().collect();
-            self.fetch(&Prefetch { members, ..Prefetch::default() })?;
-        }
-        Ok(self.members.get(&at).copied().flatten())
+        self.read_member((conversation, user))
     }
 
     fn put_member(&mut self, conversation: ConversationKey, user: UserKey, member: Membership) {

@@ -164,11 +164,11 @@ impl FeedWriter {
     }
 
     /// Gives numbers to the entries of other processes. Called at the beginning of a transaction.
-    pub(super) fn take_pending(&mut self, db: &Connection) -> Result<()> {
+    pub(super) fn take_pending(&mut self, db: &Connection) -> Result<bool> {
         let version: i64 = db.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
         // Only commits of other processes change it, so that there is nothing new while it stays the same.
         if self.version == Some(version) {
-            return Ok(());
+            return Ok(false);
         }
         let mut select =
             db.prepare_cached("SELECT type, at, user, via, address, body FROM feed_pending ORDER BY id")?;
@@ -190,7 +190,7 @@ impl FeedWriter {
             db.execute("DELETE FROM feed_pending", [])?;
         }
         self.read_version = Some(version);
-        Ok(())
+        Ok(true)
     }
 
     /// Writes what the transaction needs besides its events, before the commit.

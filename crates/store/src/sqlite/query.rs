@@ -55,6 +55,10 @@ impl Lookups for Connection {
         Ok(known.optional()?)
     }
 
+    fn is_retired(&self, user: &UserId) -> Result<bool> {
+        Ok(rows::is_retired(self, user)?)
+    }
+
     fn find_access(&self, user: &UserId, name: &ConversationId) -> Result<Option<ConversationAccess>> {
         let Some(conversation) = find_conversation(self, name)? else { return Ok(None) };
         let mut select = self.prepare_cached("SELECT id FROM users WHERE name = ?1")?;

@@ -84,7 +84,11 @@ impl SqliteRows {
         }
         self.feed.load(&self.db)?;
         self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        self.feed.take_pending(&self.db)
+        if self.feed.take_pending(&self.db)? {
+            // A user may have another id since.
+            self.clear_cache();
+        }
+        Ok(())
     }
 
     pub(crate) fn commit(&mut self) -> Result<()> {
@@ -191,6 +195,11 @@ pub(crate) fn find_conversation(db: &Connection, name: &ConversationId) -> Resul
         " FROM conversations c WHERE c.name = ?1"
     ))?;
     select.query_row([name.as_str()], |row| Conversation::from_sqlite(row, 0)).optional()
+}
+
+/// Whether an id is never given again.
+pub(crate) fn is_retired(db: &Connection, user: &UserId) -> Result<bool> {
+    db.prepare_cached("SELECT 1 FROM retired_ids WHERE name = ?1")?.exists([user.as_str()])
 }
 
 /// A membership's row, present or past.

@@ -16,6 +16,7 @@ OF_THE_APPLICATION = frozenset(
         "pause_webhook",
         "profiles",
         "remove_webhook",
+        "rename_user",
         "replay_webhook",
         "resume_webhook",
         "revoke",
@@ -58,6 +59,10 @@ class ApplicationCalls:
         """
         results: list[SendResult] = self.command("send_many", users=list(users), key=key, text=text, data=data)["results"]
         return results
+
+    def rename_user(self, user: str, to: str) -> None:
+        """Gives a user another id, one that was never used. The old id is never given again. The key needs the scope `admin`."""
+        self.command("rename_user", user=user, to=to)
 
     def unread(self, users: Sequence[str]) -> list[UserUnread]:
         """What up to 1,000 users have not read, each over the 200 latest conversations. The key needs the scope `people`."""

@@ -12,10 +12,14 @@ use crate::nodes::NodeStatus;
 use crate::router::LocalNode;
 use crate::router::apply::ArrivedEvent;
 use switchboard_store::record::{ConversationKey, JoinOrLeave};
+use switchboard_store::rename::RenamedConversations;
 
 /// If at most this number of users join by an event, the event is published to the address of each of them. If more users join, it
 /// is published to all nodes.
 const MAX_ADDRESSED_USERS: usize = 64;
+
+/// How many renamed conversations one notice has: some 80 KB, which every bus takes.
+const RENAMED_PER_NOTICE: usize = 500;
 
 /// How far the clock of another node may be ahead before the log has a warning. Members see times that far in the future. NTP keeps
 /// clocks within milliseconds of each other.
@@ -56,6 +60,13 @@ impl Cluster {
     /// Publishes to the nodes of a user that the tokens of the user were revoked.
     pub(in crate::router) fn publish_revoked(&self, user: &UserId) {
         self.bus.publish(&Address::User(user.clone()), &Notice::Revoke { user: user.clone() });
+    }
+
+    /// Publishes to all nodes that direct conversations have other ids.
+    pub(in crate::router) fn publish_renamed(&self, conversations: &RenamedConversations) {
+        for some in conversations.chunks(RENAMED_PER_NOTICE) {
+            self.bus.publish(&Address::Nodes, &Notice::Renamed { conversations: some.to_vec() });
+        }
     }
 
     /// Publishes a changed profile to all nodes.
@@ -119,6 +130,7 @@ impl Cluster {
             }
             // This may be an old notice that arrives late, and the user may have a new token, so the store is queried.
             Notice::Revoke { user } => self.query_revocation_of(node, &user),
+            Notice::Renamed { conversations } => node.forget_names(&conversations),
             Notice::Presence { user, last_seen, conversations, number } => {
                 let registry = &node.registry;
                 node.presence.apply_remote_change(registry, from, &user, last_seen, &conversations, number);

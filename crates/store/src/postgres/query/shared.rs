@@ -34,8 +34,15 @@ const SELECT_REVOCATIONS: &str = concat!(
     "SELECT u.name, ",
     not_before!(),
     r#" FROM users u LEFT JOIN profiles p ON p."user" = u.id
-    WHERE u.name = ANY($1::text[]) AND (u.not_before IS NOT NULL OR NOT p.active)"#
+    WHERE u.name = ANY($1::text[]) AND (u.not_before IS NOT NULL OR NOT p.active)
+    UNION ALL SELECT r.name, 253402300799999 FROM retired_ids r WHERE r.name = ANY($1::text[])"#
 );
+
+/// Whether an id is never given again.
+pub(super) fn is_retired(session: &Session, user: &UserId) -> Result<bool> {
+    let rows = session.query_rows("SELECT 1 FROM retired_ids WHERE name = $1", &[&user.as_str()])?;
+    Ok(!rows.is_empty())
+}
 
 /// The time up to which the tokens of each user are revoked.
 pub(in crate::postgres) fn revocations(

@@ -52,7 +52,12 @@ const SELECT_CONVERSATION_NAMES: &str = "SELECT c.name FROM conversations c WHER
 const LOCK_USERS: &str =
     "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[]) ORDER BY u.id FOR UPDATE";
 
-const SELECT_USERS: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[])";
+/// No user has the number 0: a row with it says that an id is retired.
+const SELECT_USERS: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[])
+    UNION ALL SELECT 0, r.name FROM retired_ids r WHERE r.name = ANY($1::text[])";
+
+/// The same for users whose rows are locked. The statement before returns those who exist.
+const SELECT_RETIRED: &str = "SELECT 0::bigint, r.name FROM retired_ids r WHERE r.name = ANY($1::text[])";
 
 const COUNT_ROOMS_BY_CHOICE: &str = r#"SELECT u.id, (
         SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice r WHERE r."user" = u.id LIMIT $2) AS few
@@ -120,7 +125,8 @@ const SELECT_REACTIONS: &str = r#"SELECT c.id, w.target, w.emoji, u.id, l.since,
     LEFT JOIN LATERAL (SELECT r.since, r.until FROM reactions r WHERE r.conversation = c.id
         AND r.target = w.target AND r.emoji = w.emoji AND r."user" = u.id ORDER BY r.since DESC LIMIT 1) AS l ON true"#;
 
-pub(super) const STATEMENTS: [&str; 16] = [
+pub(super) const STATEMENTS: [&str; 17] = [
+    SELECT_RETIRED,
     SELECT_PROFILES,
     BEGIN_WRITE,
     SHORT_TIMEOUTS,
@@ -222,6 +228,7 @@ impl PostgresRows<'_> {
             (FetchedRows::Conversations, !conversations.is_empty(), Pipelined::new(lock, &[&conversations])),
             (FetchedRows::Names, passes, Pipelined::new(SELECT_CONVERSATION_NAMES, &[&conversations])),
             (FetchedRows::Users, !locked.is_empty(), Pipelined::new(LOCK_USERS, &[&locked])),
+            (FetchedRows::Users, !locked.is_empty(), Pipelined::new(SELECT_RETIRED, &[&locked])),
             (FetchedRows::Users, !users.is_empty(), Pipelined::new(SELECT_USERS, &[&users])),
             (FetchedRows::Profiles, !profiles.is_empty(), Pipelined::new(SELECT_PROFILES, &[&profiles])),
             (
@@ -290,6 +297,10 @@ impl PostgresRows<'_> {
             }
             FetchedRows::Users => {
                 let (key, name) = (user_key(row, 0)?, user_id(row, 1)?);
+                if key == UserKey(0) {
+                    self.retired.insert(name, true);
+                    return Ok(());
+                }
                 self.user_names.insert(key, name.clone());
                 self.users.insert(name, Some(key));
             }
@@ -349,6 +360,9 @@ impl PostgresRows<'_> {
             if !self.locked_elsewhere.contains(name) {
                 self.conversations.entry(name.clone()).or_insert(None);
             }
+        }
+        for name in wanted.users.iter().chain(&wanted.users_to_lock) {
+            self.retired.entry(name.clone()).or_insert(false);
         }
         for name in wanted.users.iter().chain(&wanted.users_to_lock) {
             let key = *self.users.entry(name.clone()).or_insert(None);

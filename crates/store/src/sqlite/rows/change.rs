@@ -6,7 +6,8 @@ use rusqlite::{OptionalExtension, Result, ffi, params};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 use super::{
-    SqliteRows, conversation_id, count_messages, count_sent, find_conversation, find_member, profiles, seq,
+    SqliteRows, conversation_id, count_messages, count_sent, find_conversation, find_member, is_retired,
+    profiles, seq,
 };
 use crate::MessageCounts;
 use crate::change::rows::{
@@ -64,6 +65,15 @@ impl Rows for SqliteRows {
         let key = UserKey(self.db.last_insert_rowid());
         self.users.insert(name.clone(), key);
         Ok(key)
+    }
+
+    fn is_retired(&mut self, name: &UserId) -> Result<bool> {
+        is_retired(&self.db, name)
+    }
+
+    fn hold_ids(&mut self, _: &[&UserId]) -> Result<bool> {
+        // No other connection writes during this transaction.
+        Ok(true)
     }
 
     fn set_last_seen(&mut self, user: UserKey, at: Timestamp) -> Result<()> {

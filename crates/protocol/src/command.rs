@@ -40,6 +40,7 @@ macro_rules! commands {
             /// The requests that exist over HTTP only.
             pub const HTTP_ONLY: &'static [&'static str] = &[
                 "feed",
+                "import",
                 "profiles",
                 "revoke",
                 "list_users",

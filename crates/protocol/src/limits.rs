@@ -187,6 +187,9 @@ impl Limits {
     /// The most profiles in one `/v1/profiles`: one transaction writes them all.
     pub const PROFILES: usize = 1_000;
 
+    /// The most lines in one `/v1/import`: one transaction stores them all, and every other write waits for it.
+    pub const IMPORT_LINES: usize = 1_000;
+
     /// How many calls with a body of up to `bulk` one API key makes at a time, because each takes that memory. Beyond:
     /// `rate_limited`.
     pub const MAX_CONCURRENT_BULK_CALLS: u32 = 4;

@@ -200,6 +200,13 @@ answers! {
         #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
         duplicate: bool,
     }
+    /// An import is on stable storage (`import`).
+    "stored" Imported {
+        /// How many lines are stored now.
+        stored: u64,
+        /// How many lines had been stored before.
+        duplicates: u64,
+    }
     /// A page of the raw log (`sync`).
     "events" Log {
         /// The conversation.

@@ -10,6 +10,7 @@ mod database;
 mod descriptors;
 mod feed;
 mod health;
+mod import;
 mod key;
 mod listen;
 mod migrate_store;
@@ -57,6 +58,8 @@ enum Command {
     Send(send::SendArgs),
     /// Prints events as they arrive, one per line.
     Tail(tail::TailArgs),
+    /// Sends the history of another system to a running server: JSON Lines, CSV, or an export. Resumes an interrupted run.
+    Import(Box<import::ImportArgs>),
     /// Copies the database to a file, also while a server runs.
     Backup(backup::BackupArgs),
     /// Verifies a database, also while a server runs: exits with 1 if something is wrong.
@@ -163,6 +166,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Webhook(args) => webhook::run(args),
         Command::Send(args) => connect::block_on(send::run(args)),
         Command::Tail(args) => connect::block_on(tail::run(args)),
+        Command::Import(args) => connect::block_on(import::run(*args)),
         Command::Backup(args) => backup::run(args),
         Command::Check(args) => check::run(args),
         Command::MigrateStore(args) => migrate_store::run(args),
@@ -221,6 +225,10 @@ mod tests {
             "kick alice --device phone --reason flood",
             "rooms --by name --after #general",
             "sizes",
+            "import history.jsonl --key-file k",
+            "import messages.csv --csv --columns to=room,text=body --create-rooms",
+            "import export --from slack --users users.csv --dry-run",
+            "import - --rejects bad.jsonl --chunk 1000 --json",
             "backup /backup/a.db --data /d --force --json",
             "check",
             "check /backup/a.db --json",
@@ -240,6 +248,10 @@ mod tests {
             "kick",
             "kick alice --device phone --connection 0198c0de-0000-7000-8000-000000000000",
             "rooms --by size",
+            "import",
+            "import a.csv --csv --from slack",
+            "import a.jsonl --chunk 1001",
+            "import a.jsonl --columns to=room",
             "backup",
             "check a.db --data /d",
         ] {

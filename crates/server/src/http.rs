@@ -10,6 +10,7 @@ mod document;
 pub(crate) mod feed;
 mod guard;
 mod health;
+mod import;
 mod operations;
 mod operator;
 mod people;
@@ -59,6 +60,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/unread", post(people::unread))
         .route("/v1/send_many", post(send_many::send_many))
         .route("/v1/rename_user", post(rename::rename_user))
+        .route("/v1/import", post(import::import))
         .route("/v1/feed", post(feed::page).get(feed::stream))
         .merge(webhook_routes())
         .route("/v1/{command}", post(api::command))

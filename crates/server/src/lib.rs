@@ -250,6 +250,7 @@ impl Server {
             profiles: config.profiles,
             permissions: Arc::new(config.permissions.into()),
             bulk_calls: Arc::default(),
+            import_turn: Arc::new(tokio::sync::Semaphore::new(1)),
             readiness: readiness::Readiness::default(),
             denials,
             log_throttles,

@@ -40,6 +40,8 @@ pub struct Metrics {
     pub(crate) connections: Gauge,
     /// Counts the events that were stored.
     pub(crate) accepted: Counter,
+    /// Counts the lines of imports that were stored.
+    pub(crate) imported: Counter,
     /// Live events queued for a connection, without a read of the log.
     pub(crate) delivered: Counter,
     /// Events queued for a connection after they were read from the log.
@@ -192,6 +194,7 @@ impl Metrics {
             write_fault: Family::default(),
             connections: Gauge::default(),
             accepted: Counter::default(),
+            imported: Counter::default(),
             delivered: Counter::default(),
             replayed: Counter::default(),
             lag_count: Gauge::default(),
@@ -220,6 +223,7 @@ impl Metrics {
         registry.register("write_fault", help, metrics.write_fault.clone());
         registry.register("connections", "Connections that have said hello", metrics.connections.clone());
         registry.register("accepted", "Events stored", metrics.accepted.clone());
+        registry.register("imported_lines", "Lines of imports stored", metrics.imported.clone());
         registry.register("delivered", "Events queued live for a connection", metrics.delivered.clone());
         let help = "Events queued for a connection from the log";
         registry.register("replayed", help, metrics.replayed.clone());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_protocol::{Command, ConversationId, ErrorCode, Limits, Permissions, SetProfile, UserId};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::auth::{Authenticator, Identity};
 use crate::bus::Bus;
@@ -125,6 +125,8 @@ pub(crate) struct Services {
     pub(crate) permissions: Arc<Permissions>,
     /// Counts the calls with large bodies.
     pub(crate) bulk_calls: Arc<InFlight>,
+    /// Lets one import at a time reach the writer, so that other writes come between two of them.
+    pub(crate) import_turn: Arc<Semaphore>,
     pub(crate) readiness: Readiness,
     /// Counts and logs clients that are refused.
     pub(crate) denials: Denials,

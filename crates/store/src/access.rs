@@ -196,6 +196,7 @@ mod tests {
             sent: 2,
             read_messages: 3,
             read_sent: 1,
+            read_imported: false,
         }
     }
 

@@ -124,7 +124,7 @@ impl WriterChannels {
     pub(super) fn write_queued(
         &mut self,
         first: Submission,
-        write: impl FnOnce(Vec<Submission>) -> (Vec<Outcome>, Vec<ConversationKey>),
+        mut write: impl FnMut(Vec<Submission>) -> (Vec<Outcome>, Vec<ConversationKey>),
     ) -> bool {
         #[cfg(any(debug_assertions, feature = "fault-injection"))]
         crate::fault::panic_if_due("writer");
@@ -133,8 +133,12 @@ impl WriterChannels {
         // Writes that were submitted before their connection learned of an earlier rejection are rejected in a batch of their
         // own.
         let late = reject_stale(&mut batch);
+        // An import that is refused half-way rolls its transaction back, so it has one of its own. It follows the other writes,
+        // which clients wait for.
+        let imports: Vec<_> = batch.extract_if(.., |one| matches!(one.change, Change::Import(_))).collect();
         (late.is_empty() || self.commit_and_publish(|| (late, Vec::new())))
             && (batch.is_empty() || self.commit_and_publish(|| write(batch)))
+            && imports.into_iter().all(|import| self.commit_and_publish(|| write(vec![import])))
     }
 
     /// Numbers a batch, writes it and sends its outcomes to the router. Returns `false` if the receiver of batches is gone.

@@ -6,6 +6,7 @@
 mod allowance;
 mod contact;
 pub(super) mod dispatch;
+mod import;
 mod message;
 mod profile;
 mod room;
@@ -157,7 +158,10 @@ struct ChangeContext<'a, R> {
     via: Via,
     address: Option<IpAddr>,
     permissions: Option<&'a Permissions>,
+    /// The time of the event.
     now: Timestamp,
+    /// The time of the transaction. It is later than that of an imported event.
+    committed_at: Timestamp,
     purpose: ChangePurpose,
     /// Whether the application has replaced what the client requested.
     is_replaced: bool,
@@ -179,7 +183,19 @@ impl<'a, R> ChangeContext<'a, R> {
         (purpose, is_replaced): (ChangePurpose, bool),
     ) -> Self {
         let Actor { name: actor, has_allowances, via, address, permissions } = actor;
-        Self { rows, rules, actor, has_allowances, via, address, permissions, now, purpose, is_replaced }
+        Self {
+            rows,
+            rules,
+            actor,
+            has_allowances,
+            via,
+            address,
+            permissions,
+            now,
+            committed_at: now,
+            purpose,
+            is_replaced,
+        }
     }
 }
 
@@ -222,7 +238,8 @@ impl<R: Rows> ChangeContext<'_, R> {
         body: String,
     ) -> Result<(), OperationError<R::Error>> {
         let address = self.address.map(|address| address.to_string());
-        let entry = Entry { kind: kind.into(), at: self.now, user: Some(user), via: self.via, address, body };
+        let at = self.committed_at;
+        let entry = Entry { kind: kind.into(), at, user: Some(user), via: self.via, address, body };
         Ok(self.rows.insert_entry(entry)?)
     }
 
@@ -333,6 +350,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             replaced: self.is_replaced.then(|| Box::new(event.clone())),
             event: Some(event),
             effects,
+            is_imported: self.via.is_imported(),
         };
         self.rows.put_conversation(conversation);
         Box::new(committed)
@@ -349,6 +367,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             replaced: None,
             event: None,
             effects: Vec::new(),
+            is_imported: false,
         })))
     }
 
@@ -468,6 +487,8 @@ fn new_membership(role: Role, since: Seq, messages: u64, earlier: Option<Members
         sent,
         read_messages: messages,
         read_sent: sent,
+        // An import that is repeated must not move the cursor of a member who has come back.
+        read_imported: earlier.is_some_and(|m| m.read_imported),
     }
 }
 

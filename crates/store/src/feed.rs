@@ -100,6 +100,8 @@ pub struct FeedQuery {
     pub is_admin: bool,
     /// Only this part of the feed; all of it if there is none.
     pub part: Option<FeedPart>,
+    /// Whether what was imported is left out.
+    pub skips_imported: bool,
 }
 
 /// A page of the feed.

@@ -85,6 +85,7 @@ pub(super) fn with_effects(
             replaced: None,
             event: Some(event),
             effects,
+            is_imported: false,
         }
     });
     told.collect()

@@ -26,4 +26,27 @@ impl Via {
     pub const COMMAND_LINE: Self = Self(-1);
     /// The answer of a hook.
     pub const HOOK: Self = Self(-2);
+
+    /// What the number of a maker is raised by for what it has imported. No installation has as many keys.
+    const IMPORTED: i32 = 1 << 30;
+
+    /// The lowest number of what was imported. Makers that are no keys have numbers a little below zero.
+    pub(crate) const FIRST_IMPORTED: i32 = Self::IMPORTED - 1_000;
+
+    /// The maker of what this one imports.
+    #[must_use]
+    pub fn importing(self) -> Self {
+        if self.is_imported() { self } else { Self(self.0.saturating_add(Self::IMPORTED)) }
+    }
+
+    /// Whether an import has made it.
+    pub fn is_imported(self) -> bool {
+        self.0 >= Self::FIRST_IMPORTED
+    }
+
+    /// The same maker without the note that it was imported.
+    #[must_use]
+    pub fn without_import(self) -> Self {
+        if self.is_imported() { Self(self.0 - Self::IMPORTED) } else { self }
+    }
 }

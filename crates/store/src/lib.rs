@@ -324,8 +324,34 @@ pub enum Committed {
     Cursor(CommittedCursor),
     /// Stored profiles.
     Profiles(Box<CommittedProfiles>),
+    /// A stored import.
+    Import(Box<CommittedImport>),
     /// A change that sends nothing to any session.
     NotAnnounced,
+}
+
+/// A stored import.
+#[derive(Debug, Default)]
+pub struct CommittedImport {
+    /// How many lines are stored now.
+    pub stored: u64,
+    /// How many lines were stored before.
+    pub duplicates: u64,
+    /// The conversations that have new events.
+    pub conversations: Vec<ImportedConversation>,
+}
+
+/// The new events of a conversation by an import. No session gets them.
+#[derive(Debug)]
+pub struct ImportedConversation {
+    /// The conversation's key in the store.
+    pub conversation: ConversationKey,
+    /// The last event before the import.
+    pub before: Seq,
+    /// The last event now.
+    pub head: Seq,
+    /// The membership changes, each with its event, in the order of the log.
+    pub effects: Vec<(Seq, Effect)>,
 }
 
 /// A stored event and what follows from it.
@@ -345,6 +371,8 @@ pub struct CommittedEvent {
     pub event: Option<LogEvent>,
     /// The membership changes that the event carries.
     pub effects: Vec<Effect>,
+    /// Whether the event was imported. Then it is delivered to no session.
+    pub is_imported: bool,
 }
 
 /// A member's stored read or received position.

@@ -20,6 +20,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 18] = [
         "b59ec07672142d60529a9bfd6249824d6b8576dad0fd5cd57d0685d626acd2f1",
     ),
     ("postgres/V8__retired_ids.sql", "ba01b6eefa153b6a68b268b4f14f145fa94f81d13251348e61e841448177230a"),
+    ("postgres/V9__import.sql", "2301f9abbfb57f16fe8216f349fb33f82bb8518d2ed08d0ecbd2eabd0d4bb1cb"),
     ("sqlite/0001_log.sql", "2303da03e3dec4c738073af6d9261fab33620cd845a9865e8faefd60cdf1113e"),
     ("sqlite/0002_bounded_reads.sql", "4ebcd320e1364fba448a712e4d6b3ddaa5667fbefdd31286dd4ec71cf684a917"),
     ("sqlite/0003_revocations.sql", "f68572beba82ac8fde054a4eff7d4e878628bb5583a8f14cb75cd6e69b95bd61"),
@@ -30,6 +31,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 18] = [
     ("sqlite/0008_profiles.sql", "c3c3015bcf2b01ddb2b9d36c364dbece948e4a39a04dc9ea3ef52b66c98fac50"),
     ("sqlite/0009_replaced_requests.sql", "1999ef321f75b248e90ae73499b51e31887fcbcafacea7f9ddd2b83d10acabdd"),
     ("sqlite/0010_retired_ids.sql", "67cf37e8fb598e66c7fbb4af5a904f306f886d9802c020155d927b4c4a9d2bf0"),
+    ("sqlite/0011_import.sql", "f9e8b509ef10d2bf36df6081d37f93b31c23f839fa31c032514a3dc7fe00f71c"),
 ];
 
 /// The SHA-256 of each migration file as it is now.

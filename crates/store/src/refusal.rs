@@ -1,6 +1,7 @@
 //! The reason why a command is refused: an error code of the protocol, with advice for the client.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use switchboard_protocol::reply::Failure;
@@ -21,6 +22,8 @@ pub struct Refusal {
     pub message: Cow<'static, str>,
     /// The name of the field that caused the refusal.
     pub field: Option<Cow<'static, str>>,
+    /// The line of an import that caused the refusal, from 1 on.
+    pub line: Option<NonZeroU32>,
     /// How many milliseconds the client should wait before it tries again.
     pub retry_after: Option<u64>,
     /// The permission that is missing: a scope of an API key, or a name in a user's permissions.
@@ -36,6 +39,7 @@ impl Refusal {
             code,
             message: message.into(),
             field: None,
+            line: None,
             retry_after: None,
             permission: None,
             cursors: None,
@@ -74,6 +78,12 @@ impl Refusal {
     /// A field has a value that is not valid.
     pub fn bad_field(field: impl Into<Cow<'static, str>>, message: impl Into<Cow<'static, str>>) -> Self {
         Self { field: Some(field.into()), ..Self::new(ErrorCode::BadField, message) }
+    }
+
+    /// The same refusal, which a line of an import has caused.
+    #[must_use]
+    pub fn at_line(self, line: u32) -> Self {
+        Self { line: NonZeroU32::new(line), ..self }
     }
 
     /// A field exceeds one of the limits.

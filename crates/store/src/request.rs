@@ -1,6 +1,14 @@
 //! Classifies a command as a write, a page or a signal, and checks the sizes that its types do not bound. A new command is
 //! a line in each `match`.
 
+mod import;
+
+use std::sync::Arc;
+
+pub use self::import::{
+    ImportLine, ImportRecord, ImportedMessage, ImportedReaction, ImportedRead, ImportedRoom, MessageReference,
+};
+
 use switchboard_protocol::{
     Command, Conversations, Create, Data, Delete, Edit, History, Invite, Join, Leave, Limits, Members, React,
     Read, Received, Remove, Rename, Send, Seq, SetProfile, SetRole, Sync, Target, Text, Timestamp, Title,
@@ -59,6 +67,8 @@ pub enum Change {
     SetProfile(Box<SetProfile>),
     /// A back end changes the profiles of several users.
     SetProfiles(Vec<ProfileChange>),
+    /// A back end imports the history of another system. It is a transaction of its own: all of its lines are stored, or none.
+    Import(Arc<Vec<ImportLine>>),
     /// The actor's profile becomes what their token says.
     ReadToken(Box<TokenProfile>),
     /// A `read` that is queued for the writer again, with the counts that readers made for it.

@@ -79,7 +79,8 @@ schema!(
     "migrations/sqlite/0007_keys_and_feed.sql",
     "migrations/sqlite/0008_profiles.sql",
     "migrations/sqlite/0009_replaced_requests.sql",
-    "migrations/sqlite/0010_retired_ids.sql"
+    "migrations/sqlite/0010_retired_ids.sql",
+    "migrations/sqlite/0011_import.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).

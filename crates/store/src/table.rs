@@ -61,6 +61,8 @@ macro_rules! members {
                 read_messages: u64 = "read_messages", OnUpdate;
                 /// How many messages up to `read` the member has sent.
                 read_sent: u64 = "read_sent", OnUpdate;
+                /// Whether an import has said how far the member has read. Then imports leave the read cursor where it is.
+                read_imported: bool = "read_imported", OnUpdate;
             }
         }
     };

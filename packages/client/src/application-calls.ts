@@ -12,6 +12,8 @@ export interface FeedEntry {
   at: Timestamp;
   /** The API key that made it, or `cli`. */
   via?: string;
+  /** True if an import made it. */
+  imported?: boolean;
   /** The user whom an entry that is no event is about. */
   user?: UserId;
   /** The event as it is in the log now: without content if it was deleted since. */
@@ -82,6 +84,27 @@ export interface SendResult {
   error?: Failure;
 }
 
+/** A message of an import: its author and its key. */
+export interface ImportedMessage {
+  from: UserId;
+  key: string;
+}
+
+/** A line of an import: a room, a message, a reaction, or how far a user has read. Lines are in the order of their times. */
+export type ImportLine =
+  | { create: ConversationId; at: Timestamp; from: UserId; title?: string; public?: boolean; members?: UserId[] }
+  | {
+      to: string;
+      from: UserId;
+      at: Timestamp;
+      key: string;
+      text?: string;
+      data?: DraftData;
+      reply_to?: ImportedMessage;
+    }
+  | { react: string; to: string; from: UserId; at: Timestamp; target: ImportedMessage }
+  | { read: string; from: UserId; upto: ImportedMessage };
+
 /** A new webhook. */
 export interface NewWebhook {
   name: string;
@@ -95,6 +118,8 @@ export interface NewWebhook {
   from?: string;
   /** Headers of each request. */
   headers?: Record<string, string>;
+  /** Whether what was imported is sent, too. */
+  imported?: boolean;
 }
 
 /** How a request to an endpoint ended. */
@@ -120,6 +145,8 @@ export interface Webhook {
   only: string[];
   /** The names of its headers. Their values may be secret. */
   headers: string[];
+  /** Whether what was imported is sent, too. */
+  imported: boolean;
   /** Why nothing is sent. */
   paused: string | null;
   /** The cursor up to which everything was taken, held or parked; null until it has begun. */
@@ -156,6 +183,8 @@ export interface ApplicationCalls {
     fields: { after: string; limit?: number; wait?: number; types?: string[] };
     answer: { entries: FeedEntry[]; next: string; more: boolean };
   };
+  /** Stores up to 1,000 lines of another system's history, all or none. */
+  import: { fields: { lines: ImportLine[] }; answer: { stored: number; duplicates: number } };
   /** Changes up to 1,000 profiles, all or none. */
   profiles: { fields: { profiles: ProfileChange[] }; answer: unknown };
   /** With `replace` as of now even if an earlier call stored a later time, by a clock that was wrong. */
@@ -188,4 +217,4 @@ export interface ApplicationCalls {
 
 /** Whether a call concerns the application. A pattern is shorter than the names; a test compares it with the server's calls. */
 export const isOfTheApplication = (call: string): call is keyof ApplicationCalls =>
-  /hook|list_|e_u|^feed|profiles|voke|unr/.test(call);
+  /hook|imp|list_|e_u|^feed|profiles|voke|unr/.test(call);

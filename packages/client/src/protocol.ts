@@ -545,6 +545,14 @@ export type HeldBody = {
   duplicate?: boolean;
 };
 
+/** An import is on stable storage (`import`). */
+export type ImportedBody = {
+  /** How many lines are stored now. */
+  stored: number;
+  /** How many lines had been stored before. */
+  duplicates: number;
+};
+
 /** A page of the raw log (`sync`). */
 export type LogBody = {
   /** The conversation. */
@@ -628,6 +636,7 @@ export type DoneBody = Record<symbol, never>;
 export type OkBody =
   | StoredBody
   | HeldBody
+  | ImportedBody
   | LogBody
   | HistoryBody
   | MembersBody

@@ -22,6 +22,8 @@ import type { Draft, DraftData, WithData } from "./types.js";
 export type {
   ApplicationCalls,
   FeedEntry,
+  ImportedMessage,
+  ImportLine,
   ListedRoom,
   ListedUser,
   NewWebhook,
@@ -299,12 +301,17 @@ function checkTimeout(timeout: number): void {
 }
 
 /** The request's options. Throws if the command cannot be sent; such an error is not retried. */
-function requestOptions(key: string, fields: object): RequestInit {
+function requestOptions(key: string, fields: { lines?: unknown }): RequestInit {
   // The error does not contain the key, because it is a secret.
   if (!/^[!-~]+$/.test(key?.trim() ?? "")) throw invalidError("`key` is neither an API key nor a token");
   try {
-    const headers = { authorization: `Bearer ${key.trim()}`, "content-type": "application/json" };
-    return { method: "POST", headers, body: JSON.stringify(fields) };
+    // An import is JSON Lines, and has no other fields.
+    const { lines } = fields;
+    const [kind, body] = Array.isArray(lines)
+      ? ["x-ndjson", lines.map((line) => `${JSON.stringify(line)}\n`).join("")]
+      : ["json", JSON.stringify(fields)];
+    const headers = { authorization: `Bearer ${key.trim()}`, "content-type": `application/${kind}` };
+    return { method: "POST", headers, body };
   } catch (cause) {
     throw chatError("invalid", `this command is not JSON: ${String(cause)}`, false, cause);
   }

@@ -156,6 +156,22 @@ test("a call that concerns the application has no `as`", async (t) => {
   assert.deepEqual(withoutAs, ofTheApplication);
 });
 
+test("import: the history of another system, once", async (t) => {
+  const { server } = await startProductionServer(t);
+  const admin = { url: server.url, key: await server.createKey("mover", "--scope", "admin"), as: "bob" };
+  const lines = [
+    { create: "#js-9", at: "2019-03-01T09:00:00Z", from: "shop", members: ["bob"] },
+    { to: "#js-9", from: "bob", at: "2019-03-01T09:00:01Z", key: "m17", text: "Grüße" },
+  ];
+  assert.deepEqual(await command(admin, "import", { lines }), { stored: 2, duplicates: 0 });
+  assert.deepEqual(await command(admin, "import", { lines }), { stored: 0, duplicates: 2 });
+  const { messages } = await command(admin, "history", { conversation: "#js-9" });
+  assert.deepEqual(
+    messages.map(({ from, at, text }) => [from, at, text]),
+    [["bob", "2019-03-01T09:00:01.000Z", "Grüße"]],
+  );
+});
+
 test("profiles: of many users by the application, and one's own", async (t) => {
   const { server } = await startProductionServer(t, { SWITCHBOARD_PROFILES_SELF: "true" });
   const admin = { url: server.url, key: await server.createKey("crm", "--scope", "admin"), as: "shop" };

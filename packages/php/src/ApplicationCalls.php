@@ -52,6 +52,24 @@ trait ApplicationCalls
     }
 
     /**
+     * Stores up to 1,000 lines of another system's history, all of them or none; see "Moving in" in docs/people.md. What
+     * was stored before is a duplicate. The key needs the scope `admin`.
+     *
+     *     $chat->import([
+     *         ['create' => '#visit-9', 'at' => '2019-03-01T09:00:00Z', 'from' => 'shop', 'members' => ['bob']],
+     *         ['to' => '#visit-9', 'from' => 'bob', 'at' => '2019-03-01T09:00:01Z', 'key' => 'm17', 'text' => 'Hi'],
+     *     ]);
+     *
+     * @param list<array<string, mixed>> $lines in the order of their times
+     * @return array{stored: int, duplicates: int}
+     */
+    public function import(array $lines): array
+    {
+        $answer = $this->command('import', ['lines' => array_values($lines)]);
+        return ['stored' => $answer['stored'], 'duplicates' => $answer['duplicates']];
+    }
+
+    /**
      * Sends a direct message to each of up to 1,000 users, in the name of the client's user. The key needs the scope
      * `act`. A call with the same `$key` sends only what was not stored, so it can be repeated after a failure.
      *
@@ -146,6 +164,7 @@ trait ApplicationCalls
      * @param list<string> $only the conversations, as `#support-*`; without it all
      * @param string $from where it begins: `now`, `0`, or a cursor of the feed
      * @param array<string, string> $headers headers of each request
+     * @param bool $imported sends what was imported, too
      * @return string the secret that signs the requests: `whsec_…`
      */
     public function addWebhook(
@@ -155,6 +174,7 @@ trait ApplicationCalls
         array $only = [],
         string $from = 'now',
         array $headers = [],
+        bool $imported = false,
     ): string {
         return $this->command('add_webhook', [
             'name' => $name,
@@ -163,6 +183,7 @@ trait ApplicationCalls
             'only' => array_values($only),
             'from' => $from,
             'headers' => (object) $headers,
+            'imported' => $imported,
         ])['secret'];
     }
 

@@ -27,7 +27,7 @@ final class Client
 
     /** The calls that concern the application, not one of its users: they have no `as`. */
     private const OF_THE_APPLICATION = [
-        'add_webhook', 'feed', 'list_rooms', 'list_users', 'list_webhooks', 'pause_webhook', 'profiles',
+        'add_webhook', 'feed', 'import', 'list_rooms', 'list_users', 'list_webhooks', 'pause_webhook', 'profiles',
         'remove_webhook', 'rename_user', 'replay_webhook', 'resume_webhook', 'revoke', 'rotate_webhook', 'test_webhook',
         'unread',
     ];
@@ -331,9 +331,10 @@ final class Client
      */
     private function execute(string $name, array $fields): array
     {
+        $type = $name === 'import' ? 'application/x-ndjson' : 'application/json';
         $request = [
             "$this->url/v1/$name",
-            ["authorization: Bearer $this->key", 'content-type: application/json', 'expect:'],
+            ["authorization: Bearer $this->key", "content-type: $type", 'expect:'],
             $this->encode($name, $fields),
         ];
         $deadline = self::now() + $this->timeout;
@@ -389,6 +390,10 @@ final class Client
             $fields += ['as' => $this->as];
         }
         try {
+            if ($name === 'import') {
+                $line = static fn (array|object $line): string => json_encode((object) $line, self::JSON) . "\n";
+                return implode('', array_map($line, $fields['lines'] ?? []));
+            }
             return json_encode((object) $fields, self::JSON);
         } catch (\JsonException $cause) {
             $message = "the fields of `$name` cannot be written as JSON: {$cause->getMessage()}";

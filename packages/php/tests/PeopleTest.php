@@ -112,4 +112,17 @@ final class PeopleTest extends TestCase
             self::assertSame([], self::$admin->findUsers('zoë')->items, 'none of them is stored');
         }
     }
+
+    public function testTheHistoryOfAnotherSystemIsImportedOnce(): void
+    {
+        $lines = [
+            ['create' => '#php-9', 'at' => '2019-03-01T09:00:00Z', 'from' => 'shop', 'members' => ['bob']],
+            ['to' => '#php-9', 'from' => 'bob', 'at' => '2019-03-01T09:00:01Z', 'key' => 'm17', 'text' => 'Grüße'],
+        ];
+        self::assertSame(['stored' => 2, 'duplicates' => 0], self::$admin->import($lines));
+        self::assertSame(['stored' => 0, 'duplicates' => 2], self::$admin->import($lines));
+        self::assertSame(['stored' => 0, 'duplicates' => 0], self::$admin->import([]));
+        $this->expectException(Exception\NotFound::class);
+        self::$admin->import([['to' => '#nowhere'] + $lines[1]]);
+    }
 }

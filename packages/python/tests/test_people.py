@@ -2,7 +2,7 @@
 
 import unittest
 
-from switchboard import BadField, Client, Forbidden, Unauthorized, mint_token
+from switchboard import BadField, Client, Forbidden, ImportLine, NotFound, Unauthorized, mint_token
 
 from .support import SECRET, Server
 
@@ -75,3 +75,14 @@ class PeopleTest(unittest.TestCase):
             self.admin.profiles([{"user": "usr_3", "name": "Zoë"}, {"user": "usr_4", "name": " "}])
         self.assertEqual(caught.exception.field, "profiles[1].name")
         self.assertEqual(list(self.admin.find_users("zoë")), [], "none of them is stored")
+
+    def test_the_history_of_another_system_is_imported_once(self) -> None:
+        lines: list[ImportLine] = [
+            {"create": "#py-9", "at": "2019-03-01T09:00:00Z", "from": "shop", "members": ["bob"]},
+            {"to": "#py-9", "from": "bob", "at": "2019-03-01T09:00:01Z", "key": "m17", "text": "Grüße"},
+        ]
+        self.assertEqual(self.admin.import_lines(lines), {"stored": 2, "duplicates": 0})
+        self.assertEqual(self.admin.import_lines(lines), {"stored": 0, "duplicates": 2})
+        self.assertEqual(self.admin.import_lines([]), {"stored": 0, "duplicates": 0})
+        with self.assertRaises(NotFound):
+            self.admin.import_lines([{**lines[1], "to": "#nowhere"}])

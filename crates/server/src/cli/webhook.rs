@@ -91,6 +91,9 @@ struct AddArgs {
     /// A header of each request; may be given again
     #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
+    /// Sends what was imported, too
+    #[arg(long)]
+    imported: bool,
     #[command(flatten)]
     database: KeyDatabaseArgs,
 }
@@ -99,10 +102,10 @@ struct AddArgs {
 pub(super) fn run(args: WebhookArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         WebhookCommand::Add(args) => {
-            let AddArgs { name, url, types, only, from, headers, database } = *args;
+            let AddArgs { name, url, types, only, from, headers, imported, database } = *args;
             let headers: BTreeMap<_, _> = headers.into_iter().collect();
             let (json, mut admin) = open(database)?;
-            let secret = admin.add(AddWebhook { name, url, types, only, from, headers }, None)?;
+            let secret = admin.add(AddWebhook { name, url, types, only, from, headers, imported }, None)?;
             show_secret(&secret, json)?;
         }
         WebhookCommand::List { database } => {

@@ -159,6 +159,7 @@ impl HttpServer {
             profiles: config.profiles,
             permissions: Arc::default(),
             bulk_calls: Arc::default(),
+            import_turn: Arc::new(tokio::sync::Semaphore::new(1)),
             readiness: Readiness::default(),
             denials: Denials::new(Arc::new(Metrics::new()), &NameBudget::default()),
             log_throttles: ClientLogThrottles::new(NameBudget::default()),

@@ -112,7 +112,7 @@ impl LogModel {
                 let (head, _) = self.current.head(&name);
                 assert!(cursor.upto <= head, "{told}: the log ends at {head}");
             }
-            Ok(Committed::Profiles(_) | Committed::NotAnnounced) => {}
+            Ok(Committed::Profiles(_) | Committed::Import(_) | Committed::NotAnnounced) => {}
             Err(Refusal { code, .. }) => {
                 assert_ne!(code, ErrorCode::Unavailable, "{told}");
                 assert_eq!(earlier.is_some(), code == ErrorCode::KeyConflict, "{told}: {code:?}");

@@ -25,14 +25,40 @@ const MAX_DISCARDED_BYTES: usize = 256 * 1024;
 /// The time-out of a refused request's body, after which the connection is closed.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The type of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BodyType {
+    /// One JSON object.
+    Json,
+    /// A JSON object a line.
+    JsonLines,
+}
+
+impl BodyType {
+    /// The media type, and what to send in place of another one.
+    fn name(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Json => ("application/json", "the body is JSON: send `content-type: application/json`"),
+            Self::JsonLines => {
+                ("application/x-ndjson", "the body is JSON Lines: send `content-type: application/x-ndjson`")
+            }
+        }
+    }
+}
+
 /// Refuses a body of another type than JSON, and one whose declared length is over `max_bytes`.
 pub(super) fn check_head(headers: &HeaderMap, max_bytes: usize) -> Result<(), Problem> {
+    check_head_of(headers, BodyType::Json, max_bytes)
+}
+
+/// Refuses a body of another type, and one whose declared length is over `max_bytes`.
+pub(super) fn check_head_of(headers: &HeaderMap, wanted: BodyType, max_bytes: usize) -> Result<(), Problem> {
     check_encoding(headers)?;
     let kind = headers.typed_get::<ContentType>().map(Mime::from);
-    if kind.is_none_or(|kind| kind.essence_str() != "application/json") {
-        // An HTML form of another page cannot send this type without a CORS preflight (Fetch, CORS-safelisted headers).
-        let refusal =
-            Refusal::new(ErrorCode::BadFrame, "the body is JSON: send `content-type: application/json`");
+    let (name, advice) = wanted.name();
+    if kind.is_none_or(|kind| kind.essence_str() != name) {
+        // An HTML form of another page cannot send these types without a CORS preflight (Fetch, CORS-safelisted headers).
+        let refusal = Refusal::new(ErrorCode::BadFrame, advice);
         return Err(Problem::from(refusal).with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     }
     if headers.typed_get::<ContentLength>().is_some_and(|length| length.0 > max_bytes as u64) {
@@ -59,6 +85,18 @@ pub(super) async fn read(
     max_bytes: usize,
     stop: &CancellationToken,
 ) -> Result<String, Problem> {
+    let text = String::from_utf8(read_bytes(body, max_bytes, stop).await?);
+    let text =
+        text.map_err(|_| Refusal::new(ErrorCode::BadFrame, "the body is JSON in UTF-8, and not compressed"))?;
+    Ok(if text.is_empty() { "{}".to_owned() } else { text })
+}
+
+/// Reads a body of at most `max_bytes`.
+pub(super) async fn read_bytes(
+    body: &mut Body,
+    max_bytes: usize,
+    stop: &CancellationToken,
+) -> Result<Vec<u8>, Problem> {
     let stopped = async {
         stop.cancelled().await;
         tokio::time::sleep(STOP_GRACE).await;
@@ -71,10 +109,7 @@ pub(super) async fn read(
         let refusal = Refusal::new(ErrorCode::BadFrame, "the body did not arrive in time");
         Problem::from(refusal).with_status(StatusCode::REQUEST_TIMEOUT)
     })??;
-    let text = String::from_utf8(bytes);
-    let text =
-        text.map_err(|_| Refusal::new(ErrorCode::BadFrame, "the body is JSON in UTF-8, and not compressed"))?;
-    Ok(if text.is_empty() { "{}".to_owned() } else { text })
+    Ok(bytes)
 }
 
 /// Copies the body into one buffer. The frames themselves are not kept, because each is a slice of hyper's read buffer and keeps

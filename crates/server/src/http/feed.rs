@@ -94,6 +94,8 @@ pub(super) struct Entry {
     via: Option<String>,
     /// The address of the back end that made it. Only with the scope `admin`.
     address: Option<String>,
+    /// True if an import made it. Webhooks leave it out unless they were added with `imported`.
+    imported: Option<bool>,
     /// The user whom it is about.
     user: Option<UserId>,
     /// The event as it is in the log now: without content if it was deleted since.
@@ -214,6 +216,7 @@ fn query(grant: Option<&KeyGrant>, after: &str, limit: u32, types: Vec<String>) 
         no_text: grant.is_some_and(|grant| grant.no_text),
         is_admin,
         part: None,
+        skips_imported: false,
     })
 }
 

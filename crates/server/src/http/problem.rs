@@ -1,5 +1,7 @@
 //! Refusals over HTTP: problem JSON (RFC 9457) with the protocol's own code.
 
+use std::num::NonZeroU32;
+
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -39,6 +41,9 @@ pub(super) struct ProblemFields {
     /// The field at fault.
     #[serde(skip_serializing_if = "Option::is_none")]
     field: Option<String>,
+    /// The line of an import at fault, from 1 on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u32>,
     /// The scope that the API key does not have.
     #[serde(skip_serializing_if = "Option::is_none")]
     permission: Option<&'static str>,
@@ -147,7 +152,7 @@ impl From<Refusal> for Problem {
 
 impl From<Denied> for Problem {
     fn from(Denied { refusal, denial, token }: Denied) -> Self {
-        let permission = refusal.permission;
+        let (permission, line) = (refusal.permission, refusal.line.map(NonZeroU32::get));
         let (oldest, newest) = refusal.cursors.as_deref().cloned().unzip();
         let failure = refusal.into_failure(None);
         let status = failure.code.http_status();
@@ -161,6 +166,7 @@ impl From<Denied> for Problem {
             retryable: failure.retryable,
             retry_after: failure.retry_after,
             field: failure.field,
+            line,
             permission,
             oldest,
             newest,

@@ -16,6 +16,7 @@ use switchboard_protocol::{CloseCode, Command, Event, Signal, WriteNumber};
 use self::outgoing::outgoing;
 use super::document::Document;
 use super::feed::{Entry, Feed, Page};
+use super::import::Line;
 use super::problem::ProblemFields;
 use super::profiles::Profiles;
 use super::revoke::Revoke;
@@ -91,6 +92,16 @@ pub fn openapi() -> Value {
             "operationId": "profiles",
             "summary": "Changes the profiles of users. Only with an API key that has the scope `people`.",
             "requestBody": { "required": true, "content": { "application/json": { "schema": profiles } } },
+            "responses": responses(&ok, &problem),
+        } }),
+    );
+    let line = schema::<Line>(&mut generator);
+    paths.insert(
+        "/v1/import".to_owned(),
+        json!({ "post": {
+            "operationId": "import",
+            "summary": "Stores the history of another system, all lines or none. Only with an API key that has the scope `admin`.",
+            "requestBody": { "required": true, "content": { "application/x-ndjson": { "schema": line } } },
             "responses": responses(&ok, &problem),
         } }),
     );

@@ -21,7 +21,8 @@ use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 pub(super) struct ArrivedEvent {
     pub(super) name: ConversationId,
     pub(super) seq: Seq,
-    pub(super) frame: Bytes,
+    /// The frame to deliver; `None` for an imported event, which no session receives live.
+    pub(super) frame: Option<Bytes>,
     /// The connection that sent the event. It receives `ok` instead of the event.
     pub(super) sender: Option<Arc<Outbox>>,
     /// The membership changes that the event makes.
@@ -33,7 +34,8 @@ pub(super) struct ArrivedEvent {
 impl ArrivedEvent {
     /// Makes an arrival of an event from the store; `None` if the stored event could not be decoded.
     pub(super) fn from_store(committed: CommittedEvent) -> Option<Self> {
-        let frame = frame::text(&committed.event?.to_json());
+        let event = committed.event?;
+        let frame = (!committed.is_imported).then(|| frame::text(&event.to_json()));
         let (name, seq, effects) = (committed.name, committed.seq, committed.effects);
         Some(Self { name, seq, frame, sender: None, effects, learned_at: Instant::now() })
     }
@@ -43,10 +45,15 @@ impl LocalNode {
     /// Applies the next event of a conversation: makes its membership changes, and delivers it to the sessions.
     pub(super) fn apply_event(&mut self, conversation: ConversationKey, arrival: ArrivedEvent) {
         let ArrivedEvent { name, seq, frame, sender: own, effects, learned_at: stored } = arrival;
+        let Some(frame) = frame else {
+            let effects = effects.into_iter().map(|effect| (seq, effect)).collect();
+            return self.apply_imported(conversation, seq, effects);
+        };
         self.recent.record(conversation, seq);
         if !effects.is_empty() {
             self.flush_coalesced();
         }
+        self.announce_import(conversation, &name, seq);
         // A user who joins receives the event of the join, and a user who leaves receives the event of the leave.
         for effect in &effects {
             if let JoinOrLeave::Join { seen } = effect.join_or_leave {
@@ -64,6 +71,45 @@ impl LocalNode {
                 self.registry.remove_member(user, conversation, seq);
             }
         }
+    }
+
+    /// Applies imported events up to `head`: makes their membership changes, each with its event. No session receives the events now. The
+    /// next live event of the conversation comes after a lag of them, or after a `gap`.
+    pub(super) fn apply_imported(
+        &mut self,
+        conversation: ConversationKey,
+        head: Seq,
+        effects: Vec<(Seq, Effect)>,
+    ) {
+        self.flush_coalesced();
+        self.recent.record(conversation, head);
+        for (seq, effect) in effects {
+            if let (JoinOrLeave::Join { .. }, Some(user)) =
+                (effect.join_or_leave, self.registry.find_user(&effect.user))
+            {
+                // Where others are connected, the imported events come with the next live one for all of them.
+                let queued = self.registry.head(conversation).unwrap_or(Seq(seq.0.saturating_sub(1)));
+                self.registry.add_member(user, conversation, queued);
+            }
+            self.record_changes(conversation, seq, &[effect]);
+        }
+        self.registry.set_applied(conversation, head);
+    }
+
+    /// Sends a `gap` before the live event `seq` if more was imported before it than sessions read from the log.
+    fn announce_import(&mut self, conversation: ConversationKey, name: &ConversationId, seq: Seq) {
+        let before = Seq(seq.0.saturating_sub(1));
+        let replay = u64::from(self.limits.replay);
+        let is_far = |head: Option<Seq>| head.filter(|head| before.0.saturating_sub(head.0) > replay);
+        if is_far(self.registry.head(conversation)).is_none() {
+            return;
+        }
+        // What waits to be coalesced comes before the import.
+        self.flush_coalesced();
+        let Some(after) = is_far(self.registry.head(conversation)) else { return };
+        let gap = encode(&Reply::<Box<RawValue>>::Gap { conversation: name.clone(), after, head: before });
+        self.registry.sessions_in(conversation).for_each(|outbox| outbox.push_reply(gap.clone()));
+        self.registry.set_head(conversation, before);
     }
 
     /// Records membership changes for attaching sessions, whose snapshots may not contain them.

@@ -14,7 +14,8 @@ use switchboard_store::origin::{BackEndOrigin, Origin, SessionOrigin, UserOrigin
 use switchboard_store::refusal::Refusal;
 use switchboard_store::rename::RenamedConversations;
 use switchboard_store::{
-    Batch, Committed, CommittedCursor, CommittedEvent, CommittedProfiles, CursorKind, Outcome,
+    Batch, Committed, CommittedCursor, CommittedEvent, CommittedImport, CommittedProfiles, CursorKind,
+    ImportedConversation, Outcome,
 };
 
 impl Router {
@@ -28,6 +29,7 @@ impl Router {
                 Ok(Committed::Event(committed)) => self.publish_event(origin, *committed, stored),
                 Ok(Committed::Cursor(committed)) => self.publish_cursor(origin, committed),
                 Ok(Committed::Profiles(committed)) => self.publish_profiles(origin, *committed),
+                Ok(Committed::Import(committed)) => self.publish_import(origin, *committed),
                 Ok(Committed::NotAnnounced) => send_answer(origin, Ok(OkBody::Done {})),
                 Err(refusal) => {
                     // A caller that waits for the outcome, such as an HTTP request, counts the refusal itself.
@@ -48,7 +50,8 @@ impl Router {
     }
 
     fn publish_event(&mut self, origin: Origin, committed: CommittedEvent, stored: Instant) {
-        let CommittedEvent { conversation, name, seq, at, replaced, event, effects } = committed;
+        let CommittedEvent { conversation, name, seq, at, replaced, event, effects, is_imported: _ } =
+            committed;
         let duplicate = event.is_none();
         let own = match &origin {
             Origin::Session(origin) => Outbox::from_origin(origin),
@@ -64,7 +67,7 @@ impl Router {
             let arrival = ArrivedEvent {
                 name,
                 seq,
-                frame: frame::text(&json),
+                frame: Some(frame::text(&json)),
                 sender: own,
                 effects,
                 learned_at: stored,
@@ -75,6 +78,21 @@ impl Router {
                 Some(cluster) => cluster.publish_stored_event(&mut self.node, conversation, arrival, json),
             }
         }
+    }
+
+    /// Notes how far an import has moved the logs. Other nodes find that by their next comparison with the store.
+    fn publish_import(&mut self, origin: Origin, committed: CommittedImport) {
+        let CommittedImport { stored, duplicates, conversations } = committed;
+        self.node.metrics.imported.inc_by(stored);
+        for ImportedConversation { conversation, before, head, effects } in conversations {
+            match &mut self.cluster {
+                None => self.node.apply_imported(conversation, head, effects),
+                Some(cluster) => {
+                    cluster.apply_own_import(&mut self.node, conversation, (before, head), effects);
+                }
+            }
+        }
+        send_answer(origin, Ok(OkBody::Imported { stored, duplicates }));
     }
 
     fn publish_profiles(&mut self, origin: Origin, committed: CommittedProfiles) {

@@ -71,6 +71,9 @@ pub(crate) struct AddWebhook {
     /// Headers of each request.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
+    /// Whether what was imported is sent, too.
+    #[serde(default)]
+    pub(crate) imported: bool,
 }
 
 fn now() -> String {
@@ -131,6 +134,8 @@ pub(crate) struct WebhookInfo {
     pub(crate) only: Vec<String>,
     /// The names of its headers. Their values may be secret.
     pub(crate) headers: Vec<String>,
+    /// Whether what was imported is sent, too.
+    pub(crate) imported: bool,
     /// Why nothing is sent.
     pub(crate) paused: Option<String>,
     /// The cursor up to which everything was taken, held or parked; not there until it has begun.
@@ -180,9 +185,9 @@ impl Admin {
 
     /// Adds a webhook.
     pub(crate) fn add(&mut self, add: AddWebhook, parent: Option<i32>) -> anyhow::Result<WebhookSecret> {
-        let AddWebhook { name, url, types, only, from, headers } = add;
+        let AddWebhook { name, url, types, only, from, headers, imported } = add;
         check_name(&name)?;
-        let endpoint = Endpoint { url, types, only, headers };
+        let endpoint = Endpoint { url, types, only, headers, imported };
         let config = self.config()?;
         endpoint.check(config.private).map_err(|(field, message)| Wrong::field(field, message))?;
         let secret = secret::text(&config.secret, &name, 1);
@@ -322,6 +327,7 @@ fn describe(webhook: &Webhook) -> WebhookInfo {
         parent: webhook.parent.clone(),
         types: endpoint.as_ref().map(|endpoint| endpoint.types.clone()).unwrap_or_default(),
         only: endpoint.as_ref().map(|endpoint| endpoint.only.clone()).unwrap_or_default(),
+        imported: endpoint.as_ref().is_some_and(|endpoint| endpoint.imported),
         headers: endpoint.map(|endpoint| endpoint.headers.into_keys().collect()).unwrap_or_default(),
         paused: webhook.paused.clone(),
         position: has_begun.then(|| id(position)),

@@ -275,7 +275,7 @@ impl Task {
     }
 
     fn query(&self, after: FeedCursor, limit: u32) -> FeedQuery {
-        let Endpoint { types, .. } = &self.parts.endpoint;
+        let Endpoint { types, imported, .. } = &self.parts.endpoint;
         FeedQuery {
             after,
             limit,
@@ -284,6 +284,7 @@ impl Task {
             no_text: false,
             is_admin: self.parts.endpoint.reads_audit(),
             part: None,
+            skips_imported: !imported,
         }
     }
 

@@ -94,8 +94,9 @@ impl Listener {
         let server = Url::parse(server).with_context(|| format!("{server} is no URL"))?;
         let url = server.join("/v1/feed").context("the server's URL")?;
         let allowed = Allowed::of(&url, true).map_err(anyhow::Error::msg)?;
-        let endpoint =
-            Endpoint { url: forward.clone().unwrap_or_default(), types, only, headers: Default::default() };
+        let url_of_forward = forward.clone().unwrap_or_default();
+        let headers = Default::default();
+        let endpoint = Endpoint { url: url_of_forward, types, only, headers, imported: true };
         let (mut forward_to, mut shown) = (None, None);
         if forward.is_some() {
             let (target, allowed) = endpoint.target(true).map_err(|(_, why)| anyhow::Error::msg(why))?;

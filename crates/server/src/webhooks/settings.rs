@@ -54,6 +54,9 @@ pub(crate) struct Endpoint {
     /// Headers of each request.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
+    /// Whether what was imported is sent, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) imported: bool,
 }
 
 impl Endpoint {
@@ -197,6 +200,7 @@ mod tests {
             types: Vec::new(),
             only: Vec::new(),
             headers: BTreeMap::from([(header.to_owned(), "v".to_owned())]),
+            imported: false,
         };
         for (url, header, wrong) in [
             ("https://shop.example/", "x-a", None),

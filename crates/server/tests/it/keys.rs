@@ -31,7 +31,7 @@ fn calls() -> Vec<(&'static str, Scope)> {
     let mut calls: Vec<_> = commands.map(|name| (*name, Scope::Act)).collect();
     calls.extend([("revoke", Scope::Revoke), ("feed", Scope::Feed), ("profiles", Scope::People)]);
     calls.extend(["list_users", "list_rooms", "unread"].map(|name| (name, Scope::People)));
-    calls.extend([("send_many", Scope::Act), ("rename_user", Scope::Admin)]);
+    calls.extend([("send_many", Scope::Act), ("rename_user", Scope::Admin), ("import", Scope::Admin)]);
     let webhooks = Command::HTTP_ONLY.iter().filter(|name| name.contains("webhook"));
     calls.extend(webhooks.map(|name| (*name, Scope::Admin)));
     assert_eq!(calls.len(), Command::NAMES.len() - Command::SOCKET_ONLY.len() + Command::HTTP_ONLY.len());
@@ -55,6 +55,10 @@ fn allows(scope: Scope, needed: Scope) -> bool {
 async fn calls_as(server: &Server, bearer: &str, call: &str) -> Answer {
     match call {
         "a stream" => server.request(server.asks("GET", "/v1/feed").bearer_auth(bearer)).await,
+        "import" => {
+            let request = server.asks("POST", "/v1/import").header("content-type", "application/x-ndjson");
+            server.request(request.bearer_auth(bearer)).await
+        }
         _ => server.posts_as(bearer, call, json!({"as": "alice", "user": "bob", "after": "0"})).await,
     }
 }

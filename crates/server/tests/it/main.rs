@@ -25,6 +25,7 @@ mod full_disk;
 mod hooks;
 mod hostile;
 mod http;
+mod import;
 mod issuers;
 mod keys;
 mod libraries;

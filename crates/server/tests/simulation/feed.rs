@@ -21,6 +21,7 @@ impl SimulatedWorld {
             no_text: false,
             is_admin: true,
             part: None,
+            skips_imported: false,
         };
         let mut entries = Vec::new();
         loop {

@@ -7,6 +7,7 @@ use switchboard_protocol::{ConversationId, Emoji, Seq, Timestamp, UserId};
 use super::rows::Rows;
 use super::{Actor, ChangeContext, ChangePurpose, ChangeResult, OperationError, Rules};
 use crate::refusal::Refusal;
+use crate::request::ImportRecord;
 use crate::{Change, Committed, Submission};
 
 /// Applies one change that `actor` makes at the time `now`.
@@ -51,6 +52,7 @@ pub(crate) fn apply<R: Rows>(
         Change::Rename(c) => act.rename(c),
         Change::SetProfile(c) => act.set_own_profile(&c),
         Change::SetProfiles(c) => act.set_profiles(&c),
+        Change::Import(lines) => act.import(&lines),
         Change::ReadToken(c) => act.apply_token_profile(&c),
         Change::RegisterUser => {
             act.user_or_new(actor)?;
@@ -178,6 +180,7 @@ impl Prefetch {
             Change::Rename(c) => self.add_membership(actor, c.conversation.resolve(actor)),
             Change::SetProfile(_) | Change::ReadToken(_) => self.add_profile(actor),
             Change::SetProfiles(changes) => changes.iter().for_each(|change| self.add_profile(&change.user)),
+            Change::Import(lines) => lines.iter().for_each(|line| self.add_import(&line.record)),
             Change::Check(c) | Change::Repeated(c) => self.add_rows_of(actor, c),
             Change::Approved(c) => self.add_rows_of(actor, &c.change),
             Change::RegisterUser
@@ -190,6 +193,26 @@ impl Prefetch {
                 self.users_to_lock.insert(actor.clone());
             }
         }
+    }
+
+    fn add_import(&mut self, record: &ImportRecord) {
+        let (from, name) = (record.from(), record.conversation());
+        self.users.insert(from.clone());
+        match record {
+            ImportRecord::Create(line) => self.users.extend(line.members.iter().cloned()),
+            ImportRecord::Message(line) => {
+                self.message_keys.insert((from.clone(), line.key.as_str().into()));
+            }
+            ImportRecord::Reaction(_) | ImportRecord::Read(_) => {}
+        }
+        if let Some(target) = record.target() {
+            self.users.insert(target.from.clone());
+            self.message_keys.insert((target.from.clone(), target.key.as_str().into()));
+        }
+        if let Some((a, b)) = name.peers() {
+            self.users.extend([a, b]);
+        }
+        self.add_membership(from, name);
     }
 
     /// The row of a user orders the changes of their profile, also before there is a profile.

@@ -97,6 +97,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             replaced,
             event: None,
             effects: Vec::new(),
+            is_imported: false,
         }))
     }
 
@@ -181,7 +182,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     }
 
     /// Creates a direct conversation. It starts empty, so the first message is its first event.
-    fn do_open_direct(
+    pub(super) fn do_open_direct(
         &mut self,
         name: &switchboard_protocol::ConversationId,
         a: &UserId,
@@ -294,7 +295,7 @@ impl<R: Rows> ChangeContext<'_, R> {
 
     /// The stored form of an emoji, and the state of the user's reaction with it. Reactions are stored without U+FE0F (the
     /// emoji variation selector). A reaction that an earlier version stored with U+FE0F is still found while it is set.
-    fn find_reaction(
+    pub(super) fn find_reaction(
         &mut self,
         conversation: ConversationKey,
         target: Seq,
@@ -320,7 +321,11 @@ fn generate_key() -> Key {
 
 /// Refuses a retry whose content differs from the first write. A deleted message has no content to compare with; its retry
 /// is accepted as a duplicate and does not restore it.
-fn check_same_message(first: &KeyedMessage, conversation: &str, body: &str) -> Result<(), Refusal> {
+pub(super) fn check_same_message(
+    first: &KeyedMessage,
+    conversation: &str,
+    body: &str,
+) -> Result<(), Refusal> {
     let is_same = |first: &str| body::is_same_body(&EventKind::Message.into(), first, body);
     if first.conversation.as_str() == conversation && (is_deleted(&first.body) || is_same(&first.body)) {
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use switchboard_protocol::{
     ConversationId, Create, ErrorCode, EventBody, EventKind, Invite, Join, Leave, Remove, Rename, Role,
-    RoomId, Seq, SetRole, UserId,
+    RoomId, Seq, SetRole, Title, UserId,
 };
 
 use super::rows::Rows;
@@ -35,14 +35,27 @@ impl<R: Rows> ChangeContext<'_, R> {
         self.check_room_limit("room")?;
         self.check_rooms_created_today()?;
         self.begin_effects()?;
+        let (room, effects) = self.do_create(&name, create.title, create.public, members)?;
         let creator = self.user_or_new(self.actor)?;
-        let title = create.title.map(|t| t.as_str().to_owned());
-        let mut room = self.rows.new_conversation(&name, title, create.public)?;
+        self.rows.insert_self_joined_room(creator, room.key)?;
+        self.do_append_event(room, creator, &body, effects)
+    }
+
+    /// Creates a room with its members. Its first event is left to the caller.
+    pub(super) fn do_create(
+        &mut self,
+        name: &ConversationId,
+        title: Option<Title>,
+        public: bool,
+        members: BTreeSet<UserId>,
+    ) -> Result<(Conversation, Vec<Effect>), OperationError<R::Error>> {
+        let creator = self.user_or_new(self.actor)?;
+        let title = title.map(|t| t.as_str().to_owned());
+        let mut room = self.rows.new_conversation(name, title, public)?;
         room.members = 1 + members.len() as u64;
         room.admins = 1;
         let since = Seq(1);
         self.rows.put_member(room.key, creator, new_membership(Role::Admin, since, 0, None));
-        self.rows.insert_self_joined_room(creator, room.key)?;
         let join_or_leave = JoinOrLeave::Join { seen: Seq(0) };
         let mut effects = vec![Effect { user: self.actor.clone(), join_or_leave }];
         for user in members {
@@ -50,11 +63,11 @@ impl<R: Rows> ChangeContext<'_, R> {
             self.rows.put_member(room.key, key, new_membership(Role::Member, since, 0, None));
             effects.push(Effect { user, join_or_leave });
         }
-        self.do_append_event(room, creator, &body, effects)
+        Ok((room, effects))
     }
 
     /// A `create` with the same content is a retry; any other is refused because the name is taken.
-    fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> ChangeResult<R> {
+    pub(super) fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> ChangeResult<R> {
         let creator = self.rows.user(self.actor)?;
         let body = event_fields::<R::Error>(body)?;
         let stored = self.encode_stored_body(EventKind::Create, &body)?;
@@ -245,7 +258,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     }
 
     /// Makes `user` a member from the next event on.
-    fn do_add_member(
+    pub(super) fn do_add_member(
         &mut self,
         room: &mut Conversation,
         user: UserKey,

@@ -44,6 +44,28 @@ pub(crate) const MAX_TRIMMED_PAGES: u32 = 4_000;
 /// How many entries of the feed that are no events a transaction removes.
 pub(crate) const MAX_TRIMMED_ENTRIES: u32 = 10_000;
 
+/// The most events that the writer reads to count the messages up to a cursor that an import sets: some milliseconds.
+pub(crate) const MAX_EVENTS_COUNTED_FOR_IMPORT: u64 = 10_000;
+
+/// The members of a conversation who have read what was imported into it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CaughtUp {
+    pub(crate) conversation: ConversationKey,
+    /// The last event before the import.
+    pub(crate) before: Seq,
+    /// The last event now.
+    pub(crate) head: Seq,
+    /// The messages up to it.
+    pub(crate) messages: u64,
+}
+
+impl CaughtUp {
+    pub(crate) fn new(conversation: &Conversation, before: Seq) -> Self {
+        let Conversation { key, head, messages, .. } = *conversation;
+        Self { conversation: key, before, head, messages }
+    }
+}
+
 /// How many bytes a probe writes. They fill more pages than a message changes, so if the probe fits on the disk, a message
 /// does too.
 pub(crate) const PROBE_BYTES: usize = 8 * 1024;
@@ -194,6 +216,23 @@ pub(crate) trait Rows {
         upto: Seq,
         near: u64,
     ) -> Result<Option<MessageCounts>, Self::Error>;
+
+    /// The same for an import, counted from the end of the log. `None` if more than [`MAX_EVENTS_COUNTED_FOR_IMPORT`] events would
+    /// have to be read.
+    fn counts_from_end(
+        &mut self,
+        conversation: &Conversation,
+        user: UserKey,
+        member: &Membership,
+        upto: Seq,
+    ) -> Result<Option<MessageCounts>, Self::Error>;
+
+    /// Moves the cursors of all present members who had read up to `before` or further to the end of the log, at the end of the
+    /// transaction. Members whose cursor an import has set stay where they are.
+    fn catch_up_readers(&mut self, conversation: &Conversation, before: Seq);
+
+    /// Makes the end of the transaction store nothing of it, because a change that is alone in it was refused half-way.
+    fn abandon(&mut self);
 
     /// The event that last set or removed a reaction, and whether the reaction is set.
     fn latest_reaction(

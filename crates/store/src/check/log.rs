@@ -9,7 +9,7 @@ use switchboard_protocol::{ConversationId, EventKind, Timestamp};
 use self::members::Members;
 use super::{EVENTS_PER_REPORT, Progress, Report};
 use crate::read::Lookups as _;
-use crate::record::NewerKind;
+use crate::record::{NewerKind, Via};
 use crate::sqlite::checksum::Columns;
 
 /// The first schema version whose events have checksums.
@@ -17,6 +17,9 @@ const FIRST_SCHEMA_WITH_CHECKSUMS: usize = 5;
 
 /// The first schema version whose events name users by key, with a table of kinds.
 const FIRST_SCHEMA_WITH_USER_NUMBERS: usize = 6;
+
+/// The first schema version whose events name what made them.
+const FIRST_SCHEMA_WITH_MAKERS: usize = 7;
 
 /// The name that a report uses for a conversation whose row cannot be read.
 pub(super) fn placeholder_name(number: i64) -> String {
@@ -32,8 +35,9 @@ pub(super) fn check(
     let of = db.query_row("SELECT coalesce(sum(head), 0) FROM conversations", [], |row| row.get(0))?;
     watch(Progress::Events { done: 0, of });
     let checksum = if report.schema < FIRST_SCHEMA_WITH_CHECKSUMS { "NULL" } else { "e.checksum" };
+    let via = if report.schema < FIRST_SCHEMA_WITH_MAKERS { "0" } else { "e.via" };
     let mut select = db.prepare(&format!(
-        "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.messages, e.key, e.body, u.name, {checksum}
+        "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.messages, e.key, e.body, u.name, {checksum}, {via}
          FROM events e LEFT JOIN users u ON u.id = e.sender ORDER BY e.conversation, e.seq",
     ))?;
     let mut rows = select.query([])?;
@@ -141,6 +145,8 @@ struct StoredEvent<'a> {
     body: Option<&'a str>,
     /// The checksum stored with the event; `None` for events of older versions.
     checksum: Option<i32>,
+    /// What made the event.
+    via: Via,
 }
 
 impl<'a> StoredEvent<'a> {
@@ -166,6 +172,7 @@ impl<'a> StoredEvent<'a> {
             key: row.get_ref(6)?.as_str_or_null().unwrap_or(Some("")),
             body: row.get_ref(7)?.as_str().ok(),
             checksum: row.get(9)?,
+            via: Via(row.get(10)?),
         })
     }
 }

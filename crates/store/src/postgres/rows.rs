@@ -6,6 +6,7 @@
 
 mod fetch;
 mod flush;
+mod imports;
 mod missing;
 mod new_event;
 mod profiles;
@@ -14,7 +15,7 @@ mod reactions;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 
 pub(super) use self::flush::SaveError;
 use self::new_event::NewEvent;
@@ -26,7 +27,7 @@ use super::installation::VERSION_WITH_USER_KEYS;
 use crate::MessageCounts;
 use crate::change::Rules;
 use crate::change::dispatch::Prefetch;
-use crate::change::rows::{KeyedMessage, PROBE_BYTES, ReferredEvent, RequestDigest, Rows};
+use crate::change::rows::{CaughtUp, KeyedMessage, PROBE_BYTES, ReferredEvent, RequestDigest, Rows};
 use crate::feed::Entry;
 use crate::profile::StoredProfile;
 use crate::record::{Conversation, ConversationKey, LogEvent, Membership, UserKey, Via};
@@ -103,6 +104,10 @@ pub(super) struct PostgresRows<'a> {
     feed_trimmed: Vec<i64>,
     /// The bytes that a probe writes; empty if there is no probe.
     probe: Vec<u8>,
+    /// The conversations whose readers have read what this transaction imports.
+    caught_up: Vec<CaughtUp>,
+    /// Whether nothing of this transaction is stored.
+    is_abandoned: bool,
 }
 
 impl<'a> PostgresRows<'a> {
@@ -146,6 +151,8 @@ impl<'a> PostgresRows<'a> {
             entries: Vec::new(),
             feed_trimmed: Vec::new(),
             probe: Vec::new(),
+            caught_up: Vec::new(),
+            is_abandoned: false,
         }
     }
 
@@ -322,28 +329,7 @@ impl Rows for PostgresRows<'_> {
         conversation: &Conversation,
         (sender, via): (UserKey, Via),
     ) -> Result<bool, Error> {
-        let place = self.new_events.len();
-        if let Some(key) = &event.key {
-            let key = (sender, key.clone());
-            if self.new_event_keys.contains_key(&key) || matches!(self.keyed.get(&key), Some(Some(_))) {
-                return Ok(false);
-            }
-            self.new_event_keys.insert(key, place);
-        }
-        self.new_event_index.insert((conversation.key, event.seq), place);
-        self.new_events.push(NewEvent {
-            conversation: conversation.key,
-            seq: event.seq,
-            kind: event.kind.known_kind(),
-            sender,
-            at: event.at,
-            messages: conversation.messages,
-            key: event.key.clone(),
-            body: stored.into(),
-            via,
-            request: None,
-        });
-        Ok(true)
+        Ok(self.add_event(event, stored, conversation, (sender, via)))
     }
 
     fn trim_feed(&mut self, before: Timestamp) -> Result<(), Error> {
@@ -407,22 +393,25 @@ impl Rows for PostgresRows<'_> {
         upto: Seq,
         _near: u64,
     ) -> Result<Option<MessageCounts>, Error> {
-        if upto == conversation.head {
-            return Ok(Some(MessageCounts { messages: conversation.messages, sent: member.sent }));
-        }
-        if let Some(counts) = self.counts.get(&(conversation.key, user, upto)) {
-            return Ok(Some(*counts));
-        }
-        // An event of this transaction is at the end of the log, and has its message count.
-        let Some(messages) = self.new_event((conversation.key, upto)).map(|event| event.messages) else {
-            return Ok(None);
-        };
-        let later = (upto.0 + 1..=conversation.head.0).filter(|seq| {
-            self.new_event((conversation.key, Seq(*seq)))
-                .is_some_and(|event| event.sender == user && event.kind == EventKind::Message)
-        });
-        let sent = member.sent.saturating_sub(later.count() as u64);
-        Ok(Some(MessageCounts { messages, sent }))
+        Ok(self.known_counts(conversation, user, member, upto))
+    }
+
+    fn counts_from_end(
+        &mut self,
+        conversation: &Conversation,
+        user: UserKey,
+        member: &Membership,
+        upto: Seq,
+    ) -> Result<Option<MessageCounts>, Error> {
+        self.count_from_end(conversation, user, member, upto)
+    }
+
+    fn catch_up_readers(&mut self, conversation: &Conversation, before: Seq) {
+        self.caught_up.push(CaughtUp::new(conversation, before));
+    }
+
+    fn abandon(&mut self) {
+        self.is_abandoned = true;
     }
 
     fn latest_reaction(

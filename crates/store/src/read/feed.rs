@@ -9,7 +9,7 @@ use switchboard_protocol::{ConversationId, ErrorCode, Seq, Timestamp, UserId};
 use super::{LookupResult, Lookups, PageBudget, Reader};
 use crate::feed::{FeedCursor, FeedPage, FeedPart, FeedQuery, Item, runs};
 use crate::grant::UserPattern;
-use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::record::{ConversationKey, LogEvent, UserKey, Via};
 use crate::refusal::Refusal;
 
 /// How many entries are looked up at a time.
@@ -101,6 +101,8 @@ struct Entry<'a> {
     via: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    imported: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<&'a UserId>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -264,15 +266,16 @@ impl Filling<'_> {
         !matches!(self.query.part, Some(FeedPart::Conversation(_)))
     }
 
-    fn is_wanted(&self, kind: &str) -> bool {
-        (self.query.types.is_empty() || self.query.types.iter().any(|wanted| wanted == kind))
+    fn is_wanted(&self, kind: &str, via: i32) -> bool {
+        !(self.query.skips_imported && Via(via).is_imported())
+            && (self.query.types.is_empty() || self.query.types.iter().any(|wanted| wanted == kind))
             && (self.query.is_admin || !kind.starts_with(AUDIT))
     }
 
     fn of_event(&self, number: u64, fed: &FedEvent) -> Option<Box<RawValue>> {
         let FedEvent { event, via } = fed;
         let kind = event.kind.as_str();
-        if !self.is_wanted(kind) {
+        if !self.is_wanted(kind, *via) {
             return None;
         }
         let raw = if self.query.no_text {
@@ -299,7 +302,7 @@ impl Filling<'_> {
             Some(FeedPart::Rest) => user.is_none(),
             _ => true,
         };
-        if !is_seen || !is_of_part || !self.is_wanted(&entry.kind) {
+        if !is_seen || !is_of_part || !self.is_wanted(&entry.kind, entry.via) {
             return None;
         }
         let rest = serde_json::from_str(&entry.body).unwrap_or_default();
@@ -317,14 +320,15 @@ impl Filling<'_> {
         user: Option<&UserId>,
         (event, rest): (Option<Box<RawValue>>, Map<String, Value>),
     ) -> Option<Box<RawValue>> {
-        let via = match via {
+        let imported = Via(via).is_imported();
+        let via = match Via(via).without_import().0 {
             0 => None,
             -1 => Some("cli"),
             -2 => Some("hook"),
             number => self.keys.as_ref().and_then(|keys| keys.get(&number.into())).map(String::as_str),
         };
         let id = FeedPage::cursor(&self.ends.epoch, number);
-        to_raw_value(&Entry { id, kind, at, via, address, user, event, rest }).ok()
+        to_raw_value(&Entry { id, kind, at, via, address, imported, user, event, rest }).ok()
     }
 }
 

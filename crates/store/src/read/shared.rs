@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, Seq, UserId};
 
 use super::{LogRange, LookupResult, Lookups, Reader};
@@ -13,6 +13,14 @@ use crate::{LogExcerpt, joins_and_leaves};
 pub(crate) trait SharedLookups: Lookups {
     /// The name of a conversation.
     fn name_of(&self, conversation: ConversationKey) -> LookupResult<Option<ConversationId>, Self>;
+
+    /// Which events after one and up to another were imported.
+    fn imported(
+        &self,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> LookupResult<FxHashSet<Seq>, Self>;
 
     /// The event of each user's last leave or removal, up to an event.
     fn last_leaves(
@@ -38,6 +46,12 @@ impl<L: SharedLookups> Reader<'_, L> {
         let (most, bytes) = (self.limits.page, self.limits.page_bytes);
         let events = self.events(conversation, &name, &LogRange { after, upto, most, bytes })?;
         let gone = self.rows.last_leaves(conversation, after, &joins_and_leaves::joiners(&events))?;
-        Ok(LogExcerpt { mark, events: joins_and_leaves::with_effects(conversation, events, gone) })
+        let last = events.last().map_or(after, |event| event.seq);
+        let imported = self.rows.imported(conversation, after, last)?;
+        let mut events = joins_and_leaves::with_effects(conversation, events, gone);
+        for event in &mut events {
+            event.is_imported = imported.contains(&event.seq);
+        }
+        Ok(LogExcerpt { mark, events })
     }
 }

@@ -76,7 +76,7 @@ pub(super) struct FeedWriter {
     last: u64,
     /// The items of this transaction.
     new: Vec<Item>,
-    /// The time of the latest event.
+    /// The time of the latest event or transaction.
     at: i64,
     /// Whether this transaction adds a page.
     adds_page: bool,
@@ -126,7 +126,7 @@ impl FeedWriter {
             Some(last) => (last, Vec::new()),
             None => (paged, recover(db, paged)?),
         };
-        (self.at, self.is_loaded) = (at, true);
+        (self.at, self.is_loaded) = (self.at.max(at), true);
         self.last = paged + items.len() as u64;
         self.tail.set(|tail| *tail = Unpaged { epoch, paged, items });
         Ok(())
@@ -211,6 +211,11 @@ impl FeedWriter {
         // Room for the new items, so that nothing can fail after the commit.
         tail.items.reserve(self.new.len());
         Ok(())
+    }
+
+    /// Notes the time of a transaction. An imported event has an earlier one, and is kept in the feed as long as others.
+    pub(super) fn note_time(&mut self, now: Timestamp) {
+        self.at = self.at.max(now.as_millis());
     }
 
     /// Called after the commit.

@@ -11,10 +11,11 @@ use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use rustc_hash::{FxHashMap, FxHashSet};
-use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
+use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 use super::feed::{FeedWriter, Tail};
 use super::table;
+use crate::change::rows::CaughtUp;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, UserKey};
 use crate::table::{CONVERSATIONS, MEMBERS, WriteTime, columns, conversations, members};
@@ -40,6 +41,10 @@ pub(crate) struct SqliteRows {
     pub(super) feed: FeedWriter,
     /// The number in the feed of the last event of each conversation that this transaction has written to.
     numbered: FxHashMap<ConversationId, u64>,
+    /// The conversations whose readers have read what this transaction imports.
+    caught_up: Vec<CaughtUp>,
+    /// Whether nothing of this transaction is stored.
+    is_abandoned: bool,
     db: Connection,
 }
 
@@ -54,6 +59,8 @@ impl SqliteRows {
             has_erased: false,
             feed: FeedWriter::new(),
             numbered: FxHashMap::default(),
+            caught_up: Vec::new(),
+            is_abandoned: false,
             db,
         }
     }
@@ -75,6 +82,11 @@ impl SqliteRows {
         self.db
     }
 
+    /// Notes the time of the next transaction, for the feed.
+    pub(in crate::sqlite) fn note_time(&mut self, now: Timestamp) {
+        self.feed.note_time(now);
+    }
+
     pub(crate) fn begin(&mut self) -> Result<()> {
         if self.conversations.len() > MAX_CACHED_ROWS
             || self.members.len() > MAX_CACHED_ROWS
@@ -92,7 +104,12 @@ impl SqliteRows {
     }
 
     pub(crate) fn commit(&mut self) -> Result<()> {
+        if self.is_abandoned {
+            self.roll_back();
+            return Ok(());
+        }
         self.write_dirty_rows()?;
+        self.move_caught_up_readers()?;
         self.feed.write(&self.db)?;
         self.db.prepare_cached("COMMIT")?.execute([])?;
         self.feed.committed();
@@ -135,6 +152,8 @@ impl SqliteRows {
         self.dirty_conversations.clear();
         self.dirty_members.clear();
         self.numbered.clear();
+        self.caught_up.clear();
+        self.is_abandoned = false;
     }
 
     fn write_dirty_rows(&mut self) -> Result<()> {
@@ -162,6 +181,26 @@ impl SqliteRows {
                 }
             })?;
         }
+        Ok(())
+    }
+}
+
+impl SqliteRows {
+    /// Moves the cursors of those who have read what this transaction imports, in the database. Their cached rows are dropped.
+    fn move_caught_up_readers(&mut self) -> Result<()> {
+        if self.caught_up.is_empty() {
+            return Ok(());
+        }
+        let mut update = self.db.prepare_cached(
+            "UPDATE members SET read = ?3, received = max(received, ?3), read_messages = ?4, read_sent = sent
+             WHERE conversation = ?1 AND until IS NULL AND read >= ?2 AND read < ?3 AND NOT read_imported",
+        )?;
+        let mut changed = FxHashSet::default();
+        for CaughtUp { conversation, before, head, messages } in self.caught_up.drain(..) {
+            update.execute(params![conversation.0, before.0, head.0, messages])?;
+            changed.insert(conversation);
+        }
+        self.members.retain(|(conversation, _), _| !changed.contains(conversation));
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! real cluster use PostgreSQL.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 use super::memory::MemoryStore;
@@ -12,7 +12,7 @@ use crate::change::OperationError;
 use crate::profile::{ChangePlace, ChangedProfiles, not_before};
 use crate::read::Lookups as _;
 use crate::read::shared::SharedLookups;
-use crate::record::{Answer, ConversationKey};
+use crate::record::{Answer, ConversationKey, Via};
 use crate::{CurrentMembership, LogExcerpt, MembershipsPage, Revocations, Seqs, SharedLog};
 
 impl SharedLog for MemoryStore {
@@ -127,6 +127,20 @@ impl SharedLookups for Connection {
     fn name_of(&self, conversation: ConversationKey) -> Result<Option<ConversationId>, OperationError> {
         let mut select = self.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
         Ok(select.query_row([conversation.0], |row| conversation_id(row, 0)).optional()?)
+    }
+
+    fn imported(
+        &self,
+        conversation: ConversationKey,
+        after: Seq,
+        upto: Seq,
+    ) -> Result<FxHashSet<Seq>, OperationError> {
+        let mut select = self.prepare_cached(
+            "SELECT seq FROM events WHERE conversation = ?1 AND seq > ?2 AND seq <= ?3 AND via >= ?4",
+        )?;
+        let found = select
+            .query_map(params![conversation.0, after.0, upto.0, Via::FIRST_IMPORTED], |row| seq(row, 0))?;
+        Ok(found.collect::<rusqlite::Result<_>>()?)
     }
 
     fn last_leaves(

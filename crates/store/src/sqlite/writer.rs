@@ -19,11 +19,18 @@ use crate::clock::Clock;
 use crate::counting::{self, CounterHandle};
 use crate::rewrite::{MAX_EVENTS_PER_PORTION, REWRITE_INTERVAL};
 use crate::write_fault::WriteFault;
-use crate::{Batch, Outcome, Submission};
+use crate::{Batch, Change, Outcome, Submission};
 use crate::{CommitMetrics, WRITER_THREAD};
 
 /// The delay before a failed or blocked checkpoint is retried.
 const CHECKPOINT_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Pages in the write-ahead log at which the writer runs a checkpoint while there are imports. An import writes to pages all over the
+/// database, and other writes wait for a checkpoint: for one of [`CHECKPOINT_PAGES`] some 50 ms.
+const IMPORT_CHECKPOINT_PAGES: u32 = 1_000;
+
+/// How long after an import its checkpoints are short.
+const IMPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The parts that the writer is made of.
 pub(super) struct WriterParts {
@@ -83,6 +90,8 @@ pub(super) struct Committer {
     unsynced_log: Option<PathBuf>,
     /// If there are old bodies to rewrite: the time of the last portion.
     last_rewrite: Option<Instant>,
+    /// The time of the last import.
+    last_import: Option<Instant>,
 }
 
 /// The operation that failed, with its error.
@@ -205,6 +214,7 @@ impl Committer {
             last_truncation: None,
             unsynced_log: None,
             last_rewrite: None,
+            last_import: None,
         }
     }
 
@@ -281,6 +291,9 @@ impl Committer {
     /// Writes a batch in one transaction. If one change fails, writes each alone.
     pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
         let (started, writes) = (Instant::now(), batch::count_writes(&batch));
+        if batch.iter().any(|one| matches!(one.change, Change::Import(_))) {
+            self.last_import = Some(started);
+        }
         let outcomes = match self.transact(&batch) {
             Ok(results) => {
                 self.state.clear_fault();
@@ -349,6 +362,7 @@ impl Committer {
         }
         let now = self.clock.now();
         let rows = &mut self.rows;
+        rows.note_time(now);
         let written = rows.begin().map_err(WriteError::Commit).and_then(|()| {
             let results = batch::apply(rows, &self.rules, batch, now).map_err(WriteError::Change)?;
             rows.commit().map_err(WriteError::Commit)?;
@@ -363,7 +377,9 @@ impl Committer {
 
     /// Moves the write-ahead log into the database if the log is long.
     fn checkpoint(&mut self) {
-        let long = self.rows.take_wal_page_count() >= CHECKPOINT_PAGES;
+        let imports = self.last_import.is_some_and(|last| last.elapsed() < IMPORT_INTERVAL);
+        let most = if imports { IMPORT_CHECKPOINT_PAGES } else { CHECKPOINT_PAGES };
+        let long = self.rows.take_wal_page_count() >= most;
         if long
             && !self.has_failed()
             && !is_recent(self.last_failed_checkpoint)

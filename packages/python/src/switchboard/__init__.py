@@ -25,6 +25,9 @@ from .feed import Entry, Feed
 from .tokens import mint_token
 from .types import (
     Event,
+    ImportedMessage,
+    ImportLine,
+    ImportResult,
     ListedRoom,
     ListedUser,
     Member,
@@ -55,6 +58,9 @@ __all__ = [
     "Event",
     "Feed",
     "Forbidden",
+    "ImportLine",
+    "ImportResult",
+    "ImportedMessage",
     "KeyConflict",
     "ListedRoom",
     "ListedUser",

@@ -3,13 +3,24 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .types import ListedRoom, ListedUser, ProfileChange, SendResult, UserUnread, Webhook, WebhookAnswer
+from .types import (
+    ImportLine,
+    ImportResult,
+    ListedRoom,
+    ListedUser,
+    ProfileChange,
+    SendResult,
+    UserUnread,
+    Webhook,
+    WebhookAnswer,
+)
 
 # These calls have no `as`.
 OF_THE_APPLICATION = frozenset(
     {
         "add_webhook",
         "feed",
+        "import",
         "list_rooms",
         "list_users",
         "list_webhooks",
@@ -86,6 +97,14 @@ class ApplicationCalls:
             yield from page[items]
             more, after = page["more"], page["next"]
 
+    def import_lines(self, lines: Sequence[ImportLine]) -> ImportResult:
+        """Stores up to 1,000 lines of another system's history, all of them or none; see "Moving in" in docs/people.md.
+
+        The lines are in the order of their times. What was stored before is a duplicate. The key needs the scope `admin`.
+        """
+        answer = self.command("import", lines=list(lines))
+        return {"stored": answer["stored"], "duplicates": answer["duplicates"]}
+
     def add_webhook(
         self,
         name: str,
@@ -95,16 +114,18 @@ class ApplicationCalls:
         only: Sequence[str] = (),
         start: str = "now",
         headers: Mapping[str, str] | None = None,
+        imported: bool = False,
     ) -> str:
         """Sends the entries of the feed to a URL, and returns the secret that signs the requests.
 
         This call and all others about webhooks need a key with the scope `admin`. `types` are the types of entries, without it all
-        but `audit.*`; `only` the conversations, as `#support-*`; `start` is `now`, `0`, or a cursor of the feed.
+        but `audit.*`; `only` the conversations, as `#support-*`; `start` is `now`, `0`, or a cursor of the feed; `imported` also
+        sends what was imported.
 
         The call is not repeated after a failure, because the secret is shown once. If a failure leaves it open whether there is a
         webhook, `rotate_webhook` makes another secret.
         """
-        fields = {"types": list(types), "only": list(only), "from": start, "headers": dict(headers or {})}
+        fields = {"types": list(types), "only": list(only), "from": start, "headers": dict(headers or {}), "imported": imported}
         return str(self.command("add_webhook", name=name, url=url, **fields)["secret"])
 
     def list_webhooks(self) -> list[Webhook]:

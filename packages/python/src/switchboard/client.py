@@ -59,7 +59,7 @@ class Client(ApplicationCalls):
         _check(timeout)
         _check(connect_timeout)
         self._http = Http(re.sub(r"(/v1/ws)?/*$", "", re.sub("^ws", "http", url), count=1), connect_timeout)
-        self._headers = {"authorization": f"Bearer {key.strip()}", "content-type": "application/json"}
+        self._headers = {"authorization": f"Bearer {key.strip()}"}
         self._as_user = as_user
         self._timeout = timeout
 
@@ -231,7 +231,9 @@ class Client(ApplicationCalls):
     def _execute(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Executes a command, and again after a failure that may pass."""
         named = {} if self._as_user is None or name in OF_THE_APPLICATION else {"as": self._as_user}
-        body = json.dumps({**named, **fields}, ensure_ascii=False, allow_nan=False).encode()
+        # An import is JSON Lines, and has no other fields.
+        objects = fields["lines"] if name == "import" else [{**named, **fields}]
+        body = "\n".join(json.dumps(one, ensure_ascii=False, allow_nan=False) for one in objects).encode()
         deadline = time.monotonic() + self._timeout
         wait = BACKOFF
         while True:
@@ -249,7 +251,9 @@ class Client(ApplicationCalls):
             wait = min(wait * 2, MAX_BACKOFF)
 
     def _attempt(self, name: str, body: bytes, timeout: float) -> dict[str, Any]:
-        status, headers, content = self._http.post(f"/v1/{name}", self._headers, body, timeout)
+        kind = "application/x-ndjson" if name == "import" else "application/json"
+        sent = {**self._headers, "content-type": kind}
+        status, headers, content = self._http.post(f"/v1/{name}", sent, body, timeout)
         request_id = headers.get("x-request-id")
         try:
             answer = json.loads(content)

@@ -1,6 +1,6 @@
 """What the server answers; the fields are those of docs/protocol.md."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, Required, TypedDict, TypeVar
@@ -88,6 +88,40 @@ class Profile(TypedDict, total=False):
     avatar: str
     data: dict[str, Any]
     version: Required[int]
+
+
+ImportedMessage = TypedDict("ImportedMessage", {"from": str, "key": str})
+"""A message of an import: its author and its key."""
+
+ImportLine = TypedDict(
+    "ImportLine",
+    {
+        "create": str,
+        "title": str,
+        "public": bool,
+        "members": Sequence[str],
+        "to": str,
+        "from": Required[str],
+        "at": str,
+        "key": str,
+        "text": str,
+        "data": Mapping[str, Any],
+        "reply_to": ImportedMessage,
+        "react": str,
+        "target": ImportedMessage,
+        "read": str,
+        "upto": ImportedMessage,
+    },
+    total=False,
+)
+"""A line of an import: a room (`create`), a message (`to`, `key`), a reaction (`react`), or how far a user has read (`read`)."""
+
+
+class ImportResult(TypedDict):
+    """How many lines are stored now, and how many were before."""
+
+    stored: int
+    duplicates: int
 
 
 class ProfileChange(TypedDict, total=False):

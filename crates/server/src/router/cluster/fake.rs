@@ -222,6 +222,7 @@ impl SharedLog for FakeStore {
             replaced: None,
             event: None,
             effects: vec![effect.clone()],
+            is_imported: false,
         });
         answer(Ok(LogExcerpt { mark: 0, events: events.collect() }))
     }

@@ -111,7 +111,7 @@ impl Cluster {
                         // Memberships decide who receives later events, so membership changes are read from the database only.
                         return self.read_up_to(node, conversation, seq);
                     }
-                    let frame = frame::text(frame.get());
+                    let frame = Some(frame::text(frame.get()));
                     let stored = Instant::now();
                     self.accept_event(
                         node,

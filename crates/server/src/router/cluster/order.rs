@@ -18,7 +18,7 @@ use crate::router::LocalNode;
 use crate::router::apply::ArrivedEvent;
 use crate::timers::next_expired;
 use switchboard_store::CommittedEvent;
-use switchboard_store::record::ConversationKey;
+use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 
 /// How long an event waits for the notice of an earlier event that another node has stored. A notice that is not lost arrives in
 /// well under a millisecond.
@@ -120,6 +120,32 @@ impl Cluster {
             _ => apply_next_event(node, conversation, arrival),
         }
         self.apply_waiting(node, conversation, seq);
+    }
+
+    /// Applies what this node has imported into a conversation: the events after the first number, up to the second.
+    pub(in crate::router) fn apply_own_import(
+        &mut self,
+        node: &mut LocalNode,
+        conversation: ConversationKey,
+        (before, head): (Seq, Seq),
+        effects: Vec<(Seq, Effect)>,
+    ) {
+        match node.registry.applied_seq(conversation) {
+            Some(applied) if applied == before => {
+                node.apply_imported(conversation, head, effects);
+                self.apply_waiting(node, conversation, head);
+            }
+            // Events of other nodes come first. The store has them all.
+            Some(_) => self.read_up_to(node, conversation, head),
+            // The members of a conversation that this node does not host are looked up.
+            None => {
+                for (_, effect) in
+                    effects.iter().filter(|(_, effect)| effect.join_or_leave != JoinOrLeave::Leave)
+                {
+                    self.query_membership_when_loaded(node, &effect.user, conversation);
+                }
+            }
+        }
     }
 
     fn apply_waiting(&mut self, node: &mut LocalNode, conversation: ConversationKey, mut applied: Seq) {

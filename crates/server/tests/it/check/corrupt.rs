@@ -217,15 +217,15 @@ const DAMAGE_SQL_AND_PROBLEMS: &[(&str, &str)] = &[
         "@alice:bob: bob is a member by the log, and has no row",
     ),
     (
-        "INSERT INTO members VALUES (2, 3, 1, 0, NULL, 0, 0, 0, 0, 0)",
+        "INSERT INTO members VALUES (2, 3, 1, 0, NULL, 0, 0, 0, 0, 0, 0)",
         "@alice:bob: carol has a row, and was never a member",
     ),
     (
-        "INSERT INTO members VALUES (1, 77, 1, 0, NULL, 0, 0, 0, 0, 0)",
+        "INSERT INTO members VALUES (1, 77, 1, 0, NULL, 0, 0, 0, 0, 0, 0)",
         "#r: user number 77 is a member, and no user",
     ),
     (
-        "INSERT INTO members VALUES (9, 1, 1, 0, NULL, 0, 0, 0, 0, 0)",
+        "INSERT INTO members VALUES (9, 1, 1, 0, NULL, 0, 0, 0, 0, 0, 0)",
         "conversation number 9: it has members, and is not there",
     ),
     (

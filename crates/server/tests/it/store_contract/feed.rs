@@ -20,6 +20,7 @@ fn all() -> FeedQuery {
         no_text: false,
         is_admin: true,
         part: None,
+        skips_imported: false,
     }
 }
 

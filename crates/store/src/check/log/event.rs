@@ -72,7 +72,7 @@ impl Log<'_> {
             EventBody::Create { title, public, members } => {
                 self.title = title.map(|title| title.as_str().to_owned());
                 self.public = public;
-                self.members.add_member_by_choice(event.sender, Role::Admin, seq);
+                self.members.add_by_own_event(event.sender, Role::Admin, seq, event.via);
                 for member in &members {
                     self.with_user(member, seq, report, |log, user| {
                         log.members.add_member(user, Role::Member, seq);
@@ -83,7 +83,7 @@ impl Log<'_> {
                 // Events of older versions have no role, so the usual one is assumed: the first member is the admin.
                 let usual = if self.members.count_present().0 == 0 { Role::Admin } else { Role::Member };
                 let role = role.unwrap_or(usual);
-                self.members.add_member_by_choice(event.sender, role, seq);
+                self.members.add_by_own_event(event.sender, role, seq, event.via);
             }
             EventBody::Leave {} => self.members.end_membership(event.sender, seq),
             EventBody::Invite { user, role } => {

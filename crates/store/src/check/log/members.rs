@@ -8,7 +8,7 @@ use switchboard_protocol::Role;
 use super::Log;
 use crate::change::rows::role_number;
 use crate::check::{FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report};
-use crate::record::Membership;
+use crate::record::{Membership, Via};
 use crate::sqlite::latest_database;
 use crate::table::{MEMBERS, WriteTime};
 
@@ -109,9 +109,10 @@ impl Members {
         self.replace_membership(user, Some(LoggedMembership { role, since, until: None, by_choice: false }));
     }
 
-    /// Applies an event by which the user created or joined the room themselves.
-    pub(super) fn add_member_by_choice(&mut self, user: i64, role: Role, since: u64) {
-        self.replace_membership(user, Some(LoggedMembership { role, since, until: None, by_choice: true }));
+    /// Applies an event by which the user created or joined the room themselves. What was imported was no choice of theirs here.
+    pub(super) fn add_by_own_event(&mut self, user: i64, role: Role, since: u64, via: Via) {
+        let by_choice = !via.is_imported();
+        self.replace_membership(user, Some(LoggedMembership { role, since, until: None, by_choice }));
     }
 
     pub(super) fn end_membership(&mut self, user: i64, seq: u64) {

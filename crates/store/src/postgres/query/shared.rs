@@ -1,6 +1,6 @@
 //! Queries of a node about a log to which other nodes also write.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, MembershipEffect, Seq, UserId, kind_number};
 use tokio_postgres::Row;
 
@@ -10,7 +10,7 @@ use crate::profile::not_before;
 use crate::read::Reader;
 use crate::read::row::skip_damaged;
 use crate::read::shared::SharedLookups;
-use crate::record::ConversationKey;
+use crate::record::{ConversationKey, Via};
 use crate::{CurrentMembership, MembershipsPage, Revocations, Seqs};
 
 /// The last event of each requested conversation that exists.
@@ -150,6 +150,14 @@ impl SharedLookups for Session {
     fn name_of(&self, conversation: ConversationKey) -> Result<Option<ConversationId>> {
         let row = self.query_row("SELECT name FROM conversations WHERE id = $1", &[&conversation.0])?;
         Ok(row.map(|row| conversation_id(&row, 0)).transpose()?)
+    }
+
+    fn imported(&self, conversation: ConversationKey, after: Seq, upto: Seq) -> Result<FxHashSet<Seq>> {
+        let rows = self.query_rows(
+            "SELECT seq FROM events WHERE conversation = $1 AND seq > $2 AND seq <= $3 AND via >= $4",
+            &[&conversation.0, &number(after), &number(upto), &Via::FIRST_IMPORTED],
+        )?;
+        rows.iter().map(|row| Ok(seq(row, 0)?)).collect()
     }
 
     fn last_leaves(

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use switchboard_protocol::Seq;
 
 use super::PostgresRows;
+use super::imports::{CATCH_UP, CaughtUpArrays};
 use super::profiles::{self, ProfileArrays};
 use crate::change::dispatch::Prefetch;
 use crate::change::rows::{MAX_REMOVED_REACTIONS_KEPT, MAX_TRIMMED_ENTRIES, MAX_TRIMMED_PAGES};
@@ -107,7 +108,8 @@ const DELETE_ROOMS_BY_CHOICE: &str = r#"DELETE FROM rooms_by_choice r USING unne
     WHERE r."user" = w."user" AND r.conversation = w.conversation"#;
 
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {
-    let own: [&str; 25] = [
+    let own: [&str; 26] = [
+        CATCH_UP,
         UPDATE_PROBE,
         COMMIT,
         ROLLBACK,
@@ -166,8 +168,12 @@ impl PostgresRows<'_> {
             .try_for_each(|answer| answer.map(drop))
     }
 
-    /// Flushes all changed rows and commits.
+    /// Flushes all changed rows and commits; rolls an abandoned transaction back.
     pub(in crate::postgres) fn save(&self) -> Result<(), SaveError> {
+        if self.is_abandoned { self.roll_back().map_err(SaveError::RolledBack) } else { self.flush() }
+    }
+
+    fn flush(&self) -> Result<(), SaveError> {
         let users: Vec<_> = self.new_users.values().map(|key| key.0).collect();
         let user_names: Vec<_> = self.new_users.keys().map(switchboard_protocol::UserId::as_str).collect();
         let (seen, seen_at): (Vec<_>, Vec<_>) = self.last_seen.iter().map(|(key, at)| (key.0, *at)).unzip();
@@ -178,7 +184,7 @@ impl PostgresRows<'_> {
         let (keys, keys_at): (Vec<_>, Vec<_>) = self.keys_used.iter().map(|(key, at)| (key.0, *at)).unzip();
         let profiles = ProfileArrays::from_profiles(&self.profiles);
         let (runs, entries) = (self.runs(), EntryArrays::from_rows(self));
-        let trims = &self.feed_trimmed;
+        let (caught, trims) = (CaughtUpArrays::new(&self.caught_up), &self.feed_trimmed);
         let (pages, others) = (i64::from(MAX_TRIMMED_PAGES), i64::from(MAX_TRIMMED_ENTRIES));
         let old = self.dirty_conversations.iter().filter(|name| !self.new_conversations.contains(*name));
         let changed = conversation_arrays(old.filter_map(|name| self.conversation_row(name)));
@@ -194,7 +200,7 @@ impl PostgresRows<'_> {
         let (amended_in, amended) = to_arrays(&amended);
         let (replaced, requests) = self.replaced_requests();
         let (replaced_in, replaced) = to_arrays(&replaced);
-        let (deleted_requests_in, deleted_requests) = to_arrays(&self.deleted_requests);
+        let (dropped_in, dropped) = to_arrays(&self.deleted_requests);
         let reactions = ReactionArrays::from_rows(self);
         let (taken_in, taken) = to_arrays(self.reactions.messages_with_removals());
         let (deleted_in, deleted) = to_arrays(self.reactions.messages_to_clear());
@@ -213,6 +219,7 @@ impl PostgresRows<'_> {
             (changed.len(), Pipelined::new(&UPDATE_CONVERSATIONS, &changed.wanted_arrays(is_changed))),
             (joined.len(), Pipelined::new(&INSERT_MEMBERS, &joined.wanted_arrays(is_any_column))),
             (moved.len(), Pipelined::new(&UPDATE_MEMBERS, &moved.wanted_arrays(is_changed))),
+            (caught.head.len(), caught.update()),
             (events.seq.len(), events.insert()),
             (erased.len(), Pipelined::new(ERASE_EVENTS, &[&erased_in, &erased, &bodies])),
             (amended.len(), Pipelined::new(&INSERT_AMENDMENTS, &[&amended_in, &amended, &by])),
@@ -220,10 +227,7 @@ impl PostgresRows<'_> {
                 requests.len(),
                 Pipelined::new(&INSERT_REPLACED_REQUESTS, &[&replaced_in, &replaced, &requests]),
             ),
-            (
-                deleted_requests.len(),
-                Pipelined::new(DELETE_REPLACED_REQUESTS, &[&deleted_requests_in, &deleted_requests]),
-            ),
+            (dropped.len(), Pipelined::new(DELETE_REPLACED_REQUESTS, &[&dropped_in, &dropped])),
             (reactions.user.len(), reactions.upsert()),
             (taken.len(), Pipelined::new(DELETE_OLD_REACTIONS, &[&taken_in, &taken, &kept, &most])),
             (deleted.len(), Pipelined::new(DELETE_REACTIONS, &[&deleted_in, &deleted])),

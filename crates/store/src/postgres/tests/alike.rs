@@ -1,5 +1,7 @@
 //! The same batches of changes result in the same rows in SQLite and in PostgreSQL.
 
+mod imports;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -38,8 +40,8 @@ const ROW_QUERIES: [&str; 9] = [
     "SELECT name, last_seen, not_before FROM users ORDER BY 1",
     "SELECT name, title, CASE WHEN public THEN 1 ELSE 0 END, head, messages, last_message, members, admins, at
         FROM conversations ORDER BY 1",
-    r#"SELECT c.name, u.name, m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent
-        FROM members m JOIN conversations c ON c.id = m.conversation JOIN users u ON u.id = m."user"
+    r#"SELECT c.name, u.name, m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent,
+        CASE WHEN m.read_imported THEN 1 ELSE 0 END FROM members m JOIN conversations c ON c.id = m.conversation JOIN users u ON u.id = m."user"
         ORDER BY 1, 2"#,
     "SELECT c.name, e.seq, e.kind, u.name, e.at, e.messages, e.key, e.body
         FROM events e JOIN conversations c ON c.id = e.conversation JOIN users u ON u.id = e.sender ORDER BY 1, 2",
@@ -111,6 +113,13 @@ fn describe(result: &Result<Committed, Refusal>) -> String {
             cursor.name, cursor.user, cursor.kind, cursor.upto, cursor.has_moved, cursor.members
         ),
         Ok(Committed::Profiles(profiles)) => format!("{profiles:?}"),
+        Ok(Committed::Import(import)) => {
+            let logs = import.conversations.iter();
+            let mut logs: Vec<_> =
+                logs.map(|log| format!("{} {} {:?}", log.before, log.head, log.effects)).collect();
+            logs.sort();
+            format!("{} {} {logs:?}", import.stored, import.duplicates)
+        }
         Ok(Committed::NotAnnounced) => "quiet".to_owned(),
         Err(refusal) => format!("{refusal:?}"),
     }

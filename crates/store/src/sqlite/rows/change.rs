@@ -11,7 +11,8 @@ use super::{
 };
 use crate::MessageCounts;
 use crate::change::rows::{
-    KeyedMessage, MAX_REMOVED_REACTIONS_KEPT, PROBE_BYTES, ReferredEvent, RequestDigest, Rows,
+    CaughtUp, KeyedMessage, MAX_EVENTS_COUNTED_FOR_IMPORT, MAX_REMOVED_REACTIONS_KEPT, PROBE_BYTES,
+    ReferredEvent, RequestDigest, Rows,
 };
 use crate::change::{MAX_COMPARED_ROOMS, own_messages_upto, shorter_count_range};
 use crate::feed::Entry;
@@ -346,6 +347,31 @@ impl Rows for SqliteRows {
         let own = count_sent(&self.db, conversation.key, user, after, end)?;
         let messages = count_messages(&self.db, conversation.key, upto)?;
         Ok(Some(MessageCounts { messages, sent: own_messages_upto(member, head, upto, own) }))
+    }
+
+    fn counts_from_end(
+        &mut self,
+        conversation: &Conversation,
+        user: UserKey,
+        member: &Membership,
+        upto: Seq,
+    ) -> Result<Option<MessageCounts>> {
+        let head = conversation.head;
+        if member.sent > 0 && head.0.saturating_sub(upto.0) > MAX_EVENTS_COUNTED_FOR_IMPORT {
+            return Ok(None);
+        }
+        let later =
+            if member.sent > 0 { count_sent(&self.db, conversation.key, user, upto, head)? } else { 0 };
+        let messages = count_messages(&self.db, conversation.key, upto)?;
+        Ok(Some(MessageCounts { messages, sent: member.sent.saturating_sub(later) }))
+    }
+
+    fn catch_up_readers(&mut self, conversation: &Conversation, before: Seq) {
+        self.caught_up.push(CaughtUp::new(conversation, before));
+    }
+
+    fn abandon(&mut self) {
+        self.is_abandoned = true;
     }
 
     fn latest_reaction(

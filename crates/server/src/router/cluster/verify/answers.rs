@@ -274,6 +274,10 @@ impl Cluster {
             &[Effect { user: asked.name.clone(), join_or_leave: JoinOrLeave::Join { seen } }],
         );
         let head = node.registry.head(conversation).unwrap_or(place.head);
+        if entry.is_imported {
+            // No session receives what was imported, before a live event follows it.
+            return self.expect_event(node, conversation, place.head);
+        }
         node.queue_missed_events(asked.user, conversation, &entry.name, seen, before);
         for outbox in node.registry.sessions_of(&asked.name) {
             outbox.push_lag(conversation, before, head);

@@ -113,7 +113,7 @@ fn apply_effect(router: &mut Router, seq: u64, effect: Effect) {
     let arrival = ArrivedEvent {
         name,
         seq: Seq(seq),
-        frame,
+        frame: Some(frame),
         sender: None,
         effects: vec![effect],
         learned_at: Instant::now(),

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::Deserialize;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{Avatar, Data, Limits, PROFILES, PersonName, SetProfile, UserId, read_object};
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::api::{Answer, Authenticated, authenticate, check_acts_as, check_send};
 use super::body;
+use super::call::{Operation, schema};
 use super::problem::Problem;
 use super::respond::respond;
 use crate::in_flight::Permit;
@@ -28,9 +29,20 @@ use switchboard_store::{Change, Submission, request};
 /// `profiles`: changes the profiles of users, all of them or none.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Profiles {
+struct Profiles {
     /// The users, at most 1,000.
     profiles: Vec<ProfileOf>,
+}
+
+/// The call of this file.
+pub(super) fn operations(generator: &mut SchemaGenerator) -> [Operation; 1] {
+    [Operation {
+        name: "profiles",
+        summary: "Changes the profiles of users.",
+        scope: Scope::People,
+        request: schema::<Profiles>(generator),
+        answer: None,
+    }]
 }
 
 /// A user's profile. An absent field stays as it is; `null` removes it.

@@ -18,9 +18,8 @@ use super::document::Document;
 use super::feed::{Entry, Feed, Page};
 use super::import::Line;
 use super::problem::ProblemFields;
-use super::profiles::Profiles;
 use super::revoke::Revoke;
-use super::{people, rename, send_many, webhooks};
+use super::{people, profiles, rename, send_many, webhooks};
 
 /// The JSON pointer to the shared schemas in a document of OpenAPI or AsyncAPI.
 const SCHEMAS: &str = "/components/schemas";
@@ -85,16 +84,6 @@ pub fn openapi() -> Value {
             "responses": responses(&ok, &problem),
         } }),
     );
-    let profiles = schema::<Profiles>(&mut generator);
-    paths.insert(
-        "/v1/profiles".to_owned(),
-        json!({ "post": {
-            "operationId": "profiles",
-            "summary": "Changes the profiles of users. Only with an API key that has the scope `people`.",
-            "requestBody": { "required": true, "content": { "application/json": { "schema": profiles } } },
-            "responses": responses(&ok, &problem),
-        } }),
-    );
     let line = schema::<Line>(&mut generator);
     paths.insert(
         "/v1/import".to_owned(),
@@ -108,6 +97,7 @@ pub fn openapi() -> Value {
     let (feed, page) = (schema::<Feed>(&mut generator), schema::<Page>(&mut generator));
     paths.insert("/v1/feed".to_owned(), feed_operations(&feed, &page, &problem));
     let operations = people::operations(&mut generator).into_iter();
+    let operations = operations.chain(profiles::operations(&mut generator));
     let operations = operations.chain(send_many::operations(&mut generator));
     let operations = operations.chain(rename::operations(&mut generator));
     for operation in operations.chain(webhooks::operations(&mut generator)) {

@@ -27,9 +27,8 @@ pub(crate) fn apply<R: Rows>(
     // The check of a change before its approval has counted against the allowances.
     let has_allowances = actor.has_allowances && requested.is_none() && purpose != ChangePurpose::Repeat;
     let requested = requested.flatten();
-    let is_replaced = requested.is_some();
     let actor = Actor { has_allowances, ..actor };
-    let mut act = ChangeContext::new(rows, rules, actor, now, (purpose, is_replaced));
+    let mut act = ChangeContext::new(rows, rules, actor, now, (purpose, requested.is_some()));
     let actor = act.actor;
     if change.is_by_a_user() {
         act.check_not_retired(actor)?;

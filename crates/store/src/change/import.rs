@@ -91,12 +91,29 @@ impl<R: Rows> ChangeContext<'_, R> {
             purpose: self.purpose,
             is_replaced: false,
         };
+        line.check_importable(record)?;
         match record {
             ImportRecord::Create(room) => line.import_room(room, touched),
             ImportRecord::Message(message) => line.import_message(message, touched),
             ImportRecord::Reaction(reaction) => line.import_reaction(reaction, touched),
             ImportRecord::Read(read) => line.import_read(read),
         }
+    }
+
+    /// Refuses a line with a user who has another id by now.
+    fn check_importable(&mut self, record: &ImportRecord) -> Result<(), OperationError<R::Error>> {
+        self.check_not_retired(self.actor).map_err(|failed| with_field(failed, "from"))?;
+        if let ImportRecord::Create(line) = record {
+            for member in &line.members {
+                self.check_not_retired(member).map_err(|failed| with_field(failed, "members"))?;
+            }
+        }
+        if let Some((a, b)) = record.conversation().peers() {
+            for peer in [a, b] {
+                self.check_not_retired(&peer).map_err(|failed| with_field(failed, "to"))?;
+            }
+        }
+        Ok(())
     }
 
     fn import_room(

@@ -334,7 +334,7 @@ async fn a_database_of_the_first_version_is_migrated() {
          ALTER TABLE api_keys DROP COLUMN old_hash; ALTER TABLE api_keys DROP COLUMN old_until;
          DROP INDEX reactions_that_stand; DROP INDEX rooms_of_user; DROP TABLE rooms_by_choice;
          ALTER TABLE users DROP COLUMN not_before; DROP TABLE probe; ALTER TABLE events DROP COLUMN checksum;
-         DROP TABLE kinds; DROP TABLE rewrite;
+         DROP TABLE kinds; DROP TABLE rewrite; ALTER TABLE members DROP COLUMN read_imported;
          PRAGMA application_id = 0; PRAGMA user_version = 1;",
     )
     .expect("the rows of the first version");

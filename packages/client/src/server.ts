@@ -301,12 +301,12 @@ function checkTimeout(timeout: number): void {
 }
 
 /** The request's options. Throws if the command cannot be sent; such an error is not retried. */
-function requestOptions(key: string, fields: { lines?: unknown }): RequestInit {
+function requestOptions(key: string, fields: object): RequestInit {
   // The error does not contain the key, because it is a secret.
   if (!/^[!-~]+$/.test(key?.trim() ?? "")) throw invalidError("`key` is neither an API key nor a token");
   try {
     // An import is JSON Lines, and has no other fields.
-    const { lines } = fields;
+    const { lines } = fields as { lines?: unknown };
     const [kind, body] = Array.isArray(lines)
       ? ["x-ndjson", lines.map((line) => `${JSON.stringify(line)}\n`).join("")]
       : ["json", JSON.stringify(fields)];

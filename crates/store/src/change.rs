@@ -5,6 +5,7 @@
 
 mod allowance;
 mod contact;
+mod cursors;
 pub(super) mod dispatch;
 mod import;
 mod message;
@@ -21,21 +22,21 @@ use std::time::Duration;
 
 use self::allowance::Allowances;
 pub(crate) use self::contact::MAX_COMPARED_ROOMS;
+pub(super) use self::cursors::{own_messages_upto, shorter_count_range};
 pub(super) use self::dispatch::apply;
 pub(super) use self::message::is_deleted;
 use self::rows::Rows;
 
 use switchboard_protocol::{
-    ConversationId, ErrorCode, EventBody, EventKind, Limits, Permissions, Read, Received, Role, Seq, Target,
-    Timestamp, UserId,
+    ConversationId, EventBody, EventKind, Limits, Permissions, Role, Seq, Timestamp, UserId,
 };
 
-use super::{Committed, CommittedCursor, CommittedEvent, CursorKind, MessageCounts};
+use super::{Committed, CommittedEvent};
+use crate::body;
 use crate::feed::Entry;
 use crate::record::{Conversation, Membership};
 use crate::record::{Effect, LogEvent, UserKey, Via};
 use crate::refusal::Refusal;
-use crate::{access, body};
 
 /// Why a change or a query did not succeed: it was refused, or the store failed.
 #[derive(Debug)]
@@ -370,109 +371,6 @@ impl<R: Rows> ChangeContext<'_, R> {
             is_imported: false,
         })))
     }
-
-    /// Advances the member's read cursor to the given position, unless it is already there or further. `counts` are the
-    /// message counts up to that position, if readers have made them. Without them the writer counts, if the range is
-    /// short.
-    fn move_read_cursor(&mut self, command: &Read, counts: Option<MessageCounts>) -> ChangeResult<R> {
-        let upto = command.upto;
-        let ActorMembership { conversation, user, membership } =
-            self.check_cursor(&command.conversation, upto)?;
-        let mut member = *access::check_member(membership.as_ref())?;
-        let moved = upto > member.read;
-        if moved {
-            let counts = match counts {
-                Some(counts) => counts,
-                None => (self.rows.message_counts(
-                    &conversation,
-                    user,
-                    &member,
-                    upto,
-                    self.rules.max_events_counted_by_writer,
-                )?)
-                .ok_or(OperationError::Uncounted)?,
-            };
-            member.read_sent = counts.sent;
-            member.read_messages = counts.messages;
-            member.read = upto;
-            // A message that was read was also received.
-            member.received = member.received.max(upto);
-            self.rows.put_member(conversation.key, user, member);
-        }
-        self.committed_cursor(conversation, CursorKind::Read, member.read, moved)
-    }
-
-    /// Advances the member's received cursor to the given position, unless it is already there or further.
-    fn move_received_cursor(&mut self, command: &Received) -> ChangeResult<R> {
-        let upto = command.upto;
-        let ActorMembership { conversation, user, membership } =
-            self.check_cursor(&command.conversation, upto)?;
-        let mut member = *access::check_member(membership.as_ref())?;
-        let moved = upto > member.received;
-        if moved {
-            member.received = upto;
-            self.rows.put_member(conversation.key, user, member);
-        }
-        self.committed_cursor(conversation, CursorKind::Received, member.received, moved)
-    }
-
-    /// The actor's membership in a conversation; refuses a cursor past the end of its log.
-    fn check_cursor(
-        &mut self,
-        target: &Target,
-        upto: Seq,
-    ) -> Result<ActorMembership, OperationError<R::Error>> {
-        let place = self.find_actor_membership(&target.resolve(self.actor))?;
-        access::check_member(place.membership.as_ref())?;
-        if upto > place.conversation.head {
-            let message = format!("the log ends at {}", place.conversation.head);
-            return Err(Refusal::new(ErrorCode::BadCursor, message).into());
-        }
-        Ok(place)
-    }
-
-    fn committed_cursor(
-        &mut self,
-        conversation: Conversation,
-        of: CursorKind,
-        upto: Seq,
-        moved: bool,
-    ) -> ChangeResult<R> {
-        let is_private = moved && self.is_one_sided(&conversation)?;
-        Ok(Committed::Cursor(CommittedCursor {
-            conversation: conversation.key,
-            name: conversation.name,
-            user: self.actor.clone(),
-            kind: of,
-            upto,
-            has_moved: moved,
-            is_private,
-            members: conversation.members,
-        }))
-    }
-}
-
-/// How many of the member's own messages are up to a cursor: either all of them minus those after the cursor, or those up
-/// to the earlier cursor plus those between the two. `own` is the number of own messages in the range that [`shorter_count_range`]
-/// gives.
-///
-/// In a damaged row one count may be less than another. The subtraction saturates, because a panic would end the writer.
-pub(super) fn own_messages_upto(member: &Membership, head: Seq, upto: Seq, own: u64) -> u64 {
-    if is_nearer_head(member, head, upto) {
-        member.sent.saturating_sub(own)
-    } else {
-        member.read_sent.saturating_add(own)
-    }
-}
-
-/// The range over which own messages are counted for a new cursor: after the first event, up to the second. It is the
-/// shorter of the two ranges from the cursor to the end of the log and from the old cursor to the new.
-pub(super) fn shorter_count_range(member: &Membership, head: Seq, upto: Seq) -> (Seq, Seq) {
-    if is_nearer_head(member, head, upto) { (upto, head) } else { (member.read, upto) }
-}
-
-fn is_nearer_head(member: &Membership, head: Seq, upto: Seq) -> bool {
-    head.0.saturating_sub(upto.0) <= upto.0.saturating_sub(member.read.0)
 }
 
 /// A membership that begins with the event `since`; everything before it counts as read.

@@ -150,10 +150,10 @@ async fn answer(
     body: &mut Body,
 ) -> Result<(Answer, Option<Permit>), Problem> {
     let max_bytes = services.limits.bulk as usize;
-    body::check_head_of(&head.headers, BodyType::JsonLines, max_bytes)?;
     let request = authenticate(services, head).await?;
     request.check_back_end(Scope::Admin)?;
     request.check_unlimited()?;
+    body::check_head_of(&head.headers, BodyType::JsonLines, max_bytes)?;
     let Authenticated { credentials, grant, address, permit, .. } = request;
     let _bulk = services.bulk_calls.begin(credentials.payer(), Limits::MAX_CONCURRENT_BULK_CALLS)?;
     let bytes = body::read_bytes(body, max_bytes, services.tasks.stop()).await?;

@@ -52,8 +52,8 @@ trait ApplicationCalls
     }
 
     /**
-     * Stores up to 1,000 lines of another system's history, all of them or none; see "Moving in" in docs/people.md. What
-     * was stored before is a duplicate. The key needs the scope `admin`.
+     * Stores up to 1,000 lines of another system's history, all of them or none; see "Moving in" in docs/people.md.
+     * What was stored before is a duplicate. The key needs the scope `admin`.
      *
      *     $chat->import([
      *         ['create' => '#visit-9', 'at' => '2019-03-01T09:00:00Z', 'from' => 'shop', 'members' => ['bob']],

@@ -123,6 +123,6 @@ final class PeopleTest extends TestCase
         self::assertSame(['stored' => 0, 'duplicates' => 2], self::$admin->import($lines));
         self::assertSame(['stored' => 0, 'duplicates' => 0], self::$admin->import([]));
         $this->expectException(Exception\NotFound::class);
-        self::$admin->import([['to' => '#nowhere'] + $lines[1]]);
+        self::$admin->import([['to' => '#nowhere', 'key' => 'new'] + $lines[1]]);
     }
 }

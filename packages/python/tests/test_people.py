@@ -85,4 +85,4 @@ class PeopleTest(unittest.TestCase):
         self.assertEqual(self.admin.import_lines(lines), {"stored": 0, "duplicates": 2})
         self.assertEqual(self.admin.import_lines([]), {"stored": 0, "duplicates": 0})
         with self.assertRaises(NotFound):
-            self.admin.import_lines([{**lines[1], "to": "#nowhere"}])
+            self.admin.import_lines([{**lines[1], "to": "#nowhere", "key": "new"}])

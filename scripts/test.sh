@@ -215,6 +215,11 @@ php_libraries=/usr/share/php
 
 require cargo node npm make git openssl python3
 browser >/dev/null || provide browser chromium "install it, or set CHROMIUM to the path of a Chromium or Chrome"
+firefox="command -v ${FIREFOX:-firefox-esr}"
+$firefox >/dev/null || provide "$firefox" firefox-esr "install it, or set FIREFOX to the path of a Firefox"
+webkit="command -v ${WEBKIT_DRIVER:-WebKitWebDriver}"
+$webkit >/dev/null || provide "$webkit" webkit2gtk-driver "install it, or set WEBKIT_DRIVER to the path of its driver"
+command -v Xvfb >/dev/null || provide "command -v Xvfb" xvfb "WebKit needs a display for its tests"
 for_php "command -v php" php-cli
 for_php "php --re curl" php-curl
 for_php "command -v composer" composer

@@ -65,3 +65,42 @@ test("one finds people by name, and changes one's own name in the settings", asy
   await ana.conversation("@bob:usr_8f3a21").getByText("Bob <b>B.</b>", { exact: true }).waitFor();
   assert.deepEqual(unexpectedConsoleMessages([bob, ana]), []);
 });
+
+test("pictures stand in the list, in the header and beside messages; one that does not load leaves the letters", async (t) => {
+  const server = await Server.start(t, { env: { SWITCHBOARD_PROFILES_AVATAR_HOSTS: "pictures.example" } });
+  const profiles = ["ana", "ben"].map((user) => ({ user, avatar: `https://pictures.example/${user}.svg` }));
+  await postCall(server, "profiles", { profiles });
+  for (const { user } of profiles) await postCall(server, "send", { as: user, to: "@bob", text: `hi from ${user}` });
+  const bob = await Person.open(t, browser, server, "bob", "about:blank");
+  const picture =
+    '<svg xmlns="http://www.w3.org/2000/svg" width="8" height="8"><rect width="8" height="8" fill="#a0f"/></svg>';
+  const asked = [];
+  await bob.page.route("https://pictures.example/**", (route) => {
+    asked.push([new URL(route.request().url()).pathname, route.request().headers().referer]);
+    return asked.at(-1)[0] === "/ana.svg"
+      ? route.fulfill({ contentType: "image/svg+xml", body: picture })
+      : route.fulfill({ status: 404 });
+  });
+  await bob.page.goto("/#user=bob");
+  await bob.opens("@ana:bob");
+  await bob.sees("hi from ana");
+  /** Waits for the picture in a part of the page. */
+  const isDrawn = (part) =>
+    bob.page.waitForFunction((part) => {
+      const image = document.querySelector(`${part} .avatar img`);
+      return image?.complete && image.naturalWidth > 0 && image.getBoundingClientRect().width >= 16;
+    }, part);
+  for (const part of ['[data-id="@ana:bob"]', ".room-header"]) await isDrawn(part);
+  // In a room others have their picture beside their messages.
+  await postCall(server, "join", { as: "ana", conversation: "#general" });
+  await postCall(server, "send", { as: "ana", to: "#general", text: "hello all" });
+  await bob.opens("#general");
+  await bob.sees("hello all");
+  await isDrawn("[data-testid=log] .message");
+  // No picture of ben, and no sign of a broken one: the letters stay.
+  const sign = bob.conversation("@ben:bob").locator(".avatar");
+  await bob.page.waitForFunction(() => !document.querySelector('[data-id="@ben:bob"] .avatar img'));
+  assert.equal(await sign.getAttribute("data-sign"), "BE");
+  assert.ok(asked.every(([, referer]) => referer === undefined));
+  assert.deepEqual(unexpectedConsoleMessages([bob], /404/), []);
+});

@@ -2,6 +2,7 @@ import { svelte } from "@sveltejs/vite-plugin-svelte";
 import { defineConfig } from "vite";
 import { rewriteOriginTo } from "./build/origin.js";
 import { compress } from "./build/compress.js";
+import { preloadFont } from "./build/font.js";
 import { sdk } from "./build/sdk.js";
 
 /** The server that `npm run dev` uses; by default a local `switchboard dev`. */
@@ -25,7 +26,7 @@ export default defineConfig(({ mode }) => {
     // Relative addresses, because a proxy may serve the page below a path.
     base: "./",
     publicDir: script ? false : "static",
-    plugins: [svelte(), !script && sdk(), compress()],
+    plugins: [svelte(), !script && sdk(), !script && preloadFont("inter-latin-wght"), compress()],
     build: {
       target: browsers,
       emptyOutDir: !script,

@@ -30,7 +30,8 @@ const PAGE_NOT_BUILT: &str = "<!doctype html><html lang=en><meta charset=utf-8><
     <p>The server runs. Its chat page was not built: run <code>make page</code>, and build the server again.";
 
 /// The page may load scripts and styles only from its own server, may connect only to it, and may contain no inline ones.
-const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; \
+                      img-src 'self' data:; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
 
 /// Disables the browser features that the page does not use, even if it is embedded. The list has only names that browsers know,

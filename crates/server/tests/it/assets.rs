@@ -140,7 +140,8 @@ async fn a_head_request_has_the_headers_of_a_get_and_no_body() {
 
 #[tokio::test]
 async fn only_the_embedded_page_may_be_framed_and_only_by_configured_origins() {
-    const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; \
+                          img-src 'self' data:; \
                           connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors";
     let server = Server::start_with_auth_and(|config| {
         config.allowed_origins = vec!["https://shop.example".to_owned()];

@@ -5,7 +5,7 @@ import { focusedElement, restoreFocus } from "../menu/focus.js";
 
 export type Dialog =
   | { name: "new" | "settings" | "shortcuts" }
-  | { name: "members" | "rename" | "leave"; conversation: Conversation }
+  | { name: "members" | "rename" | "leave" | "jump"; conversation: Conversation }
   | { name: "delete"; conversation: Conversation; message: ChatMessage };
 
 export class Dialogs {

@@ -70,6 +70,16 @@ export const later = {
   demote: "Give up",
   roleOf: "Role of {user}",
 
+  // The log
+  jumpDay: "Day",
+  jump: "Jump",
+  jumpWeek: "A week ago",
+  jumpMonth: "A month ago",
+  jumpBeginning: "The beginning",
+  jumpNothing: "There are no messages on that day, nor later.",
+  nothingUnread: "You have read everything.",
+  nothingMentioned: "No unread message mentions you.",
+
   // Settings
   theme: "Appearance",
   themeSystem: "Same as the system",

@@ -1,13 +1,9 @@
 // Paging in both directions: moves over the loaded messages, and loads earlier ones.
 
 import { tick } from "svelte";
-import type { ChatMessage } from "@switchboard/client";
 import type { OpenRoom } from "../room/open-room.svelte.js";
 import type { Item } from "./rows.js";
 import { Span } from "./span.js";
-
-/** Maximum number of pages to load in search of one message. */
-const MAX_PAGES = 10;
 
 export class Pager {
   #span = new Span();
@@ -29,7 +25,7 @@ export class Pager {
   /** Whether the drawn part includes the end of the list. */
   get atEnd(): boolean {
     void this.#moves;
-    return this.#span.atEnd;
+    return this.#span.atEnd && !this.#room().past;
   }
 
   /** The part of the list to draw, as indices; `to` is exclusive. */
@@ -48,9 +44,9 @@ export class Pager {
     if (this.#loading || this.#room().state !== "ready" || !this.#room().hasOlder) return false;
     this.#loading = true;
     try {
-      await this.#room().conversation.loadOlder();
+      await (this.#room().past ?? this.#room().conversation).loadOlder();
       await tick();
-      if (!this.#span.older(this.#room().messages)) return false;
+      if (!this.#span.older(this.#room().timeline)) return false;
       this.#moves++;
       return true;
     } catch {
@@ -61,13 +57,28 @@ export class Pager {
     }
   }
 
-  newer(list: readonly Item[]): boolean {
+  /** Moves the drawn part one step down, and loads later messages if the log shows earlier ones. */
+  async newer(list: readonly Item[]): Promise<boolean> {
     const moved = this.#span.newer(list);
     this.#moves++;
-    return moved;
+    const room = this.#room();
+    if (moved || !room.past || this.#loading) return moved;
+    this.#loading = true;
+    try {
+      if (room.past.hasNewer) await room.past.loadNewer();
+      // The end is in the list of the latest messages, which goes on from there.
+      if (!room.past.hasNewer) room.past = undefined;
+      await tick();
+      return true;
+    } catch {
+      return false;
+    } finally {
+      this.#loading = false;
+    }
   }
 
   latest(): void {
+    this.#room().past = undefined;
     this.#span.latest();
     this.#moves++;
   }
@@ -78,13 +89,15 @@ export class Pager {
     return found;
   }
 
-  /** Finds a message by its seq, and loads up to `MAX_PAGES` pages for it. */
-  async find(seq: number): Promise<ChatMessage | undefined> {
+  /** Returns a message of the list by its seq; if it is not loaded, shows the part of the log around it. */
+  async find(seq: number): Promise<Item | undefined> {
     const room = this.#room();
-    for (let page = 0; page < MAX_PAGES && !room.find(seq); page++) {
-      if (!(await room.conversation.loadOlder().catch(() => false))) break;
+    const wanted = (item: Item) => item.seq === seq;
+    if (!room.timeline.some(wanted)) {
+      const { Past } = await import("./past.svelte.js");
+      room.past = await Past.around(room.conversation, seq);
+      await tick();
     }
-    await tick();
-    return room.find(seq);
+    return room.timeline.find(wanted);
   }
 }

@@ -7,6 +7,7 @@ import { mayContact } from "../app/permissions.js";
 import { nameOf, peerOf } from "../conversations/name.js";
 import { withoutEmojiSelector } from "../emoji/reaction.js";
 import { recent } from "../emoji/recent.svelte.js";
+import type { Past } from "../log/past.svelte.js";
 
 /** In larger rooms the server signals no members' cursors, and loading all members would take too long. */
 const MAX_MEMBERS = 100;
@@ -31,6 +32,8 @@ export class OpenRoom {
   editing = $state.raw<ChatMessage>();
   /** An edit that failed: the composer opens it again when no other edit is open. */
   failedEdit = $state.raw<{ seq: number; text: string }>();
+  /** The messages around an earlier place, while the log shows them in place of the latest ones. */
+  past = $state.raw<Past>();
   /** The seq of the message that the composer replies to. */
   replyTo = $state.raw<number>();
   readonly #messages;
@@ -59,12 +62,12 @@ export class OpenRoom {
 
   /** The messages with what else happened in the room. */
   get timeline(): readonly (ChatMessage | Notice)[] {
-    return this.#timeline.current;
+    return this.past?.messages ?? this.#timeline.current;
   }
 
   /** Whether the server has messages before the loaded ones. */
   get hasOlder(): boolean {
-    return this.#hasOlder.current;
+    return this.past?.hasOlder ?? this.#hasOlder.current;
   }
 
   get info(): ConversationInfo | undefined {
@@ -131,7 +134,8 @@ export class OpenRoom {
   }
 
   find(seq: number): ChatMessage | undefined {
-    return this.messages.find((message) => message.seq === seq);
+    const wanted = (message: ChatMessage) => message.seq === seq;
+    return this.past?.messages.find(wanted) ?? this.messages.find(wanted);
   }
 
   reply(message: ChatMessage): void {

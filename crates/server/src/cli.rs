@@ -1,5 +1,6 @@
 //! The command line: its definition and the dispatch to the subcommands. Data goes to stdout, messages for a person to stderr.
 
+mod audit;
 mod backup;
 mod check;
 mod completions;
@@ -16,6 +17,7 @@ mod listen;
 mod migrate_store;
 mod operator;
 mod output;
+mod remote;
 mod rooms;
 mod send;
 mod serve;
@@ -50,6 +52,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Creates, lists and revokes the API keys of back ends.
     Key(key::KeyArgs),
+    /// Prints the audit log: what was changed, by which key, from which address.
+    Audit(audit::AuditArgs),
     /// The feed of what is committed
     Feed(feed::FeedArgs),
     /// Sends the feed to the URLs of back ends.
@@ -162,6 +166,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Dev(args) => Ok(serve::run(Mode::Dev, &args.flags())),
         Command::Token(args) => token::run(args),
         Command::Key(args) => key::run(args),
+        Command::Audit(args) => connect::block_on(audit::run(args)),
         Command::Feed(args) => feed::run(args),
         Command::Webhook(args) => webhook::run(args),
         Command::Send(args) => connect::block_on(send::run(args)),

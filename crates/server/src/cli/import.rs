@@ -11,7 +11,7 @@ mod sender;
 mod slack;
 mod stream;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -25,6 +25,7 @@ use self::export::UserIds;
 use self::position::{Position, PositionFile, Source};
 use self::sender::{Outcome, Sender};
 use super::output;
+use super::remote::RemoteArgs;
 
 /// The most bytes of a call: less than the server's limit, so that a call of long messages fits.
 const MAX_CALL_BYTES: usize = 1024 * 1024;
@@ -79,15 +80,8 @@ pub(super) struct ImportArgs {
     /// The most lines of a call: other writes wait for each call
     #[arg(long, value_name = "LINES", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     chunk: u16,
-    /// The server
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9501")]
-    url: String,
-    /// A file with an API key that has the scope `admin`; without it, SWITCHBOARD_TOKEN. A `dev` server needs none
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
-    /// A file with the CA certificates, in PEM, that verify an https:// URL [default: the system's]
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// Prints the report as JSON
     #[arg(long)]
     json: bool,
@@ -115,13 +109,10 @@ pub(super) async fn run(args: ImportArgs) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let key = match &args.key_file {
-        Some(path) => Some(read(path)?.trim().to_owned()),
-        None => std::env::var("SWITCHBOARD_TOKEN").ok().filter(|key| !key.is_empty()),
-    };
-    let sender = Sender::new(&args.url, key, args.ca.as_deref())?;
+    let RemoteArgs { url, ca, .. } = &args.remote;
+    let sender = Sender::new(url, args.remote.key()?, ca.as_deref())?;
     let source = Source::of(&args.source)?;
-    let file = PositionFile::beside(&args.source, &args.url);
+    let file = PositionFile::beside(&args.source, url);
     let position = file.as_ref().and_then(|file| file.read(&source)).unwrap_or_default();
     let rejects = args.rejects.as_deref().map(lines::Rejects::create).transpose()?;
     let bar = progress_bar();
@@ -268,8 +259,4 @@ fn describe(tally: &Tally, began: Instant) -> String {
         report.push_str(&format!(", {skipped} sent by an earlier run"));
     }
     format!("{report}, in {:.1} s", began.elapsed().as_secs_f64())
-}
-
-fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }

@@ -1,13 +1,15 @@
 //! `switchboard webhook listen`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
+use serde_json::value::RawValue;
 
 use super::output;
+use super::remote::{RemoteArgs, read};
 use crate::config::Secret;
 use crate::webhooks::listen::{Listen, ListenError, Listener};
 
@@ -17,15 +19,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The flags of `webhook listen`.
 #[derive(Debug, Args)]
 pub(super) struct ListenArgs {
-    /// The server
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9501")]
-    url: String,
-    /// A file with an API key that has the scope `feed`; without it, SWITCHBOARD_TOKEN. A `dev` server needs none
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
-    /// A file with the CA certificates, in PEM, that verify https:// URLs [default: the system's]
-    #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// The types of entries [default: all but those of the audit log]
     #[arg(long, value_name = "TYPE,…", value_delimiter = ',')]
     types: Vec<String>,
@@ -45,39 +40,49 @@ pub(super) struct ListenArgs {
 
 /// Prints entries, one a line as a webhook's body, until the process is interrupted.
 pub(super) async fn run(args: ListenArgs) -> anyhow::Result<ExitCode> {
-    let ListenArgs { url, key_file, ca, types, only, from, forward, secret_file } = args;
-    let key = match key_file {
-        Some(path) => Some(read(&path)?.trim().to_owned()),
-        None => std::env::var("SWITCHBOARD_TOKEN").ok().filter(|key| !key.is_empty()),
-    };
+    let ListenArgs { remote, types, only, from, forward, secret_file } = args;
     let secret = secret_file.map(|path| anyhow::Ok(Secret::new(read(&path)?)?)).transpose()?;
-    let listen = Listen { server: &url, key, ca: ca.as_deref(), types, only, from, forward, secret };
+    let (server, key, ca) = (&remote.url, remote.key()?, remote.ca.as_deref());
+    let listen = Listen { server, key, ca, types, only, from, follow: true, forward, secret };
     let (mut listener, secret) = Listener::new(listen)?;
     if let Some(secret) = secret {
         output::eprint_line(&format!("requests are signed with {secret}"));
     }
+    let listening = until_the_end(&mut listener, async |listener, entry| {
+        output::print_line(&Listener::body(entry).unwrap_or_default())?;
+        if let Some(answer) = listener.forward(entry).await {
+            output::eprint_line(&output::printable(&answer.describe()));
+        }
+        Ok(())
+    });
+    listening.await.with_context(|| format!("cannot listen to {}", remote.url))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Gives each entry to `take`: for ever if the listener follows the feed, else up to its end. A server that cannot be reached for a
+/// time is tried again.
+///
+/// # Errors
+/// The server refuses, or it was never reached, which is more likely a wrong URL than a temporary fault.
+pub(super) async fn until_the_end(
+    listener: &mut Listener,
+    mut take: impl AsyncFnMut(&Listener, &RawValue) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let mut has_listened = false;
-    loop {
+    while !listener.is_at_end() {
         match listener.next().await {
             Ok(entries) => {
                 has_listened = true;
                 for entry in entries {
-                    output::print_line(&Listener::body(&entry).unwrap_or_default())?;
-                    if let Some(answer) = listener.forward(&entry).await {
-                        output::eprint_line(&output::printable(&answer.describe()));
-                    }
+                    take(listener, &entry).await?;
                 }
             }
-            // A failure of the first call is more likely a wrong URL than a temporary fault.
             Err(ListenError::Unreachable(why)) if has_listened => {
                 output::eprint_line(&format!("the server cannot be reached: {}", output::printable(&why)));
                 tokio::time::sleep(RETRY_DELAY).await;
             }
-            Err(error) => return Err(error).with_context(|| format!("cannot listen to {url}")),
+            Err(error) => return Err(error.into()),
         }
     }
-}
-
-fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+    Ok(())
 }

@@ -50,6 +50,8 @@ pub(crate) struct Listen<'a> {
     pub(crate) types: Vec<String>,
     pub(crate) only: Vec<String>,
     pub(crate) from: String,
+    /// Whether to wait for new entries at the end of the feed.
+    pub(crate) follow: bool,
     /// Where the entries are sent on to.
     pub(crate) forward: Option<String>,
     /// The secret from which that of the requests is derived; `None` for a new one.
@@ -75,6 +77,8 @@ pub(crate) struct Listener {
     types: Vec<String>,
     only: Only,
     after: String,
+    follow: bool,
+    is_at_end: bool,
     forward: Option<Sender>,
 }
 
@@ -82,6 +86,7 @@ pub(crate) struct Listener {
 struct Page {
     entries: Vec<Box<RawValue>>,
     next: String,
+    more: bool,
 }
 
 impl Listener {
@@ -90,7 +95,7 @@ impl Listener {
     /// # Errors
     /// A URL cannot be used, or the CA certificates cannot be read.
     pub(crate) fn new(listen: Listen<'_>) -> anyhow::Result<(Self, Option<String>)> {
-        let Listen { server, key, ca, types, only, from, forward, secret } = listen;
+        let Listen { server, key, ca, types, only, from, follow, forward, secret } = listen;
         let server = Url::parse(server).with_context(|| format!("{server} is no URL"))?;
         let url = server.join("/v1/feed").context("the server's URL")?;
         let allowed = Allowed::of(&url, true).map_err(anyhow::Error::msg)?;
@@ -116,6 +121,8 @@ impl Listener {
             only: Only::new(&endpoint),
             types: endpoint.types,
             after: from,
+            follow,
+            is_at_end: false,
             forward: forward_to,
         };
         Ok((listener, shown))
@@ -129,13 +136,20 @@ impl Listener {
         let page = tokio::time::timeout(CALL_TIMEOUT, self.page());
         let page = page.await.unwrap_or_else(|_| Err(unreachable(&"no answer in time")))?;
         self.after = page.next;
+        self.is_at_end = !self.follow && !page.more;
         let is_wanted =
             |entry: &RawValue| ReadEntry::of(entry).is_some_and(|read| self.only.wants(&read.conversation));
         Ok(page.entries.into_iter().filter(|entry| is_wanted(entry)).collect())
     }
 
+    /// Whether all entries were read. A listener that follows the feed is never at its end.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.is_at_end
+    }
+
     async fn page(&self) -> Result<Page, ListenError> {
-        let mut call = json!({ "after": self.after, "limit": PAGE, "wait": WAIT.as_millis() });
+        let wait = if self.follow { WAIT } else { Duration::ZERO };
+        let mut call = json!({ "after": self.after, "limit": PAGE, "wait": wait.as_millis() });
         if !self.types.is_empty() {
             call["types"] = self.types.clone().into();
         }

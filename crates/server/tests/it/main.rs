@@ -4,6 +4,7 @@
 mod acme;
 mod affected;
 mod assets;
+mod audit;
 mod auth;
 mod back_end;
 mod causes;

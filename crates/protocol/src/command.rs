@@ -48,6 +48,7 @@ macro_rules! commands {
                 "unread",
                 "send_many",
                 "rename_user",
+                "delete_room",
                 "add_webhook",
                 "list_webhooks",
                 "pause_webhook",

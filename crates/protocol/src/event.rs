@@ -233,6 +233,8 @@ events! {
             /// The new title.
             title: Title,
         }
+        /// The application deleted the room: this is its last event, and all earlier ones are gone. A client drops the room.
+        "end" End = 14, Room, Ends {}
     }
     unstored {
         /// The server cannot read the stored event. The event keeps its place in the log, so that `sync` continues behind
@@ -343,6 +345,8 @@ pub enum MembershipEffect {
     SenderLeaves,
     /// `user` is no longer a member.
     UserLeaves,
+    /// All members are members no longer.
+    Ends,
 }
 
 /// What a member may do.

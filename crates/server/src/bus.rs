@@ -85,6 +85,9 @@ pub(crate) enum Notice {
         /// The membership changes that the event makes.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         effects: Vec<Effect>,
+        /// Whether the event ends the conversation for all of its members.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        ends: bool,
     },
     /// A signal, which is not stored: typing, or a cursor.
     Signal {

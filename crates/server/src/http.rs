@@ -6,6 +6,7 @@ mod api;
 mod assets;
 mod body;
 mod call;
+mod delete_room;
 mod document;
 pub(crate) mod feed;
 mod guard;
@@ -60,6 +61,7 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/unread", post(people::unread))
         .route("/v1/send_many", post(send_many::send_many))
         .route("/v1/rename_user", post(rename::rename_user))
+        .route("/v1/delete_room", post(delete_room::delete_room))
         .route("/v1/import", post(import::import))
         .route("/v1/feed", post(feed::page).get(feed::stream))
         .merge(webhook_routes())

@@ -15,6 +15,20 @@ pub(crate) fn check_visible(head: Seq, membership: Option<&Membership>) -> Resul
     Ok(membership.until.map_or(head, |until| until.min(head)))
 }
 
+/// The events of a log that a user may read: those after the first number, up to the second. Of a deleted room, its members read
+/// the event of the end alone, and those who had left read nothing.
+pub(crate) fn check_readable(
+    conversation: &Conversation,
+    membership: Option<&Membership>,
+) -> Result<(Seq, Seq), Refusal> {
+    let head = check_visible(conversation.head, membership)?;
+    match conversation.ended {
+        false => Ok((Seq(0), head)),
+        true if head == conversation.head => Ok((Seq(head.0.saturating_sub(1)), head)),
+        true => Err(Refusal::not_found()),
+    }
+}
+
 /// A present member, of any role.
 pub(crate) fn check_member(membership: Option<&Membership>) -> Result<&Membership, Refusal> {
     membership.filter(|m| m.until.is_none()).ok_or_else(Refusal::not_found)

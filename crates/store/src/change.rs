@@ -215,10 +215,15 @@ impl<R: Rows> ChangeContext<'_, R> {
         &mut self,
         name: &ConversationId,
     ) -> Result<ActorMembership, OperationError<R::Error>> {
-        let conversation = self.rows.conversation(name)?.ok_or_else(Refusal::not_found)?;
+        let conversation = self.find_conversation(name)?.ok_or_else(Refusal::not_found)?;
         let user = self.rows.user(self.actor)?.ok_or_else(Refusal::not_found)?;
         let membership = self.rows.member(conversation.key, user)?;
         Ok(ActorMembership { conversation, user, membership })
+    }
+
+    /// A conversation, unless it was deleted.
+    fn find_conversation(&mut self, name: &ConversationId) -> Result<Option<Conversation>, R::Error> {
+        Ok(self.rows.conversation(name)?.filter(|conversation| !conversation.ended))
     }
 
     /// The key of a user, who is stored from now on.
@@ -227,21 +232,28 @@ impl<R: Rows> ChangeContext<'_, R> {
             return Ok(user);
         }
         let user = self.rows.user_or_new(name)?;
-        self.do_tell_feed("user.new", user, "{}".to_owned())?;
+        self.do_tell_feed("user.new", Some(user), "{}".to_owned())?;
         Ok(user)
     }
 
-    /// Adds an entry about a user to the feed.
+    /// Adds an entry to the feed, about a user if there is one.
     fn do_tell_feed(
         &mut self,
         kind: &'static str,
-        user: UserKey,
+        user: Option<UserKey>,
         body: String,
     ) -> Result<(), OperationError<R::Error>> {
         let address = self.address.map(|address| address.to_string());
         let at = self.committed_at;
-        let entry = Entry { kind: kind.into(), at, user: Some(user), via: self.via, address, body };
-        Ok(self.rows.insert_entry(entry)?)
+        Ok(self.rows.insert_entry(Entry { kind: kind.into(), at, user, via: self.via, address, body })?)
+    }
+
+    /// Stores when the actor's last device disconnected.
+    fn set_last_seen(&mut self, at: Timestamp) -> ChangeResult<R> {
+        let user = self.user_or_new(self.actor)?;
+        self.rows.set_last_seen(user, at)?;
+        self.do_tell_feed("user.offline", Some(user), "{}".to_owned())?;
+        Ok(Committed::NotAnnounced)
     }
 
     /// The allowances against which the actor's effects count, if any.

@@ -35,6 +35,9 @@ const FIRST_SCHEMA_WITH_PROFILES: usize = 8;
 /// The first schema version that has the requests for messages whose content the application has replaced.
 const FIRST_SCHEMA_WITH_REPLACED_REQUESTS: usize = 9;
 
+/// The first schema version in which rooms may have been deleted.
+const FIRST_SCHEMA_WITH_ENDED_ROOMS: usize = 12;
+
 /// A fault in a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
@@ -211,10 +214,13 @@ pub(super) fn check_connection(
 
 /// A report with the counts that the conversations' rows give, without verifying them.
 pub(super) fn unverified_report(db: &Connection) -> anyhow::Result<Report> {
-    let counts = "SELECT count(*), coalesce(sum(head), 0), coalesce(sum(messages), 0) FROM conversations";
     let report = empty_report(db)?;
+    // Of a deleted room, the last event is left.
+    let events = if report.schema < FIRST_SCHEMA_WITH_ENDED_ROOMS { "head" } else { "iif(ended, 1, head)" };
+    let counts =
+        format!("SELECT count(*), coalesce(sum({events}), 0), coalesce(sum(messages), 0) FROM conversations");
     let (conversations, events, messages) =
-        db.query_row(counts, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        db.query_row(&counts, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     Ok(Report { conversations, events, messages, ..report })
 }
 

@@ -152,10 +152,10 @@ fn try_open_in(data: &Path) -> anyhow::Result<String> {
 
 fn rooms_in(db: &Connection, order: RoomOrder, after: &str, most: u32) -> rusqlite::Result<Vec<Room>> {
     // Names of rooms begin with `#`, and `$` is the next character.
-    let order = order.sql();
+    let (order, is_ended) = (order.sql(), is_ended(db)?);
     let mut select = db.prepare(&format!(
         "SELECT id, name, title, public, members, messages, head, at FROM conversations
-         WHERE name >= '#' AND name < '$' AND name > ?1 ORDER BY {order} LIMIT ?2"
+         WHERE name >= '#' AND name < '$' AND name > ?1 AND NOT {is_ended} ORDER BY {order} LIMIT ?2"
     ))?;
     let rooms = select.query_map(params![after, most], |row| {
         let name: String = row.get(1)?;
@@ -172,6 +172,12 @@ fn rooms_in(db: &Connection, order: RoomOrder, after: &str, most: u32) -> rusqli
         })
     })?;
     rooms.collect()
+}
+
+/// The condition that a room was deleted. The database may be one of an earlier version, which has no column for it.
+fn is_ended(db: &Connection) -> rusqlite::Result<&'static str> {
+    let mut find = db.prepare("SELECT 1 FROM pragma_table_info('conversations') WHERE name = 'ended'")?;
+    Ok(if find.exists([])? { "ended" } else { "0" })
 }
 
 fn sizes_in(data: &Path) -> anyhow::Result<Sizes> {
@@ -195,8 +201,10 @@ fn sizes_in(data: &Path) -> anyhow::Result<Sizes> {
 }
 
 fn largest_conversations(db: &Connection) -> rusqlite::Result<Vec<ConversationSize>> {
-    let mut select =
-        db.prepare("SELECT name, head, messages FROM conversations ORDER BY head DESC, name LIMIT ?1")?;
+    let is_ended = is_ended(db)?;
+    let mut select = db.prepare(&format!(
+        "SELECT name, head, messages FROM conversations WHERE NOT {is_ended} ORDER BY head DESC, name LIMIT ?1"
+    ))?;
     let largest = select.query_map([LARGEST_CONVERSATIONS], |row| {
         let name: String = row.get(0)?;
         let name = ConversationId::parse(&name).map_err(|_| rusqlite::Error::InvalidQuery)?;

@@ -51,7 +51,8 @@ fn joins_and_leaves(event: &LogEvent) -> JoinsAndLeaves {
         MembershipEffect::None if event.kind.scope() == EventScope::Message && event.seq == Seq(1) => {
             joins_and_leaves.first_members = peers_of(&event.conversation);
         }
-        MembershipEffect::None => {}
+        // No user is named: see [`CommittedEvent::ends_conversation`].
+        MembershipEffect::None | MembershipEffect::Ends => {}
     }
     joins_and_leaves
 }

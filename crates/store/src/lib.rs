@@ -37,6 +37,7 @@ pub mod check;
 pub mod clock;
 mod commit_metrics;
 mod counting;
+mod ended_room;
 mod fair_queue;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 #[doc(hidden)]
@@ -81,7 +82,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Profile};
-use switchboard_protocol::{ConversationId, FEATURES, Seq, Timestamp, UserId, UserUnread};
+use switchboard_protocol::{ConversationId, FEATURES, MembershipEffect, Seq, Timestamp, UserId, UserUnread};
 
 pub use self::commit_metrics::CommitMetrics;
 pub use self::memberships::{Activity, JoinedConversation, Memberships, Summaries};
@@ -375,6 +376,13 @@ pub struct CommittedEvent {
     pub is_imported: bool,
 }
 
+impl CommittedEvent {
+    /// Whether the event ends the conversation: none of its members is one from here on, and no event follows.
+    pub fn ends_conversation(&self) -> bool {
+        self.event.as_ref().is_some_and(|event| event.kind.membership() == MembershipEffect::Ends)
+    }
+}
+
 /// A member's stored read or received position.
 #[derive(Debug)]
 pub struct CommittedCursor {
@@ -429,6 +437,8 @@ pub struct Snapshot {
 pub struct VisibleConversation {
     /// The conversation.
     pub conversation: ConversationKey,
+    /// The event before the first that there is: 0, but of a deleted room only the last event is left.
+    pub first: Seq,
     /// The last event that the user may see.
     pub head: Seq,
     /// Whether the user is a member now.

@@ -3,6 +3,7 @@
 
 mod commit;
 mod connect;
+mod ended_room;
 mod feed;
 mod ids;
 pub(crate) mod inspect;

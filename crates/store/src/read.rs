@@ -239,8 +239,21 @@ impl PageBudget {
 }
 
 impl<L: Lookups> Reader<'_, L> {
+    /// A conversation as a user sees it, unless it was deleted.
     fn find_access(&self, user: &UserId, name: &ConversationId) -> LookupResult<ConversationAccess, L> {
-        Ok(self.rows.find_access(user, name)?.ok_or_else(Refusal::not_found)?)
+        let found = self.rows.find_access(user, name)?.filter(|found| !found.conversation.ended);
+        Ok(found.ok_or_else(Refusal::not_found)?)
+    }
+
+    /// The conversations that a user is a member of, in the order given, without deleted rooms.
+    fn listed_conversations(
+        &self,
+        user: UserKey,
+        conversations: &[ConversationKey],
+    ) -> LookupResult<Vec<ListedConversation>, L> {
+        let mut listed = self.rows.listed_conversations(user, conversations)?;
+        listed.retain(|listed| !listed.conversation.ended);
+        Ok(listed)
     }
 
     /// Answers a command that reads a page.
@@ -255,14 +268,14 @@ impl<L: Lookups> Reader<'_, L> {
 
     /// Answers `sync`.
     fn sync(&self, user: &UserId, command: &Sync) -> PageResult<L> {
-        let ConversationAccess { conversation, membership } =
-            self.find_access(user, &command.conversation.resolve(user))?;
-        let head = access::check_visible(conversation.head, membership.as_ref())?;
-        let after = command.after;
-        if after > head {
+        let found = self.rows.find_access(user, &command.conversation.resolve(user))?;
+        let ConversationAccess { conversation, membership } = found.ok_or_else(Refusal::not_found)?;
+        let (first, head) = access::check_readable(&conversation, membership.as_ref())?;
+        if command.after > head {
             let message = format!("the log ends at {head}");
             return Err(Refusal::new(ErrorCode::BadCursor, message).into());
         }
+        let after = command.after.max(first);
         let (most, bytes) = (self.limits.page_size(command.limit), self.limits.page_bytes);
         let events =
             self.events(conversation.key, &conversation.name, &LogRange { after, upto: head, most, bytes })?;
@@ -338,7 +351,7 @@ impl<L: Lookups> Reader<'_, L> {
     /// unread messages in all the given conversations, up to [`Limits::MAX_UNREAD_CONVERSATIONS`].
     pub(super) fn summaries(&self, user: UserKey, of: &[ConversationKey]) -> LookupResult<Summaries, L> {
         let limit = self.limits.page_size(None) as usize;
-        let mut listed = self.rows.listed_conversations(
+        let mut listed = self.listed_conversations(
             user,
             first_conversations(of, limit.max(Limits::MAX_UNREAD_CONVERSATIONS)),
         )?;
@@ -355,7 +368,7 @@ impl<L: Lookups> Reader<'_, L> {
         of: &[ConversationKey],
         limit: usize,
     ) -> LookupResult<Summaries, L> {
-        let listed = self.rows.listed_conversations(user, first_conversations(of, limit))?;
+        let listed = self.listed_conversations(user, first_conversations(of, limit))?;
         self.page_of_summaries(user, listed, Unread::default(), of.len() > limit)
     }
 
@@ -408,9 +421,14 @@ impl<L: Lookups> Reader<'_, L> {
         else {
             return Ok(Vec::new());
         };
-        let visible = access::check_visible(conversation.head, membership.as_ref())?;
+        let (first, visible) = match access::check_readable(&conversation, membership.as_ref()) {
+            // Nothing is left of what a user has seen who had left a deleted room.
+            Err(_) if conversation.ended => return Ok(Vec::new()),
+            readable => readable?,
+        };
         let bytes = self.limits.page_bytes.min(self.limits.queue / Limits::QUEUE_TO_REPLAY_PAGE_RATIO);
-        let range = LogRange { after, upto: upto.min(visible), most: self.limits.page, bytes };
+        let (after, upto) = (after.max(first), upto.min(visible));
+        let range = LogRange { after, upto, most: self.limits.page, bytes };
         self.events(conversation.key, &conversation.name, &range)
     }
 
@@ -448,9 +466,9 @@ fn visible_conversation(named: row::NamedConversation) -> Result<VisibleConversa
         row::NamedConversation::NotFound => return Err(Refusal::not_found()),
         row::NamedConversation::Damaged => return Err(Refusal::unavailable()),
     };
-    let member = membership.is_some_and(|m| m.until.is_none());
-    let head = access::check_visible(conversation.head, membership.as_ref())?;
-    Ok(VisibleConversation { conversation: conversation.key, head, is_member: member })
+    let is_member = !conversation.ended && membership.is_some_and(|m| m.until.is_none());
+    let (first, head) = access::check_readable(&conversation, membership.as_ref())?;
+    Ok(VisibleConversation { conversation: conversation.key, first, head, is_member })
 }
 
 /// The event's frame for a page. An event without a JSON form should have been replaced when its row was read, so it is a

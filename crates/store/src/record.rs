@@ -97,7 +97,8 @@ impl Conversation {
     /// A conversation without events and members.
     pub fn new(key: ConversationKey, name: ConversationId, title: Option<String>, public: bool) -> Self {
         let (head, last_message) = (Seq(0), Seq(0));
-        Self { key, name, title, public, head, messages: 0, last_message, members: 0, admins: 0, at: 0 }
+        let (messages, members, admins, at) = (0, 0, 0, 0);
+        Self { key, name, title, public, head, messages, last_message, members, admins, at, ended: false }
     }
 }
 

@@ -10,9 +10,9 @@ pub use self::import::{
 };
 
 use switchboard_protocol::{
-    Command, Conversations, Create, Data, Delete, Edit, History, Invite, Join, Leave, Limits, Members, React,
-    Read, Received, Remove, Rename, Send, Seq, SetProfile, SetRole, Sync, Target, Text, Timestamp, Title,
-    UserId, is_blank,
+    Command, ConversationId, Conversations, Create, Data, Delete, Edit, History, Invite, Join, Leave, Limits,
+    Members, React, Read, Received, Remove, Rename, Send, Seq, SetProfile, SetRole, Sync, Target, Text,
+    Timestamp, Title, UserId, is_blank,
 };
 
 use crate::key::Via;
@@ -64,6 +64,8 @@ pub enum Change {
     Remove(Remove),
     SetRole(SetRole),
     Rename(Rename),
+    /// A back end deletes a room, in the name of the actor.
+    DeleteRoom(ConversationId),
     SetProfile(Box<SetProfile>),
     /// A back end changes the profiles of several users.
     SetProfiles(Vec<ProfileChange>),

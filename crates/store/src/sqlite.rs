@@ -2,6 +2,7 @@
 //! `synchronous=FULL`.
 
 pub(super) mod checksum;
+mod ended_room;
 mod feed;
 pub(crate) mod keys;
 #[cfg(feature = "simulation")]
@@ -80,7 +81,8 @@ schema!(
     "migrations/sqlite/0008_profiles.sql",
     "migrations/sqlite/0009_replaced_requests.sql",
     "migrations/sqlite/0010_retired_ids.sql",
-    "migrations/sqlite/0011_import.sql"
+    "migrations/sqlite/0011_import.sql",
+    "migrations/sqlite/0012_ended_rooms.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).

@@ -32,6 +32,8 @@ macro_rules! conversations {
                 admins: u64 = "admins", OnUpdate;
                 /// The time of the last event, in milliseconds since the Unix epoch.
                 at: i64 = "at", OnUpdate;
+                /// Whether the room was deleted. Then its last event is the one that says so, and nothing else of it is read.
+                ended: bool = "ended", OnUpdate;
             }
         }
     };
@@ -229,8 +231,12 @@ pub(crate) const PROFILE_WORDS: Table =
 pub(crate) const RETIRED_IDS: Table =
     table_without_record!("retired_ids": "name" Text Key, "user" Number OnInsert, "at" Number OnInsert);
 
+/// The deleted rooms of which content is left.
+pub(crate) const ENDED_ROOMS: Table =
+    table_without_record!("ended_rooms": "conversation" Number Key, "member" Number OnUpdate);
+
 /// All tables that `migrate-store` copies, in the order of copying.
-pub(crate) const TABLES: [Table; 16] = [
+pub(crate) const TABLES: [Table; 17] = [
     USERS,
     RETIRED_IDS,
     PROFILES,
@@ -242,6 +248,7 @@ pub(crate) const TABLES: [Table; 16] = [
     REPLACED_REQUESTS,
     REACTIONS,
     ROOMS_BY_CHOICE,
+    ENDED_ROOMS,
     API_KEYS,
     FEED_PAGES,
     FEED_ENTRIES,

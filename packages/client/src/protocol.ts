@@ -365,6 +365,7 @@ export type Event = {
       /** The new title. */
       title: Title;
     }
+  | { type: "end" }
   | { type: "unreadable" }
   | {
       type: "withheld";

@@ -143,6 +143,7 @@ fn event_notice(key: i64, seq: u64) -> Notice {
         seq: Seq(seq),
         frame: sample_frame(),
         effects: vec![Effect { user: user("eve"), join_or_leave: JoinOrLeave::Join { seen: Seq(3) } }],
+        ends: false,
     }
 }
 

@@ -11,10 +11,12 @@ use super::remote::RemoteArgs;
 use crate::webhooks::listen::{Listen, Listener};
 
 /// The types of the audit log.
-const TYPES: [&str; 8] = [
+const TYPES: [&str; 10] = [
     "audit.ban",
+    "audit.delete_room",
     "audit.erase",
     "audit.export",
+    "audit.import",
     "audit.key",
     "audit.read",
     "audit.rename",

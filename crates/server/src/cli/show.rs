@@ -33,6 +33,7 @@ pub(super) fn describe(event: &Event) -> String {
         EventBody::Invite { user, role } => format!("{from} brought {user} in, as {role:?}"),
         EventBody::Remove { user } => format!("{from} took {user} out"),
         EventBody::Role { user, role } => format!("{from} made {user} {role:?}"),
+        EventBody::End {} => format!("{from} deleted the room"),
         EventBody::Rename { title } => format!("{from} renamed the room {:?}", printable(title.as_str())),
         EventBody::Unreadable {} => "(an event that the server cannot read)".to_owned(),
         EventBody::Withheld { of, withheld } => {

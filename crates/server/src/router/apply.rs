@@ -27,6 +27,8 @@ pub(super) struct ArrivedEvent {
     pub(super) sender: Option<Arc<Outbox>>,
     /// The membership changes that the event makes.
     pub(super) effects: Vec<Effect>,
+    /// Whether the event ends the conversation: none of its members is one from here on.
+    pub(super) ends: bool,
     /// When this node learned of the event.
     pub(super) learned_at: Instant,
 }
@@ -34,26 +36,30 @@ pub(super) struct ArrivedEvent {
 impl ArrivedEvent {
     /// Makes an arrival of an event from the store; `None` if the stored event could not be decoded.
     pub(super) fn from_store(committed: CommittedEvent) -> Option<Self> {
+        let ends = committed.ends_conversation();
         let event = committed.event?;
         let frame = (!committed.is_imported).then(|| frame::text(&event.to_json()));
         let (name, seq, effects) = (committed.name, committed.seq, committed.effects);
-        Some(Self { name, seq, frame, sender: None, effects, learned_at: Instant::now() })
+        Some(Self { name, seq, frame, sender: None, effects, ends, learned_at: Instant::now() })
     }
 }
 
 impl LocalNode {
     /// Applies the next event of a conversation: makes its membership changes, and delivers it to the sessions.
     pub(super) fn apply_event(&mut self, conversation: ConversationKey, arrival: ArrivedEvent) {
-        let ArrivedEvent { name, seq, frame, sender: own, effects, learned_at: stored } = arrival;
+        let ArrivedEvent { name, seq, frame, sender: own, effects, ends, learned_at: stored } = arrival;
         let Some(frame) = frame else {
             let effects = effects.into_iter().map(|effect| (seq, effect)).collect();
             return self.apply_imported(conversation, seq, effects);
         };
         self.recent.record(conversation, seq);
-        if !effects.is_empty() {
+        let changes_members = ends || !effects.is_empty();
+        if changes_members {
             self.flush_coalesced();
         }
-        self.announce_import(conversation, &name, seq);
+        if !ends {
+            self.announce_import(conversation, &name, seq);
+        }
         // A user who joins receives the event of the join, and a user who leaves receives the event of the leave.
         for effect in &effects {
             if let JoinOrLeave::Join { seen } = effect.join_or_leave {
@@ -63,13 +69,16 @@ impl LocalNode {
         self.record_changes(conversation, seq, &effects);
         self.registry.set_applied(conversation, seq);
         self.coalesce(conversation, CoalescedEvent { seq, frame, sender: own, learned_at: stored });
-        if !effects.is_empty() {
+        if changes_members {
             self.flush_coalesced();
         }
         for effect in effects.iter().filter(|effect| effect.join_or_leave == JoinOrLeave::Leave) {
             if let Some(user) = self.registry.find_user(&effect.user) {
                 self.registry.remove_member(user, conversation, seq);
             }
+        }
+        if ends {
+            self.registry.end_conversation(conversation, seq);
         }
     }
 

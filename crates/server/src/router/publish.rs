@@ -50,6 +50,7 @@ impl Router {
     }
 
     fn publish_event(&mut self, origin: Origin, committed: CommittedEvent, stored: Instant) {
+        let ends = committed.ends_conversation();
         let CommittedEvent { conversation, name, seq, at, replaced, event, effects, is_imported: _ } =
             committed;
         let duplicate = event.is_none();
@@ -70,6 +71,7 @@ impl Router {
                 frame: Some(frame::text(&json)),
                 sender: own,
                 effects,
+                ends,
                 learned_at: stored,
             };
             match &mut self.cluster {

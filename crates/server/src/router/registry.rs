@@ -425,6 +425,19 @@ impl Registry {
         }
     }
 
+    /// Removes all members of a conversation, by the event `seq`. Notes the end for all users with an attaching session, whose pages may
+    /// have the conversation.
+    pub(super) fn end_conversation(&mut self, conversation: ConversationKey, seq: Seq) {
+        let end = MembershipChange { conversation, seq, join_or_leave: JoinOrLeave::Leave };
+        for user in self.users.values_mut().filter(|user| user.attaching_sessions > 0) {
+            user.changes_while_attaching.push(end);
+        }
+        let members = self.conversations.get(&conversation).map(|here| here.connected_members.to_vec());
+        for user in members.unwrap_or_default() {
+            self.remove_member(user, conversation, seq);
+        }
+    }
+
     fn remove_online(&mut self, conversation: ConversationKey, user: UserSlot) {
         if let Some(here) = self.conversations.get_mut(&conversation) {
             here.connected_members.remove(user);

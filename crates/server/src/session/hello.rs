@@ -427,7 +427,7 @@ impl ReplayStarts {
             failure.conversation = Some(name.clone());
             Some(Reply::Error(failure))
         };
-        let VisibleConversation { conversation, head, is_member: member } = match seen {
+        let VisibleConversation { conversation, first, head, is_member: member } = match seen {
             Ok(seen) => seen,
             Err(refusal) => return failed(refusal),
         };
@@ -439,6 +439,7 @@ impl ReplayStarts {
             self.start_at_head(conversation, head, member);
             return failed(Refusal::new(ErrorCode::BadCursor, message));
         }
+        let cursor = cursor.max(first);
         if head.0 - cursor.0 > u64::from(most) {
             self.start_at_head(conversation, head, member);
             return Some(Reply::Gap { conversation: name.clone(), after: cursor, head });
@@ -466,8 +467,8 @@ mod tests {
     fn add(cursor: u64, head: u64, member: bool) -> (ReplayStarts, Option<Reply<Box<RawValue>>>) {
         let name = ConversationId::parse("#a").expect("id");
         let mut starts = ReplayStarts::default();
-        let seen =
-            VisibleConversation { conversation: ConversationKey(1), head: Seq(head), is_member: member };
+        let (conversation, first, head) = (ConversationKey(1), Seq(0), Seq(head));
+        let seen = VisibleConversation { conversation, first, head, is_member: member };
         let reply = starts.add(&name, Seq(cursor), Ok(seen), 10);
         (starts, reply)
     }

@@ -15,6 +15,7 @@ mod commands;
 mod config_check;
 mod cursors;
 mod customers;
+mod deletions;
 mod denials;
 mod documents;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]

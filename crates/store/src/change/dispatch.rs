@@ -49,6 +49,7 @@ pub(crate) fn apply<R: Rows>(
         Change::Remove(c) => act.remove(c),
         Change::SetRole(c) => act.set_role(c),
         Change::Rename(c) => act.rename(c),
+        Change::DeleteRoom(room) => act.delete_room(&room),
         Change::SetProfile(c) => act.set_own_profile(&c),
         Change::SetProfiles(c) => act.set_profiles(&c),
         Change::Import(lines) => act.import(&lines),
@@ -57,12 +58,7 @@ pub(crate) fn apply<R: Rows>(
             act.user_or_new(actor)?;
             Ok(Committed::NotAnnounced)
         }
-        Change::SetLastSeen(at) => {
-            let user = act.user_or_new(actor)?;
-            act.rows.set_last_seen(user, at)?;
-            act.do_tell_feed("user.offline", user, "{}".to_owned())?;
-            Ok(Committed::NotAnnounced)
-        }
+        Change::SetLastSeen(at) => act.set_last_seen(at),
         Change::Probe => {
             act.rows.probe()?;
             Ok(Committed::NotAnnounced)
@@ -81,7 +77,7 @@ pub(crate) fn apply<R: Rows>(
         Change::Revoke { until, replace } => {
             let user = act.user_or_new(actor)?;
             act.rows.set_not_before(user, until, replace)?;
-            act.do_tell_feed("audit.revoke", user, "{}".to_owned())?;
+            act.do_tell_feed("audit.revoke", Some(user), "{}".to_owned())?;
             Ok(Committed::NotAnnounced)
         }
         Change::Check(_) | Change::Approved(_) | Change::Repeated(_) => Err(Refusal::unavailable().into()),
@@ -177,6 +173,9 @@ impl Prefetch {
             Change::Remove(c) => self.add_subject(actor, c.conversation.resolve(actor), &c.user),
             Change::SetRole(c) => self.add_subject(actor, c.conversation.resolve(actor), &c.user),
             Change::Rename(c) => self.add_membership(actor, c.conversation.resolve(actor)),
+            Change::DeleteRoom(room) => {
+                self.conversations.insert(room.clone());
+            }
             Change::SetProfile(_) | Change::ReadToken(_) => self.add_profile(actor),
             Change::SetProfiles(changes) => changes.iter().for_each(|change| self.add_profile(&change.user)),
             Change::Import(lines) => lines.iter().for_each(|line| self.add_import(&line.record)),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use switchboard_protocol::{ConversationId, EventBody, EventKind, Role, Seq, Timestamp};
+use switchboard_protocol::{ConversationId, ErrorCode, EventBody, EventKind, Role, Seq, Timestamp};
 
 use super::message::check_same_message;
 use super::rows::{KeyedMessage, Rows};
@@ -39,6 +39,7 @@ fn touch<'t>(touched: &'t mut Touched, conversation: &Conversation) -> &'t mut T
 impl<R: Rows> ChangeContext<'_, R> {
     pub(super) fn import(&mut self, lines: &[ImportLine]) -> ChangeResult<R> {
         self.begin_effects()?;
+        let via = self.via;
         self.via = self.via.importing();
         let mut done = CommittedImport::default();
         let mut touched = Touched::new();
@@ -54,6 +55,11 @@ impl<R: Rows> ChangeContext<'_, R> {
                     });
                 }
             }
+        }
+        self.via = via;
+        if done.stored > 0 {
+            let counts = serde_json::json!({ "stored": done.stored, "duplicates": done.duplicates });
+            self.do_tell_feed("audit.import", None, counts.to_string())?;
         }
         for (key, TouchedConversation { name, before, effects }) in touched {
             let Some(conversation) = self.rows.conversation(&name)? else { continue };
@@ -100,8 +106,20 @@ impl<R: Rows> ChangeContext<'_, R> {
         }
     }
 
-    /// Refuses a line with a user who has another id by now.
+    /// Refuses a line with a user who has another id by now, or with a room that was deleted.
     fn check_importable(&mut self, record: &ImportRecord) -> Result<(), OperationError<R::Error>> {
+        if self.rows.conversation(&record.conversation())?.is_some_and(|conversation| conversation.ended) {
+            return Err(match record {
+                ImportRecord::Create(_) => {
+                    let message = "create: this id was used before, and an id is never given twice";
+                    let refusal = Refusal::new(ErrorCode::AlreadyExists, message);
+                    Refusal { field: Some("create".into()), ..refusal }
+                }
+                ImportRecord::Read(_) => not_found("read"),
+                ImportRecord::Message(_) | ImportRecord::Reaction(_) => not_found("to"),
+            }
+            .into());
+        }
         self.check_not_retired(self.actor).map_err(|failed| with_field(failed, "from"))?;
         if let ImportRecord::Create(line) = record {
             for member in &line.members {

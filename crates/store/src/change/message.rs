@@ -61,6 +61,9 @@ impl<R: Rows> ChangeContext<'_, R> {
             Err(OperationError::Refused(refusal)) => refusal,
             Err(failed) => return Err(failed),
         };
+        if self.rows.conversation(&name)?.is_some_and(|conversation| conversation.ended) {
+            return Err(refusal.into());
+        }
         // A key that the server just made cannot have been used before.
         let first = if given { self.message_sent_before(key.as_str())? } else { None }.ok_or(refusal)?;
         let request = requested.as_deref().unwrap_or(&body);

@@ -65,7 +65,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         after.changed = self.now.as_millis();
         let (version, shown) = (after.version, after.visible_profile(name.clone()));
         self.do_put_profile(user, name, after)?;
-        self.do_tell_feed("user.profile", user, format!(r#"{{"version":{version}}}"#))?;
+        self.do_tell_feed("user.profile", Some(user), format!(r#"{{"version":{version}}}"#))?;
         Ok((version, Some(shown)))
     }
 

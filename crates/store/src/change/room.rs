@@ -68,6 +68,11 @@ impl<R: Rows> ChangeContext<'_, R> {
 
     /// A `create` with the same content is a retry; any other is refused because the name is taken.
     pub(super) fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> ChangeResult<R> {
+        if room.ended {
+            let message = "room: this id was used before, and an id is never given twice";
+            let refusal = Refusal::new(ErrorCode::AlreadyExists, message);
+            return Err(Refusal { field: Some("room".into()), ..refusal }.into());
+        }
         let creator = self.rows.user(self.actor)?;
         let body = event_fields::<R::Error>(body)?;
         let stored = self.encode_stored_body(EventKind::Create, &body)?;
@@ -95,7 +100,7 @@ impl<R: Rows> ChangeContext<'_, R> {
 
     pub(super) fn join(&mut self, join: &Join) -> ChangeResult<R> {
         let name = join.conversation.resolve(self.actor);
-        let mut room = self.rows.conversation(&name)?.ok_or_else(Refusal::not_found)?;
+        let mut room = self.find_conversation(&name)?.ok_or_else(Refusal::not_found)?;
         let user = self.rows.user(self.actor)?;
         let earlier = user.map(|user| self.rows.member(room.key, user)).transpose()?.flatten();
         if let Some(member) = earlier.filter(|m| m.until.is_none()) {
@@ -153,7 +158,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     /// all members have left, it makes the invited user the admin.
     pub(super) fn invite_with_key(&mut self, invite: Invite) -> ChangeResult<R> {
         let name = invite.conversation.resolve(self.actor);
-        let room = self.rows.conversation(&name)?.ok_or_else(Refusal::not_found)?;
+        let room = self.find_conversation(&name)?.ok_or_else(Refusal::not_found)?;
         let known = self.rows.user(&invite.user)?;
         let earlier = known.map(|invited| self.rows.member(room.key, invited)).transpose()?.flatten();
         if let Some(member) = earlier.filter(|m| m.until.is_none())
@@ -244,6 +249,27 @@ impl<R: Rows> ChangeContext<'_, R> {
         self.begin_effects()?;
         conversation.title = Some(rename.title.as_str().to_owned());
         self.do_append_event(conversation, user, &EventBody::Rename { title: rename.title }, Vec::new())
+    }
+
+    /// Deletes a room: appends its last event. What it had before is removed later, in slices, and its id is never given again.
+    pub(super) fn delete_room(&mut self, name: &ConversationId) -> ChangeResult<R> {
+        let mut room = self.rows.conversation(name)?.ok_or_else(Refusal::not_found)?;
+        if room.ended {
+            return self.outcome_of_repeated_change(&room, room.head);
+        }
+        if !self.rows.may_end_rooms() {
+            let message = "a node of an earlier version is still running; try again later";
+            return Err(Refusal::new(ErrorCode::NotReady, message).into());
+        }
+        self.begin_effects()?;
+        let user = self.user_or_new(self.actor)?;
+        room.ended = true;
+        room.title = None;
+        (room.messages, room.last_message, room.members, room.admins) = (0, Seq(0), 0, 0);
+        self.rows.insert_ended_room(room.key)?;
+        let entry = serde_json::json!({ "conversation": name, "seq": room.head.next() });
+        self.do_tell_feed("audit.delete_room", Some(user), entry.to_string())?;
+        self.do_append_event(room, user, &EventBody::End {}, Vec::new())
     }
 
     /// Looks up the user whom a command names; refuses one who never was a member.

@@ -125,6 +125,12 @@ pub(crate) trait Rows {
 
     fn put_conversation(&mut self, conversation: Conversation);
 
+    /// Whether rooms may be deleted: whether all nodes that write to the log know rooms that were.
+    fn may_end_rooms(&self) -> bool;
+
+    /// Adds a room to those of which content is left to remove.
+    fn insert_ended_room(&mut self, room: ConversationKey) -> Result<(), Self::Error>;
+
     /// A membership, present or past.
     fn member(
         &mut self,

@@ -1,5 +1,6 @@
 //! Reads every log once, computes from its events what the other rows should be, and compares that with the stored rows.
 
+mod ended;
 mod event;
 mod members;
 
@@ -7,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
 use switchboard_protocol::{ConversationId, EventKind, Timestamp};
 
 use self::members::Members;
-use super::{EVENTS_PER_REPORT, Progress, Report};
+use super::{EVENTS_PER_REPORT, FIRST_SCHEMA_WITH_ENDED_ROOMS, Progress, Report};
 use crate::read::Lookups as _;
 use crate::record::{NewerKind, Via};
 use crate::sqlite::checksum::Columns;
@@ -52,8 +53,10 @@ pub(super) fn check(
             }
             log = Some(Log::begin(db, conversation, &schema, report)?);
         }
-        if let Some(log) = &mut log {
-            log.check_event(row, report)?;
+        match &mut log {
+            Some(log) if log.is_ended() => log.check_event_of_ended_room(row, report)?,
+            Some(log) => log.check_event(row, report)?,
+            None => {}
         }
         report.events += 1;
         if report.events.is_multiple_of(EVENTS_PER_REPORT) {
@@ -71,17 +74,21 @@ struct Schema {
     kinds: Vec<NewerKind>,
     /// Whether every event names users by key.
     is_rewritten: bool,
+    /// Whether rooms may have been deleted.
+    has_ended_rooms: bool,
 }
 
 impl Schema {
     fn read_from(db: &Connection, version: usize) -> anyhow::Result<Self> {
         let members = members::members_statement(db, version)?;
         if version < FIRST_SCHEMA_WITH_USER_NUMBERS {
-            return Ok(Self { members, kinds: Vec::new(), is_rewritten: false });
+            let (is_rewritten, has_ended_rooms) = (false, false);
+            return Ok(Self { members, kinds: Vec::new(), is_rewritten, has_ended_rooms });
         }
         let kinds = db.kinds().map_err(|_| anyhow::anyhow!("cannot read the table of kinds"))?;
         let is_rewritten = !db.prepare("SELECT 1 FROM rewrite")?.exists([])?;
-        Ok(Self { members, kinds, is_rewritten })
+        let has_ended_rooms = version >= FIRST_SCHEMA_WITH_ENDED_ROOMS;
+        Ok(Self { members, kinds, is_rewritten, has_ended_rooms })
     }
 
     /// Reports rows in the table of kinds that are about this version's kinds and differ from what this version writes.
@@ -108,6 +115,8 @@ struct StoredConversation {
     members: u64,
     admins: u64,
     at: i64,
+    /// Whether the room was deleted.
+    ended: bool,
 }
 
 /// The state of one conversation, computed from its log up to some event.
@@ -129,6 +138,9 @@ struct Log<'a> {
     /// Whether an event is missing or cannot be read. If so, the memberships and other values that result from the log are
     /// uncertain from here on.
     is_uncertain: bool,
+    /// Of a deleted room: the kind of the last event, and how many events there are.
+    last_kind: EventKind,
+    events: u64,
 }
 
 /// A stored event, as read from its row.
@@ -179,9 +191,10 @@ impl<'a> StoredEvent<'a> {
 
 impl<'a> Log<'a> {
     fn begin(db: &'a Connection, number: i64, schema: &'a Schema, report: &mut Report) -> Result<Self> {
-        let mut select = db.prepare_cached(
-            "SELECT name, title, public, head, messages, last_message, members, admins, at FROM conversations WHERE id = ?1",
-        )?;
+        let ended = if schema.has_ended_rooms { "ended" } else { "0" };
+        let mut select = db.prepare_cached(&format!(
+            "SELECT name, title, public, head, messages, last_message, members, admins, at, {ended} FROM conversations WHERE id = ?1",
+        ))?;
         let found = select.query_row([number], |row| {
             let name = row.get_ref(0)?.as_str().map_or_else(|_| placeholder_name(number), ToOwned::to_owned);
             let kept = StoredConversation {
@@ -193,6 +206,7 @@ impl<'a> Log<'a> {
                 members: row.get(6)?,
                 admins: row.get(7)?,
                 at: row.get(8)?,
+                ended: row.get(9)?,
             };
             Ok((name, kept))
         });
@@ -219,6 +233,8 @@ impl<'a> Log<'a> {
             title: None,
             public: false,
             is_uncertain: false,
+            last_kind: EventKind::Unreadable,
+            events: 0,
         };
         // The members of a direct conversation are in its name, and are members from the beginning.
         if let Some((a, b)) = log.id.as_ref().and_then(ConversationId::peers) {
@@ -309,6 +325,9 @@ impl<'a> Log<'a> {
 
     /// Called after the last event: compares the stored rows with the computed ones.
     fn check_stored_rows(mut self, report: &mut Report) -> Result<()> {
+        if self.is_ended() {
+            return self.check_ended_room(report);
+        }
         if let Some(kept) = self.stored_row.take() {
             self.compare_conversation(&kept, report);
         }

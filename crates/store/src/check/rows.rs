@@ -3,7 +3,10 @@
 use rusqlite::{Connection, Result};
 use switchboard_protocol::{ConversationId, UserId, kind_number};
 
-use super::{FIRST_SCHEMA_WITH_REPLACED_REQUESTS, FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report};
+use super::{
+    FIRST_SCHEMA_WITH_ENDED_ROOMS, FIRST_SCHEMA_WITH_REPLACED_REQUESTS, FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE,
+    Report,
+};
 
 /// Queries for rows that must not exist. Each returns the conversation's name or key, the event's number or NULL, and the
 /// description of the problem.
@@ -59,11 +62,20 @@ const SELECT_STRAY_REQUESTS: &str = concat!(
         OR (json_valid(e.body) AND json_extract(e.body, '$.deleted'))"
 );
 
+/// A query for what is left of rooms that were not deleted, or are removed completely. Only for schemas from
+/// [`FIRST_SCHEMA_WITH_ENDED_ROOMS`] on.
+const SELECT_STRAY_ENDINGS: &str = "SELECT coalesce(c.name, r.conversation), NULL, 'it is removed, and was not deleted'
+     FROM ended_rooms r LEFT JOIN conversations c ON c.id = r.conversation WHERE c.ended IS NOT 1
+     UNION ALL SELECT c.name, NULL, 'it was deleted, and is among the rooms of a user''s choice'
+     FROM conversations c WHERE c.ended AND EXISTS (SELECT 1 FROM rooms_by_choice r WHERE r.conversation = c.id)
+        AND NOT EXISTS (SELECT 1 FROM ended_rooms r WHERE r.conversation = c.id)";
+
 /// Reports every row that no event explains.
 pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
     let choices = (report.schema >= FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE).then_some(&SELECT_STRAY_CHOICES);
     let requests = (report.schema >= FIRST_SCHEMA_WITH_REPLACED_REQUESTS).then_some(&SELECT_STRAY_REQUESTS);
-    for query in SELECT_STRAY_ROWS.iter().chain(choices).chain(requests) {
+    let endings = (report.schema >= FIRST_SCHEMA_WITH_ENDED_ROOMS).then_some(&SELECT_STRAY_ENDINGS);
+    for query in SELECT_STRAY_ROWS.iter().chain(choices).chain(requests).chain(endings) {
         let mut select = db.prepare(query)?;
         let mut found = select.query([])?;
         while let Some(row) = found.next()? {

@@ -394,9 +394,9 @@ impl Committer {
         }
     }
 
-    /// Whether old bodies may be rewritten while no write waits.
-    pub(super) fn may_rewrite(&self) -> bool {
-        self.upkeep.may_rewrite() && self.is_connected() && self.state.fault().is_none()
+    /// Whether old bodies may be rewritten, or deleted rooms removed, while no write waits.
+    pub(super) fn may_write_portion(&self) -> bool {
+        self.upkeep.has_portions() && self.is_connected() && self.state.fault().is_none()
     }
 
     /// Whether the node is connected and has no unknown outcome.
@@ -404,7 +404,7 @@ impl Committer {
         self.unknown_attempt.is_none() && self.link.as_ref().is_some_and(|link| !link.is_closed())
     }
 
-    /// Does the periodic work of the node between two batches: its heartbeat, and rewriting old bodies.
+    /// Does the periodic work of the node between two batches: its heartbeat, rewriting old bodies, and removing deleted rooms.
     pub(super) fn run_upkeep(&mut self, is_idle: bool) {
         let Some(link) = self.link.as_ref().filter(|_| self.is_connected()) else { return };
         if let Err(error) = self.upkeep.run_due_work(link, is_idle) {

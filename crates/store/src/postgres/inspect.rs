@@ -18,6 +18,9 @@ use crate::sizes::{
 };
 use crate::table::TABLES;
 
+/// The condition that a room was deleted. The database may be one of an earlier version, which has no column for it.
+const IS_ENDED: &str = "coalesce((to_jsonb(c) ->> 'ended')::boolean, false)";
+
 /// At most `most` rooms in an order, after the room `after`.
 pub(crate) fn rooms(
     url: &str,
@@ -31,8 +34,8 @@ pub(crate) fn rooms(
         // Names of rooms begin with `#`, and `$` is the next character.
         let order = order.sql();
         let select = format!(
-            "SELECT id, name, title, public, members, messages, head, at FROM conversations
-             WHERE name >= '#' AND name < '$' AND name > $1 ORDER BY {order} LIMIT $2"
+            "SELECT id, name, title, public, members, messages, head, at FROM conversations c
+             WHERE name >= '#' AND name < '$' AND name > $1 AND NOT {IS_ENDED} ORDER BY {order} LIMIT $2"
         );
         let rows = client.query(&select, &[&after, &i64::from(most)]).await.map_err(describe_error)?;
         rows.iter().map(read_room).collect()
@@ -53,9 +56,11 @@ pub(crate) fn sizes(url: &str, ca: Option<&Path>) -> anyhow::Result<Sizes> {
             let rows = u64::try_from(row.try_get::<_, i64>(0)?).ok();
             tables.push(TableSize { name: table.name, rows, bytes: Some(to_unsigned(row.try_get(1)?)) });
         }
-        let select = "SELECT name, head, messages FROM conversations ORDER BY head DESC, name LIMIT $1";
+        let select = format!(
+            "SELECT name, head, messages FROM conversations c WHERE NOT {IS_ENDED} ORDER BY head DESC, name LIMIT $1"
+        );
         let rows =
-            client.query(select, &[&i64::from(LARGEST_CONVERSATIONS)]).await.map_err(describe_error)?;
+            client.query(&select, &[&i64::from(LARGEST_CONVERSATIONS)]).await.map_err(describe_error)?;
         let largest = rows.iter().map(|row| {
             let (events, messages) = (to_unsigned(row.try_get(1)?), to_unsigned(row.try_get(2)?));
             Ok(ConversationSize { name: name(row, 0)?, events, messages })

@@ -19,6 +19,7 @@ use tokio_postgres::error::SqlState;
 
 use super::SERVING_LOCK_ID;
 use super::connect::{BlockingConnection, Error};
+use super::ended_room::remove;
 use super::rewrite::{MAX_EVENTS_PER_PORTION, PortionResult, rewrite};
 use crate::record::NewerKind;
 use crate::rewrite::REWRITE_INTERVAL;
@@ -31,6 +32,9 @@ pub(super) const FEED: i32 = 2;
 
 /// The version from which ids may be retired: an earlier build would give them again.
 pub(super) const RETIRED_IDS: i32 = 3;
+
+/// The version from which rooms may be deleted: an earlier build would write to them and list them.
+pub(super) const ENDED_ROOMS: i32 = 4;
 
 /// The advisory lock that keeps the version of the installation from changing: "version" in ASCII.
 const VERSION_LOCK_ID: i64 = 0x76_65_72_73_69_6f_6e;
@@ -58,7 +62,7 @@ pub struct Capabilities {
 
 impl Default for Capabilities {
     fn default() -> Self {
-        Self { version: RETIRED_IDS, features: FEATURES.to_vec() }
+        Self { version: ENDED_ROOMS, features: FEATURES.to_vec() }
     }
 }
 
@@ -109,6 +113,8 @@ pub(super) struct InstallationUpkeep {
     last_heartbeat: Instant,
     /// If there are old bodies to rewrite: the time of the last portion.
     last_rewrite: Option<Instant>,
+    /// If there is a deleted room of which content is left: the time of the last slice.
+    last_removal: Option<Instant>,
 }
 
 const INSERT_KINDS: &str = "INSERT INTO kinds (number, name, users)
@@ -140,14 +146,14 @@ macro_rules! has_older_node {
 }
 
 /// Selects the version of the installation, the features that every other living node supports, whether all of them support
-/// this node's version, and whether there are bodies to rewrite.
+/// this node's version, and whether there are bodies to rewrite, and deleted rooms of which content is left.
 const SELECT_INSTALLATION: &str = concat!(
     "SELECT i.version, ARRAY(SELECT f.place FROM unnest($5::text[]) WITH ORDINALITY f (name, place)
         WHERE NOT earlier.lives AND NOT EXISTS (SELECT FROM writers w
             WHERE w.id <> $1 AND w.at > now() - interval '1 minute' AND NOT f.name = ANY (w.features))),
         NOT earlier.lives AND NOT ",
     has_older_node!(),
-    ", EXISTS (SELECT FROM rewrite)
+    ", EXISTS (SELECT FROM rewrite), EXISTS (SELECT FROM ended_rooms)
     FROM installation i CROSS JOIN (SELECT ",
     has_unversioned_node!(),
     " AS lives) earlier"
@@ -172,7 +178,7 @@ impl InstallationUpkeep {
     pub(super) fn new(abilities: &Capabilities, installation: Arc<Installation>) -> Self {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let node = Node { id, version: abilities.version, features: abilities.features.clone() };
-        Self { node, installation, last_heartbeat: Instant::now(), last_rewrite: None }
+        Self { node, installation, last_heartbeat: Instant::now(), last_rewrite: None, last_removal: None }
     }
 
     /// Joins the installation; from then on the node may write.
@@ -200,9 +206,9 @@ impl InstallationUpkeep {
         link.run(link.rows(INSERT_KINDS, &[&numbers, &names, &users])).map(drop)
     }
 
-    /// Whether there are old bodies to rewrite while the node is idle.
-    pub(super) fn may_rewrite(&self) -> bool {
-        self.last_rewrite.is_some()
+    /// Whether there are old bodies to rewrite, or deleted rooms to remove, while the node is idle.
+    pub(super) fn has_portions(&self) -> bool {
+        self.last_rewrite.is_some() || self.last_removal.is_some()
     }
 
     /// Does the work that is due between two batches.
@@ -229,6 +235,12 @@ impl InstallationUpkeep {
                 PortionResult::OfAnotherNode => None,
             };
         }
+        if self.last_removal.is_some_and(|last| is_idle || last.elapsed() >= REWRITE_INTERVAL) {
+            self.last_removal = match remove(link)? {
+                PortionResult::More => Some(Instant::now()),
+                PortionResult::Done | PortionResult::OfAnotherNode => None,
+            };
+        }
         Ok(())
     }
 
@@ -251,6 +263,10 @@ impl InstallationUpkeep {
             tracing::info!(version = found.version, "the version of the installation");
         }
         self.installation.features.store(found.features, Ordering::Relaxed);
+        self.last_removal = self.last_removal.filter(|_| found.has_ended_rooms);
+        if found.has_ended_rooms && self.last_removal.is_none() {
+            self.last_removal = Some(Instant::now());
+        }
         if !found.has_rewrite || found.version < VERSION_WITH_USER_KEYS || *version < VERSION_WITH_USER_KEYS {
             self.last_rewrite = None;
         } else if self.last_rewrite.is_none() {
@@ -273,6 +289,7 @@ impl InstallationUpkeep {
             features,
             may_raise_version: row.try_get(2)?,
             has_rewrite: row.try_get(3)?,
+            has_ended_rooms: row.try_get(4)?,
         })
     }
 }
@@ -284,6 +301,7 @@ struct InstallationState {
     /// Whether every other living node supports the version of this one.
     may_raise_version: bool,
     has_rewrite: bool,
+    has_ended_rooms: bool,
 }
 
 /// Raises the version, if every living node supports it. Waits for open transactions to end.

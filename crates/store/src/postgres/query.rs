@@ -120,12 +120,12 @@ const SELECT_USER: &str = concat!(
     r#" FROM users u LEFT JOIN profiles p ON p."user" = u.id WHERE u.name = $1"#
 );
 
-const SELECT_FIRST_MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM users u
+const SELECT_FIRST_MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at, c.ended FROM users u
     CROSS JOIN LATERAL (SELECT conversation FROM members
         WHERE "user" = u.id AND until IS NULL ORDER BY conversation LIMIT $2) m
     JOIN conversations c ON c.id = m.conversation WHERE u.name = $1 ORDER BY m.conversation"#;
 
-const SELECT_MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at FROM (SELECT conversation FROM members
+const SELECT_MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at, c.ended FROM (SELECT conversation FROM members
         WHERE "user" = $1 AND until IS NULL AND conversation > $2 ORDER BY conversation LIMIT $3) m
     JOIN conversations c ON c.id = m.conversation ORDER BY m.conversation"#;
 
@@ -472,9 +472,9 @@ fn read_user(row: &Row) -> Result<UserRow> {
 
 fn read_membership(row: &Row) -> Result<MembershipRow> {
     let conversation = conversation_key(row, 0)?;
-    let read = || Ok((seq(row, 1)?, get(row, 2)?));
+    let read = || Ok(((seq(row, 1)?, get(row, 2)?), get(row, 3)?));
     let state = skip_damaged(read(), || format!("conversation {}", conversation.0))?;
-    Ok(MembershipRow { conversation, last_event: state })
+    Ok(MembershipRow::new(conversation, state))
 }
 
 fn read_access(row: &Row, first: usize) -> std::result::Result<ConversationAccess, Error> {

@@ -23,7 +23,7 @@ use self::profiles::Profiles;
 use self::reactions::Reactions;
 use super::connect::{BlockingConnection, Error};
 use super::ids::Ids;
-use super::installation::VERSION_WITH_USER_KEYS;
+use super::installation::{ENDED_ROOMS, VERSION_WITH_USER_KEYS};
 use crate::MessageCounts;
 use crate::change::Rules;
 use crate::change::dispatch::Prefetch;
@@ -96,6 +96,8 @@ pub(super) struct PostgresRows<'a> {
     erased_bodies: BTreeMap<(ConversationKey, Seq), Box<str>>,
     deleted_requests: Vec<(ConversationKey, Seq)>,
     new_amendments: Vec<(ConversationKey, Seq, Seq)>,
+    /// The rooms that this transaction deletes.
+    ended_rooms: Vec<i64>,
     /// `true` if the user created or joined the room, `false` if the user left it.
     room_choices: BTreeMap<(UserKey, ConversationKey), bool>,
     /// Entries of the feed that are no events.
@@ -147,6 +149,7 @@ impl<'a> PostgresRows<'a> {
             erased_bodies: BTreeMap::new(),
             deleted_requests: Vec::new(),
             new_amendments: Vec::new(),
+            ended_rooms: Vec::new(),
             room_choices: BTreeMap::new(),
             entries: Vec::new(),
             feed_trimmed: Vec::new(),
@@ -253,6 +256,15 @@ impl Rows for PostgresRows<'_> {
     fn put_conversation(&mut self, conversation: Conversation) {
         self.dirty_conversations.insert(conversation.name.clone());
         self.conversations.insert(conversation.name.clone(), Some(conversation));
+    }
+
+    fn may_end_rooms(&self) -> bool {
+        self.installation_version >= ENDED_ROOMS
+    }
+
+    fn insert_ended_room(&mut self, room: ConversationKey) -> Result<(), Error> {
+        self.ended_rooms.push(room.0);
+        Ok(())
     }
 
     fn member(&mut self, conversation: ConversationKey, user: UserKey) -> Result<Option<Membership>, Error> {

@@ -107,7 +107,7 @@ impl Writer {
     fn next(&mut self) -> Option<Submission> {
         let mut checked = Instant::now();
         loop {
-            if self.committer.may_rewrite() {
+            if self.committer.may_write_portion() {
                 match self.channels.queue.try_recv() {
                     Ok(submission) => return Some(submission),
                     Err(TryRecvError::Disconnected) => return None,

@@ -170,7 +170,7 @@ impl<L: ListLookups> Reader<'_, L> {
         let Some(user) = self.rows.find_user(member)? else { return Ok(Vec::new()) };
         let rows = self.rows.memberships(user.key, after, ROWS_PER_STEP)?;
         let keys: Vec<_> = rows.iter().map(|row| row.conversation).collect();
-        let listed = self.rows.listed_conversations(user.key, &keys)?;
+        let listed = self.listed_conversations(user.key, &keys)?;
         let mut listed: FxHashMap<_, _> =
             listed.into_iter().map(|listed| (listed.conversation.key, listed.conversation)).collect();
         Ok(keys.into_iter().map(|key| (key, listed.remove(&key))).collect())
@@ -204,7 +204,8 @@ fn listed_user(query: &ListUsers, row: UserListRow) -> Option<ListedUser> {
 /// Whether a query includes a conversation, as far as its row says.
 fn is_listed(query: &ListRooms, conversation: &Conversation) -> bool {
     let Some(name) = conversation.name.as_str().strip_prefix('#') else { return false };
-    query.matches.as_ref().is_none_or(|pattern| pattern.matches_text(name))
+    !conversation.ended
+        && query.matches.as_ref().is_none_or(|pattern| pattern.matches_text(name))
         && query.public.is_none_or(|public| public == conversation.public)
 }
 
@@ -283,7 +284,7 @@ impl<L: ListLookups> Reader<'_, L> {
         counts.after = None;
         let most = latest.len().min(Limits::MAX_UNREAD_CONVERSATIONS);
         let keys: Vec<_> = latest[..most].iter().map(|latest| latest.conversation).collect();
-        let listed = self.rows.listed_conversations(known.key, &keys)?;
+        let listed = self.listed_conversations(known.key, &keys)?;
         let total = fold::unread(&listed, latest.len() > most);
         unread.messages = total.messages;
         unread.conversations = total.conversations;

@@ -55,11 +55,18 @@ pub(crate) struct ConnectionStart {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MembershipRow {
     pub(crate) conversation: ConversationKey,
-    /// The conversation's last event, and the time of that event; `None` if the row cannot be read.
+    /// The conversation's last event, and the time of that event; `None` if the row cannot be read, or the room was deleted.
     pub(crate) last_event: Option<(Seq, i64)>,
 }
 
 impl MembershipRow {
+    /// A row with the conversation's last event, the time of that event, and whether the room was deleted; `None` if it cannot be
+    /// read.
+    pub(crate) fn new(conversation: ConversationKey, read: Option<((Seq, i64), bool)>) -> Self {
+        let last_event = read.filter(|(_, ended)| !ended).map(|(last, _)| last);
+        Self { conversation, last_event }
+    }
+
     pub(crate) fn activity(&self) -> Option<Activity> {
         Some(Activity { at: self.last_event?.1, conversation: self.conversation })
     }

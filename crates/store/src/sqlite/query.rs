@@ -95,7 +95,7 @@ impl Lookups for Connection {
 
     fn memberships(&self, user: UserKey, after: ConversationKey, most: usize) -> Result<Vec<MembershipRow>> {
         let mut select = self.prepare_cached(
-            "SELECT m.conversation, c.head, c.at FROM members m INDEXED BY members_of_user
+            "SELECT m.conversation, c.head, c.at, c.ended FROM members m INDEXED BY members_of_user
              CROSS JOIN conversations c ON c.id = m.conversation
              WHERE m.user = ?1 AND m.until IS NULL AND m.conversation > ?2 ORDER BY m.conversation LIMIT ?3",
         )?;
@@ -103,10 +103,9 @@ impl Lookups for Connection {
         let mut memberships = Vec::new();
         while let Some(row) = rows.next()? {
             let conversation: i64 = row.get(0)?;
-            let read = || Ok((seq(row, 1)?, row.get(2)?));
+            let read = || Ok(((seq(row, 1)?, row.get(2)?), row.get(3)?));
             let state = skip_damaged(read(), || format!("conversation {conversation}"))?;
-            memberships
-                .push(MembershipRow { conversation: ConversationKey(conversation), last_event: state });
+            memberships.push(MembershipRow::new(ConversationKey(conversation), state));
         }
         Ok(memberships)
     }

@@ -45,6 +45,8 @@ pub(crate) struct SqliteRows {
     caught_up: Vec<CaughtUp>,
     /// Whether nothing of this transaction is stored.
     is_abandoned: bool,
+    /// Whether a room was deleted since this was asked for last.
+    has_ended_room: bool,
     db: Connection,
 }
 
@@ -61,6 +63,7 @@ impl SqliteRows {
             numbered: FxHashMap::default(),
             caught_up: Vec::new(),
             is_abandoned: false,
+            has_ended_room: false,
             db,
         }
     }
@@ -138,6 +141,16 @@ impl SqliteRows {
     /// Whether content was erased since the last call. Its bytes are then still in the write-ahead log.
     pub(crate) fn take_erased(&mut self) -> bool {
         std::mem::take(&mut self.has_erased)
+    }
+
+    /// Notes that content was erased.
+    pub(in crate::sqlite) fn note_erased(&mut self) {
+        self.has_erased = true;
+    }
+
+    /// Whether a room was deleted since the last call.
+    pub(in crate::sqlite) fn take_ended_room(&mut self) -> bool {
+        std::mem::take(&mut self.has_ended_room)
     }
 
     /// Frees the memory of the page cache.

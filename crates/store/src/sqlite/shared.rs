@@ -87,7 +87,7 @@ impl Reader<'_> {
         most: u32,
     ) -> Result<MembershipsPage, OperationError> {
         let mut select = self.rows.prepare_cached(
-            "SELECT m.conversation, m.since, c.head FROM users u
+            "SELECT m.conversation, m.since, c.head, c.ended FROM users u
              CROSS JOIN members m ON m.user = u.id AND m.until IS NULL AND m.conversation > ?2
              CROSS JOIN conversations c ON c.id = m.conversation
              WHERE u.name = ?1 ORDER BY m.conversation LIMIT ?3",
@@ -96,7 +96,8 @@ impl Reader<'_> {
         let mut page = MembershipsPage::default();
         for (rows, place) in (1..).zip(places) {
             let place = place?;
-            page.add(place.conversation, Some(place), rows, most);
+            let (conversation, place) = place;
+            page.add(conversation, place, rows, most);
         }
         Ok(page)
     }
@@ -107,20 +108,21 @@ impl Reader<'_> {
         conversation: ConversationKey,
     ) -> Result<Option<CurrentMembership>, OperationError> {
         let mut select = self.rows.prepare_cached(
-            "SELECT m.conversation, m.since, c.head FROM users u
+            "SELECT m.conversation, m.since, c.head, c.ended FROM users u
              CROSS JOIN members m ON m.conversation = ?2 AND m.user = u.id AND m.until IS NULL
              CROSS JOIN conversations c ON c.id = m.conversation WHERE u.name = ?1",
         )?;
-        Ok(select.query_row(params![user.as_str(), conversation.0], read_membership).optional()?)
+        let found = select.query_row(params![user.as_str(), conversation.0], read_membership).optional()?;
+        Ok(found.and_then(|(_, place)| place))
     }
 }
 
-fn read_membership(row: &Row<'_>) -> rusqlite::Result<CurrentMembership> {
-    Ok(CurrentMembership {
-        conversation: ConversationKey(row.get(0)?),
-        since: seq(row, 1)?,
-        head: seq(row, 2)?,
-    })
+/// A membership with its conversation; none in a deleted room.
+fn read_membership(row: &Row<'_>) -> rusqlite::Result<(ConversationKey, Option<CurrentMembership>)> {
+    let conversation = ConversationKey(row.get(0)?);
+    let place = CurrentMembership { conversation, since: seq(row, 1)?, head: seq(row, 2)? };
+    let is_ended: bool = row.get(3)?;
+    Ok((conversation, (!is_ended).then_some(place)))
 }
 
 impl SharedLookups for Connection {

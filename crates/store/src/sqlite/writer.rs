@@ -25,12 +25,12 @@ use crate::{CommitMetrics, WRITER_THREAD};
 /// The delay before a failed or blocked checkpoint is retried.
 const CHECKPOINT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Pages in the write-ahead log at which the writer runs a checkpoint while there are imports. An import writes to pages all over the
-/// database, and other writes wait for a checkpoint: for one of [`CHECKPOINT_PAGES`] some 50 ms.
-const IMPORT_CHECKPOINT_PAGES: u32 = 1_000;
+/// Pages in the write-ahead log at which the writer runs a checkpoint while there are imports or a deleted room is removed. These write
+/// to pages all over the database, and other writes wait for a checkpoint: for one of [`CHECKPOINT_PAGES`] some 50 ms.
+const BULK_CHECKPOINT_PAGES: u32 = 1_000;
 
-/// How long after an import its checkpoints are short.
-const IMPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long after an import or a slice checkpoints are short.
+const BULK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The parts that the writer is made of.
 pub(super) struct WriterParts {
@@ -90,8 +90,10 @@ pub(super) struct Committer {
     unsynced_log: Option<PathBuf>,
     /// If there are old bodies to rewrite: the time of the last portion.
     last_rewrite: Option<Instant>,
-    /// The time of the last import.
-    last_import: Option<Instant>,
+    /// If there is a deleted room of which content is left: the time of the last slice.
+    last_removal: Option<Instant>,
+    /// The time of the last import, or of the last slice of a deleted room.
+    last_bulk_write: Option<Instant>,
 }
 
 /// The operation that failed, with its error.
@@ -117,6 +119,7 @@ impl Writer {
         // A probe finds out before the first write whether the disk has room.
         self.committer.probe();
         self.committer.begin_rewrite();
+        self.committer.begin_removal();
         while let Some(first) = self.next() {
             let (committer, counter) = (&mut self.committer, &self.counter);
             let served = self.channels.write_queued(first, |batch| {
@@ -131,6 +134,7 @@ impl Writer {
             self.committer.checkpoint();
             self.truncate_log_if_idle();
             self.committer.rewrite_if_due();
+            self.committer.remove_if_due();
         }
         self.close_database();
     }
@@ -159,12 +163,13 @@ impl Writer {
         drop(channels);
     }
 
-    /// Waits for a write. While idle, rewrites old bodies, retries checkpoints and failed writes, and frees memory. Returns
-    /// `None` when the queue is closed.
+    /// Waits for a write. While idle, rewrites old bodies, removes deleted rooms, retries checkpoints and failed writes, and frees
+    /// memory. Returns `None` when the queue is closed.
     fn next(&mut self) -> Option<Submission> {
-        while self.committer.may_rewrite() {
+        while self.committer.may_rewrite() || self.committer.may_remove() {
             match self.channels.queue.try_recv() {
                 Ok(submission) => return Some(submission),
+                Err(TryRecvError::Empty) if self.committer.may_remove() => self.committer.remove(),
                 Err(TryRecvError::Empty) => self.committer.rewrite(),
                 Err(TryRecvError::Disconnected) => return None,
             }
@@ -178,6 +183,7 @@ impl Writer {
                     self.committer.probe_if_failing();
                     self.truncate_log_if_idle();
                     self.committer.rewrite_if_due();
+                    self.committer.remove_if_due();
                     if !shrunk && idle.elapsed() >= IDLE_TIMEOUT {
                         self.committer.rows.free_page_cache();
                         shrunk = true;
@@ -214,7 +220,8 @@ impl Committer {
             last_truncation: None,
             unsynced_log: None,
             last_rewrite: None,
-            last_import: None,
+            last_removal: None,
+            last_bulk_write: None,
         }
     }
 
@@ -232,7 +239,8 @@ impl Committer {
 
     /// Whether work remains that the idle writer has to retry soon.
     fn has_idle_work(&self) -> bool {
-        self.log_has_erased || self.may_recover() || (self.last_rewrite.is_some() && !self.has_failed())
+        let has_portions = self.last_rewrite.is_some() || self.last_removal.is_some();
+        self.log_has_erased || self.may_recover() || (has_portions && !self.has_failed())
     }
 
     /// Checks whether there are old bodies to rewrite.
@@ -243,12 +251,26 @@ impl Committer {
         }
     }
 
+    /// Checks whether there is a deleted room of which content is left.
+    fn begin_removal(&mut self) {
+        match self.rows.has_ended_rooms() {
+            Ok(found) => self.last_removal = found.then(Instant::now),
+            Err(error) => self.record_failure(&WriteError::Change(error)),
+        }
+    }
+
     /// Whether a portion of old bodies can be rewritten now.
     fn may_rewrite(&self) -> bool {
-        self.last_rewrite.is_some()
-            && self.state.fault().is_none()
-            && self.unsynced_log.is_none()
-            && !is_recent(self.last_failed_checkpoint)
+        self.last_rewrite.is_some() && self.may_write_portion()
+    }
+
+    /// Whether a slice of a deleted room can be removed now.
+    fn may_remove(&self) -> bool {
+        self.last_removal.is_some() && self.may_write_portion()
+    }
+
+    fn may_write_portion(&self) -> bool {
+        self.state.fault().is_none() && self.unsynced_log.is_none() && !is_recent(self.last_failed_checkpoint)
     }
 
     /// Rewrites a portion even though writes wait, if the last one was long enough ago.
@@ -268,6 +290,24 @@ impl Committer {
             }
             Err(error) => self.record_failure(&WriteError::Commit(error)),
         }
+        self.checkpoint();
+    }
+
+    /// Removes a slice of a deleted room even though writes wait, if the last one was long enough ago.
+    fn remove_if_due(&mut self) {
+        if self.last_removal.is_some_and(|last| last.elapsed() >= REWRITE_INTERVAL) && self.may_remove() {
+            self.remove();
+        }
+    }
+
+    /// Removes a slice of a deleted room. If that fails, the store refuses writes until one succeeds.
+    fn remove(&mut self) {
+        match self.rows.remove_ended() {
+            Ok(more) => self.last_removal = more.then(Instant::now),
+            Err(error) => self.record_failure(&WriteError::Commit(error)),
+        }
+        self.last_bulk_write = Some(Instant::now());
+        self.log_has_erased |= self.rows.take_erased();
         self.checkpoint();
     }
 
@@ -292,7 +332,7 @@ impl Committer {
     pub(super) fn write(&mut self, batch: Vec<Submission>) -> Vec<Outcome> {
         let (started, writes) = (Instant::now(), batch::count_writes(&batch));
         if batch.iter().any(|one| matches!(one.change, Change::Import(_))) {
-            self.last_import = Some(started);
+            self.last_bulk_write = Some(started);
         }
         let outcomes = match self.transact(&batch) {
             Ok(results) => {
@@ -372,13 +412,16 @@ impl Committer {
             rows.roll_back();
         }
         self.log_has_erased |= rows.take_erased();
+        if rows.take_ended_room() && written.is_ok() {
+            self.last_removal.get_or_insert_with(Instant::now);
+        }
         written
     }
 
     /// Moves the write-ahead log into the database if the log is long.
     fn checkpoint(&mut self) {
-        let imports = self.last_import.is_some_and(|last| last.elapsed() < IMPORT_INTERVAL);
-        let most = if imports { IMPORT_CHECKPOINT_PAGES } else { CHECKPOINT_PAGES };
+        let bulk = self.last_bulk_write.is_some_and(|last| last.elapsed() < BULK_INTERVAL);
+        let most = if bulk { BULK_CHECKPOINT_PAGES } else { CHECKPOINT_PAGES };
         let long = self.rows.take_wal_page_count() >= most;
         if long
             && !self.has_failed()

@@ -141,6 +141,7 @@ fn event_notice(key: i64, seq: u64) -> Notice {
         seq: Seq(seq),
         frame: RawValue::from_string(r#"{"type":"message","text":"hush"}"#.to_owned()).expect("JSON"),
         effects: Vec::new(),
+        ends: false,
     }
 }
 

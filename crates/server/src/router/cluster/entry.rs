@@ -19,7 +19,7 @@ use crate::router::registry::{
     LocalSession, LocalUser, MembershipChange, ObstacleChanges, SessionSlot, UserSlot,
 };
 use crate::router::{LocalNode, Subscription};
-use switchboard_store::record::{ConversationKey, JoinOrLeave};
+use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{CommittedEvent, LogExcerpt, Memberships};
 
@@ -358,10 +358,9 @@ impl Cluster {
             return self.look_up_leave(node, session, conversation, after);
         };
         let leaves = |event: &&CommittedEvent| {
-            event
-                .effects
-                .iter()
-                .any(|effect| effect.user == user.name && effect.join_or_leave == JoinOrLeave::Leave)
+            let is_own =
+                |effect: &Effect| effect.user == user.name && effect.join_or_leave == JoinOrLeave::Leave;
+            event.ends_conversation() || event.effects.iter().any(is_own)
         };
         let leave = events.iter().find(leaves).map(|event| event.seq);
         match (leave, events.last()) {

@@ -28,13 +28,13 @@ const MAX_CLOCK_LEAD_MS: i64 = 1_000;
 impl Cluster {
     /// Publishes an event that this node stored, to the nodes of the conversation's members and of the users who join by the event.
     pub(super) fn publish_event(&self, conversation: ConversationKey, arrival: &ArrivedEvent, json: String) {
-        let ArrivedEvent { name, seq, effects, .. } = arrival;
+        let ArrivedEvent { name, seq, effects, ends, .. } = arrival;
         let Ok(frame) = RawValue::from_string(json) else { return };
-        let notice =
-            Notice::Event { conversation, name: name.clone(), seq: *seq, frame, effects: effects.clone() };
+        let (name, effects) = (name.clone(), effects.clone());
+        let notice = Notice::Event { conversation, name, seq: *seq, frame, effects, ends: *ends };
         self.bus.publish(&Address::Conversation(conversation), &notice);
         // The nodes of users who join may not have subscribed to the conversation yet.
-        let newcomers = || effects.iter().filter(|effect| effect.join_or_leave != JoinOrLeave::Leave);
+        let newcomers = || arrival.effects.iter().filter(|effect| effect.join_or_leave != JoinOrLeave::Leave);
         if newcomers().count() > MAX_ADDRESSED_USERS {
             self.bus.publish(&Address::Nodes, &notice);
         } else {
@@ -105,9 +105,9 @@ impl Cluster {
 
     fn apply_notice(&mut self, node: &mut LocalNode, from: NodeId, notice: Notice) {
         match notice {
-            Notice::Event { conversation, name, seq, frame, effects } => {
+            Notice::Event { conversation, name, seq, frame, effects, ends } => {
                 if node.registry.applied_seq(conversation).is_some() {
-                    if !effects.is_empty() {
+                    if ends || !effects.is_empty() {
                         // Memberships decide who receives later events, so membership changes are read from the database only.
                         return self.read_up_to(node, conversation, seq);
                     }
@@ -116,7 +116,7 @@ impl Cluster {
                     self.accept_event(
                         node,
                         conversation,
-                        ArrivedEvent { name, seq, frame, sender: None, effects, learned_at: stored },
+                        ArrivedEvent { name, seq, frame, sender: None, effects, ends, learned_at: stored },
                     );
                 } else {
                     // This may be an old notice that arrives late, so the store is asked whether they are members.

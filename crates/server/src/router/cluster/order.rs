@@ -148,6 +148,14 @@ impl Cluster {
         }
     }
 
+    /// Applies the last event of a deleted room. The store may not have the events before it any more, and no session receives them.
+    fn apply_end(&mut self, node: &mut LocalNode, conversation: ConversationKey, arrival: ArrivedEvent) {
+        if node.registry.applied_seq(conversation).is_some_and(|applied| applied < arrival.seq) {
+            apply_next_event(node, conversation, arrival);
+        }
+        self.order.remove(conversation);
+    }
+
     fn apply_waiting(&mut self, node: &mut LocalNode, conversation: ConversationKey, mut applied: Seq) {
         while let Some(next) = self.order.take_event(conversation, applied.next()) {
             applied = next.seq;
@@ -210,7 +218,11 @@ impl Cluster {
             if node.registry.applied_seq(conversation).is_some_and(|applied| arrival.seq > applied) {
                 node.metrics.missing_events_read.inc();
             }
-            self.accept_event(node, conversation, arrival);
+            if arrival.ends {
+                self.apply_end(node, conversation, arrival);
+            } else {
+                self.accept_event(node, conversation, arrival);
+            }
         }
         // Either no event is missing any more, or a timer runs for other missing events.
         if self.order.waiting.get(&conversation).is_none_or(|waiting| waiting.due.is_some()) {

@@ -96,10 +96,8 @@ impl Log<'_> {
                 self.with_user(&user, seq, report, |log, user| log.members.set_role(user, role))?;
             }
             EventBody::Rename { title } => self.title = Some(title.as_str().to_owned()),
-            EventBody::Unreadable {}
-            | EventBody::Withheld { .. }
-            | EventBody::Erase {}
-            | EventBody::Unknown(_) => {}
+            EventBody::Unreadable {} | EventBody::Withheld { .. } | EventBody::Erase {} => {}
+            EventBody::End {} | EventBody::Unknown(_) => {}
         }
         Ok(())
     }
@@ -196,7 +194,13 @@ impl Log<'_> {
         let Some(is_room) = self.id.as_ref().map(switchboard_protocol::ConversationId::is_room) else {
             return;
         };
-        if event.kind.scope() == EventScope::Room && !is_room {
+        if event.kind == EventKind::End {
+            self.add_problem(
+                report,
+                Some(event.seq),
+                "it says that the room was deleted, and the room was not",
+            );
+        } else if event.kind.scope() == EventScope::Room && !is_room {
             self.add_problem(report, Some(event.seq), "a direct conversation has no such events");
         } else if is_room && (event.seq == 1) != (event.kind == EventKind::Create) {
             self.is_uncertain = true;

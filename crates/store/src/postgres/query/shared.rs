@@ -4,7 +4,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, MembershipEffect, Seq, UserId, kind_number};
 use tokio_postgres::Row;
 
-use super::row::{conversation_id, conversation_key, number, position as nth, seq, time, user_id};
+use super::row::{conversation_id, conversation_key, get, number, position as nth, seq, time, user_id};
 use super::{Result, Session};
 use crate::profile::not_before;
 use crate::read::Reader;
@@ -55,7 +55,7 @@ pub(in crate::postgres) fn revocations(
 }
 
 /// Reads only the rows of the page by index, so that the cost does not grow with the number of a user's conversations.
-const SELECT_MEMBERSHIP_PAGES: &str = r#"SELECT n.place, m.conversation, m.since, c.head
+const SELECT_MEMBERSHIP_PAGES: &str = r#"SELECT n.place, m.conversation, m.since, c.head, c.ended
     FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY n (name, after, place) JOIN users u ON u.name = n.name
     CROSS JOIN LATERAL (SELECT conversation, since FROM members
         WHERE "user" = u.id AND until IS NULL AND conversation > n.after ORDER BY conversation LIMIT $3) m
@@ -77,7 +77,7 @@ pub(in crate::postgres) fn membership_pages(
     Ok(pages.into_iter().map(|(page, _)| page).collect())
 }
 
-const SELECT_CURRENT_MEMBERSHIPS: &str = r#"SELECT n.place, m.conversation, m.since, c.head
+const SELECT_CURRENT_MEMBERSHIPS: &str = r#"SELECT n.place, m.conversation, m.since, c.head, c.ended
     FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY n (name, conversation, place)
     JOIN users u ON u.name = n.name
     JOIN members m ON m.conversation = n.conversation AND m."user" = u.id AND m.until IS NULL
@@ -99,11 +99,15 @@ pub(in crate::postgres) fn memberships_in(
     Ok(places)
 }
 
+/// A membership; `None` in a deleted room, and if the row is damaged.
 fn read_membership(row: &Row, first: usize) -> Result<Option<CurrentMembership>> {
     let conversation = conversation_key(row, first)?;
-    let read =
-        || Ok(CurrentMembership { conversation, since: seq(row, first + 1)?, head: seq(row, first + 2)? });
-    skip_damaged(read(), || format!("conversation {}", conversation.0))
+    let read = || {
+        let place =
+            CurrentMembership { conversation, since: seq(row, first + 1)?, head: seq(row, first + 2)? };
+        Ok((!get::<bool>(row, first + 3)?).then_some(place))
+    };
+    Ok(skip_damaged(read(), || format!("conversation {}", conversation.0))?.flatten())
 }
 
 /// The last event by which each user left or was removed, up to an event. The removed user is in the field `user` of the
@@ -138,6 +142,8 @@ const _: () = {
             MembershipEffect::SenderLeaves => assert!(matches!(kind, EventKind::Leave)),
             MembershipEffect::UserLeaves => assert!(matches!(kind, EventKind::Remove)),
             MembershipEffect::None
+            // No user comes back after it.
+            | MembershipEffect::Ends
             | MembershipEffect::Begins
             | MembershipEffect::SenderEnters
             | MembershipEffect::UserEnters => {}

@@ -39,6 +39,8 @@ const SET_NOT_BEFORE: &str = "UPDATE users u
 const SET_KEYS_USED: &str = "UPDATE api_keys k SET used = greatest(coalesce(k.used, 0), w.at)
     FROM unnest($1::integer[], $2::bigint[]) AS w(number, at) WHERE k.number = w.number";
 
+const INSERT_ENDED_ROOMS: &str = "INSERT INTO ended_rooms (conversation) SELECT unnest($1::bigint[])";
+
 /// Tells the feed which events the transaction writes.
 const FEED_EVENTS: &str = "INSERT INTO feed_pending (runs) VALUES ($1)";
 
@@ -108,7 +110,7 @@ const DELETE_ROOMS_BY_CHOICE: &str = r#"DELETE FROM rooms_by_choice r USING unne
     WHERE r."user" = w."user" AND r.conversation = w.conversation"#;
 
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {
-    let own: [&str; 26] = [
+    let own: [&str; 27] = [
         CATCH_UP,
         UPDATE_PROBE,
         COMMIT,
@@ -117,6 +119,7 @@ pub(super) fn statements() -> impl Iterator<Item = &'static str> {
         SET_LAST_SEEN,
         SET_NOT_BEFORE,
         SET_KEYS_USED,
+        INSERT_ENDED_ROOMS,
         FEED_EVENTS,
         FEED_ENTRIES,
         TRIM_PAGES,
@@ -233,6 +236,7 @@ impl PostgresRows<'_> {
             (deleted.len(), Pipelined::new(DELETE_REACTIONS, &[&deleted_in, &deleted])),
             (chosen.len(), Pipelined::new(&INSERT_ROOMS_BY_CHOICE, &[&choosers, &chosen])),
             (left.len(), Pipelined::new(DELETE_ROOMS_BY_CHOICE, &[&leavers, &left])),
+            (self.ended_rooms.len(), Pipelined::new(INSERT_ENDED_ROOMS, &[&self.ended_rooms])),
             (keys.len(), Pipelined::new(SET_KEYS_USED, &[&keys, &keys_at])),
             (runs.len(), Pipelined::new(FEED_EVENTS, &[&runs])),
             (entries.kind.len(), entries.insert()),

@@ -188,7 +188,7 @@ async fn user_numbers_are_written_into_bodies_once_every_living_node_reads_them(
     assert_eq!(select_column(&url, SELECT_BODIES).await, with_ids);
     assert_eq!(select_column(&url, SELECT_VERSION).await, ["0"]);
     old.stop().await;
-    wait_until_column_is(&url, SELECT_VERSION, &["3"]).await;
+    wait_until_column_is(&url, SELECT_VERSION, &["4"]).await;
     let rewritten =
         [r#"{"public":false,"members":[2]}"#, r#"{"user":2}"#, r#"{"public":false,"members":[2]}"#];
     wait_until_column_is(&url, SELECT_BODIES, &rewritten).await;
@@ -210,7 +210,7 @@ async fn user_numbers_are_written_into_bodies_once_every_living_node_reads_them(
     };
     assert!(error.is::<crate::postgres::Outdated>(), "{error:#}");
     assert!(
-        format!("{error:#}").contains("the installation has version 3 and this node knows 0"),
+        format!("{error:#}").contains("the installation has version 4 and this node knows 0"),
         "{error:#}"
     );
 }
@@ -222,7 +222,7 @@ async fn a_node_that_counts_as_dead_is_refused_in_its_transaction() {
     let new = Node::new(&url).await;
     old.says("alice", "@bob", "hi").await;
     let raised = async {
-        while select_column(&url, SELECT_VERSION).await != ["3"] {
+        while select_column(&url, SELECT_VERSION).await != ["4"] {
             // Makes the node's last heartbeat 61 seconds old by the database's clock, so that the node counts as gone.
             query_texts(&url, "UPDATE writers SET at = now() - interval '61 seconds' WHERE version = 0")
                 .await;
@@ -262,7 +262,7 @@ async fn a_node_of_a_version_without_rows_of_nodes_is_counted_and_refused() {
     assert_eq!(new.store.features(), Vec::<&str>::new());
     proceed.0.send(()).expect("it waits");
     earlier.await.expect("no panic");
-    wait_until_column_is(&url, SELECT_VERSION, &["3"]).await;
+    wait_until_column_is(&url, SELECT_VERSION, &["4"]).await;
     let refused =
         with_link(&url, |link| link.run(link.client().batch_execute(EARLIER_NODE_PUTS_ITS_ROW))).await;
     let refused = refused.expect_err("its version is 0");

@@ -150,6 +150,16 @@ impl Rows for SqliteRows {
         self.conversations.insert(conversation.name.clone(), conversation);
     }
 
+    fn may_end_rooms(&self) -> bool {
+        true
+    }
+
+    fn insert_ended_room(&mut self, room: ConversationKey) -> Result<()> {
+        self.has_ended_room = true;
+        let mut insert = self.db.prepare_cached("INSERT INTO ended_rooms (conversation) VALUES (?1)")?;
+        insert.execute([room.0]).map(drop)
+    }
+
     fn member(&mut self, conversation: ConversationKey, user: UserKey) -> Result<Option<Membership>> {
         if let Some(member) = self.members.get(&(conversation, user)) {
             return Ok(Some(*member));

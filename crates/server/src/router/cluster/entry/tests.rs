@@ -33,7 +33,15 @@ fn rejoined_after(seen: u64) -> Effect {
 /// An event that makes one membership change.
 fn arriving_event(seq: Seq, effect: Effect) -> ArrivedEvent {
     let (name, frame) = (ConversationId::parse("#room").expect("a name"), Some(frame::text("{}")));
-    ArrivedEvent { name, seq, frame, sender: None, effects: vec![effect], learned_at: Instant::now() }
+    ArrivedEvent {
+        name,
+        seq,
+        frame,
+        sender: None,
+        effects: vec![effect],
+        ends: false,
+        learned_at: Instant::now(),
+    }
 }
 
 /// Registers an attaching session of alice.

@@ -116,6 +116,7 @@ fn apply_effect(router: &mut Router, seq: u64, effect: Effect) {
         frame: Some(frame),
         sender: None,
         effects: vec![effect],
+        ends: false,
         learned_at: Instant::now(),
     };
     let cluster = router.cluster.as_mut().expect("a cluster");

@@ -229,8 +229,11 @@ pub(crate) const PROFILE_WORDS: Table =
 pub(crate) const RETIRED_IDS: Table =
     table_without_record!("retired_ids": "name" Text Key, "user" Number OnInsert, "at" Number OnInsert);
 
+pub(crate) const MISSED: Table = table_without_record!("missed": "user" Number Key, "conversation" Number Key,
+    "absence" Number OnUpdate, "seq" Number OnUpdate);
+
 /// All tables that `migrate-store` copies, in the order of copying.
-pub(crate) const TABLES: [Table; 16] = [
+pub(crate) const TABLES: [Table; 17] = [
     USERS,
     RETIRED_IDS,
     PROFILES,
@@ -247,6 +250,7 @@ pub(crate) const TABLES: [Table; 16] = [
     FEED_ENTRIES,
     CONSUMERS,
     WEBHOOKS,
+    MISSED,
 ];
 
 /// The names of columns, quoted as both databases accept them.

@@ -57,12 +57,7 @@ pub(crate) fn apply<R: Rows>(
             act.user_or_new(actor)?;
             Ok(Committed::NotAnnounced)
         }
-        Change::SetLastSeen(at) => {
-            let user = act.user_or_new(actor)?;
-            act.rows.set_last_seen(user, at)?;
-            act.do_tell_feed("user.offline", user, "{}".to_owned())?;
-            Ok(Committed::NotAnnounced)
-        }
+        Change::SetPresence(change) => act.set_presence(change),
         Change::Probe => {
             act.rows.probe()?;
             Ok(Committed::NotAnnounced)
@@ -188,7 +183,7 @@ impl Prefetch {
             | Change::NumberPending
             | Change::TrimFeed(_)
             | Change::Refused(_) => {}
-            Change::SetLastSeen(_) | Change::Revoke { .. } => {
+            Change::SetPresence(_) | Change::Revoke { .. } => {
                 self.users_to_lock.insert(actor.clone());
             }
         }

@@ -301,6 +301,7 @@ fn open_store(data: &Path) -> anyhow::Result<()> {
         data: data.to_owned(),
         limits: Limits::default(),
         strangers: true,
+        tells_reads: false,
         clock: Clock::system(),
         metrics: CommitMetrics::default(),
     };
@@ -320,7 +321,7 @@ async fn a_database_of_the_first_version_is_migrated() {
     let path = server.data().join(DATABASE_FILE);
     let db = Connection::open(&path).expect("the database");
     db.execute_batch(
-        "DROP TABLE retired_ids; DROP TABLE replaced_requests; DROP TABLE profiles; DROP TABLE profile_words;
+        "DROP TABLE connected; DROP TABLE missed; DROP TABLE retired_ids; DROP TABLE replaced_requests; DROP TABLE profiles; DROP TABLE profile_words;
          DROP TABLE feed_pages; DROP TABLE feed_entries; DROP TABLE feed_pending; DROP TABLE feed_state;
          DROP TABLE consumers; DROP TABLE webhooks; DROP TRIGGER number_key;
          DROP INDEX api_keys_by_number; DROP INDEX api_keys_by_old_hash;

@@ -1,13 +1,12 @@
 //! Users who are away, for the feed: `user.offline`, and `user.missed` for those whom a message waits for.
 //!
 //! On a single node the router knows who is offline, and the writer adds the entry. Nodes that share a database each store who
-//! comes and who goes, every second: the entry is added with the removal of a user's last row (`switchboard_store::absences`).
+//! comes and who goes, every second: the entry is added with the removal of a user's last row (`switchboard_store::absences`). A
+//! departure is stored a second later than an arrival, so that a user who moves to another node keeps a row.
 //!
 //! What users have missed is found by a consumer of the feed that stays `feed.missed_after` behind. Of each conversation with
 //! messages since, it looks up the members who have not read them, and leaves out those who are connected. One node at a time does
 //! it, and its position is in the store.
-
-mod attendees;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,8 @@ use switchboard_store::origin::Origin;
 use switchboard_store::{Change, PresenceChange, Submission};
 use tokio::time::Instant;
 
-pub(crate) use self::attendees::Attendees;
+use crate::attendees::Attendees;
+use crate::config::Config;
 use crate::metrics::FeedMetrics;
 use crate::services::Services;
 
@@ -37,23 +37,43 @@ const RENEWALS_PER_LEASE: u32 = 3;
 /// The most transactions of a round that remove users of nodes that are lost. Each removes up to a thousand.
 const MAX_REMOVALS: usize = 16;
 
-/// What the task needs.
-pub(crate) struct Parts {
-    pub(crate) services: Arc<Services>,
-    pub(crate) attendees: Arc<Attendees>,
-    pub(crate) metrics: FeedMetrics,
-    /// The node, as the database names it: another one after each start.
-    pub(crate) node: String,
+/// The times of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
     /// How long a node counts as alive that does not renew its rows.
-    pub(crate) lease: Duration,
-    pub(crate) grace: Duration,
+    lease: Duration,
+    /// How long a user counts as online after the last connection has closed.
+    grace: Duration,
     /// When a message counts as missed; zero for never.
-    pub(crate) missed_after: Duration,
+    missed_after: Duration,
 }
 
-/// Stores who comes and who goes, and finds what was missed, until the server stops.
-pub(crate) async fn run(parts: Parts) {
-    let lease = Lease { node: parts.node.clone(), duration: millis(parts.lease) };
+impl Times {
+    pub(crate) fn new(config: &Config) -> Self {
+        let lease = config.cluster.as_ref().map_or(config.presence_grace, |cluster| cluster.settings.lease);
+        Self { lease, grace: config.presence_grace, missed_after: config.feed.missed_after }
+    }
+}
+
+/// What the task needs.
+struct Parts {
+    services: Arc<Services>,
+    attendees: Arc<Attendees>,
+    metrics: FeedMetrics,
+    times: Times,
+}
+
+/// Starts to store who comes and who goes, and to find what was missed. `node` is the name of the node in the database: another
+/// one after each start.
+pub(crate) fn start(services: &Arc<Services>, attendees: Arc<Attendees>, node: String, times: Times) {
+    let metrics = services.metrics.feed.clone();
+    let parts = Parts { services: services.clone(), attendees, metrics, times };
+    services.tasks.spawn_critical("absences", run(parts, node));
+}
+
+/// Runs until the server stops.
+async fn run(parts: Parts, node: String) {
+    let lease = Lease { node, duration: millis(parts.times.lease) };
     let stop = parts.services.tasks.stop().clone();
     let mut keeper = Keeper {
         lease,
@@ -120,7 +140,7 @@ impl Keeper {
             self.announce_arrivals();
             self.finish_last_stop().await?;
         }
-        if !self.parts.missed_after.is_zero() {
+        if !self.parts.times.missed_after.is_zero() {
             self.find_missed().await?;
         }
         Ok(())
@@ -176,7 +196,7 @@ impl Keeper {
 
     /// Takes the users of nodes offline that have died or stopped.
     async fn remove_lost(&mut self) -> anyhow::Result<()> {
-        let (lease, grace, now) = (self.lease.clone(), millis(self.parts.grace), self.now());
+        let (lease, grace, now) = (self.lease.clone(), millis(self.parts.times.grace), self.now());
         let removed = self.ask(move |database| {
             let mut removed = 0;
             for _ in 0..MAX_REMOVALS {
@@ -216,7 +236,7 @@ impl Keeper {
 
     /// Takes the users offline who were connected when the server stopped last and have not come back.
     async fn finish_last_stop(&mut self) -> anyhow::Result<()> {
-        if self.is_start_done || self.started.elapsed() < self.parts.grace {
+        if self.is_start_done || self.started.elapsed() < self.parts.times.grace {
             return Ok(());
         }
         let users = self.ask(Absences::connected_at_stop).await?;
@@ -241,7 +261,7 @@ impl Keeper {
                 return Ok(());
             }
             let now = self.now();
-            let before = now.as_millis().saturating_sub(millis(self.parts.missed_after));
+            let before = now.as_millis().saturating_sub(millis(self.parts.times.missed_after));
             let query = MissedQuery {
                 after: position,
                 before: Timestamp::from_millis(before),
@@ -277,7 +297,7 @@ impl Keeper {
 
     /// How far the consumer has come; `None` if another node has it.
     async fn claim(&mut self, last: u64) -> anyhow::Result<Option<u64>> {
-        let interval = self.parts.lease / RENEWALS_PER_LEASE;
+        let interval = self.parts.times.lease / RENEWALS_PER_LEASE;
         if self.claimed.is_some_and(|claimed| claimed.elapsed() < interval) {
             return Ok(self.position);
         }
@@ -314,10 +334,12 @@ impl Keeper {
         if self.parts.attendees.are_shared() {
             drop(self.store_attendance().await);
         }
-        if self.database.is_some() {
-            let lease = self.lease.clone();
-            drop(self.ask(move |database| database.end_lease(&lease)).await);
-        }
+        let (database, lease) = (self.database.take(), self.lease);
+        // Closing the connection may block, too.
+        let closing = tokio::task::spawn_blocking(move || {
+            database.map(|mut database| database.end_lease(&lease)).transpose()
+        });
+        drop(closing.await);
     }
 }
 

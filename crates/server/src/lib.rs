@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` has the map and the invariants; this file has the wiring.
 
 mod absences;
+mod attendees;
 pub mod auth;
 mod bus;
 pub mod cli;
@@ -54,7 +55,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 
-use crate::absences::Attendees;
+use crate::attendees::Attendees;
 use crate::auth::Authenticator;
 use crate::bus::{Bus, BusEvent, NoBus, NodeId, nats};
 use crate::config::{ClusterConfig, Config, UnknownUsers};
@@ -183,21 +184,11 @@ impl Server {
             tasks,
         };
         let node = format!("{}/{}", config.name(), uuid::Uuid::now_v7().simple());
-        let (grace, missed_after) = (config.presence_grace, config.feed.missed_after);
-        let lease = config.cluster.as_ref().map_or(grace, |cluster| cluster.settings.lease);
+        let times = absences::Times::new(&config);
         let (mut server, services) = Self::without_listeners(config, parts);
         start_webhooks(&services, node.clone());
-        let absences = absences::Parts {
-            services: services.clone(),
-            attendees,
-            metrics: services.metrics.feed.clone(),
-            node,
-            lease,
-            grace,
-            missed_after,
-        };
-        server.tasks.spawn_critical("absences", absences::run(absences));
-        fetch_token_keys(&services);
+        absences::start(&services, attendees, node, times);
+        services.fetch_token_keys();
         if let Some(operators) = operators {
             server.serve_operators(operators, services.clone())?;
         }
@@ -386,16 +377,6 @@ fn start_webhooks(services: &Arc<Services>, node: String) {
         changed: services.webhooks_changed.clone(),
     };
     services.tasks.spawn_critical("webhooks", webhooks::run(parts));
-}
-
-/// Starts to fetch the keys of the issuers that publish them.
-fn fetch_token_keys(services: &Services) {
-    for provider in services.authenticator.providers() {
-        let metrics = services.metrics.token_keys.clone();
-        metrics.begin_at_zero(provider.issuer());
-        let task = provider.clone().run(metrics, services.tasks.stop().clone());
-        services.tasks.spawn_critical("token keys", task);
-    }
 }
 
 /// The opened store, and the connection to the other nodes that share it.

@@ -45,7 +45,7 @@ use self::parked::ParkedSessions;
 use self::presence::{ExpiredTimer, Presence};
 use self::profiles::Profiles;
 use self::registry::{Registry, SessionSlot};
-use crate::absences::Attendees;
+use crate::attendees::Attendees;
 use crate::encode::encode;
 use crate::metrics::{DropReason, Metrics};
 use crate::outbox::Outbox;

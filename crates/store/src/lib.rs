@@ -27,6 +27,7 @@
 //!   between. The writer does not count: readers do, in the user's share of the read queue, and then the write is queued
 //!   again ([`counting`]). Other writes of the same connection may be stored meanwhile.
 
+mod absence;
 pub mod absences;
 mod access;
 pub mod backup;
@@ -91,7 +92,7 @@ pub use self::request::{
 };
 use tokio::sync::watch;
 
-use crate::absences::{MissedPage, MissedQuery};
+use crate::absence::{MissedPage, MissedQuery};
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
 use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};

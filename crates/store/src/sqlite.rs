@@ -49,7 +49,7 @@ use super::{
     Batch, Change, Memberships, PresencePeer, Query, Snapshot, Store, Submission, Summaries, WriteAccess,
 };
 use crate::CommitMetrics;
-use crate::absences::{MissedPage, MissedQuery};
+use crate::absence::{MissedPage, MissedQuery};
 use crate::clock::Clock;
 use crate::fair_queue::LaneOwner;
 use crate::feed::{FeedPage, FeedQuery};

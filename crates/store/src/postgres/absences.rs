@@ -12,7 +12,8 @@ use super::connect::{BlockingConnection, Error};
 use super::query::row::{count, get, number};
 use super::table::to_signed;
 use super::target::Target;
-use crate::absences::{Attendance, CONSUMER, Lease, MissedEntry, MissedMessage};
+use crate::absence::{Attendance, CONSUMER, MissedEntry, MissedMessage};
+use crate::webhook::Lease;
 
 /// The lock of transactions that take users offline: "offline" in ASCII.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(31351333206420069)";

@@ -6,7 +6,7 @@ use switchboard_protocol::Seq;
 
 use super::feed::{FeedLookups, Unpaged};
 use super::{LookupResult, Reader};
-use crate::absences::{MissedMessage, MissedPage, MissedQuery};
+use crate::absence::{MissedMessage, MissedPage, MissedQuery};
 use crate::feed::Item;
 use crate::record::ConversationKey;
 

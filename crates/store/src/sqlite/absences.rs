@@ -7,8 +7,9 @@ use switchboard_protocol::{Timestamp, UserId};
 
 use super::open_shared;
 use super::rows::user_id;
-use crate::absences::{CONSUMER, Lease, MissedEntry, MissedMessage};
+use crate::absence::{CONSUMER, MissedEntry, MissedMessage};
 use crate::key::Via;
+use crate::webhook::Lease;
 
 const INSERT_ENTRY: &str = "INSERT INTO feed_pending (type, at, user, via, body) VALUES (?1, ?2, ?3, ?4, ?5)";
 

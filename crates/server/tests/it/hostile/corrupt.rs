@@ -354,7 +354,7 @@ async fn a_database_of_the_first_version_is_migrated() {
     assert!(bob.history("#r").await[0].reactions.is_empty());
     let db = Connection::open(&path).expect("the database");
     let version = db.query_row("PRAGMA user_version", [], |row| row.get(0));
-    assert_eq!(version, Ok(11));
+    assert_eq!(version, Ok(12));
 }
 
 #[tokio::test]

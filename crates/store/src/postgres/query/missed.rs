@@ -4,7 +4,7 @@ use switchboard_protocol::EventKind;
 
 use super::row::{conversation_key, count, get, number, seq, user_id, user_key};
 use super::{Result, Session};
-use crate::absences::MissedMessage;
+use crate::absence::MissedMessage;
 use crate::read::missed::{MissedLookups, MissedRange};
 use crate::read::row::skip_damaged;
 use crate::record::Via;

@@ -6,7 +6,7 @@ use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId, UserUnread};
 use tokio::sync::watch;
 
 use super::MemoryStore;
-use crate::absences::{MissedPage, MissedQuery};
+use crate::absence::{MissedPage, MissedQuery};
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
 use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};

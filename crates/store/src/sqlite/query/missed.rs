@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 use switchboard_protocol::EventKind;
 
 use super::Result;
-use crate::absences::MissedMessage;
+use crate::absence::MissedMessage;
 use crate::read::missed::{MissedLookups, MissedRange};
 use crate::read::row::skip_damaged;
 use crate::record::{UserKey, Via};

@@ -21,6 +21,9 @@ pub(crate) struct Attendees {
 struct Changes {
     arrived: FxHashSet<UserId>,
     departed: FxHashSet<UserId>,
+    /// Those who departed before the changes were taken last. They are stored a round later, because a user who has moved to
+    /// another node must have a row there first.
+    departed_earlier: FxHashSet<UserId>,
 }
 
 impl Attendees {
@@ -42,6 +45,7 @@ impl Attendees {
         if self.are_shared || self.tells_online {
             let mut changes = self.lock();
             changes.departed.remove(user);
+            changes.departed_earlier.remove(user);
             changes.arrived.insert(user.clone());
         }
     }
@@ -53,9 +57,13 @@ impl Attendees {
         }
     }
 
-    /// Takes what has changed.
+    /// Takes what has changed: who arrived, and who had departed when this was called last.
     pub(crate) fn take(&self) -> Attendance {
-        let Changes { arrived, departed } = std::mem::take(&mut *self.lock());
+        let mut changes = self.lock();
+        let arrived = std::mem::take(&mut changes.arrived);
+        let departed = std::mem::take(&mut changes.departed);
+        let departed = std::mem::replace(&mut changes.departed_earlier, departed);
+        drop(changes);
         let [arrived, departed] = [arrived, departed].map(|users| users.into_iter().collect());
         Attendance { arrived, departed, tells_online: self.tells_online, is_complete: false }
     }
@@ -65,7 +73,7 @@ impl Attendees {
         let mut changes = self.lock();
         for user in earlier.departed {
             if !changes.arrived.contains(&user) {
-                changes.departed.insert(user);
+                changes.departed_earlier.insert(user);
             }
         }
         changes.arrived.extend(earlier.arrived);
@@ -81,13 +89,26 @@ mod tests {
     }
 
     #[test]
+    fn a_departure_is_taken_a_round_later() {
+        let attendees = Attendees::new(true, false);
+        attendees.depart(&user("bob"));
+        assert!(attendees.take().departed.is_empty());
+        assert_eq!(attendees.take().departed, [user("bob")]);
+        assert!(attendees.take().departed.is_empty());
+    }
+
+    #[test]
     fn a_user_who_comes_back_before_the_departure_was_stored_did_not_leave() {
         let attendees = Attendees::new(true, false);
         attendees.depart(&user("alice"));
-        attendees.arrive(&user("alice"));
+        attendees.take();
         attendees.depart(&user("bob"));
-        let changes = attendees.take();
-        assert_eq!((changes.arrived, changes.departed), (vec![user("alice")], vec![user("bob")]));
+        attendees.arrive(&user("alice"));
+        attendees.arrive(&user("bob"));
+        let mut changes = attendees.take();
+        changes.arrived.sort_unstable();
+        assert_eq!((changes.arrived, changes.departed), (vec![user("alice"), user("bob")], vec![]));
+        assert!(attendees.take().departed.is_empty());
     }
 
     #[test]
@@ -95,6 +116,9 @@ mod tests {
         let attendees = Attendees::new(true, false);
         attendees.arrive(&user("alice"));
         attendees.depart(&user("bob"));
+        attendees.depart(&user("carol"));
+        attendees.take();
+        attendees.arrive(&user("alice"));
         let changes = attendees.take();
         attendees.depart(&user("alice"));
         attendees.arrive(&user("bob"));
@@ -102,7 +126,8 @@ mod tests {
         let mut changes = attendees.take();
         changes.arrived.sort_unstable();
         assert_eq!(changes.arrived, [user("alice"), user("bob")]);
-        assert_eq!(changes.departed, [user("alice")], "she came before she left");
+        assert_eq!(changes.departed, [user("carol")]);
+        assert_eq!(attendees.take().departed, [user("alice")], "she came before she left");
     }
 
     #[test]

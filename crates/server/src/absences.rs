@@ -79,6 +79,7 @@ async fn run(parts: Parts, node: String) {
         lease,
         database: None,
         started: Instant::now(),
+        last_at_start: *parts.services.store.feed_news().borrow(),
         is_start_done: false,
         position: None,
         claimed: None,
@@ -102,6 +103,8 @@ struct Keeper {
     /// The connection, if it is open. It is used on threads that may block.
     database: Option<Absences>,
     started: Instant,
+    /// The number of the last entry of the feed when the server started. A new consumer begins after it.
+    last_at_start: u64,
     /// Whether the users who were connected at the last stop were dealt with.
     is_start_done: bool,
     /// How far the consumer has come, while this node has it.
@@ -254,7 +257,11 @@ impl Keeper {
     async fn find_missed(&mut self) -> anyhow::Result<()> {
         let store = self.parts.services.store.clone();
         let last = *store.feed_news().borrow();
-        let Some(mut position) = self.claim(last).await? else { return Ok(()) };
+        // A server that has stored nothing leaves no row, so that a migration may still fill the database.
+        if last == 0 {
+            return Ok(());
+        }
+        let Some(mut position) = self.claim().await? else { return Ok(()) };
         loop {
             if position >= last {
                 self.parts.metrics.set_missed_lag(0);
@@ -296,12 +303,12 @@ impl Keeper {
     }
 
     /// How far the consumer has come; `None` if another node has it.
-    async fn claim(&mut self, last: u64) -> anyhow::Result<Option<u64>> {
+    async fn claim(&mut self) -> anyhow::Result<Option<u64>> {
         let interval = self.parts.times.lease / RENEWALS_PER_LEASE;
         if self.claimed.is_some_and(|claimed| claimed.elapsed() < interval) {
             return Ok(self.position);
         }
-        let (lease, now) = (self.lease.clone(), self.now());
+        let (lease, last, now) = (self.lease.clone(), self.last_at_start, self.now());
         self.position = self.ask(move |database| database.claim_missed(&lease, last, now)).await?;
         self.claimed = Some(Instant::now());
         Ok(self.position)

@@ -33,7 +33,7 @@ pub(crate) use auth::default_permission_claim;
 pub use auth::{AuthConfig, AuthKey, FetchPace, IssuerConfig};
 pub use cluster::{ClusterConfig, ClusterSettings};
 use file::File;
-pub use file::default_toml;
+pub use file::{FeedSection, default_toml};
 pub use hooks::{Ask, HooksConfig, OnFailure, OnFailures, SigningKey};
 use layers::Layers;
 pub(crate) use layers::requested_log_format;
@@ -152,8 +152,8 @@ pub struct Config {
     pub shutdown_deadline: Duration,
     /// The window over which clients spread their reconnects after a shutdown.
     pub reconnect_spread: Duration,
-    /// How long the feed keeps its entries; zero keeps all.
-    pub feed_keep: Duration,
+    /// What the feed has, and for how long.
+    pub feed: FeedSection,
     /// The settings of names and pictures.
     pub profiles: ProfilesSection,
     /// What users may do.
@@ -258,7 +258,7 @@ impl Config {
             presence_grace: file.presence_grace,
             shutdown_deadline: file.shutdown_deadline,
             reconnect_spread: file.reconnect_spread,
-            feed_keep: file.feed.keep,
+            feed: file.feed,
             profiles: ProfilesSection { own: file.profiles.allows_own(mode), ..file.profiles },
             permissions: file.permissions,
             webhooks,
@@ -337,7 +337,7 @@ impl Config {
             presence_grace: self.presence_grace,
             shutdown_deadline: self.shutdown_deadline,
             reconnect_spread: self.reconnect_spread,
-            feed: file::FeedSection { keep: self.feed_keep },
+            feed: self.feed.clone(),
             profiles: self.profiles.clone(),
             permissions: self.permissions.clone(),
             webhooks: WebhooksConfig::to_section(self.webhooks.as_ref()),

@@ -13,6 +13,7 @@ pub(crate) fn create_example_conversation(config: &Config) -> anyhow::Result<()>
         data: config.data.clone(),
         limits: config.limits.clone(),
         strangers: true,
+        tells_reads: false,
         clock: Clock::system(),
         metrics: CommitMetrics::default(),
     };

@@ -3,6 +3,8 @@
 //!
 //! `ARCHITECTURE.md` has the map and the invariants; this file has the wiring.
 
+mod absences;
+mod attendees;
 pub mod auth;
 mod bus;
 pub mod cli;
@@ -53,6 +55,7 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 
+use crate::attendees::Attendees;
 use crate::auth::Authenticator;
 use crate::bus::{Bus, BusEvent, NoBus, NodeId, nats};
 use crate::config::{ClusterConfig, Config, UnknownUsers};
@@ -128,6 +131,7 @@ pub(crate) struct ServerParts {
     pub(crate) coalesce_from: usize,
     /// The connection to the other nodes; `None` on a single node.
     pub(crate) cluster: Option<router::ClusterParts>,
+    pub(crate) attendees: Arc<Attendees>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) tasks: Tasks,
 }
@@ -165,7 +169,9 @@ impl Server {
             open_store(&config, &clock, &metrics, &connections, &tasks).await?;
         let hooks = start_hooks(&config, &store, &clock, &metrics, &tasks)?;
         let coalesce_from = router::COALESCE_FROM_USERS;
+        let attendees = Arc::new(Attendees::new(cluster.is_some(), config.feed.online));
         let parts = ServerParts {
+            attendees: attendees.clone(),
             authenticator,
             store,
             hooks,
@@ -178,9 +184,11 @@ impl Server {
             tasks,
         };
         let node = format!("{}/{}", config.name(), uuid::Uuid::now_v7().simple());
+        let times = absences::Times::new(&config);
         let (mut server, services) = Self::without_listeners(config, parts);
-        start_webhooks(&services, node);
-        fetch_token_keys(&services);
+        start_webhooks(&services, node.clone());
+        absences::start(&services, attendees, node, times);
+        services.fetch_token_keys();
         if let Some(operators) = operators {
             server.serve_operators(operators, services.clone())?;
         }
@@ -190,8 +198,10 @@ impl Server {
 
     /// Makes a server without listeners: the router, and the services that sessions share.
     fn without_listeners(config: Config, parts: ServerParts) -> (Self, Arc<Services>) {
-        let bus = parts.cluster.as_ref().map(|cluster| cluster.bus.clone());
+        let of_cluster = |cluster: &router::ClusterParts| (cluster.bus.clone(), cluster.nodes.clone());
+        let (bus, nodes) = parts.cluster.as_ref().map(of_cluster).unzip();
         let ServerParts {
+            attendees,
             authenticator,
             store,
             hooks,
@@ -203,9 +213,7 @@ impl Server {
             connections,
             tasks,
         } = parts;
-        let nodes = cluster.as_ref().map(|cluster| cluster.nodes.clone()).unwrap_or_default();
-        let inspection = Some(Arc::new(Mutex::new(inspector(&config))));
-        let key_store = key_store(&config);
+        let (key_store, inspection) = (key_store(&config), Some(Arc::new(Mutex::new(inspector(&config)))));
         let limits = Arc::new(config.limits);
         let (handle, router) = router::new(router::RouterParts {
             store: store.clone(),
@@ -217,6 +225,7 @@ impl Server {
             reconnect_spread_ms: u64::try_from(config.reconnect_spread.as_millis()).unwrap_or(u64::MAX),
             coalesce_from,
             cluster,
+            attendees,
         });
         tasks.spawn_critical("router", router.run(tasks.clone()));
         let log_throttles = services::ClientLogThrottles::new(throttle::NameBudget::default());
@@ -236,13 +245,13 @@ impl Server {
             hooks,
             bus,
             connections,
-            nodes,
+            nodes: nodes.unwrap_or_default(),
             inspection,
             operator_token: config.operator_token,
             has_operator_listener: config.operator_listen.is_some(),
             health: health::Health::default(),
             in_flight: Arc::default(),
-            feed_keep: config.feed_keep,
+            feed_keep: config.feed.keep,
             key_store,
             webhooks: config.webhooks,
             webhooks_changed: Arc::default(),
@@ -370,16 +379,6 @@ fn start_webhooks(services: &Arc<Services>, node: String) {
     services.tasks.spawn_critical("webhooks", webhooks::run(parts));
 }
 
-/// Starts to fetch the keys of the issuers that publish them.
-fn fetch_token_keys(services: &Services) {
-    for provider in services.authenticator.providers() {
-        let metrics = services.metrics.token_keys.clone();
-        metrics.begin_at_zero(provider.issuer());
-        let task = provider.clone().run(metrics, services.tasks.stop().clone());
-        services.tasks.spawn_critical("token keys", task);
-    }
-}
-
 /// The opened store, and the connection to the other nodes that share it.
 struct OpenedStore {
     store: SharedStore,
@@ -395,11 +394,11 @@ async fn open_store(
     tasks: &Tasks,
 ) -> anyhow::Result<OpenedStore> {
     let (limits, strangers) = (config.limits.clone(), config.unknown_users == UnknownUsers::Allow);
-    let (clock, metrics) = (clock.clone(), metrics.clone());
+    let (clock, metrics, tells_reads) = (clock.clone(), metrics.clone(), config.feed.reads);
     let Some(shared) = &config.cluster else {
         let data = config.data.clone();
         let metrics = metrics.commits.clone();
-        let settings = Settings { data, limits, strangers, clock, metrics };
+        let settings = Settings { data, limits, strangers, tells_reads, clock, metrics };
         // Opening blocks: it waits for a file lock, and rewrites the write-ahead log.
         let (store, batches) = tokio::task::spawn_blocking(|| SqliteStore::open(settings)).await??;
         return Ok(OpenedStore { store: Arc::new(store), batches, cluster: None });
@@ -411,6 +410,7 @@ async fn open_store(
         name: Some(config.name().to_string()),
         limits,
         strangers,
+        tells_reads,
         clock,
         metrics: metrics.commits.clone(),
         capabilities: postgres::Capabilities::default(),

@@ -1,5 +1,6 @@
 //! The metrics at `/metrics`: numbers of the whole process. No label names a user or a room.
 
+mod feed;
 mod hooks;
 mod process;
 mod prometheus_text;
@@ -18,6 +19,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+pub(crate) use self::feed::FeedMetrics;
 pub(crate) use self::hooks::{HookFailure, HookMetrics};
 pub(crate) use self::process::resident_bytes;
 use self::store_files::StoreFiles;
@@ -72,6 +74,8 @@ pub struct Metrics {
     pub(crate) token_keys: TokenKeyMetrics,
     /// The metrics of the hook.
     pub(crate) hooks: HookMetrics,
+    /// The metrics of the feed.
+    pub(crate) feed: FeedMetrics,
     /// The metrics of webhooks.
     pub(crate) webhooks: WebhookMetrics,
 }
@@ -215,6 +219,7 @@ impl Metrics {
             tls: TlsMetrics::default(),
             token_keys: TokenKeyMetrics::default(),
             hooks: HookMetrics::default(),
+            feed: FeedMetrics::default(),
             webhooks: WebhookMetrics::default(),
             registry: Registry::default(),
         };
@@ -243,14 +248,20 @@ impl Metrics {
         registry.register_with_unit("delivery", help, Unit::Seconds, metrics.delivery_seconds.clone());
         let help = "Lines of the log that were dropped, because they could not be written or not in time";
         registry.register("log_lines_dropped", help, crate::log::dropped_lines());
-        metrics.bus.register(registry);
         metrics.register_state(registry);
-        metrics.tls.register(registry);
-        metrics.token_keys.register(registry);
-        metrics.hooks.register(registry);
-        metrics.webhooks.register(registry);
+        metrics.register_parts(registry);
         metrics.begin_at_zero();
         Self { registry: all, ..metrics }
+    }
+
+    /// Registers the metrics of parts that have a module of their own.
+    fn register_parts(&self, registry: &mut Registry) {
+        self.bus.register(registry);
+        self.tls.register(registry);
+        self.token_keys.register(registry);
+        self.hooks.register(registry);
+        self.feed.register(registry);
+        self.webhooks.register(registry);
     }
 
     /// Registers what is set from time to time: the node, its queues, its limit and its clock.

@@ -45,6 +45,7 @@ use self::parked::ParkedSessions;
 use self::presence::{ExpiredTimer, Presence};
 use self::profiles::Profiles;
 use self::registry::{Registry, SessionSlot};
+use crate::attendees::Attendees;
 use crate::encode::encode;
 use crate::metrics::{DropReason, Metrics};
 use crate::outbox::Outbox;
@@ -90,6 +91,7 @@ enum Input {
     Revoke(UserId),
     Renamed { user: UserId, conversations: RenamedConversations },
     Online { conversations: Vec<ConversationKey>, reply: oneshot::Sender<OnlineMembers> },
+    OnlineUsers(oneshot::Sender<Vec<UserId>>),
     Ping(oneshot::Sender<()>),
     Stop,
 }
@@ -135,6 +137,8 @@ pub(crate) struct RouterParts {
     pub(crate) coalesce_from: usize,
     /// The connection to the other nodes; `None` on a single node.
     pub(crate) cluster: Option<ClusterParts>,
+    /// Receives who comes and who goes.
+    pub(crate) attendees: Arc<Attendees>,
 }
 
 /// Makes a router, which [`Router::run`] starts, and its handle.
@@ -157,6 +161,7 @@ pub(crate) fn new(parts: RouterParts) -> (RouterHandle, Router) {
         metrics: parts.metrics,
         clock: parts.clock,
         limits: parts.limits,
+        attendees: parts.attendees,
     };
     let router = Router {
         inputs,
@@ -165,6 +170,7 @@ pub(crate) fn new(parts: RouterParts) -> (RouterHandle, Router) {
         node,
         cluster: parts.cluster.map(|cluster| Cluster::new(cluster, now)),
         departures_in_flight: 0,
+        unstored: VecDeque::new(),
         unloading: VecDeque::new(),
         stopping: false,
         is_writer_gone: false,
@@ -183,6 +189,8 @@ pub(crate) struct Router {
     cluster: Option<Cluster>,
     /// How many writes that store when a user went offline wait in the queue of the store.
     departures_in_flight: usize,
+    /// Users who went offline and whose write did not fit the queue of the store, with when they were last seen.
+    unstored: VecDeque<(UserId, Timestamp)>,
     /// Disconnected users whom the router still has to remove from their conversations.
     unloading: VecDeque<registry::UserSlot>,
     stopping: bool,
@@ -205,6 +213,7 @@ struct LocalNode {
     metrics: Arc<Metrics>,
     clock: Clock,
     limits: Arc<Limits>,
+    attendees: Arc<Attendees>,
 }
 
 impl Router {
@@ -226,6 +235,7 @@ impl Router {
                     Some(batch) => {
                         self.handle_queued(&mut inputs);
                         self.publish_batch(batch);
+                        self.store_unstored();
                         batches += 1;
                         if batches.is_multiple_of(BATCHES_IN_A_ROW) {
                             self.handle_due_timer(None);
@@ -319,6 +329,9 @@ impl Router {
                     .map(|key| (key, self.node.registry.count_connected_members(key)));
                 drop(reply.send(online.collect()));
             }
+            Input::OnlineUsers(reply) => {
+                drop(reply.send(self.node.presence.local_users(&self.node.registry)));
+            }
             Input::Ping(reply) => drop(reply.send(())),
             Input::Stop => self.stop(),
         }
@@ -366,6 +379,7 @@ impl Router {
 
     /// Handles at most [`MAX_QUEUED_DEPARTURES`] expired presence timers.
     fn handle_due_timer(&mut self, mut due: Option<ExpiredTimer>) {
+        self.store_unstored();
         for _ in 0..MAX_QUEUED_DEPARTURES {
             let departures = self.departures_in_flight < MAX_QUEUED_DEPARTURES;
             match due.take().or_else(|| self.node.presence.next_timer(departures).now_or_never()) {
@@ -375,13 +389,6 @@ impl Router {
                 }
                 None => return,
             }
-        }
-    }
-
-    /// Takes a user offline whose grace period has ended.
-    fn store_departure(&mut self, user: registry::UserSlot) {
-        if let Some((user, at)) = self.go_offline(user) {
-            self.store_last_seen(user, at);
         }
     }
 

@@ -136,6 +136,16 @@ pub(crate) struct Services {
 }
 
 impl Services {
+    /// Starts to fetch the keys of the issuers that publish them.
+    pub(crate) fn fetch_token_keys(&self) {
+        for provider in self.authenticator.providers() {
+            let metrics = self.metrics.token_keys.clone();
+            metrics.begin_at_zero(provider.issuer());
+            let task = provider.clone().run(metrics, self.tasks.stop().clone());
+            self.tasks.spawn_critical("token keys", task);
+        }
+    }
+
     /// Whether clients may name their user without a token.
     pub(crate) fn is_dev(&self) -> bool {
         self.mode == Mode::Dev

@@ -81,6 +81,7 @@ impl SimulatedServer {
         let cluster = among.map(|among| among.into_parts(connections.clone()));
         let tasks = Tasks::new();
         let parts = ServerParts {
+            attendees: Arc::default(),
             authenticator,
             store,
             hooks: None,

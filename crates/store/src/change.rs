@@ -31,7 +31,7 @@ use switchboard_protocol::{
     ConversationId, EventBody, EventKind, Limits, Permissions, Role, Seq, Timestamp, UserId,
 };
 
-use super::{Committed, CommittedEvent};
+use super::{Committed, CommittedEvent, PresenceChange};
 use crate::body;
 use crate::feed::Entry;
 use crate::record::{Conversation, Membership};
@@ -99,6 +99,8 @@ pub(super) struct Rules {
     pub(super) limits: Limits,
     /// Whether users may write to user ids that the server has not seen before.
     pub(super) allow_unknown_users: bool,
+    /// Whether the feed has an entry for each `read` that moves a cursor.
+    pub(super) tells_reads: bool,
     /// The most events that the writer reads to count the messages up to a cursor; usually
     /// [`MAX_EVENTS_COUNTED_BY_WRITER`].
     pub(super) max_events_counted_by_writer: u64,
@@ -106,11 +108,12 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn new(limits: Limits, allow_unknown_users: bool) -> Self {
+    pub(super) fn new(limits: Limits, allow_unknown_users: bool, tells_reads: bool) -> Self {
         Self {
             allowances: Allowances::new(&limits),
             limits,
             allow_unknown_users,
+            tells_reads,
             max_events_counted_by_writer: MAX_EVENTS_COUNTED_BY_WRITER,
         }
     }
@@ -248,11 +251,20 @@ impl<R: Rows> ChangeContext<'_, R> {
         Ok(self.rows.insert_entry(Entry { kind: kind.into(), at, user, via: self.via, address, body })?)
     }
 
-    /// Stores when the actor's last device disconnected.
-    fn set_last_seen(&mut self, at: Timestamp) -> ChangeResult<R> {
+    fn set_presence(&mut self, change: PresenceChange) -> ChangeResult<R> {
         let user = self.user_or_new(self.actor)?;
-        self.rows.set_last_seen(user, at)?;
-        self.do_tell_feed("user.offline", Some(user), "{}".to_owned())?;
+        match change {
+            PresenceChange::Online => self.do_tell_feed("user.online", Some(user), "{}".to_owned())?,
+            PresenceChange::LastSeen(at) => self.rows.set_last_seen(user, at)?,
+            PresenceChange::Offline(at) => {
+                self.rows.set_last_seen(user, at)?;
+                self.do_tell_feed("user.offline", Some(user), "{}".to_owned())?;
+            }
+            PresenceChange::ConnectedAtStop(at) => {
+                self.rows.set_last_seen(user, at)?;
+                self.rows.set_connected_at_stop(user)?;
+            }
+        }
         Ok(Committed::NotAnnounced)
     }
 

@@ -72,7 +72,7 @@ impl InMemory {
         let mut writer = open().expect("a database");
         Migrations::from_slice(MIGRATIONS).to_latest(&mut writer).expect("its tables");
         let db = open().expect("the same");
-        let mut rules = Rules::new(limits, true);
+        let mut rules = Rules::new(limits, true, false);
         rules.max_events_counted_by_writer = u64::MAX;
         Self { rows: SqliteRows::new(writer), rules, db, state: WriterState::default() }
     }

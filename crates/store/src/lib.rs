@@ -27,6 +27,8 @@
 //!   between. The writer does not count: readers do, in the user's share of the read queue, and then the write is queued
 //!   again ([`counting`]). Other writes of the same connection may be stored meanwhile.
 
+mod absence;
+pub mod absences;
 mod access;
 pub mod backup;
 mod batch;
@@ -86,9 +88,12 @@ use switchboard_protocol::{ConversationId, FEATURES, MembershipEffect, Seq, Time
 
 pub use self::commit_metrics::CommitMetrics;
 pub use self::memberships::{Activity, JoinedConversation, Memberships, Summaries};
-pub use self::request::{Approved, Change, CountedRead, CursorKind, MessageCounts, Query, Request};
+pub use self::request::{
+    Approved, Change, CountedRead, CursorKind, MessageCounts, PresenceChange, Query, Request,
+};
 use tokio::sync::watch;
 
+use crate::absence::{MissedPage, MissedQuery};
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
 use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};
@@ -165,6 +170,9 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
 
     /// The number of the last entry of the feed, whenever it changes.
     fn feed_news(&self) -> watch::Receiver<u64>;
+
+    /// What users have missed, from a place in the feed on. The store of several nodes leaves out users who are connected.
+    fn missed(&self, query: MissedQuery) -> Answer<MissedPage>;
 
     /// Probes whether the store can be read, ahead of all queued reads.
     fn probe(&self) -> Answer<()>;

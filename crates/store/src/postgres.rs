@@ -1,6 +1,7 @@
 //! The log in PostgreSQL, for several nodes: one writer thread with group commit and some reader threads, each with its own
 //! connection. It shares the rules of changes with the SQLite store; only the access to rows differs.
 
+pub(crate) mod absences;
 mod commit;
 mod connect;
 mod ended_room;
@@ -47,6 +48,7 @@ use super::{
     Seqs, SharedLog, Snapshot, Store, Submission, Summaries, WriteAccess,
 };
 use crate::CommitMetrics;
+use crate::absence::{MissedPage, MissedQuery};
 use crate::clock::Clock;
 use crate::fair_queue::LaneOwner;
 use crate::feed::{FeedPage, FeedQuery};
@@ -84,6 +86,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether users may write to ids that the server has not seen before.
     pub strangers: bool,
+    /// Whether the feed has an entry `user.read` for each `read` that moves a cursor.
+    pub tells_reads: bool,
     /// The clock for the times of events.
     pub clock: Clock,
     /// The metrics of commits.
@@ -238,6 +242,10 @@ impl Store for PostgresStore {
 
     fn feed_news(&self) -> watch::Receiver<u64> {
         self.feed.clone()
+    }
+
+    fn missed(&self, query: MissedQuery) -> Answer<MissedPage> {
+        self.readers.users.read(LaneOwner::Feed, move |reader| reader.missed(&query, &Unpaged::default()))
     }
 
     fn probe(&self) -> Answer<()> {

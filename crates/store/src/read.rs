@@ -7,6 +7,7 @@ mod fold;
 mod history;
 pub(super) mod list;
 pub(crate) mod listing;
+pub(crate) mod missed;
 mod names;
 mod people;
 mod profiles;

@@ -77,8 +77,8 @@ pub enum Change {
     CountedRead(Box<CountedRead>),
     /// The actor connected for the first time.
     RegisterUser,
-    /// The actor's last device disconnected at this time.
-    SetLastSeen(Timestamp),
+    /// The actor came online or went offline.
+    SetPresence(PresenceChange),
     /// Revokes the actor's tokens that were issued at this time or before.
     Revoke {
         /// Tokens issued at this time or before are revoked.
@@ -104,6 +104,20 @@ pub enum Change {
     /// A numbered write that was refused for good before it was submitted. It changes nothing. The writer answers it in the
     /// order of its connection's writes, so that the writes after it are not held up.
     Refused(Refusal),
+}
+
+/// How a user's presence changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PresenceChange {
+    /// The user came online, and the configuration says that the feed has it.
+    Online,
+    /// The user's last device disconnected from this node at this time.
+    LastSeen(Timestamp),
+    /// The user went offline: no device is connected to any node, and the last one disconnected at this time.
+    Offline(Timestamp),
+    /// The server, which is the only one, stops while the user is connected. The next one adds the entry of the feed if the user
+    /// does not come back.
+    ConnectedAtStop(Timestamp),
 }
 
 /// A change that the application has allowed.

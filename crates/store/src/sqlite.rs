@@ -1,6 +1,7 @@
 //! The log in an embedded SQLite database: one writer thread with group commit, some reader threads, a write-ahead log, and
 //! `synchronous=FULL`.
 
+pub(crate) mod absences;
 pub(super) mod checksum;
 mod ended_room;
 mod feed;
@@ -49,6 +50,7 @@ use super::{
     Batch, Change, Memberships, PresencePeer, Query, Snapshot, Store, Submission, Summaries, WriteAccess,
 };
 use crate::CommitMetrics;
+use crate::absence::{MissedPage, MissedQuery};
 use crate::clock::Clock;
 use crate::fair_queue::LaneOwner;
 use crate::feed::{FeedPage, FeedQuery};
@@ -82,7 +84,8 @@ schema!(
     "migrations/sqlite/0009_replaced_requests.sql",
     "migrations/sqlite/0010_retired_ids.sql",
     "migrations/sqlite/0011_import.sql",
-    "migrations/sqlite/0012_ended_rooms.sql"
+    "migrations/sqlite/0012_absences.sql",
+    "migrations/sqlite/0013_ended_rooms.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
@@ -133,6 +136,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Whether users may write to ids that the server has not seen before.
     pub strangers: bool,
+    /// Whether the feed has an entry `user.read` for each `read` that moves a cursor.
+    pub tells_reads: bool,
     /// The clock for the times of events.
     pub clock: Clock,
     /// The metrics of commits.
@@ -227,7 +232,7 @@ pub fn fill_if_new(settings: &Settings, changes: Vec<(UserId, Change)>) -> anyho
     if used {
         return Ok(false);
     }
-    let mut rules = Rules::new(settings.limits.clone(), true);
+    let mut rules = Rules::new(settings.limits.clone(), true, false);
     rules.max_events_counted_by_writer = u64::MAX;
     let mut rows = SqliteRows::new(db);
     rows.begin()?;
@@ -322,6 +327,11 @@ impl Store for SqliteStore {
 
     fn feed_news(&self) -> watch::Receiver<u64> {
         self.feed.watch()
+    }
+
+    fn missed(&self, query: MissedQuery) -> Answer<MissedPage> {
+        let feed = self.feed.clone();
+        self.readers.read(LaneOwner::Feed, move |reader| reader.missed(&query, &feed.read()))
     }
 
     fn probe(&self) -> Answer<()> {

@@ -235,8 +235,11 @@ pub(crate) const RETIRED_IDS: Table =
 pub(crate) const ENDED_ROOMS: Table =
     table_without_record!("ended_rooms": "conversation" Number Key, "member" Number OnUpdate);
 
+pub(crate) const MISSED: Table = table_without_record!("missed": "user" Number Key, "conversation" Number Key,
+    "absence" Number OnUpdate, "seq" Number OnUpdate);
+
 /// All tables that `migrate-store` copies, in the order of copying.
-pub(crate) const TABLES: [Table; 17] = [
+pub(crate) const TABLES: [Table; 18] = [
     USERS,
     RETIRED_IDS,
     PROFILES,
@@ -254,6 +257,7 @@ pub(crate) const TABLES: [Table; 17] = [
     FEED_ENTRIES,
     CONSUMERS,
     WEBHOOKS,
+    MISSED,
 ];
 
 /// The names of columns, quoted as both databases accept them.

@@ -145,19 +145,33 @@ impl File {
 }
 
 /// The feed: what is committed, for back ends.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(super) struct FeedSection {
+pub struct FeedSection {
     /// How long entries are kept, in milliseconds: 30 days. A consumer that was away for longer gets `bad_cursor`. 0 keeps all. The
     /// logs of conversations stay as they are.
     #[serde(with = "milliseconds")]
     #[schemars(with = "u32")]
-    pub(super) keep: Duration,
+    pub keep: Duration,
+    /// After this time without being read, in milliseconds, a message for a user who is connected nowhere is missed: the feed has
+    /// `user.missed`. 0 for never.
+    #[serde(with = "milliseconds")]
+    #[schemars(with = "u32")]
+    pub missed_after: Duration,
+    /// Whether the feed has `user.online` when a user comes online.
+    pub online: bool,
+    /// Whether the feed has `user.read` when a member has read further.
+    pub reads: bool,
 }
 
 impl Default for FeedSection {
     fn default() -> Self {
-        Self { keep: Duration::from_secs(30 * 24 * 60 * 60) }
+        Self {
+            keep: Duration::from_secs(30 * 24 * 60 * 60),
+            missed_after: Duration::from_secs(60),
+            online: false,
+            reads: false,
+        }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::router;
 use crate::services::{ClientLogThrottles, Services};
 use crate::tasks::Tasks;
 use crate::throttle::NameBudget;
+use switchboard_store::absences::{MissedPage, MissedQuery};
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
 use switchboard_store::listing::{ListRooms, ListUsers, RoomListing, UserListing};
@@ -96,6 +97,9 @@ impl Store for UnavailableStore {
     fn feed_news(&self) -> tokio::sync::watch::Receiver<u64> {
         tokio::sync::watch::Sender::new(0).subscribe()
     }
+    fn missed(&self, _: MissedQuery) -> Answer<MissedPage> {
+        unavailable()
+    }
     fn probe(&self) -> Answer<()> {
         unavailable()
     }
@@ -128,6 +132,7 @@ impl HttpServer {
             reconnect_spread_ms: 0,
             coalesce_from: usize::MAX,
             cluster: None,
+            attendees: Arc::default(),
         });
         let services = Arc::new(Services {
             mode: Mode::Dev,
@@ -151,7 +156,7 @@ impl HttpServer {
             has_operator_listener: false,
             health: Health::default(),
             in_flight: Arc::default(),
-            feed_keep: config.feed_keep,
+            feed_keep: config.feed.keep,
             key_store: crate::key_store(&config),
             webhooks: None,
             webhooks_changed: Arc::default(),

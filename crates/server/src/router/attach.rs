@@ -286,7 +286,9 @@ impl LocalNode {
             outbox.resume_from(*conversation, *start, *until);
         }
         self.end_attach(session, user);
-        self.presence.session_became_live(&self.registry, user);
+        if let Some(name) = self.presence.session_became_live(&self.registry, user) {
+            self.attendees.arrive(name);
+        }
         left
     }
 

@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use super::registry::UserSlot;
 use super::{MAX_QUEUED_DEPARTURES, Router};
 use switchboard_store::origin::Origin;
-use switchboard_store::{Change, Submission};
+use switchboard_store::{Change, PresenceChange, Submission};
 
 impl Router {
     /// Takes a user offline, and publishes that. Returns the user and when they were last seen, if they were online.
@@ -18,11 +18,34 @@ impl Router {
         Some((gone.name, at))
     }
 
-    pub(super) fn store_last_seen(&mut self, user: UserId, at: Timestamp) {
-        let submission =
-            Submission { actor: user, change: Change::SetLastSeen(at), origin: Origin::Internal };
-        // If the queue of the store is full, the write is dropped, and the store keeps the earlier time.
-        self.departures_in_flight += usize::from(self.store.submit(submission).is_ok());
+    /// Takes a user offline whose grace period has ended.
+    pub(super) fn store_departure(&mut self, user: UserSlot) {
+        if let Some((user, at)) = self.go_offline(user) {
+            self.node.attendees.depart(&user);
+            self.unstored.push_back((user, at));
+            self.store_unstored();
+        }
+    }
+
+    /// Has the store write who went offline, as far as its queue has room. The rest follows after the next batch.
+    pub(super) fn store_unstored(&mut self) {
+        while self.departures_in_flight < MAX_QUEUED_DEPARTURES
+            && let Some((user, at)) = self.unstored.pop_front()
+        {
+            let change = match (self.stopping, self.node.attendees.are_shared()) {
+                // Other nodes find out whether the user is on none of them.
+                (_, true) => PresenceChange::LastSeen(at),
+                (false, false) => PresenceChange::Offline(at),
+                (true, false) => PresenceChange::ConnectedAtStop(at),
+            };
+            let submission =
+                Submission { actor: user, change: Change::SetPresence(change), origin: Origin::Internal };
+            if let Err(refused) = self.store.submit(submission) {
+                self.unstored.push_front((refused.actor, at));
+                return;
+            }
+            self.departures_in_flight += 1;
+        }
     }
 
     /// Takes all users offline, because the server stops. The other nodes receive that at once. The times at which users were last
@@ -30,21 +53,23 @@ impl Router {
     /// the deadline are lost.
     pub(super) async fn store_all_departures(&mut self, cut: &CancellationToken) {
         let users = self.node.registry.users();
-        let seen: Vec<_> = users.into_iter().filter_map(|user| self.go_offline(user)).collect();
+        for user in users {
+            let gone = self.go_offline(user);
+            self.unstored.extend(gone);
+        }
         if let Some(cluster) = &self.cluster {
             cluster.publish_stopped();
         }
-        for (user, at) in seen {
-            while self.departures_in_flight >= MAX_QUEUED_DEPARTURES {
-                let batch = tokio::select! {
-                    biased;
-                    () = cut.cancelled() => return,
-                    batch = self.batches.recv() => batch,
-                };
-                let Some(batch) = batch else { return };
-                self.publish_batch(batch);
-            }
-            self.store_last_seen(user, at);
+        self.store_unstored();
+        while !self.unstored.is_empty() {
+            let batch = tokio::select! {
+                biased;
+                () = cut.cancelled() => return,
+                batch = self.batches.recv() => batch,
+            };
+            let Some(batch) = batch else { return };
+            self.publish_batch(batch);
+            self.store_unstored();
         }
     }
 }

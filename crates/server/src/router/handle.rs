@@ -101,6 +101,13 @@ impl RouterHandle {
         answer.await.unwrap_or_default()
     }
 
+    /// The users who are online on this node: those who are connected, or were a moment ago.
+    pub(crate) async fn online_users(&self) -> Vec<UserId> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.send(Input::OnlineUsers(reply)).await;
+        answer.await.unwrap_or_default()
+    }
+
     /// Returns when the router has handled what was queued before, or has ended.
     pub(crate) async fn ping(&self) {
         let (reply, answer) = oneshot::channel();

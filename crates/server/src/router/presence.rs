@@ -121,17 +121,28 @@ impl Presence {
         }
     }
 
-    /// Called when a session of a user becomes live. The first session brings the user online.
-    pub(crate) fn session_became_live(&mut self, registry: &Registry, user: UserSlot) {
+    /// Called when a session of a user becomes live. The first session brings the user online. Returns the user if it does.
+    pub(crate) fn session_became_live<'r>(
+        &mut self,
+        registry: &'r Registry,
+        user: UserSlot,
+    ) -> Option<&'r UserId> {
         let presence = self.local_users.entry(user).or_default();
-        if !std::mem::replace(&mut presence.online, true)
-            && let Some(local) = registry.user(user)
-        {
-            self.publish_change(&local.name, &local.conversations, None);
-            if !self.is_remote(&local.name) {
-                self.send_online(registry, &local.name, &local.conversations);
-            }
+        if std::mem::replace(&mut presence.online, true) {
+            return None;
         }
+        let local = registry.user(user)?;
+        self.publish_change(&local.name, &local.conversations, None);
+        if !self.is_remote(&local.name) {
+            self.send_online(registry, &local.name, &local.conversations);
+        }
+        Some(&local.name)
+    }
+
+    /// The users who are online on this node.
+    pub(crate) fn local_users(&self, registry: &Registry) -> Vec<UserId> {
+        let online = self.local_users.iter().filter(|(_, presence)| presence.online);
+        online.filter_map(|(user, _)| registry.user(*user)).map(|user| user.name.clone()).collect()
     }
 
     /// Publishes to the nodes of a user's watchers that the user came online here (`last_seen` is `None`) or went offline.

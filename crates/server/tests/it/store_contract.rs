@@ -56,8 +56,14 @@ impl Default for StoreRules {
 fn sqlite(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc::Receiver<Batch>)> {
     let StoreRules { limits, allow_unknown_users: strangers, clock } = rules;
     let metrics = CommitMetrics::default();
-    let (store, batches) =
-        SqliteStore::open(Settings { data: data.to_owned(), limits, strangers, clock, metrics })?;
+    let (store, batches) = SqliteStore::open(Settings {
+        data: data.to_owned(),
+        limits,
+        strangers,
+        tells_reads: false,
+        clock,
+        metrics,
+    })?;
     Ok((Arc::new(store), batches))
 }
 
@@ -86,7 +92,7 @@ fn open_memory_store(
         Entry::Occupied(disk) => disk.get().clone(),
         Entry::Vacant(place) => place.insert(MemoryDisk::new()?).clone(),
     };
-    let settings = Settings { data: data.to_owned(), limits, strangers, clock, metrics };
+    let settings = Settings { data: data.to_owned(), limits, strangers, tells_reads: false, clock, metrics };
     let (store, batches) = open(&disk, &settings, Arc::new(NoFaults))?;
     Ok((Arc::new(store), batches))
 }
@@ -100,8 +106,13 @@ fn postgres(data: &Path, rules: StoreRules) -> anyhow::Result<(SharedStore, mpsc
         Entry::Vacant(place) => place.insert(on_postgres::new_database()?).clone(),
     };
     let settings = on_postgres::settings(&url);
-    let (store, batches) =
-        PostgresStore::open(switchboard_store::postgres::Settings { limits, strangers, clock, ..settings })?;
+    let (store, batches) = PostgresStore::open(switchboard_store::postgres::Settings {
+        limits,
+        strangers,
+        tells_reads: false,
+        clock,
+        ..settings
+    })?;
     Ok((Arc::new(store), batches))
 }
 

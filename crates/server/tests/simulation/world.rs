@@ -278,6 +278,7 @@ impl SimulatedWorld {
             data: PathBuf::new(),
             limits: self.limits.clone(),
             strangers: true,
+            tells_reads: false,
             clock: clock.clone(),
             metrics: CommitMetrics::default(),
         };

@@ -5,6 +5,7 @@ use switchboard_protocol::{ErrorCode, Read, Received, Seq, Target};
 use super::rows::Rows;
 use super::{ActorMembership, ChangeContext, ChangeResult, OperationError};
 use crate::access;
+use crate::feed::PlaceEntry;
 use crate::record::{Conversation, Membership};
 use crate::refusal::Refusal;
 use crate::{Committed, CommittedCursor, CursorKind, MessageCounts};
@@ -41,6 +42,10 @@ impl<R: Rows> ChangeContext<'_, R> {
             // A message that was read was also received.
             member.received = member.received.max(upto);
             self.rows.put_member(conversation.key, user, member);
+            if self.rules.tells_reads {
+                let entry = PlaceEntry { place: (conversation.key, upto) };
+                self.do_tell_feed("user.read", Some(user), entry.to_json())?;
+            }
         }
         self.committed_cursor(conversation, CursorKind::Read, member.read, moved)
     }

@@ -58,7 +58,7 @@ pub(crate) fn apply<R: Rows>(
             act.user_or_new(actor)?;
             Ok(Committed::NotAnnounced)
         }
-        Change::SetLastSeen(at) => act.set_last_seen(at),
+        Change::SetPresence(change) => act.set_presence(change),
         Change::Probe => {
             act.rows.probe()?;
             Ok(Committed::NotAnnounced)
@@ -187,7 +187,7 @@ impl Prefetch {
             | Change::NumberPending
             | Change::TrimFeed(_)
             | Change::Refused(_) => {}
-            Change::SetLastSeen(_) | Change::Revoke { .. } => {
+            Change::SetPresence(_) | Change::Revoke { .. } => {
                 self.users_to_lock.insert(actor.clone());
             }
         }

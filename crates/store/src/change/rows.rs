@@ -92,6 +92,9 @@ pub(crate) trait Rows {
     /// Stores the time at which a user's last device disconnected, unless a later time is stored.
     fn set_last_seen(&mut self, user: UserKey, at: Timestamp) -> Result<(), Self::Error>;
 
+    /// Notes that the user was connected when the server stopped. PostgreSQL needs it not: its nodes have rows for their users.
+    fn set_connected_at_stop(&mut self, user: UserKey) -> Result<(), Self::Error>;
+
     /// Stores the time up to which a user's tokens are revoked. A later stored time stays, unless `replace` is set.
     fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<(), Self::Error>;
 

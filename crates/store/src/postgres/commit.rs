@@ -112,7 +112,7 @@ impl Committer {
             ids: Ids::default(),
             upkeep,
             attempt: 0,
-            rules: Rules::new(settings.limits.clone(), settings.strangers),
+            rules: Rules::new(settings.limits.clone(), settings.strangers, settings.tells_reads),
             clock: settings.clock.clone(),
             metrics: settings.metrics.clone(),
             state,

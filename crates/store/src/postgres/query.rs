@@ -5,6 +5,7 @@ mod event;
 mod feed;
 mod listing;
 mod message;
+mod missed;
 pub(super) mod profiles;
 pub(super) mod row;
 mod shared;

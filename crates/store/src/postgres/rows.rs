@@ -201,6 +201,10 @@ impl Rows for PostgresRows<'_> {
         Ok(())
     }
 
+    fn set_connected_at_stop(&mut self, _: UserKey) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<(), Error> {
         self.lock_user(user)?;
         let at = at.as_millis();

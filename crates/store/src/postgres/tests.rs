@@ -39,6 +39,7 @@ fn settings(url: &str) -> Settings {
         readers: 1,
         limits: Limits::default(),
         strangers: true,
+        tells_reads: false,
         clock: Clock::system(),
         metrics: CommitMetrics::default(),
         capabilities: Capabilities::default(),

@@ -44,6 +44,12 @@ pub(crate) trait FeedLookups: Lookups {
     /// The key of a conversation.
     fn find_conversation(&self, name: &ConversationId) -> LookupResult<Option<ConversationKey>, Self>;
 
+    /// The ids of conversations by their keys.
+    fn conversation_names(
+        &self,
+        conversations: &[ConversationKey],
+    ) -> LookupResult<FxHashMap<ConversationKey, ConversationId>, Self>;
+
     /// The names of API keys by their numbers.
     fn key_names(&self) -> LookupResult<FxHashMap<i64, String>, Self>;
 
@@ -90,6 +96,9 @@ pub(crate) struct FedEntry {
     pub(crate) body: String,
 }
 
+/// The fields of an entry besides those that all have.
+type Fields = Map<String, Value>;
+
 /// An entry on the wire.
 #[derive(Serialize)]
 struct Entry<'a> {
@@ -108,7 +117,7 @@ struct Entry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<Box<RawValue>>,
     #[serde(flatten)]
-    rest: Map<String, Value>,
+    rest: Fields,
 }
 
 /// A page that is being filled.
@@ -158,7 +167,12 @@ impl<L: FeedLookups> Reader<'_, L> {
 
     /// At most [`STEP`] items after the number `after`, and the number of the first: a later one than the next where a page is
     /// missing.
-    fn feed_items(&self, after: u64, paged: u64, unpaged: &Unpaged) -> LookupResult<(u64, Vec<Item>), L> {
+    pub(super) fn feed_items(
+        &self,
+        after: u64,
+        paged: u64,
+        unpaged: &Unpaged,
+    ) -> LookupResult<(u64, Vec<Item>), L> {
         if after >= paged {
             let passed = usize::try_from(after - unpaged.paged.min(after)).unwrap_or(usize::MAX);
             let items = unpaged.items.iter().skip(passed).take(STEP).copied().collect();
@@ -193,6 +207,7 @@ impl<L: FeedLookups> Reader<'_, L> {
         }
         let users: Vec<_> = entries.values().filter_map(|entry| entry.user.map(UserKey)).collect();
         let users = if users.is_empty() { FxHashMap::default() } else { self.rows.user_names(&users)? };
+        let entries = self.named_entries(entries)?;
         let seen = match &filling.query.acts_as {
             Some(pattern) => {
                 let mut of: Vec<_> = places.iter().map(|place| place.0).collect();
@@ -212,13 +227,35 @@ impl<L: FeedLookups> Reader<'_, L> {
                         .is_none_or(|seen| seen.get(conversation).is_some_and(|last| seq <= last));
                     is_seen.then(|| filling.of_event(number, fed)).flatten()
                 }),
-                Some(None) => entries.get(&number).and_then(|entry| filling.of_entry(number, entry, &users)),
+                Some(None) => entries
+                    .get(&number)
+                    .and_then(|(entry, fields)| filling.of_entry(number, entry, fields, &users)),
             };
             if !filling.add(number, entry) {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// Entries with the ids of the conversations that they name by keys.
+    fn named_entries(
+        &self,
+        entries: FxHashMap<u64, FedEntry>,
+    ) -> LookupResult<FxHashMap<u64, (FedEntry, Fields)>, L> {
+        let mut fields: FxHashMap<u64, Fields> =
+            entries.iter().map(|(number, entry)| (*number, read_fields(&entry.body))).collect();
+        let mut places: Vec<_> = fields.values().flat_map(places_of).map(|place| place.0).collect();
+        places.sort_unstable();
+        places.dedup();
+        let names =
+            if places.is_empty() { FxHashMap::default() } else { self.rows.conversation_names(&places)? };
+        let named = entries.into_iter().map(|(number, entry)| {
+            let mut fields = fields.remove(&number).unwrap_or_default();
+            name_places(&mut fields, &names);
+            (number, (entry, fields))
+        });
+        Ok(named.collect())
     }
 
     /// Events in their wire form, in the order given.
@@ -292,6 +329,7 @@ impl Filling<'_> {
         &self,
         number: u64,
         entry: &FedEntry,
+        fields: &Fields,
         users: &FxHashMap<UserKey, UserId>,
     ) -> Option<Box<RawValue>> {
         let user = entry.user.and_then(|user| users.get(&UserKey(user)));
@@ -305,10 +343,9 @@ impl Filling<'_> {
         if !is_seen || !is_of_part || !self.is_wanted(&entry.kind, entry.via) {
             return None;
         }
-        let rest = serde_json::from_str(&entry.body).unwrap_or_default();
         let address = entry.address.as_deref().filter(|_| self.query.is_admin);
         let at = Timestamp::from_millis(entry.at);
-        self.encode(number, &entry.kind, at, (entry.via, address), user, (None, rest))
+        self.encode(number, &entry.kind, at, (entry.via, address), user, (None, fields.clone()))
     }
 
     fn encode(
@@ -329,6 +366,36 @@ impl Filling<'_> {
         };
         let id = FeedPage::cursor(&self.ends.epoch, number);
         to_raw_value(&Entry { id, kind, at, via, address, imported, user, event, rest }).ok()
+    }
+}
+
+fn read_fields(body: &str) -> Fields {
+    serde_json::from_str(body).unwrap_or_default()
+}
+
+/// The fields of an entry that name a place in a log by the conversation's key and a seq: in `user.read`, and in `user.missed`.
+const PLACES: [&str; 2] = ["place", "latest"];
+
+fn places_of(fields: &Fields) -> Vec<(ConversationKey, Seq)> {
+    let places = PLACES.iter().filter_map(|name| fields.get(*name));
+    places.filter_map(|place| serde_json::from_value(place.clone()).ok()).collect()
+}
+
+/// Replaces the keys of conversations by their ids. A conversation that is gone is left out.
+fn name_places(fields: &mut Fields, names: &FxHashMap<ConversationKey, ConversationId>) {
+    for name in PLACES {
+        let Some(place) = fields.remove(name) else { continue };
+        let Ok((conversation, seq)) = serde_json::from_value::<(ConversationKey, Seq)>(place) else {
+            continue;
+        };
+        let Some(conversation) = names.get(&conversation) else { continue };
+        let named =
+            [("conversation".to_owned(), conversation.as_str().into()), ("seq".to_owned(), seq.0.into())];
+        if name == "place" {
+            fields.extend(named);
+        } else {
+            fields.insert(name.to_owned(), Value::Object(named.into_iter().collect()));
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod feed;
 mod history;
 mod listing;
 mod message;
+mod missed;
 #[cfg(test)]
 mod tests;
 

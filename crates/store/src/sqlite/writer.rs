@@ -205,7 +205,7 @@ impl Writer {
 
 impl Committer {
     pub(super) fn new(rows: SqliteRows, settings: &Settings, state: Arc<WriterState>) -> Self {
-        let rules = Rules::new(settings.limits.clone(), settings.strangers);
+        let rules = Rules::new(settings.limits.clone(), settings.strangers, settings.tells_reads);
         let (clock, metrics) = (settings.clock.clone(), settings.metrics.clone());
         Self {
             rows,

@@ -15,6 +15,7 @@ use crate::connections::Connections;
 use crate::metrics::Metrics;
 use crate::node_name::NodeName;
 use crate::router::{ClusterParts, Router, RouterParts};
+use switchboard_store::absences::{MissedPage, MissedQuery};
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
 use switchboard_store::listing::{ListRooms, ListUsers, RoomListing, UserListing};
@@ -154,6 +155,9 @@ impl Store for FakeStore {
     fn feed_news(&self) -> tokio::sync::watch::Receiver<u64> {
         tokio::sync::watch::Sender::new(0).subscribe()
     }
+    fn missed(&self, _: MissedQuery) -> Answer<MissedPage> {
+        unavailable()
+    }
     fn probe(&self) -> Answer<()> {
         unavailable()
     }
@@ -252,6 +256,7 @@ pub(in crate::router) fn router(store: &Arc<FakeStore>, users: &[String]) -> (Ro
         reconnect_spread_ms: 0,
         coalesce_from: 32,
         cluster: Some(cluster),
+        attendees: Arc::default(),
     });
     for name in users {
         let registry = &mut router.node.registry;

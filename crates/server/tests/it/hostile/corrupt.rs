@@ -301,6 +301,7 @@ fn open_store(data: &Path) -> anyhow::Result<()> {
         data: data.to_owned(),
         limits: Limits::default(),
         strangers: true,
+        tells_reads: false,
         clock: Clock::system(),
         metrics: CommitMetrics::default(),
     };
@@ -320,12 +321,12 @@ async fn a_database_of_the_first_version_is_migrated() {
     let path = server.data().join(DATABASE_FILE);
     let db = Connection::open(&path).expect("the database");
     db.execute_batch(
-        "DROP TABLE retired_ids; DROP TABLE replaced_requests; DROP TABLE profiles; DROP TABLE profile_words;
+        "DROP TABLE ended_rooms; DROP TABLE connected; DROP TABLE missed; DROP TABLE retired_ids; DROP TABLE replaced_requests; DROP TABLE profiles; DROP TABLE profile_words;
          DROP TABLE feed_pages; DROP TABLE feed_entries; DROP TABLE feed_pending; DROP TABLE feed_state;
          DROP TABLE consumers; DROP TABLE webhooks; DROP TRIGGER number_key;
          DROP INDEX api_keys_by_number; DROP INDEX api_keys_by_old_hash;
          ALTER TABLE events DROP COLUMN via; ALTER TABLE events DROP COLUMN feed;
-         ALTER TABLE conversations DROP COLUMN feed;
+         ALTER TABLE conversations DROP COLUMN feed; ALTER TABLE conversations DROP COLUMN ended;
          ALTER TABLE api_keys DROP COLUMN number; ALTER TABLE api_keys DROP COLUMN scopes;
          ALTER TABLE api_keys DROP COLUMN acts_as; ALTER TABLE api_keys DROP COLUMN expires;
          ALTER TABLE api_keys DROP COLUMN rate; ALTER TABLE api_keys DROP COLUMN addresses;
@@ -353,7 +354,7 @@ async fn a_database_of_the_first_version_is_migrated() {
     assert!(bob.history("#r").await[0].reactions.is_empty());
     let db = Connection::open(&path).expect("the database");
     let version = db.query_row("PRAGMA user_version", [], |row| row.get(0));
-    assert_eq!(version, Ok(11));
+    assert_eq!(version, Ok(13));
 }
 
 #[tokio::test]

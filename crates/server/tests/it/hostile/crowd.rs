@@ -32,6 +32,7 @@ fn insert_room_with_members(data: &std::path::Path, room: &str, members: usize) 
         data: data.to_owned(),
         limits: Limits { create_members: u32::MAX, ..Limits::default() },
         strangers: true,
+        tells_reads: false,
         clock: Clock::system(),
         metrics: CommitMetrics::default(),
     };

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use switchboard_protocol::{ConversationId, ErrorCode, Timestamp, UserId};
-use switchboard_store::Change;
 use switchboard_store::feed::{FeedCursor, FeedPage, FeedPart, FeedQuery};
 use switchboard_store::refusal::Refusal;
+use switchboard_store::{Change, PresenceChange};
 
 use super::{OpenStore, TestStore};
 use crate::support::{eventually, in_time};
@@ -128,7 +128,7 @@ pub(super) async fn a_query_leaves_out_what_its_types_and_its_pattern_do_not_nam
     db.says("alice", "@bob", "between others").await;
     db.says("alice", "#r", "in the shop's room").await;
     db.says("shop-2", "@bob", "of the shop").await;
-    db.submits("shop-2", Change::SetLastSeen(Timestamp::from_millis(1_000)));
+    db.submits("shop-2", Change::SetPresence(PresenceChange::Offline(Timestamp::from_millis(1_000))));
     db.next_outcome().await.expect("stored");
     let until = Timestamp::from_millis(1_800_000_000_000);
     db.submits("alice", Change::Revoke { until, replace: false });

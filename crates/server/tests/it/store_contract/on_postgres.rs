@@ -22,6 +22,7 @@ pub(super) fn settings(url: &str) -> Settings {
         readers: 2,
         limits: Limits::default(),
         strangers: true,
+        tells_reads: false,
         clock: Clock::system(),
         metrics: CommitMetrics::default(),
         capabilities: Capabilities::default(),

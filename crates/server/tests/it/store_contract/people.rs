@@ -3,7 +3,7 @@
 use serde_json::json;
 use switchboard_protocol::reply::Unread;
 use switchboard_protocol::{ErrorCode, Role, Seq, Timestamp};
-use switchboard_store::{Change, Committed, CommittedCursor, CursorKind};
+use switchboard_store::{Change, Committed, CommittedCursor, CursorKind, PresenceChange};
 
 use super::{OpenStore, TestStore};
 use crate::support::{in_time, user};
@@ -137,7 +137,7 @@ pub(super) async fn only_users_who_share_a_conversation_are_presence_peers(open:
     db.stores("alice", "create", json!({"room": "r", "members": ["carol", "dan"]})).await;
     db.says("bob", "@eve", "hi").await;
     let at = Timestamp::from_millis(1_000_000);
-    db.submits("carol", Change::SetLastSeen(at));
+    db.submits("carol", Change::SetPresence(PresenceChange::LastSeen(at)));
     assert!(matches!(db.next_outcome().await, Ok(Committed::NotAnnounced)));
     db.stores("dan", "leave", json!({"conversation": "#r"})).await;
     let all = ["alice", "bob", "carol", "dan", "eve", "nobody"];

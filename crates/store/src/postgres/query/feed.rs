@@ -30,6 +30,8 @@ const ENTRIES: &str = r#"SELECT number, type, at, "user", via, address, body FRO
 
 const CONVERSATION: &str = "SELECT id FROM conversations WHERE name = $1";
 
+const CONVERSATION_NAMES: &str = "SELECT id, name FROM conversations WHERE id = ANY($1)";
+
 const KEY_NAMES: &str = "SELECT number, name FROM api_keys";
 
 const CONVERSATIONS_WITH: &str = r#"SELECT w.id, CASE
@@ -88,6 +90,15 @@ impl FeedLookups for Session {
     fn find_conversation(&self, name: &ConversationId) -> Result<Option<ConversationKey>> {
         let row = self.query_row(CONVERSATION, &[&name.as_str()])?;
         Ok(row.map(|row| conversation_key(&row, 0)).transpose()?)
+    }
+
+    fn conversation_names(
+        &self,
+        conversations: &[ConversationKey],
+    ) -> Result<FxHashMap<ConversationKey, ConversationId>> {
+        let keys: Vec<_> = conversations.iter().map(|key| key.0).collect();
+        let rows = self.query_rows(CONVERSATION_NAMES, &[&keys])?;
+        rows.iter().map(|row| Ok((conversation_key(row, 0)?, conversation_id(row, 1)?))).collect()
     }
 
     fn key_names(&self) -> Result<FxHashMap<i64, String>> {

@@ -22,7 +22,7 @@ use crate::read::MEMBERSHIPS_PER_READ;
 use crate::read::{Lookups, Reader};
 use crate::record::{ConversationKey, Effect, JoinOrLeave, UserKey};
 use crate::table::{ColumnType, TABLES, quoted_names};
-use crate::{Change, Committed, CommittedEvent, Query, Request};
+use crate::{Change, Committed, CommittedEvent, PresenceChange, Query, Request};
 
 const PEOPLE: [&str; 7] = ["alice", "bob", "carol", "Dave", "e~", "f.g", "zoe"];
 
@@ -87,7 +87,11 @@ impl RandomLog {
             past.apply(n, PEOPLE[rng.usize(..PEOPLE.len())], change(name, &fields));
         }
         past.apply(changes, "newcomer", Change::RegisterUser);
-        past.apply(changes, "alice", Change::SetLastSeen(Timestamp::from_millis(77)));
+        past.apply(
+            changes,
+            "alice",
+            Change::SetPresence(PresenceChange::LastSeen(Timestamp::from_millis(77))),
+        );
         past.apply(changes, "bob", Change::Revoke { until: Timestamp::from_millis(99), replace: true });
         past
     }

@@ -26,7 +26,7 @@ use crate::postgres::{Settings, migrate};
 use crate::profile::{ProfileChange, TokenProfile};
 use crate::record::{Kind, UserKey};
 use crate::refusal::Refusal;
-use crate::{Change, Committed, CountedRead, Submission};
+use crate::{Change, Committed, CountedRead, PresenceChange, Submission};
 
 const PEOPLE: [&str; 6] = ["alice", "bob", "carol", "Dave", "e~", "f.g"];
 
@@ -205,7 +205,7 @@ fn random_internal_change(random: &mut Rng) -> Change {
     match random.u8(..8) {
         0..=3 => random_profile(random),
         4 => Change::RegisterUser,
-        5 => Change::SetLastSeen(at),
+        5 => Change::SetPresence(PresenceChange::LastSeen(at)),
         _ => Change::Revoke { until: at, replace: random.bool() },
     }
 }

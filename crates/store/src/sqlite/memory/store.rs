@@ -6,6 +6,7 @@ use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId, UserUnread};
 use tokio::sync::watch;
 
 use super::MemoryStore;
+use crate::absence::{MissedPage, MissedQuery};
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
 use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};
@@ -116,6 +117,11 @@ impl Store for MemoryStore {
 
     fn feed_news(&self) -> watch::Receiver<u64> {
         self.feed.watch()
+    }
+
+    fn missed(&self, query: MissedQuery) -> Answer<MissedPage> {
+        let feed = self.feed.clone();
+        self.spawn_read(move |reader| reader.missed(&query, &feed.read()))
     }
 
     fn probe(&self) -> Answer<()> {

@@ -83,6 +83,19 @@ impl FeedLookups for Connection {
         Ok(select.query_row([name.as_str()], |row| row.get(0)).optional()?.map(ConversationKey))
     }
 
+    fn conversation_names(
+        &self,
+        conversations: &[ConversationKey],
+    ) -> Result<FxHashMap<ConversationKey, ConversationId>> {
+        let mut select = self.prepare_cached("SELECT name FROM conversations WHERE id = ?1")?;
+        let mut names = FxHashMap::default();
+        for key in conversations {
+            let name = select.query_row([key.0], |row| conversation_id(row, 0)).optional()?;
+            names.extend(name.map(|name| (*key, name)));
+        }
+        Ok(names)
+    }
+
     fn key_names(&self) -> Result<FxHashMap<i64, String>> {
         let mut select = self.prepare_cached("SELECT number, name FROM api_keys")?;
         let names = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;

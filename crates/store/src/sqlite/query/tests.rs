@@ -55,7 +55,7 @@ impl Fixture {
         let writer = open_database(data.path()).expect("a database");
         let db = open_reader(data.path(), Access::Shared).expect("the same");
         let (written, read) = (StepCounter::install(&writer), StepCounter::install(&db));
-        let rules = Rules::new(Limits::default(), true);
+        let rules = Rules::new(Limits::default(), true, false);
         Self { rows: SqliteRows::new(writer), rules, db, written, read, data }
     }
 

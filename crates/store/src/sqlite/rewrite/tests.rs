@@ -196,6 +196,7 @@ async fn a_server_writes_and_reads_while_it_rewrites() {
         data: data.path().to_owned(),
         limits: Limits::default(),
         strangers: true,
+        tells_reads: false,
         clock: Clock::system(),
         metrics: CommitMetrics::default(),
     };
@@ -245,7 +246,7 @@ async fn a_server_writes_and_reads_while_it_rewrites() {
 fn a_repeated_create_is_recognised_in_the_old_and_the_new_form() {
     let data = database_of_the_first_schema();
     let mut rows = SqliteRows::new(open_database(data.path()).expect("migrated"));
-    let rules = crate::change::Rules::new(Limits::default(), true);
+    let rules = crate::change::Rules::new(Limits::default(), true, false);
     for _ in 0..2 {
         for (members, is_same) in
             [(json!(["carol", "bob", "2"]), true), (json!(["bob", "2", "stranger"]), false)]

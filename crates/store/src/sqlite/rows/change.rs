@@ -84,6 +84,11 @@ impl Rows for SqliteRows {
         update.execute(params![user.0, at.as_millis()]).map(drop)
     }
 
+    fn set_connected_at_stop(&mut self, user: UserKey) -> Result<()> {
+        let mut insert = self.db.prepare_cached("INSERT OR IGNORE INTO connected (user) VALUES (?1)")?;
+        insert.execute([user.0]).map(drop)
+    }
+
     fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<()> {
         let mut update = self.db.prepare_cached(if replace {
             "UPDATE users SET not_before = ?2 WHERE id = ?1"

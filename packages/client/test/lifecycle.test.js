@@ -149,22 +149,23 @@ test("a list that was released and opened again loads earlier messages, while an
   assert.equal(room.messages.getSnapshot().length, 100);
 });
 
-test("a private room that one has left, or was removed from, is `missing`; a public one `joinable`", async (t) => {
+test("a private room that one has left, or was removed from, and one that was deleted is `missing`; a public one `joinable`", async (t) => {
   const server = new LogServer();
-  for (const id of ["#left", "#removed", "#public"]) server.fill(id, 3);
+  for (const id of ["#left", "#removed", "#public", "#deleted"]) server.fill(id, 3);
   const { summary } = server;
   server.summary = (id) => ({ ...summary.call(server, id), public: id === "#public" });
   const { chat, clock } = await startChat(t, server);
-  const rooms = ["#left", "#removed", "#public"].map((id) => chat.conversation(id));
+  const rooms = ["#left", "#removed", "#public", "#deleted"].map((id) => chat.conversation(id));
   for (const room of rooms) t.after(room.messages.subscribe(() => {}));
   await runPendingTasks();
   await rooms[0].leave();
   server.write("#removed", { type: "remove", from: "bob", user: "alice" });
   await rooms[2].leave();
+  server.write("#deleted", { type: "end", from: "bob" });
   await clock.advance(3_000);
   assert.deepEqual(
     rooms.map((room) => room.state.getSnapshot()),
-    ["missing", "missing", "joinable"],
+    ["missing", "missing", "joinable", "missing"],
   );
 });
 

@@ -177,6 +177,14 @@ export interface WebhookSecret {
   secret: string;
 }
 
+/** The event that a call has stored. `duplicate`: an earlier call had stored it. */
+export interface StoredEvent {
+  conversation: ConversationId;
+  seq: Seq;
+  at: Timestamp;
+  duplicate?: true;
+}
+
 /** The calls that concern the application, with their fields and the fields of their answers. They have no `as`. */
 export interface ApplicationCalls {
   feed: {
@@ -203,6 +211,8 @@ export interface ApplicationCalls {
   unread: { fields: { users: UserId[] }; answer: { users: UserUnread[] } };
   /** Gives a user another id. The old one is never given again. */
   rename_user: { fields: { user: UserId; to: UserId }; answer: unknown };
+  /** Deletes a room. Its last event is `end`, from the user in `as`, or without it from the id that is the API key's name. */
+  delete_room: { fields: { conversation: ConversationId; as?: UserId }; answer: StoredEvent };
   add_webhook: { fields: NewWebhook; answer: WebhookSecret };
   list_webhooks: { fields: object; answer: { webhooks: Webhook[] } };
   pause_webhook: { fields: { name: string }; answer: unknown };
@@ -217,4 +227,4 @@ export interface ApplicationCalls {
 
 /** Whether a call concerns the application. A pattern is shorter than the names; a test compares it with the server's calls. */
 export const isOfTheApplication = (call: string): call is keyof ApplicationCalls =>
-  /hook|imp|list_|e_u|^feed|profiles|voke|unr/.test(call);
+  /hook|imp|list_|e_|^feed|profiles|voke|unr/.test(call);

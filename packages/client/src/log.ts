@@ -93,6 +93,8 @@ export class EventLog {
   receive(event: Event, source: EventSource): void {
     const { seq } = event;
     if (this.#state.is === "ended") return;
+    // The events before the end of a room may be gone.
+    if (event.type === "end") return this.#callAndReport(() => this.#owner.applyEvent(event, source));
     if (this.#state.is === "unknown") {
       this.#waitingEvents.set(seq, { event, source });
       return this.#owner.onEarlyEvent();

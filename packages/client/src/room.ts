@@ -107,6 +107,11 @@ export class Room extends RoomActions implements Conversation {
     return this.#listenerCount > 0 || this.list.hasSubscribers || this.members.isSubscribed;
   }
 
+  /** Whether the application deleted the room. It never comes back. */
+  get #isEnded(): boolean {
+    return this.state.getSnapshot() === "ended";
+  }
+
   get summary(): RoomSummary | undefined {
     return this.#summaryState.summary;
   }
@@ -120,7 +125,7 @@ export class Room extends RoomActions implements Conversation {
   get lacksSummary(): boolean {
     const { currentSummary, hasLeft, isUncounted } = this.#summaryState;
     if (currentSummary) return isUncounted;
-    return !hasLeft && this.#log.cursor !== 0 && this.state.getSnapshot() !== "missing";
+    return !hasLeft && this.#log.cursor !== 0 && !this.#isEnded && this.state.getSnapshot() !== "missing";
   }
 
   on<K extends keyof ConversationEvents>(
@@ -365,6 +370,10 @@ export class Room extends RoomActions implements Conversation {
 
   applyEvent(event: Event, source: EventSource): void {
     const { me, outbox } = this.owner;
+    if (event.type === "end") {
+      if (!this.#isEnded) this.#emitEvent(event, source);
+      return this.#setMissing("ended");
+    }
     this.#history.applyEvent(event);
     this.list.onEvent(event);
     this.members.applyEvent(event);
@@ -483,11 +492,11 @@ export class Room extends RoomActions implements Conversation {
     else this.owner.lookUp();
   }
 
-  #setMissing(): void {
+  #setMissing(state: ConversationState = "missing"): void {
     this.#history.close();
     this.#log.reset();
     this.#summaryState.clear();
-    this.state.set("missing");
+    if (!this.#isEnded) this.state.set(state);
     this.#onChange();
   }
 

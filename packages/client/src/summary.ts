@@ -6,9 +6,8 @@ import { compact } from "./compact.js";
 import { applyAmendment, messageFromWire, isAmendment, type StoredMessage } from "./timeline.js";
 import type { ChatMessage, ConversationInfo } from "./types.js";
 
-/** Whether this event says that the user `me` left or was removed, or that the room is no more. */
+/** Whether this event says that the user `me` left or was removed. */
 export function endsMembershipOf(event: Event, me: UserId | undefined): boolean {
-  if (event.type === "end") return true;
   return (event.type === "leave" && event.from === me) || (event.type === "remove" && event.user === me);
 }
 

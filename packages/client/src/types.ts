@@ -320,8 +320,9 @@ export interface ConversationEvents {
 /**
  * `loading`: the latest messages are not loaded yet. `missing`: the conversation does not exist or the user is not a member
  * (the server gives the same answer for both), or the user has left a private room. `joinable`: the user has left a public room.
+ * `ended`: the application deleted the room.
  */
-export type ConversationState = "loading" | "ready" | "joinable" | "missing";
+export type ConversationState = "loading" | "ready" | "joinable" | "missing" | "ended";
 
 export interface Conversation {
   /** The name that the app used, such as `@bob`, until the user is known; then the conversation id, `@alice:bob`. */

@@ -149,7 +149,7 @@ test("a list that was released and opened again loads earlier messages, while an
   assert.equal(room.messages.getSnapshot().length, 100);
 });
 
-test("a private room that one has left, or was removed from, and one that was deleted is `missing`; a public one `joinable`", async (t) => {
+test("a private room that one has left, or was removed from is `missing`, a public one `joinable`, and one that was deleted `ended`", async (t) => {
   const server = new LogServer();
   for (const id of ["#left", "#removed", "#public", "#deleted"]) server.fill(id, 3);
   const { summary } = server;
@@ -165,7 +165,7 @@ test("a private room that one has left, or was removed from, and one that was de
   await clock.advance(3_000);
   assert.deepEqual(
     rooms.map((room) => room.state.getSnapshot()),
-    ["missing", "missing", "joinable", "missing"],
+    ["missing", "missing", "joinable", "ended"],
   );
 });
 

@@ -355,3 +355,25 @@ test("a renamed user is in the list of the others under the new id, and no longe
   const list = await until(alice.conversations, (list) => ids(list).includes("@alice:robert"));
   assert.deepEqual(ids(list), ["@alice:robert"]);
 });
+
+test("a deleted room leaves the list of its members, also where it was not open or they were away", async (t) => {
+  const { server, access } = await startProductionServer(t);
+  const admin = { url: server.url, key: await server.createKey("admin", "--scope", "admin") };
+  for (const room of ["open", "listed", "away"]) {
+    await command(access, "create", { room, members: ["alice"] });
+    for (const text of ["one", "two", "three"]) await command(access, "send", { to: `#${room}`, text });
+  }
+  const alice = connect(server.url, { token: () => mintToken(SECRET, { user: "alice" }) });
+  t.after(() => alice.close());
+  const room = alice.conversation("#open");
+  t.after(room.messages.subscribe(() => {}));
+  await until(room.state, (state) => state === "ready");
+  await until(alice.conversations, (list) => list.length === 3);
+  const end = await command(admin, "delete_room", { conversation: "#open", as: "shop" });
+  assert.deepEqual([end.conversation, end.seq], ["#open", 5]);
+  await until(room.state, (state) => state === "ended");
+  await command(admin, "delete_room", { conversation: "#listed" });
+  await until(alice.conversations, (list) => list.length === 1);
+  assert.equal((await command(admin, "delete_room", { conversation: "#open" })).duplicate, true);
+  await assert.rejects(command(access, "create", { room: "open" }), { code: "already_exists" });
+});

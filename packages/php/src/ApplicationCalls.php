@@ -97,6 +97,16 @@ trait ApplicationCalls
     }
 
     /**
+     * Deletes a room for all of its members. Its id is never given again. The key needs the scope `admin`.
+     *
+     * @param string|null $by the user in whose name; without it, the id that is the key's name
+     */
+    public function deleteRoom(string $conversation, ?string $by = null): Stored
+    {
+        return Stored::of($this->command('delete_room', ['conversation' => $conversation, 'as' => $by]));
+    }
+
+    /**
      * What up to 1,000 users have not read, each over the 200 conversations with the latest activity, in the order
      * asked. The key needs the scope `people`.
      *

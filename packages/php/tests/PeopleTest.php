@@ -66,6 +66,17 @@ final class PeopleTest extends TestCase
         self::assertSame(['rename_2'], array_column($messages, 'from'));
     }
 
+    public function testADeletedRoomIsGoneAndItsIdIsNeverGivenAgain(): void
+    {
+        $shop = self::$admin->as('shop');
+        $shop->create('deleted_1');
+        $end = self::$admin->deleteRoom('#deleted_1', 'shop');
+        self::assertSame(['#deleted_1', 2, false], [$end->conversation, $end->seq, $end->duplicate]);
+        self::assertTrue(self::$admin->deleteRoom('#deleted_1')->duplicate);
+        $this->expectException(Exception\AlreadyExists::class);
+        $shop->create('deleted_1');
+    }
+
     public function testAUserChangesWhatIsNamedAndRemovesWhatIsNull(): void
     {
         $eve = new Client(self::$server->url, Tokens::fromSecret(Server::SECRET)->mint('eve'));

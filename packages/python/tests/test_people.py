@@ -2,7 +2,7 @@
 
 import unittest
 
-from switchboard import BadField, Client, Forbidden, ImportLine, NotFound, Unauthorized, mint_token
+from switchboard import AlreadyExists, BadField, Client, Forbidden, ImportLine, NotFound, Unauthorized, mint_token
 
 from .support import SECRET, Server
 
@@ -69,6 +69,15 @@ class PeopleTest(unittest.TestCase):
         self.admin.as_user("rename_1").send("@shop", "hi")
         self.admin.rename_user("rename_1", "rename_2")
         self.assertEqual([message["from"] for message in self.admin.all_messages("@rename_2")], ["rename_2"])
+
+    def test_a_deleted_room_is_gone_and_its_id_is_never_given_again(self) -> None:
+        shop = self.admin.as_user("shop")
+        shop.create(room="deleted_1")
+        end = self.admin.delete_room("#deleted_1", by="shop")
+        self.assertEqual((end.conversation, end.seq, end.duplicate), ("#deleted_1", 2, False))
+        self.assertTrue(self.admin.delete_room("#deleted_1").duplicate)
+        with self.assertRaises(AlreadyExists):
+            shop.create(room="deleted_1")
 
     def test_the_profile_at_fault_is_named(self) -> None:
         with self.assertRaises(BadField) as caught:

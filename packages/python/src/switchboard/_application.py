@@ -10,6 +10,7 @@ from .types import (
     ListedUser,
     ProfileChange,
     SendResult,
+    Stored,
     UserUnread,
     Webhook,
     WebhookAnswer,
@@ -19,6 +20,7 @@ from .types import (
 OF_THE_APPLICATION = frozenset(
     {
         "add_webhook",
+        "delete_room",
         "feed",
         "import",
         "list_rooms",
@@ -74,6 +76,11 @@ class ApplicationCalls:
     def rename_user(self, user: str, to: str) -> None:
         """Gives a user another id, one that was never used. The old id is never given again. The key needs the scope `admin`."""
         self.command("rename_user", user=user, to=to)
+
+    def delete_room(self, conversation: str, by: str | None = None) -> Stored:
+        """Deletes a room for all of its members. Its id is never given again. `by` is the user in whose name, without it the id that
+        is the key's name. The key needs the scope `admin`."""
+        return Stored.of(self.command("delete_room", conversation=conversation, **{"as": by}))
 
     def unread(self, users: Sequence[str]) -> list[UserUnread]:
         """What up to 1,000 users have not read, each over the 200 latest conversations. The key needs the scope `people`."""

@@ -134,7 +134,8 @@ export class Embedding {
         this.fail("invalid", error instanceof Error ? error.message : String(error));
       }
     });
-    const missing = $derived(appState.room?.state === "missing" ? appState.room.id : undefined);
+    const isGone = $derived(["missing", "ended"].includes(appState.room?.state ?? ""));
+    const missing = $derived(isGone ? appState.room?.id : undefined);
     $effect(() => {
       if (missing) this.fail("not_found", `${missing} does not exist, or ${appState.me} is not a member`);
     });

@@ -168,6 +168,7 @@ export const de: Catalogue = {
   open: "Öffnen",
   create: "Anlegen",
   join: "Eintreten",
+  ended: "Diese Unterhaltung wurde gelöscht.",
   missing: "Diesen Raum gibt es nicht, oder du bist nicht darin.",
   missingJoin: "Ist er öffentlich, kannst du eintreten.",
   roomMenu: "Mehr zu dieser Unterhaltung",

@@ -54,6 +54,7 @@ export const later = {
   forbid_contact: "You may not be the first to write to this user, nor invite them.",
   create: "Create",
   join: "Join",
+  ended: "This conversation was deleted.",
   missing: "There is no such room, or you are not a member.",
   missingJoin: "If it is public, you can join.",
   invite: "Invite",

@@ -116,7 +116,7 @@ export class OpenRoom {
   }
 
   /** A direct conversation without messages does not exist on the server yet, but the user may write to it. */
-  get state(): "loading" | "ready" | "missing" {
+  get state(): "loading" | "ready" | "missing" | "ended" {
     const state = this.#state.current;
     if (state === "joinable") return "missing";
     return state === "missing" && this.peer !== undefined ? "ready" : state;

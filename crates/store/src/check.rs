@@ -36,7 +36,7 @@ const FIRST_SCHEMA_WITH_PROFILES: usize = 8;
 const FIRST_SCHEMA_WITH_REPLACED_REQUESTS: usize = 9;
 
 /// The first schema version in which rooms may have been deleted.
-const FIRST_SCHEMA_WITH_ENDED_ROOMS: usize = 12;
+const FIRST_SCHEMA_WITH_ENDED_ROOMS: usize = 13;
 
 /// A fault in a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,4 +1,6 @@
-//! The calls of back ends whose answer is a JSON object with fields of its own.
+//! What the calls of back ends share: a change whose outcome is awaited, and an answer with fields of its own.
+
+use std::net::IpAddr;
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -6,12 +8,20 @@ use axum::response::Response;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
+use switchboard_protocol::UserId;
+use switchboard_protocol::reply::OkBody;
+use tokio::sync::oneshot;
 
 use super::problem::Problem;
 use super::respond::respond_with_json;
 use crate::in_flight::Permit;
 use crate::services::Services;
 use switchboard_store::grant::Scope;
+use switchboard_store::origin::{BackEndOrigin, Origin};
+use switchboard_store::record::Via;
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Change, Submission};
 
 /// A call, for the description of the API.
 pub(super) struct Operation {
@@ -50,4 +60,17 @@ pub(super) fn respond<R: Serialize>(
 ) -> Response {
     let answered = answered.map(|(done, permit)| (Answer { kind: "ok", body: done }, permit));
     respond_with_json(services, head, body, answered)
+}
+
+/// Submits a change that a back end makes in the name of `actor`, and waits until it is on stable storage.
+pub(super) async fn store_for_back_end(
+    services: &Services,
+    actor: UserId,
+    change: Change,
+    (via, address): (Via, Option<IpAddr>),
+) -> Result<OkBody<Box<RawValue>>, Refusal> {
+    let (reply, stored) = oneshot::channel();
+    let origin = Origin::BackEnd(BackEndOrigin { reply, via, address });
+    services.store.submit(Submission { actor, change, origin }).map_err(|_| Refusal::unavailable())?;
+    stored.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
 }

@@ -9,19 +9,17 @@ use axum::response::Response;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::Deserialize;
 use switchboard_protocol::{ConversationId, UserId, read_object};
-use tokio::sync::oneshot;
 
 use super::api::{Answer, check_send, read_authenticated};
-use super::call::{Operation, schema};
+use super::call::{Operation, schema, store_for_back_end};
 use super::problem::Problem;
 use super::respond::respond;
 use crate::in_flight::Permit;
 use crate::services::Services;
+use switchboard_store::Change;
 use switchboard_store::grant::Scope;
-use switchboard_store::origin::{BackEndOrigin, Origin};
 use switchboard_store::record::Via;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Change, Submission};
 
 /// `delete_room`: ends a room for all of its members. Its content is removed, and its id is never given again.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -73,10 +71,7 @@ async fn answer(
         Refusal::bad_field("as", message)
     })?;
     let via = key.map_or(Via::USER, |grant| grant.number);
-    let (reply, stored) = oneshot::channel();
-    let origin = Origin::BackEnd(BackEndOrigin { reply, via, address: request.address });
-    let submission = Submission { actor, change: Change::DeleteRoom(conversation), origin };
-    services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
-    let answer = stored.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
+    let change = Change::DeleteRoom(conversation);
+    let answer = store_for_back_end(services, actor, change, (via, request.address)).await?;
     Ok((answer, request.permit))
 }

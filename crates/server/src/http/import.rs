@@ -13,23 +13,22 @@ use serde::de::IgnoredAny;
 use switchboard_protocol::{
     ConversationId, Data, Emoji, ErrorCode, Key, Limits, Target, Text, Timestamp, Title, UserId, read_object,
 };
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::api::{Answer, Authenticated, authenticate};
 use super::body::{self, BodyType};
+use super::call::store_for_back_end;
 use super::problem::Problem;
 use super::respond::respond;
 use crate::in_flight::Permit;
 use crate::services::Services;
+use switchboard_store::Change;
 use switchboard_store::grant::Scope;
-use switchboard_store::origin::{BackEndOrigin, Origin};
 use switchboard_store::record::Via;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::request::{
     ImportLine, ImportRecord, ImportedMessage, ImportedReaction, ImportedRead, ImportedRoom, MessageReference,
 };
-use switchboard_store::{Change, Submission};
 
 /// The longest pause after a call, in which the writer is left to others.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
@@ -163,11 +162,8 @@ async fn answer(
     let via = grant.map_or(Via::USER, |grant| grant.number);
     let turn = services.import_turn.acquire().await.map_err(|_| Refusal::unavailable())?;
     let began = Instant::now();
-    let (reply, stored) = oneshot::channel();
-    let origin = Origin::BackEnd(BackEndOrigin { reply, via, address });
     let change = Change::Import(Arc::new(lines));
-    services.store.submit(Submission { actor, change, origin }).map_err(|_| Refusal::unavailable())?;
-    let answer = stored.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
+    let answer = store_for_back_end(services, actor, change, (via, address)).await?;
     // The writer is left to others for as long as the import took, which is longer while others write much.
     tokio::time::sleep(began.elapsed().min(MAX_PAUSE)).await;
     drop(turn);

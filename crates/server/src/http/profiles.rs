@@ -10,21 +10,19 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::Deserialize;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{Avatar, Data, Limits, PROFILES, PersonName, SetProfile, UserId, read_object};
-use tokio::sync::oneshot;
 
 use super::api::{Answer, Authenticated, authenticate, check_acts_as, check_send};
 use super::body;
-use super::call::{Operation, schema};
+use super::call::{Operation, schema, store_for_back_end};
 use super::problem::Problem;
 use super::respond::respond;
 use crate::in_flight::Permit;
 use crate::services::Services;
 use switchboard_store::grant::Scope;
-use switchboard_store::origin::{BackEndOrigin, Origin};
 use switchboard_store::profile::ProfileChange;
 use switchboard_store::record::Via;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Change, Submission, request};
+use switchboard_store::{Change, request};
 
 /// `profiles`: changes the profiles of users, all of them or none.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -113,11 +111,8 @@ async fn answer(
     let Ok(actor) = UserId::parse("key") else { return Err(Refusal::unavailable().into()) };
     let change = Change::SetProfiles(changes);
     check_send(services, &credentials.payer(), grant.as_ref(), change.cost())?;
-    let (reply, stored) = oneshot::channel();
     let via = grant.map_or(Via::USER, |grant| grant.number);
-    let origin = Origin::BackEnd(BackEndOrigin { reply, via, address });
-    services.store.submit(Submission { actor, change, origin }).map_err(|_| Refusal::unavailable())?;
-    stored.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
+    store_for_back_end(services, actor, change, (via, address)).await?;
     // A session that authenticates from now on reads that its user is gone; earlier sessions are registered with the router.
     for user in gone {
         services.router.revoke(user).await;

@@ -21,18 +21,17 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{UserId, read_object};
-use tokio::sync::oneshot;
 
 use super::api::{Answer, Authenticated, check_acts_as, check_send, read_authenticated};
+use super::call::store_for_back_end;
 use super::problem::Problem;
 use super::respond::respond;
 use crate::in_flight::Permit;
 use crate::services::Services;
+use switchboard_store::Change;
 use switchboard_store::grant::Scope;
-use switchboard_store::origin::{BackEndOrigin, Origin};
 use switchboard_store::record::Via;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Change, Submission};
 
 /// `revoke`: the user's existing tokens become invalid, and the user's connections are closed.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -72,14 +71,10 @@ pub(crate) async fn revoke_user(
     services: &Services,
     user: UserId,
     replace: bool,
-    (via, address): (Via, Option<IpAddr>),
+    maker: (Via, Option<IpAddr>),
 ) -> Result<Answer, Refusal> {
-    let (reply, stored) = oneshot::channel();
     let change = Change::Revoke { until: services.authenticator.latest_issued(), replace };
-    let origin = Origin::BackEnd(BackEndOrigin { reply, via, address });
-    let submission = Submission { actor: user.clone(), change, origin };
-    services.store.submit(submission).map_err(|_| Refusal::unavailable())?;
-    stored.await.unwrap_or_else(|_| Err(Refusal::unavailable()))?;
+    store_for_back_end(services, user.clone(), change, maker).await?;
     // A session that authenticates from now on reads the stored revocation; earlier sessions are registered with the router.
     services.router.revoke(user).await;
     Ok(OkBody::Done {})

@@ -55,15 +55,9 @@ pub(crate) fn check(rename: &Rename, ids: Ids) -> Result<Option<UserKey>, Refusa
     }
     let user = ids.user.ok_or_else(Refusal::not_found)?;
     if ids.to.is_some() || ids.is_retired {
-        return Err(already_used());
+        return Err(Refusal::id_used_before("to"));
     }
     Ok(Some(user))
-}
-
-/// The new id was used before.
-pub(crate) fn already_used() -> Refusal {
-    let message = "to: this id was used before, and an id is never given twice";
-    Refusal { field: Some("to".into()), ..Refusal::new(ErrorCode::AlreadyExists, message) }
 }
 
 /// The direct conversations with their new ids.

@@ -80,6 +80,12 @@ impl Refusal {
         Self { field: Some(field.into()), ..Self::new(ErrorCode::BadField, message) }
     }
 
+    /// The field names an id that was used before.
+    pub(crate) fn id_used_before(field: &'static str) -> Self {
+        let message = format!("{field}: this id was used before, and an id is never given twice");
+        Self { field: Some(field.into()), ..Self::new(ErrorCode::AlreadyExists, message) }
+    }
+
     /// The same refusal, which a line of an import has caused.
     #[must_use]
     pub fn at_line(self, line: u32) -> Self {

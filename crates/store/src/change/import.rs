@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use switchboard_protocol::{ConversationId, ErrorCode, EventBody, EventKind, Role, Seq, Timestamp};
+use switchboard_protocol::{ConversationId, EventBody, EventKind, Role, Seq, Timestamp};
 
 use super::message::check_same_message;
 use super::rows::{KeyedMessage, Rows};
@@ -110,11 +110,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     fn check_importable(&mut self, record: &ImportRecord) -> Result<(), OperationError<R::Error>> {
         if self.rows.conversation(&record.conversation())?.is_some_and(|conversation| conversation.ended) {
             return Err(match record {
-                ImportRecord::Create(_) => {
-                    let message = "create: this id was used before, and an id is never given twice";
-                    let refusal = Refusal::new(ErrorCode::AlreadyExists, message);
-                    Refusal { field: Some("create".into()), ..refusal }
-                }
+                ImportRecord::Create(_) => Refusal::id_used_before("create"),
                 ImportRecord::Read(_) => not_found("read"),
                 ImportRecord::Message(_) | ImportRecord::Reaction(_) => not_found("to"),
             }

@@ -69,9 +69,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     /// A `create` with the same content is a retry; any other is refused because the name is taken.
     pub(super) fn check_created_before(&mut self, room: &Conversation, body: &EventBody) -> ChangeResult<R> {
         if room.ended {
-            let message = "room: this id was used before, and an id is never given twice";
-            let refusal = Refusal::new(ErrorCode::AlreadyExists, message);
-            return Err(Refusal { field: Some("room".into()), ..refusal }.into());
+            return Err(Refusal::id_used_before("room").into());
         }
         let creator = self.rows.user(self.actor)?;
         let body = event_fields::<R::Error>(body)?;

@@ -50,7 +50,7 @@ pub(crate) fn rename(
             }
             Ok(Err(refusal)) => Ok(Err(refusal)),
             // Another node has stored a user with the new id since it was looked for.
-            Err(error) if is_duplicate(&error) => Ok(Err(new_id::already_used())),
+            Err(error) if is_duplicate(&error) => Ok(Err(Refusal::id_used_before("to"))),
             Err(error) => Err(error),
         }
     })

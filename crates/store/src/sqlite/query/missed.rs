@@ -13,19 +13,17 @@ use crate::sqlite::rows::{seq, user_id};
 impl MissedLookups for Connection {
     fn missed_in(&self, ranges: &[MissedRange], most_members: u32) -> Result<Vec<MissedMessage>> {
         let mut select = self.prepare_cached(
-            "SELECT m.user, u.name, coalesce(u.last_seen, 0),
-                c.messages - m.read_messages - (m.sent - m.read_sent) AS unread,
-                (SELECT e.seq FROM events e WHERE e.conversation = c.id AND e.seq > max(m.read, ?3) AND e.seq <= ?4
-                    AND e.kind = ?5 AND e.sender <> m.user AND e.via < ?6
-                    AND NOT (json_valid(e.body) AND json_extract(e.body, '$.deleted') IS 1)
-                    ORDER BY e.seq DESC LIMIT 1) AS latest,
-                (SELECT e.at FROM events e WHERE e.conversation = c.id AND e.seq = ?4)
+            "SELECT m.user, u.name, coalesce(u.last_seen, 0), c.messages - m.read_messages - (m.sent - m.read_sent) AS unread,
+                l.seq, l.at
              FROM conversations c CROSS JOIN members m ON m.conversation = c.id CROSS JOIN users u ON u.id = m.user
              LEFT JOIN missed t ON t.user = m.user AND t.conversation = c.id
              LEFT JOIN profiles p ON p.user = m.user
+             CROSS JOIN events l ON l.conversation = c.id AND l.seq = (
+                SELECT e.seq FROM events e WHERE e.conversation = c.id AND e.seq > max(m.read, ?3) AND e.seq <= ?4
+                AND e.kind = ?5 AND e.sender <> m.user AND e.via < ?6
+                AND NOT (json_valid(e.body) AND json_extract(e.body, '$.deleted') IS 1) ORDER BY e.seq DESC LIMIT 1)
              WHERE c.id = ?1 AND NOT c.ended AND c.members <= ?2 AND m.until IS NULL AND m.read < ?4 AND unread > 0
-             AND (t.user IS NULL OR t.absence <> coalesce(u.last_seen, 0) OR m.read >= t.seq)
-             AND p.active IS NOT 0 AND latest IS NOT NULL",
+             AND (t.user IS NULL OR t.absence <> coalesce(u.last_seen, 0) OR m.read >= t.seq) AND p.active IS NOT 0",
         )?;
         let mut found = Vec::new();
         for MissedRange { conversation, after, upto } in ranges {
@@ -48,7 +46,7 @@ impl MissedLookups for Connection {
                     conversation: *conversation,
                     unread: row.get(3)?,
                     seq: seq(row, 4)?,
-                    at: row.get::<_, Option<i64>>(5)?.unwrap_or_default(),
+                    at: row.get(5)?,
                 });
             }
         }

@@ -8,7 +8,6 @@ pub(crate) mod runs;
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 
@@ -33,20 +32,6 @@ pub(crate) struct Entry {
     pub(crate) address: Option<String>,
     /// Its other fields: a JSON object.
     pub(crate) body: String,
-}
-
-/// The fields of an entry that tells an event of a conversation, as they are stored. Ids of conversations may change, so the
-/// conversation is a key; a reader gets `conversation` and `seq` instead.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(crate) struct PlaceEntry {
-    pub(crate) place: (ConversationKey, Seq),
-}
-
-impl PlaceEntry {
-    pub(crate) fn to_json(self) -> String {
-        let Self { place: (ConversationKey(conversation), Seq(seq)) } = self;
-        format!(r#"{{"place":[{conversation},{seq}]}}"#)
-    }
 }
 
 /// Where a page of the feed begins.

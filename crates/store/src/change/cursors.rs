@@ -5,7 +5,6 @@ use switchboard_protocol::{ErrorCode, Read, Received, Seq, Target};
 use super::rows::Rows;
 use super::{ActorMembership, ChangeContext, ChangeResult, OperationError};
 use crate::access;
-use crate::feed::PlaceEntry;
 use crate::record::{Conversation, Membership};
 use crate::refusal::Refusal;
 use crate::{Committed, CommittedCursor, CursorKind, MessageCounts};
@@ -43,8 +42,8 @@ impl<R: Rows> ChangeContext<'_, R> {
             member.received = member.received.max(upto);
             self.rows.put_member(conversation.key, user, member);
             if self.rules.tells_reads {
-                let entry = PlaceEntry { place: (conversation.key, upto) };
-                self.do_tell_feed("user.read", Some(user), entry.to_json())?;
+                let entry = serde_json::json!({ "place": (conversation.key, upto) });
+                self.do_tell_feed("user.read", Some(user), entry.to_string())?;
             }
         }
         self.committed_cursor(conversation, CursorKind::Read, member.read, moved)

@@ -1,7 +1,7 @@
 //! Pages of the feed. docs/decisions/0053-feed-pages.md
 
 use rustc_hash::FxHashMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 use switchboard_protocol::{ConversationId, ErrorCode, Seq, Timestamp, UserId};
@@ -207,7 +207,7 @@ impl<L: FeedLookups> Reader<'_, L> {
         }
         let users: Vec<_> = entries.values().filter_map(|entry| entry.user.map(UserKey)).collect();
         let users = if users.is_empty() { FxHashMap::default() } else { self.rows.user_names(&users)? };
-        let entries = self.named_entries(entries)?;
+        let mut entries = self.named_entries(entries)?;
         let seen = match &filling.query.acts_as {
             Some(pattern) => {
                 let mut of: Vec<_> = places.iter().map(|place| place.0).collect();
@@ -228,8 +228,8 @@ impl<L: FeedLookups> Reader<'_, L> {
                     is_seen.then(|| filling.of_event(number, fed)).flatten()
                 }),
                 Some(None) => entries
-                    .get(&number)
-                    .and_then(|(entry, fields)| filling.of_entry(number, entry, fields, &users)),
+                    .remove(&number)
+                    .and_then(|(entry, fields)| filling.of_entry(number, &entry, fields, &users)),
             };
             if !filling.add(number, entry) {
                 return Ok(false);
@@ -243,19 +243,19 @@ impl<L: FeedLookups> Reader<'_, L> {
         &self,
         entries: FxHashMap<u64, FedEntry>,
     ) -> LookupResult<FxHashMap<u64, (FedEntry, Fields)>, L> {
-        let mut fields: FxHashMap<u64, Fields> =
-            entries.iter().map(|(number, entry)| (*number, read_fields(&entry.body))).collect();
-        let mut places: Vec<_> = fields.values().flat_map(places_of).map(|place| place.0).collect();
-        places.sort_unstable();
-        places.dedup();
-        let names =
-            if places.is_empty() { FxHashMap::default() } else { self.rows.conversation_names(&places)? };
-        let named = entries.into_iter().map(|(number, entry)| {
-            let mut fields = fields.remove(&number).unwrap_or_default();
-            name_places(&mut fields, &names);
+        let with_fields = |(number, entry): (u64, FedEntry)| {
+            let fields = serde_json::from_str(&entry.body).unwrap_or_default();
             (number, (entry, fields))
-        });
-        Ok(named.collect())
+        };
+        let mut entries: FxHashMap<u64, (FedEntry, Fields)> = entries.into_iter().map(with_fields).collect();
+        let mut places: Vec<_> = entries.values().flat_map(|(_, fields)| places_of(fields)).collect();
+        if !places.is_empty() {
+            places.sort_unstable();
+            places.dedup();
+            let names = self.rows.conversation_names(&places)?;
+            entries.values_mut().for_each(|(_, fields)| name_places(fields, &names));
+        }
+        Ok(entries)
     }
 
     /// Events in their wire form, in the order given.
@@ -329,7 +329,7 @@ impl Filling<'_> {
         &self,
         number: u64,
         entry: &FedEntry,
-        fields: &Fields,
+        fields: Fields,
         users: &FxHashMap<UserKey, UserId>,
     ) -> Option<Box<RawValue>> {
         let user = entry.user.and_then(|user| users.get(&UserKey(user)));
@@ -345,7 +345,7 @@ impl Filling<'_> {
         }
         let address = entry.address.as_deref().filter(|_| self.query.is_admin);
         let at = Timestamp::from_millis(entry.at);
-        self.encode(number, &entry.kind, at, (entry.via, address), user, (None, fields.clone()))
+        self.encode(number, &entry.kind, at, (entry.via, address), user, (None, fields))
     }
 
     fn encode(
@@ -369,23 +369,24 @@ impl Filling<'_> {
     }
 }
 
-fn read_fields(body: &str) -> Fields {
-    serde_json::from_str(body).unwrap_or_default()
-}
-
-/// The fields of an entry that name a place in a log by the conversation's key and a seq: in `user.read`, and in `user.missed`.
+/// The fields of a stored entry that name a place in a log by the conversation's key and a seq, because ids of conversations may
+/// change. A reader of `user.read` gets `conversation` and `seq` instead of `place`, and one of `user.missed` both in `latest`.
 const PLACES: [&str; 2] = ["place", "latest"];
 
-fn places_of(fields: &Fields) -> Vec<(ConversationKey, Seq)> {
-    let places = PLACES.iter().filter_map(|name| fields.get(*name));
-    places.filter_map(|place| serde_json::from_value(place.clone()).ok()).collect()
+/// The conversations that an entry names by keys.
+fn places_of(fields: &Fields) -> impl Iterator<Item = ConversationKey> {
+    let places = PLACES.iter().filter_map(|name| read_place(fields.get(*name)?));
+    places.map(|(conversation, _)| conversation)
+}
+
+fn read_place(place: &Value) -> Option<(ConversationKey, Seq)> {
+    Deserialize::deserialize(place).ok()
 }
 
 /// Replaces the keys of conversations by their ids. A conversation that is gone is left out.
 fn name_places(fields: &mut Fields, names: &FxHashMap<ConversationKey, ConversationId>) {
     for name in PLACES {
-        let Some(place) = fields.remove(name) else { continue };
-        let Ok((conversation, seq)) = serde_json::from_value::<(ConversationKey, Seq)>(place) else {
+        let Some((conversation, seq)) = fields.remove(name).and_then(|place| read_place(&place)) else {
             continue;
         };
         let Some(conversation) = names.get(&conversation) else { continue };

@@ -21,15 +21,6 @@ enum Db {
     Postgres(Box<postgres::absences::Db>),
 }
 
-macro_rules! on_both {
-    ($self:ident, $db:ident => $call:expr) => {
-        match &mut $self.0 {
-            Db::Sqlite($db) => $call,
-            Db::Postgres($db) => $call,
-        }
-    };
-}
-
 impl Absences {
     /// Opens the SQLite database in a directory.
     ///
@@ -48,7 +39,7 @@ impl Absences {
     }
 
     /// Renews the row of a node, and stores who came and who went. `false` if the database does not know the node, as after a crash
-    /// of the database: nothing was stored, and the node says again who all is connected to it. SQLite needs none of it.
+    /// of the database: nothing was stored, and the node stores all of its users again. SQLite needs none of it.
     ///
     /// # Errors
     /// The database cannot be written.
@@ -110,7 +101,10 @@ impl Absences {
     /// # Errors
     /// The database cannot be written.
     pub fn claim_missed(&mut self, lease: &Lease, last: u64, now: Timestamp) -> anyhow::Result<Option<u64>> {
-        on_both!(self, db => db.claim_missed(lease, last, now))
+        match &mut self.0 {
+            Db::Sqlite(db) => db.claim_missed(lease, last, now),
+            Db::Postgres(db) => db.claim_missed(lease, last, now),
+        }
     }
 
     /// Stores how far the consumer has come, and entries of the feed for what users have missed. `false` if another node has it by
@@ -125,6 +119,9 @@ impl Absences {
         missed: &[MissedMessage],
         now: Timestamp,
     ) -> anyhow::Result<bool> {
-        on_both!(self, db => db.save_missed(lease, position, missed, now))
+        match &mut self.0 {
+            Db::Sqlite(db) => db.save_missed(lease, position, missed, now),
+            Db::Postgres(db) => db.save_missed(lease, position, missed, now),
+        }
     }
 }

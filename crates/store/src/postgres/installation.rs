@@ -263,10 +263,7 @@ impl InstallationUpkeep {
             tracing::info!(version = found.version, "the version of the installation");
         }
         self.installation.features.store(found.features, Ordering::Relaxed);
-        self.last_removal = self.last_removal.filter(|_| found.has_ended_rooms);
-        if found.has_ended_rooms && self.last_removal.is_none() {
-            self.last_removal = Some(Instant::now());
-        }
+        self.last_removal = found.has_ended_rooms.then(|| self.last_removal.unwrap_or_else(Instant::now));
         if !found.has_rewrite || found.version < VERSION_WITH_USER_KEYS || *version < VERSION_WITH_USER_KEYS {
             self.last_rewrite = None;
         } else if self.last_rewrite.is_none() {

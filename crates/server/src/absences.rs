@@ -24,6 +24,7 @@ use crate::attendees::Attendees;
 use crate::config::Config;
 use crate::metrics::FeedMetrics;
 use crate::services::Services;
+use crate::timers::millis;
 
 /// How often a node stores who came and who went, and looks for what was missed.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -328,8 +329,7 @@ impl Keeper {
 
     /// Has the writer give numbers to the entries that were added on the connection of this task.
     fn number_pending(&self) {
-        let numbering = Submission::without_reply(Change::NumberPending);
-        let _ = numbering.map(|submission| self.parts.services.store.submit(submission));
+        self.parts.services.store.submit_unanswered(Change::NumberPending);
     }
 
     fn now(&self) -> Timestamp {
@@ -356,8 +356,4 @@ fn open(database: &KeyStore) -> anyhow::Result<Absences> {
         KeyStore::Directory(data) => Absences::open_directory(data),
         KeyStore::Shared { url, ca } => Absences::open_shared(url, ca.as_deref()),
     }
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -250,7 +250,7 @@ impl Denials {
 
 /// The time `age` ago, by the system's clock.
 fn time_ago(age: Duration) -> Timestamp {
-    let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+    let age = crate::timers::millis(age);
     Timestamp::from_millis(Clock::system().now().as_millis().saturating_sub(age))
 }
 

@@ -31,11 +31,12 @@ use crate::http_client::HttpClient;
 use crate::http_client::target::Allowed;
 use crate::metrics::WebhookMetrics;
 use crate::tasks::Tasks;
+use crate::timers::millis;
 use switchboard_protocol::Timestamp;
 use switchboard_store::clock::Clock;
 use switchboard_store::keys::KeyStore;
 use switchboard_store::webhooks::{Lease, Progress, Webhook, Webhooks};
-use switchboard_store::{Change, SharedStore, Submission};
+use switchboard_store::{Change, SharedStore};
 
 /// How often progress is stored and the webhooks are read.
 const SYNC_INTERVAL: Duration = Duration::from_millis(500);
@@ -142,8 +143,7 @@ impl Supervisor {
         // Entries that another process has written, such as `switchboard key`, get their numbers.
         if !self.endpoints.is_empty() && began >= self.numbered + NUMBERING_INTERVAL {
             self.numbered = began;
-            let numbering = Submission::without_reply(Change::NumberPending);
-            let _ = numbering.map(|submission| self.parts.store.submit(submission));
+            self.parts.store.submit_unanswered(Change::NumberPending);
         }
         let renews = self.renewed.is_none_or(|renewed| renewed + RENEWAL_INTERVAL <= began);
         match self.round(saves.clone(), renews).await {
@@ -342,8 +342,4 @@ fn sender(
     };
     let url = url.as_str().parse().context("its URL")?;
     Ok(Sender { http: client(allowed, config)?, url, headers, signer })
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -180,6 +180,13 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// Why the store refuses every write at present; `None` while it stores writes.
     fn write_fault(&self) -> Option<WriteFault>;
 
+    /// Queues a change of the server itself, whose outcome nothing needs. If the queue is full, nothing happens.
+    fn submit_unanswered(&self, change: Change) {
+        let Ok(actor) = UserId::parse("feed") else { return };
+        let origin = Origin::Call(tokio::sync::oneshot::channel().0);
+        let _ = self.submit(Submission { actor, change, origin });
+    }
+
     /// How many writes wait for the writer.
     fn queued_writes(&self) -> usize {
         0
@@ -290,15 +297,6 @@ pub struct Submission {
     pub change: Change,
     /// The session or request that gets the outcome.
     pub origin: Origin,
-}
-
-impl Submission {
-    /// A change of the server itself, whose outcome nothing needs.
-    pub fn without_reply(change: Change) -> Option<Self> {
-        let actor = UserId::parse("feed").ok()?;
-        let origin = Origin::Call(tokio::sync::oneshot::channel().0);
-        Some(Self { actor, change, origin })
-    }
 }
 
 /// The outcomes of one transaction, in the order of the submissions.

@@ -117,7 +117,7 @@ impl Claims {
         if max_age.is_zero() {
             return Ok(expires);
         }
-        let max_age = i64::try_from(max_age.as_millis()).unwrap_or(i64::MAX);
+        let max_age = crate::timers::millis(max_age);
         let issued = self.iat.map(timestamp_of_seconds);
         let end = issued.unwrap_or(now).as_millis().saturating_add(max_age);
         match issued {

@@ -116,7 +116,7 @@ impl Provider {
     pub(super) fn key(&self, header: &Header, issued: Option<Timestamp>) -> Result<FoundKey, AuthError> {
         let set = self.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
         let now = self.clock.now().as_millis();
-        let keep = i64::try_from(self.pace.keep.as_millis()).unwrap_or(i64::MAX);
+        let keep = crate::timers::millis(self.pace.keep);
         let Some(fetched) = set.fetched.map(Timestamp::as_millis).filter(|at| now.saturating_sub(*at) < keep)
         else {
             return Err(self.want_keys());

@@ -23,10 +23,11 @@ use super::respond::{refuse, respond_with_json};
 use crate::denial::{Denial, Denied};
 use crate::in_flight::Permit;
 use crate::services::Services;
+use crate::timers::millis;
+use switchboard_store::Change;
 use switchboard_store::feed::{FeedCursor, FeedPage, FeedQuery};
 use switchboard_store::grant::{KeyGrant, Scope};
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Change, Submission};
 
 /// How often a waiting call has entries of other processes numbered, such as those of `switchboard key`.
 const NUMBERING_INTERVAL: Duration = Duration::from_secs(1);
@@ -268,21 +269,16 @@ impl Reading {
 
 /// Has the entries removed that are older than the configuration keeps them. Called every minute.
 pub(crate) fn trim(services: &Services) {
-    let keep = i64::try_from(services.feed_keep.as_millis()).unwrap_or(i64::MAX);
+    let keep = millis(services.feed_keep);
     if keep > 0 {
         let before = Timestamp::from_millis(services.clock.now().as_millis().saturating_sub(keep));
-        submit(services, Change::TrimFeed(before));
+        services.store.submit_unanswered(Change::TrimFeed(before));
     }
 }
 
 /// Has entries numbered that other processes have written. If the store is busy, it does so by itself.
 fn number_pending(services: &Services) {
-    submit(services, Change::NumberPending);
-}
-
-/// Submits a change whose outcome nothing needs.
-fn submit(services: &Services, change: Change) {
-    let _ = Submission::without_reply(change).map(|submission| services.store.submit(submission));
+    services.store.submit_unanswered(Change::NumberPending);
 }
 
 /// A stream of the feed.

@@ -71,7 +71,7 @@ impl Expiry {
 
     fn validity(&self, now: Timestamp) -> Validity {
         let (begins, ends, now) = (self.begins.as_millis(), self.ends.as_millis(), now.as_millis());
-        let before = i64::try_from(WARNING_TIME.as_millis()).unwrap_or(i64::MAX);
+        let before = crate::timers::millis(WARNING_TIME);
         let before = before.min((ends - begins) / WARNING_LIFETIME_DIVISOR);
         match () {
             () if now >= ends => Validity::Ended,

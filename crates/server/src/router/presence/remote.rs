@@ -450,7 +450,7 @@ impl Presence {
         let silent = self.remote.as_mut().map(RemotePresence::log_unnamed);
         let silent = silent.map(|remote| remote.silent_nodes(lease)).unwrap_or_default();
         for &(node, silence) in &silent {
-            let silence = i64::try_from(silence.as_millis()).unwrap_or(i64::MAX);
+            let silence = crate::timers::millis(silence);
             let last_received = Timestamp::from_millis(now.as_millis().saturating_sub(silence));
             self.remote.iter_mut().for_each(|remote| remote.remember_lost(node, bus_connected));
             self.remove_lost_node(registry, node, last_received);

@@ -171,29 +171,27 @@ impl Keeper {
 
     /// Stores who came to this node and who left it, and that the node lives.
     async fn store_attendance(&mut self) -> anyhow::Result<()> {
-        let changes = self.parts.attendees.take();
-        match self.try_to_store(changes.clone()).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.parts.attendees.put_back(changes);
-                Err(error)
-            }
+        let changes = Arc::new(self.parts.attendees.take());
+        let stored = self.try_to_store(&changes).await;
+        if stored.is_err() {
+            self.parts.attendees.put_back(Arc::unwrap_or_clone(changes));
         }
+        stored
     }
 
-    async fn try_to_store(&mut self, mut changes: Attendance) -> anyhow::Result<()> {
+    async fn try_to_store(&mut self, changes: &Arc<Attendance>) -> anyhow::Result<()> {
         if self.update(changes.clone()).await? {
             return Ok(());
         }
         // The database has lost the rows of this node, or never had any.
-        changes.arrived.extend(self.parts.services.router.online_users().await);
-        changes.arrived.extend(changes.departed.iter().cloned());
-        changes.is_complete = true;
-        self.update(changes).await?;
-        Ok(())
+        let mut all = Attendance::clone(changes);
+        all.arrived.extend(self.parts.services.router.online_users().await);
+        all.arrived.extend(changes.departed.iter().cloned());
+        all.is_complete = true;
+        self.update(Arc::new(all)).await.map(drop)
     }
 
-    async fn update(&mut self, changes: Attendance) -> anyhow::Result<bool> {
+    async fn update(&mut self, changes: Arc<Attendance>) -> anyhow::Result<bool> {
         let (lease, now) = (self.lease.clone(), self.now());
         self.ask(move |database| database.update(&lease, &changes, now)).await
     }
@@ -306,7 +304,9 @@ impl Keeper {
     /// How far the consumer has come; `None` if another node has it.
     async fn claim(&mut self) -> anyhow::Result<Option<u64>> {
         let interval = self.parts.times.lease / RENEWALS_PER_LEASE;
-        if self.claimed.is_some_and(|claimed| claimed.elapsed() < interval) {
+        let is_leased = self.parts.attendees.are_shared();
+        let is_claimed = self.claimed.is_some_and(|claimed| !is_leased || claimed.elapsed() < interval);
+        if is_claimed {
             return Ok(self.position);
         }
         let (lease, last, now) = (self.lease.clone(), self.last_at_start, self.now());

@@ -379,7 +379,6 @@ impl Router {
 
     /// Handles at most [`MAX_QUEUED_DEPARTURES`] expired presence timers.
     fn handle_due_timer(&mut self, mut due: Option<ExpiredTimer>) {
-        self.store_unstored();
         for _ in 0..MAX_QUEUED_DEPARTURES {
             let departures = self.departures_in_flight < MAX_QUEUED_DEPARTURES;
             match due.take().or_else(|| self.node.presence.next_timer(departures).now_or_never()) {

@@ -36,6 +36,11 @@ impl Reader {
         Self { key, types: types.to_vec(), after: "0".to_owned() }
     }
 
+    /// Another reader with the same key, from the beginning.
+    fn of_types(&self, types: &[&'static str]) -> Self {
+        Self { key: self.key.clone(), types: types.to_vec(), after: "0".to_owned() }
+    }
+
     /// The next entries: one at least.
     async fn reads(&mut self, server: &Server) -> Vec<Value> {
         loop {
@@ -83,7 +88,7 @@ async fn missed_is_said_once_for_each_absence(server: &Server) {
 
     // He comes back without reading, and leaves: the next message is missed in another absence.
     leaves(server.connects("bob").await).await;
-    let mut offline = Reader { types: vec!["user.offline"], ..Reader::new_like(&reader) };
+    let mut offline = reader.of_types(&["user.offline"]);
     offline.reads_until(server, "bob").await;
     alice.makes_room("team", &["bob"]).await;
     alice.says("@bob", "three").await;
@@ -97,13 +102,6 @@ async fn missed_is_said_once_for_each_absence(server: &Server) {
     assert!(last["since"].is_string(), "{last}");
     let messages: u64 = read.iter().filter_map(|entry| entry["messages"].as_u64()).sum();
     assert_eq!(messages, 4, "three from alice and one in the room");
-}
-
-impl Reader {
-    /// Another reader with the same key, from the beginning.
-    fn new_like(other: &Self) -> Self {
-        Self { key: other.key.clone(), types: Vec::new(), after: "0".to_owned() }
-    }
 }
 
 #[tokio::test]

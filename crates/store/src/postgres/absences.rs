@@ -45,8 +45,17 @@ const DEPART: &str = r#"WITH departed AS (
     WHERE NOT EXISTS (SELECT FROM connected c WHERE c."user" = r."user" AND c.node <> $1)"#;
 
 /// A node that is lost. Its row stays until its last user is removed.
-const LOST: &str = "SELECT node, until FROM connected_nodes WHERE node <> $1
-    AND until < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $2 ORDER BY node LIMIT 1 FOR UPDATE";
+macro_rules! lost {
+    () => {
+        "SELECT node, until FROM connected_nodes WHERE node <> $1
+    AND until < (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $2 ORDER BY node LIMIT 1"
+    };
+}
+
+/// Mostly there is none, and then one statement is enough.
+const LOOK_FOR_LOST: &str = lost!();
+
+const LOST: &str = concat!(lost!(), " FOR UPDATE");
 
 /// The users of a node that is lost were last seen when it was last known to live.
 const REMOVE: &str = r#"WITH removed AS (
@@ -166,6 +175,10 @@ impl Db {
 
     pub(crate) fn remove_lost(&mut self, lease: &Lease, grace: i64, now: Timestamp) -> anyhow::Result<usize> {
         let now = now.as_millis();
+        let link = self.link()?;
+        if link.run(link.rows(LOOK_FOR_LOST, &[&lease.node, &grace]))?.is_empty() {
+            return Ok(0);
+        }
         self.transaction(async |link| {
             link.rows(LOCK, &[]).await?;
             let lost = link.rows(LOST, &[&lease.node, &grace]).await?;

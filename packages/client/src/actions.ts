@@ -34,6 +34,10 @@ export abstract class RoomActions {
   protected abstract onOwnEvent(event: Event): void;
   protected abstract onEditFailed(failed: ConversationEvents["editFailed"]): void;
 
+  get me(): UserId | undefined {
+    return this.owner.me;
+  }
+
   edit(target: Seq, message: string | Draft, options?: CallOptions): Promise<void> {
     const draft = draftOf(message);
     const { text, data } = draft as { text?: string; data?: Record<string, unknown> };

@@ -23,7 +23,7 @@ type State =
   | { is: "waiting"; cursor: Seq; timer: Timer }
   /** The missing events are being loaded, page by page. */
   | { is: "loading"; cursor: Seq }
-  /** The chat was closed: no event is applied any more. */
+  /** The room was deleted, or the chat was closed: no event is applied any more. */
   | { is: "ended"; cursor: Seq | undefined };
 
 export interface LogOwner {
@@ -57,6 +57,10 @@ export class EventLog {
   /** The last applied event; all events before it were applied, too. `undefined` while the cursor is unknown. */
   get cursor(): Seq | undefined {
     return this.#state.is === "unknown" ? undefined : this.#state.cursor;
+  }
+
+  get isEnded(): boolean {
+    return this.#state.is === "ended";
   }
 
   get isLoading(): boolean {
@@ -93,8 +97,11 @@ export class EventLog {
   receive(event: Event, source: EventSource): void {
     const { seq } = event;
     if (this.#state.is === "ended") return;
-    // The events before the end of a room may be gone.
-    if (event.type === "end") return this.#callAndReport(() => this.#owner.applyEvent(event, source));
+    if (event.type === "end") {
+      // The events before it may be gone.
+      this.#enterState({ is: "ended", cursor: seq });
+      return this.#callAndReport(() => this.#owner.applyEvent(event, source));
+    }
     if (this.#state.is === "unknown") {
       this.#waitingEvents.set(seq, { event, source });
       return this.#owner.onEarlyEvent();

@@ -85,10 +85,6 @@ export class Room extends RoomActions implements Conversation {
     return this.owner.clock;
   }
 
-  get me(): UserId | undefined {
-    return this.owner.me;
-  }
-
   get online(): boolean {
     return this.owner.online;
   }
@@ -107,11 +103,6 @@ export class Room extends RoomActions implements Conversation {
     return this.#listenerCount > 0 || this.list.hasSubscribers || this.members.isSubscribed;
   }
 
-  /** Whether the application deleted the room. It never comes back. */
-  get #isEnded(): boolean {
-    return this.state.getSnapshot() === "ended";
-  }
-
   get summary(): RoomSummary | undefined {
     return this.#summaryState.summary;
   }
@@ -125,7 +116,7 @@ export class Room extends RoomActions implements Conversation {
   get lacksSummary(): boolean {
     const { currentSummary, hasLeft, isUncounted } = this.#summaryState;
     if (currentSummary) return isUncounted;
-    return !hasLeft && this.#log.cursor !== 0 && !this.#isEnded && this.state.getSnapshot() !== "missing";
+    return !hasLeft && this.#log.cursor !== 0 && !this.#log.isEnded && this.state.getSnapshot() !== "missing";
   }
 
   on<K extends keyof ConversationEvents>(
@@ -371,8 +362,8 @@ export class Room extends RoomActions implements Conversation {
   applyEvent(event: Event, source: EventSource): void {
     const { me, outbox } = this.owner;
     if (event.type === "end") {
-      if (!this.#isEnded) this.#emitEvent(event, source);
-      return this.#setMissing("ended");
+      this.#emitEvent(event, source);
+      return this.#setMissing();
     }
     this.#history.applyEvent(event);
     this.list.onEvent(event);
@@ -492,11 +483,11 @@ export class Room extends RoomActions implements Conversation {
     else this.owner.lookUp();
   }
 
-  #setMissing(state: ConversationState = "missing"): void {
+  #setMissing(): void {
     this.#history.close();
     this.#log.reset();
     this.#summaryState.clear();
-    if (!this.#isEnded) this.state.set(state);
+    this.state.set(this.#log.isEnded ? "ended" : "missing");
     this.#onChange();
   }
 

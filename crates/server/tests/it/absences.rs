@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchboard::config::Config;
+use switchboard_store::clock::Clock;
 use switchboard_store::grant::Scope;
 
 use crate::keys::key_with;
@@ -204,6 +205,7 @@ async fn users_of_a_killed_node_go_offline_once_each_unless_they_are_on_another_
         (rows::count_connected(&shared, "u%").await == USERS).then_some(())
     })
     .await;
+    let killed = Clock::system().now().as_millis();
     victim.kill_now().await;
     let _back = cluster.node(1).connects("u0").await;
     let mut read = Vec::new();
@@ -217,6 +219,8 @@ async fn users_of_a_killed_node_go_offline_once_each_unless_they_are_on_another_
     let mut expected: Vec<_> = (1..USERS).map(|n| format!("u{n}")).chain(["marker".to_owned()]).collect();
     expected.sort_unstable();
     assert_eq!(users, expected);
+    let seen = rows::latest_last_seen(&shared, "u%").await;
+    assert!(seen <= killed, "seen {} ms after the end of the node", seen - killed);
 }
 
 #[tokio::test]

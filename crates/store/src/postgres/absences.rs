@@ -57,7 +57,7 @@ const LOOK_FOR_LOST: &str = lost!();
 
 const LOST: &str = concat!(lost!(), " FOR UPDATE");
 
-/// The users of a node that is lost were last seen when it was last known to live.
+/// The users of a node that is lost were last seen when it renewed its lease for the last time.
 const REMOVE: &str = r#"WITH removed AS (
         DELETE FROM connected WHERE node = $1
             AND "user" IN (SELECT "user" FROM connected WHERE node = $1 ORDER BY "user" LIMIT $4) RETURNING "user"
@@ -184,7 +184,8 @@ impl Db {
             let lost = link.rows(LOST, &[&lease.node, &grace]).await?;
             let Some(row) = lost.first() else { return Ok(Outcome::RollBack(0)) };
             let (node, until): (String, i64) = (get(row, 0)?, get(row, 1)?);
-            let removed = link.rows(REMOVE, &[&node, &until, &now, &MOST_REMOVED]).await?;
+            let renewed = until - lease.duration;
+            let removed = link.rows(REMOVE, &[&node, &renewed, &now, &MOST_REMOVED]).await?;
             let removed = removed.first().map(|row: &Row| count(row, 0)).transpose()?.unwrap_or_default();
             if removed == 0 {
                 link.rows(REMOVE_NODE, &[&node]).await?;

@@ -9,3 +9,9 @@ pub(super) async fn count_connected(shared: &SharedEngines, pattern: &str) -> us
     );
     shared.sql(&select).await.trim().parse().expect("a number")
 }
+
+/// When a user whose id is like `pattern` was last seen: the latest, in milliseconds.
+pub(super) async fn latest_last_seen(shared: &SharedEngines, pattern: &str) -> i64 {
+    let select = format!("SELECT max(last_seen) FROM users WHERE name LIKE '{pattern}'");
+    shared.sql(&select).await.trim().parse().expect("a time")
+}

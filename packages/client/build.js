@@ -27,7 +27,7 @@ const [core] = await Promise.all([
     format: "esm",
     outdir: "dist",
     external: ["@switchboard/client", "react", "svelte", "vue"],
-    entryPoints: ["profiles", "react", "react-native", "server", "svelte", "testing/index", "vue"].map(
+    entryPoints: ["moderation", "profiles", "react", "react-native", "server", "svelte", "testing/index", "vue"].map(
       (name) => `src/${name}.ts`,
     ),
   }),

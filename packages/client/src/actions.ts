@@ -1,13 +1,16 @@
-// The actions of a user in a conversation, apart from sending messages. It is harmless if one of their commands is sent twice.
+// The commands of a conversation, apart from sending messages: the actions of its user, and requests for pages. It is harmless if one of their commands is sent twice.
 // The list shows a change of a message at once, and undoes it if the command fails.
 
 import { compact } from "./compact.js";
 import { ChatError } from "./error.js";
 import { ignoreUnhandledRejection } from "./rejection.js";
+import type { PageOptions } from "./history.js";
 import type { RoomOwner } from "./room-owner.js";
 import type { MessageList } from "./list.js";
-import type { Command, Event, HistoryBody, Role, Seq, StoredBody, UserId } from "./protocol.js";
-import { type Amendment, messageFromWire } from "./timeline.js";
+import type { Command, Event, HistoryBody, LogBody, MembersBody } from "./protocol.js";
+import type { Role, Seq, StoredBody, UserId } from "./protocol.js";
+import type { Lane } from "./scheduler.js";
+import { type Amendment, messagesOfPage } from "./timeline.js";
 import type { CommandOptions, ConversationEvents, Draft, MessageWindow } from "./types.js";
 
 /** How many messages `around` loads at most: the requested message, and those before and after it. */
@@ -27,6 +30,7 @@ export const draftOf = (message: string | Draft): Draft =>
 export abstract class RoomActions {
   abstract readonly id: string;
   abstract readonly cursor: Seq | undefined;
+  abstract readonly isWatched: boolean;
   protected abstract readonly owner: RoomOwner;
   protected abstract readonly list: MessageList;
 
@@ -85,12 +89,41 @@ export abstract class RoomActions {
     return { type, conversation: this.id, ...fields } as unknown as Command;
   }
 
+  // ---- Requests for pages, for the log, the list and the members.
+
+  readHistory(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody> {
+    if (!options) return this.scheduleRequest("history", fields);
+    return this.owner.call(this.roomCommand("history", fields), options);
+  }
+
+  readLog(after: Seq, limit: number): Promise<LogBody> {
+    return this.scheduleRequest("sync", { after, limit });
+  }
+
+  readMembers(fields: { after?: UserId; limit: number }): Promise<MembersBody> {
+    return this.scheduleRequest("members", fields);
+  }
+
+  /** Sends a request in the background: sooner for a conversation that the app shows. */
+  protected scheduleRequest<T>(
+    type: RoomCommand["type"],
+    fields: object | (() => object | undefined),
+    lane?: Lane,
+  ): Promise<T> {
+    const urgency = () => (this.isWatched ? 0 : 1);
+    const command = () => {
+      const now = fields instanceof Function ? (fields() as object | undefined) : fields;
+      return now && ({ type, conversation: this.id, ...now } as Command);
+    };
+    return this.owner.scheduler.request<T>(command, urgency, lane);
+  }
+
   async #loadMessagesAround(seq: Seq, options: CallOptions): Promise<MessageWindow> {
     const page = await this.owner.call<HistoryBody>(
       this.roomCommand("history", { around: seq, limit: MAX_WINDOW_MESSAGES }),
       options,
     );
-    const messages = page.messages.map(messageFromWire);
+    const messages = messagesOfPage(page);
     const hasNewer = page.more_after ?? false;
     return { messages, hasOlder: page.more, hasNewer };
   }

@@ -35,6 +35,14 @@ const camelCased = (fields: Limits | Permissions): never =>
     Object.entries(fields).map(([name, value]) => [name.replace(/_(.)/g, (_, letter) => letter.toUpperCase()), value]),
   ) as never;
 
+/** A user blocks another one, or no longer blocks them: the command, and the signal to the user's other connections. */
+interface Block {
+  type: "block";
+  user: UserId;
+  on: boolean;
+}
+const isBlock = (frame: { type: string }): frame is Block => frame.type === "block";
+
 const debugLogOf = (debug: ChatOptions["debug"]): DebugLog =>
   debug === true ? (line, ...details) => console.debug(`[switchboard] ${line}`, ...details) : debug || (() => {});
 
@@ -173,9 +181,12 @@ export class Switchboard implements Chat, RoomOwner {
     return this.#connection.request<OkBody>(command, wanted) as Promise<T>;
   }
 
-  call<T>(command: Command, options?: CommandOptions): Promise<T> {
+  async call<T>(command: Command, options?: CommandOptions): Promise<T> {
     this.connect();
-    return this.#commands.call<T>(command, options);
+    const answer = await this.#commands.call<T>(command, options);
+    // The server tells only the user's other connections.
+    if (isBlock(command)) this.#onBlock(command);
+    return answer;
   }
 
   initialCursor(conversation: string, summary: RoomSummary | undefined): Seq | "pending" | undefined {
@@ -301,6 +312,7 @@ export class Switchboard implements Chat, RoomOwner {
       case "received":
         return this.rooms.getOrCreate(frame.conversation).onReceivedSignal(frame.user, frame.upto);
       default:
+        if (isBlock(frame)) this.#onBlock(frame);
         if ("seq" in frame && "conversation" in frame) this.rooms.getOrCreate(frame.conversation).onPushedEvent(frame);
         else this.#events.emit("frame", frame as never);
     }
@@ -331,6 +343,12 @@ export class Switchboard implements Chat, RoomOwner {
   }
 
   // ---- Private methods.
+
+  /** Handles that the user has blocked another user, or no longer blocks them, on any device. */
+  #onBlock({ user, on }: Block): void {
+    for (const room of this.rooms) room.onBlock(user, on);
+    this.lookUp();
+  }
 
   async #create(room: NewRoom, options: CommandOptions | undefined): Promise<Conversation> {
     const { room: id = makeKey(), title, public: open = false, members = [] } = room;

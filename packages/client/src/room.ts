@@ -1,21 +1,19 @@
 // One conversation: combines its log, the list of its messages, its members and its summary.
 
-import { type RoomCommand, draftOf, RoomActions } from "./actions.js";
+import { draftOf, RoomActions } from "./actions.js";
 import { Alarm } from "./clock.js";
 import { ChatError } from "./error.js";
 import { ignoreUnhandledRejection } from "./rejection.js";
-import { History, type PageOptions } from "./history.js";
+import { History } from "./history.js";
 import type { RoomOwner } from "./room-owner.js";
 import { MessageList } from "./list.js";
 import { EventLog, type EventSource } from "./log.js";
 import { Members } from "./members.js";
 import { MERGED_METHODS, MERGED_STORES } from "./merged.js";
-import { conversationId } from "./names.js";
+import { conversationId, usersOfDirect } from "./names.js";
 import type { Entry } from "./outbox.js";
-import type { Command, CursorBody, Event, HistoryBody, LogBody, MembersBody } from "./protocol.js";
-import type { Seq, Summary, UserId } from "./protocol.js";
+import type { CursorBody, Event, Seq, Summary, UserId } from "./protocol.js";
 import { ReadCursor } from "./reading.js";
-import type { Lane } from "./scheduler.js";
 import { Emitter, Store, Value } from "./store.js";
 import { SummaryState } from "./summary-state.js";
 import { infoOf, type RoomSummary } from "./summary.js";
@@ -114,9 +112,11 @@ export class Room extends RoomActions implements Conversation {
 
   /** Whether the conversation has no current summary, although the inbox should have one. */
   get lacksSummary(): boolean {
-    const { currentSummary, hasLeft, isUncounted } = this.#summaryState;
+    const { currentSummary, hasLeft, isBlocked, isUncounted } = this.#summaryState;
     if (currentSummary) return isUncounted;
-    return !hasLeft && this.#log.cursor !== 0 && !this.#log.isEnded && this.state.getSnapshot() !== "missing";
+    return (
+      !hasLeft && !isBlocked && this.#log.cursor !== 0 && !this.#log.isEnded && this.state.getSnapshot() !== "missing"
+    );
   }
 
   on<K extends keyof ConversationEvents>(
@@ -274,6 +274,13 @@ export class Room extends RoomActions implements Conversation {
     else this.#log.startAtHead(head, true);
   }
 
+  /** Handles that the user has blocked another user, or no longer blocks them: the server shows another form of the log. */
+  onBlock(user: UserId, on: boolean): void {
+    this.#summaryState.onBlock(on && usersOfDirect(this.id).includes(user));
+    this.#history.reloadLatestPage();
+    this.#onChange();
+  }
+
   onRefused(error: ChatError): void {
     if (error.code === "bad_cursor") return this.#reloadEverything();
     if (error.code !== "not_found") return this.owner.report(error);
@@ -336,19 +343,6 @@ export class Room extends RoomActions implements Conversation {
   }
 
   // ---- Methods for the log, the list and the members.
-
-  readHistory(fields: { before?: Seq; limit: number }, options?: PageOptions): Promise<HistoryBody> {
-    if (!options) return this.#scheduleRequest("history", fields);
-    return this.owner.call(this.roomCommand("history", fields), options);
-  }
-
-  readLog(after: Seq, limit: number): Promise<LogBody> {
-    return this.#scheduleRequest("sync", { after, limit });
-  }
-
-  readMembers(fields: { after?: UserId; limit: number }): Promise<MembersBody> {
-    return this.#scheduleRequest("members", fields);
-  }
 
   onEarlyEvent(): void {
     if (this.#history.isOpen) this.#history.loadLatestPage();
@@ -416,15 +410,6 @@ export class Room extends RoomActions implements Conversation {
     if (!this.#history.isOpen) this.#history.loadLatestPage();
   }
 
-  #scheduleRequest<T>(type: RoomCommand["type"], fields: object | (() => object | undefined), lane?: Lane): Promise<T> {
-    const urgency = () => (this.isWatched ? 0 : 1);
-    const command = () => {
-      const now = fields instanceof Function ? (fields() as object | undefined) : fields;
-      return now && ({ type, conversation: this.id, ...now } as Command);
-    };
-    return this.owner.scheduler.request<T>(command, urgency, lane);
-  }
-
   /** Sets the cursor of the log: to `head`, or to the last handled event of an earlier run. */
   #startLog(head: Seq, fromInbox = false): void {
     if (this.#log.cursor !== undefined) return;
@@ -457,7 +442,7 @@ export class Room extends RoomActions implements Conversation {
   }
 
   async #requestRead(fields: () => object | undefined): Promise<CursorBody | undefined> {
-    const body = await this.#scheduleRequest<CursorBody | undefined>("read", fields, "reads");
+    const body = await this.scheduleRequest<CursorBody | undefined>("read", fields, "reads");
     if (body?.upto) this.members.onCursor(this.owner.me as UserId, { read: body.upto, received: body.upto });
     if (this.#summaryState.isUncounted) this.owner.lookUp();
     return body;

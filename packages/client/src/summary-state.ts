@@ -11,6 +11,8 @@ export class SummaryState {
   #leaveSeq: Seq = 0;
   /** Whether the number of unread messages must be loaded, because the list does not reach back to the read cursor. */
   isUncounted = false;
+  /** Whether the user has blocked the other user of this direct conversation, so that the inbox does not have it. */
+  isBlocked = false;
 
   /** The summary, if it is up to date. */
   get currentSummary(): RoomSummary | undefined {
@@ -25,13 +27,20 @@ export class SummaryState {
   /** Sets the summary that the server has sent. */
   setSummary(summary: Summary): void {
     this.summary = summaryFromWire(summary);
-    this.isStale = this.isUncounted = false;
+    this.isStale = this.isUncounted = this.isBlocked = false;
     this.#leaveSeq = 0;
   }
 
   clear(): void {
     this.summary = undefined;
     this.isStale = false;
+  }
+
+  /** Handles that the user has blocked another user, or no longer blocks them, whose messages the summary may count. */
+  onBlock(isBlocked: boolean): void {
+    this.isBlocked = isBlocked;
+    if (isBlocked) this.clear();
+    else this.isStale = this.summary !== undefined;
   }
 
   /** Handles a lost connection: unless the conversation is `followed`, its summary is out of date from now on. */

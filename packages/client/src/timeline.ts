@@ -29,6 +29,22 @@ export function messageFromWire(wire: Folded): StoredMessage {
   return compact({ kind, id, ...rest, data: data as AnyData | undefined, replyTo, reactions, state });
 }
 
+/** A message whose content the server withholds from this user, as a page of history lists it. */
+export type Withheld = Pick<Folded, "seq" | "from" | "at">;
+
+/** A withheld message in the form that an app sees: without its content. */
+function withheldMessage({ seq, from, at }: Withheld, withheld: string): StoredMessage {
+  const [kind, state] = ["message" as const, "sent" as const];
+  return { kind, id: messageIdOf(from, undefined, seq), seq, from, at, withheld, reactions: {}, state };
+}
+
+/** The messages of a page of history in the form that an app sees, oldest first. */
+export function messagesOfPage({ messages, withheld = [] }: HistoryBody & { withheld?: Withheld[] }): StoredMessage[] {
+  const all = messages.map(messageFromWire);
+  if (!withheld.length) return all;
+  return [...all, ...withheld.map((one) => withheldMessage(one, "blocked"))].sort((a, b) => a.seq - b.seq);
+}
+
 /** An event of the protocol in the form that an app sees. */
 export function eventFromWire(event: Event): ChatEvent {
   if (event.type !== "message") return event as ChatEvent;
@@ -41,8 +57,8 @@ export const isAmendment = (event: Event): event is Amendment =>
 
 /** The message after an edit, a deletion or a reaction. */
 export function applyAmendment(message: StoredMessage, event: Amendment): StoredMessage {
-  // A deleted message has no reactions, and its edits have no content, so they change nothing.
-  if (message.deleted) return message;
+  // A deleted message has no reactions, and its edits have no content, so they change nothing. Of a withheld one nothing shows.
+  if (message.deleted || message.withheld) return message;
   switch (event.type) {
     case "delete": {
       const { kind, id, seq, from, at, key, state } = message;
@@ -112,8 +128,8 @@ export class Timeline {
   /** Adds a page of earlier messages, and applies to it the events that arrived since the page was requested. */
   prepend(page: HistoryBody, meanwhile: Event[]): void {
     const before = this.oldestSeq ?? Infinity;
-    const rows = page.messages.filter((wire) => wire.seq < before);
-    this.#rows.unshift(...rows.map((wire) => this.#makeRow(wire, page.head)));
+    const messages = messagesOfPage(page).filter(({ seq }) => seq < before);
+    this.#rows.unshift(...messages.map((message) => this.#makeRow(message, page.head)));
     this.hasOlder = page.more;
     for (const event of meanwhile) if (isAmendment(event)) this.#amendMessage(event);
   }
@@ -137,18 +153,19 @@ export class Timeline {
   /** How many messages of others there are after this event; `undefined` if the list does not reach back to it. */
   countUnread(after: Seq, me: string): number | undefined {
     if (this.hasOlder && (this.oldestSeq ?? Infinity) > after + 1) return undefined;
-    return this.#rows.filter(({ message }) => message.seq > after && message.from !== me).length;
+    return this.#rows.filter(({ message }) => message.seq > after && message.from !== me && !message.withheld).length;
   }
 
   applyEvent(event: Event): void {
     if (event.seq <= this.#headSeq) return;
     this.#headSeq = event.seq;
-    if (event.type === "message") this.#rows.push(this.#makeRow(event, event.seq));
+    if (event.type === "message") this.#rows.push(this.#makeRow(messageFromWire(event), event.seq));
+    else if (event.type === "withheld" && event.of === "message")
+      this.#rows.push(this.#makeRow(withheldMessage(event, event.withheld), event.seq));
     else if (isAmendment(event)) this.#amendMessage(event);
   }
 
-  #makeRow(wire: Folded, upto: Seq): MessageRow {
-    const message = messageFromWire(wire);
+  #makeRow(message: StoredMessage, upto: Seq): MessageRow {
     this.#messageIds.add(message.id);
     return { message, appliedUpto: upto };
   }

@@ -187,6 +187,8 @@ export interface ChatMessage {
   readonly replyTo?: Seq;
   readonly edited?: Edited;
   readonly deleted?: boolean;
+  /** Why the server does not send this message to this user: `blocked`, because the user has blocked its author. */
+  readonly withheld?: string;
   /** The reactions: for each emoji (without U+FE0F) the users, in the order of their reactions. */
   readonly reactions: Readonly<Record<string, readonly UserId[]>>;
   readonly state: OutgoingState;

@@ -21,6 +21,7 @@ import type { AppHost, Attention, Identity } from "./host.js";
 import { Notices } from "./notices.svelte.js";
 import type { OpenRoom } from "../room/open-room.svelte.js";
 import { People } from "./people.svelte.js";
+import { Safety } from "./safety.svelte.js";
 import type { Settings } from "./settings.svelte.js";
 
 export class AppState {
@@ -29,6 +30,7 @@ export class AppState {
   readonly settings: Settings;
   readonly chat: Chat;
   readonly people: People;
+  readonly safety: Safety;
   readonly announcer: Announcer;
   readonly notices: Notices;
   readonly dialogs = new Dialogs();
@@ -56,6 +58,7 @@ export class AppState {
     this.notices = new Notices(language);
     this.chat = connect(host.server, identity);
     this.people = new People(this.chat);
+    this.safety = new Safety(this);
     this.drafts = new Drafts(() => `${host.server} ${this.me}`);
     this.#status = value(this.chat.status);
     this.#user = value(this.chat.user);

@@ -6,6 +6,7 @@ import { focusedElement, restoreFocus } from "../menu/focus.js";
 export type Dialog =
   | { name: "new" | "settings" | "shortcuts" }
   | { name: "members" | "rename" | "leave" | "jump"; conversation: Conversation }
+  | { name: "block"; user: string }
   | { name: "delete"; conversation: Conversation; message: ChatMessage };
 
 export class Dialogs {

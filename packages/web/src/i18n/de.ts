@@ -77,6 +77,7 @@ export const de: Catalogue = {
   edited: "bearbeitet",
   editedAt: "bearbeitet {time}",
   deleted: "Nachricht gelöscht",
+  withheld: "von einer Person, die du blockierst",
   attachment: "Diese Nachricht enthält etwas, das diese Seite nicht zeigen kann.",
   pending: "wird gesendet",
   held: "wartet auf eine Prüfung",
@@ -197,6 +198,17 @@ export const de: Catalogue = {
   role_admin: "Admin",
   role_member: "Mitglied",
   role_reader: "nur lesend",
+
+  block: "Blockieren",
+  blockUser: "{user} blockieren",
+  blockTitle: "{user} blockieren?",
+  blockExplained:
+    "Du siehst nicht mehr, was diese Person schreibt, geschrieben hat und tut, auf keinem deiner Geräte. Sie erfährt nichts davon.",
+  unblock: "Nicht mehr blockieren",
+  unblockUser: "{user} nicht mehr blockieren",
+  blockedExplained: "Du hast {user} blockiert.",
+  blockedUsers: "Personen, die du blockierst",
+  blockedNobody: "Du blockierst niemanden.",
 
   settings: "Einstellungen",
   theme: "Aussehen",

@@ -2,6 +2,8 @@
 
 export const later = {
   // Signing in
+  signOut: "Sign out",
+  signedOut: "You are signed out.",
   signIn: "Sign in",
   signInName: "Your name",
   signInExplained:
@@ -31,6 +33,7 @@ export const later = {
   emojiSymbols: "Symbols",
 
   // Rooms and people
+  welcome: "Welcome, {user}",
   choose: "Choose a conversation, or start a new one.",
   chooseOne: "Choose a conversation.",
   newDirect: "Write to a user",
@@ -71,7 +74,24 @@ export const later = {
   demote: "Give up",
   roleOf: "Role of {user}",
 
+  // Blocked people
+  block: "Block",
+  blockUser: "Block {user}",
+  blockTitle: "Block {user}?",
+  blockExplained:
+    "You no longer see what this person writes, has written or does, on any of your devices. They do not learn of it.",
+  unblock: "Unblock",
+  unblockUser: "Unblock {user}",
+  blockedExplained: "You have blocked {user}.",
+  blockedUsers: "People you have blocked",
+  blockedNobody: "You have blocked nobody.",
+
   // The log
+  copied: "Copied",
+  react: "React",
+  copyText: "Copy text",
+  removeTitle: "Delete this message?",
+  removeExplained: "Its text is removed for everyone. Others still see that there was a message.",
   jumpDay: "Day",
   jump: "Jump",
   jumpWeek: "A week ago",
@@ -80,6 +100,16 @@ export const later = {
   jumpNothing: "There are no messages on that day, nor later.",
   nothingUnread: "You have read everything.",
   nothingMentioned: "No unread message mentions you.",
+
+  // The composer, after the first action
+  editing: "Editing your message",
+  replyingTo: "Replying to {user}",
+  stopEditing: "Stop editing",
+  stopReplying: "Stop replying",
+  mentions: "Members to mention",
+  edit: "Edit",
+  tooLong: { one: "{n} byte too long", other: "{n} bytes too long" },
+  save: "Save",
 
   // Settings
   theme: "Appearance",
@@ -93,6 +123,19 @@ export const later = {
   notificationsDenied: "Your browser blocks notifications from this page.",
   notifiedDirect: "{user}",
   notifiedRoom: "{user} in {room}",
+
+  // Errors, by code; `en.ts` has those of a lost connection
+  fail_not_found: "It does not exist, or you may not see it.",
+  fail_forbidden: "Your role does not allow that.",
+  fail_already_exists: "There is a room of that name already.",
+  fail_rate_limited: "Too fast. Wait a moment.",
+  fail_too_large: "That is too long.",
+  fail_expired: "The message waited too long. Send it again, or discard it.",
+  fail_storage: "This browser cannot store messages: those that are not sent when you leave this page are lost.",
+  fail_banned: "You are banned from this server.",
+
+  // Dialogs
+  cancel: "Cancel",
 
   // Shortcuts
   shortcuts: "Keyboard shortcuts",

@@ -1,0 +1,108 @@
+// Blocking: the users whom this user has blocked, the same on all devices.
+
+import { ChatError } from "./error.js";
+import { Store } from "./store.js";
+import type { Chat, CommandOptions, Readable } from "./types.js";
+
+/** How many pages of blocked users are loaded: more than `limits.blocks` users need. */
+const MAX_PAGES = 20;
+
+/** A user whom this user has blocked. */
+export interface BlockedUser {
+  readonly user: string;
+  /** The name for people. It is another person's text: show it isolated, for instance in `<bdi>`. */
+  readonly name?: string;
+  /** When the user was blocked. */
+  readonly at: string;
+}
+
+export interface Moderation {
+  /** Whether the server lets users block each other. */
+  readonly available: boolean;
+  /** The blocked users; `undefined` until they are loaded. They are loaded while there are subscribers. */
+  readonly blocked: Readable<readonly BlockedUser[] | undefined>;
+  /**
+   * Blocks a user: the server no longer sends this user what they write, have written and do. Their messages come
+   * `withheld`, without content, and a direct conversation with them is not in the list.
+   */
+  block(user: string, options?: CommandOptions): Promise<void>;
+  /** No longer blocks a user: all that they wrote is there again. */
+  unblock(user: string, options?: CommandOptions): Promise<void>;
+  /** Ends the loading. */
+  close(): void;
+}
+
+interface BlocksPage {
+  blocks: BlockedUser[];
+  more: boolean;
+}
+
+/** What a chat's user does against unwanted messages. Make one for a chat. */
+export function moderation(chat: Chat): Moderation {
+  let blockedUsers: readonly BlockedUser[] | undefined;
+  let isOnline = false;
+  let isClosed = false;
+  /** Grows with each change, because a page that was requested before it does not contain it. */
+  let changes = 0;
+
+  const hasFeature = () => chat.features.includes("block");
+
+  const readAll = async (): Promise<BlockedUser[]> => {
+    const all: BlockedUser[] = [];
+    for (let pages = 0; pages < MAX_PAGES; pages++) {
+      const after = all.at(-1)?.user;
+      const page = await chat.command<BlocksPage>("blocks", after === undefined ? {} : { after });
+      all.push(...page.blocks);
+      if (!page.more || !page.blocks.length) break;
+    }
+    return all;
+  };
+
+  const load = async () => {
+    if (isClosed || !isOnline || !hasFeature() || !blocked.isSubscribed) return;
+    const before = ++changes;
+    try {
+      const users = await readAll();
+      if (before !== changes) return;
+      blockedUsers = users;
+      blocked.invalidate();
+    } catch (error) {
+      // With the next connection, change or subscription the list is loaded again.
+      if (!(error instanceof ChatError)) throw error;
+    }
+  };
+
+  const blocked = new Store<readonly BlockedUser[] | undefined>(
+    () => blockedUsers,
+    () => void load(),
+  );
+
+  const stopFrames = chat.on("frame", ({ type }) => {
+    if (type === "block") void load();
+  });
+
+  const stopStatus = chat.status.subscribe(({ state }) => {
+    const cameOnline = state === "online" && !isOnline;
+    isOnline = state === "online";
+    if (cameOnline) void load();
+  });
+
+  const setBlock = async (user: string, on: boolean, options: CommandOptions | undefined) => {
+    await chat.command("block", { user, on }, options);
+    await load();
+  };
+
+  return {
+    get available() {
+      return hasFeature();
+    },
+    blocked,
+    block: (user, options) => setBlock(user, true, options),
+    unblock: (user, options) => setBlock(user, false, options),
+    close() {
+      isClosed = true;
+      stopFrames();
+      stopStatus();
+    },
+  };
+}

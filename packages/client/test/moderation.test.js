@@ -36,8 +36,7 @@ test("a blocked person's messages are withheld on all devices, and are there aga
   alice.on("message", ({ message }) => reported.push(message.text), { replay: "none" });
   await mallory.conversation("#team").send("after");
   await bob.conversation("#team").send("bye");
-  for (const room of rooms)
-    await until(room.messages, (list) => textsOf(list).join() === "blocked,hello,blocked,bye");
+  for (const room of rooms) await until(room.messages, (list) => textsOf(list).join() === "blocked,hello,blocked,bye");
   assert.deepEqual(reported, ["bye"], "a listener hears nothing of a blocked person");
   assert.equal(rooms[0].info.getSnapshot().unread, 2, "a withheld message is not counted");
 

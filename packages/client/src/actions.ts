@@ -10,7 +10,7 @@ import type { MessageList } from "./list.js";
 import type { Command, Event, HistoryBody, LogBody, MembersBody } from "./protocol.js";
 import type { Role, Seq, StoredBody, UserId } from "./protocol.js";
 import type { Lane } from "./scheduler.js";
-import { type Amendment, messagesOfPage } from "./timeline.js";
+import { type Amendment, messageFromWire } from "./timeline.js";
 import type { CommandOptions, ConversationEvents, Draft, MessageWindow } from "./types.js";
 
 /** How many messages `around` loads at most: the requested message, and those before and after it. */
@@ -123,7 +123,7 @@ export abstract class RoomActions {
       this.roomCommand("history", { around: seq, limit: MAX_WINDOW_MESSAGES }),
       options,
     );
-    const messages = messagesOfPage(page);
+    const messages = page.messages.map(messageFromWire);
     const hasNewer = page.more_after ?? false;
     return { messages, hasOlder: page.more, hasNewer };
   }

@@ -100,11 +100,15 @@ export class History {
     const shown = this.shownTimeline;
     if (!shown?.hasOlder) return false;
     return this.#collectEventsDuring(async (meanwhile) => {
-      const page = await this.#owner.readHistory({ before: shown.oldestSeq as Seq, limit: PAGE_SIZE }, options);
-      if (this.shownTimeline !== shown) return false;
       const before = shown.length;
-      shown.prepend(page, meanwhile);
-      this.#maxMessages += page.messages.length;
+      // A page may have only messages that the server withholds.
+      for (let oldest; shown.hasOlder && shown.length === before && shown.oldestSeq !== oldest;) {
+        oldest = shown.oldestSeq as Seq;
+        const page = await this.#owner.readHistory({ before: oldest, limit: PAGE_SIZE }, options);
+        if (this.shownTimeline !== shown) return false;
+        shown.prepend(page, meanwhile);
+        this.#maxMessages += page.messages.length;
+      }
       return shown.length > before;
     });
   }

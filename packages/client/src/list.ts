@@ -104,6 +104,12 @@ export class MessageList {
     );
   }
 
+  /** Reads the notices again: others of the log's events are withheld now. */
+  reloadNotices(): void {
+    this.#notices.clear();
+    this.loadNotices();
+  }
+
   clear(): void {
     this.#notices.clear();
     this.#lastMessages = [];

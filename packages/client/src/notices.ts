@@ -1,4 +1,4 @@
-// Notices between the messages of a list (joins, leaves, renames, roles), for apps that show them. A page of history has only
+// Notices between the messages of a list (joins, leaves, renames, roles, withheld messages), for apps that show them. A page of history has only
 // messages, so the events between them are read from the log, as far back as the list goes.
 
 import { compact } from "./compact.js";
@@ -12,11 +12,13 @@ const PAGE_SIZE = 200;
 const MAX_PAGES_PER_LOAD = 10;
 
 /** The types of events that become notices. */
-const NOTICE_TYPES: readonly string[] = ["create", "join", "leave", "invite", "remove", "role", "rename"];
+const NOTICE_TYPES: readonly string[] = ["create", "join", "leave", "invite", "remove", "role", "rename", "withheld"];
 
 /** The notice for an event; `undefined` if its type becomes none. */
 function noticeOf(event: Event): Notice | undefined {
   if (!NOTICE_TYPES.includes(event.type)) return undefined;
+  // Of what a blocked person did, only the messages leave a gap that a reader may wonder about.
+  if (event.type === "withheld" && event.of !== "message") return undefined;
   const { type, seq, from, at, user, role, title } = event as Partial<Notice> & Pick<Event, "seq" | "from" | "at">;
   return compact<Notice>({ kind: "notice", id: `#${seq}`, type, seq, from, at, user, role, title } as Notice);
 }

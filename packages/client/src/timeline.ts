@@ -29,22 +29,6 @@ export function messageFromWire(wire: Folded): StoredMessage {
   return compact({ kind, id, ...rest, data: data as AnyData | undefined, replyTo, reactions, state });
 }
 
-/** A message whose content the server withholds from this user, as a page of history lists it. */
-export type Withheld = Pick<Folded, "seq" | "from" | "at">;
-
-/** A withheld message in the form that an app sees: without its content. */
-function withheldMessage({ seq, from, at }: Withheld, withheld: string): StoredMessage {
-  const [kind, state] = ["message" as const, "sent" as const];
-  return { kind, id: messageIdOf(from, undefined, seq), seq, from, at, withheld, reactions: {}, state };
-}
-
-/** The messages of a page of history in the form that an app sees, oldest first. */
-export function messagesOfPage({ messages, withheld = [] }: HistoryBody & { withheld?: Withheld[] }): StoredMessage[] {
-  const all = messages.map(messageFromWire);
-  if (!withheld.length) return all;
-  return [...all, ...withheld.map((one) => withheldMessage(one, "blocked"))].sort((a, b) => a.seq - b.seq);
-}
-
 /** An event of the protocol in the form that an app sees. */
 export function eventFromWire(event: Event): ChatEvent {
   if (event.type !== "message") return event as ChatEvent;
@@ -57,8 +41,8 @@ export const isAmendment = (event: Event): event is Amendment =>
 
 /** The message after an edit, a deletion or a reaction. */
 export function applyAmendment(message: StoredMessage, event: Amendment): StoredMessage {
-  // A deleted message has no reactions, and its edits have no content, so they change nothing. Of a withheld one nothing shows.
-  if (message.deleted || message.withheld) return message;
+  // A deleted message has no reactions, and its edits have no content, so they change nothing.
+  if (message.deleted) return message;
   switch (event.type) {
     case "delete": {
       const { kind, id, seq, from, at, key, state } = message;
@@ -101,6 +85,8 @@ export class Timeline {
   #headSeq: Seq;
   /** Whether the server has earlier messages. */
   hasOlder = false;
+  /** The first message that the pages had, also one whose content the server withholds. */
+  #firstSeq = Infinity;
 
   constructor(page?: HistoryBody) {
     this.#headSeq = page?.head ?? 0;
@@ -118,7 +104,8 @@ export class Timeline {
 
   /** The first message's number. */
   get oldestSeq(): Seq | undefined {
-    return this.#rows[0]?.message.seq;
+    const first = Math.min(this.#firstSeq, this.#rows[0]?.message.seq ?? Infinity);
+    return first === Infinity ? undefined : first;
   }
 
   get length(): number {
@@ -126,10 +113,11 @@ export class Timeline {
   }
 
   /** Adds a page of earlier messages, and applies to it the events that arrived since the page was requested. */
-  prepend(page: HistoryBody, meanwhile: Event[]): void {
+  prepend(page: HistoryBody & { withheld?: { seq: Seq }[] }, meanwhile: Event[]): void {
     const before = this.oldestSeq ?? Infinity;
-    const messages = messagesOfPage(page).filter(({ seq }) => seq < before);
-    this.#rows.unshift(...messages.map((message) => this.#makeRow(message, page.head)));
+    const rows = page.messages.filter((wire) => wire.seq < before);
+    this.#rows.unshift(...rows.map((wire) => this.#makeRow(wire, page.head)));
+    this.#firstSeq = Math.min(this.#firstSeq, page.withheld?.[0]?.seq ?? Infinity);
     this.hasOlder = page.more;
     for (const event of meanwhile) if (isAmendment(event)) this.#amendMessage(event);
   }
@@ -139,6 +127,7 @@ export class Timeline {
     const excess = this.#rows.length - length;
     if (excess <= 0) return;
     for (const { message } of this.#rows.splice(0, excess)) this.#messageIds.delete(message.id);
+    this.#firstSeq = Infinity;
     this.hasOlder = true;
   }
 
@@ -153,19 +142,18 @@ export class Timeline {
   /** How many messages of others there are after this event; `undefined` if the list does not reach back to it. */
   countUnread(after: Seq, me: string): number | undefined {
     if (this.hasOlder && (this.oldestSeq ?? Infinity) > after + 1) return undefined;
-    return this.#rows.filter(({ message }) => message.seq > after && message.from !== me && !message.withheld).length;
+    return this.#rows.filter(({ message }) => message.seq > after && message.from !== me).length;
   }
 
   applyEvent(event: Event): void {
     if (event.seq <= this.#headSeq) return;
     this.#headSeq = event.seq;
-    if (event.type === "message") this.#rows.push(this.#makeRow(messageFromWire(event), event.seq));
-    else if (event.type === "withheld" && event.of === "message")
-      this.#rows.push(this.#makeRow(withheldMessage(event, event.withheld), event.seq));
+    if (event.type === "message") this.#rows.push(this.#makeRow(event, event.seq));
     else if (isAmendment(event)) this.#amendMessage(event);
   }
 
-  #makeRow(message: StoredMessage, upto: Seq): MessageRow {
+  #makeRow(wire: Folded, upto: Seq): MessageRow {
+    const message = messageFromWire(wire);
     this.#messageIds.add(message.id);
     return { message, appliedUpto: upto };
   }

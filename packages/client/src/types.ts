@@ -187,8 +187,6 @@ export interface ChatMessage {
   readonly replyTo?: Seq;
   readonly edited?: Edited;
   readonly deleted?: boolean;
-  /** Why the server does not send this message to this user: `blocked`, because the user has blocked its author. */
-  readonly withheld?: string;
   /** The reactions: for each emoji (without U+FE0F) the users, in the order of their reactions. */
   readonly reactions: Readonly<Record<string, readonly UserId[]>>;
   readonly state: OutgoingState;
@@ -196,14 +194,17 @@ export interface ChatMessage {
   readonly error?: ChatError;
 }
 
-/** An event of a conversation that is no message, such as a join, for the timeline. */
+/**
+ * An event of a conversation that is no message, such as a join, for the timeline. `withheld`: there is a message of `from`, whom
+ * the user has blocked.
+ */
 export interface Notice {
   readonly kind: "notice";
   readonly id: string;
   readonly seq: Seq;
   readonly from: UserId;
   readonly at: Timestamp;
-  readonly type: "create" | "join" | "leave" | "invite" | "remove" | "role" | "rename";
+  readonly type: "create" | "join" | "leave" | "invite" | "remove" | "role" | "rename" | "withheld";
   /** The user whom the event is about, if that is not `from`. */
   readonly user?: UserId;
   readonly role?: ChatRole;

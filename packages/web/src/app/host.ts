@@ -42,6 +42,12 @@ export interface Replacement {
   refuse(): void;
 }
 
+/** Why and until when the server keeps the user out; without `until` for good. */
+export interface Ban {
+  readonly message: string;
+  readonly until?: string;
+}
+
 export interface AppHost {
   /** The server's URL, as `http(s)://` or `ws(s)://`. */
   readonly server: string;

@@ -77,7 +77,6 @@ export const de: Catalogue = {
   edited: "bearbeitet",
   editedAt: "bearbeitet {time}",
   deleted: "Nachricht gelöscht",
-  withheld: "von einer Person, die du blockierst",
   attachment: "Diese Nachricht enthält etwas, das diese Seite nicht zeigen kann.",
   pending: "wird gesendet",
   held: "wartet auf eine Prüfung",
@@ -99,6 +98,7 @@ export const de: Catalogue = {
   eventInvite: "{by} hat {names} eingeladen",
   eventRemove: "{by} hat {names} entfernt",
   eventRename: "{by} hat den Raum in „{title}“ umbenannt",
+  eventWithheld: { one: "{n} Nachricht von {names}, blockiert", other: "{n} Nachrichten von {names}, blockiert" },
   eventRole: "{by} hat {user} eine neue Rolle gegeben: {role}",
   reactedWith: "{emoji} {count}, von {users}",
   copyCode: "Kopieren",
@@ -249,5 +249,6 @@ export const de: Catalogue = {
   fail_storage:
     "Dieser Browser kann keine Nachrichten aufbewahren: Was beim Verlassen der Seite nicht gesendet ist, geht verloren.",
   fail_banned: "Du bist auf diesem Server gesperrt.",
+  bannedUntil: "Du bist auf diesem Server gesperrt bis {time}.",
   fail_unavailable: "Der Server kann es gerade nicht speichern. Versuch es noch einmal.",
 };

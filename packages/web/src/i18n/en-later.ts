@@ -133,6 +133,7 @@ export const later = {
   fail_expired: "The message waited too long. Send it again, or discard it.",
   fail_storage: "This browser cannot store messages: those that are not sent when you leave this page are lost.",
   fail_banned: "You are banned from this server.",
+  bannedUntil: "You are banned from this server until {time}.",
 
   // Dialogs
   cancel: "Cancel",

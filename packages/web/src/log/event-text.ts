@@ -1,4 +1,4 @@
-// The text of a line about joins, leaves, roles and renames.
+// The text of a line about joins, leaves, roles, renames and withheld messages.
 
 import type { Notice } from "@switchboard/client";
 import { isolateDirection } from "../i18n/catalogue.js";
@@ -31,6 +31,8 @@ export function eventText(
       return t("eventRemove", { by, names });
     case "rename":
       return t("eventRename", { by, title: title ?? "" });
+    case "withheld":
+      return t("eventWithheld", { names, n: notices.length });
     case "role":
       return t("eventRole", { by, user: nameOf(about ?? from), role: t(`role_${role ?? "member"}`) });
   }

@@ -82,7 +82,7 @@ function isNewDay(last: Item | undefined, item: Item): boolean {
 /** Whether two notices are of one kind, so that one line names both users. A line with a title names only one change. */
 function isSameEvent(one: Notice, other: Notice): boolean {
   if (one.type !== other.type) return false;
-  if (one.type === "join" || one.type === "leave") return true;
+  if (one.type === "join" || one.type === "leave" || one.type === "withheld") return true;
   return (one.type === "invite" || one.type === "remove") && one.from === other.from;
 }
 

@@ -51,13 +51,11 @@ export function plain(text: string, most = MAX_CHARS): string {
 interface Previewed {
   readonly text?: string;
   readonly deleted?: boolean;
-  readonly withheld?: string;
 }
 
 /** A message in one line, for lists, quotes, notifications and announcements. */
-export function previewOf({ text, deleted, withheld }: Previewed, t: Language["t"], most = MAX_CHARS): string {
+export function previewOf({ text, deleted }: Previewed, t: Language["t"], most = MAX_CHARS): string {
   if (deleted) return t("deleted");
-  if (withheld) return t("withheld");
   return text ? plain(text, most) : t("attachment");
 }
 

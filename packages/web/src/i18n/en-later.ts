@@ -2,6 +2,8 @@
 
 export const later = {
   // Signing in
+  signInRefused: "This server does not let you in by name: {reason}",
+  signInWanted: "Come back from your application to sign in again: {reason}",
   signOut: "Sign out",
   signedOut: "You are signed out.",
   signIn: "Sign in",
@@ -87,6 +89,10 @@ export const later = {
   blockedNobody: "You have blocked nobody.",
 
   // The log
+  readBy: "read by {users}",
+  readByMore: { one: "read by {users} and {n} more", other: "read by {users} and {n} more" },
+  editedAt: "edited {time}",
+  copyCode: "Copy",
   copied: "Copied",
   react: "React",
   copyText: "Copy text",

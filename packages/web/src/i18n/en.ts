@@ -54,7 +54,6 @@ export const en = {
   today: "Today",
   yesterday: "Yesterday",
   edited: "edited",
-  editedAt: "edited {time}",
   deleted: "message deleted",
   attachment: "This message has content that this page cannot show.",
   pending: "sending",
@@ -66,8 +65,6 @@ export const en = {
   sent: "sent",
   delivered: "delivered",
   read: "read",
-  readBy: "read by {users}",
-  readByMore: { one: "read by {users} and {n} more", other: "read by {users} and {n} more" },
   replyUnknown: "An earlier message",
   messageLabel: "{user}, {time}:",
   others: { one: "{n} other", other: "{n} others" },
@@ -80,7 +77,6 @@ export const en = {
   eventWithheld: { one: "{n} message from {names}, blocked", other: "{n} messages from {names}, blocked" },
   eventRole: "{by} changed the role of {user} to {role}",
   reactedWith: "{emoji} {count}, from {users}",
-  copyCode: "Copy",
   typingOne: "{user} is typing…",
   typingTwo: "{user} and {other} are typing…",
   typingMany: "Several people are typing…",
@@ -105,8 +101,6 @@ export const en = {
   fail_unavailable: "The server cannot store it right now. Try again.",
 
   // What the first screen has of rooms and settings
-  signInRefused: "This server does not let you in by name: {reason}",
-  signInWanted: "Come back from your application to sign in again: {reason}",
   open: "Open",
   roomMenu: "More about this conversation",
   jumpTo: "Jump to a day",

@@ -1,4 +1,4 @@
-// Blocking: the users whom this user has blocked, the same on all devices.
+// What a user does against unwanted messages: blocks their authors, on all devices, and reports them to the moderators.
 
 import { ChatError } from "./error.js";
 import { Store } from "./store.js";
@@ -16,9 +16,20 @@ export interface BlockedUser {
   readonly at: string;
 }
 
+/** Why a message or a user is reported. */
+export type ReportReason = "spam" | "abuse" | "sexual" | "violence" | "self_harm" | "illegal" | "other";
+
+/** A message or a user, why it is reported, and what the reporter adds for the moderators: 500 bytes at most. */
+export type Report = ({ conversation: string; target: number } | { user: string }) & {
+  reason: ReportReason;
+  text?: string;
+};
+
 export interface Moderation {
   /** Whether the server lets users block each other. */
   readonly available: boolean;
+  /** Whether the server takes reports. */
+  readonly takesReports: boolean;
   /** The blocked users; `undefined` until they are loaded. They are loaded while there are subscribers. */
   readonly blocked: Readable<readonly BlockedUser[] | undefined>;
   /**
@@ -28,6 +39,8 @@ export interface Moderation {
   block(user: string, options?: CommandOptions): Promise<void>;
   /** No longer blocks a user: all that they wrote is there again. */
   unblock(user: string, options?: CommandOptions): Promise<void>;
+  /** Reports a message or a user to the moderators. Returns the id of the report, the same for a second report of the same. */
+  report(report: Report, options?: CommandOptions): Promise<string>;
   /** Ends the loading. */
   close(): void;
 }
@@ -96,7 +109,11 @@ export function moderation(chat: Chat): Moderation {
     get available() {
       return hasFeature();
     },
+    get takesReports() {
+      return chat.features.includes("report");
+    },
     blocked,
+    report: async (report, options) => (await chat.command<{ report: string }>("report", report, options)).report,
     block: (user, options) => setBlock(user, true, options),
     unblock: (user, options) => setBlock(user, false, options),
     close() {

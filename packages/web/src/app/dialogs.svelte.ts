@@ -7,6 +7,7 @@ export type Dialog =
   | { name: "new" | "settings" | "shortcuts" }
   | { name: "members" | "rename" | "leave" | "jump"; conversation: Conversation }
   | { name: "block"; user: string }
+  | { name: "report"; user: string; conversation?: Conversation; message?: ChatMessage }
   | { name: "delete"; conversation: Conversation; message: ChatMessage };
 
 export class Dialogs {

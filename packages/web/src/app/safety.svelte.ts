@@ -1,6 +1,5 @@
-// The users whom this user has blocked. The code that loads them is not part of the first screen.
+// Blocked users and reports. The code for them is not part of the first screen.
 
-import type { Chat } from "@switchboard/client";
 import type { BlockedUser, Moderation } from "@switchboard/client/moderation";
 import type { AppState } from "./app-state.svelte.js";
 
@@ -13,15 +12,15 @@ export class Safety {
     this.#appState = appState;
   }
 
-  /** Whether the server lets users block each other. */
-  get available(): boolean {
+  /** Whether the server lets users `block` or `report` each other. */
+  has(feature: "block" | "report"): boolean {
     const { status, chat } = this.#appState;
-    return status.state === "online" && hasBlock(chat);
+    return status.state === "online" && chat.features.includes(feature);
   }
 
   /** The blocked users; empty until they are loaded. */
   get blocked(): readonly BlockedUser[] {
-    if (this.available) void this.#load();
+    if (this.has("block")) void this.load();
     return this.#blocked;
   }
 
@@ -30,11 +29,12 @@ export class Safety {
   }
 
   async setBlocked(user: string, on: boolean): Promise<void> {
-    const moderation = await this.#load();
+    const moderation = await this.load();
     await (on ? moderation.block(user) : moderation.unblock(user));
   }
 
-  #load(): Promise<Moderation> {
+  /** The SDK's part for safety. */
+  load(): Promise<Moderation> {
     return (this.#moderation ??= import("@switchboard/client/moderation").then(({ moderation }) => {
       const loaded = moderation(this.#appState.chat);
       loaded.blocked.subscribe((blocked) => (this.#blocked = blocked ?? []));
@@ -42,5 +42,3 @@ export class Safety {
     }));
   }
 }
-
-const hasBlock = (chat: Chat) => chat.features.includes("block");

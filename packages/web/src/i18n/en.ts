@@ -83,8 +83,6 @@ export const en = {
 
   // Actions of a message
   messageActions: "Actions for this message",
-  reactWith: "React with {emoji}",
-  moreReactions: "More reactions",
   reply: "Reply",
   remove: "Delete",
   close: "Close",

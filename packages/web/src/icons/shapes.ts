@@ -1,6 +1,8 @@
-// The icons as SVG paths, for a view box of 24 by 24 and a stroke width of 1.75.
+// The icons of the first screen as SVG paths, for a view box of 24 by 24 and a stroke width of 1.75. `menu-shapes.ts` adds others.
 
-export const SHAPES = {
+import type { MenuShape } from "./menu-shapes.js";
+
+const FIRST_SHAPES = {
   back: "M15 5l-7 7 7 7",
   close: "M6 6l12 12M18 6L6 18",
   plus: "M12 5v14M5 12h14",
@@ -10,20 +12,16 @@ export const SHAPES = {
   smile: "M12 21a9 9 0 100-18 9 9 0 000 18zM8.5 14.5c.9 1.2 2.1 1.8 3.5 1.8s2.6-.6 3.5-1.8M9 9.8h.01M15 9.8h.01",
   reply: "M9.5 6L4 11.5 9.5 17M4.5 11.5H14a6 6 0 016 6v1",
   edit: "M4.5 19.5l1-4L16.2 4.8a1.8 1.8 0 012.5 0l.5.5a1.8 1.8 0 010 2.5L8.5 18.5l-4 1zM14.5 6.5l3 3",
-  copy: "M9 9h9.5v10.5H9zM15 9V4.5H5.5V15H9",
-  trash: "M5 7h14M10 7V4.5h4V7M7 7l.8 12.5h8.4L17 7M10.3 10.5v5.5M13.7 10.5v5.5",
   check: "M5 12.5l4.5 4.5L19 7.5",
   checks: "M2.5 12.5L7 17l8.5-9.5M11 16l1 1 9.5-9.5",
   clock: "M12 21a9 9 0 100-18 9 9 0 000 18zM12 7.5V12l3 2",
   warning: "M12 4L2.8 19.5h18.4L12 4zM12 10v4.5M12 17h.01",
-  people:
-    "M9 11.5a3.5 3.5 0 100-7 3.5 3.5 0 000 7zM2.5 19.5c.5-3.2 3-5 6.5-5s6 1.8 6.5 5M16 5a3.2 3.2 0 010 6.2M18 14.8c2 .7 3.2 2.3 3.5 4.7",
   settings:
     "M4 7h9M17 7h3M4 17h3M11 17h9M15 9.5a2.5 2.5 0 100-5 2.5 2.5 0 000 5zM9 19.5a2.5 2.5 0 100-5 2.5 2.5 0 000 5z",
-  leave: "M14 4.5H5.5v15H14M10 12h10.5M17 8.5l3.5 3.5-3.5 3.5",
-  flag: "M5.5 21V4h13l-3 4.5 3 4.5h-13",
-  block: "M12 21a9 9 0 100-18 9 9 0 000 18zM5.7 5.7l12.6 12.6",
   search: "M10.5 17a6.5 6.5 0 100-13 6.5 6.5 0 000 13zM15.5 15.5L20 20",
 } as const;
 
-export type Shape = keyof typeof SHAPES;
+export type Shape = keyof typeof FIRST_SHAPES | MenuShape;
+
+/** The path of each icon whose code is loaded. */
+export const SHAPES: { [K in Shape]?: string } = FIRST_SHAPES;

@@ -109,7 +109,7 @@ pub(super) async fn serve_file(
 
 fn asset_path(uri: &Uri) -> &str {
     match uri.path().strip_prefix('/').unwrap_or_default() {
-        "" | "embed" => INDEX,
+        "" | "embed" | "moderate" => INDEX,
         path => path,
     }
 }

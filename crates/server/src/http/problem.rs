@@ -115,8 +115,9 @@ pub(super) async fn wrong_method(method: Method) -> Problem {
 }
 
 /// The paths of one segment, which clients often request with a trailing slash. The hint names the right one.
-const SINGLE_SEGMENT_PATHS: [&str; 8] = [
+const SINGLE_SEGMENT_PATHS: [&str; 9] = [
     "/embed",
+    "/moderate",
     "/livez",
     "/readyz",
     "/healthz",

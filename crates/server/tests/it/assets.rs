@@ -43,7 +43,7 @@ async fn the_page_is_revalidated_and_its_assets_are_cached() {
 #[tokio::test]
 async fn the_page_references_its_assets_by_relative_paths() {
     let server = Server::start().await;
-    for path in ["/", "/embed"] {
+    for path in ["/", "/embed", "/moderate"] {
         let html = server.gets(path).await.text;
         let parts: Vec<_> = html.split(" src=\"").skip(1).chain(html.split(" href=\"").skip(1)).collect();
         assert!(parts.len() >= 3, "a script, a style and an icon: {html}");
@@ -124,7 +124,7 @@ async fn a_cached_file_is_answered_with_304() {
 async fn a_head_request_has_the_headers_of_a_get_and_no_body() {
     let server = Server::start().await;
     let path = get_page_script(&server).await;
-    for path in ["/", "/embed", "/switchboard-chat.js", &path] {
+    for path in ["/", "/embed", "/moderate", "/switchboard-chat.js", &path] {
         let whole = server.gets_with(path, "accept-encoding", "br").await;
         let head = server.request(server.asks("HEAD", path).header("accept-encoding", "br")).await;
         assert_eq!((head.status, head.text.as_str()), (200, ""), "{path}");

@@ -194,6 +194,11 @@ impl CloseCode {
         }
     }
 
+    /// Whether the user may do nothing any more, so that the close must not wait for a client that reads slowly.
+    pub fn ends_access(self) -> bool {
+        matches!(self, Self::Revoked | Self::Banned)
+    }
+
     /// Whether a client reconnects after this close code. If this version does not know the code, its range decides.
     pub fn allows_reconnect(number: u16) -> bool {
         !matches!(number, 1002 | 1007 | 1008 | 1009 | 4500..=4999)

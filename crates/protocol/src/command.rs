@@ -43,6 +43,8 @@ macro_rules! commands {
                 "import",
                 "profiles",
                 "revoke",
+                "ban",
+                "bans",
                 "list_users",
                 "list_rooms",
                 "unread",

@@ -29,7 +29,7 @@ pub use decode::{Frame, Rejected, decode, decode_named, read_object};
 pub use event::{Event, EventBody, EventKind, EventScope, MembershipEffect, Role, Timestamp};
 pub use id::{CommandId, ConversationId, InvalidId, RoomId, Seq, Target, UserId};
 pub use limits::Limits;
-pub use listing::{ListedRoom, ListedUser, SendResult, UserUnread};
+pub use listing::{ListedBan, ListedRoom, ListedUser, SendResult, UserUnread};
 pub use permissions::{Directory, Inviters, Others, Permissions};
 pub use reason::in_json_words;
 pub use signal::Signal;
@@ -41,8 +41,12 @@ pub const SUBPROTOCOL: &str = "switchboard.v1";
 
 /// The optional features that `welcome.features` lists: what a server supports beyond the first version of the protocol.
 /// `numbers` means that it accepts a [`WriteNumber`], `profiles` that it has the users' names and pictures,
-/// `token` that a connection can renew its token, `permissions` that `welcome` and the answer to `token` have [`Permissions`].
-pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN, "permissions"];
+/// `token` that a connection can renew its token, `permissions` that `welcome` and the answer to `token` have [`Permissions`],
+/// `bans` that users can be banned and silenced.
+pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN, "permissions", BANS];
+
+/// The feature of bans: of the installation, of rooms, and for writing.
+pub const BANS: &str = "bans";
 
 /// The feature of the command `token`, which renews the token of a connection.
 pub const TOKEN: &str = "token";

@@ -208,6 +208,16 @@ impl Limits {
     /// together.
     pub const PROFILE_SIGNAL_INTERVAL_MS: u64 = 1_000;
 
+    /// The most bytes of a ban's `reason`: an `error` frame has it, and a person reads it.
+    pub const MAX_BAN_REASON_BYTES: usize = 500;
+
+    /// The most bytes of a ban's `note`: a page of `bans` has several.
+    pub const MAX_BAN_NOTE_BYTES: usize = 2_000;
+
+    /// The longest time from now to an `until`, in milliseconds: ten years. A later one is a mistake, such as a time in
+    /// microseconds; what is to have no end is written without `until`. Beyond: `bad_field`.
+    pub const MAX_UNTIL_MS: i64 = 10 * 366 * 24 * 60 * 60 * 1_000;
+
     /// The fewest bytes of the `query` of `find_users`: a single letter would match a large part of all users.
     pub const MIN_FIND_QUERY_BYTES: usize = 2;
 

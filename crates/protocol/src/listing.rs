@@ -43,6 +43,26 @@ pub struct ListedRoom {
     pub at: Timestamp,
 }
 
+/// A ban in `bans`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ListedBan {
+    /// The number of the banned user.
+    pub number: u64,
+    /// The banned user.
+    pub user: UserId,
+    /// When the ban ends; absent if it has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// When it was made.
+    pub at: Timestamp,
+    /// What the user is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What only moderators read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
 /// What a user has not read (`unread`), over the 200 conversations with the latest activity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UserUnread {

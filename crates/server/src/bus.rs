@@ -101,7 +101,7 @@ pub(crate) enum Notice {
         /// The signal's frame, as clients receive it.
         frame: Box<RawValue>,
     },
-    /// A user's tokens were revoked: receivers close the user's connections.
+    /// A user's tokens were revoked, or the user was banned: receivers ask the store, and close the user's connections.
     Revoke {
         /// The user.
         user: UserId,

@@ -46,13 +46,14 @@ pub enum Denial {
     EarlyToken,
     ExpiredToken,
     RevokedToken,
+    Banned,
     BadKey,
     NotPermitted,
 }
 
 impl Denial {
     /// Every reason there is.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::MalformedRequest,
         Self::MalformedHandshake,
         Self::MalformedHello,
@@ -70,6 +71,7 @@ impl Denial {
         Self::EarlyToken,
         Self::ExpiredToken,
         Self::RevokedToken,
+        Self::Banned,
         Self::BadKey,
         Self::NotPermitted,
     ];
@@ -94,6 +96,7 @@ impl Denial {
             Self::EarlyToken => "early_token",
             Self::ExpiredToken => "expired_token",
             Self::RevokedToken => "revoked_token",
+            Self::Banned => "banned",
             Self::BadKey => "bad_key",
             Self::NotPermitted => "not_permitted",
         }

@@ -4,6 +4,7 @@ mod accept;
 mod acting_as;
 mod api;
 mod assets;
+mod ban;
 mod body;
 mod call;
 mod delete_room;
@@ -55,6 +56,8 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/openapi.json", get(spec::serve_openapi))
         .route("/v1/asyncapi.json", get(spec::serve_asyncapi))
         .route("/v1/revoke", post(revoke::revoke))
+        .route("/v1/ban", post(ban::ban))
+        .route("/v1/bans", post(ban::bans))
         .route("/v1/profiles", post(profiles::profiles))
         .route("/v1/list_users", post(people::list_users))
         .route("/v1/list_rooms", post(people::list_rooms))

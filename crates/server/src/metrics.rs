@@ -128,12 +128,13 @@ pub enum DropReason {
     StrangerLimit,
     TokenExpired,
     Revoked,
+    Banned,
     Kicked,
 }
 
 impl DropReason {
     /// All reasons.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::SignalQueueFull,
         Self::NoHello,
         Self::SilentConnection,
@@ -145,6 +146,7 @@ impl DropReason {
         Self::StrangerLimit,
         Self::TokenExpired,
         Self::Revoked,
+        Self::Banned,
         Self::Kicked,
     ];
 
@@ -161,6 +163,7 @@ impl DropReason {
             Self::StrangerLimit => "stranger_limit",
             Self::TokenExpired => "token_expired",
             Self::Revoked => "revoked",
+            Self::Banned => "banned",
             Self::Kicked => "kicked",
         }
     }

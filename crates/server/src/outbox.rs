@@ -335,7 +335,7 @@ impl Outbox {
     }
 
     /// Closes the connection once everything queued is written and every write has its outcome. The first code wins, except that a
-    /// revocation replaces it, because it must not wait for a client that is closing and reads slowly.
+    /// revocation or a ban replaces it, because it must not wait for a client that is closing and reads slowly.
     pub(crate) fn close(&self, code: CloseCode) {
         let mut inner = self.lock();
         inner.close(code);
@@ -443,7 +443,7 @@ impl Queue {
     }
 
     fn close(&mut self, code: CloseCode) {
-        if self.closing.is_none() || code == CloseCode::Revoked {
+        if self.closing.is_none() || code.ends_access() {
             self.closing = Some(code);
         }
     }

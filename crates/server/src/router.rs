@@ -13,6 +13,7 @@
 
 mod apply;
 mod attach;
+mod bans;
 mod cluster;
 mod coalesce;
 mod departures;
@@ -50,6 +51,7 @@ use crate::encode::encode;
 use crate::metrics::{DropReason, Metrics};
 use crate::outbox::Outbox;
 use crate::tasks::{TaskEnd, Tasks};
+use switchboard_store::ban::Ban;
 use switchboard_store::clock::Clock;
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
@@ -89,6 +91,7 @@ enum Input {
     Watch { session: SessionSlot, users: Vec<PresencePeer> },
     Follow { session: SessionSlot, users: Vec<(UserId, u64)> },
     Revoke(UserId),
+    Ban(UserId, Ban),
     Renamed { user: UserId, conversations: RenamedConversations },
     Online { conversations: Vec<ConversationKey>, reply: oneshot::Sender<OnlineMembers> },
     OnlineUsers(oneshot::Sender<Vec<UserId>>),
@@ -314,6 +317,12 @@ impl Router {
                     cluster.publish_revoked(&user);
                 }
                 self.revoke(&user);
+            }
+            Input::Ban(user, ban) => {
+                if let Some(cluster) = &self.cluster {
+                    cluster.publish_revoked(&user);
+                }
+                self.node.close_banned(&user, &ban);
             }
             Input::Renamed { user, conversations } => {
                 if let Some(cluster) = &self.cluster {

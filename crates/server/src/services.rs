@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchboard_protocol::{Command, ConversationId, ErrorCode, Limits, Permissions, SetProfile, UserId};
+use switchboard_protocol::{
+    CloseCode, Command, ConversationId, ErrorCode, Limits, Permissions, SetProfile, UserId,
+};
 use tokio::sync::{Notify, Semaphore};
 
-use crate::auth::{Authenticator, Identity};
+use crate::auth::{Authenticator, Identity, RefusedToken};
 use crate::bus::Bus;
 use crate::config::{LoweredConnections, Mode, ProfilesSection, ProxyConfig, Secret, WebhooksConfig};
 use crate::connections::Connections;
-use crate::denial::Denials;
+use crate::denial::{Denial, Denials, Denied};
 use crate::health::Health;
 use crate::hooks::Hooks;
 use crate::in_flight::InFlight;
@@ -22,11 +24,12 @@ use crate::readiness::Readiness;
 use crate::router::RouterHandle;
 use crate::tasks::Tasks;
 use crate::throttle::{NameBudget, Throttle, UnloggedEvents};
+use switchboard_store::ban::Standing;
 use switchboard_store::clock::Clock;
 use switchboard_store::inspect::Inspector;
 use switchboard_store::keys::KeyStore;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{SharedStore, WriteAccess};
+use switchboard_store::{SharedStore, WriteAccess, check_not_banned};
 
 /// The most log lines about ends of connections in a second. A client that connects and leaves in a loop must not fill the disk.
 const MAX_CLOSED_LINES: u32 = 200;
@@ -159,6 +162,21 @@ impl Services {
             return self.permissions.clone();
         };
         Arc::new(claim.apply(&self.permissions, identity.grants))
+    }
+
+    /// Refuses a user whose token is revoked, or who is banned. Every door asks this before it admits a user. The close code is for
+    /// a connection.
+    pub(crate) fn check_standing(
+        &self,
+        user: &UserId,
+        identity: Option<&Identity>,
+        standing: &Standing,
+    ) -> Result<(), (Denied, CloseCode)> {
+        if identity.is_some_and(|identity| identity.is_revoked(standing.not_before)) {
+            return Err((RefusedToken::revoked(user).into(), CloseCode::Revoked));
+        }
+        let allowed = check_not_banned(standing.ban.as_ref(), self.clock.now());
+        allowed.map_err(|refusal| (Denied::new(Denial::Banned, refusal), CloseCode::Banned))
     }
 
     /// Refuses a command that some living node does not know yet.

@@ -3,11 +3,37 @@
 //! The refusal is the same whether a conversation does not exist or the user may not know of it. A member sees the whole log;
 //! a user who left sees it up to the event of leaving; no other user sees anything.
 
-use switchboard_protocol::{ConversationId, Inviters, Permissions, Role, Seq, UserId};
+use switchboard_protocol::{ConversationId, Inviters, Limits, Permissions, Role, Seq, Timestamp, UserId};
 
+use crate::ban::Ban;
 use crate::grant::UserPattern;
 use crate::record::{Conversation, Membership};
 use crate::refusal::Refusal;
+
+/// Refuses a user who is banned from the installation at this time. Every door asks this before it admits a user, and every
+/// change that is made in the name of a user.
+///
+/// # Errors
+/// The user is banned.
+pub fn check_not_banned(ban: Option<&Ban>, now: Timestamp) -> Result<(), Refusal> {
+    match ban.filter(|ban| ban.holds_at(now)) {
+        Some(ban) => Err(Refusal::banned(ban)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses an end that has passed, or that is so late that it must be a mistake.
+pub(crate) fn check_until(until: Timestamp, now: Timestamp) -> Result<(), Refusal> {
+    let left = until.as_millis().saturating_sub(now.as_millis());
+    if left <= 0 {
+        return Err(Refusal::bad_field("until", "until: name a time that has not passed"));
+    }
+    if left > Limits::MAX_UNTIL_MS {
+        let message = "until: at most ten years from now; without `until` there is no end";
+        return Err(Refusal::bad_field("until", message));
+    }
+    Ok(())
+}
 
 /// The last event that a user may see.
 pub(crate) fn check_visible(head: Seq, membership: Option<&Membership>) -> Result<Seq, Refusal> {
@@ -211,6 +237,8 @@ mod tests {
             read_messages: 3,
             read_sent: 1,
             read_imported: false,
+            silenced: 0,
+            sent_at: 0,
         }
     }
 

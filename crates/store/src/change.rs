@@ -4,6 +4,7 @@
 //! leaves no trace in a transaction that it shares with other writes.
 
 mod allowance;
+mod ban;
 mod contact;
 mod cursors;
 pub(super) mod dispatch;
@@ -411,6 +412,8 @@ fn new_membership(role: Role, since: Seq, messages: u64, earlier: Option<Members
         read_sent: sent,
         // An import that is repeated must not move the cursor of a member who has come back.
         read_imported: earlier.is_some_and(|m| m.read_imported),
+        silenced: earlier.map_or(0, |m| m.silenced),
+        sent_at: earlier.map_or(0, |m| m.sent_at),
     }
 }
 

@@ -38,6 +38,9 @@ const FIRST_SCHEMA_WITH_REPLACED_REQUESTS: usize = 9;
 /// The first schema version in which rooms may have been deleted.
 const FIRST_SCHEMA_WITH_ENDED_ROOMS: usize = 13;
 
+/// The first schema version with bans.
+const FIRST_SCHEMA_WITH_BANS: usize = 14;
+
 /// A fault in a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {

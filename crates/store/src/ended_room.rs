@@ -5,7 +5,7 @@
 //!
 //! The event of the end stays, and so do the memberships of those who were members then: a client that was away learns by its
 //! cursor that the room has ended, however long it was away. Everything else goes, in this order: memberships that had ended before,
-//! reactions, edits, requests, and events.
+//! bans, reactions, edits, requests, and events.
 
 use std::time::Duration;
 

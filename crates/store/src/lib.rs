@@ -31,6 +31,7 @@ mod absence;
 pub mod absences;
 mod access;
 pub mod backup;
+pub mod ban;
 mod batch;
 mod body;
 pub mod bucket;
@@ -86,6 +87,7 @@ use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Profile};
 use switchboard_protocol::{ConversationId, FEATURES, MembershipEffect, Seq, Timestamp, UserId, UserUnread};
 
+pub use self::access::check_not_banned;
 pub use self::commit_metrics::CommitMetrics;
 pub use self::memberships::{Activity, JoinedConversation, Memberships, Summaries};
 pub use self::request::{
@@ -94,9 +96,10 @@ pub use self::request::{
 use tokio::sync::watch;
 
 use crate::absence::{MissedPage, MissedQuery};
+use crate::ban::Standing;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
-use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};
+use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use crate::origin::Origin;
 use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
@@ -149,14 +152,17 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// The token that the profile of `user` was last read from.
     fn last_token(&self, user: &UserId) -> Answer<Option<LastToken>>;
 
-    /// The time up to which the tokens of `user` are revoked: tokens issued then or earlier are invalid. `None` if none is.
-    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>>;
+    /// Whether the tokens of `user` are revoked, and whether the user is banned.
+    fn standing(&self, user: &UserId) -> Answer<Standing>;
 
     /// What the API key with this hash may do, unless it was revoked. The caller checks when it expires.
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>>;
 
     /// A page of all users, by number.
     fn list_users(&self, query: ListUsers) -> Answer<UserListing>;
+
+    /// A page of the bans from the installation, by the users' numbers.
+    fn list_bans(&self, query: ListBans) -> Answer<BanListing>;
 
     /// A page of all rooms, by number.
     fn list_rooms(&self, query: ListRooms) -> Answer<RoomListing>;
@@ -211,8 +217,7 @@ pub trait SharedLog: Store {
     /// The number of each conversation's last event; conversations that do not exist are left out.
     fn heads(&self, conversations: Vec<ConversationKey>) -> Answer<Seqs>;
 
-    /// The times up to which the tokens of users are revoked; users without a revocation are left out. This query does not
-    /// wait for other reads.
+    /// The users among these whose tokens are revoked or who are banned. This query does not wait for other reads.
     fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations>;
 
     /// For each user a page of memberships: at most `most` conversations whose key is above the given one. An unknown user
@@ -247,8 +252,8 @@ pub struct LogExcerpt {
     pub events: Vec<CommittedEvent>,
 }
 
-/// Users, each with the time up to which their tokens are revoked.
-pub type Revocations = Vec<(UserId, Timestamp)>;
+/// Users whose tokens are revoked or who are banned.
+pub type Revocations = Vec<(UserId, Standing)>;
 
 /// A page of the conversations that a user is a member of, in the order of their keys.
 #[derive(Debug, Clone, Default)]
@@ -427,8 +432,8 @@ pub struct Snapshot {
     pub mark: u64,
     /// The user's key in the store.
     pub user: UserKey,
-    /// The time up to which the user's tokens are revoked.
-    pub not_before: Option<Timestamp>,
+    /// Whether the user's tokens are revoked, and whether the user is banned.
+    pub standing: Standing,
     /// The first page of the conversations that the user is a member of.
     pub memberships: Memberships,
     /// For each conversation named in the call, in that order: the conversation, or why the user may not see it.

@@ -1,6 +1,6 @@
 //! The lists of all users and rooms for back ends, and what users have not read.
 
-use switchboard_protocol::{ListedRoom, ListedUser, UserId};
+use switchboard_protocol::{ListedBan, ListedRoom, ListedUser, Timestamp, UserId};
 
 use crate::grant::UserPattern;
 
@@ -36,6 +36,19 @@ pub struct ListRooms {
     pub visible: Option<UserPattern>,
 }
 
+/// Which bans to list.
+#[derive(Debug, Clone)]
+pub struct ListBans {
+    /// The list begins after this number.
+    pub after: u64,
+    /// The most bans.
+    pub limit: Option<u32>,
+    /// Only bans that hold at this time.
+    pub now: Timestamp,
+    /// The users whom the key sees; `None` for all.
+    pub visible: Option<UserPattern>,
+}
+
 /// A page of a list.
 #[derive(Debug, Clone)]
 pub struct Listing<T> {
@@ -52,3 +65,6 @@ pub type UserListing = Listing<ListedUser>;
 
 /// A page of rooms.
 pub type RoomListing = Listing<ListedRoom>;
+
+/// A page of bans.
+pub type BanListing = Listing<ListedBan>;

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId, UserUnread};
+use switchboard_protocol::{ConversationId, Limits, Seq, UserId, UserUnread};
 use tokio::sync::{mpsc, watch};
 use tokio_postgres::Client;
 
@@ -49,11 +49,12 @@ use super::{
 };
 use crate::CommitMetrics;
 use crate::absence::{MissedPage, MissedQuery};
+use crate::ban::Standing;
 use crate::clock::Clock;
 use crate::fair_queue::LaneOwner;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
-use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};
+use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use crate::read::feed::Unpaged;
 use crate::record::{Answer, ConversationKey, LogEvent, NoticeKey, UserKey};
@@ -215,8 +216,12 @@ impl Store for PostgresStore {
         self.readers.users.last_token(user)
     }
 
-    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
-        self.readers.users.not_before(user)
+    fn standing(&self, user: &UserId) -> Answer<Standing> {
+        self.readers.users.standing(user)
+    }
+
+    fn list_bans(&self, query: ListBans) -> Answer<BanListing> {
+        self.readers.users.list_bans(query)
     }
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>> {

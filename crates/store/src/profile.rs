@@ -13,7 +13,21 @@ macro_rules! not_before {
     };
 }
 
-pub(crate) use not_before;
+/// The end and the reason of a user's ban from the installation, in SQL, of `users u LEFT JOIN bans b`.
+macro_rules! ban_columns {
+    () => {
+        "b.until, b.reason"
+    };
+}
+
+/// Joins the bans of users from the installation.
+macro_rules! join_bans {
+    () => {
+        r#" LEFT JOIN bans b ON b.conversation = 0 AND b."user" = u.id"#
+    };
+}
+
+pub(crate) use {ban_columns, join_bans, not_before};
 
 pub use switchboard_protocol::Directory;
 

@@ -29,6 +29,7 @@ use self::row::{
 use super::change::{OperationError, StoreError};
 use super::{Activity, JoinedConversation, Memberships, Query, Snapshot, Summaries, VisibleConversation};
 use crate::access;
+use crate::ban::{END_OF_TIME_MS, Standing};
 use crate::grant::KeyGrant;
 use crate::profile::StoredProfile;
 use crate::record::{ConversationKey, LogEvent, Membership, NewerKind, UserKey};
@@ -221,9 +222,6 @@ pub(super) struct Reader<'a, L> {
     pub(super) memberships_per_step: usize,
 }
 
-/// The end of the year 9999: tokens of a retired id are revoked up to then.
-const END_OF_TIME_MS: i64 = 253_402_300_799_999;
-
 /// The most memberships of a user that one read may examine: some 5 ms. A user with more needs several reads, and the queue
 /// serves other users between them.
 pub(super) const MEMBERSHIPS_PER_READ: usize = 2_000;
@@ -322,12 +320,12 @@ impl<L: Lookups> Reader<'_, L> {
         // The mark is read after the first query, because that query fixed the snapshot of this transaction.
         let mark = self.mark.load(Ordering::SeqCst);
         let named = named.into_iter().map(visible_conversation).collect();
-        let UserRow { key, not_before } = user;
+        let UserRow { key, standing } = user;
         let memberships = self.page_from_rows(mark, ConversationKey::MIN, &joined);
         let all = memberships.next.is_none();
         let latest: Vec<_> = memberships.latest.iter().map(|latest| latest.conversation).collect();
         let summaries = all.then(|| self.summaries(key, &latest)).transpose()?;
-        Ok(Some(Snapshot { mark, user: key, not_before, memberships, named, summaries }))
+        Ok(Some(Snapshot { mark, user: key, standing, memberships, named, summaries }))
     }
 
     /// The page of memberships after a conversation.
@@ -433,12 +431,13 @@ impl<L: Lookups> Reader<'_, L> {
         self.events(conversation.key, &conversation.name, &range)
     }
 
-    /// The time up to which the user's tokens are revoked.
-    pub(super) fn not_before(&self, user: &UserId) -> LookupResult<Option<Timestamp>, L> {
-        match self.rows.find_user(user)? {
-            Some(known) => Ok(known.not_before),
-            None => Ok(self.rows.is_retired(user)?.then(|| Timestamp::from_millis(END_OF_TIME_MS))),
+    /// Whether the user's tokens are revoked, and whether the user is banned.
+    pub(super) fn standing(&self, user: &UserId) -> LookupResult<Standing, L> {
+        if let Some(known) = self.rows.find_user(user)? {
+            return Ok(known.standing);
         }
+        let not_before = self.rows.is_retired(user)?.then(|| Timestamp::from_millis(END_OF_TIME_MS));
+        Ok(Standing { not_before, ban: None })
     }
 
     /// The name of the API key with this hash.

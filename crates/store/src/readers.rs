@@ -9,7 +9,7 @@ use std::time::Duration;
 use crossbeam_channel::Receiver;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId, UserUnread};
+use switchboard_protocol::{ConversationId, Seq, UserId, UserUnread};
 use tokio::sync::oneshot;
 
 use super::change::OperationError;
@@ -17,8 +17,9 @@ use super::fair_queue::{FairQueue, LaneOwner, NextJob};
 use super::read::listing::{ListLookups, listing_in_steps, unread_in_steps};
 use super::read::{LookupResult, Reader, list};
 use super::{Memberships, PresencePeer, Query, Snapshot, Summaries, WriteAccess};
+use crate::ban::Standing;
 use crate::grant::KeyGrant;
-use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};
+use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -190,9 +191,9 @@ impl<D: ReaderConnection> Readers<D> {
         self.read(LaneOwner::Token(user.clone()), move |reader| reader.last_token(&user))
     }
 
-    pub(super) fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
+    pub(super) fn standing(&self, user: &UserId) -> Answer<Standing> {
         let user = user.clone();
-        self.read(LaneOwner::Token(user.clone()), move |reader| reader.not_before(&user))
+        self.read(LaneOwner::Token(user.clone()), move |reader| reader.standing(&user))
     }
 
     pub(super) fn list_users(&self, query: ListUsers) -> Answer<UserListing> {
@@ -200,6 +201,14 @@ impl<D: ReaderConnection> Readers<D> {
         Box::pin(listing_in_steps(move |list| {
             let query = query.clone();
             queue.read(LaneOwner::Lists, move |reader| reader.list_users(&query, list.as_ref()))
+        }))
+    }
+
+    pub(super) fn list_bans(&self, query: ListBans) -> Answer<BanListing> {
+        let queue = self.queue.clone();
+        Box::pin(listing_in_steps(move |list| {
+            let query = query.clone();
+            queue.read(LaneOwner::Lists, move |reader| reader.list_bans(&query, list.as_ref()))
         }))
     }
 

@@ -98,7 +98,22 @@ impl Conversation {
     pub fn new(key: ConversationKey, name: ConversationId, title: Option<String>, public: bool) -> Self {
         let (head, last_message) = (Seq(0), Seq(0));
         let (messages, members, admins, at) = (0, 0, 0, 0);
-        Self { key, name, title, public, head, messages, last_message, members, admins, at, ended: false }
+        let (ended, slow, rejoin) = (false, 0, true);
+        Self {
+            key,
+            name,
+            title,
+            public,
+            head,
+            messages,
+            last_message,
+            members,
+            admins,
+            at,
+            ended,
+            slow,
+            rejoin,
+        }
     }
 }
 

@@ -5,8 +5,9 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use switchboard_protocol::reply::Failure;
-use switchboard_protocol::{CommandId, ErrorCode, Rejected};
+use switchboard_protocol::{CommandId, ErrorCode, Rejected, Timestamp};
 
+use crate::ban::Ban;
 use crate::grant::Scope;
 
 /// The delay after which a client retries a command that was refused with `unavailable`.
@@ -28,8 +29,17 @@ pub struct Refusal {
     pub retry_after: Option<u64>,
     /// The permission that is missing: a scope of an API key, or a name in a user's permissions.
     pub permission: Option<&'static str>,
+    /// What few refusals have.
+    pub details: Option<Box<RefusalDetails>>,
+}
+
+/// What few refusals have, so that the others are small.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RefusalDetails {
     /// The oldest and the newest cursor, if the command's cursor is not between them.
-    pub cursors: Option<Box<(String, String)>>,
+    Cursors((String, String)),
+    /// When the ban ends that caused the refusal.
+    Until(Timestamp),
 }
 
 impl Refusal {
@@ -42,7 +52,7 @@ impl Refusal {
             line: None,
             retry_after: None,
             permission: None,
-            cursors: None,
+            details: None,
         }
     }
 
@@ -50,6 +60,12 @@ impl Refusal {
     /// them apart.
     pub fn not_found() -> Self {
         Self::new(ErrorCode::NotFound, "there is no such thing, or it is not yours to see")
+    }
+
+    /// The user is banned from the installation. The message is the moderator's reason, if there is one.
+    pub(crate) fn banned(ban: &Ban) -> Self {
+        let message = ban.reason.clone().map_or("you are banned here".into(), Cow::Owned);
+        Self::new(ErrorCode::Banned, message).with_end(ban.until)
     }
 
     /// The user has another id by now, and the tokens for this one are good no more.
@@ -73,6 +89,28 @@ impl Refusal {
     /// The user does not have this permission.
     pub fn not_permitted(permission: &'static str, message: &'static str) -> Self {
         Self { permission: Some(permission), ..Self::forbidden(message) }
+    }
+
+    /// The same refusal by a ban that ends at this time.
+    #[must_use]
+    pub(crate) fn with_end(self, until: Option<Timestamp>) -> Self {
+        Self { details: until.map(|until| Box::new(RefusalDetails::Until(until))), ..self }
+    }
+
+    /// The oldest and the newest cursor, if the command's cursor is not between them.
+    pub fn cursors(&self) -> Option<&(String, String)> {
+        match self.details.as_deref() {
+            Some(RefusalDetails::Cursors(cursors)) => Some(cursors),
+            _ => None,
+        }
+    }
+
+    /// When the ban ends that caused the refusal, if it has an end.
+    pub fn until(&self) -> Option<Timestamp> {
+        match self.details.as_deref() {
+            Some(RefusalDetails::Until(until)) => Some(*until),
+            _ => None,
+        }
     }
 
     /// A field has a value that is not valid.
@@ -138,6 +176,7 @@ impl Refusal {
 
     /// The `error` frame that answers the command with this id.
     pub fn into_failure(self, id: Option<CommandId>) -> Failure {
+        let until = self.until();
         Failure {
             id,
             code: self.code,
@@ -146,7 +185,7 @@ impl Refusal {
             retry_after: self.retry_after,
             field: self.field.map(Cow::into_owned),
             conversation: None,
-            until: None,
+            until,
             permission: self.permission.map(str::to_owned),
         }
     }

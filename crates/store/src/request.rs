@@ -15,6 +15,7 @@ use switchboard_protocol::{
     Timestamp, Title, UserId, is_blank,
 };
 
+use crate::ban::NewBan;
 use crate::key::Via;
 use crate::profile::{PeopleQuery, ProfileChange, TokenProfile};
 use crate::refusal::Refusal;
@@ -86,6 +87,8 @@ pub enum Change {
         /// Whether this time replaces a later one that is stored. Otherwise the later one stays.
         replace: bool,
     },
+    /// Bans the actor from the installation; `None` ends the actor's ban.
+    Ban(Option<Box<NewBan>>),
     /// A back end used its key in the hour of this time.
     UseKey(Via, Timestamp),
     /// Removes entries of the feed that are older than this. Each time a part of them.
@@ -147,6 +150,20 @@ impl Change {
                 | Self::Probe
                 | Self::Refused(_)
         )
+    }
+
+    /// Whether a banned user may not make the change. Others note what happens to a user.
+    pub(crate) fn is_refused_to_banned_users(&self) -> bool {
+        self.is_by_a_user()
+            && !matches!(
+                self,
+                Self::Ban(_)
+                    | Self::Revoke { .. }
+                    | Self::SetPresence(_)
+                    | Self::Import(_)
+                    | Self::RegisterUser
+                    | Self::DeleteRoom(_)
+            )
     }
 
     /// The change's price in sends: one, and one more for each member or further profile that it names.

@@ -28,7 +28,7 @@ use anyhow::Context as _;
 use rusqlite_migration::M;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId, UserUnread};
+use switchboard_protocol::{ConversationId, Limits, Seq, UserId, UserUnread};
 use tokio::sync::{mpsc, watch};
 
 use self::feed::Tail;
@@ -51,11 +51,12 @@ use super::{
 };
 use crate::CommitMetrics;
 use crate::absence::{MissedPage, MissedQuery};
+use crate::ban::Standing;
 use crate::clock::Clock;
 use crate::fair_queue::LaneOwner;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
-use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};
+use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
 use crate::refusal::Refusal;
@@ -85,7 +86,8 @@ schema!(
     "migrations/sqlite/0010_retired_ids.sql",
     "migrations/sqlite/0011_import.sql",
     "migrations/sqlite/0012_absences.sql",
-    "migrations/sqlite/0013_ended_rooms.sql"
+    "migrations/sqlite/0013_ended_rooms.sql",
+    "migrations/sqlite/0014_bans.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
@@ -299,8 +301,12 @@ impl Store for SqliteStore {
         self.readers.last_token(user)
     }
 
-    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
-        self.readers.not_before(user)
+    fn standing(&self, user: &UserId) -> Answer<Standing> {
+        self.readers.standing(user)
+    }
+
+    fn list_bans(&self, query: ListBans) -> Answer<BanListing> {
+        self.readers.list_bans(query)
     }
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>> {

@@ -34,6 +34,10 @@ macro_rules! conversations {
                 at: i64 = "at", OnUpdate;
                 /// Whether the room was deleted. Then its last event is the one that says so, and nothing else of it is read.
                 ended: bool = "ended", OnUpdate;
+                /// How many milliseconds there are between two messages of a member at least; 0 for no bound.
+                slow: u64 = "slow", OnUpdate;
+                /// Whether a user who was removed may join again.
+                rejoin: bool = "rejoin", OnUpdate;
             }
         }
     };
@@ -65,6 +69,11 @@ macro_rules! members {
                 read_sent: u64 = "read_sent", OnUpdate;
                 /// Whether an import has said how far the member has read. Then imports leave the read cursor where it is.
                 read_imported: bool = "read_imported", OnUpdate;
+                /// Until when the member is a reader, whatever the role, in milliseconds since the Unix epoch; 0 if the member is not
+                /// silenced.
+                silenced: i64 = "silenced", OnUpdate;
+                /// When the member's last message was stored while the room was in slow mode, in milliseconds since the Unix epoch.
+                sent_at: i64 = "sent_at", OnUpdate;
             }
         }
     };
@@ -235,11 +244,15 @@ pub(crate) const RETIRED_IDS: Table =
 pub(crate) const ENDED_ROOMS: Table =
     table_without_record!("ended_rooms": "conversation" Number Key, "member" Number OnUpdate);
 
+/// Who is kept out of a room, or of the installation.
+pub(crate) const BANS: Table = table_without_record!("bans": "conversation" Number Key, "user" Number Key,
+    "until" Number OnUpdate, "at" Number OnUpdate, "reason" Text OnUpdate, "note" Text OnUpdate);
+
 pub(crate) const MISSED: Table = table_without_record!("missed": "user" Number Key, "conversation" Number Key,
     "absence" Number OnUpdate, "seq" Number OnUpdate);
 
 /// All tables that `migrate-store` copies, in the order of copying.
-pub(crate) const TABLES: [Table; 18] = [
+pub(crate) const TABLES: [Table; 19] = [
     USERS,
     RETIRED_IDS,
     PROFILES,
@@ -252,6 +265,7 @@ pub(crate) const TABLES: [Table; 18] = [
     REACTIONS,
     ROOMS_BY_CHOICE,
     ENDED_ROOMS,
+    BANS,
     API_KEYS,
     FEED_PAGES,
     FEED_ENTRIES,

@@ -46,6 +46,21 @@ export interface ListedUser {
   last_seen?: Timestamp;
 }
 
+/** A ban in `bans`. */
+export interface ListedBan {
+  /** The number of the banned user. */
+  number: number;
+  user: UserId;
+  /** When the ban ends; absent if it has no end. */
+  until?: Timestamp;
+  /** When it was made. */
+  at: Timestamp;
+  /** What the user is told. */
+  reason?: string;
+  /** What only moderators read. */
+  note?: string;
+}
+
 /** A room in `list_rooms`. */
 export interface ListedRoom {
   /** The room's number, which is never given again. */
@@ -197,6 +212,13 @@ export interface ApplicationCalls {
   profiles: { fields: { profiles: ProfileChange[] }; answer: unknown };
   /** With `replace` as of now even if an earlier call stored a later time, by a clock that was wrong. */
   revoke: { fields: { user: UserId; replace?: boolean }; answer: unknown };
+  /** Bans a user from the installation until `until`, or for good without it; `on` false ends the ban. The user reads `reason`, moderators `note`. */
+  ban: {
+    fields: { user: UserId; until?: Timestamp; reason?: string; note?: string } | { user: UserId; on: false };
+    answer: unknown;
+  };
+  /** The bans that hold, by the users' numbers, as `list_users`. */
+  bans: { fields: { after?: number; limit?: number }; answer: { bans: ListedBan[]; next: number; more: boolean } };
   /** All users by number. `after` is `next` of the page before; a page may be empty although there is `more`. */
   list_users: {
     fields: { after?: number; limit?: number; match?: string; active?: boolean };

@@ -34,6 +34,43 @@ trait ApplicationCalls
     }
 
     /**
+     * Bans a user from the installation: the user's connections are closed, and the user is refused until the ban ends.
+     * The key needs the scope `moderate`.
+     *
+     * @param ?\DateTimeInterface $until when it ends; without it, it has no end
+     * @param ?string $reason what the user is told
+     * @param ?string $note what only moderators read
+     */
+    public function ban(
+        string $user,
+        ?\DateTimeInterface $until = null,
+        ?string $reason = null,
+        ?string $note = null,
+    ): void {
+        $fields = ['until' => $until?->format(DATE_RFC3339), 'reason' => $reason, 'note' => $note];
+        $fields = array_filter($fields, static fn (?string $value): bool => $value !== null);
+        $this->command('ban', ['user' => $user] + $fields);
+    }
+
+    /**
+     * Ends a user's ban. The key needs the scope `moderate`.
+     */
+    public function unban(string $user): void
+    {
+        $this->command('ban', ['user' => $user, 'on' => false]);
+    }
+
+    /**
+     * The bans that hold now, by the users' numbers. The key needs the scope `moderate`.
+     *
+     * @return iterable<string, array<string, mixed>> by user: `number`, `user`, `until`, `at`, `reason`, `note`
+     */
+    public function bans(): iterable
+    {
+        yield from $this->listed('bans', 'bans', 'user', []);
+    }
+
+    /**
      * Changes the profiles of up to 1,000 users, of all or of none. The key needs the scope `people`.
      *
      *     $chat->profiles([

@@ -27,9 +27,9 @@ final class Client
 
     /** The calls that concern the application, not one of its users: they have no `as`. */
     private const OF_THE_APPLICATION = [
-        'add_webhook', 'delete_room', 'feed', 'import', 'list_rooms', 'list_users', 'list_webhooks', 'pause_webhook',
-        'profiles', 'remove_webhook', 'rename_user', 'replay_webhook', 'resume_webhook', 'revoke', 'rotate_webhook',
-        'test_webhook', 'unread',
+        'add_webhook', 'ban', 'bans', 'delete_room', 'feed', 'import', 'list_rooms', 'list_users', 'list_webhooks',
+        'pause_webhook', 'profiles', 'remove_webhook', 'rename_user', 'replay_webhook', 'resume_webhook', 'revoke',
+        'rotate_webhook', 'test_webhook', 'unread',
     ];
     /** The calls that are not repeated, because each makes another secret. */
     private const ONCE = ['add_webhook', 'rotate_webhook'];

@@ -66,6 +66,24 @@ final class PeopleTest extends TestCase
         self::assertSame(['rename_2'], array_column($messages, 'from'));
     }
 
+    public function testABannedUserIsRefusedUntilTheBanEnds(): void
+    {
+        self::$admin->ban('banned_1', new \DateTimeImmutable('2035-01-01T00:00:00Z'), 'spam', 'see #42');
+        try {
+            self::$admin->as('banned_1')->send('@shop', 'hi');
+            self::fail('a banned user wrote');
+        } catch (Exception\Banned $banned) {
+            self::assertSame('spam', $banned->getMessage());
+        }
+        self::assertSame(['banned_1' => 'see #42'], array_map(
+            static fn (array $ban): string => $ban['note'],
+            iterator_to_array(self::$admin->bans()),
+        ));
+        self::$admin->unban('banned_1');
+        self::$admin->as('banned_1')->send('@shop', 'hi');
+        self::assertSame([], iterator_to_array(self::$admin->bans()));
+    }
+
     public function testADeletedRoomIsGoneAndItsIdIsNeverGivenAgain(): void
     {
         $shop = self::$admin->as('shop');

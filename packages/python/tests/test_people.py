@@ -2,7 +2,17 @@
 
 import unittest
 
-from switchboard import AlreadyExists, BadField, Client, Forbidden, ImportLine, NotFound, Unauthorized, mint_token
+from switchboard import (
+    AlreadyExists,
+    BadField,
+    Banned,
+    Client,
+    Forbidden,
+    ImportLine,
+    NotFound,
+    Unauthorized,
+    mint_token,
+)
 
 from .support import SECRET, Server
 
@@ -69,6 +79,16 @@ class PeopleTest(unittest.TestCase):
         self.admin.as_user("rename_1").send("@shop", "hi")
         self.admin.rename_user("rename_1", "rename_2")
         self.assertEqual([message["from"] for message in self.admin.all_messages("@rename_2")], ["rename_2"])
+
+    def test_a_banned_user_is_refused_until_the_ban_ends(self) -> None:
+        self.admin.ban("banned_1", until="2035-01-01T00:00:00Z", reason="spam", note="see #42")
+        with self.assertRaises(Banned) as caught:
+            self.admin.as_user("banned_1").send("@shop", "hi")
+        self.assertEqual((str(caught.exception), caught.exception.details["until"]), ("spam", "2035-01-01T00:00:00.000Z"))
+        self.assertEqual([(ban["user"], ban["note"]) for ban in self.admin.bans()], [("banned_1", "see #42")])
+        self.admin.unban("banned_1")
+        self.admin.as_user("banned_1").send("@shop", "hi")
+        self.assertEqual(list(self.admin.bans()), [])
 
     def test_a_deleted_room_is_gone_and_its_id_is_never_given_again(self) -> None:
         shop = self.admin.as_user("shop")

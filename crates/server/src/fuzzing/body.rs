@@ -26,9 +26,10 @@ use crate::services::{ClientLogThrottles, Services};
 use crate::tasks::Tasks;
 use crate::throttle::NameBudget;
 use switchboard_store::absences::{MissedPage, MissedQuery};
+use switchboard_store::ban::Standing;
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
-use switchboard_store::listing::{ListRooms, ListUsers, RoomListing, UserListing};
+use switchboard_store::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use switchboard_store::profile::{Directory, LastToken, People, PeopleQuery};
 use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
@@ -76,7 +77,10 @@ impl Store for UnavailableStore {
     fn last_token(&self, _: &UserId) -> Answer<Option<LastToken>> {
         unavailable()
     }
-    fn not_before(&self, _: &UserId) -> Answer<Option<Timestamp>> {
+    fn list_bans(&self, _: ListBans) -> Answer<BanListing> {
+        unavailable()
+    }
+    fn standing(&self, _: &UserId) -> Answer<Standing> {
         unavailable()
     }
     fn api_key(&self, _: [u8; 32]) -> Answer<Option<switchboard_store::grant::KeyGrant>> {

@@ -23,7 +23,7 @@ use super::body;
 use super::problem::Problem;
 use super::request_span;
 use super::respond::respond;
-use crate::auth::{self, ApiKey, Identity, RefusedToken};
+use crate::auth::{self, ApiKey, Identity};
 use crate::config::Network;
 use crate::denial::{Denial, Denied};
 use crate::hooks::{Asker, AskingKey, Decision};
@@ -37,7 +37,7 @@ use switchboard_store::origin::{BackEndOrigin, Origin, UserOrigin};
 use switchboard_store::profile::People;
 use switchboard_store::record::Via;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Change, Request as StoreRequest, Submission, request};
+use switchboard_store::{Change, Request as StoreRequest, Submission, check_not_banned, request};
 
 /// Credentials checked longer ago than this are checked again when the body is complete, because a token may have expired or been
 /// revoked in the meantime.
@@ -275,11 +275,9 @@ async fn confirm_credentials(
             None => Err(Denied::unauthorized(Denial::BadKey, "the API key is wrong or was revoked")),
         },
         Credentials::Token(identity) => {
-            let not_before = services.store.not_before(&identity.user).await?;
-            if identity.is_revoked(not_before) {
-                return Err(RefusedToken::revoked(&identity.user).into());
-            }
-            Ok(None)
+            let standing = services.store.standing(&identity.user).await?;
+            let allowed = services.check_standing(&identity.user, Some(identity), &standing);
+            allowed.map(|()| None).map_err(|(denied, _)| denied)
         }
     }
 }
@@ -363,7 +361,13 @@ fn read_command(
 }
 
 async fn dispatch(services: &Services, head: &Parts, caller: Caller, command: Command) -> Answered {
-    match StoreRequest::from(command) {
+    let request = StoreRequest::from(command);
+    // A token was checked before the body was read, and the store checks the user of each change.
+    if !matches!((&caller.payer, &request), (RateOwner::User(_), _) | (_, StoreRequest::Change(_))) {
+        let standing = services.store.standing(&caller.user).await?;
+        check_not_banned(standing.ban.as_ref(), services.clock.now())?;
+    }
+    match request {
         StoreRequest::Change(change) => submit_change(services, head, caller, change).await,
         StoreRequest::Query(query) => services.store.query(&caller.user, query).await,
         StoreRequest::Typing(target) => typing(services, caller, &target).await,

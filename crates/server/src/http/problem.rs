@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
-use switchboard_protocol::{Command, ErrorCode, UserId};
+use switchboard_protocol::{Command, ErrorCode, Timestamp, UserId};
 
 use crate::auth::RefusedToken;
 use crate::denial::{Denial, Denied};
@@ -47,6 +47,9 @@ pub(super) struct ProblemFields {
     /// The scope that the API key does not have.
     #[serde(skip_serializing_if = "Option::is_none")]
     permission: Option<&'static str>,
+    /// With `banned`: when the ban ends; absent if it has no end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<Timestamp>,
     /// With `bad_cursor` of the feed: the oldest cursor that it has.
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest: Option<String>,
@@ -154,7 +157,7 @@ impl From<Refusal> for Problem {
 impl From<Denied> for Problem {
     fn from(Denied { refusal, denial, token }: Denied) -> Self {
         let (permission, line) = (refusal.permission, refusal.line.map(NonZeroU32::get));
-        let (oldest, newest) = refusal.cursors.as_deref().cloned().unzip();
+        let (oldest, newest) = refusal.cursors().cloned().unzip();
         let failure = refusal.into_failure(None);
         let status = failure.code.http_status();
         let title = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
@@ -169,6 +172,7 @@ impl From<Denied> for Problem {
             field: failure.field,
             line,
             permission,
+            until: failure.until,
             oldest,
             newest,
             denial,

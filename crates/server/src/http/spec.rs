@@ -19,7 +19,7 @@ use super::feed::{Entry, Feed, Page};
 use super::import::Line;
 use super::problem::ProblemFields;
 use super::revoke::Revoke;
-use super::{delete_room, people, profiles, rename, send_many, webhooks};
+use super::{ban, delete_room, people, profiles, rename, send_many, webhooks};
 
 /// The JSON pointer to the shared schemas in a document of OpenAPI or AsyncAPI.
 const SCHEMAS: &str = "/components/schemas";
@@ -101,6 +101,7 @@ pub fn openapi() -> Value {
     let operations = operations.chain(send_many::operations(&mut generator));
     let operations = operations.chain(rename::operations(&mut generator));
     let operations = operations.chain(delete_room::operations(&mut generator));
+    let operations = operations.chain(ban::operations(&mut generator));
     for operation in operations.chain(webhooks::operations(&mut generator)) {
         let (path, summary) = (format!("/v1/{}", operation.name), operation.summary);
         let answer = operation.answer.unwrap_or_else(|| ok.clone());

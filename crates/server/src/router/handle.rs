@@ -10,6 +10,7 @@ use super::parked::LeftConversations;
 use super::registry::SessionSlot;
 use super::{Input, OnlineMembers, Subscription};
 use crate::outbox::Outbox;
+use switchboard_store::ban::Ban;
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::rename::RenamedConversations;
@@ -85,6 +86,12 @@ impl RouterHandle {
     pub(crate) async fn revoke(&self, user: UserId) {
         // A router that ends closes all connections.
         let _ = self.send(Input::Revoke(user)).await;
+    }
+
+    /// Sends a ban to every connection of `user`, including connections that are attaching, and closes them.
+    pub(crate) async fn ban(&self, user: UserId, ban: Ban) {
+        // A router that ends closes all connections.
+        let _ = self.send(Input::Ban(user, ban)).await;
     }
 
     /// Closes every connection of a user who has another id, and tells the other members of the user's direct conversations that

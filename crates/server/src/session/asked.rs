@@ -149,10 +149,14 @@ impl LiveSession {
         Poll::Ready(())
     }
 
-    /// Refuses the writes that wait. A user who was logged out stores nothing any more.
-    pub(super) fn refuse_asked(&mut self) {
+    /// Refuses the writes that wait. A user who was logged out or banned stores nothing any more.
+    pub(super) fn refuse_asked(&mut self, closing: CloseCode) {
+        let code = match closing {
+            CloseCode::Banned => ErrorCode::Banned,
+            _ => ErrorCode::Unauthorized,
+        };
         for write in self.asked.iter_mut().flat_map(|asked| asked.queue.drain(..)) {
-            let refusal = Refusal::new(ErrorCode::Unauthorized, CloseCode::Revoked.reason());
+            let refusal = Refusal::new(code, closing.reason());
             self.outbox.push_outcome(encode_answer(write.id, Err(refusal)));
         }
     }

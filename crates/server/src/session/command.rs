@@ -281,10 +281,10 @@ impl LiveSession {
                 let answer = users.and_then(|users| self.services.router.watch(self.session, users));
                 (id.take(), answer.map(|()| OkBody::Done {}))
             }
-            PendingQuery::Token(id, identity, claims, revoked) => {
-                let Poll::Ready(revoked) = revoked.as_mut().poll(cx) else { return Poll::Pending };
+            PendingQuery::Token(id, identity, claims, standing) => {
+                let Poll::Ready(standing) = standing.as_mut().poll(cx) else { return Poll::Pending };
                 let (id, identity, claims) = (id.take(), identity.clone(), claims.take());
-                (id, revoked.and_then(|revoked| self.apply_token(&identity, claims, revoked)))
+                (id, standing.and_then(|standing| self.apply_token(&identity, claims, &standing)))
             }
             PendingQuery::People(id, follows, people) => {
                 let Poll::Ready(people) = people.as_mut().poll(cx) else { return Poll::Pending };

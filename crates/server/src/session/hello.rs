@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::socket::{ConnectionEnd, DecodeFlow, Socket, Stream};
 use super::welcome::welcome_frame;
 use super::{log_lines, token_profile};
-use crate::auth::{self, AuthError, Identity, RefusedToken};
+use crate::auth::{self, AuthError, Identity};
 use crate::denial::{Denial, Denied};
 use crate::encode::encode;
 use crate::frame::{self, Message, MessageBounds};
@@ -269,14 +269,13 @@ pub(super) async fn attach_session(
         }
         _ => later(refusal),
     })?;
-    // The snapshot was read after the router registered the session, so a later revocation reaches it there.
-    if identity.as_ref().is_some_and(|identity| identity.is_revoked(snapshot.not_before)) {
-        return Err(refuser.refuse(RefusedToken::revoked(&user), id.clone(), CloseCode::Revoked));
-    }
+    // The snapshot was read after the router registered the session, so a later revocation or ban reaches it there.
+    let allowed = services.check_standing(&user, identity.as_ref(), &snapshot.standing);
+    allowed.map_err(|(denied, code)| refuser.refuse(denied, id.clone(), code))?;
     if let Some(identity) = &identity {
         token_profile::store_profile(services, &user, identity).await;
     }
-    let Snapshot { user: key, not_before, named, .. } = snapshot;
+    let Snapshot { user: key, standing, named, .. } = snapshot;
     let mut mark = snapshot.mark;
     let pages = MembershipPages { session, user: &user, key };
     let LoadedMemberships { page, heads, leaves, latest } = pages
@@ -313,7 +312,7 @@ pub(super) async fn attach_session(
     let subscribe = Subscription {
         session,
         mark,
-        not_before,
+        not_before: standing.not_before,
         page,
         heads,
         cursors,

@@ -207,8 +207,8 @@ impl LiveSession {
             if state.closing == Some(CloseCode::Restart) {
                 self.submit_all_cursors();
             }
-            if state.closing == Some(CloseCode::Revoked) {
-                self.refuse_asked();
+            if let Some(code) = state.closing.filter(|code| code.ends_access()) {
+                self.refuse_asked(code);
             }
         }
         let sent = socket.sent_bytes();
@@ -410,8 +410,8 @@ impl LiveSession {
     /// When a closing connection is closed at the latest; `None` if only the shutdown deadline bounds it.
     fn close_deadline(&self) -> Option<Instant> {
         match (self.closing?, self.stalled_since) {
-            // A revoked client must not delay the close by reading slowly.
-            ((CloseCode::Revoked, since), _) => Some(since + CLOSE_TIMEOUT),
+            // The client of a user who was logged out or banned must not delay the close by reading slowly.
+            ((code, since), _) if code.ends_access() => Some(since + CLOSE_TIMEOUT),
             ((_, since), Some(stalled)) => Some(since.max(stalled) + CLOSE_TIMEOUT),
             ((CloseCode::Normal, since), None) => Some(since + CLOSE_TIMEOUT),
             // Writes in flight at a shutdown are acknowledged; the shutdown deadline bounds them.

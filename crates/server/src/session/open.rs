@@ -3,8 +3,8 @@
 use switchboard_protocol::{CloseCode, ConversationId, Join, UserId};
 use tokio::sync::oneshot;
 
-use crate::auth::{AuthError, Identity};
-use crate::denial::{Denial, Denied};
+use crate::auth::Identity;
+use crate::denial::Denied;
 use crate::hooks::{Asker, OpenDecision};
 use crate::services::Services;
 use switchboard_store::origin::{BackEndOrigin, Origin};
@@ -22,15 +22,10 @@ pub(super) async fn ask(
     identity: Option<&Identity>,
 ) -> Result<(), (Denied, CloseCode)> {
     let Some(hooks) = services.hooks.as_ref().filter(|hooks| hooks.asks_open()) else { return Ok(()) };
-    // The snapshot is checked again. The application is not asked about a token that is revoked already.
-    if let Some(identity) = identity {
-        let not_before = services.store.not_before(&asker.user).await;
-        let not_before = not_before.map_err(|refusal| (refusal.into(), CloseCode::TryLater))?;
-        if identity.is_revoked(not_before) {
-            let refusal = Denied::unauthorized(Denial::RevokedToken, AuthError::Revoked.to_string());
-            return Err((refusal, CloseCode::Revoked));
-        }
-    }
+    // The snapshot is checked again. The application is not asked about a user who would be refused anyway.
+    let standing = services.store.standing(&asker.user).await;
+    let standing = standing.map_err(|refusal| (refusal.into(), CloseCode::TryLater))?;
+    services.check_standing(&asker.user, identity, &standing)?;
     let decision = tokio::select! {
         decision = hooks.ask_open(&asker) => decision,
         () = services.tasks.stop().cancelled() => {

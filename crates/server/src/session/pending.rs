@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::auth::Identity;
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{CommandId, ConversationId, Timestamp, UserId};
+use switchboard_protocol::{CommandId, ConversationId, UserId};
+use switchboard_store::ban::Standing;
 use switchboard_store::profile::People;
 use switchboard_store::record::Answer;
 use switchboard_store::{Change, CursorKind, PresencePeer, WriteAccess};
@@ -18,8 +19,8 @@ pub(super) enum PendingQuery {
     Page(Option<CommandId>, Answer<OkBody<Box<RawValue>>>),
     Typing(Option<CommandId>, ConversationId, Answer<WriteAccess>),
     Watch(Option<CommandId>, Answer<Vec<PresencePeer>>),
-    /// A newer token, its claims as JSON where the application is asked, and the time up to which its user's tokens are revoked.
-    Token(Option<CommandId>, Identity, Option<Arc<str>>, Answer<Option<Timestamp>>),
+    /// A newer token, its claims as JSON where the application is asked, and the standing of its user.
+    Token(Option<CommandId>, Identity, Option<Arc<str>>, Answer<Standing>),
     /// Profiles; if the flag is set, the session follows these users.
     People(Option<CommandId>, bool, Answer<People>),
 }

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{CommandId, ErrorCode, Timestamp};
+use switchboard_protocol::{CommandId, ErrorCode};
 use tokio::time::Instant;
 
 use super::live::LiveSession;
 use super::pending::PendingQuery;
 use crate::auth::{self, AuthError, Identity};
+use switchboard_store::ban::Standing;
 use switchboard_store::refusal::Refusal;
 
 impl LiveSession {
@@ -27,24 +28,23 @@ impl LiveSession {
         });
         match identity {
             Ok(identity) => {
-                let revoked = self.services.store.not_before(&self.user);
+                let standing = self.services.store.standing(&self.user);
                 let claims = self.asked.as_ref().and_then(|_| auth::claims_of(token));
-                self.pending = Some(Box::new(PendingQuery::Token(id, identity, claims, revoked)));
+                self.pending = Some(Box::new(PendingQuery::Token(id, identity, claims, standing)));
             }
             Err(refusal) => self.reply(id, Err(refusal)),
         }
     }
 
-    /// Replaces the token of the connection, unless it is revoked.
+    /// Replaces the token of the connection, unless it is revoked or its user is banned.
     pub(super) fn apply_token(
         &mut self,
         identity: &Identity,
         claims: Option<Arc<str>>,
-        revoked: Option<Timestamp>,
+        standing: &Standing,
     ) -> Result<OkBody<Box<RawValue>>, Refusal> {
-        if identity.is_revoked(revoked) {
-            return Err(AuthError::Revoked.refusal());
-        }
+        let allowed = self.services.check_standing(&self.user, Some(identity), standing);
+        allowed.map_err(|(denied, _)| denied.refusal)?;
         if let Some(asked) = &mut self.asked {
             asked.set_claims(claims);
         }

@@ -239,7 +239,7 @@ impl Task {
 
     /// The feed no longer has what a lane was behind by.
     fn lost_of_lane(&mut self, lane: &str, number: u64, refusal: &Refusal) {
-        let oldest = refusal.cursors.as_ref().and_then(|ends| ends.0.rsplit_once('-'));
+        let oldest = refusal.cursors().and_then(|ends| ends.0.rsplit_once('-'));
         let before =
             oldest.filter(|(epoch, _)| *epoch == self.epoch).and_then(|(_, before)| before.parse().ok());
         let Some(before) = before.filter(|before| *before > number) else {
@@ -268,7 +268,7 @@ impl Task {
         match self.parts.store.feed(self.query(after, PAGE)).await {
             Ok(page) => self.add(page),
             Err(refusal) if refusal.code == ErrorCode::BadCursor => {
-                self.lost(refusal.cursors.as_ref().map(|ends| ends.0.as_str()));
+                self.lost(refusal.cursors().map(|ends| ends.0.as_str()));
             }
             Err(_) => self.read_again = Instant::now() + READ_DELAY,
         }

@@ -32,7 +32,7 @@ fn calls() -> Vec<(&'static str, Scope)> {
     calls.extend([("revoke", Scope::Revoke), ("feed", Scope::Feed), ("profiles", Scope::People)]);
     calls.extend(["list_users", "list_rooms", "unread"].map(|name| (name, Scope::People)));
     calls.extend([("send_many", Scope::Act), ("rename_user", Scope::Admin), ("import", Scope::Admin)]);
-    calls.push(("delete_room", Scope::Admin));
+    calls.extend([("delete_room", Scope::Admin), ("ban", Scope::Moderate), ("bans", Scope::Moderate)]);
     let webhooks = Command::HTTP_ONLY.iter().filter(|name| name.contains("webhook"));
     calls.extend(webhooks.map(|name| (*name, Scope::Admin)));
     assert_eq!(calls.len(), Command::NAMES.len() - Command::SOCKET_ONLY.len() + Command::HTTP_ONLY.len());
@@ -47,7 +47,7 @@ fn is_out_of_scope(answer: &Answer) -> bool {
 fn allows(scope: Scope, needed: Scope) -> bool {
     match scope {
         Scope::Admin => true,
-        Scope::Moderate => needed == Scope::Revoke,
+        Scope::Moderate => matches!(needed, Scope::Moderate | Scope::Revoke),
         _ => scope == needed,
     }
 }

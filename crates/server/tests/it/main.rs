@@ -8,6 +8,7 @@ mod assets;
 mod audit;
 mod auth;
 mod back_end;
+mod bans;
 mod causes;
 mod check;
 mod cli;

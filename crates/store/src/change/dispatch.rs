@@ -33,6 +33,9 @@ pub(crate) fn apply<R: Rows>(
     if change.is_by_a_user() {
         act.check_not_retired(actor)?;
     }
+    if change.is_refused_to_banned_users() {
+        act.check_actor_not_banned()?;
+    }
     let result = match change {
         Change::Send(c) => act.send(c, requested),
         Change::Edit(c) => act.edit(c),
@@ -80,6 +83,7 @@ pub(crate) fn apply<R: Rows>(
             act.do_tell_feed("audit.revoke", Some(user), "{}".to_owned())?;
             Ok(Committed::NotAnnounced)
         }
+        Change::Ban(ban) => act.set_ban(ban.map(|ban| *ban)),
         Change::Check(_) | Change::Approved(_) | Change::Repeated(_) => Err(Refusal::unavailable().into()),
     };
     match result {
@@ -187,7 +191,7 @@ impl Prefetch {
             | Change::NumberPending
             | Change::TrimFeed(_)
             | Change::Refused(_) => {}
-            Change::SetPresence(_) | Change::Revoke { .. } => {
+            Change::SetPresence(_) | Change::Revoke { .. } | Change::Ban(_) => {
                 self.users_to_lock.insert(actor.clone());
             }
         }

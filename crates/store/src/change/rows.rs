@@ -4,6 +4,7 @@ use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, User
 
 use super::StoreError;
 use crate::MessageCounts;
+use crate::ban::{Ban, NewBan};
 use crate::feed::Entry;
 use crate::profile::StoredProfile;
 use crate::record::{Conversation, Membership};
@@ -97,6 +98,17 @@ pub(crate) trait Rows {
 
     /// Stores the time up to which a user's tokens are revoked. A later stored time stays, unless `replace` is set.
     fn set_not_before(&mut self, user: UserKey, at: Timestamp, replace: bool) -> Result<(), Self::Error>;
+
+    /// The ban of a user from a conversation, or from the installation. It may have ended.
+    fn ban(&mut self, conversation: ConversationKey, user: UserKey) -> Result<Option<Ban>, Self::Error>;
+
+    /// Stores a ban with the time at which it was made, or removes it.
+    fn put_ban(
+        &mut self,
+        conversation: ConversationKey,
+        user: UserKey,
+        ban: Option<(NewBan, Timestamp)>,
+    ) -> Result<(), Self::Error>;
 
     /// A user's profile. No other transaction can change it until this one ends.
     fn profile(&mut self, user: UserKey) -> Result<Option<StoredProfile>, Self::Error>;

@@ -4,8 +4,8 @@ use rusqlite::{Connection, Result};
 use switchboard_protocol::{ConversationId, UserId, kind_number};
 
 use super::{
-    FIRST_SCHEMA_WITH_ENDED_ROOMS, FIRST_SCHEMA_WITH_REPLACED_REQUESTS, FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE,
-    Report,
+    FIRST_SCHEMA_WITH_BANS, FIRST_SCHEMA_WITH_ENDED_ROOMS, FIRST_SCHEMA_WITH_REPLACED_REQUESTS,
+    FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report,
 };
 
 /// Queries for rows that must not exist. Each returns the conversation's name or key, the event's number or NULL, and the
@@ -70,12 +70,25 @@ const SELECT_STRAY_ENDINGS: &str = "SELECT coalesce(c.name, r.conversation), NUL
      FROM conversations c WHERE c.ended AND EXISTS (SELECT 1 FROM rooms_by_choice r WHERE r.conversation = c.id)
         AND NOT EXISTS (SELECT 1 FROM ended_rooms r WHERE r.conversation = c.id)";
 
+/// A query for bans of users who do not exist, from conversations that do not exist or were removed completely, and for bans that
+/// ended before they were made. Only for schemas from [`FIRST_SCHEMA_WITH_BANS`] on.
+const SELECT_STRAY_BANS: &str = "SELECT coalesce(c.name, nullif(b.conversation, 0)), NULL, CASE
+        WHEN u.id IS NULL THEN 'user number ' || b.user || ' is banned, and is not there'
+        WHEN b.until <= b.at THEN 'the ban of ' || u.name || ' ends before it was made'
+        WHEN c.id IS NULL THEN u.name || ' is banned from it, and it is not there'
+        ELSE u.name || ' is banned from it, and it was deleted' END
+     FROM bans b LEFT JOIN conversations c ON c.id = b.conversation LEFT JOIN users u ON u.id = b.user
+     WHERE u.id IS NULL OR b.until <= b.at OR (b.conversation <> 0 AND (c.id IS NULL
+        OR (c.ended AND NOT EXISTS (SELECT 1 FROM ended_rooms r WHERE r.conversation = c.id))))";
+
 /// Reports every row that no event explains.
 pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
     let choices = (report.schema >= FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE).then_some(&SELECT_STRAY_CHOICES);
     let requests = (report.schema >= FIRST_SCHEMA_WITH_REPLACED_REQUESTS).then_some(&SELECT_STRAY_REQUESTS);
     let endings = (report.schema >= FIRST_SCHEMA_WITH_ENDED_ROOMS).then_some(&SELECT_STRAY_ENDINGS);
-    for query in SELECT_STRAY_ROWS.iter().chain(choices).chain(requests).chain(endings) {
+    let bans = (report.schema >= FIRST_SCHEMA_WITH_BANS).then_some(&SELECT_STRAY_BANS);
+    let queries = SELECT_STRAY_ROWS.iter().chain(choices).chain(requests).chain(endings).chain(bans);
+    for query in queries {
         let mut select = db.prepare(query)?;
         let mut found = select.query([])?;
         while let Some(row) = found.next()? {

@@ -26,7 +26,9 @@ const DELETE_CHOICES: &str =
     r#"DELETE FROM rooms_by_choice WHERE conversation = $1 AND "user" = ANY ($2::bigint[])"#;
 
 /// What is removed once all memberships have ended, in this order: events last, because all of it is about them.
-const REMOVALS: [&str; 4] = [
+const REMOVALS: [&str; 5] = [
+    r#"DELETE FROM bans WHERE (conversation, "user") IN (
+        SELECT conversation, "user" FROM bans WHERE conversation = $1 AND $2::bigint > 0 LIMIT $3)"#,
     r#"DELETE FROM reactions WHERE (conversation, target, emoji, "user", since) IN (
         SELECT conversation, target, emoji, "user", since FROM reactions WHERE conversation = $1 AND target < $2 LIMIT $3)"#,
     "DELETE FROM amendments WHERE (conversation, target, seq) IN (

@@ -4,6 +4,7 @@
 //! Other nodes write to the same database, so no cached row outlives the transaction. Reading a conversation locks its row,
 //! so no other node writes to it until the transaction ends, and its cached rows are current.
 
+mod bans;
 mod fetch;
 mod flush;
 mod imports;
@@ -17,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 
+use self::bans::Bans;
 pub(super) use self::flush::SaveError;
 use self::new_event::NewEvent;
 use self::profiles::Profiles;
@@ -25,6 +27,7 @@ use super::connect::{BlockingConnection, Error};
 use super::ids::Ids;
 use super::installation::{ENDED_ROOMS, VERSION_WITH_USER_KEYS};
 use crate::MessageCounts;
+use crate::ban::{Ban, NewBan};
 use crate::change::Rules;
 use crate::change::dispatch::Prefetch;
 use crate::change::rows::{CaughtUp, KeyedMessage, PROBE_BYTES, ReferredEvent, RequestDigest, Rows};
@@ -86,6 +89,7 @@ pub(super) struct PostgresRows<'a> {
     not_before: BTreeMap<UserKey, (i64, bool)>,
     keys_used: BTreeMap<Via, i64>,
     profiles: Profiles,
+    bans: Bans,
     new_conversations: BTreeSet<ConversationId>,
     dirty_conversations: FxHashSet<ConversationId>,
     /// The changed members; the value says whether the row exists in the database.
@@ -140,6 +144,7 @@ impl<'a> PostgresRows<'a> {
             not_before: BTreeMap::new(),
             keys_used: BTreeMap::new(),
             profiles: Profiles::default(),
+            bans: Bans::default(),
             new_conversations: BTreeSet::new(),
             dirty_conversations: FxHashSet::default(),
             dirty_members: BTreeMap::new(),
@@ -210,6 +215,20 @@ impl Rows for PostgresRows<'_> {
         let at = at.as_millis();
         let noted = self.not_before.entry(user).or_insert((at, replace));
         *noted = if replace { (at, true) } else { (noted.0.max(at), noted.1) };
+        Ok(())
+    }
+
+    fn ban(&mut self, conversation: ConversationKey, user: UserKey) -> Result<Option<Ban>, Error> {
+        self.read_ban((conversation, user))
+    }
+
+    fn put_ban(
+        &mut self,
+        conversation: ConversationKey,
+        user: UserKey,
+        ban: Option<(NewBan, Timestamp)>,
+    ) -> Result<(), Error> {
+        self.store_ban((conversation, user), ban);
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use super::{LookupResult, Lookups, PageBudget, Reader};
 use crate::feed::{FeedCursor, FeedPage, FeedPart, FeedQuery, Item, runs};
 use crate::grant::UserPattern;
 use crate::record::{ConversationKey, LogEvent, UserKey, Via};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, RefusalDetails};
 
 /// How many entries are looked up at a time.
 const STEP: usize = 256;
@@ -415,7 +415,7 @@ fn check_cursor(cursor: &FeedCursor, ends: &Ends) -> Result<u64, Refusal> {
                 [ends.before, ends.last].map(|number| FeedPage::cursor(&ends.epoch, number));
             let message = "the feed has no such cursor, or no longer: what is after it may be lost to you; go on from `oldest` or `newest`";
             Err(Refusal {
-                cursors: Some(Box::new((oldest, newest))),
+                details: Some(Box::new(RefusalDetails::Cursors((oldest, newest)))),
                 ..Refusal::new(ErrorCode::BadCursor, message)
             })
         }

@@ -3,15 +3,18 @@
 
 use rustc_hash::FxHashMap;
 use serde::Serialize;
-use switchboard_protocol::{Limits, ListedRoom, ListedUser, Seq, Timestamp, Title, UserId, UserUnread};
+use switchboard_protocol::{
+    Limits, ListedBan, ListedRoom, ListedUser, Seq, Timestamp, Title, UserId, UserUnread,
+};
 
 use super::feed::FeedLookups;
 use super::fold::{self, json_bytes};
 use super::row::MembershipRow;
 use super::{LookupResult, PageBudget, Reader};
 use crate::Activity;
+use crate::ban::NewBan;
 use crate::grant::UserPattern;
-use crate::listing::{ListRooms, ListUsers, Listing};
+use crate::listing::{ListBans, ListRooms, ListUsers, Listing};
 use crate::profile::StoredProfile;
 use crate::record::{Answer, Conversation, ConversationKey, UserKey};
 use crate::refusal::Refusal;
@@ -31,10 +34,22 @@ pub(crate) struct UserListRow {
     pub(crate) profile: Option<StoredProfile>,
 }
 
+/// A ban in a list.
+pub(crate) struct BanRow {
+    pub(crate) user: UserKey,
+    /// The user's id; `None` if the row is damaged.
+    pub(crate) name: Option<UserId>,
+    pub(crate) new: NewBan,
+    pub(crate) at: Timestamp,
+}
+
 /// The lookups that lists need besides those of all reads.
 pub(crate) trait ListLookups: FeedLookups {
     /// At most `most` users with a key above `after`, in the order of the keys.
     fn users_after(&self, after: UserKey, most: usize) -> LookupResult<Vec<UserListRow>, Self>;
+
+    /// At most `most` bans from the installation of users with a key above `after`, in the order of the keys.
+    fn bans_after(&self, after: UserKey, most: usize) -> LookupResult<Vec<BanRow>, Self>;
 
     /// At most `most` conversations with a key above `after`, in the order of the keys; `None` for one that cannot be read.
     fn conversations_after(
@@ -124,6 +139,25 @@ impl<L: ListLookups> Reader<'_, L> {
         Ok(list.end_step(count))
     }
 
+    /// Makes one step of `bans`; the first step has no `list`.
+    pub(crate) fn list_bans(
+        &self,
+        query: &ListBans,
+        list: Option<&ListingInProgress<ListedBan>>,
+    ) -> LookupResult<ListingInProgress<ListedBan>, L> {
+        let limit = self.limits.page_size(query.limit) as usize;
+        let mut list = list.cloned().unwrap_or_else(|| ListingInProgress::new(query.after, self.limits));
+        let rows = self.rows.bans_after(UserKey(signed(list.listing.next)), ROWS_PER_STEP)?;
+        let count = rows.len();
+        for row in rows {
+            let number = row.user.0.unsigned_abs();
+            if !list.add(number, listed_ban(query, row), limit) {
+                break;
+            }
+        }
+        Ok(list.end_step(count))
+    }
+
     /// Makes one step of `list_rooms`; the first step has no `list`.
     pub(crate) fn list_rooms(
         &self,
@@ -198,6 +232,21 @@ fn listed_user(query: &ListUsers, row: UserListRow) -> Option<ListedUser> {
         active: profile.active,
         last_seen,
         profile: profile.visible_profile(user),
+    })
+}
+
+/// The ban of a row, unless the query leaves it out.
+fn listed_ban(query: &ListBans, row: BanRow) -> Option<ListedBan> {
+    let BanRow { user: key, name, new: NewBan { ban, note }, at } = row;
+    let user = name?;
+    let is_visible = query.visible.as_ref().is_none_or(|pattern| pattern.matches(&user));
+    (is_visible && ban.holds_at(query.now)).then(|| ListedBan {
+        number: key.0.unsigned_abs(),
+        user,
+        until: ban.until,
+        at,
+        reason: ban.reason,
+        note,
     })
 }
 

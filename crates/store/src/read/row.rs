@@ -6,15 +6,15 @@ use switchboard_protocol::reply::Edited;
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 use crate::Activity;
+use crate::ban::Standing;
 use crate::change::{OperationError, StoreError};
 use crate::record::{Conversation, ConversationKey, Kind, LogEvent, Membership, UserKey};
 
 /// A user whom the server has seen before.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct UserRow {
     pub(crate) key: UserKey,
-    /// The time up to which the user's tokens are revoked.
-    pub(crate) not_before: Option<Timestamp>,
+    pub(crate) standing: Standing,
 }
 
 /// The data of a user that other users may see.

@@ -25,7 +25,12 @@ struct Removal {
 }
 
 /// What is removed once all memberships have ended, in this order: events last, because all of it is about them.
-const REMOVALS: [Removal; 4] = [
+const REMOVALS: [Removal; 5] = [
+    Removal {
+        select: "SELECT user FROM bans WHERE conversation = ?1 AND ?2 > 0 LIMIT ?3",
+        delete: "DELETE FROM bans WHERE conversation = ?1 AND user = ?2",
+        columns: 1,
+    },
     Removal {
         select: "SELECT target, emoji, user, since FROM reactions WHERE conversation = ?1 AND target < ?2 LIMIT ?3",
         delete: "DELETE FROM reactions WHERE conversation = ?1 AND target = ?2 AND emoji = ?3 AND user = ?4 AND since = ?5",

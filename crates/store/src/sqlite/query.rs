@@ -17,11 +17,12 @@ use switchboard_protocol::{ConversationId, Limits, Seq, Timestamp, UserId};
 
 use super::rows::profiles;
 use super::rows::{self, conversation_id, find_conversation, find_member, seq, user_id};
+use crate::ban::{Ban, Standing};
 use crate::batch::WriterState;
 use crate::change::OperationError;
 use crate::grant::{KeyGrant, KeyRow, key_columns};
 use crate::profile::StoredProfile;
-use crate::profile::not_before;
+use crate::profile::{ban_columns, join_bans, not_before};
 use crate::read::row::{
     ConnectionStart, ConversationAccess, ListedConversation, MembershipRow, NamedConversation,
     PresencePeerRow, StoredMessage, UserRow, WantedMessage, is_readable, skip_damaged, unreadable_event,
@@ -40,6 +41,14 @@ pub(crate) fn reader<'a>(db: &'a Connection, limits: &'a Limits, state: &'a Writ
     Reader { rows: db, limits, mark: &state.mark, memberships_per_step: MEMBERSHIPS_PER_READ }
 }
 
+/// The standing of a user, whose columns begin at `first`.
+pub(in crate::sqlite) fn read_standing(row: &rusqlite::Row<'_>, first: usize) -> rusqlite::Result<Standing> {
+    let not_before = row.get::<_, Option<i64>>(first)?.map(Timestamp::from_millis);
+    let until: Option<i64> = row.get(first + 1)?;
+    let reason = row.get(first + 2)?;
+    Ok(Standing { not_before, ban: until.map(|until| Ban::stored(until, reason)) })
+}
+
 impl Lookups for Connection {
     type Error = rusqlite::Error;
 
@@ -47,11 +56,14 @@ impl Lookups for Connection {
         let mut select = self.prepare_cached(concat!(
             "SELECT u.id, ",
             not_before!(),
-            " FROM users u LEFT JOIN profiles p ON p.user = u.id WHERE u.name = ?1"
+            ", ",
+            ban_columns!(),
+            " FROM users u LEFT JOIN profiles p ON p.user = u.id",
+            join_bans!(),
+            " WHERE u.name = ?1"
         ))?;
         let known = select.query_row([user.as_str()], |row| {
-            let not_before = row.get::<_, Option<i64>>(1)?.map(Timestamp::from_millis);
-            Ok(UserRow { key: UserKey(row.get(0)?), not_before })
+            Ok(UserRow { key: UserKey(row.get(0)?), standing: read_standing(row, 1)? })
         });
         Ok(known.optional()?)
     }

@@ -69,6 +69,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::ban::Standing;
     use crate::fair_queue::LaneOwner;
     use crate::sqlite::{Access, READER_THREADS, open_database, open_reader};
     use switchboard_protocol::UserId;
@@ -101,8 +102,12 @@ mod tests {
         assert_eq!(other.await.expect("in time"), Ok("bob's"));
         // A write over HTTP checks its token before it is queued, and that check must not wait for the user's reads.
         let alice = UserId::parse("alice").expect("a user id");
-        let token = tokio::time::timeout(Duration::from_secs(10), readers.not_before(&alice));
-        assert_eq!(token.await.expect("in time"), Ok(None), "a token is checked beside its user's reads");
+        let token = tokio::time::timeout(Duration::from_secs(10), readers.standing(&alice));
+        assert_eq!(
+            token.await.expect("in time"),
+            Ok(Standing::default()),
+            "a token is checked beside its user's reads"
+        );
         for (release, read) in releases.into_iter().zip(long) {
             release.send(()).expect("it waits");
             assert_eq!(read.await, Ok(true));

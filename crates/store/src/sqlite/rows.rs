@@ -3,6 +3,7 @@
 //! The cache is valid because this process is the database's only writer. A batch of a hundred messages to one room updates
 //! the room's row once.
 
+mod bans;
 mod change;
 mod log;
 pub(in crate::sqlite) mod profiles;
@@ -15,6 +16,7 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
 use super::feed::{FeedWriter, Tail};
 use super::table;
+use crate::ban::Ban;
 use crate::change::rows::CaughtUp;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, UserKey};
@@ -34,6 +36,8 @@ pub(crate) struct SqliteRows {
     users: FxHashMap<UserId, UserKey>,
     conversations: FxHashMap<ConversationId, Conversation>,
     members: FxHashMap<(ConversationKey, UserKey), Membership>,
+    /// Bans that were read; `None` for users without one.
+    bans: FxHashMap<(ConversationKey, UserKey), Option<Ban>>,
     dirty_conversations: FxHashSet<ConversationId>,
     /// The members whose rows changed. The value is `true` if they joined or left, because only then an index changes.
     dirty_members: FxHashMap<(ConversationKey, UserKey), bool>,
@@ -56,6 +60,7 @@ impl SqliteRows {
             users: FxHashMap::default(),
             conversations: FxHashMap::default(),
             members: FxHashMap::default(),
+            bans: FxHashMap::default(),
             dirty_conversations: FxHashSet::default(),
             dirty_members: FxHashMap::default(),
             has_erased: false,
@@ -94,6 +99,7 @@ impl SqliteRows {
         if self.conversations.len() > MAX_CACHED_ROWS
             || self.members.len() > MAX_CACHED_ROWS
             || self.users.len() > MAX_CACHED_ROWS
+            || self.bans.len() > MAX_CACHED_ROWS
         {
             self.clear_cache();
         }
@@ -162,6 +168,7 @@ impl SqliteRows {
         self.users.clear();
         self.conversations.clear();
         self.members.clear();
+        self.bans.clear();
         self.dirty_conversations.clear();
         self.dirty_members.clear();
         self.numbered.clear();

@@ -3,16 +3,18 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use rustc_hash::{FxHashMap, FxHashSet};
-use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 
 use super::memory::MemoryStore;
 use super::query::Reader;
 use super::rows::{conversation_id, seq};
+use crate::ban::Standing;
 use crate::change::OperationError;
-use crate::profile::{ChangePlace, ChangedProfiles, not_before};
+use crate::profile::{ChangePlace, ChangedProfiles, ban_columns, join_bans, not_before};
 use crate::read::Lookups as _;
 use crate::read::shared::SharedLookups;
 use crate::record::{Answer, ConversationKey, Via};
+use crate::sqlite::query::read_standing;
 use crate::{CurrentMembership, LogExcerpt, MembershipsPage, Revocations, Seqs, SharedLog};
 
 impl SharedLog for MemoryStore {
@@ -69,13 +71,17 @@ impl Reader<'_> {
         let mut select = self.rows.prepare_cached(concat!(
             "SELECT ",
             not_before!(),
-            " FROM users u LEFT JOIN profiles p ON p.user = u.id WHERE u.name = ?1"
+            ", ",
+            ban_columns!(),
+            " FROM users u LEFT JOIN profiles p ON p.user = u.id",
+            join_bans!(),
+            " WHERE u.name = ?1"
         ))?;
         let mut revocations = Vec::new();
         for user in users {
-            let not_before: Option<Option<i64>> =
-                select.query_row([user.as_str()], |row| row.get(0)).optional()?;
-            revocations.extend(not_before.flatten().map(|at| (user.clone(), Timestamp::from_millis(at))));
+            let standing = select.query_row([user.as_str()], |row| read_standing(row, 0)).optional()?;
+            let standing = standing.filter(|standing| *standing != Standing::default());
+            revocations.extend(standing.map(|standing| (user.clone(), standing)));
         }
         Ok(revocations)
     }

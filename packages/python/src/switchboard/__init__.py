@@ -25,9 +25,10 @@ from .feed import Entry, Feed
 from .tokens import mint_token
 from .types import (
     Event,
-    ImportedMessage,
     ImportLine,
     ImportResult,
+    ImportedMessage,
+    ListedBan,
     ListedRoom,
     ListedUser,
     Member,
@@ -62,6 +63,7 @@ __all__ = [
     "ImportResult",
     "ImportedMessage",
     "KeyConflict",
+    "ListedBan",
     "ListedRoom",
     "ListedUser",
     "Member",

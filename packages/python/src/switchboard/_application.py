@@ -6,6 +6,7 @@ from typing import Any
 from .types import (
     ImportLine,
     ImportResult,
+    ListedBan,
     ListedRoom,
     ListedUser,
     ProfileChange,
@@ -20,6 +21,8 @@ from .types import (
 OF_THE_APPLICATION = frozenset(
     {
         "add_webhook",
+        "ban",
+        "bans",
         "delete_room",
         "feed",
         "import",
@@ -55,6 +58,21 @@ class ApplicationCalls:
         `replace` revokes as of now even if an earlier call stored a later time, by a clock that was wrong.
         """
         self.command("revoke", user=user, replace=True if replace else None)
+
+    def ban(self, user: str, *, until: str | None = None, reason: str | None = None, note: str | None = None) -> None:
+        """Bans a user from the installation until a time (RFC 3339), or for good. The key needs the scope `moderate`.
+
+        The user's connections are closed, and the user reads the `reason`; `note` is for moderators.
+        """
+        self.command("ban", user=user, until=until, reason=reason, note=note)
+
+    def unban(self, user: str) -> None:
+        """Ends a user's ban. The key needs the scope `moderate`."""
+        self.command("ban", user=user, on=False)
+
+    def bans(self) -> Iterator[ListedBan]:
+        """The bans that hold now, by the users' numbers. The key needs the scope `moderate`."""
+        yield from self._listed("bans", "bans")
 
     def profiles(self, profiles: Sequence[ProfileChange]) -> None:
         """Changes the profiles of up to 1,000 users, of all or of none. The key needs the scope `people`.

@@ -160,6 +160,17 @@ class ListedRoom(TypedDict, total=False):
     at: Required[str]
 
 
+class ListedBan(TypedDict, total=False):
+    """A ban from the installation. Without `until` it has no end; the user reads `reason`, moderators `note`."""
+
+    number: Required[int]
+    user: Required[str]
+    until: str
+    at: Required[str]
+    reason: str
+    note: str
+
+
 class UserUnread(TypedDict, total=False):
     """What a user has not read; `more`: they have more conversations than the 200 that were counted."""
 

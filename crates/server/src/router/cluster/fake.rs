@@ -16,9 +16,10 @@ use crate::metrics::Metrics;
 use crate::node_name::NodeName;
 use crate::router::{ClusterParts, Router, RouterParts};
 use switchboard_store::absences::{MissedPage, MissedQuery};
+use switchboard_store::ban::Standing;
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
-use switchboard_store::listing::{ListRooms, ListUsers, RoomListing, UserListing};
+use switchboard_store::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use switchboard_store::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use switchboard_store::record::{Answer, ConversationKey, Effect, JoinOrLeave, LogEvent, UserKey};
 use switchboard_store::refusal::Refusal;
@@ -134,7 +135,10 @@ impl Store for FakeStore {
     fn last_token(&self, _: &UserId) -> Answer<Option<LastToken>> {
         unavailable()
     }
-    fn not_before(&self, _: &UserId) -> Answer<Option<Timestamp>> {
+    fn list_bans(&self, _: ListBans) -> Answer<BanListing> {
+        unavailable()
+    }
+    fn standing(&self, _: &UserId) -> Answer<Standing> {
         unavailable()
     }
     fn api_key(&self, _: [u8; 32]) -> Answer<Option<switchboard_store::grant::KeyGrant>> {

@@ -57,7 +57,7 @@ impl Cluster {
         self.bus.publish(&address, &Notice::Signal { conversation, own, user: user.clone(), frame });
     }
 
-    /// Publishes to the nodes of a user that the tokens of the user were revoked.
+    /// Publishes to the nodes of a user that the tokens of the user were revoked, or that the user was banned.
     pub(in crate::router) fn publish_revoked(&self, user: &UserId) {
         self.bus.publish(&Address::User(user.clone()), &Notice::Revoke { user: user.clone() });
     }

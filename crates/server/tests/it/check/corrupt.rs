@@ -217,15 +217,15 @@ const DAMAGE_SQL_AND_PROBLEMS: &[(&str, &str)] = &[
         "@alice:bob: bob is a member by the log, and has no row",
     ),
     (
-        "INSERT INTO members VALUES (2, 3, 1, 0, NULL, 0, 0, 0, 0, 0, 0)",
+        "INSERT INTO members VALUES (2, 3, 1, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0)",
         "@alice:bob: carol has a row, and was never a member",
     ),
     (
-        "INSERT INTO members VALUES (1, 77, 1, 0, NULL, 0, 0, 0, 0, 0, 0)",
+        "INSERT INTO members VALUES (1, 77, 1, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0)",
         "#r: user number 77 is a member, and no user",
     ),
     (
-        "INSERT INTO members VALUES (9, 1, 1, 0, NULL, 0, 0, 0, 0, 0, 0)",
+        "INSERT INTO members VALUES (9, 1, 1, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0)",
         "conversation number 9: it has members, and is not there",
     ),
     (
@@ -265,6 +265,18 @@ const DAMAGE_SQL_AND_PROBLEMS: &[(&str, &str)] = &[
     ),
     ("DELETE FROM feed_entries WHERE number = 1", "number 1 of the feed has no entry"),
     ("UPDATE feed_pages SET runs = x'01'", "the page of the feed from 1 cannot be read"),
+    (
+        "INSERT INTO bans (conversation, user, until, at) VALUES (0, 77, 9, 1)",
+        "user number 77 is banned, and is not there",
+    ),
+    (
+        "INSERT INTO bans (conversation, user, until, at) VALUES (0, 1, 9, 9)",
+        "the ban of alice ends before it was made",
+    ),
+    (
+        "INSERT INTO bans (conversation, user, until, at) VALUES (9, 1, 9, 1)",
+        "conversation number 9: alice is banned from it, and it is not there",
+    ),
     (
         "INSERT INTO api_keys (name, hash, created) VALUES ('shop', x'00', 1)",
         "the hash of the API key 'shop' is none of SHA-256",

@@ -175,7 +175,7 @@ pub(super) async fn a_cursor_that_the_feed_does_not_have_is_refused_with_those_i
     for wrong in [after(&page.epoch, page.next + 1), after("0000000", page.next)] {
         let refusal = db.feed_page(wrong).await.expect_err("no such cursor");
         assert_eq!(refusal.code, ErrorCode::BadCursor);
-        let (oldest, newest) = *refusal.cursors.expect("both ends");
+        let (oldest, newest) = refusal.cursors().cloned().expect("both ends");
         assert_eq!(oldest, FeedPage::cursor(&page.epoch, 0));
         assert_eq!(newest, FeedPage::cursor(&page.epoch, page.next));
     }

@@ -185,26 +185,30 @@ pub(super) async fn a_snapshot_has_the_users_own_conversations(open: OpenStore) 
     assert_eq!(key, Ok(None), "an unknown API key");
 }
 
+async fn not_before(db: &TestStore, name: &str) -> Option<Timestamp> {
+    db.store.standing(&user(name)).await.expect("an answer").not_before
+}
+
 pub(super) async fn tokens_are_revoked_up_to_the_latest_time(open: OpenStore) {
     let mut db = TestStore::new(open).await;
     let (early, late) =
         (Timestamp::from_millis(1_800_000_000_000), Timestamp::from_millis(1_800_000_001_500));
-    assert_eq!(db.store.not_before(&user("alice")).await, Ok(None), "no revocation yet");
+    assert_eq!(not_before(&db, "alice").await, (None), "no revocation yet");
     db.says("alice", "@bob", "hi").await;
-    assert_eq!(db.snapshot("alice", &[]).await.expect("seen").not_before, None);
+    assert_eq!(db.snapshot("alice", &[]).await.expect("seen").standing.not_before, None);
     for at in [late, early] {
         db.submits("alice", Change::Revoke { until: at, replace: false });
         assert!(matches!(db.next_outcome().await, Ok(Committed::NotAnnounced)));
-        assert_eq!(db.store.not_before(&user("alice")).await, Ok(Some(late)));
+        assert_eq!(not_before(&db, "alice").await, (Some(late)));
     }
     db.reopen().await;
-    assert_eq!(db.snapshot("alice", &[]).await.expect("seen").not_before, Some(late));
+    assert_eq!(db.snapshot("alice", &[]).await.expect("seen").standing.not_before, Some(late));
     db.submits("alice", Change::Revoke { until: early, replace: true });
     assert!(matches!(db.next_outcome().await, Ok(Committed::NotAnnounced)));
     assert_eq!(
-        db.store.not_before(&user("alice")).await,
-        Ok(Some(early)),
+        not_before(&db, "alice").await,
+        (Some(early)),
         "a revocation may replace a later one if requested"
     );
-    assert_eq!(db.store.not_before(&user("bob")).await, Ok(None));
+    assert_eq!(not_before(&db, "bob").await, (None));
 }

@@ -172,13 +172,17 @@ pub(super) async fn a_deactivated_user_cannot_sign_in_and_keeps_the_name(open: O
         Change::SetProfiles(vec![change])
     };
     db.stores_profiles("key", change(json!({"name": "Ana"}), false)).await;
-    let revoked = in_time("the revocation", db.store.not_before(&user("ana"))).await.expect("an answer");
+    let revoked =
+        in_time("the revocation", db.store.standing(&user("ana"))).await.expect("an answer").not_before;
     assert_eq!(revoked, Some(Timestamp::from_millis(i64::MAX)), "every token is revoked");
-    assert_eq!(db.snapshot("ana", &[]).await.expect("a user").not_before, revoked);
+    assert_eq!(db.snapshot("ana", &[]).await.expect("a user").standing.not_before, revoked);
     assert_eq!(db.finds("bob", "ana", Directory::All).await, [""; 0]);
     assert_eq!(db.sees("bob", &["ana"], Directory::Shared).await.len(), 1, "the name stays");
     db.stores_profiles("key", change(json!({}), true)).await;
-    assert_eq!(in_time("an answer", db.store.not_before(&user("ana"))).await.expect("an answer"), None);
+    assert_eq!(
+        in_time("an answer", db.store.standing(&user("ana"))).await.expect("an answer").not_before,
+        None
+    );
     assert_eq!(db.finds("bob", "ana", Directory::All).await, ["ana"]);
 }
 

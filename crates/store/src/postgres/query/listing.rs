@@ -1,13 +1,18 @@
 //! The lookups of the lists of all users and rooms.
 
-use super::row::{conversation_key, maybe_time, user_id, user_key};
+use super::row::{conversation_key, get, maybe_time, time, user_id, user_key};
 use super::{Result, Session, profiles};
-use crate::read::listing::{ListLookups, UserListRow};
+use crate::ban::{Ban, NewBan};
+use crate::read::listing::{BanRow, ListLookups, UserListRow};
 use crate::read::row::skip_damaged;
 use crate::record::{Conversation, ConversationKey, UserKey};
 use crate::table::{columns, conversations};
 
 const USERS_AFTER: &str = "SELECT id, name, last_seen FROM users WHERE id > $1 ORDER BY id LIMIT $2";
+
+const BANS_AFTER: &str = r#"SELECT b."user", u.name, b.until, b.reason, b.note, b.at
+    FROM (SELECT * FROM bans WHERE conversation = 0 AND "user" > $1 ORDER BY "user" LIMIT $2) b
+    LEFT JOIN users u ON u.id = b."user" ORDER BY b."user""#;
 
 const CONVERSATIONS_AFTER: &str = concat!(
     "SELECT c.id, ",
@@ -31,6 +36,17 @@ impl ListLookups for Session {
             });
         }
         Ok(users)
+    }
+
+    fn bans_after(&self, after: UserKey, most: usize) -> Result<Vec<BanRow>> {
+        let rows = self.query_rows(BANS_AFTER, &[&after.0, &(most as i64)])?;
+        let bans = rows.iter().map(|row| {
+            let user = user_key(row, 0)?;
+            let name = skip_damaged(user_id(row, 1), || format!("user number {}", user.0))?;
+            let new = NewBan { ban: Ban::stored(get(row, 2)?, get(row, 3)?), note: get(row, 4)? };
+            Ok(BanRow { user, name, new, at: time(row, 5)? })
+        });
+        bans.collect()
     }
 
     fn conversations_after(

@@ -4,9 +4,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, MembershipEffect, Seq, UserId, kind_number};
 use tokio_postgres::Row;
 
-use super::row::{conversation_id, conversation_key, get, number, position as nth, seq, time, user_id};
+use super::read_standing;
+use super::row::{conversation_id, conversation_key, get, number, position as nth, seq, user_id};
 use super::{Result, Session};
-use crate::profile::not_before;
+use crate::profile::{ban_columns, join_bans, not_before};
 use crate::read::Reader;
 use crate::read::row::skip_damaged;
 use crate::read::shared::SharedLookups;
@@ -33,9 +34,12 @@ pub(in crate::postgres) fn heads(
 const SELECT_REVOCATIONS: &str = concat!(
     "SELECT u.name, ",
     not_before!(),
-    r#" FROM users u LEFT JOIN profiles p ON p."user" = u.id
-    WHERE u.name = ANY($1::text[]) AND (u.not_before IS NOT NULL OR NOT p.active)
-    UNION ALL SELECT r.name, 253402300799999 FROM retired_ids r WHERE r.name = ANY($1::text[])"#
+    ", ",
+    ban_columns!(),
+    r#" FROM users u LEFT JOIN profiles p ON p."user" = u.id"#,
+    join_bans!(),
+    " WHERE u.name = ANY($1::text[]) AND (u.not_before IS NOT NULL OR NOT p.active OR b.until IS NOT NULL)
+    UNION ALL SELECT r.name, 253402300799999, NULL, NULL FROM retired_ids r WHERE r.name = ANY($1::text[])"
 );
 
 /// Whether an id is never given again.
@@ -44,14 +48,14 @@ pub(super) fn is_retired(session: &Session, user: &UserId) -> Result<bool> {
     Ok(!rows.is_empty())
 }
 
-/// The time up to which the tokens of each user are revoked.
+/// The users among these whose tokens are revoked or who are banned.
 pub(in crate::postgres) fn revocations(
     reader: &Reader<'_, Session>,
     users: &[UserId],
 ) -> Result<Revocations> {
     let names: Vec<_> = users.iter().map(UserId::as_str).collect();
     let rows = reader.rows.query_rows(SELECT_REVOCATIONS, &[&names])?;
-    rows.iter().map(|row| Ok((user_id(row, 0)?, time(row, 1)?))).collect()
+    rows.iter().map(|row| Ok((user_id(row, 0)?, read_standing(row, 1)?))).collect()
 }
 
 /// Reads only the rows of the page by index, so that the cost does not grow with the number of a user's conversations.

@@ -207,7 +207,7 @@ fn all_answers<L: Lookups>(reader: &Reader<'_, L>) -> Vec<String> {
         }
         note("starts from", describe(reader.attach(&actor, &names)));
         note("knows", describe(reader.presence_peers(&actor, &EVERYBODY.map(user))));
-        note("until", describe(reader.not_before(&actor)));
+        note("standing", describe(reader.standing(&actor)));
     }
     for (user, conversation) in (0..9).flat_map(|user| (0..12).map(move |place| (user, place))) {
         for (after, upto) in [(0, 5), (3, u64::MAX), (30, 34)] {
@@ -319,7 +319,7 @@ async fn heads_and_memberships_are_the_current_ones() {
         let Some(snapshot) = past.store.attach(&user(name), &[]) else { continue };
         let places: Vec<_> =
             snapshot.memberships.joined.iter().map(|joined| (joined.conversation, joined.head)).collect();
-        joined.insert(name.to_owned(), (snapshot.not_before, places));
+        joined.insert(name.to_owned(), (snapshot.standing, places));
     }
     let names: Vec<_> = joined.keys().cloned().collect();
     let (found, people) = in_postgres(past.rows(), move |reader| {
@@ -354,14 +354,14 @@ async fn heads_and_memberships_are_the_current_ones() {
             heads,
             people
                 .into_iter()
-                .map(|(name, joined)| (revoked.get(&name).copied(), name, joined))
+                .map(|(name, joined)| (revoked.get(&name).cloned().unwrap_or_default(), name, joined))
                 .collect::<Vec<_>>(),
         )
     })
     .await;
     assert_eq!(found.into_iter().collect::<BTreeMap<_, _>>(), expected);
     let mut found = BTreeMap::new();
-    for (not_before, name, joined) in people {
+    for (standing, name, joined) in people {
         for place in &joined {
             let came = |event: &&CommittedEvent| event.seq == place.since.max(Seq(1));
             let entry = past.events[&place.conversation].iter().find(came).expect("the event of coming in");
@@ -369,7 +369,7 @@ async fn heads_and_memberships_are_the_current_ones() {
             assert_ne!(effect.join_or_leave, JoinOrLeave::Leave);
         }
         let places: Vec<_> = joined.iter().map(|place| (place.conversation, place.head)).collect();
-        found.insert(name.to_string(), (not_before, places));
+        found.insert(name.to_string(), (standing, places));
     }
     assert_eq!(found, joined);
 }

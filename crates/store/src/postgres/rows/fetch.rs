@@ -5,7 +5,8 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 use tokio_postgres::Row;
 
 use super::profiles::SELECT_PROFILES;
-use super::{LockMode, PostgresRows};
+use super::{LockMode, PostgresRows, bans};
+use crate::ban::INSTALLATION;
 use crate::change::dispatch::Prefetch;
 use crate::change::rows::{KeyedMessage, ReferredEvent};
 use crate::postgres::connect::{Error, Pipelined};
@@ -14,6 +15,7 @@ use crate::postgres::query::profiles;
 use crate::postgres::query::row::{
     conversation_id, conversation_key, count, get, kind, maybe_seq, number, seq, time, user_id, user_key,
 };
+use crate::profile::{ban_columns, join_bans};
 use crate::record::{Conversation, ConversationKey, Membership, UserKey};
 use crate::table::{columns, conversations, members};
 use crate::{MessageCounts, Submission};
@@ -49,15 +51,27 @@ const SELECT_UNLOCKED_CONVERSATIONS: &str = concat!(
 const SELECT_CONVERSATION_NAMES: &str = "SELECT c.name FROM conversations c WHERE c.name = ANY($1::text[])";
 
 /// Locks users, after the conversations and in the order of their ids.
-const LOCK_USERS: &str =
-    "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[]) ORDER BY u.id FOR UPDATE";
+const LOCK_USERS: &str = concat!(
+    "SELECT u.id, u.name, ",
+    ban_columns!(),
+    " FROM users u",
+    join_bans!(),
+    " WHERE u.name = ANY($1::text[]) ORDER BY u.id FOR UPDATE OF u"
+);
 
 /// No user has the number 0: a row with it says that an id is retired.
-const SELECT_USERS: &str = "SELECT u.id, u.name FROM users u WHERE u.name = ANY($1::text[])
-    UNION ALL SELECT 0, r.name FROM retired_ids r WHERE r.name = ANY($1::text[])";
+const SELECT_USERS: &str = concat!(
+    "SELECT u.id, u.name, ",
+    ban_columns!(),
+    " FROM users u",
+    join_bans!(),
+    " WHERE u.name = ANY($1::text[])
+    UNION ALL SELECT 0, r.name, NULL, NULL FROM retired_ids r WHERE r.name = ANY($1::text[])"
+);
 
 /// The same for users whose rows are locked. The statement before returns those who exist.
-const SELECT_RETIRED: &str = "SELECT 0::bigint, r.name FROM retired_ids r WHERE r.name = ANY($1::text[])";
+const SELECT_RETIRED: &str =
+    "SELECT 0::bigint, r.name, NULL::bigint, NULL::text FROM retired_ids r WHERE r.name = ANY($1::text[])";
 
 const COUNT_ROOMS_BY_CHOICE: &str = r#"SELECT u.id, (
         SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice r WHERE r."user" = u.id LIMIT $2) AS few
@@ -295,15 +309,7 @@ impl PostgresRows<'_> {
                     self.locked_elsewhere.insert(name);
                 }
             }
-            FetchedRows::Users => {
-                let (key, name) = (user_key(row, 0)?, user_id(row, 1)?);
-                if key == UserKey(0) {
-                    self.retired.insert(name, true);
-                    return Ok(());
-                }
-                self.user_names.insert(key, name.clone());
-                self.users.insert(name, Some(key));
-            }
+            FetchedRows::Users => self.record_user(row)?,
             FetchedRows::Profiles => self.profiles.add_stored(user_key(row, 0)?, profiles::read(row, 1)?),
             FetchedRows::Choices => {
                 let most = u32::try_from(count(row, 1)?).unwrap_or(u32::MAX);
@@ -351,6 +357,18 @@ impl PostgresRows<'_> {
                 );
             }
         }
+        Ok(())
+    }
+
+    fn record_user(&mut self, row: &Row) -> Result<(), Error> {
+        let (key, name) = (user_key(row, 0)?, user_id(row, 1)?);
+        if key == UserKey(0) {
+            self.retired.insert(name, true);
+            return Ok(());
+        }
+        self.bans.add_stored((INSTALLATION, key), bans::read(row, 2)?);
+        self.user_names.insert(key, name.clone());
+        self.users.insert(name, Some(key));
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use switchboard_protocol::Seq;
 
 use super::PostgresRows;
+use super::bans::{self, BanArrays};
 use super::imports::{CATCH_UP, CaughtUpArrays};
 use super::profiles::{self, ProfileArrays};
 use crate::change::dispatch::Prefetch;
@@ -139,7 +140,7 @@ pub(super) fn statements() -> impl Iterator<Item = &'static str> {
         &INSERT_ROOMS_BY_CHOICE,
         DELETE_ROOMS_BY_CHOICE,
     ];
-    own.into_iter().chain(profiles::STATEMENTS)
+    own.into_iter().chain(profiles::STATEMENTS).chain(bans::STATEMENTS)
 }
 
 /// Why a flush failed.
@@ -245,15 +246,19 @@ impl PostgresRows<'_> {
             (self.probe.len(), Pipelined::new(UPDATE_PROBE, &[&self.writer_id, &self.probe])),
             (1, Pipelined::new(COMMIT, &[])),
         ];
-        let asks: Vec<_> = parts.into_iter().filter(|(rows, _)| *rows > 0).map(|(_, ask)| ask).collect();
-        self.send_statements(&asks)
+        let bans = BanArrays::from_bans(&self.bans);
+        self.send_statements(bans.statements().into_iter().chain(parts))
     }
 
-    /// Sends the statements; the last one is the commit.
-    fn send_statements(&self, asks: &[Pipelined<'_>]) -> Result<(), SaveError> {
+    /// Sends the statements that have rows; the last one is the commit.
+    fn send_statements<'p>(
+        &self,
+        parts: impl Iterator<Item = (usize, Pipelined<'p>)>,
+    ) -> Result<(), SaveError> {
+        let asks: Vec<_> = parts.filter(|(rows, _)| *rows > 0).map(|(_, ask)| ask).collect();
         // Discards warnings from before this commit.
         let _ = self.link.take_warning();
-        let mut answers = self.link.run_pipelined(asks).map_err(SaveError::Unknown)?;
+        let mut answers = self.link.run_pipelined(&asks).map_err(SaveError::Unknown)?;
         let committed = answers.pop();
         for answer in answers {
             match answer {

@@ -2,14 +2,15 @@
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId, UserUnread};
+use switchboard_protocol::{ConversationId, Seq, UserId, UserUnread};
 use tokio::sync::watch;
 
 use super::MemoryStore;
 use crate::absence::{MissedPage, MissedQuery};
+use crate::ban::Standing;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
-use crate::listing::{ListRooms, ListUsers, RoomListing, UserListing};
+use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::read::list;
 use crate::read::listing::{listing_in_steps, unread_in_steps};
@@ -81,9 +82,17 @@ impl Store for MemoryStore {
         self.spawn_read(move |reader| reader.api_key(&hash))
     }
 
-    fn not_before(&self, user: &UserId) -> Answer<Option<Timestamp>> {
+    fn standing(&self, user: &UserId) -> Answer<Standing> {
         let user = user.clone();
-        self.spawn_read(move |reader| reader.not_before(&user))
+        self.spawn_read(move |reader| reader.standing(&user))
+    }
+
+    fn list_bans(&self, query: ListBans) -> Answer<BanListing> {
+        let reads = self.reads.clone();
+        Box::pin(listing_in_steps(move |list| {
+            let query = query.clone();
+            reads.spawn(move |reader| reader.list_bans(&query, list.as_ref()))
+        }))
     }
 
     fn list_users(&self, query: ListUsers) -> Answer<UserListing> {

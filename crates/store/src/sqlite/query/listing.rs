@@ -5,7 +5,8 @@ use switchboard_protocol::Timestamp;
 
 use super::Result;
 use super::rows::profiles;
-use crate::read::listing::{ListLookups, UserListRow};
+use crate::ban::{Ban, NewBan};
+use crate::read::listing::{BanRow, ListLookups, UserListRow};
 use crate::read::row::skip_damaged;
 use crate::record::{Conversation, ConversationKey, UserKey};
 use crate::sqlite::rows::user_id;
@@ -25,6 +26,22 @@ impl ListLookups for Connection {
             users.push(UserListRow { key, name, last_seen, profile: profiles::find(self, key)? });
         }
         Ok(users)
+    }
+
+    fn bans_after(&self, after: UserKey, most: usize) -> Result<Vec<BanRow>> {
+        let mut select = self.prepare_cached(
+            "SELECT b.user, u.name, b.until, b.reason, b.note, b.at FROM bans b LEFT JOIN users u ON u.id = b.user
+             WHERE b.conversation = 0 AND b.user > ?1 ORDER BY b.user LIMIT ?2",
+        )?;
+        let mut rows = select.query(params![after.0, most])?;
+        let mut bans = Vec::new();
+        while let Some(row) = rows.next()? {
+            let user = UserKey(row.get(0)?);
+            let name = skip_damaged(user_id(row, 1), || format!("user number {}", user.0))?;
+            let new = NewBan { ban: Ban::stored(row.get(2)?, row.get(3)?), note: row.get(4)? };
+            bans.push(BanRow { user, name, new, at: Timestamp::from_millis(row.get(5)?) });
+        }
+        Ok(bans)
     }
 
     fn conversations_after(

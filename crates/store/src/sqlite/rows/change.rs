@@ -10,6 +10,7 @@ use super::{
     profiles, seq,
 };
 use crate::MessageCounts;
+use crate::ban::{Ban, NewBan};
 use crate::change::rows::{
     CaughtUp, KeyedMessage, MAX_EVENTS_COUNTED_FOR_IMPORT, MAX_REMOVED_REACTIONS_KEPT, PROBE_BYTES,
     ReferredEvent, RequestDigest, Rows,
@@ -96,6 +97,19 @@ impl Rows for SqliteRows {
             "UPDATE users SET not_before = max(coalesce(not_before, 0), ?2) WHERE id = ?1"
         })?;
         update.execute(params![user.0, at.as_millis()]).map(drop)
+    }
+
+    fn ban(&mut self, conversation: ConversationKey, user: UserKey) -> Result<Option<Ban>> {
+        self.find_ban(conversation, user)
+    }
+
+    fn put_ban(
+        &mut self,
+        conversation: ConversationKey,
+        user: UserKey,
+        ban: Option<(NewBan, Timestamp)>,
+    ) -> Result<()> {
+        self.store_ban(conversation, user, ban)
     }
 
     fn profile(&mut self, user: UserKey) -> Result<Option<StoredProfile>> {

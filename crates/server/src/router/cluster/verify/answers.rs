@@ -11,6 +11,7 @@ use crate::router::cluster::store_reply::{
     CompareScope, EntryQuery, StoreReply, UnknownMembership, UserQuery,
 };
 use crate::router::registry::UserSlot;
+use switchboard_store::ban::Standing;
 use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{CommittedEvent, CurrentMembership, LogExcerpt, MembershipsPage, Revocations, Seqs};
@@ -37,7 +38,7 @@ impl Cluster {
         }
     }
 
-    /// Closes the connections that attached before a revocation.
+    /// Closes the connections that attached before a revocation, and those of banned users.
     pub(in crate::router::cluster) fn apply_revocations(
         &mut self,
         node: &mut LocalNode,
@@ -49,9 +50,13 @@ impl Cluster {
             self.comparisons.revocations_to_query.extend(asked);
             return;
         };
-        for (user, not_before) in revocations {
-            if let Some(user) = node.registry.find_user(&user) {
+        for (name, Standing { not_before, ban }) in revocations {
+            let Some(user) = node.registry.find_user(&name) else { continue };
+            if let Some(not_before) = not_before {
                 close_revoked(node, user, not_before);
+            }
+            if let Some(ban) = ban {
+                node.close_banned(&name, &ban);
             }
         }
     }

@@ -1,0 +1,48 @@
+//! Bans from the installation.
+
+use serde_json::{Map, Value, json};
+
+use super::rows::Rows;
+use super::{ChangeContext, ChangeResult, OperationError};
+use crate::Committed;
+use crate::access;
+use crate::ban::{INSTALLATION, NewBan};
+
+impl<R: Rows> ChangeContext<'_, R> {
+    /// Refuses a change of an actor who is banned from the installation.
+    pub(super) fn check_actor_not_banned(&mut self) -> Result<(), OperationError<R::Error>> {
+        let Some(user) = self.rows.user(self.actor)? else { return Ok(()) };
+        let ban = self.rows.ban(INSTALLATION, user)?;
+        Ok(access::check_not_banned(ban.as_ref(), self.committed_at)?)
+    }
+
+    /// Bans the actor from the installation, or ends the actor's ban. A user who is not known yet is known from then on.
+    pub(super) fn set_ban(&mut self, new: Option<NewBan>) -> ChangeResult<R> {
+        let now = self.committed_at;
+        if let Some(until) = new.as_ref().and_then(|new| new.ban.until) {
+            access::check_until(until, now)?;
+        }
+        let user = self.user_or_new(self.actor)?;
+        let mut told = Map::from_iter([("on".to_owned(), json!(new.is_some()))]);
+        let mut audited = told.clone();
+        match &new {
+            Some(NewBan { ban, note }) => {
+                let mut fields = vec![("reason", json!(ban.reason))];
+                fields.extend(ban.until.map(|until| ("until", json!(until))));
+                let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+                told.extend(fields.map(|(name, value)| (name.to_owned(), value)));
+                audited.clone_from(&told);
+                audited.extend(note.as_ref().map(|note| ("note".to_owned(), json!(note))));
+            }
+            None => {
+                if !self.rows.ban(INSTALLATION, user)?.is_some_and(|ban| ban.holds_at(now)) {
+                    return Ok(Committed::NotAnnounced);
+                }
+            }
+        }
+        self.rows.put_ban(INSTALLATION, user, new.map(|new| (new, now)))?;
+        self.do_tell_feed("user.banned", Some(user), Value::from(told).to_string())?;
+        self.do_tell_feed("audit.ban", Some(user), Value::from(audited).to_string())?;
+        Ok(Committed::NotAnnounced)
+    }
+}

@@ -1,0 +1,22 @@
+-- Who is kept out of a room, or, with the conversation 0, of the installation.
+CREATE TABLE bans (
+    conversation bigint NOT NULL,
+    "user"       bigint NOT NULL,
+    until        bigint NOT NULL, -- 253402300799999, the end of the year 9999, for a ban without an end
+    at           bigint NOT NULL,
+    reason       text,            -- the user gets it
+    note         text,            -- for moderators only
+    PRIMARY KEY (conversation, "user")
+);
+
+-- Until when a member is a reader, whatever the role; 0 for a member who is not silenced.
+ALTER TABLE members ADD COLUMN silenced bigint NOT NULL DEFAULT 0;
+
+-- When the member's last message was stored while the room was in slow mode.
+ALTER TABLE members ADD COLUMN sent_at bigint NOT NULL DEFAULT 0;
+
+-- How many milliseconds there are between two messages of a member at least; 0 for no bound.
+ALTER TABLE conversations ADD COLUMN slow bigint NOT NULL DEFAULT 0;
+
+-- Whether a user who was removed may join again.
+ALTER TABLE conversations ADD COLUMN rejoin boolean NOT NULL DEFAULT true;

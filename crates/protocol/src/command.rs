@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::number::read_limit;
 use crate::reply::Answer;
 use crate::{
-    Avatar, ConversationId, Data, Device, Emoji, Key, PersonName, Role, RoomId, Seq, Target, Text, Title,
-    UserId,
+    Avatar, ConversationId, Data, Device, Emoji, Key, PersonName, Role, RoomId, Seq, Target, Text, Timestamp,
+    Title, UserId,
 };
 
 /// Lists the commands once, and generates from them the enum, the wire names, the answers, the decoder's dispatch and the
@@ -70,6 +70,7 @@ macro_rules! commands {
             pub fn feature(&self) -> Option<&'static str> {
                 match self {
                     Self::RenewToken(_) => Some(crate::TOKEN),
+                    Self::SetRole(SetRole { until: Some(_), .. }) => Some(crate::BANS),
                     Self::SetProfile(_) | Self::Users(_) | Self::FindUsers(_) => Some(crate::PROFILES),
                     _ => None,
                 }
@@ -360,6 +361,9 @@ fields! {
         user: UserId,
         /// The new role.
         role: Role,
+        /// With the role `reader`: until when the member only reads. Then the member has the role of before again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
     }
     /// `rename`: changes the room's title. An admin may.
     Rename {

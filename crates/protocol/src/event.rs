@@ -206,6 +206,9 @@ events! {
             /// and a user who left as `reader` joins as `reader` again.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             role: Option<Role>,
+            /// Until when the user only reads, whatever the role, because of a silence of before.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            until: Option<Timestamp>,
         }
         /// `from` left the room.
         "leave" Leave = 7, Room, SenderLeaves {}
@@ -215,6 +218,9 @@ events! {
             user: UserId,
             /// The user's role.
             role: Role,
+            /// Until when the user only reads, whatever the role, because of a silence of before.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            until: Option<Timestamp>,
         }
         /// `from` removed `user` from the room.
         "remove" Remove = 9, Room, UserLeaves {
@@ -227,6 +233,9 @@ events! {
             user: UserId,
             /// The new role.
             role: Role,
+            /// With the role `reader`: until when. Then the member has the role of before again.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            until: Option<Timestamp>,
         }
         /// `from` changed the room's title.
         "rename" Rename = 11, Room, None {
@@ -294,7 +303,7 @@ macro_rules! without_users {
     ($($type:ty),*) => { $(impl FieldType for $type { const HOLDS_USERS: bool = false; })* };
 }
 
-without_users!(bool, Data, Emoji, Role, Seq, Text, Title);
+without_users!(bool, Data, Emoji, Role, Seq, Text, Timestamp, Title);
 
 const fn count_user_fields(fields: &[(&str, bool)]) -> usize {
     let (mut at, mut count) = (0, 0);

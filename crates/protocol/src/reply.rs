@@ -336,6 +336,9 @@ pub struct Summary {
     pub public: bool,
     /// The user's own role.
     pub role: Role,
+    /// Until when the user is a `reader`, if the user is silenced. Then the user has the role of before again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// The number of members.
     pub members: u64,
     /// The last event of the log.
@@ -364,6 +367,9 @@ pub struct Member {
     pub user: UserId,
     /// The member's role.
     pub role: Role,
+    /// Until when the member is a `reader`, if the member is silenced. Then the member has the role of before again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// The member's read cursor.
     pub read: Seq,
     /// The member's received cursor.

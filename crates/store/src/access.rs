@@ -60,9 +60,12 @@ pub(crate) fn check_member(membership: Option<&Membership>) -> Result<&Membershi
     membership.filter(|m| m.until.is_none()).ok_or_else(Refusal::not_found)
 }
 
-/// Refuses all but members who may write.
-pub(crate) fn check_writer(membership: Option<&Membership>) -> Result<&Membership, Refusal> {
+/// Refuses all but members who may write at this time.
+pub(crate) fn check_writer(membership: Option<&Membership>, now: Timestamp) -> Result<&Membership, Refusal> {
     let member = check_member(membership)?;
+    if let Some(until) = member.silenced_until(now) {
+        return Err(Refusal::forbidden_until(until, now));
+    }
     match member.role {
         Role::Admin | Role::Member => Ok(member),
         Role::Reader => {
@@ -71,12 +74,21 @@ pub(crate) fn check_writer(membership: Option<&Membership>) -> Result<&Membershi
     }
 }
 
-/// Refuses all but members who may change the room.
-pub(crate) fn check_admin(membership: Option<&Membership>) -> Result<&Membership, Refusal> {
+/// Refuses all but members who may change the room at this time.
+pub(crate) fn check_admin(membership: Option<&Membership>, now: Timestamp) -> Result<&Membership, Refusal> {
     let member = check_member(membership)?;
-    match member.role {
+    match member.role_at(now) {
         Role::Admin => Ok(member),
         Role::Member | Role::Reader => Err(Refusal::forbidden("only an admin of the room may do that")),
+    }
+}
+
+/// Refuses an end of a role that has none, or an end that is not sensible.
+pub(crate) fn check_silence(role: Role, until: Option<Timestamp>, now: Timestamp) -> Result<(), Refusal> {
+    match until {
+        Some(until) if role == Role::Reader => check_until(until, now),
+        Some(_) => Err(Refusal::bad_field("until", "until: only the role `reader` can have an end")),
+        None => Ok(()),
     }
 }
 
@@ -120,11 +132,12 @@ pub(crate) fn check_public(permissions: Option<&Permissions>) -> Result<(), Refu
 pub(crate) fn check_may_invite(
     permissions: Option<&Permissions>,
     inviter: Option<&Membership>,
+    now: Timestamp,
 ) -> Result<(), Refusal> {
     if permissions.is_none_or(|permissions| permissions.invite == Inviters::Members) {
         return Ok(());
     }
-    check_admin(inviter).map(drop).map_err(|refusal| Refusal { permission: Some("invite"), ..refusal })
+    check_admin(inviter, now).map(drop).map_err(|refusal| Refusal { permission: Some("invite"), ..refusal })
 }
 
 /// Whether a user may be the first to reach another one.
@@ -161,11 +174,12 @@ pub(crate) fn check_inviter(
     room: &Conversation,
     inviter: Option<&Membership>,
     role: Role,
+    now: Timestamp,
 ) -> Result<(), Refusal> {
     if room.public && role == Role::Member {
-        check_writer(inviter).map(|_| ())
+        check_writer(inviter, now).map(|_| ())
     } else {
-        check_admin(inviter).map(|_| ())
+        check_admin(inviter, now).map(|_| ())
     }
 }
 
@@ -185,6 +199,14 @@ pub(crate) fn role_of_joiner(room: &Conversation, earlier: Option<&Membership>) 
 /// The role of an invited user. An admin chooses it; an invitation by another member cannot change what an admin decided.
 pub(crate) fn role_of_invited(inviter: Role, wanted: Role, earlier: Option<&Membership>) -> Role {
     if inviter == Role::Admin { wanted } else { keep_reader_role(wanted, earlier) }
+}
+
+/// The membership of before that an invited user takes up again. An admin's invitation ends a silence.
+pub(crate) fn membership_of_invited(inviter: Role, earlier: Option<Membership>) -> Option<Membership> {
+    earlier.map(|member| match inviter {
+        Role::Admin => Membership { silenced: 0, ..member },
+        Role::Member | Role::Reader => member,
+    })
 }
 
 fn keep_reader_role(wanted: Role, earlier: Option<&Membership>) -> Role {
@@ -226,6 +248,10 @@ mod tests {
     use super::*;
     use switchboard_protocol::ErrorCode;
 
+    fn now() -> Timestamp {
+        Timestamp::from_millis(1_000)
+    }
+
     fn membership_with(role: Role, until: Option<u64>) -> Membership {
         Membership {
             role,
@@ -253,8 +279,27 @@ mod tests {
     fn a_former_member_writes_nothing_and_learns_nothing() {
         for role in [Role::Admin, Role::Member, Role::Reader] {
             let former = membership_with(role, Some(4));
-            assert_eq!(check_writer(Some(&former)).map_err(|r| r.code).err(), Some(ErrorCode::NotFound));
-            assert_eq!(check_admin(Some(&former)).map_err(|r| r.code).err(), Some(ErrorCode::NotFound));
+            assert_eq!(
+                check_writer(Some(&former), now()).map_err(|r| r.code).err(),
+                Some(ErrorCode::NotFound)
+            );
+            assert_eq!(
+                check_admin(Some(&former), now()).map_err(|r| r.code).err(),
+                Some(ErrorCode::NotFound)
+            );
+        }
+    }
+
+    #[test]
+    fn a_silenced_member_reads_until_the_end_and_then_is_what_they_were() {
+        for role in [Role::Admin, Role::Member] {
+            let member = Membership { silenced: 1_001, ..membership_with(role, None) };
+            let refusal = check_writer(Some(&member), now()).expect_err("silenced");
+            assert_eq!((refusal.code, refusal.retry_after), (ErrorCode::Forbidden, Some(1)));
+            assert!(check_admin(Some(&member), now()).is_err());
+            let later = Timestamp::from_millis(1_001);
+            assert_eq!((member.role_at(now()), member.role_at(later)), (Role::Reader, role));
+            assert!(check_writer(Some(&member), later).is_ok());
         }
     }
 

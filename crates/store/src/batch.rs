@@ -16,6 +16,7 @@ use super::change::rows::Rows;
 use super::change::{self, Actor, OperationError, Rules, StoreError as _};
 use super::write_fault::WriteFault;
 use super::{Batch, Change, Committed, Outcome, Submission};
+use crate::clock::Clock;
 use crate::origin::Origin;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
@@ -49,11 +50,17 @@ pub(super) type WriteResults = Vec<WriteResult>;
 pub(super) struct WriterState {
     /// The number of the batch whose commit began last.
     pub(super) mark: AtomicU64,
+    /// The clock of the store, for readers.
+    pub(super) clock: Clock,
     /// Why every write is refused at present; `None` while writes are stored.
     fault: Mutex<Option<WriteFault>>,
 }
 
 impl WriterState {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
     pub(super) fn fault(&self) -> Option<WriteFault> {
         *self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }

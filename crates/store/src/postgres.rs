@@ -133,7 +133,7 @@ impl PostgresStore {
     pub fn open(settings: Settings) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let target =
             Target::new(&settings.url, settings.ca.as_deref())?.with_node_name(settings.name.as_deref());
-        let state = Arc::new(WriterState::default());
+        let state = Arc::new(WriterState::new(settings.clock.clone()));
         let (batches, outcomes) = mpsc::channel(MAX_QUEUED_BATCHES);
         // A reader connects at its first read, so that the writer has created the tables by then.
         let readers = Readers::start(settings.readers, &target, &settings.limits, &state)?;

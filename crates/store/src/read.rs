@@ -220,6 +220,8 @@ pub(super) struct Reader<'a, L> {
     pub(super) mark: &'a AtomicU64,
     /// The most memberships of a user that one read examines.
     pub(super) memberships_per_step: usize,
+    /// The time of the read.
+    pub(super) now: Timestamp,
 }
 
 /// The most memberships of a user that one read may examine: some 5 ms. A user with more needs several reads, and the queue
@@ -402,7 +404,7 @@ impl<L: Lookups> Reader<'_, L> {
         let mut others = self.direct_peers_of(user, &listed)?;
         let summaries = listed.into_iter().zip(last).map(|(listed, last)| {
             let with = others.remove(&listed.conversation.name);
-            fold::summary(listed, with, last)
+            fold::summary(listed, with, last, self.now)
         });
         Ok(Summaries { mark, summaries: summaries.collect(), joined, has_more: more, unread })
     }

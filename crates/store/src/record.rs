@@ -118,6 +118,16 @@ impl Conversation {
 }
 
 impl Membership {
+    /// The role at a time: a silenced member is a reader.
+    pub fn role_at(&self, now: Timestamp) -> Role {
+        if self.silenced_until(now).is_some() { Role::Reader } else { self.role }
+    }
+
+    /// When the silence ends that holds at this time, if one does.
+    pub fn silenced_until(&self, now: Timestamp) -> Option<Timestamp> {
+        (self.silenced > now.as_millis()).then(|| Timestamp::from_millis(self.silenced))
+    }
+
     /// How many messages of other users come after `read`, in a conversation with `messages` messages in all.
     pub fn unread(&self, messages: u64) -> u64 {
         messages.saturating_sub(self.read_messages).saturating_sub(self.sent.saturating_sub(self.read_sent))

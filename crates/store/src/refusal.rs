@@ -78,6 +78,13 @@ impl Refusal {
         Self::new(ErrorCode::Forbidden, message)
     }
 
+    /// The user may write again at a time.
+    pub fn forbidden_until(until: Timestamp, now: Timestamp) -> Self {
+        let wait = u64::try_from(until.as_millis().saturating_sub(now.as_millis())).unwrap_or(1);
+        let message = format!("an admin of the room lets you only read until {until}");
+        Self { retry_after: Some(wait), ..Self::new(ErrorCode::Forbidden, message) }
+    }
+
     /// The API key does not have this scope.
     pub fn out_of_scope(scope: Scope) -> Self {
         let scope = scope.as_str();

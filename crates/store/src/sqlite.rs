@@ -173,7 +173,7 @@ impl SqliteStore {
         log_contents(&db).context("cannot read the database")?;
         let mut rows = SqliteRows::new(db);
         let feed = rows.load_feed().context("cannot find out where the feed ends")?;
-        let state = Arc::new(WriterState::default());
+        let state = Arc::new(WriterState::new(settings.clock.clone()));
         if access == Access::Exclusive || !room_exists(&rows, &settings)? {
             state.set_fault(WriteFault::DiskFull);
             tracing::error!("the disk is full: reads are served, and writes are refused until there is room");

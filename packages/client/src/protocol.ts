@@ -339,6 +339,8 @@ export type Event = {
        * and a user who left as `reader` joins as `reader` again.
        */
       role?: Role;
+      /** Until when the user only reads, whatever the role, because of a silence of before. */
+      until?: Timestamp;
     }
   | { type: "leave" }
   | {
@@ -347,6 +349,8 @@ export type Event = {
       user: UserId;
       /** The user's role. */
       role: Role;
+      /** Until when the user only reads, whatever the role, because of a silence of before. */
+      until?: Timestamp;
     }
   | {
       type: "remove";
@@ -359,6 +363,8 @@ export type Event = {
       user: UserId;
       /** The new role. */
       role: Role;
+      /** With the role `reader`: until when. Then the member has the role of before again. */
+      until?: Timestamp;
     }
   | {
       type: "rename";
@@ -488,6 +494,8 @@ export type Summary = {
   public?: boolean;
   /** The user's own role. */
   role: Role;
+  /** Until when the user is a `reader`, if the user is silenced. Then the user has the role of before again. */
+  until?: Timestamp;
   /** The number of members. */
   members: number;
   /** The last event of the log. */
@@ -512,6 +520,8 @@ export type Member = {
   user: UserId;
   /** The member's role. */
   role: Role;
+  /** Until when the member is a `reader`, if the member is silenced. Then the member has the role of before again. */
+  until?: Timestamp;
   /** The member's read cursor. */
   read: Seq;
   /** The member's received cursor. */
@@ -908,6 +918,8 @@ export type SetRole = {
   user: UserId;
   /** The new role. */
   role: Role;
+  /** With the role `reader`: until when the member only reads. Then the member has the role of before again. */
+  until?: Timestamp;
 };
 
 /** `rename`: changes the room's title. An admin may. */

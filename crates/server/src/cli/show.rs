@@ -27,12 +27,15 @@ pub(super) fn describe(event: &Event) -> String {
             let title = title.as_ref().map_or_else(String::new, |t| format!(" {:?}", printable(t.as_str())));
             format!("{from} made the {kind} room{title} with {} others", members.len())
         }
-        EventBody::Join { role: None } => format!("{from} joined"),
-        EventBody::Join { role: Some(role) } => format!("{from} joined, as {role:?}"),
+        EventBody::Join { role: None, .. } => format!("{from} joined"),
+        EventBody::Join { role: Some(role), .. } => format!("{from} joined, as {role:?}"),
         EventBody::Leave {} => format!("{from} left"),
-        EventBody::Invite { user, role } => format!("{from} brought {user} in, as {role:?}"),
+        EventBody::Invite { user, role, .. } => format!("{from} brought {user} in, as {role:?}"),
         EventBody::Remove { user } => format!("{from} took {user} out"),
-        EventBody::Role { user, role } => format!("{from} made {user} {role:?}"),
+        EventBody::Role { user, role, until: Some(until) } => {
+            format!("{from} made {user} {role:?} until {until}")
+        }
+        EventBody::Role { user, role, until: None } => format!("{from} made {user} {role:?}"),
         EventBody::End {} => format!("{from} deleted the room"),
         EventBody::Rename { title } => format!("{from} renamed the room {:?}", printable(title.as_str())),
         EventBody::Unreadable {} => "(an event that the server cannot read)".to_owned(),

@@ -94,6 +94,15 @@ pub(crate) async fn calls(server: &Server, key: &str, call: &str, body: Value) -
     answer.await.ok()
 }
 
+/// Waits until all nodes have a feature.
+pub(crate) async fn wait_for_feature(server: &Server, feature: &str) {
+    eventually("all nodes have the feature", async || {
+        let person = server.connects("nobody").await;
+        person.welcome.features.iter().any(|on| on == feature).then_some(())
+    })
+    .await;
+}
+
 /// Reads until the connection is closed. Returns the error before that, and the code.
 async fn is_closed_with_error(person: &mut Person) -> (Option<Failure>, Option<u16>) {
     let mut error = None;

@@ -89,7 +89,7 @@ async fn order_times_and_authors_are_those_of_the_file() {
             ("shop", "2019-03-01T09:00:06.000Z", Some("thanks")),
         ];
         assert_eq!(seen, expected.map(|(from, at, text)| (from, at.to_owned(), text)));
-        assert!(matches!(&log[3].body, EventBody::Join { role: None }), "{:?}", log[3]);
+        assert!(matches!(&log[3].body, EventBody::Join { role: None, .. }), "{:?}", log[3]);
         let EventBody::Message { reply_to, .. } = &log[4].body else { panic!("{:?}", log[4]) };
         assert_eq!(reply_to.map(|seq| seq.0), Some(2));
         let mut roles: Vec<_> =

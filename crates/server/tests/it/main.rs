@@ -53,6 +53,7 @@ mod resume;
 mod rooms;
 mod routing;
 mod scrapes;
+mod silence;
 mod soak;
 mod stopping;
 mod store_contract;

@@ -59,7 +59,7 @@ async fn any_user_may_join_and_leave_a_public_room() {
     let here = json!({"conversation": "#general"});
     let joined = bob.stores("join", here.clone()).await;
     assert_eq!((joined.seq, joined.duplicate), (3, false));
-    assert_eq!(alice.receives_event().await.body, EventBody::Join { role: None });
+    assert_eq!(alice.receives_event().await.body, EventBody::Join { role: None, until: None });
     let again = bob.stores("join", here.clone()).await;
     assert_eq!((again.seq, again.duplicate), (3, true));
 
@@ -72,7 +72,7 @@ async fn any_user_may_join_and_leave_a_public_room() {
     let again = bob.stores("leave", here.clone()).await;
     assert_eq!((again.seq, again.duplicate), (4, true));
     assert_eq!(bob.stores("join", here).await.seq, 5, "bob joins again");
-    assert_eq!(alice.receives_event().await.body, EventBody::Join { role: None });
+    assert_eq!(alice.receives_event().await.body, EventBody::Join { role: None, until: None });
     alice.says("#general", "welcome back").await;
     bob.receives_message("welcome back").await;
 }
@@ -102,7 +102,7 @@ async fn a_private_room_is_not_found_without_an_invitation() {
     assert_eq!(alice.stores("invite", invite.clone()).await.seq, 2);
     for person in [&mut bob, &mut carol] {
         let event = person.receives_event().await;
-        assert_eq!(event.body, EventBody::Invite { user: user("bob"), role: Role::Member });
+        assert_eq!(event.body, EventBody::Invite { user: user("bob"), role: Role::Member, until: None });
     }
     let again = alice.stores("invite", invite).await;
     assert_eq!((again.seq, again.duplicate), (2, true));

@@ -278,11 +278,12 @@ impl<R: Rows> ChangeContext<'_, R> {
             return Err(not_found("from").into());
         }
         let role = access::role_of_joiner(&conversation, earlier.as_ref());
+        let until = earlier.and_then(|member| member.silenced_until(self.committed_at));
         let joined_by = conversation.head.next();
         let join_or_leave = self.do_add_member(&mut conversation, user, role, earlier);
         of.effects.push((joined_by, Effect { user: self.actor.clone(), join_or_leave }));
         let key = conversation.key;
-        let body = EventBody::Join { role: Some(role).filter(|role| *role != Role::Member) };
+        let body = EventBody::Join { role: Some(role).filter(|role| *role != Role::Member), until };
         self.do_append_event(conversation, user, &body, Vec::new())?;
         let conversation = self.rows.conversation(name)?.ok_or_else(Refusal::unavailable)?;
         let member = self.rows.member(key, user)?.ok_or_else(Refusal::unavailable)?;

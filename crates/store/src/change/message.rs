@@ -165,7 +165,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             }
         }
         let place = self.find_actor_membership(name)?;
-        let member = *access::check_writer(place.membership.as_ref())?;
+        let member = *access::check_writer(place.membership.as_ref(), self.committed_at)?;
         Ok(Destination::Existing(Box::new(place), member))
     }
 
@@ -229,7 +229,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     pub(super) fn edit(&mut self, edit: Edit) -> ChangeResult<R> {
         let ActorMembership { conversation, user, membership } =
             self.find_actor_membership(&edit.conversation.resolve(self.actor))?;
-        access::check_writer(membership.as_ref())?;
+        access::check_writer(membership.as_ref(), self.committed_at)?;
         let message = self.check_undeleted_target(&conversation, edit.target)?;
         access::check_author(message.sender == user)?;
         if self.rows.count_amendments(conversation.key, edit.target)? >= self.rules.limits.edits.into() {
@@ -245,7 +245,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     pub(super) fn delete(&mut self, delete: &Delete) -> ChangeResult<R> {
         let ActorMembership { conversation, user, membership } =
             self.find_actor_membership(&delete.conversation.resolve(self.actor))?;
-        let member = *access::check_writer(membership.as_ref())?;
+        let member = *access::check_writer(membership.as_ref(), self.committed_at)?;
         let target = delete.target;
         let message = self.check_target(&conversation, target)?;
         access::check_eraser(message.sender == user, &member)?;
@@ -272,7 +272,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     pub(super) fn react(&mut self, react: React) -> ChangeResult<R> {
         let ActorMembership { conversation, user, membership } =
             self.find_actor_membership(&react.conversation.resolve(self.actor))?;
-        access::check_writer(membership.as_ref())?;
+        access::check_writer(membership.as_ref(), self.committed_at)?;
         let (target, on) = (react.target, react.on);
         self.check_undeleted_target(&conversation, target)?;
         let (emoji, before) = self.find_reaction(conversation.key, target, react.emoji, user)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use switchboard_protocol::{
     ConversationId, Create, ErrorCode, EventBody, EventKind, Invite, Join, Leave, Remove, Rename, Role,
-    RoomId, Seq, SetRole, Title, UserId,
+    RoomId, Seq, SetRole, Timestamp, Title, UserId,
 };
 
 use super::rows::Rows;
@@ -113,9 +113,10 @@ impl<R: Rows> ChangeContext<'_, R> {
         let user = self.user_or_new(self.actor)?;
         self.rows.insert_self_joined_room(user, room.key)?;
         let role = access::role_of_joiner(&room, earlier.as_ref());
+        let until = earlier.and_then(|member| member.silenced_until(self.committed_at));
         let join_or_leave = self.do_add_member(&mut room, user, role, earlier);
         let effect = Effect { user: self.actor.clone(), join_or_leave };
-        let body = EventBody::Join { role: Some(role).filter(|role| *role != Role::Member) };
+        let body = EventBody::Join { role: Some(role).filter(|role| *role != Role::Member), until };
         self.do_append_event(room, user, &body, vec![effect])
     }
 
@@ -138,8 +139,8 @@ impl<R: Rows> ChangeContext<'_, R> {
             self.find_actor_membership(&invite.conversation.resolve(self.actor))?;
         let inviter = *access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
-        access::check_inviter(&conversation, membership.as_ref(), invite.role)?;
-        access::check_may_invite(self.permissions, membership.as_ref())?;
+        access::check_inviter(&conversation, membership.as_ref(), invite.role, self.committed_at)?;
+        access::check_may_invite(self.permissions, membership.as_ref(), self.committed_at)?;
         self.check_contact(&invite.user)?;
         self.check_known(&invite.user)?;
         let known = self.rows.user(&invite.user)?;
@@ -149,6 +150,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         }
         self.begin_effects()?;
         let role = access::role_of_invited(inviter.role, invite.role, earlier.as_ref());
+        let earlier = access::membership_of_invited(inviter.role, earlier);
         self.do_invite(conversation, user, invite.user, role, earlier)
     }
 
@@ -170,6 +172,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         self.check_known(&invite.user)?;
         self.begin_effects()?;
         let user = self.user_or_new(self.actor)?;
+        let earlier = access::membership_of_invited(Role::Admin, earlier);
         self.do_invite(room, user, invite.user, Role::Admin, earlier)
     }
 
@@ -192,9 +195,10 @@ impl<R: Rows> ChangeContext<'_, R> {
         earlier: Option<Membership>,
     ) -> ChangeResult<R> {
         let invited = self.user_or_new(&user)?;
+        let until = earlier.and_then(|member| member.silenced_until(self.committed_at));
         let join_or_leave = self.do_add_member(&mut room, invited, role, earlier);
         let effect = Effect { user: user.clone(), join_or_leave };
-        self.do_append_event(room, by, &EventBody::Invite { user, role }, vec![effect])
+        self.do_append_event(room, by, &EventBody::Invite { user, role, until }, vec![effect])
     }
 
     pub(super) fn remove(&mut self, remove: Remove) -> ChangeResult<R> {
@@ -202,7 +206,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             self.find_actor_membership(&remove.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
-        access::check_admin(membership.as_ref())?;
+        access::check_admin(membership.as_ref(), self.committed_at)?;
         if remove.user == *self.actor {
             return Err(Refusal::bad_field("user", "user: to go yourself, say `leave`").into());
         }
@@ -220,20 +224,24 @@ impl<R: Rows> ChangeContext<'_, R> {
             self.find_actor_membership(&set.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
-        access::check_admin(membership.as_ref())?;
+        access::check_admin(membership.as_ref(), self.committed_at)?;
+        access::check_silence(set.role, set.until, self.committed_at)?;
         let (subject, mut member) = self.check_subject(&conversation, &set.user)?;
         access::check_member(Some(&member))?;
         if set.role != Role::Admin {
             access::check_admin_remains(&conversation, &member, false)?;
         }
-        conversation.admins = conversation.admins.saturating_sub(u64::from(member.role == Role::Admin));
-        conversation.admins += u64::from(set.role == Role::Admin);
-        member.role = set.role;
+        if set.until.is_none() {
+            conversation.admins = conversation.admins.saturating_sub(u64::from(member.role == Role::Admin));
+            conversation.admins += u64::from(set.role == Role::Admin);
+            member.role = set.role;
+        }
+        member.silenced = set.until.map_or(0, Timestamp::as_millis);
         self.rows.put_member(conversation.key, subject, member);
         self.do_append_event(
             conversation,
             user,
-            &EventBody::Role { user: set.user, role: set.role },
+            &EventBody::Role { user: set.user, role: set.role, until: set.until },
             Vec::new(),
         )
     }
@@ -243,7 +251,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             self.find_actor_membership(&rename.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
-        access::check_admin(membership.as_ref())?;
+        access::check_admin(membership.as_ref(), self.committed_at)?;
         self.begin_effects()?;
         conversation.title = Some(rename.title.as_str().to_owned());
         self.do_append_event(conversation, user, &EventBody::Rename { title: rename.title }, Vec::new())
@@ -291,7 +299,10 @@ impl<R: Rows> ChangeContext<'_, R> {
     ) -> JoinOrLeave {
         room.members += 1;
         room.admins += u64::from(role == Role::Admin);
-        self.rows.put_member(room.key, user, new_membership(role, room.head.next(), room.messages, earlier));
+        let mut member = new_membership(role, room.head.next(), room.messages, earlier);
+        // The events of coming in name a silence that holds, so an earlier one is forgotten.
+        member.silenced = member.silenced_until(self.committed_at).map_or(0, Timestamp::as_millis);
+        self.rows.put_member(room.key, user, member);
         JoinOrLeave::Join { seen: earlier.and_then(|member| member.until).unwrap_or(room.head) }
     }
 

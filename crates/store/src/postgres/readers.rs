@@ -177,6 +177,7 @@ impl ReaderConnection for PostgresReader {
                 limits: &limits,
                 mark: &state.mark,
                 memberships_per_step: MEMBERSHIPS_PER_READ,
+                now: state.clock.now(),
             });
             let lost = rows.link.is_closed()
                 || matches!(&answer, Err(OperationError::Store(error)) if error.is_lost());

@@ -123,12 +123,18 @@ pub(super) fn unread(listed: &[ListedConversation], more: bool) -> Unread {
 }
 
 /// A conversation as its member sees it.
-pub(super) fn summary(listed: ListedConversation, with: Option<Person>, last: Option<Message>) -> Summary {
+pub(super) fn summary(
+    listed: ListedConversation,
+    with: Option<Person>,
+    last: Option<Message>,
+    now: Timestamp,
+) -> Summary {
     let ListedConversation { conversation, member } = listed;
     Summary {
         title: conversation.title.and_then(|title| Title::parse(title).ok()),
         public: conversation.public,
-        role: member.role,
+        role: member.role_at(now),
+        until: member.silenced_until(now),
         members: conversation.members,
         head: conversation.head,
         at: Timestamp::from_millis(conversation.at),

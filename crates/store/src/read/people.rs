@@ -36,8 +36,9 @@ impl<L: Lookups> Reader<'_, L> {
             self.rows.members(conversation.key, after, most, |key, row| {
                 (after, rows) = (key, rows + 1);
                 let Some((user, m)) = row else { return ControlFlow::Continue(()) };
-                let Membership { role, read, received, .. } = m;
-                let member = Member { user, role, read, received, name: None, avatar: None };
+                let Membership { read, received, .. } = m;
+                let (role, until) = (m.role_at(self.now), m.silenced_until(self.now));
+                let member = Member { user, role, until, read, received, name: None, avatar: None };
                 more = members.len() == limit;
                 if more {
                     return ControlFlow::Break(());
@@ -80,7 +81,7 @@ impl<L: Lookups> Reader<'_, L> {
     /// Checks that `user` may write in a conversation, and returns how many members it has.
     pub(crate) fn write_access(&self, user: &UserId, name: &ConversationId) -> LookupResult<WriteAccess, L> {
         let ConversationAccess { conversation, membership } = self.find_access(user, name)?;
-        access::check_writer(membership.as_ref())?;
+        access::check_writer(membership.as_ref(), self.now)?;
         Ok(WriteAccess { conversation: conversation.key, members: conversation.members })
     }
 

@@ -309,7 +309,7 @@ impl MemoryStore {
         pace: Arc<dyn DiskControl>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Batch>)> {
         let db = disk.take_database().ok_or_else(|| anyhow::anyhow!("another store uses this disk"))?;
-        let state = Arc::new(WriterState::default());
+        let state = Arc::new(WriterState::new(settings.clock.clone()));
         let mut committer = new_committer(db, settings, state.clone());
         let feed = committer.rows.load_feed()?;
         Ok(Self::start(disk, (DatabaseAccess::Exclusive(Box::new(committer)), feed), state, settings, pace))

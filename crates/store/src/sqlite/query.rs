@@ -38,7 +38,8 @@ pub(crate) type Reader<'a> = read::Reader<'a, Connection>;
 type Result<T> = std::result::Result<T, OperationError>;
 
 pub(crate) fn reader<'a>(db: &'a Connection, limits: &'a Limits, state: &'a WriterState) -> Reader<'a> {
-    Reader { rows: db, limits, mark: &state.mark, memberships_per_step: MEMBERSHIPS_PER_READ }
+    let now = state.clock.now();
+    Reader { rows: db, limits, mark: &state.mark, memberships_per_step: MEMBERSHIPS_PER_READ, now }
 }
 
 /// The standing of a user, whose columns begin at `first`.

@@ -72,28 +72,30 @@ impl Log<'_> {
             EventBody::Create { title, public, members } => {
                 self.title = title.map(|title| title.as_str().to_owned());
                 self.public = public;
-                self.members.add_by_own_event(event.sender, Role::Admin, seq, event.via);
+                self.members.add_by_own_event(event.sender, (Role::Admin, None), seq, event.via);
                 for member in &members {
                     self.with_user(member, seq, report, |log, user| {
-                        log.members.add_member(user, Role::Member, seq);
+                        log.members.add_member(user, Role::Member, seq, None);
                     })?;
                 }
             }
-            EventBody::Join { role } => {
+            EventBody::Join { role, until } => {
                 // Events of older versions have no role, so the usual one is assumed: the first member is the admin.
                 let usual = if self.members.count_present().0 == 0 { Role::Admin } else { Role::Member };
                 let role = role.unwrap_or(usual);
-                self.members.add_by_own_event(event.sender, role, seq, event.via);
+                self.members.add_by_own_event(event.sender, (role, until), seq, event.via);
             }
             EventBody::Leave {} => self.members.end_membership(event.sender, seq),
-            EventBody::Invite { user, role } => {
-                self.with_user(&user, seq, report, |log, user| log.members.add_member(user, role, seq))?;
+            EventBody::Invite { user, role, until } => {
+                self.with_user(&user, seq, report, |log, user| {
+                    log.members.add_member(user, role, seq, until);
+                })?;
             }
             EventBody::Remove { user } => {
                 self.with_user(&user, seq, report, |log, user| log.members.end_membership(user, seq))?;
             }
-            EventBody::Role { user, role } => {
-                self.with_user(&user, seq, report, |log, user| log.members.set_role(user, role))?;
+            EventBody::Role { user, role, until } => {
+                self.with_user(&user, seq, report, |log, user| log.members.set_role(user, role, until))?;
             }
             EventBody::Rename { title } => self.title = Some(title.as_str().to_owned()),
             EventBody::Unreadable {} | EventBody::Withheld { .. } | EventBody::Erase {} => {}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Result};
-use switchboard_protocol::Role;
+use switchboard_protocol::{Role, Timestamp};
 
 use super::Log;
 use crate::change::rows::role_number;
@@ -30,6 +30,8 @@ struct LoggedMembership {
     role: Role,
     since: u64,
     until: Option<u64>,
+    /// Until when the user only reads, in milliseconds since the Unix epoch; 0 without a silence.
+    silenced: i64,
     /// Whether the user created or joined the room themselves, instead of being added.
     by_choice: bool,
 }
@@ -101,18 +103,32 @@ impl Members {
     }
 
     pub(super) fn add_first_member(&mut self, user: i64, since: u64) {
-        self.add_member(user, Role::Member, since);
+        self.add_member(user, Role::Member, since, None);
     }
 
     /// Applies an event that adds the user to the room.
-    pub(super) fn add_member(&mut self, user: i64, role: Role, since: u64) {
-        self.replace_membership(user, Some(LoggedMembership { role, since, until: None, by_choice: false }));
+    pub(super) fn add_member(&mut self, user: i64, role: Role, since: u64, silence: Option<Timestamp>) {
+        let silenced = silence.map_or(0, Timestamp::as_millis);
+        let by_choice = false;
+        self.replace_membership(
+            user,
+            Some(LoggedMembership { role, since, until: None, silenced, by_choice }),
+        );
     }
 
     /// Applies an event by which the user created or joined the room themselves. What was imported was no choice of theirs here.
-    pub(super) fn add_by_own_event(&mut self, user: i64, role: Role, since: u64, via: Via) {
-        let by_choice = !via.is_imported();
-        self.replace_membership(user, Some(LoggedMembership { role, since, until: None, by_choice }));
+    pub(super) fn add_by_own_event(
+        &mut self,
+        user: i64,
+        (role, silence): (Role, Option<Timestamp>),
+        since: u64,
+        via: Via,
+    ) {
+        let (by_choice, silenced) = (!via.is_imported(), silence.map_or(0, Timestamp::as_millis));
+        self.replace_membership(
+            user,
+            Some(LoggedMembership { role, since, until: None, silenced, by_choice }),
+        );
     }
 
     pub(super) fn end_membership(&mut self, user: i64, seq: u64) {
@@ -120,9 +136,15 @@ impl Members {
         self.replace_membership(user, stay.map(|stay| LoggedMembership { until: Some(seq), ..stay }));
     }
 
-    pub(super) fn set_role(&mut self, user: i64, role: Role) {
+    /// Applies an event that gives a member another role, or silences the member.
+    pub(super) fn set_role(&mut self, user: i64, role: Role, silence: Option<Timestamp>) {
         let stay = self.by_user.get(&user).and_then(|member| member.logged);
-        self.replace_membership(user, stay.map(|stay| LoggedMembership { role, ..stay }));
+        let silenced = silence.map_or(0, Timestamp::as_millis);
+        let changed = |stay: LoggedMembership| {
+            let role = if silence.is_some() { stay.role } else { role };
+            LoggedMembership { role, silenced, ..stay }
+        };
+        self.replace_membership(user, stay.map(changed));
     }
 
     fn replace_membership(&mut self, user: i64, stay: Option<LoggedMembership>) {
@@ -217,6 +239,10 @@ fn compare_membership(log: &Log<'_>, name: &str, member: &Member, report: &mut R
                     None,
                     format!("{name} is {:?} by the log, and not by the row", stay.role),
                 );
+            }
+            if kept.row.silenced != stay.silenced {
+                let what = format!("{name} is silenced until another time than the log says");
+                log.add_problem(report, None, what);
             }
             let chosen = stay.until.is_none() && stay.by_choice;
             if kept.by_choice.is_some_and(|kept| kept != chosen) {

@@ -175,6 +175,7 @@ async fn in_postgres<T: Send + 'static>(
             limits: &limits,
             mark: &mark,
             memberships_per_step: MEMBERSHIPS_PER_READ,
+            now: Timestamp::from_millis(0),
         })
     };
     tokio::task::spawn_blocking(work).await.expect("read")

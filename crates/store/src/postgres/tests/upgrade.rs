@@ -60,6 +60,7 @@ fn read_frames(link: BlockingConnection) -> Vec<String> {
         limits: &limits,
         mark: &state.mark,
         memberships_per_step: MEMBERSHIPS_PER_READ,
+        now: state.clock.now(),
     };
     let events = (1..).zip(CONVERSATIONS).flat_map(|(key, name)| {
         let name = ConversationId::parse(name).expect("an id");

@@ -70,7 +70,9 @@ macro_rules! commands {
             pub fn feature(&self) -> Option<&'static str> {
                 match self {
                     Self::RenewToken(_) => Some(crate::TOKEN),
-                    Self::SetRole(SetRole { until: Some(_), .. }) => Some(crate::BANS),
+                    Self::SetRole(SetRole { until: Some(_), .. }) | Self::Remove(Remove { ban: true, .. }) => {
+                        Some(crate::BANS)
+                    }
                     Self::SetProfile(_) | Self::Users(_) | Self::FindUsers(_) => Some(crate::PROFILES),
                     _ => None,
                 }
@@ -352,6 +354,13 @@ fields! {
         conversation: Target,
         /// The user to remove.
         user: UserId,
+        /// True also bans the user from the room, who need not be a member.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
+        ban: bool,
+        /// With `ban`: when the ban ends; without it, it has no end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<Timestamp>,
     }
     /// `role`: changes a member's role. An admin may.
     SetRole {

@@ -222,10 +222,21 @@ events! {
             #[serde(default, skip_serializing_if = "Option::is_none")]
             until: Option<Timestamp>,
         }
-        /// `from` removed `user` from the room.
+        /// `from` removed `user` from the room, banned `user` from it, or both.
         "remove" Remove = 9, Room, UserLeaves {
             /// The user who was removed.
             user: UserId,
+            /// True if the user was banned from the room, too.
+            #[serde(default, skip_serializing_if = "is_false")]
+            #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
+            ban: bool,
+            /// When the ban ends; absent if it has no end.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            until: Option<Timestamp>,
+            /// True if the user was no member before, so that the members did not change.
+            #[serde(default, skip_serializing_if = "is_false")]
+            #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
+            absent: bool,
         }
         /// `from` changed the role of `user`.
         "role" Role = 10, Room, None {

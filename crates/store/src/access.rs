@@ -22,6 +22,31 @@ pub fn check_not_banned(ban: Option<&Ban>, now: Timestamp) -> Result<(), Refusal
     }
 }
 
+/// Refuses an end without a ban, or one that is not sensible.
+pub(crate) fn check_room_ban(ban: bool, until: Option<Timestamp>, now: Timestamp) -> Result<(), Refusal> {
+    match until {
+        Some(until) if ban => check_until(until, now),
+        Some(_) => Err(Refusal::bad_field("until", "until: only a removal with `ban` has an end")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a user who is banned from a room, and joins it.
+pub(crate) fn check_may_join(ban: Option<&Ban>, now: Timestamp) -> Result<(), Refusal> {
+    match ban.filter(|ban| ban.holds_at(now)) {
+        Some(ban) => Err(Refusal::banned_from_room(ban)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses an invitation of a banned user, unless an admin of the room makes it: that ends the ban.
+pub(crate) fn check_may_be_invited(ban: Option<&Ban>, inviter: Role, now: Timestamp) -> Result<(), Refusal> {
+    if inviter == Role::Admin || !ban.is_some_and(|ban| ban.holds_at(now)) {
+        return Ok(());
+    }
+    Err(Refusal::forbidden("the user is banned from this room; an admin's invitation ends that"))
+}
+
 /// Refuses an end that has passed, or that is so late that it must be a mistake.
 pub(crate) fn check_until(until: Timestamp, now: Timestamp) -> Result<(), Refusal> {
     let left = until.as_millis().saturating_sub(now.as_millis());

@@ -22,6 +22,9 @@ struct JoinsAndLeaves {
 #[derive(Deserialize)]
 struct NamedUser {
     user: UserId,
+    /// Whether the event is a ban of a user who was no member.
+    #[serde(default)]
+    absent: bool,
 }
 
 /// The first members of a new room without its creator.
@@ -31,9 +34,10 @@ struct CreatedRoom {
     members: Vec<UserId>,
 }
 
-/// The user that the body of an event names.
+/// The user that the body of an event names, whose membership it changes.
 fn named_user(body: &str) -> Option<UserId> {
-    serde_json::from_str::<NamedUser>(body).ok().map(|subject| subject.user)
+    let named = serde_json::from_str::<NamedUser>(body).ok();
+    named.filter(|named| !named.absent).map(|named| named.user)
 }
 
 fn joins_and_leaves(event: &LogEvent) -> JoinsAndLeaves {

@@ -98,6 +98,11 @@ impl Refusal {
         Self { permission: Some(permission), ..Self::forbidden(message) }
     }
 
+    /// The user is banned from the room.
+    pub(crate) fn banned_from_room(ban: &Ban) -> Self {
+        Self::new(ErrorCode::Banned, "you are banned from this room").with_end(ban.until)
+    }
+
     /// The same refusal by a ban that ends at this time.
     #[must_use]
     pub(crate) fn with_end(self, until: Option<Timestamp>) -> Self {

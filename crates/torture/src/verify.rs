@@ -164,7 +164,7 @@ fn check_log(
             EventBody::Join { .. } => logs.add_member(&event.from, id),
             EventBody::Invite { user, .. } => logs.add_member(user, id),
             EventBody::Leave {} => logs.remove_member(&event.from, id, event.seq),
-            EventBody::Remove { user } => logs.remove_member(user, id, event.seq),
+            EventBody::Remove { user, absent: false, .. } => logs.remove_member(user, id, event.seq),
             _ => {}
         }
     }

@@ -356,6 +356,12 @@ export type Event = {
       type: "remove";
       /** The user who was removed. */
       user: UserId;
+      /** True if the user was banned from the room, too. */
+      ban?: boolean;
+      /** When the ban ends; absent if it has no end. */
+      until?: Timestamp;
+      /** True if the user was no member before, so that the members did not change. */
+      absent?: boolean;
     }
   | {
       type: "role";
@@ -908,6 +914,10 @@ export type Remove = {
   conversation: Target;
   /** The user to remove. */
   user: UserId;
+  /** True also bans the user from the room, who need not be a member. */
+  ban?: boolean;
+  /** With `ban`: when the ban ends; without it, it has no end. */
+  until?: Timestamp;
 };
 
 /** `role`: changes a member's role. An admin may. */

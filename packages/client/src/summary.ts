@@ -38,8 +38,10 @@ export function summaryAfter(summary: RoomSummary, event: Event, me: UserId | un
       next.members++;
       break;
     case "leave":
-    case "remove":
       next.members--;
+      break;
+    case "remove":
+      if (!event.absent) next.members--;
       break;
     case "rename":
       next.title = event.title;

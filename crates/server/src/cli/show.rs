@@ -31,7 +31,11 @@ pub(super) fn describe(event: &Event) -> String {
         EventBody::Join { role: Some(role), .. } => format!("{from} joined, as {role:?}"),
         EventBody::Leave {} => format!("{from} left"),
         EventBody::Invite { user, role, .. } => format!("{from} brought {user} in, as {role:?}"),
-        EventBody::Remove { user } => format!("{from} took {user} out"),
+        EventBody::Remove { user, ban: true, until: Some(until), .. } => {
+            format!("{from} banned {user} until {until}")
+        }
+        EventBody::Remove { user, ban: true, until: None, .. } => format!("{from} banned {user}"),
+        EventBody::Remove { user, .. } => format!("{from} took {user} out"),
         EventBody::Role { user, role, until: Some(until) } => {
             format!("{from} made {user} {role:?} until {until}")
         }

@@ -50,6 +50,7 @@ mod probes;
 mod proxy;
 mod renames;
 mod resume;
+mod room_bans;
 mod rooms;
 mod routing;
 mod scrapes;

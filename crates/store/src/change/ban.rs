@@ -1,12 +1,14 @@
 //! Bans from the installation.
 
 use serde_json::{Map, Value, json};
+use switchboard_protocol::{EventBody, Remove};
 
 use super::rows::Rows;
 use super::{ChangeContext, ChangeResult, OperationError};
 use crate::Committed;
 use crate::access;
-use crate::ban::{INSTALLATION, NewBan};
+use crate::ban::{Ban, INSTALLATION, NewBan};
+use crate::record::{Conversation, Effect, JoinOrLeave, UserKey};
 
 impl<R: Rows> ChangeContext<'_, R> {
     /// Refuses a change of an actor who is banned from the installation.
@@ -14,6 +16,28 @@ impl<R: Rows> ChangeContext<'_, R> {
         let Some(user) = self.rows.user(self.actor)? else { return Ok(()) };
         let ban = self.rows.ban(INSTALLATION, user)?;
         Ok(access::check_not_banned(ban.as_ref(), self.committed_at)?)
+    }
+
+    /// Bans a user from a room. A member is removed; another user is banned all the same, also one who is not known yet.
+    pub(super) fn ban_from_room(
+        &mut self,
+        mut room: Conversation,
+        admin: UserKey,
+        remove: Remove,
+    ) -> ChangeResult<R> {
+        let Remove { user, until, .. } = remove;
+        self.check_known(&user)?;
+        let key = self.user_or_new(&user)?;
+        let member = self.rows.member(room.key, key)?.filter(|member| member.until.is_none());
+        let mut effects = Vec::new();
+        if let Some(member) = member {
+            self.do_end_membership(&mut room, key, member)?;
+            effects.push(Effect { user: user.clone(), join_or_leave: JoinOrLeave::Leave });
+        }
+        let new = NewBan { ban: Ban { until, reason: None }, note: None };
+        self.rows.put_ban(room.key, key, Some((new, self.committed_at)))?;
+        let body = EventBody::Remove { user, ban: true, until, absent: member.is_none() };
+        self.do_append_event(room, admin, &body, effects)
     }
 
     /// Bans the actor from the installation, or ends the actor's ban. A user who is not known yet is known from then on.

@@ -277,10 +277,13 @@ impl<R: Rows> ChangeContext<'_, R> {
         if !name.is_room() {
             return Err(not_found("from").into());
         }
+        let ban = self.rows.ban(conversation.key, user)?;
+        access::check_may_join(ban.as_ref(), self.committed_at)
+            .map_err(|refusal| Refusal { field: Some("from".into()), ..refusal })?;
         let role = access::role_of_joiner(&conversation, earlier.as_ref());
         let until = earlier.and_then(|member| member.silenced_until(self.committed_at));
         let joined_by = conversation.head.next();
-        let join_or_leave = self.do_add_member(&mut conversation, user, role, earlier);
+        let join_or_leave = self.do_add_member(&mut conversation, user, role, earlier)?;
         of.effects.push((joined_by, Effect { user: self.actor.clone(), join_or_leave }));
         let key = conversation.key;
         let body = EventBody::Join { role: Some(role).filter(|role| *role != Role::Member), until };

@@ -109,12 +109,16 @@ impl<R: Rows> ChangeContext<'_, R> {
             return Err(Refusal::not_found().into());
         }
         access::check_public(self.permissions)?;
+        if let Some(user) = user {
+            let ban = self.rows.ban(room.key, user)?;
+            access::check_may_join(ban.as_ref(), self.committed_at)?;
+        }
         self.check_room_limit("conversation")?;
         let user = self.user_or_new(self.actor)?;
         self.rows.insert_self_joined_room(user, room.key)?;
         let role = access::role_of_joiner(&room, earlier.as_ref());
         let until = earlier.and_then(|member| member.silenced_until(self.committed_at));
-        let join_or_leave = self.do_add_member(&mut room, user, role, earlier);
+        let join_or_leave = self.do_add_member(&mut room, user, role, earlier)?;
         let effect = Effect { user: self.actor.clone(), join_or_leave };
         let body = EventBody::Join { role: Some(role).filter(|role| *role != Role::Member), until };
         self.do_append_event(room, user, &body, vec![effect])
@@ -147,6 +151,10 @@ impl<R: Rows> ChangeContext<'_, R> {
         let earlier = known.map(|invited| self.rows.member(conversation.key, invited)).transpose()?.flatten();
         if let Some(member) = earlier.filter(|m| m.until.is_none()) {
             return self.outcome_of_repeated_change(&conversation, member.since);
+        }
+        if let Some(invited) = known {
+            let ban = self.rows.ban(conversation.key, invited)?;
+            access::check_may_be_invited(ban.as_ref(), inviter.role, self.committed_at)?;
         }
         self.begin_effects()?;
         let role = access::role_of_invited(inviter.role, invite.role, earlier.as_ref());
@@ -196,7 +204,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     ) -> ChangeResult<R> {
         let invited = self.user_or_new(&user)?;
         let until = earlier.and_then(|member| member.silenced_until(self.committed_at));
-        let join_or_leave = self.do_add_member(&mut room, invited, role, earlier);
+        let join_or_leave = self.do_add_member(&mut room, invited, role, earlier)?;
         let effect = Effect { user: user.clone(), join_or_leave };
         self.do_append_event(room, by, &EventBody::Invite { user, role, until }, vec![effect])
     }
@@ -210,13 +218,18 @@ impl<R: Rows> ChangeContext<'_, R> {
         if remove.user == *self.actor {
             return Err(Refusal::bad_field("user", "user: to go yourself, say `leave`").into());
         }
+        access::check_room_ban(remove.ban, remove.until, self.committed_at)?;
+        if remove.ban {
+            return self.ban_from_room(conversation, user, remove);
+        }
         let (removed, member) = self.check_subject(&conversation, &remove.user)?;
         if let Some(until) = member.until {
             return self.outcome_of_repeated_change(&conversation, until);
         }
         self.do_end_membership(&mut conversation, removed, member)?;
         let effect = Effect { user: remove.user.clone(), join_or_leave: JoinOrLeave::Leave };
-        self.do_append_event(conversation, user, &EventBody::Remove { user: remove.user }, vec![effect])
+        let body = EventBody::Remove { user: remove.user, ban: false, until: None, absent: false };
+        self.do_append_event(conversation, user, &body, vec![effect])
     }
 
     pub(super) fn set_role(&mut self, set: SetRole) -> ChangeResult<R> {
@@ -296,18 +309,22 @@ impl<R: Rows> ChangeContext<'_, R> {
         user: UserKey,
         role: Role,
         earlier: Option<Membership>,
-    ) -> JoinOrLeave {
+    ) -> Result<JoinOrLeave, OperationError<R::Error>> {
+        // A ban of before has ended, or an admin's invitation ends it.
+        if self.rows.ban(room.key, user)?.is_some() {
+            self.rows.put_ban(room.key, user, None)?;
+        }
         room.members += 1;
         room.admins += u64::from(role == Role::Admin);
         let mut member = new_membership(role, room.head.next(), room.messages, earlier);
         // The events of coming in name a silence that holds, so an earlier one is forgotten.
         member.silenced = member.silenced_until(self.committed_at).map_or(0, Timestamp::as_millis);
         self.rows.put_member(room.key, user, member);
-        JoinOrLeave::Join { seen: earlier.and_then(|member| member.until).unwrap_or(room.head) }
+        Ok(JoinOrLeave::Join { seen: earlier.and_then(|member| member.until).unwrap_or(room.head) })
     }
 
     /// Ends a membership with the next event.
-    fn do_end_membership(
+    pub(super) fn do_end_membership(
         &mut self,
         room: &mut Conversation,
         user: UserKey,

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension as _, Result, Row, params};
 use switchboard_protocol::{ConversationId, EventKind, Timestamp};
 
 use self::members::Members;
-use super::{EVENTS_PER_REPORT, FIRST_SCHEMA_WITH_ENDED_ROOMS, Progress, Report};
+use super::{EVENTS_PER_REPORT, FIRST_SCHEMA_WITH_BANS, FIRST_SCHEMA_WITH_ENDED_ROOMS, Progress, Report};
 use crate::read::Lookups as _;
 use crate::record::{NewerKind, Via};
 use crate::sqlite::checksum::Columns;
@@ -76,19 +76,22 @@ struct Schema {
     is_rewritten: bool,
     /// Whether rooms may have been deleted.
     has_ended_rooms: bool,
+    /// Whether there is a table of bans.
+    has_bans: bool,
 }
 
 impl Schema {
     fn read_from(db: &Connection, version: usize) -> anyhow::Result<Self> {
         let members = members::members_statement(db, version)?;
         if version < FIRST_SCHEMA_WITH_USER_NUMBERS {
-            let (is_rewritten, has_ended_rooms) = (false, false);
-            return Ok(Self { members, kinds: Vec::new(), is_rewritten, has_ended_rooms });
+            let (is_rewritten, has_ended_rooms, has_bans) = (false, false, false);
+            return Ok(Self { members, kinds: Vec::new(), is_rewritten, has_ended_rooms, has_bans });
         }
         let kinds = db.kinds().map_err(|_| anyhow::anyhow!("cannot read the table of kinds"))?;
         let is_rewritten = !db.prepare("SELECT 1 FROM rewrite")?.exists([])?;
         let has_ended_rooms = version >= FIRST_SCHEMA_WITH_ENDED_ROOMS;
-        Ok(Self { members, kinds, is_rewritten, has_ended_rooms })
+        let has_bans = version >= FIRST_SCHEMA_WITH_BANS;
+        Ok(Self { members, kinds, is_rewritten, has_ended_rooms, has_bans })
     }
 
     /// Reports rows in the table of kinds that are about this version's kinds and differ from what this version writes.
@@ -332,6 +335,9 @@ impl<'a> Log<'a> {
             self.compare_conversation(&kept, report);
         }
         let mut members = std::mem::take(&mut self.members);
+        if self.schema.has_bans && !self.is_uncertain {
+            members.compare_bans(&self, report)?;
+        }
         members.compare(&self, report)
     }
 

@@ -159,7 +159,7 @@ impl SharedLookups for Connection {
     ) -> Result<FxHashMap<UserId, Seq>, OperationError> {
         let mut select = self.prepare_cached(
             "SELECT max(e.seq) FROM events e WHERE e.conversation = ?1 AND e.seq <= ?2
-               AND (e.kind = ?3 AND e.sender = ?5 OR e.kind = ?4 AND json_valid(e.body)
+               AND (e.kind = ?3 AND e.sender = ?5 OR e.kind = ?4 AND json_valid(e.body) AND e.body ->> 'absent' IS NULL
                    AND (json_type(e.body, '$.user') = 'integer' AND e.body ->> 'user' = ?5
                        OR json_type(e.body, '$.user') = 'text' AND e.body ->> 'user' = ?6))",
         )?;

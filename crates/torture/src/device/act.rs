@@ -223,7 +223,7 @@ impl Device {
                 self.world.record_join_attempt(&user, &room.id);
                 (Invite { conversation, user, role: Default::default() }.into(), "invite")
             } else {
-                (Remove { conversation, user }.into(), "remove")
+                (Remove { conversation, user, ban: false, until: None }.into(), "remove")
             }
         } else if is_in {
             (Leave { conversation }.into(), "leave")

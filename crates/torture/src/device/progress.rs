@@ -16,7 +16,7 @@ impl MembershipChange {
     pub(crate) fn of(event: &Event, user: &UserId) -> Self {
         match &event.body {
             EventBody::Leave {} if event.from == *user => Self::Left,
-            EventBody::Remove { user: gone } if gone == user => Self::Left,
+            EventBody::Remove { user: gone, .. } if gone == user => Self::Left,
             _ if adds_user(event, user) => Self::Joined,
             _ => Self::None,
         }

@@ -85,7 +85,7 @@ pub(super) fn decode_step([verb, who, at, n]: [u8; 4]) -> Step {
         20 | 21 => Change::Join(Join { conversation }),
         22 => Change::Leave(Leave { conversation }),
         23 | 24 => Change::Invite(Invite { conversation, user: named, role }),
-        25 => Change::Remove(Remove { conversation, user: named }),
+        25 => Change::Remove(Remove { conversation, user: named, ban: false, until: None }),
         26 => Change::SetRole(SetRole { conversation, user: named, role, until: None }),
         27 => Change::Rename(Rename {
             conversation,

@@ -53,12 +53,17 @@ impl RemovedMember {
         }
         phone.receives_message("three").await;
         for device in [&mut bob, &mut phone] {
-            assert_eq!(device.receives_event().await.body, EventBody::Remove { user: user("bob") });
+            assert_eq!(device.receives_event().await.body, removal_of_bob());
             device.receives_nothing().await;
         }
         alice.receives_message("three").await;
         Self { server, alice, bob }
     }
+}
+
+/// The event by which bob was removed, and not banned.
+fn removal_of_bob() -> EventBody {
+    EventBody::Remove { user: user("bob"), ban: false, until: None, absent: false }
 }
 
 #[tokio::test]
@@ -215,7 +220,7 @@ async fn hostile_16_a_message_that_races_with_the_removal_is_stored_before_it_or
                     refused += 1;
                 }
                 ServerFrame::Event(event) => {
-                    assert_eq!(event.body, EventBody::Remove { user: user("bob") });
+                    assert_eq!(event.body, removal_of_bob());
                     removed = true;
                 }
                 other => panic!("{other:?}"),

@@ -69,6 +69,20 @@ impl Log<'_> {
                     self.add_problem(report, Some(seq), "the reaction that it changes does not stand so");
                 }
             }
+            body => self.check_room_event(event, body, report)?,
+        }
+        Ok(())
+    }
+
+    /// Applies an event that changes a room or its members.
+    fn check_room_event(
+        &mut self,
+        event: &StoredEvent<'_>,
+        body: EventBody,
+        report: &mut Report,
+    ) -> Result<()> {
+        let seq = event.seq;
+        match body {
             EventBody::Create { title, public, members } => {
                 self.title = title.map(|title| title.as_str().to_owned());
                 self.public = public;
@@ -91,15 +105,21 @@ impl Log<'_> {
                     log.members.add_member(user, role, seq, until);
                 })?;
             }
-            EventBody::Remove { user } => {
-                self.with_user(&user, seq, report, |log, user| log.members.end_membership(user, seq))?;
+            EventBody::Remove { user, ban, until, absent } => {
+                self.with_user(&user, seq, report, |log, user| {
+                    if !absent {
+                        log.members.end_membership(user, seq);
+                    }
+                    if ban {
+                        log.members.ban(user, until);
+                    }
+                })?;
             }
             EventBody::Role { user, role, until } => {
                 self.with_user(&user, seq, report, |log, user| log.members.set_role(user, role, until))?;
             }
             EventBody::Rename { title } => self.title = Some(title.as_str().to_owned()),
-            EventBody::Unreadable {} | EventBody::Withheld { .. } | EventBody::Erase {} => {}
-            EventBody::End {} | EventBody::Unknown(_) => {}
+            _ => {}
         }
         Ok(())
     }

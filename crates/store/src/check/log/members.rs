@@ -6,6 +6,7 @@ use rusqlite::{Connection, Result};
 use switchboard_protocol::{Role, Timestamp};
 
 use super::Log;
+use crate::ban::Ban;
 use crate::change::rows::role_number;
 use crate::check::{FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report};
 use crate::record::{Membership, Via};
@@ -52,6 +53,8 @@ pub(super) struct Members {
     by_user: BTreeMap<i64, Member>,
     present: u64,
     admins: u64,
+    /// Who is banned by the log, and until when, as it is stored.
+    bans: BTreeMap<i64, i64>,
 }
 
 /// The statement that selects the members of a conversation in a database of some version. A column that this version lacks
@@ -131,6 +134,11 @@ impl Members {
         );
     }
 
+    /// Applies an event that bans the user. The next event by which the user comes in ends that.
+    pub(super) fn ban(&mut self, user: i64, until: Option<Timestamp>) {
+        self.bans.insert(user, Ban { until, reason: None }.stored_until());
+    }
+
     pub(super) fn end_membership(&mut self, user: i64, seq: u64) {
         let stay = self.by_user.get(&user).and_then(|member| member.logged);
         self.replace_membership(user, stay.map(|stay| LoggedMembership { until: Some(seq), ..stay }));
@@ -148,6 +156,9 @@ impl Members {
     }
 
     fn replace_membership(&mut self, user: i64, stay: Option<LoggedMembership>) {
+        if stay.is_some_and(|stay| stay.until.is_none()) {
+            self.bans.remove(&user);
+        }
         let member = self.by_user.entry(user).or_default();
         let before = std::mem::replace(&mut member.logged, stay);
         let counted = |stay: Option<LoggedMembership>| {
@@ -164,6 +175,25 @@ impl Members {
         let member = self.by_user.entry(user).or_default();
         member.sent += 1;
         member.read_sent += u64::from(member.stored.as_ref().is_some_and(|kept| seq <= kept.row.read.0));
+    }
+
+    /// Compares the stored bans with the log.
+    pub(super) fn compare_bans(&self, log: &Log<'_>, report: &mut Report) -> Result<()> {
+        let mut select =
+            log.db.prepare_cached("SELECT user, until FROM bans WHERE conversation = ?1 ORDER BY user")?;
+        let stored = select.query_map([log.number], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let stored: BTreeMap<i64, i64> = stored.collect::<Result<_>>()?;
+        for user in stored.keys().chain(self.bans.keys().filter(|user| !stored.contains_key(user))) {
+            if stored.get(user) != self.bans.get(user) {
+                let name = log.name_of(*user)?.unwrap_or_else(|| format!("user number {user}"));
+                log.add_problem(
+                    report,
+                    None,
+                    format!("whether {name} is banned, or until when, is not what its log says"),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Compares the stored row of each member with the log.

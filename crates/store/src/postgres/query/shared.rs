@@ -114,7 +114,7 @@ fn read_membership(row: &Row, first: usize) -> Result<Option<CurrentMembership>>
     Ok(skip_damaged(read(), || format!("conversation {}", conversation.0))?.flatten())
 }
 
-/// The last event by which each user left or was removed, up to an event. The removed user is in the field `user` of the
+/// The last event by which each user left or was removed, up to an event. A ban of a user who was no member (`absent`) is none. The removed user is in the field `user` of the
 /// body: a key, or an id in the form of earlier versions.
 const SELECT_LAST_LEAVES: &str = concat!(
     r#"SELECT went.name, max(went.seq) FROM (
@@ -130,7 +130,7 @@ const SELECT_LAST_LEAVES: &str = concat!(
             SELECT event_fields(e.body) -> 'user' AS "user", e.seq FROM events e
             WHERE e.conversation = $1 AND e.kind = "#,
     kind_number!(Remove),
-    r#" AND e.seq <= $2 OFFSET 0) removing
+    r#" AND e.seq <= $2 AND event_fields(e.body) -> 'absent' IS NULL OFFSET 0) removing
         JOIN (SELECT id, name FROM users WHERE name = ANY($3::text[]) OFFSET 0) removed
             ON removing."user" IN (to_jsonb(removed.id), to_jsonb(removed.name))) went
     GROUP BY went.name"#

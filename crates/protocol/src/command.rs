@@ -35,6 +35,7 @@ macro_rules! commands {
             /// The commands that append to a log, and may carry a [`WriteNumber`](crate::WriteNumber) on a connection.
             pub const ORDERED: &'static [&'static str] = &[
                 "send", "edit", "delete", "react", "create", "join", "leave", "invite", "remove", "role", "rename",
+                "settings",
             ];
 
             /// The requests that exist over HTTP only.
@@ -73,6 +74,7 @@ macro_rules! commands {
                     Self::SetRole(SetRole { until: Some(_), .. }) | Self::Remove(Remove { ban: true, .. }) => {
                         Some(crate::BANS)
                     }
+                    Self::ChangeSettings(_) => Some(crate::SLOW),
                     Self::SetProfile(_) | Self::Users(_) | Self::FindUsers(_) => Some(crate::PROFILES),
                     _ => None,
                 }
@@ -154,6 +156,8 @@ commands! {
     "role" SetRole => Stored;
     /// Changes a room's title.
     "rename" Rename => Stored;
+    /// Changes a room's settings.
+    "settings" ChangeSettings => Stored;
     /// Pages through the members of a conversation.
     "members" Members => Members;
     /// Changes the user's own profile.
@@ -380,6 +384,17 @@ fields! {
         conversation: Target,
         /// The new title.
         title: Title,
+    }
+    /// `settings`: changes the settings of a room that are named. An admin may.
+    ChangeSettings {
+        /// The room.
+        conversation: Target,
+        /// How many milliseconds there are between two messages of a member at least; 0 for no bound.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
+        slow: Option<u32>,
+        /// Whether a user who was removed may join again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rejoin: Option<bool>,
     }
     /// `members`: returns the members with their roles and cursors, by user id.
     Members {

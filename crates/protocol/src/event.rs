@@ -253,6 +253,16 @@ events! {
             /// The new title.
             title: Title,
         }
+        /// `from` changed settings of the room.
+        "settings" Settings = 12, Room, None {
+            /// How many milliseconds there are between two messages of a member at least; 0 for no bound. Absent if that
+            /// did not change.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            slow: Option<u32>,
+            /// Whether a user who was removed may join again. Absent if that did not change.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            rejoin: Option<bool>,
+        }
         /// The application deleted the room: this is its last event, and all earlier ones are gone. A client drops the room.
         "end" End = 14, Room, Ends {}
     }
@@ -314,7 +324,7 @@ macro_rules! without_users {
     ($($type:ty),*) => { $(impl FieldType for $type { const HOLDS_USERS: bool = false; })* };
 }
 
-without_users!(bool, Data, Emoji, Role, Seq, Text, Timestamp, Title);
+without_users!(bool, u32, Data, Emoji, Role, Seq, Text, Timestamp, Title);
 
 const fn count_user_fields(fields: &[(&str, bool)]) -> usize {
     let (mut at, mut count) = (0, 0);

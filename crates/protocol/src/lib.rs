@@ -42,11 +42,14 @@ pub const SUBPROTOCOL: &str = "switchboard.v1";
 /// The optional features that `welcome.features` lists: what a server supports beyond the first version of the protocol.
 /// `numbers` means that it accepts a [`WriteNumber`], `profiles` that it has the users' names and pictures,
 /// `token` that a connection can renew its token, `permissions` that `welcome` and the answer to `token` have [`Permissions`],
-/// `bans` that users can be banned and silenced.
-pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN, "permissions", BANS];
+/// `bans` that users can be banned and silenced, `slow` that rooms have settings, such as slow mode.
+pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN, "permissions", BANS, SLOW];
 
 /// The feature of bans: of the installation, of rooms, and for writing.
 pub const BANS: &str = "bans";
+
+/// The feature of the settings of rooms.
+pub const SLOW: &str = "slow";
 
 /// The feature of the command `token`, which renews the token of a connection.
 pub const TOKEN: &str = "token";

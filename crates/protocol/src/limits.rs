@@ -218,6 +218,10 @@ impl Limits {
     /// microseconds; what is to have no end is written without `until`. Beyond: `bad_field`.
     pub const MAX_UNTIL_MS: i64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 
+    /// The longest time between two messages of a member in a room in slow mode, in milliseconds: six hours. Who is to write
+    /// less often is a reader. Beyond: `bad_field`.
+    pub const MAX_SLOW_MS: u32 = 6 * 60 * 60 * 1_000;
+
     /// The fewest bytes of the `query` of `find_users`: a single letter would match a large part of all users.
     pub const MIN_FIND_QUERY_BYTES: usize = 2;
 

@@ -33,6 +33,12 @@ pub struct ListedRoom {
     pub title: Option<Title>,
     /// Whether any user may join.
     pub public: bool,
+    /// How many milliseconds there are between two messages of a member at least, if the room is in slow mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow: Option<u32>,
+    /// False if a user who was removed may not join again; otherwise absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejoin: Option<bool>,
     /// The number of members.
     pub members: u64,
     /// The number of messages, deleted ones included.

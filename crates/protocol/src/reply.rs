@@ -334,6 +334,12 @@ pub struct Summary {
     #[serde(default, skip_serializing_if = "is_false")]
     #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
     pub public: bool,
+    /// How many milliseconds there are between two messages of a member at least, if the room is in slow mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow: Option<u32>,
+    /// False if a user who was removed may not join again; otherwise absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejoin: Option<bool>,
     /// The user's own role.
     pub role: Role,
     /// Until when the user is a `reader`, if the user is silenced. Then the user has the role of before again.

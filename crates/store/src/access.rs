@@ -31,6 +31,34 @@ pub(crate) fn check_room_ban(ban: bool, until: Option<Timestamp>, now: Timestamp
     }
 }
 
+/// Refuses a user who was removed, and joins a room that takes back nobody who was.
+pub(crate) fn check_rejoin(was_removed: bool) -> Result<(), Refusal> {
+    if was_removed {
+        Err(Refusal::forbidden("you were removed from this room; ask an admin for an invitation"))
+    } else {
+        Ok(())
+    }
+}
+
+/// Refuses a message that comes too soon after the member's last one, in a room in slow mode. Admins and back ends are free.
+pub(crate) fn check_pace(
+    room: &Conversation,
+    member: &Membership,
+    by_back_end: bool,
+    now: Timestamp,
+) -> Result<(), Refusal> {
+    if room.slow == 0 || by_back_end || member.role_at(now) == Role::Admin {
+        return Ok(());
+    }
+    let slow = i64::try_from(room.slow).unwrap_or(i64::MAX);
+    // The clock may have gone back: nobody waits longer than `slow`.
+    let wait = member.sent_at.saturating_add(slow).saturating_sub(now.as_millis()).min(slow);
+    match u64::try_from(wait) {
+        Ok(wait) if wait > 0 => Err(Refusal::too_soon(wait)),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a user who is banned from a room, and joins it.
 pub(crate) fn check_may_join(ban: Option<&Ban>, now: Timestamp) -> Result<(), Refusal> {
     match ban.filter(|ban| ban.holds_at(now)) {

@@ -39,6 +39,11 @@ impl Via {
         if self.is_imported() { self } else { Self(self.0.saturating_add(Self::IMPORTED)) }
     }
 
+    /// Whether an API key has made it, by an import or otherwise.
+    pub(crate) fn is_key(self) -> bool {
+        self.without_import().0 > 0
+    }
+
     /// Whether an import has made it.
     pub fn is_imported(self) -> bool {
         self.0 >= Self::FIRST_IMPORTED

@@ -117,6 +117,14 @@ impl Conversation {
     }
 }
 
+impl Conversation {
+    /// The settings that differ from those of a new room, as clients see them: `slow` and `rejoin`.
+    pub(crate) fn shown_settings(&self) -> (Option<u32>, Option<bool>) {
+        let slow = u32::try_from(self.slow).ok().filter(|slow| *slow > 0);
+        (slow, (!self.rejoin).then_some(false))
+    }
+}
+
 impl Membership {
     /// The role at a time: a silenced member is a reader.
     pub fn role_at(&self, now: Timestamp) -> Role {

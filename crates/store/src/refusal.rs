@@ -78,6 +78,12 @@ impl Refusal {
         Self::new(ErrorCode::Forbidden, message)
     }
 
+    /// The room is in slow mode, and the user may write again in `wait` milliseconds.
+    pub(crate) fn too_soon(wait: u64) -> Self {
+        let message = "the room is in slow mode; wait `retry_after` milliseconds";
+        Self { retry_after: Some(wait), ..Self::forbidden(message) }
+    }
+
     /// The user may write again at a time.
     pub fn forbidden_until(until: Timestamp, now: Timestamp) -> Self {
         let wait = u64::try_from(until.as_millis().saturating_sub(now.as_millis())).unwrap_or(1);

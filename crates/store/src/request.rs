@@ -10,9 +10,9 @@ pub use self::import::{
 };
 
 use switchboard_protocol::{
-    Command, ConversationId, Conversations, Create, Data, Delete, Edit, History, Invite, Join, Leave, Limits,
-    Members, React, Read, Received, Remove, Rename, Send, Seq, SetProfile, SetRole, Sync, Target, Text,
-    Timestamp, Title, UserId, is_blank,
+    ChangeSettings, Command, ConversationId, Conversations, Create, Data, Delete, Edit, History, Invite,
+    Join, Leave, Limits, Members, React, Read, Received, Remove, Rename, Send, Seq, SetProfile, SetRole,
+    Sync, Target, Text, Timestamp, Title, UserId, is_blank,
 };
 
 use crate::ban::NewBan;
@@ -65,6 +65,7 @@ pub enum Change {
     Remove(Remove),
     SetRole(SetRole),
     Rename(Rename),
+    ChangeSettings(ChangeSettings),
     /// A back end deletes a room, in the name of the actor.
     DeleteRoom(ConversationId),
     SetProfile(Box<SetProfile>),
@@ -242,6 +243,7 @@ impl From<Command> for Request {
             Command::Remove(c) => Self::Change(Change::Remove(c)),
             Command::SetRole(c) => Self::Change(Change::SetRole(c)),
             Command::Rename(c) => Self::Change(Change::Rename(c)),
+            Command::ChangeSettings(c) => Self::Change(Change::ChangeSettings(c)),
             Command::Members(c) => Self::Query(Query::Members(c)),
             Command::SetProfile(c) => Self::Change(Change::SetProfile(Box::new(c))),
             Command::Users(c) => Self::People(PeopleQuery::Users(c.users)),
@@ -268,6 +270,7 @@ pub fn check(command: &Command, limits: &Limits) -> Result<(), Refusal> {
         Command::Users(c) => check_count("users", c.users.len(), limits.follow),
         Command::FindUsers(c) => check_search(&c.query),
         Command::Rename(c) => check_title(Some(&c.title)),
+        Command::ChangeSettings(c) => check_settings(c),
         Command::React(c) if is_blank(c.emoji.as_str()) => {
             Err(Refusal::bad_field("emoji", "emoji: a reaction shows something"))
         }
@@ -290,6 +293,18 @@ pub fn check(command: &Command, limits: &Limits) -> Result<(), Refusal> {
         | Command::Members(_)
         | Command::Ping(_) => Ok(()),
     }
+}
+
+fn check_settings(settings: &ChangeSettings) -> Result<(), Refusal> {
+    let ChangeSettings { slow, rejoin, .. } = settings;
+    if slow.is_none() && rejoin.is_none() {
+        return Err(Refusal::bad_field("slow", "slow: name what changes, `slow` or `rejoin`"));
+    }
+    if slow.is_some_and(|slow| slow > Limits::MAX_SLOW_MS) {
+        let message = format!("slow: at most {} milliseconds", Limits::MAX_SLOW_MS);
+        return Err(Refusal::bad_field("slow", message));
+    }
+    Ok(())
 }
 
 fn check_content(text: Option<&Text>, data: Option<&Data>, limits: &Limits) -> Result<(), Refusal> {

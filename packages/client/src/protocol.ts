@@ -377,6 +377,16 @@ export type Event = {
       /** The new title. */
       title: Title;
     }
+  | {
+      type: "settings";
+      /**
+       * How many milliseconds there are between two messages of a member at least; 0 for no bound. Absent if that
+       * did not change.
+       */
+      slow?: number;
+      /** Whether a user who was removed may join again. Absent if that did not change. */
+      rejoin?: boolean;
+    }
   | { type: "end" }
   | { type: "unreadable" }
   | {
@@ -498,6 +508,10 @@ export type Summary = {
   title?: Title;
   /** Whether any user may join. */
   public?: boolean;
+  /** How many milliseconds there are between two messages of a member at least, if the room is in slow mode. */
+  slow?: number;
+  /** False if a user who was removed may not join again; otherwise absent. */
+  rejoin?: boolean;
   /** The user's own role. */
   role: Role;
   /** Until when the user is a `reader`, if the user is silenced. Then the user has the role of before again. */
@@ -940,6 +954,16 @@ export type Rename = {
   title: Title;
 };
 
+/** `settings`: changes the settings of a room that are named. An admin may. */
+export type ChangeSettings = {
+  /** The room. */
+  conversation: Target;
+  /** How many milliseconds there are between two messages of a member at least; 0 for no bound. */
+  slow?: number;
+  /** Whether a user who was removed may join again. */
+  rejoin?: boolean;
+};
+
 /** `members`: returns the members with their roles and cursors, by user id. */
 export type Members = {
   /** The conversation. */
@@ -999,6 +1023,7 @@ export type Command =
   | { type: "remove" } & Remove
   | { type: "role" } & SetRole
   | { type: "rename" } & Rename
+  | { type: "settings" } & ChangeSettings
   | { type: "members" } & Members
   | { type: "profile" } & SetProfile
   | { type: "users" } & Users

@@ -41,6 +41,12 @@ pub(super) fn describe(event: &Event) -> String {
         }
         EventBody::Role { user, role, until: None } => format!("{from} made {user} {role:?}"),
         EventBody::End {} => format!("{from} deleted the room"),
+        EventBody::Settings { slow, rejoin } => {
+            let slow = slow.map(|slow| format!("slow {slow} ms"));
+            let rejoin = rejoin.map(|rejoin| format!("rejoin {rejoin}"));
+            let changed: Vec<_> = slow.into_iter().chain(rejoin).collect();
+            format!("{from} set {}", changed.join(", "))
+        }
         EventBody::Rename { title } => format!("{from} renamed the room {:?}", printable(title.as_str())),
         EventBody::Unreadable {} => "(an event that the server cannot read)".to_owned(),
         EventBody::Withheld { of, withheld } => {

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use switchboard::check_database;
+use switchboard_protocol::Timestamp;
+use switchboard_store::clock::Clock;
 
 use crate::support::{Person, Server, user};
 
@@ -91,7 +93,10 @@ fn random_command(random: &mut SeededRandom, number: u64) -> (&'static str, Valu
     let room = random.random_one_of(&["#a", "#b"]);
     let target = 1 + random.random_below(40);
     let user = random.random_one_of(&USERS);
-    match random.random_below(16) {
+    // Some of these ends pass during the test.
+    let until = Clock::system().now().as_millis() + 20 + i64::from(number.is_multiple_of(7)) * 60_000;
+    let until = Timestamp::from_millis(until);
+    match random.random_below(20) {
         0..=4 => ("send", json!({"to": place, "text": "hi", "key": (number / 2).to_string()})),
         5 => ("send", json!({"to": place, "data": {"n": number}, "reply_to": target})),
         6 => ("edit", json!({"conversation": place, "target": target, "text": "hello"})),
@@ -111,6 +116,10 @@ fn random_command(random: &mut SeededRandom, number: u64) -> (&'static str, Valu
             )
         }
         14 => ("remove", json!({"conversation": room, "user": user})),
+        15 => ("remove", json!({"conversation": room, "user": user, "ban": true, "until": until})),
+        16 => ("role", json!({"conversation": room, "user": user, "role": "reader", "until": until})),
+        17 => ("settings", json!({"conversation": room, "slow": number % 3})),
+        18 => ("settings", json!({"conversation": room, "rejoin": number.is_multiple_of(2)})),
         _ => ("rename", json!({"conversation": room, "title": user})),
     }
 }

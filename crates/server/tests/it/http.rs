@@ -76,6 +76,7 @@ async fn every_command_except_the_socket_only_ones_has_a_route() {
         "react": {"conversation": "#ops", "target": 2, "emoji": "👍"},
         "delete": {"conversation": "#ops", "target": 2},
         "rename": {"conversation": "#ops", "title": "Ops"},
+        "settings": {"conversation": "#ops", "slow": 0, "rejoin": true},
         "invite": {"conversation": "#ops", "user": "carol"},
         "role": {"conversation": "#ops", "user": "carol", "role": "reader"},
         "remove": {"conversation": "#ops", "user": "carol"},
@@ -92,7 +93,8 @@ async fn every_command_except_the_socket_only_ones_has_a_route() {
     });
     server.posts("create", json!({"as": "alice", "room": "solo"})).await.ok();
     // The commands run in an order in which each one finds the room, the members and the messages that it needs.
-    let order = ["create", "send", "edit", "react", "delete", "rename", "invite", "role", "remove"];
+    let order =
+        ["create", "send", "edit", "react", "delete", "rename", "settings", "invite", "role", "remove"];
     let names = Command::NAMES.iter().filter(|name| !order.contains(name));
     for name in order.iter().chain(names) {
         let mut body = bodies[*name].clone();
@@ -108,7 +110,10 @@ async fn every_command_except_the_socket_only_ones_has_a_route() {
     }
     let log = server.posts("sync", json!({"as": "bob", "conversation": "#ops"})).await.ok();
     let types: Vec<_> = log["events"].as_array().expect("events").iter().map(|e| e["type"].clone()).collect();
-    assert_eq!(types, ["create", "message", "edit", "react", "delete", "rename", "invite", "role", "remove"]);
+    assert_eq!(
+        types,
+        ["create", "message", "edit", "react", "delete", "rename", "settings", "invite", "role", "remove"]
+    );
 }
 
 #[tokio::test]

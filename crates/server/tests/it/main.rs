@@ -54,6 +54,7 @@ mod room_bans;
 mod rooms;
 mod routing;
 mod scrapes;
+mod settings;
 mod silence;
 mod soak;
 mod stopping;

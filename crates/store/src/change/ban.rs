@@ -1,7 +1,7 @@
-//! Bans from the installation.
+//! Who is kept out: bans from the installation and from rooms, and revocations.
 
 use serde_json::{Map, Value, json};
-use switchboard_protocol::{EventBody, Remove};
+use switchboard_protocol::{EventBody, Remove, Timestamp};
 
 use super::rows::Rows;
 use super::{ChangeContext, ChangeResult, OperationError};
@@ -16,6 +16,14 @@ impl<R: Rows> ChangeContext<'_, R> {
         let Some(user) = self.rows.user(self.actor)? else { return Ok(()) };
         let ban = self.rows.ban(INSTALLATION, user)?;
         Ok(access::check_not_banned(ban.as_ref(), self.committed_at)?)
+    }
+
+    /// Revokes the tokens of the actor that were issued up to this time.
+    pub(super) fn revoke(&mut self, until: Timestamp, replace: bool) -> ChangeResult<R> {
+        let user = self.user_or_new(self.actor)?;
+        self.rows.set_not_before(user, until, replace)?;
+        self.do_tell_feed("audit.revoke", Some(user), "{}".to_owned())?;
+        Ok(Committed::NotAnnounced)
     }
 
     /// Bans a user from a room. A member is removed; another user is banned all the same, also one who is not known yet.

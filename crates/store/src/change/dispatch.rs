@@ -52,6 +52,7 @@ pub(crate) fn apply<R: Rows>(
         Change::Remove(c) => act.remove(c),
         Change::SetRole(c) => act.set_role(c),
         Change::Rename(c) => act.rename(c),
+        Change::ChangeSettings(c) => act.change_settings(&c),
         Change::DeleteRoom(room) => act.delete_room(&room),
         Change::SetProfile(c) => act.set_own_profile(&c),
         Change::SetProfiles(c) => act.set_profiles(&c),
@@ -77,12 +78,7 @@ pub(crate) fn apply<R: Rows>(
         // The stores do it in each of their transactions, or beside them.
         Change::NumberPending => Ok(Committed::NotAnnounced),
         Change::Refused(refusal) => Err(OperationError::Refused(refusal)),
-        Change::Revoke { until, replace } => {
-            let user = act.user_or_new(actor)?;
-            act.rows.set_not_before(user, until, replace)?;
-            act.do_tell_feed("audit.revoke", Some(user), "{}".to_owned())?;
-            Ok(Committed::NotAnnounced)
-        }
+        Change::Revoke { until, replace } => act.revoke(until, replace),
         Change::Ban(ban) => act.set_ban(ban.map(|ban| *ban)),
         Change::Check(_) | Change::Approved(_) | Change::Repeated(_) => Err(Refusal::unavailable().into()),
     };
@@ -177,9 +173,8 @@ impl Prefetch {
             Change::Remove(c) => self.add_subject(actor, c.conversation.resolve(actor), &c.user),
             Change::SetRole(c) => self.add_subject(actor, c.conversation.resolve(actor), &c.user),
             Change::Rename(c) => self.add_membership(actor, c.conversation.resolve(actor)),
-            Change::DeleteRoom(room) => {
-                self.conversations.insert(room.clone());
-            }
+            Change::ChangeSettings(c) => self.add_membership(actor, c.conversation.resolve(actor)),
+            Change::DeleteRoom(room) => self.conversations.extend([room.clone()]),
             Change::SetProfile(_) | Change::ReadToken(_) => self.add_profile(actor),
             Change::SetProfiles(changes) => changes.iter().for_each(|change| self.add_profile(&change.user)),
             Change::Import(lines) => lines.iter().for_each(|line| self.add_import(&line.record)),

@@ -139,6 +139,9 @@ impl<R: Rows> ChangeContext<'_, R> {
         let appended = self.do_append(&mut conversation, user, EventKind::Message, key, (body, body))?;
         let Some(event) = appended else { return Ok(None) };
         member.sent += 1;
+        if conversation.slow > 0 {
+            member.sent_at = self.committed_at.as_millis();
+        }
         self.rows.put_member(conversation.key, user, member);
         Ok(Some(self.commit_boxed_event(conversation, event, effects)))
     }
@@ -166,6 +169,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         }
         let place = self.find_actor_membership(name)?;
         let member = *access::check_writer(place.membership.as_ref(), self.committed_at)?;
+        access::check_pace(&place.conversation, &member, self.via.is_key(), self.committed_at)?;
         Ok(Destination::Existing(Box::new(place), member))
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use switchboard_protocol::{
-    ConversationId, Create, ErrorCode, EventBody, EventKind, Invite, Join, Leave, Remove, Rename, Role,
-    RoomId, Seq, SetRole, Timestamp, Title, UserId,
+    ChangeSettings, ConversationId, Create, ErrorCode, EventBody, EventKind, Invite, Join, Leave, Remove,
+    Rename, Role, RoomId, Seq, SetRole, Timestamp, Title, UserId,
 };
 
 use super::rows::Rows;
@@ -113,6 +113,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             let ban = self.rows.ban(room.key, user)?;
             access::check_may_join(ban.as_ref(), self.committed_at)?;
         }
+        self.check_may_rejoin(&room, earlier.as_ref())?;
         self.check_room_limit("conversation")?;
         let user = self.user_or_new(self.actor)?;
         self.rows.insert_self_joined_room(user, room.key)?;
@@ -268,6 +269,32 @@ impl<R: Rows> ChangeContext<'_, R> {
         self.begin_effects()?;
         conversation.title = Some(rename.title.as_str().to_owned());
         self.do_append_event(conversation, user, &EventBody::Rename { title: rename.title }, Vec::new())
+    }
+
+    pub(super) fn change_settings(&mut self, settings: &ChangeSettings) -> ChangeResult<R> {
+        let ActorMembership { mut conversation, user, membership } =
+            self.find_actor_membership(&settings.conversation.resolve(self.actor))?;
+        access::check_member(membership.as_ref())?;
+        access::check_room(&conversation.name)?;
+        access::check_admin(membership.as_ref(), self.committed_at)?;
+        let ChangeSettings { slow, rejoin, .. } = *settings;
+        conversation.slow = slow.map_or(conversation.slow, u64::from);
+        conversation.rejoin = rejoin.unwrap_or(conversation.rejoin);
+        self.do_append_event(conversation, user, &EventBody::Settings { slow, rejoin }, Vec::new())
+    }
+
+    /// Refuses a user who was removed from a room that says so.
+    fn check_may_rejoin(
+        &mut self,
+        room: &Conversation,
+        earlier: Option<&Membership>,
+    ) -> Result<(), OperationError<R::Error>> {
+        let Some(left) = earlier.and_then(|member| member.until).filter(|_| !room.rejoin) else {
+            return Ok(());
+        };
+        let event = self.rows.event(room.key, left)?;
+        let was_removed = event.is_some_and(|event| event.kind == EventKind::Remove);
+        Ok(access::check_rejoin(was_removed)?)
     }
 
     /// Deletes a room: appends its last event. What it had before is removed later, in slices, and its id is never given again.

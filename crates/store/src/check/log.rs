@@ -120,6 +120,8 @@ struct StoredConversation {
     at: i64,
     /// Whether the room was deleted.
     ended: bool,
+    slow: u64,
+    rejoin: bool,
 }
 
 /// The state of one conversation, computed from its log up to some event.
@@ -138,6 +140,8 @@ struct Log<'a> {
     at: i64,
     title: Option<String>,
     public: bool,
+    slow: u64,
+    rejoin: bool,
     /// Whether an event is missing or cannot be read. If so, the memberships and other values that result from the log are
     /// uncertain from here on.
     is_uncertain: bool,
@@ -195,8 +199,9 @@ impl<'a> StoredEvent<'a> {
 impl<'a> Log<'a> {
     fn begin(db: &'a Connection, number: i64, schema: &'a Schema, report: &mut Report) -> Result<Self> {
         let ended = if schema.has_ended_rooms { "ended" } else { "0" };
+        let settings = if schema.has_bans { "slow, rejoin" } else { "0, 1" };
         let mut select = db.prepare_cached(&format!(
-            "SELECT name, title, public, head, messages, last_message, members, admins, at, {ended} FROM conversations WHERE id = ?1",
+            "SELECT name, title, public, head, messages, last_message, members, admins, at, {ended}, {settings} FROM conversations WHERE id = ?1",
         ))?;
         let found = select.query_row([number], |row| {
             let name = row.get_ref(0)?.as_str().map_or_else(|_| placeholder_name(number), ToOwned::to_owned);
@@ -210,6 +215,8 @@ impl<'a> Log<'a> {
                 admins: row.get(7)?,
                 at: row.get(8)?,
                 ended: row.get(9)?,
+                slow: row.get(10)?,
+                rejoin: row.get(11)?,
             };
             Ok((name, kept))
         });
@@ -235,6 +242,8 @@ impl<'a> Log<'a> {
             at: i64::MIN,
             title: None,
             public: false,
+            slow: 0,
+            rejoin: true,
             is_uncertain: false,
             last_kind: EventKind::Unreadable,
             events: 0,
@@ -364,6 +373,9 @@ impl<'a> Log<'a> {
         }
         if kept.title != self.title {
             self.add_problem(report, None, "its title is not the one that its log gives it");
+        }
+        if (kept.slow, kept.rejoin) != (self.slow, self.rejoin) {
+            self.add_problem(report, None, "its settings are not those that its log gives it");
         }
         if kept.public != self.public {
             self.add_problem(report, None, "whether it is public is not what its log says");

@@ -130,9 +130,12 @@ pub(super) fn summary(
     now: Timestamp,
 ) -> Summary {
     let ListedConversation { conversation, member } = listed;
+    let (slow, rejoin) = conversation.shown_settings();
     Summary {
         title: conversation.title.and_then(|title| Title::parse(title).ok()),
         public: conversation.public,
+        slow,
+        rejoin,
         role: member.role_at(now),
         until: member.silenced_until(now),
         members: conversation.members,

@@ -259,11 +259,14 @@ fn is_listed(query: &ListRooms, conversation: &Conversation) -> bool {
 }
 
 fn listed_room(room: Conversation) -> ListedRoom {
+    let (slow, rejoin) = room.shown_settings();
     ListedRoom {
         number: room.key.0.unsigned_abs(),
         conversation: room.name,
         title: room.title.and_then(|title| Title::parse(title).ok()),
         public: room.public,
+        slow,
+        rejoin,
         members: room.members,
         messages: room.messages,
         head: room.head,

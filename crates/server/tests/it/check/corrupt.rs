@@ -266,6 +266,22 @@ const DAMAGE_SQL_AND_PROBLEMS: &[(&str, &str)] = &[
     ("DELETE FROM feed_entries WHERE number = 1", "number 1 of the feed has no entry"),
     ("UPDATE feed_pages SET runs = x'01'", "the page of the feed from 1 cannot be read"),
     (
+        "UPDATE members SET silenced = 9 WHERE conversation = 1 AND user = 2",
+        "#r: bob is silenced until another time than the log says",
+    ),
+    (
+        "INSERT INTO bans (conversation, user, until, at) VALUES (1, 2, 9, 1)",
+        "#r: whether bob is banned, or until when, is not what its log says",
+    ),
+    (
+        "UPDATE conversations SET slow = 1 WHERE id = 1",
+        "#r: its settings are not those that its log gives it",
+    ),
+    (
+        "UPDATE conversations SET rejoin = 0 WHERE id = 1",
+        "#r: its settings are not those that its log gives it",
+    ),
+    (
         "INSERT INTO bans (conversation, user, until, at) VALUES (0, 77, 9, 1)",
         "user number 77 is banned, and is not there",
     ),

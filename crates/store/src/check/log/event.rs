@@ -118,6 +118,10 @@ impl Log<'_> {
             EventBody::Role { user, role, until } => {
                 self.with_user(&user, seq, report, |log, user| log.members.set_role(user, role, until))?;
             }
+            EventBody::Settings { slow, rejoin } => {
+                self.slow = slow.map_or(self.slow, u64::from);
+                self.rejoin = rejoin.unwrap_or(self.rejoin);
+            }
             EventBody::Rename { title } => self.title = Some(title.as_str().to_owned()),
             _ => {}
         }

@@ -135,7 +135,7 @@ fn random_change(rng: &mut Rng) -> (&'static str, Value) {
     let to = if rng.u8(..4) == 0 { format!("@{user}") } else { room.to_owned() };
     let target = 1 + rng.u64(..60);
     let text = "x".repeat([3, 10, 100, 1_500][rng.usize(..4)]);
-    match rng.u8(..24) {
+    match rng.u8(..25) {
         0..=7 => ("send", json!({"to": to, "text": text})),
         8 | 9 => ("edit", json!({"conversation": to, "target": target, "text": text})),
         10 => ("delete", json!({"conversation": to, "target": target})),
@@ -152,6 +152,7 @@ fn random_change(rng: &mut Rng) -> (&'static str, Value) {
             ("role", json!({"conversation": room, "user": user, "role": role}))
         }
         22 => ("rename", json!({"conversation": room, "title": text.get(..3)})),
+        23 => ("remove", json!({"conversation": room, "user": user, "ban": true})),
         _ => ("read", json!({"conversation": to, "upto": target})),
     }
 }

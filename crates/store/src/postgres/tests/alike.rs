@@ -13,6 +13,7 @@ use serde_json::json;
 use switchboard_protocol::{ConversationId, Limits, SetProfile, Timestamp};
 
 use super::{change, new_database, settings, user};
+use crate::ban::{Ban, NewBan};
 use crate::batch::WriterState;
 use crate::body;
 use crate::clock::Clock;
@@ -36,12 +37,12 @@ fn limits() -> Limits {
 }
 
 /// Queries for all stored rows. They return users' names in place of their keys, which may differ between the databases.
-const ROW_QUERIES: [&str; 9] = [
+const ROW_QUERIES: [&str; 10] = [
     "SELECT name, last_seen, not_before FROM users ORDER BY 1",
-    "SELECT name, title, CASE WHEN public THEN 1 ELSE 0 END, head, messages, last_message, members, admins, at
-        FROM conversations ORDER BY 1",
+    "SELECT name, title, CASE WHEN public THEN 1 ELSE 0 END, head, messages, last_message, members, admins, at,
+        slow, CASE WHEN rejoin THEN 1 ELSE 0 END FROM conversations ORDER BY 1",
     r#"SELECT c.name, u.name, m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent,
-        CASE WHEN m.read_imported THEN 1 ELSE 0 END FROM members m JOIN conversations c ON c.id = m.conversation JOIN users u ON u.id = m."user"
+        CASE WHEN m.read_imported THEN 1 ELSE 0 END, m.silenced, m.sent_at FROM members m JOIN conversations c ON c.id = m.conversation JOIN users u ON u.id = m."user"
         ORDER BY 1, 2"#,
     "SELECT c.name, e.seq, e.kind, u.name, e.at, e.messages, e.key, e.body
         FROM events e JOIN conversations c ON c.id = e.conversation JOIN users u ON u.id = e.sender ORDER BY 1, 2",
@@ -53,6 +54,8 @@ const ROW_QUERIES: [&str; 9] = [
         JOIN users u ON u.id = r."user" ORDER BY 1, 2"#,
     r#"SELECT u.name, p.name, p.avatar, p.data, p.version, CASE WHEN p.active THEN 1 ELSE 0 END, p.changed, p.issued,
         p.claims FROM profiles p JOIN users u ON u.id = p."user" ORDER BY 1"#,
+    r#"SELECT c.name, u.name, b.until, b.at, b.reason, b.note FROM bans b JOIN users u ON u.id = b."user"
+        LEFT JOIN conversations c ON c.id = b.conversation ORDER BY 2, 4, 3, 1"#,
     r#"SELECT w.word, u.name FROM profile_words w JOIN users u ON u.id = w."user" ORDER BY 1, 2"#,
 ];
 
@@ -139,7 +142,8 @@ fn random_change(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<Conve
     // Some messages repeat an idempotency key, with the same text or with another.
     let key = if random.u8(..6) == 0 { random.usize(..n + 1) } else { n };
     let text = format!("{}", if random.bool() { key } else { n });
-    let (name, fields) = match random.u8(..28) {
+    let until = Timestamp::from_millis(random.i64(1..20_000));
+    let (name, fields) = match random.u8(..32) {
         0..=8 => ("send", json!({"to": place, "text": text, "key": format!("k{key}")})),
         9 => ("send", json!({"to": place, "text": text, "key": format!("k{key}"), "reply_to": target})),
         10 | 11 => ("edit", json!({"conversation": place, "target": target, "text": text})),
@@ -163,6 +167,12 @@ fn random_change(random: &mut Rng, n: usize, actor: &str, heads: &BTreeMap<Conve
         24 => ("rename", json!({"conversation": room, "title": text})),
         25 => ("received", json!({"conversation": place, "upto": target})),
         26 => ("read", json!({"conversation": place, "upto": target})),
+        27 => ("role", json!({"conversation": room, "user": other, "role": "reader", "until": until})),
+        28 => ("remove", json!({"conversation": room, "user": other, "ban": true, "until": until})),
+        29 => {
+            let slow = random.u8(..20).saturating_sub(10);
+            ("settings", json!({"conversation": room, "slow": slow, "rejoin": random.bool()}))
+        }
         _ => return random_internal_change(random),
     };
     change(name, &fields)
@@ -202,7 +212,13 @@ fn random_profile(random: &mut Rng) -> Change {
 /// A random change that the server makes by itself, not for a client's command.
 fn random_internal_change(random: &mut Rng) -> Change {
     let at = Timestamp::from_millis(random.i64(..1_000));
-    match random.u8(..8) {
+    match random.u8(..10) {
+        8 => Change::Ban(None),
+        9 => {
+            let until = Some(Timestamp::from_millis(random.i64(1..4_000)));
+            let reason = random.bool().then(|| "spam".to_owned());
+            Change::Ban(Some(Box::new(NewBan { ban: Ban { until, reason }, note: Some("n".to_owned()) })))
+        }
         0..=3 => random_profile(random),
         4 => Change::RegisterUser,
         5 => Change::SetPresence(PresenceChange::LastSeen(at)),

@@ -206,7 +206,7 @@ events! {
             /// and a user who left as `reader` joins as `reader` again.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             role: Option<Role>,
-            /// Until when the user only reads, whatever the role, because of a silence of before.
+            /// Until when the user only reads, in any role, because of a silence of before.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             until: Option<Timestamp>,
         }
@@ -218,7 +218,7 @@ events! {
             user: UserId,
             /// The user's role.
             role: Role,
-            /// Until when the user only reads, whatever the role, because of a silence of before.
+            /// Until when the user only reads, in any role, because of a silence of before.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             until: Option<Timestamp>,
         }

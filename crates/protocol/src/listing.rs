@@ -61,7 +61,7 @@ pub struct ListedBan {
     pub until: Option<Timestamp>,
     /// When it was made.
     pub at: Timestamp,
-    /// What the user is told.
+    /// What the user reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// What only moderators read.

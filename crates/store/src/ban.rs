@@ -16,7 +16,7 @@ pub(crate) const END_OF_TIME_MS: i64 = 253_402_300_799_999;
 pub struct Ban {
     /// When it ends; `None` if it has no end.
     pub until: Option<Timestamp>,
-    /// What the user is told.
+    /// What the user reads.
     pub reason: Option<String>,
 }
 

@@ -23,7 +23,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 26] = [
     ("postgres/V9__import.sql", "2301f9abbfb57f16fe8216f349fb33f82bb8518d2ed08d0ecbd2eabd0d4bb1cb"),
     ("postgres/V10__absences.sql", "53519c4111087feb6d9a8e47ee9f66219fb4ae70e6478e0920f0bd618a51a124"),
     ("postgres/V11__ended_rooms.sql", "4baafb5f98b86ddb32c78b2f5474fde6535c7aa60743f2b8164effbe19fab305"),
-    ("postgres/V12__bans.sql", "465717a7ebcc81c189b69d1ee992b4d9b1901388f10b1f65478b0354ad462f30"),
+    ("postgres/V12__bans.sql", "6747bf799aa604b7198168468718b30d7fd905acb0ab1448745e76e3f3a34f6e"),
     ("sqlite/0001_log.sql", "2303da03e3dec4c738073af6d9261fab33620cd845a9865e8faefd60cdf1113e"),
     ("sqlite/0002_bounded_reads.sql", "4ebcd320e1364fba448a712e4d6b3ddaa5667fbefdd31286dd4ec71cf684a917"),
     ("sqlite/0003_revocations.sql", "f68572beba82ac8fde054a4eff7d4e878628bb5583a8f14cb75cd6e69b95bd61"),
@@ -37,7 +37,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 26] = [
     ("sqlite/0011_import.sql", "f9e8b509ef10d2bf36df6081d37f93b31c23f839fa31c032514a3dc7fe00f71c"),
     ("sqlite/0012_absences.sql", "4e580b74a29c2d54ae6f5ad3149eced0c398eee894526b68e2e79ad4f267a6d1"),
     ("sqlite/0013_ended_rooms.sql", "d02d52be2055614ccfa28e3e1e88be4df38d3649d3a5aeb883205a5498a6c5d7"),
-    ("sqlite/0014_bans.sql", "e379ff8ac4c13771a1995d7605031303ca3979fa6a638a56df25b973e4c6c29a"),
+    ("sqlite/0014_bans.sql", "e792c851675ea21c0dd722dae60d554f03fa1d53bd1de33e0f5d73d329db65eb"),
 ];
 
 /// The SHA-256 of each migration file as it is now.

@@ -23,7 +23,12 @@ macro_rules! ban_columns {
 /// Joins the bans of users from the installation.
 macro_rules! join_bans {
     () => {
-        r#" LEFT JOIN bans b ON b.conversation = 0 AND b."user" = u.id"#
+        " LEFT JOIN bans b ON b.conversation = 0 AND b.user = u.id"
+    };
+    // `OFFSET 0` makes PostgreSQL use the whole key, also without statistics about the table.
+    (lateral) => {
+        r#" LEFT JOIN LATERAL (
+            SELECT until, reason FROM bans WHERE conversation = 0 AND "user" = u.id OFFSET 0) b ON true"#
     };
 }
 

@@ -69,7 +69,7 @@ macro_rules! members {
                 read_sent: u64 = "read_sent", OnUpdate;
                 /// Whether an import has said how far the member has read. Then imports leave the read cursor where it is.
                 read_imported: bool = "read_imported", OnUpdate;
-                /// Until when the member is a reader, whatever the role, in milliseconds since the Unix epoch; 0 if the member is not
+                /// Until when the member is a reader in any role, in milliseconds since the Unix epoch; 0 if the member is not
                 /// silenced.
                 silenced: i64 = "silenced", OnUpdate;
                 /// When the member's last message was stored while the room was in slow mode, in milliseconds since the Unix epoch.

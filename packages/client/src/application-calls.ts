@@ -55,7 +55,7 @@ export interface ListedBan {
   until?: Timestamp;
   /** When it was made. */
   at: Timestamp;
-  /** What the user is told. */
+  /** What the user reads. */
   reason?: string;
   /** What only moderators read. */
   note?: string;

@@ -339,7 +339,7 @@ export type Event = {
        * and a user who left as `reader` joins as `reader` again.
        */
       role?: Role;
-      /** Until when the user only reads, whatever the role, because of a silence of before. */
+      /** Until when the user only reads, in any role, because of a silence of before. */
       until?: Timestamp;
     }
   | { type: "leave" }
@@ -349,7 +349,7 @@ export type Event = {
       user: UserId;
       /** The user's role. */
       role: Role;
-      /** Until when the user only reads, whatever the role, because of a silence of before. */
+      /** Until when the user only reads, in any role, because of a silence of before. */
       until?: Timestamp;
     }
   | {

@@ -38,7 +38,7 @@ trait ApplicationCalls
      * The key needs the scope `moderate`.
      *
      * @param ?\DateTimeInterface $until when it ends; without it, it has no end
-     * @param ?string $reason what the user is told
+     * @param ?string $reason what the user reads
      * @param ?string $note what only moderators read
      */
     public function ban(

@@ -37,7 +37,7 @@ pub(super) struct Ban {
     user: UserId,
     /// When the ban ends; without it, it has no end.
     until: Option<Timestamp>,
-    /// What the user is told.
+    /// What the user reads.
     reason: Option<String>,
     /// What only moderators read.
     note: Option<String>,

@@ -157,7 +157,7 @@ async fn a_silence_names_a_good_time_and_an_admin_is_what_they_were_afterwards()
     bob.does("rename", json!({"conversation": "#r", "title": "ours"})).await;
     assert_eq!(bob.summary("#r").await.role, Role::Admin);
 
-    // A reader for good stays one, whatever else was said.
+    // A reader without an end stays one after a silence.
     alice.does("role", json!({"conversation": "#r", "user": "bob", "role": "reader"})).await;
     alice.does("role", role("bob", "reader", time.after(HOUR_MS))).await;
     time.moves(HOUR_MS);

@@ -11,6 +11,7 @@ pub(super) mod row;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::cell::Cell;
 use std::future::Future;
@@ -25,12 +26,12 @@ use tokio_postgres::types::ToSql;
 pub(super) use self::profiles::changed_profiles;
 use self::row::{conversation_key, count, get, maybe_time, number, position, seq, user_id, user_key};
 pub(super) use self::shared::{heads, membership_pages, memberships_in, revocations};
+use self::user::{SELECT_USER, read_user};
 use super::connect::{BlockingConnection, Error};
-use crate::ban::{Ban, Standing};
 use crate::change::OperationError;
 use crate::grant::{KeyGrant, KeyRow, key_columns};
 use crate::postgres::table::maybe_membership;
-use crate::profile::{StoredProfile, ban_columns, join_bans, not_before};
+use crate::profile::StoredProfile;
 use crate::read::row::{
     ConnectionStart, ConversationAccess, ListedConversation, MembershipRow, NamedConversation,
     PresencePeerRow, StoredMessage, UserRow, WantedMessage, skip_damaged,
@@ -115,16 +116,6 @@ impl Session {
         });
     }
 }
-
-const SELECT_USER: &str = concat!(
-    "SELECT u.id, ",
-    not_before!(),
-    ", ",
-    ban_columns!(),
-    r#" FROM users u LEFT JOIN profiles p ON p."user" = u.id"#,
-    join_bans!(),
-    " WHERE u.name = $1"
-);
 
 const SELECT_FIRST_MEMBERSHIPS: &str = r#"SELECT m.conversation, c.head, c.at, c.ended FROM users u
     CROSS JOIN LATERAL (SELECT conversation FROM members
@@ -470,16 +461,6 @@ fn key_row(row: &Row) -> Result<KeyRow> {
         old_until: get(row, 10)?,
         unasked: get(row, 11)?,
     })
-}
-
-fn read_user(row: &Row) -> Result<UserRow> {
-    Ok(UserRow { key: user_key(row, 0)?, standing: read_standing(row, 1)? })
-}
-
-/// The standing of a user, whose columns begin at `first`.
-fn read_standing(row: &Row, first: usize) -> std::result::Result<Standing, Error> {
-    let (until, reason): (Option<i64>, _) = (get(row, first + 1)?, get(row, first + 2)?);
-    Ok(Standing { not_before: maybe_time(row, first)?, ban: until.map(|until| Ban::stored(until, reason)) })
 }
 
 fn read_membership(row: &Row) -> Result<MembershipRow> {

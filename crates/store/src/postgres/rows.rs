@@ -5,6 +5,7 @@
 //! so no other node writes to it until the transaction ends, and its cached rows are current.
 
 mod bans;
+mod empty;
 mod fetch;
 mod flush;
 mod imports;
@@ -28,7 +29,6 @@ use super::ids::Ids;
 use super::installation::{ENDED_ROOMS, VERSION_WITH_USER_KEYS};
 use crate::MessageCounts;
 use crate::ban::{Ban, NewBan};
-use crate::change::Rules;
 use crate::change::dispatch::Prefetch;
 use crate::change::rows::{CaughtUp, KeyedMessage, PROBE_BYTES, ReferredEvent, RequestDigest, Rows};
 use crate::feed::Entry;
@@ -116,54 +116,7 @@ pub(super) struct PostgresRows<'a> {
     is_abandoned: bool,
 }
 
-impl<'a> PostgresRows<'a> {
-    pub(super) fn new(link: &'a BlockingConnection, ids: &'a mut Ids, rules: &Rules) -> Self {
-        Self {
-            link,
-            ids,
-            max_rooms: rules.limits.rooms,
-            near: rules.max_events_counted_by_writer,
-            writer_id: String::new(),
-            installation_version: 0,
-            users: FxHashMap::default(),
-            user_names: FxHashMap::default(),
-            retired: FxHashMap::default(),
-            conversations: FxHashMap::default(),
-            names: FxHashMap::default(),
-            members: FxHashMap::default(),
-            keyed: FxHashMap::default(),
-            events: FxHashMap::default(),
-            amendments: FxHashMap::default(),
-            reactions: Reactions::default(),
-            room_counts: FxHashMap::default(),
-            counts: FxHashMap::default(),
-            locked: FxHashSet::default(),
-            locked_elsewhere: FxHashSet::default(),
-            new_users: BTreeMap::new(),
-            last_seen: BTreeMap::new(),
-            not_before: BTreeMap::new(),
-            keys_used: BTreeMap::new(),
-            profiles: Profiles::default(),
-            bans: Bans::default(),
-            new_conversations: BTreeSet::new(),
-            dirty_conversations: FxHashSet::default(),
-            dirty_members: BTreeMap::new(),
-            new_events: Vec::new(),
-            new_event_index: FxHashMap::default(),
-            new_event_keys: FxHashMap::default(),
-            erased_bodies: BTreeMap::new(),
-            deleted_requests: Vec::new(),
-            new_amendments: Vec::new(),
-            ended_rooms: Vec::new(),
-            room_choices: BTreeMap::new(),
-            entries: Vec::new(),
-            feed_trimmed: Vec::new(),
-            probe: Vec::new(),
-            caught_up: Vec::new(),
-            is_abandoned: false,
-        }
-    }
-
+impl PostgresRows<'_> {
     /// Returns the event at `at`, if this transaction inserts it.
     fn new_event(&self, at: (ConversationKey, Seq)) -> Option<&NewEvent> {
         self.new_events.get(*self.new_event_index.get(&at)?)

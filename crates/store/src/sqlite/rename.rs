@@ -110,7 +110,7 @@ mod tests {
              INSERT INTO users (id, name) VALUES (1, 'bob');
              INSERT INTO conversations (id, name, public, head, messages, last_message, members, admins, at)
                 VALUES (1, '#r', 0, 100000, 99999, 100000, 1, 1, 0);
-             INSERT INTO members VALUES (1, 1, 2, 1, NULL, 1, 1, 99999, 0, 0, 0);
+             INSERT INTO members VALUES (1, 1, 2, 1, NULL, 1, 1, 99999, 0, 0, 0, 0, 0);
              WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 100000)
                 INSERT INTO events (conversation, seq, kind, sender, at, messages, key, body)
                 SELECT 1, n, 1, 1, 0, n, 'k' || n, '{{\"text\":\"hi\"}}' FROM n;
@@ -118,8 +118,8 @@ mod tests {
                 INSERT INTO users (id, name) SELECT n, 'u' || n FROM n;
              INSERT INTO conversations (id, name, public, head, messages, last_message, members, admins, at)
                 SELECT id, '@bob:' || name, 0, 0, 0, 0, 2, 0, 0 FROM users WHERE id > 1;
-             INSERT INTO members SELECT id, 1, 1, 0, NULL, 0, 0, 0, 0, 0, 0 FROM users WHERE id > 1;
-             INSERT INTO members SELECT id, id, 1, 0, NULL, 0, 0, 0, 0, 0, 0 FROM users WHERE id > 1;
+             INSERT INTO members SELECT id, 1, 1, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0 FROM users WHERE id > 1;
+             INSERT INTO members SELECT id, id, 1, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0 FROM users WHERE id > 1;
              COMMIT;"
         ))
         .expect("filled");
@@ -158,7 +158,7 @@ mod tests {
             "INSERT INTO users (id, name) VALUES (20000, 'more');
              INSERT INTO conversations (id, name, public, head, messages, last_message, members, admins, at)
                 VALUES (20000, '@b1:more', 0, 0, 0, 0, 2, 0, 0);
-             INSERT INTO members VALUES (20000, 1, 1, 0, NULL, 0, 0, 0, 0, 0, 0);",
+             INSERT INTO members VALUES (20000, 1, 1, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0);",
         )
         .expect("one more");
         drop(db);

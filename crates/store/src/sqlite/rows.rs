@@ -5,6 +5,7 @@
 
 mod bans;
 mod change;
+mod insert;
 mod log;
 pub(in crate::sqlite) mod profiles;
 

@@ -9,7 +9,7 @@ CREATE TABLE bans (
     PRIMARY KEY (conversation, "user")
 );
 
--- Until when a member is a reader, whatever the role; 0 for a member who is not silenced.
+-- Until when a member is a reader in any role; 0 for a member who is not silenced.
 ALTER TABLE members ADD COLUMN silenced bigint NOT NULL DEFAULT 0;
 
 -- When the member's last message was stored while the room was in slow mode.

@@ -4,8 +4,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, MembershipEffect, Seq, UserId, kind_number};
 use tokio_postgres::Row;
 
-use super::read_standing;
 use super::row::{conversation_id, conversation_key, get, number, position as nth, seq, user_id};
+use super::user::read_standing;
 use super::{Result, Session};
 use crate::profile::{ban_columns, join_bans, not_before};
 use crate::read::Reader;
@@ -37,7 +37,7 @@ const SELECT_REVOCATIONS: &str = concat!(
     ", ",
     ban_columns!(),
     r#" FROM users u LEFT JOIN profiles p ON p."user" = u.id"#,
-    join_bans!(),
+    join_bans!(lateral),
     " WHERE u.name = ANY($1::text[]) AND (u.not_before IS NOT NULL OR NOT p.active OR b.until IS NOT NULL)
     UNION ALL SELECT r.name, 253402300799999, NULL, NULL FROM retired_ids r WHERE r.name = ANY($1::text[])"
 );

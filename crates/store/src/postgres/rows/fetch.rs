@@ -55,7 +55,7 @@ const LOCK_USERS: &str = concat!(
     "SELECT u.id, u.name, ",
     ban_columns!(),
     " FROM users u",
-    join_bans!(),
+    join_bans!(lateral),
     " WHERE u.name = ANY($1::text[]) ORDER BY u.id FOR UPDATE OF u"
 );
 
@@ -64,7 +64,7 @@ const SELECT_USERS: &str = concat!(
     "SELECT u.id, u.name, ",
     ban_columns!(),
     " FROM users u",
-    join_bans!(),
+    join_bans!(lateral),
     " WHERE u.name = ANY($1::text[])
     UNION ALL SELECT 0, r.name, NULL, NULL FROM retired_ids r WHERE r.name = ANY($1::text[])"
 );

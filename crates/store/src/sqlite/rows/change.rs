@@ -1,10 +1,9 @@
 //! Implements the rows of changes for SQLite.
 
-use std::sync::LazyLock;
-
 use rusqlite::{OptionalExtension, Result, ffi, params};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
+use super::insert::{INSERT_CONVERSATION, INSERT_EVENT, is_not_key};
 use super::{
     SqliteRows, conversation_id, count_messages, count_sent, find_conversation, find_member, is_retired,
     profiles, seq,
@@ -22,27 +21,6 @@ use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey, Via};
 use crate::sqlite::checksum::Columns;
 use crate::sqlite::{feed, table};
-use crate::table::{CONVERSATIONS, EVENTS, WriteTime, quoted_names};
-
-/// Inserts a conversation without a key, because SQLite assigns the key.
-static INSERT_CONVERSATION: LazyLock<String> =
-    LazyLock::new(|| table::insert_sql("INSERT", &CONVERSATIONS, is_not_key));
-
-/// Inserts an event. The last two columns, the checksum and the number in the feed, only SQLite's table has.
-static INSERT_EVENT: LazyLock<String> = LazyLock::new(|| {
-    let columns = EVENTS.columns.len();
-    let places: String = (1..=columns).map(|place| format!("?{place}, ")).collect();
-    format!(
-        "INSERT INTO events ({}, checksum, feed) VALUES ({places}?{}, ?{})",
-        quoted_names(EVENTS.columns),
-        columns + 1,
-        columns + 2
-    )
-});
-
-fn is_not_key(written: WriteTime) -> bool {
-    written != WriteTime::Key
-}
 
 impl Rows for SqliteRows {
     type Error = rusqlite::Error;

@@ -249,4 +249,4 @@ export interface ApplicationCalls {
 
 /** Whether a call concerns the application. A pattern is shorter than the names; a test compares it with the server's calls. */
 export const isOfTheApplication = (call: string): call is keyof ApplicationCalls =>
-  /hook|imp|list_|e_|^feed|profiles|voke|unr/.test(call);
+  /hook|imp|list_|e_|^feed|^ban|profiles|voke|unr/.test(call);

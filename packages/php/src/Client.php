@@ -192,17 +192,30 @@ final class Client
         return $this->store('invite', $fields);
     }
 
-    /** Removes a user from a room. */
-    public function remove(string $conversation, string $user): Stored
+    /**
+     * Removes a user from a room. With `$ban` the user stays out, until the time `$until` (RFC 3339) or an admin's
+     * invitation; this also bans a user who is no member.
+     */
+    public function remove(string $conversation, string $user, bool $ban = false, ?string $until = null): Stored
     {
-        return $this->store('remove', ['conversation' => $conversation, 'user' => $user]);
+        $fields = ['conversation' => $conversation, 'user' => $user, 'ban' => $ban ?: null, 'until' => $until];
+        return $this->store('remove', $fields);
     }
 
-    /** Changes a member's role. */
-    public function role(string $conversation, string $user, Role $role): Stored
+    /** Changes a member's role. A reader `$until` a time (RFC 3339) is then what they were. */
+    public function role(string $conversation, string $user, Role $role, ?string $until = null): Stored
     {
-        $fields = ['conversation' => $conversation, 'user' => $user, 'role' => $role->value];
+        $fields = ['conversation' => $conversation, 'user' => $user, 'role' => $role->value, 'until' => $until];
         return $this->store('role', $fields);
+    }
+
+    /**
+     * Changes the settings of a room: the milliseconds between two messages of a member (0 for none), and whether a
+     * user who was removed may join again. Null leaves a setting as it is.
+     */
+    public function settings(string $conversation, ?int $slow = null, ?bool $rejoin = null): Stored
+    {
+        return $this->store('settings', ['conversation' => $conversation, 'slow' => $slow, 'rejoin' => $rejoin]);
     }
 
     /** Changes a room's title. */

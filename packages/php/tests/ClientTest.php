@@ -54,6 +54,7 @@ final class ClientTest extends TestCase
         self::assertSame(3, $room->role('carol', Role::Member)->seq);
         self::assertSame(4, $room->rename('The tour')->seq);
         $bob = $shop->as('bob')->conversation('#tour');
+        $bob->typing();
         self::assertSame(5, $bob->send('hello')->seq);
         self::assertSame(6, $room->send('welcome', replyTo: 5)->seq);
         self::assertSame(7, $bob->edit(5, 'hello, all')->seq);
@@ -63,12 +64,14 @@ final class ClientTest extends TestCase
         self::assertSame(11, $shop->as('dave')->join('#tour')->seq);
         self::assertSame(12, $shop->as('dave')->room('tour')->leave()->seq);
         self::assertSame(13, $room->remove('carol')->seq);
-        $bob->typing();
+        self::assertSame(14, $shop->settings('#tour', slow: 1_000, rejoin: false)->seq);
+        self::assertSame(15, $shop->role('#tour', 'bob', Role::Reader, '2031-01-01T00:00:00Z')->seq);
+        self::assertSame(16, $shop->remove('#tour', 'eve', ban: true)->seq);
         self::assertSame(13, $bob->read(13));
         self::assertSame(13, $shop->as('bob')->received('#tour', 5));
         $types = ['create', 'invite', 'role', 'rename', 'message', 'message', 'edit', 'react', 'react', 'delete'];
         self::assertSame(
-            [...$types, 'join', 'leave', 'remove'],
+            [...$types, 'join', 'leave', 'remove', 'settings', 'role', 'remove'],
             array_column(iterator_to_array($room->events(), false), 'type'),
         );
         $messages = iterator_to_array($room->messages());

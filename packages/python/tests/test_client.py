@@ -47,6 +47,7 @@ class ClientTest(unittest.TestCase):
         shop = self.server.client()
         bob, dave = shop.as_user("bob"), shop.as_user("dave")
         shop.create("tour", title="A tour", public=True, members=["bob"])
+        bob.typing("#tour")
         self.assertTrue(shop.create("tour", title="A tour", public=True, members=["bob"]).duplicate)
         stored = [
             shop.invite("#tour", "carol", Role.READER),
@@ -61,11 +62,13 @@ class ClientTest(unittest.TestCase):
             dave.join("#tour"),
             dave.leave("#tour"),
             shop.remove("#tour", "carol"),
+            shop.settings("#tour", slow=1_000, rejoin=False),
+            shop.role("#tour", "bob", Role.READER, until="2031-01-01T00:00:00Z"),
+            shop.remove("#tour", "eve", ban=True),
         ]
-        self.assertEqual([one.seq for one in stored], list(range(2, 14)))
-        bob.typing("#tour")
+        self.assertEqual([one.seq for one in stored], list(range(2, 17)))
         self.assertEqual((bob.read("#tour", 13), bob.received("#tour", 5)), (13, 13))
-        types = "create invite role rename message message edit react react delete join leave remove"
+        types = "create invite role rename message message edit react react delete join leave remove settings role remove"
         self.assertEqual([event["type"] for event in shop.all_events("#tour")], types.split())
         messages = list(shop.all_messages("#tour"))
         self.assertEqual([message["seq"] for message in messages], [6, 5])

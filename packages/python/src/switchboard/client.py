@@ -131,13 +131,25 @@ class Client(ApplicationCalls):
         """Adds a user to a room at once."""
         return self._store("invite", conversation=conversation, user=user, role=role)
 
-    def remove(self, conversation: str, user: str) -> Stored:
-        """Removes a user from a room."""
-        return self._store("remove", conversation=conversation, user=user)
+    def remove(self, conversation: str, user: str, *, ban: bool = False, until: str | None = None) -> Stored:
+        """Removes a user from a room.
 
-    def role(self, conversation: str, user: str, role: Role) -> Stored:
-        """Changes a member's role."""
-        return self._store("role", conversation=conversation, user=user, role=role)
+        With `ban` the user stays out, until the time `until` (RFC 3339) or an admin's invitation; this also bans a user who is
+        no member.
+        """
+        return self._store("remove", conversation=conversation, user=user, ban=ban or None, until=until)
+
+    def role(self, conversation: str, user: str, role: Role, *, until: str | None = None) -> Stored:
+        """Changes a member's role. A reader `until` a time (RFC 3339) is then what they were."""
+        return self._store("role", conversation=conversation, user=user, role=role, until=until)
+
+    def settings(self, conversation: str, *, slow: int | None = None, rejoin: bool | None = None) -> Stored:
+        """Changes the settings of a room; None leaves one as it is.
+
+        `slow`: the milliseconds between two messages of a member, 0 for none. `rejoin`: whether a user who was removed may join
+        again.
+        """
+        return self._store("settings", conversation=conversation, slow=slow, rejoin=rejoin)
 
     def rename(self, conversation: str, title: str) -> Stored:
         """Changes a room's title."""

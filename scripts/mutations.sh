@@ -3,7 +3,8 @@
 # begin with PREFIX) to a copy of the tree, and builds it. Fails if a bug is not caught.
 # The torture runs on one server with the bug, for up to SECONDS_EACH (100). A bug whose name begins with "cluster-" shows only
 # where several nodes share a store: the simulation runs the seeds that failed before and SEEDS (3,000) others with it, and if all of
-# them hold, the torture runs on a cluster. With SEEDS=0 only the torture does.
+# them hold, the torture runs on a cluster. With SEEDS=0 only the torture does. A bug whose name begins with "test-" is for the tests that
+# its patch names: each of them has to fail.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -62,6 +63,17 @@ for patch in crates/torture/mutations/${1:-}*.patch; do
         by="the torture of a cluster"
         torture "$name" cluster || status=$?
       fi
+      ;;
+    test-*)
+      # The first line of the patch names the tests after a colon.
+      by="its tests"
+      read -ra tests < <(head -n 1 "$patch" | sed 's/.*: //')
+      suite=(test --workspace --features simulation,otlp --test it)
+      build "${suite[@]}" --no-run
+      begun=$(date +%s)
+      in_tree "${suite[@]}" -- "${tests[@]}" >"$target/mutations/$name.out" 2>&1 || status=1
+      # Each of them has to fail.
+      ((status == 1)) && ! grep -q "^test .* ok$" "$target/mutations/$name.out" || status=0
       ;;
     *)
       by="the torture"

@@ -1,11 +1,14 @@
 //! The commands of clients, as one closed enum. On a WebSocket a command is a frame with its name in `type`; over HTTP it
 //! is the body of `POST /v1/<name>`.
 
+mod cursors;
+
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+use self::cursors::unique_cursors;
 use crate::number::read_limit;
 use crate::reply::Answer;
 use crate::{
@@ -76,6 +79,7 @@ macro_rules! commands {
                     }
                     Self::ChangeSettings(_) => Some(crate::SLOW),
                     Self::SetProfile(_) | Self::Users(_) | Self::FindUsers(_) => Some(crate::PROFILES),
+                    Self::SetBlock(_) | Self::Blocks(_) => Some(crate::BLOCK),
                     _ => None,
                 }
             }
@@ -166,6 +170,10 @@ commands! {
     "users" Users => Users;
     /// Finds users by the beginning of a word of their name, or of their id.
     "find_users" FindUsers => Users;
+    /// Hides another user, or shows them again.
+    "block" SetBlock => Done;
+    /// Pages through the users whom the user blocks.
+    "blocks" Blocks => Blocks;
     /// Asks for a `pong`.
     "ping" Ping => Done;
 }
@@ -433,40 +441,26 @@ fields! {
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
         limit: Option<u32>,
     }
+    /// `block`: hides everything that another user writes, or shows it again.
+    SetBlock {
+        /// The other user.
+        user: UserId,
+        /// True (the default) blocks the user, false ends the block.
+        #[serde(default = "default_true")]
+        #[cfg_attr(feature = "typescript", ts(optional, as = "Option<_>"))]
+        on: bool,
+    }
+    /// `blocks`: returns the users whom the user blocks.
+    Blocks {
+        /// Return the users after this one, the last of a page; without it the first page.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<UserId>,
+        /// The most users to return.
+        #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
+        limit: Option<u32>,
+    }
     /// `ping`: asks for a `pong`.
     Ping {}
-}
-
-/// Reads `cursors`. It refuses an object that names a conversation twice, because the two cursors contradict each other
-/// (RFC 7493 section 2.3). It accepts an empty list, because PHP encodes an empty array as `[]`.
-fn unique_cursors<'de, D: serde::Deserializer<'de>>(d: D) -> Result<BTreeMap<ConversationId, Seq>, D::Error> {
-    struct Cursors;
-    impl<'de> serde::de::Visitor<'de> for Cursors {
-        type Value = BTreeMap<ConversationId, Seq>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("an object `{…}` of cursors by conversation")
-        }
-
-        fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut cursors = BTreeMap::new();
-            while let Some((conversation, cursor)) = map.next_entry::<ConversationId, Seq>()? {
-                if let Some(_twice) = cursors.insert(conversation.clone(), cursor) {
-                    return Err(serde::de::Error::custom(format_args!("{conversation} is there twice")));
-                }
-            }
-            Ok(cursors)
-        }
-
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-            match list.next_element::<serde::de::IgnoredAny>()? {
-                None => Ok(BTreeMap::new()),
-                Some(_) => Err(serde::de::Error::invalid_type(serde::de::Unexpected::Seq, &self)),
-            }
-        }
-    }
-    // `deserialize_any`, because `deserialize_map` would refuse a list before the visitor sees it.
-    d.deserialize_any(Cursors)
 }
 
 /// Reads a field that is there: `null` becomes `Some(None)`, and only an absent field `None`.

@@ -4,6 +4,7 @@
 //! [`Signal`], which is not stored. The crate has no I/O: the server, the Rust client and the code generators all use it.
 //! `docs/protocol.md` describes the protocol in prose.
 
+mod block;
 mod code;
 mod command;
 mod data;
@@ -42,8 +43,9 @@ pub const SUBPROTOCOL: &str = "switchboard.v1";
 /// The optional features that `welcome.features` lists: what a server supports beyond the first version of the protocol.
 /// `numbers` means that it accepts a [`WriteNumber`], `profiles` that it has the users' names and pictures,
 /// `token` that a connection can renew its token, `permissions` that `welcome` and the answer to `token` have [`Permissions`],
-/// `bans` that users can be banned and silenced, `slow` that rooms have settings, such as slow mode.
-pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN, "permissions", BANS, SLOW];
+/// `bans` that users can be banned and silenced, `slow` that rooms have settings, such as slow mode, `block` that users can block
+/// each other.
+pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN, "permissions", BANS, SLOW, BLOCK];
 
 /// The feature of bans: of the installation, of rooms, and for writing.
 pub const BANS: &str = "bans";
@@ -53,6 +55,9 @@ pub const SLOW: &str = "slow";
 
 /// The feature of the command `token`, which renews the token of a connection.
 pub const TOKEN: &str = "token";
+
+/// The feature of the commands `block` and `blocks`.
+pub const BLOCK: &str = "block";
 
 /// The feature of the users' names and pictures.
 pub const PROFILES: &str = "profiles";

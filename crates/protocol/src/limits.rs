@@ -110,6 +110,11 @@ pub struct Limits {
     pub rooms: u32,
     /// Most reactions to one message: every page with the message contains them. Beyond: the error `too_large`.
     pub reactions: u32,
+    /// Most users whom one user blocks: each read for that user compares with all of them. Beyond: the error `too_large`.
+    pub blocks: u32,
+    /// Most messages after a read cursor among which those of blocked users are looked for, so that `unread` leaves them out:
+    /// counting reads each event between. Beyond: they count.
+    pub unread: u32,
     /// Most edits of one message. `delete` erases them all in one transaction, which delays every other write: 500 of the
     /// longest take some 60 ms. Therefore a user may erase two edits a second for each of `sends_per_user`, with a burst of
     /// five seconds' worth, and 50 reactions count as one edit; beyond that a `delete` is `rate_limited`. Beyond: the error
@@ -152,6 +157,8 @@ impl Default for Limits {
             create_members: 1_000,
             rooms: 1_000,
             reactions: 1_000,
+            blocks: 1_000,
+            unread: 1_000,
             edits: 500,
         }
     }

@@ -46,11 +46,18 @@ pub enum Signal {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last_seen: Option<Timestamp>,
     },
+    /// Another connection of the user has blocked another user, or ended a block.
+    Block {
+        /// The other user.
+        user: UserId,
+        /// Whether the other user is blocked now.
+        on: bool,
+    },
     /// The profile of a user has changed, for whom the connection has asked with `users`.
     Profile(Profile),
 }
 
 impl Signal {
     /// Every `type` of a signal.
-    pub const NAMES: [&'static str; 5] = ["read", "received", "typing", "presence", "profile"];
+    pub const NAMES: [&'static str; 6] = ["read", "received", "typing", "presence", "block", "profile"];
 }

@@ -100,6 +100,9 @@ pub(crate) enum Notice {
         user: UserId,
         /// The signal's frame, as clients receive it.
         frame: Box<RawValue>,
+        /// Users who do not receive it, because one of the two blocks the other.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hidden_from: Vec<UserId>,
     },
     /// A user's tokens were revoked, or the user was banned: receivers ask the store, and close the user's connections.
     Revoke {
@@ -110,6 +113,14 @@ pub(crate) enum Notice {
     Renamed {
         /// The conversations, with their earlier ids.
         conversations: Vec<(ConversationKey, ConversationId)>,
+        /// The user's earlier id and the new one. Other users may block the user.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<(UserId, UserId)>,
+    },
+    /// The list of users whom a user blocks has changed: receivers read it.
+    Blocks {
+        /// The user.
+        user: UserId,
     },
     /// A user went online or offline on the sending node.
     Presence {
@@ -123,6 +134,9 @@ pub(crate) enum Notice {
         /// notices of an earlier version, which have no number.
         #[serde(default)]
         number: u64,
+        /// Users who do not receive it, because one of the two blocks the other.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hidden_from: Vec<UserId>,
     },
     /// Asks the nodes on which this user is online to answer with [`Notice::Presence`].
     #[serde(rename = "who")]
@@ -152,6 +166,9 @@ pub(crate) enum Notice {
     Profile {
         /// The profile.
         profile: Box<Profile>,
+        /// Users who do not receive it, because one of the two blocks the other.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        hidden_from: Vec<UserId>,
     },
     /// What an operator asks of every node.
     Question {

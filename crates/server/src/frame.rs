@@ -43,6 +43,16 @@ pub(crate) fn text(json: &str) -> Bytes {
     encode(TEXT, json.as_bytes())
 }
 
+/// The text of a text frame of the server's own, which has no mask.
+pub(crate) fn payload(frame: &[u8]) -> Option<&str> {
+    let header = match frame.get(1)? {
+        126 => 4,
+        127 => 10,
+        _ => 2,
+    };
+    std::str::from_utf8(frame.get(header..)?).ok()
+}
+
 /// Encodes a binary frame. The protocol has none; only the echo server for tests of the framing sends them.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn binary(payload: &[u8]) -> Bytes {

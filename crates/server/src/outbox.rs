@@ -8,6 +8,7 @@
 //! event is queued, so that no event is missing before those that the client has, and the client can resume by its cursors.
 
 mod activity;
+mod blocks;
 mod joined;
 mod lags;
 
@@ -44,7 +45,7 @@ const MAX_PENDING_OWN_EVENTS: usize = 1_024;
 const HOLD_DURATION: Duration = Duration::from_secs(1);
 
 /// A stored event, which may wait with others of its conversation before it is queued for the sessions.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct CoalescedEvent {
     pub(crate) seq: Seq,
     pub(crate) frame: Bytes,
@@ -122,6 +123,8 @@ struct Queue {
     is_woken: bool,
     /// Why the router has queued the refusal of a write since the session last woke.
     refused: Option<ErrorCode>,
+    /// How often the list of users whom the user blocks has changed since the connection began.
+    block_epoch: u64,
 }
 
 /// The state of the outbox that a session checks when it wakes.

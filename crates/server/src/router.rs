@@ -14,6 +14,7 @@
 mod apply;
 mod attach;
 mod bans;
+mod blocks;
 mod cluster;
 mod coalesce;
 mod departures;
@@ -52,6 +53,7 @@ use crate::metrics::{DropReason, Metrics};
 use crate::outbox::Outbox;
 use crate::tasks::{TaskEnd, Tasks};
 use switchboard_store::ban::Ban;
+use switchboard_store::block::BlockList;
 use switchboard_store::clock::Clock;
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
@@ -92,7 +94,7 @@ enum Input {
     Follow { session: SessionSlot, users: Vec<(UserId, u64)> },
     Revoke(UserId),
     Ban(UserId, Ban),
-    Renamed { user: UserId, conversations: RenamedConversations },
+    Renamed { user: UserId, to: UserId, conversations: RenamedConversations },
     Online { conversations: Vec<ConversationKey>, reply: oneshot::Sender<OnlineMembers> },
     OnlineUsers(oneshot::Sender<Vec<UserId>>),
     Ping(oneshot::Sender<()>),
@@ -119,6 +121,8 @@ pub(crate) struct Subscription {
     /// Conversations that the user has left. The session receives the events after the first number, up to the second one, which is
     /// the last event that the user may see.
     pub(crate) former: Vec<(ConversationKey, Seq, Seq)>,
+    /// The users whom the user blocks.
+    pub(crate) blocks: BlockList,
     /// All conversations that the user has left, as far as the session knows, each with the event by which the user left.
     pub(crate) left_conversations: Vec<(ConversationKey, Seq)>,
     /// Conversations of earlier pages that the user has left since, each with the event by which the user left.
@@ -305,12 +309,12 @@ impl Router {
             Input::Subscribe(subscribe) => self.subscribe_session(*subscribe),
             Input::Leave(session) => self.leave_session(session),
             Input::Typing { user, conversation, standing, from } => {
-                self.forward_typing(&user, conversation, standing, from.as_ref());
+                self.forward_typing(&user, conversation, &standing, from.as_ref());
             }
             Input::Watch { session, users } => self.watch_presence(session, users),
             Input::Follow { session, users } => {
                 let most = self.node.limits.follow as usize;
-                self.node.profiles.follow_users(&mut self.node.registry, session, users, most);
+                self.node.profiles.follow_users(&mut self.node.registry, session, &users, most);
             }
             Input::Revoke(user) => {
                 if let Some(cluster) = &self.cluster {
@@ -324,12 +328,13 @@ impl Router {
                 }
                 self.node.close_banned(&user, &ban);
             }
-            Input::Renamed { user, conversations } => {
+            Input::Renamed { user, to, conversations } => {
                 if let Some(cluster) = &self.cluster {
                     cluster.publish_revoked(&user);
-                    cluster.publish_renamed(&conversations);
+                    cluster.publish_renamed((&user, &to), &conversations);
                 }
                 self.revoke(&user);
+                self.node.registry.rename_blocked(&user, &to);
                 self.node.forget_names(&conversations);
             }
             Input::Online { conversations, reply } => {
@@ -350,26 +355,28 @@ impl Router {
         &mut self,
         user: &UserId,
         conversation: ConversationId,
-        standing: WriteAccess,
+        standing: &WriteAccess,
         from: Option<&Arc<Outbox>>,
     ) {
         let signal = Signal::Typing { conversation, user: user.clone() };
         let is_for_members = standing.members <= u64::from(self.node.limits.signal_room);
-        self.forward_signal(&signal, user, standing.conversation, is_for_members, from);
+        let by = (user, &standing.hidden_from[..]);
+        self.forward_signal(&signal, by, standing.conversation, is_for_members, from);
     }
 
-    /// Forwards a signal of `user` to the sessions of all members, or only to the sessions of the user.
+    /// Forwards a signal of `user` to the sessions of all members, but not of those in `hidden_from`, or only to the sessions of the
+    /// user.
     fn forward_signal(
         &mut self,
         signal: &Signal,
-        user: &UserId,
+        (user, hidden_from): (&UserId, &[UserId]),
         conversation: ConversationKey,
         is_for_members: bool,
         from: Option<&Arc<Outbox>>,
     ) {
         let frame = encode(signal);
         if let Some(cluster) = &self.cluster {
-            cluster.publish_signal(signal, user, conversation, !is_for_members);
+            cluster.publish_signal(signal, (user, hidden_from), conversation, !is_for_members);
         }
         let tell = |outbox: &Arc<Outbox>| {
             if !from.is_some_and(|from| Arc::ptr_eq(from, outbox)) {
@@ -377,7 +384,7 @@ impl Router {
             }
         };
         if is_for_members {
-            self.node.registry.sessions_in(conversation).for_each(tell);
+            self.node.send_signal_to_members(conversation, (user, hidden_from), &frame, from);
         } else if let Some(user) = self.node.registry.find_user(user) {
             // The user may have left since the permission check.
             if self.node.registry.is_member(user, conversation) {

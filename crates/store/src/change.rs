@@ -5,6 +5,7 @@
 
 mod allowance;
 mod ban;
+mod blocks;
 mod contact;
 mod cursors;
 pub(super) mod dispatch;
@@ -22,6 +23,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use self::allowance::Allowances;
+pub(crate) use self::blocks::BlockRows;
 pub(crate) use self::contact::MAX_COMPARED_ROOMS;
 pub(super) use self::cursors::{own_messages_upto, shorter_count_range};
 pub(super) use self::dispatch::apply;
@@ -92,7 +94,7 @@ impl StoreError for rusqlite::Error {
     }
 }
 
-type ChangeResult<R> = Result<Committed, OperationError<<R as Rows>::Error>>;
+type ChangeResult<R> = Result<Committed, OperationError<<R as BlockRows>::Error>>;
 
 /// The settings and allowances that the rules use besides the rows.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! The check reads in one transaction, so it may run beside a server. Its memory is bounded by the largest room: one entry
 //! for each present or past member.
 
+mod blocks;
 mod feed;
 mod log;
 mod profiles;
@@ -242,6 +243,7 @@ fn check_rows(db: &Connection, report: &mut Report, watch: &mut dyn FnMut(Progre
         profiles::check(db, report)?;
     }
     retired::check(db, report)?;
+    blocks::check(db, report)?;
     Ok(feed::check(db, report)?)
 }
 

@@ -1,5 +1,6 @@
 //! An installation of the first schema, to test how later versions read and migrate it. Its bodies name users by id.
 
+use crate::block::View;
 use crate::record::{Kind, LogEvent};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
@@ -84,7 +85,7 @@ pub(crate) fn expected_frames() -> Vec<String> {
         key: key.map(Into::into),
         body: body.into(),
     });
-    events.map(|event| event.to_json()).collect()
+    events.map(|event| event.to_json_for(View::Whole)).collect()
 }
 
 fn numbered_events() -> impl Iterator<Item = (u64, EventRow)> {

@@ -20,7 +20,7 @@ use crate::check::{PageCheck, Problem, check_connection};
 use crate::origin::Origin;
 #[cfg(test)]
 use crate::read::counts::CountStep;
-use crate::record::{ConversationKey, LogEvent, UserKey};
+use crate::record::{ConversationKey, ReadEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::sqlite::MIGRATIONS;
 use crate::sqlite::opening::configure_statement_cache;
@@ -215,7 +215,7 @@ impl InMemory {
         conversation: ConversationKey,
         after: Seq,
         upto: Seq,
-    ) -> Result<Vec<LogEvent>, Refusal> {
+    ) -> Result<Vec<ReadEvent>, Refusal> {
         panic_on_failure(self.reader().replay(user, conversation, after, upto))
     }
 

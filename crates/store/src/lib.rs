@@ -33,6 +33,7 @@ mod access;
 pub mod backup;
 pub mod ban;
 mod batch;
+pub mod block;
 mod body;
 pub mod bucket;
 mod change;
@@ -84,10 +85,11 @@ pub mod write_fault;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
-use switchboard_protocol::reply::{OkBody, Profile};
+use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{ConversationId, FEATURES, MembershipEffect, Seq, Timestamp, UserId, UserUnread};
 
 pub use self::access::check_not_banned;
+pub use self::block::CommittedBlock;
 pub use self::commit_metrics::CommitMetrics;
 pub use self::memberships::{Activity, JoinedConversation, Memberships, Summaries};
 pub use self::request::{
@@ -97,12 +99,13 @@ use tokio::sync::watch;
 
 use crate::absence::{MissedPage, MissedQuery};
 use crate::ban::Standing;
+use crate::block::BlockList;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
 use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use crate::origin::Origin;
-use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
-use crate::record::{Answer, ConversationKey, Effect, LogEvent, UserKey};
+use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery, ShownProfile};
+use crate::record::{Answer, ConversationKey, Effect, LogEvent, ReadEvent, UserKey};
 use crate::refusal::Refusal;
 use crate::write_fault::WriteFault;
 
@@ -129,7 +132,7 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
     /// Summaries of the conversations `of`, of which `user` is a member, in the order given, as many as fit on a page.
     fn summaries(&self, user: &UserId, key: UserKey, of: Vec<ConversationKey>) -> Answer<Summaries>;
 
-    /// Events after `after` up to `upto` of a conversation that `user` sees or saw, oldest first: at most a page. A page
+    /// Events after `after` up to `upto` of a conversation that `user` sees or saw, as the user sees them, oldest first: at most a page. A page
     /// has fewer events than requested only if the next would exceed its size or there are no more; it is empty only if
     /// there are no more.
     fn replay(
@@ -138,7 +141,7 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
         conversation: ConversationKey,
         after: Seq,
         upto: Seq,
-    ) -> Answer<Vec<LogEvent>>;
+    ) -> Answer<Vec<ReadEvent>>;
 
     /// Checks that `user` may write in a conversation, and returns how many members it has.
     fn check_write_access(&self, user: &UserId, conversation: ConversationId) -> Answer<WriteAccess>;
@@ -233,6 +236,10 @@ pub trait SharedLog: Store {
         &self,
         pairs: Vec<(UserId, ConversationKey)>,
     ) -> Answer<Vec<Option<CurrentMembership>>>;
+
+    /// The lists of blocked users that have changed since a version. With the version 0 a list that is not empty is returned in any
+    /// case, with the present ids of the users.
+    fn changed_blocks(&self, users: Vec<(UserId, u64)>) -> Answer<Vec<(UserId, BlockList)>>;
 
     /// Profiles that have changed after a place, in the order of their changes: at most `most`.
     fn changed_profiles(&self, after: ChangePlace, most: u32) -> Answer<ChangedProfiles>;
@@ -336,6 +343,8 @@ pub enum Committed {
     Cursor(CommittedCursor),
     /// Stored profiles.
     Profiles(Box<CommittedProfiles>),
+    /// A user whom another one blocks now, or blocks no longer.
+    Block(Box<CommittedBlock>),
     /// A stored import.
     Import(Box<CommittedImport>),
     /// A change that sends nothing to any session.
@@ -413,6 +422,8 @@ pub struct CommittedCursor {
     pub is_private: bool,
     /// How many members the conversation has.
     pub members: u64,
+    /// Members who do not learn of it, because one of the two users blocks the other.
+    pub hidden_from: Vec<UserId>,
 }
 
 /// Stored profiles.
@@ -421,7 +432,7 @@ pub struct CommittedProfiles {
     /// If a user has changed their own profile: the user, and the profile's version.
     pub own: Option<(UserId, u64)>,
     /// The profiles of which other users see a difference.
-    pub changed: Vec<Profile>,
+    pub changed: Vec<ShownProfile>,
 }
 
 /// The state that a connection starts from: one consistent snapshot.
@@ -434,6 +445,8 @@ pub struct Snapshot {
     pub user: UserKey,
     /// Whether the user's tokens are revoked, and whether the user is banned.
     pub standing: Standing,
+    /// The users whom the user blocks.
+    pub blocks: BlockList,
     /// The first page of the conversations that the user is a member of.
     pub memberships: Memberships,
     /// For each conversation named in the call, in that order: the conversation, or why the user may not see it.
@@ -454,15 +467,20 @@ pub struct VisibleConversation {
     pub head: Seq,
     /// Whether the user is a member now.
     pub is_member: bool,
+    /// Whether the user sees nothing of it without asking for it: a direct conversation with a user whom they block.
+    pub is_hidden: bool,
 }
 
 /// A conversation that a user may write to.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct WriteAccess {
     /// The conversation.
     pub conversation: ConversationKey,
     /// How many members it has.
     pub members: u64,
+    /// Members who get no signal of the user, because one of the two blocks the other. Empty in a large room, where no other member
+    /// gets signals.
+    pub hidden_from: Vec<UserId>,
 }
 
 /// A user who shares a conversation with the requesting user.

@@ -50,6 +50,7 @@ use super::{
 use crate::CommitMetrics;
 use crate::absence::{MissedPage, MissedQuery};
 use crate::ban::Standing;
+use crate::block::BlockList;
 use crate::clock::Clock;
 use crate::fair_queue::LaneOwner;
 use crate::feed::{FeedPage, FeedQuery};
@@ -57,7 +58,7 @@ use crate::grant::KeyGrant;
 use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use crate::read::feed::Unpaged;
-use crate::record::{Answer, ConversationKey, LogEvent, NoticeKey, UserKey};
+use crate::record::{Answer, ConversationKey, NoticeKey, ReadEvent, UserKey};
 
 /// The current schema, for benchmarks.
 pub const SCHEMA: &str = include_str!("migrations/postgres/V1__log.sql");
@@ -196,7 +197,7 @@ impl Store for PostgresStore {
         conversation: ConversationKey,
         after: Seq,
         upto: Seq,
-    ) -> Answer<Vec<LogEvent>> {
+    ) -> Answer<Vec<ReadEvent>> {
         self.readers.users.replay(user, conversation, after, upto)
     }
 
@@ -292,6 +293,10 @@ impl SharedLog for PostgresStore {
         pairs: Vec<(UserId, ConversationKey)>,
     ) -> Answer<Vec<Option<CurrentMembership>>> {
         self.readers.memberships_in(pairs)
+    }
+
+    fn changed_blocks(&self, users: Vec<(UserId, u64)>) -> Answer<Vec<(UserId, BlockList)>> {
+        self.readers.changed_blocks(users)
     }
 
     fn changed_profiles(&self, after: ChangePlace, most: u32) -> Answer<ChangedProfiles> {

@@ -100,11 +100,20 @@ pub struct People {
 /// When a profile has changed, and whose: where a page of changes ends.
 pub type ChangePlace = (Timestamp, UserKey);
 
+/// A changed profile.
+#[derive(Debug, Clone)]
+pub struct ShownProfile {
+    /// The profile.
+    pub profile: Profile,
+    /// The users whom its user blocks. They do not learn of it.
+    pub hidden_from: Vec<UserId>,
+}
+
 /// A page of profiles that have changed, in the order of their changes.
 #[derive(Debug, Clone, Default)]
 pub struct ChangedProfiles {
     /// The profiles.
-    pub profiles: Vec<Profile>,
+    pub profiles: Vec<ShownProfile>,
     /// The last of them, after which the next page begins; `None` if this is the last page.
     pub next: Option<ChangePlace>,
 }

@@ -1,6 +1,7 @@
 //! Queries. Each answer comes from one snapshot, and each page is bounded in items and bytes. All stores share these rules;
 //! a store itself only looks up rows.
 
+mod blocks;
 pub(super) mod counts;
 pub(crate) mod feed;
 mod fold;
@@ -17,22 +18,24 @@ pub(super) mod shared;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::{OkBody, Unread};
 use switchboard_protocol::{ConversationId, ErrorCode, Limits, Seq, Sync, Timestamp, UserId};
 
+use self::blocks::visible_conversation;
+pub(crate) use self::blocks::{BlockLookups, BlockRow, CountedRange, ReaderRow};
 use self::row::{
     ConnectionStart, ConversationAccess, ListedConversation, MembershipRow, PresencePeerRow, StoredMessage,
     UserRow, WantedMessage,
 };
-use super::change::{OperationError, StoreError};
-use super::{Activity, JoinedConversation, Memberships, Query, Snapshot, Summaries, VisibleConversation};
+use super::change::OperationError;
+use super::{Activity, JoinedConversation, Memberships, Query, Snapshot, Summaries};
 use crate::access;
 use crate::ban::{END_OF_TIME_MS, Standing};
 use crate::grant::KeyGrant;
 use crate::profile::StoredProfile;
-use crate::record::{ConversationKey, LogEvent, Membership, NewerKind, UserKey};
+use crate::record::{ConversationKey, LogEvent, Membership, NewerKind, ReadEvent, UserKey};
 use crate::refusal::Refusal;
 
 /// The lookups that a store implements. All lookups on one value of the type run in one read transaction.
@@ -40,10 +43,7 @@ use crate::refusal::Refusal;
 /// A remote store answers each lookup in a bounded number of round trips, for any number of rows; a local store reads
 /// rows lazily. A damaged row is logged and skipped, so that it does not hide other rows. If the answer has a fixed
 /// position for each row, a damaged row becomes `None`.
-pub(super) trait Lookups {
-    /// An error of the store.
-    type Error: StoreError;
-
+pub(super) trait Lookups: BlockLookups {
     /// Looks up a user by name.
     fn find_user(&self, user: &UserId) -> LookupResult<Option<UserRow>, Self>;
 
@@ -195,7 +195,7 @@ pub(super) trait Lookups {
 pub(super) type NamedPerson = (UserId, (UserKey, StoredProfile));
 
 /// The result of a query.
-pub(super) type LookupResult<T, L> = Result<T, OperationError<<L as Lookups>::Error>>;
+pub(super) type LookupResult<T, L> = Result<T, OperationError<<L as BlockLookups>::Error>>;
 
 type PageResult<L> = LookupResult<OkBody<Box<RawValue>>, L>;
 
@@ -264,13 +264,14 @@ impl<L: Lookups> Reader<'_, L> {
             Query::History(c) => self.history(user, c),
             Query::Conversations(c) => self.conversations(user, c),
             Query::Members(c) => self.members(user, c),
+            Query::Blocks(c) => self.blocks(user, c),
         }
     }
 
     /// Answers `sync`.
     fn sync(&self, user: &UserId, command: &Sync) -> PageResult<L> {
         let found = self.rows.find_access(user, &command.conversation.resolve(user))?;
-        let ConversationAccess { conversation, membership } = found.ok_or_else(Refusal::not_found)?;
+        let ConversationAccess { conversation, membership, reader } = found.ok_or_else(Refusal::not_found)?;
         let (first, head) = access::check_readable(&conversation, membership.as_ref())?;
         if command.after > head {
             let message = format!("the log ends at {head}");
@@ -278,9 +279,9 @@ impl<L: Lookups> Reader<'_, L> {
         }
         let after = command.after.max(first);
         let (most, bytes) = (self.limits.page_size(command.limit), self.limits.page_bytes);
-        let events =
-            self.events(conversation.key, &conversation.name, &LogRange { after, upto: head, most, bytes })?;
-        let more = events.last().map_or(after, |event| event.seq) < head;
+        let range = LogRange { after, upto: head, most, bytes };
+        let events = self.read_events(reader, &conversation, &range)?;
+        let more = events.last().map_or(after, |read| read.event.seq) < head;
         let events = events.iter().map(to_raw).collect::<Result<_, Refusal>>()?;
         Ok(OkBody::Log { conversation: conversation.name, events, head, more })
     }
@@ -321,13 +322,15 @@ impl<L: Lookups> Reader<'_, L> {
         };
         // The mark is read after the first query, because that query fixed the snapshot of this transaction.
         let mark = self.mark.load(Ordering::SeqCst);
-        let named = named.into_iter().map(visible_conversation).collect();
-        let UserRow { key, standing } = user;
-        let memberships = self.page_from_rows(mark, ConversationKey::MIN, &joined);
+        let (reader, UserRow { key, standing, .. }) = (user.reader(), user);
+        let blocks = self.block_list(reader)?;
+        let named = named.into_iter().map(|named| visible_conversation(named, &blocks)).collect();
+        let hidden = self.hidden_conversations(reader)?;
+        let memberships = self.page_from_rows(mark, ConversationKey::MIN, &joined, &hidden);
         let all = memberships.next.is_none();
         let latest: Vec<_> = memberships.latest.iter().map(|latest| latest.conversation).collect();
-        let summaries = all.then(|| self.summaries(key, &latest)).transpose()?;
-        Ok(Some(Snapshot { mark, user: key, standing, memberships, named, summaries }))
+        let summaries = all.then(|| self.summaries(reader, &latest)).transpose()?;
+        Ok(Some(Snapshot { mark, user: key, standing, blocks, memberships, named, summaries }))
     }
 
     /// The page of memberships after a conversation.
@@ -335,58 +338,75 @@ impl<L: Lookups> Reader<'_, L> {
         let rows = self.rows.memberships(user, after, self.memberships_per_step)?;
         // The mark is read after the first query, as in `attach`.
         let mark = self.mark.load(Ordering::SeqCst);
-        Ok(self.page_from_rows(mark, after, &rows))
+        let hidden = self.rows.hidden_conversations(user)?;
+        Ok(self.page_from_rows(mark, after, &rows, &hidden))
     }
 
-    fn page_from_rows(&self, mark: u64, after: ConversationKey, rows: &[MembershipRow]) -> Memberships {
+    fn page_from_rows(
+        &self,
+        mark: u64,
+        after: ConversationKey,
+        rows: &[MembershipRow],
+        hidden: &FxHashSet<ConversationKey>,
+    ) -> Memberships {
         let next =
             rows.last().filter(|_| rows.len() >= self.memberships_per_step).map(|last| last.conversation);
         let heads = rows.iter().filter_map(|row| Some((row.conversation, row.last_event?.0)));
         let joined = heads.map(|(conversation, head)| JoinedConversation { conversation, head }).collect();
-        let mut latest: Vec<_> = rows.iter().filter_map(MembershipRow::activity).collect();
+        let mut latest: Vec<_> = rows.iter().filter_map(|row| row.visible_activity(hidden)).collect();
         Activity::keep_latest(&mut latest, Activity::max_per_connection(self.limits));
         Memberships { mark, after, next, joined, latest }
     }
 
     /// Summaries of conversations that a user is a member of, in the order given, as many as fit on a page; and the user's
     /// unread messages in all the given conversations, up to [`Limits::MAX_UNREAD_CONVERSATIONS`].
-    pub(super) fn summaries(&self, user: UserKey, of: &[ConversationKey]) -> LookupResult<Summaries, L> {
+    pub(super) fn summaries(&self, reader: ReaderRow, of: &[ConversationKey]) -> LookupResult<Summaries, L> {
         let limit = self.limits.page_size(None) as usize;
         let mut listed = self.listed_conversations(
-            user,
+            reader.key,
             first_conversations(of, limit.max(Limits::MAX_UNREAD_CONVERSATIONS)),
         )?;
         let counted = count_leading_rows(&listed, first_conversations(of, Limits::MAX_UNREAD_CONVERSATIONS));
-        let unread = fold::unread(&listed[..counted], of.len() > Limits::MAX_UNREAD_CONVERSATIONS);
+        let mut blocked = self.count_blocked_unread(reader, &listed)?;
+        let more = of.len() > Limits::MAX_UNREAD_CONVERSATIONS;
+        let unread = fold::unread(&listed[..counted], &blocked[..counted], more);
         listed.truncate(count_leading_rows(&listed, first_conversations(of, limit)));
-        self.page_of_summaries(user, listed, unread, of.len() > limit)
+        blocked.truncate(listed.len());
+        self.page_of_summaries(reader, (listed, blocked), unread, of.len() > limit)
     }
 
     /// Like [`Self::summaries`], without the count of unread messages.
     fn summaries_of(
         &self,
-        user: UserKey,
+        reader: ReaderRow,
         of: &[ConversationKey],
         limit: usize,
     ) -> LookupResult<Summaries, L> {
-        let listed = self.listed_conversations(user, first_conversations(of, limit))?;
-        self.page_of_summaries(user, listed, Unread::default(), of.len() > limit)
+        let listed = self.listed_conversations(reader.key, first_conversations(of, limit))?;
+        let blocked = self.count_blocked_unread(reader, &listed)?;
+        self.page_of_summaries(reader, (listed, blocked), Unread::default(), of.len() > limit)
     }
 
+    /// `listed` comes with the unread messages by blocked users, which do not count.
     fn page_of_summaries(
         &self,
-        user: UserKey,
-        mut listed: Vec<ListedConversation>,
+        reader: ReaderRow,
+        (mut listed, blocked): (Vec<ListedConversation>, Vec<u64>),
         unread: Unread,
         mut more: bool,
     ) -> LookupResult<Summaries, L> {
         // The mark is read after the first query, as in `attach`.
         let mark = self.mark.load(Ordering::SeqCst);
-        let wanted: Vec<_> =
-            listed.iter().map(|listed| WantedMessage::last_message_of(&listed.conversation)).collect();
+        let targets = self.last_visible_messages(reader, &listed)?;
+        let wanted: Vec<_> = listed
+            .iter()
+            .zip(targets)
+            .map(|(listed, target)| WantedMessage::in_whole_log(&listed.conversation, target))
+            .collect();
+        let hidden = self.block_list(reader)?;
         let mut room = PageBudget(self.limits.page_bytes as usize);
         let mut last = Vec::with_capacity(listed.len());
-        self.messages(&wanted, |message| {
+        self.messages(&wanted, &hidden, |message| {
             let (message, bytes) = message.unzip();
             let conversation = &listed[last.len()].conversation;
             if !room.spend(bytes.unwrap_or(0) + fold::most_bytes_of_summary(conversation)) {
@@ -401,10 +421,10 @@ impl<L: Lookups> Reader<'_, L> {
         });
         let joined = joined.collect();
         listed.truncate(last.len());
-        let mut others = self.direct_peers_of(user, &listed)?;
-        let summaries = listed.into_iter().zip(last).map(|(listed, last)| {
+        let mut others = self.direct_peers_of(reader.key, &listed)?;
+        let summaries = listed.into_iter().zip(blocked).zip(last).map(|((listed, blocked), last)| {
             let with = others.remove(&listed.conversation.name);
-            fold::summary(listed, with, last, self.now)
+            fold::summary(listed, (blocked, self.now), with, last)
         });
         Ok(Summaries { mark, summaries: summaries.collect(), joined, has_more: more, unread })
     }
@@ -416,8 +436,8 @@ impl<L: Lookups> Reader<'_, L> {
         conversation: ConversationKey,
         after: Seq,
         upto: Seq,
-    ) -> LookupResult<Vec<LogEvent>, L> {
-        let Some(ConversationAccess { conversation, membership }) =
+    ) -> LookupResult<Vec<ReadEvent>, L> {
+        let Some(ConversationAccess { conversation, membership, reader }) =
             self.rows.access_by_key(user, conversation)?
         else {
             return Ok(Vec::new());
@@ -430,7 +450,10 @@ impl<L: Lookups> Reader<'_, L> {
         let bytes = self.limits.page_bytes.min(self.limits.queue / Limits::QUEUE_TO_REPLAY_PAGE_RATIO);
         let (after, upto) = (after.max(first), upto.min(visible));
         let range = LogRange { after, upto, most: self.limits.page, bytes };
-        self.events(conversation.key, &conversation.name, &range)
+        if conversation.name.peers().is_some() && self.block_list(reader)?.hides(&conversation.name) {
+            return Ok(Vec::new());
+        }
+        self.read_events(reader, &conversation, &range)
     }
 
     /// Whether the user's tokens are revoked, and whether the user is banned.
@@ -460,23 +483,10 @@ fn count_leading_rows(listed: &[ListedConversation], of: &[ConversationKey]) -> 
     listed.iter().take_while(|listed| of.any(|key| *key == listed.conversation.key)).count()
 }
 
-/// What a connection with a cursor in a conversation may see of it. A conversation that cannot be read is refused as
-/// `unavailable`, and does not affect the others.
-fn visible_conversation(named: row::NamedConversation) -> Result<VisibleConversation, Refusal> {
-    let ConversationAccess { conversation, membership } = match named {
-        row::NamedConversation::Found(view) => view,
-        row::NamedConversation::NotFound => return Err(Refusal::not_found()),
-        row::NamedConversation::Damaged => return Err(Refusal::unavailable()),
-    };
-    let is_member = !conversation.ended && membership.is_some_and(|m| m.until.is_none());
-    let (first, head) = access::check_readable(&conversation, membership.as_ref())?;
-    Ok(VisibleConversation { conversation: conversation.key, first, head, is_member })
-}
-
-/// The event's frame for a page. An event without a JSON form should have been replaced when its row was read, so it is a
+/// The event's frame for a page, as its reader sees it. An event without a JSON form should have been replaced when its row was read, so it is a
 /// bug, and the page is refused.
-fn to_raw(event: &LogEvent) -> Result<Box<RawValue>, Refusal> {
-    event.to_raw().map_err(|error| {
+fn to_raw(ReadEvent { event, view }: &ReadEvent) -> Result<Box<RawValue>, Refusal> {
+    event.to_raw_for(*view).map_err(|error| {
         tracing::error!(conversation = %event.conversation, seq = %event.seq, %error, "an event has no JSON form");
         Refusal::unavailable()
     })

@@ -21,7 +21,7 @@ use crate::ban::Standing;
 use crate::grant::KeyGrant;
 use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
-use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
+use crate::record::{Answer, ConversationKey, ReadEvent, UserKey};
 use crate::refusal::Refusal;
 
 /// A channel that is disconnected once the readers' connections are closed.
@@ -153,7 +153,7 @@ impl<D: ReaderConnection> Readers<D> {
         key: UserKey,
         of: Vec<ConversationKey>,
     ) -> Answer<Summaries> {
-        self.read(LaneOwner::User(user.clone()), move |reader| reader.summaries(key, &of))
+        self.read(LaneOwner::User(user.clone()), move |reader| reader.summaries_for(key, &of))
     }
 
     pub(super) fn attach(&self, user: &UserId, named: Vec<ConversationId>) -> Answer<Option<Snapshot>> {
@@ -167,7 +167,7 @@ impl<D: ReaderConnection> Readers<D> {
         conversation: ConversationKey,
         after: Seq,
         upto: Seq,
-    ) -> Answer<Vec<LogEvent>> {
+    ) -> Answer<Vec<ReadEvent>> {
         self.read(LaneOwner::Replays(user), move |reader| reader.replay(user, conversation, after, upto))
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use switchboard_protocol::{ConversationId, Role, Seq, Timestamp, UserId};
 
+use crate::block::{EventHead, View};
 use crate::grant::{Scope, Scopes};
 pub use crate::key::{ConversationKey, UserKey, Via};
 pub use crate::kind::{Kind, NewerKind};
@@ -162,9 +163,24 @@ pub struct LogEvent {
 }
 
 impl LogEvent {
-    /// The event's frame: `type` first, then the fields that all events have, then the fields of its kind. Ids are not
+    /// The fields that a reader sees even of a withheld event.
+    fn head(&self) -> EventHead {
+        let Self { conversation, seq, kind, from, at, .. } = self;
+        let kind = kind.as_str().to_owned();
+        EventHead { kind, conversation: conversation.clone(), seq: *seq, from: from.clone(), at: *at }
+    }
+
+    /// The event's frame as a reader with this view sees it.
+    pub fn to_json_for(&self, view: View) -> String {
+        match view {
+            View::Whole => self.whole_json(),
+            View::Withheld => self.head().withheld_json(),
+        }
+    }
+
+    /// The whole event: `type` first, then the fields that all events have, then the fields of its kind. Ids are not
     /// escaped, because their alphabet has no character that JSON escapes.
-    pub fn to_json(&self) -> String {
+    fn whole_json(&self) -> String {
         use std::fmt::Write as _;
         let mut json = String::with_capacity(160 + self.body.len());
         // Writing to a String cannot fail.
@@ -190,7 +206,7 @@ impl LogEvent {
         json
     }
 
-    /// The most bytes that [`Self::to_json`] can return, with the comma after it on a page.
+    /// The most bytes that [`Self::to_json_for`] can return, with the comma after it on a page.
     pub fn max_json_bytes(&self) -> usize {
         let key = self.key.as_ref().map_or(0, |key| key.len());
         let kind = match &self.kind {
@@ -203,9 +219,9 @@ impl LogEvent {
     /// The bound of [`Self::max_json_bytes`], computed from lengths, so that a database can add it up. A key takes at most
     /// twice its length, if every character of it is escaped.
     pub const fn most_bytes_of(conversation: usize, key: usize, body: usize) -> usize {
-        // The length of `{"type":"unreadable","conversation":"","seq":18446744073709551615,"from":"","at":"","key":"",`
-        // with a time.
-        const FIXED_FRAME_BYTES: usize = 140;
+        // The length of `{"type":"withheld","conversation":"","seq":18446744073709551615,"from":"","at":"","of":"unreadable","withheld":"blocked"}`
+        // with a time. A whole event has less besides its body.
+        const FIXED_FRAME_BYTES: usize = 160;
         FIXED_FRAME_BYTES + conversation + UserId::MAX_BYTES + 2 * key + body
     }
 
@@ -213,8 +229,24 @@ impl LogEvent {
     ///
     /// # Errors
     /// The body is not a JSON object. That was checked when the row was read.
-    pub fn to_raw(&self) -> serde_json::Result<Box<RawValue>> {
-        RawValue::from_string(self.to_json())
+    pub fn to_raw_for(&self, view: View) -> serde_json::Result<Box<RawValue>> {
+        RawValue::from_string(self.to_json_for(view))
+    }
+}
+
+/// An event of a page, with what its reader sees of it.
+#[derive(Debug, Clone)]
+pub struct ReadEvent {
+    /// The event.
+    pub event: LogEvent,
+    /// What the reader sees.
+    pub view: View,
+}
+
+impl ReadEvent {
+    /// The frame for the reader.
+    pub fn seen_json(&self) -> String {
+        self.event.to_json_for(self.view)
     }
 }
 

@@ -10,9 +10,9 @@ pub use self::import::{
 };
 
 use switchboard_protocol::{
-    ChangeSettings, Command, ConversationId, Conversations, Create, Data, Delete, Edit, History, Invite,
-    Join, Leave, Limits, Members, React, Read, Received, Remove, Rename, Send, Seq, SetProfile, SetRole,
-    Sync, Target, Text, Timestamp, Title, UserId, is_blank,
+    Blocks, ChangeSettings, Command, ConversationId, Conversations, Create, Data, Delete, Edit, History,
+    Invite, Join, Leave, Limits, Members, React, Read, Received, Remove, Rename, Send, Seq, SetBlock,
+    SetProfile, SetRole, Sync, Target, Text, Timestamp, Title, UserId, is_blank,
 };
 
 use crate::ban::NewBan;
@@ -69,6 +69,7 @@ pub enum Change {
     /// A back end deletes a room, in the name of the actor.
     DeleteRoom(ConversationId),
     SetProfile(Box<SetProfile>),
+    SetBlock(SetBlock),
     /// A back end changes the profiles of several users.
     SetProfiles(Vec<ProfileChange>),
     /// A back end imports the history of another system. It is a transaction of its own: all of its lines are stored, or none.
@@ -197,6 +198,7 @@ pub enum Query {
     History(History),
     Conversations(Conversations),
     Members(Members),
+    Blocks(Blocks),
 }
 
 /// The part of the server that handles a command.
@@ -248,6 +250,8 @@ impl From<Command> for Request {
             Command::SetProfile(c) => Self::Change(Change::SetProfile(Box::new(c))),
             Command::Users(c) => Self::People(PeopleQuery::Users(c.users)),
             Command::FindUsers(c) => Self::People(PeopleQuery::Find { query: c.query, limit: c.limit }),
+            Command::SetBlock(c) => Self::Change(Change::SetBlock(c)),
+            Command::Blocks(c) => Self::Query(Query::Blocks(c)),
             Command::Ping(_) => Self::Ping,
         }
     }
@@ -291,6 +295,8 @@ pub fn check(command: &Command, limits: &Limits) -> Result<(), Refusal> {
         | Command::Remove(_)
         | Command::SetRole(_)
         | Command::Members(_)
+        | Command::SetBlock(_)
+        | Command::Blocks(_)
         | Command::Ping(_) => Ok(()),
     }
 }

@@ -58,7 +58,7 @@ use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
 use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
-use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
+use crate::record::{Answer, ConversationKey, ReadEvent, UserKey};
 use crate::refusal::Refusal;
 
 /// Defines the schema in two forms from one list of files.
@@ -87,7 +87,8 @@ schema!(
     "migrations/sqlite/0011_import.sql",
     "migrations/sqlite/0012_absences.sql",
     "migrations/sqlite/0013_ended_rooms.sql",
-    "migrations/sqlite/0014_bans.sql"
+    "migrations/sqlite/0014_bans.sql",
+    "migrations/sqlite/0015_blocks.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
@@ -281,7 +282,7 @@ impl Store for SqliteStore {
         conversation: ConversationKey,
         after: Seq,
         upto: Seq,
-    ) -> Answer<Vec<LogEvent>> {
+    ) -> Answer<Vec<ReadEvent>> {
         self.readers.replay(user, conversation, after, upto)
     }
 

@@ -202,7 +202,7 @@ macro_rules! table_without_record {
 }
 
 pub(crate) const USERS: Table = table_without_record!("users": "id" Number Key, "name" Text OnInsert,
-    "last_seen" Number OnUpdate, "not_before" Number OnUpdate);
+    "last_seen" Number OnUpdate, "not_before" Number OnUpdate, "block_changes" Number OnUpdate);
 pub(crate) const CONVERSATIONS: Table = conversations!(table);
 pub(crate) const MEMBERS: Table = members!(table);
 pub(crate) const EVENTS: Table = table_without_record!("events": "conversation" Number Key, "seq" Number Key,
@@ -240,6 +240,9 @@ pub(crate) const PROFILE_WORDS: Table =
 pub(crate) const RETIRED_IDS: Table =
     table_without_record!("retired_ids": "name" Text Key, "user" Number OnInsert, "at" Number OnInsert);
 
+pub(crate) const BLOCKS: Table =
+    table_without_record!("blocks": "user" Number Key, "blocked" Number Key, "at" Number OnInsert);
+
 /// The deleted rooms of which content is left.
 pub(crate) const ENDED_ROOMS: Table =
     table_without_record!("ended_rooms": "conversation" Number Key, "member" Number OnUpdate);
@@ -252,11 +255,12 @@ pub(crate) const MISSED: Table = table_without_record!("missed": "user" Number K
     "absence" Number OnUpdate, "seq" Number OnUpdate);
 
 /// All tables that `migrate-store` copies, in the order of copying.
-pub(crate) const TABLES: [Table; 19] = [
+pub(crate) const TABLES: [Table; 20] = [
     USERS,
     RETIRED_IDS,
     PROFILES,
     PROFILE_WORDS,
+    BLOCKS,
     CONVERSATIONS,
     MEMBERS,
     EVENTS,

@@ -5,8 +5,8 @@ mod print;
 mod shape;
 
 use switchboard_protocol::reply::{
-    Edited, Failure, Member, Message, MessageTag, OkBody, Person, Profile, Reply, ServerFrame, Summary,
-    Unread, Welcome,
+    Block, Edited, Failure, Member, Message, MessageTag, OkBody, Person, Profile, Reply, ServerFrame,
+    Summary, Unread, Welcome, WithheldMessage,
 };
 use switchboard_protocol::{
     Avatar, Command, CommandId, ConversationId, Data, Device, Directory, Emoji, ErrorCode, Event, Inviters,
@@ -92,6 +92,8 @@ pub fn generate_types_file() -> String {
         Person,
         Summary,
         Member,
+        Block,
+        WithheldMessage,
         OkBody,
         switchboard_protocol::reply::Ok,
         Failure,

@@ -314,6 +314,18 @@ final class Client
         return Page::of($this->command('find_users', ['query' => $query, 'limit' => $limit]), 'users');
     }
 
+    /** Hides everything that another user writes from the user, or shows it again. */
+    public function block(string $user, bool $on = true): void
+    {
+        $this->command('block', ['user' => $user, 'on' => $on]);
+    }
+
+    /** A page of the users whom the user blocks. The next page is after the last one. */
+    public function blocks(?string $after = null, ?int $limit = null): Page
+    {
+        return Page::of($this->command('blocks', ['after' => $after, 'limit' => $limit]), 'blocks');
+    }
+
     /**
      * Executes any command of docs/protocol.md. Fields that are null are omitted.
      *

@@ -31,7 +31,7 @@ use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
 use switchboard_store::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use switchboard_store::profile::{Directory, LastToken, People, PeopleQuery};
-use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
+use switchboard_store::record::{Answer, ConversationKey, ReadEvent, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::write_fault::WriteFault;
 use switchboard_store::{
@@ -62,7 +62,7 @@ impl Store for UnavailableStore {
     fn summaries(&self, _: &UserId, _: UserKey, _: Vec<ConversationKey>) -> Answer<Summaries> {
         unavailable()
     }
-    fn replay(&self, _: UserKey, _: ConversationKey, _: Seq, _: Seq) -> Answer<Vec<LogEvent>> {
+    fn replay(&self, _: UserKey, _: ConversationKey, _: Seq, _: Seq) -> Answer<Vec<ReadEvent>> {
         unavailable()
     }
     fn check_write_access(&self, _: &UserId, _: ConversationId) -> Answer<WriteAccess> {

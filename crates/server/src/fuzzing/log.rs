@@ -112,7 +112,9 @@ impl LogModel {
                 let (head, _) = self.current.head(&name);
                 assert!(cursor.upto <= head, "{told}: the log ends at {head}");
             }
-            Ok(Committed::Profiles(_) | Committed::Import(_) | Committed::NotAnnounced) => {}
+            Ok(
+                Committed::Profiles(_) | Committed::Block(_) | Committed::Import(_) | Committed::NotAnnounced,
+            ) => {}
             Err(Refusal { code, .. }) => {
                 assert_ne!(code, ErrorCode::Unavailable, "{told}");
                 assert_eq!(earlier.is_some(), code == ErrorCode::KeyConflict, "{told}: {code:?}");
@@ -253,6 +255,6 @@ fn read_replay(store: &InMemory, user: &UserId, name: &ConversationId, after: Se
             assert!(after == seen.head, "a replay of {name} ends at {after} and not at {}", seen.head);
             return Some(log);
         }
-        log.extend(page.iter().map(|event| serde_json::from_str(&event.to_json()).expect("an event")));
+        log.extend(page.iter().map(|event| serde_json::from_str(&event.seen_json()).expect("an event")));
     }
 }

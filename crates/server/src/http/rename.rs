@@ -48,14 +48,15 @@ pub(super) async fn rename_user(State(services): State<Arc<Services>>, request: 
         check_send(&services, &request.credentials.payer(), request.grant.as_ref(), 1)?;
         let via = request.grant.map_or(Via::USER, |grant| grant.number);
         let address = request.address.map(|address| address.to_string());
-        let (database, asked) = (services.key_store.clone(), Rename { user: user.clone(), to, via, address });
+        let (database, asked) =
+            (services.key_store.clone(), Rename { user: user.clone(), to: to.clone(), via, address });
         let done = tokio::task::spawn_blocking(move || rename::rename_user(&database, &asked)).await;
         let conversations = done.unwrap_or_else(|error| Err(error.into())).map_err(|error| {
             tracing::error!("rename_user: {error:#}");
             Refusal::unavailable()
         })??;
         // A session that authenticates from now on reads that the id is retired; earlier sessions are registered with the router.
-        services.router.renamed(user, conversations).await;
+        services.router.renamed(user, to, conversations).await;
         Ok((Done {}, request.permit))
     };
     let answered = answered.await;

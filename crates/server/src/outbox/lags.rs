@@ -203,9 +203,13 @@ impl Outbox {
         self.lock().lags.as_ref()?.oldest()
     }
 
-    /// Queues a page of events that was read for a lag, oldest first, each with its seq. An empty page ends the lag.
-    pub(crate) fn push_replayed(&self, conversation: ConversationKey, events: Vec<(Seq, Bytes)>) {
+    /// Queues a page of events that was read for a lag, oldest first, each with its seq. An empty page ends the lag. A page that was asked
+    /// for in an earlier block epoch is dropped, because it may show what the user does not see by now; the session reads it again.
+    pub(crate) fn push_replayed(&self, conversation: ConversationKey, epoch: u64, events: Vec<(Seq, Bytes)>) {
         let mut inner = self.lock();
+        if inner.block_epoch != epoch {
+            return;
+        }
         let Some(mut lags) = inner.lags.take_if(|lags| lags.missed(conversation).is_some()) else { return };
         let found = !events.is_empty();
         for (seq, frame) in events {

@@ -169,7 +169,7 @@ impl Connection {
         let head = self.logs[at].own.len() as u64;
         let page = cursor.0 + 1..=missed.0.min(head);
         let events = page.take(PAGE_EVENTS).map(|seq| (Seq(seq), frame(at, seq))).collect();
-        self.outbox.push_replayed(conversation, events);
+        self.outbox.push_replayed(conversation, 0, events);
     }
 
     /// The events that the client must have received: all events of others after its cursor, and its own events from before it
@@ -257,7 +257,7 @@ fn a_connection_with_one_lag_too_many_is_closed_and_receives_no_further_event() 
     assert!(metrics.encode().contains("switchboard_dropped_total{reason=\"too_far_behind\"} 1"));
     // No event is queued after a missing one.
     outbox.subtract_written(outbox.state().bytes);
-    outbox.push_replayed(page.conversation, vec![(Seq(1), Bytes::from_static(b"late"))]);
+    outbox.push_replayed(page.conversation, 0, vec![(Seq(1), Bytes::from_static(b"late"))]);
     outbox.push_events(ConversationKey(0), &[event(3)]);
     outbox.push_lag(ConversationKey(1), Seq(2), Seq(3));
     assert_eq!((outbox.state().bytes, outbox.state().has_lag), (0, false));
@@ -285,7 +285,7 @@ fn lags_are_read_in_round_robin() {
     while let Some(lag) = outbox.next_lag() {
         reads.push((lag.conversation.0, lag.cursor.0));
         let page = [1, 2].map(|next| (Seq(lag.cursor.0 + next), Bytes::from_static(b"x")));
-        outbox.push_replayed(lag.conversation, page.to_vec());
+        outbox.push_replayed(lag.conversation, 0, page.to_vec());
     }
     assert_eq!(reads, [(0, 0), (1, 0), (2, 0), (0, 2), (1, 2), (2, 2)]);
     assert_eq!(metrics.lag_count.get(), 0);

@@ -14,6 +14,7 @@ use crate::encode::encode;
 use crate::frame;
 use crate::outbox::{CoalescedEvent, Outbox};
 use switchboard_store::CommittedEvent;
+use switchboard_store::block::View;
 use switchboard_store::record::{ConversationKey, Effect, JoinOrLeave};
 
 /// An event that has arrived at this node and is not applied yet.
@@ -38,7 +39,7 @@ impl ArrivedEvent {
     pub(super) fn from_store(committed: CommittedEvent) -> Option<Self> {
         let ends = committed.ends_conversation();
         let event = committed.event?;
-        let frame = (!committed.is_imported).then(|| frame::text(&event.to_json()));
+        let frame = (!committed.is_imported).then(|| frame::text(&event.to_json_for(View::Whole)));
         let (name, seq, effects) = (committed.name, committed.seq, committed.effects);
         Some(Self { name, seq, frame, sender: None, effects, ends, learned_at: Instant::now() })
     }
@@ -117,7 +118,11 @@ impl LocalNode {
         self.flush_coalesced();
         let Some(after) = is_far(self.registry.head(conversation)) else { return };
         let gap = encode(&Reply::<Box<RawValue>>::Gap { conversation: name.clone(), after, head: before });
-        self.registry.sessions_in(conversation).for_each(|outbox| outbox.push_reply(gap.clone()));
+        for member in self.registry.members_here(conversation) {
+            if self.registry.blocks_of(*member).is_none_or(|list| !list.hides(name)) {
+                self.registry.live_sessions(*member).for_each(|outbox| outbox.push_reply(gap.clone()));
+            }
+        }
         self.registry.set_head(conversation, before);
     }
 

@@ -239,6 +239,9 @@ impl LocalNode {
                 LeftConversations::new()
             }
             NextStep::MakeLive(mut subscribe) => {
+                if let Some(user) = self.registry.session(subscribe.session).map(|session| session.user) {
+                    self.apply_block_list(user, std::mem::take(&mut subscribe.blocks));
+                }
                 subscribe.left_since_read.extend(leaves);
                 self.start_live_delivery(&subscribe)
             }

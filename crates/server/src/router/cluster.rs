@@ -61,6 +61,7 @@
 //! time: the node learns of it from its notice, from a later notice, from the query after a subscription, or from the next sweep,
 //! which does not need the bus.
 
+mod blocks;
 mod entry;
 #[cfg(test)]
 pub(super) mod fake;
@@ -84,6 +85,7 @@ use switchboard_protocol::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use self::blocks::BlockComparison;
 use self::entry::EnteringPage;
 use self::order::EventOrder;
 use self::profiles::ProfileComparison;
@@ -158,6 +160,7 @@ pub(super) struct Cluster {
     /// Limits the log lines about clock skew.
     clock_log: Throttle,
     profiles: ProfileComparison,
+    blocks: BlockComparison,
 }
 
 type PendingReply = Pin<Box<dyn Future<Output = StoreReply> + Send>>;
@@ -200,6 +203,7 @@ impl Cluster {
             connections,
             clock_log: Throttle::default(),
             profiles: ProfileComparison::new(now),
+            blocks: BlockComparison::default(),
         }
     }
 
@@ -256,6 +260,7 @@ impl Cluster {
             Work::Sweep => {
                 self.sweep(node);
                 self.compare_profiles(node);
+                self.sweep_blocks(node);
             }
             Work::Heartbeat => self.publish_heartbeat(node),
         }
@@ -282,6 +287,7 @@ impl Cluster {
             StoreReply::Presence { asked, result } => self.apply_presence(node, asked, result),
             StoreReply::Entry { newcomer, result } => self.apply_join_events(node, newcomer, result),
             StoreReply::Profiles { asked, result } => self.apply_changed_profiles(node, asked, result),
+            StoreReply::Blocks { asked, result } => self.apply_changed_blocks(node, asked, result),
             StoreReply::Leave { pending, result } => self.apply_leave(node, &pending, result),
         }
     }

@@ -87,6 +87,11 @@ impl LocalNode {
         let (Some(events), Some(last)) = (events.get(new..), events.last()) else { return };
         let Some(first) = events.first() else { return };
         let joined = join_frames(events);
+        if self.registry.has_blocker(conversation) {
+            let delivered = self.queue_where_some_block(conversation, head, events, joined.as_ref());
+            self.metrics.delivered.inc_by(delivered);
+            return self.registry.set_head(conversation, last.seq);
+        }
         let mut delivered = 0;
         for outbox in self.registry.sessions_in(conversation) {
             // The events between the head and the first of these did not pass through this node. The session reads them from the

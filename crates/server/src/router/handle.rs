@@ -96,9 +96,9 @@ impl RouterHandle {
 
     /// Closes every connection of a user who has another id, and tells the other members of the user's direct conversations that
     /// these have other ids.
-    pub(crate) async fn renamed(&self, user: UserId, conversations: RenamedConversations) {
+    pub(crate) async fn renamed(&self, user: UserId, to: UserId, conversations: RenamedConversations) {
         // A router that ends closes all connections.
-        let _ = self.send(Input::Renamed { user, conversations }).await;
+        let _ = self.send(Input::Renamed { user, to, conversations }).await;
     }
 
     /// How many members of each conversation are connected to this node. If the router has ended, the answer is empty.

@@ -47,6 +47,19 @@ pub(crate) struct Presence {
     remote: Option<RemotePresence>,
 }
 
+/// What a presence notice of another node says about a user.
+#[derive(Debug)]
+pub(in crate::router) struct RemoteChange {
+    /// When the user went offline; `None` for a user who came online.
+    pub(in crate::router) last_seen: Option<Timestamp>,
+    /// Some of the user's conversations.
+    pub(in crate::router) conversations: Vec<ConversationKey>,
+    /// The number of the notice.
+    pub(in crate::router) number: u64,
+    /// The users who do not get the user's presence.
+    pub(in crate::router) hidden_from: Vec<UserId>,
+}
+
 /// A timer that has expired.
 #[derive(Debug)]
 pub(crate) enum ExpiredTimer {
@@ -132,7 +145,7 @@ impl Presence {
             return None;
         }
         let local = registry.user(user)?;
-        self.publish_change(&local.name, &local.conversations, None);
+        self.publish_change(registry, &local.name, &local.conversations, None);
         if !self.is_remote(&local.name) {
             self.send_online(registry, &local.name, &local.conversations);
         }
@@ -148,14 +161,15 @@ impl Presence {
     /// Publishes to the nodes of a user's watchers that the user came online here (`last_seen` is `None`) or went offline.
     fn publish_change(
         &mut self,
+        registry: &Registry,
         user: &UserId,
         conversations: &[ConversationKey],
         last_seen: Option<Timestamp>,
     ) {
         let Some(remote) = &mut self.remote else { return };
         let conversations = conversations.iter().copied().take(MAX_NAMED_CONVERSATIONS).collect();
-        let number = remote.next_number();
-        let notice = Notice::Presence { user: user.clone(), last_seen, conversations, number };
+        let (number, hidden_from) = (remote.next_number(), registry.blocked_by(user));
+        let notice = Notice::Presence { user: user.clone(), last_seen, conversations, number, hidden_from };
         remote.bus.publish(&Address::Watched(user.clone()), &notice);
     }
 
@@ -220,7 +234,7 @@ impl Presence {
         last_seen: Timestamp,
     ) {
         self.departures.record(&gone.name, last_seen);
-        self.publish_change(&gone.name, &gone.conversations, Some(last_seen));
+        self.publish_change(registry, &gone.name, &gone.conversations, Some(last_seen));
         if !self.is_remote(&gone.name) {
             self.send_offline(registry, &gone.name, &gone.conversations, Some(last_seen));
         }
@@ -242,6 +256,9 @@ impl Presence {
         let frame = encode(&signal);
         for slot in watchers.iter().filter(|watcher| !waiting.contains_key(*watcher)) {
             let Some(session) = registry.session(*slot) else { continue };
+            if self.are_apart(registry, session.user, user) {
+                continue;
+            }
             let own = registry.find_user(user) == Some(session.user);
             if own || registry.shares_conversation(conversations, session.user) {
                 session.outbox.push_signal(&frame);
@@ -292,11 +309,27 @@ impl Presence {
         user: UserId,
         last_seen: Option<Timestamp>,
     ) {
+        let Some(local) = registry.session(session) else { return };
+        if self.are_apart(registry, local.user, &user) {
+            return;
+        }
         let online = self.is_online(registry, &user);
         let last_seen = last_seen.max(self.departures.last_departure(&user)).filter(|_| !online);
         let signal = Signal::Presence { user, online, last_seen };
-        if let Some(local) = registry.session(session) {
-            local.outbox.push_signal(&encode(&signal));
+        local.outbox.push_signal(&encode(&signal));
+    }
+
+    /// Whether a watcher does not get the presence of a user, because one of the two blocks the other.
+    fn are_apart(&self, registry: &Registry, watcher: UserSlot, user: &UserId) -> bool {
+        let hidden_from = self.remote.as_ref().map_or(&[][..], |remote| remote.hidden_from(user));
+        registry.are_apart(watcher, user, hidden_from)
+    }
+
+    /// Publishes to other nodes who does not get the presence of a user from now on.
+    pub(crate) fn blocks_changed(&mut self, registry: &Registry, user: UserSlot) {
+        let is_online = self.local_users.get(&user).is_some_and(|presence| presence.online);
+        if let Some(local) = registry.user(user).filter(|_| is_online) {
+            self.publish_change(registry, &local.name, &local.conversations, None);
         }
     }
 

@@ -46,12 +46,24 @@ struct FollowedUser {
 struct LatestChange {
     version: u64,
     frame: Bytes,
+    /// The users who do not receive it, because the user blocks them.
+    hidden_from: Vec<UserId>,
     /// When the last signal was sent.
     sent: Instant,
     /// Whether the frame waits to be sent.
     waits: bool,
     /// When to send the frame, or to drop the change.
     timer: delay_queue::Key,
+}
+
+impl LatestChange {
+    /// Sends the change to a session, unless one of the two users blocks the other.
+    fn send(&self, registry: &Registry, user: &UserId, session: SessionSlot) {
+        let Some(local) = registry.session(session) else { return };
+        if !registry.are_apart(local.user, user, &self.hidden_from) {
+            local.outbox.push_signal(&self.frame);
+        }
+    }
 }
 
 impl Profiles {
@@ -61,7 +73,7 @@ impl Profiles {
         &mut self,
         registry: &mut Registry,
         session: SessionSlot,
-        users: Vec<(UserId, u64)>,
+        users: &[(UserId, u64)],
         most: usize,
     ) {
         let Some(local) = registry.session_mut(session) else { return };
@@ -71,17 +83,23 @@ impl Profiles {
         let dropped = kept.split_off(kept.len().min(most.saturating_sub(users.len())));
         self.unfollow(session, &dropped);
         let already: FxHashSet<&UserId> = before.iter().collect();
-        for (user, version) in &users {
+        for (user, version) in users {
             let followed = self.followed.entry(user.clone()).or_default();
             followed.version = followed.version.max(*version);
             if !already.contains(user) {
                 followed.sessions.insert(session);
             }
-            if let Some(change) = self.changes.get(user).filter(|change| change.version > *version) {
-                local.outbox.push_signal(&change.frame);
-            }
         }
-        local.following = users.into_iter().map(|(user, _)| user).chain(kept).collect();
+        let newer: Vec<_> = users
+            .iter()
+            .filter_map(|(user, version)| Some((user, self.changes.get(user)?, *version)))
+            .filter(|(_, change, version)| change.version > *version)
+            .map(|(user, change, _)| (user.clone(), change))
+            .collect();
+        local.following = users.iter().map(|(user, _)| user.clone()).chain(kept).collect();
+        for (user, change) in newer {
+            change.send(registry, &user, session);
+        }
     }
 
     /// Removes a session from the followers of these users.
@@ -102,7 +120,7 @@ impl Profiles {
         registry: &Registry,
         user: &UserId,
         version: u64,
-        frame: Bytes,
+        (frame, hidden_from): (Bytes, Vec<UserId>),
     ) {
         let now = Instant::now();
         let known = self.followed.get(user).map(|followed| followed.version);
@@ -114,16 +132,21 @@ impl Profiles {
         }
         if let Some(followed) = self.followed.get_mut(user) {
             followed.version = version;
-        } else if !self.changes.contains_key(user) && self.changes.len() >= MAX_UNFOLLOWED {
+        } else if !self.changes.contains_key(user)
+            && (self.changes.len() >= MAX_UNFOLLOWED || !hidden_from.is_empty())
+        {
+            // A list of blocked users is too large to keep for users whom nobody follows.
             return;
         }
         let Some(change) = self.changes.get_mut(user) else {
             let timer = self.timers.insert_at(user.clone(), now + CHANGE_RETENTION);
-            self.changes
-                .insert(user.clone(), LatestChange { version, frame, sent: now, waits: false, timer });
+            self.changes.insert(
+                user.clone(),
+                LatestChange { version, frame, hidden_from, sent: now, waits: false, timer },
+            );
             return self.send_latest_change(registry, user);
         };
-        (change.version, change.frame) = (version, frame);
+        (change.version, change.frame, change.hidden_from) = (version, frame, hidden_from);
         let due = change.sent + SIGNAL_INTERVAL;
         if change.waits {
             return;
@@ -142,8 +165,8 @@ impl Profiles {
     fn send_latest_change(&self, registry: &Registry, user: &UserId) {
         let Some(change) = self.changes.get(user) else { return };
         let followers = self.followed.get(user).into_iter().flat_map(|followed| followed.sessions.iter());
-        for session in followers.filter_map(|session| registry.session(*session)) {
-            session.outbox.push_signal(&change.frame);
+        for session in followers {
+            change.send(registry, user, *session);
         }
     }
 

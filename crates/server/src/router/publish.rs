@@ -1,8 +1,10 @@
 //! Publishes committed batches: answers to the senders, events to the sessions of the members.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 use switchboard_protocol::Signal;
-use switchboard_protocol::reply::{OkBody, Profile, Reply};
+use switchboard_protocol::reply::{OkBody, Reply};
 use tokio::time::Instant;
 
 use super::apply::ArrivedEvent;
@@ -10,7 +12,9 @@ use super::{LocalNode, Router};
 use crate::encode::{encode, encode_answer};
 use crate::frame;
 use crate::outbox::Outbox;
+use switchboard_store::block::View;
 use switchboard_store::origin::{BackEndOrigin, Origin, SessionOrigin, UserOrigin, WriteOrder};
+use switchboard_store::profile::ShownProfile;
 use switchboard_store::refusal::Refusal;
 use switchboard_store::rename::RenamedConversations;
 use switchboard_store::{
@@ -29,6 +33,7 @@ impl Router {
                 Ok(Committed::Event(committed)) => self.publish_event(origin, *committed, stored),
                 Ok(Committed::Cursor(committed)) => self.publish_cursor(origin, committed),
                 Ok(Committed::Profiles(committed)) => self.publish_profiles(origin, *committed),
+                Ok(Committed::Block(change)) => self.publish_block(origin, &change),
                 Ok(Committed::Import(committed)) => self.publish_import(origin, *committed),
                 Ok(Committed::NotAnnounced) => send_answer(origin, Ok(OkBody::Done {})),
                 Err(refusal) => {
@@ -54,17 +59,16 @@ impl Router {
         let CommittedEvent { conversation, name, seq, at, replaced, event, effects, is_imported: _ } =
             committed;
         let duplicate = event.is_none();
-        let own = match &origin {
-            Origin::Session(origin) => Outbox::from_origin(origin),
-            Origin::User(_) | Origin::Call(_) | Origin::BackEnd(_) | Origin::Internal => None,
-        };
+        let own = sender_of(&origin);
         // The answer is queued before the event is applied, because applying it may also queue later events that wait for it.
-        let replaced = replaced.and_then(|event| RawValue::from_string(event.to_json()).ok()).map(Box::new);
+        let replaced = replaced
+            .and_then(|event| RawValue::from_string(event.to_json_for(View::Whole)).ok())
+            .map(Box::new);
         let stored_as = OkBody::Stored { conversation: name.clone(), seq, at, duplicate, event: replaced };
         send_answer(origin, Ok(stored_as));
         if let Some(event) = event {
             self.node.metrics.accepted.inc();
-            let json = event.to_json();
+            let json = event.to_json_for(View::Whole);
             let arrival = ArrivedEvent {
                 name,
                 seq,
@@ -101,11 +105,11 @@ impl Router {
         let CommittedProfiles { own, changed } = committed;
         let stored = own.map_or(OkBody::Done {}, |(user, version)| OkBody::Profile { user, version });
         send_answer(origin, Ok(stored));
-        for profile in changed {
+        for shown in changed {
             if let Some(cluster) = &self.cluster {
-                cluster.publish_profile(&profile);
+                cluster.publish_profile(&shown);
             }
-            self.node.profile_changed(profile);
+            self.node.profile_changed(shown);
         }
     }
 
@@ -119,6 +123,7 @@ impl Router {
             has_moved: moved,
             is_private,
             members,
+            hidden_from,
         } = committed;
         if moved {
             // The cursor may point at coalesced events that still wait, so they are delivered first.
@@ -129,12 +134,10 @@ impl Router {
                     Signal::Received { conversation: name.clone(), user: user.clone(), upto }
                 }
             };
-            let from = match &origin {
-                Origin::Session(origin) => Outbox::from_origin(origin),
-                Origin::User(_) | Origin::Call(_) | Origin::BackEnd(_) | Origin::Internal => None,
-            };
+            let from = sender_of(&origin);
             let is_for_members = !is_private && members <= u64::from(self.node.limits.signal_room);
-            self.forward_signal(&signal, &user, conversation, is_for_members, from.as_ref());
+            let by = (&user, &hidden_from[..]);
+            self.forward_signal(&signal, by, conversation, is_for_members, from.as_ref());
         }
         send_answer(origin, Ok(OkBody::Cursor { conversation: name, upto }));
     }
@@ -158,15 +161,23 @@ impl LocalNode {
     }
 
     /// Sends a changed profile to the sessions that follow the user.
-    pub(super) fn profile_changed(&mut self, profile: Profile) {
+    pub(super) fn profile_changed(&mut self, ShownProfile { profile, hidden_from }: ShownProfile) {
         let (user, version) = (profile.user.clone(), profile.version);
         let frame = encode(&Signal::Profile(profile));
-        self.profiles.send_newer_version(&self.registry, &user, version, frame);
+        self.profiles.send_newer_version(&self.registry, &user, version, (frame, hidden_from));
+    }
+}
+
+/// The connection that made a write; `None` if no connection of this node did.
+pub(super) fn sender_of(origin: &Origin) -> Option<Arc<Outbox>> {
+    match origin {
+        Origin::Session(origin) => Outbox::from_origin(origin),
+        Origin::User(_) | Origin::Call(_) | Origin::BackEnd(_) | Origin::Internal => None,
     }
 }
 
 /// Sends the result of a write to the session or the caller that made the write.
-fn send_answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
+pub(super) fn send_answer(origin: Origin, result: Result<OkBody<Box<RawValue>>, Refusal>) {
     match origin {
         Origin::Session(origin) => {
             let Some(outbox) = Outbox::from_origin(&origin) else { return };

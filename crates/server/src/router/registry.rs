@@ -1,5 +1,6 @@
 //! The users who are connected to this node, their sessions and their conversations.
 
+mod blocks;
 mod changes;
 mod session;
 mod slots;
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use switchboard_protocol::{CloseCode, Seq, UserId};
 
+pub(crate) use self::blocks::BlockStep;
+use self::blocks::UserBlocks;
 pub(super) use self::changes::ObstacleChanges;
 pub(crate) use self::changes::SubscriptionChange;
 pub(crate) use self::session::LocalSession;
@@ -61,6 +64,8 @@ pub(crate) struct LocalUser {
     pub(crate) last_full_answer: u64,
     /// While a session is attaching: for each conversation, the last query after whose answer this node knew the membership.
     pub(crate) last_answers: FxHashMap<ConversationKey, u64>,
+    /// The users whom the user blocks.
+    pub(crate) blocks: UserBlocks,
     /// The last conversation of the user that a sweep has compared with the store. The next sweep continues after it.
     pub(crate) last_swept: ConversationKey,
 }
@@ -108,6 +113,8 @@ struct LocalConversation {
     /// The subscription epoch in which this node began to host the conversation. Since then it has applied all events.
     hosted_since: u64,
     connected_members: VecSet<UserSlot>,
+    /// The connected members who block other users. Nearly always empty.
+    blockers: VecSet<UserSlot>,
 }
 
 /// A user who is no longer connected to this node.
@@ -166,6 +173,7 @@ impl Registry {
             last_query: 0,
             last_full_answer: 0,
             last_answers: FxHashMap::default(),
+            blocks: UserBlocks::default(),
             last_swept: ConversationKey::MIN,
         }));
         self.by_name.insert(name.clone(), user);
@@ -389,6 +397,9 @@ impl Registry {
             here.head = here.head.max(head);
             here.applied = here.applied.max(head);
             here.connected_members.insert(user);
+            if !local.blocks.list().users.is_empty() {
+                here.blockers.insert(user);
+            }
             if first {
                 self.subscription_epoch += 1;
                 here.hosted_since = self.subscription_epoch;
@@ -441,6 +452,7 @@ impl Registry {
     fn remove_online(&mut self, conversation: ConversationKey, user: UserSlot) {
         if let Some(here) = self.conversations.get_mut(&conversation) {
             here.connected_members.remove(user);
+            here.blockers.remove(user);
             if here.connected_members.is_empty() {
                 self.conversations.remove(&conversation);
                 self.record_subscription_change(SubscriptionChange::UnsubscribeConversation(conversation));

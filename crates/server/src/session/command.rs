@@ -9,7 +9,7 @@ use switchboard_protocol::{CloseCode, Command, CommandId, ErrorCode, Frame, Targ
 use tokio::time::Instant;
 
 use super::live::{Flood, LiveSession};
-use super::pending::PendingQuery;
+use super::pending::{AskedPage, PendingQuery};
 use super::socket::ConnectionEnd;
 use crate::encode::{encode, encode_answer};
 use crate::frame::{self, Message};
@@ -128,8 +128,9 @@ impl LiveSession {
         match request {
             Request::Change(change) => self.handle_change(id, number, change),
             Request::Query(query) => {
-                let page = self.services.store.query(&self.user, query);
-                self.pending = Some(Box::new(PendingQuery::Page(id, page)));
+                let epoch = self.outbox.block_epoch();
+                let page = AskedPage::ask(&self.services.store, &self.user, query, epoch);
+                self.pending = Some(Box::new(PendingQuery::Page(id, Box::new(page))));
             }
             Request::Typing(target) => self.handle_typing(id, &target),
             Request::Watch(users) => self.watch(id, users),
@@ -264,7 +265,8 @@ impl LiveSession {
         let Some(pending) = self.pending.as_deref_mut() else { return Poll::Pending };
         let (id, answer) = match pending {
             PendingQuery::Page(id, page) => {
-                let Poll::Ready(page) = page.as_mut().poll(cx) else { return Poll::Pending };
+                let (store, epoch) = (&self.services.store, self.outbox.block_epoch());
+                let Poll::Ready(page) = page.poll(cx, store, &self.user, epoch) else { return Poll::Pending };
                 (id.take(), page)
             }
             PendingQuery::Typing(id, conversation, standing) => {

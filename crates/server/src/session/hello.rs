@@ -275,7 +275,7 @@ pub(super) async fn attach_session(
     if let Some(identity) = &identity {
         token_profile::store_profile(services, &user, identity).await;
     }
-    let Snapshot { user: key, standing, named, .. } = snapshot;
+    let Snapshot { user: key, standing, named, blocks, .. } = snapshot;
     let mut mark = snapshot.mark;
     let pages = MembershipPages { session, user: &user, key };
     let LoadedMemberships { page, heads, leaves, latest } = pages
@@ -317,6 +317,7 @@ pub(super) async fn attach_session(
         heads,
         cursors,
         listed: joined,
+        blocks,
         former,
         left_conversations: gone,
         left_since_read: leaves,
@@ -426,7 +427,8 @@ impl ReplayStarts {
             failure.conversation = Some(name.clone());
             Some(Reply::Error(failure))
         };
-        let VisibleConversation { conversation, first, head, is_member: member } = match seen {
+        let VisibleConversation { conversation, first, head, is_member: member, .. } = match seen {
+            Ok(seen) if seen.is_hidden => return None,
             Ok(seen) => seen,
             Err(refusal) => return failed(refusal),
         };
@@ -467,7 +469,7 @@ mod tests {
         let name = ConversationId::parse("#a").expect("id");
         let mut starts = ReplayStarts::default();
         let (conversation, first, head) = (ConversationKey(1), Seq(0), Seq(head));
-        let seen = VisibleConversation { conversation, first, head, is_member: member };
+        let seen = VisibleConversation { conversation, first, head, is_member: member, is_hidden: false };
         let reply = starts.add(&name, Seq(cursor), Ok(seen), 10);
         (starts, reply)
     }

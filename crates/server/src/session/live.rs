@@ -23,7 +23,7 @@ use crate::metrics::DropReason;
 use crate::outbox::{Outbox, OutboxState};
 use crate::router::registry::SessionSlot;
 use crate::services::Services;
-use switchboard_store::record::{Answer, ConversationKey, LogEvent, UserKey};
+use switchboard_store::record::{Answer, ConversationKey, ReadEvent, UserKey};
 
 /// The number of rounds of reading and writing after which the task yields.
 const MAX_ROUNDS_PER_POLL: usize = 16;
@@ -100,7 +100,8 @@ pub(super) struct SlowConsumer {
 
 /// The read of a page of the log.
 enum ReplayState {
-    Reading(ConversationKey, Answer<Vec<LogEvent>>),
+    /// With the block epoch of the connection at the time of the query.
+    Reading(ConversationKey, u64, Answer<Vec<ReadEvent>>),
     /// The read failed and is retried at this time.
     Waiting(Instant),
 }
@@ -302,17 +303,18 @@ impl LiveSession {
             Some(replay) => replay,
             none => {
                 let Some(lag) = self.outbox.next_lag() else { return Poll::Ready(()) };
+                let epoch = self.outbox.block_epoch();
                 let page = self.services.store.replay(self.key, lag.conversation, lag.cursor, lag.missed);
-                none.insert(Box::new(ReplayState::Reading(lag.conversation, page)))
+                none.insert(Box::new(ReplayState::Reading(lag.conversation, epoch, page)))
             }
         };
         match &mut **replay {
             ReplayState::Waiting(until) if *until > Instant::now() => return Poll::Pending,
             ReplayState::Waiting(_) => self.replay = None,
-            ReplayState::Reading(conversation, page) => {
-                let conversation = *conversation;
+            ReplayState::Reading(conversation, epoch, page) => {
+                let (conversation, epoch) = (*conversation, *epoch);
                 let Poll::Ready(page) = page.as_mut().poll(cx) else { return Poll::Pending };
-                self.replay = self.queue_replay_page(conversation, page).map(Box::new);
+                self.replay = self.queue_replay_page(conversation, epoch, page).map(Box::new);
             }
         }
         Poll::Ready(())
@@ -321,13 +323,14 @@ impl LiveSession {
     fn queue_replay_page(
         &mut self,
         conversation: ConversationKey,
-        page: Result<Vec<LogEvent>, switchboard_store::refusal::Refusal>,
+        epoch: u64,
+        page: Result<Vec<ReadEvent>, switchboard_store::refusal::Refusal>,
     ) -> Option<ReplayState> {
         match page {
             Ok(events) => {
                 let frames: Vec<(Seq, _)> =
-                    events.iter().map(|e| (e.seq, frame::text(&e.to_json()))).collect();
-                self.outbox.push_replayed(conversation, frames);
+                    events.iter().map(|e| (e.event.seq, frame::text(&e.seen_json()))).collect();
+                self.outbox.push_replayed(conversation, epoch, frames);
                 None
             }
             Err(refusal) if refusal.code.retryable() => {
@@ -335,7 +338,7 @@ impl LiveSession {
             }
             // The read is not retried, because the user may no longer read the conversation.
             Err(_) => {
-                self.outbox.push_replayed(conversation, Vec::new());
+                self.outbox.push_replayed(conversation, epoch, Vec::new());
                 None
             }
         }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use crate::auth::Identity;
 use serde_json::value::RawValue;
@@ -11,18 +12,52 @@ use switchboard_protocol::{CommandId, ConversationId, UserId};
 use switchboard_store::ban::Standing;
 use switchboard_store::profile::People;
 use switchboard_store::record::Answer;
-use switchboard_store::{Change, CursorKind, PresencePeer, WriteAccess};
+use switchboard_store::refusal::Refusal;
+use switchboard_store::{Change, CursorKind, PresencePeer, Query, SharedStore, WriteAccess};
 use tokio::time::Instant;
 
 /// A command whose answer is being read from the store.
 pub(super) enum PendingQuery {
-    Page(Option<CommandId>, Answer<OkBody<Box<RawValue>>>),
+    Page(Option<CommandId>, Box<AskedPage>),
     Typing(Option<CommandId>, ConversationId, Answer<WriteAccess>),
     Watch(Option<CommandId>, Answer<Vec<PresencePeer>>),
     /// A newer token, its claims as JSON where the application is asked, and the standing of its user.
     Token(Option<CommandId>, Identity, Option<Arc<str>>, Answer<Standing>),
     /// Profiles; if the flag is set, the session follows these users.
     People(Option<CommandId>, bool, Answer<People>),
+}
+
+/// A page that is being read from the store.
+pub(super) struct AskedPage {
+    query: Query,
+    /// The block epoch of the connection at the time of the query.
+    epoch: u64,
+    answer: Answer<OkBody<Box<RawValue>>>,
+}
+
+impl AskedPage {
+    pub(super) fn ask(store: &SharedStore, user: &UserId, query: Query, epoch: u64) -> Self {
+        let answer = store.query(user, query.clone());
+        Self { query, epoch, answer }
+    }
+
+    /// Waits for the page. A page that was asked for in an earlier block epoch is read again, because it may show what the user does
+    /// not see by now.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        store: &SharedStore,
+        user: &UserId,
+        epoch: u64,
+    ) -> Poll<Result<OkBody<Box<RawValue>>, Refusal>> {
+        loop {
+            let page = ready!(self.answer.as_mut().poll(cx));
+            if self.epoch == epoch {
+                return Poll::Ready(page);
+            }
+            *self = Self::ask(store, user, self.query.clone(), epoch);
+        }
+    }
 }
 
 /// The delayed cursors of a connection. They count as writes in flight, so `limits.in_flight` bounds them.

@@ -70,16 +70,16 @@ async fn check_finds_no_problem_in_the_database_of_a_running_or_stopped_server()
 }
 
 /// A pseudo-random generator: the same seed gives the same numbers, so that a failure can be repeated.
-struct SeededRandom(u64);
+pub(crate) struct SeededRandom(pub(crate) u64);
 
 impl SeededRandom {
-    fn random_below(&mut self, end: u64) -> u64 {
+    pub(crate) fn random_below(&mut self, end: u64) -> u64 {
         // The constants of Knuth's MMIX generator. Its high bits are used, because its low bits are less random.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
     }
 
-    fn random_one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+    pub(crate) fn random_one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
         let end = all.len() as u64;
         all[usize::try_from(self.random_below(end)).expect("few")]
     }

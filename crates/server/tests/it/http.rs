@@ -80,6 +80,8 @@ async fn every_command_except_the_socket_only_ones_has_a_route() {
         "invite": {"conversation": "#ops", "user": "carol"},
         "role": {"conversation": "#ops", "user": "carol", "role": "reader"},
         "remove": {"conversation": "#ops", "user": "carol"},
+        "block": {"user": "carol", "on": true},
+        "blocks": {},
         "join": {"conversation": "#ops"},
         "read": {"conversation": "#ops", "upto": 2},
         "received": {"conversation": "#ops", "upto": 3},

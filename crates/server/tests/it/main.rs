@@ -9,6 +9,7 @@ mod audit;
 mod auth;
 mod back_end;
 mod bans;
+mod blocking;
 mod causes;
 mod check;
 mod cli;

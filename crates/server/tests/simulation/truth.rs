@@ -141,7 +141,12 @@ impl ReferenceModel {
             let held = match &outcome.result {
                 Ok(Committed::Event(event)) => self.on_committed_event(event),
                 Ok(Committed::Cursor(cursor)) => self.on_committed_cursor(cursor),
-                Ok(Committed::Profiles(_) | Committed::Import(_) | Committed::NotAnnounced) => Ok(()),
+                Ok(
+                    Committed::Profiles(_)
+                    | Committed::Block(_)
+                    | Committed::Import(_)
+                    | Committed::NotAnnounced,
+                ) => Ok(()),
                 Err(refusal) => {
                     self.record("store", format_args!("refuses: {:?}", refusal.code));
                     Ok(())

@@ -86,6 +86,13 @@ impl<R: Rows> ChangeContext<'_, R> {
         moved: bool,
     ) -> ChangeResult<R> {
         let is_private = moved && self.is_one_sided(&conversation)?;
+        // Of a larger room only the user's own devices get the signal.
+        let is_shared =
+            moved && !is_private && conversation.members <= u64::from(self.rules.limits.signal_room);
+        let hidden_from = match self.rows.user(self.actor)?.filter(|_| is_shared) {
+            Some(user) => self.rows.members_apart(&conversation, user)?,
+            None => Vec::new(),
+        };
         Ok(Committed::Cursor(CommittedCursor {
             conversation: conversation.key,
             name: conversation.name,
@@ -95,6 +102,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             has_moved: moved,
             is_private,
             members: conversation.members,
+            hidden_from,
         }))
     }
 }

@@ -2,7 +2,7 @@
 //! in each.
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use switchboard_protocol::{ConversationId, Emoji, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, Create, Emoji, Seq, Timestamp, UserId};
 
 use super::rows::Rows;
 use super::{Actor, ChangeContext, ChangePurpose, ChangeResult, OperationError, Rules};
@@ -55,6 +55,7 @@ pub(crate) fn apply<R: Rows>(
         Change::ChangeSettings(c) => act.change_settings(&c),
         Change::DeleteRoom(room) => act.delete_room(&room),
         Change::SetProfile(c) => act.set_own_profile(&c),
+        Change::SetBlock(c) => act.set_block(&c),
         Change::SetProfiles(c) => act.set_profiles(&c),
         Change::Import(lines) => act.import(&lines),
         Change::ReadToken(c) => act.apply_token_profile(&c),
@@ -106,6 +107,10 @@ pub(crate) struct Prefetch {
     /// The highest `read` cursor of each member, to count messages up to it. A lower one changes nothing once the highest
     /// is applied.
     pub(crate) read_cursors: FxHashMap<(ConversationId, UserId), Seq>,
+    /// Members whose signals some other members may not get.
+    pub(crate) apart: FxHashSet<(ConversationId, UserId)>,
+    /// Pairs of users of whom the first may block the second.
+    pub(crate) blocks: FxHashSet<(UserId, UserId)>,
     pub(crate) amendments: FxHashSet<(ConversationId, Seq)>,
     pub(crate) reactions: FxHashSet<(ConversationId, Seq, Box<str>, UserId)>,
 }
@@ -157,17 +162,14 @@ impl Prefetch {
             }
             Change::CountedRead(c) => self.add_cursor(actor, c.read.conversation.resolve(actor)),
             Change::Received(c) => self.add_cursor(actor, c.conversation.resolve(actor)),
-            Change::Create(c) => {
-                self.conversations.extend(c.room.iter().map(ConversationId::room));
-                self.users.extend(c.members.iter().cloned());
-                self.add_room_limit(actor);
-            }
+            Change::Create(c) => self.add_creation(actor, c),
             Change::Join(c) => {
                 self.add_room_limit(actor);
                 self.add_membership(actor, c.conversation.resolve(actor));
             }
             Change::Leave(c) => self.add_membership(actor, c.conversation.resolve(actor)),
             Change::Invite(c) | Change::InviteWithKey(c) => {
+                self.add_contacts(actor, std::slice::from_ref(&c.user));
                 self.add_subject(actor, c.conversation.resolve(actor), &c.user);
             }
             Change::Remove(c) => self.add_subject(actor, c.conversation.resolve(actor), &c.user),
@@ -175,6 +177,7 @@ impl Prefetch {
             Change::Rename(c) => self.add_membership(actor, c.conversation.resolve(actor)),
             Change::ChangeSettings(c) => self.add_membership(actor, c.conversation.resolve(actor)),
             Change::DeleteRoom(room) => self.conversations.extend([room.clone()]),
+            Change::SetBlock(c) => self.add_block(actor, &c.user),
             Change::SetProfile(_) | Change::ReadToken(_) => self.add_profile(actor),
             Change::SetProfiles(changes) => changes.iter().for_each(|change| self.add_profile(&change.user)),
             Change::Import(lines) => lines.iter().for_each(|line| self.add_import(&line.record)),
@@ -218,6 +221,23 @@ impl Prefetch {
         self.profiles.insert(user.clone());
     }
 
+    fn add_creation(&mut self, actor: &UserId, create: &Create) {
+        self.conversations.extend(create.room.iter().map(ConversationId::room));
+        self.add_contacts(actor, &create.members);
+        self.add_room_limit(actor);
+    }
+
+    fn add_block(&mut self, actor: &UserId, other: &UserId) {
+        self.users.insert(other.clone());
+        self.users_to_lock.insert(actor.clone());
+    }
+
+    /// Users whom the actor reaches, unless they block the actor.
+    fn add_contacts(&mut self, actor: &UserId, others: &[UserId]) {
+        self.users.extend(others.iter().cloned());
+        self.blocks.extend(others.iter().map(|other| (other.clone(), actor.clone())));
+    }
+
     fn add_membership(&mut self, actor: &UserId, name: ConversationId) {
         self.conversations.insert(name.clone());
         self.members.insert((name, actor.clone()));
@@ -225,6 +245,7 @@ impl Prefetch {
 
     /// In a direct conversation, the other user's row says whether they have written.
     fn add_cursor(&mut self, actor: &UserId, name: ConversationId) {
+        self.apart.insert((name.clone(), actor.clone()));
         if let Some((a, b)) = name.peers() {
             self.users.extend([a.clone(), b.clone()]);
             self.members.extend([(name.clone(), a), (name.clone(), b)]);

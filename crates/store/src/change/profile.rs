@@ -1,11 +1,10 @@
 //! Changes of profiles.
 
-use switchboard_protocol::reply::Profile;
 use switchboard_protocol::{SetProfile, UserId};
 
 use super::rows::Rows;
 use super::{ChangeContext, ChangeResult, OperationError};
-use crate::profile::{ProfileChange, TokenProfile};
+use crate::profile::{ProfileChange, ShownProfile, TokenProfile};
 use crate::record::UserKey;
 use crate::search;
 use crate::{Committed, CommittedProfiles};
@@ -54,7 +53,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         name: &UserId,
         fields: &SetProfile,
         active: Option<bool>,
-    ) -> Result<(u64, Option<Profile>), OperationError<R::Error>> {
+    ) -> Result<(u64, Option<ShownProfile>), OperationError<R::Error>> {
         let before = self.rows.profile(user)?.unwrap_or_default();
         let mut after = before.clone();
         after.apply(fields, active);
@@ -63,7 +62,8 @@ impl<R: Rows> ChangeContext<'_, R> {
         }
         after.version += 1;
         after.changed = self.now.as_millis();
-        let (version, shown) = (after.version, after.visible_profile(name.clone()));
+        let (version, profile) = (after.version, after.visible_profile(name.clone()));
+        let shown = ShownProfile { profile, hidden_from: self.rows.blocked_users(user)? };
         self.do_put_profile(user, name, after)?;
         self.do_tell_feed("user.profile", Some(user), format!(r#"{{"version":{version}}}"#))?;
         Ok((version, Some(shown)))

@@ -30,6 +30,9 @@ impl<R: Rows> ChangeContext<'_, R> {
         }
         self.check_contacts(members.iter())?;
         for user in &members {
+            self.check_not_blocked_by(user)?;
+        }
+        for user in &members {
             self.check_known(user)?;
         }
         self.check_room_limit("room")?;
@@ -147,6 +150,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         access::check_inviter(&conversation, membership.as_ref(), invite.role, self.committed_at)?;
         access::check_may_invite(self.permissions, membership.as_ref(), self.committed_at)?;
         self.check_contact(&invite.user)?;
+        self.check_not_blocked_by(&invite.user)?;
         self.check_known(&invite.user)?;
         let known = self.rows.user(&invite.user)?;
         let earlier = known.map(|invited| self.rows.member(conversation.key, invited)).transpose()?.flatten();

@@ -2,7 +2,7 @@
 
 use switchboard_protocol::{ConversationId, EventKind, Role, Seq, Timestamp, UserId};
 
-use super::StoreError;
+use super::BlockRows;
 use crate::MessageCounts;
 use crate::ban::{Ban, NewBan};
 use crate::feed::Entry;
@@ -75,10 +75,7 @@ pub(crate) const PROBE_BYTES: usize = 8 * 1024;
 ///
 /// A conversation that has been read is locked until the transaction ends, so that later reads of its members and events are
 /// consistent with it. After an error the transaction must be rolled back.
-pub(crate) trait Rows {
-    /// An error of the store.
-    type Error: StoreError;
-
+pub(crate) trait Rows: BlockRows {
     fn user(&mut self, name: &UserId) -> Result<Option<UserKey>, Self::Error>;
 
     fn user_or_new(&mut self, name: &UserId) -> Result<UserKey, Self::Error>;

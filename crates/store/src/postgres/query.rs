@@ -1,6 +1,7 @@
 //! The lookups in PostgreSQL, each in one or two round trips. A lookup of many users or messages takes arrays, and each row
 //! of its result has the index in the array.
 
+mod blocks;
 mod event;
 mod feed;
 mod listing;
@@ -24,19 +25,21 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 pub(super) use self::profiles::changed_profiles;
-use self::row::{conversation_key, count, get, maybe_time, number, position, seq, user_id, user_key};
+use self::row::{
+    conversation_key, count, get, key_row, maybe_time, number, position, seq, user_id, user_key,
+};
 pub(super) use self::shared::{heads, membership_pages, memberships_in, revocations};
 use self::user::{SELECT_USER, read_user};
 use super::connect::{BlockingConnection, Error};
 use crate::change::OperationError;
-use crate::grant::{KeyGrant, KeyRow, key_columns};
+use crate::grant::{KeyGrant, key_columns};
 use crate::postgres::table::maybe_membership;
 use crate::profile::StoredProfile;
 use crate::read::row::{
     ConnectionStart, ConversationAccess, ListedConversation, MembershipRow, NamedConversation,
     PresencePeerRow, StoredMessage, UserRow, WantedMessage, skip_damaged,
 };
-use crate::read::{LogRange, Lookups, NamedPerson};
+use crate::read::{LogRange, Lookups, NamedPerson, ReaderRow};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, NewerKind, UserKey};
 use crate::table::{columns, conversations, members};
@@ -131,7 +134,7 @@ const SELECT_NAMED_CONVERSATIONS: &str = concat!(
     conversations!(columns),
     ", ",
     members!(columns),
-    r#" FROM unnest($2::text[]) WITH ORDINALITY n (name, place) JOIN conversations c ON c.name = n.name
+    r#", u.id, u.block_changes FROM unnest($2::text[]) WITH ORDINALITY n (name, place) JOIN conversations c ON c.name = n.name
     CROSS JOIN users u LEFT JOIN members m ON m.conversation = c.id AND m."user" = u.id WHERE u.name = $1"#
 );
 
@@ -140,7 +143,7 @@ const SELECT_ACCESS: &str = concat!(
     conversations!(columns),
     ", ",
     members!(columns),
-    r#" FROM conversations c CROSS JOIN users u
+    r#", u.id, u.block_changes FROM conversations c CROSS JOIN users u
     LEFT JOIN members m ON m.conversation = c.id AND m."user" = u.id WHERE u.name = $1 AND c.name = $2"#
 );
 
@@ -149,7 +152,7 @@ const SELECT_ACCESS_BY_KEY: &str = concat!(
     conversations!(columns),
     ", ",
     members!(columns),
-    r#" FROM conversations c
+    r#", $1::bigint, coalesce(u.block_changes, 0) FROM conversations c LEFT JOIN users u ON u.id = $1
     LEFT JOIN members m ON m.conversation = c.id AND m."user" = $1 WHERE c.id = $2"#
 );
 
@@ -196,8 +199,6 @@ const SELECT_SHARED_ROOMS: &str = r#"SELECT two.place FROM unnest($1::bigint[], 
         JOIN members m ON m.conversation = room.conversation AND m."user" = two.b AND m.until IS NULL)"#;
 
 impl Lookups for Session {
-    type Error = Error;
-
     fn find_user(&self, user: &UserId) -> Result<Option<UserRow>> {
         self.query_row(SELECT_USER, &[&user.as_str()])?.map(|row| read_user(&row)).transpose()
     }
@@ -249,7 +250,8 @@ impl Lookups for Session {
         for row in found {
             let view = skip_damaged(read_access(&row, 1), || conversation_name(&row, 2))?;
             if let Some(named) = named.get_mut(position(&row, 0)?) {
-                *named = view.map_or(NamedConversation::Damaged, NamedConversation::Found);
+                *named =
+                    view.map_or(NamedConversation::Damaged, |view| NamedConversation::Found(Box::new(view)));
             }
         }
         let joined = joined.iter().map(read_membership).collect::<Result<_>>()?;
@@ -446,23 +448,6 @@ impl Lookups for Session {
     }
 }
 
-fn key_row(row: &Row) -> Result<KeyRow> {
-    Ok(KeyRow {
-        number: get(row, 0)?,
-        name: get(row, 1)?,
-        scopes: get(row, 2)?,
-        acts_as: get(row, 3)?,
-        expires: get(row, 4)?,
-        rate: get(row, 5)?,
-        addresses: get(row, 6)?,
-        no_text: get(row, 7)?,
-        used: get(row, 8)?,
-        hash: get(row, 9)?,
-        old_until: get(row, 10)?,
-        unasked: get(row, 11)?,
-    })
-}
-
 fn read_membership(row: &Row) -> Result<MembershipRow> {
     let conversation = conversation_key(row, 0)?;
     let read = || Ok(((seq(row, 1)?, get(row, 2)?), get(row, 3)?));
@@ -472,7 +457,10 @@ fn read_membership(row: &Row) -> Result<MembershipRow> {
 
 fn read_access(row: &Row, first: usize) -> std::result::Result<ConversationAccess, Error> {
     let conversation = Conversation::from_postgres(row, first)?;
-    Ok(ConversationAccess { conversation, membership: maybe_membership(row, first + Conversation::COLUMNS)? })
+    let membership = maybe_membership(row, first + Conversation::COLUMNS)?;
+    let own = first + Conversation::COLUMNS + Membership::COLUMNS;
+    let reader = ReaderRow { key: user_key(row, own)?, block_changes: count(row, own + 1)? };
+    Ok(ConversationAccess { conversation, membership, reader })
 }
 
 /// For each index of an array with `places` elements, whether one of the rows has that index.

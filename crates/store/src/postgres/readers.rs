@@ -12,6 +12,7 @@ use super::query::{self, Session};
 use super::target::Target;
 use super::trouble::describe;
 use crate::batch::WriterState;
+use crate::block::BlockList;
 use crate::change::OperationError;
 use crate::fair_queue::LaneOwner;
 use crate::profile::{ChangePlace, ChangedProfiles};
@@ -68,6 +69,10 @@ impl Readers {
 
     pub(super) fn revocations(&self, users: Vec<UserId>) -> Answer<Revocations> {
         self.revocations.read(LaneOwner::Memberships, move |reader| query::revocations(reader, &users))
+    }
+
+    pub(super) fn changed_blocks(&self, users: Vec<(UserId, u64)>) -> Answer<Vec<(UserId, BlockList)>> {
+        self.router.read(LaneOwner::Profiles, move |reader| reader.changed_blocks(&users))
     }
 
     pub(super) fn changed_profiles(&self, after: ChangePlace, most: u32) -> Answer<ChangedProfiles> {

@@ -5,6 +5,7 @@
 //! so no other node writes to it until the transaction ends, and its cached rows are current.
 
 mod bans;
+mod blocks;
 mod empty;
 mod fetch;
 mod flush;
@@ -21,9 +22,7 @@ use switchboard_protocol::{ConversationId, Seq, Timestamp, UserId};
 
 use self::bans::Bans;
 pub(super) use self::flush::SaveError;
-use self::new_event::NewEvent;
-use self::profiles::Profiles;
-use self::reactions::Reactions;
+use self::{blocks::BlockChanges, new_event::NewEvent, profiles::Profiles, reactions::Reactions};
 use super::connect::{BlockingConnection, Error};
 use super::ids::Ids;
 use super::installation::{ENDED_ROOMS, VERSION_WITH_USER_KEYS};
@@ -90,6 +89,7 @@ pub(super) struct PostgresRows<'a> {
     keys_used: BTreeMap<Via, i64>,
     profiles: Profiles,
     bans: Bans,
+    blocks: BlockChanges,
     new_conversations: BTreeSet<ConversationId>,
     dirty_conversations: FxHashSet<ConversationId>,
     /// The changed members; the value says whether the row exists in the database.
@@ -124,8 +124,6 @@ impl PostgresRows<'_> {
 }
 
 impl Rows for PostgresRows<'_> {
-    type Error = Error;
-
     fn user(&mut self, name: &UserId) -> Result<Option<UserKey>, Error> {
         if !self.users.contains_key(name) {
             self.fetch(&Prefetch { users: [name.clone()].into_iter().collect(), ..Prefetch::default() })?;

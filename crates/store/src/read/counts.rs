@@ -67,7 +67,7 @@ impl<L: Lookups> Reader<'_, L> {
     }
 
     fn start_count(&self, user: &UserId, name: &ConversationId, upto: Seq) -> LookupResult<CountProgress, L> {
-        let ConversationAccess { conversation, membership } = self.find_access(user, name)?;
+        let ConversationAccess { conversation, membership, .. } = self.find_access(user, name)?;
         let member = *access::check_member(membership.as_ref())?;
         let known = self.rows.find_user(user)?.ok_or_else(Refusal::not_found)?;
         let (conversation, head) = (conversation.key, conversation.head);

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use switchboard_protocol::{ConversationId, ErrorCode, Seq, Timestamp, UserId};
 
 use super::{LookupResult, Lookups, PageBudget, Reader};
+use crate::block::View;
 use crate::feed::{FeedCursor, FeedPage, FeedPart, FeedQuery, Item, runs};
 use crate::grant::UserPattern;
 use crate::record::{ConversationKey, LogEvent, UserKey, Via};
@@ -316,11 +317,12 @@ impl Filling<'_> {
             return None;
         }
         let raw = if self.query.no_text {
-            let mut fields: Map<String, Value> = serde_json::from_str(&event.to_json()).ok()?;
+            let mut fields: Map<String, Value> =
+                serde_json::from_str(&event.to_json_for(View::Whole)).ok()?;
             fields.retain(|name, _| !CONTENT.contains(&name.as_str()));
             to_raw_value(&fields).ok()?
         } else {
-            event.to_raw().ok()?
+            event.to_raw_for(View::Whole).ok()?
         };
         self.encode(number, kind, event.at, (*via, None), None, (Some(raw), Map::new()))
     }

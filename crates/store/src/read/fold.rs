@@ -6,10 +6,11 @@ use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
 use switchboard_protocol::reply::{Message, MessageTag, Person, Summary, Unread};
-use switchboard_protocol::{Data, Key, Limits, Seq, Text, Timestamp, Title, UserId};
+use switchboard_protocol::{Data, EventKind, Key, Limits, Seq, Text, Timestamp, Title, UserId};
 
 use super::row::{ListedConversation, StoredMessage, WantedMessage, unknown_user};
 use super::{LookupResult, Lookups, Reader};
+use crate::block::{BlockList, View};
 use crate::record::Conversation;
 
 /// The content of a message or an edit, as the store keeps it.
@@ -36,17 +37,18 @@ impl MessageContent {
 
 impl<L: Lookups> Reader<'_, L> {
     /// Messages as a member sees them, in the order requested, each with its size in bytes on a page; `None` for a message
-    /// that does not exist.
+    /// that does not exist. Reactions of `blocked` users are left out.
     pub(super) fn messages(
         &self,
         wanted: &[WantedMessage<'_>],
+        blocked: &BlockList,
         mut each: impl FnMut(Option<(Message, usize)>) -> ControlFlow<()>,
     ) -> LookupResult<(), L> {
         let mut place = wanted.iter();
         self.rows.messages(wanted, self.limits.page_bytes as usize, |whole| {
             let Some(wanted) = place.next() else { return ControlFlow::Break(()) };
             each(whole.map(|whole| {
-                let message = fold(wanted, whole);
+                let message = fold(wanted, whole, blocked);
                 let bytes = json_bytes(&message);
                 (message, bytes)
             }))
@@ -55,7 +57,7 @@ impl<L: Lookups> Reader<'_, L> {
 }
 
 /// The message with its last edit, its deletion and its reactions applied.
-fn fold(wanted: &WantedMessage<'_>, whole: StoredMessage) -> Message {
+fn fold(wanted: &WantedMessage<'_>, whole: StoredMessage, blocked: &BlockList) -> Message {
     let WantedMessage { conversation, target, .. } = *wanted;
     let mut content = MessageContent::read(&whole.body, conversation, target);
     let edited = whole.edit.filter(|_| !content.deleted).map(|(edited, body)| {
@@ -66,6 +68,9 @@ fn fold(wanted: &WantedMessage<'_>, whole: StoredMessage) -> Message {
     });
     let mut reactions = BTreeMap::<String, Vec<UserId>>::new();
     for (emoji, user) in whole.reactions {
+        if blocked.view(EventKind::React.as_str(), &user) == View::Withheld {
+            continue;
+        }
         reactions.entry(emoji).or_default().push(user);
     }
     Message {
@@ -111,23 +116,24 @@ pub(super) fn most_bytes_of_summary(conversation: &Conversation) -> usize {
     Limits::EVENT_OVERHEAD_BYTES + conversation.name.as_str().len() + json_bytes(&conversation.title)
 }
 
-/// The unread messages of a member in these conversations; `more` says whether the user has other conversations.
-pub(super) fn unread(listed: &[ListedConversation], more: bool) -> Unread {
+/// The unread messages of a member in these conversations, without those `blocked`; `more` says whether the user has other
+/// conversations.
+pub(super) fn unread(listed: &[ListedConversation], blocked: &[u64], more: bool) -> Unread {
     let mut unread = Unread { more, ..Unread::default() };
-    for ListedConversation { conversation, member } in listed {
-        let messages = member.unread(conversation.messages);
+    for (ListedConversation { conversation, member }, blocked) in listed.iter().zip(blocked) {
+        let messages = member.unread(conversation.messages).saturating_sub(*blocked);
         unread.messages += messages;
         unread.conversations += u64::from(messages > 0);
     }
     unread
 }
 
-/// A conversation as its member sees it.
+/// A conversation as its member sees it now; `blocked` unread messages do not count.
 pub(super) fn summary(
     listed: ListedConversation,
+    (blocked, now): (u64, Timestamp),
     with: Option<Person>,
     last: Option<Message>,
-    now: Timestamp,
 ) -> Summary {
     let ListedConversation { conversation, member } = listed;
     let (slow, rejoin) = conversation.shown_settings();
@@ -143,7 +149,7 @@ pub(super) fn summary(
         at: Timestamp::from_millis(conversation.at),
         read: member.read,
         received: member.received,
-        unread: member.unread(conversation.messages),
+        unread: member.unread(conversation.messages).saturating_sub(blocked),
         with,
         last,
         conversation: conversation.name,

@@ -2,12 +2,13 @@
 
 use std::ops::ControlFlow;
 
-use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ErrorCode, History, Seq, UserId};
+use switchboard_protocol::reply::{Message, OkBody, WithheldMessage};
+use switchboard_protocol::{ErrorCode, EventKind, History, Limits, Seq, UserId};
 
 use super::row::{ConversationAccess, WantedMessage};
 use super::{LookupResult, Lookups, PageBudget, PageResult, Reader};
 use crate::access;
+use crate::block::View;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 
@@ -32,7 +33,7 @@ impl HistorySide {
 impl<L: Lookups> Reader<'_, L> {
     /// Answers `history`.
     pub(crate) fn history(&self, user: &UserId, command: &History) -> PageResult<L> {
-        let ConversationAccess { conversation, membership } =
+        let ConversationAccess { conversation, membership, reader } =
             self.find_access(user, &command.conversation.resolve(user))?;
         let visible = access::check_visible(conversation.head, membership.as_ref())?;
         let limit = self.limits.page_size(command.limit) as usize;
@@ -55,13 +56,19 @@ impl<L: Lookups> Reader<'_, L> {
             visible,
         });
         let mut room = PageBudget(self.limits.page_bytes as usize);
-        let (mut messages, mut looked_at) = (Vec::new(), 0);
-        self.messages(&wanted.collect::<Vec<_>>(), |message| {
+        let (mut messages, mut withheld, mut looked_at) = (Vec::new(), Vec::new(), 0);
+        let blocked = self.block_list(reader)?;
+        self.messages(&wanted.collect::<Vec<_>>(), &blocked, |message| {
             if let Some((message, bytes)) = message {
+                let view = blocked.view(EventKind::Message.as_str(), &message.from);
+                let bytes = if view == View::Withheld { Limits::EVENT_OVERHEAD_BYTES } else { bytes };
                 if !room.spend(bytes) {
                     return ControlFlow::Break(());
                 }
-                messages.push(message);
+                match view {
+                    View::Whole => messages.push(message),
+                    View::Withheld => withheld.push(withheld_message(message)),
+                }
             }
             looked_at += 1;
             ControlFlow::Continue(())
@@ -71,12 +78,14 @@ impl<L: Lookups> Reader<'_, L> {
             side.has_more = true;
         }
         messages.sort_unstable_by_key(|message| message.seq);
+        withheld.sort_unstable_by_key(|message| message.seq);
         Ok(OkBody::History {
             conversation: conversation.name,
             messages,
             head: visible,
             more: earlier.has_more,
             more_after: around.map(|_| later.has_more),
+            withheld,
         })
     }
 
@@ -100,6 +109,12 @@ impl<L: Lookups> Reader<'_, L> {
     ) -> LookupResult<HistorySide, L> {
         Ok(HistorySide::from_seqs(self.rows.messages_from(conversation, from, upto, most + 1)?, most))
     }
+}
+
+/// What the page has in place of a message that its reader does not see.
+fn withheld_message(message: Message) -> WithheldMessage {
+    let Message { seq, from, at, .. } = message;
+    WithheldMessage { seq, from, at }
 }
 
 /// The event in `around`, if the command has one; refuses an event that the user may not see.

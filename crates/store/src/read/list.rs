@@ -6,16 +6,16 @@ use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{Conversations, UserId};
 
 use super::row::{ConversationAccess, MembershipRow};
-use super::{LookupResult, Lookups, PageResult, Reader};
+use super::{LookupResult, Lookups, PageResult, Reader, ReaderRow};
 use crate::Activity;
 use crate::access;
-use crate::record::{Answer, ConversationKey, UserKey};
+use crate::record::{Answer, ConversationKey};
 use crate::refusal::Refusal;
 
 /// A list that is being made, between two steps.
 #[derive(Debug, Clone)]
 pub(crate) struct ListInProgress {
-    user: UserKey,
+    reader: ReaderRow,
     /// The list has only conversations whose last activity is before this one.
     before: Activity,
     /// Memberships up to this conversation have been examined.
@@ -60,10 +60,11 @@ impl<L: Lookups> Reader<'_, L> {
         else {
             return Ok(ListStep::Done(OkBody::Conversations { conversations: Vec::new(), more: false }));
         };
-        let rows = self.rows.memberships(list.user, list.after, self.memberships_per_step)?;
+        let rows = self.rows.memberships(list.reader.key, list.after, self.memberships_per_step)?;
         let below = list.before;
-        list.latest
-            .extend(rows.iter().filter_map(MembershipRow::activity).filter(|activity| *activity < below));
+        let hidden = self.hidden_conversations(list.reader)?;
+        let visible = rows.iter().filter_map(|row: &MembershipRow| row.visible_activity(&hidden));
+        list.latest.extend(visible.filter(|activity| *activity < below));
         Activity::keep_latest(&mut list.latest, limit + 1);
         match rows.last().filter(|_| rows.len() >= self.memberships_per_step) {
             Some(last) => Ok(ListStep::Continue(ListInProgress { after: last.conversation, ..list })),
@@ -75,7 +76,7 @@ impl<L: Lookups> Reader<'_, L> {
         let Some(known) = self.rows.find_user(user)? else { return Ok(None) };
         let below = match &command.before {
             Some(name) => {
-                let ConversationAccess { conversation, membership } = self.find_access(user, name)?;
+                let ConversationAccess { conversation, membership, .. } = self.find_access(user, name)?;
                 let visible = access::check_visible(conversation.head, membership.as_ref())?;
                 // For a former member, the conversation's activity is its time when they left, because they may not learn
                 // of later events.
@@ -89,7 +90,7 @@ impl<L: Lookups> Reader<'_, L> {
             None => Activity { at: i64::MAX, conversation: ConversationKey(i64::MAX) },
         };
         Ok(Some(ListInProgress {
-            user: known.key,
+            reader: known.reader(),
             before: below,
             after: ConversationKey::MIN,
             latest: Vec::new(),
@@ -98,13 +99,13 @@ impl<L: Lookups> Reader<'_, L> {
 
     fn finish_list(&self, list: &ListInProgress, limit: usize) -> LookupResult<ListStep, L> {
         let latest: Vec<_> = list.latest.iter().map(|latest| latest.conversation).collect();
-        let page = self.summaries_of(list.user, &latest, limit)?;
+        let page = self.summaries_of(list.reader, &latest, limit)?;
         let looked_at = list.latest.get(..limit).and_then(<[_]>::last);
         match looked_at {
             // No conversation of this page can be read, so the next page is tried.
             Some(last) if page.summaries.is_empty() && page.has_more => {
                 Ok(ListStep::Continue(ListInProgress {
-                    user: list.user,
+                    reader: list.reader,
                     before: *last,
                     after: ConversationKey::MIN,
                     latest: Vec::new(),

@@ -9,7 +9,6 @@ use switchboard_protocol::{
 
 use super::feed::FeedLookups;
 use super::fold::{self, json_bytes};
-use super::row::MembershipRow;
 use super::{LookupResult, PageBudget, Reader};
 use crate::Activity;
 use crate::ban::NewBan;
@@ -326,7 +325,8 @@ impl<L: ListLookups> Reader<'_, L> {
         };
         let after = counts.after.unwrap_or(ConversationKey::MIN);
         let rows = self.rows.memberships(known.key, after, self.memberships_per_step)?;
-        counts.latest.extend(rows.iter().filter_map(MembershipRow::activity));
+        let hidden = self.rows.hidden_conversations(known.key)?;
+        counts.latest.extend(rows.iter().filter_map(|row| row.visible_activity(&hidden)));
         Activity::keep_latest(&mut counts.latest, Limits::MAX_UNREAD_CONVERSATIONS + 1);
         if let Some(last) = rows.last().filter(|_| rows.len() >= self.memberships_per_step) {
             counts.after = Some(last.conversation);
@@ -337,7 +337,8 @@ impl<L: ListLookups> Reader<'_, L> {
         let most = latest.len().min(Limits::MAX_UNREAD_CONVERSATIONS);
         let keys: Vec<_> = latest[..most].iter().map(|latest| latest.conversation).collect();
         let listed = self.listed_conversations(known.key, &keys)?;
-        let total = fold::unread(&listed, latest.len() > most);
+        let blocked = self.count_blocked_unread(self.reader(known.key)?, &listed)?;
+        let total = fold::unread(&listed, &blocked, latest.len() > most);
         unread.messages = total.messages;
         unread.conversations = total.conversations;
         unread.more = total.more;

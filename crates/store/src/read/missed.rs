@@ -17,8 +17,14 @@ const MAX_EXAMINED: usize = 8_192;
 pub(crate) trait MissedLookups: FeedLookups {
     /// For each range the members who have not read its messages, with the last message of it that another user sent and that
     /// was neither deleted nor imported. A conversation with more than `most_members` members has none, and neither have users
-    /// whose profile is not active, and users of whom the feed has said it in this absence.
-    fn missed_in(&self, ranges: &[MissedRange], most_members: u32) -> LookupResult<Vec<MissedMessage>, Self>;
+    /// whose profile is not active, and users of whom the feed has said it in this absence. Messages of users whom the member blocks are
+    /// left out; they count where more than `most_counted` messages come after the member's read cursor.
+    fn missed_in(
+        &self,
+        ranges: &[MissedRange],
+        most_members: u32,
+        most_counted: u32,
+    ) -> LookupResult<Vec<MissedMessage>, Self>;
 }
 
 /// The events of a conversation after `after` and up to `upto`.
@@ -58,7 +64,7 @@ impl<L: MissedLookups> Reader<'_, L> {
             upto,
         };
         let ranges: Vec<_> = ranges.into_iter().map(range).collect();
-        let messages = self.rows.missed_in(&ranges, query.most_members)?;
+        let messages = self.rows.missed_in(&ranges, query.most_members, self.limits.unread)?;
         Ok(MissedPage { next, more: more && next < last, messages })
     }
 

@@ -22,7 +22,7 @@ impl<L: Lookups> Reader<'_, L> {
     /// Answers `members`. A former member gets no list, because they may not see who joined later; who was there before is
     /// in the log.
     pub(super) fn members(&self, user: &UserId, command: &Members) -> PageResult<L> {
-        let ConversationAccess { conversation, membership: own } =
+        let ConversationAccess { conversation, membership: own, reader } =
             self.find_access(user, &command.conversation.resolve(user))?;
         access::check_member(own.as_ref())?;
         let limit = self.limits.page_size(command.limit) as usize;
@@ -30,13 +30,13 @@ impl<L: Lookups> Reader<'_, L> {
         let mut after =
             after.map_or(Ok(BEFORE_FIRST_USER), |user| self.key_of_member(user, conversation.key))?;
         let most = limit + 1;
-        let (mut keys, mut members, mut more) = (Vec::new(), Vec::new(), false);
+        let (mut keys, mut joined, mut members, mut more) = (Vec::new(), Vec::new(), Vec::new(), false);
         loop {
             let mut rows = 0;
             self.rows.members(conversation.key, after, most, |key, row| {
                 (after, rows) = (key, rows + 1);
                 let Some((user, m)) = row else { return ControlFlow::Continue(()) };
-                let Membership { read, received, .. } = m;
+                let Membership { read, received, since, .. } = m;
                 let (role, until) = (m.role_at(self.now), m.silenced_until(self.now));
                 let member = Member { user, role, until, read, received, name: None, avatar: None };
                 more = members.len() == limit;
@@ -44,6 +44,7 @@ impl<L: Lookups> Reader<'_, L> {
                     return ControlFlow::Break(());
                 }
                 keys.push(key);
+                joined.push(since);
                 members.push(member);
                 ControlFlow::Continue(())
             })?;
@@ -52,6 +53,12 @@ impl<L: Lookups> Reader<'_, L> {
             if more || rows < most {
                 if self.is_one_sided(&conversation.name)? {
                     members.iter_mut().filter(|member| member.user != *user).for_each(hide_cursors);
+                }
+                let apart = self.rows.either_blocks(reader.key, &keys)?;
+                for ((member, key), since) in members.iter_mut().zip(&keys).zip(joined) {
+                    if apart.contains(key) {
+                        (member.read, member.received) = (since, since);
+                    }
                 }
                 let fits = self.name_members(&keys, &mut members)?;
                 more |= fits < members.len();
@@ -80,9 +87,15 @@ impl<L: Lookups> Reader<'_, L> {
 
     /// Checks that `user` may write in a conversation, and returns how many members it has.
     pub(crate) fn write_access(&self, user: &UserId, name: &ConversationId) -> LookupResult<WriteAccess, L> {
-        let ConversationAccess { conversation, membership } = self.find_access(user, name)?;
+        let ConversationAccess { conversation, membership, reader } = self.find_access(user, name)?;
         access::check_writer(membership.as_ref(), self.now)?;
-        Ok(WriteAccess { conversation: conversation.key, members: conversation.members })
+        // A signal of a larger room reaches the user's own devices only.
+        let hidden_from = if conversation.members <= u64::from(self.limits.signal_room) {
+            self.rows.members_apart(conversation.key, reader.key)?
+        } else {
+            Vec::new()
+        };
+        Ok(WriteAccess { conversation: conversation.key, members: conversation.members, hidden_from })
     }
 
     /// The users among `others` who share a room with `user`, or a direct conversation in which both have written, including `user`.
@@ -94,10 +107,21 @@ impl<L: Lookups> Reader<'_, L> {
         others: &[UserId],
     ) -> LookupResult<Vec<PresencePeer>, L> {
         let Some(own) = self.rows.find_user(user)?.map(|known| known.key) else { return Ok(Vec::new()) };
-        let others = self.rows.presence_peer_rows(others)?;
+        let others = self.without_apart(own, self.rows.presence_peer_rows(others)?)?;
         let shared = self.sharing_users(own, user, &others, Direct::Mutual)?;
         let found = others.into_iter().filter(|other| shared.contains(&other.key));
         Ok(found.map(|other| PresencePeer { user: other.name, last_seen: other.last_seen }).collect())
+    }
+
+    /// The users among `others` who neither block a user nor are blocked by the user.
+    pub(super) fn without_apart(
+        &self,
+        own: UserKey,
+        others: Vec<PresencePeerRow>,
+    ) -> LookupResult<Vec<PresencePeerRow>, L> {
+        let keys: Vec<_> = others.iter().map(|other| other.key).collect();
+        let apart = self.rows.either_blocks(own, &keys)?;
+        Ok(others.into_iter().filter(|other| !apart.contains(&other.key)).collect())
     }
 
     /// The keys of the users among `others` who share a conversation with `user`, including the user's own.

@@ -40,12 +40,19 @@ impl<L: Lookups> Reader<'_, L> {
         rows: Vec<PresencePeerRow>,
         directory: Directory,
     ) -> LookupResult<Vec<PresencePeerRow>, L> {
-        Ok(match directory {
-            Directory::All => rows,
-            Directory::Off => rows.into_iter().filter(|row| row.name == *user).collect(),
-            Directory::Shared => {
-                let Some(own) = self.rows.find_user(user)? else { return Ok(Vec::new()) };
-                let shared = self.sharing_users(own.key, user, &rows, Direct::Any)?;
+        if directory == Directory::Off {
+            return Ok(rows.into_iter().filter(|row| row.name == *user).collect());
+        }
+        let own = self.rows.find_user(user)?.map(|own| own.key);
+        let rows = match own {
+            Some(own) => self.without_apart(own, rows)?,
+            None => rows,
+        };
+        Ok(match (directory, own) {
+            (Directory::Off, _) | (Directory::Shared, None) => Vec::new(),
+            (Directory::All, _) => rows,
+            (Directory::Shared, Some(own)) => {
+                let shared = self.sharing_users(own, user, &rows, Direct::Any)?;
                 rows.into_iter().filter(|row| shared.contains(&row.key)).collect()
             }
         })

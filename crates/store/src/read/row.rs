@@ -2,9 +2,11 @@
 
 use std::fmt::Display;
 
+use rustc_hash::FxHashSet;
 use switchboard_protocol::reply::Edited;
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
+use super::ReaderRow;
 use crate::Activity;
 use crate::ban::Standing;
 use crate::change::{OperationError, StoreError};
@@ -15,6 +17,14 @@ use crate::record::{Conversation, ConversationKey, Kind, LogEvent, Membership, U
 pub(crate) struct UserRow {
     pub(crate) key: UserKey,
     pub(crate) standing: Standing,
+    /// How often the list of users whom the user blocks has changed.
+    pub(crate) block_changes: u64,
+}
+
+impl UserRow {
+    pub(crate) fn reader(&self) -> ReaderRow {
+        ReaderRow { key: self.key, block_changes: self.block_changes }
+    }
 }
 
 /// The data of a user that other users may see.
@@ -32,6 +42,8 @@ pub(crate) struct ConversationAccess {
     pub(crate) conversation: Conversation,
     /// The user's membership, present or past.
     pub(crate) membership: Option<Membership>,
+    /// The user.
+    pub(crate) reader: ReaderRow,
 }
 
 /// A conversation in a user's list, with the user's membership.
@@ -70,12 +82,17 @@ impl MembershipRow {
     pub(crate) fn activity(&self) -> Option<Activity> {
         Some(Activity { at: self.last_event?.1, conversation: self.conversation })
     }
+
+    /// The activity, unless the conversation is among the `hidden` ones.
+    pub(crate) fn visible_activity(&self, hidden: &FxHashSet<ConversationKey>) -> Option<Activity> {
+        self.activity().filter(|activity| !hidden.contains(&activity.conversation))
+    }
 }
 
 /// A conversation that was requested by name.
 #[derive(Debug)]
 pub(crate) enum NamedConversation {
-    Found(ConversationAccess),
+    Found(Box<ConversationAccess>),
     NotFound,
     /// The row cannot be read.
     Damaged,
@@ -90,9 +107,9 @@ pub(crate) struct WantedMessage<'a> {
 }
 
 impl<'a> WantedMessage<'a> {
-    /// The last message of a conversation, for a user who sees the whole log.
-    pub(crate) fn last_message_of(conversation: &'a Conversation) -> Self {
-        Self { conversation, target: conversation.last_message, visible: conversation.head }
+    /// A message of a conversation, for a user who sees the whole log.
+    pub(crate) fn in_whole_log(conversation: &'a Conversation, target: Seq) -> Self {
+        Self { conversation, target, visible: conversation.head }
     }
 
     /// Whether the user sees the whole log. If so, removed reactions need not be read.

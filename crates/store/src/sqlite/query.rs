@@ -1,6 +1,7 @@
 //! The lookups in an SQLite database. The data is local, so rows are read one by one, and only as many as the caller
 //! consumes.
 
+mod blocks;
 mod feed;
 mod history;
 mod listing;
@@ -27,7 +28,7 @@ use crate::read::row::{
     ConnectionStart, ConversationAccess, ListedConversation, MembershipRow, NamedConversation,
     PresencePeerRow, StoredMessage, UserRow, WantedMessage, is_readable, skip_damaged, unreadable_event,
 };
-use crate::read::{self, LogRange, Lookups, MEMBERSHIPS_PER_READ, NamedPerson};
+use crate::read::{self, BlockLookups as _, LogRange, Lookups, MEMBERSHIPS_PER_READ, NamedPerson, ReaderRow};
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, Kind, LogEvent, NewerKind, UserKey};
 use crate::table::{columns, conversations, members};
@@ -51,20 +52,19 @@ pub(in crate::sqlite) fn read_standing(row: &rusqlite::Row<'_>, first: usize) ->
 }
 
 impl Lookups for Connection {
-    type Error = rusqlite::Error;
-
     fn find_user(&self, user: &UserId) -> Result<Option<UserRow>> {
         let mut select = self.prepare_cached(concat!(
             "SELECT u.id, ",
             not_before!(),
             ", ",
             ban_columns!(),
-            " FROM users u LEFT JOIN profiles p ON p.user = u.id",
+            ", u.block_changes FROM users u LEFT JOIN profiles p ON p.user = u.id",
             join_bans!(),
             " WHERE u.name = ?1"
         ))?;
         let known = select.query_row([user.as_str()], |row| {
-            Ok(UserRow { key: UserKey(row.get(0)?), standing: read_standing(row, 1)? })
+            let (key, block_changes) = (UserKey(row.get(0)?), row.get(4)?);
+            Ok(UserRow { key, standing: read_standing(row, 1)?, block_changes })
         });
         Ok(known.optional()?)
     }
@@ -75,11 +75,15 @@ impl Lookups for Connection {
 
     fn find_access(&self, user: &UserId, name: &ConversationId) -> Result<Option<ConversationAccess>> {
         let Some(conversation) = find_conversation(self, name)? else { return Ok(None) };
-        let mut select = self.prepare_cached("SELECT id FROM users WHERE name = ?1")?;
-        let user = select.query_row([user.as_str()], |row| Ok(UserKey(row.get(0)?))).optional()?;
-        let Some(user) = user else { return Ok(None) };
-        let membership = find_member(self, conversation.key, user)?;
-        Ok(Some(ConversationAccess { conversation, membership }))
+        let mut select = self.prepare_cached("SELECT id, block_changes FROM users WHERE name = ?1")?;
+        let reader = select
+            .query_row([user.as_str()], |row| {
+                Ok(ReaderRow { key: UserKey(row.get(0)?), block_changes: row.get(1)? })
+            })
+            .optional()?;
+        let Some(reader) = reader else { return Ok(None) };
+        let membership = find_member(self, conversation.key, reader.key)?;
+        Ok(Some(ConversationAccess { conversation, membership, reader }))
     }
 
     fn access_by_key(
@@ -92,7 +96,8 @@ impl Lookups for Connection {
         let found = name.map(|name| find_conversation(self, &name)).transpose()?.flatten();
         let Some(found) = found else { return Ok(None) };
         let membership = find_member(self, conversation, user)?;
-        Ok(Some(ConversationAccess { conversation: found, membership }))
+        let reader = ReaderRow { key: user, block_changes: self.block_changes(user)? };
+        Ok(Some(ConversationAccess { conversation: found, membership, reader }))
     }
 
     fn connection_start(
@@ -103,7 +108,7 @@ impl Lookups for Connection {
     ) -> Result<Option<ConnectionStart>> {
         let Some(user) = self.find_user(user)? else { return Ok(None) };
         let joined = self.memberships(user.key, ConversationKey::MIN, most)?;
-        let named = named.iter().map(|name| find_named(self, user.key, name)).collect::<Result<_>>()?;
+        let named = named.iter().map(|name| find_named(self, user.reader(), name)).collect::<Result<_>>()?;
         Ok(Some(ConnectionStart { user, joined, named }))
     }
 
@@ -342,11 +347,11 @@ impl Lookups for Connection {
     }
 }
 
-fn find_named(db: &Connection, user: UserKey, name: &ConversationId) -> Result<NamedConversation> {
+fn find_named(db: &Connection, reader: ReaderRow, name: &ConversationId) -> Result<NamedConversation> {
     let read = || -> rusqlite::Result<_> {
         let Some(conversation) = find_conversation(db, name)? else { return Ok(NamedConversation::NotFound) };
-        let membership = find_member(db, conversation.key, user)?;
-        Ok(NamedConversation::Found(ConversationAccess { conversation, membership }))
+        let membership = find_member(db, conversation.key, reader.key)?;
+        Ok(NamedConversation::Found(Box::new(ConversationAccess { conversation, membership, reader })))
     };
     Ok(skip_damaged(read(), || name.to_string())?.unwrap_or(NamedConversation::Damaged))
 }

@@ -4,6 +4,7 @@
 //! the room's row once.
 
 mod bans;
+mod blocks;
 mod change;
 mod insert;
 mod log;
@@ -15,6 +16,7 @@ use rusqlite::{Connection, OptionalExtension, Result, params};
 use rustc_hash::{FxHashMap, FxHashSet};
 use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 
+pub(super) use self::blocks::members_apart;
 use super::feed::{FeedWriter, Tail};
 use super::table;
 use crate::ban::Ban;
@@ -52,6 +54,8 @@ pub(crate) struct SqliteRows {
     is_abandoned: bool,
     /// Whether a room was deleted since this was asked for last.
     has_ended_room: bool,
+    /// Whether any user blocks another; `None` until it is needed.
+    has_blocks: Option<bool>,
     db: Connection,
 }
 
@@ -70,6 +74,7 @@ impl SqliteRows {
             caught_up: Vec::new(),
             is_abandoned: false,
             has_ended_room: false,
+            has_blocks: None,
             db,
         }
     }

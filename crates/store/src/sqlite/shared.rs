@@ -9,6 +9,7 @@ use super::memory::MemoryStore;
 use super::query::Reader;
 use super::rows::{conversation_id, seq};
 use crate::ban::Standing;
+use crate::block::BlockList;
 use crate::change::OperationError;
 use crate::profile::{ChangePlace, ChangedProfiles, ban_columns, join_bans, not_before};
 use crate::read::Lookups as _;
@@ -43,6 +44,10 @@ impl SharedLog for MemoryStore {
         self.spawn_read(move |reader| {
             pairs.iter().map(|(user, conversation)| reader.current_membership(user, *conversation)).collect()
         })
+    }
+
+    fn changed_blocks(&self, users: Vec<(UserId, u64)>) -> Answer<Vec<(UserId, BlockList)>> {
+        self.spawn_read(move |reader| reader.changed_blocks(&users))
     }
 
     fn changed_profiles(&self, after: ChangePlace, most: u32) -> Answer<ChangedProfiles> {

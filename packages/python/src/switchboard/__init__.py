@@ -24,6 +24,7 @@ from .errors import (
 from .feed import Entry, Feed
 from .tokens import mint_token
 from .types import (
+    Block,
     Event,
     ImportLine,
     ImportResult,
@@ -53,6 +54,7 @@ __all__ = [
     "BadFrame",
     "BadSignature",
     "Banned",
+    "Block",
     "ChatError",
     "Client",
     "Entry",

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from ._application import OF_THE_APPLICATION, ONCE, ApplicationCalls
 from ._http import Http
 from .errors import ChatError, Unavailable, from_problem
-from .types import Event, Member, Message, Page, Profile, Role, Stored, Summary
+from .types import Block, Event, Member, Message, Page, Profile, Role, Stored, Summary
 
 T = TypeVar("T")
 C = TypeVar("C")
@@ -235,6 +235,14 @@ class Client(ApplicationCalls):
     def find_users(self, query: str, *, limit: int | None = None) -> Page[Profile]:
         """The users whose name has a word with this beginning, or whose id begins so; at least two bytes."""
         return _page(self.command("find_users", query=query, limit=limit), "users")
+
+    def block(self, user: str, *, on: bool = True) -> None:
+        """Hides everything that another user writes from the user, or shows it again."""
+        self.command("block", user=user, on=on)
+
+    def blocks(self, *, after: str | None = None, limit: int | None = None) -> Page[Block]:
+        """A page of the users whom the user blocks. The next page is after the last one."""
+        return _page(self.command("blocks", after=after, limit=limit), "blocks")
 
     def command(self, name: str, /, **fields: Any) -> dict[str, Any]:
         """Executes any command of docs/protocol.md, and returns the fields of its `ok`. Fields that are None are omitted."""

@@ -90,6 +90,14 @@ class Profile(TypedDict, total=False):
     version: Required[int]
 
 
+class Block(TypedDict, total=False):
+    """A user whom the user blocks."""
+
+    user: Required[str]
+    name: str
+    at: Required[str]
+
+
 ImportedMessage = TypedDict("ImportedMessage", {"from": str, "key": str})
 """A message of an import: its author and its key."""
 

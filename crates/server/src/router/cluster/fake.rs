@@ -17,11 +17,12 @@ use crate::node_name::NodeName;
 use crate::router::{ClusterParts, Router, RouterParts};
 use switchboard_store::absences::{MissedPage, MissedQuery};
 use switchboard_store::ban::Standing;
+use switchboard_store::block::BlockList;
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
 use switchboard_store::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
 use switchboard_store::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
-use switchboard_store::record::{Answer, ConversationKey, Effect, JoinOrLeave, LogEvent, UserKey};
+use switchboard_store::record::{Answer, ConversationKey, Effect, JoinOrLeave, ReadEvent, UserKey};
 use switchboard_store::refusal::Refusal;
 use switchboard_store::{
     Batch, CommittedEvent, CurrentMembership, LogExcerpt, Memberships, MembershipsPage, PresencePeer, Query,
@@ -120,7 +121,7 @@ impl Store for FakeStore {
     fn summaries(&self, _: &UserId, _: UserKey, _: Vec<ConversationKey>) -> Answer<Summaries> {
         unavailable()
     }
-    fn replay(&self, _: UserKey, _: ConversationKey, _: Seq, _: Seq) -> Answer<Vec<LogEvent>> {
+    fn replay(&self, _: UserKey, _: ConversationKey, _: Seq, _: Seq) -> Answer<Vec<ReadEvent>> {
         unavailable()
     }
     fn check_write_access(&self, _: &UserId, _: ConversationId) -> Answer<WriteAccess> {
@@ -172,6 +173,9 @@ impl Store for FakeStore {
 
 impl SharedLog for FakeStore {
     fn heads(&self, _: Vec<ConversationKey>) -> Answer<Seqs> {
+        answer(Ok(Vec::new()))
+    }
+    fn changed_blocks(&self, _: Vec<(UserId, u64)>) -> Answer<Vec<(UserId, BlockList)>> {
         answer(Ok(Vec::new()))
     }
     fn changed_profiles(&self, _: ChangePlace, _: u32) -> Answer<ChangedProfiles> {

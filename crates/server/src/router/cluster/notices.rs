@@ -1,7 +1,6 @@
 //! Notices between nodes: publishes those of this router, and handles those of the others.
 
 use serde_json::value::RawValue;
-use switchboard_protocol::reply::Profile;
 use switchboard_protocol::{Signal, UserId};
 use tokio::time::Instant;
 
@@ -11,6 +10,8 @@ use crate::frame;
 use crate::nodes::NodeStatus;
 use crate::router::LocalNode;
 use crate::router::apply::ArrivedEvent;
+use crate::router::presence::RemoteChange;
+use switchboard_store::profile::ShownProfile;
 use switchboard_store::record::{ConversationKey, JoinOrLeave};
 use switchboard_store::rename::RenamedConversations;
 
@@ -48,13 +49,14 @@ impl Cluster {
     pub(in crate::router) fn publish_signal(
         &self,
         signal: &Signal,
-        user: &UserId,
+        (user, hidden_from): (&UserId, &[UserId]),
         conversation: ConversationKey,
         own: bool,
     ) {
         let Ok(frame) = serde_json::value::to_raw_value(signal) else { return };
         let address = if own { Address::User(user.clone()) } else { Address::Conversation(conversation) };
-        self.bus.publish(&address, &Notice::Signal { conversation, own, user: user.clone(), frame });
+        let (user, hidden_from) = (user.clone(), hidden_from.to_vec());
+        self.bus.publish(&address, &Notice::Signal { conversation, own, user, frame, hidden_from });
     }
 
     /// Publishes to the nodes of a user that the tokens of the user were revoked, or that the user was banned.
@@ -63,16 +65,22 @@ impl Cluster {
     }
 
     /// Publishes to all nodes that direct conversations have other ids.
-    pub(in crate::router) fn publish_renamed(&self, conversations: &RenamedConversations) {
+    pub(in crate::router) fn publish_renamed(
+        &self,
+        (user, to): (&UserId, &UserId),
+        conversations: &RenamedConversations,
+    ) {
+        let user = Some((user.clone(), to.clone()));
+        self.bus.publish(&Address::Nodes, &Notice::Renamed { conversations: Vec::new(), user });
         for some in conversations.chunks(RENAMED_PER_NOTICE) {
-            self.bus.publish(&Address::Nodes, &Notice::Renamed { conversations: some.to_vec() });
+            self.bus.publish(&Address::Nodes, &Notice::Renamed { conversations: some.to_vec(), user: None });
         }
     }
 
     /// Publishes a changed profile to all nodes.
-    pub(in crate::router) fn publish_profile(&self, profile: &Profile) {
-        let profile = Box::new(profile.clone());
-        self.bus.publish(&Address::Profiles, &Notice::Profile { profile });
+    pub(in crate::router) fn publish_profile(&self, shown: &ShownProfile) {
+        let (profile, hidden_from) = (Box::new(shown.profile.clone()), shown.hidden_from.clone());
+        self.bus.publish(&Address::Profiles, &Notice::Profile { profile, hidden_from });
     }
 
     /// Publishes that no user is online on this node any more.
@@ -125,18 +133,27 @@ impl Cluster {
                     }
                 }
             }
-            Notice::Signal { conversation, own, user, frame } => {
-                forward_signal(node, conversation, own.then_some(&user), &frame);
+            Notice::Signal { conversation, own, user, frame, hidden_from } => {
+                forward_signal(node, conversation, (&user, own, &hidden_from), &frame);
             }
+            Notice::Blocks { user } => self.query_blocks_of(node, &user),
             // This may be an old notice that arrives late, and the user may have a new token, so the store is queried.
             Notice::Revoke { user } => self.query_revocation_of(node, &user),
-            Notice::Renamed { conversations } => node.forget_names(&conversations),
-            Notice::Presence { user, last_seen, conversations, number } => {
+            Notice::Renamed { conversations, user } => {
+                node.forget_names(&conversations);
+                if user.is_some() {
+                    self.query_all_blocks(node);
+                }
+            }
+            Notice::Presence { user, last_seen, conversations, number, hidden_from } => {
                 let registry = &node.registry;
-                node.presence.apply_remote_change(registry, from, &user, last_seen, &conversations, number);
+                let change = RemoteChange { last_seen, conversations, number, hidden_from };
+                node.presence.apply_remote_change(registry, from, &user, change);
             }
             Notice::PresenceQuery { user } => node.presence.answer_query(&node.registry, &user),
-            Notice::Profile { profile } => node.profile_changed(*profile),
+            Notice::Profile { profile, hidden_from } => {
+                node.profile_changed(ShownProfile { profile: *profile, hidden_from });
+            }
             Notice::Heartbeat => {}
             Notice::Resync => node.presence.mark_stale(Some(from)),
             Notice::Stopped => {
@@ -219,15 +236,15 @@ impl Cluster {
 fn forward_signal(
     node: &mut LocalNode,
     conversation: ConversationKey,
-    own: Option<&UserId>,
+    (user, own, hidden_from): (&UserId, bool, &[UserId]),
     frame: &RawValue,
 ) {
     // The signal may refer to coalesced events that still wait, so they are delivered first.
     node.flush_coalesced();
     let frame = frame::text(frame.get());
-    let Some(user) = own else {
-        return node.registry.sessions_in(conversation).for_each(|outbox| outbox.push_signal(&frame));
-    };
+    if !own {
+        return node.send_signal_to_members(conversation, (user, hidden_from), &frame, None);
+    }
     // The user may have left the conversation since the signal was sent.
     let user = node.registry.find_user(user).filter(|user| node.registry.is_member(*user, conversation));
     for outbox in user.into_iter().flat_map(|user| node.registry.live_sessions(user)) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use switchboard_protocol::{Seq, UserId};
+use switchboard_store::block::BlockList;
 use switchboard_store::profile::{ChangePlace, ChangedProfiles};
 use switchboard_store::record::ConversationKey;
 use switchboard_store::refusal::Refusal;
@@ -30,6 +31,8 @@ pub(super) enum StoreReply {
     Presence { asked: Vec<(UserId, Lookup)>, result: Result<Vec<MembershipsPage>, Refusal> },
     /// Profiles that have changed.
     Profiles { asked: ChangePlace, result: Result<ChangedProfiles, Refusal> },
+    /// Lists of blocked users that have changed.
+    Blocks { asked: Vec<(UserId, u64)>, result: Result<Vec<(UserId, BlockList)>, Refusal> },
     /// A range of events in which to find the leave of a session's user.
     Leave { pending: PendingLeave, result: Result<LogExcerpt, Refusal> },
 }

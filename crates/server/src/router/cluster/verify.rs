@@ -101,6 +101,7 @@ impl Cluster {
     pub(super) fn compare_all_users(&mut self, node: &LocalNode) {
         let users = node.registry.users();
         self.comparisons.users_to_query_revocation.clone_from(&users);
+        self.sweep_blocks(node);
         for user in users {
             // For a user with fewer conversations, the sweep compares all memberships anyway.
             if node.registry.user(user).is_some_and(|local| local.conversations.len() > MEMBERSHIPS_PER_SWEEP)
@@ -182,6 +183,7 @@ impl Cluster {
         self.send_membership_queries(node);
         self.send_comparison_queries(node);
         self.query_heads();
+        self.query_blocks(node);
     }
 
     fn query_heads(&mut self) {

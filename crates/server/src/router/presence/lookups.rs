@@ -77,6 +77,9 @@ impl Presence {
         lookup.sessions.retain(|session| {
             let watching = registry.session(*session).filter(|session| session.watching.contains(user));
             let Some(session) = watching else { return false };
+            if self.are_apart(registry, session.user, user) {
+                return false;
+            }
             let shares = registry.shares_conversation(conversations, session.user);
             if shares {
                 session.outbox.push_signal(&frame);

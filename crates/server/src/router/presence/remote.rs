@@ -14,8 +14,8 @@ use switchboard_protocol::{Timestamp, UserId};
 use tokio::time::Instant;
 use tokio_util::time::{DelayQueue, delay_queue};
 
-use super::Presence;
 use super::lookups::Lookup;
+use super::{Presence, RemoteChange};
 use crate::bus::{Address, Bus, NodeId, Notice};
 use crate::node_name::NodeName;
 use crate::router::registry::Registry;
@@ -38,6 +38,8 @@ pub(super) struct RemotePresence {
     /// The nodes that were lost, with their names. If one of them sends a notice again, the log says that it is back.
     lost_nodes: FxHashMap<NodeId, Option<NodeName>>,
     users: FxHashMap<UserId, RemoteUser>,
+    /// For each watched user who blocks others: those, as the user's node has named them last.
+    hidden_from: FxHashMap<UserId, Vec<UserId>>,
     queries: PendingQueries,
     /// Changes that wait for the store to say which conversations the user is in.
     pub(super) lookups: BTreeMap<UserId, Lookup>,
@@ -145,6 +147,7 @@ impl RemotePresence {
             nodes: FxHashMap::default(),
             lost_nodes: FxHashMap::default(),
             users: FxHashMap::default(),
+            hidden_from: FxHashMap::default(),
             queries: PendingQueries::default(),
             lookups: BTreeMap::new(),
             last_expiry_check: Instant::now(),
@@ -155,6 +158,11 @@ impl RemotePresence {
     /// Whether a user is online on another node.
     pub(super) fn is_online(&self, user: &UserId) -> bool {
         self.users.get(user).is_some_and(RemoteUser::is_online)
+    }
+
+    /// The users who do not get the presence of a user.
+    pub(super) fn hidden_from(&self, user: &UserId) -> &[UserId] {
+        self.hidden_from.get(user).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the number for the next presence notice. Other nodes drop a notice whose number is not higher than the last one.
@@ -174,6 +182,7 @@ impl RemotePresence {
     pub(super) fn unsubscribe(&mut self, user: &UserId) {
         self.bus.unsubscribe(Address::Watched(user.clone()));
         self.users.remove(user);
+        self.hidden_from.remove(user);
         self.queries.end_query(user);
     }
 
@@ -337,7 +346,7 @@ impl Presence {
     pub(crate) fn answer_query(&mut self, registry: &Registry, user: &UserId) {
         let local = registry.find_user(user).and_then(|slot| registry.user(slot));
         if let Some(local) = local.filter(|_| self.is_local(registry, user)) {
-            self.publish_change(user, &local.conversations, None);
+            self.publish_change(registry, user, &local.conversations, None);
         }
     }
 
@@ -347,16 +356,21 @@ impl Presence {
         registry: &Registry,
         node: NodeId,
         user: &UserId,
-        last_seen: Option<Timestamp>,
-        conversations: &[ConversationKey],
-        number: u64,
+        change: RemoteChange,
     ) {
+        let RemoteChange { last_seen, conversations, number, hidden_from } = change;
+        let conversations = &conversations[..];
         let watched = self.watchers.contains_key(user);
         let local = self.is_local(registry, user);
         let Some(remote) = self.remote.as_mut().filter(|_| watched) else { return };
         let before = local || remote.is_online(user);
         if !remote.apply_notice(node, user, last_seen.is_none(), number) {
             return;
+        }
+        if hidden_from.is_empty() {
+            remote.hidden_from.remove(user);
+        } else {
+            remote.hidden_from.insert(user.clone(), hidden_from);
         }
         let after = local || remote.is_online(user);
         if let Some(last_seen) = last_seen {

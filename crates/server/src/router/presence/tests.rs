@@ -84,7 +84,9 @@ impl Node {
         shared: &[ConversationKey],
     ) {
         let registry = &self.registry;
-        self.presence.apply_remote_change(registry, OTHER_NODE, &name(user), last_seen, shared, number);
+        let conversations = shared.to_vec();
+        let change = super::RemoteChange { last_seen, conversations, number, hidden_from: Vec::new() };
+        self.presence.apply_remote_change(registry, OTHER_NODE, &name(user), change);
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::json;
 use switchboard_protocol::reply::Message;
 use switchboard_protocol::{ErrorCode, EventBody, Seq};
+use switchboard_store::block::View;
 use switchboard_store::{Approved, Change, Committed};
 
 use super::{OpenStore, TestStore, change, seqs};
@@ -65,8 +66,8 @@ pub(super) async fn a_replaced_message_is_compared_with_its_request(open: OpenSt
     };
     db.submits("alice", approved("call ***", request("call 555", "@bob")));
     let Ok(Committed::Event(first)) = db.next_outcome().await else { panic!("stored") };
-    let shown = first.replaced.expect("the sender learns what is stored").to_json();
-    assert_eq!(first.event.map(|event| event.to_json()).as_ref(), Some(&shown));
+    let shown = first.replaced.expect("the sender learns what is stored").to_json_for(View::Whole);
+    assert_eq!(first.event.map(|event| event.to_json_for(View::Whole)).as_ref(), Some(&shown));
     for reopened in [false, true] {
         if reopened {
             db.reopen().await;
@@ -77,7 +78,7 @@ pub(super) async fn a_replaced_message_is_compared_with_its_request(open: OpenSt
             let Ok(Committed::Event(again)) = db.next_outcome().await else { panic!("a duplicate") };
             assert_eq!((again.seq, again.event.is_none()), (first.seq, true));
             let stored = again.replaced.expect("what is stored");
-            assert_eq!(stored.to_json(), shown);
+            assert_eq!(stored.to_json_for(View::Whole), shown);
         }
         for other in [request("call ***", "@bob"), request("call 555", "@carol")] {
             db.submits("alice", other);

@@ -327,9 +327,9 @@ pub(super) async fn a_replay_is_the_log_between_two_events(open: OpenStore) {
     ] {
         let replay = db.store.replay(bob.user, seen.conversation, Seq(after), Seq(upto));
         let events = in_time("a replay", replay).await.expect("a member's");
-        let found: Vec<_> = events.iter().map(|event| event.seq).collect();
+        let found: Vec<_> = events.iter().map(|read| read.event.seq).collect();
         assert_eq!(found, expected, "after {after} up to {upto}");
-        assert!(events.iter().all(|event| event.conversation.as_str() == "@alice:bob"));
+        assert!(events.iter().all(|read| read.event.conversation.as_str() == "@alice:bob"));
     }
 }
 

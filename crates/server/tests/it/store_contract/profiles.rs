@@ -27,7 +27,7 @@ impl TestStore {
         let stored = self.stores_profiles(actor, Change::SetProfile(Box::new(profile_fields(&named)))).await;
         let (who, version) = stored.own.expect("one's own");
         assert_eq!(who, user(actor));
-        assert!(stored.changed.iter().all(|profile| profile.version == version));
+        assert!(stored.changed.iter().all(|shown| shown.profile.version == version));
         version
     }
 

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use switchboard_protocol::{Event, EventBody, EventKind, EventScope, Key, Role, Seq, Timestamp, UserId};
 
 use super::{Log, StoredEvent};
+use crate::block::View;
 use crate::body;
 use crate::check::Report;
 use crate::read::row::is_readable;
@@ -212,7 +213,7 @@ impl Log<'_> {
             key: None,
             body,
         };
-        let decoded: Event = serde_json::from_str(&frame.to_json()).ok()?;
+        let decoded: Event = serde_json::from_str(&frame.to_json_for(View::Whole)).ok()?;
         (decoded.body.kind() == event.kind).then_some(decoded.body)
     }
 

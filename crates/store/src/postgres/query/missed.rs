@@ -11,7 +11,10 @@ use crate::record::Via;
 
 /// Users who are connected to a node are left out.
 const MISSED: &str = r#"SELECT m."user", u.name, coalesce(u.last_seen, 0), w.conversation,
-        c.messages - m.read_messages - (m.sent - m.read_sent), l.seq, l.at
+        c.messages - m.read_messages - (m.sent - m.read_sent)
+            - CASE WHEN u.block_changes > 0 AND c.messages - m.read_messages <= $7 THEN (
+                SELECT count(*) FROM events b WHERE b.conversation = c.id AND b.seq > m.read AND b.kind = $5
+                AND EXISTS (SELECT FROM blocks x WHERE x."user" = m."user" AND x.blocked = b.sender)) ELSE 0 END, l.seq, l.at
     FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) w (conversation, after, upto)
     JOIN conversations c ON c.id = w.conversation AND NOT c.ended AND c.members <= $4
     JOIN members m ON m.conversation = c.id AND m.until IS NULL AND m.read < w.upto
@@ -22,13 +25,19 @@ const MISSED: &str = r#"SELECT m."user", u.name, coalesce(u.last_seen, 0), w.con
     CROSS JOIN LATERAL (
         SELECT e.seq, e.at FROM events e WHERE e.conversation = c.id AND e.seq > greatest(m.read, w.after) AND e.seq <= w.upto
         AND e.kind = $5 AND e.sender <> m."user" AND e.via < $6
+        AND NOT EXISTS (SELECT FROM blocks x WHERE x."user" = m."user" AND x.blocked = e.sender)
         AND event_fields(e.body) ->> 'deleted' IS DISTINCT FROM 'true' ORDER BY e.seq DESC LIMIT 1
     ) l
     WHERE (t."user" IS NULL OR t.absence <> coalesce(u.last_seen, 0) OR m.read >= t.seq)
     AND p.active IS NOT FALSE AND NOT EXISTS (SELECT FROM connected o WHERE o."user" = m."user")"#;
 
 impl MissedLookups for Session {
-    fn missed_in(&self, ranges: &[MissedRange], most_members: u32) -> Result<Vec<MissedMessage>> {
+    fn missed_in(
+        &self,
+        ranges: &[MissedRange],
+        most_members: u32,
+        most_counted: u32,
+    ) -> Result<Vec<MissedMessage>> {
         if ranges.is_empty() {
             return Ok(Vec::new());
         }
@@ -39,7 +48,15 @@ impl MissedLookups for Session {
         let message = i16::from(EventKind::Message.number());
         let rows = self.query_rows(
             MISSED,
-            &[&conversations, &after, &upto, &i64::from(most_members), &message, &Via::FIRST_IMPORTED],
+            &[
+                &conversations,
+                &after,
+                &upto,
+                &i64::from(most_members),
+                &message,
+                &Via::FIRST_IMPORTED,
+                &i64::from(most_counted),
+            ],
         )?;
         let mut found = Vec::with_capacity(rows.len());
         for row in &rows {

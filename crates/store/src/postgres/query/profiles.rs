@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use super::row::{count, get, time, user_id, user_key};
 use super::{Result, Session};
 use crate::postgres::connect::Error;
-use crate::profile::{ChangePlace, ChangedProfiles, StoredProfile};
+use crate::profile::{ChangePlace, ChangedProfiles, ShownProfile, StoredProfile};
 use crate::read::row::PresencePeerRow;
 use crate::read::{NamedPerson, Reader};
 use crate::record::UserKey;
@@ -83,8 +83,14 @@ pub(in crate::postgres) fn changed_profiles(
     most: u32,
 ) -> Result<ChangedProfiles> {
     let rows = reader.rows.query_rows(SELECT_CHANGED, &[&at.as_millis(), &user.0, &i64::from(most)])?;
-    let profiles = rows.iter().map(|row| Ok(read(row, 1)?.visible_profile(user_id(row, 0)?)));
+    let users = rows.iter().map(|row| user_key(row, 9)).collect::<std::result::Result<Vec<_>, Error>>()?;
+    let mut blocked = super::blocks::blocked_by(reader.rows, &users)?;
+    let profiles = rows.iter().zip(&users).map(|(row, user)| {
+        let profile = read(row, 1)?.visible_profile(user_id(row, 0)?);
+        Ok(ShownProfile { profile, hidden_from: blocked.remove(user).unwrap_or_default() })
+    });
+    let profiles = profiles.collect::<Result<_>>()?;
     let last = rows.last().filter(|_| rows.len() >= most as usize);
     let next = last.map(|row| Ok::<_, Error>((time(row, 6)?, user_key(row, 9)?))).transpose()?;
-    Ok(ChangedProfiles { profiles: profiles.collect::<Result<_>>()?, next })
+    Ok(ChangedProfiles { profiles, next })
 }

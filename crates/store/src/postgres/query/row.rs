@@ -5,6 +5,7 @@ use switchboard_protocol::{ConversationId, EventKind, Seq, Timestamp, UserId};
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
+use crate::grant::KeyRow;
 use crate::postgres::connect::Error;
 use crate::record::{ConversationKey, UserKey};
 
@@ -66,4 +67,22 @@ pub(in crate::postgres) fn user_id(row: &Row, column: usize) -> Result<UserId> {
 
 pub(in crate::postgres) fn conversation_id(row: &Row, column: usize) -> Result<ConversationId> {
     ConversationId::parse(get(row, column)?).map_err(|error| Error::Damaged(error.to_string()))
+}
+
+/// Reads an API key.
+pub(super) fn key_row(row: &Row) -> Result<KeyRow> {
+    Ok(KeyRow {
+        number: get(row, 0)?,
+        name: get(row, 1)?,
+        scopes: get(row, 2)?,
+        acts_as: get(row, 3)?,
+        expires: get(row, 4)?,
+        rate: get(row, 5)?,
+        addresses: get(row, 6)?,
+        no_text: get(row, 7)?,
+        used: get(row, 8)?,
+        hash: get(row, 9)?,
+        old_until: get(row, 10)?,
+        unasked: get(row, 11)?,
+    })
 }

@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 
 use super::Result;
-use super::row::{get, maybe_time, user_key};
+use super::row::{count, get, maybe_time, user_key};
 use crate::ban::{Ban, Standing};
 use crate::postgres::connect::Error;
 use crate::profile::{ban_columns, join_bans, not_before};
@@ -14,13 +14,13 @@ pub(super) const SELECT_USER: &str = concat!(
     not_before!(),
     ", ",
     ban_columns!(),
-    r#" FROM users u LEFT JOIN profiles p ON p."user" = u.id"#,
+    r#", u.block_changes FROM users u LEFT JOIN profiles p ON p."user" = u.id"#,
     join_bans!(lateral),
     " WHERE u.name = $1"
 );
 
 pub(super) fn read_user(row: &Row) -> Result<UserRow> {
-    Ok(UserRow { key: user_key(row, 0)?, standing: read_standing(row, 1)? })
+    Ok(UserRow { key: user_key(row, 0)?, standing: read_standing(row, 1)?, block_changes: count(row, 4)? })
 }
 
 /// The standing of a user, whose columns begin at `first`.

@@ -6,6 +6,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::PostgresRows;
 use super::bans::Bans;
+use super::blocks::BlockChanges;
 use super::profiles::Profiles;
 use super::reactions::Reactions;
 use crate::change::Rules;
@@ -42,6 +43,7 @@ impl<'a> PostgresRows<'a> {
             keys_used: BTreeMap::new(),
             profiles: Profiles::default(),
             bans: Bans::default(),
+            blocks: BlockChanges::new(rules.limits.signal_room),
             new_conversations: BTreeSet::new(),
             dirty_conversations: FxHashSet::default(),
             dirty_members: BTreeMap::new(),

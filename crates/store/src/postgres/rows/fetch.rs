@@ -4,6 +4,7 @@ use rustc_hash::FxHashSet;
 use switchboard_protocol::{ConversationId, EventKind, Seq, UserId};
 use tokio_postgres::Row;
 
+use super::blocks::BlockQueries;
 use super::profiles::SELECT_PROFILES;
 use super::{LockMode, PostgresRows, bans};
 use crate::ban::INSTALLATION;
@@ -161,7 +162,7 @@ pub(super) const STATEMENTS: [&str; 17] = [
 
 /// Which statement an answer belongs to.
 #[derive(Debug, Clone, Copy)]
-enum FetchedRows {
+pub(super) enum FetchedRows {
     Attempt,
     Conversations,
     Names,
@@ -174,6 +175,8 @@ enum FetchedRows {
     Cursors,
     Amendments,
     Reactions,
+    Apart,
+    Blocks,
 }
 
 /// Splits pairs of a conversation and a number into two arrays.
@@ -273,7 +276,9 @@ impl PostgresRows<'_> {
                 Pipelined::new(SELECT_REACTIONS, &[&reacted_of, &reacted, &emojis, &reactors]),
             ),
         ];
-        let wanted_parts = parts.into_iter().filter(|(_, is_wanted, _)| *is_wanted);
+        let blocks = BlockQueries::new(wanted, self.blocks.signal_room);
+        let parts = parts.into_iter().chain(blocks.parts());
+        let wanted_parts = parts.filter(|(_, is_wanted, _)| *is_wanted);
         self.run(begin.into_iter().chain(wanted_parts.map(|(about, _, ask)| (Some(about), ask))))?;
         self.record_absent(wanted);
         Ok(())
@@ -343,19 +348,13 @@ impl PostgresRows<'_> {
                 let at = (conversation_key(row, 0)?, user_key(row, 1)?, seq(row, 2)?);
                 self.counts.insert(at, MessageCounts { messages: count(row, 3)?, sent: count(row, 4)? });
             }
+            FetchedRows::Apart => self.blocks.add_apart(row)?,
+            FetchedRows::Blocks => self.blocks.add_block(row)?,
             FetchedRows::Amendments => {
                 let at = (conversation_key(row, 0)?, seq(row, 1)?);
                 self.amendments.entry(at).or_default().push(seq(row, 2)?);
             }
-            FetchedRows::Reactions => {
-                let at = (conversation_key(row, 0)?, seq(row, 1)?);
-                let (since, until) = (maybe_seq(row, 4)?, maybe_seq(row, 5)?);
-                self.reactions.add_stored(
-                    (at.0, at.1, get::<&str>(row, 2)?.into(), user_key(row, 3)?),
-                    since.map(|since| (since, until)),
-                    count(row, 6)?,
-                );
-            }
+            FetchedRows::Reactions => self.record_reaction(row)?,
         }
         Ok(())
     }
@@ -369,6 +368,17 @@ impl PostgresRows<'_> {
         self.bans.add_stored((INSTALLATION, key), bans::read(row, 2)?);
         self.user_names.insert(key, name.clone());
         self.users.insert(name, Some(key));
+        Ok(())
+    }
+
+    fn record_reaction(&mut self, row: &Row) -> Result<(), Error> {
+        let at = (conversation_key(row, 0)?, seq(row, 1)?);
+        let (since, until) = (maybe_seq(row, 4)?, maybe_seq(row, 5)?);
+        self.reactions.add_stored(
+            (at.0, at.1, get::<&str>(row, 2)?.into(), user_key(row, 3)?),
+            since.map(|since| (since, until)),
+            count(row, 6)?,
+        );
         Ok(())
     }
 
@@ -393,6 +403,7 @@ impl PostgresRows<'_> {
                 self.profiles.add_absent(user);
             }
         }
+        self.note_blocks_read(wanted);
         for (name, user) in &wanted.members {
             if let (Some(conversation), Some(user)) = (self.key_of(name), self.key_of_user(user)) {
                 self.members.entry((conversation, user)).or_insert(None);

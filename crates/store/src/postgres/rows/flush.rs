@@ -7,6 +7,7 @@ use switchboard_protocol::Seq;
 
 use super::PostgresRows;
 use super::bans::{self, BanArrays};
+use super::blocks::{self, BlockArrays};
 use super::imports::{CATCH_UP, CaughtUpArrays};
 use super::profiles::{self, ProfileArrays};
 use crate::change::dispatch::Prefetch;
@@ -140,7 +141,7 @@ pub(super) fn statements() -> impl Iterator<Item = &'static str> {
         &INSERT_ROOMS_BY_CHOICE,
         DELETE_ROOMS_BY_CHOICE,
     ];
-    own.into_iter().chain(profiles::STATEMENTS).chain(bans::STATEMENTS)
+    own.into_iter().chain(profiles::STATEMENTS).chain(bans::STATEMENTS).chain(blocks::STATEMENTS)
 }
 
 /// Why a flush failed.
@@ -188,6 +189,7 @@ impl PostgresRows<'_> {
         let (keys, keys_at): (Vec<_>, Vec<_>) = self.keys_used.iter().map(|(key, at)| (key.0, *at)).unzip();
         let profiles = ProfileArrays::from_profiles(&self.profiles);
         let (runs, entries) = (self.runs(), EntryArrays::from_rows(self));
+        let blocks = BlockArrays::new(&self.blocks);
         let (caught, trims) = (CaughtUpArrays::new(&self.caught_up), &self.feed_trimmed);
         let (pages, others) = (i64::from(MAX_TRIMMED_PAGES), i64::from(MAX_TRIMMED_ENTRIES));
         let old = self.dirty_conversations.iter().filter(|name| !self.new_conversations.contains(*name));
@@ -244,10 +246,10 @@ impl PostgresRows<'_> {
             (trims.len(), Pipelined::new(TRIM_PAGES, &[trims, &pages])),
             (trims.len(), Pipelined::new(TRIM_ENTRIES, &[&others])),
             (self.probe.len(), Pipelined::new(UPDATE_PROBE, &[&self.writer_id, &self.probe])),
-            (1, Pipelined::new(COMMIT, &[])),
         ];
         let bans = BanArrays::from_bans(&self.bans);
-        self.send_statements(bans.statements().into_iter().chain(parts))
+        let commit = [(1, Pipelined::new(COMMIT, &[]))];
+        self.send_statements(bans.statements().into_iter().chain(parts).chain(blocks.parts()).chain(commit))
     }
 
     /// Sends the statements that have rows; the last one is the commit.

@@ -2,7 +2,7 @@
 
 mod imports;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -10,11 +10,12 @@ use fastrand::Rng;
 use rusqlite::types::ValueRef;
 use rustc_hash::FxHashMap;
 use serde_json::json;
-use switchboard_protocol::{ConversationId, Limits, SetProfile, Timestamp};
+use switchboard_protocol::{ConversationId, Limits, SetBlock, SetProfile, Timestamp};
 
 use super::{change, new_database, settings, user};
 use crate::ban::{Ban, NewBan};
 use crate::batch::WriterState;
+use crate::block::View;
 use crate::body;
 use crate::clock::Clock;
 use crate::in_memory::InMemory;
@@ -37,8 +38,8 @@ fn limits() -> Limits {
 }
 
 /// Queries for all stored rows. They return users' names in place of their keys, which may differ between the databases.
-const ROW_QUERIES: [&str; 10] = [
-    "SELECT name, last_seen, not_before FROM users ORDER BY 1",
+const ROW_QUERIES: [&str; 11] = [
+    "SELECT name, last_seen, not_before, block_changes FROM users ORDER BY 1",
     "SELECT name, title, CASE WHEN public THEN 1 ELSE 0 END, head, messages, last_message, members, admins, at,
         slow, CASE WHEN rejoin THEN 1 ELSE 0 END FROM conversations ORDER BY 1",
     r#"SELECT c.name, u.name, m.role, m.since, m.until, m.read, m.received, m.sent, m.read_messages, m.read_sent,
@@ -52,6 +53,8 @@ const ROW_QUERIES: [&str; 10] = [
         JOIN conversations c ON c.id = r.conversation JOIN users u ON u.id = r."user" ORDER BY 1, 2, 3, 4, 5"#,
     r#"SELECT u.name, c.name FROM rooms_by_choice r JOIN conversations c ON c.id = r.conversation
         JOIN users u ON u.id = r."user" ORDER BY 1, 2"#,
+    r#"SELECT u.name, o.name, b.at FROM blocks b JOIN users u ON u.id = b."user" JOIN users o ON o.id = b.blocked
+        ORDER BY 1, 2"#,
     r#"SELECT u.name, p.name, p.avatar, p.data, p.version, CASE WHEN p.active THEN 1 ELSE 0 END, p.changed, p.issued,
         p.claims FROM profiles p JOIN users u ON u.id = p."user" ORDER BY 1"#,
     r#"SELECT c.name, u.name, b.until, b.at, b.reason, b.note FROM bans b JOIN users u ON u.id = b."user"
@@ -108,14 +111,24 @@ fn rows_in_postgres(link: &BlockingConnection, sql: &str) -> Vec<Vec<String>> {
 fn describe(result: &Result<Committed, Refusal>) -> String {
     match result {
         Ok(Committed::Event(event)) => {
-            let new = event.event.as_ref().map(crate::record::LogEvent::to_json);
+            let new = event.event.as_ref().map(|event| event.to_json_for(View::Whole));
             format!("{} {} {} {new:?} {:?}", event.name, event.seq, event.at, event.effects)
         }
-        Ok(Committed::Cursor(cursor)) => format!(
-            "{} {} {:?} {} {} {}",
-            cursor.name, cursor.user, cursor.kind, cursor.upto, cursor.has_moved, cursor.members
-        ),
-        Ok(Committed::Profiles(profiles)) => format!("{profiles:?}"),
+        Ok(Committed::Cursor(cursor)) => {
+            let hidden: BTreeSet<_> = cursor.hidden_from.iter().collect();
+            let (name, user, kind) = (&cursor.name, &cursor.user, cursor.kind);
+            format!(
+                "{name} {user} {kind:?} {} {} {} {hidden:?}",
+                cursor.upto, cursor.has_moved, cursor.members
+            )
+        }
+        Ok(Committed::Profiles(profiles)) => {
+            let changed = profiles.changed.iter();
+            let changed =
+                changed.map(|shown| (&shown.profile, shown.hidden_from.iter().collect::<BTreeSet<_>>()));
+            format!("{:?} {:?}", profiles.own, changed.collect::<Vec<_>>())
+        }
+        Ok(Committed::Block(block)) => format!("{block:?}"),
         Ok(Committed::Import(import)) => {
             let logs = import.conversations.iter();
             let mut logs: Vec<_> =
@@ -212,7 +225,7 @@ fn random_profile(random: &mut Rng) -> Change {
 /// A random change that the server makes by itself, not for a client's command.
 fn random_internal_change(random: &mut Rng) -> Change {
     let at = Timestamp::from_millis(random.i64(..1_000));
-    match random.u8(..10) {
+    match random.u8(..18) {
         8 => Change::Ban(None),
         9 => {
             let until = Some(Timestamp::from_millis(random.i64(1..4_000)));
@@ -220,6 +233,10 @@ fn random_internal_change(random: &mut Rng) -> Change {
             Change::Ban(Some(Box::new(NewBan { ban: Ban { until, reason }, note: Some("n".to_owned()) })))
         }
         0..=3 => random_profile(random),
+        10.. => {
+            let user = user(PEOPLE[random.usize(..PEOPLE.len())]);
+            Change::SetBlock(SetBlock { user, on: random.u8(..3) > 0 })
+        }
         4 => Change::RegisterUser,
         5 => Change::SetPresence(PresenceChange::LastSeen(at)),
         _ => Change::Revoke { until: at, replace: random.bool() },

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::{Node, TEST_TIMEOUT, assert_sound, new_database, query_texts, settings};
 use crate::Store as _;
 use crate::batch::WriterState;
+use crate::block::View;
 use crate::first_schema::{CONVERSATIONS, REWRITTEN_BODIES, expected_frames, insert_statements};
 use crate::postgres::connect::BlockingConnection;
 use crate::postgres::query::Session;
@@ -67,7 +68,7 @@ fn read_frames(link: BlockingConnection) -> Vec<String> {
         let range = LogRange { after: Seq(0), upto: Seq(99), most: 100, bytes: 100_000 };
         reader.events(ConversationKey(key), &name, &range).expect("a page")
     });
-    events.map(|event| event.to_json()).collect()
+    events.map(|event| event.to_json_for(View::Whole)).collect()
 }
 
 async fn frames_of(url: &str) -> Vec<String> {
@@ -288,5 +289,5 @@ async fn an_event_of_a_newer_node_is_passed_on() {
     let log =
         crate::SharedLog::read_log(&node.store, ConversationKey(3), Seq(1), Seq(2)).await.expect("a page");
     let live = log.events[0].event.as_ref().expect("an event");
-    assert_eq!((live.to_json().as_str(), log.events[0].effects.len()), (pin, 0));
+    assert_eq!((live.to_json_for(View::Whole).as_str(), log.events[0].effects.len()), (pin, 0));
 }

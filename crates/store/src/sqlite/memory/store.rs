@@ -14,7 +14,7 @@ use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, Us
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::read::list;
 use crate::read::listing::{listing_in_steps, unread_in_steps};
-use crate::record::{Answer, ConversationKey, LogEvent, UserKey};
+use crate::record::{Answer, ConversationKey, ReadEvent, UserKey};
 use crate::write_fault::WriteFault;
 use crate::{Memberships, PresencePeer, Query, Snapshot, Store, Submission, Summaries, WriteAccess};
 
@@ -45,7 +45,7 @@ impl Store for MemoryStore {
     }
 
     fn summaries(&self, _: &UserId, key: UserKey, of: Vec<ConversationKey>) -> Answer<Summaries> {
-        self.spawn_read(move |reader| reader.summaries(key, &of))
+        self.spawn_read(move |reader| reader.summaries_for(key, &of))
     }
 
     fn replay(
@@ -54,7 +54,7 @@ impl Store for MemoryStore {
         conversation: ConversationKey,
         after: Seq,
         upto: Seq,
-    ) -> Answer<Vec<LogEvent>> {
+    ) -> Answer<Vec<ReadEvent>> {
         self.spawn_read(move |reader| reader.replay(user, conversation, after, upto))
     }
 

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::backup::{Options, Outcome, backup};
 use crate::batch::WriterState;
+use crate::block::View;
 use crate::check::{PageCheck, check_connection};
 use crate::clock::Clock;
 use crate::first_schema::{CONVERSATIONS, REWRITTEN_BODIES, expected_frames, insert_statements};
@@ -40,7 +41,7 @@ fn read_frames(db: &Connection) -> Vec<String> {
         let range = LogRange { after: Seq(0), upto: Seq(99), most: 100, bytes: 100_000 };
         reader.events(ConversationKey(key), &name, &range).expect("a page")
     });
-    events.map(|event| event.to_json()).collect()
+    events.map(|event| event.to_json_for(View::Whole)).collect()
 }
 
 fn assert_unchanged(db: &Connection) {

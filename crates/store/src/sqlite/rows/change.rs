@@ -23,8 +23,6 @@ use crate::sqlite::checksum::Columns;
 use crate::sqlite::{feed, table};
 
 impl Rows for SqliteRows {
-    type Error = rusqlite::Error;
-
     fn user(&mut self, name: &UserId) -> Result<Option<UserKey>> {
         if let Some(key) = self.users.get(name) {
             return Ok(Some(*key));

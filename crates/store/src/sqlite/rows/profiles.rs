@@ -9,7 +9,7 @@ use switchboard_protocol::UserId;
 use super::user_id;
 use crate::profile::StoredProfile;
 #[cfg(feature = "simulation")]
-use crate::profile::{ChangePlace, ChangedProfiles};
+use crate::profile::{ChangePlace, ChangedProfiles, ShownProfile};
 use crate::read::NamedPerson;
 use crate::read::row::PresencePeerRow;
 use crate::record::UserKey;
@@ -127,7 +127,16 @@ pub(in crate::sqlite) fn find_changed_profiles(
         let place = (Timestamp::from_millis(row.get(6)?), UserKey(row.get(9)?));
         Ok((read(row, 1)?.visible_profile(user_id(row, 0)?), place))
     })?;
-    let (profiles, places): (Vec<_>, Vec<_>) = rows.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+    let mut select = db.prepare_cached(
+        "SELECT u.name FROM blocks b CROSS JOIN users u ON u.id = b.blocked WHERE b.user = ?1",
+    )?;
+    let (mut profiles, mut places) = (Vec::new(), Vec::new());
+    for row in rows {
+        let (profile, place) = row?;
+        let hidden_from = select.query_map([place.1.0], |row| user_id(row, 0))?.collect::<Result<_>>()?;
+        profiles.push(ShownProfile { profile, hidden_from });
+        places.push(place);
+    }
     let next = places.last().copied().filter(|_| places.len() >= most as usize);
     Ok(ChangedProfiles { profiles, next })
 }

@@ -14,6 +14,7 @@ use crate::router::apply::ArrivedEvent;
 use crate::router::cluster::fake::{FakeStore, handle_next, router, update_after_input};
 use crate::router::{PageHeads, Router};
 use switchboard_store::JoinedConversation;
+use switchboard_store::block::BlockList;
 use switchboard_store::record::Effect;
 
 const ROOM: ConversationKey = ConversationKey(7);
@@ -70,6 +71,7 @@ fn last_page(session: SessionSlot, joined: &[(ConversationKey, Seq)]) -> Subscri
         cursors: Vec::new(),
         listed: Vec::new(),
         former: Vec::new(),
+        blocks: BlockList::default(),
         left_conversations: Vec::new(),
         left_since_read: Vec::new(),
     }

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { accessibilityViolations } from "./axe.js";
-import { launchBrowser, Person, Server } from "./support.js";
+import { launchBrowser, openPagesOf, Person, Server, unexpectedConsoleMessages } from "./support.js";
 
 let browser;
 before(async () => {
@@ -20,6 +20,52 @@ async function postCall(server, call, body) {
   });
   assert.equal(answer.status, 200, await answer.text());
 }
+
+test("one blocks a person from a message, no longer sees them, and unblocks them in the settings", async (t) => {
+  const [, alice, bob] = await openPagesOf(t, browser, "alice", "bob");
+  for (const person of [alice, bob]) await person.opens("#general");
+  await bob.says("buy my watches");
+  await alice.sees("buy my watches");
+  await alice.chooses("buy my watches", "Block bob");
+  await alice.page.getByRole("heading", { name: "Block bob?" }).waitFor();
+  assert.deepEqual(await accessibilityViolations(alice.page), []);
+  await alice.at("confirm").click();
+  await alice.page.getByText("1 message from bob, blocked").last().waitFor();
+  await bob.says("cheap watches");
+  await alice.page.getByText("2 messages from bob, blocked").last().waitFor();
+  assert.equal(await alice.page.getByRole("main").getByText("watches").count(), 0);
+  await alice.says("peace at last");
+  await bob.sees("peace at last");
+
+  await alice.at("settings").click();
+  const blocked = alice.at("blocked-users").locator("[data-user=bob]");
+  await blocked.waitFor();
+  assert.deepEqual(await accessibilityViolations(alice.page), []);
+  await blocked.getByRole("button", { name: "Unblock bob" }).click();
+  await alice.page.getByText("You have blocked nobody.").waitFor();
+  await alice.page.keyboard.press("Escape");
+  await alice.sees("cheap watches");
+  assert.deepEqual(unexpectedConsoleMessages([alice, bob]), []);
+});
+
+test("a direct conversation with a blocked person leaves the list, and comes back", async (t) => {
+  const [, alice, bob] = await openPagesOf(t, browser, "alice", "bob");
+  await bob.writesTo("alice");
+  await bob.says("hello you");
+  await alice.conversation("@alice:bob").click();
+  await alice.sees("hello you");
+  await alice.page.getByRole("button", { name: "More about this conversation" }).click();
+  await alice.page.getByRole("menuitem", { name: "Block" }).click();
+  await alice.at("confirm").click();
+  await alice.at("blocked").waitFor();
+  await alice.conversation("@alice:bob").waitFor({ state: "detached" });
+  await bob.says("are you there?");
+  await bob.sees("are you there?");
+  await alice.at("blocked").getByRole("button", { name: "Unblock" }).click();
+  await alice.sees("are you there?");
+  await alice.conversation("@alice:bob").waitFor();
+  assert.deepEqual(unexpectedConsoleMessages([alice, bob]), []);
+});
 
 test("a banned person sees until when and why, and comes back when the ban has ended", async (t) => {
   const server = await Server.start(t);

@@ -2,7 +2,7 @@
 // unacknowledged messages, and in the timeline also the notices between them.
 
 import { compact } from "./compact.js";
-import { Notices } from "./notices.js";
+import { type NoticeRange, Notices } from "./notices.js";
 import { OptimisticChanges } from "./optimistic.js";
 import type { Entry } from "./outbox.js";
 import type { Event, LogBody, Seq, UserId } from "./protocol.js";
@@ -94,20 +94,18 @@ export class MessageList {
 
   /** Reads the notices between the messages of the list, if an app shows them. */
   loadNotices(): void {
-    const shown = this.#owner.shownTimeline;
-    const cursor = this.#owner.cursor;
-    if (!shown || cursor === undefined || !this.timeline.isSubscribed) return;
-    this.#notices.load(shown.messages, this.#startsAtBeginning, cursor, this.#owner).then(
-      (found) => found && this.timeline.invalidate(),
-      // If the notices cannot be read now, they are read with the next page or the next connection.
-      () => {},
-    );
+    this.#notices
+      .load(() => this.#noticeRange(), this.#owner)
+      .then(
+        (found) => found && this.timeline.invalidate(),
+        // If the notices cannot be read now, they are read with the next page or the next connection.
+        () => {},
+      );
   }
 
-  /** Reads the notices again: others of the log's events are withheld now. */
-  reloadNotices(): void {
+  /** Forgets the notices, because others of the log's events are withheld now. `loadNotices` reads them again. */
+  clearNotices(): void {
     this.#notices.clear();
-    this.loadNotices();
   }
 
   clear(): void {
@@ -115,6 +113,13 @@ export class MessageList {
     this.#lastMessages = [];
     this.optimistic.clear();
     this.invalidate();
+  }
+
+  #noticeRange(): NoticeRange | undefined {
+    const messages = this.#owner.shownTimeline?.messages;
+    const { cursor } = this.#owner;
+    if (!messages || cursor === undefined || !this.timeline.isSubscribed) return undefined;
+    return { messages, beginning: this.#startsAtBeginning, cursor };
   }
 
   get #startsAtBeginning(): boolean {

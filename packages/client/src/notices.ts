@@ -23,10 +23,18 @@ function noticeOf(event: Event): Notice | undefined {
   return compact<Notice>({ kind: "notice", id: `#${seq}`, type, seq, from, at, user, role, title } as Notice);
 }
 
+/** The messages of a list, whether it reaches back to the first event of the log, and the last event that it includes. */
+export interface NoticeRange {
+  readonly messages: readonly StoredMessage[];
+  readonly beginning: boolean;
+  readonly cursor: Seq;
+}
+
 export class Notices {
   /** For each event that was read, by its seq: the notice, or `undefined` if there is none to show. */
   #noticeBySeq = new Map<Seq, Notice | undefined>();
-  #isLoading = false;
+  /** The load in progress. */
+  #load: object | undefined;
   /** The oldest message of the list at the last call of `forgetBefore`. */
   #oldestSeq: Seq | undefined;
 
@@ -43,6 +51,7 @@ export class Notices {
 
   clear(): void {
     this.#noticeBySeq.clear();
+    this.#load = undefined;
   }
 
   /** Merges the notices into the messages. `beginning`: the list reaches back to the first event of the log. */
@@ -52,35 +61,36 @@ export class Notices {
     return [...messages, ...notices].sort((a, b) => (a.seq ?? Infinity) - (b.seq ?? Infinity) || 0);
   }
 
-  /** Reads the unknown events between the messages and up to `cursor`. Returns whether there was a notice among them. */
+  /** Reads the unknown events of the list, which may change meanwhile. Returns whether there were any. */
   async load(
-    messages: readonly StoredMessage[],
-    beginning: boolean,
-    cursor: Seq,
+    list: () => NoticeRange | undefined,
     log: { readLog(after: Seq, limit: number): Promise<LogBody> },
   ): Promise<boolean> {
-    if (this.#isLoading) return false;
-    this.#isLoading = true;
+    if (this.#load) return false;
+    const load = (this.#load = {});
     let found = false;
     try {
       for (let pages = 0; pages < MAX_PAGES_PER_LOAD; pages++) {
-        const last = this.#lastSeqNotLoaded(messages, beginning, cursor);
+        const range = list();
+        const last = range && this.#lastSeqNotLoaded(range);
         if (last === undefined) break;
         const after = Math.max(0, last - PAGE_SIZE);
         const { events } = await log.readLog(after, last - after);
+        // What was read before `clear` may be out of date.
+        if (this.#load !== load) return false;
         for (let seq = after + 1; seq <= last; seq++)
           if (!this.#noticeBySeq.has(seq)) this.#noticeBySeq.set(seq, undefined);
         for (const event of events) this.addEvent(event);
         found = true;
       }
     } finally {
-      this.#isLoading = false;
+      if (this.#load === load) this.#load = undefined;
     }
     return found;
   }
 
   /** The latest event in the range of the list that was not read yet. */
-  #lastSeqNotLoaded(messages: readonly StoredMessage[], beginning: boolean, cursor: Seq): Seq | undefined {
+  #lastSeqNotLoaded({ messages, beginning, cursor }: NoticeRange): Seq | undefined {
     let next = cursor + 1;
     for (let n = messages.length - 1; n >= (beginning ? -1 : 0); n--) {
       const seq = messages[n]?.seq ?? 0;

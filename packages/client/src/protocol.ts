@@ -237,6 +237,13 @@ export type Limits = {
   rooms: number;
   /** Most reactions to one message: every page with the message contains them. Beyond: the error `too_large`. */
   reactions: number;
+  /** Most users whom one user blocks: each read for that user compares with all of them. Beyond: the error `too_large`. */
+  blocks: number;
+  /**
+   * Most messages after a read cursor among which those of blocked users are looked for, so that `unread` leaves them out:
+   * counting reads each event between. Beyond: they count.
+   */
+  unread: number;
   /**
    * Most edits of one message. `delete` erases them all in one transaction, which delays every other write: 500 of the
    * longest take some 60 ms. Therefore a user may erase two edits a second for each of `sends_per_user`, with a burst of
@@ -449,6 +456,13 @@ export type Signal =
       /** The time at which the last device disconnected. Absent while the user is online, or if they never were. */
       last_seen?: Timestamp;
     }
+  | {
+      type: "block";
+      /** The other user. */
+      user: UserId;
+      /** Whether the other user is blocked now. */
+      on: boolean;
+    }
   | { type: "profile" } & Profile;
 
 /** When a message was last edited. */
@@ -526,11 +540,17 @@ export type Summary = {
   read: Seq;
   /** The user's received cursor. */
   received: Seq;
-  /** Messages of others after `read`; a deleted one still counts. */
+  /**
+   * Messages of others after `read`; a deleted one still counts. Those of users whom the user blocks do not count, as long
+   * as no more than `limits.unread` messages come after `read`.
+   */
   unread: number;
   /** In a direct conversation: the other user, if they have a name or a picture. */
   with?: Person;
-  /** The last message, in its current state. */
+  /**
+   * The last message, in its current state. If it is by a user whom the user blocks, the newest of the latest 50 messages
+   * that is not.
+   */
   last?: Message;
 };
 
@@ -550,6 +570,26 @@ export type Member = {
   name?: PersonName;
   /** The member's picture. */
   avatar?: Avatar;
+};
+
+/** A user whom the user blocks. */
+export type Block = {
+  /** The blocked user. */
+  user: UserId;
+  /** The blocked user's name for people. */
+  name?: PersonName;
+  /** When the user was blocked. */
+  at: Timestamp;
+};
+
+/** A message that `history` leaves out, because the user blocks its author. */
+export type WithheldMessage = {
+  /** The message's number in the log. */
+  seq: Seq;
+  /** The author. */
+  from: UserId;
+  /** When the message was stored. */
+  at: Timestamp;
 };
 
 /** An event is on stable storage. */
@@ -608,6 +648,8 @@ export type HistoryBody = {
   more: boolean;
   /** With `around`: whether there are messages after these. */
   more_after?: boolean;
+  /** Messages of users whom the user blocks, among those of this page, by ascending `seq`. Absent if there are none. */
+  withheld?: Array<WithheldMessage>;
 };
 
 /** A page of members (`members`). */
@@ -652,6 +694,14 @@ export type UsersBody = {
   more: boolean;
 };
 
+/** A page of the users whom the user blocks (`blocks`). */
+export type BlocksBody = {
+  /** The users, by their number in the server. */
+  blocks: Array<Block>;
+  /** Whether there are more. */
+  more: boolean;
+};
+
 /** The new position of a cursor (`read`, `received`). */
 export type CursorBody = {
   /** The conversation. */
@@ -660,7 +710,7 @@ export type CursorBody = {
   upto: Seq;
 };
 
-/** The command succeeded and has no result (`typing`, `watch`). */
+/** The command succeeded and has no result (`typing`, `watch`, `block`). */
 export type DoneBody = Record<symbol, never>;
 
 /** The result of a command. */
@@ -675,6 +725,7 @@ export type OkBody =
   | TokenBody
   | ProfileBody
   | UsersBody
+  | BlocksBody
   | CursorBody
   | DoneBody;
 
@@ -998,6 +1049,22 @@ export type FindUsers = {
   limit?: number;
 };
 
+/** `block`: hides everything that another user writes, or shows it again. */
+export type SetBlock = {
+  /** The other user. */
+  user: UserId;
+  /** True (the default) blocks the user, false ends the block. */
+  on?: boolean;
+};
+
+/** `blocks`: returns the users whom the user blocks. */
+export type Blocks = {
+  /** Return the users after this one, the last of a page; without it the first page. */
+  after?: UserId;
+  /** The most users to return. */
+  limit?: number;
+};
+
 /** `ping`: asks for a `pong`. */
 export type Ping = Record<symbol, never>;
 
@@ -1028,4 +1095,6 @@ export type Command =
   | { type: "profile" } & SetProfile
   | { type: "users" } & Users
   | { type: "find_users" } & FindUsers
+  | { type: "block" } & SetBlock
+  | { type: "blocks" } & Blocks
   | { type: "ping" } & Ping;

@@ -278,7 +278,7 @@ export class Room extends RoomActions implements Conversation {
   onBlock(user: UserId, on: boolean): void {
     this.#summaryState.onBlock(on && usersOfDirect(this.id).includes(user));
     this.#history.reloadLatestPage();
-    this.list.reloadNotices();
+    this.list.clearNotices();
     this.#onChange();
   }
 

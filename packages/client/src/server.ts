@@ -16,6 +16,7 @@ import type {
   Timestamp,
   UserId,
   UsersBody,
+  BlocksBody,
 } from "./protocol.js";
 import type { Draft, DraftData, WithData } from "./types.js";
 
@@ -126,17 +127,19 @@ export type AnswerOf<T extends HttpCommand["type"]> = T extends keyof Applicatio
           ? WithData<Extract<OkBody, { conversations: unknown }>>
           : T extends "members"
             ? Extract<OkBody, { members: unknown }>
-            : T extends "users" | "find_users"
-              ? WithData<UsersBody>
-              : T extends "profile"
-                ? ProfileBody
-                : T extends "read" | "received"
-                  ? Extract<OkBody, { upto: unknown }>
-                  : T extends "ping" | "typing"
-                    ? unknown
-                    : T extends "send"
-                      ? WithData<StoredBody | HeldBody>
-                      : WithData<StoredBody>;
+            : T extends "blocks"
+              ? BlocksBody
+              : T extends "users" | "find_users"
+                ? WithData<UsersBody>
+                : T extends "profile"
+                  ? ProfileBody
+                  : T extends "read" | "received"
+                    ? Extract<OkBody, { upto: unknown }>
+                    : T extends "ping" | "typing" | "block"
+                      ? unknown
+                      : T extends "send"
+                        ? WithData<StoredBody | HeldBody>
+                        : WithData<StoredBody>;
 
 /** The server's answer to a message. */
 export interface Sent {

@@ -113,7 +113,7 @@ export class Timeline {
   }
 
   /** Adds a page of earlier messages, and applies to it the events that arrived since the page was requested. */
-  prepend(page: HistoryBody & { withheld?: { seq: Seq }[] }, meanwhile: Event[]): void {
+  prepend(page: HistoryBody, meanwhile: Event[]): void {
     const before = this.oldestSeq ?? Infinity;
     const rows = page.messages.filter((wire) => wire.seq < before);
     this.#rows.unshift(...rows.map((wire) => this.#makeRow(wire, page.head)));

@@ -34,5 +34,7 @@ export const LIMITS: Limits = {
   create_members: 1_000,
   rooms: 0,
   reactions: 1_000,
+  blocks: 1_000,
+  unread: 1_000,
   edits: 500,
 };

@@ -1,0 +1,115 @@
+// Blocking: what a user who has blocked another one sees, on all devices.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { moderation } from "@switchboard/client/moderation";
+import { Server, until, untilOnline } from "./support.js";
+
+/** Connects three users who share the room `#team`: alice on two devices, bob and mallory. */
+async function team(t, server) {
+  const [alice, phone, bob, mallory] = ["alice", "alice", "bob", "mallory"].map((user) => server.connects(t, user));
+  await untilOnline(alice, phone, bob, mallory);
+  await alice.create({ room: "team", members: ["bob", "mallory"] });
+  const tool = moderation(alice);
+  t.after(() => tool.close());
+  return { alice, phone, bob, mallory, tool };
+}
+
+const textsOf = (messages) => messages.map(({ text }) => text);
+/** What a timeline shows: the texts, and the authors of withheld messages. */
+const shownIn = (timeline) =>
+  timeline
+    .filter(({ kind, type }) => kind === "message" || type === "withheld")
+    .map(({ text, from }) => text ?? `(${from})`);
+
+test("a blocked person's messages are withheld on all devices, and are there again after the block", async (t) => {
+  const server = await Server.start(t);
+  const { alice, phone, bob, mallory, tool } = await team(t, server);
+  const rooms = [alice, phone].map((chat) => chat.conversation("#team"));
+  rooms.forEach((room) => room.timeline.subscribe(() => {}));
+  await mallory.conversation("#team").send("before");
+  await bob.conversation("#team").send("hello");
+  for (const room of rooms) await until(room.messages, (list) => list.length === 2);
+
+  await tool.block("mallory");
+  for (const room of rooms) {
+    await until(room.timeline, (list) => shownIn(list).join() === "(mallory),hello");
+    assert.deepEqual(textsOf(room.messages.getSnapshot()), ["hello"]);
+  }
+  const reported = [];
+  alice.on("message", ({ message }) => reported.push(message.text), { replay: "none" });
+  await mallory.conversation("#team").send("after");
+  await bob.conversation("#team").send("bye");
+  for (const room of rooms)
+    await until(room.timeline, (list) => shownIn(list).join() === "(mallory),hello,(mallory),bye");
+  assert.deepEqual(reported, ["bye"], "a listener hears nothing of a blocked person");
+  assert.equal(rooms[0].info.getSnapshot().unread, 2, "a withheld message is not counted");
+
+  await tool.unblock("mallory");
+  for (const room of rooms) {
+    await until(room.messages, (list) => textsOf(list).join() === "before,hello,after,bye");
+    assert.ok(!room.timeline.getSnapshot().some(({ type }) => type === "withheld"));
+    await until(room.info, ({ unread }) => unread === 4);
+  }
+});
+
+test("a direct conversation with a blocked person is not in the list, and comes back with what was missed", async (t) => {
+  const server = await Server.start(t);
+  const { alice, phone, mallory, tool } = await team(t, server);
+  const direct = mallory.conversation("@alice");
+  await direct.send("one");
+  const idsOf = (list) => list.map(({ id }) => id);
+  for (const { conversations } of [alice, phone])
+    await until(conversations, (list) => idsOf(list).includes("@alice:mallory"));
+  const open = phone.conversation("@mallory");
+  open.messages.subscribe(() => {});
+  await until(open.messages, (list) => list.length === 1);
+
+  await tool.block("mallory");
+  for (const { conversations } of [alice, phone])
+    await until(conversations, (list) => !idsOf(list).includes("@alice:mallory"));
+  await until(open.messages, (list) => list.length === 0);
+  assert.equal((await direct.send("two")).seq, 2, "the blocked person notices nothing");
+
+  await tool.unblock("mallory");
+  for (const { conversations } of [alice, phone])
+    await until(conversations, (list) => idsOf(list).includes("@alice:mallory"));
+  await until(open.messages, (list) => textsOf(list).join() === "one,two");
+  await direct.send("three");
+  await until(open.messages, (list) => textsOf(list).join() === "one,two,three");
+});
+
+test("the list of blocked people follows on every device, over a reconnect", async (t) => {
+  const server = await Server.start(t);
+  const { phone, tool } = await team(t, server);
+  const other = moderation(phone);
+  t.after(() => other.close());
+  assert.equal(tool.available, true);
+  const shown = [tool, other].map(({ blocked }) => {
+    blocked.subscribe(() => {});
+    return blocked;
+  });
+  for (const blocked of shown) await until(blocked, (list) => list?.length === 0);
+  await other.block("mallory");
+  for (const blocked of shown) await until(blocked, (list) => list?.map(({ user }) => user).join() === "mallory");
+  await server.kill();
+  await server.start();
+  await untilOnline(phone);
+  await other.unblock("mallory");
+  for (const blocked of shown) await until(blocked, (list) => list?.length === 0);
+  await assert.rejects(tool.block("alice"), { name: "ChatError" });
+});
+
+test("pages without a visible message do not hide what is before them", async (t) => {
+  const server = await Server.start(t, { env: { SWITCHBOARD_LIMITS_SENDS_PER_USER: "1000" } });
+  const { alice, bob, mallory, tool } = await team(t, server);
+  await bob.conversation("#team").send("first");
+  for (let n = 0; n < 120; n++) await mallory.conversation("#team").send(`spam ${n}`);
+  await tool.block("mallory");
+  const room = alice.conversation("#team");
+  room.messages.subscribe(() => {});
+  await until(room.state, (state) => state === "ready");
+  assert.equal(await room.loadOlder(), true);
+  assert.deepEqual(textsOf(room.messages.getSnapshot()), ["first"]);
+  assert.equal(room.hasOlder.getSnapshot(), false);
+});

@@ -13,7 +13,7 @@ use switchboard_store::clock::Clock;
 use switchboard_store::grant::Scope;
 use tokio::time::Instant;
 
-use crate::check::assert_check_finds_no_problem;
+use crate::check::assert_check_finds_no_problem_after_a_stop;
 use crate::keys::{for_shop_users, key_with};
 use crate::support::{Person, Server, SharedEngines, eventually, in_time};
 
@@ -225,11 +225,7 @@ async fn a_ban_holds_on_one_node_until_it_ends_by_itself() {
     let mut nodes = vec![server_at(&time, |_| {}).await];
     a_ban_holds_until_it_ends(&mut nodes, &time).await;
     let mut server = nodes.pop().expect("a server");
-    server.begin_shutdown();
-    server.wait_until_stopped().await;
-    if std::env::var_os("TEST_STORE").is_none() {
-        assert_check_finds_no_problem(server.data());
-    }
+    assert_check_finds_no_problem_after_a_stop(&mut server).await;
 }
 
 #[tokio::test]

@@ -19,6 +19,15 @@ pub(crate) fn assert_check_finds_no_problem(path: &Path) {
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
+/// Stops a server, and checks what it has stored: `check` reads SQLite's files only.
+pub(crate) async fn assert_check_finds_no_problem_after_a_stop(server: &mut Server) {
+    server.begin_shutdown();
+    server.wait_until_stopped().await;
+    if std::env::var_os("TEST_STORE").is_none() {
+        assert_check_finds_no_problem(server.data());
+    }
+}
+
 /// Starts a server and stores events of every kind.
 async fn server_with_every_event() -> Server {
     let server = Server::start().await;

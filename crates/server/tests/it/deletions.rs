@@ -12,7 +12,7 @@ use switchboard_store::grant::Scope;
 use switchboard_store::keys::{self, KeyStore, NewKey};
 use tempfile::TempDir;
 
-use crate::check::assert_check_finds_no_problem;
+use crate::check::assert_check_finds_no_problem_after_a_stop;
 use crate::keys::{for_shop_users, key_with};
 use crate::support::{Answer, Cluster, Person, Process, Server, SharedEngines, eventually, in_time};
 
@@ -169,10 +169,8 @@ async fn members_see_the_end_and_nothing_of_the_room_is_left() {
     assert_eq!((&entry["via"], &entry["address"]), (&json!("backend"), &json!("127.0.0.1")));
     let sent = bob.says_with_key("@alice", "k0", "a key of the deleted room is free again").await;
     assert!(!sent.duplicate);
-    server.begin_shutdown();
-    server.wait_until_stopped().await;
+    assert_check_finds_no_problem_after_a_stop(&mut server).await;
     if std::env::var_os("TEST_STORE").is_none() {
-        assert_check_finds_no_problem(server.data());
         let bytes = std::fs::read(server.data().join("switchboard.db")).expect("a database");
         for word in ["secret 0", "secret edit", "Plans"] {
             assert!(!bytes.windows(word.len()).any(|window| window == word.as_bytes()), "{word}");

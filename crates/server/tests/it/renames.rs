@@ -7,7 +7,7 @@ use switchboard_protocol::CloseCode;
 use switchboard_protocol::reply::Reply;
 use switchboard_store::grant::Scope;
 
-use crate::check::assert_check_finds_no_problem;
+use crate::check::assert_check_finds_no_problem_after_a_stop;
 use crate::keys::{for_shop_users, key_with};
 use crate::support::{Cluster, Person, RawSocket, Server, SharedEngines, eventually, in_time, text_of};
 
@@ -122,11 +122,7 @@ async fn everything_shows_the_new_id_and_the_old_one_is_good_for_nothing() {
     );
     let feed = server.posts_as(&key, "feed", json!({"after": "0", "types": ["message"]})).await.ok();
     assert!(!feed.to_string().contains("\"bob\""), "{feed}");
-    server.begin_shutdown();
-    server.wait_until_stopped().await;
-    if std::env::var_os("TEST_STORE").is_none() {
-        assert_check_finds_no_problem(server.data());
-    }
+    assert_check_finds_no_problem_after_a_stop(&mut server).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use switchboard_protocol::{ErrorCode, Event, EventBody, Timestamp};
 use switchboard_store::grant::Scope;
 
 use crate::bans::{Time, nodes_at, server_at, wait_for_feature};
-use crate::check::assert_check_finds_no_problem;
+use crate::check::assert_check_finds_no_problem_after_a_stop;
 use crate::cluster::next_event;
 use crate::keys::key_with;
 use crate::support::{Person, Server, SharedEngines, user};
@@ -121,11 +121,7 @@ async fn a_ban_from_a_room_holds_on_one_node() {
     let mut nodes = vec![server_at(&time, |_| {}).await];
     a_ban_from_a_room_holds(&mut nodes, &time).await;
     let mut server = nodes.pop().expect("a server");
-    server.begin_shutdown();
-    server.wait_until_stopped().await;
-    if std::env::var_os("TEST_STORE").is_none() {
-        assert_check_finds_no_problem(server.data());
-    }
+    assert_check_finds_no_problem_after_a_stop(&mut server).await;
 }
 
 #[tokio::test]
@@ -168,9 +164,5 @@ async fn only_an_admin_or_a_back_end_in_their_name_bans_from_a_room() {
         page["entries"].as_array().is_some_and(Vec::is_empty).then_some(())
     })
     .await;
-    server.begin_shutdown();
-    server.wait_until_stopped().await;
-    if std::env::var_os("TEST_STORE").is_none() {
-        assert_check_finds_no_problem(server.data());
-    }
+    assert_check_finds_no_problem_after_a_stop(&mut server).await;
 }

@@ -6,7 +6,7 @@ use switchboard_protocol::{ErrorCode, EventBody};
 use switchboard_store::grant::Scope;
 
 use crate::bans::{Time, nodes_at, server_at, wait_for_feature};
-use crate::check::assert_check_finds_no_problem;
+use crate::check::assert_check_finds_no_problem_after_a_stop;
 use crate::cluster::next_event;
 use crate::keys::key_with;
 use crate::support::{Person, Server, SharedEngines};
@@ -79,11 +79,7 @@ async fn a_room_in_slow_mode_takes_one_message_of_a_member_at_a_time_on_one_node
     let time = Time::new();
     let mut server = server_at(&time, |_| {}).await;
     slow_mode_holds(&server, &server, &time).await;
-    server.begin_shutdown();
-    server.wait_until_stopped().await;
-    if std::env::var_os("TEST_STORE").is_none() {
-        assert_check_finds_no_problem(server.data());
-    }
+    assert_check_finds_no_problem_after_a_stop(&mut server).await;
 }
 
 #[tokio::test]

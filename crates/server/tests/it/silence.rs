@@ -5,7 +5,7 @@ use switchboard_protocol::reply::{Failure, Member};
 use switchboard_protocol::{ErrorCode, EventBody, Role};
 
 use crate::bans::{Time, nodes_at, server_at};
-use crate::check::assert_check_finds_no_problem;
+use crate::check::assert_check_finds_no_problem_after_a_stop;
 use crate::support::{Person, Server, SharedEngines};
 
 /// An hour in milliseconds.
@@ -101,11 +101,7 @@ async fn a_silenced_member_reads_until_the_time_on_one_node() {
     let time = Time::new();
     let mut server = server_at(&time, |_| {}).await;
     a_silence_holds_until_it_ends(&server, &server, &time).await;
-    server.begin_shutdown();
-    server.wait_until_stopped().await;
-    if std::env::var_os("TEST_STORE").is_none() {
-        assert_check_finds_no_problem(server.data());
-    }
+    assert_check_finds_no_problem_after_a_stop(&mut server).await;
 }
 
 #[tokio::test]

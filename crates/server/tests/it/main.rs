@@ -1,7 +1,7 @@
 //! Tests of the real server over real sockets. Each file has the tests of one subject; `support.rs` has the shared helpers.
 
-#[cfg(feature = "acme")]
 mod absences;
+#[cfg(feature = "acme")]
 mod acme;
 mod affected;
 mod assets;

@@ -94,6 +94,17 @@ impl<T: Serialize> ListingInProgress<T> {
         true
     }
 
+    /// Makes a step of rows, each with its number and its item.
+    fn step(mut self, rows: impl ExactSizeIterator<Item = (i64, Option<T>)>, limit: usize) -> Self {
+        let count = rows.len();
+        for (number, item) in rows {
+            if !self.add(number.unsigned_abs(), item, limit) {
+                break;
+            }
+        }
+        self.end_step(count)
+    }
+
     /// Ends a step that read `rows` of at most [`ROWS_PER_STEP`] rows and examined all of them.
     fn end_step(mut self, rows: usize) -> Self {
         if !self.is_complete {
@@ -126,16 +137,9 @@ impl<L: ListLookups> Reader<'_, L> {
         list: Option<&ListingInProgress<ListedUser>>,
     ) -> LookupResult<ListingInProgress<ListedUser>, L> {
         let limit = self.limits.page_size(query.limit) as usize;
-        let mut list = list.cloned().unwrap_or_else(|| ListingInProgress::new(query.after, self.limits));
+        let list = list.cloned().unwrap_or_else(|| ListingInProgress::new(query.after, self.limits));
         let rows = self.rows.users_after(UserKey(signed(list.listing.next)), ROWS_PER_STEP)?;
-        let count = rows.len();
-        for row in rows {
-            let number = row.key.0.unsigned_abs();
-            if !list.add(number, listed_user(query, row), limit) {
-                break;
-            }
-        }
-        Ok(list.end_step(count))
+        Ok(list.step(rows.into_iter().map(|row| (row.key.0, listed_user(query, row))), limit))
     }
 
     /// Makes one step of `bans`; the first step has no `list`.
@@ -145,16 +149,9 @@ impl<L: ListLookups> Reader<'_, L> {
         list: Option<&ListingInProgress<ListedBan>>,
     ) -> LookupResult<ListingInProgress<ListedBan>, L> {
         let limit = self.limits.page_size(query.limit) as usize;
-        let mut list = list.cloned().unwrap_or_else(|| ListingInProgress::new(query.after, self.limits));
+        let list = list.cloned().unwrap_or_else(|| ListingInProgress::new(query.after, self.limits));
         let rows = self.rows.bans_after(UserKey(signed(list.listing.next)), ROWS_PER_STEP)?;
-        let count = rows.len();
-        for row in rows {
-            let number = row.user.0.unsigned_abs();
-            if !list.add(number, listed_ban(query, row), limit) {
-                break;
-            }
-        }
-        Ok(list.end_step(count))
+        Ok(list.step(rows.into_iter().map(|row| (row.user.0, listed_ban(query, row))), limit))
     }
 
     /// Makes one step of `list_rooms`; the first step has no `list`.

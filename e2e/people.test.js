@@ -2,23 +2,13 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { launchBrowser, Person, Server, unexpectedConsoleMessages } from "./support.js";
+import { launchBrowser, Person, postCall, Server, unexpectedConsoleMessages } from "./support.js";
 
 let browser;
 before(async () => {
   browser = await launchBrowser();
 });
 after(() => browser.close());
-
-/** Sends a call of a back end, which a `dev` server takes without a key. */
-async function postCall(server, call, body) {
-  const answer = await fetch(`${server.url}/v1/${call}`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  });
-  assert.equal(answer.status, 200, await answer.text());
-}
 
 test("people have names in the list, beside messages and in the title, and a new name shows at once", async (t) => {
   const server = await Server.start(t);

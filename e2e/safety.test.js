@@ -3,23 +3,13 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { accessibilityViolations } from "./axe.js";
-import { launchBrowser, openPagesOf, Person, Server, unexpectedConsoleMessages } from "./support.js";
+import { launchBrowser, openPagesOf, Person, postCall, Server, unexpectedConsoleMessages } from "./support.js";
 
 let browser;
 before(async () => {
   browser = await launchBrowser();
 });
 after(() => browser.close());
-
-/** Sends a call of a back end, which a `dev` server takes without a key. */
-async function postCall(server, call, body) {
-  const answer = await fetch(`${server.url}/v1/${call}`, {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify(body),
-  });
-  assert.equal(answer.status, 200, await answer.text());
-}
 
 test("one blocks a person from a message, no longer sees them, and unblocks them in the settings", async (t) => {
   const [, alice, bob] = await openPagesOf(t, browser, "alice", "bob");

@@ -1,5 +1,6 @@
 // Helpers of the tests: users in browsers, a server that can be killed, a connection that can be cut.
 
+import assert from "node:assert/strict";
 import { createServer, connect } from "node:net";
 import { chromium } from "playwright-core";
 import { Server } from "../packages/client/test/support.js";
@@ -200,6 +201,16 @@ export async function openPagesOf(t, browser, ...names) {
   const people = [];
   for (const name of names) people.push(await Person.arrive(t, browser, server, name));
   return [server, ...people];
+}
+
+/** Sends a call of a back end, which a `dev` server takes without a key. */
+export async function postCall(server, call, body) {
+  const answer = await fetch(`${server.url}/v1/${call}`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  assert.equal(answer.status, 200, await answer.text());
 }
 
 /** Errors and warnings in the pages' consoles, except those that the test expects. */

@@ -1,5 +1,5 @@
-// The commands of a conversation, apart from sending messages: the actions of its user, and requests for pages. It is harmless if one of their commands is sent twice.
-// The list shows a change of a message at once, and undoes it if the command fails.
+// The commands of a conversation, apart from sending messages: the actions of its user, and requests for pages. It is harmless
+// if one of them is sent twice. The list shows a change of a message at once, and undoes it if the command fails.
 
 import { compact } from "./compact.js";
 import { ChatError } from "./error.js";

@@ -116,10 +116,9 @@ export class MessageList {
   }
 
   #noticeRange(): NoticeRange | undefined {
-    const messages = this.#owner.shownTimeline?.messages;
-    const { cursor } = this.#owner;
-    if (!messages || cursor === undefined || !this.timeline.isSubscribed) return undefined;
-    return { messages, beginning: this.#startsAtBeginning, cursor };
+    const { shownTimeline: shown, cursor } = this.#owner;
+    if (!shown || cursor === undefined || !this.timeline.isSubscribed) return undefined;
+    return { messages: shown.messages, beginning: this.#startsAtBeginning, cursor };
   }
 
   get #startsAtBeginning(): boolean {

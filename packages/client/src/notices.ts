@@ -1,5 +1,5 @@
-// Notices between the messages of a list (joins, leaves, renames, roles, withheld messages), for apps that show them. A page of history has only
-// messages, so the events between them are read from the log, as far back as the list goes.
+// Notices between the messages of a list (joins, leaves, renames, roles, withheld messages), for apps that show them. A page of
+// history has only messages, so the events between them are read from the log, as far back as the list goes.
 
 import { compact } from "./compact.js";
 import type { Event, LogBody, Seq } from "./protocol.js";

@@ -1,5 +1,6 @@
 // The moderators' calls.
 
+import type { ReportReason } from "@switchboard/client/moderation";
 import { command, type Access } from "@switchboard/client/server";
 import { ownServer } from "../app/own-server.js";
 import { tabStore } from "../app/storage.js";
@@ -12,10 +13,10 @@ export interface Report {
   readonly conversation?: string;
   readonly target?: number;
   readonly snapshot?: { readonly text?: string; readonly data?: unknown; readonly at?: string; readonly name?: string };
-  readonly reasons: readonly { readonly reason: Reason; readonly count: number }[];
+  readonly reasons: readonly { readonly reason: ReportReason; readonly count: number }[];
   readonly reporters: readonly {
     readonly user: string;
-    readonly reason: Reason;
+    readonly reason: ReportReason;
     readonly text?: string;
     readonly at: string;
   }[];
@@ -27,7 +28,6 @@ export interface Report {
 }
 
 export type ReportState = "open" | "claimed" | "done";
-export type Reason = "spam" | "abuse" | "sexual" | "violence" | "self_harm" | "illegal" | "other";
 export type Action = "none" | "delete" | "silence" | "remove" | "ban";
 
 /** A decision about a report; times in RFC 3339. */

@@ -1,6 +1,7 @@
 // Helpers of the tests: users in browsers, a server that can be killed, a connection that can be cut.
 
 import assert from "node:assert/strict";
+import { randomInt } from "node:crypto";
 import { createServer, connect } from "node:net";
 import { chromium } from "playwright-core";
 import { Server } from "../packages/client/test/support.js";
@@ -35,13 +36,20 @@ export async function eventually(check, what) {
   }
 }
 
+/** Ports of listeners. The system takes the ports of outgoing connections, and those of listeners on port 0, from above. */
+const LISTENER_PORTS = [10_000, 32_000];
+
 /** Finds a port that is free on an address, for a program that cannot choose one itself. */
 export async function freePort(address = "127.0.0.1") {
-  const listener = createServer();
-  await new Promise((listening) => listener.listen(0, address, listening));
-  const { port } = listener.address();
-  await new Promise((closed) => listener.close(closed));
-  return port;
+  for (;;) {
+    const port = randomInt(...LISTENER_PORTS);
+    const listener = createServer();
+    const isFree = await new Promise((done, failed) => {
+      listener.once("error", (error) => (error.code === "EADDRINUSE" ? done(false) : failed(error)));
+      listener.listen(port, address, () => listener.close(() => done(true)));
+    });
+    if (isFree) return port;
+  }
 }
 
 /** Matches what a browser logs for each attempt to reach an unreachable server. */

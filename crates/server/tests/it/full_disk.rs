@@ -102,7 +102,7 @@ async fn after_a_failed_fsync_writes_stay_refused() {
     let server = disk.starts().await;
     let mut alice = server.connects("alice").await;
     alice.says("@bob", "before").await;
-    disk.control.fail_sync(1, SyncFilter::Any, DroppedPages::AtOnce);
+    disk.control.fail_sync(1, SyncFilter::Wal, DroppedPages::AtOnce);
     alice.tries("send", json!({"to": "@bob", "text": "hi"})).await.expect_err("not on the disk");
     wait_until_health_reports(&server, "writes are refused: an fsync has failed").await;
     // waits for: several retry intervals, in which the server must not retry

@@ -12,8 +12,8 @@ use self::cursors::unique_cursors;
 use crate::number::read_limit;
 use crate::reply::Answer;
 use crate::{
-    Avatar, ConversationId, Data, Device, Emoji, Key, PersonName, Role, RoomId, Seq, Target, Text, Timestamp,
-    Title, UserId,
+    Avatar, ConversationId, Data, Device, Emoji, Key, PersonName, ReportReason, Role, RoomId, Seq, Target,
+    Text, Timestamp, Title, UserId,
 };
 
 /// Lists the commands once, and generates from them the enum, the wire names, the answers, the decoder's dispatch and the
@@ -49,6 +49,9 @@ macro_rules! commands {
                 "revoke",
                 "ban",
                 "bans",
+                "reports",
+                "resolve",
+                "moderate/history",
                 "list_users",
                 "list_rooms",
                 "unread",
@@ -78,6 +81,7 @@ macro_rules! commands {
                         Some(crate::BANS)
                     }
                     Self::ChangeSettings(_) => Some(crate::SLOW),
+                    Self::Report(_) => Some(crate::REPORT),
                     Self::SetProfile(_) | Self::Users(_) | Self::FindUsers(_) => Some(crate::PROFILES),
                     Self::SetBlock(_) | Self::Blocks(_) => Some(crate::BLOCK),
                     _ => None,
@@ -174,6 +178,8 @@ commands! {
     "block" SetBlock => Done;
     /// Pages through the users whom the user blocks.
     "blocks" Blocks => Blocks;
+    /// Reports a message or a user to the moderators.
+    "report" Report => Reported;
     /// Asks for a `pong`.
     "ping" Ping => Done;
 }
@@ -458,6 +464,23 @@ fields! {
         /// The most users to return.
         #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "read_limit")]
         limit: Option<u32>,
+    }
+    /// `report`: a message by `conversation` and `target`, or a `user`.
+    Report {
+        /// The conversation of the message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        conversation: Option<Target>,
+        /// The message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<Seq>,
+        /// The user, in place of a message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        user: Option<UserId>,
+        /// Why.
+        reason: ReportReason,
+        /// In the user's own words: at most 500 bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
     }
     /// `ping`: asks for a `pong`.
     Ping {}

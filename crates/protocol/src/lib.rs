@@ -19,6 +19,7 @@ mod permissions;
 mod profile;
 mod reason;
 pub mod reply;
+mod report;
 mod signal;
 mod text;
 mod write_number;
@@ -33,6 +34,9 @@ pub use limits::Limits;
 pub use listing::{ListedBan, ListedRoom, ListedUser, SendResult, UserUnread};
 pub use permissions::{Directory, Inviters, Others, Permissions};
 pub use reason::in_json_words;
+pub use report::{
+    ListedReport, ReasonCount, ReportAction, ReportId, ReportReason, ReportSnapshot, ReportState, Reporter,
+};
 pub use signal::Signal;
 pub use text::{Avatar, Device, Emoji, Key, PersonName, Text, Title, is_blank, truncated};
 pub use write_number::WriteNumber;
@@ -44,14 +48,17 @@ pub const SUBPROTOCOL: &str = "switchboard.v1";
 /// `numbers` means that it accepts a [`WriteNumber`], `profiles` that it has the users' names and pictures,
 /// `token` that a connection can renew its token, `permissions` that `welcome` and the answer to `token` have [`Permissions`],
 /// `bans` that users can be banned and silenced, `slow` that rooms have settings, such as slow mode, `block` that users can block
-/// each other.
-pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN, "permissions", BANS, SLOW, BLOCK];
+/// each other, `report` that messages and users can be reported.
+pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN, "permissions", BANS, SLOW, BLOCK, REPORT];
 
 /// The feature of bans: of the installation, of rooms, and for writing.
 pub const BANS: &str = "bans";
 
 /// The feature of the settings of rooms.
 pub const SLOW: &str = "slow";
+
+/// The feature of reports.
+pub const REPORT: &str = "report";
 
 /// The feature of the command `token`, which renews the token of a connection.
 pub const TOKEN: &str = "token";

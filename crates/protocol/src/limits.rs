@@ -221,6 +221,31 @@ impl Limits {
     /// The most bytes of a ban's `note`: a page of `bans` has several.
     pub const MAX_BAN_NOTE_BYTES: usize = 2_000;
 
+    /// The most bytes of the `text` of a report: a moderator reads many.
+    pub const MAX_REPORT_TEXT_BYTES: usize = 500;
+
+    /// The most bytes of a decision's `note`: a page of `reports` has several.
+    pub const MAX_REPORT_NOTE_BYTES: usize = 2_000;
+
+    /// The most bytes of a decision's `tell`: one frame has it, and a person reads it.
+    pub const MAX_TELL_BYTES: usize = 500;
+
+    /// The most bytes of the `reason` of reading as a moderator: an entry of the feed has it.
+    pub const MAX_READ_REASON_BYTES: usize = 500;
+
+    /// How many reports a user makes in an hour: a person needs fewer, and each is a moderator's work. Beyond: `rate_limited`.
+    pub const REPORTS_PER_HOUR: u32 = 20;
+
+    /// How many of those who reported a target `reports` lists, the first ones: hundreds say no more than fifty. The reasons are
+    /// counted over all of them.
+    pub const MAX_LISTED_REPORTERS: usize = 50;
+
+    /// How many of those who reported a target learn of the decision, the first ones: each is a notice to other nodes.
+    pub const MAX_TOLD_REPORTERS: usize = 1_000;
+
+    /// For how many milliseconds a decided report is kept: 30 days, in which the decision can be disputed.
+    pub const REPORT_KEEP_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
+
     /// The longest time from now to an `until`, in milliseconds: ten years. A later one is a mistake, such as a time in
     /// microseconds; what is to have no end is written without `until`. Beyond: `bad_field`.
     pub const MAX_UNTIL_MS: i64 = 10 * 366 * 24 * 60 * 60 * 1_000;

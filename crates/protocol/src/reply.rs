@@ -12,7 +12,7 @@ pub use crate::message::{Edited, Message, MessageTag};
 pub use crate::profile::{Person, Profile};
 use crate::{
     Avatar, Command, CommandId, ConversationId, ErrorCode, Event, EventBody, Limits, Permissions, PersonName,
-    Role, Seq, Signal, Timestamp, Title, UserId,
+    ReportId, Role, Seq, Signal, Timestamp, Title, UserId,
 };
 
 /// Any frame from the server.
@@ -260,6 +260,11 @@ answers! {
         /// What the user may do from now on. Absent from older servers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         permissions: Option<Box<Permissions>>,
+    }
+    /// The report is on stable storage (`report`).
+    "report" Reported {
+        /// The report.
+        report: ReportId,
     }
     /// The user's own profile is on stable storage (`profile`).
     "version" Profile {

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::reply::Profile;
-use crate::{ConversationId, Seq, Timestamp, UserId};
+use crate::{ConversationId, ReportAction, ReportId, Seq, Timestamp, UserId};
 
 /// A signal in its wire form.
 #[cfg_attr(feature = "typescript", derive(ts_rs::TS), ts(optional_fields))]
@@ -55,9 +55,28 @@ pub enum Signal {
     },
     /// The profile of a user has changed, for whom the connection has asked with `users`.
     Profile(Profile),
+    /// A moderator has decided about a report. The author of what was reported gets `text`, and is not shown who reported it; the
+    /// users who reported it get `report`.
+    Notice {
+        /// What was decided.
+        action: ReportAction,
+        /// The report, for those who made it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        report: Option<ReportId>,
+        /// The conversation of the message, if a message was reported.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        conversation: Option<ConversationId>,
+        /// The message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<Seq>,
+        /// What the moderator tells the author.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        text: Option<String>,
+    },
 }
 
 impl Signal {
     /// Every `type` of a signal.
-    pub const NAMES: [&'static str; 6] = ["read", "received", "typing", "presence", "block", "profile"];
+    pub const NAMES: [&'static str; 7] =
+        ["read", "received", "typing", "presence", "block", "profile", "notice"];
 }

@@ -62,6 +62,11 @@ pub struct ProfileClaims {
 }
 
 impl Identity {
+    /// Whether the token says that its user is a moderator, and comes from an issuer that may say so.
+    pub(crate) fn may_moderate(&self) -> bool {
+        self.grants && self.permissions.as_ref().is_some_and(|claim| claim.may_moderate())
+    }
+
     /// Whether a revocation at `not_before` covers the token. `iat` has a resolution of seconds, so a token of the same second may
     /// be older and counts as revoked; so does a token without `iat`.
     pub(crate) fn is_revoked(&self, not_before: Option<Timestamp>) -> bool {

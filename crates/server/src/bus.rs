@@ -104,6 +104,13 @@ pub(crate) enum Notice {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         hidden_from: Vec<UserId>,
     },
+    /// A signal for the connections of one user.
+    Private {
+        /// The user.
+        user: UserId,
+        /// The signal's frame, as clients receive it.
+        frame: Box<RawValue>,
+    },
     /// A user's tokens were revoked, or the user was banned: receivers ask the store, and close the user's connections.
     Revoke {
         /// The user.

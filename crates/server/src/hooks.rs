@@ -243,7 +243,9 @@ impl Hooks {
                 Some(permissions) => Origin::User(UserOrigin { reply, permissions }),
                 None => Origin::Call(reply),
             },
-            Some(key) => Origin::BackEnd(BackEndOrigin { reply, via: key.number, address: key.address }),
+            Some(key) => {
+                Origin::BackEnd(BackEndOrigin { reply, via: key.number, address: key.address, by: None })
+            }
         };
         let change = Change::Check(Box::new(change));
         let submission = Submission { actor: asker.user.clone(), change, origin };

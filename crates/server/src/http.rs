@@ -13,6 +13,7 @@ pub(crate) mod feed;
 mod guard;
 mod health;
 mod import;
+mod moderator;
 mod operations;
 mod operator;
 mod people;
@@ -20,6 +21,7 @@ mod probes;
 mod problem;
 mod profiles;
 mod rename;
+pub(crate) mod reports;
 mod request_span;
 mod respond;
 pub(crate) mod revoke;
@@ -58,6 +60,9 @@ pub(crate) fn routes(services: &Arc<Services>) -> Router {
         .route("/v1/revoke", post(revoke::revoke))
         .route("/v1/ban", post(ban::ban))
         .route("/v1/bans", post(ban::bans))
+        .route("/v1/reports", post(reports::reports))
+        .route("/v1/resolve", post(reports::resolve))
+        .route("/v1/moderate/history", post(reports::history))
         .route("/v1/profiles", post(profiles::profiles))
         .route("/v1/list_users", post(people::list_users))
         .route("/v1/list_rooms", post(people::list_rooms))

@@ -477,6 +477,7 @@ pub(crate) async fn try_bus(config: &Config) -> anyhow::Result<()> {
 
 /// Drops the rate buckets of inactive users and logs how many log lines were suppressed, at an interval until the server stops.
 async fn sweep_periodically(services: Arc<Services>) {
+    http::reports::purge(&services);
     loop {
         tokio::select! {
             biased;
@@ -484,6 +485,7 @@ async fn sweep_periodically(services: Arc<Services>) {
                 services.limiter.sweep();
                 services.denials.flush();
                 http::feed::trim(&services);
+                http::reports::purge(&services);
                 services.log_throttles.flush();
             }
             () = services.tasks.stop().cancelled() => return,

@@ -95,6 +95,7 @@ enum Input {
     Revoke(UserId),
     Ban(UserId, Ban),
     Renamed { user: UserId, to: UserId, conversations: RenamedConversations },
+    Notify(UserId, Box<Signal>),
     Online { conversations: Vec<ConversationKey>, reply: oneshot::Sender<OnlineMembers> },
     OnlineUsers(oneshot::Sender<Vec<UserId>>),
     Ping(oneshot::Sender<()>),
@@ -327,6 +328,12 @@ impl Router {
                     cluster.publish_revoked(&user);
                 }
                 self.node.close_banned(&user, &ban);
+            }
+            Input::Notify(user, notice) => {
+                if let Some(cluster) = &self.cluster {
+                    cluster.publish_private(&user, &notice);
+                }
+                self.node.send_private(&user, &encode(&*notice));
             }
             Input::Renamed { user, to, conversations } => {
                 if let Some(cluster) = &self.cluster {

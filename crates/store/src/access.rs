@@ -3,7 +3,9 @@
 //! The refusal is the same whether a conversation does not exist or the user may not know of it. A member sees the whole log;
 //! a user who left sees it up to the event of leaving; no other user sees anything.
 
-use switchboard_protocol::{ConversationId, Inviters, Limits, Permissions, Role, Seq, Timestamp, UserId};
+use switchboard_protocol::{
+    ConversationId, Directory, Inviters, Limits, Permissions, ReportState, Role, Seq, Timestamp, UserId,
+};
 
 use crate::ban::Ban;
 use crate::grant::UserPattern;
@@ -105,6 +107,38 @@ pub(crate) fn check_readable(
         false => Ok((Seq(0), head)),
         true if head == conversation.head => Ok((Seq(head.0.saturating_sub(1)), head)),
         true => Err(Refusal::not_found()),
+    }
+}
+
+/// Refuses a report of a message that the user cannot see. A user who left reports what they could see.
+pub(crate) fn check_may_report(
+    conversation: &Conversation,
+    membership: Option<&Membership>,
+    target: Seq,
+) -> Result<(), Refusal> {
+    let (first, last) = check_readable(conversation, membership)?;
+    if target > first && target <= last { Ok(()) } else { Err(Refusal::not_found()) }
+}
+
+/// Refuses a report of a user whom the reporter neither shares a conversation with nor may look up. The refusal is the same whether
+/// or not there is such a user.
+pub(crate) fn check_may_report_user(permissions: Option<&Permissions>, shares: bool) -> Result<(), Refusal> {
+    let may_look_up = permissions.is_none_or(|permissions| permissions.directory == Directory::All);
+    if may_look_up || shares { Ok(()) } else { Err(Refusal::not_found()) }
+}
+
+/// Refuses what another moderator has claimed, and what is decided.
+pub(crate) fn check_may_decide(
+    state: ReportState,
+    moderator: Option<&str>,
+    is_own: bool,
+) -> Result<(), Refusal> {
+    let name = moderator.unwrap_or("another moderator");
+    match state {
+        ReportState::Open => Ok(()),
+        ReportState::Claimed if is_own => Ok(()),
+        ReportState::Claimed => Err(Refusal::conflict("report", &format!("{name} has claimed this report"))),
+        ReportState::Done => Err(Refusal::conflict("report", &format!("{name} has decided this report"))),
     }
 }
 

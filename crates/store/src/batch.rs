@@ -206,6 +206,7 @@ pub(super) fn apply<R: Rows>(
             has_allowances: one.origin.is_user(),
             via: one.origin.via(),
             address: one.origin.address(),
+            by: one.origin.by(),
             permissions: one.origin.permissions(),
         };
         *result = match change::apply(rows, rules, actor, one.change.clone(), now) {

@@ -12,6 +12,7 @@ pub(super) mod dispatch;
 mod import;
 mod message;
 mod profile;
+mod report;
 mod room;
 pub(super) mod rows;
 #[cfg(test)]
@@ -131,6 +132,8 @@ pub(super) struct Actor<'a> {
     /// What makes the change in the user's name, and the client's address.
     pub(super) via: Via,
     pub(super) address: Option<IpAddr>,
+    /// The moderator in whose name a back end makes the change.
+    pub(super) by: Option<&'a UserId>,
     /// What the user may do; `None` if nothing limits it.
     pub(super) permissions: Option<&'a Permissions>,
 }
@@ -138,7 +141,7 @@ pub(super) struct Actor<'a> {
 impl<'a> Actor<'a> {
     /// An actor whose effects count against no allowance.
     pub(super) fn without_allowances(name: &'a UserId) -> Self {
-        Self { name, has_allowances: false, via: Via::USER, address: None, permissions: None }
+        Self { name, has_allowances: false, via: Via::USER, address: None, by: None, permissions: None }
     }
 }
 
@@ -164,6 +167,7 @@ struct ChangeContext<'a, R> {
     has_allowances: bool,
     via: Via,
     address: Option<IpAddr>,
+    by: Option<&'a UserId>,
     permissions: Option<&'a Permissions>,
     /// The time of the event.
     now: Timestamp,
@@ -189,7 +193,7 @@ impl<'a, R> ChangeContext<'a, R> {
         now: Timestamp,
         (purpose, is_replaced): (ChangePurpose, bool),
     ) -> Self {
-        let Actor { name: actor, has_allowances, via, address, permissions } = actor;
+        let Actor { name: actor, has_allowances, via, address, by, permissions } = actor;
         Self {
             rows,
             rules,
@@ -197,6 +201,7 @@ impl<'a, R> ChangeContext<'a, R> {
             has_allowances,
             via,
             address,
+            by,
             permissions,
             now,
             committed_at: now,
@@ -249,6 +254,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         user: Option<UserKey>,
         body: String,
     ) -> Result<(), OperationError<R::Error>> {
+        let body = self.with_moderator(kind, body)?;
         let address = self.address.map(|address| address.to_string());
         let at = self.committed_at;
         Ok(self.rows.insert_entry(Entry { kind: kind.into(), at, user, via: self.via, address, body })?)

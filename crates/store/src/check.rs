@@ -42,6 +42,9 @@ const FIRST_SCHEMA_WITH_ENDED_ROOMS: usize = 13;
 /// The first schema version with bans.
 const FIRST_SCHEMA_WITH_BANS: usize = 14;
 
+/// The first schema version with reports.
+const FIRST_SCHEMA_WITH_REPORTS: usize = 16;
+
 /// A fault in a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {

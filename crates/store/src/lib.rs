@@ -40,6 +40,7 @@ mod change;
 pub mod check;
 pub mod clock;
 mod commit_metrics;
+mod committed;
 mod counting;
 mod ended_room;
 mod fair_queue;
@@ -71,6 +72,7 @@ mod readers;
 pub mod record;
 pub mod refusal;
 pub mod rename;
+pub mod report;
 pub mod request;
 mod rewrite;
 mod search;
@@ -86,11 +88,15 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, FEATURES, MembershipEffect, Seq, Timestamp, UserId, UserUnread};
+use switchboard_protocol::{ConversationId, FEATURES, Seq, Timestamp, UserId, UserUnread};
 
 pub use self::access::check_not_banned;
 pub use self::block::CommittedBlock;
 pub use self::commit_metrics::CommitMetrics;
+pub use self::committed::{
+    Committed, CommittedCursor, CommittedEvent, CommittedImport, CommittedProfiles, ImportedConversation,
+    Outcome,
+};
 pub use self::memberships::{Activity, JoinedConversation, Memberships, Summaries};
 pub use self::request::{
     Approved, Change, CountedRead, CursorKind, MessageCounts, PresenceChange, Query, Request,
@@ -102,11 +108,12 @@ use crate::ban::Standing;
 use crate::block::BlockList;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
-use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
+use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, ReportListing, RoomListing, UserListing};
 use crate::origin::Origin;
-use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery, ShownProfile};
-use crate::record::{Answer, ConversationKey, Effect, LogEvent, ReadEvent, UserKey};
+use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
+use crate::record::{Answer, ConversationKey, ReadEvent, UserKey};
 use crate::refusal::Refusal;
+use crate::report::ListReports;
 use crate::write_fault::WriteFault;
 
 /// The name of a store's writing thread. The server stops if it ends.
@@ -166,6 +173,12 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
 
     /// A page of the bans from the installation, by the users' numbers.
     fn list_bans(&self, query: ListBans) -> Answer<BanListing>;
+
+    /// A page of reports, by number.
+    fn list_reports(&self, query: ListReports) -> Answer<ReportListing>;
+
+    /// The messages around an event, as a moderator reads them. The caller has stored that.
+    fn moderator_history(&self, conversation: ConversationId, around: Seq) -> Answer<OkBody<Box<RawValue>>>;
 
     /// A page of all rooms, by number.
     fn list_rooms(&self, query: ListRooms) -> Answer<RoomListing>;
@@ -323,116 +336,6 @@ pub struct Batch {
     /// Conversations in which a write that came out as `unavailable` is stored after all, because the connection to the
     /// database was lost during the commit. The router reads these events from the store.
     pub stored_after_all: Vec<ConversationKey>,
-}
-
-/// The outcome of a submission.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The session or request that gets the outcome.
-    pub origin: Origin,
-    /// The committed change, or the reason why it was refused.
-    pub result: Result<Committed, Refusal>,
-}
-
-/// A change that is on stable storage.
-#[derive(Debug)]
-pub enum Committed {
-    /// A stored event, or the earlier event that this write repeats.
-    Event(Box<CommittedEvent>),
-    /// A stored read or received position of a member.
-    Cursor(CommittedCursor),
-    /// Stored profiles.
-    Profiles(Box<CommittedProfiles>),
-    /// A user whom another one blocks now, or blocks no longer.
-    Block(Box<CommittedBlock>),
-    /// A stored import.
-    Import(Box<CommittedImport>),
-    /// A change that sends nothing to any session.
-    NotAnnounced,
-}
-
-/// A stored import.
-#[derive(Debug, Default)]
-pub struct CommittedImport {
-    /// How many lines are stored now.
-    pub stored: u64,
-    /// How many lines were stored before.
-    pub duplicates: u64,
-    /// The conversations that have new events.
-    pub conversations: Vec<ImportedConversation>,
-}
-
-/// The new events of a conversation by an import. No session gets them.
-#[derive(Debug)]
-pub struct ImportedConversation {
-    /// The conversation's key in the store.
-    pub conversation: ConversationKey,
-    /// The last event before the import.
-    pub before: Seq,
-    /// The last event now.
-    pub head: Seq,
-    /// The membership changes, each with its event, in the order of the log.
-    pub effects: Vec<(Seq, Effect)>,
-}
-
-/// A stored event and what follows from it.
-#[derive(Debug)]
-pub struct CommittedEvent {
-    /// The conversation's key in the store.
-    pub conversation: ConversationKey,
-    /// The conversation's name.
-    pub name: ConversationId,
-    /// The event's number in the log.
-    pub seq: Seq,
-    /// When the event was stored.
-    pub at: Timestamp,
-    /// The event as it is stored, if it differs from what the client requested, because the application has replaced it.
-    pub replaced: Option<Box<LogEvent>>,
-    /// The event to deliver; `None` if the write is a duplicate of a stored one.
-    pub event: Option<LogEvent>,
-    /// The membership changes that the event carries.
-    pub effects: Vec<Effect>,
-    /// Whether the event was imported. Then it is delivered to no session.
-    pub is_imported: bool,
-}
-
-impl CommittedEvent {
-    /// Whether the event ends the conversation: none of its members is one from here on, and no event follows.
-    pub fn ends_conversation(&self) -> bool {
-        self.event.as_ref().is_some_and(|event| event.kind.membership() == MembershipEffect::Ends)
-    }
-}
-
-/// A member's stored read or received position.
-#[derive(Debug)]
-pub struct CommittedCursor {
-    /// The conversation's key in the store.
-    pub conversation: ConversationKey,
-    /// The conversation's name.
-    pub name: ConversationId,
-    /// The member whose cursor this is.
-    pub user: UserId,
-    /// Which of the member's two cursors: `read` or `received`.
-    pub kind: CursorKind,
-    /// The new position.
-    pub upto: Seq,
-    /// Whether the command advanced the cursor; otherwise the cursor had been there or further already.
-    pub has_moved: bool,
-    /// Whether only the user's own devices learn of it: in a direct conversation in which the users have not both written.
-    pub is_private: bool,
-    /// How many members the conversation has.
-    pub members: u64,
-    /// Members who do not learn of it, because one of the two users blocks the other.
-    pub hidden_from: Vec<UserId>,
-}
-
-/// Stored profiles.
-#[derive(Debug)]
-pub struct CommittedProfiles {
-    /// If a user has changed their own profile: the user, and the profile's version.
-    pub own: Option<(UserId, u64)>,
-    /// The profiles of which other users see a difference.
-    pub changed: Vec<ShownProfile>,
 }
 
 /// The state that a connection starts from: one consistent snapshot.

@@ -1,6 +1,6 @@
 //! The lists of all users and rooms for back ends, and what users have not read.
 
-use switchboard_protocol::{ListedBan, ListedRoom, ListedUser, Timestamp, UserId};
+use switchboard_protocol::{ListedBan, ListedReport, ListedRoom, ListedUser, Timestamp, UserId};
 
 use crate::grant::UserPattern;
 
@@ -65,6 +65,9 @@ pub type UserListing = Listing<ListedUser>;
 
 /// A page of rooms.
 pub type RoomListing = Listing<ListedRoom>;
+
+/// A page of reports.
+pub type ReportListing = Listing<ListedReport>;
 
 /// A page of bans.
 pub type BanListing = Listing<ListedBan>;

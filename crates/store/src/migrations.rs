@@ -8,7 +8,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 /// The SHA-256 of each migration file. A new file gets a new line; no line ever changes.
-const MIGRATION_CHECKSUMS: [(&str, &str); 28] = [
+const MIGRATION_CHECKSUMS: [(&str, &str); 30] = [
     ("postgres/V1__log.sql", "e47178996d04b7d1f1fbc70eb5aebb05be372ea8a53503d75573641fc148436c"),
     ("postgres/V2__notice_key.sql", "eff430beb1437bdd218f20300bf19ea676a3d1b88eae4ac7e11601a8358d886d"),
     ("postgres/V3__probe.sql", "f9e9ecc2bdba8bd554005735eb53e4f165b825c0af748368d65e2bb186e8a180"),
@@ -25,6 +25,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 28] = [
     ("postgres/V11__ended_rooms.sql", "4baafb5f98b86ddb32c78b2f5474fde6535c7aa60743f2b8164effbe19fab305"),
     ("postgres/V12__bans.sql", "6747bf799aa604b7198168468718b30d7fd905acb0ab1448745e76e3f3a34f6e"),
     ("postgres/V13__blocks.sql", "a390e5f884d33a58c7287486e595135a7edf09c0cf43801bfa87e205327d8760"),
+    ("postgres/V14__reports.sql", "9cd61f5316be41f06ac162d8a1c66b54f2b36276b32345f344738dd30507367b"),
     ("sqlite/0001_log.sql", "2303da03e3dec4c738073af6d9261fab33620cd845a9865e8faefd60cdf1113e"),
     ("sqlite/0002_bounded_reads.sql", "4ebcd320e1364fba448a712e4d6b3ddaa5667fbefdd31286dd4ec71cf684a917"),
     ("sqlite/0003_revocations.sql", "f68572beba82ac8fde054a4eff7d4e878628bb5583a8f14cb75cd6e69b95bd61"),
@@ -40,6 +41,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 28] = [
     ("sqlite/0013_ended_rooms.sql", "d02d52be2055614ccfa28e3e1e88be4df38d3649d3a5aeb883205a5498a6c5d7"),
     ("sqlite/0014_bans.sql", "e792c851675ea21c0dd722dae60d554f03fa1d53bd1de33e0f5d73d329db65eb"),
     ("sqlite/0015_blocks.sql", "430b43c23952bac1087b94908b660642af096ab75e3fa3221d4e781ba313cb09"),
+    ("sqlite/0016_reports.sql", "da6adee62af01bc233ee2743fbef8e66d5cf1085c6fed5fd358ac97c06a36107"),
 ];
 
 /// The SHA-256 of each migration file as it is now.

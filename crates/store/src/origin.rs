@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{CommandId, Permissions, WriteNumber};
+use switchboard_protocol::{CommandId, Permissions, UserId, WriteNumber};
 use tokio::sync::oneshot;
 
 use crate::key::Via;
@@ -47,6 +47,8 @@ pub struct BackEndOrigin {
     pub via: Via,
     /// The back end's address.
     pub address: Option<IpAddr>,
+    /// The moderator in whose name it is written, whom the audit log names.
+    pub by: Option<UserId>,
 }
 
 /// The connection that sent a write.
@@ -176,6 +178,14 @@ impl Origin {
     pub(crate) fn address(&self) -> Option<IpAddr> {
         match self {
             Self::BackEnd(origin) => origin.address,
+            Self::Session(_) | Self::User(_) | Self::Call(_) | Self::Internal => None,
+        }
+    }
+
+    /// The moderator in whose name a back end made the write.
+    pub(crate) fn by(&self) -> Option<&UserId> {
+        match self {
+            Self::BackEnd(origin) => origin.by.as_ref(),
             Self::Session(_) | Self::User(_) | Self::Call(_) | Self::Internal => None,
         }
     }

@@ -55,10 +55,11 @@ use crate::clock::Clock;
 use crate::fair_queue::LaneOwner;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
-use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
+use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, ReportListing, RoomListing, UserListing};
 use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use crate::read::feed::Unpaged;
 use crate::record::{Answer, ConversationKey, NoticeKey, ReadEvent, UserKey};
+use crate::report::ListReports;
 
 /// The current schema, for benchmarks.
 pub const SCHEMA: &str = include_str!("migrations/postgres/V1__log.sql");
@@ -223,6 +224,14 @@ impl Store for PostgresStore {
 
     fn list_bans(&self, query: ListBans) -> Answer<BanListing> {
         self.readers.users.list_bans(query)
+    }
+
+    fn list_reports(&self, query: ListReports) -> Answer<ReportListing> {
+        self.readers.users.list_reports(query)
+    }
+
+    fn moderator_history(&self, conversation: ConversationId, around: Seq) -> Answer<OkBody<Box<RawValue>>> {
+        self.readers.users.moderator_history(conversation, around)
     }
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>> {

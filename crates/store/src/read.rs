@@ -12,6 +12,7 @@ pub(crate) mod missed;
 mod names;
 mod people;
 mod profiles;
+mod reports;
 pub(super) mod row;
 pub(super) mod shared;
 

@@ -19,10 +19,11 @@ use super::read::{LookupResult, Reader, list};
 use super::{Memberships, PresencePeer, Query, Snapshot, Summaries, WriteAccess};
 use crate::ban::Standing;
 use crate::grant::KeyGrant;
-use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
+use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, ReportListing, RoomListing, UserListing};
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, ReadEvent, UserKey};
 use crate::refusal::Refusal;
+use crate::report::ListReports;
 
 /// A channel that is disconnected once the readers' connections are closed.
 pub(super) type ReadersClosedSignal = Receiver<Infallible>;
@@ -210,6 +211,22 @@ impl<D: ReaderConnection> Readers<D> {
             let query = query.clone();
             queue.read(LaneOwner::Lists, move |reader| reader.list_bans(&query, list.as_ref()))
         }))
+    }
+
+    pub(super) fn list_reports(&self, query: ListReports) -> Answer<ReportListing> {
+        let queue = self.queue.clone();
+        Box::pin(listing_in_steps(move |list| {
+            let query = query.clone();
+            queue.read(LaneOwner::Lists, move |reader| reader.list_reports(&query, list.as_ref()))
+        }))
+    }
+
+    pub(super) fn moderator_history(
+        &self,
+        conversation: ConversationId,
+        around: Seq,
+    ) -> Answer<OkBody<Box<RawValue>>> {
+        self.read(LaneOwner::Lists, move |reader| reader.moderator_history(&conversation, around))
     }
 
     pub(super) fn list_rooms(&self, query: ListRooms) -> Answer<RoomListing> {

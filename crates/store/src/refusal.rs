@@ -142,6 +142,12 @@ impl Refusal {
         Self { field: Some(field.into()), ..Self::new(ErrorCode::AlreadyExists, message) }
     }
 
+    /// What the field names is another's, or was done before.
+    pub(crate) fn conflict(field: &'static str, message: &str) -> Self {
+        let message = format!("{field}: {message}");
+        Self { field: Some(field.into()), ..Self::new(ErrorCode::AlreadyExists, message) }
+    }
+
     /// The same refusal, which a line of an import has caused.
     #[must_use]
     pub fn at_line(self, line: u32) -> Self {

@@ -11,7 +11,7 @@ pub use self::import::{
 
 use switchboard_protocol::{
     Blocks, ChangeSettings, Command, ConversationId, Conversations, Create, Data, Delete, Edit, History,
-    Invite, Join, Leave, Limits, Members, React, Read, Received, Remove, Rename, Send, Seq, SetBlock,
+    Invite, Join, Leave, Limits, Members, React, Read, Received, Remove, Rename, Report, Send, Seq, SetBlock,
     SetProfile, SetRole, Sync, Target, Text, Timestamp, Title, UserId, is_blank,
 };
 
@@ -19,6 +19,7 @@ use crate::ban::NewBan;
 use crate::key::Via;
 use crate::profile::{PeopleQuery, ProfileChange, TokenProfile};
 use crate::refusal::Refusal;
+use crate::report::ReportChange;
 
 /// One of the two cursors of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,6 +90,8 @@ pub enum Change {
         /// Whether this time replaces a later one that is stored. Otherwise the later one stays.
         replace: bool,
     },
+    /// A change of reports.
+    Reports(Box<ReportChange>),
     /// Bans the actor from the installation; `None` ends the actor's ban.
     Ban(Option<Box<NewBan>>),
     /// A back end used its key in the hour of this time.
@@ -143,6 +146,9 @@ impl Change {
 
     /// Whether the change is made in the name of a user, and not of the server or a back end.
     pub(crate) fn is_by_a_user(&self) -> bool {
+        if let Self::Reports(change) = self {
+            return matches!(**change, ReportChange::Report(_) | ReportChange::Resolve(_));
+        }
         !matches!(
             self,
             Self::SetProfiles(_)
@@ -247,6 +253,7 @@ impl From<Command> for Request {
             Command::Rename(c) => Self::Change(Change::Rename(c)),
             Command::ChangeSettings(c) => Self::Change(Change::ChangeSettings(c)),
             Command::Members(c) => Self::Query(Query::Members(c)),
+            Command::Report(c) => Self::Change(Change::Reports(Box::new(ReportChange::Report(c)))),
             Command::SetProfile(c) => Self::Change(Change::SetProfile(Box::new(c))),
             Command::Users(c) => Self::People(PeopleQuery::Users(c.users)),
             Command::FindUsers(c) => Self::People(PeopleQuery::Find { query: c.query, limit: c.limit }),
@@ -271,6 +278,7 @@ pub fn check(command: &Command, limits: &Limits) -> Result<(), Refusal> {
             check_count("members", c.members.len(), limits.create_members)
         }
         Command::SetProfile(c) => check_profile(c),
+        Command::Report(c) => check_report(c),
         Command::Users(c) => check_count("users", c.users.len(), limits.follow),
         Command::FindUsers(c) => check_search(&c.query),
         Command::Rename(c) => check_title(Some(&c.title)),
@@ -353,6 +361,34 @@ pub fn check_profile(fields: &SetProfile) -> Result<(), Refusal> {
             Limits::MAX_PROFILE_DATA_BYTES
         );
         return Err(Refusal::too_large("data", message));
+    }
+    Ok(())
+}
+
+fn check_report(report: &Report) -> Result<(), Refusal> {
+    match (&report.conversation, report.target, &report.user) {
+        (Some(_), Some(_), None) | (None, None, Some(_)) => {}
+        (Some(_), None, None) => return Err(Refusal::bad_field("target", "target: name the message")),
+        (None, ..) => return Err(Refusal::bad_field("conversation", "conversation: name it, or a `user`")),
+        (Some(_), _, Some(_)) => {
+            return Err(Refusal::bad_field("user", "user: name a message or a user, not both"));
+        }
+    }
+    check_words("text", report.text.as_deref(), Limits::MAX_REPORT_TEXT_BYTES)
+}
+
+/// Checks a text of a moderator, or for one.
+///
+/// # Errors
+/// It is too long, blank, or has control characters.
+pub fn check_words(field: &'static str, text: Option<&str>, most: usize) -> Result<(), Refusal> {
+    let Some(text) = text else { return Ok(()) };
+    if text.len() > most {
+        return Err(Refusal::too_large(field, format!("{field}: at most {most} bytes")));
+    }
+    if text.trim().is_empty() || text.chars().any(|c| c.is_control() && c != '\n') {
+        let message = format!("{field}: words, without control characters; leave it out if there is none");
+        return Err(Refusal::bad_field(field, message));
     }
     Ok(())
 }

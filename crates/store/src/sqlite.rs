@@ -56,10 +56,11 @@ use crate::clock::Clock;
 use crate::fair_queue::LaneOwner;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
-use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
+use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, ReportListing, RoomListing, UserListing};
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, ReadEvent, UserKey};
 use crate::refusal::Refusal;
+use crate::report::ListReports;
 
 /// Defines the schema in two forms from one list of files.
 macro_rules! schema {
@@ -88,7 +89,8 @@ schema!(
     "migrations/sqlite/0012_absences.sql",
     "migrations/sqlite/0013_ended_rooms.sql",
     "migrations/sqlite/0014_bans.sql",
-    "migrations/sqlite/0015_blocks.sql"
+    "migrations/sqlite/0015_blocks.sql",
+    "migrations/sqlite/0016_reports.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
@@ -308,6 +310,14 @@ impl Store for SqliteStore {
 
     fn list_bans(&self, query: ListBans) -> Answer<BanListing> {
         self.readers.list_bans(query)
+    }
+
+    fn list_reports(&self, query: ListReports) -> Answer<ReportListing> {
+        self.readers.list_reports(query)
+    }
+
+    fn moderator_history(&self, conversation: ConversationId, around: Seq) -> Answer<OkBody<Box<RawValue>>> {
+        self.readers.moderator_history(conversation, around)
     }
 
     fn api_key(&self, hash: [u8; 32]) -> Answer<Option<KeyGrant>> {

@@ -251,11 +251,20 @@ pub(crate) const ENDED_ROOMS: Table =
 pub(crate) const BANS: Table = table_without_record!("bans": "conversation" Number Key, "user" Number Key,
     "until" Number OnUpdate, "at" Number OnUpdate, "reason" Text OnUpdate, "note" Text OnUpdate);
 
+/// What users have reported.
+pub(crate) const REPORTS: Table = table_without_record!("reports": "id" Number Key, "conversation" Number OnInsert,
+    "target" Number OnInsert, "user" Number OnInsert, "at" Number OnInsert, "snapshot" Text OnUpdate, "state" Number OnUpdate,
+    "moderator" Number OnUpdate, "claimed" Number OnUpdate, "decided" Number OnUpdate, "action" Text OnUpdate, "note" Text OnUpdate);
+
+/// Who has reported it.
+pub(crate) const REPORTERS: Table = table_without_record!("reporters": "report" Number Key, "user" Number Key,
+    "at" Number OnInsert, "reason" Text OnInsert, "text" Text OnInsert);
+
 pub(crate) const MISSED: Table = table_without_record!("missed": "user" Number Key, "conversation" Number Key,
     "absence" Number OnUpdate, "seq" Number OnUpdate);
 
 /// All tables that `migrate-store` copies, in the order of copying.
-pub(crate) const TABLES: [Table; 20] = [
+pub(crate) const TABLES: [Table; 22] = [
     USERS,
     RETIRED_IDS,
     PROFILES,
@@ -270,6 +279,8 @@ pub(crate) const TABLES: [Table; 20] = [
     ROOMS_BY_CHOICE,
     ENDED_ROOMS,
     BANS,
+    REPORTS,
+    REPORTERS,
     API_KEYS,
     FEED_PAGES,
     FEED_ENTRIES,

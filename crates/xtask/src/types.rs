@@ -10,8 +10,8 @@ use switchboard_protocol::reply::{
 };
 use switchboard_protocol::{
     Avatar, Command, CommandId, ConversationId, Data, Device, Directory, Emoji, ErrorCode, Event, Inviters,
-    Key, Limits, Others, Permissions, PersonName, Role, RoomId, Seq, Signal, Target, Text, Timestamp, Title,
-    UserId,
+    Key, Limits, Others, Permissions, PersonName, ReportAction, ReportId, ReportReason, Role, RoomId, Seq,
+    Signal, Target, Text, Timestamp, Title, UserId,
 };
 use ts_rs::{Config, TS, TypeVisitor};
 
@@ -77,6 +77,9 @@ pub fn generate_types_file() -> String {
         Data,
         CommandId,
         Role,
+        ReportId,
+        ReportReason,
+        ReportAction,
         ErrorCode,
         Limits,
         Inviters,

@@ -1,6 +1,17 @@
 // The calls over HTTP that concern the application and not one of its users. They need an API key.
 
-import type { ConversationId, Event, Failure, Seq, Timestamp, UserId } from "./protocol.js";
+import type {
+  ConversationId,
+  Data,
+  Event,
+  Failure,
+  Message,
+  ReportAction,
+  ReportReason,
+  Seq,
+  Timestamp,
+  UserId,
+} from "./protocol.js";
 import type { DraftData, WithData } from "./types.js";
 
 /** An entry of the feed. Types with a dot have further fields. */
@@ -58,6 +69,30 @@ export interface ListedBan {
   /** What the user reads. */
   reason?: string;
   /** What only moderators read. */
+  note?: string;
+}
+
+/** A report in `reports`. */
+export interface ListedReport {
+  report: string;
+  state: "open" | "claimed" | "done";
+  /** The user who is reported: the author of the message. */
+  user: UserId;
+  /** The message; absent if the user is reported. */
+  conversation?: ConversationId;
+  target?: Seq;
+  /** What was reported, as it was when it was first reported. */
+  snapshot?: { text?: string; data?: Data; reply_to?: Seq; at?: Timestamp; name?: string; avatar?: string };
+  /** The most frequent first. */
+  reasons: { reason: ReportReason; count: number }[];
+  /** The first 50 of those who reported it. */
+  reporters: { user: UserId; reason: ReportReason; text?: string; at: Timestamp }[];
+  at: Timestamp;
+  /** The moderator who has claimed or decided it. */
+  moderator?: UserId;
+  claimed?: Timestamp;
+  decided?: Timestamp;
+  action?: ReportAction;
   note?: string;
 }
 
@@ -219,6 +254,28 @@ export interface ApplicationCalls {
   };
   /** The bans that hold, by the users' numbers, as `list_users`. */
   bans: { fields: { after?: number; limit?: number }; answer: { bans: ListedBan[]; next: number; more: boolean } };
+  /** What users have reported, by number, as `list_users`; without `state` and `user`, all. */
+  reports: {
+    fields: { state?: ListedReport["state"]; user?: UserId; after?: number; limit?: number };
+    answer: { reports: ListedReport[]; next: number; more: boolean };
+  };
+  /** Claims or decides a report. The author reads `tell`, moderators `note`; `as` names the moderator. */
+  resolve: {
+    fields: {
+      report: string;
+      action: "claim" | ReportAction;
+      until?: Timestamp;
+      note?: string;
+      tell?: string;
+      as?: UserId;
+    };
+    answer: unknown;
+  };
+  /** The messages around one, for a moderator. The audit log notes it, with the reason. */
+  "moderate/history": {
+    fields: { conversation: ConversationId; around: Seq; reason: string; as?: UserId };
+    answer: { conversation: ConversationId; messages: Message[]; head: Seq; more: boolean; more_after: boolean };
+  };
   /** All users by number. `after` is `next` of the page before; a page may be empty although there is `more`. */
   list_users: {
     fields: { after?: number; limit?: number; match?: string; active?: boolean };
@@ -249,4 +306,4 @@ export interface ApplicationCalls {
 
 /** Whether a call concerns the application. A pattern is shorter than the names; a test compares it with the server's calls. */
 export const isOfTheApplication = (call: string): call is keyof ApplicationCalls =>
-  /hook|imp|list_|e_|^feed|^ban|profiles|voke|unr/.test(call);
+  /hook|imp|list_|e_|^feed|^ban|profiles|voke|unr|ports|solve|\//.test(call);

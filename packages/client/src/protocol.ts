@@ -65,6 +65,15 @@ export type CommandId = number | string;
 /** What a member may do. */
 export type Role = "admin" | "member" | "reader";
 
+/** A report: `r_` and its number. */
+export type ReportId = string;
+
+/** Why a message or a user is reported. */
+export type ReportReason = "spam" | "abuse" | "sexual" | "violence" | "self_harm" | "illegal" | "other";
+
+/** What a moderator decides about a report. */
+export type ReportAction = "none" | "delete" | "ban" | "silence" | "remove";
+
 /**
  * Why a command failed. The codes are the same on the WebSocket, over HTTP and on the command line. A client that does not
  * know a code decides by the field `retryable` whether to retry.
@@ -463,7 +472,20 @@ export type Signal =
       /** Whether the other user is blocked now. */
       on: boolean;
     }
-  | { type: "profile" } & Profile;
+  | { type: "profile" } & Profile
+  | {
+      type: "notice";
+      /** What was decided. */
+      action: ReportAction;
+      /** The report, for those who made it. */
+      report?: ReportId;
+      /** The conversation of the message, if a message was reported. */
+      conversation?: ConversationId;
+      /** The message. */
+      target?: Seq;
+      /** What the moderator tells the author. */
+      text?: string;
+    };
 
 /** When a message was last edited. */
 export type Edited = {
@@ -678,6 +700,12 @@ export type TokenBody = {
   permissions?: Permissions;
 };
 
+/** The report is on stable storage (`report`). */
+export type ReportedBody = {
+  /** The report. */
+  report: ReportId;
+};
+
 /** The user's own profile is on stable storage (`profile`). */
 export type ProfileBody = {
   /** The user. */
@@ -723,6 +751,7 @@ export type OkBody =
   | MembersBody
   | ConversationsBody
   | TokenBody
+  | ReportedBody
   | ProfileBody
   | UsersBody
   | BlocksBody
@@ -1065,6 +1094,20 @@ export type Blocks = {
   limit?: number;
 };
 
+/** `report`: a message by `conversation` and `target`, or a `user`. */
+export type Report = {
+  /** The conversation of the message. */
+  conversation?: Target;
+  /** The message. */
+  target?: Seq;
+  /** The user, in place of a message. */
+  user?: UserId;
+  /** Why. */
+  reason: ReportReason;
+  /** In the user's own words: at most 500 bytes. */
+  text?: string;
+};
+
 /** `ping`: asks for a `pong`. */
 export type Ping = Record<symbol, never>;
 
@@ -1097,4 +1140,5 @@ export type Command =
   | { type: "find_users" } & FindUsers
   | { type: "block" } & SetBlock
   | { type: "blocks" } & Blocks
+  | { type: "report" } & Report
   | { type: "ping" } & Ping;

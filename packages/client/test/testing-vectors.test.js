@@ -42,7 +42,8 @@ for (const { name, json, code, field } of readVectors("bad-commands")) {
 }
 
 /** Whether a command belongs to a feature that the server for tests does not have. */
-const isOfAbsentFeature = ({ type, until, ban }) => ["settings", "block", "blocks"].includes(type) || until || ban;
+const isOfAbsentFeature = ({ type, until, ban }) =>
+  ["settings", "block", "blocks", "report"].includes(type) || until || ban;
 
 for (const { name, frame } of readVectors("commands")) {
   if (isOfAbsentFeature(frame)) continue;

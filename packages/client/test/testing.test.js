@@ -179,8 +179,8 @@ function exchangeFrames(Socket, url, frames) {
       if (frame.id === "last") return;
       const { at: _at, message: _message, limits, connection, server, ...rest } = frame;
       if (limits) assert.deepEqual([typeof connection, server.split("/")[0]], ["string", "switchboard"]);
-      // The server for tests has neither bans, nor settings of rooms, nor blocking.
-      rest.features = rest.features?.filter((feature) => !["bans", "slow", "block"].includes(feature));
+      // The server for tests has neither bans, nor settings of rooms, nor blocking, nor reports.
+      rest.features = rest.features?.filter((feature) => !["bans", "slow", "block", "report"].includes(feature));
       receivedFrames.push(withoutVaryingFields({ ...rest, frame: frame.type }));
     };
     socket.onclose = ({ code }) => resolve([...receivedFrames, code]);

@@ -71,6 +71,53 @@ trait ApplicationCalls
     }
 
     /**
+     * What users have reported, by number. The key needs the scope `moderate`.
+     *
+     * @param ?string $state `open`, `claimed` or `done`; without it, all
+     * @param ?string $user whose reports; without it, those of all users
+     * @return iterable<string, array<string, mixed>> by id: `report`, `state`, `user`, `conversation`, `target`, …
+     */
+    public function reports(?string $state = null, ?string $user = null): iterable
+    {
+        $only = array_filter(['state' => $state, 'user' => $user], static fn (?string $value): bool => $value !== null);
+        yield from $this->listed('reports', 'reports', 'report', $only);
+    }
+
+    /**
+     * Claims or decides a report. The key needs the scope `moderate`.
+     *
+     * @param string $action `claim`, `none`, `delete`, `ban`, `silence` or `remove`
+     * @param ?\DateTimeInterface $until when a ban or a silence ends; without it, it has no end
+     * @param ?string $note what only moderators read
+     * @param ?string $tell what the author reads
+     * @param ?string $as the moderator; without it, the name of the key
+     */
+    public function resolve(
+        string $report,
+        string $action,
+        ?\DateTimeInterface $until = null,
+        ?string $note = null,
+        ?string $tell = null,
+        ?string $as = null,
+    ): void {
+        $fields = ['until' => $until?->format(DATE_RFC3339), 'note' => $note, 'tell' => $tell, 'as' => $as];
+        $fields = array_filter($fields, static fn (?string $value): bool => $value !== null);
+        $this->command('resolve', ['report' => $report, 'action' => $action] + $fields);
+    }
+
+    /**
+     * The messages around one, for a moderator. The audit log notes it, with the reason. It needs the scope `moderate`.
+     *
+     * @param ?string $as the moderator; without it, the name of the key
+     * @return list<array<string, mixed>> by ascending `seq`, as `history` has them
+     */
+    public function moderateHistory(string $conversation, int $around, string $reason, ?string $as = null): array
+    {
+        $fields = ['conversation' => $conversation, 'around' => $around, 'reason' => $reason];
+        return $this->command('moderate/history', $fields + ($as === null ? [] : ['as' => $as]))['messages'];
+    }
+
+    /**
      * Changes the profiles of up to 1,000 users, of all or of none. The key needs the scope `people`.
      *
      *     $chat->profiles([

@@ -28,8 +28,8 @@ final class Client
     /** The calls that concern the application, not one of its users: they have no `as`. */
     private const OF_THE_APPLICATION = [
         'add_webhook', 'ban', 'bans', 'delete_room', 'feed', 'import', 'list_rooms', 'list_users', 'list_webhooks',
-        'pause_webhook', 'profiles', 'remove_webhook', 'rename_user', 'replay_webhook', 'resume_webhook', 'revoke',
-        'rotate_webhook', 'test_webhook', 'unread',
+        'moderate/history', 'pause_webhook', 'profiles', 'remove_webhook', 'rename_user', 'replay_webhook', 'reports',
+        'resolve', 'resume_webhook', 'revoke', 'rotate_webhook', 'test_webhook', 'unread',
     ];
     /** The calls that are not repeated, because each makes another secret. */
     private const ONCE = ['add_webhook', 'rotate_webhook'];
@@ -324,6 +324,23 @@ final class Client
     public function blocks(?string $after = null, ?int $limit = null): Page
     {
         return Page::of($this->command('blocks', ['after' => $after, 'limit' => $limit]), 'blocks');
+    }
+
+    /**
+     * Reports a message, by `$conversation` and `$target`, or a `$user`, to the moderators.
+     *
+     * @param string $reason `spam`, `abuse`, `sexual`, `violence`, `self_harm`, `illegal` or `other`
+     * @return string the report, the same for a second report of the same target
+     */
+    public function report(
+        string $reason,
+        ?string $conversation = null,
+        ?int $target = null,
+        ?string $user = null,
+        ?string $text = null,
+    ): string {
+        $of = ['conversation' => $conversation, 'target' => $target, 'user' => $user];
+        return $this->command('report', $of + ['reason' => $reason, 'text' => $text])['report'];
     }
 
     /**

@@ -101,7 +101,7 @@ final class ClientTest extends TestCase
         $ofTheApplication = [];
         foreach ($calls as $path => $call) {
             $name = substr($path, strlen('/v1/'));
-            $method = lcfirst(str_replace('_', '', ucwords($name, '_')));
+            $method = lcfirst(str_replace(['_', '/'], '', ucwords($name, '_/')));
             self::assertTrue(method_exists(Client::class, $method) || $name === 'feed', $name);
             if (!str_contains(json_encode($call['requestBody']), '"as"')) {
                 $ofTheApplication[] = $name;

@@ -84,6 +84,20 @@ final class PeopleTest extends TestCase
         self::assertSame([], iterator_to_array(self::$admin->bans()));
     }
 
+    public function testAReportIsListedAndDecidedOnce(): void
+    {
+        $sent = self::$admin->as('reported_1')->send('@shop', 'spam');
+        $report = self::$admin->as('shop')->report('spam', user: 'reported_1', text: 'again');
+        $open = iterator_to_array(self::$admin->reports('open', 'reported_1'));
+        $around = self::$admin->moderateHistory($sent->conversation, $sent->seq, 'a report', as: 'shop');
+        self::assertSame(['spam'], array_column($around, 'text'));
+        self::assertSame('again', $open[$report]['reporters'][0]['text']);
+        self::$admin->resolve($report, 'none', note: 'a joke', as: 'shop');
+        self::assertSame('a joke', iterator_to_array(self::$admin->reports('done'))[$report]['note']);
+        $this->expectException(Exception\AlreadyExists::class);
+        self::$admin->resolve($report, 'none', as: 'shop');
+    }
+
     public function testADeletedRoomIsGoneAndItsIdIsNeverGivenAgain(): void
     {
         $shop = self::$admin->as('shop');

@@ -90,7 +90,7 @@ class ClientTest(unittest.TestCase):
             paths = json.load(answer)["paths"]
         calls = {path.removeprefix("/v1/"): methods["post"] for path, methods in paths.items() if "post" in methods}
         self.assertIn("send", calls)
-        self.assertEqual({name for name in calls if not hasattr(Client, name)} - {"feed", "import"}, set())
+        self.assertEqual({name for name in calls if not hasattr(Client, name.replace("/", "_"))} - {"feed", "import"}, set())
         self.assertTrue(hasattr(Client, "import_lines"), "`import` is a word of Python")
         of_the_application = {name for name, call in calls.items() if '"as"' not in json.dumps(call["requestBody"])}
         self.assertEqual(OF_THE_APPLICATION, of_the_application)

@@ -90,6 +90,19 @@ class PeopleTest(unittest.TestCase):
         self.admin.as_user("banned_1").send("@shop", "hi")
         self.assertEqual(list(self.admin.bans()), [])
 
+    def test_a_report_is_listed_and_decided_once(self) -> None:
+        sent = self.admin.as_user("reported_1").send("@shop", "spam")
+        report = self.admin.as_user("shop").report("spam", user="reported_1", text="again")
+        (listed,) = self.admin.reports(state="open", user="reported_1")
+        assert sent.seq is not None
+        around = self.admin.moderate_history(sent.conversation, sent.seq, "a report", by="shop")
+        self.assertEqual([message["text"] for message in around], ["spam"])
+        self.assertEqual(listed["reporters"][0]["text"], "again")
+        self.admin.resolve(report, "none", note="a joke", by="shop")
+        self.assertIn("a joke", [one["note"] for one in self.admin.reports(state="done")])
+        with self.assertRaises(AlreadyExists):
+            self.admin.resolve(report, "none", by="shop")
+
     def test_a_deleted_room_is_gone_and_its_id_is_never_given_again(self) -> None:
         shop = self.admin.as_user("shop")
         shop.create(room="deleted_1")

@@ -17,12 +17,19 @@ pub struct PermissionClaim {
     /// Nothing but the setting is known yet, so the value is only checked.
     others: Option<Others>,
     directory: Option<Directory>,
+    /// Whether the user is a moderator.
+    moderate: Option<bool>,
 }
 
 impl PermissionClaim {
     /// Whether its patterns can be used.
     pub(super) fn is_valid(&self) -> bool {
         self.contact.iter().flatten().all(|entry| is_contact(entry))
+    }
+
+    /// Whether its user is a moderator, where the issuer grants.
+    pub(super) fn may_moderate(&self) -> bool {
+        self.moderate == Some(true)
     }
 
     /// What its user may do, in an installation with these settings. A claim that does not grant can only narrow.

@@ -224,6 +224,7 @@ pub(crate) async fn every_kind_of_notice_arrives_unchanged<N: Network>() {
             frame: sample_frame(),
             hidden_from: vec![user("mallory")],
         },
+        Notice::Private { user: user("eve"), frame: sample_frame() },
         Notice::Revoke { user: user("eve") },
         Notice::Presence {
             user: user("eve"),

@@ -29,10 +29,13 @@ use switchboard_store::absences::{MissedPage, MissedQuery};
 use switchboard_store::ban::Standing;
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
-use switchboard_store::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
+use switchboard_store::listing::{
+    BanListing, ListBans, ListRooms, ListUsers, ReportListing, RoomListing, UserListing,
+};
 use switchboard_store::profile::{Directory, LastToken, People, PeopleQuery};
 use switchboard_store::record::{Answer, ConversationKey, ReadEvent, UserKey};
 use switchboard_store::refusal::Refusal;
+use switchboard_store::report::ListReports;
 use switchboard_store::write_fault::WriteFault;
 use switchboard_store::{
     Memberships, PresencePeer, Query, SharedStore, Snapshot, Store, Submission, Summaries, WriteAccess,
@@ -75,6 +78,12 @@ impl Store for UnavailableStore {
         unavailable()
     }
     fn last_token(&self, _: &UserId) -> Answer<Option<LastToken>> {
+        unavailable()
+    }
+    fn list_reports(&self, _: ListReports) -> Answer<ReportListing> {
+        unavailable()
+    }
+    fn moderator_history(&self, _: ConversationId, _: Seq) -> Answer<OkBody<Box<RawValue>>> {
         unavailable()
     }
     fn list_bans(&self, _: ListBans) -> Answer<BanListing> {

@@ -113,7 +113,11 @@ impl LogModel {
                 assert!(cursor.upto <= head, "{told}: the log ends at {head}");
             }
             Ok(
-                Committed::Profiles(_) | Committed::Block(_) | Committed::Import(_) | Committed::NotAnnounced,
+                Committed::Profiles(_)
+                | Committed::Block(_)
+                | Committed::Report(_)
+                | Committed::Import(_)
+                | Committed::NotAnnounced,
             ) => {}
             Err(Refusal { code, .. }) => {
                 assert_ne!(code, ErrorCode::Unavailable, "{told}");

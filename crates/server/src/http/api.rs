@@ -423,7 +423,7 @@ pub(super) async fn submit_checked(
         (None, RateOwner::User(_)) => Origin::Call(reply),
         (None, RateOwner::Key(_) | RateOwner::Nobody) => {
             let via = caller.grant.map_or(Via::USER, |grant| grant.number);
-            Origin::BackEnd(BackEndOrigin { reply, via, address: caller.address })
+            Origin::BackEnd(BackEndOrigin { reply, via, address: caller.address, by: None })
         }
     };
     let submission = Submission { actor: caller.user, change, origin };

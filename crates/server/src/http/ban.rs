@@ -4,7 +4,6 @@
 //! user's connections are closed as after a revocation (see `revoke.rs` beside this file): on this node at once, on others by a notice
 //! or by the sweep, both of which read the row.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -16,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{BANS, Limits, ListedBan, Timestamp, UserId, read_object};
 
-use super::api::{Answer, check_acts_as, check_send, read_authenticated};
-use super::call::{self, Operation, schema, store_for_back_end};
+use super::api::{Answer, check_send, read_authenticated};
+use super::call::{self, Maker, Operation, schema, store_for_back_end};
 use super::problem::Problem;
 use super::respond::respond;
 use crate::in_flight::Permit;
@@ -26,8 +25,8 @@ use switchboard_store::Change;
 use switchboard_store::ban::{self, NewBan};
 use switchboard_store::grant::Scope;
 use switchboard_store::listing::{self, Listing};
-use switchboard_store::record::Via;
 use switchboard_store::refusal::Refusal;
+use switchboard_store::request::check_words;
 
 /// `ban`: the user's connections are closed, and the user is refused everywhere until the ban ends.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -105,21 +104,20 @@ async fn answer_ban(
     body: &mut Body,
 ) -> Result<(Answer, Option<Permit>), Problem> {
     let request = read_authenticated(services, head, body).await?;
-    request.check_back_end(Scope::Moderate)?;
+    let moderator = request.moderator(Scope::Moderate)?;
     let ban: Ban = read_object(&request.text).map_err(Refusal::from)?;
-    check_acts_as(request.grant.as_ref(), &ban.user)?;
+    moderator.check_sees(&ban.user)?;
     services.require_feature(BANS)?;
     let (user, new) = check_ban(ban)?;
-    check_send(services, &request.credentials.payer(), request.grant.as_ref(), 1)?;
-    let via = request.grant.map_or(Via::USER, |grant| grant.number);
-    Ok((ban_user(services, user, new, (via, request.address)).await?, request.permit))
+    check_send(services, &moderator.payer, moderator.grant.as_ref(), 1)?;
+    Ok((ban_user(services, user, new, moderator.maker()).await?, request.permit))
 }
 
 /// Checks the texts of a ban. Its end is checked by the store, which has the clock.
 fn check_ban(ban: Ban) -> Result<(UserId, Option<NewBan>), Refusal> {
     let Ban { user, until, reason, note, on } = ban;
-    check_text("reason", reason.as_deref(), Limits::MAX_BAN_REASON_BYTES)?;
-    check_text("note", note.as_deref(), Limits::MAX_BAN_NOTE_BYTES)?;
+    check_words("reason", reason.as_deref(), Limits::MAX_BAN_REASON_BYTES)?;
+    check_words("note", note.as_deref(), Limits::MAX_BAN_NOTE_BYTES)?;
     if on {
         return Ok((user, Some(NewBan { ban: ban::Ban { until, reason }, note })));
     }
@@ -132,24 +130,12 @@ fn check_ban(ban: Ban) -> Result<(UserId, Option<NewBan>), Refusal> {
     }
 }
 
-fn check_text(field: &'static str, text: Option<&str>, most: usize) -> Result<(), Refusal> {
-    let Some(text) = text else { return Ok(()) };
-    if text.len() > most {
-        return Err(Refusal::too_large(field, format!("{field}: at most {most} bytes")));
-    }
-    if text.trim().is_empty() || text.chars().any(|c| c.is_control() && c != '\n') {
-        let message = format!("{field}: words, without control characters; leave it out if there is none");
-        return Err(Refusal::bad_field(field, message));
-    }
-    Ok(())
-}
-
 /// Bans a user, or ends the user's ban.
 async fn ban_user(
     services: &Services,
     user: UserId,
     new: Option<NewBan>,
-    maker: (Via, Option<IpAddr>),
+    maker: Maker,
 ) -> Result<Answer, Refusal> {
     let ban = new.as_ref().map(|new| new.ban.clone());
     let change = Change::Ban(new.map(Box::new));
@@ -165,10 +151,10 @@ pub(super) async fn bans(State(services): State<Arc<Services>>, request: Request
     let (parts, mut body) = request.into_parts();
     let answered = async {
         let request = read_authenticated(&services, &parts, &mut body).await?;
-        request.check_back_end(Scope::Moderate)?;
-        check_send(&services, &request.credentials.payer(), request.grant.as_ref(), 1)?;
+        let moderator = request.moderator(Scope::Moderate)?;
+        check_send(&services, &moderator.payer, moderator.grant.as_ref(), 1)?;
         let Bans { after, limit } = read_object(&request.text).map_err(Refusal::from)?;
-        let visible = request.grant.and_then(|grant| grant.acts_as);
+        let visible = moderator.visible();
         let query = listing::ListBans { after, limit, now: services.clock.now(), visible };
         let Listing { items: bans, next, more } = services.store.list_bans(query).await?;
         Ok((BanList { bans, next, more }, request.permit))

@@ -62,15 +62,30 @@ pub(super) fn respond<R: Serialize>(
     respond_with_json(services, head, body, answered)
 }
 
+/// What makes a call: a key, from an address, and the moderator in whose name it is made.
+#[derive(Debug, Clone)]
+pub(crate) struct Maker {
+    pub(super) via: Via,
+    pub(super) address: Option<IpAddr>,
+    pub(super) by: Option<UserId>,
+}
+
+impl From<(Via, Option<IpAddr>)> for Maker {
+    fn from((via, address): (Via, Option<IpAddr>)) -> Self {
+        Self { via, address, by: None }
+    }
+}
+
 /// Submits a change that a back end makes in the name of `actor`, and waits until it is on stable storage.
 pub(super) async fn store_for_back_end(
     services: &Services,
     actor: UserId,
     change: Change,
-    (via, address): (Via, Option<IpAddr>),
+    maker: impl Into<Maker>,
 ) -> Result<OkBody<Box<RawValue>>, Refusal> {
     let (reply, stored) = oneshot::channel();
-    let origin = Origin::BackEnd(BackEndOrigin { reply, via, address });
+    let Maker { via, address, by } = maker.into();
+    let origin = Origin::BackEnd(BackEndOrigin { reply, via, address, by });
     services.store.submit(Submission { actor, change, origin }).map_err(|_| Refusal::unavailable())?;
     stored.await.unwrap_or_else(|_| Err(Refusal::unavailable()))
 }

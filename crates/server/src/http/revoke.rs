@@ -10,7 +10,6 @@
 //! 4. The snapshot of a session that attaches there may be older than the revocation. So the user is marked with `must_compare`: when a session of
 //!    the user becomes live, the node compares the user's memberships and `not_before` with the store again.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -22,15 +21,14 @@ use serde::Deserialize;
 use switchboard_protocol::reply::OkBody;
 use switchboard_protocol::{UserId, read_object};
 
-use super::api::{Answer, Authenticated, check_acts_as, check_send, read_authenticated};
-use super::call::store_for_back_end;
+use super::api::{Answer, check_send, read_authenticated};
+use super::call::{Maker, store_for_back_end};
 use super::problem::Problem;
 use super::respond::respond;
 use crate::in_flight::Permit;
 use crate::services::Services;
 use switchboard_store::Change;
 use switchboard_store::grant::Scope;
-use switchboard_store::record::Via;
 use switchboard_store::refusal::Refusal;
 
 /// `revoke`: the user's existing tokens become invalid, and the user's connections are closed.
@@ -57,13 +55,11 @@ async fn answer(
     body: &mut Body,
 ) -> Result<(Answer, Option<Permit>), Problem> {
     let request = read_authenticated(services, head, body).await?;
-    request.check_back_end(Scope::Revoke)?;
-    let Authenticated { credentials, grant, address, text, permit } = request;
-    let Revoke { user, replace } = read_object(&text).map_err(Refusal::from)?;
-    check_acts_as(grant.as_ref(), &user)?;
-    check_send(services, &credentials.payer(), grant.as_ref(), 1)?;
-    let via = grant.map_or(Via::USER, |grant| grant.number);
-    Ok((revoke_user(services, user, replace, (via, address)).await?, permit))
+    let moderator = request.moderator(Scope::Revoke)?;
+    let Revoke { user, replace } = read_object(&request.text).map_err(Refusal::from)?;
+    moderator.check_sees(&user)?;
+    check_send(services, &moderator.payer, moderator.grant.as_ref(), 1)?;
+    Ok((revoke_user(services, user, replace, moderator.maker()).await?, request.permit))
 }
 
 /// Logs a user out everywhere.
@@ -71,7 +67,7 @@ pub(crate) async fn revoke_user(
     services: &Services,
     user: UserId,
     replace: bool,
-    maker: (Via, Option<IpAddr>),
+    maker: impl Into<Maker>,
 ) -> Result<Answer, Refusal> {
     let change = Change::Revoke { until: services.authenticator.latest_issued(), replace };
     store_for_back_end(services, user.clone(), change, maker).await?;

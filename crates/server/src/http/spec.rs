@@ -19,7 +19,8 @@ use super::feed::{Entry, Feed, Page};
 use super::import::Line;
 use super::problem::ProblemFields;
 use super::revoke::Revoke;
-use super::{ban, delete_room, people, profiles, rename, send_many, webhooks};
+use super::{ban, delete_room, people, profiles, rename, reports, send_many, webhooks};
+use switchboard_store::grant::Scope;
 
 /// The JSON pointer to the shared schemas in a document of OpenAPI or AsyncAPI.
 const SCHEMAS: &str = "/components/schemas";
@@ -102,12 +103,13 @@ pub fn openapi() -> Value {
     let operations = operations.chain(rename::operations(&mut generator));
     let operations = operations.chain(delete_room::operations(&mut generator));
     let operations = operations.chain(ban::operations(&mut generator));
+    let operations = operations.chain(reports::operations(&mut generator));
     for operation in operations.chain(webhooks::operations(&mut generator)) {
         let (path, summary) = (format!("/v1/{}", operation.name), operation.summary);
         let answer = operation.answer.unwrap_or_else(|| ok.clone());
         paths.insert(path, json!({ "post": {
             "operationId": operation.name,
-            "summary": format!("{summary} Only with an API key that has the scope `{}`.", operation.scope.as_str()),
+            "summary": format!("{summary} {}", callers(operation.scope)),
             "requestBody": { "required": true, "content": { "application/json": { "schema": operation.request } } },
             "responses": responses(&answer, &problem),
         } }));
@@ -126,6 +128,15 @@ pub fn openapi() -> Value {
         } } },
     });
     with_schemas(document, generator)
+}
+
+/// Who may make a call that needs a scope.
+fn callers(scope: Scope) -> String {
+    let or_token = match scope {
+        Scope::Moderate => ", or with the token of a moderator",
+        _ => "",
+    };
+    format!("Only with an API key that has the scope `{}`{or_token}.", scope.as_str())
 }
 
 /// What supervisors, balancers and Prometheus ask for.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use switchboard_protocol::{ConversationId, UserId};
+use switchboard_protocol::{ConversationId, Signal, UserId};
 use tokio::sync::{mpsc, oneshot};
 
 use super::attach::LoadRequest;
@@ -92,6 +92,12 @@ impl RouterHandle {
     pub(crate) async fn ban(&self, user: UserId, ban: Ban) {
         // A router that ends closes all connections.
         let _ = self.send(Input::Ban(user, ban)).await;
+    }
+
+    /// Sends a signal to the connections of `user` alone, on all nodes. A user who is away does not get it.
+    pub(crate) async fn notify(&self, user: UserId, notice: Signal) {
+        // A router that ends closes all connections.
+        let _ = self.send(Input::Notify(user, Box::new(notice))).await;
     }
 
     /// Closes every connection of a user who has another id, and tells the other members of the user's direct conversations that

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::value::RawValue;
-use switchboard_protocol::Signal;
 use switchboard_protocol::reply::{OkBody, Reply};
+use switchboard_protocol::{Signal, UserId};
 use tokio::time::Instant;
 
 use super::apply::ArrivedEvent;
@@ -35,6 +36,7 @@ impl Router {
                 Ok(Committed::Profiles(committed)) => self.publish_profiles(origin, *committed),
                 Ok(Committed::Block(change)) => self.publish_block(origin, &change),
                 Ok(Committed::Import(committed)) => self.publish_import(origin, *committed),
+                Ok(Committed::Report(report)) => send_answer(origin, Ok(OkBody::Reported { report })),
                 Ok(Committed::NotAnnounced) => send_answer(origin, Ok(OkBody::Done {})),
                 Err(refusal) => {
                     // A caller that waits for the outcome, such as an HTTP request, counts the refusal itself.
@@ -158,6 +160,13 @@ impl LocalNode {
             let frame = encode(&Reply::<Box<RawValue>>::Error(failure));
             sessions.for_each(|outbox| outbox.push_reply(frame.clone()));
         }
+    }
+
+    /// Sends a signal to the sessions of one user.
+    pub(super) fn send_private(&mut self, user: &UserId, frame: &Bytes) {
+        // The signal may refer to coalesced events that still wait, so they are delivered first.
+        self.flush_coalesced();
+        self.registry.sessions_of(user).for_each(|outbox| outbox.push_signal(frame));
     }
 
     /// Sends a changed profile to the sessions that follow the user.

@@ -148,8 +148,8 @@ impl LiveSession {
         if change.cursor().is_some() {
             return self.move_cursor(id, change);
         }
-        if let Change::SetProfile(fields) = &change {
-            return match self.services.check_own_profile(&self.user, fields) {
+        if matches!(change, Change::SetProfile(_) | Change::Reports(_)) {
+            return match self.check_unordered(&change) {
                 Ok(()) => {
                     self.outbox.begin_in_flight();
                     self.submit(id, change, None);
@@ -171,7 +171,15 @@ impl LiveSession {
         }
     }
 
-    /// Submits a write, already counted as in flight, to the store. `order` is `None` for cursors and profiles, which need not keep their order.
+    /// Counts a change against the user's rates that need not keep its order with others. So its refusal holds up no message.
+    fn check_unordered(&self, change: &Change) -> Result<(), Refusal> {
+        match change {
+            Change::SetProfile(fields) => self.services.check_own_profile(&self.user, fields),
+            change => self.services.limiter.check_send(&self.rate_owner(), None, change.cost()),
+        }
+    }
+
+    /// Submits a write, already counted as in flight, to the store. `order` is `None` for cursors, profiles and reports, which need not keep their order.
     pub(super) fn submit(&self, id: Option<CommandId>, change: Change, order: Option<WriteOrder>) {
         let origin = Origin::Session(SessionOrigin {
             connection: self.outbox.clone(),

@@ -48,7 +48,7 @@ pub(super) async fn ask(
 async fn join(services: &Services, user: &UserId, room: ConversationId) {
     let (reply, joined) = oneshot::channel();
     let change = Change::Join(Join { conversation: room.clone().into() });
-    let origin = Origin::BackEnd(BackEndOrigin { reply, via: Via::HOOK, address: None });
+    let origin = Origin::BackEnd(BackEndOrigin { reply, via: Via::HOOK, address: None, by: None });
     let submission = Submission { actor: user.clone(), change, origin };
     if services.store.submit(submission).is_ok()
         && let Ok(Err(refusal)) = joined.await

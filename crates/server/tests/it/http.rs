@@ -81,6 +81,7 @@ async fn every_command_except_the_socket_only_ones_has_a_route() {
         "role": {"conversation": "#ops", "user": "carol", "role": "reader"},
         "remove": {"conversation": "#ops", "user": "carol"},
         "block": {"user": "carol", "on": true},
+        "report": {"user": "carol", "reason": "other"},
         "blocks": {},
         "join": {"conversation": "#ops"},
         "read": {"conversation": "#ops", "upto": 2},

@@ -33,6 +33,7 @@ fn calls() -> Vec<(&'static str, Scope)> {
     calls.extend(["list_users", "list_rooms", "unread"].map(|name| (name, Scope::People)));
     calls.extend([("send_many", Scope::Act), ("rename_user", Scope::Admin), ("import", Scope::Admin)]);
     calls.extend([("delete_room", Scope::Admin), ("ban", Scope::Moderate), ("bans", Scope::Moderate)]);
+    calls.extend(["reports", "resolve", "moderate/history"].map(|call| (call, Scope::Moderate)));
     let webhooks = Command::HTTP_ONLY.iter().filter(|name| name.contains("webhook"));
     calls.extend(webhooks.map(|name| (*name, Scope::Admin)));
     assert_eq!(calls.len(), Command::NAMES.len() - Command::SOCKET_ONLY.len() + Command::HTTP_ONLY.len());

@@ -50,6 +50,7 @@ mod presence;
 mod probes;
 mod proxy;
 mod renames;
+mod reports;
 mod resume;
 mod room_bans;
 mod rooms;

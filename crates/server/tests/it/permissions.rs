@@ -13,8 +13,13 @@ use crate::keys::key_with;
 use crate::support::{Person, SECRET, Server};
 
 /// A token of a user, with what it says the user may do.
-fn token(user: &str, permissions: &Value) -> String {
-    let now = Clock::system().now().as_millis() / 1_000;
+pub(crate) fn token(user: &str, permissions: &Value) -> String {
+    token_at(&Clock::system(), user, permissions)
+}
+
+/// The same, by another clock.
+pub(crate) fn token_at(clock: &Clock, user: &str, permissions: &Value) -> String {
+    let now = clock.now().as_millis() / 1_000;
     let claims = json!({"sub": user, "iat": now, "exp": now + 300, "switchboard": permissions});
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token")

@@ -144,6 +144,7 @@ impl ReferenceModel {
                 Ok(
                     Committed::Profiles(_)
                     | Committed::Block(_)
+                    | Committed::Report(_)
                     | Committed::Import(_)
                     | Committed::NotAnnounced,
                 ) => Ok(()),

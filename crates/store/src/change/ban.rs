@@ -55,6 +55,17 @@ impl<R: Rows> ChangeContext<'_, R> {
             access::check_until(until, now)?;
         }
         let user = self.user_or_new(self.actor)?;
+        self.do_set_ban(user, new)?;
+        Ok(Committed::NotAnnounced)
+    }
+
+    /// Bans a user from the installation, or ends a ban.
+    pub(super) fn do_set_ban(
+        &mut self,
+        user: UserKey,
+        new: Option<NewBan>,
+    ) -> Result<(), OperationError<R::Error>> {
+        let now = self.committed_at;
         let mut told = Map::from_iter([("on".to_owned(), json!(new.is_some()))]);
         let mut audited = told.clone();
         match &new {
@@ -68,13 +79,12 @@ impl<R: Rows> ChangeContext<'_, R> {
             }
             None => {
                 if !self.rows.ban(INSTALLATION, user)?.is_some_and(|ban| ban.holds_at(now)) {
-                    return Ok(Committed::NotAnnounced);
+                    return Ok(());
                 }
             }
         }
         self.rows.put_ban(INSTALLATION, user, new.map(|new| (new, now)))?;
         self.do_tell_feed("user.banned", Some(user), Value::from(told).to_string())?;
-        self.do_tell_feed("audit.ban", Some(user), Value::from(audited).to_string())?;
-        Ok(Committed::NotAnnounced)
+        self.do_tell_feed("audit.ban", Some(user), Value::from(audited).to_string())
     }
 }

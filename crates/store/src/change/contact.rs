@@ -48,7 +48,7 @@ impl<R: Rows> ChangeContext<'_, R> {
         Ok(())
     }
 
-    fn shares_a_conversation(&mut self, other: &UserId) -> Result<bool, OperationError<R::Error>> {
+    pub(super) fn shares_a_conversation(&mut self, other: &UserId) -> Result<bool, OperationError<R::Error>> {
         let (Some(own), Some(key)) = (self.rows.user(self.actor)?, self.rows.user(other)?) else {
             return Ok(false);
         };

@@ -7,6 +7,7 @@ use switchboard_protocol::{ConversationId, Create, Emoji, Seq, Timestamp, UserId
 use super::rows::Rows;
 use super::{Actor, ChangeContext, ChangePurpose, ChangeResult, OperationError, Rules};
 use crate::refusal::Refusal;
+use crate::report::ReportChange;
 use crate::request::ImportRecord;
 use crate::{Change, Committed, Submission};
 
@@ -80,6 +81,7 @@ pub(crate) fn apply<R: Rows>(
         Change::NumberPending => Ok(Committed::NotAnnounced),
         Change::Refused(refusal) => Err(OperationError::Refused(refusal)),
         Change::Revoke { until, replace } => act.revoke(until, replace),
+        Change::Reports(c) => act.change_reports(&c),
         Change::Ban(ban) => act.set_ban(ban.map(|ban| *ban)),
         Change::Check(_) | Change::Approved(_) | Change::Repeated(_) => Err(Refusal::unavailable().into()),
     };
@@ -189,9 +191,32 @@ impl Prefetch {
             | Change::NumberPending
             | Change::TrimFeed(_)
             | Change::Refused(_) => {}
+            Change::Reports(c) => self.add_report_change(actor, c),
             Change::SetPresence(_) | Change::Revoke { .. } | Change::Ban(_) => {
                 self.users_to_lock.insert(actor.clone());
             }
+        }
+    }
+
+    fn add_report_change(&mut self, actor: &UserId, change: &ReportChange) {
+        match change {
+            // The row of the reporter orders their reports, which are counted.
+            ReportChange::Report(report) => {
+                self.users_to_lock.insert(actor.clone());
+                self.users_to_lock.extend(report.user.clone());
+                if let (Some(conversation), Some(target)) = (&report.conversation, report.target) {
+                    self.add_amendable(actor, conversation.resolve(actor), target);
+                }
+            }
+            // The locks order the decisions about a report, and the reports of its target.
+            ReportChange::Resolve(decision) => {
+                self.users_to_lock.insert(decision.user.clone());
+                if let Some(name) = &decision.conversation {
+                    self.add_membership(&decision.user, name.clone());
+                }
+            }
+            ReportChange::NoteRead(read) => self.conversations.extend([read.conversation.clone()]),
+            ReportChange::Purge(_) => {}
         }
     }
 

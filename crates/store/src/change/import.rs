@@ -91,6 +91,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             has_allowances: false,
             via: self.via,
             address: self.address,
+            by: self.by,
             permissions: None,
             now: at,
             committed_at: self.committed_at,

@@ -209,7 +209,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     }
 
     /// Finds the message that an edit, a deletion or a reaction is about. Refuses if there is no such message.
-    fn check_target(
+    pub(super) fn check_target(
         &mut self,
         conversation: &Conversation,
         target: Seq,
@@ -258,11 +258,22 @@ impl<R: Rows> ChangeContext<'_, R> {
             return self
                 .outcome_of_repeated_change(&conversation, amendments.last().copied().unwrap_or(target));
         }
-        let edit = EventBody::Edit { target, text: None, data: None, deleted: true };
-        let edit = event_fields::<R::Error>(&edit)?;
         let (edits, reactions) = (amendments.len(), self.rows.count_reactions(conversation.key, target)?);
         self.allowances()
             .map_or(Ok(()), |allowances| allowances.charge_erasures(self.actor, edits, reactions))?;
+        self.do_delete(conversation, user, target)
+    }
+
+    /// Deletes a message that is not deleted.
+    pub(super) fn do_delete(
+        &mut self,
+        conversation: Conversation,
+        user: UserKey,
+        target: Seq,
+    ) -> ChangeResult<R> {
+        let edit = EventBody::Edit { target, text: None, data: None, deleted: true };
+        let edit = event_fields::<R::Error>(&edit)?;
+        let amendments = self.rows.amendments(conversation.key, target)?;
         for seq in amendments {
             self.rows.erase_event(conversation.key, seq, &edit)?;
         }

@@ -215,7 +215,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     }
 
     pub(super) fn remove(&mut self, remove: Remove) -> ChangeResult<R> {
-        let ActorMembership { mut conversation, user, membership } =
+        let ActorMembership { conversation, user, membership } =
             self.find_actor_membership(&remove.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
@@ -231,24 +231,46 @@ impl<R: Rows> ChangeContext<'_, R> {
         if let Some(until) = member.until {
             return self.outcome_of_repeated_change(&conversation, until);
         }
+        self.do_remove(conversation, user, (removed, member), remove.user)
+    }
+
+    /// Removes a present member.
+    pub(super) fn do_remove(
+        &mut self,
+        mut conversation: Conversation,
+        user: UserKey,
+        (removed, member): (UserKey, Membership),
+        name: UserId,
+    ) -> ChangeResult<R> {
         self.do_end_membership(&mut conversation, removed, member)?;
-        let effect = Effect { user: remove.user.clone(), join_or_leave: JoinOrLeave::Leave };
-        let body = EventBody::Remove { user: remove.user, ban: false, until: None, absent: false };
+        let effect = Effect { user: name.clone(), join_or_leave: JoinOrLeave::Leave };
+        let body = EventBody::Remove { user: name, ban: false, until: None, absent: false };
         self.do_append_event(conversation, user, &body, vec![effect])
     }
 
     pub(super) fn set_role(&mut self, set: SetRole) -> ChangeResult<R> {
-        let ActorMembership { mut conversation, user, membership } =
+        let ActorMembership { conversation, user, membership } =
             self.find_actor_membership(&set.conversation.resolve(self.actor))?;
         access::check_member(membership.as_ref())?;
         access::check_room(&conversation.name)?;
         access::check_admin(membership.as_ref(), self.committed_at)?;
         access::check_silence(set.role, set.until, self.committed_at)?;
-        let (subject, mut member) = self.check_subject(&conversation, &set.user)?;
+        let (subject, member) = self.check_subject(&conversation, &set.user)?;
         access::check_member(Some(&member))?;
         if set.role != Role::Admin {
             access::check_admin_remains(&conversation, &member, false)?;
         }
+        self.do_set_role(conversation, user, (subject, member), set)
+    }
+
+    /// Sets the role of a present member. Nothing is looked up by the conversation that `set` names.
+    pub(super) fn do_set_role(
+        &mut self,
+        mut conversation: Conversation,
+        user: UserKey,
+        (subject, mut member): (UserKey, Membership),
+        set: SetRole,
+    ) -> ChangeResult<R> {
         if set.until.is_none() {
             conversation.admins = conversation.admins.saturating_sub(u64::from(member.role == Role::Admin));
             conversation.admins += u64::from(set.role == Role::Admin);
@@ -323,7 +345,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     }
 
     /// Looks up the user whom a command names; refuses one who never was a member.
-    fn check_subject(
+    pub(super) fn check_subject(
         &mut self,
         room: &Conversation,
         user: &UserId,

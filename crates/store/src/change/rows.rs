@@ -9,6 +9,7 @@ use crate::feed::Entry;
 use crate::profile::StoredProfile;
 use crate::record::{Conversation, Membership};
 use crate::record::{ConversationKey, LogEvent, UserKey, Via};
+use crate::report::ReportRows;
 
 /// How many removed reactions the store keeps for each message. They are kept because users who left before the removal
 /// still see them, and because a retry of the removal finds its event. The oldest are deleted first. Without the bound, a
@@ -75,7 +76,7 @@ pub(crate) const PROBE_BYTES: usize = 8 * 1024;
 ///
 /// A conversation that has been read is locked until the transaction ends, so that later reads of its members and events are
 /// consistent with it. After an error the transaction must be rolled back.
-pub(crate) trait Rows: BlockRows {
+pub(crate) trait Rows: BlockRows + ReportRows<SqlError = <Self as BlockRows>::Error> {
     fn user(&mut self, name: &UserId) -> Result<Option<UserKey>, Self::Error>;
 
     fn user_or_new(&mut self, name: &UserId) -> Result<UserKey, Self::Error>;

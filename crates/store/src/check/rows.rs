@@ -5,7 +5,7 @@ use switchboard_protocol::{ConversationId, UserId, kind_number};
 
 use super::{
     FIRST_SCHEMA_WITH_BANS, FIRST_SCHEMA_WITH_ENDED_ROOMS, FIRST_SCHEMA_WITH_REPLACED_REQUESTS,
-    FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report,
+    FIRST_SCHEMA_WITH_REPORTS, FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report,
 };
 
 /// Queries for rows that must not exist. Each returns the conversation's name or key, the event's number or NULL, and the
@@ -81,13 +81,37 @@ const SELECT_STRAY_BANS: &str = "SELECT coalesce(c.name, nullif(b.conversation, 
      WHERE u.id IS NULL OR b.until <= b.at OR (b.conversation <> 0 AND (c.id IS NULL
         OR (c.ended AND NOT EXISTS (SELECT 1 FROM ended_rooms r WHERE r.conversation = c.id))))";
 
+/// A query for reports of what does not exist, whose state does not fit the rest of the row, or whose content cannot be read, and for
+/// reporters of nothing. Only for schemas from [`FIRST_SCHEMA_WITH_REPORTS`] on.
+const SELECT_STRAY_REPORTS: &str = "SELECT c.name, nullif(r.target, 0), CASE
+        WHEN u.id IS NULL THEN 'report ' || r.id || ' is about user number ' || r.user || ', who is not there'
+        WHEN r.conversation <> 0 AND c.id IS NULL THEN 'report ' || r.id || ' is about a conversation that is not there'
+        WHEN (r.conversation = 0) <> (r.target = 0) THEN 'report ' || r.id || ' is about neither a message nor a user'
+        WHEN m.id IS NULL AND r.state <> 0 THEN 'report ' || r.id || ' has no moderator'
+        WHEN r.snapshot <> '' AND NOT json_valid(r.snapshot) THEN 'the snapshot of report ' || r.id || ' cannot be read'
+        WHEN r.snapshot <> '' AND n.report IS NULL THEN 'report ' || r.id || ' was made by no user'
+        ELSE 'the state of report ' || r.id || ' does not fit its decision' END
+     FROM reports r LEFT JOIN conversations c ON c.id = r.conversation LEFT JOIN users u ON u.id = r.user
+        LEFT JOIN users m ON m.id = r.moderator LEFT JOIN (SELECT DISTINCT report FROM reporters) n ON n.report = r.id
+     WHERE u.id IS NULL OR (r.conversation <> 0 AND c.id IS NULL) OR (r.conversation = 0) <> (r.target = 0)
+        OR (r.state <> 0) <> (m.id IS NOT NULL) OR (r.state = 2) <> (r.decided > 0 AND r.action IS NOT NULL)
+        OR r.state NOT BETWEEN 0 AND 2 OR (r.snapshot = '' AND r.state <> 2)
+        OR (r.snapshot <> '' AND (NOT json_valid(r.snapshot) OR n.report IS NULL))
+     UNION ALL SELECT NULL, NULL, CASE
+        WHEN r.id IS NULL THEN 'user number ' || p.user || ' has made report ' || p.report || ', which is not there'
+        ELSE 'report ' || p.report || ' was made by user number ' || p.user || ', who is not there' END
+     FROM reporters p LEFT JOIN reports r ON r.id = p.report LEFT JOIN users u ON u.id = p.user
+     WHERE r.id IS NULL OR u.id IS NULL";
+
 /// Reports every row that no event explains.
 pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
     let choices = (report.schema >= FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE).then_some(&SELECT_STRAY_CHOICES);
     let requests = (report.schema >= FIRST_SCHEMA_WITH_REPLACED_REQUESTS).then_some(&SELECT_STRAY_REQUESTS);
     let endings = (report.schema >= FIRST_SCHEMA_WITH_ENDED_ROOMS).then_some(&SELECT_STRAY_ENDINGS);
     let bans = (report.schema >= FIRST_SCHEMA_WITH_BANS).then_some(&SELECT_STRAY_BANS);
-    let queries = SELECT_STRAY_ROWS.iter().chain(choices).chain(requests).chain(endings).chain(bans);
+    let reports = (report.schema >= FIRST_SCHEMA_WITH_REPORTS).then_some(&SELECT_STRAY_REPORTS);
+    let queries = SELECT_STRAY_ROWS.iter().chain(choices).chain(requests).chain(endings);
+    let queries = queries.chain(bans).chain(reports);
     for query in queries {
         let mut select = db.prepare(query)?;
         let mut found = select.query([])?;

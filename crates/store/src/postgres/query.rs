@@ -8,6 +8,7 @@ mod listing;
 mod message;
 mod missed;
 pub(super) mod profiles;
+pub(super) mod reports;
 pub(super) mod row;
 mod shared;
 #[cfg(test)]

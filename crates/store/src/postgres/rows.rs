@@ -14,6 +14,7 @@ mod missing;
 mod new_event;
 mod profiles;
 mod reactions;
+mod reports;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -206,9 +206,10 @@ impl<L: FeedLookups> Reader<'_, L> {
         if filling.keys.is_none() && (via.any(|via| via > 0) || entries.values().any(|entry| entry.via > 0)) {
             filling.keys = Some(self.rows.key_names()?);
         }
-        let users: Vec<_> = entries.values().filter_map(|entry| entry.user.map(UserKey)).collect();
-        let users = if users.is_empty() { FxHashMap::default() } else { self.rows.user_names(&users)? };
         let mut entries = self.named_entries(entries)?;
+        let users = entries.values().flat_map(|(entry, fields)| [entry.user, moderator_of(fields)]);
+        let users: Vec<_> = users.flatten().map(UserKey).collect();
+        let users = if users.is_empty() { FxHashMap::default() } else { self.rows.user_names(&users)? };
         let seen = match &filling.query.acts_as {
             Some(pattern) => {
                 let mut of: Vec<_> = places.iter().map(|place| place.0).collect();
@@ -331,9 +332,13 @@ impl Filling<'_> {
         &self,
         number: u64,
         entry: &FedEntry,
-        fields: Fields,
+        mut fields: Fields,
         users: &FxHashMap<UserKey, UserId>,
     ) -> Option<Box<RawValue>> {
+        if let Some(by) = moderator_of(&fields) {
+            fields.remove(MODERATOR);
+            fields.extend(users.get(&UserKey(by)).map(|by| (MODERATOR.to_owned(), by.as_str().into())));
+        }
         let user = entry.user.and_then(|user| users.get(&UserKey(user)));
         let pattern = self.query.acts_as.as_ref();
         let is_seen = pattern.is_none_or(|pattern| user.is_some_and(|user| pattern.matches(user)));
@@ -374,6 +379,13 @@ impl Filling<'_> {
 /// The fields of a stored entry that name a place in a log by the conversation's key and a seq, because ids of conversations may
 /// change. A reader of `user.read` gets `conversation` and `seq` instead of `place`, and one of `user.missed` both in `latest`.
 const PLACES: [&str; 2] = ["place", "latest"];
+
+/// The field of a stored entry that names a moderator by number.
+const MODERATOR: &str = "by";
+
+fn moderator_of(fields: &Fields) -> Option<i64> {
+    fields.get(MODERATOR)?.as_i64()
+}
 
 /// The conversations that an entry names by keys.
 fn places_of(fields: &Fields) -> impl Iterator<Item = ConversationKey> {

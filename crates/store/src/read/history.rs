@@ -8,8 +8,8 @@ use switchboard_protocol::{ErrorCode, EventKind, History, Limits, Seq, UserId};
 use super::row::{ConversationAccess, WantedMessage};
 use super::{LookupResult, Lookups, PageBudget, PageResult, Reader};
 use crate::access;
-use crate::block::View;
-use crate::record::ConversationKey;
+use crate::block::{BlockList, View};
+use crate::record::{Conversation, ConversationKey};
 use crate::refusal::Refusal;
 
 /// The messages before or after an event, the nearest first.
@@ -38,17 +38,50 @@ impl<L: Lookups> Reader<'_, L> {
         let visible = access::check_visible(conversation.head, membership.as_ref())?;
         let limit = self.limits.page_size(command.limit) as usize;
         let around = check_around(command, visible)?;
-        let (mut earlier, mut later) = match around {
+        let sides = match around {
             None => {
                 let before = command.before.unwrap_or(Seq::MAX).min(visible.next());
                 (self.earlier_messages(conversation.key, before, limit)?, HistorySide::EMPTY)
             }
-            Some(around) => {
-                let half = limit / 2;
-                let later = self.later_messages(conversation.key, around, visible, limit - half)?;
-                (self.earlier_messages(conversation.key, around, half)?, later)
-            }
+            Some(around) => self.sides_of(&conversation, around, visible, limit)?,
         };
+        let blocked = self.block_list(reader)?;
+        self.page_of_messages(&blocked, conversation, visible, sides, around.is_some())
+    }
+
+    /// The messages on both sides of an event, for a moderator, who blocks no one, up to `visible`.
+    pub(super) fn messages_around(
+        &self,
+        conversation: Conversation,
+        visible: Seq,
+        around: Seq,
+    ) -> PageResult<L> {
+        let around = check_place(around, visible)?;
+        let limit = self.limits.page_size(None) as usize;
+        let sides = self.sides_of(&conversation, around, visible, limit)?;
+        self.page_of_messages(&BlockList::default(), conversation, visible, sides, true)
+    }
+
+    fn sides_of(
+        &self,
+        conversation: &Conversation,
+        around: Seq,
+        visible: Seq,
+        limit: usize,
+    ) -> LookupResult<(HistorySide, HistorySide), L> {
+        let half = limit / 2;
+        let later = self.later_messages(conversation.key, around, visible, limit - half)?;
+        Ok((self.earlier_messages(conversation.key, around, half)?, later))
+    }
+
+    fn page_of_messages(
+        &self,
+        blocked: &BlockList,
+        conversation: Conversation,
+        visible: Seq,
+        (mut earlier, mut later): (HistorySide, HistorySide),
+        is_around: bool,
+    ) -> PageResult<L> {
         let nearest_first = interleave(&later.seqs, &earlier.seqs);
         let wanted = nearest_first.iter().map(|target| WantedMessage {
             conversation: &conversation,
@@ -57,8 +90,7 @@ impl<L: Lookups> Reader<'_, L> {
         });
         let mut room = PageBudget(self.limits.page_bytes as usize);
         let (mut messages, mut withheld, mut looked_at) = (Vec::new(), Vec::new(), 0);
-        let blocked = self.block_list(reader)?;
-        self.messages(&wanted.collect::<Vec<_>>(), &blocked, |message| {
+        self.messages(&wanted.collect::<Vec<_>>(), blocked, |message| {
             if let Some((message, bytes)) = message {
                 let view = blocked.view(EventKind::Message.as_str(), &message.from);
                 let bytes = if view == View::Withheld { Limits::EVENT_OVERHEAD_BYTES } else { bytes };
@@ -84,7 +116,7 @@ impl<L: Lookups> Reader<'_, L> {
             messages,
             head: visible,
             more: earlier.has_more,
-            more_after: around.map(|_| later.has_more),
+            more_after: is_around.then_some(later.has_more),
             withheld,
         })
     }
@@ -124,6 +156,11 @@ fn check_around(command: &History, visible: Seq) -> Result<Option<Seq>, Refusal>
         let message = "around: it stands in place of `before`; name one of the two";
         return Err(Refusal::bad_field("around", message));
     }
+    check_place(around, visible).map(Some)
+}
+
+/// Refuses an event that the user may not see.
+fn check_place(around: Seq, visible: Seq) -> Result<Seq, Refusal> {
     if around == Seq(0) {
         return Err(Refusal::bad_field("around", "around: the number of an event, which is 1 at least"));
     }
@@ -131,7 +168,7 @@ fn check_around(command: &History, visible: Seq) -> Result<Option<Seq>, Refusal>
         let message = format!("around: the log ends at {visible}");
         return Err(Refusal { field: Some("around".into()), ..Refusal::new(ErrorCode::BadCursor, message) });
     }
-    Ok(Some(around))
+    Ok(around)
 }
 
 /// Alternates between two lists. So if the page is full before the lists end, it has equally many messages of both.

@@ -17,6 +17,7 @@ use crate::listing::{ListBans, ListRooms, ListUsers, Listing};
 use crate::profile::StoredProfile;
 use crate::record::{Answer, Conversation, ConversationKey, UserKey};
 use crate::refusal::Refusal;
+use crate::report::{Field, Fields};
 
 /// The most rows that one step examines: some 5 ms.
 const ROWS_PER_STEP: usize = 1_000;
@@ -50,6 +51,9 @@ pub(crate) trait ListLookups: FeedLookups {
     /// At most `most` bans from the installation of users with a key above `after`, in the order of the keys.
     fn bans_after(&self, after: UserKey, most: usize) -> LookupResult<Vec<BanRow>, Self>;
 
+    /// Runs a statement about reports.
+    fn report_rows(&self, sql: &'static str, values: &[Field]) -> LookupResult<Vec<Fields>, Self>;
+
     /// At most `most` conversations with a key above `after`, in the order of the keys; `None` for one that cannot be read.
     fn conversations_after(
         &self,
@@ -68,7 +72,7 @@ pub(crate) struct ListingInProgress<T> {
 }
 
 impl<T: Serialize> ListingInProgress<T> {
-    fn new(after: u64, limits: &Limits) -> Self {
+    pub(super) fn new(after: u64, limits: &Limits) -> Self {
         let bytes = limits.page_bytes as usize;
         Self {
             listing: Listing { items: Vec::new(), next: after, more: true },
@@ -79,7 +83,7 @@ impl<T: Serialize> ListingInProgress<T> {
     }
 
     /// Examines the item with this number. Returns `false`, and leaves it for the next page, if the page is full.
-    fn add(&mut self, number: u64, item: Option<T>, limit: usize) -> bool {
+    pub(super) fn add(&mut self, number: u64, item: Option<T>, limit: usize) -> bool {
         if let Some(item) = item {
             let mut room = PageBudget(self.bytes);
             if self.listing.items.len() >= limit || !room.spend(json_bytes(&item)) {
@@ -105,10 +109,20 @@ impl<T: Serialize> ListingInProgress<T> {
         self.end_step(count)
     }
 
+    /// The number after which the next step begins.
+    pub(super) fn next(&self) -> u64 {
+        self.listing.next
+    }
+
     /// Ends a step that read `rows` of at most [`ROWS_PER_STEP`] rows and examined all of them.
-    fn end_step(mut self, rows: usize) -> Self {
+    fn end_step(self, rows: usize) -> Self {
+        self.end_step_of(rows, ROWS_PER_STEP)
+    }
+
+    /// Ends a step that read `rows` of at most `most` rows and examined all of them.
+    pub(super) fn end_step_of(mut self, rows: usize, most: usize) -> Self {
         if !self.is_complete {
-            self.listing.more = rows >= ROWS_PER_STEP;
+            self.listing.more = rows >= most;
             self.is_complete = !self.listing.more || self.examined >= Limits::LIST_ROWS;
         }
         self
@@ -212,7 +226,7 @@ impl<L: ListLookups> Reader<'_, L> {
     }
 }
 
-fn signed(number: u64) -> i64 {
+pub(super) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 

@@ -9,6 +9,7 @@ mod change;
 mod insert;
 mod log;
 pub(in crate::sqlite) mod profiles;
+pub(in crate::sqlite) mod reports;
 
 use std::sync::{Arc, LazyLock};
 

@@ -7,8 +7,10 @@ from .types import (
     ImportLine,
     ImportResult,
     ListedBan,
+    ListedReport,
     ListedRoom,
     ListedUser,
+    Message,
     ProfileChange,
     SendResult,
     Stored,
@@ -29,11 +31,14 @@ OF_THE_APPLICATION = frozenset(
         "list_rooms",
         "list_users",
         "list_webhooks",
+        "moderate/history",
         "pause_webhook",
         "profiles",
         "remove_webhook",
         "rename_user",
         "replay_webhook",
+        "reports",
+        "resolve",
         "resume_webhook",
         "revoke",
         "rotate_webhook",
@@ -73,6 +78,42 @@ class ApplicationCalls:
     def bans(self) -> Iterator[ListedBan]:
         """The bans that hold now, by the users' numbers. The key needs the scope `moderate`."""
         yield from self._listed("bans", "bans")
+
+    def reports(self, *, state: str | None = None, user: str | None = None) -> Iterator[ListedReport]:
+        """What users have reported, by number: `open`, `claimed` or `done`, or all; of `user`, or of all users.
+
+        The key needs the scope `moderate`.
+        """
+        yield from self._listed("reports", "reports", state=state, user=user)
+
+    def resolve(
+        self,
+        report: str,
+        action: str,
+        *,
+        until: str | None = None,
+        note: str | None = None,
+        tell: str | None = None,
+        by: str | None = None,
+    ) -> None:
+        """Claims or decides a report. The key needs the scope `moderate`.
+
+        `action` is `claim`, `none`, `delete`, `ban`, `silence` or `remove`; `until` is the end of a ban or a silence. The author reads `tell`, moderators `note`. `by` names the moderator; without it, the name of the key does.
+        """
+        named = {} if by is None else {"as": by}
+        self.command("resolve", report=report, action=action, until=until, note=note, tell=tell, **named)
+
+    def moderate_history(
+        self, conversation: str, around: int, reason: str, *, by: str | None = None
+    ) -> list[Message]:
+        """The messages around one, for a moderator. The audit log notes it, with the reason. The key needs the scope `moderate`.
+
+        `by` names the moderator; without it, the name of the key does.
+        """
+        named = {} if by is None else {"as": by}
+        page = self.command("moderate/history", conversation=conversation, around=around, reason=reason, **named)
+        messages: list[Message] = page["messages"]
+        return messages
 
     def profiles(self, profiles: Sequence[ProfileChange]) -> None:
         """Changes the profiles of up to 1,000 users, of all or of none. The key needs the scope `people`.

@@ -244,6 +244,22 @@ class Client(ApplicationCalls):
         """A page of the users whom the user blocks. The next page is after the last one."""
         return _page(self.command("blocks", after=after, limit=limit), "blocks")
 
+    def report(
+        self,
+        reason: str,
+        *,
+        conversation: str | None = None,
+        target: int | None = None,
+        user: str | None = None,
+        text: str | None = None,
+    ) -> str:
+        """Reports a message, by `conversation` and `target`, or a `user`, to the moderators. Returns the report's id.
+
+        `reason` is `spam`, `abuse`, `sexual`, `violence`, `self_harm`, `illegal` or `other`.
+        """
+        fields = {"conversation": conversation, "target": target, "user": user, "reason": reason, "text": text}
+        return str(self.command("report", **fields)["report"])
+
     def command(self, name: str, /, **fields: Any) -> dict[str, Any]:
         """Executes any command of docs/protocol.md, and returns the fields of its `ok`. Fields that are None are omitted."""
         return self._execute(name, {field: value for field, value in fields.items() if value is not None})

@@ -168,6 +168,25 @@ class ListedRoom(TypedDict, total=False):
     at: Required[str]
 
 
+class ListedReport(TypedDict, total=False):
+    """What users have reported: a message, or a `user` without `conversation` and `target`."""
+
+    report: Required[str]
+    state: Required[str]
+    user: Required[str]
+    conversation: str
+    target: int
+    snapshot: dict[str, Any]
+    reasons: Required[list[dict[str, Any]]]
+    reporters: Required[list[dict[str, Any]]]
+    at: Required[str]
+    moderator: str
+    claimed: str
+    decided: str
+    action: str
+    note: str
+
+
 class ListedBan(TypedDict, total=False):
     """A ban from the installation. Without `until` it has no end; the user reads `reason`, moderators `note`."""
 

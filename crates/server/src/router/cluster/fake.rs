@@ -20,10 +20,13 @@ use switchboard_store::ban::Standing;
 use switchboard_store::block::BlockList;
 use switchboard_store::clock::Clock;
 use switchboard_store::feed::{FeedPage, FeedQuery};
-use switchboard_store::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
+use switchboard_store::listing::{
+    BanListing, ListBans, ListRooms, ListUsers, ReportListing, RoomListing, UserListing,
+};
 use switchboard_store::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use switchboard_store::record::{Answer, ConversationKey, Effect, JoinOrLeave, ReadEvent, UserKey};
 use switchboard_store::refusal::Refusal;
+use switchboard_store::report::ListReports;
 use switchboard_store::{
     Batch, CommittedEvent, CurrentMembership, LogExcerpt, Memberships, MembershipsPage, PresencePeer, Query,
     Revocations, Seqs, SharedLog, Snapshot, Store, Submission, Summaries, WriteAccess,
@@ -134,6 +137,12 @@ impl Store for FakeStore {
         unavailable()
     }
     fn last_token(&self, _: &UserId) -> Answer<Option<LastToken>> {
+        unavailable()
+    }
+    fn list_reports(&self, _: ListReports) -> Answer<ReportListing> {
+        unavailable()
+    }
+    fn moderator_history(&self, _: ConversationId, _: Seq) -> Answer<OkBody<Box<RawValue>>> {
         unavailable()
     }
     fn list_bans(&self, _: ListBans) -> Answer<BanListing> {

@@ -64,6 +64,12 @@ impl Cluster {
         self.bus.publish(&Address::User(user.clone()), &Notice::Revoke { user: user.clone() });
     }
 
+    /// Publishes a signal to the nodes of one user.
+    pub(in crate::router) fn publish_private(&self, user: &UserId, signal: &Signal) {
+        let Ok(frame) = serde_json::value::to_raw_value(signal) else { return };
+        self.bus.publish(&Address::User(user.clone()), &Notice::Private { user: user.clone(), frame });
+    }
+
     /// Publishes to all nodes that direct conversations have other ids.
     pub(in crate::router) fn publish_renamed(
         &self,
@@ -137,6 +143,7 @@ impl Cluster {
                 forward_signal(node, conversation, (&user, own, &hidden_from), &frame);
             }
             Notice::Blocks { user } => self.query_blocks_of(node, &user),
+            Notice::Private { user, frame } => node.send_private(&user, &frame::text(frame.get())),
             // This may be an old notice that arrives late, and the user may have a new token, so the store is queried.
             Notice::Revoke { user } => self.query_revocation_of(node, &user),
             Notice::Renamed { conversations, user } => {

@@ -28,8 +28,9 @@ const EVENT_PLACES: [(&str, usize, &str); 9] = [
 ];
 
 /// The places that make signals, with how often.
-const SIGNAL_PLACES: [(&str, usize, &str); 6] = [
+const SIGNAL_PLACES: [(&str, usize, &str); 7] = [
     ("server/src/bus/nats/subscription.rs", 1, "no signal of the protocol"),
+    ("server/src/http/reports.rs", 2, "what a moderator decided: no user is its source"),
     ("server/src/router.rs", 1, "typing: to members who are not apart"),
     ("server/src/router/blocks.rs", 1, "a block: to the user's own connections"),
     ("server/src/router/presence.rs", 2, "to watchers who are not apart"),

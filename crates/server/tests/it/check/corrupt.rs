@@ -294,6 +294,36 @@ const DAMAGE_SQL_AND_PROBLEMS: &[(&str, &str)] = &[
         "conversation number 9: alice is banned from it, and it is not there",
     ),
     (
+        "INSERT INTO reports (id, conversation, target, user, at, snapshot) VALUES (1, 0, 0, 77, 1, '{}');
+         INSERT INTO reporters (report, user, at, reason) VALUES (1, 1, 1, 'spam')",
+        "report 1 is about user number 77, who is not there",
+    ),
+    (
+        "INSERT INTO reports (id, conversation, target, user, at, snapshot) VALUES (1, 9, 1, 1, 1, '{}');
+         INSERT INTO reporters (report, user, at, reason) VALUES (1, 1, 1, 'spam')",
+        "report 1 is about a conversation that is not there",
+    ),
+    (
+        "INSERT INTO reports (id, conversation, target, user, at, snapshot) VALUES (1, 0, 0, 1, 1, '{')",
+        "the snapshot of report 1 cannot be read",
+    ),
+    (
+        "INSERT INTO reports (id, conversation, target, user, at, snapshot) VALUES (1, 0, 0, 1, 1, '{}')",
+        "report 1 was made by no user",
+    ),
+    (
+        "INSERT INTO reports (id, conversation, target, user, at, snapshot, state) VALUES (1, 0, 0, 1, 1, '{}', 1)",
+        "report 1 has no moderator",
+    ),
+    (
+        "INSERT INTO reports (id, conversation, target, user, at, snapshot, state, moderator) VALUES (1, 0, 0, 1, 1, '', 1, 1)",
+        "the state of report 1 does not fit its decision",
+    ),
+    (
+        "INSERT INTO reporters (report, user, at, reason) VALUES (9, 1, 1, 'spam')",
+        "user number 1 has made report 9, which is not there",
+    ),
+    (
         "INSERT INTO api_keys (name, hash, created) VALUES ('shop', x'00', 1)",
         "the hash of the API key 'shop' is none of SHA-256",
     ),

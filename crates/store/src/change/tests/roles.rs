@@ -223,7 +223,13 @@ fn store_outcome(store: &mut InMemory, who: &str, what: &Action, at: u64, target
         Ok(Committed::Event(event)) if event.event.is_some() => Outcome::Event(event.seq.0),
         Ok(Committed::Event(_)) => Duplicate,
         Ok(Committed::Cursor(_)) => Outcome::Cursor,
-        Ok(Committed::Profiles(_) | Committed::Block(_) | Committed::Import(_) | Committed::NotAnnounced) => {
+        Ok(
+            Committed::Profiles(_)
+            | Committed::Block(_)
+            | Committed::Report(_)
+            | Committed::Import(_)
+            | Committed::NotAnnounced,
+        ) => {
             panic!("{what:?} sends nothing to any session")
         }
         Err(refusal) => Refused(refusal.code),

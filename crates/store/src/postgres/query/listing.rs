@@ -1,11 +1,12 @@
 //! The lookups of the lists of all users and rooms.
 
 use super::row::{conversation_key, get, maybe_time, time, user_id, user_key};
-use super::{Result, Session, profiles};
+use super::{Result, Session, profiles, reports};
 use crate::ban::{Ban, NewBan};
 use crate::read::listing::{BanRow, ListLookups, UserListRow};
 use crate::read::row::skip_damaged;
 use crate::record::{Conversation, ConversationKey, UserKey};
+use crate::report::{Field, Fields};
 use crate::table::{columns, conversations};
 
 const USERS_AFTER: &str = "SELECT id, name, last_seen FROM users WHERE id > $1 ORDER BY id LIMIT $2";
@@ -47,6 +48,11 @@ impl ListLookups for Session {
             Ok(BanRow { user, name, new, at: time(row, 5)? })
         });
         bans.collect()
+    }
+
+    fn report_rows(&self, sql: &'static str, values: &[Field]) -> Result<Vec<Fields>> {
+        let rows = self.query_rows(sql, &reports::parameters(values))?;
+        Ok(rows.iter().map(reports::read).collect::<std::result::Result<_, _>>()?)
     }
 
     fn conversations_after(

@@ -136,6 +136,7 @@ fn describe(result: &Result<Committed, Refusal>) -> String {
             logs.sort();
             format!("{} {} {logs:?}", import.stored, import.duplicates)
         }
+        Ok(Committed::Report(report)) => report.to_string(),
         Ok(Committed::NotAnnounced) => "quiet".to_owned(),
         Err(refusal) => format!("{refusal:?}"),
     }

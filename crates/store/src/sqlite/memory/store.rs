@@ -10,11 +10,12 @@ use crate::absence::{MissedPage, MissedQuery};
 use crate::ban::Standing;
 use crate::feed::{FeedPage, FeedQuery};
 use crate::grant::KeyGrant;
-use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, RoomListing, UserListing};
+use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, ReportListing, RoomListing, UserListing};
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::read::list;
 use crate::read::listing::{listing_in_steps, unread_in_steps};
 use crate::record::{Answer, ConversationKey, ReadEvent, UserKey};
+use crate::report::ListReports;
 use crate::write_fault::WriteFault;
 use crate::{Memberships, PresencePeer, Query, Snapshot, Store, Submission, Summaries, WriteAccess};
 
@@ -93,6 +94,18 @@ impl Store for MemoryStore {
             let query = query.clone();
             reads.spawn(move |reader| reader.list_bans(&query, list.as_ref()))
         }))
+    }
+
+    fn list_reports(&self, query: ListReports) -> Answer<ReportListing> {
+        let reads = self.reads.clone();
+        Box::pin(listing_in_steps(move |list| {
+            let query = query.clone();
+            reads.spawn(move |reader| reader.list_reports(&query, list.as_ref()))
+        }))
+    }
+
+    fn moderator_history(&self, conversation: ConversationId, around: Seq) -> Answer<OkBody<Box<RawValue>>> {
+        self.spawn_read(move |reader| reader.moderator_history(&conversation, around))
     }
 
     fn list_users(&self, query: ListUsers) -> Answer<UserListing> {

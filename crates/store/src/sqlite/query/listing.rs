@@ -4,11 +4,12 @@ use rusqlite::{Connection, params};
 use switchboard_protocol::Timestamp;
 
 use super::Result;
-use super::rows::profiles;
+use super::rows::{profiles, reports};
 use crate::ban::{Ban, NewBan};
 use crate::read::listing::{BanRow, ListLookups, UserListRow};
 use crate::read::row::skip_damaged;
 use crate::record::{Conversation, ConversationKey, UserKey};
+use crate::report::{Field, Fields};
 use crate::sqlite::rows::user_id;
 use crate::table::{columns, conversations};
 
@@ -42,6 +43,10 @@ impl ListLookups for Connection {
             bans.push(BanRow { user, name, new, at: Timestamp::from_millis(row.get(5)?) });
         }
         Ok(bans)
+    }
+
+    fn report_rows(&self, sql: &'static str, values: &[Field]) -> Result<Vec<Fields>> {
+        Ok(reports::run(self, sql, values)?)
     }
 
     fn conversations_after(

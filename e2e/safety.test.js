@@ -72,3 +72,74 @@ test("a banned person sees until when and why, and comes back when the ban has e
   await bob.says("I am back");
   await bob.sees("I am back");
 });
+
+test("a person reports a message; a moderator reads around it, deletes it, and both learn of it", async (t) => {
+  const [server, alice, bob] = await openPagesOf(t, browser, "alice", "bob");
+  for (const person of [alice, bob]) await person.opens("#general");
+  await bob.says("good morning");
+  await bob.says("cheap pills");
+  await alice.chooses("cheap pills", "Report");
+  await alice.at("report-reason").selectOption("spam");
+  await alice.at("report-text").fill("the third time");
+  assert.deepEqual(await accessibilityViolations(alice.page), []);
+  await alice.page.getByRole("button", { name: "Send the report" }).click();
+  await alice.page.getByText("Thank you. The moderators look at it.").waitFor();
+
+  const moderator = await Person.open(t, browser, server, "mia", "/moderate");
+  assert.deepEqual(await accessibilityViolations(moderator.page), []);
+  await moderator.at("credentials").fill(await server.createKey("mia", "--scope", "moderate"));
+  await moderator.at("sign-in").click();
+  await moderator.at("reports").getByText("cheap pills").click();
+  await moderator.at("snapshot").getByText("cheap pills").waitFor();
+  await moderator.at("report").getByText("the third time").waitFor();
+  await moderator.at("report").getByText("There are none.").waitFor();
+  await moderator.at("claim").click();
+  await moderator.at("state-claimed").click();
+  await moderator.at("reports").getByText("cheap pills").click();
+  await moderator.at("show-context").click();
+  await moderator.at("context").getByText("good morning").waitFor();
+  assert.deepEqual(await accessibilityViolations(moderator.page), []);
+  await moderator.at("action").selectOption("delete");
+  await moderator.at("tell").fill("No advertising here.");
+  await moderator.at("decide").click();
+
+  await bob.page.getByText("A moderator has deleted what you wrote: No advertising here.").waitFor();
+  await alice.page.getByText("The moderators have acted on your report. Thank you.").waitFor();
+  await alice.messages("cheap pills").waitFor({ state: "detached" });
+  await moderator.at("state-done").click();
+  await moderator.at("reports").locator("[data-report]").first().click();
+  await moderator
+    .at("report")
+    .getByText(/^mia: Delete the message/)
+    .waitFor();
+  assert.deepEqual(unexpectedConsoleMessages([alice, bob, moderator]), []);
+});
+
+test("a moderator silences a person who was reported before, and a user without the right is refused", async (t) => {
+  const server = await Server.start(t);
+  const refused = await Person.open(t, browser, server, "eve", "/moderate");
+  await refused.at("credentials").fill(await server.createKey("nosy", "--scope", "people"));
+  await refused.at("sign-in").click();
+  await refused.page.getByRole("alert").waitFor();
+
+  const bob = await Person.arrive(t, browser, server, "bob");
+  await bob.opens("#general");
+  await bob.says("first");
+  await bob.says("second");
+  await bob.sees("second");
+  const own = (await bob.log()).filter(([, text]) => ["first", "second"].includes(text));
+  await postCall(server, "join", { as: "alice", conversation: "#general" });
+  for (const [target] of own)
+    await postCall(server, "report", { as: "alice", conversation: "#general", target, reason: "abuse" });
+  const moderator = await Person.open(t, browser, server, "mia", "/moderate");
+  await moderator.at("credentials").fill(await server.createKey("mia", "--scope", "moderate"));
+  await moderator.at("sign-in").click();
+  await moderator.at("reports").getByText("first").click();
+  await moderator.at("report").locator("[data-report]").click();
+  await moderator.at("snapshot").getByText("second").waitFor();
+  await moderator.at("action").selectOption("silence");
+  await moderator.at("duration").selectOption("day");
+  await moderator.at("decide").click();
+  await bob.at("composer").waitFor({ state: "detached" });
+  await moderator.at("reports").getByText("second").waitFor({ state: "detached" });
+});

@@ -2,6 +2,7 @@
 
 import { ChatError } from "./error.js";
 import { Store } from "./store.js";
+import type { ReportAction } from "./protocol.js";
 import type { Chat, CommandOptions, Readable } from "./types.js";
 
 /** How many pages of blocked users are loaded: more than `limits.blocks` users need. */
@@ -25,6 +26,18 @@ export type Report = ({ conversation: string; target: number } | { user: string 
   text?: string;
 };
 
+/** What a moderator decided: about what this user wrote, or about what this user has reported. */
+export interface Decision {
+  readonly action: ReportAction;
+  /** The report, if this user made it. */
+  readonly report?: string;
+  /** The conversation and the number of the message, if a message was reported. */
+  readonly conversation?: string;
+  readonly target?: number;
+  /** What the moderator tells the author. */
+  readonly text?: string;
+}
+
 export interface Moderation {
   /** Whether the server lets users block each other. */
   readonly available: boolean;
@@ -41,7 +54,9 @@ export interface Moderation {
   unblock(user: string, options?: CommandOptions): Promise<void>;
   /** Reports a message or a user to the moderators. Returns the id of the report, the same for a second report of the same. */
   report(report: Report, options?: CommandOptions): Promise<string>;
-  /** Ends the loading. */
+  /** Calls `listener` with each decision that concerns this user, while connected. Returns a function that ends it. */
+  onDecision(listener: (decision: Decision) => void): () => void;
+  /** Ends the loading, and the calls of listeners. */
   close(): void;
 }
 
@@ -90,8 +105,11 @@ export function moderation(chat: Chat): Moderation {
     () => void load(),
   );
 
-  const stopFrames = chat.on("frame", ({ type }) => {
+  const listeners = new Set<(decision: Decision) => void>();
+
+  const stopFrames = chat.on("frame", ({ type, ...fields }) => {
     if (type === "block") void load();
+    if (type === "notice") for (const listener of listeners) listener(fields as unknown as Decision);
   });
 
   const stopStatus = chat.status.subscribe(({ state }) => {
@@ -116,8 +134,13 @@ export function moderation(chat: Chat): Moderation {
     report: async (report, options) => (await chat.command<{ report: string }>("report", report, options)).report,
     block: (user, options) => setBlock(user, true, options),
     unblock: (user, options) => setBlock(user, false, options),
+    onDecision(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
     close() {
       isClosed = true;
+      listeners.clear();
       stopFrames();
       stopStatus();
     },

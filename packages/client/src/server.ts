@@ -25,6 +25,8 @@ export type {
   FeedEntry,
   ImportedMessage,
   ImportLine,
+  ListedBan,
+  ListedReport,
   ListedRoom,
   ListedUser,
   NewWebhook,

@@ -113,3 +113,32 @@ test("pages without a visible message do not hide what is before them", async (t
   assert.deepEqual(textsOf(room.messages.getSnapshot()), ["first"]);
   assert.equal(room.hasOlder.getSnapshot(), false);
 });
+
+test("who reported a message and its author hear of the decision, each their part; others hear nothing", async (t) => {
+  const server = await Server.start(t);
+  const { alice, bob, mallory, tool } = await team(t, server);
+  const [authors, bobs] = [mallory, bob].map((chat) => moderation(chat));
+  t.after(() => [authors, bobs].forEach((one) => one.close()));
+  const decisions = { alice: [], mallory: [], bob: [] };
+  tool.onDecision((decision) => decisions.alice.push(decision));
+  authors.onDecision((decision) => decisions.mallory.push(decision));
+  bobs.onDecision((decision) => decisions.bob.push(decision));
+  assert.equal(tool.takesReports, true);
+
+  const { seq } = await mallory.conversation("#team").send("cheap pills");
+  const about = { conversation: "#team", target: seq };
+  await until(alice.conversation("#team").messages, (list) => list.length === 1);
+  const report = await tool.report({ ...about, reason: "spam" });
+  assert.equal(await tool.report({ ...about, reason: "abuse" }), report);
+  await server.posts("resolve", { as: "mia", report, action: "delete", tell: "No advertising." });
+  await until(alice.conversation("#team").messages, ([message]) => message.deleted);
+  // Signals and events come in one order, so the next message comes after the decision.
+  await bob.conversation("#team").send("done");
+  for (const chat of [alice, bob, mallory])
+    await until(chat.conversation("#team").messages, (list) => list.at(-1)?.text === "done");
+  assert.deepEqual(decisions, {
+    alice: [{ action: "delete", report, ...about }],
+    mallory: [{ action: "delete", ...about, text: "No advertising." }],
+    bob: [],
+  });
+});

@@ -3,12 +3,14 @@
 import type { BlockedUser, Moderation } from "@switchboard/client/moderation";
 import type { AppState } from "./app-state.svelte.js";
 
+type Needed = Pick<AppState, "status" | "chat" | "notices" | "language">;
+
 export class Safety {
   #blocked = $state.raw<readonly BlockedUser[]>([]);
   #moderation: Promise<Moderation> | undefined;
-  #appState: Pick<AppState, "status" | "chat">;
+  #appState: Needed;
 
-  constructor(appState: Pick<AppState, "status" | "chat">) {
+  constructor(appState: Needed) {
     this.#appState = appState;
   }
 
@@ -24,7 +26,7 @@ export class Safety {
     return this.#blocked;
   }
 
-  isBlocked(user: string): boolean {
+  isBlocked(user: string | undefined): boolean {
     return this.blocked.some((blocked) => blocked.user === user);
   }
 
@@ -35,10 +37,8 @@ export class Safety {
 
   /** The SDK's part for safety. */
   load(): Promise<Moderation> {
-    return (this.#moderation ??= import("@switchboard/client/moderation").then(({ moderation }) => {
-      const loaded = moderation(this.#appState.chat);
-      loaded.blocked.subscribe((blocked) => (this.#blocked = blocked ?? []));
-      return loaded;
-    }));
+    return (this.#moderation ??= import("./moderation.js").then(({ startModeration }) =>
+      startModeration(this.#appState, (blocked) => (this.#blocked = blocked)),
+    ));
   }
 }

@@ -227,6 +227,10 @@ export const de: Catalogue = {
   reportBlock: "{user} auch blockieren",
   reportSend: "Meldung senden",
   reported: "Danke. Die Moderation sieht es sich an.",
+  decidedNothing: "Die Moderation hat sich angesehen, was du gemeldet hast, und lässt es, wie es ist.",
+  decidedOnReport: "Die Moderation hat auf deine Meldung hin gehandelt. Danke.",
+  decidedDelete: "Die Moderation hat gelöscht, was du geschrieben hast: {text}",
+  decidedOnAuthor: "Die Moderation schreibt dir: {text}",
 
   settings: "Einstellungen",
   theme: "Aussehen",

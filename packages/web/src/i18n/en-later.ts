@@ -105,6 +105,10 @@ export const later = {
   reportBlock: "Also block {user}",
   reportSend: "Send the report",
   reported: "Thank you. The moderators look at it.",
+  decidedNothing: "The moderators have looked at what you reported, and leave it as it is.",
+  decidedOnReport: "The moderators have acted on your report. Thank you.",
+  decidedDelete: "A moderator has deleted what you wrote: {text}",
+  decidedOnAuthor: "A moderator writes to you: {text}",
 
   // The log
   reactWith: "React with {emoji}",

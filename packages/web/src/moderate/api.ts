@@ -1,53 +1,23 @@
 // The moderators' calls.
 
-import type { ReportReason } from "@switchboard/client/moderation";
-import { command, type Access } from "@switchboard/client/server";
+import { command, type Access, type ApplicationCalls, type ListedReport } from "@switchboard/client/server";
 import { ownServer } from "../app/own-server.js";
 import { tabStore } from "../app/storage.js";
 
-/** A report as `POST /v1/reports` lists it; see docs/protocol.md. */
-export interface Report {
-  readonly report: string;
-  readonly state: ReportState;
-  readonly user: string;
-  readonly conversation?: string;
-  readonly target?: number;
-  readonly snapshot?: { readonly text?: string; readonly data?: unknown; readonly at?: string; readonly name?: string };
-  readonly reasons: readonly { readonly reason: ReportReason; readonly count: number }[];
-  readonly reporters: readonly {
-    readonly user: string;
-    readonly reason: ReportReason;
-    readonly text?: string;
-    readonly at: string;
-  }[];
-  readonly at: string;
-  readonly moderator?: string;
-  readonly decided?: string;
-  readonly action?: Action;
-  readonly note?: string;
-}
-
-export type ReportState = "open" | "claimed" | "done";
-export type Action = "none" | "delete" | "silence" | "remove" | "ban";
+export type { ListedReport as Report } from "@switchboard/client/server";
+export type ReportState = ListedReport["state"];
+export type Action = NonNullable<ListedReport["action"]>;
+export type Reports = ApplicationCalls["reports"]["answer"];
+export type ContextMessage = ApplicationCalls["moderate/history"]["answer"]["messages"][number];
 
 /** A decision about a report; times in RFC 3339. */
-export interface Decision {
-  readonly action: Action | "claim";
-  readonly until?: string;
-  readonly note?: string;
-  readonly tell?: string;
-}
+export type Decision = Omit<ApplicationCalls["resolve"]["fields"], "report" | "as">;
 
-/** A message around a reported one. */
-export interface ContextMessage {
-  readonly seq: number;
-  readonly from: string;
-  readonly at: string;
-  readonly text?: string;
-  readonly deleted?: boolean;
-}
+/** How many reports a call lists. */
+const REPORTS_PER_PAGE = 50;
 
-type Call = (access: Access, name: string, body: object) => Promise<unknown>;
+/** How many reports of a person are looked at beside the chosen one. */
+const REPORTS_OF_A_PERSON = 20;
 
 /** The calls with one moderator's token or key, which the tab keeps. */
 export class Moderation {
@@ -71,20 +41,20 @@ export class Moderation {
     tabStore.set("moderator", undefined);
   }
 
-  async reports(state: ReportState, after: number): Promise<{ reports: Report[]; next: number; more: boolean }> {
-    return (await this.#call("reports", { state, after, limit: 50 })) as never;
+  reports(state: ReportState, after: number): Promise<Reports> {
+    return command(this.#access, "reports", { state, after, limit: REPORTS_PER_PAGE });
+  }
+
+  /** Reports of a person and of what they wrote, in every state. */
+  async reportsOf(user: string): Promise<ListedReport[]> {
+    return (await command(this.#access, "reports", { user, limit: REPORTS_OF_A_PERSON })).reports;
   }
 
   async resolve(report: string, decision: Decision): Promise<void> {
-    await this.#call("resolve", { report, ...decision });
+    await command(this.#access, "resolve", { report, ...decision });
   }
 
   async around(conversation: string, around: number, reason: string): Promise<readonly ContextMessage[]> {
-    const page = (await this.#call("moderate/history", { conversation, around, reason })) as never;
-    return (page as { messages: ContextMessage[] }).messages;
-  }
-
-  #call(name: string, body: object): Promise<unknown> {
-    return (command as Call)(this.#access, name, body);
+    return (await command(this.#access, "moderate/history", { conversation, around, reason })).messages;
   }
 }

@@ -38,7 +38,7 @@ pub use report::{
     ListedReport, ReasonCount, ReportAction, ReportId, ReportReason, ReportSnapshot, ReportState, Reporter,
 };
 pub use signal::Signal;
-pub use text::{Avatar, Device, Emoji, Key, PersonName, Text, Title, is_blank, truncated};
+pub use text::{Avatar, Device, Emoji, Key, PersonName, Text, Title, is_blank, is_invisible, truncated};
 pub use write_number::WriteNumber;
 
 /// The WebSocket subprotocol (RFC 6455 section 1.9) that names this version.

@@ -10,6 +10,7 @@ mod hooks;
 mod layers;
 mod log_module;
 mod milliseconds;
+mod moderation;
 mod people;
 mod proxies;
 mod secret;
@@ -37,6 +38,8 @@ pub use file::{FeedSection, default_toml};
 pub use hooks::{Ask, HooksConfig, OnFailure, OnFailures, SigningKey};
 use layers::Layers;
 pub(crate) use layers::requested_log_format;
+pub(crate) use moderation::read_words;
+pub use moderation::{FilterAction, ModerationConfig};
 pub(crate) use people::is_contact;
 pub use people::{PermissionsSection, ProfilesSection};
 pub use proxies::{ForwardedHeader, ProxyConfig};
@@ -164,6 +167,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// The hook of the application, if there is one.
     pub hooks: Option<HooksConfig>,
+    /// The filter of words, if there is one.
+    pub moderation: Option<ModerationConfig>,
     /// What is logged, and in which form.
     pub log: LogConfig,
     /// The limits for clients.
@@ -189,6 +194,7 @@ struct ResolvedSettings {
     cluster: Option<ClusterConfig>,
     hooks: Option<HooksConfig>,
     webhooks: Option<WebhooksConfig>,
+    moderation: Option<ModerationConfig>,
 }
 
 impl Config {
@@ -229,6 +235,7 @@ impl Config {
         let tls = tls::resolve(&file)?;
         let hooks = hooks::resolve(&file, source)?;
         let webhooks = webhooks::resolve(&file.webhooks, mode, source)?;
+        let moderation = moderation::resolve(&file.moderation, source)?;
         let cluster = cluster::resolve(&file, source)?;
         if cluster.is_some() && flags.data.is_some() {
             return Err(ConfigError::new(
@@ -237,12 +244,16 @@ impl Config {
         }
         Ok(Self {
             operator_token,
-            ..Self::from_file(file, mode, ResolvedSettings { auth, tls, cluster, hooks, webhooks })
+            ..Self::from_file(
+                file,
+                mode,
+                ResolvedSettings { auth, tls, cluster, hooks, webhooks, moderation },
+            )
         })
     }
 
     fn from_file(file: File, mode: Mode, resolved: ResolvedSettings) -> Self {
-        let ResolvedSettings { auth, tls, cluster, hooks, webhooks } = resolved;
+        let ResolvedSettings { auth, tls, cluster, hooks, webhooks, moderation } = resolved;
         Self {
             mode,
             node_name: file.name.clone(),
@@ -264,6 +275,7 @@ impl Config {
             webhooks,
             auth,
             hooks,
+            moderation,
             log: LogConfig { level: file.log.level, format: file.log.format },
             limits: if mode == Mode::Dev { file.limits.without_rates() } else { file.limits },
             lowered_connections: None,
@@ -343,6 +355,7 @@ impl Config {
             webhooks: WebhooksConfig::to_section(self.webhooks.as_ref()),
             auth: AuthSection::of(&self.auth),
             hooks: HooksConfig::to_section(self.hooks.as_ref()),
+            moderation: ModerationConfig::to_section(self.moderation.as_ref()),
             log: file::LogSection { level: self.log.level.clone(), format: self.log.format },
             limits: self.limits.clone(),
         }

@@ -26,8 +26,8 @@ use self::breaker::Breaker;
 use self::client::HookClient;
 use self::keys::{KeyTurn, Keys};
 use self::places::Places;
-use crate::config::{Ask, HooksConfig, OnFailure};
-use crate::metrics::{HookFailure as Failure, HookMetrics};
+use crate::config::{Ask, Config, HooksConfig, OnFailure};
+use crate::metrics::{HookFailure as Failure, HookMetrics, Metrics};
 use crate::tasks::Tasks;
 use crate::throttle::Throttle;
 use switchboard_store::clock::Clock;
@@ -97,15 +97,6 @@ pub(crate) struct Hooks {
     failure_lines: Throttle,
 }
 
-/// The parts that the hook needs.
-pub(crate) struct Parts {
-    pub(crate) store: SharedStore,
-    pub(crate) limits: Limits,
-    pub(crate) clock: Clock,
-    pub(crate) metrics: HookMetrics,
-    pub(crate) tasks: Tasks,
-}
-
 /// Checks that the hook can be asked, without asking it.
 pub(crate) fn check(config: &HooksConfig) -> anyhow::Result<()> {
     HookClient::new(config, Clock::system()).map(drop)
@@ -119,12 +110,19 @@ pub(crate) fn ways_round(config: &HooksConfig) -> impl Iterator<Item = (Ask, Ask
 }
 
 impl Hooks {
-    /// Makes the hook.
+    /// Makes the hook, if one is configured.
     ///
     /// # Errors
     /// The client cannot be made, for example because the CA certificates cannot be read.
-    pub(crate) fn new(config: HooksConfig, parts: Parts) -> anyhow::Result<Arc<Self>> {
-        let Parts { store, limits, clock, metrics, tasks } = parts;
+    pub(crate) fn start(
+        config: &Config,
+        store: &SharedStore,
+        clock: &Clock,
+        metrics: &Metrics,
+        tasks: &Tasks,
+    ) -> anyhow::Result<Option<Arc<Self>>> {
+        let Some(hooks) = &config.hooks else { return Ok(None) };
+        let (limits, config, metrics) = (config.limits.clone(), hooks.clone(), metrics.hooks.clone());
         for (asked, unasked) in ways_round(&config) {
             let (asked, unasked) = (asked.as_str(), unasked.as_str());
             tracing::warn!(
@@ -134,7 +132,7 @@ impl Hooks {
             );
         }
         metrics.begin_at_zero(config.on_failure.keys().copied());
-        Ok(Arc::new(Self {
+        Ok(Some(Arc::new(Self {
             only: config.only.iter().map(|pattern| WildMatch::new(pattern)).collect(),
             client: HookClient::new(&config, clock.clone())?,
             breaker: Breaker::new(metrics.clone()),
@@ -143,11 +141,11 @@ impl Hooks {
             failure_lines: Throttle::once_per(Duration::from_secs(1)),
             config,
             metrics,
-            store,
+            store: store.clone(),
             limits,
-            clock,
-            tasks,
-        }))
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+        })))
     }
 
     /// Whether the application is asked when a user connects.

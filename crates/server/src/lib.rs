@@ -14,6 +14,7 @@ pub mod denial;
 mod dev;
 mod encode;
 mod engine_url;
+mod filter;
 mod frame;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -33,6 +34,7 @@ mod outbox;
 mod peer;
 mod places;
 mod readiness;
+mod reload;
 pub mod router;
 mod services;
 mod session;
@@ -45,6 +47,7 @@ mod throttle;
 mod timers;
 mod tls;
 mod webhooks;
+mod words;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -60,6 +63,7 @@ use crate::auth::Authenticator;
 use crate::bus::{Bus, BusEvent, NoBus, NodeId, nats};
 use crate::config::{ClusterConfig, Config, UnknownUsers};
 use crate::connections::Connections;
+use crate::filter::Filter;
 use crate::hooks::Hooks;
 use crate::limiter::Limiter;
 use crate::metrics::Metrics;
@@ -124,6 +128,8 @@ pub(crate) struct ServerParts {
     pub(crate) store: SharedStore,
     /// The hook of the application, if there is one.
     pub(crate) hooks: Option<Arc<Hooks>>,
+    /// The filter of words, if there is one.
+    pub(crate) filter: Option<Arc<Filter>>,
     pub(crate) batches: mpsc::Receiver<Batch>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
@@ -167,7 +173,8 @@ impl Server {
         let tls = start_tls(&config, &clock, &metrics, &tasks)?;
         let OpenedStore { store, batches, cluster } =
             open_store(&config, &clock, &metrics, &connections, &tasks).await?;
-        let hooks = start_hooks(&config, &store, &clock, &metrics, &tasks)?;
+        let hooks = Hooks::start(&config, &store, &clock, &metrics, &tasks)?;
+        let filter = Filter::start(config.moderation.as_ref(), &metrics, &tasks)?;
         let coalesce_from = router::COALESCE_FROM_USERS;
         let attendees = Arc::new(Attendees::new(cluster.is_some(), config.feed.online));
         let parts = ServerParts {
@@ -175,6 +182,7 @@ impl Server {
             authenticator,
             store,
             hooks,
+            filter,
             batches,
             metrics,
             clock,
@@ -198,13 +206,13 @@ impl Server {
 
     /// Makes a server without listeners: the router, and the services that sessions share.
     fn without_listeners(config: Config, parts: ServerParts) -> (Self, Arc<Services>) {
-        let of_cluster = |cluster: &router::ClusterParts| (cluster.bus.clone(), cluster.nodes.clone());
-        let (bus, nodes) = parts.cluster.as_ref().map(of_cluster).unzip();
+        let (bus, nodes) = parts.cluster.as_ref().map(router::ClusterParts::bus_and_nodes).unzip();
         let ServerParts {
             attendees,
             authenticator,
             store,
             hooks,
+            filter,
             batches,
             metrics,
             clock,
@@ -243,6 +251,7 @@ impl Server {
             router: handle.clone(),
             store,
             hooks,
+            filter,
             bus,
             connections,
             nodes: nodes.unwrap_or_default(),
@@ -266,8 +275,12 @@ impl Server {
             tasks: tasks.clone(),
         });
         tasks.spawn_critical("sweep", sweep_periodically(services.clone()));
+        (Self::new(tasks, handle, config.shutdown_deadline), services)
+    }
+
+    fn new(tasks: Tasks, router: RouterHandle, deadline: Duration) -> Self {
         let operators = OperatorListener { address: None, tasks: tasks.new_later_set() };
-        (Self { tasks, router: handle, deadline: config.shutdown_deadline, operators }, services)
+        Self { tasks, router, deadline, operators }
     }
 
     fn serve_operators(&mut self, listener: TcpListener, services: Arc<Services>) -> anyhow::Result<()> {
@@ -342,25 +355,6 @@ fn start_tls(
     tls::HandshakeFailure::ALL.into_iter().for_each(|failure| metrics.tls.add_failure(failure.as_str()));
     let tls = config.tls.as_ref();
     tls.map(|tls| tls::Tls::start(tls, &config.data, clock, metrics, tasks)).transpose()
-}
-
-/// Makes the hook, if one is configured.
-fn start_hooks(
-    config: &Config,
-    store: &SharedStore,
-    clock: &Clock,
-    metrics: &Metrics,
-    tasks: &Tasks,
-) -> anyhow::Result<Option<Arc<Hooks>>> {
-    let Some(hooks) = &config.hooks else { return Ok(None) };
-    let parts = hooks::Parts {
-        store: store.clone(),
-        limits: config.limits.clone(),
-        clock: clock.clone(),
-        metrics: metrics.hooks.clone(),
-        tasks: tasks.clone(),
-    };
-    Hooks::new(hooks.clone(), parts).map(Some)
 }
 
 /// Starts to send for the webhooks, if there is a secret that signs them.

@@ -1,6 +1,7 @@
 //! The metrics at `/metrics`: numbers of the whole process. No label names a user or a room.
 
 mod feed;
+mod filter;
 mod hooks;
 mod process;
 mod prometheus_text;
@@ -20,6 +21,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 pub(crate) use self::feed::FeedMetrics;
+pub(crate) use self::filter::FilterMetrics;
 pub(crate) use self::hooks::{HookFailure, HookMetrics};
 pub(crate) use self::process::resident_bytes;
 use self::store_files::StoreFiles;
@@ -74,6 +76,8 @@ pub struct Metrics {
     pub(crate) token_keys: TokenKeyMetrics,
     /// The metrics of the hook.
     pub(crate) hooks: HookMetrics,
+    /// The metrics of the filter of words.
+    pub(crate) filter: FilterMetrics,
     /// The metrics of the feed.
     pub(crate) feed: FeedMetrics,
     /// The metrics of webhooks.
@@ -222,6 +226,7 @@ impl Metrics {
             tls: TlsMetrics::default(),
             token_keys: TokenKeyMetrics::default(),
             hooks: HookMetrics::default(),
+            filter: FilterMetrics::default(),
             feed: FeedMetrics::default(),
             webhooks: WebhookMetrics::default(),
             registry: Registry::default(),
@@ -263,6 +268,7 @@ impl Metrics {
         self.tls.register(registry);
         self.token_keys.register(registry);
         self.hooks.register(registry);
+        self.filter.register(registry);
         self.feed.register(registry);
         self.webhooks.register(registry);
     }

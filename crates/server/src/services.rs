@@ -13,6 +13,7 @@ use crate::bus::Bus;
 use crate::config::{LoweredConnections, Mode, ProfilesSection, ProxyConfig, Secret, WebhooksConfig};
 use crate::connections::Connections;
 use crate::denial::{Denial, Denials, Denied};
+use crate::filter::Filter;
 use crate::health::Health;
 use crate::hooks::Hooks;
 use crate::in_flight::InFlight;
@@ -29,7 +30,7 @@ use switchboard_store::clock::Clock;
 use switchboard_store::inspect::Inspector;
 use switchboard_store::keys::KeyStore;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{SharedStore, WriteAccess, check_not_banned};
+use switchboard_store::{Change, SharedStore, WriteAccess, check_not_banned};
 
 /// The most log lines about ends of connections in a second. A client that connects and leaves in a loop must not fill the disk.
 const MAX_CLOSED_LINES: u32 = 200;
@@ -97,6 +98,8 @@ pub(crate) struct Services {
     pub(crate) store: SharedStore,
     /// The hook of the application, if there is one.
     pub(crate) hooks: Option<Arc<Hooks>>,
+    /// The filter of words, if there is one.
+    pub(crate) filter: Option<Arc<Filter>>,
     /// The bus to other nodes; `None` on a single node.
     pub(crate) bus: Option<Arc<dyn Bus>>,
     /// What operators see of this node's connections.
@@ -194,6 +197,14 @@ impl Services {
         }
         let message = "this command works once every node has the new version: see `features` in `welcome`";
         Err(Refusal::new(ErrorCode::UnknownType, message))
+    }
+
+    /// What to submit in place of a change, as the filter of words decides.
+    pub(crate) fn filter_words(&self, change: Change) -> Change {
+        match &self.filter {
+            Some(filter) => filter.check(change),
+            None => change,
+        }
     }
 
     /// Checks a change of a user's own profile, and counts it against the user's rate.

@@ -85,6 +85,7 @@ impl SimulatedServer {
             authenticator,
             store,
             hooks: None,
+            filter: None,
             batches,
             metrics,
             clock,

@@ -99,7 +99,7 @@ pub use self::committed::{
 };
 pub use self::memberships::{Activity, JoinedConversation, Memberships, Summaries};
 pub use self::request::{
-    Approved, Change, CountedRead, CursorKind, MessageCounts, PresenceChange, Query, Request,
+    Approved, Change, CountedRead, CursorKind, Filtered, MessageCounts, PresenceChange, Query, Request,
 };
 use tokio::sync::watch;
 

@@ -107,6 +107,9 @@ pub enum Change {
     /// A change that a [`Self::Check`] has found to repeat an earlier one. It is answered like the earlier one, and is
     /// `unavailable` if it would store something by now, because the application has not allowed that.
     Repeated(Box<Change>),
+    /// A change whose content is refused for good, if it would store something. One that repeats an earlier one is answered like that
+    /// one.
+    Filtered(Box<Filtered>),
     /// A probe: changes nothing, but is written like every other change.
     Probe,
     /// A numbered write that was refused for good before it was submitted. It changes nothing. The writer answers it in the
@@ -135,6 +138,15 @@ pub struct Approved {
     pub change: Change,
     /// The change that the client requested, if the application has replaced its content.
     pub requested: Option<Change>,
+}
+
+/// A change whose content is refused.
+#[derive(Debug, Clone)]
+pub struct Filtered {
+    /// The change.
+    pub change: Change,
+    /// The refusal, unless the change is refused for another reason.
+    pub refusal: Refusal,
 }
 
 impl Change {

@@ -11,6 +11,7 @@ use switchboard_protocol::Limits;
 
 use super::auth::AuthSection;
 use super::hooks::HooksSection;
+use super::moderation::{FilterAction, ModerationSection};
 use super::webhooks::WebhooksSection;
 use super::{
     AcmeSection, ClusterSettings, ConfigError, DEFAULT_LISTEN, EXAMPLE_OPERATOR_LISTEN, ForwardedHeader,
@@ -93,6 +94,7 @@ pub(super) struct File {
     pub(super) profiles: ProfilesSection,
     pub(super) permissions: PermissionsSection,
     pub(super) hooks: HooksSection,
+    pub(super) moderation: ModerationSection,
     pub(super) webhooks: WebhooksSection,
     pub(super) limits: Limits,
 }
@@ -125,6 +127,7 @@ impl Default for File {
             profiles: ProfilesSection::default(),
             permissions: PermissionsSection::default(),
             hooks: HooksSection::default(),
+            moderation: ModerationSection::default(),
             webhooks: WebhooksSection::default(),
             limits: Limits::default(),
         }
@@ -264,7 +267,7 @@ impl Setting {
 }
 
 /// The names of the file's sections.
-pub(super) const SECTIONS: [&str; 12] = [
+pub(super) const SECTIONS: [&str; 13] = [
     "auth",
     "log",
     "operator",
@@ -273,6 +276,7 @@ pub(super) const SECTIONS: [&str; 12] = [
     "cluster",
     "feed",
     "hooks",
+    "moderation",
     "webhooks",
     "profiles",
     "permissions",
@@ -291,6 +295,7 @@ fn schema(section: &str) -> Schema {
         "profiles" => schema_for!(ProfilesSection),
         "permissions" => schema_for!(PermissionsSection),
         "hooks" => schema_for!(HooksSection),
+        "moderation" => schema_for!(ModerationSection),
         "webhooks" => schema_for!(WebhooksSection),
         "limits" => schema_for!(Limits),
         _ => schema_for!(File),
@@ -417,6 +422,10 @@ fn example() -> Result<File, ConfigError> {
             ..ClusterSettings::default()
         },
         hooks: HooksSection::example(),
+        moderation: ModerationSection {
+            words_file: Some(PathBuf::from("/etc/switchboard/words")),
+            action: FilterAction::Refuse,
+        },
         webhooks: WebhooksSection {
             secret_file: Some(PathBuf::from("/etc/switchboard/webhooks")),
             ca: Some(PathBuf::from("/etc/switchboard/webhooks-ca.pem")),

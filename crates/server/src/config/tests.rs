@@ -76,7 +76,7 @@ fn an_unknown_setting_is_refused_with_the_most_similar_one() {
     assert_refused(
         "[server]\nframe = 1",
         &[],
-        "the sections are [auth], [log], [operator], [tls], [acme], [cluster], [feed], [hooks], [webhooks], [profiles], [permissions], [limits]",
+        "the sections are [auth], [log], [operator], [tls], [acme], [cluster], [feed], [hooks], [moderation], [webhooks], [profiles], [permissions], [limits]",
     );
     assert_refused("zzzzzzzz = 1", &[], "`switchboard config default`");
     assert_refused("limits = 3", &[], "is a section, `[limits]`");
@@ -263,13 +263,23 @@ fn the_default_file_lists_every_setting_with_its_default() {
         read_config(&text, &[]).expect("as it is").to_toml(),
         read_config("", &[]).expect("empty").to_toml()
     );
-    // With all settings uncommented, except those that exclude each other or need the hook's secret, the file is still valid.
+    // With all settings uncommented, except those that exclude each other or need a file that is read, the file is still valid.
     let open: String = text
         .lines()
         .filter_map(|line| line.strip_prefix('#').or(Some(line)))
         .filter(|line| {
-            let others =
-                [" ", "secret", "public_key", "store_file", "bus_file", "token", "url", "ask", "on_failure"];
+            let others = [
+                " ",
+                "secret",
+                "public_key",
+                "store_file",
+                "bus_file",
+                "words_file",
+                "token",
+                "url",
+                "ask",
+                "on_failure",
+            ];
             !others.iter().any(|way| line.starts_with(way))
         })
         .fold(String::new(), |all, line| all + line + "\n");

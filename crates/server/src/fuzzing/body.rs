@@ -150,6 +150,7 @@ impl HttpServer {
         let services = Arc::new(Services {
             mode: Mode::Dev,
             hooks: None,
+            filter: None,
             limiter: Limiter::new(&limits),
             allowed_origins: Vec::new(),
             proxies: Arc::default(),

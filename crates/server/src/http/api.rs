@@ -447,6 +447,7 @@ async fn ask_application(
     change: Change,
 ) -> Result<Decision, Refusal> {
     let unasked = caller.grant.as_ref().is_some_and(|grant| grant.unasked);
+    let change = if unasked { change } else { services.filter_words(change) };
     let asked = services.hooks.as_ref().filter(|_| !unasked);
     let Some((hooks, about)) =
         asked.and_then(|hooks| Some((hooks, hooks.question_about(&caller.user, &change)?)))

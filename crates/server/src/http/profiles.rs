@@ -95,12 +95,15 @@ async fn answer(
         let message = format!("profiles: at most {} at a time", Limits::PROFILES);
         return Err(Refusal::too_large("profiles", message).into());
     }
+    let filter = services.filter.as_ref().filter(|_| !grant.as_ref().is_some_and(|grant| grant.unasked));
     let mut changes = Vec::with_capacity(profiles.len());
     for (place, profile) in profiles.into_iter().enumerate() {
         let ProfileOf { user, name, avatar, data, active } = profile;
         check_acts_as(grant.as_ref(), &user)?;
         let fields = SetProfile { name, avatar, data };
-        check_fields(services, &fields).map_err(|refusal| with_profile_place(refusal, place))?;
+        let checked = check_fields(services, &fields)
+            .and_then(|()| filter.map_or(Ok(()), |filter| filter.check_profile(&fields)));
+        checked.map_err(|refusal| with_profile_place(refusal, place))?;
         changes.push(ProfileChange { user, fields, active });
     }
     let gone: Vec<_> = changes

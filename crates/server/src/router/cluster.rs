@@ -128,6 +128,13 @@ pub(crate) struct ClusterParts {
     pub(crate) connections: Arc<Connections>,
 }
 
+impl ClusterParts {
+    /// What the doors need of the cluster.
+    pub(crate) fn bus_and_nodes(&self) -> (Arc<dyn Bus>, Arc<Nodes>) {
+        (self.bus.clone(), self.nodes.clone())
+    }
+}
+
 /// The state by which this node stays consistent with the others: missing events, pending queries and comparisons. The
 /// documentation of the module explains it.
 pub(super) struct Cluster {

@@ -152,7 +152,7 @@ impl LiveSession {
             return match self.check_unordered(&change) {
                 Ok(()) => {
                     self.outbox.begin_in_flight();
-                    self.submit(id, change, None);
+                    self.submit(id, self.services.filter_words(change), None);
                 }
                 Err(refusal) => self.reply(id, Err(refusal)),
             };
@@ -160,7 +160,7 @@ impl LiveSession {
         match self.check_write(number, &change) {
             Ok(order) => {
                 self.outbox.begin_in_flight();
-                self.submit_in_order(id, change, order);
+                self.submit_in_order(id, self.services.filter_words(change), order);
             }
             Err(refusal) => {
                 if refusal.code == ErrorCode::RateLimited {

@@ -16,6 +16,10 @@ use switchboard_store::{Change, Submission};
 fn profile_of(services: &Services, identity: &Identity) -> Option<TokenProfile> {
     let claims = &identity.claims;
     let name = claims.name.as_deref().and_then(|name| PersonName::parse(name).ok());
+    // A token has nobody to whom a refusal could be said, so its user has no name.
+    let is_refused =
+        |name: &PersonName| services.filter.as_ref().is_some_and(|filter| filter.finds(name.as_str()));
+    let name = name.filter(|name| !is_refused(name));
     let avatar = claims.picture.as_deref().and_then(|picture| Avatar::parse(picture).ok());
     let avatar = avatar.filter(|avatar| services.profiles.is_allowed(avatar));
     if name.is_none() && avatar.is_none() {

@@ -2,16 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
 use switchboard_store::clock::Clock;
 
 use super::{Certificate, CertificateInstaller};
-
-/// How often the files are read. A change is used when two reads in a row agree, because a program may replace the two files one
-/// after the other.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
+use crate::reload::{POLL_INTERVAL, Reloads};
 
 /// The two files of a certificate.
 pub(super) struct CertificateFiles {
@@ -72,33 +68,31 @@ impl CertificateFiles {
 
     /// Loads the certificate again whenever the files change. If they cannot be used, the server keeps the certificate that it has.
     /// Never returns.
-    pub(super) async fn watch_files(mut self, mut installer: CertificateInstaller) {
+    pub(super) async fn watch_files(self, mut installer: CertificateInstaller) {
         let mut ticks = tokio::time::interval(POLL_INTERVAL);
-        let (mut last, mut refused) = (self.loaded.clone(), None);
+        let mut reloads = Reloads::new(self.loaded);
         loop {
             ticks.tick().await;
             installer.check_expiry();
             let paths = self.paths.clone();
             let Ok(content) = tokio::task::spawn_blocking(move || paths.read()).await else { continue };
-            let stable = std::mem::replace(&mut last, content.clone()) == content;
-            if content == self.loaded {
-                refused = None;
-            } else if stable && refused.as_ref() != Some(&content) {
-                match content.parse(&installer.clock) {
-                    Ok(certificate) => {
-                        installer.install(&certificate);
-                        (self.loaded, refused) = (content, None);
-                    }
-                    Err(error) => {
-                        installer.metrics.load_failures.inc();
-                        tracing::error!(
-                            certificate = %self.paths.certificate.display(),
-                            key = %self.paths.key.display(),
-                            error = format!("{error:#}"),
-                            "cannot use the new certificate; the old one stays in use"
-                        );
-                        refused = Some(content);
-                    }
+            if !reloads.is_news(&content) {
+                continue;
+            }
+            match content.parse(&installer.clock) {
+                Ok(certificate) => {
+                    installer.install(&certificate);
+                    reloads.set_used(content);
+                }
+                Err(error) => {
+                    installer.metrics.load_failures.inc();
+                    tracing::error!(
+                        certificate = %self.paths.certificate.display(),
+                        key = %self.paths.key.display(),
+                        error = format!("{error:#}"),
+                        "cannot use the new certificate; the old one stays in use"
+                    );
+                    reloads.set_refused(content);
                 }
             }
         }

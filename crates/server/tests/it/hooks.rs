@@ -31,7 +31,7 @@ async fn server_with(asks: &[Ask], change: impl FnOnce(&mut HooksConfig)) -> (Se
 }
 
 /// Receives the answer to a command of a person, and skips events before it.
-async fn answer_of(person: &mut Person, id: i64) -> Value {
+pub(crate) async fn answer_of(person: &mut Person, id: i64) -> Value {
     loop {
         if let ServerFrame::Reply(reply) = person.next().await {
             let reply = serde_json::to_value(&reply).expect("JSON");

@@ -24,6 +24,7 @@ mod documents;
 #[cfg(any(debug_assertions, feature = "fault-injection"))]
 mod failing;
 mod feed;
+mod filter;
 mod foreign;
 mod frames;
 mod full_disk;

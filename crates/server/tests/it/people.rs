@@ -21,7 +21,7 @@ fn with_pictures(config: &mut Config) {
 }
 
 /// Asks for profiles, and follows them.
-async fn asks_for(person: &mut Person, users: &[&str]) -> Vec<Profile> {
+pub(crate) async fn asks_for(person: &mut Person, users: &[&str]) -> Vec<Profile> {
     match person.does("users", json!({"users": users})).await {
         OkBody::Users { users, more: false } => users,
         other => panic!("{other:?}"),
@@ -159,7 +159,7 @@ async fn a_deactivated_user_is_disconnected_and_cannot_sign_in() {
 }
 
 /// A token with a name, as a provider of OpenID Connect signs it.
-fn token(claims: &Value) -> String {
+pub(crate) fn token(claims: &Value) -> String {
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     jsonwebtoken::encode(&Header::default(), claims, &key).expect("a token")
 }

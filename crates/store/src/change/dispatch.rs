@@ -9,10 +9,25 @@ use super::{Actor, ChangeContext, ChangePurpose, ChangeResult, OperationError, R
 use crate::refusal::Refusal;
 use crate::report::ReportChange;
 use crate::request::ImportRecord;
-use crate::{Change, Committed, Submission};
+use crate::{Change, Committed, Filtered, Submission};
 
 /// Applies one change that `actor` makes at the time `now`.
 pub(crate) fn apply<R: Rows>(
+    rows: &mut R,
+    rules: &Rules,
+    actor: Actor<'_>,
+    change: Change,
+    now: Timestamp,
+) -> ChangeResult<R> {
+    let Change::Filtered(filtered) = change else { return apply_unfiltered(rows, rules, actor, change, now) };
+    let Filtered { change, refusal } = *filtered;
+    match apply_unfiltered(rows, rules, actor, Change::Check(Box::new(change)), now) {
+        Ok(Committed::NotAnnounced) => Err(refusal.into()),
+        result => result,
+    }
+}
+
+fn apply_unfiltered<R: Rows>(
     rows: &mut R,
     rules: &Rules,
     actor: Actor<'_>,
@@ -83,7 +98,9 @@ pub(crate) fn apply<R: Rows>(
         Change::Revoke { until, replace } => act.revoke(until, replace),
         Change::Reports(c) => act.change_reports(&c),
         Change::Ban(ban) => act.set_ban(ban.map(|ban| *ban)),
-        Change::Check(_) | Change::Approved(_) | Change::Repeated(_) => Err(Refusal::unavailable().into()),
+        Change::Check(_) | Change::Approved(_) | Change::Repeated(_) | Change::Filtered(_) => {
+            Err(Refusal::unavailable().into())
+        }
     };
     match result {
         Err(OperationError::Checked) => Ok(Committed::NotAnnounced),
@@ -185,6 +202,7 @@ impl Prefetch {
             Change::Import(lines) => lines.iter().for_each(|line| self.add_import(&line.record)),
             Change::Check(c) | Change::Repeated(c) => self.add_rows_of(actor, c),
             Change::Approved(c) => self.add_rows_of(actor, &c.change),
+            Change::Filtered(c) => self.add_rows_of(actor, &c.change),
             Change::RegisterUser
             | Change::Probe
             | Change::UseKey(..)

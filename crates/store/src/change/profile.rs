@@ -12,6 +12,7 @@ use crate::{Committed, CommittedProfiles};
 impl<R: Rows> ChangeContext<'_, R> {
     /// Changes the actor's own profile.
     pub(super) fn set_own_profile(&mut self, fields: &SetProfile) -> ChangeResult<R> {
+        self.begin_effects()?;
         let user = self.user_or_new(self.actor)?;
         let (version, changed) = self.do_change_profile(user, &self.actor.clone(), fields, None)?;
         let own = Some((self.actor.clone(), version));

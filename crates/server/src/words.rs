@@ -246,7 +246,7 @@ mod tests {
             ("16 KiB ASCII", "wordword ".repeat(1_820)),
             ("16 KiB Cyrillic", "добрый день ".repeat(780)),
             ("16 KiB Hangul", ('\u{ac00}'..).take(5_400).collect()),
-            ("16 KiB of U+FDFA", "\u{fdfa}".repeat(5_400)),
+            ("16 KiB of U+3316", "\u{3316}".repeat(5_400)),
             ("16 KiB of marks", "a\u{301}\u{336}".repeat(3_200)),
         ] {
             for (list_name, words) in [("2 words", &short), ("10,000 words", &long)] {

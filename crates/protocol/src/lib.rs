@@ -48,8 +48,8 @@ pub const SUBPROTOCOL: &str = "switchboard.v1";
 /// `numbers` means that it accepts a [`WriteNumber`], `profiles` that it has the users' names and pictures,
 /// `token` that a connection can renew its token, `permissions` that `welcome` and the answer to `token` have [`Permissions`],
 /// `bans` that users can be banned and silenced, `slow` that rooms have settings, such as slow mode, `block` that users can block
-/// each other, `report` that messages and users can be reported.
-pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN, "permissions", BANS, SLOW, BLOCK, REPORT];
+/// each other, `report` that messages and users can be reported, `hold` that a message can wait for a moderator.
+pub const FEATURES: &[&str] = &["numbers", PROFILES, TOKEN, "permissions", BANS, SLOW, BLOCK, REPORT, HOLD];
 
 /// The feature of bans: of the installation, of rooms, and for writing.
 pub const BANS: &str = "bans";
@@ -59,6 +59,9 @@ pub const SLOW: &str = "slow";
 
 /// The feature of reports.
 pub const REPORT: &str = "report";
+
+/// The feature of held messages, which wait for a moderator outside the log.
+pub const HOLD: &str = "hold";
 
 /// The feature of the command `token`, which renews the token of a connection.
 pub const TOKEN: &str = "token";

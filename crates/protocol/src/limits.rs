@@ -243,6 +243,12 @@ impl Limits {
     /// How many of those who reported a target learn of the decision, the first ones: each is a notice to other nodes.
     pub const MAX_TOLD_REPORTERS: usize = 1_000;
 
+    /// How many held messages of one user wait for a decision: each is a moderator's work. Beyond: `rate_limited`.
+    pub const HELD_PER_USER: u32 = 100;
+
+    /// When to try again after [`Self::HELD_PER_USER`], in milliseconds: a person decides, which takes longer than seconds.
+    pub const HELD_RETRY_MS: u64 = 60_000;
+
     /// For how many milliseconds a decided report is kept: 30 days, in which the decision can be disputed.
     pub const REPORT_KEEP_MS: i64 = 30 * 24 * 60 * 60 * 1_000;
 

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::event::is_false;
 use crate::reply::{Failure, Profile};
 use crate::{ConversationId, Seq, Timestamp, Title, UserId};
 
@@ -61,6 +62,9 @@ pub struct ListedBan {
     pub until: Option<Timestamp>,
     /// When it was made.
     pub at: Timestamp,
+    /// Whether the user comes in all the same, and what they send is held.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shadow: bool,
     /// What the user reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

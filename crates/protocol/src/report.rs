@@ -5,6 +5,7 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::event::is_false;
 use crate::{ConversationId, Data, PersonName, Seq, Text, Timestamp, UserId};
 
 /// A report: `r_` and its number.
@@ -102,6 +103,10 @@ words! {
         None = "none",
         /// The message is deleted.
         Delete = "delete",
+        /// The held message is stored in the log.
+        Release = "release",
+        /// The held message is never stored in the log.
+        Reject = "reject",
         /// The user is banned from the installation.
         Ban = "ban",
         /// The user only reads in the room.
@@ -184,6 +189,9 @@ pub struct ListedReport {
     /// The message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Seq>,
+    /// Whether it is a held message, which no user has reported. It has no `target`, because it is not in the log.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub held: bool,
     /// What was reported. Absent where a key reads without text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<ReportSnapshot>,

@@ -1,6 +1,6 @@
-//! The filter: refuses what has a word of the list, as a hook that is built in.
+//! The filter: refuses or holds what has a word of the list, as a hook that is built in.
 //!
-//! It is asked after the rates and before the application. What it refuses passes through the store's queue, where a change is
+//! It is asked after the rates and before the application, which is not asked about what the filter finds. What it refuses passes through the store's queue, where a change is
 //! checked as if there were no filter: a write that is not allowed anyway is refused for that, and one that repeats an earlier one
 //! is answered like that one, also where the list has changed in between.
 
@@ -10,17 +10,18 @@ use std::sync::{Arc, PoisonError, RwLock};
 use anyhow::Context as _;
 use switchboard_protocol::{ErrorCode, PersonName, SetProfile, Text, Title};
 
-use crate::config::{self, ModerationConfig};
+use crate::config::{self, FilterAction, ModerationConfig};
 use crate::metrics::{FilterMetrics, Metrics};
 use crate::reload::{POLL_INTERVAL, Reloads};
 use crate::tasks::Tasks;
 use crate::words::WordList;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Change, Filtered};
+use switchboard_store::{Change, Filtered, Hold};
 
 /// Finds the words of the list in what users write.
 pub(crate) struct Filter {
     path: PathBuf,
+    action: FilterAction,
     list: RwLock<Arc<WordList>>,
     metrics: FilterMetrics,
 }
@@ -44,7 +45,8 @@ impl Filter {
         let list = WordList::parse(&bytes).with_context(|| path.display().to_string())?;
         metrics.begin_at_zero();
         metrics.words.set(i64::try_from(list.len()).unwrap_or(i64::MAX));
-        let filter = Arc::new(Self { path, list: RwLock::new(Arc::new(list)), metrics });
+        let (action, list) = (config.action, RwLock::new(Arc::new(list)));
+        let filter = Arc::new(Self { path, action, list, metrics });
         tasks.spawn_critical("words", filter.clone().watch_file(Ok(bytes), tasks.clone()));
         Ok(Some(filter))
     }
@@ -85,13 +87,22 @@ impl Filter {
         }
     }
 
-    /// What to submit in place of a change: the change itself, or one that is refused if it has a word of the list.
-    pub(crate) fn check(&self, change: Change) -> Change {
+    /// What to submit in place of a change: the change itself, or one that is held or refused if it has a word of the list. Only a
+    /// message is held, and only if every node knows what that is.
+    pub(crate) fn check(&self, change: Change, is_hold_known: impl FnOnce() -> bool) -> Change {
         let found = places(&change).into_iter().flatten();
         let found = found.filter(|(.., text)| text.is_some_and(|text| self.finds(text)));
         let Some((what, field, _)) = found.take(1).next() else { return change };
-        self.metrics.count(what);
-        Change::Filtered(Box::new(Filtered { change, refusal: refusal(field) }))
+        match change {
+            Change::Send(send) if self.action == FilterAction::Hold && is_hold_known() => {
+                self.metrics.held.inc();
+                Change::Hold(Box::new(Hold { send, requested: None }))
+            }
+            change => {
+                self.metrics.count(what);
+                Change::Filtered(Box::new(Filtered { change, refusal: refusal(field) }))
+            }
+        }
     }
 
     /// Refuses a profile that a back end sets, if its name has a word of the list.

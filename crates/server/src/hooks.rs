@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{ConversationId, History, Limits, Permissions, Target, UserId};
+use switchboard_protocol::{ConversationId, HOLD, History, Limits, Permissions, Target, UserId};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use wildmatch::WildMatch;
@@ -255,6 +255,8 @@ impl Hooks {
         let question = self.question(asker, ask, &change).await;
         let read = |body: &[u8]| Action::parse(body)?.apply_to(&change, &self.limits);
         let decided = match self.exchange(ask, &asker.user, question, read).await {
+            // A node of an earlier version does not know what is held.
+            Ok(Change::Hold(_)) if !self.store.features().contains(&HOLD) => Change::Refused(unanswered()),
             Ok(decided) => decided,
             Err(OnFailure::Accept) => answer::approved(change.clone(), None),
             Err(OnFailure::Refuse) => Change::Refused(unanswered()),
@@ -361,6 +363,7 @@ impl Answered for Change {
     fn action(&self) -> &'static str {
         match self {
             Self::Refused(_) => "refuse",
+            Self::Hold(_) => "hold",
             Self::Approved(approved) if approved.requested.is_some() => "replace",
             _ => "accept",
         }

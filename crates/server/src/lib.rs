@@ -472,6 +472,7 @@ pub(crate) async fn try_bus(config: &Config) -> anyhow::Result<()> {
 /// Drops the rate buckets of inactive users and logs how many log lines were suppressed, at an interval until the server stops.
 async fn sweep_periodically(services: Arc<Services>) {
     http::reports::purge(&services);
+    http::reports::count_undecided(&services);
     loop {
         tokio::select! {
             biased;
@@ -480,6 +481,7 @@ async fn sweep_periodically(services: Arc<Services>) {
                 services.denials.flush();
                 http::feed::trim(&services);
                 http::reports::purge(&services);
+                http::reports::count_undecided(&services);
                 services.log_throttles.flush();
             }
             () = services.tasks.stop().cancelled() => return,

@@ -5,6 +5,7 @@ mod filter;
 mod hooks;
 mod process;
 mod prometheus_text;
+mod reports;
 mod store_files;
 mod tls;
 mod webhooks;
@@ -24,6 +25,7 @@ pub(crate) use self::feed::FeedMetrics;
 pub(crate) use self::filter::FilterMetrics;
 pub(crate) use self::hooks::{HookFailure, HookMetrics};
 pub(crate) use self::process::resident_bytes;
+pub(crate) use self::reports::ReportMetrics;
 use self::store_files::StoreFiles;
 pub(crate) use self::tls::TlsMetrics;
 pub(crate) use self::webhooks::{WebhookMetrics, WebhookStanding};
@@ -78,6 +80,8 @@ pub struct Metrics {
     pub(crate) hooks: HookMetrics,
     /// The metrics of the filter of words.
     pub(crate) filter: FilterMetrics,
+    /// The metrics of the queue of reports.
+    pub(crate) reports: ReportMetrics,
     /// The metrics of the feed.
     pub(crate) feed: FeedMetrics,
     /// The metrics of webhooks.
@@ -227,6 +231,7 @@ impl Metrics {
             token_keys: TokenKeyMetrics::default(),
             hooks: HookMetrics::default(),
             filter: FilterMetrics::default(),
+            reports: ReportMetrics::default(),
             feed: FeedMetrics::default(),
             webhooks: WebhookMetrics::default(),
             registry: Registry::default(),
@@ -269,6 +274,7 @@ impl Metrics {
         self.token_keys.register(registry);
         self.hooks.register(registry);
         self.filter.register(registry);
+        self.reports.register(registry);
         self.feed.register(registry);
         self.webhooks.register(registry);
     }

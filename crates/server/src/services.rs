@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchboard_protocol::{
-    CloseCode, Command, ConversationId, ErrorCode, Limits, Permissions, SetProfile, UserId,
+    CloseCode, Command, ConversationId, ErrorCode, HOLD, Limits, Permissions, SetProfile, UserId,
 };
 use tokio::sync::{Notify, Semaphore};
 
@@ -202,7 +202,7 @@ impl Services {
     /// What to submit in place of a change, as the filter of words decides.
     pub(crate) fn filter_words(&self, change: Change) -> Change {
         match &self.filter {
-            Some(filter) => filter.check(change),
+            Some(filter) => filter.check(change, || self.require_feature(HOLD).is_ok()),
             None => change,
         }
     }

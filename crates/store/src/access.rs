@@ -4,7 +4,8 @@
 //! a user who left sees it up to the event of leaving; no other user sees anything.
 
 use switchboard_protocol::{
-    ConversationId, Directory, Inviters, Limits, Permissions, ReportState, Role, Seq, Timestamp, UserId,
+    ConversationId, Directory, Inviters, Limits, Permissions, ReportAction, ReportState, Role, Seq,
+    Timestamp, UserId,
 };
 
 use crate::ban::Ban;
@@ -18,7 +19,7 @@ use crate::refusal::Refusal;
 /// # Errors
 /// The user is banned.
 pub fn check_not_banned(ban: Option<&Ban>, now: Timestamp) -> Result<(), Refusal> {
-    match ban.filter(|ban| ban.holds_at(now)) {
+    match ban.filter(|ban| !ban.shadow && ban.holds_at(now)) {
         Some(ban) => Err(Refusal::banned(ban)),
         None => Ok(()),
     }
@@ -140,6 +141,18 @@ pub(crate) fn check_may_decide(
         ReportState::Claimed => Err(Refusal::conflict("report", &format!("{name} has claimed this report"))),
         ReportState::Done => Err(Refusal::conflict("report", &format!("{name} has decided this report"))),
     }
+}
+
+/// Refuses a decision that does not fit: only a held message waits to be released or rejected, and it is not in the log yet.
+pub(crate) fn check_decision_of(is_held: bool, action: ReportAction) -> Result<(), Refusal> {
+    let message = match (is_held, action) {
+        (true, ReportAction::None | ReportAction::Delete) => {
+            "action: the message is held and not in the log: `release` or `reject` it"
+        }
+        (false, ReportAction::Release | ReportAction::Reject) => "action: this is no held message",
+        _ => return Ok(()),
+    };
+    Err(Refusal::bad_field("action", message))
 }
 
 /// A present member, of any role.

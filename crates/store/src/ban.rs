@@ -18,13 +18,15 @@ pub struct Ban {
     pub until: Option<Timestamp>,
     /// What the user reads.
     pub reason: Option<String>,
+    /// Whether the user comes in all the same, and what they send is held.
+    pub shadow: bool,
 }
 
 impl Ban {
     /// The ban of a row, by the stored time of its end.
-    pub(crate) fn stored(until_ms: i64, reason: Option<String>) -> Self {
+    pub(crate) fn stored(until_ms: i64, reason: Option<String>, shadow: bool) -> Self {
         let until = (until_ms < END_OF_TIME_MS).then(|| Timestamp::from_millis(until_ms));
-        Self { until, reason }
+        Self { until, reason, shadow }
     }
 
     /// The time of its end as it is stored, in milliseconds since the Unix epoch.
@@ -32,7 +34,7 @@ impl Ban {
         self.until.map_or(END_OF_TIME_MS, Timestamp::as_millis)
     }
 
-    /// Whether the ban keeps the user out at this time.
+    /// Whether the ban has not ended at this time.
     pub fn holds_at(&self, now: Timestamp) -> bool {
         self.until.is_none_or(|until| now < until)
     }
@@ -63,10 +65,10 @@ mod tests {
     #[test]
     fn a_ban_ends_at_its_time_and_one_without_an_end_does_not() {
         let at = Timestamp::from_millis;
-        let ban = Ban::stored(1_000, None);
+        let ban = Ban::stored(1_000, None, false);
         assert!(ban.holds_at(at(999)) && !ban.holds_at(at(1_000)));
-        let for_good = Ban { until: None, reason: None };
-        assert_eq!(Ban::stored(for_good.stored_until(), None), for_good);
+        let for_good = Ban { until: None, reason: None, shadow: false };
+        assert_eq!(Ban::stored(for_good.stored_until(), None, false), for_good);
         assert!(for_good.holds_at(at(END_OF_TIME_MS)));
     }
 }

@@ -9,6 +9,7 @@ mod blocks;
 mod contact;
 mod cursors;
 pub(super) mod dispatch;
+mod hold;
 mod import;
 mod message;
 mod profile;

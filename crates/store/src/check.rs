@@ -45,6 +45,9 @@ const FIRST_SCHEMA_WITH_BANS: usize = 14;
 /// The first schema version with reports.
 const FIRST_SCHEMA_WITH_REPORTS: usize = 16;
 
+/// The first schema version with held messages.
+const FIRST_SCHEMA_WITH_HELD: usize = 17;
+
 /// A fault in a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {

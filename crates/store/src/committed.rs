@@ -31,6 +31,13 @@ pub enum Committed {
     Block(Box<CommittedBlock>),
     /// A stored report.
     Report(ReportId),
+    /// A message that is held, now or since an earlier write that this one repeats.
+    Held {
+        /// The conversation of the message.
+        conversation: ConversationId,
+        /// Whether it was held before.
+        duplicate: bool,
+    },
     /// A stored import.
     Import(Box<CommittedImport>),
     /// A change that sends nothing to any session.

@@ -51,6 +51,7 @@ pub mod feed;
 #[cfg(test)]
 mod first_schema;
 pub mod grant;
+pub(crate) mod held;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod in_memory;
@@ -99,7 +100,7 @@ pub use self::committed::{
 };
 pub use self::memberships::{Activity, JoinedConversation, Memberships, Summaries};
 pub use self::request::{
-    Approved, Change, CountedRead, CursorKind, Filtered, MessageCounts, PresenceChange, Query, Request,
+    Approved, Change, CountedRead, CursorKind, Filtered, Hold, MessageCounts, PresenceChange, Query, Request,
 };
 use tokio::sync::watch;
 
@@ -113,7 +114,7 @@ use crate::origin::Origin;
 use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, ReadEvent, UserKey};
 use crate::refusal::Refusal;
-use crate::report::ListReports;
+use crate::report::{ListReports, UndecidedReports};
 use crate::write_fault::WriteFault;
 
 /// The name of a store's writing thread. The server stops if it ends.
@@ -176,6 +177,9 @@ pub trait Store: std::marker::Send + std::marker::Sync + 'static {
 
     /// A page of reports, by number.
     fn list_reports(&self, query: ListReports) -> Answer<ReportListing>;
+
+    /// How many reports wait for a decision.
+    fn undecided_reports(&self) -> Answer<UndecidedReports>;
 
     /// The messages around an event, as a moderator reads them. The caller has stored that.
     fn moderator_history(&self, conversation: ConversationId, around: Seq) -> Answer<OkBody<Box<RawValue>>>;

@@ -8,7 +8,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 /// The SHA-256 of each migration file. A new file gets a new line; no line ever changes.
-const MIGRATION_CHECKSUMS: [(&str, &str); 30] = [
+const MIGRATION_CHECKSUMS: [(&str, &str); 32] = [
     ("postgres/V1__log.sql", "e47178996d04b7d1f1fbc70eb5aebb05be372ea8a53503d75573641fc148436c"),
     ("postgres/V2__notice_key.sql", "eff430beb1437bdd218f20300bf19ea676a3d1b88eae4ac7e11601a8358d886d"),
     ("postgres/V3__probe.sql", "f9e9ecc2bdba8bd554005735eb53e4f165b825c0af748368d65e2bb186e8a180"),
@@ -26,6 +26,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 30] = [
     ("postgres/V12__bans.sql", "6747bf799aa604b7198168468718b30d7fd905acb0ab1448745e76e3f3a34f6e"),
     ("postgres/V13__blocks.sql", "a390e5f884d33a58c7287486e595135a7edf09c0cf43801bfa87e205327d8760"),
     ("postgres/V14__reports.sql", "9cd61f5316be41f06ac162d8a1c66b54f2b36276b32345f344738dd30507367b"),
+    ("postgres/V15__held.sql", "89e5acf9c50555fca64a62be600f14f98f18f79c894614b697ff8be349c92a11"),
     ("sqlite/0001_log.sql", "2303da03e3dec4c738073af6d9261fab33620cd845a9865e8faefd60cdf1113e"),
     ("sqlite/0002_bounded_reads.sql", "4ebcd320e1364fba448a712e4d6b3ddaa5667fbefdd31286dd4ec71cf684a917"),
     ("sqlite/0003_revocations.sql", "f68572beba82ac8fde054a4eff7d4e878628bb5583a8f14cb75cd6e69b95bd61"),
@@ -42,6 +43,7 @@ const MIGRATION_CHECKSUMS: [(&str, &str); 30] = [
     ("sqlite/0014_bans.sql", "e792c851675ea21c0dd722dae60d554f03fa1d53bd1de33e0f5d73d329db65eb"),
     ("sqlite/0015_blocks.sql", "430b43c23952bac1087b94908b660642af096ab75e3fa3221d4e781ba313cb09"),
     ("sqlite/0016_reports.sql", "da6adee62af01bc233ee2743fbef8e66d5cf1085c6fed5fd358ac97c06a36107"),
+    ("sqlite/0017_held.sql", "08fe5d30f736de0d7ee07043ddf3b3d90c7cae780682dc7351cc6f33b4be1700"),
 ];
 
 /// The SHA-256 of each migration file as it is now.

@@ -59,7 +59,7 @@ use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, ReportListing, 
 use crate::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use crate::read::feed::Unpaged;
 use crate::record::{Answer, ConversationKey, NoticeKey, ReadEvent, UserKey};
-use crate::report::ListReports;
+use crate::report::{ListReports, UndecidedReports};
 
 /// The current schema, for benchmarks.
 pub const SCHEMA: &str = include_str!("migrations/postgres/V1__log.sql");
@@ -228,6 +228,10 @@ impl Store for PostgresStore {
 
     fn list_reports(&self, query: ListReports) -> Answer<ReportListing> {
         self.readers.users.list_reports(query)
+    }
+
+    fn undecided_reports(&self) -> Answer<UndecidedReports> {
+        self.readers.users.undecided_reports()
     }
 
     fn moderator_history(&self, conversation: ConversationId, around: Seq) -> Answer<OkBody<Box<RawValue>>> {

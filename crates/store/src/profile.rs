@@ -20,15 +20,20 @@ macro_rules! ban_columns {
     };
 }
 
-/// Joins the bans of users from the installation.
+/// Joins the bans that keep users out of the installation, which shadow bans do not.
 macro_rules! join_bans {
     () => {
-        " LEFT JOIN bans b ON b.conversation = 0 AND b.user = u.id"
+        " LEFT JOIN bans b ON b.conversation = 0 AND b.user = u.id AND NOT b.shadow"
     };
     // `OFFSET 0` makes PostgreSQL use the whole key, also without statistics about the table.
     (lateral) => {
+        r#" LEFT JOIN LATERAL (SELECT until, reason FROM bans
+            WHERE conversation = 0 AND "user" = u.id AND NOT shadow OFFSET 0) b ON true"#
+    };
+    // Shadow bans too.
+    (all) => {
         r#" LEFT JOIN LATERAL (
-            SELECT until, reason FROM bans WHERE conversation = 0 AND "user" = u.id OFFSET 0) b ON true"#
+            SELECT until, reason, shadow FROM bans WHERE conversation = 0 AND "user" = u.id OFFSET 0) b ON true"#
     };
 }
 

@@ -23,7 +23,7 @@ use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, ReportListing, 
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, ReadEvent, UserKey};
 use crate::refusal::Refusal;
-use crate::report::ListReports;
+use crate::report::{ListReports, UndecidedReports};
 
 /// A channel that is disconnected once the readers' connections are closed.
 pub(super) type ReadersClosedSignal = Receiver<Infallible>;
@@ -219,6 +219,10 @@ impl<D: ReaderConnection> Readers<D> {
             let query = query.clone();
             queue.read(LaneOwner::Lists, move |reader| reader.list_reports(&query, list.as_ref()))
         }))
+    }
+
+    pub(super) fn undecided_reports(&self) -> Answer<UndecidedReports> {
+        self.read(LaneOwner::Lists, |reader| reader.undecided_reports())
     }
 
     pub(super) fn moderator_history(

@@ -14,6 +14,9 @@ pub use crate::kind::{Kind, NewerKind};
 use crate::refusal::Refusal;
 use crate::table::{conversations, members, record};
 
+/// The SHA-256 of a request.
+pub(crate) type RequestDigest = [u8; 32];
+
 /// An API key without its secret, which the store does not keep.
 #[derive(Debug, Clone)]
 pub struct ApiKeyInfo {

@@ -84,6 +84,22 @@ impl Refusal {
         Self { retry_after: Some(wait), ..Self::forbidden(message) }
     }
 
+    /// The application gives no reason. The same refusal hides a shadow ban.
+    pub fn refused_by_application() -> Self {
+        Self::new(ErrorCode::Refused, "the application refused this")
+    }
+
+    /// A moderator has rejected the held message that had this key.
+    pub(crate) fn rejected() -> Self {
+        Self::new(ErrorCode::Refused, "a moderator has refused this message; a new one needs a new `key`")
+    }
+
+    /// A held message cannot be released, because its author may not send it any more.
+    pub(crate) fn not_releasable(reason: &Self) -> Self {
+        let message = format!("the author may not send this any more, so it can only be rejected: {reason}");
+        Self::new(ErrorCode::Forbidden, message)
+    }
+
     /// The user may write again at a time.
     pub fn forbidden_until(until: Timestamp, now: Timestamp) -> Self {
         let wait = u64::try_from(until.as_millis().saturating_sub(now.as_millis())).unwrap_or(1);

@@ -53,25 +53,13 @@ impl Fields {
     }
 }
 
-/// The statements about reports in the transaction of a write.
-pub(crate) trait ReportRows {
-    /// An error of the store.
-    type SqlError;
-
-    /// Runs a statement, and returns its rows.
-    fn report_rows(&mut self, sql: &'static str, values: &[Field]) -> Result<Vec<Fields>, Self::SqlError>;
-
-    /// Keeps other transactions from adding reports until this one ends.
-    fn lock_new_reports(&mut self) -> Result<(), Self::SqlError>;
-}
-
 /// The report of a target by one reporter.
 pub(crate) const SELECT_OWN: &str = r#"SELECT r.id FROM reporters p JOIN reports r ON r.id = p.report
     WHERE p."user" = $1 AND r.conversation = $2 AND r.target = $3 AND r."user" = $4 ORDER BY r.id DESC LIMIT 1"#;
 
 /// The report of a target that is not decided.
-pub(crate) const SELECT_UNDECIDED: &str =
-    r#"SELECT id FROM reports WHERE conversation = $1 AND target = $2 AND "user" = $3 AND state < 2"#;
+pub(crate) const SELECT_UNDECIDED: &str = r#"SELECT id FROM reports WHERE conversation = $1 AND target = $2 AND "user" = $3 AND state < 2
+        AND NOT EXISTS (SELECT 1 FROM held h WHERE h.report = id)"#;
 
 /// When a user made the report before as many of their latest ones.
 pub(crate) const SELECT_EARLIER: &str =
@@ -97,7 +85,8 @@ pub(crate) const DECIDE: &str =
     "UPDATE reports SET state = 2, moderator = $1, decided = $2, action = $3, note = $4 WHERE id = $5";
 
 /// Removes what was decided before a time. The newest report stays without content, because it has the highest number.
-pub(crate) const PURGE: [&str; 3] = [
+pub(crate) const PURGE: [&str; 4] = [
+    "DELETE FROM held WHERE report IN (SELECT id FROM reports WHERE decided > 0 AND decided < $1)",
     "DELETE FROM reporters WHERE report IN (SELECT id FROM reports WHERE decided > 0 AND decided < $1)",
     "DELETE FROM reports WHERE decided > 0 AND decided < $1 AND id < (SELECT max(id) FROM reports)",
     "UPDATE reports SET snapshot = '', note = NULL WHERE decided > 0 AND decided < $1 AND snapshot <> ''",
@@ -105,9 +94,9 @@ pub(crate) const PURGE: [&str; 3] = [
 
 /// A page of reports in a range of states.
 pub(crate) const SELECT_PAGE: &str = r#"SELECT r.id, r.state, u.name, c.name, r.target, r.snapshot, r.at, m.name, r.claimed,
-        r.decided, r.action, r.note, r.conversation
+        r.decided, r.action, r.note, r.conversation, h.report, p.name
     FROM reports r LEFT JOIN users u ON u.id = r."user" LEFT JOIN conversations c ON c.id = r.conversation
-        LEFT JOIN users m ON m.id = r.moderator
+        LEFT JOIN users m ON m.id = r.moderator LEFT JOIN held h ON h.report = r.id LEFT JOIN users p ON p.id = h.peer
     WHERE r.state >= $1 AND r.state <= $2 AND r.id > $3 AND r.snapshot <> '' ORDER BY r.id LIMIT $4"#;
 
 /// The first of those who have made a report.
@@ -116,6 +105,23 @@ pub(crate) const SELECT_REPORTERS: &str = r#"SELECT u.name, p.reason, p.text, p.
 
 pub(crate) const COUNT_REASONS: &str =
     "SELECT reason, count(*) FROM reporters WHERE report = $1 GROUP BY reason ORDER BY 2 DESC, 1";
+
+/// How many reports wait for a decision, and when the first of them was made. At most as many rows as the parameter are read.
+pub(crate) const COUNT_UNDECIDED: &str = "SELECT count(*), min(r.at) FROM (SELECT at FROM reports WHERE state < 2 ORDER BY state, id LIMIT $1) AS r";
+
+/// The reports and held messages that wait for a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UndecidedReports {
+    /// How many there are, at most [`Self::MOST`].
+    pub count: u32,
+    /// When the oldest was made.
+    pub oldest: Option<Timestamp>,
+}
+
+impl UndecidedReports {
+    /// How many are counted.
+    pub const MOST: u32 = 10_000;
+}
 
 /// The stored number of a state.
 pub(crate) fn state_number(state: ReportState) -> i64 {

@@ -104,6 +104,9 @@ pub enum Change {
     Check(Box<Change>),
     /// A change that the application has allowed, perhaps with other content.
     Approved(Box<Approved>),
+    /// A message that the application or a filter holds, so that a moderator decides. Like [`Self::Approved`], it comes after a
+    /// [`Self::Check`].
+    Hold(Box<Hold>),
     /// A change that a [`Self::Check`] has found to repeat an earlier one. It is answered like the earlier one, and is
     /// `unavailable` if it would store something by now, because the application has not allowed that.
     Repeated(Box<Change>),
@@ -138,6 +141,15 @@ pub struct Approved {
     pub change: Change,
     /// The change that the client requested, if the application has replaced its content.
     pub requested: Option<Change>,
+}
+
+/// A message that is not stored in the log before a moderator has decided.
+#[derive(Debug, Clone)]
+pub struct Hold {
+    /// The message.
+    pub send: Send,
+    /// What the client requested, if the application has replaced its content.
+    pub requested: Option<Send>,
 }
 
 /// A change whose content is refused.
@@ -184,6 +196,21 @@ impl Change {
                     | Self::RegisterUser
                     | Self::DeleteRoom(_)
             )
+    }
+
+    /// Whether a user under a shadow ban may not make the change, because others would see it. Messages are held instead.
+    pub(crate) fn is_refused_under_shadow_ban(&self) -> bool {
+        matches!(
+            self,
+            Self::Edit(_)
+                | Self::React(_)
+                | Self::Create(_)
+                | Self::Invite(_)
+                | Self::InviteWithKey(_)
+                | Self::Rename(_)
+                | Self::ChangeSettings(_)
+                | Self::SetProfile(_)
+        )
     }
 
     /// The change's price in sends: one, and one more for each member or further profile that it names.

@@ -60,7 +60,7 @@ use crate::listing::{BanListing, ListBans, ListRooms, ListUsers, ReportListing, 
 use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::record::{Answer, ConversationKey, ReadEvent, UserKey};
 use crate::refusal::Refusal;
-use crate::report::ListReports;
+use crate::report::{ListReports, UndecidedReports};
 
 /// Defines the schema in two forms from one list of files.
 macro_rules! schema {
@@ -90,7 +90,8 @@ schema!(
     "migrations/sqlite/0013_ended_rooms.sql",
     "migrations/sqlite/0014_bans.sql",
     "migrations/sqlite/0015_blocks.sql",
-    "migrations/sqlite/0016_reports.sql"
+    "migrations/sqlite/0016_reports.sql",
+    "migrations/sqlite/0017_held.sql"
 );
 
 /// How the writer's connection is set up (sqlite.org/pragma.html).
@@ -314,6 +315,10 @@ impl Store for SqliteStore {
 
     fn list_reports(&self, query: ListReports) -> Answer<ReportListing> {
         self.readers.list_reports(query)
+    }
+
+    fn undecided_reports(&self) -> Answer<UndecidedReports> {
+        self.readers.undecided_reports()
     }
 
     fn moderator_history(&self, conversation: ConversationId, around: Seq) -> Answer<OkBody<Box<RawValue>>> {

@@ -249,7 +249,7 @@ pub(crate) const ENDED_ROOMS: Table =
 
 /// Who is kept out of a room, or of the installation.
 pub(crate) const BANS: Table = table_without_record!("bans": "conversation" Number Key, "user" Number Key,
-    "until" Number OnUpdate, "at" Number OnUpdate, "reason" Text OnUpdate, "note" Text OnUpdate);
+    "until" Number OnUpdate, "at" Number OnUpdate, "reason" Text OnUpdate, "note" Text OnUpdate, "shadow" Bool OnUpdate);
 
 /// What users have reported.
 pub(crate) const REPORTS: Table = table_without_record!("reports": "id" Number Key, "conversation" Number OnInsert,
@@ -260,11 +260,15 @@ pub(crate) const REPORTS: Table = table_without_record!("reports": "id" Number K
 pub(crate) const REPORTERS: Table = table_without_record!("reporters": "report" Number Key, "user" Number Key,
     "at" Number OnInsert, "reason" Text OnInsert, "text" Text OnInsert);
 
+/// Messages that wait for a moderator, or have.
+pub(crate) const HELD: Table = table_without_record!("held": "report" Number Key, "user" Number OnInsert, "key" Text OnInsert,
+    "peer" Number OnInsert, "via" Number OnInsert, "request" Text OnInsert, "state" Number OnUpdate);
+
 pub(crate) const MISSED: Table = table_without_record!("missed": "user" Number Key, "conversation" Number Key,
     "absence" Number OnUpdate, "seq" Number OnUpdate);
 
 /// All tables that `migrate-store` copies, in the order of copying.
-pub(crate) const TABLES: [Table; 22] = [
+pub(crate) const TABLES: [Table; 23] = [
     USERS,
     RETIRED_IDS,
     PROFILES,
@@ -281,6 +285,7 @@ pub(crate) const TABLES: [Table; 22] = [
     BANS,
     REPORTS,
     REPORTERS,
+    HELD,
     API_KEYS,
     FEED_PAGES,
     FEED_ENTRIES,

@@ -72,7 +72,7 @@ export type ReportId = string;
 export type ReportReason = "spam" | "abuse" | "sexual" | "violence" | "self_harm" | "illegal" | "other";
 
 /** What a moderator decides about a report. */
-export type ReportAction = "none" | "delete" | "ban" | "silence" | "remove";
+export type ReportAction = "none" | "delete" | "release" | "reject" | "ban" | "silence" | "remove";
 
 /**
  * Why a command failed. The codes are the same on the WebSocket, over HTTP and on the command line. A client that does not

@@ -30,7 +30,7 @@ pub(super) struct ModerationSection {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "String")]
     pub(super) words_file: Option<PathBuf>,
-    /// What becomes of what has such a word: "refuse".
+    /// What becomes of what has such a word: "refuse"; or "hold": a message waits for a moderator, and all else is refused.
     #[schemars(with = "String")]
     pub(super) action: FilterAction,
 }
@@ -56,9 +56,6 @@ pub(super) fn resolve(
     section: &ModerationSection,
     source: impl Fn(&str) -> String,
 ) -> Result<Option<ModerationConfig>, ConfigError> {
-    if section.action == FilterAction::Hold {
-        return Err(ConfigError::new("`moderation.action`: this version only knows \"refuse\""));
-    }
     let Some(path) = &section.words_file else { return Ok(None) };
     let (source, name) = (source("moderation.words_file"), path.display());
     let bytes =

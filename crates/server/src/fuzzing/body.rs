@@ -35,7 +35,7 @@ use switchboard_store::listing::{
 use switchboard_store::profile::{Directory, LastToken, People, PeopleQuery};
 use switchboard_store::record::{Answer, ConversationKey, ReadEvent, UserKey};
 use switchboard_store::refusal::Refusal;
-use switchboard_store::report::ListReports;
+use switchboard_store::report::{ListReports, UndecidedReports};
 use switchboard_store::write_fault::WriteFault;
 use switchboard_store::{
     Memberships, PresencePeer, Query, SharedStore, Snapshot, Store, Submission, Summaries, WriteAccess,
@@ -81,6 +81,9 @@ impl Store for UnavailableStore {
         unavailable()
     }
     fn list_reports(&self, _: ListReports) -> Answer<ReportListing> {
+        unavailable()
+    }
+    fn undecided_reports(&self) -> Answer<UndecidedReports> {
         unavailable()
     }
     fn moderator_history(&self, _: ConversationId, _: Seq) -> Answer<OkBody<Box<RawValue>>> {

@@ -116,6 +116,7 @@ impl LogModel {
                 Committed::Profiles(_)
                 | Committed::Block(_)
                 | Committed::Report(_)
+                | Committed::Held { .. }
                 | Committed::Import(_)
                 | Committed::NotAnnounced,
             ) => {}

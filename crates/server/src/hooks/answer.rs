@@ -6,16 +6,13 @@ use switchboard_protocol::{Command, ConversationId, Edit, ErrorCode, Limits, Ren
 
 use crate::metrics::HookFailure as Failure;
 use switchboard_store::refusal::Refusal;
-use switchboard_store::{Approved, Change, request};
+use switchboard_store::{Approved, Change, Hold, request};
 
 /// The longest reason of a refusal in bytes; the rest is cut.
 const MAX_REASON: usize = 500;
 
 /// The most rooms that a user joins by one answer.
 const MAX_JOINS: usize = 100;
-
-/// The reason of a refusal for which the application gives none.
-const NO_REASON: &str = "the application refused this";
 
 /// The fields of an answer; `null` and absent fields differ in `replace` only.
 #[derive(Deserialize)]
@@ -39,7 +36,10 @@ impl Fields {
     /// The refusal with the application's reason.
     fn into_refusal(self) -> Refusal {
         let reason = self.message.as_ref().and_then(Value::as_str).filter(|reason| !reason.is_empty());
-        Refusal::new(ErrorCode::Refused, truncated(reason.unwrap_or(NO_REASON), MAX_REASON).to_owned())
+        match reason {
+            Some(reason) => Refusal::new(ErrorCode::Refused, truncated(reason, MAX_REASON).to_owned()),
+            None => Refusal::refused_by_application(),
+        }
     }
 }
 
@@ -52,6 +52,8 @@ pub(super) enum Action {
     Replace(Map<String, Value>),
     /// The change is refused.
     Refuse(Refusal),
+    /// The message waits for a moderator.
+    Hold,
 }
 
 impl Action {
@@ -61,7 +63,8 @@ impl Action {
             "accept" => Ok(Self::Accept),
             "replace" if !fields.others.is_empty() => Ok(Self::Replace(fields.others)),
             "refuse" => Ok(Self::Refuse(fields.into_refusal())),
-            "replace" | "hold" => Err(Failure::Unusable),
+            "hold" => Ok(Self::Hold),
+            "replace" => Err(Failure::Unusable),
             _ => Err(Failure::Unreadable),
         }
     }
@@ -69,11 +72,17 @@ impl Action {
     /// The change to submit.
     ///
     /// # Errors
-    /// The fields in place of the requested ones are not valid, or this kind of change has none of them.
+    /// The fields in place of the requested ones are not valid, or this kind of change has none of them, or is not held.
     pub(super) fn apply_to(self, change: &Change, limits: &Limits) -> Result<Change, Failure> {
         match self {
             Self::Accept => Ok(approved(change.clone(), None)),
             Self::Refuse(refusal) => Ok(Change::Refused(refusal)),
+            Self::Hold => match change {
+                Change::Send(send) => {
+                    Ok(Change::Hold(Box::new(Hold { send: send.clone(), requested: None })))
+                }
+                _ => Err(Failure::Unusable),
+            },
             Self::Replace(fields) => {
                 let replaced = replace(change, fields).ok_or(Failure::Unusable)?;
                 check(&replaced, limits)?;
@@ -190,9 +199,7 @@ mod tests {
             assert_eq!(Action::parse(answer.as_bytes()).err(), Some(Failure::Unreadable), "{answer}");
             assert_eq!(Opened::parse(answer.as_bytes()).err(), Some(Failure::Unreadable), "{answer}");
         }
-        for answer in [r#"{"action":"hold"}"#, r#"{"action":"replace"}"#] {
-            assert_eq!(Action::parse(answer.as_bytes()).err(), Some(Failure::Unusable), "{answer}");
-        }
+        assert_eq!(Action::parse(br#"{"action":"replace"}"#).err(), Some(Failure::Unusable));
         assert_eq!(Action::parse(b""), Ok(Action::Accept), "204");
         assert_eq!(parse(&json!({"action": "accept", "profile": {"name": "A"}})), Ok(Action::Accept));
     }
@@ -208,7 +215,7 @@ mod tests {
             let Ok(Action::Refuse(none)) = parse(&json!({"action": "refuse", "message": message})) else {
                 panic!("refused")
             };
-            assert_eq!(none.message, NO_REASON);
+            assert_eq!(none, Refusal::refused_by_application());
         }
     }
 
@@ -236,5 +243,15 @@ mod tests {
         let react = change("react", &json!({"conversation": "@bob", "target": 1, "emoji": "x"}));
         let action = parse(&json!({"action": "replace", "emoji": "y"})).expect("an action");
         assert_eq!(action.apply_to(&react, &limits).err(), Some(Failure::Unusable));
+    }
+
+    #[test]
+    fn only_a_message_is_held() {
+        let hold = || parse(&json!({"action": "hold"})).expect("an action");
+        let send = change("send", &json!({"to": "@bob", "key": "k", "text": "a"}));
+        let held = hold().apply_to(&send, &Limits::default());
+        assert!(matches!(held, Ok(Change::Hold(hold)) if hold.requested.is_none()));
+        let edit = change("edit", &json!({"conversation": "@bob", "target": 1, "text": "b"}));
+        assert_eq!(hold().apply_to(&edit, &Limits::default()).err(), Some(Failure::Unusable));
     }
 }

@@ -13,7 +13,7 @@ use axum::response::Response;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use switchboard_protocol::reply::OkBody;
-use switchboard_protocol::{BANS, Limits, ListedBan, Timestamp, UserId, read_object};
+use switchboard_protocol::{BANS, HOLD, Limits, ListedBan, Timestamp, UserId, read_object};
 
 use super::api::{Answer, check_send, read_authenticated};
 use super::call::{self, Maker, Operation, schema, store_for_back_end};
@@ -40,6 +40,9 @@ pub(super) struct Ban {
     reason: Option<String>,
     /// What only moderators read.
     note: Option<String>,
+    /// Whether the user comes in all the same, and what they send is held.
+    #[serde(default)]
+    shadow: bool,
     /// False ends the user's ban.
     #[serde(default = "default_true")]
     on: bool,
@@ -107,7 +110,7 @@ async fn answer_ban(
     let moderator = request.moderator(Scope::Moderate)?;
     let ban: Ban = read_object(&request.text).map_err(Refusal::from)?;
     moderator.check_sees(&ban.user)?;
-    services.require_feature(BANS)?;
+    services.require_feature(if ban.shadow { HOLD } else { BANS })?;
     let (user, new) = check_ban(ban)?;
     check_send(services, &moderator.payer, moderator.grant.as_ref(), 1)?;
     Ok((ban_user(services, user, new, moderator.maker()).await?, request.permit))
@@ -115,13 +118,22 @@ async fn answer_ban(
 
 /// Checks the texts of a ban. Its end is checked by the store, which has the clock.
 fn check_ban(ban: Ban) -> Result<(UserId, Option<NewBan>), Refusal> {
-    let Ban { user, until, reason, note, on } = ban;
+    let Ban { user, until, reason, note, shadow, on } = ban;
     check_words("reason", reason.as_deref(), Limits::MAX_BAN_REASON_BYTES)?;
     check_words("note", note.as_deref(), Limits::MAX_BAN_NOTE_BYTES)?;
-    if on {
-        return Ok((user, Some(NewBan { ban: ban::Ban { until, reason }, note })));
+    if on && shadow && reason.is_some() {
+        let message = "reason: the user reads it, and is not to know of a shadow ban; use `note`";
+        return Err(Refusal::bad_field("reason", message));
     }
-    let named = [("until", until.is_some()), ("reason", reason.is_some()), ("note", note.is_some())];
+    if on {
+        return Ok((user, Some(NewBan { ban: ban::Ban { until, reason, shadow }, note })));
+    }
+    let named = [
+        ("until", until.is_some()),
+        ("reason", reason.is_some()),
+        ("note", note.is_some()),
+        ("shadow", shadow),
+    ];
     match named.into_iter().find(|(_, is_named)| *is_named) {
         Some((field, _)) => {
             Err(Refusal::bad_field(field, format!("{field}: with `on` false a ban ends; leave it out")))

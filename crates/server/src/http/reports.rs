@@ -64,6 +64,10 @@ enum Resolution {
     None,
     /// The message is deleted.
     Delete,
+    /// The held message is stored in the log.
+    Release,
+    /// The held message is never stored in the log.
+    Reject,
     /// The user is banned from the installation.
     Ban,
     /// The user only reads in the room.
@@ -217,6 +221,8 @@ async fn decide(
         Resolution::Claim => None,
         Resolution::None => Some(ReportAction::None),
         Resolution::Delete => Some(ReportAction::Delete),
+        Resolution::Release => Some(ReportAction::Release),
+        Resolution::Reject => Some(ReportAction::Reject),
         Resolution::Ban => Some(ReportAction::Ban),
         Resolution::Silence => Some(ReportAction::Silence),
         Resolution::Remove => Some(ReportAction::Remove),
@@ -239,7 +245,7 @@ async fn decide(
     let decided = find_report(services, moderator, resolve.report).await.unwrap_or(found);
     send_notices(services, &decided, action, resolve.tell.clone()).await;
     if action == ReportAction::Ban {
-        services.router.ban(decided.user, Ban { until, reason: resolve.tell }).await;
+        services.router.ban(decided.user, Ban { until, reason: resolve.tell, shadow: false }).await;
     }
     Ok(())
 }
@@ -266,9 +272,10 @@ async fn send_notices(
     tell: Option<String>,
 ) {
     let (conversation, target) = (report.conversation.clone(), report.target);
-    if let Some(text) = tell {
-        let (conversation, text) = (conversation.clone(), Some(text));
-        let notice = Signal::Notice { action, report: None, conversation, target, text };
+    // The clients of a held message's author wait for the decision.
+    if tell.is_some() || action == ReportAction::Reject {
+        let conversation = conversation.clone();
+        let notice = Signal::Notice { action, report: None, conversation, target, text: tell };
         services.router.notify(report.user.clone(), notice).await;
     }
     for reporter in &report.reporters {
@@ -300,6 +307,16 @@ pub(super) async fn history(State(services): State<Arc<Services>>, request: Requ
     };
     let answered = answered.await;
     respond(&services, &parts, body, answered)
+}
+
+/// Reads how many reports wait for a decision, for the metrics. Called every minute.
+pub(crate) fn count_undecided(services: &Arc<Services>) {
+    let services = services.clone();
+    services.tasks.clone().spawn(async move {
+        if let Ok(queue) = services.store.undecided_reports().await {
+            services.metrics.reports.set(queue);
+        }
+    });
 }
 
 /// Has the reports removed that were decided longer ago than they are kept. Called every minute.

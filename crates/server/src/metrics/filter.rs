@@ -15,6 +15,8 @@ struct WhatLabels {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FilterMetrics {
     found: Family<WhatLabels, Counter>,
+    /// Counts messages that wait for a moderator because of a word.
+    pub(crate) held: Counter,
     /// How many entries of the list find something.
     pub(crate) words: Gauge,
     /// Counts new lists that could not be used.
@@ -26,8 +28,10 @@ impl FilterMetrics {
     const WHAT: [&str; 6] = ["message", "edit", "react", "create", "rename", "profile"];
 
     pub(super) fn register(&self, registry: &mut Registry) {
-        let help = "Writes in which the filter found a word that is not allowed, by what they were";
+        let help = "Writes that were refused because the filter found a word, by what they were";
         registry.register("filter_refused", help, self.found.clone());
+        let help = "Messages that were held because the filter found a word";
+        registry.register("filter_held", help, self.held.clone());
         registry.register("filter_words", "Entries of the list of words", self.words.clone());
         let help = "New lists of words that could not be used";
         registry.register("filter_load_failures", help, self.load_failures.clone());
@@ -40,7 +44,7 @@ impl FilterMetrics {
         }
     }
 
-    /// Counts a write in which a word was found.
+    /// Counts a write that was refused because of a word.
     pub(crate) fn count(&self, what: &'static str) {
         self.found.get_or_create(&WhatLabels { what }).inc();
     }

@@ -36,6 +36,9 @@ impl Router {
                 Ok(Committed::Profiles(committed)) => self.publish_profiles(origin, *committed),
                 Ok(Committed::Block(change)) => self.publish_block(origin, &change),
                 Ok(Committed::Import(committed)) => self.publish_import(origin, *committed),
+                Ok(Committed::Held { conversation, duplicate }) => {
+                    send_answer(origin, Ok(OkBody::Held { conversation, held: true, duplicate }));
+                }
                 Ok(Committed::Report(report)) => send_answer(origin, Ok(OkBody::Reported { report })),
                 Ok(Committed::NotAnnounced) => send_answer(origin, Ok(OkBody::Done {})),
                 Err(refusal) => {

@@ -294,7 +294,8 @@ async fn a_ban_renews_no_token_and_refuses_what_names_its_fields() {
         (json!({"user": "bob", "note": "a\u{0}b"}), 400, "note"),
         (json!({"user": "bob", "on": false, "until": time.after(DAY_MS)}), 400, "until"),
         (json!({"user": "#bob"}), 400, "user"),
-        (json!({"user": "bob", "shadow": true}), 400, "shadow"),
+        (json!({"user": "bob", "on": false, "shadow": true}), 400, "shadow"),
+        (json!({"user": "bob", "shadow": true, "reason": "told"}), 400, "reason"),
     ] {
         let answer = server.posts_as(&keys.moderator, "ban", body.clone()).await;
         let named = answer.json()["field"].clone();

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use switchboard::config::{Ask, Config, FilterAction, ModerationConfig, OnFailure};
-use switchboard_protocol::reply::Failure;
+use switchboard_protocol::reply::{Failure, OkBody};
 use switchboard_protocol::{ErrorCode, Hello, PersonName, Role};
 use switchboard_store::clock::Clock;
 use switchboard_store::grant::Scope;
 use tempfile::TempDir;
 
+use crate::bans::wait_for_feature;
 use crate::check::assert_check_finds_no_problem_after_a_stop;
 use crate::cli::{TOKEN_SECRET, run_command, stdout_and_stderr, switchboard_command};
 use crate::hooks::answer_of;
@@ -23,15 +24,20 @@ const LIST: &str = "# rude words\nidiot\nslur*\n*gate\nkill yourself\n🖕\n傻�
 struct List {
     _directory: TempDir,
     path: PathBuf,
+    action: FilterAction,
 }
 
 impl List {
     fn new(text: &str) -> Self {
         let directory = TempDir::new().expect("a directory");
         let path = directory.path().join("words");
-        let list = Self { _directory: directory, path };
+        let list = Self { _directory: directory, path, action: FilterAction::Refuse };
         list.becomes(text);
         list
+    }
+
+    fn that_holds(self) -> Self {
+        Self { action: FilterAction::Hold, ..self }
     }
 
     fn becomes(&self, text: &str) {
@@ -39,8 +45,7 @@ impl List {
     }
 
     fn configure(&self, config: &mut Config) {
-        config.moderation =
-            Some(ModerationConfig { words_file: self.path.clone(), action: FilterAction::Refuse });
+        config.moderation = Some(ModerationConfig { words_file: self.path.clone(), action: self.action });
         config.profiles.own = true;
     }
 
@@ -275,6 +280,61 @@ async fn the_application_is_not_asked_about_what_the_filter_refuses() {
     application.is_not_asked();
 }
 
+/// Under `hold`, a message waits and everything else is refused.
+async fn messages_are_held(server: &Server) {
+    wait_for_feature(server, "hold").await;
+    let moderator = key_with(server, "moderator", |key| key.with_scopes([Scope::Moderate]));
+    let shop = key_with(server, "shop", |key| key);
+    let mut alice = server.connects("alice").await;
+    let mut bob = server.connects("bob").await;
+    let message = alice.says("@bob", "hello").await;
+    bob.receives_message("hello").await;
+    for (command, fields, field) in [
+        ("edit", json!({"conversation": "@bob", "target": message, "text": "an idiot"}), "text"),
+        ("react", json!({"conversation": "@bob", "target": message, "emoji": "🖕"}), "emoji"),
+        ("create", json!({"room": "s", "title": "Idiot!"}), "title"),
+    ] {
+        is_filtered(&failure(&mut alice, command, fields).await, field);
+    }
+    let held = json!({"to": "@bob", "key": "k", "text": "an idiot"});
+    for duplicate in [false, true] {
+        match alice.does("send", held.clone()).await {
+            OkBody::Held { duplicate: is, .. } => assert_eq!(is, duplicate),
+            other => panic!("{other:?}"),
+        }
+    }
+    let sent = json!({"as": "shop", "to": "@bob", "key": "k", "text": "an idiot"});
+    assert_eq!(server.posts_as(&shop, "send", sent).await.ok()["held"], true);
+    let many = json!({"as": "shop", "users": ["ann", "bob"], "key": "many", "text": "an idiot"});
+    let sent = server.posts_as(&shop, "send_many", many).await.ok();
+    assert_eq!((&sent["results"][0]["held"], &sent["results"][1]["held"]), (&json!(true), &json!(true)));
+    // What may not be sent anyway is refused for that.
+    let failed = failure(&mut alice, "send", json!({"to": "#none", "text": "an idiot"})).await;
+    assert_eq!(failed.code.as_str(), "not_found");
+    bob.receives_nothing().await;
+    assert!((server.metric("switchboard_filter_held_total").await - 6.0).abs() < 0.1);
+
+    let open = server.posts_as(&moderator, "reports", json!({"state": "open"})).await.ok();
+    let reports = open["reports"].as_array().expect("reports");
+    assert_eq!(reports.len(), 4, "{open}");
+    let first = reports.iter().find(|report| report["user"] == "alice").expect("alice's message");
+    let release = json!({"report": first["report"], "action": "release"});
+    server.posts_as(&moderator, "resolve", release).await.ok();
+    bob.receives_message("an idiot").await;
+}
+
+#[tokio::test]
+async fn messages_with_such_words_are_held_and_the_rest_is_refused() {
+    let mut server = List::new(LIST).that_holds().server().await;
+    messages_are_held(&server).await;
+    assert_check_finds_no_problem_after_a_stop(&mut server).await;
+}
+
+#[tokio::test]
+async fn messages_with_such_words_are_held_and_the_rest_is_refused_on_postgresql() {
+    messages_are_held(&List::new(LIST).that_holds().server_on_postgresql().await).await;
+}
+
 #[tokio::test]
 async fn a_list_with_a_bad_line_is_named_by_config_check_and_stops_the_start() {
     let list = List::new("good\n\nb*d\n");
@@ -291,12 +351,14 @@ async fn a_list_with_a_bad_line_is_named_by_config_check_and_stops_the_start() {
         assert!(!good && printed.contains("line 3: ") && !printed.contains("b*d"), "{printed}");
         let (good, printed) = run(words, Path::new("/nowhere/words"), "refuse").await;
         assert!(!good && printed.contains("cannot read /nowhere/words"), "{printed}");
-        let (good, printed) = run(words, &list.path, "hold").await;
-        assert!(!good && printed.contains("moderation.action"), "{printed}");
+        let (good, printed) = run(words, &list.path, "delete").await;
+        assert!(!good && printed.contains("expected `refuse` or `hold`"), "{printed}");
     }
     list.becomes("good\n");
-    let (good, printed) = run(&["config", "check", "--offline"], &list.path, "refuse").await;
-    assert!(good, "{printed}");
+    for action in ["refuse", "hold"] {
+        let (good, printed) = run(&["config", "check", "--offline"], &list.path, action).await;
+        assert!(good, "{printed}");
+    }
 }
 
 #[tokio::test]

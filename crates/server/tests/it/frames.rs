@@ -36,7 +36,7 @@ async fn hello_is_answered_with_welcome_and_the_missed_events() {
         r#""others":"refuse","directory":"shared"}"#
     );
     let expected = format!(
-        r#","server":"switchboard/{version}","features":["numbers","profiles","token","permissions","bans","slow","block","report"],"limits":{limits},"conversations":[{conversation}],"more":false,"unread":{unread},"permissions":{permissions}}}"#
+        r#","server":"switchboard/{version}","features":["numbers","profiles","token","permissions","bans","slow","block","report","hold"],"limits":{limits},"conversations":[{conversation}],"more":false,"unread":{unread},"permissions":{permissions}}}"#
     );
     assert_eq!(after, expected);
     assert_eq!(

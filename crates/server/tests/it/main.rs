@@ -28,6 +28,7 @@ mod filter;
 mod foreign;
 mod frames;
 mod full_disk;
+mod held;
 mod hooks;
 mod hostile;
 mod http;

@@ -208,6 +208,10 @@ async fn each_decision_does_what_it_says(server: &Server, time: &Time) {
         report_of.push((target, server.posts_as(&key, "report", of).await.ok()["report"].clone()));
     }
     let (target, report) = &report_of[0];
+    for action in ["release", "reject"] {
+        let refused = server.posts_as(&key, "resolve", json!({"report": report, "action": action})).await;
+        assert_eq!((refused.status, &refused.json()["field"]), (400, &json!("action")), "it is not held");
+    }
     server.posts_as(&key, "resolve", json!({"report": report, "action": "delete", "as": "mia"})).await.ok();
     let event = alice.log("#r").await.pop().expect("an event");
     assert_eq!((event.from.as_str(), event.body.kind().as_str()), ("mia", "delete"));
@@ -342,7 +346,7 @@ async fn a_decision_names_its_wrong_field(server: &Server, admin: &str, report: 
         (json!({"report": report, "action": "none", "until": time.after(1)}), "until"),
         (json!({"report": report, "action": "claim", "tell": "x"}), "tell"),
         (json!({"report": report, "action": "none", "note": "x".repeat(2_001)}), "note"),
-        (json!({"report": report, "action": "reject"}), "action"),
+        (json!({"report": report, "action": "escalate"}), "action"),
     ] {
         let answer = server.posts_as(admin, "resolve", fields.clone()).await;
         assert_eq!(answer.json()["field"], field, "{fields}");

@@ -145,6 +145,7 @@ impl ReferenceModel {
                     Committed::Profiles(_)
                     | Committed::Block(_)
                     | Committed::Report(_)
+                    | Committed::Held { .. }
                     | Committed::Import(_)
                     | Committed::NotAnnounced,
                 ) => Ok(()),

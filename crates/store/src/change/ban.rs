@@ -11,11 +11,12 @@ use crate::ban::{Ban, INSTALLATION, NewBan};
 use crate::record::{Conversation, Effect, JoinOrLeave, UserKey};
 
 impl<R: Rows> ChangeContext<'_, R> {
-    /// Refuses a change of an actor who is banned from the installation.
-    pub(super) fn check_actor_not_banned(&mut self) -> Result<(), OperationError<R::Error>> {
-        let Some(user) = self.rows.user(self.actor)? else { return Ok(()) };
+    /// Refuses a change of an actor who is banned from the installation. Returns whether a shadow ban of the actor holds.
+    pub(super) fn check_actor_not_banned(&mut self) -> Result<bool, OperationError<R::Error>> {
+        let Some(user) = self.rows.user(self.actor)? else { return Ok(false) };
         let ban = self.rows.ban(INSTALLATION, user)?;
-        Ok(access::check_not_banned(ban.as_ref(), self.committed_at)?)
+        access::check_not_banned(ban.as_ref(), self.committed_at)?;
+        Ok(ban.is_some_and(|ban| ban.shadow && ban.holds_at(self.committed_at)))
     }
 
     /// Revokes the tokens of the actor that were issued up to this time.
@@ -42,7 +43,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             self.do_end_membership(&mut room, key, member)?;
             effects.push(Effect { user: user.clone(), join_or_leave: JoinOrLeave::Leave });
         }
-        let new = NewBan { ban: Ban { until, reason: None }, note: None };
+        let new = NewBan { ban: Ban { until, reason: None, shadow: false }, note: None };
         self.rows.put_ban(room.key, key, Some((new, self.committed_at)))?;
         let body = EventBody::Remove { user, ban: true, until, absent: member.is_none() };
         self.do_append_event(room, admin, &body, effects)
@@ -72,6 +73,7 @@ impl<R: Rows> ChangeContext<'_, R> {
             Some(NewBan { ban, note }) => {
                 let mut fields = vec![("reason", json!(ban.reason))];
                 fields.extend(ban.until.map(|until| ("until", json!(until))));
+                fields.extend(ban.shadow.then_some(("shadow", json!(true))));
                 let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
                 told.extend(fields.map(|(name, value)| (name.to_owned(), value)));
                 audited.clone_from(&told);

@@ -2,14 +2,14 @@
 //! in each.
 
 use rustc_hash::{FxHashMap, FxHashSet};
-use switchboard_protocol::{ConversationId, Create, Emoji, Seq, Timestamp, UserId};
+use switchboard_protocol::{ConversationId, Create, Emoji, Send, Seq, Timestamp, UserId};
 
 use super::rows::Rows;
 use super::{Actor, ChangeContext, ChangePurpose, ChangeResult, OperationError, Rules};
 use crate::refusal::Refusal;
 use crate::report::ReportChange;
 use crate::request::ImportRecord;
-use crate::{Change, Committed, Filtered, Submission};
+use crate::{Change, Committed, Filtered, Hold, Submission};
 
 /// Applies one change that `actor` makes at the time `now`.
 pub(crate) fn apply<R: Rows>(
@@ -41,7 +41,8 @@ fn apply_unfiltered<R: Rows>(
         change => (ChangePurpose::Apply, change, None),
     };
     // The check of a change before its approval has counted against the allowances.
-    let has_allowances = actor.has_allowances && requested.is_none() && purpose != ChangePurpose::Repeat;
+    let is_allowed = requested.is_some() || matches!(change, Change::Hold(_));
+    let has_allowances = actor.has_allowances && !is_allowed && purpose != ChangePurpose::Repeat;
     let requested = requested.flatten();
     let actor = Actor { has_allowances, ..actor };
     let mut act = ChangeContext::new(rows, rules, actor, now, (purpose, requested.is_some()));
@@ -49,62 +50,76 @@ fn apply_unfiltered<R: Rows>(
     if change.is_by_a_user() {
         act.check_not_retired(actor)?;
     }
-    if change.is_refused_to_banned_users() {
-        act.check_actor_not_banned()?;
+    let is_shadowed = change.is_refused_to_banned_users() && act.check_actor_not_banned()?;
+    if is_shadowed && change.is_refused_under_shadow_ban() {
+        return Err(Refusal::refused_by_application().into());
     }
-    let result = match change {
-        Change::Send(c) => act.send(c, requested),
-        Change::Edit(c) => act.edit(c),
-        Change::Delete(c) => act.delete(&c),
-        Change::React(c) => act.react(c),
-        Change::Read(c) => act.move_read_cursor(&c, None),
-        Change::CountedRead(c) => act.move_read_cursor(&c.read, Some(c.counts?)),
-        Change::Received(c) => act.move_received_cursor(&c),
-        Change::Create(c) => act.create(c),
-        Change::Join(c) => act.join(&c),
-        Change::Leave(c) => act.leave(&c),
-        Change::Invite(c) => act.invite(c),
-        Change::InviteWithKey(c) => act.invite_with_key(c),
-        Change::Remove(c) => act.remove(c),
-        Change::SetRole(c) => act.set_role(c),
-        Change::Rename(c) => act.rename(c),
-        Change::ChangeSettings(c) => act.change_settings(&c),
-        Change::DeleteRoom(room) => act.delete_room(&room),
-        Change::SetProfile(c) => act.set_own_profile(&c),
-        Change::SetBlock(c) => act.set_block(&c),
-        Change::SetProfiles(c) => act.set_profiles(&c),
-        Change::Import(lines) => act.import(&lines),
-        Change::ReadToken(c) => act.apply_token_profile(&c),
-        Change::RegisterUser => {
-            act.user_or_new(actor)?;
-            Ok(Committed::NotAnnounced)
-        }
-        Change::SetPresence(change) => act.set_presence(change),
-        Change::Probe => {
-            act.rows.probe()?;
-            Ok(Committed::NotAnnounced)
-        }
-        Change::UseKey(key, at) => {
-            act.rows.set_key_used(key, at)?;
-            Ok(Committed::NotAnnounced)
-        }
-        Change::TrimFeed(before) => {
-            act.rows.trim_feed(before)?;
-            Ok(Committed::NotAnnounced)
-        }
-        // The stores do it in each of their transactions, or beside them.
-        Change::NumberPending => Ok(Committed::NotAnnounced),
-        Change::Refused(refusal) => Err(OperationError::Refused(refusal)),
-        Change::Revoke { until, replace } => act.revoke(until, replace),
-        Change::Reports(c) => act.change_reports(&c),
-        Change::Ban(ban) => act.set_ban(ban.map(|ban| *ban)),
-        Change::Check(_) | Change::Approved(_) | Change::Repeated(_) | Change::Filtered(_) => {
-            Err(Refusal::unavailable().into())
-        }
-    };
-    match result {
+    match act.make(change, requested, is_shadowed) {
         Err(OperationError::Checked) => Ok(Committed::NotAnnounced),
         result => result,
+    }
+}
+
+impl<R: Rows> ChangeContext<'_, R> {
+    /// Makes a change that the actor may make, unless its own checks refuse it. Of an actor under a shadow ban, messages are held.
+    fn make(&mut self, change: Change, requested: Option<Change>, is_shadowed: bool) -> ChangeResult<R> {
+        match change {
+            Change::Send(send) => {
+                let requested = match requested {
+                    Some(Change::Send(requested)) => Some(requested),
+                    _ => None,
+                };
+                if is_shadowed { self.hold(Hold { send, requested }) } else { self.send(send, requested) }
+            }
+            Change::Hold(hold) => self.hold(*hold),
+            Change::Edit(c) => self.edit(c),
+            Change::Delete(c) => self.delete(&c),
+            Change::React(c) => self.react(c),
+            Change::Read(c) => self.move_read_cursor(&c, None),
+            Change::CountedRead(c) => self.move_read_cursor(&c.read, Some(c.counts?)),
+            Change::Received(c) => self.move_received_cursor(&c),
+            Change::Create(c) => self.create(c),
+            Change::Join(c) => self.join(&c),
+            Change::Leave(c) => self.leave(&c),
+            Change::Invite(c) => self.invite(c),
+            Change::InviteWithKey(c) => self.invite_with_key(c),
+            Change::Remove(c) => self.remove(c),
+            Change::SetRole(c) => self.set_role(c),
+            Change::Rename(c) => self.rename(c),
+            Change::ChangeSettings(c) => self.change_settings(&c),
+            Change::DeleteRoom(room) => self.delete_room(&room),
+            Change::SetProfile(c) => self.set_own_profile(&c),
+            Change::SetBlock(c) => self.set_block(&c),
+            Change::SetProfiles(c) => self.set_profiles(&c),
+            Change::Import(lines) => self.import(&lines),
+            Change::ReadToken(c) => self.apply_token_profile(&c),
+            Change::RegisterUser => {
+                self.user_or_new(self.actor)?;
+                Ok(Committed::NotAnnounced)
+            }
+            Change::SetPresence(change) => self.set_presence(change),
+            Change::Probe => {
+                self.rows.probe()?;
+                Ok(Committed::NotAnnounced)
+            }
+            Change::UseKey(key, at) => {
+                self.rows.set_key_used(key, at)?;
+                Ok(Committed::NotAnnounced)
+            }
+            Change::TrimFeed(before) => {
+                self.rows.trim_feed(before)?;
+                Ok(Committed::NotAnnounced)
+            }
+            // The stores do it in each of their transactions, or beside them.
+            Change::NumberPending => Ok(Committed::NotAnnounced),
+            Change::Refused(refusal) => Err(OperationError::Refused(refusal)),
+            Change::Revoke { until, replace } => self.revoke(until, replace),
+            Change::Reports(c) => self.change_reports(&c),
+            Change::Ban(ban) => self.set_ban(ban.map(|ban| *ban)),
+            Change::Check(_) | Change::Approved(_) | Change::Repeated(_) | Change::Filtered(_) => {
+                Err(Refusal::unavailable().into())
+            }
+        }
     }
 }
 
@@ -146,19 +161,7 @@ impl Prefetch {
     fn add_rows_of(&mut self, actor: &UserId, change: &Change) {
         self.users.insert(actor.clone());
         match change {
-            Change::Send(c) => {
-                let name = c.to.resolve(actor);
-                if let Some((a, b)) = name.peers() {
-                    self.users.extend([a, b]);
-                }
-                if let Some(key) = &c.key {
-                    self.message_keys.insert((actor.clone(), key.as_str().into()));
-                }
-                if let Some(target) = c.reply_to {
-                    self.events.insert((name.clone(), target));
-                }
-                self.add_membership(actor, name);
-            }
+            Change::Send(c) => self.add_send(actor, c),
             Change::Edit(c) => self.add_amendable(actor, c.conversation.resolve(actor), c.target),
             Change::Delete(c) => {
                 let name = c.conversation.resolve(actor);
@@ -203,6 +206,11 @@ impl Prefetch {
             Change::Check(c) | Change::Repeated(c) => self.add_rows_of(actor, c),
             Change::Approved(c) => self.add_rows_of(actor, &c.change),
             Change::Filtered(c) => self.add_rows_of(actor, &c.change),
+            Change::Hold(c) => {
+                // With the lock, no other node stores a message of this key in a conversation that does not exist yet.
+                self.users_to_lock.insert(actor.clone());
+                self.add_send(actor, &c.send);
+            }
             Change::RegisterUser
             | Change::Probe
             | Change::UseKey(..)
@@ -214,6 +222,20 @@ impl Prefetch {
                 self.users_to_lock.insert(actor.clone());
             }
         }
+    }
+
+    fn add_send(&mut self, actor: &UserId, send: &Send) {
+        let name = send.to.resolve(actor);
+        if let Some((a, b)) = name.peers() {
+            self.users.extend([a, b]);
+        }
+        if let Some(key) = &send.key {
+            self.message_keys.insert((actor.clone(), key.as_str().into()));
+        }
+        if let Some(target) = send.reply_to {
+            self.events.insert((name.clone(), target));
+        }
+        self.add_membership(actor, name);
     }
 
     fn add_report_change(&mut self, actor: &UserId, change: &ReportChange) {

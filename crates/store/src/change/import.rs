@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use switchboard_protocol::{ConversationId, EventBody, EventKind, Role, Seq, Timestamp};
 
-use super::message::check_same_message;
+use super::message::{check_same_message, key_conflict};
 use super::rows::{KeyedMessage, Rows};
 use super::{ChangeContext, ChangeResult, OperationError, event_fields};
 use crate::record::{Conversation, ConversationKey, Effect, Membership, UserKey};
@@ -177,6 +177,9 @@ impl<R: Rows> ChangeContext<'_, R> {
                     .map_err(|refusal| Refusal { field: Some("key".into()), ..refusal })?;
             }
             return Ok(false);
+        }
+        if self.rows.held_message(user, line.key.as_str())?.is_some() {
+            return Err(Refusal { field: Some("key".into()), ..key_conflict() }.into());
         }
         let (mut conversation, mut member) = self.importing_member(&name, user, touched)?;
         let key = Some(line.key.as_str().into());

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use switchboard_protocol::{
-    Delete, Edit, Emoji, ErrorCode, EventBody, EventKind, Key, React, Role, Send, Seq, UserId,
+    ConversationId, Delete, Edit, Emoji, ErrorCode, EventBody, EventKind, Key, React, Role, Send, Seq, UserId,
 };
 
-use super::rows::{KeyedMessage, ReferredEvent, RequestDigest, Rows};
+use super::rows::{KeyedMessage, ReferredEvent, Rows};
 use super::{
     ActorMembership, ChangeContext, ChangePurpose, ChangeResult, OperationError, StoreError, event_fields,
 };
-use crate::record::{Conversation, LogEvent, Membership};
-use crate::record::{ConversationKey, Effect, JoinOrLeave, UserKey};
+use crate::record::{
+    Conversation, ConversationKey, Effect, JoinOrLeave, LogEvent, Membership, RequestDigest, UserKey,
+};
 use crate::refusal::Refusal;
-use crate::{Change, Committed, CommittedEvent, access, body};
+use crate::{Committed, CommittedEvent, access, body};
 
 // `history` and the writer read messages and edits without looking up user names, so these kinds must not name users.
 const _: () = assert!(!EventKind::Message.names_users() && !EventKind::Edit.names_users());
@@ -30,51 +31,92 @@ pub(crate) fn is_deleted(body: &str) -> bool {
 /// The event that last set or removed a reaction, and whether the reaction is set; `None` if it never was.
 type ReactionState = Option<(Seq, bool)>;
 
+/// A message that is not stored yet.
+pub(super) struct NewMessage {
+    pub(super) name: ConversationId,
+    pub(super) key: Key,
+    /// Whether the client gave the key, and may send it again.
+    pub(super) has_given_key: bool,
+    pub(super) reply_to: Option<Seq>,
+    pub(super) body: String,
+    /// The body that the client requested, if the application has replaced it.
+    pub(super) requested: Option<String>,
+    /// The digest of the request, if the application has replaced it.
+    pub(super) request: Option<RequestDigest>,
+}
+
+impl NewMessage {
+    /// The body that the client requested, with which a retry is compared.
+    pub(super) fn requested(&self) -> &str {
+        self.requested.as_ref().unwrap_or(&self.body)
+    }
+}
+
+/// Whether the room's slow mode counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    Checked,
+    /// A moderator says when the message is stored.
+    Free,
+}
+
 /// Where a message is sent: an existing conversation, or a direct conversation that the message begins.
-enum Destination {
+pub(super) enum Destination {
     Existing(Box<ActorMembership>, Membership),
     New(UserId, UserId),
 }
 
 impl<R: Rows> ChangeContext<'_, R> {
     /// Sends a message. `requested` is what the client requested, if the application has replaced it.
-    pub(super) fn send(&mut self, send: Send, requested: Option<Change>) -> ChangeResult<R> {
-        let name = send.to.resolve(self.actor);
-        let given = send.key.is_some();
-        let key = send.key.clone().unwrap_or_else(generate_key);
-        let reply_to = send.reply_to;
-        let body = message_body::<R::Error>(send)?;
-        let requested = match requested {
-            Some(Change::Send(requested)) => Some(message_body::<R::Error>(requested)?),
-            _ => None,
-        };
+    pub(super) fn send(&mut self, send: Send, requested: Option<Send>) -> ChangeResult<R> {
+        let message = self.new_message(send, requested)?;
+        if let Some(held) = self.find_held(&message)? {
+            return self.answer_for_held(&message, &held);
+        }
         // Nearly every message is new, and then nothing is looked for: the index of keys refuses the others.
-        let refusal = match self.send_new_message(&name, key.as_str(), given, &body, reply_to) {
-            Ok(Some(committed)) => {
-                if let Some(requested) = requested.filter(|_| given) {
-                    let digest = request_digest(name.as_str(), &requested);
-                    self.rows.insert_replaced_request(committed.conversation, committed.seq, digest)?;
-                }
-                return Ok(Committed::Event(committed));
-            }
+        let refusal = match self.send_new_message(&message) {
+            Ok(Some(committed)) => return Ok(Committed::Event(committed)),
             Ok(None) => Refusal::unavailable(),
             Err(OperationError::Refused(refusal)) => refusal,
             Err(failed) => return Err(failed),
         };
-        if self.rows.conversation(&name)?.is_some_and(|conversation| conversation.ended) {
-            return Err(refusal.into());
+        self.answer_for_sent(&message)?.ok_or_else(|| refusal.into())
+    }
+
+    /// What a client has sent, or a moderator releases.
+    pub(super) fn new_message(
+        &self,
+        send: Send,
+        requested: Option<Send>,
+    ) -> Result<NewMessage, OperationError<R::Error>> {
+        let name = send.to.resolve(self.actor);
+        let has_given_key = send.key.is_some();
+        let key = send.key.clone().unwrap_or_else(generate_key);
+        let reply_to = send.reply_to;
+        let body = message_body::<R::Error>(send)?;
+        let requested = requested.map(message_body::<R::Error>).transpose()?;
+        let request = requested.as_ref().map(|requested| request_digest(name.as_str(), requested));
+        Ok(NewMessage { name, key, has_given_key, reply_to, body, requested, request })
+    }
+
+    /// The answer to a message that is in the log; `None` if it is not. A key that the server just made cannot have been used before.
+    pub(super) fn answer_for_sent(
+        &mut self,
+        message: &NewMessage,
+    ) -> Result<Option<Committed>, OperationError<R::Error>> {
+        let (NewMessage { name, key, .. }, requested) = (message, message.requested());
+        if !message.has_given_key || self.rows.conversation(name)?.is_some_and(|found| found.ended) {
+            return Ok(None);
         }
-        // A key that the server just made cannot have been used before.
-        let first = if given { self.message_sent_before(key.as_str())? } else { None }.ok_or(refusal)?;
-        let request = requested.as_deref().unwrap_or(&body);
+        let Some(first) = self.message_sent_before(key.as_str())? else { return Ok(None) };
         match first.request.filter(|_| !is_deleted(&first.body)) {
-            Some(digest) if digest == request_digest(name.as_str(), request) => {
-                Ok(self.repeated_message(first, Some(key)))
+            Some(digest) if digest == request_digest(name.as_str(), requested) => {
+                Ok(Some(self.repeated_message(first, Some(key.clone()))))
             }
             Some(_) => Err(key_conflict().into()),
             None => {
-                check_same_message(&first, name.as_str(), request)?;
-                Ok(self.repeated_message(first, None))
+                check_same_message(&first, name.as_str(), requested)?;
+                Ok(Some(self.repeated_message(first, None)))
             }
         }
     }
@@ -105,7 +147,10 @@ impl<R: Rows> ChangeContext<'_, R> {
     }
 
     /// The message that the actor has sent before with this key.
-    fn message_sent_before(&mut self, key: &str) -> Result<Option<KeyedMessage>, OperationError<R::Error>> {
+    pub(super) fn message_sent_before(
+        &mut self,
+        key: &str,
+    ) -> Result<Option<KeyedMessage>, OperationError<R::Error>> {
         let Some(user) = self.rows.user(self.actor)? else { return Ok(None) };
         Ok(self.rows.message_by_key(user, key)?)
     }
@@ -113,42 +158,65 @@ impl<R: Rows> ChangeContext<'_, R> {
     /// Sends a message. Returns `None` if its key was used before, which is possible only if the client gave the key.
     fn send_new_message(
         &mut self,
-        name: &switchboard_protocol::ConversationId,
-        key: &str,
-        given: bool,
-        body: &str,
-        reply_to: Option<Seq>,
+        message: &NewMessage,
     ) -> Result<Option<Box<CommittedEvent>>, OperationError<R::Error>> {
-        let destination = self.check_destination(name)?;
-        if let Some(target) = reply_to {
-            self.check_reply(&destination, target)?;
-        }
+        let destination = self.check_new_message(message, Pace::Checked)?;
         if self.purpose != ChangePurpose::Apply {
-            if given && self.message_sent_before(key)?.is_some() {
+            if message.has_given_key && self.message_sent_before(message.key.as_str())?.is_some() {
                 return Ok(None);
             }
             self.begin_effects()?;
         }
+        self.do_send(message, destination)
+    }
+
+    /// Finds out whether the actor may send a message, and where it goes.
+    pub(super) fn check_new_message(
+        &mut self,
+        message: &NewMessage,
+        pace: Pace,
+    ) -> Result<Destination, OperationError<R::Error>> {
+        let destination = self.check_destination(&message.name, pace)?;
+        if let Some(target) = message.reply_to {
+            self.check_reply(&destination, target)?;
+        }
+        Ok(destination)
+    }
+
+    /// Stores a message in the log. Returns `None` if its key was used before.
+    pub(super) fn do_send(
+        &mut self,
+        message: &NewMessage,
+        destination: Destination,
+    ) -> Result<Option<Box<CommittedEvent>>, OperationError<R::Error>> {
+        let NewMessage { name, key, has_given_key, body, request, .. } = message;
         let (place, mut member, effects) = match destination {
             Destination::Existing(place, member) => (*place, member, Vec::new()),
-            Destination::New(..) if given && self.message_sent_before(key)?.is_some() => return Ok(None),
+            Destination::New(..) if *has_given_key && self.message_sent_before(key.as_str())?.is_some() => {
+                return Ok(None);
+            }
             Destination::New(a, b) => self.do_open_direct(name, &a, &b)?,
         };
         let ActorMembership { mut conversation, user, .. } = place;
-        let key = Some(key.into());
-        let appended = self.do_append(&mut conversation, user, EventKind::Message, key, (body, body))?;
+        let stored_key = Some(key.as_str().into());
+        let appended =
+            self.do_append(&mut conversation, user, EventKind::Message, stored_key, (body, body))?;
         let Some(event) = appended else { return Ok(None) };
         member.sent += 1;
         if conversation.slow > 0 {
             member.sent_at = self.committed_at.as_millis();
         }
         self.rows.put_member(conversation.key, user, member);
+        if let Some(request) = request.filter(|_| *has_given_key) {
+            self.rows.insert_replaced_request(conversation.key, event.seq, request)?;
+        }
         Ok(Some(self.commit_boxed_event(conversation, event, effects)))
     }
 
     fn check_destination(
         &mut self,
-        name: &switchboard_protocol::ConversationId,
+        name: &ConversationId,
+        pace: Pace,
     ) -> Result<Destination, OperationError<R::Error>> {
         if !name.is_room() {
             let (a, b) = access::check_peer(name, self.actor)?;
@@ -169,7 +237,9 @@ impl<R: Rows> ChangeContext<'_, R> {
         }
         let place = self.find_actor_membership(name)?;
         let member = *access::check_writer(place.membership.as_ref(), self.committed_at)?;
-        access::check_pace(&place.conversation, &member, self.via.is_key(), self.committed_at)?;
+        if pace == Pace::Checked {
+            access::check_pace(&place.conversation, &member, self.via.is_key(), self.committed_at)?;
+        }
         Ok(Destination::Existing(Box::new(place), member))
     }
 
@@ -191,7 +261,7 @@ impl<R: Rows> ChangeContext<'_, R> {
     /// Creates a direct conversation. It starts empty, so the first message is its first event.
     pub(super) fn do_open_direct(
         &mut self,
-        name: &switchboard_protocol::ConversationId,
+        name: &ConversationId,
         a: &UserId,
         b: &UserId,
     ) -> Result<(ActorMembership, Membership, Vec<Effect>), OperationError<R::Error>> {
@@ -352,7 +422,7 @@ pub(super) fn check_same_message(
     }
 }
 
-fn key_conflict() -> Refusal {
+pub(super) fn key_conflict() -> Refusal {
     let message = "this `key` was used for another message; a new message needs a new key";
     Refusal::new(ErrorCode::KeyConflict, message)
 }
@@ -364,7 +434,7 @@ fn message_body<E: StoreError>(send: Send) -> Result<String, E> {
 }
 
 /// The digest of a request to send a message, to compare a retry with it where the stored message has other content.
-fn request_digest(conversation: &str, body: &str) -> RequestDigest {
+pub(super) fn request_digest(conversation: &str, body: &str) -> RequestDigest {
     // An id has no line break.
     Sha256::digest(format!("{conversation}\n{body}")).into()
 }

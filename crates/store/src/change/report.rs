@@ -8,10 +8,12 @@ use switchboard_protocol::{
     Target, Timestamp, UserId,
 };
 
+use super::hold::Release;
 use super::is_deleted;
 use super::rows::Rows;
 use super::{ChangeContext, ChangeResult, OperationError};
 use crate::ban::{Ban, INSTALLATION, NewBan};
+use crate::held::{HeldMessage, HeldState};
 use crate::record::{Conversation, Membership, UserKey};
 use crate::refusal::Refusal;
 use crate::report::{
@@ -31,6 +33,7 @@ enum Effect {
     Ban(NewBan),
     Silence(Conversation, Membership, Option<Timestamp>),
     Remove(Conversation, Membership),
+    Release(Box<Release>),
 }
 
 impl<R: Rows> ChangeContext<'_, R> {
@@ -84,6 +87,19 @@ impl<R: Rows> ChangeContext<'_, R> {
         snapshot: &str,
         report: &Report,
     ) -> Result<i64, OperationError<R::Error>> {
+        let id = self.do_insert_report(target, snapshot)?;
+        let mut fields = report_fields(id, target);
+        fields.insert("reason".to_owned(), json!(report.reason));
+        self.do_tell_feed("report.new", Some(target.user), Value::from(fields).to_string())?;
+        Ok(id)
+    }
+
+    /// Adds an entry to the queue of reports.
+    pub(super) fn do_insert_report(
+        &mut self,
+        target: ReportTarget,
+        snapshot: &str,
+    ) -> Result<i64, OperationError<R::Error>> {
         self.rows.lock_new_reports()?;
         let next = self.rows.report_rows(SELECT_NEXT, &[])?;
         let id = next.first().map_or(1, |row| row.number(0));
@@ -92,9 +108,6 @@ impl<R: Rows> ChangeContext<'_, R> {
         let values =
             [id.into(), conversation.0.into(), seq.into(), user.0.into(), at.into(), Some(snapshot).into()];
         self.rows.report_rows(INSERT_REPORT, &values)?;
-        let mut fields = report_fields(id, target);
-        fields.insert("reason".to_owned(), json!(report.reason));
-        self.do_tell_feed("report.new", Some(user), Value::from(fields).to_string())?;
         Ok(id)
     }
 
@@ -160,7 +173,8 @@ impl<R: Rows> ChangeContext<'_, R> {
         let state = state_from_number(found.number(3));
         let own = self.rows.user(self.actor)?.is_some_and(|user| user.0 == found.number(4));
         access::check_may_decide(state, found.text(5), own)?;
-        let conversation = self.check_named_target(decision, target)?;
+        let held = self.held_of_report(id)?;
+        let conversation = self.check_named_target(decision, target, held.as_ref())?;
         let Some(action) = decision.action else {
             self.begin_effects()?;
             if state == ReportState::Open {
@@ -168,12 +182,21 @@ impl<R: Rows> ChangeContext<'_, R> {
             }
             return Ok(Committed::NotAnnounced);
         };
-        let effect = self.check_decision(decision, action, target, conversation)?;
+        access::check_decision_of(held.is_some(), action)?;
+        let effect = match &held {
+            Some(held) if action == ReportAction::Release => self.check_release_of(decision, held)?,
+            _ => self.check_decision(decision, action, target, conversation)?,
+        };
         self.begin_effects()?;
         let moderator = self.user_or_new(self.actor)?;
         let (now, note) = (self.committed_at.as_millis(), decision.note.as_deref());
         let values = [moderator.0.into(), now.into(), Some(action.as_str()).into(), note.into(), id.into()];
         self.rows.report_rows(DECIDE, &values)?;
+        if let Some(held) = &held {
+            let is_released = action == ReportAction::Release;
+            let state = if is_released { HeldState::Released } else { HeldState::Rejected };
+            self.do_end_hold(id, held, state)?;
+        }
         let mut fields = report_fields(id, target);
         fields.insert("action".to_owned(), json!(action));
         self.do_tell_feed("report.resolved", Some(target.user), Value::from(fields.clone()).to_string())?;
@@ -196,17 +219,33 @@ impl<R: Rows> ChangeContext<'_, R> {
         &mut self,
         decision: &Decision,
         target: ReportTarget,
+        held: Option<&HeldMessage>,
     ) -> Result<Option<Conversation>, OperationError<R::Error>> {
         let user = self.rows.user(&decision.user)?;
         let conversation = match &decision.conversation {
             Some(name) => self.rows.conversation(name)?,
             None => None,
         };
-        let key = conversation.as_ref().map_or(INSTALLATION, |conversation| conversation.key);
-        if user != Some(target.user) || key != target.conversation {
+        let is_named = match (held, &decision.conversation) {
+            (Some(held), Some(name)) => self.goes_to(held, name)?,
+            (Some(_), None) => false,
+            (None, _) => conversation.as_ref().map_or(INSTALLATION, |found| found.key) == target.conversation,
+        };
+        if user != Some(target.user) || !is_named {
             return Err(Refusal::unavailable_for(Duration::ZERO).into());
         }
         Ok(conversation)
+    }
+
+    /// What the release of a held message does.
+    fn check_release_of(
+        &mut self,
+        decision: &Decision,
+        held: &HeldMessage,
+    ) -> Result<Effect, OperationError<R::Error>> {
+        let name = decision.conversation.clone().ok_or_else(Refusal::unavailable)?;
+        let release = self.check_release((&decision.user, name), held)?;
+        Ok(release.map_or(Effect::Nothing, |release| Effect::Release(Box::new(release))))
     }
 
     /// What a decision does; refuses one that is not possible.
@@ -222,16 +261,15 @@ impl<R: Rows> ChangeContext<'_, R> {
             access::check_until(until, self.committed_at)?;
         }
         match action {
-            ReportAction::None => return Ok(Effect::Nothing),
+            ReportAction::None | ReportAction::Release | ReportAction::Reject => return Ok(Effect::Nothing),
             ReportAction::Ban => {
-                let ban = Ban { until, reason: decision.tell.clone() };
+                let ban = Ban { until, reason: decision.tell.clone(), shadow: false };
                 return Ok(Effect::Ban(NewBan { ban, note: decision.note.clone() }));
             }
             ReportAction::Delete | ReportAction::Silence | ReportAction::Remove => {}
         }
         let conversation = conversation.ok_or_else(|| {
-            let message = "action: a user was reported, in no conversation; `ban` or `none`";
-            Refusal::bad_field("action", message)
+            Refusal::bad_field("action", "action: it concerns no conversation; `ban` the user, or do nothing")
         })?;
         // Of a deleted room nothing is left to act upon.
         if conversation.ended {
@@ -281,6 +319,7 @@ impl<R: Rows> ChangeContext<'_, R> {
                 };
                 self.do_set_role(room, moderator, (user, member), set)
             }
+            Effect::Release(release) => self.do_release(name, *release),
             Effect::Remove(room, member) => self.do_remove(room, moderator, (user, member), name.clone()),
         }
     }
@@ -325,7 +364,7 @@ fn report_target(row: &Fields) -> ReportTarget {
 }
 
 /// The fields that all entries of the feed about a report have. The place names the conversation by its key.
-fn report_fields(id: i64, target: ReportTarget) -> Map<String, Value> {
+pub(super) fn report_fields(id: i64, target: ReportTarget) -> Map<String, Value> {
     let mut fields = Map::from_iter([("report".to_owned(), json!(ReportId(id.unsigned_abs())))]);
     if target.conversation != INSTALLATION {
         fields.insert("place".to_owned(), json!([target.conversation.0, target.seq]));

@@ -6,10 +6,10 @@ use super::BlockRows;
 use crate::MessageCounts;
 use crate::ban::{Ban, NewBan};
 use crate::feed::Entry;
+use crate::held::HeldMessage;
 use crate::profile::StoredProfile;
-use crate::record::{Conversation, Membership};
-use crate::record::{ConversationKey, LogEvent, UserKey, Via};
-use crate::report::ReportRows;
+use crate::record::{Conversation, ConversationKey, LogEvent, Membership, RequestDigest, UserKey, Via};
+use crate::report::{Field, Fields};
 
 /// How many removed reactions the store keeps for each message. They are kept because users who left before the removal
 /// still see them, and because a retry of the removal finds its event. The oldest are deleted first. Without the bound, a
@@ -36,9 +36,6 @@ pub(crate) struct ReferredEvent {
     pub(crate) at: Timestamp,
     pub(crate) body: String,
 }
-
-/// The SHA-256 of a request.
-pub(crate) type RequestDigest = [u8; 32];
 
 /// How many pages of the feed a transaction removes: more than are written between two of them.
 pub(crate) const MAX_TRIMMED_PAGES: u32 = 4_000;
@@ -71,6 +68,24 @@ impl CaughtUp {
 /// How many bytes a probe writes. They fill more pages than a message changes, so if the probe fits on the disk, a message
 /// does too.
 pub(crate) const PROBE_BYTES: usize = 8 * 1024;
+
+/// The statements about reports in the transaction of a write.
+pub(crate) trait ReportRows {
+    /// An error of the store.
+    type SqlError;
+
+    /// Runs a statement, and returns its rows.
+    fn report_rows(&mut self, sql: &'static str, values: &[Field]) -> Result<Vec<Fields>, Self::SqlError>;
+
+    /// The message of an author that is or was held, by its key. Asked about each message that is sent.
+    fn held_message(&mut self, author: UserKey, key: &str) -> Result<Option<HeldMessage>, Self::SqlError>;
+
+    /// Called when this transaction has changed what is held of a message.
+    fn forget_held(&mut self, author: UserKey, key: &str);
+
+    /// Keeps other transactions from adding reports until this one ends.
+    fn lock_new_reports(&mut self) -> Result<(), Self::SqlError>;
+}
 
 /// The rows of one transaction. A read returns what the transaction has written before.
 ///

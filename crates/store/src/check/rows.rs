@@ -4,9 +4,41 @@ use rusqlite::{Connection, Result};
 use switchboard_protocol::{ConversationId, UserId, kind_number};
 
 use super::{
-    FIRST_SCHEMA_WITH_BANS, FIRST_SCHEMA_WITH_ENDED_ROOMS, FIRST_SCHEMA_WITH_REPLACED_REQUESTS,
-    FIRST_SCHEMA_WITH_REPORTS, FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE, Report,
+    FIRST_SCHEMA_WITH_BANS, FIRST_SCHEMA_WITH_ENDED_ROOMS, FIRST_SCHEMA_WITH_HELD,
+    FIRST_SCHEMA_WITH_REPLACED_REQUESTS, FIRST_SCHEMA_WITH_REPORTS, FIRST_SCHEMA_WITH_ROOMS_BY_CHOICE,
+    Report,
 };
+
+/// A query for reports, with the condition for a report to be a held message.
+macro_rules! stray_reports {
+    ($held:literal) => {
+        concat!(
+            "SELECT c.name, nullif(r.target, 0), CASE
+        WHEN u.id IS NULL THEN 'report ' || r.id || ' is about user number ' || r.user || ', who is not there'
+        WHEN r.conversation <> 0 AND c.id IS NULL THEN 'report ' || r.id || ' is about a conversation that is not there'
+        WHEN m.id IS NULL AND r.state <> 0 THEN 'report ' || r.id || ' has no moderator'
+        WHEN r.snapshot <> '' AND NOT json_valid(r.snapshot) THEN 'the snapshot of report ' || r.id || ' cannot be read'
+        WHEN r.state NOT BETWEEN 0 AND 2 OR (r.state = 2) <> (r.decided > 0 AND r.action IS NOT NULL)
+            OR (r.state <> 0) <> (m.id IS NOT NULL) OR (r.snapshot = '' AND r.state <> 2)
+            THEN 'the state of report ' || r.id || ' does not fit its decision'
+        WHEN (r.conversation = 0) <> (r.target = 0) THEN 'report ' || r.id || ' is about neither a message nor a user'
+        ELSE 'report ' || r.id || ' was made by no user' END
+     FROM reports r LEFT JOIN conversations c ON c.id = r.conversation LEFT JOIN users u ON u.id = r.user
+        LEFT JOIN users m ON m.id = r.moderator LEFT JOIN (SELECT DISTINCT report FROM reporters) n ON n.report = r.id
+     WHERE u.id IS NULL OR (r.conversation <> 0 AND c.id IS NULL)
+        OR (r.state <> 0) <> (m.id IS NOT NULL) OR (r.state = 2) <> (r.decided > 0 AND r.action IS NOT NULL)
+        OR r.state NOT BETWEEN 0 AND 2 OR (r.snapshot = '' AND r.state <> 2)
+        OR (r.snapshot <> '' AND NOT json_valid(r.snapshot))
+        OR (NOT (", $held, ") AND r.snapshot <> ''
+            AND (n.report IS NULL OR (r.conversation = 0) <> (r.target = 0)))
+     UNION ALL SELECT NULL, NULL, CASE
+        WHEN r.id IS NULL THEN 'user number ' || p.user || ' has made report ' || p.report || ', which is not there'
+        ELSE 'report ' || p.report || ' was made by user number ' || p.user || ', who is not there' END
+     FROM reporters p LEFT JOIN reports r ON r.id = p.report LEFT JOIN users u ON u.id = p.user
+     WHERE r.id IS NULL OR u.id IS NULL"
+        )
+    };
+}
 
 /// Queries for rows that must not exist. Each returns the conversation's name or key, the event's number or NULL, and the
 /// description of the problem.
@@ -83,25 +115,25 @@ const SELECT_STRAY_BANS: &str = "SELECT coalesce(c.name, nullif(b.conversation, 
 
 /// A query for reports of what does not exist, whose state does not fit the rest of the row, or whose content cannot be read, and for
 /// reporters of nothing. Only for schemas from [`FIRST_SCHEMA_WITH_REPORTS`] on.
-const SELECT_STRAY_REPORTS: &str = "SELECT c.name, nullif(r.target, 0), CASE
-        WHEN u.id IS NULL THEN 'report ' || r.id || ' is about user number ' || r.user || ', who is not there'
-        WHEN r.conversation <> 0 AND c.id IS NULL THEN 'report ' || r.id || ' is about a conversation that is not there'
-        WHEN (r.conversation = 0) <> (r.target = 0) THEN 'report ' || r.id || ' is about neither a message nor a user'
-        WHEN m.id IS NULL AND r.state <> 0 THEN 'report ' || r.id || ' has no moderator'
-        WHEN r.snapshot <> '' AND NOT json_valid(r.snapshot) THEN 'the snapshot of report ' || r.id || ' cannot be read'
-        WHEN r.snapshot <> '' AND n.report IS NULL THEN 'report ' || r.id || ' was made by no user'
-        ELSE 'the state of report ' || r.id || ' does not fit its decision' END
-     FROM reports r LEFT JOIN conversations c ON c.id = r.conversation LEFT JOIN users u ON u.id = r.user
-        LEFT JOIN users m ON m.id = r.moderator LEFT JOIN (SELECT DISTINCT report FROM reporters) n ON n.report = r.id
-     WHERE u.id IS NULL OR (r.conversation <> 0 AND c.id IS NULL) OR (r.conversation = 0) <> (r.target = 0)
-        OR (r.state <> 0) <> (m.id IS NOT NULL) OR (r.state = 2) <> (r.decided > 0 AND r.action IS NOT NULL)
-        OR r.state NOT BETWEEN 0 AND 2 OR (r.snapshot = '' AND r.state <> 2)
-        OR (r.snapshot <> '' AND (NOT json_valid(r.snapshot) OR n.report IS NULL))
-     UNION ALL SELECT NULL, NULL, CASE
-        WHEN r.id IS NULL THEN 'user number ' || p.user || ' has made report ' || p.report || ', which is not there'
-        ELSE 'report ' || p.report || ' was made by user number ' || p.user || ', who is not there' END
-     FROM reporters p LEFT JOIN reports r ON r.id = p.report LEFT JOIN users u ON u.id = p.user
-     WHERE r.id IS NULL OR u.id IS NULL";
+const SELECT_STRAY_REPORTS: &str = stray_reports!("0");
+
+/// The same, with held messages among the reports, and a query for held messages that do not fit their reports or the log. Only for
+/// schemas from [`FIRST_SCHEMA_WITH_HELD`] on.
+const SELECT_STRAY_HELD: &str = concat!(
+    stray_reports!("EXISTS (SELECT 1 FROM held h WHERE h.report = r.id)"),
+    " UNION ALL SELECT c.name, e.seq, CASE
+        WHEN r.id IS NULL THEN 'held message ' || h.report || ' is in no queue'
+        WHEN r.user <> h.user OR p.id IS NULL THEN 'held message ' || h.report || ' is of another user, or for nobody'
+        WHEN h.state <> 1 AND e.seq IS NOT NULL THEN 'held message ' || h.report || ' was not released, and is in the log'
+        WHEN h.state = 1 AND e.seq IS NULL THEN 'held message ' || h.report || ' was released, and is not in the log'
+        ELSE 'the state of held message ' || h.report || ' does not fit its decision' END
+     FROM held h LEFT JOIN reports r ON r.id = h.report LEFT JOIN conversations c ON c.id = r.conversation
+        LEFT JOIN users p ON p.id = iif(h.peer = 0, h.user, h.peer)
+        LEFT JOIN events e ON e.sender = h.user AND e.key = h.key
+     WHERE r.id IS NULL OR r.user <> h.user OR p.id IS NULL OR (h.peer = 0 AND c.id IS NULL)
+        OR (h.state <> 1 AND e.seq IS NOT NULL) OR (h.state = 1 AND e.seq IS NULL AND c.ended IS NOT 1)
+        OR h.state IS NOT iif(r.state < 2, 0, iif(r.action = 'release', 1, 2))"
+);
 
 /// Reports every row that no event explains.
 pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
@@ -109,7 +141,11 @@ pub(super) fn check(db: &Connection, report: &mut Report) -> Result<()> {
     let requests = (report.schema >= FIRST_SCHEMA_WITH_REPLACED_REQUESTS).then_some(&SELECT_STRAY_REQUESTS);
     let endings = (report.schema >= FIRST_SCHEMA_WITH_ENDED_ROOMS).then_some(&SELECT_STRAY_ENDINGS);
     let bans = (report.schema >= FIRST_SCHEMA_WITH_BANS).then_some(&SELECT_STRAY_BANS);
-    let reports = (report.schema >= FIRST_SCHEMA_WITH_REPORTS).then_some(&SELECT_STRAY_REPORTS);
+    let reports = match report.schema {
+        FIRST_SCHEMA_WITH_HELD.. => Some(&SELECT_STRAY_HELD),
+        FIRST_SCHEMA_WITH_REPORTS.. => Some(&SELECT_STRAY_REPORTS),
+        _ => None,
+    };
     let queries = SELECT_STRAY_ROWS.iter().chain(choices).chain(requests).chain(endings);
     let queries = queries.chain(bans).chain(reports);
     for query in queries {

@@ -30,10 +30,11 @@ use super::installation::{ENDED_ROOMS, VERSION_WITH_USER_KEYS};
 use crate::MessageCounts;
 use crate::ban::{Ban, NewBan};
 use crate::change::dispatch::Prefetch;
-use crate::change::rows::{CaughtUp, KeyedMessage, PROBE_BYTES, ReferredEvent, RequestDigest, Rows};
+use crate::change::rows::{CaughtUp, KeyedMessage, PROBE_BYTES, ReferredEvent, Rows};
 use crate::feed::Entry;
+use crate::held::HeldMessage;
 use crate::profile::StoredProfile;
-use crate::record::{Conversation, ConversationKey, LogEvent, Membership, UserKey, Via};
+use crate::record::{Conversation, ConversationKey, LogEvent, Membership, RequestDigest, UserKey, Via};
 
 /// The statements to prepare on each connection.
 pub(super) fn statements() -> impl Iterator<Item = &'static str> {
@@ -69,6 +70,7 @@ pub(super) struct PostgresRows<'a> {
     names: FxHashMap<ConversationKey, ConversationId>,
     members: FxHashMap<(ConversationKey, UserKey), Option<Membership>>,
     keyed: FxHashMap<(UserKey, Box<str>), Option<KeyedMessage>>,
+    held: FxHashMap<(UserKey, Box<str>), Option<HeldMessage>>,
     events: FxHashMap<(ConversationKey, Seq), Option<ReferredEvent>>,
     amendments: FxHashMap<(ConversationKey, Seq), Vec<Seq>>,
     reactions: Reactions,

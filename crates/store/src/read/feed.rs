@@ -404,8 +404,9 @@ fn name_places(fields: &mut Fields, names: &FxHashMap<ConversationKey, Conversat
             continue;
         };
         let Some(conversation) = names.get(&conversation) else { continue };
-        let named =
-            [("conversation".to_owned(), conversation.as_str().into()), ("seq".to_owned(), seq.0.into())];
+        // A held message has no seq yet.
+        let seq = (seq.0 > 0).then(|| ("seq".to_owned(), seq.0.into()));
+        let named = [("conversation".to_owned(), conversation.as_str().into())].into_iter().chain(seq);
         if name == "place" {
             fields.extend(named);
         } else {

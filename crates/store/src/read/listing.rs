@@ -255,6 +255,7 @@ fn listed_ban(query: &ListBans, row: BanRow) -> Option<ListedBan> {
         user,
         until: ban.until,
         at,
+        shadow: ban.shadow,
         reason: ban.reason,
         note,
     })

@@ -7,10 +7,12 @@ use switchboard_protocol::{
 
 use super::listing::{ListLookups, ListingInProgress, signed};
 use super::{LookupResult, PageResult, Reader};
+use crate::held::conversation_of;
 use crate::record::ConversationKey;
 use crate::refusal::Refusal;
 use crate::report::{
-    COUNT_REASONS, Fields, ListReports, SELECT_PAGE, SELECT_REPORTERS, state_from_number, state_number,
+    COUNT_REASONS, COUNT_UNDECIDED, Fields, ListReports, SELECT_PAGE, SELECT_REPORTERS, UndecidedReports,
+    state_from_number, state_number,
 };
 
 /// How many reports a step of a list reads.
@@ -39,6 +41,14 @@ impl<L: ListLookups> Reader<'_, L> {
         Ok(list.end_step_of(rows.len(), REPORTS_PER_STEP))
     }
 
+    /// Counts the reports that wait for a decision.
+    pub(crate) fn undecided_reports(&self) -> LookupResult<UndecidedReports, L> {
+        let rows = self.rows.report_rows(COUNT_UNDECIDED, &[i64::from(UndecidedReports::MOST).into()])?;
+        let counted = rows.first().map(|row| (row.number(0), row.time(1)));
+        let (count, oldest) = counted.unwrap_or_default();
+        Ok(UndecidedReports { count: u32::try_from(count).unwrap_or(u32::MAX), oldest })
+    }
+
     /// The report of a row, unless the query leaves it out or its user cannot be read.
     fn listed_report(&self, query: &ListReports, row: &Fields) -> LookupResult<Option<ListedReport>, L> {
         let user = row.text(2).and_then(|name| UserId::parse(name).ok());
@@ -51,12 +61,14 @@ impl<L: ListLookups> Reader<'_, L> {
         let reasons = self.rows.report_rows(COUNT_REASONS, &[id.into()])?;
         let most = i64::try_from(query.reporters).unwrap_or(i64::MAX);
         let reporters = self.rows.report_rows(SELECT_REPORTERS, &[id.into(), most.into()])?;
-        let is_of_message = row.number(12) != 0;
+        let is_held = row.number(13) != 0;
+        let is_of_message = row.number(12) != 0 && !is_held;
         Ok(Some(ListedReport {
             report: ReportId(id.unsigned_abs()),
             state: state_from_number(row.number(1)),
+            conversation: conversation_of(&user, row.text(3), row.text(14)),
             user,
-            conversation: row.text(3).and_then(|name| ConversationId::parse(name).ok()),
+            held: is_held,
             target: is_of_message.then(|| Seq(row.number(4).unsigned_abs())),
             snapshot: row.text(5).and_then(|json| serde_json::from_str(json).ok()),
             reasons: reasons.iter().filter_map(reason_count).collect(),

@@ -48,7 +48,7 @@ pub(in crate::sqlite) fn read_standing(row: &rusqlite::Row<'_>, first: usize) ->
     let not_before = row.get::<_, Option<i64>>(first)?.map(Timestamp::from_millis);
     let until: Option<i64> = row.get(first + 1)?;
     let reason = row.get(first + 2)?;
-    Ok(Standing { not_before, ban: until.map(|until| Ban::stored(until, reason)) })
+    Ok(Standing { not_before, ban: until.map(|until| Ban::stored(until, reason, false)) })
 }
 
 impl Lookups for Connection {

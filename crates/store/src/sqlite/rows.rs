@@ -57,6 +57,8 @@ pub(crate) struct SqliteRows {
     has_ended_room: bool,
     /// Whether any user blocks another; `None` until it is needed.
     has_blocks: Option<bool>,
+    /// Whether any message was held.
+    has_held: Option<bool>,
     db: Connection,
 }
 
@@ -76,6 +78,7 @@ impl SqliteRows {
             is_abandoned: false,
             has_ended_room: false,
             has_blocks: None,
+            has_held: None,
             db,
         }
     }

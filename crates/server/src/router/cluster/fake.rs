@@ -26,7 +26,7 @@ use switchboard_store::listing::{
 use switchboard_store::profile::{ChangePlace, ChangedProfiles, Directory, LastToken, People, PeopleQuery};
 use switchboard_store::record::{Answer, ConversationKey, Effect, JoinOrLeave, ReadEvent, UserKey};
 use switchboard_store::refusal::Refusal;
-use switchboard_store::report::ListReports;
+use switchboard_store::report::{ListReports, UndecidedReports};
 use switchboard_store::{
     Batch, CommittedEvent, CurrentMembership, LogExcerpt, Memberships, MembershipsPage, PresencePeer, Query,
     Revocations, Seqs, SharedLog, Snapshot, Store, Submission, Summaries, WriteAccess,
@@ -140,6 +140,9 @@ impl Store for FakeStore {
         unavailable()
     }
     fn list_reports(&self, _: ListReports) -> Answer<ReportListing> {
+        unavailable()
+    }
+    fn undecided_reports(&self) -> Answer<UndecidedReports> {
         unavailable()
     }
     fn moderator_history(&self, _: ConversationId, _: Seq) -> Answer<OkBody<Box<RawValue>>> {

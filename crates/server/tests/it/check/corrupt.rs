@@ -324,6 +324,32 @@ const DAMAGE_SQL_AND_PROBLEMS: &[(&str, &str)] = &[
         "user number 1 has made report 9, which is not there",
     ),
     (
+        "INSERT INTO held (report, user, key, peer, via) VALUES (9, 1, 'k', 1, 0)",
+        "held message 9 is in no queue",
+    ),
+    (
+        "INSERT INTO reports (id, conversation, target, user, at, snapshot) VALUES (1, 0, 0, 1, 1, '{}');
+         INSERT INTO held (report, user, key, peer, via) VALUES (1, 1, 'k', 77, 0)",
+        "held message 1 is of another user, or for nobody",
+    ),
+    (
+        "INSERT INTO reports (id, conversation, target, user, at, snapshot) VALUES (1, 0, 0, 1, 1, '{}');
+         INSERT INTO held (report, user, key, peer, via, state) VALUES (1, 1, 'k', 1, 0, 1)",
+        "held message 1 was released, and is not in the log",
+    ),
+    (
+        "INSERT INTO reports (id, conversation, target, user, at, snapshot) VALUES (1, 0, 0, 1, 1, '{}');
+         INSERT INTO held (report, user, key, peer, via, state) VALUES (1, 1, 'k', 1, 0, 2)",
+        "the state of held message 1 does not fit its decision",
+    ),
+    (
+        "INSERT INTO reports (id, conversation, target, user, at, snapshot)
+            SELECT 1, 0, 0, sender, 1, '{}' FROM events WHERE key IS NOT NULL LIMIT 1;
+         INSERT INTO held (report, user, key, peer, via)
+            SELECT 1, sender, key, sender, 0 FROM events WHERE key IS NOT NULL LIMIT 1",
+        "held message 1 was not released, and is in the log",
+    ),
+    (
         "INSERT INTO api_keys (name, hash, created) VALUES ('shop', x'00', 1)",
         "the hash of the API key 'shop' is none of SHA-256",
     ),

@@ -27,7 +27,7 @@ const FAULTS: [(&str, Fault); 16] = [
     ("unreadable", |question| question.answers_with("200 OK", "")),
     ("unreadable", |question| question.answers_with("200 OK", r#"["accept"]"#)),
     ("unreadable", |question| question.answers(json!({"action": 1}))),
-    ("unusable", |question| question.answers(json!({"action": "hold"}))),
+    ("unusable", |question| question.answers(json!({"action": "replace"}))),
     ("unusable", |question| question.answers(json!({"action": "replace", "text": {"a": 1}}))),
     ("rejected", |question| question.answers_with("413 Content Too Large", "")),
     ("too_large", |question| {
@@ -95,7 +95,7 @@ async fn an_answer_that_is_no_acceptance_refuses_whatever_the_configuration_says
     let answers = [
         ("200 OK", json!({"action": "replace", "text": long}).to_string()),
         ("200 OK", json!({"action": "replace"}).to_string()),
-        ("200 OK", json!({"action": "hold"}).to_string()),
+        ("200 OK", json!({"action": "replace", "emoji": "x"}).to_string()),
         ("413 Content Too Large", String::new()),
         ("400 Bad Request", String::new()),
         ("422 Unprocessable Content", String::new()),

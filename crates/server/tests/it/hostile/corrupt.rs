@@ -321,7 +321,7 @@ async fn a_database_of_the_first_version_is_migrated() {
     let path = server.data().join(DATABASE_FILE);
     let db = Connection::open(&path).expect("the database");
     db.execute_batch(
-        "DROP TABLE reports; DROP TABLE reporters; DROP TABLE blocks; ALTER TABLE users DROP COLUMN block_changes;
+        "DROP TABLE held; DROP TABLE reports; DROP TABLE reporters; DROP TABLE blocks; ALTER TABLE users DROP COLUMN block_changes;
          DROP TABLE bans; ALTER TABLE members DROP COLUMN silenced; ALTER TABLE members DROP COLUMN sent_at;
          ALTER TABLE conversations DROP COLUMN slow; ALTER TABLE conversations DROP COLUMN rejoin;
          DROP TABLE ended_rooms; DROP TABLE connected; DROP TABLE missed; DROP TABLE retired_ids; DROP TABLE replaced_requests; DROP TABLE profiles; DROP TABLE profile_words;
@@ -357,7 +357,7 @@ async fn a_database_of_the_first_version_is_migrated() {
     assert!(bob.history("#r").await[0].reactions.is_empty());
     let db = Connection::open(&path).expect("the database");
     let version = db.query_row("PRAGMA user_version", [], |row| row.get(0));
-    assert_eq!(version, Ok(16));
+    assert_eq!(version, Ok(17));
 }
 
 #[tokio::test]

@@ -227,6 +227,7 @@ fn store_outcome(store: &mut InMemory, who: &str, what: &Action, at: u64, target
             Committed::Profiles(_)
             | Committed::Block(_)
             | Committed::Report(_)
+            | Committed::Held { .. }
             | Committed::Import(_)
             | Committed::NotAnnounced,
         ) => {

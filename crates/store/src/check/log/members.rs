@@ -136,7 +136,7 @@ impl Members {
 
     /// Applies an event that bans the user. The next event by which the user comes in ends that.
     pub(super) fn ban(&mut self, user: i64, until: Option<Timestamp>) {
-        self.bans.insert(user, Ban { until, reason: None }.stored_until());
+        self.bans.insert(user, Ban { until, reason: None, shadow: false }.stored_until());
     }
 
     pub(super) fn end_membership(&mut self, user: i64, seq: u64) {

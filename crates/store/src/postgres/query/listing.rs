@@ -11,7 +11,7 @@ use crate::table::{columns, conversations};
 
 const USERS_AFTER: &str = "SELECT id, name, last_seen FROM users WHERE id > $1 ORDER BY id LIMIT $2";
 
-const BANS_AFTER: &str = r#"SELECT b."user", u.name, b.until, b.reason, b.note, b.at
+const BANS_AFTER: &str = r#"SELECT b."user", u.name, b.until, b.reason, b.note, b.at, b.shadow
     FROM (SELECT * FROM bans WHERE conversation = 0 AND "user" > $1 ORDER BY "user" LIMIT $2) b
     LEFT JOIN users u ON u.id = b."user" ORDER BY b."user""#;
 
@@ -44,7 +44,8 @@ impl ListLookups for Session {
         let bans = rows.iter().map(|row| {
             let user = user_key(row, 0)?;
             let name = skip_damaged(user_id(row, 1), || format!("user number {}", user.0))?;
-            let new = NewBan { ban: Ban::stored(get(row, 2)?, get(row, 3)?), note: get(row, 4)? };
+            let new =
+                NewBan { ban: Ban::stored(get(row, 2)?, get(row, 3)?, get(row, 6)?), note: get(row, 4)? };
             Ok(BanRow { user, name, new, at: time(row, 5)? })
         });
         bans.collect()

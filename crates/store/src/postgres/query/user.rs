@@ -26,5 +26,8 @@ pub(super) fn read_user(row: &Row) -> Result<UserRow> {
 /// The standing of a user, whose columns begin at `first`.
 pub(super) fn read_standing(row: &Row, first: usize) -> std::result::Result<Standing, Error> {
     let (until, reason): (Option<i64>, _) = (get(row, first + 1)?, get(row, first + 2)?);
-    Ok(Standing { not_before: maybe_time(row, first)?, ban: until.map(|until| Ban::stored(until, reason)) })
+    Ok(Standing {
+        not_before: maybe_time(row, first)?,
+        ban: until.map(|until| Ban::stored(until, reason, false)),
+    })
 }

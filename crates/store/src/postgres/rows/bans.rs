@@ -12,12 +12,13 @@ use crate::postgres::connect::{Error, Pipelined};
 use crate::postgres::query::row::get;
 use crate::record::{ConversationKey, UserKey};
 
-const SELECT_BAN: &str = r#"SELECT until, reason FROM bans WHERE conversation = $1 AND "user" = $2"#;
+const SELECT_BAN: &str = r#"SELECT until, reason, shadow FROM bans WHERE conversation = $1 AND "user" = $2"#;
 
-const PUT_BANS: &str = r#"INSERT INTO bans (conversation, "user", until, at, reason, note)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[])
+const PUT_BANS: &str = r#"INSERT INTO bans (conversation, "user", until, at, reason, note, shadow)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::boolean[])
     ON CONFLICT (conversation, "user")
-    DO UPDATE SET until = excluded.until, at = excluded.at, reason = excluded.reason, note = excluded.note"#;
+    DO UPDATE SET until = excluded.until, at = excluded.at, reason = excluded.reason, note = excluded.note,
+        shadow = excluded.shadow"#;
 
 const DELETE_BANS: &str = r#"DELETE FROM bans b USING unnest($1::bigint[], $2::bigint[]) AS w(conversation, "user")
     WHERE b.conversation = w.conversation AND b."user" = w."user""#;
@@ -43,7 +44,8 @@ impl Bans {
 /// The ban of a row of an outer join, whose columns begin at `first`.
 pub(super) fn read(row: &Row, first: usize) -> Result<Option<Ban>, Error> {
     let (until, reason): (Option<i64>, _) = (get(row, first)?, get(row, first + 1)?);
-    Ok(until.map(|until| Ban::stored(until, reason)))
+    let shadow = get::<Option<bool>>(row, first + 2)?.unwrap_or_default();
+    Ok(until.map(|until| Ban::stored(until, reason, shadow)))
 }
 
 impl PostgresRows<'_> {
@@ -75,6 +77,7 @@ pub(super) struct BanArrays<'a> {
     at: Vec<i64>,
     reason: Vec<Option<&'a str>>,
     note: Vec<Option<&'a str>>,
+    shadow: Vec<bool>,
     deleted_in: Vec<i64>,
     deleted: Vec<i64>,
 }
@@ -94,15 +97,16 @@ impl<'a> BanArrays<'a> {
             arrays.at.push(at.as_millis());
             arrays.reason.push(ban.reason.as_deref());
             arrays.note.push(note.as_deref());
+            arrays.shadow.push(ban.shadow);
         }
         arrays
     }
 
     /// The statements that write the changes, each with the number of its rows.
     pub(super) fn statements(&self) -> [(usize, Pipelined<'_>); 2] {
-        let Self { conversation, user, until, at, reason, note, deleted_in, deleted } = self;
-        let put: [&(dyn tokio_postgres::types::ToSql + Sync); 6] =
-            [conversation, user, until, at, reason, note];
+        let Self { conversation, user, until, at, reason, note, shadow, deleted_in, deleted } = self;
+        let put: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+            [conversation, user, until, at, reason, note, shadow];
         [
             (user.len(), Pipelined::new(PUT_BANS, &put)),
             (deleted.len(), Pipelined::new(DELETE_BANS, &[deleted_in, deleted])),

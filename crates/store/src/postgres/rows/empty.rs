@@ -30,6 +30,7 @@ impl<'a> PostgresRows<'a> {
             names: FxHashMap::default(),
             members: FxHashMap::default(),
             keyed: FxHashMap::default(),
+            held: FxHashMap::default(),
             events: FxHashMap::default(),
             amendments: FxHashMap::default(),
             reactions: Reactions::default(),

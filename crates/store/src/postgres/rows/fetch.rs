@@ -10,12 +10,13 @@ use super::{LockMode, PostgresRows, bans};
 use crate::ban::INSTALLATION;
 use crate::change::dispatch::Prefetch;
 use crate::change::rows::{KeyedMessage, ReferredEvent};
+use crate::held::{HeldMessage, held_columns};
 use crate::postgres::connect::{Error, Pipelined};
 use crate::postgres::installation::Node;
-use crate::postgres::query::profiles;
 use crate::postgres::query::row::{
     conversation_id, conversation_key, count, get, kind, maybe_seq, number, seq, time, user_id, user_key,
 };
+use crate::postgres::query::{profiles, reports};
 use crate::profile::{ban_columns, join_bans};
 use crate::record::{Conversation, ConversationKey, Membership, UserKey};
 use crate::table::{columns, conversations, members};
@@ -55,8 +56,8 @@ const SELECT_CONVERSATION_NAMES: &str = "SELECT c.name FROM conversations c WHER
 const LOCK_USERS: &str = concat!(
     "SELECT u.id, u.name, ",
     ban_columns!(),
-    " FROM users u",
-    join_bans!(lateral),
+    ", b.shadow FROM users u",
+    join_bans!(all),
     " WHERE u.name = ANY($1::text[]) ORDER BY u.id FOR UPDATE OF u"
 );
 
@@ -64,15 +65,14 @@ const LOCK_USERS: &str = concat!(
 const SELECT_USERS: &str = concat!(
     "SELECT u.id, u.name, ",
     ban_columns!(),
-    " FROM users u",
-    join_bans!(lateral),
+    ", b.shadow FROM users u",
+    join_bans!(all),
     " WHERE u.name = ANY($1::text[])
-    UNION ALL SELECT 0, r.name, NULL, NULL FROM retired_ids r WHERE r.name = ANY($1::text[])"
+    UNION ALL SELECT 0, r.name, NULL, NULL, NULL FROM retired_ids r WHERE r.name = ANY($1::text[])"
 );
 
 /// The same for users whose rows are locked. The statement before returns those who exist.
-const SELECT_RETIRED: &str =
-    "SELECT 0::bigint, r.name, NULL::bigint, NULL::text FROM retired_ids r WHERE r.name = ANY($1::text[])";
+const SELECT_RETIRED: &str = "SELECT 0::bigint, r.name, NULL::bigint, NULL::text, NULL::boolean FROM retired_ids r WHERE r.name = ANY($1::text[])";
 
 const COUNT_ROOMS_BY_CHOICE: &str = r#"SELECT u.id, (
         SELECT count(*) FROM (SELECT 1 FROM rooms_by_choice r WHERE r."user" = u.id LIMIT $2) AS few
@@ -97,6 +97,15 @@ const SELECT_KEYED_EVENTS: &str = "SELECT e.sender, e.key, c.name, e.conversatio
     LEFT JOIN LATERAL (
         SELECT r.request FROM replaced_requests r WHERE r.conversation = e.conversation AND r.seq = e.seq OFFSET 0
     ) AS r ON true";
+
+/// The same for held messages, whose keys are taken before they are in the log.
+const SELECT_KEYED_HELD: &str = concat!(
+    "SELECT ",
+    held_columns!(),
+    r#" FROM unnest($1::text[], $2::text[]) AS w(name, key) JOIN users u ON u.name = w.name
+    CROSS JOIN LATERAL (SELECT * FROM held h WHERE h."user" = u.id AND h.key = w.key OFFSET 0) AS h
+    JOIN reports r ON r.id = h.report"#
+);
 
 const SELECT_EVENTS: &str = "SELECT e.conversation, e.seq, e.kind, e.sender, e.at, e.body
     FROM unnest($1::text[], $2::bigint[]) AS w(conversation, seq)
@@ -140,7 +149,7 @@ const SELECT_REACTIONS: &str = r#"SELECT c.id, w.target, w.emoji, u.id, l.since,
     LEFT JOIN LATERAL (SELECT r.since, r.until FROM reactions r WHERE r.conversation = c.id
         AND r.target = w.target AND r.emoji = w.emoji AND r."user" = u.id ORDER BY r.since DESC LIMIT 1) AS l ON true"#;
 
-pub(super) const STATEMENTS: [&str; 17] = [
+pub(super) const STATEMENTS: [&str; 18] = [
     SELECT_RETIRED,
     SELECT_PROFILES,
     BEGIN_WRITE,
@@ -154,6 +163,7 @@ pub(super) const STATEMENTS: [&str; 17] = [
     COUNT_ROOMS_BY_CHOICE,
     SELECT_MEMBERS,
     SELECT_KEYED_EVENTS,
+    SELECT_KEYED_HELD,
     SELECT_EVENTS,
     COUNT_TO_CURSORS,
     SELECT_AMENDMENTS,
@@ -171,6 +181,7 @@ pub(super) enum FetchedRows {
     Choices,
     Members,
     Keyed,
+    Held,
     Events,
     Cursors,
     Amendments,
@@ -259,6 +270,7 @@ impl PostgresRows<'_> {
                 Pipelined::new(SELECT_MEMBERS, &[&member_of, &members]),
             ),
             (FetchedRows::Keyed, !keys.is_empty(), Pipelined::new(SELECT_KEYED_EVENTS, &[&senders, &keys])),
+            (FetchedRows::Held, !keys.is_empty(), Pipelined::new(SELECT_KEYED_HELD, &[&senders, &keys])),
             (FetchedRows::Events, !events.is_empty(), Pipelined::new(SELECT_EVENTS, &[&events_of, &events])),
             (
                 FetchedRows::Cursors,
@@ -334,6 +346,10 @@ impl PostgresRows<'_> {
                     request: get::<Option<&[u8]>>(row, 7)?.and_then(|request| request.try_into().ok()),
                 };
                 self.keyed.insert((user_key(row, 0)?, get::<&str>(row, 1)?.into()), Some(keyed));
+            }
+            FetchedRows::Held => {
+                let held = HeldMessage::from_row(&reports::read(row)?);
+                self.held.insert((held.author, held.key.as_str().into()), Some(held));
             }
             FetchedRows::Events => {
                 let event = ReferredEvent {
@@ -412,6 +428,7 @@ impl PostgresRows<'_> {
         for (user, key) in &wanted.message_keys {
             if let Some(user) = self.key_of_user(user) {
                 self.keyed.entry((user, key.clone())).or_insert(None);
+                self.held.entry((user, key.clone())).or_insert(None);
             }
         }
         for (name, seq) in &wanted.events {

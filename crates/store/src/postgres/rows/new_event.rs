@@ -3,7 +3,7 @@
 use switchboard_protocol::{EventKind, Seq, Timestamp};
 
 use super::PostgresRows;
-use crate::change::rows::RequestDigest;
+use crate::record::RequestDigest;
 use crate::record::{Conversation, ConversationKey, LogEvent, UserKey, Via};
 
 /// An event to be inserted.

@@ -137,6 +137,7 @@ fn describe(result: &Result<Committed, Refusal>) -> String {
             format!("{} {} {logs:?}", import.stored, import.duplicates)
         }
         Ok(Committed::Report(report)) => report.to_string(),
+        Ok(Committed::Held { conversation, duplicate }) => format!("held {conversation} {duplicate}"),
         Ok(Committed::NotAnnounced) => "quiet".to_owned(),
         Err(refusal) => format!("{refusal:?}"),
     }
@@ -231,7 +232,10 @@ fn random_internal_change(random: &mut Rng) -> Change {
         9 => {
             let until = Some(Timestamp::from_millis(random.i64(1..4_000)));
             let reason = random.bool().then(|| "spam".to_owned());
-            Change::Ban(Some(Box::new(NewBan { ban: Ban { until, reason }, note: Some("n".to_owned()) })))
+            Change::Ban(Some(Box::new(NewBan {
+                ban: Ban { until, reason, shadow: false },
+                note: Some("n".to_owned()),
+            })))
         }
         0..=3 => random_profile(random),
         10.. => {

@@ -15,7 +15,7 @@ use crate::profile::{Directory, LastToken, People, PeopleQuery};
 use crate::read::list;
 use crate::read::listing::{listing_in_steps, unread_in_steps};
 use crate::record::{Answer, ConversationKey, ReadEvent, UserKey};
-use crate::report::ListReports;
+use crate::report::{ListReports, UndecidedReports};
 use crate::write_fault::WriteFault;
 use crate::{Memberships, PresencePeer, Query, Snapshot, Store, Submission, Summaries, WriteAccess};
 
@@ -102,6 +102,10 @@ impl Store for MemoryStore {
             let query = query.clone();
             reads.spawn(move |reader| reader.list_reports(&query, list.as_ref()))
         }))
+    }
+
+    fn undecided_reports(&self) -> Answer<UndecidedReports> {
+        self.spawn_read(|reader| reader.undecided_reports())
     }
 
     fn moderator_history(&self, conversation: ConversationId, around: Seq) -> Answer<OkBody<Box<RawValue>>> {

@@ -31,7 +31,7 @@ impl ListLookups for Connection {
 
     fn bans_after(&self, after: UserKey, most: usize) -> Result<Vec<BanRow>> {
         let mut select = self.prepare_cached(
-            "SELECT b.user, u.name, b.until, b.reason, b.note, b.at FROM bans b LEFT JOIN users u ON u.id = b.user
+            "SELECT b.user, u.name, b.until, b.reason, b.note, b.at, b.shadow FROM bans b LEFT JOIN users u ON u.id = b.user
              WHERE b.conversation = 0 AND b.user > ?1 ORDER BY b.user LIMIT ?2",
         )?;
         let mut rows = select.query(params![after.0, most])?;
@@ -39,7 +39,7 @@ impl ListLookups for Connection {
         while let Some(row) = rows.next()? {
             let user = UserKey(row.get(0)?);
             let name = skip_damaged(user_id(row, 1), || format!("user number {}", user.0))?;
-            let new = NewBan { ban: Ban::stored(row.get(2)?, row.get(3)?), note: row.get(4)? };
+            let new = NewBan { ban: Ban::stored(row.get(2)?, row.get(3)?, row.get(6)?), note: row.get(4)? };
             bans.push(BanRow { user, name, new, at: Timestamp::from_millis(row.get(5)?) });
         }
         Ok(bans)

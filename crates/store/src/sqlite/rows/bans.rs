@@ -26,7 +26,7 @@ impl SqliteRows {
         match &ban {
             Some((NewBan { ban, note }, at)) => {
                 let mut put = self.db.prepare_cached(
-                    "INSERT OR REPLACE INTO bans (conversation, user, until, at, reason, note) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    "INSERT OR REPLACE INTO bans (conversation, user, until, at, reason, note, shadow) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 )?;
                 put.execute(params![
                     conversation.0,
@@ -34,7 +34,8 @@ impl SqliteRows {
                     ban.stored_until(),
                     at.as_millis(),
                     ban.reason,
-                    note
+                    note,
+                    ban.shadow
                 ])?;
             }
             None => {
@@ -50,8 +51,9 @@ impl SqliteRows {
 
 fn select(db: &Connection, conversation: ConversationKey, user: UserKey) -> Result<Option<Ban>> {
     let mut select =
-        db.prepare_cached("SELECT until, reason FROM bans WHERE conversation = ?1 AND user = ?2")?;
-    let found =
-        select.query_row(params![conversation.0, user.0], |row| Ok(Ban::stored(row.get(0)?, row.get(1)?)));
+        db.prepare_cached("SELECT until, reason, shadow FROM bans WHERE conversation = ?1 AND user = ?2")?;
+    let found = select.query_row(params![conversation.0, user.0], |row| {
+        Ok(Ban::stored(row.get(0)?, row.get(1)?, row.get(2)?))
+    });
     found.optional()
 }

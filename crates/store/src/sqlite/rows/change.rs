@@ -12,13 +12,12 @@ use crate::MessageCounts;
 use crate::ban::{Ban, NewBan};
 use crate::change::rows::{
     CaughtUp, KeyedMessage, MAX_EVENTS_COUNTED_FOR_IMPORT, MAX_REMOVED_REACTIONS_KEPT, PROBE_BYTES,
-    ReferredEvent, RequestDigest, Rows,
+    ReferredEvent, Rows,
 };
 use crate::change::{MAX_COMPARED_ROOMS, own_messages_upto, shorter_count_range};
 use crate::feed::Entry;
 use crate::profile::StoredProfile;
-use crate::record::{Conversation, Membership};
-use crate::record::{ConversationKey, LogEvent, UserKey, Via};
+use crate::record::{Conversation, ConversationKey, LogEvent, Membership, RequestDigest, UserKey, Via};
 use crate::sqlite::checksum::Columns;
 use crate::sqlite::{feed, table};
 

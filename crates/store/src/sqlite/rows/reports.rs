@@ -4,7 +4,10 @@ use rusqlite::types::{ToSqlOutput, Value, ValueRef};
 use rusqlite::{Connection, Result, Row, ToSql, params_from_iter};
 
 use super::SqliteRows;
-use crate::report::{Field, Fields, ReportRows};
+use crate::change::rows::ReportRows;
+use crate::held::{HeldMessage, SELECT_BY_KEY};
+use crate::record::UserKey;
+use crate::report::{Field, Fields};
 
 impl ToSql for Field {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
@@ -37,11 +40,35 @@ fn read(row: &Row<'_>, columns: usize) -> Result<Fields> {
     (0..columns).map(field).collect::<Result<_>>().map(Fields)
 }
 
+impl SqliteRows {
+    /// Whether any message was held. The writer is the only one that changes it, so it is read once; it may be `true` for longer.
+    fn has_held(&mut self) -> Result<bool> {
+        if let Some(known) = self.has_held {
+            return Ok(known);
+        }
+        let any = self.db.prepare_cached("SELECT 1 FROM held")?.exists([])?;
+        self.has_held = Some(any);
+        Ok(any)
+    }
+}
+
 impl ReportRows for SqliteRows {
     type SqlError = rusqlite::Error;
 
     fn report_rows(&mut self, sql: &'static str, values: &[Field]) -> Result<Vec<Fields>> {
         run(&self.db, sql, values)
+    }
+
+    fn held_message(&mut self, author: UserKey, key: &str) -> Result<Option<HeldMessage>> {
+        if !self.has_held()? {
+            return Ok(None);
+        }
+        let rows = self.report_rows(SELECT_BY_KEY, &[author.0.into(), Some(key).into()])?;
+        Ok(rows.first().map(HeldMessage::from_row))
+    }
+
+    fn forget_held(&mut self, _: UserKey, _: &str) {
+        self.has_held = Some(true);
     }
 
     fn lock_new_reports(&mut self) -> Result<()> {

@@ -92,7 +92,7 @@ pub(crate) async fn run(args: &ClusterArgs, seed: u64, scratch: &Path) -> anyhow
     match measured {
         Ok(()) => {
             let sdks = std::mem::take(&mut *cluster.sdks.lock().await);
-            outcome.stored = run::finish_and_verify(&world, &phase, devices, sdks).await;
+            run::finish_and_verify(&world, &phase, devices, sdks, &mut outcome).await;
         }
         // If the cluster does not start, that is a breach, and there is nothing to verify.
         Err(error) => world.record.breach(Law::Stuck, format!("{error:#}"), &[], None),
@@ -148,7 +148,7 @@ impl Cluster {
             ..World::new(&args.common, args.common.rate.unwrap_or(DEFAULT_CLUSTER_RATE), started, watched)
         });
         world.create_rooms().await?;
-        let devices = Devices::start(&world, rng);
+        let devices = Devices::start(&world, rng).await?;
         let sdks = Mutex::new(run::start_sdks(&world, rng)?);
         let (database, bus) = (Mutex::new(database), bus.map(Mutex::new));
         Ok((Self { world, sites, database, bus, sdks }, devices, sender))

@@ -8,6 +8,7 @@
 mod cluster;
 mod delay;
 mod device;
+mod held;
 mod nemesis;
 mod process;
 mod proxy;

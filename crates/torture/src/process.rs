@@ -45,6 +45,10 @@ impl Process {
 
     /// Starts the process and waits until it listens. Returns `false` if it exited before that.
     pub(crate) async fn start(&mut self, mut command: Command) -> anyhow::Result<bool> {
+        // Messages with this word are held.
+        let words = self.log.with_file_name("words");
+        std::fs::write(&words, crate::held::WORD)?;
+        command.env("SWITCHBOARD_MODERATION_WORDS_FILE", &words).env("SWITCHBOARD_MODERATION_ACTION", "hold");
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
         command.env("SWITCHBOARD_AUTH_SECRET", SECRET).env("SWITCHBOARD_LOG_LEVEL", "info");
         command

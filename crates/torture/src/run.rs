@@ -9,8 +9,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use crate::device::{Device, FinalState};
+use crate::held::HeldMessages;
 use crate::record::Law;
-use crate::report::print_line;
+use crate::report::{Outcome, print_line};
 use crate::sdk::Sdk;
 use crate::spawn;
 use crate::verify::{self, Logs};
@@ -28,16 +29,18 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// The devices on the Rust client, and a task that prints their progress.
 pub(crate) struct Devices {
     tasks: Vec<JoinHandle<FinalState>>,
+    held: HeldMessages,
     progress: JoinHandle<()>,
 }
 
 impl Devices {
-    pub(crate) fn start(world: &Arc<World>, rng: &mut fastrand::Rng) -> Self {
+    pub(crate) async fn start(world: &Arc<World>, rng: &mut fastrand::Rng) -> anyhow::Result<Self> {
+        let held = HeldMessages::start(world, rng).await?;
         let tasks = (0..DEVICES_PER_USER)
             .flat_map(|number| world.users.iter().map(move |user| (user.clone(), number)))
             .map(|(user, number)| spawn(Device::new(world.clone(), user, number, rng.fork()).run()))
             .collect();
-        Self { tasks, progress: spawn(print_progress(world.clone())) }
+        Ok(Self { tasks, held, progress: spawn(print_progress(world.clone())) })
     }
 }
 
@@ -50,15 +53,18 @@ pub(crate) fn start_sdks(world: &Arc<World>, rng: &mut fastrand::Rng) -> anyhow:
     Ok(sdks)
 }
 
-/// Stops the clients' sending, lets every client catch up, and verifies the log. Returns how many messages are in the log.
+/// Stops the clients' sending, lets every client catch up, and verifies the log and what was held. Puts into the outcome how many
+/// messages are in the log, and what became of those that were held.
 pub(crate) async fn finish_and_verify(
     world: &Arc<World>,
     phase: &watch::Sender<Phase>,
     devices: Devices,
     sdks: Vec<Sdk>,
-) -> u64 {
+    outcome: &mut Outcome,
+) {
     devices.progress.abort();
-    let stored = match drain_and_verify(world, phase, devices.tasks, sdks).await {
+    let held = devices.held;
+    outcome.stored = match drain_and_verify(world, phase, devices.tasks, sdks).await {
         Ok(logs) => logs.stored,
         // A client that fails is a breach, too. Breaches that were found before still count.
         Err(error) => {
@@ -66,6 +72,17 @@ pub(crate) async fn finish_and_verify(
             0
         }
     };
+    match held.finish_and_verify().await {
+        Ok(line) => outcome.extra_lines.push(line),
+        Err(error) => {
+            world.record.breach(
+                Law::Stuck,
+                format!("held messages cannot be verified: {error:#}"),
+                &[],
+                None,
+            );
+        }
+    }
     if world.record.counts().acknowledged == 0 {
         world.record.breach(
             Law::Stuck,
@@ -74,7 +91,6 @@ pub(crate) async fn finish_and_verify(
             None,
         );
     }
-    stored
 }
 
 /// Waits until every client has its acknowledgements and has caught up, and then verifies the log.

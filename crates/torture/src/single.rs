@@ -44,7 +44,7 @@ pub(crate) async fn run(args: &SingleArgs, seed: u64, scratch: &Path) -> anyhow:
         ..World::new(&args.common, args.common.rate.unwrap_or(DEFAULT_RATE), start, watched)
     });
     world.create_rooms().await?;
-    let devices = Devices::start(&world, &mut rng);
+    let devices = Devices::start(&world, &mut rng).await?;
     let sdks = run::start_sdks(&world, &mut rng)?;
     let faults = if args.faults.is_empty() { Fault::value_variants().to_vec() } else { args.faults.clone() };
     let mut nemesis = Nemesis::new(world.clone(), server, proxy, sdks, faults, rng.fork());
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: &SingleArgs, seed: u64, scratch: &Path) -> anyhow:
     match result {
         Ok(()) => {
             let (_server, sdks) = nemesis.into_server_and_sdks();
-            outcome.stored = run::finish_and_verify(&world, &phase, devices, sdks).await;
+            run::finish_and_verify(&world, &phase, devices, sdks, &mut outcome).await;
         }
         // If the server does not start, that is a breach, and there is nothing to verify.
         Err(error) => world.record.breach(Law::Stuck, format!("{error:#}"), &[], None),

@@ -77,7 +77,7 @@ async fn check_logs(world: &Arc<World>) -> anyhow::Result<Logs> {
 }
 
 /// Reads all events of a conversation. Returns `None` if the conversation does not exist.
-async fn read_whole_log(client: &mut Client, room: &Room) -> anyhow::Result<Option<Vec<Event>>> {
+pub(crate) async fn read_whole_log(client: &mut Client, room: &Room) -> anyhow::Result<Option<Vec<Event>>> {
     let mut all: Vec<Event> = Vec::new();
     loop {
         let after = all.last().map_or(Seq(0), |event| event.seq);

@@ -51,6 +51,12 @@ final class Answer implements \JsonSerializable
         return new self('refuse', ['message' => $reason]);
     }
 
+    /** Lets a message wait for a moderator. Other questions cannot be answered so. */
+    public static function hold(): self
+    {
+        return new self('hold');
+    }
+
     /** @return array<string, mixed> */
     public function jsonSerialize(): array
     {

@@ -40,16 +40,18 @@ trait ApplicationCalls
      * @param ?\DateTimeInterface $until when it ends; without it, it has no end
      * @param ?string $reason what the user reads
      * @param ?string $note what only moderators read
+     * @param bool $shadow whether the user comes in all the same, and what they send is held; then there is no reason
      */
     public function ban(
         string $user,
         ?\DateTimeInterface $until = null,
         ?string $reason = null,
         ?string $note = null,
+        bool $shadow = false,
     ): void {
         $fields = ['until' => $until?->format(DATE_RFC3339), 'reason' => $reason, 'note' => $note];
         $fields = array_filter($fields, static fn (?string $value): bool => $value !== null);
-        $this->command('ban', ['user' => $user] + $fields);
+        $this->command('ban', ['user' => $user] + $fields + ($shadow ? ['shadow' => true] : []));
     }
 
     /**
@@ -63,7 +65,7 @@ trait ApplicationCalls
     /**
      * The bans that hold now, by the users' numbers. The key needs the scope `moderate`.
      *
-     * @return iterable<string, array<string, mixed>> by user: `number`, `user`, `until`, `at`, `reason`, `note`
+     * @return iterable<string, array<string, mixed>> by user: `number`, `user`, `until`, `at`, `shadow`, …
      */
     public function bans(): iterable
     {
@@ -86,7 +88,7 @@ trait ApplicationCalls
     /**
      * Claims or decides a report. The key needs the scope `moderate`.
      *
-     * @param string $action `claim`, `none`, `delete`, `ban`, `silence` or `remove`
+     * @param string $action `claim`, `none`, `delete`, `ban`, `silence` or `remove`; also `release`, `reject` (held)
      * @param ?\DateTimeInterface $until when a ban or a silence ends; without it, it has no end
      * @param ?string $note what only moderators read
      * @param ?string $tell what the author reads

@@ -50,6 +50,7 @@ final class HandlersTest extends TestCase
                 Answer::replace(text: 'a/ü', data: null),
                 '{"action":"replace","text":"a/ü","data":null}',
             ],
+            'hold' => [Answer::hold(), '{"action":"hold"}'],
             'refuse' => [Answer::refuse('No.'), '{"action":"refuse","message":"No."}'],
             // Cut between two letters, not within one.
             'refuse at length' => [

@@ -98,6 +98,20 @@ final class PeopleTest extends TestCase
         self::$admin->resolve($report, 'none', as: 'shop');
     }
 
+    public function testAMessageUnderAShadowBanIsHeldUntilItIsReleased(): void
+    {
+        self::$admin->ban('shadow_1', note: 'see #43', shadow: true);
+        self::assertTrue(iterator_to_array(self::$admin->bans())['shadow_1']['shadow']);
+        $shadowed = self::$admin->as('shadow_1');
+        $held = $shadowed->send('@shop', 'hi', key: 'k1');
+        self::assertSame([null, true, false], [$held->seq, $held->held, $held->duplicate]);
+        [$report] = array_values(iterator_to_array(self::$admin->reports('open', 'shadow_1')));
+        self::assertSame([true, 'hi'], [$report['held'], $report['snapshot']['text']]);
+        self::$admin->resolve($report['report'], 'release', as: 'shop');
+        self::assertSame(1, $shadowed->send('@shop', 'hi', key: 'k1')->seq);
+        self::$admin->unban('shadow_1');
+    }
+
     public function testADeletedRoomIsGoneAndItsIdIsNeverGivenAgain(): void
     {
         $shop = self::$admin->as('shop');

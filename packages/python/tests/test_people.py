@@ -99,9 +99,21 @@ class PeopleTest(unittest.TestCase):
         self.assertEqual([message["text"] for message in around], ["spam"])
         self.assertEqual(listed["reporters"][0]["text"], "again")
         self.admin.resolve(report, "none", note="a joke", by="shop")
-        self.assertIn("a joke", [one["note"] for one in self.admin.reports(state="done")])
+        self.assertIn("a joke", [one.get("note") for one in self.admin.reports(state="done")])
         with self.assertRaises(AlreadyExists):
             self.admin.resolve(report, "none", by="shop")
+
+    def test_a_message_under_a_shadow_ban_is_held_until_it_is_released(self) -> None:
+        self.admin.ban("shadow_1", note="see #43", shadow=True)
+        self.assertEqual([(ban["user"], ban["shadow"]) for ban in self.admin.bans()], [("shadow_1", True)])
+        shadowed = self.admin.as_user("shadow_1")
+        held = shadowed.send("@shop", "hi", key="k1")
+        self.assertEqual((held.seq, held.held, held.duplicate), (None, True, False))
+        (report,) = self.admin.reports(state="open", user="shadow_1")
+        self.assertEqual((report["held"], report["snapshot"]["text"]), (True, "hi"))
+        self.admin.resolve(report["report"], "release", by="shop")
+        self.assertEqual(shadowed.send("@shop", "hi", key="k1").seq, 1)
+        self.admin.unban("shadow_1")
 
     def test_a_deleted_room_is_gone_and_its_id_is_never_given_again(self) -> None:
         shop = self.admin.as_user("shop")

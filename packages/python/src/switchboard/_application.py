@@ -64,12 +64,21 @@ class ApplicationCalls:
         """
         self.command("revoke", user=user, replace=True if replace else None)
 
-    def ban(self, user: str, *, until: str | None = None, reason: str | None = None, note: str | None = None) -> None:
+    def ban(
+        self,
+        user: str,
+        *,
+        until: str | None = None,
+        reason: str | None = None,
+        note: str | None = None,
+        shadow: bool = False,
+    ) -> None:
         """Bans a user from the installation until a time (RFC 3339), or for good. The key needs the scope `moderate`.
 
-        The user's connections are closed, and the user reads the `reason`; `note` is for moderators.
+        The user's connections are closed, and the user reads the `reason`; `note` is for moderators. With `shadow` the user comes
+        in all the same, and what they send is held; then there is no `reason`.
         """
-        self.command("ban", user=user, until=until, reason=reason, note=note)
+        self.command("ban", user=user, until=until, reason=reason, note=note, shadow=shadow or None)
 
     def unban(self, user: str) -> None:
         """Ends a user's ban. The key needs the scope `moderate`."""
@@ -98,7 +107,7 @@ class ApplicationCalls:
     ) -> None:
         """Claims or decides a report. The key needs the scope `moderate`.
 
-        `action` is `claim`, `none`, `delete`, `ban`, `silence` or `remove`; `until` is the end of a ban or a silence. The author reads `tell`, moderators `note`. `by` names the moderator; without it, the name of the key does.
+        `action` is `claim`, `none`, `delete`, `ban`, `silence` or `remove`, of a held message also `release` or `reject`; `until` is the end of a ban or a silence. The author reads `tell`, moderators `note`. `by` names the moderator; without it, the name of the key does.
         """
         named = {} if by is None else {"as": by}
         self.command("resolve", report=report, action=action, until=until, note=note, tell=tell, **named)

@@ -169,13 +169,17 @@ class ListedRoom(TypedDict, total=False):
 
 
 class ListedReport(TypedDict, total=False):
-    """What users have reported: a message, or a `user` without `conversation` and `target`."""
+    """What users have reported: a message, or a `user` without `conversation` and `target`.
+
+    With `held` it is a message that waits for a moderator, which no user has reported.
+    """
 
     report: Required[str]
     state: Required[str]
     user: Required[str]
     conversation: str
     target: int
+    held: bool
     snapshot: dict[str, Any]
     reasons: Required[list[dict[str, Any]]]
     reporters: Required[list[dict[str, Any]]]
@@ -188,12 +192,16 @@ class ListedReport(TypedDict, total=False):
 
 
 class ListedBan(TypedDict, total=False):
-    """A ban from the installation. Without `until` it has no end; the user reads `reason`, moderators `note`."""
+    """A ban from the installation. Without `until` it has no end; the user reads `reason`, moderators `note`.
+
+    With `shadow` the user comes in all the same, and what they send is held.
+    """
 
     number: Required[int]
     user: Required[str]
     until: str
     at: Required[str]
+    shadow: bool
     reason: str
     note: str
 

@@ -66,6 +66,8 @@ export interface ListedBan {
   until?: Timestamp;
   /** When it was made. */
   at: Timestamp;
+  /** Whether the user comes in all the same, and what they send is held. */
+  shadow?: boolean;
   /** What the user reads. */
   reason?: string;
   /** What only moderators read. */
@@ -81,6 +83,8 @@ export interface ListedReport {
   /** The message; absent if the user is reported. */
   conversation?: ConversationId;
   target?: Seq;
+  /** Whether it is a message that waits for a moderator, which no user has reported. */
+  held?: boolean;
   /** What was reported, as it was when it was first reported. */
   snapshot?: { text?: string; data?: Data; reply_to?: Seq; at?: Timestamp; name?: string; avatar?: string };
   /** The most frequent first. */
@@ -247,9 +251,14 @@ export interface ApplicationCalls {
   profiles: { fields: { profiles: ProfileChange[] }; answer: unknown };
   /** With `replace` as of now even if an earlier call stored a later time, by a clock that was wrong. */
   revoke: { fields: { user: UserId; replace?: boolean }; answer: unknown };
-  /** Bans a user from the installation until `until`, or for good without it; `on` false ends the ban. The user reads `reason`, moderators `note`. */
+  /**
+   * Bans a user from the installation until `until`, or for good without it; `on` false ends the ban. The user reads `reason`,
+   * moderators `note`. With `shadow`, and then without `reason`, the user comes in all the same, and what they send is held.
+   */
   ban: {
-    fields: { user: UserId; until?: Timestamp; reason?: string; note?: string } | { user: UserId; on: false };
+    fields:
+      | { user: UserId; until?: Timestamp; reason?: string; note?: string; shadow?: boolean }
+      | { user: UserId; on: false };
     answer: unknown;
   };
   /** The bans that hold, by the users' numbers, as `list_users`. */

@@ -1,6 +1,8 @@
-// What a user does against unwanted messages: blocks their authors, on all devices, and reports them to the moderators.
+// What a user does against unwanted messages: blocks their authors, on all devices, and reports them to the moderators. And what
+// moderators decide: about reports, and about the user's own messages that wait for them.
 
 import { ChatError } from "./error.js";
+import type { Entry, Outbox } from "./outbox.js";
 import { Store } from "./store.js";
 import type { ReportAction } from "./protocol.js";
 import type { Chat, CommandOptions, Readable } from "./types.js";
@@ -65,7 +67,10 @@ interface BlocksPage {
   more: boolean;
 }
 
-/** What a chat's user does against unwanted messages. Make one for a chat. */
+/**
+ * What a chat's user does against unwanted messages. Make one for a chat. With it, a message that is `held` learns at once that a
+ * moderator has rejected it; without it, when the page is loaded again.
+ */
 export function moderation(chat: Chat): Moderation {
   let blockedUsers: readonly BlockedUser[] | undefined;
   let isOnline = false;
@@ -105,17 +110,32 @@ export function moderation(chat: Chat): Moderation {
     () => void load(),
   );
 
+  /** Sends held messages again: the answer says what a moderator has decided, and a message that still waits stays held. */
+  const askAboutHeld = () => {
+    const outbox = chat.outbox as unknown as Outbox;
+    for (const { key, to, state } of outbox.entries.getSnapshot()) {
+      const entry = chat.conversation(to).outgoing(key) as Entry | undefined;
+      if (state === "held" && entry) entry.needsResend = true;
+    }
+    outbox.sendWaiting();
+  };
+
   const listeners = new Set<(decision: Decision) => void>();
 
   const stopFrames = chat.on("frame", ({ type, ...fields }) => {
     if (type === "block") void load();
-    if (type === "notice") for (const listener of listeners) listener(fields as unknown as Decision);
+    if (type !== "notice") return;
+    const decision = fields as unknown as Decision;
+    if (decision.action === "reject") askAboutHeld();
+    for (const listener of listeners) listener(decision);
   });
 
   const stopStatus = chat.status.subscribe(({ state }) => {
     const cameOnline = state === "online" && !isOnline;
     isOnline = state === "online";
-    if (cameOnline) void load();
+    if (!cameOnline) return;
+    void load();
+    askAboutHeld();
   });
 
   const setBlock = async (user: string, on: boolean, options: CommandOptions | undefined) => {

@@ -149,7 +149,7 @@ export interface Sent {
   /** The message's number and time; absent while the message is held. */
   seq?: Seq;
   at?: Timestamp;
-  /** Whether the message is held: it is on stable storage, and waits for a decision of the application. */
+  /** Whether the message is held: it is on stable storage, and waits for a moderator. */
   held?: boolean;
   /** Whether a message with the same key was stored before. */
   duplicate?: boolean;

@@ -142,3 +142,33 @@ test("who reported a message and its author hear of the decision, each their par
     bob: [],
   });
 });
+
+test("a held message becomes an ordinary one when it is released, and fails when it is rejected", async (t) => {
+  const server = await Server.start(t);
+  const { bob, mallory } = await team(t, server);
+  const tool = moderation(mallory);
+  t.after(() => tool.close());
+  const decisions = [];
+  tool.onDecision((decision) => decisions.push(decision));
+  await server.posts("ban", { user: "mallory", shadow: true });
+  const room = mallory.conversation("#team");
+  room.messages.subscribe(() => {});
+  const [first, second] = ["first", "second"].map((text) => room.send(text));
+  for (const sent of [first, second]) await until(sent.state, (state) => state === "held");
+  await server.kill();
+  await server.start();
+  await untilOnline(bob, mallory);
+  await bob.conversation("#team").send("meanwhile");
+  await until(room.messages, (list) => list.some(({ text }) => text === "meanwhile"));
+
+  const { reports } = await server.posts("reports", { state: "open" });
+  const reportOf = (text) => reports.find(({ snapshot }) => snapshot.text === text).report;
+  assert.deepEqual([reports.length, first.state.getSnapshot()], [2, "held"], "sent again, and stored once");
+  await server.posts("resolve", { as: "mia", report: reportOf("second"), action: "release" });
+  assert.equal((await second).seq, 3);
+  await server.posts("resolve", { as: "mia", report: reportOf("first"), action: "reject" });
+  await assert.rejects(first.acked, { code: "refused" });
+  assert.deepEqual(decisions, [{ action: "reject", conversation: "#team" }]);
+  assert.deepEqual(textsOf(room.messages.getSnapshot()), ["meanwhile", "second", "first"]);
+  await until(bob.conversation("#team").messages, (list) => textsOf(list).join() === "meanwhile,second");
+});

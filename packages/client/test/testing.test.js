@@ -179,8 +179,10 @@ function exchangeFrames(Socket, url, frames) {
       if (frame.id === "last") return;
       const { at: _at, message: _message, limits, connection, server, ...rest } = frame;
       if (limits) assert.deepEqual([typeof connection, server.split("/")[0]], ["string", "switchboard"]);
-      // The server for tests has neither bans, nor settings of rooms, nor blocking, nor reports.
-      rest.features = rest.features?.filter((feature) => !["bans", "slow", "block", "report"].includes(feature));
+      // The server for tests has neither bans, nor settings of rooms, nor blocking, nor reports, nor held messages.
+      rest.features = rest.features?.filter(
+        (feature) => !["bans", "slow", "block", "report", "hold"].includes(feature),
+      );
       receivedFrames.push(withoutVaryingFields({ ...rest, frame: frame.type }));
     };
     socket.onclose = ({ code }) => resolve([...receivedFrames, code]);

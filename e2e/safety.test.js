@@ -143,3 +143,43 @@ test("a moderator silences a person who was reported before, and a user without 
   await bob.at("composer").waitFor({ state: "detached" });
   await moderator.at("reports").getByText("second").waitFor({ state: "detached" });
 });
+
+test("a message waits for a moderator: released, everybody sees it once; rejected, only its author knows of it", async (t) => {
+  const [server, alice, bob] = await openPagesOf(t, browser, "alice", "bob");
+  for (const person of [alice, bob]) await person.opens("#general");
+  await postCall(server, "ban", { user: "bob", shadow: true });
+  for (const text of ["first of all", "cheap pills"]) {
+    await bob.says(text);
+    await bob.page.getByText(text).waitFor();
+  }
+  await bob.at("held").filter({ hasText: "waits for a moderator" }).last().waitFor();
+  assert.deepEqual(await accessibilityViolations(bob.page), []);
+  await bob.page.reload();
+  await bob.opens("#general");
+  await bob.at("held").nth(1).waitFor();
+
+  const moderator = await Person.open(t, browser, server, "mia", "/moderate");
+  await moderator.at("credentials").fill(await server.createKey("mia", "--scope", "moderate"));
+  await moderator.at("sign-in").click();
+  for (const [text, action, note] of [
+    ["first of all", "release", "fine"],
+    ["cheap pills", "reject", "spam"],
+  ]) {
+    await moderator.at("reports").getByText(text).click();
+    await moderator.page.getByRole("heading", { name: "Held message of bob" }).waitFor();
+    await moderator.at("snapshot").getByText(text).waitFor();
+    assert.deepEqual(await accessibilityViolations(moderator.page), []);
+    await moderator.at("action").selectOption(action);
+    await moderator.at("note").fill(note);
+    await moderator.at("decide").click();
+    await moderator.at("reports").getByText(text).waitFor({ state: "detached" });
+  }
+  await alice.sees("first of all");
+  await bob.sees("first of all");
+  await bob.page.getByText("A moderator has not let your message through.").waitFor();
+  await bob.page.getByText("cheap pills").waitFor();
+  await bob.at("held").first().waitFor({ state: "detached" });
+  assert.equal(await bob.messages("first of all").count(), 1);
+  assert.equal(await alice.page.getByText("cheap pills").count(), 0);
+  assert.deepEqual(unexpectedConsoleMessages([alice, moderator]), []);
+});

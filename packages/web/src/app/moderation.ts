@@ -16,5 +16,6 @@ export function startModeration(
 
 function textOf({ action, report, text = "" }: Decision, t: AppState["language"]["t"]): string {
   if (report !== undefined) return t(action === "none" ? "decidedNothing" : "decidedOnReport");
+  if (action === "reject") return t("decidedReject", { text });
   return t(action === "delete" ? "decidedDelete" : "decidedOnAuthor", { text });
 }

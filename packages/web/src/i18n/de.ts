@@ -230,6 +230,7 @@ export const de: Catalogue = {
   decidedNothing: "Die Moderation hat sich angesehen, was du gemeldet hast, und lässt es, wie es ist.",
   decidedOnReport: "Die Moderation hat auf deine Meldung hin gehandelt. Danke.",
   decidedDelete: "Die Moderation hat gelöscht, was du geschrieben hast: {text}",
+  decidedReject: "Die Moderation hat deine Nachricht nicht durchgelassen. {text}",
   decidedOnAuthor: "Die Moderation schreibt dir: {text}",
 
   settings: "Einstellungen",

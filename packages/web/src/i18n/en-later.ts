@@ -108,6 +108,7 @@ export const later = {
   decidedNothing: "The moderators have looked at what you reported, and leave it as it is.",
   decidedOnReport: "The moderators have acted on your report. Thank you.",
   decidedDelete: "A moderator has deleted what you wrote: {text}",
+  decidedReject: "A moderator has not let your message through. {text}",
   decidedOnAuthor: "A moderator writes to you: {text}",
 
   // The log
